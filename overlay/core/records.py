@@ -1,0 +1,95 @@
+"""What a node may write in its own logs, and the logs' units: entry, segment, scope.
+
+A *log* belongs to one origin and one scope. Scope 0 is the cluster's (networks made here,
+networks taken part in); every other scope is a network's VNI (endpoints, grants). Only the
+origin writes its log, so no key ever has two writers and nothing needs resolving.
+
+A log is a run of *segments* in version order, each signed by its origin and passed on as the
+very bytes that were signed. A segment holds all the entries with versions in
+`(after, upto]` as they were when it was made; a later entry for the same key replaces an
+earlier one, a value of None (tombstone) deletes it. `floor` in a segment says that its origin
+has dropped everything up to that version: a replica that holds less starts that log afresh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NewType, TypeAlias
+
+from overlay.model import Endpoint, Grant, Network, NodeId
+
+Scope = NewType("Scope", int)
+CLUSTER_SCOPE = Scope(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Participation:
+    """The origin takes part in this network: it holds its records and wants its floods.
+
+    `forwards` says that the origin has a sandbox for it (and so a flood row on the others);
+    a network's creator takes part without one, for the sake of the address space it owns.
+    """
+
+    vni: int
+    forwards: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The origin declares a node gone for ever; its space falls to its granters."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The origin gives a grant back and promises not to use it; the granter then deletes it."""
+
+    vni: int
+    first: bytes
+    request_id: bytes
+
+
+Value: TypeAlias = Network | Endpoint | Grant | Participation | Forgotten | Returned
+Key: TypeAlias = tuple[str, bytes]
+"""(kind, identity): the kind's letter and what tells two of a kind apart in one log."""
+
+
+def key_of(value: Value) -> Key:
+    """Return the key under which its origin's log holds `value`."""
+    match value:
+        case Network():
+            return ("network", int(value.vni).to_bytes(3, "big"))
+        case Endpoint():
+            return ("endpoint", value.endpoint_id)
+        case Grant():
+            return ("grant", value.first + value.request_id)
+        case Participation():
+            return ("participation", value.vni.to_bytes(3, "big"))
+        case Forgotten():
+            return ("forgotten", value.node_id)
+        case Returned():
+            return ("returned", value.first + value.request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One write: at `version`, `key` became `value`, or was deleted (None)."""
+
+    version: int
+    key: Key
+    value: Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """All entries of one log with versions in `(after, upto]`, signed by the origin."""
+
+    origin: NodeId
+    scope: Scope
+    floor: int
+    after: int
+    upto: int
+    entries: tuple[Entry, ...]
+    raw: bytes = field(default=b"", compare=False, repr=False)
+    signature: bytes = field(default=b"", compare=False, repr=False)

@@ -1,0 +1,94 @@
+"""The state of one sandbox, as a value: what should be there and what is there alike.
+
+The planner makes one from records, the kernel layer reads one from the kernel; converged
+means that the two are equal. Kernel quirks are normalised in the kernel layer's reader, so
+nothing here or in `diff` knows of them. Sets hold named tuples of packed bytes and names,
+never interface indexes: those are the kernel layer's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from overlay.model import Ip, Mac, Vni
+
+
+class Bridge(NamedTuple):
+    """A bridge of a sandbox: no multicast snooping, no STP, no IPv6 address of its own."""
+
+    name: str
+    mac: Mac
+    mtu: int
+
+
+class Vxlan(NamedTuple):
+    """A VTEP: `nolearning`, own `local`, no checksum tricks, port of `master`
+    with neigh_suppress on and learning off."""
+
+    name: str
+    vni: Vni
+    local: Ip
+    port: int
+    mtu: int
+    master: str
+
+
+class Port(NamedTuple):
+    """The sandbox's end of an endpoint's veth pair, a port of `master`."""
+
+    name: str
+    mtu: int
+    master: str
+
+
+Link: TypeAlias = Bridge | Vxlan | Port
+
+
+class AddressRow(NamedTuple):
+    """An address on a link of the sandbox (the gateway's, on a bridge)."""
+
+    link: str
+    ip: Ip
+    prefix_length: int
+
+
+class FdbRow(NamedTuple):
+    """On a VXLAN device (NTF_SELF): frames to `mac` go to `vtep`."""
+
+    link: str
+    mac: Mac
+    vtep: Ip
+
+
+class FloodRow(NamedTuple):
+    """On a VXLAN device (NTF_SELF, all-zeros MAC, appended): what is flooded goes here too."""
+
+    link: str
+    vtep: Ip
+
+
+class BridgeFdbRow(NamedTuple):
+    """On a bridge port (NTF_MASTER | NTF_EXT_LEARNED, never permanent): `mac` is behind it."""
+
+    link: str
+    mac: Mac
+
+
+class NeighbourRow(NamedTuple):
+    """A permanent neighbour of a bridge: what neigh_suppress answers with."""
+
+    link: str
+    ip: Ip
+    mac: Mac
+
+
+Row: TypeAlias = AddressRow | FdbRow | FloodRow | BridgeFdbRow | NeighbourRow
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxState:
+    """All that is ours in one sandbox. Everything permanent inside a sandbox is ours."""
+
+    links: dict[str, Link] = field(default_factory=dict)
+    rows: frozenset[Row] = frozenset()

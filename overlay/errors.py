@@ -1,0 +1,107 @@
+"""Errors sorted by blame; every one says what happened, why, and what to do next.
+
+`OverlayError` and its children are the caller's or the environment's fault and are shown
+to people. `RemoteError` is a peer's fault: the datagram is dropped and counted by reason,
+never shown as a failure. A broken invariant of our own is an `assert`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OverlayError(Exception):
+    """Something a person should read: what happened, why, what to do next."""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+    code: ClassVar[str] = "failed"
+
+    def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
+        self.what = what
+        self.why = why
+        self.hint = hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        text = self.what if not self.why else f"{self.what}: {self.why}"
+        return text if not self.hint else f"{text}. {self.hint}"
+
+
+class UsageError(OverlayError):
+    """The request itself is malformed."""
+
+    exit_code = 2
+    http_status = 400
+    code = "usage"
+
+
+class AgentNotRunningError(OverlayError):
+    """No agent answers on this host's API socket."""
+
+    exit_code = 3
+    http_status = 503
+    code = "agent-not-running"
+
+
+class DegradedError(OverlayError):
+    """It works, but not all of it."""
+
+    exit_code = 4
+    http_status = 503
+    code = "degraded"
+
+
+class NotFoundError(OverlayError):
+    """The named thing does not exist."""
+
+    exit_code = 5
+    http_status = 404
+    code = "not-found"
+
+
+class ConflictError(OverlayError):
+    """The request contradicts what exists."""
+
+    exit_code = 6
+    http_status = 409
+    code = "conflict"
+
+
+class TimedOutError(OverlayError):
+    """A bounded wait ended without the awaited thing."""
+
+    exit_code = 7
+    http_status = 504
+    code = "timed-out"
+
+
+class ForbiddenError(OverlayError):
+    """The caller may not do this."""
+
+    exit_code = 1
+    http_status = 403
+    code = "forbidden"
+
+
+ERROR_BY_CODE: dict[str, type[OverlayError]] = {
+    kind.code: kind
+    for kind in (
+        OverlayError,
+        UsageError,
+        AgentNotRunningError,
+        DegradedError,
+        NotFoundError,
+        ConflictError,
+        TimedOutError,
+        ForbiddenError,
+    )
+}
+
+
+class RemoteError(Exception):
+    """A peer sent something that is not acceptable; `reason` names the drop counter."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)

@@ -1,0 +1,1 @@
+"""Several hosts on one machine, as network namespaces joined by a bridge."""

@@ -1,0 +1,82 @@
+"""Every bound of the project, in one place, with the relations between them asserted.
+
+Units stand last in the names: `_size` is bytes, `_count` things, `_s` seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- Datagrams -------------------------------------------------------------------------
+# RFC 8200 section 5: every IPv6 link carries 1280 bytes; less 40 (IPv6) and 8 (UDP) leaves
+# 1232. 1200 keeps a margin for one tunnel header, so gossip is never fragmented.
+DATAGRAM_SIZE_MAX: Final = 1200
+HEADER_SIZE: Final = 32  # version 1, kind 1, generation 2, sender 16, counter 8, random 4
+TAG_SIZE: Final = 16  # AES-256-GCM
+PAYLOAD_SIZE_MAX: Final = DATAGRAM_SIZE_MAX - HEADER_SIZE - TAG_SIZE
+# One segment must fit a payload with the Delta message's own framing around it.
+SEGMENT_SIZE_MAX: Final = 1000
+CARD_SIZE_MAX: Final = 512
+assert SEGMENT_SIZE_MAX + 100 <= PAYLOAD_SIZE_MAX
+assert 2 * CARD_SIZE_MAX <= PAYLOAD_SIZE_MAX
+
+# --- Decoding --------------------------------------------------------------------------
+ARRAY_LENGTH_MAX: Final = 256
+TEXT_SIZE_MAX: Final = 255
+DEPTH_MAX: Final = 8
+
+# --- Names and records -----------------------------------------------------------------
+NAME_LENGTH_MAX: Final = 63  # RFC 1035 section 2.3.4: a DNS label
+ALIAS_COUNT_MAX: Final = 8
+LABEL_COUNT_MAX: Final = 16
+LABEL_SIZE_MAX: Final = 128
+SUBNET_COUNT_MAX: Final = 8
+RECORD_SIZE_MAX: Final = SEGMENT_SIZE_MAX - 200  # origin, versions, signature around it
+NETWORK_COUNT_MAX: Final = 1024
+ENDPOINTS_PER_NODE_MAX: Final = 4096
+
+# --- Cluster ---------------------------------------------------------------------------
+MEMBER_COUNT_MAX: Final = 10_000
+SEED_COUNT_MAX: Final = 64
+
+# --- Memory held for others ------------------------------------------------------------
+SEGMENTS_PER_LOG_MAX: Final = 8192
+OUTBOX_MESSAGES_PER_PEER_MAX: Final = 256
+OUTBOX_MESSAGES_MAX: Final = 65_536
+EVENT_QUEUE_MAX: Final = 65_536
+CONFIRM_WAITS_MAX: Final = 1024
+GRANT_REQUESTS_PENDING_MAX: Final = 1024
+HANDSHAKE_PAYLOADS_PER_PEER_MAX: Final = 16
+HANDSHAKES_PENDING_MAX: Final = 1024
+RECENT_EVENTS_MAX: Final = 10_000
+
+# --- Socket ----------------------------------------------------------------------------
+# Datagrams read per readiness event; more would starve timers (2 us each, so under 1 ms).
+RECEIVE_BATCH_COUNT: Final = 64
+SOCKET_BUFFER_SIZE: Final = 4 * 1024 * 1024
+
+# --- API -------------------------------------------------------------------------------
+API_BODY_SIZE_MAX: Final = 64 * 1024
+API_CLIENTS_MAX: Final = 256
+API_REQUEST_TIMEOUT_S: Final = 60.0
+ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
+JOIN_TIMEOUT_S: Final = 20.0
+
+# --- VXLAN -----------------------------------------------------------------------------
+VNI_MAX: Final = 2**24 - 1  # RFC 7348 section 5
+VXLAN_OVERHEAD_IPV4: Final = 50  # RFC 7348: Ethernet 14, IPv4 20, UDP 8, VXLAN 8
+VXLAN_OVERHEAD_IPV6: Final = 70
+UNDERLAY_MTU_MIN: Final = 1280
+VXLAN_PORT_DEFAULT: Final = 4789  # RFC 7348 section 8, IANA
+GOSSIP_PORT_DEFAULT: Final = 7948  # 7946 is Docker swarm's and Serf's on the same hosts
+# Docker counts its VNIs up from 4096; people choose small ones by hand. Ours are drawn from
+# the upper half, so that on a shared UDP socket they do not meet either.
+VNI_DRAWN_MIN: Final = 2**23
+
+# --- Addresses -------------------------------------------------------------------------
+GRANT_SIZE_DEFAULT: Final = 256
+GRANTS_PER_LOG_MAX: Final = 4096
+ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
+
+# --- Interface names -------------------------------------------------------------------
+INTERFACE_NAME_LENGTH_MAX: Final = 15  # IFNAMSIZ less the final zero

@@ -1,0 +1,162 @@
+"""The values everyone speaks in: addresses, networks, endpoints, nodes.
+
+Addresses are packed bytes (4 or 16 for IP, 6 for MAC): they hash fast, compare by number
+and are what both netlink and the wire carry. Text lives at the borders only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import NewType
+
+from overlay import limits
+
+NodeId = NewType("NodeId", bytes)
+"""16 bytes: the head of SHA-256 over the node's Ed25519 public key."""
+Ip = NewType("Ip", bytes)
+"""A packed IPv4 (4 bytes) or IPv6 (16 bytes) address, network order."""
+Mac = NewType("Mac", bytes)
+"""A packed 48-bit Ethernet address."""
+Vni = NewType("Vni", int)
+"""A 24-bit VXLAN network identifier (RFC 7348); 0 is never a network of ours."""
+
+NODE_ID_SIZE = 16
+NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", re.IGNORECASE)
+
+
+def ip_text(ip: Ip) -> str:
+    """Return the usual text of a packed address."""
+    return str(ipaddress.ip_address(bytes(ip)))
+
+
+def parse_ip(text: str) -> Ip:
+    """Return the packed form of `text`; raises ValueError if it is no address."""
+    return Ip(ipaddress.ip_address(text).packed)
+
+
+def mac_text(mac: Mac) -> str:
+    """Return six hex pairs joined by colons."""
+    return mac.hex(":")
+
+
+def parse_mac(text: str) -> Mac:
+    """Return the packed form of `aa:bb:cc:dd:ee:ff`; raises ValueError otherwise."""
+    raw = bytes.fromhex(text.replace(":", "").replace("-", ""))
+    if len(raw) != 6:
+        raise ValueError(f"{text!r} is not a MAC address")
+    return Mac(raw)
+
+
+def node_text(node_id: NodeId) -> str:
+    """Return the short name people see, such as `n-3f9c21ab`."""
+    return f"n-{node_id[:4].hex()}"
+
+
+def node_id_of(sign_key: bytes) -> NodeId:
+    """Return the identity that an Ed25519 public key stands for."""
+    return NodeId(hashlib.sha256(sign_key).digest()[:NODE_ID_SIZE])
+
+
+def valid_name(name: str) -> bool:
+    """Say whether `name` can name a network, node or endpoint (a DNS label or dotted)."""
+    return len(name) <= limits.NAME_LENGTH_MAX and NAME_PATTERN.fullmatch(name) is not None
+
+
+def mac_for(vni: Vni, ip: Ip) -> Mac:
+    """Return the MAC of an address in a network: stable across restarts and moves.
+
+    The first byte is 0x02: locally administered, unicast (IEEE 802 section 8.2).
+    """
+    digest = hashlib.blake2s(int(vni).to_bytes(3, "big") + ip, digest_size=5).digest()
+    return Mac(b"\x02" + digest)
+
+
+def gateway_mac(vni: Vni, subnet_index: int) -> Mac:
+    """Return the MAC that every host's bridge carries for a subnet's gateway address."""
+    seed = int(vni).to_bytes(3, "big") + bytes([subnet_index])
+    return Mac(b"\x06" + hashlib.blake2s(seed, digest_size=5).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """One address range of a network, with its gateway; each has a bridge of its own."""
+
+    base: Ip
+    prefix_length: int
+    gateway: Ip
+
+    @property
+    def network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+        """The range as the standard library's value."""
+        return ipaddress.ip_network((bytes(self.base), self.prefix_length))
+
+    def __contains__(self, ip: object) -> bool:
+        if not isinstance(ip, bytes) or len(ip) != len(self.base):
+            return False
+        shift = 8 * len(ip) - self.prefix_length
+        return int.from_bytes(ip, "big") >> shift == int.from_bytes(self.base, "big") >> shift
+
+    def __str__(self) -> str:
+        return f"{ip_text(self.base)}/{self.prefix_length}"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One cluster-wide L2 domain; written by its creator alone."""
+
+    vni: Vni
+    name: str
+    subnets: tuple[Subnet, ...]
+    creator: NodeId
+    internal: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One container interface on one network; written by the node it lives on."""
+
+    endpoint_id: bytes  # 8 random bytes, drawn at attach
+    vni: Vni
+    name: str
+    mac: Mac
+    ips: tuple[Ip, ...]  # one per subnet used: the first is the primary one
+    aliases: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`[first, last]` of a network's addresses, given by its owner to `grantee`.
+
+    `generation` is one more than that of the space it was cut from (the creator's own is 0),
+    so that any set of grants has one order in which to apply them.
+    """
+
+    vni: Vni
+    first: Ip
+    last: Ip
+    grantee: NodeId
+    generation: int
+    request_id: bytes  # 8 bytes from the asker: a repeated request gets the same grant
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Who a node is and where: signed by itself, the one place its address lives."""
+
+    node_id: NodeId
+    name: str
+    sign_key: bytes  # Ed25519 public key, 32 bytes; node_id is derived from it
+    seal_key: bytes  # X25519 public key, 32 bytes
+    address: Ip  # underlay: gossip and VTEP
+    gossip_port: int
+    epoch: int  # grows with every start and every change of this card; on disk before use
+    underlay_mtu: int
+    software: str
+    left: bool = False  # a last word: the node has left on purpose
+    raw: bytes = field(default=b"", compare=False, repr=False)  # the signed bytes as sent
+    signature: bytes = field(default=b"", compare=False, repr=False)

@@ -1,0 +1,1 @@
+"""Thin clients of the agent's API for container runtimes."""

@@ -1,0 +1,1 @@
+"""Bytes on the wire: codec, sealed envelope, handshake, replay window, token."""
