@@ -50,7 +50,15 @@ class Returned:
     request_id: bytes
 
 
-Value: TypeAlias = Network | Endpoint | Grant | Participation | Forgotten | Returned
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The origin asks for this network's end; its creator then deletes the definition."""
+
+    vni: int
+    creator: NodeId
+
+
+Value: TypeAlias = Network | Endpoint | Grant | Participation | Forgotten | Returned | Removed
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): the kind's letter and what tells two of a kind apart in one log."""
 
@@ -70,6 +78,8 @@ def key_of(value: Value) -> Key:
             return ("forgotten", value.node_id)
         case Returned():
             return ("returned", value.first + value.request_id)
+        case Removed():
+            return ("removed", value.vni.to_bytes(3, "big") + value.creator)
 
 
 @dataclass(frozen=True, slots=True)
