@@ -1,0 +1,75 @@
+"""The configuration file: every key optional, unknown keys refused by name.
+
+Owns: what can be set and its defaults. The command line's options for `agent` win over it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from overlay.errors import UsageError
+
+STATE_DIR_DEFAULT = Path("/var/lib/overlayd")
+RUN_DIR_DEFAULT = Path("/run/overlayd")
+CONFIG_DEFAULT = Path("/etc/overlayd/overlayd.toml")
+API_GROUP_DEFAULT = "overlayd"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What an agent is told from outside; everything else it learns by `join`."""
+
+    state_dir: Path = STATE_DIR_DEFAULT  # identity, records, attachments; mode 0700
+    run_dir: Path = RUN_DIR_DEFAULT  # API socket, log of a detached agent
+    api_group: str = API_GROUP_DEFAULT  # its members may use the API besides root
+    log_level: str = "info"  # debug, info, warning or error
+    reconcile_interval_s: float = 30.0  # the periodic pass; changes wake it at once
+    dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
+    path: Path | None = None  # the file this came from, if there was one
+
+
+def load(path: Path, *, required: bool) -> Config:
+    """Read the TOML file at `path`; a missing one is an error only where `required`.
+
+    Raises UsageError that names the file, the key and what is expected.
+    """
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError as error:
+        if not required:
+            return Config()
+        raise UsageError(
+            f"there is no configuration file {path}", hint="Leave --config out to use defaults"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML", why=str(error)) from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", why=str(error.strerror)) from error
+    known = {field.name: field.type for field in fields(Config) if field.name != "path"}
+    values: dict[str, Any] = {"path": path}
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(
+                f"{path}: unknown key {key!r}", hint=f"Known keys: {', '.join(sorted(known))}"
+            )
+        values[key] = _converted(path, key, str(known[key]), value)
+    return Config(**values)
+
+
+def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
+    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        if value <= 0:
+            raise UsageError(f"{path}: {key} must be above zero, not {value}")
+        return float(value)
+    if kind == "Path" and isinstance(value, str):
+        return Path(value)
+    if kind == "str" and isinstance(value, str):
+        if key == "log_level" and value not in ("debug", "info", "warning", "error"):
+            raise UsageError(f"{path}: log_level must be debug, info, warning or error")
+        return value
+    expected = {"float": "a number of seconds", "Path": "a path", "str": "a text"}[kind]
+    raise UsageError(f"{path}: {key} must be {expected}, not {value!r}")

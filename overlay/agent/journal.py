@@ -1,0 +1,72 @@
+"""What happened, one line each: the log, and a bounded ring that `overlayd events` shows.
+
+Field names are fixed: time, kind, network, endpoint, peer, text. The ring is written through
+to a file of bounded size, so that it has an answer after a crash too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from overlay import limits
+
+_LOG = logging.getLogger("overlayd")
+_FILE_NAME = "events.jsonl"
+
+
+class Journal:
+    """The ring of recent events. Losing a line of it is never a reason to fail."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / _FILE_NAME
+        self._ring: deque[dict[str, Any]] = deque(maxlen=limits.RECENT_EVENTS_MAX)
+        self._followers: list[Callable[[dict[str, Any]], None]] = []
+        self._lines = 0
+        self._read()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError), self._path.open(encoding="utf-8") as file:
+            for line in file:
+                self._lines += 1
+                # A crash may tear the last line; every other is whole.
+                with contextlib.suppress(ValueError):
+                    self._ring.append(json.loads(line))
+
+    def record(self, kind: str, text: str, *, level: int = logging.INFO, **fields: Any) -> None:
+        """Log and remember one event; `fields` are network, endpoint, peer and such."""
+        told = " ".join(f"{key}={value}" for key, value in sorted(fields.items()))
+        _LOG.log(level, "%s: %s%s", kind, text, f" [{told}]" if told else "")
+        event = {"time": time.time(), "kind": kind, "text": text, **fields}
+        self._ring.append(event)
+        for follower in list(self._followers):
+            follower(event)
+        with contextlib.suppress(OSError):
+            self._write(event)
+
+    def _write(self, event: dict[str, Any]) -> None:
+        if self._lines >= 2 * limits.RECENT_EVENTS_MAX:
+            replacement = self._path.with_suffix(".new")
+            with replacement.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(kept) + "\n" for kept in self._ring)
+            replacement.replace(self._path)
+            self._lines = len(self._ring)
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+        self._lines += 1
+
+    def since(self, moment: float) -> list[dict[str, Any]]:
+        """Return the remembered events at or after `moment` (seconds since the epoch)."""
+        return [event for event in self._ring if event["time"] >= moment]
+
+    def follow(self, follower: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        """Call `follower` with every new event until the returned function is called."""
+        self._followers.append(follower)
+        return lambda: self._followers.remove(follower)

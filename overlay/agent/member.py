@@ -1,0 +1,233 @@
+"""A node that is member of a cluster: identity, records on disk, sessions, the running pump.
+
+Owns: the order "durable, then published". Must not know: networks, containers, the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from overlay import __version__, limits
+from overlay.agent.pump import Pump
+from overlay.agent.statefile import StateFile, StoredCard, StoredSegment
+from overlay.agent.stored import ClusterFile, next_epoch
+from overlay.core.events import CardAccepted, Confirmed, Event, SegmentAccepted
+from overlay.core.node import Node
+from overlay.core.records import Key, Scope, Segment, Value
+from overlay.core.settings import Settings
+from overlay.model import Card, Ip, NodeId
+from overlay.wire.codec import MsgpackCodec
+from overlay.wire.identity import Identity
+from overlay.wire.keyring import Keyring
+from overlay.wire.notary import KeyNotary
+from overlay.wire.sessions import Sessions
+
+_LAZY_WRITE_S = 1.0
+
+
+class Member:
+    """This node's part in its cluster, from start to close."""
+
+    def __init__(
+        self,
+        state: StateFile,
+        cluster: ClusterFile,
+        address: Ip,
+        underlay_mtu: int,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.state = state
+        self.cluster = cluster
+        self.identity = _identity(state)
+        self.codec = MsgpackCodec()
+        self.notary = KeyNotary(self.identity)
+        self._on_event = on_event
+        self._waits: dict[int, asyncio.Future[None]] = {}
+        self._unsaved: list[Segment] = []
+        self._unsaved_cards: list[Card] = []
+        self._save_timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.card = self._own_card(address, underlay_mtu)
+        self.node = Node(
+            self.card, self.notary, self.codec, random.Random(os.urandom(16)), Settings(),
+            self._loop.time(),
+        )
+        self.sessions = Sessions(
+            self.identity,
+            bytes.fromhex(cluster.cluster_id),
+            Keyring.of(bytes.fromhex(cluster.secret)),
+            self.card,
+            os.urandom,
+        )
+        self._restore()
+        self.pump = Pump(
+            self.node, self.sessions, self.codec, (address, cluster.gossip_port), self._take_event
+        )
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node's identity."""
+        return self.card.node_id
+
+    def close(self) -> None:
+        """Stop gossiping; what is not yet on disk is written."""
+        self.pump.close()
+        self._save()
+        for waiting in self._waits.values():
+            waiting.cancel()
+
+    def _own_card(self, address: Ip, underlay_mtu: int) -> Card:
+        return self.notary.issue_card(
+            Card(
+                node_id=self.identity.node_id,
+                name=self.cluster.node_name,
+                sign_key=self.identity.sign_public,
+                seal_key=self.identity.seal_public,
+                address=address,
+                gossip_port=self.cluster.gossip_port,
+                epoch=next_epoch(self.state),
+                underlay_mtu=underlay_mtu,
+                software=__version__,
+            )
+        )
+
+    def renew_card(self, **changes: object) -> None:
+        """Publish a changed card (address, MTU, left) under a new epoch."""
+        changed = replace(self.card, epoch=next_epoch(self.state), **changes)  # type: ignore[arg-type]
+        self.card = self.notary.issue_card(changed)
+        with self.state.transaction():
+            self.state.put_card(_stored_card(self.card))
+        self.sessions.set_card(self.card)
+        self.node.renew_card(self.card, self.pump.now())
+        self.pump.soon()
+
+    # --- disk ---------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        cards = {}
+        for stored in self.state.cards():
+            card = self.codec.decode_card(stored.raw, stored.signature)
+            if card.node_id != self.card.node_id and self.notary.verify_card(card):
+                cards[card.node_id] = card
+                self.sessions.learn(card)
+        by_id = {**cards, self.card.node_id: self.card}
+        segments = [
+            segment
+            for stored in self.state.segments()
+            for segment in (self.codec.decode_segment(stored.raw, stored.signature),)
+            if segment.origin in by_id and self.notary.verify_segment(segment, by_id[segment.origin])
+        ]
+        self.node.restore(cards.values(), segments, self._loop.time())
+
+    def commit(
+        self,
+        scope: Scope,
+        puts: Sequence[Value] = (),
+        deletes: Sequence[Key] = (),
+        also: Callable[[], None] = lambda: None,
+    ) -> list[Segment]:
+        """Write own records, durable together with what `also` stores; nothing is sent yet.
+
+        Raises OverlayError if the disk refuses; the node then is as it was before.
+        """
+        segments = self.node.write(scope, puts, deletes)
+        try:
+            with self.state.transaction():
+                self._store(segments)
+                also()
+        except BaseException:
+            self.node.unwrite(segments)
+            raise
+        return segments
+
+    def publish(self, segments: Sequence[Segment]) -> None:
+        """Tell the others."""
+        self.node.publish(segments, self.pump.now())
+        self.pump.flush()
+
+    async def publish_confirmed(self, segments: Sequence[Segment], timeout_s: float) -> list[NodeId]:
+        """Tell the others and wait until their kernels follow; return who has not confirmed."""
+        wait = self.node.publish(segments, self.pump.now(), confirm=True)
+        if wait is None:
+            self.pump.flush()
+            return []
+        confirmed: asyncio.Future[None] = self._loop.create_future()
+        self._waits[wait] = confirmed
+        self.pump.flush()
+        try:
+            await asyncio.wait_for(confirmed, timeout_s)
+        except TimeoutError:
+            return sorted(self.node.confirm_missing(wait))
+        finally:
+            self._waits.pop(wait, None)
+            self.node.confirm_forget(wait)
+        return []
+
+    def _take_event(self, event: Event) -> None:
+        match event:
+            case SegmentAccepted(segment=segment):
+                self._unsaved.append(segment)
+                self._save_later()
+            case CardAccepted(card=card):
+                self.sessions.learn(card)
+                self._unsaved_cards.append(card)
+                self._save_later()
+                self._on_event(event)
+            case Confirmed(wait_id=wait_id):
+                waiting = self._waits.get(wait_id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(None)
+            case _:
+                self._on_event(event)
+
+    def _save_later(self) -> None:
+        if len(self._unsaved) >= limits.RECENT_EVENTS_MAX:
+            self._save()
+        elif self._save_timer is None:
+            self._save_timer = self._loop.call_later(_LAZY_WRITE_S, self._save)
+
+    def _save(self) -> None:
+        """Write what others sent: a loss here is repaired by the next exchange with them."""
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
+        segments, self._unsaved = self._unsaved, []
+        cards, self._unsaved_cards = self._unsaved_cards, []
+        with self.state.transaction():
+            self._store(segments)
+            for card in cards:
+                self.state.put_card(_stored_card(card))
+
+    def _store(self, segments: Iterable[Segment]) -> None:
+        floors: dict[tuple[NodeId, Scope], int] = {}
+        rows = []
+        for segment in segments:
+            rows.append(
+                StoredSegment(
+                    segment.origin, segment.scope, segment.upto, segment.raw, segment.signature
+                )
+            )
+            log = (segment.origin, segment.scope)
+            floors[log] = max(floors.get(log, 0), segment.floor)
+        self.state.put_segments(rows)
+        for (origin, scope), floor in floors.items():
+            if floor:
+                self.state.drop_segments(origin, scope, floor)
+
+
+def _identity(state: StateFile) -> Identity:
+    stored = state.get("identity", "")
+    if stored is not None:
+        return Identity.from_bytes(bytes.fromhex(stored))
+    identity = Identity.generate(os.urandom)
+    with state.transaction():
+        state.put("identity", "", identity.to_bytes().hex())
+    return identity
+
+
+def _stored_card(card: Card) -> StoredCard:
+    return StoredCard(card.node_id, card.raw, card.signature)

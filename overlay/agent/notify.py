@@ -1,0 +1,34 @@
+"""systemd's notification protocol (sd_notify(3)): readiness, status, watchdog."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+
+def notify(*lines: str) -> bool:
+    """Send lines such as `READY=1` to the service manager; False if there is none."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(address)
+            sender.sendall("\n".join(lines).encode())
+    except OSError:
+        return False
+    return True
+
+
+def reloading() -> bool:
+    """Announce a reload; the clock value is what Type=notify-reload waits for."""
+    return notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def watchdog_interval_s() -> float | None:
+    """Return how often to send WATCHDOG=1 (half of what the unit allows), or None."""
+    raw = os.environ.get("WATCHDOG_USEC", "")
+    return int(raw) / 2e6 if raw.isdigit() and int(raw) else None

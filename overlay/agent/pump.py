@@ -1,0 +1,177 @@
+"""The pump: socket and clock on one side, the pure node and the sealed sessions on the other.
+
+Owns: the UDP socket, the one timer, the loop-lag measure. Must not know: what any message
+means. Datagrams are drained in a bounded loop per readiness event: asyncio's own datagram
+endpoint reads one per loop turn and is nine times slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Callable
+
+from overlay import limits
+from overlay.core.events import Event
+from overlay.core.node import Node
+from overlay.core.ports import Codec
+from overlay.errors import ConflictError, OverlayError, RemoteError
+from overlay.model import Ip, NodeId
+from overlay.wire.sessions import Datagram, Sessions
+
+_LAG_LOGGED_S = 0.1
+
+
+class Pump:
+    """Moves datagrams and time into the node, and what it says out of it."""
+
+    def __init__(
+        self,
+        node: Node,
+        sessions: Sessions,
+        codec: Codec,
+        endpoint: tuple[Ip, int],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.node = node
+        self.sessions = sessions
+        self.drops: collections.Counter[str] = collections.Counter()
+        self.received = 0
+        self.sent = 0
+        self.lag_max_s = 0.0
+        self.joined_through: Callable[[NodeId], None] | None = None
+        self._codec = codec
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._socket = _bind(endpoint)
+        self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_due = False
+        self._loop.add_reader(self._socket, self._on_readable)
+        self.flush()
+
+    def close(self) -> None:
+        """Stop moving anything; the node itself is untouched."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def now(self) -> float:
+        """The time that is passed into the node, in seconds of the loop's clock."""
+        return self._loop.time()
+
+    # --- in -----------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        view = memoryview(self._buffer)
+        now = self.now()
+        for _ in range(limits.RECEIVE_BATCH_COUNT):
+            try:
+                size, source = self._socket.recvfrom_into(self._buffer)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                # A queued ICMP error (port unreachable) surfaces here; it says nothing new.
+                continue
+            self.received += 1
+            try:
+                self._take(bytes(view[:size]), source, now)
+            except RemoteError as error:
+                self.drops[error.reason] += 1
+        self.flush()
+
+    def _take(self, data: bytes, source: tuple[str, int], now: float) -> None:
+        address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
+        opened = self.sessions.open(data, (address, source[1]), now)
+        if opened is None:
+            return
+        self._send(opened.replies)
+        if opened.card is not None:
+            self.node.add_peer(opened.card, now)
+            if self.joined_through is not None:
+                self.joined_through(opened.card.node_id)
+        if opened.payload is None:
+            return
+        for message in self._codec.decode(opened.payload):
+            self.node.receive(message, opened.sender, now)
+
+    # --- out ----------------------------------------------------------------------------
+
+    def soon(self) -> None:
+        """Flush once in this turn of the loop, however often it is asked for."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand out events, send what is due, arm the one timer."""
+        self._flush_due = False
+        if self._socket.fileno() < 0:
+            return
+        now = self.now()
+        while (event := self.node.next_event()) is not None:
+            self._on_event(event)
+        for outgoing in self.node.messages_to_send(now):
+            self._send(self.sessions.seal(outgoing.to, outgoing.payload, now))
+        self._arm(now)
+
+    def greet(self, address: Ip, port: int) -> None:
+        """Ask an address that we know nothing of to let us in."""
+        self._send(self.sessions.greet(address, port, self.now()))
+
+    def _send(self, datagrams: list[Datagram]) -> None:
+        for datagram in datagrams:
+            target = (str(ipaddress.ip_address(bytes(datagram.address))), datagram.port)
+            # A full socket buffer or a downed interface loses a datagram, as any network may.
+            with contextlib.suppress(OSError):
+                self._socket.sendto(datagram.data, target)
+                self.sent += 1
+
+    def _arm(self, now: float) -> None:
+        due = self.node.next_timer()
+        if self._timer is not None:
+            if due is not None and self._timer.when() == due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._loop.call_at(max(due, now), self._on_timer, due)
+
+    def _on_timer(self, due: float) -> None:
+        self._timer = None
+        now = self.now()
+        lag_s = now - due
+        self.lag_max_s = max(self.lag_max_s, lag_s)
+        if lag_s > _LAG_LOGGED_S:
+            self.node.observe_lag(lag_s, now)
+        self.node.handle_timer(now)
+        self.flush()
+
+
+def _bind(endpoint: tuple[Ip, int]) -> socket.socket:
+    address, port = endpoint
+    text = str(ipaddress.ip_address(bytes(address)))
+    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.SOCKET_BUFFER_SIZE)
+    try:
+        opened.bind((text, port))
+    except OSError as error:
+        opened.close()
+        if error.errno == 98:  # EADDRINUSE
+            raise ConflictError(
+                f"UDP port {port} on {text} is in use by another program",
+                hint=f"'ss -ulpn sport = :{port}' shows it; a new cluster can use another "
+                "port: overlayd join --gossip-port N",
+            ) from error
+        raise OverlayError(
+            f"cannot bind the gossip socket to {text} port {port}",
+            why=str(error.strerror),
+            hint="Choose the underlay address with --underlay ADDRESS|INTERFACE",
+        ) from error
+    return opened

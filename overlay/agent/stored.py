@@ -1,0 +1,79 @@
+"""What a node keeps about itself and its cluster, as stored values.
+
+Owns: the JSON shapes of identity, cluster and attachments in the state file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from overlay.agent.statefile import StateFile
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFile:
+    """The cluster this node belongs to and how it takes part in it."""
+
+    cluster_id: str  # hex
+    secret: str  # hex; the admission secret that the token carries
+    gossip_port: int
+    vxlan_port: int
+    node_name: str
+    underlay: str | None  # as asked for with --underlay
+    address: str  # the underlay address last used
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A local endpoint's container side: what is needed to make it again."""
+
+    endpoint_id: str  # hex
+    vni: int
+    target: str  # as people see it: docker:web, netns:blue1, pid:4242
+    netns_path: str
+    netns_identity: tuple[int, int]  # device and inode of the namespace
+    container_id: str | None
+    ifname: str
+    port: str  # the sandbox end of the veth pair
+    subnet_index: int
+    gateway: bool  # whether a default route was asked for
+
+
+def load_cluster(state: StateFile) -> ClusterFile | None:
+    """Return the cluster this node is a member of, or None."""
+    value = state.get("cluster", "")
+    return None if value is None else ClusterFile(**value)
+
+
+def put_cluster(state: StateFile, cluster: ClusterFile) -> None:
+    """Store the cluster; call inside a transaction."""
+    state.put("cluster", "", asdict(cluster))
+
+
+def load_attachments(state: StateFile) -> dict[bytes, Attachment]:
+    """Return the local attachments by endpoint id."""
+    return {bytes.fromhex(key): _attachment(value) for key, value in state.all("endpoint").items()}
+
+
+def put_attachment(state: StateFile, attachment: Attachment) -> None:
+    """Store an attachment; call inside a transaction."""
+    state.put("endpoint", attachment.endpoint_id, asdict(attachment))
+
+
+def drop_attachment(state: StateFile, endpoint_id: bytes) -> None:
+    """Forget an attachment; call inside a transaction."""
+    state.delete("endpoint", endpoint_id.hex())
+
+
+def _attachment(value: dict[str, Any]) -> Attachment:
+    device, inode = value["netns_identity"]
+    return Attachment(**{**value, "netns_identity": (device, inode)})
+
+
+def next_epoch(state: StateFile) -> int:
+    """Advance and return the start counter; durable before it is used."""
+    epoch = int(state.get("epoch", "") or 0) + 1
+    with state.transaction():
+        state.put("epoch", "", epoch)
+    return epoch
