@@ -1,0 +1,92 @@
+"""Every timer, fan-out and multiplier of the gossip protocol, with its source.
+
+Owns numbers and nothing else: how they are used is said where they are used. Bounds on memory
+and sizes are not here but in `overlay.limits`: those protect this node, these shape a protocol
+and may be changed by a test, a profile or the configuration file.
+
+Sources: SWIM = Das, Gupta, Motivala, "SWIM: Scalable Weakly-consistent Infection-style Process
+Group Membership Protocol", DSN 2002. Lifeguard = Dadgar, Phillips, Currey, "Lifeguard: Local
+Health Awareness for More Accurate Failure Detection", 2018.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The protocol's knobs; the defaults suit one data centre of up to a few thousand nodes."""
+
+    # --- Probing -----------------------------------------------------------------------
+    probe_interval_s: float = 1.0
+    """SWIM's protocol period T' (section 3.1): one member is probed in each. At least three
+    round-trip times; 1 s is what memberlist's LAN profile takes."""
+    probe_timeout_s: float = 0.5
+    """Silence after a direct ping until others are asked (SWIM section 3.1)."""
+    indirect_count: int = 3
+    """SWIM's k (section 3.1): how many others are asked to probe a silent member."""
+    nack_delay_share: float = 0.8
+    """A relay says Nack after this share of the probe time-out, so that its word is back in
+    time (Lifeguard section IV.A, LHA-Probe: 80 %)."""
+    dead_probe_interval_s: float = 10.0
+    """One dead member is probed in each such time, so that healed partitions are noticed:
+    SWIM as published never looks at the dead again."""
+    dead_probe_duration_s: float = 72 * 3600.0
+    """How long a dead member is still looked for: longer than a weekend."""
+
+    # --- Suspicion ---------------------------------------------------------------------
+    suspicion_floor_s: float = 4.0
+    """The least time between suspicion and death, however few the members: the accused is
+    told directly, twice, and may have been in a pause of seconds."""
+    suspicion_multiplier: float = 2.0
+    """Beyond ten members the least time grows as this many probe intervals per log10(members):
+    what a refutation needs to reach all of them (0.2 s rounds to 3 peers: 2 s at 1,000)."""
+    suspicion_max_multiplier: float = 6.0
+    """Lifeguard's beta (section IV.B): the time without any confirmation, in least times."""
+    suspicion_confirmations: int = 2
+    """Lifeguard's K (section IV.B): independent accusers, beyond the first, that shrink the
+    time to its least."""
+    freeze_share: float = 1 / 3
+    """More than this share of the members silent within one suspicion time: it is us."""
+    freeze_count_min: int = 3
+    """Fewer silent members than this never freeze: in a cluster of three, two may die."""
+
+    # --- Local health ------------------------------------------------------------------
+    awareness_max: int = 8
+    """Lifeguard's S plus one (section IV.A): the local health multiplier stays below it, so
+    that a slow node probes and gives up at most this many times more slowly."""
+    lag_threshold_s: float = 0.1
+    """An event loop that is this late is itself slow: it counts against our own health."""
+
+    # --- Dissemination -----------------------------------------------------------------
+    rumour_interval_s: float = 0.2
+    """Membership news goes out this often beyond what probes carry, while there is any
+    (memberlist's GossipInterval): probes alone would triple the informed only once a second."""
+    rumour_fanout: int = 3
+    """To how many peers each time (memberlist's GossipNodes)."""
+    rumour_retransmit_multiplier: float = 4.0
+    """SWIM's lambda (section 4.1) per log10(members): how often one node passes news on."""
+    rumour_miss_share: float = 1e-3
+    """Aim of the retransmissions: the chance that anyone misses a piece of news, given the
+    loss that our own probes see (members * e^(-transmissions * (1 - loss)))."""
+
+    # --- Replication -------------------------------------------------------------------
+    push_fanout: int = 4
+    """To how many peers a write is passed on in one round where there are too many for all."""
+    push_direct_max: int = 32
+    """Up to so many interested peers, a write goes to each of them at once by its author."""
+    push_interval_s: float = 0.05
+    """Time between two rounds of passing on; more datagrams per round while much is waiting."""
+    push_retransmit_multiplier: float = 4.0
+    """As `rumour_retransmit_multiplier`, for segments."""
+    repairs_in_flight: int = 2
+    """Exchanges of digests and missing segments that a node runs at once."""
+    repair_timeout_s: float = 1.0
+    """A repair without progress for this long is given up; the next probe starts another."""
+    confirm_retry_s: float = 0.1
+    """An unconfirmed segment is sent again to the silent peers after this, then at double."""
+    tombstone_grace_s: float = 24 * 3600.0
+    """How long deletions stay in a log: whoever was away longer resynchronises from scratch."""
+    amnesia_wait_s: float = 10.0
+    """How long a starting node without a peer in reach refuses to write anything new."""
