@@ -5,7 +5,7 @@ Owns: the JSON shapes of identity, cluster and attachments in the state file.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from overlay.agent.statefile import StateFile
@@ -21,7 +21,8 @@ class ClusterFile:
     vxlan_port: int
     node_name: str
     underlay: str | None  # as asked for with --underlay
-    address: str  # the underlay address last used
+    address: str  # of a peer to route to before the first start; then our own
+    seeds: tuple[str, ...] = ()  # the peers named at join: knocked at while alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +78,8 @@ def next_epoch(state: StateFile) -> int:
     with state.transaction():
         state.put("epoch", "", epoch)
     return epoch
+
+
+def with_ifname(attachment: Attachment, ifname: str) -> Attachment:
+    """Return the attachment with the interface name that the container really got."""
+    return replace(attachment, ifname=ifname)

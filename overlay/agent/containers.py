@@ -1,0 +1,199 @@
+"""Bare "containers": named network namespaces with their own resolv.conf and hosts.
+
+For labs, teaching and tests: all of a container that a network needs. Owns: the namespaces
+made by `container add`, and /etc/netns/NAME, where `ip netns exec` looks for files to show
+instead of those of /etc (ip-netns(8)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from overlay.agent import request, views
+from overlay.agent.agent import Agent
+from overlay.agent.endpoints import AttachWish
+from overlay.agent.targets import resolve_target
+from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
+from overlay.kernel import netns
+from overlay.model import ip_text
+
+Json = dict[str, Any]
+FILES_DIRECTORY = Path("/etc/netns")
+_FIELDS = ("name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait")
+
+
+class Containers:
+    """The verbs `container add`, `ls` and `rm`."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    async def add(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/containers: make it if it is not there, and attach it as asked."""
+        request.allow(body, *_FIELDS)
+        name = request.name(body, "name")
+        if name is None:
+            raise UsageError("name is missing")
+        made = await self._make(name)
+        endpoints: list[Json] = []
+        unconfirmed: list[str] = []
+        if body.get("networks"):
+            try:
+                answer = await self._attach(name, body)
+            except BaseException:
+                if made:
+                    await self._unmake(name)
+                raise
+            endpoints, unconfirmed = answer["endpoints"], answer["unconfirmed"]
+            _write_hosts(name, endpoints)
+        return {
+            **self._shown(name),
+            "created": made,
+            "endpoints": endpoints,
+            "unconfirmed": unconfirmed,
+        }
+
+    async def show(self, _request: web.Request, _body: Json) -> Json:
+        """GET /v1/containers."""
+        return {"containers": [self._shown(name) for name in self._agent.state.all("container")]}
+
+    async def remove(self, http: web.Request, _body: Json) -> Json:
+        """DELETE /v1/containers/NAME."""
+        name = http.match_info["name"]
+        if self._agent.state.get("container", name) is None:
+            raise NotFoundError(
+                f"there is no container {name!r}",
+                why="only those made by 'overlayd container add' are removed by this verb",
+                hint="'overlayd container ls' lists them",
+            )
+        await self._remove(name)
+        return {"removed": name}
+
+    async def remove_all(self) -> None:
+        """Remove every container made here: for `reset`."""
+        for name in self._agent.state.all("container"):
+            await self._remove(name)
+
+    async def _make(self, name: str) -> bool:
+        state = self._agent.state
+        if state.get("container", name) is not None:
+            if await self._agent.kernel.call(netns.exists, name):
+                return False
+        elif await self._agent.kernel.call(netns.exists, name):
+            raise ConflictError(
+                f"a network namespace named {name} exists already",
+                why="it was not made by overlayd",
+                hint=f"Attach it as it is: overlayd attach netns:{name} --network NETWORK",
+            )
+        with state.transaction():
+            state.put("container", name, {})
+        await self._agent.kernel.call(_create, name)
+        _write_files(name)
+        return True
+
+    async def _unmake(self, name: str) -> None:
+        await self._agent.kernel.call(_remove, name)
+        shutil.rmtree(FILES_DIRECTORY / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            FILES_DIRECTORY.rmdir()  # only if nobody else keeps something there
+        with self._agent.state.transaction():
+            self._agent.state.delete("container", name)
+
+    async def _remove(self, name: str) -> None:
+        running = self._agent.running
+        if running is not None:
+            for attachment in list(running.attachments.values()):
+                if attachment.target == f"netns:{name}":
+                    await running.endpoints.remove(attachment)
+        await self._unmake(name)
+
+    async def _attach(self, name: str, body: Json) -> Json:
+        running = self._agent.member()
+        target = resolve_target(f"netns:{name}")
+        endpoints = []
+        missing: set[bytes] = set()
+        for network_name in dict.fromkeys(request.texts(body, "networks", 64)):
+            wish = AttachWish(
+                ip=request.ip(body, "ip"),
+                mac=request.mac(body, "mac"),
+                ifname=request.text(body, "ifname"),
+                default_route=request.flag(body, "default_route", default=True),
+                aliases=tuple(request.texts(body, "aliases", 8)),
+                labels=request.labels(body),
+            )
+            result = await running.endpoints.attach(
+                target,
+                running.directory.network(network_name),
+                wish,
+                wait=body.get("wait", "all") == "all",
+            )
+            missing.update(result.unconfirmed)
+            endpoints.append(views.attached(result))
+        names = [running.directory.node_name(node) for node in sorted(missing)]  # type: ignore[type-var,arg-type]
+        return {"endpoints": endpoints, "unconfirmed": names}
+
+    def _shown(self, name: str) -> Json:
+        running = self._agent.running
+        endpoints = []
+        if running is not None:
+            names = {network.vni: network.name for network in running.directory.networks()}
+            for attachment in running.attachments.values():
+                found = running.endpoints.endpoint(attachment)
+                if attachment.target == f"netns:{name}" and found is not None:
+                    endpoints.append(
+                        {
+                            "network": names.get(found.vni, ""),
+                            "ip": ip_text(found.ips[0]),
+                            "ifname": attachment.ifname,
+                        }
+                    )
+        return {
+            "name": name,
+            "netns": str(netns.path_of(name)),
+            "pid": None,
+            "endpoints": endpoints,
+        }
+
+
+def _create(name: str) -> None:
+    """Runs in the kernel thread: the namespace, with loopback up as a container has it."""
+    import os  # noqa: PLC0415 - used here alone
+
+    if netns.exists(name):
+        return
+    descriptor = netns.create(name)
+    try:
+        netns.loopback_up(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(name: str) -> None:
+    """Runs in the kernel thread."""
+    with contextlib.suppress(NotFoundError):
+        netns.remove(name)
+
+
+def _write_files(name: str) -> None:
+    directory = FILES_DIRECTORY / name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        source = Path("/etc/resolv.conf")
+        text = source.read_text(encoding="utf-8") if source.exists() else ""
+        (directory / "resolv.conf").write_text(text, encoding="utf-8")
+        _write_hosts(name, [])
+    except OSError as error:
+        raise OverlayError(
+            f"cannot write {directory}", why=str(error.strerror), hint="Is /etc writable?"
+        ) from error
+
+
+def _write_hosts(name: str, endpoints: list[Json]) -> None:
+    lines = ["127.0.0.1 localhost", "::1 localhost"]
+    lines += [f"{endpoint['ip']} {endpoint['name']}" for endpoint in endpoints]
+    (FILES_DIRECTORY / name / "hosts").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,254 @@
+"""The reconcile loop: makes each sandbox of this node what the records say.
+
+Level-triggered: wake reasons are hints; each pass reads the records, reads the kernel,
+subtracts, applies. Owns: which sandboxes are open, when to pass, when pruning is allowed.
+Must not know: how containers are found, how records travel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from overlay import limits
+from overlay.agent.directory import Directory
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.member import Member
+from overlay.agent.stored import Attachment
+from overlay.core.diff import diff
+from overlay.core.messages import LogVersion, MemberState
+from overlay.core.operations import Operation
+from overlay.core.plan import PlanInput, PlannedPort, Remote, plan
+from overlay.core.records import Scope
+from overlay.core.state import Port, SandboxState
+from overlay.kernel.sandbox import Failure, Sandbox
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni
+
+_RETRY_FIRST_S = 0.2
+_RETRY_MAX_S = 30.0
+
+
+def sandbox_name(vni: Vni, node_id: NodeId) -> str:
+    """Return the namespace's name: by VNI for people, by node for several agents on one host."""
+    return f"ov-{vni:06x}-{node_id[:3].hex()}"
+
+
+@dataclass(slots=True)
+class Runtime:
+    """One open sandbox and how its passes went."""
+
+    sandbox: Sandbox
+    dirty: bool = True
+    passes: int = 0
+    operations: int = 0  # applied since the start
+    rows_desired: int = 0
+    rows_actual: int = 0
+    failures: list[str] = field(default_factory=list)
+    retry_s: float = _RETRY_FIRST_S
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Datapath:
+    """All sandboxes of this node. `lost_ports` is told of endpoints whose interface is gone."""
+
+    def __init__(
+        self,
+        member: Member,
+        directory: Directory,
+        kernel: KernelThread,
+        journal: Journal,
+        attachments: dict[bytes, Attachment],
+        interval_s: float,
+    ) -> None:
+        self.overlay_mtu = overlay_mtu(member.card.underlay_mtu, member.card.address)
+        self.pruning = False
+        self.lost_ports: Callable[[Vni, list[str]], None] = lambda _vni, _ports: None
+        self._member = member
+        self._directory = directory
+        self._kernel = kernel
+        self._journal = journal
+        self._attachments = attachments
+        self._interval_s = interval_s
+        self._runtimes: dict[Vni, Runtime] = {}
+        self._wake = asyncio.Event()
+        self._locks: dict[Vni, asyncio.Lock] = {}
+
+    # --- opening and closing ------------------------------------------------------------
+
+    def runtime(self, vni: Vni) -> Runtime | None:
+        """Return the sandbox of a network, if this node has one."""
+        return self._runtimes.get(vni)
+
+    async def open(self, network: Network) -> Runtime:
+        """Make or adopt the network's sandbox, and pass over it once."""
+        async with self._lock(network.vni):
+            runtime = self._runtimes.get(network.vni)
+            if runtime is None:
+                name = sandbox_name(network.vni, self._member.node_id)
+                sandbox = await self._kernel.call(Sandbox.open, name, create=True)
+                runtime = self._runtimes[network.vni] = Runtime(sandbox)
+        if runtime.passes == 0:
+            await self.reconcile(network.vni)
+            if runtime.failures:
+                self._journal.record(
+                    "sandbox", runtime.failures[0], level=logging.ERROR, network=network.name
+                )
+        return runtime
+
+    async def destroy(self, vni: Vni) -> None:
+        """Remove the network's sandbox with everything in it."""
+        async with self._lock(vni):
+            runtime = self._runtimes.pop(vni, None)
+            if runtime is not None:
+                await self._kernel.call(runtime.sandbox.destroy)
+
+    async def close(self) -> None:
+        """Let go of all sandboxes; they go on forwarding."""
+        for runtime in self._runtimes.values():
+            await self._kernel.call(runtime.sandbox.close)
+        self._runtimes.clear()
+
+    def _lock(self, vni: Vni) -> asyncio.Lock:
+        return self._locks.setdefault(vni, asyncio.Lock())
+
+    # --- the loop -----------------------------------------------------------------------
+
+    def wake(self, vni: int | None = None) -> None:
+        """Say that something about a network (None: about all) may have changed."""
+        for known, runtime in self._runtimes.items():
+            if vni is None or known == vni:
+                runtime.dirty = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Pass over what is dirty, and over everything every interval, until cancelled."""
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._interval_s)
+            except TimeoutError:
+                self.wake()
+            self._wake.clear()
+            for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
+                await self.reconcile(vni)
+
+    async def reconcile(self, vni: Vni) -> None:
+        """One pass: plan, read, subtract, apply; then say how far the kernel is."""
+        async with self._lock(vni):
+            runtime = self._runtimes.get(vni)
+            network = self._directory.network_by_vni(vni)
+            if runtime is None:
+                return
+            runtime.dirty = False
+            versions = list(self._versions(vni))
+            desired = self._desired(vni, network)
+            operations, failures, actual = await self._kernel.call(
+                _converge, runtime.sandbox, desired, self.pruning
+            )
+            runtime.passes += 1
+            runtime.operations += len(operations)
+            runtime.rows_desired = len(desired.rows)
+            runtime.rows_actual = len(actual.rows)
+        self._after_pass(vni, runtime, failures)
+        if not runtime.failures:
+            self._member.node.programmed(versions, self._member.pump.now())
+            self._member.pump.soon()
+
+    def _after_pass(self, vni: Vni, runtime: Runtime, failures: list[Failure]) -> None:
+        lost = [
+            failure.operation.link.name
+            for failure in failures
+            if isinstance(getattr(failure.operation, "link", None), Port)
+        ]
+        if lost:
+            self.lost_ports(vni, lost)
+        others = [
+            failure
+            for failure in failures
+            if not isinstance(getattr(failure.operation, "link", None), Port)
+        ]
+        runtime.failures = [f"{failure.operation}: {failure.reason}" for failure in others]
+        if not others:
+            runtime.retry_s = _RETRY_FIRST_S
+            return
+        for text in runtime.failures[:3]:
+            self._journal.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
+        asyncio.get_running_loop().call_later(runtime.retry_s, self.wake, vni)
+        runtime.retry_s = min(2 * runtime.retry_s, _RETRY_MAX_S)
+
+    async def differences(self) -> dict[Vni, list[Operation]]:
+        """Compare desired with actual in every sandbox, changing nothing."""
+        found: dict[Vni, list[Operation]] = {}
+        for vni, runtime in list(self._runtimes.items()):
+            async with self._lock(vni):
+                desired = self._desired(vni, self._directory.network_by_vni(vni))
+                actual = await self._kernel.call(runtime.sandbox.read)
+                found[vni] = diff(desired, actual, prune=True)
+        return found
+
+    # --- what should be -----------------------------------------------------------------
+
+    def _versions(self, vni: Vni) -> Iterator[LogVersion]:
+        return self._member.node.store.versions(Scope(vni))
+
+    def _desired(self, vni: Vni, network: Network | None) -> SandboxState:
+        if network is None:
+            return SandboxState()
+        remotes = []
+        for origin, endpoint in self._directory.endpoints(vni):
+            vtep = self._vtep(origin)
+            if vtep is not None:
+                remotes.append(Remote(origin, vtep, endpoint))
+        flood = [
+            vtep
+            for origin in self._directory.participants(vni, forwarding=True)
+            if (vtep := self._vtep(origin)) is not None
+        ]
+        return plan(
+            PlanInput(
+                network=network,
+                port=self._member.cluster.vxlan_port,
+                local=self._member.card.address,
+                mtu=self.overlay_mtu,
+                ports=tuple(
+                    PlannedPort(attachment.port, attachment.subnet_index)
+                    for attachment in self._attachments.values()
+                    if attachment.vni == vni
+                ),
+                locals=tuple(self._local_endpoints(vni)),
+                remotes=tuple(remotes),
+                flood=tuple(flood),
+            )
+        )
+
+    def _local_endpoints(self, vni: Vni) -> Iterator[Endpoint]:
+        for origin, endpoint in self._directory.endpoints(vni):
+            if origin == self._member.node_id:
+                yield endpoint
+
+    def _vtep(self, origin: NodeId) -> Ip | None:
+        """A node's VTEP; None for ourselves and for who left: only those lose their rows."""
+        if origin == self._member.node_id:
+            return None
+        card = self._directory.card(origin)
+        if card is None or card.left or self._directory.node_state(origin) is MemberState.LEFT:
+            return None
+        return card.address
+
+
+def overlay_mtu(underlay_mtu: int, address: Ip) -> int:
+    """Return what fits into the underlay's packets (RFC 7348 section 4.3: never fragment)."""
+    overhead = limits.VXLAN_OVERHEAD_IPV4 if len(address) == 4 else limits.VXLAN_OVERHEAD_IPV6
+    return underlay_mtu - overhead
+
+
+def _converge(
+    sandbox: Sandbox, desired: SandboxState, prune: bool
+) -> tuple[list[Operation], list[Failure], SandboxState]:
+    """Runs in the kernel thread."""
+    actual = sandbox.read()
+    operations = diff(desired, actual, prune=prune)
+    failures = sandbox.apply(operations) if operations else []
+    return operations, failures, actual

@@ -1,0 +1,125 @@
+"""Looking things up in the records by the names people use.
+
+Owns: which network, endpoint or node a name means, also where two hosts made the same name
+while they could not see each other. Must not know: the kernel, the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from overlay.core.messages import MemberState
+from overlay.core.node import Node
+from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope
+from overlay.errors import ConflictError, NotFoundError
+from overlay.model import Card, Endpoint, Network, NodeId, Vni, node_text
+
+
+class Placed(NamedTuple):
+    """An endpoint and the node that it lives on."""
+
+    origin: NodeId
+    endpoint: Endpoint
+
+
+class Directory:
+    """Read-only questions to the store and the membership of one node."""
+
+    def __init__(self, node: Node, own: NodeId) -> None:
+        self._node = node
+        self._store = node.store
+        self.own = own
+
+    # --- networks -----------------------------------------------------------------------
+
+    def networks(self) -> list[Network]:
+        """Return the networks that exist, by name; of two with one name the older VNI owner
+        stays first (see `network`)."""
+        removed = {
+            (value.vni, value.creator)
+            for _, value in self._store.values(CLUSTER_SCOPE, "removed")
+            if isinstance(value, Removed)
+        }
+        found = [
+            value
+            for origin, value in self._store.values(CLUSTER_SCOPE, "network")
+            if isinstance(value, Network)
+            and value.creator == origin
+            and (value.vni, value.creator) not in removed
+        ]
+        return sorted(found, key=lambda network: (network.name, network.creator, network.vni))
+
+    def network(self, name: str) -> Network:
+        """Return the network of that name: of several made in a split, the one whose creator
+        has the lowest id, so that every node picks the same; raises NotFoundError."""
+        for network in self.networks():
+            if network.name == name:
+                return network
+        names = [network.name for network in self.networks()]
+        raise NotFoundError(
+            f"there is no network {name!r}",
+            hint=f"Networks: {', '.join(names)}" if names else "Make one: overlayd network "
+            f"create {name} --subnet 10.32.0.0/16",
+        )
+
+    def network_by_vni(self, vni: int) -> Network | None:
+        """Return the network with that VNI, or None."""
+        return next((network for network in self.networks() if network.vni == vni), None)
+
+    def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
+        """Return the nodes that take part in a network, this one included, in order of id."""
+        return sorted(
+            {
+                origin
+                for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
+                if isinstance(value, Participation)
+                and value.vni == vni
+                and (value.forwards or not forwarding)
+            }
+        )
+
+    # --- endpoints ----------------------------------------------------------------------
+
+    def endpoints(self, vni: Vni) -> Iterator[Placed]:
+        """Yield the endpoints of a network that this node knows of."""
+        for origin, value in self._store.values(Scope(vni), "endpoint"):
+            if isinstance(value, Endpoint):
+                yield Placed(origin, value)
+
+    # --- nodes --------------------------------------------------------------------------
+
+    def card(self, node_id: NodeId) -> Card | None:
+        """Return what a node says of itself."""
+        return self._store.card(node_id)
+
+    def node_name(self, node_id: NodeId) -> str:
+        """Return a node's name, or its short id where no card is known."""
+        card = self.card(node_id)
+        return card.name if card is not None else node_text(node_id)
+
+    def node_state(self, node_id: NodeId) -> MemberState:
+        """Return a node's state as this node sees it."""
+        if node_id == self.own:
+            return MemberState.ALIVE
+        for member in self._node.membership.members():
+            if member.node_id == node_id:
+                return member.state
+        return MemberState.DEAD
+
+    def node(self, name: str) -> NodeId:
+        """Return the node meant by a name or id; raises NotFoundError or ConflictError."""
+        known = [member.node_id for member in self._node.membership.members()]
+        matches = sorted(
+            {
+                node_id
+                for node_id in [*known, self.own]
+                if name in (self.node_name(node_id), node_text(node_id), node_id.hex())
+            }
+        )
+        if not matches:
+            raise NotFoundError(f"there is no node {name!r}", hint="'overlayd members' lists them")
+        if len(matches) > 1:
+            ids = ", ".join(node_text(node_id) for node_id in matches)
+            raise ConflictError(f"{name!r} means several nodes", hint=f"Use an id: {ids}")
+        return matches[0]

@@ -1,0 +1,316 @@
+"""Attach and detach: from a container's namespace to a published endpoint, and back.
+
+The order is the point: the address is owned, then the endpoint is durable, then the kernel
+has it, then the others hear of it, then the caller does. Every step that fails undoes those
+before it, so that nothing half-made is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from overlay import limits
+from overlay.agent import stored
+from overlay.agent.addresses import Addresses
+from overlay.agent.datapath import Datapath
+from overlay.agent.directory import Directory
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.member import Member
+from overlay.agent.stored import Attachment
+from overlay.agent.targets import Target
+from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
+from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.kernel import container, netns
+from overlay.model import Endpoint, Ip, Mac, Network, NodeId, ip_text, mac_for, mac_text
+
+
+@dataclass(frozen=True, slots=True)
+class AttachWish:
+    """What an attach asks for, on one network."""
+
+    name: str | None = None
+    ip: Ip | None = None
+    mac: Mac | None = None
+    ifname: str | None = None
+    default_route: bool = True
+    aliases: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One endpoint as the caller is told of it."""
+
+    network: Network
+    endpoint: Endpoint
+    ifname: str
+    created: bool
+    unconfirmed: tuple[NodeId, ...] = ()
+
+
+class Endpoints:
+    """This node's endpoints: the only writer of endpoint records and attachments."""
+
+    def __init__(
+        self,
+        member: Member,
+        directory: Directory,
+        addresses: Addresses,
+        datapath: Datapath,
+        kernel: KernelThread,
+        journal: Journal,
+        attachments: dict[bytes, Attachment],
+    ) -> None:
+        self._member = member
+        self._directory = directory
+        self._addresses = addresses
+        self._datapath = datapath
+        self._kernel = kernel
+        self._journal = journal
+        self._attachments = attachments
+        self._targets: dict[tuple[int, int], asyncio.Lock] = {}
+
+    # --- looking ------------------------------------------------------------------------
+
+    def endpoint(self, attachment: Attachment) -> Endpoint | None:
+        """Return the record that belongs to a local attachment."""
+        wanted = bytes.fromhex(attachment.endpoint_id)
+        return self._directory.endpoint(self._member.node_id, attachment.vni, wanted)
+
+    def of_target(self, identity: tuple[int, int]) -> list[Attachment]:
+        """Return the attachments of one container namespace."""
+        return [a for a in self._attachments.values() if a.netns_identity == identity]
+
+    # --- attach -------------------------------------------------------------------------
+
+    async def attach(
+        self, target: Target, network: Network, wish: AttachWish, *, wait: bool
+    ) -> Result:
+        """Attach; what is attached already is returned as it is."""
+        descriptor = await self._kernel.call(_open_netns, target)
+        try:
+            identity = await self._kernel.call(container.netns_identity, descriptor)
+            async with self._targets.setdefault(identity, asyncio.Lock()):
+                existing = self._existing(identity, network, wish)
+                if existing is not None:
+                    return existing
+                joined = await self._take_part(network)
+                endpoint, attachment, segments = await self._commit(
+                    target, network, wish, identity
+                )
+                ifname = await self._plug(network, endpoint, attachment, descriptor, wish)
+        finally:
+            os.close(descriptor)
+        self._journal.record(
+            "attach",
+            f"{attachment.target} is {ip_text(endpoint.ips[0])}",
+            network=network.name,
+            endpoint=endpoint.name,
+        )
+        missing = await self._tell([*joined, *segments], wait=wait)
+        return Result(network, endpoint, ifname, created=True, unconfirmed=tuple(missing))
+
+    def _existing(
+        self, identity: tuple[int, int], network: Network, wish: AttachWish
+    ) -> Result | None:
+        for attachment in self.of_target(identity):
+            endpoint = self.endpoint(attachment) if attachment.vni == network.vni else None
+            if endpoint is None:
+                continue
+            if wish.ip is not None and wish.ip not in endpoint.ips:
+                raise ConflictError(
+                    f"{attachment.target} is attached to {network.name} already, "
+                    f"as {ip_text(endpoint.ips[0])}",
+                    hint=f"Detach it first: overlayd detach {attachment.target} "
+                    f"--network {network.name}",
+                )
+            return Result(network, endpoint, attachment.ifname, created=False)
+        return None
+
+    async def _take_part(self, network: Network) -> list[Segment]:
+        """Become a forwarding participant with a sandbox; return what to tell about it."""
+        part = Participation(network.vni, forwards=True)
+        segments: list[Segment] = []
+        if not self._directory.takes_part(self._member.node_id, part):
+            segments = self._member.commit(CLUSTER_SCOPE, [part])
+            self._member.publish(segments)
+            await self._member.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
+        await self._datapath.open(network)
+        return segments
+
+    async def _commit(
+        self, target: Target, network: Network, wish: AttachWish, identity: tuple[int, int]
+    ) -> tuple[Endpoint, Attachment, list[Segment]]:
+        """Own an address and make the endpoint durable; nothing outside has changed yet."""
+        name = wish.name or target.name
+        async with self._addresses.lock(network.vni):
+            self._check(network, wish, name)
+            ip, subnet_index = await self._addresses.allocate(network, wish.ip)
+            endpoint = Endpoint(
+                endpoint_id=os.urandom(8),
+                vni=network.vni,
+                name=name,
+                mac=wish.mac or mac_for(network.vni, ip),
+                ips=(ip,),
+                aliases=wish.aliases,
+                labels=wish.labels,
+            )
+            attachment = Attachment(
+                endpoint_id=endpoint.endpoint_id.hex(),
+                vni=network.vni,
+                target=f"{target.kind}:{target.name}",
+                netns_path=target.netns_path,
+                netns_identity=identity,
+                container_id=target.container_id,
+                ifname=wish.ifname or "",
+                port=f"ve{endpoint.endpoint_id[:6].hex()}",
+                subnet_index=subnet_index,
+                gateway=wish.default_route,
+            )
+            segments = self._member.commit(
+                Scope(network.vni),
+                [endpoint],
+                also=lambda: stored.put_attachment(self._member.state, attachment),
+            )
+        return endpoint, attachment, segments
+
+    def _check(self, network: Network, wish: AttachWish, name: str) -> None:
+        if len(self._attachments) >= limits.ENDPOINTS_PER_NODE_MAX:
+            raise ConflictError(
+                f"this node has {limits.ENDPOINTS_PER_NODE_MAX} endpoints: the limit",
+                hint="Detach some, or attach on another host",
+            )
+        for placed in self._directory.endpoints(network.vni):
+            where = self._directory.node_name(placed.origin)
+            if placed.endpoint.name == name:
+                raise ConflictError(
+                    f"the name {name!r} is taken on network {network.name}",
+                    why=f"{ip_text(placed.endpoint.ips[0])} on {where} has it",
+                    hint="Choose another one with --name",
+                )
+            if wish.mac is not None and placed.endpoint.mac == wish.mac:
+                raise ConflictError(
+                    f"the MAC {mac_text(wish.mac)} is taken on network {network.name}",
+                    why=f"{placed.endpoint.name} on {where} has it",
+                )
+
+    async def _plug(
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        attachment: Attachment,
+        descriptor: int,
+        wish: AttachWish,
+    ) -> str:
+        """Make the interface; on failure the endpoint is taken back as if never made."""
+        runtime = self._datapath.runtime(network.vni)
+        assert runtime is not None, "attach opened the sandbox"
+        subnet = network.subnets[attachment.subnet_index]
+        try:
+            attached = await self._kernel.call(
+                container.attach_interface,
+                runtime.sandbox,
+                port_name=attachment.port,
+                bridge=f"br{attachment.subnet_index}",
+                netns_fd=descriptor,
+                ifname=wish.ifname,
+                mac=endpoint.mac,
+                addresses=[(ip, subnet.prefix_length) for ip in endpoint.ips],
+                mtu=self._datapath.overlay_mtu,
+                gateway=subnet.gateway if wish.default_route else None,
+            )
+        except BaseException:
+            self._withdraw([(attachment, endpoint)])
+            raise
+        attachment = stored.with_ifname(attachment, attached.ifname)
+        with self._member.state.transaction():
+            stored.put_attachment(self._member.state, attachment)
+        self._attachments[endpoint.endpoint_id] = attachment
+        self._datapath.wake(network.vni)
+        return attached.ifname
+
+    async def _tell(self, segments: Sequence[Segment], *, wait: bool) -> list[NodeId]:
+        if not wait:
+            self._member.publish(segments)
+            return []
+        return await self._member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
+
+    # --- detach -------------------------------------------------------------------------
+
+    async def detach(
+        self, identity: tuple[int, int], networks: Sequence[Network]
+    ) -> list[tuple[Network, Endpoint]]:
+        """Detach a container from the networks (none given: from all) and return from what."""
+        wanted = {network.vni for network in networks}
+        gone: list[tuple[Network, Endpoint]] = []
+        async with self._targets.setdefault(identity, asyncio.Lock()):
+            for attachment in self.of_target(identity):
+                if not wanted or attachment.vni in wanted:
+                    gone += await self.remove(attachment)
+        self._targets.pop(identity, None)
+        return gone
+
+    async def remove(self, attachment: Attachment) -> list[tuple[Network, Endpoint]]:
+        """Take one endpoint away: unplugged, withdrawn, told; its sandbox goes with the last."""
+        runtime = self._datapath.runtime(attachment.vni)
+        endpoint = self.endpoint(attachment)
+        network = self._directory.network_by_vni(attachment.vni)
+        # First out of the plan, or a pass in between would report the port as lost.
+        self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
+        if runtime is not None:
+            await self._kernel.call(container.detach_interface, runtime.sandbox, attachment.port)
+        segments = self._withdraw([(attachment, endpoint)])
+        if not any(other.vni == attachment.vni for other in self._attachments.values()):
+            segments += await self._give_up_sandbox(attachment.vni)
+        await self._tell(segments, wait=True)
+        if endpoint is None or network is None:
+            return []
+        self._journal.record(
+            "detach",
+            f"{attachment.target} gave up {ip_text(endpoint.ips[0])}",
+            network=network.name,
+            endpoint=endpoint.name,
+        )
+        return [(network, endpoint)]
+
+    def _withdraw(
+        self, pairs: Sequence[tuple[Attachment, Endpoint | None]]
+    ) -> list[Segment]:
+        """Delete endpoints from disk and records."""
+        segments: list[Segment] = []
+        for attachment, endpoint in pairs:
+            raw_id = bytes.fromhex(attachment.endpoint_id)
+            segments += self._member.commit(
+                Scope(attachment.vni),
+                deletes=[key_of(endpoint)] if endpoint is not None else [],
+                also=lambda raw_id=raw_id: stored.drop_attachment(self._member.state, raw_id),  # type: ignore[misc]
+            )
+            if endpoint is not None:
+                self._addresses.released(endpoint)
+        return segments
+
+    async def _give_up_sandbox(self, vni: int) -> list[Segment]:
+        """Without endpoints there is nothing to forward; owned addresses stay owned."""
+        await self._datapath.destroy(vni)
+        return self._member.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
+
+
+def _open_netns(target: Target) -> int:
+    try:
+        return netns.open_fd(target.netns_path)
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"the network namespace of {target.kind}:{target.name} is gone",
+            why=f"{target.netns_path} does not exist",
+            hint="Is the container still running?",
+        ) from error
+    except PermissionError as error:
+        raise OverlayError(
+            f"may not open {target.netns_path}",
+            why="the agent lacks CAP_SYS_PTRACE or CAP_SYS_ADMIN",
+            hint="Run the agent as root or through its systemd unit",
+        ) from error

@@ -1,0 +1,109 @@
+"""Becoming a member: a new cluster, a first contact with a peer, a return, and leaving.
+
+Owns: what `join` decides and what it says when it can't. Must not know: HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from overlay import limits
+from overlay.errors import TimedOutError, UsageError
+from overlay.model import Ip, ip_text
+
+GREET_INTERVAL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class JoinWish:
+    """What `overlayd join` asks for."""
+
+    peers: tuple[str, ...] = ()
+    token: str | None = None
+    underlay: str | None = None
+    name: str | None = None
+    vxlan_port: int | None = None
+    gossip_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """One address to knock at, and the peer text that it came from."""
+
+    peer: str
+    address: Ip
+    port: int
+
+
+def default_name() -> str:
+    """Return the host's name as a node name."""
+    return socket.gethostname().partition(".")[0].lower() or "node"
+
+
+async def resolve(peers: Sequence[str], port: int) -> list[Seed]:
+    """Return the addresses of peers given as `host`, `host:port` or `[v6]:port`.
+
+    Raises UsageError for a text that can't be one; a name that does not resolve now is an
+    error only if no other peer resolves.
+    """
+    if len(peers) > limits.SEED_COUNT_MAX:
+        raise UsageError(f"at most {limits.SEED_COUNT_MAX} peers can be named")
+    loop = asyncio.get_running_loop()
+    seeds: list[Seed] = []
+    failures: list[str] = []
+    for peer in peers:
+        host, peer_port = split_peer(peer, port)
+        try:
+            found = await loop.getaddrinfo(host, peer_port, type=socket.SOCK_DGRAM)
+        except OSError as error:
+            failures.append(f"{host}: {error.strerror}")
+            continue
+        for _, _, _, _, sockaddr in found:
+            address = Ip(ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]).packed)
+            seeds.append(Seed(peer, address, peer_port))
+    if peers and not seeds:
+        raise UsageError(
+            "none of the peers has an address",
+            why="; ".join(failures),
+            hint="Name a peer by its underlay address, such as 192.168.56.11",
+        )
+    return seeds
+
+
+def split_peer(peer: str, port: int) -> tuple[str, int]:
+    """Split `host[:port]`; raises UsageError."""
+    host, number = peer, ""
+    if peer.startswith("["):
+        host, _, rest = peer[1:].partition("]")
+        number = rest.removeprefix(":")
+    elif peer.count(":") == 1:
+        host, _, number = peer.partition(":")
+    if not host or any(c.isspace() or c in "/@" for c in host):
+        raise UsageError(f"{peer!r} is no peer", hint="Write HOST or HOST:PORT")
+    if number:
+        if not number.isdigit() or not 0 < int(number) < 65536:
+            raise UsageError(f"{peer!r} has no valid port", hint="Ports are 1 to 65535")
+        port = int(number)
+    return host, port
+
+
+def no_answer(seeds: Sequence[Seed], waited_s: float) -> TimedOutError:
+    """Return the error for silence: nobody answers those who can't prove membership."""
+    tried = ", ".join(f"{ip_text(seed.address)} port {seed.port}/udp" for seed in seeds[:4])
+    return TimedOutError(
+        f"no member answered within {waited_s:.0f} s at {tried}",
+        why="either no agent runs there, or a firewall drops UDP, or the token is of another "
+        "cluster (who can't prove membership gets no answer, by design)",
+        hint="On the peer: 'overlayd status' shows its address and port, 'overlayd token show' "
+        "its token",
+    )
+
+
+def fresh_cluster() -> tuple[bytes, bytes]:
+    """Draw a cluster id and its secret."""
+    return os.urandom(16), os.urandom(32)

@@ -1,0 +1,89 @@
+"""The agent's process: configuration, logging, signals, readiness; then it serves until told.
+
+Exit codes are the command line's: 0 after a clean stop, else the error's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from overlay.agent import notify, routes
+from overlay.agent.agent import Agent
+from overlay.agent.config import CONFIG_DEFAULT, Config, load
+from overlay.agent.server import Server
+from overlay.errors import OverlayError
+
+
+def run(
+    state_dir: Path | None = None,
+    run_dir: Path | None = None,
+    config_path: Path | None = None,
+) -> int:
+    """Run an agent in the foreground until SIGTERM or SIGINT; return the exit code."""
+    try:
+        config = load(config_path or CONFIG_DEFAULT, required=config_path is not None)
+        config = _overridden(config, state_dir, run_dir)
+        logging.basicConfig(
+            level=config.log_level.upper(),
+            stream=sys.stderr,
+            format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        )
+        asyncio.run(_serve(config))
+    except OverlayError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - before and after logging
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _overridden(config: Config, state_dir: Path | None, run_dir: Path | None) -> Config:
+    from dataclasses import replace  # noqa: PLC0415 - used here alone
+
+    return replace(
+        config, state_dir=state_dir or config.state_dir, run_dir=run_dir or config.run_dir
+    )
+
+
+async def _serve(config: Config) -> None:
+    agent = Agent(config)
+    server = Server(config.run_dir, config.api_group)
+    routes.register(server, agent)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload)
+    watchdog: asyncio.Task[None] | None = None
+    try:
+        # The socket first: a second agent must be refused before it touches any state.
+        await server.start()
+        await agent.start()
+        notify.notify("READY=1", "STATUS=serving")
+        logging.getLogger("overlayd").info("serving on %s", server.path)
+        watchdog = loop.create_task(_watchdog())
+        await agent.stopping.wait()
+        notify.notify("STOPPING=1")
+    finally:
+        if watchdog is not None:
+            watchdog.cancel()
+        await server.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await agent.close()
+
+
+def _reload() -> None:
+    """Nothing is re-read yet; systemd must still get its answer."""
+    notify.reloading()
+    notify.notify("READY=1")
+
+
+async def _watchdog() -> None:
+    interval_s = notify.watchdog_interval_s()
+    while interval_s is not None:
+        notify.notify("WATCHDOG=1")
+        await asyncio.sleep(interval_s)

@@ -1,0 +1,203 @@
+"""The verbs on networks: create, remove, and the choice of subnets and VNIs.
+
+Owns: what a sound network definition is. Must not know: containers, sandboxes, the API.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from overlay import limits
+from overlay.agent.directory import Directory
+from overlay.agent.member import Member
+from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, key_of
+from overlay.errors import ConflictError, UsageError
+from overlay.model import Ip, Network, Subnet, Vni, parse_ip
+
+Range = ipaddress.IPv4Network | ipaddress.IPv6Network
+# Tried in this order where no subnet is asked for: less used than 10.0.0.0/16 and friends.
+_DEFAULT_POOL = ipaddress.ip_network("10.32.0.0/11")
+_DEFAULT_PREFIX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A network as asked for."""
+
+    name: str
+    subnets: Sequence[tuple[str, str | None]]  # (range, gateway or None)
+    vni: int | None = None
+    internal: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the host knows that a new network must not collide with."""
+
+    overlapping_route: Callable[[Range], str | None]  # text of the route, or None
+    vnis_in_use: frozenset[int]  # VXLAN devices of others on our UDP port
+
+
+def create(member: Member, directory: Directory, wish: Wish, around: Surroundings) -> Network:
+    """Define a network and return it; the same definition again returns the existing one."""
+    existing = next((n for n in directory.networks() if n.name == wish.name), None)
+    if existing is not None:
+        _require_same(existing, wish)
+        return existing
+    if len(directory.networks()) >= limits.NETWORK_COUNT_MAX:
+        raise ConflictError(f"there are {limits.NETWORK_COUNT_MAX} networks already: the limit")
+    subnets = _subnets(directory, wish, around)
+    network = Network(
+        vni=_vni(directory, wish, around, len(subnets)),
+        name=wish.name,
+        subnets=subnets,
+        creator=member.node_id,
+        internal=wish.internal,
+        labels=wish.labels,
+    )
+    part = Participation(vni=network.vni, forwards=False)
+    member.publish(member.commit(CLUSTER_SCOPE, [network, part]))
+    return network
+
+
+def remove(member: Member, directory: Directory, name: str) -> Network:
+    """End a network everywhere; raises ConflictError while endpoints are on it."""
+    network = directory.network(name)
+    placed = list(directory.endpoints(network.vni))
+    if placed:
+        shown = ", ".join(
+            f"{item.endpoint.name} on {directory.node_name(item.origin)}" for item in placed[:5]
+        )
+        more = f" and {len(placed) - 5} more" if len(placed) > 5 else ""
+        raise ConflictError(
+            f"network {name} is in use",
+            why=f"attached: {shown}{more}",
+            hint="Detach them first: overlayd detach TARGET --network " + name,
+        )
+    if network.creator == member.node_id:
+        segments = member.commit(CLUSTER_SCOPE, deletes=own_keys(network))
+    else:
+        segments = member.commit(CLUSTER_SCOPE, [Removed(network.vni, network.creator)])
+    member.publish(segments)
+    return network
+
+
+def own_keys(network: Network) -> list[tuple[str, bytes]]:
+    """Return the keys of what a network's creator wrote for it."""
+    return [key_of(network), key_of(Participation(network.vni, forwards=False))]
+
+
+def _require_same(existing: Network, wish: Wish) -> None:
+    asked = [parse_range(text) for text, _ in wish.subnets]
+    same = not asked or asked == [subnet.network for subnet in existing.subnets]
+    if wish.vni is not None and wish.vni != existing.vni:
+        same = False
+    if not same or wish.internal != existing.internal:
+        shown = " ".join(str(subnet) for subnet in existing.subnets)
+        raise ConflictError(
+            f"there is a network {existing.name!r} already, and it differs",
+            why=f"it has {shown}, VNI {existing.vni}{', internal' if existing.internal else ''}",
+            hint="Choose another name, or remove it: overlayd network rm " + existing.name,
+        )
+
+
+def parse_range(text: str) -> Range:
+    """Return the range of a text such as 10.32.0.0/16; raises UsageError."""
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is not a subnet", hint="Write it as ADDRESS/LENGTH: 10.32.0.0/16"
+        ) from error
+    if "/" not in text:
+        raise UsageError(f"{text!r} has no length", hint=f"For example {text}/16")
+    if str(found.network_address) != text.partition("/")[0].lower() and found.version == 4:
+        raise UsageError(
+            f"{text} is an address within a subnet, not a subnet", hint=f"Did you mean {found}?"
+        )
+    if found.num_addresses < 8:
+        raise UsageError(f"{found} has too few addresses for a network", hint="Use /29 or larger")
+    if found.is_multicast or found.is_loopback or found.is_link_local:
+        raise UsageError(f"{found} cannot be a network's subnet: its addresses are special")
+    return found
+
+
+def _subnets(directory: Directory, wish: Wish, around: Surroundings) -> tuple[Subnet, ...]:
+    if len(wish.subnets) > limits.SUBNET_COUNT_MAX:
+        raise UsageError(f"a network has at most {limits.SUBNET_COUNT_MAX} subnets")
+    if not wish.subnets:
+        return (_default_subnet(directory, around),)
+    found: list[Subnet] = []
+    for text, gateway_text in wish.subnets:
+        subnet_range = parse_range(text)
+        if any(subnet_range.overlaps(subnet.network) for subnet in found):  # type: ignore[arg-type]
+            raise UsageError(f"subnet {subnet_range} overlaps another one of this network")
+        route = around.overlapping_route(subnet_range)
+        if route is not None and not wish.force:
+            raise ConflictError(
+                f"subnet {subnet_range} overlaps a route of this host",
+                why=route,
+                hint="Containers could not reach what is behind that route. Choose another "
+                "range, or insist with --force",
+            )
+        found.append(_subnet(subnet_range, gateway_text))
+    return tuple(found)
+
+
+def _subnet(subnet_range: Range, gateway_text: str | None) -> Subnet:
+    base = Ip(subnet_range.network_address.packed)
+    if gateway_text is None:
+        return Subnet(base, subnet_range.prefixlen, Ip((subnet_range.network_address + 1).packed))
+    try:
+        gateway = parse_ip(gateway_text)
+    except ValueError as error:
+        raise UsageError(f"the gateway {gateway_text!r} is not an IP address") from error
+    subnet = Subnet(base, subnet_range.prefixlen, gateway)
+    ends = {base, Ip(subnet_range.broadcast_address.packed)}
+    if gateway not in subnet or gateway in ends:
+        raise UsageError(f"the gateway {gateway_text} is no usable address of {subnet_range}")
+    return subnet
+
+
+def _default_subnet(directory: Directory, around: Surroundings) -> Subnet:
+    taken = [subnet.network for network in directory.networks() for subnet in network.subnets]
+    for candidate in _DEFAULT_POOL.subnets(new_prefix=_DEFAULT_PREFIX):
+        if any(candidate.version == other.version and candidate.overlaps(other) for other in taken):  # type: ignore[arg-type]
+            continue
+        if around.overlapping_route(candidate) is None:
+            return _subnet(candidate, None)
+    raise ConflictError(
+        f"no /{_DEFAULT_PREFIX} of {_DEFAULT_POOL} is free on this host",
+        hint="Name a subnet: --subnet ADDRESS/LENGTH",
+    )
+
+
+def _vni(directory: Directory, wish: Wish, around: Surroundings, count: int) -> Vni:
+    taken = set(around.vnis_in_use)
+    holders: dict[int, str] = {}
+    for network in directory.networks():
+        for index in range(len(network.subnets)):
+            taken.add(network.vni + index)
+            holders[network.vni + index] = network.name
+    if wish.vni is not None:
+        if not 1 <= wish.vni <= limits.VNI_MAX - count + 1:
+            raise UsageError(f"a VNI is a number from 1 to {limits.VNI_MAX}, not {wish.vni}")
+        for vni in range(wish.vni, wish.vni + count):
+            if vni in taken:
+                holder = f"network {holders[vni]}" if vni in holders else (
+                    "a VXLAN device of another program on this host, on the same UDP port"
+                )
+                raise ConflictError(
+                    f"VNI {vni} is taken", why=f"{holder} uses it",
+                    hint="Leave --vni out and a free one is drawn",
+                )
+        return Vni(wish.vni)
+    while True:
+        drawn = limits.VNI_DRAWN_MIN + secrets.randbelow(limits.VNI_MAX - limits.VNI_DRAWN_MIN - 8)
+        if not any(vni in taken for vni in range(drawn, drawn + count)):
+            return Vni(drawn)

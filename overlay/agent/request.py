@@ -1,0 +1,123 @@
+"""Reading a request's fields: the one place that checks their types.
+
+Every function raises UsageError that names the field and what is expected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from overlay import limits
+from overlay.errors import UsageError
+from overlay.model import Ip, Mac, ip_text, parse_ip, parse_mac, valid_name
+
+
+def allow(body: dict[str, Any], *known: str) -> None:
+    """Refuse fields that this verb does not have."""
+    unknown = sorted(set(body) - set(known))
+    if unknown:
+        raise UsageError(
+            f"unknown field {unknown[0]!r}", hint=f"This request takes: {', '.join(known)}"
+        )
+
+
+def text(body: dict[str, Any], field: str) -> str | None:
+    """Return an optional text."""
+    value = body.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or len(value) > 4096:
+        raise UsageError(f"{field} must be a text, not {value!r}")
+    return value
+
+
+def required_text(body: dict[str, Any], field: str) -> str:
+    """Return a text that must be there."""
+    value = text(body, field)
+    if value is None:
+        raise UsageError(f"{field} is missing")
+    return value
+
+
+def texts(body: dict[str, Any], field: str, count_max: int) -> list[str]:
+    """Return a list of texts, empty by default."""
+    value = body.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise UsageError(f"{field} must be a list of texts")
+    if len(value) > count_max:
+        raise UsageError(f"{field} has {len(value)} items; {count_max} is the limit")
+    return value
+
+
+def flag(body: dict[str, Any], field: str, *, default: bool = False) -> bool:
+    """Return a truth value."""
+    value = body.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise UsageError(f"{field} must be true or false")
+    return value
+
+
+def number(body: dict[str, Any], field: str, low: int, high: int) -> int | None:
+    """Return an optional whole number in `[low, high]`."""
+    value = body.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{field} must be a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def name(body: dict[str, Any], field: str) -> str | None:
+    """Return an optional name of a network, node or endpoint."""
+    value = text(body, field)
+    if value is not None and not valid_name(value):
+        raise UsageError(
+            f"{value!r} cannot be a {field}",
+            why=f"a name is up to {limits.NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', "
+            "and starts and ends with a letter or digit",
+        )
+    return value
+
+
+def ip(body: dict[str, Any], field: str) -> Ip | None:
+    """Return an optional address."""
+    value = text(body, field)
+    if value is None:
+        return None
+    try:
+        return parse_ip(value)
+    except ValueError as error:
+        raise UsageError(f"{value!r} is not an IP address") from error
+
+
+def mac(body: dict[str, Any], field: str) -> Mac | None:
+    """Return an optional unicast MAC."""
+    value = text(body, field)
+    if value is None:
+        return None
+    try:
+        parsed = parse_mac(value)
+    except ValueError as error:
+        raise UsageError(f"{value!r} is not a MAC address such as 02:00:00:00:00:01") from error
+    if parsed[0] & 1 or not any(parsed):
+        raise UsageError(f"{value} cannot be a container's MAC", why="it is no unicast address")
+    return parsed
+
+
+def labels(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return labels, sorted by key."""
+    value = body.get("labels") or {}
+    if not isinstance(value, dict) or len(value) > limits.LABEL_COUNT_MAX:
+        raise UsageError(f"labels must be an object of at most {limits.LABEL_COUNT_MAX} texts")
+    for key, item in value.items():
+        if not isinstance(item, str) or len(key) + len(item) > limits.LABEL_SIZE_MAX:
+            raise UsageError(f"label {key!r} must be a text; key and value at most "
+                             f"{limits.LABEL_SIZE_MAX} characters together")
+    return tuple(sorted(value.items()))
+
+
+def described(ips: tuple[Ip, ...]) -> list[str]:
+    """Return addresses as JSON has them."""
+    return [ip_text(item) for item in ips]

@@ -1,0 +1,369 @@
+"""From HTTP paths to the agent's verbs: reads the request, calls, shows the result."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from overlay import limits
+from overlay.agent import networks, request, views
+from overlay.agent.agent import Agent
+from overlay.agent.containers import Containers
+from overlay.agent.endpoints import AttachWish
+from overlay.agent.joining import JoinWish, Seed
+from overlay.agent.networks import Surroundings, Wish
+from overlay.agent.running import Running
+from overlay.agent.server import Server
+from overlay.agent.targets import resolve_target
+from overlay.errors import NotFoundError, UsageError
+from overlay.kernel import probe, underlay
+from overlay.model import Network, ip_text
+
+Json = dict[str, Any]
+_ATTACH_FIELDS = (
+    "target", "networks", "ip", "mac", "ifname", "name", "default_route", "aliases", "labels",
+    "wait",
+)  # fmt: skip
+
+
+class Routes:
+    """The verbs of the API, bound to one agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._containers = Containers(agent)
+
+    # --- cluster ------------------------------------------------------------------------
+
+    async def status(self, _request: web.Request, _body: Json) -> Json:
+        """GET /v1/status."""
+        return views.status(self._agent)
+
+    async def join(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/join."""
+        request.allow(body, "peers", "token", "underlay", "name", "vxlan_port", "gossip_port")
+        wish = JoinWish(
+            peers=tuple(request.texts(body, "peers", limits.SEED_COUNT_MAX)),
+            token=request.text(body, "token"),
+            underlay=request.text(body, "underlay"),
+            name=request.name(body, "name"),
+            vxlan_port=request.number(body, "vxlan_port", 1, 65535),
+            gossip_port=request.number(body, "gossip_port", 1, 65535),
+        )
+        started = time.monotonic()
+        already = self._agent.running is not None
+        running, created, via = await self._agent.join(wish)
+        return {
+            "created": created,
+            "already": already,
+            "cluster": running.member.cluster.cluster_id[:8],
+            "via": _seed_text(via),
+            "node": views.node(running.member.card, running.interface),
+            "vxlan_port": running.member.cluster.vxlan_port,
+            "gossip_port": running.member.cluster.gossip_port,
+            "overlay_mtu": running.datapath.overlay_mtu,
+            "members": self._agent.members_alive(),
+            "networks": len(running.directory.networks()),
+            "endpoints": sum(
+                1
+                for network in running.directory.networks()
+                for _ in running.directory.endpoints(network.vni)
+            ),
+            "elapsed_ms": round((time.monotonic() - started) * 1000, 1),
+            "next": f"sudo overlayd join {ip_text(running.member.card.address)} "
+            "--token-file FILE",
+        }
+
+    async def leave(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/leave."""
+        request.allow(body)
+        return {"withdrawn": await self._agent.leave()}
+
+    async def reset(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/reset: leave if a member, then end the process; the caller clears the rest."""
+        request.allow(body)
+        await self._containers.remove_all()
+        left = self._agent.running is not None
+        if left:
+            await self._agent.leave()
+        asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
+        return {"left": left}
+
+    async def token(self, _request: web.Request, _body: Json) -> Json:
+        """GET /v1/token."""
+        return {"token": self._agent.token()}
+
+    async def members(self, _request: web.Request, _body: Json) -> Json:
+        """GET /v1/members."""
+        return {"members": views.members(self._agent.member())}
+
+    async def forget(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/forget."""
+        request.allow(body, "node", "powered_off")
+        name = request.required_text(body, "node")
+        powered_off = request.flag(body, "powered_off")
+        node_id = self._agent.member().forget(name, powered_off=powered_off)
+        return {"forgotten": views.node_text(node_id)}
+
+    # --- networks -----------------------------------------------------------------------
+
+    async def network_list(self, _request: web.Request, _body: Json) -> Json:
+        """GET /v1/networks."""
+        running = self._agent.member()
+        return {"networks": [views.network(n, running) for n in running.directory.networks()]}
+
+    async def network_create(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/networks."""
+        request.allow(body, "name", "subnets", "vni", "internal", "labels", "force")
+        running = self._agent.member()
+        name = request.name(body, "name")
+        if name is None:
+            raise UsageError("name is missing")
+        wish = Wish(
+            name=name,
+            subnets=_subnets(body),
+            vni=request.number(body, "vni", 1, limits.VNI_MAX),
+            internal=request.flag(body, "internal"),
+            labels=request.labels(body),
+            force=request.flag(body, "force"),
+        )
+        around = await self._surroundings(running)
+        known = {network.name for network in running.directory.networks()}
+        made = networks.create(running.member, running.directory, wish, around)
+        return {**views.network(made, running), "created": made.name not in known}
+
+    async def _surroundings(self, running: Running) -> Surroundings:
+        port = running.member.cluster.vxlan_port
+        routes = await self._agent.kernel.call(underlay.routes)
+        foreign = await self._agent.kernel.call(probe.foreign_vnis, port)
+        return Surroundings(
+            overlapping_route=lambda wanted: underlay.overlapping(routes, wanted),
+            vnis_in_use=frozenset(foreign),
+        )
+
+    async def network_inspect(self, http: web.Request, _body: Json) -> Json:
+        """GET /v1/networks/NAME."""
+        running = self._agent.member()
+        return views.network_detail(running.directory.network(http.match_info["name"]), running)
+
+    async def network_remove(self, http: web.Request, _body: Json) -> Json:
+        """DELETE /v1/networks/NAME."""
+        running = self._agent.member()
+        name = http.match_info["name"]
+        removed = networks.remove(running.member, running.directory, name)
+        return {"removed": removed.name, "vni": removed.vni}
+
+    # --- endpoints ----------------------------------------------------------------------
+
+    async def endpoint_list(self, http: web.Request, _body: Json) -> Json:
+        """GET /v1/endpoints[?network=NAME]."""
+        running = self._agent.member()
+        wanted = http.query.get("network")
+        chosen = [running.directory.network(wanted)] if wanted else running.directory.networks()
+        elsewhere = [
+            network.name
+            for network in chosen
+            if not running.directory.follows(running.member.node_id, network.vni)
+        ]
+        return {"endpoints": views.endpoints(running, chosen), "elsewhere": elsewhere}
+
+    async def attach(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/endpoints."""
+        request.allow(body, *_ATTACH_FIELDS)
+        text = request.required_text(body, "target")
+        return await self.attach_to(await asyncio.to_thread(resolve_target, text), body)
+
+    async def attach_to(self, target: Any, body: Json) -> Json:
+        """Attach a resolved target as the body asks for."""
+        running = self._agent.member()
+        names = request.texts(body, "networks", limits.NETWORK_COUNT_MAX)
+        if not names:
+            raise UsageError("networks is empty", hint="Name one: --network NAME")
+        chosen = [running.directory.network(name) for name in dict.fromkeys(names)]
+        wish = AttachWish(
+            name=request.name(body, "name"),
+            ip=request.ip(body, "ip"),
+            mac=request.mac(body, "mac"),
+            ifname=_ifname(body),
+            default_route=request.flag(body, "default_route", default=True),
+            aliases=tuple(request.texts(body, "aliases", limits.ALIAS_COUNT_MAX)),
+            labels=request.labels(body),
+        )
+        if len(chosen) > 1 and (wish.ip or wish.mac or wish.ifname):
+            raise UsageError("ip, mac and ifname go with a single network")
+        wait = body.get("wait", "all")
+        if wait not in ("all", "none"):
+            raise UsageError(f"wait must be 'all' or 'none', not {wait!r}")
+        started = time.monotonic()
+        results = [
+            await running.endpoints.attach(target, network, wish, wait=wait == "all")
+            for network in chosen
+        ]
+        missing = sorted({node for result in results for node in result.unconfirmed})
+        return {
+            "endpoints": [views.attached(result) for result in results],
+            "unconfirmed": [running.directory.node_name(node) for node in missing],
+            "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
+        }
+
+    async def detach(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/detach: also a container that is gone, by the name it was attached by."""
+        request.allow(body, "target", "networks")
+        running = self._agent.member()
+        text = request.required_text(body, "target")
+        chosen = [
+            running.directory.network(name)
+            for name in request.texts(body, "networks", limits.NETWORK_COUNT_MAX)
+        ]
+        identities = await self._identities(running, text)
+        gone: list[tuple[Network, Any]] = []
+        for identity in identities:
+            gone += await running.endpoints.detach(identity, chosen)
+        return {
+            "detached": [
+                {"network": network.name, "ip": ip_text(found.ips[0]), "name": found.name}
+                for network, found in gone
+            ]
+        }
+
+    async def _identities(self, running: Running, text: str) -> list[tuple[int, int]]:
+        by_name = {
+            a.netns_identity
+            for a in running.attachments.values()
+            if text in (a.target, a.target.partition(":")[2])
+        }
+        if by_name:
+            return sorted(by_name)
+        try:
+            target = await asyncio.to_thread(resolve_target, text)
+        except NotFoundError:
+            return []
+        return [await self._agent.kernel.call(_identity_of, target.netns_path)]
+
+    # --- looking closer -----------------------------------------------------------------
+
+    async def verify(self, http: web.Request, _body: Json) -> Json:
+        """GET /v1/verify[?repair=1]."""
+        running = self._agent.member()
+        differences = await running.datapath.differences()
+        repair = http.query.get("repair", "0") == "1"
+        if repair:
+            for vni in differences:
+                await running.datapath.reconcile(vni)
+        names = {network.vni: network.name for network in running.directory.networks()}
+        return {
+            "differences": [
+                {
+                    "network": names.get(vni, f"vni {vni}"),
+                    "operation": type(operation).__name__,
+                    "text": str(operation),
+                }
+                for vni, operations in differences.items()
+                for operation in operations
+            ],
+            "repaired": repair,
+        }
+
+    async def events(self, http: web.Request, _body: Json) -> Json | web.StreamResponse:
+        """GET /v1/events[?since=SECONDS][&follow=1]."""
+        try:
+            since = float(http.query.get("since", "0"))
+        except ValueError as error:
+            raise UsageError("since must be seconds since 1970") from error
+        if http.query.get("follow", "0") != "1":
+            return {"events": self._agent.journal.since(since)}
+        return await self._follow(http, since)
+
+    async def _follow(self, http: web.Request, since: float) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(http)
+        queue: asyncio.Queue[Json] = asyncio.Queue(limits.RECENT_EVENTS_MAX)
+
+        def take(event: Json) -> None:
+            if not queue.full():  # a reader that does not read loses events, not our memory
+                queue.put_nowait(event)
+
+        stop = self._agent.journal.follow(take)
+        try:
+            for event in self._agent.journal.since(since):
+                await response.write(json.dumps(event).encode() + b"\n")
+            while not self._agent.stopping.is_set():
+                await response.write(json.dumps(await queue.get()).encode() + b"\n")
+        except (ConnectionResetError, TimeoutError):
+            pass
+        finally:
+            stop()
+        return response
+
+
+def register(server: Server, agent: Agent) -> None:
+    """Bind every path of the API."""
+    routes = Routes(agent)
+    containers = routes._containers  # noqa: SLF001 - built together
+    reads: list[tuple[str, str, Callable[..., Awaitable[Any]]]] = [
+        ("/v1/status", "status", routes.status),
+        ("/v1/members", "members", routes.members),
+        ("/v1/networks", "network-ls", routes.network_list),
+        ("/v1/networks/{name}", "network-inspect", routes.network_inspect),
+        ("/v1/endpoints", "endpoint-ls", routes.endpoint_list),
+        ("/v1/containers", "container-ls", containers.show),
+        ("/v1/verify", "verify", routes.verify),
+        ("/v1/events", "events", routes.events),
+    ]
+    for path, name, verb in reads:
+        server.route("GET", path, name, verb)
+    server.route("GET", "/v1/token", "token", routes.token, root=True)
+    writes: list[tuple[str, str, str, Callable[..., Awaitable[Any]]]] = [
+        ("POST", "/v1/networks", "network-create", routes.network_create),
+        ("DELETE", "/v1/networks/{name}", "network-rm", routes.network_remove),
+        ("POST", "/v1/endpoints", "attach", routes.attach),
+        ("POST", "/v1/detach", "detach", routes.detach),
+        ("POST", "/v1/containers", "container-add", containers.add),
+        ("DELETE", "/v1/containers/{name}", "container-rm", containers.remove),
+    ]
+    for method, path, name, verb in writes:
+        server.route(method, path, name, verb)
+    server.route("POST", "/v1/join", "join", routes.join, root=True)
+    server.route("POST", "/v1/leave", "leave", routes.leave, root=True)
+    server.route("POST", "/v1/reset", "reset", routes.reset, root=True)
+    server.route("POST", "/v1/forget", "forget", routes.forget, root=True)
+
+
+def _subnets(body: Json) -> list[tuple[str, str | None]]:
+    value = body.get("subnets") or []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise UsageError("subnets must be a list of objects")
+    found = []
+    for item in value:
+        request.allow(item, "subnet", "gateway")
+        found.append((request.required_text(item, "subnet"), request.text(item, "gateway")))
+    return found
+
+
+def _ifname(body: Json) -> str | None:
+    value = request.text(body, "ifname")
+    if value is None:
+        return None
+    bad = len(value) > limits.INTERFACE_NAME_LENGTH_MAX or value in (".", "..", "lo")
+    if bad or any(c.isspace() or c in "/:" for c in value):
+        raise UsageError(
+            f"{value!r} cannot be an interface's name",
+            why=f"at most {limits.INTERFACE_NAME_LENGTH_MAX} characters, no '/', ':' or spaces",
+        )
+    return value
+
+
+def _seed_text(seed: Seed | None) -> str | None:
+    return None if seed is None else ip_text(seed.address)
+
+
+def _identity_of(path: str) -> tuple[int, int]:
+    import os  # noqa: PLC0415 - used here alone
+
+    found = os.stat(path)  # noqa: PTH116 - /proc paths are magic links
+    return (found.st_dev, found.st_ino)

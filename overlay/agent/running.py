@@ -1,0 +1,195 @@
+"""All that runs while this node is member of a cluster, wired together.
+
+Owns: construction order, the dispatch of the node's events, the background tasks. Must not
+know: the API, how a cluster is joined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from overlay.agent import stored
+from overlay.agent.addresses import Addresses
+from overlay.agent.config import Config
+from overlay.agent.datapath import Datapath
+from overlay.agent.directory import Directory
+from overlay.agent.endpoints import Endpoints
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.member import Member
+from overlay.agent.networks import own_keys
+from overlay.agent.statefile import StateFile
+from overlay.agent.stored import ClusterFile
+from overlay.core.events import (
+    CardAccepted,
+    CloneSeen,
+    Event,
+    GrantRefused,
+    GrantWanted,
+    Healed,
+    MemberChanged,
+    Partitioned,
+    StoreChanged,
+)
+from overlay.core.messages import MemberState
+from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope
+from overlay.model import Ip, Vni, ip_text, node_text
+
+
+class Running:
+    """One membership, from start to close."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: StateFile,
+        kernel: KernelThread,
+        journal: Journal,
+        cluster: ClusterFile,
+        underlay: tuple[Ip, str, int],
+    ) -> None:
+        address, self.interface, underlay_mtu = underlay
+        self.config = config
+        self.journal = journal
+        self.attachments = stored.load_attachments(state)
+        self.member = Member(state, cluster, address, underlay_mtu, self._on_event)
+        self.directory = Directory(self.member.node, self.member.node_id)
+        self.addresses = Addresses(self.member, self.directory, journal)
+        self.datapath = Datapath(
+            self.member,
+            self.directory,
+            kernel,
+            journal,
+            self.attachments,
+            config.reconcile_interval_s,
+        )
+        self.endpoints = Endpoints(
+            self.member,
+            self.directory,
+            self.addresses,
+            self.datapath,
+            kernel,
+            journal,
+            self.attachments,
+        )
+        self.member_changed: list[Callable[[], None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Adopt what this node's sandboxes hold, then keep them true."""
+        self.member.start()
+        for vni in sorted({Vni(a.vni) for a in self.attachments.values()}):
+            network = self.directory.network_by_vni(vni)
+            if network is not None:
+                await self.datapath.open(network)
+        self._spawn(self.datapath.run(), "reconcile")
+
+    def _spawn(self, work: object, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)  # type: ignore[arg-type]
+        task.add_done_callback(_end_process_on_defect)
+        self._tasks.append(task)
+
+    async def close(self) -> None:
+        """Stop; the kernel goes on forwarding."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self.member.close()
+        await self.datapath.close()
+
+    # --- events of the node -------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case StoreChanged(scope=scope):
+                self._store_changed(scope)
+            case GrantWanted(sender=sender, request=request):
+                self.addresses.answer(sender, request)
+            case GrantRefused(refusal=refusal):
+                self.addresses.refused(refusal)
+            case CardAccepted():
+                self.datapath.wake()
+            case MemberChanged(node_id=node_id, before=before, after=after):
+                self._member_changed(self.directory.node_name(node_id), before, after)
+            case Partitioned(seen=seen, total=total):
+                self.journal.record(
+                    "partitioned", f"I see {seen} of {total}", level=logging.WARNING
+                )
+            case Healed():
+                self.journal.record("healed", "the members are in reach again")
+            case CloneSeen(node_id=node_id, address=address):
+                self.journal.record(
+                    "clone",
+                    f"another host at {ip_text(address)} uses the identity of "
+                    f"{self.directory.node_name(node_id)}: a copied disk? Give one of them a new "
+                    "identity: overlayd reset, then overlayd join",
+                    level=logging.ERROR,
+                    peer=node_text(node_id),
+                )
+            case _:
+                pass
+
+    def _member_changed(
+        self, name: str, before: MemberState | None, after: MemberState
+    ) -> None:
+        told = after.name.lower() if before is not None else "joined"
+        self.journal.record("member", f"{name} is {told}", peer=name)
+        if after is MemberState.LEFT:
+            self.datapath.wake()
+        for listener in self.member_changed:
+            listener()
+
+    def _store_changed(self, scope: Scope) -> None:
+        if scope == CLUSTER_SCOPE:
+            self._tidy_removed()
+            self.datapath.wake()
+            return
+        self.addresses.changed(Vni(scope))
+        self.datapath.wake(scope)
+
+    def _tidy_removed(self) -> None:
+        """As a creator, delete what others asked to remove; as a remover, stop asking then."""
+        store = self.member.node.store
+        own = self.member.node_id
+        removals = [
+            (origin, value)
+            for origin, value in store.values(CLUSTER_SCOPE, "removed")
+            if isinstance(value, Removed)
+        ]
+        for origin, removal in removals:
+            network = self.directory.defined(removal.vni, removal.creator)
+            if network is not None and network.creator == own:
+                self._commit_soon(lambda network=network: own_keys(network))  # type: ignore[misc]
+            elif network is None and origin == own:
+                self._commit_soon(
+                    lambda removal=removal: [("removed", removal.vni.to_bytes(3, "big") + removal.creator)]  # type: ignore[misc]
+                )
+
+    def _commit_soon(self, keys: Callable[[], list[tuple[str, bytes]]]) -> None:
+        """Write outside the event's own call: the store is in the middle of one."""
+
+        def write() -> None:
+            self.member.publish(self.member.commit(CLUSTER_SCOPE, deletes=keys()))
+
+        asyncio.get_running_loop().call_soon(write)
+
+
+def _end_process_on_defect(task: asyncio.Task[None]) -> None:
+    """A dead background task would be a silent half-agent: end, and let the manager restart us.
+
+    Forwarding goes on meanwhile, and the state on disk is whole.
+    """
+    if task.cancelled() or task.exception() is None:
+        return
+    logging.getLogger("overlayd").critical(
+        "the %s task died; stopping the agent", task.get_name(), exc_info=task.exception()
+    )
+    asyncio.get_running_loop().stop()
+
+
+__all__ = ["Participation", "Running"]

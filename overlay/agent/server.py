@@ -1,0 +1,150 @@
+"""The local HTTP API: routes to verbs, errors to answers, who may call what.
+
+Owns: the socket, its permissions, JSON in and out. Must not know: how a verb does its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from overlay import limits
+from overlay.errors import ConflictError, ForbiddenError, OverlayError, UsageError
+
+_LOG = logging.getLogger("overlayd.api")
+SOCKET_NAME = "api.sock"
+
+Verb = Callable[[web.Request, dict[str, Any]], Awaitable[Any]]
+
+
+class Server:
+    """Serves the API on RUN_DIR/api.sock until closed."""
+
+    def __init__(self, run_dir: Path, group: str) -> None:
+        self.path = run_dir / SOCKET_NAME
+        self._group = group
+        self._application = web.Application(client_max_size=limits.API_BODY_SIZE_MAX)
+        self._runner: web.AppRunner | None = None
+        self._busy = 0
+
+    def route(self, method: str, path: str, name: str, verb: Verb, *, root: bool = False) -> None:
+        """Serve `verb` under a path; `name` makes the answer's schema, `root` keeps it to uid 0."""
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return await self._answer(request, name, verb, root=root)
+
+        self._application.router.add_route(method, path, handler)
+
+    async def start(self) -> None:
+        """Listen; raises ConflictError if another agent does already."""
+        self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        await _refuse_second(self.path)
+        self.path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(self.path))
+        finally:
+            os.umask(mask)
+        with contextlib.suppress(KeyError, PermissionError):
+            os.chown(self.path, 0, grp.getgrnam(self._group).gr_gid)
+        self.path.chmod(0o660)
+        self._runner = web.AppRunner(self._application, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, backlog=limits.API_CLIENTS_MAX).start()
+
+    async def close(self) -> None:
+        """Stop serving; what is being answered ends first, within a second."""
+        self.path.unlink(missing_ok=True)
+        if self._runner is not None:
+            self._runner.shutdown_callback = None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._runner.cleanup(), 2.0)
+
+    async def _answer(
+        self, request: web.Request, name: str, verb: Verb, *, root: bool
+    ) -> web.StreamResponse:
+        if self._busy >= limits.API_CLIENTS_MAX:
+            return _failure(
+                OverlayError(
+                    f"the agent already serves {self._busy} requests",
+                    hint="Wait for them and try again",
+                )
+            )
+        self._busy += 1
+        try:
+            if root and _peer_uid(request) != 0:
+                raise ForbiddenError(f"only root may {name}", hint="Use sudo")
+            result = await asyncio.wait_for(
+                verb(request, await _body(request)), limits.API_REQUEST_TIMEOUT_S
+            )
+        except OverlayError as error:
+            return _failure(error)
+        except TimeoutError:
+            return _failure(OverlayError(f"{name} took too long and was given up"))
+        except Exception as error:
+            # The boundary to people: our own defect must not look like an empty answer.
+            _LOG.exception("defect while answering %s", request.path)
+            return _failure(
+                OverlayError(
+                    f"{name} failed because of a defect in overlayd",
+                    why=f"{type(error).__name__}: {error}",
+                    hint="The agent's log has the details; please report it",
+                )
+            )
+        finally:
+            self._busy -= 1
+        if isinstance(result, web.StreamResponse):
+            return result
+        return web.json_response({"schema": f"overlayd.{name}/v1", **result})
+
+
+def _failure(error: OverlayError) -> web.Response:
+    body = {"code": error.code, "what": error.what, "why": error.why, "hint": error.hint}
+    return web.json_response({"error": body}, status=error.http_status)
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    raw = await request.read()
+    if not raw:
+        return {}
+    try:
+        value = json.loads(raw)
+    except ValueError as error:
+        raise UsageError("the request's body is not JSON", why=str(error)) from error
+    if not isinstance(value, dict):
+        raise UsageError("the request's body must be a JSON object")
+    return value
+
+
+def _peer_uid(request: web.Request) -> int:
+    """Return the uid of the process at the other end (SO_PEERCRED, unix(7))."""
+    peer = request.transport.get_extra_info("socket") if request.transport else None
+    if peer is None:
+        return -1
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", raw)[1])
+
+
+async def _refuse_second(path: Path) -> None:
+    """A socket that answers belongs to a live agent; a dead one's is removed."""
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_unix_connection(str(path)), 1.0)
+    except (OSError, TimeoutError):
+        return
+    writer.close()
+    raise ConflictError(
+        f"another agent already serves {path}",
+        hint="'overlayd status' shows it; a second agent needs its own --run-dir and --state-dir",
+    )

@@ -1,0 +1,300 @@
+"""What the API shows: records, membership and kernel counters as JSON objects.
+
+Owns: the shapes documented in docs/API.md. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from overlay import __version__
+from overlay.agent.agent import Agent
+from overlay.agent.directory import Directory
+from overlay.agent.endpoints import Result
+from overlay.agent.running import Running
+from overlay.agent.stored import Attachment
+from overlay.core.messages import MemberState
+from overlay.model import (
+    Card,
+    Endpoint,
+    Network,
+    NodeId,
+    gateway_mac,
+    ip_text,
+    mac_text,
+    node_text,
+)
+
+Json = dict[str, Any]
+
+
+def node(card: Card, interface: str) -> Json:
+    """Show this node."""
+    return {
+        "id": node_text(card.node_id),
+        "name": card.name,
+        "epoch": card.epoch,
+        "address": ip_text(card.address),
+        "interface": interface,
+        "underlay_mtu": card.underlay_mtu,
+    }
+
+
+def network(item: Network, running: Running) -> Json:
+    """Show a network as lists have it."""
+    directory = running.directory
+    return {
+        "name": item.name,
+        "vni": item.vni,
+        "subnets": [
+            {
+                "subnet": str(subnet),
+                "gateway": ip_text(subnet.gateway),
+                "gateway_mac": mac_text(gateway_mac(item.vni, index)),
+            }
+            for index, subnet in enumerate(item.subnets)
+        ],
+        "internal": item.internal,
+        "labels": dict(item.labels),
+        "creator": directory.node_name(item.creator),
+        "endpoints": sum(1 for _ in directory.endpoints(item.vni)),
+        "hosts": _names(directory, directory.participants(item.vni, forwarding=True)),
+        "here": running.datapath.runtime(item.vni) is not None,
+        "mtu": running.datapath.overlay_mtu,
+    }
+
+
+def network_detail(item: Network, running: Running) -> Json:
+    """Show all that is known of one network."""
+    directory = running.directory
+    space = running.addresses.shares(item)
+    return {
+        **network(item, running),
+        "endpoint_list": endpoints(running, [item]),
+        "participants": _names(directory, directory.participants(item.vni, forwarding=False)),
+        "grants": [
+            {"node": directory.node_name(owner), "addresses": count} for owner, count in space
+        ],
+    }
+
+
+def endpoints(running: Running, networks: list[Network]) -> list[Json]:
+    """Show the endpoints of some networks, in order of network and address."""
+    shown = []
+    for item in networks:
+        for placed in running.directory.endpoints(item.vni):
+            local = running.attachments.get(placed.endpoint.endpoint_id)
+            shown.append((item, placed.origin, placed.endpoint, local))
+    shown.sort(key=lambda row: (row[0].name, row[2].ips))
+    return [
+        _endpoint(running, item, origin, found, local) for item, origin, found, local in shown
+    ]
+
+
+def _endpoint(
+    running: Running, item: Network, origin: NodeId, found: Endpoint, local: Attachment | None
+) -> Json:
+    return {
+        "id": found.endpoint_id.hex(),
+        "name": found.name,
+        "network": item.name,
+        "vni": item.vni,
+        "ips": [ip_text(ip) for ip in found.ips],
+        "mac": mac_text(found.mac),
+        "node": running.directory.node_name(origin),
+        "node_state": running.directory.node_state(origin).name.lower(),
+        "local": origin == running.member.node_id,
+        "target": local.target if local is not None else None,
+        "ifname": local.ifname if local is not None else None,
+        "aliases": list(found.aliases),
+        "labels": dict(found.labels),
+    }
+
+
+def attached(result: Result) -> Json:
+    """Show what an attach gave."""
+    return {
+        "network": result.network.name,
+        "ip": ip_text(result.endpoint.ips[0]),
+        "ips": [ip_text(ip) for ip in result.endpoint.ips],
+        "mac": mac_text(result.endpoint.mac),
+        "ifname": result.ifname,
+        "name": result.endpoint.name,
+        "created": result.created,
+    }
+
+
+def members(running: Running) -> list[Json]:
+    """Show all members, this node first, then by name."""
+    now = running.member.pump.now()
+    own = running.member.card
+    rows = [
+        {
+            **_member_card(own),
+            "state": "alive",
+            "since_s": round(now - running.member.started, 1),
+            "incarnation": running.member.node.membership.incarnation,
+            "rtt_ms": None,
+            "logs": {"behind": 0},
+            "self": True,
+        }
+    ]
+    for item in running.member.node.membership.members():
+        card = running.directory.card(item.node_id)
+        if item.node_id == own.node_id or card is None:
+            continue
+        rows.append(
+            {
+                **_member_card(card),
+                "state": item.state.name.lower(),
+                "since_s": round(max(0.0, now - item.since), 1),
+                "incarnation": item.incarnation,
+                "rtt_ms": None if item.rtt_s is None else round(item.rtt_s * 1000, 3),
+                "logs": {"behind": running.member.node.behind(item.node_id)},
+                "self": False,
+            }
+        )
+    rows[1:] = sorted(rows[1:], key=lambda row: (row["name"], row["id"]))
+    return rows
+
+
+def _member_card(card: Card) -> Json:
+    return {
+        "id": node_text(card.node_id),
+        "name": card.name,
+        "address": ip_text(card.address),
+        "version": card.software,
+    }
+
+
+def status(agent: Agent) -> Json:
+    """Show how this node and its cluster are."""
+    running = agent.running
+    base: Json = {
+        "version": __version__,
+        "uptime_s": round(time.monotonic() - agent.started, 1),
+        "state_dir": str(agent.config.state_dir),
+        "config": str(agent.config.path) if agent.config.path else None,
+    }
+    if running is None:
+        return {
+            **base,
+            "node": None,
+            "cluster": None,
+            "networks": [],
+            "drops": {},
+            "health": [
+                {
+                    "level": "warn",
+                    "text": "this host is not member of a cluster",
+                    "hint": "sudo overlayd join   (a new cluster)   or   "
+                    "sudo overlayd join PEER --token-file FILE",
+                }
+            ],
+        }
+    networks = [_network_status(item, running) for item in running.directory.networks()]
+    return {
+        **base,
+        "node": node(running.member.card, running.interface),
+        "cluster": _cluster(running),
+        "vxlan_port": running.member.cluster.vxlan_port,
+        "gossip_port": running.member.cluster.gossip_port,
+        "overlay_mtu": running.datapath.overlay_mtu,
+        "networks": networks,
+        "drops": dict(sorted(running.member.drops().items())),
+        "gossip": {
+            "received": running.member.pump.received,
+            "sent": running.member.pump.sent,
+            "lag_max_ms": round(running.member.pump.lag_max_s * 1000, 1),
+        },
+        "health": _health(running, networks),
+    }
+
+
+def _cluster(running: Running) -> Json:
+    counts = dict.fromkeys(("alive", "suspect", "dead", "left"), 0)
+    counts["alive"] = 1
+    for item in running.member.node.membership.members():
+        if item.node_id != running.member.node_id:
+            counts[item.state.name.lower()] += 1
+    parted = running.member.node.membership.partitioned
+    return {
+        "id": running.member.cluster.cluster_id[:8],
+        "members": counts,
+        "partitioned": None if parted is None else {"seen": parted[0], "total": parted[1]},
+    }
+
+
+def _network_status(item: Network, running: Running) -> Json:
+    runtime = running.datapath.runtime(item.vni)
+    local = sum(1 for a in running.attachments.values() if a.vni == item.vni)
+    state = "absent" if runtime is None else "degraded" if runtime.failures else "ok"
+    return {
+        "name": item.name,
+        "vni": item.vni,
+        "subnets": [str(subnet) for subnet in item.subnets],
+        "endpoints_local": local,
+        "endpoints_total": sum(1 for _ in running.directory.endpoints(item.vni)),
+        "sandbox": state,
+        "rows": {
+            "desired": 0 if runtime is None else runtime.rows_desired,
+            "actual": 0 if runtime is None else runtime.rows_actual,
+        },
+        "failures": [] if runtime is None else runtime.failures[:5],
+    }
+
+
+def _health(running: Running, networks: list[Json]) -> list[Json]:
+    found: list[Json] = []
+    parted = running.member.node.membership.partitioned
+    if parted is not None:
+        found.append(
+            {
+                "level": "error",
+                "text": f"partitioned: I see {parted[0]} of {parted[1]}",
+                "hint": "Check this host's underlay; forwarding is left as it is",
+            }
+        )
+    for item in running.member.node.membership.members():
+        if item.state in (MemberState.SUSPECT, MemberState.DEAD):
+            name = running.directory.node_name(item.node_id)
+            found.append(
+                {
+                    "level": "warn",
+                    "text": f"{name} is {item.state.name.lower()}",
+                    "hint": f"Its agent does not answer on port "
+                    f"{running.member.cluster.gossip_port}/udp; its containers stay forwarded. "
+                    f"If it is gone for good: overlayd forget {name}",
+                }
+            )
+    for shown in networks:
+        if shown["sandbox"] == "degraded":
+            found.append(
+                {
+                    "level": "error",
+                    "text": f"network {shown['name']}: {shown['failures'][0]}",
+                    "hint": "'overlayd verify' lists every difference; the agent tries again",
+                }
+            )
+    found += _mtu_health(running)
+    return found
+
+
+def _mtu_health(running: Running) -> list[Json]:
+    own = running.member.card.underlay_mtu
+    return [
+        {
+            "level": "warn",
+            "text": f"{card.name}'s underlay carries {card.underlay_mtu} bytes, ours {own}",
+            "hint": "Large packets to it are lost; give both underlays the same MTU",
+        }
+        for item in running.member.node.membership.members()
+        if (card := running.directory.card(item.node_id)) is not None
+        and card.underlay_mtu < own
+        and item.state is not MemberState.LEFT
+    ]
+
+
+def _names(directory: Directory, nodes: list[NodeId]) -> list[str]:
+    return sorted(directory.node_name(item) for item in nodes)
