@@ -1,0 +1,139 @@
+"""A scenario: everything about a run that is chosen, as one value that prints its command.
+
+Owns: the options of `overlayd sim`, and how a seed draws a scenario for the tests. Must not
+know how any of it is carried out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Final
+
+from overlay.sim.network import Weather
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One simulated cluster, its weather, its faults and its load. Times in seconds."""
+
+    nodes: int = 20
+    seed: int = 1
+    loss: float = 0.1
+    latency: float = 0.005
+    jitter: float = 0.005
+    duplicate: float = 0.02
+    corrupt: float = 0.01
+    straggle: float = 0.02
+    partitions: int = 3
+    crashes: int = 5
+    clogs: int = 5
+    stalls: int = 3
+    moves: int = 1  # a host gets another underlay address
+    leaves: int = 1
+    newcomers: int = 1
+    tampers: int = 3  # somebody else alters a sandbox
+    churn: float = 5.0  # attach and detach per second, cluster-wide
+    networks: int = 2
+    hosts_per_network: int = 50
+    endpoints: int = 1  # per host and network, before the storm
+    duration: float = 60.0  # of the storm; the calm after it is as long as needed, and bounded
+    grow: bool = False  # the nodes join one by one, instead of knowing each other at the start
+
+    def storm(self) -> Weather:
+        """Return the weather of the storm."""
+        return Weather(
+            loss=self.loss,
+            latency_s=self.latency,
+            jitter_s=self.jitter,
+            duplicate=self.duplicate,
+            corrupt=self.corrupt,
+            straggle=self.straggle,
+        )
+
+    def calm(self) -> Weather:
+        """Return the weather after it: the same distances, nothing lost."""
+        return Weather(latency_s=self.latency, jitter_s=self.jitter)
+
+    def command(self) -> str:
+        """Return the one command line that runs this scenario again."""
+        words = ["overlayd sim", f"--nodes {self.nodes}", f"--seed {self.seed}"]
+        for item in fields(self):
+            value: float | bool = getattr(self, item.name)
+            if item.name in {"nodes", "seed"} or value == item.default:
+                continue
+            option = item.name.replace("_", "-")
+            words.append(f"--{option}" if value is True else _shown(option, value))
+        return " ".join(words)
+
+
+_UNITS: Final = {"latency": "s", "jitter": "s", "duration": "s", "churn": "/s"}
+
+
+def _shown(option: str, value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"--{option} {text}{_UNITS.get(option, '')}"
+
+
+def parse_duration_s(text: str) -> float:
+    """Return the seconds meant by `5ms`, `2s`, `10min`, `1h` or a bare number of seconds."""
+    return _scaled(text, {"ms": 1e-3, "us": 1e-6, "min": 60.0, "s": 1.0, "h": 3600.0, "m": 60.0})
+
+
+def parse_rate_per_s(text: str) -> float:
+    """Return the rate per second meant by `50/s`, `10/min` or a bare number."""
+    return _scaled(text, {"/s": 1.0, "/min": 1 / 60.0})
+
+
+def parse_share(text: str) -> float:
+    """Return the probability meant by `0.1` or `10%`."""
+    share = _scaled(text, {"%": 0.01})
+    if not 0 <= share < 1:
+        raise ValueError(f"{text!r} is not a share from 0 to 1")
+    return share
+
+
+def _scaled(text: str, units: dict[str, float]) -> float:
+    # Longest unit first, so that `5ms` is not read as `5m` seconds.
+    for unit in sorted(units, key=len, reverse=True):
+        if text.endswith(unit):
+            return _positive(text.removesuffix(unit)) * units[unit]
+    return _positive(text)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{text!r} is not a finite number from 0 up")
+    return value
+
+
+def drawn(seed: int, duration_s: float = 20.0) -> Scenario:
+    """Return the scenario that a seed stands for in `make test` and `make soak`."""
+    chance = random.Random(f"{seed}/scenario")
+    pick: Callable[[int, int], int] = chance.randint
+    nodes = chance.choice([2, 3, 5, 8, 12, 16, 24])
+    return Scenario(
+        nodes=nodes,
+        seed=seed,
+        loss=chance.choice([0.0, 0.01, 0.05, 0.1, 0.25]),
+        latency=chance.choice([0.0005, 0.005, 0.03]),
+        jitter=chance.choice([0.0, 0.005, 0.05]),
+        duplicate=chance.choice([0.0, 0.05]),
+        corrupt=chance.choice([0.0, 0.02]),
+        straggle=chance.choice([0.0, 0.05]),
+        partitions=pick(0, 4),
+        crashes=pick(0, 6),
+        clogs=pick(0, 4),
+        stalls=pick(0, 3),
+        moves=pick(0, 2),
+        leaves=pick(0, 1) if nodes > 3 else 0,
+        newcomers=pick(0, 2),
+        tampers=pick(0, 3),
+        churn=chance.choice([1.0, 4.0, 10.0]),
+        networks=pick(1, 3),
+        endpoints=pick(0, 3),
+        duration=duration_s,
+        grow=chance.random() < 0.3,
+    )

@@ -1,0 +1,49 @@
+"""Virtual time: a clock that jumps from event to event, and the heap that orders them.
+
+Owns: what time it is in the simulated world. Must not know what any event means. Events of
+one moment run in the order in which they were put, so that a run is a function of its seed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+_Event: TypeAlias = tuple[float, int, Callable[[Any], None], Any]
+
+
+class Schedule:
+    """The world's only clock. `now` is in seconds since the world began."""
+
+    __slots__ = ("_events", "_sequence", "handled", "now")
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.handled = 0
+        self._events: list[_Event] = []
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def at(self, when: float, action: Callable[[Any], None], argument: Any = None) -> None:
+        """Call `action(argument)` at `when`; a moment in the past means: next."""
+        self._sequence = sequence = self._sequence + 1
+        heapq.heappush(self._events, (max(self.now, when), sequence, action, argument))
+
+    def after(self, delay_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
+        """Call `action(argument)` once `delay_s` have passed."""
+        self.at(self.now + delay_s, action, argument)
+
+    def run_until(self, deadline: float) -> None:
+        """Run every event up to and at `deadline`; the clock then stands at `deadline`."""
+        events = self._events
+        pop = heapq.heappop
+        handled = 0
+        while events and events[0][0] <= deadline:
+            self.now, _, action, argument = pop(events)
+            action(argument)
+            handled += 1
+        self.handled += handled
+        self.now = max(self.now, deadline)
