@@ -1,0 +1,196 @@
+"""Verbs about the cluster: join, leave, members, forget, token.
+
+Owns: their options and their words. Must not know how an agent is started (`start`) or
+reached (`client`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from overlay import limits
+from overlay.cli import output
+from overlay.cli.client import Client, JsonObject
+from overlay.cli.places import places
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Words
+
+JOIN_DESCRIPTION = """\
+Make sure that an agent runs here, and that it is a member of a cluster.
+
+Without PEER: a new cluster, or the return to the one this host belongs to already.
+With PEER: the cluster of that host; any live member will do, and of several the first that
+answers is taken.  Running it again is harmless.
+
+  sudo overlayd join
+  sudo overlayd join 192.168.56.11 --token-file /etc/overlayd/token
+  ssh vm1 sudo overlayd token show | sudo overlayd join 192.168.56.11 --token-file -
+
+The token comes from --token-file or from the variable OVERLAYD_TOKEN, never as an argument.
+"""
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    join = words.verb("join", run_join, "make or join a cluster", JOIN_DESCRIPTION)
+    join.add_argument("peers", nargs="*", metavar="PEER", help="ADDRESS[:PORT] of a member")
+    join.add_argument(
+        "--token-file", metavar="FILE", help="file with the join token; - reads standard input"
+    )
+    join.add_argument(
+        "--underlay",
+        metavar="ADDRESS|INTERFACE",
+        help="what other hosts reach this one at (default: the route to the first peer)",
+    )
+    join.add_argument("--name", help="this node's name (default: the host name)")
+    join.add_argument(
+        "--vxlan-port",
+        type=int,
+        metavar="PORT",
+        help=f"UDP port of VXLAN, set by the first host ({limits.VXLAN_PORT_DEFAULT})",
+    )
+    join.add_argument(
+        "--gossip-port",
+        type=int,
+        metavar="PORT",
+        help=f"UDP port of gossip, set by the first host ({limits.GOSSIP_PORT_DEFAULT})",
+    )
+    words.verb("leave", run_leave, "leave the cluster and detach everything on this host")
+    _register_members(words)
+    forget = words.verb(
+        "forget",
+        run_forget,
+        "declare a dead node gone for ever",
+        "Declare a dead node gone for ever: its addresses return to who granted them, its rows\n"
+        "go, and its identity is barred.  A node that is alive is refused.",
+    )
+    forget.add_argument("node", metavar="NODE", help="name or id")
+    forget.add_argument(
+        "--powered-off",
+        action="store_true",
+        help="you have seen to it that it is off (needed where most members are unreachable)",
+    )
+    token = words.group("token", "show the token that lets other hosts join")
+    token.verb("show", run_token_show, "print the join token (root only)")
+
+
+def _register_members(words: Words) -> None:
+    members = words.verb("members", run_members, "list the cluster's nodes and how they are")
+    members.add_argument("--no-header", action="store_true", help="rows only")
+    members.add_argument("--wide", action="store_true", help="also id, incarnation and version")
+
+
+def run_join(args: Namespace) -> int:
+    """Join, starting the agent first where there is none."""
+    from overlay.cli import tokens  # noqa: PLC0415  no other verb of this module needs it
+    from overlay.cli.start import ensure_agent  # noqa: PLC0415  imports subprocess
+
+    tokens.refuse_token_arguments(args.peers)
+    token = tokens.read_token(args.token_file, os.environ)
+    client = Client(places(args, os.environ))
+    if ensure_agent(client):
+        output.comment("agent started")
+    joined = client.post(
+        "/v1/join",
+        {
+            "peers": args.peers,
+            "token": token,
+            "underlay": args.underlay,
+            "name": args.name,
+            "vxlan_port": args.vxlan_port,
+            "gossip_port": args.gossip_port,
+        },
+    )
+    if args.json:
+        output.answer_json(joined)
+    else:
+        output.answer(joined_text(joined))
+    return 0
+
+
+def joined_text(joined: JsonObject) -> str:
+    """Return what `join` did, for people."""
+    node, cluster = joined["node"], joined["cluster"]
+    name = cluster["id"] if isinstance(cluster, dict) else cluster
+    line = (
+        f"node {node['name']} ({node['id']}) up: underlay {node['address']}"
+        f" on {node.get('interface') or 'this host'}, mtu {node['underlay_mtu']}"
+    )
+    if joined["created"]:
+        text = f"{line}\nmade cluster {name}"
+    else:
+        via = f" via {joined['via']}" if joined.get("via") else ""
+        how = "already a member of" if joined["already"] else "joined"
+        text = (
+            f"{line}\n{how} {name}{via}: {output.counted(joined['members'], 'node')},"
+            f" {output.counted(joined['networks'], 'network')},"
+            f" {output.counted(joined['endpoints'], 'endpoint')} ({joined['elapsed_ms']:.0f} ms)"
+        )
+    if joined.get("next") and (joined["created"] or joined["members"] <= 1):
+        text += f"\njoin other hosts with:\n  {joined['next']}"
+    return text
+
+
+def run_leave(args: Namespace) -> int:
+    """Leave the cluster."""
+    left = Client(places(args, os.environ)).post("/v1/leave")
+    if args.json:
+        output.answer_json(left)
+    else:
+        output.comment("left the cluster; to remove all traces of overlayd: sudo overlayd reset")
+    return 0
+
+
+def run_members(args: Namespace) -> int:
+    """List the members."""
+    listed = Client(places(args, os.environ)).get("/v1/members")
+    if args.json:
+        output.answer_json(listed)
+        return 0
+    headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "BEHIND"]
+    if args.wide:
+        headers += ["ID", "INCARNATION", "VERSION"]
+    rows = []
+    for member in listed["members"]:
+        rtt = member.get("rtt_ms")
+        row = [
+            member["name"] + (" *" if member.get("self") else ""),
+            member["address"],
+            member["state"],
+            output.duration(member["since_s"]),
+            None if rtt is None else f"{rtt:.1f} ms",
+            member.get("logs", {}).get("behind"),
+        ]
+        if args.wide:
+            row += [member["id"], member["incarnation"], member["version"]]
+        rows.append(row)
+    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    return 0
+
+
+def run_forget(args: Namespace) -> int:
+    """Forget a node."""
+    if not args.node.strip():
+        raise UsageError("NODE is empty", hint="overlayd members")
+    body: JsonObject = {"node": args.node, "powered_off": args.powered_off}
+    done = Client(places(args, os.environ)).post("/v1/forget", body)
+    if args.json:
+        output.answer_json(done)
+    else:
+        output.comment(f"{args.node} is forgotten; if it comes back, it joins as a new node")
+    return 0
+
+
+def run_token_show(args: Namespace) -> int:
+    """Print the join token."""
+    shown = Client(places(args, os.environ)).get("/v1/token")
+    if args.json:
+        output.answer_json(shown)
+    else:
+        output.answer(shown["token"])
+    return 0

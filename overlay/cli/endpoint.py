@@ -1,0 +1,142 @@
+"""Verbs about endpoints: attach, detach, endpoint ls.
+
+Owns: their options and their words. Must not know what TARGET may be: the agent resolves it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.cli.client import Client, JsonObject
+from overlay.cli.options import add_attach_options, attach_fields
+from overlay.cli.places import places
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Words
+
+TARGET_HELP = "netns:NAME, a path, pid:N, docker:NAME, podman:NAME, or a name"
+ATTACH_DESCRIPTION = """\
+Plug a running container into networks.  stdout: its address on each, one per line.
+When it returns, every live node can reach it; nodes that have not confirmed are named on
+stderr.  Attaching what is attached returns the same address.
+
+TARGET is one of
+  netns:NAME      a network namespace under /run/netns, as `ip netns` lists it
+  /PATH           such as /run/netns/x or /proc/4242/ns/net
+  pid:N           the network namespace of a process
+  docker:NAME     a Docker container, by name or id
+  podman:NAME     a Podman container, by name or id
+  NAME            looked up in that order of what exists; if it fits several, none is taken
+
+  sudo overlayd attach web --network blue
+  sudo overlayd attach pid:4242 --network blue --ip 10.32.0.50
+"""
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    attach = words.verb("attach", run_attach, "plug a container into networks", ATTACH_DESCRIPTION)
+    attach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    add_attach_options(attach, network_required=True)
+    attach.add_argument("--name", help="name on the networks (default: the container's)")
+    detach = words.verb("detach", run_detach, "unplug a container")
+    detach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    detach.add_argument(
+        "--network",
+        dest="networks",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="repeat for several (default: all)",
+    )
+    endpoints = words.group("endpoint", "list what is attached, on all hosts")
+    listed = endpoints.verb("ls", run_ls, "list the endpoints of all hosts")
+    listed.add_argument("--network", metavar="NETWORK", help="of this network only")
+    listed.add_argument("--no-header", action="store_true", help="rows only")
+    listed.add_argument("--wide", action="store_true", help="also id, aliases and labels")
+
+
+def run_attach(args: Namespace) -> int:
+    """Attach a container."""
+    body = {"target": args.target, "name": args.name, **attach_fields(args)}
+    attached = Client(places(args, os.environ)).post("/v1/endpoints", body)
+    if args.json:
+        output.answer_json(attached)
+    else:
+        print_addresses(attached["endpoints"])
+    warn_unconfirmed(attached.get("unconfirmed") or [])
+    return 0
+
+
+def print_addresses(endpoints: list[JsonObject]) -> None:
+    """Print the primary address of each endpoint, and say on stderr which were there before."""
+    for endpoint in endpoints:
+        output.answer(endpoint["ip"])
+        if not endpoint["created"]:
+            output.comment(
+                f"{endpoint['name']} was attached to {endpoint['network']} already,"
+                f" as {endpoint['ifname']}"
+            )
+
+
+def warn_unconfirmed(nodes: list[str]) -> None:
+    """Name the nodes that have not confirmed that they can reach what was attached."""
+    if nodes:
+        output.warn(
+            f"not yet confirmed by {', '.join(nodes)}",
+            "They get it by gossip as soon as they can be reached; see: overlayd members",
+        )
+
+
+def run_detach(args: Namespace) -> int:
+    """Detach a container; what is not attached is no error."""
+    body: JsonObject = {"target": args.target, "networks": list(dict.fromkeys(args.networks))}
+    done = Client(places(args, os.environ)).post("/v1/detach", body)
+    if args.json:
+        output.answer_json(done)
+        return 0
+    for endpoint in done["detached"]:
+        output.comment(f"detached {endpoint['name']} from {endpoint['network']} ({endpoint['ip']})")
+    if not done["detached"]:
+        output.comment(f"{args.target} was not attached; nothing to do")
+    return 0
+
+
+def run_ls(args: Namespace) -> int:
+    """List the endpoints."""
+    listed = Client(places(args, os.environ)).get("/v1/endpoints", network=args.network)
+    if args.json:
+        output.answer_json(listed)
+        return 0
+    if not listed["endpoints"]:
+        output.comment("nothing is attached; sudo overlayd attach TARGET --network NETWORK")
+        return 0
+    headers = ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "TARGET", "IFNAME"]
+    if args.wide:
+        headers += ["ID", "ALIASES", "LABELS"]
+    rows = []
+    for endpoint in listed["endpoints"]:
+        row = [
+            endpoint["name"],
+            endpoint["network"],
+            endpoint["ips"],
+            endpoint["mac"],
+            endpoint["node"] + (" *" if endpoint.get("local") else ""),
+            endpoint["node_state"],
+            endpoint.get("target"),
+            endpoint.get("ifname"),
+        ]
+        if args.wide:
+            labels = endpoint.get("labels") or {}
+            row += [
+                endpoint["id"],
+                endpoint.get("aliases"),
+                [f"{key}={value}" for key, value in labels.items()],
+            ]
+        rows.append(row)
+    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    return 0

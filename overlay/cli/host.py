@@ -1,0 +1,112 @@
+"""Verbs about this program itself: agent, lab, sim, completion, man, version.
+
+Owns: their options. lab and sim are listed here for help and completion; their own modules
+parse what follows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from overlay import __version__
+from overlay.cli import output
+from overlay.cli.client import Client
+from overlay.cli.parser import VERBS, build
+from overlay.cli.places import places
+from overlay.errors import OverlayError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Words
+
+SHELLS = ("bash", "zsh", "fish")
+COMPLETION_DESCRIPTION = """\
+Print the completion script for a shell.
+
+  bash    source <(overlayd completion bash)
+  zsh     overlayd completion zsh > "${fpath[1]}/_overlayd"
+  fish    overlayd completion fish > ~/.config/fish/completions/overlayd.fish
+"""
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    words.verb(
+        "agent",
+        run_agent,
+        "run the agent in the foreground",
+        "Run the agent in the foreground, as systemd does.  It ends on SIGTERM; forwarding\n"
+        "goes on without it.",
+        json=False,
+    )
+    for name in ("lab", "sim"):
+        verb = words.verb(name, _never, VERBS[name].help, json=False)
+        verb.add_argument("rest", nargs=argparse.REMAINDER, metavar="...")
+    completion = words.verb(
+        "completion",
+        run_completion,
+        "print the completion script for a shell",
+        COMPLETION_DESCRIPTION,
+        json=False,
+    )
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+    completion.add_argument("--words", dest="kind", metavar="KIND", help=argparse.SUPPRESS)
+    words.verb("man", run_man, "print the manual page (roff)", json=False)
+    words.verb("version", run_version, "print the version")
+
+
+def run_agent(args: Namespace) -> int:
+    """Run the agent until it is told to end."""
+    import importlib  # noqa: PLC0415  the agent's imports are dear
+    from pathlib import Path  # noqa: PLC0415  as above
+
+    chosen = {option: Path(text) for option, text in places(args, os.environ).chosen}
+    main = importlib.import_module("overlay.agent.main")
+    return int(
+        main.run(
+            state_dir=chosen.get("--state-dir"),
+            run_dir=chosen.get("--run-dir"),
+            config_path=chosen.get("--config"),
+        )
+    )
+
+
+def _never(args: Namespace) -> int:
+    """Not reached: `main` hands these lines to the verbs' own modules."""
+    raise AssertionError(f"{args.verb} is delegated")
+
+
+def run_completion(args: Namespace) -> int:
+    """Print a completion script, or (for those scripts) the words that could stand here."""
+    from overlay.cli import completion  # noqa: PLC0415  only this verb needs it
+
+    if args.kind is None:
+        output.answer(completion.script(args.shell, build()))
+        return 0
+    try:
+        known = completion.live_words(Client(places(args, os.environ), timeout_s=1.0), args.kind)
+    except OverlayError:
+        return 0  # in the middle of somebody's line an error helps no one
+    if known:
+        output.answer("\n".join(known))
+    return 0
+
+
+def run_man(_args: Namespace) -> int:
+    """Print the manual page."""
+    from overlay.cli import man  # noqa: PLC0415  only this verb needs it
+
+    output.answer(man.page(build()))
+    return 0
+
+
+def run_version(args: Namespace) -> int:
+    """Print the version."""
+    if args.json:
+        output.answer_json({"schema": "overlayd.version/v1", "version": __version__})
+    else:
+        output.answer(f"overlayd {__version__}")
+    return 0

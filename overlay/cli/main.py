@@ -1,0 +1,67 @@
+"""The entry point: from a command line to an exit code.
+
+Owns: which verb runs, and how every error ends (exit codes in `overlay.errors`). Must not
+know what verbs do. Start-up time is a feature here: import nothing that a verb can import.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from overlay.cli import output, parser
+from overlay.errors import OverlayError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except OverlayError as error:
+        _report(error, as_json=_wants_json(words))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our answer (head, less) has enough; keep the interpreter's own
+        # last flush from complaining about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run(words: list[str]) -> int:
+    verb, rest = parser.first_word(words)
+    if verb in parser.DELEGATED:
+        import importlib  # noqa: PLC0415  parser needs it only for other verbs
+
+        module = importlib.import_module(parser.DELEGATED[verb])
+        return int(module.main(rest) or 0)
+    try:
+        args: Namespace = parser.build(words).parse_args(words)
+    except SystemExit as leaving:  # --help has printed and is done
+        return int(leaving.code or 0)
+    return int(args.run(args) or 0)
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    return "--json" in words[: words.index("--") if "--" in words else None]
+
+
+def _report(error: OverlayError, *, as_json: bool) -> None:
+    output.report(error)
+    if as_json:
+        output.answer_json(output.error_object(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The manual page overlayd(8), generated from the parser as man(7) roff.
+
+Owns: the layout of the page. Must not know any verb by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from overlay import __version__
+from overlay.cli.places import CONFIG, RUN_DIR, SOCKET_NAME, STATE_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENVIRONMENT = (
+    ("OVERLAYD_TOKEN", "the join token, where --token-file is not given"),
+    ("OVERLAYD_STATE_DIR", "as --state-dir"),
+    ("OVERLAYD_RUN_DIR", "as --run-dir"),
+    ("OVERLAYD_CONFIG", "as --config"),
+)
+FILES = (
+    (str(CONFIG), "configuration; every key is optional"),
+    (str(STATE_DIR), "identity and records of this node"),
+    (f"{RUN_DIR}/{SOCKET_NAME}", "the agent's API, HTTP over a UNIX socket"),
+)
+EXIT_CODES = (
+    ("0", "ok"),
+    ("1", "failed"),
+    ("2", "usage"),
+    ("3", "the agent is not running"),
+    ("4", "degraded (status --check, verify)"),
+    ("5", "not found"),
+    ("6", "conflict"),
+    ("7", "timed out"),
+)
+
+
+def page(parser: argparse.ArgumentParser) -> str:
+    """Return the whole page."""
+    lines = [
+        f'.TH OVERLAYD 8 "" "overlayd {__version__}" "System Administration"',
+        ".SH NAME",
+        "overlayd \\- one L2 network for containers on many hosts",
+        ".SH SYNOPSIS",
+        ".B overlayd",
+        "[\\fIoptions\\fR] \\fIverb\\fR ...",
+        ".SH DESCRIPTION",
+        *_literal(parser.description or ""),
+        ".SH OPTIONS",
+        *_options(parser),
+        ".SH VERBS",
+        *_verbs(parser, "overlayd"),
+        ".SH EXIT STATUS",
+        *_pairs(EXIT_CODES),
+        ".SH ENVIRONMENT",
+        *_pairs(ENVIRONMENT),
+        ".SH FILES",
+        *_pairs(FILES),
+        ".SH SEE ALSO",
+        ".BR ip-netns (8),",
+        ".BR bridge (8)",
+    ]
+    return "\n".join(lines)
+
+
+def _verbs(parser: argparse.ArgumentParser, path: str) -> Iterator[str]:
+    for action in parser._actions:  # noqa: SLF001  argparse has no other way to look
+        if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            continue
+        for word, child in action.choices.items():
+            below = f"{path} {word}"
+            if any(isinstance(a, argparse._SubParsersAction) for a in child._actions):  # noqa: SLF001
+                yield from _verbs(child, below)
+                continue
+            yield f'.SS "{_escaped(below)}{_arguments(child)}"'
+            yield from _literal(child.description or "")
+            yield from _options(child)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> str:
+    texts = []
+    for action in parser._actions:  # noqa: SLF001  as above
+        if action.option_strings or action.help == argparse.SUPPRESS:
+            continue
+        name = str(action.metavar or action.dest)
+        texts.append(f"[{name} ...]" if action.nargs == "*" else name)
+    return "".join(f" {_escaped(text)}" for text in texts)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:  # noqa: SLF001  as above
+        if action.help == argparse.SUPPRESS or "--help" in action.option_strings:
+            continue
+        if not action.option_strings:
+            continue
+        flags = ", ".join(f"\\fB{_escaped(flag)}\\fR" for flag in action.option_strings)
+        choices = "|".join(str(choice) for choice in action.choices or ())
+        value = str(action.metavar or choices or action.dest.upper())
+        yield ".TP"
+        yield flags + (f" \\fI{_escaped(value)}\\fR" if action.nargs != 0 else "")
+        yield _escaped((action.help or "").replace("%%", "%"))
+
+
+def _pairs(pairs: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    for key, text in pairs:
+        yield from (".TP", f"\\fB{_escaped(key)}\\fR", _escaped(text))
+
+
+def _literal(text: str) -> Iterator[str]:
+    """Yield text whose line breaks stay."""
+    yield from (".nf", *(_escaped(line) for line in text.rstrip().splitlines()), ".fi")
+
+
+def _escaped(text: str) -> str:
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{escaped}" if escaped[:1] in (".", "'") else escaped

@@ -1,0 +1,204 @@
+"""Verbs about networks: network create, ls, inspect, rm.
+
+Owns: their options and their tables. Must not know what a valid network is: the agent checks.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.cli.client import Client, JsonObject, segment
+from overlay.cli.options import pairs
+from overlay.cli.places import places
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+    from overlay.cli.parser import Words
+
+CREATE_DESCRIPTION = """\
+Create a network: one L2 segment on all hosts.  It exists everywhere at once, and costs
+nothing on a host until something is attached there.
+
+  sudo overlayd network create blue --subnet 10.32.0.0/16
+  sudo overlayd network create two --subnet 10.40.0.0/24 --gateway 10.40.0.254 \\
+       --subnet fd40::/64
+"""
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    networks = words.group("network", "create, list, inspect and remove networks")
+    create = networks.verb("create", run_create, "create a network", CREATE_DESCRIPTION)
+    create.add_argument("name", metavar="NAME")
+    create.add_argument(
+        "--subnet",
+        dest="subnets",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="address range; repeat for several (default: a free one)",
+    )
+    create.add_argument(
+        "--gateway",
+        dest="gateways",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="every host's own address in the subnet that holds it (default: the first)",
+    )
+    create.add_argument("--vni", type=int, help="VXLAN network id (default: drawn)")
+    create.add_argument("--internal", action="store_true", help="no way out of the network")
+    create.add_argument(
+        "--label", dest="labels", action="append", default=[], metavar="KEY=VALUE", help="repeat"
+    )
+    create.add_argument(
+        "--force", action="store_true", help="even if a route of this host overlaps the subnet"
+    )
+    listed = networks.verb("ls", run_ls, "list the networks")
+    listed.add_argument("--no-header", action="store_true", help="rows only")
+    inspect = networks.verb("inspect", run_inspect, "show all about one network")
+    inspect.add_argument("name", metavar="NETWORK")
+    remove = networks.verb("rm", run_rm, "remove networks that nothing is attached to")
+    remove.add_argument("names", nargs="+", metavar="NETWORK")
+
+
+def run_create(args: Namespace) -> int:
+    """Create a network."""
+    created = Client(places(args, os.environ)).post(
+        "/v1/networks",
+        {
+            "name": args.name,
+            "subnets": subnets(args.subnets, args.gateways),
+            "vni": args.vni,
+            "internal": args.internal,
+            "labels": pairs(args.labels),
+            "force": args.force,
+        },
+    )
+    if args.json:
+        output.answer_json(created)
+    else:
+        output.answer(network_line(created))
+    return 0
+
+
+def subnets(ranges: Sequence[str], gateways: Sequence[str]) -> list[JsonObject]:
+    """Return the API's subnets: each gateway goes to the range that holds it."""
+    if not gateways:
+        return [{"subnet": text, "gateway": None} for text in ranges]
+    import ipaddress  # noqa: PLC0415  only this option needs it
+
+    chosen: dict[str, str] = {}
+    for gateway in gateways:
+        try:
+            address = ipaddress.ip_address(gateway)
+            holding = [
+                text for text in ranges if address in ipaddress.ip_network(text, strict=False)
+            ]
+        except ValueError as error:
+            raise UsageError("cannot match --gateway with --subnet", why=str(error)) from error
+        if not holding:
+            raise UsageError(
+                f"the gateway {gateway} is in none of the subnets {', '.join(ranges)}",
+                hint="Give an address of one of them, or leave --gateway out",
+            )
+        if holding[0] in chosen:
+            raise UsageError(f"{holding[0]} has two gateways: {chosen[holding[0]]} and {gateway}")
+        chosen[holding[0]] = gateway
+    return [{"subnet": text, "gateway": chosen.get(text)} for text in ranges]
+
+
+def network_line(network: JsonObject) -> str:
+    """Return one network in one line."""
+    ranges = " ".join(subnet["subnet"] for subnet in network["subnets"])
+    gateways = " ".join(subnet["gateway"] for subnet in network["subnets"])
+    return f"{network['name']}  vni {network['vni']}  {ranges}  gateway {gateways}" + (
+        "  internal" if network.get("internal") else ""
+    )
+
+
+def run_ls(args: Namespace) -> int:
+    """List the networks."""
+    listed = Client(places(args, os.environ)).get("/v1/networks")
+    if args.json:
+        output.answer_json(listed)
+        return 0
+    if not listed["networks"]:
+        output.comment("no networks yet; sudo overlayd network create NAME --subnet CIDR")
+        return 0
+    rows = [
+        (
+            network["name"],
+            network["vni"],
+            [subnet["subnet"] for subnet in network["subnets"]],
+            network["endpoints"],
+            network["hosts"],
+        )
+        for network in listed["networks"]
+    ]
+    headers = ("NAME", "VNI", "SUBNETS", "ENDPOINTS", "HOSTS")
+    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    return 0
+
+
+def run_inspect(args: Namespace) -> int:
+    """Show one network."""
+    shown = Client(places(args, os.environ)).get(f"/v1/networks/{segment(args.name)}")
+    if args.json:
+        output.answer_json(shown)
+    else:
+        output.answer(inspect_text(shown))
+    return 0
+
+
+def inspect_text(network: JsonObject) -> str:
+    """Return all about one network, for people."""
+    labels = network.get("labels") or {}
+    parts = [
+        ("Network", network["name"]),
+        ("VNI", str(network["vni"])),
+        (
+            "Subnets",
+            "\n".join(
+                f"{subnet['subnet']}  gateway {subnet['gateway']}" for subnet in network["subnets"]
+            ),
+        ),
+        ("Internal", "yes" if network.get("internal") else "no"),
+        ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),
+        ("Creator", network["creator"]),
+        ("Hosts", " ".join(network["hosts"]) or output.ABSENT),
+    ]
+    grants = network.get("grants") or []
+    if grants:
+        parts.append(("Addresses", "\n".join(_grant_text(grant) for grant in grants)))
+    text = output.block(parts)
+    endpoints = network["endpoints"]
+    if isinstance(endpoints, int):
+        return f"{text}\n" + output.block([("Endpoints", str(endpoints))])
+    if not endpoints:
+        return f"{text}\nnothing is attached"
+    rows = [(e["name"], e["ips"], e["mac"], e["node"], e.get("node_state")) for e in endpoints]
+    headers = ("NAME", "ADDRESS", "MAC", "NODE", "STATE")
+    return f"{text}\n\n{output.table(headers, rows)}"
+
+
+def _grant_text(grant: JsonObject) -> str:
+    owner = grant.get("node") or grant.get("grantee") or grant.get("owner") or output.ABSENT
+    return f"{grant.get('first')} - {grant.get('last')}  {owner}"
+
+
+def run_rm(args: Namespace) -> int:
+    """Remove networks, one after the other."""
+    client = Client(places(args, os.environ))
+    for name in args.names:
+        client.delete(f"/v1/networks/{segment(name)}")
+        if not args.json:
+            output.comment(f"removed {name}")
+    if args.json:
+        output.answer_json({"schema": "overlayd.network-rm/v1", "removed": args.names})
+    return 0

@@ -1,0 +1,80 @@
+"""Options that several verbs share, and how their texts become the API's fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+    from overlay.cli.client import JsonObject
+    from overlay.cli.parser import Parser
+
+
+def add_attach_options(parser: Parser, *, network_required: bool) -> None:
+    """Add what can be said about an endpoint that is to be made."""
+    parser.add_argument(
+        "--network",
+        dest="networks",
+        action="append",
+        required=network_required,
+        default=None if network_required else [],
+        metavar="NETWORK",
+        help="repeat for several",
+    )
+    parser.add_argument("--ip", metavar="ADDRESS", help="this address and no other")
+    parser.add_argument("--mac", help="this MAC address (default: made from network and address)")
+    parser.add_argument("--ifname", help="interface in the container (default: next free ethN)")
+    parser.add_argument(
+        "--no-default-route",
+        dest="default_route",
+        action="store_false",
+        help="leave the container's default route as it is",
+    )
+    parser.add_argument(
+        "--alias", dest="aliases", action="append", default=[], metavar="NAME", help="repeat"
+    )
+    parser.add_argument(
+        "--label", dest="labels", action="append", default=[], metavar="KEY=VALUE", help="repeat"
+    )
+    parser.add_argument(
+        "--wait",
+        choices=("all", "none"),
+        default="all",
+        help="return when every live node can reach it (all, at most 1 s), or at once",
+    )
+
+
+def attach_fields(args: Namespace) -> JsonObject:
+    """Return the API's fields for those options; raises UsageError if they contradict."""
+    networks = list(dict.fromkeys(args.networks))
+    for option, value in (("--ip", args.ip), ("--mac", args.mac), ("--ifname", args.ifname)):
+        if value is not None and len(networks) > 1:
+            raise UsageError(
+                f"{option} names one thing, but there are {len(networks)} networks",
+                hint="Attach to one network after the other",
+            )
+    return {
+        "networks": networks,
+        "ip": args.ip,
+        "mac": args.mac,
+        "ifname": args.ifname,
+        "default_route": args.default_route,
+        "aliases": args.aliases,
+        "labels": pairs(args.labels),
+        "wait": args.wait,
+    }
+
+
+def pairs(texts: Sequence[str]) -> dict[str, str]:
+    """Return `KEY=VALUE` texts as a mapping; raises UsageError on any other text."""
+    result = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{text!r} is not KEY=VALUE")
+        result[key] = value
+    return result

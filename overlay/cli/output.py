@@ -1,0 +1,109 @@
+"""What goes to the terminal: the answer to stdout, commentary to stderr, tables.
+
+Owns: how text is laid out. Must not know any verb.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from overlay import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+ABSENT = "-"
+
+
+def answer(text: str) -> None:
+    """Print the answer to what was asked; scripts read this."""
+    print(text, file=sys.stdout)
+
+
+def answer_json(value: dict[str, Any]) -> None:
+    """Print the answer as one JSON object."""
+    print(json.dumps(value, indent=2, ensure_ascii=False), file=sys.stdout)
+
+
+def comment(text: str) -> None:
+    """Print something for people that is not the answer."""
+    print(text, file=sys.stderr)
+
+
+def warn(text: str, hint: str = "") -> None:
+    """Print that something is not as it should be, though the verb did its work."""
+    comment(f"warning: {text}" + (f"\n  next:  {hint}" if hint else ""))
+
+
+def report(error: errors.OverlayError) -> None:
+    """Print an error: what happened, why, what to do next."""
+    lines = [f"error: {error.what}"]
+    if error.why:
+        lines.append(f"  why:   {_indented(error.why)}")
+    if error.hint:
+        lines.append(f"  next:  {_indented(error.hint)}")
+    comment("\n".join(lines))
+
+
+def error_object(error: errors.OverlayError) -> dict[str, Any]:
+    """Return the error as the API and `--json` write it."""
+    return {
+        "schema": "overlayd.error/v1",
+        "error": {"code": error.code, "what": error.what, "why": error.why, "hint": error.hint},
+    }
+
+
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], *, show_header: bool = True
+) -> str:
+    """Return rows in columns two blanks apart; None and empty cells show as a dash."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    if show_header:
+        cells.insert(0, list(headers))
+    widths = [max((len(row[i]) for row in cells), default=0) for i in range(len(headers))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def block(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return `Key  value` lines; a value of several lines is indented below its first."""
+    listed = list(pairs)
+    width = max((len(key) for key, _ in listed), default=0) + 2
+    return "\n".join(
+        key.ljust(width) + value.replace("\n", "\n" + " " * width) for key, value in listed
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return `41s`, `7m 03s`, `5h 02m` or `4d 02h`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02}h"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 node` or `3 nodes`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " ".join(str(item) for item in value) or ABSENT
+    return str(value)
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n         ")

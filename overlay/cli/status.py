@@ -1,0 +1,245 @@
+"""Verbs that look: status, verify, events.
+
+Owns: their words, and what counts as degraded. Must not know where the facts come from.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.cli.client import Client, JsonObject
+from overlay.cli.places import places
+from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    from overlay.cli.parser import Words
+
+WAIT_TIMEOUT_S = 30.0
+POLL_INTERVAL_S = 0.1
+FOLLOW_INTERVAL_S = 0.5
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    status = words.verb("status", run_status, "show node, cluster, networks and health")
+    status.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with 4 unless all is well; print only what is not",
+    )
+    status.add_argument("--wait", action="store_true", help="return when all is well, else exit 7")
+    status.add_argument(
+        "--timeout",
+        type=float,
+        default=WAIT_TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"how long --wait waits ({WAIT_TIMEOUT_S:.0f})",
+    )
+    verify = words.verb(
+        "verify", run_verify, "compare the kernel with what should be there (exit 4: differences)"
+    )
+    verify.add_argument("--repair", action="store_true", help="and make it so")
+    events = words.verb("events", run_events, "show what happened lately")
+    events.add_argument("--since", metavar="TIME", help="only what came after this event time")
+    events.add_argument("--follow", action="store_true", help="go on as things happen")
+
+
+def run_status(args: Namespace) -> int:
+    """Show the status."""
+    client = Client(places(args, os.environ))
+    status = _wait(client, args.timeout) if args.wait else client.get("/v1/status")
+    faults = faults_of(status)
+    if args.json:
+        output.answer_json(status)
+    elif not args.check:
+        output.answer(status_text(status))
+    if not args.check:
+        return 0
+    if not args.json:
+        output.answer("degraded" if faults else "ok")
+    for fault in faults:
+        output.comment(f"  {fault}")
+    return DegradedError.exit_code if faults else 0
+
+
+def faults_of(status: JsonObject) -> list[str]:
+    """Return what keeps a status from being well: no member, split, sandboxes, health."""
+    faults = []
+    cluster = status["cluster"]
+    if cluster is None:
+        faults.append("not a member of a cluster")
+    elif cluster["partitioned"]:
+        split = cluster["partitioned"]
+        faults.append(f"cut off: only {split['seen']} of {split['total']} nodes are seen")
+    for network in status["networks"]:
+        rows = network["rows"]
+        if network["sandbox"] == "degraded":
+            faults.append(f"network {network['name']}: its sandbox is degraded")
+        elif rows["desired"] != rows["actual"]:
+            faults.append(
+                f"network {network['name']}: {rows['actual']} of {rows['desired']} rows programmed"
+            )
+    faults += [f"{item['level']}: {item['text']}" for item in status["health"]]
+    return faults
+
+
+def _wait(client: Client, timeout_s: float) -> JsonObject:
+    deadline = time.monotonic() + timeout_s
+    faults = ["no agent runs on this host"]
+    while True:
+        try:
+            status = client.get("/v1/status")
+            faults = faults_of(status)
+            if not faults:
+                return status
+        except AgentNotRunningError as error:
+            faults = [error.what]
+        if time.monotonic() >= deadline:
+            raise TimedOutError(
+                f"not well after {timeout_s:g} s", why="\n".join(faults), hint="overlayd status"
+            )
+        time.sleep(POLL_INTERVAL_S)
+
+
+def status_text(status: JsonObject) -> str:
+    """Return the status for people, one line per subject."""
+    node, cluster = status["node"], status["cluster"]
+    lines = [
+        (
+            "Node",
+            (
+                f"{node['name']} ({node['id']})   overlayd {status['version']}"
+                f"   up {output.duration(status['uptime_s'])}   config {_config(status)}"
+            ),
+        ),
+        ("Cluster", _cluster_text(cluster)),
+        (
+            "Datapath",
+            f"vxlan {status['vxlan_port']}/udp   {node['address']} on {node['interface']}"
+            f"   mtu {node['underlay_mtu']} -> overlay {status['overlay_mtu']}"
+            f"   gossip {status['gossip_port']}/udp"
+            if node.get("address")
+            else "not set up; it is chosen at join",
+        ),
+        ("Networks", "\n".join(_network_texts(status["networks"])) or "none"),
+    ]
+    drops = {reason: count for reason, count in sorted(status["drops"].items()) if count}
+    if drops:
+        lines.append(("Drops", "   ".join(f"{reason} {n}" for reason, n in drops.items())))
+    health = "\n".join(
+        f"{item['level'].upper():<5} {item['text']}"
+        + (f"\n      next: {item['hint']}" if item.get("hint") else "")
+        for item in status["health"]
+    )
+    lines.append(("Health", health or "ok"))
+    return output.block(lines)
+
+
+def _config(status: JsonObject) -> str:
+    config = status.get("config")
+    if isinstance(config, dict):
+        config = config.get("path")
+    return str(config) if config else "defaults"
+
+
+def _cluster_text(cluster: JsonObject | None) -> str:
+    if cluster is None:
+        return "none; sudo overlayd join [PEER]"
+    members = cluster["members"]
+    total = sum(count for state, count in members.items() if state != "left")
+    states = ", ".join(f"{count} {state}" for state, count in members.items() if count)
+    text = f"{cluster['id']}   {output.counted(total, 'node')}: {states}"
+    if cluster["partitioned"]:
+        split = cluster["partitioned"]
+        text += f"   CUT OFF: sees {split['seen']} of {split['total']}"
+    return text
+
+
+def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
+    width = max((len(network["name"]) for network in networks), default=0)
+    for network in networks:
+        ranges = " ".join(
+            subnet["subnet"] if isinstance(subnet, dict) else subnet
+            for subnet in network["subnets"]
+        )
+        rows = network["rows"]
+        kernel = (
+            "no sandbox here"
+            if network["sandbox"] == "absent"
+            else f"sandbox {network['sandbox']}   rows {rows['actual']}/{rows['desired']}"
+        )
+        yield (
+            f"{network['name']:<{width}}   vni {network['vni']}   {ranges}"
+            f"   {output.counted(network['endpoints_total'], 'endpoint')}"
+            f" ({network['endpoints_local']} here)   {kernel}"
+        )
+
+
+def run_verify(args: Namespace) -> int:
+    """Compare kernel and records."""
+    found = Client(places(args, os.environ)).get("/v1/verify", repair=1 if args.repair else None)
+    differences = found["differences"]
+    if args.json:
+        output.answer_json(found)
+    else:
+        for difference in differences:
+            output.answer(f"{difference['network']}: {difference['text']}")
+        if not differences:
+            output.comment("the kernel has exactly what it should have")
+        elif found["repaired"]:
+            output.comment(f"{output.counted(len(differences), 'difference')} repaired")
+        else:
+            output.comment("to repair: sudo overlayd verify --repair")
+    return DegradedError.exit_code if differences and not found["repaired"] else 0
+
+
+def run_events(args: Namespace) -> int:
+    """Show events, and with --follow go on."""
+    client = Client(places(args, os.environ))
+    if args.follow:
+        return _follow(client, args)
+    listed = client.get("/v1/events", since=args.since)
+    if args.json:
+        output.answer_json(listed)
+        return 0
+    for event in listed["events"]:
+        output.answer(event_line(event))
+    if not listed["events"]:
+        output.comment("no events")
+    return 0
+
+
+def _follow(client: Client, args: Namespace) -> int:
+    import json  # noqa: PLC0415  one line per event, where `output` prints indented objects
+
+    shown = None  # the time of the last event shown
+    while True:
+        # An agent streams one event per line; one that lists them is asked again and again.
+        listed = False
+        for item in client.stream("/v1/events", since=shown or args.since, follow=1):
+            listed = "events" in item
+            for event in item["events"] if listed else [item]:
+                if listed and shown is not None and event["time"] <= shown:
+                    continue
+                shown = event["time"]
+                line = json.dumps(event, ensure_ascii=False) if args.json else event_line(event)
+                print(line, flush=True)
+        if not listed:
+            raise AgentNotRunningError("the agent has ended", hint="overlayd status")
+        time.sleep(FOLLOW_INTERVAL_S)
+
+
+def event_line(event: JsonObject) -> str:
+    """Return one event in one line: when, what, about whom, in words."""
+    moment = event["time"]
+    if isinstance(moment, int | float):
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+        moment = f"{when}.{int(moment % 1 * 1000):03}"
+    about = " ".join(str(event[key]) for key in ("network", "endpoint", "peer") if event.get(key))
+    return "  ".join(part for part in (moment, event["kind"], about, event["text"]) if part)
