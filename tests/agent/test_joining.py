@@ -1,0 +1,50 @@
+"""What `join` makes of the peers it is given."""
+
+from __future__ import annotations
+
+import pytest
+
+from overlay.agent.joining import no_answer, resolve, split_peer
+from overlay.errors import UsageError
+from overlay.model import parse_ip
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("10.0.0.1", "10.0.0.1", 7948),
+        ("10.0.0.1:9", "10.0.0.1", 9),
+        ("vm1.lab", "vm1.lab", 7948),
+        ("fd00::1", "fd00::1", 7948),
+        ("[fd00::1]:9", "fd00::1", 9),
+        ("[fd00::1]", "fd00::1", 7948),
+    ],
+)
+def test_peers_are_hosts_with_or_without_a_port(text: str, host: str, port: int) -> None:
+    """The usual ways to write a host and a port are understood."""
+    assert split_peer(text, 7948) == (host, port)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "10.0.0.1:x", "10.0.0.1:0", "x:70000", "u@h"])
+def test_what_is_no_peer_is_refused(text: str) -> None:
+    """A text that can't be a peer is a usage error, before any waiting."""
+    with pytest.raises(UsageError):
+        split_peer(text, 7948)
+
+
+async def test_addresses_resolve_to_seeds() -> None:
+    """A literal address is its own seed."""
+    (seed,) = await resolve(["127.0.0.1:9"], 7948)
+
+    assert (seed.address, seed.port) == (parse_ip("127.0.0.1"), 9)
+
+
+async def test_silence_is_explained() -> None:
+    """The error for no answer names the address tried and all three likely reasons."""
+    seeds = await resolve(["127.0.0.1"], 7948)
+
+    text = str(no_answer(seeds, 20.0))
+
+    assert "127.0.0.1 port 7948/udp" in text
+    assert "firewall" in text
+    assert "token" in text
