@@ -31,6 +31,7 @@ from overlay.core.state import (
     Port,
     Row,
     SandboxState,
+    StrangeRow,
     Vxlan,
 )
 
@@ -41,6 +42,7 @@ ROW_ORDER: dict[type, int] = {
     FdbRow: 2,
     BridgeFdbRow: 3,
     NeighbourRow: 4,
+    StrangeRow: 5,
 }
 
 

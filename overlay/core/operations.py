@@ -23,6 +23,7 @@ from overlay.core.state import (
     Port,
     Row,
     SandboxState,
+    StrangeRow,
     Vxlan,
 )
 from overlay.model import ip_text, mac_text
@@ -113,6 +114,8 @@ def row_key(row: Row) -> RowKey:
             return ("bridge-fdb", link, mac, b"")
         case NeighbourRow(link, ip, _):
             return ("neighbour", link, ip, b"")
+        case StrangeRow(link, _, request):
+            return ("strange", link, request, b"")
 
 
 def applied(state: SandboxState, operations: Iterable[Operation]) -> SandboxState:
@@ -161,6 +164,9 @@ def _attributes(link: Link, unlike: Link | None = None) -> str:
                 words.append(f"address {mac_text(value)}")
             case "local":
                 words.append(f"type vxlan local {ip_text(value)}")
+            case "altered":
+                if unlike is not None:
+                    words.append(f"# restores {', '.join(unlike.altered)}")
             case "master" if not value:
                 words.append("nomaster")
             case _:
@@ -184,3 +190,5 @@ def _row_text(row: Row, *, add: bool) -> str:
         case NeighbourRow(link, ip, mac):
             suffix = f" lladdr {mac_text(mac)} nud permanent" if add else ""
             return f"ip neighbour {verb} {ip_text(ip)}{suffix} dev {link}"
+        case StrangeRow(_, text, _):
+            return f"bridge fdb {verb} {text}"

@@ -15,11 +15,16 @@ from overlay.model import Ip, Mac, Vni
 
 
 class Bridge(NamedTuple):
-    """A bridge of a sandbox: no multicast snooping, no STP, no IPv6 address of its own."""
+    """A bridge of a sandbox: no multicast snooping, no STP, no IPv6 address of its own.
+
+    `altered` is empty in every desired link; in an actual one it names what we always set
+    and somebody changed ("up", "neigh_suppress").
+    """
 
     name: str
     mac: Mac
     mtu: int
+    altered: tuple[str, ...] = ()
 
 
 class Vxlan(NamedTuple):
@@ -32,6 +37,7 @@ class Vxlan(NamedTuple):
     port: int
     mtu: int
     master: str
+    altered: tuple[str, ...] = ()
 
 
 class Port(NamedTuple):
@@ -40,6 +46,7 @@ class Port(NamedTuple):
     name: str
     mtu: int
     master: str
+    altered: tuple[str, ...] = ()
 
 
 Link: TypeAlias = Bridge | Vxlan | Port
@@ -83,7 +90,18 @@ class NeighbourRow(NamedTuple):
     mac: Mac
 
 
-Row: TypeAlias = AddressRow | FdbRow | FloodRow | BridgeFdbRow | NeighbourRow
+class StrangeRow(NamedTuple):
+    """A fixed row in our sandbox that no plan of ours writes: another VNI, VLAN or kind.
+
+    Only ever read and deleted: `request` is the kernel layer's own way to do that.
+    """
+
+    link: str
+    text: str
+    request: bytes
+
+
+Row: TypeAlias = AddressRow | FdbRow | FloodRow | BridgeFdbRow | NeighbourRow | StrangeRow
 
 
 @dataclass(frozen=True, slots=True)
