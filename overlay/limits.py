@@ -39,6 +39,12 @@ ENDPOINTS_PER_NODE_MAX: Final = 4096
 MEMBER_COUNT_MAX: Final = 10_000
 SEED_COUNT_MAX: Final = 64
 
+# --- Membership ------------------------------------------------------------------------
+INCARNATION_MAX: Final = 2**62  # epoch << 20 starts one; leaves room to refute any below it
+RELAYED_PROBES_MAX: Final = 1024  # probes made for others at once
+RUMOURS_OF_STRANGERS_MAX: Final = 1024  # kept until the node's card is known
+MEMBERSHIP_EVENTS_MAX: Final = 65_536
+
 # --- Memory held for others ------------------------------------------------------------
 SEGMENTS_PER_LOG_MAX: Final = 8192
 OUTBOX_MESSAGES_PER_PEER_MAX: Final = 256
@@ -61,6 +67,10 @@ API_CLIENTS_MAX: Final = 256
 API_REQUEST_TIMEOUT_S: Final = 60.0
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
+
+# --- Names ------------------------------------------------------------------------------
+DNS_QUESTIONS_MAX: Final = 512  # being answered at once, per network
+DNS_FORWARDS_MAX: Final = 256  # of them waiting for the host's resolvers
 
 # --- VXLAN -----------------------------------------------------------------------------
 VNI_MAX: Final = 2**24 - 1  # RFC 7348 section 5

@@ -54,7 +54,7 @@ class Outbox:
     def __init__(self, codec: Codec) -> None:
         self.piggyback: Callable[[NodeId, int], list[bytes]] | None = None
         self.dropped_count = 0
-        self._codec = codec
+        self.codec = codec
         self._queues: dict[NodeId, list[_Waiting]] = {}
         self._message_count = 0
 
@@ -115,7 +115,7 @@ class Outbox:
         for _, message in queue:
             part = encoded.get(id(message))
             if part is None:
-                part = encoded[id(message)] = self._codec.encode(message)
+                part = encoded[id(message)] = self.codec.encode(message)
                 assert len(part) <= limits.PAYLOAD_SIZE_MAX, f"too large: {message}"
             if payloads[-1].size + len(part) > limits.PAYLOAD_SIZE_MAX:
                 payloads.append(_Payload([], 0))

@@ -30,18 +30,22 @@ class Settings:
     """A relay says Nack after this share of the probe time-out, so that its word is back in
     time (Lifeguard section IV.A, LHA-Probe: 80 %)."""
     dead_probe_interval_s: float = 10.0
-    """One dead member is probed in each such time, so that healed partitions are noticed:
+    """One dead member, drawn at random, is probed in each such time, so that healed partitions are noticed:
     SWIM as published never looks at the dead again."""
     dead_probe_duration_s: float = 72 * 3600.0
     """How long a dead member is still looked for: longer than a weekend."""
+    probe_memory_s: float = 10.0
+    """How long after a probe its answer still proves that the member lives (not that it is
+    well): messages of a slow node are late by seconds."""
 
     # --- Suspicion ---------------------------------------------------------------------
-    suspicion_floor_s: float = 4.0
-    """The least time between suspicion and death, however few the members: the accused is
-    told directly, twice, and may have been in a pause of seconds."""
-    suspicion_multiplier: float = 2.0
-    """Beyond ten members the least time grows as this many probe intervals per log10(members):
-    what a refutation needs to reach all of them (0.2 s rounds to 3 peers: 2 s at 1,000)."""
+    suspicion_multiplier: float = 4.0
+    """The least time between suspicion and death, in probe intervals, however few the members:
+    the accused is told directly, more than once, and may just have paused for seconds."""
+    suspicion_growth: float = 2.0
+    """From a hundred members on, the least time is this many probe intervals per
+    log10(members): what a refutation needs to reach them all. memberlist takes 4, but there
+    the accused hears of it only by rumour, and nobody asks it once more at the end."""
     suspicion_max_multiplier: float = 6.0
     """Lifeguard's beta (section IV.B): the time without any confirmation, in least times."""
     suspicion_confirmations: int = 2
@@ -65,11 +69,13 @@ class Settings:
     (memberlist's GossipInterval): probes alone would triple the informed only once a second."""
     rumour_fanout: int = 3
     """To how many peers each time (memberlist's GossipNodes)."""
-    rumour_retransmit_multiplier: float = 4.0
-    """SWIM's lambda (section 4.1) per log10(members): how often one node passes news on."""
-    rumour_miss_share: float = 1e-3
-    """Aim of the retransmissions: the chance that anyone misses a piece of news, given the
-    loss that our own probes see (members * e^(-transmissions * (1 - loss)))."""
+    rumour_miss_share: float = 1e-2
+    """How often one node passes news on: until members * e^(-transmissions * (1 - loss)), the
+    mean number of members that miss it, is below this. This is SWIM's lambda * log(n)
+    (section 4.1) with the loss that our own probes see in the lambda. Whoever misses it learns
+    it from the next probe."""
+    leave_fanout: int = 32
+    """So many members are told directly of a leave; the others hear it as a rumour."""
 
     # --- Replication -------------------------------------------------------------------
     push_fanout: int = 4
@@ -79,7 +85,7 @@ class Settings:
     push_interval_s: float = 0.05
     """Time between two rounds of passing on; more datagrams per round while much is waiting."""
     push_retransmit_multiplier: float = 4.0
-    """As `rumour_retransmit_multiplier`, for segments."""
+    """How often one node passes a segment on, per log10(members), as in memberlist."""
     repairs_in_flight: int = 2
     """Exchanges of digests and missing segments that a node runs at once."""
     repair_timeout_s: float = 1.0

@@ -17,6 +17,7 @@ def test_suspicion_outlasts_what_a_refutation_needs() -> None:
     """Between suspicion and death lie several rounds of rumours and probes."""
     settings = Settings()
 
-    assert settings.suspicion_floor_s >= 10 * settings.rumour_interval_s
-    assert settings.suspicion_floor_s >= 3 * settings.probe_interval_s
+    least_s = settings.suspicion_multiplier * settings.probe_interval_s
+    assert least_s >= 10 * settings.rumour_interval_s
+    assert least_s >= 3 * settings.probe_interval_s
     assert settings.suspicion_max_multiplier >= 1
