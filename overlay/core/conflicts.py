@@ -1,0 +1,197 @@
+"""Who wins where two claim one thing: the same answer on every node, for plan and report.
+
+No key has two writers, so records never contradict each other; but two nodes that could not
+see each other may have made the same network name, drawn the same VNI, given two containers
+one name, or been told to use one address or MAC. Nothing is merged silently: each such pair is
+named with its winner. Knows no clock: "first" is not something that nodes can agree on.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeAlias
+
+from overlay.model import (
+    Endpoint,
+    Ip,
+    Mac,
+    Network,
+    NodeId,
+    Vni,
+    ip_text,
+    mac_for,
+    mac_text,
+)
+
+OwnerOf: TypeAlias = Callable[[Vni, Ip], NodeId | None]
+"""Who owns an address by the chain of grants; None where that is not known."""
+
+
+class ConflictKind(enum.StrEnum):
+    """What is claimed twice."""
+
+    NETWORK_NAME = "network name"
+    VNI = "VNI"
+    NAME = "name"
+    IP = "address"
+    MAC = "MAC"
+
+
+class Claim(NamedTuple):
+    """An endpoint as its origin states it."""
+
+    origin: NodeId
+    endpoint: Endpoint
+
+
+class NetworkClaim(NamedTuple):
+    """A network as its origin states it."""
+
+    origin: NodeId
+    network: Network
+
+
+class Conflict(NamedTuple):
+    """`subject` (text for people) is claimed by all of these; only `winner` has it.
+
+    `vni` is the network meant, or the winner's where networks conflict. Claims are
+    `Claim` for NAME, IP and MAC, `NetworkClaim` for the other kinds.
+    """
+
+    kind: ConflictKind
+    vni: Vni
+    subject: str
+    winner: Claim | NetworkClaim
+    losers: tuple[Claim | NetworkClaim, ...]
+
+
+# --- one claim against another -----------------------------------------------------------
+
+
+def better_for_ip(vni: Vni, ip: Ip, one: Claim, other: Claim, owner_of: OwnerOf | None) -> bool:
+    """Say whether `one` has the better claim on the address: its owner's before any other's,
+    then the lower endpoint id."""
+    return _ip_rank(vni, ip, one, owner_of) < _ip_rank(vni, ip, other, owner_of)
+
+
+def better_for_mac(vni: Vni, one: Claim, other: Claim, owner_of: OwnerOf | None) -> bool:
+    """Say whether `one` has the better claim on the MAC they share: one that is derived from
+    its address before one that was chosen, then as for its first address."""
+    return _mac_rank(vni, one, owner_of) < _mac_rank(vni, other, owner_of)
+
+
+def _ip_rank(
+    vni: Vni, ip: Ip, claim: Claim, owner_of: OwnerOf | None
+) -> tuple[bool, bytes, NodeId]:
+    owns = owner_of is not None and owner_of(vni, ip) == claim.origin
+    return (not owns, claim.endpoint.endpoint_id, claim.origin)
+
+
+def _mac_rank(vni: Vni, claim: Claim, owner_of: OwnerOf | None) -> tuple[bool, bool, bytes, NodeId]:
+    ips = claim.endpoint.ips
+    if not ips:
+        return (True, True, claim.endpoint.endpoint_id, claim.origin)
+    derived = claim.endpoint.mac == mac_for(vni, ips[0])
+    return (not derived, *_ip_rank(vni, ips[0], claim, owner_of))
+
+
+# --- reports -----------------------------------------------------------------------------
+
+
+def network_conflicts(claims: Iterable[tuple[NodeId, Network]]) -> list[Conflict]:
+    """Return the conflicts between networks, sorted by kind and VNI.
+
+    VNIs first: a network reserves one per subnet, and of two that overlap the one with the
+    lower (creator, VNI) keeps its place. The losers take no part in the contest of names,
+    where the lower (creator, VNI) wins too.
+    """
+    ordered = sorted(
+        (NetworkClaim(origin, network) for origin, network in claims),
+        key=lambda claim: (claim.origin, claim.network.vni),
+    )
+    kept: list[NetworkClaim] = []
+    taken: dict[int, NetworkClaim] = {}
+    beaten: dict[NetworkClaim, list[NetworkClaim]] = defaultdict(list)
+    for claim in ordered:
+        vnis = range(claim.network.vni, claim.network.vni + len(claim.network.subnets))
+        rival = next((taken[vni] for vni in vnis if vni in taken), None)
+        if rival is None:
+            kept.append(claim)
+            taken.update(dict.fromkeys(vnis, claim))
+        else:
+            beaten[rival].append(claim)
+    conflicts = [
+        Conflict(
+            ConflictKind.VNI,
+            winner.network.vni,
+            str(winner.network.vni),
+            winner,
+            tuple(losers),
+        )
+        for winner, losers in beaten.items()
+    ]
+    by_name: dict[str, list[NetworkClaim]] = defaultdict(list)
+    for claim in kept:
+        by_name[claim.network.name].append(claim)
+    conflicts += [
+        Conflict(ConflictKind.NETWORK_NAME, group[0].network.vni, name, group[0], tuple(group[1:]))
+        for name, group in by_name.items()
+        if len(group) > 1
+    ]
+    return sorted(conflicts, key=lambda conflict: (conflict.kind, conflict.vni))
+
+
+def usable_networks(claims: Iterable[tuple[NodeId, Network]]) -> list[Network]:
+    """Return the networks that have their VNIs to themselves, by VNI: those to be planned."""
+    given = list(claims)
+    beaten = {
+        (loser.origin, loser.network.vni)
+        for conflict in network_conflicts(given)
+        if conflict.kind is ConflictKind.VNI
+        for loser in conflict.losers
+        if isinstance(loser, NetworkClaim)
+    }
+    usable = [network for origin, network in given if (origin, network.vni) not in beaten]
+    return sorted(usable, key=lambda network: network.vni)
+
+
+def endpoint_conflicts(
+    claims: Iterable[tuple[NodeId, Endpoint]], owner_of: OwnerOf | None = None
+) -> list[Conflict]:
+    """Return the conflicts between endpoints of the same network, sorted by VNI and kind.
+
+    An endpoint may lose its address and keep its name; each conflict stands for itself.
+    """
+    names: dict[tuple[Vni, str], list[Claim]] = defaultdict(list)
+    ips: dict[tuple[Vni, Ip], list[Claim]] = defaultdict(list)
+    macs: dict[tuple[Vni, Mac], list[Claim]] = defaultdict(list)
+    for origin, endpoint in claims:
+        claim = Claim(origin, endpoint)
+        names[endpoint.vni, endpoint.name.lower()].append(claim)
+        macs[endpoint.vni, endpoint.mac].append(claim)
+        for ip in endpoint.ips:
+            ips[endpoint.vni, ip].append(claim)
+    conflicts = []
+    for (vni, name), group in names.items():
+        if len(group) > 1:
+            group.sort(key=lambda claim: (claim.endpoint.endpoint_id, claim.origin))
+            conflicts.append(_conflict(ConflictKind.NAME, vni, name, group))
+    for (vni, ip), group in ips.items():
+        if len(group) > 1:
+            ranks = [(_ip_rank(vni, ip, claim, owner_of), claim) for claim in group]
+            ranks.sort(key=lambda pair: pair[0])
+            ordered = [claim for _, claim in ranks]
+            conflicts.append(_conflict(ConflictKind.IP, vni, ip_text(ip), ordered))
+    for (vni, mac), group in macs.items():
+        if len(group) > 1:
+            mac_ranks = [(_mac_rank(vni, claim, owner_of), claim) for claim in group]
+            mac_ranks.sort(key=lambda pair: pair[0])
+            ordered = [claim for _, claim in mac_ranks]
+            conflicts.append(_conflict(ConflictKind.MAC, vni, mac_text(mac), ordered))
+    return sorted(conflicts, key=lambda conflict: (conflict.vni, conflict.kind, conflict.subject))
+
+
+def _conflict(kind: ConflictKind, vni: Vni, subject: str, ordered: list[Claim]) -> Conflict:
+    return Conflict(kind, vni, subject, ordered[0], tuple(ordered[1:]))
