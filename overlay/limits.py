@@ -86,6 +86,11 @@ VNI_DRAWN_MIN: Final = 2**23
 # --- Addresses -------------------------------------------------------------------------
 GRANT_SIZE_DEFAULT: Final = 256
 GRANTS_PER_LOG_MAX: Final = 4096
+# Runs named in one Settled record: IPv6, 3 + 16 + 16 and 4 bytes of framing, 14 * 39 = 546.
+KEPT_PER_RECORD_MAX: Final = 14
+assert KEPT_PER_RECORD_MAX * 39 + 100 <= RECORD_SIZE_MAX
+KEPT_RECORDS_MAX: Final = 1024
+QUARANTINE_COUNT_MAX: Final = 65_536
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
 
 # --- Interface names -------------------------------------------------------------------

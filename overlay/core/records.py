@@ -14,7 +14,7 @@ has dropped everything up to that version: a replica that holds less starts that
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NewType, TypeAlias
+from typing import NamedTuple, NewType, TypeAlias
 
 from overlay.model import Endpoint, Grant, Network, NodeId
 
@@ -58,7 +58,33 @@ class Removed:
     creator: NodeId
 
 
-Value: TypeAlias = Network | Endpoint | Grant | Participation | Forgotten | Returned | Removed
+class Kept(NamedTuple):
+    """A run `[first, last]` of one network's addresses."""
+
+    vni: int
+    first: bytes
+    last: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The origin knows that `node_id` is forgotten. `kept`, over all parts, is every address
+    that the origin holds, or has passed on, by way of that node's grants; any other grant of
+    that node's that ever reaches it does not count for it. Written once, never changed.
+
+    The space is given out again only after every member has settled (`core.inheritance`).
+    """
+
+    node_id: NodeId
+    heir: NodeId  # the origin's vote for who inherits where every granter is forgotten too
+    part: int  # from 0; a long `kept` takes several records
+    parts: int
+    kept: tuple[Kept, ...]
+
+
+Value: TypeAlias = (
+    Network | Endpoint | Grant | Participation | Forgotten | Returned | Removed | Settled
+)
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): the kind's letter and what tells two of a kind apart in one log."""
 
@@ -80,6 +106,8 @@ def key_of(value: Value) -> Key:
             return ("returned", value.first + value.request_id)
         case Removed():
             return ("removed", value.vni.to_bytes(3, "big") + value.creator)
+        case Settled():
+            return ("settled", value.node_id + value.part.to_bytes(2, "big"))
 
 
 @dataclass(frozen=True, slots=True)
