@@ -1,0 +1,210 @@
+"""A container's interface: plug it in, look at it, unplug it.
+
+Owns the veth pair between a sandbox's bridge and a container's namespace, and what is set up
+inside the container: address, MAC, MTU, default route. Knows nothing of how containers are
+found or addresses chosen.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from overlay.core.state import Port
+from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.kernel import links, netlink, netns, requests, rows
+from overlay.kernel.netlink import NetlinkError, Request, Socket
+from overlay.kernel.sandbox import Sandbox, find_link
+from overlay.model import Ip, Mac, ip_text
+
+_IFNAME_TRIES: Final = 16
+_READY_TRIES: Final = 400
+_READY_PAUSE_S: Final = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What `attach_interface` made."""
+
+    ifname: str
+    default_route: bool  # False if not wanted, or the container had one already
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A container's interface as it is."""
+
+    ifname: str
+    mac: Mac
+    mtu: int
+    up: bool
+    addresses: frozenset[tuple[Ip, int]]
+    alias: str
+
+
+def netns_identity(netns_fd: int) -> tuple[int, int]:
+    """Return what tells two containers' namespaces apart: (device, inode)."""
+    return netns.identity(netns_fd)
+
+
+def attach_interface(
+    sandbox: Sandbox,
+    *,
+    port_name: str,
+    bridge: str,
+    netns_fd: int,
+    ifname: str | None,
+    mac: Mac,
+    addresses: Sequence[tuple[Ip, int]],
+    mtu: int,
+    gateway: Ip | None,
+) -> Attached:
+    """Give the container an interface on the sandbox's bridge; it can be used on return.
+
+    `ifname` None takes the next free ethN. A default route through `gateway` is set unless
+    the container has one. Nothing is left behind on failure: raises ConflictError if the
+    interface or the port exists, NotFoundError without such a bridge, OverlayError otherwise.
+    """
+    with Socket(netns_fd) as inside:
+        port = Port(port_name, mtu, bridge)
+        name = _create_pair(sandbox, inside, port, netns_fd, ifname, mac)
+        try:
+            default_route = _set_up_inside(sandbox.alias, inside, name, addresses, gateway)
+            _wait_ready(sandbox, port_name)
+        except BaseException:
+            detach_interface(sandbox, port_name)
+            raise
+    return Attached(name, default_route)
+
+
+def _create_pair(  # noqa: PLR0917 - all of them are attributes of one message
+    sandbox: Sandbox, inside: Socket, port: Port, netns_fd: int, wanted: str | None, mac: Mac
+) -> str:
+    """Make the pair and return the container's end's name."""
+    master = sandbox.link_index(port.master)
+    for _ in range(_IFNAME_TRIES):
+        name = wanted or _free_name(inside)
+        try:
+            sandbox.socket.request(requests.create_veth(port, master, netns_fd, name, mac))
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise OverlayError(
+                    f"cannot make the interface {name}", why=error.strerror or ""
+                ) from error
+            if find_link(sandbox.socket, port.name):
+                raise ConflictError(
+                    f"the sandbox {sandbox.name} has a port {port.name} already"
+                ) from None
+            if wanted:
+                raise ConflictError(
+                    f"the container has an interface {wanted} already",
+                    hint="Choose another name with --ifname, or leave the choice to overlayd",
+                ) from None
+        else:
+            return name
+    raise ConflictError("no free interface name in the container", why="others keep taking it")
+
+
+def _free_name(inside: Socket) -> str:
+    taken = {found.name for found in _dump(inside)}
+    return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
+
+
+def _dump(socket: Socket) -> list[links.Found]:
+    return [links.decode(each) for each in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
+
+
+def _set_up_inside(
+    alias: str,
+    inside: Socket,
+    ifname: str,
+    addresses: Sequence[tuple[Ip, int]],
+    gateway: Ip | None,
+) -> bool:
+    """Address the container's end, bring it up; return whether it got the default route."""
+    index = find_link(inside, ifname)
+    # Without an IPv6 address on the overlay, link-local chatter would only be flooded.
+    has_ipv6 = any(len(ip) == 16 for ip, _ in addresses)
+    steps: list[Request] = [
+        requests.set_alias(index, alias, link_local=has_ipv6),
+        *(requests.add_address(index, ip, length) for ip, length in addresses),
+        requests.set_up(index),
+    ]
+    for refusal in inside.transact(steps):
+        texts = ", ".join(ip_text(ip) for ip, _ in addresses)
+        raise OverlayError(f"cannot set up {ifname} with {texts}", why=str(refusal))
+    if gateway is None:
+        return False
+    try:
+        inside.request(requests.add_default_route(index, gateway))
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
+            return False
+        raise OverlayError(
+            f"cannot route through {ip_text(gateway)}", why=error.strerror or ""
+        ) from error
+    return True
+
+
+def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
+    """Wait until the port forwards: the kernel sees the carrier a little after both ends are up.
+
+    Till then frames to the container are dropped, and the first packet would be lost.
+    """
+    query = requests.get_link(port_name)
+    for _ in range(_READY_TRIES):
+        if links.decode(sandbox.socket.get(query)[0]).operating:
+            return
+        time.sleep(_READY_PAUSE_S)
+    raise OverlayError(f"port {port_name} does not come up", why="no carrier after 200 ms")
+
+
+def inspect(netns_fd: int, ifname: str) -> Interface | None:
+    """Return the container's interface as it is; None if there is none of that name."""
+    with Socket(netns_fd) as inside:
+        for found in _dump(inside):
+            if found.name == ifname:
+                return _interface(inside, found)
+    return None
+
+
+def find_by_mac(netns_fd: int, mac: Mac) -> Interface | None:
+    """Return the container's interface with that MAC (it may have been renamed)."""
+    with Socket(netns_fd) as inside:
+        for found in _dump(inside):
+            if found.mac == mac:
+                return _interface(inside, found)
+    return None
+
+
+def _interface(inside: Socket, found: links.Found) -> Interface:
+    names = {found.index: found.name}
+    decoded = (
+        rows.decode_address(message, names)
+        for message in inside.dump(netlink.RTM_GETADDR, rows.ADDRESS_DUMP)
+    )
+    addresses = frozenset((row.ip, row.prefix_length) for row in decoded if row is not None)
+    return Interface(found.name, Mac(found.mac), found.mtu, found.up, addresses, found.alias)
+
+
+def change_mtu(netns_fd: int, ifname: str, mtu: int) -> None:
+    """Set the MTU of the container's end; the port's is the sandbox's. Raises NotFoundError."""
+    with Socket(netns_fd) as inside:
+        index = find_link(inside, ifname)
+        if not index:
+            raise NotFoundError(f"the container has no interface {ifname}")
+        inside.request(requests.set_mtu(index, mtu))
+
+
+def detach_interface(sandbox: Sandbox, port_name: str) -> bool:
+    """Remove the port and with it the container's interface; False if there was none."""
+    index = find_link(sandbox.socket, port_name)
+    if not index:
+        return False
+    with suppress(NetlinkError):
+        sandbox.socket.request(requests.delete_link(index))
+    return find_link(sandbox.socket, port_name) == 0

@@ -1,0 +1,189 @@
+"""Reading links: what the kernel says of a device, and what of it is out of order.
+
+Owns the decoding of link messages (of which a host with a thousand containers dumps a
+thousand, so without pyroute2) and the table of fixed attributes our devices have. Knows
+nothing of sockets.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from overlay.core.state import Bridge, Link, Port, Vxlan
+from overlay.kernel.netlink import Message, attribute, attributes
+from overlay.model import Ip, Mac, Vni
+
+_HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change
+HEADER_SIZE: Final = 16
+_U32: Final = struct.Struct("=I")
+_S32: Final = struct.Struct("=i")
+
+_IFF_UP: Final = 1
+_OPER_UP: Final = 6
+_PORT_FORWARDING: Final = 3
+_ADDR_GEN_MODE_NONE: Final = 1
+
+# linux/if_link.h
+_IFLA_ADDRESS: Final = 1
+_IFLA_IFNAME: Final = 3
+_IFLA_MTU: Final = 4
+_IFLA_LINK: Final = 5
+_IFLA_MASTER: Final = 10
+_IFLA_PROTINFO: Final = 12
+_IFLA_OPERSTATE: Final = 16
+_IFLA_LINKINFO: Final = 18
+_IFLA_IFALIAS: Final = 20
+_IFLA_AF_SPEC: Final = 26
+_IFLA_EXT_MASK: Final = 29
+_IFLA_LINK_NETNSID: Final = 37
+_INFO_KIND: Final = 1
+_INFO_DATA: Final = 2
+_INFO_SLAVE_KIND: Final = 4
+_INFO_SLAVE_DATA: Final = 5
+_AF_INET6: Final = 10
+_INET6_ADDR_GEN_MODE: Final = 8
+_VXLAN_ID: Final = 1
+_VXLAN_LOCAL: Final = 4
+_VXLAN_PORT: Final = 15
+_VXLAN_LOCAL6: Final = 17
+_BRPORT_STATE: Final = 1
+
+# (attribute, what it should be, what it is called when it is not so)
+_Expectations = tuple[tuple[int, int, str], ...]
+_BRIDGE_DATA: Final[_Expectations] = (
+    (5, 0, "stp"),
+    (7, 0, "vlan filtering"),
+    (23, 0, "multicast snooping"),
+    (39, 0, "default vlan"),
+)
+_VXLAN_DATA: Final[_Expectations] = (
+    (7, 0, "learning"),
+    (11, 0, "proxy"),
+    (13, 0, "l2miss"),
+    (14, 0, "l3miss"),
+)
+_FLOODS: Final[_Expectations] = (
+    (9, 1, "unicast flood"),
+    (27, 1, "multicast flood"),
+    (30, 1, "broadcast flood"),
+    (33, 0, "isolated"),
+)
+_VTEP_PORT: Final[_Expectations] = ((8, 0, "port learning"), (32, 1, "neigh_suppress"), *_FLOODS)
+_CONTAINER_PORT: Final[_Expectations] = (
+    (8, 1, "port learning"),
+    (32, 0, "neigh_suppress"),
+    (4, 0, "hairpin"),
+    *_FLOODS,
+)
+
+# Statistics make up most of a link message; RTEXT_FILTER_SKIP_STATS leaves them out.
+DUMP_BODY: Final = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(8))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One link as the kernel tells of it; a partial notification leaves the rest empty."""
+
+    index: int
+    name: str
+    kind: str  # "bridge", "vxlan", "veth", ...; "" for the loopback and real hardware
+    up: bool
+    operating: bool  # up, with carrier; a bridge port is forwarding too
+    mtu: int
+    mac: bytes
+    master: int
+    alias: str
+    peer: int  # index of what it is bound to, such as a veth's other end
+    netns: int  # id of the namespace of the peer or of a VTEP's socket; -1: its own
+    generates_address: bool
+    data: Mapping[int, bytes]
+    port_data: Mapping[int, bytes]
+
+
+def decode(message: Message) -> Found:
+    """Return what an RTM_NEWLINK or RTM_DELLINK message says."""
+    _, buffer, start, end = message
+    _, _, index, flags, _ = _HEADER.unpack_from(buffer, start)
+    found = attributes(buffer, start + HEADER_SIZE, end)
+    info = _nested(found, _IFLA_LINKINFO)
+    port_data = _nested(info, _INFO_SLAVE_DATA) or _nested(found, _IFLA_PROTINFO)
+    inet6 = _nested(_nested(found, _IFLA_AF_SPEC), _AF_INET6)
+    up = bool(flags & _IFF_UP)
+    state = port_data.get(_BRPORT_STATE)
+    return Found(
+        index=index,
+        name=_text(found.get(_IFLA_IFNAME)),
+        kind=_text(info.get(_INFO_KIND)),
+        up=up,
+        operating=found.get(_IFLA_OPERSTATE) == bytes([_OPER_UP])
+        and state in {None, bytes([_PORT_FORWARDING])},
+        mtu=_number(found.get(_IFLA_MTU)),
+        mac=found.get(_IFLA_ADDRESS, b""),
+        master=_number(found.get(_IFLA_MASTER)),
+        alias=_text(found.get(_IFLA_IFALIAS)),
+        peer=_number(found.get(_IFLA_LINK)),
+        netns=_S32.unpack(found.get(_IFLA_LINK_NETNSID, b"\xff\xff\xff\xff"))[0],
+        generates_address=inet6.get(_INET6_ADDR_GEN_MODE, b"\1") != bytes([_ADDR_GEN_MODE_NONE]),
+        data=_nested(info, _INFO_DATA),
+        port_data=port_data,
+    )
+
+
+def as_link(found: Found, names: Mapping[int, str], host_netns: int) -> Link | None:
+    """Return the link as a value of the sandbox state; None for a kind we never make.
+
+    `names` are the sandbox's links by index. A VTEP whose socket is not in the namespace
+    with the id `host_netns` is told with port 0: nothing of the underlay reaches it, and it
+    has to be made anew.
+    """
+    master = names.get(found.master, "")
+    match found.kind:
+        case "bridge":
+            altered = _altered(found, _BRIDGE_DATA, ())
+            return Bridge(found.name, Mac(found.mac), found.mtu, altered)
+        case "vxlan":
+            vni, port, local = vxlan_identity(found)
+            port = port if found.netns == host_netns else 0
+            altered = _altered(found, _VXLAN_DATA, _VTEP_PORT if master else ())
+            return Vxlan(found.name, vni, local, port, found.mtu, master, altered)
+        case "veth":
+            altered = _altered(found, (), _CONTAINER_PORT if master else ())
+            return Port(found.name, found.mtu, master, altered)
+    return None
+
+
+def vxlan_identity(found: Found) -> tuple[Vni, int, Ip]:
+    """Return a VXLAN device's VNI, UDP port and local address (empty if it has none)."""
+    port = int.from_bytes(found.data.get(_VXLAN_PORT, b""), "big")
+    local = found.data.get(_VXLAN_LOCAL6) or found.data.get(_VXLAN_LOCAL, b"")
+    return Vni(_number(found.data.get(_VXLAN_ID))), port, Ip(local)
+
+
+def _altered(found: Found, data: _Expectations, port_data: _Expectations) -> tuple[str, ...]:
+    """Return the names of the fixed attributes that are not as they should be."""
+    altered = [] if found.up else ["up"]
+    if found.generates_address:
+        altered.append("addrgenmode")
+    for values, expectations in ((found.data, data), (found.port_data, port_data)):
+        for kind, wanted, name in expectations:
+            value = values.get(kind)
+            if value is not None and int.from_bytes(value, sys.byteorder) != wanted:
+                altered.append(name)
+    return tuple(altered)
+
+
+def _nested(found: Mapping[int, bytes], kind: int) -> dict[int, bytes]:
+    value = found.get(kind)
+    return {} if value is None else attributes(value, 0, len(value))
+
+
+def _text(value: bytes | None) -> str:
+    return "" if value is None else value.rstrip(b"\0").decode(errors="replace")
+
+
+def _number(value: bytes | None) -> int:
+    return 0 if value is None else int(_U32.unpack(value)[0])

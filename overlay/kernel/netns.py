@@ -1,0 +1,270 @@
+"""Network namespaces: make, name, enter and remove them.
+
+Owns the system calls (setns, unshare, mount) and the layout of `/run/netns`, the same that
+`ip netns` uses. Knows nothing of what is inside a namespace. `setns` and `unshare` move the
+calling *thread* alone: every entry here ends with the thread back where it was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
+
+NETNS_DIRECTORY: Final = Path("/run/netns")
+OWN_NAMESPACE: Final = "/proc/thread-self/ns/net"
+
+_CLONE_NEWNET: Final = 0x40000000
+_NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
+_MS_BIND: Final = 0x1000
+_MS_REC: Final = 0x4000
+_MS_SHARED: Final = 0x100000
+_MNT_DETACH: Final = 2
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 0x1
+_IFF_RUNNING: Final = 0x40
+
+# Python has os.setns and os.unshare from 3.12 only; mount(2) in no version.
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def _setns(fd: int) -> None:
+    _check(_libc.setns(fd, _CLONE_NEWNET), "setns")
+
+
+def _mount(source: str, target: str, flags: int) -> None:
+    arguments = (source.encode(), target.encode(), b"none", ctypes.c_ulong(flags), None)
+    _check(_libc.mount(*arguments), f"mount {target}")
+
+
+def _umount(target: str) -> None:
+    _check(_libc.umount2(target.encode(), _MNT_DETACH), f"umount {target}")
+
+
+def path_of(name: str) -> Path:
+    """Return the file that names the namespace."""
+    return NETNS_DIRECTORY / name
+
+
+def open_fd(path: str | Path) -> int:
+    """Return a new file descriptor of the network namespace at `path`; the caller closes it.
+
+    Raises NotFoundError if nothing is there, UsageError if it is no network namespace.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"no network namespace at {path}",
+            hint="`ip netns` lists the named ones; a container may have ended",
+        ) from None
+    except OSError as error:
+        raise OverlayError(
+            f"cannot open the network namespace {path}",
+            why=error.strerror or str(error),
+            hint="reading another process's namespace needs root",
+        ) from error
+    try:
+        kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        kind = 0
+    if kind != _CLONE_NEWNET:
+        os.close(fd)
+        raise UsageError(
+            f"{path} is not a network namespace",
+            hint="give a name of `ip netns`, /proc/PID/ns/net or a running container",
+        )
+    return fd
+
+
+def identity(fd: int) -> tuple[int, int]:
+    """Return what tells two namespaces apart as long as either lives: (device, inode)."""
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino)
+
+
+def own_fd() -> int:
+    """Return a new file descriptor of the calling thread's network namespace."""
+    return os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextmanager
+def inside(fd: int) -> Iterator[None]:
+    """Let the calling thread be in the namespace `fd` for the length of the block."""
+    home = own_fd()
+    try:
+        _setns(fd)
+        try:
+            yield
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
+def names() -> list[str]:
+    """Return the names under `/run/netns`, sorted."""
+    with suppress(FileNotFoundError):
+        return sorted(entry.name for entry in NETNS_DIRECTORY.iterdir())
+    return []
+
+
+def exists(name: str) -> bool:
+    """Say whether a living namespace has this name (a stale, empty file is none)."""
+    try:
+        os.close(open_fd(path_of(name)))
+    except OverlayError:
+        return False
+    return True
+
+
+def names_identity(name: str) -> tuple[int, int] | None:
+    """Return the identity of the namespace that has this name now; None if there is none."""
+    try:
+        status = path_of(name).stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def create(name: str) -> int:
+    """Make a namespace that outlives this process, name it, return its file descriptor.
+
+    Raises ConflictError if the name is taken, OverlayError if the kernel does not let us.
+    """
+    try:
+        _share_directory()
+        _reserve(name)
+    except FileExistsError:
+        raise ConflictError(
+            f"a network namespace named {name} exists already",
+            hint=f"`ip netns del {name}` removes it, if nobody needs it",
+        ) from None
+    except OSError as error:
+        raise _refused(name, error) from error
+    try:
+        return _create_mounted(name)
+    except OSError as error:
+        with suppress(OSError):
+            path_of(name).unlink()
+        raise _refused(name, error) from error
+
+
+def _create_mounted(name: str) -> int:
+    home = own_fd()
+    try:
+        _check(_libc.unshare(_CLONE_NEWNET), "unshare")
+        try:
+            fd = own_fd()
+            try:
+                _mount(OWN_NAMESPACE, str(path_of(name)), _MS_BIND)
+            except OSError:
+                os.close(fd)
+                raise
+            return fd
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
+@contextmanager
+def temporary() -> Iterator[int]:
+    """Make a namespace without a name for the length of the block; yield its descriptor."""
+    home = own_fd()
+    try:
+        _check(_libc.unshare(_CLONE_NEWNET), "unshare")
+        try:
+            fd = own_fd()
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def loopback_up(fd: int) -> None:
+    """Bring the namespace's loopback up, as a container has it."""
+    with inside(fd), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, request)
+
+
+def give_name(fd: int, name: str) -> None:
+    """Name a living namespace that has lost its name (again); OSError if the name is taken."""
+    _share_directory()
+    _reserve(name)
+    _mount(f"/proc/self/fd/{fd}", str(path_of(name)), _MS_BIND)
+
+
+def remove(name: str) -> bool:
+    """Take the name away; the namespace ends with its last user. False if there was none."""
+    path = path_of(name)
+    try:
+        _umount(str(path))
+    except OSError as error:
+        # EINVAL: a file that is no mount point, left by a crash between touch and mount.
+        if error.errno not in {errno.EINVAL, errno.ENOENT}:
+            raise
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _reserve(name: str) -> None:
+    """Create the file to mount on; a file left by a crash, with no namespace, is taken over."""
+    path = path_of(name)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+        return
+    if exists(name):
+        raise FileExistsError(errno.EEXIST, "name taken", str(path))
+
+
+def _share_directory() -> None:
+    """Make `/run/netns` a shared mount, as `ip netns add` does.
+
+    A namespace named in one mount namespace is then seen, and can be removed, in all others.
+    """
+    NETNS_DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
+    target = str(NETNS_DIRECTORY)
+    directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)  # iproute2 takes the same lock
+        try:
+            _mount("", target, _MS_SHARED | _MS_REC)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # EINVAL: not a mount point yet
+                raise
+            _mount(target, target, _MS_BIND | _MS_REC)
+            _mount("", target, _MS_SHARED | _MS_REC)
+    finally:
+        os.close(directory)
+
+
+def _refused(name: str, error: OSError) -> OverlayError:
+    return OverlayError(
+        f"cannot make the network namespace {name}",
+        why=error.strerror or str(error),
+        hint="this needs root with CAP_SYS_ADMIN and a writable /run",
+    )

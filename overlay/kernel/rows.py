@@ -1,0 +1,222 @@
+"""Rows as netlink messages: encoding and decoding of addresses, FDB rows and neighbours.
+
+The hot path: a host may hold 100,000 rows, so the bytes are packed and unpacked here with
+one `struct` per shape. Owns what a row's message looks like and which of the kernel's own
+rows are none of ours. Knows nothing of sockets, and links only as index and name.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from overlay.core.state import (
+    AddressRow,
+    BridgeFdbRow,
+    FdbRow,
+    FloodRow,
+    NeighbourRow,
+    Row,
+    StrangeRow,
+)
+from overlay.kernel import netlink
+from overlay.kernel.netlink import Message, Request, attribute, attributes
+from overlay.model import Ip, Mac, ip_text, mac_text
+
+# linux/neighbour.h
+_NDA_DST: Final = 1
+_NDA_LLADDR: Final = 2
+_NDA_VLAN: Final = 5
+_NDA_PORT: Final = 6
+_NDA_VNI: Final = 7
+_NDA_IFINDEX: Final = 8
+_NDA_MASTER: Final = 9
+_NDA_SRC_VNI: Final = 11
+_NDA_NH_ID: Final = 13
+_NTF_SELF: Final = 0x02
+_NTF_MASTER: Final = 0x04
+_NTF_PROXY: Final = 0x08
+_NTF_EXT_LEARNED: Final = 0x10
+_NUD_REACHABLE: Final = 0x02
+_NUD_NOARP: Final = 0x40
+_NUD_PERMANENT: Final = 0x80
+_NUD_FIXED: Final = _NUD_NOARP | _NUD_PERMANENT
+# linux/if_addr.h
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_F_NODAD: Final = 0x02
+_IFA_F_PERMANENT: Final = 0x80
+
+_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+_ADDRESS: Final = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
+_FDB4: Final = struct.Struct("=BxxxiHBBHH6sxxHH4s")
+_FDB6: Final = struct.Struct("=BxxxiHBBHH6sxxHH16s")
+_BRIDGE_FDB: Final = struct.Struct("=BxxxiHBBHH6sxx")
+_NEIGHBOUR4: Final = struct.Struct("=BxxxiHBBHH4sHH6sxx")
+_NEIGHBOUR6: Final = struct.Struct("=BxxxiHBBHH16sHH6sxx")
+_NO_MAC: Final = Mac(bytes(6))
+
+_REPLACE: Final = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
+_APPEND: Final = netlink.NLM_F_CREATE | netlink.NLM_F_APPEND
+
+
+# --- Encoding --------------------------------------------------------------------------
+
+
+def put(row: Row, index: int) -> Request:
+    """Return the request that creates the row on the link `index`, or replaces it."""
+    kind, flags, encode = _PUTS[type(row)]
+    return (kind, flags, encode(row, index))
+
+
+def delete(row: Row, index: int) -> Request:
+    """Return the request that deletes the row from the link `index`."""
+    if type(row) is StrangeRow:
+        return (netlink.RTM_DELNEIGH, 0, row.request)
+    kind, _, encode = _PUTS[type(row)]
+    return (kind + 1, 0, encode(row, index))  # RTM_DEL... follows RTM_NEW...
+
+
+def _address(row: AddressRow, index: int) -> bytes:
+    # No duplicate address detection: the gateway's address is on every host, by design.
+    family, flags = (socket.AF_INET, 0) if len(row.ip) == 4 else (socket.AF_INET6, _IFA_F_NODAD)
+    head = _ADDRESS.pack(family, row.prefix_length, flags, 0, index)
+    return head + attribute(_IFA_LOCAL, row.ip) + attribute(_IFA_ADDRESS, row.ip)
+
+
+def _fdb(row: FdbRow, index: int) -> bytes:
+    # NTF_SELF must be said: without it an enslaved device's *bridge* is programmed.
+    _, mac, vtep = row
+    if len(vtep) == 4:
+        return _FDB4.pack(7, index, _NUD_PERMANENT, _NTF_SELF, 0, 10, _NDA_LLADDR, mac, 8, 1, vtep)
+    return _FDB6.pack(7, index, _NUD_PERMANENT, _NTF_SELF, 0, 10, _NDA_LLADDR, mac, 20, 1, vtep)
+
+
+def _flood(row: FloodRow, index: int) -> bytes:
+    return _fdb(FdbRow(row.link, _NO_MAC, row.vtep), index)
+
+
+def _bridge_fdb(row: BridgeFdbRow, index: int) -> bytes:
+    # Not permanent: that means "this host's own MAC", and the frame is swallowed.
+    flags = _NTF_MASTER | _NTF_EXT_LEARNED
+    return _BRIDGE_FDB.pack(7, index, _NUD_REACHABLE, flags, 0, 10, _NDA_LLADDR, row.mac)
+
+
+def _neighbour(row: NeighbourRow, index: int) -> bytes:
+    _, ip, mac = row
+    if len(ip) == 4:
+        return _NEIGHBOUR4.pack(2, index, _NUD_PERMANENT, 0, 0, 8, 1, ip, 10, _NDA_LLADDR, mac)
+    return _NEIGHBOUR6.pack(10, index, _NUD_PERMANENT, 0, 0, 20, 1, ip, 10, _NDA_LLADDR, mac)
+
+
+_PUTS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
+    AddressRow: (netlink.RTM_NEWADDR, _REPLACE, _address),
+    FdbRow: (netlink.RTM_NEWNEIGH, _REPLACE, _fdb),
+    FloodRow: (netlink.RTM_NEWNEIGH, _APPEND, _flood),
+    BridgeFdbRow: (netlink.RTM_NEWNEIGH, _REPLACE, _bridge_fdb),
+    NeighbourRow: (netlink.RTM_NEWNEIGH, _REPLACE, _neighbour),
+}
+
+
+# --- Dump requests ---------------------------------------------------------------------
+
+ADDRESS_DUMP: Final = _ADDRESS.pack(0, 0, 0, 0, 0)
+NEIGHBOUR_DUMP: Final = _NEIGHBOUR.pack(0, 0, 0, 0, 0)
+
+
+def fdb_dump(index: int) -> bytes:
+    """Return the dump request for one bridge port: its own FDB and its part of the bridge's.
+
+    A dump of all ports walks the whole bridge FDB once per port.
+    """
+    return _NEIGHBOUR.pack(netlink.AF_BRIDGE, index, 0, 0, 0)
+
+
+# --- Decoding --------------------------------------------------------------------------
+
+
+def decode_address(message: Message, names: Mapping[int, str]) -> AddressRow | None:
+    """Return the address row that a message tells of; None if it is none of ours."""
+    _, buffer, start, end = message
+    _, prefix_length, flags, _, index = _ADDRESS.unpack_from(buffer, start)
+    name = names.get(index)
+    found = attributes(buffer, start + 8, end)
+    ip = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
+    made_by_kernel = not flags & _IFA_F_PERMANENT or (ip[:1] == b"\xfe" and ip[1] & 0xC0 == 0x80)
+    if name is None or made_by_kernel:
+        return None
+    return AddressRow(name, Ip(ip), prefix_length)
+
+
+def decode_neighbour(
+    message: Message, names: Mapping[int, str], macs: Mapping[int, bytes]
+) -> Row | None:
+    """Return the row of an RTM_NEWNEIGH or RTM_DELNEIGH; None if it is none of ours.
+
+    `names` and `macs` are the links' by index. None of ours are rows that the kernel learned or made by itself. A row that somebody
+    fixed but that no plan writes comes back as a `StrangeRow`, good for nothing but deletion.
+    """
+    _, buffer, start, end = message
+    family, index, state, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)
+    name = names.get(index)
+    if name is None:
+        return None
+    if family == netlink.AF_BRIDGE:
+        if flags & _NTF_SELF:
+            if not state & _NUD_FIXED:
+                return None
+            return _decode_fdb(name, buffer, start, end)
+        return _decode_bridge_fdb(name, macs.get(index, b""), message)
+    if not state & _NUD_PERMANENT or flags & _NTF_PROXY:
+        return None
+    found = attributes(buffer, start + 12, end)
+    mac = found.get(_NDA_LLADDR, b"")
+    return NeighbourRow(name, Ip(found[_NDA_DST]), Mac(mac))
+
+
+_FDB_ODD: Final = (_NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_SRC_VNI, _NDA_NH_ID)
+
+
+def _decode_fdb(name: str, buffer: bytes, start: int, end: int) -> Row:
+    found = attributes(buffer, start + 12, end)
+    mac = Mac(found[_NDA_LLADDR])
+    vtep = found.get(_NDA_DST)
+    if vtep is None or any(kind in found for kind in _FDB_ODD):
+        return _strange_fdb(name, buffer[start : start + 12], found)
+    return FloodRow(name, Ip(vtep)) if mac == _NO_MAC else FdbRow(name, mac, Ip(vtep))
+
+
+def _decode_bridge_fdb(name: str, own_mac: bytes, message: Message) -> Row | None:
+    _, buffer, start, end = message
+    _, index, state, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)
+    found = attributes(buffer, start + 12, end)
+    fixed = state & _NUD_FIXED
+    if _NDA_MASTER not in found or not (fixed or flags & _NTF_EXT_LEARNED):
+        return None
+    mac = found[_NDA_LLADDR]
+    if fixed and mac == own_mac:
+        return None  # the kernel's own: frames to the port's device itself
+    if fixed or _NDA_VLAN in found:
+        head = _NEIGHBOUR.pack(netlink.AF_BRIDGE, index, 0, _NTF_MASTER, 0)
+        parts = [attribute(_NDA_LLADDR, mac)]
+        if _NDA_VLAN in found:
+            parts.append(attribute(_NDA_VLAN, found[_NDA_VLAN]))
+        text = f"{mac_text(Mac(mac))} dev {name} master, fixed"
+        return StrangeRow(name, text, head + b"".join(parts))
+    return BridgeFdbRow(name, Mac(mac))
+
+
+def _strange_fdb(name: str, head: bytes, found: Mapping[int, bytes]) -> StrangeRow:
+    text = f"{mac_text(Mac(found[_NDA_LLADDR]))} dev {name} self"
+    if _NDA_DST in found:
+        text += f" dst {ip_text(Ip(found[_NDA_DST]))}"
+    if _NDA_VNI in found:
+        text += f" vni {int.from_bytes(found[_NDA_VNI], 'little')}"
+    kinds = (_NDA_LLADDR, _NDA_DST, *_FDB_ODD)
+    return StrangeRow(
+        name,
+        text,
+        head + b"".join(attribute(kind, found[kind]) for kind in kinds if kind in found),
+    )

@@ -1,0 +1,343 @@
+"""One network's namespace on this host: read it as a value, apply operations to it.
+
+Owns the sandbox's namespace, its socket and the table of its links' indexes. Reads what is
+there and does what it is told; which state is wanted is the planner's business, and what an
+operation's messages look like is that of `requests` and `rows`.
+
+All calls block for microseconds to milliseconds: run them in the agent's kernel thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from overlay.core.operations import (
+    ChangeLink,
+    DeleteLink,
+    DeleteRow,
+    Operation,
+    PutLink,
+    PutRow,
+)
+from overlay.core.state import Bridge, Link, NeighbourRow, Port, Row, SandboxState, Vxlan
+from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.kernel import links, netlink, netns, probe, requests, rows
+from overlay.kernel.netlink import NetlinkError, Request, Socket
+
+ALIAS_DEFAULT: Final = "overlayd"
+
+# Set before any device exists, so that each is born with them.
+_SYSCTLS: Final = (
+    ("net/ipv6/conf/default/addr_gen_mode", "1"),  # none: no fe80::, no router solicitations
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),  # frames come in by the other host's gateway
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/ip_forward", "1"),  # a network's subnets are routed here
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/default/send_redirects", "0"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An operation that the kernel refused, and its words for why."""
+
+    operation: Operation
+    errno: int
+    reason: str
+
+
+class Sandbox:
+    """An open sandbox. Its namespace lives on when this object or the process ends."""
+
+    def __init__(self, name: str, netns_fd: int, alias: str) -> None:
+        self.name = name
+        self.netns_fd = netns_fd
+        self.alias = alias
+        self.socket = Socket(netns_fd)
+        self._names: dict[int, str] = {}
+        self._indexes: dict[str, int] = {}
+
+    @classmethod
+    def open(cls, name: str, *, create: bool, alias: str = ALIAS_DEFAULT) -> Self:
+        """Open the sandbox of that name, made if there is none and `create` says so.
+
+        What is in an existing one stays as it is. `alias` marks what we make as ours. Must be
+        called in the host's namespace: that is where VTEPs get their UDP socket. Raises
+        NotFoundError, or OverlayError if the kernel does not let us.
+        """
+        try:
+            netns_fd = netns.open_fd(netns.path_of(name))
+        except OverlayError:
+            if not create:
+                raise NotFoundError(f"no sandbox {name}") from None
+            netns_fd = netns.create(name)
+        try:
+            sandbox = cls(name, netns_fd, alias)
+            sandbox._prepare()
+        except BaseException:
+            os.close(netns_fd)
+            raise
+        return sandbox
+
+    def _prepare(self) -> None:
+        """Set the namespace up: sysctls, loopback up and marked as ours."""
+        with netns.inside(self.netns_fd):
+            for path, value in _SYSCTLS:
+                with suppress(OSError):  # a kernel without IPv6 has no such file
+                    Path("/proc/sys", path).write_text(value, encoding="ascii")
+        self.socket.transact([requests.set_alias(1, self.alias), requests.set_up(1)])
+
+    def close(self) -> None:
+        """Let go; everything goes on forwarding. A second time is harmless."""
+        self.socket.close()
+        if self.netns_fd >= 0:
+            os.close(self.netns_fd)
+            self.netns_fd = -1
+
+    def destroy(self) -> None:
+        """Remove everything in it, then the namespace; closes this object.
+
+        Links go one by one first: the kernel tears a namespace down some time later, and
+        until then the VNI would be taken.
+        """
+        for found in self._dump_links():
+            if found.kind in {"vxlan", "bridge", "veth"}:
+                self.socket.transact([requests.delete_link(found.index)])
+        self.close()
+        netns.remove(self.name)
+
+    def named(self) -> bool:
+        """Say whether the name still leads to this namespace (`ip netns del` takes it away)."""
+        return netns.names_identity(self.name) == netns.identity(self.netns_fd)
+
+    def restore_name(self) -> None:
+        """Give the living namespace its name back; nothing of what it forwards is lost."""
+        netns.give_name(self.netns_fd, self.name)
+
+    # --- Reading ------------------------------------------------------------------------
+
+    def read(self) -> SandboxState:
+        """Return what is there and ours; raises TornDumpError if it never holds still.
+
+        Left out is what the kernel makes by itself: learned rows, its own MACs, multicast,
+        link-local addresses, the loopback.
+        """
+        found = self._dump_links()
+        self._names = {link.index: link.name for link in found}
+        self._indexes = {link.name: link.index for link in found}
+        host_netns = self._host_netns_id()
+        state_links: dict[str, Link] = {}
+        for each in found:
+            link = links.as_link(each, self._names, host_netns)
+            if link is not None:
+                state_links[link.name] = link
+        ours = {each.index: each.name for each in found if each.name in state_links}
+        macs = {each.index: each.mac for each in found}
+        return SandboxState(state_links, self._read_rows(state_links, ours, macs))
+
+    def _read_rows(
+        self,
+        state_links: Mapping[str, Link],
+        names: Mapping[int, str],
+        macs: Mapping[int, bytes],
+    ) -> frozenset[Row]:
+        addresses = self.socket.dump(netlink.RTM_GETADDR, rows.ADDRESS_DUMP)
+        neighbours = self.socket.dump(netlink.RTM_GETNEIGH, rows.NEIGHBOUR_DUMP)
+        for link in state_links.values():
+            if isinstance(link, Vxlan):
+                neighbours += self._dump_port(rows.fdb_dump(self._indexes[link.name]))
+        decode = rows.decode_neighbour
+        found: set[Row | None] = {decode(message, names, macs) for message in neighbours}
+        found.update(rows.decode_address(message, names) for message in addresses)
+        return frozenset(row for row in found if row is not None)
+
+    def _dump_port(self, request: bytes) -> list[netlink.Message]:
+        try:
+            return self.socket.dump(netlink.RTM_GETNEIGH, request)
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:  # gone since the links were read
+                return []
+            raise
+
+    def _dump_links(self) -> list[links.Found]:
+        messages = self.socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)
+        return [links.decode(message) for message in messages]
+
+    def _host_netns_id(self) -> int:
+        """Return the id by which this sandbox knows the calling thread's namespace."""
+        host = netns.own_fd()
+        try:
+            return netlink.namespace_id(self.socket, host)
+        finally:
+            os.close(host)
+
+    # --- Applying -----------------------------------------------------------------------
+
+    def apply(self, operations: Sequence[Operation]) -> list[Failure]:
+        """Do the operations in order; return those that failed. One failure stops no other.
+
+        Deleting what is gone already is success. A missing `Port` fails: only an attach
+        makes those.
+        """
+        failures: list[Failure] = []
+        row_operations: list[PutRow | DeleteRow] = []
+        for operation in operations:
+            if isinstance(operation, PutRow | DeleteRow):
+                row_operations.append(operation)
+                continue
+            self._apply_rows(row_operations, failures)
+            row_operations = []
+            try:
+                self._apply_link(operation)
+            except NetlinkError as error:
+                failures.append(self._failure(operation, error))
+        self._apply_rows(row_operations, failures)
+        return failures
+
+    def _apply_link(self, operation: PutLink | ChangeLink | DeleteLink) -> None:
+        match operation:
+            case PutLink(link):
+                self._put_link(link, None)
+            case ChangeLink(before, link):
+                self._put_link(link, before)
+            case DeleteLink(link):
+                index = self._indexes.get(link.name) or self._find(link.name)
+                if index:
+                    self._delete_link(link.name, index)
+
+    def _delete_link(self, name: str, index: int) -> None:
+        for refusal in self.socket.transact([requests.delete_link(index)]):
+            if refusal.errno != errno.ENODEV:
+                raise NetlinkError(refusal.errno, str(refusal))
+        self._names.pop(index, None)
+        self._indexes.pop(name, None)
+
+    def _put_link(self, link: Link, before: Link | None) -> None:
+        index = 0 if before is None and not isinstance(link, Port) else self._find(link.name)
+        master = 0 if isinstance(link, Bridge) else self._master(link.master)
+        created = False
+        if not index and not isinstance(link, Port):
+            created = self._create(link, master)
+            index = self._find(link.name)
+        if not index:
+            raise NetlinkError(errno.ENODEV, f"there is no interface {link.name}")
+        match link:
+            case Bridge():
+                bridge = before if isinstance(before, Bridge) else None
+                steps = requests.set_bridge(index, link, bridge, self.alias)
+            case Vxlan():
+                local = not created
+                steps = requests.set_vxlan(index, link, master, self.alias, local=local)
+            case Port():
+                steps = requests.set_port(index, link, master, self.alias)
+        for refusal in self.socket.transact(steps):
+            raise NetlinkError(refusal.errno, str(refusal))
+
+    def _create(self, link: Bridge | Vxlan, master: int) -> bool:
+        """Make the link; False if there is one of that name already."""
+        try:
+            if isinstance(link, Bridge):
+                self.socket.request(requests.create_bridge(link))
+            else:
+                with Socket() as host:
+                    host.request(requests.create_vxlan(link, self.netns_fd, master))
+        except NetlinkError as error:
+            # The kernel says EEXIST for the name as for the VNI.
+            if error.errno == errno.EEXIST and self._find(link.name):
+                return False
+            raise
+        return True
+
+    def _master(self, name: str) -> int:
+        if not name:
+            return 0
+        index = self._indexes.get(name) or self._find(name)
+        if not index:
+            raise NetlinkError(errno.ENODEV, f"there is no bridge {name}")
+        return index
+
+    def _find(self, name: str) -> int:
+        """Return the index that a link has now; 0 if there is none of that name."""
+        index = find_link(self.socket, name)
+        if index:
+            self._names[index] = name
+            self._indexes[name] = index
+        return index
+
+    def link_index(self, name: str) -> int:
+        """Return a link's index; raises NotFoundError if there is none of that name."""
+        index = self._indexes.get(name) or self._find(name)
+        if not index:
+            raise NotFoundError(f"no link {name} in sandbox {self.name}")
+        return index
+
+    def _apply_rows(
+        self, operations: Sequence[PutRow | DeleteRow], failures: list[Failure]
+    ) -> None:
+        batch: list[Request] = []
+        sent: list[PutRow | DeleteRow] = []
+        put_neighbours: set[tuple[str, bytes]] = set()
+        indexes = self._indexes
+        for operation in operations:
+            row = operation.row
+            index = indexes.get(row.link) or self._find(row.link)
+            is_put = type(operation) is PutRow
+            if type(row) is NeighbourRow:
+                # The kernel deletes neighbours by address alone: not the one just put.
+                if is_put:
+                    put_neighbours.add((row.link, row.ip))
+                elif (row.link, row.ip) in put_neighbours:
+                    continue
+            if index:
+                batch.append(rows.put(row, index) if is_put else rows.delete(row, index))
+                sent.append(operation)
+            elif is_put:
+                text = f"there is no interface {row.link}"
+                failures.append(Failure(operation, errno.ENODEV, text))
+        for refusal in self.socket.transact(batch):
+            operation = sent[refusal.position]
+            if isinstance(operation, DeleteRow) and refusal.errno in _GONE:
+                continue
+            failures.append(Failure(operation, refusal.errno, str(refusal)))
+
+    def _failure(self, operation: Operation, error: NetlinkError) -> Failure:
+        reason = error.strerror or str(error)
+        link = getattr(operation, "link", None)
+        if isinstance(link, Vxlan) and error.errno in {errno.EEXIST, errno.EADDRINUSE}:
+            reason = probe.clash_text(link.vni, link.port, reason)
+        return Failure(operation, error.errno or 0, reason)
+
+
+_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH})
+
+
+def find_link(socket: Socket, name: str) -> int:
+    """Return the index of the link of that name in the socket's namespace; 0 if none."""
+    try:
+        found = socket.get(requests.get_link(name))
+    except NetlinkError as error:
+        if error.errno == errno.ENODEV:
+            return 0
+        raise
+    return links.decode(found[0]).index
+
+
+def error_of(failure: Failure) -> OverlayError:
+    """Return a failure as an error for people: a taken VNI or UDP port is a conflict."""
+    link = getattr(failure.operation, "link", None)
+    if isinstance(link, Vxlan) and failure.errno in {errno.EEXIST, errno.EADDRINUSE}:
+        return ConflictError(
+            f"VNI {link.vni} cannot be used on this host",
+            why=failure.reason,
+            hint="Give the network another VNI with --vni, or remove what holds this one",
+        )
+    return OverlayError(f"the kernel refused: {failure.operation}", why=failure.reason)
