@@ -30,8 +30,8 @@ class Settings:
     """A relay says Nack after this share of the probe time-out, so that its word is back in
     time (Lifeguard section IV.A, LHA-Probe: 80 %)."""
     dead_probe_interval_s: float = 10.0
-    """One dead member, drawn at random, is probed in each such time, so that healed partitions are noticed:
-    SWIM as published never looks at the dead again."""
+    """One dead member, drawn at random, is probed in each such time, so that healed partitions
+    are noticed: SWIM as published never looks at the dead again."""
     dead_probe_duration_s: float = 72 * 3600.0
     """How long a dead member is still looked for: longer than a weekend."""
     probe_memory_s: float = 10.0
