@@ -21,6 +21,7 @@ from overlay.kernel.netlink import NetlinkError, Request, Socket
 from overlay.kernel.sandbox import Sandbox, find_link
 from overlay.model import Ip, Mac, ip_text
 
+CONTAINER_ALIAS: Final = "overlayd:container"
 _IFNAME_TRIES: Final = 16
 _READY_TRIES: Final = 400
 _READY_PAUSE_S: Final = 0.0005
@@ -44,6 +45,17 @@ class Interface:
     up: bool
     addresses: frozenset[tuple[Ip, int]]
     alias: str
+
+
+def create_namespace(name: str) -> int:
+    """Make a bare container: a named namespace, loopback up, marked as ours for `reset`.
+
+    Returns its file descriptor; raises ConflictError if the name is taken.
+    """
+    netns_fd = netns.create(name)
+    with Socket(netns_fd) as inside:
+        inside.transact([requests.set_alias(1, CONTAINER_ALIAS), requests.set_up(1)])
+    return netns_fd
 
 
 def netns_identity(netns_fd: int) -> tuple[int, int]:

@@ -44,6 +44,7 @@ _INFO_KIND: Final = 1
 _INFO_DATA: Final = 2
 _INFO_SLAVE_KIND: Final = 4
 _INFO_SLAVE_DATA: Final = 5
+_AF_BRIDGE: Final = 7
 _AF_INET6: Final = 10
 _INET6_ADDR_GEN_MODE: Final = 8
 _VXLAN_ID: Final = 1
@@ -154,6 +155,21 @@ def as_link(found: Found, names: Mapping[int, str], host_netns: int) -> Link | N
             altered = _altered(found, (), _CONTAINER_PORT if master else ())
             return Port(found.name, found.mtu, master, altered)
     return None
+
+
+def is_port_message(message: Message) -> bool:
+    """Say whether a link message is the bridge's own about one of its ports."""
+    return message.buffer[message.start] == _AF_BRIDGE
+
+
+def port_altered(found: Found, wanted: Link) -> tuple[str, ...]:
+    """Return what is not as it should be in a message for which `is_port_message` holds."""
+    match wanted:
+        case Vxlan():
+            return _altered(found, (), _VTEP_PORT)
+        case Port():
+            return _altered(found, (), _CONTAINER_PORT)
+    return ()
 
 
 def vxlan_identity(found: Found) -> tuple[Vni, int, Ip]:

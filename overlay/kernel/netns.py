@@ -104,6 +104,15 @@ def own_fd() -> int:
 
 
 @contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Close the descriptor at the end of the block."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
 def inside(fd: int) -> Iterator[None]:
     """Let the calling thread be in the namespace `fd` for the length of the block."""
     home = own_fd()

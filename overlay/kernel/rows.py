@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from overlay.core.state import (
     AddressRow,
@@ -137,15 +137,57 @@ def fdb_dump(index: int) -> bytes:
 # --- Decoding --------------------------------------------------------------------------
 
 
-def decode_address(message: Message, names: Mapping[int, str]) -> AddressRow | None:
-    """Return the address row that a message tells of; None if it is none of ours."""
+def address_index(message: Message) -> int:
+    """Return the index of the link that an address message tells of."""
+    return int(_ADDRESS.unpack_from(message.buffer, message.start)[4])
+
+
+def address_identity(message: Message) -> tuple[int, bytes, int]:
+    """Return what tells addresses apart: link index, address, prefix length."""
+    _, buffer, start, end = message
+    _, prefix_length, _, _, index = _ADDRESS.unpack_from(buffer, start)
+    found = attributes(buffer, start + 8, end)
+    return index, found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b""), prefix_length
+
+
+class NeighbourSubject(NamedTuple):
+    """What a neighbour message is about, whatever it says of it."""
+
+    in_bridge: bool  # a row of a bridge's FDB
+    in_vxlan: bool  # a row of a VXLAN device's own FDB
+    link: int  # its index
+    address: bytes  # the MAC of an FDB row, the IP address of a neighbour
+    vtep: bytes  # of a flood row, which has no MAC to tell it by
+
+
+def neighbour_subject(message: Message) -> NeighbourSubject:
+    """Return what an RTM_NEWNEIGH or RTM_DELNEIGH is about."""
+    _, buffer, start, end = message
+    family, index, _, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)
+    found = attributes(buffer, start + 12, end)
+    if family != netlink.AF_BRIDGE:
+        return NeighbourSubject(False, False, index, found.get(_NDA_DST, b""), b"")
+    own = bool(flags & _NTF_SELF)
+    mac = found.get(_NDA_LLADDR, b"")
+    vtep = found.get(_NDA_DST, b"") if mac == _NO_MAC else b""
+    return NeighbourSubject(not own, own, index, mac, vtep)
+
+
+def decode_address(
+    message: Message, names: Mapping[int, str], *, temporary: bool = False
+) -> AddressRow | None:
+    """Return the address row that a message tells of; None if the kernel made it by itself.
+
+    With `temporary`, addresses with a lifetime (from DHCP) count too.
+    """
     _, buffer, start, end = message
     _, prefix_length, flags, _, index = _ADDRESS.unpack_from(buffer, start)
     name = names.get(index)
     found = attributes(buffer, start + 8, end)
     ip = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
-    made_by_kernel = not flags & _IFA_F_PERMANENT or (ip[:1] == b"\xfe" and ip[1] & 0xC0 == 0x80)
-    if name is None or made_by_kernel:
+    link_local = ip[:1] == b"\xfe" and ip[1] & 0xC0 == 0x80  # fe80::/10
+    passing = not flags & _IFA_F_PERMANENT and not temporary
+    if name is None or link_local or passing:
         return None
     return AddressRow(name, Ip(ip), prefix_length)
 
@@ -155,8 +197,9 @@ def decode_neighbour(
 ) -> Row | None:
     """Return the row of an RTM_NEWNEIGH or RTM_DELNEIGH; None if it is none of ours.
 
-    `names` and `macs` are the links' by index. None of ours are rows that the kernel learned or made by itself. A row that somebody
-    fixed but that no plan writes comes back as a `StrangeRow`, good for nothing but deletion.
+    `names` and `macs` are the links' by index. None of ours are rows that the kernel learned
+    or made by itself. A row that somebody fixed but that no plan writes comes back as a
+    `StrangeRow`, good for nothing but deletion.
     """
     _, buffer, start, end = message
     family, index, state, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)

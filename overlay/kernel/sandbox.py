@@ -28,6 +28,7 @@ from overlay.core.operations import (
 from overlay.core.state import Bridge, Link, NeighbourRow, Port, Row, SandboxState, Vxlan
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, probe, requests, rows
+from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.netlink import NetlinkError, Request, Socket
 
 ALIAS_DEFAULT: Final = "overlayd"
@@ -114,6 +115,10 @@ class Sandbox:
                 self.socket.transact([requests.delete_link(found.index)])
         self.close()
         netns.remove(self.name)
+
+    def monitor(self) -> SandboxMonitor:
+        """Return a new listener for changes in this sandbox."""
+        return SandboxMonitor(self.netns_fd)
 
     def named(self) -> bool:
         """Say whether the name still leads to this namespace (`ip netns del` takes it away)."""

@@ -1,0 +1,210 @@
+"""Kernel notifications, reduced to what contradicts the desired state.
+
+Owns the listening sockets and the reading of notifications. What they say is a hint: the
+agent answers with a pass that reads everything. Our own changes are notified as well, so a
+notification counts only if it contradicts the desired state. For the agent's event loop:
+nothing here blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from overlay.core.state import (
+    BridgeFdbRow,
+    Link,
+    NeighbourRow,
+    Row,
+    SandboxState,
+    Vxlan,
+)
+from overlay.kernel import links, netlink, rows
+from overlay.kernel.netlink import LostNotificationsError, Message, Socket
+from overlay.model import Ip, Mac, ip_text, mac_text
+
+# Notifications read per call; the descriptor stays readable if there are more.
+_BATCH_COUNT: Final = 1024
+_TEXT_COUNT_MAX: Final = 16
+LOST: Final = "notifications were lost"
+
+_SANDBOX_GROUPS: Final = (
+    netlink.RTNLGRP_LINK,
+    netlink.RTNLGRP_NEIGH,
+    netlink.RTNLGRP_IPV4_IFADDR,
+    netlink.RTNLGRP_IPV6_IFADDR,
+)
+_UNDERLAY_GROUPS: Final = (
+    netlink.RTNLGRP_LINK,
+    netlink.RTNLGRP_IPV4_IFADDR,
+    netlink.RTNLGRP_IPV6_IFADDR,
+    netlink.RTNLGRP_IPV4_ROUTE,
+    netlink.RTNLGRP_IPV6_ROUTE,
+)
+
+
+class SandboxMonitor:
+    """Listens in one sandbox. Wait for `fileno` to be readable, then ask `contradictions`.
+
+    Waiting some 20 ms before asking lets a change of several steps end: the last
+    notification about each thing counts.
+    """
+
+    def __init__(self, netns_fd: int) -> None:
+        self._socket = Socket(netns_fd, groups=_SANDBOX_GROUPS)
+        self._asking = Socket(netns_fd)
+        self._names: dict[int, str] = {}
+        self._macs: dict[int, bytes] = {}
+        self._neighbours: frozenset[tuple[str, bytes]] = frozenset()
+        self._neighbours_of: SandboxState | None = None
+        self._learn_all()
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when notifications wait."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+        self._asking.close()
+
+    def contradictions(self, desired: SandboxState) -> list[str]:
+        """Return how the notifications that wait contradict `desired`, as texts for a log.
+
+        Empty: all is well, or only echoes of our own work. At most 16 texts are returned.
+        """
+        try:
+            waiting = self._socket.notifications(_BATCH_COUNT)
+        except LostNotificationsError:
+            self._learn_all()
+            return [LOST]
+        latest = {self._subject(message): message for message in waiting}
+        found = (self._contradiction(message, desired) for message in latest.values())
+        return [text for text in found if text is not None][:_TEXT_COUNT_MAX]
+
+    def _learn_all(self) -> None:
+        for message in self._asking.dump(netlink.RTM_GETLINK, links.DUMP_BODY):
+            self._learn(links.decode(message))
+
+    def _learn(self, found: links.Found) -> None:
+        self._names[found.index] = found.name
+        self._macs[found.index] = found.mac
+
+    def _subject(self, message: Message) -> tuple[object, ...]:
+        """Return what a message is about; link names are learned on the way."""
+        match message.kind:
+            case netlink.RTM_NEWLINK | netlink.RTM_DELLINK:
+                found = links.decode(message)
+                self._learn(found)
+                return ("link", found.index, links.is_port_message(message))
+            case netlink.RTM_NEWADDR | netlink.RTM_DELADDR:
+                return ("address", *rows.address_identity(message))
+        return ("neighbour", *rows.neighbour_subject(message))
+
+    def _contradiction(self, message: Message, desired: SandboxState) -> str | None:
+        match message.kind:
+            case netlink.RTM_NEWLINK | netlink.RTM_DELLINK:
+                return self._link_contradiction(message, desired)
+            case netlink.RTM_NEWADDR | netlink.RTM_DELADDR:
+                row = rows.decode_address(message, self._names)
+                if row is None or row.link not in desired.links:
+                    return None
+                present = message.kind == netlink.RTM_NEWADDR
+                return None if (row in desired.rows) == present else _text(row, present=present)
+            case netlink.RTM_NEWNEIGH | netlink.RTM_DELNEIGH:
+                return self._neighbour_contradiction(message, desired)
+        return None
+
+    def _link_contradiction(self, message: Message, desired: SandboxState) -> str | None:
+        found = links.decode(message)
+        wanted = desired.links.get(found.name)
+        if links.is_port_message(message):
+            # Told of bridge ports apart: of a port's flags, or that it is one no more.
+            altered = links.port_altered(found, wanted) if wanted is not None else ()
+            return f"{found.name}: {', '.join(altered)}" if altered else None
+        if message.kind == netlink.RTM_DELLINK:
+            return f"{found.name} is gone" if wanted is not None else None
+        link = links.as_link(found, self._names, found.netns)
+        if link is None or link == wanted:
+            return None
+        return f"{found.name} is new" if wanted is None else _link_text(link, wanted)
+
+    def _neighbour_contradiction(self, message: Message, desired: SandboxState) -> str | None:
+        present = message.kind == netlink.RTM_NEWNEIGH
+        row = rows.decode_neighbour(message, self._names, self._macs)
+        subject = rows.neighbour_subject(message)
+        name = self._names.get(subject.link, "")
+        if row is not None and (present or not isinstance(row, NeighbourRow)):
+            wrong = (row in desired.rows) != present and row.link in desired.links
+            return _text(row, present=present) if wrong else None
+        if subject.in_bridge:
+            # Learned, or forgotten: matters if a container took over a remote one's MAC.
+            mac = Mac(subject.address)
+            vteps = (link.name for link in desired.links.values() if isinstance(link, Vxlan))
+            taken = present and any(BridgeFdbRow(vtep, mac) in desired.rows for vtep in vteps)
+            return f"{mac_text(mac)} was learned on {name}" if taken else None
+        # A neighbour that is deleted or no longer fixed; the message may lack its MAC.
+        if (name, subject.address) in self._neighbours_in(desired):
+            return f"neighbour {ip_text(Ip(subject.address))} on {name} is gone"
+        return None
+
+    def _neighbours_in(self, desired: SandboxState) -> frozenset[tuple[str, bytes]]:
+        if self._neighbours_of is not desired:
+            self._neighbours_of = desired
+            self._neighbours = frozenset(
+                (row.link, bytes(row.ip)) for row in desired.rows if isinstance(row, NeighbourRow)
+            )
+        return self._neighbours
+
+
+class UnderlayMonitor:
+    """Listens in the host's namespace for changes of one interface and of the routes."""
+
+    def __init__(self, interface_index: int) -> None:
+        self._socket = Socket(groups=_UNDERLAY_GROUPS)
+        self._index = interface_index
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when notifications wait."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+    def changed(self) -> bool:
+        """Say whether the underlay may have changed: time to choose the address anew."""
+        try:
+            waiting = self._socket.notifications(_BATCH_COUNT)
+        except LostNotificationsError:
+            return True
+        return any(self._matters(message) for message in waiting)
+
+    def _matters(self, message: Message) -> bool:
+        match message.kind:
+            case netlink.RTM_NEWLINK | netlink.RTM_DELLINK:
+                return links.decode(message).index == self._index
+            case netlink.RTM_NEWADDR | netlink.RTM_DELADDR:
+                return rows.address_index(message) == self._index
+        return message.kind in {netlink.RTM_NEWROUTE, netlink.RTM_DELROUTE}
+
+
+def _text(row: Row, *, present: bool) -> str:
+    what = f"{type(row).__name__} {', '.join(_words(row))}"
+    return f"{what} appeared" if present else f"{what} is gone"
+
+
+def _words(row: Row) -> Iterable[str]:
+    for value in row:
+        if not isinstance(value, bytes):
+            yield str(value)
+        elif len(value) in {4, 16}:
+            yield ip_text(value)  # type: ignore[arg-type]
+        else:
+            yield value.hex(":")
+
+
+def _link_text(link: Link, wanted: Link) -> str:
+    before = wanted._asdict()
+    changed = [name for name, value in link._asdict().items() if before.get(name) != value]
+    return f"{link.name}: {', '.join(changed)} changed"

@@ -1,0 +1,97 @@
+"""Removing every trace of ours from the kernel, with no state and no agent to ask.
+
+Owns the knowledge of how our things are recognised: sandboxes by their name and the mark on
+their loopback, containers made by `overlayd container` by theirs, devices by their alias,
+nftables tables by their name. Whatever lacks the mark is somebody else's and stays.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from overlay.errors import OverlayError
+from overlay.kernel import links, netlink, netns, requests
+from overlay.kernel.container import CONTAINER_ALIAS
+from overlay.kernel.netlink import Socket
+from overlay.kernel.sandbox import ALIAS_DEFAULT, Sandbox
+
+SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
+_NFT_TABLE: Final = re.compile(r"table (\S+) (overlayd(?:[-_]\S*)?)")
+_FILES_DIRECTORY: Final = Path("/etc/netns")
+_NFT_TIMEOUT_S: Final = 10
+
+
+def remove_everything() -> list[str]:
+    """Remove what is ours in this host's kernel; return what was removed, as texts."""
+    removed: list[str] = []
+    for name in netns.names():
+        alias = _alias(name)
+        if SANDBOX_NAME.fullmatch(name) and (alias is None or alias.startswith(ALIAS_DEFAULT)):
+            _remove_sandbox(name)
+            removed.append(f"sandbox {name}")
+        elif alias == CONTAINER_ALIAS:
+            _remove_container(name)
+            removed.append(f"container namespace {name}")
+    removed += _remove_devices()
+    removed += _remove_tables()
+    return removed
+
+
+def _alias(name: str) -> str | None:
+    """Return the mark on a namespace's loopback; None if the name leads to no namespace."""
+    try:
+        fd = netns.open_fd(netns.path_of(name))
+    except OverlayError:
+        return None
+    with netns.closing(fd), Socket(fd) as inside:
+        message = inside.get(requests.get_link("lo"))[0]
+        return links.decode(message).alias
+
+
+def _remove_sandbox(name: str) -> None:
+    try:
+        Sandbox.open(name, create=False).destroy()
+    except OverlayError:
+        netns.remove(name)  # a name without a namespace: a crash left it
+
+
+def _remove_container(name: str) -> None:
+    netns.remove(name)
+    with suppress(OSError):
+        shutil.rmtree(_FILES_DIRECTORY / name)
+
+
+def _remove_devices() -> list[str]:
+    removed: list[str] = []
+    with Socket() as socket:
+        for message in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY):
+            found = links.decode(message)
+            if found.name != "lo" and _ours(found.alias):
+                socket.transact([requests.delete_link(found.index)])
+                removed.append(f"interface {found.name}")
+    return removed
+
+
+def _ours(alias: str) -> bool:
+    return alias == ALIAS_DEFAULT or alias.startswith(f"{ALIAS_DEFAULT}:")
+
+
+def _remove_tables() -> list[str]:
+    if shutil.which("nft") is None:
+        return []
+    tables = [match.groups() for match in _NFT_TABLE.finditer(_nft("list", "tables"))]
+    for family, table in tables:
+        _nft("delete", "table", family, table)
+    return [f"nftables table {family} {table}" for family, table in tables]
+
+
+def _nft(*arguments: str) -> str:
+    done = subprocess.run(
+        ["nft", *arguments], capture_output=True, text=True, timeout=_NFT_TIMEOUT_S, check=False
+    )
+    return done.stdout if done.returncode == 0 else ""

@@ -1,0 +1,243 @@
+"""The network under the overlay: which address is ours on it, and what else is routed.
+
+Owns the choice of the VTEP address and the check of a subnet against the host's routes. Looks
+only: sends no packet, changes nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from overlay import limits
+from overlay.errors import NotFoundError, OverlayError, UsageError
+from overlay.kernel import links, netlink, requests, rows
+from overlay.kernel.netlink import Message, NetlinkError, Socket
+from overlay.model import Ip, ip_text, parse_ip
+
+Range: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_LOOPBACK_INDEX: Final = 1
+_RTN_UNICAST: Final = 1
+_RT_TABLE_LOCAL: Final = 255
+# VirtualBox gives every machine this same address, behind a NAT of its own.
+_VIRTUALBOX_NAT: Final = parse_ip("10.0.2.15")
+# Documentation addresses (RFC 5737, RFC 3849): nobody has them, so that the route to them is
+# the default route. Asking for a route sends nothing.
+_ANYWHERE: Final = (parse_ip("192.0.2.1"), parse_ip("2001:db8::1"))
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """This host's place on the underlay."""
+
+    address: Ip
+    interface: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of this host to a range of addresses (never a default route)."""
+
+    range: Range
+    interface: str
+    gateway: str
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        return f"{self.range}{via} dev {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """Links by index, and the addresses they have, in the kernel's order."""
+
+    links: dict[int, links.Found]
+    addresses: tuple[tuple[int, Ip], ...]
+
+
+def choose(text: str | None, peer: Ip | None) -> Underlay:
+    """Return the underlay address to use.
+
+    `text` is an address or interface of this host, from --underlay; without one it is the
+    source of the route to `peer`, or of the default route. Raises UsageError with the
+    candidates if that leads nowhere, OverlayError if the MTU is too small.
+    """
+    with Socket() as socket:
+        host = _look(socket)
+        chosen = _by_text(host, text, peer) if text else _by_route(socket, host, peer)
+        _require_usable(host, chosen)
+        return chosen
+
+
+def _look(socket: Socket) -> _Host:
+    found = [links.decode(each) for each in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
+    by_index = {link.index: link for link in found}
+    addresses: list[tuple[int, Ip]] = []
+    for message in socket.dump(netlink.RTM_GETADDR, rows.ADDRESS_DUMP):
+        index = rows.address_index(message)
+        row = rows.decode_address(message, {index: ""}, temporary=True)
+        if row is not None:
+            addresses.append((index, row.ip))
+    return _Host(by_index, tuple(addresses))
+
+
+def _by_text(host: _Host, text: str, peer: Ip | None) -> Underlay:
+    try:
+        wanted = parse_ip(text)
+    except ValueError:
+        return _by_interface(host, text, peer)
+    for index, ip in host.addresses:
+        if ip == wanted:
+            return _underlay(host, index, ip)
+    raise UsageError(
+        f"this host has no address {text}",
+        why=_candidates_text(host),
+        hint="Name an address or an interface of this host with --underlay",
+    )
+
+
+def _by_interface(host: _Host, name: str, peer: Ip | None) -> Underlay:
+    index = next((link.index for link in host.links.values() if link.name == name), None)
+    if index is None:
+        raise UsageError(
+            f"this host has no interface {name}",
+            why=_candidates_text(host),
+            hint="Name an address or an interface of this host with --underlay",
+        )
+    own = [ip for owner, ip in host.addresses if owner == index]
+    same_family = [ip for ip in own if peer is None or len(ip) == len(peer)]
+    for ip in sorted(same_family, key=len):
+        return _underlay(host, index, ip)
+    raise UsageError(
+        f"interface {name} has no usable address",
+        hint="Give it one, or name another interface with --underlay",
+    )
+
+
+def _by_route(socket: Socket, host: _Host, peer: Ip | None) -> Underlay:
+    for destination in _ANYWHERE if peer is None else (peer,):
+        found = _source_of_route(socket, destination)
+        if found is None:
+            continue
+        ip, index = found
+        # The route to an address of our own leads through the loopback: it is ours, though.
+        for owner, address in host.addresses:
+            if address == ip:
+                return _underlay(host, owner, ip)
+        return _underlay(host, index, ip)
+    usable = [pair for pair in host.addresses if _usable(host, *pair)]
+    if peer is None and len(usable) == 1:
+        return _underlay(host, *usable[0])
+    where = "no default route" if peer is None else f"no route to {ip_text(peer)}"
+    raise UsageError(
+        f"cannot tell which address is on the underlay: this host has {where}",
+        why=_candidates_text(host),
+        hint="Name it with --underlay ADDRESS|INTERFACE",
+    )
+
+
+def _source_of_route(socket: Socket, destination: Ip) -> tuple[Ip, int] | None:
+    try:
+        messages = socket.get(requests.get_route(destination))
+    except NetlinkError:
+        return None
+    for message in messages:
+        route = _decode(message)
+        source, index = route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
+        if source is not None and index is not None:
+            return parse_ip(source), index
+    return None
+
+
+def _underlay(host: _Host, index: int, ip: Ip) -> Underlay:
+    link = host.links[index]
+    return Underlay(ip, link.name, link.mtu)
+
+
+def _usable(host: _Host, index: int, ip: Ip) -> bool:
+    up = index in host.links and host.links[index].up
+    return up and index != _LOOPBACK_INDEX and ip != _VIRTUALBOX_NAT
+
+
+def _require_usable(host: _Host, chosen: Underlay) -> None:
+    address = ipaddress.ip_address(bytes(chosen.address))
+    if chosen.address == _VIRTUALBOX_NAT:
+        raise UsageError(
+            "10.0.2.15 cannot be the underlay address",
+            why="VirtualBox gives every machine this address, behind a NAT of its own; "
+            + _candidates_text(host),
+            hint="Name the private network's interface: --underlay eth1",
+        )
+    if address.is_loopback and chosen.interface == "lo":
+        raise UsageError(
+            f"{address} cannot be the underlay address",
+            why="no other host reaches it; " + _candidates_text(host),
+            hint="Name another one with --underlay ADDRESS|INTERFACE",
+        )
+    if chosen.mtu < limits.UNDERLAY_MTU_MIN:
+        raise OverlayError(
+            f"the MTU of {chosen.interface} is {chosen.mtu}, too small for an overlay",
+            why=f"at least {limits.UNDERLAY_MTU_MIN} are needed",
+            hint=f"ip link set {chosen.interface} mtu 1500",
+        )
+
+
+def _candidates_text(host: _Host) -> str:
+    texts = [
+        f"{ip_text(ip)} on {host.links[index].name}"
+        for index, ip in host.addresses
+        if _usable(host, index, ip)
+    ]
+    return "this host has " + ", ".join(texts) if texts else "this host has no other address"
+
+
+# --- Routes ----------------------------------------------------------------------------
+
+
+def routes() -> list[Route]:
+    """Return the host's routes to other places: all tables but the local one, no defaults."""
+    found: list[Route] = []
+    with Socket() as socket:
+        names = {link.index: link.name for link in _look(socket).links.values()}
+        for message in socket.dump(netlink.RTM_GETROUTE, bytes(12)):
+            route = _decode(message)
+            table = route.get_attr("RTA_TABLE") or route["table"]
+            if route["dst_len"] == 0 or table == _RT_TABLE_LOCAL:
+                continue
+            if route["type"] != _RTN_UNICAST:
+                continue
+            target = ipaddress.ip_network((route.get_attr("RTA_DST"), route["dst_len"]))
+            if target.is_link_local:
+                continue
+            interface = names.get(route.get_attr("RTA_OIF"), "?")
+            found.append(Route(target, interface, route.get_attr("RTA_GATEWAY") or ""))
+    return found
+
+
+def overlapping(known: Iterable[Route], wanted: Range) -> str | None:
+    """Return the text of a route that overlaps `wanted`; None if there is none."""
+    for route in known:
+        if route.range.version == wanted.version and route.range.overlaps(wanted):
+            return str(route)
+    return None
+
+
+def _decode(message: Message) -> Any:
+    route = rtmsg(message.buffer[message.start - netlink.HEADER.size : message.end])
+    route.decode()
+    return route
+
+
+def require_interface(name: str) -> int:
+    """Return the index of a link of the host; raises NotFoundError if there is none."""
+    with Socket() as socket:
+        try:
+            return links.decode(socket.get(requests.get_link(name))[0]).index
+        except NetlinkError:
+            raise NotFoundError(f"this host has no interface {name}") from None
