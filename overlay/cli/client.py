@@ -68,8 +68,10 @@ class Client:
         """Yield the objects of an answer that comes line by line, as long as it lasts."""
         connection = UnixConnection(str(self.places.socket), self._timeout_s)
         try:
+            connection.connect()
+            socket = connection.sock  # the connection lets go of it if the answer is the last
             response = self._send(connection, "GET", _with_query(path, query), None)
-            connection.sock.settimeout(None)  # silence is normal: nothing happens, nothing comes
+            socket.settimeout(None)  # silence is normal: nothing happens, nothing comes
             while line := response.readline():
                 if line.strip():
                     yield _decoded(line, response.status)

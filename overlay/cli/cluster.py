@@ -115,25 +115,26 @@ def run_join(args: Namespace) -> int:
 
 def joined_text(joined: JsonObject) -> str:
     """Return what `join` did, for people."""
-    node, cluster = joined["node"], joined["cluster"]
-    name = cluster["id"] if isinstance(cluster, dict) else cluster
+    node = joined["node"]
     line = (
-        f"node {node['name']} ({node['id']}) up: underlay {node['address']}"
-        f" on {node.get('interface') or 'this host'}, mtu {node['underlay_mtu']}"
+        f"node {node['name']} ({node['id']}) up: underlay {node['address']} on {node['interface']},"
+        f" mtu {node['underlay_mtu']} -> overlay mtu {joined['overlay_mtu']},"
+        f" vxlan {joined['vxlan_port']}/udp, gossip {joined['gossip_port']}/udp"
     )
     if joined["created"]:
-        text = f"{line}\nmade cluster {name}"
-    else:
-        via = f" via {joined['via']}" if joined.get("via") else ""
-        how = "already a member of" if joined["already"] else "joined"
-        text = (
-            f"{line}\n{how} {name}{via}: {output.counted(joined['members'], 'node')},"
-            f" {output.counted(joined['networks'], 'network')},"
-            f" {output.counted(joined['endpoints'], 'endpoint')} ({joined['elapsed_ms']:.0f} ms)"
+        return (
+            f"{line}\nmade cluster {joined['cluster']}; join other hosts with:\n"
+            f"  {joined['next']}\n"
+            "where FILE holds what this prints: sudo overlayd token show"
         )
-    if joined.get("next") and (joined["created"] or joined["members"] <= 1):
-        text += f"\njoin other hosts with:\n  {joined['next']}"
-    return text
+    how = "already a member of" if joined["already"] else "joined"
+    via = f" via {joined['via']}" if joined["via"] else ""
+    return (
+        f"{line}\n{how} cluster {joined['cluster']}{via}:"
+        f" {output.counted(joined['members'], 'node')},"
+        f" {output.counted(joined['networks'], 'network')},"
+        f" {output.counted(joined['endpoints'], 'endpoint')} ({joined['elapsed_ms']:.0f} ms)"
+    )
 
 
 def run_leave(args: Namespace) -> int:

@@ -112,6 +112,8 @@ def run_ls(args: Namespace) -> int:
     if args.json:
         output.answer_json(listed)
         return 0
+    for name in listed.get("elsewhere") or []:
+        output.comment(f"{name}: not known in full here, as nothing on this host is attached to it")
     if not listed["endpoints"]:
         output.comment("nothing is attached; sudo overlayd attach TARGET --network NETWORK")
         return 0

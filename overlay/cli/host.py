@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay import __version__
@@ -60,17 +61,13 @@ def register(words: Words) -> None:
 
 def run_agent(args: Namespace) -> int:
     """Run the agent until it is told to end."""
-    import importlib  # noqa: PLC0415  the agent's imports are dear
-    from pathlib import Path  # noqa: PLC0415  as above
+    from overlay.agent.main import run  # noqa: PLC0415  the agent's imports are dear
 
     chosen = {option: Path(text) for option, text in places(args, os.environ).chosen}
-    main = importlib.import_module("overlay.agent.main")
-    return int(
-        main.run(
-            state_dir=chosen.get("--state-dir"),
-            run_dir=chosen.get("--run-dir"),
-            config_path=chosen.get("--config"),
-        )
+    return run(
+        state_dir=chosen.get("--state-dir"),
+        run_dir=chosen.get("--run-dir"),
+        config_path=chosen.get("--config"),
     )
 
 

@@ -168,6 +168,7 @@ def inspect_text(network: JsonObject) -> str:
                 f"{subnet['subnet']}  gateway {subnet['gateway']}" for subnet in network["subnets"]
             ),
         ),
+        ("MTU", str(network["mtu"])),
         ("Internal", "yes" if network.get("internal") else "no"),
         ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),
         ("Creator", network["creator"]),
@@ -175,21 +176,15 @@ def inspect_text(network: JsonObject) -> str:
     ]
     grants = network.get("grants") or []
     if grants:
-        parts.append(("Addresses", "\n".join(_grant_text(grant) for grant in grants)))
+        owned = "\n".join(f"{grant['addresses']} owned by {grant['node']}" for grant in grants)
+        parts.append(("Addresses", owned))
     text = output.block(parts)
-    endpoints = network["endpoints"]
-    if isinstance(endpoints, int):
-        return f"{text}\n" + output.block([("Endpoints", str(endpoints))])
+    endpoints = network["endpoint_list"]
     if not endpoints:
-        return f"{text}\nnothing is attached"
-    rows = [(e["name"], e["ips"], e["mac"], e["node"], e.get("node_state")) for e in endpoints]
+        return f"{text}\n{output.block([('Endpoints', 'none')])}"
+    rows = [(e["name"], e["ips"], e["mac"], e["node"], e["node_state"]) for e in endpoints]
     headers = ("NAME", "ADDRESS", "MAC", "NODE", "STATE")
     return f"{text}\n\n{output.table(headers, rows)}"
-
-
-def _grant_text(grant: JsonObject) -> str:
-    owner = grant.get("node") or grant.get("grantee") or grant.get("owner") or output.ABSENT
-    return f"{grant.get('first')} - {grant.get('last')}  {owner}"
 
 
 def run_rm(args: Namespace) -> int:

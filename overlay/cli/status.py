@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from overlay.cli import output
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.places import places
-from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError
+from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WAIT_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.1
-FOLLOW_INTERVAL_S = 0.5
+SECONDS_BY_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def register(words: Words) -> None:
@@ -46,8 +46,12 @@ def register(words: Words) -> None:
     )
     verify.add_argument("--repair", action="store_true", help="and make it so")
     events = words.verb("events", run_events, "show what happened lately")
-    events.add_argument("--since", metavar="TIME", help="only what came after this event time")
-    events.add_argument("--follow", action="store_true", help="go on as things happen")
+    events.add_argument(
+        "--since", metavar="TIME", help="as 10m (ago; s, m, h or d), or seconds since 1970"
+    )
+    events.add_argument(
+        "--follow", action="store_true", help="go on as things happen (without --since: from now)"
+    )
 
 
 def run_status(args: Namespace) -> int:
@@ -69,23 +73,20 @@ def run_status(args: Namespace) -> int:
 
 
 def faults_of(status: JsonObject) -> list[str]:
-    """Return what keeps a status from being well: no member, split, sandboxes, health."""
-    faults = []
-    cluster = status["cluster"]
-    if cluster is None:
-        faults.append("not a member of a cluster")
-    elif cluster["partitioned"]:
-        split = cluster["partitioned"]
-        faults.append(f"cut off: only {split['seen']} of {split['total']} nodes are seen")
+    """Return what keeps a status from being well: the agent's own complaints, and rows amiss."""
+    faults = [f"{item['level']}: {item['text']}" for item in status["health"]]
+    if status["cluster"] is None:
+        return faults or ["this host is not member of a cluster"]
     for network in status["networks"]:
         rows = network["rows"]
-        if network["sandbox"] == "degraded":
-            faults.append(f"network {network['name']}: its sandbox is degraded")
-        elif rows["desired"] != rows["actual"]:
+        if rows["desired"] != rows["actual"]:
             faults.append(
                 f"network {network['name']}: {rows['actual']} of {rows['desired']} rows programmed"
             )
-    faults += [f"{item['level']}: {item['text']}" for item in status["health"]]
+        elif network["sandbox"] == "degraded" and not faults:
+            faults.append(f"network {network['name']}: its sandbox is degraded")
+    if status["cluster"]["partitioned"] and not faults:
+        faults.append("this host is cut off from the others")
     return faults
 
 
@@ -110,25 +111,29 @@ def _wait(client: Client, timeout_s: float) -> JsonObject:
 def status_text(status: JsonObject) -> str:
     """Return the status for people, one line per subject."""
     node, cluster = status["node"], status["cluster"]
+    name = f"{node['name']} ({node['id']})" if node else "not named before it joins"
     lines = [
         (
             "Node",
             (
-                f"{node['name']} ({node['id']})   overlayd {status['version']}"
-                f"   up {output.duration(status['uptime_s'])}   config {_config(status)}"
+                f"{name}   overlayd {status['version']}   up {output.duration(status['uptime_s'])}"
+                f"   config {status['config'] or 'defaults'}"
             ),
         ),
         ("Cluster", _cluster_text(cluster)),
-        (
-            "Datapath",
-            f"vxlan {status['vxlan_port']}/udp   {node['address']} on {node['interface']}"
-            f"   mtu {node['underlay_mtu']} -> overlay {status['overlay_mtu']}"
-            f"   gossip {status['gossip_port']}/udp"
-            if node.get("address")
-            else "not set up; it is chosen at join",
-        ),
-        ("Networks", "\n".join(_network_texts(status["networks"])) or "none"),
     ]
+    if node:
+        lines += [
+            (
+                "Datapath",
+                (
+                    f"vxlan {status['vxlan_port']}/udp   {node['address']} on {node['interface']}"
+                    f"   mtu {node['underlay_mtu']} -> overlay {status['overlay_mtu']}"
+                    f"   gossip {status['gossip_port']}/udp"
+                ),
+            ),
+            ("Networks", "\n".join(_network_texts(status["networks"])) or "none"),
+        ]
     drops = {reason: count for reason, count in sorted(status["drops"].items()) if count}
     if drops:
         lines.append(("Drops", "   ".join(f"{reason} {n}" for reason, n in drops.items())))
@@ -141,16 +146,9 @@ def status_text(status: JsonObject) -> str:
     return output.block(lines)
 
 
-def _config(status: JsonObject) -> str:
-    config = status.get("config")
-    if isinstance(config, dict):
-        config = config.get("path")
-    return str(config) if config else "defaults"
-
-
 def _cluster_text(cluster: JsonObject | None) -> str:
     if cluster is None:
-        return "none; sudo overlayd join [PEER]"
+        return "none"
     members = cluster["members"]
     total = sum(count for state, count in members.items() if state != "left")
     states = ", ".join(f"{count} {state}" for state, count in members.items() if count)
@@ -164,10 +162,7 @@ def _cluster_text(cluster: JsonObject | None) -> str:
 def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
     width = max((len(network["name"]) for network in networks), default=0)
     for network in networks:
-        ranges = " ".join(
-            subnet["subnet"] if isinstance(subnet, dict) else subnet
-            for subnet in network["subnets"]
-        )
+        ranges = " ".join(network["subnets"])
         rows = network["rows"]
         kernel = (
             "no sandbox here"
@@ -204,7 +199,7 @@ def run_events(args: Namespace) -> int:
     client = Client(places(args, os.environ))
     if args.follow:
         return _follow(client, args)
-    listed = client.get("/v1/events", since=args.since)
+    listed = client.get("/v1/events", since=moment_of(args.since, time.time()))
     if args.json:
         output.answer_json(listed)
         return 0
@@ -218,28 +213,32 @@ def run_events(args: Namespace) -> int:
 def _follow(client: Client, args: Namespace) -> int:
     import json  # noqa: PLC0415  one line per event, where `output` prints indented objects
 
-    shown = None  # the time of the last event shown
-    while True:
-        # An agent streams one event per line; one that lists them is asked again and again.
-        listed = False
-        for item in client.stream("/v1/events", since=shown or args.since, follow=1):
-            listed = "events" in item
-            for event in item["events"] if listed else [item]:
-                if listed and shown is not None and event["time"] <= shown:
-                    continue
-                shown = event["time"]
-                line = json.dumps(event, ensure_ascii=False) if args.json else event_line(event)
-                print(line, flush=True)
-        if not listed:
-            raise AgentNotRunningError("the agent has ended", hint="overlayd status")
-        time.sleep(FOLLOW_INTERVAL_S)
+    now = time.time()
+    since = moment_of(args.since, now)
+    for event in client.stream("/v1/events", since=now if since is None else since, follow=1):
+        line = json.dumps(event, ensure_ascii=False) if args.json else event_line(event)
+        print(line, flush=True)
+    output.comment("the agent has ended")
+    return AgentNotRunningError.exit_code
+
+
+def moment_of(text: str | None, now: float) -> float | None:
+    """Return the time that `--since` means, in seconds since 1970; raises UsageError."""
+    if text is None:
+        return None
+    unit = SECONDS_BY_UNIT.get(text[-1:])
+    try:
+        return float(text) if unit is None else now - float(text[:-1]) * unit
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no time", hint="Such as 30s, 10m, 2h or 1d ago, or seconds since 1970"
+        ) from error
 
 
 def event_line(event: JsonObject) -> str:
     """Return one event in one line: when, what, about whom, in words."""
-    moment = event["time"]
-    if isinstance(moment, int | float):
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-        moment = f"{when}.{int(moment % 1 * 1000):03}"
+    seconds = event["time"]
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    moment = f"{clock}.{int(seconds % 1 * 1000):03}"
     about = " ".join(str(event[key]) for key in ("network", "endpoint", "peer") if event.get(key))
     return "  ".join(part for part in (moment, event["kind"], about, event["text"]) if part)

@@ -1,0 +1,175 @@
+"""The completion scripts, run by the shells they are for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.cli.completion import commands, live_words, script
+from overlay.cli.parser import build
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import FakeAgent, Run
+
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+needs_zsh = pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+needs_fish = pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Return a PATH with an `overlayd` of this tree in front."""
+    program = tmp_path / "bin" / "overlayd"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m overlay.cli.main "$@"\n')
+    program.chmod(0o755)
+    return f"{program.parent}:{os.environ['PATH']}"
+
+
+def _ask(shell: list[str], text: str, path: str, run_dir: Path | None = None) -> list[str]:
+    environ = {"PATH": path, "HOME": "/nonexistent", "OVERLAYD_RUN_DIR": str(run_dir or "/none")}
+    done = subprocess.run(
+        shell, input=text, env=environ, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def _bash(line: list[str], path: str, run_dir: Path | None = None) -> list[str]:
+    words = " ".join(f"'{word}'" for word in line)
+    text = (
+        f"{script('bash', build())}\nCOMP_WORDS=({words}); COMP_CWORD={len(line) - 1}\n"
+        '_overlayd; printf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    return _ask(["bash", "--norc"], text, path, run_dir)
+
+
+@needs_bash
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (["net"], ["network"]),
+        (["network", ""], ["create", "ls", "inspect", "rm"]),
+        (["--run-dir", "/x", "network", "i"], ["inspect"]),
+        (["network", "create", "blue", "--su"], ["--subnet"]),
+        (["attach", "web", "--wait", ""], ["all", "none"]),
+        (["attach", "web", "--wait", "n"], ["none"]),
+        (["completion", ""], ["bash", "zsh", "fish"]),
+        (["attach", "--network", "network", "--no-d"], ["--no-default-route"]),
+        (["token", "s"], ["show"]),
+    ],
+)
+def test_bash_completes_verbs_options_and_values(
+    line: list[str], found: list[str], path: str
+) -> None:
+    """The words that can stand there, and no others."""
+    assert _bash(["overlayd", *line], path) == found
+
+
+@needs_bash
+def test_bash_completes_files(path: str, tmp_path: Path) -> None:
+    """FILE and DIR are the shell's own business."""
+    (tmp_path / "token").touch()
+
+    assert _bash(["overlayd", "join", "--token-file", f"{tmp_path}/to"], path) == [
+        f"{tmp_path}/token"
+    ]
+
+
+@needs_bash
+def test_bash_completes_what_the_agent_knows(path: str, agent: FakeAgent) -> None:
+    """Networks come from the agent while completing; without one there are none."""
+    agent.answer("GET /v1/networks", {"networks": [{"name": "red"}, {"name": "blue"}]})
+    line = ["overlayd", "network", "inspect", ""]
+
+    assert _bash(line, path, agent.run_dir) == ["blue", "red"]
+    assert _bash(line, path) == []
+
+
+@needs_zsh
+def test_the_zsh_script_is_read_without_complaint(path: str) -> None:
+    """Zsh accepts it, and it defines a function for every verb."""
+    text = (
+        "autoload -Uz compinit; compinit -D\n"
+        f"source =(cat <<'END'\n{script('zsh', build())}\nEND\n)\n"
+        "print -l ${(ok)functions[(I)_overlayd*]}\n"
+    )
+    defined = _ask(["zsh", "-f"], text, path)
+
+    expected = {"_".join(("_overlayd", *command.path)) for command in commands(build())}
+    assert set(defined) == {*expected, "_overlayd_live"}
+
+
+@needs_fish
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("overlayd net", ["network"]),
+        ("overlayd --run-dir /x network i", ["inspect"]),
+        ("overlayd network create blue --su", ["--subnet"]),
+        ("overlayd attach web --wait n", ["none"]),
+    ],
+)
+def test_fish_completes_verbs_options_and_values(
+    line: str, found: list[str], path: str, tmp_path: Path
+) -> None:
+    """The words that can stand there, and no others."""
+    home = tmp_path / "home"
+    home.mkdir()
+    text = f"{script('fish', build())}\ncomplete -C '{line}'\n"
+    environ = {"PATH": path, "HOME": str(home), "OVERLAYD_RUN_DIR": "/none"}
+    done = subprocess.run(
+        ["fish", "--no-config"],
+        input=text, env=environ, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == found
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_verb_and_option_is_in_each_script(shell: str) -> None:
+    """The scripts are generated, so nothing can be missing."""
+    text = script(shell, build())
+    for command in commands(build()):
+        for word, _ in command.verbs:
+            assert word in text
+        for option in command.options:
+            assert any(flag.lstrip("-") in text for flag in option.flags)
+
+
+def test_the_tree_of_a_parser_is_read_from_argparse() -> None:
+    """Words, options, choices, kinds by METAVAR; what is suppressed stays hidden."""
+    parser = argparse.ArgumentParser(prog="x")
+    parser.add_argument("--hidden", help=argparse.SUPPRESS)
+    parser.add_argument("--file", metavar="FILE", help="50%% of it")
+    parser.add_argument("network", metavar="NETWORK")
+    (command,) = commands(parser)
+
+    assert [option.flags for option in command.options] == [("-h", "--help"), ("--file",)]
+    assert (command.options[1].help, command.options[1].kind) == ("50% of it", "files")
+    assert command.kind == "networks"
+
+
+def test_live_words_are_names(agent: FakeAgent, overlayd: Run) -> None:
+    """Each kind of word that the agent can tell, one per line; errors give nothing."""
+    agent.answer("GET /v1/members", {"members": [{"name": "vm2"}, {"name": "vm1"}]})
+    agent.answer("GET /v1/containers", {"containers": [{"name": "c"}]})
+    endpoints = [{"target": "docker:web"}, {"target": None}]
+    agent.answer("GET /v1/endpoints", {"endpoints": endpoints})
+
+    assert overlayd("completion", "bash", "--words", "nodes").out == "vm1\nvm2\n"
+    assert overlayd("completion", "bash", "--words", "containers").out == "c\n"
+    assert overlayd("completion", "bash", "--words", "targets").out == "c\ndocker:web\n"
+    outcome = overlayd("completion", "bash", "--words", "networks")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+
+
+def test_a_kind_that_nobody_knows_has_no_words() -> None:
+    """Only the kinds of METAVARs are asked for."""
+    assert live_words(None, "stars") == []  # type: ignore[arg-type]

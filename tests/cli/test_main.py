@@ -1,0 +1,165 @@
+"""From a command line to an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.errors import ERROR_BY_CODE
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import FakeAgent, Run
+
+
+def test_without_an_agent_the_exit_code_is_3(overlayd: Run) -> None:
+    """No socket: what, why and what next on stderr, nothing on stdout."""
+    outcome = overlayd("status")
+
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "error: no agent runs on this host" in outcome.err
+    assert "api.sock" in outcome.err
+    assert "sudo overlayd join" in outcome.err
+
+
+def test_a_dead_agents_socket_says_that_it_died(overlayd: Run, agent: FakeAgent) -> None:
+    """A socket on which nobody listens is told apart from no socket."""
+    path = agent.run_dir / "api.sock"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))  # bound and closed: connections are refused
+    outcome = overlayd("status")
+
+    assert outcome.code == 3
+    assert "has died" in outcome.err
+
+
+@pytest.mark.parametrize("code", sorted(ERROR_BY_CODE))
+def test_each_error_of_the_agent_has_its_exit_code(
+    overlayd: Run, agent: FakeAgent, code: str
+) -> None:
+    """The code in the agent's answer decides the exit code; its three texts are shown."""
+    kind = ERROR_BY_CODE[code]
+    agent.fail("GET /v1/status", code, kind.http_status, what="W", why="Y", hint="H")
+    outcome = overlayd("status")
+
+    assert outcome.code == kind.exit_code
+    assert outcome.err == "error: W\n  why:   Y\n  next:  H\n"
+
+
+def test_with_json_an_error_is_an_object_too(overlayd: Run, agent: FakeAgent) -> None:
+    """Scripts that ask for JSON get JSON on stdout even when it fails."""
+    agent.fail("GET /v1/networks/blue", "not-found", 404, what="no network blue")
+    outcome = overlayd("network", "inspect", "blue", "--json")
+
+    assert outcome.code == 5
+    answer = json.loads(outcome.out)
+    assert answer["schema"] == "overlayd.error/v1"
+    assert answer["error"]["code"] == "not-found"
+
+
+def test_an_answer_that_is_no_json_is_reported(overlayd: Run, agent: FakeAgent) -> None:
+    """Another program on the socket gives one clear error, no traceback."""
+    agent.answer("GET /v1/status", b"hello")
+    outcome = overlayd("status")
+
+    assert outcome.code == 1
+    assert "not a JSON object" in outcome.err
+
+
+def test_an_error_that_is_no_json_is_reported(overlayd: Run, agent: FakeAgent) -> None:
+    """A bare HTTP error shows its status."""
+    agent.answer("GET /v1/status", b"boom", 500)
+    outcome = overlayd("status")
+
+    assert outcome.code == 1
+    assert "HTTP 500" in outcome.err
+    assert "boom" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("nettwork",), ("network",), ("attach", "web"), ("status", "--chekc")]
+)
+def test_a_wrong_line_exits_with_2(overlayd: Run, words: tuple[str, ...]) -> None:
+    """Usage errors exit with 2, show the usage, and print nothing on stdout."""
+    outcome = overlayd(*words)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "usage: overlayd" in outcome.err
+
+
+def test_a_mistyped_verb_gets_the_nearest_one(overlayd: Run) -> None:
+    """A wrong word is answered with the nearest right one."""
+    assert "did you mean 'network'?" in overlayd("nettwork").err
+    assert "did you mean 'inspect'?" in overlayd("network", "inspct", "x").err
+
+
+@pytest.mark.parametrize("verb", ["lab", "sim"])
+def test_lab_and_sim_get_their_words_unparsed(
+    overlayd: Run, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What follows lab or sim goes to their own main, dashes and all, and its code is ours."""
+    import types  # noqa: PLC0415
+
+    stand_in = types.ModuleType(f"overlay.{verb}.main")
+
+    def main(words: list[str]) -> int:
+        print(words)  # noqa: T201
+        return 4
+
+    stand_in.__dict__["main"] = main
+    monkeypatch.setitem(sys.modules, f"overlay.{verb}.main", stand_in)
+    outcome = overlayd("--run-dir", "/x", verb, "up", "--hosts", "3", "--", "-v")
+
+    assert outcome.code == 4
+    assert outcome.out == "['up', '--hosts', '3', '--', '-v']\n"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    """`overlayd --help | true` neither fails nor complains."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "overlay.cli.main", "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=30,
+    )
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_status_imports_little(agent: FakeAgent) -> None:
+    """Start-up stays quick: none of the modules that cost tens of milliseconds is loaded."""
+    agent.fail("GET /v1/status", "failed", 500)
+    dear = "asyncio aiohttp pyroute2 msgpack cryptography subprocess dataclasses shutil tomllib"
+    text = (
+        "import sys; from overlay.cli.main import main; main(['status']);"
+        f"print([name for name in '{dear}'.split() if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        env={"OVERLAYD_RUN_DIR": str(agent.run_dir), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+
+    assert done.stdout == "[]\n"
+
+
+def test_the_socket_path_may_be_too_long(overlayd: Run, tmp_path: Path) -> None:
+    """A run directory beyond what sockets can name gives a hint, not a traceback."""
+    outcome = overlayd("--run-dir", str(tmp_path / ("x" * 120)), "status")
+
+    assert outcome.code == 1
+    assert "shorter --run-dir" in outcome.err

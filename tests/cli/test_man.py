@@ -1,0 +1,36 @@
+"""The manual page."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from overlay.cli.completion import commands
+from overlay.cli.man import page
+from overlay.cli.parser import build
+
+
+def test_every_verb_and_option_is_documented() -> None:
+    """The page is generated, so nothing can be missing."""
+    text = page(build()).replace("\\-", "-")
+    for command in commands(build()):
+        if not command.verbs:
+            assert f'.SS "overlayd {" ".join(command.path)}' in text
+        for option in command.options:
+            assert all(flag in text for flag in option.flags if flag not in ("-h", "--help"))
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_groff_formats_it_without_warnings() -> None:
+    """All warnings on: none is given."""
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", "-z"],
+        input=page(build()),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+
+    assert done.stderr == ""

@@ -1,0 +1,37 @@
+"""Tables, blocks and durations."""
+
+from __future__ import annotations
+
+import pytest
+from overlay.cli import output
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    """Two blanks between columns, none at line ends, a dash for nothing."""
+    text = output.table(("NAME", "X"), [("a", None), ("longer", ["1", "2"]), ("", True)])
+
+    assert text == "NAME    X\na       -\nlonger  1 2\n-       yes"
+
+
+def test_a_table_may_have_no_header() -> None:
+    """For scripts that read columns."""
+    assert output.table(("NAME",), [("a",)], show_header=False) == "a"
+
+
+def test_a_blocks_further_lines_are_indented() -> None:
+    """All lines of a value start in one column."""
+    assert output.block([("Key", "1\n2"), ("Longer", "3")]) == "Key     1\n        2\nLonger  3"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m 00s"), (3725, "1h 02m"), (4 * 86400 + 7200, "4d 02h")],
+)
+def test_durations_have_two_units(seconds: float, text: str) -> None:
+    """Durations are short and read at a glance."""
+    assert output.duration(seconds) == text
+
+
+def test_counts_have_a_plural() -> None:
+    """One node, two nodes."""
+    assert [output.counted(n, "node") for n in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]

@@ -1,0 +1,67 @@
+"""reset, as far as it goes without a kernel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.cli.reset import delete_tree, refuse_to_delete
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import FakeAgent, Run
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="reset is for root")
+
+
+@pytest.mark.parametrize("folder", ["/", "/var", "/var/lib", "/etc", "/run", "/root", "/usr", "/x"])
+def test_directories_that_are_not_ours_are_never_deleted(folder: str) -> None:
+    """A mistyped --state-dir must not empty the machine."""
+    with pytest.raises(UsageError, match="not be deleted"):
+        refuse_to_delete(Path(folder))
+
+
+def test_the_usual_directories_may_be_deleted(tmp_path: Path) -> None:
+    """The defaults and a test's own."""
+    for folder in ("/var/lib/overlayd", "/run/overlayd", str(tmp_path)):
+        refuse_to_delete(Path(folder))
+
+
+@root_only
+def test_a_wrong_directory_stops_it_before_anything_is_asked(
+    overlayd: Run, agent: FakeAgent
+) -> None:
+    """Nothing is half done."""
+    assert overlayd("--state-dir", "/var/lib", "reset").code == 2
+    assert agent.asked == []
+
+
+def test_a_tree_is_deleted_whole(tmp_path: Path) -> None:
+    """Links inside it are removed, not followed."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    tree = tmp_path / "state"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "link").symlink_to(kept)
+
+    assert delete_tree(tree)
+    assert not tree.exists()
+    assert (kept / "file").exists()
+    assert not delete_tree(tree)
+
+
+@root_only
+def test_a_failing_reset_of_the_agent_deletes_nothing(
+    overlayd: Run, agent: FakeAgent, tmp_path: Path
+) -> None:
+    """The records that tell what is ours outlive an attempt that failed."""
+    state = tmp_path / "state"
+    state.mkdir()
+    agent.fail("POST /v1/reset", "failed", 500, what="cannot remove ov-000001")
+    outcome = overlayd("reset")
+
+    assert outcome.code == 1
+    assert state.exists()
