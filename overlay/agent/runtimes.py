@@ -212,8 +212,8 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Contai
         return None
     connection = UnixConnection(str(socket), ANSWER_TIMEOUT_S)
     try:
-        response = send(connection, "GET", f"/containers/{quote(name, safe='')}/json")
-        raw = response.read(ANSWER_SIZE_MAX)
+        with send(connection, "GET", f"/containers/{quote(name, safe='')}/json") as response:
+            raw = response.read(ANSWER_SIZE_MAX)
     except (OSError, http.client.HTTPException) as error:
         raise OverlayError(
             f"{title} does not answer on {socket}",

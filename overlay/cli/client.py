@@ -72,9 +72,10 @@ class Client:
             socket = connection.sock  # the connection lets go of it if the answer is the last
             response = self._send(connection, "GET", _with_query(path, query), None)
             socket.settimeout(None)  # silence is normal: nothing happens, nothing comes
-            while line := response.readline():
-                if line.strip():
-                    yield _decoded(line, response.status)
+            with response:
+                while line := response.readline():
+                    if line.strip():
+                        yield _decoded(line, response.status)
         except (OSError, http.client.HTTPException) as error:
             raise self._connection_error(error) from error
         finally:
