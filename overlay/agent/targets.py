@@ -17,6 +17,7 @@ from pathlib import Path
 from overlay import limits
 from overlay.agent.runtimes import Container, Docker, Podman, Runtime
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
+from overlay.kernel.reset import SANDBOX_NAME
 from overlay.model import valid_name
 
 KINDS = ("netns", "pid", "docker", "podman")
@@ -24,7 +25,6 @@ NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 CLONE_NEWNET = 0x40000000
 NAMES_SHOWN_MAX = 12
 
-_SANDBOX = re.compile(r"ov-[0-9a-f]{6}")
 _PROCESS_PATH = re.compile(r"/proc/(\d+)(?:/task/\d+)?/ns/net")
 
 
@@ -97,7 +97,7 @@ def _by_netns(name: str, around: Surroundings) -> Target:
             why=f"{around.netns_dir} has: {_listed(known)}",
             hint="ip netns list",
         )
-    if _SANDBOX.fullmatch(name):
+    if SANDBOX_NAME.fullmatch(name):
         raise ConflictError(
             f"{name} is a sandbox of overlayd's own, not a container",
             hint="overlayd container ls shows bare containers",
@@ -250,7 +250,7 @@ def _names(around: Surroundings) -> list[str]:
         names = [entry.name for entry in around.netns_dir.iterdir()]
     except OSError:
         return []
-    return sorted(name for name in names if not _SANDBOX.fullmatch(name))
+    return sorted(name for name in names if not SANDBOX_NAME.fullmatch(name))
 
 
 def _listed(names: list[str]) -> str:

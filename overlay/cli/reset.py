@@ -115,9 +115,9 @@ def _reset_by_agent(client: Client) -> bool:
 
 
 def _remove_from_kernel() -> list[str]:
-    import importlib  # noqa: PLC0415  the kernel layer is dear to import and only reset needs it
+    from overlay.kernel.reset import remove_everything  # noqa: PLC0415  dear to import
 
-    return list(importlib.import_module("overlay.kernel.reset").remove_everything())
+    return remove_everything()
 
 
 def refuse_to_delete(folder: Path) -> None:

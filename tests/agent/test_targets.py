@@ -201,7 +201,7 @@ class TestRefused:
         """Each place in one line, and what is there."""
         around = _around(tmp_path, docker=[_container("docker", "db", None)])
         (around.netns_dir / "other").touch()
-        (around.netns_dir / "ov-000001").touch()
+        (around.netns_dir / "ov-000001-ab12cd").touch()
         with pytest.raises(NotFoundError) as caught:
             resolve_target("web", around)
 

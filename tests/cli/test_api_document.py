@@ -1,0 +1,84 @@
+"""docs/API.md against the command line, which must show every example, and the agent's routes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from overlay.errors import ERROR_BY_CODE
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import FakeAgent, Run
+
+TEXT = (Path(__file__).parents[2] / "docs" / "API.md").read_text(encoding="utf-8")
+SECTION = re.compile(r"^### ((?:GET|POST|DELETE) \S+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ANSWERS: dict[str, dict[str, Any]] = {
+    line: json.loads(EXAMPLE.findall(text)[0]) for line, text in SECTION.findall(TEXT)
+}
+
+# Every request of the API, the verb that makes it, and what it prints of the example.
+VERBS = [
+    ("GET /v1/status", "status", "vm3 is suspect"),
+    ("POST /v1/join", "join", "joined cluster 7f3a9c21 via 192.168.56.11: 2 nodes"),
+    ("POST /v1/leave", "leave", ""),
+    ("GET /v1/token", "token show", "ovt1.EXAMPLE\n"),
+    ("GET /v1/members", "members", "suspect"),
+    ("POST /v1/forget", "forget vm1", ""),
+    ("GET /v1/networks", "network ls", "10.32.0.0/16"),
+    ("POST /v1/networks", "network create blue", "blue  vni 9000001"),
+    ("GET /v1/networks/{name}", "network inspect blue", "256 owned by vm2"),
+    ("DELETE /v1/networks/{name}", "network rm blue", ""),
+    ("GET /v1/endpoints", "endpoint ls --wide", "docker:web"),
+    ("POST /v1/endpoints", "attach web --network blue", "10.32.0.2\n"),
+    ("POST /v1/detach", "detach web", ""),
+    ("GET /v1/containers", "container ls", "blue=10.32.0.3"),
+    ("POST /v1/containers", "container add c1 --network blue", "10.32.0.3\n"),
+    ("DELETE /v1/containers/{name}", "container rm c1", ""),
+    ("GET /v1/verify", "verify --repair", "blue: bridge fdb replace"),
+    ("GET /v1/events", "events", "docker:web is 10.32.0.2"),
+]
+
+
+@pytest.mark.parametrize(("line", "words", "shown"), VERBS)
+def test_the_command_line_shows_each_example(
+    overlayd: Run, agent: FakeAgent, line: str, words: str, shown: str
+) -> None:
+    """What is documented is what the verbs read."""
+    name = "blue" if "networks" in line else "c1"
+    agent.answer(line.replace("{name}", name), ANSWERS[line])
+    outcome = overlayd(*words.split())
+
+    assert outcome.code == 0
+    assert shown in outcome.out
+    as_json = overlayd(*words.split(), "--json")
+    assert json.loads(as_json.out)["schema"] == ANSWERS[line]["schema"]
+
+
+def test_all_that_the_agent_serves_is_documented(tmp_path: Path) -> None:
+    """Paths and schemas in the document are just those that are registered."""
+    from overlay.agent import routes  # noqa: PLC0415  the agent's imports are dear
+    from overlay.agent.server import Server  # noqa: PLC0415  as above
+
+    served: dict[str, str] = {}
+
+    class Recorder(Server):
+        def route(self, method: str, path: str, name: str, *_: Any, **__: Any) -> None:
+            served[f"{method} {path}"] = f"overlayd.{name}/v1"
+
+    routes.register(Recorder(tmp_path, "overlayd"), cast("Any", None))
+
+    assert {line: answer["schema"] for line, answer in ANSWERS.items()} == served
+    assert {line for line, _, _ in VERBS} | {"POST /v1/reset"} == set(served)
+
+
+def test_the_table_of_errors_is_that_of_the_code() -> None:
+    """Codes, HTTP statuses and exit codes are documented as they are."""
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (\d+) \|", TEXT, re.MULTILINE)
+
+    assert {code: (int(status), int(leaving)) for code, status, leaving in rows} == {
+        code: (kind.http_status, kind.exit_code) for code, kind in ERROR_BY_CODE.items()
+    }
