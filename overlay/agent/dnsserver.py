@@ -1,0 +1,219 @@
+"""DNS for the containers of one network: a socket inside the sandbox, on the gateway address.
+
+Owns: the wire format (by dnslib), truncation, TCP, forwarding to the host's resolvers. What a
+name means is asked of `names`. Malformed questions are dropped: whoever sent them knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import socket
+import struct
+from pathlib import Path
+
+from dnslib import AAAA, EDNS0, PTR, QTYPE, RCODE, RR, A, DNSRecord
+from dnslib.dns import DNSError
+
+from overlay import limits
+from overlay.agent.names import Answer, Names
+from overlay.model import Ip, Network, ip_text
+
+TTL_S = 5
+PORT = 53
+_UDP_SIZE_DEFAULT = 512  # RFC 1035 section 4.2.1
+_UDP_SIZE_MAX = 1232  # what fits any path: RFC 6891 lets us answer with less than asked
+_FORWARD_TIMEOUT_S = 2.0
+_RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+class DnsServer:
+    """Serves one network from two sockets that were opened in its sandbox."""
+
+    def __init__(self, network: Network, names: Names, rng: random.Random) -> None:
+        self._network = network
+        self._names = names
+        self._rng = rng
+        self._forwarding = 0
+        self._transport: asyncio.DatagramTransport | None = None
+        self._tcp: asyncio.Server | None = None
+
+    async def start(self, udp: socket.socket, tcp: socket.socket) -> None:
+        """Serve on the given bound sockets."""
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=udp)
+        self._tcp = await asyncio.start_server(self._serve_stream, sock=tcp, limit=65536)
+
+    def close(self) -> None:
+        """Stop serving."""
+        if self._transport is not None:
+            self._transport.close()
+        if self._tcp is not None:
+            self._tcp.close()
+
+    # --- questions ----------------------------------------------------------------------
+
+    def own_answer(self, raw: bytes, asker: Ip) -> DNSRecord | None:
+        """Return our answer to a question; None: it is for the host's resolvers.
+
+        Raises DNSError on what is no question.
+        """
+        question = DNSRecord.parse(raw)
+        if question.header.qr or len(question.questions) != 1:
+            raise DNSError("not one question")
+        name = str(question.q.qname)
+        kind = QTYPE.get(question.q.qtype, "")
+        reverse = kind == "PTR"
+        find = self._names.reverse if reverse else self._names.forward
+        found = find(self._network, asker, name)
+        if found is None:
+            return None
+        reply: DNSRecord = question.reply(ra=1, aa=1)
+        if not found.exists:
+            reply.header.rcode = RCODE.NXDOMAIN
+        for record in self._records(name, kind, found):
+            reply.add_answer(record)
+        if any(extra.rtype == QTYPE.OPT for extra in question.ar):
+            reply.add_ar(EDNS0(udp_len=_UDP_SIZE_MAX))
+        return reply
+
+    def _records(self, name: str, kind: str, found: Answer) -> list[RR]:
+        if kind == "PTR":
+            return [RR(name, QTYPE.PTR, rdata=PTR(item), ttl=TTL_S) for item in found.names]
+        records = [
+            RR(name, QTYPE.A, rdata=A(ip_text(ip)), ttl=TTL_S)
+            if len(ip) == 4
+            else RR(name, QTYPE.AAAA, rdata=AAAA(ip_text(ip)), ttl=TTL_S)
+            for ip in found.ips
+        ]
+        wanted = [item for item in records if kind in ("ANY", QTYPE[item.rtype])]
+        self._rng.shuffle(wanted)  # several containers share an alias: round robin
+        return wanted
+
+    async def answer(self, raw: bytes, asker: Ip, *, size_max: int) -> bytes | None:
+        """Return the bytes to send back, or None to stay silent."""
+        try:
+            reply = self.own_answer(raw, asker)
+            question = DNSRecord.parse(raw)
+        except (DNSError, ValueError, IndexError, struct.error):
+            return None
+        if reply is None:
+            return await self._forwarded(raw, question)
+        packed = bytes(reply.pack())
+        allowed = min(size_max, _udp_size(question)) if size_max == _UDP_SIZE_MAX else size_max
+        if len(packed) > allowed:
+            packed = bytes(reply.truncate().pack())
+        return packed
+
+    async def _forwarded(self, raw: bytes, question: DNSRecord) -> bytes:
+        """Ask the host's resolvers in turn; say SERVFAIL when none answers in time."""
+        failure = question.reply(ra=1, aa=0)
+        failure.header.rcode = RCODE.SERVFAIL
+        if self._forwarding >= limits.DNS_FORWARDS_MAX:
+            failure.header.rcode = RCODE.REFUSED
+            return bytes(failure.pack())
+        self._forwarding += 1
+        try:
+            for server in host_resolvers():
+                answer = await _ask(server, raw)
+                if answer is not None:
+                    return answer
+        finally:
+            self._forwarding -= 1
+        return bytes(failure.pack())
+
+    async def _serve_stream(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """One question per connection is what resolvers send after a truncated answer."""
+        asker = Ip(ipaddress.ip_address(writer.get_extra_info("peername")[0]).packed)
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+            async with asyncio.timeout(_FORWARD_TIMEOUT_S * 3):
+                (size,) = struct.unpack("!H", await reader.readexactly(2))
+                answer = await self.answer(await reader.readexactly(size), asker, size_max=65535)
+                if answer is not None:
+                    writer.write(struct.pack("!H", len(answer)) + answer)
+                    await writer.drain()
+        writer.close()
+
+
+class _Udp(asyncio.DatagramProtocol):
+    """Hands datagrams to the server, at most so many at a time."""
+
+    def __init__(self, server: DnsServer) -> None:
+        self._server = server
+        self._transport: asyncio.DatagramTransport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if len(self._tasks) >= limits.DNS_QUESTIONS_MAX:
+            return
+        task = asyncio.get_running_loop().create_task(self._reply(data, addr))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reply(self, data: bytes, addr: tuple[str, int]) -> None:
+        asker = Ip(ipaddress.ip_address(addr[0].partition("%")[0]).packed)
+        answer = await self._server.answer(data, asker, size_max=_UDP_SIZE_MAX)
+        if answer is not None and self._transport is not None:
+            self._transport.sendto(answer, addr)
+
+
+def bound_sockets(ip: Ip) -> tuple[socket.socket, socket.socket]:
+    """Return a UDP and a TCP socket on the gateway address; call inside the sandbox.
+
+    Raises OSError if the address is not there or another server has the port.
+    """
+    family = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
+    flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    udp = socket.socket(family, socket.SOCK_DGRAM | flags)
+    tcp = socket.socket(family, socket.SOCK_STREAM | flags)
+    try:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        udp.bind((ip_text(ip), PORT))
+        tcp.bind((ip_text(ip), PORT))
+        tcp.listen(64)
+    except OSError:
+        udp.close()
+        tcp.close()
+        raise
+    return udp, tcp
+
+
+def host_resolvers(path: Path = _RESOLV_CONF) -> list[str]:
+    """Return the host's own name servers, three at most (resolv.conf(5))."""
+    with contextlib.suppress(OSError):
+        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        return [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"][:3]
+    return []
+
+
+def _udp_size(question: DNSRecord) -> int:
+    """Return how large an answer the asker takes (RFC 6891 section 6.2.3)."""
+    for extra in question.ar:
+        if extra.rtype == QTYPE.OPT:
+            return max(_UDP_SIZE_DEFAULT, min(int(extra.edns_len), _UDP_SIZE_MAX))
+    return _UDP_SIZE_DEFAULT
+
+
+async def _ask(server: str, raw: bytes) -> bytes | None:
+    """Put the question to one resolver, from the host's namespace."""
+    loop = asyncio.get_running_loop()
+    try:
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking:
+            asking.connect((server, PORT))
+            await loop.sock_sendall(asking, raw)
+            async with asyncio.timeout(_FORWARD_TIMEOUT_S):
+                while True:
+                    answer = await loop.sock_recv(asking, 65535)
+                    if answer[:2] == raw[:2]:
+                        return answer
+    except (OSError, TimeoutError):
+        return None

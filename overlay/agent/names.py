@@ -1,0 +1,122 @@
+"""Which names a container may ask for, and what they mean: the answers of the DNS server.
+
+Owns: `NAME`, `NAME.NETWORK.DOMAIN`, aliases, reverse names; who may see what. Must not know:
+sockets, the wire format of DNS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from overlay.agent.directory import Directory
+from overlay.core.messages import MemberState
+from overlay.model import Endpoint, Ip, Network
+
+DOMAIN_DEFAULT = "overlay"
+_REVERSE_V4 = ".in-addr.arpa"
+_REVERSE_V6 = ".ip6.arpa"
+
+
+class Named(NamedTuple):
+    """An endpoint that may be named in an answer."""
+
+    network: Network
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Ours to answer: the addresses or names found; none means the name has no such record."""
+
+    exists: bool
+    ips: tuple[Ip, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+class Names:
+    """Questions to the records, on behalf of one container."""
+
+    def __init__(self, directory: Directory, domain: str = DOMAIN_DEFAULT) -> None:
+        self._directory = directory
+        self._domain = domain
+        self.networks_of: Callable[[Network, Ip], list[Network]] = lambda network, _ip: [network]
+
+    def forward(self, network: Network, asker: Ip, name: str) -> Answer | None:
+        """Return the addresses of `name` as `asker` on `network` may see them.
+
+        None: not ours, ask the host's resolvers. A name in our domain is always ours; a bare
+        one only if an endpoint has it.
+        """
+        labels = name.rstrip(".").lower()
+        suffix = f".{self._domain}"
+        seen = self.networks_of(network, asker)
+        if labels == self._domain:
+            return Answer(exists=True)
+        if labels.endswith(suffix):
+            return self._qualified(labels.removesuffix(suffix), seen)
+        found = self._addresses(labels, [network, *(item for item in seen if item != network)])
+        return found if found.ips else None
+
+    def _qualified(self, labels: str, seen: list[Network]) -> Answer:
+        """`web.blue`, or `web` in any network seen; a dotted endpoint name wins over a network."""
+        whole = self._addresses(labels, seen)
+        if whole.ips:
+            return whole
+        host, _, network_name = labels.rpartition(".")
+        chosen = [network for network in seen if network.name.lower() == network_name]
+        return self._addresses(host, chosen) if host else Answer(exists=bool(chosen))
+
+    def _addresses(self, name: str, networks: Iterable[Network]) -> Answer:
+        """The first network that has the name answers; shared aliases give several addresses."""
+        for network in networks:
+            ips = [
+                ip
+                for named in self._alive(network)
+                if named.endpoint.name.lower() == name
+                or name in (alias.lower() for alias in named.endpoint.aliases)
+                for ip in named.endpoint.ips
+            ]
+            if ips:
+                return Answer(exists=True, ips=tuple(sorted(set(ips))))
+        return Answer(exists=False)
+
+    def reverse(self, network: Network, asker: Ip, name: str) -> Answer | None:
+        """Return the names of an address in in-addr.arpa or ip6.arpa; None if not ours."""
+        ip = address_of_reverse(name)
+        if ip is None:
+            return None
+        for seen in self.networks_of(network, asker):
+            if not any(ip in subnet for subnet in seen.subnets):
+                continue
+            found = [
+                f"{named.endpoint.name}.{seen.name}.{self._domain}"
+                for named in self._alive(seen)
+                if ip in named.endpoint.ips
+            ]
+            return Answer(exists=bool(found), names=tuple(found))
+        return None
+
+    def _alive(self, network: Network) -> Iterable[Named]:
+        """Endpoints of nodes that are dead or gone stay forwarded, but are not handed out."""
+        for origin, endpoint in self._directory.endpoints(network.vni):
+            state = self._directory.node_state(origin)
+            if state in (MemberState.ALIVE, MemberState.SUSPECT):
+                yield Named(network, endpoint)
+
+
+def address_of_reverse(name: str) -> Ip | None:
+    """Return the address that a reverse name asks for (RFC 1035 3.5, RFC 3596 2.5), or None."""
+    labels = name.rstrip(".").lower()
+    try:
+        if labels.endswith(_REVERSE_V4):
+            parts = labels.removesuffix(_REVERSE_V4).split(".")
+            return Ip(ipaddress.IPv4Address(".".join(reversed(parts))).packed)
+        if labels.endswith(_REVERSE_V6):
+            digits = "".join(reversed(labels.removesuffix(_REVERSE_V6).split(".")))
+            return Ip(bytes.fromhex(digits)) if len(digits) == 32 else None
+    except ValueError:
+        return None
+    return None

@@ -1,0 +1,308 @@
+"""Messages, cards and segments as bytes: msgpack arrays headed by a number.
+
+Owns the numbers (append only) and the strictness: `decode` returns exactly what was meant or
+raises RemoteError. Must not know keys: what is signed is signed by `notary`, what is sealed is
+sealed by `sessions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from overlay import limits
+from overlay.core.messages import (
+    Ack,
+    Buckets,
+    Cards,
+    Confirm,
+    Delta,
+    GrantRefusal,
+    GrantRequest,
+    LogVersion,
+    MemberState,
+    Message,
+    Nack,
+    Ping,
+    PingRequest,
+    Pull,
+    Rumour,
+    Rumours,
+    Versions,
+)
+from overlay.core.records import Entry, Scope, Segment
+from overlay.errors import RemoteError
+from overlay.model import Card, NodeId, node_id_of
+from overlay.wire import shapes
+from overlay.wire.values import decode_entry, encode_entry
+
+_PACK: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
+_BUCKET_COUNT = 64
+_STATES = {int(state): state for state in MemberState}
+
+
+def pack_segment(
+    origin: NodeId, scope: int, floor: int, after: int, upto: int, entries: tuple[Entry, ...]
+) -> bytes:
+    """Return the bytes of a segment that its origin signs."""
+    body = [encode_entry(entry, after) for entry in entries]
+    return _PACK([origin, scope, floor, after, upto - after, body])
+
+
+def unpack_segment(raw: bytes, signature: bytes) -> Segment:
+    """Return the segment in `raw`; whether it is really its origin's is for the notary."""
+    if len(raw) + len(signature) > limits.SEGMENT_SIZE_MAX:
+        shapes.malformed()
+    origin, scope, floor, after, span, body = shapes.array(shapes.unpack(raw), 6)
+    start = shapes.integer(after, 2**62)
+    end = start + shapes.integer(span, 2**32, 1)
+    entries = tuple(decode_entry(item, start) for item in shapes.items(body))
+    versions = [entry.version for entry in entries]
+    if versions != sorted(set(versions)) or (versions and versions[-1] > end):
+        shapes.malformed()
+    return Segment(
+        NodeId(shapes.octets(origin, 16)),
+        Scope(shapes.integer(scope, limits.VNI_MAX)),
+        shapes.integer(floor, start),
+        start,
+        end,
+        entries,
+        raw,
+        signature,
+    )
+
+
+def pack_card(card: Card) -> bytes:
+    """Return the bytes of a card that its node signs."""
+    return _PACK(
+        [
+            card.sign_key,
+            card.seal_key,
+            card.name,
+            card.address,
+            card.gossip_port,
+            card.epoch,
+            card.underlay_mtu,
+            card.software,
+            card.left,
+        ]
+    )
+
+
+def unpack_card(raw: bytes, signature: bytes) -> Card:
+    """Return the card in `raw`; its node id follows from its key."""
+    if len(raw) > limits.CARD_SIZE_MAX:
+        shapes.malformed()
+    fields = shapes.array(shapes.unpack(raw), 9)
+    sign_key, seal_key, name, address, port, epoch, mtu, software, left = fields
+    key = shapes.octets(sign_key, 32)
+    return Card(
+        node_id_of(key),
+        shapes.name(name),
+        key,
+        shapes.octets(seal_key, 32),
+        shapes.ip(address),
+        shapes.integer(port, 65535, 1),
+        shapes.integer(epoch, 2**32),
+        shapes.integer(mtu, 65535, limits.UNDERLAY_MTU_MIN - 700),
+        shapes.text(software),
+        shapes.boolean(left),
+        raw,
+        signature,
+    )
+
+
+# --- messages, out -------------------------------------------------------------------------
+
+
+def _log_versions(versions: tuple[LogVersion, ...]) -> list[list[Any]]:
+    return [[v.origin, v.scope, v.version, v.epoch] for v in versions]
+
+
+_ENCODERS: dict[type, Callable[[Any], list[Any]]] = {
+    Ping: lambda m: [1, m.sequence, m.root.to_bytes(16, "big"), m.lost],
+    Ack: lambda m: [2, m.sequence, m.root.to_bytes(16, "big"), m.incarnation],
+    PingRequest: lambda m: [3, m.sequence, m.target],
+    Nack: lambda m: [4, m.sequence],
+    Rumours: lambda m: [
+        5,
+        [[r.node_id, r.incarnation, int(r.state), r.accuser] for r in m.rumours],
+    ],
+    Cards: lambda m: [6, [[card.raw, card.signature] for card in m.cards]],
+    Delta: lambda m: [7, [[s.raw, s.signature] for s in m.segments], m.confirm],
+    Buckets: lambda m: [8, b"".join(d.to_bytes(8, "big") for d in m.digests), m.answer],
+    Versions: lambda m: [9, m.complete_buckets, _log_versions(m.versions), m.answer],
+    Pull: lambda m: [10, _log_versions(m.wants)],
+    Confirm: lambda m: [11, _log_versions(m.versions)],
+    GrantRequest: lambda m: [12, m.request_id, m.vni, m.around, m.count, m.exact],
+    GrantRefusal: lambda m: [13, m.request_id, m.reason, m.free],
+}
+
+
+# --- messages, in --------------------------------------------------------------------------
+
+
+def _root(value: Any) -> int:
+    return int.from_bytes(shapes.octets(value, 16), "big")
+
+
+def _node(value: Any) -> NodeId:
+    return NodeId(shapes.octets(value, 16))
+
+
+def _ping(fields: tuple[Any, ...]) -> Message:
+    _, sequence, root, lost = shapes.array(fields, 4)
+    return Ping(shapes.integer(sequence), _root(root), shapes.integer(lost, 1000))
+
+
+def _ack(fields: tuple[Any, ...]) -> Message:
+    _, sequence, root, incarnation = shapes.array(fields, 4)
+    return Ack(shapes.integer(sequence), _root(root), shapes.integer(incarnation))
+
+
+def _ping_request(fields: tuple[Any, ...]) -> Message:
+    _, sequence, target = shapes.array(fields, 3)
+    return PingRequest(shapes.integer(sequence), _node(target))
+
+
+def _nack(fields: tuple[Any, ...]) -> Message:
+    _, sequence = shapes.array(fields, 2)
+    return Nack(shapes.integer(sequence))
+
+
+def _rumour(value: Any) -> Rumour:
+    node_id, incarnation, state, accuser = shapes.array(value, 4)
+    found = _STATES.get(shapes.integer(state, 255))
+    if found is None:
+        shapes.malformed()
+    return Rumour(_node(node_id), shapes.integer(incarnation), found, _node(accuser))
+
+
+def _rumours(fields: tuple[Any, ...]) -> Message:
+    _, rumours = shapes.array(fields, 2)
+    return Rumours(tuple(_rumour(item) for item in shapes.items(rumours)))
+
+
+def _signed(value: Any) -> tuple[bytes, bytes]:
+    raw, signature = shapes.array(value, 2)
+    return shapes.octets_to(raw, limits.SEGMENT_SIZE_MAX), shapes.octets_to(signature, 64)
+
+
+def _cards(fields: tuple[Any, ...]) -> Message:
+    _, cards = shapes.array(fields, 2)
+    return Cards(tuple(unpack_card(*_signed(item)) for item in shapes.items(cards)))
+
+
+def _delta(fields: tuple[Any, ...]) -> Message:
+    _, segments, confirm = shapes.array(fields, 3)
+    found = tuple(unpack_segment(*_signed(item)) for item in shapes.items(segments))
+    return Delta(found, shapes.boolean(confirm))
+
+
+def _buckets(fields: tuple[Any, ...]) -> Message:
+    _, packed, answer = shapes.array(fields, 3)
+    raw = shapes.octets(packed, 8 * _BUCKET_COUNT)
+    digests = tuple(
+        int.from_bytes(raw[8 * index : 8 * index + 8], "big") for index in range(_BUCKET_COUNT)
+    )
+    return Buckets(digests, shapes.boolean(answer))
+
+
+def _log_version(value: Any) -> LogVersion:
+    origin, scope, version, epoch = shapes.array(value, 4)
+    return LogVersion(
+        _node(origin),
+        Scope(shapes.integer(scope, limits.VNI_MAX)),
+        shapes.integer(version),
+        shapes.integer(epoch, 2**32),
+    )
+
+
+def _log_version_list(value: Any) -> tuple[LogVersion, ...]:
+    return tuple(_log_version(item) for item in shapes.items(value))
+
+
+def _versions(fields: tuple[Any, ...]) -> Message:
+    _, complete, versions, answer = shapes.array(fields, 4)
+    buckets = shapes.items(complete, _BUCKET_COUNT)
+    return Versions(
+        tuple(shapes.integer(item, _BUCKET_COUNT - 1) for item in buckets),
+        _log_version_list(versions),
+        shapes.boolean(answer),
+    )
+
+
+def _pull(fields: tuple[Any, ...]) -> Message:
+    _, wants = shapes.array(fields, 2)
+    return Pull(_log_version_list(wants))
+
+
+def _confirm(fields: tuple[Any, ...]) -> Message:
+    _, versions = shapes.array(fields, 2)
+    return Confirm(_log_version_list(versions))
+
+
+def _grant_request(fields: tuple[Any, ...]) -> Message:
+    _, request_id, vni, around, count, exact = shapes.array(fields, 6)
+    return GrantRequest(
+        shapes.octets(request_id, 8),
+        shapes.integer(vni, limits.VNI_MAX, 1),
+        shapes.ip(around),
+        shapes.integer(count, 2**32),
+        shapes.boolean(exact),
+    )
+
+
+def _grant_refusal(fields: tuple[Any, ...]) -> Message:
+    _, request_id, reason, free = shapes.array(fields, 4)
+    return GrantRefusal(
+        shapes.octets(request_id, 8), shapes.text(reason), shapes.integer(free, 2**63)
+    )
+
+
+_DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
+    1: _ping,
+    2: _ack,
+    3: _ping_request,
+    4: _nack,
+    5: _rumours,
+    6: _cards,
+    7: _delta,
+    8: _buckets,
+    9: _versions,
+    10: _pull,
+    11: _confirm,
+    12: _grant_request,
+    13: _grant_refusal,
+}
+
+
+class MsgpackCodec:
+    """The codec of the real wire (core.ports.Codec)."""
+
+    def encode(self, message: Message) -> bytes:
+        """Return the message's bytes."""
+        return _PACK(_ENCODERS[type(message)](message))
+
+    def decode(self, payload: bytes) -> list[Message]:
+        """Return the payload's messages; raises RemoteError on anything not exactly right."""
+        if len(payload) > limits.PAYLOAD_SIZE_MAX:
+            shapes.malformed()
+        found: list[Message] = []
+        for fields in shapes.unpack_all(payload):
+            items = shapes.items(fields, 8)
+            decoder = _DECODERS.get(shapes.integer(items[0], 255)) if items else None
+            if decoder is None:
+                raise RemoteError("unknown-message")
+            found.append(decoder(items))
+        return found
+
+    def decode_segment(self, raw: bytes, signature: bytes) -> Segment:
+        """Return a stored segment."""
+        return unpack_segment(raw, signature)
+
+    def decode_card(self, raw: bytes, signature: bytes) -> Card:
+        """Return a stored card."""
+        return unpack_card(raw, signature)

@@ -1,0 +1,92 @@
+"""The sealed datagram: a header in clear, all of it authenticated, and one AEAD box.
+
+ 0        1        2                 4                                  20
+ +--------+--------+-----------------+----------------------------------+
+ | version| kind   | generation      | sender (node id, 16)             |
+ +--------+--------+-----------------+----------------------------------+
+ | counter (8)              | random (4) | box: ciphertext, tag (16)    |
+ +--------------------------+------------+------------------------------+
+ 20                         28           32
+
+The nonce is random || counter (NIST SP 800-38D section 8.2.1: 96 bits). The additional data are the
+header, the cluster id and the recipient's node id, so that a datagram is worth nothing in another
+cluster or at another node.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from overlay import limits
+from overlay.errors import RemoteError
+from overlay.model import NodeId
+
+VERSION = 1
+HELLO, JOIN, DATA = 1, 2, 3
+_LAYOUT = struct.Struct("!BBH16sQ4s")
+assert _LAYOUT.size == limits.HEADER_SIZE
+
+TOO_SHORT = "too-short"
+TOO_LONG = "too-long"
+OTHER_VERSION = "other-version"
+UNKNOWN_KIND = "unknown-kind"
+UNAUTHENTICATED = "unauthenticated"
+
+
+class Header(NamedTuple):
+    """What a datagram says in clear."""
+
+    version: int
+    kind: int
+    generation: int
+    sender: NodeId
+    counter: int
+    random: bytes
+
+    def pack(self) -> bytes:
+        """Return the 32 bytes."""
+        return _LAYOUT.pack(*self)
+
+
+def read_header(data: bytes) -> Header:
+    """Return a datagram's header; raises RemoteError on what can't be one of ours."""
+    if len(data) < limits.HEADER_SIZE + limits.TAG_SIZE:
+        raise RemoteError(TOO_SHORT)
+    if len(data) > limits.DATAGRAM_SIZE_MAX:
+        raise RemoteError(TOO_LONG)
+    header = Header._make(_LAYOUT.unpack_from(data))
+    if header.version != VERSION:
+        raise RemoteError(OTHER_VERSION)
+    if header.kind not in {HELLO, JOIN, DATA}:
+        raise RemoteError(UNKNOWN_KIND)
+    return header
+
+
+def seal(key: AESGCM, header: Header, context: bytes, plain: bytes) -> bytes:
+    """Return the datagram; `context` is cluster id and recipient."""
+    raw = header.pack()
+    return raw + key.encrypt(_nonce(header), plain, raw + context)
+
+
+def open_box(key: AESGCM, header: Header, context: bytes, data: bytes) -> bytes:
+    """Return the plain payload; raises RemoteError if anything was changed on the way."""
+    raw = data[: limits.HEADER_SIZE]
+    try:
+        return key.decrypt(_nonce(header), data[limits.HEADER_SIZE :], raw + context)
+    except InvalidTag:
+        raise RemoteError(UNAUTHENTICATED) from None
+
+
+def derive(secret: bytes, salt: bytes, info: bytes) -> AESGCM:
+    """Return an AES-256-GCM key by HKDF-SHA256 (RFC 5869)."""
+    return AESGCM(HKDF(hashes.SHA256(), 32, salt, info).derive(secret))
+
+
+def _nonce(header: Header) -> bytes:
+    return header.random + header.counter.to_bytes(8, "big")

@@ -1,0 +1,56 @@
+"""A node's two key pairs: Ed25519 to sign with (RFC 8032), X25519 to agree on keys (RFC 7748).
+
+The node id is the head of the hash of the signing key, so an identity can't be claimed
+without its private key. Keys are kept by whoever owns the state; nothing here touches a disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from overlay.model import NodeId, node_id_of
+
+IDENTITY_SIZE = 64
+
+
+class Identity:
+    """The private keys of one node."""
+
+    def __init__(self, sign_private: bytes, seal_private: bytes) -> None:
+        self._sign_raw = sign_private
+        self._seal_raw = seal_private
+        self._sign = Ed25519PrivateKey.from_private_bytes(sign_private)
+        self._seal = X25519PrivateKey.from_private_bytes(seal_private)
+        self.sign_public = self._sign.public_key().public_bytes_raw()
+        self.seal_public = self._seal.public_key().public_bytes_raw()
+        self.node_id: NodeId = node_id_of(self.sign_public)
+
+    @classmethod
+    def generate(cls, random_bytes: Callable[[int], bytes]) -> Identity:
+        """Return a new identity from a source of secret randomness."""
+        return cls(random_bytes(32), random_bytes(32))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Identity:
+        """Return a stored identity; raises ValueError on another size."""
+        if len(raw) != IDENTITY_SIZE:
+            raise ValueError(f"an identity has {IDENTITY_SIZE} bytes, not {len(raw)}")
+        return cls(raw[:32], raw[32:])
+
+    def to_bytes(self) -> bytes:
+        """Return what `from_bytes` takes: a secret."""
+        return self._sign_raw + self._seal_raw
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64-byte signature."""
+        return self._sign.sign(message)
+
+    def agree(self, seal_public: bytes) -> bytes:
+        """Return the 32 bytes shared with the holder of a public key.
+
+        Raises ValueError for a key of low order, which would make the result predictable.
+        """
+        return self._seal.exchange(X25519PublicKey.from_public_bytes(seal_public))

@@ -1,0 +1,80 @@
+"""Signatures over what everyone must be able to believe: segments and cards.
+
+Each kind of statement is signed under a context of its own, so that bytes of one kind can
+never pass for the other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from overlay.core.records import Entry, Scope, Segment
+from overlay.model import Card, node_id_of
+from overlay.wire.codec import pack_card, pack_segment
+from overlay.wire.identity import Identity
+
+SIGNATURE_SIZE = 64
+_SEGMENT_CONTEXT = b"overlayd/1 segment\0"
+_CARD_CONTEXT = b"overlayd/1 card\0"
+
+
+class KeyNotary:
+    """Signs with one identity; checks anyone's (core.ports.Notary)."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._keys: dict[bytes, Ed25519PublicKey] = {}
+
+    def issue_segment(
+        self, scope: Scope, floor: int, after: int, upto: int, entries: Sequence[Entry]
+    ) -> Segment:
+        """Return the segment of this node's own log, signed."""
+        origin = self._identity.node_id
+        kept = tuple(entries)
+        raw = pack_segment(origin, scope, floor, after, upto, kept)
+        signature = self._identity.sign(_SEGMENT_CONTEXT + raw)
+        return Segment(origin, scope, floor, after, upto, kept, raw, signature)
+
+    def segment_size(self, entries: Sequence[Entry]) -> int:
+        """Return an upper bound of the bytes a segment of these entries takes."""
+        origin = self._identity.node_id
+        if not entries:
+            return len(pack_segment(origin, 2**24 - 1, 2**62, 2**62, 2**62 + 1, ())) + 64
+        after = min(entry.version for entry in entries) - 1
+        upto = max(entry.version for entry in entries)
+        # Floor and start are packed at their largest, as they are not known here.
+        body = pack_segment(origin, 2**24 - 1, 0, after, upto, tuple(entries))
+        return len(body) + 18 + SIGNATURE_SIZE
+
+    def verify_segment(self, segment: Segment, origin_card: Card) -> bool:
+        """Say whether `origin_card`'s key signed the segment."""
+        return segment.origin == origin_card.node_id and self._verify(
+            origin_card.sign_key, segment.signature, _SEGMENT_CONTEXT + segment.raw
+        )
+
+    def issue_card(self, card: Card) -> Card:
+        """Return this node's own card, signed."""
+        raw = pack_card(card)
+        return replace(card, raw=raw, signature=self._identity.sign(_CARD_CONTEXT + raw))
+
+    def verify_card(self, card: Card) -> bool:
+        """Say whether the card is signed by its own key and its node_id is that key's."""
+        return card.node_id == node_id_of(card.sign_key) and self._verify(
+            card.sign_key, card.signature, _CARD_CONTEXT + card.raw
+        )
+
+    def _verify(self, sign_key: bytes, signature: bytes, message: bytes) -> bool:
+        key = self._keys.get(sign_key)
+        try:
+            if key is None:
+                key = Ed25519PublicKey.from_public_bytes(sign_key)
+            key.verify(signature, message)
+        except (InvalidSignature, ValueError):
+            return False
+        # Kept only once it has proved itself, and the members are bounded: so is this.
+        self._keys[sign_key] = key
+        return True

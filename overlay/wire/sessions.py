@@ -1,0 +1,333 @@
+"""Sealed sessions with every peer: sans-IO, datagrams in, datagrams out.
+
+Owns the handshake. Each process start draws a random session. A peer's session is accepted
+only from a hello that echoes our own, which no recording can do; until then it is answered and
+nothing else. Whoever can't authenticate gets no answer, ever. `receive` is a ladder: the cheap
+checks first, each rung with the name of its drop counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import msgpack
+
+from overlay import limits
+from overlay.errors import RemoteError
+from overlay.model import Card, Ip, NodeId
+from overlay.wire import envelope, shapes
+from overlay.wire.codec import unpack_card
+from overlay.wire.envelope import DATA, HELLO, JOIN, Header
+from overlay.wire.identity import Identity
+from overlay.wire.keyring import Keyring
+from overlay.wire.notary import KeyNotary
+from overlay.wire.peers import (
+    NEVER,
+    NO_SESSION,
+    SESSION_SIZE,
+    Channel,
+    Peer,
+    hello_key,
+    join_key,
+    make_channel,
+)
+
+HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
+PREVIOUS_KEPT_S = 5.0  # how long what was sealed before a renewal is still opened
+_NOBODY = bytes(16)
+
+OWN_DATAGRAM = "own-datagram"
+UNKNOWN_SENDER = "unknown-sender"
+UNKNOWN_GENERATION = "unknown-generation"
+NO_CHANNEL = "no-session"
+REPLAYED = "replayed"
+BARRED = "barred"
+BAD_CARD = "bad-card"
+TOO_MANY_PEERS = "too-many-peers"
+
+
+class Datagram(NamedTuple):
+    """Bytes for an address."""
+
+    address: Ip
+    port: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an authenticated datagram brought."""
+
+    sender: NodeId
+    payload: bytes | None = None
+    card: Card | None = None  # of a peer whose session has just been accepted
+    clone: bool = False  # two hosts take turns under this identity
+    replies: tuple[Datagram, ...] = ()
+
+
+class _Hello(NamedTuple):
+    session: bytes
+    echo: bytes
+    done: bool  # the sender has accepted our session: no answer needed
+    card: Card
+
+
+class Sessions:
+    """All sessions of one process."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        cluster_id: bytes,
+        keyring: Keyring,
+        card: Card,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._identity = identity
+        self._cluster_id = cluster_id
+        self._keyring = keyring
+        self._card = card
+        self._random_bytes = random_bytes
+        self._session = random_bytes(SESSION_SIZE)
+        self._notary = KeyNotary(identity)
+        self._peers: dict[NodeId, Peer] = {}
+        self._barred: set[NodeId] = set()
+        self.queue_drop_count = 0
+
+    # --- who there is -------------------------------------------------------------------
+
+    def learn(self, card: Card) -> None:
+        """Take note of a verified card: a new peer, or a known one's new address."""
+        if card.node_id == self._identity.node_id or card.node_id in self._barred:
+            return
+        known = self._peers.get(card.node_id)
+        if known is not None:
+            if card.epoch >= known.card.epoch:
+                known.card = card
+            return
+        if len(self._peers) >= limits.MEMBER_COUNT_MAX:
+            raise RemoteError(TOO_MANY_PEERS)
+        try:
+            shared = self._identity.agree(card.seal_key)
+        except ValueError:
+            raise RemoteError(BAD_CARD) from None
+        self._peers[card.node_id] = Peer(card, shared)
+
+    def set_card(self, card: Card) -> None:
+        """Use a renewed card of our own from now on."""
+        self._card = card
+
+    def forget(self, node_id: NodeId) -> None:
+        """Bar an identity: nothing it seals is opened any more, nothing is sealed for it."""
+        self._barred.add(node_id)
+        self._peers.pop(node_id, None)
+
+    def established(self, node_id: NodeId) -> bool:
+        """Say whether payloads to a node can be sealed now."""
+        peer = self._peers.get(node_id)
+        return peer is not None and peer.channel is not None
+
+    # --- out ----------------------------------------------------------------------------
+
+    def seal(self, to: NodeId, payload: bytes, now: float) -> list[Datagram]:
+        """Return what to send for a payload; without a session it waits behind a hello."""
+        peer = self._peers.get(to)
+        if peer is None:
+            return []
+        if peer.channel is None:
+            if len(peer.waiting) == peer.waiting.maxlen:
+                self.queue_drop_count += 1
+            peer.waiting.append(payload)
+            return self._hello(peer, now)
+        return [self._sealed(peer, peer.channel, payload)]
+
+    def greet(self, address: Ip, port: int, _now: float) -> list[Datagram]:
+        """Return a first contact to an address of which nothing is known."""
+        return [self._join(address, port, NO_SESSION, done=False)]
+
+    def _sealed(self, peer: Peer, channel: Channel, payload: bytes) -> Datagram:
+        header = Header(
+            envelope.VERSION,
+            DATA,
+            channel.generation,
+            self._identity.node_id,
+            channel.counter,
+            self._random_bytes(4),
+        )
+        channel.counter += 1
+        data = envelope.seal(channel.sending, header, self._context(peer.card.node_id), payload)
+        return Datagram(peer.card.address, peer.card.gossip_port, data)
+
+    def _hello(self, peer: Peer, now: float) -> list[Datagram]:
+        """Return a hello to a known peer, or nothing if one went a moment ago."""
+        if now - peer.hello_at < HELLO_INTERVAL_S:
+            return []
+        peer.hello_at = now
+        generation = self._keyring.sealing
+        secret = self._keyring.secret(generation)
+        assert secret is not None, "a keyring has the secret it seals with"
+        other = peer.card.node_id
+        key = hello_key(peer.shared, secret, self._identity.node_id, other)
+        echo = peer.claimed
+        done = peer.channel is not None and peer.channel.peer_session == echo
+        data = envelope.seal(
+            key, self._random_header(HELLO, generation), self._context(other),
+            self._hello_body(echo, done=done),
+        )  # fmt: skip
+        return [Datagram(peer.card.address, peer.card.gossip_port, data)]
+
+    def _join(self, address: Ip, port: int, echo: bytes, *, done: bool) -> Datagram:
+        generation = self._keyring.sealing
+        secret = self._keyring.secret(generation)
+        assert secret is not None, "a keyring has the secret it seals with"
+        data = envelope.seal(
+            join_key(secret), self._random_header(JOIN, generation), self._context(_NOBODY),
+            self._hello_body(echo, done=done),
+        )  # fmt: skip
+        return Datagram(address, port, data)
+
+    def _random_header(self, kind: int, generation: int) -> Header:
+        """Handshake keys outlive a process, so their whole nonce is drawn at random."""
+        counter = int.from_bytes(self._random_bytes(8), "big")
+        own = self._identity.node_id
+        return Header(envelope.VERSION, kind, generation, own, counter, self._random_bytes(4))
+
+    def _hello_body(self, echo: bytes, *, done: bool) -> bytes:
+        body: bytes = msgpack.packb(
+            [self._session, echo, done, self._card.raw, self._card.signature]
+        )
+        return body
+
+    def _context(self, recipient: bytes) -> bytes:
+        return self._cluster_id + recipient
+
+    # --- in -----------------------------------------------------------------------------
+
+    def open(self, data: bytes, _source: tuple[Ip, int], now: float) -> Opened:
+        """Return what a datagram brought; raises RemoteError with the reason of its drop."""
+        header = envelope.read_header(data)
+        if header.sender == self._identity.node_id:
+            raise RemoteError(OWN_DATAGRAM)
+        if header.sender in self._barred:
+            raise RemoteError(BARRED)
+        secret = self._keyring.secret(header.generation)
+        if secret is None:
+            raise RemoteError(UNKNOWN_GENERATION)
+        if header.kind == JOIN:
+            return self._open_join(header, secret, data, now)
+        peer = self._peers.get(header.sender)
+        if peer is None:
+            raise RemoteError(UNKNOWN_SENDER)
+        if header.kind == HELLO:
+            return self._open_hello(peer, header, secret, data, now)
+        return self._open_data(peer, header, data, now)
+
+    def _open_data(self, peer: Peer, header: Header, data: bytes, now: float) -> Opened:
+        context = self._context(self._identity.node_id)
+        for channel in (peer.channel, peer.previous):
+            if channel is None or channel.generation != header.generation:
+                continue
+            if channel is peer.previous and now > peer.previous_until:
+                continue
+            try:
+                payload = envelope.open_box(channel.receiving, header, context, data)
+            except RemoteError:
+                continue
+            if not channel.window.accept(header.counter):
+                raise RemoteError(REPLAYED)
+            return Opened(header.sender, payload=payload)
+        # It may have restarted, or we have: a hello to where it lives, not to where this is from.
+        replies = self._hello(peer, now)
+        if replies:
+            return Opened(header.sender, replies=tuple(replies), payload=None)
+        raise RemoteError(NO_CHANNEL if peer.channel is None else envelope.UNAUTHENTICATED)
+
+    def _open_hello(
+        self, peer: Peer, header: Header, secret: bytes, data: bytes, now: float
+    ) -> Opened:
+        key = hello_key(peer.shared, secret, header.sender, self._identity.node_id)
+        context = self._context(self._identity.node_id)
+        hello = self._read_hello(header, envelope.open_box(key, header, context, data))
+        self._refuse_recording(peer, header)
+        opened = self._take_hello(peer, hello, now)
+        if hello.done and hello.echo == self._session:
+            return opened
+        if opened.card is not None:
+            peer.hello_at = NEVER  # a new session is answered at once
+        return replace(opened, replies=(*self._hello(peer, now), *opened.replies))
+
+    def _open_join(self, header: Header, secret: bytes, data: bytes, now: float) -> Opened:
+        body = envelope.open_box(join_key(secret), header, self._context(_NOBODY), data)
+        hello = self._read_hello(header, body)
+        peer = self._peers.get(header.sender)
+        if hello.echo != self._session:
+            # Not proven fresh: answered at the address its card names, remembered not at all.
+            if peer is not None and now - peer.hello_at < HELLO_INTERVAL_S:
+                return Opened(header.sender)
+            if peer is not None:
+                peer.hello_at = now
+            reply = self._join(
+                hello.card.address, hello.card.gossip_port, hello.session, done=False
+            )
+            return Opened(header.sender, replies=(reply,))
+        if peer is None:
+            self.learn(hello.card)
+            peer = self._peers[header.sender]
+        self._refuse_recording(peer, header)
+        opened = self._take_hello(peer, hello, now)
+        if hello.done:
+            return opened
+        # The other side may not know us yet, so the answer is a first contact too.
+        answer = self._join(peer.card.address, peer.card.gossip_port, hello.session, done=True)
+        return replace(opened, replies=(answer, *opened.replies))
+
+    @staticmethod
+    def _refuse_recording(peer: Peer, header: Header) -> None:
+        nonce = (header.counter, header.random)
+        if nonce in peer.hellos:
+            raise RemoteError(REPLAYED)
+        peer.hellos.append(nonce)
+
+    def _read_hello(self, header: Header, body: bytes) -> _Hello:
+        session, echo, done, raw, signature = shapes.array(shapes.unpack(body), 5)
+        card = unpack_card(
+            shapes.octets_to(raw, limits.CARD_SIZE_MAX), shapes.octets(signature, 64)
+        )
+        if card.node_id != header.sender or not self._notary.verify_card(card):
+            raise RemoteError(BAD_CARD)
+        return _Hello(
+            shapes.octets(session, SESSION_SIZE),
+            shapes.octets(echo, SESSION_SIZE),
+            shapes.boolean(done),
+            card,
+        )
+
+    def _take_hello(self, peer: Peer, hello: _Hello, now: float) -> Opened:
+        """Note what a hello claims; begin a session if it has proven fresh and new."""
+        sender = peer.card.node_id
+        self.learn(hello.card)
+        peer.claimed = hello.session
+        if hello.echo != self._session:
+            return Opened(sender)
+        if peer.channel is not None and peer.channel.peer_session == hello.session:
+            return Opened(sender)
+        clone = hello.session in peer.replaced
+        replies = tuple(self._accept(peer, hello.session, now))
+        return Opened(sender, card=hello.card, clone=clone, replies=replies)
+
+    def _accept(self, peer: Peer, session: bytes, now: float) -> list[Datagram]:
+        """Begin a channel with a session that has proven fresh; send what waited for it."""
+        if peer.channel is not None:
+            peer.replaced.append(peer.channel.peer_session)
+            peer.previous, peer.previous_until = peer.channel, now + PREVIOUS_KEPT_S
+        generation = self._keyring.sealing
+        secret = self._keyring.secret(generation)
+        assert secret is not None, "a keyring has the secret it seals with"
+        peer.channel = make_channel(
+            self._identity, peer, secret, generation, self._session, session
+        )
+        waiting, channel = list(peer.waiting), peer.channel
+        peer.waiting.clear()
+        return [self._sealed(peer, channel, payload) for payload in waiting]

@@ -1,0 +1,131 @@
+"""Checked reading of decoded msgpack: every field has a type, a range, a length.
+
+All functions raise RemoteError("malformed"): what a peer sent is either exactly right or
+dropped. msgpack itself is lenient (booleans are integers to Python, maps may repeat keys), so
+nothing it returns is used before it went through here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import msgpack
+
+from overlay import limits
+from overlay.errors import RemoteError
+from overlay.model import Ip
+
+MALFORMED = "malformed"
+UINT64_MAX = 2**64 - 1
+
+
+def malformed() -> NoReturn:
+    """Refuse what is being decoded."""
+    raise RemoteError(MALFORMED)
+
+
+_BOUNDS: dict[str, Any] = {
+    "raw": False,
+    "use_list": False,
+    "max_array_len": limits.ARRAY_LENGTH_MAX,
+    "max_map_len": 0,
+    "max_str_len": limits.TEXT_SIZE_MAX,
+    "max_bin_len": limits.DATAGRAM_SIZE_MAX,
+    "max_ext_len": 0,
+}
+# msgpack's own errors are ValueErrors or UnpackExceptions; text that is not UTF-8 is a ValueError.
+_ERRORS = (ValueError, msgpack.UnpackException, RecursionError)
+
+
+def unpack(raw: bytes) -> Any:
+    """Return the one msgpack value that `raw` is: arrays, integers, booleans, bytes, text."""
+    try:
+        return msgpack.unpackb(raw, **_BOUNDS)
+    except _ERRORS:
+        malformed()
+
+
+def unpack_all(raw: bytes) -> list[Any]:
+    """Return the msgpack values that `raw` is, back to back and without a rest."""
+    unpacker = msgpack.Unpacker(None, max_buffer_size=limits.DATAGRAM_SIZE_MAX, **_BOUNDS)
+    try:
+        unpacker.feed(raw)
+        found = list(unpacker)
+    except _ERRORS:
+        malformed()
+    if unpacker.tell() != len(raw):
+        malformed()  # a last value that is cut short is silently left by the iteration
+    return found
+
+
+def array(value: Any, count: int) -> tuple[Any, ...]:
+    """Return an array of exactly `count` items."""
+    if type(value) is not tuple or len(value) != count:
+        malformed()
+    return value
+
+
+def items(value: Any, count_max: int = limits.ARRAY_LENGTH_MAX) -> tuple[Any, ...]:
+    """Return an array of at most `count_max` items."""
+    if type(value) is not tuple or len(value) > count_max:
+        malformed()
+    return value
+
+
+def integer(value: Any, high: int = UINT64_MAX, low: int = 0) -> int:
+    """Return a whole number in `[low, high]`; a boolean is none."""
+    if type(value) is not int or not low <= value <= high:
+        malformed()
+    return value
+
+
+def boolean(value: Any) -> bool:
+    """Return a truth value."""
+    if type(value) is not bool:
+        malformed()
+    return value
+
+
+def octets(value: Any, size: int) -> bytes:
+    """Return exactly `size` bytes."""
+    if type(value) is not bytes or len(value) != size:
+        malformed()
+    return value
+
+
+def octets_to(value: Any, size_max: int) -> bytes:
+    """Return at most `size_max` bytes."""
+    if type(value) is not bytes or len(value) > size_max:
+        malformed()
+    return value
+
+
+def ip(value: Any) -> Ip:
+    """Return a packed IPv4 or IPv6 address."""
+    if type(value) is not bytes or len(value) not in {4, 16}:
+        malformed()
+    return Ip(value)
+
+
+def text(value: Any, size_max: int = limits.NAME_LENGTH_MAX) -> str:
+    """Return text of at most `size_max` characters without control characters."""
+    if type(value) is not str or len(value) > size_max or not value.isprintable():
+        malformed()
+    return value
+
+
+def name(value: Any) -> str:
+    """Return a text that is not empty."""
+    found = text(value)
+    if not found:
+        malformed()
+    return found
+
+
+def labels(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return labels as sorted pairs."""
+    found = []
+    for pair in items(value, limits.LABEL_COUNT_MAX):
+        key, item = array(pair, 2)
+        found.append((text(key, limits.LABEL_SIZE_MAX), text(item, limits.LABEL_SIZE_MAX)))
+    return tuple(found)

@@ -1,0 +1,192 @@
+"""Records as msgpack arrays, both ways. The tags are wire numbers: append only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from overlay import limits
+from overlay.core.records import (
+    Entry,
+    Forgotten,
+    Kept,
+    Key,
+    Participation,
+    Removed,
+    Returned,
+    Settled,
+    Value,
+    key_of,
+)
+from overlay.model import Endpoint, Grant, Mac, Network, NodeId, Subnet, Vni
+from overlay.wire import shapes
+
+TAGS: dict[str, int] = {
+    "network": 1,
+    "endpoint": 2,
+    "grant": 3,
+    "participation": 4,
+    "forgotten": 5,
+    "returned": 6,
+    "removed": 7,
+    "settled": 8,
+}
+KINDS = {tag: kind for kind, tag in TAGS.items()}
+_IDENTITY_SIZE_MAX = 32
+_NODE_ID_SIZE = 16
+
+
+def encode_value(value: Value) -> tuple[int, list[Any]]:
+    """Return a value's tag and fields."""
+    match value:
+        case Network():
+            subnets = [[s.base, s.prefix_length, s.gateway] for s in value.subnets]
+            fields = [value.vni, value.name, subnets, value.internal, value.labels]
+            return 1, [*fields, value.creator]
+        case Endpoint():
+            head = [value.endpoint_id, value.vni, value.name, value.mac, value.ips]
+            return 2, [*head, value.aliases, value.labels]
+        case Grant():
+            head = [value.vni, value.first, value.last, value.grantee]
+            return 3, [*head, value.generation, value.request_id]
+        case Participation():
+            return 4, [value.vni, value.forwards]
+        case Forgotten():
+            return 5, [value.node_id]
+        case Returned():
+            return 6, [value.vni, value.first, value.request_id]
+        case Removed():
+            return 7, [value.vni, value.creator]
+        case Settled():
+            kept = [list(item) for item in value.kept]
+            return 8, [value.node_id, value.heir, value.part, value.parts, kept]
+
+
+def _vni(value: Any) -> Vni:
+    return Vni(shapes.integer(value, limits.VNI_MAX, 1))
+
+
+def _node(value: Any) -> NodeId:
+    return NodeId(shapes.octets(value, _NODE_ID_SIZE))
+
+
+def _subnet(value: Any) -> Subnet:
+    base, prefix_length, gateway = shapes.array(value, 3)
+    found = Subnet(
+        shapes.ip(base),
+        shapes.integer(prefix_length, 8 * len(shapes.ip(base)) - 1, 1),
+        shapes.ip(gateway),
+    )
+    if gateway not in found:
+        shapes.malformed()
+    return found
+
+
+def _network(fields: Any) -> Network:
+    vni, name, subnets, internal, labels, creator = shapes.array(fields, 6)
+    found = tuple(_subnet(item) for item in shapes.items(subnets, limits.SUBNET_COUNT_MAX))
+    if not found:
+        shapes.malformed()
+    return Network(
+        _vni(vni), shapes.name(name), found, _node(creator), shapes.boolean(internal),
+        shapes.labels(labels),
+    )  # fmt: skip
+
+
+def _endpoint(fields: Any) -> Endpoint:
+    endpoint_id, vni, name, mac, ips, aliases, labels = shapes.array(fields, 7)
+    addresses = tuple(shapes.ip(item) for item in shapes.items(ips, limits.SUBNET_COUNT_MAX))
+    hardware = Mac(shapes.octets(mac, 6))
+    if not addresses or hardware[0] & 1 or not any(hardware):
+        shapes.malformed()  # a multicast or zero MAC would program a flood row
+    return Endpoint(
+        shapes.octets(endpoint_id, 8), _vni(vni), shapes.name(name), hardware, addresses,
+        tuple(shapes.name(item) for item in shapes.items(aliases, limits.ALIAS_COUNT_MAX)),
+        shapes.labels(labels),
+    )  # fmt: skip
+
+
+def _grant(fields: Any) -> Grant:
+    vni, first, last, grantee, generation, request_id = shapes.array(fields, 6)
+    low, high = shapes.ip(first), shapes.ip(last)
+    if len(low) != len(high) or high < low:
+        shapes.malformed()
+    return Grant(
+        _vni(vni), low, high, _node(grantee), shapes.integer(generation, 2**32),
+        shapes.octets(request_id, 8),
+    )  # fmt: skip
+
+
+def _participation(fields: Any) -> Participation:
+    vni, forwards = shapes.array(fields, 2)
+    return Participation(_vni(vni), shapes.boolean(forwards))
+
+
+def _forgotten(fields: Any) -> Forgotten:
+    (node_id,) = shapes.array(fields, 1)
+    return Forgotten(_node(node_id))
+
+
+def _returned(fields: Any) -> Returned:
+    vni, first, request_id = shapes.array(fields, 3)
+    return Returned(_vni(vni), shapes.ip(first), shapes.octets(request_id, 8))
+
+
+def _removed(fields: Any) -> Removed:
+    vni, creator = shapes.array(fields, 2)
+    return Removed(_vni(vni), _node(creator))
+
+
+def _settled(fields: Any) -> Settled:
+    node_id, heir, part, parts, kept = shapes.array(fields, 5)
+    count = shapes.integer(parts, limits.KEPT_RECORDS_MAX, 1)
+    runs = []
+    for item in shapes.items(kept, limits.KEPT_PER_RECORD_MAX):
+        vni, first, last = shapes.array(item, 3)
+        runs.append(Kept(_vni(vni), shapes.ip(first), shapes.ip(last)))
+    return Settled(_node(node_id), _node(heir), shapes.integer(part, count - 1), count, tuple(runs))
+
+
+_DECODERS: dict[int, Callable[[Any], Value]] = {
+    1: _network,
+    2: _endpoint,
+    3: _grant,
+    4: _participation,
+    5: _forgotten,
+    6: _returned,
+    7: _removed,
+    8: _settled,
+}
+
+
+def decode_value(tag: Any, fields: Any) -> Value:
+    """Return the value of a tag and fields."""
+    decoder = _DECODERS.get(shapes.integer(tag, 255))
+    if decoder is None:
+        shapes.malformed()
+    return decoder(fields)
+
+
+def encode_entry(entry: Entry, after: int) -> list[Any]:
+    """Return an entry as `[version - after, tag, identity, fields or nil]`."""
+    kind, identity = entry.key
+    if entry.value is None:
+        return [entry.version - after, TAGS[kind], identity, None]
+    tag, fields = encode_value(entry.value)
+    return [entry.version - after, tag, identity, fields]
+
+
+def decode_entry(raw: Any, after: int) -> Entry:
+    """Return the entry; its key must be the one that its value has."""
+    step, tag, identity, fields = shapes.array(raw, 4)
+    version = after + shapes.integer(step, 2**32, 1)
+    kind = KINDS.get(shapes.integer(tag, 255))
+    if kind is None:
+        shapes.malformed()
+    key: Key = (kind, shapes.octets_to(identity, _IDENTITY_SIZE_MAX))
+    if fields is None:
+        return Entry(version, key, None)
+    value = decode_value(tag, fields)
+    if key_of(value) != key:
+        shapes.malformed()
+    return Entry(version, key, value)

@@ -1,0 +1,184 @@
+"""What names mean to a container, and how DNS answers carry it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from dnslib import QTYPE, RCODE, DNSRecord
+
+from overlay.agent.dnsserver import DnsServer, host_resolvers
+from overlay.agent.names import Names, address_of_reverse
+from overlay.core.messages import MemberState
+from overlay.model import (
+    Endpoint,
+    Ip,
+    Mac,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    parse_ip,
+)
+
+ALIVE, DEAD = NodeId(b"a" * 16), NodeId(b"d" * 16)
+ASKER = parse_ip("10.1.0.9")
+
+
+def subnet(text: str) -> Subnet:
+    """Return a /16 whose gateway is its first address."""
+    base = parse_ip(text)
+    return Subnet(base, 16, Ip(base[:3] + b"\x01"))
+
+
+BLUE = Network(Vni(1), "blue", (subnet("10.1.0.0"),), ALIVE)
+RED = Network(Vni(2), "red", (subnet("10.2.0.0"),), ALIVE)
+
+
+def endpoint(vni: int, name: str, ip: str, *aliases: str) -> Endpoint:
+    """Return an endpoint record."""
+    return Endpoint(name.encode().ljust(8), Vni(vni), name, Mac(b"\2" * 6), (parse_ip(ip),), aliases)
+
+
+class Records:
+    """A directory of four endpoints: one on a dead node, one on another network."""
+
+    def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
+        """Return the endpoints of a network."""
+        everything = [
+            (ALIVE, endpoint(1, "web", "10.1.0.2", "www")),
+            (ALIVE, endpoint(1, "Web2", "10.1.0.3", "www")),
+            (DEAD, endpoint(1, "ghost", "10.1.0.4", "www")),
+            (ALIVE, endpoint(2, "db", "10.2.0.2")),
+        ]
+        return [item for item in everything if item[1].vni == vni]
+
+    def node_state(self, node_id: NodeId) -> MemberState:
+        """Say who is dead."""
+        return MemberState.DEAD if node_id == DEAD else MemberState.ALIVE
+
+
+def names() -> Names:
+    """Return the names of a container that is on blue alone."""
+    return Names(Records())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("web", ["10.1.0.2"]),
+        ("WEB.", ["10.1.0.2"]),
+        ("web2", ["10.1.0.3"]),
+        ("web.blue.overlay", ["10.1.0.2"]),
+        ("web.overlay", ["10.1.0.2"]),
+        ("www", ["10.1.0.2", "10.1.0.3"]),
+        ("ghost.blue.overlay", []),
+        ("db.red.overlay", []),
+        ("nobody.overlay", []),
+    ],
+)
+def test_names_of_the_askers_networks_are_found(asked: str, found: list[str]) -> None:
+    """Names, qualified names and aliases resolve; dead nodes and foreign networks do not."""
+    answer = names().forward(BLUE, ASKER, asked)
+
+    assert answer is not None
+    assert [parse_ip(text) for text in found] == list(answer.ips)
+
+
+def test_other_names_are_not_ours() -> None:
+    """A bare name that no endpoint has goes to the host's resolvers."""
+    assert names().forward(BLUE, ASKER, "example.org") is None
+
+
+def test_a_container_on_two_networks_sees_both() -> None:
+    """What a container may see follows the networks it is on."""
+    both = names()
+    both.networks_of = lambda _network, _ip: [BLUE, RED]
+
+    answer = both.forward(BLUE, ASKER, "db.red.overlay")
+
+    assert answer is not None
+    assert answer.ips == (parse_ip("10.2.0.2"),)
+
+
+def test_addresses_have_names() -> None:
+    """A reverse question gives the full name; one outside our subnets is not ours."""
+    answer = names().reverse(BLUE, ASKER, "2.0.1.10.in-addr.arpa.")
+
+    assert answer is not None
+    assert answer.names == ("web.blue.overlay",)
+    assert names().reverse(BLUE, ASKER, "8.8.8.8.in-addr.arpa.") is None
+
+
+def test_reverse_names_of_ipv6_are_read() -> None:
+    """32 digits in reverse are an IPv6 address; anything else is none."""
+    name = ".".join(reversed(parse_ip("fd00::12").hex())) + ".ip6.arpa"
+
+    assert address_of_reverse(name) == parse_ip("fd00::12")
+    assert address_of_reverse("1.2.ip6.arpa") is None
+    assert address_of_reverse("x.in-addr.arpa") is None
+
+
+def server() -> DnsServer:
+    """Return a server of blue that is not bound to anything."""
+    return DnsServer(BLUE, names(), random.Random(1))
+
+
+async def test_a_question_gets_a_short_lived_answer() -> None:
+    """An A record with a TTL of 5 seconds."""
+    raw = await server().answer(DNSRecord.question("web.blue.overlay").pack(), ASKER, size_max=1232)
+
+    assert raw is not None
+    reply = DNSRecord.parse(raw)
+    assert [(str(rr.rdata), rr.ttl) for rr in reply.rr] == [("10.1.0.2", 5)]
+
+
+async def test_a_known_name_without_ipv6_says_so() -> None:
+    """AAAA for an IPv4-only name is an empty success, so that no resolver gives up on it."""
+    question = DNSRecord.question("web.blue.overlay", "AAAA").pack()
+
+    raw = await server().answer(question, ASKER, size_max=1232)
+
+    assert raw is not None
+    reply = DNSRecord.parse(raw)
+    assert (reply.header.rcode, reply.rr) == (RCODE.NOERROR, [])
+
+
+async def test_an_unknown_name_of_ours_does_not_exist() -> None:
+    """Names in our domain are never asked of others."""
+    question = DNSRecord.question("nobody.overlay").pack()
+
+    raw = await server().answer(question, ASKER, size_max=1232)
+
+    assert raw is not None
+    assert DNSRecord.parse(raw).header.rcode == RCODE.NXDOMAIN
+
+
+@pytest.mark.parametrize("junk", [b"", b"\0", b"\xff" * 11, b"\xff" * 40, bytes(12)])
+async def test_junk_gets_no_answer(junk: bytes) -> None:
+    """What is no question is dropped without a word."""
+    assert await server().answer(junk, ASKER, size_max=1232) is None
+
+
+async def test_edns_is_answered_in_kind() -> None:
+    """A question with EDNS gets an OPT record back (RFC 6891 section 6.1.1)."""
+    question = DNSRecord.question("web")
+    from dnslib import EDNS0  # noqa: PLC0415 - only here
+
+    question.add_ar(EDNS0(udp_len=4096))
+
+    raw = await server().answer(question.pack(), ASKER, size_max=1232)
+
+    assert raw is not None
+    assert [extra.rtype for extra in DNSRecord.parse(raw).ar] == [QTYPE.OPT]
+
+
+def test_the_hosts_resolvers_are_read(tmp_path: object) -> None:
+    """Three name servers at most, comments and other lines passed over."""
+    from pathlib import Path  # noqa: PLC0415 - only here
+
+    path = Path(str(tmp_path)) / "resolv.conf"
+    path.write_text("# x\nsearch a\nnameserver 1.1.1.1\nnameserver ::1\n" + "nameserver 2.2.2.2\n" * 3)
+
+    assert host_resolvers(path) == ["1.1.1.1", "::1", "2.2.2.2"]
+    assert host_resolvers(path.with_name("none")) == []
