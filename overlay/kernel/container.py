@@ -93,7 +93,7 @@ def attach_interface(
     return Attached(name, default_route)
 
 
-def _create_pair(  # noqa: PLR0917 - all of them are attributes of one message
+def _create_pair(
     sandbox: Sandbox, inside: Socket, port: Port, netns_fd: int, wanted: str | None, mac: Mac
 ) -> str:
     """Make the pair and return the container's end's name."""
@@ -169,7 +169,8 @@ def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
     """
     query = requests.get_link(port_name)
     for _ in range(_READY_TRIES):
-        if links.decode(sandbox.socket.get(query)[0]).operating:
+        port = links.decode(sandbox.socket.get(query)[0])
+        if port.carrier and port.forwarding:
             return
         time.sleep(_READY_PAUSE_S)
     raise OverlayError(f"port {port_name} does not come up", why="no carrier after 200 ms")

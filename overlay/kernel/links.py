@@ -61,8 +61,8 @@ _BRIDGE_DATA: Final[_Expectations] = (
     (23, 0, "multicast snooping"),
     (39, 0, "default vlan"),
 )
-_VXLAN_DATA: Final[_Expectations] = (
-    (7, 0, "learning"),
+_VXLAN_DATA: Final[_Expectations] = ((7, 0, "learning"),)
+_VXLAN_FOR_GOOD: Final[_Expectations] = (  # the kernel changes these in no existing device
     (11, 0, "proxy"),
     (13, 0, "l2miss"),
     (14, 0, "l3miss"),
@@ -93,7 +93,8 @@ class Found:
     name: str
     kind: str  # "bridge", "vxlan", "veth", ...; "" for the loopback and real hardware
     up: bool
-    operating: bool  # up, with carrier; a bridge port is forwarding too
+    carrier: bool  # up, and so is the other end
+    forwarding: bool  # as a bridge port; true for what is none
     mtu: int
     mac: bytes
     master: int
@@ -114,14 +115,16 @@ def decode(message: Message) -> Found:
     port_data = _nested(info, _INFO_SLAVE_DATA) or _nested(found, _IFLA_PROTINFO)
     inet6 = _nested(_nested(found, _IFLA_AF_SPEC), _AF_INET6)
     up = bool(flags & _IFF_UP)
+    kind = _text(info.get(_INFO_KIND))
     state = port_data.get(_BRPORT_STATE)
     return Found(
         index=index,
         name=_text(found.get(_IFLA_IFNAME)),
-        kind=_text(info.get(_INFO_KIND)),
+        kind=kind,
         up=up,
-        operating=found.get(_IFLA_OPERSTATE) == bytes([_OPER_UP])
-        and state in {None, bytes([_PORT_FORWARDING])},
+        # A VXLAN device's state is always unknown to the kernel, a young veth's for a moment.
+        carrier=up and found.get(_IFLA_OPERSTATE) == bytes([0 if kind == "vxlan" else _OPER_UP]),
+        forwarding=state in {None, bytes([_PORT_FORWARDING])},
         mtu=_number(found.get(_IFLA_MTU)),
         mac=found.get(_IFLA_ADDRESS, b""),
         master=_number(found.get(_IFLA_MASTER)),
@@ -137,9 +140,9 @@ def decode(message: Message) -> Found:
 def as_link(found: Found, names: Mapping[int, str], host_netns: int) -> Link | None:
     """Return the link as a value of the sandbox state; None for a kind we never make.
 
-    `names` are the sandbox's links by index. A VTEP whose socket is not in the namespace
-    with the id `host_netns` is told with port 0: nothing of the underlay reaches it, and it
-    has to be made anew.
+    `names` are the sandbox's links by index. A VTEP that cannot be put right is told with
+    port 0, so that it is made anew: one whose socket is not in the namespace with the id
+    `host_netns`, where nothing of the underlay reaches it, or one of another mode.
     """
     master = names.get(found.master, "")
     match found.kind:
@@ -148,7 +151,8 @@ def as_link(found: Found, names: Mapping[int, str], host_netns: int) -> Link | N
             return Bridge(found.name, Mac(found.mac), found.mtu, altered)
         case "vxlan":
             vni, port, local = vxlan_identity(found)
-            port = port if found.netns == host_netns else 0
+            if found.netns != host_netns or _unlike(found.data, _VXLAN_FOR_GOOD):
+                port = 0
             altered = _altered(found, _VXLAN_DATA, _VTEP_PORT if master else ())
             return Vxlan(found.name, vni, local, port, found.mtu, master, altered)
         case "veth":
@@ -166,9 +170,9 @@ def port_altered(found: Found, wanted: Link) -> tuple[str, ...]:
     """Return what is not as it should be in a message for which `is_port_message` holds."""
     match wanted:
         case Vxlan():
-            return _altered(found, (), _VTEP_PORT)
+            return tuple(_unlike(found.port_data, _VTEP_PORT))
         case Port():
-            return _altered(found, (), _CONTAINER_PORT)
+            return tuple(_unlike(found.port_data, _CONTAINER_PORT))
     return ()
 
 
@@ -184,12 +188,17 @@ def _altered(found: Found, data: _Expectations, port_data: _Expectations) -> tup
     altered = [] if found.up else ["up"]
     if found.generates_address:
         altered.append("addrgenmode")
-    for values, expectations in ((found.data, data), (found.port_data, port_data)):
-        for kind, wanted, name in expectations:
-            value = values.get(kind)
-            if value is not None and int.from_bytes(value, sys.byteorder) != wanted:
-                altered.append(name)
-    return tuple(altered)
+    if found.carrier and not found.forwarding:
+        altered.append("port state")
+    return (*altered, *_unlike(found.data, data), *_unlike(found.port_data, port_data))
+
+
+def _unlike(values: Mapping[int, bytes], expectations: _Expectations) -> list[str]:
+    return [
+        name
+        for kind, wanted, name in expectations
+        if kind in values and int.from_bytes(values[kind], sys.byteorder) != wanted
+    ]
 
 
 def _nested(found: Mapping[int, bytes], kind: int) -> dict[int, bytes]:

@@ -67,7 +67,7 @@ def require_capable() -> None:
         vxlan = Vxlan("vxlan0", Vni(1), Ip(b"\x7f\0\0\1"), 4789, 1450, "br0")
         _try(inside, "VXLAN", requests.create_vxlan(vxlan, netns_fd, master))
         index = links.decode(inside.get(requests.get_link("vxlan0"))[0]).index
-        for refusal in inside.transact(requests.set_vxlan(index, vxlan, master, "", local=False)):
+        for refusal in inside.transact(requests.set_vxlan(index, vxlan, None, master, "")):
             raise OverlayError("this kernel's bridge cannot answer ARP", why=str(refusal))
 
 
@@ -118,8 +118,16 @@ def foreign_vnis(port: int) -> set[Vni]:
     return {holder.vni for holder in vni_holders(port)}
 
 
-def clash_text(vni: Vni, port: int, kernel_text: str) -> str:
-    """Return why a VTEP could not be made, naming the holder where it can be found."""
+def clash_text(host_fd: int, vni: Vni, port: int, kernel_text: str) -> str:
+    """Return why a VTEP could not be made, naming the holder where it can be found.
+
+    `host_fd` is the namespace of the underlay.
+    """
+    with netns.inside(host_fd):
+        return _clash_text(vni, port, kernel_text)
+
+
+def _clash_text(vni: Vni, port: int, kernel_text: str) -> str:
     for holder in vni_holders(port):
         if holder.vni == vni:
             return f"{holder.ifname} in {holder.where} has VNI {vni} on UDP port {port} already"

@@ -15,7 +15,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from overlay.core.state import Bridge, Port, Vxlan
+from overlay.core.state import Bridge, Link, Port, Vxlan
 from overlay.kernel import netlink
 from overlay.kernel.netlink import Request
 from overlay.model import Ip, Mac, ip_text, mac_text
@@ -72,12 +72,12 @@ def _no_link_local() -> tuple[str, Any]:
 
 _BRIDGE_DATA: Final[_Attributes] = [
     ("IFLA_BR_STP_STATE", 0),
-    ("IFLA_BR_FORWARD_DELAY", 0),
     # With snooping on, multicast reaches only where a querier says; there is none.
     ("IFLA_BR_MCAST_SNOOPING", 0),
     # With a default VLAN every FDB row exists twice.
     ("IFLA_BR_VLAN_DEFAULT_PVID", 0),
 ]
+_PORT_FORWARDING: Final = 3
 _FLOODS: Final[_Attributes] = [
     ("IFLA_BRPORT_UNICAST_FLOOD", 1),
     ("IFLA_BRPORT_MCAST_FLOOD", 1),
@@ -100,34 +100,49 @@ _CONTAINER_PORT: Final[_Attributes] = [
 
 def create_bridge(bridge: Bridge) -> Request:
     """Return the request that makes the bridge, down still: it has its MAC before its rows."""
+    # The MTU is set later: only then the kernel stops adapting it to the ports'.
     attributes: _Attributes = [
         ("IFLA_IFNAME", bridge.name),
-        ("IFLA_MTU", bridge.mtu),
         ("IFLA_ADDRESS", mac_text(bridge.mac)),
         _info("bridge", _BRIDGE_DATA),
     ]
     return _link(netlink.RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, attributes)
 
 
-def set_bridge(index: int, bridge: Bridge, before: Bridge | None, alias: str) -> list[Request]:
+def set_bridge(index: int, bridge: Bridge, before: Link | None, alias: str) -> list[Request]:
     """Return the requests that put everything but the name right, and bring it up.
 
     `before` is what it is, None if it was just made so. The MAC is set only if it differs:
     setting it, even to what it is, flushes all neighbours.
     """
+    altered = before.altered if before is not None else ()
     data = list(_BRIDGE_DATA)
-    if before is not None and before.altered:
-        # A kernel without VLANs refuses even to switch them off.
-        data += [("IFLA_BR_VLAN_FILTERING", 0)] * ("vlan filtering" in before.altered)
+    if "vlan filtering" in altered:
+        # Not by default: a kernel without VLANs refuses even to switch them off.
+        data.append(("IFLA_BR_VLAN_FILTERING", 0))
     attributes: _Attributes = [
         ("IFLA_MTU", bridge.mtu),
         ("IFLA_IFALIAS", alias),
-        _no_link_local(),
         _info("bridge", data),
     ]
-    if before is not None and before.mac != bridge.mac:
+    if isinstance(before, Bridge) and before.mac != bridge.mac:
         attributes.append(("IFLA_ADDRESS", mac_text(bridge.mac)))
-    return [_link(netlink.RTM_NEWLINK, 0, attributes, index=index), set_up(index)]
+    return [
+        _link(netlink.RTM_NEWLINK, 0, attributes, index=index),
+        *_without_link_local(index, altered),
+        set_up(index),
+    ]
+
+
+def _without_link_local(index: int, altered: tuple[str, ...]) -> list[Request]:
+    """Return the request that ends made-up addresses, if somebody switched them on.
+
+    Not by default: a link without IPv6 (or with an MTU below 1280) has no such attribute,
+    and the sandbox's sysctl sees to new links. After the MTU, for the same reason.
+    """
+    if "addrgenmode" not in altered:
+        return []
+    return [_link(netlink.RTM_NEWLINK, 0, [_no_link_local()], index=index)]
 
 
 def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
@@ -140,7 +155,8 @@ def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
     data: _Attributes = [
         ("IFLA_VXLAN_ID", vxlan.vni),
         ("IFLA_VXLAN_PORT", vxlan.port),
-        *_vxlan_data(vxlan.local),
+        ("IFLA_VXLAN_LEARNING", 0),
+        _local(vxlan.local),
     ]
     attributes: _Attributes = [
         ("IFLA_IFNAME", vxlan.name),
@@ -152,48 +168,57 @@ def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
     return _link(netlink.RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, attributes)
 
 
-def _vxlan_data(local: Ip) -> _Attributes:
+def _local(ip: Ip) -> tuple[str, Any]:
     # A local address of a family makes the device's FDB take remote VTEPs of that family,
     # and no other; without a local address Docker loses what is behind a second address
     # of the host (moby 53004).
-    family = "IFLA_VXLAN_LOCAL" if len(local) == 4 else "IFLA_VXLAN_LOCAL6"
-    return [
-        (family, ip_text(local)),
-        ("IFLA_VXLAN_LEARNING", 0),
-        ("IFLA_VXLAN_PROXY", 0),
-        ("IFLA_VXLAN_L2MISS", 0),
-        ("IFLA_VXLAN_L3MISS", 0),
-    ]
+    return ("IFLA_VXLAN_LOCAL" if len(ip) == 4 else "IFLA_VXLAN_LOCAL6", ip_text(ip))
 
 
-def set_vxlan(index: int, vxlan: Vxlan, master: int, alias: str, *, local: bool) -> list[Request]:
-    """Return the requests that put right all but name, VNI and port, and bring the VTEP up."""
+def set_vxlan(
+    index: int, vxlan: Vxlan, before: Link | None, master: int, alias: str
+) -> list[Request]:
+    """Return the requests that put right all but name, VNI and port, and bring the VTEP up.
+
+    `before` is what it is, None if it was just made so.
+    """
     attributes: _Attributes = [
         ("IFLA_MTU", vxlan.mtu),
         ("IFLA_IFALIAS", alias),
         ("IFLA_MASTER", master),
-        _no_link_local(),
     ]
-    if local:
-        attributes.append(_info("vxlan", _vxlan_data(vxlan.local)))
+    info = _info("vxlan", [("IFLA_VXLAN_LEARNING", 0), _local(vxlan.local)])
+    # Apart: the kernel takes no MTU together with changes of the tunnel.
+    data = _port_data(_VTEP_PORT, before)
+    tunnel = [_link(netlink.RTM_NEWLINK, 0, [info], index=index)] if before is not None else []
     return [
+        *tunnel,
         _link(netlink.RTM_NEWLINK, 0, attributes, index=index),
-        _link(netlink.RTM_NEWLINK, 0, [_slave_info(_VTEP_PORT)], index=index),
+        *_without_link_local(index, before.altered if before is not None else ()),
+        _link(netlink.RTM_NEWLINK, 0, [_slave_info(data)], index=index),
         set_up(index),
     ]
 
 
-def set_port(index: int, port: Port, master: int, alias: str) -> list[Request]:
+def _port_data(fixed: _Attributes, before: Link | None) -> _Attributes:
+    """Return a port's attributes; its state only if somebody set it, for it follows carrier."""
+    if before is None or "port state" not in before.altered:
+        return fixed
+    return [*fixed, ("IFLA_BRPORT_STATE", _PORT_FORWARDING)]
+
+
+def set_port(index: int, port: Port, before: Link | None, master: int, alias: str) -> list[Request]:
     """Return the requests that make an existing link a proper port, and bring it up."""
+    data = _port_data(_CONTAINER_PORT, before)
     attributes: _Attributes = [
         ("IFLA_MTU", port.mtu),
         ("IFLA_IFALIAS", alias),
         ("IFLA_MASTER", master),
-        _no_link_local(),
     ]
     return [
         _link(netlink.RTM_NEWLINK, 0, attributes, index=index),
-        _link(netlink.RTM_NEWLINK, 0, [_slave_info(_CONTAINER_PORT)], index=index),
+        *_without_link_local(index, before.altered if before is not None else ()),
+        _link(netlink.RTM_NEWLINK, 0, [_slave_info(data)], index=index),
         set_up(index),
     ]
 

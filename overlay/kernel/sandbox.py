@@ -25,7 +25,16 @@ from overlay.core.operations import (
     PutLink,
     PutRow,
 )
-from overlay.core.state import Bridge, Link, NeighbourRow, Port, Row, SandboxState, Vxlan
+from overlay.core.state import (
+    AddressRow,
+    Bridge,
+    Link,
+    NeighbourRow,
+    Port,
+    Row,
+    SandboxState,
+    Vxlan,
+)
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, probe, requests, rows
 from overlay.kernel.monitor import SandboxMonitor
@@ -35,6 +44,8 @@ ALIAS_DEFAULT: Final = "overlayd"
 
 # Set before any device exists, so that each is born with them.
 _SYSCTLS: Final = (
+    # Ports and VTEPs are silent: no MLD reports. A bridge gets IPv6 with an IPv6 address.
+    ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv6/conf/default/addr_gen_mode", "1"),  # none: no fe80::, no router solicitations
     ("net/ipv6/conf/default/accept_ra", "0"),
     ("net/ipv6/conf/default/accept_dad", "0"),
@@ -63,6 +74,7 @@ class Sandbox:
         self.name = name
         self.netns_fd = netns_fd
         self.alias = alias
+        self._host_fd = netns.own_fd()
         self.socket = Socket(netns_fd)
         self._names: dict[int, str] = {}
         self._indexes: dict[str, int] = {}
@@ -71,9 +83,9 @@ class Sandbox:
     def open(cls, name: str, *, create: bool, alias: str = ALIAS_DEFAULT) -> Self:
         """Open the sandbox of that name, made if there is none and `create` says so.
 
-        What is in an existing one stays as it is. `alias` marks what we make as ours. Must be
-        called in the host's namespace: that is where VTEPs get their UDP socket. Raises
-        NotFoundError, or OverlayError if the kernel does not let us.
+        What is in an existing one stays as it is. `alias` marks what we make as ours. The
+        calling thread's namespace becomes the host's: there VTEPs get their UDP socket.
+        Raises NotFoundError, or OverlayError if the kernel does not let us.
         """
         try:
             netns_fd = netns.open_fd(netns.path_of(name))
@@ -91,18 +103,22 @@ class Sandbox:
 
     def _prepare(self) -> None:
         """Set the namespace up: sysctls, loopback up and marked as ours."""
+        self._set_sysctls(_SYSCTLS)
+        self.socket.transact([requests.set_alias(1, self.alias), requests.set_up(1)])
+
+    def _set_sysctls(self, settings: Sequence[tuple[str, str]]) -> None:
         with netns.inside(self.netns_fd):
-            for path, value in _SYSCTLS:
+            for path, value in settings:
                 with suppress(OSError):  # a kernel without IPv6 has no such file
                     Path("/proc/sys", path).write_text(value, encoding="ascii")
-        self.socket.transact([requests.set_alias(1, self.alias), requests.set_up(1)])
 
     def close(self) -> None:
         """Let go; everything goes on forwarding. A second time is harmless."""
         self.socket.close()
         if self.netns_fd >= 0:
             os.close(self.netns_fd)
-            self.netns_fd = -1
+            os.close(self._host_fd)
+            self.netns_fd = self._host_fd = -1
 
     def destroy(self) -> None:
         """Remove everything in it, then the namespace; closes this object.
@@ -139,7 +155,7 @@ class Sandbox:
         found = self._dump_links()
         self._names = {link.index: link.name for link in found}
         self._indexes = {link.name: link.index for link in found}
-        host_netns = self._host_netns_id()
+        host_netns = netlink.namespace_id(self.socket, self._host_fd)
         state_links: dict[str, Link] = {}
         for each in found:
             link = links.as_link(each, self._names, host_netns)
@@ -176,14 +192,6 @@ class Sandbox:
     def _dump_links(self) -> list[links.Found]:
         messages = self.socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)
         return [links.decode(message) for message in messages]
-
-    def _host_netns_id(self) -> int:
-        """Return the id by which this sandbox knows the calling thread's namespace."""
-        host = netns.own_fd()
-        try:
-            return netlink.namespace_id(self.socket, host)
-        finally:
-            os.close(host)
 
     # --- Applying -----------------------------------------------------------------------
 
@@ -235,15 +243,14 @@ class Sandbox:
             index = self._find(link.name)
         if not index:
             raise NetlinkError(errno.ENODEV, f"there is no interface {link.name}")
+        now = None if created else before or link
         match link:
             case Bridge():
-                bridge = before if isinstance(before, Bridge) else None
-                steps = requests.set_bridge(index, link, bridge, self.alias)
+                steps = requests.set_bridge(index, link, now, self.alias)
             case Vxlan():
-                local = not created
-                steps = requests.set_vxlan(index, link, master, self.alias, local=local)
+                steps = requests.set_vxlan(index, link, now, master, self.alias)
             case Port():
-                steps = requests.set_port(index, link, master, self.alias)
+                steps = requests.set_port(index, link, now, master, self.alias)
         for refusal in self.socket.transact(steps):
             raise NetlinkError(refusal.errno, str(refusal))
 
@@ -253,7 +260,7 @@ class Sandbox:
             if isinstance(link, Bridge):
                 self.socket.request(requests.create_bridge(link))
             else:
-                with Socket() as host:
+                with Socket(self._host_fd) as host:
                     host.request(requests.create_vxlan(link, self.netns_fd, master))
         except NetlinkError as error:
             # The kernel says EEXIST for the name as for the VNI.
@@ -296,6 +303,8 @@ class Sandbox:
             row = operation.row
             index = indexes.get(row.link) or self._find(row.link)
             is_put = type(operation) is PutRow
+            if type(row) is AddressRow and is_put and len(row.ip) == 16:
+                self._set_sysctls([(f"net/ipv6/conf/{row.link}/disable_ipv6", "0")])
             if type(row) is NeighbourRow:
                 # The kernel deletes neighbours by address alone: not the one just put.
                 if is_put:
@@ -318,7 +327,7 @@ class Sandbox:
         reason = error.strerror or str(error)
         link = getattr(operation, "link", None)
         if isinstance(link, Vxlan) and error.errno in {errno.EEXIST, errno.EADDRINUSE}:
-            reason = probe.clash_text(link.vni, link.port, reason)
+            reason = probe.clash_text(self._host_fd, link.vni, link.port, reason)
         return Failure(operation, error.errno or 0, reason)
 
 
