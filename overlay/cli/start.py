@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from overlay.cli import tokens
 from overlay.errors import ForbiddenError, OverlayError, TimedOutError
 
 if TYPE_CHECKING:
@@ -75,8 +76,13 @@ def agent_command(places: Places) -> list[str]:
 
 def spawn(places: Places, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, its output in the places' log; do not wait."""
-    places.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    log = os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    try:
+        places.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        log = os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    except OSError as error:
+        raise OverlayError(f"cannot write the agent's log {places.log}", why=str(error)) from error
+    # The token is for one join; it has no business in the environment of a daemon.
+    environ = {name: text for name, text in os.environ.items() if name != tokens.VARIABLE}
     try:
         return subprocess.Popen(
             command,
@@ -84,6 +90,7 @@ def spawn(places: Places, command: Sequence[str]) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             cwd="/",
+            env=environ,
             start_new_session=True,
         )
     except OSError as error:

@@ -32,6 +32,7 @@ class FakeAgent:
     run_dir: Path
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    last: str = ""  # the request after which it ends
 
     def answer(self, line: str, body: Any, status: int = 200) -> None:
         """Answer requests such as `GET /v1/status` with `body`; bytes go out as they are."""
@@ -59,6 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(size)
         line = f"{self.command} {url.path}"
         agent.asked.append(Asked(line, parse_qs(url.query), json.loads(raw) if raw else None))
+        if line == agent.last:
+            (agent.run_dir / "api.sock").unlink()
         error = {"code": "not-found", "what": f"no {line}", "why": "", "hint": ""}
         status, body = agent.answers.get(line, (404, {"error": error}))
         answer = body if isinstance(body, bytes) else json.dumps(body).encode()

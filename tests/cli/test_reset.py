@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,3 +68,65 @@ def test_a_failing_reset_of_the_agent_deletes_nothing(
 
     assert outcome.code == 1
     assert state.exists()
+
+
+@root_only
+def test_an_agent_resets_the_kernel_and_the_files_go_after_it(
+    overlayd: Run, agent: FakeAgent, tmp_path: Path
+) -> None:
+    """Once the agent has ended, its directories are deleted; what went is told."""
+    state = tmp_path / "state"
+    state.mkdir()
+    agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True})
+    agent.last = "POST /v1/reset"
+    outcome = overlayd("reset", "--json")
+
+    assert outcome.code == 0
+    assert json.loads(outcome.out) == {
+        "schema": "overlayd.reset/v1",
+        "by_agent": True,
+        "removed": [str(agent.run_dir), str(state)],
+    }
+    assert not state.exists()
+    assert not agent.run_dir.exists()
+
+
+class Terminal(io.StringIO):
+    """Standard input of somebody who sits there."""
+
+    def isatty(self) -> bool:
+        """Say yes."""
+        return True
+
+
+@root_only
+def test_a_person_must_say_yes_where_the_host_is_a_member(
+    overlayd: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal it might be the wrong one; after `leave` there is nothing to ask."""
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    agent.answer("GET /v1/status", {"cluster": {"id": "7f3a9c21"}})
+    outcome = overlayd("reset")
+    assert outcome.code == 6
+    assert "still a member of cluster 7f3a9c21" in outcome.err
+    assert "reset --yes" in outcome.err
+
+    agent.fail("POST /v1/reset", "failed", 500, what="asked for it")
+    assert "asked for it" in overlayd("reset", "--yes").err
+    agent.answer("GET /v1/status", {"cluster": None})
+    assert "asked for it" in overlayd("reset").err
+
+
+@root_only
+def test_a_person_must_say_yes_where_a_dead_agent_left_an_identity(
+    overlayd: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell whether it is still a member."""
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "state.db").touch()
+    outcome = overlayd("reset")
+
+    assert outcome.code == 6
+    assert "identity" in outcome.err
+    assert (tmp_path / "state" / "state.db").exists()

@@ -68,6 +68,23 @@ def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         start.spawn(_places(tmp_path), [str(tmp_path / "none")])
 
 
+def test_the_token_is_not_handed_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a daemon is read by too many for too long."""
+    monkeypatch.setenv("OVERLAYD_TOKEN", "ovt1.secret")
+    places = _places(tmp_path)
+    program = "import os; print(os.environ.get('OVERLAYD_TOKEN'))"
+    start.spawn(places, [sys.executable, "-c", program]).wait(20)
+
+    assert places.log.read_text() == "None\n"
+
+
+def test_a_run_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    """No traceback where a file is in its place."""
+    (tmp_path / "run").touch()
+    with pytest.raises(OverlayError, match="cannot write the agent's log"):
+        start.spawn(_places(tmp_path), ["true"])
+
+
 def test_the_log_is_kept_from_others(tmp_path: Path) -> None:
     """It may name containers and addresses."""
     places = _places(tmp_path)
