@@ -190,17 +190,6 @@ def _signed(value: Any) -> tuple[bytes, bytes]:
     return shapes.octets_to(raw, limits.SEGMENT_SIZE_MAX), shapes.octets_to(signature, 64)
 
 
-def _cards(fields: tuple[Any, ...]) -> Message:
-    _, cards = shapes.array(fields, 2)
-    return Cards(tuple(unpack_card(*_signed(item)) for item in shapes.items(cards)))
-
-
-def _delta(fields: tuple[Any, ...]) -> Message:
-    _, segments, confirm = shapes.array(fields, 3)
-    found = tuple(unpack_segment(*_signed(item)) for item in shapes.items(segments))
-    return Delta(found, shapes.boolean(confirm))
-
-
 def _buckets(fields: tuple[Any, ...]) -> Message:
     _, packed, answer = shapes.array(fields, 3)
     raw = shapes.octets(packed, 8 * _BUCKET_COUNT)
@@ -268,8 +257,6 @@ _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     3: _ping_request,
     4: _nack,
     5: _rumours,
-    6: _cards,
-    7: _delta,
     8: _buckets,
     9: _versions,
     10: _pull,
@@ -280,7 +267,14 @@ _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
 
 
 class MsgpackCodec:
-    """The codec of the real wire (core.ports.Codec)."""
+    """The codec of the real wire (core.ports.Codec).
+
+    What is signed comes through `decode_segment` and `decode_card` also where it comes in a
+    message: a codec that keeps what it has seen needs to override only these.
+    """
+
+    def __init__(self) -> None:
+        self._decoders = {**_DECODERS, 6: self._cards, 7: self._delta}
 
     def encode(self, message: Message) -> bytes:
         """Return the message's bytes."""
@@ -293,7 +287,7 @@ class MsgpackCodec:
         found: list[Message] = []
         for fields in shapes.unpack_all(payload):
             items = shapes.items(fields, 8)
-            decoder = _DECODERS.get(shapes.integer(items[0], 255)) if items else None
+            decoder = self._decoders.get(shapes.integer(items[0], 255)) if items else None
             if decoder is None:
                 raise RemoteError("unknown-message")
             found.append(decoder(items))
@@ -306,3 +300,12 @@ class MsgpackCodec:
     def decode_card(self, raw: bytes, signature: bytes) -> Card:
         """Return a stored card."""
         return unpack_card(raw, signature)
+
+    def _cards(self, fields: tuple[Any, ...]) -> Message:
+        _, cards = shapes.array(fields, 2)
+        return Cards(tuple(self.decode_card(*_signed(item)) for item in shapes.items(cards)))
+
+    def _delta(self, fields: tuple[Any, ...]) -> Message:
+        _, segments, confirm = shapes.array(fields, 3)
+        found = tuple(self.decode_segment(*_signed(item)) for item in shapes.items(segments))
+        return Delta(found, shapes.boolean(confirm))
