@@ -1,7 +1,7 @@
 """Removing every trace of ours from the kernel, with no state and no agent to ask.
 
-Owns the knowledge of how our things are recognised: sandboxes by their name and the mark on
-their loopback, containers made by `overlayd container` by theirs, devices by their alias,
+Owns the knowledge of how our things are recognised: sandboxes by the mark on their
+loopback, containers made by `overlayd container` by theirs, devices by their alias,
 nftables tables by their name. Whatever lacks the mark is somebody else's and stays.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -26,17 +27,24 @@ _FILES_DIRECTORY: Final = Path("/etc/netns")
 _NFT_TIMEOUT_S: Final = 10
 
 
-def remove_everything() -> list[str]:
-    """Remove what is ours in this host's kernel; return what was removed, as texts."""
+def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list[str]:
+    """Remove what is ours in this host's kernel; return what was removed, as texts.
+
+    `among` narrows down the namespaces looked at, by name.
+    """
     removed: list[str] = []
-    for name in netns.names():
+    for name in filter(among, netns.names()):
         alias = _alias(name)
-        if SANDBOX_NAME.fullmatch(name) and (alias is None or alias.startswith(ALIAS_DEFAULT)):
-            _remove_sandbox(name)
-            removed.append(f"sandbox {name}")
-        elif alias == CONTAINER_ALIAS:
+        if alias == CONTAINER_ALIAS:
             _remove_container(name)
             removed.append(f"container namespace {name}")
+        elif alias is None:
+            # A name without a namespace, from a crash: only the name tells whose it was.
+            if SANDBOX_NAME.fullmatch(name) and netns.remove(name):
+                removed.append(f"name of a sandbox {name}")
+        elif _ours(alias):
+            Sandbox.open(name, create=False).destroy()
+            removed.append(f"sandbox {name}")
     removed += _remove_devices()
     removed += _remove_tables()
     return removed
@@ -51,13 +59,6 @@ def _alias(name: str) -> str | None:
     with netns.closing(fd), Socket(fd) as inside:
         message = inside.get(requests.get_link("lo"))[0]
         return links.decode(message).alias
-
-
-def _remove_sandbox(name: str) -> None:
-    try:
-        Sandbox.open(name, create=False).destroy()
-    except OverlayError:
-        netns.remove(name)  # a name without a namespace: a crash left it
 
 
 def _remove_container(name: str) -> None:

@@ -88,6 +88,14 @@ class World:
             check=False,
         )
 
+    @staticmethod
+    def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 5) -> None:
+        """Poll until the condition holds; fails the test after `limit_s`."""
+        end = time.monotonic() + limit_s
+        while not condition():
+            assert time.monotonic() < end, f"waited {limit_s} s for {what}"
+            threading.Event().wait(0.005)
+
     def host(
         self, underlay: str = "192.168.56.11", gateway: str = "10.32.0.1", prefix_length: int = 16
     ) -> Host:
@@ -112,7 +120,17 @@ class World:
             host.floods.append(other.underlay)
         # A young IPv6 link answers no neighbour solicitation for a while.
         target = ip_text(two.underlay)
-        wait_until(lambda: self.pings(one.name, target) == 1, what="the underlay")
+        self.wait_until(lambda: self.pings(one.name, target) == 1, "the underlay")
+
+    def plug(self, one: Host, two: Host) -> tuple[str, str]:
+        """Attach 10.32.0.2 on one host and .3 on the other, and program each other's rows."""
+        first, second = parse_ip("10.32.0.2"), parse_ip("10.32.0.3")
+        names = one.attach(first), two.attach(second)
+        one.remotes.append((second, two.underlay))
+        two.remotes.append((first, one.underlay))
+        for host in (one, two):
+            assert host.converge() == []
+        return names
 
     def close(self) -> None:
         """Remove everything."""
@@ -218,14 +236,6 @@ class Capture:
     def close(self) -> None:
         """Stop reading."""
         self._socket.close()
-
-
-def wait_until(condition: Callable[[], bool], *, what: str, limit_s: float = 5) -> None:
-    """Poll until the condition holds; fails the test after `limit_s`."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, f"waited {limit_s} s for {what}"
-        threading.Event().wait(0.005)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.errors import ConflictError
+from overlay.kernel import netns, probe
+from overlay.model import Vni
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import Host, World
+
+pytestmark = pytest.mark.netns
+
+
+def test_capable() -> None:
+    """Root on a kernel with bridges and VXLAN lacks nothing, and the trial leaves no trace."""
+    before = netns.names()
+    probe.require_capable()
+
+    assert probe.missing_capabilities() == []
+    assert netns.names() == before
+
+
+def test_holder_of_a_vni(world: World, two_hosts: tuple[Host, Host]) -> None:
+    """A sandbox's VTEP is found from its own host, with its namespace, and from no other host."""
+    one, two = two_hosts
+    for host in (one, two):
+        with netns.inside(world.fd(host.name)):
+            (holder,) = probe.vni_holders(4789)
+            assert (holder.vni, holder.port, holder.ifname) == (host.vni, 4789, "vxlan0")
+            assert host.sandbox.name in holder.where
+            assert holder.alias == "overlayd"
+            assert probe.vni_holders(4790) == []
+            assert probe.foreign_vnis(4789) == {host.vni}
+
+
+def test_vni_taken(world: World, two_hosts: tuple[Host, Host]) -> None:
+    """A VNI in use is a conflict that names the holder; another one, or another port, is free."""
+    one, _ = two_hosts
+    with netns.inside(world.fd(one.name)):
+        with pytest.raises(ConflictError, match=one.sandbox.name):
+            probe.require_vni_free(one.vni, 4789)
+        probe.require_vni_free(Vni(one.vni + 1), 4789)
+        probe.require_vni_free(one.vni, 4790)
+
+
+def test_port_holder(world: World) -> None:
+    """A program that holds the UDP port is named; the kernel's own VXLAN socket is no holder."""
+    with netns.inside(world.fd(world.namespace("a"))):
+        assert probe.port_holder(4789) is None
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("0.0.0.0", 4789))  # noqa: S104 - alone in a namespace
+            holder = probe.port_holder(4789)
+    assert holder is not None
+    assert "process" in holder
+
+
+def test_kernel_socket_is_no_holder(world: World, two_hosts: tuple[Host, Host]) -> None:
+    """The UDP socket of a VXLAN device belongs to no program."""
+    one, _ = two_hosts
+    with netns.inside(world.fd(one.name)):
+        assert probe.port_holder(4789) is None

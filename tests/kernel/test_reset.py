@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.kernel import container, netns, reset
+from overlay.kernel.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import Host, World
+
+pytestmark = pytest.mark.netns
+
+
+def removed_here(world: World, host: Host) -> list[str]:
+    """Reset from inside the host, told only of this test's things."""
+    with netns.inside(world.fd(host.name)):
+        return reset.remove_everything(lambda name: name.startswith(world.prefix))
+
+
+def test_everything_of_ours_goes(world: World, two_hosts: tuple[Host, Host]) -> None:
+    """Sandboxes, containers' interfaces, bare containers and nftables tables are removed."""
+    one, two = two_hosts
+    first, _ = world.plug(one, two)
+    bare = world.claim("bare")
+    os.close(container.create_namespace(bare))
+    if shutil.which("nft"):
+        world.run(one.name, "nft", "add", "table", "inet", "overlayd")
+    removed = removed_here(world, one)
+
+    assert f"sandbox {one.sandbox.name}" in removed
+    assert f"container namespace {bare}" in removed
+    assert not netns.exists(one.sandbox.name)
+    assert not netns.exists(bare)
+    assert "eth0" not in world.run(first, "ip", "-o", "link")
+    if shutil.which("nft"):
+        assert "overlayd" not in world.run(one.name, "nft", "list", "tables")
+    assert removed_here(world, one) == []
+
+
+def test_what_is_not_ours_stays(world: World) -> None:
+    """Namespaces, devices and tables of others survive, even with a name like ours."""
+    host = world.host()
+    lookalike = world.namespace("ov-000001")
+    other = world.namespace("web")
+    world.run(host.name, "ip", "link", "add", "docker0", "type", "bridge")
+    if shutil.which("nft"):
+        world.run(host.name, "nft", "add", "table", "inet", "filter")
+    removed = removed_here(world, host)
+
+    assert removed == [f"sandbox {host.sandbox.name}"]
+    assert netns.exists(lookalike)
+    assert netns.exists(other)
+    assert "docker0" in world.run(host.name, "ip", "-o", "link")
+    if shutil.which("nft"):
+        assert "filter" in world.run(host.name, "nft", "list", "tables")
+
+
+@pytest.mark.parametrize("name", ["ov-800001", "ov-800001-3f9c21"])
+def test_sandbox_names(name: str) -> None:
+    """The names that sandboxes have are recognised when their namespace is gone."""
+    assert reset.SANDBOX_NAME.fullmatch(name)
+    assert not reset.SANDBOX_NAME.fullmatch(f"{name}-web")
+
+
+def test_devices_in_the_host_namespace(world: World) -> None:
+    """A device in the host's namespace that bears our mark goes too."""
+    host = world.host()
+    world.run(host.name, "ip", "link", "add", "up0", "type", "bridge")
+    world.run(host.name, "ip", "link", "set", "up0", "alias", "overlayd:uplink")
+    assert "interface up0" in removed_here(world, host)
+    assert "up0" not in world.run(host.name, "ip", "-o", "link")
+
+
+def test_open_sandbox_can_be_reset(world: World) -> None:
+    """A sandbox that a process has open is emptied all the same."""
+    host = world.host()
+    assert host.converge() == []
+    removed_here(world, host)
+    assert host.sandbox.read().links == {}
+    with netns.inside(world.fd(host.name)):
+        again = Sandbox.open(world.claim("again"), create=True)
+    again.close()
