@@ -47,10 +47,14 @@ MEMBERSHIP_EVENTS_MAX: Final = 65_536
 
 # --- Memory held for others ------------------------------------------------------------
 SEGMENTS_PER_LOG_MAX: Final = 8192
+EARLY_SEGMENTS_PER_LOG_MAX: Final = 64  # kept aside beyond a gap
+ENTRIES_PER_SEGMENT_MAX: Final = 64
+assert ENTRIES_PER_SEGMENT_MAX <= ARRAY_LENGTH_MAX
 OUTBOX_MESSAGES_PER_PEER_MAX: Final = 256
 OUTBOX_MESSAGES_MAX: Final = 65_536
 EVENT_QUEUE_MAX: Final = 65_536
 CONFIRM_WAITS_MAX: Final = 1024
+NEWS_MAX: Final = 16_384  # segments waiting to be passed on
 GRANT_REQUESTS_PENDING_MAX: Final = 1024
 HANDSHAKE_PAYLOADS_PER_PEER_MAX: Final = 16
 HANDSHAKES_PENDING_MAX: Final = 1024

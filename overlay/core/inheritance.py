@@ -18,7 +18,15 @@ from collections.abc import Collection, Iterable, Sequence
 
 from overlay import limits
 from overlay.core.intervals import Intervals, Run
-from overlay.core.ownership import Holding, Ownership, Piece, ancestors, ip_of, number_of
+from overlay.core.ownership import (
+    Holding,
+    Ownership,
+    Piece,
+    ancestors,
+    ip_of,
+    last_forgotten,
+    number_of,
+)
 from overlay.core.records import Forgotten, Kept, Settled
 from overlay.model import Grant, Ip, NodeId, Vni
 
@@ -94,10 +102,11 @@ def heir_of(holding: Holding, ownership: Ownership, members: Collection[NodeId])
     member knew them when it settled. Votes that differ leave the space to nobody.
     """
     for step in ancestors(holding):
-        if step.owner not in ownership.forgotten:
+        if not ownership.is_stranded(step):
             return step.owner
+    held_last = last_forgotten(holding, ownership)
     votes = {
-        ownership.settlements.heir(member, holding.owner)
+        ownership.settlements.heir(member, held_last)
         for member in members
         if member not in ownership.forgotten
     }
@@ -120,7 +129,7 @@ def inherit(ownership: Ownership, self_id: NodeId, members: Collection[NodeId]) 
     runs: dict[int, list[Run]] = {}
     for piece in ownership.pieces():
         if (
-            piece.holding.owner in ownership.forgotten
+            ownership.is_stranded(piece.holding)
             and heir_of(piece.holding, ownership, members) == self_id
             and not _is_kept(ownership, piece, self_id, members)
         ):

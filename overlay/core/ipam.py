@@ -241,7 +241,7 @@ def _came_straight_back(ownership: Ownership, granter: NodeId, older: Grant) -> 
 
 class Share(NamedTuple):
     """What one node has of one subnet. `free` counts addresses a container could get, less
-    the endpoints known here; `is_stranded`: the owner is forgotten, nobody can give it yet."""
+    the endpoints known here; `is_stranded`: nobody can give it until it is inherited."""
 
     owner: NodeId
     subnet_index: int
@@ -252,9 +252,10 @@ class Share(NamedTuple):
 
 def shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
     """Return who has how much, by subnet and owner; `endpoint_ips` are all that are known."""
-    runs: dict[tuple[int, NodeId], list[Run]] = {}
+    runs: dict[tuple[int, NodeId, bool], list[Run]] = {}
     for piece in ownership.pieces():
-        key = (piece.subnet_index, piece.holding.owner)
+        stranded = ownership.is_stranded(piece.holding)
+        key = (piece.subnet_index, piece.holding.owner, stranded)
         runs.setdefault(key, []).append((piece.first, piece.last))
     taken: list[list[int]] = [[] for _ in ownership.network.subnets]
     for ip in endpoint_ips:
@@ -266,10 +267,10 @@ def shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
         for subnet, numbers in zip(ownership.network.subnets, taken, strict=True)
     ]
     found = []
-    for (index, owner), owned_runs in sorted(runs.items()):
+    for (index, owner, stranded), owned_runs in sorted(runs.items()):
         owned = Intervals.of(owned_runs)
         free = (owned - unusable[index]).count
-        found.append(Share(owner, index, owned.count, free, owner in ownership.forgotten))
+        found.append(Share(owner, index, owned.count, free, stranded))
     return found
 
 

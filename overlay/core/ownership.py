@@ -30,11 +30,16 @@ from overlay.model import Grant, Ip, Network, NodeId, Subnet
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Holding:
-    """One step of an address's way: who has it since which generation, and whence."""
+    """One step of an address's way: who has it since which generation, and whence.
+
+    `is_void`: it came too late for its new owner, who had settled already (`Settled`); its
+    old owner has given it away all the same, so that nobody owns it until it is inherited.
+    """
 
     owner: NodeId
     generation: int
     parent: Holding | None
+    is_void: bool = False
 
 
 class Piece(NamedTuple):
@@ -83,6 +88,11 @@ def ancestors(holding: Holding) -> Iterator[Holding]:
     while step is not None:
         yield step
         step = step.parent
+
+
+def last_forgotten(holding: Holding, ownership_: Ownership) -> NodeId:
+    """Return the forgotten node that held this last; there is one, or nothing is stranded."""
+    return next(step.owner for step in ancestors(holding) if step.owner in ownership_.forgotten)
 
 
 class Settlements:
@@ -152,23 +162,23 @@ class Ownership:
         if self._owned is None:
             runs: dict[tuple[NodeId, int], list[Run]] = {}
             for piece in self.pieces():
-                owner = (piece.holding.owner, piece.subnet_index)
-                runs.setdefault(owner, []).append((piece.first, piece.last))
+                if not piece.holding.is_void:
+                    owner = (piece.holding.owner, piece.subnet_index)
+                    runs.setdefault(owner, []).append((piece.first, piece.last))
             self._owned = {owner: Intervals.of(found) for owner, found in runs.items()}
         return self._owned.get((node_id, subnet_index), Intervals())
 
     def owner_of(self, ip: Ip) -> NodeId | None:
-        """Return an address's owner; None outside all subnets or while a forgotten node has
-        it in its name."""
+        """Return an address's owner; None outside all subnets or where it is stranded."""
         index = self.subnet_index(ip)
         if index is None:
             return None
-        owner = self._spaces[index].at(number_of(ip)).owner
-        return None if owner in self.forgotten else owner
+        holding = self._spaces[index].at(number_of(ip))
+        return None if self.is_stranded(holding) else holding.owner
 
-    def owners(self) -> list[NodeId]:
-        """Return all who own something, in order of id."""
-        return sorted({piece.holding.owner for piece in self.pieces()} - self.forgotten)
+    def is_stranded(self, holding: Holding) -> bool:
+        """Say whether nobody owns this until it is inherited."""
+        return holding.is_void or holding.owner in self.forgotten
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the whole space in order, subnet by subnet, without gaps."""
@@ -210,11 +220,14 @@ class Ownership:
             if granter == grant.grantee:
                 mine = holding.owner == granter
                 return holding if mine else self._inherit(holding, granter, grant)
-            if holding.owner != granter or holding.generation >= grant.generation:
+            if (
+                holding.owner != granter
+                or holding.is_void
+                or holding.generation >= grant.generation
+            ):
                 return None
-            if self.forgotten and self._too_late(holding, grant.grantee, index, first):
-                return None
-            return Holding(grant.grantee, grant.generation, holding)
+            is_void = self._too_late(holding, grant.grantee, index, first)
+            return Holding(grant.grantee, grant.generation, holding, is_void)
 
         first, last = number_of(grant.first), number_of(grant.last)
         lost = self._spaces[index].take(first, last, decide)
@@ -229,10 +242,10 @@ class Ownership:
         vote for itself stands here for all of them (`inheritance` saw them all).
         """
         for step in ancestors(holding):
-            if step.owner not in self.forgotten:
+            if not self.is_stranded(step):
                 return None
             if step.parent is None:
-                voted = self.settlements.heir(heir, holding.owner) == heir
+                voted = self.settlements.heir(heir, last_forgotten(holding, self)) == heir
                 return Holding(heir, grant.generation, None) if voted else None
             if step.parent.owner == heir:
                 return Holding(heir, grant.generation, step.parent.parent)
@@ -244,7 +257,8 @@ class Ownership:
         Then the piece may have been given out again. Not where someone below the forgotten
         node did keep it: that one may pass it on to whom it likes.
         """
-        kept_below = False
+        if not self.forgotten:
+            return False
         below: list[NodeId] = []
         for step in ancestors(holding):
             if step.owner in self.forgotten:

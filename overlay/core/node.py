@@ -1,0 +1,422 @@
+"""One node's protocol machine: the only class that the agent and the simulator drive.
+
+Owns: how messages, timers and local writes reach the parts, and the order of what comes out.
+Sans-IO: time is an argument, chance is given, what is to be sent and what happened is asked
+for. Verification of signatures goes through the notary, and only for what would change a thing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from overlay import limits
+from overlay.core.author import Author
+from overlay.core.confirm import Confirmations
+from overlay.core.events import (
+    CardAccepted,
+    CloneSeen,
+    Confirmed,
+    ConfirmWanted,
+    Event,
+    GrantRefused,
+    GrantWanted,
+    MemberChanged,
+    NodeForgotten,
+    OwnCardAhead,
+    OwnLogAhead,
+    SegmentAccepted,
+    StoreChanged,
+)
+from overlay.core.membership import Membership
+from overlay.core.messages import (
+    Ack,
+    Buckets,
+    Cards,
+    Confirm,
+    Delta,
+    GrantRefusal,
+    GrantRequest,
+    LogVersion,
+    MemberState,
+    Message,
+    Nack,
+    Ping,
+    PingRequest,
+    Pull,
+    Rumours,
+    Versions,
+)
+from overlay.core.outbox import Outbox, Outgoing, Priority
+from overlay.core.ports import Codec, Notary
+from overlay.core.push import Push
+from overlay.core.records import (
+    CLUSTER_SCOPE,
+    Forgotten,
+    Key,
+    Scope,
+    Segment,
+    Value,
+)
+from overlay.core.repair import Repair
+from overlay.core.settings import Settings
+from overlay.core.store import Store, Verdict
+from overlay.errors import RemoteError
+from overlay.model import Card, NodeId
+
+EPOCH_SHIFT = 20  # an incarnation is the epoch above, refutations below
+BAD_SIGNATURE = "bad-signature"
+UNKNOWN_ORIGIN = "unknown-origin"
+FORGOTTEN = "forgotten-origin"
+
+
+class Node:
+    """One member of a cluster, without input or output."""
+
+    def __init__(
+        self,
+        card: Card,
+        notary: Notary,
+        codec: Codec,
+        random: random.Random,
+        settings: Settings,
+        now: float,
+    ) -> None:
+        self.card = card
+        self._notary = notary
+        self._settings = settings
+        self._started = now
+        self._events: deque[Event] = deque(maxlen=limits.EVENT_QUEUE_MAX)
+        self._forgotten: set[NodeId] = set()
+        self._own_cards_seen = 0
+        self.outbox = Outbox(codec)
+        self.store = Store(card.node_id)
+        self.store.accept_card(card)
+        self._author = Author(self.store, notary)
+        self.repair = Repair(self.store, self.outbox, settings)
+        self.membership = Membership(
+            card.node_id,
+            card.epoch << EPOCH_SHIFT,
+            settings,
+            random,
+            self.outbox,
+            root_of=self.repair.root_of,
+            now=now,
+        )
+        self._push = Push(self.store, self.membership, self.outbox, settings, random)
+        self._confirmations = Confirmations(self.store, self.outbox, settings)
+
+    def restore(self, cards: Iterable[Card], segments: Iterable[Segment], now: float) -> None:
+        """Take back what was on disk, already verified, before anything else happens."""
+        for card in cards:
+            if card.node_id != self.card.node_id and self.store.accept_card(card):
+                self._admit(card, now)
+        for segment in segments:
+            self.store.accept(segment)
+        for _, value in list(self.store.values(CLUSTER_SCOPE, "forgotten")):
+            if isinstance(value, Forgotten):
+                self._bar(value.node_id, now)
+
+    # --- in -----------------------------------------------------------------------------
+
+    def receive(self, message: Message, sender: NodeId, now: float) -> None:
+        """Take one authenticated message; raises RemoteError with the reason of its drop."""
+        if sender in self._forgotten:
+            raise RemoteError(FORGOTTEN)
+        match message:
+            case Ping(root=root):
+                self.membership.receive_ping(message, sender, now)
+                self.repair.compare(sender, root, now)
+            case Ack(root=root):
+                self.membership.receive_ack(message, sender, now)
+                # A relayed Ack carries the digest of the one who relays it: still the sender's.
+                self.repair.compare(sender, root, now)
+            case PingRequest():
+                self.membership.receive_ping_request(message, sender, now)
+            case Nack():
+                self.membership.receive_nack(message, sender, now)
+            case Rumours():
+                self.membership.receive_rumours(message, sender, now)
+            case Cards():
+                self._receive_cards(message, sender, now)
+            case Delta():
+                self._receive_delta(message, sender, now)
+            case Buckets():
+                self.repair.receive_buckets(message, sender)
+            case Versions():
+                self.repair.receive_versions(message, sender, now)
+            case Pull():
+                self.repair.receive_pull(message, sender)
+            case Confirm():
+                self._confirmations.receive(message, sender)
+            case GrantRequest():
+                self._event(GrantWanted(sender, message))
+            case GrantRefusal():
+                self._event(GrantRefused(sender, message))
+
+    def _receive_cards(self, message: Cards, sender: NodeId, now: float) -> None:
+        for card in message.cards:
+            self._take_card(card, now)
+            self.repair.got(card.node_id, CLUSTER_SCOPE, sender, now)
+
+    def _take_card(self, card: Card, now: float) -> None:
+        if card.node_id == self.card.node_id:
+            self._own_card_told(card)
+            return
+        known = self.store.card(card.node_id)
+        if card.node_id in self._forgotten or (known is not None and known.epoch >= card.epoch):
+            return
+        if known is None and len(self.store.cards) >= limits.MEMBER_COUNT_MAX:
+            return
+        if not self._notary.verify_card(card):
+            raise RemoteError(BAD_SIGNATURE)
+        self.store.accept_card(card)
+        self._admit(card, now)
+        self._event(CardAccepted(card))
+
+    def _admit(self, card: Card, now: float) -> None:
+        incarnation = card.epoch << EPOCH_SHIFT
+        if card.left:
+            self.membership.mark_left(card.node_id, incarnation, now)
+        else:
+            self.membership.add(card.node_id, now, incarnation)
+
+    def _own_card_told(self, card: Card) -> None:
+        """Someone holds a card of ours that we don't: an older disk here, or a clone there."""
+        if card.epoch < self.card.epoch or card.raw == self.card.raw:
+            return
+        if not self._notary.verify_card(card):
+            raise RemoteError(BAD_SIGNATURE)
+        self._own_cards_seen += 1
+        if card.address != self.card.address and self._own_cards_seen > 1:
+            self._event(CloneSeen(card.node_id, card.address))
+        self._event(OwnCardAhead(card.epoch))
+
+    def _receive_delta(self, message: Delta, sender: NodeId, now: float) -> None:
+        bad: RemoteError | None = None
+        for segment in message.segments:
+            try:
+                self._take_segment(segment, sender, now)
+            except RemoteError as error:
+                bad = error
+                continue
+            held = self.store.version(segment.origin, segment.scope) >= segment.upto
+            if message.confirm and held and self._confirmations.asked(segment, sender):
+                self._event(ConfirmWanted(segment.scope))
+            self.repair.got(segment.origin, segment.scope, sender, now)
+        if bad is not None:
+            raise bad
+
+    def _take_segment(self, segment: Segment, sender: NodeId, now: float) -> None:
+        origin, scope = segment.origin, segment.scope
+        if origin in self._forgotten and not _has_grants(segment):
+            raise RemoteError(FORGOTTEN)
+        if not self.store.takes_part(self.card.node_id, scope):
+            return
+        if self.store.version(origin, scope) >= segment.upto:
+            return
+        card = self.store.card(origin)
+        if card is None:
+            if sender not in self._forgotten and not self.repair.under_way(sender):
+                self.repair.begin(sender, now)
+            raise RemoteError(UNKNOWN_ORIGIN)
+        if not self._notary.verify_segment(segment, card):
+            raise RemoteError(BAD_SIGNATURE)
+        verdict, applied = self.store.accept(segment)
+        if verdict is Verdict.GAP and not self.repair.under_way(sender):
+            self.repair.begin(sender, now)
+        for one in applied:
+            self._applied(one, sender, now)
+
+    def _applied(self, segment: Segment, sender: NodeId, now: float) -> None:
+        self._event(SegmentAccepted(segment))
+        keys = tuple(entry.key for entry in segment.entries)
+        self._event(StoreChanged(segment.origin, segment.scope, keys))
+        if segment.origin == self.card.node_id:
+            self._event(OwnLogAhead(segment.scope, segment.upto))
+        if not self.repair.under_way(sender):
+            self._push.relay(segment, now)
+        for entry in segment.entries:
+            if isinstance(entry.value, Forgotten):
+                self._bar(entry.value.node_id, now)
+
+    def _bar(self, node_id: NodeId, now: float) -> None:
+        if node_id in self._forgotten or node_id == self.card.node_id:
+            return
+        self._forgotten.add(node_id)
+        self.membership.remove(node_id, now)
+        self.repair.forget(node_id)
+        self._confirmations.dismiss(node_id)
+        self._event(NodeForgotten(node_id))
+
+    # --- time ---------------------------------------------------------------------------
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` is due, on the clock of `now`."""
+        due = (
+            self.membership.next_timer(),
+            self._push.next_timer(),
+            self.repair.next_timer(),
+            self._confirmations.next_timer(),
+        )
+        return min((when for when in due if when is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Do everything that is due."""
+        self.membership.handle_timer(now)
+        self._push.handle_timer(now)
+        self.repair.handle_timer(now)
+        self._confirmations.handle_timer(now)
+
+    def observe_lag(self, lag_s: float, now: float) -> None:
+        """Note that our own event loop ran late."""
+        self.membership.observe_lag(lag_s, now)
+
+    # --- out ----------------------------------------------------------------------------
+
+    def messages_to_send(self, now: float) -> list[Outgoing]:  # noqa: ARG002 - one of five verbs
+        """Return what is to be sent, packed into payloads."""
+        return self.outbox.drain()
+
+    def next_event(self) -> Event | None:
+        """Return what happened, oldest first; None when that is all."""
+        for event in self.membership.drain_events():
+            if isinstance(event, MemberChanged) and event.after is not MemberState.ALIVE:
+                self._confirmations.dismiss(event.node_id)
+            self._event(event)
+        for wait_id in self._confirmations.done:
+            self._event(Confirmed(wait_id))
+        self._confirmations.done.clear()
+        return self._events.popleft() if self._events else None
+
+    def _event(self, event: Event) -> None:
+        self._events.append(event)
+
+    # --- what the owner does ------------------------------------------------------------
+
+    def add_peer(self, card: Card, now: float) -> None:
+        """Take in a node that proved itself in a handshake, and learn what it knows."""
+        self._take_card(card, now)
+        if card.node_id not in self._forgotten and card.node_id != self.card.node_id:
+            self.repair.begin(card.node_id, now)
+
+    def write(
+        self, scope: Scope, puts: Sequence[Value], deletes: Iterable[Key] = ()
+    ) -> list[Segment]:
+        """Return the segments of a local write; nothing is changed until `publish`-ed or applied.
+
+        The owner makes them durable, then calls `apply`, then `publish`.
+        """
+        return self._author.write(scope, puts, deletes)
+
+    def apply(self, segments: Sequence[Segment], now: float) -> None:
+        """Make a durable local write part of this node's logs."""
+        self._author.apply(segments)
+        for segment in segments:
+            keys = tuple(entry.key for entry in segment.entries)
+            self._event(StoreChanged(segment.origin, segment.scope, keys))
+            for entry in segment.entries:
+                if isinstance(entry.value, Forgotten):
+                    self._bar(entry.value.node_id, now)
+
+    def publish(
+        self, segments: Sequence[Segment], now: float, *, confirm: bool = False
+    ) -> int | None:
+        """Tell a local write to those who hold its scope.
+
+        With `confirm`, return the id of a wait that ends with `Confirmed`, or None if there is
+        nobody to wait for.
+        """
+        if not confirm:
+            self._push.publish(list(segments), now)
+            return None
+        scopes = sorted({segment.scope for segment in segments})
+        peers = {
+            scope: [
+                node_id
+                for node_id in self._push.interested(scope)
+                if self.membership.state_of(node_id) is MemberState.ALIVE
+            ]
+            for scope in scopes
+        }
+        wait_id = self._confirmations.expect(list(segments), peers, now)
+        if wait_id is None or any(
+            len(found) > self._settings.push_direct_max for found in peers.values()
+        ):
+            self._push.publish(list(segments), now)
+        return wait_id
+
+    def confirm_missing(self, wait_id: int) -> tuple[NodeId, ...]:
+        """Return who has not confirmed a wait yet."""
+        return self._confirmations.missing(wait_id)
+
+    def confirm_forget(self, wait_id: int) -> None:
+        """Give a wait up."""
+        self._confirmations.forget(wait_id)
+
+    def programmed(self, versions: Iterable[LogVersion], now: float) -> None:  # noqa: ARG002
+        """Note how far our kernel is; whoever waits for it hears it."""
+        self._confirmations.programmed(list(versions))
+
+    def renew_card(self, card: Card, now: float) -> None:
+        """Use and tell a changed card of our own, already durable."""
+        self.card = card
+        self.store.accept_card(card)
+        self.membership.renew(card.epoch << EPOCH_SHIFT)
+        for peer in self.membership.live():
+            self.outbox.put(peer, Cards((card,)), Priority.OWN)
+        self._events.append(CardAccepted(card))
+        assert now >= self._started, "time runs forwards"
+
+    def leave(self, now: float) -> None:
+        """Say goodbye; keep driving the node for a second, so that all hear it."""
+        self.membership.leave(now)
+
+    def send_grant_request(self, to: NodeId, request: GrantRequest) -> None:
+        """Ask an owner of address space."""
+        self.outbox.put(to, request, Priority.OWN)
+
+    def refuse_grant(self, to: NodeId, refusal: GrantRefusal) -> None:
+        """Tell an asker that there is nothing to give."""
+        self.outbox.put(to, refusal, Priority.OWN)
+
+    def grant_again(self, to: NodeId, segments: Iterable[Segment]) -> None:
+        """Answer a repeated request with what already answered it."""
+        self.outbox.put(to, Delta(tuple(segments)), Priority.OWN)
+
+    # --- how far it is ------------------------------------------------------------------
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every live member's root has equalled ours since the start."""
+        return all(node_id in self.repair.matched for node_id in self.membership.live())
+
+    def may_write(self, now: float) -> bool:
+        """Say whether this node may write and allocate (the amnesia rule).
+
+        A node that started from an old disk must first hear of its own newest records. Alone,
+        it waits for `amnesia_wait_s`; a node that knows of nobody need not wait.
+        """
+        if self.repair.compared or not any(
+            card.node_id != self.card.node_id for card in self.store.cards.values()
+        ):
+            return True
+        return now - self._started >= self._settings.amnesia_wait_s
+
+    def behind(self, origin: NodeId) -> int:
+        """Return how many segments of an origin wait beyond a gap."""
+        return sum(
+            len(log.early)
+            for scope in self.store.common_scopes(origin)
+            if (log := self.store.log(origin, scope)) is not None
+        )
+
+    def is_forgotten(self, node_id: NodeId) -> bool:
+        """Say whether a node was declared gone for ever."""
+        return node_id in self._forgotten
+
+
+def _has_grants(segment: Segment) -> bool:
+    """Say whether a segment has grants: a forgotten node's still say who owns what."""
+    return any(entry.key[0] == "grant" for entry in segment.entries)
