@@ -27,10 +27,10 @@ class Freeze:
         """How many died recently enough to count."""
         return len(self._deaths)
 
-    @property
-    def oldest_death(self) -> float | None:
-        """When the first of the deaths that count happened."""
-        return next(iter(self._deaths.values()), None)
+    def next_expiry(self, window_s: float) -> float | None:
+        """Return when the first of the deaths that count stops to do so."""
+        oldest = next(iter(self._deaths.values()), None)
+        return None if oldest is None else oldest + window_s
 
     def note_death(self, node_id: NodeId, now: float) -> None:
         """Count a member as fallen silent just now."""
@@ -41,12 +41,14 @@ class Freeze:
         """Stop counting a member that is back, has left or is forgotten."""
         self._deaths.pop(node_id, None)
 
-    def weigh(self, alive_count: int, suspect_count: int, horizon: float) -> bool:
-        """Decide anew, without the deaths before `horizon`; say whether the answer changed.
+    def weigh(self, alive_count: int, suspect_count: int, *, window_s: float, now: float) -> bool:
+        """Decide anew, without deaths older than the window; say whether the answer changed.
 
         The counts are those of the other members; this node itself counts as one in view.
         """
-        while self._deaths and next(iter(self._deaths.values())) <= horizon:
+        # The same sum as in `next_expiry`: a difference would round otherwise, and the timer
+        # set for an expiry would find nothing expired, for ever.
+        while (expiry := self.next_expiry(window_s)) is not None and expiry <= now:
             del self._deaths[next(iter(self._deaths))]
         silent = suspect_count + len(self._deaths)
         total = 1 + alive_count + silent

@@ -86,10 +86,10 @@ class Judgement:
         """Return when `handle_timer` has something to do."""
         while self._cases and self._cases[0][2].suspicion is not self._cases[0][3]:
             heapq.heappop(self._cases)
-        due = [self._cases[0][0]] if self._cases else []
-        if self._freeze.oldest_death is not None:
-            due.append(self._freeze.oldest_death + self._window_s())
-        return min(due, default=None)
+        expiry = self._freeze.next_expiry(self._window_s())
+        if not self._cases:
+            return expiry
+        return self._cases[0][0] if expiry is None else min(self._cases[0][0], expiry)
 
     # --- What members do, and what is said of them -------------------------------------
 
@@ -194,8 +194,8 @@ class Judgement:
             _, _, record, suspicion = heapq.heappop(self._cases)
             if record.suspicion is suspicion and not self._freeze.is_set:
                 self._judge(record, suspicion, now)
-        oldest = self._freeze.oldest_death
-        if oldest is not None and oldest + self._window_s() <= now:
+        expiry = self._freeze.next_expiry(self._window_s())
+        if expiry is not None and expiry <= now:
             self._weigh(now)
 
     def excuse(self, lag_s: float, now: float) -> None:
@@ -253,11 +253,9 @@ class Judgement:
         return self._settings.suspicion_max_multiplier * least_s
 
     def _weigh(self, now: float) -> None:
-        alive, suspects = (
-            self._roster.count(MemberState.ALIVE),
-            self._roster.count(MemberState.SUSPECT),
-        )
-        if not self._freeze.weigh(alive, suspects, now - self._window_s()):
+        alive = self._roster.count(MemberState.ALIVE)
+        suspects = self._roster.count(MemberState.SUSPECT)
+        if not self._freeze.weigh(alive, suspects, window_s=self._window_s(), now=now):
             return
         partitioned = self.partitioned
         if partitioned is not None:
