@@ -208,7 +208,7 @@ class Socket:
 
     def _answers(self) -> Iterator[tuple[int, Refusal | None]]:
         buffer = self._socket.recv(_RECEIVE_SIZE)
-        for kind, flags, sequence, start, end in _messages(buffer):
+        for kind, flags, sequence, start, end in messages_in(buffer):
             if kind == _NLMSG_ERROR:
                 yield sequence, _refusal(buffer, flags, start, end)
 
@@ -219,7 +219,7 @@ class Socket:
         found: list[Message] = []
         while True:
             buffer = self._socket.recv(_RECEIVE_SIZE)
-            for answer, marks, number, start, end in _messages(buffer):
+            for answer, marks, number, start, end in messages_in(buffer):
                 if number != sequence:
                     continue
                 if answer != _NLMSG_ERROR:
@@ -231,9 +231,18 @@ class Socket:
                 return found
 
     def dump(self, kind: int, body: bytes) -> list[Message]:
-        """Return all that a dump yields; a dump torn by a change is taken anew.
+        """Return all messages that a dump yields; raises as `dump_buffers` does."""
+        return [
+            Message(answer, buffer, start, end)
+            for buffer in self.dump_buffers(kind, body)
+            for answer, _, _, start, end in messages_in(buffer)
+        ]
 
-        Raises TornDumpError if every try was torn, NetlinkError if the kernel refuses.
+    def dump_buffers(self, kind: int, body: bytes) -> list[bytes]:
+        """Return what a dump yields, as buffers of whole messages, without the end mark.
+
+        A dump torn by a change is taken anew. Raises TornDumpError if every try was torn,
+        NetlinkError if the kernel refuses.
         """
         for _ in range(_DUMP_TRIES):
             found = self._dump_once(kind, body)
@@ -245,23 +254,30 @@ class Socket:
             hint="it is tried again by itself",
         )
 
-    def _dump_once(self, kind: int, body: bytes) -> list[Message] | None:
+    def _dump_once(self, kind: int, body: bytes) -> list[bytes] | None:
         # pyroute2 0.9.7 never reports NLM_F_DUMP_INTR; a torn dump can lack entries.
-        sequence = self._send_one(kind, NLM_F_DUMP, body)
-        found: list[Message] = []
+        wanted = self._send_one(kind, NLM_F_DUMP, body)
+        found: list[bytes] = []
         torn = 0
+        unpack = HEADER.unpack_from
         while True:
             buffer = self._socket.recv(_RECEIVE_SIZE)
-            for answer, marks, number, start, end in _messages(buffer):
-                if number != sequence:
-                    continue
-                torn |= marks & NLM_F_DUMP_INTR
+            position, size = 0, len(buffer)
+            sequence = wanted
+            while position < size:
+                length, answer, flags, sequence, _ = unpack(buffer, position)
+                if sequence != wanted:
+                    break  # of a request given up on: a buffer holds answers to one only
+                torn |= flags
                 if answer in _DUMP_ENDS:
-                    (result,) = _ERROR.unpack_from(buffer, start)
+                    (result,) = _ERROR.unpack_from(buffer, position + 16)
                     if result:
                         raise NetlinkError(-result, os.strerror(-result))
-                    return None if torn else found
-                found.append(Message(answer, buffer, start, end))
+                    found.append(buffer[:position])
+                    return None if torn & NLM_F_DUMP_INTR else found
+                position += (length + 3) & ~3
+            if sequence == wanted:
+                found.append(buffer)
 
     def _send_one(self, kind: int, flags: int, body: bytes) -> int:
         self._sequence += 1
@@ -293,7 +309,7 @@ class Socket:
                     raise LostNotificationsError from None
                 raise
             found.extend(
-                Message(kind, buffer, start, end) for kind, _, _, start, end in _messages(buffer)
+                Message(kind, buffer, start, end) for kind, _, _, start, end in messages_in(buffer)
             )
         return found
 
@@ -315,7 +331,7 @@ def _open_raw() -> socket.socket:
     return raw
 
 
-def _messages(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+def messages_in(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """Yield (type, flags, sequence, start, end of the body) of each message."""
     unpack = HEADER.unpack_from
     position = 0

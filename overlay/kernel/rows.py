@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -263,3 +264,115 @@ def _strange_fdb(name: str, head: bytes, found: Mapping[int, bytes]) -> StrangeR
         text,
         head + b"".join(attribute(kind, found[kind]) for kind in kinds if kind in found),
     )
+
+
+# --- Dumps of many rows ----------------------------------------------------------------
+# Nearly all messages of a big dump are our own rows, and have one of five shapes. Those are
+# unpacked at once, attribute headers included; what is not exactly so takes the long way.
+
+
+def _header(kind: int, size: int) -> int:
+    """Return an attribute's header as one number."""
+    return int.from_bytes(attribute(kind, bytes(size))[:4], sys.byteorder)
+
+
+_HAS_NETNS: Final = _header(10, 4)
+_HAS_MAC: Final = _header(_NDA_LLADDR, 6)
+_HAS_MASTER: Final = _header(_NDA_MASTER, 4)
+_HAS_IP: Final = {4: _header(_NDA_DST, 4), 16: _header(_NDA_DST, 16)}
+_HAS_FLAGS: Final = _header(15, 4)
+_HAS_CACHE_INFO: Final = _header(3, 16)
+_SELF4: Final = struct.Struct("=BxxxiHBxIxxxxI6sxxI4sI")
+_SELF6: Final = struct.Struct("=BxxxiHBxIxxxxI6sxxI16sI")
+_MASTER: Final = struct.Struct("=BxxxiHBxI6sxxIxxxxI")
+_IP4: Final = struct.Struct("=BxxxiHBxI4sI6s")
+_IP6: Final = struct.Struct("=BxxxiHBxI16sI6s")
+
+
+def decode_neighbours(
+    buffers: list[bytes], names: Mapping[int, str], macs: Mapping[int, bytes]
+) -> set[Row]:
+    """Return the rows in dumps of FDB rows and neighbours, as `decode_neighbour` would."""
+    found: set[Row] = set()
+    add = found.add
+    header = netlink.HEADER.unpack_from
+    shapes = _SHAPES
+    for buffer in buffers:
+        position, size = 0, len(buffer)
+        while position < size:
+            length, kind, _, _, _ = header(buffer, position)
+            start = position + 16
+            shape = shapes.get((buffer[start], length))
+            row = shape(buffer, start, names) if shape is not None else None
+            if row is None:
+                message = Message(kind, buffer, start, position + length)
+                row = decode_neighbour(message, names, macs)
+            if row is not None:
+                add(row)
+            position += (length + 3) & ~3
+    return found
+
+
+def _fdb_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, netns, has_mac, mac, has_ip, vtep, rest = _SELF4.unpack_from(
+        buffer, start
+    )
+    if netns != _HAS_NETNS or has_ip != _HAS_IP[4]:
+        return _master_shape(buffer, start, names)
+    usual = has_mac == _HAS_MAC and rest == _HAS_CACHE_INFO
+    name = names.get(index)
+    if not usual or name is None or state != _NUD_PERMANENT or not flags & _NTF_SELF:
+        return None
+    return FdbRow(name, mac, vtep) if mac != _NO_MAC else FloodRow(name, vtep)
+
+
+def _fdb6_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, netns, has_mac, mac, has_ip, vtep, rest = _SELF6.unpack_from(
+        buffer, start
+    )
+    usual = netns == _HAS_NETNS and has_mac == _HAS_MAC and has_ip == _HAS_IP[16]
+    name = names.get(index)
+    if not usual or rest != _HAS_CACHE_INFO or name is None:
+        return None
+    if state != _NUD_PERMANENT or not flags & _NTF_SELF:
+        return None
+    return FdbRow(name, mac, vtep) if mac != _NO_MAC else FloodRow(name, vtep)
+
+
+def _master_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, has_mac, mac, has_master, rest = _MASTER.unpack_from(buffer, start)
+    name = names.get(index)
+    # With the flags that follow there is no room left for a VLAN.
+    usual = has_mac == _HAS_MAC and has_master == _HAS_MASTER and rest == _HAS_FLAGS
+    if not usual or name is None:
+        return None
+    if state & _NUD_FIXED or flags & _NTF_SELF or not flags & _NTF_EXT_LEARNED:
+        return None
+    return BridgeFdbRow(name, mac)
+
+
+def _neighbour_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, has_ip, ip, has_mac, mac = _IP4.unpack_from(buffer, start)
+    name = names.get(index)
+    usual = has_ip == _HAS_IP[4] and has_mac == _HAS_MAC and name is not None
+    if not usual or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
+        return None
+    return NeighbourRow(name, ip, mac)
+
+
+def _neighbour6_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, has_ip, ip, has_mac, mac = _IP6.unpack_from(buffer, start)
+    name = names.get(index)
+    usual = has_ip == _HAS_IP[16] and has_mac == _HAS_MAC and name is not None
+    if not usual or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
+        return None
+    return NeighbourRow(name, ip, mac)
+
+
+# By (family, message length): both a VTEP's and a bridge's FDB row take 76 bytes.
+_SHAPES: Final[dict[tuple[int, int], Callable[[bytes, int, Mapping[int, str]], Row | None]]] = {
+    (netlink.AF_BRIDGE, 76): _fdb_shape,
+    (netlink.AF_BRIDGE, 88): _fdb6_shape,
+    (int(socket.AF_INET), 76): _neighbour_shape,
+    (int(socket.AF_INET6), 88): _neighbour6_shape,
+}

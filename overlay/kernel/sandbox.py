@@ -172,18 +172,20 @@ class Sandbox:
         macs: Mapping[int, bytes],
     ) -> frozenset[Row]:
         addresses = self.socket.dump(netlink.RTM_GETADDR, rows.ADDRESS_DUMP)
-        neighbours = self.socket.dump(netlink.RTM_GETNEIGH, rows.NEIGHBOUR_DUMP)
+        buffers = self.socket.dump_buffers(netlink.RTM_GETNEIGH, rows.NEIGHBOUR_DUMP)
         for link in state_links.values():
             if isinstance(link, Vxlan):
-                neighbours += self._dump_port(rows.fdb_dump(self._indexes[link.name]))
-        decode = rows.decode_neighbour
-        found: set[Row | None] = {decode(message, names, macs) for message in neighbours}
-        found.update(rows.decode_address(message, names) for message in addresses)
-        return frozenset(row for row in found if row is not None)
+                buffers += self._dump_port(rows.fdb_dump(self._indexes[link.name]))
+        found = rows.decode_neighbours(buffers, names, macs)
+        for message in addresses:
+            row = rows.decode_address(message, names)
+            if row is not None:
+                found.add(row)
+        return frozenset(found)
 
-    def _dump_port(self, request: bytes) -> list[netlink.Message]:
+    def _dump_port(self, request: bytes) -> list[bytes]:
         try:
-            return self.socket.dump(netlink.RTM_GETNEIGH, request)
+            return self.socket.dump_buffers(netlink.RTM_GETNEIGH, request)
         except NetlinkError as error:
             if error.errno == errno.ENODEV:  # gone since the links were read
                 return []
