@@ -1,7 +1,7 @@
 """Addresses for local endpoints: from own space, or by a grant from one who has some.
 
-Owns: asking, answering and waiting for grants. Who owns what, and what to grant, is decided
-by the pure `core.ipam`; a grant is durable here before anyone hears of it.
+Owns: asking, answering and waiting. Who owns what, and what to grant, is decided by the pure
+`core.addressing`; a grant is durable here before anyone hears of it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from typing import Any
 
 from overlay import limits
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.member import Member
-from overlay.core import ipam
-from overlay.core.events import GrantRefused, GrantWanted
-from overlay.core.messages import GrantRefusal, GrantRequest, MemberState
-from overlay.core.records import CLUSTER_SCOPE, Forgotten, Returned, Scope
-from overlay.errors import ConflictError, OverlayError, UsageError
-from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, ip_text
+from overlay.core import inheritance, ipam
+from overlay.core.addressing import Addressing
+from overlay.core.messages import GrantRefusal, GrantRequest
+from overlay.core.records import Scope, key_of
+from overlay.errors import ConflictError, TimedOutError, UsageError
+from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
 
-_GRANT_TRY_S = 0.5  # per try; a request is repeated under its id, so a lost answer costs a try
-_GRANT_TRIES = 3
+_TRY_S = 0.4  # a request is repeated under its id, so a lost answer costs one try
+_TRIES = 3
 
 
 class Addresses:
@@ -33,6 +33,231 @@ class Addresses:
         self._member = member
         self._directory = directory
         self._journal = journal
+        self.space = Addressing(member.node.store, member.node_id)
         self._locks: dict[Vni, asyncio.Lock] = {}
-        self._waiting: dict[bytes, asyncio.Future[GrantRefusal | None]] = {}
-        self._released: dict[tuple[Vni, Ip], float] = {}
+        self._refusals: dict[bytes, asyncio.Future[GrantRefusal]] = {}
+        self._changed = asyncio.Event()
+
+    def lock(self, vni: Vni) -> asyncio.Lock:
+        """Return the lock under which this network's addresses are chosen here."""
+        return self._locks.setdefault(vni, asyncio.Lock())
+
+    def released(self, endpoint: Endpoint) -> None:
+        """Let an endpoint's addresses rest before they are used again."""
+        self.space.released(endpoint.vni, endpoint.ips, self._member.pump.now())
+
+    def changed(self, scope: Scope) -> None:
+        """Note that records changed from which ownership follows."""
+        self.space.changed(scope)
+        self._changed.set()
+
+    def shares(self, network: Network) -> list[dict[str, Any]]:
+        """Return who has how much of a network, as JSON shows it."""
+        return [
+            {
+                "node": self._directory.node_name(share.owner),
+                "subnet": str(network.subnets[share.subnet_index]),
+                "addresses": share.owned,
+                "free": share.free,
+            }
+            for share in self.space.shares(network)
+        ]
+
+    # --- for an attach ------------------------------------------------------------------
+
+    async def allocate(self, network: Network, wanted: Ip | None) -> tuple[tuple[Ip, ...], int]:
+        """Return addresses to use, one per family, and the first one's subnet."""
+        if not self._member.node.may_write(self._member.pump.now()):
+            raise TimedOutError(
+                "this node has just started and has not heard from its peers yet",
+                why="its disk could be older than what it wrote last, so it gives out no address",
+                hint="Try again in a few seconds",
+            )
+        if wanted is not None:
+            index = await self._take(network, wanted)
+            return self._with_other_family(network, wanted, index)
+        for index, _ in enumerate(network.subnets):
+            ip = await self._any(network, index)
+            if ip is not None:
+                return self._with_other_family(network, ip, index)
+        raise self._exhausted(network)
+
+    def _with_other_family(
+        self, network: Network, ip: Ip, index: int
+    ) -> tuple[tuple[Ip, ...], int]:
+        """Dual stack: the subnet of the other family with the same rank gives one too."""
+        rank = sum(len(s.base) == len(ip) for s in network.subnets[:index])
+        others = [i for i, s in enumerate(network.subnets) if len(s.base) != len(ip)]
+        if rank >= len(others):
+            return (ip,), index
+        other = self.space.pick(network, others[rank], self._member.pump.now())
+        return ((ip,) if other is None else (ip, other)), index
+
+    async def _take(self, network: Network, wanted: Ip) -> int:
+        """Make sure that this very address is ours and free; return its subnet."""
+        fault = self.space.fault_of(network, wanted)
+        if fault == ipam.NOT_OWNER:
+            await self._ask_for(network, wanted)
+            fault = self.space.fault_of(network, wanted)
+        text = ip_text(wanted)
+        if fault == ipam.OUTSIDE:
+            shown = " ".join(str(subnet) for subnet in network.subnets)
+            raise UsageError(
+                f"{text} is not an address of network {network.name}",
+                why=f"its subnets are {shown}",
+            )
+        if fault == ipam.RESERVED:
+            raise ConflictError(
+                f"{text} cannot be given to a container",
+                why="it is the subnet's gateway, network or broadcast address",
+                hint="Choose another one, or leave --ip out",
+            )
+        if fault is not None:
+            raise self._taken(network, wanted)
+        index = self.space.ownership(network).subnet_index(wanted)
+        assert index is not None, "an address without a fault lies in a subnet"
+        return index
+
+    def _taken(self, network: Network, wanted: Ip) -> ConflictError:
+        for placed in self._directory.endpoints(network.vni):
+            if wanted in placed.endpoint.ips:
+                where = self._directory.node_name(placed.origin)
+                return ConflictError(
+                    f"{ip_text(wanted)} is taken",
+                    why=f"{placed.endpoint.name} on {where} has it",
+                    hint="Choose another one, or leave --ip out",
+                )
+        owner = self.space.ownership(network).owner_of(wanted)
+        name = "a node that is gone" if owner is None else self._directory.node_name(owner)
+        return ConflictError(
+            f"{ip_text(wanted)} cannot be had now",
+            why=f"it belongs to {name}, which did not give it",
+        )
+
+    async def _any(self, network: Network, index: int) -> Ip | None:
+        now = self._member.pump.now()
+        ip = self.space.pick(network, index, now)
+        if ip is not None:
+            return ip
+        around = network.subnets[index].base
+        for owner in self.space.whom_to_ask(network, index, self._reachable())[:4]:
+            request = GrantRequest(
+                os.urandom(8), network.vni, around, limits.GRANT_SIZE_DEFAULT, exact=False
+            )
+            await self._request(network, owner, request)
+            ip = self.space.pick(network, index, self._member.pump.now())
+            if ip is not None:
+                return ip
+        return None
+
+    def _exhausted(self, network: Network) -> ConflictError:
+        why = ipam.shortage_text(
+            self.space.shares(network),
+            0,
+            self._member.node_id,
+            self._reachable(),
+            self._directory.node_name,
+        )
+        return ConflictError(f"no free address on network {network.name}", why=why)
+
+    def _reachable(self) -> frozenset[NodeId]:
+        return frozenset(self._member.node.membership.live())
+
+    # --- asking -------------------------------------------------------------------------
+
+    async def _ask_for(self, network: Network, wanted: Ip) -> None:
+        owner = self.space.ownership(network).owner_of(wanted)
+        if owner is None:
+            return
+        if owner not in self._reachable():
+            raise TimedOutError(
+                f"{ip_text(wanted)} belongs to {self._directory.node_name(owner)}, "
+                "which is not in reach",
+                why="only its owner can give an address away",
+                hint="Leave --ip out to get an address of this host's own space",
+            )
+        request = GrantRequest(os.urandom(8), network.vni, wanted, 1, exact=True)
+        await self._request(network, owner, request)
+
+    async def _request(self, network: Network, owner: NodeId, request: GrantRequest) -> None:
+        """Ask until the grant is here, a refusal came, or all tries are used up."""
+        loop = asyncio.get_running_loop()
+        refused: asyncio.Future[GrantRefusal] = loop.create_future()
+        self._refusals[request.request_id] = refused
+        try:
+            for _ in range(_TRIES):
+                self._member.node.send_grant_request(owner, request)
+                self._member.pump.flush()
+                deadline = loop.time() + _TRY_S
+                while loop.time() < deadline and not refused.done():
+                    if self._granted(network, request.request_id):
+                        return
+                    await self._wait_change(deadline - loop.time(), refused)
+                if refused.done():
+                    return
+        finally:
+            self._refusals.pop(request.request_id, None)
+
+    async def _wait_change(self, timeout_s: float, refused: asyncio.Future[GrantRefusal]) -> None:
+        self._changed.clear()
+        change = asyncio.ensure_future(self._changed.wait())
+        try:
+            either: set[asyncio.Future[Any]] = {change, refused}
+            await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            change.cancel()
+
+    def _granted(self, network: Network, request_id: bytes) -> bool:
+        return any(
+            isinstance(value, Grant) and value.request_id == request_id
+            for _, value in self._member.node.store.values(Scope(network.vni), "grant")
+        )
+
+    def refused(self, refusal: GrantRefusal) -> None:
+        """Note an owner's no."""
+        waiting = self._refusals.get(refusal.request_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(refusal)
+
+    # --- answering ----------------------------------------------------------------------
+
+    def answer(self, asker: NodeId, request: GrantRequest) -> None:
+        """Grant or refuse; what cannot be answered now is silently left to the next try."""
+        network = self._directory.network_by_vni(request.vni)
+        now = self._member.pump.now()
+        if network is None or not self._member.node.may_write(now) or self.lock_held(network.vni):
+            return
+        answer, void = self.space.decide(network, asker, request, now)
+        if isinstance(answer, GrantRefusal):
+            self._member.node.refuse_grant(asker, answer)
+        else:
+            scope = Scope(network.vni)
+            segments = self._member.commit(scope, [answer], [key_of(old) for old in void])
+            if segments:
+                self._member.publish(segments)
+            else:
+                log = self._member.node.store.segments_beyond(self._member.node_id, scope, 0)
+                holding = [s for s in log if any(e.value == answer for e in s.entries)]
+                self._member.node.grant_again(asker, holding[-1:])
+        self._member.pump.soon()
+
+    def lock_held(self, vni: Vni) -> bool:
+        """Say whether an address of this network is just being chosen here."""
+        lock = self._locks.get(vni)
+        return lock is not None and lock.locked()
+
+    def hand_back(self, network: Network) -> list[Grant]:
+        """Return the grants by which this node, leaving, gives its space to others."""
+        live = self._reachable()
+        candidates = [
+            node_id
+            for node_id in self._directory.participants(network.vni, forwarding=False)
+            if node_id in live
+        ]
+        if not candidates:
+            candidates = sorted(live)
+        with contextlib.suppress(ValueError):
+            return inheritance.hand_back(
+                self.space.ownership(network), self._member.node_id, candidates
+            )
+        return []

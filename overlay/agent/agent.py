@@ -83,9 +83,7 @@ class Agent:
     async def _run(self, cluster: ClusterFile) -> Running:
         chosen = await self.kernel.call(underlay.choose, cluster.underlay, _hint(cluster))
         place = (chosen.address, chosen.interface, chosen.mtu)
-        running = Running(
-            self.config, self.state, self.kernel, self.journal, cluster, place
-        )
+        running = Running(self.config, self.state, self.kernel, self.journal, cluster, place)
         try:
             await running.start()
         except BaseException:
@@ -205,7 +203,7 @@ class Agent:
         return reachable[0]
 
     async def _greet_again(self, wish: JoinWish) -> None:
-        """A repeated join with peers: knock once more, so that two halves find each other."""
+        """Knock once more, as a repeated join does, so that two halves find each other."""
         running = self.member()
         for seed in await joining.resolve(wish.peers, running.member.cluster.gossip_port):
             if seed.address != running.member.card.address:

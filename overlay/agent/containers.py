@@ -7,7 +7,9 @@ instead of those of /etc (ip-netns(8)).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from overlay.agent.agent import Agent
 from overlay.agent.endpoints import AttachWish
 from overlay.agent.targets import resolve_target
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
-from overlay.kernel import netns
-from overlay.model import ip_text
+from overlay.kernel import container, netns
+from overlay.model import NodeId, ip_text
 
 Json = dict[str, Any]
 FILES_DIRECTORY = Path("/etc/netns")
@@ -50,7 +52,7 @@ class Containers:
                     await self._unmake(name)
                 raise
             endpoints, unconfirmed = answer["endpoints"], answer["unconfirmed"]
-            _write_hosts(name, endpoints)
+            await asyncio.to_thread(_write_hosts, name, endpoints)
         return {
             **self._shown(name),
             "created": made,
@@ -116,7 +118,7 @@ class Containers:
         running = self._agent.member()
         target = resolve_target(f"netns:{name}")
         endpoints = []
-        missing: set[bytes] = set()
+        missing: set[NodeId] = set()
         for network_name in dict.fromkeys(request.texts(body, "networks", 64)):
             wish = AttachWish(
                 ip=request.ip(body, "ip"),
@@ -134,7 +136,7 @@ class Containers:
             )
             missing.update(result.unconfirmed)
             endpoints.append(views.attached(result))
-        names = [running.directory.node_name(node) for node in sorted(missing)]  # type: ignore[type-var,arg-type]
+        names = [running.directory.node_name(node) for node in sorted(missing)]
         return {"endpoints": endpoints, "unconfirmed": names}
 
     def _shown(self, name: str) -> Json:
@@ -161,20 +163,13 @@ class Containers:
 
 
 def _create(name: str) -> None:
-    """Runs in the kernel thread: the namespace, with loopback up as a container has it."""
-    import os  # noqa: PLC0415 - used here alone
-
-    if netns.exists(name):
-        return
-    descriptor = netns.create(name)
-    try:
-        netns.loopback_up(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make the namespace with loopback up, in the kernel thread."""
+    if not netns.exists(name):
+        os.close(container.create_namespace(name))
 
 
 def _remove(name: str) -> None:
-    """Runs in the kernel thread."""
+    """Take the namespace away, in the kernel thread."""
     with contextlib.suppress(NotFoundError):
         netns.remove(name)
 

@@ -12,20 +12,20 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from overlay import limits
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.stored import Attachment
 from overlay.core.diff import diff
-from overlay.core.messages import LogVersion, MemberState
-from overlay.core.operations import Operation
-from overlay.core.plan import PlanInput, PlannedPort, Remote, plan
-from overlay.core.records import Scope
+from overlay.core.messages import LogVersion
+from overlay.core.operations import Operation, PutLink
+from overlay.core.plan import PlannedPort
+from overlay.core.records import CLUSTER_SCOPE, Scope
 from overlay.core.state import Port, SandboxState
+from overlay.core.view import overlay_mtu
 from overlay.kernel.sandbox import Failure, Sandbox
-from overlay.model import Endpoint, Ip, Network, NodeId, Vni
+from overlay.model import Network, NodeId, Vni
 
 _RETRY_FIRST_S = 0.2
 _RETRY_MAX_S = 30.0
@@ -131,8 +131,16 @@ class Datapath:
             except TimeoutError:
                 self.wake()
             self._wake.clear()
+            cluster = list(self._versions(CLUSTER_SCOPE))
             for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
                 await self.reconcile(vni)
+            if not any(runtime.failures for runtime in self._runtimes.values()):
+                self._programmed(cluster)
+
+    def _programmed(self, versions: list[LogVersion]) -> None:
+        """Say how far the kernel is, to whoever waits for it."""
+        self._member.node.programmed(versions, self._member.pump.now())
+        self._member.pump.soon()
 
     async def reconcile(self, vni: Vni) -> None:
         """One pass: plan, read, subtract, apply; then say how far the kernel is."""
@@ -142,7 +150,7 @@ class Datapath:
             if runtime is None:
                 return
             runtime.dirty = False
-            versions = list(self._versions(vni))
+            versions = list(self._versions(Scope(vni)))
             desired = self._desired(vni, network)
             operations, failures, actual = await self._kernel.call(
                 _converge, runtime.sandbox, desired, self.pruning
@@ -153,22 +161,19 @@ class Datapath:
             runtime.rows_actual = len(actual.rows)
         self._after_pass(vni, runtime, failures)
         if not runtime.failures:
-            self._member.node.programmed(versions, self._member.pump.now())
-            self._member.pump.soon()
+            self._programmed(versions)
 
     def _after_pass(self, vni: Vni, runtime: Runtime, failures: list[Failure]) -> None:
-        lost = [
-            failure.operation.link.name
-            for failure in failures
-            if isinstance(getattr(failure.operation, "link", None), Port)
-        ]
+        lost: list[str] = []
+        others: list[Failure] = []
+        for failure in failures:
+            match failure.operation:
+                case PutLink(link=Port(name=name)):
+                    lost.append(name)
+                case _:
+                    others.append(failure)
         if lost:
             self.lost_ports(vni, lost)
-        others = [
-            failure
-            for failure in failures
-            if not isinstance(getattr(failure.operation, "link", None), Port)
-        ]
         runtime.failures = [f"{failure.operation}: {failure.reason}" for failure in others]
         if not others:
             runtime.retry_s = _RETRY_FIRST_S
@@ -190,64 +195,29 @@ class Datapath:
 
     # --- what should be -----------------------------------------------------------------
 
-    def _versions(self, vni: Vni) -> Iterator[LogVersion]:
-        return self._member.node.store.versions(Scope(vni))
+    def _versions(self, scope: Scope) -> Iterator[LogVersion]:
+        return self._member.node.store.versions(scope)
 
     def _desired(self, vni: Vni, network: Network | None) -> SandboxState:
         if network is None:
             return SandboxState()
-        remotes = []
-        for origin, endpoint in self._directory.endpoints(vni):
-            vtep = self._vtep(origin)
-            if vtep is not None:
-                remotes.append(Remote(origin, vtep, endpoint))
-        flood = [
-            vtep
-            for origin in self._directory.participants(vni, forwarding=True)
-            if (vtep := self._vtep(origin)) is not None
-        ]
-        return plan(
-            PlanInput(
-                network=network,
-                port=self._member.cluster.vxlan_port,
-                local=self._member.card.address,
-                mtu=self.overlay_mtu,
-                ports=tuple(
-                    PlannedPort(attachment.port, attachment.subnet_index)
-                    for attachment in self._attachments.values()
-                    if attachment.vni == vni
-                ),
-                locals=tuple(self._local_endpoints(vni)),
-                remotes=tuple(remotes),
-                flood=tuple(flood),
-            )
+        return self._directory.view.desired(
+            network,
+            self._member.card.address,
+            self._member.cluster.vxlan_port,
+            self.overlay_mtu,
+            tuple(
+                PlannedPort(attachment.port, attachment.subnet_index)
+                for attachment in self._attachments.values()
+                if attachment.vni == vni
+            ),
         )
-
-    def _local_endpoints(self, vni: Vni) -> Iterator[Endpoint]:
-        for origin, endpoint in self._directory.endpoints(vni):
-            if origin == self._member.node_id:
-                yield endpoint
-
-    def _vtep(self, origin: NodeId) -> Ip | None:
-        """A node's VTEP; None for ourselves and for who left: only those lose their rows."""
-        if origin == self._member.node_id:
-            return None
-        card = self._directory.card(origin)
-        if card is None or card.left or self._directory.node_state(origin) is MemberState.LEFT:
-            return None
-        return card.address
-
-
-def overlay_mtu(underlay_mtu: int, address: Ip) -> int:
-    """Return what fits into the underlay's packets (RFC 7348 section 4.3: never fragment)."""
-    overhead = limits.VXLAN_OVERHEAD_IPV4 if len(address) == 4 else limits.VXLAN_OVERHEAD_IPV6
-    return underlay_mtu - overhead
 
 
 def _converge(
     sandbox: Sandbox, desired: SandboxState, prune: bool
 ) -> tuple[list[Operation], list[Failure], SandboxState]:
-    """Runs in the kernel thread."""
+    """Make one pass, in the kernel thread."""
     actual = sandbox.read()
     operations = diff(desired, actual, prune=prune)
     failures = sandbox.apply(operations) if operations else []

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from overlay.core.messages import MemberState
 from overlay.core.node import Node
-from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope
+from overlay.core.records import CLUSTER_SCOPE, Participation, Scope
+from overlay.core.view import View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, node_text
 
@@ -29,26 +30,20 @@ class Directory:
     def __init__(self, node: Node, own: NodeId) -> None:
         self._node = node
         self._store = node.store
+        self.view = View(node.store, node.membership, own)
         self.own = own
 
     # --- networks -----------------------------------------------------------------------
 
     def networks(self) -> list[Network]:
-        """Return the networks that exist, by name; of two with one name the older VNI owner
-        stays first (see `network`)."""
-        removed = {
-            (value.vni, value.creator)
-            for _, value in self._store.values(CLUSTER_SCOPE, "removed")
-            if isinstance(value, Removed)
-        }
-        found = [
-            value
-            for origin, value in self._store.values(CLUSTER_SCOPE, "network")
-            if isinstance(value, Network)
-            and value.creator == origin
-            and (value.vni, value.creator) not in removed
-        ]
+        """Return the networks that exist, by name."""
+        found = self.view.networks().values()
         return sorted(found, key=lambda network: (network.name, network.creator, network.vni))
+
+    def defined(self, vni: int, creator: NodeId) -> Network | None:
+        """Return a definition as its creator wrote it, removed by others or not."""
+        value = self._store.value(creator, CLUSTER_SCOPE, ("network", vni.to_bytes(3, "big")))
+        return value if isinstance(value, Network) else None
 
     def network(self, name: str) -> Network:
         """Return the network of that name: of several made in a split, the one whose creator
@@ -59,8 +54,9 @@ class Directory:
         names = [network.name for network in self.networks()]
         raise NotFoundError(
             f"there is no network {name!r}",
-            hint=f"Networks: {', '.join(names)}" if names else "Make one: overlayd network "
-            f"create {name} --subnet 10.32.0.0/16",
+            hint=f"Networks: {', '.join(names)}"
+            if names
+            else f"Make one: overlayd network create {name} --subnet 10.32.0.0/16",
         )
 
     def network_by_vni(self, vni: int) -> Network | None:
@@ -69,15 +65,15 @@ class Directory:
 
     def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
         """Return the nodes that take part in a network, this one included, in order of id."""
-        return sorted(
-            {
-                origin
-                for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
-                if isinstance(value, Participation)
-                and value.vni == vni
-                and (value.forwards or not forwarding)
-            }
-        )
+        return self.view.participants(vni, forwarding=forwarding)
+
+    def takes_part(self, node_id: NodeId, part: Participation) -> bool:
+        """Say whether a node has written this very record."""
+        return self.view.takes_part(node_id, part)
+
+    def follows(self, node_id: NodeId, vni: int) -> bool:
+        """Say whether a node holds a network's records."""
+        return self._store.takes_part(node_id, Scope(vni))
 
     # --- endpoints ----------------------------------------------------------------------
 
@@ -86,6 +82,11 @@ class Directory:
         for origin, value in self._store.values(Scope(vni), "endpoint"):
             if isinstance(value, Endpoint):
                 yield Placed(origin, value)
+
+    def endpoint(self, origin: NodeId, vni: int, endpoint_id: bytes) -> Endpoint | None:
+        """Return one node's endpoint by its id."""
+        value = self._store.value(origin, Scope(vni), ("endpoint", endpoint_id))
+        return value if isinstance(value, Endpoint) else None
 
     # --- nodes --------------------------------------------------------------------------
 
@@ -102,10 +103,8 @@ class Directory:
         """Return a node's state as this node sees it."""
         if node_id == self.own:
             return MemberState.ALIVE
-        for member in self._node.membership.members():
-            if member.node_id == node_id:
-                return member.state
-        return MemberState.DEAD
+        state = self._node.membership.state_of(node_id)
+        return MemberState.DEAD if state is None else state
 
     def node(self, name: str) -> NodeId:
         """Return the node meant by a name or id; raises NotFoundError or ConflictError."""

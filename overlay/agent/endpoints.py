@@ -22,10 +22,11 @@ from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.stored import Attachment
 from overlay.agent.targets import Target
+from overlay.core.plan import bridge_name
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
-from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.errors import ConflictError
 from overlay.kernel import container, netns
-from overlay.model import Endpoint, Ip, Mac, Network, NodeId, ip_text, mac_for, mac_text
+from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, ip_text, mac_for, mac_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,7 @@ class Endpoints:
                 if existing is not None:
                     return existing
                 joined = await self._take_part(network)
-                endpoint, attachment, segments = await self._commit(
-                    target, network, wish, identity
-                )
+                endpoint, attachment, segments = await self._commit(target, network, wish, identity)
                 ifname = await self._plug(network, endpoint, attachment, descriptor, wish)
         finally:
             os.close(descriptor)
@@ -149,20 +148,20 @@ class Endpoints:
         name = wish.name or target.name
         async with self._addresses.lock(network.vni):
             self._check(network, wish, name)
-            ip, subnet_index = await self._addresses.allocate(network, wish.ip)
+            ips, subnet_index = await self._addresses.allocate(network, wish.ip)
             endpoint = Endpoint(
                 endpoint_id=os.urandom(8),
                 vni=network.vni,
                 name=name,
-                mac=wish.mac or mac_for(network.vni, ip),
-                ips=(ip,),
+                mac=wish.mac or mac_for(network.vni, ips[0]),
+                ips=ips,
                 aliases=wish.aliases,
                 labels=wish.labels,
             )
             attachment = Attachment(
                 endpoint_id=endpoint.endpoint_id.hex(),
                 vni=network.vni,
-                target=f"{target.kind}:{target.name}",
+                target=target.text,
                 netns_path=target.netns_path,
                 netns_identity=identity,
                 container_id=target.container_id,
@@ -210,16 +209,19 @@ class Endpoints:
         runtime = self._datapath.runtime(network.vni)
         assert runtime is not None, "attach opened the sandbox"
         subnet = network.subnets[attachment.subnet_index]
+        prefixes = {
+            ip: next(s.prefix_length for s in network.subnets if ip in s) for ip in endpoint.ips
+        }
         try:
             attached = await self._kernel.call(
                 container.attach_interface,
                 runtime.sandbox,
                 port_name=attachment.port,
-                bridge=f"br{attachment.subnet_index}",
+                bridge=bridge_name(network, attachment.subnet_index),
                 netns_fd=descriptor,
                 ifname=wish.ifname,
                 mac=endpoint.mac,
-                addresses=[(ip, subnet.prefix_length) for ip in endpoint.ips],
+                addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
                 mtu=self._datapath.overlay_mtu,
                 gateway=subnet.gateway if wish.default_route else None,
             )
@@ -256,7 +258,7 @@ class Endpoints:
 
     async def remove(self, attachment: Attachment) -> list[tuple[Network, Endpoint]]:
         """Take one endpoint away: unplugged, withdrawn, told; its sandbox goes with the last."""
-        runtime = self._datapath.runtime(attachment.vni)
+        runtime = self._datapath.runtime(Vni(attachment.vni))
         endpoint = self.endpoint(attachment)
         network = self._directory.network_by_vni(attachment.vni)
         # First out of the plan, or a pass in between would report the port as lost.
@@ -277,9 +279,7 @@ class Endpoints:
         )
         return [(network, endpoint)]
 
-    def _withdraw(
-        self, pairs: Sequence[tuple[Attachment, Endpoint | None]]
-    ) -> list[Segment]:
+    def _withdraw(self, pairs: Sequence[tuple[Attachment, Endpoint | None]]) -> list[Segment]:
         """Delete endpoints from disk and records."""
         segments: list[Segment] = []
         for attachment, endpoint in pairs:
@@ -295,22 +295,9 @@ class Endpoints:
 
     async def _give_up_sandbox(self, vni: int) -> list[Segment]:
         """Without endpoints there is nothing to forward; owned addresses stay owned."""
-        await self._datapath.destroy(vni)
+        await self._datapath.destroy(Vni(vni))
         return self._member.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
 
 
 def _open_netns(target: Target) -> int:
-    try:
-        return netns.open_fd(target.netns_path)
-    except FileNotFoundError as error:
-        raise NotFoundError(
-            f"the network namespace of {target.kind}:{target.name} is gone",
-            why=f"{target.netns_path} does not exist",
-            hint="Is the container still running?",
-        ) from error
-    except PermissionError as error:
-        raise OverlayError(
-            f"may not open {target.netns_path}",
-            why="the agent lacks CAP_SYS_PTRACE or CAP_SYS_ADMIN",
-            hint="Run the agent as root or through its systemd unit",
-        ) from error
+    return netns.open_fd(target.netns_path)

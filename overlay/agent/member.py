@@ -15,7 +15,14 @@ from overlay import __version__, limits
 from overlay.agent.pump import Pump
 from overlay.agent.statefile import StateFile, StoredCard, StoredSegment
 from overlay.agent.stored import ClusterFile, next_epoch
-from overlay.core.events import CardAccepted, Confirmed, Event, SegmentAccepted
+from overlay.core.events import (
+    CardAccepted,
+    Confirmed,
+    Event,
+    NodeForgotten,
+    OwnCardAhead,
+    SegmentAccepted,
+)
 from overlay.core.node import Node
 from overlay.core.records import Key, Scope, Segment, Value
 from overlay.core.settings import Settings
@@ -27,6 +34,8 @@ from overlay.wire.notary import KeyNotary
 from overlay.wire.sessions import Sessions
 
 _LAZY_WRITE_S = 1.0
+_POLL_S = 0.005
+_GOODBYE_S = 0.5  # two rounds of rumours
 
 
 class Member:
@@ -53,7 +62,11 @@ class Member:
         self._loop = asyncio.get_running_loop()
         self.card = self._own_card(address, underlay_mtu)
         self.node = Node(
-            self.card, self.notary, self.codec, random.Random(os.urandom(16)), Settings(),
+            self.card,
+            self.notary,
+            self.codec,
+            random.Random(os.urandom(16)),
+            Settings(),
             self._loop.time(),
         )
         self.sessions = Sessions(
@@ -64,6 +77,7 @@ class Member:
             os.urandom,
         )
         self._restore()
+        self.started = self._loop.time()
         self.pump = Pump(
             self.node, self.sessions, self.codec, (address, cluster.gossip_port), self._take_event
         )
@@ -105,6 +119,60 @@ class Member:
         self.node.renew_card(self.card, self.pump.now())
         self.pump.soon()
 
+    def start(self) -> None:
+        """Begin to gossip."""
+        self.pump.start()
+
+    def alive_peers(self) -> bool:
+        """Say whether any other member is alive."""
+        return bool(self.node.membership.alive())
+
+    def drops(self) -> dict[str, int]:
+        """Return what was dropped, by reason."""
+        found = dict(self.pump.drops)
+        for reason, count in (
+            ("outbox-full", self.node.outbox.dropped_count),
+            ("handshake-queue-full", self.sessions.queue_drop_count),
+        ):
+            if count:
+                found[reason] = count
+        return found
+
+    async def wait_synced(self, scope: Scope, timeout_s: float) -> bool:
+        """Wait until one who holds a scope has shown us all of it; False if that took too long."""
+        peers = [
+            node_id
+            for node_id in self.node.membership.alive()
+            if self.node.store.takes_part(node_id, scope)
+        ]
+        if not peers:
+            return True
+        for peer in peers[:3]:
+            self.node.look_again(peer, self.pump.now())
+        self.pump.flush()
+        return await self._wait_until(
+            lambda: any(peer in self.node.repair.matched for peer in peers[:3]), timeout_s
+        )
+
+    async def wait_caught_up(self, timeout_s: float) -> bool:
+        """Wait until some peer's records equal ours; False if that took too long."""
+        return await self._wait_until(lambda: bool(self.node.repair.matched), timeout_s)
+
+    async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        deadline = self._loop.time() + timeout_s
+        while not condition():
+            if self._loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+    async def say_goodbye(self) -> None:
+        """Tell everyone that this node leaves, in its signed card and as a rumour."""
+        self.renew_card(left=True)
+        self.node.leave(self.pump.now())
+        self.pump.flush()
+        await asyncio.sleep(_GOODBYE_S)
+
     # --- disk ---------------------------------------------------------------------------
 
     def _restore(self) -> None:
@@ -119,7 +187,8 @@ class Member:
             segment
             for stored in self.state.segments()
             for segment in (self.codec.decode_segment(stored.raw, stored.signature),)
-            if segment.origin in by_id and self.notary.verify_segment(segment, by_id[segment.origin])
+            if segment.origin in by_id
+            and self.notary.verify_segment(segment, by_id[segment.origin])
         ]
         self.node.restore(cards.values(), segments, self._loop.time())
 
@@ -135,13 +204,11 @@ class Member:
         Raises OverlayError if the disk refuses; the node then is as it was before.
         """
         segments = self.node.write(scope, puts, deletes)
-        try:
-            with self.state.transaction():
-                self._store(segments)
-                also()
-        except BaseException:
-            self.node.unwrite(segments)
-            raise
+        with self.state.transaction():
+            self._store(segments)
+            also()
+        self.node.apply(segments, self.pump.now())
+        self.pump.soon()
         return segments
 
     def publish(self, segments: Sequence[Segment]) -> None:
@@ -149,7 +216,9 @@ class Member:
         self.node.publish(segments, self.pump.now())
         self.pump.flush()
 
-    async def publish_confirmed(self, segments: Sequence[Segment], timeout_s: float) -> list[NodeId]:
+    async def publish_confirmed(
+        self, segments: Sequence[Segment], timeout_s: float
+    ) -> list[NodeId]:
         """Tell the others and wait until their kernels follow; return who has not confirmed."""
         wait = self.node.publish(segments, self.pump.now(), confirm=True)
         if wait is None:
@@ -174,6 +243,8 @@ class Member:
                 self._save_later()
             case CardAccepted(card=card):
                 self.sessions.learn(card)
+                if card.node_id == self.node_id:
+                    return
                 self._unsaved_cards.append(card)
                 self._save_later()
                 self._on_event(event)
@@ -181,6 +252,13 @@ class Member:
                 waiting = self._waits.get(wait_id)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(None)
+            case NodeForgotten(node_id=node_id):
+                self.sessions.forget(node_id)
+                self._on_event(event)
+            case OwnCardAhead(epoch=epoch):
+                with self.state.transaction():
+                    self.state.put("epoch", "", epoch)
+                self._loop.call_soon(self.renew_card)
             case _:
                 self._on_event(event)
 

@@ -70,7 +70,7 @@ class Names:
         return self._addresses(host, chosen) if host else Answer(exists=bool(chosen))
 
     def _addresses(self, name: str, networks: Iterable[Network]) -> Answer:
-        """The first network that has the name answers; shared aliases give several addresses."""
+        """Ask the networks in turn; the first that has the name gives all its addresses."""
         for network in networks:
             ips = [
                 ip

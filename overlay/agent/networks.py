@@ -135,7 +135,7 @@ def _subnets(directory: Directory, wish: Wish, around: Surroundings) -> tuple[Su
     found: list[Subnet] = []
     for text, gateway_text in wish.subnets:
         subnet_range = parse_range(text)
-        if any(subnet_range.overlaps(subnet.network) for subnet in found):  # type: ignore[arg-type]
+        if any(subnet_range.overlaps(subnet.network) for subnet in found):
             raise UsageError(f"subnet {subnet_range} overlaps another one of this network")
         route = around.overlapping_route(subnet_range)
         if route is not None and not wish.force:
@@ -167,7 +167,7 @@ def _subnet(subnet_range: Range, gateway_text: str | None) -> Subnet:
 def _default_subnet(directory: Directory, around: Surroundings) -> Subnet:
     taken = [subnet.network for network in directory.networks() for subnet in network.subnets]
     for candidate in _DEFAULT_POOL.subnets(new_prefix=_DEFAULT_PREFIX):
-        if any(candidate.version == other.version and candidate.overlaps(other) for other in taken):  # type: ignore[arg-type]
+        if any(candidate.version == other.version and candidate.overlaps(other) for other in taken):
             continue
         if around.overlapping_route(candidate) is None:
             return _subnet(candidate, None)
@@ -189,11 +189,14 @@ def _vni(directory: Directory, wish: Wish, around: Surroundings, count: int) -> 
             raise UsageError(f"a VNI is a number from 1 to {limits.VNI_MAX}, not {wish.vni}")
         for vni in range(wish.vni, wish.vni + count):
             if vni in taken:
-                holder = f"network {holders[vni]}" if vni in holders else (
-                    "a VXLAN device of another program on this host, on the same UDP port"
+                holder = (
+                    f"network {holders[vni]}"
+                    if vni in holders
+                    else ("a VXLAN device of another program on this host, on the same UDP port")
                 )
                 raise ConflictError(
-                    f"VNI {vni} is taken", why=f"{holder} uses it",
+                    f"VNI {vni} is taken",
+                    why=f"{holder} uses it",
                     hint="Leave --vni out and a free one is drawn",
                 )
         return Vni(wish.vni)

@@ -12,10 +12,10 @@ import collections
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from overlay import limits
-from overlay.core.events import Event
+from overlay.core.events import CloneSeen, Event
 from overlay.core.node import Node
 from overlay.core.ports import Codec
 from overlay.errors import ConflictError, OverlayError, RemoteError
@@ -50,6 +50,9 @@ class Pump:
         self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
+
+    def start(self) -> None:
+        """Begin to move datagrams and time."""
         self._loop.add_reader(self._socket, self._on_readable)
         self.flush()
 
@@ -62,7 +65,7 @@ class Pump:
             self._timer = None
 
     def now(self) -> float:
-        """The time that is passed into the node, in seconds of the loop's clock."""
+        """Return the time that is passed into the node, in seconds of the loop's clock."""
         return self._loop.time()
 
     # --- in -----------------------------------------------------------------------------
@@ -88,9 +91,9 @@ class Pump:
     def _take(self, data: bytes, source: tuple[str, int], now: float) -> None:
         address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
         opened = self.sessions.open(data, (address, source[1]), now)
-        if opened is None:
-            return
         self._send(opened.replies)
+        if opened.clone:
+            self._on_event(CloneSeen(opened.sender, address))
         if opened.card is not None:
             self.node.add_peer(opened.card, now)
             if self.joined_through is not None:
@@ -98,7 +101,11 @@ class Pump:
         if opened.payload is None:
             return
         for message in self._codec.decode(opened.payload):
-            self.node.receive(message, opened.sender, now)
+            try:
+                self.node.receive(message, opened.sender, now)
+            except RemoteError as error:
+                # One bad message must not cost the good ones beside it.
+                self.drops[error.reason] += 1
 
     # --- out ----------------------------------------------------------------------------
 
@@ -124,7 +131,7 @@ class Pump:
         """Ask an address that we know nothing of to let us in."""
         self._send(self.sessions.greet(address, port, self.now()))
 
-    def _send(self, datagrams: list[Datagram]) -> None:
+    def _send(self, datagrams: Iterable[Datagram]) -> None:
         for datagram in datagrams:
             target = (str(ipaddress.ip_address(bytes(datagram.address))), datagram.port)
             # A full socket buffer or a downed interface loses a datagram, as any network may.

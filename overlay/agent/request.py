@@ -113,8 +113,10 @@ def labels(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         raise UsageError(f"labels must be an object of at most {limits.LABEL_COUNT_MAX} texts")
     for key, item in value.items():
         if not isinstance(item, str) or len(key) + len(item) > limits.LABEL_SIZE_MAX:
-            raise UsageError(f"label {key!r} must be a text; key and value at most "
-                             f"{limits.LABEL_SIZE_MAX} characters together")
+            raise UsageError(
+                f"label {key!r} must be a text; key and value at most "
+                f"{limits.LABEL_SIZE_MAX} characters together"
+            )
     return tuple(sorted(value.items()))
 
 

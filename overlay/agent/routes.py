@@ -22,7 +22,7 @@ from overlay.agent.server import Server
 from overlay.agent.targets import resolve_target
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import probe, underlay
-from overlay.model import Network, ip_text
+from overlay.model import Network, ip_text, node_text
 
 Json = dict[str, Any]
 _ATTACH_FIELDS = (
@@ -75,8 +75,7 @@ class Routes:
                 for _ in running.directory.endpoints(network.vni)
             ),
             "elapsed_ms": round((time.monotonic() - started) * 1000, 1),
-            "next": f"sudo overlayd join {ip_text(running.member.card.address)} "
-            "--token-file FILE",
+            "next": f"sudo overlayd join {ip_text(running.member.card.address)} --token-file FILE",
         }
 
     async def leave(self, _request: web.Request, body: Json) -> Json:
@@ -108,7 +107,7 @@ class Routes:
         name = request.required_text(body, "node")
         powered_off = request.flag(body, "powered_off")
         node_id = self._agent.member().forget(name, powered_off=powered_off)
-        return {"forgotten": views.node_text(node_id)}
+        return {"forgotten": node_text(node_id)}
 
     # --- networks -----------------------------------------------------------------------
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
+from overlay import limits
 from overlay.agent import stored
 from overlay.agent.addresses import Addresses
 from overlay.agent.config import Config
@@ -26,17 +27,20 @@ from overlay.agent.stored import ClusterFile
 from overlay.core.events import (
     CardAccepted,
     CloneSeen,
+    ConfirmWanted,
     Event,
     GrantRefused,
     GrantWanted,
     Healed,
     MemberChanged,
+    OwnLogAhead,
     Partitioned,
     StoreChanged,
 )
 from overlay.core.messages import MemberState
-from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope
-from overlay.model import Ip, Vni, ip_text, node_text
+from overlay.core.records import CLUSTER_SCOPE, Forgotten, Removed, Scope
+from overlay.errors import ConflictError
+from overlay.model import Ip, NodeId, Vni, ip_text, node_text
 
 
 class Running:
@@ -87,8 +91,8 @@ class Running:
                 await self.datapath.open(network)
         self._spawn(self.datapath.run(), "reconcile")
 
-    def _spawn(self, work: object, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(_end_process_on_defect)
         self._tasks.append(task)
 
@@ -106,8 +110,15 @@ class Running:
 
     def _on_event(self, event: Event) -> None:
         match event:
-            case StoreChanged(scope=scope):
+            case StoreChanged(scope=scope) | ConfirmWanted(scope=scope):
                 self._store_changed(scope)
+            case OwnLogAhead(scope=scope, version=version):
+                self.journal.record(
+                    "amnesia",
+                    f"the peers held more of our own records (scope {scope}, up to {version}): "
+                    "this disk was rolled back; they are restored",
+                    level=logging.WARNING,
+                )
             case GrantWanted(sender=sender, request=request):
                 self.addresses.answer(sender, request)
             case GrantRefused(refusal=refusal):
@@ -134,9 +145,40 @@ class Running:
             case _:
                 pass
 
-    def _member_changed(
-        self, name: str, before: MemberState | None, after: MemberState
-    ) -> None:
+    async def give_back(self) -> None:
+        """Before leaving: give all address space to others, and drop what defines nothing."""
+        for network in self.directory.networks():
+            grants = self.addresses.hand_back(network)
+            if grants:
+                segments = self.member.commit(Scope(network.vni), grants)
+                await self.member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
+
+    def forget(self, name: str, *, powered_off: bool) -> NodeId:
+        """Declare a node gone for ever; raises ConflictError for one that is alive."""
+        node_id = self.directory.node(name)
+        if node_id == self.member.node_id:
+            raise ConflictError("a node cannot forget itself", hint="Use: sudo overlayd leave")
+        state = self.directory.node_state(node_id)
+        if state in (MemberState.ALIVE, MemberState.SUSPECT):
+            raise ConflictError(
+                f"{name} is {state.name.lower()}",
+                why="its containers may be running",
+                hint=f"On {name}: sudo overlayd leave",
+            )
+        members = self.member.node.membership
+        total = 1 + len(members.members())
+        if 2 * (1 + len(members.live())) < total and not powered_off:
+            raise ConflictError(
+                f"only {1 + len(members.live())} of {total} members are in reach",
+                why="the others may be running on the far side of a partition",
+                hint="If the host is really off: overlayd forget --powered-off " + name,
+            )
+        self.member.publish(self.member.commit(CLUSTER_SCOPE, [Forgotten(node_id)]))
+        self.journal.record("forget", f"{name} is forgotten", peer=name)
+        self.datapath.wake()
+        return node_id
+
+    def _member_changed(self, name: str, before: MemberState | None, after: MemberState) -> None:
         told = after.name.lower() if before is not None else "joined"
         self.journal.record("member", f"{name} is {told}", peer=name)
         if after is MemberState.LEFT:
@@ -145,12 +187,16 @@ class Running:
             listener()
 
     def _store_changed(self, scope: Scope) -> None:
+        self.addresses.changed(scope)
         if scope == CLUSTER_SCOPE:
             self._tidy_removed()
             self.datapath.wake()
-            return
-        self.addresses.changed(Vni(scope))
-        self.datapath.wake(scope)
+        elif self.datapath.runtime(Vni(scope)) is None:
+            # Nothing to program for who only holds the records: that is done already.
+            versions = list(self.member.node.store.versions(scope))
+            self.member.node.programmed(versions, self.member.pump.now())
+        else:
+            self.datapath.wake(scope)
 
     def _tidy_removed(self) -> None:
         """As a creator, delete what others asked to remove; as a remover, stop asking then."""
@@ -167,7 +213,9 @@ class Running:
                 self._commit_soon(lambda network=network: own_keys(network))  # type: ignore[misc]
             elif network is None and origin == own:
                 self._commit_soon(
-                    lambda removal=removal: [("removed", removal.vni.to_bytes(3, "big") + removal.creator)]  # type: ignore[misc]
+                    lambda removal=removal: [
+                        ("removed", removal.vni.to_bytes(3, "big") + removal.creator)
+                    ]  # type: ignore[misc]
                 )
 
     def _commit_soon(self, keys: Callable[[], list[tuple[str, bytes]]]) -> None:
@@ -180,7 +228,7 @@ class Running:
 
 
 def _end_process_on_defect(task: asyncio.Task[None]) -> None:
-    """A dead background task would be a silent half-agent: end, and let the manager restart us.
+    """End the process: a dead background task would leave a silent half of an agent.
 
     Forwarding goes on meanwhile, and the state on disk is whole.
     """
@@ -190,6 +238,3 @@ def _end_process_on_defect(task: asyncio.Task[None]) -> None:
         "the %s task died; stopping the agent", task.get_name(), exc_info=task.exception()
     )
     asyncio.get_running_loop().stop()
-
-
-__all__ = ["Participation", "Running"]

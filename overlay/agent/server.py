@@ -68,7 +68,6 @@ class Server:
         """Stop serving; what is being answered ends first, within a second."""
         self.path.unlink(missing_ok=True)
         if self._runner is not None:
-            self._runner.shutdown_callback = None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._runner.cleanup(), 2.0)
 
@@ -85,7 +84,7 @@ class Server:
         self._busy += 1
         try:
             if root and _peer_uid(request) != 0:
-                raise ForbiddenError(f"only root may {name}", hint="Use sudo")
+                raise ForbiddenError(f"only root may {name}", hint="Use sudo")  # noqa: TRY301
             result = await asyncio.wait_for(
                 verb(request, await _body(request)), limits.API_REQUEST_TIMEOUT_S
             )
@@ -93,8 +92,8 @@ class Server:
             return _failure(error)
         except TimeoutError:
             return _failure(OverlayError(f"{name} took too long and was given up"))
-        except Exception as error:
-            # The boundary to people: our own defect must not look like an empty answer.
+        except Exception as error:  # noqa: BLE001 - the boundary to people
+            # A defect of ours must not look like an empty answer, nor end the agent.
             _LOG.exception("defect while answering %s", request.path)
             return _failure(
                 OverlayError(
@@ -138,7 +137,7 @@ def _peer_uid(request: web.Request) -> int:
 
 
 async def _refuse_second(path: Path) -> None:
-    """A socket that answers belongs to a live agent; a dead one's is removed."""
+    """Raise ConflictError if the socket answers: it belongs to a live agent."""
     try:
         _, writer = await asyncio.wait_for(asyncio.open_unix_connection(str(path)), 1.0)
     except (OSError, TimeoutError):

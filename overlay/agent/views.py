@@ -68,14 +68,11 @@ def network(item: Network, running: Running) -> Json:
 def network_detail(item: Network, running: Running) -> Json:
     """Show all that is known of one network."""
     directory = running.directory
-    space = running.addresses.shares(item)
     return {
         **network(item, running),
         "endpoint_list": endpoints(running, [item]),
         "participants": _names(directory, directory.participants(item.vni, forwarding=False)),
-        "grants": [
-            {"node": directory.node_name(owner), "addresses": count} for owner, count in space
-        ],
+        "grants": running.addresses.shares(item),
     }
 
 
@@ -87,9 +84,7 @@ def endpoints(running: Running, networks: list[Network]) -> list[Json]:
             local = running.attachments.get(placed.endpoint.endpoint_id)
             shown.append((item, placed.origin, placed.endpoint, local))
     shown.sort(key=lambda row: (row[0].name, row[2].ips))
-    return [
-        _endpoint(running, item, origin, found, local) for item, origin, found, local in shown
-    ]
+    return [_endpoint(running, item, origin, found, local) for item, origin, found, local in shown]
 
 
 def _endpoint(
@@ -268,15 +263,15 @@ def _health(running: Running, networks: list[Json]) -> list[Json]:
                     f"If it is gone for good: overlayd forget {name}",
                 }
             )
-    for shown in networks:
-        if shown["sandbox"] == "degraded":
-            found.append(
-                {
-                    "level": "error",
-                    "text": f"network {shown['name']}: {shown['failures'][0]}",
-                    "hint": "'overlayd verify' lists every difference; the agent tries again",
-                }
-            )
+    found += [
+        {
+            "level": "error",
+            "text": f"network {shown['name']}: {shown['failures'][0]}",
+            "hint": "'overlayd verify' lists every difference; the agent tries again",
+        }
+        for shown in networks
+        if shown["sandbox"] == "degraded"
+    ]
     found += _mtu_health(running)
     return found
 

@@ -385,6 +385,11 @@ class Node:
         """Answer a repeated request with what already answered it."""
         self.outbox.put(to, Delta(tuple(segments)), Priority.OWN)
 
+    def look_again(self, peer: NodeId, now: float) -> None:
+        """Compare with a peer from the start: what the two hold in common has just changed."""
+        self.repair.forget(peer)
+        self.repair.begin(peer, now)
+
     # --- how far it is ------------------------------------------------------------------
 
     @property
