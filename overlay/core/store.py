@@ -113,7 +113,11 @@ class Store:
         return [CLUSTER_SCOPE, *sorted(scope for scope in theirs if scope in mine)]
 
     def segments_beyond(self, origin: NodeId, scope: Scope, version: int) -> list[Segment]:
-        """Return the segments that lead from `version` to all that is held, in order."""
+        """Return the segments that lead from `version` to all that is held, in order.
+
+        Below the floor the newest comes first, for it tells the floor: without knowing that,
+        the reader could only take the rest for the far side of a gap.
+        """
         log = self.log(origin, scope)
         if log is None:
             return []
@@ -125,6 +129,8 @@ class Store:
                 low = middle + 1
             else:
                 high = middle
+        if version < log.floor and len(segments) > 1:
+            return [segments[-1], *segments[:-1]]
         return segments[low:]
 
     # --- digests ------------------------------------------------------------------------
@@ -187,31 +193,35 @@ class Store:
             log = logs[origin] = Log()
         if segment.upto <= log.version:
             return Verdict.KNOWN, []
-        if segment.after > max(log.version, segment.floor):
-            if len(log.early) < limits.EARLY_SEGMENTS_PER_LOG_MAX:
-                log.early[segment.after] = segment
-            return Verdict.GAP, []
-        applied = [segment]
-        self._apply(log, segment)
+        if segment.floor > log.version:
+            # What lies between is gone at its origin: go on from the floor. What is held stays
+            # until the segment that raised the floor is merged, for before it come the
+            # survivors written again: records are never missed for a moment.
+            log.version = segment.floor
+            log.segments.clear()
+        is_next = segment.after <= log.version
+        if is_next or len(log.early) < limits.EARLY_SEGMENTS_PER_LOG_MAX:
+            log.early[segment.after] = segment
+        applied = self._apply_early(log)
+        self._account(origin, scope, log)
+        if scope == CLUSTER_SCOPE and applied:
+            self._note_participation(origin, log)
+        return (Verdict.NEW if applied else Verdict.GAP), applied
+
+    def _apply_early(self, log: Log) -> list[Segment]:
+        """Apply, in order, what is no longer beyond a gap; return it."""
+        applied = []
         while log.early:
             after = min(log.early)
             if after > log.version:
                 break
-            follower = log.early.pop(after)
-            if follower.upto > log.version:
-                self._apply(log, follower)
-                applied.append(follower)
-        self._account(origin, scope, log)
-        if scope == CLUSTER_SCOPE:
-            self._note_participation(origin, log)
-        return Verdict.NEW, applied
+            segment = log.early.pop(after)
+            if segment.upto > log.version:
+                self._apply(log, segment)
+                applied.append(segment)
+        return applied
 
     def _apply(self, log: Log, segment: Segment) -> None:
-        if segment.floor > log.version:
-            # The origin has dropped what this replica would need: begin that log afresh.
-            log.live.clear()
-            log.segments.clear()
-            log.version = segment.floor
         for entry in segment.entries:
             if entry.version <= log.version:
                 continue
