@@ -24,7 +24,7 @@ from overlay.agent.stored import ClusterFile
 from overlay.core.messages import MemberState
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.kernel import underlay
-from overlay.model import Ip, ip_text, parse_ip, valid_name
+from overlay.model import Ip, ip_text, valid_name
 from overlay.wire.token import Token
 
 _SEED_RETRY_MAX_S = 60.0
@@ -80,8 +80,8 @@ class Agent:
             )
         return self.running
 
-    async def _run(self, cluster: ClusterFile) -> Running:
-        chosen = await self.kernel.call(underlay.choose, cluster.underlay, _hint(cluster))
+    async def _run(self, cluster: ClusterFile, peer: Ip | None = None) -> Running:
+        chosen = await self._underlay(cluster, peer)
         place = (chosen.address, chosen.interface, chosen.mtu)
         running = Running(self.config, self.state, self.kernel, self.journal, cluster, place)
         try:
@@ -91,6 +91,13 @@ class Agent:
             raise
         self.running = running
         return running
+
+    async def _underlay(self, cluster: ClusterFile, peer: Ip | None) -> underlay.Underlay:
+        """Choose the VTEP address: as asked for, else the one used before, else by route."""
+        if cluster.underlay is None and cluster.address:
+            with contextlib.suppress(OverlayError):
+                return await self.kernel.call(underlay.choose, cluster.address, peer)
+        return await self.kernel.call(underlay.choose, cluster.underlay, peer)
 
     # --- join ---------------------------------------------------------------------------
 
@@ -158,10 +165,10 @@ class Agent:
             vxlan_port=token.vxlan_port,
             node_name=wish.name or joining.default_name(),
             underlay=wish.underlay,
-            address=ip_text(seeds[0].address),
+            address="",
             seeds=wish.peers,
         )
-        running = await self._run(cluster)
+        running = await self._run(cluster, seeds[0].address)
         try:
             via = await self._knock(running, seeds)
         except BaseException:
@@ -279,10 +286,6 @@ class Agent:
                 cluster.vxlan_port,
             )
         )
-
-
-def _hint(cluster: ClusterFile) -> Ip | None:
-    return parse_ip(cluster.address) if cluster.address else None
 
 
 def _require_ports(wish: JoinWish, token: Token) -> None:

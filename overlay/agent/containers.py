@@ -52,7 +52,7 @@ class Containers:
                     await self._unmake(name)
                 raise
             endpoints, unconfirmed = answer["endpoints"], answer["unconfirmed"]
-            await asyncio.to_thread(_write_hosts, name, endpoints)
+            await asyncio.to_thread(_write_names, name, endpoints, self._servers(body))
         return {
             **self._shown(name),
             "created": made,
@@ -95,14 +95,12 @@ class Containers:
         with state.transaction():
             state.put("container", name, {})
         await self._agent.kernel.call(_create, name)
-        _write_files(name)
+        await asyncio.to_thread(_write_files, name)
         return True
 
     async def _unmake(self, name: str) -> None:
         await self._agent.kernel.call(_remove, name)
-        shutil.rmtree(FILES_DIRECTORY / name, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            FILES_DIRECTORY.rmdir()  # only if nobody else keeps something there
+        await asyncio.to_thread(_remove_files, name)
         with self._agent.state.transaction():
             self._agent.state.delete("container", name)
 
@@ -139,6 +137,15 @@ class Containers:
         names = [running.directory.node_name(node) for node in sorted(missing)]
         return {"endpoints": endpoints, "unconfirmed": names}
 
+    def _servers(self, body: Json) -> list[str]:
+        """Return the gateway addresses that answer DNS for a container's networks."""
+        running = self._agent.member()
+        return [
+            ip_text(subnet.gateway)
+            for network_name in dict.fromkeys(request.texts(body, "networks", 64))
+            for subnet in running.directory.network(network_name).subnets
+        ][:3]
+
     def _shown(self, name: str) -> Json:
         running = self._agent.running
         endpoints = []
@@ -174,6 +181,12 @@ def _remove(name: str) -> None:
         netns.remove(name)
 
 
+def _remove_files(name: str) -> None:
+    shutil.rmtree(FILES_DIRECTORY / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        FILES_DIRECTORY.rmdir()  # only if nobody else keeps something there
+
+
 def _write_files(name: str) -> None:
     directory = FILES_DIRECTORY / name
     try:
@@ -186,6 +199,14 @@ def _write_files(name: str) -> None:
         raise OverlayError(
             f"cannot write {directory}", why=str(error.strerror), hint="Is /etc writable?"
         ) from error
+
+
+def _write_names(name: str, endpoints: list[Json], servers: list[str]) -> None:
+    """Point the container's resolver at its networks' own DNS."""
+    lines = [f"nameserver {server}" for server in servers]
+    lines += ["search overlay", "options timeout:2 attempts:2"]
+    (FILES_DIRECTORY / name / "resolv.conf").write_text("\n".join(lines) + "\n")
+    _write_hosts(name, endpoints)
 
 
 def _write_hosts(name: str, endpoints: list[Json]) -> None:

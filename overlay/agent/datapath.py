@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 from overlay.agent.directory import Directory
@@ -24,11 +24,13 @@ from overlay.core.plan import PlannedPort
 from overlay.core.records import CLUSTER_SCOPE, Scope
 from overlay.core.state import Port, SandboxState
 from overlay.core.view import overlay_mtu
+from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.sandbox import Failure, Sandbox
 from overlay.model import Network, NodeId, Vni
 
 _RETRY_FIRST_S = 0.2
 _RETRY_MAX_S = 30.0
+_SETTLE_S = 0.02
 
 
 def sandbox_name(vni: Vni, node_id: NodeId) -> str:
@@ -41,6 +43,8 @@ class Runtime:
     """One open sandbox and how its passes went."""
 
     sandbox: Sandbox
+    monitor: SandboxMonitor
+    desired: SandboxState = field(default_factory=SandboxState)
     dirty: bool = True
     passes: int = 0
     operations: int = 0  # applied since the start
@@ -48,7 +52,8 @@ class Runtime:
     rows_actual: int = 0
     failures: list[str] = field(default_factory=list)
     retry_s: float = _RETRY_FIRST_S
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    hints: list[str] = field(default_factory=list)  # what the kernel said was altered
+    settling: asyncio.TimerHandle | None = None
 
 
 class Datapath:
@@ -65,6 +70,8 @@ class Datapath:
     ) -> None:
         self.overlay_mtu = overlay_mtu(member.card.underlay_mtu, member.card.address)
         self.pruning = False
+        self.opened: Callable[[Network, Sandbox], Awaitable[None]] | None = None
+        self.closed: Callable[[Vni], None] = lambda _vni: None
         self.lost_ports: Callable[[Vni, list[str]], None] = lambda _vni, _ports: None
         self._member = member
         self._directory = directory
@@ -89,9 +96,13 @@ class Datapath:
             if runtime is None:
                 name = sandbox_name(network.vni, self._member.node_id)
                 sandbox = await self._kernel.call(Sandbox.open, name, create=True)
-                runtime = self._runtimes[network.vni] = Runtime(sandbox)
+                monitor = await self._kernel.call(sandbox.monitor)
+                runtime = self._runtimes[network.vni] = Runtime(sandbox, monitor)
+                self._watch(network.vni, runtime)
         if runtime.passes == 0:
             await self.reconcile(network.vni)
+            if self.opened is not None:
+                await self.opened(network, runtime.sandbox)
             if runtime.failures:
                 self._journal.record(
                     "sandbox", runtime.failures[0], level=logging.ERROR, network=network.name
@@ -103,16 +114,46 @@ class Datapath:
         async with self._lock(vni):
             runtime = self._runtimes.pop(vni, None)
             if runtime is not None:
+                self._unwatch(runtime)
+                self.closed(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
 
     async def close(self) -> None:
         """Let go of all sandboxes; they go on forwarding."""
         for runtime in self._runtimes.values():
+            self._unwatch(runtime)
             await self._kernel.call(runtime.sandbox.close)
         self._runtimes.clear()
 
     def _lock(self, vni: Vni) -> asyncio.Lock:
         return self._locks.setdefault(vni, asyncio.Lock())
+
+    # --- the kernel's own words ---------------------------------------------------------
+
+    def _watch(self, vni: Vni, runtime: Runtime) -> None:
+        """Let the kernel wake us; many notifications of one change are read together."""
+        loop = asyncio.get_running_loop()
+        descriptor = runtime.monitor.fileno()
+
+        def later() -> None:
+            loop.remove_reader(descriptor)
+            runtime.settling = loop.call_later(_SETTLE_S, look)
+
+        def look() -> None:
+            runtime.settling = None
+            found = runtime.monitor.contradictions(runtime.desired)
+            if found and runtime.passes:
+                runtime.hints = found[:3]
+                self.wake(vni)
+            loop.add_reader(descriptor, later)
+
+        loop.add_reader(descriptor, later)
+
+    def _unwatch(self, runtime: Runtime) -> None:
+        asyncio.get_running_loop().remove_reader(runtime.monitor.fileno())
+        if runtime.settling is not None:
+            runtime.settling.cancel()
+        runtime.monitor.close()
 
     # --- the loop -----------------------------------------------------------------------
 
@@ -152,6 +193,9 @@ class Datapath:
             runtime.dirty = False
             versions = list(self._versions(Scope(vni)))
             desired = self._desired(vni, network)
+            runtime.desired = desired
+            # After a start: add, but prune only when every live peer's records are here.
+            self.pruning = self.pruning or self._member.node.caught_up
             operations, failures, actual = await self._kernel.call(
                 _converge, runtime.sandbox, desired, self.pruning
             )
@@ -159,6 +203,14 @@ class Datapath:
             runtime.operations += len(operations)
             runtime.rows_desired = len(desired.rows)
             runtime.rows_actual = len(actual.rows)
+            hints, runtime.hints = runtime.hints, []
+            if hints and operations:
+                self._journal.record(
+                    "repaired",
+                    f"{'; '.join(hints)}: put right by {len(operations)} operations",
+                    level=logging.WARNING,
+                    network=network.name if network is not None else f"vni {vni}",
+                )
         self._after_pass(vni, runtime, failures)
         if not runtime.failures:
             self._programmed(versions)
@@ -218,6 +270,8 @@ def _converge(
     sandbox: Sandbox, desired: SandboxState, prune: bool
 ) -> tuple[list[Operation], list[Failure], SandboxState]:
     """Make one pass, in the kernel thread."""
+    if not sandbox.named():
+        sandbox.restore_name()
     actual = sandbox.read()
     operations = diff(desired, actual, prune=prune)
     failures = sandbox.apply(operations) if operations else []

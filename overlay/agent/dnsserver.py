@@ -13,6 +13,7 @@ import random
 import socket
 import struct
 from pathlib import Path
+from typing import cast
 
 from dnslib import AAAA, EDNS0, PTR, QTYPE, RCODE, RR, A, DNSRecord
 from dnslib.dns import DNSError
@@ -148,8 +149,8 @@ class _Udp(asyncio.DatagramProtocol):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        # The selector loop's transport is one in all but its base class.
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if len(self._tasks) >= limits.DNS_QUESTIONS_MAX:

@@ -24,7 +24,7 @@ from overlay.agent.stored import Attachment
 from overlay.agent.targets import Target
 from overlay.core.plan import bridge_name
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
-from overlay.errors import ConflictError
+from overlay.errors import ConflictError, OverlayError
 from overlay.kernel import container, netns
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, ip_text, mac_for, mac_text
 
@@ -241,6 +241,43 @@ class Endpoints:
             return []
         return await self._member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
 
+    # --- what the kernel lost -----------------------------------------------------------
+
+    async def recover(self, ports: Sequence[str]) -> None:
+        """Plug in again what lost its interface; withdraw what lost its namespace."""
+        for attachment in [a for a in self._attachments.values() if a.port in ports]:
+            network = self._directory.network_by_vni(attachment.vni)
+            endpoint = self.endpoint(attachment)
+            descriptor = await self._kernel.call(_same_namespace, attachment)
+            if descriptor is None or network is None or endpoint is None:
+                self._journal.record(
+                    "gone", f"{attachment.target} ended", endpoint=attachment.target
+                )
+                await self.remove(attachment)
+                continue
+            try:
+                wish = AttachWish(
+                    ifname=attachment.ifname or None, default_route=attachment.gateway
+                )
+                await self._plug_again(network, endpoint, attachment, descriptor, wish)
+            finally:
+                os.close(descriptor)
+
+    async def _plug_again(
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        attachment: Attachment,
+        descriptor: int,
+        wish: AttachWish,
+    ) -> None:
+        try:
+            await self._plug(network, endpoint, attachment, descriptor, wish)
+        except OverlayError as error:
+            self._journal.record("gone", f"{attachment.target}: {error}", endpoint=endpoint.name)
+            return
+        self._journal.record("repaired", f"{attachment.target} is plugged in again")
+
     # --- detach -------------------------------------------------------------------------
 
     async def detach(
@@ -301,3 +338,15 @@ class Endpoints:
 
 def _open_netns(target: Target) -> int:
     return netns.open_fd(target.netns_path)
+
+
+def _same_namespace(attachment: Attachment) -> int | None:
+    """Return a descriptor of the attachment's namespace if that still exists."""
+    try:
+        descriptor = netns.open_fd(attachment.netns_path)
+    except OverlayError:
+        return None
+    if netns.identity(descriptor) == attachment.netns_identity:
+        return descriptor
+    os.close(descriptor)
+    return None

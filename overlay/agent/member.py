@@ -130,13 +130,11 @@ class Member:
     def drops(self) -> dict[str, int]:
         """Return what was dropped, by reason."""
         found = dict(self.pump.drops)
-        for reason, count in (
-            ("outbox-full", self.node.outbox.dropped_count),
-            ("handshake-queue-full", self.sessions.queue_drop_count),
-        ):
-            if count:
-                found[reason] = count
-        return found
+        queues = {
+            "outbox-full": self.node.outbox.dropped_count,
+            "handshake-queue-full": self.sessions.queue_drop_count,
+        }
+        return found | {reason: count for reason, count in queues.items() if count}
 
     async def wait_synced(self, scope: Scope, timeout_s: float) -> bool:
         """Wait until one who holds a scope has shown us all of it; False if that took too long."""

@@ -17,10 +17,12 @@ from overlay.agent.addresses import Addresses
 from overlay.agent.config import Config
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
+from overlay.agent.dnsservers import DnsServers
 from overlay.agent.endpoints import Endpoints
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
+from overlay.agent.names import Names
 from overlay.agent.networks import own_keys
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import ClusterFile
@@ -40,7 +42,7 @@ from overlay.core.events import (
 from overlay.core.messages import MemberState
 from overlay.core.records import CLUSTER_SCOPE, Forgotten, Removed, Scope
 from overlay.errors import ConflictError
-from overlay.model import Ip, NodeId, Vni, ip_text, node_text
+from overlay.model import Ip, Network, NodeId, Vni, ip_text, node_text
 
 
 class Running:
@@ -79,6 +81,13 @@ class Running:
             journal,
             self.attachments,
         )
+        names = Names(self.directory)
+        names.networks_of = self.networks_of
+        self._dns = DnsServers(names, kernel, journal)
+        self.datapath.opened = self._dns.open
+        self.datapath.closed = self._dns.close
+        self.datapath.lost_ports = self._lost_ports
+        self._recovering: set[asyncio.Task[None]] = set()
         self.member_changed: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -103,8 +112,31 @@ class Running:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        self._dns.close_all()
         self.member.close()
         await self.datapath.close()
+
+    def networks_of(self, network: Network, ip: Ip) -> list[Network]:
+        """Return the networks of the local container that has an address on `network`."""
+        mine = [
+            attachment
+            for attachment in self.attachments.values()
+            if attachment.vni == network.vni
+            and (found := self.endpoints.endpoint(attachment)) is not None
+            and ip in found.ips
+        ]
+        if not mine:
+            return [network]
+        vnis = {a.vni for a in self.endpoints.of_target(mine[0].netns_identity)}
+        return [other for other in self.directory.networks() if other.vni in vnis]
+
+    def _lost_ports(self, _vni: Vni, ports: list[str]) -> None:
+        """See, outside the pass that noticed it, what became of some endpoints."""
+        if self._recovering:
+            return
+        task = asyncio.get_running_loop().create_task(self.endpoints.recover(ports))
+        self._recovering.add(task)
+        task.add_done_callback(self._recovering.discard)
 
     # --- events of the node -------------------------------------------------------------
 

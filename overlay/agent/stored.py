@@ -21,7 +21,7 @@ class ClusterFile:
     vxlan_port: int
     node_name: str
     underlay: str | None  # as asked for with --underlay
-    address: str  # of a peer to route to before the first start; then our own
+    address: str  # the underlay address last used; empty before the first start
     seeds: tuple[str, ...] = ()  # the peers named at join: knocked at while alone
 
 
