@@ -81,7 +81,14 @@ _CONTAINER_PORT: Final[_Expectations] = (
     *_FLOODS,
 )
 
-# Statistics make up most of a link message; RTEXT_FILTER_SKIP_STATS leaves them out.
+_PORT_WANTED: Final = frozenset({_BRPORT_STATE, *(kind for kind, _, _ in _CONTAINER_PORT)})
+_INET6_WANTED: Final = frozenset({_INET6_ADDR_GEN_MODE})
+_WANTED: Final = frozenset(
+    {_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO}
+    | {_IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_LINK_NETNSID}
+)
+
+# RTEXT_FILTER_SKIP_STATS leaves out at least the IPv6 statistics.
 DUMP_BODY: Final = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(8))
 
 
@@ -110,10 +117,12 @@ def decode(message: Message) -> Found:
     """Return what an RTM_NEWLINK or RTM_DELLINK message says."""
     _, buffer, start, end = message
     _, _, index, flags, _ = _HEADER.unpack_from(buffer, start)
-    found = attributes(buffer, start + HEADER_SIZE, end)
+    found = attributes(buffer, start + HEADER_SIZE, end, _WANTED)
     info = _nested(found, _IFLA_LINKINFO)
-    port_data = _nested(info, _INFO_SLAVE_DATA) or _nested(found, _IFLA_PROTINFO)
-    inet6 = _nested(_nested(found, _IFLA_AF_SPEC), _AF_INET6)
+    port_data = _nested(info, _INFO_SLAVE_DATA, _PORT_WANTED)
+    if not port_data:  # a bridge's own message has them elsewhere
+        port_data = _nested(found, _IFLA_PROTINFO, _PORT_WANTED)
+    inet6 = _nested(_nested(found, _IFLA_AF_SPEC), _AF_INET6, _INET6_WANTED)
     up = bool(flags & _IFF_UP)
     kind = _text(info.get(_INFO_KIND))
     state = port_data.get(_BRPORT_STATE)
@@ -201,9 +210,11 @@ def _unlike(values: Mapping[int, bytes], expectations: _Expectations) -> list[st
     ]
 
 
-def _nested(found: Mapping[int, bytes], kind: int) -> dict[int, bytes]:
+def _nested(
+    found: Mapping[int, bytes], kind: int, wanted: frozenset[int] | None = None
+) -> dict[int, bytes]:
     value = found.get(kind)
-    return {} if value is None else attributes(value, 0, len(value))
+    return {} if value is None else attributes(value, 0, len(value), wanted)
 
 
 def _text(value: bytes | None) -> str:

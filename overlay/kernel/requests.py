@@ -104,7 +104,8 @@ def create_bridge(bridge: Bridge) -> Request:
     attributes: _Attributes = [
         ("IFLA_IFNAME", bridge.name),
         ("IFLA_ADDRESS", mac_text(bridge.mac)),
-        _info("bridge", _BRIDGE_DATA),
+        # Without a delay no timer runs for each new port; the kernel refuses 0 under STP.
+        _info("bridge", [("IFLA_BR_FORWARD_DELAY", 0), *_BRIDGE_DATA]),
     ]
     return _link(netlink.RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, attributes)
 
@@ -268,6 +269,16 @@ def set_alias(index: int, alias: str, *, link_local: bool = True) -> Request:
 def delete_link(index: int) -> Request:
     """Return the request that removes a link (and a veth's other end)."""
     return _link(netlink.RTM_DELLINK, 0, [], index=index)
+
+
+def set_group(index: int, group: int) -> Request:
+    """Return the request that puts a link into a group."""
+    return _link(netlink.RTM_NEWLINK, 0, [("IFLA_GROUP", group)], index=index)
+
+
+def delete_group(group: int) -> Request:
+    """Return the request that removes all links of a group at once."""
+    return _link(netlink.RTM_DELLINK, 0, [("IFLA_GROUP", group)])
 
 
 def get_link(name: str) -> Request:
