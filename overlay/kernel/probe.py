@@ -118,23 +118,20 @@ def foreign_vnis(port: int) -> set[Vni]:
     return {holder.vni for holder in vni_holders(port)}
 
 
-def clash_text(host_fd: int, vni: Vni, port: int, kernel_text: str) -> str:
-    """Return why a VTEP could not be made, naming the holder where it can be found.
+def clash_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
+    """Return why a VTEP could not be made or brought up, naming who is in the way if possible.
 
     `host_fd` is the namespace of the underlay.
     """
     with netns.inside(host_fd):
-        return _clash_text(vni, port, kernel_text)
-
-
-def _clash_text(vni: Vni, port: int, kernel_text: str) -> str:
-    for holder in vni_holders(port):
-        if holder.vni == vni:
-            return f"{holder.ifname} in {holder.where} has VNI {vni} on UDP port {port} already"
-    holder_text = port_holder(port)
-    if holder_text is not None:
-        return f"UDP port {port} is taken by {holder_text}"
-    return f"{kernel_text} (VNI {vni}, UDP port {port})"
+        if error.errno == errno.EADDRINUSE:
+            program = port_holder(port)
+            if program is not None:
+                return f"UDP port {port} is taken by {program}"
+        for holder in vni_holders(port):
+            if holder.vni == vni:
+                return f"{holder.ifname} in {holder.where} has VNI {vni} on UDP port {port} already"
+    return f"{error.strerror} (VNI {vni}, UDP port {port})"
 
 
 def require_vni_free(vni: Vni, port: int) -> None:

@@ -130,7 +130,7 @@ NEIGHBOUR_DUMP: Final = _NEIGHBOUR.pack(0, 0, 0, 0, 0)
 def fdb_dump(index: int) -> bytes:
     """Return the dump request for one bridge port: its own FDB and its part of the bridge's.
 
-    A dump of all ports walks the whole bridge FDB once per port.
+    Index 0 is for all of them, for which the kernel walks the bridge's FDB once per port.
     """
     return _NEIGHBOUR.pack(netlink.AF_BRIDGE, index, 0, 0, 0)
 
@@ -223,10 +223,12 @@ def decode_neighbour(
 _FDB_ODD: Final = (_NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_SRC_VNI, _NDA_NH_ID)
 
 
-def _decode_fdb(name: str, buffer: bytes, start: int, end: int) -> Row:
+def _decode_fdb(name: str, buffer: bytes, start: int, end: int) -> Row | None:
     found = attributes(buffer, start + 12, end)
     mac = Mac(found[_NDA_LLADDR])
     vtep = found.get(_NDA_DST)
+    if vtep is None and _NDA_NH_ID not in found:
+        return None  # an address that a device of another kind listens to
     if vtep is None or any(kind in found for kind in _FDB_ODD):
         return _strange_fdb(name, buffer[start : start + 12], found)
     return FloodRow(name, Ip(vtep)) if mac == _NO_MAC else FdbRow(name, mac, Ip(vtep))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -129,6 +130,31 @@ def test_detach(world: World, host: Host) -> None:
     assert container.detach_interface(host.sandbox, "p9")
     assert "eth0" not in world.run(name, "ip", "-o", "link")
     assert not container.detach_interface(host.sandbox, "p9")
+
+
+def test_detach_many(world: World, host: Host) -> None:
+    """Many ports go in the time of one; those that are not there are not told."""
+    for number in range(20):
+        attach(host, world.fd(world.namespace(f"c{number}")), f"q{number}")
+    start = time.perf_counter()
+    gone = container.detach_interfaces(host.sandbox, [f"q{number}" for number in range(21)])
+
+    assert gone == [f"q{number}" for number in range(20)]
+    assert time.perf_counter() - start < 0.3
+    assert host.sandbox.read() == host.desired()
+
+
+def test_detach_in_threads(world: World, host: Host) -> None:
+    """Threads may detach at the same time, while the kernel thread reads."""
+    for number in range(12):
+        attach(host, world.fd(world.namespace(f"c{number}")), f"q{number}")
+    with ThreadPoolExecutor(6) as pool:
+        found = pool.map(
+            lambda number: container.detach_interface(host.sandbox, f"q{number}"), range(12)
+        )
+        while host.sandbox.read() != host.desired():
+            pass
+        assert any(found)
 
 
 def test_container_that_ends_takes_its_port_along(world: World, host: Host) -> None:

@@ -45,6 +45,9 @@ SABOTAGE = {
     "link-local": "ip link set br0 addrgenmode eui64",
     "other VNI": f"bridge fdb append {ZERO} dev vxlan0 dst 192.168.56.12 vni 77 self",
     "more flooding": f"bridge fdb append {ZERO} dev vxlan0 dst 192.168.56.77 self",
+    "local MAC on another port": f"bridge fdb add {OTHER} dev p0 master static",
+    "local MAC swallowed": f"bridge fdb add {OTHER} dev p0 master permanent",
+    "remote MAC on a port": "bridge fdb replace 02:18:6c:36:04:93 dev p0 master static",
     "swallowed": "bridge fdb replace 02:00:00:00:00:05 dev vxlan0 master permanent",
 }
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -246,6 +248,20 @@ def test_vni_clash_names_the_holder(world: World, two_hosts: tuple[Host, Host]) 
     assert isinstance(error, ConflictError)
     assert "vx-swarm" in str(error)
     assert "4097" in str(error)
+
+
+def test_port_clash_names_the_holder(world: World) -> None:
+    """A UDP port that a program holds keeps the VTEP down; the failure names the program."""
+    host = world.host()
+    with netns.inside(world.fd(host.name)), socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 4789))  # noqa: S104 - alone in a namespace
+        for _ in range(2):
+            (failure,) = host.converge()
+            assert isinstance(error_of(failure), ConflictError)
+            assert f"process {os.getpid()}" in failure.reason
+
+    assert host.converge() == []
+    assert host.differences() == []
 
 
 @pytest.mark.parametrize(
