@@ -91,7 +91,7 @@ class Datapath:
 
     async def open(self, network: Network) -> Runtime:
         """Make or adopt the network's sandbox, and pass over it once."""
-        async with self._lock(network.vni):
+        async with self.lock(network.vni):
             runtime = self._runtimes.get(network.vni)
             if runtime is None:
                 name = sandbox_name(network.vni, self._member.node_id)
@@ -111,7 +111,7 @@ class Datapath:
 
     async def destroy(self, vni: Vni) -> None:
         """Remove the network's sandbox with everything in it."""
-        async with self._lock(vni):
+        async with self.lock(vni):
             runtime = self._runtimes.pop(vni, None)
             if runtime is not None:
                 self._unwatch(runtime)
@@ -125,7 +125,8 @@ class Datapath:
             await self._kernel.call(runtime.sandbox.close)
         self._runtimes.clear()
 
-    def _lock(self, vni: Vni) -> asyncio.Lock:
+    def lock(self, vni: Vni) -> asyncio.Lock:
+        """Return what a pass over a network holds: nothing changes its sandbox meanwhile."""
         return self._locks.setdefault(vni, asyncio.Lock())
 
     # --- the kernel's own words ---------------------------------------------------------
@@ -185,7 +186,7 @@ class Datapath:
 
     async def reconcile(self, vni: Vni) -> None:
         """One pass: plan, read, subtract, apply; then say how far the kernel is."""
-        async with self._lock(vni):
+        async with self.lock(vni):
             runtime = self._runtimes.get(vni)
             network = self._directory.network_by_vni(vni)
             if runtime is None:
@@ -239,7 +240,7 @@ class Datapath:
         """Compare desired with actual in every sandbox, changing nothing."""
         found: dict[Vni, list[Operation]] = {}
         for vni, runtime in list(self._runtimes.items()):
-            async with self._lock(vni):
+            async with self.lock(vni):
                 desired = self._desired(vni, self._directory.network_by_vni(vni))
                 actual = await self._kernel.call(runtime.sandbox.read)
                 found[vni] = diff(desired, actual, prune=True)

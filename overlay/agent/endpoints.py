@@ -212,26 +212,28 @@ class Endpoints:
         prefixes = {
             ip: next(s.prefix_length for s in network.subnets if ip in s) for ip in endpoint.ips
         }
-        try:
-            attached = await self._kernel.call(
-                container.attach_interface,
-                runtime.sandbox,
-                port_name=attachment.port,
-                bridge=bridge_name(network, attachment.subnet_index),
-                netns_fd=descriptor,
-                ifname=wish.ifname,
-                mac=endpoint.mac,
-                addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
-                mtu=self._datapath.overlay_mtu,
-                gateway=subnet.gateway if wish.default_route else None,
-            )
-        except BaseException:
-            self._withdraw([(attachment, endpoint)])
-            raise
-        attachment = stored.with_ifname(attachment, attached.ifname)
+        # A pass that was planned without this port must not read the kernel with it.
+        async with self._datapath.lock(network.vni):
+            try:
+                attached = await self._kernel.call(
+                    container.attach_interface,
+                    runtime.sandbox,
+                    port_name=attachment.port,
+                    bridge=bridge_name(network, attachment.subnet_index),
+                    netns_fd=descriptor,
+                    ifname=wish.ifname,
+                    mac=endpoint.mac,
+                    addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
+                    mtu=self._datapath.overlay_mtu,
+                    gateway=subnet.gateway if wish.default_route else None,
+                )
+            except BaseException:
+                self._withdraw([(attachment, endpoint)])
+                raise
+            attachment = stored.with_ifname(attachment, attached.ifname)
+            self._attachments[endpoint.endpoint_id] = attachment
         with self._member.state.transaction():
             stored.put_attachment(self._member.state, attachment)
-        self._attachments[endpoint.endpoint_id] = attachment
         self._datapath.wake(network.vni)
         return attached.ifname
 
