@@ -73,23 +73,27 @@ def attach_interface(
     addresses: Sequence[tuple[Ip, int]],
     mtu: int,
     gateway: Ip | None,
+    further_gateways: Sequence[Ip] = (),
 ) -> Attached:
     """Give the container an interface on the sandbox's bridge; it can be used on return.
 
-    `ifname` None takes the next free ethN. A default route through `gateway` is set unless
-    the container has one. Nothing is left behind on failure: raises ConflictError if the
+    `ifname` None takes the next free ethN. A default route through `gateway`, and through
+    each of `further_gateways` (of the other address family), is set unless the container has
+    one. Nothing is left behind on failure: raises ConflictError if the
     interface or the port exists, NotFoundError without such a bridge, OverlayError otherwise.
     """
     with Socket(netns_fd) as inside:
         port = Port(port_name, mtu, bridge)
         name = _create_pair(sandbox, inside, port, netns_fd, ifname, mac)
         try:
-            default_route = _set_up_inside(sandbox.alias, inside, name, addresses, gateway)
+            index = _set_up_inside(sandbox.alias, inside, name, addresses)
+            gateways = () if gateway is None else (gateway, *further_gateways)
+            made = [_add_default_route(inside, index, each) for each in gateways]
             _wait_ready(sandbox, port_name)
         except BaseException:
             detach_interface(sandbox, port_name)
             raise
-    return Attached(name, default_route)
+    return Attached(name, default_route=made[:1] == [True])
 
 
 def _create_pair(
@@ -130,13 +134,9 @@ def _dump(socket: Socket) -> list[links.Found]:
 
 
 def _set_up_inside(
-    alias: str,
-    inside: Socket,
-    ifname: str,
-    addresses: Sequence[tuple[Ip, int]],
-    gateway: Ip | None,
-) -> bool:
-    """Address the container's end, bring it up; return whether it got the default route."""
+    alias: str, inside: Socket, ifname: str, addresses: Sequence[tuple[Ip, int]]
+) -> int:
+    """Address the container's end and bring it up; return its index."""
     index = find_link(inside, ifname)
     # Without an IPv6 address on the overlay, link-local chatter would only be flooded.
     has_ipv6 = any(len(ip) == 16 for ip, _ in addresses)
@@ -148,8 +148,11 @@ def _set_up_inside(
     for refusal in inside.transact(steps):
         texts = ", ".join(ip_text(ip) for ip, _ in addresses)
         raise OverlayError(f"cannot set up {ifname} with {texts}", why=str(refusal))
-    if gateway is None:
-        return False
+    return index
+
+
+def _add_default_route(inside: Socket, index: int, gateway: Ip) -> bool:
+    """Set the default route; False if the container has one."""
     try:
         inside.request(requests.add_default_route(index, gateway))
     except NetlinkError as error:

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.state import SandboxState
+from overlay.core.operations import PutRow
+from overlay.core.state import AddressRow, SandboxState
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import container, netns
 from overlay.model import Ip, Mac, mac_for, parse_ip
@@ -29,6 +30,7 @@ def attach(
     ifname: str | None = None,
     addresses: tuple[tuple[Ip, int], ...] = ((IP, 16),),
     gateway: Ip | None = None,
+    further_gateways: tuple[Ip, ...] = (),
 ) -> container.Attached:
     """Attach with what the test does not care about filled in."""
     return container.attach_interface(
@@ -41,6 +43,7 @@ def attach(
         addresses=addresses,
         mtu=1450,
         gateway=gateway,
+        further_gateways=further_gateways,
     )
 
 
@@ -235,3 +238,22 @@ def test_ipv6_container(world: World) -> None:
         name, "ip", "address", "show", "dev", "eth0", "to", "fd10::/16"
     )
     assert mac_for(host.vni, parse_ip("fd10:32::2")).hex(":") in world.run(name, "ip", "link")
+
+
+def test_both_families(world: World, host: Host) -> None:
+    """A container with an address of each family gets a default route of each."""
+    gateway6 = parse_ip("fd10:32::1")
+    host.sandbox.apply([PutRow(AddressRow("br0", gateway6, 64))])
+    name = world.namespace("c")
+    attached = attach(
+        host,
+        world.fd(name),
+        addresses=((IP, 16), (parse_ip("fd10:32::9"), 64)),
+        gateway=host.gateway,
+        further_gateways=(gateway6,),
+    )
+
+    assert attached.default_route
+    assert "default via fd10:32::1" in world.run(name, "ip", "-6", "route")
+    assert world.pings(name, "10.32.0.1") == 1
+    assert world.pings(name, "fd10:32::1") == 1
