@@ -11,12 +11,9 @@ import ipaddress
 import socket
 from typing import Any, Final, TypeAlias
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from overlay.core.state import Bridge, Link, Port, Vxlan
 from overlay.kernel import netlink
+from overlay.kernel.messages import AddressMessage, LinkMessage, RouteMessage
 from overlay.kernel.netlink import Request
 from overlay.model import Ip, Mac, ip_text, mac_text
 
@@ -41,7 +38,7 @@ def _body(message: Any, attributes: _Attributes) -> bytes:
 def _link(
     kind: int, flags: int, attributes: _Attributes, *, index: int = 0, up: bool = False
 ) -> Request:
-    message = ifinfmsg()
+    message = LinkMessage()
     message["index"] = index
     if up:
         message["flags"] = message["change"] = _IFF_UP
@@ -292,7 +289,7 @@ def add_address(index: int, ip: Ip, prefix_length: int) -> Request:
     No duplicate address detection (RFC 4862 section 5.4): the address is ours by grant, and
     the second it takes would lose the first packets.
     """
-    message = ifaddrmsg()
+    message = AddressMessage()
     message["family"] = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
     message["prefixlen"] = prefix_length
     message["index"] = index
@@ -308,7 +305,7 @@ def add_address(index: int, ip: Ip, prefix_length: int) -> Request:
 
 def add_default_route(index: int, gateway: Ip) -> Request:
     """Return the request for a default route; the kernel refuses (EEXIST) a second one."""
-    message = rtmsg()
+    message = RouteMessage()
     message["family"] = socket.AF_INET if len(gateway) == 4 else socket.AF_INET6
     message["table"] = _RT_TABLE_MAIN
     message["proto"] = _RTPROT_STATIC
@@ -321,7 +318,7 @@ def add_default_route(index: int, gateway: Ip) -> Request:
 
 def get_route(destination: Ip) -> Request:
     """Return the query for the route that a packet to `destination` would take."""
-    message = rtmsg()
+    message = RouteMessage()
     message["family"] = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
     message["dst_len"] = 8 * len(destination)
     return (netlink.RTM_GETROUTE, 0, _body(message, [("RTA_DST", ip_text(destination))]))

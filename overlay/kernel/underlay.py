@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from overlay import limits
 from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import links, netlink, requests, rows
+from overlay.kernel.messages import RouteMessage
 from overlay.kernel.netlink import Message, NetlinkError, Socket
 from overlay.model import Ip, ip_text, parse_ip
 
@@ -229,7 +228,7 @@ def overlapping(known: Iterable[Route], wanted: Range) -> str | None:
 
 
 def _decode(message: Message) -> Any:
-    route = rtmsg(message.buffer[message.start - netlink.HEADER.size : message.end])
+    route = RouteMessage(message.buffer[message.start - netlink.HEADER.size : message.end])
     route.decode()
     return route
 
