@@ -1,3 +1,41 @@
-.PHONY: test
-test:
-	.venv/bin/pytest
+# overlayd: what a developer runs. Everything installs what it needs first (scripts/setup).
+SEEDS ?= 100
+PY = .venv/bin/python
+
+.PHONY: setup lab down check test unit kernel e2e soak clean
+
+setup:
+	@scripts/setup
+
+# The main job on one machine: three hosts, three containers, pings by name across hosts.
+lab: setup
+	@.venv/bin/overlayd lab down 2>/dev/null
+	@.venv/bin/overlayd lab up --hosts $${HOSTS:-3}
+
+down:
+	@.venv/bin/overlayd lab down
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+unit: setup
+	.venv/bin/pytest -q -n 2 -m "not netns and not e2e"
+
+kernel: setup
+	.venv/bin/pytest -q -m "netns and not e2e"
+
+e2e: setup
+	.venv/bin/pytest -q -m e2e
+
+test: check
+	.venv/bin/pytest -q -n 2 -m "not netns and not e2e"
+	.venv/bin/pytest -q -m "netns or e2e"
+
+soak: setup
+	.venv/bin/overlayd sim --soak $(SEEDS)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

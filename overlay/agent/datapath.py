@@ -203,7 +203,7 @@ class Datapath:
             runtime.passes += 1
             runtime.operations += len(operations)
             runtime.rows_desired = len(desired.rows)
-            runtime.rows_actual = len(actual.rows)
+            runtime.rows_actual = len(actual.rows) if failures else len(desired.rows)
             hints, runtime.hints = runtime.hints, []
             if hints and operations:
                 self._journal.record(

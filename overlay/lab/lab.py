@@ -1,0 +1,172 @@
+"""The lab's verbs: hosts up, proven, shown, entered, down.
+
+Owns: the order of things and what is said meanwhile. Everything is done as a user would do it:
+through the command line inside each host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
+from overlay.lab import holder, underlay
+from overlay.lab.holder import Holder
+from overlay.lab.picture import Ping, Shown, draw
+
+HOSTS_MAX = 32
+SWITCH = "underlay"
+NETWORK = "blue"
+SUBNET = "10.32.0.0/16"
+_PING_RTT = re.compile(r"time=([0-9.]+) ms")
+
+
+def up(count: int) -> str:
+    """Make the lab and prove it; return the picture. Raises OverlayError; leaves nothing then."""
+    if not 1 <= count <= HOSTS_MAX:
+        raise UsageError(f"a lab has 1 to {HOSTS_MAX} hosts, not {count}")
+    if os.geteuid() != 0:
+        raise UsageError("the lab makes namespaces, which needs root", hint="Use sudo")
+    if holder.running():
+        raise ConflictError(
+            "a lab is up already",
+            hint="'overlayd lab status' shows it, 'overlayd lab down' removes it",
+        )
+    started = time.monotonic()
+    try:
+        hosts = _make(count)
+        token = _join(hosts)
+        del token
+        shown = _populate(hosts)
+        pings = _prove(hosts)
+    except BaseException:
+        _say("something failed: taking the lab down again")
+        holder.end(holder.running())
+        raise
+    vni = int(answer(hosts[0], "network", "inspect", NETWORK)["vni"])
+    _say(f"done in {time.monotonic() - started:.1f} s\n")
+    return draw(shown, SUBNET, vni, pings)
+
+
+def _make(count: int) -> list[Holder]:
+    _say(f"making {count} hosts (namespaces; this machine's own network is not touched)")
+    switch = holder.start(SWITCH)
+    underlay.prepare(switch)
+    hosts = []
+    for number in range(1, count + 1):
+        host = holder.start(f"vm{number}")
+        underlay.connect(switch, host, number)
+        hosts.append(host)
+        _say(f"  vm{number} {underlay.address_of(number)} on {underlay.INTERFACE}")
+    return hosts
+
+
+def _join(hosts: Sequence[Holder]) -> str:
+    _say("starting an agent on each and joining them")
+    overlayd(hosts[0], "join")
+    token = overlayd(hosts[0], "token", "show").strip()
+    _say(f"  {hosts[0].name}: overlayd join")
+    for host in hosts[1:]:
+        overlayd(host, "join", underlay.address_of(1), "--token-file", "-", stdin=token)
+        _say(f"  {host.name}: overlayd join {underlay.address_of(1)} --token-file -")
+    return token
+
+
+def _populate(hosts: Sequence[Holder]) -> list[Shown]:
+    _say(f"{hosts[0].name}: overlayd network create {NETWORK} --subnet {SUBNET}")
+    overlayd(hosts[0], "network", "create", NETWORK, "--subnet", SUBNET)
+    shown = []
+    for number, host in enumerate(hosts, start=1):
+        ip = overlayd(host, "container", "add", f"c{number}", "--network", NETWORK).split()[0]
+        _say(f"  {host.name}: overlayd container add c{number} --network {NETWORK}   -> {ip}")
+        shown.append(Shown(host.name, underlay.address_of(number), f"c{number}", ip))
+    return shown
+
+
+def _prove(hosts: Sequence[Holder]) -> list[Ping]:
+    """Ping by name from the first host's container to every other one's."""
+    _say("proving it: one ping by name from c1 to the container on every other host")
+    pings = []
+    for number in range(2, len(hosts) + 1):
+        done = holder.run(
+            hosts[0], "overlayd", "container", "exec", "c1", "--",
+            "ping", "-c", "1", "-W", "2", f"c{number}",
+        )  # fmt: skip
+        found = _PING_RTT.search(done.stdout)
+        pings.append(Ping("c1", f"c{number}", float(found[1]) if found else None))
+        if found is None:
+            raise OverlayError(
+                f"c1 got no answer from c{number}",
+                why=(done.stdout + done.stderr).strip()[-400:],
+                hint="Please report this with the agents' logs",
+            )
+    return pings
+
+
+def down() -> list[str]:
+    """End every lab host on this machine; return their names."""
+    found = holder.running()
+    holder.end(found)
+    return [host.name for host in found]
+
+
+def status() -> dict[str, Any]:
+    """Return each host of the lab and what its agent says."""
+    hosts = []
+    for host in holder.running():
+        if host.name == SWITCH:
+            continue
+        shown: dict[str, Any] = {"name": host.name, "pid": host.pid}
+        with contextlib.suppress(OverlayError):
+            told = answer(host, "status")
+            shown["address"] = (told.get("node") or {}).get("address")
+            shown["members"] = (told.get("cluster") or {}).get("members")
+            shown["networks"] = [network["name"] for network in told.get("networks", [])]
+            shown["health"] = [item["text"] for item in told.get("health", [])]
+        hosts.append(shown)
+    return {"schema": "overlayd.lab-status/v1", "hosts": hosts}
+
+
+def find(name: str) -> Holder:
+    """Return a running lab host; raises NotFoundError."""
+    found = {host.name: host for host in holder.running()}
+    if name not in found:
+        names = ", ".join(sorted(found)) or "none is up"
+        raise NotFoundError(
+            f"there is no lab host {name!r}", why=f"hosts: {names}", hint="overlayd lab up"
+        )
+    return found[name]
+
+
+def execute(name: str, command: Sequence[str]) -> int:
+    """Run a command inside a host in the foreground; does not return."""
+    words = holder.enter_command(find(name), command)
+    sys.stdout.flush()
+    os.execvpe(words[0], words, holder.environment())  # noqa: S606 - replaces this process
+
+
+def overlayd(host: Holder, *words: str, stdin: str | None = None) -> str:
+    """Run overlayd inside a host and return its answer; raises OverlayError with its words."""
+    done = holder.run(host, "overlayd", *words, stdin=stdin)
+    if done.returncode:
+        raise OverlayError(
+            f"on {host.name} 'overlayd {' '.join(words)}' failed",
+            why=(done.stderr or done.stdout).strip()[-800:],
+        )
+    return done.stdout
+
+
+def answer(host: Holder, *words: str) -> dict[str, Any]:
+    """Run a reading verb inside a host and return its JSON."""
+    found: dict[str, Any] = json.loads(overlayd(host, *words, "--json"))
+    return found
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

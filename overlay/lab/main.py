@@ -1,0 +1,76 @@
+"""`overlayd lab`: several hosts on this one machine, to try, teach and test."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from overlay.errors import OverlayError
+from overlay.lab import lab
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a lab verb; return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except OverlayError as error:
+        print(f"error: {error.what}" + (f": {error.why}" if error.why else ""), file=sys.stderr)
+        if error.hint:
+            print(f"  next:  {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    match arguments.verb:
+        case "up":
+            print(lab.up(arguments.hosts))
+            print("\ntry:  overlayd lab exec vm2 -- overlayd status", file=sys.stderr)
+            print("      overlayd lab down", file=sys.stderr)
+        case "down":
+            gone = [name for name in lab.down() if name != lab.SWITCH]
+            said = f"removed {', '.join(gone)}" if gone else "there was no lab"
+            print(said, file=sys.stderr)
+        case "exec":
+            command = arguments.command
+            if command and command[0] == "--":
+                command = command[1:]
+            return lab.execute(arguments.host, command or ["bash"])
+        case "status":
+            _show(arguments.json)
+    return 0
+
+
+def _show(as_json: bool) -> None:
+    found = lab.status()
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    if not found["hosts"]:
+        print("no lab is up; make one: overlayd lab up", file=sys.stderr)
+    for host in found["hosts"]:
+        members = (host.get("members") or {}).get("alive", "-")
+        health = "; ".join(host.get("health", [])) or "ok"
+        networks = " ".join(host.get("networks", [])) or "-"
+        address = host.get("address") or "no agent"
+        print(f"{host['name']:6}{address:16}members alive {members}  networks {networks}  {health}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="overlayd lab", description="Several hosts on this one machine, as namespaces."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    making = verbs.add_parser("up", help="make hosts, join them, attach containers, ping by name")
+    making.add_argument("--hosts", type=int, default=3, metavar="N", help="how many (default 3)")
+    showing = verbs.add_parser("status", help="show the hosts")
+    showing.add_argument("--json", action="store_true", help="as one JSON object")
+    entering = verbs.add_parser("exec", help="run a command on a host")
+    entering.add_argument("host", help="vm1, vm2, ...")
+    entering.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND ...")
+    verbs.add_parser("down", help="remove everything, also after a crash")
+    return parser

@@ -1,0 +1,59 @@
+"""The lab as a picture in text: hosts, VTEPs, containers, and how long their pings took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_WIDTH = 28
+
+
+class Shown(NamedTuple):
+    """One host and its container."""
+
+    name: str
+    address: str
+    container: str
+    container_ip: str
+
+
+class Ping(NamedTuple):
+    """One ping by name across hosts."""
+
+    source: str
+    target: str
+    rtt_ms: float | None
+
+
+def draw(hosts: Sequence[Shown], network: str, vni: int, pings: Sequence[Ping]) -> str:
+    """Return the picture: containers above, VTEPs below them, the underlay at the bottom."""
+    rows = [
+        ["+" + "-" * (_WIDTH - 2) + "+" for _ in hosts],
+        [_cell(host.name) for host in hosts],
+        [_cell(f"[{host.container}] {host.container_ip}") for host in hosts],
+        [_cell("   | eth0") for _ in hosts],
+        [_cell(f" [br0] {network}") for _ in hosts],
+        [_cell("   |") for _ in hosts],
+        [_cell(f" [vxlan0] vni {vni}") for _ in hosts],
+        [_cell(f"   | {host.address}") for host in hosts],
+        ["+---" + "|" + "-" * (_WIDTH - 6) + "+" for _ in hosts],
+    ]
+    lines = ["  ".join(row) for row in rows]
+    ruler = list("=" * ((_WIDTH + 2) * len(hosts) - 2))
+    for index in range(len(hosts)):
+        ruler[index * (_WIDTH + 2) + 4] = "+"
+    lines.append("".join(ruler))
+    lines.append("    underlay 192.168.56.0/24, VXLAN on UDP 4789")
+    lines.append("")
+    lines += [_ping_line(ping) for ping in pings]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return "| " + text[: _WIDTH - 4].ljust(_WIDTH - 4) + " |"
+
+
+def _ping_line(ping: Ping) -> str:
+    if ping.rtt_ms is None:
+        return f"  {ping.source} --X--> {ping.target}   no answer"
+    return f"  {ping.source} -----> {ping.target}   {ping.rtt_ms:.3f} ms"

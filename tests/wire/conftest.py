@@ -1,0 +1,109 @@
+"""Identities, cards and sessions to test with; all randomness from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from overlay.errors import RemoteError
+from overlay.model import Card, Ip, NodeId, parse_ip
+from overlay.wire.identity import Identity
+from overlay.wire.keyring import Keyring
+from overlay.wire.notary import KeyNotary
+from overlay.wire.sessions import Datagram, Sessions
+
+CLUSTER_ID = b"c" * 16
+SECRET = b"s" * 32
+
+
+@dataclass
+class Host:
+    """One process of one node."""
+
+    identity: Identity
+    card: Card
+    sessions: Sessions
+
+    @property
+    def node_id(self) -> NodeId:
+        """The node's id."""
+        return self.card.node_id
+
+
+class Wire:
+    """Hosts by address; delivers datagrams and keeps what arrived and what was dropped."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.hosts: dict[Ip, Host] = {}
+        self.payloads: list[tuple[NodeId, bytes]] = []
+        self.drops: list[str] = []
+        self.now = 0.0
+        self.seen: list[Datagram] = []
+
+    def host(
+        self,
+        number: int,
+        *,
+        identity: Identity | None = None,
+        epoch: int = 1,
+        cluster_id: bytes = CLUSTER_ID,
+        secret: bytes = SECRET,
+    ) -> Host:
+        """Start a process at 10.0.0.`number`, with a new identity unless one is given."""
+        own = identity or Identity.generate(self.chance.randbytes)
+        address = parse_ip(f"10.0.0.{number}")
+        card = KeyNotary(own).issue_card(
+            Card(own.node_id, f"vm{number}", own.sign_public, own.seal_public, address, 7948,
+                 epoch, 1500, "0.1.0")
+        )  # fmt: skip
+        sessions = Sessions(own, cluster_id, Keyring.of(secret), card, self.chance.randbytes)
+        self.hosts[address] = Host(own, card, sessions)
+        return self.hosts[address]
+
+    def deliver(
+        self, datagrams: list[Datagram], keep: Callable[[Datagram], bool] = lambda _: True
+    ) -> None:
+        """Deliver datagrams and what they provoke, as long as `keep` says so; bounded."""
+        waiting = list(datagrams)
+        for _ in range(200):
+            if not waiting:
+                return
+            datagram = waiting.pop(0)
+            self.seen.append(datagram)
+            self.now += 0.11
+            if keep(datagram):
+                waiting += self.open(datagram)
+        raise AssertionError("the hosts never stop answering each other")
+
+    def open(self, datagram: Datagram) -> list[Datagram]:
+        """Deliver one datagram; return the answers."""
+        receiver = self.hosts[datagram.address]
+        try:
+            opened = receiver.sessions.open(datagram.data, (datagram.address, 1), self.now)
+        except RemoteError as error:
+            self.drops.append(error.reason)
+            return []
+        if opened.payload is not None:
+            self.payloads.append((opened.sender, opened.payload))
+        return list(opened.replies)
+
+    def meet(self, one: Host, other: Host) -> None:
+        """Let one host join through the other."""
+        self.deliver(one.sessions.greet(other.card.address, 7948, self.now))
+        assert one.sessions.established(other.node_id)
+        assert other.sessions.established(one.node_id)
+
+
+@pytest.fixture
+def wire() -> Wire:
+    """Return an empty wire."""
+    return Wire(7)
+
+
+@pytest.fixture(scope="session")
+def new_wire() -> type[Wire]:
+    """Return what makes wires, for tests that need one per example."""
+    return Wire

@@ -1,0 +1,297 @@
+"""Sealed sessions: who gets in, what is dropped, what survives restarts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from overlay import limits
+from overlay.wire import envelope
+from overlay.wire.sessions import HELLO_INTERVAL_S, Datagram
+
+if TYPE_CHECKING:
+    from conftest import Host, Wire
+
+
+def pair(wire: Wire) -> tuple[Host, Host]:
+    """Return two hosts that know each other."""
+    one, other = wire.host(1), wire.host(2)
+    wire.meet(one, other)
+    return one, other
+
+
+def test_a_joiner_gets_in_with_the_token_alone(wire: Wire) -> None:
+    """After a first contact payloads flow both ways."""
+    one, other = pair(wire)
+
+    wire.deliver(one.sessions.seal(other.node_id, b"there", wire.now))
+    wire.deliver(other.sessions.seal(one.node_id, b"back", wire.now))
+
+    assert wire.payloads == [(one.node_id, b"there"), (other.node_id, b"back")]
+
+
+@pytest.mark.parametrize("wrong", [{"secret": b"x" * 32}, {"cluster_id": b"x" * 16}])
+def test_a_stranger_gets_no_answer(wire: Wire, wrong: dict[str, bytes]) -> None:
+    """With another secret, or another cluster's, nothing comes back."""
+    stranger, member = wire.host(1, **wrong), wire.host(2)  # type: ignore[arg-type]
+
+    wire.deliver(stranger.sessions.greet(member.card.address, 7948, wire.now))
+
+    assert wire.drops == [envelope.UNAUTHENTICATED]
+    assert len(wire.seen) == 1
+    assert not member.sessions.established(stranger.node_id)
+
+
+def test_a_recorded_first_contact_makes_no_peer(wire: Wire) -> None:
+    """A replayed join is answered at most, and nothing of it is remembered."""
+    joiner, member = wire.host(1), wire.host(2)
+    (join,) = joiner.sessions.greet(member.card.address, 7948, wire.now)
+    wire.open(join)
+    wire.open(join)
+
+    assert not member.sessions.established(joiner.node_id)
+    assert member.sessions.seal(joiner.node_id, b"x", wire.now) == []
+
+
+def test_a_replayed_datagram_is_dropped(wire: Wire) -> None:
+    """The same sealed payload is taken once."""
+    one, other = pair(wire)
+    (sealed,) = one.sessions.seal(other.node_id, b"once", wire.now)
+    wire.open(sealed)
+    wire.open(sealed)
+
+    assert wire.payloads == [(one.node_id, b"once")]
+    assert wire.drops == ["replayed"]
+
+
+def test_reordered_datagrams_are_taken(wire: Wire) -> None:
+    """Order does not matter within the window."""
+    one, other = pair(wire)
+    sealed = [one.sessions.seal(other.node_id, bytes([n]), wire.now)[0] for n in range(20)]
+    for datagram in reversed(sealed):
+        wire.open(datagram)
+
+    assert len(wire.payloads) == 20
+    assert wire.drops == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(bit=st.integers(0, 8 * 60 - 1))
+def test_any_flipped_bit_is_noticed(new_wire: type[Wire], bit: int) -> None:
+    """Whatever bit of header, counter or box is changed, the payload does not arrive."""
+    wire = new_wire(3)
+    one, other = pair(wire)
+    (sealed,) = one.sessions.seal(other.node_id, b"twelve bytes", wire.now)
+    data = bytearray(sealed.data)
+    bit %= 8 * len(data)
+    data[bit // 8] ^= 1 << bit % 8
+    wire.open(sealed._replace(data=bytes(data)))
+
+    assert wire.payloads == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(junk=st.binary(max_size=1400))
+def test_junk_is_dropped_by_name_and_unanswered(new_wire: type[Wire], junk: bytes) -> None:
+    """Random bytes raise nothing but a named drop."""
+    wire = new_wire(3)
+    member = wire.host(1)
+
+    assert wire.open(Datagram(member.card.address, 1, junk)) == []
+    assert wire.drops
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "too-short"),
+        (b"\x01" * 47, "too-short"),
+        (b"\x01" * 1201, "too-long"),
+        (b"\x02" * 100, "other-version"),
+        (b"\x01\x09" + bytes(98), "unknown-kind"),
+        (b"\x01\x03\x00\x07" + bytes(96), "unknown-generation"),
+        (b"\x01\x03\x00\x00" + bytes(96), "unknown-sender"),
+    ],
+)
+def test_the_ladder_names_each_drop(wire: Wire, data: bytes, reason: str) -> None:
+    """Each cheap check has a counter of its own."""
+    member = wire.host(1)
+    wire.open(Datagram(member.card.address, 1, data))
+
+    assert wire.drops == [reason]
+
+
+def test_a_datagram_for_another_node_is_worth_nothing(wire: Wire) -> None:
+    """The recipient is authenticated: a third node can't open what was sealed for the second."""
+    one, other = pair(wire)
+    third = wire.host(3)
+    wire.meet(third, one)
+    wire.meet(third, other)
+    wire.now += 1
+    (sealed,) = one.sessions.seal(other.node_id, b"for other", wire.now)
+    wire.open(sealed._replace(address=third.card.address))
+
+    assert wire.payloads == []
+
+
+def test_sessions_renew_after_a_restart(wire: Wire) -> None:
+    """When one side lost its memory, payloads flow again after at most one was lost."""
+    one, other = pair(wire)
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+
+    wire.deliver(one.sessions.seal(again.node_id, b"lost", wire.now))
+    wire.deliver(one.sessions.seal(again.node_id, b"there", wire.now))
+    wire.deliver(again.sessions.seal(one.node_id, b"back", wire.now))
+
+    assert wire.payloads == [(one.node_id, b"there"), (other.node_id, b"back")]
+
+
+def test_what_waits_for_a_session_is_sent_with_it(wire: Wire) -> None:
+    """Payloads sealed before the handshake arrive after it, in order."""
+    one, other = wire.host(1), wire.host(2)
+    one.sessions.learn(other.card)
+    other.sessions.learn(one.card)
+    first = one.sessions.seal(other.node_id, b"1", wire.now)
+    assert one.sessions.seal(other.node_id, b"2", wire.now) == []
+
+    wire.deliver(first)
+
+    assert [payload for _, payload in wire.payloads] == [b"1", b"2"]
+
+
+def test_an_old_sessions_datagrams_change_nothing(wire: Wire) -> None:
+    """What was recorded before both sides restarted is not opened after."""
+    one, other = pair(wire)
+    (recorded,) = one.sessions.seal(other.node_id, b"old", wire.now)
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    wire.deliver(one.sessions.seal(other.node_id, b"lost", wire.now))
+    wire.payloads.clear()
+    wire.open(recorded)
+
+    assert wire.payloads == []
+
+
+def test_recorded_hellos_bring_no_old_session_back(wire: Wire) -> None:
+    """Replaying every datagram of a handshake after a restart leaves the new session in use."""
+    one, other = pair(wire)
+    recorded = list(wire.seen)
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    wire.deliver(one.sessions.seal(other.node_id, b"lost", wire.now))
+    for datagram in recorded:
+        wire.open(datagram)
+    wire.payloads.clear()
+    wire.now += 1
+    wire.deliver(one.sessions.seal(other.node_id, b"still", wire.now))
+
+    assert wire.payloads == [(one.node_id, b"still")]
+
+
+def test_no_key_and_nonce_repeat_after_a_restored_snapshot(wire: Wire) -> None:
+    """Two boots of one identity with one history never seal the same bytes alike."""
+    one, other = pair(wire)
+    boots = []
+    for _ in range(2):
+        boot = wire.host(1, identity=one.identity, epoch=2)
+        boot.sessions.learn(other.card)
+        wire.now += 1
+        wire.deliver(boot.sessions.seal(other.node_id, b"hello", wire.now))
+        wire.deliver(other.sessions.seal(boot.node_id, b"again", wire.now))
+        boots.append(boot.sessions.seal(other.node_id, bytes(32), wire.now)[0].data)
+
+    first, second = (boot[limits.HEADER_SIZE :] for boot in boots)
+    assert first != second
+
+
+def test_hellos_to_a_peer_are_rationed(wire: Wire) -> None:
+    """However many datagrams can't be opened, one hello goes out per interval."""
+    one, other = pair(wire)
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    wire.now += 1
+    answers = 0
+    for _ in range(50):
+        (sealed,) = one.sessions.seal(other.node_id, b"x", wire.now)
+        answers += len(wire.open(sealed))
+
+    assert answers == 1
+    assert HELLO_INTERVAL_S > 0
+
+
+def test_a_barred_node_is_not_heard(wire: Wire) -> None:
+    """After `forget` nothing of that identity is opened, and nothing is sealed for it."""
+    one, other = pair(wire)
+    other.sessions.forget(one.node_id)
+    wire.deliver(one.sessions.seal(other.node_id, b"x", wire.now))
+    wire.deliver(one.sessions.greet(other.card.address, 7948, wire.now))
+
+    assert wire.payloads == []
+    assert set(wire.drops) == {"barred"}
+    assert other.sessions.seal(one.node_id, b"x", wire.now) == []
+
+
+def test_two_hosts_under_one_identity_are_noticed(wire: Wire) -> None:
+    """A copied disk shows when an earlier session comes back alive."""
+    member = wire.host(9)
+    original = wire.host(1)
+    wire.meet(original, member)
+    clone = wire.host(2, identity=original.identity)
+    wire.meet(clone, member)
+    seen = []
+    for _ in range(2):
+        wire.now += 1
+        (join,) = original.sessions.greet(member.card.address, 7948, wire.now)
+        waiting = [join]
+        while waiting:
+            datagram = waiting.pop(0)
+            host = (
+                wire.hosts[datagram.address] if datagram.address != clone.card.address else original
+            )
+            opened = host.sessions.open(datagram.data, (datagram.address, 1), wire.now)
+            seen.append(opened.clone)
+            waiting += opened.replies
+
+    assert any(seen)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.3, 0.6]))
+def test_sessions_heal_under_loss_and_restarts(
+    new_wire: type[Wire], seed: int, loss: float
+) -> None:
+    """After any storm of loss, duplication, reordering and restarts payloads flow again."""
+    wire = new_wire(seed)
+    hosts = [wire.host(number) for number in (1, 2, 3)]
+    for host in hosts:
+        for other in hosts:
+            host.sessions.learn(other.card)
+    in_flight: list[Datagram] = []
+    for step in range(60):
+        wire.now += 0.07
+        one, other = wire.chance.sample(list(wire.hosts.values()), 2)
+        in_flight += one.sessions.seal(other.node_id, b"storm", wire.now)
+        if wire.chance.random() < 0.05:
+            number = wire.chance.randint(1, 3)
+            old = next(h for h in wire.hosts.values() if h.card.name == f"vm{number}")
+            new = wire.host(number, identity=old.identity, epoch=step + 2)
+            for known in wire.hosts.values():
+                new.sessions.learn(known.card)
+        wire.chance.shuffle(in_flight)
+        for datagram in [in_flight.pop() for _ in range(len(in_flight) // 2)]:
+            for _ in range(1 + (wire.chance.random() < 0.1)):
+                if wire.chance.random() >= loss:
+                    in_flight += wire.open(datagram)
+    one, other, *_ = wire.hosts.values()
+    for _ in range(6):
+        wire.now += 1
+        wire.deliver(one.sessions.seal(other.node_id, b"calm", wire.now))
+        wire.deliver(other.sessions.seal(one.node_id, b"calm", wire.now))
+    wire.payloads.clear()
+    wire.deliver(one.sessions.seal(other.node_id, b"there", wire.now))
+    wire.deliver(other.sessions.seal(one.node_id, b"back", wire.now))
+
+    assert [payload for _, payload in wire.payloads] == [b"there", b"back"]
