@@ -90,6 +90,7 @@ class Node:
         self._events: deque[Event] = deque(maxlen=limits.EVENT_QUEUE_MAX)
         self._forgotten: set[NodeId] = set()
         self._own_cards_seen = 0
+        self.heard_at: float | None = None  # anyone; who hears nobody knocks at doors again
         self.outbox = Outbox(codec)
         self.store = Store(card.node_id)
         self.store.accept_card(card)
@@ -124,6 +125,7 @@ class Node:
         """Take one authenticated message; raises RemoteError with the reason of its drop."""
         if sender in self._forgotten:
             raise RemoteError(FORGOTTEN)
+        self.heard_at = now
         match message:
             case Ping(root=root):
                 self.membership.receive_ping(message, sender, now)
