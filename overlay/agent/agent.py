@@ -20,7 +20,7 @@ from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.running import Running
 from overlay.agent.statefile import StateFile
-from overlay.agent.stored import ClusterFile
+from overlay.agent.stored import CONTAINER_KIND, ClusterFile
 from overlay.core.messages import MemberState
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.kernel import underlay
@@ -175,7 +175,7 @@ class Agent:
             # Nothing half-made: not a member means no trace of a membership.
             self.running = None
             await running.close()
-            self.state.wipe()
+            self.state.wipe(keep=CONTAINER_KIND)
             raise
         self._remember(running, cluster)
         self.journal.record("join", f"joined cluster {cluster.cluster_id[:8]}")
@@ -261,7 +261,7 @@ class Agent:
         if self._seeding is not None:
             self._seeding.cancel()
             self._seeding = None
-        self.state.wipe()
+        self.state.wipe(keep=CONTAINER_KIND)
         self.state.keep_previous()
         self.journal.record("leave", "left the cluster")
         return count

@@ -19,6 +19,7 @@ from aiohttp import web
 from overlay.agent import request, views
 from overlay.agent.agent import Agent
 from overlay.agent.endpoints import AttachWish
+from overlay.agent.stored import CONTAINER_KIND
 from overlay.agent.targets import resolve_target
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import container, netns
@@ -62,12 +63,12 @@ class Containers:
 
     async def show(self, _request: web.Request, _body: Json) -> Json:
         """GET /v1/containers."""
-        return {"containers": [self._shown(name) for name in self._agent.state.all("container")]}
+        return {"containers": [self._shown(name) for name in self._agent.state.all(CONTAINER_KIND)]}
 
     async def remove(self, http: web.Request, _body: Json) -> Json:
         """DELETE /v1/containers/NAME."""
         name = http.match_info["name"]
-        if self._agent.state.get("container", name) is None:
+        if self._agent.state.get(CONTAINER_KIND, name) is None:
             raise NotFoundError(
                 f"there is no container {name!r}",
                 why="only those made by 'overlayd container add' are removed by this verb",
@@ -78,12 +79,12 @@ class Containers:
 
     async def remove_all(self) -> None:
         """Remove every container made here: for `reset`."""
-        for name in self._agent.state.all("container"):
+        for name in self._agent.state.all(CONTAINER_KIND):
             await self._remove(name)
 
     async def _make(self, name: str) -> bool:
         state = self._agent.state
-        if state.get("container", name) is not None:
+        if state.get(CONTAINER_KIND, name) is not None:
             if await self._agent.kernel.call(netns.exists, name):
                 return False
         elif await self._agent.kernel.call(netns.exists, name):
@@ -93,7 +94,7 @@ class Containers:
                 hint=f"Attach it as it is: overlayd attach netns:{name} --network NETWORK",
             )
         with state.transaction():
-            state.put("container", name, {})
+            state.put(CONTAINER_KIND, name, {})
         await self._agent.kernel.call(_create, name)
         await asyncio.to_thread(_write_files, name)
         return True
@@ -102,7 +103,7 @@ class Containers:
         await self._agent.kernel.call(_remove, name)
         await asyncio.to_thread(_remove_files, name)
         with self._agent.state.transaction():
-            self._agent.state.delete("container", name)
+            self._agent.state.delete(CONTAINER_KIND, name)
 
     async def _remove(self, name: str) -> None:
         running = self._agent.running

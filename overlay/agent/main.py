@@ -63,6 +63,7 @@ async def _serve(config: Config) -> None:
         # The socket first: a second agent must be refused before it touches any state.
         await server.start()
         await agent.start()
+        server.ready.set()
         notify.notify("READY=1", "STATUS=serving")
         logging.getLogger("overlayd").info("serving on %s", server.path)
         watchdog = loop.create_task(_watchdog())

@@ -37,6 +37,7 @@ class Server:
         self._application = web.Application(client_max_size=limits.API_BODY_SIZE_MAX)
         self._runner: web.AppRunner | None = None
         self._busy = 0
+        self.ready = asyncio.Event()  # set once the agent has returned to its cluster
 
     def route(self, method: str, path: str, name: str, verb: Verb, *, root: bool = False) -> None:
         """Serve `verb` under a path; `name` makes the answer's schema, `root` keeps it to uid 0."""
@@ -85,9 +86,10 @@ class Server:
         try:
             if root and _peer_uid(request) != 0:
                 raise ForbiddenError(f"only root may {name}", hint="Use sudo")  # noqa: TRY301
-            result = await asyncio.wait_for(
-                verb(request, await _body(request)), limits.API_REQUEST_TIMEOUT_S
-            )
+            async with asyncio.timeout(limits.API_REQUEST_TIMEOUT_S):
+                # A verb that ran before the start is over would act on half a node.
+                await self.ready.wait()
+                result = await verb(request, await _body(request))
         except OverlayError as error:
             return _failure(error)
         except TimeoutError:

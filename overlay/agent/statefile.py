@@ -216,11 +216,12 @@ class StateFile:
         """Drop a card; call inside a transaction."""
         self._connection.execute("DELETE FROM card WHERE node_id=?", (node_id,))
 
-    def wipe(self) -> None:
-        """Drop everything: the node is no member any more. The file stays."""
+    def wipe(self, keep: str) -> None:
+        """Drop all but the values of one kind: the node is no member any more."""
         with self.transaction():
-            for table in ("value", "segment", "card"):
-                self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - fixed names
+            self._connection.execute("DELETE FROM value WHERE kind<>?", (keep,))
+            self._connection.execute("DELETE FROM segment")
+            self._connection.execute("DELETE FROM card")
 
     # --- reading ------------------------------------------------------------------------
 

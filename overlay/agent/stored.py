@@ -10,6 +10,8 @@ from typing import Any
 
 from overlay.agent.statefile import StateFile
 
+CONTAINER_KIND = "container"  # bare containers made here: they outlive a membership
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterFile:

@@ -37,6 +37,7 @@ class _Repair:
     asked_count: int = 0
     got_count: int = 0
     pull_due: float | None = None
+    is_partial: bool = False  # the peer listed a scope that we do not know to have in common
 
 
 class Repair:
@@ -47,8 +48,7 @@ class Repair:
         self._outbox = outbox
         self._settings = settings
         self._repairs: dict[NodeId, _Repair] = {}
-        self.matched: set[NodeId] = set()  # peers whose root was equal once since the start
-        self.compared = False  # some peer's versions have been seen since the start
+        self.matched: set[NodeId] = set()  # peers of whom we have had all since the start
 
     def root_of(self, peer: NodeId) -> int:
         """Return the digest of all that this node and a peer both hold."""
@@ -58,16 +58,19 @@ class Repair:
         """Say whether what a peer sends now belongs to a repair."""
         return peer in self._repairs
 
+    def has_room(self) -> bool:
+        """Say whether one more repair may run."""
+        return len(self._repairs) < self._settings.repairs_in_flight
+
     # --- beginning ----------------------------------------------------------------------
 
     def compare(self, peer: NodeId, root: int, now: float) -> None:
         """Begin a repair if a peer's root differs from ours, and there is room for one."""
         if root == self.root_of(peer):
             self.matched.add(peer)
-            self.compared = True
             self._repairs.pop(peer, None)
             return
-        if peer in self._repairs or len(self._repairs) >= self._settings.repairs_in_flight:
+        if peer in self._repairs or not self.has_room():
             return
         self.begin(peer, now)
 
@@ -112,7 +115,6 @@ class Repair:
 
     def receive_versions(self, message: Versions, sender: NodeId, now: float) -> None:
         """Pull what we lack and send what the other lacks."""
-        self.compared = True
         repair = self._repairs.get(sender)
         scopes = set(self._store.common_scopes(sender))
         listed: set[_LogKey] = set()
@@ -121,6 +123,8 @@ class Repair:
         for theirs in message.versions:
             log = (theirs.origin, theirs.scope)
             if theirs.scope not in scopes:
+                if repair is not None:
+                    repair.is_partial = True
                 continue
             listed.add(log)
             ours = self._store.log_version(*log)
@@ -145,7 +149,7 @@ class Repair:
         if repair.wanted and repair.pull_due is None:
             self._pull(repair, now)
         elif not repair.wanted:
-            self._repairs.pop(sender, None)
+            self._end(repair)
 
     def _unlisted(
         self, complete: set[int], scopes: list[Scope], listed: set[_LogKey]
@@ -213,10 +217,16 @@ class Repair:
             repair.got_count += 1
         if not repair.wanted:
             # Equal as far as was known then; look again at once, there may be more.
-            self._repairs.pop(sender, None)
+            self._end(repair)
             self.begin(sender, now)
         elif repair.got_count >= repair.asked_count:
             self._pull(repair, now)
+
+    def _end(self, repair: _Repair) -> None:
+        """Note that all that a peer listed is here."""
+        self._repairs.pop(repair.peer, None)
+        if not repair.is_partial:
+            self.matched.add(repair.peer)
 
     # --- time ---------------------------------------------------------------------------
 

@@ -42,6 +42,10 @@ exec -a "$2" sleep infinity
 """
 
 
+# The processes that this one started, kept so that they are reaped when they end.
+_started: list[subprocess.Popen[str]] = []
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A running holder: its name and its first process, as seen from this machine."""
@@ -81,6 +85,7 @@ def start(name: str) -> Holder:
             if _mark_of(child) == MARK + name:
                 if process.stderr:
                     process.stderr.close()
+                _started.append(process)
                 return Holder(name, child)
         time.sleep(0.005)
     process.kill()
@@ -96,6 +101,8 @@ def end(holders: Sequence[Holder]) -> None:
     deadline = time.monotonic() + _END_TIMEOUT_S
     while any(holder.alive for holder in holders) and time.monotonic() < deadline:
         time.sleep(0.01)
+    while _started:
+        _started.pop().wait(_END_TIMEOUT_S)
 
 
 def running() -> list[Holder]:

@@ -40,10 +40,9 @@ def up(count: int) -> str:
         )
     started = time.monotonic()
     try:
-        hosts = _make(count)
-        token = _join(hosts)
-        del token
-        shown = _populate(hosts)
+        hosts = make(count)
+        join(hosts)
+        shown = populate(hosts)
         pings = _prove(hosts)
     except BaseException:
         _say("something failed: taking the lab down again")
@@ -54,7 +53,8 @@ def up(count: int) -> str:
     return draw(shown, SUBNET, vni, pings)
 
 
-def _make(count: int) -> list[Holder]:
+def make(count: int) -> list[Holder]:
+    """Make hosts on one underlay, without agents."""
     _say(f"making {count} hosts (namespaces; this machine's own network is not touched)")
     switch = holder.start(SWITCH)
     underlay.prepare(switch)
@@ -67,7 +67,8 @@ def _make(count: int) -> list[Holder]:
     return hosts
 
 
-def _join(hosts: Sequence[Holder]) -> str:
+def join(hosts: Sequence[Holder]) -> None:
+    """Make a cluster on the first host and join the others to it."""
     _say("starting an agent on each and joining them")
     overlayd(hosts[0], "join")
     token = overlayd(hosts[0], "token", "show").strip()
@@ -75,10 +76,10 @@ def _join(hosts: Sequence[Holder]) -> str:
     for host in hosts[1:]:
         overlayd(host, "join", underlay.address_of(1), "--token-file", "-", stdin=token)
         _say(f"  {host.name}: overlayd join {underlay.address_of(1)} --token-file -")
-    return token
 
 
-def _populate(hosts: Sequence[Holder]) -> list[Shown]:
+def populate(hosts: Sequence[Holder]) -> list[Shown]:
+    """Create the network and attach one bare container on each host."""
     _say(f"{hosts[0].name}: overlayd network create {NETWORK} --subnet {SUBNET}")
     overlayd(hosts[0], "network", "create", NETWORK, "--subnet", SUBNET)
     shown = []

@@ -1,0 +1,96 @@
+"""Three real hosts with real agents; logs of the agents beside every failure."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from overlay.lab import holder, lab
+from overlay.lab.holder import Holder
+
+WAIT_S = 15.0
+
+
+class Cluster:
+    """The hosts of a lab, driven by the command line alone."""
+
+    def __init__(self, hosts: list[Holder]) -> None:
+        self.hosts = hosts
+
+    def run(self, number: int, *command: str, stdin: str | None = None) -> tuple[int, str, str]:
+        """Run a command on host vm`number`; return exit code, stdout and stderr."""
+        done = holder.run(self.hosts[number - 1], *command, stdin=stdin)
+        return done.returncode, done.stdout, done.stderr
+
+    def ok(self, number: int, *command: str) -> str:
+        """Run a command that must succeed; return its stdout."""
+        code, out, err = self.run(number, *command)
+        assert code == 0, f"vm{number}: {' '.join(command)}: {out}{err}"
+        return out
+
+    def json(self, number: int, *verb: str) -> dict[str, Any]:
+        """Run a reading verb; return its JSON."""
+        found: dict[str, Any] = json.loads(self.ok(number, "overlayd", *verb, "--json"))
+        return found
+
+    def inside(self, number: int, container: str, *command: str) -> tuple[int, str, str]:
+        """Run a command in a bare container."""
+        return self.run(number, "ip", "netns", "exec", container, *command)
+
+    def sandbox(self, number: int) -> str:
+        """Return the name of a host's one sandbox."""
+        names = [line.split()[0] for line in self.ok(number, "ip", "netns").splitlines()]
+        (found,) = [name for name in names if name.startswith("ov-")]
+        return found
+
+    def attach(self, number: int, name: str, *options: str, network: str = "blue") -> str:
+        """Make a namespace and attach it; return its address."""
+        self.ok(number, "ip", "netns", "add", name)
+        return self.ok(number, "overlayd", "attach", name, "--network", network, *options).strip()
+
+
+def wait_until(condition: Callable[[], bool], told: str, timeout_s: float = WAIT_S) -> None:
+    """Poll until a condition holds; fail with what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain: {told}"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    """Return the polling helper."""
+    return wait_until
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Cluster]:
+    """Three hosts on one underlay, with no agent yet."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    try:
+        yield Cluster(lab.make(3))
+    finally:
+        holder.end(holder.running())
+
+
+@pytest.fixture(scope="module")
+def cluster(hosts: Cluster) -> Cluster:
+    """Three joined hosts with network blue and the containers c1, c2 and c3."""
+    lab.join(hosts.hosts)
+    lab.populate(hosts.hosts)
+    return hosts
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Put the agents' logs beside a failure."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.failed:
+        for host in holder.running():
+            if host.name != lab.SWITCH:
+                log = holder.run(host, "tail", "-n", "40", "/run/overlayd/agent.log").stdout
+                report.sections.append((f"agent of {host.name}", log))

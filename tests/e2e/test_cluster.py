@@ -1,0 +1,249 @@
+"""Three hosts, one network: what issue 2 promises, seen with real packets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
+import pytest
+from overlay.lab.holder import enter_command, environment
+
+if TYPE_CHECKING:
+    from conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+IPS = {1: "c1", 2: "c2", 3: "c3"}
+
+
+def ip_of(cluster: Cluster, name: str) -> str:
+    """Return the address of an endpoint, as vm1 sees it."""
+    endpoints = cluster.json(1, "endpoint", "ls")["endpoints"]
+    (found,) = [endpoint["ips"][0] for endpoint in endpoints if endpoint["name"] == name]
+    return str(found)
+
+
+class Capture:
+    """tcpdump on a host's underlay while a block runs; `text` is what it saw."""
+
+    def __init__(self, cluster: Cluster, number: int, expression: str) -> None:
+        target = str(cluster.hosts[number - 1].pid)
+        # Not into the host's processes: the signal that ends it must reach tcpdump itself.
+        command = ["nsenter", "--target", target, "--net", "tcpdump", "-Z", "root"]
+        self._process = subprocess.Popen(
+            [*command, "-l", "-n", "-e", "-i", "eth1", expression],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+        )  # fmt: skip
+        self.text = ""
+
+    def __enter__(self) -> Self:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if "listening on" in line:
+                return self
+        raise AssertionError("tcpdump did not start")
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.3)  # tcpdump hands packets on in batches; there is nothing to wait for
+        self._process.terminate()
+        self.text, _ = self._process.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("source", [1, 2, 3])
+def test_containers_reach_each_other(cluster: Cluster, source: int) -> None:
+    """From each host's container every other one answers the very first ping."""
+    for target, name in IPS.items():
+        if target != source:
+            code, out, err = cluster.inside(
+                source, f"c{source}", "ping", "-c1", "-W1", ip_of(cluster, name)
+            )
+            assert code == 0, out + err
+
+
+def test_containers_have_names(cluster: Cluster) -> None:
+    """A container on another host is reached by its name."""
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W1", "c3")[0] == 0
+    assert cluster.inside(3, "c3", "ping", "-c1", "-W1", "c2.blue.overlay")[0] == 0
+
+
+def test_frames_between_hosts_are_vxlan(cluster: Cluster) -> None:
+    """On the underlay a ping is UDP 4789 with the network's VNI."""
+    vni = cluster.json(1, "network", "inspect", "blue")["vni"]
+    target = ip_of(cluster, "c2")
+    with Capture(cluster, 1, "udp port 4789") as capture:
+        assert cluster.inside(1, "c1", "ping", "-c1", "-W1", target)[0] == 0
+
+    assert f"vni {vni}" in capture.text
+    assert re.search(r"192\.168\.56\.11\.\d+ > 192\.168\.56\.12\.4789: VXLAN", capture.text)
+
+
+def test_the_first_ping_after_attach_is_answered(cluster: Cluster) -> None:
+    """When attach returns on vm1, a single ping from vm3 gets its answer."""
+    for number in range(10):
+        ip = cluster.attach(1, f"first{number}")
+        code, out, _ = cluster.inside(3, "c3", "ping", "-c1", "-W1", ip)
+        assert code == 0, out
+
+
+def test_arp_for_a_remote_container_is_answered_locally(cluster: Cluster) -> None:
+    """No ARP request for a known container crosses the underlay."""
+    ip = cluster.attach(2, "quiet")
+    with Capture(cluster, 1, "udp port 4789") as capture:
+        assert cluster.inside(1, "c1", "ping", "-c1", "-W1", ip)[0] == 0
+
+    assert "ICMP echo request" in capture.text
+    assert f"who-has {ip}" not in capture.text
+
+
+def test_broadcast_reaches_all_hosts(cluster: Cluster) -> None:
+    """One broadcast ping is heard by the containers on the other hosts."""
+    for number in (2, 3):
+        cluster.ok(
+            number, "ip", "netns", "exec", f"c{number}",
+            "sysctl", "-qw", "net.ipv4.icmp_echo_ignore_broadcasts=0",
+        )  # fmt: skip
+    _, out, _ = cluster.inside(1, "c1", "ping", "-b", "-c2", "-W1", "10.32.255.255")
+
+    answered = set(re.findall(r"from (\d+\.\d+\.\d+\.\d+)", out))
+    assert {ip_of(cluster, "c2"), ip_of(cluster, "c3")} <= answered
+
+
+def test_two_networks_do_not_see_each_other(cluster: Cluster) -> None:
+    """A container on another network with the same subnet's neighbour address hears nothing."""
+    cluster.ok(2, "overlayd", "network", "create", "red", "--subnet", "10.77.0.0/16")
+    ip = cluster.attach(2, "reddish", network="red")
+    cluster.attach(3, "reddish3", network="red")
+
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W1", ip)[0] != 0
+    assert cluster.inside(3, "reddish3", "ping", "-c1", "-W1", ip)[0] == 0
+    for number, name in ((2, "reddish"), (3, "reddish3")):
+        cluster.ok(number, "overlayd", "detach", name)
+    cluster.ok(1, "overlayd", "network", "rm", "red")
+
+
+def test_after_detach_its_rows_are_gone_everywhere(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """No FDB row, bridge row or neighbour of a detached container is left on any host."""
+    ip = cluster.attach(2, "leaver")
+    endpoints = cluster.json(1, "endpoint", "ls")["endpoints"]
+    (mac,) = [endpoint["mac"] for endpoint in endpoints if endpoint["name"] == "leaver"]
+    for number in (1, 3):
+        assert mac in cluster.ok(
+            number, "ip", "netns", "exec", cluster.sandbox(number), "bridge", "fdb"
+        )
+
+    cluster.ok(2, "overlayd", "detach", "leaver")
+
+    def gone() -> bool:
+        shown = "".join(
+            cluster.ok(number, "ip", "netns", "exec", cluster.sandbox(number), *words)
+            for number in (1, 2, 3)
+            for words in (("bridge", "fdb"), ("ip", "neigh"))
+        )
+        return mac not in shown and f"{ip} " not in shown
+
+    eventually(gone, "rows of a detached container")
+
+
+def test_the_kernel_is_exactly_as_desired(cluster: Cluster) -> None:
+    """Verify finds nothing on any host."""
+    for number in (1, 2, 3):
+        assert cluster.json(number, "verify")["differences"] == []
+
+
+def test_attaching_again_gives_the_same_address(cluster: Cluster) -> None:
+    """Attach is idempotent; its stdout is the address and nothing else."""
+    ip = cluster.attach(1, "again")
+    out = cluster.ok(1, "overlayd", "attach", "netns:again", "--network", "blue")
+
+    assert out == f"{ip}\n"
+
+
+def test_a_given_address_of_another_hosts_space_is_granted(cluster: Cluster) -> None:
+    """`--ip` works for any free address of the subnet, whoever owns it."""
+    assert cluster.attach(3, "fixed", "--ip", "10.32.77.7") == "10.32.77.7"
+    code, _, _ = cluster.inside(1, "c1", "ping", "-c1", "-W1", "10.32.77.7")
+
+    assert code == 0
+
+
+def test_an_agent_killed_and_started_again_adopts_what_is_there(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Killing an agent loses no ping, and the next start needs no operation."""
+    pinging = subprocess.Popen(
+        enter_command(
+            cluster.hosts[0],
+            [*["ip", "netns", "exec", "c1", "ping", "-i", "0.01", "-c", "300", "-q"], ip_of(cluster, "c2")],
+        ),
+        stdout=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    for number in (1, 2):
+        cluster.ok(number, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+        cluster.ok(number, "overlayd", "join")
+    out, _ = pinging.communicate(timeout=30)
+
+    assert " 0% packet loss" in out, out
+    eventually(
+        lambda: cluster.json(1, "status")["cluster"]["members"]["alive"] == 3, "all alive again"
+    )
+    assert cluster.json(1, "verify")["differences"] == []
+
+
+def test_a_container_that_ends_is_withdrawn_everywhere(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """A namespace that vanishes takes its endpoint with it, on all hosts."""
+    cluster.attach(2, "mortal")
+    cluster.ok(2, "ip", "netns", "del", "mortal")
+
+    def gone() -> bool:
+        names = [e["name"] for e in cluster.json(1, "endpoint", "ls")["endpoints"]]
+        return "mortal" not in names
+
+    eventually(gone, "the endpoint of a vanished namespace", 5.0)
+
+
+def test_altered_rows_are_put_right(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """Rows that somebody deletes come back by the kernel's own notification."""
+    sandbox = cluster.sandbox(1)
+    before = cluster.json(1, "verify")["differences"]
+    cluster.ok(1, "ip", "netns", "exec", sandbox, "bridge", "fdb", "flush", "dev", "vxlan0")
+
+    eventually(lambda: cluster.json(1, "verify")["differences"] == before == [], "repair", 3.0)
+
+
+def test_a_node_that_leaves_is_gone_at_once_and_reset_leaves_nothing(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Leaving withdraws all endpoints; reset removes every interface, namespace, rule and file."""
+    cluster.ok(3, "overlayd", "leave")
+    endpoints = cluster.json(1, "endpoint", "ls")["endpoints"]
+    assert [e for e in endpoints if e["node"] == "vm3"] == []
+    eventually(lambda: cluster.json(1, "status")["cluster"]["members"]["left"] == 1, "vm3 left")
+
+    cluster.ok(3, "overlayd", "reset", "--yes")
+
+    assert "ov-" not in cluster.ok(3, "ip", "netns")
+    assert "c3" not in cluster.ok(3, "ip", "netns")
+    links = re.findall(r"^\d+: ([^:@]+)", cluster.ok(3, "ip", "link"), re.MULTILINE)
+    assert sorted(links) == ["eth1", "lo"]
+    assert "overlayd" not in cluster.ok(3, "nft", "list", "tables")
+    for path in ("/var/lib/overlayd", "/run/overlayd", "/etc/netns"):
+        assert cluster.run(3, "test", "-e", path)[0] != 0, path
+
+
+def test_a_host_that_was_reset_can_join_again(cluster: Cluster) -> None:
+    """After reset the host is as new: it joins and attaches like any other."""
+    token = cluster.ok(1, "overlayd", "token", "show")
+    code, _, err = cluster.run(
+        3, "overlayd", "join", "192.168.56.12", "--token-file", "-", stdin=token
+    )
+    assert code == 0, err
+
+    ip = cluster.attach(3, "fresh")
+
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W1", ip)[0] == 0
