@@ -35,6 +35,11 @@ class CardAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """All that the live members held when this node started has come: pruning may begin."""
+
+
+@dataclass(frozen=True, slots=True)
 class Confirmed:
     """Everyone asked has confirmed what was published under `wait_id`."""
 
@@ -98,6 +103,7 @@ Event: TypeAlias = (
     StoreChanged
     | SegmentAccepted
     | CardAccepted
+    | CaughtUp
     | Confirmed
     | ConfirmWanted
     | GrantWanted
@@ -114,6 +120,7 @@ Event: TypeAlias = (
 
 __all__ = [
     "CardAccepted",
+    "CaughtUp",
     "CloneSeen",
     "ConfirmWanted",
     "Confirmed",

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Sequence
 
 from overlay import limits
 from overlay.core.author import Author
+from overlay.core.catchup import CatchUp
 from overlay.core.confirm import Confirmations
 from overlay.core.events import (
     CardAccepted,
+    CaughtUp,
     CloneSeen,
     Confirmed,
     ConfirmWanted,
@@ -107,6 +109,7 @@ class Node:
         )
         self._push = Push(self.store, self.membership, self.outbox, settings, random)
         self._confirmations = Confirmations(self.store, self.outbox, settings)
+        self._catch_up = CatchUp(self.store, self.membership, self.repair, settings, now)
 
     def restore(self, cards: Iterable[Card], segments: Iterable[Segment], now: float) -> None:
         """Take back what was on disk, already verified, before anything else happens."""
@@ -261,6 +264,7 @@ class Node:
             self._push.next_timer(),
             self.repair.next_timer(),
             self._confirmations.next_timer(),
+            self._catch_up.next_timer(),
         )
         return min((when for when in due if when is not None), default=None)
 
@@ -270,6 +274,8 @@ class Node:
         self._push.handle_timer(now)
         self.repair.handle_timer(now)
         self._confirmations.handle_timer(now)
+        if self._catch_up.handle_timer(now):
+            self._event(CaughtUp())
 
     def observe_lag(self, lag_s: float, now: float) -> None:
         """Note that our own event loop ran late."""
@@ -396,20 +402,16 @@ class Node:
 
     @property
     def caught_up(self) -> bool:
-        """Whether every live member's root has equalled ours since the start."""
-        return all(node_id in self.repair.matched for node_id in self.membership.live())
+        """Whether all that the live members held has come here since the start.
+
+        Once true, true for this run: whoever joins later sends what it has. False as long as
+        this node is alone although it knows of others: it may not know what they know.
+        """
+        return self._catch_up.is_done
 
     def may_write(self, now: float) -> bool:
-        """Say whether this node may write and allocate (the amnesia rule).
-
-        A node that started from an old disk must first hear of its own newest records. Alone,
-        it waits for `amnesia_wait_s`; a node that knows of nobody need not wait.
-        """
-        if self.repair.compared or not any(
-            card.node_id != self.card.node_id for card in self.store.cards.values()
-        ):
-            return True
-        return now - self._started >= self._settings.amnesia_wait_s
+        """Say whether this node may write and allocate (the amnesia rule)."""
+        return self._catch_up.may_write(now)
 
     def behind(self, origin: NodeId) -> int:
         """Return how many segments of an origin wait beyond a gap."""

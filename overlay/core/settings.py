@@ -55,6 +55,9 @@ class Settings:
     """More than this share of the members silent within one suspicion time: it is us."""
     freeze_count_min: int = 3
     """Fewer silent members than this never freeze: in a cluster of three, two may die."""
+    freeze_census: int = 16
+    """While frozen, so many members are pinged in each probe interval besides the usual one:
+    to know who is in view, and to find each other at once when the partition heals."""
 
     # --- Local health ------------------------------------------------------------------
     awareness_max: int = 8
@@ -90,6 +93,9 @@ class Settings:
     """Exchanges of digests and missing segments that a node runs at once."""
     repair_timeout_s: float = 1.0
     """A repair without progress for this long is given up; the next probe starts another."""
+    catch_up_interval_s: float = 0.02
+    """After a start a node compares itself with its peers, one after the other, this fast and
+    `repairs_in_flight` at once: through 1,000 peers in about ten seconds."""
     confirm_retry_s: float = 0.1
     """An unconfirmed segment is sent again to the silent peers after this, then at double."""
     tombstone_grace_s: float = 24 * 3600.0

@@ -1,0 +1,121 @@
+"""What a node may do after its start, and from when on."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from overlay.core.events import CaughtUp, Event, OwnLogAhead
+from overlay.core.node import Node
+from overlay.core.records import CLUSTER_SCOPE, Participation, Segment
+from overlay.core.settings import Settings
+from overlay.model import Card, Ip, NodeId, node_id_of
+from overlay.sim.notary import FakeNotary
+from overlay.wire.codec import MsgpackCodec
+
+CODEC = MsgpackCodec()
+
+
+@dataclass
+class Line:
+    """Nodes that hear each other at once, and what happened to them."""
+
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
+    events: dict[NodeId, list[Event]] = field(default_factory=dict)
+
+    def add(self, number: int, now: float = 0.0, epoch: int = 1) -> Node:
+        """Start a node; a number met before is the same node again, with an empty disk."""
+        key = bytes([number]) * 32
+        notary = FakeNotary(key)
+        address = Ip(bytes([10, 0, 0, number]))
+        card = notary.issue_card(
+            Card(node_id_of(key), f"n{number}", key, key, address, 7948, epoch, 1500, "test")
+        )
+        node = Node(card, notary, CODEC, random.Random(number), Settings(), now)
+        self.nodes[card.node_id] = node
+        self.events[card.node_id] = []
+        return node
+
+    def introduce(self, now: float = 0.0) -> None:
+        """Let everyone know everyone's card."""
+        for node in self.nodes.values():
+            for other in self.nodes.values():
+                node.add_peer(other.card, now)
+
+    def run(self, start: float, seconds: float, cut: bool = False) -> None:
+        """Let time pass in steps of 10 ms; `cut` loses everything."""
+        for step in range(int(seconds * 100)):
+            now = start + step / 100
+            for node_id, node in self.nodes.items():
+                due = node.next_timer()
+                if due is not None and due <= now:
+                    node.handle_timer(now)
+                for to, payload in node.messages_to_send(now):
+                    if not cut:
+                        for message in CODEC.decode(payload):
+                            self.nodes[to].receive(message, node_id, now)
+                while (event := node.next_event()) is not None:
+                    self.events[node_id].append(event)
+
+    def write(self, node: Node, number: int, now: float) -> list[Segment]:
+        """Write a record and tell it."""
+        segments = node.write(CLUSTER_SCOPE, [Participation(number, forwards=True)])
+        node.apply(segments, now)
+        node.publish(segments, now)
+        return segments
+
+
+def test_a_node_that_knows_nobody_may_write_at_once() -> None:
+    """The first node of a cluster need not wait for anyone."""
+    assert Line().add(1).may_write(0.0)
+
+
+def test_a_node_catches_up_with_all_within_moments() -> None:
+    """It does not wait for probes to come round: 12 peers take well under 12 seconds."""
+    line = Line()
+    nodes = [line.add(number) for number in range(1, 14)]
+    line.introduce()
+    assert not nodes[0].caught_up
+    line.run(0.0, 1.0)
+
+    assert all(node.caught_up for node in nodes)
+    assert all(
+        sum(isinstance(event, CaughtUp) for event in events) == 1 for events in line.events.values()
+    )
+
+
+def test_a_node_alone_among_absent_peers_knows_that_it_may_lack_something() -> None:
+    """Without a peer in reach it is not caught up; it may write after ten seconds."""
+    line = Line()
+    node = line.add(1)
+    line.add(2)
+    line.introduce()
+    line.run(0.0, 9.5, cut=True)
+
+    assert not node.caught_up
+    assert not node.may_write(9.5)
+    assert node.may_write(10.5)
+
+
+def test_a_node_with_an_old_disk_writes_only_above_what_peers_hold() -> None:
+    """Whoever lost its newest records gets them back before it may write (the amnesia rule)."""
+    line = Line()
+    for number in range(1, 5):
+        line.add(number)
+    line.introduce()
+    line.run(0.0, 1.0)
+    forgetful = next(iter(line.nodes.values()))
+    for number in range(1, 6):
+        line.write(forgetful, number, 1.0)
+    line.run(1.0, 1.0)
+
+    returned = line.add(1, now=2.0, epoch=2)
+    line.introduce(2.0)
+    while not returned.may_write(2.0):
+        assert returned.store.version(returned.card.node_id, CLUSTER_SCOPE) <= 5
+        line.run(2.0, 0.01)
+
+    assert returned.store.version(returned.card.node_id, CLUSTER_SCOPE) == 5
+    line.run(2.0, 0.02)
+    events = line.events[returned.card.node_id]
+    assert any(isinstance(event, OwnLogAhead) for event in events)
