@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from overlay.agent.config import Config, load
 from overlay.errors import UsageError
 

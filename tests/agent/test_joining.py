@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from overlay.agent.joining import no_answer, resolve, split_peer
 from overlay.errors import UsageError
 from overlay.model import parse_ip

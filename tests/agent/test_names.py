@@ -6,7 +6,6 @@ import random
 
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
-
 from overlay.agent.dnsserver import DnsServer, host_resolvers
 from overlay.agent.names import Names, address_of_reverse
 from overlay.core.messages import MemberState
@@ -37,7 +36,8 @@ RED = Network(Vni(2), "red", (subnet("10.2.0.0"),), ALIVE)
 
 def endpoint(vni: int, name: str, ip: str, *aliases: str) -> Endpoint:
     """Return an endpoint record."""
-    return Endpoint(name.encode().ljust(8), Vni(vni), name, Mac(b"\2" * 6), (parse_ip(ip),), aliases)
+    endpoint_id = name.encode().ljust(8)
+    return Endpoint(endpoint_id, Vni(vni), name, Mac(b"\2" * 6), (parse_ip(ip),), aliases)
 
 
 class Records:
@@ -178,7 +178,8 @@ def test_the_hosts_resolvers_are_read(tmp_path: object) -> None:
     from pathlib import Path  # noqa: PLC0415 - only here
 
     path = Path(str(tmp_path)) / "resolv.conf"
-    path.write_text("# x\nsearch a\nnameserver 1.1.1.1\nnameserver ::1\n" + "nameserver 2.2.2.2\n" * 3)
+    lines = ["# x", "search a", "nameserver 1.1.1.1", "nameserver ::1", *["nameserver 2.2.2.2"] * 3]
+    path.write_text("\n".join(lines))
 
     assert host_resolvers(path) == ["1.1.1.1", "::1", "2.2.2.2"]
     assert host_resolvers(path.with_name("none")) == []

@@ -6,7 +6,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-
 from overlay.agent.statefile import FILE_NAME, PREVIOUS_NAME, StateFile, StoredCard, StoredSegment
 from overlay.errors import ConflictError, OverlayError
 

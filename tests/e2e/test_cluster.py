@@ -12,7 +12,7 @@ import pytest
 from overlay.lab.holder import enter_command, environment
 
 if TYPE_CHECKING:
-    from conftest import Cluster
+    from tests.e2e.conftest import Cluster
 
 pytestmark = pytest.mark.e2e
 IPS = {1: "c1", 2: "c2", 3: "c3"}
@@ -45,10 +45,10 @@ class Capture:
                 return self
         raise AssertionError("tcpdump did not start")
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_details: object) -> None:
         time.sleep(0.3)  # tcpdump hands packets on in batches; there is nothing to wait for
         self._process.terminate()
-        self.text, _ = self._process.communicate(timeout=10)
+        self.text, _errors = self._process.communicate(timeout=10)
 
 
 @pytest.mark.parametrize("source", [1, 2, 3])
@@ -177,10 +177,12 @@ def test_an_agent_killed_and_started_again_adopts_what_is_there(
     pinging = subprocess.Popen(
         enter_command(
             cluster.hosts[0],
-            [*["ip", "netns", "exec", "c1", "ping", "-i", "0.01", "-c", "300", "-q"], ip_of(cluster, "c2")],
+            ["bash", "-c", f"ip netns exec c1 ping -i 0.01 -c 300 -q {ip_of(cluster, 'c2')}"],
         ),
-        stdout=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
     for number in (1, 2):
         cluster.ok(number, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
         cluster.ok(number, "overlayd", "join")

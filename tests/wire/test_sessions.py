@@ -12,7 +12,7 @@ from overlay.wire import envelope
 from overlay.wire.sessions import HELLO_INTERVAL_S, Datagram
 
 if TYPE_CHECKING:
-    from conftest import Host, Wire
+    from tests.wire.conftest import Host, Wire
 
 
 def pair(wire: Wire) -> tuple[Host, Host]:
@@ -35,7 +35,7 @@ def test_a_joiner_gets_in_with_the_token_alone(wire: Wire) -> None:
 @pytest.mark.parametrize("wrong", [{"secret": b"x" * 32}, {"cluster_id": b"x" * 16}])
 def test_a_stranger_gets_no_answer(wire: Wire, wrong: dict[str, bytes]) -> None:
     """With another secret, or another cluster's, nothing comes back."""
-    stranger, member = wire.host(1, **wrong), wire.host(2)  # type: ignore[arg-type]
+    stranger, member = wire.host(1, **wrong), wire.host(2)
 
     wire.deliver(stranger.sessions.greet(member.card.address, 7948, wire.now))
 
