@@ -14,6 +14,9 @@ from overlay.wire.sessions import HELLO_INTERVAL_S, Datagram
 if TYPE_CHECKING:
     from tests.wire.conftest import Host, Wire
 
+CLUSTER_ID = b"c" * 16
+SECRET = b"s" * 32
+
 
 def pair(wire: Wire) -> tuple[Host, Host]:
     """Return two hosts that know each other."""
@@ -32,10 +35,11 @@ def test_a_joiner_gets_in_with_the_token_alone(wire: Wire) -> None:
     assert wire.payloads == [(one.node_id, b"there"), (other.node_id, b"back")]
 
 
-@pytest.mark.parametrize("wrong", [{"secret": b"x" * 32}, {"cluster_id": b"x" * 16}])
-def test_a_stranger_gets_no_answer(wire: Wire, wrong: dict[str, bytes]) -> None:
+@pytest.mark.parametrize(("secret", "cluster_id"), [(b"x" * 32, CLUSTER_ID), (SECRET, b"x" * 16)])
+def test_a_stranger_gets_no_answer(wire: Wire, secret: bytes, cluster_id: bytes) -> None:
     """With another secret, or another cluster's, nothing comes back."""
-    stranger, member = wire.host(1, **wrong), wire.host(2)
+    stranger = wire.host(1, secret=secret, cluster_id=cluster_id)
+    member = wire.host(2)
 
     wire.deliver(stranger.sessions.greet(member.card.address, 7948, wire.now))
 
