@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from overlay.core.records import Scope, Segment
 from overlay.model import Card, Ip, NodeId
+from overlay.sim.kernel import Container
 
 _JOURNAL_COMPACTED_AT = 4096
 
@@ -24,6 +25,7 @@ class Disk:
     base_segments: Sequence[Segment] = ()
     cards: dict[NodeId, Card] = field(default_factory=dict)
     journal: list[Segment] = field(default_factory=list)
+    attachments: dict[bytes, Container] = field(default_factory=dict)  # by endpoint id
     _compact_at: int = _JOURNAL_COMPACTED_AT
 
     def next_epoch(self) -> int:
@@ -69,6 +71,7 @@ class Disk:
             self.base_segments,
             dict(self.cards),
             list(self.journal),
+            dict(self.attachments),
         )
 
 

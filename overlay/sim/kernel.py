@@ -60,6 +60,10 @@ class Kernel:
         self.operation_count = 0
         self.failing = False  # every operation fails, as for want of memory
 
+    def open(self, vni: Vni) -> None:
+        """Make a network's namespace, if there is none."""
+        self.sandboxes.setdefault(vni, Sandbox())
+
     def read(self, vni: Vni) -> SandboxState | None:
         """Return the state of a network's sandbox, or None where there is none."""
         sandbox = self.sandboxes.get(vni)
@@ -68,11 +72,11 @@ class Kernel:
     def apply(
         self, vni: Vni, operations: Sequence[Operation], stop_after: int | None = None
     ) -> bool:
-        """Apply operations to a sandbox, made if need be; say whether all were.
+        """Apply operations to a sandbox; say whether all were.
 
         `stop_after` breaks off after so many, as a kill -9 would. Raises Refused.
         """
-        sandbox = self.sandboxes.setdefault(vni, Sandbox())
+        sandbox = self.sandboxes[vni]
         for index, operation in enumerate(operations):
             if self.failing or index == stop_after:
                 return False
@@ -156,6 +160,11 @@ class Kernel:
         for endpoint_id, container in list(self.containers.items()):
             if container.endpoint.vni == vni:
                 del self.containers[endpoint_id]
+
+    def lose_all(self) -> None:
+        """Lose power: nothing is there any more."""
+        self.sandboxes.clear()
+        self.containers.clear()
 
     def container_behind(self, vni: Vni, bridge: str, mac: Mac) -> Container | None:
         """Return the container that owns `mac` on a port of `bridge`: what a bridge learns."""

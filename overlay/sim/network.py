@@ -12,14 +12,12 @@ import collections
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from overlay import limits
 from overlay.model import Ip, NodeId
 from overlay.sim.schedule import Schedule
 
 IP_UDP_HEADER_SIZE: Final = 28  # IPv4 20, UDP 8: what a datagram takes on the link besides itself
-_SEALED_SIZE: Final = limits.HEADER_SIZE + limits.TAG_SIZE
 IN_FLIGHT_MAX: Final = 16_384  # datagrams on their way to one host: a socket buffer of 4 MiB
 CLOG_CAPACITY: Final = 64  # datagrams that a clogged path holds back before it drops
 
@@ -47,12 +45,12 @@ class Cut(NamedTuple):
 
 
 class Flight(NamedTuple):
-    """One datagram on its way: `payload` is what would be sealed, `corrupt` that it broke."""
+    """One datagram on its way: what would be sealed in it, and whether it broke."""
 
     sender: NodeId
     source: Ip
     target: Ip
-    payload: bytes
+    content: Any
     corrupt: bool
 
 
@@ -106,9 +104,8 @@ class Network:
         for line in self._lines.values():
             line.slow_s = 0.0
 
-    def send(self, sender: NodeId, source: Ip, target: Ip, payload: bytes) -> None:
-        """Take a datagram from `source`; it arrives never, once or more often."""
-        size = len(payload) + _SEALED_SIZE
+    def send(self, sender: NodeId, source: Ip, target: Ip, content: Any, size: int) -> None:
+        """Take a datagram of `size` bytes from `source`; it arrives never, once or more often."""
         self.size_max = max(self.size_max, size)
         weather = self.weather
         now = self._schedule.now
@@ -131,7 +128,7 @@ class Network:
                 self.drops["cut"] += 1
                 return
         corrupt = weather.corrupt > 0 and self._random() < weather.corrupt
-        flight = Flight(sender, source, target, payload, corrupt)
+        flight = Flight(sender, source, target, content, corrupt)
         self._launch(flight, leaves, line)
         if weather.duplicate and self._random() < weather.duplicate:
             self._launch(flight, leaves, line)

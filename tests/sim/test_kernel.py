@@ -16,8 +16,15 @@ ENDPOINT = Endpoint(b"12345678", VNI, "web", MAC, (parse_ip("10.1.0.2"),))
 
 def ready(*operations: Operation) -> Kernel:
     """Return a kernel with a bridge, a VXLAN device and what `operations` do besides."""
-    kernel = Kernel()
+    kernel = empty()
     kernel.apply(VNI, [PutLink(BRIDGE), PutLink(VXLAN), *operations])
+    return kernel
+
+
+def empty() -> Kernel:
+    """Return a kernel with one sandbox and nothing in it."""
+    kernel = Kernel()
+    kernel.open(VNI)
     return kernel
 
 
@@ -63,7 +70,7 @@ def test_a_deleted_link_takes_its_rows_and_frees_its_ports() -> None:
 
 def test_a_kill_in_the_middle_leaves_the_first_part() -> None:
     """An apply that is broken off has done what it did, no more."""
-    kernel = Kernel()
+    kernel = empty()
 
     assert not kernel.apply(VNI, [PutLink(BRIDGE), PutLink(VXLAN)], stop_after=1)
     assert kernel.read(VNI) == SandboxState({"br0": BRIDGE}, frozenset())
@@ -71,7 +78,7 @@ def test_a_kill_in_the_middle_leaves_the_first_part() -> None:
 
 def test_a_failing_kernel_applies_nothing() -> None:
     """While operations fail, the state stays and the agent is told."""
-    kernel = Kernel()
+    kernel = empty()
     kernel.failing = True
 
     assert not kernel.apply(VNI, [PutLink(BRIDGE)])

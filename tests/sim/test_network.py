@@ -27,12 +27,12 @@ class Wire:
 
     def send(self, source: Ip, target: Ip, payload: bytes = b"x") -> None:
         """Send from one host to another, now."""
-        self.network.send(NODE, source, target, payload)
+        self.network.send(NODE, source, target, payload, len(payload))
 
     def run(self, seconds: float = 10.0) -> list[bytes]:
         """Let time pass; return the payloads that have arrived so far."""
         self.schedule.run_until(self.schedule.now + seconds)
-        return [flight.payload for _, flight in self.got]
+        return [flight.content for _, flight in self.got]
 
 
 def test_a_datagram_takes_the_latency() -> None:

@@ -1,0 +1,108 @@
+"""What the records say, for one network's sandbox on one node: the planner's input.
+
+Owns: which networks exist, who takes part, whose rows count. Knows no kernel and no loop; the
+agent and the simulator ask it the same questions.
+"""
+
+from __future__ import annotations
+
+from overlay import limits
+from overlay.core.conflicts import usable_networks
+from overlay.core.membership import Membership
+from overlay.core.messages import MemberState
+from overlay.core.plan import PlanInput, PlannedPort, Remote, plan
+from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope
+from overlay.core.state import SandboxState
+from overlay.core.store import Store
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni
+
+
+def overlay_mtu(underlay_mtu: int, address: Ip) -> int:
+    """Return what fits into the underlay's packets (RFC 7348 section 4.3: never fragment)."""
+    overhead = limits.VXLAN_OVERHEAD_IPV4 if len(address) == 4 else limits.VXLAN_OVERHEAD_IPV6
+    return underlay_mtu - overhead
+
+
+class View:
+    """One node's questions to its own store."""
+
+    def __init__(self, store: Store, membership: Membership, self_id: NodeId) -> None:
+        self._store = store
+        self._membership = membership
+        self._self_id = self_id
+
+    def networks(self) -> dict[Vni, Network]:
+        """Return the networks that exist and have their VNIs to themselves."""
+        removed = {
+            (value.creator, value.vni)
+            for _, value in self._store.values(CLUSTER_SCOPE, "removed")
+            if isinstance(value, Removed)
+        }
+        claims = [
+            (origin, value)
+            for origin, value in self._store.values(CLUSTER_SCOPE, "network")
+            if isinstance(value, Network)
+            and value.creator == origin
+            and (origin, value.vni) not in removed
+        ]
+        return {network.vni: network for network in usable_networks(claims)}
+
+    def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
+        """Return the nodes that take part in a network, this one included, in order of id;
+        with `forwarding`, only those that have a sandbox of it."""
+        return sorted(
+            origin
+            for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
+            if isinstance(value, Participation)
+            and value.vni == vni
+            and (value.forwards or not forwarding)
+        )
+
+    def takes_part(self, node_id: NodeId, part: Participation) -> bool:
+        """Say whether a node has written this very record."""
+        return any(
+            origin == node_id and value == part
+            for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
+        )
+
+    def vtep(self, origin: NodeId) -> Ip | None:
+        """Return another node's VTEP. None for who left: only those lose their rows, never
+        those that merely seem dead (their data plane forwards without an agent)."""
+        card = self._store.card(origin)
+        if origin == self._self_id or card is None or card.left:
+            return None
+        if self._membership.state_of(origin) is MemberState.LEFT:
+            return None
+        return card.address
+
+    def desired(
+        self, network: Network, local: Ip, port: int, mtu: int, ports: tuple[PlannedPort, ...]
+    ) -> SandboxState:
+        """Return what this node's sandbox of the network should be."""
+        vteps: dict[NodeId, Ip | None] = {}
+        locals_: list[Endpoint] = []
+        remotes: list[Remote] = []
+        for origin, value in self._store.values(Scope(network.vni), "endpoint"):
+            if not isinstance(value, Endpoint):
+                continue
+            if origin == self._self_id:
+                locals_.append(value)
+                continue
+            if origin not in vteps:
+                vteps[origin] = self.vtep(origin)
+            vtep = vteps[origin]
+            if vtep is not None:
+                remotes.append(Remote(origin, vtep, value))
+        flood = (self.vtep(origin) for origin in self.participants(network.vni, forwarding=True))
+        return plan(
+            PlanInput(
+                network=network,
+                port=port,
+                local=local,
+                mtu=mtu,
+                ports=ports,
+                locals=tuple(locals_),
+                remotes=tuple(remotes),
+                flood=tuple(vtep for vtep in flood if vtep is not None),
+            )
+        )

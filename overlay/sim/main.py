@@ -1,0 +1,154 @@
+"""`overlayd sim`: run a simulated cluster from a seed, or measure one, and say how it went.
+
+Owns: the command line, what is printed where, the exit code. stdout is the answer (tables),
+stderr the commentary (progress, story).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from overlay.sim.drawing import Picture, svg
+from overlay.sim.outcome import Outcome
+from overlay.sim.progress import Progress
+from overlay.sim.report import report
+from overlay.sim.scenario import (
+    Scenario,
+    drawn,
+    parse_duration_s,
+    parse_rate_per_s,
+    parse_share,
+)
+from overlay.sim.soak import soak
+from overlay.sim.world import World
+
+_EPILOG: Final = """\
+The same options give the same run, event for event. A failed run prints the one command that
+repeats it. Exit code 0: everything held; 1: something did not; 2: wrong usage.
+"""
+_HELP: Final[dict[str, str]] = {
+    "nodes": "hosts in the cluster",
+    "seed": "the one source of chance",
+    "loss": "share of datagrams lost in the storm",
+    "latency": "one-way delay of every datagram",
+    "jitter": "added to it, uniformly from 0 up: reorders",
+    "duplicate": "share of datagrams that arrive twice",
+    "corrupt": "share of datagrams that arrive broken",
+    "straggle": "share of datagrams that arrive up to half a second late",
+    "partitions": "cuts between two sides, some of them one-way",
+    "crashes": "agents killed, hosts without power, disks restored from an old copy",
+    "clogs": "paths that hold everything back, then let it through at once",
+    "stalls": "agents that stand still for seconds",
+    "moves": "hosts whose underlay address changes",
+    "leaves": "hosts that leave for good",
+    "newcomers": "hosts that join during the storm",
+    "tampers": "times that somebody else alters a sandbox",
+    "churn": "attach and detach per second, in the whole cluster",
+    "networks": "overlay networks",
+    "hosts_per_network": "how many hosts each network lives on",
+    "endpoints": "containers per host and network at the start",
+    "duration": "length of the storm; the calm after it lasts as long as needed, and is bounded",
+    "grow": "the hosts join one by one instead of knowing each other at the start",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="overlayd sim",
+        description="Simulate a cluster: the real core, wire format and planner over a fake "
+        "kernel and a hostile network. A storm, then calm; then everything must be equal.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for item in fields(Scenario):
+        option = f"--{item.name.replace('_', '-')}"
+        if item.type == "bool":
+            parser.add_argument(option, action="store_true", help=_HELP[item.name])
+            continue
+        parser.add_argument(
+            option,
+            type=_reader(item.name, str(item.type)),
+            default=item.default,
+            metavar="N",
+            help=f"{_HELP[item.name]} (default {item.default})",
+        )
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the convergence curve")
+    parser.add_argument("--story", action="store_true", help="tell every fault as it strikes")
+    parser.add_argument(
+        "--soak", type=int, metavar="N", help="run N seeds from --seed on, each its own scenario"
+    )
+    parser.add_argument(
+        "--drawn", action="store_true", help="run the scenario that the seed alone stands for"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="measure, and print the table of goals"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="with --report: a tenth of the nodes and time"
+    )
+    return parser
+
+
+def _reader(name: str, kind: str) -> Callable[[str], Any]:
+    if name in {"latency", "jitter", "duration"}:
+        return parse_duration_s
+    if name == "churn":
+        return parse_rate_per_s
+    return parse_share if kind == "float" else _count
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(f"{text} is negative")
+    return value
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; return its exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.nodes < 1:
+        print("overlayd sim: a cluster has at least one node", file=sys.stderr)
+        return 2
+    if arguments.report:
+        print(report(quick=arguments.quick, tell=_tell))
+        return 0
+    if arguments.soak is not None:
+        return soak(range(arguments.seed, arguments.seed + arguments.soak), _tell)
+    scenario = Scenario(**{item.name: getattr(arguments, item.name) for item in fields(Scenario)})
+    if arguments.drawn:
+        scenario = drawn(scenario.seed)
+    return _run(scenario, arguments.svg, told=arguments.story)
+
+
+def _run(scenario: Scenario, picture: Path | None, *, told: bool) -> int:
+    world = World(scenario)
+    progress = Progress(world, sys.stderr, told=told)
+    outcome = world.run(progress.step)
+    progress.end()
+    if picture is not None:
+        picture.write_text(svg(_picture(scenario, outcome)), encoding="utf-8")
+        _tell(f"drawn: {picture}")
+    print(outcome.table())
+    if outcome.failures:
+        print(outcome.failed_text(), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _picture(scenario: Scenario, outcome: Outcome) -> Picture:
+    return Picture(
+        title=f"Records held by who wants them: {scenario.nodes} nodes, seed {scenario.seed}",
+        points=outcome.curve,
+        storm_end_s=outcome.calm_from_s,
+        faults_s=outcome.faults_s,
+    )
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,88 @@
+"""What came of a run: figures, failures, and the texts a person reads.
+
+Owns: the summary. Must not know how anything was found out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from overlay.sim.figures import count_text, duration_text, table
+from overlay.sim.scenario import Scenario
+
+if TYPE_CHECKING:
+    from overlay.sim.world import World
+
+_STORY_LINES_MAX = 60
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The result of one run."""
+
+    scenario: Scenario
+    failures: list[str] = field(default_factory=list)
+    error: BaseException | None = None
+    story: list[tuple[float, str]] = field(default_factory=list)
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    faults_s: list[float] = field(default_factory=list)
+    calm_from_s: float = 0.0
+    settled_after_s: float | None = None
+    figures: list[tuple[str, str]] = field(default_factory=list)
+    drops: Counter[str] = field(default_factory=Counter)
+    trace: str = ""  # a digest of everything that was sent: equal runs have equal ones
+
+    def measure(self, world: World) -> None:
+        """Take the figures of a world that has ended."""
+        wires, book = world.wires, world.book
+        sent = sum(host.line.sent_count for host in world.hosts)
+        sent_bytes = sum(host.line.sent_bytes for host in world.hosts)
+        node_seconds = max(1e-9, len(world.hosts) * world.schedule.now)
+        self.drops = sum((host.drops for host in world.hosts), wires.drops.copy())
+        self.faults_s = [when for when, _ in self.story]
+        self.figures = [
+            ("simulated time", duration_text(world.schedule.now)),
+            ("containers attached, detached", f"{book.attached:,}, {book.detached:,}"),
+            ("attachments all live hosts confirmed", count_text(book.confirmed_count)),
+            ("datagrams sent", count_text(sent)),
+            ("sent per node", f"{8 * sent_bytes / node_seconds / 1000:.3g} kbit/s"),
+            ("largest datagram", f"{wires.size_max} bytes"),
+            ("kernel operations", count_text(sum(h.kernel.operation_count for h in world.hosts))),
+            ("events", count_text(world.schedule.handled)),
+        ]
+
+    @property
+    def held(self) -> bool:
+        """Say whether everything held that must hold."""
+        return not self.failures
+
+    def table(self) -> str:
+        """Return the final table."""
+        settled = "never"
+        if self.settled_after_s is not None:
+            settled = f"{duration_text(self.settled_after_s)} after the storm"
+        rows = [
+            ("verdict", "everything held" if self.held else "FAILED"),
+            ("all equal", settled),
+            *self.figures,
+            *((f"dropped: {reason}", count_text(n)) for reason, n in self.drops.most_common()),
+        ]
+        return f"{self.scenario.command()}\n\n{table(('', 'figure'), rows)}"
+
+    def failed_text(self) -> str:
+        """Return what went wrong, how it came to it, and the command that repeats it."""
+        lines = [f"  {when:8.3f} s  {text}" for when, text in self.story[-_STORY_LINES_MAX:]]
+        if len(self.story) > _STORY_LINES_MAX:
+            lines.insert(0, f"  ... {len(self.story) - _STORY_LINES_MAX} earlier lines")
+        return "\n".join(
+            [
+                "what happened:",
+                *lines,
+                "",
+                *(f"FAILED: {text}" for text in self.failures),
+                "",
+                f"repeat it: {self.scenario.command()}",
+            ]
+        )

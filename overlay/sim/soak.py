@@ -1,0 +1,36 @@
+"""Many seeds, one after the other: each stands for a scenario of its own.
+
+Owns: what is said of each, and that every failure comes with the command that repeats it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from overlay.sim.scenario import drawn
+from overlay.sim.world import World
+
+
+def soak(seeds: Iterable[int], tell: Callable[[str], None]) -> int:
+    """Run the scenarios of some seeds; return 1 if any failed, else 0."""
+    failed: list[int] = []
+    count = 0
+    for seed in seeds:
+        count += 1
+        scenario = drawn(seed)
+        started = time.monotonic()
+        outcome = World(scenario).run()
+        took_s = time.monotonic() - started
+        if outcome.held:
+            settled = outcome.settled_after_s
+            tell(
+                f"seed {seed}: held; {scenario.nodes} nodes, equal {settled:.1f} s after the "
+                f"storm, took {took_s:.1f} s"
+            )
+            continue
+        failed.append(seed)
+        tell(f"seed {seed}: {outcome.failed_text()}")
+    told = f"{count} seeds, {len(failed)} failed"
+    tell(f"{told}: {' '.join(map(str, failed))}" if failed else told)
+    return 1 if failed else 0
