@@ -48,13 +48,14 @@ def unpack(raw: bytes) -> Any:
 def unpack_all(raw: bytes) -> list[Any]:
     """Return the msgpack values that `raw` is, back to back and without a rest."""
     unpacker = msgpack.Unpacker(None, max_buffer_size=limits.DATAGRAM_SIZE_MAX, **_BOUNDS)
+    found = []
     try:
         unpacker.feed(raw)
-        found = list(unpacker)
+        # Not by iteration: that ends silently at a last value that is cut short.
+        while unpacker.tell() < len(raw):
+            found.append(unpacker.unpack())
     except _ERRORS:
         malformed()
-    if unpacker.tell() != len(raw):
-        malformed()  # a last value that is cut short is silently left by the iteration
     return found
 
 

@@ -1,0 +1,157 @@
+"""Writes docs/vectors/wire.json: the worked example of docs/PROTOCOL.md, byte for byte.
+
+Run it only when the wire format changes on purpose; the tests read what it wrote, both ways.
+All keys and random bytes are fixed, so the output is always the same.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from overlay.core.messages import (
+    Ack,
+    Buckets,
+    Cards,
+    Confirm,
+    Delta,
+    GrantRefusal,
+    GrantRequest,
+    LogVersion,
+    MemberState,
+    Message,
+    Nack,
+    Ping,
+    PingRequest,
+    Pull,
+    Rumour,
+    Rumours,
+    Versions,
+)
+from overlay.core.records import CLUSTER_SCOPE, Entry, Participation, Scope, Value, key_of
+from overlay.model import Card, Endpoint, Grant, Network, Subnet, Vni, mac_for, parse_ip
+from overlay.wire import envelope
+from overlay.wire.codec import MsgpackCodec
+from overlay.wire.envelope import DATA, Header
+from overlay.wire.identity import Identity
+from overlay.wire.notary import KeyNotary
+from overlay.wire.peers import Peer, make_channel
+from overlay.wire.token import Token
+
+PATH = Path(__file__).parent.parent / "docs" / "vectors" / "wire.json"
+CLUSTER_ID = bytes(range(16))
+SECRET = bytes(range(32))
+SESSIONS = (b"session1", b"session2")
+
+
+def identity(number: int) -> Identity:
+    """Return the fixed identity of host vm`number`."""
+    return Identity(bytes([number]) * 32, bytes([number + 16]) * 32)
+
+
+def card(number: int) -> Card:
+    """Return the fixed card of host vm`number`."""
+    own = identity(number)
+    return KeyNotary(own).issue_card(
+        Card(
+            node_id=own.node_id,
+            name=f"vm{number}",
+            sign_key=own.sign_public,
+            seal_key=own.seal_public,
+            address=parse_ip(f"192.168.56.{10 + number}"),
+            gossip_port=7948,
+            epoch=1,
+            underlay_mtu=1500,
+            software="0.1.0",
+        )
+    )
+
+
+def values() -> list[Value]:
+    """Return one value of each kind that the example uses."""
+    vni = Vni(8388865)
+    ip = parse_ip("10.32.0.2")
+    subnet = Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1"))
+    first, last = parse_ip("10.32.1.0"), parse_ip("10.32.1.255")
+    return [
+        Network(vni, "blue", (subnet,), card(1).node_id),
+        Participation(vni, forwards=True),
+        Endpoint(b"endpoint", vni, "web", mac_for(vni, ip), (ip,), ("www",)),
+        Grant(vni, first, last, card(2).node_id, 1, b"request1"),
+    ]
+
+
+def messages() -> dict[str, Message]:
+    """Return one message of each kind, as vm1 would say it to vm2."""
+    notary = KeyNotary(identity(1))
+    found = values()
+    cluster = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[:2])]
+    blue = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[2:])]
+    segments = (
+        notary.issue_segment(CLUSTER_SCOPE, 0, 0, 2, cluster),
+        notary.issue_segment(Scope(8388865), 0, 0, 2, blue),
+    )
+    one, two = card(1).node_id, card(2).node_id
+    version = LogVersion(one, Scope(8388865), 2, 1)
+    return {
+        "ping": Ping(7, 2**100 + 5, 12),
+        "ack": Ack(7, 2**100 + 5, 1 << 20),
+        "ping-request": PingRequest(8, two),
+        "nack": Nack(8),
+        "rumours": Rumours((Rumour(two, 1 << 20, MemberState.SUSPECT, one),)),
+        "cards": Cards((card(1),)),
+        "delta": Delta(segments, confirm=True),
+        "buckets": Buckets(tuple(range(64))),
+        "versions": Versions((0, 63), (version,), answer=True),
+        "pull": Pull((version,)),
+        "confirm": Confirm((version,)),
+        "grant-request": GrantRequest(
+            b"request1", 8388865, parse_ip("10.32.0.0"), 256, exact=False
+        ),
+        "grant-refusal": GrantRefusal(b"request1", "exhausted", 0),
+    }
+
+
+def sealed() -> dict[str, str]:
+    """Return the ping as vm1's sealed datagram to vm2, with what it was sealed from."""
+    one, two = identity(1), identity(2)
+    peer = Peer(card(2), one.agree(two.seal_public))
+    channel = make_channel(one, peer, SECRET, 0, *SESSIONS)
+    header = Header(envelope.VERSION, DATA, 0, one.node_id, 42, b"rand")
+    payload = MsgpackCodec().encode(messages()["ping"])
+    data = envelope.seal(channel.sending, header, CLUSTER_ID + two.node_id, payload)
+    return {
+        "cluster_id": CLUSTER_ID.hex(),
+        "secret": SECRET.hex(),
+        "sender_session": SESSIONS[0].hex(),
+        "recipient_session": SESSIONS[1].hex(),
+        "shared": peer.shared.hex(),
+        "header": header.pack().hex(),
+        "payload": payload.hex(),
+        "datagram": data.hex(),
+    }
+
+
+def vectors() -> dict[str, Any]:
+    """Return everything, as JSON has it."""
+    codec = MsgpackCodec()
+    return {
+        "token": str(Token(CLUSTER_ID, SECRET, 7948, 4789)),
+        "cards": {
+            one.name: {
+                "node_id": one.node_id.hex(),
+                "raw": one.raw.hex(),
+                "signature": one.signature.hex(),
+            }
+            for one in (card(1), card(2))
+        },
+        "messages": {name: codec.encode(message).hex() for name, message in messages().items()},
+        "sealed": sealed(),
+    }
+
+
+if __name__ == "__main__":
+    PATH.write_text(json.dumps(vectors(), indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"wrote {PATH}\n")
