@@ -3,12 +3,15 @@
 Knows nothing of networks, nodes or peers. Adds precede deletes, so that traffic always has
 a way: a container that moved is reachable at its new place before it stops being so at its
 old one. The exception is what the kernel cannot hold twice or change in place (a VXLAN
-device of another VNI under the same name): that is deleted first. Among adds, what is
-flooded works before what is forwarded, and ARP is answered last, when frames can follow;
-deletes run the other way round.
+device of another VNI under the same name), and rows that are not of our making, which may
+stand in the place of one that is: those are deleted first. Among adds, what is flooded works
+before what is forwarded, and ARP is answered last, when frames can follow; deletes run the
+other way round.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from overlay.core.operations import (
     ChangeLink,
@@ -66,14 +69,18 @@ def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Op
     # A surplus row under the key of a missing one is replaced by that put; deleting it would
     # delete the new one. An address is the exception: its put cannot change the prefix.
     taken = [row for row in surplus if row_key(row) in put_keys]
+    doomed = actual.links.keys() - desired.links.keys()
+    gone = [row for row in surplus if row.link not in doomed and row_key(row) not in put_keys]
     operations = replaced
     operations += _link_puts(desired, actual)
     operations += [DeleteRow(row) for row in _sorted_rows(taken) if isinstance(row, AddressRow)]
+    if prune:
+        strange = [row for row in gone if isinstance(row, StrangeRow)]
+        operations += [DeleteRow(row) for row in _sorted_rows(strange)]
     operations += [PutRow(row) for row in _sorted_rows(missing)]
     if prune:
-        doomed = actual.links.keys() - desired.links.keys()
-        gone = [row for row in surplus if row.link not in doomed and row_key(row) not in put_keys]
-        operations += [DeleteRow(row) for row in reversed(_sorted_rows(gone))]
+        ours = [row for row in gone if not isinstance(row, StrangeRow)]
+        operations += [DeleteRow(row) for row in reversed(_sorted_rows(ours))]
         links = [actual.links[name] for name in sorted(doomed)]
         operations += [DeleteLink(link) for link in reversed(_sorted_links(links))]
     return operations
@@ -105,6 +112,6 @@ def _sorted_links(links: list[Link]) -> list[Link]:
     return sorted(links, key=lambda link: (LINK_ORDER[type(link)], link.name))
 
 
-def _sorted_rows(rows: frozenset[Row] | list[Row]) -> list[Row]:
+def _sorted_rows(rows: Iterable[Row]) -> list[Row]:
     # Rows of one type compare field by field; two types never meet in a comparison.
     return sorted(rows, key=lambda row: (ROW_ORDER[type(row)], row))
