@@ -20,6 +20,7 @@ class Freeze:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._deaths: dict[NodeId, float] = {}  # oldest first
+        self._calm_since: float | None = None  # set while frozen and yet in full view
         self.is_set = False
 
     @property
@@ -27,10 +28,14 @@ class Freeze:
         """How many died recently enough to count."""
         return len(self._deaths)
 
-    def next_expiry(self, window_s: float) -> float | None:
-        """Return when the first of the deaths that count stops to do so."""
+    def next_timer(self, window_s: float, calm_s: float) -> float | None:
+        """Return when `weigh` may find otherwise for no other reason than time."""
         oldest = next(iter(self._deaths.values()), None)
-        return None if oldest is None else oldest + window_s
+        expiry = None if oldest is None else oldest + window_s
+        if self._calm_since is None:
+            return expiry
+        thaw = self._calm_since + calm_s
+        return thaw if expiry is None else min(expiry, thaw)
 
     def note_death(self, node_id: NodeId, now: float) -> None:
         """Count a member as fallen silent just now."""
@@ -41,17 +46,31 @@ class Freeze:
         """Stop counting a member that is back, has left or is forgotten."""
         self._deaths.pop(node_id, None)
 
-    def weigh(self, alive_count: int, suspect_count: int, *, window_s: float, now: float) -> bool:
-        """Decide anew, without deaths older than the window; say whether the answer changed.
+    def weigh(
+        self, alive_count: int, suspect_count: int, *, window_s: float, calm_s: float, now: float
+    ) -> bool:
+        """Decide anew, and say whether the answer changed.
 
         The counts are those of the other members; this node itself counts as one in view.
+        Deaths count for `window_s`; a freeze ends once things were well for `calm_s`, because
+        a healing partition comes and goes.
         """
-        # The same sum as in `next_expiry`: a difference would round otherwise, and the timer
-        # set for an expiry would find nothing expired, for ever.
-        while (expiry := self.next_expiry(window_s)) is not None and expiry <= now:
+        # The same sums as in `next_timer`: differences would round otherwise, and a timer set
+        # for an expiry would find nothing expired, for ever.
+        while self._deaths and next(iter(self._deaths.values())) + window_s <= now:
             del self._deaths[next(iter(self._deaths))]
         silent = suspect_count + len(self._deaths)
-        total = 1 + alive_count + silent
-        enough = silent >= self._settings.freeze_count_min
-        before, self.is_set = self.is_set, enough and silent > self._settings.freeze_share * total
-        return before != self.is_set
+        share = self._settings.freeze_share * (1 + alive_count + silent)
+        bad = silent >= self._settings.freeze_count_min and silent > share
+        if bad or not self.is_set:
+            self._calm_since = None
+            changed = bad != self.is_set
+            self.is_set = bad
+            return changed
+        if self._calm_since is None:
+            self._calm_since = now
+        if self._calm_since + calm_s > now:
+            return False
+        self._calm_since = None
+        self.is_set = False
+        return True

@@ -86,10 +86,13 @@ class Judgement:
         """Return when `handle_timer` has something to do."""
         while self._cases and self._cases[0][2].suspicion is not self._cases[0][3]:
             heapq.heappop(self._cases)
-        expiry = self._freeze.next_expiry(self._window_s())
-        if not self._cases:
-            return expiry
-        return self._cases[0][0] if expiry is None else min(self._cases[0][0], expiry)
+        case_at = self._cases[0][0] if self._cases else None
+        if not self._freeze.is_set and not self._freeze.death_count:
+            return case_at
+        weigh_at = self._freeze.next_timer(*self._window_s())
+        if case_at is None or weigh_at is None:
+            return weigh_at if case_at is None else case_at
+        return min(case_at, weigh_at)
 
     # --- What members do, and what is said of them -------------------------------------
 
@@ -133,6 +136,7 @@ class Judgement:
             if doubtful:
                 self._prober.look(record.node_id, now)
         elif rumour.state == MemberState.SUSPECT:
+            record.is_quiet = False
             self._confirm(record, rumour.accuser, now)
 
     def vouch(self, record: Record, incarnation: int, now: float) -> None:
@@ -159,10 +163,24 @@ class Judgement:
                 self._confirm(record, self._self_id, now)
             return
         suspect = Rumour(node_id, record.incarnation, MemberState.SUSPECT, self._self_id)
-        openly = not self._freeze.is_set
-        self.adopt(record, suspect, now, pass_on=openly)
-        if openly:
+        is_quiet = self._freeze.is_set
+        self.adopt(record, suspect, now, pass_on=not is_quiet)
+        record.is_quiet = is_quiet
+        if not is_quiet:
             self._prober.look(node_id, now)
+
+    def hear_voice(self, node_id: NodeId, now: float) -> None:
+        """Note an authentic message from a member: it was not dead when it sent it.
+
+        That refutes a suspicion which nobody was told of; any other only its own word does.
+        """
+        record = self._roster.get(node_id)
+        if record is None:
+            return
+        record.heard_at = now
+        if record.is_quiet:
+            alive = Rumour(node_id, record.incarnation, MemberState.ALIVE, node_id)
+            self.adopt(record, alive, now, pass_on=False)
 
     def adopt(self, record: Record, rumour: Rumour, now: float, *, pass_on: bool = True) -> None:
         """Make the news our own view, and pass it on."""
@@ -170,6 +188,7 @@ class Judgement:
         record.incarnation = rumour.incarnation
         record.accuser = rumour.accuser
         record.suspicion = None
+        record.is_quiet = False
         if rumour.state != before:
             self._roster.move(record, rumour.state, now)
             self.events.append(MemberChanged(record.node_id, before, rumour.state))
@@ -180,8 +199,6 @@ class Judgement:
                 self._freeze.note_death(record.node_id, now)
             case _:
                 self._freeze.note_end(record.node_id)
-        if before >= MemberState.DEAD:
-            record.is_greeted = False
         if pass_on:
             self._rumours.put(rumour)
         self._weigh(now)
@@ -194,8 +211,7 @@ class Judgement:
             _, _, record, suspicion = heapq.heappop(self._cases)
             if record.suspicion is suspicion and not self._freeze.is_set:
                 self._judge(record, suspicion, now)
-        expiry = self._freeze.next_expiry(self._window_s())
-        if expiry is not None and expiry <= now:
+        if self._freeze.is_set or self._freeze.death_count:
             self._weigh(now)
 
     def excuse(self, lag_s: float, now: float) -> None:
@@ -217,7 +233,10 @@ class Judgement:
             return
         if suspicion.asked_at is None:
             suspicion.asked_at = now
-            self._prober.look(record.node_id, now)
+            if suspicion.is_confirmed:
+                self._prober.look(record.node_id, now)
+            else:  # on our word alone: let others try, too
+                self._prober.hear_plea(record.node_id, now)
         dead_at = max(suspicion.due, suspicion.asked_at + patience_s)
         if now < dead_at:
             self._schedule(record, suspicion, dead_at)
@@ -247,23 +266,28 @@ class Judgement:
 
     # --- Freeze ------------------------------------------------------------------------
 
-    def _window_s(self) -> float:
-        """One suspicion time, unconfirmed: how long a death counts towards the freeze."""
+    def _window_s(self) -> tuple[float, float]:
+        """How long a death counts towards the freeze, one unconfirmed suspicion time; and how
+        long all must be well until it ends, one confirmed suspicion time.
+        """
         least_s = least_timeout_s(1 + self._roster.live_count, self._settings)
-        return self._settings.suspicion_max_multiplier * least_s
+        return (self._settings.suspicion_max_multiplier * least_s, least_s)
 
     def _weigh(self, now: float) -> None:
         alive = self._roster.count(MemberState.ALIVE)
         suspects = self._roster.count(MemberState.SUSPECT)
-        if not self._freeze.weigh(alive, suspects, window_s=self._window_s(), now=now):
+        window_s, calm_s = self._window_s()
+        if not self._freeze.weigh(alive, suspects, window_s=window_s, calm_s=calm_s, now=now):
             return
+        self._prober.is_frozen = self._freeze.is_set
         partitioned = self.partitioned
         if partitioned is not None:
             self.events.append(Partitioned(*partitioned))
             return
         self.events.append(Healed())
         for record in self._roster.of(MemberState.SUSPECT):
-            self._open(record, now)
+            self._open(record, now)  # the time it was frozen does not count
+            self._prober.hear_plea(record.node_id, now)
 
     def _is_doubtful(self, record: Record, now: float) -> bool:
         """Say whether a reported death contradicts what this node itself sees."""

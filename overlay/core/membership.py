@@ -152,8 +152,9 @@ class Membership:
         """Take in a node whose card is known; harmless if it is a member already.
 
         `incarnation` is the least that the node has by its own signed word (its card's
-        epoch << 20). More than is known of a member, it counts as that member's refutation, so
-        a card that says `left` goes to `mark_left` instead.
+        epoch << 20): nobody who knows better heeds an accusation at a lower one. More than is
+        known of a member, it counts as that member's refutation, so a card that says `left`
+        goes to `mark_left` instead.
         """
         if node_id == self._self_id:
             return
@@ -186,9 +187,7 @@ class Membership:
 
     def heard(self, node_id: NodeId, now: float) -> None:
         """Note an authentic message straight from a node: it was not dead when it sent it."""
-        record = self._roster.get(node_id)
-        if record is not None:
-            record.heard_at = now
+        self._judgement.hear_voice(node_id, now)
 
     def observe_lag(self, lag_s: float, now: float) -> None:
         """Note that our own event loop ran `lag_s` late: silence may have been our deafness.
@@ -232,6 +231,7 @@ class Membership:
         answer = self._prober.receive_ack(message, sender, now)
         record = None if answer is None else self._roster.get(answer.node_id)
         if answer is not None and record is not None:
+            self.heard(answer.node_id, now)
             self._judgement.vouch(record, answer.incarnation, now)
 
     def receive_ping_request(self, message: PingRequest, sender: NodeId, now: float) -> None:
@@ -290,17 +290,19 @@ class Membership:
         return self._rumours.encoded(room, times, lambda rumour: rumour.accuser == to)
 
     def _greet(self, node_id: NodeId, now: float) -> None:
-        """Tell a new member who is not alive: that news was spread before its time."""
+        """Tell a newcomer who is gone: that news was spread before its time.
+
+        Suspicions are left out: they are not old enough to be past telling, and where they are
+        (a partition), the newcomer must not carry them to the suspect's own side.
+        """
         record = self._roster.get(node_id)
-        if record is None or record.is_greeted or now - record.since > GREETING_TIME_S:
+        if record is None or record.is_greeted or self.partitioned is not None:
             return
         record.is_greeted = True
-        news = [
-            one.rumour()
-            for state in (MemberState.DEAD, MemberState.SUSPECT, MemberState.LEFT)
-            for one in self._roster.of(state)[:GREETING_COUNT_MAX]
-            if one is not record
-        ][:GREETING_COUNT_MAX]
+        if now - record.since > GREETING_TIME_S:
+            return
+        gone = self._roster.of(MemberState.DEAD) + self._roster.of(MemberState.LEFT)
+        news = [one.rumour() for one in gone if one is not record][:GREETING_COUNT_MAX]
         for start in range(0, len(news), self._rumours.count_max):
             part = tuple(news[start : start + self._rumours.count_max])
             self._outbox.put(node_id, Rumours(part), Priority.RELAYED)

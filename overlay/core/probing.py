@@ -29,6 +29,13 @@ RTT_WEIGHT = 1 / 8  # RFC 6298 section 2: alpha
 REASON_NOT_ASKED = "answer-of-one-not-asked"
 
 
+class _Purpose(enum.Enum):
+    ROUND = enum.auto()  # SWIM's: through others too, and silence is an accusation
+    CENSUS = enum.auto()  # while frozen: directly only, and silence is not told to anyone
+    PLEA = enum.auto()  # a suspect's last chance: through others too; `judgement` waits for it
+    LOOK = enum.auto()  # directly only, and silence means nothing
+
+
 class _Step(enum.IntEnum):
     INDIRECT = 0
     FAIL = 1
@@ -39,7 +46,7 @@ class _Step(enum.IntEnum):
 class _Probe:
     target: NodeId
     sent_at: float
-    counts: bool  # a probe of the round; others neither fail nor change our health
+    purpose: _Purpose
     relays: list[NodeId] = field(default_factory=list)
     silent_relays: set[NodeId] = field(default_factory=set)  # neither Ack nor Nack yet
     repeated: bool = False
@@ -85,6 +92,7 @@ class Prober:
         self._steps: list[tuple[float, int, _Step]] = []  # a heap
         # A random phase: agents started together must not probe in step.
         self._round_at = now + chance.random() * settings.probe_interval_s
+        self.is_frozen = False  # see `freeze`; then slowness in accusing protects nobody
         self._dead_at = now + chance.random() * settings.dead_probe_interval_s
         self._random = chance
         self._loss = 0.0
@@ -112,27 +120,45 @@ class Prober:
                 case _Step.INDIRECT if sequence in self._probes:
                     self._ask_others(sequence)
                 case _Step.FAIL if sequence in self._probes:
-                    failed.append(self._give_up(self._probes[sequence]))
+                    probe = self._probes[sequence]
+                    self._give_up(probe)
+                    census = probe.purpose == _Purpose.CENSUS and self.is_frozen
+                    if census or probe.purpose == _Purpose.ROUND:
+                        failed.append(probe.target)
                 case _Step.NACK if sequence in self._relays:
                     relay = self._relays[sequence]
                     self._outbox.put(relay.asker, Nack(relay.sequence), Priority.PROBE)
         if now >= self._round_at:
             self._expire(now)
-            self._round_at = now + self._awareness.scaled(self._settings.probe_interval_s)
-            target = self._roster.next_target()
-            if target is not None:
-                self._start(target, now)
-            self._look_for_dead(now)
+            self._begin_round(now)
         return failed
+
+    def _begin_round(self, now: float) -> None:
+        interval_s = self._settings.probe_interval_s
+        self._round_at = now + (
+            interval_s if self.is_frozen else self._awareness.scaled(interval_s)
+        )
+        target = self._roster.next_target()
+        if target is not None:
+            self._start(target, _Purpose.ROUND, now)
+        if self.is_frozen:
+            for node_id in self._roster.choose_census(self._settings.freeze_census):
+                self._start(node_id, _Purpose.CENSUS, now)
+        self._look_for_dead(now)
 
     def look(self, target: NodeId, now: float) -> None:
         """Ping a member outside the round: its silence then means nothing."""
-        self._send(self._remember(_Probe(target, now, counts=False)), target)
+        self._send(self._remember(_Probe(target, now, _Purpose.LOOK)), target)
+
+    def hear_plea(self, target: NodeId, now: float) -> None:
+        """Give a suspect its last chance to answer, directly or through others."""
+        self._start(target, _Purpose.PLEA, now)
 
     def void(self) -> None:
         """Forget what is outstanding: its silence may be our own deafness."""
-        for sequence in [number for number, probe in self._probes.items() if probe.counts]:
-            del self._probes[sequence]
+        for sequence, probe in list(self._probes.items()):
+            if probe.purpose != _Purpose.LOOK:
+                del self._probes[sequence]
 
     def receive_ack(self, message: Ack, sender: NodeId, now: float) -> Answer | None:
         """Match an answer with its probe, or pass it on to whom it was made for.
@@ -183,13 +209,16 @@ class Prober:
         self._send(self._sequence, message.target)
 
     def warn(self, to: NodeId) -> None:
-        """Tell a member that it is not held alive, before anything else that goes to it."""
+        """Tell a member that it is not held alive, before anything else that goes to it.
+
+        What nobody else was told needs no refutation: its answer alone will do.
+        """
         record = self._roster.get(to)
-        if record is not None and record.state != MemberState.ALIVE:
+        if record is not None and record.state != MemberState.ALIVE and not record.is_quiet:
             self._outbox.put(to, Rumours((record.rumour(),)), Priority.PROBE)
 
-    def _start(self, target: NodeId, now: float) -> None:
-        sequence = self._remember(_Probe(target, now, counts=True))
+    def _start(self, target: NodeId, purpose: _Purpose, now: float) -> None:
+        sequence = self._remember(_Probe(target, now, purpose))
         settings, scaled = self._settings, self._awareness.scaled
         indirect_at = now + scaled(settings.probe_timeout_s)
         heapq.heappush(self._steps, (indirect_at, sequence, _Step.INDIRECT))
@@ -222,21 +251,22 @@ class Prober:
         """Ask k others, and the member itself once more: the cheapest path may just have lost
         one datagram (memberlist tries TCP here)."""
         probe = self._probes[sequence]
-        probe.relays = self._roster.choose(self._settings.indirect_count, (probe.target,))
+        if probe.purpose != _Purpose.CENSUS:
+            probe.relays = self._roster.choose(self._settings.indirect_count, (probe.target,))
         probe.silent_relays = set(probe.relays)
         for relay in probe.relays:
             self._outbox.put(relay, PingRequest(sequence, probe.target), Priority.PROBE)
         probe.repeated = True
         self._send(sequence, probe.target)
 
-    def _give_up(self, probe: _Probe) -> NodeId:
+    def _give_up(self, probe: _Probe) -> None:
         """Mark the probe failed; relays that said nothing at all point at ourselves."""
         probe.failed = True
-        self._awareness.adjust(len(probe.silent_relays) if probe.relays else 1)
-        return probe.target
+        if probe.purpose == _Purpose.ROUND:
+            self._awareness.adjust(len(probe.silent_relays) if probe.relays else 1)
 
     def _measure(self, probe: _Probe, sender: NodeId, now: float) -> None:
-        if probe.counts:
+        if probe.purpose == _Purpose.ROUND:
             self._awareness.adjust(-1)
             self._loss += LOSS_WEIGHT * (float(probe.repeated) - self._loss)
         record = self._roster.get(probe.target)

@@ -30,6 +30,7 @@ class Record:
     in_order: bool = False  # waits for its probe in this round
     heard_at: float | None = None  # last authentic message straight from it
     is_greeted: bool = False  # it was told who is not alive
+    is_quiet: bool = False  # suspected by this node alone, and nobody was told
     rtt_s: float | None = None
     suspicion: Suspicion | None = None
 
@@ -49,6 +50,8 @@ class Roster:
         self._random = chance
         self._records: dict[NodeId, Record] = {}
         self._lists: dict[MemberState, list[Record]] = {state: [] for state in MemberState}
+        self._alive = self._lists[MemberState.ALIVE]
+        self._suspects = self._lists[MemberState.SUSPECT]
         self._order: list[Record] = []  # still to be probed in this round, the next one last
 
     def __len__(self) -> int:
@@ -72,7 +75,7 @@ class Roster:
     @property
     def live_count(self) -> int:
         """How many members are not held dead or gone."""
-        return len(self._lists[MemberState.ALIVE]) + len(self._lists[MemberState.SUSPECT])
+        return len(self._alive) + len(self._suspects)
 
     def add(self, node_id: NodeId, incarnation: int, now: float) -> Record:
         """Take a new member in as alive; it must not be known yet."""
@@ -104,11 +107,15 @@ class Roster:
 
         Alive ones are preferred to suspects. The order is random. Costs O(count + exclude).
         """
-        chosen = self._draw(self._lists[MemberState.ALIVE], count, exclude)
+        chosen = self._draw(self._alive, count, exclude)
         if len(chosen) < count:
-            suspects = self._lists[MemberState.SUSPECT]
-            chosen += self._draw(suspects, count - len(chosen), exclude)
+            chosen += self._draw(self._suspects, count - len(chosen), exclude)
         return chosen
+
+    def choose_census(self, count: int) -> list[NodeId]:
+        """Draw up to `count` live members, half of them suspects as far as there are so many."""
+        suspects = self._draw(self._suspects, count // 2, ())
+        return suspects + self._draw(self._alive, count - len(suspects), ())
 
     def choose_dead(self, since: float) -> NodeId | None:
         """Draw one dead member that was alive at some time after `since`."""
@@ -133,7 +140,7 @@ class Roster:
                 record.in_order = False
                 if record.state <= MemberState.SUSPECT:
                     return record.node_id
-            self._order = self._lists[MemberState.ALIVE] + self._lists[MemberState.SUSPECT]
+            self._order = self._alive + self._suspects
             self._random.shuffle(self._order)
             for record in self._order:
                 record.in_order = True

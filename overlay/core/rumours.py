@@ -94,7 +94,7 @@ class RumourQueue:
 
     def _choose(self, count: int, skip: Callable[[Rumour], bool]) -> list[Rumour]:
         chosen: list[Rumour] = []
-        for level in self._levels:
+        for level in filter(None, self._levels):
             for rumour in reversed(level.values()):  # the newest of those told as often
                 if len(chosen) >= count:
                     return chosen

@@ -54,6 +54,11 @@ class Suspicion:
         return True
 
     @property
+    def is_confirmed(self) -> bool:
+        """Whether as many others share it as could be asked for."""
+        return 0 < self.expected < len(self.accusers)
+
+    @property
     def due(self) -> float:
         """When the suspect is to be held dead, as far as is known now."""
         confirmations = max(len(self.accusers) - 1, 0)
