@@ -67,6 +67,7 @@ from overlay.core.store import Store, Verdict
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 
+_GONE = frozenset({MemberState.DEAD, MemberState.LEFT})
 EPOCH_SHIFT = 20  # an incarnation is the epoch above, refutations below
 BAD_SIGNATURE = "bad-signature"
 UNKNOWN_ORIGIN = "unknown-origin"
@@ -290,7 +291,9 @@ class Node:
     def next_event(self) -> Event | None:
         """Return what happened, oldest first; None when that is all."""
         for event in self.membership.drain_events():
-            if isinstance(event, MemberChanged) and event.after is not MemberState.ALIVE:
+            # Not for a suspicion: most are refuted, and then it would have been left out in
+            # silence. The wait is bounded; who has not confirmed by then is named.
+            if isinstance(event, MemberChanged) and event.after in _GONE:
                 self._confirmations.dismiss(event.node_id)
             self._event(event)
         for wait_id in self._confirmations.done:
