@@ -80,7 +80,9 @@ class Directory:
     def endpoints(self, vni: Vni) -> Iterator[Placed]:
         """Yield the endpoints of a network that this node knows of."""
         for origin, value in self._store.values(Scope(vni), "endpoint"):
-            if isinstance(value, Endpoint):
+            if isinstance(value, Endpoint) and (
+                origin == self.own or not self.view.is_gone(origin)
+            ):
                 yield Placed(origin, value)
 
     def endpoint(self, origin: NodeId, vni: int, endpoint_id: bytes) -> Endpoint | None:

@@ -81,6 +81,7 @@ class Running:
             journal,
             self.attachments,
         )
+        self.directory.view.is_expired = self._is_expired
         names = Names(self.directory)
         names.networks_of = self.networks_of
         self._dns = DnsServers(names, kernel, journal)
@@ -115,6 +116,13 @@ class Running:
         self._dns.close_all()
         self.member.close()
         await self.datapath.close()
+
+    def _is_expired(self, node_id: NodeId) -> bool:
+        """Say whether a node has been dead for longer than the configured grace."""
+        found = self.member.node.membership.member(node_id)
+        if found is None or found.state is not MemberState.DEAD:
+            return False
+        return self.member.pump.now() - found.since > self.config.dead_grace_s
 
     def networks_of(self, network: Network, ip: Ip) -> list[Network]:
         """Return the networks of the local container that has an address on `network`."""

@@ -6,6 +6,8 @@ agent and the simulator ask it the same questions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from overlay import limits
 from overlay.core.conflicts import usable_networks
 from overlay.core.membership import Membership
@@ -30,6 +32,8 @@ class View:
         self._store = store
         self._membership = membership
         self._self_id = self_id
+        # The owner knows the time: a node that has been dead for longer than the grace.
+        self.is_expired: Callable[[NodeId], bool] = lambda _node_id: False
 
     def networks(self) -> dict[Vni, Network]:
         """Return the networks that exist and have their VNIs to themselves."""
@@ -66,14 +70,18 @@ class View:
         )
 
     def vtep(self, origin: NodeId) -> Ip | None:
-        """Return another node's VTEP. None for who left: only those lose their rows, never
-        those that merely seem dead (their data plane forwards without an agent)."""
+        """Return another node's VTEP. None for who left, was forgotten, or is dead beyond the
+        grace: only those lose their rows, never those that merely seem dead (their data plane
+        forwards without an agent)."""
         card = self._store.card(origin)
-        if origin == self._self_id or card is None or card.left:
-            return None
-        if self._membership.state_of(origin) is MemberState.LEFT:
+        if card is None or card.left or self.is_gone(origin):
             return None
         return card.address
+
+    def is_gone(self, origin: NodeId) -> bool:
+        """Say whether nothing of a node counts any more; this node itself is no remote."""
+        state = self._membership.state_of(origin)
+        return state in (None, MemberState.LEFT) or self.is_expired(origin)
 
     def desired(
         self, network: Network, local: Ip, port: int, mtu: int, ports: tuple[PlannedPort, ...]

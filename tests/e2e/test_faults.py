@@ -1,0 +1,117 @@
+"""Agents killed, hosts cut off, everything started again: what issue 3 promises, for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+DEATH_S = 40.0
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+
+
+def states(cluster: Cluster, number: int) -> dict[str, str]:
+    """Return each member's state, as vm`number` sees it."""
+    members = cluster.json(number, "members")["members"]
+    return {member["name"]: member["state"] for member in members}
+
+
+def names(cluster: Cluster, number: int) -> set[str]:
+    """Return the endpoints that vm`number` knows."""
+    return {endpoint["name"] for endpoint in cluster.json(number, "endpoint", "ls")["endpoints"]}
+
+
+def all_alive(cluster: Cluster) -> bool:
+    """Say whether everyone holds everyone alive."""
+    return all(set(states(cluster, number).values()) == {"alive"} for number in (1, 2, 3))
+
+
+def cut(cluster: Cluster, number: int) -> None:
+    """Drop all that vm`number` hears of the others on the underlay."""
+    rules = "table inet lab { chain i { type filter hook input priority 0; iif eth1 drop; }; }"
+    cluster.ok(number, "nft", rules)
+
+
+def heal(cluster: Cluster, number: int) -> None:
+    """Let it hear again."""
+    cluster.ok(number, "nft", "delete", "table", "inet", "lab")
+
+
+def test_a_killed_agent_is_seen_dead_and_comes_back_whole(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Dead to the others within seconds, forwarded all the while, and alive again after."""
+    cluster.ok(3, "bash", "-c", KILL)
+    eventually(lambda: states(cluster, 1)["vm3"] == "dead", "vm3 seen dead by vm1", DEATH_S)
+    eventually(lambda: states(cluster, 2)["vm3"] == "dead", "vm3 seen dead by vm2", DEATH_S)
+
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W1", "10.32.2.0")[0] == 0
+    assert cluster.run(1, "ip", "netns", "exec", "c1", "dig", "+short", "c3.overlay")[1] == ""
+
+    meanwhile = cluster.attach(1, "meanwhile")
+    cluster.ok(3, "overlayd", "join")
+
+    eventually(lambda: all_alive(cluster), "everyone alive")
+    eventually(lambda: "meanwhile" in names(cluster, 3), "what was written meanwhile")
+    assert cluster.inside(3, "c3", "ping", "-c1", "-W1", meanwhile)[0] == 0
+    assert cluster.json(3, "verify")["differences"] == []
+
+
+def test_a_partition_loses_nothing(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """Both sides go on attaching while cut off, and are equal soon after."""
+    cut(cluster, 3)
+    eventually(lambda: states(cluster, 1)["vm3"] == "dead", "vm3 out of sight", DEATH_S)
+    cluster.attach(1, "near")
+    cluster.attach(3, "far", "--wait", "none")
+    heal(cluster, 3)
+
+    eventually(lambda: all_alive(cluster), "everyone alive", DEATH_S)
+    for number in (1, 2, 3):
+        eventually(
+            lambda number=number: {"near", "far"} <= names(cluster, number), "records of both sides"
+        )
+        eventually(
+            lambda number=number: cluster.json(number, "verify")["differences"] == [], "rows"
+        )
+    assert cluster.inside(1, "near", "ping", "-c1", "-W1", "10.32.2.1")[0] == 0
+
+
+def test_all_agents_killed_and_started_in_reverse_order_find_each_other(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Peers, once known, are remembered on disk; nobody needs to be named again."""
+    before = names(cluster, 1)
+    for number in (1, 2, 3):
+        cluster.ok(number, "bash", "-c", KILL)
+    for number in (3, 2, 1):
+        cluster.ok(number, "overlayd", "join")
+
+    eventually(lambda: all_alive(cluster), "everyone alive", DEATH_S)
+    for number in (1, 2, 3):
+        eventually(lambda number=number: names(cluster, number) == before, "all endpoints")
+        assert cluster.json(number, "verify")["differences"] == []
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W1", "c3")[0] == 0
+
+
+def test_a_dead_node_can_be_forgotten(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """Forget refuses a live node; a dead one's endpoints and rows go, and it can't come back."""
+    code, _, err = cluster.run(1, "overlayd", "forget", "vm3")
+    assert code == 6, err
+    cluster.ok(3, "bash", "-c", KILL)
+    eventually(lambda: states(cluster, 1)["vm3"] == "dead", "vm3 dead", DEATH_S)
+
+    cluster.ok(1, "overlayd", "forget", "vm3")
+
+    for number in (1, 2):
+        eventually(lambda number=number: "vm3" not in states(cluster, number), "vm3 forgotten")
+        eventually(lambda number=number: "c3" not in names(cluster, number), "its endpoints gone")
+        eventually(
+            lambda number=number: cluster.json(number, "verify")["differences"] == [], "rows"
+        )
+    cluster.run(3, "overlayd", "join")
+    assert "vm3" not in states(cluster, 1)
