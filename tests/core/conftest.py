@@ -221,3 +221,9 @@ class Net:
 def new_net() -> type[Net]:
     """Return the class of such networks: each test makes its own."""
     return Net
+
+
+@pytest.fixture(scope="session")
+def codec() -> TableCodec:
+    """Return an encoding of messages with the sizes of the real one."""
+    return TableCodec()
