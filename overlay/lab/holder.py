@@ -42,8 +42,8 @@ exec -a "$2" sleep infinity
 """
 
 
-# The processes that this one started, kept so that they are reaped when they end.
-_started: list[subprocess.Popen[str]] = []
+# What this process started, by the pid of the holder: kept to be reaped when it ends.
+_started: dict[int, subprocess.Popen[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def start(name: str) -> Holder:
             if _mark_of(child) == MARK + name:
                 if process.stderr:
                     process.stderr.close()
-                _started.append(process)
+                _started[child] = process
                 return Holder(name, child)
         time.sleep(0.005)
     process.kill()
@@ -101,8 +101,10 @@ def end(holders: Sequence[Holder]) -> None:
     deadline = time.monotonic() + _END_TIMEOUT_S
     while any(holder.alive for holder in holders) and time.monotonic() < deadline:
         time.sleep(0.01)
-    while _started:
-        _started.pop().wait(_END_TIMEOUT_S)
+    for holder in holders:
+        parent = _started.pop(holder.pid, None)
+        if parent is not None:
+            parent.wait(_END_TIMEOUT_S)
 
 
 def running() -> list[Holder]:

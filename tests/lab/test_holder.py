@@ -1,0 +1,100 @@
+"""Lab hosts: machines of their own that vanish with their first process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from overlay.errors import ConflictError, NotFoundError, UsageError
+from overlay.lab import holder, lab, underlay
+from overlay.lab.holder import Holder
+from overlay.lab.main import main
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def pair() -> Iterator[list[Holder]]:
+    """Two hosts on one underlay."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    try:
+        yield lab.make(2)
+    finally:
+        holder.end(holder.running())
+
+
+def test_a_host_is_a_machine_of_its_own(pair: list[Holder]) -> None:
+    """Its name, /run, /etc, namespaces and processes are not this machine's."""
+    host = pair[0]
+
+    assert holder.run(host, "hostname").stdout.strip() == "vm1"
+    assert holder.run(host, "ip", "netns", "add", "ovtonly").returncode == 0
+    assert "ovtonly" in holder.run(host, "ip", "netns").stdout
+    assert "ovtonly" not in holder.run(pair[1], "ip", "netns").stdout
+    assert not Path("/run/netns/ovtonly").exists()
+    holder.run(host, "touch", "/etc/ovtonly", "/var/lib/ovtonly")
+    assert not Path("/etc/ovtonly").exists()
+    assert not Path("/var/lib/ovtonly").exists()
+    assert len(holder.run(host, "sh", "-c", "ls -d /proc/[0-9]*").stdout.split()) < 6
+
+
+def test_hosts_reach_each_other_on_the_underlay_alone(pair: list[Holder]) -> None:
+    """One ping crosses; the hosts have eth1 and loopback and nothing else."""
+    address = underlay.address_of(2)
+
+    assert holder.run(pair[0], "ping", "-c1", "-W2", address).returncode == 0
+    assert "eth1" in holder.run(pair[0], "ip", "-br", "link").stdout
+    assert len(holder.run(pair[0], "ip", "-br", "link").stdout.splitlines()) == 2
+
+
+def test_ending_a_host_ends_all_that_runs_in_it(pair: list[Holder]) -> None:
+    """A daemon started inside is gone with the host, without being asked."""
+    script = "setsid sleep 1234 >/dev/null 2>&1 & echo started"
+    assert "started" in holder.run(pair[0], "sh", "-c", script).stdout
+
+    holder.end(pair)
+
+    running = [
+        path
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.exists() and path.read_bytes() == b"sleep\x001234\x00"
+    ]
+    assert running == []
+    assert [host.name for host in holder.running()] == [lab.SWITCH]
+
+
+def test_a_crashed_labs_hosts_are_found_and_removed(pair: list[Holder]) -> None:
+    """Down needs no memory of what up did."""
+    assert lab.down() == ["underlay", "vm1", "vm2"]
+    assert lab.down() == []
+    assert not any(host.alive for host in pair)
+
+
+def test_a_second_lab_is_refused(pair: list[Holder]) -> None:
+    """There is one lab at a time, and the message says how to remove it."""
+    assert pair
+    with pytest.raises(ConflictError, match="up already") as caught:
+        lab.up(2)
+
+    assert "lab down" in caught.value.hint
+
+
+def test_wrong_requests_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """An impossible number of hosts and an unknown host have their exit codes."""
+    with pytest.raises(UsageError, match="1 to 32 hosts"):
+        lab.up(0)
+    with pytest.raises(NotFoundError, match="no lab host 'vm9'"):
+        lab.find("vm9")
+    assert main(["exec", "vm9", "--", "true"]) == 5
+    assert "overlayd lab up" in capsys.readouterr().err
+
+
+def test_commands_inside_get_no_paths_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OVERLAYD_* of the caller's shell must not lead an agent in the lab to our state."""
+    monkeypatch.setenv("OVERLAYD_STATE_DIR", "/elsewhere")
+
+    assert "OVERLAYD_STATE_DIR" not in holder.environment()
+    assert holder.environment()["PATH"].endswith(":/usr/sbin:/sbin")
+    assert os.environ["OVERLAYD_STATE_DIR"] == "/elsewhere"

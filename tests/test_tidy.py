@@ -1,0 +1,114 @@
+"""Rules of the source itself that no linter has: sizes, docstrings, purity of the core."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "overlay").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+FILE_LINES_MAX = 450
+FUNCTION_LINES_MAX = 60
+# What the core may not do by itself: read clocks, roll dice, wait, talk.
+BANNED_IN_CORE = {"time", "datetime", "os", "secrets", "asyncio", "socket", "threading", "logging"}
+
+
+def name_of(path: Path) -> str:
+    """Return a path as failures show it."""
+    return str(path.relative_to(ROOT))
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield all functions of a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_file_says_what_it_is(path: Path) -> None:
+    """A module begins with a docstring."""
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    """A reader can hold a file, and see a function at once."""
+    text = path.read_text()
+    long = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for node in functions(ast.parse(text))
+        if node.end_lineno is not None and node.end_lineno - node.lineno >= FUNCTION_LINES_MAX
+    ]
+
+    assert len(text.splitlines()) <= FILE_LINES_MAX
+    assert long == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").glob("*.py")), ids=name_of)
+def test_the_core_takes_time_and_chance_as_arguments(path: Path) -> None:
+    """No module of the core imports a source of time, chance, waiting or output."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+
+    assert not imported & BANNED_IN_CORE
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").glob("*.py")), ids=name_of)
+def test_the_core_uses_no_dice_but_those_it_is_given(path: Path) -> None:
+    """`random.Random` is a type there; the module's own functions are never called."""
+    calls = [
+        f"random.{node.func.attr}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "random"
+    ]
+
+    assert calls == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_every_test_states_its_fact(path: Path) -> None:
+    """Each test function has a docstring of one sentence or so."""
+    bare = [
+        node.name
+        for node in functions(ast.parse(path.read_text()))
+        if node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+
+    assert bare == []
+
+
+def test_nothing_is_left_to_do_in_silence() -> None:
+    """Open ends are issues, not marks in the source."""
+    marks = ("TO" + "DO", "FIX" + "ME", "X" * 3)
+    found = [name_of(p) for p in SOURCES for mark in marks if mark in p.read_text()]
+
+    assert found == []
+
+
+def test_every_drop_reason_is_documented() -> None:
+    """What `status` counts by name stands in the protocol's table."""
+    protocol = (ROOT / "docs/PROTOCOL.md").read_text()
+    reasons: set[str] = set()
+    for path in [*(ROOT / "overlay/wire").glob("*.py"), *(ROOT / "overlay/core").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "RemoteError"
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                reasons.add(str(node.args[0].value))
+
+    assert [reason for reason in sorted(reasons) if f"`{reason}`" not in protocol] == []
