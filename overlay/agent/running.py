@@ -19,6 +19,7 @@ from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.dnsservers import DnsServers
 from overlay.agent.endpoints import Endpoints
+from overlay.agent.inheriting import Inheriting
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
@@ -89,6 +90,8 @@ class Running:
         self.datapath.closed = self._dns.close
         self.datapath.lost_ports = self._lost_ports
         self._recovering: set[asyncio.Task[None]] = set()
+        self._inheriting = Inheriting(self.member, self.directory, self.addresses, journal)
+        self._inheriting_due = False
         self.member_changed: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -228,6 +231,7 @@ class Running:
 
     def _store_changed(self, scope: Scope) -> None:
         self.addresses.changed(scope)
+        self._inherit_soon()
         if scope == CLUSTER_SCOPE:
             self._tidy_removed()
             self.datapath.wake()
@@ -237,6 +241,18 @@ class Running:
             self.member.node.programmed(versions, self.member.pump.now())
         else:
             self.datapath.wake(scope)
+
+    def _inherit_soon(self) -> None:
+        """Look at forgotten nodes' space outside the event's own call, once for many events."""
+        if self._inheriting_due:
+            return
+        self._inheriting_due = True
+
+        def work() -> None:
+            self._inheriting_due = False
+            self._inheriting.work()
+
+        asyncio.get_running_loop().call_soon(work)
 
     def _tidy_removed(self) -> None:
         """As a creator, delete what others asked to remove; as a remover, stop asking then."""

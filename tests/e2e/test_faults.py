@@ -115,3 +115,10 @@ def test_a_dead_node_can_be_forgotten(cluster: Cluster, eventually: Callable[...
         )
     cluster.run(3, "overlayd", "join")
     assert "vm3" not in states(cluster, 1)
+
+    def inherited() -> bool:
+        shares = cluster.json(1, "network", "inspect", "blue")["grants"]
+        return {share["node"] for share in shares} == {"vm1", "vm2"}
+
+    eventually(inherited, "vm3's addresses back with who granted them")
+    assert cluster.attach(2, "heir", "--ip", "10.32.2.0") == "10.32.2.0"
