@@ -1,14 +1,14 @@
-"""After a start: comparing with every live peer, until nothing is missing.
+"""After a start: comparing with the live peers, until nothing is missing.
 
 Owns: with whom to compare next, and the moment from which this node knows all that the live
 members know. Only then may it delete what no record asks for, and write to its own logs: its
 disk may be old. Waiting for probes to come round would take as many seconds as there are
-members. Must not know: how a comparison works (`repair`).
+members. In a large cluster it compares itself with a few dozen, drawn at random: what they
+have not heard of yet, after comparing themselves in the same way, nobody has told anyone.
+Must not know: how a comparison works (`repair`).
 """
 
 from __future__ import annotations
-
-from collections import deque
 
 from overlay.core.membership import Membership
 from overlay.core.repair import Repair
@@ -36,7 +36,7 @@ class CatchUp:
         self._settings = settings
         self._started = now
         self._due = now
-        self._turn: deque[NodeId] = deque()
+        self._tried: set[NodeId] = set()
         self.is_done = False
 
     def next_timer(self) -> float | None:
@@ -50,17 +50,20 @@ class CatchUp:
         self._due = now + self._settings.catch_up_interval_s
         matched = self._repair.matched
         live = self._membership.live()
-        lacking = {node_id for node_id in live if node_id not in matched}
-        if not lacking and matched:
+        lacking = [node_id for node_id in live if node_id not in matched]
+        enough = len(live) - len(lacking) >= self._settings.catch_up_peers_max
+        if matched and (enough or not lacking):
             self.is_done = True
-            self._turn.clear()
             return True
-        if not self._turn:
-            self._turn.extend(node_id for node_id in live if node_id in lacking)
-        while self._turn and self._repair.has_room():
-            peer = self._turn.popleft()
-            if peer in lacking and not self._repair.under_way(peer):
-                self._repair.begin(peer, now)
+        if self._repair.has_room():
+            untried = [node_id for node_id in lacking if node_id not in self._tried]
+            if not untried:
+                self._tried.clear()
+                untried = lacking
+            for peer in self._membership.choose(1, exclude=matched | self._tried) or untried[:1]:
+                self._tried.add(peer)
+                if not self._repair.under_way(peer):
+                    self._repair.begin(peer, now)
         return False
 
     def may_write(self, now: float) -> bool:

@@ -72,6 +72,7 @@ EPOCH_SHIFT = 20  # an incarnation is the epoch above, refutations below
 BAD_SIGNATURE = "bad-signature"
 UNKNOWN_ORIGIN = "unknown-origin"
 FORGOTTEN = "forgotten-origin"
+LOG_FULL = "log-full"
 
 
 class Node:
@@ -230,6 +231,8 @@ class Node:
         if not self._notary.verify_segment(segment, card):
             raise RemoteError(BAD_SIGNATURE)
         verdict, applied = self.store.accept(segment)
+        if verdict is Verdict.FULL:
+            raise RemoteError(LOG_FULL)
         if verdict is Verdict.GAP and not self.repair.under_way(sender):
             self.repair.begin(sender, now)
         for one in applied:
@@ -307,9 +310,13 @@ class Node:
     # --- what the owner does ------------------------------------------------------------
 
     def add_peer(self, card: Card, now: float) -> None:
-        """Take in a node that proved itself in a handshake, and learn what it knows."""
+        """Take in a node that proved itself in a handshake, and learn what a new one knows.
+
+        With a known one the next probe shows whether there is anything to learn.
+        """
+        is_new = self.store.card(card.node_id) is None
         self._take_card(card, now)
-        if card.node_id not in self._forgotten and card.node_id != self.card.node_id:
+        if is_new and self.store.card(card.node_id) is not None:
             self.repair.begin(card.node_id, now)
 
     def write(

@@ -19,7 +19,7 @@ from overlay.core.outbox import Outbox, Priority
 from overlay.core.packing import LOG_VERSIONS_PER_MESSAGE, card_messages, deltas, pages
 from overlay.core.records import Scope, Segment
 from overlay.core.settings import Settings
-from overlay.core.store import BUCKET_COUNT, Store, bucket_of
+from overlay.core.store import BUCKET_COUNT, Store
 from overlay.model import Card, NodeId
 
 DATAGRAMS_PER_PULL = 32  # what one Pull may ask for: 38 kB, well within any socket buffer
@@ -85,12 +85,7 @@ class Repair:
         scopes = self._store.common_scopes(sender)
         own = self._store.buckets(scopes)
         differing = [i for i in range(BUCKET_COUNT) if own[i] != message.digests[i]]
-        found: dict[int, list[LogVersion]] = {bucket: [] for bucket in differing}
-        for scope in scopes:
-            for version in self._store.versions(scope):
-                bucket = bucket_of(version.origin, scope)
-                if bucket in found:
-                    found[bucket].append(version)
+        found = {bucket: self._store.bucket_versions(scopes, bucket) for bucket in differing}
         complete: list[int] = []
         batch: list[LogVersion] = []
         for bucket, versions in found.items():
@@ -158,11 +153,10 @@ class Repair:
         if not complete:
             return []
         return [
-            (version.origin, scope)
-            for scope in scopes
-            for version in self._store.versions(scope)
-            if (version.origin, scope) not in listed
-            and bucket_of(version.origin, scope) in complete
+            (version.origin, version.scope)
+            for bucket in sorted(complete)
+            for version in self._store.bucket_versions(scopes, bucket)
+            if (version.origin, version.scope) not in listed
         ]
 
     def receive_pull(self, message: Pull, sender: NodeId) -> None:

@@ -95,7 +95,9 @@ class Settings:
     """A repair without progress for this long is given up; the next probe starts another."""
     catch_up_interval_s: float = 0.02
     """After a start a node compares itself with its peers, one after the other, this fast and
-    `repairs_in_flight` at once: through 1,000 peers in about ten seconds."""
+    `repairs_in_flight` at once."""
+    catch_up_peers_max: int = 32
+    """With as many peers, if there are more: 32 x 700 bytes, not a megabyte per start."""
     confirm_retry_s: float = 0.1
     """An unconfirmed segment is sent again to the silent peers after this, then at double."""
     tombstone_grace_s: float = 24 * 3600.0

@@ -37,6 +37,7 @@ class Verdict(enum.Enum):
     KNOWN = "known"
     GAP = "gap"  # an earlier segment is missing: kept aside if there is room
     UNKNOWN_ORIGIN = "unknown-origin"
+    FULL = "full"  # its origin writes without cleaning: not ours to store
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class Store:
         self._scopes: dict[Scope, dict[NodeId, Log]] = {}
         self._roots: dict[Scope, int] = {}
         self._buckets: dict[Scope, list[int]] = {}
+        self._origins: dict[Scope, list[dict[NodeId, None]]] = {}  # by bucket
         self._part: dict[NodeId, dict[Scope, bool]] = {}  # scope -> forwards
         self.participants: dict[Scope, dict[NodeId, bool]] = {}
 
@@ -152,8 +154,8 @@ class Store:
         return [
             self.log_version(origin, scope)
             for scope in scopes
-            for origin in self._scopes.get(scope, {})
-            if bucket_of(origin, scope) == bucket
+            if scope in self._origins
+            for origin in self._origins[scope][bucket]
         ]
 
     def _account(self, origin: NodeId, scope: Scope, log: Log) -> None:
@@ -166,6 +168,10 @@ class Store:
         buckets = self._buckets.setdefault(scope, [0] * BUCKET_COUNT)
         index = bucket_of(origin, scope)
         change = element - log.element
+        if not log.element:
+            if scope not in self._origins:
+                self._origins[scope] = [{} for _ in range(BUCKET_COUNT)]
+            self._origins[scope][index][origin] = None
         self._roots[scope] = (self._roots.get(scope, 0) + change) & _ROOT_MASK
         buckets[index] = (buckets[index] + change) & _BUCKET_MASK
         log.element = element
