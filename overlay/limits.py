@@ -23,7 +23,6 @@ assert 2 * CARD_SIZE_MAX <= PAYLOAD_SIZE_MAX
 # --- Decoding --------------------------------------------------------------------------
 ARRAY_LENGTH_MAX: Final = 256
 TEXT_SIZE_MAX: Final = 255
-DEPTH_MAX: Final = 8
 
 # --- Names and records -----------------------------------------------------------------
 NAME_LENGTH_MAX: Final = 63  # RFC 1035 section 2.3.4: a DNS label
@@ -55,9 +54,7 @@ OUTBOX_MESSAGES_MAX: Final = 65_536
 EVENT_QUEUE_MAX: Final = 65_536
 CONFIRM_WAITS_MAX: Final = 1024
 NEWS_MAX: Final = 16_384  # segments waiting to be passed on
-GRANT_REQUESTS_PENDING_MAX: Final = 1024
 HANDSHAKE_PAYLOADS_PER_PEER_MAX: Final = 16
-HANDSHAKES_PENDING_MAX: Final = 1024
 RECENT_EVENTS_MAX: Final = 10_000
 
 # --- Socket ----------------------------------------------------------------------------

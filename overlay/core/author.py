@@ -13,6 +13,7 @@ from overlay import limits
 from overlay.core.ports import Notary
 from overlay.core.records import Entry, Key, Scope, Segment, Value, key_of
 from overlay.core.store import Log, Store
+from overlay.errors import UsageError
 
 _SLACK_COUNT = 16  # segments beyond twice the need before cleaning pays
 _CLEANED_AT_ONCE = 64
@@ -76,6 +77,14 @@ class Author:
             too_large = self._notary.segment_size([*batches[-1], entry]) > limits.SEGMENT_SIZE_MAX
             if batches[-1] and (full or too_large):
                 batches.append([])
+                too_large = self._notary.segment_size([entry]) > limits.SEGMENT_SIZE_MAX
+            if too_large:
+                raise UsageError(
+                    f"this {key[0]} takes more room than a record has",
+                    why=f"a record fits into {limits.RECORD_SIZE_MAX} bytes, so that it fits "
+                    "into a datagram",
+                    hint="Use fewer or shorter labels and aliases",
+                )
             batches[-1].append(entry)
         segments: list[Segment] = []
         log = self._store.log(self._store.self_id, scope)

@@ -42,15 +42,6 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
-    """The origin gives a grant back and promises not to use it; the granter then deletes it."""
-
-    vni: int
-    first: bytes
-    request_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Removed:
     """The origin asks for this network's end; its creator then deletes the definition."""
 
@@ -83,7 +74,7 @@ class Settled:
 
 
 Value: TypeAlias = (
-    Network | Endpoint | Grant | Participation | Forgotten | Returned | Removed | Settled
+    Network | Endpoint | Grant | Participation | Forgotten | Removed | Settled
 )
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): the kind's letter and what tells two of a kind apart in one log."""
@@ -102,8 +93,6 @@ def key_of(value: Value) -> Key:
             return ("participation", value.vni.to_bytes(3, "big"))
         case Forgotten():
             return ("forgotten", value.node_id)
-        case Returned():
-            return ("returned", value.first + value.request_id)
         case Removed():
             return ("removed", value.vni.to_bytes(3, "big") + value.creator)
         case Settled():

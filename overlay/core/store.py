@@ -199,6 +199,8 @@ class Store:
             log = logs[origin] = Log()
         if segment.upto <= log.version:
             return Verdict.KNOWN, []
+        if len(log.segments) >= limits.SEGMENTS_PER_LOG_MAX and segment.floor <= log.floor:
+            return Verdict.FULL, []
         if segment.floor > log.version:
             # What lies between is gone at its origin: go on from the floor. What is held stays
             # until the segment that raised the floor is merged, for before it come the

@@ -13,7 +13,6 @@ from overlay.core.records import (
     Key,
     Participation,
     Removed,
-    Returned,
     Settled,
     Value,
     key_of,
@@ -27,7 +26,6 @@ TAGS: dict[str, int] = {
     "grant": 3,
     "participation": 4,
     "forgotten": 5,
-    "returned": 6,
     "removed": 7,
     "settled": 8,
 }
@@ -53,8 +51,6 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
             return 4, [value.vni, value.forwards]
         case Forgotten():
             return 5, [value.node_id]
-        case Returned():
-            return 6, [value.vni, value.first, value.request_id]
         case Removed():
             return 7, [value.vni, value.creator]
         case Settled():
@@ -127,11 +123,6 @@ def _forgotten(fields: Any) -> Forgotten:
     return Forgotten(_node(node_id))
 
 
-def _returned(fields: Any) -> Returned:
-    vni, first, request_id = shapes.array(fields, 3)
-    return Returned(_vni(vni), shapes.ip(first), shapes.octets(request_id, 8))
-
-
 def _removed(fields: Any) -> Removed:
     vni, creator = shapes.array(fields, 2)
     return Removed(_vni(vni), _node(creator))
@@ -153,7 +144,6 @@ _DECODERS: dict[int, Callable[[Any], Value]] = {
     3: _grant,
     4: _participation,
     5: _forgotten,
-    6: _returned,
     7: _removed,
     8: _settled,
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
@@ -17,8 +19,8 @@ from overlay.core.outbox import Outgoing
 from overlay.core.packing import card_messages, deltas, pages
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, Value
 from overlay.core.settings import Settings
-from overlay.core.store import Store
-from overlay.errors import RemoteError
+from overlay.core.store import Store, Verdict
+from overlay.errors import RemoteError, UsageError
 from overlay.model import Card, Endpoint, Ip, Mac, NodeId, Vni, node_id_of, parse_ip
 from overlay.sim.notary import FakeNotary
 from overlay.wire.codec import MsgpackCodec
@@ -274,3 +276,30 @@ def test_nobody_to_wait_for_is_no_wait() -> None:
     net.write(node, CLUSTER_SCOPE, Participation(9, forwards=True))
 
     assert net.write(node, BLUE, endpoint(1), confirm=True) is None
+
+
+def test_a_record_too_large_for_a_datagram_is_refused_before_anything_is_written() -> None:
+    """Labels that fill a page are the caller's mistake, not everyone's datagram."""
+    net = Net(5)
+    node = net.add(1)
+    labels = tuple((f"key{number}", "x" * 100) for number in range(16))
+    large = dataclasses.replace(endpoint(1), labels=labels)
+
+    with pytest.raises(UsageError, match="more room than a record has"):
+        node.write(BLUE, [large])
+
+    assert node.store.version(node.card.node_id, BLUE) == 0
+
+
+def test_a_log_that_is_never_cleaned_is_not_stored_without_bound() -> None:
+    """Beyond the limit of segments a log is dropped by name."""
+    notary, card = card_of(1)
+    store = Store(NodeId(b"r" * 16))
+    store.accept_card(card)
+    verdicts = [
+        store.accept(notary.issue_segment(BLUE, 0, n, n + 1, ()))[0]
+        for n in range(limits.SEGMENTS_PER_LOG_MAX + 1)
+    ]
+
+    assert verdicts[-1] is Verdict.FULL
+    assert set(verdicts[:-1]) == {Verdict.NEW}
