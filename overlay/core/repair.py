@@ -37,6 +37,7 @@ class _Repair:
     asked_count: int = 0
     got_count: int = 0
     pull_due: float | None = None
+    ask_due: float | None = None  # no Versions yet: the question or its answer may be lost
     is_partial: bool = False  # the peer listed a scope that we do not know to have in common
 
 
@@ -76,7 +77,12 @@ class Repair:
 
     def begin(self, peer: NodeId, now: float) -> None:
         """Send our bucket digests to a peer."""
-        self._repairs[peer] = _Repair(peer, now)
+        self._ask(_Repair(peer, now), now)
+
+    def _ask(self, repair: _Repair, now: float) -> None:
+        peer = repair.peer
+        self._repairs[peer] = repair
+        repair.ask_due = now + self._settings.repair_retry_s
         sums = self._store.buckets(self._store.common_scopes(peer))
         self._outbox.put(peer, Buckets(sums), Priority.REPAIR)
 
@@ -141,6 +147,7 @@ class Repair:
         if repair is None:
             return
         repair.progress_at = now
+        repair.ask_due = None
         if repair.wanted and repair.pull_due is None:
             self._pull(repair, now)
         elif not repair.wanted:
@@ -225,19 +232,24 @@ class Repair:
     # --- time ---------------------------------------------------------------------------
 
     def next_timer(self) -> float | None:
-        """Return when a pull is to be repeated or a repair given up."""
+        """Return when something is to be repeated or a repair given up."""
+        if not self._repairs:
+            return None
         timeout_s = self._settings.repair_timeout_s
         due = [repair.progress_at + timeout_s for repair in self._repairs.values()]
         due += [r.pull_due for r in self._repairs.values() if r.pull_due is not None]
+        due += [r.ask_due for r in self._repairs.values() if r.ask_due is not None]
         return min(due, default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Repeat pulls that lost something; give up repairs without progress."""
+        """Repeat what lost something on its way; give up repairs without progress."""
         for peer, repair in list(self._repairs.items()):
             if now >= repair.progress_at + self._settings.repair_timeout_s:
                 del self._repairs[peer]
             elif repair.pull_due is not None and now >= repair.pull_due:
                 self._pull(repair, now)
+            elif repair.ask_due is not None and now >= repair.ask_due:
+                self._ask(repair, now)
 
     def forget(self, node_id: NodeId) -> None:
         """Give up on a peer."""

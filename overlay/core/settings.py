@@ -87,10 +87,10 @@ class Settings:
     """Up to so many interested peers, a write goes to each of them at once by its author."""
     push_interval_s: float = 0.05
     """Time between two rounds of passing on; more datagrams per round while much is waiting."""
-    push_retransmit_multiplier: float = 4.0
-    """How often one node passes a segment on, per log10(members), as in memberlist."""
     repairs_in_flight: int = 2
     """Exchanges of digests and missing segments that a node runs at once."""
+    repair_retry_s: float = 0.2
+    """Digests without an answer are sent again after this."""
     repair_timeout_s: float = 1.0
     """A repair without progress for this long is given up; the next probe starts another."""
     catch_up_interval_s: float = 0.02
@@ -100,7 +100,5 @@ class Settings:
     """With as many peers, if there are more: 32 x 700 bytes, not a megabyte per start."""
     confirm_retry_s: float = 0.1
     """An unconfirmed segment is sent again to the silent peers after this, then at double."""
-    tombstone_grace_s: float = 24 * 3600.0
-    """How long deletions stay in a log: whoever was away longer resynchronises from scratch."""
     amnesia_wait_s: float = 10.0
     """How long a starting node without a peer in reach refuses to write anything new."""
