@@ -23,7 +23,7 @@ from overlay.agent.statefile import StateFile
 from overlay.agent.stored import CONTAINER_KIND, ClusterFile
 from overlay.core.messages import MemberState
 from overlay.errors import ConflictError, OverlayError, UsageError
-from overlay.kernel import underlay
+from overlay.kernel import probe, underlay
 from overlay.model import Ip, ip_text, valid_name
 from overlay.wire.token import Token
 
@@ -81,6 +81,7 @@ class Agent:
         return self.running
 
     async def _run(self, cluster: ClusterFile, peer: Ip | None = None) -> Running:
+        await self.kernel.call(probe.require_capable)
         chosen = await self._underlay(cluster, peer)
         place = (chosen.address, chosen.interface, chosen.mtu)
         running = Running(self.config, self.state, self.kernel, self.journal, cluster, place)

@@ -73,9 +73,7 @@ class Settled:
     kept: tuple[Kept, ...]
 
 
-Value: TypeAlias = (
-    Network | Endpoint | Grant | Participation | Forgotten | Removed | Settled
-)
+Value: TypeAlias = Network | Endpoint | Grant | Participation | Forgotten | Removed | Settled
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): the kind's letter and what tells two of a kind apart in one log."""
 

@@ -1,0 +1,152 @@
+"""Wrong requests: one clear message, the right exit code, nothing half-made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+
+
+def traces(cluster: Cluster) -> tuple[str, ...]:
+    """Return what a request might leave on vm2: endpoints, networks, namespaces, links."""
+    return (
+        str(cluster.json(2, "endpoint", "ls")["endpoints"]),
+        str([network["name"] for network in cluster.json(2, "network", "ls")["networks"]]),
+        cluster.ok(2, "ip", "netns"),
+        cluster.ok(2, "ip", "-br", "link"),
+        cluster.ok(2, "ip", "netns", "exec", "spare", "ip", "-br", "link"),
+    )
+
+
+@pytest.fixture(scope="module")
+def ready(cluster: Cluster) -> Iterator[Cluster]:
+    """Add to the cluster one unattached namespace on vm2, and a foreign VXLAN device there."""
+    cluster.ok(2, "ip", "netns", "add", "spare")
+    foreign = "ip link add foreign type vxlan id 77 dstport 4789 local 192.168.56.12"
+    cluster.ok(2, *foreign.split())
+    yield cluster
+    cluster.run(2, "ip", "link", "del", "foreign")
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "told"),
+    [
+        ("attach spare --network green", 5, "no network 'green'"),
+        ("attach nobody --network blue", 5, "no container 'nobody'"),
+        ("attach docker:nobody --network blue", 5, "Docker"),
+        ("attach spare --network blue --ip 10.99.0.5", 2, "not an address of network blue"),
+        ("attach spare --network blue --ip 10.32.0.1", 6, "cannot be given to a container"),
+        ("attach spare --network blue --ip 10.32.255.255", 6, "cannot be given"),
+        ("attach spare --network blue --ip 10.32.0.2", 6, "taken"),
+        ("attach spare --network blue --ip 10.32", 2, "not an IP address"),
+        ("attach spare --network blue --mac 01:00:00:00:00:01", 2, "no unicast"),
+        ("attach spare --network blue --name c1", 6, "is taken on network blue"),
+        ("attach spare --network blue --ifname much-too-long-a-name", 2, "interface"),
+        ("attach pid:1 --network blue", 6, "host's own network namespace"),
+        ("attach pid:999999 --network blue", 5, "999999"),
+        ("network create blue --subnet 10.55.0.0/16", 6, "differs"),
+        ("network create bad --subnet 192.168.56.0/24", 6, "overlaps a route of this host"),
+        ("network create bad --subnet 10.50.0.1/16", 2, "an address within a subnet"),
+        ("network create bad --subnet 10.50.0.0/31", 2, "too few addresses"),
+        ("network create bad --subnet 10.50.0.0/16 --vni 77", 6, "VNI 77 is taken"),
+        ("network create bad --subnet 10.50.0.0/16 --vni 16777216", 2, "16777215"),
+        ("network create b@d --subnet 10.50.0.0/16", 2, "cannot be"),
+        ("network rm blue", 6, "in use"),
+        ("network rm green", 5, "no network 'green'"),
+        ("network inspect green", 5, "no network 'green'"),
+        ("forget vm1", 6, "is alive"),
+        ("forget vm9", 5, "no node 'vm9'"),
+        ("container rm spare", 5, "no container 'spare'"),
+        ("container add spare --network blue", 6, "exists already"),
+        ("container add new --network blue --ip 10.32.0.2", 6, "taken"),
+        ("join 192.168.56.11 --gossip-port 99999", 2, "port"),
+        ("attach", 2, "TARGET"),
+        ("no-such-verb", 2, "no-such-verb"),
+    ],
+)
+def test_a_wrong_request_is_told_and_changes_nothing(
+    ready: Cluster, command: str, exit_code: int, told: str
+) -> None:
+    """Exit code, a message that names the thing, stdout empty, and no trace."""
+    before = traces(ready)
+    code, out, err = ready.run(2, "overlayd", *command.split())
+
+    assert code == exit_code, err
+    assert told.lower() in err.lower()
+    assert err.startswith("error: ")
+    assert out == ""
+    assert traces(ready) == before
+
+
+def test_force_overrides_an_overlapping_route(ready: Cluster) -> None:
+    """Who insists gets the network all the same."""
+    wish = ["network", "create", "forced", "--subnet", "192.168.56.0/24"]
+    ready.ok(2, "overlayd", *wish, "--force")
+    ready.ok(2, *["overlayd", "network", "rm", "forced"])
+
+
+def test_without_an_agent_every_verb_says_so(ready: Cluster) -> None:
+    """Exit code 3, and what to do."""
+    code, out, err = ready.run(2, "overlayd", "--run-dir", "/run/nowhere", "status")
+
+    assert (code, out) == (3, "")
+    assert "overlayd join" in err
+
+
+JOIN = "overlayd --state-dir /run/s2 --run-dir /run/r2 join"
+
+
+@pytest.mark.parametrize(
+    ("token", "arguments", "exit_code", "told"),
+    [
+        ("", "192.168.56.11 --token-file -", 2, "empty"),
+        ("ovt1.AAAA", "192.168.56.11 --token-file -", 2, "cut short"),
+        (None, "192.168.56.11", 2, "token"),
+        (None, "192.168.56.11 --token-file /nowhere", 5, "no token file"),
+        ("TOKEN", "192.168.56.11 --token-file - --underlay eth9", 2, "eth9"),
+        ("TOKEN", "192.168.56.11 --token-file -", 6, "port 7948"),
+    ],
+)
+def test_a_join_that_cannot_be_is_told_and_leaves_no_member(
+    ready: Cluster, token: str | None, arguments: str, exit_code: int, told: str
+) -> None:
+    """A second agent on vm2 never becomes a member by a wrong join."""
+    text = ready.ok(1, "overlayd", "token", "show") if token == "TOKEN" else token
+    code, _, err = ready.run(2, *JOIN.split(), *arguments.split(), stdin=text or "")
+
+    assert code == exit_code, err
+    assert told in err
+    status = ready.run(2, *JOIN.replace("join", "status").split())
+    assert "not member" in status[1] + status[2] or status[0] == 3
+
+
+def test_a_peer_that_does_not_answer_is_named(ready: Cluster) -> None:
+    """After 20 seconds of silence the address tried and the likely reasons are told."""
+    token = ready.ok(1, "overlayd", "token", "show")
+    ready.ok(3, "overlayd", "leave")
+    code, _, err = ready.run(
+        3, "overlayd", "join", "192.168.56.99", "--token-file", "-", stdin=token
+    )
+
+    assert code == 7, err
+    assert "192.168.56.99 port 7948/udp" in err
+    assert "firewall" in err
+    assert "not member" in ready.run(3, "overlayd", "status")[1]
+
+
+def test_missing_capabilities_are_named(ready: Cluster) -> None:
+    """An agent that may not make links says which capability it lacks."""
+    ready.ok(3, "overlayd", "reset", "--yes")
+    code, _, err = ready.run(
+        3, "setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin",
+        "overlayd", "join",
+    )  # fmt: skip
+
+    assert code != 0
+    assert "CAP_NET_ADMIN" in err

@@ -1,0 +1,98 @@
+"""A real Docker container and a real Podman container, on two hosts, on one network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+DOCKERD = (
+    "setsid dockerd --iptables=false --ip6tables=false --bridge=none"
+    " --data-root /run/lab/docker --exec-root /run/docker-exec >/run/dockerd.log 2>&1 &"
+)
+PODMAN = "podman --cgroup-manager=cgroupfs --runtime runc"
+LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a container image as a tar: static busybox and nothing else."""
+    root = tmp_path_factory.mktemp("image")
+    (root / "bin").mkdir()
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "busybox-static is missing: scripts/setup installs it"
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in ("sh", "sleep", "ping", "nslookup"):
+        (root / "bin" / applet).symlink_to("busybox")
+    for place in ("etc", "proc", "sys", "dev", "tmp", "run"):
+        (root / place).mkdir()
+    archive = root.parent / "image.tar"
+    subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
+    return archive
+
+
+@pytest.fixture(scope="module")
+def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cluster:
+    """Start a dockerd on vm1 and a container `web` without a network of Docker's."""
+    cluster.ok(1, "bash", "-c", DOCKERD)
+    eventually(
+        lambda: cluster.run(1, "docker", "info")[0] == 0,
+        f"dockerd: {cluster.run(1, 'tail', '-n', '5', '/run/dockerd.log')[1]}",
+        60.0,
+    )
+    cluster.ok(1, "docker", "import", str(image), "lab:1")
+    run = ["docker", "run", "-d", "--name", "web", "--network", "none"]
+    cluster.ok(1, *run, "lab:1", "/bin/sleep", "1000")
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def podman(cluster: Cluster, image: Path) -> Cluster:
+    """Start a container `db` of Podman's on vm2, without a network of Podman's."""
+    # Podman's overlay driver can't stand on the lab's copy-on-write /var/lib.
+    store = "mkdir -p /var/lib/containers && mount -t tmpfs lab /var/lib/containers"
+    cluster.ok(2, "bash", "-c", store)
+    cluster.ok(2, *f"{PODMAN} import {image} lab:1".split())
+    run = (
+        f"{PODMAN} run -d --cap-add net_raw {LIMITS} --name db --network none lab:1 /bin/sleep 1000"
+    )
+    cluster.ok(2, *run.split())
+    return cluster
+
+
+def test_docker_and_podman_containers_ping_each_other_across_hosts(
+    cluster: Cluster, docker: Cluster, podman: Cluster
+) -> None:
+    """Attached by name on two hosts, each answers the other."""
+    assert docker is podman is cluster
+    web = cluster.ok(1, "overlayd", "attach", "docker:web", "--network", "blue").strip()
+    db = cluster.ok(2, "overlayd", "attach", "db", "--network", "blue").strip()
+
+    cluster.ok(1, "docker", "exec", "web", "ping", "-c", "1", "-W", "2", db)
+    cluster.ok(2, *f"{PODMAN} exec db ping -c 1 -W 2 {web}".split())
+    assert cluster.inside(3, "c3", "ping", "-c1", "-W1", "web")[0] == 0
+    assert cluster.inside(3, "c3", "ping", "-c1", "-W1", "db.blue.overlay")[0] == 0
+    # By the bare name again: the same container, the same address.
+    assert cluster.ok(1, "overlayd", "attach", "web", "--network", "blue").strip() == web
+
+
+def test_a_stopped_container_is_withdrawn_everywhere(
+    cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """When Docker ends the container, its endpoint goes on all hosts."""
+    assert docker is cluster
+    cluster.ok(1, "docker", "rm", "-f", "web")
+
+    def gone() -> bool:
+        names = [e["name"] for e in cluster.json(3, "endpoint", "ls")["endpoints"]]
+        return "web" not in names
+
+    eventually(gone, "the endpoint of a stopped container", 10.0)
