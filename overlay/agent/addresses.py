@@ -24,6 +24,7 @@ from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
 
 _TRY_S = 0.4  # a request is repeated under its id, so a lost answer costs one try
 _TRIES = 3
+_SETTLE_S = 3.0  # how long an attach waits for a node that has just started
 
 
 class Addresses:
@@ -67,7 +68,7 @@ class Addresses:
 
     async def allocate(self, network: Network, wanted: Ip | None) -> tuple[tuple[Ip, ...], int]:
         """Return addresses to use, one per family, and the first one's subnet."""
-        if not self._member.node.may_write(self._member.pump.now()):
+        if not await self._member.wait_may_write(_SETTLE_S):
             raise TimedOutError(
                 "this node has just started and has not heard from its peers yet",
                 why="its disk could be older than what it wrote last, so it gives out no address",

@@ -207,7 +207,7 @@ class Agent:
                 running.member.pump.greet(seed.address, seed.port)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(admitted), joining.GREET_INTERVAL_S)
-        await running.member.wait_caught_up(max(1.0, deadline - loop.time()))
+        await running.member.wait_may_write(max(1.0, deadline - loop.time()))
         return reachable[0]
 
     async def _greet_again(self, wish: JoinWish) -> None:

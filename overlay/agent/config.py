@@ -16,6 +16,7 @@ STATE_DIR_DEFAULT = Path("/var/lib/overlayd")
 RUN_DIR_DEFAULT = Path("/run/overlayd")
 CONFIG_DEFAULT = Path("/etc/overlayd/overlayd.toml")
 API_GROUP_DEFAULT = "overlayd"
+LOCK_NAME = "lock"  # in the state directory: held by the agent as long as it lives
 
 
 @dataclass(frozen=True, slots=True)

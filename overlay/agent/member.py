@@ -152,9 +152,10 @@ class Member:
             lambda: any(peer in self.node.repair.matched for peer in peers[:3]), timeout_s
         )
 
-    async def wait_caught_up(self, timeout_s: float) -> bool:
-        """Wait until some peer's records equal ours; False if that took too long."""
-        return await self._wait_until(lambda: bool(self.node.repair.matched), timeout_s)
+    async def wait_may_write(self, timeout_s: float) -> bool:
+        """Wait until this node has heard enough of its peers to write and allocate (the amnesia
+        rule); False if that took too long."""
+        return await self._wait_until(lambda: self.node.may_write(self.pump.now()), timeout_s)
 
     async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         deadline = self._loop.time() + timeout_s

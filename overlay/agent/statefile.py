@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from overlay.agent.config import LOCK_NAME
 from overlay.errors import ConflictError, OverlayError
 
 APPLICATION_ID = 0x6F76_6C64  # "ovld": tells our file from another program's database
@@ -264,7 +265,7 @@ class StateFile:
 
 def _lock(directory: Path) -> int:
     """Hold the directory for this process alone: two agents on one state would fork history."""
-    descriptor = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    descriptor = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

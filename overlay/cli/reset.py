@@ -6,6 +6,7 @@ know what our traces in the kernel look like: `overlay.kernel.reset` does.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sys
@@ -60,7 +61,7 @@ def run_reset(args: Namespace) -> int:
     alive = client.answers()
     if not args.yes and sys.stdin.isatty():
         _refuse_member(client, where, alive=alive)
-    by_agent = _reset_by_agent(client) if alive else False
+    by_agent = _reset_by_agent(client, where) if alive else False
     # An agent knows what is its own; without one, all that bears our marks goes.
     removed = [] if by_agent else _remove_from_kernel()
     removed += [str(folder) for folder in (where.run_dir, where.state_dir) if delete_tree(folder)]
@@ -94,7 +95,7 @@ def _refuse_member(client: Client, where: Places, *, alive: bool) -> None:
     )
 
 
-def _reset_by_agent(client: Client) -> bool:
+def _reset_by_agent(client: Client, where: Places) -> bool:
     """Have the agent undo its work and end; say whether it did both."""
     done = True
     try:
@@ -103,15 +104,29 @@ def _reset_by_agent(client: Client) -> bool:
         output.warn(f"the agent did not finish its reset, so it is done without it: {error.what}")
         done = False
     deadline = time.monotonic() + EXIT_TIMEOUT_S
-    while client.answers():
+    while client.answers() or _is_held(where.state_dir):
         if time.monotonic() >= deadline:
             raise TimedOutError(
                 "the agent does not end",
-                why=f"its socket still answers after {EXIT_TIMEOUT_S:.0f} s",
+                why=f"it still holds its socket or state after {EXIT_TIMEOUT_S:.0f} s",
                 hint="Stop it (systemctl stop overlayd, or kill), then: sudo overlayd reset",
             )
         time.sleep(POLL_INTERVAL_S)
     return done
+
+
+def _is_held(state_dir: Path) -> bool:
+    """Say whether an agent still has its state directory open: its last writes are to come."""
+    from overlay.agent.config import LOCK_NAME  # noqa: PLC0415  reads TOML: not for every verb
+
+    try:
+        with (state_dir / LOCK_NAME).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _remove_from_kernel() -> list[str]:
