@@ -148,14 +148,17 @@ def draw(scenario: Scenario, chance: random.Random) -> list[Fault]:
     for _ in range(scenario.stalls):
         host = chance.randrange(hosts)
         faults.append(Stall(chance.uniform(0, end), host, chance.uniform(*_STALL_S)))
-    for _ in range(scenario.moves):
-        faults.append(Move(chance.uniform(0, end), chance.randrange(hosts)))
+    leavers = chance.sample(range(hosts), min(scenario.leaves, hosts - 1))
+    # One host stays where it is: a cluster that all moved at once could not find itself.
+    stayers = [host for host in range(hosts) if host not in leavers]
+    for host in chance.sample(stayers, min(scenario.moves, len(stayers) - 1)):
+        faults.append(Move(chance.uniform(0, end), host))
     for _ in range(scenario.tampers):
         how = chance.choice(["delete", "add", "delete link", "no memory"])
         faults.append(Tamper(chance.uniform(0, end), chance.randrange(hosts), how))
     for index in range(scenario.newcomers):
         faults.append(Newcomer(chance.uniform(0, end), hosts + index, chance.randrange(hosts)))
-    for host in chance.sample(range(hosts), min(scenario.leaves, hosts - 1)):
+    for host in leavers:
         faults.append(Leave(chance.uniform(end / 2, end), host))
     return sorted(faults, key=lambda fault: fault.at_s)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from overlay.core.addressing import Addressing
@@ -22,7 +22,7 @@ from overlay.core.events import (
 )
 from overlay.core.node import Node
 from overlay.core.records import Key, Scope, Segment, Value
-from overlay.model import Card, Ip, node_id_of
+from overlay.model import Card, Ip, NodeId, node_id_of
 from overlay.sim.disk import Disk
 from overlay.sim.kernel import Kernel
 from overlay.sim.network import Flight
@@ -53,6 +53,7 @@ class Host:
         self.kernel = Kernel()
         self.line = around.network.plug(address, self.deliver)
         self.drops: Counter[str] = Counter()
+        self.formed_with: Collection[NodeId] = ()  # sessions at the first start
         self.leaving = False
         self.gone = False  # left the cluster for good
         self.on_event: Callable[[Event], None] = lambda _event: None
@@ -88,7 +89,7 @@ class Host:
         self.addressing = Addressing(self.node.store, self.node_id)
         self.pump = Pump(
             self.node,
-            Sessions(self._life, self.card),
+            Sessions(self._life, self.card, self.formed_with if self._life == 1 else ()),
             self.around,
             address=self.address,
             drops=self.drops,

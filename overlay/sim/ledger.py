@@ -29,8 +29,7 @@ class Book:
         self.attached = 0
         self.detached = 0
         self.confirmed_count = 0
-        self.tampered: set[Host] = set()  # reachability promises nothing while sabotaged
-        self.upset_until = 0.0
+        self._upset_until: dict[Host, float] = {}
 
     def plugged(self, host: Host, container: Container) -> None:
         """Note that a container has got its interface: nobody else may have its address."""
@@ -62,11 +61,11 @@ class Book:
         """Check that those who said that they can reach the container really can."""
         self.confirmed_count += 1
         endpoint = container.endpoint
-        if endpoint.endpoint_id not in host.kernel.containers or host in self.tampered:
+        if endpoint.endpoint_id not in host.kernel.containers or self._is_upset(host):
             return
         assert host.node is not None
         for other in self.hosts:
-            if other.node_id not in asked.node_ids or other in self.tampered:
+            if other.node_id not in asked.node_ids or self._is_upset(other):
                 continue
             if other.node is None or other.started_at > asked.since:
                 continue  # it went down meanwhile, so nobody waited for it any more
@@ -81,6 +80,14 @@ class Book:
                     f"{other.name} confirmed {endpoint.name} on {host.name}, but a packet to "
                     f"{ip_text(endpoint.ips[0])} gets nowhere: {found}"
                 )
+
+    def upset(self, host: Host, seconds: float) -> None:
+        """Note that a host is sabotaged or moving: reachability promises nothing meanwhile."""
+        until = host.schedule.now + seconds
+        self._upset_until[host] = max(until, self._upset_until.get(host, 0.0))
+
+    def _is_upset(self, host: Host) -> bool:
+        return self._upset_until.get(host, 0.0) > host.schedule.now
 
     def kernel_at(self, vtep: Ip) -> Kernel | None:
         """Return the kernel of the host at an underlay address."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import random
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -76,6 +77,7 @@ class Network:
         self.cuts: list[Cut] = []
         self.drops: collections.Counter[str] = collections.Counter()
         self.size_max = 0
+        self.trace = 0  # a checksum of who sent how much to whom, in order
         self.delivered = 0
         self._schedule = schedule
         self._random = chance.random
@@ -107,6 +109,7 @@ class Network:
     def send(self, sender: NodeId, source: Ip, target: Ip, content: Any, size: int) -> None:
         """Take a datagram of `size` bytes from `source`; it arrives never, once or more often."""
         self.size_max = max(self.size_max, size)
+        self.trace = zlib.crc32(source + target, self.trace ^ size)
         weather = self.weather
         now = self._schedule.now
         line = self._lines.get(source)

@@ -32,7 +32,7 @@ class Outcome:
     settled_after_s: float | None = None
     figures: list[tuple[str, str]] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
-    trace: str = ""  # a digest of everything that was sent: equal runs have equal ones
+    trace: int = 0  # equal runs have equal ones
 
     def measure(self, world: World) -> None:
         """Take the figures of a world that has ended."""
@@ -42,6 +42,7 @@ class Outcome:
         node_seconds = max(1e-9, len(world.hosts) * world.schedule.now)
         self.drops = sum((host.drops for host in world.hosts), wires.drops.copy())
         self.faults_s = [when for when, _ in self.story]
+        self.trace = wires.trace
         self.figures = [
             ("simulated time", duration_text(world.schedule.now)),
             ("containers attached, detached", f"{book.attached:,}, {book.detached:,}"),
@@ -50,6 +51,7 @@ class Outcome:
             ("sent per node", f"{8 * sent_bytes / node_seconds / 1000:.3g} kbit/s"),
             ("largest datagram", f"{wires.size_max} bytes"),
             ("kernel operations", count_text(sum(h.kernel.operation_count for h in world.hosts))),
+            ("trace", f"{self.trace:08x}"),
             ("events", count_text(world.schedule.handled)),
         ]
 

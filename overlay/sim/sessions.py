@@ -10,7 +10,8 @@ tested where the real ones are.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from overlay import limits
@@ -18,6 +19,7 @@ from overlay.model import Card, NodeId
 
 HELLO_INTERVAL_S: Final = 0.1
 PREVIOUS_KEPT_S: Final = 5.0
+FIRST_SESSION: Final = 1  # of an agent that has started once
 _NONE: Final = 0
 _NEVER: Final = -1e9
 
@@ -47,18 +49,25 @@ class _Peer:
     previous_until: float = 0.0
     claimed: int = _NONE
     hello_at: float = _NEVER
-    waiting: deque[bytes] = field(
-        default_factory=lambda: deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)
-    )
+    waiting: deque[bytes] | None = None
 
 
 class Sessions:
     """One agent's sessions, from its start to its end."""
 
-    def __init__(self, session: int, card: Card) -> None:
+    def __init__(self, session: int, card: Card, formed: Collection[NodeId] = ()) -> None:
         self.session = session
         self.card = card
+        self._formed = formed  # with these a session exists: the cluster has run for long
         self._peers: dict[NodeId, _Peer] = {}
+
+    def _peer(self, node_id: NodeId) -> _Peer:
+        peer = self._peers.get(node_id)
+        if peer is None:
+            peer = self._peers[node_id] = _Peer()
+            if node_id in self._formed:
+                peer.session = peer.claimed = FIRST_SESSION
+        return peer
 
     def forget(self, node_id: NodeId) -> None:
         """Drop a peer's session."""
@@ -68,11 +77,11 @@ class Sessions:
 
     def seal(self, to: NodeId, payload: bytes, now: float) -> Sealed | Hello | None:
         """Return what to send for a payload; without a session it waits behind a hello."""
-        peer = self._peers.get(to)
-        if peer is None:
-            peer = self._peers[to] = _Peer()
+        peer = self._peer(to)
         if peer.session != _NONE:
             return Sealed(self.session, peer.session, payload)
+        if peer.waiting is None:
+            peer.waiting = deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)
         peer.waiting.append(payload)
         return self._hello(peer, now)
 
@@ -92,9 +101,7 @@ class Sessions:
     def open(self, sender: NodeId, sealed: Sealed, now: float) -> bytes | Hello | None:
         """Return the payload; or the hello that its being sealed under no session of ours
         provokes; or None."""
-        peer = self._peers.get(sender)
-        if peer is None:
-            peer = self._peers[sender] = _Peer()
+        peer = self._peer(sender)
         if sealed.theirs == self.session:
             if sealed.session == peer.session != _NONE:
                 return sealed.payload
@@ -106,12 +113,11 @@ class Sessions:
         self, sender: NodeId, hello: Hello, now: float
     ) -> tuple[bool, list[Hello | Sealed]]:
         """Return whether a session began with this hello, and what to answer."""
-        peer = self._peers.get(sender)
-        if peer is None:
-            if hello.join and hello.echo != self.session:
-                # Not proven fresh: answered, and not remembered.
-                return False, [Hello(self.session, hello.session, False, self.card, join=True)]
-            peer = self._peers[sender] = _Peer()
+        is_stranger = sender not in self._peers and sender not in self._formed
+        if is_stranger and hello.join and hello.echo != self.session:
+            # Not proven fresh: answered, and not remembered.
+            return False, [Hello(self.session, hello.session, False, self.card, join=True)]
+        peer = self._peer(sender)
         peer.claimed = hello.session
         answers: list[Hello | Sealed] = []
         began = False
@@ -125,6 +131,6 @@ class Sessions:
             if answer is not None:
                 answers.append(answer._replace(join=hello.join))
         if began:
-            answers += [Sealed(self.session, peer.session, payload) for payload in peer.waiting]
-            peer.waiting.clear()
+            waiting, peer.waiting = peer.waiting or (), None
+            answers += [Sealed(self.session, peer.session, payload) for payload in waiting]
         return began, answers

@@ -284,7 +284,9 @@ class Work:
                 self.datapath.wake()
             case ConfirmWanted(scope=scope):
                 self.datapath.wake(scope)
-            case MemberChanged(after=after):
+            case MemberChanged(node_id=node_id, after=after):
+                if after in {MemberState.DEAD, MemberState.LEFT}:
+                    self._dismiss(node_id)
                 if after is MemberState.LEFT:
                     self.datapath.wake()
             case GrantWanted(sender=sender, request=request):
@@ -302,6 +304,12 @@ class Work:
                 self.host.later(0.0, self._tidy)
             case _:
                 pass
+
+    def _dismiss(self, node_id: NodeId) -> None:
+        """Note that a dead node's word is waited for no longer."""
+        for wait, (container, asked) in list(self._confirming.items()):
+            others = tuple(other for other in asked.node_ids if other != node_id)
+            self._confirming[wait] = (container, Asked(others, asked.since))
 
     def _grants_changed(self, scope: Scope) -> None:
         """See whether space has come; a refusal or silence is left to the next try."""

@@ -47,6 +47,8 @@ _CALM_MAX_S: Final = 120.0
 _CALM_AFTER_S: Final = 12.0  # after all is equal: it must stay so, with nothing to do
 _ENDPOINTS_MAX: Final = 12  # per host and network
 _GROW_S: Final = 0.3
+_UPSET_S: Final = 15.0
+_NO_MEMORY_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -201,6 +203,8 @@ class World:
                 host = self.hosts[fault.host]
                 self._moves += 1
                 if not host.gone and not host.leaving:
+                    # Until all know the new address, packets to it go astray.
+                    self.book.upset(host, _UPSET_S)
                     host.guarded(lambda _: host.move(address_of(50_000 + self._moves)))
                     self.sites[fault.host].datapath.wake_all()
             case Leave():
@@ -235,6 +239,8 @@ class World:
         if host.node is None and not host.gone:
             self.tell(f"{host.name}: the agent starts again")
             host.guarded(lambda _: host.start())
+            if host.leaving:  # its operator asks again
+                self._leave(self.sites[host.index])
 
     def _cut(self, fault: Partition) -> None:
         side = frozenset(self.hosts[index].address for index in fault.side)
@@ -255,6 +261,7 @@ class World:
         host = site.host
         if host.node is None or host.gone:
             return
+        self.tell(f"{host.name}: is leaving")
         site.networks.clear()
         host.leaving = True
 
@@ -292,14 +299,13 @@ class World:
     def _tamper(self, fault: Tamper) -> None:
         host = self.hosts[fault.host]
         if tamper(host.kernel, fault.how, self._sabotage):
-            self.book.tampered.add(host)
-            self.schedule.after(15.0, self._repaired, host)
+            self.book.upset(host, _UPSET_S)
+            self.schedule.after(_NO_MEMORY_S, self._repaired, host)
             # As the netlink monitor would: a hint, and the agent looks.
             self.sites[fault.host].datapath.wake_all()
 
     def _repaired(self, host: Host) -> None:
         host.kernel.failing = False
-        self.book.tampered.discard(host)
 
     # --- the run ------------------------------------------------------------------------
 

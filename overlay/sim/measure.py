@@ -1,0 +1,209 @@
+"""Measurements on a simulated cluster: how fast, how much, how often wrongly.
+
+Owns: the experiments behind the table of goals. Each returns plain figures; nothing here
+prints or judges them (`report` does).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from overlay.core.events import Event, MemberChanged, StoreChanged
+from overlay.core.messages import MemberState
+from overlay.core.records import CLUSTER_SCOPE, Scope
+from overlay.model import NodeId, Vni
+from overlay.sim.cluster import Cluster
+from overlay.sim.host import Host
+from overlay.sim.network import Cut, Weather
+
+LAN: Final = Weather(loss=0.01, latency_s=0.005)
+LOSSY: Final = Weather(loss=0.05, latency_s=0.005)
+_WARM_UP_S: Final = 8.0
+_SLOW_SHARE: Final = 0.01
+_SLOW_S: Final = 3.0  # what passes a slow host is late by 1.5 to 3 s, either way
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How new records became known: seconds from the write until all had it, per record."""
+
+    to_all_s: list[float]
+    each_s: list[float]  # the same for each single receiver
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What a cluster without changes costs."""
+
+    bit_per_s: float  # sent per node, headers of IP and UDP included
+    node_seconds_per_s: float  # of real time, on one core
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """Deaths declared of members that were not dead."""
+
+    healthy: int
+    slow: int
+    node_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Healing:
+    """How long after the end of a partition."""
+
+    records_s: float  # until all records were equal again
+    members_s: float  # until everyone held everyone alive
+    writes: int
+
+
+def spread(count: int, writes: int, pause_s: float = 1.0) -> Spread:
+    """Write single records at random hosts of one network; see when each of the others has it."""
+    cluster = Cluster(count, LAN)
+    cluster.run(_WARM_UP_S)
+    waiting: dict[tuple[NodeId, Scope], tuple[int, float, set[NodeId]]] = {}
+    to_all: list[float] = []
+    each: list[float] = []
+
+    def watch(host: Host, event: Event) -> None:
+        if not isinstance(event, StoreChanged):
+            return
+        log = (event.origin, event.scope)
+        waited = waiting.get(log)
+        if waited is None or host.node is None:
+            return
+        version, since, missing = waited
+        if host.node_id in missing and host.node.store.version(*log) >= version:
+            missing.discard(host.node_id)
+            each.append(cluster.schedule.now - since)
+            if not missing:
+                to_all.append(cluster.schedule.now - since)
+                del waiting[log]
+
+    cluster.on_event = watch
+    for _ in range(writes):
+        author = cluster.load.choice(cluster.hosts)
+        others = {host.node_id for host in cluster.hosts if host is not author}
+        since = cluster.schedule.now
+        origin, scope, version = cluster.write(author)
+        waiting[origin, scope] = (version, since, others)
+        cluster.run(pause_s * (0.5 + cluster.load.random()))
+    cluster.run(30.0)
+    lost = [math.inf] * len(waiting)
+    return Spread(to_all + lost, each + lost)
+
+
+def idle(count: int, endpoints: int, seconds: float) -> Idle:
+    """Let a cluster be, and see what it sends and what it costs to simulate."""
+    cluster = Cluster(count, LAN, hosts_per_network=50, endpoints=endpoints)
+    cluster.run(_WARM_UP_S)
+    before, started = cluster.sent_bytes(), time.perf_counter()
+    cluster.run(seconds)
+    took_s = time.perf_counter() - started
+    return Idle(8 * (cluster.sent_bytes() - before) / (count * seconds), count * seconds / took_s)
+
+
+def detection(count: int, crashes: int) -> list[float]:
+    """Crash hosts, one every few seconds; return how long until all others knew, for each."""
+    cluster = Cluster(count, LAN)
+    cluster.run(_WARM_UP_S)
+    victims = cluster.load.sample(cluster.hosts, crashes)
+    died: dict[NodeId, float] = {}
+    knows: dict[NodeId, set[NodeId]] = {}
+    found: dict[NodeId, float] = {}
+
+    def watch(host: Host, event: Event) -> None:
+        if not isinstance(event, MemberChanged) or event.node_id not in died:
+            return
+        if event.after is MemberState.DEAD:
+            knows[event.node_id].add(host.node_id)
+            up = {other.node_id for other in cluster.up()}
+            if up <= knows[event.node_id]:
+                found.setdefault(event.node_id, cluster.schedule.now - died[event.node_id])
+
+    cluster.on_event = watch
+    for victim in victims:
+        knows[victim.node_id] = set()
+        died[victim.node_id] = cluster.schedule.now
+        victim.stop()
+        cluster.run(2.0 + 2.0 * cluster.load.random())
+    cluster.run(60.0)
+    return [found.get(victim.node_id, math.inf) for victim in victims]
+
+
+def wrong_deaths(count: int, seconds: float, step: Callable[[float], None]) -> Wrong:
+    """Let a lossy cluster with some slow hosts run; count who is declared dead but is not."""
+    cluster = Cluster(count, LOSSY)
+    slow = cluster.load.sample(cluster.hosts, max(1, round(_SLOW_SHARE * count)))
+    for host in slow:
+        host.line.slow_s = _SLOW_S
+    slow_ids = {host.node_id for host in slow}
+    healthy: set[tuple[NodeId, int]] = set()
+    sluggish: set[tuple[NodeId, int]] = set()
+
+    def watch(host: Host, event: Event) -> None:
+        if isinstance(event, MemberChanged) and event.after is MemberState.DEAD:
+            assert host.node is not None
+            member = host.node.membership.member(event.node_id)
+            incarnation = 0 if member is None else member.incarnation
+            # One death is one, however many come to hear of it.
+            (sluggish if event.node_id in slow_ids else healthy).add((event.node_id, incarnation))
+
+    cluster.on_event = watch
+    while cluster.schedule.now < seconds:
+        cluster.run(min(10.0, seconds - cluster.schedule.now))
+        step(cluster.schedule.now)
+    return Wrong(len(healthy), len(sluggish), count * seconds)
+
+
+def healing(
+    count: int, seconds: float, writes_per_s: float, step: Callable[[float], None]
+) -> Healing:
+    """Cut a cluster in halves, write on both sides, heal it; see when all is equal again."""
+    cluster = Cluster(count, LAN, hosts_per_network=min(50, count), endpoints=5)
+    cluster.run(_WARM_UP_S)
+    one = frozenset(host.address for host in cluster.hosts[::2])
+    other = frozenset(host.address for host in cluster.hosts[1::2])
+    cluster.wires.cuts += [Cut(one, other), Cut(other, one)]
+    end = cluster.schedule.now + seconds
+    writes = 0
+    told = cluster.schedule.now
+    while cluster.schedule.now < end:
+        cluster.write(cluster.load.choice(cluster.hosts))
+        writes += 1
+        cluster.run(cluster.load.expovariate(writes_per_s))
+        if cluster.schedule.now - told > 10.0:
+            told = cluster.schedule.now
+            step(told)
+    cluster.wires.cuts.clear()
+    healed = cluster.schedule.now
+    records_s = members_s = math.inf
+    while cluster.schedule.now < healed + 300.0 and math.inf in (records_s, members_s):
+        cluster.run(0.1)
+        since = cluster.schedule.now - healed
+        if records_s == math.inf and _equal(cluster):
+            records_s = since
+        if members_s == math.inf and _all_alive(cluster):
+            members_s = since
+    return Healing(records_s, members_s, writes)
+
+
+def _equal(cluster: Cluster) -> bool:
+    roots: dict[int, int] = {}
+    for host in cluster.hosts:
+        assert host.node is not None
+        vni: Vni = cluster.vni_of(host)
+        for scope in (CLUSTER_SCOPE, Scope(vni)):
+            root = host.node.store.root([scope])
+            if roots.setdefault(scope, root) != root:
+                return False
+    return True
+
+
+def _all_alive(cluster: Cluster) -> bool:
+    others = len(cluster.hosts) - 1
+    return all(node.membership.count(MemberState.ALIVE) == others for node in cluster.nodes())
