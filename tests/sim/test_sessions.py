@@ -12,7 +12,7 @@ def card(node_id: NodeId) -> Card:
 
 
 def talk(
-    one: Sessions, two: Sessions, first: Hello | Sealed | None, sender: NodeId = A
+    one: Sessions, two: Sessions, first: Hello | Sealed | None, sender: NodeId = A, now: float = 1.0
 ) -> list[bytes]:
     """Pass on what A (`one`) and B say until they fall silent; return what was opened."""
     opened: list[bytes] = []
@@ -23,10 +23,10 @@ def talk(
         sender, content = waiting.pop(0)
         receiver = two if sender == A else one
         if isinstance(content, Hello):
-            _, answers = receiver.take_hello(sender, content, 1.0)
+            _, answers = receiver.take_hello(sender, content, now)
             waiting += [(B if sender == A else A, answer) for answer in answers]
         elif isinstance(content, Sealed):
-            result = receiver.open(sender, content, 1.0)
+            result = receiver.open(sender, content, now)
             if isinstance(result, bytes):
                 opened.append(result)
     return opened
@@ -52,7 +52,7 @@ def test_a_restarted_peer_is_noticed_by_what_it_cannot_open() -> None:
     provoked = restarted.open(A, stale, 2.0)
 
     assert isinstance(provoked, Hello)
-    talk(one, restarted, provoked, sender=B)
+    talk(one, restarted, provoked, sender=B, now=2.5)
     renewed = one.seal(B, b"found", 3.0)
     assert isinstance(renewed, Sealed)
     assert restarted.open(A, renewed, 3.0) == b"found"
