@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from overlay import limits
 from overlay.core.membership import Membership
+from overlay.core.messages import Delta
 from overlay.core.outbox import Outbox, Priority
 from overlay.core.packing import deltas
 from overlay.core.records import CLUSTER_SCOPE, Scope, Segment
@@ -50,6 +51,7 @@ class Push:
         self._chance = chance
         self._news: deque[_News] = deque(maxlen=limits.NEWS_MAX)
         self._due = 0.0
+        self._again: deque[tuple[float, list[NodeId], Delta]] = deque(maxlen=limits.NEWS_MAX)
 
     def interested(self, scope: Scope) -> list[NodeId]:
         """Return the live members that hold a scope, in a reproducible order."""
@@ -70,6 +72,8 @@ class Push:
                 for message in deltas(batch):
                     for peer in peers:
                         self._outbox.put(peer, message, Priority.OWN)
+                    if peers:
+                        self._again.append((now + self._settings.push_repeat_s, peers, message))
                 continue
             for segment in batch:
                 self._add(segment, len(peers), own=True)
@@ -93,10 +97,16 @@ class Push:
 
     def next_timer(self) -> float | None:
         """Return when the next round is due."""
-        return self._due if self._news else None
+        rounds = self._due if self._news else None
+        repeat = self._again[0][0] if self._again else None
+        return min((due for due in (rounds, repeat) if due is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Send one round: each peer drawn gets the front of the queue."""
+        """Repeat direct pushes; send one round: each peer drawn gets the front of the queue."""
+        while self._again and self._again[0][0] <= now:
+            _, peers, message = self._again.popleft()
+            for peer in peers:
+                self._outbox.put(peer, message, Priority.RELAYED)
         if not self._news or now < self._due:
             return
         self._due = now + self._settings.push_interval_s

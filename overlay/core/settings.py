@@ -85,6 +85,9 @@ class Settings:
     """To how many peers a write is passed on in one round where there are too many for all."""
     push_direct_max: int = 32
     """Up to so many interested peers, a write goes to each of them at once by its author."""
+    push_repeat_s: float = 0.015
+    """A direct push goes out a second time after this: with 1 % loss one in ten writes to ten
+    peers would else wait for the next probe to find what was lost."""
     push_interval_s: float = 0.05
     """Time between two rounds of passing on; more datagrams per round while much is waiting."""
     repairs_in_flight: int = 2
