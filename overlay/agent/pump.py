@@ -147,7 +147,9 @@ class Pump:
             self._timer.cancel()
             self._timer = None
         if due is not None:
-            self._timer = self._loop.call_at(max(due, now), self._on_timer, due)
+            # What was due before it was known is not late: lag counts from now.
+            when = max(due, now)
+            self._timer = self._loop.call_at(when, self._on_timer, when)
 
     def _on_timer(self, due: float) -> None:
         self._timer = None

@@ -139,7 +139,8 @@ class Pump:
                 self._send(to, sealed)
         due = node.next_timer()
         if due is not None and due < self._armed:
-            self._armed = due
+            # What was due before it was known is not late: lag counts from now.
+            self._armed = due = max(due, now)
             self._schedule.at(due, self._on_timer, due)
 
     def _send(self, to: NodeId, content: Sealed | Hello) -> None:
