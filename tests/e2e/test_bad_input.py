@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.wire.token import Token
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -107,6 +108,7 @@ JOIN = "overlayd --state-dir /run/s2 --run-dir /run/r2 join"
     [
         ("", "192.168.56.11 --token-file -", 2, "empty"),
         ("ovt1.AAAA", "192.168.56.11 --token-file -", 2, "cut short"),
+        ("MISTYPED", "192.168.56.11 --token-file -", 2, "mistyped"),
         (None, "192.168.56.11", 2, "token"),
         (None, "192.168.56.11 --token-file /nowhere", 5, "no token file"),
         ("TOKEN", "192.168.56.11 --token-file - --underlay eth9", 2, "eth9"),
@@ -117,7 +119,12 @@ def test_a_join_that_cannot_be_is_told_and_leaves_no_member(
     ready: Cluster, token: str | None, arguments: str, exit_code: int, told: str
 ) -> None:
     """A second agent on vm2 never becomes a member by a wrong join."""
-    text = ready.ok(1, "overlayd", "token", "show") if token == "TOKEN" else token
+    text = token
+    if token in {"TOKEN", "MISTYPED"}:
+        text = ready.ok(1, "overlayd", "token", "show").strip()
+    if token == "MISTYPED":
+        assert text is not None
+        text = text[:10] + ("A" if text[10] != "A" else "B") + text[11:]
     code, _, err = ready.run(2, *JOIN.split(), *arguments.split(), stdin=text or "")
 
     assert code == exit_code, err
@@ -126,10 +133,30 @@ def test_a_join_that_cannot_be_is_told_and_leaves_no_member(
     assert "not member" in status[1] + status[2] or status[0] == 3
 
 
+def links_and_namespaces(cluster: Cluster) -> tuple[str, str]:
+    """Return the links and the named namespaces of vm3."""
+    return cluster.ok(3, "ip", "-br", "link"), cluster.ok(3, "ip", "netns")
+
+
+def test_a_token_of_another_cluster_gets_no_answer(ready: Cluster) -> None:
+    """Who can't prove membership hears nothing; the token is among the reasons told."""
+    ready.ok(3, "overlayd", "leave")
+    before = links_and_namespaces(ready)
+    foreign = str(Token(b"c" * 16, b"s" * 32, 7948, 4789))
+    code, out, err = ready.run(
+        3, "overlayd", "join", "192.168.56.11", "--token-file", "-", stdin=foreign
+    )
+
+    assert (code, out) == (7, ""), err
+    assert "token is of another cluster" in err
+    assert "not member" in ready.run(3, "overlayd", "status")[1]
+    assert links_and_namespaces(ready) == before
+
+
 def test_a_peer_that_does_not_answer_is_named(ready: Cluster) -> None:
     """After 20 seconds of silence the address tried and the likely reasons are told."""
     token = ready.ok(1, "overlayd", "token", "show")
-    ready.ok(3, "overlayd", "leave")
+    before = links_and_namespaces(ready)
     code, _, err = ready.run(
         3, "overlayd", "join", "192.168.56.99", "--token-file", "-", stdin=token
     )
@@ -138,15 +165,19 @@ def test_a_peer_that_does_not_answer_is_named(ready: Cluster) -> None:
     assert "192.168.56.99 port 7948/udp" in err
     assert "firewall" in err
     assert "not member" in ready.run(3, "overlayd", "status")[1]
+    assert links_and_namespaces(ready) == before
 
 
 def test_missing_capabilities_are_named(ready: Cluster) -> None:
     """An agent that may not make links says which capability it lacks."""
     ready.ok(3, "overlayd", "reset", "--yes")
-    code, _, err = ready.run(
+    before = links_and_namespaces(ready)
+    code, out, err = ready.run(
         3, "setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin",
         "overlayd", "join",
     )  # fmt: skip
 
-    assert code != 0
+    assert (code, out) == (1, ""), err
     assert "CAP_NET_ADMIN" in err
+    assert "sudo" in err
+    assert links_and_namespaces(ready) == before

@@ -84,15 +84,23 @@ def test_docker_and_podman_containers_ping_each_other_across_hosts(
     assert cluster.ok(1, "overlayd", "attach", "web", "--network", "blue").strip() == web
 
 
+@pytest.mark.parametrize(
+    ("number", "name", "stop"),
+    [(1, "web", "docker stop -t 0 web"), (2, "db", f"{PODMAN} stop -t 0 db")],
+)
 def test_a_stopped_container_is_withdrawn_everywhere(
-    cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
-) -> None:
-    """When Docker ends the container, its endpoint goes on all hosts."""
-    assert docker is cluster
-    cluster.ok(1, "docker", "rm", "-f", "web")
+    cluster: Cluster, docker: Cluster, podman: Cluster, eventually: Callable[..., None],
+    number: int, name: str, stop: str,
+) -> None:  # fmt: skip
+    """When its runtime stops a container, its endpoint goes on all hosts within 5 s."""
+    assert docker is podman is cluster
+    cluster.ok(number, *stop.split())
 
     def gone() -> bool:
-        names = [e["name"] for e in cluster.json(3, "endpoint", "ls")["endpoints"]]
-        return "web" not in names
+        return not any(
+            endpoint["name"] == name
+            for host in (1, 2, 3)
+            for endpoint in cluster.json(host, "endpoint", "ls")["endpoints"]
+        )
 
-    eventually(gone, "the endpoint of a stopped container", 10.0)
+    eventually(gone, f"the endpoint of {name}, stopped", 5.0)

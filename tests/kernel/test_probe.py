@@ -4,8 +4,8 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.errors import ConflictError
-from overlay.kernel import netns, probe
+from overlay.errors import ConflictError, OverlayError
+from overlay.kernel import netlink, netns, probe, requests
 from overlay.model import Vni
 
 if TYPE_CHECKING:
@@ -62,3 +62,20 @@ def test_kernel_socket_is_no_holder(world: World, two_hosts: tuple[Host, Host]) 
     one, _ = two_hosts
     with netns.inside(world.fd(one.name)):
         assert probe.port_holder(4789) is None
+
+
+def test_a_kernel_without_vxlan_is_told_with_its_module() -> None:
+    """A kind of device that the kernel does not know is told, with what to load."""
+    unknown = requests._link(
+        netlink.RTM_NEWLINK,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        [("IFLA_IFNAME", "vxlan0"), requests._info("vxlan-unknown", [])],
+    )
+    with (
+        netns.temporary() as netns_fd,
+        netlink.Socket(netns_fd) as inside,
+        pytest.raises(OverlayError, match="this kernel has no VXLAN devices") as caught,
+    ):
+        probe._try(inside, "VXLAN", unknown)
+
+    assert "modprobe vxlan" in caught.value.hint
