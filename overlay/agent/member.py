@@ -19,10 +19,12 @@ from overlay.core.events import (
     CardAccepted,
     Confirmed,
     Event,
+    MemberChanged,
     NodeForgotten,
     OwnCardAhead,
     SegmentAccepted,
 )
+from overlay.core.messages import MemberState
 from overlay.core.node import Node
 from overlay.core.records import Key, Scope, Segment, Value
 from overlay.core.settings import Settings
@@ -253,6 +255,9 @@ class Member:
                     waiting.set_result(None)
             case NodeForgotten(node_id=node_id):
                 self.sessions.forget(node_id)
+                self._on_event(event)
+            case MemberChanged(node_id=node_id, after=MemberState.SUSPECT | MemberState.DEAD):
+                self.sessions.doubt(node_id)
                 self._on_event(event)
             case OwnCardAhead(epoch=epoch):
                 with self.state.transaction():

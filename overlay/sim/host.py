@@ -16,10 +16,12 @@ from overlay.core.addressing import Addressing
 from overlay.core.events import (
     CardAccepted,
     Event,
+    MemberChanged,
     OwnCardAhead,
     SegmentAccepted,
     StoreChanged,
 )
+from overlay.core.messages import MemberState
 from overlay.core.node import Node
 from overlay.core.records import Key, Scope, Segment, Value
 from overlay.model import Card, Ip, NodeId, node_id_of
@@ -251,6 +253,10 @@ class Host:
                 self.on_event(event)
             case OwnCardAhead(epoch=epoch):
                 self._rise_above(epoch)
+            case MemberChanged(node_id=node_id, after=MemberState.SUSPECT | MemberState.DEAD):
+                assert self.pump is not None
+                self.pump.sessions.doubt(node_id)
+                self.on_event(event)
             case _:
                 if isinstance(event, StoreChanged) and self.addressing is not None:
                     self.addressing.changed(event.scope)

@@ -134,9 +134,8 @@ class Pump:
             self._on_event(event)
         seal = self.sessions.seal
         for to, payload in node.messages_to_send(now):
-            sealed = seal(to, payload, now)
-            if sealed is not None:
-                self._send(to, sealed)
+            for content in seal(to, payload, now):
+                self._send(to, content)
         due = node.next_timer()
         if due is not None and due < self._armed:
             # What was due before it was known is not late: lag counts from now.

@@ -18,6 +18,7 @@ from overlay import limits
 from overlay.model import Card, NodeId
 
 HELLO_INTERVAL_S: Final = 0.1
+DOUBTFUL_HELLO_INTERVAL_S: Final = 1.0
 PREVIOUS_KEPT_S: Final = 5.0
 FIRST_SESSION: Final = 1  # of an agent that has started once
 _NONE: Final = 0
@@ -49,6 +50,7 @@ class _Peer:
     previous_until: float = 0.0
     claimed: int = _NONE
     hello_at: float = _NEVER
+    is_doubted: bool = False
     waiting: deque[bytes] | None = None
 
 
@@ -73,17 +75,29 @@ class Sessions:
         """Drop a peer's session."""
         self._peers.pop(node_id, None)
 
+    def doubt(self, node_id: NodeId) -> None:
+        """Note that a peer does not answer: it may have restarted, and not know our address."""
+        self._peer(node_id).is_doubted = True
+
     # --- out ----------------------------------------------------------------------------
 
-    def seal(self, to: NodeId, payload: bytes, now: float) -> Sealed | Hello | None:
-        """Return what to send for a payload; without a session it waits behind a hello."""
+    def seal(self, to: NodeId, payload: bytes, now: float) -> list[Sealed | Hello]:
+        """Return what to send for a payload; without a session it waits behind a hello.
+
+        To a doubted peer a hello goes along now and then.
+        """
         peer = self._peer(to)
         if peer.session != _NONE:
-            return Sealed(self.session, peer.session, payload)
+            sealed = Sealed(self.session, peer.session, payload)
+            if not peer.is_doubted or now - peer.hello_at < DOUBTFUL_HELLO_INTERVAL_S:
+                return [sealed]
+            hello = self._hello(peer, now)
+            return [sealed] if hello is None else [hello, sealed]
         if peer.waiting is None:
             peer.waiting = deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)
         peer.waiting.append(payload)
-        return self._hello(peer, now)
+        hello = self._hello(peer, now)
+        return [] if hello is None else [hello]
 
     def greeting(self) -> Hello:
         """Return a first contact to someone of whom nothing is known."""
@@ -103,9 +117,9 @@ class Sessions:
         provokes; or None."""
         peer = self._peer(sender)
         if sealed.theirs == self.session:
-            if sealed.session == peer.session != _NONE:
-                return sealed.payload
-            if sealed.session == peer.previous != _NONE and now <= peer.previous_until:
+            previous = peer.previous if now <= peer.previous_until else _NONE
+            if sealed.session != _NONE and sealed.session in {peer.session, previous}:
+                peer.is_doubted = False
                 return sealed.payload
         return self._hello(peer, now)
 
@@ -124,6 +138,7 @@ class Sessions:
         if hello.echo == self.session and peer.session != hello.session:
             peer.previous, peer.previous_until = peer.session, now + PREVIOUS_KEPT_S
             peer.session = hello.session
+            peer.is_doubted = False
             peer.hello_at = _NEVER  # a new session is answered at once
             began = True
         if not (hello.done and hello.echo == self.session):

@@ -356,6 +356,7 @@ class Work:
         assert host.node is not None
         assert host.addressing is not None
         host.leaving = True
+        self.wishes.clear()
         for container in list(host.kernel.containers.values()):
             self.detach(container)
         live = set(host.node.membership.live())

@@ -35,6 +35,7 @@ from overlay.wire.peers import (
 )
 
 HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
+DOUBTFUL_HELLO_INTERVAL_S = 1.0
 PREVIOUS_KEPT_S = 5.0  # how long what was sealed before a renewal is still opened
 _NOBODY = bytes(16)
 
@@ -124,6 +125,16 @@ class Sessions:
         self._barred.add(node_id)
         self._peers.pop(node_id, None)
 
+    def doubt(self, node_id: NodeId) -> None:
+        """Note that a peer does not answer, until it does.
+
+        It may have restarted from a disk that knows us at a former address: what it cannot open
+        makes it greet us there, and only a hello with our present card can tell it better.
+        """
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            peer.is_doubted = True
+
     def established(self, node_id: NodeId) -> bool:
         """Say whether payloads to a node can be sealed now."""
         peer = self._peers.get(node_id)
@@ -141,7 +152,10 @@ class Sessions:
                 self.queue_drop_count += 1
             peer.waiting.append(payload)
             return self._hello(peer, now)
-        return [self._sealed(peer, peer.channel, payload)]
+        sealed = self._sealed(peer, peer.channel, payload)
+        if peer.is_doubted and now - peer.hello_at >= DOUBTFUL_HELLO_INTERVAL_S:
+            return [*self._hello(peer, now), sealed]
+        return [sealed]
 
     def greet(self, address: Ip, port: int, _now: float) -> list[Datagram]:
         """Return a first contact to an address of which nothing is known."""
@@ -237,6 +251,7 @@ class Sessions:
                 continue
             if not channel.window.accept(header.counter):
                 raise RemoteError(REPLAYED)
+            peer.is_doubted = False
             return Opened(header.sender, payload=payload)
         # It may have restarted, or we have: a hello to where it lives, not to where this is from.
         replies = self._hello(peer, now)
@@ -322,6 +337,7 @@ class Sessions:
         if peer.channel is not None:
             peer.replaced.append(peer.channel.peer_session)
             peer.previous, peer.previous_until = peer.channel, now + PREVIOUS_KEPT_S
+        peer.is_doubted = False
         generation = self._keyring.sealing
         secret = self._keyring.secret(generation)
         assert secret is not None, "a keyring has the secret it seals with"

@@ -211,6 +211,29 @@ def test_no_key_and_nonce_repeat_after_a_restored_snapshot(wire: Wire) -> None:
     assert first != second
 
 
+def test_a_doubted_peer_learns_our_address(wire: Wire) -> None:
+    """One that restarted and knows our former address only is told the present one."""
+    one, other = pair(wire)
+    moved = wire.host(3, identity=one.identity, epoch=2)
+    moved.sessions = one.sessions  # the process goes on, at another address
+    one.sessions.set_card(moved.card)
+    del wire.hosts[one.card.address]
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+
+    unopened = moved.sessions.seal(again.node_id, b"lost", wire.now)
+    answers = [answer for sealed in unopened for answer in wire.open(sealed)]
+    assert [answer.address for answer in answers] == [one.card.address]  # where nobody is
+
+    moved.sessions.doubt(again.node_id)
+    wire.now += 1
+    wire.deliver(moved.sessions.seal(again.node_id, b"lost again", wire.now))
+    wire.deliver(moved.sessions.seal(again.node_id, b"there", wire.now))
+    assert wire.payloads == [(one.node_id, b"there")]
+    wire.now += 9
+    assert len(moved.sessions.seal(again.node_id, b"no longer doubted", wire.now)) == 1
+
+
 def test_hellos_to_a_peer_are_rationed(wire: Wire) -> None:
     """However many datagrams can't be opened, one hello goes out per interval."""
     one, other = pair(wire)
