@@ -47,9 +47,8 @@ class Addresses:
         """Let an endpoint's addresses rest before they are used again."""
         self.space.released(endpoint.vni, endpoint.ips, self._member.pump.now())
 
-    def changed(self, scope: Scope) -> None:
-        """Note that records changed from which ownership follows."""
-        self.space.changed(scope)
+    def changed(self) -> None:
+        """Note that records changed: space may have come."""
         self._changed.set()
 
     def shares(self, network: Network) -> list[dict[str, Any]]:

@@ -230,7 +230,7 @@ class Running:
             listener()
 
     def _store_changed(self, scope: Scope) -> None:
-        self.addresses.changed(scope)
+        self.addresses.changed()
         self._inherit_soon()
         if scope == CLUSTER_SCOPE:
             self._tidy_removed()

@@ -7,10 +7,10 @@ make a grant durable before anyone hears of it.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from overlay.core import ipam
+from overlay.core import inheritance, ipam
 from overlay.core.intervals import Intervals
 from overlay.core.ipam import Quarantine, Share
 from overlay.core.messages import GrantRefusal, GrantRequest
@@ -23,35 +23,30 @@ V = TypeVar("V", Endpoint, Grant, Forgotten, Settled)
 
 
 class Addressing:
-    """What one node may take and give, from its own store.
-
-    Call `changed` when records of a network change; nothing else makes the cache stale.
-    """
+    """What one node may take and give, from its own store."""
 
     def __init__(self, store: Store, self_id: NodeId) -> None:
         self._store = store
         self._self_id = self_id
-        self._ownership: dict[Vni, Ownership] = {}
+        self._ownership: dict[Vni, tuple[tuple[Network, int, int], Ownership]] = {}
         self._quarantine: dict[Vni, Quarantine] = {}
 
-    def changed(self, scope: Scope) -> None:
-        """Forget what was worked out from records that are no longer all."""
-        if scope == CLUSTER_SCOPE:
-            self._ownership.clear()
-        else:
-            self._ownership.pop(Vni(scope), None)
-
     def ownership(self, network: Network) -> Ownership:
-        """Return who owns what of a network, as this node knows it."""
+        """Return who owns what of a network, as the records that this node holds now tell."""
+        # The digests stand for the records: stale for not a moment, least of all between this
+        # node's own write and the event that tells of it, when the same space could go twice.
+        scope = Scope(network.vni)
+        stamp = (network, self._store.root([scope]), self._store.root([CLUSTER_SCOPE]))
         known = self._ownership.get(network.vni)
-        if known is None or known.network != network:
-            known = self._ownership[network.vni] = ownership(
+        if known is None or known[0] != stamp:
+            found = ownership(
                 network,
-                _values(self._store, Scope(network.vni), "grant", Grant),
+                _values(self._store, scope, "grant", Grant),
                 _values(self._store, CLUSTER_SCOPE, "forgotten", Forgotten),
                 _values(self._store, CLUSTER_SCOPE, "settled", Settled),
             )
-        return known
+            known = self._ownership[network.vni] = (stamp, found)
+        return known[1]
 
     def used(self, vni: Vni) -> set[Ip]:
         """Return the addresses that this node's own endpoints have."""
@@ -114,6 +109,40 @@ class Addressing:
         if isinstance(answer, GrantRefusal):
             return answer, []
         return answer, ipam.superseded(known, self._self_id, answer)
+
+    # --- forgotten nodes' space ---------------------------------------------------------
+
+    def settle(self, networks: Sequence[Network]) -> list[Settled]:
+        """Return the statements that this node owes about forgotten nodes; usually none.
+
+        `networks` are those whose records it holds. To be written durably, in one write to the
+        cluster's log, before anything else is done with addresses.
+        """
+        forgotten = list(_values(self._store, CLUSTER_SCOPE, "forgotten", Forgotten))
+        if not forgotten:
+            return []
+        own_grants = [
+            grant
+            for network in networks
+            for origin, grant in _values(self._store, Scope(network.vni), "grant", Grant)
+            if origin == self._self_id
+        ]
+        return inheritance.settle(
+            self._self_id,
+            forgotten,
+            _values(self._store, CLUSTER_SCOPE, "settled", Settled),
+            ownerships=[self.ownership(network) for network in networks],
+            own_grants=own_grants,
+            used=[(network.vni, ip) for network in networks for ip in self.used(network.vni)],
+        )
+
+    def inherit(self, network: Network, members: Collection[NodeId]) -> list[Grant]:
+        """Return the grants by which this node takes what it inherits now; usually none.
+
+        `members` are all nodes known, this one included, less those that left or are
+        forgotten. To be written durably to the network's log before the space is used.
+        """
+        return inheritance.inherit(self.ownership(network), self._self_id, members)
 
     def _resting(self, vni: Vni) -> Quarantine:
         return self._quarantine.setdefault(vni, Quarantine())

@@ -83,6 +83,21 @@ class View:
         state = self._membership.state_of(origin)
         return state in (None, MemberState.LEFT) or self.is_expired(origin)
 
+    def anyone_forgotten(self) -> bool:
+        """Say whether any node has been declared gone for ever."""
+        return next(self._store.values(CLUSTER_SCOPE, "forgotten"), None) is not None
+
+    def members(self) -> list[NodeId]:
+        """Return all nodes that belong to the cluster, dead ones and this one too, in order of
+        id: all that are known, less those that have left or are forgotten."""
+        others = [
+            member.node_id
+            for member in self._membership.members()
+            if member.state is not MemberState.LEFT
+            and not ((card := self._store.card(member.node_id)) is not None and card.left)
+        ]
+        return sorted([self._self_id, *others])
+
     def desired(
         self, network: Network, local: Ip, port: int, mtu: int, ports: tuple[PlannedPort, ...]
     ) -> SandboxState:

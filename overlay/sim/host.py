@@ -19,7 +19,6 @@ from overlay.core.events import (
     MemberChanged,
     OwnCardAhead,
     SegmentAccepted,
-    StoreChanged,
 )
 from overlay.core.messages import MemberState
 from overlay.core.node import Node
@@ -258,8 +257,6 @@ class Host:
                 self.pump.sessions.doubt(node_id)
                 self.on_event(event)
             case _:
-                if isinstance(event, StoreChanged) and self.addressing is not None:
-                    self.addressing.changed(event.scope)
                 self.on_event(event)
 
     def _rise_above(self, epoch: int) -> None:

@@ -196,12 +196,20 @@ class Pump:
         if self._closed or until != self._stalled_until:
             return
         # As the loop does: a batch of what the socket holds, then the timers that are late.
-        for _ in range(min(len(self._backlog), limits.RECEIVE_BATCH_COUNT)):
-            self.deliver(self._backlog.popleft())
+        self._take_batch()
         if self._armed <= self._schedule.now:
             self._on_timer(self._armed)
         while self._backlog:
-            self.deliver(self._backlog.popleft())
+            self._take_batch()
+
+    def _take_batch(self) -> None:
+        """Take as many datagrams as the agent takes per readiness event; then flush once."""
+        try:
+            for _ in range(min(len(self._backlog), limits.RECEIVE_BATCH_COUNT)):
+                self._take(self._backlog.popleft())
+            self.flush()
+        except Died:
+            self._on_death()
 
     # --- first contact ------------------------------------------------------------------
 
