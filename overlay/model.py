@@ -113,6 +113,7 @@ class Network:
     creator: NodeId
     internal: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    isolate_subnets: bool = False  # no routing between this network's own subnets
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,16 @@ class Endpoint:
     ips: tuple[Ip, ...]  # one per subnet used: the first is the primary one
     aliases: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+
+
+LABEL_PREFIX = "overlayd."
+"""Labels that begin so are the agents' own; nobody else may set them."""
+HOST_LABEL = (LABEL_PREFIX + "host", "1")
+
+
+def is_host(endpoint: Endpoint) -> bool:
+    """Say whether an endpoint is a host's own end on a network, no container's."""
+    return HOST_LABEL in endpoint.labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Wish:
     internal: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     force: bool = False
+    isolate_subnets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def create(member: Member, directory: Directory, wish: Wish, around: Surrounding
         creator=member.node_id,
         internal=wish.internal,
         labels=wish.labels,
+        isolate_subnets=wish.isolate_subnets,
     )
     part = Participation(vni=network.vni, forwards=False)
     member.publish(member.commit(CLUSTER_SCOPE, [network, part]))
@@ -97,11 +99,13 @@ def _require_same(existing: Network, wish: Wish) -> None:
     same = not asked or asked == [subnet.network for subnet in existing.subnets]
     if wish.vni is not None and wish.vni != existing.vni:
         same = False
-    if not same or wish.internal != existing.internal:
+    options = (wish.internal, wish.isolate_subnets)
+    if not same or options != (existing.internal, existing.isolate_subnets):
         shown = " ".join(str(subnet) for subnet in existing.subnets)
         raise ConflictError(
             f"there is a network {existing.name!r} already, and it differs",
-            why=f"it has {shown}, VNI {existing.vni}{', internal' if existing.internal else ''}",
+            why=f"it has {shown}, VNI {existing.vni}{', internal' if existing.internal else ''}"
+            f"{', isolated subnets' if existing.isolate_subnets else ''}",
             hint="Choose another name, or remove it: overlayd network rm " + existing.name,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from overlay import limits
 from overlay.errors import UsageError
-from overlay.model import Ip, Mac, ip_text, parse_ip, parse_mac, valid_name
+from overlay.model import LABEL_PREFIX, Ip, Mac, ip_text, parse_ip, parse_mac, valid_name
 
 
 def allow(body: dict[str, Any], *known: str) -> None:
@@ -117,6 +117,8 @@ def labels(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
                 f"label {key!r} must be a text; key and value at most "
                 f"{limits.LABEL_SIZE_MAX} characters together"
             )
+        if key.startswith(LABEL_PREFIX):
+            raise UsageError(f"label {key!r} is overlayd's own", hint="Choose another name for it")
     return tuple(sorted(value.items()))
 
 

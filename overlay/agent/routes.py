@@ -118,7 +118,8 @@ class Routes:
 
     async def network_create(self, _request: web.Request, body: Json) -> Json:
         """POST /v1/networks."""
-        request.allow(body, "name", "subnets", "vni", "internal", "labels", "force")
+        request.allow(body, "name", "subnets", "vni", "internal", "labels", "force",
+                      "isolate_subnets")  # fmt: skip
         running = self._agent.member()
         name = request.name(body, "name")
         if name is None:
@@ -130,6 +131,7 @@ class Routes:
             internal=request.flag(body, "internal"),
             labels=request.labels(body),
             force=request.flag(body, "force"),
+            isolate_subnets=request.flag(body, "isolate_subnets"),
         )
         around = await self._surroundings(running)
         known = {network.name for network in running.directory.networks()}

@@ -56,6 +56,7 @@ def network(item: Network, running: Running) -> Json:
             for index, subnet in enumerate(item.subnets)
         ],
         "internal": item.internal,
+        "isolate_subnets": item.isolate_subnets,
         "labels": dict(item.labels),
         "creator": directory.node_name(item.creator),
         "endpoints": sum(1 for _ in directory.endpoints(item.vni)),

@@ -54,6 +54,9 @@ def register(words: Words) -> None:
     create.add_argument("--vni", type=int, help="VXLAN network id (default: drawn)")
     create.add_argument("--internal", action="store_true", help="no way out of the network")
     create.add_argument(
+        "--isolate-subnets", action="store_true", help="no routing between its own subnets"
+    )
+    create.add_argument(
         "--label", dest="labels", action="append", default=[], metavar="KEY=VALUE", help="repeat"
     )
     create.add_argument(
@@ -78,6 +81,7 @@ def run_create(args: Namespace) -> int:
             "internal": args.internal,
             "labels": pairs(args.labels),
             "force": args.force,
+            "isolate_subnets": args.isolate_subnets,
         },
     )
     if args.json:

@@ -25,6 +25,7 @@ from overlay.core.operations import (
 )
 from overlay.core.state import (
     AddressRow,
+    BarrierRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
@@ -32,6 +33,7 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RouteRow,
     Row,
     SandboxState,
     StrangeRow,
@@ -39,7 +41,17 @@ from overlay.core.state import (
 )
 
 LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2}
-ROW_ORDER = (AddressRow, FloodRow, FdbRow, BridgeFdbRow, NeighbourRow, StrangeRow)
+# Barriers go up before, and come down after, what could be passed by.
+ROW_ORDER = (
+    BarrierRow,
+    AddressRow,
+    FloodRow,
+    FdbRow,
+    BridgeFdbRow,
+    NeighbourRow,
+    RouteRow,
+    StrangeRow,
+)
 
 
 def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Operation]:

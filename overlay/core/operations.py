@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from overlay.core.state import (
     AddressRow,
+    BarrierRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
@@ -21,6 +22,7 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RouteRow,
     Row,
     SandboxState,
     StrangeRow,
@@ -114,6 +116,10 @@ def row_key(row: Row) -> RowKey:
             return ("bridge-fdb", link, mac, b"")
         case NeighbourRow(link, ip, _):
             return ("neighbour", link, ip, b"")
+        case RouteRow(link, base, prefix_length, _):
+            return ("route", link, base, bytes([prefix_length]))
+        case BarrierRow(link, prefix_length, base):
+            return ("barrier", link, base, bytes([prefix_length]))
         case StrangeRow(link, _, request):
             return ("strange", link, request, b"")
 
@@ -190,5 +196,11 @@ def _row_text(row: Row, *, add: bool) -> str:
         case NeighbourRow(link, ip, mac):
             suffix = f" lladdr {mac_text(mac)} nud permanent" if add else ""
             return f"ip neighbour {verb} {ip_text(ip)}{suffix} dev {link}"
+        case RouteRow(link, base, prefix_length, gateway):
+            where = f"{ip_text(base)}/{prefix_length}"
+            return f"ip route {verb} {where} via {ip_text(gateway)} dev {link}"
+        case BarrierRow(link, prefix_length, base):
+            verb = "add" if add else "del"
+            return f"ip rule {verb} iif {link} to {ip_text(base)}/{prefix_length} prohibit"
         case StrangeRow(_, text, _):
             return f"bridge fdb {verb} {text}"

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from overlay.core.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
 from overlay.core.state import (
     AddressRow,
+    BarrierRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
@@ -25,11 +26,12 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RouteRow,
     Row,
     SandboxState,
     Vxlan,
 )
-from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, gateway_mac
+from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, gateway_mac, is_host
 
 
 class PlannedPort(NamedTuple):
@@ -93,6 +95,9 @@ def plan(given: PlanInput) -> SandboxState:
     for segment in range(segment_count(given.network)):
         rows.update(FloodRow(f"vxlan{segment}", vtep) for vtep in same_family)
     rows.update(_remote_rows(given))
+    rows.update(_exit_rows(given))
+    if given.network.isolate_subnets:
+        rows.update(_barrier_rows(given.network))
     return SandboxState(links, frozenset(rows))
 
 
@@ -110,6 +115,31 @@ def _links(given: PlanInput) -> Iterator[Link]:
 def _gateway_rows(network: Network) -> Iterator[Row]:
     for index, subnet in enumerate(network.subnets):
         yield AddressRow(bridge_name(network, index), subnet.gateway, subnet.prefix_length)
+
+
+def _exit_rows(given: PlanInput) -> Iterator[Row]:
+    """Return the way to this node's host, if it has an end on the network, and out by it.
+
+    A fixed neighbour, so that no ARP request for the own host is flooded to the others.
+    """
+    segments = _Segments(given.network)
+    exits: dict[int, tuple[int, Ip]] = {}  # by family: the first segment's
+    for endpoint in given.locals:
+        for ip in endpoint.ips if is_host(endpoint) else ():
+            segment = segments.of(ip)
+            if segment is None:
+                continue
+            yield NeighbourRow(f"br{segment}", ip, endpoint.mac)
+            exits[len(ip)] = min(exits.get(len(ip), (segment, ip)), (segment, ip))
+    for size, (segment, ip) in exits.items():
+        yield RouteRow(f"br{segment}", Ip(bytes(size)), 0, ip)
+
+
+def _barrier_rows(network: Network) -> Iterator[Row]:
+    for index, subnet in enumerate(network.subnets):
+        for segment in range(segment_count(network)):
+            if segment != segment_of(network, index):
+                yield BarrierRow(f"br{segment}", subnet.prefix_length, subnet.base)
 
 
 def _remote_rows(given: PlanInput) -> Iterator[Row]:

@@ -90,6 +90,23 @@ class NeighbourRow(NamedTuple):
     mac: Mac
 
 
+class RouteRow(NamedTuple):
+    """A route of the sandbox by way of an address on a link: `base` and length 0 is the default."""
+
+    link: str
+    base: Ip
+    prefix_length: int
+    gateway: Ip
+
+
+class BarrierRow(NamedTuple):
+    """What comes in by a link is not routed to a range: a rule of type prohibit (ip-rule(8))."""
+
+    link: str
+    prefix_length: int  # before the address, or it would equal an AddressRow
+    base: Ip
+
+
 class StrangeRow(NamedTuple):
     """A fixed row in our sandbox that no plan of ours writes: another VNI, VLAN or kind.
 
@@ -101,7 +118,16 @@ class StrangeRow(NamedTuple):
     request: bytes
 
 
-Row: TypeAlias = AddressRow | FdbRow | FloodRow | BridgeFdbRow | NeighbourRow | StrangeRow
+Row: TypeAlias = (
+    AddressRow
+    | FdbRow
+    | FloodRow
+    | BridgeFdbRow
+    | NeighbourRow
+    | RouteRow
+    | BarrierRow
+    | StrangeRow
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from overlay.core.state import (
     SandboxState,
     Vxlan,
 )
-from overlay.kernel import links, netlink, rows
+from overlay.kernel import links, netlink, routing, rows
 from overlay.kernel.netlink import LostNotificationsError, Message, Socket
 from overlay.model import Ip, Mac, ip_text, mac_text
 
@@ -33,7 +33,13 @@ _SANDBOX_GROUPS: Final = (
     netlink.RTNLGRP_NEIGH,
     netlink.RTNLGRP_IPV4_IFADDR,
     netlink.RTNLGRP_IPV6_IFADDR,
+    netlink.RTNLGRP_IPV4_ROUTE,
+    netlink.RTNLGRP_IPV6_ROUTE,
+    netlink.RTNLGRP_IPV4_RULE,
+    netlink.RTNLGRP_IPV6_RULE,
 )
+_ROUTE_KINDS: Final = (netlink.RTM_NEWROUTE, netlink.RTM_DELROUTE)
+_RULE_KINDS: Final = (netlink.RTM_NEWRULE, netlink.RTM_DELRULE)
 _UNDERLAY_GROUPS: Final = (
     netlink.RTNLGRP_LINK,
     netlink.RTNLGRP_IPV4_IFADDR,
@@ -99,6 +105,8 @@ class SandboxMonitor:
                 return ("link", found.index, links.is_port_message(message))
             case netlink.RTM_NEWADDR | netlink.RTM_DELADDR:
                 return ("address", *rows.address_identity(message))
+        if message.kind in _ROUTE_KINDS or message.kind in _RULE_KINDS:
+            return ("routing", self._routing_row(message))
         return ("neighbour", *rows.neighbour_subject(message))
 
     def _contradiction(self, message: Message, desired: SandboxState) -> str | None:
@@ -113,7 +121,17 @@ class SandboxMonitor:
                 return None if (row in desired.rows) == present else _text(row, present=present)
             case netlink.RTM_NEWNEIGH | netlink.RTM_DELNEIGH:
                 return self._neighbour_contradiction(message, desired)
-        return None
+        routing_row = self._routing_row(message)
+        if routing_row is None or routing_row.link not in desired.links:
+            return None
+        present = message.kind in {netlink.RTM_NEWROUTE, netlink.RTM_NEWRULE}
+        wrong = (routing_row in desired.rows) != present
+        return _text(routing_row, present=present) if wrong else None
+
+    def _routing_row(self, message: Message) -> Row | None:
+        if message.kind in _ROUTE_KINDS:
+            return routing.decode_route(message, self._names)
+        return routing.decode_barrier(message)
 
     def _link_contradiction(self, message: Message, desired: SandboxState) -> str | None:
         found = links.decode(message)

@@ -15,14 +15,16 @@ from typing import Final, NamedTuple
 
 from overlay.core.state import (
     AddressRow,
+    BarrierRow,
     BridgeFdbRow,
     FdbRow,
     FloodRow,
     NeighbourRow,
+    RouteRow,
     Row,
     StrangeRow,
 )
-from overlay.kernel import netlink
+from overlay.kernel import netlink, routing
 from overlay.kernel.netlink import Message, Request, attribute, attributes
 from overlay.model import Ip, Mac, ip_text, mac_text
 
@@ -77,6 +79,8 @@ def delete(row: Row, index: int) -> Request:
     if type(row) is StrangeRow:
         return (netlink.RTM_DELNEIGH, 0, row.request)
     kind, _, encode = _PUTS[type(row)]
+    if type(row) is RouteRow:
+        encode = routing.encode_any_route
     return (kind + 1, 0, encode(row, index))  # RTM_DEL... follows RTM_NEW...
 
 
@@ -118,6 +122,8 @@ _PUTS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
     FloodRow: (netlink.RTM_NEWNEIGH, _APPEND, _flood),
     BridgeFdbRow: (netlink.RTM_NEWNEIGH, _REPLACE, _bridge_fdb),
     NeighbourRow: (netlink.RTM_NEWNEIGH, _REPLACE, _neighbour),
+    RouteRow: (netlink.RTM_NEWROUTE, _REPLACE, routing.encode_route),
+    BarrierRow: (netlink.RTM_NEWRULE, netlink.NLM_F_CREATE, routing.encode_barrier),
 }
 
 

@@ -36,7 +36,7 @@ from overlay.core.state import (
     Vxlan,
 )
 from overlay.errors import ConflictError, NotFoundError, OverlayError
-from overlay.kernel import links, netlink, netns, probe, requests, rows
+from overlay.kernel import links, netlink, netns, probe, requests, routing, rows
 from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.netlink import NetlinkError, Request, Socket
 
@@ -183,7 +183,14 @@ class Sandbox:
             row = rows.decode_address(message, names)
             if row is not None:
                 found.add(row)
-        return frozenset(found)
+        return frozenset(found) | self._read_routing(names)
+
+    def _read_routing(self, names: Mapping[int, str]) -> frozenset[Row]:
+        routes = self.socket.dump(netlink.RTM_GETROUTE, routing.DUMP)
+        rules = self.socket.dump(netlink.RTM_GETRULE, routing.DUMP)
+        found: list[Row | None] = [routing.decode_route(message, names) for message in routes]
+        found += [routing.decode_barrier(message) for message in rules]
+        return frozenset(row for row in found if row is not None)
 
     def _ports_to_read(self, state_links: Mapping[str, Link]) -> list[int]:
         """Return the indexes whose FDB is read: all (0), or the VTEPs' where that takes long.

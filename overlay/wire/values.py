@@ -39,8 +39,8 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
     match value:
         case Network():
             subnets = [[s.base, s.prefix_length, s.gateway] for s in value.subnets]
-            fields = [value.vni, value.name, subnets, value.internal, value.labels]
-            return 1, [*fields, value.creator]
+            head = [value.vni, value.name, subnets, value.internal, value.labels]
+            return 1, [*head, value.creator, value.isolate_subnets]
         case Endpoint():
             head = [value.endpoint_id, value.vni, value.name, value.mac, value.ips]
             return 2, [*head, value.aliases, value.labels]
@@ -79,13 +79,13 @@ def _subnet(value: Any) -> Subnet:
 
 
 def _network(fields: Any) -> Network:
-    vni, name, subnets, internal, labels, creator = shapes.array(fields, 6)
+    vni, name, subnets, internal, labels, creator, isolate_subnets = shapes.array(fields, 7)
     found = tuple(_subnet(item) for item in shapes.items(subnets, limits.SUBNET_COUNT_MAX))
     if not found:
         shapes.malformed()
     return Network(
         _vni(vni), shapes.name(name), found, _node(creator), shapes.boolean(internal),
-        shapes.labels(labels),
+        shapes.labels(labels), shapes.boolean(isolate_subnets),
     )  # fmt: skip
 
 

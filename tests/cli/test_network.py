@@ -34,7 +34,7 @@ def test_create_sends_all_and_prints_one_line(overlayd: Run, agent: FakeAgent) -
     agent.answer("POST /v1/networks", BLUE | {"created": True})
     outcome = overlayd(
         "network", "create", "blue", "--subnet", "10.32.0.0/16", "--subnet", "fd32::/64",
-        "--vni", "77", "--internal", "--label", "a=b=c", "--force",
+        "--vni", "77", "--internal", "--label", "a=b=c", "--force", "--isolate-subnets",
     )  # fmt: skip
 
     assert outcome.out == "blue  vni 9000001  10.32.0.0/16  gateway 10.32.0.1\n"
@@ -48,6 +48,7 @@ def test_create_sends_all_and_prints_one_line(overlayd: Run, agent: FakeAgent) -
         "internal": True,
         "labels": {"a": "b=c"},
         "force": True,
+        "isolate_subnets": True,
     }
 
 

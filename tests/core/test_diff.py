@@ -9,6 +9,7 @@ from overlay.core.diff import diff
 from overlay.core.operations import DeleteLink, DeleteRow, PutLink, PutRow, applied, row_key
 from overlay.core.state import (
     AddressRow,
+    BarrierRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
@@ -16,6 +17,7 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RouteRow,
     Row,
     SandboxState,
     StrangeRow,
@@ -85,6 +87,8 @@ def _rows(links: dict[str, Link]) -> st.SearchStrategy[frozenset[Row]]:
         st.builds(FloodRow, on_vxlans, vteps),
         st.builds(BridgeFdbRow, on_vxlans, macs),
         st.builds(NeighbourRow, on_bridges, ips, macs),
+        st.builds(RouteRow, on_bridges, ips, st.sampled_from([0, 16]), ips),
+        st.builds(BarrierRow, on_bridges, st.sampled_from([16, 24]), ips),
     )
     several = st.lists(row, max_size=12, unique_by=row_key)
     return several.map(lambda rows: frozenset(row for row in rows if row.link in links))

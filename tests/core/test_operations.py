@@ -12,6 +12,7 @@ from overlay.core.operations import (
 )
 from overlay.core.state import (
     AddressRow,
+    BarrierRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
@@ -19,6 +20,7 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RouteRow,
     SandboxState,
     StrangeRow,
     Vxlan,
@@ -57,10 +59,12 @@ def test_rows_of_different_kinds_are_never_equal() -> None:
         FdbRow("l", MAC, IP),
         NeighbourRow("l", IP, MAC),
         AddressRow("l", IP, 4),
+        RouteRow("l", IP, 4, IP),
+        BarrierRow("l", 4, IP),
         StrangeRow("l", "", b""),
     }
 
-    assert len(rows) == 6
+    assert len(rows) == 8
 
 
 def test_a_put_takes_the_place_of_the_row_under_its_key() -> None:

@@ -10,16 +10,19 @@ from overlay.core.operations import applied, row_key
 from overlay.core.plan import PlanInput, PlannedPort, Remote, bridge_name, plan, segment_count
 from overlay.core.state import (
     AddressRow,
+    BarrierRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
     FloodRow,
     NeighbourRow,
     Port,
+    RouteRow,
     SandboxState,
     Vxlan,
 )
 from overlay.model import (
+    HOST_LABEL,
     Endpoint,
     Ip,
     Mac,
@@ -213,3 +216,41 @@ def test_any_records_give_a_sound_plan_that_a_diff_can_reach(
     expected = plan(given_input(FOUR, SIX, remotes=tuple(shuffled)))
     chance.shuffle(shuffled)
     assert expected == plan(given_input(FOUR, SIX, remotes=tuple(shuffled)))
+
+
+def test_the_host_is_the_way_out() -> None:
+    """Where the host has an end on the network, routes lead there and no ARP is flooded for it."""
+    host = replace(endpoint(9, "10.0.0.254", "fd00::fe"), labels=(HOST_LABEL,))
+    state = plan(given_input(FOUR, SIX, locals=(host, endpoint(1, "10.0.0.2"))))
+
+    assert {row for row in state.rows if not isinstance(row, AddressRow)} == {
+        NeighbourRow("br0", host.ips[0], host.mac),
+        NeighbourRow("br0", host.ips[1], host.mac),
+        RouteRow("br0", Ip(bytes(4)), 0, host.ips[0]),
+        RouteRow("br0", Ip(bytes(16)), 0, host.ips[1]),
+    }
+
+
+def test_there_is_one_way_out_for_all_segments() -> None:
+    """With an end on each segment, the default route leads over the first one's."""
+    ends = tuple(
+        replace(endpoint(serial, text), labels=(HOST_LABEL,))
+        for serial, text in ((9, "10.0.1.254"), (8, "10.0.0.254"))
+    )
+    state = plan(given_input(FOUR, FIVE, locals=ends))
+
+    routes = [row for row in state.rows if isinstance(row, RouteRow)]
+    assert routes == [RouteRow("br0", Ip(bytes(4)), 0, parse_ip("10.0.0.254"))]
+
+
+def test_isolated_subnets_have_barriers_between_them() -> None:
+    """From each bridge to every other segment's subnets; the two families of one stay together."""
+    given = given_input(FOUR, FIVE, SIX)
+    isolated = replace(given, network=replace(given.network, isolate_subnets=True))
+    barriers = plan(isolated).rows - plan(given).rows
+
+    assert barriers == {
+        BarrierRow("br1", 24, FOUR.base),
+        BarrierRow("br0", 24, FIVE.base),
+        BarrierRow("br1", 64, SIX.base),
+    }

@@ -6,6 +6,7 @@ import pytest
 from overlay.core.diff import diff
 from overlay.core.state import (
     AddressRow,
+    BarrierRow,
     Bridge,
     BridgeFdbRow,
     FdbRow,
@@ -13,13 +14,14 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RouteRow,
     Row,
     SandboxState,
     Vxlan,
 )
 from overlay.kernel import container, netns
 from overlay.kernel.sandbox import Sandbox
-from overlay.model import Vni, gateway_mac, mac_for, parse_ip
+from overlay.model import Ip, Vni, gateway_mac, mac_for, parse_ip
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import Host, World
@@ -108,3 +110,35 @@ def test_networks_do_not_see_each_other(world: World, two_hosts: tuple[Host, Hos
     assert world.pings(stranger, "10.32.0.1") == 1
     assert world.pings(stranger, "10.32.0.2") == 0
     assert world.pings(stranger, "10.32.0.3") == 0
+
+
+def test_routes_and_barriers_are_read_and_repaired(world: World) -> None:
+    """A default route and a rule between two subnets come back exactly, and when taken away."""
+    host, other = world.host("192.168.56.11"), world.host("192.168.56.12")
+    world.pair(host, other)
+    plain = two_segments(host, other, 0, ())
+    extra: frozenset[Row] = frozenset(
+        {
+            RouteRow("br0", Ip(bytes(4)), 0, parse_ip("10.32.0.9")),
+            RouteRow("br1", parse_ip("198.51.100.0"), 24, parse_ip("10.33.0.9")),
+            BarrierRow("br0", 16, parse_ip("10.33.0.0")),
+            BarrierRow("br1", 16, parse_ip("10.32.0.0")),
+        }
+    )
+    wanted = SandboxState(plain.links, plain.rows | extra)
+    assert host.sandbox.apply(diff(wanted, host.sandbox.read(), prune=True)) == []
+    assert host.sandbox.read() == wanted
+
+    monitor = host.sandbox.monitor()
+    for command in ("route del default", "rule del iif br0 to 10.33.0.0/16 prohibit"):
+        world.run(host.sandbox.name, "ip", *command.split())
+    world.run(host.sandbox.name, "ip", "route", "add", "203.0.113.0/24", "via", "10.32.0.7")
+    told = monitor.contradictions(wanted)
+    monitor.close()
+    assert len(told) == 3, told
+    assert len(diff(wanted, host.sandbox.read(), prune=True)) == 3
+
+    assert host.sandbox.apply(diff(wanted, host.sandbox.read(), prune=True)) == []
+    assert host.sandbox.read() == wanted
+    assert host.sandbox.apply(diff(plain, host.sandbox.read(), prune=True)) == []
+    assert host.sandbox.read() == plain
