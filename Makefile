@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: setup lab down check test unit kernel e2e soak clean
+.PHONY: setup lab down check test unit kernel e2e soak deb dist clean
 
 setup:
 	@scripts/setup
@@ -36,6 +36,14 @@ test: check
 
 soak: setup
 	.venv/bin/overlayd sim --soak $(SEEDS)
+
+# The Debian package, for the Python of this machine's Debian: build/overlayd_*.deb
+deb: setup
+	@deploy/deb/build.sh
+
+# Wheel and source distribution: dist/
+dist: setup
+	@.venv/bin/python -m hatchling build
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

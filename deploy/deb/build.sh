@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Builds the Debian package of this tree with what every Debian has (dpkg-deb); no root needed.
+#
+#   deploy/deb/build.sh [FOLDER]     prints the package's path (FOLDER: default build)
+#
+# The package holds everything but the interpreter, for the Python of the machine it's built on: build
+# it on the distribution it's for. Environment: PYTHON (/usr/bin/python3), TOOLS (.venv/bin/python:
+# any with pip and hatchling), DEB_VERSION (default: the version in pyproject.toml, then -1).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=${1:-build}
+python=${PYTHON:-/usr/bin/python3}
+version=${DEB_VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -n 1)-1}
+architecture=$(dpkg --print-architecture)
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
+
+mkdir -p "$out"
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+chmod 755 "$stage"
+umask 022
+
+PYTHON=$python deploy/environment.sh "$stage" /opt/overlayd .
+# What its dependencies bring to run by hand stays out.
+find "$stage/opt/overlayd/bin" -type f ! -name overlayd -delete
+rmdir "$stage"/opt/overlayd/include/python* "$stage/opt/overlayd/include"
+overlayd() { PYTHONPATH=$(echo "$stage"/opt/overlayd/lib/python*/site-packages) "$python" -m overlay.cli.main "$@"; }
+mkdir -p "$stage"/usr/{bin,share/man/man8,share/bash-completion/completions} \
+  "$stage"/usr/share/{zsh/vendor-completions,fish/vendor_completions.d,doc/overlayd}
+ln -s /opt/overlayd/bin/overlayd "$stage/usr/bin/overlayd"
+overlayd man | gzip -9n > "$stage/usr/share/man/man8/overlayd.8.gz"
+overlayd completion bash > "$stage/usr/share/bash-completion/completions/overlayd"
+overlayd completion zsh > "$stage/usr/share/zsh/vendor-completions/_overlayd"
+overlayd completion fish > "$stage/usr/share/fish/vendor_completions.d/overlayd.fish"
+install -D -m 644 deploy/overlayd.service "$stage/usr/lib/systemd/system/overlayd.service"
+install -D -m 644 deploy/overlayd.sysusers "$stage/usr/lib/sysusers.d/overlayd.conf"
+install -D -m 644 deploy/overlayd.toml "$stage/etc/overlayd/overlayd.toml"
+install -D -m 644 deploy/deb/copyright "$stage/usr/share/doc/overlayd/copyright"
+# Sources are found by their path; caches of other versions or tools have no business here.
+find "$stage/usr" "$stage/etc" -name __pycache__ -prune -exec rm -rf {} +
+
+minor=$("$python" -c 'import sys; print(sys.version_info.minor)')
+# The format of the state that this version can read, for preinst.
+format=$(sed -n 's/^FORMAT_VERSION = \([0-9]*\).*/\1/p' overlay/agent/statefile.py)
+mkdir "$stage/DEBIAN"
+for script in preinst postinst prerm postrm; do
+  sed "s/@FORMAT@/$format/" "deploy/deb/$script" > "$stage/DEBIAN/$script"
+  chmod 755 "$stage/DEBIAN/$script"
+done
+echo /etc/overlayd/overlayd.toml > "$stage/DEBIAN/conffiles"
+(cd "$stage" && find opt usr -type f -print0 | sort -z | xargs -0 md5sum) > "$stage/DEBIAN/md5sums"
+sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" \
+  -e "s/@MINOR@/$minor/" -e "s/@NEXT@/$((minor + 1))/" \
+  -e "s/@SIZE@/$(du -sk "$stage" | cut -f1)/" deploy/deb/control > "$stage/DEBIAN/control"
+package=$out/overlayd_${version}_$architecture.deb
+dpkg-deb --root-owner-group --build "$stage" "$package" >&2
+echo "$package"

@@ -1,0 +1,41 @@
+"""The package of this tree, built once where it is older than what it is made of."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("overlay", "deploy", "pyproject.toml")
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """Return the Debian package built from this tree."""
+    newest = max(
+        path.stat().st_mtime
+        for source in SOURCES
+        for path in [ROOT / source, *(ROOT / source).rglob("*")]
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+    built = [p for p in ROOT.glob("build/overlayd_*.deb") if p.stat().st_mtime >= newest]
+    if built:
+        return max(built, key=lambda path: path.stat().st_mtime)
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("no dpkg-deb here: packages are built on Debian and its kin")
+    done = subprocess.run(
+        [ROOT / "deploy/deb/build.sh"], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return ROOT / done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the package's files and, under DEBIAN, its control files."""
+    folder = tmp_path_factory.mktemp("package") / "root"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, folder], check=True, timeout=60)
+    return folder

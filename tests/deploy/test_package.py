@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from overlay import __version__
+from overlay.agent import config, statefile
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_package_has_all_that_a_host_needs(unpacked: Path) -> None:
+    """Program, unit, group, configuration, manual page and completions stand where tools look."""
+    wanted = [
+        "opt/overlayd/bin/overlayd",
+        "usr/lib/systemd/system/overlayd.service",
+        "usr/lib/sysusers.d/overlayd.conf",
+        "usr/share/bash-completion/completions/overlayd",
+        "usr/share/zsh/vendor-completions/_overlayd",
+        "usr/share/fish/vendor_completions.d/overlayd.fish",
+    ]
+
+    assert [path for path in wanted if not (unpacked / path).is_file()] == []
+    assert (unpacked / "usr/bin/overlayd").readlink() == Path("/opt/overlayd/bin/overlayd")
+    assert b".TH" in gzip.decompress((unpacked / "usr/share/man/man8/overlayd.8.gz").read_bytes())
+
+
+def test_nothing_is_packaged_outside_of_its_places(unpacked: Path) -> None:
+    """All else would collide with other packages, or stay behind."""
+    tops = {
+        str(path.relative_to(unpacked).parent)
+        for path in unpacked.rglob("*")
+        if path.is_file() and "site-packages" not in path.parts
+    }
+
+    assert tops <= {
+        "DEBIAN",
+        "etc/overlayd",
+        "opt/overlayd",
+        "opt/overlayd/bin",
+        "usr/bin",
+        "usr/lib/systemd/system",
+        "usr/lib/sysusers.d",
+        "usr/share/bash-completion/completions",
+        "usr/share/doc/overlayd",
+        "usr/share/fish/vendor_completions.d",
+        "usr/share/man/man8",
+        "usr/share/zsh/vendor-completions",
+    }
+
+
+def test_the_package_runs_from_its_own_folder(unpacked: Path) -> None:
+    """The program and each library of the agent load from the package alone, compiled ahead."""
+    (libraries,) = unpacked.glob("opt/overlayd/lib/python3.*/site-packages")
+    code = "import overlay.agent.main, overlay.cli.main as m; raise SystemExit(m.main(['version']))"
+    python = f"/usr/bin/{libraries.parent.name}"
+    before = sorted(unpacked.rglob("*"))
+    done = subprocess.run(
+        [python, "-SP", "-c", code],
+        env={"PYTHONPATH": str(libraries)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (done.stdout, done.stderr) == (f"overlayd {__version__}\n", "")
+    assert sorted(unpacked.rglob("*")) == before
+
+
+def test_no_path_of_the_building_machine_is_left(unpacked: Path) -> None:
+    """Scripts and the environment's settings name where they will be."""
+    (script,) = [
+        path
+        for path in (unpacked / "opt/overlayd/bin").iterdir()
+        if path.is_file() and not path.is_symlink()
+    ]
+    texts = [script.read_text(), (unpacked / "opt/overlayd/pyvenv.cfg").read_text()]
+
+    assert texts[0].startswith("#!/opt/overlayd/bin/python -P\n")
+    assert (unpacked / "opt/overlayd/bin/python3").readlink() == Path("/usr/bin/python3")
+    assert not [text for text in texts if str(ROOT) in text or "/tmp/" in text]  # noqa: S108
+
+
+def test_control_names_the_python_it_was_built_for(unpacked: Path) -> None:
+    """Compiled libraries fit one minor version of Python; dpkg has to know which."""
+    control = (unpacked / "DEBIAN/control").read_text()
+    (libraries,) = unpacked.glob("opt/overlayd/lib/python3.*")
+    minor = int(libraries.name.partition(".")[2])
+
+    assert f"python3 (>= 3.{minor}~), python3 (<< 3.{minor + 1})" in control
+    assert not re.search(r"@[A-Z]+@", control)
+
+
+def test_the_scripts_of_the_package_are_sound_shell(unpacked: Path) -> None:
+    """Every placeholder is filled and sh accepts each script."""
+    for name in ("preinst", "postinst", "prerm", "postrm"):
+        script = unpacked / "DEBIAN" / name
+        assert os.access(script, os.X_OK)
+        assert "@" not in script.read_text()
+        subprocess.run(["sh", "-n", script], check=True, timeout=10)
+    assert f"python3 - {statefile.FORMAT_VERSION} " in (unpacked / "DEBIAN/preinst").read_text()
+
+
+def test_the_sample_configuration_shows_the_defaults() -> None:
+    """Uncommented, every line is what the agent takes without the file."""
+    sample = (ROOT / "deploy/overlayd.toml").read_text()
+    lines = [line[2:] for line in sample.splitlines() if re.match(r"# \w+ = ", line)]
+    shown = tomllib.loads("\n".join(lines))
+    defaults = config.Config()
+
+    assert shown == {
+        key: str(value) if isinstance(value, Path) else value
+        for key in shown
+        for value in [getattr(defaults, key)]
+    }
+    assert set(shown) >= {"state_dir", "run_dir", "api_group", "log_level"}
+
+
+def test_systemd_accepts_the_unit(unpacked: Path, tmp_path: Path) -> None:
+    """No line of the unit is unknown, but the one that older versions are to pass over."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze here")
+    text = (unpacked / "usr/lib/systemd/system/overlayd.service").read_text()
+    unit = tmp_path / "overlayd.service"
+    # The program is not installed on this machine; what is checked is the unit.
+    unit.write_text(text.replace("/usr/bin/overlayd", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    told = [line for line in done.stderr.splitlines() if "overlayd" in line]
+
+    assert [line for line in told if not line.endswith("ignoring: notify-reload")] == []

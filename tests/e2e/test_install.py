@@ -1,0 +1,188 @@
+"""The Debian package on hosts of a lab: installed, upgraded under traffic, refused, purged."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.netns, pytest.mark.e2e]
+OVERLAYD = "/usr/bin/overlayd"
+API = "/run/overlayd/api.sock"
+LAYERS = {"/usr": "usr", "/opt": "opt", "/etc": "etc", "/var/lib": "lib"}
+# A lab shares these with the machine; what is installed inside must stay inside.
+COPY_ON_WRITE = """
+for folder in usr opt; do
+  layer=/run/lab/$folder
+  mkdir -p $layer/up $layer/work
+  mount -t overlay lab -o lowerdir=/$folder,upperdir=$layer/up,workdir=$layer/work /$folder
+done
+"""
+AGENT_PID = """
+import socket, struct
+client = socket.socket(socket.AF_UNIX)
+client.connect("/run/overlayd/api.sock")
+print(struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+"""
+SET_FORMAT = """
+import sqlite3, sys
+state = sqlite3.connect("/var/lib/overlayd/state.db")
+(before,) = state.execute("PRAGMA user_version").fetchone()
+state.execute(f"PRAGMA user_version={sys.argv[1]}")
+print(before)
+"""
+
+
+def dpkg(cluster: Cluster, number: int, *words: str) -> tuple[int, str]:
+    """Run dpkg on a host; return its exit code and all that it said."""
+    code, out, err = cluster.run(number, "dpkg", *words)
+    return code, out + err
+
+
+def agent_pid(cluster: Cluster, number: int) -> str:
+    """Return the process that serves the API of a host."""
+    return cluster.ok(number, "/usr/bin/python3", "-c", AGENT_PID).strip()
+
+
+def version_of(cluster: Cluster, number: int) -> str:
+    """Return the installed version."""
+    return cluster.ok(number, "dpkg-query", "-W", "-f", "${Status} ${Version}", "overlayd")
+
+
+def left_behind(cluster: Cluster, number: int) -> list[str]:
+    """Return the files that are on a host and were not there when it was made."""
+    found: list[str] = []
+    for folder, layer in LAYERS.items():
+        # What was deleted is a character device there (overlayfs: whiteout).
+        told = cluster.ok(
+            number, "find", f"/run/lab/{layer}/up", "-mindepth", "1", "!", "-type", "c",
+            "!", "-type", "d", "-printf", f"{folder}/%P\\n",
+        )  # fmt: skip
+        found += told.split()
+    return found
+
+
+@pytest.fixture(scope="module")
+def newer(unpacked: Path) -> Path:
+    """Return the same package under a higher version."""
+    control = unpacked / "DEBIAN/control"
+    text = control.read_text()
+    path = unpacked.parent / "newer.deb"
+    control.write_text(re.sub(r"^Version: .*", "Version: 99.0-1", text, flags=re.MULTILINE))
+    subprocess.run(
+        ["dpkg-deb", "-Znone", "--root-owner-group", "--build", unpacked, path],
+        check=True,
+        timeout=60,
+        capture_output=True,
+    )
+    control.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(hosts: Cluster, package: Path) -> Cluster:
+    """Two hosts with the package, joined; c1 and c2 on network blue."""
+    for number in (1, 2):
+        hosts.ok(number, "sh", "-c", COPY_ON_WRITE)
+        before = left_behind(hosts, number)
+        assert [path for path in before if "overlayd" in path] == []
+        code, told = dpkg(hosts, number, "-i", str(package))
+        assert code == 0, told
+    hosts.ok(1, OVERLAYD, "join")
+    token = hosts.ok(1, OVERLAYD, "token", "show")
+    joining = [OVERLAYD, "join", "192.168.56.11", "--token-file", "-"]
+    code, _, told = hosts.run(2, *joining, stdin=token)
+    assert code == 0, told
+    hosts.ok(1, OVERLAYD, "network", "create", "blue", "--subnet", "10.32.0.0/16")
+    for number in (1, 2):
+        hosts.ok(number, OVERLAYD, "container", "add", f"c{number}", "--network", "blue")
+    return hosts
+
+
+def test_the_installed_agent_serves(installed: Cluster) -> None:
+    """What runs is the package's own, the API is the group's, and names cross hosts."""
+    socket = installed.ok(1, "stat", "-c", "%U:%G %a", "/run/overlayd/api.sock").strip()
+    program = installed.ok(1, "cat", f"/proc/{agent_pid(installed, 1)}/cmdline")
+
+    assert socket == "root:overlayd 660"
+    assert program.startswith("/opt/overlayd/bin/python\0")
+    installed.ok(1, OVERLAYD, "container", "exec", "c1", "--", "ping", "-c", "1", "-W", "5", "c2")
+
+
+def test_an_upgrade_keeps_state_and_loses_no_packet(
+    installed: Cluster, newer: Path, eventually: Callable[..., None]
+) -> None:
+    """Pings go on through unpacking and the agent's restart; node and addresses stay."""
+    before = installed.json(1, "status")
+    ip = installed.json(2, "container", "ls")["containers"][0]["endpoints"][0]["ip"]
+    pinging = f"ip netns exec c1 ping -i 0.02 -w 60 {ip} > /run/ping.log 2>&1 & echo $!"
+    ping = installed.ok(1, "sh", "-c", pinging).strip()
+    code, told = dpkg(installed, 1, "-i", str(newer))
+    assert code == 0, told
+    assert "still the old one" in told
+    old = agent_pid(installed, 1)
+    installed.ok(1, "kill", old)
+    eventually(lambda: installed.run(1, "test", "-S", API)[0] == 1, "the agent ends")
+    installed.ok(1, OVERLAYD, "join")
+    eventually(lambda: installed.json(1, "status")["cluster"]["members"]["alive"] == 2, "vm2 seen")
+    # SIGINT: the summary, as after Ctrl-C.
+    installed.ok(1, "kill", "-INT", ping)
+    eventually(lambda: "packet loss" in installed.ok(1, "cat", "/run/ping.log"), "the summary")
+    summary = installed.ok(1, "cat", "/run/ping.log")
+    sent, received = re.findall(r"(\d+) packets transmitted, (\d+) received", summary)[0]
+
+    assert version_of(installed, 1) == "install ok installed 99.0-1"
+    assert installed.json(1, "status")["node"]["id"] == before["node"]["id"]
+    assert int(sent) > 50
+    # The one that is under way when ping ends has no answer yet.
+    assert int(sent) - int(received) <= 1, summary[-300:]
+
+
+def test_a_downgrade_below_the_state_is_refused(installed: Cluster, package: Path) -> None:
+    """The reason is named, the newer version stays installed, and the agent goes on."""
+    format_before = installed.ok(1, "/usr/bin/python3", "-c", SET_FORMAT, "99").strip()
+    code, told = dpkg(installed, 1, "-i", str(package))
+    installed.ok(1, "/usr/bin/python3", "-c", SET_FORMAT, format_before)
+
+    assert code != 0
+    assert "was written by a newer overlayd (format 99)" in told
+    assert version_of(installed, 1) == "install ok installed 99.0-1"
+    assert installed.json(1, "status")["cluster"]["members"]["alive"] == 2
+
+
+def test_a_downgrade_that_can_read_the_state_is_accepted(installed: Cluster, package: Path) -> None:
+    """The format decides, not the version."""
+    code, told = dpkg(installed, 1, "-i", str(package))
+
+    assert code == 0, told
+    assert "99.0" not in version_of(installed, 1)
+
+
+def test_removal_clears_the_kernel_and_keeps_the_state(installed: Cluster) -> None:
+    """Agent and namespaces are gone; identity and configuration wait for a return."""
+    installed.ok(1, "sh", "-c", "echo '# mine' >> /etc/overlayd/overlayd.toml")
+    code, told = dpkg(installed, 1, "-r", "overlayd")
+
+    assert code == 0, told
+    assert installed.ok(1, "ip", "netns") == ""
+    assert "overlay.cli.main" not in installed.ok(1, "ps", "-eo", "args")
+    installed.ok(1, "test", "-e", "/var/lib/overlayd/state.db")
+    installed.ok(1, "grep", "-q", "mine", "/etc/overlayd/overlayd.toml")
+
+
+def test_purge_leaves_nothing(installed: Cluster) -> None:
+    """No file, no group, no interface: as before the installation."""
+    code, told = dpkg(installed, 1, "-P", "overlayd")
+    left = [path for path in left_behind(installed, 1) if "overlayd" in path or "/opt" in path]
+
+    assert code == 0, told
+    assert left == []
+    assert installed.run(1, "getent", "group", "overlayd")[0] != 0
+    assert not re.search(r"^\d+: ov", installed.ok(1, "ip", "-o", "link"), re.MULTILINE)
