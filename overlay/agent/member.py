@@ -140,19 +140,8 @@ class Member:
 
     async def wait_synced(self, scope: Scope, timeout_s: float) -> bool:
         """Wait until one who holds a scope has shown us all of it; False if that took too long."""
-        peers = [
-            node_id
-            for node_id in self.node.membership.alive()
-            if self.node.store.takes_part(node_id, scope)
-        ]
-        if not peers:
-            return True
-        for peer in peers[:3]:
-            self.node.look_again(peer, self.pump.now())
         self.pump.flush()
-        return await self._wait_until(
-            lambda: any(peer in self.node.repair.matched for peer in peers[:3]), timeout_s
-        )
+        return await self._wait_until(lambda: not self.node.scopes.is_pending(scope), timeout_s)
 
     async def wait_may_write(self, timeout_s: float) -> bool:
         """Wait until this node has heard enough of its peers to write and allocate (the amnesia

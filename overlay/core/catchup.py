@@ -10,13 +10,14 @@ Must not know: how a comparison works (`repair`).
 
 from __future__ import annotations
 
+from overlay.core.joining import ScopeCatchUp
 from overlay.core.membership import Membership
 from overlay.core.repair import Repair
 from overlay.core.settings import Settings
 from overlay.core.store import Store
 from overlay.model import NodeId
 
-_WITNESS_COUNT = 3  # as many peers as must have told what they hold of our own logs
+WITNESS_COUNT = 3  # as many peers as must have told what they hold of our own logs
 
 
 class CatchUp:
@@ -27,17 +28,20 @@ class CatchUp:
         store: Store,
         membership: Membership,
         repair: Repair,
+        scopes: ScopeCatchUp,
         settings: Settings,
         now: float,
     ) -> None:
         self._store = store
         self._membership = membership
         self._repair = repair
+        self._scopes = scopes
         self._settings = settings
         self._started = now
         self._due = now
         self._tried: set[NodeId] = set()
         self.is_done = False
+        self._may_write = False
 
     def next_timer(self) -> float | None:
         """Return when the next comparison may be begun."""
@@ -52,7 +56,7 @@ class CatchUp:
         live = self._membership.live()
         lacking = [node_id for node_id in live if node_id not in matched]
         enough = len(live) - len(lacking) >= self._settings.catch_up_peers_max
-        if matched and (enough or not lacking):
+        if matched and (enough or not lacking) and self._scopes.is_done:
             self.is_done = True
             return True
         if self._repair.has_room():
@@ -74,9 +78,11 @@ class CatchUp:
         who knows of nobody need not wait.
         """
         others = len(self._store.cards) - 1
-        if self.is_done or len(self._repair.matched) >= min(_WITNESS_COUNT, others):
-            return True
-        return now - self._started >= self._settings.amnesia_wait_s
+        heard = len(self._repair.matched) >= min(WITNESS_COUNT, others)
+        waited = now - self._started >= self._settings.amnesia_wait_s
+        if self.is_done or waited or (heard and self._scopes.is_done):
+            self._may_write = True  # for this run: a scope taken on later says nothing of a disk
+        return self._may_write
 
     def _knows_others(self) -> bool:
         return len(self._store.cards) > 1

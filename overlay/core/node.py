@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from overlay import limits
 from overlay.core.author import Author
-from overlay.core.catchup import CatchUp
+from overlay.core.catchup import WITNESS_COUNT, CatchUp
 from overlay.core.confirm import Confirmations
 from overlay.core.events import (
     CardAccepted,
@@ -31,6 +31,7 @@ from overlay.core.events import (
     SegmentAccepted,
     StoreChanged,
 )
+from overlay.core.joining import ScopeCatchUp
 from overlay.core.membership import Membership
 from overlay.core.messages import (
     Ack,
@@ -111,7 +112,10 @@ class Node:
         )
         self._push = Push(self.store, self.membership, self.outbox, settings, random)
         self._confirmations = Confirmations(self.store, self.outbox, settings)
-        self._catch_up = CatchUp(self.store, self.membership, self.repair, settings, now)
+        self.scopes = ScopeCatchUp(self.store, self.membership, self.repair, settings, random)
+        self._catch_up = CatchUp(
+            self.store, self.membership, self.repair, self.scopes, settings, now
+        )
 
     def restore(self, cards: Iterable[Card], segments: Iterable[Segment], now: float) -> None:
         """Take back what was on disk, already verified, before anything else happens."""
@@ -123,6 +127,8 @@ class Node:
         for _, value in list(self.store.values(CLUSTER_SCOPE, "forgotten")):
             if isinstance(value, Forgotten):
                 self._bar(value.node_id, now)
+        for scope in self.store.common_scopes(self.card.node_id)[1:]:
+            self.scopes.begin(scope, WITNESS_COUNT, now)
 
     # --- in -----------------------------------------------------------------------------
 
@@ -165,7 +171,7 @@ class Node:
     def _receive_cards(self, message: Cards, sender: NodeId, now: float) -> None:
         for card in message.cards:
             self._take_card(card, now)
-            self.repair.got(card.node_id, CLUSTER_SCOPE, sender, now)
+            self.repair.got((card.node_id, CLUSTER_SCOPE), len(card.raw), sender, now)
 
     def _take_card(self, card: Card, now: float) -> None:
         if card.node_id == self.card.node_id:
@@ -203,21 +209,28 @@ class Node:
     def _receive_delta(self, message: Delta, sender: NodeId, now: float) -> None:
         bad: RemoteError | None = None
         for segment in message.segments:
+            log = (segment.origin, segment.scope)
+            before = self.store.version(*log)
             try:
                 self._take_segment(segment, sender, now)
             except RemoteError as error:
                 bad = error
                 continue
-            held = self.store.version(segment.origin, segment.scope) >= segment.upto
-            if message.confirm and held and self._confirmations.asked(segment, sender):
+            held = self.store.version(*log)
+            if (
+                message.confirm
+                and held >= segment.upto
+                and self._confirmations.asked(segment, sender)
+            ):
                 self._event(ConfirmWanted(segment.scope))
-            self.repair.got(segment.origin, segment.scope, sender, now)
+            self.repair.got(log, len(segment.raw) if held > before else 0, sender, now)
         if bad is not None:
             raise bad
 
     def _take_segment(self, segment: Segment, sender: NodeId, now: float) -> None:
         origin, scope = segment.origin, segment.scope
-        if origin in self._forgotten and not _has_grants(segment):
+        # A forgotten node's grants still say who owns what.
+        if origin in self._forgotten and not segment.has("grant"):
             raise RemoteError(FORGOTTEN)
         if not self.store.takes_part(self.card.node_id, scope):
             return
@@ -268,6 +281,7 @@ class Node:
             self._push.next_timer(),
             self.repair.next_timer(),
             self._confirmations.next_timer(),
+            self.scopes.next_timer(),
             self._catch_up.next_timer(),
         )
         return min((when for when in due if when is not None), default=None)
@@ -278,6 +292,7 @@ class Node:
         self._push.handle_timer(now)
         self.repair.handle_timer(now)
         self._confirmations.handle_timer(now)
+        self.scopes.handle_timer(now)
         if self._catch_up.handle_timer(now):
             self._event(CaughtUp())
 
@@ -330,7 +345,11 @@ class Node:
 
     def apply(self, segments: Sequence[Segment], now: float) -> None:
         """Make a durable local write part of this node's logs."""
+        held = self.store.common_scopes(self.card.node_id)
         self._author.apply(segments)
+        for scope in self.store.common_scopes(self.card.node_id):
+            if scope not in held:
+                self.scopes.begin(scope, 1, now)
         for segment in segments:
             keys = tuple(entry.key for entry in segment.entries)
             self._event(StoreChanged(segment.origin, segment.scope, keys))
@@ -403,11 +422,6 @@ class Node:
         """Answer a repeated request with what already answered it."""
         self.outbox.put(to, Delta(tuple(segments)), Priority.OWN)
 
-    def look_again(self, peer: NodeId, now: float) -> None:
-        """Compare with a peer from the start: what the two hold in common has just changed."""
-        self.repair.forget(peer)
-        self.repair.begin(peer, now)
-
     # --- how far it is ------------------------------------------------------------------
 
     @property
@@ -434,8 +448,3 @@ class Node:
     def is_forgotten(self, node_id: NodeId) -> bool:
         """Say whether a node was declared gone for ever."""
         return node_id in self._forgotten
-
-
-def _has_grants(segment: Segment) -> bool:
-    """Say whether a segment has grants: a forgotten node's still say who owns what."""
-    return any(entry.key[0] == "grant" for entry in segment.entries)

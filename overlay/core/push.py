@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from overlay import limits
 from overlay.core.membership import Membership
-from overlay.core.messages import Delta
+from overlay.core.messages import Cards, Delta
 from overlay.core.outbox import Outbox, Priority
 from overlay.core.packing import deltas
-from overlay.core.records import CLUSTER_SCOPE, Scope, Segment
+from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment
 from overlay.core.rumours import transmission_count
 from overlay.core.settings import Settings
 from overlay.core.store import Store
@@ -68,16 +68,30 @@ class Push:
             by_scope.setdefault(segment.scope, []).append(segment)
         for scope, batch in by_scope.items():
             peers = self.interested(scope)
-            if len(peers) <= self._settings.push_direct_max:
-                for message in deltas(batch):
-                    for peer in peers:
-                        self._outbox.put(peer, message, Priority.OWN)
-                    if peers:
-                        self._again.append((now + self._settings.push_repeat_s, peers, message))
-                continue
-            for segment in batch:
-                self._add(segment, len(peers), own=True)
-            self._due = now
+            if len(peers) > self._settings.push_direct_max:
+                for segment in batch:
+                    self._add(segment, len(peers), own=True)
+                self._due = now
+                peers = self._newly_met(batch)
+            for message in deltas(batch) if peers else ():
+                for peer in peers:
+                    self._outbox.put(peer, message, Priority.OWN)
+                self._again.append((now + self._settings.push_repeat_s, peers, message))
+
+    def _newly_met(self, batch: list[Segment]) -> list[NodeId]:
+        """Return some holders of the scopes that this node says it takes part in from now on.
+
+        They are to learn it at once, and from whom it comes: what they have is wanted here.
+        """
+        part = [entry.value for segment in batch for entry in segment.entries]
+        scopes = [Scope(value.vni) for value in part if isinstance(value, Participation)]
+        holders = dict.fromkeys(peer for scope in scopes for peer in self.interested(scope))
+        peers = list(holders)
+        if len(peers) > self._settings.push_direct_max:
+            peers = self._chance.sample(peers, self._settings.push_direct_max)
+        for peer in peers:
+            self._outbox.put(peer, Cards((self._store.cards[self._store.self_id],)), Priority.OWN)
+        return peers
 
     def relay(self, segment: Segment, now: float) -> None:
         """Pass on what was pushed here, where its author could not reach everyone."""

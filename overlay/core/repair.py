@@ -14,17 +14,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from overlay import limits
 from overlay.core.messages import Buckets, LogVersion, Pull, Versions
 from overlay.core.outbox import Outbox, Priority
 from overlay.core.packing import LOG_VERSIONS_PER_MESSAGE, card_messages, deltas, pages
-from overlay.core.records import Scope, Segment
+from overlay.core.records import CLUSTER_SCOPE, Scope, Segment
 from overlay.core.settings import Settings
 from overlay.core.store import BUCKET_COUNT, Store
 from overlay.model import Card, NodeId
 
 DATAGRAMS_PER_PULL = 32  # what one Pull may ask for: 38 kB, well within any socket buffer
-_PULL_RETRY_S = 0.1
-_PULL_AGAIN_SHARE = 2 / 3  # of a pull's segments that have come when the next is sent
+_PULL_RETRY_S = 0.1  # without any answer
+_PULL_QUIET_S = 0.02  # after the last datagram of an answer: the rest of it is lost
+_PULL_AGAIN_SHARE = 2 / 3  # of a pull's logs that are complete when the next is sent
+# Or so much has come of long logs: nearly all that a pull brings, for what is still on its way
+# would be sent twice. Datagrams are rarely filled to more than nine tenths.
+_PULL_AGAIN_SIZE = int(0.7 * DATAGRAMS_PER_PULL * limits.PAYLOAD_SIZE_MAX)
 
 _LogKey = tuple[NodeId, Scope]
 
@@ -36,9 +41,11 @@ class _Repair:
     wanted: dict[_LogKey, LogVersion] = field(default_factory=dict)
     asked_count: int = 0
     got_count: int = 0
+    got_size: int = 0
     pull_due: float | None = None
     ask_due: float | None = None  # no Versions yet: the question or its answer may be lost
-    is_partial: bool = False  # the peer listed a scope that we do not know to have in common
+    # One of the two does not know of a scope that they have in common: its logs were not compared.
+    is_partial: bool = False
 
 
 class Repair:
@@ -137,12 +144,14 @@ class Repair:
                 cards.append(card)
             if ours.version > theirs.version:
                 sending += self._store.segments_beyond(*log, theirs.version)
+                self._note_unaware(repair, log)
         lacking = self._unlisted(set(message.complete_buckets), sorted(scopes), listed)
         for log in lacking:
             card = self._store.card(log[0])
             if card is not None:
                 cards.append(card)
             sending += self._store.segments_beyond(*log, 0)
+            self._note_unaware(repair, log)
         self._send(sender, cards, sending)
         if repair is None:
             return
@@ -152,6 +161,11 @@ class Repair:
             self._pull(repair, now)
         elif not repair.wanted:
             self._end(repair)
+
+    def _note_unaware(self, repair: _Repair | None, log: _LogKey) -> None:
+        """Who lacks our newest participations has not listed the logs of those scopes."""
+        if repair is not None and log == (self._store.self_id, CLUSTER_SCOPE):
+            repair.is_partial = True
 
     def _unlisted(
         self, complete: set[int], scopes: list[Scope], listed: set[_LogKey]
@@ -199,28 +213,30 @@ class Repair:
             epoch = 0 if card is None else card.epoch
             wants.append(LogVersion(origin, scope, self._store.version(origin, scope), epoch))
         repair.asked_count = max(1, int(_PULL_AGAIN_SHARE * len(wants)))
-        repair.got_count = 0
+        repair.got_count = repair.got_size = 0
         repair.pull_due = now + _PULL_RETRY_S
         self._outbox.put(repair.peer, Pull(tuple(wants)), Priority.REPAIR)
 
-    def got(self, origin: NodeId, scope: Scope, sender: NodeId, now: float) -> None:
-        """Note that a log advanced, or a card was renewed, by what a peer sent."""
+    def got(self, log: _LogKey, size: int, sender: NodeId, now: float) -> None:
+        """Note that a log advanced by `size` bytes, or a card was renewed, by what a peer sent."""
         repair = self._repairs.get(sender)
         if repair is None:
             return
-        want = repair.wanted.get((origin, scope))
+        want = repair.wanted.get(log)
         if want is None:
             return
         repair.progress_at = now
-        ours = self._store.log_version(origin, scope)
+        repair.got_size += size
+        repair.pull_due = now + _PULL_QUIET_S
+        ours = self._store.log_version(*log)
         if ours.version >= want.version and ours.epoch >= want.epoch:
-            del repair.wanted[origin, scope]
+            del repair.wanted[log]
             repair.got_count += 1
         if not repair.wanted:
             # Equal as far as was known then; look again at once, there may be more.
             self._end(repair)
             self.begin(sender, now)
-        elif repair.got_count >= repair.asked_count:
+        elif repair.got_count >= repair.asked_count or repair.got_size >= _PULL_AGAIN_SIZE:
             self._pull(repair, now)
 
     def _end(self, repair: _Repair) -> None:

@@ -30,6 +30,7 @@ from overlay.sim.schedule import Schedule
 from overlay.sim.surroundings import Surroundings
 
 FIRST_VNI: Final = 2**23
+_POLL_S: Final = 0.02
 _BATCH: Final = 8  # endpoints per segment
 
 
@@ -44,14 +45,18 @@ class Cluster:
         seed: int = 1,
         hosts_per_network: int = 0,
         endpoints: int = 0,
+        populated: int = 0,
     ) -> None:
-        """Make `count` hosts; of `hosts_per_network` each shares a network (0: all one)."""
+        """Make `count` hosts; of `hosts_per_network` each shares a network (0: all one).
+
+        The first `populated` hosts (0: all) have `endpoints` each.
+        """
         self.chance = Chance(seed)
         self.schedule = Schedule()
         self.wires = Network(self.schedule, self.chance.stream("network"))
         self.wires.weather = weather
         self.load = self.chance.stream("load")
-        around = Surroundings(
+        self._around = Surroundings(
             self.schedule,
             self.wires,
             SharingCodec(),
@@ -59,28 +64,45 @@ class Cluster:
             self.chance.stream("hosts"),
             lambda _text: None,
         )
-        self.hosts = [
-            Host(index, Ip((0x0A800000 + index).to_bytes(4, "big")), around)
-            for index in range(count)
-        ]
+        self.hosts = [self._host(index) for index in range(count)]
         self.by_id = {host.node_id: host for host in self.hosts}
         self._hosts_per_network = hosts_per_network or count
         self.on_event: Callable[[Host, Event], None] = lambda _host, _event: None
         self._endpoint_count = 0
-        self._start(endpoints)
+        self._start(endpoints, populated or count)
+
+    def newcomer(self, seed: Host, vni: Vni) -> Host:
+        """Start a host that knows nothing but a peer's address, to take part in a network."""
+        host = self._host(len(self.hosts))
+        host.disk.seeds = (seed.address,)
+        host.first_card()
+        host.start()
+        self._take_part(host, vni)
+        return host
+
+    def _take_part(self, host: Host, vni: Vni) -> None:
+        assert host.node is not None
+        if not (host.node.membership.alive() and host.node.may_write(self.schedule.now)):
+            host.later(_POLL_S, lambda _: self._take_part(host, vni))
+            return
+        host.publish(host.commit(CLUSTER_SCOPE, [Participation(vni, True)]))
+        host.flush()
+
+    def _host(self, index: int) -> Host:
+        return Host(index, Ip((0x0A800000 + index).to_bytes(4, "big")), self._around)
 
     def vni_of(self, host: Host) -> Vni:
         """Return the network that a host takes part in."""
         return Vni(FIRST_VNI + host.index // self._hosts_per_network)
 
-    def _start(self, endpoints: int) -> None:
+    def _start(self, endpoints: int, populated: int) -> None:
         cards = {host.node_id: host.first_card() for host in self.hosts}
         by_network: dict[Vni, list[Segment]] = {}
         everywhere: list[Segment] = []
         for host in self.hosts:
             vni = self.vni_of(host)
             everywhere.append(_segment(host, CLUSTER_SCOPE, 0, [Participation(vni, True)]))
-            for first in range(0, endpoints, _BATCH):
+            for first in range(0, endpoints if host.index < populated else 0, _BATCH):
                 count = min(_BATCH, endpoints - first)
                 batch: list[Value] = [self.endpoint(host) for _ in range(count)]
                 segment = _segment(host, Scope(vni), first, batch)

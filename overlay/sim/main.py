@@ -16,7 +16,7 @@ from typing import Any, Final
 from overlay.sim.drawing import Picture, svg
 from overlay.sim.outcome import Outcome
 from overlay.sim.progress import Progress
-from overlay.sim.report import report
+from overlay.sim.report import PARTS, report
 from overlay.sim.scenario import (
     Scenario,
     drawn,
@@ -86,7 +86,11 @@ def _parser() -> argparse.ArgumentParser:
         "--drawn", action="store_true", help="run the scenario that the seed alone stands for"
     )
     parser.add_argument(
-        "--report", action="store_true", help="measure, and print the table of goals"
+        "--report",
+        nargs="*",
+        choices=tuple(PARTS),
+        metavar="PART",
+        help=f"measure, and print the table of goals: all of it, or of {', '.join(PARTS)}",
     )
     parser.add_argument(
         "--quick", action="store_true", help="with --report: a tenth of the nodes and time"
@@ -115,8 +119,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.nodes < 1:
         print("overlayd sim: a cluster has at least one node", file=sys.stderr)
         return 2
-    if arguments.report:
-        print(report(quick=arguments.quick, tell=_tell))
+    if arguments.report is not None:
+        print(report(arguments.report, quick=arguments.quick, tell=_tell))
         return 0
     if arguments.soak is not None:
         return soak(range(arguments.seed, arguments.seed + arguments.soak), _tell)

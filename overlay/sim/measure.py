@@ -53,6 +53,17 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
+class CatchUp:
+    """What a newcomer costs a cluster."""
+
+    members_s: float  # until it knew every node's card
+    records_s: float  # until it held every record of its networks
+    sent_by_others_bytes: int  # meanwhile, by the whole cluster, beyond what it sends when idle
+    record_bytes: int  # what the newcomer had to learn, as signed
+    busiest_bit_per_s: float  # sent by the one host that sent most in any 0.1 s
+
+
+@dataclass(frozen=True, slots=True)
 class Healing:
     """How long after the end of a partition."""
 
@@ -105,6 +116,41 @@ def idle(count: int, endpoints: int, seconds: float) -> Idle:
     cluster.run(seconds)
     took_s = time.perf_counter() - started
     return Idle(8 * (cluster.sent_bytes() - before) / (count * seconds), count * seconds / took_s)
+
+
+def catch_up(count: int, endpoints: int, holders: int) -> CatchUp:
+    """Let a newcomer join a cluster, and a network of `holders` hosts that have them all."""
+    cluster = Cluster(
+        count, LAN, hosts_per_network=holders, endpoints=endpoints // holders, populated=holders
+    )
+    cluster.run(_WARM_UP_S)
+    before = cluster.sent_bytes()
+    cluster.run(1.0)
+    idle_bytes_per_s = cluster.sent_bytes() - before
+    model = cluster.hosts[0]
+    assert model.node is not None
+    vni = cluster.vni_of(model)
+    host = cluster.newcomer(cluster.hosts[-1], vni)
+    assert host.node is not None
+    started, before = cluster.schedule.now, cluster.sent_bytes()
+    members_s = records_s = math.inf
+    busiest = 0
+    sent = [other.line.sent_bytes for other in cluster.hosts]
+    while cluster.schedule.now < started + 120.0 and math.inf in (members_s, records_s):
+        cluster.run(0.1)
+        since = cluster.schedule.now - started
+        last, sent = sent, [other.line.sent_bytes for other in cluster.hosts]
+        busiest = max(busiest, *(now - then for now, then in zip(sent, last, strict=True)))
+        if members_s == math.inf and len(host.node.store.cards) > count:
+            members_s = since
+        scopes = (CLUSTER_SCOPE, Scope(vni))
+        if host.node.store.root(scopes) == model.node.store.root(scopes):
+            records_s = min(records_s, since)
+    extra = cluster.sent_bytes() - before - idle_bytes_per_s * (cluster.schedule.now - started)
+    learned = sum(len(card.raw) for card in host.disk.all_cards()) + sum(
+        len(segment.raw) for segment in host.disk.all_segments()
+    )
+    return CatchUp(members_s, records_s, round(extra), learned, 80.0 * busiest)
 
 
 def detection(count: int, crashes: int) -> list[float]:
