@@ -16,6 +16,7 @@ from overlay.agent.agent import Agent
 from overlay.agent.containers import Containers
 from overlay.agent.endpoints import AttachWish
 from overlay.agent.joining import JoinWish, Seed
+from overlay.agent.memberviews import members
 from overlay.agent.networks import Surroundings, Wish
 from overlay.agent.running import Running
 from overlay.agent.server import Server
@@ -99,7 +100,7 @@ class Routes:
 
     async def members(self, _request: web.Request, _body: Json) -> Json:
         """GET /v1/members."""
-        return {"members": views.members(self._agent.member())}
+        return {"members": members(self._agent.member())}
 
     async def forget(self, _request: web.Request, body: Json) -> Json:
         """POST /v1/forget."""

@@ -12,9 +12,9 @@ from overlay import __version__
 from overlay.agent.agent import Agent
 from overlay.agent.directory import Directory
 from overlay.agent.endpoints import Result
+from overlay.agent.health import health
 from overlay.agent.running import Running
 from overlay.agent.stored import Attachment
-from overlay.core.messages import MemberState
 from overlay.model import (
     Card,
     Endpoint,
@@ -121,49 +121,6 @@ def attached(result: Result) -> Json:
     }
 
 
-def members(running: Running) -> list[Json]:
-    """Show all members, this node first, then by name."""
-    now = running.member.pump.now()
-    own = running.member.card
-    rows = [
-        {
-            **_member_card(own),
-            "state": "alive",
-            "since_s": round(now - running.member.started, 1),
-            "incarnation": running.member.node.membership.incarnation,
-            "rtt_ms": None,
-            "logs": {"behind": 0},
-            "self": True,
-        }
-    ]
-    for item in running.member.node.membership.members():
-        card = running.directory.card(item.node_id)
-        if item.node_id == own.node_id or card is None:
-            continue
-        rows.append(
-            {
-                **_member_card(card),
-                "state": item.state.name.lower(),
-                "since_s": round(max(0.0, now - item.since), 1),
-                "incarnation": item.incarnation,
-                "rtt_ms": None if item.rtt_s is None else round(item.rtt_s * 1000, 3),
-                "logs": {"behind": running.member.node.behind(item.node_id)},
-                "self": False,
-            }
-        )
-    rows[1:] = sorted(rows[1:], key=lambda row: (row["name"], row["id"]))
-    return rows
-
-
-def _member_card(card: Card) -> Json:
-    return {
-        "id": node_text(card.node_id),
-        "name": card.name,
-        "address": ip_text(card.address),
-        "version": card.software,
-    }
-
-
 def status(agent: Agent) -> Json:
     """Show how this node and its cluster are."""
     running = agent.running
@@ -204,7 +161,7 @@ def status(agent: Agent) -> Json:
             "sent": running.member.pump.sent,
             "lag_max_ms": round(running.member.pump.lag_max_s * 1000, 1),
         },
-        "health": _health(running, networks),
+        "health": health(running, networks),
     }
 
 
@@ -239,57 +196,6 @@ def _network_status(item: Network, running: Running) -> Json:
         },
         "failures": [] if runtime is None else runtime.failures[:5],
     }
-
-
-def _health(running: Running, networks: list[Json]) -> list[Json]:
-    found: list[Json] = []
-    parted = running.member.node.membership.partitioned
-    if parted is not None:
-        found.append(
-            {
-                "level": "error",
-                "text": f"partitioned: I see {parted[0]} of {parted[1]}",
-                "hint": "Check this host's underlay; forwarding is left as it is",
-            }
-        )
-    for item in running.member.node.membership.members():
-        if item.state in (MemberState.SUSPECT, MemberState.DEAD):
-            name = running.directory.node_name(item.node_id)
-            found.append(
-                {
-                    "level": "warn",
-                    "text": f"{name} is {item.state.name.lower()}",
-                    "hint": f"Its agent does not answer on port "
-                    f"{running.member.cluster.gossip_port}/udp; its containers stay forwarded. "
-                    f"If it is gone for good: overlayd forget {name}",
-                }
-            )
-    found += [
-        {
-            "level": "error",
-            "text": f"network {shown['name']}: {shown['failures'][0]}",
-            "hint": "'overlayd verify' lists every difference; the agent tries again",
-        }
-        for shown in networks
-        if shown["sandbox"] == "degraded"
-    ]
-    found += _mtu_health(running)
-    return found
-
-
-def _mtu_health(running: Running) -> list[Json]:
-    own = running.member.card.underlay_mtu
-    return [
-        {
-            "level": "warn",
-            "text": f"{card.name}'s underlay carries {card.underlay_mtu} bytes, ours {own}",
-            "hint": "Large packets to it are lost; give both underlays the same MTU",
-        }
-        for item in running.member.node.membership.members()
-        if (card := running.directory.card(item.node_id)) is not None
-        and card.underlay_mtu < own
-        and item.state is not MemberState.LEFT
-    ]
 
 
 def _names(directory: Directory, nodes: list[NodeId]) -> list[str]:

@@ -82,7 +82,10 @@ def register(words: Words) -> None:
 def _register_members(words: Words) -> None:
     members = words.verb("members", run_members, "list the cluster's nodes and how they are")
     members.add_argument("--no-header", action="store_true", help="rows only")
-    members.add_argument("--wide", action="store_true", help="also id, incarnation and version")
+    members.add_argument(
+        "--wide", action="store_true", help="also id, incarnation, version and every log"
+    )
+    members.add_argument("--watch", action="store_true", help="show it anew every second")
 
 
 def run_join(args: Namespace) -> int:
@@ -149,13 +152,23 @@ def run_leave(args: Namespace) -> int:
 
 def run_members(args: Namespace) -> int:
     """List the members."""
-    listed = Client(places(args, os.environ)).get("/v1/members")
+    client = Client(places(args, os.environ))
+    if args.watch:
+        from overlay.cli.watch import watch  # noqa: PLC0415  rarely needed
+
+        return watch(lambda: _show_members(client, args))
+    _show_members(client, args)
+    return 0
+
+
+def _show_members(client: Client, args: Namespace) -> None:
+    listed = client.get("/v1/members")
     if args.json:
         output.answer_json(listed)
-        return 0
+        return
     headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "BEHIND"]
     if args.wide:
-        headers += ["ID", "INCARNATION", "VERSION"]
+        headers += ["ID", "INCARNATION", "VERSION", "LOGS"]
     rows = []
     for member in listed["members"]:
         rtt = member.get("rtt_ms")
@@ -168,10 +181,17 @@ def run_members(args: Namespace) -> int:
             member.get("logs", {}).get("behind"),
         ]
         if args.wide:
-            row += [member["id"], member["incarnation"], member["version"]]
+            row += [member["id"], member["incarnation"], member["version"], _logs(member)]
         rows.append(row)
     output.answer(output.table(headers, rows, show_header=not args.no_header))
-    return 0
+
+
+def _logs(member: JsonObject) -> str:
+    """Return how much is held here of each of a member's logs: `blue 12/14`."""
+    return ", ".join(
+        f"{log['scope']} {log['held']}/{log['origin']}"
+        for log in member.get("logs", {}).get("versions", ())
+    )
 
 
 def run_forget(args: Namespace) -> int:

@@ -437,14 +437,6 @@ class Node:
         """Say whether this node may write and allocate (the amnesia rule)."""
         return self._catch_up.may_write(now)
 
-    def behind(self, origin: NodeId) -> int:
-        """Return how many segments of an origin wait beyond a gap."""
-        return sum(
-            len(log.early)
-            for scope in self.store.common_scopes(origin)
-            if (log := self.store.log(origin, scope)) is not None
-        )
-
     def is_forgotten(self, node_id: NodeId) -> bool:
         """Say whether a node was declared gone for ever."""
         return node_id in self._forgotten

@@ -57,6 +57,7 @@ class Repair:
         self._settings = settings
         self._repairs: dict[NodeId, _Repair] = {}
         self.matched: set[NodeId] = set()  # peers of whom we have had all since the start
+        self.equal_at: dict[NodeId, float] = {}  # when a peer's digest was last the same as ours
 
     def root_of(self, peer: NodeId) -> int:
         """Return the digest of all that this node and a peer both hold."""
@@ -65,6 +66,16 @@ class Repair:
     def under_way(self, peer: NodeId) -> bool:
         """Say whether what a peer sends now belongs to a repair."""
         return peer in self._repairs
+
+    def origin_version(self, origin: NodeId, scope: Scope) -> int:
+        """Return the newest version of a log that anyone has told us of, held or not."""
+        log = (origin, scope)
+        wanted = [repair.wanted.get(log) for repair in self._repairs.values()]
+        heard = [item.version for item in wanted if item is not None]
+        held = self._store.log(*log)
+        if held is not None:
+            heard += [held.version, *(segment.upto for segment in held.early.values())]
+        return max(heard, default=0)
 
     def has_room(self) -> bool:
         """Say whether one more repair may run."""
@@ -76,6 +87,7 @@ class Repair:
         """Begin a repair if a peer's root differs from ours, and there is room for one."""
         if root == self.root_of(peer):
             self.matched.add(peer)
+            self.equal_at[peer] = now
             self._repairs.pop(peer, None)
             return
         if peer in self._repairs or not self.has_room():
@@ -271,3 +283,4 @@ class Repair:
         """Give up on a peer."""
         self._repairs.pop(node_id, None)
         self.matched.discard(node_id)
+        self.equal_at.pop(node_id, None)

@@ -131,7 +131,10 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
     own = {
         "id": "n-1", "name": "vm1", "address": "192.168.56.11", "state": "alive",
         "since_s": 61.0, "incarnation": 5, "rtt_ms": None, "version": "0.1.0",
-        "logs": {"behind": 0}, "self": True,
+        "logs": {"behind": 2, "equal_s": 0.5, "versions": [
+            {"scope": "cluster", "held": 3, "origin": 3}, {"scope": "blue", "held": 4, "origin": 6},
+        ]},
+        "self": True,
     }  # fmt: skip
     other = own | {"name": "vm2", "state": "suspect", "rtt_ms": 0.42, "self": False}
     answer = {"schema": "overlayd.members/v1", "members": [own, other]}
@@ -139,11 +142,12 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
 
     assert overlayd("members").out.splitlines() == [
         "NODE   ADDRESS        STATE    SINCE   RTT     BEHIND",
-        "vm1 *  192.168.56.11  alive    1m 01s  -       0",
-        "vm2    192.168.56.11  suspect  1m 01s  0.4 ms  0",
+        "vm1 *  192.168.56.11  alive    1m 01s  -       2",
+        "vm2    192.168.56.11  suspect  1m 01s  0.4 ms  2",
     ]
     assert len(overlayd("members", "--no-header").out.splitlines()) == 2
     assert "INCARNATION" in overlayd("members", "--wide").out
+    assert "cluster 3/3, blue 4/6" in overlayd("members", "--wide").out
     assert json.loads(overlayd("members", "--json").out) == answer
 
 

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 from overlay.core.events import CaughtUp, Event, OwnLogAhead
+from overlay.core.messages import Delta
 from overlay.core.node import Node
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment
 from overlay.core.settings import Settings
@@ -169,3 +170,22 @@ def test_restored_scopes_are_compared_before_anything_is_written() -> None:
         assert line.now < 12.0
 
     assert again.store.version(again.card.node_id, Scope(9)) == lost[-1].upto
+
+
+def test_a_version_told_of_but_not_held_is_known() -> None:
+    """A segment beyond a gap says how far its log is at its origin."""
+    line = Line()
+    one, other = line.add(1), line.add(2)
+    line.introduce()
+    line.run(0.0, 2.0)
+    first = line.write(one, 9, 2.0)
+    line.run(2.0, 0.2, cut=True)
+    second = line.write(one, 10, 2.2)
+    line.run(2.2, 0.2, cut=True)
+    assert other.repair.origin_version(one.card.node_id, CLUSTER_SCOPE) == 0
+
+    other.receive(Delta(tuple(second)), one.card.node_id, 2.4)
+
+    assert other.store.version(one.card.node_id, CLUSTER_SCOPE) == 0
+    told = other.repair.origin_version(one.card.node_id, CLUSTER_SCOPE)
+    assert told == second[-1].upto > first[-1].upto

@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from overlay.lab.holder import enter_command, environment
@@ -49,6 +49,39 @@ class Capture:
         time.sleep(0.3)  # tcpdump hands packets on in batches; there is nothing to wait for
         self._process.terminate()
         self.text, _errors = self._process.communicate(timeout=10)
+
+
+def test_members_show_every_log_held_against_its_origin(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Once quiet, each node holds of each log of the others what that node itself holds."""
+
+    def logs(number: int) -> dict[str, Any]:
+        members = cluster.json(number, "members")["members"]
+        return {member["name"]: member["logs"] for member in members}
+
+    def all_equal() -> bool:
+        seen = [logs(number) for number in (1, 2, 3)]
+        own = [seen[index][f"vm{index + 1}"]["versions"] for index in range(3)]
+        return all(
+            view[f"vm{index + 1}"]["versions"] == own[index] for view in seen for index in range(3)
+        )
+
+    eventually(all_equal, "the same versions everywhere")
+    shown = logs(1)["vm2"]
+    assert {log["scope"] for log in shown["versions"]} == {"cluster", "blue"}
+    assert all(log["held"] == log["origin"] > 0 for log in shown["versions"])
+    eventually(lambda: (logs(1)["vm2"]["equal_s"] or 99) < 5, "digests compared")
+
+
+def test_members_can_be_watched(cluster: Cluster) -> None:
+    """--watch shows the table anew every second, and ends well with Ctrl-C."""
+    code, out, err = cluster.run(
+        1, "timeout", "--preserve-status", "-s", "INT", "4", "overlayd", "members", "--watch"
+    )
+
+    assert (code, err) == (0, "")
+    assert out.count("NODE ") >= 2
 
 
 @pytest.mark.parametrize("source", [1, 2, 3])

@@ -1,0 +1,80 @@
+"""What is wrong on this node or in its cluster, in words for people, each with what to do.
+
+Owns: the `health` lines of `overlayd status`. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from overlay.agent.running import Running
+from overlay.core.messages import MemberState
+
+Json = dict[str, Any]
+
+
+def health(running: Running, networks: list[Json]) -> list[Json]:
+    """Return what deserves attention, the worst first."""
+    return [
+        *_partition(running),
+        *_members(running),
+        *_networks(networks),
+        *_underlay_mtu(running),
+    ]
+
+
+def _partition(running: Running) -> list[Json]:
+    parted = running.member.node.membership.partitioned
+    if parted is None:
+        return []
+    return [
+        {
+            "level": "error",
+            "text": f"partitioned: I see {parted[0]} of {parted[1]}",
+            "hint": "Check this host's underlay; forwarding is left as it is",
+        }
+    ]
+
+
+def _members(running: Running) -> list[Json]:
+    found = []
+    for item in running.member.node.membership.members():
+        if item.state in (MemberState.SUSPECT, MemberState.DEAD):
+            name = running.directory.node_name(item.node_id)
+            found.append(
+                {
+                    "level": "warn",
+                    "text": f"{name} is {item.state.name.lower()}",
+                    "hint": f"Its agent does not answer on port "
+                    f"{running.member.cluster.gossip_port}/udp; its containers stay forwarded. "
+                    f"If it is gone for good: overlayd forget {name}",
+                }
+            )
+    return found
+
+
+def _networks(networks: list[Json]) -> list[Json]:
+    return [
+        {
+            "level": "error",
+            "text": f"network {shown['name']}: {shown['failures'][0]}",
+            "hint": "'overlayd verify' lists every difference; the agent tries again",
+        }
+        for shown in networks
+        if shown["sandbox"] == "degraded"
+    ]
+
+
+def _underlay_mtu(running: Running) -> list[Json]:
+    own = running.member.card.underlay_mtu
+    return [
+        {
+            "level": "warn",
+            "text": f"{card.name}'s underlay carries {card.underlay_mtu} bytes, ours {own}",
+            "hint": "Large packets to it are lost; give both underlays the same MTU",
+        }
+        for item in running.member.node.membership.members()
+        if (card := running.directory.card(item.node_id)) is not None
+        and card.underlay_mtu < own
+        and item.state is not MemberState.LEFT
+    ]
