@@ -38,6 +38,17 @@ ENDPOINTS_PER_NODE_MAX: Final = 4096
 MEMBER_COUNT_MAX: Final = 10_000
 SEED_COUNT_MAX: Final = 64
 
+# --- Admission -------------------------------------------------------------------------
+TOKEN_ID_SIZE: Final = 8
+TOKEN_COUNT_MAX: Final = 256  # kept by one holder, ended ones included
+TOKEN_LIFE_MAX_S: Final = 10 * 366 * 86_400
+HOLDERS_TOLD_MAX: Final = 8  # where a joiner is sent on to
+CERTIFICATE_VALID_S: Final = 90 * 86_400
+CERTIFICATE_RENEWED_S: Final = 30 * 86_400  # before its end
+CERTIFICATE_EARLY_S: Final = 86_400  # clocks of two hosts may differ by this much
+CERTIFICATE_LOOK_S: Final = 3600.0
+PROMOTE_TIMEOUT_S: Final = 10.0
+
 # --- Membership ------------------------------------------------------------------------
 INCARNATION_MAX: Final = 2**62  # epoch << 20 starts one; leaves room to refute any below it
 RELAYED_PROBES_MAX: Final = 1024  # probes made for others at once

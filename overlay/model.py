@@ -156,6 +156,20 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """The authority's word that an identity is a member of the cluster, under a name.
+
+    What it binds besides stands in the card: the node's keys and its name. The address is the
+    one at admission or renewal: the node may move without asking anyone.
+    """
+
+    address: Ip
+    not_before_s: int  # seconds of Unix time
+    not_after_s: int  # beyond it nobody is let in by it; who is known stays known
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """Who a node is and where: signed by itself, the one place its address lives."""
 
@@ -169,5 +183,6 @@ class Card:
     underlay_mtu: int
     software: str
     left: bool = False  # a last word: the node has left on purpose
+    certificate: Certificate | None = None  # None only where nobody checks (simulation)
     raw: bytes = field(default=b"", compare=False, repr=False)  # the signed bytes as sent
     signature: bytes = field(default=b"", compare=False, repr=False)

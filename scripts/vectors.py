@@ -13,8 +13,11 @@ from typing import Any
 
 from overlay.core.messages import (
     Ack,
+    AuthorityHandover,
     Buckets,
     Cards,
+    CertificateRenewal,
+    CertificateRequest,
     Confirm,
     Delta,
     GrantRefusal,
@@ -30,9 +33,30 @@ from overlay.core.messages import (
     Rumours,
     Versions,
 )
-from overlay.core.records import CLUSTER_SCOPE, Entry, Participation, Scope, Value, key_of
-from overlay.model import Card, Endpoint, Grant, Network, Subnet, Vni, mac_for, parse_ip
+from overlay.core.records import (
+    CLUSTER_SCOPE,
+    Admission,
+    Entry,
+    Invitation,
+    Participation,
+    Scope,
+    Value,
+    key_of,
+)
+from overlay.model import (
+    Card,
+    Certificate,
+    Endpoint,
+    Grant,
+    Ip,
+    Network,
+    Subnet,
+    Vni,
+    mac_for,
+    parse_ip,
+)
 from overlay.wire import envelope
+from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import MsgpackCodec
 from overlay.wire.envelope import DATA, Header
 from overlay.wire.identity import Identity
@@ -41,9 +65,13 @@ from overlay.wire.peers import Peer, make_channel
 from overlay.wire.token import Token
 
 PATH = Path(__file__).parent.parent / "docs" / "vectors" / "wire.json"
-CLUSTER_ID = bytes(range(16))
+AUTHORITY = Authority(bytes([9]) * 32)
+ANCHOR = Anchor(AUTHORITY.anchor)
+CLUSTER_ID = ANCHOR.cluster_id
+NOW_S = 1_760_000_000
 SECRET = bytes(range(32))
 SESSIONS = (b"session1", b"session2")
+TOKEN = Token(AUTHORITY.anchor, b"token-id", bytes(range(16)), 7948, 4789)
 
 
 def identity(number: int) -> Identity:
@@ -51,20 +79,43 @@ def identity(number: int) -> Identity:
     return Identity(bytes([number]) * 32, bytes([number + 16]) * 32)
 
 
+def address(number: int) -> Ip:
+    """Return the underlay address of host vm`number`."""
+    return parse_ip(f"192.168.56.{10 + number}")
+
+
+def certificate(number: int) -> Certificate:
+    """Return the certificate of host vm`number`."""
+    own = identity(number)
+    return AUTHORITY.certify(
+        own.sign_public, own.seal_public, f"vm{number}", address(number), NOW_S
+    )
+
+
 def card(number: int) -> Card:
     """Return the fixed card of host vm`number`."""
     own = identity(number)
-    return KeyNotary(own).issue_card(
+    return KeyNotary(own, ANCHOR).issue_card(
         Card(
             node_id=own.node_id,
             name=f"vm{number}",
             sign_key=own.sign_public,
             seal_key=own.seal_public,
-            address=parse_ip(f"192.168.56.{10 + number}"),
+            address=address(number),
             gossip_port=7948,
             epoch=1,
             underlay_mtu=1500,
             software="0.1.0",
+            certificate=certificate(number),
+        )
+    )
+
+
+def invitation() -> Invitation:
+    """Return the token's record."""
+    return AUTHORITY.invite(
+        Invitation(
+            TOKEN.token_id, TOKEN.door, TOKEN.verifier, "rack 7", NOW_S, NOW_S + 86400, 3, b""
         )
     )
 
@@ -83,12 +134,24 @@ def values() -> list[Value]:
     ]
 
 
+def admission_values() -> list[Value]:
+    """Return one value of each kind that admission uses."""
+    return [
+        AUTHORITY.holder(card(1).node_id),
+        invitation(),
+        AUTHORITY.revoke(TOKEN.token_id),
+        Admission(TOKEN.token_id, card(2).node_id),
+        AUTHORITY.forget(card(2).node_id),
+    ]
+
+
 def messages() -> dict[str, Message]:
     """Return one message of each kind, as vm1 would say it to vm2."""
-    notary = KeyNotary(identity(1))
+    notary = KeyNotary(identity(1), ANCHOR)
     found = values()
     cluster = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[:2])]
     blue = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[2:])]
+    told = [Entry(n + 3, key_of(value), value) for n, value in enumerate(admission_values())]
     segments = (
         notary.issue_segment(CLUSTER_SCOPE, 0, 0, 2, cluster),
         notary.issue_segment(Scope(8388865), 0, 0, 2, blue),
@@ -103,6 +166,7 @@ def messages() -> dict[str, Message]:
         "rumours": Rumours((Rumour(two, 1 << 20, MemberState.SUSPECT, one),)),
         "cards": Cards((card(1),)),
         "delta": Delta(segments, confirm=True),
+        "delta-of-admission": Delta((notary.issue_segment(CLUSTER_SCOPE, 0, 2, 7, told),)),
         "buckets": Buckets(tuple(range(64))),
         "versions": Versions((0, 63), (version,), answer=True),
         "pull": Pull((version,)),
@@ -111,6 +175,9 @@ def messages() -> dict[str, Message]:
             b"request1", 8388865, parse_ip("10.32.0.0"), 256, exact=False
         ),
         "grant-refusal": GrantRefusal(b"request1", "exhausted", 0),
+        "certificate-request": CertificateRequest(),
+        "certificate-renewal": CertificateRenewal(certificate(1)),
+        "authority-handover": AuthorityHandover(AUTHORITY.to_bytes()),
     }
 
 
@@ -138,7 +205,13 @@ def vectors() -> dict[str, Any]:
     """Return everything, as JSON has it."""
     codec = MsgpackCodec()
     return {
-        "token": str(Token(CLUSTER_ID, SECRET, 7948, 4789)),
+        "token": {
+            "text": str(TOKEN),
+            "cluster_id": TOKEN.cluster_id.hex(),
+            "door": TOKEN.door.hex(),
+            "ticket": TOKEN.ticket.hex(),
+            "verifier": TOKEN.verifier.hex(),
+        },
         "cards": {
             one.name: {
                 "node_id": one.node_id.hex(),

@@ -17,7 +17,7 @@ from overlay.agent.journal import Journal
 from overlay.agent.member import Member
 from overlay.core import inheritance, ipam
 from overlay.core.addressing import Addressing
-from overlay.core.messages import GrantRefusal, GrantRequest
+from overlay.core.messages import Delta, GrantRefusal, GrantRequest
 from overlay.core.records import Scope, key_of
 from overlay.errors import ConflictError, TimedOutError, UsageError
 from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
@@ -186,7 +186,7 @@ class Addresses:
         self._refusals[request.request_id] = refused
         try:
             for _ in range(_TRIES):
-                self._member.node.send_grant_request(owner, request)
+                self._member.node.tell(owner, request)
                 self._member.pump.flush()
                 deadline = loop.time() + _TRY_S
                 while loop.time() < deadline and not refused.done():
@@ -229,7 +229,7 @@ class Addresses:
             return
         answer, void = self.space.decide(network, asker, request, now)
         if isinstance(answer, GrantRefusal):
-            self._member.node.refuse_grant(asker, answer)
+            self._member.node.tell(asker, answer)
         else:
             scope = Scope(network.vni)
             segments = self._member.commit(scope, [answer], [key_of(old) for old in void])
@@ -238,7 +238,7 @@ class Addresses:
             else:
                 log = self._member.node.store.segments_beyond(self._member.node_id, scope, 0)
                 holding = [s for s in log if any(e.value == answer for e in s.entries)]
-                self._member.node.grant_again(asker, holding[-1:])
+                self._member.node.tell(asker, Delta(tuple(holding[-1:])))
         self._member.pump.soon()
 
     def lock_held(self, vni: Vni) -> bool:

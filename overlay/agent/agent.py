@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from dataclasses import replace
 
 from overlay import limits
 from overlay.agent import joining, stored
+from overlay.agent.applying import Application
 from overlay.agent.config import Config
 from overlay.agent.joining import JoinWish, Seed
 from overlay.agent.journal import Journal
@@ -25,6 +27,7 @@ from overlay.core.messages import MemberState
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.kernel import probe, underlay
 from overlay.model import Ip, ip_text, valid_name
+from overlay.wire.authority import Anchor, Authority
 from overlay.wire.token import Token
 
 _SEED_RETRY_MAX_S = 60.0
@@ -129,10 +132,12 @@ class Agent:
             )
 
     async def _create(self, wish: JoinWish) -> Running:
-        cluster_id, secret = joining.fresh_cluster()
+        authority = Authority.generate(os.urandom)
         cluster = ClusterFile(
-            cluster_id=cluster_id.hex(),
-            secret=secret.hex(),
+            cluster_id=Anchor(authority.anchor).cluster_id.hex(),
+            anchor=authority.anchor.hex(),
+            secret=os.urandom(32).hex(),
+            generation=0,
             gossip_port=wish.gossip_port or limits.GOSSIP_PORT_DEFAULT,
             vxlan_port=wish.vxlan_port or limits.VXLAN_PORT_DEFAULT,
             node_name=wish.name or joining.default_name(),
@@ -140,8 +145,15 @@ class Agent:
             address="",
             seeds=(),
         )
-        running = await self._run(cluster)
+        with self.state.transaction():
+            stored.put_authority(self.state, authority)
+        try:
+            running = await self._run(cluster)
+        except BaseException:
+            self._forget_try()
+            raise
         self._remember(running, cluster)
+        running.admissions.declare()
         self.journal.record("join", f"made cluster {cluster.cluster_id[:8]}")
         return running
 
@@ -159,38 +171,53 @@ class Agent:
             raise UsageError("a token without a peer", hint="Name a member: overlayd join PEER")
         _require_ports(wish, token)
         seeds = await joining.resolve(wish.peers, token.gossip_port)
+        name = wish.name or joining.default_name()
+        await self.kernel.call(probe.require_capable)
+        chosen = await self.kernel.call(underlay.choose, wish.underlay, seeds[0].address)
+        seeds = joining.elsewhere(seeds, chosen.address)
+        identity = stored.load_identity(self.state)
+        entry = await Application(identity, token, name, chosen.address, seeds).run()
         cluster = ClusterFile(
             cluster_id=token.cluster_id.hex(),
-            secret=token.secret.hex(),
+            anchor=token.anchor.hex(),
+            secret=entry.welcome.secret.hex(),
+            generation=entry.welcome.generation,
             gossip_port=token.gossip_port,
             vxlan_port=token.vxlan_port,
-            node_name=wish.name or joining.default_name(),
+            node_name=name,
             underlay=wish.underlay,
-            address="",
+            address=ip_text(chosen.address),
             seeds=wish.peers,
         )
-        running = await self._run(cluster, seeds[0].address)
+        with self.state.transaction():
+            stored.put_certificate(self.state, entry.welcome.certificate)
         try:
-            via = await self._knock(running, seeds)
+            running = await self._run(cluster, seeds[0].address)
+            try:
+                await self._knock(running, list(dict.fromkeys([*seeds, *entry.members])))
+            except BaseException:
+                self.running = None
+                await running.close()
+                raise
         except BaseException:
-            # Nothing half-made: not a member means no trace of a membership.
-            self.running = None
-            await running.close()
-            self.state.wipe(keep=CONTAINER_KIND)
+            self._forget_try()
             raise
+        via = seeds[0]
         self._remember(running, cluster)
         self.journal.record("join", f"joined cluster {cluster.cluster_id[:8]}")
         return running, False, via
 
-    async def _knock(self, running: Running, seeds: list[Seed]) -> Seed:
-        """Greet the seeds until one lets us in and has told us all it knows."""
+    def _forget_try(self) -> None:
+        """Leave no trace of a membership that did not come about, but for the identity: by it a
+        token that let this host in already does so again without another use."""
+        identity = stored.load_identity(self.state)
+        self.state.wipe(keep=CONTAINER_KIND)
+        with self.state.transaction():
+            stored.put_identity(self.state, identity)
+
+    async def _knock(self, running: Running, reachable: list[Seed]) -> None:
+        """Greet members until one knows us and has told us all it knows."""
         loop = asyncio.get_running_loop()
-        own = running.member.card.address
-        reachable = [seed for seed in seeds if seed.address != own]
-        if not reachable:
-            raise UsageError(
-                f"{ip_text(own)} is this host itself", hint="Name another host as the peer"
-            )
         admitted: asyncio.Future[None] = loop.create_future()
 
         def on_admitted(_node_id: object) -> None:
@@ -208,7 +235,6 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(admitted), joining.GREET_INTERVAL_S)
         await running.member.wait_may_write(max(1.0, deadline - loop.time()))
-        return reachable[0]
 
     async def _greet_again(self, wish: JoinWish) -> None:
         """Knock once more, as a repeated join does, so that two halves find each other."""
@@ -274,18 +300,6 @@ class Agent:
             member.state is MemberState.ALIVE
             for member in running.member.node.membership.members()
             if member.node_id != running.member.node_id
-        )
-
-    def token(self) -> str:
-        """Return the cluster's join token."""
-        cluster = self.member().member.cluster
-        return str(
-            Token(
-                bytes.fromhex(cluster.cluster_id),
-                bytes.fromhex(cluster.secret),
-                cluster.gossip_port,
-                cluster.vxlan_port,
-            )
         )
 
 

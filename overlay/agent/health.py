@@ -5,17 +5,21 @@ Owns: the `health` lines of `overlayd status`. Changes nothing.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from overlay import limits
 from overlay.agent.running import Running
 from overlay.core.messages import MemberState
 
 Json = dict[str, Any]
+_DAY_S = 86_400
 
 
 def health(running: Running, networks: list[Json]) -> list[Json]:
     """Return what deserves attention, the worst first."""
     return [
+        *_standing(running),
         *_partition(running),
         *_members(running),
         *_networks(networks),
@@ -78,3 +82,29 @@ def _underlay_mtu(running: Running) -> list[Json]:
         and card.underlay_mtu < own
         and item.state is not MemberState.LEFT
     ]
+
+
+def _standing(running: Running) -> list[Json]:
+    found: list[Json] = [
+        {
+            "level": "error",
+            "text": f"{running.directory.node_name(node_id)} says that this host was forgotten: "
+            "its identity is barred, the cluster does not hear it any more",
+            "hint": "To come back as a new node: sudo overlayd reset, then join again",
+        }
+        for node_id in list(running.barred_by)[:1]
+    ]
+    certificate = running.member.card.certificate
+    assert certificate is not None, "a member is certified"
+    rest_s = certificate.not_after_s - time.time()
+    if rest_s < limits.CERTIFICATE_RENEWED_S / 2:
+        when = f"ends in {rest_s / _DAY_S:.0f} days" if rest_s > 0 else "has expired"
+        found.append(
+            {
+                "level": "warn",
+                "text": f"this node's certificate {when}",
+                "hint": "No holder of the authority has answered ('overlayd members' shows them); "
+                "forwarding goes on, but who does not know this host will not let it in",
+            }
+        )
+    return found

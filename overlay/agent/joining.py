@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,12 +97,17 @@ def no_answer(seeds: Sequence[Seed], waited_s: float) -> TimedOutError:
     return TimedOutError(
         f"no member answered within {waited_s:.0f} s at {tried}",
         why="either no agent runs there, or a firewall drops UDP, or the token is of another "
-        "cluster (who can't prove membership gets no answer, by design)",
+        "cluster or was never made there (who has no token of it gets no answer, by design)",
         hint="On the peer: 'overlayd status' shows its address and port, 'overlayd token show' "
         "its token",
     )
 
 
-def fresh_cluster() -> tuple[bytes, bytes]:
-    """Draw a cluster id and its secret."""
-    return os.urandom(16), os.urandom(32)
+def elsewhere(seeds: Sequence[Seed], own: Ip) -> list[Seed]:
+    """Return the seeds that are not this host itself; raises UsageError if that leaves none."""
+    found = [seed for seed in seeds if seed.address != own]
+    if not found:
+        raise UsageError(
+            f"{ip_text(own)} is this host itself", hint="Name another host as the peer"
+        )
+    return found

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from overlay import __version__, limits
+from overlay.agent import stored
 from overlay.agent.pump import Pump
 from overlay.agent.statefile import StateFile, StoredCard, StoredSegment
 from overlay.agent.stored import ClusterFile, next_epoch
@@ -28,9 +30,9 @@ from overlay.core.messages import MemberState
 from overlay.core.node import Node
 from overlay.core.records import Key, Scope, Segment, Value
 from overlay.core.settings import Settings
-from overlay.model import Card, Ip, NodeId
+from overlay.model import Card, Certificate, Ip, NodeId
+from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import MsgpackCodec
-from overlay.wire.identity import Identity
 from overlay.wire.keyring import Keyring
 from overlay.wire.notary import KeyNotary
 from overlay.wire.sessions import Sessions
@@ -53,9 +55,12 @@ class Member:
     ) -> None:
         self.state = state
         self.cluster = cluster
-        self.identity = _identity(state)
+        self.identity = stored.load_identity(state)
+        self.anchor = Anchor(bytes.fromhex(cluster.anchor))
+        self.authority = stored.load_authority(state)
+        self.keyring = Keyring({cluster.generation: bytes.fromhex(cluster.secret)})
         self.codec = MsgpackCodec()
-        self.notary = KeyNotary(self.identity)
+        self.notary = KeyNotary(self.identity, self.anchor)
         self._on_event = on_event
         self._waits: dict[int, asyncio.Future[None]] = {}
         self._unsaved: list[Segment] = []
@@ -73,10 +78,11 @@ class Member:
         )
         self.sessions = Sessions(
             self.identity,
-            bytes.fromhex(cluster.cluster_id),
-            Keyring.of(bytes.fromhex(cluster.secret)),
+            self.notary,
+            self.keyring,
             self.card,
             os.urandom,
+            time.time,
         )
         self._restore()
         self.started = self._loop.time()
@@ -108,8 +114,45 @@ class Member:
                 epoch=next_epoch(self.state),
                 underlay_mtu=underlay_mtu,
                 software=__version__,
+                certificate=self._certificate(address),
             )
         )
+
+    def _certificate(self, address: Ip) -> Certificate:
+        """Return the stored certificate; the first host's own authority makes its first one."""
+        certificate = stored.load_certificate(self.state)
+        if certificate is None:
+            assert self.authority is not None, "no host is member without a certificate"
+            certificate = self.certified(self.authority, address)
+            with self.state.transaction():
+                stored.put_certificate(self.state, certificate)
+        return certificate
+
+    def certified(self, authority: Authority, address: Ip) -> Certificate:
+        """Return a new certificate for this node itself."""
+        own = self.identity
+        name = self.cluster.node_name
+        return authority.certify(own.sign_public, own.seal_public, name, address, time.time())
+
+    def take_certificate(self, certificate: Certificate) -> bool:
+        """Use a new certificate from now on; False if it is none for this node as it is."""
+        if not self.anchor.certifies(replace(self.card, certificate=certificate)):
+            return False
+        with self.state.transaction():
+            stored.put_certificate(self.state, certificate)
+        self.renew_card(certificate=certificate)
+        return True
+
+    def take_authority(self, key: bytes) -> bool:
+        """Hold the authority from now on; False if that is not its key."""
+        authority = Authority(key)
+        if authority.anchor != self.anchor.public:
+            return False
+        if self.authority is None:
+            with self.state.transaction():
+                stored.put_authority(self.state, authority)
+            self.authority = authority
+        return True
 
     def renew_card(self, **changes: object) -> None:
         """Publish a changed card (address, MTU, left) under a new epoch."""
@@ -167,16 +210,16 @@ class Member:
 
     def _restore(self) -> None:
         cards = {}
-        for stored in self.state.cards():
-            card = self.codec.decode_card(stored.raw, stored.signature)
+        for kept in self.state.cards():
+            card = self.codec.decode_card(kept.raw, kept.signature)
             if card.node_id != self.card.node_id and self.notary.verify_card(card):
                 cards[card.node_id] = card
                 self.sessions.learn(card)
         by_id = {**cards, self.card.node_id: self.card}
         segments = [
             segment
-            for stored in self.state.segments()
-            for segment in (self.codec.decode_segment(stored.raw, stored.signature),)
+            for kept in self.state.segments()
+            for segment in (self.codec.decode_segment(kept.raw, kept.signature),)
             if segment.origin in by_id
             and self.notary.verify_segment(segment, by_id[segment.origin])
         ]
@@ -288,16 +331,6 @@ class Member:
         for (origin, scope), floor in floors.items():
             if floor:
                 self.state.drop_segments(origin, scope, floor)
-
-
-def _identity(state: StateFile) -> Identity:
-    stored = state.get("identity", "")
-    if stored is not None:
-        return Identity.from_bytes(bytes.fromhex(stored))
-    identity = Identity.generate(os.urandom)
-    with state.transaction():
-        state.put("identity", "", identity.to_bytes().hex())
-    return identity
 
 
 def _stored_card(card: Card) -> StoredCard:

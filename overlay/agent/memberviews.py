@@ -27,7 +27,7 @@ def members(running: Running) -> list[Json]:
 
 def _self(running: Running) -> Json:
     return {
-        **_identity(running.member.card),
+        **_identity(running, running.member.card),
         "state": "alive",
         "since_s": round(running.member.pump.now() - running.member.started, 1),
         "incarnation": running.member.node.membership.incarnation,
@@ -40,7 +40,7 @@ def _self(running: Running) -> Json:
 def _other(running: Running, item: Member, card: Card) -> Json:
     now = running.member.pump.now()
     return {
-        **_identity(card),
+        **_identity(running, card),
         "state": item.state.name.lower(),
         "since_s": round(max(0.0, now - item.since), 1),
         "incarnation": item.incarnation,
@@ -50,12 +50,16 @@ def _other(running: Running, item: Member, card: Card) -> Json:
     }
 
 
-def _identity(card: Card) -> Json:
+def _identity(running: Running, card: Card) -> Json:
+    certificate = card.certificate
+    assert certificate is not None, "a member is certified"
     return {
         "id": node_text(card.node_id),
         "name": card.name,
         "address": ip_text(card.address),
         "version": card.software,
+        "authority": running.admissions.is_holder(card.node_id),
+        "certificate_expires": certificate.not_after_s,
     }
 
 

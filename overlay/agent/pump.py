@@ -15,11 +15,12 @@ import socket
 from collections.abc import Callable, Iterable
 
 from overlay import limits
-from overlay.core.events import CloneSeen, Event
+from overlay.core.events import BarredBy, CloneSeen, Event
 from overlay.core.node import Node
 from overlay.core.ports import Codec
 from overlay.errors import ConflictError, OverlayError, RemoteError
 from overlay.model import Ip, NodeId
+from overlay.wire.admission import is_admission
 from overlay.wire.sessions import Datagram, Sessions
 
 _LAG_LOGGED_S = 0.1
@@ -42,11 +43,12 @@ class Pump:
         self.received = 0
         self.sent = 0
         self.lag_max_s = 0.0
+        self.door: Callable[[bytes], list[Datagram]] | None = None  # who has only a token
         self.joined_through: Callable[[NodeId], None] | None = None
         self._codec = codec
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
-        self._socket = _bind(endpoint)
+        self._socket = bind(endpoint)
         self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
@@ -89,9 +91,14 @@ class Pump:
         self.flush()
 
     def _take(self, data: bytes, source: tuple[str, int], now: float) -> None:
+        if self.door is not None and is_admission(data):
+            self._send(self.door(data))
+            return
         address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
         opened = self.sessions.open(data, (address, source[1]), now)
         self._send(opened.replies)
+        if opened.is_barred:
+            self._on_event(BarredBy(opened.sender))
         if opened.clone:
             self._on_event(CloneSeen(opened.sender, address))
         if opened.card is not None:
@@ -162,7 +169,8 @@ class Pump:
         self.flush()
 
 
-def _bind(endpoint: tuple[Ip, int]) -> socket.socket:
+def bind(endpoint: tuple[Ip, int]) -> socket.socket:
+    """Return the UDP socket of an underlay address and port; raises OverlayError."""
     address, port = endpoint
     text = str(ipaddress.ip_address(bytes(address)))
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from overlay import limits
-from overlay.agent import networks, request, views
+from overlay.agent import admissionroutes, networks, request, views
 from overlay.agent.agent import Agent
 from overlay.agent.containers import Containers
 from overlay.agent.endpoints import AttachWish
@@ -94,20 +94,17 @@ class Routes:
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
         return {"left": left}
 
-    async def token(self, _request: web.Request, _body: Json) -> Json:
-        """GET /v1/token."""
-        return {"token": self._agent.token()}
-
     async def members(self, _request: web.Request, _body: Json) -> Json:
         """GET /v1/members."""
         return {"members": members(self._agent.member())}
 
     async def forget(self, _request: web.Request, body: Json) -> Json:
         """POST /v1/forget."""
-        request.allow(body, "node", "powered_off")
+        request.allow(body, "node", "powered_off", "bar")
         name = request.required_text(body, "node")
         powered_off = request.flag(body, "powered_off")
-        node_id = self._agent.member().forget(name, powered_off=powered_off)
+        bar = request.flag(body, "bar")
+        node_id = self._agent.member().forget(name, powered_off=powered_off, bar=bar)
         return {"forgotten": node_text(node_id)}
 
     # --- networks -----------------------------------------------------------------------
@@ -319,7 +316,7 @@ def register(server: Server, agent: Agent) -> None:
     ]
     for path, name, verb in reads:
         server.route("GET", path, name, verb)
-    server.route("GET", "/v1/token", "token", routes.token, root=True)
+    admissionroutes.register(server, agent)
     writes: list[tuple[str, str, str, Callable[..., Awaitable[Any]]]] = [
         ("POST", "/v1/networks", "network-create", routes.network_create),
         ("DELETE", "/v1/networks/{name}", "network-rm", routes.network_remove),

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Coroutine
 
 from overlay import limits
 from overlay.agent import stored
 from overlay.agent.addresses import Addresses
+from overlay.agent.admissions import Admissions
 from overlay.agent.config import Config
+from overlay.agent.custody import Custody
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.dnsservers import DnsServers
@@ -28,6 +31,7 @@ from overlay.agent.networks import own_keys
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import ClusterFile
 from overlay.core.events import (
+    BarredBy,
     CardAccepted,
     CloneSeen,
     ConfirmWanted,
@@ -36,14 +40,17 @@ from overlay.core.events import (
     GrantWanted,
     Healed,
     MemberChanged,
+    NodeForgotten,
     OwnLogAhead,
     Partitioned,
     StoreChanged,
+    Told,
 )
 from overlay.core.messages import MemberState
 from overlay.core.records import CLUSTER_SCOPE, Forgotten, Removed, Scope
 from overlay.errors import ConflictError
 from overlay.model import Ip, Network, NodeId, Vni, ip_text, node_text
+from overlay.wire.admission import Doorkeeper
 
 
 class Running:
@@ -64,6 +71,17 @@ class Running:
         self.attachments = stored.load_attachments(state)
         self.member = Member(state, cluster, address, underlay_mtu, self._on_event)
         self.directory = Directory(self.member.node, self.member.node_id)
+        self.admissions = Admissions(self.member)
+        self.custody = Custody(self.member, self.directory, self.admissions, journal)
+        doorkeeper = Doorkeeper(
+            self.member.identity,
+            self.member.anchor.cluster_id,
+            lambda: self.member.card,
+            self.admissions,
+            os.urandom,
+        )
+        self.member.pump.door = doorkeeper.open
+        self.barred_by: dict[NodeId, None] = {}
         self.addresses = Addresses(self.member, self.directory, journal)
         self.datapath = Datapath(
             self.member,
@@ -103,6 +121,7 @@ class Running:
             if network is not None:
                 await self.datapath.open(network)
         self._spawn(self.datapath.run(), "reconcile")
+        self._spawn(self.custody.run(), "custody")
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -168,6 +187,12 @@ class Running:
                 self.addresses.refused(refusal)
             case CardAccepted():
                 self.datapath.wake()
+            case NodeForgotten():
+                self.admissions.changed()
+            case Told():
+                self.custody.take(event)
+            case BarredBy(node_id=node_id):
+                self._barred(node_id)
             case MemberChanged(node_id=node_id, before=before, after=after):
                 self._member_changed(self.directory.node_name(node_id), before, after)
             case Partitioned(seen=seen, total=total):
@@ -188,6 +213,18 @@ class Running:
             case _:
                 pass
 
+    def _barred(self, node_id: NodeId) -> None:
+        if node_id not in self.barred_by:
+            self.barred_by[node_id] = None
+            name = self.directory.node_name(node_id)
+            self.journal.record(
+                "barred",
+                f"{name} says that this host was forgotten: the cluster does not hear it any "
+                "more. To come back as a new node: overlayd reset, then overlayd join",
+                level=logging.ERROR,
+                peer=name,
+            )
+
     async def give_back(self) -> None:
         """Before leaving: give all address space to others, and drop what defines nothing."""
         for network in self.directory.networks():
@@ -196,27 +233,36 @@ class Running:
                 segments = self.member.commit(Scope(network.vni), grants)
                 await self.member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
 
-    def forget(self, name: str, *, powered_off: bool) -> NodeId:
-        """Declare a node gone for ever; raises ConflictError for one that is alive."""
+    def forget(self, name: str, *, powered_off: bool, bar: bool = False) -> NodeId:
+        """Declare a node gone for ever, its identity barred.
+
+        Raises ConflictError for one that is alive, unless it is to be barred all the same: that
+        takes the authority, for no member may shut out another that lives.
+        """
         node_id = self.directory.node(name)
         if node_id == self.member.node_id:
             raise ConflictError("a node cannot forget itself", hint="Use: sudo overlayd leave")
         state = self.directory.node_state(node_id)
-        if state in (MemberState.ALIVE, MemberState.SUSPECT):
+        if bar:
+            self.admissions.require_authority()
+        elif state in (MemberState.ALIVE, MemberState.SUSPECT):
             raise ConflictError(
                 f"{name} is {state.name.lower()}",
                 why="its containers may be running",
-                hint=f"On {name}: sudo overlayd leave",
+                hint=f"On {name}: sudo overlayd leave; to shut it out although it runs: "
+                f"sudo overlayd forget --bar {name}",
             )
         members = self.member.node.membership
         total = 1 + len(members.members())
-        if 2 * (1 + len(members.live())) < total and not powered_off:
+        if 2 * (1 + len(members.live())) < total and not powered_off and not bar:
             raise ConflictError(
                 f"only {1 + len(members.live())} of {total} members are in reach",
                 why="the others may be running on the far side of a partition",
                 hint="If the host is really off: overlayd forget --powered-off " + name,
             )
-        self.member.publish(self.member.commit(CLUSTER_SCOPE, [Forgotten(node_id)]))
+        authority = self.member.authority
+        record = Forgotten(node_id) if authority is None else authority.forget(node_id)
+        self.member.publish(self.member.commit(CLUSTER_SCOPE, [record]))
         self.journal.record("forget", f"{name} is forgotten", peer=name)
         self.datapath.wake()
         return node_id
@@ -233,6 +279,7 @@ class Running:
         self.addresses.changed()
         self._inherit_soon()
         if scope == CLUSTER_SCOPE:
+            self.admissions.changed()
             self._tidy_removed()
             self.datapath.wake()
         elif self.datapath.runtime(Vni(scope)) is None:

@@ -5,10 +5,14 @@ Owns: the JSON shapes of identity, cluster and attachments in the state file.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import os
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from overlay.agent.statefile import StateFile
+from overlay.model import Certificate, Ip
+from overlay.wire.authority import Authority
+from overlay.wire.identity import Identity
 
 CONTAINER_KIND = "container"  # bare containers made here: they outlive a membership
 
@@ -18,7 +22,9 @@ class ClusterFile:
     """The cluster this node belongs to and how it takes part in it."""
 
     cluster_id: str  # hex
-    secret: str  # hex; the admission secret that the token carries
+    anchor: str  # hex; the public half of the authority's key
+    secret: str = field(repr=False)  # hex; the members' keys are made of it
+    generation: int
     gossip_port: int
     vxlan_port: int
     node_name: str
@@ -52,6 +58,57 @@ def load_cluster(state: StateFile) -> ClusterFile | None:
 def put_cluster(state: StateFile, cluster: ClusterFile) -> None:
     """Store the cluster; call inside a transaction."""
     state.put("cluster", "", asdict(cluster))
+
+
+def load_authority(state: StateFile) -> Authority | None:
+    """Return the cluster's authority, if this host holds it."""
+    value = state.get("authority", "")
+    return None if value is None else Authority(bytes.fromhex(value))
+
+
+def put_authority(state: StateFile, authority: Authority) -> None:
+    """Store the authority; call inside a transaction."""
+    state.put("authority", "", authority.to_bytes().hex())
+
+
+def load_certificate(state: StateFile) -> Certificate | None:
+    """Return this node's certificate, if it has one."""
+    value = state.get("certificate", "")
+    if value is None:
+        return None
+    return Certificate(
+        Ip(bytes.fromhex(value["address"])),
+        value["not_before_s"],
+        value["not_after_s"],
+        bytes.fromhex(value["signature"]),
+    )
+
+
+def put_certificate(state: StateFile, certificate: Certificate) -> None:
+    """Store this node's certificate; call inside a transaction."""
+    value = {
+        "address": certificate.address.hex(),
+        "not_before_s": certificate.not_before_s,
+        "not_after_s": certificate.not_after_s,
+        "signature": certificate.signature.hex(),
+    }
+    state.put("certificate", "", value)
+
+
+def load_identity(state: StateFile) -> Identity:
+    """Return this node's identity, made and stored where there is none."""
+    value = state.get("identity", "")
+    if value is not None:
+        return Identity.from_bytes(bytes.fromhex(value))
+    identity = Identity.generate(os.urandom)
+    with state.transaction():
+        put_identity(state, identity)
+    return identity
+
+
+def put_identity(state: StateFile, identity: Identity) -> None:
+    """Store this node's identity; call inside a transaction."""
+    state.put("identity", "", identity.to_bytes().hex())
 
 
 def load_attachments(state: StateFile) -> dict[bytes, Attachment]:

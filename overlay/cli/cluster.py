@@ -1,4 +1,4 @@
-"""Verbs about the cluster: join, leave, members, forget, token.
+"""Verbs about the cluster: join, leave, members, forget.
 
 Owns: their options and their words. Must not know how an agent is started (`start`) or
 reached (`client`).
@@ -67,7 +67,8 @@ def register(words: Words) -> None:
         run_forget,
         "declare a dead node gone for ever",
         "Declare a dead node gone for ever: its addresses return to who granted them, its rows\n"
-        "go, and its identity is barred.  A node that is alive is refused.",
+        "go, and its identity is barred: it can't come back but as a new node, after 'overlayd\n"
+        "reset'.  A node that is alive is refused, unless it is to be shut out with --bar.",
     )
     forget.add_argument("node", metavar="NODE", help="name or id")
     forget.add_argument(
@@ -75,8 +76,11 @@ def register(words: Words) -> None:
         action="store_true",
         help="you have seen to it that it is off (needed where most members are unreachable)",
     )
-    token = words.group("token", "show the token that lets other hosts join")
-    token.verb("show", run_token_show, "print the join token (root only)")
+    forget.add_argument(
+        "--bar",
+        action="store_true",
+        help="shut it out although it is alive; only where the cluster's authority is held",
+    )
 
 
 def _register_members(words: Words) -> None:
@@ -166,7 +170,7 @@ def _show_members(client: Client, args: Namespace) -> None:
     if args.json:
         output.answer_json(listed)
         return
-    headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "BEHIND"]
+    headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "BEHIND", "AUTHORITY"]
     if args.wide:
         headers += ["ID", "INCARNATION", "VERSION", "LOGS"]
     rows = []
@@ -179,6 +183,7 @@ def _show_members(client: Client, args: Namespace) -> None:
             output.duration(member["since_s"]),
             None if rtt is None else f"{rtt:.1f} ms",
             member.get("logs", {}).get("behind"),
+            "holder" if member.get("authority") else None,
         ]
         if args.wide:
             row += [member["id"], member["incarnation"], member["version"], _logs(member)]
@@ -198,20 +203,10 @@ def run_forget(args: Namespace) -> int:
     """Forget a node."""
     if not args.node.strip():
         raise UsageError("NODE is empty", hint="overlayd members")
-    body: JsonObject = {"node": args.node, "powered_off": args.powered_off}
+    body: JsonObject = {"node": args.node, "powered_off": args.powered_off, "bar": args.bar}
     done = Client(places(args, os.environ)).post("/v1/forget", body)
     if args.json:
         output.answer_json(done)
     else:
         output.comment(f"{args.node} is forgotten; if it comes back, it joins as a new node")
-    return 0
-
-
-def run_token_show(args: Namespace) -> int:
-    """Print the join token."""
-    shown = Client(places(args, os.environ)).get("/v1/token")
-    if args.json:
-        output.answer_json(shown)
-    else:
-        output.answer(shown["token"])
     return 0

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from overlay.core.member import Healed, MemberChanged, Partitioned, SelfRefuted
-from overlay.core.messages import GrantRefusal, GrantRequest
+from overlay.core.messages import (
+    AuthorityHandover,
+    CertificateRenewal,
+    CertificateRequest,
+    GrantRefusal,
+    GrantRequest,
+)
 from overlay.core.records import Key, Scope, Segment
 from overlay.model import Card, Ip, NodeId
 
@@ -99,6 +105,21 @@ class NodeForgotten:
     node_id: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A member said something about certificates or the authority: check it, then act."""
+
+    sender: NodeId
+    message: CertificateRequest | CertificateRenewal | AuthorityHandover
+
+
+@dataclass(frozen=True, slots=True)
+class BarredBy:
+    """A member says that this node is forgotten: nobody hears it any more."""
+
+    node_id: NodeId
+
+
 Event: TypeAlias = (
     StoreChanged
     | SegmentAccepted
@@ -112,6 +133,8 @@ Event: TypeAlias = (
     | OwnCardAhead
     | CloneSeen
     | NodeForgotten
+    | Told
+    | BarredBy
     | MemberChanged
     | SelfRefuted
     | Partitioned
@@ -119,6 +142,7 @@ Event: TypeAlias = (
 )
 
 __all__ = [
+    "BarredBy",
     "CardAccepted",
     "CaughtUp",
     "CloneSeen",
@@ -136,4 +160,5 @@ __all__ = [
     "SegmentAccepted",
     "SelfRefuted",
     "StoreChanged",
+    "Told",
 ]

@@ -120,6 +120,15 @@ class Membership:
         record = self._roster.get(node_id)
         return None if record is None else record.state
 
+    def is_heard(self, node_id: NodeId) -> bool:
+        """Say whether a member lives by what this node itself has heard, not only by repute."""
+        record = self._roster.get(node_id)
+        return (
+            record is not None
+            and record.state <= MemberState.SUSPECT
+            and record.heard_at is not None
+        )
+
     def count(self, state: MemberState) -> int:
         """Return how many of the others are in that state."""
         return self._roster.count(state)

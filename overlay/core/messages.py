@@ -6,11 +6,11 @@ The wire layer turns each into a msgpack array headed by its number; numbers are
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from overlay.core.records import Scope, Segment
-from overlay.model import Card, Ip, NodeId
+from overlay.model import Card, Certificate, Ip, NodeId
 
 
 class MemberState(enum.IntEnum):
@@ -156,6 +156,25 @@ class GrantRefusal:
     free: int
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """Please certify me again, as my card has me: to a holder of the authority."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRenewal:
+    """The receiver's new certificate."""
+
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityHandover:
+    """The authority's private key: from now on the receiver holds it too. Never relayed."""
+
+    key: bytes = field(repr=False)
+
+
 Message: TypeAlias = (
     Ping
     | Ack
@@ -170,4 +189,7 @@ Message: TypeAlias = (
     | Confirm
     | GrantRequest
     | GrantRefusal
+    | CertificateRequest
+    | CertificateRenewal
+    | AuthorityHandover
 )

@@ -30,13 +30,17 @@ from overlay.core.events import (
     OwnLogAhead,
     SegmentAccepted,
     StoreChanged,
+    Told,
 )
 from overlay.core.joining import ScopeCatchUp
 from overlay.core.membership import Membership
 from overlay.core.messages import (
     Ack,
+    AuthorityHandover,
     Buckets,
     Cards,
+    CertificateRenewal,
+    CertificateRequest,
     Confirm,
     Delta,
     GrantRefusal,
@@ -63,6 +67,7 @@ from overlay.core.records import (
     Value,
 )
 from overlay.core.repair import Repair
+from overlay.core.scrutiny import shuts_out_the_living
 from overlay.core.settings import Settings
 from overlay.core.store import Store, Verdict
 from overlay.errors import RemoteError
@@ -74,6 +79,7 @@ BAD_SIGNATURE = "bad-signature"
 UNKNOWN_ORIGIN = "unknown-origin"
 FORGOTTEN = "forgotten-origin"
 LOG_FULL = "log-full"
+LIVING_FORGOTTEN = "living-node-forgotten"
 
 
 class Node:
@@ -167,6 +173,8 @@ class Node:
                 self._event(GrantWanted(sender, message))
             case GrantRefusal():
                 self._event(GrantRefused(sender, message))
+            case CertificateRequest() | CertificateRenewal() | AuthorityHandover():
+                self._event(Told(sender, message))
 
     def _receive_cards(self, message: Cards, sender: NodeId, now: float) -> None:
         for card in message.cards:
@@ -243,6 +251,8 @@ class Node:
             raise RemoteError(UNKNOWN_ORIGIN)
         if not self._notary.verify_segment(segment, card):
             raise RemoteError(BAD_SIGNATURE)
+        if shuts_out_the_living(segment, self._forgotten, self.membership, self._notary):
+            raise RemoteError(LIVING_FORGOTTEN)
         verdict, applied = self.store.accept(segment)
         if verdict is Verdict.FULL:
             raise RemoteError(LOG_FULL)
@@ -410,17 +420,9 @@ class Node:
         """Say goodbye; keep driving the node for a second, so that all hear it."""
         self.membership.leave(now)
 
-    def send_grant_request(self, to: NodeId, request: GrantRequest) -> None:
-        """Ask an owner of address space."""
-        self.outbox.put(to, request, Priority.OWN)
-
-    def refuse_grant(self, to: NodeId, refusal: GrantRefusal) -> None:
-        """Tell an asker that there is nothing to give."""
-        self.outbox.put(to, refusal, Priority.OWN)
-
-    def grant_again(self, to: NodeId, segments: Iterable[Segment]) -> None:
-        """Answer a repeated request with what already answered it."""
-        self.outbox.put(to, Delta(tuple(segments)), Priority.OWN)
+    def tell(self, to: NodeId, message: Message) -> None:
+        """Ask or answer one member; whether it arrives shows by what it does."""
+        self.outbox.put(to, message, Priority.OWN)
 
     # --- how far it is ------------------------------------------------------------------
 

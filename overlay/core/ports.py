@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from overlay.core.messages import Message
-from overlay.core.records import Entry, Scope, Segment
+from overlay.core.records import Entry, Forgotten, Scope, Segment
 from overlay.model import Card
 
 
@@ -38,4 +38,8 @@ class Notary(Protocol):
         """Return this node's own card with `raw` and `signature` filled."""
 
     def verify_card(self, card: Card) -> bool:
-        """Say whether the card is signed by its own key and its node_id is that key's."""
+        """Say whether the card is signed by its own key, its node_id is that key's, and the
+        cluster's authority certified it."""
+
+    def verify_warrant(self, forgotten: Forgotten) -> bool:
+        """Say whether the cluster's authority declared the node gone for ever."""

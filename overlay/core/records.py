@@ -36,9 +36,14 @@ class Participation:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The origin declares a node gone for ever; its space falls to its granters."""
+    """The origin declares a node gone for ever; its space falls to its granters.
+
+    With the authority's signature it counts at once; without, only where the node is not held
+    alive, so that no member can shut out another that lives.
+    """
 
     node_id: NodeId
+    warrant: bytes = b""  # the authority's signature, or empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,61 @@ class Settled:
     kept: tuple[Kept, ...]
 
 
-Value: TypeAlias = Network | Endpoint | Grant | Participation | Forgotten | Removed | Settled
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The origin holds the authority's key; the signature by that very key proves it."""
+
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A join token, as the cluster knows it: never its secret.
+
+    `door` opens and seals the first words with whoever has the token, so that any member can
+    show him the way; only a holder of the authority lets him in, against the preimage of
+    `verifier`. It counts by the authority's signature, whoever passes it on.
+    """
+
+    token_id: bytes
+    door: bytes = field(repr=False)
+    verifier: bytes
+    label: str
+    created_s: int  # seconds of Unix time
+    expires_s: int  # likewise; 0: never
+    uses_max: int  # 0: any number
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A token lets nobody in any more; signed by the authority."""
+
+    token_id: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The origin, a holder of the authority, let this node in by this token."""
+
+    token_id: bytes
+    node_id: NodeId
+
+
+Value: TypeAlias = (
+    Network
+    | Endpoint
+    | Grant
+    | Participation
+    | Forgotten
+    | Removed
+    | Settled
+    | Holder
+    | Invitation
+    | Revocation
+    | Admission
+)
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): the kind's letter and what tells two of a kind apart in one log."""
 
@@ -95,6 +154,14 @@ def key_of(value: Value) -> Key:
             return ("removed", value.vni.to_bytes(3, "big") + value.creator)
         case Settled():
             return ("settled", value.node_id + value.part.to_bytes(2, "big"))
+        case Holder():
+            return ("holder", b"")
+        case Invitation():
+            return ("invitation", value.token_id)
+        case Revocation():
+            return ("revocation", value.token_id)
+        case Admission():
+            return ("admission", value.token_id + value.node_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from overlay.core.records import Entry, Scope, Segment
+from overlay.core.records import Entry, Forgotten, Scope, Segment
 from overlay.model import Card, node_id_of
 from overlay.wire.codec import pack_card, pack_segment
 
@@ -61,6 +61,10 @@ class FakeNotary:
             card.node_id == node_id_of(card.sign_key)
             and _signed(card.sign_key, card.raw) == card.signature
         )
+
+    def verify_warrant(self, forgotten: Forgotten) -> bool:
+        """Say whether the authority declared the node gone: nobody holds it here."""
+        return bool(forgotten.warrant)
 
 
 def _signed(sign_key: bytes, raw: bytes) -> bytes:

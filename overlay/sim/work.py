@@ -25,7 +25,7 @@ from overlay.core.events import (
     StoreChanged,
 )
 from overlay.core.inheritance import hand_back
-from overlay.core.messages import GrantRefusal, GrantRequest, MemberState
+from overlay.core.messages import Delta, GrantRefusal, GrantRequest, MemberState
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.core.state import Port
 from overlay.core.view import overlay_mtu
@@ -233,7 +233,7 @@ class Work:
         request = GrantRequest(
             wish.request_id, wish.network.vni, subnet.base, _GRANT_SIZE, exact=False
         )
-        node.send_grant_request(wish.asked, request)
+        node.tell(wish.asked, request)
 
     # --- detach -------------------------------------------------------------------------
 
@@ -328,14 +328,14 @@ class Work:
         now = host.schedule.now
         answer, void = host.addressing.decide(network, asker, request, now)
         if isinstance(answer, GrantRefusal):
-            host.node.refuse_grant(asker, answer)
+            host.node.tell(asker, answer)
             return
         deletes = [key_of(older) for older in void]
         segments = host.commit(Scope(network.vni), [answer], deletes)
         if segments:
             host.publish(segments)
         else:  # granted before: the answer was lost
-            host.node.grant_again(asker, self._segments_with(answer))
+            host.node.tell(asker, Delta(tuple(self._segments_with(answer))))
 
     def _segments_with(self, grant: Grant) -> list[Segment]:
         """Return the segment of the own log that holds a grant."""

@@ -15,8 +15,11 @@ import msgpack
 from overlay import limits
 from overlay.core.messages import (
     Ack,
+    AuthorityHandover,
     Buckets,
     Cards,
+    CertificateRenewal,
+    CertificateRequest,
     Confirm,
     Delta,
     GrantRefusal,
@@ -34,7 +37,7 @@ from overlay.core.messages import (
 )
 from overlay.core.records import Entry, Scope, Segment
 from overlay.errors import RemoteError
-from overlay.model import Card, NodeId, node_id_of
+from overlay.model import Card, Certificate, NodeId, node_id_of
 from overlay.wire import shapes
 from overlay.wire.values import decode_entry, encode_entry
 
@@ -87,6 +90,7 @@ def pack_card(card: Card) -> bytes:
             card.underlay_mtu,
             card.software,
             card.left,
+            _pack_certificate(card.certificate),
         ]
     )
 
@@ -95,8 +99,8 @@ def unpack_card(raw: bytes, signature: bytes) -> Card:
     """Return the card in `raw`; its node id follows from its key."""
     if len(raw) > limits.CARD_SIZE_MAX:
         shapes.malformed()
-    fields = shapes.array(shapes.unpack(raw), 9)
-    sign_key, seal_key, name, address, port, epoch, mtu, software, left = fields
+    fields = shapes.array(shapes.unpack(raw), 10)
+    sign_key, seal_key, name, address, port, epoch, mtu, software, left, certificate = fields
     key = shapes.octets(sign_key, 32)
     return Card(
         node_id_of(key),
@@ -109,8 +113,33 @@ def unpack_card(raw: bytes, signature: bytes) -> Card:
         shapes.integer(mtu, 65535, limits.UNDERLAY_MTU_MIN - 700),
         shapes.text(software),
         shapes.boolean(left),
+        unpack_certificate(certificate),
         raw,
         signature,
+    )
+
+
+def _pack_certificate(certificate: Certificate | None) -> list[Any]:
+    if certificate is None:
+        return []
+    return [
+        certificate.address,
+        certificate.not_before_s,
+        certificate.not_after_s,
+        certificate.signature,
+    ]
+
+
+def unpack_certificate(value: Any) -> Certificate | None:
+    """Return the certificate in an array of four, or None where the array is empty."""
+    if value == ():
+        return None
+    address, not_before_s, not_after_s, signature = shapes.array(value, 4)
+    return Certificate(
+        shapes.ip(address),
+        shapes.integer(not_before_s, 2**40),
+        shapes.integer(not_after_s, 2**40),
+        shapes.octets(signature, 64),
     )
 
 
@@ -138,6 +167,9 @@ _ENCODERS: dict[type, Callable[[Any], list[Any]]] = {
     Confirm: lambda m: [11, _log_versions(m.versions)],
     GrantRequest: lambda m: [12, m.request_id, m.vni, m.around, m.count, m.exact],
     GrantRefusal: lambda m: [13, m.request_id, m.reason, m.free],
+    CertificateRequest: lambda _: [14],
+    CertificateRenewal: lambda m: [15, _pack_certificate(m.certificate)],
+    AuthorityHandover: lambda m: [16, m.key],
 }
 
 
@@ -251,6 +283,24 @@ def _grant_refusal(fields: tuple[Any, ...]) -> Message:
     )
 
 
+def _certificate_request(fields: tuple[Any, ...]) -> Message:
+    shapes.array(fields, 1)
+    return CertificateRequest()
+
+
+def _certificate_renewal(fields: tuple[Any, ...]) -> Message:
+    _, value = shapes.array(fields, 2)
+    certificate = unpack_certificate(value)
+    if certificate is None:
+        shapes.malformed()
+    return CertificateRenewal(certificate)
+
+
+def _authority_handover(fields: tuple[Any, ...]) -> Message:
+    _, key = shapes.array(fields, 2)
+    return AuthorityHandover(shapes.octets(key, 32))
+
+
 _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     1: _ping,
     2: _ack,
@@ -263,6 +313,9 @@ _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
     11: _confirm,
     12: _grant_request,
     13: _grant_refusal,
+    14: _certificate_request,
+    15: _certificate_renewal,
+    16: _authority_handover,
 }
 
 

@@ -28,7 +28,8 @@ from overlay.errors import RemoteError
 from overlay.model import NodeId
 
 VERSION = 1
-HELLO, JOIN, DATA = 1, 2, 3
+HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE = 1, 2, 3, 4, 5, 6
+_KINDS = frozenset({HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE})
 _LAYOUT = struct.Struct("!BBH16sQ4s")
 assert _LAYOUT.size == limits.HEADER_SIZE
 
@@ -63,29 +64,36 @@ def read_header(data: bytes) -> Header:
     header = Header._make(_LAYOUT.unpack_from(data))
     if header.version != VERSION:
         raise RemoteError(OTHER_VERSION)
-    if header.kind not in {HELLO, JOIN, DATA}:
+    if header.kind not in _KINDS:
         raise RemoteError(UNKNOWN_KIND)
     return header
 
 
-def seal(key: AESGCM, header: Header, context: bytes, plain: bytes) -> bytes:
-    """Return the datagram; `context` is cluster id and recipient."""
-    raw = header.pack()
+def seal(key: AESGCM, header: Header, context: bytes, plain: bytes, clear: bytes = b"") -> bytes:
+    """Return the datagram; `context` is cluster id and recipient, `clear` stands before the box."""
+    raw = header.pack() + clear
     return raw + key.encrypt(_nonce(header), plain, raw + context)
 
 
-def open_box(key: AESGCM, header: Header, context: bytes, data: bytes) -> bytes:
+def open_box(
+    key: AESGCM, header: Header, context: bytes, data: bytes, clear_size: int = 0
+) -> bytes:
     """Return the plain payload; raises RemoteError if anything was changed on the way."""
-    raw = data[: limits.HEADER_SIZE]
+    start = limits.HEADER_SIZE + clear_size
     try:
-        return key.decrypt(_nonce(header), data[limits.HEADER_SIZE :], raw + context)
+        return key.decrypt(_nonce(header), data[start:], data[:start] + context)
     except InvalidTag:
         raise RemoteError(UNAUTHENTICATED) from None
 
 
 def derive(secret: bytes, salt: bytes, info: bytes) -> AESGCM:
     """Return an AES-256-GCM key by HKDF-SHA256 (RFC 5869)."""
-    return AESGCM(HKDF(hashes.SHA256(), 32, salt, info).derive(secret))
+    return AESGCM(derive_bytes(secret, salt, info))
+
+
+def derive_bytes(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    """Return 32 bytes by HKDF-SHA256 (RFC 5869)."""
+    return HKDF(hashes.SHA256(), 32, salt, info).derive(secret)
 
 
 def _nonce(header: Header) -> bytes:

@@ -12,8 +12,9 @@ from dataclasses import replace
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from overlay.core.records import Entry, Scope, Segment
+from overlay.core.records import Entry, Forgotten, Scope, Segment
 from overlay.model import Card, node_id_of
+from overlay.wire.authority import Anchor
 from overlay.wire.codec import pack_card, pack_segment
 from overlay.wire.identity import Identity
 
@@ -25,8 +26,9 @@ _CARD_CONTEXT = b"overlayd/1 card\0"
 class KeyNotary:
     """Signs with one identity; checks anyone's (core.ports.Notary)."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, anchor: Anchor) -> None:
         self._identity = identity
+        self.anchor = anchor
         self._keys: dict[bytes, Ed25519PublicKey] = {}
 
     def issue_segment(
@@ -62,10 +64,19 @@ class KeyNotary:
         return replace(card, raw=raw, signature=self._identity.sign(_CARD_CONTEXT + raw))
 
     def verify_card(self, card: Card) -> bool:
+        """Say whether the card is signed by its own key, its node_id is that key's, and the
+        authority certified it."""
+        return self.anchor.certifies(card) and self.is_own_word(card)
+
+    def is_own_word(self, card: Card) -> bool:
         """Say whether the card is signed by its own key and its node_id is that key's."""
         return card.node_id == node_id_of(card.sign_key) and self._verify(
             card.sign_key, card.signature, _CARD_CONTEXT + card.raw
         )
+
+    def verify_warrant(self, forgotten: Forgotten) -> bool:
+        """Say whether the authority declared the node gone."""
+        return self.anchor.warrants(forgotten)
 
     def _verify(self, sign_key: bytes, signature: bytes, message: bytes) -> bool:
         key = self._keys.get(sign_key)

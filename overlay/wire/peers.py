@@ -63,8 +63,13 @@ def hello_key(shared: bytes, secret: bytes, sender: NodeId, recipient: NodeId) -
     return envelope.derive(shared + secret, b"", b"overlayd/1 hello" + sender + recipient)
 
 
+def notice_key(shared: bytes, sender: NodeId, recipient: NodeId) -> AESGCM:
+    """Return the key of `sender`'s word to a node that it does not hear any more."""
+    return envelope.derive(shared, b"", b"overlayd/1 notice" + sender + recipient)
+
+
 def join_key(secret: bytes) -> AESGCM:
-    """Return the key of first contacts: all that the two sides share is the token."""
+    """Return the key of first contacts between members that do not know each other."""
     return envelope.derive(secret, b"", b"overlayd/1 join")
 
 

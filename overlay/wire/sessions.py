@@ -19,7 +19,7 @@ from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId
 from overlay.wire import envelope, shapes
 from overlay.wire.codec import unpack_card
-from overlay.wire.envelope import DATA, HELLO, JOIN, Header
+from overlay.wire.envelope import DATA, HELLO, JOIN, NOTICE, Header
 from overlay.wire.identity import Identity
 from overlay.wire.keyring import Keyring
 from overlay.wire.notary import KeyNotary
@@ -32,10 +32,12 @@ from overlay.wire.peers import (
     hello_key,
     join_key,
     make_channel,
+    notice_key,
 )
 
 HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
 DOUBTFUL_HELLO_INTERVAL_S = 1.0
+NOTICE_INTERVAL_S = 1.0  # how often a barred node is told so
 PREVIOUS_KEPT_S = 5.0  # how long what was sealed before a renewal is still opened
 _NOBODY = bytes(16)
 
@@ -46,6 +48,8 @@ NO_CHANNEL = "no-session"
 REPLAYED = "replayed"
 BARRED = "barred"
 BAD_CARD = "bad-card"
+UNCERTIFIED = "uncertified"
+CERTIFICATE_EXPIRED = "certificate-expired"
 TOO_MANY_PEERS = "too-many-peers"
 
 
@@ -65,6 +69,7 @@ class Opened:
     payload: bytes | None = None
     card: Card | None = None  # of a peer whose session has just been accepted
     clone: bool = False  # two hosts take turns under this identity
+    is_barred: bool = False  # the sender says that we are: forgotten, and not heard any more
     replies: tuple[Datagram, ...] = ()
 
 
@@ -75,26 +80,37 @@ class _Hello(NamedTuple):
     card: Card
 
 
+@dataclass(slots=True)
+class _Barred:
+    """A forgotten node: what it takes to tell it so, if its keys were known."""
+
+    peer: Peer | None
+    told_at: float = NEVER
+
+
 class Sessions:
-    """All sessions of one process."""
+    """All sessions of one process. `wall_clock` is Unix time: whether a certificate is in force
+    is asked of strangers only."""
 
     def __init__(
         self,
         identity: Identity,
-        cluster_id: bytes,
+        notary: KeyNotary,
         keyring: Keyring,
         card: Card,
         random_bytes: Callable[[int], bytes],
+        wall_clock: Callable[[], float],
     ) -> None:
         self._identity = identity
-        self._cluster_id = cluster_id
+        self._cluster_id = notary.anchor.cluster_id
         self._keyring = keyring
         self._card = card
         self._random_bytes = random_bytes
         self._session = random_bytes(SESSION_SIZE)
-        self._notary = KeyNotary(identity)
+        self._wall_clock = wall_clock
+        self._notary = notary
         self._peers: dict[NodeId, Peer] = {}
-        self._barred: set[NodeId] = set()
+        self._barred: dict[NodeId, _Barred] = {}
         self.queue_drop_count = 0
 
     # --- who there is -------------------------------------------------------------------
@@ -121,9 +137,8 @@ class Sessions:
         self._card = card
 
     def forget(self, node_id: NodeId) -> None:
-        """Bar an identity: nothing it seals is opened any more, nothing is sealed for it."""
-        self._barred.add(node_id)
-        self._peers.pop(node_id, None)
+        """Bar an identity: nothing it says is heard any more, and all it hears is that."""
+        self._barred.setdefault(node_id, _Barred(self._peers.pop(node_id, None)))
 
     def doubt(self, node_id: NodeId) -> None:
         """Note that a peer does not answer, until it does.
@@ -224,11 +239,14 @@ class Sessions:
         header = envelope.read_header(data)
         if header.sender == self._identity.node_id:
             raise RemoteError(OWN_DATAGRAM)
-        if header.sender in self._barred:
-            raise RemoteError(BARRED)
+        if header.kind == NOTICE:
+            return self._open_notice(header, data)
         secret = self._keyring.secret(header.generation)
         if secret is None:
             raise RemoteError(UNKNOWN_GENERATION)
+        barred = self._barred.get(header.sender)
+        if barred is not None:
+            return self._tell_barred(barred, header, secret, data, now)
         if header.kind == JOIN:
             return self._open_join(header, secret, data, now)
         peer = self._peers.get(header.sender)
@@ -259,6 +277,44 @@ class Sessions:
             return Opened(header.sender, replies=tuple(replies), payload=None)
         raise RemoteError(NO_CHANNEL if peer.channel is None else envelope.UNAUTHENTICATED)
 
+    def _tell_barred(
+        self, barred: _Barred, header: Header, secret: bytes, data: bytes, now: float
+    ) -> Opened:
+        """Tell a barred node that it is, when it proves to be that node; not often."""
+        peer = barred.peer
+        if peer is None or now - barred.told_at < NOTICE_INTERVAL_S:
+            raise RemoteError(BARRED)
+        own = self._identity.node_id
+        if header.kind == DATA:
+            if peer.channel is None:
+                raise RemoteError(BARRED)
+            envelope.open_box(peer.channel.receiving, header, self._context(own), data)
+            card = peer.card
+        else:
+            is_join = header.kind == JOIN
+            key = (
+                join_key(secret) if is_join else hello_key(peer.shared, secret, header.sender, own)
+            )
+            context = self._context(_NOBODY if is_join else own)
+            card = self._read_hello(header, envelope.open_box(key, header, context, data)).card
+        barred.told_at = now
+        key = notice_key(peer.shared, own, header.sender)
+        notice = envelope.seal(
+            key, self._random_header(NOTICE, 0), self._context(header.sender), b""
+        )
+        return Opened(header.sender, replies=(Datagram(card.address, card.gossip_port, notice),))
+
+    def _open_notice(self, header: Header, data: bytes) -> Opened:
+        """Take a peer's word that we are barred. It changes nothing: people should read it."""
+        peer = self._peers.get(header.sender)
+        if peer is None:
+            raise RemoteError(UNKNOWN_SENDER)
+        own = self._identity.node_id
+        envelope.open_box(
+            notice_key(peer.shared, header.sender, own), header, self._context(own), data
+        )
+        return Opened(header.sender, is_barred=True)
+
     def _open_hello(
         self, peer: Peer, header: Header, secret: bytes, data: bytes, now: float
     ) -> Opened:
@@ -277,6 +333,8 @@ class Sessions:
         body = envelope.open_box(join_key(secret), header, self._context(_NOBODY), data)
         hello = self._read_hello(header, body)
         peer = self._peers.get(header.sender)
+        if peer is None:
+            self._require_in_force(hello.card)
         if hello.echo != self._session:
             # Not proven fresh: answered at the address its card names, remembered not at all.
             if peer is not None and now - peer.hello_at < HELLO_INTERVAL_S:
@@ -298,6 +356,12 @@ class Sessions:
         answer = self._join(peer.card.address, peer.card.gossip_port, hello.session, done=True)
         return replace(opened, replies=(answer, *opened.replies))
 
+    def _require_in_force(self, card: Card) -> None:
+        certificate = card.certificate
+        assert certificate is not None, "a hello's card is certified"
+        if not certificate.not_before_s <= self._wall_clock() < certificate.not_after_s:
+            raise RemoteError(CERTIFICATE_EXPIRED)
+
     @staticmethod
     def _refuse_recording(peer: Peer, header: Header) -> None:
         nonce = (header.counter, header.random)
@@ -310,8 +374,10 @@ class Sessions:
         card = unpack_card(
             shapes.octets_to(raw, limits.CARD_SIZE_MAX), shapes.octets(signature, 64)
         )
-        if card.node_id != header.sender or not self._notary.verify_card(card):
+        if card.node_id != header.sender or not self._notary.is_own_word(card):
             raise RemoteError(BAD_CARD)
+        if not self._notary.anchor.certifies(card):
+            raise RemoteError(UNCERTIFIED)
         return _Hello(
             shapes.octets(session, SESSION_SIZE),
             shapes.octets(echo, SESSION_SIZE),

@@ -1,8 +1,9 @@
 """The join token: what a host must have to be let in.
 
-`ovt1.` and base64url of: cluster id 16, secret 32, gossip port 2, VXLAN port 2, checksum 4. The
-ports are the cluster's, fixed by its first host; the checksum finds typing errors here, where a
-clear message is possible, for a wrong secret only ever meets silence.
+`ovt1.` and base64url of: trust anchor 32, token id 8, secret 16, gossip port 2, VXLAN port 2,
+checksum 4. The cluster's id follows from the anchor; the ports are the cluster's, fixed by its
+first host; the checksum finds typing errors here, where a clear message is possible. The secret
+opens the door to an admission and nothing else: no key of the members is made from it.
 """
 
 from __future__ import annotations
@@ -11,31 +12,58 @@ import base64
 import binascii
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from overlay import limits
 from overlay.errors import UsageError
+from overlay.wire.authority import Anchor
+from overlay.wire.envelope import derive_bytes
 
+SECRET_SIZE = 16
 _PREFIX = "ovt1."
-_LAYOUT = struct.Struct("!16s32sHH")
+_LAYOUT = struct.Struct(f"!32s{limits.TOKEN_ID_SIZE}s{SECRET_SIZE}sHH")
 _CHECKSUM_SIZE = 4
-_HINT = "'overlayd token show' on a member prints it again; it is one line without spaces"
+_HINT = (
+    "'overlayd token show' on a host that holds the cluster's authority prints one; it is one "
+    "line without spaces"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A cluster's id, secret and ports."""
+    """A cluster's trust anchor and ports, and the secret of one invitation."""
 
-    cluster_id: bytes
-    secret: bytes
+    anchor: bytes
+    token_id: bytes
+    secret: bytes = field(repr=False)
     gossip_port: int
     vxlan_port: int
 
-    def __str__(self) -> str:
-        body = _LAYOUT.pack(self.cluster_id, self.secret, self.gossip_port, self.vxlan_port)
-        return _PREFIX + base64.urlsafe_b64encode(body + _checksum(body)).decode().rstrip("=")
+    @property
+    def cluster_id(self) -> bytes:
+        """The cluster's id, 16 bytes."""
+        return Anchor(self.anchor).cluster_id
 
-    def __repr__(self) -> str:
-        return f"Token(cluster_id={self.cluster_id.hex()}, secret hidden)"
+    @property
+    def door(self) -> bytes:
+        """The key of the first words with any member: every member has it."""
+        return derive_bytes(self.secret, self.token_id, b"overlayd/1 door")
+
+    @property
+    def ticket(self) -> bytes:
+        """What a holder of the authority lets in against: no member has it."""
+        return derive_bytes(self.secret, self.token_id, b"overlayd/1 ticket")
+
+    @property
+    def verifier(self) -> bytes:
+        """What the members keep, to know the ticket by."""
+        return verifier_of(self.ticket)
+
+    def __str__(self) -> str:
+        body = _LAYOUT.pack(
+            self.anchor, self.token_id, self.secret, self.gossip_port, self.vxlan_port
+        )
+        return _PREFIX + base64.urlsafe_b64encode(body + _checksum(body)).decode().rstrip("=")
 
     @classmethod
     def parse(cls, text: str) -> Token:
@@ -67,6 +95,11 @@ class Token:
         if not token.gossip_port or not token.vxlan_port:
             raise UsageError("the token names port 0", hint=_HINT)
         return token
+
+
+def verifier_of(ticket: bytes) -> bytes:
+    """Return what a ticket is known by."""
+    return hashlib.sha256(ticket).digest()
 
 
 def _checksum(body: bytes) -> bytes:

@@ -7,12 +7,16 @@ from typing import Any
 
 from overlay import limits
 from overlay.core.records import (
+    Admission,
     Entry,
     Forgotten,
+    Holder,
+    Invitation,
     Kept,
     Key,
     Participation,
     Removed,
+    Revocation,
     Settled,
     Value,
     key_of,
@@ -28,10 +32,15 @@ TAGS: dict[str, int] = {
     "forgotten": 5,
     "removed": 7,
     "settled": 8,
+    "holder": 9,
+    "invitation": 10,
+    "revocation": 11,
+    "admission": 12,
 }
 KINDS = {tag: kind for kind, tag in TAGS.items()}
 _IDENTITY_SIZE_MAX = 32
 _NODE_ID_SIZE = 16
+_SIGNATURE_SIZE = 64
 
 
 def encode_value(value: Value) -> tuple[int, list[Any]]:
@@ -50,12 +59,21 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
         case Participation():
             return 4, [value.vni, value.forwards]
         case Forgotten():
-            return 5, [value.node_id]
+            return 5, [value.node_id, value.warrant]
         case Removed():
             return 7, [value.vni, value.creator]
         case Settled():
             kept = [list(item) for item in value.kept]
             return 8, [value.node_id, value.heir, value.part, value.parts, kept]
+        case Holder():
+            return 9, [value.proof]
+        case Invitation():
+            head = [value.token_id, value.door, value.verifier, value.label, value.created_s]
+            return 10, [*head, value.expires_s, value.uses_max, value.signature]
+        case Revocation():
+            return 11, [value.token_id, value.signature]
+        case Admission():
+            return 12, [value.token_id, value.node_id]
 
 
 def _vni(value: Any) -> Vni:
@@ -119,8 +137,10 @@ def _participation(fields: Any) -> Participation:
 
 
 def _forgotten(fields: Any) -> Forgotten:
-    (node_id,) = shapes.array(fields, 1)
-    return Forgotten(_node(node_id))
+    node_id, warrant = shapes.array(fields, 2)
+    if warrant != b"":
+        shapes.octets(warrant, _SIGNATURE_SIZE)
+    return Forgotten(_node(node_id), warrant)
 
 
 def _removed(fields: Any) -> Removed:
@@ -138,6 +158,33 @@ def _settled(fields: Any) -> Settled:
     return Settled(_node(node_id), _node(heir), shapes.integer(part, count - 1), count, tuple(runs))
 
 
+def _holder(fields: Any) -> Holder:
+    (proof,) = shapes.array(fields, 1)
+    return Holder(shapes.octets(proof, _SIGNATURE_SIZE))
+
+
+def _invitation(fields: Any) -> Invitation:
+    token_id, door, verifier, label, created_s, expires_s, uses, signature = shapes.array(fields, 8)
+    return Invitation(
+        shapes.octets(token_id, limits.TOKEN_ID_SIZE), shapes.octets(door, 32),
+        shapes.octets(verifier, 32), shapes.text(label), shapes.integer(created_s, 2**40),
+        shapes.integer(expires_s, 2**40), shapes.integer(uses, 2**32),
+        shapes.octets(signature, _SIGNATURE_SIZE),
+    )  # fmt: skip
+
+
+def _revocation(fields: Any) -> Revocation:
+    token_id, signature = shapes.array(fields, 2)
+    return Revocation(
+        shapes.octets(token_id, limits.TOKEN_ID_SIZE), shapes.octets(signature, _SIGNATURE_SIZE)
+    )
+
+
+def _admission(fields: Any) -> Admission:
+    token_id, node_id = shapes.array(fields, 2)
+    return Admission(shapes.octets(token_id, limits.TOKEN_ID_SIZE), _node(node_id))
+
+
 _DECODERS: dict[int, Callable[[Any], Value]] = {
     1: _network,
     2: _endpoint,
@@ -146,6 +193,10 @@ _DECODERS: dict[int, Callable[[Any], Value]] = {
     5: _forgotten,
     7: _removed,
     8: _settled,
+    9: _holder,
+    10: _invitation,
+    11: _revocation,
+    12: _admission,
 }
 
 

@@ -26,6 +26,10 @@ VERBS = [
     ("POST /v1/join", "join", "joined cluster 7f3a9c21 via 192.168.56.11: 2 nodes"),
     ("POST /v1/leave", "leave", ""),
     ("GET /v1/token", "token show", "ovt1.EXAMPLE\n"),
+    ("GET /v1/tokens", "token ls", "rack7"),
+    ("POST /v1/tokens", "token create", "ovt1.EXAMPLE\n"),
+    ("DELETE /v1/tokens/{id}", "token revoke 5d1c", ""),
+    ("POST /v1/promote", "promote vm2", ""),
     ("GET /v1/members", "members", "suspect"),
     ("POST /v1/forget", "forget vm1", ""),
     ("GET /v1/networks", "network ls", "10.32.0.0/16"),
@@ -49,7 +53,8 @@ def test_the_command_line_shows_each_example(
 ) -> None:
     """What is documented is what the verbs read."""
     name = "blue" if "networks" in line else "c1"
-    agent.answer(line.replace("{name}", name), ANSWERS[line])
+    path = line.replace("{name}", name).replace("{id}", "5d1c")
+    agent.answer(path, ANSWERS[line])
     outcome = overlayd(*words.split())
 
     assert outcome.code == 0

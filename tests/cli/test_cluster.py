@@ -134,16 +134,22 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
         "logs": {"behind": 2, "equal_s": 0.5, "versions": [
             {"scope": "cluster", "held": 3, "origin": 3}, {"scope": "blue", "held": 4, "origin": 6},
         ]},
-        "self": True,
+        "self": True, "authority": True,
     }  # fmt: skip
-    other = own | {"name": "vm2", "state": "suspect", "rtt_ms": 0.42, "self": False}
+    other = own | {
+        "name": "vm2",
+        "state": "suspect",
+        "rtt_ms": 0.42,
+        "self": False,
+        "authority": False,
+    }
     answer = {"schema": "overlayd.members/v1", "members": [own, other]}
     agent.answer("GET /v1/members", answer)
 
     assert overlayd("members").out.splitlines() == [
-        "NODE   ADDRESS        STATE    SINCE   RTT     BEHIND",
-        "vm1 *  192.168.56.11  alive    1m 01s  -       2",
-        "vm2    192.168.56.11  suspect  1m 01s  0.4 ms  2",
+        "NODE   ADDRESS        STATE    SINCE   RTT     BEHIND  AUTHORITY",
+        "vm1 *  192.168.56.11  alive    1m 01s  -       2       holder",
+        "vm2    192.168.56.11  suspect  1m 01s  0.4 ms  2       -",
     ]
     assert len(overlayd("members", "--no-header").out.splitlines()) == 2
     assert "INCARNATION" in overlayd("members", "--wide").out
@@ -156,13 +162,8 @@ def test_forget_passes_on_what_the_operator_vouches_for(overlayd: Run, agent: Fa
     agent.answer("POST /v1/forget", {"schema": "overlayd.forget/v1", "forgotten": "n-1"})
 
     assert overlayd("forget", "vm3").code == 0
-    assert agent.asked[-1].body == {"node": "vm3", "powered_off": False}
+    assert agent.asked[-1].body == {"node": "vm3", "powered_off": False, "bar": False}
     overlayd("forget", "vm3", "--powered-off")
-    assert agent.asked[-1].body == {"node": "vm3", "powered_off": True}
-
-
-def test_token_show_prints_the_token_alone(overlayd: Run, agent: FakeAgent) -> None:
-    """Its output is fit for a file and a pipe."""
-    agent.answer("GET /v1/token", {"schema": "overlayd.token/v1", "token": TOKEN})
-
-    assert overlayd("token", "show").out == f"{TOKEN}\n"
+    assert agent.asked[-1].body == {"node": "vm3", "powered_off": True, "bar": False}
+    overlayd("forget", "vm3", "--bar")
+    assert agent.asked[-1].body == {"node": "vm3", "powered_off": False, "bar": True}

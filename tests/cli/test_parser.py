@@ -9,11 +9,14 @@ from overlay.cli.completion import commands
 from overlay.cli.parser import VERBS, build, first_word
 
 READING = [
-    ("status",), ("members",), ("verify",), ("events",), ("token", "show"), ("network", "ls"),
-    ("network", "inspect"), ("endpoint", "ls"), ("container", "ls"), ("version",),
+    ("status",), ("members",), ("verify",), ("events",), ("token", "show"), ("token", "ls"),
+    ("network", "ls"), ("network", "inspect"), ("endpoint", "ls"), ("container", "ls"),
+    ("version",),
 ]  # fmt: skip
 WRITING = [
-    ("join",), ("leave",), ("reset",), ("forget",), ("network", "create"), ("network", "rm"),
+    ("join",), ("leave",), ("reset",), ("forget",),
+    ("token", "create"), ("token", "revoke"), ("promote",),
+    ("network", "create"), ("network", "rm"),
     ("attach",), ("detach",), ("container", "add"), ("container", "exec"), ("container", "rm"),
     ("agent",), ("lab",), ("sim",), ("completion",), ("man",),
 ]  # fmt: skip

@@ -142,7 +142,7 @@ def test_a_token_of_another_cluster_gets_no_answer(ready: Cluster) -> None:
     """Who can't prove membership hears nothing; the token is among the reasons told."""
     ready.ok(3, "overlayd", "leave")
     before = links_and_namespaces(ready)
-    foreign = str(Token(b"c" * 16, b"s" * 32, 7948, 4789))
+    foreign = str(Token(b"a" * 32, b"token-id", b"s" * 16, 7948, 4789))
     code, out, err = ready.run(
         3, "overlayd", "join", "192.168.56.11", "--token-file", "-", stdin=foreign
     )

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import pytest
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
+from overlay.wire.authority import Anchor, Authority
 from overlay.wire.identity import Identity
 from overlay.wire.keyring import Keyring
 from overlay.wire.notary import KeyNotary
 from overlay.wire.sessions import Datagram, Sessions
 
-CLUSTER_ID = b"c" * 16
+AUTHORITY = Authority(b"a" * 32)
 SECRET = b"s" * 32
+EPOCH_S = 1_760_000_000.0  # Unix time when a wire's own clock starts
 
 
 @dataclass
@@ -43,23 +45,35 @@ class Wire:
         self.now = 0.0
         self.seen: list[Datagram] = []
 
+    def wall_clock(self) -> float:
+        """Return Unix time."""
+        return EPOCH_S + self.now
+
     def host(
         self,
         number: int,
         *,
         identity: Identity | None = None,
         epoch: int = 1,
-        cluster_id: bytes = CLUSTER_ID,
+        authority: Authority = AUTHORITY,
+        certified_by: Authority | None = None,
         secret: bytes = SECRET,
     ) -> Host:
         """Start a process at 10.0.0.`number`, with a new identity unless one is given."""
         own = identity or Identity.generate(self.chance.randbytes)
         address = parse_ip(f"10.0.0.{number}")
-        card = KeyNotary(own).issue_card(
-            Card(own.node_id, f"vm{number}", own.sign_public, own.seal_public, address, 7948,
-                 epoch, 1500, "0.1.0")
+        name = f"vm{number}"
+        certificate = (certified_by or authority).certify(
+            own.sign_public, own.seal_public, name, address, self.wall_clock()
+        )
+        notary = KeyNotary(own, Anchor(authority.anchor))
+        card = notary.issue_card(
+            Card(own.node_id, name, own.sign_public, own.seal_public, address, 7948,
+                 epoch, 1500, "0.1.0", certificate=certificate)
         )  # fmt: skip
-        sessions = Sessions(own, cluster_id, Keyring.of(secret), card, self.chance.randbytes)
+        sessions = Sessions(
+            own, notary, Keyring.of(secret), card, self.chance.randbytes, self.wall_clock
+        )
         self.hosts[address] = Host(own, card, sessions)
         return self.hosts[address]
 

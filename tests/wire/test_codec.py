@@ -90,7 +90,7 @@ def test_a_wrong_token_is_told_without_repeating_it(
     change: Callable[[str], str], told: str
 ) -> None:
     """Each way to get a token wrong has its message, and none shows the secret."""
-    text = str(Token(b"c" * 16, b"s" * 32, 7948, 4789))
+    text = str(Token(b"a" * 32, b"token-id", b"s" * 16, 7948, 4789))
     with pytest.raises(UsageError, match=told) as caught:
         Token.parse(change(text))
 
@@ -100,6 +100,6 @@ def test_a_wrong_token_is_told_without_repeating_it(
 
 def test_white_space_around_a_token_does_not_matter() -> None:
     """A token read from a file ends in a newline."""
-    token = Token(b"c" * 16, b"s" * 32, 7948, 4789)
+    token = Token(b"a" * 32, b"token-id", b"s" * 16, 7948, 4789)
 
     assert Token.parse(f"  {token}\n") == token

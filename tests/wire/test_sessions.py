@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
 from overlay.wire import envelope
-from overlay.wire.sessions import HELLO_INTERVAL_S, Datagram
+from overlay.wire.authority import Authority
+from overlay.wire.sessions import HELLO_INTERVAL_S, Datagram, Opened
 
 if TYPE_CHECKING:
     from tests.wire.conftest import Host, Wire
 
-CLUSTER_ID = b"c" * 16
-SECRET = b"s" * 32
+OTHERS = Authority(b"o" * 32)
 
 
 def pair(wire: Wire) -> tuple[Host, Host]:
@@ -25,7 +25,7 @@ def pair(wire: Wire) -> tuple[Host, Host]:
     return one, other
 
 
-def test_a_joiner_gets_in_with_the_token_alone(wire: Wire) -> None:
+def test_members_that_never_met_find_each_other(wire: Wire) -> None:
     """After a first contact payloads flow both ways."""
     one, other = pair(wire)
 
@@ -35,10 +35,10 @@ def test_a_joiner_gets_in_with_the_token_alone(wire: Wire) -> None:
     assert wire.payloads == [(one.node_id, b"there"), (other.node_id, b"back")]
 
 
-@pytest.mark.parametrize(("secret", "cluster_id"), [(b"x" * 32, CLUSTER_ID), (SECRET, b"x" * 16)])
-def test_a_stranger_gets_no_answer(wire: Wire, secret: bytes, cluster_id: bytes) -> None:
+@pytest.mark.parametrize("foreign", [{"secret": b"x" * 32}, {"authority": OTHERS}])
+def test_a_stranger_gets_no_answer(wire: Wire, foreign: dict[str, Any]) -> None:
     """With another secret, or another cluster's, nothing comes back."""
-    stranger = wire.host(1, secret=secret, cluster_id=cluster_id)
+    stranger = wire.host(1, **foreign)
     member = wire.host(2)
 
     wire.deliver(stranger.sessions.greet(member.card.address, 7948, wire.now))
@@ -259,6 +259,69 @@ def test_a_barred_node_is_not_heard(wire: Wire) -> None:
     assert wire.payloads == []
     assert set(wire.drops) == {"barred"}
     assert other.sessions.seal(one.node_id, b"x", wire.now) == []
+
+
+def test_a_barred_node_is_told_so_and_seldom(wire: Wire) -> None:
+    """Who proves to be the barred node gets a notice at its address, at most once a second."""
+    one, other = pair(wire)
+    other.sessions.forget(one.node_id)
+    told: list[Opened] = []
+    for kind in ("data", "data", "join", "hello"):
+        if kind == "hello":
+            again = wire.host(1, identity=one.identity, epoch=2)
+            again.sessions.learn(other.card)
+            one = again
+        wire.now += 0.0 if len(told) == 1 and kind == "data" else 1.1
+        (said,) = (
+            one.sessions.greet(other.card.address, 7948, wire.now)
+            if kind == "join"
+            else one.sessions.seal(other.node_id, b"x", wire.now)
+        )
+        told += [
+            one.sessions.open(answer.data, (answer.address, 1), wire.now)
+            for answer in wire.open(said)
+        ]
+
+    assert [opened.is_barred for opened in told] == [True] * 3
+    assert {opened.sender for opened in told} == {other.node_id}
+    assert wire.drops == ["barred"]
+
+
+def test_a_forged_word_of_a_barred_node_is_unanswered(wire: Wire) -> None:
+    """The name of a barred node in a header provokes nothing."""
+    one, other = pair(wire)
+    other.sessions.forget(one.node_id)
+    for kind in (1, 2, 3):
+        header = envelope.Header(1, kind, 0, one.node_id, 1, b"rand")
+        assert wire.open(Datagram(other.card.address, 1, header.pack() + bytes(40))) == []
+
+    assert wire.drops == ["unauthenticated"] * 3
+
+
+def test_an_identity_without_a_certificate_of_the_authority_is_refused(wire: Wire) -> None:
+    """Who has the cluster's secret but another authority's certificate is no member."""
+    member = wire.host(1)
+    forger = wire.host(2, certified_by=OTHERS)
+    (join,) = forger.sessions.greet(member.card.address, 7948, wire.now)
+
+    assert wire.open(join) == []
+    assert wire.drops == ["uncertified"]
+
+
+def test_an_expired_certificate_stops_strangers_only(wire: Wire) -> None:
+    """A member whose certificate has expired goes on with who knows it, and meets nobody new."""
+    one, other = pair(wire)
+    wire.now += limits.CERTIFICATE_VALID_S + 1
+    newcomer = wire.host(3)
+    (join,) = one.sessions.greet(newcomer.card.address, 7948, wire.now)
+    assert wire.open(join) == []
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    wire.deliver(one.sessions.seal(again.node_id, b"lost", wire.now))
+    wire.deliver(one.sessions.seal(again.node_id, b"there", wire.now))
+
+    assert wire.drops == ["certificate-expired"]
+    assert wire.payloads == [(one.node_id, b"there")]
 
 
 def test_two_hosts_under_one_identity_are_noticed(wire: Wire) -> None:

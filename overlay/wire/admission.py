@@ -1,0 +1,383 @@
+"""How a host with a token becomes a member: sans-IO, datagrams in, datagrams out.
+
+```
+applicant                                  member
+  knock     [1, nonce, address, port]  -->          any member: it knows the token's door key
+                                       <--  way     [2, nonce, cookie, card, signature, proof,
+                                                     holders]   or refusal [3, nonce, code]
+  request   [4, nonce, cookie, ticket, key,         a holder of the authority, whose proof
+             name, address, port, sig] -->          signs the nonce and its seal key
+                                       <--  welcome [5, nonce, certificate, generation, secret]
+                                                    or refusal [6, nonce, code]
+```
+Knocks are sealed under the door key, which any member has; requests under the two nodes' own
+keys too, so that neither the ticket nor the cluster's secret is shown to whoever stole a token
+or sits in a member without the authority. Until the request the members remember nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import msgpack
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from overlay import limits
+from overlay.core.records import Invitation
+from overlay.errors import RemoteError
+from overlay.model import Card, Certificate, Ip, NodeId, node_id_of
+from overlay.wire import envelope, shapes
+from overlay.wire.authority import Anchor, Authority
+from overlay.wire.codec import unpack_card, unpack_certificate
+from overlay.wire.envelope import ADMIT, KNOCK, Header
+from overlay.wire.identity import Identity
+from overlay.wire.notary import KeyNotary
+from overlay.wire.sessions import BAD_CARD, OWN_DATAGRAM, Datagram
+from overlay.wire.token import Token, verifier_of
+
+NONCE_SIZE = 16
+NO_INVITATION = "unknown-token"
+STALE_ADMISSION = "stale-admission"
+BAD_TICKET = "bad-ticket"
+_REQUEST = b"overlayd/1 request\0"
+_NOBODY = bytes(16)
+_CLEAR_SIZE = {KNOCK: limits.TOKEN_ID_SIZE, ADMIT: limits.TOKEN_ID_SIZE + 32}
+
+
+class Refusal(enum.IntEnum):
+    """Why a token lets nobody in, or not this host. Wire numbers: append only."""
+
+    EXPIRED = 1
+    USED_UP = 2
+    REVOKED = 3
+    BARRED = 4
+
+
+class Request(NamedTuple):
+    """What an applicant asks to be certified."""
+
+    sign_key: bytes
+    seal_key: bytes
+    name: str
+    address: Ip
+    port: int
+
+
+class Welcome(NamedTuple):
+    """What makes an applicant a member."""
+
+    certificate: Certificate
+    generation: int
+    secret: bytes  # the cluster's, of that generation
+
+
+class Desk(Protocol):
+    """What a member must know to receive applicants; the agent answers from the records."""
+
+    def invitation(self, token_id: bytes) -> Invitation | None:
+        """Return the token's record, in force or not, if it is the authority's."""
+
+    def refusal(self, invitation: Invitation, applicant: NodeId) -> Refusal | None:
+        """Return why this token does not let this node in, or None."""
+
+    def holders(self) -> list[tuple[Ip, int]]:
+        """Return where other holders of the authority are."""
+
+    def authority(self) -> Authority | None:
+        """Return the authority, if it is held here."""
+
+    def admit(self, invitation: Invitation, request: Request) -> Welcome | None:
+        """Count the admission, durably, and return it; None if that is not possible now."""
+
+
+class _Seal:
+    """Both sides' sealing: headers, keys, contexts."""
+
+    def __init__(
+        self, identity: Identity, cluster_id: bytes, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self.identity = identity
+        self.cluster_id = cluster_id
+        self.random_bytes = random_bytes
+
+    def knock(self, token_id: bytes, door: bytes, recipient: bytes, body: list[object]) -> bytes:
+        """Return a datagram that everyone with the door key can open."""
+        header = self._header(KNOCK)
+        context = self.cluster_id + recipient
+        return envelope.seal(_door_key(door), header, context, msgpack.packb(body), token_id)
+
+    def admit(
+        self, token_id: bytes, door: bytes, peer: tuple[NodeId, bytes], body: list[object]
+    ) -> bytes:
+        """Return a datagram that the one peer, given by id and seal key, can open."""
+        other, seal_key = peer
+        key = self._pair_key(door, seal_key, self.identity.node_id, other)
+        clear = token_id + self.identity.seal_public
+        return envelope.seal(
+            key, self._header(ADMIT), self.cluster_id + other, msgpack.packb(body), clear
+        )
+
+    def open(
+        self, header: Header, door: bytes, data: bytes, recipient: bytes
+    ) -> tuple[object, ...]:
+        """Return the opened body, an array; raises RemoteError."""
+        size = _CLEAR_SIZE[header.kind]
+        context = self.cluster_id + recipient
+        if header.kind == KNOCK:
+            key = _door_key(door)
+        else:
+            key = self._pair_key(door, seal_key_of(data), header.sender, self.identity.node_id)
+        return shapes.items(shapes.unpack(envelope.open_box(key, header, context, data, size)), 9)
+
+    def _header(self, kind: int) -> Header:
+        counter = int.from_bytes(self.random_bytes(8), "big")
+        own = self.identity.node_id
+        return Header(envelope.VERSION, kind, 0, own, counter, self.random_bytes(4))
+
+    def _pair_key(self, door: bytes, seal_key: bytes, sender: NodeId, recipient: NodeId) -> AESGCM:
+        try:
+            shared = self.identity.agree(seal_key)
+        except ValueError:
+            raise RemoteError(BAD_CARD) from None
+        return envelope.derive(shared + door, b"", b"overlayd/1 admit" + sender + recipient)
+
+
+class Doorkeeper:
+    """A member's side: answers knocks, and lets in where it holds the authority."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        cluster_id: bytes,
+        card: Callable[[], Card],
+        desk: Desk,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._seal = _Seal(identity, cluster_id, random_bytes)
+        self._identity = identity
+        self._card = card
+        self._desk = desk
+        self._cookie_key = random_bytes(32)
+
+    def open(self, data: bytes) -> list[Datagram]:
+        """Return the answer to an applicant's datagram; raises RemoteError for its drop."""
+        header = envelope.read_header(data)
+        if header.sender == self._identity.node_id:
+            raise RemoteError(OWN_DATAGRAM)
+        token_id = token_id_of(header, data)
+        invitation = self._desk.invitation(token_id)
+        if invitation is None:
+            raise RemoteError(NO_INVITATION)
+        is_knock = header.kind == KNOCK
+        recipient = _NOBODY if is_knock else self._identity.node_id
+        body = self._seal.open(header, invitation.door, data, recipient)
+        if is_knock:
+            return self._answer_knock(invitation, header.sender, body)
+        return self._answer_request(invitation, header.sender, seal_key_of(data), body)
+
+    def _answer_knock(
+        self, invitation: Invitation, applicant: NodeId, body: tuple[object, ...]
+    ) -> list[Datagram]:
+        kind, raw_nonce, raw_address, raw_port = shapes.array(body, 4)
+        shapes.integer(kind, 1, 1)
+        nonce = shapes.octets(raw_nonce, NONCE_SIZE)
+        address, port = shapes.ip(raw_address), shapes.integer(raw_port, 65535, 1)
+        refusal = self._desk.refusal(invitation, applicant)
+        if refusal is not None:
+            answer: list[object] = [3, nonce, int(refusal)]
+        else:
+            card = self._card()
+            authority = self._desk.authority()
+            proof = b"" if authority is None else authority.presence(nonce, card.seal_key)
+            cookie = self._cookie(nonce, applicant)
+            holders = [list(at) for at in self._desk.holders()[: limits.HOLDERS_TOLD_MAX]]
+            answer = [2, nonce, cookie, card.raw, card.signature, proof, holders]
+        data = self._seal.knock(invitation.token_id, invitation.door, applicant, answer)
+        return [Datagram(address, port, data)]
+
+    def _answer_request(
+        self, invitation: Invitation, applicant: NodeId, seal_key: bytes, body: tuple[object, ...]
+    ) -> list[Datagram]:
+        kind, raw_nonce, cookie, ticket, raw_key, *rest, signature = shapes.array(body, 9)
+        shapes.integer(kind, 4, 4)
+        nonce = shapes.octets(raw_nonce, NONCE_SIZE)
+        sign_key = shapes.octets(raw_key, 32)
+        request = Request(
+            sign_key,
+            seal_key,
+            shapes.name(rest[0]),
+            shapes.ip(rest[1]),
+            shapes.integer(rest[2], 65535, 1),
+        )
+        if not hmac.compare_digest(shapes.octets(cookie, 16), self._cookie(nonce, applicant)):
+            raise RemoteError(STALE_ADMISSION)
+        if node_id_of(sign_key) != applicant or not _is_signed(request, nonce, signature):
+            raise RemoteError(BAD_CARD)
+        if verifier_of(shapes.octets(ticket, 32)) != invitation.verifier:
+            raise RemoteError(BAD_TICKET)
+        refusal = self._desk.refusal(invitation, applicant)
+        if refusal is not None:
+            answer: list[object] = [6, nonce, int(refusal)]
+        else:
+            welcome = self._desk.admit(invitation, request)
+            if welcome is None:
+                return []  # the applicant asks again
+            one = welcome.certificate
+            certificate = [one.address, one.not_before_s, one.not_after_s, one.signature]
+            answer = [5, nonce, certificate, welcome.generation, welcome.secret]
+        data = self._seal.admit(invitation.token_id, invitation.door, (applicant, seal_key), answer)
+        return [Datagram(request.address, request.port, data)]
+
+    def _cookie(self, nonce: bytes, applicant: NodeId) -> bytes:
+        """Return what proves, without being remembered, that a nonce was answered by this run."""
+        return hashlib.blake2s(nonce + applicant, key=self._cookie_key, digest_size=16).digest()
+
+
+class Applicant:
+    """The host's side: knocks, finds a holder of the authority, and asks it to be let in."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        token: Token,
+        *,
+        name: str,
+        address: Ip,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._token = token
+        self._anchor = Anchor(token.anchor)
+        self._notary = KeyNotary(identity, self._anchor)
+        self._seal = _Seal(identity, token.cluster_id, random_bytes)
+        self._identity = identity
+        self._name = name
+        self._address = address
+        self._nonce = random_bytes(NONCE_SIZE)
+        self._door = token.door
+        self.welcome: Welcome | None = None
+        self.refusal: Refusal | None = None
+        self.answered: dict[NodeId, Card] = {}  # members that showed the way
+        self.holders: dict[tuple[Ip, int], None] = {}  # where they sent us
+
+    def knock(self, address: Ip, port: int) -> Datagram:
+        """Return a first word to a member, or to what may be one."""
+        body: list[object] = [1, self._nonce, self._address, self._token.gossip_port]
+        data = self._seal.knock(self._token.token_id, self._door, _NOBODY, body)
+        return Datagram(address, port, data)
+
+    def open(self, data: bytes) -> list[Datagram]:
+        """Take a member's answer; return what to say now. Raises RemoteError for its drop."""
+        header = envelope.read_header(data)
+        own = self._identity.node_id
+        if header.sender == own:
+            raise RemoteError(OWN_DATAGRAM)
+        if token_id_of(header, data) != self._token.token_id:
+            raise RemoteError(NO_INVITATION)
+        body = self._seal.open(header, self._door, data, own)
+        if len(body) < 2 or body[1] != self._nonce:
+            raise RemoteError(STALE_ADMISSION)
+        match (header.kind, body[0]):
+            case (envelope.KNOCK, 2):
+                return self._take_way(header.sender, body)
+            case (envelope.ADMIT, 5):
+                self._take_welcome(body)
+            case (envelope.KNOCK, 3) | (envelope.ADMIT, 6):
+                self._take_refusal(body)
+            case _:
+                shapes.malformed()
+        return []
+
+    def _take_way(self, sender: NodeId, body: tuple[object, ...]) -> list[Datagram]:
+        _, _, cookie, raw, signature, proof, holders = shapes.array(body, 7)
+        card = unpack_card(
+            shapes.octets_to(raw, limits.CARD_SIZE_MAX), shapes.octets(signature, 64)
+        )
+        if card.node_id != sender or not self._notary.verify_card(card):
+            raise RemoteError(BAD_CARD)
+        self.answered[sender] = card
+        for item in shapes.items(holders, limits.HOLDERS_TOLD_MAX):
+            address, port = shapes.array(item, 2)
+            self.holders[(shapes.ip(address), shapes.integer(port, 65535, 1))] = None
+        if not self._anchor.is_present(shapes.octets_to(proof, 64), self._nonce, card.seal_key):
+            return []
+        return [self._request(card, shapes.octets(cookie, 16))]
+
+    def _request(self, holder: Card, cookie: bytes) -> Datagram:
+        own = self._identity
+        request = Request(
+            own.sign_public, own.seal_public, self._name, self._address, self._token.gossip_port
+        )
+        signature = own.sign(_request_body(request, self._nonce))
+        asked = [self._name, self._address, self._token.gossip_port, signature]
+        body = [4, self._nonce, cookie, self._token.ticket, own.sign_public, *asked]
+        data = self._seal.admit(
+            self._token.token_id, self._door, (holder.node_id, holder.seal_key), body
+        )
+        return Datagram(holder.address, holder.gossip_port, data)
+
+    def _take_welcome(self, body: tuple[object, ...]) -> None:
+        _, _, raw, generation, secret = shapes.array(body, 5)
+        certificate = unpack_certificate(raw)
+        own = self._identity
+        draft = Card(
+            own.node_id, self._name, own.sign_public, own.seal_public, self._address,
+            self._token.gossip_port, 0, 0, "", certificate=certificate,
+        )  # fmt: skip
+        if certificate is None or not self._anchor.certifies(draft):
+            raise RemoteError(BAD_CARD)
+        self.welcome = Welcome(
+            certificate, shapes.integer(generation, 0xFFFF), shapes.octets(secret, 32)
+        )
+
+    def _take_refusal(self, body: tuple[object, ...]) -> None:
+        _, _, code = shapes.array(body, 3)
+        try:
+            self.refusal = Refusal(shapes.integer(code, 255))
+        except ValueError:
+            shapes.malformed()
+
+
+def is_admission(data: bytes) -> bool:
+    """Say whether a datagram is part of an admission: the sessions know nothing of it."""
+    return len(data) > 1 and data[1] in _CLEAR_SIZE
+
+
+def token_id_of(header: Header, data: bytes) -> bytes:
+    """Return the token's id that stands behind the header; raises RemoteError."""
+    size = _CLEAR_SIZE.get(header.kind)
+    if size is None:
+        raise RemoteError(envelope.UNKNOWN_KIND)
+    if len(data) < limits.HEADER_SIZE + size + limits.TAG_SIZE:
+        raise RemoteError(envelope.TOO_SHORT)
+    return data[limits.HEADER_SIZE : limits.HEADER_SIZE + limits.TOKEN_ID_SIZE]
+
+
+def seal_key_of(data: bytes) -> bytes:
+    """Return the sender's seal key, which stands behind the token's id."""
+    start = limits.HEADER_SIZE + limits.TOKEN_ID_SIZE
+    return data[start : start + 32]
+
+
+def _door_key(door: bytes) -> AESGCM:
+    return envelope.derive(door, b"", b"overlayd/1 knock")
+
+
+def _request_body(request: Request, nonce: bytes) -> bytes:
+    packed: bytes = msgpack.packb([*request, nonce])
+    return _REQUEST + packed
+
+
+def _is_signed(request: Request, nonce: bytes, signature: object) -> bool:
+    raw = shapes.octets(signature, 64)
+    try:
+        key = Ed25519PublicKey.from_public_bytes(request.sign_key)
+        key.verify(raw, _request_body(request, nonce))
+    except (InvalidSignature, ValueError):
+        return False
+    return True

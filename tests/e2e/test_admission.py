@@ -1,0 +1,214 @@
+"""Who gets in, by real agents: tokens, the authority's holders, barred identities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from overlay.wire.token import Token
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+VM1, VM2 = "192.168.56.11", "192.168.56.12"
+
+
+def join(hosts: Cluster, number: int, peer: str, token: str) -> tuple[int, str]:
+    """Join through a peer with a token; return exit code and what stderr says."""
+    code, _, err = hosts.run(number, "overlayd", "join", peer, "--token-file", "-", stdin=token)
+    return code, err
+
+
+def create(hosts: Cluster, number: int, *options: str) -> str:
+    """Make a token on a host."""
+    return hosts.ok(number, "overlayd", "token", "create", *options).strip()
+
+
+def members(hosts: Cluster, number: int) -> dict[str, dict[str, Any]]:
+    """Return the members by name, as one host sees them."""
+    return {one["name"]: one for one in hosts.json(number, "members")["members"]}
+
+
+def kill(hosts: Cluster, number: int) -> None:
+    """End a host's agent at once."""
+    hosts.ok(number, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+
+
+@pytest.fixture(scope="module")
+def pair(hosts: Cluster) -> Cluster:
+    """Two members, vm1 the one holder of the authority; vm3 is outside."""
+    hosts.ok(1, "overlayd", "join")
+    assert join(hosts, 2, VM1, hosts.ok(1, "overlayd", "token", "show")) == (0, "agent started\n")
+    return hosts
+
+
+def test_the_first_host_holds_the_authority(pair: Cluster) -> None:
+    """`members` shows it on every host; only it makes tokens."""
+    for number in (1, 2):
+        seen = members(pair, number)
+        assert (seen["vm1"]["authority"], seen["vm2"]["authority"]) == (True, False)
+    code, _, err = pair.run(2, "overlayd", "token", "create")
+
+    assert code == 6
+    assert "vm1" in err
+
+
+@pytest.mark.parametrize("peer", [VM1, VM2])
+def test_an_expired_token_is_refused(
+    pair: Cluster, peer: str, eventually: Callable[..., None]
+) -> None:
+    """By the holder and by any member, and the words say why."""
+    token = create(pair, 1, "--expires", "1s", "--label", f"short{peer}")
+
+    def expired() -> bool:
+        listed = pair.json(2, "token", "ls")["tokens"]
+        return any((one["label"], one["state"]) == (f"short{peer}", "expired") for one in listed)
+
+    eventually(expired, "the token's end, known to every member")
+    code, err = join(pair, 3, peer, token)
+    assert code == 1
+    assert "the token has expired" in err
+
+
+@pytest.mark.parametrize("peer", [VM1, VM2])
+def test_a_revoked_token_is_refused(pair: Cluster, peer: str) -> None:
+    """As soon as it is revoked."""
+    token = create(pair, 1)
+    pair.ok(1, "overlayd", "token", "revoke", Token.parse(token).token_id.hex())
+    code, err = join(pair, 3, peer, token)
+
+    assert code == 1
+    assert "the token was revoked" in err
+
+
+def test_a_token_is_never_shown_again(pair: Cluster) -> None:
+    """Neither lists, nor logs, nor the state of a member has a token's secret."""
+    token = create(pair, 1, "--label", "secret")
+    secret = Token.parse(token).secret
+    shown = pair.ok(1, "overlayd", "token", "ls", "--json") + pair.ok(1, "overlayd", "events")
+    shown += pair.ok(1, "cat", "/run/overlayd/agent.log")
+
+    assert token not in shown
+    assert secret.hex() not in shown
+    assert pair.run(2, "grep", "-rqi", secret.hex(), "/var/lib/overlayd")[0] == 1
+
+
+def test_a_token_lets_in_as_many_hosts_as_it_says(pair: Cluster) -> None:
+    """A join through a member that is no holder is sent on; the second host is refused."""
+    token = create(pair, 1, "--uses", "1", "--label", "once")
+    code, err = join(pair, 3, VM2, token)
+    assert code == 0, err
+    (once,) = [one for one in pair.json(2, "token", "ls")["tokens"] if one["label"] == "once"]
+    assert (once["uses"], once["state"], once["nodes"]) == (1, "used-up", ["vm3"])
+    pair.ok(3, "overlayd", "reset", "--yes")
+    code, err = join(pair, 3, VM2, token)
+
+    assert code == 1
+    assert "the token is used up" in err
+
+
+def test_a_token_of_another_cluster_is_refused(pair: Cluster) -> None:
+    """Nobody answers it, and that is among the reasons told."""
+    foreign = str(Token(b"a" * 32, b"token-id", b"s" * 16, 7948, 4789))
+    code, err = join(pair, 3, VM1, foreign)
+
+    assert code == 7
+    assert "the token is of another cluster" in err
+
+
+def test_without_a_holder_nobody_new_gets_in_and_all_else_goes_on(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """A member answers who is missing; the cluster itself works."""
+    token = create(pair, 1)
+    eventually(
+        lambda: (
+            len(pair.json(2, "token", "ls")["tokens"]) == len(pair.json(1, "token", "ls")["tokens"])
+        ),
+        "the token's record on vm2",
+    )
+    kill(pair, 1)
+    code, err = join(pair, 3, VM2, token)
+    pair.ok(2, "overlayd", "network", "create", "blue", "--subnet", "10.32.0.0/16")
+    assert pair.attach(2, "alone")
+    pair.ok(1, "overlayd", "join")
+
+    assert code == 6
+    assert "vm2 answered, but no host that can admit a new one" in err
+    eventually(lambda: members(pair, 2)["vm1"]["state"] == "alive", "vm1 back")
+
+
+def test_after_promote_the_first_host_is_not_needed(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """vm2 is made a holder, vm1 dies, and vm3 joins with a token that vm1 had made."""
+    token = create(pair, 1, "--label", "of-vm1")
+    pair.ok(1, "overlayd", "promote", "vm2")
+    assert members(pair, 1)["vm2"]["authority"]
+    assert pair.run(1, "overlayd", "promote", "vm2")[2] == (
+        "vm2 already held the cluster's authority\n"
+    )
+    kill(pair, 1)
+    code, err = join(pair, 3, VM2, token)
+    assert code == 0, err
+    assert create(pair, 2).startswith("ovt1.")
+    pair.ok(1, "overlayd", "join")
+
+    for number in (1, 2, 3):
+        eventually(
+            lambda number=number: (
+                [one["state"] for one in members(pair, number).values()] == ["alive"] * 3
+            ),
+            "all three alive everywhere",
+        )
+
+
+def test_all_agents_start_again_and_know_each_other(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Certificates, tokens and the authority outlive a restart of everything."""
+    for number in (1, 2, 3):
+        kill(pair, number)
+    for number in (1, 2, 3):
+        pair.ok(number, "overlayd", "join")
+
+    def back() -> bool:
+        seen = [members(pair, number).values() for number in (1, 2, 3)]
+        return all(
+            [one["state"] for one in view] == ["alive"] * 3
+            and sum(one["authority"] for one in view) == 2
+            for view in seen
+        )
+
+    eventually(back, "three members, two holders, on every host")
+
+
+def test_a_barred_node_is_out_at_once_and_can_not_return(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Its identity is refused by every member, with and without a token, and it says why."""
+    assert pair.run(1, "overlayd", "forget", "vm3")[0] == 6  # it is alive
+    pair.ok(2, "overlayd", "forget", "--bar", "vm3")
+    for number in (1, 2):
+        eventually(lambda number=number: "vm3" not in members(pair, number), "vm3 is out")
+
+    def told() -> bool:
+        return any("forgotten" in one["text"] for one in pair.json(3, "status")["health"])
+
+    eventually(told, "vm3 says that it is barred")
+    kill(pair, 3)
+    pair.ok(3, "overlayd", "join")
+    eventually(told, "vm3 says so after a restart as well")
+    assert "vm3" not in members(pair, 1)
+    assert "vm3" not in members(pair, 2)
+
+
+def test_after_reset_a_barred_host_comes_back_as_a_new_node(pair: Cluster) -> None:
+    """The identity is barred, not the machine: whoever has a token may join as somebody new."""
+    pair.ok(3, "overlayd", "reset", "--yes")
+    code, err = join(pair, 3, VM1, create(pair, 1, "--expires", "10m"))
+
+    assert code == 0, err
+    assert members(pair, 1)["vm3"]["state"] == "alive"
