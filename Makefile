@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: setup lab down check test unit kernel e2e soak deb dist clean
+.PHONY: setup lab down check test unit kernel e2e soak deb dist vm-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -28,11 +28,11 @@ kernel: setup
 	.venv/bin/pytest -q -m "netns and not e2e"
 
 e2e: setup
-	.venv/bin/pytest -q -m e2e
+	.venv/bin/pytest -q -m "e2e and not vm"
 
 test: check
 	.venv/bin/pytest -q -n 2 -m "not netns and not e2e"
-	.venv/bin/pytest -q -m "netns or e2e"
+	.venv/bin/pytest -q -m "(netns or e2e) and not vm"
 
 soak: setup
 	.venv/bin/overlayd sim --soak $(SEEDS)
@@ -40,6 +40,14 @@ soak: setup
 # The Debian package, for the Python of this machine's Debian: build/overlayd_*.deb
 deb: setup
 	@deploy/deb/build.sh
+
+# The tests that need Debian's own kernel, in one emulated machine (minutes). As root.
+vm-test: setup
+	@vagrant/vm-test.sh $(VM_TESTS)
+
+# Vagrant with real machines, emulated where there is no KVM (ten minutes or more). As root.
+vagrant-test: setup
+	@vagrant/test.sh
 
 # Wheel and source distribution: dist/
 dist: setup

@@ -53,5 +53,6 @@ sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" \
   -e "s/@MINOR@/$minor/" -e "s/@NEXT@/$((minor + 1))/" \
   -e "s/@SIZE@/$(du -sk "$stage" | cut -f1)/" deploy/deb/control > "$stage/DEBIAN/control"
 package=$out/overlayd_${version}_$architecture.deb
-dpkg-deb --root-owner-group --build "$stage" "$package" >&2
+dpkg-deb --root-owner-group --build "$stage" "$package.new" >&2
+mv "$package.new" "$package"
 echo "$package"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -51,3 +52,30 @@ def test_the_source_distribution_makes_the_same_wheel(distributions: Path, tmp_p
 
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
     assert {"deploy/deb/build.sh", "vagrant/Vagrantfile", "tests/test_tidy.py", "Makefile"} <= names
+
+
+def test_the_install_script_serves_other_distributions(
+    distributions: Path, package: Path, tmp_path: Path
+) -> None:
+    """Twice in a row it leaves a program that runs; removal leaves the configuration alone."""
+    (wheel,) = distributions.glob("*.whl")
+    wheels = next(package.parent.glob("wheels-*/aiohttp-*.whl")).parent
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHON": "/usr/bin/python3",
+        "DESTDIR": str(tmp_path),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheels),
+    }
+    script = [str(ROOT / "deploy/install.sh"), str(wheel)]
+    for _ in range(2):
+        subprocess.run(script, env=environ, check=True, capture_output=True, timeout=120)
+    unit = (tmp_path / "etc/systemd/system/overlayd.service").read_text()
+    program = tmp_path / "opt/overlayd/bin/overlayd"
+
+    assert program.read_text().startswith("#!/opt/overlayd/bin/python -P\n")
+    assert "ExecStart=/usr/local/bin/overlayd agent\n" in unit
+    assert run(program.parent / "python", "-P", program, "version").startswith("overlayd ")
+    run("env", f"DESTDIR={tmp_path}", script[0], "--remove")
+    left = [path for path in tmp_path.rglob("*") if not path.is_dir()]
+    assert left == [tmp_path / "etc/overlayd/overlayd.toml"]

@@ -66,6 +66,12 @@ def eventually() -> Callable[..., None]:
     return wait_until
 
 
+@pytest.fixture(scope="session")
+def cluster_of() -> type[Cluster]:
+    """Return what drives hosts that a test made itself."""
+    return Cluster
+
+
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Cluster]:
     """Three hosts on one underlay, with no agent yet."""

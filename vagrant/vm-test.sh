@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Runs tests inside one emulated machine with Debian's own kernel, which has what slim kernels lack:
+# netem, ipvlan, vlan, wireguard. Needs root for the box only; no service, no network.
+#
+#   vagrant/vm-test.sh [PYTEST-ARGUMENT...]      (default: -m vm)
+#
+# Environment: ACCEL (tcg; kvm where that works), MEMORY (1024), SECONDS_MAX (3600).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+box=build/vagrant
+[ "$box/lab.box" -nt vagrant/box.sh ] || { vagrant/host.sh && vagrant/box.sh "$box"; }
+
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+mapfile -t testing < <(sed -n 's/^  "\(pytest[^"]*\|hypothesis[^"]*\)".*/\1/p' pyproject.toml)
+deploy/environment.sh "$stage" /opt/overlayd-tests . "${testing[@]}"
+mkdir "$stage/tree"
+cp -a pyproject.toml Makefile README.md overlay tests docs deploy scripts vagrant "$stage/tree/"
+find "$stage/tree" -name __pycache__ -prune -exec rm -rf {} +
+[ $# -gt 0 ] || set -- -m vm
+printf '%q ' "$@" > "$stage/arguments"
+# Inside: this script is what systemd starts, with a serial line as its only way to tell.
+cat > "$stage/run" <<'INSIDE'
+#!/bin/bash
+exec >/dev/ttyS0 2>&1
+stty -F /dev/ttyS0 -onlcr 2>/dev/null
+mkdir -p /opt/overlayd-tests
+mount --bind /mnt/opt/overlayd-tests /opt/overlayd-tests
+ip link set lo up
+echo "vm-test: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(python3 --version)"
+cd /mnt/tree
+eval "OVERLAYD_VM=1 /opt/overlayd-tests/bin/python -m pytest -p no:cacheprovider $(cat /mnt/arguments)"
+echo "vm-test: exit $?"
+INSIDE
+chmod +x "$stage/run"
+disk=$box/tests.raw
+rm -f "$disk"
+truncate -s $(($(du -sm "$stage" | cut -f1) * 3 / 2 + 64))M "$disk"
+mkfs.ext4 -q -F -d "$stage" "$disk"
+
+log=$box/vm-test.log
+nice -n 10 timeout "${SECONDS_MAX:-3600}" qemu-system-x86_64 -accel "${ACCEL:-tcg}" -smp 2 -m "${MEMORY:-1024}" \
+  -display none -no-reboot -nic none -snapshot -serial stdio -monitor none \
+  -object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng \
+  -kernel "$box/vmlinuz" -initrd "$box/initrd" \
+  -drive "file=$box/box.img,if=virtio" -drive "file=$disk,if=virtio,format=raw" \
+  -append 'root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 systemd.show_status=no systemd.run="/usr/bin/mount /dev/vdb /mnt" systemd.run="/mnt/run" systemd.run_success_action=poweroff-force systemd.run_failure_action=poweroff-force' \
+  < /dev/null | tee "$log"
+rm -f "$disk"
+grep -q '^vm-test: exit 0' "$log" || { echo "vm-test: failed (or nothing ran); all it said is in $log" >&2; exit 1; }
