@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterable
 
 from overlay import limits
+from overlay.agent.lag import Lag
 from overlay.core.events import BarredBy, CloneSeen, Event
 from overlay.core.node import Node
 from overlay.core.ports import Codec
@@ -42,7 +43,7 @@ class Pump:
         self.drops: collections.Counter[str] = collections.Counter()
         self.received = 0
         self.sent = 0
-        self.lag_max_s = 0.0
+        self.lag = Lag()
         self.door: Callable[[bytes], list[Datagram]] | None = None  # who has only a token
         self.joined_through: Callable[[NodeId], None] | None = None
         self._codec = codec
@@ -162,7 +163,7 @@ class Pump:
         self._timer = None
         now = self.now()
         lag_s = now - due
-        self.lag_max_s = max(self.lag_max_s, lag_s)
+        self.lag.note(lag_s, now)
         if lag_s > _LAG_LOGGED_S:
             self.node.observe_lag(lag_s, now)
         self.node.handle_timer(now)

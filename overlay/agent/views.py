@@ -159,7 +159,7 @@ def status(agent: Agent) -> Json:
         "gossip": {
             "received": running.member.pump.received,
             "sent": running.member.pump.sent,
-            "lag_max_ms": round(running.member.pump.lag_max_s * 1000, 1),
+            "lag_max_ms": round(running.member.pump.lag.max_s(running.member.pump.now()) * 1000, 1),
         },
         "health": health(running, networks),
     }

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""What gossip costs a real agent: datagrams per second, loop lag under records, memory.
+
+A lab of two hosts. The agent of vm1 is as it always is, with a sandbox to program. In the place of
+vm2's agent a generator runs with vm2's identity, through the same code that agents use: it
+floods vm1 with probes, then writes endpoint records at a fixed rate. Run as root:
+    .venv/bin/python scripts/bench_gossip.py [--rate 10000] [--records 50000]
+It prints Markdown; docs/benchmarks/gossip.md holds the last run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from overlay.agent.member import Member
+from overlay.agent.statefile import StateFile
+from overlay.agent.stored import load_cluster
+from overlay.core.messages import Ping
+from overlay.core.outbox import Priority
+from overlay.core.records import Scope
+from overlay.lab import holder, lab, underlay
+from overlay.lab.holder import Holder
+from overlay.model import Endpoint, Ip, NodeId, Vni, mac_for, parse_ip
+
+FLOOD_S = 5.0
+BURST = 64
+BATCH = 80  # endpoints per write: ten segments
+
+
+# --- in vm2 ------------------------------------------------------------------------------
+
+
+async def generate(kind: str, vni: int, rate: int, records: int) -> None:
+    """Take vm2's place and load vm1; print what was sent as JSON."""
+    with contextlib.closing(StateFile(Path("/var/lib/overlayd"))) as state:
+        cluster = load_cluster(state)
+        assert cluster is not None
+        address = parse_ip(underlay.address_of(2))
+        member = Member(state, cluster, address, 1500, lambda _event: None)
+        member.start()
+        while not member.node.caught_up:  # noqa: ASYNC110 - the node has no event for it here
+            await asyncio.sleep(0.01)
+        (to,) = member.node.membership.alive()
+        done = await (flood(member, to) if kind == "flood" else write(member, vni, rate, records))
+        print(json.dumps(done))
+        member.close()
+
+
+async def flood(member: Member, to: NodeId) -> dict[str, float]:
+    """Send probes as fast as this process can; answers are read and dropped."""
+    started, sent = time.monotonic(), 0
+    root, incarnation = member.node.repair.root_of(to), member.node.membership.incarnation
+    while time.monotonic() < started + FLOOD_S:
+        for _ in range(BURST):
+            member.node.outbox.put(to, Ping(sent, root, incarnation), Priority.PROBE)
+            member.pump.flush()
+            sent += 1
+        await asyncio.sleep(0)
+    return {"sent": sent, "took_s": time.monotonic() - started}
+
+
+async def write(member: Member, vni: int, rate: int, records: int) -> dict[str, float]:
+    """Write endpoint records at a rate."""
+    started = time.monotonic()
+    for first in range(0, records, BATCH):
+        batch = [_endpoint(vni, number) for number in range(first, first + BATCH)]
+        now = member.pump.now()
+        segments = member.node.write(Scope(vni), batch)
+        member.node.apply(segments, now)
+        member.node.publish(segments, now)
+        member.pump.flush()
+        ahead_s = (first + BATCH) / rate - (time.monotonic() - started)
+        await asyncio.sleep(max(0.0, ahead_s))
+    took_s = time.monotonic() - started
+    await asyncio.sleep(5.0)  # what was lost is asked for
+    return {"sent": records, "took_s": took_s}
+
+
+def _endpoint(vni: int, number: int) -> Endpoint:
+    ip = Ip((0x0A200000 + 65_536 + number).to_bytes(4, "big"))
+    mac = mac_for(Vni(vni), ip)
+    return Endpoint(number.to_bytes(8, "big"), Vni(vni), f"b{number}", mac, (ip,))
+
+
+# --- outside ------------------------------------------------------------------------------
+
+
+def load(host: Holder, *words: str) -> dict[str, float]:
+    """Run the generator inside vm2."""
+    done = holder.run(host, sys.executable, str(Path(__file__).resolve()), "--generate", *words)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def resident_mib(host: Holder) -> float:
+    """Return the resident memory of a host's agent."""
+    pid = holder.run(host, "pgrep", "-f", "[o]verlay.cli.main agent").stdout.split()[0]
+    lines = holder.run(host, "cat", f"/proc/{pid}/status").stdout.splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def gossip(host: Holder) -> dict[str, float]:
+    """Return the agent's own figures."""
+    found: dict[str, float] = lab.answer(host, "status")["gossip"]
+    return found
+
+
+def measure(rate: int, records: int) -> list[tuple[str, str]]:
+    """Run both loads on a fresh lab."""
+    hosts = lab.make(2)
+    lab.join(hosts)
+    lab.overlayd(hosts[0], "network", "create", "blue", "--subnet", "10.32.0.0/12")
+    for number, host in enumerate(hosts, 1):
+        lab.overlayd(host, "container", "add", f"c{number}", "--network", "blue")
+    vni = lab.answer(hosts[0], "status")["networks"][0]["vni"]
+    time.sleep(2.0)  # vm2's agent writes what it learns of others once a second
+    holder.run(hosts[1], "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+
+    before = gossip(hosts[0])
+    sent = load(hosts[1], "flood")
+    handled = gossip(hosts[0])["received"] - before["received"]
+    rss_before = resident_mib(hosts[0])
+    time.sleep(61.0)  # the agent's lag is the worst of the last minute: let the flood's go
+    written = load(hosts[1], "write", str(vni), str(rate), str(records))
+    lag_ms = gossip(hosts[0])["lag_max_ms"]
+    held = lab.answer(hosts[0], "status")["networks"][0]["endpoints_total"] - 2
+    grown = resident_mib(hosts[0]) - rss_before
+    return [
+        ("probes sent to it, per second", f"{sent['sent'] / sent['took_s']:,.0f}"),
+        ("datagrams handled (opened, answered), per second", f"{handled / sent['took_s']:,.0f}"),
+        ("records written, per second", f"{records / written['took_s']:,.0f}"),
+        ("of these held and programmed 5 s later", f"{held:,} of {records:,}"),
+        ("worst event-loop lag meanwhile", f"{lag_ms:.1f} ms"),
+        ("resident memory before", f"{rss_before:.1f} MiB"),
+        ("resident memory per 10,000 records", f"{grown / records * 10_000:.1f} MiB"),
+    ]
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rate", type=int, default=10_000, help="records per second")
+    parser.add_argument("--records", type=int, default=48_000, help="how many")
+    parser.add_argument("--generate", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.generate:
+        kind, *numbers = arguments.generate
+        vni, rate, records = (int(text) for text in numbers or ("0", "0", "0"))
+        asyncio.run(generate(kind, vni, rate, records))
+        return 0
+    try:
+        rows = measure(arguments.rate, arguments.records)
+    finally:
+        lab.down()
+    print("| measure | value |\n|---|---|")
+    for name, value in rows:
+        print(f"| {name} | {value} |")
+    today = dt.datetime.now(dt.UTC).date()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
+    print(f"\n{today}, {machine}, Python {platform.python_version()}.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
