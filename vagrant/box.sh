@@ -6,7 +6,8 @@
 # The kernel is Debian's cloud kernel, booted directly: the disk is one ext4 without boot loader.
 # The account is Vagrant's usual one: `vagrant`, its well-known key, sudo without a password. Never put
 # such a machine on a network that others reach.
-# Environment: SUITE (bookworm), MIRROR, SIZE (3G, sparse), EXTRA (more packages, by commas).
+# Environment: SUITE (bookworm), MIRROR, SIZE (3G, sparse), EXTRA (more packages, by commas). A box that
+# this script made so before is kept; delete it to have it anew.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/../build/vagrant}
@@ -21,6 +22,8 @@ packages+=,python3,docker.io,apparmor,busybox-static,wireguard-tools${EXTRA:+,$E
 # Vagrant's public key, known to everybody; `vagrant up` replaces it by one of the machine's own.
 key=$(cat /usr/share/rubygems-integration/all/gems/vagrant-*/keys/vagrant.pub /opt/vagrant/embedded/gems/gems/vagrant-*/keys/vagrant.pub 2>/dev/null | head -n 1 || true)
 
+recipe="$(sha256sum < "$0") $suite $mirror $size ${EXTRA:-}"
+if [ -e "$out/lab.box" ] && [ "$(cat "$out/recipe" 2>/dev/null)" = "$recipe" ]; then exit 0; fi
 [ "$(id -u)" = 0 ] || { echo "box.sh: debootstrap needs root" >&2; exit 1; }
 for tool in debootstrap mkfs.ext4 qemu-img tar; do
   command -v "$tool" >/dev/null || { echo "box.sh: no $tool here; run vagrant/host.sh first" >&2; exit 1; }
@@ -92,5 +95,6 @@ echo 'Vagrant.configure("2") { |config| config.ssh.username = "vagrant" }' > "$o
 say "lab.box"
 tar -C "$out" --transform 's/Vagrantfile.box/Vagrantfile/' -cf - metadata.json Vagrantfile.box box.img | gzip -1 > "$out/lab.box.new"
 mv "$out/lab.box.new" "$out/lab.box"
+echo "$recipe" > "$out/recipe"
 rm -f "$out/metadata.json" "$out/Vagrantfile.box"
 say "$(du -h "$out/lab.box" | cut -f1) $out/lab.box, kernel $(basename "$root"/boot/vmlinuz-*)"

@@ -3,9 +3,15 @@
 #
 #   overlayd-demo start NAME            make sure that it runs and is attached
 #   overlayd-demo exec NAME COMMAND...  run a command in it; the cluster's names resolve
+#   overlayd-demo address NAME          print its address, wherever it is
 set -e
 verb=$1 name=$2
 shift 2
+if [ "$verb" = address ]; then
+  overlayd endpoint ls --json | python3 -c 'import json, sys
+print(*(e["ips"][0] for e in json.load(sys.stdin)["endpoints"] if e["name"] == sys.argv[1]))' "$name"
+  exit
+fi
 if docker info >/dev/null 2>&1 && command -v busybox >/dev/null; then
   gateway=$(overlayd network inspect blue --json | python3 -c 'import json, sys
 print(json.load(sys.stdin)["subnets"][0]["gateway"])')

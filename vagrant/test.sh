@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 box=$PWD/build/vagrant
 if [ "${OVERLAYD_TEST_INSIDE:-}" != 1 ]; then
   vagrant/host.sh
-  [ "$box/lab.box" -nt vagrant/box.sh ] || vagrant/box.sh "$box"
+  vagrant/box.sh "$box"
   OVERLAYD_PACKAGE=$PWD/$(deploy/deb/build.sh 2>/dev/null)
   export OVERLAYD_PACKAGE OVERLAYD_TEST_INSIDE=1
   # Machines of an earlier run that was interrupted are gone with their libvirtd; so are these traces.
@@ -29,7 +29,7 @@ last=vm$OVERLAYD_NODES
 step() { printf '\n### %s  %s\n' "$(date -u +%H:%M:%S)" "$*"; }
 run() { # a vagrant command, without its progress bars
   echo "\$ vagrant $*"
-  vagrant "$@" 2>&1 </dev/null | tr '\r' '\n' | grep -v -e 'Progress: ' -e '^ *vm[0-9]*: *$' || return "${PIPESTATUS[0]}"
+  vagrant "$@" 2>&1 </dev/null | sed -u 's/\r/\n/g' | grep --line-buffered -v -e 'Progress: ' -e '^ *vm[0-9]*: *$' || return "${PIPESTATUS[0]}"
   return "${PIPESTATUS[0]}"
 }
 on() { # MACHINE COMMAND: as root there
@@ -63,6 +63,13 @@ on "$last" ". /etc/os-release; echo \$PRETTY_NAME, kernel \$(uname -r); systemct
 on vm1 "cat /etc/machine-id; overlayd status"
 on vm1 "overlayd endpoint ls; overlayd verify"
 on vm1 "overlayd-demo exec c1 ping -c 3 -W 5 c$OVERLAYD_NODES"
+# The agent runs under systemd; the names that it makes in /run/netns must be the host's all the same.
+on vm1 "overlayd container add bare --network blue && ip netns list && ip netns exec bare ping -c 2 -W 5 c$OVERLAYD_NODES"
+on vm1 "systemctl reload overlayd && systemctl show overlayd -p Type -p NRestarts -p ActiveState -p CapabilityBoundingSet"
+
+step "upgrade under a series of pings"
+on vm1 "ip netns exec bare ping -q -i 0.2 -w 90 \$(overlayd-demo address c$OVERLAYD_NODES) > /run/ping.log & dpkg -i /tmp/overlayd.deb >/dev/null; overlayd status | head -n 2; wait; cat /run/ping.log"
+on vm1 "grep -q \" 0% packet loss\" /run/ping.log && overlayd container rm bare"
 
 step "provisioning again changes nothing"
 run provision "$last" --provision-with shell

@@ -8,7 +8,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 box=build/vagrant
-[ "$box/lab.box" -nt vagrant/box.sh ] || { vagrant/host.sh && vagrant/box.sh "$box"; }
+vagrant/host.sh
+vagrant/box.sh "$box"
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT

@@ -58,7 +58,7 @@ async def _serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload)
+    loop.add_signal_handler(signal.SIGHUP, _reload, config)
     watchdog: asyncio.Task[None] | None = None
     try:
         # The socket first: a second agent must be refused before it touches any state.
@@ -90,9 +90,17 @@ def _spare_collections() -> None:
     gc.set_threshold(50_000, 20, 1_000)
 
 
-def _reload() -> None:
-    """Nothing is re-read yet; systemd must still get its answer."""
+def _reload(config: Config) -> None:
+    """Read the configuration again: the log level changes at once, the rest at the next start."""
     notify.reloading()
+    log = logging.getLogger("overlayd")
+    try:
+        fresh = load(config.path or CONFIG_DEFAULT, required=False)
+    except OverlayError as error:
+        log.error("the configuration was not read again: %s", error)  # noqa: TRY400 - told, not traced
+    else:
+        logging.getLogger().setLevel(fresh.log_level.upper())
+        log.warning("configuration read again: log_level is %s", fresh.log_level)
     notify.notify("READY=1")
 
 
