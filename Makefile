@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: setup lab down check test unit kernel e2e soak deb dist vm-test vagrant-test clean
+.PHONY: setup lab down check test unit kernel e2e chaos soak deb dist vm-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -22,17 +22,21 @@ check: setup
 	.venv/bin/lint-imports
 
 unit: setup
-	.venv/bin/pytest -q -n 2 -m "not netns and not e2e"
+	.venv/bin/pytest -q -n 2 -m "not netns and not e2e and not chaos"
 
 kernel: setup
 	.venv/bin/pytest -q -m "netns and not e2e"
 
 e2e: setup
-	.venv/bin/pytest -q -m "e2e and not vm"
+	.venv/bin/pytest -q -m "e2e and not vm and not chaos"
 
 test: check
-	.venv/bin/pytest -q -n 2 -m "not netns and not e2e"
-	.venv/bin/pytest -q -m "(netns or e2e) and not vm"
+	.venv/bin/pytest -q -n 2 -m "not netns and not e2e and not chaos"
+	.venv/bin/pytest -q -m "(netns or e2e) and not vm and not chaos"
+
+# Every fault, with real agents; minutes. Prints what was measured.
+chaos: setup
+	.venv/bin/pytest -q -s -m chaos tests/e2e
 
 soak: setup
 	.venv/bin/overlayd sim --soak $(SEEDS)

@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
+from overlay import crashpoint
 from overlay.agent import request, views
 from overlay.agent.agent import Agent
 from overlay.agent.endpoints import AttachWish
@@ -86,6 +87,8 @@ class Containers:
         state = self._agent.state
         if state.get(CONTAINER_KIND, name) is not None:
             if await self._agent.kernel.call(netns.exists, name):
+                if not (FILES_DIRECTORY / name / "hosts").exists():  # a crash came between
+                    await asyncio.to_thread(_write_files, name)
                 return False
         elif await self._agent.kernel.call(netns.exists, name):
             raise ConflictError(
@@ -183,6 +186,7 @@ def _remove(name: str) -> None:
 
 
 def _remove_files(name: str) -> None:
+    crashpoint.passing("container.remove-files")
     shutil.rmtree(FILES_DIRECTORY / name, ignore_errors=True)
     with contextlib.suppress(OSError):
         FILES_DIRECTORY.rmdir()  # only if nobody else keeps something there
@@ -190,6 +194,7 @@ def _remove_files(name: str) -> None:
 
 def _write_files(name: str) -> None:
     directory = FILES_DIRECTORY / name
+    crashpoint.passing("container.files")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         source = Path("/etc/resolv.conf")
@@ -204,6 +209,7 @@ def _write_files(name: str) -> None:
 
 def _write_names(name: str, endpoints: list[Json], servers: list[str]) -> None:
     """Point the container's resolver at its networks' own DNS."""
+    crashpoint.passing("container.names")
     lines = [f"nameserver {server}" for server in servers]
     lines += ["search overlay", "options timeout:2 attempts:2"]
     (FILES_DIRECTORY / name / "resolv.conf").write_text("\n".join(lines) + "\n")

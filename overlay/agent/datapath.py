@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from overlay.agent.directory import Directory
@@ -24,7 +24,10 @@ from overlay.core.plan import PlannedPort
 from overlay.core.records import CLUSTER_SCOPE, Scope
 from overlay.core.state import Port, SandboxState
 from overlay.core.view import overlay_mtu
+from overlay.errors import NotFoundError
+from overlay.kernel import container, netns
 from overlay.kernel.monitor import SandboxMonitor
+from overlay.kernel.reset import SANDBOX_NAME
 from overlay.kernel.sandbox import Failure, Sandbox
 from overlay.model import Network, NodeId, Vni
 
@@ -89,13 +92,18 @@ class Datapath:
         """Return the sandbox of a network, if this node has one."""
         return self._runtimes.get(vni)
 
-    async def open(self, network: Network) -> Runtime:
-        """Make or adopt the network's sandbox, and pass over it once."""
+    async def open(self, network: Network, unfinished: Sequence[str] = ()) -> Runtime:
+        """Make or adopt the network's sandbox, and pass over it once.
+
+        `unfinished` are ports that a crash may have left half made: they are removed, and so
+        the pass reports them as lost.
+        """
         async with self.lock(network.vni):
             runtime = self._runtimes.get(network.vni)
             if runtime is None:
                 name = sandbox_name(network.vni, self._member.node_id)
                 sandbox = await self._kernel.call(Sandbox.open, name, create=True)
+                await self._kernel.call(container.detach_interfaces, sandbox, unfinished)
                 monitor = await self._kernel.call(sandbox.monitor)
                 runtime = self._runtimes[network.vni] = Runtime(sandbox, monitor)
                 self._watch(network.vni, runtime)
@@ -117,6 +125,18 @@ class Datapath:
                 self._unwatch(runtime)
                 self.closed(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
+
+    async def destroy_leftovers(self) -> None:
+        """Remove the sandboxes of this node that a crash left: those without an attachment."""
+        own = f"-{self._member.node_id[:3].hex()}"
+        kept = {
+            sandbox_name(Vni(attachment.vni), self._member.node_id)
+            for attachment in self._attachments.values()
+        }
+        for name in await self._kernel.call(netns.names):
+            if SANDBOX_NAME.fullmatch(name) and name.endswith(own) and name not in kept:
+                await self._kernel.call(_destroy, name)
+                self._journal.record("sandbox", f"removed {name}, which nothing here uses")
 
     async def close(self) -> None:
         """Let go of all sandboxes; they go on forwarding."""
@@ -265,6 +285,14 @@ class Datapath:
                 if attachment.vni == vni
             ),
         )
+
+
+def _destroy(name: str) -> None:
+    """Remove a sandbox by name, or a name that leads nowhere; in the kernel thread."""
+    try:
+        Sandbox.open(name, create=False).destroy()
+    except NotFoundError:
+        netns.remove(name)
 
 
 def _converge(

@@ -71,6 +71,14 @@ class Directory:
         """Say whether a node has written this very record."""
         return self.view.takes_part(node_id, part)
 
+    def forwarded_by(self, node_id: NodeId) -> list[Vni]:
+        """Return the networks of which a node says that it has a sandbox."""
+        return sorted(
+            Vni(value.vni)
+            for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
+            if origin == node_id and isinstance(value, Participation) and value.forwards
+        )
+
     def follows(self, node_id: NodeId, vni: int) -> bool:
         """Say whether a node holds a network's records."""
         return self._store.takes_part(node_id, Scope(vni))

@@ -8,8 +8,11 @@ before it, so that nothing half-made is left.
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from overlay import limits
@@ -74,6 +77,8 @@ class Endpoints:
         self._journal = journal
         self._attachments = attachments
         self._targets: dict[tuple[int, int], asyncio.Lock] = {}
+        self._arriving: collections.Counter[Vni] = collections.Counter()  # attaches under way
+        self._parts: dict[Vni, asyncio.Lock] = {}  # taking part and giving it up, by network
 
     # --- looking ------------------------------------------------------------------------
 
@@ -99,9 +104,12 @@ class Endpoints:
                 existing = self._existing(identity, network, wish)
                 if existing is not None:
                     return existing
-                joined = await self._take_part(network)
-                endpoint, attachment, segments = await self._commit(target, network, wish, identity)
-                ifname = await self._plug(network, endpoint, attachment, descriptor, wish)
+                async with self._arriving_on(network.vni):
+                    joined = await self._take_part(network)
+                    endpoint, attachment, segments = await self._commit(
+                        target, network, wish, identity
+                    )
+                    ifname = await self._plug(network, endpoint, attachment, descriptor, wish)
         finally:
             os.close(descriptor)
         self._journal.record(
@@ -130,15 +138,29 @@ class Endpoints:
             return Result(network, endpoint, attachment.ifname, created=False)
         return None
 
+    @contextlib.asynccontextmanager
+    async def _arriving_on(self, vni: Vni) -> AsyncIterator[None]:
+        """Keep the network's sandbox while an attach is under way; after a failed one tidy up."""
+        self._arriving[vni] += 1
+        try:
+            yield
+        except BaseException:
+            self._arriving[vni] -= 1
+            with contextlib.suppress(OverlayError):  # a full disk: the next start tidies up
+                self._member.publish(await self.give_up_unused(vni))
+            raise
+        self._arriving[vni] -= 1
+
     async def _take_part(self, network: Network) -> list[Segment]:
         """Become a forwarding participant with a sandbox; return what to tell about it."""
         part = Participation(network.vni, forwards=True)
         segments: list[Segment] = []
-        if not self._directory.takes_part(self._member.node_id, part):
-            segments = self._member.commit(CLUSTER_SCOPE, [part])
-            self._member.publish(segments)
-            await self._member.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
-        await self._datapath.open(network)
+        async with self._parts.setdefault(network.vni, asyncio.Lock()):
+            if not self._directory.takes_part(self._member.node_id, part):
+                segments = self._member.commit(CLUSTER_SCOPE, [part])
+                self._member.publish(segments)
+                await self._member.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
+            await self._datapath.open(network)
         return segments
 
     async def _commit(
@@ -169,6 +191,7 @@ class Endpoints:
                 port=f"ve{endpoint.endpoint_id[:6].hex()}",
                 subnet_index=subnet_index,
                 gateway=wish.default_route,
+                plugged=False,
             )
             segments = self._member.commit(
                 Scope(network.vni),
@@ -212,9 +235,9 @@ class Endpoints:
         prefixes = {
             ip: next(s.prefix_length for s in network.subnets if ip in s) for ip in endpoint.ips
         }
-        # A pass that was planned without this port must not read the kernel with it.
-        async with self._datapath.lock(network.vni):
-            try:
+        try:
+            # A pass that was planned without this port must not read the kernel with it.
+            async with self._datapath.lock(network.vni):
                 attached = await self._kernel.call(
                     container.attach_interface,
                     runtime.sandbox,
@@ -227,13 +250,17 @@ class Endpoints:
                     mtu=self._datapath.overlay_mtu,
                     gateway=subnet.gateway if wish.default_route else None,
                 )
-            except BaseException:
-                self._withdraw([(attachment, endpoint)])
-                raise
-            attachment = stored.with_ifname(attachment, attached.ifname)
-            self._attachments[endpoint.endpoint_id] = attachment
-        with self._member.state.transaction():
-            stored.put_attachment(self._member.state, attachment)
+                attachment = stored.plugged_as(attachment, attached.ifname)
+                self._attachments[endpoint.endpoint_id] = attachment
+        except BaseException:
+            self._withdraw([(attachment, endpoint)])
+            raise
+        try:
+            with self._member.state.transaction():
+                stored.put_attachment(self._member.state, attachment)
+        except OverlayError as error:
+            # It works, and the endpoint itself is durable: a start would plug it in once more.
+            self._journal.record("state", str(error), level=logging.ERROR, endpoint=endpoint.name)
         self._datapath.wake(network.vni)
         return attached.ifname
 
@@ -280,6 +307,26 @@ class Endpoints:
             return
         self._journal.record("repaired", f"{attachment.target} is plugged in again")
 
+    def withdraw_strays(self, network: Network) -> list[Segment]:
+        """Withdraw own endpoint records that no attachment on disk belongs to."""
+        strays = [
+            placed.endpoint
+            for placed in self._directory.endpoints(network.vni)
+            if placed.origin == self._member.node_id
+            and self._member.state.get("endpoint", placed.endpoint.endpoint_id.hex()) is None
+        ]
+        if not strays:
+            return []
+        for endpoint in strays:
+            self._addresses.released(endpoint)
+            self._journal.record(
+                "gone",
+                f"{ip_text(endpoint.ips[0])} is withdrawn: nothing here is attached as it",
+                network=network.name,
+                endpoint=endpoint.name,
+            )
+        return self._member.commit(Scope(network.vni), deletes=[key_of(e) for e in strays])
+
     # --- detach -------------------------------------------------------------------------
 
     async def detach(
@@ -300,14 +347,15 @@ class Endpoints:
         runtime = self._datapath.runtime(Vni(attachment.vni))
         endpoint = self.endpoint(attachment)
         network = self._directory.network_by_vni(attachment.vni)
-        # First out of the plan, or a pass in between would report the port as lost.
+        # Durable first: a disk that refuses leaves all as it was, and a crash from here on
+        # leaves a port that the state does not name: the next start removes it.
+        segments = self._withdraw([(attachment, endpoint)])
+        # Out of the plan too, or a pass in between would report the port as lost.
         self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
         if runtime is not None:
             # The kernel takes 20 ms for it; nothing of it needs the kernel thread.
             await asyncio.to_thread(container.detach_interface, runtime.sandbox, attachment.port)
-        segments = self._withdraw([(attachment, endpoint)])
-        if not any(other.vni == attachment.vni for other in self._attachments.values()):
-            segments += await self._give_up_sandbox(attachment.vni)
+        segments += await self.give_up_unused(Vni(attachment.vni))
         await self._tell(segments, wait=True)
         if endpoint is None or network is None:
             return []
@@ -333,10 +381,18 @@ class Endpoints:
                 self._addresses.released(endpoint)
         return segments
 
-    async def _give_up_sandbox(self, vni: int) -> list[Segment]:
+    async def give_up_unused(self, vni: Vni) -> list[Segment]:
         """Without endpoints there is nothing to forward; owned addresses stay owned."""
-        await self._datapath.destroy(Vni(vni))
-        return self._member.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
+        async with self._parts.setdefault(vni, asyncio.Lock()):
+            used = any(attachment.vni == vni for attachment in self._attachments.values())
+            if used or self._arriving[vni]:
+                return []
+            await self._datapath.destroy(vni)
+            if not self._directory.takes_part(
+                self._member.node_id, Participation(vni, forwards=True)
+            ):
+                return []
+            return self._member.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
 
 
 def _open_netns(target: Target) -> int:

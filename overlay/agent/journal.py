@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from overlay import limits
+from overlay import crashpoint, limits
 
 _LOG = logging.getLogger("overlayd")
 _FILE_NAME = "events.jsonl"
@@ -47,6 +47,7 @@ class Journal:
         self._ring.append(event)
         for follower in list(self._followers):
             follower(event)
+        crashpoint.passing("journal.write")
         with contextlib.suppress(OSError):
             self._write(event)
 

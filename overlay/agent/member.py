@@ -238,8 +238,12 @@ class Member:
         """
         segments = self.node.write(scope, puts, deletes)
         with self.state.transaction():
-            self._store(segments)
+            # What it rests on goes with it: an attachment without its network would be lost.
+            self._store([*self._unsaved, *segments])
+            for card in self._unsaved_cards:
+                self.state.put_card(_stored_card(card))
             also()
+        self._saved()
         self.node.apply(segments, self.pump.now())
         self.pump.soon()
         return segments
@@ -306,15 +310,19 @@ class Member:
 
     def _save(self) -> None:
         """Write what others sent: a loss here is repaired by the next exchange with them."""
-        if self._save_timer is not None:
-            self._save_timer.cancel()
-            self._save_timer = None
-        segments, self._unsaved = self._unsaved, []
-        cards, self._unsaved_cards = self._unsaved_cards, []
+        segments, cards = self._unsaved, self._unsaved_cards
+        self._saved()
         with self.state.transaction():
             self._store(segments)
             for card in cards:
                 self.state.put_card(_stored_card(card))
+
+    def _saved(self) -> None:
+        """Note that nothing waits to be written."""
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
+        self._unsaved, self._unsaved_cards = [], []
 
     def _store(self, segments: Iterable[Segment]) -> None:
         floors: dict[tuple[NodeId, Scope], int] = {}

@@ -52,6 +52,8 @@ from overlay.errors import ConflictError
 from overlay.model import Ip, Network, NodeId, Vni, ip_text, node_text
 from overlay.wire.admission import Doorkeeper
 
+_TIDY_WAIT_S = 60.0
+
 
 class Running:
     """One membership, from start to close."""
@@ -116,12 +118,32 @@ class Running:
     async def start(self) -> None:
         """Adopt what this node's sandboxes hold, then keep them true."""
         self.member.start()
-        for vni in sorted({Vni(a.vni) for a in self.attachments.values()}):
-            network = self.directory.network_by_vni(vni)
-            if network is not None:
-                await self.datapath.open(network)
+        await self._adopt()
+        await self.datapath.destroy_leftovers()
         self._spawn(self.datapath.run(), "reconcile")
         self._spawn(self.custody.run(), "custody")
+        self._spawn(self._tidy_up(), "tidy up")
+
+    async def _adopt(self) -> None:
+        """Open the sandboxes of all attachments whose network is known."""
+        for vni in sorted({Vni(a.vni) for a in self.attachments.values()}):
+            network = self.directory.network_by_vni(vni)
+            if network is not None and self.datapath.runtime(vni) is None:
+                unfinished = [
+                    a.port for a in self.attachments.values() if a.vni == vni and not a.plugged
+                ]
+                await self.datapath.open(network, unfinished)
+
+    async def _tidy_up(self) -> None:
+        """Take back what a crash, or an older copy of the state, left written: endpoints that
+        nothing here is attached to, and taking part in networks without an endpoint."""
+        while not await self.member.wait_may_write(_TIDY_WAIT_S):
+            pass
+        await self._adopt()  # a disk that lost a network's record has it back by now
+        for network in self.directory.networks():
+            self.member.publish(self.endpoints.withdraw_strays(network))
+        for vni in self.directory.forwarded_by(self.member.node_id):
+            self.member.publish(await self.endpoints.give_up_unused(vni))
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from overlay import crashpoint
 from overlay.agent.config import LOCK_NAME
 from overlay.errors import ConflictError, OverlayError
 
@@ -161,6 +162,7 @@ class StateFile:
         with contextlib.closing(sqlite3.connect(temporary)) as target:
             temporary.chmod(0o600)
             self._connection.backup(target)
+        crashpoint.passing("state.previous")
         temporary.replace(self.directory / PREVIOUS_NAME)
 
     # --- writing ------------------------------------------------------------------------
@@ -172,7 +174,9 @@ class StateFile:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                crashpoint.passing("state.commit")
                 self._connection.execute("COMMIT")
+                crashpoint.passing("state.committed")
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")

@@ -47,6 +47,7 @@ class Attachment:
     port: str  # the sandbox end of the veth pair
     subnet_index: int
     gateway: bool  # whether a default route was asked for
+    plugged: bool  # whether its interface was whole once; if not, a start makes it anew
 
 
 def load_cluster(state: StateFile) -> ClusterFile | None:
@@ -128,7 +129,7 @@ def drop_attachment(state: StateFile, endpoint_id: bytes) -> None:
 
 def _attachment(value: dict[str, Any]) -> Attachment:
     device, inode = value["netns_identity"]
-    return Attachment(**{**value, "netns_identity": (device, inode)})
+    return Attachment(**{"plugged": True, **value, "netns_identity": (device, inode)})
 
 
 def next_epoch(state: StateFile) -> int:
@@ -139,6 +140,6 @@ def next_epoch(state: StateFile) -> int:
     return epoch
 
 
-def with_ifname(attachment: Attachment, ifname: str) -> Attachment:
-    """Return the attachment with the interface name that the container really got."""
-    return replace(attachment, ifname=ifname)
+def plugged_as(attachment: Attachment, ifname: str) -> Attachment:
+    """Return the attachment with the interface that the container really got."""
+    return replace(attachment, ifname=ifname, plugged=True)

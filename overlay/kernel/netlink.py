@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeAlias
 
+from overlay import crashpoint
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 
@@ -64,6 +65,19 @@ RTM_DELRULE: Final = 33
 RTM_GETRULE: Final = 34
 RTM_NEWNSID: Final = 88
 RTM_GETNSID: Final = 90
+# Names of the crash points before a batch that begins with such a message.
+_POINTS: Final = {
+    RTM_NEWLINK: "netlink.new-link",
+    RTM_DELLINK: "netlink.delete-link",
+    RTM_NEWADDR: "netlink.new-address",
+    RTM_DELADDR: "netlink.delete-address",
+    RTM_NEWROUTE: "netlink.new-route",
+    RTM_DELROUTE: "netlink.delete-route",
+    RTM_NEWNEIGH: "netlink.new-neighbour",
+    RTM_DELNEIGH: "netlink.delete-neighbour",
+    RTM_NEWRULE: "netlink.new-rule",
+    RTM_DELRULE: "netlink.delete-rule",
+}
 RTNLGRP_LINK: Final = 1
 RTNLGRP_NEIGH: Final = 3
 RTNLGRP_IPV4_IFADDR: Final = 5
@@ -165,6 +179,7 @@ class Socket:
         refusals: list[Refusal] = []
         start = 0
         while start < len(requests):
+            crashpoint.passing(_POINTS.get(requests[start][0], "netlink.other"))
             start = self._send_batch(requests, start, refusals)
         return refusals
 

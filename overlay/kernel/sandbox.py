@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from overlay import crashpoint
 from overlay.core.operations import (
     ChangeLink,
     DeleteLink,
@@ -108,6 +109,7 @@ class Sandbox:
         self.socket.transact([requests.set_alias(1, self.alias), requests.set_up(1)])
 
     def _set_sysctls(self, settings: Sequence[tuple[str, str]]) -> None:
+        crashpoint.passing("sandbox.sysctl")
         with netns.inside(self.netns_fd):
             for path, value in settings:
                 with suppress(OSError):  # a kernel without IPv6 has no such file

@@ -1,0 +1,199 @@
+"""A lab host's agent from outside: start it, end it in any way, ask its API without a shell.
+
+For tests of what happens when agents die: the command line costs a second of interpreter per
+question, the socket a millisecond. Must not know what is tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from overlay.errors import OverlayError, TimedOutError
+from overlay.lab import holder, underlay
+from overlay.lab.holder import Holder
+from overlay.unixhttp import UnixConnection, send
+
+Json = dict[str, Any]
+LOG = "/run/overlayd/agent.log"
+START_TIMEOUT_S = 60.0  # a loaded machine; a start takes about a second
+_REQUEST_TIMEOUT_S = 60.0
+_POLL_S = 0.02
+
+
+class RefusedError(OverlayError):
+    """The agent said no; `status` and `answer` are what it said."""
+
+    def __init__(self, status: int, answer: Json) -> None:
+        self.status = status
+        self.answer = answer
+        super().__init__(f"{status}: {answer}")
+
+
+def wait_until(condition: Callable[[], bool], told: str, timeout_s: float = 30.0) -> float:
+    """Poll until a condition holds; return how long it took, raise TimedOutError otherwise."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started >= timeout_s:
+            raise TimedOutError(f"waited {timeout_s:.0f} s in vain: {told}")
+        time.sleep(_POLL_S)
+    return time.monotonic() - started
+
+
+class Driver:
+    """One lab host and the agent that this process started there."""
+
+    def __init__(self, host: Holder, number: int) -> None:
+        self.host = host
+        self.number = number
+        self.address = underlay.address_of(number)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # --- the process --------------------------------------------------------------------
+
+    def start(self, *options: str, **environment: str) -> None:
+        """Start an agent and wait until it answers."""
+        self.launch(*options, **environment)
+        wait_until(self._answers, f"{self.host.name}'s agent answers", START_TIMEOUT_S)
+
+    def launch(self, *options: str, **environment: str) -> None:
+        """Start an agent without waiting for it."""
+        self.run("mkdir", "-p", "/run/overlayd")
+        # -P and the module: as `overlayd join` starts it.
+        agent = [sys.executable, "-P", "-m", "overlay.cli.main", "agent", *options]
+        words = ["sh", "-c", f'exec "$@" >>{LOG} 2>&1', "sh", *agent]
+        self._process = subprocess.Popen(
+            holder.enter_command(self.host, words),
+            stdin=subprocess.DEVNULL,
+            env=holder.environment() | environment,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    def _answers(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            code, log = self._process.returncode, self.log_tail()
+            raise OverlayError(f"{self.host.name}'s agent ended with exit code {code}", why=log)
+        try:
+            self.get("/v1/status")
+        except OSError:
+            return False
+        return True
+
+    def pid(self) -> int:
+        """Return the agent's process id as this machine sees it; 0 if it has none."""
+        if self._process is None or self._process.poll() is not None:
+            return 0
+        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        with contextlib.suppress(OSError):
+            found = path.read_text(encoding="ascii").split()
+            return int(found[0]) if found else 0
+        return 0
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the agent, if it runs."""
+        pid = self.pid()
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """End the agent with a signal; return its exit code."""
+        self.send_signal(number)
+        return self.wait()
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """Wait until the agent has ended; return its exit code (0 if there was none)."""
+        if self._process is None:
+            return 0
+        code = self._process.wait(timeout_s)
+        self._process = None
+        return code
+
+    # --- questions ----------------------------------------------------------------------
+
+    def call(
+        self, method: str, path: str, body: Json | None = None,
+        timeout_s: float = _REQUEST_TIMEOUT_S,
+    ) -> Json:  # fmt: skip
+        """Ask the agent; raises RefusedError for its no, OSError where nobody answers."""
+        socket = f"/proc/{self.host.pid}/root/run/overlayd/api.sock"
+        connection = UnixConnection(socket, timeout_s)
+        raw = None if body is None else json.dumps(body).encode()
+        try:
+            response = send(connection, method, path, raw)
+            answer: Json = json.loads(response.read())
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the agent ended meanwhile: {error!r}") from error
+        finally:
+            connection.close()
+        if response.status >= http.HTTPStatus.BAD_REQUEST:
+            raise RefusedError(response.status, answer.get("error", answer))
+        return answer
+
+    def get(self, path: str) -> Json:
+        """Ask a reading question."""
+        return self.call("GET", path)
+
+    def post(self, path: str, **body: Any) -> Json:
+        """Ask for something to be done."""
+        return self.call("POST", path, body)
+
+    def run(self, *command: str) -> str:
+        """Run a command on the host; return its output, raise OverlayError if it fails."""
+        done = holder.run(self.host, *command)
+        if done.returncode:
+            raise OverlayError(
+                f"on {self.host.name} {' '.join(command)!r} failed",
+                why=(done.stderr or done.stdout).strip()[-800:],
+            )
+        return done.stdout
+
+    def log_tail(self) -> str:
+        """Return the last lines of the agent's log."""
+        return holder.run(self.host, "tail", "-n", "40", LOG).stdout
+
+
+def connect(hosts: list[Holder]) -> list[Driver]:
+    """Return a driver for each host, numbered from 1."""
+    return [Driver(host, number) for number, host in enumerate(hosts, start=1)]
+
+
+def end_all(drivers: list[Driver]) -> None:
+    """End the agents and the lab's hosts with them."""
+    for driver in drivers:
+        driver.end()
+    holder.end(holder.running())
+
+
+def join_all(drivers: list[Driver], **environment: str) -> None:
+    """Start an agent on each host, make a cluster on the first and join the others to it."""
+    for driver in drivers:
+        driver.launch(**environment)
+    for driver in drivers:
+        wait_until(driver._answers, f"{driver.host.name}'s agent", START_TIMEOUT_S)  # noqa: SLF001
+    drivers[0].post("/v1/join")
+    token = drivers[0].get("/v1/token")["token"]
+    for driver in drivers[1:]:
+        driver.post("/v1/join", peers=[drivers[0].address], token=token)
+
+
+def differences(driver: Driver) -> list[Json]:
+    """Return how a host's kernel differs from what is desired, as `overlayd verify` says it."""
+    found: list[Json] = driver.get("/v1/verify")["differences"]
+    return found
+
+
+def endpoints(driver: Driver) -> list[tuple[str, str, str]]:
+    """Return (name, address, host) of every endpoint that a host knows of."""
+    shown = driver.get("/v1/endpoints")["endpoints"]
+    return sorted((each["name"], each["ips"][0], each["node"]) for each in shown)

@@ -1,0 +1,286 @@
+"""A real agent killed at every write and every kernel operation of its verbs, one after another.
+
+Each case is one verb on one host and the k-th point passed during it. After the crash the agent
+is started again and must have kept its promises: desired equals actual on all hosts, no address
+leaked or doubled, nothing left behind. Then the verb is asked for again, and undone.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from overlay.crashpoint import EXIT_CODE, VARIABLE
+from overlay.errors import OverlayError, TimedOutError
+from overlay.lab import holder, lab
+from overlay.lab.driver import (
+    Driver,
+    Json,
+    RefusedError,
+    connect,
+    differences,
+    end_all,
+    endpoints,
+    join_all,
+    wait_until,
+)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
+PLAN = "/run/crash-plan"
+FLAT = {VARIABLE: PLAN}
+
+
+class Pair:
+    """Two hosts with agents that obey a crash plan."""
+
+    def __init__(self, drivers: list[Driver]) -> None:
+        self.one, self.two = drivers
+        self.both = drivers
+        self.chosen = 0
+        self.fault = ""
+        self.all_owned = self.owned()
+
+    def restart(self, driver: Driver) -> None:
+        """Start a crashed agent again, with no plan."""
+        driver.run("rm", "-f", PLAN)
+        driver.start(**FLAT)
+
+    def left_over(self, driver: Driver) -> dict[str, list[str]]:
+        """Return what there is of ours in a host's kernel: namespaces and their links."""
+        names = [line.split()[0] for line in driver.run("ip", "netns").splitlines()]
+        found = {}
+        for name in sorted(names):
+            # A crash between making the name and the namespace leaves a name that leads nowhere.
+            shown = driver.run("sh", "-c", f"ip -n {name} -o link 2>/dev/null || true")
+            links = shown.splitlines()
+            found[name] = sorted(re.split(r"[:@]\s*", line)[1] for line in links)
+        return found
+
+    def members(self) -> list[Driver]:
+        """Return the hosts that are in the cluster."""
+        return [each for each in self.both if each.get("/v1/status")["cluster"] is not None]
+
+    def owned(self) -> int:
+        """Return how many addresses of network blue are anybody's."""
+        shown = self.one.get("/v1/networks/blue")["grants"]
+        return sum(int(each["addresses"]) for each in shown)
+
+    def sound(self) -> bool:
+        """Say whether all hosts agree, with each other and with their kernels."""
+        self.fault = self._fault()
+        return not self.fault
+
+    def _fault(self) -> str:
+        members = self.members()
+        # Who has no part in a network does not hold its records.
+        holders = [each for each in members if not each.get("/v1/endpoints")["elsewhere"]]
+        seen = [endpoints(each) for each in holders]
+        addresses = [address for _, address, _ in seen[0]]
+        if any(other != seen[0] for other in seen) or len(set(addresses)) != len(addresses):
+            return f"the hosts see {seen}"
+        if self.owned() != self.all_owned:
+            return f"{self.owned()} of {self.all_owned} addresses are anybody's"
+        for each in members:
+            if differences(each):
+                return f"{each.host.name}'s kernel differs: {differences(each)}"
+            if not self._is_exact(each):
+                return f"{each.host.name} has {self.left_over(each)} for {seen[0]}"
+        return ""
+
+    def _is_exact(self, driver: Driver) -> bool:
+        """Say whether what is used here has a sandbox or a port, and nothing else has."""
+        local: collections.Counter[int] = collections.Counter(
+            int(each["vni"]) for each in driver.get("/v1/endpoints")["endpoints"] if each["local"]
+        )
+        kernel = self.left_over(driver)
+        sandboxes = {name: links for name, links in kernel.items() if name.startswith("ov-")}
+        ports = {
+            int(name[3:9], 16): sum(link.startswith("ve") for link in links)
+            for name, links in sandboxes.items()
+        }
+        others = (links for name, links in kernel.items() if name not in sandboxes)
+        inside = sum(link.startswith("eth") for links in others for link in links)
+        return ports == dict(local) and inside == sum(local.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb: what is there before, how it is asked for, and how it is undone."""
+
+    name: str
+    victim: Callable[[Pair], Driver]
+    prepare: Callable[[Pair], object]
+    act: Callable[[Pair], object]
+    undo: Callable[[Pair], object]
+
+
+def attach(driver: Driver) -> Json:
+    """Attach the host's namespace."""
+    return driver.post("/v1/endpoints", target=f"netns:c{driver.number}", networks=["blue"])
+
+
+def detach(driver: Driver) -> Json:
+    """Detach it."""
+    return driver.post("/v1/detach", target=f"netns:c{driver.number}")
+
+
+def nothing(_pair: Pair) -> None:
+    """There is nothing to prepare or to undo."""
+
+
+def create(pair: Pair) -> Json:
+    """Make a second network."""
+    return pair.two.post("/v1/networks", name="red", subnets=[{"subnet": "10.77.0.0/24"}])
+
+
+def remove(pair: Pair) -> None:
+    """Remove it, also if it is gone."""
+    with contextlib.suppress(RefusedError):
+        pair.two.call("DELETE", "/v1/networks/red")
+
+
+def add(pair: Pair) -> Json:
+    """Make a bare container on the network."""
+    return pair.two.post("/v1/containers", name="bare", networks=["blue"])
+
+
+def unmake(pair: Pair) -> None:
+    """Remove it, also if it is gone."""
+    with contextlib.suppress(RefusedError):
+        pair.two.call("DELETE", "/v1/containers/bare")
+
+
+def join(pair: Pair) -> None:
+    """Let the second host join, if it has not."""
+    if pair.two.get("/v1/status")["cluster"] is None:
+        token = pair.one.get("/v1/token")["token"]
+        pair.two.post("/v1/join", peers=[pair.one.address], token=token)
+
+
+def leave(pair: Pair) -> None:
+    """Let the second host leave, if it has not."""
+    if pair.two.get("/v1/status")["cluster"] is not None:
+        pair.two.post("/v1/leave")
+
+
+def attach_and_leave(pair: Pair) -> None:
+    """Attach first, so that leaving has something to take back."""
+    join(pair)
+    attach(pair.two)
+
+
+def choose(pair: Pair) -> None:
+    """Choose an address of the first host's own, a new one each time: grants stay granted."""
+    pair.chosen += 1
+
+
+def ask(pair: Pair) -> None:
+    """Ask for it on the second host; an owner that dies meanwhile is a reason to ask again."""
+    wanted = f"10.32.{100 + pair.chosen // 250}.{pair.chosen % 250 + 2}"
+    pair.two.post("/v1/endpoints", target="netns:c2", networks=["blue"], ip=wanted)
+
+
+VERBS = (
+    Verb("attach", lambda p: p.two, nothing, lambda p: attach(p.two), lambda p: detach(p.two)),
+    Verb("detach", lambda p: p.two, lambda p: attach(p.two), lambda p: detach(p.two), nothing),
+    Verb("network create", lambda p: p.two, nothing, create, remove),
+    Verb("network rm", lambda p: p.two, create, remove, nothing),
+    Verb("container add", lambda p: p.two, nothing, add, unmake),
+    Verb("container rm", lambda p: p.two, add, unmake, nothing),
+    Verb("grant, asking", lambda p: p.two, choose, ask, lambda p: detach(p.two)),
+    Verb("grant, giving", lambda p: p.one, choose, ask, lambda p: detach(p.two)),
+    Verb("leave", lambda p: p.two, attach_and_leave, leave, join),
+    Verb("join", lambda p: p.two, leave, join, nothing),
+)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    """Two joined hosts with network blue, each with a namespace to attach."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    drivers: list[Driver] = []
+    try:
+        drivers = connect(lab.make(2))
+        join_all(drivers, **FLAT)
+        drivers[0].post("/v1/networks", name="blue", subnets=[{"subnet": "10.32.0.0/16"}])
+        for each in drivers:
+            each.run("ip", "netns", "add", f"c{each.number}")
+        attach(drivers[0])
+        yield Pair(drivers)
+    finally:
+        end_all(drivers)
+
+
+def points(pair: Pair, verb: Verb) -> list[str]:
+    """Return the points that the verb passes, in order."""
+    verb.prepare(pair)
+    victim = verb.victim(pair)
+    victim.run("sh", "-c", f"rm -f {PLAN}.passed; echo trace > {PLAN}")
+    verb.act(pair)
+    victim.run("rm", PLAN)
+    passed = victim.run("cat", f"{PLAN}.passed").split()
+    verb.undo(pair)
+    with contextlib.suppress(TimedOutError):
+        wait_until(pair.sound, f"all well after an uninterrupted {verb.name}")
+    assert pair.fault == ""
+    return passed
+
+
+def crash(pair: Pair, verb: Verb, point: str) -> bool:
+    """Crash at a point, start again, check; False if the verb did not pass it this time."""
+    verb.prepare(pair)
+    victim = verb.victim(pair)
+    victim.run("sh", "-c", f"rm -f {PLAN}.passed; echo '{point}' > {PLAN}")
+    with contextlib.suppress(OSError, RefusedError):
+        verb.act(pair)
+    crashed = victim.run("sh", "-c", f"rm -f {PLAN}; cat {PLAN}.passed 2>/dev/null || true") != ""
+    if crashed:
+        assert victim.wait() == EXIT_CODE
+        pair.restart(victim)
+    told = f"all well after a crash of {verb.name} at {point}"
+    try:
+        wait_until(pair.sound, told)
+        wait_until(lambda: succeeds(verb, pair), f"{told}, asked for again")
+        verb.undo(pair)
+        wait_until(pair.sound, f"{told}, done again and undone")
+    except OverlayError as error:
+        raise AssertionError(f"{error}: {pair.fault}") from error
+    return crashed
+
+
+def succeeds(verb: Verb, pair: Pair) -> bool:
+    """Ask for the verb; hosts that have just started may need a moment to find each other."""
+    try:
+        verb.act(pair)
+    except RefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_one_crash_of_each_kind(pair: Pair, verb: Verb, covered: set[str]) -> None:
+    """Killed at each kind of point that no verb before has covered, a verb leaves all sound."""
+    for name in dict.fromkeys(points(pair, verb)):
+        if name not in covered and crash(pair, verb, f"{name}:1"):
+            covered.add(name)
+    print(f"{verb.name}: {len(covered)} kinds of points covered so far")  # noqa: T201 - asked for
+
+
+@pytest.fixture(scope="module")
+def covered() -> set[str]:
+    """Return the kinds of points at which an agent was killed."""
+    return set()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_every_crash(pair: Pair, verb: Verb) -> None:
+    """Killed at every single point of a verb in turn, an agent leaves all sound."""
+    passed = points(pair, verb)
+    done = sum(crash(pair, verb, f"*:{number + 1}") for number in range(len(passed)))
+    print(f"{verb.name}: {done} of {len(passed)} points covered")  # noqa: T201 - asked for
+    assert done >= len(passed) * 3 // 4
