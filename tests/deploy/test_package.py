@@ -142,3 +142,22 @@ def test_systemd_accepts_the_unit(unpacked: Path, tmp_path: Path) -> None:
     told = [line for line in done.stderr.splitlines() if "overlayd" in line]
 
     assert [line for line in told if not line.endswith("ignoring: notify-reload")] == []
+
+
+def test_the_unit_leaves_the_agent_in_the_hosts_mount_namespace() -> None:
+    """Each of these gives a service mounts of its own (systemd.exec(5)), and /run/netns is a mount.
+
+    Seen in a machine with systemd 252: `ip netns exec` failed for what the agent had made.
+    """
+    unit = (ROOT / "deploy/overlayd.service").read_text()
+    keys = {line.partition("=")[0] for line in unit.splitlines() if not line.startswith("#")}
+    isolating = {
+        "BindPaths", "BindReadOnlyPaths", "DynamicUser", "ExecPaths", "InaccessiblePaths",
+        "MountFlags", "NoExecPaths", "PrivateDevices", "PrivateIPC", "PrivateMounts",
+        "PrivateNetwork", "PrivateTmp", "PrivateUsers", "ProcSubset", "ProtectControlGroups", "ProtectHome",
+        "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc",
+        "ProtectSystem", "ReadOnlyPaths", "ReadWritePaths", "RootDirectory", "RootImage",
+        "TemporaryFileSystem",
+    }  # fmt: skip
+
+    assert keys & isolating == set()
