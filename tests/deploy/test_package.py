@@ -154,10 +154,10 @@ def test_the_unit_leaves_the_agent_in_the_hosts_mount_namespace() -> None:
     isolating = {
         "BindPaths", "BindReadOnlyPaths", "DynamicUser", "ExecPaths", "InaccessiblePaths",
         "MountFlags", "NoExecPaths", "PrivateDevices", "PrivateIPC", "PrivateMounts",
-        "PrivateNetwork", "PrivateTmp", "PrivateUsers", "ProcSubset", "ProtectControlGroups", "ProtectHome",
-        "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc",
-        "ProtectSystem", "ReadOnlyPaths", "ReadWritePaths", "RootDirectory", "RootImage",
-        "TemporaryFileSystem",
+        "PrivateNetwork", "PrivateTmp", "PrivateUsers", "ProcSubset", "ProtectControlGroups",
+        "ProtectHome", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables",
+        "ProtectProc", "ProtectSystem", "ReadOnlyPaths", "ReadWritePaths", "RootDirectory",
+        "RootImage", "TemporaryFileSystem",
     }  # fmt: skip
 
     assert keys & isolating == set()
