@@ -51,6 +51,9 @@ PROMOTE_TIMEOUT_S: Final = 10.0
 
 # --- Membership ------------------------------------------------------------------------
 INCARNATION_MAX: Final = 2**62  # epoch << 20 starts one; leaves room to refute any below it
+# How far beyond a node's last known card a rumour or an answer may name its incarnation: 1024
+# starts, an epoch each (core.node shifts it by 20 bits).
+INCARNATION_LEAP_MAX: Final = 1024 << 20
 RELAYED_PROBES_MAX: Final = 1024  # probes made for others at once
 RUMOURS_OF_STRANGERS_MAX: Final = 1024  # kept until the node's card is known
 MEMBERSHIP_EVENTS_MAX: Final = 65_536

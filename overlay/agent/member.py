@@ -39,7 +39,7 @@ from overlay.wire.sessions import Sessions
 
 _LAZY_WRITE_S = 1.0
 _POLL_S = 0.005
-_GOODBYE_S = 0.5  # two rounds of rumours
+_GOODBYE_S = 0.5
 
 
 class Member:
@@ -200,11 +200,13 @@ class Member:
         return True
 
     async def say_goodbye(self) -> None:
-        """Tell everyone that this node leaves, in its signed card and as a rumour."""
+        """Tell everyone, in its signed card and twice, that this node leaves."""
         self.renew_card(left=True)
-        self.node.leave(self.pump.now())
         self.pump.flush()
-        await asyncio.sleep(_GOODBYE_S)
+        await asyncio.sleep(_GOODBYE_S / 2)
+        self.node.repeat_card()
+        self.pump.flush()
+        await asyncio.sleep(_GOODBYE_S / 2)
 
     # --- disk ---------------------------------------------------------------------------
 

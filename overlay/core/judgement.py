@@ -35,6 +35,8 @@ from overlay.core.settings import Settings
 from overlay.core.suspicion import Suspicion, least_timeout_s, opened
 from overlay.model import NodeId
 
+DEATHS_TOLD_S = 30.0  # how long others are believed about the dead among those just met
+
 
 class Judgement:
     """The rules of one node, over its roster."""
@@ -79,8 +81,7 @@ class Judgement:
 
     def own_rumour(self) -> Rumour:
         """Return this node's word on itself."""
-        state = MemberState.LEFT if self.is_leaving else MemberState.ALIVE
-        return Rumour(self._self_id, self.incarnation, state, self._self_id)
+        return Rumour(self._self_id, self.incarnation, MemberState.ALIVE, self._self_id)
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` has something to do."""
@@ -101,7 +102,7 @@ class Judgement:
         self._roster.add(node_id, incarnation, now)
         self.events.append(MemberChanged(node_id, None, MemberState.ALIVE))
         known = self._strangers.pop(node_id, None)
-        if known is not None:
+        if known is not None and self.is_possible(known):
             self.hear(known, node_id, now)
         self._weigh(now)
 
@@ -122,13 +123,16 @@ class Judgement:
         if record is None:
             self._keep(rumour)
             return
+        if record.state == MemberState.LEFT:
+            return  # its own signed word, and only a later one ends it
         known = (record.incarnation, record.state)
         if (rumour.incarnation, rumour.state) < known:
             # An accuser with old news, mostly a newcomer, learns better at first hand.
             if sender == rumour.accuser:
                 self._outbox.put(sender, Rumours((record.rumour(),)), Priority.RELAYED)
             return
-        doubtful = rumour.state == MemberState.DEAD and self._is_doubtful(record, now)
+        is_news = rumour.state == MemberState.DEAD and record.state != MemberState.DEAD
+        doubtful = is_news and self._is_doubtful(record, now)
         if doubtful:
             rumour = dataclasses.replace(rumour, state=MemberState.SUSPECT)
         if (rumour.incarnation, rumour.state) > known:
@@ -138,6 +142,19 @@ class Judgement:
         elif rumour.state == MemberState.SUSPECT:
             record.is_quiet = False
             self._confirm(record, rumour.accuser, now)
+
+    def is_possible(self, rumour: Rumour) -> bool:
+        """Say whether a rumour names an incarnation that its subject may have, or may soon.
+
+        Near the largest number there would be no room to refute; so nobody is believed about
+        one far beyond what the subject's own signed card has said.
+        """
+        if rumour.node_id == self._self_id:
+            return rumour.incarnation <= self.incarnation + limits.INCARNATION_LEAP_MAX
+        record = self._roster.get(rumour.node_id)
+        if record is None:
+            return rumour.incarnation < limits.INCARNATION_MAX
+        return rumour.incarnation <= record.vouched + limits.INCARNATION_LEAP_MAX
 
     def vouch(self, record: Record, incarnation: int, now: float) -> None:
         """Note a member's own word, straight from it, that it lives as `incarnation`."""
@@ -199,7 +216,9 @@ class Judgement:
                 self._freeze.note_death(record.node_id, now)
             case _:
                 self._freeze.note_end(record.node_id)
-        if pass_on:
+        if rumour.state == MemberState.LEFT:
+            self._rumours.forget(record.node_id)  # the card says it, and spreads by itself
+        elif pass_on:
             self._rumours.put(rumour)
         self._weigh(now)
 
@@ -290,11 +309,14 @@ class Judgement:
             self._prober.hear_plea(record.node_id, now)
 
     def _is_doubtful(self, record: Record, now: float) -> bool:
-        """Say whether a reported death contradicts what this node itself sees."""
+        """Say whether a reported death is one that this node must find out itself.
+
+        Of a member that it has heard, always: nobody's word alone makes a death. Newly told of
+        one and never having heard it, the node takes the others' word; it may be long gone.
+        """
         if self._freeze.is_set:
             return True
-        least_s = least_timeout_s(1 + self._roster.live_count, self._settings)
-        return record.heard_at is not None and now - record.heard_at < least_s
+        return record.heard_at is not None or now - record.since >= DEATHS_TOLD_S
 
     # --- This node itself --------------------------------------------------------------
 
@@ -306,7 +328,6 @@ class Judgement:
         if rumour.state == MemberState.ALIVE and rumour.incarnation <= self.incarnation:
             return
         if self.is_leaving:
-            self._outbox.put(sender, Rumours((self.own_rumour(),)), Priority.PROBE)
             return
         if rumour.incarnation >= self.incarnation:
             self.incarnation = rumour.incarnation + 1

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 
 from overlay import limits
 from overlay.core.awareness import Awareness
-from overlay.core.judgement import Judgement
+from overlay.core.judgement import DEATHS_TOLD_S, Judgement
 from overlay.core.member import Member, MembershipEvent
 from overlay.core.messages import Ack, MemberState, Nack, Ping, PingRequest, Rumour, Rumours
 from overlay.core.outbox import Outbox, Priority
@@ -27,10 +27,10 @@ from overlay.errors import RemoteError
 from overlay.model import NodeId
 
 REASON_INCARNATION = "incarnation-out-of-range"
-REASON_LEAVE_BY_OTHER = "leave-said-by-another"
+REASON_LEAVE_AS_RUMOUR = "leave-as-rumour"
 REASON_SELF_REQUEST = "probe-request-for-its-receiver"
 BURST_FACTOR_MAX = 4  # how far the rumour fan-out grows with the queue
-GREETING_TIME_S = 30.0  # how long a member counts as new
+GREETING_TIME_S = DEATHS_TOLD_S  # how long a member counts as new
 GREETING_COUNT_MAX = 64  # rumours in a greeting: three datagrams
 
 
@@ -171,6 +171,7 @@ class Membership:
         if record is None:
             self._judgement.admit(node_id, incarnation, now)
         else:
+            record.vouched = max(record.vouched, incarnation)
             self._judgement.vouch(record, incarnation, now)
 
     def mark_left(self, node_id: NodeId, incarnation: int, now: float) -> None:
@@ -178,6 +179,7 @@ class Membership:
         record = self._roster.get(node_id)
         if record is None:
             return
+        record.vouched = max(record.vouched, incarnation)
         incarnation = max(incarnation, record.incarnation)
         if (incarnation, MemberState.LEFT) > (record.incarnation, record.state):
             left = Rumour(node_id, incarnation, MemberState.LEFT, node_id)
@@ -211,17 +213,10 @@ class Membership:
         self._prober.void()
         self._judgement.excuse(lag_s, now)
 
-    def leave(self, now: float) -> None:
-        """Say goodbye to everyone; from now on this node probes, accuses and refutes no more.
-
-        Keep it going for a second or so: those not told directly hear it as a rumour.
-        """
+    def leave(self) -> None:
+        """Stop to probe, accuse and refute. That this node leaves, its card says: nobody is
+        believed about a leave, so there is nothing to spread here."""
         self._judgement.is_leaving = True
-        goodbye = self._judgement.own_rumour()
-        self._rumours.put(goodbye)
-        for node_id in self._roster.choose(self._settings.leave_fanout):
-            self._outbox.put(node_id, Rumours((goodbye,)), Priority.PROBE)
-        self._rumours_at = now + self._settings.rumour_interval_s
 
     # --- Messages ----------------------------------------------------------------------
 
@@ -235,11 +230,12 @@ class Membership:
 
     def receive_ack(self, message: Ack, sender: NodeId, now: float) -> None:
         """Take an answer; raises RemoteError if it comes from one who was not asked."""
-        _check_incarnation(message.incarnation)
         self.heard(sender, now)
         answer = self._prober.receive_ack(message, sender, now)
         record = None if answer is None else self._roster.get(answer.node_id)
         if answer is not None and record is not None:
+            if answer.incarnation > record.vouched + limits.INCARNATION_LEAP_MAX:
+                raise RemoteError(REASON_INCARNATION)
             self.heard(answer.node_id, now)
             self._judgement.vouch(record, answer.incarnation, now)
 
@@ -256,14 +252,18 @@ class Membership:
         self._prober.receive_nack(message, sender)
 
     def receive_rumours(self, message: Rumours, sender: NodeId, now: float) -> None:
-        """Take news; raises RemoteError, and takes none of it, if any cannot be true."""
-        for rumour in message.rumours:
-            _check_incarnation(rumour.incarnation)
-            if rumour.state == MemberState.LEFT and rumour.accuser != rumour.node_id:
-                raise RemoteError(REASON_LEAVE_BY_OTHER)
+        """Take news; raises RemoteError at the end if any of it cannot be true."""
         self.heard(sender, now)
+        refused = ""
         for rumour in message.rumours:
-            self._judgement.hear(rumour, sender, now)
+            if rumour.state == MemberState.LEFT:
+                refused = REASON_LEAVE_AS_RUMOUR
+            elif not self._judgement.is_possible(rumour):
+                refused = REASON_INCARNATION
+            else:
+                self._judgement.hear(rumour, sender, now)
+        if refused:
+            raise RemoteError(refused)
 
     # --- Timers ------------------------------------------------------------------------
 
@@ -299,7 +299,7 @@ class Membership:
         return self._rumours.encoded(room, times, lambda rumour: rumour.accuser == to)
 
     def _greet(self, node_id: NodeId, now: float) -> None:
-        """Tell a newcomer who is gone: that news was spread before its time.
+        """Tell a newcomer who is dead: that news was spread before its time.
 
         Suspicions are left out: they are not old enough to be past telling, and where they are
         (a partition), the newcomer must not carry them to the suspect's own side.
@@ -310,14 +310,8 @@ class Membership:
         record.is_greeted = True
         if now - record.since > GREETING_TIME_S:
             return
-        gone = self._roster.of(MemberState.DEAD) + self._roster.of(MemberState.LEFT)
-        news = [one.rumour() for one in gone if one is not record][:GREETING_COUNT_MAX]
+        dead = self._roster.of(MemberState.DEAD)
+        news = [one.rumour() for one in dead if one is not record][:GREETING_COUNT_MAX]
         for start in range(0, len(news), self._rumours.count_max):
             part = tuple(news[start : start + self._rumours.count_max])
             self._outbox.put(node_id, Rumours(part), Priority.RELAYED)
-
-
-def _check_incarnation(incarnation: int) -> None:
-    """Refuse what would leave its owner no room to refute."""
-    if incarnation >= limits.INCARNATION_MAX:
-        raise RemoteError(REASON_INCARNATION)

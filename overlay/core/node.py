@@ -407,18 +407,21 @@ class Node:
         self._confirmations.programmed(list(versions))
 
     def renew_card(self, card: Card, now: float) -> None:
-        """Use and tell a changed card of our own, already durable."""
+        """Use and tell a changed card of our own, already durable. With `left` it is the goodbye:
+        keep driving the node for a moment, so that all hear it."""
         self.card = card
         self.store.accept_card(card)
         self.membership.renew(card.epoch << EPOCH_SHIFT)
-        for peer in self.membership.live():
-            self.outbox.put(peer, Cards((card,)), Priority.OWN)
+        if card.left:
+            self.membership.leave()
+        self.repeat_card()
         self._events.append(CardAccepted(card))
         assert now >= self._started, "time runs forwards"
 
-    def leave(self, now: float) -> None:
-        """Say goodbye; keep driving the node for a second, so that all hear it."""
-        self.membership.leave(now)
+    def repeat_card(self) -> None:
+        """Say again what the last changed card said: a goodbye is not to depend on repair."""
+        for peer in self.membership.live():
+            self.outbox.put(peer, Cards((self.card,)), Priority.OWN)
 
     def tell(self, to: NodeId, message: Message) -> None:
         """Ask or answer one member; whether it arrives shows by what it does."""

@@ -214,7 +214,9 @@ class Prober:
         What nobody else was told needs no refutation: its answer alone will do.
         """
         record = self._roster.get(to)
-        if record is not None and record.state != MemberState.ALIVE and not record.is_quiet:
+        if record is None or record.is_quiet:
+            return
+        if record.state in (MemberState.SUSPECT, MemberState.DEAD):
             self._outbox.put(to, Rumours((record.rumour(),)), Priority.PROBE)
 
     def _start(self, target: NodeId, purpose: _Purpose, now: float) -> None:

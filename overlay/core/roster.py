@@ -31,6 +31,7 @@ class Record:
     heard_at: float | None = None  # last authentic message straight from it
     is_greeted: bool = False  # it was told who is not alive
     is_quiet: bool = False  # suspected by this node alone, and nobody was told
+    vouched: int = 0  # the incarnation of its newest signed card
     rtt_s: float | None = None
     suspicion: Suspicion | None = None
 

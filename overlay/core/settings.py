@@ -77,8 +77,6 @@ class Settings:
     mean number of members that miss it, is below this. This is SWIM's lambda * log(n)
     (section 4.1) with the loss that our own probes see in the lambda. Whoever misses it learns
     it from the next probe."""
-    leave_fanout: int = 32
-    """So many members are told directly of a leave; the others hear it as a rumour."""
 
     # --- Replication -------------------------------------------------------------------
     push_fanout: int = 4

@@ -371,6 +371,5 @@ class Work:
             if grants:
                 host.publish(host.commit(Scope(network.vni), grants))
         host.renew_card(left=True)
-        host.node.leave(host.schedule.now)
         host.flush()
         host.later(_GOODBYE_S, lambda _: then())

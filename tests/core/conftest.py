@@ -128,6 +128,14 @@ class Net:
         self.hosts[host.node_id] = host
         self._pump(host)
 
+    def leave(self, number: int) -> None:
+        """Let a host leave: its card, which says so, has reached everyone."""
+        self.do(number, lambda membership: membership.leave())
+        for host in self.up():
+            if host is not self[number]:
+                host.membership.mark_left(name(number), self[number].epoch * EPOCH, self.now)
+                self._pump(host)
+
     def do(self, number: int, action: Callable[[Membership], None]) -> None:
         """Let a host's owner call its membership."""
         action(self[number].membership)

@@ -12,7 +12,7 @@ from overlay import limits
 from overlay.core.member import MemberChanged, SelfRefuted
 from overlay.core.membership import (
     REASON_INCARNATION,
-    REASON_LEAVE_BY_OTHER,
+    REASON_LEAVE_AS_RUMOUR,
     REASON_SELF_REQUEST,
     Membership,
 )
@@ -99,7 +99,7 @@ def seat(codec: TableCodec) -> Seat:
     return Seat(codec)
 
 
-news = st.tuples(st.integers(9, 12), st.sampled_from([ALIVE, SUSPECT, DEAD, LEFT]))
+news = st.tuples(st.integers(9, 12), st.sampled_from([ALIVE, SUSPECT, DEAD]))
 
 
 @given(st.lists(news, min_size=1, max_size=6), st.randoms(use_true_random=False))
@@ -112,7 +112,7 @@ def test_order_does_not_matter(
     chance.shuffle(shuffled)
     for seat, order in zip(seats, (heard, shuffled), strict=True):
         for incarnation, state in order:
-            seat.hear(PEER, state, incarnation, by=PEER if state == LEFT else OTHER)
+            seat.hear(PEER, state, incarnation)
 
     wanted = max([*heard, (10, ALIVE)])
     assert [seat.view(PEER) for seat in seats] == [wanted[::-1]] * 2
@@ -181,23 +181,37 @@ def test_renewed_card_raises_the_incarnation(seat: Seat) -> None:
     ("rumour", "reason"),
     [
         (Rumour(PEER, limits.INCARNATION_MAX, SUSPECT, OTHER), REASON_INCARNATION),
-        (Rumour(PEER, 11, LEFT, OTHER), REASON_LEAVE_BY_OTHER),
+        (Rumour(PEER, 11 + limits.INCARNATION_LEAP_MAX, SUSPECT, OTHER), REASON_INCARNATION),
+        (Rumour(ME, OWN + 1 + limits.INCARNATION_LEAP_MAX, SUSPECT, OTHER), REASON_INCARNATION),
+        (Rumour(PEER, 11, LEFT, OTHER), REASON_LEAVE_AS_RUMOUR),
+        (Rumour(PEER, 11, LEFT, PEER), REASON_LEAVE_AS_RUMOUR),
     ],
 )
 def test_impossible_news(seat: Seat, rumour: Rumour, reason: str) -> None:
-    """News that cannot be true is refused together with all that came with it."""
+    """News that cannot be true is refused and counted; what came with it counts."""
     good = Rumour(OTHER, 11, SUSPECT, THIRD)
 
     with pytest.raises(RemoteError, match=reason):
         seat.membership.receive_rumours(Rumours((good, rumour)), THIRD, 1.0)
 
-    assert seat.view(OTHER) == (ALIVE, 10)
+    assert seat.view(OTHER) == (SUSPECT, 11)
+    assert seat.view(PEER) == (ALIVE, 10)
+    assert seat.membership.incarnation == OWN
 
 
 def test_impossible_answer(seat: Seat) -> None:
     """An incarnation without room to refute is refused in answers too."""
+    now, sequence = 0.0, -1
+    while sequence < 0:
+        now = seat.membership.next_timer() or 0.0
+        seat.membership.handle_timer(now)
+        pings = [message for message in seat.sent(PEER) if isinstance(message, Ping)]
+        sequence = pings[0].sequence if pings else -1
+    answer = Ack(sequence, 0, 11 + limits.INCARNATION_LEAP_MAX)
+
     with pytest.raises(RemoteError, match=REASON_INCARNATION):
-        seat.membership.receive_ack(Ack(1, 0, limits.INCARNATION_MAX), PEER, 1.0)
+        seat.membership.receive_ack(answer, PEER, now)
+    assert seat.view(PEER) == (ALIVE, 10)
 
 
 def test_request_to_probe_oneself(seat: Seat) -> None:
@@ -224,9 +238,6 @@ def test_death_of_one_just_heard_is_doubted(seat: Seat) -> None:
 
     assert seat.view(PEER) == (SUSPECT, 10)
     assert any(isinstance(message, Ping) for message in seat.sent(PEER))
-
-    seat.hear(PEER, DEAD, now=9.0)
-    assert seat.view(PEER) == (DEAD, 10)
 
 
 def test_suspect_dies_of_silence(seat: Seat) -> None:
@@ -312,14 +323,35 @@ def test_card_that_says_left(seat: Seat) -> None:
 
 
 def test_leaver_refutes_nothing(seat: Seat) -> None:
-    """A node that is leaving tells an accuser that it leaves, and stays at its incarnation."""
-    seat.membership.leave(1.0)
-    assert Rumours((Rumour(ME, OWN, LEFT, ME),)) in seat.sent(PEER)
-
+    """A node that is leaving stays at its incarnation, and says nothing but by its card."""
+    seat.membership.leave()
     seat.hear(ME, SUSPECT, OWN)
 
     assert seat.membership.incarnation == OWN
-    assert Rumours((Rumour(ME, OWN, LEFT, ME),)) in seat.sent(THIRD)
+    assert seat.sent(PEER) == []
+    assert seat.sent(THIRD) == []
+
+
+@pytest.mark.parametrize("state", [ALIVE, SUSPECT, DEAD])
+def test_who_left_comes_back_by_its_card_alone(seat: Seat, state: MemberState) -> None:
+    """No rumour ends a leave, whatever incarnation it names; a later card does."""
+    seat.membership.mark_left(PEER, 10, 1.0)
+    seat.hear(PEER, state, 12)
+    assert seat.view(PEER) == (LEFT, 10)
+    seat.membership.add(PEER, 2.0, 13)
+
+    assert seat.view(PEER) == (ALIVE, 13)
+
+
+def test_a_death_is_not_taken_on_anyones_word(seat: Seat) -> None:
+    """Of a member that was ever heard, a reported death is a suspicion, which it can refute."""
+    seat.membership.heard(PEER, 1.0)
+    for accuser in (OTHER, THIRD):
+        seat.hear(PEER, DEAD, 10, by=accuser, sender=OTHER, now=500.0)
+    assert seat.view(PEER) == (SUSPECT, 10)
+    seat.membership.add(PEER, 501.0, 11)
+
+    assert seat.view(PEER) == (ALIVE, 11)
 
 
 def test_removed_member(seat: Seat) -> None:
