@@ -27,8 +27,9 @@ def create(hosts: Cluster, number: int, *options: str) -> str:
 
 
 def members(hosts: Cluster, number: int) -> dict[str, dict[str, Any]]:
-    """Return the members by name, as one host sees them."""
-    return {one["name"]: one for one in hosts.json(number, "members")["members"]}
+    """Return by name the members that have not left, as one host sees them."""
+    shown = hosts.json(number, "members")["members"]
+    return {one["name"]: one for one in shown if one["state"] != "left"}
 
 
 def kill(hosts: Cluster, number: int) -> None:
