@@ -110,3 +110,6 @@ ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches
 
 # --- Interface names -------------------------------------------------------------------
 INTERFACE_NAME_LENGTH_MAX: Final = 15  # IFNAMSIZ less the final zero
+
+RIVALS_MAX = 64
+"""Hosts remembered that were seen under another's identity."""

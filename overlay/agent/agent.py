@@ -275,9 +275,16 @@ class Agent:
     async def leave(self) -> int:
         """Withdraw everything of this node, tell the others, and be no member any more.
 
-        Returns how many endpoints were withdrawn.
+        Returns how many endpoints were withdrawn. Raises ConflictError on a host whose disk was
+        copied, or is the copy: it would say goodbye for the other one too.
         """
         running = self.member()
+        if running.has_rival():
+            raise ConflictError(
+                "another host uses this one's identity, and would leave with it",
+                why="a copied disk ('overlayd status' shows where the other one is)",
+                hint="On the copy, which may be this one: sudo overlayd reset",
+            )
         count = 0
         for attachment in list(running.attachments.values()):
             count += len(await running.endpoints.remove(attachment))

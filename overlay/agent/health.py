@@ -11,6 +11,7 @@ from typing import Any
 from overlay import limits
 from overlay.agent.running import Running
 from overlay.core.messages import MemberState
+from overlay.model import ip_text
 
 Json = dict[str, Any]
 _DAY_S = 86_400
@@ -94,6 +95,7 @@ def _standing(running: Running) -> list[Json]:
         }
         for node_id in list(running.barred_by)[:1]
     ]
+    found += _rivals(running)
     certificate = running.member.card.certificate
     assert certificate is not None, "a member is certified"
     rest_s = certificate.not_after_s - time.time()
@@ -108,3 +110,18 @@ def _standing(running: Running) -> list[Json]:
             }
         )
     return found
+
+
+def _rivals(running: Running) -> list[Json]:
+    own = running.member.card
+    return [
+        {
+            "level": "error",
+            "text": f"a host at {ip_text(address)} uses the identity of "
+            + (f"this one ({own.name})" if node_id == own.node_id else name),
+            "hint": "A copied disk: the cluster hears only the one that started last. On the copy: "
+            "sudo overlayd reset, then join it as a new node",
+        }
+        for node_id, address in running.rivals.present(running.member.pump.now())
+        for name in [running.directory.node_name(node_id)]
+    ]

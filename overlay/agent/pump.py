@@ -100,8 +100,8 @@ class Pump:
         self._send(opened.replies)
         if opened.is_barred:
             self._on_event(BarredBy(opened.sender))
-        if opened.clone:
-            self._on_event(CloneSeen(opened.sender, address))
+        if opened.rival is not None:
+            self._on_event(CloneSeen(opened.rival.node_id, opened.rival.address))
         if opened.card is not None:
             self.node.add_peer(opened.card, now)
             if self.joined_through is not None:

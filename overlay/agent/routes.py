@@ -85,14 +85,20 @@ class Routes:
         return {"withdrawn": await self._agent.leave()}
 
     async def reset(self, _request: web.Request, body: Json) -> Json:
-        """POST /v1/reset: leave if a member, then end the process; the caller clears the rest."""
+        """POST /v1/reset: leave if a member, then end the process; the caller clears the rest.
+
+        A copied disk's agent leaves nothing: what it withdrew would be the original's.
+        """
         request.allow(body)
-        await self._containers.remove_all()
-        left = self._agent.running is not None
+        running = self._agent.running
+        is_copy = running is not None and running.has_rival()
+        left = running is not None and not is_copy
+        if not is_copy:
+            await self._containers.remove_all()
         if left:
             await self._agent.leave()
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
-        return {"left": left}
+        return {"left": left, "cleared": not is_copy}
 
     async def members(self, _request: web.Request, _body: Json) -> Json:
         """GET /v1/members."""

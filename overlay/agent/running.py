@@ -28,6 +28,7 @@ from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.names import Names
 from overlay.agent.networks import own_keys
+from overlay.agent.rivals import Rivals
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import ClusterFile
 from overlay.core.events import (
@@ -49,7 +50,7 @@ from overlay.core.events import (
 from overlay.core.messages import MemberState
 from overlay.core.records import CLUSTER_SCOPE, Forgotten, Removed, Scope
 from overlay.errors import ConflictError
-from overlay.model import Ip, Network, NodeId, Vni, ip_text, node_text
+from overlay.model import Ip, Network, NodeId, Vni, ip_text
 from overlay.wire.admission import Doorkeeper
 
 _TIDY_WAIT_S = 60.0
@@ -84,6 +85,7 @@ class Running:
         )
         self.member.pump.door = doorkeeper.open
         self.barred_by: dict[NodeId, None] = {}
+        self.rivals = Rivals()
         self.addresses = Addresses(self.member, self.directory, journal)
         self.datapath = Datapath(
             self.member,
@@ -224,16 +226,25 @@ class Running:
             case Healed():
                 self.journal.record("healed", "the members are in reach again")
             case CloneSeen(node_id=node_id, address=address):
-                self.journal.record(
-                    "clone",
-                    f"another host at {ip_text(address)} uses the identity of "
-                    f"{self.directory.node_name(node_id)}: a copied disk? Give one of them a new "
-                    "identity: overlayd reset, then overlayd join",
-                    level=logging.ERROR,
-                    peer=node_text(node_id),
-                )
+                self._rival_seen(node_id, address)
             case _:
                 pass
+
+    def has_rival(self) -> bool:
+        """Say whether another host was lately seen under this node's identity."""
+        present = self.rivals.present(self.member.pump.now())
+        return any(node_id == self.member.node_id for node_id, _ in present)
+
+    def _rival_seen(self, node_id: NodeId, address: Ip) -> None:
+        if self.rivals.note(node_id, address, self.member.pump.now()):
+            name = self.directory.node_name(node_id)
+            self.journal.record(
+                "clone",
+                f"another host at {ip_text(address)} uses the identity of {name}: a copied disk? "
+                "Give one of them a new identity: overlayd reset, then overlayd join",
+                level=logging.ERROR,
+                peer=name,
+            )
 
     def _barred(self, node_id: NodeId) -> None:
         if node_id not in self.barred_by:

@@ -97,9 +97,8 @@ def _refuse_member(client: Client, where: Places, *, alive: bool) -> None:
 
 def _reset_by_agent(client: Client, where: Places) -> bool:
     """Have the agent undo its work and end; say whether it did both."""
-    done = True
     try:
-        client.post("/v1/reset")
+        done = bool(client.post("/v1/reset").get("cleared", True))
     except (AgentNotRunningError, TimedOutError) as error:
         output.warn(f"the agent did not finish its reset, so it is done without it: {error.what}")
         done = False

@@ -339,9 +339,13 @@ class Node:
 
         With a known one the next probe shows whether there is anything to learn.
         """
-        is_new = self.store.card(card.node_id) is None
+        known = self.store.card(card.node_id)
         self._take_card(card, now)
-        if is_new and self.store.card(card.node_id) is not None:
+        if known is not None and known.epoch >= card.epoch and known.raw != card.raw:
+            # Its disk was rolled back or copied: it must go on above what is known here. Where
+            # the epochs are equal, no digest would show it.
+            self.outbox.put(card.node_id, Cards((known,)), Priority.REPAIR)
+        if known is None and self.store.card(card.node_id) is not None:
             self.repair.begin(card.node_id, now)
 
     def write(

@@ -48,6 +48,7 @@ class Peer:
     previous_until: float = 0.0
     claimed: bytes = NO_SESSION  # a session it claims, whose freshness is not proven
     hello_at: float = NEVER
+    rival_told_at: float = NEVER  # when it and another host under its identity were last told
     is_doubted: bool = False  # it does not answer; see `Sessions.doubt`
     waiting: deque[bytes] = field(
         default_factory=lambda: deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)

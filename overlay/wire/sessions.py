@@ -17,7 +17,7 @@ import msgpack
 from overlay import limits
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId
-from overlay.wire import envelope, shapes
+from overlay.wire import envelope, notices, shapes
 from overlay.wire.codec import unpack_card
 from overlay.wire.envelope import DATA, HELLO, JOIN, NOTICE, Header
 from overlay.wire.identity import Identity
@@ -37,7 +37,7 @@ from overlay.wire.peers import (
 
 HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
 DOUBTFUL_HELLO_INTERVAL_S = 1.0
-NOTICE_INTERVAL_S = 1.0  # how often a barred node is told so
+NOTICE_INTERVAL_S = 1.0  # how often a barred node, or one that has a rival, is told so
 PREVIOUS_KEPT_S = 5.0  # how long what was sealed before a renewal is still opened
 _NOBODY = bytes(16)
 
@@ -68,7 +68,7 @@ class Opened:
     sender: NodeId
     payload: bytes | None = None
     card: Card | None = None  # of a peer whose session has just been accepted
-    clone: bool = False  # two hosts take turns under this identity
+    rival: Card | None = None  # of another host under the sender's identity, or under ours
     is_barred: bool = False  # the sender says that we are: forgotten, and not heard any more
     replies: tuple[Datagram, ...] = ()
 
@@ -298,22 +298,30 @@ class Sessions:
             context = self._context(_NOBODY if is_join else own)
             card = self._read_hello(header, envelope.open_box(key, header, context, data)).card
         barred.told_at = now
-        key = notice_key(peer.shared, own, header.sender)
-        notice = envelope.seal(
-            key, self._random_header(NOTICE, 0), self._context(header.sender), b""
-        )
-        return Opened(header.sender, replies=(Datagram(card.address, card.gossip_port, notice),))
+        return Opened(header.sender, replies=(self._notice(peer, card, notices.FORGOTTEN),))
+
+    def _notice(self, peer: Peer, to: Card, body: bytes) -> Datagram:
+        own, other = self._identity.node_id, peer.card.node_id
+        key = notice_key(peer.shared, own, other)
+        data = envelope.seal(key, self._random_header(NOTICE, 0), self._context(other), body)
+        return Datagram(to.address, to.gossip_port, data)
 
     def _open_notice(self, header: Header, data: bytes) -> Opened:
-        """Take a peer's word that we are barred. It changes nothing: people should read it."""
+        """Take a peer's word on how it sees us. It changes nothing: people should read it."""
         peer = self._peers.get(header.sender)
         if peer is None:
             raise RemoteError(UNKNOWN_SENDER)
         own = self._identity.node_id
-        envelope.open_box(
-            notice_key(peer.shared, header.sender, own), header, self._context(own), data
-        )
-        return Opened(header.sender, is_barred=True)
+        key = notice_key(peer.shared, header.sender, own)
+        body = envelope.open_box(key, header, self._context(own), data)
+        if body == notices.FORGOTTEN:
+            return Opened(header.sender, is_barred=True)
+        session, rival = notices.read_rival(body)
+        if session != self._session:
+            raise RemoteError(REPLAYED)
+        if rival.node_id != own or not self._notary.is_own_word(rival):
+            raise RemoteError(BAD_CARD)
+        return Opened(header.sender, rival=rival)
 
     def _open_hello(
         self, peer: Peer, header: Header, secret: bytes, data: bytes, now: float
@@ -388,15 +396,38 @@ class Sessions:
     def _take_hello(self, peer: Peer, hello: _Hello, now: float) -> Opened:
         """Note what a hello claims; begin a session if it has proven fresh and new."""
         sender = peer.card.node_id
+        if hello.session in peer.replaced:
+            return self._tell_rivals(peer, hello, now)
         self.learn(hello.card)
         peer.claimed = hello.session
         if hello.echo != self._session:
             return Opened(sender)
         if peer.channel is not None and peer.channel.peer_session == hello.session:
             return Opened(sender)
-        clone = hello.session in peer.replaced
         replies = tuple(self._accept(peer, hello.session, now))
-        return Opened(sender, card=hello.card, clone=clone, replies=replies)
+        return Opened(sender, card=hello.card, replies=replies)
+
+    def _tell_rivals(self, peer: Peer, hello: _Hello, now: float) -> Opened:
+        """Take no session twice: its keys and counters were used. One that comes back proves two
+        hosts under one identity (a copied disk), and both are told of the other; unless it is of
+        the same host, a hello that was long under way.
+        """
+        sender, present = peer.card.node_id, peer.card
+        is_same = (hello.card.address, hello.card.gossip_port) == (
+            present.address,
+            present.gossip_port,
+        )
+        if is_same or hello.echo != self._session or peer.channel is None:
+            return Opened(sender)
+        if now - peer.rival_told_at < NOTICE_INTERVAL_S:
+            return Opened(sender)
+        peer.rival_told_at = now
+        session = peer.channel.peer_session
+        replies = (
+            self._notice(peer, hello.card, notices.rival_body(hello.session, present)),
+            self._notice(peer, present, notices.rival_body(session, hello.card)),
+        )
+        return Opened(sender, rival=hello.card, replies=replies)
 
     def _accept(self, peer: Peer, session: bytes, now: float) -> list[Datagram]:
         """Begin a channel with a session that has proven fresh; send what waited for it."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import dataclass, field
 
-from overlay.core.events import CaughtUp, Event, OwnLogAhead
+from overlay.core.events import CaughtUp, Event, OwnCardAhead, OwnLogAhead
 from overlay.core.messages import Delta
 from overlay.core.node import Node
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment
@@ -189,3 +190,21 @@ def test_a_version_told_of_but_not_held_is_known() -> None:
     assert other.store.version(one.card.node_id, CLUSTER_SCOPE) == 0
     told = other.repair.origin_version(one.card.node_id, CLUSTER_SCOPE)
     assert told == second[-1].upto > first[-1].upto
+
+
+def test_who_returns_with_a_card_older_than_ours_is_shown_it() -> None:
+    """A node whose disk was copied meets its own epoch again, with another address in it: no
+    digest differs, so whoever it greets shows it the card, and it goes on above."""
+    line = Line()
+    one, other = line.add(1), line.add(2)
+    line.introduce()
+    line.run(0.0, 1.0)
+    again = line.add(1, 1.0)  # the same epoch, said anew
+    moved = dataclasses.replace(again.card, address=Ip(b"\x0a\x00\x00\x63"))
+    again.renew_card(FakeNotary(bytes([1]) * 32).issue_card(moved), 1.0)
+    again.add_peer(other.card, 1.0)
+    other.add_peer(again.card, 1.0)
+    line.run(1.0, 0.5)
+
+    ahead = [item for item in line.events[again.card.node_id] if isinstance(item, OwnCardAhead)]
+    assert [item.epoch for item in ahead[:1]] == [one.card.epoch]

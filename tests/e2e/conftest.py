@@ -72,6 +72,12 @@ def cluster_of() -> type[Cluster]:
     return Cluster
 
 
+@pytest.fixture(scope="session")
+def new_cluster() -> type[Cluster]:
+    """Return the class, for modules with a lab of another shape."""
+    return Cluster
+
+
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Cluster]:
     """Three hosts on one underlay, with no agent yet."""

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
+from overlay.errors import RemoteError
+from overlay.model import Card, Ip
 from overlay.wire import envelope
 from overlay.wire.authority import Authority
 from overlay.wire.sessions import HELLO_INTERVAL_S, Datagram, Opened
@@ -324,28 +326,72 @@ def test_an_expired_certificate_stops_strangers_only(wire: Wire) -> None:
     assert wire.payloads == [(one.node_id, b"there")]
 
 
-def test_two_hosts_under_one_identity_are_noticed(wire: Wire) -> None:
-    """A copied disk shows when an earlier session comes back alive."""
+def test_two_hosts_under_one_identity_are_told_of_each_other(wire: Wire) -> None:
+    """A copied disk shows when a replaced session comes back: both hosts hear where the other is,
+    and the keys of the replaced session are used no more."""
     member = wire.host(9)
     original = wire.host(1)
     wire.meet(original, member)
-    clone = wire.host(2, identity=original.identity)
+    clone = wire.host(2, identity=original.identity, epoch=2)
     wire.meet(clone, member)
-    seen = []
-    for _ in range(2):
-        wire.now += 1
-        (join,) = original.sessions.greet(member.card.address, 7948, wire.now)
-        waiting = [join]
-        while waiting:
-            datagram = waiting.pop(0)
-            host = (
-                wire.hosts[datagram.address] if datagram.address != clone.card.address else original
-            )
+    wire.now += 10
+    told: dict[Ip, Card | None] = {}
+    original.sessions.doubt(member.node_id)
+    waiting = original.sessions.seal(member.node_id, b"unheard", wire.now)
+    while waiting:
+        datagram = waiting.pop(0)
+        host = wire.hosts[datagram.address]
+        try:
             opened = host.sessions.open(datagram.data, (datagram.address, 1), wire.now)
-            seen.append(opened.clone)
-            waiting += opened.replies
+        except RemoteError:
+            continue
+        assert opened.payload is None
+        if opened.rival is not None:
+            told[datagram.address] = opened.rival
+        waiting += opened.replies
 
-    assert any(seen)
+    assert told[member.card.address] == original.card
+    assert told[original.card.address] == clone.card
+    assert told[clone.card.address] == original.card
+    wire.deliver(clone.sessions.seal(member.node_id, b"heard", wire.now))
+    assert wire.payloads == [(clone.node_id, b"heard")]
+
+
+def test_a_late_hello_of_the_process_before_is_no_rival(wire: Wire) -> None:
+    """A restart on the same host is one host, in whatever order its hellos arrive."""
+    member = wire.host(9)
+    before = wire.host(1)
+    wire.meet(before, member)
+    before.sessions.doubt(member.node_id)
+    wire.now += 2
+    late = before.sessions.seal(member.node_id, b"late", wire.now)
+    wire.meet(wire.host(1, identity=before.identity, epoch=2), member)
+
+    opened = member.sessions.open(late[0].data, (before.card.address, 1), wire.now)
+
+    assert (opened.rival, opened.card) == (None, None)
+
+
+def test_a_recorded_notice_alarms_no_later_process(wire: Wire) -> None:
+    """A notice is for one process: replayed to the next one it is dropped."""
+    member = wire.host(9)
+    original = wire.host(1)
+    wire.meet(original, member)
+    wire.meet(wire.host(2, identity=original.identity, epoch=2), member)
+    wire.now += 1
+    original.sessions.doubt(member.node_id)
+    hello = original.sessions.seal(member.node_id, b"", wire.now)[0]
+    notice = next(
+        reply
+        for reply in member.sessions.open(hello.data, (original.card.address, 1), wire.now).replies
+        if reply.address == original.card.address
+    )
+    again = wire.host(1, identity=original.identity, epoch=3)
+    again.sessions.learn(member.card)
+
+    wire.open(notice)
+
+    assert wire.drops == ["replayed"]
 
 
 @settings(max_examples=60, deadline=None)

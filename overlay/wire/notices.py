@@ -1,0 +1,30 @@
+"""What a notice says: its receiver is forgotten, or is not the only one under its identity.
+
+Owns: the body of a notice. An empty one says "forgotten here". The other names the session it is
+meant for, so that no recording of it alarms a later process, and has the rival's signed card.
+"""
+
+from __future__ import annotations
+
+import msgpack
+
+from overlay import limits
+from overlay.model import Card
+from overlay.wire import shapes
+from overlay.wire.codec import unpack_card
+from overlay.wire.peers import SESSION_SIZE
+
+FORGOTTEN = b""
+
+
+def rival_body(session: bytes, rival: Card) -> bytes:
+    """Return the body that tells the process of a session of the rival's card."""
+    body: bytes = msgpack.packb([session, rival.raw, rival.signature])
+    return body
+
+
+def read_rival(body: bytes) -> tuple[bytes, Card]:
+    """Return the session meant and the rival's card; raises RemoteError if malformed."""
+    session, raw, signature = shapes.array(shapes.unpack(body), 3)
+    card = unpack_card(shapes.octets_to(raw, limits.CARD_SIZE_MAX), shapes.octets(signature, 64))
+    return shapes.octets(session, SESSION_SIZE), card

@@ -1,0 +1,108 @@
+"""Disks that are not what they were: copied to another host, or restored from an old backup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.lab import holder, lab
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+WAIT_S = 40.0
+
+
+@pytest.fixture(scope="module")
+def four(new_cluster: type[Cluster]) -> Iterator[Cluster]:
+    """Three joined hosts with a container each, and a fourth without an agent."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    try:
+        hosts = lab.make(4)
+        lab.join(hosts[:3])
+        lab.populate(hosts[:3])
+        yield new_cluster(hosts)
+    finally:
+        holder.end(holder.running())
+
+
+def health(cluster: Cluster, number: int) -> str:
+    """Return what `status` complains of on a host, in one text."""
+    return "\n".join(item["text"] for item in cluster.json(number, "status")["health"])
+
+
+def alive(cluster: Cluster, number: int) -> int:
+    """Return how many members a host holds alive."""
+    count: int = cluster.json(number, "status")["cluster"]["members"]["alive"]
+    return count
+
+
+def test_a_restored_backup_takes_nothing_back(
+    four: Cluster, eventually: Callable[..., None]
+) -> None:
+    """A host whose state is hours old learns its own newest records from its peers before it
+    writes: no address is given twice, what runs stays attached."""
+    four.ok(3, "sh", "-c", "sleep 1.5; cp -a /var/lib/overlayd /var/lib/backup")
+    kept = four.attach(3, "kept")
+    four.ok(3, "bash", "-c", f"{KILL}; rm -rf /var/lib/overlayd")
+    four.ok(3, "cp", "-a", "/var/lib/backup", "/var/lib/overlayd")
+    four.ok(3, "overlayd", "join")
+    eventually(lambda: alive(four, 3) == 3, "vm3 among its peers", WAIT_S)
+
+    fresh = four.attach(3, "fresh")
+
+    assert fresh != kept
+    events = four.json(3, "events")["events"]
+    assert any(event["kind"] == "amnesia" for event in events)
+    eventually(lambda: alive(four, 1) == 3, "vm3 seen alive", WAIT_S)
+    assert four.inside(1, "c1", "ping", "-c1", "-W2", fresh)[0] == 0
+    for number in (1, 2, 3):
+        eventually(
+            lambda number=number: four.json(number, "verify")["differences"] == [], "rows", WAIT_S
+        )
+
+
+def test_both_hosts_of_a_copied_disk_are_told(
+    four: Cluster, eventually: Callable[..., None], tmp_path: Path
+) -> None:
+    """The original and the copy each name the address of the other; so do their peers."""
+    copy = tmp_path / "disk.tar"
+    four.ok(3, "tar", "-C", "/var/lib", "-cf", str(copy), "overlayd")
+    four.ok(4, "tar", "-C", "/var/lib", "-xf", str(copy))
+    four.ok(4, "overlayd", "join")
+
+    text = "a host at {} uses the identity of this one (vm3)"
+    eventually(lambda: text.format("192.168.56.14") in health(four, 3), "the original told", WAIT_S)
+    eventually(lambda: text.format("192.168.56.13") in health(four, 4), "the copy told", WAIT_S)
+    eventually(lambda: "uses the identity of vm3" in health(four, 1), "a peer knows", WAIT_S)
+    shown = [event for event in four.json(3, "events")["events"] if event["kind"] == "clone"]
+    assert len(shown) == 1, "told once, not every second"
+    code, _, err = four.run(4, "overlayd", "leave")
+    assert (code, "would leave with it" in err) == (6, True), err
+
+
+def test_a_copy_that_was_reset_joins_as_another_node(
+    four: Cluster, eventually: Callable[..., None]
+) -> None:
+    """As the message says: after reset the copy is a node of its own, the original heard again."""
+    four.ok(4, "overlayd", "reset", "--yes")
+    token = four.ok(1, "overlayd", "token", "show")
+    code, _, err = four.run(
+        4, "overlayd", "join", "192.168.56.12", "--name", "vm4", "--token-file", "-", stdin=token
+    )
+    assert code == 0, err
+    four.ok(3, "bash", "-c", KILL)
+    four.ok(3, "overlayd", "join")
+
+    eventually(lambda: alive(four, 1) == 4, "four nodes", WAIT_S)
+    eventually(lambda: health(four, 3) == "", "nothing to complain of", 90.0)
+    eventually(lambda: alive(four, 3) == 4, "vm3 hears all", WAIT_S)
+    # What the copy found no container for, it withdrew under the shared identity.
+    four.ok(3, "overlayd", "detach", "c3")
+    four.ok(3, "overlayd", "attach", "c3", "--network", "blue")
+    found = four.inside(1, "c1", "ping", "-c1", "-W2", "c3.overlay")
+    assert found[0] == 0, found
