@@ -83,6 +83,10 @@ API_REQUEST_TIMEOUT_S: Final = 60.0
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
 
+# --- Container runtimes ------------------------------------------------------------------
+RUNTIME_RETRY_FIRST_S: Final = 0.5  # after a lost event stream; doubled up to
+RUNTIME_RETRY_MAX_S: Final = 30.0
+
 # --- Names ------------------------------------------------------------------------------
 DNS_QUESTIONS_MAX: Final = 512  # being answered at once, per network
 DNS_FORWARDS_MAX: Final = 256  # of them waiting for the host's resolvers

@@ -12,7 +12,7 @@ import collections
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from overlay import limits
@@ -109,7 +109,7 @@ class Endpoints:
                     endpoint, attachment, segments = await self._commit(
                         target, network, wish, identity
                     )
-                    ifname = await self._plug(network, endpoint, attachment, descriptor, wish)
+                    ifname = await self.plug(network, endpoint, attachment, descriptor, wish)
         finally:
             os.close(descriptor)
         self._journal.record(
@@ -220,7 +220,7 @@ class Endpoints:
                     why=f"{placed.endpoint.name} on {where} has it",
                 )
 
-    async def _plug(
+    async def plug(
         self,
         network: Network,
         endpoint: Endpoint,
@@ -253,7 +253,7 @@ class Endpoints:
                 attachment = stored.plugged_as(attachment, attached.ifname)
                 self._attachments[endpoint.endpoint_id] = attachment
         except BaseException:
-            self._withdraw([(attachment, endpoint)])
+            self._withdraw(attachment, endpoint)
             raise
         try:
             with self._member.state.transaction():
@@ -270,42 +270,7 @@ class Endpoints:
             return []
         return await self._member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
 
-    # --- what the kernel lost -----------------------------------------------------------
-
-    async def recover(self, ports: Sequence[str]) -> None:
-        """Plug in again what lost its interface; withdraw what lost its namespace."""
-        for attachment in [a for a in self._attachments.values() if a.port in ports]:
-            network = self._directory.network_by_vni(attachment.vni)
-            endpoint = self.endpoint(attachment)
-            descriptor = await self._kernel.call(_same_namespace, attachment)
-            if descriptor is None or network is None or endpoint is None:
-                self._journal.record(
-                    "gone", f"{attachment.target} ended", endpoint=attachment.target
-                )
-                await self.remove(attachment)
-                continue
-            try:
-                wish = AttachWish(
-                    ifname=attachment.ifname or None, default_route=attachment.gateway
-                )
-                await self._plug_again(network, endpoint, attachment, descriptor, wish)
-            finally:
-                os.close(descriptor)
-
-    async def _plug_again(
-        self,
-        network: Network,
-        endpoint: Endpoint,
-        attachment: Attachment,
-        descriptor: int,
-        wish: AttachWish,
-    ) -> None:
-        try:
-            await self._plug(network, endpoint, attachment, descriptor, wish)
-        except OverlayError as error:
-            self._journal.record("gone", f"{attachment.target}: {error}", endpoint=endpoint.name)
-            return
-        self._journal.record("repaired", f"{attachment.target} is plugged in again")
+    # --- after a crash ------------------------------------------------------------------
 
     def withdraw_strays(self, network: Network) -> list[Segment]:
         """Withdraw own endpoint records that no attachment on disk belongs to."""
@@ -342,21 +307,30 @@ class Endpoints:
         self._targets.pop(identity, None)
         return gone
 
-    async def remove(self, attachment: Attachment) -> list[tuple[Network, Endpoint]]:
-        """Take one endpoint away: unplugged, withdrawn, told; its sandbox goes with the last."""
+    async def remove(
+        self,
+        attachment: Attachment,
+        *,
+        wait: bool = True,
+        also: Callable[[], None] = lambda: None,
+    ) -> list[tuple[Network, Endpoint]]:
+        """Take one endpoint away: withdrawn, unplugged, told; its sandbox goes with the last.
+
+        `also` is stored in the same commit as the withdrawal.
+        """
         runtime = self._datapath.runtime(Vni(attachment.vni))
         endpoint = self.endpoint(attachment)
         network = self._directory.network_by_vni(attachment.vni)
         # Durable first: a disk that refuses leaves all as it was, and a crash from here on
         # leaves a port that the state does not name: the next start removes it.
-        segments = self._withdraw([(attachment, endpoint)])
+        segments = self._withdraw(attachment, endpoint, also)
         # Out of the plan too, or a pass in between would report the port as lost.
         self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
         if runtime is not None:
             # The kernel takes 20 ms for it; nothing of it needs the kernel thread.
             await asyncio.to_thread(container.detach_interface, runtime.sandbox, attachment.port)
         segments += await self.give_up_unused(Vni(attachment.vni))
-        await self._tell(segments, wait=True)
+        await self._tell(segments, wait=wait)
         if endpoint is None or network is None:
             return []
         self._journal.record(
@@ -367,18 +341,22 @@ class Endpoints:
         )
         return [(network, endpoint)]
 
-    def _withdraw(self, pairs: Sequence[tuple[Attachment, Endpoint | None]]) -> list[Segment]:
-        """Delete endpoints from disk and records."""
-        segments: list[Segment] = []
-        for attachment, endpoint in pairs:
-            raw_id = bytes.fromhex(attachment.endpoint_id)
-            segments += self._member.commit(
-                Scope(attachment.vni),
-                deletes=[key_of(endpoint)] if endpoint is not None else [],
-                also=lambda raw_id=raw_id: stored.drop_attachment(self._member.state, raw_id),  # type: ignore[misc]
-            )
-            if endpoint is not None:
-                self._addresses.released(endpoint)
+    def _withdraw(
+        self,
+        attachment: Attachment,
+        endpoint: Endpoint | None,
+        also: Callable[[], None] = lambda: None,
+    ) -> list[Segment]:
+        """Delete an endpoint from disk and records."""
+
+        def store() -> None:
+            stored.drop_attachment(self._member.state, bytes.fromhex(attachment.endpoint_id))
+            also()
+
+        deletes = [key_of(endpoint)] if endpoint is not None else []
+        segments = self._member.commit(Scope(attachment.vni), deletes=deletes, also=store)
+        if endpoint is not None:
+            self._addresses.released(endpoint)
         return segments
 
     async def give_up_unused(self, vni: Vni) -> list[Segment]:
@@ -397,15 +375,3 @@ class Endpoints:
 
 def _open_netns(target: Target) -> int:
     return netns.open_fd(target.netns_path)
-
-
-def _same_namespace(attachment: Attachment) -> int | None:
-    """Return a descriptor of the attachment's namespace if that still exists."""
-    try:
-        descriptor = netns.open_fd(attachment.netns_path)
-    except OverlayError:
-        return None
-    if netns.identity(descriptor) == attachment.netns_identity:
-        return descriptor
-    os.close(descriptor)
-    return None

@@ -229,6 +229,7 @@ class Routes:
         gone: list[tuple[Network, Any]] = []
         for identity in identities:
             gone += await running.endpoints.detach(identity, chosen)
+        running.returning.forget(text, {network.vni for network in chosen})
         return {
             "detached": [
                 {"network": network.name, "ip": ip_text(found.ips[0]), "name": found.name}

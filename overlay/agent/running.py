@@ -25,9 +25,11 @@ from overlay.agent.endpoints import Endpoints
 from overlay.agent.inheriting import Inheriting
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
+from overlay.agent.lost import Lost
 from overlay.agent.member import Member
 from overlay.agent.names import Names
 from overlay.agent.networks import own_keys
+from overlay.agent.returning import Returning
 from overlay.agent.rivals import Rivals
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import ClusterFile
@@ -110,8 +112,11 @@ class Running:
         self._dns = DnsServers(names, kernel, journal)
         self.datapath.opened = self._dns.open
         self.datapath.closed = self._dns.close
-        self.datapath.lost_ports = self._lost_ports
-        self._recovering: set[asyncio.Task[None]] = set()
+        self.returning = Returning(state, self.directory, self.endpoints, self.attachments, journal)
+        self._lost = Lost(
+            self.directory, self.endpoints, self.returning, self.attachments, kernel, journal
+        )
+        self.datapath.lost_ports = lambda _vni, ports: self._lost.report(ports)
         self._inheriting = Inheriting(self.member, self.directory, self.addresses, journal)
         self._inheriting_due = False
         self.member_changed: list[Callable[[], None]] = []
@@ -125,6 +130,8 @@ class Running:
         self._spawn(self.datapath.run(), "reconcile")
         self._spawn(self.custody.run(), "custody")
         self._spawn(self._tidy_up(), "tidy up")
+        for follower in self.returning.followers:
+            self._spawn(follower.run(), f"{follower.kind} events")
 
     async def _adopt(self) -> None:
         """Open the sandboxes of all attachments whose network is known."""
@@ -159,6 +166,7 @@ class Running:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self._lost.close()
         self._dns.close_all()
         self.member.close()
         await self.datapath.close()
@@ -183,14 +191,6 @@ class Running:
             return [network]
         vnis = {a.vni for a in self.endpoints.of_target(mine[0].netns_identity)}
         return [other for other in self.directory.networks() if other.vni in vnis]
-
-    def _lost_ports(self, _vni: Vni, ports: list[str]) -> None:
-        """See, outside the pass that noticed it, what became of some endpoints."""
-        if self._recovering:
-            return
-        task = asyncio.get_running_loop().create_task(self.endpoints.recover(ports))
-        self._recovering.add(task)
-        task.add_done_callback(self._recovering.discard)
 
     # --- events of the node -------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from overlay.agent.statefile import StateFile
-from overlay.model import Certificate, Ip
+from overlay.model import Certificate, Endpoint, Ip, ip_text
 from overlay.wire.authority import Authority
 from overlay.wire.identity import Identity
 
@@ -48,6 +48,58 @@ class Attachment:
     subnet_index: int
     gateway: bool  # whether a default route was asked for
     plugged: bool  # whether its interface was whole once; if not, a start makes it anew
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An endpoint whose container ended and may start again: what it had."""
+
+    container_id: str
+    target: str
+    vni: int
+    name: str
+    ip: str
+    mac: str  # hex
+    ifname: str
+    gateway: bool
+    aliases: list[str]
+    labels: list[list[str]]
+
+    @property
+    def key(self) -> str:
+        """Return what tells it from others."""
+        return f"{self.container_id}/{self.vni}"
+
+    @classmethod
+    def of(cls, attachment: Attachment, endpoint: Endpoint) -> Ended:
+        """Return what there is to remember of an endpoint."""
+        return cls(
+            container_id=attachment.container_id or "",
+            target=attachment.target,
+            vni=attachment.vni,
+            name=endpoint.name,
+            ip=ip_text(endpoint.ips[0]),
+            mac=endpoint.mac.hex(),
+            ifname=attachment.ifname,
+            gateway=attachment.gateway,
+            aliases=list(endpoint.aliases),
+            labels=[list(pair) for pair in endpoint.labels],
+        )
+
+
+def load_ended(state: StateFile) -> dict[str, Ended]:
+    """Return the endpoints that wait for their containers, by key."""
+    return {key: Ended(**value) for key, value in state.all("ended").items()}
+
+
+def put_ended(state: StateFile, ended: Ended) -> None:
+    """Remember one; call inside a transaction."""
+    state.put("ended", ended.key, asdict(ended))
+
+
+def drop_ended(state: StateFile, ended: Ended) -> None:
+    """Forget one; call inside a transaction."""
+    state.delete("ended", ended.key)
 
 
 def load_cluster(state: StateFile) -> ClusterFile | None:

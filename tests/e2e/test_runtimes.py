@@ -96,11 +96,64 @@ def test_a_stopped_container_is_withdrawn_everywhere(
     assert docker is podman is cluster
     cluster.ok(number, *stop.split())
 
-    def gone() -> bool:
-        return not any(
-            endpoint["name"] == name
-            for host in (1, 2, 3)
-            for endpoint in cluster.json(host, "endpoint", "ls")["endpoints"]
-        )
+    eventually(lambda: seen(cluster, name) == set(), f"the endpoint of {name}, stopped", 5.0)
 
-    eventually(gone, f"the endpoint of {name}, stopped", 5.0)
+
+def seen(cluster: Cluster, name: str) -> set[str]:
+    """Return the addresses that any host knows a name by."""
+    return {
+        str(endpoint["ips"][0])
+        for host in (1, 2, 3)
+        for endpoint in cluster.json(host, "endpoint", "ls")["endpoints"]
+        if endpoint["name"] == name
+    }
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "command"),
+    [
+        (1, "web", "docker start web"),
+        (2, "db", f"{PODMAN} start db"),
+        (1, "web", "docker restart -t 0 web"),
+        (2, "db", f"{PODMAN} restart -t 0 db"),
+        (1, "web", "docker kill web"),
+        (1, "web", "docker container start web"),
+    ],
+    ids=["docker start", "podman start", "docker restart", "podman restart", "kill", "after it"],
+)
+def test_a_started_container_has_its_address_again(
+    cluster: Cluster, docker: Cluster, podman: Cluster, eventually: Callable[..., None],
+    number: int, name: str, command: str,
+) -> None:  # fmt: skip
+    """What its runtime starts again is attached again, under the address that it had."""
+    assert docker is podman is cluster
+    before = [
+        event["text"].rpartition(" ")[2]
+        for event in cluster.json(number, "events")["events"]
+        if event["kind"] == "attach" and event.get("endpoint") == name
+    ]
+    runtime = command.partition(" ")[0]
+    cluster.ok(number, *command.split())
+    if "kill" in command:
+        eventually(lambda: seen(cluster, name) == set(), f"{name}, killed")
+        return
+
+    eventually(lambda: seen(cluster, name) == {before[0]}, f"{name} at {before[0]}")
+    # By ping: the record of before a restart is the same as that of after it.
+    ping = ("ping", "-c1", "-W1", before[0])
+    eventually(lambda: cluster.inside(3, "c3", *ping)[0] == 0, f"{runtime}'s {name} answers")
+
+
+def test_a_container_restarted_without_an_agent_is_attached_when_one_starts(
+    cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """What happened while no agent ran is found at its start."""
+    assert docker is cluster
+    (before,) = seen(cluster, "web")
+    cluster.ok(1, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+    cluster.ok(1, "docker", "restart", "-t", "0", "web")
+    cluster.ok(1, "overlayd", "join")
+
+    ping = ("ping", "-c1", "-W1", before)
+    eventually(lambda: cluster.inside(3, "c3", *ping)[0] == 0, f"web at {before} again", 30.0)
+    assert cluster.json(1, "verify")["differences"] == []

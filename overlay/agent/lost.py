@@ -1,0 +1,114 @@
+"""Endpoints whose interface the kernel has lost: plugged in again, or withdrawn.
+
+Owns: telling a container that ended from an interface that somebody deleted. Must not know
+how the loss was noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from overlay.agent.directory import Directory
+from overlay.agent.endpoints import AttachWish, Endpoints
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.returning import Returning
+from overlay.agent.stored import Attachment
+from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.model import Endpoint, Network
+
+
+class Lost:
+    """Follows up lost ports, those reported meanwhile included."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        endpoints: Endpoints,
+        returning: Returning,
+        attachments: dict[bytes, Attachment],
+        kernel: KernelThread,
+        journal: Journal,
+    ) -> None:
+        self._directory = directory
+        self._endpoints = endpoints
+        self._returning = returning
+        self._attachments = attachments
+        self._kernel = kernel
+        self._journal = journal
+        self._ports: dict[str, None] = {}  # in order of their loss
+        self._working: asyncio.Task[None] | None = None
+
+    def report(self, ports: list[str]) -> None:
+        """Note that ports are gone; what became of them is seen outside the pass that noticed."""
+        self._ports.update(dict.fromkeys(ports))
+        if self._working is None or self._working.done():
+            self._working = asyncio.get_running_loop().create_task(self._work(), name="lost")
+
+    async def close(self) -> None:
+        """Stop following up."""
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while self._ports:
+            port = next(iter(self._ports))
+            del self._ports[port]
+            for attachment in [a for a in self._attachments.values() if a.port == port]:
+                try:
+                    await self._recover(attachment)
+                except OverlayError as error:
+                    self._journal.record("gone", f"{attachment.target}: {error}")
+
+    async def _recover(self, attachment: Attachment) -> None:
+        network = self._directory.network_by_vni(attachment.vni)
+        endpoint = self._endpoints.endpoint(attachment)
+        descriptor = await self._kernel.call(_same_namespace, attachment)
+        if descriptor is None or network is None or endpoint is None:
+            await self._withdraw(attachment, network, endpoint)
+            return
+        try:
+            wish = AttachWish(ifname=attachment.ifname or None, default_route=attachment.gateway)
+            await self._endpoints.plug(network, endpoint, attachment, descriptor, wish)
+        finally:
+            os.close(descriptor)
+        self._journal.record(
+            "repaired",
+            f"{attachment.target} is plugged in again",
+            network=network.name,
+            endpoint=endpoint.name,
+        )
+
+    async def _withdraw(
+        self, attachment: Attachment, network: Network | None, endpoint: Endpoint | None
+    ) -> None:
+        """Take back an ended container's endpoint; remember it where its runtime may start it."""
+        self._journal.record(
+            "gone",
+            f"{attachment.target} ended",
+            network=f"vni {attachment.vni}" if network is None else network.name,
+            endpoint=attachment.target if endpoint is None else endpoint.name,
+        )
+        if endpoint is None or not self._returning.remembers(attachment):
+            await self._endpoints.remove(attachment, wait=False)
+            return
+        await self._endpoints.remove(
+            attachment, wait=False, also=lambda: self._returning.put(attachment, endpoint)
+        )
+        assert attachment.container_id is not None, "only those with an id are remembered"
+        await self._returning.started(attachment.container_id)  # perhaps it runs already
+
+
+def _same_namespace(attachment: Attachment) -> int | None:
+    """Return a descriptor of the attachment's namespace if that still exists."""
+    try:
+        descriptor = netns.open_fd(attachment.netns_path)
+    except OverlayError:
+        return None
+    if netns.identity(descriptor) == attachment.netns_identity:
+        return descriptor
+    os.close(descriptor)
+    return None
