@@ -117,11 +117,14 @@ def _rivals(running: Running) -> list[Json]:
     return [
         {
             "level": "error",
-            "text": f"a host at {ip_text(address)} uses the identity of "
-            + (f"this one ({own.name})" if node_id == own.node_id else name),
+            "text": f"a host at {ip_text(address)} uses the identity of {whose}",
             "hint": "A copied disk: the cluster hears only the one that started last. On the copy: "
             "sudo overlayd reset, then join it as a new node",
         }
         for node_id, address in running.rivals.present(running.member.pump.now())
-        for name in [running.directory.node_name(node_id)]
+        for whose in [
+            f"this one ({own.name})"
+            if node_id == own.node_id
+            else running.directory.node_name(node_id)
+        ]
     ]

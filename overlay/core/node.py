@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 
 from overlay import limits
 from overlay.core.author import Author
+from overlay.core.cards import BAD_SIGNATURE, EPOCH_SHIFT, CardIntake
 from overlay.core.catchup import WITNESS_COUNT, CatchUp
 from overlay.core.confirm import Confirmations
 from overlay.core.events import (
     CardAccepted,
     CaughtUp,
-    CloneSeen,
     Confirmed,
     ConfirmWanted,
     Event,
@@ -26,7 +26,6 @@ from overlay.core.events import (
     GrantWanted,
     MemberChanged,
     NodeForgotten,
-    OwnCardAhead,
     OwnLogAhead,
     SegmentAccepted,
     StoreChanged,
@@ -74,8 +73,6 @@ from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 
 _GONE = frozenset({MemberState.DEAD, MemberState.LEFT})
-EPOCH_SHIFT = 20  # an incarnation is the epoch above, refutations below
-BAD_SIGNATURE = "bad-signature"
 UNKNOWN_ORIGIN = "unknown-origin"
 FORGOTTEN = "forgotten-origin"
 LOG_FULL = "log-full"
@@ -100,7 +97,6 @@ class Node:
         self._started = now
         self._events: deque[Event] = deque(maxlen=limits.EVENT_QUEUE_MAX)
         self._forgotten: set[NodeId] = set()
-        self._own_cards_seen = 0
         self.heard_at: float | None = None  # anyone; who hears nobody knocks at doors again
         self.outbox = Outbox(codec)
         self.store = Store(card.node_id)
@@ -116,6 +112,7 @@ class Node:
             root_of=self.repair.root_of,
             now=now,
         )
+        self._cards = CardIntake(self.store, self.membership, notary, self._forgotten, self._event)
         self._push = Push(self.store, self.membership, self.outbox, settings, random)
         self._confirmations = Confirmations(self.store, self.outbox, settings)
         self.scopes = ScopeCatchUp(self.store, self.membership, self.repair, settings, random)
@@ -127,7 +124,7 @@ class Node:
         """Take back what was on disk, already verified, before anything else happens."""
         for card in cards:
             if card.node_id != self.card.node_id and self.store.accept_card(card):
-                self._admit(card, now)
+                self._cards.admit(card, now)
         for segment in segments:
             self.store.accept(segment)
         for _, value in list(self.store.values(CLUSTER_SCOPE, "forgotten")):
@@ -178,41 +175,8 @@ class Node:
 
     def _receive_cards(self, message: Cards, sender: NodeId, now: float) -> None:
         for card in message.cards:
-            self._take_card(card, now)
+            self._cards.take(card, now)
             self.repair.got((card.node_id, CLUSTER_SCOPE), len(card.raw), sender, now)
-
-    def _take_card(self, card: Card, now: float) -> None:
-        if card.node_id == self.card.node_id:
-            self._own_card_told(card)
-            return
-        known = self.store.card(card.node_id)
-        if card.node_id in self._forgotten or (known is not None and known.epoch >= card.epoch):
-            return
-        if known is None and len(self.store.cards) >= limits.MEMBER_COUNT_MAX:
-            return
-        if not self._notary.verify_card(card):
-            raise RemoteError(BAD_SIGNATURE)
-        self.store.accept_card(card)
-        self._admit(card, now)
-        self._event(CardAccepted(card))
-
-    def _admit(self, card: Card, now: float) -> None:
-        incarnation = card.epoch << EPOCH_SHIFT
-        if card.left:
-            self.membership.mark_left(card.node_id, incarnation, now)
-        else:
-            self.membership.add(card.node_id, now, incarnation)
-
-    def _own_card_told(self, card: Card) -> None:
-        """Someone holds a card of ours that we don't: an older disk here, or a clone there."""
-        if card.epoch < self.card.epoch or card.raw == self.card.raw:
-            return
-        if not self._notary.verify_card(card):
-            raise RemoteError(BAD_SIGNATURE)
-        self._own_cards_seen += 1
-        if card.address != self.card.address and self._own_cards_seen > 1:
-            self._event(CloneSeen(card.node_id, card.address))
-        self._event(OwnCardAhead(card.epoch))
 
     def _receive_delta(self, message: Delta, sender: NodeId, now: float) -> None:
         bad: RemoteError | None = None
@@ -340,7 +304,7 @@ class Node:
         With a known one the next probe shows whether there is anything to learn.
         """
         known = self.store.card(card.node_id)
-        self._take_card(card, now)
+        self._cards.take(card, now)
         if known is not None and known.epoch >= card.epoch and known.raw != card.raw:
             # Its disk was rolled back or copied: it must go on above what is known here. Where
             # the epochs are equal, no digest would show it.

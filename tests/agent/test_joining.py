@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from overlay.agent.joining import no_answer, resolve, split_peer
 from overlay.errors import UsageError
-from overlay.model import parse_ip
+from overlay.model import ip_text, parse_ip
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,24 @@ async def test_silence_is_explained() -> None:
     assert "127.0.0.1 port 7948/udp" in text
     assert "firewall" in text
     assert "token" in text
+
+
+async def test_a_name_with_several_addresses_is_several_seeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each address behind a name is tried; a name that fails is no error beside one that works."""
+    loop = asyncio.get_running_loop()
+
+    async def lookup(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host != "seeds.example":
+            raise OSError(-2, "Name or service not known")
+        return [(2, 2, 17, "", (f"192.0.2.{last}", port)) for last in (1, 2, 3)]
+
+    monkeypatch.setattr(loop, "getaddrinfo", lookup)
+    seeds = await resolve(["nowhere.example", "seeds.example:9"], 7948)
+
+    assert [(ip_text(seed.address), seed.port) for seed in seeds] == [
+        ("192.0.2.1", 9), ("192.0.2.2", 9), ("192.0.2.3", 9),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match=r"none of the peers has an address"):
+        await resolve(["nowhere.example"], 7948)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 from overlay import limits
+from overlay.core.cards import EPOCH_SHIFT
 from overlay.core.events import Event
 from overlay.core.member import MemberChanged
 from overlay.core.messages import MemberState, Message, Rumour, Rumours
-from overlay.core.node import EPOCH_SHIFT
 from overlay.core.records import CLUSTER_SCOPE, Forgotten
 from overlay.model import NodeId
 from overlay.sim.cluster import Cluster
