@@ -50,12 +50,14 @@ from overlay.model import (
     Grant,
     Ip,
     Network,
+    NodeId,
     Subnet,
     Vni,
     mac_for,
     parse_ip,
 )
 from overlay.wire import envelope
+from overlay.wire.admission import Applicant, Doorkeeper, Request, Welcome
 from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import MsgpackCodec
 from overlay.wire.envelope import DATA, Header
@@ -201,6 +203,46 @@ def sealed() -> dict[str, str]:
     }
 
 
+class Desk:
+    """What vm1 knows of the example's token."""
+
+    def invitation(self, _token_id: bytes) -> Invitation:
+        """Know it."""
+        return invitation()
+
+    def refusal(self, _invitation: Invitation, _applicant: NodeId) -> None:
+        """Refuse nobody."""
+
+    def holders(self) -> list[tuple[Ip, int]]:
+        """Name another holder."""
+        return [(address(3), 7948)]
+
+    def authority(self) -> Authority:
+        """Hold the authority."""
+        return AUTHORITY
+
+    def admit(self, _invitation: Invitation, request: Request) -> Welcome:
+        """Certify."""
+        return Welcome(AUTHORITY.certify(*request[:4], NOW_S), 0, SECRET)
+
+
+def admission() -> dict[str, str]:
+    """Return vm2's admission by vm1, all random bytes being 7."""
+
+    def sevens(count: int) -> bytes:
+        return bytes([7]) * count
+
+    keeper = Doorkeeper(identity(1), CLUSTER_ID, lambda: card(1), Desk(), sevens)
+    applicant = Applicant(identity(2), TOKEN, name="vm2", address=address(2), random_bytes=sevens)
+    knock = applicant.knock(address(1), 7948)
+    (way,) = keeper.open(knock.data)
+    (request,) = applicant.open(way.data)
+    (welcome,) = keeper.open(request.data)
+    applicant.open(welcome.data)
+    said = {"knock": knock, "way": way, "request": request, "welcome": welcome}
+    return {name: datagram.data.hex() for name, datagram in said.items()}
+
+
 def vectors() -> dict[str, Any]:
     """Return everything, as JSON has it."""
     codec = MsgpackCodec()
@@ -222,6 +264,7 @@ def vectors() -> dict[str, Any]:
         },
         "messages": {name: codec.encode(message).hex() for name, message in messages().items()},
         "sealed": sealed(),
+        "admission": admission(),
     }
 
 

@@ -256,6 +256,10 @@ class Admissions:
     def _read(self) -> Book:
         node, anchor = self._member.node, self._member.anchor
         book = Book()
+
+        def is_own_word(origin: NodeId) -> bool:
+            return origin == self._member.node_id and self._member.authority is not None
+
         for kind in ("holder", "invitation", "revocation", "admission"):
             for origin, value in node.store.values(CLUSTER_SCOPE, kind):
                 if node.is_forgotten(origin):
@@ -268,7 +272,7 @@ class Admissions:
                         book.invitations[value.token_id] = value
                     case Revocation() if self._is_proven(anchor, origin, value):
                         book.revoked.add(value.token_id)
-                    case Admission() if origin == self._member.node_id or origin in book.holders:
+                    case Admission() if origin in book.holders or is_own_word(origin):
                         book.admitted.setdefault(value.token_id, set()).add(value.node_id)
                     case _:
                         pass

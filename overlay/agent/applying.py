@@ -17,7 +17,7 @@ from overlay import limits
 from overlay.agent import joining
 from overlay.agent.joining import Seed
 from overlay.agent.pump import bind
-from overlay.errors import ConflictError, ForbiddenError, OverlayError, RemoteError, TimedOutError
+from overlay.errors import ConflictError, ForbiddenError, RemoteError, TimedOutError
 from overlay.model import Ip, ip_text
 from overlay.wire.admission import Applicant, Refusal, Welcome
 from overlay.wire.identity import Identity
@@ -25,16 +25,18 @@ from overlay.wire.sessions import Datagram
 from overlay.wire.token import Token
 
 _NEW_TOKEN = "On a host that holds the authority: sudo overlayd token create"  # noqa: S105 a hint
-_REFUSED: dict[Refusal, OverlayError] = {
-    Refusal.EXPIRED: ForbiddenError("the token has expired", hint=_NEW_TOKEN),
-    Refusal.USED_UP: ForbiddenError(
-        "the token is used up", why="it let in as many hosts as it was made for", hint=_NEW_TOKEN
+_REFUSED: dict[Refusal, tuple[str, str, str]] = {  # what, why, what to do next
+    Refusal.EXPIRED: ("the token has expired", "", _NEW_TOKEN),
+    Refusal.USED_UP: (
+        "the token is used up",
+        "it let in as many hosts as it was made for",
+        _NEW_TOKEN,
     ),
-    Refusal.REVOKED: ForbiddenError("the token was revoked", hint=_NEW_TOKEN),
-    Refusal.BARRED: ForbiddenError(
+    Refusal.REVOKED: ("the token was revoked", "", _NEW_TOKEN),
+    Refusal.BARRED: (
         "this host's identity is barred from the cluster",
-        why="it was forgotten there ('overlayd forget')",
-        hint="To come back as a new node: sudo overlayd reset, then join again",
+        "it was forgotten there ('overlayd forget')",
+        "To come back as a new node: sudo overlayd reset, then join again",
     ),
 }
 
@@ -72,7 +74,8 @@ class Application:
             while self._applicant.welcome is None:
                 now = loop.time()
                 if self._applicant.refusal is not None:
-                    raise _REFUSED[self._applicant.refusal]
+                    what, why, hint = _REFUSED[self._applicant.refusal]
+                    raise ForbiddenError(what, why=why, hint=hint)
                 if now >= started + timeout_s:
                     raise self._in_vain(now - started)
                 if now >= knock_at:

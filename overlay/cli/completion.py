@@ -23,6 +23,7 @@ KINDS = {
     "NODE": "nodes",
     "TARGET": "targets",
     "CONTAINER": "containers",
+    "ID": "tokens",
 }
 
 
@@ -106,6 +107,9 @@ def live_words(client: Client, kind: str) -> list[str]:
             return sorted(item["name"] for item in client.get("/v1/members")["members"])
         case "containers":
             return sorted(item["name"] for item in client.get("/v1/containers")["containers"])
+        case "tokens":
+            listed = client.get("/v1/tokens")["tokens"]
+            return sorted(item["id"][:8] for item in listed if item["state"] == "valid")
         case "targets":
             here = client.get("/v1/endpoints")["endpoints"]
             names = {item["target"] for item in here if item.get("target")}

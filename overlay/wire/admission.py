@@ -2,7 +2,8 @@
 
 ```
 applicant                                  member
-  knock     [1, nonce, address, port]  -->          any member: it knows the token's door key
+  knock     [1, nonce, address, port,  -->          any member: it knows the token's door key
+             padding]
                                        <--  way     [2, nonce, cookie, card, signature, proof,
                                                      holders]   or refusal [3, nonce, code]
   request   [4, nonce, cookie, ticket, key,         a holder of the authority, whose proof
@@ -45,6 +46,7 @@ NONCE_SIZE = 16
 NO_INVITATION = "unknown-token"
 STALE_ADMISSION = "stale-admission"
 BAD_TICKET = "bad-ticket"
+_PADDING_SIZE = 860  # a knock is no smaller than any answer to it: it amplifies nothing
 _REQUEST = b"overlayd/1 request\0"
 _NOBODY = bytes(16)
 _CLEAR_SIZE = {KNOCK: limits.TOKEN_ID_SIZE, ADMIT: limits.TOKEN_ID_SIZE + 32}
@@ -184,8 +186,9 @@ class Doorkeeper:
     def _answer_knock(
         self, invitation: Invitation, applicant: NodeId, body: tuple[object, ...]
     ) -> list[Datagram]:
-        kind, raw_nonce, raw_address, raw_port = shapes.array(body, 4)
+        kind, raw_nonce, raw_address, raw_port, padding = shapes.array(body, 5)
         shapes.integer(kind, 1, 1)
+        shapes.octets(padding, _PADDING_SIZE)
         nonce = shapes.octets(raw_nonce, NONCE_SIZE)
         address, port = shapes.ip(raw_address), shapes.integer(raw_port, 65535, 1)
         refusal = self._desk.refusal(invitation, applicant)
@@ -267,7 +270,8 @@ class Applicant:
 
     def knock(self, address: Ip, port: int) -> Datagram:
         """Return a first word to a member, or to what may be one."""
-        body: list[object] = [1, self._nonce, self._address, self._token.gossip_port]
+        port_here, padding = self._token.gossip_port, bytes(_PADDING_SIZE)
+        body: list[object] = [1, self._nonce, self._address, port_here, padding]
         data = self._seal.knock(self._token.token_id, self._door, _NOBODY, body)
         return Datagram(address, port, data)
 
