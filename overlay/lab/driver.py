@@ -105,6 +105,9 @@ class Driver:
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        if self._process is not None and number is not signal.SIGSTOP:
+            # nsenter(1) stops itself with its child; it must go on to see the child end.
+            self._process.send_signal(signal.SIGCONT)
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
         """End the agent with a signal; return its exit code."""

@@ -1,0 +1,98 @@
+"""A stream of numbered packets between two containers of a lab, and its verdict."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any, Self
+
+from overlay.errors import OverlayError
+from overlay.lab import holder, traffic
+from overlay.lab.driver import Driver
+
+PORT = 7000
+PER_SECOND = 1000
+_END_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A container: the host it is on and its namespace's name."""
+
+    driver: Driver
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a flow."""
+
+    sent: int
+    received: int
+    duplicates: int
+    silence_max_s: float
+    first_at: float | None
+    last_at: float | None
+
+    @property
+    def lost(self) -> int:
+        """How many packets did not arrive."""
+        return self.sent - self.received
+
+
+class Receiver:
+    """The receiving end."""
+
+    def __init__(self, place: Place, port: int = PORT) -> None:
+        self._process = _run(place, "receive", str(port))
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != "ready":
+            raise OverlayError(f"no receiver in {place.namespace}")
+
+    def end(self) -> dict[str, Any]:
+        """Stop receiving and return what came."""
+        return _ended(self._process)
+
+
+class Flow:
+    """A flow from one container to another, as long as the block runs."""
+
+    def __init__(
+        self, source: Place, target: Place, address: str, *, port: int = PORT,
+        per_second: int = PER_SECOND,
+    ) -> None:  # fmt: skip
+        self._words = (source, target, address, port, per_second)
+        self.verdict: Verdict | None = None
+
+    def __enter__(self) -> Self:
+        source, target, address, port, per_second = self._words
+        self._receiver = Receiver(target, port)
+        self._sender = _run(source, "send", address, str(port), str(per_second))
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        sent = int(_ended(self._sender)["sent"])
+        got = self._receiver.end()
+        self.verdict = Verdict(
+            sent, got["received"], got["duplicates"], got["silence_max_s"],
+            got["first_at"], got["last_at"],
+        )  # fmt: skip
+
+
+def _run(place: Place, *words: str) -> subprocess.Popen[str]:
+    inside = ["ip", "netns", "exec", place.namespace, sys.executable, traffic.__file__, *words]
+    return subprocess.Popen(
+        holder.enter_command(place.driver.host, inside),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=holder.environment(),
+    )
+
+
+def _ended(process: subprocess.Popen[str]) -> dict[str, Any]:
+    told, _ = process.communicate(timeout=_END_TIMEOUT_S)
+    found: dict[str, Any] = json.loads(told.splitlines()[-1])
+    return found
