@@ -135,6 +135,22 @@ class Admissions:
             f"{self._member.card.name}",
         )
 
+    def require_another_holder(self) -> None:
+        """Raise ConflictError if others stay behind and the authority would go with this node."""
+        node = self._member.node
+        staying = {
+            member.node_id
+            for member in node.membership.members()
+            if member.state is not MemberState.LEFT
+        }
+        if self._member.authority is not None and staying and not staying & self.book().holders:
+            raise ConflictError(
+                "this host is the only one that holds the cluster's authority",
+                why="once it has left, nobody can ever be admitted again",
+                hint="Hand it on first: sudo overlayd promote NODE. To leave all the same: "
+                "sudo overlayd leave --force",
+            )
+
     def declare(self) -> None:
         """Write down, once, that this host holds the authority."""
         authority = self._member.authority

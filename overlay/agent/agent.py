@@ -146,7 +146,7 @@ class Agent:
             seeds=(),
         )
         with self.state.transaction():
-            stored.put_authority(self.state, authority)
+            stored.put_standing(self.state, authority=authority)
         try:
             running = await self._run(cluster)
         except BaseException:
@@ -190,7 +190,7 @@ class Agent:
             seeds=wish.peers,
         )
         with self.state.transaction():
-            stored.put_certificate(self.state, entry.welcome.certificate)
+            stored.put_standing(self.state, certificate=entry.welcome.certificate)
         try:
             running = await self._run(cluster, seeds[0].address)
             try:
@@ -272,13 +272,16 @@ class Agent:
 
     # --- leave and reset ----------------------------------------------------------------
 
-    async def leave(self) -> int:
+    async def leave(self, *, force: bool = False) -> int:
         """Withdraw everything of this node, tell the others, and be no member any more.
 
         Returns how many endpoints were withdrawn. Raises ConflictError on a host whose disk was
-        copied, or is the copy: it would say goodbye for the other one too.
+        copied, or is the copy: it would say goodbye for the other one too; and, unless forced,
+        where the cluster's authority would be lost with this node.
         """
         running = self.member()
+        if not force:
+            running.admissions.require_another_holder()
         if running.has_rival():
             raise ConflictError(
                 "another host uses this one's identity, and would leave with it",

@@ -81,8 +81,8 @@ class Routes:
 
     async def leave(self, _request: web.Request, body: Json) -> Json:
         """POST /v1/leave."""
-        request.allow(body)
-        return {"withdrawn": await self._agent.leave()}
+        request.allow(body, "force")
+        return {"withdrawn": await self._agent.leave(force=request.flag(body, "force"))}
 
     async def reset(self, _request: web.Request, body: Json) -> Json:
         """POST /v1/reset: leave if a member, then end the process; the caller clears the rest.
@@ -96,7 +96,7 @@ class Routes:
         if not is_copy:
             await self._containers.remove_all()
         if left:
-            await self._agent.leave()
+            await self._agent.leave(force=True)
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
         return {"left": left, "cleared": not is_copy}
 

@@ -119,6 +119,21 @@ def load_authority(state: StateFile) -> Authority | None:
     return None if value is None else Authority(bytes.fromhex(value))
 
 
+def put_standing(
+    state: StateFile, *, authority: Authority | None = None, certificate: Certificate | None = None
+) -> None:
+    """Store by what this node is about to be member; call inside a transaction.
+
+    What an interrupted try to make or join another cluster has left is gone then.
+    """
+    for kind in ("authority", "certificate", "token"):
+        state.delete(kind)
+    if authority is not None:
+        put_authority(state, authority)
+    if certificate is not None:
+        put_certificate(state, certificate)
+
+
 def put_authority(state: StateFile, authority: Authority) -> None:
     """Store the authority; call inside a transaction."""
     state.put("authority", "", authority.to_bytes().hex())

@@ -60,7 +60,10 @@ def register(words: Words) -> None:
         metavar="PORT",
         help=f"UDP port of gossip, set by the first host ({limits.GOSSIP_PORT_DEFAULT})",
     )
-    words.verb("leave", run_leave, "leave the cluster and detach everything on this host")
+    leave = words.verb("leave", run_leave, "leave the cluster and detach everything on this host")
+    leave.add_argument(
+        "--force", action="store_true", help="even if the cluster's authority goes with this host"
+    )
     _register_members(words)
     forget = words.verb(
         "forget",
@@ -146,7 +149,7 @@ def joined_text(joined: JsonObject) -> str:
 
 def run_leave(args: Namespace) -> int:
     """Leave the cluster."""
-    left = Client(places(args, os.environ)).post("/v1/leave")
+    left = Client(places(args, os.environ)).post("/v1/leave", {"force": args.force})
     if args.json:
         output.answer_json(left)
     else:

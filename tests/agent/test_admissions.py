@@ -399,3 +399,33 @@ async def test_a_member_that_moves_needs_no_authority(sites: Sites) -> None:
     certificate = moved.member.card.certificate
     assert certificate is not None
     assert certificate.address == parse_ip("127.0.0.3")
+
+
+async def test_the_last_holder_does_not_leave_unasked(sites: Sites) -> None:
+    """Alone it may; with others it hands the authority on first, or is forced."""
+    vm1 = sites.first()
+    vm1.admissions.require_another_holder()
+    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
+    with pytest.raises(ConflictError, match="the only one") as caught:
+        vm1.admissions.require_another_holder()
+    assert "promote" in caught.value.hint
+    vm2.admissions.require_another_holder()
+    await vm1.custody.promote("vm2")
+
+    vm1.admissions.require_another_holder()
+
+
+def test_an_interrupted_try_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    """Who began to make a cluster and then joins another holds no authority there."""
+    state = StateFile(tmp_path)
+    authority = Authority.generate(os.urandom)
+    certificate = authority.certify(b"s" * 32, b"x" * 32, "vm1", parse_ip("127.0.0.1"), 0)
+    with state.transaction():
+        stored.put_standing(state, authority=authority)
+        stored.put_standing(state, certificate=certificate)
+    assert (stored.load_authority(state), stored.load_certificate(state)) == (None, certificate)
+    with state.transaction():
+        stored.put_standing(state, authority=authority)
+
+    assert stored.load_certificate(state) is None
+    state.close()

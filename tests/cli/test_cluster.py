@@ -121,6 +121,7 @@ def test_leave_tells_what_can_come_next(overlayd: Run, agent: FakeAgent) -> None
     """After leaving, the way to remove everything is named on stderr."""
     agent.answer("POST /v1/leave", {"schema": "overlayd.leave/v1", "withdrawn": 2})
     outcome = overlayd("leave")
+    assert agent.asked[-1].body == {"force": False}
 
     assert (outcome.code, outcome.out) == (0, "")
     assert "overlayd reset" in outcome.err

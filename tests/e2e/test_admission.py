@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from overlay.errors import RemoteError
+from overlay.model import NodeId
+from overlay.wire import envelope
 from overlay.wire.token import Token
 
 if TYPE_CHECKING:
@@ -117,6 +122,85 @@ def test_a_token_of_another_cluster_is_refused(pair: Cluster) -> None:
 
     assert code == 7
     assert "the token is of another cluster" in err
+
+
+def test_a_stolen_token_reads_and_forges_nothing(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """With every key that a valid token gives, nothing that members say opens, and nothing said
+    with those keys is heard."""
+    token = Token.parse(create(pair, 1))
+    keys = [
+        envelope.derive(secret, b"", info)
+        for secret in (token.secret, token.secret * 2, token.door, token.ticket, token.verifier)
+        for info in (b"overlayd/1 join", b"overlayd/1 hello", b"overlayd/1 data")
+    ]
+    heard = capture(pair, 1, seconds=3)
+    cluster_id = bytes.fromhex(pair.json(1, "status")["cluster"]["id"])
+    assert token.cluster_id.startswith(cluster_id)
+    assert len(heard) >= 4
+    for data in heard:
+        header = envelope.read_header(data)
+        assert header.kind == envelope.DATA
+        for key in keys:
+            for recipient in (bytes(16), *ids(heard)):
+                with pytest.raises(RemoteError):
+                    envelope.open_box(key, header, token.cluster_id + recipient, data)
+
+    def drops() -> int:
+        counted: dict[str, int] = pair.json(1, "status")["drops"]
+        return counted.get("unauthenticated", 0)
+
+    before, view = drops(), members(pair, 1)
+    forged = [
+        envelope.seal(
+            key,
+            envelope.Header(envelope.VERSION, kind, 0, sender, counter, b"rand"),
+            token.cluster_id + recipient,
+            b"\x94\x01\x07" + bytes(17),
+        )
+        for kind in (envelope.JOIN, envelope.HELLO)
+        for counter, key in enumerate(keys)
+        for sender in ids(heard)
+        for recipient in (bytes(16), *ids(heard))
+    ]
+    say(pair, 3, VM1, forged)
+
+    # What claims to be vm1's own is dropped under another name: half of it.
+    eventually(lambda: drops() >= before + len(forged) // 2, "the forged datagrams were dropped")
+    assert members(pair, 1).keys() == view.keys()
+
+
+def capture(hosts: Cluster, number: int, *, seconds: int) -> list[bytes]:
+    """Return the gossip datagrams that pass a host's underlay."""
+    hosts.run(
+        number, "timeout", str(seconds), "tcpdump", "-Z", "root", "-U", "-i", "eth1",
+        "-w", "/run/gossip.pcap", "udp port 7948",
+    )  # fmt: skip
+    raw = bytes.fromhex(hosts.ok(number, "xxd", "-p", "/run/gossip.pcap").replace("\n", ""))
+    found, at = [], 24  # the file's header; each packet has 16 bytes of its own
+    while at < len(raw):
+        (size,) = struct.unpack_from("<I", raw, at + 8)
+        found.append(raw[at + 16 + 14 + 20 + 8 : at + 16 + size])
+        at += 16 + size
+    return found
+
+
+def ids(heard: list[bytes]) -> list[NodeId]:
+    """Return who has spoken."""
+    return sorted({envelope.read_header(data).sender for data in heard})
+
+
+def say(hosts: Cluster, number: int, address: str, datagrams: list[bytes]) -> None:
+    """Send datagrams from a host."""
+    program = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for line in sys.stdin: s.sendto(bytes.fromhex(line), (sys.argv[1], 7948))\n"
+    )
+    lines = "".join(data.hex() + "\n" for data in datagrams)
+    code, _, err = hosts.run(number, sys.executable, "-c", program, address, stdin=lines)
+    assert code == 0, err
 
 
 def test_without_a_holder_nobody_new_gets_in_and_all_else_goes_on(
