@@ -34,7 +34,7 @@ run() { # a vagrant command, without its progress bars
 }
 on() { # MACHINE COMMAND: as root there
   echo "$1\$ $2"
-  vagrant ssh "$1" -c "sudo sh -c '$2'" 2>/dev/null </dev/null | tr -d '\r'
+  vagrant ssh "$1" -c "sudo sh -c '$2' 2>&1" 2>/dev/null </dev/null | tr -d '\r'
   return "${PIPESTATUS[0]}"
 }
 eventually() { # SECONDS COMMAND...
@@ -46,7 +46,12 @@ eventually() { # SECONDS COMMAND...
   done
   cat /tmp/eventually.log
 }
-seen_dead() { on vm1 "overlayd members" | tee /dev/stderr | grep -E "^$last .*dead"; }
+seen_dead() {
+  local told
+  told=$(on vm1 "overlayd members")
+  echo "$told"
+  grep -qE "^$last .*dead" <<< "$told"
+}
 
 trap 'code=$?; [ $code = 0 ] || { echo "FAILED (exit $code)"; run destroy -f || true; }' EXIT
 

@@ -30,7 +30,7 @@ mount --bind /mnt/opt/overlayd-tests /opt/overlayd-tests
 ip link set lo up
 echo "vm-test: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(python3 --version)"
 cd /mnt/tree
-eval "OVERLAYD_VM=1 /opt/overlayd-tests/bin/python -m pytest -p no:cacheprovider $(cat /mnt/arguments)"
+eval "OVERLAYD_VM=1 /opt/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider $(cat /mnt/arguments)"
 echo "vm-test: exit $?"
 INSIDE
 chmod +x "$stage/run"
