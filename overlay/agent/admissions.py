@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from overlay import limits
+from overlay.agent.journal import Journal
 from overlay.agent.member import Member
 from overlay.core.messages import MemberState
 from overlay.core.records import (
@@ -24,7 +25,7 @@ from overlay.core.records import (
     key_of,
 )
 from overlay.errors import ConflictError, NotFoundError
-from overlay.model import Ip, NodeId, node_id_of
+from overlay.model import Ip, NodeId, ip_text, node_id_of, node_text
 from overlay.wire.admission import Refusal, Request, Welcome
 from overlay.wire.authority import Anchor, Authority
 from overlay.wire.token import SECRET_SIZE, Token
@@ -46,8 +47,11 @@ class Book:
 class Admissions:
     """The desk of one member."""
 
-    def __init__(self, member: Member, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, member: Member, journal: Journal, wall_clock: Callable[[], float] = time.time
+    ) -> None:
         self._member = member
+        self._journal = journal
         self._wall_clock = wall_clock
         self._book: Book | None = None
         self._proven: dict[Key, tuple[NodeId, object]] = {}
@@ -95,6 +99,12 @@ class Admissions:
             admission = Admission(invitation.token_id, node_id)
             self._member.publish(self._member.commit(CLUSTER_SCOPE, [admission]))
             self.changed()
+            self._journal.record(
+                "admit",
+                f"{request.name} ({node_text(node_id)}) at {ip_text(request.address)} was let in "
+                f"by token {invitation.token_id.hex()[:8]} {invitation.label}".rstrip(),
+                peer=request.name,
+            )
         certificate = authority.certify(
             request.sign_key, request.seal_key, request.name, request.address, self._wall_clock()
         )

@@ -164,8 +164,8 @@ class Agent:
             raise UsageError(
                 "joining needs the cluster's token",
                 why="there is none on this host",
-                hint="On a member run 'sudo overlayd token show', store the line in a file here, "
-                "then: sudo overlayd join PEER --token-file FILE",
+                hint="On the first host run 'sudo overlayd token show', store the line in a file "
+                "here, then: sudo overlayd join PEER --token-file FILE",
             )
         if not wish.peers:
             raise UsageError("a token without a peer", hint="Name a member: overlayd join PEER")

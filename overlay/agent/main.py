@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from overlay.agent import notify, routes
+from overlay.agent import coredump, notify, routes
 from overlay.agent.agent import Agent
 from overlay.agent.config import CONFIG_DEFAULT, Config, load
 from overlay.agent.server import Server
@@ -34,6 +34,7 @@ def run(
             stream=sys.stderr,
             format="%(asctime)s %(levelname)s %(name)s %(message)s",
         )
+        coredump.forbid()
         asyncio.run(_serve(config))
     except OverlayError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - before and after logging

@@ -76,7 +76,7 @@ class Running:
         self.attachments = stored.load_attachments(state)
         self.member = Member(state, cluster, address, underlay_mtu, self._on_event)
         self.directory = Directory(self.member.node, self.member.node_id)
-        self.admissions = Admissions(self.member)
+        self.admissions = Admissions(self.member, journal)
         self.custody = Custody(self.member, self.directory, self.admissions, journal)
         doorkeeper = Doorkeeper(
             self.member.identity,

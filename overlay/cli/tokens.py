@@ -22,7 +22,7 @@ VARIABLE = "OVERLAYD_TOKEN"
 PREFIX = "ovt1."
 STDIN = "-"
 TOKEN_SIZE_MAX = 4096  # a token is some 80 characters; this is a wrong file
-HINT = "On a member: sudo overlayd token show > token; then copy that file here (mode 0600)"
+HINT = "On the first host: sudo overlayd token show > token; then copy that file here (mode 0600)"
 
 
 def read_token(

@@ -45,8 +45,8 @@ class Site:
         self.now_s = time.time()
         self.member = Member(state, cluster, parse_ip(address), 1500, self._take)
         directory = Directory(self.member.node, self.member.node_id)
-        journal = Journal(state.directory)
-        self.admissions = Admissions(self.member, lambda: self.now_s)
+        self.journal = journal = Journal(state.directory)
+        self.admissions = Admissions(self.member, journal, lambda: self.now_s)
         self.custody = Custody(self.member, directory, self.admissions, journal)
         self.member.pump.door = Doorkeeper(
             self.member.identity,
@@ -205,6 +205,9 @@ async def test_a_host_gets_in_through_any_member_and_is_written_down(sites: Site
         return site.admissions.book().admitted.get(token.token_id) == admitted
 
     await until(lambda: all(is_known(site) for site in (vm1, vm2, vm3)))
+    told = [event["text"] for event in vm1.journal.since(0.0) if event["kind"] == "admit"]
+    assert [text.split(" ")[0] for text in told] == ["vm2", "vm3"]
+    assert token.token_id.hex()[:8] in told[0]
     assert vm1.admissions.default_token() == token
     assert [site.admissions.is_holder(vm1.member.node_id) for site in (vm1, vm2, vm3)] == [True] * 3
     with pytest.raises(ConflictError, match="does not hold") as caught:
