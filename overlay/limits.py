@@ -83,6 +83,9 @@ API_REQUEST_TIMEOUT_S: Final = 60.0
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
 
+# --- The host ------------------------------------------------------------------------------
+NEIGHBOURS_FULL: Final = 0.8  # of gc_thresh3: told of before the kernel refuses entries
+
 # --- Container runtimes ------------------------------------------------------------------
 RUNTIME_RETRY_FIRST_S: Final = 0.5  # after a lost event stream; doubled up to
 RUNTIME_RETRY_MAX_S: Final = 30.0

@@ -22,7 +22,7 @@ from overlay.core.messages import LogVersion
 from overlay.core.operations import Operation, PutLink
 from overlay.core.plan import PlannedPort
 from overlay.core.records import CLUSTER_SCOPE, Scope
-from overlay.core.state import Port, SandboxState
+from overlay.core.state import NeighbourRow, Port, SandboxState
 from overlay.core.view import overlay_mtu
 from overlay.errors import NotFoundError
 from overlay.kernel import container, netns
@@ -53,6 +53,7 @@ class Runtime:
     operations: int = 0  # applied since the start
     rows_desired: int = 0
     rows_actual: int = 0
+    neighbours: int = 0  # of the rows, those in the kernel's neighbour tables
     failures: list[str] = field(default_factory=list)
     retry_s: float = _RETRY_FIRST_S
     hints: list[str] = field(default_factory=list)  # what the kernel said was altered
@@ -223,6 +224,7 @@ class Datapath:
             runtime.passes += 1
             runtime.operations += len(operations)
             runtime.rows_desired = len(desired.rows)
+            runtime.neighbours = sum(isinstance(row, NeighbourRow) for row in desired.rows)
             runtime.rows_actual = len(actual.rows) if failures else len(desired.rows)
             hints, runtime.hints = runtime.hints, []
             if hints and operations:
@@ -265,6 +267,10 @@ class Datapath:
                 actual = await self._kernel.call(runtime.sandbox.read)
                 found[vni] = diff(desired, actual, prune=True)
         return found
+
+    def neighbour_count(self) -> int:
+        """Return how many rows of ours the kernel's neighbour tables hold."""
+        return sum(runtime.neighbours for runtime in self._runtimes.values())
 
     # --- what should be -----------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any
 from overlay import limits
 from overlay.agent.running import Running
 from overlay.core.messages import MemberState
+from overlay.kernel import neighbours
 from overlay.model import ip_text
 
 Json = dict[str, Any]
@@ -21,10 +22,47 @@ def health(running: Running, networks: list[Json]) -> list[Json]:
     """Return what deserves attention, the worst first."""
     return [
         *_standing(running),
+        *_host(running),
         *_partition(running),
         *_members(running),
         *_networks(networks),
         *_underlay_mtu(running),
+    ]
+
+
+def _host(running: Running) -> list[Json]:
+    """Look at what the node stands on: its disk, its underlay, its neighbour tables."""
+    found: list[Json] = []
+    if running.member.state.fault:
+        found.append(
+            {
+                "level": "error",
+                "text": f"the state cannot be written: {running.member.state.fault}",
+                "hint": "Free space or make the disk writable; what is attached keeps running",
+            }
+        )
+    if running.underlay.fault:
+        found.append(
+            {
+                "level": "error",
+                "text": f"the underlay: {running.underlay.fault}",
+                "hint": "The agent follows by itself once it can ('overlayd events' tells)",
+            }
+        )
+    return found + _neighbour_tables(running.datapath.neighbour_count())
+
+
+def _neighbour_tables(own: int) -> list[Json]:
+    return [
+        {
+            "level": "warn",
+            "text": f"the {table.family} neighbour table is nearly full: "
+            f"{table.entries - own} of {table.limit} entries besides overlayd's own",
+            "hint": f"sysctl -w {table.sysctl}={4 * table.limit} (and gc_thresh1, gc_thresh2); "
+            "beyond the limit containers find no new neighbours",
+        }
+        for table in neighbours.tables()
+        if table.entries - own >= limits.NEIGHBOURS_FULL * table.limit
     ]
 
 

@@ -29,15 +29,18 @@ class Journal:
         self._ring: deque[dict[str, Any]] = deque(maxlen=limits.RECENT_EVENTS_MAX)
         self._followers: list[Callable[[dict[str, Any]], None]] = []
         self._lines = 0
+        self._torn = False  # whether the file's last line is but half of one
         self._read()
 
     def _read(self) -> None:
         with contextlib.suppress(OSError), self._path.open(encoding="utf-8") as file:
+            line = "\n"
             for line in file:
                 self._lines += 1
                 # A crash may tear the last line; every other is whole.
                 with contextlib.suppress(ValueError):
                     self._ring.append(json.loads(line))
+            self._torn = not line.endswith("\n")
 
     def record(self, kind: str, text: str, *, level: int = logging.INFO, **fields: Any) -> None:
         """Log and remember one event; `fields` are network, endpoint, peer and such."""
@@ -60,7 +63,9 @@ class Journal:
             self._lines = len(self._ring)
             return
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+            # The next line must not be lost with a torn one.
+            file.write(("\n" if self._torn else "") + json.dumps(event) + "\n")
+        self._torn = False
         self._lines += 1
 
     def since(self, moment: float) -> list[dict[str, Any]]:

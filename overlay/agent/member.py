@@ -30,6 +30,7 @@ from overlay.core.messages import MemberState
 from overlay.core.node import Node
 from overlay.core.records import Key, Scope, Segment, Value
 from overlay.core.settings import Settings
+from overlay.errors import OverlayError
 from overlay.model import Card, Certificate, Ip, NodeId
 from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import MsgpackCodec
@@ -38,6 +39,7 @@ from overlay.wire.notary import KeyNotary
 from overlay.wire.sessions import Sessions
 
 _LAZY_WRITE_S = 1.0
+_DISK_RETRY_S = 5.0
 _POLL_S = 0.005
 _GOODBYE_S = 0.5
 
@@ -305,19 +307,28 @@ class Member:
                 self._on_event(event)
 
     def _save_later(self) -> None:
-        if len(self._unsaved) >= limits.RECENT_EVENTS_MAX:
+        if len(self._unsaved) >= limits.RECENT_EVENTS_MAX and not self.state.fault:
             self._save()
         elif self._save_timer is None:
-            self._save_timer = self._loop.call_later(_LAZY_WRITE_S, self._save)
+            pause_s = _DISK_RETRY_S if self.state.fault else _LAZY_WRITE_S
+            self._save_timer = self._loop.call_later(pause_s, self._save)
 
     def _save(self) -> None:
-        """Write what others sent: a loss here is repaired by the next exchange with them."""
+        """Write what others sent: a loss here is repaired by the next exchange with them.
+
+        A disk that refuses is tried again, with what fits the bound; `status` tells of it.
+        """
         segments, cards = self._unsaved, self._unsaved_cards
         self._saved()
-        with self.state.transaction():
-            self._store(segments)
-            for card in cards:
-                self.state.put_card(_stored_card(card))
+        try:
+            with self.state.transaction():
+                self._store(segments)
+                for card in cards:
+                    self.state.put_card(_stored_card(card))
+        except OverlayError:
+            self._unsaved = segments[-limits.RECENT_EVENTS_MAX :]
+            self._unsaved_cards = cards[-limits.RECENT_EVENTS_MAX :]
+            self._save_later()
 
     def _saved(self) -> None:
         """Note that nothing waits to be written."""

@@ -49,6 +49,7 @@ class Pump:
         self._codec = codec
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
+        self._port = endpoint[1]
         self._socket = bind(endpoint)
         self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
         self._timer: asyncio.TimerHandle | None = None
@@ -66,6 +67,14 @@ class Pump:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def rebind(self, address: Ip) -> None:
+        """Go on from another address; raises OverlayError, and stays, if it can't be bound."""
+        opened = bind((address, self._port))
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._socket = opened
+        self._loop.add_reader(self._socket, self._on_readable)
 
     def now(self) -> float:
         """Return the time that is passed into the node, in seconds of the loop's clock."""

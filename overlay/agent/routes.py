@@ -64,7 +64,7 @@ class Routes:
             "already": already,
             "cluster": running.member.cluster.cluster_id[:8],
             "via": _seed_text(via),
-            "node": views.node(running.member.card, running.interface),
+            "node": views.node(running.member.card, running.underlay.interface),
             "vxlan_port": running.member.cluster.vxlan_port,
             "gossip_port": running.member.cluster.gossip_port,
             "overlay_mtu": running.datapath.overlay_mtu,

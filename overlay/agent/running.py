@@ -33,6 +33,7 @@ from overlay.agent.returning import Returning
 from overlay.agent.rivals import Rivals
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import ClusterFile
+from overlay.agent.underlaywatch import UnderlayWatch
 from overlay.core.events import (
     BarredBy,
     CardAccepted,
@@ -70,7 +71,7 @@ class Running:
         cluster: ClusterFile,
         underlay: tuple[Ip, str, int],
     ) -> None:
-        address, self.interface, underlay_mtu = underlay
+        address, interface, underlay_mtu = underlay
         self.config = config
         self.journal = journal
         self.attachments = stored.load_attachments(state)
@@ -106,6 +107,9 @@ class Running:
             journal,
             self.attachments,
         )
+        self.underlay = UnderlayWatch(
+            self.member, self.directory, self.datapath, kernel, journal, interface
+        )
         self.directory.view.is_expired = self._is_expired
         names = Names(self.directory)
         names.networks_of = self.networks_of
@@ -113,14 +117,18 @@ class Running:
         self.datapath.opened = self._dns.open
         self.datapath.closed = self._dns.close
         self.returning = Returning(state, self.directory, self.endpoints, self.attachments, journal)
-        self._lost = Lost(
-            self.directory, self.endpoints, self.returning, self.attachments, kernel, journal
-        )
-        self.datapath.lost_ports = lambda _vni, ports: self._lost.report(ports)
+        self._lost = self._follow_up_losses(kernel)
         self._inheriting = Inheriting(self.member, self.directory, self.addresses, journal)
         self._inheriting_due = False
         self.member_changed: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _follow_up_losses(self, kernel: KernelThread) -> Lost:
+        lost = Lost(
+            self.directory, self.endpoints, self.returning, self.attachments, kernel, self.journal
+        )
+        self.datapath.lost_ports = lambda _vni, ports: lost.report(ports)
+        return lost
 
     async def start(self) -> None:
         """Adopt what this node's sandboxes hold, then keep them true."""
@@ -130,6 +138,7 @@ class Running:
         self._spawn(self.datapath.run(), "reconcile")
         self._spawn(self.custody.run(), "custody")
         self._spawn(self._tidy_up(), "tidy up")
+        self._spawn(self.underlay.run(), "underlay")
         for follower in self.returning.followers:
             self._spawn(follower.run(), f"{follower.kind} events")
 

@@ -63,9 +63,18 @@ class StateFile:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.restored_previous = False
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.fault = ""  # why the last change could not be written, until one can
         self.path = directory / FILE_NAME
-        self._lock = _lock(directory)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(directory)
+        except OSError as error:
+            raise OverlayError(
+                f"cannot write the state directory {directory}",
+                why=str(error.strerror),
+                hint="Free space or make the disk writable, then start again; what is attached "
+                "goes on forwarding",
+            ) from error
         try:
             self._connection = self._open()
         except BaseException:
@@ -181,7 +190,9 @@ class StateFile:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
+            self.fault = str(error)
             raise _unwritable(self.path, error) from error
+        self.fault = ""
 
     def put(self, kind: str, key: str, value: Any) -> None:
         """Store a JSON value; call inside a transaction."""
@@ -272,7 +283,7 @@ def _lock(directory: Path) -> int:
     descriptor = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         os.close(descriptor)
         raise ConflictError(
             f"another agent uses the state directory {directory}",

@@ -149,7 +149,7 @@ def status(agent: Agent) -> Json:
     networks = [_network_status(item, running) for item in running.directory.networks()]
     return {
         **base,
-        "node": node(running.member.card, running.interface),
+        "node": node(running.member.card, running.underlay.interface),
         "cluster": _cluster(running),
         "vxlan_port": running.member.cluster.vxlan_port,
         "gossip_port": running.member.cluster.gossip_port,

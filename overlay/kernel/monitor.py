@@ -9,6 +9,7 @@ nothing here blocks.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from overlay.core.state import (
@@ -176,35 +177,23 @@ class SandboxMonitor:
 
 
 class UnderlayMonitor:
-    """Listens in the host's namespace for changes of one interface and of the routes."""
+    """Listens in the host's namespace for changes of links, addresses and routes."""
 
-    def __init__(self, interface_index: int) -> None:
+    def __init__(self) -> None:
         self._socket = Socket(groups=_UNDERLAY_GROUPS)
-        self._index = interface_index
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when notifications wait."""
+        """Return the descriptor that is readable when something changed."""
         return self._socket.fileno()
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
 
-    def changed(self) -> bool:
-        """Say whether the underlay may have changed: time to choose the address anew."""
-        try:
-            waiting = self._socket.notifications(_BATCH_COUNT)
-        except LostNotificationsError:
-            return True
-        return any(self._matters(message) for message in waiting)
-
-    def _matters(self, message: Message) -> bool:
-        match message.kind:
-            case netlink.RTM_NEWLINK | netlink.RTM_DELLINK:
-                return links.decode(message).index == self._index
-            case netlink.RTM_NEWADDR | netlink.RTM_DELADDR:
-                return rows.address_index(message) == self._index
-        return message.kind in {netlink.RTM_NEWROUTE, netlink.RTM_DELROUTE}
+    def drain(self) -> None:
+        """Take what waits; what it says does not matter, as everything is read anew."""
+        with suppress(LostNotificationsError):
+            self._socket.notifications(_BATCH_COUNT)
 
 
 def _text(row: Row, *, present: bool) -> str:

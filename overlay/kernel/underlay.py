@@ -37,6 +37,7 @@ class Underlay:
     address: Ip
     interface: str
     mtu: int
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def _source_of_route(socket: Socket, destination: Ip) -> tuple[Ip, int] | None:
 
 def _underlay(host: _Host, index: int, ip: Ip) -> Underlay:
     link = host.links[index]
-    return Underlay(ip, link.name, link.mtu)
+    return Underlay(ip, link.name, link.mtu, link.up)
 
 
 def _usable(host: _Host, index: int, ip: Ip) -> bool:

@@ -1,0 +1,129 @@
+"""Following the underlay: its address on this host, its interface going down and up.
+
+Owns: when to look again, what a moved address means for the card, the gossip socket and the
+VTEPs, and why an underlay can't be followed. Must not know: MTUs, how addresses are chosen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+
+from overlay.agent import stored
+from overlay.agent.datapath import Datapath
+from overlay.agent.directory import Directory
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.member import Member
+from overlay.errors import OverlayError
+from overlay.kernel import underlay
+from overlay.kernel.monitor import UnderlayMonitor
+from overlay.kernel.underlay import Underlay
+from overlay.model import Ip, ip_text
+
+_SETTLE_S = 0.2  # an address is changed in several steps
+
+
+class UnderlayWatch:
+    """Keeps this node where its underlay is; `fault` says what is in the way, if anything."""
+
+    def __init__(
+        self,
+        member: Member,
+        directory: Directory,
+        datapath: Datapath,
+        kernel: KernelThread,
+        journal: Journal,
+        interface: str,
+    ) -> None:
+        self.interface = interface
+        self.fault = ""
+        self._member = member
+        self._directory = directory
+        self._datapath = datapath
+        self._kernel = kernel
+        self._journal = journal
+
+    async def run(self) -> None:
+        """Look whenever the kernel says that links, addresses or routes changed."""
+        loop = asyncio.get_running_loop()
+        monitor = await self._kernel.call(UnderlayMonitor)
+        changed = asyncio.Event()
+        loop.add_reader(monitor.fileno(), changed.set)
+        try:
+            while True:
+                await self._look()
+                await changed.wait()
+                await asyncio.sleep(_SETTLE_S)
+                monitor.drain()
+                changed.clear()
+        finally:
+            loop.remove_reader(monitor.fileno())
+            monitor.close()
+
+    async def _look(self) -> None:
+        try:
+            found = await self._choose()
+        except OverlayError as error:
+            self._complain(str(error))
+            return
+        if found.address != self._member.card.address:
+            await self._move(found)
+        elif found.up:
+            self._content()
+        else:
+            self._complain(f"the interface {found.interface} is down")
+
+    async def _choose(self) -> Underlay:
+        """Return the place asked for with --underlay, else the one we have, else the one by
+        which a peer is reached."""
+        wish = self._member.cluster.underlay
+        own = ip_text(self._member.card.address)
+        if wish is None:
+            with contextlib.suppress(OverlayError):
+                return await self._kernel.call(underlay.choose, own, None)
+        return await self._kernel.call(underlay.choose, wish, self._peer())
+
+    def _peer(self) -> Ip | None:
+        family = len(self._member.card.address)
+        members = self._member.node.membership
+        for node_id in [*members.alive(), *(item.node_id for item in members.members())]:
+            card = self._directory.card(node_id)
+            if card is not None and len(card.address) == family:
+                return card.address
+        return None
+
+    async def _move(self, found: Underlay) -> None:
+        """Be at another address: socket, card, disk, then every VTEP."""
+        before = ip_text(self._member.card.address)
+        after = ip_text(found.address)
+        try:
+            self._member.pump.rebind(found.address)
+        except OverlayError as error:
+            self._complain(f"the address has changed from {before} to {after}: {error}")
+            return
+        cluster = replace(self._member.cluster, address=after)
+        with self._member.state.transaction():
+            stored.put_cluster(self._member.state, cluster)
+        self._member.cluster = cluster
+        self._member.renew_card(address=found.address)
+        self.interface = found.interface
+        self._datapath.wake()
+        self._journal.record(
+            "underlay",
+            f"the address has changed from {before} to {after} on {found.interface}: followed",
+            level=logging.WARNING,
+        )
+        self._content()
+
+    def _complain(self, fault: str) -> None:
+        if fault != self.fault:
+            self._journal.record("underlay", fault, level=logging.ERROR)
+        self.fault = fault
+
+    def _content(self) -> None:
+        if self.fault:
+            self._journal.record("underlay", "the underlay is well again")
+        self.fault = ""
