@@ -31,6 +31,7 @@ REASON_LEAVE_AS_RUMOUR = "leave-as-rumour"
 REASON_SELF_REQUEST = "probe-request-for-its-receiver"
 BURST_FACTOR_MAX = 4  # how far the rumour fan-out grows with the queue
 GREETING_TIME_S = DEATHS_TOLD_S  # how long a member counts as new
+HEARING_TIME_S = 5.0  # how long a member just met, and asked, may take to be heard
 GREETING_COUNT_MAX = 64  # rumours in a greeting: three datagrams
 
 
@@ -120,15 +121,6 @@ class Membership:
         record = self._roster.get(node_id)
         return None if record is None else record.state
 
-    def is_heard(self, node_id: NodeId) -> bool:
-        """Say whether a member lives by what this node itself has heard, not only by repute."""
-        record = self._roster.get(node_id)
-        return (
-            record is not None
-            and record.state <= MemberState.SUSPECT
-            and record.heard_at is not None
-        )
-
     def count(self, state: MemberState) -> int:
         """Return how many of the others are in that state."""
         return self._roster.count(state)
@@ -199,6 +191,21 @@ class Membership:
     def heard(self, node_id: NodeId, now: float) -> None:
         """Note an authentic message straight from a node: it was not dead when it sent it."""
         self._judgement.hear_voice(node_id, now)
+
+    def may_live(self, node_id: NodeId, now: float) -> bool:
+        """Say whether a member lives by what this node itself hears of it; for itself, it does.
+
+        One just met and not heard yet is asked, and has the benefit of the doubt meanwhile.
+        """
+        if node_id == self._self_id:
+            return True
+        record = self._roster.get(node_id)
+        if record is None or record.state > MemberState.SUSPECT:
+            return False
+        if record.heard_at is not None:
+            return True
+        self._prober.look(node_id, now)
+        return now - record.since < HEARING_TIME_S
 
     def observe_lag(self, lag_s: float, now: float) -> None:
         """Note that our own event loop ran `lag_s` late: silence may have been our deafness.

@@ -215,7 +215,7 @@ class Node:
             raise RemoteError(UNKNOWN_ORIGIN)
         if not self._notary.verify_segment(segment, card):
             raise RemoteError(BAD_SIGNATURE)
-        if shuts_out_the_living(segment, self._forgotten, self.membership, self._notary):
+        if shuts_out_the_living(segment, self._forgotten, self.membership, self._notary, now):
             raise RemoteError(LIVING_FORGOTTEN)
         verdict, applied = self.store.accept(segment)
         if verdict is Verdict.FULL:

@@ -14,9 +14,14 @@ from overlay.model import NodeId
 
 
 def shuts_out_the_living(
-    segment: Segment, forgotten: Collection[NodeId], membership: Membership, notary: Notary
+    segment: Segment,
+    forgotten: Collection[NodeId],
+    membership: Membership,
+    notary: Notary,
+    now: float,
 ) -> bool:
-    """Say whether a segment declares a node gone that this node hears, and the authority did not.
+    """Say whether a segment declares a node gone that this node hears (or is), and the authority
+    did not.
 
     Such a segment is refused, not put aside: repair brings it again, and by then the node may be
     dead here too. So a member that lies only keeps its own log from going on.
@@ -24,7 +29,7 @@ def shuts_out_the_living(
     return any(
         isinstance(entry.value, Forgotten)
         and entry.value.node_id not in forgotten
-        and membership.is_heard(entry.value.node_id)
+        and membership.may_live(entry.value.node_id, now)
         and not (entry.value.warrant and notary.verify_warrant(entry.value))
         for entry in segment.entries
     )
