@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from overlay.agent.statefile import StateFile
+from overlay.errors import OverlayError
 from overlay.model import Certificate, Endpoint, Ip, ip_text
 from overlay.wire.authority import Authority
 from overlay.wire.identity import Identity
@@ -105,7 +106,15 @@ def drop_ended(state: StateFile, ended: Ended) -> None:
 def load_cluster(state: StateFile) -> ClusterFile | None:
     """Return the cluster this node is a member of, or None."""
     value = state.get("cluster", "")
-    return None if value is None else ClusterFile(**value)
+    if value is None:
+        return None
+    if "anchor" not in value:
+        raise OverlayError(
+            f"{state.path} is of a cluster without an authority",
+            why="an earlier development version of overlayd made it",
+            hint="Start anew: sudo overlayd reset, then sudo overlayd join",
+        )
+    return ClusterFile(**value)
 
 
 def put_cluster(state: StateFile, cluster: ClusterFile) -> None:
