@@ -33,6 +33,7 @@ SUBNET_COUNT_MAX: Final = 8
 RECORD_SIZE_MAX: Final = SEGMENT_SIZE_MAX - 200  # origin, versions, signature around it
 NETWORK_COUNT_MAX: Final = 1024
 ENDPOINTS_PER_NODE_MAX: Final = 4096
+FAST_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a sandbox: four addresses per endpoint
 
 # --- Cluster ---------------------------------------------------------------------------
 MEMBER_COUNT_MAX: Final = 10_000

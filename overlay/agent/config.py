@@ -29,6 +29,7 @@ class Config:
     log_level: str = "info"  # debug, info, warning or error
     reconcile_interval_s: float = 30.0  # the periodic pass; changes wake it at once
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
+    fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
     path: Path | None = None  # the file this came from, if there was one
 
 
@@ -71,6 +72,8 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
     if kind == "str" and isinstance(value, str):
         if key == "log_level" and value not in ("debug", "info", "warning", "error"):
             raise UsageError(f"{path}: log_level must be debug, info, warning or error")
+        if key == "fast_path" and value not in ("auto", "on", "off"):
+            raise UsageError(f"{path}: fast_path must be auto, on or off")
         return value
     expected = {"float": "a number of seconds", "Path": "a path", "str": "a text"}[kind]
     raise UsageError(f"{path}: {key} must be {expected}, not {value!r}")

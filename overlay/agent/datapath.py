@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from overlay.agent.directory import Directory
+from overlay.agent.fastmode import FastMode
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
@@ -71,6 +72,7 @@ class Datapath:
         journal: Journal,
         attachments: dict[bytes, Attachment],
         interval_s: float,
+        fast_mode: FastMode,
     ) -> None:
         self.overlay_mtu = overlay_mtu(member.card.underlay_mtu, member.card.address)
         self.pruning = False
@@ -83,6 +85,7 @@ class Datapath:
         self._journal = journal
         self._attachments = attachments
         self._interval_s = interval_s
+        self.fast_mode = fast_mode
         self._runtimes: dict[Vni, Runtime] = {}
         self._wake = asyncio.Event()
         self._locks: dict[Vni, asyncio.Lock] = {}
@@ -103,7 +106,8 @@ class Datapath:
             runtime = self._runtimes.get(network.vni)
             if runtime is None:
                 name = sandbox_name(network.vni, self._member.node_id)
-                sandbox = await self._kernel.call(Sandbox.open, name, create=True)
+                fast = await self._kernel.call(self.fast_mode.make)
+                sandbox = await self._kernel.call(Sandbox.open, name, create=True, fast_path=fast)
                 await self._kernel.call(container.detach_interfaces, sandbox, unfinished)
                 monitor = await self._kernel.call(sandbox.monitor)
                 runtime = self._runtimes[network.vni] = Runtime(sandbox, monitor)
@@ -214,7 +218,7 @@ class Datapath:
                 return
             runtime.dirty = False
             versions = list(self._versions(Scope(vni)))
-            desired = self._desired(vni, network)
+            desired = self._desired(runtime, vni, network)
             runtime.desired = desired
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._member.node.caught_up
@@ -263,7 +267,7 @@ class Datapath:
         found: dict[Vni, list[Operation]] = {}
         for vni, runtime in list(self._runtimes.items()):
             async with self.lock(vni):
-                desired = self._desired(vni, self._directory.network_by_vni(vni))
+                desired = self._desired(runtime, vni, self._directory.network_by_vni(vni))
                 actual = await self._kernel.call(runtime.sandbox.read)
                 found[vni] = diff(desired, actual, prune=True)
         return found
@@ -277,7 +281,7 @@ class Datapath:
     def _versions(self, scope: Scope) -> Iterator[LogVersion]:
         return self._member.node.store.versions(scope)
 
-    def _desired(self, vni: Vni, network: Network | None) -> SandboxState:
+    def _desired(self, runtime: Runtime, vni: Vni, network: Network | None) -> SandboxState:
         if network is None:
             return SandboxState()
         return self._directory.view.desired(
@@ -286,10 +290,13 @@ class Datapath:
             self._member.cluster.vxlan_port,
             self.overlay_mtu,
             tuple(
-                PlannedPort(attachment.port, attachment.subnet_index)
+                PlannedPort(
+                    attachment.port, attachment.subnet_index, bytes.fromhex(attachment.endpoint_id)
+                )
                 for attachment in self._attachments.values()
                 if attachment.vni == vni
             ),
+            fast_path=runtime.sandbox.fast_path is not None,
         )
 
 

@@ -27,6 +27,7 @@ def health(running: Running, networks: list[Json]) -> list[Json]:
         *_members(running),
         *_networks(networks),
         *_underlay_mtu(running),
+        *_fast_path(running),
     ]
 
 
@@ -105,6 +106,19 @@ def _networks(networks: list[Json]) -> list[Json]:
         }
         for shown in networks
         if shown["sandbox"] == "degraded"
+    ]
+
+
+def _fast_path(running: Running) -> list[Json]:
+    mode = running.datapath.fast_mode
+    if not mode.is_missed:
+        return []
+    return [
+        {
+            "level": "warn",
+            "text": f"no fast path: {mode.why}",
+            "hint": 'Frames go by the bridge. fast_path = "auto" takes it only where it can be had',
+        }
     ]
 
 

@@ -11,6 +11,7 @@ import gc
 import logging
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from overlay.agent import coredump, notify, routes
@@ -24,11 +25,17 @@ def run(
     state_dir: Path | None = None,
     run_dir: Path | None = None,
     config_path: Path | None = None,
+    fast_path: str | None = None,
 ) -> int:
     """Run an agent in the foreground until SIGTERM or SIGINT; return the exit code."""
     try:
         config = load(config_path or CONFIG_DEFAULT, required=config_path is not None)
-        config = _overridden(config, state_dir, run_dir)
+        config = replace(
+            config,
+            state_dir=state_dir or config.state_dir,
+            run_dir=run_dir or config.run_dir,
+            fast_path=fast_path or config.fast_path,
+        )
         logging.basicConfig(
             level=config.log_level.upper(),
             stream=sys.stderr,
@@ -42,14 +49,6 @@ def run(
     except KeyboardInterrupt:
         return 0
     return 0
-
-
-def _overridden(config: Config, state_dir: Path | None, run_dir: Path | None) -> Config:
-    from dataclasses import replace  # noqa: PLC0415 - used here alone
-
-    return replace(
-        config, state_dir=state_dir or config.state_dir, run_dir=run_dir or config.run_dir
-    )
 
 
 async def _serve(config: Config) -> None:

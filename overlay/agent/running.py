@@ -22,6 +22,7 @@ from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.dnsservers import DnsServers
 from overlay.agent.endpoints import Endpoints
+from overlay.agent.fastmode import FastMode
 from overlay.agent.inheriting import Inheriting
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
@@ -79,14 +80,7 @@ class Running:
         self.directory = Directory(self.member.node, self.member.node_id)
         self.admissions = Admissions(self.member, journal)
         self.custody = Custody(self.member, self.directory, self.admissions, journal)
-        doorkeeper = Doorkeeper(
-            self.member.identity,
-            self.member.anchor.cluster_id,
-            lambda: self.member.card,
-            self.admissions,
-            os.urandom,
-        )
-        self.member.pump.door = doorkeeper.open
+        self.member.pump.door = self._doorkeeper().open
         self.barred_by: dict[NodeId, None] = {}
         self.rivals = Rivals()
         self.addresses = Addresses(self.member, self.directory, journal)
@@ -97,6 +91,7 @@ class Running:
             journal,
             self.attachments,
             config.reconcile_interval_s,
+            FastMode(config.fast_path),
         )
         self.endpoints = Endpoints(
             self.member,
@@ -129,6 +124,15 @@ class Running:
         )
         self.datapath.lost_ports = lambda _vni, ports: lost.report(ports)
         return lost
+
+    def _doorkeeper(self) -> Doorkeeper:
+        return Doorkeeper(
+            self.member.identity,
+            self.member.anchor.cluster_id,
+            lambda: self.member.card,
+            self.admissions,
+            os.urandom,
+        )
 
     async def start(self) -> None:
         """Adopt what this node's sandboxes hold, then keep them true."""

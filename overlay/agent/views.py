@@ -154,6 +154,11 @@ def status(agent: Agent) -> Json:
         "vxlan_port": running.member.cluster.vxlan_port,
         "gossip_port": running.member.cluster.gossip_port,
         "overlay_mtu": running.datapath.overlay_mtu,
+        "fast_path": {
+            "mode": running.datapath.fast_mode.mode,
+            "active": running.datapath.fast_mode.is_active,
+            "why": running.datapath.fast_mode.why or None,
+        },
         "networks": networks,
         "drops": dict(sorted(running.member.drops().items())),
         "gossip": {

@@ -35,13 +35,18 @@ Print the completion script for a shell.
 
 def register(words: Words) -> None:
     """Add the verbs of this module."""
-    words.verb(
+    agent = words.verb(
         "agent",
         run_agent,
         "run the agent in the foreground",
         "Run the agent in the foreground, as systemd does.  It ends on SIGTERM; forwarding\n"
         "goes on without it.",
         json=False,
+    )
+    agent.add_argument(
+        "--fast-path",
+        choices=("auto", "on", "off"),
+        help="eBPF in place of the bridge for unicast (default: as configured, else auto)",
     )
     for name in ("lab", "sim"):
         verb = words.verb(name, _never, VERBS[name].help, json=False)
@@ -68,6 +73,7 @@ def run_agent(args: Namespace) -> int:
         state_dir=chosen.get("--state-dir"),
         run_dir=chosen.get("--run-dir"),
         config_path=chosen.get("--config"),
+        fast_path=args.fast_path,
     )
 
 

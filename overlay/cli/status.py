@@ -129,7 +129,7 @@ def status_text(status: JsonObject) -> str:
                 (
                     f"vxlan {status['vxlan_port']}/udp   {node['address']} on {node['interface']}"
                     f"   mtu {node['underlay_mtu']} -> overlay {status['overlay_mtu']}"
-                    f"   gossip {status['gossip_port']}/udp"
+                    f"   gossip {status['gossip_port']}/udp{_fast_path(status)}"
                 ),
             ),
             ("Networks", "\n".join(_network_texts(status["networks"])) or "none"),
@@ -242,3 +242,11 @@ def event_line(event: JsonObject) -> str:
     moment = f"{clock}.{int(seconds % 1 * 1000):03}"
     about = " ".join(str(event[key]) for key in ("network", "endpoint", "peer") if event.get(key))
     return "  ".join(part for part in (moment, event["kind"], about, event["text"]) if part)
+
+
+def _fast_path(status: JsonObject) -> str:
+    """Return how unicast frames go: by eBPF, or why by the bridge."""
+    found = status.get("fast_path")
+    if found is None:
+        return ""
+    return "   fast path on" if found["active"] else f"   fast path off ({found['why']})"

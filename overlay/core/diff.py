@@ -30,18 +30,22 @@ from overlay.core.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    HookRow,
     Link,
     NeighbourRow,
     Port,
     RouteRow,
     Row,
     SandboxState,
+    SourceRow,
     StrangeRow,
+    TargetRow,
     Vxlan,
 )
 
 LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2}
-# Barriers go up before, and come down after, what could be passed by.
+# Barriers go up before, and come down after, what could be passed by; the fast path is switched
+# on when its tables are complete.
 ROW_ORDER = (
     BarrierRow,
     AddressRow,
@@ -50,6 +54,9 @@ ROW_ORDER = (
     BridgeFdbRow,
     NeighbourRow,
     RouteRow,
+    SourceRow,
+    TargetRow,
+    HookRow,
     StrangeRow,
 )
 

@@ -19,13 +19,16 @@ from overlay.core.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    HookRow,
     Link,
     NeighbourRow,
     Port,
     RouteRow,
     Row,
     SandboxState,
+    SourceRow,
     StrangeRow,
+    TargetRow,
     Vxlan,
 )
 from overlay.model import ip_text, mac_text
@@ -120,6 +123,12 @@ def row_key(row: Row) -> RowKey:
             return ("route", link, base, bytes([prefix_length]))
         case BarrierRow(link, prefix_length, base):
             return ("barrier", link, base, bytes([prefix_length]))
+        case SourceRow(ip, mac, link):
+            return ("source", link, ip, mac)
+        case TargetRow(mac, segment, _):
+            return ("target", str(segment), mac, b"")
+        case HookRow(_, link):
+            return ("hook", link, b"", b"")
         case StrangeRow(link, _, request):
             return ("strange", link, request, b"")
 
@@ -151,7 +160,7 @@ def applied(state: SandboxState, operations: Iterable[Operation]) -> SandboxStat
 
 def _delete_link(links: dict[str, Link], rows: dict[RowKey, Row], name: str) -> None:
     links.pop(name, None)
-    for key in [key for key in rows if key[1] == name]:
+    for key in [key for key, row in rows.items() if row.link == name]:
         del rows[key]
     for other in list(links.values()):
         if not isinstance(other, Bridge) and other.master == name:
@@ -202,5 +211,18 @@ def _row_text(row: Row, *, add: bool) -> str:
         case BarrierRow(link, prefix_length, base):
             verb = "add" if add else "del"
             return f"ip rule {verb} iif {link} to {ip_text(base)}/{prefix_length} prohibit"
+        case SourceRow() | TargetRow() | HookRow():
+            return _fast_text(row, verb)
         case StrangeRow(_, text, _):
             return f"bridge fdb {verb} {text}"
+
+
+def _fast_text(row: SourceRow | TargetRow | HookRow, verb: str) -> str:
+    match row:
+        case SourceRow(ip, mac, link):
+            return f"fast path {verb} source {ip_text(ip)} {mac_text(mac)} at {link}"
+        case TargetRow(mac, segment, link):
+            where = mac_text(mac) if any(mac) else "all others"
+            return f"fast path {verb} {where} of segment {segment} by {link}"
+        case HookRow(segment, link):
+            return f"fast path {verb} program of segment {segment} on {link}"

@@ -39,6 +39,7 @@ class PlannedPort(NamedTuple):
 
     name: str
     subnet_index: int
+    endpoint_id: bytes = b""
 
 
 class Remote(NamedTuple):

@@ -107,6 +107,30 @@ class BarrierRow(NamedTuple):
     base: Ip
 
 
+class SourceRow(NamedTuple):
+    """On the fast path a port may send from this MAC and address; others take the bridge."""
+
+    ip: Ip  # the order of fields differs from all other rows': tuples of one content are equal
+    mac: Mac
+    link: str
+
+
+class TargetRow(NamedTuple):
+    """On the fast path, a segment's frames to `mac` go out by `link`: straight into the container
+    behind a port; to a bridge's own end, the usual way. The zero MAC stands for all others."""
+
+    mac: Mac
+    segment: int
+    link: str
+
+
+class HookRow(NamedTuple):
+    """The segment's program of the fast path runs on what comes in by `link`."""
+
+    segment: int
+    link: str
+
+
 class StrangeRow(NamedTuple):
     """A fixed row in our sandbox that no plan of ours writes: another VNI, VLAN or kind.
 
@@ -126,6 +150,9 @@ Row: TypeAlias = (
     | NeighbourRow
     | RouteRow
     | BarrierRow
+    | SourceRow
+    | TargetRow
+    | HookRow
     | StrangeRow
 )
 

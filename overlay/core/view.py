@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from overlay import limits
 from overlay.core.conflicts import usable_networks
+from overlay.core.fastplan import with_fast_path
 from overlay.core.membership import Membership
 from overlay.core.messages import MemberState
 from overlay.core.plan import PlanInput, PlannedPort, Remote, plan
@@ -99,7 +100,14 @@ class View:
         return sorted([self._self_id, *others])
 
     def desired(
-        self, network: Network, local: Ip, port: int, mtu: int, ports: tuple[PlannedPort, ...]
+        self,
+        network: Network,
+        local: Ip,
+        port: int,
+        mtu: int,
+        ports: tuple[PlannedPort, ...],
+        *,
+        fast_path: bool = False,
     ) -> SandboxState:
         """Return what this node's sandbox of the network should be."""
         vteps: dict[NodeId, Ip | None] = {}
@@ -117,7 +125,7 @@ class View:
             if vtep is not None:
                 remotes.append(Remote(origin, vtep, value))
         flood = (self.vtep(origin) for origin in self.participants(network.vni, forwarding=True))
-        return plan(
+        planned = plan(
             PlanInput(
                 network=network,
                 port=port,
@@ -129,3 +137,4 @@ class View:
                 flood=tuple(vtep for vtep in flood if vtep is not None),
             )
         )
+        return with_fast_path(planned, network, ports, locals_) if fast_path else planned

@@ -63,6 +63,11 @@ RTM_GETNEIGH: Final = 30
 RTM_NEWRULE: Final = 32
 RTM_DELRULE: Final = 33
 RTM_GETRULE: Final = 34
+RTM_NEWQDISC: Final = 36
+RTM_GETQDISC: Final = 38
+RTM_NEWTFILTER: Final = 44
+RTM_DELTFILTER: Final = 45
+RTM_GETTFILTER: Final = 46
 RTM_NEWNSID: Final = 88
 RTM_GETNSID: Final = 90
 # Names of the crash points before a batch that begins with such a message.
@@ -77,6 +82,8 @@ _POINTS: Final = {
     RTM_DELNEIGH: "netlink.delete-neighbour",
     RTM_NEWRULE: "netlink.new-rule",
     RTM_DELRULE: "netlink.delete-rule",
+    RTM_NEWQDISC: "netlink.new-filter",
+    RTM_DELTFILTER: "netlink.delete-filter",
 }
 RTNLGRP_LINK: Final = 1
 RTNLGRP_NEIGH: Final = 3

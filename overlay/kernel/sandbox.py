@@ -38,6 +38,8 @@ from overlay.core.state import (
 )
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, probe, requests, routing, rows
+from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath, hooks_left
+from overlay.kernel.bpf.fastpath import apply as apply_fast
 from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.netlink import NetlinkError, Request, Socket
 
@@ -71,10 +73,11 @@ class Failure:
 class Sandbox:
     """An open sandbox. Its namespace lives on when this object or the process ends."""
 
-    def __init__(self, name: str, netns_fd: int, alias: str) -> None:
+    def __init__(self, name: str, netns_fd: int, alias: str, fast_path: FastPath | None) -> None:
         self.name = name
         self.netns_fd = netns_fd
         self.alias = alias
+        self.fast_path = fast_path
         self._host_fd = netns.own_fd()
         self.socket = Socket(netns_fd)
         self._names: dict[int, str] = {}
@@ -82,7 +85,14 @@ class Sandbox:
         self._row_count = _FDB_WALK_MAX  # at the last read: nobody knows yet
 
     @classmethod
-    def open(cls, name: str, *, create: bool, alias: str = ALIAS_DEFAULT) -> Self:
+    def open(
+        cls,
+        name: str,
+        *,
+        create: bool,
+        alias: str = ALIAS_DEFAULT,
+        fast_path: FastPath | None = None,
+    ) -> Self:
         """Open the sandbox of that name, made if there is none and `create` says so.
 
         What is in an existing one stays as it is. `alias` marks what we make as ours. The
@@ -96,7 +106,7 @@ class Sandbox:
                 raise NotFoundError(f"no sandbox {name}") from None
             netns_fd = netns.create(name)
         try:
-            sandbox = cls(name, netns_fd, alias)
+            sandbox = cls(name, netns_fd, alias, fast_path)
             sandbox._prepare()
         except BaseException:
             os.close(netns_fd)
@@ -118,6 +128,8 @@ class Sandbox:
     def close(self) -> None:
         """Let go; everything goes on forwarding. A second time is harmless."""
         self.socket.close()
+        if self.fast_path is not None:
+            self.fast_path.close()
         if self.netns_fd >= 0:
             os.close(self.netns_fd)
             os.close(self._host_fd)
@@ -185,7 +197,8 @@ class Sandbox:
             row = rows.decode_address(message, names)
             if row is not None:
                 found.add(row)
-        return frozenset(found) | self._read_routing(names)
+        fast = hooks_left if self.fast_path is None else self.fast_path.read
+        return frozenset(found) | self._read_routing(names) | fast(self.socket, names)
 
     def _read_routing(self, names: Mapping[int, str]) -> frozenset[Row]:
         routes = self.socket.dump(netlink.RTM_GETROUTE, routing.DUMP)
@@ -310,7 +323,7 @@ class Sandbox:
 
     def link_index(self, name: str) -> int:
         """Return a link's index; raises NotFoundError if there is none of that name."""
-        index = self._indexes.get(name) or self._find(name)
+        index = self._index_of(name)
         if not index:
             raise NotFoundError(f"no link {name} in sandbox {self.name}")
         return index
@@ -318,6 +331,9 @@ class Sandbox:
     def _apply_rows(
         self, operations: Sequence[PutRow | DeleteRow], failures: list[Failure]
     ) -> None:
+        fast = [operation for operation in operations if type(operation.row) in FAST_ROWS]
+        if fast:
+            operations = [each for each in operations if type(each.row) not in FAST_ROWS]
         batch: list[Request] = []
         sent: list[PutRow | DeleteRow] = []
         put_neighbours: set[tuple[str, bytes]] = set()
@@ -345,8 +361,13 @@ class Sandbox:
             if isinstance(operation, DeleteRow) and refusal.errno in _GONE:
                 continue
             failures.append(Failure(operation, refusal.errno, str(refusal)))
+        for operation, error in apply_fast(self.fast_path, fast, self.socket, self._index_of):
+            failures.append(self._failure(operation, error))
 
-    def _failure(self, operation: Operation, error: NetlinkError) -> Failure:
+    def _index_of(self, name: str) -> int:
+        return self._indexes.get(name) or self._find(name)
+
+    def _failure(self, operation: Operation, error: OSError) -> Failure:
         reason = error.strerror or str(error)
         link = _link_of(operation)
         if isinstance(link, Vxlan) and error.errno in {errno.EEXIST, errno.EADDRINUSE}:

@@ -1,0 +1,51 @@
+"""What the fast path of a sandbox should know: which frames may be spared the bridge.
+
+A pure addition to the plan. A local container's frames may leave by the fast path from its own
+MAC and addresses alone, and reach every other local container; all else goes to the VTEP, but
+for what is the bridge's own (gateways, this host's end on the network). How it is done is the
+kernel layer's business (`kernel.bpf`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from overlay.core.plan import PlannedPort, segment_count, segment_of
+from overlay.core.state import HookRow, Row, SandboxState, SourceRow, TargetRow
+from overlay.model import Endpoint, Mac, Network, gateway_mac, is_host
+
+ALL_OTHERS = Mac(bytes(6))
+
+
+def with_fast_path(
+    planned: SandboxState,
+    network: Network,
+    ports: Iterable[PlannedPort],
+    locals_: Iterable[Endpoint],
+) -> SandboxState:
+    """Return a plan with the fast path's rows added."""
+    by_id = {endpoint.endpoint_id: endpoint for endpoint in locals_}
+    rows: set[Row] = set(_segment_rows(network))
+    for port in ports:
+        endpoint = by_id.get(port.endpoint_id)
+        if endpoint is not None and port.name in planned.links:
+            rows.update(_port_rows(network, port, endpoint))
+    return SandboxState(planned.links, planned.rows | rows)
+
+
+def _segment_rows(network: Network) -> Iterator[Row]:
+    for segment in range(segment_count(network)):
+        yield HookRow(segment, f"vxlan{segment}")
+        yield TargetRow(ALL_OTHERS, segment, f"vxlan{segment}")
+        yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
+
+
+def _port_rows(network: Network, port: PlannedPort, endpoint: Endpoint) -> Iterator[Row]:
+    segment = segment_of(network, port.subnet_index)
+    if is_host(endpoint):
+        yield TargetRow(endpoint.mac, segment, f"br{segment}")
+        return
+    yield TargetRow(endpoint.mac, segment, port.name)
+    yield HookRow(segment, port.name)
+    for ip in endpoint.ips:
+        yield SourceRow(ip, endpoint.mac, port.name)

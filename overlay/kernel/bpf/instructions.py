@@ -1,0 +1,120 @@
+"""A small assembler for eBPF: enough for our programs, readable beside the kernel's documents.
+
+Owns the encoding of instructions (Documentation/bpf/standardization/instruction-set.rst) and
+labels. Must not know what any program is for.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+R0, R1, R2, R3, R4, R6, R10 = 0, 1, 2, 3, 4, 6, 10  # R10 is the frame pointer
+WORD, HALF, BYTE, DOUBLE = 0x00, 0x08, 0x10, 0x18
+
+_LAYOUT: Final = struct.Struct("<BBhi")
+_LOAD_IMMEDIATE_64: Final = 0x18
+_PSEUDO_MAP_FD: Final = 1
+_LOAD: Final = 0x61  # class LDX, mode MEM
+_STORE: Final = 0x63  # class STX, mode MEM
+_STORE_IMMEDIATE: Final = 0x62  # class ST, mode MEM
+_MOVE_REGISTER, _MOVE_IMMEDIATE, _ADD_IMMEDIATE = 0xBF, 0xB7, 0x07
+_JUMP, _JUMP_EQUAL, _JUMP_UNEQUAL, _JUMP_ANY_BIT = 0x05, 0x15, 0x55, 0x45
+_JUMP_EQUAL_REGISTER: Final = 0x1D
+_CALL, _EXIT = 0x85, 0x95
+
+
+class Assembler:
+    """Instructions in order, with jumps to labels further on."""
+
+    def __init__(self) -> None:
+        self._code: list[tuple[int, int, int, int, int]] = []  # opcode, dst, src, offset, imm
+        self._labels: dict[str, int] = {}
+        self._jumps: list[tuple[int, str]] = []
+
+    def label(self, name: str) -> None:
+        """Name the next instruction."""
+        self._labels[name] = len(self._code)
+
+    def code(self) -> bytes:
+        """Return the program; every jump's label must be there by now."""
+        for position, name in self._jumps:
+            opcode, target, source, _, immediate = self._code[position]
+            offset = self._labels[name] - position - 1
+            self._code[position] = (opcode, target, source, offset, immediate)
+        return b"".join(
+            _LAYOUT.pack(opcode, source << 4 | target, offset, immediate)
+            for opcode, target, source, offset, immediate in self._code
+        )
+
+    def _add(
+        self, opcode: int, target: int = 0, source: int = 0, offset: int = 0, immediate: int = 0
+    ) -> None:
+        self._code.append((opcode, target, source, offset, immediate))
+
+    # --- values -------------------------------------------------------------------------
+
+    def move(self, target: int, source: int) -> None:
+        """Copy a register."""
+        self._add(_MOVE_REGISTER, target, source)
+
+    def set(self, target: int, value: int) -> None:
+        """Put a signed 32-bit constant into a register."""
+        self._add(_MOVE_IMMEDIATE, target, immediate=value)
+
+    def add(self, target: int, value: int) -> None:
+        """Add a constant."""
+        self._add(_ADD_IMMEDIATE, target, immediate=value)
+
+    def load(self, size: int, target: int, base: int, offset: int) -> None:
+        """Read memory at `base + offset` into a register."""
+        self._add(_LOAD | size, target, base, offset)
+
+    def store(self, size: int, base: int, offset: int, source: int) -> None:
+        """Write a register to memory."""
+        self._add(_STORE | size, base, source, offset)
+
+    def store_constant(self, size: int, base: int, offset: int, value: int) -> None:
+        """Write a constant to memory."""
+        self._add(_STORE_IMMEDIATE | size, base, 0, offset, value)
+
+    def load_map(self, target: int, map_fd: int) -> None:
+        """Put a map into a register, by descriptor; two instructions."""
+        self._add(_LOAD_IMMEDIATE_64, target, _PSEUDO_MAP_FD, 0, map_fd)
+        self._add(0)
+
+    # --- flow ---------------------------------------------------------------------------
+
+    def jump(self, label: str) -> None:
+        """Go to a label."""
+        self._jump(_JUMP, label)
+
+    def jump_equal(self, register: int, value: int, label: str) -> None:
+        """Go to a label if the register equals a constant."""
+        self._jump(_JUMP_EQUAL, label, register, immediate=value)
+
+    def jump_unequal(self, register: int, value: int, label: str) -> None:
+        """Go to a label if the register differs from a constant."""
+        self._jump(_JUMP_UNEQUAL, label, register, immediate=value)
+
+    def jump_any_bit(self, register: int, mask: int, label: str) -> None:
+        """Go to a label if any bit of the mask is set."""
+        self._jump(_JUMP_ANY_BIT, label, register, immediate=mask)
+
+    def jump_same(self, one: int, other: int, label: str) -> None:
+        """Go to a label if two registers are equal."""
+        self._jump(_JUMP_EQUAL_REGISTER, label, one, source=other)
+
+    def _jump(
+        self, opcode: int, label: str, target: int = 0, *, source: int = 0, immediate: int = 0
+    ) -> None:
+        self._jumps.append((len(self._code), label))
+        self._add(opcode, target, source, 0, immediate)
+
+    def call(self, helper: int) -> None:
+        """Call a helper by number: arguments in R1 to R5, the result in R0."""
+        self._add(_CALL, immediate=helper)
+
+    def leave(self) -> None:
+        """Return R0."""
+        self._add(_EXIT)

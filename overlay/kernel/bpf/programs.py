@@ -1,0 +1,219 @@
+"""The two programs of the fast path. Whatever they don't take goes to the bridge as without them.
+
+`inbound` runs where VXLAN frames come out of the VTEP: one to the MAC of a local container goes
+straight into that container (bpf_redirect_peer). `outbound` runs where a container's frames come
+out of its port: one to a local container goes straight there; any other unicast goes straight
+to the VTEP, whose own FDB says where to. Only plain IPv4 and IPv6 data of the port's own MAC
+and addresses is taken: ARP, neighbour discovery, fragments, options, tagged frames, answers of
+DHCP servers and every spoofed frame take the bridge, where port security sees them.
+
+Owns the layout of the maps' keys and values. Numbers are those of linux/bpf.h, linux/if_ether.h
+and linux/pkt_cls.h; helpers: bpf-helpers(7).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from overlay.kernel.bpf.instructions import (
+    BYTE,
+    HALF,
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R6,
+    R10,
+    WORD,
+    Assembler,
+)
+from overlay.model import Ip, Mac
+
+TARGET_KEY: Final = struct.Struct("=6sH")  # destination MAC, segment
+TARGET_VALUE: Final = struct.Struct("=II")  # interface index, action
+SOURCE_KEY: Final = struct.Struct("=I6sxx16s")  # port's index, source MAC, source address
+SOURCE_VALUE_SIZE: Final = 4
+TO_BRIDGE, TO_CONTAINER, TO_DEVICE = 0, 1, 2
+
+_MAP_LOOKUP, _REDIRECT, _LOAD_BYTES, _REDIRECT_PEER = 1, 23, 26, 155
+_PASS: Final = -1  # TC_ACT_UNSPEC: on to other filters, then to the bridge
+# struct __sk_buff
+_VLAN_PRESENT, _IFINDEX = 20, 40
+# As a little-endian load sees them in the packet.
+_IPV4, _IPV6 = 0x0008, 0xDD86
+_DHCP_SERVER, _DHCPV6_SERVER = 0x4300, 0x2302
+_FRAGMENT: Final = 0xFF3F  # more fragments, or an offset
+_NO_OPTIONS: Final = 0x45
+_TCP, _UDP = 6, 17
+
+# The stack, from the frame pointer: the packet's first 38 bytes so that the IP header is aligned.
+_TARGET: Final = -8
+_PORT: Final = -16
+_PACKET: Final = -58
+_IP_HEADER: Final = _PACKET + 14
+_SOURCE: Final = -88
+_HEAD_SIZE: Final = 38  # Ethernet, IPv4 without options, the ports
+
+
+def source_key(port_index: int, mac: Mac, ip: Ip) -> bytes:
+    """Return the key that allows a port to send from a MAC and an address."""
+    return SOURCE_KEY.pack(port_index, mac, ip)
+
+
+def inbound(targets_fd: int, segment: int) -> bytes:
+    """Return the program for the ingress of a segment's VTEP."""
+    program = Assembler()
+    program.move(R6, R1)
+    program.load(WORD, R1, R6, _VLAN_PRESENT)
+    program.jump_unequal(R1, 0, "pass")
+    _load_packet(program, 14)
+    _refuse_multicast(program)
+    _find_target(program, targets_fd, segment)
+    program.jump_equal(R0, 0, "pass")
+    program.load(WORD, R1, R0, 0)
+    program.load(WORD, R2, R0, 4)
+    program.jump_unequal(R2, TO_CONTAINER, "pass")
+    program.set(R2, 0)
+    program.call(_REDIRECT_PEER)
+    program.leave()
+    _pass(program)
+    return program.code()
+
+
+def outbound(targets_fd: int, sources_fd: int, segment: int) -> bytes:
+    """Return the program for the ingress of the ports of a segment."""
+    program = Assembler()
+    program.move(R6, R1)
+    program.load(WORD, R1, R6, _VLAN_PRESENT)
+    program.jump_unequal(R1, 0, "pass")
+    _load_packet(program, _HEAD_SIZE)
+    _refuse_multicast(program)
+    _begin_source_key(program)
+    program.load(HALF, R1, R10, _PACKET + 12)
+    program.jump_equal(R1, _IPV6, "ipv6")
+    program.jump_unequal(R1, _IPV4, "pass")
+    _take_ipv4(program)
+    program.label("ipv6")
+    _take_ipv6(program)
+    program.label("checked")
+    _check_source(program, sources_fd)
+    _find_target(program, targets_fd, segment)
+    program.jump_equal(R0, 0, "elsewhere")
+    program.load(WORD, R1, R0, 0)
+    program.load(WORD, R2, R0, 4)
+    program.jump_unequal(R2, TO_CONTAINER, "pass")
+    program.load(WORD, R3, R6, _IFINDEX)
+    program.jump_same(R1, R3, "pass")  # to itself: the bridge drops that
+    program.set(R2, 0)
+    program.call(_REDIRECT_PEER)
+    program.leave()
+    _send_elsewhere(program, targets_fd)
+    _pass(program)
+    return program.code()
+
+
+def _load_packet(program: Assembler, size: int) -> None:
+    """Copy the head of the frame to the stack: shorter frames are not for us."""
+    program.move(R1, R6)
+    program.set(R2, 0)
+    program.move(R3, R10)
+    program.add(R3, _PACKET)
+    program.set(R4, size)
+    program.call(_LOAD_BYTES)
+    program.jump_unequal(R0, 0, "pass")
+
+
+def _refuse_multicast(program: Assembler) -> None:
+    program.load(BYTE, R1, R10, _PACKET)
+    program.jump_any_bit(R1, 1, "pass")
+
+
+def _begin_source_key(program: Assembler) -> None:
+    """Write port and source MAC; the address is zero so far."""
+    program.load(WORD, R1, R6, _IFINDEX)
+    program.store(WORD, R10, _SOURCE, R1)
+    program.load(WORD, R1, R10, _PACKET + 6)
+    program.store(WORD, R10, _SOURCE + 4, R1)
+    program.load(HALF, R1, R10, _PACKET + 10)
+    program.store(HALF, R10, _SOURCE + 8, R1)
+    program.store_constant(HALF, R10, _SOURCE + 10, 0)
+    for offset in range(12, 28, 4):
+        program.store_constant(WORD, R10, _SOURCE + offset, 0)
+
+
+def _take_ipv4(program: Assembler) -> None:
+    """Go on to the check with an ordinary packet's address."""
+    program.load(BYTE, R1, R10, _IP_HEADER)
+    program.jump_unequal(R1, _NO_OPTIONS, "pass")
+    program.load(HALF, R1, R10, _IP_HEADER + 6)
+    program.jump_any_bit(R1, _FRAGMENT, "pass")
+    program.load(WORD, R1, R10, _IP_HEADER + 12)
+    program.store(WORD, R10, _SOURCE + 12, R1)
+    program.load(BYTE, R1, R10, _IP_HEADER + 9)
+    program.jump_unequal(R1, _UDP, "checked")
+    program.load(HALF, R1, R10, _IP_HEADER + 20)
+    program.jump_equal(R1, _DHCP_SERVER, "pass")
+    program.jump("checked")
+
+
+def _take_ipv6(program: Assembler) -> None:
+    """Take TCP and UDP alone: neighbour discovery and extension headers are the bridge's."""
+    for offset in range(0, 16, 4):
+        program.load(WORD, R1, R10, _IP_HEADER + 8 + offset)
+        program.store(WORD, R10, _SOURCE + 12 + offset, R1)
+    program.load(BYTE, R1, R10, _IP_HEADER + 6)
+    program.jump_equal(R1, _TCP, "checked")
+    program.jump_unequal(R1, _UDP, "pass")
+    program.move(R1, R6)
+    program.set(R2, 14 + 40)
+    program.move(R3, R10)
+    program.add(R3, _PORT)
+    program.set(R4, 2)
+    program.call(_LOAD_BYTES)
+    program.jump_unequal(R0, 0, "pass")
+    program.load(HALF, R1, R10, _PORT)
+    program.jump_equal(R1, _DHCPV6_SERVER, "pass")
+
+
+def _check_source(program: Assembler, sources_fd: int) -> None:
+    program.load_map(R1, sources_fd)
+    program.move(R2, R10)
+    program.add(R2, _SOURCE)
+    program.call(_MAP_LOOKUP)
+    program.jump_equal(R0, 0, "pass")
+
+
+def _find_target(program: Assembler, targets_fd: int, segment: int) -> None:
+    for offset in range(0, 6, 2):  # the frame starts where words are not aligned
+        program.load(HALF, R1, R10, _PACKET + offset)
+        program.store(HALF, R10, _TARGET + offset, R1)
+    program.store_constant(HALF, R10, _TARGET + 6, segment)
+    _look_up(program, targets_fd)
+
+
+def _look_up(program: Assembler, targets_fd: int) -> None:
+    program.load_map(R1, targets_fd)
+    program.move(R2, R10)
+    program.add(R2, _TARGET)
+    program.call(_MAP_LOOKUP)
+
+
+def _send_elsewhere(program: Assembler, targets_fd: int) -> None:
+    """Send what is not here to the VTEP, named by the entry of the zero MAC."""
+    program.label("elsewhere")
+    program.store_constant(WORD, R10, _TARGET, 0)
+    program.store_constant(HALF, R10, _TARGET + 4, 0)
+    _look_up(program, targets_fd)
+    program.jump_equal(R0, 0, "pass")
+    program.load(WORD, R1, R0, 0)
+    program.set(R2, 0)
+    program.call(_REDIRECT)
+    program.leave()
+
+
+def _pass(program: Assembler) -> None:
+    program.label("pass")
+    program.set(R0, _PASS)
+    program.leave()
