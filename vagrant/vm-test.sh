@@ -28,6 +28,7 @@ stty -F /dev/ttyS0 -onlcr 2>/dev/null
 mkdir -p /opt/overlayd-tests
 mount --bind /mnt/opt/overlayd-tests /opt/overlayd-tests
 ip link set lo up
+touch /etc/resolv.conf # no DHCP here; `ip netns exec` shows other files only in place of existing ones
 echo "vm-test: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(python3 --version)"
 cd /mnt/tree
 eval "OVERLAYD_VM=1 /opt/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider $(cat /mnt/arguments)"

@@ -6,6 +6,7 @@ really missing.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def line(cluster: Cluster, *words: str) -> None:
             lacking("netem")
 
 
-def join(cluster: Cluster, peer: str, underlay: str) -> None:
+def join(cluster: Cluster, eventually: Callable[..., None], peer: str, underlay: str) -> None:
     """Make a cluster of both over an interface; network blue, containers c1 and c2."""
     cluster.ok(1, "overlayd", "join", "--underlay", underlay)
     token = cluster.ok(1, "overlayd", "token", "show")
@@ -70,6 +71,8 @@ def join(cluster: Cluster, peer: str, underlay: str) -> None:
     code, _, told = cluster.run(2, *words, stdin=token)
     assert code == 0, told
     cluster.ok(1, "overlayd", "network", "create", "blue", "--subnet", "10.32.0.0/16")
+    inspect = ["overlayd", "network", "inspect", "blue"]
+    eventually(lambda: cluster.run(2, *inspect)[0] == 0, "vm2 knows the network", PATIENCE_S)
     for number in (1, 2):
         cluster.ok(number, "overlayd", "container", "add", f"c{number}", "--network", "blue")
 
@@ -95,7 +98,7 @@ def answers(cluster: Cluster, number: int, target: str, *options: str) -> bool:
 def test_a_cluster_is_made_over_a_bad_line(pair: Cluster, eventually: Callable[..., None]) -> None:
     """A host joins, a network spreads and names resolve with a third of all packets lost."""
     line(pair, *BAD_LINE)
-    join(pair, "192.168.56.11", "eth1")
+    join(pair, eventually, "192.168.56.11", "eth1")
 
     eventually(lambda: answers(pair, 1, "c2"), "c2 answers c1", PATIENCE_S)
     eventually(lambda: answers(pair, 2, "c1"), "c1 answers c2", PATIENCE_S)
@@ -103,7 +106,7 @@ def test_a_cluster_is_made_over_a_bad_line(pair: Cluster, eventually: Callable[.
 
 def test_a_line_that_turns_bad_parts_nobody(pair: Cluster, eventually: Callable[..., None]) -> None:
     """What is attached meanwhile arrives; when the line is good again all is as it should be."""
-    join(pair, "192.168.56.11", "eth1")
+    join(pair, eventually, "192.168.56.11", "eth1")
     line(pair, *BAD_LINE)
     pair.ok(2, "overlayd", "container", "add", "late", "--network", "blue")
     eventually(lambda: answers(pair, 1, "late"), "the late one answers c1", PATIENCE_S)
@@ -131,7 +134,7 @@ def test_an_interface_upon_another_is_an_underlay(
         link(pair, number, kind, "link", "eth1", "name", "up0", *words[kind])
         pair.ok(number, "ip", "address", "add", f"10.100.0.{number}/24", "dev", "up0")
         pair.ok(number, "ip", "link", "set", "up0", "up")
-    join(pair, "10.100.0.1", "up0")
+    join(pair, eventually, "10.100.0.1", "up0")
     status = pair.json(1, "status")
     full = str(status["overlay_mtu"] - 28)
 
@@ -157,8 +160,9 @@ def test_wireguard_is_an_underlay(pair: Cluster, eventually: Callable[..., None]
         )  # fmt: skip
         pair.ok(number, "ip", "address", "add", f"10.102.0.{number}/24", "dev", "wg0")
         pair.ok(number, "ip", "link", "set", "wg0", "up")
-    join(pair, "10.102.0.1", "wg0")
-    mtu = int(pair.ok(1, "cat", "/sys/class/net/wg0/mtu"))
+    join(pair, eventually, "10.102.0.1", "wg0")
+    (shown,) = json.loads(pair.ok(1, "ip", "-j", "link", "show", "wg0"))
+    mtu = shown["mtu"]
     full = str(mtu - VXLAN_OVERHEAD - 28)
 
     assert pair.json(1, "status")["overlay_mtu"] == mtu - VXLAN_OVERHEAD

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SCRIPTS = sorted([*ROOT.glob("deploy/**/*.sh"), *ROOT.glob("vagrant/*.sh"), ROOT / "scripts/setup"])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_shell_accepts_every_script(path: Path) -> None:
+    """Each is sound for the shell that its first line names."""
+    shell = path.read_text().splitlines()[0].rpartition("/")[2].split()[-1]
+    done = subprocess.run([shell, "-n", path], capture_output=True, check=False, timeout=10)
+
+    assert done.stderr == b""
+
+
+def test_the_container_image_is_run_with_the_capabilities_of_the_unit() -> None:
+    """What the head of the recipe lists is what the unit's bounding set has."""
+    unit = (ROOT / "deploy/overlayd.service").read_text()
+    recipe = (ROOT / "deploy/Containerfile").read_text()
+    bounding = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)
+    (shown,) = re.findall(r"--cap-add (\S+)", recipe)
+
+    assert {f"CAP_{name}" for name in shown.split(",")} == {
+        name for line in bounding for name in line.split()
+    }
