@@ -106,6 +106,7 @@ class Running:
             self.member, self.directory, self.datapath, kernel, journal, interface
         )
         self.directory.view.is_expired = self._is_expired
+        self.directory.view.ownership = self.addresses.space.ownership
         names = Names(self.directory)
         names.networks_of = self.networks_of
         self._dns = DnsServers(names, kernel, journal)

@@ -13,6 +13,7 @@ from overlay.core.conflicts import usable_networks
 from overlay.core.fastplan import with_fast_path
 from overlay.core.membership import Membership
 from overlay.core.messages import MemberState
+from overlay.core.ownership import Ownership
 from overlay.core.plan import PlanInput, PlannedPort, Remote, plan
 from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope
 from overlay.core.state import SandboxState
@@ -35,6 +36,8 @@ class View:
         self._self_id = self_id
         # The owner knows the time: a node that has been dead for longer than the grace.
         self.is_expired: Callable[[NodeId], bool] = lambda _node_id: False
+        # Likewise the ownership of a network's addresses: of two that claim one, its owner has it.
+        self.ownership: Callable[[Network], Ownership] | None = None
 
     def networks(self) -> dict[Vni, Network]:
         """Return the networks that exist and have their VNIs to themselves."""
@@ -124,6 +127,11 @@ class View:
             vtep = vteps[origin]
             if vtep is not None:
                 remotes.append(Remote(origin, vtep, value))
+        ownership = self.ownership
+
+        def owner_of(_vni: Vni, ip: Ip) -> NodeId | None:
+            return None if ownership is None else ownership(network).owner_of(ip)
+
         flood = (self.vtep(origin) for origin in self.participants(network.vni, forwarding=True))
         planned = plan(
             PlanInput(
@@ -135,6 +143,7 @@ class View:
                 locals=tuple(locals_),
                 remotes=tuple(remotes),
                 flood=tuple(vtep for vtep in flood if vtep is not None),
+                owner_of=owner_of,
             )
         )
         return with_fast_path(planned, network, ports, locals_) if fast_path else planned

@@ -38,7 +38,9 @@ class Datapath:
         """Take over what the host's kernel holds; the agent has just started."""
         node = self.host.node
         assert node is not None
+        assert self.host.addressing is not None
         self._view = View(node.store, node.membership, self.host.node_id)
+        self._view.ownership = self.host.addressing.ownership
         self._dirty.clear()
         self._due = False
         self.host.later(0.0, self._period)

@@ -1,0 +1,73 @@
+"""What one node's records say for its sandbox."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from overlay.core.addressing import Addressing
+from overlay.core.author import Author
+from overlay.core.membership import Membership
+from overlay.core.outbox import Outbox
+from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Value
+from overlay.core.settings import Settings
+from overlay.core.state import FdbRow, NeighbourRow
+from overlay.core.store import Store
+from overlay.core.view import View
+from overlay.model import Card, Endpoint, Ip, Network, Subnet, Vni, mac_for, node_id_of, parse_ip
+from overlay.sim.codec import SharingCodec
+from overlay.sim.notary import FakeNotary
+
+KEYS = {"self": b"s" * 32, "owner": b"o" * 32, "thief": b"t" * 32}
+IDS = {name: node_id_of(key) for name, key in KEYS.items()}
+VTEPS = {name: Ip(bytes([192, 168, 56, 11 + at])) for at, name in enumerate(KEYS)}
+SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
+BLUE = Network(Vni(9), "blue", (SUBNET,), IDS["owner"])
+IP = parse_ip("10.1.0.7")
+
+
+class Seat:
+    """One node's store, filled by others."""
+
+    def __init__(self) -> None:
+        self.store = Store(IDS["self"])
+        membership = Membership(
+            IDS["self"], 1 << 20, Settings(), random.Random(1), Outbox(SharingCodec()),
+            root_of=lambda _: 0, now=0.0,
+        )  # fmt: skip
+        for name, key in KEYS.items():
+            card = Card(IDS[name], name, key, key, VTEPS[name], 7948, 1, 1500, "test")
+            self.store.accept_card(card)
+            membership.add(IDS[name], 0.0, 1 << 20)
+        self.view = View(self.store, membership, IDS["self"])
+        self.view.ownership = Addressing(self.store, IDS["self"]).ownership
+
+    def tell(self, name: str, scope: Scope, *values: Value) -> None:
+        """Take what a node writes."""
+        for segment in Author(Store(IDS[name]), FakeNotary(KEYS[name])).write(scope, values):
+            self.store.accept(segment)
+
+    def way_to(self, ip: Ip) -> set[Ip]:
+        """Return the VTEPs to which frames for an address go."""
+        rows = self.view.desired(BLUE, VTEPS["self"], 4789, 1450, ()).rows
+        macs = {row.mac for row in rows if isinstance(row, NeighbourRow) and row.ip == ip}
+        return {row.vtep for row in rows if isinstance(row, FdbRow) and row.mac in macs}
+
+
+def endpoint(endpoint_id: bytes, ip: Ip = IP) -> Endpoint:
+    """Return an endpoint with an address and the MAC that goes with it."""
+    return Endpoint(endpoint_id, BLUE.vni, "web", mac_for(BLUE.vni, ip), (ip,))
+
+
+@pytest.mark.parametrize("thief_id", [bytes(8), b"\xff" * 8])
+def test_an_address_is_its_owners_whoever_else_claims_it(thief_id: bytes) -> None:
+    """A member that claims another's address gets none of its traffic, whatever id it draws."""
+    seat = Seat()
+    part = Participation(BLUE.vni, forwards=True)
+    seat.tell("owner", CLUSTER_SCOPE, BLUE, part)
+    seat.tell("self", CLUSTER_SCOPE, part)
+    seat.tell("thief", CLUSTER_SCOPE, part)
+    seat.tell("thief", Scope(BLUE.vni), endpoint(thief_id))
+    seat.tell("owner", Scope(BLUE.vni), endpoint(b"endpoint"))
+
+    assert seat.way_to(IP) == {VTEPS["owner"]}
