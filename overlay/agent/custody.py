@@ -94,6 +94,7 @@ class Custody:
         if not self._member.take_authority(key):
             return
         if not had:
+            self._member.state.keep_previous()  # a damaged state must not cost the cluster its key
             name = self._directory.node_name(sender)
             self._journal.record("promote", f"{name} made this host a holder of the authority")
         self._admissions.declare()
