@@ -36,7 +36,7 @@ test: check
 
 # Every fault, with real agents; minutes. Prints what was measured.
 chaos: setup
-	.venv/bin/pytest -q -s -m chaos tests/e2e
+	OVERLAYD_WRITE_TABLE=1 .venv/bin/pytest -q -s -m chaos tests/e2e
 
 soak: setup
 	.venv/bin/overlayd sim --soak $(SEEDS)

@@ -35,6 +35,7 @@ from overlay.model import Network, NodeId, Vni
 _RETRY_FIRST_S = 0.2
 _RETRY_MAX_S = 30.0
 _SETTLE_S = 0.02
+_NAMES_INTERVAL_S = 0.5
 
 
 def sandbox_name(vni: Vni, node_id: NodeId) -> str:
@@ -203,6 +204,15 @@ class Datapath:
                 await self.reconcile(vni)
             if not any(runtime.failures for runtime in self._runtimes.values()):
                 self._programmed(cluster)
+
+    async def watch_names(self) -> None:
+        """Look after the sandboxes' names, whose loss no notification tells, until cancelled."""
+        while True:
+            await asyncio.sleep(_NAMES_INTERVAL_S)
+            for vni, runtime in list(self._runtimes.items()):
+                if runtime.passes and not runtime.sandbox.named():
+                    runtime.hints = [f"the name {runtime.sandbox.name} is gone"]
+                    self.wake(vni)
 
     def _programmed(self, versions: list[LogVersion]) -> None:
         """Say how far the kernel is, to whoever waits for it."""

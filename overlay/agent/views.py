@@ -199,6 +199,8 @@ def _network_status(item: Network, running: Running) -> Json:
             "desired": 0 if runtime is None else runtime.rows_desired,
             "actual": 0 if runtime is None else runtime.rows_actual,
         },
+        "passes": 0 if runtime is None else runtime.passes,
+        "operations": 0 if runtime is None else runtime.operations,
         "failures": [] if runtime is None else runtime.failures[:5],
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from overlay.lab import holder, lab
 from overlay.lab.holder import Holder
+from overlay.lab.scene import Scene, scene
 
 WAIT_S = 15.0
 
@@ -94,6 +95,14 @@ def cluster(hosts: Cluster) -> Cluster:
     lab.join(hosts.hosts)
     lab.populate(hosts.hosts)
     return hosts
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Scene]:
+    """Three joined hosts with a container each, whose agents may be ended."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    with scene(3) as made:
+        yield made
 
 
 @pytest.hookimpl(hookwrapper=True)
