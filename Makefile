@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: setup lab down check test unit kernel e2e chaos soak deb dist vm-test vagrant-test clean
+.PHONY: setup lab down check test unit kernel e2e chaos soak soak-sim deb dist vm-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -38,7 +38,12 @@ test: check
 chaos: setup
 	OVERLAYD_WRITE_TABLE=1 .venv/bin/pytest -q -s -m chaos tests/e2e
 
+# Churn on real agents: memory, descriptors, namespaces and rows must return to where they were.
 soak: setup
+	.venv/bin/overlayd lab soak --minutes $${MINUTES:-10}
+
+# Storms in the simulator, one for each seed.
+soak-sim: setup
 	.venv/bin/overlayd sim --soak $(SEEDS)
 
 # The Debian package, for the Python of this machine's Debian: build/overlayd_*.deb

@@ -42,6 +42,16 @@ class Verdict:
         return self.sent - self.received
 
 
+def accounted(verdicts: list[Verdict]) -> str:
+    """Say how many packets flowed; an AssertionError if one was lost or came twice."""
+    sent = sum(each.sent for each in verdicts)
+    lost = sum(each.lost for each in verdicts)
+    twice = sum(each.duplicates for each in verdicts)
+    assert sent > 0, "nothing flowed"
+    assert (lost, twice) == (0, 0), f"{lost} of {sent} packets lost, {twice} came twice"
+    return f"0 of {sent} packets lost"
+
+
 class Receiver:
     """The receiving end."""
 

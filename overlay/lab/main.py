@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 from collections.abc import Sequence
 
-from overlay.errors import OverlayError
-from overlay.lab import lab
+from overlay.errors import ConflictError, OverlayError
+from overlay.lab import holder, lab, soak
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,9 +41,18 @@ def _run(arguments: argparse.Namespace) -> int:
             if command and command[0] == "--":
                 command = command[1:]
             return lab.execute(arguments.host, command or ["bash"])
+        case "soak":
+            return _soak(arguments.minutes, arguments.seed)
         case "status":
             _show(arguments.json)
     return 0
+
+
+def _soak(minutes: float, seed: int | None) -> int:
+    if holder.running():
+        raise ConflictError("a lab is up already", hint="overlayd lab down")
+    drawn = random.SystemRandom().randrange(1, 1_000_000) if seed is None else seed
+    return soak.soak(minutes * 60, drawn, lambda text: print(text, flush=True))
 
 
 def _show(as_json: bool) -> None:
@@ -72,5 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     entering = verbs.add_parser("exec", help="run a command on a host")
     entering.add_argument("host", help="vm1, vm2, ...")
     entering.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND ...")
+    soaking = verbs.add_parser("soak", help="churn on real agents, and see what it leaves behind")
+    soaking.add_argument("--minutes", type=float, default=10.0, metavar="N", help="(default 10)")
+    soaking.add_argument("--seed", type=int, metavar="N", help="repeat a run (default: drawn)")
     verbs.add_parser("down", help="remove everything, also after a crash")
     return parser

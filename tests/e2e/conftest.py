@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,8 @@ from overlay.lab.holder import Holder
 from overlay.lab.scene import Scene, scene
 
 WAIT_S = 15.0
+ROOT = Path(__file__).parent.parent.parent
+TABLE = re.compile(r"(?<=<!-- chaos -->\n).*?(?=<!-- /chaos -->)", re.DOTALL)
 
 
 class Cluster:
@@ -103,6 +108,24 @@ def three() -> Iterator[Scene]:
     assert not holder.running(), "a lab is up on this machine: overlayd lab down"
     with scene(3) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def tell() -> Iterator[Callable[[str, str, str], None]]:
+    """Note what was promised and measured of a fault; the table is written in the end."""
+    rows: list[tuple[str, str, str]] = []
+
+    def note(fault: str, promised: str, measured: str) -> None:
+        rows.append((fault, promised, measured))
+        print(f"{fault}: {measured}")  # noqa: T201 - asked for
+
+    yield note
+    if os.environ.get("OVERLAYD_WRITE_TABLE"):
+        lines = ["| fault | promised | measured |", "|---|---|---|"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        document = ROOT / "docs/TESTING.md"
+        text = document.read_text(encoding="utf-8")
+        document.write_text(TABLE.sub(lambda _: "\n".join(lines) + "\n", text), encoding="utf-8")
 
 
 @pytest.hookimpl(hookwrapper=True)

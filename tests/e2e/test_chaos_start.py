@@ -1,0 +1,69 @@
+"""Faults that an agent meets from its start on: part of `make chaos`, like test_chaos."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from overlay.lab import holder
+from overlay.lab.driver import differences, join_all, wait_until
+from overlay.lab.flow import accounted
+from overlay.lab.scene import attach, scene
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
+HOURS_S = 7 * 3600
+
+Tell = Callable[[str, str, str], None]
+
+
+def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
+    """A wall clock seven hours ahead, then behind: only the times of events show it."""
+    library = tmp_path / "clockshift.so"
+    source = Path(__file__).parent / "clockshift.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    assert not holder.running()
+    with scene(2, populated=False) as made:
+        shift = "/run/clock-shift"
+        environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": shift}
+        join_all(made.drivers, **environment)
+        made.populate()
+        victim = made.host(2)
+        told = []
+        with made.both_ways() as verdicts:
+            for seconds in (HOURS_S, -HOURS_S):
+                victim.run("sh", "-c", f"echo {seconds} > {shift}")
+                name = f"c{abs(seconds)}{'x' if seconds < 0 else ''}"
+                victim.run("ip", "netns", "add", name)
+                attach(victim, name)
+                stamp = victim.get("/v1/events")["events"][-1]["time"]
+                assert abs(stamp - time.time() - seconds) < 60, "the clock was not stepped"
+                time.sleep(10.0)
+                assert made.well()
+                told.append(f"{seconds // 3600:+d} h")
+            victim.end(signal.SIGKILL)
+            victim.start(**environment)
+        wait_until(made.well, "all well", 180.0)
+        measured = f"{' and '.join(told)}, then a kill -9: {accounted(verdicts)}; all equal"
+    promised = "nothing but the times of events follows it"
+    tell("clock of one agent stepped by hours (preloaded clock_gettime)", promised, measured)
+
+
+def test_without_nftables(tell: Tell) -> None:
+    """With no nft on the host agents start, containers reach each other."""
+    assert not holder.running()
+    with scene(2, populated=False) as made:
+        for each in made.drivers:
+            each.run("sh", "-c", "mount --bind /dev/null $(command -v nft)")
+        join_all(made.drivers)
+        made.populate()
+        with made.both_ways() as verdicts:
+            time.sleep(5.0)
+        health = [item["text"] for item in made.host(1).get("/v1/status")["health"]]
+        assert not any(differences(each) for each in made.drivers)
+        said = f"status says: {'; '.join(health)}" if health else "status has no complaint"
+        measured = f"{accounted(verdicts)}; {said}"
+    tell("no nftables", "containers reach each other; what needs nft is named", measured)
