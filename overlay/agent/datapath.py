@@ -35,7 +35,7 @@ from overlay.model import Network, NodeId, Vni
 _RETRY_FIRST_S = 0.2
 _RETRY_MAX_S = 30.0
 _SETTLE_S = 0.02
-_NAMES_INTERVAL_S = 0.5
+_WATCH_INTERVAL_S = 0.5
 
 
 def sandbox_name(vni: Vni, node_id: NodeId) -> str:
@@ -205,10 +205,13 @@ class Datapath:
             if not any(runtime.failures for runtime in self._runtimes.values()):
                 self._programmed(cluster)
 
-    async def watch_names(self) -> None:
-        """Look after the sandboxes' names, whose loss no notification tells, until cancelled."""
+    async def watch(self) -> None:
+        """Look after what no notification tells, until cancelled: that a sandbox has lost its
+        name, and that every live peer's records are here, so that a start may prune."""
         while True:
-            await asyncio.sleep(_NAMES_INTERVAL_S)
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+            if not self.pruning and self._member.node.caught_up:
+                self.wake()
             for vni, runtime in list(self._runtimes.items()):
                 if runtime.passes and not runtime.sandbox.named():
                     runtime.hints = [f"the name {runtime.sandbox.name} is gone"]

@@ -141,7 +141,7 @@ class Running:
         await self._adopt()
         await self.datapath.destroy_leftovers()
         self._spawn(self.datapath.run(), "reconcile")
-        self._spawn(self.datapath.watch_names(), "names")
+        self._spawn(self.datapath.watch(), "watch")
         self._spawn(self.custody.run(), "custody")
         self._spawn(self._tidy_up(), "tidy up")
         self._spawn(self.underlay.run(), "underlay")
