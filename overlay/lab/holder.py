@@ -125,7 +125,7 @@ def enter_command(holder: Holder, command: Sequence[str]) -> list[str]:
 
 
 def run(
-    holder: Holder, *command: str, timeout_s: float = 60.0, stdin: str | None = None
+    holder: Holder, *command: str, timeout_s: float = 120.0, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command inside a host and return what it said; does not judge the exit code."""
     return subprocess.run(
