@@ -81,6 +81,7 @@ SOCKET_BUFFER_SIZE: Final = 4 * 1024 * 1024
 API_BODY_SIZE_MAX: Final = 64 * 1024
 API_CLIENTS_MAX: Final = 256
 API_REQUEST_TIMEOUT_S: Final = 60.0
+API_SILENCE_MAX_S: Final = 10.0  # a connection that has not asked by then is closed
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
 

@@ -6,6 +6,7 @@ Owns: the socket, its permissions, JSON in and out. Must not know: how a verb do
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import grp
 import json
@@ -24,6 +25,7 @@ from overlay.errors import ConflictError, ForbiddenError, OverlayError, UsageErr
 
 _LOG = logging.getLogger("overlayd.api")
 SOCKET_NAME = "api.sock"
+_DOORMAN_INTERVAL_S = 1.0
 
 Verb = Callable[[web.Request, dict[str, Any]], Awaitable[Any]]
 
@@ -37,6 +39,9 @@ class Server:
         self._application = web.Application(client_max_size=limits.API_BODY_SIZE_MAX)
         self._runner: web.AppRunner | None = None
         self._busy = 0
+        self._asking: collections.Counter[web.RequestHandler] = collections.Counter()
+        self._silent: dict[web.RequestHandler, float] = {}  # since when
+        self._doorman: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()  # set once the agent has returned to its cluster
 
     def route(self, method: str, path: str, name: str, verb: Verb, *, root: bool = False) -> None:
@@ -64,10 +69,29 @@ class Server:
         self._runner = web.AppRunner(self._application, access_log=None, handle_signals=False)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=limits.API_CLIENTS_MAX).start()
+        self._doorman = asyncio.get_running_loop().create_task(self._show_out(), name="doorman")
+
+    async def _show_out(self) -> None:
+        """Close connections that ask nothing: those silent for long, and the oldest of too many."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_DOORMAN_INTERVAL_S)
+            assert self._runner is not None, "it stands as long as the socket"
+            open_now = [] if self._runner.server is None else self._runner.server.connections
+            silent = [each for each in open_now if not self._asking[each]]
+            self._silent = {each: self._silent.get(each, loop.time()) for each in silent}
+            eldest = sorted(silent, key=lambda each: self._silent[each])
+            excess = max(0, len(open_now) - limits.API_CLIENTS_MAX)
+            for number, each in enumerate(eldest):
+                waited_s = loop.time() - self._silent[each]
+                if number < excess or waited_s > limits.API_SILENCE_MAX_S:
+                    each.force_close()
 
     async def close(self) -> None:
         """Stop serving; what is being answered ends first, within a second."""
         self.path.unlink(missing_ok=True)
+        if self._doorman is not None:
+            self._doorman.cancel()
         if self._runner is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._runner.cleanup(), 2.0)
@@ -83,6 +107,8 @@ class Server:
                 )
             )
         self._busy += 1
+        handler = request.protocol
+        self._asking[handler] += 1
         try:
             if root and _peer_uid(request) != 0:
                 raise ForbiddenError(f"only root may {name}", hint="Use sudo")  # noqa: TRY301
@@ -106,6 +132,7 @@ class Server:
             )
         finally:
             self._busy -= 1
+            del self._asking[handler]
         if isinstance(result, web.StreamResponse):
             return result
         return web.json_response({"schema": f"overlayd.{name}/v1", **result})

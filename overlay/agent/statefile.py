@@ -95,37 +95,50 @@ class StateFile:
             if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
                 raise _unwritable(self.path, error) from error
             return self._open_previous(str(error))
+        except _ForeignError as error:
+            if not (self.directory / PREVIOUS_NAME).exists():
+                raise
+            return self._open_previous(error.why)
 
     def _open_previous(self, why: str) -> sqlite3.Connection:
+        """Go on from the previous good state; what is in place is set aside only then."""
         previous = self.directory / PREVIOUS_NAME
         hint = (
-            f"Keep the file for a report, move it away and run 'overlayd join PEER' to take "
-            f"part again as a new node: mv {self.path} {self.path}.damaged"
+            "Keep the files for a report and run 'overlayd join PEER' to take part again as a new "
+            f"node: mkdir {self.directory}/damaged && mv {self.directory}/state* "
+            f"{self.directory}/damaged"
         )
         if not previous.exists():
             raise OverlayError(f"the state file {self.path} is damaged", why=why, hint=hint)
-        for suffix in ("", "-wal", "-shm"):
-            damaged = Path(f"{self.path}{suffix}")
-            if damaged.exists():
-                damaged.replace(f"{self.path}.damaged{suffix}")
-        with sqlite3.connect(previous) as source, sqlite3.connect(self.path) as target:
-            source.backup(target)
+        temporary = self.directory / f"{FILE_NAME}.new"
+        temporary.unlink(missing_ok=True)
         try:
-            connection = self._open_one(self.path)
+            with contextlib.closing(sqlite3.connect(previous)) as source:
+                _require_sound(source)
+                with contextlib.closing(sqlite3.connect(temporary)) as target:
+                    temporary.chmod(0o600)
+                    source.backup(target)
         except sqlite3.DatabaseError as error:
             raise OverlayError(
                 f"the state file {self.path} and its previous copy are damaged",
                 why=str(error),
                 hint=hint,
             ) from error
+        for suffix in ("", "-wal", "-shm"):
+            damaged = Path(f"{self.path}{suffix}")
+            if damaged.exists():
+                damaged.replace(f"{self.path}.damaged{suffix}")
+        crashpoint.passing("state.restore")
+        temporary.replace(self.path)
         self.restored_previous = True
-        return connection
+        return self._open_one(self.path)
 
     def _open_one(self, path: Path) -> sqlite3.Connection:
-        if path.exists() and path.stat().st_size == 0:
-            raise sqlite3.DatabaseError("the file is empty")
-        fresh = not path.exists()
-        if fresh:
+        # Without a previous state an empty file is the very first start, killed at once.
+        fresh = not path.exists() or path.stat().st_size == 0
+        if fresh and (self.directory / PREVIOUS_NAME).exists():
+            raise sqlite3.DatabaseError("the file is empty" if path.exists() else "it is gone")
+        if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -136,20 +149,19 @@ class StateFile:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection, path: Path, *, fresh: bool) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if fresh or (application == 0 and tables == 0):
             # A start that was killed between creating the file and filling it ends here too.
+            _set_durable(connection)
             connection.executescript(
                 f"BEGIN; {_SCHEMA} PRAGMA application_id={APPLICATION_ID};"
                 f"PRAGMA user_version={FORMAT_VERSION}; COMMIT;"
             )
             return
         if application != APPLICATION_ID:
-            raise OverlayError(
+            raise _ForeignError(
                 f"{path} is not overlayd's",
                 why="it is a database of another program",
                 hint="Give overlayd a directory of its own with --state-dir",
@@ -160,9 +172,8 @@ class StateFile:
                 why=f"this one reads formats up to {FORMAT_VERSION}",
                 hint="Install the newer version again; a downgrade would lose records",
             )
-        (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
+        _set_durable(connection)
+        _require_sound(connection)
 
     def keep_previous(self) -> None:
         """Copy the present state as the previous good one; called after a sound start."""
@@ -276,6 +287,26 @@ class StateFile:
                 hint=f"Move it away; overlayd then starts from {PREVIOUS_NAME} if there is one",
             )
         return json.loads(text)
+
+
+class _ForeignError(OverlayError):
+    """The file is a sound database of another program: it is not written to."""
+
+
+def _require_sound(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError for a damaged page or a value that its checksum belies."""
+    (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    for kind, key, text, checksum in connection.execute("SELECT * FROM value"):
+        if zlib.crc32(text.encode()) != checksum:
+            raise sqlite3.DatabaseError(f"the checksum of {kind} {key} does not match")
+
+
+def _set_durable(connection: sqlite3.Connection) -> None:
+    """Make each commit survive a power cut (https://www.sqlite.org/pragma.html#pragma_synchronous)."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
 
 
 def _lock(directory: Path) -> int:

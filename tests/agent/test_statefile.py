@@ -119,22 +119,83 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         StateFile(tmp_path)
 
 
+def spoil(directory: Path) -> None:
+    """Change a stored value behind its checksum's back."""
+    connection = sqlite3.connect(directory / FILE_NAME)
+    connection.execute("UPDATE value SET json='\"bad\"'")
+    connection.commit()
+    connection.close()
+
+
 def test_a_changed_value_is_noticed(tmp_path: Path) -> None:
     """A value whose checksum does not match is refused, not believed."""
     state = StateFile(tmp_path)
     with state.transaction():
         state.put("kind", "key", "good")
     state.close()
-    connection = sqlite3.connect(tmp_path / FILE_NAME)
-    connection.execute("UPDATE value SET json='\"bad\"'")
-    connection.commit()
-    connection.close()
+    spoil(tmp_path)
+
+    with pytest.raises(OverlayError, match="checksum of kind key"):
+        StateFile(tmp_path)
+
+
+def test_a_changed_value_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
+    """It is as good as a torn file: the previous good one is used, for its owner alone."""
+    state = StateFile(tmp_path)
+    with state.transaction():
+        state.put("kind", "key", "good")
+    state.keep_previous()
+    state.close()
+    spoil(tmp_path)
 
     again = StateFile(tmp_path)
 
-    with pytest.raises(OverlayError, match="checksum of kind key"):
-        again.get("kind", "key")
+    assert again.get("kind", "key") == "good"
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
     again.close()
+
+
+def test_a_foreign_file_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
+    """Another program's database in our place is set aside, unchanged."""
+    state = StateFile(tmp_path)
+    with state.transaction():
+        state.put("kind", "key", "good")
+    state.keep_previous()
+    state.close()
+    for path in tmp_path.glob(f"{FILE_NAME}*"):
+        path.unlink()
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection.execute("CREATE TABLE theirs (a)")
+    connection.commit()
+    connection.close()
+    theirs = (tmp_path / FILE_NAME).read_bytes()
+
+    again = StateFile(tmp_path)
+
+    assert again.get("kind", "key") == "good"
+    assert (tmp_path / f"{FILE_NAME}.damaged").read_bytes() == theirs
+    again.close()
+
+
+def test_a_damaged_copy_is_refused_too(tmp_path: Path) -> None:
+    """With both files damaged the message says so."""
+    (tmp_path / FILE_NAME).write_bytes(b"garbage" * 1000)
+    (tmp_path / PREVIOUS_NAME).write_bytes(b"garbage" * 1000)
+
+    for _ in range(2):  # nor does a second try begin anew by itself
+        with pytest.raises(OverlayError, match="and its previous copy are damaged"):
+            StateFile(tmp_path)
+
+
+def test_a_first_start_killed_at_once_is_repeated(tmp_path: Path) -> None:
+    """An empty file without a previous copy is the beginning of a state, not damage."""
+    (tmp_path / FILE_NAME).touch()
+
+    state = StateFile(tmp_path)
+
+    assert state.get("kind", "key") is None
+    assert not state.restored_previous
+    state.close()
 
 
 def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
