@@ -87,6 +87,9 @@ class Subnet:
     base: Ip
     prefix_length: int
     gateway: Ip
+    ip_range: tuple[Ip, int] | None = None  # (base, prefix length): addresses nobody asked for
+    auxiliary: tuple[tuple[str, Ip], ...] = ()  # in use by other devices: never given out
+    block_length: int = 0  # prefix length of the block that every host gets; 0: hosts share
 
     @property
     def network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -126,7 +126,15 @@ def values() -> list[Value]:
     """Return one value of each kind that the example uses."""
     vni = Vni(8388865)
     ip = parse_ip("10.32.0.2")
-    subnet = Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1"))
+    auxiliary = (("nas", parse_ip("10.32.0.9")),)
+    subnet = Subnet(
+        parse_ip("10.32.0.0"),
+        16,
+        parse_ip("10.32.0.1"),
+        (parse_ip("10.32.64.0"), 18),
+        auxiliary,
+        24,
+    )
     first, last = parse_ip("10.32.1.0"), parse_ip("10.32.1.255")
     return [
         Network(vni, "blue", (subnet,), card(1).node_id),

@@ -75,14 +75,14 @@ class Addresses:
             )
         if wanted is not None:
             index = await self._take(network, wanted)
-            return self._with_other_family(network, wanted, index)
+            return await self._with_other_family(network, wanted, index)
         for index, _ in enumerate(network.subnets):
             ip = await self._any(network, index)
             if ip is not None:
-                return self._with_other_family(network, ip, index)
+                return await self._with_other_family(network, ip, index)
         raise self._exhausted(network)
 
-    def _with_other_family(
+    async def _with_other_family(
         self, network: Network, ip: Ip, index: int
     ) -> tuple[tuple[Ip, ...], int]:
         """Dual stack: the subnet of the other family with the same rank gives one too."""
@@ -90,7 +90,7 @@ class Addresses:
         others = [i for i, s in enumerate(network.subnets) if len(s.base) != len(ip)]
         if rank >= len(others):
             return (ip,), index
-        other = self.space.pick(network, others[rank], self._member.pump.now())
+        other = await self._any(network, others[rank])
         return ((ip,) if other is None else (ip, other)), index
 
     async def _take(self, network: Network, wanted: Ip) -> int:
@@ -107,9 +107,13 @@ class Addresses:
                 why=f"its subnets are {shown}",
             )
         if fault == ipam.RESERVED:
+            names = {ip: name for subnet in network.subnets for name, ip in subnet.auxiliary}
+            why = "it is the subnet's gateway, network or broadcast address"
+            if wanted in names:
+                why = f"it is set aside as {names[wanted]!r} (--aux-address)"
             raise ConflictError(
                 f"{text} cannot be given to a container",
-                why="it is the subnet's gateway, network or broadcast address",
+                why=why,
                 hint="Choose another one, or leave --ip out",
             )
         if fault is not None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from overlay import limits
 from overlay.agent.directory import Directory
 from overlay.agent.member import Member
+from overlay.agent.subnets import Range, SubnetWish, matches, parse_range, subnet_of
 from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, key_of
 from overlay.errors import ConflictError, UsageError
-from overlay.model import Ip, Network, Subnet, Vni, parse_ip
+from overlay.model import Network, Subnet, Vni
 
-Range = ipaddress.IPv4Network | ipaddress.IPv6Network
 # Tried in this order where no subnet is asked for: less used than 10.0.0.0/16 and friends.
 _DEFAULT_POOL = ipaddress.ip_network("10.32.0.0/11")
 _DEFAULT_PREFIX = 16
@@ -28,7 +28,7 @@ class Wish:
     """A network as asked for."""
 
     name: str
-    subnets: Sequence[tuple[str, str | None]]  # (range, gateway or None)
+    subnets: Sequence[SubnetWish]
     vni: int | None = None
     internal: bool = False
     labels: tuple[tuple[str, str], ...] = ()
@@ -95,8 +95,10 @@ def own_keys(network: Network) -> list[tuple[str, bytes]]:
 
 
 def _require_same(existing: Network, wish: Wish) -> None:
-    asked = [parse_range(text) for text, _ in wish.subnets]
-    same = not asked or asked == [subnet.network for subnet in existing.subnets]
+    same = len(wish.subnets) in (0, len(existing.subnets)) and all(
+        matches(subnet, asked)
+        for asked, subnet in zip(wish.subnets, existing.subnets, strict=False)
+    )
     if wish.vni is not None and wish.vni != existing.vni:
         same = False
     options = (wish.internal, wish.isolate_subnets)
@@ -110,35 +112,14 @@ def _require_same(existing: Network, wish: Wish) -> None:
         )
 
 
-def parse_range(text: str) -> Range:
-    """Return the range of a text such as 10.32.0.0/16; raises UsageError."""
-    try:
-        found = ipaddress.ip_network(text, strict=False)
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} is not a subnet", hint="Write it as ADDRESS/LENGTH: 10.32.0.0/16"
-        ) from error
-    if "/" not in text:
-        raise UsageError(f"{text!r} has no length", hint=f"For example {text}/16")
-    if str(found.network_address) != text.partition("/")[0].lower() and found.version == 4:
-        raise UsageError(
-            f"{text} is an address within a subnet, not a subnet", hint=f"Did you mean {found}?"
-        )
-    if found.num_addresses < 8:
-        raise UsageError(f"{found} has too few addresses for a network", hint="Use /29 or larger")
-    if found.is_multicast or found.is_loopback or found.is_link_local:
-        raise UsageError(f"{found} cannot be a network's subnet: its addresses are special")
-    return found
-
-
 def _subnets(directory: Directory, wish: Wish, around: Surroundings) -> tuple[Subnet, ...]:
     if len(wish.subnets) > limits.SUBNET_COUNT_MAX:
         raise UsageError(f"a network has at most {limits.SUBNET_COUNT_MAX} subnets")
     if not wish.subnets:
         return (_default_subnet(directory, around),)
     found: list[Subnet] = []
-    for text, gateway_text in wish.subnets:
-        subnet_range = parse_range(text)
+    for asked in wish.subnets:
+        subnet_range = parse_range(asked.subnet)
         if any(subnet_range.overlaps(subnet.network) for subnet in found):
             raise UsageError(f"subnet {subnet_range} overlaps another one of this network")
         route = around.overlapping_route(subnet_range)
@@ -149,23 +130,8 @@ def _subnets(directory: Directory, wish: Wish, around: Surroundings) -> tuple[Su
                 hint="Containers could not reach what is behind that route. Choose another "
                 "range, or insist with --force",
             )
-        found.append(_subnet(subnet_range, gateway_text))
+        found.append(subnet_of(asked))
     return tuple(found)
-
-
-def _subnet(subnet_range: Range, gateway_text: str | None) -> Subnet:
-    base = Ip(subnet_range.network_address.packed)
-    if gateway_text is None:
-        return Subnet(base, subnet_range.prefixlen, Ip((subnet_range.network_address + 1).packed))
-    try:
-        gateway = parse_ip(gateway_text)
-    except ValueError as error:
-        raise UsageError(f"the gateway {gateway_text!r} is not an IP address") from error
-    subnet = Subnet(base, subnet_range.prefixlen, gateway)
-    ends = {base, Ip(subnet_range.broadcast_address.packed)}
-    if gateway not in subnet or gateway in ends:
-        raise UsageError(f"the gateway {gateway_text} is no usable address of {subnet_range}")
-    return subnet
 
 
 def _default_subnet(directory: Directory, around: Surroundings) -> Subnet:
@@ -174,7 +140,7 @@ def _default_subnet(directory: Directory, around: Surroundings) -> Subnet:
         if any(candidate.version == other.version and candidate.overlaps(other) for other in taken):
             continue
         if around.overlapping_route(candidate) is None:
-            return _subnet(candidate, None)
+            return subnet_of(SubnetWish(str(candidate)))
     raise ConflictError(
         f"no /{_DEFAULT_PREFIX} of {_DEFAULT_POOL} is free on this host",
         hint="Name a subnet: --subnet ADDRESS/LENGTH",

@@ -108,17 +108,24 @@ def mac(body: dict[str, Any], field: str) -> Mac | None:
 
 def labels(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return labels, sorted by key."""
-    value = body.get("labels") or {}
-    if not isinstance(value, dict) or len(value) > limits.LABEL_COUNT_MAX:
-        raise UsageError(f"labels must be an object of at most {limits.LABEL_COUNT_MAX} texts")
+    found = texts_by_name(body, "labels", limits.LABEL_COUNT_MAX)
+    for key, _ in found:
+        if key.startswith(LABEL_PREFIX):
+            raise UsageError(f"label {key!r} is overlayd's own", hint="Choose another name for it")
+    return found
+
+
+def texts_by_name(body: dict[str, Any], field: str, count_max: int) -> tuple[tuple[str, str], ...]:
+    """Return an object's texts, sorted by name."""
+    value = body.get(field) or {}
+    if not isinstance(value, dict) or len(value) > count_max:
+        raise UsageError(f"{field} must be an object of at most {count_max} texts")
     for key, item in value.items():
         if not isinstance(item, str) or len(key) + len(item) > limits.LABEL_SIZE_MAX:
             raise UsageError(
-                f"label {key!r} must be a text; key and value at most "
+                f"{field}: {key!r} must be a text; name and value at most "
                 f"{limits.LABEL_SIZE_MAX} characters together"
             )
-        if key.startswith(LABEL_PREFIX):
-            raise UsageError(f"label {key!r} is overlayd's own", hint="Choose another name for it")
     return tuple(sorted(value.items()))
 
 

@@ -20,6 +20,7 @@ from overlay.agent.memberviews import members
 from overlay.agent.networks import Surroundings, Wish
 from overlay.agent.running import Running
 from overlay.agent.server import Server
+from overlay.agent.subnets import SubnetWish
 from overlay.agent.targets import resolve_target
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import probe, underlay
@@ -340,14 +341,22 @@ def register(server: Server, agent: Agent) -> None:
     server.route("POST", "/v1/forget", "forget", routes.forget, root=True)
 
 
-def _subnets(body: Json) -> list[tuple[str, str | None]]:
+def _subnets(body: Json) -> list[SubnetWish]:
     value = body.get("subnets") or []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise UsageError("subnets must be a list of objects")
     found = []
     for item in value:
-        request.allow(item, "subnet", "gateway")
-        found.append((request.required_text(item, "subnet"), request.text(item, "gateway")))
+        request.allow(item, "subnet", "gateway", "ip_range", "auxiliary", "block_length")
+        found.append(
+            SubnetWish(
+                request.required_text(item, "subnet"),
+                request.text(item, "gateway"),
+                request.text(item, "ip_range"),
+                request.texts_by_name(item, "auxiliary", limits.AUXILIARY_COUNT_MAX),
+                request.number(item, "block_length", 1, 126),
+            )
+        )
     return found
 
 

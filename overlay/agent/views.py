@@ -47,14 +47,7 @@ def network(item: Network, running: Running) -> Json:
     return {
         "name": item.name,
         "vni": item.vni,
-        "subnets": [
-            {
-                "subnet": str(subnet),
-                "gateway": ip_text(subnet.gateway),
-                "gateway_mac": mac_text(gateway_mac(item.vni, index)),
-            }
-            for index, subnet in enumerate(item.subnets)
-        ],
+        "subnets": [_subnet(item, index) for index in range(len(item.subnets))],
         "internal": item.internal,
         "isolate_subnets": item.isolate_subnets,
         "labels": dict(item.labels),
@@ -63,6 +56,19 @@ def network(item: Network, running: Running) -> Json:
         "hosts": _names(directory, directory.participants(item.vni, forwarding=True)),
         "here": running.datapath.runtime(item.vni) is not None,
         "mtu": running.datapath.overlay_mtu,
+    }
+
+
+def _subnet(item: Network, index: int) -> Json:
+    subnet = item.subnets[index]
+    start = subnet.ip_range
+    return {
+        "subnet": str(subnet),
+        "gateway": ip_text(subnet.gateway),
+        "gateway_mac": mac_text(gateway_mac(item.vni, index)),
+        "ip_range": None if start is None else f"{ip_text(start[0])}/{start[1]}",
+        "auxiliary": {name: ip_text(ip) for name, ip in subnet.auxiliary},
+        "block_length": subnet.block_length or None,
     }
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from overlay.cli import output
+from overlay.cli import output, subnet_options
 from overlay.cli.client import Client, JsonObject, segment
 from overlay.cli.options import pairs
 from overlay.cli.places import places
-from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
 
     from overlay.cli.parser import Words
 
@@ -27,6 +25,8 @@ nothing on a host until something is attached there.
   sudo overlayd network create blue --subnet 10.32.0.0/16
   sudo overlayd network create two --subnet 10.40.0.0/24 --gateway 10.40.0.254 \\
        --subnet fd40::/64
+  sudo overlayd network create red --subnet 10.50.0.0/16 --block-size 24 \\
+       --aux-address router=10.50.0.2
 """
 
 
@@ -50,6 +50,28 @@ def register(words: Words) -> None:
         default=[],
         metavar="ADDRESS",
         help="every host's own address in the subnet that holds it (default: the first)",
+    )
+    create.add_argument(
+        "--ip-range",
+        dest="ranges",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="give out addresses of this part of its subnet only, but for --ip; repeat",
+    )
+    create.add_argument(
+        "--aux-address",
+        dest="auxiliary",
+        action="append",
+        default=[],
+        metavar="NAME=ADDRESS",
+        help="never give this address out: another device has it; repeat",
+    )
+    create.add_argument(
+        "--block-size",
+        type=int,
+        metavar="N",
+        help="every host gets a /N of its own of each subnet that is that large",
     )
     create.add_argument("--vni", type=int, help="VXLAN network id (default: drawn)")
     create.add_argument("--internal", action="store_true", help="no way out of the network")
@@ -76,7 +98,9 @@ def run_create(args: Namespace) -> int:
         "/v1/networks",
         {
             "name": args.name,
-            "subnets": subnets(args.subnets, args.gateways),
+            "subnets": subnet_options.subnets(
+                args.subnets, args.gateways, args.ranges, pairs(args.auxiliary), args.block_size
+            ),
             "vni": args.vni,
             "internal": args.internal,
             "labels": pairs(args.labels),
@@ -89,32 +113,6 @@ def run_create(args: Namespace) -> int:
     else:
         output.answer(network_line(created))
     return 0
-
-
-def subnets(ranges: Sequence[str], gateways: Sequence[str]) -> list[JsonObject]:
-    """Return the API's subnets: each gateway goes to the range that holds it."""
-    if not gateways:
-        return [{"subnet": text, "gateway": None} for text in ranges]
-    import ipaddress  # noqa: PLC0415  only this option needs it
-
-    chosen: dict[str, str] = {}
-    for gateway in gateways:
-        try:
-            address = ipaddress.ip_address(gateway)
-            holding = [
-                text for text in ranges if address in ipaddress.ip_network(text, strict=False)
-            ]
-        except ValueError as error:
-            raise UsageError("cannot match --gateway with --subnet", why=str(error)) from error
-        if not holding:
-            raise UsageError(
-                f"the gateway {gateway} is in none of the subnets {', '.join(ranges)}",
-                hint="Give an address of one of them, or leave --gateway out",
-            )
-        if holding[0] in chosen:
-            raise UsageError(f"{holding[0]} has two gateways: {chosen[holding[0]]} and {gateway}")
-        chosen[holding[0]] = gateway
-    return [{"subnet": text, "gateway": chosen.get(text)} for text in ranges]
 
 
 def network_line(network: JsonObject) -> str:
@@ -169,7 +167,8 @@ def inspect_text(network: JsonObject) -> str:
         (
             "Subnets",
             "\n".join(
-                f"{subnet['subnet']}  gateway {subnet['gateway']}" for subnet in network["subnets"]
+                f"{subnet['subnet']}  gateway {subnet['gateway']}{subnet_options.text(subnet)}"
+                for subnet in network["subnets"]
             ),
         ),
         ("MTU", str(network["mtu"])),

@@ -34,13 +34,27 @@ _LOW_SPACE_PERCENT: Final = 80
 # --- this node's own allocations ---------------------------------------------------------
 
 
-def reserved(subnet: Subnet, auxiliary: Iterable[Ip] = ()) -> Intervals:
+def reserved(subnet: Subnet) -> Intervals:
     """Return the addresses that no container gets: the gateway's, IPv4's network and
     broadcast address (not in a /31 or /32, RFC 3021), IPv6's subnet-router anycast address
     (RFC 4291 section 2.6.1; not in a /127 or /128, RFC 6164), and the auxiliary ones.
     """
+    auxiliary = Intervals.of_numbers(number_of(ip) for _, ip in subnet.auxiliary)
+    return _unusable(subnet) | auxiliary
+
+
+def dynamic(subnet: Subnet) -> Intervals:
+    """Return the addresses that may be given to whoever asked for none in particular."""
+    if subnet.ip_range is None:
+        return Intervals.of([subnet_run(subnet)])
+    base, length = subnet.ip_range
+    first = number_of(base)
+    return Intervals.of([(first, first + (1 << 8 * len(base) - length) - 1)])
+
+
+def _unusable(subnet: Subnet) -> Intervals:
     first, last = subnet_run(subnet)
-    numbers = {number_of(subnet.gateway), *(number_of(ip) for ip in auxiliary)}
+    numbers = {number_of(subnet.gateway)}
     if last - first > 1:
         numbers.add(first)
         if len(subnet.base) == 4:
@@ -55,13 +69,11 @@ def pick(
     resting: Mapping[Ip, float],
     barred: Intervals,
 ) -> Ip | None:
-    """Return the lowest address that is owned, not `used`, not `barred` (see `reserved`) and
-    not `resting`; failing that the one that has rested longest; None if there is none.
-
-    `resting` maps addresses released lately to when. To allocate from a range only, pass
-    `owned` cut to it.
+    """Return the lowest address of the subnet's range that is owned, not `used`, not `barred`
+    (see `reserved`) and not `resting`; failing that the one that has rested longest; None if
+    there is none. `resting` maps addresses released lately to when.
     """
-    free = owned - barred
+    free = (owned & dynamic(subnet)) - barred
     for first, last in free:
         for number in range(first, last + 1):  # ends at the first that is not taken
             ip = ip_of(number, subnet)
@@ -130,14 +142,13 @@ def decide_grant(
     *,
     used: AbstractSet[Ip],
     resting: Collection[Ip] = (),
-    auxiliary: Iterable[Ip] = (),
 ) -> Grant | GrantRefusal:
     """Return the grant to write, or the refusal to send. A request that was granted before
     gets the same grant: it is in the log already.
 
-    A count that is a power of two gets an aligned block (so per-host /24s are requests for
-    256); where no block of the whole size is free, a smaller one, of at most half the
-    longest free run, so that the granter is not left without.
+    A count that is a power of two gets an aligned block; where no block of the whole size is
+    free, a smaller one, of at most half the longest free run, so that the granter is not left
+    without. Where every host has blocks of its own, one whole block or nothing.
     """
     for owner, grant in ownership.grants:
         if owner == granter and (grant.grantee, grant.request_id) == (asker, request.request_id):
@@ -148,7 +159,7 @@ def decide_grant(
     if index is None:
         return GrantRefusal(request.request_id, OUTSIDE, 0)
     subnet = ownership.network.subnets[index]
-    barred = reserved(subnet, auxiliary)
+    barred = reserved(subnet)
     taken = Intervals.of_numbers(number_of(ip) for ip in used if len(ip) == len(subnet.base))
     owned = ownership.owned(granter, index) - taken
     free = owned - barred
@@ -162,10 +173,7 @@ def decide_grant(
         rested = Intervals.of_numbers(
             number_of(ip) for ip in resting if len(ip) == len(subnet.base)
         )
-        last = Intervals.of([(subnet_run(subnet)[1],) * 2])
-        run = _cut(free - rested, owned & last, request.count) or _cut(
-            free, owned & last, request.count
-        )
+        run = _share(subnet, owned - rested, request.count) or _share(subnet, owned, request.count)
     if run is None:
         return GrantRefusal(request.request_id, EXHAUSTED, 0)
     grant = _grant(ownership, index, run, asker, request.request_id)
@@ -173,6 +181,17 @@ def decide_grant(
     if written - len(superseded(ownership, granter, grant)) >= limits.GRANTS_PER_LOG_MAX:
         return GrantRefusal(request.request_id, LOG_FULL, free.count)
     return grant
+
+
+def _share(subnet: Subnet, owned: Intervals, count: int) -> Run | None:
+    """Return the run to give away of what is owned and not taken."""
+    last = owned & Intervals.of([(subnet_run(subnet)[1],) * 2])
+    if not subnet.block_length:
+        return _cut((owned & dynamic(subnet)) - reserved(subnet), last, count)
+    # An auxiliary address in a block does not matter: its new owner does not give it out either.
+    size = 1 << 8 * len(subnet.base) - subnet.block_length
+    whole = ((owned - _unusable(subnet)) | last) & dynamic(subnet)
+    return whole.first_block(size, size)
 
 
 def _cut(free: Intervals, broadcast: Intervals, count: int) -> Run | None:
@@ -269,7 +288,7 @@ def shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
     found = []
     for (index, owner, stranded), owned_runs in sorted(runs.items()):
         owned = Intervals.of(owned_runs)
-        free = (owned - unusable[index]).count
+        free = ((owned & dynamic(ownership.network.subnets[index])) - unusable[index]).count
         found.append(Share(owner, index, owned.count, free, stranded))
     return found
 

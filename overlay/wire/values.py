@@ -21,7 +21,7 @@ from overlay.core.records import (
     Value,
     key_of,
 )
-from overlay.model import Endpoint, Grant, Mac, Network, NodeId, Subnet, Vni
+from overlay.model import Endpoint, Grant, Ip, Mac, Network, NodeId, Subnet, Vni
 from overlay.wire import shapes
 
 TAGS: dict[str, int] = {
@@ -47,7 +47,7 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
     """Return a value's tag and fields."""
     match value:
         case Network():
-            subnets = [[s.base, s.prefix_length, s.gateway] for s in value.subnets]
+            subnets = [_subnet_fields(subnet) for subnet in value.subnets]
             head = [value.vni, value.name, subnets, value.internal, value.labels]
             return 1, [*head, value.creator, value.isolate_subnets]
         case Endpoint():
@@ -76,6 +76,11 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
             return 12, [value.token_id, value.node_id]
 
 
+def _subnet_fields(subnet: Subnet) -> list[Any]:
+    head = [subnet.base, subnet.prefix_length, subnet.gateway, subnet.ip_range or ()]
+    return [*head, subnet.auxiliary, subnet.block_length]
+
+
 def _vni(value: Any) -> Vni:
     return Vni(shapes.integer(value, limits.VNI_MAX, 1))
 
@@ -85,15 +90,38 @@ def _node(value: Any) -> NodeId:
 
 
 def _subnet(value: Any) -> Subnet:
-    base, prefix_length, gateway = shapes.array(value, 3)
+    base, prefix_length, gateway, ip_range, auxiliary, block_length = shapes.array(value, 6)
+    bits = 8 * len(shapes.ip(base))
     found = Subnet(
         shapes.ip(base),
-        shapes.integer(prefix_length, 8 * len(shapes.ip(base)) - 1, 1),
+        shapes.integer(prefix_length, bits - 1, 1),
         shapes.ip(gateway),
+        _ip_range(ip_range, bits),
+        tuple(_auxiliary(item) for item in shapes.items(auxiliary, limits.AUXILIARY_COUNT_MAX)),
+        shapes.integer(block_length, bits - 1),
     )
-    if gateway not in found:
+    inside = [found.gateway, *(ip for _, ip in found.auxiliary)]
+    if found.ip_range is not None:
+        inside.append(found.ip_range[0])
+    if any(ip not in found for ip in inside):
+        shapes.malformed()
+    if found.block_length and found.block_length < found.prefix_length:
+        shapes.malformed()
+    if found.ip_range is not None and found.ip_range[1] < found.prefix_length:
         shapes.malformed()
     return found
+
+
+def _ip_range(value: Any, bits: int) -> tuple[Ip, int] | None:
+    if value == ():
+        return None
+    base, length = shapes.array(value, 2)
+    return shapes.ip(base), shapes.integer(length, bits, 1)
+
+
+def _auxiliary(value: Any) -> tuple[str, Ip]:
+    name, ip = shapes.array(value, 2)
+    return shapes.name(name), shapes.ip(ip)
 
 
 def _network(fields: Any) -> Network:

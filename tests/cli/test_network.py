@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from overlay.cli.network import subnets
+from overlay.cli.subnet_options import subnets
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -157,3 +157,26 @@ def test_rm_removes_one_after_the_other(overlayd: Run, agent: FakeAgent) -> None
     assert outcome.code == 6
     assert "removed a" in outcome.err
     assert [asked.line[-1] for asked in agent.asked] == ["a", "b"]
+
+
+def test_ranges_reservations_and_blocks_go_to_their_subnets() -> None:
+    """A block fits the subnets that are larger than it; the others are shared."""
+    found = subnets(["10.1.0.0/16", "fd00::/64"], [], ["fd00::/80"], {"nas": "10.1.0.9"}, 24)
+
+    assert found == [
+        {"subnet": "10.1.0.0/16", "gateway": None, "auxiliary": {"nas": "10.1.0.9"},
+         "block_length": 24},
+        {"subnet": "fd00::/64", "gateway": None, "ip_range": "fd00::/80"},
+    ]  # fmt: skip
+
+
+def test_address_options_that_fit_no_subnet_are_usage_errors() -> None:
+    """Without a subnet, outside all of them, or larger than each."""
+    with pytest.raises(UsageError, match="needs --subnet"):
+        subnets([], [], ["10.1.0.0/24"])
+    with pytest.raises(UsageError, match="in none of the subnets"):
+        subnets(["10.1.0.0/24"], [], [], {"nas": "10.2.0.9"})
+    with pytest.raises(UsageError, match="two ranges"):
+        subnets(["10.1.0.0/24"], [], ["10.1.0.0/26", "10.1.0.64/26"])
+    with pytest.raises(UsageError, match="no subnet is as large"):
+        subnets(["10.1.0.0/24"], [], block_size=20)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
@@ -88,10 +90,52 @@ def test_point_to_point_subnets_reserve_the_gateway_alone() -> None:
 
 def test_auxiliary_addresses_are_not_given_out() -> None:
     """They belong to something outside: a router, a printer."""
-    barred = ipam.reserved(SMALL, [parse_ip("10.0.0.2")])
-    owned = ownership(network(SMALL), []).owned(A)
+    printer = replace(SMALL, auxiliary=(("printer", parse_ip("10.0.0.2")),))
 
-    assert ipam.pick(SMALL, owned, set(), {}, barred) == parse_ip("10.0.0.3")
+    assert taken_in_turn(printer, 2) == [parse_ip("10.0.0.3"), parse_ip("10.0.0.4")]
+
+
+def test_nobody_who_asked_for_none_gets_an_address_outside_the_range() -> None:
+    """Neither a container here nor a host that asks for space; who names one gets it."""
+    upper = replace(SMALL, ip_range=(parse_ip("10.0.0.128"), 30))
+    known = ownership(network(upper), [])
+
+    assert taken_in_turn(upper, 9) == [parse_ip(f"10.0.0.{host}") for host in range(128, 132)]
+    assert granted(known, wish("10.0.0.0")) == "10.0.0.128-10.0.0.129"
+    assert granted(known, wish("10.0.0.9", exact=True)) == "10.0.0.9-10.0.0.9"
+    assert [share.free for share in ipam.shares(known, [])] == [4]
+
+
+def test_hosts_get_whole_aligned_blocks_and_the_granter_keeps_the_gateways() -> None:
+    """Every host has its own /26 of a /24; a fourth asker gets nothing, not a smaller one."""
+    blocks = replace(SMALL, block_length=26, auxiliary=(("printer", parse_ip("10.0.0.70")),))
+    grants: list[tuple[NodeId, Grant]] = []
+    given = []
+    for number in range(4):
+        known = ownership(network(blocks), grants)
+        request = wish("10.0.0.0", 2, request_id=bytes([number]) * 8)
+        answer = ipam.decide_grant(known, A, B, request, used=set())
+        if isinstance(answer, Grant):
+            grants.append((A, answer))
+            given.append((_text(answer.first), _text(answer.last)))
+        else:
+            given.append(("", answer.reason))
+
+    assert given == [
+        ("10.0.0.64", "10.0.0.127"),
+        ("10.0.0.128", "10.0.0.191"),
+        ("10.0.0.192", "10.0.0.255"),
+        ("", ipam.EXHAUSTED),
+    ]
+
+
+def test_a_block_in_which_an_address_is_used_is_not_given_away() -> None:
+    """The granter's own containers stay where they are."""
+    blocks = replace(SMALL, block_length=26)
+    used = {parse_ip("10.0.0.65")}
+
+    known = ownership(network(blocks), [])
+    assert granted(known, wish("10.0.0.0"), used=used) == "10.0.0.128-10.0.0.191"
 
 
 def test_a_resting_address_waits_while_another_is_free() -> None:

@@ -1,0 +1,131 @@
+"""One subnet of a network as asked for: its range, its gateway, what of it is given out.
+
+Owns: what a sound subnet is. Must not know other networks, routes or who owns addresses.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from overlay import limits
+from overlay.errors import UsageError
+from overlay.model import Ip, Subnet, ip_text, parse_ip, valid_name
+
+Range = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetWish:
+    """A subnet as asked for, in texts."""
+
+    subnet: str
+    gateway: str | None = None
+    ip_range: str | None = None
+    auxiliary: tuple[tuple[str, str], ...] = ()
+    block_length: int | None = None
+
+
+def parse_range(text: str) -> Range:
+    """Return the range of a text such as 10.32.0.0/16; raises UsageError."""
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is not a subnet", hint="Write it as ADDRESS/LENGTH: 10.32.0.0/16"
+        ) from error
+    if "/" not in text:
+        raise UsageError(f"{text!r} has no length", hint=f"For example {text}/16")
+    if str(found.network_address) != text.partition("/")[0].lower() and found.version == 4:
+        raise UsageError(
+            f"{text} is an address within a subnet, not a subnet", hint=f"Did you mean {found}?"
+        )
+    if found.num_addresses < 8:
+        raise UsageError(f"{found} has too few addresses for a network", hint="Use /29 or larger")
+    if found.is_multicast or found.is_loopback or found.is_link_local:
+        raise UsageError(f"{found} cannot be a network's subnet: its addresses are special")
+    return found
+
+
+def subnet_of(wish: SubnetWish) -> Subnet:
+    """Return the subnet that is wished for; raises UsageError if it makes no sense."""
+    whole = parse_range(wish.subnet)
+    plain = Subnet(Ip(whole.network_address.packed), whole.prefixlen, _first(whole))
+    ends = {plain.base}
+    if whole.version == 4:
+        ends.add(Ip(whole.broadcast_address.packed))
+    gateway = plain.gateway
+    if wish.gateway is not None:
+        gateway = _address(wish.gateway, "gateway", plain, ends)
+    if len(wish.auxiliary) > limits.AUXILIARY_COUNT_MAX:
+        raise UsageError(f"a subnet has at most {limits.AUXILIARY_COUNT_MAX} auxiliary addresses")
+    auxiliary = tuple(
+        sorted((_name(name), _address(text, name, plain, ends)) for name, text in wish.auxiliary)
+    )
+    for name, ip in auxiliary:
+        if ip == gateway:
+            raise UsageError(f"{ip_text(ip)} is both the gateway and the auxiliary {name!r}")
+    return Subnet(
+        plain.base,
+        plain.prefix_length,
+        gateway,
+        None if wish.ip_range is None else _ip_range(wish.ip_range, whole, wish.block_length),
+        auxiliary,
+        0 if wish.block_length is None else _block_length(wish.block_length, whole),
+    )
+
+
+def matches(existing: Subnet, wish: SubnetWish) -> bool:
+    """Say whether a subnet is what is wished for; an unnamed gateway may be any."""
+    asked = subnet_of(wish)
+    if wish.gateway is None:
+        return (existing.network, *_options(existing)) == (asked.network, *_options(asked))
+    return existing == asked
+
+
+def _options(subnet: Subnet) -> tuple[object, ...]:
+    return subnet.ip_range, subnet.auxiliary, subnet.block_length
+
+
+def _first(whole: Range) -> Ip:
+    return Ip((whole.network_address + 1).packed)
+
+
+def _name(name: str) -> str:
+    if not valid_name(name):
+        raise UsageError(f"{name!r} cannot name an auxiliary address", hint="Write it as router=IP")
+    return name
+
+
+def _address(text: str, role: str, subnet: Subnet, ends: set[Ip]) -> Ip:
+    try:
+        ip = parse_ip(text)
+    except ValueError as error:
+        raise UsageError(f"the {role} {text!r} is not an IP address") from error
+    if ip not in subnet or ip in ends:
+        raise UsageError(f"the {role} {text} is no usable address of {subnet}")
+    return ip
+
+
+def _ip_range(text: str, whole: Range, block_length: int | None) -> tuple[Ip, int]:
+    try:
+        found = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is not a range of addresses", why=str(error), hint="For example 10.32.8.0/21"
+        ) from error
+    ends_within = found.version == whole.version and whole.prefixlen <= found.prefixlen
+    if not ends_within or found.network_address not in whole:
+        raise UsageError(f"the range {found} is not within the subnet {whole}")
+    if block_length is not None and found.prefixlen > block_length:
+        raise UsageError(f"the range {found} is smaller than a host's block, a /{block_length}")
+    return Ip(found.network_address.packed), found.prefixlen
+
+
+def _block_length(length: int, whole: Range) -> int:
+    if not whole.prefixlen <= length <= whole.max_prefixlen - 2:
+        raise UsageError(
+            f"{whole} cannot be cut into blocks of /{length}",
+            hint=f"Use a length from {whole.prefixlen} to {whole.max_prefixlen - 2}",
+        )
+    return length

@@ -1,0 +1,80 @@
+"""Address options on three hosts: who gets which addresses, seen in real containers."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+
+
+def create(cluster: Cluster, name: str, *options: str) -> None:
+    """Make a network on vm1, which then owns its addresses."""
+    cluster.ok(1, "overlayd", "network", "create", name, *options)
+
+
+def test_every_host_has_a_block_of_its_own(cluster: Cluster) -> None:
+    """With --block-size 24 three hosts' containers are in three /24s, and reach each other."""
+    create(cluster, "red", "--subnet", "10.50.0.0/16", "--block-size", "24")
+    found = [cluster.attach(number, f"r{number}", network="red") for number in (1, 2, 3)]
+    more = cluster.attach(2, "r4", network="red")
+
+    blocks = [ip_network(f"{ip}/24", strict=False) for ip in found]
+    assert len(set(blocks)) == 3
+    assert ip_address(more) in blocks[1]
+    for ip in found:
+        assert cluster.inside(2, "r4", "ping", "-c1", "-W3", ip)[0] == 0
+    cluster.ok(3, "overlayd", "network", "create", "red", "--subnet", "10.50.0.0/16",
+               "--block-size", "24")  # fmt: skip
+    code, _out, err = cluster.run(
+        3, "overlayd", "network", "create", "red", "--subnet", "10.50.0.0/16"
+    )
+    assert code == 6, err
+
+
+def test_ranges_and_reservations_hold_on_every_host(cluster: Cluster) -> None:
+    """Nobody gets an address outside --ip-range unasked, and nobody an auxiliary one."""
+    create(cluster, "tan", "--subnet", "10.51.0.0/24", "--ip-range", "10.51.0.64/26",
+           "--aux-address", "nas=10.51.0.65")  # fmt: skip
+    part = ip_network("10.51.0.64/26")
+    found = [cluster.attach(number, f"t{number}", network="tan") for number in (1, 2, 3)]
+    code, _out, err = cluster.run(
+        2, "overlayd", "attach", "c2", "--network", "tan", "--ip", "10.51.0.65"
+    )
+
+    assert all(ip_address(ip) in part for ip in found)
+    assert "10.51.0.65" not in found
+    assert (code, "nas" in err) == (6, True)
+    # In nobody's range, and owned by vm1: it is asked and gives this one address away.
+    assert cluster.attach(3, "t4", "--ip", "10.51.0.9", network="tan") == "10.51.0.9"
+    assert cluster.inside(1, "t1", "ping", "-c1", "-W3", "10.51.0.9")[0] == 0
+
+
+def test_two_networks_may_have_the_same_subnet(cluster: Cluster) -> None:
+    """The same address in two networks is two containers, which do not meet."""
+    for name in ("one", "two"):
+        create(cluster, name, "--subnet", "10.52.0.0/24")
+        cluster.attach(1, f"{name}1", "--ip", "10.52.0.5", network=name)
+        cluster.attach(2, f"{name}2", "--ip", "10.52.0.6", network=name)
+
+    for name in ("one", "two"):
+        assert cluster.inside(2, f"{name}2", "ping", "-c1", "-W3", "10.52.0.5")[0] == 0
+    cluster.ok(1, "overlayd", "detach", "one1")
+    assert cluster.inside(2, "one2", "ping", "-c1", "-W1", "10.52.0.5")[0] != 0
+    assert cluster.inside(2, "two2", "ping", "-c1", "-W3", "10.52.0.5")[0] == 0
+
+
+def test_dual_stack_gives_both_addresses_on_every_host(cluster: Cluster) -> None:
+    """A host that owns nothing of the network asks for both families."""
+    create(cluster, "six", "--subnet", "10.53.0.0/24", "--subnet", "fd53::/64")
+    cluster.attach(2, "s2", network="six")
+    cluster.attach(3, "s3", network="six")
+    endpoints = {e["name"]: e["ips"] for e in cluster.json(3, "endpoint", "ls")["endpoints"]}
+
+    assert [len(endpoints[name]) for name in ("s2", "s3")] == [2, 2]
+    assert cluster.inside(3, "s3", "ping", "-6", "-c1", "-W3", endpoints["s2"][1])[0] == 0
