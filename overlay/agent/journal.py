@@ -51,8 +51,10 @@ class Journal:
         for follower in list(self._followers):
             follower(event)
         crashpoint.passing("journal.write")
-        with contextlib.suppress(OSError):
+        try:
             self._write(event)
+        except OSError:
+            self._torn = True  # a full disk may have taken half of it
 
     def _write(self, event: dict[str, Any]) -> None:
         if self._lines >= 2 * limits.RECENT_EVENTS_MAX:

@@ -33,6 +33,10 @@ _ATTACH_FIELDS = (
 )  # fmt: skip
 
 
+_REPAIR_TRIES = 5
+_REPAIR_PAUSE_S = 0.1
+
+
 class Routes:
     """The verbs of the API, bound to one agent."""
 
@@ -259,9 +263,7 @@ class Routes:
         running = self._agent.member()
         differences = await running.datapath.differences()
         repair = http.query.get("repair", "0") == "1"
-        if repair:
-            for vni in differences:
-                await running.datapath.reconcile(vni)
+        repaired = repair and await _repaired(running)
         names = {network.vni: network.name for network in running.directory.networks()}
         return {
             "differences": [
@@ -273,7 +275,7 @@ class Routes:
                 for vni, operations in differences.items()
                 for operation in operations
             ],
-            "repaired": repair,
+            "repaired": repaired,
         }
 
     async def events(self, http: web.Request, _body: Json) -> Json | web.StreamResponse:
@@ -306,6 +308,19 @@ class Routes:
         finally:
             stop()
         return response
+
+
+async def _repaired(running: Running) -> bool:
+    """Make passes until nothing differs: a lost interface is made anew beside the pass."""
+    for _ in range(_REPAIR_TRIES):
+        left = await running.datapath.differences()
+        if not any(left.values()):
+            return True
+        for vni, operations in left.items():
+            if operations:
+                await running.datapath.reconcile(vni)
+        await asyncio.sleep(_REPAIR_PAUSE_S)
+    return not any((await running.datapath.differences()).values())
 
 
 def register(server: Server, agent: Agent) -> None:

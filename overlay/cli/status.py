@@ -189,6 +189,8 @@ def run_verify(args: Namespace) -> int:
             output.comment("the kernel has exactly what it should have")
         elif found["repaired"]:
             output.comment(f"{output.counted(len(differences), 'difference')} repaired")
+        elif args.repair:
+            output.comment("not all of it could be repaired: 'overlayd status' says why")
         else:
             output.comment("to repair: sudo overlayd verify --repair")
     return DegradedError.exit_code if differences and not found["repaired"] else 0

@@ -1,0 +1,109 @@
+"""What a host tells of itself: events across a crash, verify's and status's verdicts, reset."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.lab import holder
+from overlay.lab.driver import Driver, RefusedError, wait_until
+from overlay.lab.scene import attach
+
+if TYPE_CHECKING:
+    from overlay.lab.scene import Scene
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def overlayd(driver: Driver, *words: str) -> tuple[int, str]:
+    """Run the command line on a host; return its exit code and what it said."""
+    done = holder.run(driver.host, "overlayd", *words)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_what_happened_to_an_address_has_an_answer_after_a_crash(three: Scene) -> None:
+    """Who had it, on which network, and how it ended, though the agent was killed meanwhile."""
+    victim = three.host(2)
+    victim.run("ip", "netns", "add", "short")
+    address = attach(victim, "short", name="short-lived")
+    victim.end(signal.SIGKILL)
+    victim.run("ip", "netns", "del", "short")
+    victim.start()
+
+    def ended() -> bool:
+        return f"gave up {address}" in overlayd(victim, "events", "--since", "10m")[1]
+
+    wait_until(ended, "the end of the address in the events")
+    code, said = overlayd(victim, "events", "--since", "10m", "--json")
+    story = [
+        event for event in json.loads(said)["events"] if event.get("endpoint") == "short-lived"
+    ]
+    assert code == 0
+    assert [event["kind"] for event in story] == ["attach", "gone", "detach"]
+    assert {event["network"] for event in story} == {"blue"}
+    assert address in story[0]["text"]
+    assert [event["time"] for event in story] == sorted(event["time"] for event in story)
+    wait_until(three.well, "all well")
+
+
+def test_verify_and_status_give_a_verdict(three: Scene) -> None:
+    """What can't be repaired is exit code 4 and named; once it can, both say 0."""
+    victim = three.host(1)
+    vni = victim.get("/v1/networks/blue")["vni"]
+    sandbox = victim.run("sh", "-c", "ls /run/netns | grep ^ov-").strip()
+    assert overlayd(victim, "verify")[0] == 0
+    assert overlayd(victim, "status", "--check") == (0, "ok\n")
+    # Somebody else takes the VNI, on the same port, while the agent does not look.
+    victim.send_signal(signal.SIGSTOP)
+    victim.run("ip", "-n", sandbox, "link", "del", "vxlan0")
+    theft = f"ip link add thief type vxlan id {vni} dstport 4789 local 192.168.56.11"
+    victim.run(*theft.split())
+    victim.send_signal(signal.SIGCONT)
+
+    wait_until(lambda: overlayd(victim, "verify")[0] == 4, "verify finds it")
+    code, said = overlayd(victim, "verify", "--repair")
+    assert "vxlan0" in said
+    wait_until(lambda: overlayd(victim, "status", "--check")[0] == 4, "status finds it")
+    assert "thief" in overlayd(victim, "status")[1]
+    assert "not all of it could be repaired" in said
+    assert code == 4
+    victim.run("ip", "link", "del", "thief")
+
+    assert overlayd(victim, "verify", "--repair")[0] == 0
+    assert overlayd(victim, "verify")[0] == 0
+    assert overlayd(victim, "status", "--wait", "--timeout", "30")[0] == 0
+    wait_until(three.well, "all well")
+
+
+@pytest.mark.parametrize("without_state", [False, True], ids=["dead agent", "no state either"])
+def test_reset_needs_no_agent_and_no_state(three: Scene, *, without_state: bool) -> None:
+    """All that is ours goes, what is not stays, and the host can join again."""
+    victim = three.host(3)
+    victim.run("sh", "-c", "ip netns add mine 2>/dev/null; ip link add mine0 type bridge; true")
+    victim.end(signal.SIGKILL)
+    if without_state:
+        victim.run("rm", "-rf", "/var/lib/overlayd")
+    code, said = overlayd(victim, "reset", "--yes")
+
+    assert code == 0, said
+    names = victim.run("sh", "-c", "ls /run/netns").split()
+    assert not [name for name in names if name.startswith("ov-")]
+    assert {"c3", "mine"} <= set(names)
+    assert "mine0" in victim.run("ip", "-o", "link")
+    assert "overlayd" not in victim.run("sh", "-c", "ls /var/lib /run")
+    assert "eth" not in victim.run("ip", "-n", "c3", "-o", "link")
+    token = three.host(1).get("/v1/token")["token"]
+    victim.start()
+    victim.post("/v1/join", peers=[three.host(1).address], token=token, name=f"vm3-{without_state}")
+    wait_until(lambda: attaches(victim, "c3", f"c3-{without_state}"), "attached as a new node")
+
+
+def attaches(driver: Driver, namespace: str, name: str) -> bool:
+    """Attach; False where the host does not know the network yet."""
+    try:
+        attach(driver, namespace, name=name)
+    except RefusedError:
+        return False
+    return True
