@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: setup lab down check test unit kernel e2e chaos soak soak-sim deb dist vm-test vagrant-test clean
+.PHONY: bench setup lab down check test unit kernel e2e chaos soak soak-sim deb dist vm-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -61,6 +61,10 @@ vagrant-test: setup
 # Wheel and source distribution: dist/
 dist: setup
 	@.venv/bin/python -m hatchling build
+
+# overlayd beside the underlay, a hand-made VXLAN and a real two-node Docker swarm; ten minutes.
+bench: setup
+	scripts/bench
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -106,6 +106,12 @@ def _create_pair(
         try:
             sandbox.socket.request(requests.create_veth(port, master, netns_fd, name, mac))
         except NetlinkError as error:
+            if error.errno == errno.EXFULL:
+                raise ConflictError(
+                    "this host's bridge of the network is full",
+                    why="a Linux bridge has at most 1,023 ports",
+                    hint="Attach further containers on another host, or to another network",
+                ) from error
             if error.errno != errno.EEXIST:
                 raise OverlayError(
                     f"cannot make the interface {name}", why=error.strerror or ""
@@ -120,6 +126,7 @@ def _create_pair(
                     hint="Choose another name with --ifname, or leave the choice to overlayd",
                 ) from None
         else:
+            sandbox.prepare_hooks(port.name)
             return name
     raise ConflictError("no free interface name in the container", why="others keep taking it")
 

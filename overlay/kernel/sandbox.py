@@ -38,6 +38,7 @@ from overlay.core.state import (
 )
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, probe, requests, routing, rows
+from overlay.kernel.bpf import filters
 from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath, hooks_left
 from overlay.kernel.bpf.fastpath import apply as apply_fast
 from overlay.kernel.monitor import SandboxMonitor
@@ -303,7 +304,17 @@ class Sandbox:
             if error.errno == errno.EEXIST and self._find(link.name):
                 return False
             raise
+        self.prepare_hooks(link.name)
         return True
+
+    def prepare_hooks(self, name: str) -> None:
+        """Give a new link the hooks of the fast path, while nothing passes it yet.
+
+        The kernel stops a link's queue while hooks are added (`qdisc_graft`, net/sched/sch_api.c),
+        and drops what is sent in these milliseconds: the first ARP answer, for instance.
+        """
+        if self.fast_path is not None and not name.startswith("br"):
+            self.socket.transact([filters.add_clsact(self._find(name))])
 
     def _master(self, name: str) -> int:
         if not name:

@@ -262,3 +262,15 @@ def test_large_maps_read_back_whole() -> None:
 
     assert len(found) == 10_000
     assert found[(77).to_bytes(8, "big")] == (77).to_bytes(8, "little")
+
+
+def test_a_new_port_has_its_hooks_before_anything_passes(
+    cluster: tuple[Fast, Fast, str, str, str], world: World
+) -> None:
+    """Adding hooks stops a link's queue for a moment, and the first ARP answer with it: so they
+    are there when the attach returns, and the pass that follows only runs programs on them."""
+    one = cluster[0]
+    one.host.attach(parse_ip("10.32.0.9"))
+    shown = world.run(one.host.sandbox.name, "tc", "qdisc", "show", "dev", "p2")
+    assert "clsact" in shown
+    assert "clsact" in world.run(one.host.sandbox.name, "tc", "qdisc", "show", "dev", "vxlan0")

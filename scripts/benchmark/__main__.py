@@ -1,0 +1,58 @@
+"""Runs the whole benchmark and writes Markdown, JSON and a picture into docs/benchmarks/."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from overlay.lab import lab
+
+from benchmark import contenders, control, dataplane, program, report
+
+OUTPUT = Path(__file__).parents[2] / "docs/benchmarks"
+
+
+def tell(text: str) -> None:
+    """Say what is under way."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="of all contenders (default 7)")
+    parser.add_argument("--seconds", type=int, default=3, help="per stream (default 3)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder to write into")
+    parser.add_argument(
+        "--only", choices=("data", "control", "program"), help="measure this part alone"
+    )
+    arguments = parser.parse_args()
+    result: dict[str, object] = {"machine": report.machine()}
+    if arguments.only in (None, "data", "control"):
+        try:
+            hosts = lab.make(3)
+            lab.join(hosts)
+            lab.populate(hosts)
+            if arguments.only != "control":
+                found = contenders.all_of(hosts, tell)
+                result["data"] = dataplane.measure(found, arguments.rounds, arguments.seconds, tell)
+            if arguments.only != "data":
+                result["control"] = control.measure(hosts, tell)
+        finally:
+            lab.down()
+    if arguments.only in (None, "program"):
+        result["program"] = program.measure(tell)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = report.markdown(result)
+    (arguments.output / "bench.md").write_text(text)
+    if "data" in result:
+        (arguments.output / "bench.svg").write_text(report.picture(result))
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

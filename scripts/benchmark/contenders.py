@@ -1,0 +1,167 @@
+"""The networks that are measured: two hosts of one lab, four ways from one to the other.
+
+Owns: setting each up, and where to run a command inside its two ends. All four share the same
+two hosts and the same cable; only their frames differ.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from overlay.lab import holder, lab, underlay
+from overlay.lab.holder import Holder
+
+DOCKER_PORT, HAND_PORT, HAND_VNI = 4790, 4791, 77
+_DOCKER_WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a contender: where commands run, and its address."""
+
+    enter: tuple[str, ...]
+    address: str
+
+    def run(self, *command: str, timeout_s: float = 60.0) -> str:
+        """Run a command at this end; return its output, raise with its words."""
+        done = subprocess.run(
+            [*self.enter, *command], capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stdout[-500:]}{done.stderr[-500:]}")
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way from the first host to the second."""
+
+    name: str
+    ends: tuple[End, End]
+
+
+def ok(host: Holder, *command: str, stdin: str | None = None) -> str:
+    """Run a command on a host; raise with its words."""
+    done = holder.run(host, *command, stdin=stdin, timeout_s=120.0)
+    if done.returncode:
+        raise RuntimeError(f"{host.name}: {' '.join(command)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def all_of(hosts: Sequence[Holder], tell: Callable[[str], None]) -> list[Contender]:
+    """Set all four up on the first two hosts."""
+    found = [bare(hosts), hand_made(hosts), overlayd(hosts)]
+    tell("starting two dockerd and a swarm")
+    return [*found, docker(hosts)]
+
+
+def bare(hosts: Sequence[Holder]) -> Contender:
+    """Return the underlay itself."""
+    one, two = (
+        End(tuple(holder.enter_command(host, [])), underlay.address_of(number))
+        for number, host in enumerate(hosts[:2], 1)
+    )
+    return Contender("underlay", (one, two))
+
+
+def hand_made(hosts: Sequence[Holder]) -> Contender:
+    """Make a VXLAN, a bridge and a container by hand, with fixed rows: any agent's lower bound."""
+    ends = []
+    for number, host in enumerate(hosts[:2], 1):
+        peer, other = 3 - number, underlay.address_of(3 - number)
+        script = f"""
+            ip netns add hand; ip netns add handc
+            ip link add name vx type vxlan id {HAND_VNI} local {underlay.address_of(number)} \
+                dstport {HAND_PORT} nolearning
+            ip link set dev vx netns hand
+            ip -n hand link add name br type bridge
+            ip -n hand link set dev vx mtu 1450 master br up; ip -n hand link set dev br mtu 1450 up
+            ip link add name p netns hand mtu 1450 type veth peer name eth0 netns handc mtu 1450 \
+                address 02:77:00:00:00:0{number}
+            ip -n hand link set dev p master br up
+            ip -n handc link set lo up; ip -n handc link set eth0 up
+            ip -n handc address add 10.77.0.{number}/24 dev eth0
+            bridge -n hand fdb append 00:00:00:00:00:00 dev vx dst {other} self
+            bridge -n hand fdb replace 02:77:00:00:00:0{peer} dev vx dst {other} self
+            bridge -n hand fdb replace 02:77:00:00:00:0{peer} dev vx master static
+        """
+        ok(host, "sh", "-ec", script)
+        enter = holder.enter_command(host, ["ip", "netns", "exec", "handc"])
+        ends.append(End(tuple(enter), f"10.77.0.{number}"))
+    return Contender("hand-made VXLAN", (ends[0], ends[1]))
+
+
+def overlayd(hosts: Sequence[Holder]) -> Contender:
+    """Return the lab's own network: c1 and c2 on blue."""
+    ends = []
+    for number, host in enumerate(hosts[:2], 1):
+        enter = holder.enter_command(host, ["ip", "netns", "exec", f"c{number}"])
+        found = lab.answer(host, "endpoint", "ls")["endpoints"]
+        (address,) = [item["ips"][0] for item in found if item["name"] == f"c{number}"]
+        ends.append(End(tuple(enter), address))
+    return Contender("overlayd", (ends[0], ends[1]))
+
+
+def docker(hosts: Sequence[Holder]) -> Contender:
+    """Make a two-node swarm with an attachable overlay and a container on each."""
+    archive = _image()
+    for host in hosts[:2]:
+        script = (
+            "mkdir -p /run/docker-data && mount -t tmpfs d /run/docker-data;"
+            " setsid dockerd --data-root /run/docker-data --exec-root /run/docker-exec"
+            " >/run/dockerd.log 2>&1 &"
+        )
+        ok(host, "bash", "-c", script)
+    for host in hosts[:2]:
+        _wait(lambda host=host: holder.run(host, "docker", "info").returncode == 0, host)  # type: ignore[misc]
+        ok(host, "docker", "import", str(archive), "lab:1")
+    first, second = underlay.address_of(1), underlay.address_of(2)
+    ok(hosts[0], "docker", "swarm", "init", "--advertise-addr", first,
+       "--data-path-port", str(DOCKER_PORT))  # fmt: skip
+    token = ok(hosts[0], "docker", "swarm", "join-token", "-q", "worker").strip()
+    ok(hosts[1], "docker", "swarm", "join", "--token", token, "--advertise-addr", second, first)
+    ok(hosts[0], "docker", "network", "create", "-d", "overlay", "--attachable",
+       "--subnet", "10.88.0.0/16", "dnet")  # fmt: skip
+    return Contender("Docker swarm overlay", (_container(hosts[0], 1), _container(hosts[1], 2)))
+
+
+def _container(host: Holder, number: int) -> End:
+    ok(host, "docker", "run", "-d", "--name", f"d{number}", "--network", "dnet",
+       "lab:1", "/bin/sleep", "100000")  # fmt: skip
+    (shown,) = json.loads(ok(host, "docker", "inspect", f"d{number}"))
+    pid = shown["State"]["Pid"]
+    enter = holder.enter_command(host, ["nsenter", "--target", str(pid), "--net"])
+    return End(tuple(enter), shown["NetworkSettings"]["Networks"]["dnet"]["IPAddress"])
+
+
+def _image() -> Path:
+    """Return an image as a tar: static busybox and nothing else."""
+    root = Path(tempfile.mkdtemp(prefix="overlayd-bench-"))
+    (root / "bin").mkdir()
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "busybox-static is missing: scripts/setup installs it"
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in ("sh", "sleep"):
+        (root / "bin" / applet).symlink_to("busybox")
+    for place in ("etc", "proc", "sys", "dev", "tmp", "run"):
+        (root / place).mkdir()
+    archive = root.with_suffix(".tar")
+    subprocess.run(["tar", "-C", str(root), "-cf", str(archive), "."], check=True)
+    shutil.rmtree(root)
+    return archive
+
+
+def _wait(condition: Callable[[], bool], host: Holder) -> None:
+    deadline = time.monotonic() + _DOCKER_WAIT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            tail = holder.run(host, "tail", "-n", "5", "/run/dockerd.log").stdout
+            raise RuntimeError(f"dockerd on {host.name} did not come up: {tail}")
+        time.sleep(0.2)

@@ -1,0 +1,67 @@
+"""Throughput, packets and round trips of each contender, in interleaved rounds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmark.contenders import Contender
+
+MEASURES = ("tcp", "udp", "rtt")
+_PORT = "5999"
+_PING_COUNT = 10_000
+_TRIES = 20
+_RTT = re.compile(r"= [\d.]+/([\d.]+)/")
+
+Samples = dict[str, dict[str, list[float]]]
+"""Contender -> measure -> one value per round: Mbit/s, packets/s, microseconds."""
+
+
+def measure(
+    contenders: Sequence[Contender], rounds: int, seconds: int, tell: Callable[[str], None]
+) -> Samples:
+    """Measure every contender once per round, beginning with another one each time."""
+    samples: Samples = {each.name: {name: [] for name in MEASURES} for each in contenders}
+    for number in range(rounds):
+        tell(f"round {number + 1} of {rounds}")
+        turn = number % len(contenders)
+        for contender in [*contenders[turn:], *contenders[:turn]]:
+            found = samples[contender.name]
+            found["tcp"].append(tcp(contender, seconds))
+            found["udp"].append(udp(contender, seconds))
+            found["rtt"].append(rtt(contender))
+    return samples
+
+
+def tcp(contender: Contender, seconds: int) -> float:
+    """Return one stream's Mbit/s as received."""
+    end = _iperf(contender, seconds)["end"]
+    return float(end["sum_received"]["bits_per_second"]) / 1e6
+
+
+def udp(contender: Contender, seconds: int) -> float:
+    """Return 64-byte datagrams received per second, sent as fast as one process can."""
+    shown = _iperf(contender, seconds, "-u", "-b", "0", "-l", "64")["end"]["sum"]
+    return (float(shown["packets"]) - float(shown["lost_packets"])) / float(shown["seconds"])
+
+
+def rtt(contender: Contender) -> float:
+    """Return the mean round trip of a flood ping, in microseconds."""
+    one, two = contender.ends
+    shown = one.run("ping", "-f", "-q", "-c", str(_PING_COUNT), two.address)
+    found = _RTT.search(shown)
+    assert found is not None, shown
+    return 1000 * float(found[1])
+
+
+def _iperf(contender: Contender, seconds: int, *options: str) -> Any:
+    one, two = contender.ends
+    two.run("iperf3", "-s", "-1", "-D", "-p", _PORT)
+    command = ("iperf3", "-c", two.address, "-p", _PORT, "-t", str(seconds), "-J", *options)
+    for _ in range(_TRIES):
+        with contextlib.suppress(RuntimeError):  # the server may not listen yet
+            return json.loads(one.run(*command))
+    return json.loads(one.run(*command))

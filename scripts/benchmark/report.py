@@ -1,0 +1,182 @@
+"""Tables and a picture of what was measured, with goals and ratios."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import overlay
+
+_UNITS = {"tcp": "Mbit/s", "udp": "packets/s", "rtt": "us"}
+_TITLES = {"tcp": "TCP, one stream", "udp": "UDP, 64 bytes", "rtt": "round trip, flood ping"}
+OURS, DOCKER, BARE = "overlayd", "Docker swarm overlay", "underlay"
+
+
+def machine() -> dict[str, str]:
+    """Return what this ran on."""
+    docker = shutil.which("dockerd")
+    version = ""
+    if docker is not None:
+        told = subprocess.run([docker, "--version"], capture_output=True, text=True, check=False)
+        version = told.stdout.strip()
+    return {
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "docker": version,
+        "overlayd": overlay.__version__,
+        "load": f"{os.getloadavg()[0]:.1f} before the start",
+    }
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the whole report."""
+    lines = [
+        "# overlayd beside Docker's overlay",
+        "",
+        "Made by `make bench`; see the end for how.",
+        "",
+    ]
+    lines += [f"- {key}: {value}" for key, value in result["machine"].items()]
+    if "data" in result:
+        lines += ["", "## Data plane", "", *_data_table(result["data"])]
+    if "control" in result or "program" in result:
+        lines += ["", "## Control plane", "", *_control_table(result)]
+    return "\n".join([*lines, "", _NOTES])
+
+
+def _data_table(data: dict[str, dict[str, list[float]]]) -> list[str]:
+    lines = ["| | " + " | ".join(data) + " |", "|---|" + "---|" * len(data)]
+    for key, title in _TITLES.items():
+        cells = [_spread(samples[key]) for samples in data.values()]
+        lines.append(f"| {title}, {_UNITS[key]} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| ratio, median of the rounds' ratios | measured | goal | |",
+        "|---|---|---|---|",
+    ]
+    for title, key, other, goal, met in (
+        ("TCP, overlayd : Docker", "tcp", DOCKER, ">= 1.10", lambda x: x >= 1.10),
+        ("TCP, overlayd : underlay", "tcp", BARE, ">= 0.93", lambda x: x >= 0.93),
+        ("UDP packets, overlayd : Docker", "udp", DOCKER, ">= 1.3", lambda x: x >= 1.3),
+        ("round trip, overlayd : Docker", "rtt", DOCKER, "<= 0.65", lambda x: x <= 0.65),
+    ):
+        ratios = paired(data[OURS][key], data[other][key])
+        value = statistics.median(ratios)
+        spread = f"{value:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        lines.append(f"| {title} | {spread} | {goal} | {_verdict(met(value))} |")
+    return lines
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Return the ratio of each round: what disturbs a round disturbs both."""
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
+
+
+def _control_table(result: dict[str, Any]) -> list[str]:
+    lines = ["| | measured | goal | |", "|---|---|---|---|"]
+    control, program = result.get("control", {}), result.get("program", {})
+
+    def row(title: str, text: str, goal: str, met: bool | None) -> None:
+        lines.append(f"| {title} | {text} | {goal} | {'' if met is None else _verdict(met)} |")
+
+    if control:
+        took = control["attach_api_ms"]
+        median, tail = statistics.median(took), quantile(took, 0.99)
+        row(
+            f"attach through the API, confirmed by three hosts ({len(took)} times)",
+            f"median {median:.1f} ms, 99th percentile {tail:.1f} ms",
+            "20 ms, 60 ms", median <= 20 and tail <= 60,
+        )  # fmt: skip
+        cli = statistics.median(control["attach_cli_ms"])
+        row("the same through the CLI", f"median {cli:.0f} ms", "120 ms", cli <= 120)
+        lost = control["first_packets_lost"]
+        row("first packets lost after attach returned", f"{lost} of {len(took)}", "0", lost == 0)
+        rate = control["parallel_per_s"]
+        row("attachments per second, 8 in parallel", f"{rate:.0f}", "150", rate >= 150)
+        rate = control["one_connection_per_s"]
+        row("attachments per second, one connection", f"{rate:.0f}", "60", rate >= 60)
+        memory = control["agent_mib"]
+        row("agent memory, 3 hosts and 100 endpoints", f"{memory:.0f} MiB", "60 MB", memory <= 57.2)
+        idle = control["idle_cpu_percent"]
+        row("agent idle, the same", f"{idle:.2f} % of a core", "0.5 %", idle <= 0.5)
+        few = statistics.median(control["start_few_s"])
+        row("agent start to answering, 34 endpoints", f"{few:.2f} s", "0.4 s", few <= 0.4)
+        many = statistics.median(control["start_many_s"])
+        row("agent start to answering, 1,000 endpoints", f"{many:.2f} s", "1.5 s", many <= 1.5)
+        if "docker_connect_ms" in control:
+            _docker_rows(control, row)
+    if program:
+        rate = statistics.median(program["per_s"])
+        row("rows per second: plan, diff, apply", f"{rate:,.0f}", "100,000", rate >= 100_000)
+        idle_s = statistics.median(program["nothing_to_do_s"])
+        row(f"{program['rows']:,} rows, nothing to do", f"{idle_s:.2f} s", "1 s", idle_s <= 1)
+    return lines
+
+
+def _docker_rows(
+    control: dict[str, Any], row: Callable[[str, str, str, bool | None], None]
+) -> None:
+    took = statistics.median(control["docker_connect_ms"])
+    row("`docker network connect`", f"median {took:.0f} ms", "", None)
+    answer = statistics.median(control["docker_first_answer_ms"])
+    row("a ping from afar is answered after it returned", f"median {answer:.0f} ms", "", None)
+    first, second = control["docker_mib"]
+    row("memory of dockerd and containerd", f"{first:.0f} + {second:.0f} MiB", "", None)
+
+
+def _verdict(met: bool) -> str:
+    return "ok" if met else "MISSED"
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that `share` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+def picture(result: dict[str, Any]) -> str:
+    """Return the data plane as bars, each measure against the underlay, as SVG."""
+    data = result["data"]
+    bars, y = [], 40
+    for key, title in _TITLES.items():
+        bars.append(f'<text x="10" y="{y}" font-weight="bold">{title}, {_UNITS[key]}</text>')
+        largest = max(statistics.median(samples[key]) for samples in data.values())
+        for name, samples in data.items():
+            y += 22
+            value = statistics.median(samples[key])
+            width = round(360 * value / largest)
+            colour = "#c2410c" if name == OURS else "#94a3b8"
+            bars.append(f'<text x="10" y="{y}">{name}</text>')
+            bars.append(f'<rect x="190" y="{y - 13}" width="{width}" height="16" fill="{colour}"/>')
+            bars.append(f'<text x="{196 + width}" y="{y}">{value:,.0f}</text>')
+        y += 40
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{y}" '
+    style = 'font-family="sans-serif" font-size="13">'
+    return "\n".join([head + style, *bars, "</svg>"]) + "\n"
+
+
+_NOTES = """\
+## How
+
+Two hosts are namespaces joined by veth pairs and a bridge; all four contenders run between the
+same two at the same time, one after the other in each round, each round beginning with another
+one; a ratio is the median of the rounds' ratios, brackets are extremes. `iperf3` sends and receives
+on the same two cores, so throughput is what is left of them: only ratios mean anything. Docker runs
+with its own defaults but for the data path port. The hand-made VXLAN is a bridge, a VTEP and
+fixed rows.
+
+Not measured here: a real network card (checksum and segmentation offload of VXLAN are the card's
+there), more than two cores, encrypted overlays, and anything with other load on the machine.
+"""
