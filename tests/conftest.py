@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,17 +16,27 @@ SOURCES = ("overlay", "deploy", "pyproject.toml")
 @pytest.fixture(scope="session")
 def package() -> Path:
     """Return the Debian package built from this tree."""
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("no dpkg-deb here: packages are built on Debian and its kin")
+    (ROOT / "build").mkdir(exist_ok=True)
+    # Several workers ask at once; the first one builds.
+    with (ROOT / "build/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _fresh() or _built()
+
+
+def _fresh() -> Path | None:
     newest = max(
         path.stat().st_mtime
         for source in SOURCES
         for path in [ROOT / source, *(ROOT / source).rglob("*")]
         if path.is_file() and "__pycache__" not in path.parts
     )
-    built = [p for p in ROOT.glob("build/overlayd_*.deb") if p.stat().st_mtime >= newest]
-    if built:
-        return max(built, key=lambda path: path.stat().st_mtime)
-    if shutil.which("dpkg-deb") is None:
-        pytest.skip("no dpkg-deb here: packages are built on Debian and its kin")
+    found = [p for p in ROOT.glob("build/overlayd_*.deb") if p.stat().st_mtime >= newest]
+    return max(found, key=lambda path: path.stat().st_mtime) if found else None
+
+
+def _built() -> Path:
     done = subprocess.run(
         [ROOT / "deploy/deb/build.sh"], capture_output=True, text=True, check=False, timeout=240
     )
