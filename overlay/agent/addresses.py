@@ -155,14 +155,20 @@ class Addresses:
         return None
 
     def _exhausted(self, network: Network) -> ConflictError:
-        why = ipam.shortage_text(
-            self.space.shares(network),
-            0,
-            self._member.node_id,
-            self._reachable(),
-            self._directory.node_name,
+        found = self.space.shares(network)
+        texts = [
+            ipam.shortage_text(
+                found, index, self._member.node_id, self._reachable(), self._directory.node_name
+            )
+            for index in range(len(network.subnets))
+        ]
+        if len(texts) > 1:
+            texts = [f"{s}: {text}" for s, text in zip(network.subnets, texts, strict=True)]
+        return ConflictError(
+            f"no free address on network {network.name}",
+            why="; ".join(texts),
+            hint=f"See who owns what: overlayd ipam {network.name}",
         )
-        return ConflictError(f"no free address on network {network.name}", why=why)
 
     def _reachable(self) -> frozenset[NodeId]:
         return frozenset(self._member.node.membership.live())

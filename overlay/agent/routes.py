@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from overlay import limits
-from overlay.agent import admissionroutes, networks, request, views
+from overlay.agent import admissionroutes, ipamviews, networks, request, views
 from overlay.agent.agent import Agent
 from overlay.agent.containers import Containers
 from overlay.agent.endpoints import AttachWish
@@ -167,6 +167,13 @@ class Routes:
         name = http.match_info["name"]
         removed = networks.remove(running.member, running.directory, name)
         return {"removed": removed.name, "vni": removed.vni}
+
+    async def ipam(self, http: web.Request, _body: Json) -> Json:
+        """GET /v1/ipam[?network=NAME]."""
+        running = self._agent.member()
+        wanted = http.query.get("network")
+        chosen = [running.directory.network(wanted)] if wanted else running.directory.networks()
+        return ipamviews.ipam(running, chosen)
 
     # --- endpoints ----------------------------------------------------------------------
 
@@ -332,6 +339,7 @@ def register(server: Server, agent: Agent) -> None:
         ("/v1/members", "members", routes.members),
         ("/v1/networks", "network-ls", routes.network_list),
         ("/v1/networks/{name}", "network-inspect", routes.network_inspect),
+        ("/v1/ipam", "ipam", routes.ipam),
         ("/v1/endpoints", "endpoint-ls", routes.endpoint_list),
         ("/v1/containers", "container-ls", containers.show),
         ("/v1/verify", "verify", routes.verify),

@@ -49,6 +49,7 @@ VERBS: dict[str, Verb] = {
     "token": Verb("admission", "make, list and revoke the tokens that let hosts join"),
     "promote": Verb("admission", "let a further node admit hosts"),
     "network": Verb("network", "create, list, inspect and remove networks"),
+    "ipam": Verb("ipam", "show which host owns which addresses"),
     "attach": Verb("endpoint", "plug a container into networks; prints its address"),
     "detach": Verb("endpoint", "unplug a container"),
     "endpoint": Verb("endpoint", "list what is attached, on all hosts"),

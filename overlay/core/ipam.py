@@ -259,14 +259,17 @@ def _came_straight_back(ownership: Ownership, granter: NodeId, older: Grant) -> 
 
 
 class Share(NamedTuple):
-    """What one node has of one subnet. `free` counts addresses a container could get, less
-    the endpoints known here; `is_stranded`: nobody can give it until it is inherited."""
+    """What one node has of one subnet. `used` counts the endpoints known here, wherever they
+    live, `free` the addresses a container could get without asking for one by name;
+    `is_stranded`: nobody can give it until it is inherited."""
 
     owner: NodeId
     subnet_index: int
     owned: int
     free: int
     is_stranded: bool
+    used: int = 0
+    space: Intervals = Intervals()
 
 
 def shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
@@ -281,15 +284,17 @@ def shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
         index = ownership.subnet_index(ip)
         if index is not None:
             taken[index].append(number_of(ip))
+    used = [Intervals.of_numbers(numbers) for numbers in taken]
     unusable = [
-        reserved(subnet) | Intervals.of_numbers(numbers)
-        for subnet, numbers in zip(ownership.network.subnets, taken, strict=True)
+        reserved(subnet) | numbers
+        for subnet, numbers in zip(ownership.network.subnets, used, strict=True)
     ]
     found = []
     for (index, owner, stranded), owned_runs in sorted(runs.items()):
         owned = Intervals.of(owned_runs)
         free = ((owned & dynamic(ownership.network.subnets[index])) - unusable[index]).count
-        found.append(Share(owner, index, owned.count, free, stranded))
+        in_use = (owned & used[index]).count
+        found.append(Share(owner, index, owned.count, free, stranded, in_use, owned))
     return found
 
 

@@ -388,11 +388,15 @@ def test_shares_say_who_has_how_much_and_how_much_of_it_is_free() -> None:
     """Reserved addresses and known endpoints are not free; the forgotten's is stranded."""
     known = ownership(network(SMALL), RECORDS, [(A, Forgotten(C))])
 
-    assert ipam.shares(known, [*ENDPOINTS, parse_ip("10.9.9.9")]) == [
-        (A, 0, 246, 242, False),
-        (B, 0, 8, 6, False),
-        (C, 0, 2, 0, True),
+    found = ipam.shares(known, [*ENDPOINTS, parse_ip("10.9.9.9")])
+
+    assert [share[:6] for share in found] == [
+        (A, 0, 246, 242, False, 1),
+        (B, 0, 8, 6, False, 2),
+        (C, 0, 2, 0, True, 2),
     ]
+    assert found[1].space == Intervals.of([(number_of(RECORDS[0][1].first),
+                                            number_of(RECORDS[0][1].last))])  # fmt: skip
 
 
 def test_the_richest_owner_in_reach_is_asked_first() -> None:

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.e2e.conftest import Cluster
 
 pytestmark = pytest.mark.e2e
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+DEATH_S = 40.0
+CUT = "table inet lab { chain i { type filter hook input priority 0; iif eth1 drop; }; }"
 
 
 def create(cluster: Cluster, name: str, *options: str) -> None:
@@ -78,3 +83,54 @@ def test_dual_stack_gives_both_addresses_on_every_host(cluster: Cluster) -> None
 
     assert [len(endpoints[name]) for name in ("s2", "s3")] == [2, 2]
     assert cluster.inside(3, "s3", "ping", "-6", "-c1", "-W3", endpoints["s2"][1])[0] == 0
+
+
+def test_an_address_rests_after_its_release(cluster: Cluster) -> None:
+    """The next container gets another one while another one is free."""
+    create(cluster, "rest", "--subnet", "10.54.0.0/24")
+    first = cluster.attach(1, "q1", network="rest")
+    cluster.ok(1, "overlayd", "detach", "q1")
+
+    assert cluster.attach(1, "q2", network="rest") != first
+
+
+def test_a_host_cut_off_uses_its_own_space_and_says_whom_it_cannot_reach(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Four addresses of its own are had while cut off, a fifth only after the heal."""
+    create(cluster, "tiny", "--subnet", "10.55.0.0/27", "--block-size", "30")
+    cluster.attach(1, "y1", network="tiny")
+    found = [cluster.attach(3, "z1", network="tiny")]
+    cluster.ok(3, "nft", CUT)
+    eventually(lambda: others(cluster) == {"dead"}, "vm3 alone", DEATH_S)
+    found += [
+        cluster.attach(3, name, "--wait", "none", network="tiny") for name in ("z2", "z3", "z4")
+    ]
+    cluster.ok(3, "ip", "netns", "add", "z5")
+    last = ("overlayd", "attach", "z5", "--network", "tiny")
+    code, _out, err = cluster.run(3, *last)
+    shown, warned = cluster.run(3, "overlayd", "ipam", "tiny")[1:]
+    (subnet,) = cluster.json(3, "ipam", "tiny")["networks"][0]["subnets"]
+    cluster.ok(3, "nft", "delete", "table", "inet", "lab")
+
+    assert len({ip_network(f"{ip}/30", strict=False) for ip in found}) == 1
+    assert code == 6
+    assert "could not be reached (vm1 has" in err
+    assert ("unreachable, with vm1" in warned, "vm1" in shown) == (True, True)
+    mine, theirs = sorted(subnet["owners"], key=lambda owner: owner["node"] == "vm1")
+    assert (mine["addresses"], mine["used"], mine["free"]) == (4, 4, 0)
+    assert subnet["unreachable"] == theirs["free"] > 0
+    eventually(lambda: others(cluster) == {"alive"}, "vm3 among others", DEATH_S)
+    cluster.ok(3, "bash", "-c", KILL)
+    cluster.ok(3, "overlayd", "join")
+    eventually(lambda: cluster.run(3, *last)[0] == 0, "a fifth address", DEATH_S)
+    (subnet,) = cluster.json(3, "ipam", "tiny")["networks"][0]["subnets"]
+    assert subnet["unreachable"] == 0
+    ips = [e["ips"][0] for e in cluster.json(3, "endpoint", "ls", "--network", "tiny")["endpoints"]]
+    assert len(ips) == len(set(ips)) == 6
+
+
+def others(cluster: Cluster) -> set[str]:
+    """Return the states in which vm3 sees the others."""
+    members = cluster.json(3, "members")["members"]
+    return {member["state"] for member in members if member["name"] != "vm3"}
