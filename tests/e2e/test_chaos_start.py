@@ -6,16 +6,18 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from overlay.lab import holder
-from overlay.lab.driver import differences, join_all, wait_until
+from overlay.lab.driver import differences, endpoints, join_all, wait_until
 from overlay.lab.flow import accounted
 from overlay.lab.scene import attach, scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
 HOURS_S = 7 * 3600
+ENDPOINT_COUNT = 1000
 
 Tell = Callable[[str, str, str], None]
 
@@ -67,3 +69,32 @@ def test_without_nftables(tell: Tell) -> None:
         said = f"status says: {'; '.join(health)}" if health else "status has no complaint"
         measured = f"{accounted(verdicts)}; {said}"
     tell("no nftables", "containers reach each other; what needs nft is named", measured)
+
+
+def test_a_thousand_endpoints_on_one_host(tell: Tell) -> None:
+    """A thousand containers on a host: attached by eight clients, known elsewhere, and an agent
+    killed among them is back without a packet lost."""
+    assert not holder.running()
+    with scene(2) as made:
+        crowded, other = made.drivers
+        names = [f"m{number}" for number in range(ENDPOINT_COUNT)]
+        made_all = f"for n in $(seq 0 {ENDPOINT_COUNT - 1}); do ip netns add m$n; done"
+        holder.run(crowded.host, "sh", "-c", made_all, timeout_s=300.0)
+        started = time.monotonic()
+        with ThreadPoolExecutor(8) as clients:
+            addresses = list(clients.map(lambda name: attach(crowded, name), names))
+        attached_s = time.monotonic() - started
+        assert len(set(addresses)) == ENDPOINT_COUNT
+        wait_until(made.well, "all well", 60.0)
+        assert len(endpoints(other)) == ENDPOINT_COUNT + 2
+        with made.both_ways() as verdicts:
+            crowded.end(signal.SIGKILL)
+            started = time.monotonic()
+            crowded.start()
+            start_s = time.monotonic() - started
+            wait_until(made.well, "all well", 60.0)
+        measured = (
+            f"attached in {attached_s:.0f} s by 8 clients; a killed agent answers after "
+            f"{start_s:.1f} s: {accounted(verdicts)}; all equal"
+        )
+    tell("1,000 endpoints on one host, agent killed", "as with one", measured)
