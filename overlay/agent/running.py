@@ -51,9 +51,9 @@ from overlay.core.events import (
     StoreChanged,
     Told,
 )
-from overlay.core.messages import MemberState
+from overlay.core.messages import GrantRequest, MemberState
 from overlay.core.records import CLUSTER_SCOPE, Forgotten, Removed, Scope
-from overlay.errors import ConflictError
+from overlay.errors import ConflictError, OverlayError
 from overlay.model import Ip, Network, NodeId, Vni, ip_text
 from overlay.wire.admission import Doorkeeper
 
@@ -221,7 +221,7 @@ class Running:
                     level=logging.WARNING,
                 )
             case GrantWanted(sender=sender, request=request):
-                self.addresses.answer(sender, request)
+                self._answer(sender, request)
             case GrantRefused(refusal=refusal):
                 self.addresses.refused(refusal)
             case CardAccepted():
@@ -271,6 +271,15 @@ class Running:
                 "more. To come back as a new node: overlayd reset, then overlayd join",
                 level=logging.ERROR,
                 peer=name,
+            )
+
+    def _answer(self, sender: NodeId, request: GrantRequest) -> None:
+        """Grant or refuse; where the disk refuses the asker tries again, here or elsewhere."""
+        try:
+            self.addresses.answer(sender, request)
+        except OverlayError as error:
+            self.journal.record(
+                "grant", str(error), level=logging.ERROR, peer=self.directory.node_name(sender)
             )
 
     async def give_back(self) -> None:
