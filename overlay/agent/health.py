@@ -26,6 +26,7 @@ def health(running: Running, networks: list[Json]) -> list[Json]:
         *_partition(running),
         *_members(running),
         *_networks(networks),
+        *_clashes(running),
         *_underlay_mtu(running),
         *_fast_path(running),
     ]
@@ -106,6 +107,18 @@ def _networks(networks: list[Json]) -> list[Json]:
         }
         for shown in networks
         if shown["sandbox"] == "degraded"
+    ]
+
+
+def _clashes(running: Running) -> list[Json]:
+    return [
+        {
+            "level": "warn",
+            "text": f"{what} was given twice: {verdict}",
+            "hint": "Made on both sides of a split. Take away the one that lost, then make it "
+            "again with another name or address",
+        }
+        for what, verdict in running.clashes.found()[: limits.SHOWN_CLASHES_MAX]
     ]
 
 

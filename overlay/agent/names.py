@@ -72,10 +72,18 @@ class Names:
     def _addresses(self, name: str, networks: Iterable[Network]) -> Answer:
         """Ask the networks in turn; the first that has the name gives all its addresses."""
         for network in networks:
+            called = [
+                named.endpoint
+                for named in self._alive(network)
+                if named.endpoint.name.lower() == name
+            ]
+            # Aliases may be shared; a name that was given twice is its winner's alone, on every
+            # node the same (`core.conflicts`).
+            has_name = min(called, key=lambda item: item.endpoint_id, default=None)
             ips = [
                 ip
                 for named in self._alive(network)
-                if named.endpoint.name.lower() == name
+                if named.endpoint == has_name
                 or name in (alias.lower() for alias in named.endpoint.aliases)
                 for ip in named.endpoint.ips
             ]

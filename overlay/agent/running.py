@@ -16,6 +16,7 @@ from overlay import limits
 from overlay.agent import stored
 from overlay.agent.addresses import Addresses
 from overlay.agent.admissions import Admissions
+from overlay.agent.clashes import Clashes
 from overlay.agent.config import Config
 from overlay.agent.custody import Custody
 from overlay.agent.datapath import Datapath
@@ -107,6 +108,7 @@ class Running:
         )
         self.directory.view.is_expired = self._is_expired
         self.directory.view.ownership = self.addresses.space.ownership
+        self.clashes = Clashes(self.directory, self.addresses.space, journal)
         names = Names(self.directory)
         names.networks_of = self.networks_of
         self._dns = DnsServers(names, kernel, journal)
@@ -183,6 +185,7 @@ class Running:
                 await task
         await self._lost.close()
         self._dns.close_all()
+        self.clashes.close()
         self.member.close()
         await self.datapath.close()
 
@@ -334,6 +337,7 @@ class Running:
 
     def _store_changed(self, scope: Scope) -> None:
         self.addresses.changed()
+        self.clashes.soon()
         self._inherit_soon()
         if scope == CLUSTER_SCOPE:
             self.admissions.changed()

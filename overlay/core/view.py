@@ -41,19 +41,22 @@ class View:
 
     def networks(self) -> dict[Vni, Network]:
         """Return the networks that exist and have their VNIs to themselves."""
+        return {network.vni: network for network in usable_networks(self.network_claims())}
+
+    def network_claims(self) -> list[tuple[NodeId, Network]]:
+        """Return all networks that exist, those that lost their VNI to another one too."""
         removed = {
             (value.creator, value.vni)
             for _, value in self._store.values(CLUSTER_SCOPE, "removed")
             if isinstance(value, Removed)
         }
-        claims = [
+        return [
             (origin, value)
             for origin, value in self._store.values(CLUSTER_SCOPE, "network")
             if isinstance(value, Network)
             and value.creator == origin
             and (origin, value.vni) not in removed
         ]
-        return {network.vni: network for network in usable_networks(claims)}
 
     def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
         """Return the nodes that take part in a network, this one included, in order of id;

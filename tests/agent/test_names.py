@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
@@ -183,3 +184,21 @@ def test_the_hosts_resolvers_are_read(tmp_path: object) -> None:
 
     assert host_resolvers(path) == ["1.1.1.1", "::1", "2.2.2.2"]
     assert host_resolvers(path.with_name("none")) == []
+
+
+def test_a_name_given_twice_is_its_winners_alone() -> None:
+    """The lower endpoint id has it, as on every node; both may share an alias."""
+
+    class Twice(Records):
+        def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
+            one = replace(endpoint(1, "web", "10.1.0.3", "www"), endpoint_id=b"2" * 8)
+            two = replace(endpoint(1, "Web", "10.1.0.2", "www"), endpoint_id=b"1" * 8)
+            return [(ALIVE, item) for item in (one, two) if item.vni == vni]
+
+    known = Names(Twice())  # type: ignore[arg-type]
+    by_name, by_alias = (known.forward(BLUE, ASKER, name) for name in ("web", "www"))
+
+    assert by_name is not None
+    assert by_name.ips == (parse_ip("10.1.0.2"),)
+    assert by_alias is not None
+    assert len(by_alias.ips) == 2
