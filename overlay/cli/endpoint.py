@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.cli.client import Client, JsonObject
+from overlay.cli.filters import add_filter_option, chosen
 from overlay.cli.options import add_attach_options, attach_fields
 from overlay.cli.places import places
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from overlay.cli.parser import Words
 
+FILTERS = {"name": "name", "network": "network", "node": "node"}
 TARGET_HELP = "netns:NAME, a path, pid:N, docker:NAME, podman:NAME, or a name"
 ATTACH_DESCRIPTION = """\
 Plug a running container into networks.  stdout: its address on each, one per line.
@@ -56,6 +58,7 @@ def register(words: Words) -> None:
     endpoints = words.group("endpoint", "list what is attached, on all hosts")
     listed = endpoints.verb("ls", run_ls, "list the endpoints of all hosts")
     listed.add_argument("--network", metavar="NETWORK", help="of this network only")
+    add_filter_option(listed, FILTERS)
     listed.add_argument("--no-header", action="store_true", help="rows only")
     listed.add_argument("--wide", action="store_true", help="also id, aliases and labels")
 
@@ -109,11 +112,15 @@ def run_detach(args: Namespace) -> int:
 def run_ls(args: Namespace) -> int:
     """List the endpoints."""
     listed = Client(places(args, os.environ)).get("/v1/endpoints", network=args.network)
+    listed["endpoints"] = chosen(listed["endpoints"], args.filters, FILTERS)
     if args.json:
         output.answer_json(listed)
         return 0
     for name in listed.get("elsewhere") or []:
         output.comment(f"{name}: not known in full here, as nothing on this host is attached to it")
+    if not listed["endpoints"] and args.filters:
+        output.comment("nothing that is attached fits the filter")
+        return 0
     if not listed["endpoints"]:
         output.comment("nothing is attached; sudo overlayd attach TARGET --network NETWORK")
         return 0

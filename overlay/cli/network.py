@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output, subnet_options
 from overlay.cli.client import Client, JsonObject, segment
+from overlay.cli.filters import add_filter_option, chosen
 from overlay.cli.options import pairs
 from overlay.cli.places import places
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import Parser, Words
 
+FILTERS = {"name": "name", "creator": "creator"}
 CREATE_DESCRIPTION = """\
 Create a network: one L2 segment on all hosts.  It exists everywhere at once, and costs
 nothing on a host until something is attached there.
@@ -33,7 +35,17 @@ nothing on a host until something is attached there.
 def register(words: Words) -> None:
     """Add the verbs of this module."""
     networks = words.group("network", "create, list, inspect and remove networks")
-    create = networks.verb("create", run_create, "create a network", CREATE_DESCRIPTION)
+    _add_create_options(networks.verb("create", run_create, "create a network", CREATE_DESCRIPTION))
+    listed = networks.verb("ls", run_ls, "list the networks")
+    add_filter_option(listed, FILTERS)
+    listed.add_argument("--no-header", action="store_true", help="rows only")
+    inspect = networks.verb("inspect", run_inspect, "show all about one network")
+    inspect.add_argument("name", metavar="NETWORK")
+    remove = networks.verb("rm", run_rm, "remove networks that nothing is attached to")
+    remove.add_argument("names", nargs="+", metavar="NETWORK")
+
+
+def _add_create_options(create: Parser) -> None:
     create.add_argument("name", metavar="NAME")
     create.add_argument(
         "--subnet",
@@ -84,12 +96,6 @@ def register(words: Words) -> None:
     create.add_argument(
         "--force", action="store_true", help="even if a route of this host overlaps the subnet"
     )
-    listed = networks.verb("ls", run_ls, "list the networks")
-    listed.add_argument("--no-header", action="store_true", help="rows only")
-    inspect = networks.verb("inspect", run_inspect, "show all about one network")
-    inspect.add_argument("name", metavar="NETWORK")
-    remove = networks.verb("rm", run_rm, "remove networks that nothing is attached to")
-    remove.add_argument("names", nargs="+", metavar="NETWORK")
 
 
 def run_create(args: Namespace) -> int:
@@ -127,8 +133,12 @@ def network_line(network: JsonObject) -> str:
 def run_ls(args: Namespace) -> int:
     """List the networks."""
     listed = Client(places(args, os.environ)).get("/v1/networks")
+    listed["networks"] = chosen(listed["networks"], args.filters, FILTERS)
     if args.json:
         output.answer_json(listed)
+        return 0
+    if not listed["networks"] and args.filters:
+        output.comment("no network fits the filter")
         return 0
     if not listed["networks"]:
         output.comment("no networks yet; sudo overlayd network create NAME --subnet CIDR")

@@ -130,6 +130,18 @@ def test_a_host_cut_off_uses_its_own_space_and_says_whom_it_cannot_reach(
     assert len(ips) == len(set(ips)) == 6
 
 
+def test_labels_choose_what_is_listed(cluster: Cluster) -> None:
+    """A label given on vm1 chooses the network and the container in vm3's lists."""
+    create(cluster, "tag", "--subnet", "10.56.0.0/24", "--label", "team=a")
+    cluster.attach(1, "l1", "--label", "tier=front", network="tag")
+    cluster.attach(3, "l3", network="tag")
+
+    found = cluster.json(3, "network", "ls", "--filter", "label=team=a")["networks"]
+    front = cluster.json(3, "endpoint", "ls", "--filter", "label=tier")["endpoints"]
+    assert [network["name"] for network in found] == ["tag"]
+    assert [endpoint["name"] for endpoint in front] == ["l1"]
+
+
 def others(cluster: Cluster) -> set[str]:
     """Return the states in which vm3 sees the others."""
     members = cluster.json(3, "members")["members"]
