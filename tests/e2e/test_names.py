@@ -1,0 +1,76 @@
+"""Names in containers on three hosts, asked by dig, by glibc and by busybox."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+
+
+def dig(cluster: Cluster, number: int, *question: str) -> list[str]:
+    """Return dig's short answer in container c`number`, sorted."""
+    return sorted(cluster.inside(number, f"c{number}", "dig", "+short", *question)[1].split())
+
+
+def asks_that_work(cluster: Cluster) -> None:
+    """Ask vm1's container c1 for vm3's container in every way; all must lead there."""
+    ip = dig(cluster, 1, "c3.blue.overlay")[0]
+    for question in (["c3.overlay"], ["+tcp", "c3.overlay"], ["+noedns", "c3.overlay"]):
+        assert dig(cluster, 1, *question) == [ip]
+    assert dig(cluster, 1, "-x", ip) == ["c3.blue.overlay."]
+    assert dig(cluster, 1, "c3.overlay", "AAAA") == []
+    for name in ("c3", "c3.blue.overlay"):
+        assert cluster.inside(1, "c1", "getent", "ahostsv4", name)[1].startswith(ip)
+    assert ip in cluster.inside(1, "c1", "busybox", "nslookup", "c3.blue.overlay")[1]
+    full = cluster.inside(1, "c1", "dig", "c3.overlay")[1]
+    assert ("\t5\tIN\tA" in full or " 5 IN A" in " ".join(full.split()), "EDNS" in full) == (
+        True,
+        True,
+    )
+
+
+def test_every_resolver_finds_a_container_of_another_host(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """UDP, TCP, with and without EDNS, reverse, TTL 5 s; again after the agent was killed."""
+    asks_that_work(cluster)
+    cluster.ok(1, "bash", "-c", KILL)
+    cluster.ok(1, "overlayd", "join")
+    eventually(lambda: dig(cluster, 1, "c3.overlay") != [], "names after a restart")
+    asks_that_work(cluster)
+
+
+def test_an_alias_is_shared_and_a_name_goes_with_its_container(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Two containers under one alias are both answered; after a detach one is."""
+    two = [cluster.attach(n, f"a{n}", "--alias", "www", "--alias", "shop") for n in (2, 3)]
+
+    for alias in ("www.blue.overlay", "shop.overlay"):
+        eventually(lambda a=alias: dig(cluster, 1, a) == sorted(two), f"both as {alias}")
+    cluster.ok(3, "overlayd", "detach", "a3")
+    eventually(lambda: dig(cluster, 1, "www.overlay") == two[:1], "the one that is left")
+
+
+def test_names_of_other_networks_are_not_told(cluster: Cluster) -> None:
+    """A container on red knows red's names; one on blue does not."""
+    cluster.ok(1, "overlayd", "network", "create", "red", "--subnet", "10.57.0.0/24",
+               "--subnet", "fd57::/64")  # fmt: skip
+    cluster.attach(2, "r2", network="red")
+    cluster.attach(1, "r1", network="red")
+
+    def asked(*question: str) -> str:
+        return cluster.inside(1, "r1", "dig", "@10.57.0.1", "+short", *question)[1].strip()
+
+    assert dig(cluster, 1, "r2.red.overlay") == []
+    assert asked("c1.blue.overlay") == ""
+    assert asked("r2.red.overlay").startswith("10.57.0.")
+    assert asked("r2.red.overlay", "AAAA").startswith("fd57::")
