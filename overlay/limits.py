@@ -79,6 +79,7 @@ RECENT_EVENTS_MAX: Final = 10_000
 # --- Socket ----------------------------------------------------------------------------
 # Datagrams read per readiness event; more would starve timers (2 us each, so under 1 ms).
 RECEIVE_BATCH_COUNT: Final = 64
+RECEIVE_BATCH_S: Final = 0.005  # of the event loop, in one go
 SOCKET_BUFFER_SIZE: Final = 4 * 1024 * 1024
 
 # --- API -------------------------------------------------------------------------------

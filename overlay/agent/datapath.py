@@ -19,9 +19,10 @@ from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.stored import Attachment
 from overlay.core.diff import diff
+from overlay.core.fastplan import plan_sandbox
 from overlay.core.messages import LogVersion
 from overlay.core.operations import Operation, PutLink
-from overlay.core.plan import PlannedPort
+from overlay.core.plan import PlanInput, PlannedPort
 from overlay.core.records import CLUSTER_SCOPE, Scope
 from overlay.core.state import NeighbourRow, Port, SandboxState
 from overlay.core.view import overlay_mtu
@@ -172,7 +173,10 @@ class Datapath:
             if found and runtime.passes:
                 runtime.hints = found[:3]
                 self.wake(vni)
-            loop.add_reader(descriptor, later)
+            if runtime.monitor.has_more:  # others get their turn, then we go on
+                runtime.settling = loop.call_later(0, look)
+            else:
+                loop.add_reader(descriptor, later)
 
         loop.add_reader(descriptor, later)
 
@@ -231,17 +235,16 @@ class Datapath:
                 return
             runtime.dirty = False
             versions = list(self._versions(Scope(vni)))
-            desired = self._desired(runtime, vni, network)
-            runtime.desired = desired
+            given = self._given(vni, network)
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._member.node.caught_up
             operations, failures, actual = await self._kernel.call(
-                _converge, runtime.sandbox, desired, self.pruning
+                _converge, runtime, given, self.pruning
             )
+            desired = runtime.desired
             runtime.passes += 1
             runtime.operations += len(operations)
             runtime.rows_desired = len(desired.rows)
-            runtime.neighbours = sum(isinstance(row, NeighbourRow) for row in desired.rows)
             runtime.rows_actual = len(actual.rows) if failures else len(desired.rows)
             hints, runtime.hints = runtime.hints, []
             if hints and operations:
@@ -280,9 +283,8 @@ class Datapath:
         found: dict[Vni, list[Operation]] = {}
         for vni, runtime in list(self._runtimes.items()):
             async with self.lock(vni):
-                desired = self._desired(runtime, vni, self._directory.network_by_vni(vni))
-                actual = await self._kernel.call(runtime.sandbox.read)
-                found[vni] = diff(desired, actual, prune=True)
+                given = self._given(vni, self._directory.network_by_vni(vni))
+                found[vni] = await self._kernel.call(_compare, runtime.sandbox, given)
         return found
 
     def neighbour_count(self) -> int:
@@ -294,10 +296,10 @@ class Datapath:
     def _versions(self, scope: Scope) -> Iterator[LogVersion]:
         return self._member.node.store.versions(scope)
 
-    def _desired(self, runtime: Runtime, vni: Vni, network: Network | None) -> SandboxState:
+    def _given(self, vni: Vni, network: Network | None) -> PlanInput | None:
         if network is None:
-            return SandboxState()
-        return self._directory.view.desired(
+            return None
+        return self._directory.view.gather(
             network,
             self._member.card.address,
             self._member.cluster.vxlan_port,
@@ -309,7 +311,6 @@ class Datapath:
                 for attachment in self._attachments.values()
                 if attachment.vni == vni
             ),
-            fast_path=runtime.sandbox.fast_path is not None,
         )
 
 
@@ -321,10 +322,25 @@ def _destroy(name: str) -> None:
         netns.remove(name)
 
 
+def _plan(sandbox: Sandbox, given: PlanInput | None) -> SandboxState:
+    if given is None:
+        return SandboxState()
+    return plan_sandbox(given, fast_path=sandbox.fast_path is not None)
+
+
+def _compare(sandbox: Sandbox, given: PlanInput | None) -> list[Operation]:
+    """Plan, read and subtract, in the kernel thread."""
+    return diff(_plan(sandbox, given), sandbox.read(), prune=True)
+
+
 def _converge(
-    sandbox: Sandbox, desired: SandboxState, prune: bool
+    runtime: Runtime, given: PlanInput | None, prune: bool
 ) -> tuple[list[Operation], list[Failure], SandboxState]:
-    """Make one pass, in the kernel thread."""
+    """Make one pass, in the kernel thread: with 100,000 rows it takes a second, and the event
+    loop has peers to answer meanwhile."""
+    sandbox = runtime.sandbox
+    desired = runtime.desired = _plan(sandbox, given)
+    runtime.neighbours = sum(type(row) is NeighbourRow for row in desired.rows)
     if not sandbox.named():
         sandbox.restore_name()
     actual = sandbox.read()

@@ -20,6 +20,8 @@ from overlay.agent.config import CONFIG_DEFAULT, Config, load
 from overlay.agent.server import Server
 from overlay.errors import OverlayError
 
+_SWITCH_INTERVAL_S = 0.0005
+
 
 def run(
     state_dir: Path | None = None,
@@ -66,6 +68,9 @@ async def _serve(config: Config) -> None:
         await agent.start()
         server.ready.set()
         _spare_collections()
+        # The kernel thread plans in Python; the loop gives up the interpreter with every datagram
+        # it reads, and would get it back after 5 ms each time.
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         notify.notify("READY=1", "STATUS=serving")
         logging.getLogger("overlayd").info("serving on %s", server.path)
         watchdog = loop.create_task(_watchdog())

@@ -8,28 +8,26 @@ kernel layer's business (`kernel.bpf`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from overlay.core.plan import PlannedPort, segment_count, segment_of
+from overlay.core.plan import PlanInput, PlannedPort, plan, segment_count, segment_of
 from overlay.core.state import HookRow, Row, SandboxState, SourceRow, TargetRow
 from overlay.model import Endpoint, Mac, Network, gateway_mac, is_host
 
 ALL_OTHERS = Mac(bytes(6))
 
 
-def with_fast_path(
-    planned: SandboxState,
-    network: Network,
-    ports: Iterable[PlannedPort],
-    locals_: Iterable[Endpoint],
-) -> SandboxState:
-    """Return a plan with the fast path's rows added."""
-    by_id = {endpoint.endpoint_id: endpoint for endpoint in locals_}
-    rows: set[Row] = set(_segment_rows(network))
-    for port in ports:
+def plan_sandbox(given: PlanInput, *, fast_path: bool) -> SandboxState:
+    """Return the plan of a sandbox, with the fast path's rows if it has one."""
+    planned = plan(given)
+    if not fast_path:
+        return planned
+    by_id = {endpoint.endpoint_id: endpoint for endpoint in given.locals}
+    rows: set[Row] = set(_segment_rows(given.network))
+    for port in given.ports:
         endpoint = by_id.get(port.endpoint_id)
         if endpoint is not None and port.name in planned.links:
-            rows.update(_port_rows(network, port, endpoint))
+            rows.update(_port_rows(given.network, port, endpoint))
     return SandboxState(planned.links, planned.rows | rows)
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from overlay import limits
 from overlay.core.conflicts import usable_networks
-from overlay.core.fastplan import with_fast_path
+from overlay.core.fastplan import plan_sandbox
 from overlay.core.membership import Membership
 from overlay.core.messages import MemberState
 from overlay.core.ownership import Ownership
-from overlay.core.plan import PlanInput, PlannedPort, Remote, plan
+from overlay.core.plan import PlanInput, PlannedPort, Remote
 from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope
 from overlay.core.state import SandboxState
 from overlay.core.store import Store
@@ -116,6 +116,14 @@ class View:
         fast_path: bool = False,
     ) -> SandboxState:
         """Return what this node's sandbox of the network should be."""
+        given = self.gather(network, local, port, mtu, ports)
+        return plan_sandbox(given, fast_path=fast_path)
+
+    def gather(
+        self, network: Network, local: Ip, port: int, mtu: int, ports: tuple[PlannedPort, ...]
+    ) -> PlanInput:
+        """Return all that the plan depends on, as values that nobody changes any more: so the
+        plan, which takes longer, may be made elsewhere."""
         vteps: dict[NodeId, Ip | None] = {}
         locals_: list[Endpoint] = []
         remotes: list[Remote] = []
@@ -130,23 +138,16 @@ class View:
             vtep = vteps[origin]
             if vtep is not None:
                 remotes.append(Remote(origin, vtep, value))
-        ownership = self.ownership
-
-        def owner_of(_vni: Vni, ip: Ip) -> NodeId | None:
-            return None if ownership is None else ownership(network).owner_of(ip)
-
+        owned = None if self.ownership is None else self.ownership(network)
         flood = (self.vtep(origin) for origin in self.participants(network.vni, forwarding=True))
-        planned = plan(
-            PlanInput(
-                network=network,
-                port=port,
-                local=local,
-                mtu=mtu,
-                ports=ports,
-                locals=tuple(locals_),
-                remotes=tuple(remotes),
-                flood=tuple(vtep for vtep in flood if vtep is not None),
-                owner_of=owner_of,
-            )
+        return PlanInput(
+            network=network,
+            port=port,
+            local=local,
+            mtu=mtu,
+            ports=ports,
+            locals=tuple(locals_),
+            remotes=tuple(remotes),
+            flood=tuple(vtep for vtep in flood if vtep is not None),
+            owner_of=None if owned is None else lambda _vni, ip: owned.owner_of(ip),
         )
-        return with_fast_path(planned, network, ports, locals_) if fast_path else planned

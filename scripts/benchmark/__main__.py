@@ -9,7 +9,7 @@ from pathlib import Path
 
 from overlay.lab import lab
 
-from benchmark import contenders, control, dataplane, program, report
+from benchmark import contenders, control, dataplane, program, report, scale
 
 OUTPUT = Path(__file__).parents[2] / "docs/benchmarks"
 
@@ -32,14 +32,16 @@ def main() -> int:
     result: dict[str, object] = {"machine": report.machine()}
     if arguments.only in (None, "data", "control"):
         try:
-            hosts = lab.make(3)
-            lab.join(hosts)
-            lab.populate(hosts)
+            hosts = lab.make(5)
+            lab.join(hosts[:3])
+            lab.populate(hosts[:3])
             if arguments.only != "control":
                 found = contenders.all_of(hosts, tell)
                 result["data"] = dataplane.measure(found, arguments.rounds, arguments.seconds, tell)
             if arguments.only != "data":
                 result["control"] = control.measure(hosts, tell)
+            if arguments.only != "control":
+                result["scale"] = scale.measure(hosts[:3], found[2], arguments.seconds, tell)
         finally:
             lab.down()
     if arguments.only in (None, "program"):

@@ -47,6 +47,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [f"- {key}: {value}" for key, value in result["machine"].items()]
     if "data" in result:
         lines += ["", "## Data plane", "", *_data_table(result["data"])]
+    if "scale" in result:
+        lines += ["", "## With many remote endpoints and peers", "", *_scale_table(result["scale"])]
     if "control" in result or "program" in result:
         lines += ["", "## Control plane", "", *_control_table(result)]
     return "\n".join([*lines, "", _NOTES])
@@ -72,6 +74,13 @@ def _data_table(data: dict[str, dict[str, list[float]]]) -> list[str]:
         value = statistics.median(ratios)
         spread = f"{value:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         lines.append(f"| {title} | {spread} | {goal} | {_verdict(met(value))} |")
+    return lines
+
+
+def _scale_table(found: dict[str, dict[str, list[float]]]) -> list[str]:
+    lines = ["| rows in the first host's sandbox | TCP, Mbit/s | UDP, packets/s |", "|---|---|---|"]
+    for name, samples in found.items():
+        lines.append(f"| {name} | {_spread(samples['tcp'])} | {_spread(samples['udp'])} |")
     return lines
 
 
@@ -170,9 +179,9 @@ def picture(result: dict[str, Any]) -> str:
 _NOTES = """\
 ## How
 
-Two hosts are namespaces joined by veth pairs and a bridge; all four contenders run between the
-same two at the same time, one after the other in each round, each round beginning with another
-one; a ratio is the median of the rounds' ratios, brackets are extremes. `iperf3` sends and receives
+Hosts are namespaces joined by veth pairs and a bridge. Docker has two of its own, as its rules and
+connection tracking would slow the others on the same hosts; those share two. In each round every
+contender is measured once, each round beginning with another one; a ratio is the median of the rounds' ratios, brackets are extremes. `iperf3` sends and receives
 on the same two cores, so throughput is what is left of them: only ratios mean anything. Docker runs
 with its own defaults but for the data path port. The hand-made VXLAN is a bridge, a VTEP and
 fixed rows.
