@@ -181,10 +181,10 @@ _NOTES = """\
 
 Hosts are namespaces joined by veth pairs and a bridge. Docker has two of its own, as its rules and
 connection tracking would slow the others on the same hosts; those share two. In each round every
-contender is measured once, each round beginning with another one; a ratio is the median of the rounds' ratios, brackets are extremes. `iperf3` sends and receives
-on the same two cores, so throughput is what is left of them: only ratios mean anything. Docker runs
-with its own defaults but for the data path port. The hand-made VXLAN is a bridge, a VTEP and
-fixed rows.
+contender is measured once, each round beginning with another one; a ratio is the median of the
+rounds' ratios, brackets are extremes. `iperf3` sends and receives on the same two cores, so
+throughput is what is left of them: only ratios mean anything. Docker runs with its own defaults
+but for the data path port. The hand-made VXLAN is a bridge, a VTEP and fixed rows.
 
 Not measured here: a real network card (checksum and segmentation offload of VXLAN are the card's
 there), more than two cores, encrypted overlays, and anything with other load on the machine.
