@@ -37,9 +37,10 @@ from overlay.wire import envelope, shapes
 from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import unpack_card, unpack_certificate
 from overlay.wire.envelope import ADMIT, KNOCK, Header
+from overlay.wire.hello import BAD_CARD
 from overlay.wire.identity import Identity
 from overlay.wire.notary import KeyNotary
-from overlay.wire.sessions import BAD_CARD, OWN_DATAGRAM, Datagram
+from overlay.wire.sessions import OWN_DATAGRAM, Datagram
 from overlay.wire.token import Token, verifier_of
 
 NONCE_SIZE = 16

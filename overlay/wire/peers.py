@@ -34,6 +34,7 @@ class Channel:
     sending: AESGCM
     receiving: AESGCM
     counter: int = 0
+    heard_at: float = NEVER  # when anything was last opened with it
     window: ReplayWindow = field(default_factory=ReplayWindow)
 
 
@@ -56,7 +57,15 @@ class Peer:
     hellos: deque[tuple[int, bytes]] = field(
         default_factory=lambda: deque(maxlen=_HELLOS_REMEMBERED)
     )  # nonces of the last ones taken: a recording is not taken twice
-    replaced: deque[bytes] = field(default_factory=lambda: deque(maxlen=_SESSIONS_REMEMBERED))
+    retired: dict[bytes, Channel] = field(default_factory=dict)  # by the peer's session
+
+    def retire(self) -> None:
+        """Keep the channel aside: its session may turn out to be the living one, and must then go
+        on with its counters and its window."""
+        if self.channel is not None:
+            self.retired[self.channel.peer_session] = self.channel
+            while len(self.retired) > _SESSIONS_REMEMBERED:
+                del self.retired[next(iter(self.retired))]
 
 
 def hello_key(shared: bytes, secret: bytes, sender: NodeId, recipient: NodeId) -> AESGCM:

@@ -12,14 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import msgpack
-
 from overlay import limits
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId
-from overlay.wire import envelope, notices, shapes
-from overlay.wire.codec import unpack_card
+from overlay.wire import envelope, notices
 from overlay.wire.envelope import DATA, HELLO, JOIN, NOTICE, Header
+from overlay.wire.hello import BAD_CARD, Hello, hello_body, read_hello
 from overlay.wire.identity import Identity
 from overlay.wire.keyring import Keyring
 from overlay.wire.notary import KeyNotary
@@ -38,6 +36,7 @@ from overlay.wire.peers import (
 HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
 DOUBTFUL_HELLO_INTERVAL_S = 1.0
 NOTICE_INTERVAL_S = 1.0  # how often a barred node, or one that has a rival, is told so
+SESSION_ALIVE_S = 3.0  # after anything was opened with it: probes come every second or so
 PREVIOUS_KEPT_S = 5.0  # how long what was sealed before a renewal is still opened
 _NOBODY = bytes(16)
 
@@ -47,8 +46,6 @@ UNKNOWN_GENERATION = "unknown-generation"
 NO_CHANNEL = "no-session"
 REPLAYED = "replayed"
 BARRED = "barred"
-BAD_CARD = "bad-card"
-UNCERTIFIED = "uncertified"
 CERTIFICATE_EXPIRED = "certificate-expired"
 TOO_MANY_PEERS = "too-many-peers"
 
@@ -71,13 +68,6 @@ class Opened:
     rival: Card | None = None  # of another host under the sender's identity, or under ours
     is_barred: bool = False  # the sender says that we are: forgotten, and not heard any more
     replies: tuple[Datagram, ...] = ()
-
-
-class _Hello(NamedTuple):
-    session: bytes
-    echo: bytes
-    done: bool  # the sender has accepted our session: no answer needed
-    card: Card
 
 
 @dataclass(slots=True)
@@ -203,7 +193,7 @@ class Sessions:
         done = peer.channel is not None and peer.channel.peer_session == echo
         data = envelope.seal(
             key, self._random_header(HELLO, generation), self._context(other),
-            self._hello_body(echo, done=done),
+            hello_body(Hello(self._session, echo, done, self._card)),
         )  # fmt: skip
         return [Datagram(peer.card.address, peer.card.gossip_port, data)]
 
@@ -213,7 +203,7 @@ class Sessions:
         assert secret is not None, "a keyring has the secret it seals with"
         data = envelope.seal(
             join_key(secret), self._random_header(JOIN, generation), self._context(_NOBODY),
-            self._hello_body(echo, done=done),
+            hello_body(Hello(self._session, echo, done, self._card)),
         )  # fmt: skip
         return Datagram(address, port, data)
 
@@ -222,12 +212,6 @@ class Sessions:
         counter = int.from_bytes(self._random_bytes(8), "big")
         own = self._identity.node_id
         return Header(envelope.VERSION, kind, generation, own, counter, self._random_bytes(4))
-
-    def _hello_body(self, echo: bytes, *, done: bool) -> bytes:
-        body: bytes = msgpack.packb(
-            [self._session, echo, done, self._card.raw, self._card.signature]
-        )
-        return body
 
     def _context(self, recipient: bytes) -> bytes:
         return self._cluster_id + recipient
@@ -269,6 +253,7 @@ class Sessions:
                 continue
             if not channel.window.accept(header.counter):
                 raise RemoteError(REPLAYED)
+            channel.heard_at = now
             peer.is_doubted = False
             return Opened(header.sender, payload=payload)
         # It may have restarted, or we have: a hello to where it lives, not to where this is from.
@@ -296,7 +281,9 @@ class Sessions:
                 join_key(secret) if is_join else hello_key(peer.shared, secret, header.sender, own)
             )
             context = self._context(_NOBODY if is_join else own)
-            card = self._read_hello(header, envelope.open_box(key, header, context, data)).card
+            card = read_hello(
+                header.sender, self._notary, envelope.open_box(key, header, context, data)
+            ).card
         barred.told_at = now
         return Opened(header.sender, replies=(self._notice(peer, card, notices.FORGOTTEN),))
 
@@ -328,7 +315,9 @@ class Sessions:
     ) -> Opened:
         key = hello_key(peer.shared, secret, header.sender, self._identity.node_id)
         context = self._context(self._identity.node_id)
-        hello = self._read_hello(header, envelope.open_box(key, header, context, data))
+        hello = read_hello(
+            header.sender, self._notary, envelope.open_box(key, header, context, data)
+        )
         self._refuse_recording(peer, header)
         opened = self._take_hello(peer, hello, now)
         if hello.done and hello.echo == self._session:
@@ -339,7 +328,7 @@ class Sessions:
 
     def _open_join(self, header: Header, secret: bytes, data: bytes, now: float) -> Opened:
         body = envelope.open_box(join_key(secret), header, self._context(_NOBODY), data)
-        hello = self._read_hello(header, body)
+        hello = read_hello(header.sender, self._notary, body)
         peer = self._peers.get(header.sender)
         if peer is None:
             self._require_in_force(hello.card)
@@ -377,27 +366,11 @@ class Sessions:
             raise RemoteError(REPLAYED)
         peer.hellos.append(nonce)
 
-    def _read_hello(self, header: Header, body: bytes) -> _Hello:
-        session, echo, done, raw, signature = shapes.array(shapes.unpack(body), 5)
-        card = unpack_card(
-            shapes.octets_to(raw, limits.CARD_SIZE_MAX), shapes.octets(signature, 64)
-        )
-        if card.node_id != header.sender or not self._notary.is_own_word(card):
-            raise RemoteError(BAD_CARD)
-        if not self._notary.anchor.certifies(card):
-            raise RemoteError(UNCERTIFIED)
-        return _Hello(
-            shapes.octets(session, SESSION_SIZE),
-            shapes.octets(echo, SESSION_SIZE),
-            shapes.boolean(done),
-            card,
-        )
-
-    def _take_hello(self, peer: Peer, hello: _Hello, now: float) -> Opened:
+    def _take_hello(self, peer: Peer, hello: Hello, now: float) -> Opened:
         """Note what a hello claims; begin a session if it has proven fresh and new."""
         sender = peer.card.node_id
-        if hello.session in peer.replaced:
-            return self._tell_rivals(peer, hello, now)
+        if hello.session in peer.retired:
+            return self._take_retired(peer, hello, now)
         self.learn(hello.card)
         peer.claimed = hello.session
         if hello.echo != self._session:
@@ -407,22 +380,32 @@ class Sessions:
         replies = tuple(self._accept(peer, hello.session, now))
         return Opened(sender, card=hello.card, replies=replies)
 
-    def _tell_rivals(self, peer: Peer, hello: _Hello, now: float) -> Opened:
-        """Take no session twice: its keys and counters were used. One that comes back proves two
-        hosts under one identity (a copied disk), and both are told of the other; unless it is of
-        the same host, a hello that was long under way.
+    def _take_retired(self, peer: Peer, hello: Hello, now: float) -> Opened:
+        """Judge a session that another one has replaced and that speaks again.
+
+        If the other one is silent, its hello was late, of a process before: the channel of this
+        one is taken back as it was, for its keys and counters were used. If it lives, two hosts
+        use one identity (a copied disk), and both are told of the other.
         """
+        sender, channel = peer.card.node_id, peer.channel
+        if hello.echo != self._session or channel is None:
+            return Opened(sender)
+        if now - channel.heard_at > SESSION_ALIVE_S:
+            self.learn(hello.card)
+            peer.claimed = hello.session
+            back = peer.retired.pop(hello.session)
+            return Opened(sender, card=hello.card, replies=tuple(self._use(peer, back, now)))
+        return self._tell_rivals(peer, hello, channel.peer_session, now)
+
+    def _tell_rivals(self, peer: Peer, hello: Hello, session: bytes, now: float) -> Opened:
         sender, present = peer.card.node_id, peer.card
-        is_same = (hello.card.address, hello.card.gossip_port) == (
+        is_same_host = (hello.card.address, hello.card.gossip_port) == (
             present.address,
             present.gossip_port,
         )
-        if is_same or hello.echo != self._session or peer.channel is None:
-            return Opened(sender)
-        if now - peer.rival_told_at < NOTICE_INTERVAL_S:
+        if is_same_host or now - peer.rival_told_at < NOTICE_INTERVAL_S:
             return Opened(sender)
         peer.rival_told_at = now
-        session = peer.channel.peer_session
         replies = (
             self._notice(peer, hello.card, notices.rival_body(hello.session, present)),
             self._notice(peer, present, notices.rival_body(session, hello.card)),
@@ -431,16 +414,19 @@ class Sessions:
 
     def _accept(self, peer: Peer, session: bytes, now: float) -> list[Datagram]:
         """Begin a channel with a session that has proven fresh; send what waited for it."""
-        if peer.channel is not None:
-            peer.replaced.append(peer.channel.peer_session)
-            peer.previous, peer.previous_until = peer.channel, now + PREVIOUS_KEPT_S
-        peer.is_doubted = False
         generation = self._keyring.sealing
         secret = self._keyring.secret(generation)
         assert secret is not None, "a keyring has the secret it seals with"
-        peer.channel = make_channel(
-            self._identity, peer, secret, generation, self._session, session
-        )
-        waiting, channel = list(peer.waiting), peer.channel
+        made = make_channel(self._identity, peer, secret, generation, self._session, session)
+        return self._use(peer, made, now)
+
+    def _use(self, peer: Peer, channel: Channel, now: float) -> list[Datagram]:
+        """Seal with a channel from now on; send what waited for one."""
+        peer.retire()
+        if peer.channel is not None:
+            peer.previous, peer.previous_until = peer.channel, now + PREVIOUS_KEPT_S
+        peer.is_doubted = False
+        peer.channel = channel
+        waiting = list(peer.waiting)
         peer.waiting.clear()
         return [self._sealed(peer, channel, payload) for payload in waiting]

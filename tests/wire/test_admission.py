@@ -26,9 +26,10 @@ from overlay.wire.admission import (
 )
 from overlay.wire.authority import Anchor, Authority
 from overlay.wire.envelope import UNAUTHENTICATED, Header
+from overlay.wire.hello import BAD_CARD
 from overlay.wire.identity import Identity
 from overlay.wire.notary import KeyNotary
-from overlay.wire.sessions import BAD_CARD, OWN_DATAGRAM, Datagram
+from overlay.wire.sessions import OWN_DATAGRAM, Datagram
 from overlay.wire.token import Token
 
 AUTHORITY = Authority(b"a" * 32)

@@ -1,0 +1,53 @@
+"""The body of a hello: a session, the echo of the other side's, and the sender's card.
+
+Owns its shape and the checks that need no state. Must not know what a hello leads to (`sessions`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgpack
+
+from overlay import limits
+from overlay.errors import RemoteError
+from overlay.model import Card, NodeId
+from overlay.wire import shapes
+from overlay.wire.codec import unpack_card
+from overlay.wire.notary import KeyNotary
+from overlay.wire.peers import SESSION_SIZE
+
+BAD_CARD = "bad-card"
+UNCERTIFIED = "uncertified"
+
+
+class Hello(NamedTuple):
+    """What a handshake says."""
+
+    session: bytes
+    echo: bytes
+    done: bool  # the sender has accepted our session: no answer needed
+    card: Card
+
+
+def hello_body(hello: Hello) -> bytes:
+    """Return the bytes to seal."""
+    card = hello.card
+    body: bytes = msgpack.packb([hello.session, hello.echo, hello.done, card.raw, card.signature])
+    return body
+
+
+def read_hello(sender: NodeId, notary: KeyNotary, body: bytes) -> Hello:
+    """Return what an opened body says; raises RemoteError if it is not the sender's own word."""
+    session, echo, done, raw, signature = shapes.array(shapes.unpack(body), 5)
+    card = unpack_card(shapes.octets_to(raw, limits.CARD_SIZE_MAX), shapes.octets(signature, 64))
+    if card.node_id != sender or not notary.is_own_word(card):
+        raise RemoteError(BAD_CARD)
+    if not notary.anchor.certifies(card):
+        raise RemoteError(UNCERTIFIED)
+    return Hello(
+        shapes.octets(session, SESSION_SIZE),
+        shapes.octets(echo, SESSION_SIZE),
+        shapes.boolean(done),
+        card,
+    )
