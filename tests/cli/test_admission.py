@@ -39,16 +39,16 @@ def test_a_made_token_is_all_that_stdout_has(overlayd: Run, agent: FakeAgent) ->
 def test_tokens_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
     """One line for each, with what is left of it."""
     token = {
-        "id": "00ff" * 4, "label": "rack7", "state": "valid", "created": int(time.time()) - 61,
-        "expires": int(time.time()) + 3700, "uses": 1, "uses_max": 3, "nodes": ["vm2"],
+        "id": "00ff" * 4, "label": "rack7", "state": "valid", "created": int(time.time()) - 3690,
+        "expires": int(time.time()) + 7290, "uses": 1, "uses_max": 3, "nodes": ["vm2"],
     }  # fmt: skip
     other = token | {"label": "", "expires": None, "uses_max": None, "state": "revoked"}
     answer = {"schema": "overlayd.token-ls/v1", "tokens": [token, other]}
     agent.answer("GET /v1/tokens", answer)
     first, second = overlayd("token", "ls", "--no-header").out.splitlines()
 
-    assert " ".join(first.split()) == "00ff00ff rack7 valid 1m 01s 1h 01m 1 of 3 vm2"
-    assert " ".join(second.split()) == "00ff00ff - revoked 1m 01s never 1 vm2"
+    assert " ".join(first.split()) == "00ff00ff rack7 valid 1h 01m 2h 01m 1 of 3 vm2"
+    assert " ".join(second.split()) == "00ff00ff - revoked 1h 01m never 1 vm2"
     assert json.loads(overlayd("token", "ls", "--json").out) == answer
 
 
