@@ -77,7 +77,16 @@ def test_members_show_every_log_held_against_its_origin(
 def test_members_can_be_watched(cluster: Cluster) -> None:
     """--watch shows the table anew every second, and ends well with Ctrl-C."""
     code, out, err = cluster.run(
-        1, "timeout", "--preserve-status", "-s", "INT", "10", "overlayd", "members", "--watch"
+        1,
+        "timeout",
+        "--foreground",
+        "--preserve-status",
+        "-s",
+        "INT",
+        "10",
+        "overlayd",
+        "members",
+        "--watch",
     )
 
     assert (code, err) == (0, "")

@@ -140,7 +140,7 @@ def test_an_upgrade_keeps_state_and_loses_no_packet(
 
     assert version_of(installed, 1) == "install ok installed 99.0-1"
     assert installed.json(1, "status")["node"]["id"] == before["node"]["id"]
-    assert int(sent) > 50
+    assert int(sent) > 10
     # The one that is under way when ping ends has no answer yet.
     assert int(sent) - int(received) <= 1, summary[-300:]
 

@@ -12,6 +12,7 @@ import pytest
 from overlay.core.diff import diff
 from overlay.core.fastplan import ALL_OTHERS
 from overlay.core.state import HookRow, Row, SandboxState, SourceRow, TargetRow
+from overlay.kernel import container
 from overlay.kernel.bpf import syscall
 from overlay.kernel.bpf.fastpath import FastPath
 from overlay.kernel.bpf.instructions import R0, R1, R10, WORD, Assembler
@@ -274,3 +275,16 @@ def test_a_new_port_has_its_hooks_before_anything_passes(
     shown = world.run(one.host.sandbox.name, "tc", "qdisc", "show", "dev", "p2")
     assert "clsact" in shown
     assert "clsact" in world.run(one.host.sandbox.name, "tc", "qdisc", "show", "dev", "vxlan0")
+
+
+def test_a_detach_leaves_no_entry_behind(
+    cluster: tuple[Fast, Fast, str, str, str], world: World
+) -> None:
+    """Before a port goes, what leads to it is gone: no pass is needed for that."""
+    one = cluster[0]
+    assert container.detach_interface(one.host.sandbox, "p1")
+    one.host.ports.remove("p1")
+    del one.endpoints["p1"]
+
+    assert one.differences() == []
+    assert world.pings(cluster[2], "10.32.0.3") == 1

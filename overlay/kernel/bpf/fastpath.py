@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from overlay import crashpoint, limits
@@ -101,6 +101,24 @@ class FastPath:
         else:
             syscall.delete(self._sources, programs.source_key(index, row.mac, row.ip))
 
+    def forget(self, indexes: Collection[int]) -> None:
+        """Remove all entries of some ports, before those go: a frame for a container that is
+        elsewhere now must not be sent to an interface that is no more. In any thread."""
+        for key, value in self._target_entries():
+            if programs.TARGET_VALUE.unpack(value)[0] in indexes:
+                syscall.delete(self._targets, key)
+        for key, _ in self._source_entries():
+            if programs.SOURCE_KEY.unpack(key)[0] in indexes:
+                syscall.delete(self._sources, key)
+
+    def _target_entries(self) -> list[tuple[bytes, bytes]]:
+        sizes = programs.TARGET_KEY.size, programs.TARGET_VALUE.size
+        return syscall.entries(self._targets, *sizes)
+
+    def _source_entries(self) -> list[tuple[bytes, bytes]]:
+        sizes = programs.SOURCE_KEY.size, programs.SOURCE_VALUE_SIZE
+        return syscall.entries(self._sources, *sizes)
+
     def hook(self, row: HookRow, index: int) -> list[Request]:
         """Return the requests that run a segment's program on an interface."""
         descriptor, _ = self._program(row.link, row.segment)
@@ -115,13 +133,13 @@ class FastPath:
         An entry that names an interface which is gone has its number for a name.
         """
         found: set[FastRow] = set()
-        for key, value in syscall.entries(self._targets, 8, 8):
+        for key, value in self._target_entries():
             mac, segment = programs.TARGET_KEY.unpack(key)
             index, action = programs.TARGET_VALUE.unpack(value)
             link = names.get(index, f"#{index}")
             wrong = "" if action == _action(link) else f"?{action}"
             found.add(TargetRow(Mac(mac), segment, link + wrong))
-        for key, _ in syscall.entries(self._sources, 28, 4):
+        for key, _ in self._source_entries():
             index, mac, raw = programs.SOURCE_KEY.unpack(key)
             ip = Ip(raw) if any(raw[4:]) else Ip(raw[:4])
             found.add(SourceRow(ip, Mac(mac), names.get(index, f"#{index}")))
