@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiohttp import web
-
 from overlay import limits
 from overlay.agent import request
 from overlay.agent.agent import Agent
 from overlay.agent.running import Running
 from overlay.agent.server import Server
+from overlay.agent.web import web
 from overlay.errors import UsageError
 
 Json = dict[str, Any]

@@ -14,14 +14,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from overlay import crashpoint
 from overlay.agent import request, views
 from overlay.agent.agent import Agent
 from overlay.agent.endpoints import AttachWish
 from overlay.agent.stored import CONTAINER_KIND
 from overlay.agent.targets import resolve_target
+from overlay.agent.web import web
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import container, netns
 from overlay.model import NodeId, ip_text

@@ -8,8 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
-
 from overlay import limits
 from overlay.agent import admissionroutes, ipamviews, networks, request, views
 from overlay.agent.agent import Agent
@@ -22,6 +20,7 @@ from overlay.agent.running import Running
 from overlay.agent.server import Server
 from overlay.agent.subnets import SubnetWish
 from overlay.agent.targets import resolve_target
+from overlay.agent.web import web
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import probe, underlay
 from overlay.model import Network, ip_text, node_text

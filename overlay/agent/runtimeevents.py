@@ -14,10 +14,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from overlay import limits
 from overlay.agent.runtimes import DOCKER_SOCKET, PODMAN_SOCKET
+from overlay.agent.web import aiohttp
 
 FILTERS = json.dumps({"type": ["container"], "event": ["start"]})
 _QUIET_S = 10.0  # how often a silent stream is asked whether anybody still needs it

@@ -18,9 +18,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from overlay import limits
+from overlay.agent.web import web
 from overlay.errors import ConflictError, ForbiddenError, OverlayError, UsageError
 
 _LOG = logging.getLogger("overlayd.api")
