@@ -1,7 +1,8 @@
 """The reconcile loop: makes each sandbox of this node what the records say.
 
-Level-triggered: wake reasons are hints; each pass reads the records, reads the kernel,
-subtracts, applies. Owns: which sandboxes are open, when to pass, when pruning is allowed.
+Level-triggered: wake reasons are hints; each pass (`onepass`) plans from all records and applies
+what is missing. Owns: which sandboxes are open, when to pass, when to read the kernel for it, when
+pruning is allowed.
 Must not know: how containers are found, how records travel.
 """
 
@@ -10,30 +11,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from overlay.agent.directory import Directory
 from overlay.agent.fastmode import FastMode
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
+from overlay.agent.onepass import RETRY_FIRST_S, Runtime, compare, converge
 from overlay.agent.stored import Attachment
-from overlay.core.diff import diff
-from overlay.core.fastplan import plan_sandbox
+from overlay.core.fastplan import port_rows
 from overlay.core.messages import LogVersion
-from overlay.core.operations import Operation, PutLink
+from overlay.core.operations import DeleteRow, Operation, PutLink
 from overlay.core.plan import PlanInput, PlannedPort
 from overlay.core.records import CLUSTER_SCOPE, Scope
-from overlay.core.state import NeighbourRow, Port, SandboxState
+from overlay.core.state import Port
 from overlay.core.view import overlay_mtu
 from overlay.errors import NotFoundError
 from overlay.kernel import container, netns
-from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.reset import SANDBOX_NAME
 from overlay.kernel.sandbox import Failure, Sandbox
-from overlay.model import Network, NodeId, Vni
+from overlay.model import Endpoint, Network, NodeId, Vni
 
-_RETRY_FIRST_S = 0.2
 _RETRY_MAX_S = 30.0
 _SETTLE_S = 0.02
 _WATCH_INTERVAL_S = 0.5
@@ -42,25 +40,6 @@ _WATCH_INTERVAL_S = 0.5
 def sandbox_name(vni: Vni, node_id: NodeId) -> str:
     """Return the namespace's name: by VNI for people, by node for several agents on one host."""
     return f"ov-{vni:06x}-{node_id[:3].hex()}"
-
-
-@dataclass(slots=True)
-class Runtime:
-    """One open sandbox and how its passes went."""
-
-    sandbox: Sandbox
-    monitor: SandboxMonitor
-    desired: SandboxState = field(default_factory=SandboxState)
-    dirty: bool = True
-    passes: int = 0
-    operations: int = 0  # applied since the start
-    rows_desired: int = 0
-    rows_actual: int = 0
-    neighbours: int = 0  # of the rows, those in the kernel's neighbour tables
-    failures: list[str] = field(default_factory=list)
-    retry_s: float = _RETRY_FIRST_S
-    hints: list[str] = field(default_factory=list)  # what the kernel said was altered
-    settling: asyncio.TimerHandle | None = None
 
 
 class Datapath:
@@ -156,6 +135,21 @@ class Datapath:
         """Return what a pass over a network holds: nothing changes its sandbox meanwhile."""
         return self._locks.setdefault(vni, asyncio.Lock())
 
+    async def unplug(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
+        """Remove an endpoint's port; before it, what leads there on the fast path."""
+        vni = Vni(attachment.vni)
+        runtime, network = self._runtimes.get(vni), self._directory.network_by_vni(vni)
+        if runtime is None:
+            return
+        async with self.lock(vni):  # a pass under way still puts what it planned
+            runtime.replugged.add(attachment.port)
+            if runtime.sandbox.fast_path is not None and network and endpoint:
+                rows = port_rows(network, _planned(attachment), endpoint)
+                deletes = [DeleteRow(row) for row in rows]
+                await self._kernel.call(runtime.sandbox.apply, deletes)
+        # The kernel takes 20 ms for it; nothing of it needs the kernel thread.
+        await asyncio.to_thread(container.detach_interface, runtime.sandbox, attachment.port)
+
     # --- the kernel's own words ---------------------------------------------------------
 
     def _watch(self, vni: Vni, runtime: Runtime) -> None:
@@ -169,10 +163,10 @@ class Datapath:
 
         def look() -> None:
             runtime.settling = None
-            found = runtime.monitor.contradictions(runtime.desired)
+            found = runtime.monitor.contradictions(runtime.desired, runtime.replugged)
             if found and runtime.passes:
                 runtime.hints = found[:3]
-                self.wake(vni)
+                self.doubt(vni)
             if runtime.monitor.has_more:  # others get their turn, then we go on
                 runtime.settling = loop.call_later(0, look)
             else:
@@ -195,13 +189,20 @@ class Datapath:
                 runtime.dirty = True
         self._wake.set()
 
+    def doubt(self, vni: int | None = None) -> None:
+        """Say that the kernel may hold something else than the last pass left there."""
+        for known, runtime in self._runtimes.items():
+            if vni is None or known == vni:
+                runtime.doubted = True
+        self.wake(vni)
+
     async def run(self) -> None:
         """Pass over what is dirty, and over everything every interval, until cancelled."""
         while True:
             try:
                 await asyncio.wait_for(self._wake.wait(), self._interval_s)
             except TimeoutError:
-                self.wake()
+                self.doubt()
             self._wake.clear()
             cluster = list(self._versions(CLUSTER_SCOPE))
             for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
@@ -219,7 +220,7 @@ class Datapath:
             for vni, runtime in list(self._runtimes.items()):
                 if runtime.passes and not runtime.sandbox.named():
                     runtime.hints = [f"the name {runtime.sandbox.name} is gone"]
-                    self.wake(vni)
+                    self.doubt(vni)
 
     def _programmed(self, versions: list[LogVersion]) -> None:
         """Say how far the kernel is, to whoever waits for it."""
@@ -234,12 +235,13 @@ class Datapath:
             if runtime is None:
                 return
             runtime.dirty = False
+            read, runtime.doubted = runtime.doubted, False
             versions = list(self._versions(Scope(vni)))
             given = self._given(vni, network)
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._member.node.caught_up
             operations, failures, actual = await self._kernel.call(
-                _converge, runtime, given, self.pruning
+                converge, runtime, given, prune=self.pruning, read=read
             )
             desired = runtime.desired
             runtime.passes += 1
@@ -271,7 +273,7 @@ class Datapath:
             self.lost_ports(vni, lost)
         runtime.failures = [f"{failure.operation}: {failure.reason}" for failure in others]
         if not others:
-            runtime.retry_s = _RETRY_FIRST_S
+            runtime.retry_s = RETRY_FIRST_S
             return
         for text in runtime.failures[:3]:
             self._journal.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
@@ -284,7 +286,7 @@ class Datapath:
         for vni, runtime in list(self._runtimes.items()):
             async with self.lock(vni):
                 given = self._given(vni, self._directory.network_by_vni(vni))
-                found[vni] = await self._kernel.call(_compare, runtime.sandbox, given)
+                found[vni] = await self._kernel.call(compare, runtime.sandbox, given)
         return found
 
     def neighbour_count(self) -> int:
@@ -305,13 +307,17 @@ class Datapath:
             self._member.cluster.vxlan_port,
             self.overlay_mtu,
             tuple(
-                PlannedPort(
-                    attachment.port, attachment.subnet_index, bytes.fromhex(attachment.endpoint_id)
-                )
+                _planned(attachment)
                 for attachment in self._attachments.values()
                 if attachment.vni == vni
             ),
         )
+
+
+def _planned(attachment: Attachment) -> PlannedPort:
+    return PlannedPort(
+        attachment.port, attachment.subnet_index, bytes.fromhex(attachment.endpoint_id)
+    )
 
 
 def _destroy(name: str) -> None:
@@ -320,30 +326,3 @@ def _destroy(name: str) -> None:
         Sandbox.open(name, create=False).destroy()
     except NotFoundError:
         netns.remove(name)
-
-
-def _plan(sandbox: Sandbox, given: PlanInput | None) -> SandboxState:
-    if given is None:
-        return SandboxState()
-    return plan_sandbox(given, fast_path=sandbox.fast_path is not None)
-
-
-def _compare(sandbox: Sandbox, given: PlanInput | None) -> list[Operation]:
-    """Plan, read and subtract, in the kernel thread."""
-    return diff(_plan(sandbox, given), sandbox.read(), prune=True)
-
-
-def _converge(
-    runtime: Runtime, given: PlanInput | None, prune: bool
-) -> tuple[list[Operation], list[Failure], SandboxState]:
-    """Make one pass, in the kernel thread: with 100,000 rows it takes a second, and the event
-    loop has peers to answer meanwhile."""
-    sandbox = runtime.sandbox
-    desired = runtime.desired = _plan(sandbox, given)
-    runtime.neighbours = sum(type(row) is NeighbourRow for row in desired.rows)
-    if not sandbox.named():
-        sandbox.restore_name()
-    actual = sandbox.read()
-    operations = diff(desired, actual, prune=prune)
-    failures = sandbox.apply(operations) if operations else []
-    return operations, failures, actual

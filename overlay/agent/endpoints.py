@@ -238,6 +238,7 @@ class Endpoints:
         try:
             # A pass that was planned without this port must not read the kernel with it.
             async with self._datapath.lock(network.vni):
+                runtime.replugged.add(attachment.port)
                 attached = await self._kernel.call(
                     container.attach_interface,
                     runtime.sandbox,
@@ -318,7 +319,6 @@ class Endpoints:
 
         `also` is stored in the same commit as the withdrawal.
         """
-        runtime = self._datapath.runtime(Vni(attachment.vni))
         endpoint = self.endpoint(attachment)
         network = self._directory.network_by_vni(attachment.vni)
         # Durable first: a disk that refuses leaves all as it was, and a crash from here on
@@ -326,9 +326,7 @@ class Endpoints:
         segments = self._withdraw(attachment, endpoint, also)
         # Out of the plan too, or a pass in between would report the port as lost.
         self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
-        if runtime is not None:
-            # The kernel takes 20 ms for it; nothing of it needs the kernel thread.
-            await asyncio.to_thread(container.detach_interface, runtime.sandbox, attachment.port)
+        await self._datapath.unplug(attachment, endpoint)
         segments += await self.give_up_unused(Vni(attachment.vni))
         await self._tell(segments, wait=wait)
         if endpoint is None or network is None:

@@ -110,7 +110,7 @@ class UnderlayWatch:
         self._member.cluster = cluster
         self._member.renew_card(address=found.address)
         self.interface = found.interface
-        self._datapath.wake()
+        self._datapath.doubt()
         self._journal.record(
             "underlay",
             f"the address has changed from {before} to {after} on {found.interface}: followed",

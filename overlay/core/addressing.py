@@ -52,8 +52,8 @@ class Addressing:
         """Return the addresses that this node's own endpoints have."""
         return {
             ip
-            for origin, endpoint in _values(self._store, Scope(vni), "endpoint", Endpoint)
-            if origin == self._self_id
+            for endpoint in self._store.values_of(self._self_id, Scope(vni), "endpoint")
+            if isinstance(endpoint, Endpoint)
             for ip in endpoint.ips
         }
 

@@ -27,7 +27,7 @@ def plan_sandbox(given: PlanInput, *, fast_path: bool) -> SandboxState:
     for port in given.ports:
         endpoint = by_id.get(port.endpoint_id)
         if endpoint is not None and port.name in planned.links:
-            rows.update(_port_rows(given.network, port, endpoint))
+            rows.update(port_rows(given.network, port, endpoint))
     return SandboxState(planned.links, planned.rows | rows)
 
 
@@ -38,7 +38,8 @@ def _segment_rows(network: Network) -> Iterator[Row]:
         yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
 
 
-def _port_rows(network: Network, port: PlannedPort, endpoint: Endpoint) -> Iterator[Row]:
+def port_rows(network: Network, port: PlannedPort, endpoint: Endpoint) -> Iterator[Row]:
+    """Return what the fast path knows of one local endpoint."""
     segment = segment_of(network, port.subnet_index)
     if is_host(endpoint):
         yield TargetRow(endpoint.mac, segment, f"br{segment}")

@@ -74,15 +74,16 @@ def pick(
     there is none. `resting` maps addresses released lately to when.
     """
     free = (owned & dynamic(subnet)) - barred
+    size = len(subnet.base)
+    taken = {number_of(ip) for ips in (used, resting) for ip in ips if len(ip) == size}
     for first, last in free:
         for number in range(first, last + 1):  # ends at the first that is not taken
-            ip = ip_of(number, subnet)
-            if ip not in used and ip not in resting:
-                return ip
+            if number not in taken:
+                return ip_of(number, subnet)
     rested = [
         (when, ip)
         for ip, when in resting.items()
-        if len(ip) == len(subnet.base) and ip not in used and number_of(ip) in free
+        if len(ip) == size and ip not in used and number_of(ip) in free
     ]
     return min(rested)[1] if rested else None
 

@@ -93,10 +93,16 @@ class Store:
 
     def values(self, scope: Scope, kind: str) -> Iterator[tuple[NodeId, Value]]:
         """Yield the live values of one kind with their origins."""
-        for origin, log in self._scopes.get(scope, {}).items():
-            for key, entry in log.live.items():
-                if key[0] == kind and entry.value is not None:
-                    yield origin, entry.value
+        for origin in self._scopes.get(scope, {}):
+            for value in self.values_of(origin, scope, kind):
+                yield origin, value
+
+    def values_of(self, origin: NodeId, scope: Scope, kind: str) -> Iterator[Value]:
+        """Yield one origin's live values of one kind."""
+        log = self.log(origin, scope)
+        for key, entry in () if log is None else log.live.items():
+            if key[0] == kind and entry.value is not None:
+                yield entry.value
 
     def value(self, origin: NodeId, scope: Scope, key: Key) -> Value | None:
         """Return one live value."""

@@ -235,7 +235,5 @@ def detach_interfaces(sandbox: Sandbox, port_names: Sequence[str]) -> list[str]:
     """Remove many ports in the time of one; return those that were there. In any thread."""
     with Socket(sandbox.netns_fd) as socket:
         indexes = {name: index for name in port_names if (index := find_link(socket, name))}
-        if sandbox.fast_path is not None and indexes:
-            sandbox.fast_path.forget(set(indexes.values()))
         delete_links(socket, list(indexes.values()))
     return list(indexes)

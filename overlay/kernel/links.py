@@ -146,6 +146,12 @@ def decode(message: Message) -> Found:
     )
 
 
+def index_of(message: Message) -> int:
+    """Return which link a message is about; decoding all of it takes 30 times as long."""
+    index: int = _HEADER.unpack_from(message.buffer, message.start)[2]
+    return index
+
+
 def as_link(found: Found, names: Mapping[int, str], host_netns: int) -> Link | None:
     """Return the link as a value of the sandbox state; None for a kind we never make.
 

@@ -8,7 +8,7 @@ nothing here blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -76,10 +76,11 @@ class SandboxMonitor:
         self._socket.close()
         self._asking.close()
 
-    def contradictions(self, desired: SandboxState) -> list[str]:
+    def contradictions(self, desired: SandboxState, replugged: Collection[str] = ()) -> list[str]:
         """Return how the notifications that wait contradict `desired`, as texts for a log.
 
-        Empty: all is well, or only echoes of our own work. At most 16 texts are returned.
+        Empty: all is well, or only echoes of our own work. `replugged` are ports that were made
+        or removed after the plan: they are not held against it. At most 16 texts are returned.
         """
         try:
             waiting = self._socket.notifications(_BATCH_COUNT)
@@ -88,7 +89,15 @@ class SandboxMonitor:
             self._learn_all()
             return [LOST]
         latest = {self._subject(message): message for message in waiting}
-        found = (self._contradiction(message, desired) for message in latest.values())
+        told = {each: links.decode(latest[each]) for each in latest if each[0] == "link"}
+        for link in told.values():
+            self._learn(link)
+        found: list[str | None] = []
+        for subject, message in latest.items():
+            if subject not in told:
+                found.append(self._contradiction(message, desired))
+            elif told[subject].name not in replugged:
+                found.append(self._link_contradiction(message, told[subject], desired))
         return [text for text in found if text is not None][:_TEXT_COUNT_MAX]
 
     def _learn_all(self) -> None:
@@ -100,12 +109,10 @@ class SandboxMonitor:
         self._macs[found.index] = found.mac
 
     def _subject(self, message: Message) -> tuple[object, ...]:
-        """Return what a message is about; link names are learned on the way."""
+        """Return what a message is about."""
         match message.kind:
             case netlink.RTM_NEWLINK | netlink.RTM_DELLINK:
-                found = links.decode(message)
-                self._learn(found)
-                return ("link", found.index, links.is_port_message(message))
+                return ("link", links.index_of(message), links.is_port_message(message))
             case netlink.RTM_NEWADDR | netlink.RTM_DELADDR:
                 return ("address", *rows.address_identity(message))
         if message.kind in _ROUTE_KINDS or message.kind in _RULE_KINDS:
@@ -114,8 +121,6 @@ class SandboxMonitor:
 
     def _contradiction(self, message: Message, desired: SandboxState) -> str | None:
         match message.kind:
-            case netlink.RTM_NEWLINK | netlink.RTM_DELLINK:
-                return self._link_contradiction(message, desired)
             case netlink.RTM_NEWADDR | netlink.RTM_DELADDR:
                 row = rows.decode_address(message, self._names)
                 if row is None or row.link not in desired.links:
@@ -136,8 +141,9 @@ class SandboxMonitor:
             return routing.decode_route(message, self._names)
         return routing.decode_barrier(message)
 
-    def _link_contradiction(self, message: Message, desired: SandboxState) -> str | None:
-        found = links.decode(message)
+    def _link_contradiction(
+        self, message: Message, found: links.Found, desired: SandboxState
+    ) -> str | None:
         wanted = desired.links.get(found.name)
         if links.is_port_message(message):
             # Told of bridge ports apart: of a port's flags, or that it is one no more.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.core.diff import diff
 from overlay.core.fastplan import ALL_OTHERS
+from overlay.core.operations import DeleteRow
 from overlay.core.state import HookRow, Row, SandboxState, SourceRow, TargetRow
 from overlay.kernel import container
 from overlay.kernel.bpf import syscall
@@ -280,8 +281,11 @@ def test_a_new_port_has_its_hooks_before_anything_passes(
 def test_a_detach_leaves_no_entry_behind(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """Before a port goes, what leads to it is gone: no pass is needed for that."""
+    """What leads to a port is removed before the port goes: no pass that reads is needed."""
     one = cluster[0]
+    mac = mac_for(one.host.vni, FOUR)
+    rows: list[Row] = [HookRow(0, "p1"), TargetRow(mac, 0, "p1"), SourceRow(FOUR, mac, "p1")]
+    assert one.host.sandbox.apply([DeleteRow(row) for row in rows]) == []
     assert container.detach_interface(one.host.sandbox, "p1")
     one.host.ports.remove("p1")
     del one.endpoints["p1"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from overlay import crashpoint, limits
@@ -100,16 +100,6 @@ class FastPath:
             syscall.delete(self._targets, programs.TARGET_KEY.pack(row.mac, row.segment))
         else:
             syscall.delete(self._sources, programs.source_key(index, row.mac, row.ip))
-
-    def forget(self, indexes: Collection[int]) -> None:
-        """Remove all entries of some ports, before those go: a frame for a container that is
-        elsewhere now must not be sent to an interface that is no more. In any thread."""
-        for key, value in self._target_entries():
-            if programs.TARGET_VALUE.unpack(value)[0] in indexes:
-                syscall.delete(self._targets, key)
-        for key, _ in self._source_entries():
-            if programs.SOURCE_KEY.unpack(key)[0] in indexes:
-                syscall.delete(self._sources, key)
 
     def _target_entries(self) -> list[tuple[bytes, bytes]]:
         sizes = programs.TARGET_KEY.size, programs.TARGET_VALUE.size

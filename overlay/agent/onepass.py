@@ -1,0 +1,86 @@
+"""One pass over one sandbox: plan, read, subtract, apply.
+
+A pass reads the kernel only where something speaks for that: at first, after a failure, after a
+notification that contradicts the plan, and every interval. A pass that new records ask for
+subtracts from what the pass before left, so that it costs what it changes: reading 1,000
+endpoints with their hooks takes 60 ms (measured). All functions run in the kernel thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from overlay.core.diff import diff
+from overlay.core.fastplan import plan_sandbox
+from overlay.core.operations import Operation, applied
+from overlay.core.plan import PlanInput
+from overlay.core.state import NeighbourRow, SandboxState
+from overlay.kernel.monitor import SandboxMonitor
+from overlay.kernel.sandbox import Failure, Sandbox
+
+RETRY_FIRST_S = 0.2
+
+
+@dataclass(slots=True)
+class Runtime:
+    """One open sandbox and how its passes went."""
+
+    sandbox: Sandbox
+    monitor: SandboxMonitor
+    desired: SandboxState = field(default_factory=SandboxState)
+    left: SandboxState | None = None  # by the last pass, if all of it went well
+    replugged: set[str] = field(default_factory=set)  # ports made or removed since that pass
+    dirty: bool = True
+    doubted: bool = True  # what the last pass left may have been altered: the next one reads
+    passes: int = 0
+    reads: int = 0  # passes that read the kernel
+    operations: int = 0  # applied since the start
+    rows_desired: int = 0
+    rows_actual: int = 0
+    neighbours: int = 0  # of the rows, those in the kernel's neighbour tables
+    failures: list[str] = field(default_factory=list)
+    retry_s: float = RETRY_FIRST_S
+    hints: list[str] = field(default_factory=list)  # what the kernel said was altered
+    settling: asyncio.TimerHandle | None = None
+
+
+def converge(
+    runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bool
+) -> tuple[list[Operation], list[Failure], SandboxState]:
+    """Make one pass; return what was done, what failed, and what was there before."""
+    sandbox = runtime.sandbox
+    desired = runtime.desired = _plan(sandbox, given)
+    runtime.neighbours = sum(type(row) is NeighbourRow for row in desired.rows)
+    actual, runtime.left = runtime.left, None
+    replugged, runtime.replugged = runtime.replugged, set()
+    if actual is None or read:
+        if not sandbox.named():
+            sandbox.restore_name()
+        actual = sandbox.read()
+        runtime.reads += 1
+    elif replugged:
+        actual = _without_ports(actual, replugged)
+    operations = diff(desired, actual, prune=prune)
+    failures = sandbox.apply(operations) if operations else []
+    if not failures:
+        runtime.left = desired if prune else applied(actual, operations)
+    return operations, failures, actual
+
+
+def compare(sandbox: Sandbox, given: PlanInput | None) -> list[Operation]:
+    """Return what a pass that reads would do, changing nothing."""
+    return diff(_plan(sandbox, given), sandbox.read(), prune=True)
+
+
+def _plan(sandbox: Sandbox, given: PlanInput | None) -> SandboxState:
+    if given is None:
+        return SandboxState()
+    return plan_sandbox(given, fast_path=sandbox.fast_path is not None)
+
+
+def _without_ports(state: SandboxState, ports: Collection[str]) -> SandboxState:
+    """Return a state without some ports: they may be new ones of the same name, or gone."""
+    links = {name: link for name, link in state.links.items() if name not in ports}
+    return SandboxState(links, frozenset(row for row in state.rows if row.link not in ports))
