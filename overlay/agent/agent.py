@@ -197,6 +197,7 @@ class Agent:
                 await self._knock(running, list(dict.fromkeys([*seeds, *entry.members])))
             except BaseException:
                 self.running = None
+                await running.guard.remove()
                 await running.close()
                 raise
         except BaseException:
@@ -293,6 +294,7 @@ class Agent:
             count += len(await running.endpoints.remove(attachment))
         await running.give_back()
         await running.member.say_goodbye()
+        await running.guard.remove()
         self.running = None
         await running.close()
         if self._seeding is not None:

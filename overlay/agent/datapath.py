@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from overlay.agent.directory import Directory
 from overlay.agent.fastmode import FastMode
+from overlay.agent.guard import Guard
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
@@ -54,6 +55,7 @@ class Datapath:
         attachments: dict[bytes, Attachment],
         interval_s: float,
         fast_mode: FastMode,
+        guard: Guard,
     ) -> None:
         self.overlay_mtu = overlay_mtu(member.card.underlay_mtu, member.card.address)
         self.pruning = False
@@ -67,6 +69,7 @@ class Datapath:
         self._attachments = attachments
         self._interval_s = interval_s
         self.fast_mode = fast_mode
+        self.guard = guard
         self._runtimes: dict[Vni, Runtime] = {}
         self._wake = asyncio.Event()
         self._locks: dict[Vni, asyncio.Lock] = {}
@@ -204,11 +207,14 @@ class Datapath:
             except TimeoutError:
                 self.doubt()
             self._wake.clear()
+            await self.guard.widen()
             cluster = list(self._versions(CLUSTER_SCOPE))
             for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
                 await self.reconcile(vni)
             if not any(runtime.failures for runtime in self._runtimes.values()):
                 self._programmed(cluster)
+                if self.pruning:
+                    await self.guard.narrow()
 
     async def watch(self) -> None:
         """Look after what no notification tells, until cancelled: that a sandbox has lost its
@@ -229,6 +235,7 @@ class Datapath:
 
     async def reconcile(self, vni: Vni) -> None:
         """One pass: plan, read, subtract, apply; then say how far the kernel is."""
+        await self.guard.widen()
         async with self.lock(vni):
             runtime = self._runtimes.get(vni)
             network = self._directory.network_by_vni(vni)

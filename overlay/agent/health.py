@@ -29,6 +29,7 @@ def health(running: Running, networks: list[Json]) -> list[Json]:
         *_clashes(running),
         *_underlay_mtu(running),
         *_fast_path(running),
+        *_underlay_filter(running),
     ]
 
 
@@ -131,6 +132,31 @@ def _fast_path(running: Running) -> list[Json]:
             "level": "warn",
             "text": f"no fast path: {mode.why}",
             "hint": 'Frames go by the bridge. fast_path = "auto" takes it only where it can be had',
+        }
+    ]
+
+
+def _underlay_filter(running: Running) -> list[Json]:
+    guard, port = running.guard, running.member.cluster.vxlan_port
+    if guard.fault:
+        return [
+            {
+                "level": "warn",
+                "text": "anyone, a container of this host too, can put frames into the networks "
+                f"by UDP {port}: {guard.fault}",
+                "hint": "Forwarding goes on. Get nftables into the kernel (modprobe nf_tables "
+                "nft_fib_inet nft_ct), or filter the port on the underlay yourself",
+            }
+        ]
+    if not guard.refused_astray:
+        return []
+    return [
+        {
+            "level": "warn",
+            "text": f"{guard.refused_astray} VXLAN packets with a member's address were dropped: "
+            "they came by an interface that does not lead back to it",
+            "hint": "Forged, unless hosts reach each other by one way and answer by another: "
+            "give both directions one route",
         }
     ]
 

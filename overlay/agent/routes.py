@@ -32,6 +32,7 @@ _ATTACH_FIELDS = (
 )  # fmt: skip
 
 
+_FILTER_NAME = "(underlay)"  # no network can have this name
 _REPAIR_TRIES = 5
 _REPAIR_PAUSE_S = 0.1
 
@@ -268,6 +269,7 @@ class Routes:
         """GET /v1/verify[?repair=1]."""
         running = self._agent.member()
         differences = await running.datapath.differences()
+        filter_texts = await running.guard.differences()
         repair = http.query.get("repair", "0") == "1"
         repaired = repair and await _repaired(running)
         names = {network.vni: network.name for network in running.directory.networks()}
@@ -280,6 +282,10 @@ class Routes:
                 }
                 for vni, operations in differences.items()
                 for operation in operations
+            ]
+            + [
+                {"network": _FILTER_NAME, "operation": "Filter", "text": text}
+                for text in filter_texts
             ],
             "repaired": repaired,
         }
@@ -320,13 +326,15 @@ async def _repaired(running: Running) -> bool:
     """Make passes until nothing differs: a lost interface is made anew beside the pass."""
     for _ in range(_REPAIR_TRIES):
         left = await running.datapath.differences()
-        if not any(left.values()):
+        if not any(left.values()) and not await running.guard.differences():
             return True
+        await running.guard.mend()
         for vni, operations in left.items():
             if operations:
                 await running.datapath.reconcile(vni)
         await asyncio.sleep(_REPAIR_PAUSE_S)
-    return not any((await running.datapath.differences()).values())
+    left = await running.datapath.differences()
+    return not any(left.values()) and not await running.guard.differences()
 
 
 def register(server: Server, agent: Agent) -> None:

@@ -24,6 +24,7 @@ from overlay.agent.directory import Directory
 from overlay.agent.dnsservers import DnsServers
 from overlay.agent.endpoints import Endpoints
 from overlay.agent.fastmode import FastMode
+from overlay.agent.guard import Guard
 from overlay.agent.inheriting import Inheriting
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
@@ -85,6 +86,9 @@ class Running:
         self.barred_by: dict[NodeId, None] = {}
         self.rivals = Rivals()
         self.addresses = Addresses(self.member, self.directory, journal)
+        self.guard = Guard(
+            self.member, self.directory, kernel, journal, config.reconcile_interval_s
+        )
         self.datapath = Datapath(
             self.member,
             self.directory,
@@ -93,6 +97,7 @@ class Running:
             self.attachments,
             config.reconcile_interval_s,
             FastMode(config.fast_path),
+            self.guard,
         )
         self.endpoints = Endpoints(
             self.member,
@@ -142,6 +147,7 @@ class Running:
         self.member.start()
         await self._adopt()
         await self.datapath.destroy_leftovers()
+        self._spawn(self.guard.run(), "guard")
         self._spawn(self.datapath.run(), "reconcile")
         self._spawn(self.datapath.watch(), "watch")
         self._spawn(self.custody.run(), "custody")
@@ -188,6 +194,7 @@ class Running:
         self.clashes.close()
         self.member.close()
         await self.datapath.close()
+        self.guard.close()
 
     def _is_expired(self, node_id: NodeId) -> bool:
         """Say whether a node has been dead for longer than the configured grace."""

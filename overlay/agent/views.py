@@ -12,6 +12,7 @@ from overlay import __version__
 from overlay.agent.agent import Agent
 from overlay.agent.directory import Directory
 from overlay.agent.endpoints import Result
+from overlay.agent.guard import Guard
 from overlay.agent.health import health
 from overlay.agent.running import Running
 from overlay.agent.stored import Attachment
@@ -165,6 +166,7 @@ def status(agent: Agent) -> Json:
             "active": running.datapath.fast_mode.is_active,
             "why": running.datapath.fast_mode.why or None,
         },
+        "underlay_filter": _underlay_filter(running.guard),
         "networks": networks,
         "drops": dict(sorted(running.member.drops().items())),
         "gossip": {
@@ -173,6 +175,16 @@ def status(agent: Agent) -> Json:
             "lag_max_ms": round(running.member.pump.lag.max_s(running.member.pump.now()) * 1000, 1),
         },
         "health": health(running, networks),
+    }
+
+
+def _underlay_filter(guard: Guard) -> Json:
+    return {
+        "active": not guard.fault,
+        "why": guard.fault or None,
+        "members": guard.members,
+        "refused": guard.refused,
+        "refused_astray": guard.refused_astray,
     }
 
 

@@ -14,7 +14,7 @@ from overlay.core.fastplan import plan_sandbox
 from overlay.core.membership import Membership
 from overlay.core.messages import MemberState
 from overlay.core.ownership import Ownership
-from overlay.core.plan import PlanInput, PlannedPort, Remote
+from overlay.core.plan import PlanInput, PlannedPort, Remote, segment_count
 from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope
 from overlay.core.state import SandboxState
 from overlay.core.store import Store
@@ -84,6 +84,19 @@ class View:
         if card is None or card.left or self.is_gone(origin):
             return None
         return card.address
+
+    def vteps(self) -> frozenset[Ip]:
+        """Return the VTEPs of all other members that count."""
+        found = (self.vtep(node_id) for node_id in self.members())
+        return frozenset(vtep for vtep in found if vtep is not None)
+
+    def vnis(self) -> frozenset[Vni]:
+        """Return the VNIs of all networks that anybody has made, all their segments'."""
+        return frozenset(
+            Vni(network.vni + segment)
+            for _, network in self.network_claims()
+            for segment in range(segment_count(network))
+        )
 
     def is_gone(self, origin: NodeId) -> bool:
         """Say whether nothing of a node counts any more; this node itself is no remote."""

@@ -147,14 +147,20 @@ class NetlinkError(OSError):
 
 
 class Socket:
-    """A blocking rtnetlink socket that stays in the namespace in which it was opened."""
+    """A blocking netlink socket that stays in the namespace in which it was opened."""
 
-    def __init__(self, netns_fd: int | None = None, *, groups: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        netns_fd: int | None = None,
+        *,
+        groups: Sequence[int] = (),
+        protocol: int = socket.NETLINK_ROUTE,
+    ) -> None:
         if netns_fd is None:
-            self._socket = _open_raw()
+            self._socket = _open_raw(protocol)
         else:
             with netns.inside(netns_fd):
-                self._socket = _open_raw()
+                self._socket = _open_raw(protocol)
         for group in groups:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         self._sequence = 0
@@ -232,6 +238,27 @@ class Socket:
                     out.append(refusal._replace(position=start + number - first))
                 if number == last:
                     return index
+
+    def atomically(self, requests: Sequence[Request]) -> list[Refusal]:
+        """Send one transaction of nfnetlink, its begin and end marks included: all or nothing.
+
+        Returns what was refused; position 0 is the transaction as a whole.
+        """
+        first, last = self._sequence + 1, self._sequence + len(requests) - 1
+        self._sequence = last + 1
+        parts: list[bytes] = []
+        for number, (kind, flags, body) in enumerate(requests, first):
+            asked = flags | NLM_F_REQUEST | (NLM_F_ACK if number == last else 0)
+            padding = b"\0" * (-len(body) & 3)
+            parts += (HEADER.pack(16 + len(body), kind, asked, number, 0), body, padding)
+        self._socket.sendall(b"".join(parts))
+        refusals: list[Refusal] = []
+        while True:
+            for number, refusal in self._answers():
+                if refusal is not None and first <= number <= last:
+                    refusals.append(refusal._replace(position=number - first))
+                if number == last or (number == first and refusal is not None):
+                    return refusals
 
     def _answers(self) -> Iterator[tuple[int, Refusal | None]]:
         buffer = self._socket.recv(_RECEIVE_SIZE)
@@ -341,9 +368,9 @@ class Socket:
         return found
 
 
-def _open_raw() -> socket.socket:
+def _open_raw(protocol: int) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-    raw = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    raw = socket.socket(socket.AF_NETLINK, kind, protocol)
     for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
         raw.setsockopt(_SOL_NETLINK, option, 1)
     for name, forced in ((socket.SO_RCVBUF, 33), (socket.SO_SNDBUF, 32)):

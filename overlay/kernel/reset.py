@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,12 +18,12 @@ from overlay.errors import OverlayError
 from overlay.kernel import links, netlink, netns, requests
 from overlay.kernel.container import CONTAINER_ALIAS
 from overlay.kernel.netlink import Socket
+from overlay.kernel.nft.tables import MissingError, Tables
 from overlay.kernel.sandbox import ALIAS_DEFAULT, Sandbox
 
 SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
-_NFT_TABLE: Final = re.compile(r"table (\S+) (overlayd(?:[-_]\S*)?)")
+_TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
 _FILES_DIRECTORY: Final = Path("/etc/netns")
-_NFT_TIMEOUT_S: Final = 10
 
 
 def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list[str]:
@@ -83,16 +82,11 @@ def _ours(alias: str) -> bool:
 
 
 def _remove_tables() -> list[str]:
-    if shutil.which("nft") is None:
+    try:
+        tables = Tables()
+    except MissingError:
         return []
-    tables = [match.groups() for match in _NFT_TABLE.finditer(_nft("list", "tables"))]
-    for family, table in tables:
-        _nft("delete", "table", family, table)
-    return [f"nftables table {family} {table}" for family, table in tables]
-
-
-def _nft(*arguments: str) -> str:
-    done = subprocess.run(
-        ["nft", *arguments], capture_output=True, text=True, timeout=_NFT_TIMEOUT_S, check=False
-    )
-    return done.stdout if done.returncode == 0 else ""
+    found = [(family, name) for family, name in tables.names() if _TABLE_NAME.fullmatch(name)]
+    removed = [name for family, name in found if tables.delete(family, name)]
+    tables.close()
+    return [f"nftables table {name}" for name in removed]

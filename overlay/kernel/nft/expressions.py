@@ -1,0 +1,248 @@
+"""The expressions that rules are made of, as values.
+
+Owns: names and attributes of nftables expressions (linux/netfilter/nf_tables.h, nft(8)). Knows
+no table of ours. Numbers are in network order, as nf_tables has them.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple, TypeAlias
+
+from overlay.kernel.netlink import attribute, attributes
+
+REG_VERDICT: Final = 0
+REG_1: Final = 1  # 16 bytes: the four 32-bit registers REG_1 to REG_1 + 12 bytes
+REG32_01: Final = 9  # the second 32-bit register, behind the first of REG_1
+REG32_03: Final = 11
+_ACCEPT, _DROP, _GOTO = 1, 0, -4 & 0xFFFFFFFF
+_CMP_EQUAL, _CMP_UNEQUAL = 0, 1
+_DATA_VALUE, _DATA_VERDICT = 1, 2
+_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
+_LIST_ELEMENT: Final = 1
+_NAME, _DATA = 1, 2
+_LINK, _NETWORK, _TRANSPORT = 0, 1, 2
+_META_PROTOCOL, _META_IIF, _META_IIFNAME, _META_NFPROTO, _META_L4PROTO = 1, 4, 6, 15, 16
+_FIB_SADDR, _FIB_IIF, _FIB_PRESENT, _FIB_OIF = 1, 8, 32, 1
+_EXTHDR_PRESENT: Final = 1
+_IPV6_FRAGMENT: Final = 44
+_U32: Final = struct.Struct(">I")
+_U64: Final = struct.Struct(">Q")
+_COUNTER_PACKETS: Final = 2
+
+IPV4_PROTOCOL, IPV6_PROTOCOL = b"\x02", b"\x0a"  # NFPROTO_IPV4, NFPROTO_IPV6
+UDP: Final = b"\x11"
+
+
+class Expression(NamedTuple):
+    """One step of a rule: its name and the attributes we set."""
+
+    name: str
+    data: tuple[tuple[int, bytes], ...] = ()
+
+
+Rule: TypeAlias = tuple[Expression, ...]
+
+
+def number(value: int) -> bytes:
+    """Return an attribute's 32 bits."""
+    return _U32.pack(value)
+
+
+def text(value: str) -> bytes:
+    """Return an attribute's text."""
+    return value.encode("ascii") + b"\0"
+
+
+def _meta(key: int, register: int = REG_1) -> Expression:
+    return Expression("meta", ((1, number(register)), (2, number(key))))
+
+
+def _payload(base: int, offset: int, size: int, register: int) -> Expression:
+    words = (register, base, offset, size)
+    return Expression("payload", tuple((at + 1, number(word)) for at, word in enumerate(words)))
+
+
+def link_header(offset: int, size: int, register: int = REG_1) -> Expression:
+    """Load bytes of the Ethernet header."""
+    return _payload(_LINK, offset, size, register)
+
+
+def network_header(offset: int, size: int, register: int = REG_1) -> Expression:
+    """Load bytes of the IP (or ARP) header."""
+    return _payload(_NETWORK, offset, size, register)
+
+
+def transport_header(offset: int, size: int, register: int = REG_1) -> Expression:
+    """Load bytes of the UDP or ICMPv6 header; a later fragment has none: no match."""
+    return _payload(_TRANSPORT, offset, size, register)
+
+
+def _value(data: bytes) -> bytes:
+    return attribute(_DATA_VALUE, data)
+
+
+def equals(data: bytes) -> Expression:
+    """Go on if the first bytes of the register are these."""
+    return Expression("cmp", ((1, number(REG_1)), (2, number(_CMP_EQUAL)), (3, _value(data))))
+
+
+def differs(data: bytes) -> Expression:
+    """Go on if the first bytes of the register are others."""
+    return Expression("cmp", ((1, number(REG_1)), (2, number(_CMP_UNEQUAL)), (3, _value(data))))
+
+
+def masked(mask: bytes) -> Expression:
+    """Keep only some bits of the register."""
+    return Expression(
+        "bitwise",
+        (
+            (1, number(REG_1)),
+            (2, number(REG_1)),
+            (3, number(len(mask))),
+            (4, _value(mask)),
+            (5, _value(bytes(len(mask)))),
+        ),
+    )
+
+
+def in_set(name: str) -> Expression:
+    """Go on if what the registers hold is in a set."""
+    return Expression("lookup", ((1, text(name)), (2, number(REG_1))))
+
+
+def is_ipv4() -> Rule:
+    """Go on with IPv4 alone (tables of the family inet)."""
+    return (_meta(_META_NFPROTO), equals(IPV4_PROTOCOL))
+
+
+def is_ipv6() -> Rule:
+    """Go on with IPv6 alone (tables of the family inet)."""
+    return (_meta(_META_NFPROTO), equals(IPV6_PROTOCOL))
+
+
+def ethertype(value: int) -> Rule:
+    """Go on with frames of one type alone (tables of the family bridge)."""
+    return (_meta(_META_PROTOCOL), equals(struct.pack(">H", value)))
+
+
+def transport(protocol: bytes) -> Rule:
+    """Go on with one transport protocol alone."""
+    return (_meta(_META_L4PROTO), equals(protocol))
+
+
+def comes_in_by(prefix: str) -> Rule:
+    """Go on with what comes in by an interface whose name begins so."""
+    return (_meta(_META_IIFNAME), equals(prefix.encode("ascii")))
+
+
+def incoming_index(register: int = REG_1) -> Expression:
+    """Load the index of the interface by which the packet came in."""
+    return _meta(_META_IIF, register)
+
+
+def udp_to(port: int) -> Rule:
+    """Go on with UDP to one port alone."""
+    return (*transport(UDP), transport_header(2, 2), equals(struct.pack(">H", port)))
+
+
+def udp_from(port: int) -> Rule:
+    """Go on with UDP from one port alone."""
+    return (*transport(UDP), transport_header(0, 2), equals(struct.pack(">H", port)))
+
+
+def came_by_the_way_back() -> Rule:
+    """Go on if an answer to the sender would leave by the interface that this came in by."""
+    flags = _FIB_SADDR | _FIB_IIF | _FIB_PRESENT
+    fib = Expression("fib", ((1, number(REG_1)), (2, number(_FIB_OIF)), (3, number(flags))))
+    return (fib, equals(b"\x01"))
+
+
+def is_ipv6_fragment() -> Rule:
+    """Go on with fragments alone."""
+    data = ((1, number(REG_1)), (2, bytes([_IPV6_FRAGMENT])), (3, number(0)), (4, number(1)))
+    return (Expression("exthdr", (*data, (5, number(_EXTHDR_PRESENT)))), equals(b"\x01"))
+
+
+def not_tracked() -> Expression:
+    """Keep the packet out of connection tracking, and so from every masquerade."""
+    return Expression("notrack")
+
+
+def counter() -> Expression:
+    """Count packets."""
+    return Expression("counter")
+
+
+def _verdict(code: int, chain: str = "") -> Expression:
+    inner = attribute(_VERDICT_CODE, number(code))
+    if chain:
+        inner += attribute(_VERDICT_CHAIN, text(chain))
+    data = attribute(_DATA_VERDICT, inner)
+    return Expression("immediate", ((1, number(REG_VERDICT)), (2, data)))
+
+
+def accept() -> Expression:
+    """Let it pass this hook."""
+    return _verdict(_ACCEPT)
+
+
+def drop() -> Expression:
+    """Let it go no further."""
+    return _verdict(_DROP)
+
+
+def go_to(chain: str) -> Expression:
+    """Go on in another chain, and don't come back."""
+    return _verdict(_GOTO, chain)
+
+
+# --- bytes ----------------------------------------------------------------------------------
+
+
+def encoded(rule: Rule) -> bytes:
+    """Return the list of expressions as an attribute's value."""
+    parts = []
+    for expression in rule:
+        data = b"".join(attribute(kind, value) for kind, value in expression.data)
+        inner = attribute(_NAME, text(expression.name)) + attribute(_DATA, data)
+        parts.append(attribute(_LIST_ELEMENT, inner))
+    return b"".join(parts)
+
+
+def matches(rule: Rule, raw: bytes) -> bool:
+    """Say whether a list of expressions, as the kernel shows it, is this rule.
+
+    The kernel adds attributes of its own (counts, flags that are zero): those we set count.
+    """
+    found = _decoded(raw)
+    if [name for name, _ in found] != [expression.name for expression in rule]:
+        return False
+    return all(
+        shown.get(kind) == value
+        for expression, (_, shown) in zip(rule, found, strict=True)
+        for kind, value in expression.data
+    )
+
+
+def packets(raw: bytes) -> int | None:
+    """Return what the first counter of a rule has counted; None if it has none."""
+    for name, shown in _decoded(raw):
+        if name == "counter":
+            return int(_U64.unpack(shown[_COUNTER_PACKETS])[0])
+    return None
+
+
+def _decoded(raw: bytes) -> list[tuple[str, dict[int, bytes]]]:
+    found = []
+    position = 0
+    while position + 4 <= len(raw):
+        (length,) = struct.unpack_from("=H", raw, position)
+        if length < 4:
+            break
+        parts = attributes(raw, position + 4, position + length)
+        data = parts.get(_DATA, b"")
+        name = parts.get(_NAME, b"").rstrip(b"\0").decode("ascii", "replace")
+        found.append((name, attributes(data, 0, len(data))))
+        position += (length + 3) & ~3
+    return found

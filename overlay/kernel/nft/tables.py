@@ -1,0 +1,360 @@
+"""Tables of nftables: written in one step, read back and compared, their sets changed in place.
+
+Owns: the messages of nf_tables (linux/netfilter/nf_tables.h). What a table of ours says is in
+`underlay` and `ports`.
+
+Why neither the nft program nor pyroute2: a program would be forked for every attach (10 ms and
+more, against 0.1), has to be installed, and lists in words that differ between its versions;
+pyroute2 0.9.7 has five of some forty expressions. What we need of the protocol is small.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from overlay import crashpoint
+from overlay.errors import OverlayError
+from overlay.kernel import netlink
+from overlay.kernel.netlink import (
+    LostNotificationsError,
+    Message,
+    NetlinkError,
+    Request,
+    Socket,
+    attribute,
+    attributes,
+)
+from overlay.kernel.nft.expressions import Rule, encoded, matches, number, packets, text
+
+FAMILY_UNSPEC, FAMILY_INET, FAMILY_BRIDGE = 0, 1, 7
+PREROUTING, INPUT, FORWARD, OUTPUT = 0, 1, 2, 3  # NF_INET_*; NF_BR_PRE_ROUTING is 0 too
+_NETLINK_NETFILTER: Final = 12  # linux/netlink.h
+_SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_NEW_TABLE, _GET_TABLE, _DELETE_TABLE, _NEW_CHAIN, _GET_CHAIN = 0, 1, 2, 3, 4
+_NEW_RULE, _GET_RULE, _NEW_SET, _GET_SET = 6, 7, 9, 10
+_NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = 12, 13, 14, 15
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_GROUP: Final = 7  # NFNLGRP_NFTABLES
+_HEADER: Final = struct.Struct(">BBH")  # family, version, resource: NFNL_SUBSYS in a batch
+_LIST_ELEMENT: Final = 1
+_POLICY_ACCEPT: Final = 1
+_TABLE_FLAGS: Final = 2
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
+_SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_SIZE, _SET_ID = 2, 3, 4, 5, 10
+_RULE_CHAIN, _RULE_EXPRESSIONS = 2, 4
+_ELEMENTS: Final = 3
+_ELEMENT_KEY: Final = 1
+_DATA_VALUE: Final = 1
+# Of the kernel without nf_tables, or without a family or an expression that we need.
+_ABSENT: Final = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT})
+_ELEMENTS_PER_MESSAGE: Final = 1_000  # of 48 bytes at most: an attribute holds 64 KiB
+_NOTIFICATIONS: Final = 256
+
+Elements: TypeAlias = Mapping[str, frozenset[bytes]]  # by set
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """A set: `key_type` only tells the nft program how to show it."""
+
+    name: str
+    key_type: int
+    key_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Rules in order; `hook` is (where, priority), None for one that others go to."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    hook: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A whole table, but for what is in its sets."""
+
+    family: int
+    name: str
+    sets: tuple[Set, ...]
+    chains: tuple[Chain, ...]
+
+
+class MissingError(OverlayError):
+    """This kernel has no nftables, or lacks a part of it that we need."""
+
+
+class Tables:
+    """Reads and writes tables of one network namespace; every write is one transaction."""
+
+    def __init__(self, netns_fd: int | None = None) -> None:
+        """Open a socket there; raises MissingError without nftables."""
+        try:
+            self._socket = Socket(netns_fd, protocol=_NETLINK_NETFILTER)
+        except OSError as error:
+            raise _missing(error) from error
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    # --- writing ------------------------------------------------------------------------
+
+    def replace(self, table: Table, elements: Elements) -> None:
+        """Put a table in place of one of its name, in one step: no packet meets neither."""
+        head = [_new_table(table), _delete_table(table.family, table.name), _new_table(table)]
+        body = [*_sets(table), *_chains(table), *_rules(table)]
+        self._transact([*head, *body, *_put_elements(table, elements)])
+
+    def change(self, table: Table, put: Elements, delete: Elements) -> None:
+        """Put and delete elements of sets, in one step; each must be new, or there."""
+        steps = [*_put_elements(table, put), *_elements(_DELETE_ELEMENT, table, delete)]
+        if steps:
+            self._transact(steps)
+
+    def delete(self, family: int, name: str) -> bool:
+        """Remove a table; False if there is none."""
+        try:
+            self._transact([_delete_table(family, name)])
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _transact(self, steps: list[Request]) -> None:
+        crashpoint.passing("nftables.batch")
+        mark = _HEADER.pack(0, 0, _SUBSYSTEM >> 8)
+        whole = [(_BATCH_BEGIN, 0, mark), *steps, (_BATCH_END, 0, mark)]
+        for refusal in self._socket.atomically(whole):
+            error = OSError(refusal.errno, str(refusal))
+            if refusal.errno in _ABSENT:
+                raise _missing(error)
+            raise error
+
+    # --- reading ------------------------------------------------------------------------
+
+    def names(self) -> list[tuple[int, str]]:
+        """Return all tables there are: (family, name); none where there is no nftables."""
+        try:
+            found = self._dump(_GET_TABLE, FAMILY_UNSPEC)
+        except MissingError:
+            return []
+        return [(message.buffer[message.start], _text(parts[1])) for message, parts in found]
+
+    def holds(self, table: Table) -> bool:
+        """Say whether the table is there just so, with nothing added; sets' elements aside."""
+        try:
+            chains = dict(self._chains_of(table))
+            rules: dict[str, list[bytes]] = {name: [] for name in chains}
+            for chain, raw in self._rules_of(table):
+                rules.setdefault(chain, []).append(raw)
+            sets = set(self._sets_of(table))
+            asleep = self._is_dormant(table)
+        except FileNotFoundError:
+            return False
+        wanted_chains = {chain.name: _chain_parts(chain) for chain in table.chains}
+        return (
+            not asleep
+            and sets == {(each.name, each.key_size) for each in table.sets}
+            and chains.keys() == wanted_chains.keys()
+            and all(
+                chains[name].get(kind) == value
+                for name, parts in wanted_chains.items()
+                for kind, value in parts
+            )
+            and all(_same_rules(chain.rules, rules[chain.name]) for chain in table.chains)
+        )
+
+    def elements(self, table: Table) -> dict[str, frozenset[bytes]]:
+        """Return what is in the sets; raises FileNotFoundError without such a table."""
+        return {each.name: self._elements_of(table, each.name) for each in table.sets}
+
+    def counted(self, table: Table) -> list[int]:
+        """Return what the rules with counters have counted, in order of the rules."""
+        try:
+            found = [packets(raw) for _, raw in self._rules_of(table)]
+        except FileNotFoundError:
+            return []
+        return [count for count in found if count is not None]
+
+    def _dump(
+        self, kind: int, family: int, body: bytes = b""
+    ) -> list[tuple[Message, dict[int, bytes]]]:
+        try:
+            found = self._socket.dump(_SUBSYSTEM | kind, _HEADER.pack(family, 0, 0) + body)
+        except NetlinkError as error:
+            if error.errno in _ABSENT:
+                raise _missing(error) from error
+            raise OSError(error.errno, error.strerror) from error  # a FileNotFoundError, mostly
+        return [(each, attributes(each.buffer, each.start + 4, each.end)) for each in found]
+
+    def _is_dormant(self, table: Table) -> bool:
+        """Say whether somebody has switched the table off."""
+        return any(
+            any(parts.get(_TABLE_FLAGS, b""))
+            for _, parts in self._dump(_GET_TABLE, table.family)
+            if _text(parts[1]) == table.name
+        )
+
+    def _chains_of(self, table: Table) -> Iterator[tuple[str, dict[int, bytes]]]:
+        for _, parts in self._dump(_GET_CHAIN, table.family):
+            if _text(parts[1]) == table.name:
+                hook = parts.get(_CHAIN_HOOK, b"")
+                inner = attributes(hook, 0, len(hook))
+                parts[_CHAIN_HOOK] = b"".join(attribute(at, inner[at]) for at in (1, 2) if inner)
+                yield _text(parts[_CHAIN_NAME]), parts
+
+    def _rules_of(self, table: Table) -> Iterator[tuple[str, bytes]]:
+        for _, parts in self._dump(_GET_RULE, table.family, attribute(1, text(table.name))):
+            if _text(parts[1]) == table.name:
+                yield _text(parts[_RULE_CHAIN]), parts.get(_RULE_EXPRESSIONS, b"")
+
+    def _sets_of(self, table: Table) -> Iterator[tuple[str, int]]:
+        for _, parts in self._dump(_GET_SET, table.family, attribute(1, text(table.name))):
+            if _text(parts[1]) == table.name:
+                yield _text(parts[_SET_NAME]), int.from_bytes(parts[_SET_KEY_SIZE], "big")
+
+    def _elements_of(self, table: Table, name: str) -> frozenset[bytes]:
+        body = attribute(1, text(table.name)) + attribute(2, text(name))
+        found = set()
+        for _, parts in self._dump(_GET_ELEMENT, table.family, body):
+            raw = parts.get(_ELEMENTS, b"")
+            position = 0
+            while position + 4 <= len(raw):
+                (length,) = struct.unpack_from("=H", raw, position)
+                element = attributes(raw, position + 4, position + length)
+                key = element[_ELEMENT_KEY]
+                found.add(attributes(key, 0, len(key))[_DATA_VALUE])
+                position += (length + 3) & ~3
+        return frozenset(found)
+
+
+class Monitor:
+    """Listens for changes of tables in a namespace. For the event loop: never blocks."""
+
+    def __init__(self, netns_fd: int | None = None) -> None:
+        """Listen; raises MissingError without nftables."""
+        try:
+            self._socket = Socket(netns_fd, protocol=_NETLINK_NETFILTER, groups=(_GROUP,))
+        except OSError as error:
+            raise _missing(error) from error
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when something changed."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+    def touched(self, table: Table) -> bool:
+        """Say whether what waits is about a table, changes of our own included."""
+        try:
+            waiting = self._socket.notifications(_NOTIFICATIONS)
+        except LostNotificationsError:
+            return True
+        return any(
+            message.kind != _SUBSYSTEM | _NEW_GENERATION
+            and attributes(message.buffer, message.start + 4, message.end).get(1)
+            == text(table.name)
+            for message in waiting
+        )
+
+
+# --- messages -------------------------------------------------------------------------------
+
+
+def _request(kind: int, table: Table, body: bytes, *, create: bool = True) -> Request:
+    flags = netlink.NLM_F_CREATE if create else 0
+    head = _HEADER.pack(table.family, 0, 0) + attribute(1, text(table.name))
+    return (_SUBSYSTEM | kind, flags, head + body)
+
+
+def _new_table(table: Table) -> Request:
+    return _request(_NEW_TABLE, table, attribute(_TABLE_FLAGS, number(0)))
+
+
+def _delete_table(family: int, name: str) -> Request:
+    return _request(_DELETE_TABLE, Table(family, name, (), ()), b"", create=False)
+
+
+def _sets(table: Table) -> Iterator[Request]:
+    for at, each in enumerate(table.sets, 1):
+        body = (
+            attribute(_SET_NAME, text(each.name))
+            + attribute(_SET_FLAGS, number(0))
+            + attribute(_SET_KEY_TYPE, number(each.key_type))
+            + attribute(_SET_KEY_SIZE, number(each.key_size))
+            + attribute(_SET_ID, number(at))
+        )
+        yield _request(_NEW_SET, table, body)
+
+
+def _chain_parts(chain: Chain) -> list[tuple[int, bytes]]:
+    if chain.hook is None:
+        return [(_CHAIN_HOOK, b"")]
+    where, priority = chain.hook
+    hook = attribute(1, number(where)) + attribute(2, number(priority & 0xFFFFFFFF))
+    return [
+        (_CHAIN_HOOK, hook),
+        (_CHAIN_POLICY, number(_POLICY_ACCEPT)),
+        (_CHAIN_TYPE, text("filter")),
+    ]
+
+
+def _chains(table: Table) -> Iterator[Request]:
+    for chain in table.chains:
+        parts = [(kind, value) for kind, value in _chain_parts(chain) if value]
+        body = b"".join(attribute(kind, value) for kind, value in parts)
+        yield _request(_NEW_CHAIN, table, attribute(_CHAIN_NAME, text(chain.name)) + body)
+
+
+def _rules(table: Table) -> Iterator[Request]:
+    for chain in table.chains:
+        for rule in chain.rules:
+            body = attribute(_RULE_CHAIN, text(chain.name))
+            body += attribute(_RULE_EXPRESSIONS, encoded(rule))
+            kind, flags, raw = _request(_NEW_RULE, table, body)
+            yield (kind, flags | netlink.NLM_F_APPEND, raw)
+
+
+def _put_elements(table: Table, elements: Elements) -> Iterator[Request]:
+    return _elements(_NEW_ELEMENT, table, elements)
+
+
+def _elements(kind: int, table: Table, elements: Elements) -> Iterator[Request]:
+    for name, keys in elements.items():
+        for chunk in _chunks(sorted(keys)):
+            listed = b"".join(
+                attribute(_LIST_ELEMENT, attribute(_ELEMENT_KEY, attribute(_DATA_VALUE, key)))
+                for key in chunk
+            )
+            body = attribute(2, text(name)) + attribute(_ELEMENTS, listed)
+            yield _request(kind, table, body, create=kind == _NEW_ELEMENT)
+
+
+def _chunks(keys: list[bytes]) -> Iterable[list[bytes]]:
+    return (
+        keys[at : at + _ELEMENTS_PER_MESSAGE] for at in range(0, len(keys), _ELEMENTS_PER_MESSAGE)
+    )
+
+
+def _same_rules(rules: tuple[Rule, ...], shown: list[bytes]) -> bool:
+    return len(rules) == len(shown) and all(map(matches, rules, shown))
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("ascii", "replace")
+
+
+def _missing(error: OSError) -> MissingError:
+    return MissingError(
+        "this kernel has no nftables, or lacks a part of it",
+        why=error.strerror or str(error),
+        hint="Load the module (modprobe nf_tables); slim kernels keep it in a package such as "
+        "linux-modules-extra",
+    )

@@ -1,0 +1,262 @@
+"""Frames that were not sent by whom they name: they reach nobody."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from overlay.lab import holder, lab
+from overlay.lab.driver import Driver, connect, differences, end_all, join_all, wait_until
+from overlay.lab.forging import Spot, Watch
+from overlay.lab.frames import packet_frame, udp, vxlan
+from overlay.lab.scene import Scene
+from overlay.model import parse_ip, parse_mac
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+VXLAN_PORT = 4789
+
+
+class Stage(Scene):
+    """Two members with a container each, and a third host on the underlay that is none."""
+
+    outsider: Driver
+
+    def spot(self, number: int, namespace: str = "") -> Spot:
+        """Return a host's namespace."""
+        return Spot(self.host(number).host, namespace)
+
+    def look(self) -> None:
+        """Note the network's VNI and the containers' MACs; a stopped agent can't be asked."""
+        self.vni = int(self.host(1).get("/v1/networks/blue")["vni"])
+        shown = self.host(1).get("/v1/endpoints")["endpoints"]
+        self.macs = {each["name"]: parse_mac(each["mac"]) for each in shown}
+
+    def mac(self, number: int) -> bytes:
+        """Return the MAC of a host's container."""
+        return self.macs[f"c{number}"]
+
+    def frame(self, source: int, target: int, label: str) -> bytes:
+        """Return a frame from one host's container to another's."""
+        ends = [parse_ip(self.addresses[number]) for number in (source, target)]
+        packet = udp(ends[0], ends[1], (5000, 5001), f"<{label}>".encode())
+        return packet_frame(self.mac(target), self.mac(source), packet)
+
+    def fence(self, source: int, target: int) -> None:
+        """Send a frame that arrives, from container to container."""
+        self.spot(source, f"c{source}").send_frame(self.frame(source, target, "fence"))
+
+    def table(self, number: int) -> str:
+        """Return the name of a host's filter; empty if there is none."""
+        words = self.host(number).run("nft", "list", "tables").split()
+        return next((word for word in words if word.startswith("overlayd_")), "")
+
+    @contextmanager
+    def defenceless(self, number: int) -> Iterator[None]:
+        """Let a host be without its filter for the length of a block, to see what it does."""
+        driver = self.host(number)
+        driver.send_signal(signal.SIGSTOP)
+        driver.run("nft", "delete", "table", "inet", self.table(number))
+        try:
+            yield
+        finally:
+            driver.send_signal(signal.SIGCONT)
+            wait_until(lambda: self.table(number) != "", "the filter")
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """Return the two members and the stranger; behind vm1 a masqueraded container, `rogue`."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    drivers: list[Driver] = []
+    try:
+        drivers = connect(lab.make(3))
+        made = Stage(drivers[:2])
+        made.outsider = drivers[2]
+        join_all(made.drivers)
+        made.populate()
+        drivers[0].run("sh", "-c", ROGUE)
+        wait_until(made.well, "all are well")
+        made.look()
+        yield made
+    finally:
+        end_all(drivers)
+
+
+ROGUE = """set -e
+ip netns add rogue
+ip link add out type veth peer name eth0 netns rogue
+ip address add 10.9.0.1/24 dev out
+ip link set out up
+ip -n rogue address add 10.9.0.2/24 dev eth0
+ip -n rogue link set eth0 up
+ip -n rogue route add default via 10.9.0.1
+echo 1 > /proc/sys/net/ipv4/ip_forward
+for each in all out eth1; do echo 0 > /proc/sys/net/ipv4/conf/$each/rp_filter; done
+nft 'table ip nat { chain leaving {
+    type nat hook postrouting priority 100; ip saddr 10.9.0.0/24 oifname eth1 masquerade; }; }'
+"""
+
+
+def test_a_stranger_on_the_underlay_reaches_no_container(stage: Stage) -> None:
+    """VXLAN frames from a host that is no member are dropped at the door, and counted; without
+    the filter they would arrive."""
+    target, outsider = stage.spot(1, "c1"), Spot(stage.outsider.host)
+
+    def inject(label: str) -> None:
+        body = vxlan(stage.vni, stage.frame(2, 1, label))
+        outsider.send("datagram", stage.host(1).address, str(VXLAN_PORT), "40000", body.hex())
+
+    def fence() -> None:
+        stage.fence(2, 1)
+
+    with Watch(target, fence) as guarded:
+        inject("forged")
+    with stage.defenceless(1), Watch(target, fence) as defenceless:
+        inject("forged")
+
+    assert guarded.seen == []
+    assert defenceless.seen == ["forged"]
+
+
+def test_a_container_with_a_members_address_reaches_none_either(stage: Stage) -> None:
+    """A member's address counts by the interface that leads back to it alone."""
+    target, rogue = stage.spot(1, "c1"), stage.spot(1, "rogue")
+    ends = parse_ip(stage.host(2).address), parse_ip(stage.host(1).address)
+
+    def inject() -> None:
+        body = vxlan(stage.vni, stage.frame(2, 1, "forged"))
+        rogue.send("packet", stage.host(1).address, udp(*ends, (40000, VXLAN_PORT), body).hex())
+
+    with Watch(target, lambda: stage.fence(2, 1)) as guarded:
+        inject()
+    with stage.defenceless(1), Watch(target, lambda: stage.fence(2, 1)) as defenceless:
+        inject()
+
+    assert guarded.seen == []
+    assert defenceless.seen == ["forged"]
+
+
+def test_a_container_does_not_get_through_under_its_hosts_address(stage: Stage) -> None:
+    """What a masqueraded container sends to another host's VTEP does not leave this host."""
+    target, rogue = stage.spot(2, "c2"), stage.spot(1, "rogue")
+
+    def inject() -> None:
+        body = vxlan(stage.vni, stage.frame(1, 2, "forged"))
+        rogue.send("datagram", stage.host(2).address, str(VXLAN_PORT), "40000", body.hex())
+
+    with Watch(target, lambda: stage.fence(1, 2)) as guarded:
+        inject()
+    with stage.defenceless(1), Watch(target, lambda: stage.fence(1, 2)) as defenceless:
+        inject()
+
+    assert guarded.seen == []
+    assert defenceless.seen == ["forged"]
+
+
+def test_a_container_masqueraded_to_the_vxlan_port_gets_no_frame_of_others(
+    stage: Stage,
+) -> None:
+    """A VXLAN frame that looks like the answer to a masqueraded datagram goes to the VTEP."""
+    target, rogue = stage.spot(1, "c1"), stage.spot(1, "rogue")
+    host = stage.spot(2)
+
+    def answer(label: str, source_port: int) -> None:
+        """Let the member send a frame from the port that the container wrote to."""
+        rogue.send("datagram", stage.host(2).address, str(source_port), str(VXLAN_PORT), "00")
+        body = vxlan(stage.vni, stage.frame(2, 1, label)).hex()
+        there = (stage.host(1).address, str(VXLAN_PORT), str(source_port), body)
+        host.send("datagram", *there)
+
+    with Watch(target, lambda: stage.fence(2, 1)) as guarded:
+        answer("mine", 41000)
+    with stage.defenceless(1), Watch(target, lambda: stage.fence(2, 1)) as defenceless:
+        answer("mine", 41001)
+
+    assert guarded.seen == ["mine"]
+    assert defenceless.seen == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "nft delete table inet {}",
+        "nft insert rule inet {} arriving accept",
+        "nft add element inet {} members4 {{ 203.0.113.9 }}",
+        "nft flush set inet {} members4",
+    ],
+    ids=["deleted", "a rule more", "a member more", "no members"],
+)
+def test_a_filter_that_somebody_altered_is_mended(stage: Stage, damage: str) -> None:
+    """Within a second or so the kernel has what it should have again, and the log says so."""
+    driver = stage.host(1)
+    name = stage.table(1)
+    before = driver.run("nft", "-s", "list", "table", "inet", name)
+    driver.send_signal(signal.SIGSTOP)
+    try:
+        driver.run("sh", "-c", damage.format(name))
+        damaged = driver.run("nft", "-s", "list", "ruleset")
+    finally:
+        driver.send_signal(signal.SIGCONT)
+    took_s = wait_until(
+        lambda: (
+            stage.table(1) != ""
+            and driver.run("nft", "-s", "list", "table", "inet", name) == before
+        ),
+        "the filter as it was",
+        5.0,
+    )
+
+    assert before not in damaged
+    assert took_s < 5.0
+    assert differences(driver) == []
+    assert "the filter of the VXLAN port" in driver.get("/v1/events")["events"][-1]["text"]
+
+
+def test_verify_sees_a_filter_that_is_not_as_it_should_be(stage: Stage) -> None:
+    """Verify with --repair reads the kernel anew, and says that all is well only if it is."""
+    driver = stage.host(1)
+    driver.run("nft", "delete", "table", "inet", stage.table(1))
+    answer = driver.get("/v1/verify?repair=1")
+
+    assert answer["repaired"]
+    assert stage.table(1)
+    assert differences(driver) == []
+
+
+def test_a_restart_adopts_the_filter_without_losing_a_packet(stage: Stage) -> None:
+    """The table stays in force while no agent runs, and the next one leaves it as it is."""
+    driver = stage.host(1)
+
+    def handles() -> str:
+        return driver.run("nft", "-a", "-s", "list", "table", "inet", stage.table(1))
+
+    before = handles()
+    with stage.both_ways() as verdicts:
+        driver.end(signal.SIGKILL)
+        without = handles()
+        driver.start()
+        wait_until(stage.well, "all are well")
+
+    assert without == before
+    assert handles() == before
+    assert [verdict.lost for verdict in verdicts] == [0, 0]
+
+
+def test_the_filter_goes_with_the_membership_and_with_a_reset(stage: Stage) -> None:
+    """A member that left has no table and is in nobody's; a reset takes a dead agent's away."""
+    second = stage.host(2)
+    second.post("/v1/leave", force=True)
+    left = stage.table(2)
+    wait_until(
+        lambda: second.address not in stage.host(1).run("nft", "list", "ruleset"),
+        "the first host lets the second in no more",
+    )
+    stage.host(1).end(signal.SIGKILL)
+    with_dead_agent = stage.table(1)
+    stage.host(1).run("overlayd", "reset", "--yes")
+
+    assert left == ""
+    assert with_dead_agent
+    assert stage.table(1) == ""

@@ -1,0 +1,138 @@
+"""The filter of the VXLAN port, in a real kernel: written, read, recognised when altered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.core.underlayfilter import FilterState
+from overlay.kernel import netns
+from overlay.kernel.nft.tables import Monitor
+from overlay.kernel.nft.underlay import UnderlayFilter
+from overlay.model import Ip, NodeId, Vni, parse_ip
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+ONE, OTHER = NodeId(b"\x11" * 16), NodeId(b"\x22" * 16)
+STATE = FilterState(
+    frozenset({parse_ip("192.168.56.12"), parse_ip("fd00::12")}), frozenset({Vni(0x800001)})
+)
+
+
+class Place:
+    """A host with a filter of its own."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._name = world.namespace("host")
+        self.fd = world.fd(self._name)
+
+    def filter(self, node_id: NodeId = ONE) -> UnderlayFilter:
+        """Open a node's filter."""
+        with netns.inside(self.fd):
+            return UnderlayFilter(node_id, 4789)
+
+    def nft(self, words: str) -> str:
+        """Run the nft program."""
+        return self._world.run(self._name, "nft", *words.split())
+
+
+@pytest.fixture
+def place(world: World) -> Place:
+    """Return a host."""
+    return Place(world)
+
+
+def test_what_was_written_is_read(place: Place) -> None:
+    """Members of both families and VNIs come back as they were given; before, there is nothing."""
+    one = place.filter()
+    before = one.read()
+    one.write(None, STATE)
+
+    assert before is None
+    assert one.read() == STATE
+    assert "192.168.56.12" in place.nft("list table inet overlayd_111111")
+    one.remove()
+    assert one.read() is None
+    one.close()
+
+
+def test_changes_are_made_in_place(place: Place) -> None:
+    """From one state to another only elements change: no rule is made anew."""
+    one = place.filter()
+    one.write(None, STATE)
+    before = place.nft("-a list chain inet overlayd_111111 check")
+    many = FilterState(
+        frozenset(Ip(b"\x0a\x01" + number.to_bytes(2, "big")) for number in range(2_500)),
+        frozenset(map(Vni, range(1, 1_500))),
+    )
+    one.write(STATE, many)
+
+    assert one.read() == many
+    assert place.nft("-a list chain inet overlayd_111111 check") == before
+    one.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "delete table inet overlayd_111111",
+        "flush ruleset",
+        "add rule inet overlayd_111111 check accept",
+        "insert rule inet overlayd_111111 arriving accept",
+        "flush chain inet overlayd_111111 passing",
+        "add chain inet overlayd_111111 more",
+        "add table inet overlayd_111111 { flags dormant; }",
+        "add set inet overlayd_111111 more { type ipv4_addr; }",
+        "add chain inet overlayd_111111 arriving { policy drop; }",
+    ],
+)
+def test_an_altered_table_is_noticed_and_made_anew(place: Place, damage: str) -> None:
+    """The kernel tells of the change, a look finds it, and writing puts it right."""
+    one = place.filter()
+    with netns.inside(place.fd):
+        monitor = Monitor()
+    one.write(None, STATE)
+    monitor.touched(one.table)
+    quiet = monitor.touched(one.table)
+    place.nft(damage)
+
+    assert not quiet
+    assert monitor.touched(one.table)
+    assert one.read() is None
+    one.write(None, STATE)
+    assert one.read() == STATE
+    monitor.close()
+    one.close()
+
+
+def test_tables_of_others_are_left_alone(place: Place) -> None:
+    """Another agent's filter and anybody's table are neither read, told of nor changed."""
+    one, other = place.filter(), place.filter(OTHER)
+    place.nft("add table inet filter")
+    one.write(None, STATE)
+    with netns.inside(place.fd):
+        monitor = Monitor()
+    other.write(None, FilterState())
+    told = monitor.touched(one.table)
+    one.remove()
+
+    assert not told
+    assert other.read() == FilterState()
+    assert "table inet filter" in place.nft("list tables")
+    for each in (one, other, monitor):
+        each.close()
+
+
+def test_a_refused_batch_changes_nothing(place: Place) -> None:
+    """A transaction is done wholly or not at all: a member that is there twice spoils it."""
+    one = place.filter()
+    one.write(None, STATE)
+    wrong = FilterState(frozenset({parse_ip("192.168.56.99")}), frozenset())
+    with pytest.raises(FileNotFoundError):
+        one.write(wrong, FilterState(STATE.members, frozenset({Vni(7)})))
+
+    assert one.read() == STATE
+    one.close()
