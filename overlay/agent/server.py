@@ -13,14 +13,14 @@ import json
 import logging
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from overlay import limits
+from overlay.agent import callers
 from overlay.agent.web import web
-from overlay.errors import ConflictError, ForbiddenError, OverlayError, UsageError
+from overlay.errors import ConflictError, OverlayError, UsageError
 
 _LOG = logging.getLogger("overlayd.api")
 SOCKET_NAME = "api.sock"
@@ -109,8 +109,7 @@ class Server:
         handler = request.protocol
         self._asking[handler] += 1
         try:
-            if root and _peer_uid(request) != 0:
-                raise ForbiddenError(f"only root may {name}", hint="Use sudo")  # noqa: TRY301
+            callers.require(_caller(request), self._group, name, root=root)
             async with asyncio.timeout(limits.API_REQUEST_TIMEOUT_S):
                 # A verb that ran before the start is over would act on half a node.
                 await self.ready.wait()
@@ -155,13 +154,10 @@ async def _body(request: web.Request) -> dict[str, Any]:
     return value
 
 
-def _peer_uid(request: web.Request) -> int:
-    """Return the uid of the process at the other end (SO_PEERCRED, unix(7))."""
-    peer = request.transport.get_extra_info("socket") if request.transport else None
-    if peer is None:
-        return -1
-    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", raw)[1])
+def _caller(request: web.Request) -> callers.Caller:
+    """Return who is at the other end."""
+    transport = request.transport
+    return callers.caller_of(transport.get_extra_info("socket") if transport else None)
 
 
 async def _refuse_second(path: Path) -> None:

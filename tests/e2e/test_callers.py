@@ -1,0 +1,133 @@
+"""Who may use an agent's API: real users, told apart by the kernel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from overlay.lab import holder, lab
+from overlay.lab.driver import Driver, connect, end_all, join_all
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+ROOT = Path(__file__).parents[2]
+SOCKET = "/run/overlayd/api.sock"
+STRANGER, FRIEND, GROUP = 12_345, 12_346, 12_300
+# To find this checkout and its Python, wherever they are; connecting takes the right to write.
+READS = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+ONLY_ROOT = [
+    ("join",),
+    ("leave",),
+    ("reset", "--yes"),
+    ("forget", "vm1"),
+    ("promote", "vm1"),
+    ("token", "show"),
+    ("token", "ls"),
+    ("token", "create"),
+    ("token", "revoke", "5d1c"),
+]
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Driver]:
+    """Return a member, on a host with the group overlayd."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    drivers: list[Driver] = []
+    try:
+        drivers = connect(lab.make(1))
+        drivers[0].run(
+            "sh", "-c", f"getent group overlayd || echo overlayd:x:{GROUP}: >>/etc/group"
+        )
+        join_all(drivers)
+        yield drivers[0]
+    finally:
+        end_all(drivers)
+
+
+def overlayd(
+    host: Driver, uid: int, *words: str, group: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as another user, with a further group or none."""
+    groups = ["--groups", str(group)] if group else ["--clear-groups"]
+    user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", *groups, *READS]
+    program = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "overlay.cli.main", *words]
+    return holder.run(host.host, *user, *program)
+
+
+def group_id(host: Driver) -> int:
+    """Return the group's number on the host."""
+    return int(host.run("getent", "group", "overlayd").split(":")[2])
+
+
+def test_a_stranger_is_refused_in_clear_words(host: Driver) -> None:
+    """Another user gets no answer, and is told for whom the socket is."""
+    done = overlayd(host, STRANGER, "status")
+
+    assert done.returncode == 1
+    assert "root and the group overlayd" in done.stderr
+    assert "sudo" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_loosened_socket_lets_no_stranger_in(host: Driver) -> None:
+    """Where the socket's mode lets anybody connect, the agent itself refuses, by the uid."""
+    host.run("chmod", "666", SOCKET)
+    try:
+        done = overlayd(host, STRANGER, "network", "create", "mine", "--subnet", "10.66.0.0/16")
+        looked = overlayd(host, STRANGER, "status")
+    finally:
+        host.run("chmod", "660", SOCKET)
+
+    assert (done.returncode, looked.returncode) == (1, 1)
+    assert f"you have uid {STRANGER}" in done.stderr
+    assert host.get("/v1/networks")["networks"] == []
+
+
+def test_the_group_may_do_what_concerns_networks_and_containers(host: Driver) -> None:
+    """A member of the group, by a supplementary group, looks, creates, attaches and removes."""
+    group = group_id(host)
+    for words in (
+        ("status",),
+        ("network", "create", "blue", "--subnet", "10.32.0.0/16"),
+        ("container", "add", "c1", "--network", "blue"),
+        ("container", "rm", "c1"),
+        ("network", "rm", "blue"),
+    ):
+        done = overlayd(host, FRIEND, *words, group=group)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+
+
+@pytest.mark.parametrize("words", ONLY_ROOT, ids=" ".join)
+def test_what_takes_hosts_and_keys_in_or_out_is_roots(host: Driver, words: tuple[str, ...]) -> None:
+    """The group is refused, and nothing has changed."""
+    done = overlayd(host, FRIEND, *words, group=group_id(host))
+
+    assert done.returncode == 1
+    assert "only root may" in done.stderr
+    assert "ovt1." not in done.stdout + done.stderr
+    assert host.get("/v1/status")["cluster"] is not None
+
+
+def test_every_path_that_only_root_may_use_is_tried_here(host: Driver) -> None:
+    """Each *root* path of docs/API.md is refused to the group; no other is."""
+    text = (ROOT / "docs" / "API.md").read_text(encoding="utf-8")
+    sections = [part.split("\n", 2) for part in text.split("\n### ")[1:]]
+    documented = {part[0] for part in sections if part[1].startswith("*root.*")}
+    group = group_id(host)
+    refused = set()
+    for line in (part[0] for part in sections):
+        method, path = line.split()
+        if method != "GET" or path == "/v1/events":
+            continue
+        asked = holder.run(
+            host.host, "setpriv", f"--reuid={FRIEND}", f"--regid={FRIEND}", "--groups", str(group),
+            "curl", "-s", "--unix-socket", SOCKET, f"http://overlayd{path}",
+        )  # fmt: skip
+        if json.loads(asked.stdout).get("error", {}).get("code") == "forbidden":
+            refused.add(line)
+
+    assert refused == {line for line in documented if line.startswith("GET")}
+    assert len(refused) > 1
