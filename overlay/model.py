@@ -137,6 +137,15 @@ LABEL_PREFIX = "overlayd."
 HOST_LABEL = (LABEL_PREFIX + "host", "1")
 
 
+OPEN_LABEL = (LABEL_PREFIX + "port-security", "off")
+"""On a network or an endpoint: its containers may send from any MAC and address."""
+
+
+def is_open(network: Network, endpoint: Endpoint) -> bool:
+    """Say whether port security is off for an endpoint. A host's end has none: it routes."""
+    return OPEN_LABEL in network.labels or OPEN_LABEL in endpoint.labels or is_host(endpoint)
+
+
 def is_host(endpoint: Endpoint) -> bool:
     """Say whether an endpoint is a host's own end on a network, no container's."""
     return HOST_LABEL in endpoint.labels

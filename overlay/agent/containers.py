@@ -27,7 +27,10 @@ from overlay.model import NodeId, ip_text
 
 Json = dict[str, Any]
 FILES_DIRECTORY = Path("/etc/netns")
-_FIELDS = ("name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait")
+_FIELDS = (
+    "name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait",
+    "port_security",
+)  # fmt: skip
 
 
 class Containers:
@@ -127,7 +130,7 @@ class Containers:
                 ifname=request.text(body, "ifname"),
                 default_route=request.flag(body, "default_route", default=True),
                 aliases=tuple(request.texts(body, "aliases", 8)),
-                labels=request.labels(body),
+                labels=request.labels_with_security(body),
             )
             result = await running.endpoints.attach(
                 target,

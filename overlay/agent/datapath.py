@@ -20,7 +20,7 @@ from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.onepass import RETRY_FIRST_S, Runtime, compare, converge
 from overlay.agent.stored import Attachment
-from overlay.core.fastplan import port_rows
+from overlay.core.fastplan import guard_row, port_rows
 from overlay.core.messages import LogVersion
 from overlay.core.operations import DeleteRow, Operation, PutLink
 from overlay.core.plan import PlanInput, PlannedPort
@@ -29,6 +29,7 @@ from overlay.core.state import Port
 from overlay.core.view import overlay_mtu
 from overlay.errors import NotFoundError
 from overlay.kernel import container, netns
+from overlay.kernel.nft.ports import PortGuard
 from overlay.kernel.reset import SANDBOX_NAME
 from overlay.kernel.sandbox import Failure, Sandbox
 from overlay.model import Endpoint, Network, NodeId, Vni
@@ -146,9 +147,11 @@ class Datapath:
             return
         async with self.lock(vni):  # a pass under way still puts what it planned
             runtime.replugged.add(attachment.port)
-            if runtime.sandbox.fast_path is not None and network and endpoint:
-                rows = port_rows(network, _planned(attachment), endpoint)
-                deletes = [DeleteRow(row) for row in rows]
+            if network and endpoint:
+                deletes = [DeleteRow(guard_row(network, attachment.port, endpoint))]
+                if runtime.sandbox.fast_path is not None:
+                    rows = port_rows(network, _planned(attachment), endpoint)
+                    deletes += [DeleteRow(row) for row in rows]
                 await self._kernel.call(runtime.sandbox.apply, deletes)
         # The kernel takes 20 ms for it; nothing of it needs the kernel thread.
         await asyncio.to_thread(container.detach_interface, runtime.sandbox, attachment.port)
@@ -176,9 +179,20 @@ class Datapath:
                 loop.add_reader(descriptor, later)
 
         loop.add_reader(descriptor, later)
+        guard = runtime.sandbox.guard
+        if guard is not None:
+            loop.add_reader(guard.fileno(), self._look_at_guard, vni, runtime, guard)
+
+    def _look_at_guard(self, vni: Vni, runtime: Runtime, guard: PortGuard) -> None:
+        if guard.altered():
+            runtime.hints = ["port security was altered"]
+            self.doubt(vni)
 
     def _unwatch(self, runtime: Runtime) -> None:
-        asyncio.get_running_loop().remove_reader(runtime.monitor.fileno())
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(runtime.monitor.fileno())
+        if runtime.sandbox.guard is not None:
+            loop.remove_reader(runtime.sandbox.guard.fileno())
         if runtime.settling is not None:
             runtime.settling.cancel()
         runtime.monitor.close()
@@ -295,6 +309,11 @@ class Datapath:
                 given = self._given(vni, self._directory.network_by_vni(vni))
                 found[vni] = await self._kernel.call(compare, runtime.sandbox, given)
         return found
+
+    def unguarded(self) -> str:
+        """Return why containers' addresses are not checked here; empty if they are."""
+        faults = (runtime.sandbox.guard_fault for runtime in self._runtimes.values())
+        return next(filter(None, faults), "")
 
     def neighbour_count(self) -> int:
         """Return how many rows of ours the kernel's neighbour tables hold."""

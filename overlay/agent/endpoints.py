@@ -25,6 +25,7 @@ from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.stored import Attachment
 from overlay.agent.targets import Target
+from overlay.core.fastplan import guard_row
 from overlay.core.plan import bridge_name
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.errors import ConflictError, OverlayError
@@ -250,6 +251,7 @@ class Endpoints:
                     addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
                     mtu=self._datapath.overlay_mtu,
                     gateway=subnet.gateway if wish.default_route else None,
+                    allowed=guard_row(network, attachment.port, endpoint),
                 )
                 attachment = stored.plugged_as(attachment, attached.ifname)
                 self._attachments[endpoint.endpoint_id] = attachment

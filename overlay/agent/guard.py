@@ -147,17 +147,17 @@ class Guard:
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[asyncio.Event]:
-        """Set an event when the table was touched, by us too: a look at it costs a millisecond."""
+        """Set an event when others touch the table."""
         changed = asyncio.Event()
         if self._filter is None:  # no nftables: the interval's look will find out if there are
             yield changed
             return
-        table = self._filter.table
+        table, own = self._filter.table, self._filter.port_id
         monitor = Monitor()
         loop = asyncio.get_running_loop()
 
         def look() -> None:
-            if monitor.touched(table):
+            if monitor.touched(table, own):
                 changed.set()
 
         loop.add_reader(monitor.fileno(), look)

@@ -30,6 +30,7 @@ def health(running: Running, networks: list[Json]) -> list[Json]:
         *_underlay_mtu(running),
         *_fast_path(running),
         *_underlay_filter(running),
+        *_port_security(running),
     ]
 
 
@@ -157,6 +158,20 @@ def _underlay_filter(running: Running) -> list[Json]:
             "they came by an interface that does not lead back to it",
             "hint": "Forged, unless hosts reach each other by one way and answer by another: "
             "give both directions one route",
+        }
+    ]
+
+
+def _port_security(running: Running) -> list[Json]:
+    fault = running.datapath.unguarded()
+    if not fault:
+        return []
+    return [
+        {
+            "level": "warn",
+            "text": "a container here can use other containers' addresses, and send router "
+            f"advertisements and DHCP answers: {fault}",
+            "hint": "Port security needs nftables for bridges: modprobe nf_tables",
         }
     ]
 

@@ -77,7 +77,9 @@ def compare(sandbox: Sandbox, given: PlanInput | None) -> list[Operation]:
 def _plan(sandbox: Sandbox, given: PlanInput | None) -> SandboxState:
     if given is None:
         return SandboxState()
-    return plan_sandbox(given, fast_path=sandbox.fast_path is not None)
+    return plan_sandbox(
+        given, fast_path=sandbox.fast_path is not None, guarded=sandbox.guard is not None
+    )
 
 
 def _without_ports(state: SandboxState, ports: Collection[str]) -> SandboxState:

@@ -9,7 +9,16 @@ from typing import Any
 
 from overlay import limits
 from overlay.errors import UsageError
-from overlay.model import LABEL_PREFIX, Ip, Mac, ip_text, parse_ip, parse_mac, valid_name
+from overlay.model import (
+    LABEL_PREFIX,
+    OPEN_LABEL,
+    Ip,
+    Mac,
+    ip_text,
+    parse_ip,
+    parse_mac,
+    valid_name,
+)
 
 
 def allow(body: dict[str, Any], *known: str) -> None:
@@ -113,6 +122,19 @@ def labels(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         if key.startswith(LABEL_PREFIX):
             raise UsageError(f"label {key!r} is overlayd's own", hint="Choose another name for it")
     return found
+
+
+def labels_with_security(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return labels, with our own where port security is not wanted."""
+    found = labels(body)
+    if flag(body, "port_security", default=True):
+        return found
+    if len(found) >= limits.LABEL_COUNT_MAX:
+        raise UsageError(
+            f"without port security there can be {limits.LABEL_COUNT_MAX - 1} labels",
+            why="one of overlayd's own says so",
+        )
+    return tuple(sorted([*found, OPEN_LABEL]))
 
 
 def texts_by_name(body: dict[str, Any], field: str, count_max: int) -> tuple[tuple[str, str], ...]:

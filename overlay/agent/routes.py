@@ -28,7 +28,7 @@ from overlay.model import Network, ip_text, node_text
 Json = dict[str, Any]
 _ATTACH_FIELDS = (
     "target", "networks", "ip", "mac", "ifname", "name", "default_route", "aliases", "labels",
-    "wait",
+    "wait", "port_security",
 )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ class Routes:
     async def network_create(self, _request: web.Request, body: Json) -> Json:
         """POST /v1/networks."""
         request.allow(body, "name", "subnets", "vni", "internal", "labels", "force",
-                      "isolate_subnets")  # fmt: skip
+                      "isolate_subnets", "port_security")  # fmt: skip
         running = self._agent.member()
         name = request.name(body, "name")
         if name is None:
@@ -138,7 +138,7 @@ class Routes:
             subnets=_subnets(body),
             vni=request.number(body, "vni", 1, limits.VNI_MAX),
             internal=request.flag(body, "internal"),
-            labels=request.labels(body),
+            labels=request.labels_with_security(body),
             force=request.flag(body, "force"),
             isolate_subnets=request.flag(body, "isolate_subnets"),
         )
@@ -209,7 +209,7 @@ class Routes:
             ifname=_ifname(body),
             default_route=request.flag(body, "default_route", default=True),
             aliases=tuple(request.texts(body, "aliases", limits.ALIAS_COUNT_MAX)),
-            labels=request.labels(body),
+            labels=request.labels_with_security(body),
         )
         if len(chosen) > 1 and (wish.ip or wish.mac or wish.ifname):
             raise UsageError("ip, mac and ifname go with a single network")

@@ -91,6 +91,12 @@ def _add_create_options(create: Parser) -> None:
         "--isolate-subnets", action="store_true", help="no routing between its own subnets"
     )
     create.add_argument(
+        "--no-port-security",
+        dest="port_security",
+        action="store_false",
+        help="let all its containers send from any MAC and address",
+    )
+    create.add_argument(
         "--label", dest="labels", action="append", default=[], metavar="KEY=VALUE", help="repeat"
     )
     create.add_argument(
@@ -110,6 +116,7 @@ def run_create(args: Namespace) -> int:
             "vni": args.vni,
             "internal": args.internal,
             "labels": pairs(args.labels),
+            "port_security": args.port_security,
             "force": args.force,
             "isolate_subnets": args.isolate_subnets,
         },

@@ -41,6 +41,12 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         "--label", dest="labels", action="append", default=[], metavar="KEY=VALUE", help="repeat"
     )
     parser.add_argument(
+        "--no-port-security",
+        dest="port_security",
+        action="store_false",
+        help="let it send from any MAC and address, and be a router or DHCP server",
+    )
+    parser.add_argument(
         "--wait",
         choices=("all", "none"),
         default="all",
@@ -65,6 +71,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         "default_route": args.default_route,
         "aliases": args.aliases,
         "labels": pairs(args.labels),
+        "port_security": args.port_security,
         "wait": args.wait,
     }
 

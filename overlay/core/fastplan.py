@@ -1,6 +1,7 @@
-"""What the fast path of a sandbox should know: which frames may be spared the bridge.
+"""What the ports of a sandbox should be allowed, and which frames may be spared the bridge.
 
-A pure addition to the plan. A local container's frames may leave by the fast path from its own
+Pure additions to the plan. Port security says from which MAC and addresses a container may send
+at all. On the fast path a local container's frames may leave by the fast path from its own
 MAC and addresses alone, and reach every other local container; all else goes to the VTEP, but
 for what is the bridge's own (gateways, this host's end on the network). How it is done is the
 kernel layer's business (`kernel.bpf`).
@@ -11,24 +12,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from overlay.core.plan import PlanInput, PlannedPort, plan, segment_count, segment_of
-from overlay.core.state import HookRow, Row, SandboxState, SourceRow, TargetRow
-from overlay.model import Endpoint, Mac, Network, gateway_mac, is_host
+from overlay.core.state import GuardRow, HookRow, Row, SandboxState, SourceRow, TargetRow
+from overlay.model import Endpoint, Mac, Network, gateway_mac, is_host, is_open
 
 ALL_OTHERS = Mac(bytes(6))
 
 
-def plan_sandbox(given: PlanInput, *, fast_path: bool) -> SandboxState:
-    """Return the plan of a sandbox, with the fast path's rows if it has one."""
+def plan_sandbox(given: PlanInput, *, fast_path: bool, guarded: bool = False) -> SandboxState:
+    """Return the plan of a sandbox, with the rows of the fast path and of port security if it
+    has them."""
     planned = plan(given)
-    if not fast_path:
+    if not fast_path and not guarded:
         return planned
     by_id = {endpoint.endpoint_id: endpoint for endpoint in given.locals}
-    rows: set[Row] = set(_segment_rows(given.network))
+    rows: set[Row] = set(_segment_rows(given.network)) if fast_path else set()
     for port in given.ports:
         endpoint = by_id.get(port.endpoint_id)
-        if endpoint is not None and port.name in planned.links:
+        if endpoint is None or port.name not in planned.links:
+            continue
+        if fast_path:
             rows.update(port_rows(given.network, port, endpoint))
+        if guarded:
+            rows.add(guard_row(given.network, port.name, endpoint))
     return SandboxState(planned.links, planned.rows | rows)
+
+
+def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
+    """Return what may be sent from an endpoint's port."""
+    if is_open(network, endpoint):
+        return GuardRow(Mac(b""), (), port_name)
+    return GuardRow(endpoint.mac, tuple(sorted(endpoint.ips)), port_name)
 
 
 def _segment_rows(network: Network) -> Iterator[Row]:

@@ -19,6 +19,7 @@ from overlay.core.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
+    GuardRow,
     HookRow,
     Link,
     NeighbourRow,
@@ -123,6 +124,8 @@ def row_key(row: Row) -> RowKey:
             return ("route", link, base, bytes([prefix_length]))
         case BarrierRow(link, prefix_length, base):
             return ("barrier", link, base, bytes([prefix_length]))
+        case GuardRow(_, _, link):
+            return ("guard", link, b"", b"")
         case SourceRow(ip, mac, link):
             return ("source", link, ip, mac)
         case TargetRow(mac, segment, _):
@@ -211,6 +214,9 @@ def _row_text(row: Row, *, add: bool) -> str:
         case BarrierRow(link, prefix_length, base):
             verb = "add" if add else "del"
             return f"ip rule {verb} iif {link} to {ip_text(base)}/{prefix_length} prohibit"
+        case GuardRow(mac, ips, link):
+            what = f"{mac_text(mac)} {' '.join(map(ip_text, ips))}" if len(mac) == 6 else "open"
+            return f"port security {verb} {what} at {link}"
         case SourceRow() | TargetRow() | HookRow():
             return _fast_text(row, verb)
         case StrangeRow(_, text, _):

@@ -107,6 +107,15 @@ class BarrierRow(NamedTuple):
     base: Ip
 
 
+class GuardRow(NamedTuple):
+    """Port security at a port: its container sends from this MAC and these addresses, sorted, or
+    is not heard. Without a MAC the port is open; without a row it is shut."""
+
+    mac: Mac
+    ips: tuple[Ip, ...]
+    link: str
+
+
 class SourceRow(NamedTuple):
     """On the fast path a port may send from this MAC and address; others take the bridge."""
 
@@ -150,6 +159,7 @@ Row: TypeAlias = (
     | NeighbourRow
     | RouteRow
     | BarrierRow
+    | GuardRow
     | SourceRow
     | TargetRow
     | HookRow

@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from overlay.core.state import Port
+from overlay.core.state import GuardRow, Port
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, requests, rows
 from overlay.kernel.netlink import NetlinkError, Request, Socket
@@ -74,18 +75,22 @@ def attach_interface(
     mtu: int,
     gateway: Ip | None,
     further_gateways: Sequence[Ip] = (),
+    allowed: GuardRow | None = None,
 ) -> Attached:
     """Give the container an interface on the sandbox's bridge; it can be used on return.
 
     `ifname` None takes the next free ethN. A default route through `gateway`, and through
     each of `further_gateways` (of the other address family), is set unless the container has
-    one. Nothing is left behind on failure: raises ConflictError if the
-    interface or the port exists, NotFoundError without such a bridge, OverlayError otherwise.
+    one. What it may send (`allowed`) is in force before its end is up. Nothing is left behind
+    on failure: raises ConflictError if the interface or the port exists, NotFoundError without
+    such a bridge, OverlayError otherwise.
     """
     with Socket(netns_fd) as inside:
         port = Port(port_name, mtu, bridge)
         name = _create_pair(sandbox, inside, port, netns_fd, ifname, mac)
         try:
+            if sandbox.guard is not None and allowed is not None:
+                sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
             index = _set_up_inside(sandbox.alias, inside, name, addresses)
             gateways = () if gateway is None else (gateway, *further_gateways)
             made = [_add_default_route(inside, index, each) for each in gateways]
@@ -236,4 +241,7 @@ def detach_interfaces(sandbox: Sandbox, port_names: Sequence[str]) -> list[str]:
     with Socket(sandbox.netns_fd) as socket:
         indexes = {name: index for name in port_names if (index := find_link(socket, name))}
         delete_links(socket, list(indexes.values()))
+    if sandbox.guard is not None:
+        with suppress(OSError):  # then the next pass that reads finds them
+            sandbox.guard.delete(indexes.values())
     return list(indexes)

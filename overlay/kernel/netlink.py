@@ -42,7 +42,6 @@ _SOL_NETLINK: Final = 270
 _NETNSA_NSID: Final = 1  # linux/net_namespace.h
 _NETNSA_FD: Final = 3
 _NETLINK_ADD_MEMBERSHIP: Final = 1
-_NETLINK_DROP_MEMBERSHIP: Final = 2
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 _NETLINK_GET_STRICT_CHK: Final = 12
@@ -168,6 +167,11 @@ class Socket:
     def fileno(self) -> int:
         """Return the file descriptor, for a loop to wait on."""
         return self._socket.fileno()
+
+    @property
+    def port_id(self) -> int:
+        """Return the kernel's number for this socket, unique in its namespace."""
+        return int(self._socket.getsockname()[0])
 
     def close(self) -> None:
         """Close the socket; a second time is harmless."""
@@ -338,14 +342,6 @@ class Socket:
         header = HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0)
         self._socket.sendall(header + body)
         return self._sequence
-
-    def join(self, group: int) -> None:
-        """Receive the notifications of a multicast group."""
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
-
-    def leave(self, group: int) -> None:
-        """Receive the notifications of a multicast group no more."""
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_DROP_MEMBERSHIP, group)
 
     def notifications(self, count_max: int) -> list[Message]:
         """Return notifications that wait, without blocking, from at most `count_max` reads.

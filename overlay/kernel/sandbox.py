@@ -29,6 +29,7 @@ from overlay.core.operations import (
 from overlay.core.state import (
     AddressRow,
     Bridge,
+    GuardRow,
     Link,
     NeighbourRow,
     Port,
@@ -36,13 +37,16 @@ from overlay.core.state import (
     SandboxState,
     Vxlan,
 )
-from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, probe, requests, routing, rows
 from overlay.kernel.bpf import filters
 from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath, hooks_left
 from overlay.kernel.bpf.fastpath import apply as apply_fast
 from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.netlink import NetlinkError, Request, Socket
+from overlay.kernel.nft.ports import PortGuard
+from overlay.kernel.nft.ports import apply as apply_guard
+from overlay.kernel.nft.tables import MissingError
 
 ALIAS_DEFAULT: Final = "overlayd"
 
@@ -83,6 +87,7 @@ class Sandbox:
         self.netns_fd = netns_fd
         self.alias = alias
         self.fast_path = fast_path
+        self.guard, self.guard_fault = _port_guard(netns_fd)
         self._host_fd = netns.own_fd()
         self.socket = Socket(netns_fd)
         self._names: dict[int, str] = {}
@@ -135,6 +140,8 @@ class Sandbox:
         self.socket.close()
         if self.fast_path is not None:
             self.fast_path.close()
+        if self.guard is not None:
+            self.guard.close()
         if self.netns_fd >= 0:
             os.close(self.netns_fd)
             os.close(self._host_fd)
@@ -203,7 +210,8 @@ class Sandbox:
             if row is not None:
                 found.add(row)
         fast = hooks_left if self.fast_path is None else self.fast_path.read
-        return frozenset(found) | self._read_routing(names) | fast(self.socket, names)
+        guarded = frozenset() if self.guard is None else self.guard.read(names)
+        return frozenset(found) | self._read_routing(names) | fast(self.socket, names) | guarded
 
     def _read_routing(self, names: Mapping[int, str]) -> frozenset[Row]:
         routes = self.socket.dump(netlink.RTM_GETROUTE, routing.DUMP)
@@ -347,8 +355,10 @@ class Sandbox:
         self, operations: Sequence[PutRow | DeleteRow], failures: list[Failure]
     ) -> None:
         fast = [operation for operation in operations if type(operation.row) in FAST_ROWS]
-        if fast:
-            operations = [each for each in operations if type(each.row) not in FAST_ROWS]
+        guarded = [operation for operation in operations if type(operation.row) is GuardRow]
+        if fast or guarded:
+            elsewhere = (*FAST_ROWS, GuardRow)
+            operations = [each for each in operations if type(each.row) not in elsewhere]
         batch: list[Request] = []
         sent: list[PutRow | DeleteRow] = []
         put_neighbours: set[tuple[str, bytes]] = set()
@@ -376,7 +386,10 @@ class Sandbox:
             if isinstance(operation, DeleteRow) and refusal.errno in _GONE:
                 continue
             failures.append(Failure(operation, refusal.errno, str(refusal)))
-        for operation, error in apply_fast(self.fast_path, fast, self.socket, self._index_of):
+        for operation, error in (
+            *apply_guard(self.guard, guarded, self._index_of),
+            *apply_fast(self.fast_path, fast, self.socket, self._index_of),
+        ):
             failures.append(self._failure(operation, error))
 
     def _index_of(self, name: str) -> int:
@@ -388,6 +401,14 @@ class Sandbox:
         if isinstance(link, Vxlan) and error.errno in {errno.EEXIST, errno.EADDRINUSE}:
             reason = probe.clash_text(self._host_fd, link.vni, link.port, error)
         return Failure(operation, error.errno or 0, reason)
+
+
+def _port_guard(netns_fd: int) -> tuple[PortGuard | None, str]:
+    """Return the sandbox's port security, or why this kernel can't have any."""
+    try:
+        return PortGuard(netns_fd), ""
+    except MissingError as error:
+        return None, error.why
 
 
 # Steps that the kernel takes to dump all FDBs: a million take it some 10 ms.
@@ -420,15 +441,3 @@ def _link_of(operation: Operation) -> Link | None:
         case PutLink(link) | ChangeLink(_, link) | DeleteLink(link):
             return link
     return None
-
-
-def error_of(failure: Failure) -> OverlayError:
-    """Return a failure as an error for people: a taken VNI or UDP port is a conflict."""
-    link = _link_of(failure.operation)
-    if isinstance(link, Vxlan) and failure.errno in {errno.EEXIST, errno.EADDRINUSE}:
-        return ConflictError(
-            f"VNI {link.vni} cannot be used on this host",
-            why=failure.reason,
-            hint="Give the network another VNI with --vni, or remove what holds this one",
-        )
-    return OverlayError(f"the kernel refused: {failure.operation}", why=failure.reason)

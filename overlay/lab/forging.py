@@ -41,9 +41,9 @@ class Spot:
         if done.returncode:
             raise OverlayError(f"{arguments[0]} could not be sent", why=done.stderr.strip()[-400:])
 
-    def send_frame(self, frame: bytes, interface: str = "eth0") -> None:
-        """Send a frame as it is."""
-        self.send("frame", interface, frame.hex())
+    def send_frames(self, *frames: bytes, interface: str = "eth0") -> None:
+        """Send frames as they are."""
+        self.send("frames", interface, *(frame.hex() for frame in frames))
 
 
 class Watch:

@@ -99,10 +99,11 @@ def _watch(interface: str, last: str) -> None:
                 print(label, flush=True)
 
 
-def _send_frame(interface: str, text: str) -> None:
+def _send_frames(interface: str, *texts: str) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((interface, 0))
-        raw.send(bytes.fromhex(text))
+        for text in texts:
+            raw.send(bytes.fromhex(text))
 
 
 def _send_packet(target: str, text: str) -> None:
@@ -121,7 +122,7 @@ def _send_datagram(target: str, port: str, source_port: str, text: str) -> None:
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]] = {
         "watch": _watch,
-        "frame": _send_frame,
+        "frames": _send_frames,
         "packet": _send_packet,
         "datagram": _send_datagram,
     }

@@ -33,6 +33,7 @@ def test_add_prints_the_address(overlayd: Run, agent: FakeAgent, attached: dict[
         "default_route": True,
         "aliases": [],
         "labels": {},
+        "port_security": True,
         "wait": "all",
     }
 

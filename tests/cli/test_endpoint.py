@@ -38,6 +38,7 @@ def test_attach_prints_the_address_and_nothing_else(
         "default_route": True,
         "aliases": [],
         "labels": {},
+        "port_security": True,
         "wait": "all",
     }
 
@@ -51,6 +52,7 @@ def test_attach_sends_every_option(
         "attach", "pid:4242", "--network", "blue", "--ip", "10.32.0.50", "--mac",
         "02:00:00:00:00:01", "--ifname", "eth7", "--name", "db", "--no-default-route", "--alias",
         "www", "--alias", "w", "--label", "k=v", "--wait", "none",
+        "--no-port-security",
     )  # fmt: skip
 
     assert agent.asked[-1].body == {
@@ -63,6 +65,7 @@ def test_attach_sends_every_option(
         "default_route": False,
         "aliases": ["www", "w"],
         "labels": {"k": "v"},
+        "port_security": False,
         "wait": "none",
     }
 

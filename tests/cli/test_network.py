@@ -35,6 +35,7 @@ def test_create_sends_all_and_prints_one_line(overlayd: Run, agent: FakeAgent) -
     outcome = overlayd(
         "network", "create", "blue", "--subnet", "10.32.0.0/16", "--subnet", "fd32::/64",
         "--vni", "77", "--internal", "--label", "a=b=c", "--force", "--isolate-subnets",
+        "--no-port-security",
     )  # fmt: skip
 
     assert outcome.out == "blue  vni 9000001  10.32.0.0/16  gateway 10.32.0.1\n"
@@ -47,6 +48,7 @@ def test_create_sends_all_and_prints_one_line(overlayd: Run, agent: FakeAgent) -
         "vni": 77,
         "internal": True,
         "labels": {"a": "b=c"},
+        "port_security": False,
         "force": True,
         "isolate_subnets": True,
     }

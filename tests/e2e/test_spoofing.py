@@ -45,7 +45,7 @@ class Stage(Scene):
 
     def fence(self, source: int, target: int) -> None:
         """Send a frame that arrives, from container to container."""
-        self.spot(source, f"c{source}").send_frame(self.frame(source, target, "fence"))
+        self.spot(source, f"c{source}").send_frames(self.frame(source, target, "fence"))
 
     def table(self, number: int) -> str:
         """Return the name of a host's filter; empty if there is none."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.core.operations import DeleteRow, PutRow
 from overlay.core.state import BridgeFdbRow, FdbRow, NeighbourRow
-from overlay.kernel import netlink, netns
+from overlay.kernel import netns
 from overlay.kernel.monitor import LOST, SandboxMonitor, UnderlayMonitor
 from overlay.model import Ip, mac_for, parse_ip
 
@@ -130,16 +130,6 @@ def test_flood_of_notifications_is_told_as_lost(plugged: tuple[Host, SandboxMoni
     assert LOST in heard
     host.sandbox.apply([PutRow(FdbRow("vxlan0", mac, parse_ip("192.168.56.99")))])
     assert monitor.contradictions(host.desired()) != []
-
-
-def test_groups_can_be_left(world: World) -> None:
-    """A socket that left a group hears nothing of it any more."""
-    fd = world.fd(world.namespace("a"))
-    with netlink.Socket(fd) as socket:
-        socket.join(netlink.RTNLGRP_LINK)
-        socket.leave(netlink.RTNLGRP_LINK)
-        netns.loopback_up(fd)
-        assert socket.notifications(16) == []
 
 
 def test_underlay_changes(world: World, two_hosts: tuple[Host, Host]) -> None:

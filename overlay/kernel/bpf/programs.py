@@ -44,6 +44,7 @@ _VLAN_PRESENT, _IFINDEX = 20, 40
 # As a little-endian load sees them in the packet.
 _IPV4, _IPV6 = 0x0008, 0xDD86
 _DHCP_SERVER, _DHCPV6_SERVER = 0x4300, 0x2302
+_DHCP_CLIENT, _DHCPV6_CLIENT = 0x4400, 0x2202
 _FRAGMENT: Final = 0xFF3F  # more fragments, or an offset
 _NO_OPTIONS: Final = 0x45
 _TCP, _UDP = 6, 17
@@ -155,6 +156,8 @@ def _take_ipv4(program: Assembler) -> None:
     program.jump_unequal(R1, _UDP, "checked")
     program.load(HALF, R1, R10, _IP_HEADER + 20)
     program.jump_equal(R1, _DHCP_SERVER, "pass")
+    program.load(HALF, R1, R10, _IP_HEADER + 22)
+    program.jump_equal(R1, _DHCP_CLIENT, "pass")
     program.jump("checked")
 
 
@@ -170,11 +173,13 @@ def _take_ipv6(program: Assembler) -> None:
     program.set(R2, 14 + 40)
     program.move(R3, R10)
     program.add(R3, _PORT)
-    program.set(R4, 2)
+    program.set(R4, 4)
     program.call(_LOAD_BYTES)
     program.jump_unequal(R0, 0, "pass")
     program.load(HALF, R1, R10, _PORT)
     program.jump_equal(R1, _DHCPV6_SERVER, "pass")
+    program.load(HALF, R1, R10, _PORT + 2)
+    program.jump_equal(R1, _DHCPV6_CLIENT, "pass")
 
 
 def _check_source(program: Assembler, sources_fd: int) -> None:

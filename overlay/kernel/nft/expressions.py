@@ -14,7 +14,6 @@ from overlay.kernel.netlink import attribute, attributes
 REG_VERDICT: Final = 0
 REG_1: Final = 1  # 16 bytes: the four 32-bit registers REG_1 to REG_1 + 12 bytes
 REG32_01: Final = 9  # the second 32-bit register, behind the first of REG_1
-REG32_03: Final = 11
 _ACCEPT, _DROP, _GOTO = 1, 0, -4 & 0xFFFFFFFF
 _CMP_EQUAL, _CMP_UNEQUAL = 0, 1
 _DATA_VALUE, _DATA_VERDICT = 1, 2
@@ -25,6 +24,7 @@ _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 _META_PROTOCOL, _META_IIF, _META_IIFNAME, _META_NFPROTO, _META_L4PROTO = 1, 4, 6, 15, 16
 _FIB_SADDR, _FIB_IIF, _FIB_PRESENT, _FIB_OIF = 1, 8, 32, 1
 _EXTHDR_PRESENT: Final = 1
+_LOOKUP_INVERTED: Final = 1
 _IPV6_FRAGMENT: Final = 44
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
@@ -108,7 +108,16 @@ def masked(mask: bytes) -> Expression:
 
 def in_set(name: str) -> Expression:
     """Go on if what the registers hold is in a set."""
-    return Expression("lookup", ((1, text(name)), (2, number(REG_1))))
+    return _lookup(name, 0)
+
+
+def not_in_set(name: str) -> Expression:
+    """Go on if what the registers hold is not in a set."""
+    return _lookup(name, _LOOKUP_INVERTED)
+
+
+def _lookup(name: str, flags: int) -> Expression:
+    return Expression("lookup", ((1, text(name)), (2, number(REG_1)), (5, number(flags))))
 
 
 def is_ipv4() -> Rule:

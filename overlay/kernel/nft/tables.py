@@ -99,6 +99,11 @@ class Tables:
         except OSError as error:
             raise _missing(error) from error
 
+    @property
+    def port_id(self) -> int:
+        """Return the number by which the kernel's notifications name who made a change."""
+        return self._socket.port_id
+
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
@@ -110,6 +115,12 @@ class Tables:
         head = [_new_table(table), _delete_table(table.family, table.name), _new_table(table)]
         body = [*_sets(table), *_chains(table), *_rules(table)]
         self._transact([*head, *body, *_put_elements(table, elements)])
+
+    def probe(self, table: Table) -> None:
+        """Raise MissingError where the kernel can't have such a table; nothing is left of it."""
+        trial = Table(table.family, f"{table.name}_trial", table.sets, table.chains)
+        body = [_new_table(trial), *_sets(trial), *_chains(trial), *_rules(trial)]
+        self._transact([*body, _delete_table(trial.family, trial.name)])
 
     def change(self, table: Table, put: Elements, delete: Elements) -> None:
         """Put and delete elements of sets, in one step; each must be new, or there."""
@@ -251,14 +262,15 @@ class Monitor:
         """Stop listening."""
         self._socket.close()
 
-    def touched(self, table: Table) -> bool:
-        """Say whether what waits is about a table, changes of our own included."""
+    def touched(self, table: Table, own: int) -> bool:
+        """Say whether what waits is about a table, and was not done by `own` (a port id)."""
         try:
             waiting = self._socket.notifications(_NOTIFICATIONS)
         except LostNotificationsError:
             return True
         return any(
             message.kind != _SUBSYSTEM | _NEW_GENERATION
+            and _sender(message) != own
             and attributes(message.buffer, message.start + 4, message.end).get(1)
             == text(table.name)
             for message in waiting
@@ -345,6 +357,12 @@ def _chunks(keys: list[bytes]) -> Iterable[list[bytes]]:
 
 def _same_rules(rules: tuple[Rule, ...], shown: list[bytes]) -> bool:
     return len(rules) == len(shown) and all(map(matches, rules, shown))
+
+
+def _sender(message: Message) -> int:
+    """Return the port id of who made the change that a notification tells of."""
+    header = netlink.HEADER.unpack_from(message.buffer, message.start - netlink.HEADER.size)
+    return int(header[4])
 
 
 def _text(raw: bytes) -> str:

@@ -104,6 +104,11 @@ class UnderlayFilter:
         self.table = table_of(node_id, port)
         self._tables = Tables()
 
+    @property
+    def port_id(self) -> int:
+        """Return who we are in the kernel's notifications."""
+        return self._tables.port_id
+
     def close(self) -> None:
         """Let go; the table goes on."""
         self._tables.close()

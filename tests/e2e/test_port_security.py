@@ -1,0 +1,295 @@
+"""What a container may send: its own MAC and addresses; with the fast path and without it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from overlay.lab import holder, lab
+from overlay.lab.driver import Driver, connect, differences, end_all, wait_until
+from overlay.lab.forging import Spot, Watch
+from overlay.lab.frames import BROADCAST, arp, arp_frame, ethernet, icmpv6, packet_frame, udp
+from overlay.model import parse_ip, parse_mac
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+GATEWAY = parse_ip("10.32.0.1")
+ALL_NODES, ALL_NODES_MAC = parse_ip("ff02::1"), bytes.fromhex("333300000001")
+ANY_IPV4, ANY_IPV6 = bytes(4), bytes(16)
+EVERYBODY = b"\xff" * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A container: where it is and what it is called on the network."""
+
+    spot: Spot
+    mac: bytes
+    ipv4: bytes
+    ipv6: bytes
+
+    @property
+    def link_local(self) -> bytes:
+        """The address that its kernel makes of its MAC."""
+        identifier = bytes([self.mac[0] ^ 2]) + self.mac[1:3] + b"\xff\xfe" + self.mac[3:]
+        return parse_ip("fe80::")[:8] + identifier
+
+
+class Stage:
+    """c1, its neighbour and a victim on one host, another container on the other."""
+
+    def __init__(self, drivers: list[Driver]) -> None:
+        self.drivers = drivers
+        self.near = self.attach(1, "near")
+        self.far = self.attach(2, "far")
+        self.victim = self.attach(1, "victim")
+        self.guest = self.attach(1, "guest")
+        self.free = self.attach(1, "free", port_security=False)
+
+    def attach(self, number: int, name: str, **wish: Any) -> Guest:
+        """Make a container."""
+        driver = self.drivers[number - 1]
+        made = driver.post("/v1/containers", name=name, networks=["blue"], **wish)["endpoints"][0]
+        ipv4, ipv6 = (parse_ip(text) for text in made["ips"])
+        return Guest(Spot(driver.host, name), parse_mac(made["mac"]), ipv4, ipv6)
+
+    def arrived(self, sender: Guest, frames: dict[str, bytes]) -> set[str]:
+        """Return the labels of the frames that reach another container, near or far."""
+
+        def fence(source: Guest, target: Guest) -> None:
+            source.spot.send_frames(datagram(source, target, "fence"))
+
+        with (
+            Watch(self.near.spot, lambda: fence(self.far, self.near)) as near,
+            Watch(self.far.spot, lambda: fence(self.near, self.far)) as far,
+        ):
+            sender.spot.send_frames(*frames.values())
+        return {*near.seen, *far.seen}
+
+
+def datagram(
+    source: Guest, target: Guest, label: str, ports: tuple[int, int] = (5000, 5001)
+) -> bytes:
+    """Return a frame from one container to another."""
+    packet = udp(source.ipv4, target.ipv4, ports, tag(label))
+    return packet_frame(target.mac, source.mac, packet)
+
+
+def tag(label: str) -> bytes:
+    """Return a label as it stands in a frame."""
+    return f"<{label}>".encode()
+
+
+def forged(stage: Stage, sender: Guest) -> dict[str, bytes]:
+    """Return frames that a container has no right to send, by label."""
+    near, far, victim = stage.near, stage.far, stage.victim
+    nobody = bytes.fromhex("02aabbccddee")
+
+    def to(target: Guest, packet: bytes, mac: bytes = sender.mac) -> bytes:
+        return packet_frame(target.mac, mac, packet)
+
+    def to_all(packet: bytes) -> bytes:
+        return packet_frame(ALL_NODES_MAC, sender.mac, packet)
+
+    def announced(ends: tuple[bytes, bytes], label: str) -> bytes:
+        return arp_frame(sender.mac, arp(ends, (near.mac, near.ipv4), 2), tag(label))
+
+    def plain(source: bytes, target: bytes, label: str) -> bytes:
+        return udp(source, target, (5000, 5001), tag(label))
+
+    def advertised(target: bytes, label: str) -> bytes:
+        body = b"\x20\0\0\0" + target + b"\x02\x01" + sender.mac + tag(label)
+        return icmpv6(sender.ipv6, ALL_NODES, 136, body)
+
+    frames = {
+        "victims mac": to(near, plain(sender.ipv4, near.ipv4, "victims mac"), victim.mac),
+        "new mac": to(far, plain(sender.ipv4, far.ipv4, "new mac"), nobody),
+        "victims ipv4": to(near, plain(victim.ipv4, near.ipv4, "victims ipv4")),
+        "victims ipv4 afar": to(far, plain(victim.ipv4, far.ipv4, "victims ipv4 afar")),
+        "new ipv4": to(far, plain(parse_ip("10.32.250.250"), far.ipv4, "new ipv4")),
+        "victims ipv6": to(far, plain(victim.ipv6, far.ipv6, "victims ipv6")),
+        "victims link-local": to(near, plain(victim.link_local, near.ipv6, "victims link-local")),
+        "arp victim": announced((sender.mac, victim.ipv4), "arp victim"),
+        "arp gateway": announced((sender.mac, GATEWAY), "arp gateway"),
+        "arp mac": announced((nobody, sender.ipv4), "arp mac"),
+        "advertises victim": to_all(advertised(victim.ipv6, "advertises victim")),
+        "tries victims address": to_all(
+            icmpv6(ANY_IPV6, ALL_NODES, 135, bytes(4) + victim.ipv6 + tag("tries victims address"))
+        ),
+        "router": to_all(
+            icmpv6(
+                sender.link_local, ALL_NODES, 134, struct.pack(">BBHII", 64, 0, 1800, 0, 0)
+                + tag("router")
+            )
+        ),
+        "redirect": to_all(
+            icmpv6(
+                sender.link_local, ALL_NODES, 137, bytes(4) + sender.ipv6 + far.ipv6
+                + tag("redirect")
+            )
+        ),
+        "dhcp": to(near, udp(sender.ipv4, near.ipv4, (67, 68), tag("dhcp"))),
+        "dhcp afar": to(far, udp(sender.ipv4, far.ipv4, (67, 68), tag("dhcp afar"))),
+        "dhcp by an odd port": to(
+            near, udp(sender.ipv4, near.ipv4, (1067, 68), tag("dhcp by an odd port"))
+        ),
+        "dhcp to all": packet_frame(
+            BROADCAST, sender.mac, udp(sender.ipv4, EVERYBODY, (67, 68), tag("dhcp to all"))
+        ),
+        "dhcpv6": to(near, udp(sender.ipv6, near.ipv6, (547, 546), tag("dhcpv6"))),
+        "dhcpv6 by an odd port": to(
+            far, udp(sender.ipv6, far.ipv6, (1547, 546), tag("dhcpv6 by an odd port"))
+        ),
+        "no ip at all": ethernet(near.mac, sender.mac, 0x88B5, tag("no ip at all")),
+    }  # fmt: skip
+    assert all(tag(label) in frame for label, frame in frames.items())
+    return frames
+
+
+def honest(stage: Stage, sender: Guest) -> dict[str, bytes]:
+    """Return frames that a container may send, by label."""
+    near, far = stage.near, stage.far
+    own = (sender.mac, sender.ipv4)
+    probe = arp((sender.mac, ANY_IPV4), (bytes(6), parse_ip("10.32.99.99")))
+    tried = bytes(4) + sender.link_local + tag("tries its own")
+    solicited = bytes(4) + near.ipv6 + tag("solicits")
+    return {
+        "ipv4 near": datagram(sender, near, "ipv4 near"),
+        "ipv4 far": datagram(sender, far, "ipv4 far"),
+        "ipv6 far": packet_frame(
+            far.mac, sender.mac, udp(sender.ipv6, far.ipv6, (5000, 5001), tag("ipv6 far"))
+        ),
+        "link-local": packet_frame(
+            near.mac, sender.mac, udp(sender.link_local, near.ipv6, (1, 2), tag("link-local"))
+        ),
+        "arp": arp_frame(sender.mac, arp(own, (near.mac, near.ipv4), 2), tag("arp")),
+        "probe": arp_frame(sender.mac, probe, tag("probe")),
+        "discover": packet_frame(
+            BROADCAST, sender.mac, udp(ANY_IPV4, EVERYBODY, (68, 67), tag("discover"))
+        ),
+        "tries its own": packet_frame(
+            ALL_NODES_MAC, sender.mac, icmpv6(ANY_IPV6, ALL_NODES, 135, tried)
+        ),
+        "solicits": packet_frame(
+            ALL_NODES_MAC, sender.mac, icmpv6(sender.link_local, ALL_NODES, 135, solicited)
+        ),
+    }
+
+
+@pytest.fixture(scope="module", params=["on", "off"])
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Return two hosts and their containers, with the fast path on or off."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    drivers: list[Driver] = []
+    try:
+        drivers = connect(lab.make(2))
+        for driver in drivers:
+            driver.start("--fast-path", request.param)
+        drivers[0].post("/v1/join")
+        token = drivers[0].get("/v1/token")["token"]
+        drivers[1].post("/v1/join", peers=[drivers[0].address], token=token)
+        subnets = [{"subnet": "10.32.0.0/16"}, {"subnet": "fd40::/64"}]
+        drivers[0].post("/v1/networks", name="blue", subnets=subnets)
+        made = Stage(drivers)
+        fast = drivers[0].get("/v1/status")["fast_path"]
+        assert fast["active"] == (request.param == "on"), fast
+        yield made
+    finally:
+        end_all(drivers)
+
+
+def test_what_is_forged_reaches_nobody(stage: Stage) -> None:
+    """Others' MACs and addresses, rogue routers and DHCP servers are not heard near or far."""
+    assert stage.arrived(stage.guest, forged(stage, stage.guest)) == set()
+
+
+def test_without_port_security_it_would(stage: Stage) -> None:
+    """The very frames arrive from a container that was attached with --no-port-security."""
+    frames = forged(stage, stage.free)
+
+    assert stage.arrived(stage.free, frames) == set(frames)
+
+
+def test_a_container_may_use_what_is_its_own(stage: Stage) -> None:
+    """Its MAC, its addresses, its link-local address, probes, and asking for a lease."""
+    frames = honest(stage, stage.guest)
+
+    assert stage.arrived(stage.guest, frames) == set(frames)
+
+
+def test_a_container_that_changes_its_mac_or_address_is_silent(stage: Stage) -> None:
+    """By its own kernel's means too: nothing of it is answered until it is as it was."""
+    spot = stage.attach(1, "changer").spot
+    own, other = own_address(spot), "10.32.77.77"
+
+    def pings(*options: str) -> bool:
+        target = ".".join(str(byte) for byte in stage.far.ipv4)
+        command = ("ip", "netns", "exec", "changer", "ping", "-c1", "-W1", *options, target)
+        return holder.run(spot.host, *command).returncode == 0
+
+    before = pings()
+    spot.run("ip", "address", "add", f"{other}/16", "dev", "eth0")
+    with_other_address = pings("-I", other)
+    mac = spot.run("cat", "/sys/class/net/eth0/address").strip()
+    spot.run("ip", "link", "set", "eth0", "address", "02:11:22:33:44:55")
+    with_other_mac = pings()
+    spot.run("ip", "link", "set", "eth0", "address", mac)
+
+    assert before
+    assert not with_other_address
+    assert not with_other_mac
+    assert pings("-I", own)
+
+
+def own_address(spot: Spot) -> str:
+    """Return a container's IPv4 address."""
+    return spot.run("ip", "-4", "-o", "address", "show", "eth0").split()[3].partition("/")[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "nft flush ruleset",
+        "nft insert rule bridge overlayd_ports arriving accept",
+        "nft flush set bridge overlayd_ports macs",
+    ],
+    ids=["gone", "a rule more", "nobody allowed"],
+)
+def test_altered_port_security_is_mended(stage: Stage, damage: str) -> None:
+    """Within a second or so it is as it was; meanwhile verify would say so."""
+    driver = stage.drivers[0]
+    names = [line.split()[0] for line in driver.run("ip", "netns").splitlines()]
+    inside = ("ip", "netns", "exec", next(name for name in names if name.startswith("ov-")))
+    before = driver.run(*inside, "nft", "-s", "list", "ruleset")
+    driver.run(*inside, *damage.split())
+    wait_until(
+        lambda: driver.run(*inside, "nft", "-s", "list", "ruleset") == before, "as it was", 5.0
+    )
+
+    assert differences(driver) == []
+    assert stage.arrived(stage.guest, forged(stage, stage.guest)) == set()
+
+
+def test_a_network_can_do_without(stage: Stage) -> None:
+    """On a network made with --no-port-security every container may send what it likes."""
+    driver = stage.drivers[0]
+    driver.post("/v1/networks", name="red", subnets=[{"subnet": "10.99.0.0/24"}],
+                port_security=False)  # fmt: skip
+    made = [
+        driver.post("/v1/containers", name=name, networks=["red"])["endpoints"][0]
+        for name in ("red1", "red2")
+    ]
+    one, two = (
+        Guest(Spot(driver.host, name), parse_mac(each["mac"]), parse_ip(each["ip"]), b"")
+        for name, each in zip(("red1", "red2"), made, strict=True)
+    )
+    packet = udp(parse_ip("10.99.0.99"), two.ipv4, (1, 2), tag("forged"))
+    with Watch(two.spot, lambda: one.spot.send_frames(datagram(one, two, "fence"))) as watch:
+        one.spot.send_frames(packet_frame(two.mac, one.mac, packet))
+
+    assert watch.seen == ["forged"]
+    for name in ("red1", "red2"):
+        driver.call("DELETE", f"/v1/containers/{name}")
+    assert differences(driver) == []
