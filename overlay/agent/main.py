@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from overlay.agent import coredump, notify, routes
+from overlay.agent import capabilities, coredump, notify, routes
 from overlay.agent.agent import Agent
 from overlay.agent.config import CONFIG_DEFAULT, Config, load
 from overlay.agent.server import Server
@@ -44,6 +44,7 @@ def run(
             format="%(asctime)s %(levelname)s %(name)s %(message)s",
         )
         coredump.forbid()
+        capabilities.drop()
         asyncio.run(_serve(config))
     except OverlayError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - before and after logging

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from overlay.agent.capabilities import KEPT
 from overlay.lab import holder, lab
 from overlay.lab.driver import Driver, connect, end_all, join_all
 
@@ -131,3 +132,21 @@ def test_every_path_that_only_root_may_use_is_tried_here(host: Driver) -> None:
 
     assert refused == {line for line in documented if line.startswith("GET")}
     assert len(refused) > 1
+
+
+def test_a_running_agent_may_only_what_it_needs(host: Driver) -> None:
+    """Every thread of it has just the capabilities that the code gives reasons for."""
+    wanted = sum(1 << number for number in KEPT.values())
+    threads = list(Path(f"/proc/{host.pid()}/task").iterdir())
+    found = {
+        line
+        for thread in threads
+        for line in (thread / "status").read_text(encoding="ascii").splitlines()
+        if line.startswith(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
+    }
+
+    assert len(threads) > 1
+    assert found == {
+        *(f"Cap{name}:\t{wanted:016x}" for name in ("Prm", "Eff", "Bnd")),
+        *(f"Cap{name}:\t{0:016x}" for name in ("Inh", "Amb")),
+    }

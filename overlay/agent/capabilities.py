@@ -1,0 +1,69 @@
+"""Giving up what root may do and an agent need not (capabilities(7)).
+
+Owns: the list of what is kept, each with its reason, and the system calls that drop the rest. What
+is dropped is gone for this process, its threads and the programs it starts. The systemd unit
+has the same list; this holds for agents that 'overlayd join' started, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import struct
+from typing import Final
+
+KEPT: Final = {
+    "CAP_CHOWN": 0,  # the API's socket gets its group
+    "CAP_DAC_READ_SEARCH": 2,  # other users' /proc/PID/fd and namespace files (rootless Podman's)
+    "CAP_NET_BIND_SERVICE": 10,  # names are answered on port 53
+    "CAP_NET_ADMIN": 12,  # links, addresses, rows, tc filters, nftables
+    "CAP_SYS_PTRACE": 19,  # the network namespace of another user's process
+    "CAP_SYS_ADMIN": 21,  # namespaces are made, entered and named by mounts; bpf(2)
+}
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT = 23, 24, 47  # linux/prctl.h
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_VERSION_3: Final = 0x20080522  # linux/capability.h: two words of 32 bits
+_COUNT_MAX: Final = 64
+_SETS: Final = struct.Struct("=6I")  # effective, permitted, inheritable: the low words, the high
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def drop() -> None:
+    """Keep but what is needed, of what there is. Before any other thread starts: the kernel
+    drops for the calling thread, and for those that it will start."""
+    try:
+        _drop_bounding()
+        _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        _limit()
+    except OSError as error:
+        logging.getLogger("overlayd").warning("capabilities are kept: %s", error.strerror)
+
+
+def _drop_bounding() -> None:
+    """Let no program that is started have more either."""
+    for number in range(_COUNT_MAX):
+        if _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) < 0:
+            return  # beyond the kernel's last one
+        dropped = number in KEPT.values() or not _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+        if not dropped and ctypes.get_errno() != errno.EPERM:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _limit() -> None:
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 8)
+    sets = ctypes.create_string_buffer(_SETS.size)
+    _check(_libc.capget(header, sets))
+    kept = sum(1 << number for number in KEPT.values())
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    _, permitted, _, _, permitted_high, _ = _SETS.unpack(sets.raw)
+    low, high = low & permitted, high & permitted_high
+    wanted = ctypes.create_string_buffer(_SETS.pack(low, low, 0, high, high, 0), _SETS.size)
+    _check(_libc.capset(header, wanted))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
