@@ -36,6 +36,8 @@ from overlay.model import Endpoint, Network, NodeId, Vni
 
 _RETRY_MAX_S = 30.0
 _SETTLE_S = 0.02
+_LONG_S = 0.05  # a pass over some 10,000 endpoints
+_PAUSE_MAX_S = 0.5
 _WATCH_INTERVAL_S = 0.5
 
 
@@ -215,6 +217,7 @@ class Datapath:
 
     async def run(self) -> None:
         """Pass over what is dirty, and over everything every interval, until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 await asyncio.wait_for(self._wake.wait(), self._interval_s)
@@ -223,12 +226,17 @@ class Datapath:
             self._wake.clear()
             await self.guard.widen()
             cluster = list(self._versions(CLUSTER_SCOPE))
+            started = loop.time()
             for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
                 await self.reconcile(vni)
+            took_s = loop.time() - started
             if not any(runtime.failures for runtime in self._runtimes.values()):
                 self._programmed(cluster)
                 if self.pruning:
                     await self.guard.narrow()
+            if took_s > _LONG_S:
+                # Planning shares the interpreter with the loop, which has peers to answer.
+                await asyncio.sleep(min(took_s, _PAUSE_MAX_S))
 
     async def watch(self) -> None:
         """Look after what no notification tells, until cancelled: that a sandbox has lost its

@@ -87,10 +87,11 @@ class Directory:
 
     def endpoints(self, vni: Vni) -> Iterator[Placed]:
         """Yield the endpoints of a network that this node knows of."""
+        counts: dict[NodeId, bool] = {}
         for origin, value in self._store.values(Scope(vni), "endpoint"):
-            if isinstance(value, Endpoint) and (
-                origin == self.own or not self.view.is_gone(origin)
-            ):
+            if origin not in counts:
+                counts[origin] = origin == self.own or not self.view.is_gone(origin)
+            if counts[origin] and isinstance(value, Endpoint):
                 yield Placed(origin, value)
 
     def endpoint(self, origin: NodeId, vni: int, endpoint_id: bytes) -> Endpoint | None:

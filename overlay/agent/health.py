@@ -120,7 +120,7 @@ def _clashes(running: Running) -> list[Json]:
             "hint": "Made on both sides of a split. Take away the one that lost, then make it "
             "again with another name or address",
         }
-        for what, verdict in running.clashes.found()[: limits.SHOWN_CLASHES_MAX]
+        for what, verdict in running.clashes.found[: limits.SHOWN_CLASHES_MAX]
     ]
 
 

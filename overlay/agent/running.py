@@ -153,6 +153,7 @@ class Running:
         self._spawn(self.custody.run(), "custody")
         self._spawn(self._tidy_up(), "tidy up")
         self._spawn(self.underlay.run(), "underlay")
+        self._spawn(self.clashes.run(), "clashes")
         for follower in self.returning.followers:
             self._spawn(follower.run(), f"{follower.kind} events")
 
@@ -191,7 +192,6 @@ class Running:
                 await task
         await self._lost.close()
         self._dns.close_all()
-        self.clashes.close()
         self.member.close()
         await self.datapath.close()
         self.guard.close()

@@ -3,8 +3,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.conflicts import (
+    Claim,
     ConflictKind,
     NetworkClaim,
+    contested,
     endpoint_conflicts,
     network_conflicts,
     usable_networks,
@@ -42,12 +44,17 @@ def endpoint(
     return Endpoint(serial.to_bytes(8, "big"), Vni(vni), name or f"c{serial}", chosen, (ip,))
 
 
+def claims_of(pairs: list[tuple[NodeId, Endpoint]]) -> list[Claim]:
+    """Return pairs of origin and endpoint as claims."""
+    return [Claim(*pair) for pair in pairs]
+
+
 def told(claims: list[tuple[NodeId, Endpoint]], owner: NodeId | None = None) -> list[str]:
     """Return the conflicts as `kind subject winner > losers`."""
     return [
         f"{conflict.kind} {conflict.subject} {chr(conflict.winner.origin[0])} > "
         + "".join(chr(loser.origin[0]) for loser in conflict.losers)
-        for conflict in endpoint_conflicts(claims, lambda _vni, _ip: owner)
+        for conflict in endpoint_conflicts(claims_of(claims), lambda _vni, _ip: owner)
     ]
 
 
@@ -59,7 +66,8 @@ def test_distinct_things_do_not_conflict() -> None:
         (C, endpoint(3, 5, "web", vni=8)),
     ]
 
-    assert endpoint_conflicts(claims) == []
+    assert endpoint_conflicts(claims_of(claims)) == []
+    assert contested(claims_of(claims)) == []
     assert network_conflicts([network(A, 7, "blue"), network(B, 8, "red")]) == []
 
 
@@ -142,5 +150,7 @@ def test_the_loser_of_a_vni_does_not_contest_the_name() -> None:
 def test_every_node_names_the_same_winners(
     claims: tuple[list[tuple[NodeId, Endpoint]], list[tuple[NodeId, Endpoint]]],
 ) -> None:
-    """The order in which records arrived plays no part."""
-    assert endpoint_conflicts(claims[0]) == endpoint_conflicts(claims[1])
+    """The order in which records arrived plays no part, nor does leaving out who shares nothing."""
+    one, other = (claims_of(each) for each in claims)
+    assert endpoint_conflicts(one) == endpoint_conflicts(other)
+    assert endpoint_conflicts(contested(one)) == endpoint_conflicts(one)
