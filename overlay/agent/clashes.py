@@ -49,15 +49,12 @@ class Clashes:
             await self._look()
 
     async def _look(self) -> None:
-        claims = [
-            Claim(placed.origin, placed.endpoint)
-            for network in self._directory.networks()
-            for placed in self._directory.endpoints(network.vni)
-        ]
-        # With 50,000 endpoints it takes 0.1 s, in which the loop has peers to answer.
-        rivals = await asyncio.to_thread(contested, claims)
         found = network_conflicts(self._directory.view.network_claims())
-        found += endpoint_conflicts(rivals, self._owner_of)
+        for network in self._directory.networks():
+            claims = [Claim(*placed) for placed in self._directory.endpoints(network.vni)]
+            # With 50,000 endpoints it takes 0.1 s, in which the loop has peers to answer.
+            rivals = await asyncio.to_thread(contested, claims)
+            found += endpoint_conflicts(rivals, self._owner_of)
         before, self.found = self.found, [self._words(conflict) for conflict in found]
         for what, verdict in self.found:
             if (what, verdict) not in before:

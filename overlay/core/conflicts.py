@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from overlay.model import (
@@ -157,30 +157,30 @@ def usable_networks(claims: Iterable[tuple[NodeId, Network]]) -> list[Network]:
     return sorted(usable, key=lambda network: network.vni)
 
 
-def contested(claims: Iterable[Claim]) -> list[Claim]:
-    """Return the claims that share a name, address or MAC with another: none, most of the time.
-
-    Makes `endpoint_conflicts` cheap where there are very many endpoints.
+def contested(claims: Sequence[Claim]) -> list[Claim]:
+    """Return the claims on one network that share a name, address or MAC with another: none,
+    most of the time. Makes `endpoint_conflicts` cheap where there are very many endpoints.
     """
-    given = list(claims)
-    seen: set[tuple[Vni, str | bytes]] = set()
-    shared: set[tuple[Vni, str | bytes]] = set()
-    for claim in given:
-        for each in _claimed(claim):
-            (shared if each in seen else seen).add(each)
-    if not shared:
-        return []
-    return [claim for claim in given if not shared.isdisjoint(_claimed(claim))]
+    shared: set[str | bytes] = set()
+    for values in (
+        (claim.endpoint.name.lower() for claim in claims),
+        (claim.endpoint.mac for claim in claims),
+        (ip for claim in claims for ip in claim.endpoint.ips),
+    ):
+        shared |= _repeated(values)
+    return [claim for claim in claims if shared and not shared.isdisjoint(_claimed(claim))]
 
 
-def _claimed(claim: Claim) -> list[tuple[Vni, str | bytes]]:
-    endpoint = claim.endpoint
-    vni = endpoint.vni
-    return [
-        (vni, endpoint.name.lower()),
-        (vni, endpoint.mac),
-        *[(vni, ip) for ip in endpoint.ips],
-    ]
+def _repeated(values: Iterable[str | bytes]) -> set[str | bytes]:
+    seen: set[str | bytes] = set()
+    repeated: set[str | bytes] = set()
+    for value in values:
+        (repeated if value in seen else seen).add(value)
+    return repeated
+
+
+def _claimed(claim: Claim) -> tuple[str | bytes, ...]:
+    return (claim.endpoint.name.lower(), claim.endpoint.mac, *claim.endpoint.ips)
 
 
 def endpoint_conflicts(claims: Iterable[Claim], owner_of: OwnerOf | None = None) -> list[Conflict]:
