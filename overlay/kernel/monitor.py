@@ -14,13 +14,16 @@ from typing import Final
 
 from overlay.core.state import (
     BridgeFdbRow,
+    HookRow,
     Link,
     NeighbourRow,
+    Port,
     Row,
     SandboxState,
     Vxlan,
 )
 from overlay.kernel import links, netlink, routing, rows
+from overlay.kernel.bpf import filters
 from overlay.kernel.netlink import LostNotificationsError, Message, Socket
 from overlay.model import Ip, Mac, ip_text, mac_text
 
@@ -32,6 +35,7 @@ LOST: Final = "notifications were lost"
 _SANDBOX_GROUPS: Final = (
     netlink.RTNLGRP_LINK,
     netlink.RTNLGRP_NEIGH,
+    netlink.RTNLGRP_TC,
     netlink.RTNLGRP_IPV4_IFADDR,
     netlink.RTNLGRP_IPV6_IFADDR,
     netlink.RTNLGRP_IPV4_ROUTE,
@@ -41,6 +45,8 @@ _SANDBOX_GROUPS: Final = (
 )
 _ROUTE_KINDS: Final = (netlink.RTM_NEWROUTE, netlink.RTM_DELROUTE)
 _RULE_KINDS: Final = (netlink.RTM_NEWRULE, netlink.RTM_DELRULE)
+_HOOK_KINDS: Final = (netlink.RTM_DELTFILTER, netlink.RTM_DELQDISC)
+_TC_KINDS: Final = (*_HOOK_KINDS, netlink.RTM_NEWTFILTER, netlink.RTM_NEWQDISC)
 _UNDERLAY_GROUPS: Final = (
     netlink.RTNLGRP_LINK,
     netlink.RTNLGRP_IPV4_IFADDR,
@@ -117,6 +123,8 @@ class SandboxMonitor:
                 return ("address", *rows.address_identity(message))
         if message.kind in _ROUTE_KINDS or message.kind in _RULE_KINDS:
             return ("routing", self._routing_row(message))
+        if message.kind in _TC_KINDS:
+            return ("hook", message.kind in _HOOK_KINDS, filters.index_of(message))
         return ("neighbour", *rows.neighbour_subject(message))
 
     def _contradiction(self, message: Message, desired: SandboxState) -> str | None:
@@ -129,6 +137,8 @@ class SandboxMonitor:
                 return None if (row in desired.rows) == present else _text(row, present=present)
             case netlink.RTM_NEWNEIGH | netlink.RTM_DELNEIGH:
                 return self._neighbour_contradiction(message, desired)
+        if message.kind in _TC_KINDS:
+            return self._hook_contradiction(message, desired)
         routing_row = self._routing_row(message)
         if routing_row is None or routing_row.link not in desired.links:
             return None
@@ -155,6 +165,13 @@ class SandboxMonitor:
         if link is None or link == wanted:
             return None
         return f"{found.name} is new" if wanted is None else _link_text(link, wanted)
+
+    def _hook_contradiction(self, message: Message, desired: SandboxState) -> str | None:
+        link = desired.links.get(self._names.get(filters.index_of(message), ""))
+        if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port):
+            return None
+        hook = HookRow(int(link.master.removeprefix("br")), link.name)
+        return f"the hook of {link.name} is gone" if hook in desired.rows else None
 
     def _neighbour_contradiction(self, message: Message, desired: SandboxState) -> str | None:
         present = message.kind == netlink.RTM_NEWNEIGH

@@ -39,6 +39,11 @@ DEEDS = {
     "port gone": "ip -n $S link del $P",
     "port isolated": "bridge -n $S link set dev $P isolated on",
     "suppression off": "bridge -n $S link set dev vxlan0 neigh_suppress off",
+    "port's hook gone": "tc -n $S qdisc del dev $P clsact",
+    "VTEP's hook gone": "tc -n $S filter del dev vxlan0 ingress",
+    "VXLAN filter gone": "for t in $(nft list tables | grep -o 'overlayd[^ ]*'); do "
+    "nft delete table inet $t; done",
+    "port security gone": "ip netns exec $S nft flush ruleset",
     "bridge gone": "ip -n $S link del br0",
     "name gone": "umount /run/netns/$S; rm /run/netns/$S",
     "everything gone": "for l in vxlan0 br0 $P; do ip -n $S link del $l; done",

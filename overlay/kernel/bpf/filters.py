@@ -60,9 +60,14 @@ def filter_dump(index: int) -> bytes:
 
 def hooked_index(message: Message) -> int:
     """Return the index of an interface that has hooks; 0 for another queueing discipline."""
-    index: int = _HEADER.unpack_from(message.buffer, message.start)[1]
     found = attributes(message.buffer, message.start + HEADER_SIZE, message.end)
-    return index if found.get(_TCA_KIND) == b"clsact\0" else 0
+    return index_of(message) if found.get(_TCA_KIND) == b"clsact\0" else 0
+
+
+def index_of(message: Message) -> int:
+    """Return the interface that a message about a filter or queueing discipline is about."""
+    index: int = _HEADER.unpack_from(message.buffer, message.start)[1]
+    return index
 
 
 def running_program(message: Message) -> int:
