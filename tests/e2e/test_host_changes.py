@@ -187,3 +187,30 @@ def test_an_underlay_without_an_address_is_reported(two: list[Driver]) -> None:
 
     wait_until(lambda: pings(one, "c1", second), "the container, with the address back", 60.0)
     wait_until(lambda: health(two_) == health(one) == "", "nothing to complain of", 90.0)
+
+
+REBOOT = """
+for n in $(ls /run/netns); do ip netns del $n; done
+for t in $(nft list tables | grep -o 'overlayd[^ ]*'); do nft delete table inet $t; done
+rm -rf /run/overlayd
+"""
+
+
+def test_a_host_that_reboots(two: list[Driver]) -> None:
+    """What the kernel held is gone: the sandbox is built again from the state file, containers
+    that are no more are withdrawn everywhere, and new ones of their names are attached."""
+    one, two_ = two
+    first = attach(one, "c1")
+    attach(two_, "stays")
+    attach(two_, "ends")
+    two_.end(signal.SIGKILL)
+    two_.run("sh", "-c", REBOOT)
+    two_.run("ip", "netns", "add", "stays")
+    two_.start()
+    wait_until(lambda: "ends" not in {name for name, _, _ in endpoints(one)}, "the end told")
+    wait_until(lambda: sound(two), "the hosts equal")
+
+    attach(two_, "stays")
+    wait_until(lambda: sound(two), "the hosts equal")
+    assert pings(two_, "stays", first)
+    two_.post("/v1/detach", target="netns:stays")
