@@ -1,0 +1,93 @@
+"""An agent under the system calls and the memory that its systemd unit allows."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from overlay.lab import holder, lab
+from overlay.lab.driver import wait_until
+from overlay.lab.holder import Holder
+
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "deploy" / "overlayd.service"
+CAGE = Path(__file__).with_name("cage.py")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(200),
+    pytest.mark.skipif(
+        not Path("/usr/bin/systemd-analyze").exists() or os.uname().machine != "x86_64",
+        reason="the groups of system calls are systemd's",
+    ),
+]
+
+
+def caged(host: Holder, *command: str) -> str:
+    """Run a command in the cage; return its output."""
+    done = holder.run(host, sys.executable, str(CAGE), str(UNIT), *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def overlayd(host: Holder, *words: str) -> str:
+    """Run the command line, uncaged."""
+    return lab.overlayd(host, *words)
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[list[Holder]]:
+    """Return two hosts whose agents were started in the cage, and have joined."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    try:
+        made = lab.make(2)
+        caged(made[0], "overlayd", "join")
+        token = overlayd(made[0], "token", "create")
+        holder.run(made[1], "sh", "-c", 'umask 77; printf %s "$1" >/run/token', "sh", token)
+        caged(made[1], "overlayd", "join", "192.168.56.11", "--token-file", "/run/token")
+        yield made
+    finally:
+        holder.end(holder.running())
+
+
+def test_the_cage_is_shut(hosts: list[Holder]) -> None:
+    """What the unit does not allow is refused in it, and its agents are inside."""
+    program = (sys.executable, "-c", "import socket; socket.sethostname(socket.gethostname())")
+    outside = holder.run(hosts[0], *program)
+    inside = holder.run(hosts[0], sys.executable, str(CAGE), str(UNIT), *program)
+    status = holder.run(hosts[0], "sh", "-c", "cat /proc/[0-9]*/status").stdout
+
+    assert outside.returncode == 0
+    assert "Operation not permitted" in inside.stderr
+    assert "Seccomp:\t2" in status
+
+
+def test_an_agent_does_all_its_work_in_it(hosts: list[Holder]) -> None:
+    """Networks, containers, names, both filters, the fast path, repair and the way out."""
+    one, two = hosts
+    overlayd(one, "network", "create", "blue", "--subnet", "10.32.0.0/16", "--subnet", "fd40::/64")
+    for host, name in ((one, "c1"), (two, "c2")):
+        overlayd(host, "container", "add", name, "--network", "blue")
+    status = json.loads(overlayd(one, "status", "--json"))
+    overlayd(one, "container", "exec", "c1", "--", "ping", "-c1", "-W2", "c2")
+    overlayd(one, "container", "exec", "c1", "--", "ping", "-6", "-c1", "-W2", "c2")
+    damage = "for s in $(ip netns | grep -o '^ov-[^ ]*'); do ip netns exec $s nft flush ruleset; "
+    holder.run(one, "sh", "-c", damage + "ip -n $s link del vxlan0; done; nft flush ruleset")
+    wait_until(lambda: is_whole(one), "the agent mends what was damaged")
+
+    assert status["health"] == []
+    assert status["fast_path"]["active"]
+    assert status["underlay_filter"]["active"]
+    overlayd(one, "container", "exec", "c1", "--", "ping", "-c1", "-W2", "c2")
+    for host, name in ((one, "c1"), (two, "c2")):
+        overlayd(host, "container", "rm", name)
+    overlayd(two, "leave")
+
+
+def is_whole(host: Holder) -> bool:
+    """Say whether verify finds nothing."""
+    done = holder.run(host, "overlayd", "verify", "--json")
+    return done.returncode == 0 and not json.loads(done.stdout)["differences"]
