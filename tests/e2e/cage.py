@@ -2,12 +2,15 @@
 
 A program for tests: `python cage.py UNIT COMMAND ...`. The groups of system calls are systemd's own
 (systemd-analyze syscall-filter); the filter is made by libseccomp, as systemd makes it.
+`python cage.py --without-nftables COMMAND ...` lets a command find a kernel that has none.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +18,9 @@ from pathlib import Path
 
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 _PR_SET_MDWE, _MDWE_REFUSE_EXEC_GAIN = 65, 1
-_ACT_ALLOW, _ACT_ERRNO_EPERM = 0x7FFF0000, 0x00050001  # seccomp.h
+_ACT_ALLOW, _ACT_ERRNO = 0x7FFF0000, 0x00050000  # seccomp.h
+_EQUAL = 4  # SCMP_CMP_EQ
+_NETLINK_NETFILTER = 12
 
 
 def calls(word: str) -> Iterator[str]:
@@ -37,25 +42,63 @@ def setting(unit: str, name: str) -> str:
     return found[-1].partition("=")[2] if found else ""
 
 
-def main() -> None:
-    """Build the cage and enter it."""
-    unit = Path(sys.argv[1]).read_text(encoding="utf-8")
-    libc = ctypes.CDLL(None, use_errno=True)
-    seccomp = ctypes.CDLL("libseccomp.so.2", use_errno=True)
-    seccomp.seccomp_init.restype = ctypes.c_void_p
-    context = ctypes.c_void_p(seccomp.seccomp_init(_ACT_ERRNO_EPERM))
+class Comparison(ctypes.Structure):
+    """What an argument of a system call must be (struct scmp_arg_cmp)."""
+
+    _fields_ = (
+        ("argument", ctypes.c_uint),
+        ("operator", ctypes.c_int),
+        ("value", ctypes.c_uint64),
+        ("unused", ctypes.c_uint64),
+    )
+
+
+class Filter:
+    """A filter of system calls, in the making."""
+
+    def __init__(self, action: int) -> None:
+        self._library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
+        self._library.seccomp_init.restype = ctypes.c_void_p
+        self._context = ctypes.c_void_p(self._library.seccomp_init(action))
+
+    def add(self, action: int, name: str, *comparisons: Comparison) -> None:
+        """Say what happens to a call; one that this machine does not have is left out."""
+        number = self._library.seccomp_syscall_resolve_name(name.encode())
+        if number >= 0:
+            count = len(comparisons)
+            array = (Comparison * count)(*comparisons)
+            added = self._library.seccomp_rule_add_array
+            assert added(self._context, action, number, count, array) == 0
+
+    def enter(self, command: list[str]) -> None:
+        """Run a command under the filter, in this process's place."""
+        assert ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+        assert self._library.seccomp_load(self._context) == 0
+        os.execvp(command[0], command)  # noqa: S606 - meant
+
+
+def without_nftables() -> Filter:
+    """Return a filter that makes netlink sockets for netfilter unknown."""
+    made = Filter(_ACT_ALLOW)
+    netlink = Comparison(0, _EQUAL, socket.AF_NETLINK, 0)
+    netfilter = Comparison(2, _EQUAL, _NETLINK_NETFILTER, 0)
+    made.add(_ACT_ERRNO | errno.EPROTONOSUPPORT, "socket", netlink, netfilter)
+    return made
+
+
+def of_unit(unit: str) -> Filter:
+    """Return the filter of a unit; forbids memory as it says, too."""
+    made = Filter(_ACT_ERRNO | errno.EPERM)
     # systemd allows these always: it has to start the program.
     words = ["@default", "execve", *setting(unit, "SystemCallFilter").split()]
     for name in sorted({call for word in words for call in calls(word)}):
-        number = seccomp.seccomp_syscall_resolve_name(name.encode())
-        if number >= 0:
-            seccomp.seccomp_rule_add(context, _ACT_ALLOW, number, 0)
+        made.add(_ACT_ALLOW, name)
     if setting(unit, "MemoryDenyWriteExecute") == "yes":
-        assert libc.prctl(_PR_SET_MDWE, _MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0
-    assert libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-    assert seccomp.seccomp_load(context) == 0
-    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - the command takes this process's place
+        assert ctypes.CDLL(None).prctl(_PR_SET_MDWE, _MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "--without-nftables":
+        without_nftables().enter(sys.argv[2:])
+    of_unit(Path(sys.argv[1]).read_text(encoding="utf-8")).enter(sys.argv[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,3 +137,69 @@ def test_a_refused_batch_changes_nothing(place: Place) -> None:
 
     assert one.read() == STATE
     one.close()
+
+
+@pytest.mark.parametrize(
+    ("own", "member", "stranger", "length"),
+    [
+        ("192.168.56.11", "192.168.56.12", "192.168.56.99", 24),
+        ("fd56::11", "fd56::12", "fd56::99", 64),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_packets_of_members_pass_and_others_do_not(
+    world: World, own: str, member: str, stranger: str, length: int
+) -> None:
+    """On either kind of underlay: by the sender's address, the VNI, and the way it came."""
+    names = [world.namespace(name) for name in ("host", "peer", "side")]
+    host, peer, side = names
+    for number, other in enumerate((peer, side)):
+        pair = ("type", "veth", "peer", "name", "eth0", "netns", other)
+        world.run(host, "ip", "link", "add", f"eth{number}", *pair)
+        world.run(host, "ip", "link", "set", f"eth{number}", "up")
+        world.run(other, "ip", "link", "set", "eth0", "up")
+    settings = ("conf/all/rp_filter", "conf/eth1/rp_filter")
+    for name in settings:  # so that the kernel's own check does not hide ours
+        world.run(host, "sh", "-c", f"echo 0 >/proc/sys/net/ipv4/{name}")
+    options = () if length == 24 else ("nodad",)
+    for where, link, text in (
+        (host, "eth0", own),
+        (peer, "eth0", member),
+        (peer, "eth0", stranger),
+    ):
+        world.run(where, "ip", "address", "add", f"{text}/{length}", "dev", link, *options)
+    # The side has the member's address, too, and knows the host by what it hears from it.
+    world.run(side, "ip", "address", "add", f"{member}/{length}", "dev", "eth0", *options)
+    mac = world.run(host, "ip", "-br", "link", "show", "eth1").split()[2]
+    world.run(side, "ip", "neighbour", "add", own, "lladdr", mac, "dev", "eth0")
+    with netns.inside(world.fd(host)):
+        guard = UnderlayFilter(ONE, 4789)
+        receiver = socket.socket(
+            socket.AF_INET6 if ":" in own else socket.AF_INET, socket.SOCK_DGRAM
+        )
+        receiver.bind((own, 4789))
+    receiver.settimeout(10)
+    guard.write(None, FilterState(frozenset({parse_ip(member)}), frozenset({Vni(0x800001)})))
+
+    def send(where: str, source: str, vni: int, label: bytes) -> None:
+        with (
+            netns.inside(world.fd(where)),
+            socket.socket(receiver.family, socket.SOCK_DGRAM) as out,
+        ):
+            out.bind((source, 0))
+            out.sendto(b"\x08\0\0\0" + vni.to_bytes(3, "big") + b"\0" + label, (own, 4789))
+
+    world.wait_until(lambda: world.pings(peer, own) == 1, "the underlay")
+    send(peer, stranger, 0x800001, b"a stranger's")
+    send(side, member, 0x800001, b"astray")
+    send(peer, stranger, 0x000001, b"another network's")
+    send(peer, member, 0x800001, b"a member's")
+    heard = [receiver.recv(100)[8:] for _ in range(2)]
+
+    assert heard == [b"another network's", b"a member's"]
+    assert guard.refused() == (2, 1)
+    guard.remove()
+    send(peer, stranger, 0x800001, b"a stranger's")
+    assert receiver.recv(100)[8:] == b"a stranger's"
+    receiver.close()
+    guard.close()

@@ -1,0 +1,76 @@
+"""A kernel without nftables: containers reach each other, and status says what is not protected."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from ctypes.util import find_library
+from pathlib import Path
+
+import pytest
+from overlay.lab import holder, lab
+from overlay.lab.driver import wait_until
+from overlay.lab.holder import Holder
+
+CAGE = Path(__file__).with_name("cage.py")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(200),
+    pytest.mark.skipif(
+        find_library("seccomp") is None, reason="libseccomp hides the kernel's part"
+    ),
+]
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[Holder]]:
+    """Return two joined hosts whose agents find no nftables, with a container each."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    try:
+        made = lab.make(2)
+        without(made[0], "join")
+        holder.run(made[1], "sh", "-c", "umask 77; cat >/run/token", stdin=token(made[0]))
+        without(made[1], "join", "192.168.56.11", "--token-file", "/run/token")
+        lab.populate(made)
+        yield made
+    finally:
+        holder.end(holder.running())
+
+
+def without(host: Holder, *words: str) -> None:
+    """Run a verb that finds no nftables, and so does the agent that it starts."""
+    command = [sys.executable, str(CAGE), "--without-nftables", "overlayd", *words]
+    done = holder.run(host, *command)
+    assert done.returncode == 0, done.stderr
+
+
+def token(host: Holder) -> str:
+    """Return what lets another host in."""
+    return lab.overlayd(host, "token", "create")
+
+
+def answers(host: Holder) -> bool:
+    """Say whether a host's agent does."""
+    return holder.run(host, "overlayd", "status").returncode == 0
+
+
+def test_forwarding_goes_on_and_status_tells(hosts: list[Holder]) -> None:
+    """Nothing is lost but the protection, which is named; a start that finds nftables has it."""
+    one = hosts[0]
+    status = lab.answer(one, "status")
+    told = " ".join(item["text"] for item in status["health"])
+    verified = lab.answer(one, "verify")
+    pinged = holder.run(one, "ip", "netns", "exec", "c1", "ping", "-c1", "-W2", "c2")
+    holder.run(one, "sh", "-c", "kill $(pgrep -f 'cli.main agent')")
+    wait_until(lambda: not answers(one), "the agent's end")
+    lab.overlayd(one, "join")
+    after = lab.answer(one, "status")
+
+    assert not status["underlay_filter"]["active"]
+    assert "can put frames into the networks by UDP 4789" in told
+    assert "can use other containers' addresses" in told
+    assert verified["differences"] == []
+    assert pinged.returncode == 0, pinged.stdout
+    assert after["underlay_filter"]["active"]
+    assert after["health"] == [], json.dumps(after["health"])
