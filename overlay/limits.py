@@ -82,6 +82,14 @@ RECEIVE_BATCH_COUNT: Final = 64
 RECEIVE_BATCH_S: Final = 0.005  # of the event loop, in one go
 SOCKET_BUFFER_SIZE: Final = 4 * 1024 * 1024
 
+# --- Handshakes: each costs a key derivation (10 us) before its sender has proven anything ---
+HANDSHAKES_PER_SOURCE_PER_S: Final = 20.0
+HANDSHAKES_PER_SOURCE_BURST: Final = 100.0
+STRANGERS_PER_S: Final = 500.0  # of all addresses that are no member's together
+STRANGERS_BURST: Final = 1000.0
+GATE_SOURCES_MAX: Final = 16_384
+assert GATE_SOURCES_MAX > MEMBER_COUNT_MAX  # all members at once, as after a power cut
+
 # --- API -------------------------------------------------------------------------------
 API_BODY_SIZE_MAX: Final = 64 * 1024
 API_CLIENTS_MAX: Final = 256

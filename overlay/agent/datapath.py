@@ -269,23 +269,21 @@ class Datapath:
             given = self._given(vni, network)
             # After a start: add, but prune only when every live peer's records are here.
             self.pruning = self.pruning or self._member.node.caught_up
-            operations, failures, actual = await self._kernel.call(
-                converge, runtime, given, prune=self.pruning, read=read
-            )
-            desired = runtime.desired
-            runtime.passes += 1
-            runtime.operations += len(operations)
-            runtime.rows_desired = len(desired.rows)
-            runtime.rows_actual = len(actual.rows) if failures else len(desired.rows)
             hints, runtime.hints = runtime.hints, []
-            if hints and operations:
+            done = await self._kernel.call(converge, runtime, given, prune=self.pruning, read=read)
+            rows = len(runtime.desired.rows)
+            runtime.passes += 1
+            runtime.operations += len(done.operations)
+            runtime.rows_desired = rows
+            runtime.rows_actual = done.rows_before if done.failures else rows
+            if hints and done.repair_count:
                 self._journal.record(
                     "repaired",
-                    f"{'; '.join(hints)}: put right by {len(operations)} operations",
+                    f"{'; '.join(hints)}: put right by {done.repair_count} operations",
                     level=logging.WARNING,
                     network=network.name if network is not None else f"vni {vni}",
                 )
-        self._after_pass(vni, runtime, failures)
+        self._after_pass(vni, runtime, done.failures)
         if not runtime.failures:
             self._programmed(versions)
 

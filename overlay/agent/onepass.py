@@ -46,27 +46,38 @@ class Runtime:
     settling: asyncio.TimerHandle | None = None
 
 
-def converge(
-    runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bool
-) -> tuple[list[Operation], list[Failure], SandboxState]:
-    """Make one pass; return what was done, what failed, and what was there before."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pass did."""
+
+    operations: list[Operation]
+    failures: list[Failure]
+    rows_before: int
+    repair_count: int  # of the operations, those that neither records nor ports asked for
+
+
+def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bool) -> Outcome:
+    """Make one pass."""
     sandbox = runtime.sandbox
     desired = runtime.desired = _plan(sandbox, given)
     runtime.neighbours = sum(type(row) is NeighbourRow for row in desired.rows)
-    actual, runtime.left = runtime.left, None
-    replugged, runtime.replugged = runtime.replugged, set()
-    if actual is None or read:
+    left, runtime.left = runtime.left, None
+    if left is not None and runtime.replugged:
+        left = _without_ports(left, runtime.replugged)
+    runtime.replugged = set()
+    if left is None or read:
         if not sandbox.named():
             sandbox.restore_name()
         actual = sandbox.read()
         runtime.reads += 1
-    elif replugged:
-        actual = _without_ports(actual, replugged)
+    else:
+        actual = left
     operations = diff(desired, actual, prune=prune)
+    asked = [] if left is None else diff(desired, left, prune=prune) if read else operations
     failures = sandbox.apply(operations) if operations else []
     if not failures:
         runtime.left = desired if prune else applied(actual, operations)
-    return operations, failures, actual
+    return Outcome(operations, failures, len(actual.rows), len(set(operations) - set(asked)))
 
 
 def compare(sandbox: Sandbox, given: PlanInput | None) -> list[Operation]:

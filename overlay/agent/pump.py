@@ -22,6 +22,7 @@ from overlay.core.ports import Codec
 from overlay.errors import ConflictError, OverlayError, RemoteError
 from overlay.model import Ip, NodeId
 from overlay.wire.admission import is_admission
+from overlay.wire.gate import Gate
 from overlay.wire.sessions import Datagram, Sessions
 
 _LAG_LOGGED_S = 0.1
@@ -49,6 +50,7 @@ class Pump:
         self._codec = codec
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
+        self._gate = Gate(sessions.is_member_address, self._loop.time())
         self._port = endpoint[1]
         self._socket = bind(endpoint)
         self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
@@ -103,12 +105,15 @@ class Pump:
         self.flush()
 
     def _take(self, data: bytes, source: tuple[str, int], now: float) -> None:
+        address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
+        self._gate.check(data, address, now)
         if self.door is not None and is_admission(data):
             self._send(self.door(data))
             return
-        address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
-        opened = self.sessions.open(data, (address, source[1]), now)
+        opened = self.sessions.open(data, now)
         self._send(opened.replies)
+        if opened.dropped:
+            self.drops[opened.dropped] += 1
         if opened.is_barred:
             self._on_event(BarredBy(opened.sender))
         if opened.rival is not None:

@@ -29,6 +29,7 @@ from overlay.model import NodeId
 
 VERSION = 1
 HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE = 1, 2, 3, 4, 5, 6
+KIND_AT = 1  # where in a datagram its kind stands
 _KINDS = frozenset({HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE})
 _LAYOUT = struct.Struct("!BBH16sQ4s")
 assert _LAYOUT.size == limits.HEADER_SIZE

@@ -8,6 +8,7 @@ checks first, each rung with the name of its drop counter.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -66,6 +67,7 @@ class Opened:
     payload: bytes | None = None
     card: Card | None = None  # of a peer whose session has just been accepted
     rival: Card | None = None  # of another host under the sender's identity, or under ours
+    dropped: str = ""  # why there is no payload, where an answer goes out all the same
     is_barred: bool = False  # the sender says that we are: forgotten, and not heard any more
     replies: tuple[Datagram, ...] = ()
 
@@ -100,6 +102,7 @@ class Sessions:
         self._wall_clock = wall_clock
         self._notary = notary
         self._peers: dict[NodeId, Peer] = {}
+        self._addresses: Counter[Ip] = Counter()  # of the peers
         self._barred: dict[NodeId, _Barred] = {}
         self.queue_drop_count = 0
 
@@ -112,6 +115,8 @@ class Sessions:
         known = self._peers.get(card.node_id)
         if known is not None:
             if card.epoch >= known.card.epoch:
+                self._addresses.subtract([known.card.address])
+                self._addresses.update([card.address])
                 known.card = card
             return
         if len(self._peers) >= limits.MEMBER_COUNT_MAX:
@@ -121,6 +126,7 @@ class Sessions:
         except ValueError:
             raise RemoteError(BAD_CARD) from None
         self._peers[card.node_id] = Peer(card, shared)
+        self._addresses.update([card.address])
 
     def set_card(self, card: Card) -> None:
         """Use a renewed card of our own from now on."""
@@ -128,7 +134,10 @@ class Sessions:
 
     def forget(self, node_id: NodeId) -> None:
         """Bar an identity: nothing it says is heard any more, and all it hears is that."""
-        self._barred.setdefault(node_id, _Barred(self._peers.pop(node_id, None)))
+        peer = self._peers.pop(node_id, None)
+        if peer is not None:
+            self._addresses.subtract([peer.card.address])
+        self._barred.setdefault(node_id, _Barred(peer))
 
     def doubt(self, node_id: NodeId) -> None:
         """Note that a peer does not answer, until it does.
@@ -139,6 +148,10 @@ class Sessions:
         peer = self._peers.get(node_id)
         if peer is not None:
             peer.is_doubted = True
+
+    def is_member_address(self, address: Ip) -> bool:
+        """Say whether any peer lives at an address."""
+        return self._addresses[address] > 0
 
     def established(self, node_id: NodeId) -> bool:
         """Say whether payloads to a node can be sealed now."""
@@ -218,7 +231,7 @@ class Sessions:
 
     # --- in -----------------------------------------------------------------------------
 
-    def open(self, data: bytes, _source: tuple[Ip, int], now: float) -> Opened:
+    def open(self, data: bytes, now: float) -> Opened:
         """Return what a datagram brought; raises RemoteError with the reason of its drop."""
         header = envelope.read_header(data)
         if header.sender == self._identity.node_id:
@@ -257,10 +270,8 @@ class Sessions:
             peer.is_doubted = False
             return Opened(header.sender, payload=payload)
         # It may have restarted, or we have: a hello to where it lives, not to where this is from.
-        replies = self._hello(peer, now)
-        if replies:
-            return Opened(header.sender, replies=tuple(replies), payload=None)
-        raise RemoteError(NO_CHANNEL if peer.channel is None else envelope.UNAUTHENTICATED)
+        reason = NO_CHANNEL if peer.channel is None else envelope.UNAUTHENTICATED
+        return Opened(header.sender, replies=tuple(self._hello(peer, now)), dropped=reason)
 
     def _tell_barred(
         self, barred: _Barred, header: Header, secret: bytes, data: bytes, now: float

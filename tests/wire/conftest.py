@@ -96,10 +96,12 @@ class Wire:
         """Deliver one datagram; return the answers."""
         receiver = self.hosts[datagram.address]
         try:
-            opened = receiver.sessions.open(datagram.data, (datagram.address, 1), self.now)
+            opened = receiver.sessions.open(datagram.data, self.now)
         except RemoteError as error:
             self.drops.append(error.reason)
             return []
+        if opened.dropped:
+            self.drops.append(opened.dropped)
         if opened.payload is not None:
             self.payloads.append((opened.sender, opened.payload))
         return list(opened.replies)

@@ -279,10 +279,7 @@ def test_a_barred_node_is_told_so_and_seldom(wire: Wire) -> None:
             if kind == "join"
             else one.sessions.seal(other.node_id, b"x", wire.now)
         )
-        told += [
-            one.sessions.open(answer.data, (answer.address, 1), wire.now)
-            for answer in wire.open(said)
-        ]
+        told += [one.sessions.open(answer.data, wire.now) for answer in wire.open(said)]
 
     assert [opened.is_barred for opened in told] == [True] * 3
     assert {opened.sender for opened in told} == {other.node_id}
@@ -322,7 +319,7 @@ def test_an_expired_certificate_stops_strangers_only(wire: Wire) -> None:
     wire.deliver(one.sessions.seal(again.node_id, b"lost", wire.now))
     wire.deliver(one.sessions.seal(again.node_id, b"there", wire.now))
 
-    assert wire.drops == ["certificate-expired"]
+    assert wire.drops == ["certificate-expired", "no-session"]
     assert wire.payloads == [(one.node_id, b"there")]
 
 
@@ -343,7 +340,7 @@ def test_two_hosts_under_one_identity_are_told_of_each_other(wire: Wire) -> None
         datagram = waiting.pop(0)
         host = wire.hosts[datagram.address]
         try:
-            opened = host.sessions.open(datagram.data, (datagram.address, 1), wire.now)
+            opened = host.sessions.open(datagram.data, wire.now)
         except RemoteError:
             continue
         assert opened.payload is None
@@ -370,7 +367,7 @@ def test_a_late_hello_of_the_process_before_is_no_rival(wire: Wire) -> None:
     wire.meet(living, member)
     wire.deliver(living.sessions.seal(member.node_id, b"here", wire.now))
 
-    opened = member.sessions.open(late[0].data, (before.card.address, 1), wire.now)
+    opened = member.sessions.open(late[0].data, wire.now)
 
     assert (opened.rival, opened.card) == (None, None)
 
@@ -421,7 +418,7 @@ def test_a_recorded_notice_alarms_no_later_process(wire: Wire) -> None:
     hello = original.sessions.seal(member.node_id, b"", wire.now)[0]
     notice = next(
         reply
-        for reply in member.sessions.open(hello.data, (original.card.address, 1), wire.now).replies
+        for reply in member.sessions.open(hello.data, wire.now).replies
         if reply.address == original.card.address
     )
     again = wire.host(1, identity=original.identity, epoch=3)

@@ -1,0 +1,225 @@
+"""Datagrams that nobody honest sent, from the underlay, at real agents: they change nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from overlay import limits
+from overlay.kernel import netns
+from overlay.lab import holder, lab
+from overlay.lab.driver import Driver, connect, end_all, endpoints, join_all, wait_until
+from overlay.lab.frames import udp
+from overlay.lab.scene import Scene, attach
+from overlay.model import Ip, NodeId, parse_ip
+from overlay.wire import envelope
+from overlay.wire.envelope import DATA, HELLO, JOIN, KNOCK, NOTICE, Header
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+PORT = limits.GOSSIP_PORT_DEFAULT
+COUNT = 40
+_IP_HEADER_SIZE, _HEAD_SIZE = 20, 42  # IPv4; and with Ethernet and UDP around it
+CHANCE = random.Random(4789)
+
+
+def socket_in(driver: Driver, *kind: int) -> socket.socket:
+    """Return a socket of a host's network namespace."""
+    fd = os.open(f"/proc/{driver.host.pid}/ns/net", os.O_RDONLY)
+    try:
+        with netns.inside(fd):
+            return socket.socket(*kind)
+    finally:
+        os.close(fd)
+
+
+class Stage(Scene):
+    """Two members, and a third host that is none: it sends under any address."""
+
+    def prepare(self, outsider: Driver) -> None:
+        """Open the stranger's ears and mouth, and write down what the members say."""
+        self.mouth = socket_in(outsider, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self.ears = socket_in(outsider, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.ears.bind(("eth1", 3))
+        self.wire = socket_in(self.host(1), socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.wire.bind(("eth1", 3))
+        self.outsider = parse_ip(outsider.address)
+        self.recorded = self.record()
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for each in (self.mouth, self.ears, self.wire):
+            each.close()
+
+    def address(self, number: int) -> Ip:
+        """Return a member's underlay address."""
+        return parse_ip(self.host(number).address)
+
+    def send(self, data: bytes, source: Ip) -> None:
+        """Send a datagram to vm1 under any address."""
+        packet = udp(source, self.address(1), (PORT, PORT), data)
+        self.mouth.sendto(packet, (self.host(1).address, 0))
+
+    def record(self) -> list[bytes]:
+        """Return the next datagrams of their session that vm2 sends to vm1."""
+        found: list[bytes] = []
+        self.wire.settimeout(10.0)
+        while len(found) < COUNT // 4:
+            frame = self.wire.recv(65536)
+            is_gossip = (
+                frame[12:14] == b"\x08\x00"
+                and frame[23] == socket.IPPROTO_UDP
+                and frame[26:30] == self.address(2)
+                and frame[30:34] == self.address(1)
+                and frame[36:38] == struct.pack(">H", PORT)
+            )
+            if is_gossip and frame[_HEAD_SIZE + envelope.KIND_AT] == DATA:
+                length = int.from_bytes(frame[38:40], "big") - 8
+                found.append(frame[_HEAD_SIZE : _HEAD_SIZE + length])
+        return found
+
+    def drops(self) -> dict[str, int]:
+        """Return what vm1 has dropped, by reason."""
+        shown: dict[str, int] = self.host(1).get("/v1/status")["drops"]
+        return shown
+
+    def answers(self) -> list[bytes]:
+        """Return what the members have sent to the stranger since the last call."""
+        found: list[bytes] = []
+        self.ears.setblocking(False)
+        while True:
+            try:
+                frame, (_, _, kind, _, _) = self.ears.recvfrom(65536)
+            except BlockingIOError:
+                return found
+            if kind != socket.PACKET_OUTGOING and frame[30:34] == self.outsider:
+                found.append(frame)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """Return two members with a container each, and the stranger."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    drivers: list[Driver] = []
+    try:
+        drivers = connect(lab.make(3))
+        made = Stage(drivers[:2])
+        join_all(made.drivers)
+        made.populate()
+        wait_until(made.well, "all are well")
+        made.prepare(drivers[2])
+        yield made
+        made.close()
+    finally:
+        end_all(drivers)
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    """Return a datagram with one bit of one byte turned round."""
+    return data[:at] + bytes([data[at] ^ 1 << CHANCE.randrange(8)]) + data[at + 1 :]
+
+
+def made_up(kind: int, like: bytes, sender: bytes | None = None) -> bytes:
+    """Return a datagram with a box of chance, its header like a sound one's."""
+    generation = int.from_bytes(like[2:4], "big")
+    sender = like[4:20] if sender is None else sender
+    header = Header(
+        envelope.VERSION,
+        kind,
+        generation,
+        NodeId(sender),
+        CHANCE.getrandbits(40),
+        CHANCE.randbytes(4),
+    )
+    return header.pack() + CHANCE.randbytes(300)
+
+
+def anybody() -> bytes:
+    """Return the id of no node."""
+    return CHANCE.randbytes(16)
+
+
+Deed = Callable[[bytes], bytes]
+DEEDS: dict[str, tuple[Deed, str]] = {
+    "replayed": (lambda data: data, "replayed"),
+    "cut to its header": (lambda data: data[:47], "too-short"),
+    "empty": (lambda _data: b"", "too-short"),
+    "cut by one": (lambda data: data[:-1], "unauthenticated"),
+    "longer by one": (lambda data: data + b"\0", "unauthenticated"),
+    "too long": (lambda data: data + bytes(1201 - len(data)), "too-long"),
+    "a flipped bit in the box": (lambda data: flipped(data, 40), "unauthenticated"),
+    "a flipped bit in the tag": (lambda data: flipped(data, len(data) - 1), "unauthenticated"),
+    "another counter": (lambda data: flipped(data, 27), "unauthenticated"),
+    "another sender": (lambda data: flipped(data, 5), "unknown-sender"),
+    "another generation": (lambda data: flipped(data, 3), "unknown-generation"),
+    "another version": (lambda data: b"\x07" + data[1:], "other-version"),
+    "no known kind": (lambda data: data[:1] + b"\x63" + data[2:], "unknown-kind"),
+    "another cluster's join": (
+        lambda data: made_up(JOIN, data, anybody()),
+        "unauthenticated",
+    ),
+    "a hello by nobody": (lambda data: made_up(HELLO, data, anybody()), "unknown-sender"),
+    "a forged hello": (lambda data: made_up(HELLO, data), "unauthenticated"),
+    "a forged notice": (lambda data: made_up(NOTICE, data), "unauthenticated"),
+    "forged data": (lambda data: made_up(DATA, data), "unauthenticated"),
+    "a knock with no token of ours": (
+        lambda data: made_up(KNOCK, data, anybody()),
+        "unknown-token",
+    ),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_it_changes_nothing_and_is_counted(stage: Stage, deed: str) -> None:
+    """From the stranger's address and from the member's it is dropped by name, and unanswered."""
+    change, reason = DEEDS[deed]
+    stage.answers()
+    taken = stage.recorded
+    known = endpoints(stage.host(1))
+    before = stage.drops()
+    for data in taken:
+        stage.send(change(data), stage.outsider)
+        stage.send(change(data), stage.address(2))
+    wait_until(
+        lambda: stage.drops().get(reason, 0) - before.get(reason, 0) == 2 * len(taken),
+        f"{2 * len(taken)} times {reason}; dropped before: {before}",
+    )
+
+    assert stage.answers() == []
+    assert endpoints(stage.host(1)) == known
+    assert stage.well()
+
+
+def test_a_flood_stops_nothing(stage: Stage) -> None:
+    """30,000 forged datagrams of all kinds from ever new addresses and from a member's: packets
+    flow, an attach is confirmed, memory stays, and most handshakes are not even looked at."""
+    one = stage.host(1)
+    data = stage.recorded[0]
+    memory = resident_kib(one)
+    before = stage.drops()
+    kinds = (HELLO, JOIN, KNOCK, NOTICE, DATA)
+    one.run("ip", "netns", "add", "late")
+    with stage.both_ways() as verdicts:
+        for number in range(15_000):
+            source = Ip(b"\xac\x10" + number.to_bytes(2, "big"))
+            stage.send(made_up(kinds[number % 5], data, anybody()), source)
+            stage.send(made_up(kinds[number % 5], data), stage.address(2))
+            if number == 7_500:
+                address = attach(one, "late")
+    wait_until(stage.well, "all are well")
+
+    assert all(each.lost == 0 for each in verdicts), verdicts
+    assert ("late", address, one.host.name) in endpoints(stage.host(2))
+    assert stage.drops()["rate-limited"] > before.get("rate-limited", 0)
+    assert resident_kib(one) - memory < 20 * 1024
+    one.post("/v1/detach", target="netns:late")
+
+
+def resident_kib(driver: Driver) -> int:
+    """Return the resident memory of a host's agent."""
+    lines = Path(f"/proc/{driver.pid()}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
