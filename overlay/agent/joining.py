@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overlay import limits
 from overlay.errors import TimedOutError, UsageError
@@ -23,7 +23,7 @@ class JoinWish:
     """What `overlayd join` asks for."""
 
     peers: tuple[str, ...] = ()
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     underlay: str | None = None
     name: str | None = None
     vxlan_port: int | None = None

@@ -40,6 +40,14 @@ def text(body: dict[str, Any], field: str) -> str | None:
     return value
 
 
+def secret(body: dict[str, Any], field: str) -> str | None:
+    """Return an optional text that no error repeats."""
+    value = body.get(field)
+    if value is not None and (not isinstance(value, str) or not value or len(value) > 4096):
+        raise UsageError(f"{field} must be a text of at most 4096 characters")
+    return value
+
+
 def required_text(body: dict[str, Any], field: str) -> str:
     """Return a text that must be there."""
     value = text(body, field)

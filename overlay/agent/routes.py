@@ -55,7 +55,7 @@ class Routes:
         request.allow(body, "peers", "token", "underlay", "name", "vxlan_port", "gossip_port")
         wish = JoinWish(
             peers=tuple(request.texts(body, "peers", limits.SEED_COUNT_MAX)),
-            token=request.text(body, "token"),
+            token=request.secret(body, "token"),
             underlay=request.text(body, "underlay"),
             name=request.name(body, "name"),
             vxlan_port=request.number(body, "vxlan_port", 1, 65535),

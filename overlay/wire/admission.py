@@ -22,6 +22,7 @@ import enum
 import hashlib
 import hmac
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import msgpack
@@ -72,12 +73,13 @@ class Request(NamedTuple):
     port: int
 
 
-class Welcome(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Welcome:
     """What makes an applicant a member."""
 
     certificate: Certificate
     generation: int
-    secret: bytes  # the cluster's, of that generation
+    secret: bytes = field(repr=False)  # the cluster's, of that generation
 
 
 class Desk(Protocol):

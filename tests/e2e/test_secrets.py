@@ -1,0 +1,126 @@
+"""Secrets of running agents, looked for wherever anybody might see them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from overlay.lab import holder, lab
+from overlay.lab.driver import LOG, Driver, RefusedError, connect, end_all, join_all, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+STATE = "/var/lib/overlayd"
+KINDS = ("identity", "cluster", "authority")
+READS = (
+    "/v1/status", "/v1/members", "/v1/networks", "/v1/networks/blue", "/v1/ipam", "/v1/endpoints",
+    "/v1/containers", "/v1/verify", "/v1/events", "/v1/tokens",
+)  # fmt: skip
+HEX_SECRET_LENGTH = 64  # 32 bytes
+
+
+class Told:
+    """Two members, all that their secrets look like, and all that they let out."""
+
+    def __init__(self, drivers: list[Driver], folder: Path) -> None:
+        self._folder = folder
+        self.drivers = drivers
+        self.tokens: list[str] = []
+
+    def secrets(self) -> set[str]:
+        """Return the secrets on both disks, and the tokens, as text and as bytes would show."""
+        found = {token.partition(".")[2] for token in self.tokens}
+        for driver in self.drivers:
+            root = Path(f"/proc/{driver.host.pid}/root{STATE}")
+            public = {driver.get("/v1/status")["cluster"]["id"]}
+            for path in root.glob("*.db*"):
+                assert path.stat().st_mode & 0o077 == 0, f"{path} is for root alone"
+                shutil.copy(path, self._folder)  # the agent keeps its own to itself
+            connection = sqlite3.connect(self._folder / "state.db")
+            rows = connection.execute("SELECT kind, key, json FROM value").fetchall()
+            connection.close()
+            for kind, _, text in rows:
+                if kind in KINDS:
+                    found |= set(hex_texts(json.loads(text))) - public
+        return found
+
+    def public(self) -> str:
+        """Return what anybody may see: logs, answers, arguments and environments."""
+        parts = []
+        for driver in self.drivers:
+            parts.append(driver.run("cat", LOG))
+            parts += [json.dumps(driver.get(path)) for path in READS]
+            parts.append(driver.run("sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ"))
+        return " ".join(parts)
+
+
+def hex_texts(value: object) -> Iterator[str]:
+    """Yield the keys among a stored value's texts: what the anchor says is public."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name not in ("anchor", "cluster_id"):
+                yield from hex_texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from hex_texts(inner)
+    elif isinstance(value, str) and len(value) >= HEX_SECRET_LENGTH:
+        for at in range(0, len(value) - HEX_SECRET_LENGTH + 1, HEX_SECRET_LENGTH):
+            yield value[at : at + HEX_SECRET_LENGTH]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    """Return two members with the log at its most talkative, after all that handles secrets."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    drivers: list[Driver] = []
+    try:
+        drivers = connect(lab.make(2))
+        for driver in drivers:
+            driver.run("mkdir", "-p", "/etc/overlayd")
+            driver.run("sh", "-c", "echo 'log_level = \"debug\"' >/etc/overlayd/overlayd.toml")
+        join_all(drivers)
+        made = Told(drivers, tmp_path_factory.mktemp("state"))
+        one, two = drivers
+        one.post("/v1/networks", name="blue", subnets=[{"subnet": "10.32.0.0/16"}])
+        made.tokens += [one.get("/v1/token")["token"], one.post("/v1/tokens", uses=1)["token"]]
+        one.post("/v1/promote", node=two.get("/v1/status")["node"]["name"])
+        spoiled = made.tokens[1][:-4] + "AAAA"
+        for wrong in (spoiled, [made.tokens[1]], made.tokens[1] * 100):
+            with pytest.raises(RefusedError) as refusal:
+                two.call("POST", "/v1/join", {"peers": ["192.168.56.11"], "token": wrong})
+            assert made.tokens[1][5:40] not in str(refusal.value)
+        yield made
+    finally:
+        end_all(drivers)
+
+
+def test_no_secret_is_let_out(told: Told) -> None:
+    """Neither keys nor tokens are in logs, answers, arguments or environments."""
+    secrets, public = told.secrets(), told.public()
+
+    assert len(secrets) > 4, "identities, the cluster's secret, the authority, tokens"
+    assert [text for text in secrets if text in public] == []
+    assert [text for text in secrets if text.upper() in public] == []
+
+
+def test_no_core_dump_has_them(told: Told) -> None:
+    """An agent that crashes leaves no image of its memory, though the limit would allow one."""
+    driver = told.drivers[1]
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text(encoding="ascii").strip()
+    pid = driver.pid()
+    driver.run("sh", "-c", "prlimit --core=unlimited --pid $(pgrep -f 'cli.main agent') ; true")
+    driver.send_signal(signal.SIGSEGV)
+    wait_until(lambda: driver.pid() == 0, "the agent's end")
+    driver.wait()
+    left = driver.run(
+        "sh", "-c", "find / /var/lib/overlayd -xdev -maxdepth 1 -name 'core*' -type f"
+    )
+
+    assert pid
+    assert pattern != ""
+    assert left == ""
+    driver.start()

@@ -1,0 +1,42 @@
+"""Values that hold a secret: none shows it when it is printed, logged or in a traceback."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+
+import overlay
+
+SECRET = frozenset({"secret", "secrets", "ticket", "token", "private", "authority_key", "door"})
+
+
+def classes() -> Iterator[type]:
+    """Yield every class of the package."""
+    for module in pkgutil.walk_packages(overlay.__path__, "overlay."):
+        if module.name.endswith("__main__"):
+            continue
+        for _, found in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if found.__module__ == module.name:
+                yield found
+
+
+def test_no_value_prints_its_secret() -> None:
+    """A field of bytes or text with a secret's name is left out of its class's repr."""
+    shown: list[str] = []
+    hidden: list[str] = []
+    for found in classes():
+        if issubclass(found, tuple):
+            names = getattr(found, "_fields", ())
+            shown += [f"{found.__name__}.{name}" for name in names if name in SECRET]
+        elif dataclasses.is_dataclass(found):
+            for field in dataclasses.fields(found):
+                if field.name in SECRET and (
+                    "bytes" in str(field.type) or "str" in str(field.type)
+                ):
+                    (shown if field.repr else hidden).append(f"{found.__name__}.{field.name}")
+
+    assert shown == []
+    assert {"Token.secret", "ClusterFile.secret", "JoinWish.token", "Welcome.secret"} <= set(hidden)
