@@ -100,6 +100,7 @@ class Datapath:
                 runtime = self._runtimes[network.vni] = Runtime(sandbox, monitor)
                 self._watch(network.vni, runtime)
         if runtime.passes == 0:
+            await self.guard.widen()
             await self.reconcile(network.vni)
             if self.opened is not None:
                 await self.opened(network, runtime.sandbox)
@@ -257,7 +258,6 @@ class Datapath:
 
     async def reconcile(self, vni: Vni) -> None:
         """One pass: plan, read, subtract, apply; then say how far the kernel is."""
-        await self.guard.widen()
         async with self.lock(vni):
             runtime = self._runtimes.get(vni)
             network = self._directory.network_by_vni(vni)

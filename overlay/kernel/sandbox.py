@@ -404,11 +404,13 @@ class Sandbox:
 
 
 def _port_guard(netns_fd: int) -> tuple[PortGuard | None, str]:
-    """Return the sandbox's port security, or why this kernel can't have any."""
+    """Return the sandbox's port security, or why it can't have any: containers come first."""
     try:
         return PortGuard(netns_fd), ""
     except MissingError as error:
         return None, error.why
+    except OSError as error:
+        return None, error.strerror or str(error)
 
 
 # Steps that the kernel takes to dump all FDBs: a million take it some 10 ms.

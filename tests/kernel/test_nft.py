@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.core.underlayfilter import FilterState
 from overlay.kernel import netns
-from overlay.kernel.nft.tables import Monitor
+from overlay.kernel.nft.expressions import Expression
+from overlay.kernel.nft.tables import Chain, MissingError, Monitor, Table, Tables
 from overlay.kernel.nft.underlay import UnderlayFilter
 from overlay.model import Ip, NodeId, Vni, parse_ip
 
@@ -203,3 +204,17 @@ def test_packets_of_members_pass_and_others_do_not(
     assert receiver.recv(100)[8:] == b"a stranger's"
     receiver.close()
     guard.close()
+
+
+def test_an_expression_that_the_kernel_lacks_is_told_as_that(world: World) -> None:
+    """A slim kernel may have nftables without all its parts: it says so and nothing is left."""
+    name = world.namespace("host")
+    tables = Tables(world.fd(name))
+    table = Table(1, "overlayd_slim", (), (Chain("c", ((Expression("nosuch"),),), (1, 0)),))
+    with pytest.raises(MissingError, match="lacks a part"):
+        tables.probe(table)
+    with pytest.raises(MissingError):
+        tables.replace(table, {})
+
+    assert tables.names() == []
+    tables.close()

@@ -51,6 +51,8 @@ _ELEMENT_KEY: Final = 1
 _DATA_VALUE: Final = 1
 # Of the kernel without nf_tables, or without a family or an expression that we need.
 _ABSENT: Final = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT})
+# Where all that a batch names is made in it, what is not found is an expression or a kind of chain.
+_ABSENT_PART: Final = _ABSENT | {errno.ENOENT}
 _ELEMENTS_PER_MESSAGE: Final = 1_000  # of 48 bytes at most: an attribute holds 64 KiB
 _NOTIFICATIONS: Final = 256
 
@@ -114,13 +116,13 @@ class Tables:
         """Put a table in place of one of its name, in one step: no packet meets neither."""
         head = [_new_table(table), _delete_table(table.family, table.name), _new_table(table)]
         body = [*_sets(table), *_chains(table), *_rules(table)]
-        self._transact([*head, *body, *_put_elements(table, elements)])
+        self._transact([*head, *body, *_put_elements(table, elements)], _ABSENT_PART)
 
     def probe(self, table: Table) -> None:
         """Raise MissingError where the kernel can't have such a table; nothing is left of it."""
         trial = Table(table.family, f"{table.name}_trial", table.sets, table.chains)
         body = [_new_table(trial), *_sets(trial), *_chains(trial), *_rules(trial)]
-        self._transact([*body, _delete_table(trial.family, trial.name)])
+        self._transact([*body, _delete_table(trial.family, trial.name)], _ABSENT_PART)
 
     def change(self, table: Table, put: Elements, delete: Elements) -> None:
         """Put and delete elements of sets, in one step; each must be new, or there."""
@@ -136,13 +138,13 @@ class Tables:
             return False
         return True
 
-    def _transact(self, steps: list[Request]) -> None:
+    def _transact(self, steps: list[Request], absent: frozenset[int] = _ABSENT) -> None:
         crashpoint.passing("nftables.batch")
         mark = _HEADER.pack(0, 0, _SUBSYSTEM >> 8)
         whole = [(_BATCH_BEGIN, 0, mark), *steps, (_BATCH_END, 0, mark)]
         for refusal in self._socket.atomically(whole):
             error = OSError(refusal.errno, str(refusal))
-            if refusal.errno in _ABSENT:
+            if refusal.errno in absent:
                 raise _missing(error)
             raise error
 
