@@ -1,0 +1,135 @@
+"""What hostile bytes are thrown at: every decoder of the network, and a member's whole intake.
+
+Each target takes bytes and returns the name of the drop, or "" where they were taken. Anything that
+is raised is a defect, and so is a drop without a name. Used by `scripts/fuzz.py` (atheris, millions
+of inputs) and by `test_targets` (hypothesis, hundreds).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TypeAlias
+
+from overlay.core.node import Node
+from overlay.core.settings import Settings
+from overlay.errors import OverlayError, RemoteError
+from overlay.model import parse_ip
+from overlay.wire.authority import Anchor
+from overlay.wire.codec import MsgpackCodec, unpack_card, unpack_segment
+from overlay.wire.gate import Gate
+from overlay.wire.notary import KeyNotary
+from overlay.wire.token import Token
+from tests.wire.conftest import AUTHORITY, Host, Wire
+from tests.wire.test_admission import Desk, Member, member
+
+Target: TypeAlias = Callable[[bytes], str]
+STEP_S = 0.001  # between two datagrams: timers, windows and rates all come into play
+STRANGER = parse_ip("10.0.0.99")
+
+
+class Intake:
+    """A member as its socket sees it: gate, door, sessions, codec, node; and a peer of it."""
+
+    def __init__(self) -> None:
+        self.wire = Wire(4711)
+        self.own, self.peer = self.wire.host(1), self.wire.host(2)
+        self.wire.meet(self.peer, self.own)
+        self.node = self._node(self.own)
+        self.node.add_peer(self.peer.card, self.wire.now)
+        self.gate = Gate(self.own.sessions.is_member_address, self.wire.now)
+        self.door: Member = member(1, self.own.card.address, Desk(is_holder=True))
+        self.codec = MsgpackCodec()
+
+    def _node(self, host: Host) -> Node:
+        notary = KeyNotary(host.identity, Anchor(AUTHORITY.anchor))
+        chance = random.Random(1)
+        return Node(host.card, notary, MsgpackCodec(), chance, Settings(), self.wire.now)
+
+    def from_the_wire(self, data: bytes) -> str:
+        """Take any bytes from any address."""
+        self._pass_time()
+        now = self.wire.now
+        try:
+            self.gate.check(data, STRANGER, now)
+            opened = self.own.sessions.open(data, now)
+        except RemoteError as error:
+            return error.reason
+        return opened.dropped
+
+    def at_the_door(self, data: bytes) -> str:
+        """Take any bytes as an admission's."""
+        try:
+            self.door.keeper.open(data)
+        except RemoteError as error:
+            return error.reason
+        return ""
+
+    def from_a_member(self, payload: bytes) -> str:
+        """Take any payload that a member has sealed: its key was stolen, say."""
+        self._pass_time()
+        now = self.wire.now
+        (sealed,) = self.peer.sessions.seal(self.own.node_id, payload, now)
+        try:
+            opened = self.own.sessions.open(sealed.data, now)
+            assert opened.payload == payload
+            messages = self.codec.decode(payload)
+        except RemoteError as error:
+            return error.reason
+        reason = ""
+        for message in messages:
+            try:
+                self.node.receive(message, opened.sender, now)
+            except RemoteError as error:
+                reason = error.reason
+        return reason
+
+    def _pass_time(self) -> None:
+        """Let the node work as its pump would, with nobody to hear it."""
+        self.wire.now += STEP_S
+        due = self.node.next_timer()
+        if due is not None and self.wire.now >= due:
+            self.node.handle_timer(self.wire.now)
+        while self.node.next_event() is not None:
+            pass
+        self.node.messages_to_send(self.wire.now)
+
+
+def decoders(data: bytes) -> str:
+    """Take any bytes as payload, card and segment."""
+    reasons = [""]
+    for decode in (
+        MsgpackCodec().decode,
+        lambda raw: unpack_card(raw, bytes(64)),
+        lambda raw: unpack_segment(raw, bytes(64)),
+    ):
+        try:
+            decode(data)
+        except RemoteError as error:
+            reasons.append(error.reason)
+    return reasons[-1]
+
+
+def token(data: bytes) -> str:
+    """Take any text as a token: people type those, so the refusal is words."""
+    try:
+        Token.parse(data.decode("utf-8", "replace"))
+    except OverlayError as error:
+        return error.what
+    return ""
+
+
+def make(name: str) -> Target:
+    """Return a fresh target."""
+    intake = Intake()
+    targets: dict[str, Target] = {
+        "wire": intake.from_the_wire,
+        "door": intake.at_the_door,
+        "member": intake.from_a_member,
+        "decoders": decoders,
+        "token": token,
+    }
+    return targets[name]
+
+
+NAMES = ("wire", "door", "member", "decoders", "token")

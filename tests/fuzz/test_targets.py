@@ -1,0 +1,64 @@
+"""The fuzzing targets, each with some hundred inputs at every test run; millions: `make fuzz`."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.fuzz import targets
+
+VECTORS = json.loads(
+    (Path(__file__).parents[2] / "docs/vectors/wire.json").read_text(encoding="utf-8")
+)
+PAYLOADS = [bytes.fromhex(each) for each in VECTORS["messages"].values()]
+DATAGRAMS = [
+    bytes.fromhex(VECTORS["sealed"]["datagram"]),
+    *(bytes.fromhex(each) for each in VECTORS["admission"].values()),
+]
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> bytes:
+    """Return something sound with some bytes changed, cut or doubled; or bytes of chance."""
+    data = bytearray(draw(st.sampled_from([*PAYLOADS, *DATAGRAMS]) | st.binary(max_size=1300)))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        data[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=3))
+    return bytes(data[:1300])
+
+
+@pytest.mark.parametrize("name", targets.NAMES)
+def test_whatever_comes_is_taken_or_dropped_by_name(name: str) -> None:
+    """No input raises anything."""
+    target = targets.make(name)
+
+    @settings(max_examples=400, deadline=None)
+    @given(spoiled())
+    def run(data: bytes) -> None:
+        assert isinstance(target(data), str)
+
+    run()
+
+
+def test_the_member_target_takes_what_is_sound() -> None:
+    """The vectors are messages that a member does send: none of them is malformed."""
+    target = targets.make("member")
+    reasons = {target(payload) for payload in PAYLOADS}
+    assert not reasons & {"malformed", "unknown-message"}
+    assert "" in reasons
+
+
+def test_memory_is_bounded_under_a_member_gone_mad() -> None:
+    """20,000 spoiled messages leave no queue above its bound."""
+    intake = targets.Intake()
+    chance = random.Random(5)
+    for number in range(20_000):
+        data = bytearray(PAYLOADS[number % len(PAYLOADS)])
+        data[chance.randrange(len(data))] = chance.randrange(256)
+        intake.from_a_member(bytes(data))
+    assert len(intake.node.store.cards) < 10
+    assert len(intake.node.membership.members()) < 10
