@@ -2,7 +2,7 @@
 SEEDS ?= 100
 PY = .venv/bin/python
 
-.PHONY: bench setup lab down check test unit kernel e2e chaos soak soak-sim deb dist vm-test vagrant-test clean
+.PHONY: bench fuzz setup lab down check test unit kernel e2e chaos soak soak-sim deb dist vm-test vagrant-test clean
 
 setup:
 	@scripts/setup
@@ -65,6 +65,11 @@ dist: setup
 # overlayd beside the underlay, a hand-made VXLAN and a real two-node Docker swarm; ten minutes.
 bench: setup
 	scripts/bench
+
+# Millions of hostile inputs, guided by coverage, at all that reads the network (minutes).
+fuzz: setup
+	@.venv/bin/pip install -q 'atheris>=3,<4'
+	.venv/bin/python scripts/fuzz.py --runs $${RUNS:-1000000}
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""What the control plane's cryptography costs on this machine, one core, median of rounds.
+
+.venv/bin/python scripts/bench_crypto.py      (docs/benchmarks/crypto.md holds the last run)
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from overlay.core.author import Author  # noqa: E402
+from overlay.core.records import Scope  # noqa: E402
+from overlay.core.store import Store  # noqa: E402
+from overlay.model import Endpoint, Ip, Vni, mac_for  # noqa: E402
+from overlay.wire.authority import Anchor  # noqa: E402
+from overlay.wire.notary import KeyNotary  # noqa: E402
+from tests.wire.conftest import AUTHORITY, Wire  # noqa: E402
+
+ROUNDS = 7
+DATAGRAMS = 20_000
+MEMBERS = 500
+RECORDS = 20_000
+VNI = Vni(0x800001)
+
+
+def per_second(count: int, work: Callable[[], object]) -> float:
+    """Return how many are done in a second: the median of some rounds."""
+    found = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        work()
+        found.append(count / (time.perf_counter() - started))
+    return statistics.median(found)
+
+
+def rows() -> list[tuple[str, str]]:
+    """Measure everything."""
+    wire = Wire(1)
+    one, other = wire.host(1), wire.host(2)
+    wire.meet(one, other)
+    found = []
+    for size in (64, 1100):
+        payload = bytes(size)
+        sealed: list[bytes] = []
+
+        def seal(payload: bytes = payload, sealed: list[bytes] = sealed) -> None:
+            sealed[:] = [
+                one.sessions.seal(other.node_id, payload, wire.now)[0].data
+                for _ in range(DATAGRAMS)
+            ]
+
+        rate = per_second(DATAGRAMS, seal)
+        found.append((f"one datagram of {size} bytes sealed", f"{1e6 / rate:.1f} us"))
+
+        def unseal(sealed: list[bytes] = sealed, seal: Callable[[], None] = seal) -> float:
+            seal()  # each is opened once: a second time it is a replay
+            started = time.perf_counter()
+            for data in sealed:
+                other.sessions.open(data, wire.now)
+            return (time.perf_counter() - started) / DATAGRAMS
+
+        took_s = statistics.median(unseal() for _ in range(ROUNDS))
+        found.append((f"one datagram of {size} bytes opened", f"{1e6 * took_s:.1f} us"))
+    junk = bytes(sealed[0][:-1]) + b"\0"
+    rate = per_second(
+        DATAGRAMS, lambda: [other.sessions.open(junk, wire.now) for _ in range(DATAGRAMS)]
+    )
+    found.append(("one forged datagram of 1,100 bytes refused", f"{1e6 / rate:.1f} us"))
+    return found + members(wire) + records(wire)
+
+
+def members(wire: Wire) -> list[tuple[str, str]]:
+    """Measure cards: the member's own signature, and the authority's under its certificate."""
+    host = wire.host(3)
+    notary, anchor = KeyNotary(host.identity, Anchor(AUTHORITY.anchor)), Anchor(AUTHORITY.anchor)
+
+    def verify() -> None:
+        for _ in range(MEMBERS):
+            assert notary.is_own_word(host.card)
+            assert anchor.certifies(host.card)
+
+    return [("members verified (card and certificate)", f"{per_second(MEMBERS, verify):,.0f} /s")]
+
+
+def records(wire: Wire) -> list[tuple[str, str]]:
+    """Measure endpoint records, signed and verified by the segment."""
+    host = wire.host(4)
+    notary = KeyNotary(host.identity, Anchor(AUTHORITY.anchor))
+    endpoints = [
+        Endpoint(number.to_bytes(8, "big"), VNI, f"web{number}", mac_for(VNI, ip), (ip,))
+        for number in range(RECORDS)
+        for ip in [Ip((0x0A200000 + number).to_bytes(4, "big"))]
+    ]
+    segments = []
+
+    def write() -> None:
+        store = Store(host.node_id)
+        store.accept_card(host.card)
+        author = Author(store, notary)
+        segments[:] = [
+            segment
+            for first in range(0, RECORDS, 80)
+            for segment in author.write(Scope(VNI), endpoints[first : first + 80])
+        ]
+
+    signed = per_second(RECORDS, write)
+
+    def verify() -> None:
+        for segment in segments:
+            assert notary.verify_segment(segment, host.card)
+
+    verified = per_second(RECORDS, verify)
+    each = RECORDS / len(segments)
+    return [
+        (f"endpoint records signed ({each:.1f} to a segment)", f"{signed:,.0f} /s"),
+        ("endpoint records verified", f"{verified:,.0f} /s"),
+        ("100,000 endpoint records verified", f"{100_000 / verified:.2f} s"),
+    ]
+
+
+def main() -> int:
+    """Print Markdown."""
+    print("| what | measured |\n|---|---|")
+    for what, value in rows():
+        print(f"| {what} | {value} |")
+    print(
+        f"\n{dt.datetime.now(dt.UTC):%Y-%m-%d}, {platform.machine()}, one core, Python "
+        f"{platform.python_version()}, Linux {platform.release()}; medians of {ROUNDS} rounds."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
