@@ -11,7 +11,16 @@ import pytest
 from overlay.lab import holder, lab
 from overlay.lab.driver import Driver, connect, differences, end_all, wait_until
 from overlay.lab.forging import Spot, Watch
-from overlay.lab.frames import BROADCAST, arp, arp_frame, ethernet, icmpv6, packet_frame, udp
+from overlay.lab.frames import (
+    BROADCAST,
+    arp,
+    arp_frame,
+    checksum,
+    ethernet,
+    icmpv6,
+    packet_frame,
+    udp,
+)
 from overlay.model import parse_ip, parse_mac
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -144,8 +153,47 @@ def forged(stage: Stage, sender: Guest) -> dict[str, bytes]:
         ),
         "no ip at all": ethernet(near.mac, sender.mac, 0x88B5, tag("no ip at all")),
     }  # fmt: skip
+    frames |= hidden(stage, sender)
     assert all(tag(label) in frame for label, frame in frames.items())
     return frames
+
+
+def hidden(stage: Stage, sender: Guest) -> dict[str, bytes]:
+    """Return the like, behind what a careless filter would not look through."""
+    near, victim = stage.near, stage.victim
+
+    def advertisement(label: str) -> bytes:
+        body = struct.pack(">BBHII", 64, 0, 1800, 0, 0) + tag(label)
+        return icmpv6(sender.link_local, ALL_NODES, 134, body)
+
+    def behind(packet: bytes, kind: int, header: bytes) -> bytes:
+        """Put an extension header before the ICMPv6 message (RFC 8200 section 4)."""
+        length = struct.pack(">H", len(packet) - 40 + len(header))
+        return packet[:4] + length + bytes([kind]) + packet[7:40] + header + packet[40:]
+
+    def with_options(packet: bytes) -> bytes:
+        """Put four bytes of options (no operation) into an IPv4 header."""
+        head = bytes([0x46]) + packet[1:2] + struct.pack(">H", len(packet) + 4) + packet[4:10]
+        addresses, options = packet[12:20], b"\x01\x01\x01\x01"
+        total = checksum(head + addresses + options)
+        return head + struct.pack(">H", total) + addresses + options + packet[20:]
+
+    def tagged(packet: bytes) -> bytes:
+        return ethernet(near.mac, sender.mac, 0x8100, struct.pack(">HH", 7, 0x0800) + packet)
+
+    options, fragment = b"\x3a\x00\x01\x04\0\0\0\0", b"\x3a\x00\0\0\0\0\0\x07"
+    lease = udp(sender.ipv4, near.ipv4, (67, 68), tag("dhcp behind options"))
+    forged_ipv4 = udp(victim.ipv4, near.ipv4, (1, 2), tag("tagged"))
+    return {
+        "router behind options": packet_frame(
+            ALL_NODES_MAC, sender.mac, behind(advertisement("router behind options"), 60, options)
+        ),
+        "router in a fragment": packet_frame(
+            ALL_NODES_MAC, sender.mac, behind(advertisement("router in a fragment"), 44, fragment)
+        ),
+        "dhcp behind options": packet_frame(near.mac, sender.mac, with_options(lease)),
+        "tagged": tagged(forged_ipv4),
+    }
 
 
 def honest(stage: Stage, sender: Guest) -> dict[str, bytes]:
