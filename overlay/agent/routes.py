@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from overlay import limits
+from overlay import exposition, limits
 from overlay.agent import admissionroutes, ipamviews, networks, request, views
 from overlay.agent.agent import Agent
 from overlay.agent.containers import Containers
@@ -49,6 +49,11 @@ class Routes:
     async def status(self, _request: web.Request, _body: Json) -> Json:
         """GET /v1/status."""
         return views.status(self._agent)
+
+    async def metrics(self, _request: web.Request, _body: Json) -> web.Response:
+        """GET /metrics."""
+        shown = exposition.text(views.status(self._agent))
+        return web.Response(text=shown, headers={"Content-Type": exposition.CONTENT_TYPE})
 
     async def join(self, _request: web.Request, body: Json) -> Json:
         """POST /v1/join."""
@@ -351,6 +356,7 @@ def register(server: Server, agent: Agent) -> None:
         ("/v1/containers", "container-ls", containers.show),
         ("/v1/verify", "verify", routes.verify),
         ("/v1/events", "events", routes.events),
+        ("/metrics", "metrics", routes.metrics),
     ]
     for path, name, verb in reads:
         server.route("GET", path, name, verb)

@@ -218,6 +218,7 @@ def _network_status(item: Network, running: Running) -> Json:
             "actual": 0 if runtime is None else runtime.rows_actual,
         },
         "passes": 0 if runtime is None else runtime.passes,
+        "reads": 0 if runtime is None else runtime.reads,
         "operations": 0 if runtime is None else runtime.operations,
         "failures": [] if runtime is None else runtime.failures[:5],
     }

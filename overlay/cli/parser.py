@@ -56,6 +56,7 @@ VERBS: dict[str, Verb] = {
     "container": Verb("container", "bare containers: named network namespaces"),
     "status": Verb("status", "show node, cluster, networks and health"),
     "verify": Verb("status", "compare the kernel with what should be there"),
+    "metrics": Verb("status", "print status in the text format of Prometheus"),
     "events": Verb("status", "show what happened lately"),
     "reset": Verb("reset", "remove everything of overlayd from this host"),
     "agent": Verb("host", "run the agent in the foreground (for systemd)"),

@@ -9,6 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from overlay import exposition
 from overlay.cli import output
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.places import places
@@ -45,6 +46,7 @@ def register(words: Words) -> None:
         "verify", run_verify, "compare the kernel with what should be there (exit 4: differences)"
     )
     verify.add_argument("--repair", action="store_true", help="and make it so")
+    words.verb("metrics", run_metrics, "print status in the text format of Prometheus", json=False)
     events = words.verb("events", run_events, "show what happened lately")
     events.add_argument(
         "--since", metavar="TIME", help="as 10m (ago; s, m, h or d), or seconds since 1970"
@@ -52,6 +54,13 @@ def register(words: Words) -> None:
     events.add_argument(
         "--follow", action="store_true", help="go on as things happen (without --since: from now)"
     )
+
+
+def run_metrics(args: Namespace) -> int:
+    """Print the status for Prometheus, as the agent's own /metrics does."""
+    status = Client(places(args, os.environ)).get("/v1/status")
+    output.answer(exposition.text(status).rstrip("\n"))
+    return 0
 
 
 def run_status(args: Namespace) -> int:

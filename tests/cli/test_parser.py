@@ -14,7 +14,7 @@ READING = [
     ("version",), ("ipam",),
 ]  # fmt: skip
 WRITING = [
-    ("join",), ("leave",), ("reset",), ("forget",),
+    ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),
     ("token", "create"), ("token", "revoke"), ("promote",),
     ("network", "create"), ("network", "rm"),
     ("attach",), ("detach",), ("container", "add"), ("container", "exec"), ("container", "rm"),

@@ -74,6 +74,25 @@ def test_members_show_every_log_held_against_its_origin(
     eventually(lambda: (logs(1)["vm2"]["equal_s"] or 99) < 5, "digests compared")
 
 
+SCRAPE = """import socket
+s = socket.socket(socket.AF_UNIX)
+s.connect("/run/overlayd/api.sock")
+s.sendall(b"GET /metrics HTTP/1.0\\r\\n\\r\\n")
+while data := s.recv(65536):
+    print(data.decode(), end="")
+"""
+
+
+def test_metrics_are_served_on_the_socket(cluster: Cluster) -> None:
+    """Under /metrics is what `overlayd metrics` prints, in Prometheus' own type."""
+    _, told, _ = cluster.run(1, "overlayd", "metrics")
+    _, shown, _ = cluster.run(1, "python3", "-c", SCRAPE)
+    assert "text/plain; version=0.0.4" in shown
+    for text in (told, shown):
+        assert 'overlayd_members{state="alive"} 3' in text
+        assert 'overlayd_endpoints{network="blue",where="all"}' in text
+
+
 def test_members_can_be_watched(cluster: Cluster) -> None:
     """--watch shows the table anew every second, and ends well with Ctrl-C."""
     code, out, err = cluster.run(

@@ -1,0 +1,116 @@
+"""What `status` says, in the text format that Prometheus reads.
+
+A pure function of the status document, so that nothing is told twice. Format: Prometheus,
+"Exposition formats", text format 0.0.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4"
+
+
+class Sample(NamedTuple):
+    """One value; the labels tell it from others of its family."""
+
+    value: float
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Family(NamedTuple):
+    """All values of one name; what ends in `_total` only grows, until the agent restarts."""
+
+    name: str
+    help: str
+    samples: Iterable[Sample]
+
+
+def text(status: dict[str, Any]) -> str:
+    """Return a status document as Prometheus reads it."""
+    lines: list[str] = []
+    for family in _families(status):
+        samples = list(family.samples)
+        if not samples:
+            continue
+        kind = "counter" if family.name.endswith("_total") else "gauge"
+        lines.append(f"# HELP overlayd_{family.name} {family.help}")
+        lines.append(f"# TYPE overlayd_{family.name} {kind}")
+        lines += [f"overlayd_{family.name}{_labels(each)} {each.value:.15g}" for each in samples]
+    return "\n".join(lines) + "\n"
+
+
+def _families(status: dict[str, Any]) -> Iterator[Family]:
+    node = status["node"] or {}
+    info = (("version", status["version"]), ("node", node.get("name", "")))
+    yield Family("info", "The agent's version and node name.", [Sample(1, info)])
+    yield Family("uptime_seconds", "Since the agent's start.", [Sample(status["uptime_s"])])
+    levels = [each["level"] for each in status["health"]]
+    yield Family(
+        "health_complaints", "Lines of status's health, by level.",
+        [Sample(levels.count(level), (("level", level),)) for level in ("warn", "error")],
+    )  # fmt: skip
+    drops = status["drops"].items()
+    yield Family(
+        "datagrams_dropped_total", "Datagrams and messages dropped, by reason (docs/PROTOCOL.md).",
+        [Sample(count, (("reason", reason),)) for reason, count in drops],
+    )  # fmt: skip
+    if status["cluster"] is not None:
+        yield from _of_member(status)
+
+
+def _of_member(status: dict[str, Any]) -> Iterator[Family]:
+    gossip, fence = status["gossip"], status["underlay_filter"]
+    members = status["cluster"]["members"].items()
+    yield Family(
+        "members", "Nodes of the cluster as this one sees them.",
+        [Sample(count, (("state", state),)) for state, count in members],
+    )  # fmt: skip
+    yield Family("datagrams_received_total", "By gossip.", [Sample(gossip["received"])])
+    yield Family("datagrams_sent_total", "By gossip.", [Sample(gossip["sent"])])
+    lag_s = gossip["lag_max_ms"] / 1000
+    yield Family("event_loop_lag_seconds", "The worst of the last minute.", [Sample(lag_s)])
+    yield Family("overlay_mtu_bytes", "Of containers.", [Sample(status["overlay_mtu"])])
+    fast = Sample(status["fast_path"]["active"])
+    yield Family("fast_path_active", "Whether unicast is spared the bridge.", [fast])
+    yield Family(
+        "underlay_filter_active", "Whether VXLAN is taken from members alone.",
+        [Sample(fence["active"])],
+    )  # fmt: skip
+    refused = Sample(fence["refused"] or 0)
+    yield Family("underlay_filter_refused_total", "VXLAN packets of others.", [refused])
+    yield from _of_networks(status["networks"])
+
+
+def _of_networks(networks: list[dict[str, Any]]) -> Iterator[Family]:
+    def each(*path: str, **more: str) -> list[Sample]:
+        found = []
+        for network in networks:
+            value: Any = network
+            for key in path:
+                value = value[key]
+            found.append(Sample(value, (("network", network["name"]), *more.items())))
+        return found
+
+    yield Family(
+        "endpoints", "Attached containers.",
+        each("endpoints_local", where="here") + each("endpoints_total", where="all"),
+    )  # fmt: skip
+    yield Family(
+        "kernel_rows", "Rows of a network's sandbox on this host.",
+        each("rows", "desired", state="desired") + each("rows", "actual", state="actual"),
+    )  # fmt: skip
+    yield Family("passes_total", "Comparisons of desired and actual.", each("passes"))
+    yield Family("passes_reading_total", "Of these, with the kernel read.", each("reads"))
+    yield Family("operations_total", "Changes made to the kernel.", each("operations"))
+
+
+def _labels(sample: Sample) -> str:
+    if not sample.labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in sample.labels) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
