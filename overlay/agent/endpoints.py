@@ -28,6 +28,7 @@ from overlay.agent.targets import Target
 from overlay.core.fastplan import guard_row
 from overlay.core.plan import bridge_name
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
+from overlay.core.state import PORT_PREFIX
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel import container, netns
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, ip_text, mac_for, mac_text
@@ -189,7 +190,7 @@ class Endpoints:
                 netns_identity=identity,
                 container_id=target.container_id,
                 ifname=wish.ifname or "",
-                port=f"ve{endpoint.endpoint_id[:6].hex()}",
+                port=f"{PORT_PREFIX}{endpoint.endpoint_id[:6].hex()}",
                 subnet_index=subnet_index,
                 gateway=wish.default_route,
                 plugged=False,

@@ -40,6 +40,10 @@ class Vxlan(NamedTuple):
     altered: tuple[str, ...] = ()
 
 
+PORT_PREFIX = "ve"
+"""How the name of every container's port begins: port security looks at those."""
+
+
 class Port(NamedTuple):
     """The sandbox's end of an endpoint's veth pair, a port of `master`."""
 

@@ -20,13 +20,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from overlay.core.operations import DeleteRow, PutRow
-from overlay.core.state import GuardRow
+from overlay.core.state import PORT_PREFIX, GuardRow
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Expression, Rule
 from overlay.kernel.nft.tables import FAMILY_BRIDGE, PREROUTING, Chain, Monitor, Set, Table, Tables
 from overlay.model import Ip, Mac
 
-PORT_PREFIX: Final = "ve"
 _BEFORE_FORWARDING: Final = -200
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _ARP_OF_IPV4: Final = bytes.fromhex("000108000604")  # RFC 826: hardware, protocol, sizes
