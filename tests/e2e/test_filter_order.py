@@ -1,0 +1,59 @@
+"""In which order a host lets a member in, and out: as its agent passes its crash points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from overlay.crashpoint import VARIABLE
+from overlay.lab import holder, lab
+from overlay.lab.driver import Driver, connect, end_all, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+PLAN, PASSED = "/run/plan", "/run/plan.passed"
+FILTER, ROW_PUT, ROW_DELETED = (
+    "nftables.batch",
+    "netlink.new-neighbour",
+    "netlink.delete-neighbour",
+)
+
+
+@pytest.fixture
+def two() -> Iterator[list[Driver]]:
+    """Return two hosts; the first is a cluster with a container, and notes what it does."""
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    drivers: list[Driver] = []
+    try:
+        drivers = connect(lab.make(2))
+        drivers[0].start(**{VARIABLE: PLAN})
+        drivers[1].start()
+        drivers[0].post("/v1/join")
+        drivers[0].post("/v1/networks", name="blue", subnets=[{"subnet": "10.32.0.0/16"}])
+        drivers[0].post("/v1/containers", name="c1", networks=["blue"])
+        yield drivers
+    finally:
+        end_all(drivers)
+
+
+def test_the_filter_is_widened_before_the_rows_and_narrowed_after_them(two: list[Driver]) -> None:
+    """A new member's VTEP is let in before any row leads to it; a leaver's is kept out after."""
+    one, other = two
+
+    def passed() -> list[str]:
+        return one.run("sh", "-c", f"cat {PASSED} 2>/dev/null || true").split()
+
+    one.run("sh", "-c", f"echo trace >{PLAN}")
+    token = one.get("/v1/token")["token"]
+    other.post("/v1/join", peers=[one.address], token=token)
+    wait_until(lambda: bool(other.get("/v1/networks")["networks"]), "the network, on the other")
+    other.post("/v1/containers", name="c2", networks=["blue"])
+    wait_until(lambda: ROW_PUT in passed(), "rows for the other's container")
+    coming = passed()
+    one.run("rm", PASSED)
+    other.post("/v1/leave")
+    wait_until(lambda: other.address not in one.run("nft", "list", "ruleset"), "the leaver is out")
+    going = passed()
+
+    assert coming.index(FILTER) < coming.index(ROW_PUT)
+    assert ROW_DELETED in going
+    assert len(going) - going[::-1].index(FILTER) > len(going) - going[::-1].index(ROW_DELETED)
