@@ -50,14 +50,18 @@ class Names:
         None: not ours, ask the host's resolvers. A name in our domain is always ours; a bare
         one only if an endpoint has it.
         """
+        seen = self.networks_of(network, asker)
+        return self.told([network, *(item for item in seen if item != network)], name)
+
+    def told(self, networks: list[Network], name: str) -> Answer | None:
+        """Return what a container on just these networks is told; the first has precedence."""
         labels = name.rstrip(".").lower()
         suffix = f".{self._domain}"
-        seen = self.networks_of(network, asker)
         if labels == self._domain:
             return Answer(exists=True)
         if labels.endswith(suffix):
-            return self._qualified(labels.removesuffix(suffix), seen)
-        found = self._addresses(labels, [network, *(item for item in seen if item != network)])
+            return self._qualified(labels.removesuffix(suffix), networks)
+        found = self._addresses(labels, networks)
         return found if found.ips else None
 
     def _qualified(self, labels: str, seen: list[Network]) -> Answer:
@@ -96,7 +100,11 @@ class Names:
         ip = address_of_reverse(name)
         if ip is None:
             return None
-        for seen in self.networks_of(network, asker):
+        return self.called(self.networks_of(network, asker), ip)
+
+    def called(self, networks: list[Network], ip: Ip) -> Answer | None:
+        """Return the full names of an address on these networks; None if on none of them."""
+        for seen in networks:
             if not any(ip in subnet for subnet in seen.subnets):
                 continue
             found = [
@@ -106,6 +114,21 @@ class Names:
             ]
             return Answer(exists=bool(found), names=tuple(found))
         return None
+
+    def listed(self, network: Network) -> dict[str, tuple[Ip, ...]]:
+        """Return every name and alias that is answered on a network, in one pass."""
+        winners: dict[str, Endpoint] = {}
+        found: dict[str, set[Ip]] = {}
+        for _, endpoint in self._alive(network):
+            name = endpoint.name.lower()
+            winner = winners.setdefault(name, endpoint)
+            if endpoint.endpoint_id < winner.endpoint_id:
+                winners[name] = endpoint
+            for alias in endpoint.aliases:
+                found.setdefault(alias.lower(), set()).update(endpoint.ips)
+        for name, endpoint in winners.items():
+            found.setdefault(name, set()).update(endpoint.ips)
+        return {name: tuple(sorted(found[name])) for name in sorted(found)}
 
     def _alive(self, network: Network) -> Iterable[Named]:
         """Endpoints of nodes that are dead or gone stay forwarded, but are not handed out."""

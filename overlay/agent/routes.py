@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from overlay import exposition, limits
-from overlay.agent import admissionroutes, ipamviews, networks, request, views
+from overlay.agent import admissionroutes, dnsroutes, ipamviews, networks, request, views
 from overlay.agent.agent import Agent
 from overlay.agent.containers import Containers
 from overlay.agent.endpoints import AttachWish
@@ -361,6 +361,7 @@ def register(server: Server, agent: Agent) -> None:
     for path, name, verb in reads:
         server.route("GET", path, name, verb)
     admissionroutes.register(server, agent)
+    dnsroutes.register(server, agent)
     writes: list[tuple[str, str, str, Callable[..., Awaitable[Any]]]] = [
         ("POST", "/v1/networks", "network-create", routes.network_create),
         ("DELETE", "/v1/networks/{name}", "network-rm", routes.network_remove),

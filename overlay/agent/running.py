@@ -114,9 +114,9 @@ class Running:
         self.directory.view.is_expired = self._is_expired
         self.directory.view.ownership = self.addresses.space.ownership
         self.clashes = Clashes(self.directory, self.addresses.space, journal)
-        names = Names(self.directory)
-        names.networks_of = self.networks_of
-        self._dns = DnsServers(names, kernel, journal)
+        self.names = Names(self.directory)
+        self.names.networks_of = self.networks_of
+        self._dns = DnsServers(self.names, kernel, journal)
         self.datapath.opened = self._dns.open
         self.datapath.closed = self._dns.close
         self.returning = Returning(state, self.directory, self.endpoints, self.attachments, journal)

@@ -50,6 +50,7 @@ VERBS: dict[str, Verb] = {
     "promote": Verb("admission", "let a further node admit hosts"),
     "network": Verb("network", "create, list, inspect and remove networks"),
     "ipam": Verb("ipam", "show which host owns which addresses"),
+    "dns": Verb("dns", "look names up as containers do"),
     "attach": Verb("endpoint", "plug a container into networks; prints its address"),
     "detach": Verb("endpoint", "unplug a container"),
     "endpoint": Verb("endpoint", "list what is attached, on all hosts"),

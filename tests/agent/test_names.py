@@ -202,3 +202,30 @@ def test_a_name_given_twice_is_its_winners_alone() -> None:
     assert by_name.ips == (parse_ip("10.1.0.2"),)
     assert by_alias is not None
     assert len(by_alias.ips) == 2
+
+
+def test_what_is_listed_is_what_is_answered() -> None:
+    """The list of a network has every name and alias, with the addresses a question gets."""
+    listed = names().listed(BLUE)
+
+    assert list(listed) == ["web", "web2", "www"]
+    for name, ips in listed.items():
+        answer = names().told([BLUE], name)
+        assert answer is not None
+        assert answer.ips == ips
+
+
+def test_of_a_name_given_twice_the_winner_is_listed() -> None:
+    """Two endpoints with one name, in any order of records: the lower id has it."""
+    first = replace(endpoint(1, "web", "10.1.0.7"), endpoint_id=b"a" * 8)
+    second = replace(endpoint(1, "WEB", "10.1.0.8"), endpoint_id=b"b" * 8)
+
+    class Twice(Records):
+        def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
+            return [(ALIVE, second), (ALIVE, first)] if vni == BLUE.vni else []
+
+    twice = Names(Twice())  # type: ignore[arg-type]
+
+    answer = twice.told([BLUE], "web")
+    assert answer is not None
+    assert twice.listed(BLUE) == {"web": answer.ips} == {"web": (parse_ip("10.1.0.7"),)}

@@ -11,7 +11,7 @@ from overlay.cli.parser import VERBS, build, first_word
 READING = [
     ("status",), ("members",), ("verify",), ("events",), ("token", "show"), ("token", "ls"),
     ("network", "ls"), ("network", "inspect"), ("endpoint", "ls"), ("container", "ls"),
-    ("version",), ("ipam",),
+    ("version",), ("ipam",), ("dns", "ls"), ("dns", "lookup"),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),

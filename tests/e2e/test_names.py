@@ -74,3 +74,17 @@ def test_names_of_other_networks_are_not_told(cluster: Cluster) -> None:
     assert asked("c1.blue.overlay") == ""
     assert asked("r2.red.overlay").startswith("10.57.0.")
     assert asked("r2.red.overlay", "AAAA").startswith("fd57::")
+
+
+def test_the_verbs_show_what_containers_are_told(cluster: Cluster) -> None:
+    """`dns lookup` and `dns ls` agree with dig in a container; what dig isn't told is not found."""
+    ip = dig(cluster, 1, "c3.blue.overlay")[0]
+
+    assert cluster.ok(1, "overlayd", "dns", "lookup", "c3").split() == [ip]
+    assert cluster.ok(1, "overlayd", "dns", "lookup", ip).split() == ["c3.blue.overlay"]
+    listed = {row["name"]: row["ips"] for row in cluster.json(1, "dns", "ls", "blue")["names"]}
+    assert listed["c3"] == [ip]
+    for name, ips in listed.items():
+        assert dig(cluster, 1, f"{name}.blue.overlay") == sorted(ips)
+    assert cluster.run(1, "overlayd", "dns", "lookup", "nobody")[0] == 5
+    assert cluster.run(1, "overlayd", "dns", "lookup", "c3", "--network", "nowhere")[0] == 5

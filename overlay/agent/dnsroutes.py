@@ -1,0 +1,85 @@
+"""The API's verbs on names: what containers are told, shown to the people of a host.
+
+Owns: the shapes of names documented in docs/API.md. Must not know: DNS, sockets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from overlay.agent.agent import Agent
+from overlay.agent.running import Running
+from overlay.agent.server import Server
+from overlay.agent.web import web
+from overlay.errors import NotFoundError
+from overlay.model import Ip, Network, ip_text, parse_ip
+
+Json = dict[str, Any]
+
+
+class DnsRoutes:
+    """The verbs, bound to one agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    async def list(self, http: web.Request, _body: Json) -> Json:
+        """GET /v1/dns[?network=NAME]."""
+        running = self._agent.member()
+        held, elsewhere = _chosen(running, http.query.get("network"))
+        return {
+            "names": [
+                {"name": name, "network": network.name, "ips": [ip_text(ip) for ip in ips]}
+                for network in held
+                for name, ips in running.names.listed(network).items()
+            ],
+            "elsewhere": [network.name for network in elsewhere],
+        }
+
+    async def lookup(self, http: web.Request, _body: Json) -> Json:
+        """GET /v1/dns/NAME[?network=NAME]."""
+        running = self._agent.member()
+        name, wanted = http.match_info["name"], http.query.get("network")
+        held, elsewhere = _chosen(running, wanted)
+        if wanted and not held:
+            raise NotFoundError(
+                f"the names of network {wanted} are not known here",
+                why="nothing on this host is attached to it",
+                hint="Ask on a host that has a container on it",
+            )
+        ip = _address(name)
+        found = running.names.told(held, name) if ip is None else running.names.called(held, ip)
+        if found is None or not (found.ips or found.names):
+            missed = ", ".join(network.name for network in elsewhere)
+            raise NotFoundError(
+                f"nothing is called {name}" if ip is None else f"{name} has no name",
+                why=f"not asked, as nothing here is attached: {missed}" if missed else "",
+                hint="overlayd dns ls",
+            )
+        return {
+            "name": name,
+            "ips": [ip_text(ip) for ip in found.ips],
+            "names": list(found.names),
+        }
+
+
+def register(server: Server, agent: Agent) -> None:
+    """Bind the paths of this module."""
+    routes = DnsRoutes(agent)
+    server.route("GET", "/v1/dns", "dns-ls", routes.list)
+    server.route("GET", "/v1/dns/{name}", "dns-lookup", routes.lookup)
+
+
+def _chosen(running: Running, wanted: str | None) -> tuple[list[Network], list[Network]]:
+    """Return the networks asked for: those whose records are here, and the others."""
+    directory, own = running.directory, running.member.node_id
+    asked = [directory.network(wanted)] if wanted else directory.networks()
+    held = [network for network in asked if directory.follows(own, network.vni)]
+    return held, [network for network in asked if network not in held]
+
+
+def _address(text: str) -> Ip | None:
+    try:
+        return parse_ip(text)
+    except ValueError:
+        return None
