@@ -27,6 +27,8 @@ TEXT_SIZE_MAX: Final = 255
 # --- Names and records -----------------------------------------------------------------
 NAME_LENGTH_MAX: Final = 63  # RFC 1035 section 2.3.4: a DNS label
 ALIAS_COUNT_MAX: Final = 8
+DNS_SEARCH_MAX: Final = 6  # what every resolver takes: glibc's before 2.26, and musl's by size
+DNS_OPTIONS_MAX: Final = 8
 LABEL_COUNT_MAX: Final = 16
 LABEL_SIZE_MAX: Final = 128
 SUBNET_COUNT_MAX: Final = 8

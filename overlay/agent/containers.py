@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from overlay import crashpoint
+from overlay import crashpoint, limits
 from overlay.agent import request, views
 from overlay.agent.agent import Agent
 from overlay.agent.endpoints import AttachWish
+from overlay.agent.names import DOMAIN_DEFAULT
 from overlay.agent.stored import CONTAINER_KIND
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
@@ -29,8 +31,12 @@ Json = dict[str, Any]
 FILES_DIRECTORY = Path("/etc/netns")
 _FIELDS = (
     "name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait",
-    "port_security",
+    "port_security", "dns_search", "dns_options",
 )  # fmt: skip
+_SEARCH_DEFAULT = [DOMAIN_DEFAULT]
+_OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
+_SERVERS_MAX = 3  # resolv.conf(5): MAXNS
+_WORD = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
 class Containers:
@@ -45,7 +51,12 @@ class Containers:
         name = request.name(body, "name")
         if name is None:
             raise UsageError("name is missing")
+        resolver = {
+            "dns_search": _words(body, "dns_search", limits.DNS_SEARCH_MAX),
+            "dns_options": _words(body, "dns_options", limits.DNS_OPTIONS_MAX),
+        }
         made = await self._make(name)
+        self._keep(name, {key: words for key, words in resolver.items() if words})
         endpoints: list[Json] = []
         unconfirmed: list[str] = []
         if body.get("networks"):
@@ -56,7 +67,7 @@ class Containers:
                     await self._unmake(name)
                 raise
             endpoints, unconfirmed = answer["endpoints"], answer["unconfirmed"]
-            await asyncio.to_thread(_write_names, name, endpoints, self._servers(body))
+        await self.point_resolver(name)
         return {
             **self._shown(name),
             "created": made,
@@ -84,6 +95,40 @@ class Containers:
         """Remove every container made here: for `reset`."""
         for name in self._agent.state.all(CONTAINER_KIND):
             await self._remove(name)
+
+    async def point_resolver(self, name: str) -> None:
+        """Lead a container's names to the networks that it is on now; harmless for any other."""
+        state, running = self._agent.state, self._agent.running
+        kept = state.get(CONTAINER_KIND, name)
+        if kept is None or running is None:
+            return
+        found = [
+            endpoint
+            for attachment in running.attachments.values()
+            if attachment.target == f"netns:{name}"
+            and (endpoint := running.endpoints.endpoint(attachment)) is not None
+        ]
+        if not found:
+            await asyncio.to_thread(_write_files, name)
+            return
+        servers = [
+            ip_text(subnet.gateway)
+            for vni in dict.fromkeys(endpoint.vni for endpoint in found)
+            if (network := running.directory.network_by_vni(vni)) is not None
+            for subnet in network.subnets
+        ]
+        lines = [f"nameserver {server}" for server in servers[:_SERVERS_MAX]]
+        lines.append(f"search {' '.join(kept.get('dns_search', _SEARCH_DEFAULT))}")
+        lines.append(f"options {' '.join(kept.get('dns_options', _OPTIONS_DEFAULT))}")
+        hosts = [f"{ip_text(ip)} {endpoint.name}" for endpoint in found for ip in endpoint.ips]
+        await asyncio.to_thread(_write_names, name, lines, hosts)
+
+    def _keep(self, name: str, changes: Json) -> None:
+        """Keep what was asked for the container's resolver, for as long as it exists."""
+        kept = self._agent.state.get(CONTAINER_KIND, name) or {}
+        if changes:
+            with self._agent.state.transaction():
+                self._agent.state.put(CONTAINER_KIND, name, {**kept, **changes})
 
     async def _make(self, name: str) -> bool:
         state = self._agent.state
@@ -143,15 +188,6 @@ class Containers:
         names = [running.directory.node_name(node) for node in sorted(missing)]
         return {"endpoints": endpoints, "unconfirmed": names}
 
-    def _servers(self, body: Json) -> list[str]:
-        """Return the gateway addresses that answer DNS for a container's networks."""
-        running = self._agent.member()
-        return [
-            ip_text(subnet.gateway)
-            for network_name in dict.fromkeys(request.texts(body, "networks", 64))
-            for subnet in running.directory.network(network_name).subnets
-        ][:3]
-
     def _shown(self, name: str) -> Json:
         running = self._agent.running
         endpoints = []
@@ -204,21 +240,38 @@ def _write_files(name: str) -> None:
         (directory / "resolv.conf").write_text(text, encoding="utf-8")
         _write_hosts(name, [])
     except OSError as error:
-        raise OverlayError(
-            f"cannot write {directory}", why=str(error.strerror), hint="Is /etc writable?"
-        ) from error
+        raise _not_written(directory, error) from error
 
 
-def _write_names(name: str, endpoints: list[Json], servers: list[str]) -> None:
-    """Point the container's resolver at its networks' own DNS."""
+def _write_names(name: str, resolver: list[str], hosts: list[str]) -> None:
+    """Write both files where they are: running commands have them bound over those of /etc."""
     crashpoint.passing("container.names")
-    lines = [f"nameserver {server}" for server in servers]
-    lines += ["search overlay", "options timeout:2 attempts:2"]
-    (FILES_DIRECTORY / name / "resolv.conf").write_text("\n".join(lines) + "\n")
-    _write_hosts(name, endpoints)
+    directory = FILES_DIRECTORY / name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "resolv.conf").write_text("\n".join(resolver) + "\n", encoding="utf-8")
+        _write_hosts(name, hosts)
+    except OSError as error:
+        raise _not_written(directory, error) from error
 
 
-def _write_hosts(name: str, endpoints: list[Json]) -> None:
-    lines = ["127.0.0.1 localhost", "::1 localhost"]
-    lines += [f"{endpoint['ip']} {endpoint['name']}" for endpoint in endpoints]
+def _not_written(directory: Path, error: OSError) -> OverlayError:
+    return OverlayError(
+        f"cannot write {directory}", why=str(error.strerror), hint="Is /etc writable?"
+    )
+
+
+def _write_hosts(name: str, more: list[str]) -> None:
+    lines = ["127.0.0.1 localhost", "::1 localhost", *more]
     (FILES_DIRECTORY / name / "hosts").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _words(body: Json, key: str, count_max: int) -> list[str]:
+    """Return words that can stand in resolv.conf as they are."""
+    words = request.texts(body, key, count_max)
+    for word in words:
+        if len(word) > limits.TEXT_SIZE_MAX or not _WORD.fullmatch(word):
+            raise UsageError(
+                f"{word!r} cannot stand in resolv.conf", why="letters, digits and .:_- only"
+            )
+    return words

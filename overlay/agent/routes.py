@@ -226,6 +226,7 @@ class Routes:
             await running.endpoints.attach(target, network, wish, wait=wait == "all")
             for network in chosen
         ]
+        await self._containers.point_resolver(target.name)
         missing = sorted({node for result in results for node in result.unconfirmed})
         return {
             "endpoints": [views.attached(result) for result in results],
@@ -243,9 +244,16 @@ class Routes:
             for name in request.texts(body, "networks", limits.NETWORK_COUNT_MAX)
         ]
         identities = await self._identities(running, text)
+        bare = {
+            attachment.target.removeprefix("netns:")
+            for attachment in running.attachments.values()
+            if attachment.netns_identity in identities
+        }
         gone: list[tuple[Network, Any]] = []
         for identity in identities:
             gone += await running.endpoints.detach(identity, chosen)
+        for name in bare:
+            await self._containers.point_resolver(name)
         running.returning.forget(text, {network.vni for network in chosen})
         return {
             "detached": [

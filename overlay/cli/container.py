@@ -40,6 +40,13 @@ def register(words: Words) -> None:
     )
     add.add_argument("name", metavar="NAME")
     add_attach_options(add, network_required=False)
+    for option, dest, example in (
+        ("--dns-search", "dns_search", "in place of `overlay`, in its resolv.conf; repeat"),
+        ("--dns-option", "dns_options", "such as ndots:2, in its resolv.conf; repeat"),
+    ):
+        add.add_argument(
+            option, dest=dest, action="append", default=[], metavar="WORD", help=example
+        )
     execute = containers.verb("exec", run_exec, "run a command in a bare container", json=False)
     execute.add_argument("name", metavar="CONTAINER")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
@@ -52,6 +59,7 @@ def register(words: Words) -> None:
 def run_add(args: Namespace) -> int:
     """Make a container."""
     body: JsonObject = {"name": args.name, **attach_fields(args)}
+    body |= {"dns_search": args.dns_search, "dns_options": args.dns_options}
     added = Client(places(args, os.environ)).post("/v1/containers", body)
     if args.json:
         output.answer_json(added)

@@ -88,3 +88,40 @@ def test_the_verbs_show_what_containers_are_told(cluster: Cluster) -> None:
         assert dig(cluster, 1, f"{name}.blue.overlay") == sorted(ips)
     assert cluster.run(1, "overlayd", "dns", "lookup", "nobody")[0] == 5
     assert cluster.run(1, "overlayd", "dns", "lookup", "c3", "--network", "nowhere")[0] == 5
+
+
+def test_a_bare_containers_resolver_follows_its_networks(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Attached to one more network and detached while running, names of just those resolve."""
+    cluster.ok(1, "overlayd", "network", "create", "green", "--subnet", "10.58.0.0/24")
+    cluster.attach(2, "g2", network="green")
+    cluster.ok(1, "overlayd", "container", "add", "m1", "--network", "blue",
+               "--dns-search", "blue.overlay", "--dns-search", "green.overlay",
+               "--dns-option", "ndots:2")  # fmt: skip
+    try:
+
+        def found(name: str) -> bool:
+            return cluster.inside(1, "m1", "getent", "ahostsv4", name)[0] == 0
+
+        def resolver() -> str:
+            return cluster.inside(1, "m1", "cat", "/etc/resolv.conf")[1]
+
+        assert "search blue.overlay green.overlay\noptions ndots:2\n" in resolver()
+        assert (found("c3"), found("g2.green.overlay")) == (True, False)
+
+        cluster.ok(1, "overlayd", "attach", "m1", "--network", "green")
+        eventually(lambda: found("g2.green.overlay") and found("c3"), "names of both networks")
+
+        cluster.ok(1, "bash", "-c", KILL)
+        cluster.ok(1, "overlayd", "join")
+        cluster.ok(1, "overlayd", "detach", "m1", "--network", "blue")
+        assert "nameserver 10.58.0.1\nsearch blue.overlay green.overlay\n" in resolver()
+        eventually(lambda: found("g2") and not found("c3"), "names of the network that is left")
+
+        cluster.ok(1, "overlayd", "detach", "m1")
+        assert resolver() == cluster.ok(1, "cat", "/etc/resolv.conf")
+        bad = cluster.run(1, "overlayd", "container", "add", "m1", "--dns-option", "a b")
+        assert (bad[0], "resolv.conf" in bad[2]) == (2, True)
+    finally:
+        cluster.ok(1, "overlayd", "container", "rm", "m1")
