@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from overlay.errors import UsageError
+from overlay.model import valid_name
 
 STATE_DIR_DEFAULT = Path("/var/lib/overlayd")
 RUN_DIR_DEFAULT = Path("/run/overlayd")
 CONFIG_DEFAULT = Path("/etc/overlayd/overlayd.toml")
 API_GROUP_DEFAULT = "overlayd"
+DNS_DOMAIN_DEFAULT = "overlay"
 LOCK_NAME = "lock"  # in the state directory: held by the agent as long as it lives
 
 
@@ -30,6 +32,7 @@ class Config:
     reconcile_interval_s: float = 30.0  # the periodic pass; changes wake it at once
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
+    dns_domain: str = DNS_DOMAIN_DEFAULT  # what containers' full names end in
     path: Path | None = None  # the file this came from, if there was one
 
 
@@ -74,6 +77,18 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
             raise UsageError(f"{path}: log_level must be debug, info, warning or error")
         if key == "fast_path" and value not in ("auto", "on", "off"):
             raise UsageError(f"{path}: fast_path must be auto, on or off")
+        if key == "dns_domain":
+            return _domain(path, value)
         return value
     expected = {"float": "a number of seconds", "Path": "a path", "str": "a text"}[kind]
     raise UsageError(f"{path}: {key} must be {expected}, not {value!r}")
+
+
+def _domain(path: Path, value: str) -> str:
+    """Return a domain as it is compared: in small letters, without a dot at its end."""
+    domain = value.lower().removesuffix(".")
+    if not valid_name(domain):
+        raise UsageError(
+            f"{path}: dns_domain must be a domain, not {value!r}", hint='Such as "lab.example"'
+        )
+    return domain

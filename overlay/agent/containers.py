@@ -19,7 +19,6 @@ from overlay import crashpoint, limits
 from overlay.agent import request, views
 from overlay.agent.agent import Agent
 from overlay.agent.endpoints import AttachWish
-from overlay.agent.names import DOMAIN_DEFAULT
 from overlay.agent.stored import CONTAINER_KIND
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
@@ -33,7 +32,6 @@ _FIELDS = (
     "name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait",
     "port_security", "dns_search", "dns_options",
 )  # fmt: skip
-_SEARCH_DEFAULT = [DOMAIN_DEFAULT]
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
 _SERVERS_MAX = 3  # resolv.conf(5): MAXNS
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
@@ -118,7 +116,8 @@ class Containers:
             for subnet in network.subnets
         ]
         lines = [f"nameserver {server}" for server in servers[:_SERVERS_MAX]]
-        lines.append(f"search {' '.join(kept.get('dns_search', _SEARCH_DEFAULT))}")
+        search = kept.get("dns_search") or [self._agent.config.dns_domain]
+        lines.append(f"search {' '.join(search)}")
         lines.append(f"options {' '.join(kept.get('dns_options', _OPTIONS_DEFAULT))}")
         hosts = [f"{ip_text(ip)} {endpoint.name}" for endpoint in found for ip in endpoint.ips]
         await asyncio.to_thread(_write_names, name, lines, hosts)

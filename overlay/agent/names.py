@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from overlay.agent.config import DNS_DOMAIN_DEFAULT
 from overlay.agent.directory import Directory
 from overlay.core.messages import MemberState
 from overlay.model import Endpoint, Ip, Network
 
-DOMAIN_DEFAULT = "overlay"
 _REVERSE_V4 = ".in-addr.arpa"
 _REVERSE_V6 = ".ip6.arpa"
 
@@ -39,7 +39,7 @@ class Answer:
 class Names:
     """Questions to the records, on behalf of one container."""
 
-    def __init__(self, directory: Directory, domain: str = DOMAIN_DEFAULT) -> None:
+    def __init__(self, directory: Directory, domain: str = DNS_DOMAIN_DEFAULT) -> None:
         self._directory = directory
         self._domain = domain
         self.networks_of: Callable[[Network, Ip], list[Network]] = lambda network, _ip: [network]

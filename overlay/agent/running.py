@@ -114,7 +114,7 @@ class Running:
         self.directory.view.is_expired = self._is_expired
         self.directory.view.ownership = self.addresses.space.ownership
         self.clashes = Clashes(self.directory, self.addresses.space, journal)
-        self.names = Names(self.directory)
+        self.names = Names(self.directory, config.dns_domain)
         self.names.networks_of = self.networks_of
         self._dns = DnsServers(self.names, kernel, journal)
         self.datapath.opened = self._dns.open

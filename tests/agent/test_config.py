@@ -23,13 +23,17 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 def test_keys_are_read(tmp_path: Path) -> None:
     """Each key of the file lands in the configuration."""
     path = tmp_path / "overlayd.toml"
-    path.write_text('state_dir = "/x"\nreconcile_interval_s = 5\nlog_level = "debug"\n')
+    path.write_text(
+        'state_dir = "/x"\nreconcile_interval_s = 5\nlog_level = "debug"\n'
+        'dns_domain = "Lab.Example."\n'
+    )
 
     config = load(path, required=True)
 
     assert config.state_dir == Path("/x")
     assert config.reconcile_interval_s == 5.0
     assert config.log_level == "debug"
+    assert config.dns_domain == "lab.example"
     assert config.path == path
 
 
@@ -41,6 +45,8 @@ def test_keys_are_read(tmp_path: Path) -> None:
         ('log_level = "loud"', "log_level must be debug"),
         ("reconcile_interval_s = 0", "above zero"),
         ('reconcile_interval_s = "soon"', "a number of seconds"),
+        ('dns_domain = "a b"', "dns_domain must be a domain"),
+        ('dns_domain = ""', "dns_domain must be a domain"),
         ("= 3", "not valid TOML"),
     ],
 )

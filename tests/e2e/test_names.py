@@ -125,3 +125,23 @@ def test_a_bare_containers_resolver_follows_its_networks(
         assert (bad[0], "resolv.conf" in bad[2]) == (2, True)
     finally:
         cluster.ok(1, "overlayd", "container", "rm", "m1")
+
+
+def test_the_domain_is_the_configurations(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """With dns_domain names end in it, in answers, reverse names and resolv.conf."""
+    cluster.ok(1, "bash", "-c", "echo 'dns_domain = \"lab.example\"' >/run/domain.toml")
+    cluster.ok(1, "bash", "-c", KILL)
+    cluster.ok(1, "overlayd", "--config", "/run/domain.toml", "join")
+    try:
+        eventually(lambda: dig(cluster, 1, "c3.blue.lab.example") != [], "the new domain")
+        ip = dig(cluster, 1, "c3.blue.lab.example")[0]
+        assert dig(cluster, 1, "-x", ip) == ["c3.blue.lab.example."]
+        assert dig(cluster, 1, "c3.blue.overlay") == []
+        cluster.ok(1, "overlayd", "container", "add", "d1", "--network", "blue")
+        assert "search lab.example\n" in cluster.inside(1, "d1", "cat", "/etc/resolv.conf")[1]
+        cluster.ok(1, "overlayd", "container", "rm", "d1")
+    finally:
+        cluster.ok(1, "bash", "-c", KILL)
+        cluster.ok(1, "overlayd", "join")
