@@ -157,7 +157,10 @@ class Datapath:
                     deletes += [DeleteRow(row) for row in rows]
                 await self._kernel.call(runtime.sandbox.apply, deletes)
         # The kernel takes 20 ms for it; nothing of it needs the kernel thread.
-        await asyncio.to_thread(container.detach_interface, runtime.sandbox, attachment.port)
+        port = attachment.port
+        was_there = await asyncio.to_thread(container.detach_interface, runtime.sandbox, port)
+        if endpoint is None or not was_there:
+            self.doubt(vni)  # what led to it may be left, under the number of its interface
 
     # --- the kernel's own words ---------------------------------------------------------
 

@@ -142,13 +142,19 @@ def _failure(error: OverlayError) -> web.Response:
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
-    raw = await request.read()
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        size = limits.API_BODY_SIZE_MAX
+        raise UsageError(f"the request's body is larger than {size} bytes") from error
     if not raw:
         return {}
     try:
         value = json.loads(raw)
     except ValueError as error:
         raise UsageError("the request's body is not JSON", why=str(error)) from error
+    except RecursionError as error:
+        raise UsageError("the request's body is nested too deeply") from error
     if not isinstance(value, dict):
         raise UsageError("the request's body must be a JSON object")
     return value

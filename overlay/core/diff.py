@@ -63,6 +63,10 @@ ROW_ORDER = (
 )
 
 
+# Entries of tables that name a link: all other rows go with the link that they are on.
+_OUTLIVING = (GuardRow, SourceRow, TargetRow)
+
+
 def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Operation]:
     """Return the operations that turn `actual` into `desired`, in the order to apply them.
 
@@ -84,7 +88,11 @@ def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Op
     # delete the new one. An address is the exception: its put cannot change the prefix.
     taken = [row for row in surplus if row_key(row) in put_keys]
     doomed = actual.links.keys() - desired.links.keys()
-    gone = [row for row in surplus if row.link not in doomed and row_key(row) not in put_keys]
+    gone = [
+        row
+        for row in surplus
+        if (row.link not in doomed or isinstance(row, _OUTLIVING)) and row_key(row) not in put_keys
+    ]
     operations = replaced
     operations += _link_puts(desired, actual)
     operations += [DeleteRow(row) for row in _sorted_rows(taken) if isinstance(row, AddressRow)]

@@ -158,3 +158,12 @@ def test_without_pruning_what_is_surplus_is_remembered(node: Node) -> None:
     assert node.passes() == (3, 0)
     assert node.runtime.reads == 1
     assert node.differences() == []
+
+
+def test_nothing_outlives_a_port_that_a_pass_removes(node: Node) -> None:
+    """What names a port in tables goes with the port, in the pass that takes it away."""
+    node.ports.clear()
+    node.locals.clear()
+    node.passes()
+    assert node.runtime.reads == 1
+    assert node.differences() == []
