@@ -145,3 +145,35 @@ def test_the_domain_is_the_configurations(
     finally:
         cluster.ok(1, "bash", "-c", KILL)
         cluster.ok(1, "overlayd", "join")
+
+
+def test_an_answer_too_large_for_udp_is_asked_again_by_tcp(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """40 addresses under one alias: truncated without EDNS, whole by TCP and with EDNS."""
+    ips = sorted(cluster.attach(2, f"t{index}", "--alias", "crowd") for index in range(40))
+    plain = ("dig", "+noedns", "+ignore", "crowd.overlay")
+
+    eventually(lambda: dig(cluster, 1, "crowd.overlay") == ips, "40 addresses")
+    cut = cluster.inside(1, "c1", *plain)[1]
+    flags = next(line for line in cut.splitlines() if line.startswith(";; flags:"))
+    assert " tc" in flags.partition(";")[2].partition(";")[2].partition(";")[0]
+    assert len(dig(cluster, 1, "+noedns", "+ignore", "crowd.overlay")) < 40
+    assert dig(cluster, 1, "+noedns", "crowd.overlay") == ips
+    assert dig(cluster, 1, "+tcp", "crowd.overlay") == ips
+    for index in range(40):
+        cluster.ok(2, "overlayd", "detach", f"t{index}")
+
+
+def test_names_of_a_dead_node_are_left_out_until_it_is_back(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Its containers still answer pings, as forwarding goes on, but not to their names."""
+    ip = dig(cluster, 1, "c3.overlay")[0]
+    cluster.ok(3, "bash", "-c", KILL)
+
+    eventually(lambda: dig(cluster, 1, "c3.overlay") == [], "the name goes", 60.0)
+    assert cluster.run(1, "overlayd", "dns", "lookup", "c3")[0] == 5
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W2", ip)[0] == 0
+    cluster.ok(3, "overlayd", "join")
+    eventually(lambda: dig(cluster, 1, "c3.overlay") == [ip], "the name is back", 60.0)
