@@ -50,6 +50,8 @@ def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cl
     )
     cluster.ok(1, "docker", "import", str(image), "lab:1")
     run = ["docker", "run", "-d", "--name", "web", "--network", "none"]
+    gateway = cluster.inside(1, "c1", "awk", "/nameserver/ {print $2; exit}", "/etc/resolv.conf")
+    run += ["--dns", gateway[1].strip(), "--dns-search", "overlay"]
     cluster.ok(1, *run, "lab:1", "/bin/sleep", "1000")
     return cluster
 
@@ -82,6 +84,18 @@ def test_docker_and_podman_containers_ping_each_other_across_hosts(
     assert cluster.inside(3, "c3", "ping", "-c1", "-W1", "db.blue.overlay")[0] == 0
     # By the bare name again: the same container, the same address.
     assert cluster.ok(1, "overlayd", "attach", "web", "--network", "blue").strip() == web
+
+
+def test_a_docker_container_run_with_dns_knows_names(
+    cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
+) -> None:
+    """With --dns GATEWAY --dns-search overlay a Docker container resolves names once attached."""
+    assert docker is cluster
+    cluster.ok(1, "overlayd", "attach", "docker:web", "--network", "blue")
+    ip = cluster.ok(1, "overlayd", "dns", "lookup", "c3").strip()
+    ask = ("docker", "exec", "web", "nslookup", "c3.blue.overlay")
+
+    eventually(lambda: ip in cluster.run(1, *ask)[1], "a name in a Docker container")
 
 
 @pytest.mark.parametrize(
