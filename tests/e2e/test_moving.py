@@ -32,6 +32,7 @@ def test_a_container_moves_between_networks_while_it_runs(
 
     eventually(lambda: reaches(blue), "blue")
     first = default_routes()
+    assert len(first) == 1
     cluster.ok(1, "overlayd", "attach", "m1", "--network", "red")
     eventually(lambda: reaches(red) and reaches(blue), "both networks")
     assert default_routes() == first, "the first network keeps the one default route"
