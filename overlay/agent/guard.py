@@ -133,7 +133,8 @@ class Guard:
         with self._listening() as changed:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), self._interval_s)
+                    async with asyncio.timeout(self._interval_s):
+                        await changed.wait()
                     await asyncio.sleep(_SETTLE_S)
                 changed.clear()
                 await self.mend()

@@ -7,7 +7,6 @@ know: the API, how a cluster is joined.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Coroutine
@@ -22,6 +21,7 @@ from overlay.agent.custody import Custody
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.dnsservers import DnsServers
+from overlay.agent.ending import end_all
 from overlay.agent.endpoints import Endpoints
 from overlay.agent.fastmode import FastMode
 from overlay.agent.guard import Guard
@@ -185,11 +185,7 @@ class Running:
 
     async def close(self) -> None:
         """Stop; the kernel goes on forwarding."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await end_all(self._tasks)
         await self._lost.close()
         self._dns.close_all()
         self.member.close()
