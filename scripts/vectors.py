@@ -37,6 +37,7 @@ from overlay.core.records import (
     CLUSTER_SCOPE,
     Admission,
     Entry,
+    GivenName,
     Invitation,
     Participation,
     Scope,
@@ -141,6 +142,7 @@ def values() -> list[Value]:
         Participation(vni, forwards=True),
         Endpoint(b"endpoint", vni, "web", mac_for(vni, ip), (ip,), ("www",)),
         Grant(vni, first, last, card(2).node_id, 1, b"request1"),
+        GivenName("database", (Ip(bytes([192, 168, 7, 20])),)),
     ]
 
 
@@ -164,7 +166,7 @@ def messages() -> dict[str, Message]:
     told = [Entry(n + 3, key_of(value), value) for n, value in enumerate(admission_values())]
     segments = (
         notary.issue_segment(CLUSTER_SCOPE, 0, 0, 2, cluster),
-        notary.issue_segment(Scope(8388865), 0, 0, 2, blue),
+        notary.issue_segment(Scope(8388865), 0, 0, len(blue), blue),
     )
     one, two = card(1).node_id, card(2).node_id
     version = LogVersion(one, Scope(8388865), 2, 1)

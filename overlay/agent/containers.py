@@ -30,10 +30,9 @@ Json = dict[str, Any]
 FILES_DIRECTORY = Path("/etc/netns")
 _FIELDS = (
     "name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait",
-    "port_security", "dns_search", "dns_options",
+    "port_security", "dns_servers", "dns_search", "dns_options",
 )  # fmt: skip
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
-_SERVERS_MAX = 3  # resolv.conf(5): MAXNS
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
@@ -50,6 +49,9 @@ class Containers:
         if name is None:
             raise UsageError("name is missing")
         resolver = {
+            "dns_servers": [
+                ip_text(ip) for ip in request.ips(body, "dns_servers", limits.DNS_SERVERS_MAX)
+            ],
             "dns_search": _words(body, "dns_search", limits.DNS_SEARCH_MAX),
             "dns_options": _words(body, "dns_options", limits.DNS_OPTIONS_MAX),
         }
@@ -115,7 +117,7 @@ class Containers:
             if (network := running.directory.network_by_vni(vni)) is not None
             for subnet in network.subnets
         ]
-        lines = [f"nameserver {server}" for server in servers[:_SERVERS_MAX]]
+        lines = [f"nameserver {server}" for server in servers[: limits.DNS_SERVERS_MAX]]
         search = kept.get("dns_search") or [self._agent.config.dns_domain]
         lines.append(f"search {' '.join(search)}")
         lines.append(f"options {' '.join(kept.get('dns_options', _OPTIONS_DEFAULT))}")

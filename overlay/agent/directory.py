@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from overlay.core.messages import MemberState
 from overlay.core.node import Node
-from overlay.core.records import CLUSTER_SCOPE, Participation, Scope
+from overlay.core.records import CLUSTER_SCOPE, GivenName, Participation, Scope
 from overlay.core.view import View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, node_text
@@ -98,6 +98,14 @@ class Directory:
         """Return one node's endpoint by its id."""
         value = self._store.value(origin, Scope(vni), ("endpoint", endpoint_id))
         return value if isinstance(value, Endpoint) else None
+
+    def given_names(self, vni: Vni) -> Iterator[tuple[NodeId, GivenName]]:
+        """Yield the names that people gave on a network, and the node where they did."""
+        for origin, value in self._store.values(Scope(vni), "name"):
+            if isinstance(value, GivenName) and (
+                origin == self.own or not self.view.is_gone(origin)
+            ):
+                yield origin, value
 
     # --- nodes --------------------------------------------------------------------------
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from overlay import limits
+from overlay.agent import givennames, request
 from overlay.agent.agent import Agent
 from overlay.agent.running import Running
 from overlay.agent.server import Server
 from overlay.agent.web import web
-from overlay.errors import NotFoundError
+from overlay.errors import NotFoundError, UsageError
 from overlay.model import Ip, Network, ip_text, parse_ip
 
 Json = dict[str, Any]
@@ -62,12 +64,33 @@ class DnsRoutes:
             "names": list(found.names),
         }
 
+    async def add(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/dns."""
+        request.allow(body, "name", "network", "ips")
+        name = request.name(body, "name")
+        ips = request.ips(body, "ips", limits.GIVEN_NAME_IPS_MAX)
+        if name is None or not ips:
+            raise UsageError("name is missing" if ips else "ips is missing")
+        running = self._agent.member()
+        network = running.directory.network(request.required_text(body, "network"))
+        givennames.add(running.member, running.directory, network, name, ips)
+        return {"name": name, "network": network.name, "ips": [ip_text(ip) for ip in ips]}
+
+    async def remove(self, http: web.Request, _body: Json) -> Json:
+        """DELETE /v1/dns/NAME?network=NAME."""
+        running, name = self._agent.member(), http.match_info["name"]
+        network = running.directory.network(request.required_text(dict(http.query), "network"))
+        givennames.remove(running.member, running.directory, network, name)
+        return {"name": name, "network": network.name}
+
 
 def register(server: Server, agent: Agent) -> None:
     """Bind the paths of this module."""
     routes = DnsRoutes(agent)
     server.route("GET", "/v1/dns", "dns-ls", routes.list)
+    server.route("POST", "/v1/dns", "dns-add", routes.add)
     server.route("GET", "/v1/dns/{name}", "dns-lookup", routes.lookup)
+    server.route("DELETE", "/v1/dns/{name}", "dns-rm", routes.remove)
 
 
 def _chosen(running: Running, wanted: str | None) -> tuple[list[Network], list[Network]]:

@@ -12,6 +12,7 @@ import ipaddress
 import random
 import socket
 import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -33,10 +34,17 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 class DnsServer:
     """Serves one network from two sockets that were opened in its sandbox."""
 
-    def __init__(self, network: Network, names: Names, rng: random.Random) -> None:
+    def __init__(
+        self,
+        network: Network,
+        names: Names,
+        rng: random.Random,
+        resolvers: Callable[[Network, Ip], Sequence[str]],
+    ) -> None:
         self._network = network
         self._names = names
         self._rng = rng
+        self._resolvers = resolvers
         self._forwarding = 0
         self._transport: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
@@ -101,15 +109,15 @@ class DnsServer:
         except (DNSError, ValueError, IndexError, struct.error):
             return None
         if reply is None:
-            return await self._forwarded(raw, question)
+            return await self._forwarded(raw, question, asker)
         packed = bytes(reply.pack())
         allowed = min(size_max, _udp_size(question)) if size_max == _UDP_SIZE_MAX else size_max
         if len(packed) > allowed:
             packed = bytes(reply.truncate().pack())
         return packed
 
-    async def _forwarded(self, raw: bytes, question: DNSRecord) -> bytes:
-        """Ask the host's resolvers in turn; say SERVFAIL when none answers in time."""
+    async def _forwarded(self, raw: bytes, question: DNSRecord, asker: Ip) -> bytes:
+        """Ask the asker's resolvers in turn; say SERVFAIL when none answers in time."""
         failure = question.reply(ra=1, aa=0)
         failure.header.rcode = RCODE.SERVFAIL
         if self._forwarding >= limits.DNS_FORWARDS_MAX:
@@ -117,7 +125,7 @@ class DnsServer:
             return bytes(failure.pack())
         self._forwarding += 1
         try:
-            for server in host_resolvers():
+            for server in self._resolvers(self._network, asker):
                 answer = await _ask(server, raw)
                 if answer is not None:
                     return answer

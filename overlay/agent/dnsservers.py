@@ -6,8 +6,9 @@ import logging
 import os
 import random
 import socket
+from collections.abc import Callable, Sequence
 
-from overlay.agent.dnsserver import DnsServer, bound_sockets
+from overlay.agent.dnsserver import DnsServer, bound_sockets, host_resolvers
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.names import Names
@@ -24,6 +25,8 @@ class DnsServers:
         self._kernel = kernel
         self._journal = journal
         self._servers: dict[Vni, list[DnsServer]] = {}
+        # Whoever knows the containers: what was asked for one of them, by its address.
+        self.resolvers_of: Callable[[Network, Ip], Sequence[str]] = lambda _network, _ip: ()
 
     async def open(self, network: Network, sandbox: Sandbox) -> None:
         """Serve a network's names in its sandbox; harmless if that is done already."""
@@ -41,7 +44,7 @@ class DnsServers:
                     network=network.name,
                 )
                 continue
-            server = DnsServer(network, self._names, random.Random(os.urandom(8)))
+            server = DnsServer(network, self._names, random.Random(os.urandom(8)), self._resolvers)
             await server.start(udp, tcp)
             servers.append(server)
 
@@ -54,6 +57,10 @@ class DnsServers:
         """Stop serving."""
         for vni in list(self._servers):
             self.close(vni)
+
+    def _resolvers(self, network: Network, asker: Ip) -> Sequence[str]:
+        """Return whom to ask what is no name of ours: the container's own choice, or the host's."""
+        return self.resolvers_of(network, asker) or host_resolvers()
 
 
 def _inside(netns_fd: int, ip: Ip) -> tuple[socket.socket, socket.socket]:

@@ -1,7 +1,7 @@
 """Which names a container may ask for, and what they mean: the answers of the DNS server.
 
-Owns: `NAME`, `NAME.NETWORK.DOMAIN`, aliases, reverse names; who may see what. Must not know:
-sockets, the wire format of DNS.
+Owns: `NAME`, `NAME.NETWORK.DOMAIN`, aliases, given names, reverse names; who may see what. Must
+not know: sockets, the wire format of DNS.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class Names:
                 or name in (alias.lower() for alias in named.endpoint.aliases)
                 for ip in named.endpoint.ips
             ]
+            if has_name is None:  # nobody can give away what a container is called
+                ips += self._given(network).get(name, [])
             if ips:
                 return Answer(exists=True, ips=tuple(sorted(set(ips))))
         return Answer(exists=False)
@@ -105,14 +107,13 @@ class Names:
     def called(self, networks: list[Network], ip: Ip) -> Answer | None:
         """Return the full names of an address on these networks; None if on none of them."""
         for seen in networks:
-            if not any(ip in subnet for subnet in seen.subnets):
-                continue
-            found = [
-                f"{named.endpoint.name}.{seen.name}.{self._domain}"
-                for named in self._alive(seen)
-                if ip in named.endpoint.ips
+            called = [
+                *(n.endpoint.name for n in self._alive(seen) if ip in n.endpoint.ips),
+                *(n.name for _, n in self._directory.given_names(seen.vni) if ip in n.ips),
             ]
-            return Answer(exists=bool(found), names=tuple(found))
+            if called or any(ip in subnet for subnet in seen.subnets):
+                full = (f"{name}.{seen.name}.{self._domain}" for name in dict.fromkeys(called))
+                return Answer(exists=bool(called), names=tuple(full))
         return None
 
     def listed(self, network: Network) -> dict[str, tuple[Ip, ...]]:
@@ -126,9 +127,19 @@ class Names:
                 winners[name] = endpoint
             for alias in endpoint.aliases:
                 found.setdefault(alias.lower(), set()).update(endpoint.ips)
+        for name, ips in self._given(network).items():
+            if name not in winners:
+                found.setdefault(name, set()).update(ips)
         for name, endpoint in winners.items():
             found.setdefault(name, set()).update(endpoint.ips)
         return {name: tuple(sorted(found[name])) for name in sorted(found)}
+
+    def _given(self, network: Network) -> dict[str, list[Ip]]:
+        """Return what people gave names to on a network, on all hosts together."""
+        found: dict[str, list[Ip]] = {}
+        for _, given in self._directory.given_names(network.vni):
+            found.setdefault(given.name.lower(), []).extend(given.ips)
+        return found
 
     def _alive(self, network: Network) -> Iterable[Named]:
         """Endpoints of nodes that are dead or gone stay forwarded, but are not handed out."""

@@ -109,6 +109,12 @@ def ip(body: dict[str, Any], field: str) -> Ip | None:
         raise UsageError(f"{value!r} is not an IP address") from error
 
 
+def ips(body: dict[str, Any], field: str, count_max: int) -> tuple[Ip, ...]:
+    """Return addresses without repetition, none by default."""
+    found = [ip({field: item}, field) for item in texts(body, field, count_max)]
+    return tuple(dict.fromkeys(each for each in found if each is not None))
+
+
 def mac(body: dict[str, Any], field: str) -> Mac | None:
     """Return an optional unicast MAC."""
     value = text(body, field)

@@ -15,6 +15,7 @@ from overlay import limits
 from overlay.agent import stored
 from overlay.agent.addresses import Addresses
 from overlay.agent.admissions import Admissions
+from overlay.agent.askers import Askers
 from overlay.agent.clashes import Clashes
 from overlay.agent.config import Config
 from overlay.agent.custody import Custody
@@ -56,7 +57,7 @@ from overlay.core.events import (
 from overlay.core.messages import GrantRequest, MemberState
 from overlay.core.records import CLUSTER_SCOPE, Forgotten, Removed, Scope
 from overlay.errors import ConflictError, OverlayError
-from overlay.model import Ip, Network, NodeId, Vni, ip_text
+from overlay.model import Ip, NodeId, Vni, ip_text
 from overlay.wire.admission import Doorkeeper
 
 _TIDY_WAIT_S = 60.0
@@ -115,8 +116,9 @@ class Running:
         self.directory.view.ownership = self.addresses.space.ownership
         self.clashes = Clashes(self.directory, self.addresses.space, journal)
         self.names = Names(self.directory, config.dns_domain)
-        self.names.networks_of = self.networks_of
         self._dns = DnsServers(self.names, kernel, journal)
+        askers = Askers(state, self.directory, self.endpoints, self.attachments)
+        self.names.networks_of, self._dns.resolvers_of = askers.networks, askers.resolvers
         self.datapath.opened = self._dns.open
         self.datapath.closed = self._dns.close
         self.returning = Returning(state, self.directory, self.endpoints, self.attachments, journal)
@@ -198,20 +200,6 @@ class Running:
         if found is None or found.state is not MemberState.DEAD:
             return False
         return self.member.pump.now() - found.since > self.config.dead_grace_s
-
-    def networks_of(self, network: Network, ip: Ip) -> list[Network]:
-        """Return the networks of the local container that has an address on `network`."""
-        mine = [
-            attachment
-            for attachment in self.attachments.values()
-            if attachment.vni == network.vni
-            and (found := self.endpoints.endpoint(attachment)) is not None
-            and ip in found.ips
-        ]
-        if not mine:
-            return [network]
-        vnis = {a.vni for a in self.endpoints.of_target(mine[0].netns_identity)}
-        return [other for other in self.directory.networks() if other.vni in vnis]
 
     # --- events of the node -------------------------------------------------------------
 

@@ -48,9 +48,9 @@ class Client:
         """Return the answer to a POST of `body`."""
         return self._call("POST", path, body or {})
 
-    def delete(self, path: str) -> JsonObject:
-        """Return the answer to a DELETE."""
-        return self._call("DELETE", path, None)
+    def delete(self, path: str, **query: object) -> JsonObject:
+        """Return the answer to a DELETE; parameters of None are left out."""
+        return self._call("DELETE", _with_query(path, query), None)
 
     def answers(self) -> bool:
         """Say whether anything listens on the socket; raises ForbiddenError if it may not ask."""

@@ -41,6 +41,7 @@ def register(words: Words) -> None:
     add.add_argument("name", metavar="NAME")
     add_attach_options(add, network_required=False)
     for option, dest, example in (
+        ("--dns", "dns_servers", "asked, from this host, for what is no name of ours; repeat"),
         ("--dns-search", "dns_search", "in place of `overlay`, in its resolv.conf; repeat"),
         ("--dns-option", "dns_options", "such as ndots:2, in its resolv.conf; repeat"),
     ):
@@ -59,7 +60,8 @@ def register(words: Words) -> None:
 def run_add(args: Namespace) -> int:
     """Make a container."""
     body: JsonObject = {"name": args.name, **attach_fields(args)}
-    body |= {"dns_search": args.dns_search, "dns_options": args.dns_options}
+    for field in ("dns_servers", "dns_search", "dns_options"):
+        body[field] = getattr(args, field)
     added = Client(places(args, os.environ)).post("/v1/containers", body)
     if args.json:
         output.answer_json(added)

@@ -1,4 +1,4 @@
-"""Verbs about names: dns lookup, ls.
+"""Verbs about names: dns add, lookup, ls, rm.
 
 Owns: their options and tables. Must not know how a name is found.
 """
@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.cli.client import Client, segment
+from overlay.cli.client import Client, JsonObject, segment
 from overlay.cli.places import places
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ known here.
   overlayd dns lookup web.blue.overlay --network blue
   overlayd dns lookup 10.32.0.2
 """
+ADD_DESCRIPTION = """\
+Give a name to addresses that are no container's: a router, a printer, a service outside.  Every
+container of the network is told it, on all hosts, unless a container has that name itself.  The
+same name given again on this host replaces what it was; several hosts may share one.
+
+  overlayd dns add database 192.168.7.20 --network blue
+  overlayd dns rm database --network blue
+"""
 HEADERS = ("NAME", "NETWORK", "ADDRESSES")
 
 
@@ -40,9 +48,38 @@ def register(words: Words) -> None:
     )
     lookup.add_argument("name", metavar="NAME")
     lookup.add_argument("--network", metavar="NETWORK", help="as a container on this network alone")
+    add = names.verb("add", run_add, "give a name to addresses", ADD_DESCRIPTION)
+    add.add_argument("name", metavar="NAME")
+    add.add_argument("ips", nargs="+", metavar="ADDRESS")
+    remove = names.verb("rm", run_rm, "take back a name that was given on this host")
+    remove.add_argument("name", metavar="NAME")
+    for verb in (add, remove):
+        verb.add_argument("--network", required=True, metavar="NETWORK", help="whose containers")
     listed = names.verb("ls", run_ls, "list the names that containers get an answer for")
     listed.add_argument("network", nargs="?", metavar="NETWORK", help="of this network only")
     listed.add_argument("--no-header", action="store_true", help="rows only")
+
+
+def run_add(args: Namespace) -> int:
+    """Give a name."""
+    body: JsonObject = {"name": args.name, "ips": args.ips, "network": args.network}
+    added = Client(places(args, os.environ)).post("/v1/dns", body)
+    if args.json:
+        output.answer_json(added)
+    else:
+        output.comment(f"{added['name']} is {', '.join(added['ips'])} on {added['network']}")
+    return 0
+
+
+def run_rm(args: Namespace) -> int:
+    """Take a name back."""
+    client = Client(places(args, os.environ))
+    removed = client.delete(f"/v1/dns/{segment(args.name)}", network=args.network)
+    if args.json:
+        output.answer_json(removed)
+    else:
+        output.comment(f"removed {args.name} from {args.network}")
+    return 0
 
 
 def run_lookup(args: Namespace) -> int:

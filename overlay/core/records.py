@@ -13,10 +13,11 @@ has dropped everything up to that version: a replica that holds less starts that
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple, NewType, TypeAlias
 
-from overlay.model import Endpoint, Grant, Network, NodeId
+from overlay.model import Endpoint, Grant, Ip, Network, NodeId
 
 Scope = NewType("Scope", int)
 CLUSTER_SCOPE = Scope(0)
@@ -120,6 +121,14 @@ class Admission:
     node_id: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class GivenName:
+    """A name on the network of its log's scope that is no container's: people gave it."""
+
+    name: str
+    ips: tuple[Ip, ...]
+
+
 Value: TypeAlias = (
     Network
     | Endpoint
@@ -132,6 +141,7 @@ Value: TypeAlias = (
     | Invitation
     | Revocation
     | Admission
+    | GivenName
 )
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): the kind's letter and what tells two of a kind apart in one log."""
@@ -162,6 +172,10 @@ def key_of(value: Value) -> Key:
             return ("revocation", value.token_id)
         case Admission():
             return ("admission", value.token_id + value.node_id)
+        case GivenName():
+            # A name may be longer than a key.
+            name = value.name.lower().encode("ascii")
+            return ("name", hashlib.blake2s(name, digest_size=16).digest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,28 @@ def _ipv4(source: bytes, target: bytes, protocol: int, body: bytes) -> bytes:
     return head[:10] + struct.pack(">H", total) + source + target + body
 
 
+def fragments(packet: bytes, first_bytes: int, number: int) -> tuple[bytes, bytes]:
+    """Return an IPv4 packet in two fragments, the first with so many bytes (eight times some
+    number) of its body; `number` tells packets apart (RFC 791 section 3.2)."""
+    parts = []
+    for body, offset_and_more in (
+        (packet[20 : 20 + first_bytes], 0x2000),
+        (packet[20 + first_bytes :], first_bytes // 8),
+    ):
+        size, offset = struct.pack(">H", 20 + len(body)), struct.pack(">H", offset_and_more)
+        head = (
+            packet[:2]
+            + size
+            + struct.pack(">H", number)
+            + offset
+            + packet[8:10]
+            + b"\0\0"
+            + packet[12:20]
+        )
+        parts.append(head[:10] + struct.pack(">H", checksum(head)) + head[12:] + body)
+    return parts[0], parts[1]
+
+
 def ipv6(source: bytes, target: bytes, protocol: int, body: bytes, *, at: int) -> bytes:
     """Return an IPv6 packet; the checksum of its body goes to offset `at`."""
     pseudo = source + target + struct.pack(">IHBB", len(body), 0, 0, protocol)

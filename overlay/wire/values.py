@@ -10,6 +10,7 @@ from overlay.core.records import (
     Admission,
     Entry,
     Forgotten,
+    GivenName,
     Holder,
     Invitation,
     Kept,
@@ -36,6 +37,7 @@ TAGS: dict[str, int] = {
     "invitation": 10,
     "revocation": 11,
     "admission": 12,
+    "name": 13,
 }
 KINDS = {tag: kind for kind, tag in TAGS.items()}
 _IDENTITY_SIZE_MAX = 32
@@ -74,6 +76,8 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
             return 11, [value.token_id, value.signature]
         case Admission():
             return 12, [value.token_id, value.node_id]
+        case GivenName():
+            return 13, [value.name, value.ips]
 
 
 def _subnet_fields(subnet: Subnet) -> list[Any]:
@@ -213,6 +217,14 @@ def _admission(fields: Any) -> Admission:
     return Admission(shapes.octets(token_id, limits.TOKEN_ID_SIZE), _node(node_id))
 
 
+def _given_name(fields: Any) -> GivenName:
+    name, ips = shapes.array(fields, 2)
+    addresses = tuple(shapes.ip(item) for item in shapes.items(ips, limits.GIVEN_NAME_IPS_MAX))
+    if not addresses:
+        shapes.malformed()
+    return GivenName(shapes.name(name), addresses)
+
+
 _DECODERS: dict[int, Callable[[Any], Value]] = {
     1: _network,
     2: _endpoint,
@@ -225,6 +237,7 @@ _DECODERS: dict[int, Callable[[Any], Value]] = {
     10: _invitation,
     11: _revocation,
     12: _admission,
+    13: _given_name,
 }
 
 

@@ -10,6 +10,7 @@ from dnslib import QTYPE, RCODE, DNSRecord
 from overlay.agent.dnsserver import DnsServer, host_resolvers
 from overlay.agent.names import Names, address_of_reverse
 from overlay.core.messages import MemberState
+from overlay.core.records import GivenName
 from overlay.model import (
     Endpoint,
     Ip,
@@ -54,6 +55,14 @@ class Records:
         ]
         return [item for item in everything if item[1].vni == vni]
 
+    def given_names(self, vni: int) -> list[tuple[NodeId, GivenName]]:
+        """Return the names that people gave, two of them on blue, one that a container has."""
+        given = [
+            GivenName("router", (parse_ip("10.1.0.1"), parse_ip("192.168.7.1"))),
+            GivenName("web", (parse_ip("192.168.7.2"),)),
+        ]
+        return [(DEAD, item) for item in given if vni == 1]
+
     def node_state(self, node_id: NodeId) -> MemberState:
         """Say who is dead."""
         return MemberState.DEAD if node_id == DEAD else MemberState.ALIVE
@@ -67,6 +76,7 @@ def names() -> Names:
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
+        ("router", ["10.1.0.1", "192.168.7.1"]),
         ("web", ["10.1.0.2"]),
         ("WEB.", ["10.1.0.2"]),
         ("web2", ["10.1.0.3"]),
@@ -110,6 +120,10 @@ def test_addresses_have_names() -> None:
     assert answer.names == ("web.blue.overlay",)
     assert names().reverse(BLUE, ASKER, "8.8.8.8.in-addr.arpa.") is None
 
+    given = names().reverse(BLUE, ASKER, "1.7.168.192.in-addr.arpa.")
+    assert given is not None
+    assert given.names == ("router.blue.overlay",)
+
 
 def test_reverse_names_of_ipv6_are_read() -> None:
     """32 digits in reverse are an IPv6 address; anything else is none."""
@@ -122,7 +136,7 @@ def test_reverse_names_of_ipv6_are_read() -> None:
 
 def server() -> DnsServer:
     """Return a server of blue that is not bound to anything."""
-    return DnsServer(BLUE, names(), random.Random(1))
+    return DnsServer(BLUE, names(), random.Random(1), lambda _network, _ip: [])
 
 
 async def test_a_question_gets_a_short_lived_answer() -> None:
@@ -208,7 +222,7 @@ def test_what_is_listed_is_what_is_answered() -> None:
     """The list of a network has every name and alias, with the addresses a question gets."""
     listed = names().listed(BLUE)
 
-    assert list(listed) == ["web", "web2", "www"]
+    assert list(listed) == ["router", "web", "web2", "www"]
     for name, ips in listed.items():
         answer = names().told([BLUE], name)
         assert answer is not None
@@ -228,4 +242,4 @@ def test_of_a_name_given_twice_the_winner_is_listed() -> None:
 
     answer = twice.told([BLUE], "web")
     assert answer is not None
-    assert twice.listed(BLUE) == {"web": answer.ips} == {"web": (parse_ip("10.1.0.7"),)}
+    assert twice.listed(BLUE)["web"] == answer.ips == (parse_ip("10.1.0.7"),)

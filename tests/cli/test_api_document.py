@@ -41,6 +41,8 @@ VERBS = [
     ("GET /v1/ipam", "ipam", "10.32.1.0-10.32.255.255"),
     ("GET /v1/dns", "dns ls", "www"),
     ("GET /v1/dns/{name}", "dns lookup c1", "10.32.0.2\n"),
+    ("POST /v1/dns", "dns add database 192.168.7.20 --network blue", ""),
+    ("DELETE /v1/dns/{name}", "dns rm c1 --network blue", ""),
     ("GET /v1/endpoints", "endpoint ls --wide", "docker:web"),
     ("POST /v1/endpoints", "attach web --network blue", "10.32.0.2\n"),
     ("POST /v1/detach", "detach web", ""),

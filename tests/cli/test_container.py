@@ -35,6 +35,7 @@ def test_add_prints_the_address(overlayd: Run, agent: FakeAgent, attached: dict[
         "labels": {},
         "port_security": True,
         "wait": "all",
+        "dns_servers": [],
         "dns_search": [],
         "dns_options": [],
     }

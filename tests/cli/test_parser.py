@@ -11,7 +11,7 @@ from overlay.cli.parser import VERBS, build, first_word
 READING = [
     ("status",), ("members",), ("verify",), ("events",), ("token", "show"), ("token", "ls"),
     ("network", "ls"), ("network", "inspect"), ("endpoint", "ls"), ("container", "ls"),
-    ("version",), ("ipam",), ("dns", "ls"), ("dns", "lookup"),
+    ("version",), ("ipam",), ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),

@@ -10,7 +10,7 @@ import pytest
 from overlay.lab import holder, lab
 from overlay.lab.driver import Driver, connect, differences, end_all, join_all, wait_until
 from overlay.lab.forging import Spot, Watch
-from overlay.lab.frames import packet_frame, udp, vxlan
+from overlay.lab.frames import fragments, packet_frame, udp, vxlan
 from overlay.lab.scene import Scene
 from overlay.model import parse_ip, parse_mac
 
@@ -117,6 +117,27 @@ def test_a_stranger_on_the_underlay_reaches_no_container(stage: Stage) -> None:
         inject("forged")
 
     assert guarded.seen == []
+    assert defenceless.seen == ["forged"]
+
+
+@pytest.mark.parametrize("first_bytes", [8, 16, 64], ids=["port", "vni", "frame"])
+def test_fragments_are_judged_as_whole_packets_are(stage: Stage, first_bytes: int) -> None:
+    """A stranger's arrive nowhere, however short the first; a member's do if it shows the VNI."""
+    target, outsider = stage.spot(2, "c2"), Spot(stage.outsider.host)
+
+    def inject(sender: Spot, address: str, label: str, number: int) -> None:
+        ends = parse_ip(address), parse_ip(stage.host(2).address)
+        packet = udp(*ends, (40000, VXLAN_PORT), vxlan(stage.vni, stage.frame(1, 2, label)))
+        for part in fragments(packet, first_bytes, 1000 * number + first_bytes):
+            sender.send("packet", stage.host(2).address, part.hex())
+
+    with Watch(target, lambda: stage.fence(1, 2)) as guarded:
+        inject(outsider, stage.outsider.address, "forged", 1)
+        inject(stage.spot(1), stage.host(1).address, "member", 2)
+    with stage.defenceless(2), Watch(target, lambda: stage.fence(1, 2)) as defenceless:
+        inject(outsider, stage.outsider.address, "forged", 3)
+
+    assert guarded.seen == (["member"] if first_bytes > 8 else [])
     assert defenceless.seen == ["forged"]
 
 

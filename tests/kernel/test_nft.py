@@ -84,7 +84,7 @@ def test_changes_are_made_in_place(place: Place) -> None:
         "flush ruleset",
         "add rule inet overlayd_111111 check accept",
         "insert rule inet overlayd_111111 arriving accept",
-        "flush chain inet overlayd_111111 passing",
+        "flush chain inet overlayd_111111 check",
         "add chain inet overlayd_111111 more",
         "add table inet overlayd_111111 { flags dormant; }",
         "add set inet overlayd_111111 more { type ipv4_addr; }",

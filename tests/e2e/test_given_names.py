@@ -1,0 +1,109 @@
+"""Names that people give, and resolvers of a container's own, on three hosts."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+
+
+def told(cluster: Cluster, number: int, *question: str) -> list[str]:
+    """Return dig's short answer in container c`number`, sorted."""
+    return sorted(cluster.inside(number, f"c{number}", "dig", "+short", *question)[1].split())
+
+
+def test_a_given_name_is_told_on_every_host(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Forwards and back, also after a kill of the agent that gave it; gone when taken back."""
+    given = ("overlayd", "dns", "add", "database", "192.168.7.20", "fd99::20")
+    for _ in range(2):
+        cluster.ok(2, *given, "--network", "blue")
+
+    eventually(lambda: told(cluster, 1, "database.overlay") == ["192.168.7.20"], "the name", 10.0)
+    assert told(cluster, 1, "database.overlay", "AAAA") == ["fd99::20"]
+    assert told(cluster, 1, "-x", "192.168.7.20") == ["database.blue.overlay."]
+    assert cluster.ok(3, "overlayd", "dns", "lookup", "database").split() == [
+        "192.168.7.20", "fd99::20",
+    ]  # fmt: skip
+    listed = {row["name"]: row["ips"] for row in cluster.json(1, "dns", "ls", "blue")["names"]}
+    assert listed["database"] == ["192.168.7.20", "fd99::20"]
+
+    cluster.ok(2, "bash", "-c", KILL)
+    assert told(cluster, 1, "database.overlay") == ["192.168.7.20"]
+    cluster.ok(2, "overlayd", "join")
+    cluster.ok(2, *given[:4], "192.168.7.21", "--network", "blue")
+    eventually(lambda: told(cluster, 1, "database.overlay") == ["192.168.7.21"], "anew", 10.0)
+
+    cluster.ok(2, "overlayd", "dns", "rm", "database", "--network", "blue")
+    eventually(lambda: told(cluster, 1, "database.overlay") == [], "the name goes", 10.0)
+
+
+def test_a_container_keeps_its_name(cluster: Cluster) -> None:
+    """What is given to a container's name is not told while the container is there."""
+    own = told(cluster, 1, "c3.overlay")
+    cluster.ok(1, "overlayd", "dns", "add", "c3", "192.168.7.30", "--network", "blue")
+    try:
+        assert told(cluster, 1, "c3.overlay") == own != []
+        assert told(cluster, 2, "c3.overlay") == own
+    finally:
+        cluster.ok(1, "overlayd", "dns", "rm", "c3", "--network", "blue")
+
+
+def test_only_the_host_that_gave_a_name_takes_it_back(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Another one is told where it was given; a name of nobody and no network are refused too."""
+    cluster.ok(2, "overlayd", "dns", "add", "printer", "192.168.7.9", "--network", "blue")
+    eventually(lambda: told(cluster, 1, "printer.overlay") != [], "the name", 10.0)
+
+    code, _, error = cluster.run(1, "overlayd", "dns", "rm", "printer", "--network", "blue")
+    assert (code, "it was given on vm2" in error) == (5, True)
+    cluster.ok(2, "overlayd", "dns", "rm", "printer", "--network", "blue")
+    code, _, error = cluster.run(2, "overlayd", "dns", "rm", "printer", "--network", "blue")
+    assert (code, "dns ls" in error) == (5, True)
+
+    cluster.ok(1, "overlayd", "network", "create", "lonely", "--subnet", "10.61.0.0/24")
+    try:
+        bad = ("overlayd", "dns", "add", "x", "10.61.0.9", "--network", "lonely")
+        code, _, error = cluster.run(3, *bad)
+        assert (code, "nothing on this host is attached" in error) == (6, True)
+        assert cluster.run(1, *bad[:4], "10.61.0", "--network", "lonely")[0] == 2
+        assert cluster.run(1, *bad[:3], "no name", *bad[4:])[0] == 2
+    finally:
+        cluster.ok(1, "overlayd", "network", "rm", "lonely")
+
+
+def test_a_container_has_resolvers_of_its_own(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """`--dns`: that server is asked for what is no name of ours; other containers' are not."""
+    answering = "-m dnslib.fixedresolver -a 127.0.0.9 -p 53 -r '. 60 IN A 203.0.113.7'"
+    cluster.ok(1, "bash", "-c", f"{sys.executable} {answering} >/dev/null 2>&1 & echo $! >/run/dns")
+    try:
+        cluster.ok(1, "overlayd", "container", "add", "d1", "--network", "blue",
+                   "--dns", "127.0.0.9")  # fmt: skip
+
+        def asked(container: str, name: str) -> str:
+            return cluster.inside(1, container, "dig", "+short", "+time=3", name)[1].strip()
+
+        eventually(lambda: asked("d1", "example.org") == "203.0.113.7", "its answer", 20.0)
+        assert asked("d1", "c3.overlay") == told(cluster, 1, "c3.overlay")[0]
+        assert "203.0.113.7" not in asked("c1", "example.org")
+        cluster.ok(1, "bash", "-c", KILL)
+        cluster.ok(1, "overlayd", "join")
+        eventually(lambda: asked("d1", "example.net") == "203.0.113.7", "after a kill", 20.0)
+        code, _, error = cluster.run(1, "overlayd", "container", "add", "d2", "--dns", "nowhere")
+        assert (code, "'nowhere' is not an IP address" in error) == (2, True)
+    finally:
+        cluster.run(1, "overlayd", "container", "rm", "d1")
+        cluster.ok(1, "bash", "-c", "kill $(cat /run/dns)")
