@@ -115,18 +115,22 @@ class Running:
         self.directory.view.is_expired = self._is_expired
         self.directory.view.ownership = self.addresses.space.ownership
         self.clashes = Clashes(self.directory, self.addresses.space, journal)
-        self.names = Names(self.directory, config.dns_domain)
-        self._dns = DnsServers(self.names, kernel, journal)
         askers = Askers(state, self.directory, self.endpoints, self.attachments)
-        self.names.networks_of, self._dns.resolvers_of = askers.networks, askers.resolvers
-        self.datapath.opened = self._dns.open
-        self.datapath.closed = self._dns.close
+        self.names = Names(self.directory, config.dns_domain)
+        self.names.networks_of = askers.networks
+        self._dns = self._serve_names(kernel, askers)
         self.returning = Returning(state, self.directory, self.endpoints, self.attachments, journal)
         self._lost = self._follow_up_losses(kernel)
         self._inheriting = Inheriting(self.member, self.directory, self.addresses, journal)
         self._inheriting_due = False
         self.member_changed: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _serve_names(self, kernel: KernelThread, askers: Askers) -> DnsServers:
+        servers = DnsServers(self.names, kernel, self.journal)
+        servers.resolvers_of = askers.resolvers
+        self.datapath.opened, self.datapath.closed = servers.open, servers.close
+        return servers
 
     def _follow_up_losses(self, kernel: KernelThread) -> Lost:
         lost = Lost(
