@@ -11,28 +11,29 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from overlay import crashpoint, limits
-from overlay.agent import request, views
+from overlay.agent import containermodes, request, views
 from overlay.agent.agent import Agent
+from overlay.agent.containermodes import Mode, sharers
 from overlay.agent.endpoints import AttachWish
 from overlay.agent.stored import CONTAINER_KIND
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import container, netns
+from overlay.kernel.reset import FILES_DIRECTORY, remove_files
 from overlay.model import NodeId, ip_text
 
 Json = dict[str, Any]
-FILES_DIRECTORY = Path("/etc/netns")
 _FIELDS = (
     "name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait",
     "port_security", "dns_servers", "dns_search", "dns_options",
 )  # fmt: skip
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
+_OWN = Mode()
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
@@ -55,11 +56,13 @@ class Containers:
             "dns_search": _words(body, "dns_search", limits.DNS_SEARCH_MAX),
             "dns_options": _words(body, "dns_options", limits.DNS_OPTIONS_MAX),
         }
-        made = await self._make(name)
+        words = request.texts(body, "networks", limits.NETWORK_COUNT_MAX)
+        mode, named = containermodes.asked(body, words, self._agent.state.all(CONTAINER_KIND))
+        made = await self._make(name, mode, named=named)
         self._keep(name, {key: words for key, words in resolver.items() if words})
         endpoints: list[Json] = []
         unconfirmed: list[str] = []
-        if body.get("networks"):
+        if words and not named:
             try:
                 answer = await self._attach(name, body)
             except BaseException:
@@ -93,19 +96,21 @@ class Containers:
 
     async def remove_all(self) -> None:
         """Remove every container made here: for `reset`."""
-        for name in self._agent.state.all(CONTAINER_KIND):
-            await self._remove(name)
+        containers = self._agent.state.all(CONTAINER_KIND)
+        for name in sorted(containers, key=lambda name: Mode.of(containers[name]).is_own):
+            await self._remove(name)  # sharers before owners
 
     async def point_resolver(self, name: str) -> None:
         """Lead a container's names to the networks that it is on now; harmless for any other."""
-        state, running = self._agent.state, self._agent.running
-        kept = state.get(CONTAINER_KIND, name)
-        if kept is None or running is None:
+        running = self._agent.running
+        name, targets = self._namespace_of(name)
+        kept = self._agent.state.get(CONTAINER_KIND, name)
+        if kept is None or running is None or Mode.of(kept).host:
             return
         found = [
             endpoint
             for attachment in running.attachments.values()
-            if attachment.target == f"netns:{name}"
+            if attachment.target in targets
             and (endpoint := running.endpoints.endpoint(attachment)) is not None
         ]
         if not found:
@@ -131,12 +136,21 @@ class Containers:
             with self._agent.state.transaction():
                 self._agent.state.put(CONTAINER_KIND, name, {**kept, **changes})
 
-    async def _make(self, name: str) -> bool:
+    def _namespace_of(self, name: str) -> tuple[str, set[str]]:
+        """Return the container whose namespace one is in, and all targets that lead there."""
+        containers = self._agent.state.all(CONTAINER_KIND)
+        owner = Mode.of(containers.get(name, {})).shares or name
+        return owner, {f"netns:{each}" for each in (owner, *sharers(owner, containers))}
+
+    async def _make(self, name: str, mode: Mode, *, named: bool) -> bool:
         state = self._agent.state
-        if state.get(CONTAINER_KIND, name) is not None:
-            if await self._agent.kernel.call(netns.exists, name):
+        kept = state.get(CONTAINER_KIND, name)
+        if kept is not None:
+            attached = [endpoint["network"] for endpoint in self._shown(name)["endpoints"]]
+            containermodes.require_same(name, kept, mode, named=named, attached=attached)
+            if await self._agent.kernel.call(_stands, name, mode):
                 if not (FILES_DIRECTORY / name / "hosts").exists():  # a crash came between
-                    await asyncio.to_thread(_write_files, name)
+                    await asyncio.to_thread(_write_files, name, mode)
                 return False
         elif await self._agent.kernel.call(netns.exists, name):
             raise ConflictError(
@@ -145,9 +159,14 @@ class Containers:
                 hint=f"Attach it as it is: overlayd attach netns:{name} --network NETWORK",
             )
         with state.transaction():
-            state.put(CONTAINER_KIND, name, {})
-        await self._agent.kernel.call(_create, name)
-        await asyncio.to_thread(_write_files, name)
+            state.put(CONTAINER_KIND, name, {**(kept or {}), **mode.kept()})
+        try:
+            await self._agent.kernel.call(_create, name, mode)
+            await asyncio.to_thread(_write_files, name, mode)
+        except OverlayError:
+            if kept is None:
+                await self._unmake(name)
+            raise
         return True
 
     async def _unmake(self, name: str) -> None:
@@ -157,6 +176,13 @@ class Containers:
             self._agent.state.delete(CONTAINER_KIND, name)
 
     async def _remove(self, name: str) -> None:
+        sharing = sharers(name, self._agent.state.all(CONTAINER_KIND))
+        if sharing:
+            raise ConflictError(
+                f"the network of {name} is in use",
+                why=f"shared by {', '.join(sharing)}",
+                hint=f"overlayd container rm {' '.join(sharing)} {name}",
+            )
         running = self._agent.running
         if running is not None:
             for attachment in list(running.attachments.values()):
@@ -192,11 +218,12 @@ class Containers:
     def _shown(self, name: str) -> Json:
         running = self._agent.running
         endpoints = []
+        _, targets = self._namespace_of(name)
         if running is not None:
             names = {network.vni: network.name for network in running.directory.networks()}
             for attachment in running.attachments.values():
                 found = running.endpoints.endpoint(attachment)
-                if attachment.target == f"netns:{name}" and found is not None:
+                if attachment.target in targets and found is not None:
                     endpoints.append(
                         {
                             "network": names.get(found.vni, ""),
@@ -208,13 +235,21 @@ class Containers:
             "name": name,
             "netns": str(netns.path_of(name)),
             "pid": None,
+            "network_mode": str(Mode.of(self._agent.state.get(CONTAINER_KIND, name) or {})),
             "endpoints": endpoints,
         }
 
 
-def _create(name: str) -> None:
-    """Make the namespace with loopback up, in the kernel thread."""
-    if not netns.exists(name):
+def _stands(name: str, mode: Mode) -> bool:
+    """Say whether a container's name leads to the namespace that is its, in the kernel thread."""
+    return netns.exists(name) if mode.is_own else containermodes.is_named(name, mode)
+
+
+def _create(name: str, mode: Mode) -> None:
+    """Make the namespace with loopback up, or name another one, in the kernel thread."""
+    if not mode.is_own:
+        containermodes.give_name(name, mode)
+    elif not netns.exists(name):
         os.close(container.create_namespace(name))
 
 
@@ -226,12 +261,15 @@ def _remove(name: str) -> None:
 
 def _remove_files(name: str) -> None:
     crashpoint.passing("container.remove-files")
-    shutil.rmtree(FILES_DIRECTORY / name, ignore_errors=True)
+    remove_files(FILES_DIRECTORY / name)
     with contextlib.suppress(OSError):
         FILES_DIRECTORY.rmdir()  # only if nobody else keeps something there
 
 
-def _write_files(name: str) -> None:
+def _write_files(name: str, mode: Mode = _OWN) -> None:
+    if not mode.is_own:
+        containermodes.write_files(name, mode)
+        return
     directory = FILES_DIRECTORY / name
     crashpoint.passing("container.files")
     try:

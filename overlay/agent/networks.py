@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from overlay import limits
+from overlay.agent import containermodes
 from overlay.agent.directory import Directory
 from overlay.agent.member import Member
 from overlay.agent.subnets import Range, SubnetWish, matches, parse_range, subnet_of
@@ -46,6 +47,11 @@ class Surroundings:
 
 def create(member: Member, directory: Directory, wish: Wish, around: Surroundings) -> Network:
     """Define a network and return it; the same definition again returns the existing one."""
+    if wish.name in containermodes.RESERVED:
+        raise UsageError(
+            f"a network can't be named {wish.name!r}",
+            why=f"'container add --network {wish.name}' means something else",
+        )
     existing = next((n for n in directory.networks() if n.name == wish.name), None)
     if existing is not None:
         _require_same(existing, wish)

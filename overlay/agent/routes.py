@@ -9,7 +9,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from overlay import exposition, limits
-from overlay.agent import admissionroutes, dnsroutes, ipamviews, networks, request, views
+from overlay.agent import (
+    admissionroutes,
+    containermodes,
+    dnsroutes,
+    ipamviews,
+    networks,
+    request,
+    views,
+)
 from overlay.agent.agent import Agent
 from overlay.agent.containers import Containers
 from overlay.agent.endpoints import AttachWish
@@ -206,6 +214,7 @@ class Routes:
         names = request.texts(body, "networks", limits.NETWORK_COUNT_MAX)
         if not names:
             raise UsageError("networks is empty", hint="Name one: --network NAME")
+        containermodes.refuse(names)
         chosen = [running.directory.network(name) for name in dict.fromkeys(names)]
         wish = AttachWish(
             name=request.name(body, "name"),

@@ -34,8 +34,11 @@ def register(words: Words) -> None:
         run_add,
         "make a bare container, and attach it",
         "Make a bare container: a network namespace with its own resolv.conf and hosts.\n"
-        "stdout: its address on each network, one per line.\n\n"
+        "stdout: its address on each network, one per line.\n"
+        "In place of a network: none (a loopback alone), host (the host's own namespace),\n"
+        "container:NAME (the namespace of another container made so).\n\n"
         "  sudo overlayd container add web --network blue\n"
+        "  sudo overlayd container add debug --network container:web\n"
         "  sudo overlayd container exec web ping 10.32.0.3",
     )
     add.add_argument("name", metavar="NAME")
@@ -116,12 +119,13 @@ def run_ls(args: Namespace) -> int:
     rows = [
         (
             container["name"],
+            container.get("network_mode", "own"),
             [f"{e['network']}={e['ip']}" for e in container["endpoints"]],
             container["netns"],
         )
         for container in listed["containers"]
     ]
-    headers = ("NAME", "ADDRESSES", "NAMESPACE")
+    headers = ("NAME", "NETWORK", "ADDRESSES", "NAMESPACE")
     output.answer(output.table(headers, rows, show_header=not args.no_header))
     return 0
 

@@ -23,7 +23,9 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         required=network_required,
         default=None if network_required else [],
         metavar="NETWORK",
-        help="repeat for several",
+        help="repeat for several"
+        if network_required
+        else "repeat for several; or none, host, container:NAME",
     )
     parser.add_argument("--ip", metavar="ADDRESS", help="this address and no other")
     parser.add_argument("--mac", help="this MAC address (default: made from network and address)")

@@ -1,8 +1,9 @@
 """Removing every trace of ours from the kernel, with no state and no agent to ask.
 
 Owns the knowledge of how our things are recognised: sandboxes by the mark on their
-loopback, containers made by `overlayd container` by theirs, devices by their alias,
-nftables tables by their name. Whatever lacks the mark is somebody else's and stays.
+loopback, containers made by `overlayd container` by theirs or by their file of hosts,
+devices by their alias, nftables tables by their name. Whatever lacks the mark is somebody
+else's and stays.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,9 @@ from overlay.kernel.sandbox import ALIAS_DEFAULT, Sandbox
 
 SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
-_FILES_DIRECTORY: Final = Path("/etc/netns")
+FILES_DIRECTORY: Final = Path("/etc/netns")
+# At the head of the file of hosts of a container in the host's namespace: what tells it as ours.
+HOST_MARK: Final = "# overlayd: a container in the host's own network"
 
 
 def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list[str]:
@@ -34,7 +36,7 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
     removed: list[str] = []
     for name in filter(among, netns.names()):
         alias = _alias(name)
-        if alias == CONTAINER_ALIAS:
+        if alias == CONTAINER_ALIAS or (alias is not None and _is_marked(name)):
             _remove_container(name)
             removed.append(f"container namespace {name}")
         elif alias is None:
@@ -62,8 +64,24 @@ def _alias(name: str) -> str | None:
 
 def _remove_container(name: str) -> None:
     netns.remove(name)
-    with suppress(OSError):
-        shutil.rmtree(_FILES_DIRECTORY / name)
+    remove_files(FILES_DIRECTORY / name)
+
+
+def _is_marked(name: str) -> bool:
+    """Say whether the name is a container's of ours in the host's own namespace."""
+    try:
+        with (FILES_DIRECTORY / name / "hosts").open(encoding="utf-8") as file:
+            return file.readline().rstrip("\n") == HOST_MARK
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def remove_files(directory: Path) -> None:
+    """Remove a container's files, or the link to those of the container whose network it shares."""
+    if directory.is_symlink():
+        directory.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _remove_devices() -> list[str]:

@@ -51,16 +51,16 @@ def test_a_container_may_have_no_network(overlayd: Run, agent: FakeAgent) -> Non
 
 
 def test_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
-    """Name, addresses by network, namespace."""
+    """Name, whose namespace, addresses by network, namespace."""
     web = {
-        "name": "web", "netns": "/run/netns/web", "pid": None,
+        "name": "web", "netns": "/run/netns/web", "pid": None, "network_mode": "own",
         "endpoints": [{"network": "blue", "ip": "10.32.0.2", "ifname": "eth0"}],
     }  # fmt: skip
     agent.answer("GET /v1/containers", {"containers": [web]})
 
     assert overlayd("container", "ls").out.splitlines() == [
-        "NAME  ADDRESSES       NAMESPACE",
-        "web   blue=10.32.0.2  /run/netns/web",
+        "NAME  NETWORK  ADDRESSES       NAMESPACE",
+        "web   own      blue=10.32.0.2  /run/netns/web",
     ]
 
 

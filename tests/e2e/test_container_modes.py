@@ -1,0 +1,132 @@
+"""Containers without a network, in the host's own, and in another container's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+
+
+def links(cluster: Cluster, container: str) -> list[str]:
+    """Return the names of a container's interfaces on vm1."""
+    shown = cluster.ok(1, "overlayd", "container", "exec", container, "ip", "-o", "link")
+    return [line.split()[1].rstrip(":").partition("@")[0] for line in shown.splitlines()]
+
+
+def add(cluster: Cluster, name: str, network: str) -> str:
+    """Make a container on vm1; return what it prints."""
+    return cluster.ok(1, "overlayd", "container", "add", name, "--network", network)
+
+
+def test_none_is_a_loopback_alone(cluster: Cluster) -> None:
+    """It reaches itself and nothing else, and may be attached later."""
+    assert add(cluster, "alone", "none") == ""
+    assert links(cluster, "alone") == ["lo"]
+    assert cluster.inside(1, "alone", "ping", "-c1", "-W1", "127.0.0.1")[0] == 0
+    far = cluster.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    assert cluster.inside(1, "alone", "ping", "-c1", "-W1", far)[0] != 0
+    add(cluster, "alone", "blue")
+    assert cluster.inside(1, "alone", "ping", "-c1", "-W3", far)[0] == 0
+    code, _, err = cluster.run(1, "overlayd", "container", "add", "alone", "--network", "none")
+    assert (code, "it is on blue" in err) == (6, True)
+
+
+def test_host_is_the_host_s_own_namespace(cluster: Cluster) -> None:
+    """It has the host's interfaces and reaches the other hosts; the host keeps all when it goes."""
+    add(cluster, "onhost", "host")
+    add(cluster, "onhost", "host")
+    own = [line.split()[1] for line in cluster.ok(1, "ip", "-o", "link").splitlines()]
+    assert links(cluster, "onhost") == [name.rstrip(":").partition("@")[0] for name in own]
+    other = cluster.json(2, "status")["node"]["address"]
+    cluster.ok(1, "overlayd", "container", "exec", "onhost", "ping", "-c1", "-W3", other)
+    code, _, err = cluster.run(1, "overlayd", "attach", "onhost", "--network", "blue")
+    assert (code, "the host's own network namespace" in err) == (6, True)
+    cluster.ok(1, "overlayd", "container", "rm", "onhost")
+    assert cluster.run(1, "test", "-e", "/etc/netns/onhost")[0] != 0
+    cluster.ok(1, "ping", "-c1", "-W3", other)
+
+
+def test_a_container_shares_another_one_s_network(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Both have one interface, address and names, through an agent's end; the owner goes last."""
+    ip = add(cluster, "web", "blue").strip()
+    assert add(cluster, "debug", "container:web") == ""
+    assert add(cluster, "debug", "container:web") == ""
+    add(cluster, "third", "container:debug")
+    shown = {each["name"]: each for each in cluster.json(1, "container", "ls")["containers"]}
+    assert shown["third"]["network_mode"] == "container:web"
+    assert shown["debug"]["endpoints"] == shown["web"]["endpoints"]
+    assert ip in cluster.ok(1, "overlayd", "container", "exec", "debug", "ip", "address")
+    files = [
+        cluster.ok(1, "overlayd", "container", "exec", each, "cat", "/etc/hosts")
+        for each in ("web", "debug")
+    ]
+    assert files[0] == files[1]
+    assert f"{ip} web" in files[0]
+    far = cluster.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    cluster.ok(1, "bash", "-c", KILL)
+    cluster.ok(1, "overlayd", "container", "exec", "debug", "ping", "-c1", "-W3", far)
+    cluster.ok(1, "overlayd", "join")
+    cluster.ok(1, "overlayd", "container", "exec", "debug", "ping", "-c1", "-W3", "c2")
+    code, _, err = cluster.run(1, "overlayd", "container", "rm", "web")
+    assert (code, "shared by debug, third" in err) == (6, True)
+    cluster.ok(1, "overlayd", "container", "rm", "third", "debug")
+    assert cluster.inside(1, "web", "ping", "-c1", "-W3", "c2")[0] == 0
+    cluster.ok(1, "overlayd", "container", "rm", "web")
+    eventually(lambda: cluster.run(2, "overlayd", "dns", "lookup", "web")[0] == 5, "withdrawn")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--network", "host", "--ip", "10.32.0.9"], "ip does not go with --network host"),
+        (["--network", "host", "--network", "blue"], "goes with no other network"),
+        (["--network", "none", "--alias", "x"], "aliases does not go with --network none"),
+        (["--network", "container:c1", "--dns-search", "x"], "dns_search does not go with"),
+        (["--network", "container:x"], "can't share its own network"),
+        (["--network", "container:nobody"], "no container 'nobody' to share the network of"),
+        (["--mac", "02:00:00:00:00:01"], "mac does not go with no network"),
+    ],
+)
+def test_nonsense_is_refused_and_makes_nothing(
+    cluster: Cluster, options: list[str], told: str
+) -> None:
+    """What can't go together is said in one line, and no container is left."""
+    code, _, err = cluster.run(1, "overlayd", "container", "add", "x", *options)
+    assert (code in (2, 5), told in err) == (True, True), err
+    assert cluster.run(1, "ip", "netns", "pids", "x")[0] != 0
+
+
+def test_the_words_are_no_networks(cluster: Cluster) -> None:
+    """No network can be named so, and nothing can be attached to one."""
+    code, _, err = cluster.run(1, "overlayd", "network", "create", "host")
+    assert (code, "a network can't be named 'host'" in err) == (2, True)
+    code, _, err = cluster.run(1, "overlayd", "attach", "c1", "--network", "container:c2")
+    assert (code, "is no network to attach to" in err) == (2, True)
+
+
+@pytest.mark.parametrize("agent", ["running", "dead"])
+def test_a_reset_takes_all_kinds_with_it(cluster: Cluster, agent: str) -> None:
+    """With and without an agent, nothing of the three is left, and the host's network is whole."""
+    if agent == "running":
+        add(cluster, "r1", "none")
+        add(cluster, "r2", "container:r1")
+        add(cluster, "r3", "host")
+    else:
+        cluster.ok(1, "overlayd", "join")
+        for name, network in (("r1", "none"), ("r2", "container:r1"), ("r3", "host")):
+            add(cluster, name, network)
+        cluster.ok(1, "bash", "-c", KILL)
+    cluster.ok(1, "overlayd", "reset", "--yes")
+    left = cluster.ok(1, "bash", "-c", "ls /run/netns /etc/netns 2>/dev/null; true")
+    assert not {"r1", "r2", "r3"} & set(left.split())
+    assert "eth1" in cluster.ok(1, "ip", "-o", "link")
