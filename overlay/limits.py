@@ -135,6 +135,10 @@ KEPT_RECORDS_MAX: Final = 1024
 QUARANTINE_COUNT_MAX: Final = 65_536
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
 
+# --- Rates -----------------------------------------------------------------------------
+RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a quarter second
+RATE_MAX_BITS: Final = 32_000_000_000  # per second; the kernel's 32 bits of bytes per second
+
 # --- Interface names -------------------------------------------------------------------
 INTERFACE_NAME_LENGTH_MAX: Final = 15  # IFNAMSIZ less the final zero
 

@@ -30,7 +30,7 @@ from overlay.model import NodeId, ip_text
 Json = dict[str, Any]
 _FIELDS = (
     "name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait",
-    "port_security", "dns_servers", "dns_search", "dns_options",
+    "port_security", "rate_in", "rate_out", "dns_servers", "dns_search", "dns_options",
 )  # fmt: skip
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
 _OWN = Mode()
@@ -203,6 +203,7 @@ class Containers:
                 default_route=request.flag(body, "default_route", default=True),
                 aliases=tuple(request.texts(body, "aliases", 8)),
                 labels=request.labels_with_security(body),
+                rates=request.rates(body),
             )
             result = await running.endpoints.attach(
                 target,

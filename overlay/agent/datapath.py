@@ -24,6 +24,7 @@ from overlay.core.fastplan import guard_row, port_rows
 from overlay.core.messages import LogVersion
 from overlay.core.operations import DeleteRow, Operation, PutLink
 from overlay.core.plan import PlanInput, PlannedPort
+from overlay.core.rates import rate_row
 from overlay.core.records import CLUSTER_SCOPE, Scope
 from overlay.core.state import Port
 from overlay.core.view import overlay_mtu
@@ -152,6 +153,9 @@ class Datapath:
             runtime.replugged.add(attachment.port)
             if network and endpoint:
                 deletes = [DeleteRow(guard_row(network, attachment.port, endpoint))]
+                rate = rate_row(attachment.port, endpoint)
+                if rate is not None:
+                    deletes.append(DeleteRow(rate))
                 if runtime.sandbox.fast_path is not None:
                     rows = port_rows(network, _planned(attachment), endpoint)
                     deletes += [DeleteRow(row) for row in rows]

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overlay import limits
 from overlay.agent import stored
@@ -27,10 +27,11 @@ from overlay.agent.stored import Attachment
 from overlay.agent.targets import Target
 from overlay.core.fastplan import guard_row
 from overlay.core.plan import bridge_name
+from overlay.core.rates import rates_of, with_rates
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.core.state import PORT_PREFIX
-from overlay.errors import ConflictError, OverlayError
-from overlay.kernel import container, netns
+from overlay.errors import ConflictError, OverlayError, UsageError
+from overlay.kernel import container, netns, shaping
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, ip_text, mac_for, mac_text
 
 
@@ -45,6 +46,7 @@ class AttachWish:
     default_route: bool = True
     aliases: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    rates: tuple[int | None, int | None] = (None, None)  # in and out; None: as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,11 @@ class Endpoints:
         try:
             identity = await self._kernel.call(container.netns_identity, descriptor)
             async with self._targets.setdefault(identity, asyncio.Lock()):
+                if any(wish.rates):
+                    await self._kernel.call(shaping.require)
                 existing = self._existing(identity, network, wish)
                 if existing is not None:
-                    return existing
+                    return await self._limited(existing, wish.rates)
                 async with self._arriving_on(network.vni):
                     joined = await self._take_part(network)
                     endpoint, attachment, segments = await self._commit(
@@ -139,6 +143,16 @@ class Endpoints:
                 )
             return Result(network, endpoint, attachment.ifname, created=False)
         return None
+
+    async def _limited(self, result: Result, rates: tuple[int | None, int | None]) -> Result:
+        """Give what is attached already other limits, if others are asked for."""
+        endpoint, vni = result.endpoint, result.network.vni
+        changed = replace(endpoint, labels=_labelled(endpoint.labels, rates))
+        if changed == endpoint:
+            return result
+        self._member.publish(self._member.commit(Scope(vni), [changed]))
+        await self._datapath.reconcile(vni)
+        return replace(result, endpoint=changed)
 
     @contextlib.asynccontextmanager
     async def _arriving_on(self, vni: Vni) -> AsyncIterator[None]:
@@ -180,7 +194,7 @@ class Endpoints:
                 mac=wish.mac or mac_for(network.vni, ips[0]),
                 ips=ips,
                 aliases=wish.aliases,
-                labels=wish.labels,
+                labels=_labelled(wish.labels, wish.rates),
             )
             attachment = Attachment(
                 endpoint_id=endpoint.endpoint_id.hex(),
@@ -265,7 +279,10 @@ class Endpoints:
         except OverlayError as error:
             # It works, and the endpoint itself is durable: a start would plug it in once more.
             self._journal.record("state", str(error), level=logging.ERROR, endpoint=endpoint.name)
-        self._datapath.wake(network.vni)
+        if any(rates_of(endpoint.labels)):
+            await self._datapath.reconcile(network.vni)  # in force before anybody hears of it
+        else:
+            self._datapath.wake(network.vni)
         return attached.ifname
 
     async def _tell(self, segments: Sequence[Segment], *, wait: bool) -> list[NodeId]:
@@ -372,6 +389,19 @@ class Endpoints:
             ):
                 return []
             return self._member.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
+
+
+def _labelled(
+    labels: tuple[tuple[str, str], ...], rates: tuple[int | None, int | None]
+) -> tuple[tuple[str, str], ...]:
+    """Return the labels with the limits among them; raises UsageError if these are too many."""
+    found = with_rates(labels, rates)
+    if len(found) > limits.LABEL_COUNT_MAX:
+        raise UsageError(
+            f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
+            why="each limit of the rate is one, and so is port security that is off",
+        )
+    return found
 
 
 def _open_netns(target: Target) -> int:

@@ -151,6 +151,18 @@ def labels_with_security(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted([*found, OPEN_LABEL]))
 
 
+def rates(body: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the limits asked for, in and out: None where none is named; 0 lifts one."""
+    top = limits.RATE_MAX_BITS
+    found = (number(body, "rate_in", 0, top), number(body, "rate_out", 0, top))
+    for bits in found:
+        if bits is not None and 0 < bits < limits.RATE_MIN_BITS:
+            raise UsageError(
+                f"a rate of {bits} bit/s is too low", hint=f"At least {limits.RATE_MIN_BITS} bit/s"
+            )
+    return found
+
+
 def texts_by_name(body: dict[str, Any], field: str, count_max: int) -> tuple[tuple[str, str], ...]:
     """Return an object's texts, sorted by name."""
     value = body.get(field) or {}

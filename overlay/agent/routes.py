@@ -36,7 +36,7 @@ from overlay.model import Network, ip_text, node_text
 Json = dict[str, Any]
 _ATTACH_FIELDS = (
     "target", "networks", "ip", "mac", "ifname", "name", "default_route", "aliases", "labels",
-    "wait", "port_security",
+    "wait", "port_security", "rate_in", "rate_out",
 )  # fmt: skip
 
 
@@ -224,6 +224,7 @@ class Routes:
             default_route=request.flag(body, "default_route", default=True),
             aliases=tuple(request.texts(body, "aliases", limits.ALIAS_COUNT_MAX)),
             labels=request.labels_with_security(body),
+            rates=request.rates(body),
         )
         if len(chosen) > 1 and (wish.ip or wish.mac or wish.ifname):
             raise UsageError("ip, mac and ifname go with a single network")

@@ -16,6 +16,7 @@ from overlay.agent.guard import Guard
 from overlay.agent.health import health
 from overlay.agent.running import Running
 from overlay.agent.stored import Attachment
+from overlay.core.rates import rates_of
 from overlay.model import (
     Card,
     Endpoint,
@@ -98,6 +99,7 @@ def endpoints(running: Running, networks: list[Network]) -> list[Json]:
 def _endpoint(
     running: Running, item: Network, origin: NodeId, found: Endpoint, local: Attachment | None
 ) -> Json:
+    rates = rates_of(found.labels)
     return {
         "id": found.endpoint_id.hex(),
         "name": found.name,
@@ -112,6 +114,8 @@ def _endpoint(
         "ifname": local.ifname if local is not None else None,
         "aliases": list(found.aliases),
         "labels": dict(found.labels),
+        "rate_in": rates.in_bits or None,
+        "rate_out": rates.out_bits or None,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from overlay.cli import output
+from overlay.cli import output, rates
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.filters import add_filter_option, chosen
 from overlay.cli.options import add_attach_options, attach_fields
@@ -36,6 +36,7 @@ TARGET is one of
 
   sudo overlayd attach web --network blue
   sudo overlayd attach pid:4242 --network blue --ip 10.32.0.50
+  sudo overlayd attach web --network blue --rate 10mbit
 """
 
 
@@ -60,7 +61,7 @@ def register(words: Words) -> None:
     listed.add_argument("--network", metavar="NETWORK", help="of this network only")
     add_filter_option(listed, FILTERS)
     listed.add_argument("--no-header", action="store_true", help="rows only")
-    listed.add_argument("--wide", action="store_true", help="also id, aliases and labels")
+    listed.add_argument("--wide", action="store_true", help="also rates, id, aliases and labels")
 
 
 def run_attach(args: Namespace) -> int:
@@ -126,7 +127,7 @@ def run_ls(args: Namespace) -> int:
         return 0
     headers = ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "TARGET", "IFNAME"]
     if args.wide:
-        headers += ["ID", "ALIASES", "LABELS"]
+        headers += ["RATE IN", "RATE OUT", "ID", "ALIASES", "LABELS"]
     rows = []
     for endpoint in listed["endpoints"]:
         row = [
@@ -142,6 +143,8 @@ def run_ls(args: Namespace) -> int:
         if args.wide:
             labels = endpoint.get("labels") or {}
             row += [
+                rates.shown(endpoint.get("rate_in")),
+                rates.shown(endpoint.get("rate_out")),
                 endpoint["id"],
                 endpoint.get("aliases"),
                 [f"{key}={value}" for key, value in labels.items()],

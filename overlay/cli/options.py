@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from overlay.cli import rates
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
     parser.add_argument(
         "--label", dest="labels", action="append", default=[], metavar="KEY=VALUE", help="repeat"
     )
+    for option, what in (
+        ("--rate", "at most this much to it, and as much from it: 10mbit; none lifts it"),
+        ("--rate-in", "at most this much to it"),
+        ("--rate-out", "at most this much from it"),
+    ):
+        parser.add_argument(option, metavar="RATE", help=what)
     parser.add_argument(
         "--no-port-security",
         dest="port_security",
@@ -74,8 +81,19 @@ def attach_fields(args: Namespace) -> JsonObject:
         "aliases": args.aliases,
         "labels": pairs(args.labels),
         "port_security": args.port_security,
+        **_rates(args),
         "wait": args.wait,
     }
+
+
+def _rates(args: Namespace) -> JsonObject:
+    """Return the limits asked for: one direction's own option goes before that for both."""
+    found: JsonObject = {}
+    for field, text in (("rate_in", args.rate_in), ("rate_out", args.rate_out)):
+        chosen = text if text is not None else args.rate
+        if chosen is not None:
+            found[field] = rates.parse(chosen)
+    return found
 
 
 def pairs(texts: Sequence[str]) -> dict[str, str]:

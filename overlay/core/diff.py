@@ -35,6 +35,7 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RateRow,
     RouteRow,
     Row,
     SandboxState,
@@ -56,6 +57,7 @@ ROW_ORDER = (
     NeighbourRow,
     RouteRow,
     GuardRow,
+    RateRow,
     SourceRow,
     TargetRow,
     HookRow,
@@ -63,8 +65,8 @@ ROW_ORDER = (
 )
 
 
-# Entries of tables that name a link: all other rows go with the link that they are on.
-_OUTLIVING = (GuardRow, SourceRow, TargetRow)
+# Entries of tables, and devices, that name a link: all other rows go with the link they are on.
+_OUTLIVING = (GuardRow, RateRow, SourceRow, TargetRow)
 
 
 def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Operation]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from overlay.core.plan import PlanInput, PlannedPort, plan, segment_count, segment_of
+from overlay.core.rates import rate_row, rates_of
 from overlay.core.state import GuardRow, HookRow, Row, SandboxState, SourceRow, TargetRow
 from overlay.model import Endpoint, Mac, Network, gateway_mac, is_host, is_open
 
@@ -19,11 +20,9 @@ ALL_OTHERS = Mac(bytes(6))
 
 
 def plan_sandbox(given: PlanInput, *, fast_path: bool, guarded: bool = False) -> SandboxState:
-    """Return the plan of a sandbox, with the rows of the fast path and of port security if it
-    has them."""
+    """Return the plan of a sandbox with its ports' rates, and with the rows of the fast path and
+    of port security if it has them."""
     planned = plan(given)
-    if not fast_path and not guarded:
-        return planned
     by_id = {endpoint.endpoint_id: endpoint for endpoint in given.locals}
     rows: set[Row] = set(_segment_rows(given.network)) if fast_path else set()
     for port in given.ports:
@@ -34,6 +33,9 @@ def plan_sandbox(given: PlanInput, *, fast_path: bool, guarded: bool = False) ->
             rows.update(port_rows(given.network, port, endpoint))
         if guarded:
             rows.add(guard_row(given.network, port.name, endpoint))
+        rate = rate_row(port.name, endpoint)
+        if rate is not None:
+            rows.add(rate)
     return SandboxState(planned.links, planned.rows | rows)
 
 
@@ -57,7 +59,11 @@ def port_rows(network: Network, port: PlannedPort, endpoint: Endpoint) -> Iterat
     if is_host(endpoint):
         yield TargetRow(endpoint.mac, segment, f"br{segment}")
         return
-    yield TargetRow(endpoint.mac, segment, port.name)
+    rates = rates_of(endpoint.labels)
+    # A limited direction goes by the bridge: the fast path would pass the port's queues by.
+    yield TargetRow(endpoint.mac, segment, f"br{segment}" if rates.in_bits else port.name)
+    if rates.out_bits:
+        return
     yield HookRow(segment, port.name)
     for ip in endpoint.ips:
         yield SourceRow(ip, endpoint.mac, port.name)

@@ -24,6 +24,7 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RateRow,
     RouteRow,
     Row,
     SandboxState,
@@ -132,6 +133,8 @@ def row_key(row: Row) -> RowKey:
             return ("target", str(segment), mac, b"")
         case HookRow(_, link):
             return ("hook", link, b"", b"")
+        case RateRow(link, _, _):
+            return ("rate", link, b"", b"")
         case StrangeRow(link, _, request):
             return ("strange", link, request, b"")
 
@@ -219,6 +222,8 @@ def _row_text(row: Row, *, add: bool) -> str:
             return f"port security {verb} {what} at {link}"
         case SourceRow() | TargetRow() | HookRow():
             return _fast_text(row, verb)
+        case RateRow(link, in_bits, out_bits):
+            return f"rate {verb} {in_bits} bit/s in, {out_bits} bit/s out at {link}"
         case StrangeRow(_, text, _):
             return f"bridge fdb {verb} {text}"
 

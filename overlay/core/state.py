@@ -144,6 +144,14 @@ class HookRow(NamedTuple):
     link: str
 
 
+class RateRow(NamedTuple):
+    """A port's limits in bits per second, 0 for none: to its container, and from it."""
+
+    link: str
+    in_bits: int
+    out_bits: int
+
+
 class StrangeRow(NamedTuple):
     """A fixed row in our sandbox that no plan of ours writes: another VNI, VLAN or kind.
 
@@ -167,6 +175,7 @@ Row: TypeAlias = (
     | SourceRow
     | TargetRow
     | HookRow
+    | RateRow
     | StrangeRow
 )
 

@@ -17,8 +17,9 @@ from typing import Final
 from overlay.core.state import GuardRow, Port
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, requests, rows
+from overlay.kernel.devices import delete_links, find_link
 from overlay.kernel.netlink import NetlinkError, Request, Socket
-from overlay.kernel.sandbox import Sandbox, delete_links, find_link
+from overlay.kernel.sandbox import Sandbox
 from overlay.model import Ip, Mac, ip_text
 
 CONTAINER_ALIAS: Final = "overlayd:container"

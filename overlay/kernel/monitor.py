@@ -18,11 +18,12 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RateRow,
     Row,
     SandboxState,
     Vxlan,
 )
-from overlay.kernel import links, netlink, routing, rows
+from overlay.kernel import links, netlink, routing, rows, shaping
 from overlay.kernel.bpf import filters
 from overlay.kernel.netlink import LostNotificationsError, Message, Socket
 from overlay.model import Ip, Mac, ip_text, mac_text
@@ -124,7 +125,8 @@ class SandboxMonitor:
         if message.kind in _ROUTE_KINDS or message.kind in _RULE_KINDS:
             return ("routing", self._routing_row(message))
         if message.kind in _TC_KINDS:
-            return ("hook", message.kind in _HOOK_KINDS, filters.index_of(message))
+            parent = filters.parent_of(message)
+            return ("hook", message.kind in _HOOK_KINDS, parent, filters.index_of(message))
         return ("neighbour", *rows.neighbour_subject(message))
 
     def _contradiction(self, message: Message, desired: SandboxState) -> str | None:
@@ -138,7 +140,9 @@ class SandboxMonitor:
             case netlink.RTM_NEWNEIGH | netlink.RTM_DELNEIGH:
                 return self._neighbour_contradiction(message, desired)
         if message.kind in _TC_KINDS:
-            return self._hook_contradiction(message, desired)
+            name = self._names.get(filters.index_of(message), "")
+            rate = shaping.contradiction(message, name, lambda port: _rate(desired, port))
+            return rate or self._hook_contradiction(message, desired)
         routing_row = self._routing_row(message)
         if routing_row is None or routing_row.link not in desired.links:
             return None
@@ -160,6 +164,8 @@ class SandboxMonitor:
             altered = links.port_altered(found, wanted) if wanted is not None else ()
             return f"{found.name}: {', '.join(altered)}" if altered else None
         if message.kind == netlink.RTM_DELLINK:
+            if found.kind == "ifb" and _rate(desired, shaping.port_of(found.name)) is not None:
+                return f"{found.name} is gone"
             return f"{found.name} is gone" if wanted is not None else None
         link = links.as_link(found, self._names, found.netns)
         if link is None or link == wanted:
@@ -219,6 +225,13 @@ class UnderlayMonitor:
         """Take what waits; what it says does not matter, as everything is read anew."""
         with suppress(LostNotificationsError):
             self._socket.notifications(_BATCH_COUNT)
+
+
+def _rate(desired: SandboxState, port_name: str) -> RateRow | None:
+    for row in desired.rows if port_name in desired.links else ():
+        if isinstance(row, RateRow) and row.link == port_name:
+            return row
+    return None
 
 
 def _text(row: Row, *, present: bool) -> str:

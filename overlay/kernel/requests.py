@@ -107,6 +107,12 @@ def create_bridge(bridge: Bridge) -> Request:
     return _link(netlink.RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, attributes)
 
 
+def create_shaper(name: str) -> Request:
+    """Return the request that makes a device whose queue delays what passes through it."""
+    attributes: _Attributes = [("IFLA_IFNAME", name), _info("ifb", [])]
+    return _link(netlink.RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, attributes)
+
+
 def set_bridge(index: int, bridge: Bridge, before: Link | None, alias: str) -> list[Request]:
     """Return the requests that put everything but the name right, and bring it up.
 

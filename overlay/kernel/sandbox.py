@@ -33,15 +33,17 @@ from overlay.core.state import (
     Link,
     NeighbourRow,
     Port,
+    RateRow,
     Row,
     SandboxState,
     Vxlan,
 )
 from overlay.errors import NotFoundError, OverlayError
-from overlay.kernel import links, netlink, netns, probe, requests, routing, rows
+from overlay.kernel import links, netlink, netns, probe, requests, routing, rows, shaping
 from overlay.kernel.bpf import filters
 from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath, hooks_left
 from overlay.kernel.bpf.fastpath import apply as apply_fast
+from overlay.kernel.devices import delete_links, find_link
 from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.netlink import NetlinkError, Request, Socket
 from overlay.kernel.nft.ports import PortGuard
@@ -211,7 +213,9 @@ class Sandbox:
                 found.add(row)
         fast = hooks_left if self.fast_path is None else self.fast_path.read
         guarded = frozenset() if self.guard is None else self.guard.read(names)
-        return frozenset(found) | self._read_routing(names) | fast(self.socket, names) | guarded
+        rates = shaping.read(self.socket, self._names)
+        routes = self._read_routing(names)
+        return frozenset(found) | routes | fast(self.socket, names) | guarded | rates
 
     def _read_routing(self, names: Mapping[int, str]) -> frozenset[Row]:
         routes = self.socket.dump(netlink.RTM_GETROUTE, routing.DUMP)
@@ -356,8 +360,9 @@ class Sandbox:
     ) -> None:
         fast = [operation for operation in operations if type(operation.row) in FAST_ROWS]
         guarded = [operation for operation in operations if type(operation.row) is GuardRow]
-        if fast or guarded:
-            elsewhere = (*FAST_ROWS, GuardRow)
+        rated = [operation for operation in operations if type(operation.row) is RateRow]
+        if fast or guarded or rated:
+            elsewhere = (*FAST_ROWS, GuardRow, RateRow)
             operations = [each for each in operations if type(each.row) not in elsewhere]
         batch: list[Request] = []
         sent: list[PutRow | DeleteRow] = []
@@ -388,6 +393,7 @@ class Sandbox:
             failures.append(Failure(operation, refusal.errno, str(refusal)))
         for operation, error in (
             *apply_guard(self.guard, guarded, self._index_of),
+            *shaping.apply(rated, self.socket, self._index_of),
             *apply_fast(self.fast_path, fast, self.socket, self._index_of),
         ):
             failures.append(self._failure(operation, error))
@@ -415,27 +421,8 @@ def _port_guard(netns_fd: int) -> tuple[PortGuard | None, str]:
 
 # Steps that the kernel takes to dump all FDBs: a million take it some 10 ms.
 _FDB_WALK_MAX: Final = 1_000_000
-_OWN_KINDS: Final = frozenset({"vxlan", "bridge", "veth"})
-_DOOMED_GROUP: Final = 0x6F76  # nobody else's: group numbers are per namespace, and this is ours
+_OWN_KINDS: Final = frozenset({"vxlan", "bridge", "veth", "ifb"})
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH})
-
-
-def delete_links(socket: Socket, indexes: Sequence[int]) -> None:
-    """Remove links, all at once: each removal waits 20 ms for the kernel's RCU, so does a group."""
-    steps = [requests.set_group(index, _DOOMED_GROUP) for index in indexes]
-    if steps:
-        socket.transact([*steps, requests.delete_group(_DOOMED_GROUP)])
-
-
-def find_link(socket: Socket, name: str) -> int:
-    """Return the index of the link of that name in the socket's namespace; 0 if none."""
-    try:
-        found = socket.get(requests.get_link(name))
-    except NetlinkError as error:
-        if error.errno == errno.ENODEV:
-            return 0
-        raise
-    return links.decode(found[0]).index
 
 
 def _link_of(operation: Operation) -> Link | None:

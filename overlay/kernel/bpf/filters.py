@@ -70,6 +70,12 @@ def index_of(message: Message) -> int:
     return index
 
 
+def parent_of(message: Message) -> int:
+    """Return where on its interface a filter or queueing discipline is."""
+    parent: int = _HEADER.unpack_from(message.buffer, message.start)[3]
+    return parent
+
+
 def running_program(message: Message) -> int:
     """Return the id of the program that a filter of ours runs; 0 for anybody else's filter."""
     _, _, handle, _, info = _HEADER.unpack_from(message.buffer, message.start)

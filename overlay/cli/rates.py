@@ -1,0 +1,34 @@
+"""Rates as people write them (10mbit), and as the API has them (bits per second)."""
+
+from __future__ import annotations
+
+import re
+
+from overlay.errors import UsageError
+
+_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+_RATE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(bit|kbit|mbit|gbit)")
+LIFTED = "none"
+
+
+def parse(text: str) -> int:
+    """Return bits per second; 0 for `none`. Raises UsageError."""
+    found = _RATE.fullmatch(text.lower())
+    if text.lower() == LIFTED:
+        return 0
+    if found is None:
+        raise UsageError(
+            f"{text!r} is not a rate",
+            hint="A number and a unit of bits per second: 64kbit, 10mbit, 2.5gbit; none lifts it",
+        )
+    return round(float(found[1]) * _UNITS[found[2]])
+
+
+def shown(bits: int | None) -> str:
+    """Return a rate as one would write it; `-` for none."""
+    if not bits:
+        return "-"
+    unit, size = max(
+        ((unit, size) for unit, size in _UNITS.items() if bits >= size), key=lambda pair: pair[1]
+    )
+    return f"{bits / size:g}{unit}"

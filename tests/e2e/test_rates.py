@@ -1,0 +1,139 @@
+"""Limits of an endpoint's bandwidth, by what really comes through in some seconds.
+
+A 10 Mbit limit moves less than 20 Mbit a second, no limit more than 50: nothing tighter, for the
+machine is shared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+SECONDS = 2
+LIMITED_MAX, UNLIMITED_MIN = 20e6, 50e6
+
+
+@pytest.fixture(scope="module")
+def limited(cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """On vm1 the container slow (10 Mbit) and one beside it, c1; c2 is on vm2. Servers run."""
+    slow = cluster.ok(
+        1, "overlayd", "container", "add", "slow", "--network", "blue", "--rate", "10mbit"
+    ).strip()
+    far = cluster.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    for number, name in ((1, "slow"), (1, "c1"), (2, "c2")):
+        command = "iperf3 --server --daemon --pidfile /run/iperf3-$0"
+        code, out, err = cluster.inside(number, name, "bash", "-c", command, name)
+        assert code == 0, out + err
+    yield slow, far
+    for number, name in ((1, "slow"), (1, "c1"), (2, "c2")):
+        cluster.run(number, "bash", "-c", f"kill $(tr -d '\\0' </run/iperf3-{name})")
+
+
+def speed(cluster: Cluster, number: int, container: str, ip: str, *options: str) -> float:
+    """Return the bits per second that the receiver of some seconds of TCP saw."""
+    command = ("iperf3", "--json", "--client", ip, "--time", str(SECONDS), *options)
+    for _ in range(5):
+        _, out, err = cluster.inside(number, container, *command)
+        told = json.loads(out)
+        if "error" not in told:  # busy with the test before
+            return float(told["end"]["sum_received"]["bits_per_second"])
+    raise AssertionError(out + err)
+
+
+def test_both_directions_are_limited_and_others_are_not(
+    cluster: Cluster, limited: tuple[str, str]
+) -> None:
+    """To and from another host, to and from this host; between two others nothing is."""
+    slow, far = limited
+    near = cluster.ok(1, "overlayd", "dns", "lookup", "c1").strip()
+    assert speed(cluster, 1, "slow", far) < LIMITED_MAX
+    assert speed(cluster, 1, "slow", far, "--reverse") < LIMITED_MAX
+    assert speed(cluster, 2, "c2", slow) < LIMITED_MAX
+    assert speed(cluster, 1, "slow", near) < LIMITED_MAX
+    assert speed(cluster, 1, "c1", slow) < LIMITED_MAX
+    assert speed(cluster, 1, "c1", far) > UNLIMITED_MIN
+
+
+def test_it_is_shown_and_changes_while_the_container_runs(
+    cluster: Cluster, limited: tuple[str, str], eventually: Callable[..., None]
+) -> None:
+    """One direction's limit is lifted and the other's kept; every host is told."""
+    _, far = limited
+
+    def rates(number: int) -> tuple[int, int | None]:
+        shown = cluster.json(number, "endpoint", "ls")["endpoints"]
+        (found,) = [each for each in shown if each["name"] == "slow"]
+        return found["rate_in"], found["rate_out"]
+
+    assert rates(1) == (10_000_000, 10_000_000)
+    cluster.ok(1, "overlayd", "attach", "slow", "--network", "blue", "--rate-out", "none")
+    eventually(lambda: rates(3) == (10_000_000, None), "vm3 knows")
+    assert speed(cluster, 1, "slow", far) > UNLIMITED_MIN
+    assert speed(cluster, 1, "slow", far, "--reverse") < LIMITED_MAX
+    assert cluster.json(1, "verify")["differences"] == []
+    cluster.ok(1, "overlayd", "attach", "slow", "--network", "blue", "--rate", "10mbit")
+    assert speed(cluster, 1, "slow", far) < LIMITED_MAX
+
+
+def test_what_is_altered_is_put_right(
+    cluster: Cluster, limited: tuple[str, str], eventually: Callable[..., None]
+) -> None:
+    """Queue, device and filter come back by themselves; a restart of the agent keeps them."""
+    slow, far = limited
+    sandbox = cluster.sandbox(1)
+    (shown,) = [e for e in cluster.json(1, "endpoint", "ls")["endpoints"] if e["name"] == "slow"]
+    port, shaper = f"ve{shown['id'][:12]}", f"sh{shown['id'][:12]}"
+
+    def discipline(link: str) -> str:
+        return cluster.inside(1, sandbox, "tc", "qdisc", "show", "dev", link)[1]
+
+    def whole() -> bool:
+        queues = all("rate 10Mbit" in discipline(link) for link in (port, shaper))
+        told = cluster.inside(1, sandbox, "tc", "filter", "show", "dev", port, "ingress")[1]
+        return queues and re.search(f"Redirect to device {shaper}", told) is not None
+
+    assert whole()
+    for damage in (
+        ("tc", "qdisc", "del", "dev", port, "root"),
+        ("tc", "qdisc", "change", "dev", shaper, "handle", "6f76:", "root",
+         "tbf", "rate", "1gbit", "burst", "1mb", "latency", "1ms"),
+        ("tc", "qdisc", "del", "dev", port, "clsact"),
+        ("tc", "filter", "del", "dev", port, "ingress", "prio", str(0x6F77)),
+        ("ip", "link", "del", shaper),
+    ):  # fmt: skip
+        code, out, err = cluster.inside(1, sandbox, *damage)
+        assert code == 0, out + err
+        eventually(whole, " ".join(damage))
+    cluster.ok(1, "bash", "-c", KILL)
+    assert speed(cluster, 1, "slow", far) < LIMITED_MAX
+    cluster.inside(1, sandbox, "ip", "link", "del", shaper)
+    cluster.ok(1, "overlayd", "join")
+    eventually(whole, "the next agent puts it right")
+    assert speed(cluster, 1, "slow", far) < LIMITED_MAX
+    assert speed(cluster, 1, "c1", slow) < LIMITED_MAX
+    assert cluster.json(1, "verify")["differences"] == []
+
+
+def test_it_goes_with_the_container(cluster: Cluster) -> None:
+    """A removed container leaves no device of its limit; nonsense is refused."""
+    cluster.ok(1, "overlayd", "container", "add", "gone", "--network", "blue", "--rate", "1mbit")
+    sandbox = cluster.sandbox(1)
+    before = cluster.inside(1, sandbox, "ip", "-o", "link", "show", "type", "ifb")[1].count("sh")
+    cluster.ok(1, "overlayd", "container", "rm", "gone")
+    after = cluster.inside(1, sandbox, "ip", "-o", "link", "show", "type", "ifb")[1].count("sh")
+    assert after == before - 1
+    for bad, told in (("10", "not a rate"), ("1kbit", "too low"), ("10mbps", "not a rate")):
+        code, _, err = cluster.run(
+            1, "overlayd", "container", "add", "x", "--network", "blue", "--rate", bad
+        )
+        assert (code, told in err) == (2, True), err
