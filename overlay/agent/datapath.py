@@ -19,6 +19,7 @@ from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.onepass import RETRY_FIRST_S, Runtime, compare, converge
+from overlay.agent.removing import Removing
 from overlay.agent.stored import Attachment
 from overlay.core.fastplan import guard_row, port_rows
 from overlay.core.messages import LogVersion
@@ -26,7 +27,7 @@ from overlay.core.operations import DeleteRow, Operation, PutLink
 from overlay.core.plan import PlanInput, PlannedPort
 from overlay.core.rates import rate_row
 from overlay.core.records import CLUSTER_SCOPE, Scope
-from overlay.core.state import Port
+from overlay.core.state import Port, Row
 from overlay.core.view import overlay_mtu
 from overlay.errors import NotFoundError
 from overlay.kernel import container, netns
@@ -98,7 +99,7 @@ class Datapath:
                 sandbox = await self._kernel.call(Sandbox.open, name, create=True, fast_path=fast)
                 await self._kernel.call(container.detach_interfaces, sandbox, unfinished)
                 monitor = await self._kernel.call(sandbox.monitor)
-                runtime = self._runtimes[network.vni] = Runtime(sandbox, monitor)
+                runtime = self._runtimes[network.vni] = Runtime(sandbox, monitor, Removing(sandbox))
                 self._watch(network.vni, runtime)
         if runtime.passes == 0:
             await self.guard.widen()
@@ -149,20 +150,18 @@ class Datapath:
         runtime, network = self._runtimes.get(vni), self._directory.network_by_vni(vni)
         if runtime is None:
             return
-        async with self.lock(vni):  # a pass under way still puts what it planned
-            runtime.replugged.add(attachment.port)
-            if network and endpoint:
-                deletes = [DeleteRow(guard_row(network, attachment.port, endpoint))]
-                rate = rate_row(attachment.port, endpoint)
-                if rate is not None:
-                    deletes.append(DeleteRow(rate))
-                if runtime.sandbox.fast_path is not None:
-                    rows = port_rows(network, _planned(attachment), endpoint)
-                    deletes += [DeleteRow(row) for row in rows]
-                await self._kernel.call(runtime.sandbox.apply, deletes)
-        # The kernel takes 20 ms for it; nothing of it needs the kernel thread.
-        port = attachment.port
-        was_there = await asyncio.to_thread(container.detach_interface, runtime.sandbox, port)
+        # From now on the plan is without it; the passes until it is gone leave it to us.
+        runtime.removing.leaving.add(attachment.port)
+        runtime.replugged.add(attachment.port)
+        try:
+            async with self.lock(vni):  # a pass under way still puts what it planned
+                runtime.replugged.add(attachment.port)
+                if network and endpoint:
+                    rows = _rows_of(runtime.sandbox, network, attachment, endpoint)
+                    await self._kernel.call(runtime.sandbox.apply, [DeleteRow(r) for r in rows])
+            was_there = await runtime.removing.remove(attachment.port)
+        finally:
+            runtime.removing.leaving.discard(attachment.port)
         if endpoint is None or not was_there:
             self.doubt(vni)  # what led to it may be left, under the number of its interface
 
@@ -179,7 +178,7 @@ class Datapath:
 
         def look() -> None:
             runtime.settling = None
-            found = runtime.monitor.contradictions(runtime.desired, runtime.replugged)
+            found = runtime.monitor.contradictions(runtime.desired, runtime.in_motion)
             if found and runtime.passes:
                 runtime.hints = found[:3]
                 self.doubt(vni)
@@ -321,7 +320,7 @@ class Datapath:
         for vni, runtime in list(self._runtimes.items()):
             async with self.lock(vni):
                 given = self._given(vni, self._directory.network_by_vni(vni))
-                found[vni] = await self._kernel.call(compare, runtime.sandbox, given)
+                found[vni] = await self._kernel.call(compare, runtime, given)
         return found
 
     def unguarded(self) -> str:
@@ -366,3 +365,16 @@ def _destroy(name: str) -> None:
         Sandbox.open(name, create=False).destroy()
     except NotFoundError:
         netns.remove(name)
+
+
+def _rows_of(
+    sandbox: Sandbox, network: Network, attachment: Attachment, endpoint: Endpoint
+) -> list[Row]:
+    """Return what names a port by its number, which outlives the port."""
+    found: list[Row] = [guard_row(network, attachment.port, endpoint)]
+    rate = rate_row(attachment.port, endpoint)
+    if rate is not None:
+        found.append(rate)
+    if sandbox.fast_path is not None:
+        found += port_rows(network, _planned(attachment), endpoint)
+    return found

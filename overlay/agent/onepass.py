@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from overlay.agent.removing import Removing
 from overlay.core.diff import diff
 from overlay.core.fastplan import plan_sandbox
 from overlay.core.operations import Operation, applied
@@ -29,6 +30,7 @@ class Runtime:
 
     sandbox: Sandbox
     monitor: SandboxMonitor
+    removing: Removing
     desired: SandboxState = field(default_factory=SandboxState)
     left: SandboxState | None = None  # by the last pass, if all of it went well
     replugged: set[str] = field(default_factory=set)  # ports made or removed since that pass
@@ -44,6 +46,11 @@ class Runtime:
     retry_s: float = RETRY_FIRST_S
     hints: list[str] = field(default_factory=list)  # what the kernel said was altered
     settling: asyncio.TimerHandle | None = None
+
+    @property
+    def in_motion(self) -> set[str]:
+        """Return the ports that are not where the last plan had them, and rightly so."""
+        return self.replugged | self.removing.leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bo
     if left is None or read:
         if not sandbox.named():
             sandbox.restore_name()
-        actual = sandbox.read()
+        actual = _read(runtime)
         runtime.reads += 1
     else:
         actual = left
@@ -80,9 +87,15 @@ def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bo
     return Outcome(operations, failures, len(actual.rows), len(set(operations) - set(asked)))
 
 
-def compare(sandbox: Sandbox, given: PlanInput | None) -> list[Operation]:
+def compare(runtime: Runtime, given: PlanInput | None) -> list[Operation]:
     """Return what a pass that reads would do, changing nothing."""
-    return diff(_plan(sandbox, given), sandbox.read(), prune=True)
+    return diff(_plan(runtime.sandbox, given), _read(runtime), prune=True)
+
+
+def _read(runtime: Runtime) -> SandboxState:
+    leaving = frozenset(runtime.removing.leaving)
+    actual = runtime.sandbox.read()
+    return _without_ports(actual, leaving) if leaving else actual
 
 
 def _plan(sandbox: Sandbox, given: PlanInput | None) -> SandboxState:

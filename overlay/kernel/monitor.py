@@ -68,6 +68,7 @@ class SandboxMonitor:
         self._socket = Socket(netns_fd, groups=_SANDBOX_GROUPS)
         self._asking = Socket(netns_fd)
         self._names: dict[int, str] = {}
+        self._indexes: dict[str, int] = {}  # of the latest link of that name
         self._macs: dict[int, bytes] = {}
         self._neighbours: frozenset[tuple[str, bytes]] = frozenset()
         self._neighbours_of: SandboxState | None = None
@@ -97,14 +98,18 @@ class SandboxMonitor:
             return [LOST]
         latest = {self._subject(message): message for message in waiting}
         told = {each: links.decode(latest[each]) for each in latest if each[0] == "link"}
+        gone = [told[each] for each in told if _is_end(latest[each])]
         for link in told.values():
-            self._learn(link)
+            if link not in gone:
+                self._learn(link)
         found: list[str | None] = []
         for subject, message in latest.items():
             if subject not in told:
-                found.append(self._contradiction(message, desired))
+                found.append(self._contradiction(message, desired, replugged))
             elif told[subject].name not in replugged:
                 found.append(self._link_contradiction(message, told[subject], desired))
+        for link in gone:
+            self._unlearn(link)
         return [text for text in found if text is not None][:_TEXT_COUNT_MAX]
 
     def _learn_all(self) -> None:
@@ -113,7 +118,14 @@ class SandboxMonitor:
 
     def _learn(self, found: links.Found) -> None:
         self._names[found.index] = found.name
+        self._indexes[found.name] = found.index
         self._macs[found.index] = found.mac
+
+    def _unlearn(self, found: links.Found) -> None:
+        self._names.pop(found.index, None)
+        self._macs.pop(found.index, None)
+        if self._indexes.get(found.name) == found.index:
+            del self._indexes[found.name]
 
     def _subject(self, message: Message) -> tuple[object, ...]:
         """Return what a message is about."""
@@ -129,7 +141,9 @@ class SandboxMonitor:
             return ("hook", message.kind in _HOOK_KINDS, parent, filters.index_of(message))
         return ("neighbour", *rows.neighbour_subject(message))
 
-    def _contradiction(self, message: Message, desired: SandboxState) -> str | None:
+    def _contradiction(
+        self, message: Message, desired: SandboxState, replugged: Collection[str]
+    ) -> str | None:
         match message.kind:
             case netlink.RTM_NEWADDR | netlink.RTM_DELADDR:
                 row = rows.decode_address(message, self._names)
@@ -140,9 +154,7 @@ class SandboxMonitor:
             case netlink.RTM_NEWNEIGH | netlink.RTM_DELNEIGH:
                 return self._neighbour_contradiction(message, desired)
         if message.kind in _TC_KINDS:
-            name = self._names.get(filters.index_of(message), "")
-            rate = shaping.contradiction(message, name, lambda port: _rate(desired, port))
-            return rate or self._hook_contradiction(message, desired)
+            return self._traffic_contradiction(message, desired, replugged)
         routing_row = self._routing_row(message)
         if routing_row is None or routing_row.link not in desired.links:
             return None
@@ -172,8 +184,20 @@ class SandboxMonitor:
             return None
         return f"{found.name} is new" if wanted is None else _link_text(link, wanted)
 
-    def _hook_contradiction(self, message: Message, desired: SandboxState) -> str | None:
-        link = desired.links.get(self._names.get(filters.index_of(message), ""))
+    def _traffic_contradiction(
+        self, message: Message, desired: SandboxState, replugged: Collection[str]
+    ) -> str | None:
+        index = filters.index_of(message)
+        name = self._names.get(index, "")
+        # A port of the same name may have taken the place of the one that was told of.
+        if name in replugged or self._indexes.get(name) != index:
+            return None
+        rate = shaping.contradiction(message, name, lambda port: _rate(desired, port))
+        return rate or self._hook_contradiction(message, desired.links.get(name), desired)
+
+    def _hook_contradiction(
+        self, message: Message, link: Link | None, desired: SandboxState
+    ) -> str | None:
         if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port):
             return None
         hook = HookRow(int(link.master.removeprefix("br")), link.name)
@@ -232,6 +256,11 @@ def _rate(desired: SandboxState, port_name: str) -> RateRow | None:
         if isinstance(row, RateRow) and row.link == port_name:
             return row
     return None
+
+
+def _is_end(message: Message) -> bool:
+    """Say whether a link is gone, not merely a bridge's port no more."""
+    return message.kind == netlink.RTM_DELLINK and not links.is_port_message(message)
 
 
 def _text(row: Row, *, present: bool) -> str:

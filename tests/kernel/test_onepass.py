@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from overlay.agent.onepass import Runtime, compare, converge
+from overlay.agent.removing import Removing
 from overlay.core.fastplan import port_rows
 from overlay.core.operations import DeleteRow
 from overlay.core.plan import PlanInput, PlannedPort, Remote
@@ -35,7 +36,9 @@ class Node:
         self.host: Host = world.host()
         self.host.sandbox.fast_path = FastPath()
         self.world = world
-        self.runtime = Runtime(self.host.sandbox, self.host.sandbox.monitor())
+        self.runtime = Runtime(
+            self.host.sandbox, self.host.sandbox.monitor(), Removing(self.host.sandbox)
+        )
         self.ports: list[PlannedPort] = []
         self.locals: list[Endpoint] = []
         self.remotes: list[Ip] = []
@@ -85,7 +88,7 @@ class Node:
 
     def differences(self) -> list[str]:
         """Return how the kernel differs from the plan."""
-        return [str(each) for each in compare(self.host.sandbox, self.given())]
+        return [str(each) for each in compare(self.runtime, self.given())]
 
 
 @pytest.fixture
