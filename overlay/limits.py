@@ -133,6 +133,8 @@ KEPT_PER_RECORD_MAX: Final = 14
 assert KEPT_PER_RECORD_MAX * 39 + 100 <= RECORD_SIZE_MAX
 KEPT_RECORDS_MAX: Final = 1024
 QUARANTINE_COUNT_MAX: Final = 65_536
+# A host's own end takes an address; in a smaller subnet only where a person asks for it.
+EXPOSED_SUBNET_SIZE_MIN: Final = 32
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
 
 # --- Rates -----------------------------------------------------------------------------

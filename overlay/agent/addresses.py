@@ -18,6 +18,7 @@ from overlay.agent.member import Member
 from overlay.core import inheritance, ipam
 from overlay.core.addressing import Addressing
 from overlay.core.messages import Delta, GrantRefusal, GrantRequest
+from overlay.core.plan import segment_of
 from overlay.core.records import Scope, key_of
 from overlay.errors import ConflictError, TimedOutError, UsageError
 from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
@@ -82,6 +83,22 @@ class Addresses:
                 return await self._with_other_family(network, ip, index)
         raise self._exhausted(network)
 
+    async def allocate_host(self, network: Network, segment: int) -> tuple[Ip, ...]:
+        """Return addresses for this host's own end on a segment, one of each of its subnets."""
+        if not await self._member.wait_may_write(_SETTLE_S):
+            raise TimedOutError("this node has just started and has not heard from its peers yet")
+        ips: list[Ip] = []
+        for index, _ in enumerate(network.subnets):
+            if segment_of(network, index) != segment:
+                continue
+            # Not the lowest, for containers get those; but there being one means there is space.
+            await self._any(network, index)
+            ip = self.space.pick_last(network, index, self._member.pump.now())
+            if ip is None:
+                raise self._exhausted(network)
+            ips.append(ip)
+        return tuple(ips)
+
     async def _with_other_family(
         self, network: Network, ip: Ip, index: int
     ) -> tuple[tuple[Ip, ...], int]:
@@ -123,7 +140,7 @@ class Addresses:
         return index
 
     def _taken(self, network: Network, wanted: Ip) -> ConflictError:
-        for placed in self._directory.endpoints(network.vni):
+        for placed in self._directory.placed(network.vni):
             if wanted in placed.endpoint.ips:
                 where = self._directory.node_name(placed.origin)
                 return ConflictError(

@@ -292,6 +292,7 @@ class Agent:
         count = 0
         for attachment in list(running.attachments.values()):
             count += len(await running.endpoints.remove(attachment))
+        await running.outside.withdraw()
         await running.give_back()
         await running.member.say_goodbye()
         await running.guard.remove()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from overlay.agent.directory import Directory
 from overlay.agent.fastmode import FastMode
@@ -121,12 +121,13 @@ class Datapath:
                 self.closed(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
 
-    async def destroy_leftovers(self) -> None:
-        """Remove the sandboxes of this node that a crash left: those without an attachment."""
+    async def destroy_leftovers(self, wanted: Iterable[Vni]) -> None:
+        """Remove the sandboxes of this node that a crash left: those without an attachment, and
+        not `wanted` all the same."""
         own = f"-{self._member.node_id[:3].hex()}"
         kept = {
-            sandbox_name(Vni(attachment.vni), self._member.node_id)
-            for attachment in self._attachments.values()
+            sandbox_name(vni, self._member.node_id)
+            for vni in (*wanted, *(Vni(a.vni) for a in self._attachments.values()))
         }
         for name in await self._kernel.call(netns.names):
             if SANDBOX_NAME.fullmatch(name) and name.endswith(own) and name not in kept:

@@ -14,7 +14,7 @@ from overlay.core.node import Node
 from overlay.core.records import CLUSTER_SCOPE, GivenName, Participation, Scope
 from overlay.core.view import View
 from overlay.errors import ConflictError, NotFoundError
-from overlay.model import Card, Endpoint, Network, NodeId, Vni, node_text
+from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
 
 
 class Placed(NamedTuple):
@@ -86,7 +86,15 @@ class Directory:
     # --- endpoints ----------------------------------------------------------------------
 
     def endpoints(self, vni: Vni) -> Iterator[Placed]:
-        """Yield the endpoints of a network that this node knows of."""
+        """Yield the containers' endpoints of a network that this node knows of."""
+        return (placed for placed in self.placed(vni) if not is_host(placed.endpoint))
+
+    def host_ends(self, vni: Vni) -> Iterator[Placed]:
+        """Yield the hosts' own ends on a network."""
+        return (placed for placed in self.placed(vni) if is_host(placed.endpoint))
+
+    def placed(self, vni: Vni) -> Iterator[Placed]:
+        """Yield all endpoints of a network, containers' and hosts'."""
         counts: dict[NodeId, bool] = {}
         for origin, value in self._store.values(Scope(vni), "endpoint"):
             if origin not in counts:

@@ -12,7 +12,7 @@ import collections
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from overlay import limits
@@ -83,6 +83,11 @@ class Endpoints:
         self._targets: dict[tuple[int, int], asyncio.Lock] = {}
         self._arriving: collections.Counter[Vni] = collections.Counter()  # attaches under way
         self._parts: dict[Vni, asyncio.Lock] = {}  # taking part and giving it up, by network
+        # Set by who gives the host an end on a network: what keeps a sandbox beside containers,
+        # what is to be done when there is a first container, and before the sandbox goes.
+        self.is_kept: Callable[[Vni], bool] = lambda _vni: False
+        self.arrived: Callable[[Vni], Awaitable[None]] = _nothing
+        self.leaving: Callable[[Vni], Awaitable[None]] = _nothing
 
     # --- looking ------------------------------------------------------------------------
 
@@ -111,11 +116,12 @@ class Endpoints:
                 if existing is not None:
                     return await self._limited(existing, wish.rates)
                 async with self._arriving_on(network.vni):
-                    joined = await self._take_part(network)
+                    joined = await self.take_part(network)
                     endpoint, attachment, segments = await self._commit(
                         target, network, wish, identity
                     )
                     ifname = await self.plug(network, endpoint, attachment, descriptor, wish)
+                await self.arrived(network.vni)
         finally:
             os.close(descriptor)
         self._journal.record(
@@ -167,7 +173,7 @@ class Endpoints:
             raise
         self._arriving[vni] -= 1
 
-    async def _take_part(self, network: Network) -> list[Segment]:
+    async def take_part(self, network: Network) -> list[Segment]:
         """Become a forwarding participant with a sandbox; return what to tell about it."""
         part = Participation(network.vni, forwards=True)
         segments: list[Segment] = []
@@ -222,7 +228,7 @@ class Endpoints:
                 f"this node has {limits.ENDPOINTS_PER_NODE_MAX} endpoints: the limit",
                 hint="Detach some, or attach on another host",
             )
-        for placed in self._directory.endpoints(network.vni):
+        for placed in self._directory.placed(network.vni):
             where = self._directory.node_name(placed.origin)
             if placed.endpoint.name == name:
                 raise ConflictError(
@@ -248,9 +254,8 @@ class Endpoints:
         runtime = self._datapath.runtime(network.vni)
         assert runtime is not None, "attach opened the sandbox"
         subnet = network.subnets[attachment.subnet_index]
-        prefixes = {
-            ip: next(s.prefix_length for s in network.subnets if ip in s) for ip in endpoint.ips
-        }
+        used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
+        prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
         try:
             # A pass that was planned without this port must not read the kernel with it.
             async with self._datapath.lock(network.vni):
@@ -266,6 +271,7 @@ class Endpoints:
                     addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
                     mtu=self._datapath.overlay_mtu,
                     gateway=subnet.gateway if wish.default_route else None,
+                    further_gateways=[s.gateway for s in used if s is not subnet],
                     allowed=guard_row(network, attachment.port, endpoint),
                 )
                 attachment = stored.plugged_as(attachment, attached.ifname)
@@ -381,8 +387,9 @@ class Endpoints:
         """Without endpoints there is nothing to forward; owned addresses stay owned."""
         async with self._parts.setdefault(vni, asyncio.Lock()):
             used = any(attachment.vni == vni for attachment in self._attachments.values())
-            if used or self._arriving[vni]:
+            if used or self._arriving[vni] or self.is_kept(vni):
                 return []
+            await self.leaving(vni)
             await self._datapath.destroy(vni)
             if not self._directory.takes_part(
                 self._member.node_id, Participation(vni, forwards=True)
@@ -402,6 +409,10 @@ def _labelled(
             why="each limit of the rate is one, and so is port security that is off",
         )
     return found
+
+
+async def _nothing(_vni: Vni) -> None:
+    pass
 
 
 def _open_netns(target: Target) -> int:

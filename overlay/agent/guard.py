@@ -12,17 +12,15 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
+from overlay.agent import tablewatch
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.core.underlayfilter import FilterState
 from overlay.errors import OverlayError
-from overlay.kernel.nft.tables import Monitor
-from overlay.kernel.nft.underlay import UnderlayFilter
+from overlay.kernel.nft.underlay import UnderlayFilter, table_name
 from overlay.model import ip_text
-
-_SETTLE_S = 0.02  # a change of several steps is looked at once
 
 
 class Guard:
@@ -130,13 +128,10 @@ class Guard:
     async def run(self) -> None:
         """Look after the table whenever somebody changes it, and every interval."""
         await self.widen()
-        with self._listening() as changed:
+        own = 0 if self._filter is None else self._filter.port_id
+        with tablewatch.listening(table_name(self._member.node_id), own) as changed:
             while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._interval_s):
-                        await changed.wait()
-                    await asyncio.sleep(_SETTLE_S)
-                changed.clear()
+                await tablewatch.wait_changed(changed, self._interval_s)
                 await self.mend()
                 await self._count()
 
@@ -145,28 +140,6 @@ class Guard:
         async with self._lock:
             self._known = None
         await self.widen()
-
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[asyncio.Event]:
-        """Set an event when others touch the table."""
-        changed = asyncio.Event()
-        if self._filter is None:  # no nftables: the interval's look will find out if there are
-            yield changed
-            return
-        table, own = self._filter.table, self._filter.port_id
-        monitor = Monitor()
-        loop = asyncio.get_running_loop()
-
-        def look() -> None:
-            if monitor.touched(table, own):
-                changed.set()
-
-        loop.add_reader(monitor.fileno(), look)
-        try:
-            yield changed
-        finally:
-            loop.remove_reader(monitor.fileno())
-            monitor.close()
 
     async def _count(self) -> None:
         if self._filter is not None and not self.fault:

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from overlay import limits
+from overlay.agent import outsideviews
 from overlay.agent.running import Running
 from overlay.core.messages import MemberState
 from overlay.kernel import neighbours
@@ -31,6 +32,7 @@ def health(running: Running, networks: list[Json]) -> list[Json]:
         *_fast_path(running),
         *_underlay_filter(running),
         *_port_security(running),
+        *outsideviews.health(running),
     ]
 
 

@@ -15,7 +15,9 @@ from overlay.agent import (
     dnsroutes,
     ipamviews,
     networks,
+    outsideroutes,
     request,
+    verifying,
     views,
 )
 from overlay.agent.agent import Agent
@@ -38,11 +40,6 @@ _ATTACH_FIELDS = (
     "target", "networks", "ip", "mac", "ifname", "name", "default_route", "aliases", "labels",
     "wait", "port_security", "rate_in", "rate_out",
 )  # fmt: skip
-
-
-_FILTER_NAME = "(underlay)"  # no network can have this name
-_REPAIR_TRIES = 5
-_REPAIR_PAUSE_S = 0.1
 
 
 class Routes:
@@ -288,31 +285,6 @@ class Routes:
 
     # --- looking closer -----------------------------------------------------------------
 
-    async def verify(self, http: web.Request, _body: Json) -> Json:
-        """GET /v1/verify[?repair=1]."""
-        running = self._agent.member()
-        differences = await running.datapath.differences()
-        filter_texts = await running.guard.differences()
-        repair = http.query.get("repair", "0") == "1"
-        repaired = repair and await _repaired(running)
-        names = {network.vni: network.name for network in running.directory.networks()}
-        return {
-            "differences": [
-                {
-                    "network": names.get(vni, f"vni {vni}"),
-                    "operation": type(operation).__name__,
-                    "text": str(operation),
-                }
-                for vni, operations in differences.items()
-                for operation in operations
-            ]
-            + [
-                {"network": _FILTER_NAME, "operation": "Filter", "text": text}
-                for text in filter_texts
-            ],
-            "repaired": repaired,
-        }
-
     async def events(self, http: web.Request, _body: Json) -> Json | web.StreamResponse:
         """GET /v1/events[?since=SECONDS][&follow=1]."""
         try:
@@ -345,21 +317,6 @@ class Routes:
         return response
 
 
-async def _repaired(running: Running) -> bool:
-    """Make passes until nothing differs: a lost interface is made anew beside the pass."""
-    for _ in range(_REPAIR_TRIES):
-        left = await running.datapath.differences()
-        if not any(left.values()) and not await running.guard.differences():
-            return True
-        await running.guard.mend()
-        for vni, operations in left.items():
-            if operations:
-                await running.datapath.reconcile(vni)
-        await asyncio.sleep(_REPAIR_PAUSE_S)
-    left = await running.datapath.differences()
-    return not any(left.values()) and not await running.guard.differences()
-
-
 def register(server: Server, agent: Agent) -> None:
     """Bind every path of the API."""
     routes = Routes(agent)
@@ -372,7 +329,6 @@ def register(server: Server, agent: Agent) -> None:
         ("/v1/ipam", "ipam", routes.ipam),
         ("/v1/endpoints", "endpoint-ls", routes.endpoint_list),
         ("/v1/containers", "container-ls", containers.show),
-        ("/v1/verify", "verify", routes.verify),
         ("/v1/events", "events", routes.events),
         ("/metrics", "metrics", routes.metrics),
     ]
@@ -380,6 +336,8 @@ def register(server: Server, agent: Agent) -> None:
         server.route("GET", path, name, verb)
     admissionroutes.register(server, agent)
     dnsroutes.register(server, agent)
+    outsideroutes.register(server, agent)
+    verifying.register(server, agent)
     writes: list[tuple[str, str, str, Callable[..., Awaitable[Any]]]] = [
         ("POST", "/v1/networks", "network-create", routes.network_create),
         ("DELETE", "/v1/networks/{name}", "network-rm", routes.network_remove),

@@ -33,6 +33,7 @@ from overlay.agent.lost import Lost
 from overlay.agent.member import Member
 from overlay.agent.names import Names
 from overlay.agent.networks import own_keys
+from overlay.agent.outside import Outside
 from overlay.agent.returning import Returning
 from overlay.agent.rivals import Rivals
 from overlay.agent.statefile import StateFile
@@ -56,6 +57,7 @@ from overlay.core.events import (
 )
 from overlay.core.messages import GrantRequest, MemberState
 from overlay.core.records import CLUSTER_SCOPE, Forgotten, Removed, Scope
+from overlay.core.state import HOST_PORT_PREFIX
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import Ip, NodeId, Vni, ip_text
 from overlay.wire.admission import Doorkeeper
@@ -109,6 +111,7 @@ class Running:
             journal,
             self.attachments,
         )
+        self.outside = self._reach_outside(kernel)
         self.underlay = UnderlayWatch(
             self.member, self.directory, self.datapath, kernel, journal, interface
         )
@@ -132,11 +135,30 @@ class Running:
         self.datapath.opened, self.datapath.closed = servers.open, servers.close
         return servers
 
+    def _reach_outside(self, kernel: KernelThread) -> Outside:
+        return Outside(
+            self.config,
+            self.member,
+            self.directory,
+            self.addresses,
+            self.datapath,
+            self.endpoints,
+            kernel,
+            self.journal,
+            self.attachments,
+        )
+
     def _follow_up_losses(self, kernel: KernelThread) -> Lost:
         lost = Lost(
             self.directory, self.endpoints, self.returning, self.attachments, kernel, self.journal
         )
-        self.datapath.lost_ports = lambda _vni, ports: lost.report(ports)
+
+        def report(vni: Vni, ports: list[str]) -> None:
+            lost.report([port for port in ports if not port.startswith(HOST_PORT_PREFIX)])
+            if any(port.startswith(HOST_PORT_PREFIX) for port in ports):
+                self.outside.exposure.wake(vni)
+
+        self.datapath.lost_ports = report
         return lost
 
     def _doorkeeper(self) -> Doorkeeper:
@@ -152,7 +174,8 @@ class Running:
         """Adopt what this node's sandboxes hold, then keep them true."""
         self.member.start()
         await self._adopt()
-        await self.datapath.destroy_leftovers()
+        await self.outside.start()
+        await self.datapath.destroy_leftovers(self.outside.exposure.wished())
         self._spawn(self.guard.run(), "guard")
         self._spawn(self.datapath.run(), "reconcile")
         self._spawn(self.datapath.watch(), "watch")
@@ -160,12 +183,15 @@ class Running:
         self._spawn(self._tidy_up(), "tidy up")
         self._spawn(self.underlay.run(), "underlay")
         self._spawn(self.clashes.run(), "clashes")
+        for work, name in self.outside.tasks():
+            self._spawn(work, name)
         for follower in self.returning.followers:
             self._spawn(follower.run(), f"{follower.kind} events")
 
     async def _adopt(self) -> None:
-        """Open the sandboxes of all attachments whose network is known."""
-        for vni in sorted({Vni(a.vni) for a in self.attachments.values()}):
+        """Open the sandboxes of all attachments, and of networks exposed by hand, if known."""
+        attached = {Vni(a.vni) for a in self.attachments.values()}
+        for vni in sorted(attached.union(self.outside.exposure.wished())):
             network = self.directory.network_by_vni(vni)
             if network is not None and self.datapath.runtime(vni) is None:
                 unfinished = [
@@ -197,6 +223,7 @@ class Running:
         self.member.close()
         await self.datapath.close()
         self.guard.close()
+        self.outside.close()
 
     def _is_expired(self, node_id: NodeId) -> bool:
         """Say whether a node has been dead for longer than the configured grace."""
@@ -337,6 +364,7 @@ class Running:
         if scope == CLUSTER_SCOPE:
             self.admissions.changed()
             self._tidy_removed()
+            self.outside.exposure.networks_changed()
             self.datapath.wake()
         elif self.datapath.runtime(Vni(scope)) is None:
             # Nothing to program for who only holds the records: that is done already.

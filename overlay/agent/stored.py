@@ -11,7 +11,7 @@ from typing import Any
 
 from overlay.agent.statefile import StateFile
 from overlay.errors import OverlayError
-from overlay.model import Certificate, Endpoint, Ip, ip_text
+from overlay.model import Certificate, Endpoint, Ip, Vni, ip_text
 from overlay.wire.authority import Authority
 from overlay.wire.identity import Identity
 
@@ -206,6 +206,21 @@ def drop_attachment(state: StateFile, endpoint_id: bytes) -> None:
 def _attachment(value: dict[str, Any]) -> Attachment:
     device, inode = value["netns_identity"]
     return Attachment(**{"plugged": True, **value, "netns_identity": (device, inode)})
+
+
+def load_exposures(state: StateFile) -> dict[Vni, bool]:
+    """Return which networks were exposed here, or hidden, by hand."""
+    return {Vni(int(key)): bool(value) for key, value in state.all("exposure").items()}
+
+
+def put_exposure(state: StateFile, vni: Vni, *, exposed: bool) -> None:
+    """Store that a network was exposed or hidden by hand; call inside a transaction."""
+    state.put("exposure", str(vni), exposed)
+
+
+def drop_exposure(state: StateFile, vni: Vni) -> None:
+    """Forget what was said of a network; call inside a transaction."""
+    state.delete("exposure", str(vni))
 
 
 def next_epoch(state: StateFile) -> int:

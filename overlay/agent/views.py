@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from overlay import __version__
+from overlay.agent import outsideviews
 from overlay.agent.agent import Agent
 from overlay.agent.directory import Directory
 from overlay.agent.endpoints import Result
@@ -58,6 +59,7 @@ def network(item: Network, running: Running) -> Json:
         "hosts": _names(directory, directory.participants(item.vni, forwarding=True)),
         "here": running.datapath.runtime(item.vni) is not None,
         "mtu": running.datapath.overlay_mtu,
+        **outsideviews.here(item, running),
     }
 
 
@@ -80,6 +82,7 @@ def network_detail(item: Network, running: Running) -> Json:
     return {
         **network(item, running),
         "endpoint_list": endpoints(running, [item]),
+        "host_ends": outsideviews.host_ends(item, running),
         "participants": _names(directory, directory.participants(item.vni, forwarding=False)),
         "grants": running.addresses.shares(item),
     }

@@ -190,6 +190,7 @@ def inspect_text(network: JsonObject) -> str:
         ),
         ("MTU", str(network["mtu"])),
         ("Internal", "yes" if network.get("internal") else "no"),
+        ("Exposed", _exposed_text(network)),
         ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),
         ("Creator", network["creator"]),
         ("Hosts", " ".join(network["hosts"]) or output.ABSENT),
@@ -205,6 +206,15 @@ def inspect_text(network: JsonObject) -> str:
     rows = [(e["name"], e["ips"], e["mac"], e["node"], e["node_state"]) for e in endpoints]
     headers = ("NAME", "ADDRESS", "MAC", "NODE", "STATE")
     return f"{text}\n\n{output.table(headers, rows)}"
+
+
+def _exposed_text(network: JsonObject) -> str:
+    """Return which hosts have an end on the network, and whether this one has."""
+    ends = [f"{end['node']} {' '.join(end['ips'])}" for end in network.get("host_ends") or []]
+    if not network.get("exposed"):
+        why = network.get("exposed_why")
+        ends.insert(0, f"not here ({why})" if why else "not here")
+    return "\n".join(ends)
 
 
 def run_rm(args: Namespace) -> int:

@@ -55,6 +55,8 @@ VERBS: dict[str, Verb] = {
     "detach": Verb("endpoint", "unplug a container"),
     "endpoint": Verb("endpoint", "list what is attached, on all hosts"),
     "container": Verb("container", "bare containers: named network namespaces"),
+    "expose": Verb("outside", "give this host an end on a network: in and out without NAT"),
+    "unexpose": Verb("outside", "take this host's end on a network away"),
     "status": Verb("status", "show node, cluster, networks and health"),
     "verify": Verb("status", "compare the kernel with what should be there"),
     "metrics": Verb("status", "print status in the text format of Prometheus"),

@@ -63,7 +63,7 @@ def run_reset(args: Namespace) -> int:
         _refuse_member(client, where, alive=alive)
     by_agent = _reset_by_agent(client, where) if alive else False
     # An agent knows what is its own; without one, all that bears our marks goes.
-    removed = [] if by_agent else _remove_from_kernel()
+    removed = [] if by_agent else _remove_from_kernel(where.run_dir)
     removed += [str(folder) for folder in (where.run_dir, where.state_dir) if delete_tree(folder)]
     if args.json:
         output.answer_json(
@@ -128,10 +128,12 @@ def _is_held(state_dir: Path) -> bool:
     return False
 
 
-def _remove_from_kernel() -> list[str]:
-    from overlay.kernel.reset import remove_everything  # noqa: PLC0415  dear to import
+def _remove_from_kernel(run_dir: Path) -> list[str]:
+    from overlay.kernel import forwarding  # noqa: PLC0415  dear to import
+    from overlay.kernel.reset import remove_everything  # noqa: PLC0415
 
-    return remove_everything()
+    restored = [f"net/{name} as we had set it" for name in forwarding.restore(run_dir)]
+    return [*remove_everything(), *restored]
 
 
 def refuse_to_delete(folder: Path) -> None:

@@ -73,6 +73,15 @@ class Addressing:
             ipam.reserved(subnet),
         )
 
+    def pick_last(self, network: Network, subnet_index: int, now: float) -> Ip | None:
+        """Return the highest free address of this node's own space, for the host itself."""
+        return ipam.pick_last(
+            network.subnets[subnet_index],
+            self.owned(network, subnet_index),
+            self.used(network.vni),
+            self._resting(network.vni).resting(now),
+        )
+
     def fault_of(self, network: Network, ip: Ip) -> str | None:
         """Return why this very address can't be taken now (see `ipam`), or None."""
         return ipam.fault_of(self.ownership(network), ip, self._self_id, self.used(network.vni))

@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from overlay.core.plan import PlanInput, PlannedPort, plan, segment_count, segment_of
+from overlay.core.plan import (
+    PlanInput,
+    PlannedPort,
+    host_ports,
+    plan,
+    segment_count,
+    segment_of,
+)
 from overlay.core.rates import rate_row, rates_of
 from overlay.core.state import GuardRow, HookRow, Row, SandboxState, SourceRow, TargetRow
 from overlay.model import Endpoint, Mac, Network, gateway_mac, is_host, is_open
@@ -25,7 +32,7 @@ def plan_sandbox(given: PlanInput, *, fast_path: bool, guarded: bool = False) ->
     planned = plan(given)
     by_id = {endpoint.endpoint_id: endpoint for endpoint in given.locals}
     rows: set[Row] = set(_segment_rows(given.network)) if fast_path else set()
-    for port in given.ports:
+    for port in (*given.ports, *host_ports(given)):
         endpoint = by_id.get(port.endpoint_id)
         if endpoint is None or port.name not in planned.links:
             continue

@@ -88,6 +88,25 @@ def pick(
     return min(rested)[1] if rested else None
 
 
+def pick_last(
+    subnet: Subnet, owned: Intervals, used: AbstractSet[Ip], resting: Container[Ip]
+) -> Ip | None:
+    """Return the highest address of the subnet's range that is owned, not `used`, not reserved
+    and not `resting`; None if there is none.
+
+    For hosts' own ends: at the far end of the space from those that containers get. Not the
+    highest 128 of an IPv6 subnet, which are anycast addresses (RFC 2526).
+    """
+    _, end = subnet_run(subnet)
+    anycast = Intervals.of([(end - 127, end)] if len(subnet.base) == 16 else [])
+    for first, last in reversed([*((owned & dynamic(subnet)) - reserved(subnet) - anycast)]):
+        for number in range(last, first - 1, -1):  # ends at the first that is not taken
+            ip = ip_of(number, subnet)
+            if ip not in used and ip not in resting:
+                return ip
+    return None
+
+
 def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip]) -> str | None:
     """Return why this node can't use this very address now, or None if it can.
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from overlay.core.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
 from overlay.core.state import (
+    HOST_PORT_PREFIX,
     AddressRow,
     BarrierRow,
     Bridge,
@@ -109,8 +110,23 @@ def _links(given: PlanInput) -> Iterator[Link]:
         yield Bridge(bridge, gateway_mac(network.vni, segment), given.mtu)
         vni = Vni(network.vni + segment)
         yield Vxlan(f"vxlan{segment}", vni, given.local, given.port, given.mtu, bridge)
-    for port in given.ports:
+    for port in (*given.ports, *host_ports(given)):
         yield Port(port.name, given.mtu, bridge_name(network, port.subnet_index))
+
+
+def host_ports(given: PlanInput) -> Iterator[PlannedPort]:
+    """Return the ports of this node's own ends on the network: one per segment at most."""
+    for endpoint in given.locals:
+        if is_host(endpoint):
+            for index, subnet in enumerate(given.network.subnets):
+                if endpoint.ips[0] in subnet:
+                    segment = segment_of(given.network, index)
+                    yield PlannedPort(host_port_name(segment), index, endpoint.endpoint_id)
+
+
+def host_port_name(segment: int) -> str:
+    """Return the name of the port of this host's own end on a segment."""
+    return f"{HOST_PORT_PREFIX}{segment}"
 
 
 def _gateway_rows(network: Network) -> Iterator[Row]:
@@ -121,7 +137,7 @@ def _gateway_rows(network: Network) -> Iterator[Row]:
 def _exit_rows(given: PlanInput) -> Iterator[Row]:
     """Return the way to this node's host, if it has an end on the network, and out by it.
 
-    A fixed neighbour, so that no ARP request for the own host is flooded to the others.
+    A fixed neighbour and FDB row, so that nothing for the own host is flooded to the others.
     """
     segments = _Segments(given.network)
     exits: dict[int, tuple[int, Ip]] = {}  # by family: the first segment's
@@ -131,6 +147,7 @@ def _exit_rows(given: PlanInput) -> Iterator[Row]:
             if segment is None:
                 continue
             yield NeighbourRow(f"br{segment}", ip, endpoint.mac)
+            yield BridgeFdbRow(host_port_name(segment), endpoint.mac)
             exits[len(ip)] = min(exits.get(len(ip), (segment, ip)), (segment, ip))
     for size, (segment, ip) in exits.items():
         yield RouteRow(f"br{segment}", Ip(bytes(size)), 0, ip)

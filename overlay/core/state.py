@@ -42,6 +42,8 @@ class Vxlan(NamedTuple):
 
 PORT_PREFIX = "ve"
 """How the name of every container's port begins: port security looks at those."""
+HOST_PORT_PREFIX = "host"
+"""How the name of the port of this host's own end begins: the segment's number follows."""
 
 
 class Port(NamedTuple):

@@ -77,12 +77,14 @@ def attach_interface(
     gateway: Ip | None,
     further_gateways: Sequence[Ip] = (),
     allowed: GuardRow | None = None,
+    link_local: bool = True,
 ) -> Attached:
     """Give the container an interface on the sandbox's bridge; it can be used on return.
 
     `ifname` None takes the next free ethN. A default route through `gateway`, and through
     each of `further_gateways` (of the other address family), is set unless the container has
-    one. What it may send (`allowed`) is in force before its end is up. Nothing is left behind
+    one. What it may send (`allowed`) is in force before its end is up. With `link_local` false the
+    kernel makes up no address of its own. Nothing is left behind
     on failure: raises ConflictError if the interface or the port exists, NotFoundError without
     such a bridge, OverlayError otherwise.
     """
@@ -92,7 +94,7 @@ def attach_interface(
         try:
             if sandbox.guard is not None and allowed is not None:
                 sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
-            index = _set_up_inside(sandbox.alias, inside, name, addresses)
+            index = _set_up_inside(sandbox.alias, inside, name, addresses, link_local=link_local)
             gateways = () if gateway is None else (gateway, *further_gateways)
             made = [_add_default_route(inside, index, each) for each in gateways]
             _wait_ready(sandbox, port_name)
@@ -147,14 +149,19 @@ def _dump(socket: Socket) -> list[links.Found]:
 
 
 def _set_up_inside(
-    alias: str, inside: Socket, ifname: str, addresses: Sequence[tuple[Ip, int]]
+    alias: str,
+    inside: Socket,
+    ifname: str,
+    addresses: Sequence[tuple[Ip, int]],
+    *,
+    link_local: bool,
 ) -> int:
     """Address the container's end and bring it up; return its index."""
     index = find_link(inside, ifname)
     # Without an IPv6 address on the overlay, link-local chatter would only be flooded.
     has_ipv6 = any(len(ip) == 16 for ip, _ in addresses)
     steps: list[Request] = [
-        requests.set_alias(index, alias, link_local=has_ipv6),
+        requests.set_alias(index, alias, link_local=has_ipv6 and link_local),
         *(requests.add_address(index, ip, length) for ip, length in addresses),
         requests.set_up(index),
     ]

@@ -17,6 +17,9 @@ from overlay.core.state import Bridge, Link, Port, Vxlan
 from overlay.kernel.netlink import Message, attribute, attributes
 from overlay.model import Ip, Mac, Vni
 
+ALIAS_DEFAULT: Final = "overlayd"
+"""The mark on what is ours, possibly with more behind a colon."""
+
 _HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change
 HEADER_SIZE: Final = 16
 _U32: Final = struct.Struct("=I")
@@ -90,6 +93,11 @@ _WANTED: Final = frozenset(
 
 # RTEXT_FILTER_SKIP_STATS leaves out at least the IPv6 statistics.
 DUMP_BODY: Final = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(8))
+
+
+def is_ours(alias: str) -> bool:
+    """Say whether a link bears our mark."""
+    return alias == ALIAS_DEFAULT or alias.startswith(f"{ALIAS_DEFAULT}:")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,12 @@ _IFF_UP: Final = 1
 _ADDR_GEN_MODE_NONE: Final = 1
 _IFA_F_NODAD: Final = 2
 _RT_TABLE_MAIN: Final = 254
+_RTPROT_KERNEL: Final = 2
 _RTPROT_STATIC: Final = 4
 _RTN_UNICAST: Final = 1
 _RT_SCOPE_UNIVERSE: Final = 0
+_RT_SCOPE_LINK: Final = 253
+_IPV6_LINK_METRIC: Final = 256  # IP6_RT_PRIO_ADDRCONF: with it the kernel's own is replaced
 
 _Attributes: TypeAlias = list[tuple[str, Any]]  # pyroute2's form: (attribute name, value)
 
@@ -307,6 +310,34 @@ def add_address(index: int, ip: Ip, prefix_length: int) -> Request:
         message["flags"] = _IFA_F_NODAD
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
     return (netlink.RTM_NEWADDR, flags, _body(message, attributes))
+
+
+def delete_address(index: int, ip: Ip, prefix_length: int) -> Request:
+    """Return the request that takes an address from an interface."""
+    message = AddressMessage()
+    message["family"] = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
+    message["prefixlen"] = prefix_length
+    message["index"] = index
+    return (netlink.RTM_DELADDR, 0, _body(message, [("IFA_LOCAL", ip_text(ip))]))
+
+
+def add_link_route(index: int, base: Ip, prefix_length: int, source: Ip) -> Request:
+    """Return the request for the route that the kernel itself makes for an interface's address,
+    should somebody have taken it away."""
+    message = RouteMessage()
+    message["family"] = socket.AF_INET if len(base) == 4 else socket.AF_INET6
+    message["dst_len"] = prefix_length
+    message["table"] = _RT_TABLE_MAIN
+    message["proto"] = _RTPROT_KERNEL
+    message["scope"] = _RT_SCOPE_LINK if len(base) == 4 else _RT_SCOPE_UNIVERSE
+    message["type"] = _RTN_UNICAST
+    attributes: _Attributes = [("RTA_DST", ip_text(base)), ("RTA_OIF", index)]
+    if len(base) == 4:
+        attributes.append(("RTA_PREFSRC", ip_text(source)))
+    else:
+        attributes.append(("RTA_PRIORITY", _IPV6_LINK_METRIC))
+    flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
+    return (netlink.RTM_NEWROUTE, flags, _body(message, attributes))
 
 
 def add_default_route(index: int, gateway: Ip) -> Request:

@@ -17,9 +17,11 @@ from typing import Final
 from overlay.errors import OverlayError
 from overlay.kernel import links, netlink, netns, requests
 from overlay.kernel.container import CONTAINER_ALIAS
+from overlay.kernel.links import is_ours
 from overlay.kernel.netlink import Socket
+from overlay.kernel.nft.host import USER_TABLE_NAME, remove_unused_user_table
 from overlay.kernel.nft.tables import MissingError, Tables
-from overlay.kernel.sandbox import ALIAS_DEFAULT, Sandbox
+from overlay.kernel.sandbox import Sandbox
 
 SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
@@ -43,7 +45,7 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
             # A name without a namespace, from a crash: only the name tells whose it was.
             if SANDBOX_NAME.fullmatch(name) and netns.remove(name):
                 removed.append(f"name of a sandbox {name}")
-        elif _ours(alias):
+        elif is_ours(alias):
             Sandbox.open(name, create=False).destroy()
             removed.append(f"sandbox {name}")
     removed += _remove_devices()
@@ -89,14 +91,10 @@ def _remove_devices() -> list[str]:
     with Socket() as socket:
         for message in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY):
             found = links.decode(message)
-            if found.name != "lo" and _ours(found.alias):
+            if found.name != "lo" and is_ours(found.alias):
                 socket.transact([requests.delete_link(found.index)])
                 removed.append(f"interface {found.name}")
     return removed
-
-
-def _ours(alias: str) -> bool:
-    return alias == ALIAS_DEFAULT or alias.startswith(f"{ALIAS_DEFAULT}:")
 
 
 def _remove_tables() -> list[str]:
@@ -105,6 +103,14 @@ def _remove_tables() -> list[str]:
     except MissingError:
         return []
     found = [(family, name) for family, name in tables.names() if _TABLE_NAME.fullmatch(name)]
-    removed = [name for family, name in found if tables.delete(family, name)]
+    removed = [
+        name
+        for family, name in found
+        if (
+            remove_unused_user_table(tables)  # what an operator has put there stays
+            if name == USER_TABLE_NAME
+            else tables.delete(family, name)
+        )
+    ]
     tables.close()
     return [f"nftables table {name}" for name in removed]

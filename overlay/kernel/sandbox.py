@@ -27,6 +27,7 @@ from overlay.core.operations import (
     PutRow,
 )
 from overlay.core.state import (
+    HOST_PORT_PREFIX,
     AddressRow,
     Bridge,
     GuardRow,
@@ -44,13 +45,12 @@ from overlay.kernel.bpf import filters
 from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath, hooks_left
 from overlay.kernel.bpf.fastpath import apply as apply_fast
 from overlay.kernel.devices import delete_links, find_link
+from overlay.kernel.links import ALIAS_DEFAULT
 from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.netlink import NetlinkError, Request, Socket
 from overlay.kernel.nft.ports import PortGuard
 from overlay.kernel.nft.ports import apply as apply_guard
 from overlay.kernel.nft.tables import MissingError
-
-ALIAS_DEFAULT: Final = "overlayd"
 
 # Set before any device exists, so that each is born with them.
 _SYSCTLS: Final = (
@@ -227,12 +227,17 @@ class Sandbox:
     def _ports_to_read(self, state_links: Mapping[str, Link]) -> list[int]:
         """Return the indexes whose FDB is read: all (0), or the VTEPs' where that takes long.
 
-        Our rows are on VTEPs; on other ports there is nothing, unless somebody puts it there.
+        Our rows are on VTEPs and on this host's own ends; on other ports there is nothing, unless
+        somebody puts it there.
         """
         if len(state_links) * self._row_count <= _FDB_WALK_MAX:
             return [0]
-        vteps = (link for link in state_links.values() if isinstance(link, Vxlan))
-        return [self._indexes[link.name] for link in vteps]
+        return [
+            self._indexes[link.name]
+            for link in state_links.values()
+            if isinstance(link, Vxlan)
+            or (isinstance(link, Port) and link.name.startswith(HOST_PORT_PREFIX))
+        ]
 
     def _dump_port(self, request: bytes) -> list[bytes]:
         try:

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from overlay import limits
 from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import links, netlink, requests, rows
+from overlay.kernel.links import is_ours
 from overlay.kernel.messages import RouteMessage
 from overlay.kernel.netlink import Message, NetlinkError, Socket
 from overlay.model import Ip, ip_text, parse_ip
@@ -155,13 +156,20 @@ def _source_of_route(socket: Socket, destination: Ip) -> tuple[Ip, int] | None:
     return None
 
 
+def interface_towards(socket: Socket, destination: Ip) -> int:
+    """Return the index of the interface by which the host would send there; 0 if by none."""
+    found = _source_of_route(socket, destination)
+    return 0 if found is None else found[1]
+
+
 def _underlay(host: _Host, index: int, ip: Ip) -> Underlay:
     link = host.links[index]
     return Underlay(ip, link.name, link.mtu, link.up)
 
 
 def _usable(host: _Host, index: int, ip: Ip) -> bool:
-    up = index in host.links and host.links[index].up
+    link = host.links.get(index)
+    up = link is not None and link.up and not is_ours(link.alias)
     return up and index != _LOOPBACK_INDEX and ip != _VIRTUALBOX_NAT
 
 
@@ -201,10 +209,13 @@ def _candidates_text(host: _Host) -> str:
 
 
 def routes() -> list[Route]:
-    """Return the host's routes to other places: all tables but the local one, no defaults."""
+    """Return the host's routes to other places: all tables but the local one, no defaults, and
+    none that lead into the overlay by an interface of ours."""
     found: list[Route] = []
     with Socket() as socket:
-        names = {link.index: link.name for link in _look(socket).links.values()}
+        all_links = _look(socket).links.values()
+        names = {link.index: link.name for link in all_links}
+        ours = {link.name for link in all_links if is_ours(link.alias)}
         for message in socket.dump(netlink.RTM_GETROUTE, bytes(12)):
             route = _decode(message)
             table = route.get_attr("RTA_TABLE") or route["table"]
@@ -216,6 +227,8 @@ def routes() -> list[Route]:
             if target.is_link_local:
                 continue
             interface = names.get(route.get_attr("RTA_OIF"), "?")
+            if interface in ours:
+                continue
             found.append(Route(target, interface, route.get_attr("RTA_GATEWAY") or ""))
     return found
 

@@ -24,6 +24,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 # Every request of the API, the verb that makes it, and what it prints of the example.
 VERBS = [
+    ("POST /v1/expose", "expose blue", "10.32.255.254"),
+    ("POST /v1/unexpose", "unexpose blue", ""),
     ("GET /v1/status", "status", "vm3 is suspect"),
     ("POST /v1/join", "join", "joined cluster 7f3a9c21 via 192.168.56.11: 2 nodes"),
     ("POST /v1/leave", "leave", ""),

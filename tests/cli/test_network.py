@@ -121,6 +121,9 @@ def test_inspect_shows_the_network_and_what_is_attached(overlayd: Run, agent: Fa
         "endpoint_list": [web],
         "participants": ["vm1", "vm2"],
         "grants": [{"node": "vm1", "addresses": 65280}, {"node": "vm2", "addresses": 256}],
+        "exposed": False,
+        "exposed_why": "nothing on this host is attached to it",
+        "host_ends": [{"node": "vm2", "ips": ["10.32.1.255"]}],
     }
     agent.answer("GET /v1/networks/blue", detail)
 
@@ -130,6 +133,8 @@ def test_inspect_shows_the_network_and_what_is_attached(overlayd: Run, agent: Fa
         "Subnets    10.32.0.0/16  gateway 10.32.0.1",
         "MTU        1450",
         "Internal   no",
+        "Exposed    not here (nothing on this host is attached to it)",
+        "           vm2 10.32.1.255",
         "Labels     team=a",
         "Creator    vm1",
         "Hosts      vm1 vm2",

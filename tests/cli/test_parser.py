@@ -18,7 +18,7 @@ WRITING = [
     ("token", "create"), ("token", "revoke"), ("promote",),
     ("network", "create"), ("network", "rm"),
     ("attach",), ("detach",), ("container", "add"), ("container", "exec"), ("container", "rm"),
-    ("agent",), ("lab",), ("sim",), ("completion",), ("man",),
+    ("expose",), ("unexpose",), ("agent",), ("lab",), ("sim",), ("completion",), ("man",),
 ]  # fmt: skip
 
 

@@ -219,16 +219,19 @@ def test_any_records_give_a_sound_plan_that_a_diff_can_reach(
 
 
 def test_the_host_is_the_way_out() -> None:
-    """Where the host has an end on the network, routes lead there and no ARP is flooded for it."""
+    """Where the host has an end on the network, it has a port, routes lead there, and nothing is
+    flooded for it."""
     host = replace(endpoint(9, "10.0.0.254", "fd00::fe"), labels=(HOST_LABEL,))
     state = plan(given_input(FOUR, SIX, locals=(host, endpoint(1, "10.0.0.2"))))
 
     assert {row for row in state.rows if not isinstance(row, AddressRow)} == {
         NeighbourRow("br0", host.ips[0], host.mac),
         NeighbourRow("br0", host.ips[1], host.mac),
+        BridgeFdbRow("host0", host.mac),
         RouteRow("br0", Ip(bytes(4)), 0, host.ips[0]),
         RouteRow("br0", Ip(bytes(16)), 0, host.ips[1]),
     }
+    assert state.links["host0"] == Port("host0", given_input(FOUR).mtu, "br0")
 
 
 def test_there_is_one_way_out_for_all_segments() -> None:

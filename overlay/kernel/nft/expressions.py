@@ -13,6 +13,7 @@ from overlay.kernel.netlink import attribute, attributes
 
 REG_VERDICT: Final = 0
 REG_1: Final = 1  # 16 bytes: the four 32-bit registers REG_1 to REG_1 + 12 bytes
+_REG_2: Final = 2
 REG32_01: Final = 9  # the second 32-bit register, behind the first of REG_1
 _ACCEPT, _DROP, _GOTO = 1, 0, -4 & 0xFFFFFFFF
 _CMP_EQUAL, _CMP_UNEQUAL = 0, 1
@@ -21,8 +22,17 @@ _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _LIST_ELEMENT: Final = 1
 _NAME, _DATA = 1, 2
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
-_META_PROTOCOL, _META_IIF, _META_IIFNAME, _META_NFPROTO, _META_L4PROTO = 1, 4, 6, 15, 16
-_FIB_SADDR, _FIB_IIF, _FIB_PRESENT, _FIB_OIF = 1, 8, 32, 1
+_META_PROTOCOL, _META_MARK, _META_IIF, _META_IIFNAME, _META_OIFNAME = 1, 3, 4, 6, 7
+_META_NFPROTO, _META_L4PROTO = 15, 16
+_FIB_SADDR, _FIB_DADDR, _FIB_IIF, _FIB_PRESENT, _FIB_OIF, _FIB_TYPE = 1, 2, 8, 32, 1, 3
+_RTN_LOCAL: Final = 2  # linux/rtnetlink.h
+_CT_STATE, _CT_STATUS = 0, 2
+_KNOWN: Final = 2 | 4  # NF_CT_STATE_BIT of IP_CT_ESTABLISHED and IP_CT_RELATED
+_TRANSLATED: Final = 32  # IPS_DST_NAT
+_NAT_DESTINATION: Final = 1
+_RT_TCPMSS: Final = 3
+_TO_NETWORK_ORDER: Final = 1
+_TCP_OPTION, _MAXSEG = 1, 2  # NFT_EXTHDR_OP_TCPOPT; RFC 9293 section 3.1: kind 2
 _EXTHDR_PRESENT: Final = 1
 _LOOKUP_INVERTED: Final = 1
 _IPV6_FRAGMENT: Final = 44
@@ -31,7 +41,9 @@ _U64: Final = struct.Struct(">Q")
 _COUNTER_PACKETS: Final = 2
 
 IPV4_PROTOCOL, IPV6_PROTOCOL = b"\x02", b"\x0a"  # NFPROTO_IPV4, NFPROTO_IPV6
-UDP: Final = b"\x11"
+UDP, TCP = b"\x11", b"\x06"
+_NAME_SIZE: Final = 16  # IFNAMSIZ
+_NATIVE: Final = struct.Struct("=I")  # what the kernel keeps in its own order
 
 
 class Expression(NamedTuple):
@@ -145,14 +157,51 @@ def comes_in_by(prefix: str) -> Rule:
     return (_meta(_META_IIFNAME), equals(prefix.encode("ascii")))
 
 
+def interface_key(name: str) -> bytes:
+    """Return an interface's name as it stands in a set."""
+    return name.encode("ascii").ljust(_NAME_SIZE, b"\0")
+
+
+def comes_by(names: str, *, inside: bool = True) -> Rule:
+    """Go on with what comes in by an interface of a set; else by none of it."""
+    return (_meta(_META_IIFNAME), in_set(names) if inside else not_in_set(names))
+
+
+def leaves_by(names: str, *, inside: bool = True) -> Rule:
+    """Go on with what goes out by an interface of a set; else by none of it."""
+    return (_meta(_META_OIFNAME), in_set(names) if inside else not_in_set(names))
+
+
+def comes_by_one(name: str) -> Rule:
+    """Go on with what comes in by one interface alone."""
+    return (_meta(_META_IIFNAME), equals(interface_key(name)))
+
+
+def leaves_by_one(name: str, *, so: bool = True) -> Rule:
+    """Go on with what goes out by one interface; else by any other."""
+    key = interface_key(name)
+    return (_meta(_META_OIFNAME), equals(key) if so else differs(key))
+
+
+def bears_mark(mark: int) -> Rule:
+    """Go on with packets that somebody has given all bits of a mark."""
+    bits = _NATIVE.pack(mark)
+    return (_meta(_META_MARK), masked(bits), equals(bits))
+
+
 def incoming_index(register: int = REG_1) -> Expression:
     """Load the index of the interface by which the packet came in."""
     return _meta(_META_IIF, register)
 
 
+def to_port(protocol: bytes, port: int) -> Rule:
+    """Go on with TCP or UDP to one port alone."""
+    return (*transport(protocol), transport_header(2, 2), equals(struct.pack(">H", port)))
+
+
 def udp_to(port: int) -> Rule:
     """Go on with UDP to one port alone."""
-    return (*transport(UDP), transport_header(2, 2), equals(struct.pack(">H", port)))
+    return to_port(UDP, port)
 
 
 def udp_from(port: int) -> Rule:
@@ -165,6 +214,95 @@ def came_by_the_way_back() -> Rule:
     flags = _FIB_SADDR | _FIB_IIF | _FIB_PRESENT
     fib = Expression("fib", ((1, number(REG_1)), (2, number(_FIB_OIF)), (3, number(flags))))
     return (fib, equals(b"\x01"))
+
+
+def from_range(base: bytes, prefix_length: int) -> Rule:
+    """Go on with packets from an address range."""
+    return _within(base, prefix_length, 12 if len(base) == 4 else 8)
+
+
+def to_range(base: bytes, prefix_length: int) -> Rule:
+    """Go on with packets to an address range."""
+    return _within(base, prefix_length, 16 if len(base) == 4 else 24)
+
+
+def _within(base: bytes, prefix_length: int, offset: int) -> Rule:
+    size = len(base)
+    family = is_ipv4() if size == 4 else is_ipv6()
+    load = network_header(offset, size)
+    if prefix_length == 8 * size:
+        return (*family, load, equals(base))
+    ones = (1 << 8 * size) - (1 << 8 * size - prefix_length)
+    return (*family, load, masked(ones.to_bytes(size, "big")), equals(base))
+
+
+def to_this_host() -> Rule:
+    """Go on with packets to an address of the host's own."""
+    return _is_local(_FIB_DADDR)
+
+
+def from_this_host() -> Rule:
+    """Go on with packets from an address of the host's own."""
+    return _is_local(_FIB_SADDR)
+
+
+def _is_local(address: int) -> Rule:
+    data = ((1, number(REG_1)), (2, number(_FIB_TYPE)), (3, number(address)))
+    return (Expression("fib", data), equals(_NATIVE.pack(_RTN_LOCAL)))
+
+
+def of_known_connection() -> Rule:
+    """Go on with what belongs to a connection that was let through (established, related)."""
+    return _tracked(_CT_STATE, _KNOWN)
+
+
+def of_translated_connection() -> Rule:
+    """Go on with connections whose destination was translated (`translate_to`)."""
+    return _tracked(_CT_STATUS, _TRANSLATED)
+
+
+def _tracked(key: int, bits: int) -> Rule:
+    load = Expression("ct", ((1, number(REG_1)), (2, number(key))))
+    return (load, masked(_NATIVE.pack(bits)), differs(bytes(4)))
+
+
+def translate_to(ip: bytes, port: int) -> Rule:
+    """Send the connection to another address and port (RFC 2663: DNAT)."""
+    data = (
+        (1, number(_NAT_DESTINATION)),
+        (2, number((IPV4_PROTOCOL if len(ip) == 4 else IPV6_PROTOCOL)[0])),
+        (3, number(REG_1)),
+        (5, number(_REG_2)),
+    )
+    return (_load(REG_1, ip), _load(_REG_2, struct.pack(">H", port)), Expression("nat", data))
+
+
+def _load(register: int, value: bytes) -> Expression:
+    return Expression("immediate", ((1, number(register)), (2, _value(value))))
+
+
+def masquerade() -> Expression:
+    """Give the connection the address of the interface it leaves by."""
+    return Expression("masq")
+
+
+def clamp_segment_size() -> Rule:
+    """Lower the segment size that a TCP handshake announces to what the route carries.
+
+    RFC 9293 section 3.7.1 has the sizes; path MTU discovery alone fails where ICMP is filtered
+    (RFC 2923 section 2.1).
+    """
+    registers = ((1, number(REG_1)), (2, number(REG_1)), (3, number(_TO_NETWORK_ORDER)))
+    write = ((2, bytes([_MAXSEG])), (3, number(2)), (4, number(2)), (6, number(_TCP_OPTION)))
+    return (
+        *transport(TCP),
+        transport_header(13, 1),
+        masked(b"\x06"),  # SYN and RST
+        equals(b"\x02"),
+        Expression("rt", ((1, number(REG_1)), (2, number(_RT_TCPMSS)))),
+        Expression("byteorder", (*registers, (4, number(2)), (5, number(2)))),
+        Expression("exthdr", (*write, (7, number(REG_1)))),
+    )
 
 
 def is_ipv6_fragment() -> Rule:

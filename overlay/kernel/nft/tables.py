@@ -31,7 +31,13 @@ from overlay.kernel.netlink import (
 from overlay.kernel.nft.expressions import Rule, encoded, matches, number, packets, text
 
 FAMILY_UNSPEC, FAMILY_INET, FAMILY_BRIDGE = 0, 1, 7
-PREROUTING, INPUT, FORWARD, OUTPUT = 0, 1, 2, 3  # NF_INET_*; NF_BR_PRE_ROUTING is 0 too
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = (
+    0,
+    1,
+    2,
+    3,
+    4,
+)  # NF_INET_*; NF_BR_PRE_ROUTING is 0 too
 _NETLINK_NETFILTER: Final = 12  # linux/netlink.h
 _SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEW_TABLE, _GET_TABLE, _DELETE_TABLE, _NEW_CHAIN, _GET_CHAIN = 0, 1, 2, 3, 4
@@ -44,7 +50,8 @@ _LIST_ELEMENT: Final = 1
 _POLICY_ACCEPT: Final = 1
 _TABLE_FLAGS: Final = 2
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
-_SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_SIZE, _SET_ID = 2, 3, 4, 5, 10
+_SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_SIZE, _SET_ID, _SET_NOTE = 2, 3, 4, 5, 10, 13
+_NATIVE_NOTE: Final = struct.pack("=BBI", 0, 4, 1)  # libnftnl's NFTNL_UDATA_SET_KEYBYTEORDER
 _RULE_CHAIN, _RULE_EXPRESSIONS = 2, 4
 _ELEMENTS: Final = 3
 _ELEMENT_KEY: Final = 1
@@ -61,11 +68,13 @@ Elements: TypeAlias = Mapping[str, frozenset[bytes]]  # by set
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A set: `key_type` only tells the nft program how to show it."""
+    """A set: `key_type`, and `native` for keys in the host's order, only tell the nft program how
+    to show it."""
 
     name: str
     key_type: int
     key_size: int
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,7 @@ class Chain:
     name: str
     rules: tuple[Rule, ...]
     hook: tuple[int, int] | None = None
+    kind: str = "filter"  # or "nat", which sees the first packet of each connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +274,7 @@ class Monitor:
         """Stop listening."""
         self._socket.close()
 
-    def touched(self, table: Table, own: int) -> bool:
+    def touched(self, table_name: str, own: int) -> bool:
         """Say whether what waits is about a table, and was not done by `own` (a port id)."""
         try:
             waiting = self._socket.notifications(_NOTIFICATIONS)
@@ -274,7 +284,7 @@ class Monitor:
             message.kind != _SUBSYSTEM | _NEW_GENERATION
             and _sender(message) != own
             and attributes(message.buffer, message.start + 4, message.end).get(1)
-            == text(table.name)
+            == text(table_name)
             for message in waiting
         )
 
@@ -304,6 +314,7 @@ def _sets(table: Table) -> Iterator[Request]:
             + attribute(_SET_KEY_TYPE, number(each.key_type))
             + attribute(_SET_KEY_SIZE, number(each.key_size))
             + attribute(_SET_ID, number(at))
+            + (attribute(_SET_NOTE, _NATIVE_NOTE) if each.native else b"")
         )
         yield _request(_NEW_SET, table, body)
 
@@ -316,7 +327,7 @@ def _chain_parts(chain: Chain) -> list[tuple[int, bytes]]:
     return [
         (_CHAIN_HOOK, hook),
         (_CHAIN_POLICY, number(_POLICY_ACCEPT)),
-        (_CHAIN_TYPE, text("filter")),
+        (_CHAIN_TYPE, text(chain.kind)),
     ]
 
 

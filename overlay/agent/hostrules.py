@@ -1,0 +1,143 @@
+"""The host's own nftables table kept as it should be: ways out of networks, published ports.
+
+Owns: when the table is looked at, written, taken away, and what `status` says of it. What
+should be in it is told by whoever puts interfaces of the host on networks (`exposure`) and by
+`publishing`; how it is made is `kernel.nft.host`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+
+from overlay.agent import tablewatch
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.core.hostrules import ExposedLink, HostState, Opened, PublishedPort
+from overlay.errors import OverlayError
+from overlay.kernel.nft.host import HostTable, table_name
+from overlay.model import NodeId, Vni
+
+
+class HostRules:
+    """One table, replaced as a whole and in one step; `fault` says why there is none, if so."""
+
+    def __init__(
+        self, node_id: NodeId, kernel: KernelThread, journal: Journal, interval_s: float
+    ) -> None:
+        self.fault = ""
+        self._node_id = node_id
+        self._kernel = kernel
+        self._journal = journal
+        self._interval_s = interval_s
+        self._links: dict[Vni, tuple[ExposedLink, ...]] = {}
+        self._ports: frozenset[PublishedPort] = frozenset()
+        self._opened: frozenset[Opened] = frozenset()
+        self._table: HostTable | None = None
+        self._written: HostState | None = None  # what we left there
+        self._may_be_left = True  # by the process before this one
+        self._lock = asyncio.Lock()
+
+    # --- what should be -------------------------------------------------------------------
+
+    def set_links(self, vni: Vni, links: Iterable[ExposedLink]) -> None:
+        """Say which interfaces the host has on a network; `apply` makes it so."""
+        self._links.pop(vni, None)
+        if kept := tuple(links):
+            self._links[vni] = kept
+
+    def set_ports(self, ports: Iterable[PublishedPort]) -> None:
+        """Say which ports are published; `apply` makes it so."""
+        self._ports = frozenset(ports)
+
+    def set_opened(self, opened: Iterable[Opened]) -> None:
+        """Say which interfaces of others forward because of us; `apply` makes it so."""
+        self._opened = frozenset(opened)
+
+    def _wanted(self) -> HostState | None:
+        """Return what should be in the table; None: there should be none."""
+        links = frozenset(link for links in self._links.values() for link in links)
+        return HostState(links, self._ports, self._opened) if links else None
+
+    # --- making it so ---------------------------------------------------------------------
+
+    async def apply(self, *, doubted: bool = False) -> None:
+        """Make the table what it should be; with `doubted`, look whether somebody altered it."""
+        async with self._lock:
+            wanted = self._wanted()
+            if not doubted and wanted == self._written:
+                return
+            try:
+                await self._apply(wanted)
+            except (OverlayError, OSError) as error:
+                if wanted is not None:
+                    self._complain(error)
+            else:
+                if self.fault:
+                    self._journal.record("host rules", "the host's rules are in force again")
+                self.fault = ""
+
+    async def _apply(self, wanted: HostState | None) -> None:
+        if self._table is None:
+            if wanted is None and self._written is None and not self._may_be_left:
+                return
+            self._table = await self._kernel.call(HostTable, self._node_id)
+        if wanted is None:
+            self._may_be_left = False
+            await self._kernel.call(self._table.remove)
+        elif not await self._kernel.call(self._table.holds, wanted):
+            if wanted == self._written:
+                self._journal.record(
+                    "repaired",
+                    f"nftables table {self._table.name} was altered or gone: made anew",
+                    level=logging.WARNING,
+                )
+            await self._kernel.call(self._table.write, wanted)
+        self._written = wanted
+
+    def _complain(self, error: OverlayError | OSError) -> None:
+        fault = str(error.strerror or error) if isinstance(error, OSError) else error.what
+        if isinstance(error, OverlayError) and error.why:
+            fault = f"{fault}: {error.why}"
+        if fault != self.fault:
+            self._journal.record("host rules", fault, level=logging.ERROR)
+        self.fault = fault
+
+    # --- life -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look after the table whenever somebody changes it, and every interval."""
+        own = 0 if self._table is None else self._table.port_id
+        with tablewatch.listening(table_name(self._node_id), own) as changed:
+            while True:
+                await tablewatch.wait_changed(changed, self._interval_s)
+                await self.apply(doubted=True)
+
+    async def differences(self) -> list[str]:
+        """Return how the kernel's table differs from what it should be."""
+        async with self._lock:
+            wanted = self._wanted()
+            if self._table is None or self.fault:
+                return []  # `status` says so
+            name = self._table.name
+            if wanted is None:
+                left = await self._kernel.call(self._table.is_there)
+                return [f"nft table inet {name} is left over"] if left else []
+            held = await self._kernel.call(self._table.holds, wanted)
+            return [] if held else [f"nft table inet {name} is altered or gone"]
+
+    async def remove(self) -> None:
+        """Take the table away: this node has left."""
+        async with self._lock:
+            self._links.clear()
+            if self._table is not None:
+                with contextlib.suppress(OverlayError, OSError):
+                    await self._kernel.call(self._table.remove)
+            self._written = None
+
+    def close(self) -> None:
+        """Let go; the table stays in force."""
+        if self._table is not None:
+            self._table.close()

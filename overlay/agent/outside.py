@@ -1,0 +1,82 @@
+"""What joins networks with the host and the world beyond it, wired together.
+
+Owns: construction order of the host's rules and ends, and when each is started and taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+from overlay.agent.addresses import Addresses
+from overlay.agent.config import Config
+from overlay.agent.datapath import Datapath
+from overlay.agent.directory import Directory
+from overlay.agent.endpoints import Endpoints
+from overlay.agent.exposure import Exposure
+from overlay.agent.hostrules import HostRules
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.member import Member
+from overlay.agent.stored import Attachment
+
+
+class Outside:
+    """This host's side of its networks."""
+
+    def __init__(
+        self,
+        config: Config,
+        member: Member,
+        directory: Directory,
+        addresses: Addresses,
+        datapath: Datapath,
+        endpoints: Endpoints,
+        kernel: KernelThread,
+        journal: Journal,
+        attachments: dict[bytes, Attachment],
+    ) -> None:
+        self._interval_s = config.reconcile_interval_s
+        self.rules = HostRules(member.node_id, kernel, journal, self._interval_s)
+        self.exposure = Exposure(
+            member,
+            directory,
+            addresses,
+            datapath,
+            kernel,
+            journal,
+            attachments,
+            self.rules,
+            config.run_dir,
+        )
+        self.exposure.take_part = endpoints.take_part
+        self.exposure.give_up = endpoints.give_up_unused
+        endpoints.is_kept = self.exposure.keeps
+        endpoints.arrived = self.exposure.arrived
+        endpoints.leaving = self.exposure.leaving
+
+    async def start(self) -> None:
+        """Adopt what is there; before any pass may prune."""
+        await self.exposure.start()
+
+    def tasks(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
+        """Yield what runs in the background, and its name."""
+        yield self.rules.run(), "host rules"
+        yield self.exposure.run(self._interval_s), "exposure"
+
+    async def mend(self) -> None:
+        """Look at all of it now, and put it right."""
+        await self.exposure.mend()
+        await self.rules.apply(doubted=True)
+
+    async def differences(self) -> list[str]:
+        """Return how the host's namespace differs from what it should be."""
+        return [*await self.exposure.differences(), *await self.rules.differences()]
+
+    async def withdraw(self) -> None:
+        """Before leaving the cluster: undo all of it."""
+        await self.exposure.withdraw_all()
+
+    def close(self) -> None:
+        """Let go; all of it stays in force."""
+        self.rules.close()

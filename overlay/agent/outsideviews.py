@@ -1,0 +1,64 @@
+"""How networks and the host meet, as JSON: who has an end on a network, and what is in the way.
+
+Owns: these shapes. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from overlay.agent.running import Running
+from overlay.model import Network, ip_text
+
+Json = dict[str, Any]
+
+
+def here(network: Network, running: Running) -> Json:
+    """Show this host's own end on a network, or why there is none."""
+    exposure = running.outside.exposure
+    ends = exposure.ends(network.vni)
+    return {
+        "exposed": bool(ends),
+        "exposed_why": None if ends else exposure.why_not(network),
+        "host_ips": [ip_text(ip) for end in ends for ip in end.ips],
+        "host_interfaces": [link.name for link in exposure.links(network)],
+    }
+
+
+def host_ends(network: Network, running: Running) -> list[Json]:
+    """Show every host's own end on a network, by node."""
+    directory = running.directory
+    shown = [
+        {
+            "node": directory.node_name(placed.origin),
+            "ips": [ip_text(ip) for ip in placed.endpoint.ips],
+        }
+        for placed in directory.host_ends(network.vni)
+    ]
+    return sorted(shown, key=lambda row: (row["node"], row["ips"]))
+
+
+def health(running: Running) -> list[Json]:
+    """Return what deserves attention where networks meet the host."""
+    outside = running.outside
+    names = {network.vni: network.name for network in running.directory.networks()}
+    found: list[Json] = [
+        {
+            "level": "error",
+            "text": f"network {names.get(vni, vni)} is not exposed to this host: {why}",
+            "hint": "The agent tries again by itself; or give it up: overlayd unexpose "
+            f"{names.get(vni, 'NETWORK')}",
+        }
+        for vni, why in sorted(outside.exposure.failures.items())
+    ]
+    if outside.rules.fault:
+        found.append(
+            {
+                "level": "error",
+                "text": "containers cannot leave their networks, and no port is published: "
+                f"{outside.rules.fault}",
+                "hint": "Load the modules (modprobe nft_chain_nat nft_masq nft_fib_inet nft_ct), "
+                "or install the kernel's package that has them; the agent tries again",
+            }
+        )
+    return found

@@ -1,0 +1,84 @@
+"""Comparing the kernel with what should be in it, and putting it right on demand.
+
+Owns: what is compared, sandboxes and the host's own namespace, and the shape of what differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from overlay.agent.agent import Agent
+from overlay.agent.running import Running
+from overlay.agent.server import Server
+from overlay.agent.web import web
+from overlay.core.operations import Operation
+from overlay.model import Vni
+
+Json = dict[str, Any]
+_FILTER_NAME, _HOST_NAME = "(underlay)", "(host)"  # no network can have such a name
+_REPAIR_TRIES = 5
+_REPAIR_PAUSE_S = 0.1
+
+
+async def verify(agent: Agent, http: web.Request) -> Json:
+    """GET /v1/verify[?repair=1]."""
+    running = agent.member()
+    sandboxes = await running.datapath.differences()
+    filter_texts = await running.guard.differences()
+    host_texts = await running.outside.differences()
+    repair = http.query.get("repair", "0") == "1"
+    repaired = repair and await _repaired(running)
+    return {
+        "differences": [
+            *_of_sandboxes(running, sandboxes),
+            *({"network": _FILTER_NAME, "operation": "Filter", "text": x} for x in filter_texts),
+            *({"network": _HOST_NAME, "operation": "Host", "text": x} for x in host_texts),
+        ],
+        "repaired": repaired,
+    }
+
+
+def _of_sandboxes(running: Running, differences: dict[Vni, list[Operation]]) -> list[Json]:
+    names = {network.vni: network.name for network in running.directory.networks()}
+    return [
+        {
+            "network": names.get(vni, f"vni {vni}"),
+            "operation": type(operation).__name__,
+            "text": str(operation),
+        }
+        for vni, operations in differences.items()
+        for operation in operations
+    ]
+
+
+async def _repaired(running: Running) -> bool:
+    """Make passes until nothing differs: a lost interface is made anew beside the pass."""
+    for _ in range(_REPAIR_TRIES):
+        left = await running.datapath.differences()
+        if await _is_true(running, left):
+            return True
+        await running.guard.mend()
+        await running.outside.mend()
+        for vni, operations in left.items():
+            if operations:
+                await running.datapath.reconcile(vni)
+        await asyncio.sleep(_REPAIR_PAUSE_S)
+    return await _is_true(running, await running.datapath.differences())
+
+
+async def _is_true(running: Running, left: dict[Vni, list[Operation]]) -> bool:
+    return (
+        not any(left.values())
+        and not await running.guard.differences()
+        and not await running.outside.differences()
+    )
+
+
+def register(server: Server, agent: Agent) -> None:
+    """Bind the path."""
+
+    async def answer(http: web.Request, _body: Json) -> Json:
+        return await verify(agent, http)
+
+    server.route("GET", "/v1/verify", "verify", answer)

@@ -1,0 +1,280 @@
+"""Networks and the world: a way out, the host as an end of its networks, and nothing more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+WORLD, WORLD6 = "203.0.113.254", "2001:db8:113::254"
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+# Stands for the internet: behind an interface of the host's own, with no route back to us.
+MAKE_WORLD = f"""
+set -e
+ip netns add world
+ip link add wan0 type veth peer name eth0 netns world
+ip address add 203.0.113.1/24 dev wan0
+ip -6 address add 2001:db8:113::1/64 dev wan0 nodad
+ip link set wan0 up
+ip -n world link set lo up
+ip -n world address add {WORLD}/24 dev eth0
+ip -n world -6 address add {WORLD6}/64 dev eth0 nodad
+ip -n world link set eth0 up
+ip route add default via {WORLD}
+ip -6 route add default via {WORLD6}
+"""
+
+
+@pytest.fixture(scope="module")
+def world(cluster: Cluster) -> Cluster:
+    """Three joined hosts, of which the first two are on the internet; a dual-stack network."""
+    for number in (1, 2):
+        cluster.ok(number, "sh", "-c", MAKE_WORLD)
+    cluster.ok(1, "overlayd", "network", "create", "dual", "--subnet", "10.60.0.0/24",
+               "--subnet", "fd60::/64")  # fmt: skip
+    for number in (1, 2, 3):
+        cluster.attach(number, f"d{number}", network="dual")
+    return cluster
+
+
+def ips_of(cluster: Cluster, number: int, name: str) -> list[str]:
+    """Return a container's addresses, as a host knows them."""
+    shown = cluster.json(number, "endpoint", "ls")["endpoints"]
+    (found,) = [each["ips"] for each in shown if each["name"] == name]
+    return list(found)
+
+
+def reaches(cluster: Cluster, number: int, container: str, ip: str) -> bool:
+    """Say whether a container gets an answer."""
+    return cluster.inside(number, container, "ping", "-c1", "-W1", ip)[0] == 0
+
+
+def host_reaches(cluster: Cluster, number: int, ip: str) -> bool:
+    """Say whether a host gets an answer."""
+    return cluster.run(number, "ping", "-c1", "-W1", ip)[0] == 0
+
+
+SERVE = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+server = socket.socket(family, socket.SOCK_STREAM)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind((sys.argv[1], int(sys.argv[2])))
+server.listen(8)
+print("ready", flush=True)
+while True:
+    peer, address = server.accept()
+    peer.sendall(address[0].encode())
+    peer.close()
+"""
+ASK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 3) as peer:
+    print(peer.recv(100).decode())
+"""
+
+
+def serve(cluster: Cluster, number: int, where: list[str], ip: str, port: int) -> None:
+    """Start a server that tells each caller the address it sees."""
+    script = f"{' '.join(where)} python3 -c '{SERVE}' {ip} {port} >/tmp/served.{port} 2>&1 &"
+    cluster.ok(number, "sh", "-c", script.replace("  ", " ") if not where else script)
+
+
+def seen_as(cluster: Cluster, number: int, where: list[str], ip: str, port: int) -> str:
+    """Return which address a server sees of who asks from there; empty if it does not answer."""
+    code, out, _ = cluster.run(number, *where, "python3", "-c", ASK, ip, str(port))
+    return out.strip() if code == 0 else ""
+
+
+def netns(name: str) -> list[str]:
+    """Return the words that run a command in a namespace."""
+    return ["ip", "netns", "exec", name]
+
+
+def test_containers_reach_what_the_host_reaches_under_its_address(
+    world: Cluster, eventually: Callable[..., None]
+) -> None:
+    """By IPv4 and IPv6, right after the attach, and the internet sees the host's address."""
+    for ip in (WORLD, WORLD6):
+        serve(world, 1, netns("world"), ip, 80)
+        eventually(lambda ip=ip: seen_as(world, 1, [], ip, 80) != "", "the server")
+        seen = seen_as(world, 1, netns("d1"), ip, 80)
+        assert seen == ("203.0.113.1" if "." in ip else "2001:db8:113::1")
+        assert reaches(world, 2, "d2", ip)
+    assert reaches(world, 1, "c1", WORLD), "the network that the lab makes is exposed too"
+
+
+def test_hosts_and_containers_see_each_other_as_they_are(
+    world: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Host to its own and to remote containers and back, without translation, both families."""
+    ends = world.json(2, "network", "inspect", "dual")["host_ips"]
+    for family, (host_ip, near, far) in enumerate(
+        zip(ends, ips_of(world, 2, "d2"), ips_of(world, 2, "d3"), strict=True)
+    ):
+        port = 8000 + family
+        serve(world, 2, netns("d2"), near, port)
+        serve(world, 3, netns("d3"), far, port)
+        serve(world, 2, [], host_ip, port)
+        for ip in (near, far, host_ip):
+            eventually(lambda ip=ip, port=port: seen_as(world, 2, [], ip, port) != "", "answers")
+        assert seen_as(world, 2, [], near, port) == host_ip
+        assert seen_as(world, 2, [], far, port) == host_ip
+        assert seen_as(world, 2, netns("d2"), host_ip, port) == near
+        assert seen_as(world, 3, netns("d3"), host_ip, port) == far
+
+
+def test_an_internal_network_has_no_way_out(world: Cluster) -> None:
+    """Its containers reach each other on all hosts, but neither the host nor the world."""
+    world.ok(1, "overlayd", "network", "create", "inner", "--subnet", "10.61.0.0/24", "--internal")
+    one = world.attach(1, "i1", network="inner")
+    world.attach(2, "i2", network="inner")
+
+    assert reaches(world, 2, "i2", one)
+    assert not reaches(world, 1, "i1", WORLD)
+    assert not reaches(world, 1, "i1", "203.0.113.1")
+    assert not host_reaches(world, 1, one)
+    assert world.json(1, "network", "inspect", "inner")["host_ends"] == []
+    code, _, err = world.run(1, "overlayd", "expose", "inner")
+    assert (code, "internal" in err) == (6, True)
+
+
+def test_networks_do_not_meet_in_the_host(world: Cluster) -> None:
+    """Two exposed networks on one host: their containers get no answer from each other."""
+    blue = ips_of(world, 1, "c1")[0]
+    dual = ips_of(world, 1, "d1")[0]
+
+    assert host_reaches(world, 1, blue)
+    assert host_reaches(world, 1, dual)
+    assert not reaches(world, 1, "d1", blue)
+    assert not reaches(world, 1, "c1", dual)
+
+
+def test_from_outside_nothing_gets_in(world: Cluster) -> None:
+    """A neighbour that routes a network to this host reaches no container, and the host no more
+    routes between its other interfaces than before."""
+    blue = ips_of(world, 1, "c1")[0]
+    world.ok(1, "ip", "-n", "world", "route", "add", "10.32.0.0/16", "via", "203.0.113.1")
+    world.ok(1, "ip", "-n", "world", "route", "add", "192.168.56.0/24", "via", "203.0.113.1")
+    world.ok(2, "ip", "route", "add", "203.0.113.254/32", "via", "192.168.56.11")
+    try:
+        assert not reaches(world, 1, "world", blue)
+        assert world.ok(1, "cat", "/proc/sys/net/ipv4/ip_forward").strip() == "0"
+        assert not reaches(world, 1, "world", "192.168.56.12")
+        assert reaches(world, 1, "world", "192.168.56.11")
+    finally:
+        for destination in ("10.32.0.0/16", "192.168.56.0/24"):
+            world.ok(1, "ip", "-n", "world", "route", "del", destination)
+        world.ok(2, "ip", "route", "del", "203.0.113.254/32")
+
+
+DAMAGE = {
+    "link": "ip link del $END",
+    "down": "ip link set $END down",
+    "address": "ip address flush dev $END",
+    "route": "ip route del 10.60.0.0/24",
+    "table": "nft delete table inet $(nft list tables | grep -o 'overlayd_host_.*')",
+    "rule": "nft flush chain inet $(nft list tables | grep -o 'overlayd_host_.*') leaving",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_what_is_taken_away_from_outside_comes_back(
+    world: Cluster, eventually: Callable[..., None], what: str
+) -> None:
+    """Found by `verify` or repaired at once, by the kernel's own word for it."""
+    (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
+    assert reaches(world, 1, "d1", WORLD)
+    world.ok(1, "sh", "-c", DAMAGE[what].replace("$END", end))
+
+    eventually(lambda: reaches(world, 1, "d1", WORLD), f"the way out, without its {what}")
+    eventually(lambda: reaches(world, 1, "d1", WORLD6), "by IPv6 too")
+    eventually(lambda: world.json(1, "verify")["differences"] == [], "nothing differs")
+    assert end in world.ok(1, "ip", "-br", "link")
+
+
+def test_a_killed_agent_stops_nothing_and_adopts_all(world: Cluster) -> None:
+    """A ping out loses no answer while the agent is killed and started again, and the host's end
+    keeps its interface and address."""
+    (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
+    index = world.ok(1, "ip", "-o", "link", "show", end).split(":")[0]
+    world.ok(1, "sh", "-c", f"ip netns exec d1 ping -i0.05 {WORLD} >/tmp/pings 2>&1 &")
+    world.ok(1, "bash", "-c", KILL)
+    assert reaches(world, 1, "d1", WORLD)
+    world.ok(1, "overlayd", "join")
+    world.ok(1, "overlayd", "status", "--wait")
+    differences = world.json(1, "verify")["differences"]
+    world.ok(1, "sh", "-c", "kill -INT $(pgrep -x ping)")
+    pings = re.search(r"(\d+) packets transmitted, (\d+) received",
+                      world.ok(1, "sh", "-c", "sleep 0.2; cat /tmp/pings"))  # fmt: skip
+
+    assert differences == []
+    assert pings is not None
+    assert int(pings[1]) - int(pings[2]) <= 1, "the last one may be on its way"
+    assert world.ok(1, "ip", "-o", "link", "show", end).split(":")[0] == index
+
+
+def test_unexposed_by_hand_stays_so(world: Cluster) -> None:
+    """Neither the host nor the world is reached then; until it is exposed again."""
+    dual = ips_of(world, 2, "d2")[0]
+    world.ok(2, "overlayd", "unexpose", "dual")
+    world.attach(2, "d2b", network="dual")
+
+    assert not reaches(world, 2, "d2", WORLD)
+    assert not reaches(world, 2, "d2b", WORLD)
+    assert not host_reaches(world, 2, dual)
+    assert world.json(2, "network", "inspect", "dual")["exposed_why"] == "by overlayd unexpose"
+    assert world.json(2, "verify")["differences"] == []
+    world.ok(2, "overlayd", "expose", "dual")
+    assert reaches(world, 2, "d2", WORLD)
+    assert reaches(world, 2, "d2b", WORLD6)
+    assert host_reaches(world, 2, dual)
+
+
+def test_of_overlapping_networks_one_is_exposed(world: Cluster) -> None:
+    """The second one works, but its host has no end on it, and both verbs say why."""
+    world.ok(1, "overlayd", "network", "create", "again", "--subnet", "10.60.0.0/16")
+    world.attach(1, "a1", network="again")
+    again = world.json(1, "network", "inspect", "again")
+    code, _, err = world.run(1, "overlayd", "expose", "again")
+
+    assert again["exposed"] is False
+    assert "overlaps 10.60.0.0/24 of network dual" in again["exposed_why"]
+    assert (code, "overlayd unexpose dual" in err) == (6, True)
+    assert world.json(1, "status")["health"] == []
+    world.ok(1, "overlayd", "detach", "a1")
+    world.ok(1, "overlayd", "network", "rm", "again")
+
+
+def test_a_host_without_containers_can_be_an_end(world: Cluster) -> None:
+    """By `expose` it reaches remote containers and stays exposed over a restart of its agent."""
+    world.ok(1, "overlayd", "network", "create", "lone", "--subnet", "10.62.0.0/24")
+    ip = world.attach(1, "l1", network="lone")
+    assert not host_reaches(world, 3, ip)
+    (address,) = world.ok(3, "overlayd", "expose", "lone").split()
+
+    assert host_reaches(world, 3, ip)
+    assert reaches(world, 1, "l1", address)
+    world.ok(3, "bash", "-c", KILL)
+    world.ok(3, "overlayd", "join")
+    assert host_reaches(world, 3, ip)
+    world.ok(3, "overlayd", "unexpose", "lone")
+    assert not host_reaches(world, 3, ip)
+    assert world.json(3, "network", "inspect", "lone")["here"] is False
+
+
+def test_reset_leaves_nothing_of_it(world: Cluster) -> None:
+    """With a living agent and with a dead one: interfaces, tables and sysctls are as before."""
+    for number, dead in ((2, False), (1, True)):
+        if dead:
+            world.ok(number, "bash", "-c", KILL)
+        world.ok(number, "overlayd", "reset", "--yes")
+        assert "ovh" not in world.ok(number, "ip", "-br", "link")
+        assert "overlayd" not in world.ok(number, "nft", "list", "tables")
+        assert world.ok(number, "cat", "/proc/sys/net/ipv4/conf/wan0/forwarding").strip() == "0"
