@@ -21,6 +21,7 @@ from overlay.agent.member import Member
 from overlay.agent.onepass import RETRY_FIRST_S, Runtime, compare, converge
 from overlay.agent.removing import Removing
 from overlay.agent.stored import Attachment
+from overlay.core.drivers import has_tunnel
 from overlay.core.fastplan import guard_row, port_rows
 from overlay.core.messages import LogVersion
 from overlay.core.operations import DeleteRow, Operation, PutLink
@@ -78,6 +79,11 @@ class Datapath:
         self._runtimes: dict[Vni, Runtime] = {}
         self._wake = asyncio.Event()
         self._locks: dict[Vni, asyncio.Lock] = {}
+
+    def mtu_of(self, network: Network) -> int:
+        """Return what fits into a packet of a network's containers, in bytes: without a tunnel
+        as much as into one of the underlay, by which they go out."""
+        return self.overlay_mtu if has_tunnel(network) else self._member.card.underlay_mtu
 
     # --- opening and closing ------------------------------------------------------------
 
@@ -345,7 +351,7 @@ class Datapath:
             network,
             self._member.card.address,
             self._member.cluster.vxlan_port,
-            self.overlay_mtu,
+            self.mtu_of(network),
             tuple(
                 _planned(attachment)
                 for attachment in self._attachments.values()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from overlay.core.drivers import BRIDGE, driver_of
 from overlay.core.messages import MemberState
 from overlay.core.node import Node
 from overlay.core.records import CLUSTER_SCOPE, GivenName, Participation, Scope
@@ -44,6 +45,16 @@ class Directory:
         """Return a definition as its creator wrote it, removed by others or not."""
         value = self._store.value(creator, CLUSTER_SCOPE, ("network", vni.to_bytes(3, "big")))
         return value if isinstance(value, Network) else None
+
+    def require_here(self, network: Network) -> None:
+        """Raise ConflictError if the network is another host's alone."""
+        if driver_of(network) == BRIDGE and network.creator != self.own:
+            owner = self.node_name(network.creator)
+            raise ConflictError(
+                f"network {network.name} is {owner}'s alone",
+                why="a network of the kind bridge is on the host that made it",
+                hint="For containers of several hosts: overlayd network create NAME",
+            )
 
     def network(self, name: str) -> Network:
         """Return the network of that name: of several made in a split, the one whose creator

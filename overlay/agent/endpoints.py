@@ -106,6 +106,7 @@ class Endpoints:
         self, target: Target, network: Network, wish: AttachWish, *, wait: bool
     ) -> Result:
         """Attach; what is attached already is returned as it is."""
+        self._directory.require_here(network)
         descriptor = await self._kernel.call(_open_netns, target)
         try:
             identity = await self._kernel.call(container.netns_identity, descriptor)
@@ -269,7 +270,7 @@ class Endpoints:
                     ifname=wish.ifname,
                     mac=endpoint.mac,
                     addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
-                    mtu=self._datapath.overlay_mtu,
+                    mtu=self._datapath.mtu_of(network),
                     gateway=subnet.gateway if wish.default_route else None,
                     further_gateways=[s.gateway for s in used if s is not subnet],
                     allowed=guard_row(network, attachment.port, endpoint),

@@ -27,6 +27,7 @@ from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.onepass import Runtime
 from overlay.agent.stored import Attachment
+from overlay.core.drivers import driver_of, has_sandbox
 from overlay.core.hostrules import ExposedLink
 from overlay.core.plan import host_port_name, segment_count, segment_of
 from overlay.core.records import Scope, Segment, key_of
@@ -95,7 +96,7 @@ class Exposure:
                     port=host_port_name(segment),
                     bridge=f"br{segment}",
                     mac=end.mac,
-                    mtu=self._datapath.overlay_mtu,
+                    mtu=self._datapath.mtu_of(network),
                     addresses=tuple((ip, lengths[ip]) for ip in end.ips if ip in lengths),
                 )
         return tuple(found[segment] for segment in sorted(found))
@@ -144,6 +145,12 @@ class Exposure:
         return before != exposed
 
     async def _require_possible(self, network: Network) -> None:
+        self._directory.require_here(network)
+        if not has_sandbox(network):
+            raise ConflictError(
+                f"network {network.name} is on an interface of this host as it is",
+                why=f"it is of the kind {driver_of(network)}: its router is the segment's own",
+            )
         if network.internal:
             raise ConflictError(
                 f"network {network.name} is internal",

@@ -6,6 +6,7 @@ Owns: what a sound network definition is. Must not know: containers, sandboxes, 
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from overlay.agent import containermodes
 from overlay.agent.directory import Directory
 from overlay.agent.member import Member
 from overlay.agent.subnets import Range, SubnetWish, matches, parse_range, subnet_of
+from overlay.core import drivers
 from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, key_of
 from overlay.errors import ConflictError, UsageError
 from overlay.model import Network, Subnet, Vni
@@ -22,6 +24,7 @@ from overlay.model import Network, Subnet, Vni
 # Tried in this order where no subnet is asked for: less used than 10.0.0.0/16 and friends.
 _DEFAULT_POOL = ipaddress.ip_network("10.32.0.0/11")
 _DEFAULT_PREFIX = 16
+_INTERFACE = re.compile(r"[^\s/:]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Wish:
     labels: tuple[tuple[str, str], ...] = ()
     force: bool = False
     isolate_subnets: bool = False
+    driver: str = drivers.OVERLAY
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ def create(member: Member, directory: Directory, wish: Wish, around: Surrounding
             f"a network can't be named {wish.name!r}",
             why=f"'container add --network {wish.name}' means something else",
         )
+    require_sound(wish)
     existing = next((n for n in directory.networks() if n.name == wish.name), None)
     if existing is not None:
         _require_same(existing, wish)
@@ -65,7 +71,7 @@ def create(member: Member, directory: Directory, wish: Wish, around: Surrounding
         subnets=subnets,
         creator=member.node_id,
         internal=wish.internal,
-        labels=wish.labels,
+        labels=_labels(wish),
         isolate_subnets=wish.isolate_subnets,
     )
     part = Participation(vni=network.vni, forwards=False)
@@ -100,6 +106,43 @@ def own_keys(network: Network) -> list[tuple[str, bytes]]:
     return [key_of(network), key_of(Participation(network.vni, forwards=False))]
 
 
+def require_sound(wish: Wish) -> None:
+    """Raise UsageError where what is asked for does not go with the kind of network."""
+    if wish.driver not in drivers.DRIVERS:
+        raise UsageError(
+            f"{wish.driver!r} is no kind of network", hint=f"Kinds: {', '.join(drivers.DRIVERS)}"
+        )
+    parented = wish.driver in drivers.PARENTED
+    if bool(wish.parent) != parented:
+        raise UsageError(
+            f"a network of the kind {wish.driver} "
+            + ("needs the interface that it is on" if parented else "has no parent"),
+            hint="--driver macvlan --parent eth1, or eth1.100 for its VLAN 100",
+        )
+    if len(wish.parent) > limits.INTERFACE_NAME_LENGTH_MAX or not _INTERFACE.fullmatch(wish.parent):
+        raise UsageError(f"{wish.parent!r} cannot be an interface's name")
+    if wish.driver != drivers.OVERLAY and wish.vni is not None:
+        raise UsageError("--vni goes with networks of the kind overlay alone")
+    if parented and (wish.isolate_subnets or not wish.subnets):
+        raise UsageError(
+            f"a network of the kind {wish.driver} "
+            + ("needs its subnet" if not wish.subnets else "does not route between its subnets"),
+            why="its containers are on a segment that exists: its addresses and its router are "
+            "not ours",
+            hint="--subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26",
+        )
+
+
+def _labels(wish: Wish) -> tuple[tuple[str, str], ...]:
+    found = tuple(sorted([*wish.labels, *drivers.labels_of(wish.driver, wish.parent)]))
+    if len(found) > limits.LABEL_COUNT_MAX:
+        raise UsageError(
+            f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
+            why="kind and parent are among them",
+        )
+    return found
+
+
 def _require_same(existing: Network, wish: Wish) -> None:
     same = len(wish.subnets) in (0, len(existing.subnets)) and all(
         matches(subnet, asked)
@@ -107,12 +150,14 @@ def _require_same(existing: Network, wish: Wish) -> None:
     )
     if wish.vni is not None and wish.vni != existing.vni:
         same = False
-    options = (wish.internal, wish.isolate_subnets)
-    if not same or options != (existing.internal, existing.isolate_subnets):
+    options = (wish.internal, wish.isolate_subnets, wish.driver, wish.parent)
+    kind, parent = drivers.driver_of(existing), drivers.parent_of(existing)
+    if not same or options != (existing.internal, existing.isolate_subnets, kind, parent):
         shown = " ".join(str(subnet) for subnet in existing.subnets)
         raise ConflictError(
             f"there is a network {existing.name!r} already, and it differs",
-            why=f"it has {shown}, VNI {existing.vni}{', internal' if existing.internal else ''}"
+            why=f"it is of the kind {f'{kind} on {parent}' if parent else kind}, "
+            f"has {shown}, VNI {existing.vni}{', internal' if existing.internal else ''}"
             f"{', isolated subnets' if existing.isolate_subnets else ''}",
             hint="Choose another name, or remove it: overlayd network rm " + existing.name,
         )
@@ -129,7 +174,8 @@ def _subnets(directory: Directory, wish: Wish, around: Surroundings) -> tuple[Su
         if any(subnet_range.overlaps(subnet.network) for subnet in found):
             raise UsageError(f"subnet {subnet_range} overlaps another one of this network")
         route = around.overlapping_route(subnet_range)
-        if route is not None and not wish.force:
+        # The segment that a parent is on is the host's as well.
+        if route is not None and not wish.force and wish.driver not in drivers.PARENTED:
             raise ConflictError(
                 f"subnet {subnet_range} overlaps a route of this host",
                 why=route,

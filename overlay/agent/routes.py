@@ -31,6 +31,7 @@ from overlay.agent.server import Server
 from overlay.agent.subnets import SubnetWish
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
+from overlay.core.drivers import OVERLAY
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import probe, underlay
 from overlay.model import Network, ip_text, node_text
@@ -138,7 +139,7 @@ class Routes:
     async def network_create(self, _request: web.Request, body: Json) -> Json:
         """POST /v1/networks."""
         request.allow(body, "name", "subnets", "vni", "internal", "labels", "force",
-                      "isolate_subnets", "port_security")  # fmt: skip
+                      "isolate_subnets", "port_security", "driver", "parent")  # fmt: skip
         running = self._agent.member()
         name = request.name(body, "name")
         if name is None:
@@ -151,6 +152,8 @@ class Routes:
             labels=request.labels_with_security(body),
             force=request.flag(body, "force"),
             isolate_subnets=request.flag(body, "isolate_subnets"),
+            driver=request.text(body, "driver") or OVERLAY,
+            parent=request.text(body, "parent") or "",
         )
         around = await self._surroundings(running)
         known = {network.name for network in running.directory.networks()}

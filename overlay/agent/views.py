@@ -17,6 +17,7 @@ from overlay.agent.guard import Guard
 from overlay.agent.health import health
 from overlay.agent.running import Running
 from overlay.agent.stored import Attachment
+from overlay.core.drivers import driver_of, parent_of
 from overlay.core.rates import rates_of
 from overlay.model import (
     Card,
@@ -58,7 +59,9 @@ def network(item: Network, running: Running) -> Json:
         "endpoints": sum(1 for _ in directory.endpoints(item.vni)),
         "hosts": _names(directory, directory.participants(item.vni, forwarding=True)),
         "here": running.datapath.runtime(item.vni) is not None,
-        "mtu": running.datapath.overlay_mtu,
+        "mtu": running.datapath.mtu_of(item),
+        "driver": driver_of(item),
+        "parent": parent_of(item) or None,
         **outsideviews.here(item, running),
     }
 

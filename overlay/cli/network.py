@@ -24,11 +24,18 @@ CREATE_DESCRIPTION = """\
 Create a network: one L2 segment on all hosts.  It exists everywhere at once, and costs
 nothing on a host until something is attached there.
 
+Of the kind bridge it is on this host alone.  Of the kinds macvlan and ipvlan it is the
+segment that an interface of the hosts is on, with its own router; give it addresses that
+nobody else there gives out.
+
   sudo overlayd network create blue --subnet 10.32.0.0/16
   sudo overlayd network create two --subnet 10.40.0.0/24 --gateway 10.40.0.254 \\
        --subnet fd40::/64
   sudo overlayd network create red --subnet 10.50.0.0/16 --block-size 24 \\
        --aux-address router=10.50.0.2
+  sudo overlayd network create home --driver bridge
+  sudo overlayd network create lan --driver macvlan --parent eth1.100 \\
+       --subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26
 """
 
 
@@ -85,6 +92,7 @@ def _add_create_options(create: Parser) -> None:
         metavar="N",
         help="every host gets a /N of its own of each subnet that is that large",
     )
+    _add_kind_options(create)
     create.add_argument("--vni", type=int, help="VXLAN network id (default: drawn)")
     create.add_argument("--internal", action="store_true", help="no way out of the network")
     create.add_argument(
@@ -104,6 +112,20 @@ def _add_create_options(create: Parser) -> None:
     )
 
 
+def _add_kind_options(create: Parser) -> None:
+    create.add_argument(
+        "--driver",
+        choices=("overlay", "bridge", "macvlan", "ipvlan"),
+        default="overlay",
+        help="overlay: all hosts; bridge: this host alone; macvlan, ipvlan: on --parent",
+    )
+    create.add_argument(
+        "--parent",
+        metavar="INTERFACE",
+        help="of macvlan and ipvlan: the hosts' interface; eth1.100 is made as a VLAN when needed",
+    )
+
+
 def run_create(args: Namespace) -> int:
     """Create a network."""
     created = Client(places(args, os.environ)).post(
@@ -119,6 +141,8 @@ def run_create(args: Namespace) -> int:
             "port_security": args.port_security,
             "force": args.force,
             "isolate_subnets": args.isolate_subnets,
+            "driver": args.driver,
+            "parent": args.parent,
         },
     )
     if args.json:
@@ -153,6 +177,7 @@ def run_ls(args: Namespace) -> int:
     rows = [
         (
             network["name"],
+            network.get("driver", "overlay"),
             network["vni"],
             [subnet["subnet"] for subnet in network["subnets"]],
             network["endpoints"],
@@ -160,7 +185,7 @@ def run_ls(args: Namespace) -> int:
         )
         for network in listed["networks"]
     ]
-    headers = ("NAME", "VNI", "SUBNETS", "ENDPOINTS", "HOSTS")
+    headers = ("NAME", "DRIVER", "VNI", "SUBNETS", "ENDPOINTS", "HOSTS")
     output.answer(output.table(headers, rows, show_header=not args.no_header))
     return 0
 
@@ -180,6 +205,7 @@ def inspect_text(network: JsonObject) -> str:
     labels = network.get("labels") or {}
     parts = [
         ("Network", network["name"]),
+        ("Driver", " on ".join(filter(None, (network.get("driver"), network.get("parent"))))),
         ("VNI", str(network["vni"])),
         (
             "Subnets",

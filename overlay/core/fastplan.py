@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from overlay.core.drivers import has_tunnel
 from overlay.core.plan import (
     PlanInput,
     PlannedPort,
@@ -55,8 +56,9 @@ def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
 
 def _segment_rows(network: Network) -> Iterator[Row]:
     for segment in range(segment_count(network)):
-        yield HookRow(segment, f"vxlan{segment}")
-        yield TargetRow(ALL_OTHERS, segment, f"vxlan{segment}")
+        if has_tunnel(network):
+            yield HookRow(segment, f"vxlan{segment}")
+            yield TargetRow(ALL_OTHERS, segment, f"vxlan{segment}")
         yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
 
 

@@ -4,7 +4,8 @@ A pure function of plain inputs. Knows nothing of the store, of liveness or of t
 its caller decides whose records count (a dead agent's still do, its data plane forwards).
 
 A network is made of *segments*: one bridge and one VXLAN device each, `br0` and `vxlan0`,
-`br1` and `vxlan1`, with the network's VNI plus the segment's number. The n-th IPv4 subnet and
+`br1` and `vxlan1`, with the network's VNI plus the segment's number; a network of the kind
+`bridge` (`core.drivers`) has no VXLAN devices. The n-th IPv4 subnet and
 the n-th IPv6 subnet share segment n, so that a dual-stack container has both addresses on its
 one interface; two subnets of one family are two segments, routed between their bridges.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from overlay.core.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
+from overlay.core.drivers import has_tunnel
 from overlay.core.state import (
     HOST_PORT_PREFIX,
     AddressRow,
@@ -91,16 +93,21 @@ def plan(given: PlanInput) -> SandboxState:
     """
     links = {link.name: link for link in _links(given)}
     rows: set[Row] = set(_gateway_rows(given.network))
-    same_family = sorted(
-        {vtep for vtep in given.flood if len(vtep) == len(given.local)} - {given.local}
-    )
-    for segment in range(segment_count(given.network)):
-        rows.update(FloodRow(f"vxlan{segment}", vtep) for vtep in same_family)
-    rows.update(_remote_rows(given))
+    if has_tunnel(given.network):
+        rows.update(_tunnel_rows(given))
     rows.update(_exit_rows(given))
     if given.network.isolate_subnets:
         rows.update(_barrier_rows(given.network))
     return SandboxState(links, frozenset(rows))
+
+
+def _tunnel_rows(given: PlanInput) -> Iterator[Row]:
+    same_family = sorted(
+        {vtep for vtep in given.flood if len(vtep) == len(given.local)} - {given.local}
+    )
+    for segment in range(segment_count(given.network)):
+        yield from (FloodRow(f"vxlan{segment}", vtep) for vtep in same_family)
+    yield from _remote_rows(given)
 
 
 def _links(given: PlanInput) -> Iterator[Link]:
@@ -108,6 +115,8 @@ def _links(given: PlanInput) -> Iterator[Link]:
     for segment in range(segment_count(network)):
         bridge = f"br{segment}"
         yield Bridge(bridge, gateway_mac(network.vni, segment), given.mtu)
+        if not has_tunnel(network):
+            continue
         vni = Vni(network.vni + segment)
         yield Vxlan(f"vxlan{segment}", vni, given.local, given.port, given.mtu, bridge)
     for port in (*given.ports, *host_ports(given)):

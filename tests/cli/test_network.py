@@ -26,6 +26,8 @@ BLUE: dict[str, Any] = {
     "hosts": ["vm1", "vm2"],
     "here": True,
     "mtu": 1450,
+    "driver": "overlay",
+    "parent": None,
 }
 
 
@@ -51,6 +53,8 @@ def test_create_sends_all_and_prints_one_line(overlayd: Run, agent: FakeAgent) -
         "port_security": False,
         "force": True,
         "isolate_subnets": True,
+        "driver": "overlay",
+        "parent": None,
     }
 
 
@@ -97,8 +101,8 @@ def test_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
     agent.answer("GET /v1/networks", {"schema": "overlayd.network-ls/v1", "networks": [BLUE]})
 
     assert overlayd("network", "ls").out.splitlines() == [
-        "NAME  VNI      SUBNETS       ENDPOINTS  HOSTS",
-        "blue  9000001  10.32.0.0/16  1          vm1 vm2",
+        "NAME  DRIVER   VNI      SUBNETS       ENDPOINTS  HOSTS",
+        "blue  overlay  9000001  10.32.0.0/16  1          vm1 vm2",
     ]
 
 
@@ -129,6 +133,7 @@ def test_inspect_shows_the_network_and_what_is_attached(overlayd: Run, agent: Fa
 
     assert overlayd("network", "inspect", "blue").out.splitlines() == [
         "Network    blue",
+        "Driver     overlay",
         "VNI        9000001",
         "Subnets    10.32.0.0/16  gateway 10.32.0.1",
         "MTU        1450",

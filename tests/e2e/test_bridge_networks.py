@@ -1,0 +1,136 @@
+"""Networks of one host alone: bridge, gateway and names, and nothing of other hosts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+
+
+def sandbox(cluster: Cluster, number: int, network: str) -> str:
+    """Return the name of a network's sandbox."""
+    vni = cluster.json(number, "network", "inspect", network)["vni"]
+    names = [line.split()[0] for line in cluster.ok(number, "ip", "netns").splitlines()]
+    (found,) = [name for name in names if name.startswith(f"ov-{vni:06x}")]
+    return found
+
+
+def test_containers_of_one_host_reach_each_other_and_the_gateway(cluster: Cluster) -> None:
+    """By IPv4, IPv6 and name, with full-size packets; there is no VXLAN device."""
+    cluster.ok(1, "overlayd", "network", "create", "home", "--driver", "bridge",
+               "--subnet", "10.61.0.0/24", "--subnet", "fd61::/64")  # fmt: skip
+    for name in ("h1", "h2"):
+        cluster.ok(1, "overlayd", "container", "add", name, "--network", "home")
+    for target in ("h2", "10.61.0.1", "fd61::1"):
+        code, out, err = cluster.inside(1, "h1", "ping", "-c1", "-W3", target)
+        assert code == 0, out + err
+    assert (
+        cluster.inside(1, "h1", "ping", "-4", "-M", "do", "-s", "1472", "-c1", "-W3", "h2")[0] == 0
+    )
+    shown = cluster.inside(1, sandbox(cluster, 1, "home"), "ip", "-o", "link")[1]
+    assert ("br0" in shown, "vxlan" in shown) == (True, False)
+    assert cluster.json(1, "verify")["differences"] == []
+
+
+def test_its_host_is_on_it(cluster: Cluster) -> None:
+    """It is exposed as any network: the host reaches its containers, and they what it reaches."""
+    ip = cluster.ok(1, "overlayd", "dns", "lookup", "h1", "--network", "home").split()[0]
+    cluster.ok(1, "ping", "-c1", "-W3", "-s", "1400", ip)
+    other = cluster.json(2, "status")["node"]["address"]
+    assert cluster.inside(1, "h1", "ping", "-c1", "-W3", other)[0] == 0
+
+
+def test_it_needs_no_other_host_and_no_agent(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """It gives addresses while cut off, forwards without an agent, and is put right by the next."""
+    address = cluster.json(1, "status")["node"]["address"]
+    link = cluster.ok(1, "ip", "-o", "address", "show", "to", address).split()[1]
+    cluster.ok(1, "ip", "link", "set", link, "down")
+    try:
+        cluster.ok(1, "overlayd", "container", "add", "h3", "--network", "home", "--wait", "none")
+        assert cluster.inside(1, "h3", "ping", "-c1", "-W3", "h1")[0] == 0
+    finally:
+        cluster.ok(1, "ip", "link", "set", link, "up")
+    cluster.ok(1, "bash", "-c", KILL)
+    place = sandbox_name(cluster)
+    assert cluster.inside(1, "h1", "ping", "-c1", "-W3", "10.61.0.1")[0] == 0
+    cluster.inside(1, place, "ip", "address", "del", "10.61.0.1/24", "dev", "br0")
+    assert cluster.inside(1, "h1", "ping", "-c1", "-W1", "10.61.0.1")[0] != 0
+    cluster.ok(1, "overlayd", "join")
+    eventually(
+        lambda: cluster.inside(1, "h1", "ping", "-c1", "-W1", "10.61.0.1")[0] == 0, "the gateway"
+    )
+    assert cluster.inside(1, "h1", "ping", "-c1", "-W3", "h2")[0] == 0
+
+
+def sandbox_name(cluster: Cluster) -> str:
+    """Return the sandbox that has the gateway of home, without asking an agent."""
+    for line in cluster.ok(1, "ip", "netns").splitlines():
+        name = line.split()[0]
+        if "10.61.0.1/24" in cluster.inside(1, name, "ip", "-o", "address")[1]:
+            return name
+    raise AssertionError("no sandbox of home")
+
+
+def test_other_hosts_see_it_and_stay_out(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """It is listed with its host; an attach elsewhere says whose it is and leaves nothing."""
+
+    def shown() -> list[tuple[str, list[str]]]:
+        listed = cluster.json(2, "network", "ls")["networks"]
+        return [(each["driver"], each["hosts"]) for each in listed if each["name"] == "home"]
+
+    eventually(lambda: shown() == [("bridge", ["vm1"])], "vm2 knows")
+    code, _, err = cluster.run(2, "overlayd", "container", "add", "x", "--network", "home")
+    assert (code, "home is vm1's alone" in err) == (6, True)
+    assert cluster.run(2, "ip", "netns", "pids", "x")[0] != 0
+    code, _, err = cluster.run(2, "overlayd", "expose", "home")
+    assert (code, "home is vm1's alone" in err) == (6, True)
+
+
+def test_a_container_is_on_it_and_on_an_overlay(cluster: Cluster) -> None:
+    """One container has an interface on each, and reaches both."""
+    cluster.ok(1, "overlayd", "attach", "c1", "--network", "home")
+    far = cluster.ok(1, "overlayd", "dns", "lookup", "c2").strip()
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W3", far)[0] == 0
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W3", "10.61.0.1")[0] == 0
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W3", "h2")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--driver", "bridge", "--parent", "eth1"], "has no parent"),
+        (["--driver", "bridge", "--vni", "7"], "--vni goes with networks of the kind overlay"),
+        (["--driver", "macvlan"], "needs the interface that it is on"),
+        (["--driver", "macvlan", "--parent", "eth1"], "needs its subnet"),
+        (["--driver", "ipvlan", "--parent", "a/b", "--subnet", "10.9.0.0/24"], "cannot be an"),
+        (["--parent", "eth1"], "has no parent"),
+    ],
+)
+def test_nonsense_is_refused(cluster: Cluster, options: list[str], told: str) -> None:
+    """What does not go with a kind of network is said, and makes none."""
+    code, _, err = cluster.run(1, "overlayd", "network", "create", "bad", *options)
+    assert (code, told in err) == (2, True), err
+
+
+def test_it_goes(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """Without containers there is no sandbox of it; removed, no host knows it."""
+    place = sandbox(cluster, 1, "home")
+    code, _, err = cluster.run(
+        1, "overlayd", "network", "create", "home", "--subnet", "10.61.0.0/24"
+    )
+    assert (code, "it is of the kind bridge" in err) == (6, True)
+    cluster.ok(1, "overlayd", "detach", "c1", "--network", "home")
+    cluster.ok(1, "overlayd", "container", "rm", "h1", "h2", "h3")
+    assert place not in cluster.ok(1, "ip", "netns")
+    cluster.ok(1, "overlayd", "network", "rm", "home")
+    eventually(lambda: "home" not in cluster.ok(3, "overlayd", "network", "ls"), "vm3")
