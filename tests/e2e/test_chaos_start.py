@@ -54,8 +54,8 @@ def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
     tell("clock of one agent stepped by hours (preloaded clock_gettime)", promised, measured)
 
 
-def test_without_nftables(tell: Tell) -> None:
-    """With no nft on the host agents start, containers reach each other."""
+def test_without_the_nft_program(tell: Tell) -> None:
+    """With no nft on the host agents start, containers reach each other, all is guarded."""
     assert not holder.running()
     with scene(2, populated=False) as made:
         for each in made.drivers:
@@ -68,7 +68,7 @@ def test_without_nftables(tell: Tell) -> None:
         assert not any(differences(each) for each in made.drivers)
         said = f"status says: {'; '.join(health)}" if health else "status has no complaint"
         measured = f"{accounted(verdicts)}; {said}"
-    tell("no nftables", "containers reach each other; what needs nft is named", measured)
+    tell("no `nft` program", "the same: rules are written by netlink", measured)
 
 
 def test_a_thousand_endpoints_on_one_host(tell: Tell) -> None:

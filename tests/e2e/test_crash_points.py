@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import re
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -184,6 +185,27 @@ def ask(pair: Pair) -> None:
     pair.two.post("/v1/endpoints", target="netns:c2", networks=["blue"], ip=wanted)
 
 
+def kill(pair: Pair) -> None:
+    """Kill the second host's agent with an endpoint in its care."""
+    attach(pair.two)
+    pair.two.end()
+
+
+def power_cut(pair: Pair) -> None:
+    """Take from the second host also what its kernel held; the container itself lives."""
+    kill(pair)
+    pair.two.run(
+        "sh", "-c", "for each in $(ls /run/netns | grep ^ov-); do ip netns del $each; done"
+    )
+    pair.two.run("nft", "flush", "ruleset")
+
+
+def start(pair: Pair) -> None:
+    """Start the second host's agent, anew if it runs."""
+    pair.two.end(signal.SIGTERM)
+    pair.two.start(**FLAT)
+
+
 VERBS = (
     Verb("attach", lambda p: p.two, nothing, lambda p: attach(p.two), lambda p: detach(p.two)),
     Verb("detach", lambda p: p.two, lambda p: attach(p.two), lambda p: detach(p.two), nothing),
@@ -195,6 +217,8 @@ VERBS = (
     Verb("grant, giving", lambda p: p.one, choose, ask, lambda p: detach(p.two)),
     Verb("leave", lambda p: p.two, attach_and_leave, leave, join),
     Verb("join", lambda p: p.two, leave, join, nothing),
+    Verb("start", lambda p: p.two, kill, start, lambda p: detach(p.two)),
+    Verb("start, after a power cut", lambda p: p.two, power_cut, start, lambda p: detach(p.two)),
 )
 
 
@@ -235,7 +259,7 @@ def crash(pair: Pair, verb: Verb, point: str) -> bool:
     verb.prepare(pair)
     victim = verb.victim(pair)
     victim.run("sh", "-c", f"rm -f {PLAN}.passed; echo '{point}' > {PLAN}")
-    with contextlib.suppress(OSError, RefusedError):
+    with contextlib.suppress(OSError, OverlayError):
         verb.act(pair)
     crashed = victim.run("sh", "-c", f"rm -f {PLAN}; cat {PLAN}.passed 2>/dev/null || true") != ""
     if crashed:
