@@ -18,7 +18,9 @@ from overlay.agent.hostrules import HostRules
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
+from overlay.agent.publishing import Publishing
 from overlay.agent.stored import Attachment
+from overlay.model import Vni
 
 
 class Outside:
@@ -49,20 +51,32 @@ class Outside:
             self.rules,
             config.run_dir,
         )
+        self.publishing = Publishing(
+            member, directory, self.exposure, self.rules, kernel, journal, attachments
+        )
+        self.exposure.changed = self.publishing.changed
         self.exposure.take_part = endpoints.take_part
         self.exposure.give_up = endpoints.give_up_unused
         endpoints.is_kept = self.exposure.keeps
-        endpoints.arrived = self.exposure.arrived
+        endpoints.arrived = self._arrived
         endpoints.leaving = self.exposure.leaving
+
+    async def _arrived(self, vni: Vni) -> None:
+        """Let what leads in and out work before the attach of a container returns."""
+        await self.exposure.arrived(vni)
+        if self.publishing.concerns(vni):
+            await self.publishing.refresh()
 
     async def start(self) -> None:
         """Adopt what is there; before any pass may prune."""
+        await self.publishing.start()
         await self.exposure.start()
 
     def tasks(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
         """Yield what runs in the background, and its name."""
         yield self.rules.run(), "host rules"
         yield self.exposure.run(self._interval_s), "exposure"
+        yield self.publishing.run(self._interval_s), "publishing"
 
     async def mend(self) -> None:
         """Look at all of it now, and put it right."""

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from overlay import limits
 from overlay.agent import request
 from overlay.agent.agent import Agent
-from overlay.agent.outsideviews import here
+from overlay.agent.outsideviews import here, published
 from overlay.agent.server import Server
 from overlay.agent.web import web
+from overlay.core.publication import PortPair, parse_pair
+from overlay.errors import UsageError
+from overlay.model import Ip
 
 Json = dict[str, Any]
 
@@ -37,9 +41,50 @@ class OutsideRoutes:
         changed = await running.outside.exposure.expose(network, exposed=exposed)
         return {"network": network.name, "changed": changed, **here(network, running)}
 
+    async def published(self, _request: web.Request, _body: Json) -> Json:
+        """GET /v1/published."""
+        running = self._agent.member()
+        return {"published": published(running, await running.outside.publishing.show())}
+
+    async def publish(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/published."""
+        request.allow(body, "name", "network", "ports", "host_ip")
+        publishing = self._agent.member().outside.publishing
+        name, pairs = _named(body)
+        if not pairs:
+            raise UsageError("ports is empty", hint="Such as 8080:80, or 53:53/udp")
+        network = publishing.network_of(name, request.text(body, "network"))
+        host_ip = request.ip(body, "host_ip") or Ip(b"")
+        fresh = await publishing.publish(network, name, pairs, host_ip)
+        return {"name": name, "network": network.name, "changed": bool(fresh),
+                "ports": [str(pair) for pair in pairs]}  # fmt: skip
+
+    async def unpublish(self, _request: web.Request, body: Json) -> Json:
+        """POST /v1/unpublish."""
+        request.allow(body, "name", "network", "ports")
+        running = self._agent.member()
+        name, pairs = _named(body)
+        wanted = request.text(body, "network")
+        network = None if wanted is None else running.directory.network(wanted)
+        gone = await running.outside.publishing.unpublish(name, network, pairs)
+        return {
+            "name": name,
+            "ports": [f"{each.host_port}:{each.port}/{each.protocol}" for each in gone],
+        }
+
+
+def _named(body: Json) -> tuple[str, list[PortPair]]:
+    name = request.name(body, "name")
+    if name is None:
+        raise UsageError("name is missing")
+    return name, [parse_pair(t) for t in request.texts(body, "ports", limits.PUBLISHED_PORTS_MAX)]
+
 
 def register(server: Server, agent: Agent) -> None:
     """Bind the paths of this module."""
     routes = OutsideRoutes(agent)
     server.route("POST", "/v1/expose", "expose", routes.expose)
     server.route("POST", "/v1/unexpose", "unexpose", routes.unexpose)
+    server.route("GET", "/v1/published", "publish-ls", routes.published)
+    server.route("POST", "/v1/published", "publish", routes.publish)
+    server.route("POST", "/v1/unpublish", "unpublish", routes.unpublish)

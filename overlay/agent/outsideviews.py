@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from overlay.agent.publishing import Shown
 from overlay.agent.running import Running
-from overlay.model import Network, ip_text
+from overlay.model import Network, Vni, ip_text
 
 Json = dict[str, Any]
 
@@ -36,6 +37,29 @@ def host_ends(network: Network, running: Running) -> list[Json]:
         for placed in directory.host_ends(network.vni)
     ]
     return sorted(shown, key=lambda row: (row["node"], row["ips"]))
+
+
+def published(running: Running, shown: list[Shown]) -> list[Json]:
+    """Show published ports, and what each leads to now."""
+    return [
+        {
+            "protocol": each.publication.protocol,
+            "host_ip": ip_text(each.publication.host_ip) if each.publication.host_ip else None,
+            "host_port": each.publication.host_port,
+            "name": each.publication.name,
+            "network": _name(running, each.publication.vni),
+            "port": each.publication.port,
+            "ips": [ip_text(target.ip) for target in each.targets],
+            "source_kept": bool(each.targets) and not any(t.borrowed for t in each.targets),
+            "fault": each.fault or None,
+        }
+        for each in shown
+    ]
+
+
+def _name(running: Running, vni: Vni) -> str:
+    network = running.directory.network_by_vni(vni)
+    return f"vni {vni}" if network is None else network.name
 
 
 def health(running: Running) -> list[Json]:

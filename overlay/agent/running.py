@@ -361,6 +361,7 @@ class Running:
         self.addresses.changed()
         self.clashes.soon()
         self._inherit_soon()
+        self.outside.publishing.changed(scope or None)
         if scope == CLUSTER_SCOPE:
             self.admissions.changed()
             self._tidy_removed()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from overlay.agent.statefile import StateFile
+from overlay.core.publication import Publication
 from overlay.errors import OverlayError
 from overlay.model import Certificate, Endpoint, Ip, Vni, ip_text
 from overlay.wire.authority import Authority
@@ -221,6 +222,36 @@ def put_exposure(state: StateFile, vni: Vni, *, exposed: bool) -> None:
 def drop_exposure(state: StateFile, vni: Vni) -> None:
     """Forget what was said of a network; call inside a transaction."""
     state.delete("exposure", str(vni))
+
+
+def load_publications(state: StateFile) -> list[Publication]:
+    """Return the ports that this host publishes."""
+    return [
+        Publication(
+            value["protocol"],
+            Ip(bytes.fromhex(value["host_ip"])),
+            value["host_port"],
+            Vni(value["vni"]),
+            value["name"],
+            value["port"],
+        )
+        for value in state.all("published").values()
+    ]
+
+
+def put_publication(state: StateFile, publication: Publication) -> None:
+    """Store a published port; call inside a transaction."""
+    value = publication._asdict() | {"host_ip": publication.host_ip.hex()}
+    state.put("published", _publication_key(publication), value)
+
+
+def drop_publication(state: StateFile, publication: Publication) -> None:
+    """Forget a published port; call inside a transaction."""
+    state.delete("published", _publication_key(publication))
+
+
+def _publication_key(publication: Publication) -> str:
+    return f"{publication.place}/{publication.protocol}"
 
 
 def next_epoch(state: StateFile) -> int:

@@ -1,4 +1,4 @@
-"""Verbs about how networks meet the host and the world: expose, unexpose.
+"""Verbs about how networks meet the host and the world: expose, publish, and their contraries.
 
 Owns: their options and words. Must not know what an end of the host is made of.
 """
@@ -33,6 +33,21 @@ none of the network's.  It stays so until 'overlayd expose'.
 
   sudo overlayd unexpose blue
 """
+PUBLISH_DESCRIPTION = """\
+Let ports of this host lead to a container: for other hosts, for this one, and for containers.
+The port follows the name, wherever the container is.  'publish ls' lists what is published.
+
+  sudo overlayd publish web 8080:80
+  sudo overlayd publish resolver 53:53/udp 53:53 --network blue --host-ip 192.168.56.11
+  overlayd publish ls
+"""
+UNPUBLISH_DESCRIPTION = """\
+Take published ports of a container back: those named, or all.
+
+  sudo overlayd unpublish web 8080:80
+  sudo overlayd unpublish web
+"""
+HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "LEADS TO", "STATE")
 
 
 def register(words: Words) -> None:
@@ -45,6 +60,72 @@ def register(words: Words) -> None:
     )
     for verb in (expose, unexpose):
         verb.add_argument("network", metavar="NETWORK")
+    publish = words.verb(
+        "publish", run_publish, "let ports of this host lead to a container", PUBLISH_DESCRIPTION
+    )
+    publish.add_argument("--host-ip", metavar="ADDRESS", help="on this address of the host alone")
+    publish.add_argument("--no-header", action="store_true", help="ls: rows only")
+    unpublish = words.verb(
+        "unpublish", run_unpublish, "take published ports back", UNPUBLISH_DESCRIPTION
+    )
+    for verb in (publish, unpublish):
+        verb.add_argument("name", metavar="NAME", help="of an endpoint")
+        verb.add_argument("ports", nargs="*", metavar="HOST:CONTAINER[/udp]", help="port numbers")
+        verb.add_argument("--network", metavar="NETWORK", help="the one on which it has that name")
+
+
+def run_publish(args: Namespace) -> int:
+    """Publish ports, or list what is published."""
+    client = Client(places(args, os.environ))
+    if args.name == "ls" and not args.ports:
+        return _list(client, args)
+    body: JsonObject = {"name": args.name, "ports": args.ports}
+    body |= {"network": args.network, "host_ip": args.host_ip}
+    done = client.post("/v1/published", body)
+    if args.json:
+        output.answer_json(done)
+    else:
+        output.comment(f"published {' '.join(done['ports'])} for {done['name']}")
+    return 0
+
+
+def run_unpublish(args: Namespace) -> int:
+    """Take published ports back."""
+    body: JsonObject = {"name": args.name, "ports": args.ports, "network": args.network}
+    gone = Client(places(args, os.environ)).post("/v1/unpublish", body)
+    if args.json:
+        output.answer_json(gone)
+    elif gone["ports"]:
+        output.comment(f"no more published for {gone['name']}: {' '.join(gone['ports'])}")
+    else:
+        output.comment(f"nothing of that is published for {gone['name']}")
+    return 0
+
+
+def _list(client: Client, args: Namespace) -> int:
+    listed = client.get("/v1/published")
+    if args.json:
+        output.answer_json(listed)
+        return 0
+    rows = [
+        (
+            f"{_place(each['host_ip'])}:{each['host_port']}/{each['protocol']}",
+            each["name"],
+            each["network"],
+            [f"{_place(ip)}:{each['port']}" for ip in each["ips"]],
+            each["fault"] or ("ok" if each["source_kept"] else "ok, from this host's address"),
+        )
+        for each in listed["published"]
+    ]
+    if rows:
+        output.answer(output.table(HEADERS, rows, show_header=not args.no_header))
+    else:
+        output.comment("no port of this host is published")
+    return 0
+
+
+def _place(ip: str | None) -> str:
+    return "*" if ip is None else f"[{ip}]" if ":" in ip else ip
 
 
 def run_expose(args: Namespace) -> int:

@@ -57,6 +57,8 @@ VERBS: dict[str, Verb] = {
     "container": Verb("container", "bare containers: named network namespaces"),
     "expose": Verb("outside", "give this host an end on a network: in and out without NAT"),
     "unexpose": Verb("outside", "take this host's end on a network away"),
+    "publish": Verb("outside", "let ports of this host lead to a container; list them"),
+    "unpublish": Verb("outside", "take published ports back"),
     "status": Verb("status", "show node, cluster, networks and health"),
     "verify": Verb("status", "compare the kernel with what should be there"),
     "metrics": Verb("status", "print status in the text format of Prometheus"),

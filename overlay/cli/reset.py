@@ -132,7 +132,7 @@ def _remove_from_kernel(run_dir: Path) -> list[str]:
     from overlay.kernel import forwarding  # noqa: PLC0415  dear to import
     from overlay.kernel.reset import remove_everything  # noqa: PLC0415
 
-    restored = [f"net/{name} as we had set it" for name in forwarding.restore(run_dir)]
+    restored = [f"our setting of net/{name}" for name in forwarding.restore(run_dir)]
     return [*remove_everything(), *restored]
 
 

@@ -26,6 +26,9 @@ ANSWERS: dict[str, dict[str, Any]] = {
 VERBS = [
     ("POST /v1/expose", "expose blue", "10.32.255.254"),
     ("POST /v1/unexpose", "unexpose blue", ""),
+    ("GET /v1/published", "publish ls", "*:8080/tcp"),
+    ("POST /v1/published", "publish web 8080:80", ""),
+    ("POST /v1/unpublish", "unpublish web", ""),
     ("GET /v1/status", "status", "vm3 is suspect"),
     ("POST /v1/join", "join", "joined cluster 7f3a9c21 via 192.168.56.11: 2 nodes"),
     ("POST /v1/leave", "leave", ""),

@@ -18,7 +18,8 @@ WRITING = [
     ("token", "create"), ("token", "revoke"), ("promote",),
     ("network", "create"), ("network", "rm"),
     ("attach",), ("detach",), ("container", "add"), ("container", "exec"), ("container", "rm"),
-    ("expose",), ("unexpose",), ("agent",), ("lab",), ("sim",), ("completion",), ("man",),
+    ("expose",), ("unexpose",), ("publish",), ("unpublish",),
+    ("agent",), ("lab",), ("sim",), ("completion",), ("man",),
 ]  # fmt: skip
 
 

@@ -7,47 +7,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.world import WORLD, WORLD6, ips_of, make_dual, netns, seen_as, serve
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-WORLD, WORLD6 = "203.0.113.254", "2001:db8:113::254"
 KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
-# Stands for the internet: behind an interface of the host's own, with no route back to us.
-MAKE_WORLD = f"""
-set -e
-ip netns add world
-ip link add wan0 type veth peer name eth0 netns world
-ip address add 203.0.113.1/24 dev wan0
-ip -6 address add 2001:db8:113::1/64 dev wan0 nodad
-ip link set wan0 up
-ip -n world link set lo up
-ip -n world address add {WORLD}/24 dev eth0
-ip -n world -6 address add {WORLD6}/64 dev eth0 nodad
-ip -n world link set eth0 up
-ip route add default via {WORLD}
-ip -6 route add default via {WORLD6}
-"""
 
 
 @pytest.fixture(scope="module")
 def world(cluster: Cluster) -> Cluster:
     """Three joined hosts, of which the first two are on the internet; a dual-stack network."""
-    for number in (1, 2):
-        cluster.ok(number, "sh", "-c", MAKE_WORLD)
-    cluster.ok(1, "overlayd", "network", "create", "dual", "--subnet", "10.60.0.0/24",
-               "--subnet", "fd60::/64")  # fmt: skip
-    for number in (1, 2, 3):
-        cluster.attach(number, f"d{number}", network="dual")
+    make_dual(cluster)
     return cluster
-
-
-def ips_of(cluster: Cluster, number: int, name: str) -> list[str]:
-    """Return a container's addresses, as a host knows them."""
-    shown = cluster.json(number, "endpoint", "ls")["endpoints"]
-    (found,) = [each["ips"] for each in shown if each["name"] == name]
-    return list(found)
 
 
 def reaches(cluster: Cluster, number: int, container: str, ip: str) -> bool:
@@ -58,43 +31,6 @@ def reaches(cluster: Cluster, number: int, container: str, ip: str) -> bool:
 def host_reaches(cluster: Cluster, number: int, ip: str) -> bool:
     """Say whether a host gets an answer."""
     return cluster.run(number, "ping", "-c1", "-W1", ip)[0] == 0
-
-
-SERVE = """
-import socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-server = socket.socket(family, socket.SOCK_STREAM)
-server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-server.bind((sys.argv[1], int(sys.argv[2])))
-server.listen(8)
-print("ready", flush=True)
-while True:
-    peer, address = server.accept()
-    peer.sendall(address[0].encode())
-    peer.close()
-"""
-ASK = """
-import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), 3) as peer:
-    print(peer.recv(100).decode())
-"""
-
-
-def serve(cluster: Cluster, number: int, where: list[str], ip: str, port: int) -> None:
-    """Start a server that tells each caller the address it sees."""
-    script = f"{' '.join(where)} python3 -c '{SERVE}' {ip} {port} >/tmp/served.{port} 2>&1 &"
-    cluster.ok(number, "sh", "-c", script.replace("  ", " ") if not where else script)
-
-
-def seen_as(cluster: Cluster, number: int, where: list[str], ip: str, port: int) -> str:
-    """Return which address a server sees of who asks from there; empty if it does not answer."""
-    code, out, _ = cluster.run(number, *where, "python3", "-c", ASK, ip, str(port))
-    return out.strip() if code == 0 else ""
-
-
-def netns(name: str) -> list[str]:
-    """Return the words that run a command in a namespace."""
-    return ["ip", "netns", "exec", name]
 
 
 def test_containers_reach_what_the_host_reaches_under_its_address(

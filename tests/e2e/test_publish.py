@@ -1,0 +1,205 @@
+"""Ports of a host that lead to containers: from everywhere, both families, TCP and UDP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.world import WORLD, WORLD6, ips_of, make_dual, netns, seen_as, serve
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+VM1, VM1_OUT, VM1_OUT6 = "192.168.56.11", "203.0.113.1", "2001:db8:113::1"
+
+
+@pytest.fixture(scope="module")
+def web(cluster: Cluster, eventually: Callable[..., None]) -> Cluster:
+    """Return hosts with a dual-stack network, on which d1 of vm1 serves what vm1 publishes."""
+    make_dual(cluster)
+    cluster.attach(1, "d1b", network="dual")
+    for number, name in ((1, "d1"), (2, "d2")):
+        for ip in ips_of(cluster, number, name):
+            serve(cluster, number, netns(name), ip, 80)
+            serve(cluster, number, netns(name), ip, 53, "udp")
+            eventually(
+                lambda ip=ip, number=number: seen_as(cluster, number, [], ip, 80) != "", "a server"
+            )
+    cluster.ok(1, "overlayd", "publish", "d1", "8080:80", "5353:53/udp")
+    return cluster
+
+
+def test_others_reach_it_and_are_seen_as_who_they_are(web: Cluster) -> None:
+    """From another host and from the internet, by IPv4 and IPv6."""
+    assert seen_as(web, 2, [], VM1, 8080) == "192.168.56.12"
+    assert seen_as(web, 1, netns("world"), VM1_OUT, 8080) == WORLD
+    assert seen_as(web, 1, netns("world"), VM1_OUT6, 8080) == WORLD6
+    assert seen_as(web, 2, [], VM1, 5353, "udp") == "192.168.56.12"
+    assert seen_as(web, 1, netns("world"), VM1_OUT6, 5353, "udp") == WORLD6
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", VM1, VM1_OUT, VM1_OUT6])
+def test_the_host_itself_reaches_it(web: Cluster, where: str) -> None:
+    """By each of its addresses, the loopback's among them; it is seen as its end on the network."""
+    ends = web.json(1, "network", "inspect", "dual")["host_ips"]
+
+    assert seen_as(web, 1, [], where, 8080) in ends
+    assert seen_as(web, 1, [], where, 5353, "udp") in ends
+
+
+@pytest.mark.parametrize("asker", ["d1b", "d1", "c1"])
+def test_containers_of_the_same_host_reach_it(web: Cluster, asker: str) -> None:
+    """A neighbour on its network, itself, and one of another network, by the host's addresses."""
+    for ip in (VM1, VM1_OUT):
+        assert seen_as(web, 1, netns(asker), ip, 8080) != ""
+        assert seen_as(web, 1, netns(asker), ip, 5353, "udp") != ""
+    if asker != "c1":  # which has no IPv6
+        assert seen_as(web, 1, netns(asker), VM1_OUT6, 8080) != ""
+
+
+def test_a_container_of_another_host_reaches_it(web: Cluster) -> None:
+    """Out by its own host's address, in by the published port."""
+    assert seen_as(web, 3, netns("d3"), VM1, 8080) == "192.168.56.13"
+
+
+def test_only_what_is_published_is_reached(web: Cluster) -> None:
+    """Not the container's own port at the host, nor the published one by the other protocol."""
+    assert seen_as(web, 2, [], VM1, 80) == ""
+    assert seen_as(web, 2, [], VM1, 8080, "udp") == ""
+    assert seen_as(web, 2, [], VM1, 5353) == ""
+
+
+def test_a_port_on_one_address_of_the_host(web: Cluster) -> None:
+    """With --host-ip the others do not lead there; another name may have the port on those."""
+    web.ok(1, "overlayd", "publish", "d1", "8081:80", "--host-ip", VM1_OUT)
+    web.ok(1, "overlayd", "publish", "d1b", "8081:80", "--host-ip", VM1)
+
+    assert seen_as(web, 1, netns("world"), VM1_OUT, 8081) == WORLD
+    assert seen_as(web, 2, [], VM1, 8081) == "", "d1b serves nothing"
+    web.ok(1, "overlayd", "unpublish", "d1b")
+    web.ok(1, "overlayd", "unpublish", "d1", "8081:80")
+    assert seen_as(web, 1, netns("world"), VM1_OUT, 8081) == ""
+    assert seen_as(web, 1, netns("world"), VM1_OUT, 8080) == WORLD
+
+
+def test_a_container_on_another_host_can_be_published(web: Cluster) -> None:
+    """It answers by way of this host, as whose end on the network the asker is seen."""
+    web.ok(1, "overlayd", "publish", "d2", "8082:80")
+    ends = web.json(1, "network", "inspect", "dual")["host_ips"]
+    (shown,) = [each for each in web.json(1, "publish", "ls")["published"] if each["name"] == "d2"]
+
+    assert seen_as(web, 3, [], VM1, 8082) == ends[0]
+    assert seen_as(web, 1, netns("world"), VM1_OUT6, 8082) == ends[1]
+    assert (shown["fault"], shown["source_kept"]) == (None, False)
+    web.ok(1, "overlayd", "unpublish", "d2")
+
+
+def test_what_cannot_be_published_is_refused_with_the_reason(web: Cluster) -> None:
+    """Ports taken by another name or a program, names that nobody has, words that are no ports."""
+    serve(web, 1, [], VM1, 9999)
+    code, _, err = web.run(1, "overlayd", "publish", "d1b", "8080:80")
+    assert (code, "published for d1 already" in err) == (6, True)
+    code, _, err = web.run(1, "overlayd", "publish", "d1", "7948:80/udp")
+    assert (code, "a program of the host uses it" in err) == (6, True)
+    assert web.run(1, "overlayd", "publish", "nobody", "8083:80")[0] == 5
+    assert web.run(1, "overlayd", "publish", "d1", "8083:0")[0] == 2
+    assert web.run(1, "overlayd", "publish", "d1", "8083:80", "--host-ip", "192.0.2.7")[0] == 6
+    web.ok(1, "overlayd", "publish", "d1", "8080:80")  # once more is no fault
+
+
+def test_a_port_follows_its_name(web: Cluster, eventually: Callable[..., None]) -> None:
+    """Detached, nothing answers; attached with another address, the port leads there."""
+    web.attach(1, "f1", network="dual")
+    web.ok(1, "overlayd", "publish", "f1", "8084:80")
+    web.ok(1, "overlayd", "detach", "f1")
+    assert web.json(1, "publish", "ls")["published"][-1]["fault"]
+    web.ok(1, "overlayd", "attach", "f1", "--network", "dual", "--ip", "10.60.0.99")
+    serve(web, 1, netns("f1"), "10.60.0.99", 80)
+    eventually(lambda: seen_as(web, 2, [], VM1, 8084) == "192.168.56.12", "the new address")
+    web.ok(1, "overlayd", "unpublish", "f1")
+    web.ok(1, "overlayd", "detach", "f1")
+
+
+READ_LOG = "/run/read"
+STREAM = """
+import socket, sys, time
+server = socket.create_server(("10.60.0.250", 81))
+peer, _ = server.accept()
+for number in range(10_000):
+    peer.sendall(b".")
+    time.sleep(0.01)
+"""
+READ = """
+import socket, sys, time
+end = time.monotonic() + 6
+while True:
+    try:
+        peer = socket.create_connection((sys.argv[1], 8181), 2)
+        break
+    except ConnectionRefusedError:  # the server is about to start
+        assert time.monotonic() < end
+peer.settimeout(2)
+print("connected", flush=True)
+end = time.monotonic() + 6
+count = 0
+while time.monotonic() < end:
+    count += len(peer.recv(100))
+print(count, flush=True)
+"""
+
+
+def test_a_killed_agent_breaks_no_connection(web: Cluster, eventually: Callable[..., None]) -> None:
+    """A stream into a published port flows on over kill -9 and the next start; new ones work."""
+    web.attach(1, "s1", "--ip", "10.60.0.250", network="dual")
+    web.ok(1, "overlayd", "publish", "s1", "8181:81")
+    web.ok(1, "sh", "-c", f"ip netns exec s1 python3 -c '{STREAM}' >/tmp/stream 2>&1 &")
+    web.ok(2, "sh", "-c", f"python3 -c '{READ}' {VM1} >{READ_LOG} 2>&1 &")
+    eventually(lambda: "connected" in web.ok(2, "cat", READ_LOG), "the stream")
+    web.ok(1, "bash", "-c", KILL)
+    assert seen_as(web, 2, [], VM1, 8080) == "192.168.56.12"
+    web.ok(1, "overlayd", "join")
+    assert web.json(1, "verify")["differences"] == []
+
+    def count() -> str:
+        return web.ok(2, "cat", READ_LOG).split()[-1]
+
+    eventually(lambda: count().isdigit(), "the stream's end")
+
+    assert int(count()) > 100
+    assert seen_as(web, 2, [], VM1, 8080) == "192.168.56.12"
+    assert [each["host_port"] for each in web.json(1, "publish", "ls")["published"]] == [
+        5353, 8080, 8181,
+    ]  # fmt: skip
+
+
+def test_the_operators_rules_come_first_and_stay(
+    web: Cluster, eventually: Callable[..., None]
+) -> None:
+    """What they drop is dropped, what they mark gets in; we neither alter nor remove them."""
+    rule = ("nft", "add", "rule", "inet", "overlayd_user", "forward")
+    web.ok(1, *rule, "tcp", "dport", "80", "drop")
+    assert seen_as(web, 2, [], VM1, 8080) == ""
+    before = web.ok(1, "nft", "list", "table", "inet", "overlayd_user")
+    web.ok(1, "overlayd", "publish", "d1", "8085:80")
+    web.ok(1, "overlayd", "unpublish", "d1", "8085:80")
+    assert web.ok(1, "nft", "list", "table", "inet", "overlayd_user") == before
+
+    web.ok(1, "nft", "flush", "chain", "inet", "overlayd_user", "forward")
+    assert seen_as(web, 2, [], VM1, 8080) == "192.168.56.12"
+    near = ips_of(web, 1, "d1")[0]
+    web.ok(2, "ip", "route", "add", f"{near}/32", "via", VM1)
+    assert web.run(2, "ping", "-c1", "-W1", near)[0] != 0
+    web.ok(1, *rule, "meta", "mark", "set", "mark", "or", "0x6f760000")
+    eventually(lambda: web.run(2, "ping", "-c1", "-W1", near)[0] == 0, "what is marked gets in")
+    web.ok(2, "ip", "route", "del", f"{near}/32")
+
+
+def test_reset_leaves_the_operators_rules(web: Cluster) -> None:
+    """All of ours is gone from the host, theirs is not."""
+    web.ok(1, "overlayd", "reset", "--yes")
+
+    tables = web.ok(1, "nft", "list", "tables").split("\n")
+    assert [each for each in tables if "overlayd" in each] == ["table inet overlayd_user"]
