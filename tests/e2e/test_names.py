@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +48,26 @@ def test_every_resolver_finds_a_container_of_another_host(
     cluster.ok(1, "overlayd", "join")
     eventually(lambda: dig(cluster, 1, "c3.overlay") != [], "names after a restart")
     asks_that_work(cluster)
+
+
+@pytest.mark.parametrize("compiler", ["cc", "musl-gcc"])
+def test_both_c_libraries_find_names(cluster: Cluster, tmp_path: Path, compiler: str) -> None:
+    """The resolvers of glibc and musl (Alpine) take our resolv.conf and answers: search list,
+    an alias of several, both families at once, and what does not exist."""
+    program = tmp_path / "lookup"
+    source = Path(__file__).with_name("lookup.c")
+    subprocess.run([compiler, "-o", program, source], check=True)
+    crew = f"crew-{compiler[0]}"
+    crowd = [cluster.attach(n, f"{crew}{n}", "--alias", crew) for n in (2, 3)]
+
+    def found(*names: str) -> list[str]:
+        return sorted(cluster.inside(1, "c1", str(program), *names)[1].splitlines())
+
+    ip = dig(cluster, 1, "c3.blue.overlay")[0]
+    assert found("c3") == found("c3.overlay") == found("c3.blue.overlay") == [ip]
+    assert found(crew) == sorted(crowd)
+    (missing,) = found("nobody.overlay")
+    assert "not" in missing
 
 
 def test_an_alias_is_shared_and_a_name_goes_with_its_container(
