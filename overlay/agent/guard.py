@@ -128,8 +128,8 @@ class Guard:
     async def run(self) -> None:
         """Look after the table whenever somebody changes it, and every interval."""
         await self.widen()
-        own = 0 if self._filter is None else self._filter.port_id
-        with tablewatch.listening(table_name(self._member.node_id), own) as changed:
+        own = [] if self._filter is None else [self._filter.port_id]
+        with tablewatch.listening([table_name(self._member.node_id)], own) as changed:
             while True:
                 await tablewatch.wait_changed(changed, self._interval_s)
                 await self.mend()

@@ -17,6 +17,7 @@ from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.core.hostrules import ExposedLink, HostState, Opened, PublishedPort
 from overlay.errors import OverlayError
+from overlay.kernel.nft.foreign import DOCKER_TABLE, ForeignRules, Obstacle
 from overlay.kernel.nft.host import HostTable, table_name
 from overlay.model import NodeId, Vni
 
@@ -35,7 +36,10 @@ class HostRules:
         self._links: dict[Vni, tuple[ExposedLink, ...]] = {}
         self._ports: frozenset[PublishedPort] = frozenset()
         self._opened: frozenset[Opened] = frozenset()
+        self.obstacles: list[Obstacle] = []  # who drops what our table lets through
+        self._own_ports: set[int] = set()  # of our sockets, whose changes are no news
         self._table: HostTable | None = None
+        self._foreign: ForeignRules | None = None
         self._written: HostState | None = None  # what we left there
         self._may_be_left = True  # by the process before this one
         self._lock = asyncio.Lock()
@@ -84,9 +88,14 @@ class HostRules:
             if wanted is None and self._written is None and not self._may_be_left:
                 return
             self._table = await self._kernel.call(HostTable, self._node_id)
+            self._foreign = await self._kernel.call(ForeignRules)
+            self._own_ports |= {self._table.port_id, self._foreign.port_id}
+        assert self._foreign is not None, "made with the table"
         if wanted is None:
             self._may_be_left = False
+            await self._kernel.call(self._foreign.take_back)
             await self._kernel.call(self._table.remove)
+            self.obstacles = []
         elif not await self._kernel.call(self._table.holds, wanted):
             if wanted == self._written:
                 self._journal.record(
@@ -96,6 +105,15 @@ class HostRules:
                 )
             await self._kernel.call(self._table.write, wanted)
         self._written = wanted
+        if wanted is not None:
+            await self._pass_others(wanted, self._foreign)
+
+    async def _pass_others(self, wanted: HostState, foreign: ForeignRules) -> None:
+        """See that tables of others let through what ours does, where that is for us to say."""
+        ipv6 = any(len(base) == 16 for link in wanted.links for base, _ in link.ranges)
+        added, self.obstacles = await self._kernel.call(foreign.let_through, ipv6=ipv6)
+        if added:
+            self._journal.record("host rules", "Docker's rules let our packets through now")
 
     def _complain(self, error: OverlayError | OSError) -> None:
         fault = str(error.strerror or error) if isinstance(error, OSError) else error.what
@@ -109,8 +127,8 @@ class HostRules:
 
     async def run(self) -> None:
         """Look after the table whenever somebody changes it, and every interval."""
-        own = 0 if self._table is None else self._table.port_id
-        with tablewatch.listening(table_name(self._node_id), own) as changed:
+        names = (table_name(self._node_id), DOCKER_TABLE)
+        with tablewatch.listening(names, self._own_ports) as changed:
             while True:
                 await tablewatch.wait_changed(changed, self._interval_s)
                 await self.apply(doubted=True)
@@ -135,9 +153,14 @@ class HostRules:
             if self._table is not None:
                 with contextlib.suppress(OverlayError, OSError):
                     await self._kernel.call(self._table.remove)
+            if self._foreign is not None:
+                with contextlib.suppress(OverlayError, OSError):
+                    await self._kernel.call(self._foreign.take_back)
             self._written = None
 
     def close(self) -> None:
         """Let go; the table stays in force."""
         if self._table is not None:
             self._table.close()
+        if self._foreign is not None:
+            self._foreign.close()

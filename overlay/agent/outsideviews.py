@@ -75,6 +75,14 @@ def health(running: Running) -> list[Json]:
         }
         for vni, why in sorted(outside.exposure.failures.items())
     ]
+    found += [
+        {
+            "level": "error",
+            "text": f"this host's {each.chain} drops what leaves networks and what enters them",
+            "hint": each.remedy,
+        }
+        for each in outside.rules.obstacles
+    ]
     if outside.rules.fault:
         found.append(
             {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from overlay.errors import OverlayError
 from overlay.kernel.nft.tables import Monitor
@@ -16,8 +16,8 @@ _SETTLE_S = 0.02  # a change of several steps is looked at once
 
 
 @contextlib.contextmanager
-def listening(table_name: str, own: int) -> Iterator[asyncio.Event]:
-    """Set an event when anybody but `own` (a port id) touches a table of this name.
+def listening(table_names: Collection[str], own: Collection[int]) -> Iterator[asyncio.Event]:
+    """Set an event when anybody but `own` (port ids) touches a table of one of these names.
 
     Without nftables the event is never set.
     """
@@ -30,7 +30,7 @@ def listening(table_name: str, own: int) -> Iterator[asyncio.Event]:
     loop = asyncio.get_running_loop()
 
     def look() -> None:
-        if monitor.touched(table_name, own):
+        if monitor.touched(table_names, own):
             changed.set()
 
     loop.add_reader(monitor.fileno(), look)

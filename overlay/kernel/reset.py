@@ -19,6 +19,7 @@ from overlay.kernel import links, netlink, netns, requests
 from overlay.kernel.container import CONTAINER_ALIAS
 from overlay.kernel.links import is_ours
 from overlay.kernel.netlink import Socket
+from overlay.kernel.nft.foreign import ForeignRules
 from overlay.kernel.nft.host import USER_TABLE_NAME, remove_unused_user_table
 from overlay.kernel.nft.tables import MissingError, Tables
 from overlay.kernel.sandbox import Sandbox
@@ -50,6 +51,7 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
             removed.append(f"sandbox {name}")
     removed += _remove_devices()
     removed += _remove_tables()
+    removed += _remove_rules()
     return removed
 
 
@@ -114,3 +116,13 @@ def _remove_tables() -> list[str]:
     ]
     tables.close()
     return [f"nftables table {name}" for name in removed]
+
+
+def _remove_rules() -> list[str]:
+    try:
+        foreign = ForeignRules()
+        taken = foreign.take_back()
+    except (MissingError, OSError):
+        return []
+    foreign.close()
+    return ["our rules in DOCKER-USER"] if taken else []

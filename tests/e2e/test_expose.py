@@ -205,6 +205,52 @@ def test_a_host_without_containers_can_be_an_end(world: Cluster) -> None:
     assert world.json(3, "network", "inspect", "lone")["here"] is False
 
 
+PLACES = "--data-root /run/lab/docker --exec-root /run/docker-exec"
+DOCKERD = f"setsid dockerd {PLACES} >/run/dockerd.log 2>&1 &"
+
+
+def test_a_firewall_that_drops_is_named_with_the_remedy(
+    world: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Status tells the commands, and once they were given all is well."""
+
+    def complaints() -> list[str]:
+        return [each["hint"] for each in world.json(2, "status")["health"]]
+
+    assert complaints() == []
+    world.ok(2, "iptables", "-P", "FORWARD", "DROP")
+    eventually(lambda: len(complaints()) == 1, "a complaint")
+    assert not reaches(world, 2, "d2", WORLD)
+    world.ok(2, "sh", "-c", complaints()[0])
+    eventually(lambda: complaints() == [], "content")
+    assert reaches(world, 2, "d2", WORLD)
+    world.ok(2, "sh", "-c", "iptables -P FORWARD ACCEPT; iptables -F FORWARD")
+
+
+@pytest.mark.docker
+def test_docker_started_later_lets_it_through(
+    world: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Docker makes the host a router and drops what is forwarded; by DOCKER-USER ours passes, and
+    Docker's own network keeps its way out."""
+    world.ok(2, "bash", "-c", DOCKERD)
+    eventually(lambda: world.run(2, "docker", "info")[0] == 0, "dockerd", 60.0)
+    assert world.ok(2, "cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
+    assert "-P FORWARD DROP" in world.ok(2, "iptables", "-S", "FORWARD")
+    eventually(lambda: reaches(world, 2, "d2", WORLD), "the way out")
+    assert world.json(2, "status")["health"] == []
+    # A container of Docker's, made by hand: a namespace on its bridge.
+    bridged = "ip netns add dd && ip link add vdd type veth peer name eth0 netns dd"
+    bridged += " && ip link set vdd master docker0 up && ip -n dd link set eth0 up"
+    bridged += (
+        " && ip -n dd addr add 172.17.0.9/16 dev eth0 && ip -n dd route add default via 172.17.0.1"
+    )
+    world.ok(2, "sh", "-c", bridged)
+    eventually(lambda: reaches(world, 2, "dd", WORLD), "Docker's way out")
+    assert not reaches(world, 2, "d2", "172.17.0.9"), "Docker's network is closed to others"
+    assert not reaches(world, 2, "dd", ips_of(world, 2, "d2")[0]), "and ours to it"
+
+
 def test_reset_leaves_nothing_of_it(world: Cluster) -> None:
     """With a living agent and with a dead one: interfaces, tables and sysctls are as before."""
     for number, dead in ((2, False), (1, True)):
@@ -213,4 +259,6 @@ def test_reset_leaves_nothing_of_it(world: Cluster) -> None:
         world.ok(number, "overlayd", "reset", "--yes")
         assert "ovh" not in world.ok(number, "ip", "-br", "link")
         assert "overlayd" not in world.ok(number, "nft", "list", "tables")
-        assert world.ok(number, "cat", "/proc/sys/net/ipv4/conf/wan0/forwarding").strip() == "0"
+        assert "ovh" not in world.ok(number, "nft", "list", "ruleset")
+    # On the second Docker has made the host a router meanwhile.
+    assert world.ok(1, "cat", "/proc/sys/net/ipv4/conf/wan0/forwarding").strip() == "0"

@@ -97,12 +97,12 @@ def test_an_altered_table_is_noticed_and_made_anew(place: Place, damage: str) ->
     with netns.inside(place.fd):
         monitor = Monitor()
     one.write(None, STATE)
-    monitor.touched(one.table.name, one.port_id)
-    quiet = monitor.touched(one.table.name, one.port_id)
+    monitor.touched([one.table.name], [one.port_id])
+    quiet = monitor.touched([one.table.name], [one.port_id])
     place.nft(damage)
 
     assert not quiet
-    assert monitor.touched(one.table.name, one.port_id)
+    assert monitor.touched([one.table.name], [one.port_id])
     assert one.read() is None
     one.write(None, STATE)
     assert one.read() == STATE
@@ -118,7 +118,7 @@ def test_tables_of_others_are_left_alone(place: Place) -> None:
     with netns.inside(place.fd):
         monitor = Monitor()
     other.write(None, FilterState())
-    told = monitor.touched(one.table.name, one.port_id)
+    told = monitor.touched([one.table.name], [one.port_id])
     one.remove()
 
     assert not told

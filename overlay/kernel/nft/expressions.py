@@ -15,7 +15,7 @@ REG_VERDICT: Final = 0
 REG_1: Final = 1  # 16 bytes: the four 32-bit registers REG_1 to REG_1 + 12 bytes
 _REG_2: Final = 2
 REG32_01: Final = 9  # the second 32-bit register, behind the first of REG_1
-_ACCEPT, _DROP, _GOTO = 1, 0, -4 & 0xFFFFFFFF
+_ACCEPT, _DROP, _GOTO, _RETURN = 1, 0, -4 & 0xFFFFFFFF, -5 & 0xFFFFFFFF
 _CMP_EQUAL, _CMP_UNEQUAL = 0, 1
 _DATA_VALUE, _DATA_VERDICT = 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
@@ -155,6 +155,11 @@ def transport(protocol: bytes) -> Rule:
 def comes_in_by(prefix: str) -> Rule:
     """Go on with what comes in by an interface whose name begins so."""
     return (_meta(_META_IIFNAME), equals(prefix.encode("ascii")))
+
+
+def goes_out_by(prefix: str) -> Rule:
+    """Go on with what goes out by an interface whose name begins so."""
+    return (_meta(_META_OIFNAME), equals(prefix.encode("ascii")))
 
 
 def interface_key(name: str) -> bytes:
@@ -337,6 +342,11 @@ def accept() -> Expression:
 def drop() -> Expression:
     """Let it go no further."""
     return _verdict(_DROP)
+
+
+def go_back() -> Expression:
+    """Go on behind where the chain was entered."""
+    return _verdict(_RETURN)
 
 
 def go_to(chain: str) -> Expression:

@@ -197,7 +197,7 @@ class PortGuard:
 
     def altered(self) -> bool:
         """Say whether anybody else has changed ours. For the event loop: never blocks."""
-        return self._monitor.touched(TABLE.name, self._tables.port_id)
+        return self._monitor.touched([TABLE.name], [self._tables.port_id])
 
     def read(self, names: Mapping[int, str]) -> frozenset[GuardRow]:
         """Return a row for each port in the sets; none where the table is not as we made it.

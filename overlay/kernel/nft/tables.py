@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -39,9 +39,9 @@ PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = (
     4,
 )  # NF_INET_*; NF_BR_PRE_ROUTING is 0 too
 _NETLINK_NETFILTER: Final = 12  # linux/netlink.h
-_SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
-_NEW_TABLE, _GET_TABLE, _DELETE_TABLE, _NEW_CHAIN, _GET_CHAIN = 0, 1, 2, 3, 4
-_NEW_RULE, _GET_RULE, _NEW_SET, _GET_SET = 6, 7, 9, 10
+SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_NEW_TABLE, _GET_TABLE, _DELETE_TABLE, _NEW_CHAIN, GET_CHAIN = 0, 1, 2, 3, 4
+NEW_RULE, GET_RULE, _NEW_SET, _GET_SET = 6, 7, 9, 10
 _NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = 12, 13, 14, 15
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _GROUP: Final = 7  # NFNLGRP_NFTABLES
@@ -150,7 +150,7 @@ class Tables:
 
     def _transact(self, steps: list[Request], absent: frozenset[int] = _ABSENT) -> None:
         crashpoint.passing("nftables.batch")
-        mark = _HEADER.pack(0, 0, _SUBSYSTEM >> 8)
+        mark = _HEADER.pack(0, 0, SUBSYSTEM >> 8)
         whole = [(_BATCH_BEGIN, 0, mark), *steps, (_BATCH_END, 0, mark)]
         for refusal in self._socket.atomically(whole):
             error = OSError(refusal.errno, str(refusal))
@@ -208,7 +208,7 @@ class Tables:
         self, kind: int, family: int, body: bytes = b""
     ) -> list[tuple[Message, dict[int, bytes]]]:
         try:
-            found = self._socket.dump(_SUBSYSTEM | kind, _HEADER.pack(family, 0, 0) + body)
+            found = self._socket.dump(SUBSYSTEM | kind, _HEADER.pack(family, 0, 0) + body)
         except NetlinkError as error:
             if error.errno in _ABSENT:
                 raise _missing(error) from error
@@ -224,7 +224,7 @@ class Tables:
         )
 
     def _chains_of(self, table: Table) -> Iterator[tuple[str, dict[int, bytes]]]:
-        for _, parts in self._dump(_GET_CHAIN, table.family):
+        for _, parts in self._dump(GET_CHAIN, table.family):
             if _text(parts[1]) == table.name:
                 hook = parts.get(_CHAIN_HOOK, b"")
                 inner = attributes(hook, 0, len(hook))
@@ -232,7 +232,7 @@ class Tables:
                 yield _text(parts[_CHAIN_NAME]), parts
 
     def _rules_of(self, table: Table) -> Iterator[tuple[str, bytes]]:
-        for _, parts in self._dump(_GET_RULE, table.family, attribute(1, text(table.name))):
+        for _, parts in self._dump(GET_RULE, table.family, attribute(1, text(table.name))):
             if _text(parts[1]) == table.name:
                 yield _text(parts[_RULE_CHAIN]), parts.get(_RULE_EXPRESSIONS, b"")
 
@@ -274,17 +274,17 @@ class Monitor:
         """Stop listening."""
         self._socket.close()
 
-    def touched(self, table_name: str, own: int) -> bool:
-        """Say whether what waits is about a table, and was not done by `own` (a port id)."""
+    def touched(self, table_names: Collection[str], own: Collection[int]) -> bool:
+        """Say whether what waits is about tables, and was not done by `own` (port ids)."""
+        names = {text(name) for name in table_names}
         try:
             waiting = self._socket.notifications(_NOTIFICATIONS)
         except LostNotificationsError:
             return True
         return any(
-            message.kind != _SUBSYSTEM | _NEW_GENERATION
-            and _sender(message) != own
-            and attributes(message.buffer, message.start + 4, message.end).get(1)
-            == text(table_name)
+            message.kind != SUBSYSTEM | _NEW_GENERATION
+            and _sender(message) not in own
+            and attributes(message.buffer, message.start + 4, message.end).get(1) in names
             for message in waiting
         )
 
@@ -292,10 +292,15 @@ class Monitor:
 # --- messages -------------------------------------------------------------------------------
 
 
+def header(family: int) -> bytes:
+    """Return what each message about a family begins with."""
+    return _HEADER.pack(family, 0, 0)
+
+
 def _request(kind: int, table: Table, body: bytes, *, create: bool = True) -> Request:
     flags = netlink.NLM_F_CREATE if create else 0
     head = _HEADER.pack(table.family, 0, 0) + attribute(1, text(table.name))
-    return (_SUBSYSTEM | kind, flags, head + body)
+    return (SUBSYSTEM | kind, flags, head + body)
 
 
 def _new_table(table: Table) -> Request:
@@ -343,7 +348,7 @@ def _rules(table: Table) -> Iterator[Request]:
         for rule in chain.rules:
             body = attribute(_RULE_CHAIN, text(chain.name))
             body += attribute(_RULE_EXPRESSIONS, encoded(rule))
-            kind, flags, raw = _request(_NEW_RULE, table, body)
+            kind, flags, raw = _request(NEW_RULE, table, body)
             yield (kind, flags | netlink.NLM_F_APPEND, raw)
 
 
