@@ -33,6 +33,7 @@ from overlay.model import Endpoint, Ip, NodeId, Vni, mac_for, parse_ip
 
 FLOOD_S = 5.0
 BURST = 64
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 BATCH = 80  # endpoints per write: ten segments
 
 
@@ -116,6 +117,13 @@ def gossip(host: Holder) -> dict[str, float]:
     return found
 
 
+def timed(host: Holder, *words: str) -> float:
+    """Run a verb on a host; return how long it took, in seconds."""
+    started = time.monotonic()
+    lab.overlayd(host, *words)
+    return time.monotonic() - started
+
+
 def measure(rate: int, records: int) -> list[tuple[str, str]]:
     """Run both loads on a fresh lab."""
     hosts = lab.make(2)
@@ -125,7 +133,7 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
         lab.overlayd(host, "container", "add", f"c{number}", "--network", "blue")
     vni = lab.answer(hosts[0], "status")["networks"][0]["vni"]
     time.sleep(2.0)  # vm2's agent writes what it learns of others once a second
-    holder.run(hosts[1], "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+    holder.run(hosts[1], "bash", "-c", KILL)
 
     before = gossip(hosts[0])
     sent = load(hosts[1], "flood")
@@ -138,10 +146,12 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
     grown = resident_mib(hosts[0]) - rss_before
     time.sleep(61.0)
     rows = lab.answer(hosts[0], "status")["networks"][0]["rows"]["desired"]
-    started = time.monotonic()
-    lab.overlayd(hosts[0], "verify")
-    compared_s = time.monotonic() - started
+    compared_s = timed(hosts[0], "verify")
     compared_lag_ms = gossip(hosts[0])["lag_max_ms"]
+    attached_s = timed(hosts[0], "container", "add", "late", "--network", "blue")
+    holder.run(hosts[0], "bash", "-c", KILL)
+    started_s = timed(hosts[0], "join")
+    verified_s = timed(hosts[0], "verify")
     return [
         ("probes sent to it, per second", f"{sent['sent'] / sent['took_s']:,.0f}"),
         ("datagrams handled (opened, answered), per second", f"{handled / sent['took_s']:,.0f}"),
@@ -150,6 +160,9 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
         ("worst event-loop lag meanwhile", f"{lag_ms:.1f} ms"),
         (f"{rows:,} rows read and compared, nothing to do", f"{compared_s:.2f} s"),
         ("worst event-loop lag meanwhile", f"{compared_lag_ms:.1f} ms"),
+        ("one more container added, by the command line", f"{attached_s:.2f} s"),
+        ("an agent killed, started again until it answers", f"{started_s:.2f} s"),
+        ("then all compared once more, nothing to do", f"{verified_s:.2f} s"),
         ("resident memory before", f"{rss_before:.1f} MiB"),
         ("resident memory per 10,000 records", f"{grown / records * 10_000:.1f} MiB"),
     ]
