@@ -138,6 +138,10 @@ EXPOSED_SUBNET_SIZE_MIN: Final = 32
 PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection goes through
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
 
+# --- Interfaces on the host's own ---------------------------------------------------------
+PARENTED_LOOK_S: Final = 2.0  # between two looks at containers' interfaces, 0.2 ms for each
+PARENTED_RETRY_S: Final = 10.0  # before one that could not be made again is tried once more
+
 # --- Rates -----------------------------------------------------------------------------
 RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a quarter second
 RATE_MAX_BITS: Final = 32_000_000_000  # per second; the kernel's 32 bits of bytes per second

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from overlay.agent.endpoints import AttachWish
 from overlay.agent.stored import CONTAINER_KIND
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
+from overlay.core.drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import container, netns
 from overlay.kernel.reset import FILES_DIRECTORY, remove_files
@@ -120,13 +122,18 @@ class Containers:
             ip_text(subnet.gateway)
             for vni in dict.fromkeys(endpoint.vni for endpoint in found)
             if (network := running.directory.network_by_vni(vni)) is not None
+            and has_sandbox(network)
             for subnet in network.subnets
         ]
+        hosts = [f"{ip_text(ip)} {endpoint.name}" for endpoint in found for ip in endpoint.ips]
+        servers = servers or kept.get("dns_servers", [])
+        if not servers:  # nobody of ours to ask: the host's own way
+            await asyncio.to_thread(_write_files, name, hosts=hosts)
+            return
         lines = [f"nameserver {server}" for server in servers[: limits.DNS_SERVERS_MAX]]
         search = kept.get("dns_search") or [self._agent.config.dns_domain]
         lines.append(f"search {' '.join(search)}")
         lines.append(f"options {' '.join(kept.get('dns_options', _OPTIONS_DEFAULT))}")
-        hosts = [f"{ip_text(ip)} {endpoint.name}" for endpoint in found for ip in endpoint.ips]
         await asyncio.to_thread(_write_names, name, lines, hosts)
 
     def _keep(self, name: str, changes: Json) -> None:
@@ -267,7 +274,7 @@ def _remove_files(name: str) -> None:
         FILES_DIRECTORY.rmdir()  # only if nobody else keeps something there
 
 
-def _write_files(name: str, mode: Mode = _OWN) -> None:
+def _write_files(name: str, mode: Mode = _OWN, *, hosts: Sequence[str] = ()) -> None:
     if not mode.is_own:
         containermodes.write_files(name, mode)
         return
@@ -278,7 +285,7 @@ def _write_files(name: str, mode: Mode = _OWN) -> None:
         source = Path("/etc/resolv.conf")
         text = source.read_text(encoding="utf-8") if source.exists() else ""
         (directory / "resolv.conf").write_text(text, encoding="utf-8")
-        _write_hosts(name, [])
+        _write_hosts(name, hosts)
     except OSError as error:
         raise _not_written(directory, error) from error
 
@@ -301,7 +308,7 @@ def _not_written(directory: Path, error: OSError) -> OverlayError:
     )
 
 
-def _write_hosts(name: str, more: list[str]) -> None:
+def _write_hosts(name: str, more: Sequence[str]) -> None:
     lines = ["127.0.0.1 localhost", "::1 localhost", *more]
     (FILES_DIRECTORY / name / "hosts").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -23,10 +23,10 @@ from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
+from overlay.agent.plugging import Plugging
 from overlay.agent.stored import Attachment
 from overlay.agent.targets import Target
-from overlay.core.fastplan import guard_row
-from overlay.core.plan import bridge_name
+from overlay.core.drivers import IPVLAN, driver_of, has_sandbox, parent_of
 from overlay.core.rates import rates_of, with_rates
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.core.state import PORT_PREFIX
@@ -72,7 +72,9 @@ class Endpoints:
         kernel: KernelThread,
         journal: Journal,
         attachments: dict[bytes, Attachment],
+        plugging: Plugging,
     ) -> None:
+        self._plugging = plugging
         self._member = member
         self._directory = directory
         self._addresses = addresses
@@ -107,6 +109,7 @@ class Endpoints:
     ) -> Result:
         """Attach; what is attached already is returned as it is."""
         self._directory.require_here(network)
+        _require_possible(network, wish)
         descriptor = await self._kernel.call(_open_netns, target)
         try:
             identity = await self._kernel.call(container.netns_identity, descriptor)
@@ -183,7 +186,8 @@ class Endpoints:
                 segments = self._member.commit(CLUSTER_SCOPE, [part])
                 self._member.publish(segments)
                 await self._member.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
-            await self._datapath.open(network)
+            if has_sandbox(network):
+                await self._datapath.open(network)
         return segments
 
     async def _commit(
@@ -215,6 +219,7 @@ class Endpoints:
                 subnet_index=subnet_index,
                 gateway=wish.default_route,
                 plugged=False,
+                parent=parent_of(network),
             )
             segments = self._member.commit(
                 Scope(network.vni),
@@ -250,35 +255,24 @@ class Endpoints:
         attachment: Attachment,
         descriptor: int,
         wish: AttachWish,
+        *,
+        again: bool = False,
     ) -> str:
-        """Make the interface; on failure the endpoint is taken back as if never made."""
-        runtime = self._datapath.runtime(network.vni)
-        assert runtime is not None, "attach opened the sandbox"
-        subnet = network.subnets[attachment.subnet_index]
-        used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
-        prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
+        """Make the interface; on failure the endpoint is taken back as if never made, unless it
+        is made `again` and may be later."""
         try:
-            # A pass that was planned without this port must not read the kernel with it.
-            async with self._datapath.lock(network.vni):
-                runtime.replugged.add(attachment.port)
-                attached = await self._kernel.call(
-                    container.attach_interface,
-                    runtime.sandbox,
-                    port_name=attachment.port,
-                    bridge=bridge_name(network, attachment.subnet_index),
-                    netns_fd=descriptor,
-                    ifname=wish.ifname,
-                    mac=endpoint.mac,
-                    addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
-                    mtu=self._datapath.mtu_of(network),
-                    gateway=subnet.gateway if wish.default_route else None,
-                    further_gateways=[s.gateway for s in used if s is not subnet],
-                    allowed=guard_row(network, attachment.port, endpoint),
-                )
-                attachment = stored.plugged_as(attachment, attached.ifname)
-                self._attachments[endpoint.endpoint_id] = attachment
+            attachment = await self._plugging.plug(
+                network,
+                endpoint,
+                attachment,
+                descriptor,
+                ifname=wish.ifname,
+                default_route=wish.default_route,
+            )
         except BaseException:
-            self._withdraw(attachment, endpoint)
+            if not again:
+                self._withdraw(attachment, endpoint)
+                await self._plugging.unplug(attachment, endpoint)
             raise
         try:
             with self._member.state.transaction():
@@ -290,7 +284,7 @@ class Endpoints:
             await self._datapath.reconcile(network.vni)  # in force before anybody hears of it
         else:
             self._datapath.wake(network.vni)
-        return attached.ifname
+        return attachment.ifname
 
     async def _tell(self, segments: Sequence[Segment], *, wait: bool) -> list[NodeId]:
         if not wait:
@@ -353,7 +347,7 @@ class Endpoints:
         segments = self._withdraw(attachment, endpoint, also)
         # Out of the plan too, or a pass in between would report the port as lost.
         self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
-        await self._datapath.unplug(attachment, endpoint)
+        await self._plugging.unplug(attachment, endpoint)
         segments += await self.give_up_unused(Vni(attachment.vni))
         await self._tell(segments, wait=wait)
         if endpoint is None or network is None:
@@ -376,6 +370,7 @@ class Endpoints:
 
         def store() -> None:
             stored.drop_attachment(self._member.state, bytes.fromhex(attachment.endpoint_id))
+            self._plugging.leaving(attachment)
             also()
 
         deletes = [key_of(endpoint)] if endpoint is not None else []
@@ -410,6 +405,22 @@ def _labelled(
             why="each limit of the rate is one, and so is port security that is off",
         )
     return found
+
+
+def _require_possible(network: Network, wish: AttachWish) -> None:
+    """Raise UsageError for what an interface on one of the host's can't have."""
+    kind = driver_of(network)
+    if any(wish.rates) and not has_sandbox(network):
+        raise UsageError(
+            f"a rate does not go with a network of the kind {kind}",
+            why="its containers' frames pass no queue of ours",
+            hint="Networks of the kinds overlay and bridge have rates",
+        )
+    if wish.mac is not None and kind == IPVLAN:
+        raise UsageError(
+            "a MAC does not go with a network of the kind ipvlan",
+            why="its containers have the MAC of their parent",
+        )
 
 
 async def _nothing(_vni: Vni) -> None:

@@ -72,7 +72,9 @@ class Lost:
             return
         try:
             wish = AttachWish(ifname=attachment.ifname or None, default_route=attachment.gateway)
-            await self._endpoints.plug(network, endpoint, attachment, descriptor, wish)
+            # What comes and goes with an interface of the host's is tried again, not given up.
+            again = bool(attachment.parent)
+            await self._endpoints.plug(network, endpoint, attachment, descriptor, wish, again=again)
         finally:
             os.close(descriptor)
         self._journal.record(

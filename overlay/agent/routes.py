@@ -33,7 +33,7 @@ from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
 from overlay.core.drivers import OVERLAY
 from overlay.errors import NotFoundError, UsageError
-from overlay.kernel import probe, underlay
+from overlay.kernel import parents, probe, underlay
 from overlay.model import Network, ip_text, node_text
 
 Json = dict[str, Any]
@@ -155,6 +155,9 @@ class Routes:
             driver=request.text(body, "driver") or OVERLAY,
             parent=request.text(body, "parent") or "",
         )
+        networks.require_sound(wish)
+        if wish.parent:
+            await self._agent.kernel.call(parents.require, wish.driver, wish.parent)
         around = await self._surroundings(running)
         known = {network.name for network in running.directory.networks()}
         made = networks.create(running.member, running.directory, wish, around)

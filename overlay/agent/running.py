@@ -34,11 +34,14 @@ from overlay.agent.member import Member
 from overlay.agent.names import Names
 from overlay.agent.networks import own_keys
 from overlay.agent.outside import Outside
+from overlay.agent.parented import Parented
+from overlay.agent.plugging import Plugging
 from overlay.agent.returning import Returning
 from overlay.agent.rivals import Rivals
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import ClusterFile
 from overlay.agent.underlaywatch import UnderlayWatch
+from overlay.core.drivers import has_sandbox
 from overlay.core.events import (
     BarredBy,
     CardAccepted,
@@ -102,15 +105,8 @@ class Running:
             FastMode(config.fast_path),
             self.guard,
         )
-        self.endpoints = Endpoints(
-            self.member,
-            self.directory,
-            self.addresses,
-            self.datapath,
-            kernel,
-            journal,
-            self.attachments,
-        )
+        self.parented = Parented(state, self.directory, kernel, journal, self.attachments)
+        self.endpoints = self._plug_in(kernel)
         self.outside = self._reach_outside(kernel)
         self.underlay = UnderlayWatch(
             self.member, self.directory, self.datapath, kernel, journal, interface
@@ -128,6 +124,18 @@ class Running:
         self._inheriting_due = False
         self.member_changed: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _plug_in(self, kernel: KernelThread) -> Endpoints:
+        return Endpoints(
+            self.member,
+            self.directory,
+            self.addresses,
+            self.datapath,
+            kernel,
+            self.journal,
+            self.attachments,
+            Plugging(self.datapath, self.parented, kernel, self.attachments),
+        )
 
     def _serve_names(self, kernel: KernelThread, askers: Askers) -> DnsServers:
         servers = DnsServers(self.names, kernel, self.journal)
@@ -159,6 +167,7 @@ class Running:
                 self.outside.exposure.wake(vni)
 
         self.datapath.lost_ports = report
+        self.parented.lost = lost.report
         return lost
 
     def _doorkeeper(self) -> Doorkeeper:
@@ -174,11 +183,13 @@ class Running:
         """Adopt what this node's sandboxes hold, then keep them true."""
         self.member.start()
         await self._adopt()
+        await self.parented.start()
         await self.outside.start()
         await self.datapath.destroy_leftovers(self.outside.exposure.wished())
         self._spawn(self.guard.run(), "guard")
         self._spawn(self.datapath.run(), "reconcile")
         self._spawn(self.datapath.watch(), "watch")
+        self._spawn(self.parented.run(), "parented")
         self._spawn(self.custody.run(), "custody")
         self._spawn(self._tidy_up(), "tidy up")
         self._spawn(self.underlay.run(), "underlay")
@@ -193,7 +204,9 @@ class Running:
         attached = {Vni(a.vni) for a in self.attachments.values()}
         for vni in sorted(attached.union(self.outside.exposure.wished())):
             network = self.directory.network_by_vni(vni)
-            if network is not None and self.datapath.runtime(vni) is None:
+            if network is None or not has_sandbox(network):
+                continue
+            if self.datapath.runtime(vni) is None:
                 unfinished = [
                     a.port for a in self.attachments.values() if a.vni == vni and not a.plugged
                 ]

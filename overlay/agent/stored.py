@@ -50,6 +50,7 @@ class Attachment:
     subnet_index: int
     gateway: bool  # whether a default route was asked for
     plugged: bool  # whether its interface was whole once; if not, a start makes it anew
+    parent: str = ""  # the host's interface that it is on, where there is no sandbox
 
 
 @dataclass(frozen=True, slots=True)

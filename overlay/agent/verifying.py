@@ -27,11 +27,13 @@ async def verify(agent: Agent, http: web.Request) -> Json:
     sandboxes = await running.datapath.differences()
     filter_texts = await running.guard.differences()
     host_texts = await running.outside.differences()
+    gone = await running.parented.differences()
     repair = http.query.get("repair", "0") == "1"
     repaired = repair and await _repaired(running)
     return {
         "differences": [
             *_of_sandboxes(running, sandboxes),
+            *({"network": name, "operation": "Interface", "text": text} for name, text in gone),
             *({"network": _FILTER_NAME, "operation": "Filter", "text": x} for x in filter_texts),
             *({"network": _HOST_NAME, "operation": "Host", "text": x} for x in host_texts),
         ],
@@ -72,6 +74,7 @@ async def _is_true(running: Running, left: dict[Vni, list[Operation]]) -> bool:
         not any(left.values())
         and not await running.guard.differences()
         and not await running.outside.differences()
+        and not await running.parented.differences()
     )
 
 

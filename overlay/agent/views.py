@@ -17,7 +17,7 @@ from overlay.agent.guard import Guard
 from overlay.agent.health import health
 from overlay.agent.running import Running
 from overlay.agent.stored import Attachment
-from overlay.core.drivers import driver_of, parent_of
+from overlay.core.drivers import driver_of, has_sandbox, parent_of
 from overlay.core.rates import rates_of
 from overlay.model import (
     Card,
@@ -58,7 +58,8 @@ def network(item: Network, running: Running) -> Json:
         "creator": directory.node_name(item.creator),
         "endpoints": sum(1 for _ in directory.endpoints(item.vni)),
         "hosts": _names(directory, directory.participants(item.vni, forwarding=True)),
-        "here": running.datapath.runtime(item.vni) is not None,
+        "here": running.datapath.runtime(item.vni) is not None
+        or (not has_sandbox(item) and any(a.vni == item.vni for a in running.attachments.values())),
         "mtu": running.datapath.mtu_of(item),
         "driver": driver_of(item),
         "parent": parent_of(item) or None,
@@ -216,10 +217,16 @@ def _network_status(item: Network, running: Running) -> Json:
     runtime = running.datapath.runtime(item.vni)
     local = sum(1 for a in running.attachments.values() if a.vni == item.vni)
     state = "absent" if runtime is None else "degraded" if runtime.failures else "ok"
+    faults = [] if runtime is None else runtime.failures[:5]
+    if not has_sandbox(item):
+        faults = running.parented.faults_of(item.vni)[:5]
+        state = "degraded" if faults else "none"
     return {
         "name": item.name,
         "vni": item.vni,
         "subnets": [str(subnet) for subnet in item.subnets],
+        "driver": driver_of(item),
+        "parent": parent_of(item) or None,
         "endpoints_local": local,
         "endpoints_total": sum(1 for _ in running.directory.endpoints(item.vni)),
         "sandbox": state,
@@ -230,7 +237,7 @@ def _network_status(item: Network, running: Running) -> Json:
         "passes": 0 if runtime is None else runtime.passes,
         "reads": 0 if runtime is None else runtime.reads,
         "operations": 0 if runtime is None else runtime.operations,
-        "failures": [] if runtime is None else runtime.failures[:5],
+        "failures": faults,
     }
 
 

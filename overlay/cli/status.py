@@ -173,10 +173,12 @@ def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
     for network in networks:
         ranges = " ".join(network["subnets"])
         rows = network["rows"]
-        kernel = (
-            "no sandbox here"
-            if network["sandbox"] == "absent"
-            else f"sandbox {network['sandbox']}   rows {rows['actual']}/{rows['desired']}"
+        kernel = {
+            "absent": "no sandbox here",
+            "none": f"{network.get('driver')} on {network.get('parent')}",
+        }.get(
+            network["sandbox"],
+            f"sandbox {network['sandbox']}   rows {rows['actual']}/{rows['desired']}",
         )
         yield (
             f"{network['name']:<{width}}   vni {network['vni']}   {ranges}"

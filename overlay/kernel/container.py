@@ -94,9 +94,9 @@ def attach_interface(
         try:
             if sandbox.guard is not None and allowed is not None:
                 sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
-            index = _set_up_inside(sandbox.alias, inside, name, addresses, link_local=link_local)
+            index = set_up_inside(sandbox.alias, inside, name, addresses, link_local=link_local)
             gateways = () if gateway is None else (gateway, *further_gateways)
-            made = [_add_default_route(inside, index, each) for each in gateways]
+            made = [add_default_route(inside, index, each) for each in gateways]
             _wait_ready(sandbox, port_name)
         except BaseException:
             detach_interface(sandbox, port_name)
@@ -110,7 +110,7 @@ def _create_pair(
     """Make the pair and return the container's end's name."""
     master = sandbox.link_index(port.master)
     for _ in range(_IFNAME_TRIES):
-        name = wanted or _free_name(inside)
+        name = wanted or free_name(inside)
         try:
             sandbox.socket.request(requests.create_veth(port, master, netns_fd, name, mac))
         except NetlinkError as error:
@@ -139,7 +139,8 @@ def _create_pair(
     raise ConflictError("no free interface name in the container", why="others keep taking it")
 
 
-def _free_name(inside: Socket) -> str:
+def free_name(inside: Socket) -> str:
+    """Return the next free ethN."""
     taken = {found.name for found in _dump(inside)}
     return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
 
@@ -148,7 +149,7 @@ def _dump(socket: Socket) -> list[links.Found]:
     return [links.decode(each) for each in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
 
 
-def _set_up_inside(
+def set_up_inside(
     alias: str,
     inside: Socket,
     ifname: str,
@@ -156,7 +157,7 @@ def _set_up_inside(
     *,
     link_local: bool,
 ) -> int:
-    """Address the container's end and bring it up; return its index."""
+    """Address a container's interface and bring it up; return its index."""
     index = find_link(inside, ifname)
     # Without an IPv6 address on the overlay, link-local chatter would only be flooded.
     has_ipv6 = any(len(ip) == 16 for ip, _ in addresses)
@@ -171,7 +172,7 @@ def _set_up_inside(
     return index
 
 
-def _add_default_route(inside: Socket, index: int, gateway: Ip) -> bool:
+def add_default_route(inside: Socket, index: int, gateway: Ip) -> bool:
     """Set the default route; False if the container has one."""
     try:
         inside.request(requests.add_default_route(index, gateway))

@@ -102,7 +102,7 @@ def vni_holders(port: int | None = None) -> list[VniHolder]:
     found: list[VniHolder] = []
     host = netns.own_fd()
     try:
-        for fd, where in _namespaces():
+        for fd, where in namespaces():
             try:
                 with Socket(fd) as inside:
                     found += _vxlans(inside, host, fd, where)
@@ -156,7 +156,7 @@ def _vxlans(inside: Socket, host: int, fd: int, where: str) -> Iterator[VniHolde
             yield VniHolder(vni, port, found.name, where, found.alias)
 
 
-def _namespaces() -> Iterator[tuple[int, str]]:
+def namespaces() -> Iterator[tuple[int, str]]:
     """Yield each network namespace once, as an open descriptor that is closed afterwards."""
     seen: set[tuple[int, int]] = set()
     for path, where in _namespace_paths():

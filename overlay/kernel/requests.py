@@ -259,6 +259,11 @@ def set_up(index: int) -> Request:
     return _link(netlink.RTM_NEWLINK, 0, [], index=index, up=True)
 
 
+def rename(index: int, name: str) -> Request:
+    """Return the request that names a link anew; it must be down."""
+    return _link(netlink.RTM_NEWLINK, 0, [("IFLA_IFNAME", name)], index=index)
+
+
 def set_mtu(index: int, mtu: int) -> Request:
     """Return the request that changes a link's MTU."""
     return _link(netlink.RTM_NEWLINK, 0, [("IFLA_MTU", mtu)], index=index)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from overlay.errors import OverlayError
-from overlay.kernel import links, netlink, netns, requests
+from overlay.kernel import links, netlink, netns, parents, probe, requests
 from overlay.kernel.container import CONTAINER_ALIAS
 from overlay.kernel.links import is_ours
 from overlay.kernel.netlink import Socket
@@ -49,6 +49,8 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
         elif is_ours(alias):
             Sandbox.open(name, create=False).destroy()
             removed.append(f"sandbox {name}")
+    for netns_fd, where in probe.namespaces():
+        removed += [f"interface {name} of {where}" for name in parents.remove_from(netns_fd)]
     removed += _remove_devices()
     removed += _remove_tables()
     removed += _remove_rules()
@@ -93,7 +95,8 @@ def _remove_devices() -> list[str]:
     with Socket() as socket:
         for message in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY):
             found = links.decode(message)
-            if found.name != "lo" and is_ours(found.alias):
+            ours = is_ours(found.alias) or found.name == parents.UNFINISHED_NAME
+            if found.name != "lo" and ours:
                 socket.transact([requests.delete_link(found.index)])
                 removed.append(f"interface {found.name}")
     return removed

@@ -1,0 +1,165 @@
+"""Containers' interfaces on interfaces of this host: networks of the kinds macvlan and ipvlan.
+
+Nothing of such an interface is in a namespace of ours, and no notification tells that it is gone:
+so it is looked for, in its container, every few seconds. Owns: making and removing them, and the
+VLANs that were made for them. What is to be removed is on disk before its record is not any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from overlay import limits
+from overlay.agent.directory import Directory
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.statefile import StateFile
+from overlay.agent.stored import Attachment
+from overlay.core.drivers import IPVLAN, driver_of
+from overlay.errors import OverlayError
+from overlay.kernel import parents
+from overlay.kernel.container import Attached
+from overlay.kernel.parents import Place
+from overlay.model import Endpoint, Network
+
+_LEAVING = "unplugging"  # the kind of what is stored
+
+
+class Parented:
+    """All such interfaces of this host. `lost` is told of those that are gone."""
+
+    def __init__(
+        self,
+        state: StateFile,
+        directory: Directory,
+        kernel: KernelThread,
+        journal: Journal,
+        attachments: Mapping[bytes, Attachment],
+    ) -> None:
+        self.lost: Callable[[list[str]], None] = lambda _ports: None
+        self.faults: dict[str, tuple[int, str, float]] = {}  # by port: network, why, and when
+        self._state = state
+        self._directory = directory
+        self._kernel = kernel
+        self._journal = journal
+        self._attachments = attachments
+        self._arriving: collections.Counter[str] = collections.Counter()  # parents, being plugged
+
+    def _all(self) -> list[Attachment]:
+        return [each for each in self._attachments.values() if each.parent]
+
+    # --- plugging -----------------------------------------------------------------------
+
+    async def plug(
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        attachment: Attachment,
+        descriptor: int,
+        *,
+        ifname: str | None,
+        default_route: bool,
+    ) -> Attached:
+        """Make the interface; raises what the kernel refuses it with."""
+        kind, parent = driver_of(network), attachment.parent
+        used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
+        wanted = default_route and not network.internal
+        self._arriving[parent] += 1
+        try:
+            attached = await self._kernel.call(
+                parents.attach,
+                kind=kind,
+                parent=parent,
+                mark=attachment.port,
+                netns_fd=descriptor,
+                ifname=ifname,
+                mac=None if kind == IPVLAN else endpoint.mac,
+                addresses=[(ip, s.prefix_length) for ip, s in zip(endpoint.ips, used, strict=True)],
+                gateways=[subnet.gateway for subnet in used] if wanted else [],
+            )
+        except OverlayError as error:
+            loop = asyncio.get_running_loop()
+            self.faults[attachment.port] = (network.vni, str(error), loop.time())
+            raise
+        finally:
+            self._arriving[parent] -= 1
+        self.faults.pop(attachment.port, None)
+        return attached
+
+    def leaving(self, attachment: Attachment) -> None:
+        """Note that an interface is to go; call in the transaction that forgets its endpoint."""
+        value = {"netns_path": attachment.netns_path, "identity": attachment.netns_identity}
+        self._state.put(_LEAVING, attachment.port, value)
+
+    async def unplug(self, attachment: Attachment) -> None:
+        """Remove the interface, and its VLAN with the last one on it."""
+        self.faults.pop(attachment.port, None)
+        await self._remove(_place(attachment))
+
+    async def _remove(self, place: Place) -> None:
+        await self._kernel.call(parents.detach, place)
+        await self._release()
+        with self._state.transaction():
+            self._state.delete(_LEAVING, place.mark)
+
+    async def _release(self) -> None:
+        in_use = {attachment.parent for attachment in self._all()} | set(+self._arriving)
+        for name in await self._kernel.call(parents.release_parents, frozenset(in_use)):
+            self._journal.record("vlan", f"removed {name}: no container is on it any more")
+
+    # --- looking after them -------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Finish what a crash interrupted: removals, and interfaces that were not made whole."""
+        for mark, value in self._state.all(_LEAVING).items():
+            await self._remove(_stored_place(mark, value))
+        unfinished = [attachment for attachment in self._all() if not attachment.plugged]
+        for attachment in unfinished:
+            await self._kernel.call(parents.detach, _place(attachment))
+        await self._release()
+
+    async def run(self) -> None:
+        """Look after all interfaces until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(limits.PARENTED_LOOK_S)
+
+    async def look(self) -> list[Attachment]:
+        """Return the attachments whose interface is gone, and have them followed up."""
+        watched = {attachment.port: attachment for attachment in self._all()}
+        places = [_place(attachment) for attachment in watched.values()]
+        gone = await self._kernel.call(parents.missing, places) if places else []
+        found = [watched[place.mark] for place in gone]
+        # One that went meanwhile was detached; one that failed just now has time.
+        due = {attachment.port for attachment in self._all()} - self._resting()
+        self.lost([attachment.port for attachment in found if attachment.port in due])
+        return found
+
+    def _resting(self) -> set[str]:
+        since = asyncio.get_running_loop().time() - limits.PARENTED_RETRY_S
+        return {port for port, (_, _, when) in self.faults.items() if when > since}
+
+    def faults_of(self, vni: int) -> list[str]:
+        """Return why interfaces of a network can't be made again."""
+        return [text for at, text, _ in self.faults.values() if at == vni]
+
+    async def differences(self) -> list[tuple[str, str]]:
+        """Return what is gone, as pairs of a network's name and words."""
+        found = []
+        for attachment in await self.look():
+            network = self._directory.network_by_vni(attachment.vni)
+            name = f"vni {attachment.vni}" if network is None else network.name
+            found.append((name, f"{attachment.ifname} of {attachment.target} is gone"))
+        return found
+
+
+def _place(attachment: Attachment) -> Place:
+    return Place(attachment.netns_path, attachment.netns_identity, attachment.port)
+
+
+def _stored_place(mark: str, value: dict[str, Any]) -> Place:
+    device, inode = value["identity"]
+    return Place(value["netns_path"], (device, inode), mark)

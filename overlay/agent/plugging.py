@@ -1,0 +1,94 @@
+"""One endpoint's interface, made and removed in the way of its kind of network.
+
+Owns: the choice between a port of a sandbox and an interface on one of the host's. Must not know
+records: what it is given is durable already, or forgotten already.
+"""
+
+from __future__ import annotations
+
+from overlay.agent import stored
+from overlay.agent.datapath import Datapath
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.parented import Parented
+from overlay.agent.stored import Attachment
+from overlay.core.fastplan import guard_row
+from overlay.core.plan import bridge_name
+from overlay.kernel import container
+from overlay.model import Endpoint, Network
+
+
+class Plugging:
+    """Makes and removes the interfaces of this node's endpoints."""
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        parented: Parented,
+        kernel: KernelThread,
+        attachments: dict[bytes, Attachment],
+    ) -> None:
+        self._datapath = datapath
+        self._parented = parented
+        self._kernel = kernel
+        self._attachments = attachments
+
+    async def plug(
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        attachment: Attachment,
+        descriptor: int,
+        *,
+        ifname: str | None,
+        default_route: bool,
+    ) -> Attachment:
+        """Make the interface, and keep the attachment among all; return it as it is then."""
+        if attachment.parent:
+            attached = await self._parented.plug(
+                network,
+                endpoint,
+                attachment,
+                descriptor,
+                ifname=ifname,
+                default_route=default_route,
+            )
+            plugged = stored.plugged_as(attachment, attached.ifname)
+            self._attachments[endpoint.endpoint_id] = plugged
+            return plugged
+        runtime = self._datapath.runtime(network.vni)
+        assert runtime is not None, "attach opened the sandbox"
+        subnet = network.subnets[attachment.subnet_index]
+        used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
+        prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
+        # A pass that was planned without this port must not read the kernel with it.
+        async with self._datapath.lock(network.vni):
+            runtime.replugged.add(attachment.port)
+            attached = await self._kernel.call(
+                container.attach_interface,
+                runtime.sandbox,
+                port_name=attachment.port,
+                bridge=bridge_name(network, attachment.subnet_index),
+                netns_fd=descriptor,
+                ifname=ifname,
+                mac=endpoint.mac,
+                addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
+                mtu=self._datapath.mtu_of(network),
+                gateway=subnet.gateway if default_route else None,
+                further_gateways=[s.gateway for s in used if s is not subnet],
+                allowed=guard_row(network, attachment.port, endpoint),
+            )
+            plugged = stored.plugged_as(attachment, attached.ifname)
+            self._attachments[endpoint.endpoint_id] = plugged
+        return plugged
+
+    def leaving(self, attachment: Attachment) -> None:
+        """Note in the transaction that forgets an endpoint what a start would not find else."""
+        if attachment.parent:
+            self._parented.leaving(attachment)
+
+    async def unplug(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
+        """Remove the interface, and what leads to it."""
+        if attachment.parent:
+            await self._parented.unplug(attachment)
+        else:
+            await self._datapath.unplug(attachment, endpoint)

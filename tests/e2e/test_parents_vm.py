@@ -1,0 +1,115 @@
+"""VLANs made for containers, and ipvlan: what slim kernels lack. Run by `make vm-test`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.lab import holder, lab
+from tests.e2e.test_kernels import lacking
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.netns, pytest.mark.e2e, pytest.mark.vm]
+PATIENCE_S = 120.0  # an emulated machine is ten times slower
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+
+
+@pytest.fixture(scope="module")
+def pair(cluster_of: type[Cluster]) -> Iterator[Cluster]:
+    """Two joined hosts on one underlay."""
+    try:
+        made = cluster_of(lab.make(2))
+        lab.join(made.hosts)
+        yield made
+    finally:
+        holder.end(holder.running())
+
+
+def create(pair: Cluster, eventually: Callable[..., None], name: str, *options: str) -> None:
+    """Make a network that both hosts know, or say what the kernel lacks."""
+    code, _, err = pair.run(1, "overlayd", "network", "create", name, *options)
+    if "this kernel has no" in err:
+        lacking(err.splitlines()[0])
+    assert code == 0, err
+    known = ("overlayd", "network", "inspect", name)
+    eventually(lambda: pair.run(2, *known)[0] == 0, "vm2 knows", PATIENCE_S)
+
+
+def reaches(pair: Cluster, number: int, container: str, target: str) -> bool:
+    """Say whether a ping from a bare container is answered."""
+    return pair.inside(number, container, "ping", "-c1", "-W3", target)[0] == 0
+
+
+def has_vlan(pair: Cluster, number: int) -> bool:
+    """Say whether a host has VLAN 100."""
+    return pair.run(number, "ip", "link", "show", "eth1.100")[0] == 0
+
+
+def test_a_vlan_is_made_for_the_first_container_and_goes_with_the_last(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Containers of two hosts are on VLAN 100, apart from the untagged segment; kill -9 between."""
+    create(pair, eventually, "tagged", "--driver", "macvlan", "--parent", "eth1.100",
+           "--subnet", "10.71.0.0/24")  # fmt: skip
+    assert not has_vlan(pair, 1)
+    ips = {}
+    for number, name in ((1, "t1"), (1, "t2"), (2, "t3")):
+        add = ("overlayd", "container", "add", name, "--network", "tagged")
+        ips[name] = pair.ok(number, *add).strip()
+    assert "vlan protocol 802.1Q id 100" in pair.ok(1, "ip", "-d", "link", "show", "eth1.100")
+    eventually(lambda: reaches(pair, 1, "t1", ips["t3"]), "the other host's", PATIENCE_S)
+    assert reaches(pair, 1, "t1", ips["t2"])
+    assert not reaches(pair, 1, "t1", "192.168.56.12")
+    pair.ok(1, "ip", "link", "del", "eth1.100")
+    eventually(lambda: reaches(pair, 1, "t1", ips["t3"]), "made anew", PATIENCE_S)
+    eventually(lambda: reaches(pair, 1, "t2", ips["t3"]), "made anew", PATIENCE_S)
+    pair.ok(1, "bash", "-c", KILL)
+    assert reaches(pair, 1, "t1", ips["t3"])
+    pair.ok(1, "overlayd", "join")
+    pair.ok(1, "overlayd", "container", "rm", "t1")
+    assert has_vlan(pair, 1)
+    pair.ok(1, "overlayd", "container", "rm", "t2")
+    assert not has_vlan(pair, 1)
+    assert has_vlan(pair, 2)
+
+
+def test_a_vlan_of_the_operator_stays(pair: Cluster, eventually: Callable[..., None]) -> None:
+    """One that was there is used, and left when no container is on it."""
+    create(pair, eventually, "theirs", "--driver", "macvlan", "--parent", "eth1.200",
+           "--subnet", "10.72.0.0/24")  # fmt: skip
+    pair.ok(2, "ip", "link", "add", "link", "eth1", "name", "eth1.200", "type", "vlan", "id", "200")
+    pair.ok(2, "ip", "link", "set", "eth1.200", "up")
+    pair.ok(2, "overlayd", "container", "add", "o1", "--network", "theirs")
+    pair.ok(2, "overlayd", "container", "rm", "o1")
+    assert "eth1.200" in pair.ok(2, "ip", "link")
+    pair.ok(2, "ip", "link", "del", "eth1.200")
+
+
+def test_ipvlan_containers_share_the_mac_of_their_parent(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """They reach each other and the other host; a lost one comes back; a MAC is refused."""
+    create(pair, eventually, "shared", "--driver", "ipvlan", "--parent", "eth1",
+           "--subnet", "192.168.56.0/24", "--gateway", "192.168.56.12",
+           "--ip-range", "192.168.56.128/25")  # fmt: skip
+    ips = {}
+    for number, name in ((1, "i1"), (1, "i2"), (2, "i3")):
+        add = ("overlayd", "container", "add", name, "--network", "shared")
+        ips[name] = pair.ok(number, *add).strip()
+    for target in (ips["i2"], ips["i3"], "192.168.56.12"):
+        eventually(lambda target=target: reaches(pair, 1, "i1", target), target, PATIENCE_S)
+    macs = {pair.inside(1, name, "cat", "/sys/class/net/eth0/address")[1] for name in ("i1", "i2")}
+    assert macs == {pair.ok(1, "cat", "/sys/class/net/eth1/address")}
+    pair.inside(1, "i1", "ip", "link", "del", "eth0")
+    eventually(lambda: reaches(pair, 1, "i1", ips["i3"]), "made again", PATIENCE_S)
+    code, _, err = pair.run(1, "overlayd", "container", "add", "x", "--network", "shared",
+                            "--mac", "02:00:00:00:00:09")  # fmt: skip
+    assert (code, "does not go with a network of the kind ipvlan" in err) == (2, True)
+    pair.ok(1, "overlayd", "network", "create", "rival", "--driver", "macvlan", "--parent",
+            "eth1.300", "--subnet", "10.73.0.0/24")  # fmt: skip
+    code, _, err = pair.run(1, "overlayd", "network", "create", "clash", "--driver", "macvlan",
+                            "--parent", "eth1", "--subnet", "10.74.0.0/24")  # fmt: skip
+    assert (code, "macvlan or ipvlan devices, not both" in err) == (6, True), err
