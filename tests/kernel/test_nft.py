@@ -6,14 +6,18 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.core.hostrules import ExposedLink, HostState, Opened, PublishedPort
 from overlay.core.underlayfilter import FilterState
 from overlay.kernel import netns
 from overlay.kernel.nft.expressions import Expression
+from overlay.kernel.nft.host import HostTable
 from overlay.kernel.nft.tables import Chain, MissingError, Monitor, Table, Tables
 from overlay.kernel.nft.underlay import UnderlayFilter
 from overlay.model import Ip, NodeId, Vni, parse_ip
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kernel.conftest import World
 
 pytestmark = pytest.mark.netns
@@ -21,6 +25,14 @@ ONE, OTHER = NodeId(b"\x11" * 16), NodeId(b"\x22" * 16)
 STATE = FilterState(
     frozenset({parse_ip("192.168.56.12"), parse_ip("fd00::12")}), frozenset({Vni(0x800001)})
 )
+HOST_STATE = HostState(
+    links=frozenset({ExposedLink("ovh1", ((parse_ip("10.32.0.0"), 16), (parse_ip("fd32::"), 64)))}),
+    ports=frozenset({
+        PublishedPort("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=True),
+        PublishedPort("udp", parse_ip("fd00::1"), 53, parse_ip("fd32::2"), 53, borrowed=False),
+    }),
+    opened=frozenset({Opened("eth1", 4), Opened("eth1", 6)}),
+)  # fmt: skip
 
 
 class Place:
@@ -59,6 +71,23 @@ def test_what_was_written_is_read(place: Place) -> None:
     one.remove()
     assert one.read() is None
     one.close()
+
+
+def test_what_nft_shows_can_be_loaded_again(place: Place, tmp_path: Path) -> None:
+    """People save a host's rules as `nft list ruleset` prints them: ours don't spoil that."""
+    one = place.filter()
+    one.write(None, STATE)
+    with netns.inside(place.fd):
+        host = HostTable(ONE)
+    host.write(HOST_STATE)
+    shown = tmp_path / "nftables.conf"
+    shown.write_text(place.nft("list ruleset"))
+    place.nft("flush ruleset")
+    place.nft(f"-f {shown}")
+
+    assert place.nft("list ruleset") == shown.read_text()
+    one.close()
+    host.close()
 
 
 def test_changes_are_made_in_place(place: Place) -> None:

@@ -7,6 +7,7 @@ no table of ours. Numbers are in network order, as nf_tables has them.
 from __future__ import annotations
 
 import struct
+import sys
 from typing import Final, NamedTuple, TypeAlias
 
 from overlay.kernel.netlink import attribute, attributes
@@ -39,6 +40,7 @@ _IPV6_FRAGMENT: Final = 44
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 _COUNTER_PACKETS: Final = 2
+_YES: Final = (1).to_bytes(4, sys.byteorder)  # what the question for a route leaves
 
 IPV4_PROTOCOL, IPV6_PROTOCOL = b"\x02", b"\x0a"  # NFPROTO_IPV4, NFPROTO_IPV6
 UDP, TCP = b"\x11", b"\x06"
@@ -218,7 +220,7 @@ def came_by_the_way_back() -> Rule:
     """Go on if an answer to the sender would leave by the interface that this came in by."""
     flags = _FIB_SADDR | _FIB_IIF | _FIB_PRESENT
     fib = Expression("fib", ((1, number(REG_1)), (2, number(_FIB_OIF)), (3, number(flags))))
-    return (fib, equals(b"\x01"))
+    return (fib, equals(_YES))
 
 
 def from_range(base: bytes, prefix_length: int) -> Rule:

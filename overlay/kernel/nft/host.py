@@ -14,6 +14,7 @@ from typing import Final
 
 from overlay.core.hostrules import HostState, Opened, PublishedPort
 from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft import notes
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.tables import (
     FAMILY_INET,
@@ -54,7 +55,7 @@ def table_of(node_id: NodeId, state: HostState) -> Table:
     return Table(
         FAMILY_INET,
         table_name(node_id),
-        (Set(_LINKS, _TYPE_INTERFACE, 16, native=True),),
+        (Set(_LINKS, _TYPE_INTERFACE, 16, notes.IN_HOST_ORDER),),
         (
             Chain("guard", tuple(_guard()), (PREROUTING, _BEFORE_TRACKING)),
             Chain("arriving", into, (PREROUTING, _DESTINATION), "nat"),

@@ -51,7 +51,6 @@ _POLICY_ACCEPT: Final = 1
 _TABLE_FLAGS: Final = 2
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
 _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_SIZE, _SET_ID, _SET_NOTE = 2, 3, 4, 5, 10, 13
-_NATIVE_NOTE: Final = struct.pack("=BBI", 0, 4, 1)  # libnftnl's NFTNL_UDATA_SET_KEYBYTEORDER
 _RULE_CHAIN, _RULE_EXPRESSIONS = 2, 4
 _ELEMENTS: Final = 3
 _ELEMENT_KEY: Final = 1
@@ -68,13 +67,13 @@ Elements: TypeAlias = Mapping[str, frozenset[bytes]]  # by set
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A set: `key_type`, and `native` for keys in the host's order, only tell the nft program how
-    to show it."""
+    """A set: `key_type` and `note` only tell the nft program how to show it, and to read what it
+    showed: people keep what `nft list ruleset` prints."""
 
     name: str
     key_type: int
     key_size: int
-    native: bool = False
+    note: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +318,7 @@ def _sets(table: Table) -> Iterator[Request]:
             + attribute(_SET_KEY_TYPE, number(each.key_type))
             + attribute(_SET_KEY_SIZE, number(each.key_size))
             + attribute(_SET_ID, number(at))
-            + (attribute(_SET_NOTE, _NATIVE_NOTE) if each.native else b"")
+            + (attribute(_SET_NOTE, each.note) if each.note else b"")
         )
         yield _request(_NEW_SET, table, body)
 

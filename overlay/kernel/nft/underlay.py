@@ -22,6 +22,7 @@ from typing import Final
 
 from overlay.core.underlayfilter import FilterState
 from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft import notes
 from overlay.kernel.nft.expressions import Rule
 from overlay.kernel.nft.tables import (
     FAMILY_INET,
@@ -66,7 +67,7 @@ def table_of(node_id: NodeId, port: int) -> Table:
         (
             Set(_MEMBERS_IPV4, _TYPE_IPV4, 4),
             Set(_MEMBERS_IPV6, _TYPE_IPV6, 16),
-            Set(_VNIS, _TYPE_INTEGER, 3),
+            Set(_VNIS, _TYPE_INTEGER, 3, notes.transport_header(*_VNI)),
         ),
         (
             Chain("check", check),
@@ -84,7 +85,8 @@ def _short_fragments(port: int) -> tuple[Rule, ...]:
     offset_and_more = (ex.network_header(6, 2), ex.masked(b"\x3f\xff"), ex.differs(bytes(2)))
     ipv4 = (*ex.udp_to(port), *ex.is_ipv4(), *offset_and_more)
     ipv6 = (*ex.udp_to(port), *ex.is_ipv6(), *ex.is_ipv6_fragment())
-    shown = (ex.transport_header(*_VNI), ex.accept())
+    # Anything there will do; nft could not show a rule that only loads it.
+    shown = (ex.transport_header(*_VNI), ex.masked(bytes(3)), ex.equals(bytes(3)), ex.accept())
     end = (ex.counter(), ex.drop())
     return ((*ipv4, *shown), (*ipv4, *end), (*ipv6, *shown), (*ipv6, *end))
 
