@@ -59,6 +59,18 @@ CERTIFICATE_EARLY_S: Final = 86_400  # clocks of two hosts may differ by this mu
 CERTIFICATE_LOOK_S: Final = 3600.0
 PROMOTE_TIMEOUT_S: Final = 10.0
 
+# --- Cluster keys ----------------------------------------------------------------------
+KEY_GENERATION_MAX: Final = 2**32 - 1
+KEYS_HELD_MAX: Final = 8  # by one member: the one in use, one before, and what a split has left
+KEYS_COUNTED_MAX: Final = 16  # generations whose datagrams are counted
+KEY_HANDERS_MAX: Final = 3  # of those that hold a new key, so many hand it on
+KEY_REST_S: Final = 10.0  # an old key still opens what is under way, joins included
+KEY_LOOK_S: Final = 1.0  # while a rotation is under way: what was lost is said again
+KEY_IDLE_LOOK_S: Final = 30.0
+KEY_TURN_S: Final = 60.0  # a further holder makes the next generation so much later
+KEY_ROTATE_TIMEOUT_S: Final = 20.0  # the verb waits so long
+KEY_STUCK_S: Final = 300.0  # a rotation under way for longer is told of
+
 # --- Membership ------------------------------------------------------------------------
 INCARNATION_MAX: Final = 2**62  # epoch << 20 starts one; leaves room to refute any below it
 # How far beyond a node's last known card a rumour or an answer may name its incarnation: 1024

@@ -39,6 +39,7 @@ from overlay.core.records import (
     Entry,
     GivenName,
     Invitation,
+    KeyState,
     Participation,
     Scope,
     Value,
@@ -61,10 +62,13 @@ from overlay.wire import envelope
 from overlay.wire.admission import Applicant, Doorkeeper, Request, Welcome
 from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import MsgpackCodec
-from overlay.wire.envelope import DATA, Header
+from overlay.wire.envelope import DATA
+from overlay.wire.handover import key_body
 from overlay.wire.identity import Identity
+from overlay.wire.keyring import ClusterKey
 from overlay.wire.notary import KeyNotary
-from overlay.wire.peers import Peer, make_channel
+from overlay.wire.peers import Peer
+from overlay.wire.sealing import derive_keys
 from overlay.wire.token import Token
 
 PATH = Path(__file__).parent.parent / "docs" / "vectors" / "wire.json"
@@ -93,6 +97,11 @@ def certificate(number: int) -> Certificate:
     return AUTHORITY.certify(
         own.sign_public, own.seal_public, f"vm{number}", address(number), NOW_S
     )
+
+
+def cluster_key() -> ClusterKey:
+    """Return the cluster's first key."""
+    return AUTHORITY.make_key(0, SECRET, NOW_S)
 
 
 def card(number: int) -> Card:
@@ -154,6 +163,7 @@ def admission_values() -> list[Value]:
         AUTHORITY.revoke(TOKEN.token_id),
         Admission(TOKEN.token_id, card(2).node_id),
         AUTHORITY.forget(card(2).node_id),
+        KeyState(cluster_key().id, cluster_key().id),
     ]
 
 
@@ -178,7 +188,9 @@ def messages() -> dict[str, Message]:
         "rumours": Rumours((Rumour(two, 1 << 20, MemberState.SUSPECT, one),)),
         "cards": Cards((card(1),)),
         "delta": Delta(segments, confirm=True),
-        "delta-of-admission": Delta((notary.issue_segment(CLUSTER_SCOPE, 0, 2, 7, told),)),
+        "delta-of-admission": Delta(
+            (notary.issue_segment(CLUSTER_SCOPE, 0, 2, 2 + len(told), told),)
+        ),
         "buckets": Buckets(tuple(range(64))),
         "versions": Versions((0, 63), (version,), answer=True),
         "pull": Pull((version,)),
@@ -197,13 +209,14 @@ def sealed() -> dict[str, str]:
     """Return the ping as vm1's sealed datagram to vm2, with what it was sealed from."""
     one, two = identity(1), identity(2)
     peer = Peer(card(2), one.agree(two.seal_public))
-    channel = make_channel(one, peer, SECRET, 0, *SESSIONS)
-    header = Header(envelope.VERSION, DATA, 0, one.node_id, 42, b"rand")
+    keys = derive_keys(one.node_id, peer, SECRET, *SESSIONS)
+    header = envelope.under(DATA, cluster_key().id, one.node_id, 42, b"rand")
     payload = MsgpackCodec().encode(messages()["ping"])
-    data = envelope.seal(channel.sending, header, CLUSTER_ID + two.node_id, payload)
+    data = envelope.seal(keys.sending, header, CLUSTER_ID + two.node_id, payload)
     return {
         "cluster_id": CLUSTER_ID.hex(),
         "secret": SECRET.hex(),
+        "mark": cluster_key().id.mark.to_bytes(2, "big").hex(),
         "sender_session": SESSIONS[0].hex(),
         "recipient_session": SESSIONS[1].hex(),
         "shared": peer.shared.hex(),
@@ -233,7 +246,7 @@ class Desk:
 
     def admit(self, _invitation: Invitation, request: Request) -> Welcome:
         """Certify."""
-        return Welcome(AUTHORITY.certify(*request[:4], NOW_S), 0, SECRET)
+        return Welcome(AUTHORITY.certify(*request[:4], NOW_S), cluster_key())
 
 
 def admission() -> dict[str, str]:
@@ -274,6 +287,7 @@ def vectors() -> dict[str, Any]:
         },
         "messages": {name: codec.encode(message).hex() for name, message in messages().items()},
         "sealed": sealed(),
+        "key": key_body(SESSIONS[1], cluster_key()).hex(),
         "admission": admission(),
     }
 

@@ -39,4 +39,4 @@ def test_no_value_prints_its_secret() -> None:
                     (shown if field.repr else hidden).append(f"{found.__name__}.{field.name}")
 
     assert shown == []
-    assert {"Token.secret", "ClusterFile.secret", "JoinWish.token", "Welcome.secret"} <= set(hidden)
+    assert {"Token.secret", "ClusterKey.secret", "JoinWish.token"} <= set(hidden)

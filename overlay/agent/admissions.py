@@ -109,9 +109,7 @@ class Admissions:
             request.sign_key, request.seal_key, request.name, request.address, self._wall_clock()
         )
         keyring = self._member.keyring
-        secret = keyring.secret(keyring.sealing)
-        assert secret is not None, "a keyring has the secret it seals with"
-        return Welcome(certificate, keyring.sealing, secret)
+        return Welcome(certificate, keyring.key(keyring.sealing))
 
     # --- who holds the authority --------------------------------------------------------
 

@@ -28,6 +28,7 @@ from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.kernel import probe, underlay
 from overlay.model import Ip, ip_text, valid_name
 from overlay.wire.authority import Anchor, Authority
+from overlay.wire.keyring import SECRET_SIZE
 from overlay.wire.token import Token
 
 _SEED_RETRY_MAX_S = 60.0
@@ -136,8 +137,6 @@ class Agent:
         cluster = ClusterFile(
             cluster_id=Anchor(authority.anchor).cluster_id.hex(),
             anchor=authority.anchor.hex(),
-            secret=os.urandom(32).hex(),
-            generation=0,
             gossip_port=wish.gossip_port or limits.GOSSIP_PORT_DEFAULT,
             vxlan_port=wish.vxlan_port or limits.VXLAN_PORT_DEFAULT,
             node_name=wish.name or joining.default_name(),
@@ -146,7 +145,8 @@ class Agent:
             seeds=(),
         )
         with self.state.transaction():
-            stored.put_standing(self.state, authority=authority)
+            key = authority.make_key(0, os.urandom(SECRET_SIZE), time.time())
+            stored.put_standing(self.state, key, authority=authority)
         try:
             running = await self._run(cluster)
         except BaseException:
@@ -180,8 +180,6 @@ class Agent:
         cluster = ClusterFile(
             cluster_id=token.cluster_id.hex(),
             anchor=token.anchor.hex(),
-            secret=entry.welcome.secret.hex(),
-            generation=entry.welcome.generation,
             gossip_port=token.gossip_port,
             vxlan_port=token.vxlan_port,
             node_name=name,
@@ -190,7 +188,8 @@ class Agent:
             seeds=wish.peers,
         )
         with self.state.transaction():
-            stored.put_standing(self.state, certificate=entry.welcome.certificate)
+            welcome = entry.welcome
+            stored.put_standing(self.state, welcome.key, certificate=welcome.certificate)
         try:
             running = await self._run(cluster, seeds[0].address)
             try:

@@ -20,8 +20,8 @@ from overlay.agent.pump import bind
 from overlay.errors import ConflictError, ForbiddenError, RemoteError, TimedOutError
 from overlay.model import Ip, ip_text
 from overlay.wire.admission import Applicant, Refusal, Welcome
+from overlay.wire.envelope import Datagram
 from overlay.wire.identity import Identity
-from overlay.wire.sessions import Datagram
 from overlay.wire.token import Token
 
 _NEW_TOKEN = "On a host that holds the authority: sudo overlayd token create"  # noqa: S105 a hint

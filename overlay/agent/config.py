@@ -30,6 +30,7 @@ class Config:
     api_group: str = API_GROUP_DEFAULT  # its members may use the API besides root
     log_level: str = "info"  # debug, info, warning or error
     reconcile_interval_s: float = 30.0  # the periodic pass; changes wake it at once
+    key_rotation_interval_s: float = 24 * 3600.0  # a new cluster key so often; 0: never by itself
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
     dns_domain: str = DNS_DOMAIN_DEFAULT  # what containers' full names end in
@@ -67,7 +68,8 @@ def load(path: Path, *, required: bool) -> Config:
 
 def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
-        if value <= 0:
+        may_be_zero = key == "key_rotation_interval_s"
+        if value < 0 or (value == 0 and not may_be_zero):
             raise UsageError(f"{path}: {key} must be above zero, not {value}")
         return float(value)
     if kind == "Path" and isinstance(value, str):

@@ -34,7 +34,6 @@ from overlay.errors import OverlayError
 from overlay.model import Card, Certificate, Ip, NodeId
 from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import MsgpackCodec
-from overlay.wire.keyring import Keyring
 from overlay.wire.notary import KeyNotary
 from overlay.wire.sessions import Sessions
 
@@ -60,7 +59,7 @@ class Member:
         self.identity = stored.load_identity(state)
         self.anchor = Anchor(bytes.fromhex(cluster.anchor))
         self.authority = stored.load_authority(state)
-        self.keyring = Keyring({cluster.generation: bytes.fromhex(cluster.secret)})
+        self.keyring = stored.load_keyring(state)
         self.codec = MsgpackCodec()
         self.notary = KeyNotary(self.identity, self.anchor)
         self._on_event = on_event

@@ -22,8 +22,10 @@ from overlay.core.ports import Codec
 from overlay.errors import ConflictError, OverlayError, RemoteError
 from overlay.model import Ip, NodeId
 from overlay.wire.admission import is_admission
+from overlay.wire.envelope import Datagram
 from overlay.wire.gate import Gate
-from overlay.wire.sessions import Datagram, Sessions
+from overlay.wire.keyring import ClusterKey
+from overlay.wire.sessions import Sessions
 
 _LAG_LOGGED_S = 0.1
 
@@ -47,6 +49,7 @@ class Pump:
         self.lag = Lag()
         self.door: Callable[[bytes], list[Datagram]] | None = None  # who has only a token
         self.joined_through: Callable[[NodeId], None] | None = None
+        self.key_told: Callable[[NodeId, ClusterKey], None] | None = None
         self._codec = codec
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
@@ -116,6 +119,8 @@ class Pump:
             self.drops[opened.dropped] += 1
         if opened.is_barred:
             self._on_event(BarredBy(opened.sender))
+        if opened.key is not None and self.key_told is not None:
+            self.key_told(opened.sender, opened.key)
         if opened.rival is not None:
             self._on_event(CloneSeen(opened.rival.node_id, opened.rival.address))
         if opened.card is not None:
@@ -154,6 +159,14 @@ class Pump:
     def greet(self, address: Ip, port: int) -> None:
         """Ask an address that we know nothing of to let us in."""
         self._send(self.sessions.greet(address, port, self.now()))
+
+    def hand_key(self, to: NodeId) -> None:
+        """Hand our newest cluster key to a member."""
+        self._send(self.sessions.hand(to, self.now()))
+
+    def keys_changed(self) -> None:
+        """Send what the keyring's change sets free."""
+        self._send(self.sessions.keys_changed(self.now()))
 
     def _send(self, datagrams: Iterable[Datagram]) -> None:
         for datagram in datagrams:

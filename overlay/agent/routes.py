@@ -14,6 +14,7 @@ from overlay.agent import (
     containermodes,
     dnsroutes,
     ipamviews,
+    keyroutes,
     networks,
     outsideroutes,
     request,
@@ -344,6 +345,7 @@ def register(server: Server, agent: Agent) -> None:
     dnsroutes.register(server, agent)
     outsideroutes.register(server, agent)
     verifying.register(server, agent)
+    keyroutes.register(server, agent)
     writes: list[tuple[str, str, str, Callable[..., Awaitable[Any]]]] = [
         ("POST", "/v1/networks", "network-create", routes.network_create),
         ("DELETE", "/v1/networks/{name}", "network-rm", routes.network_remove),

@@ -29,6 +29,7 @@ from overlay.agent.guard import Guard
 from overlay.agent.inheriting import Inheriting
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
+from overlay.agent.keys import Keys
 from overlay.agent.lost import Lost
 from overlay.agent.member import Member
 from overlay.agent.names import Names
@@ -88,7 +89,7 @@ class Running:
         self.directory = Directory(self.member.node, self.member.node_id)
         self.admissions = Admissions(self.member, journal)
         self.custody = Custody(self.member, self.directory, self.admissions, journal)
-        self.member.pump.door = self._doorkeeper().open
+        self.keys = self._keys(config.key_rotation_interval_s)
         self.barred_by: dict[NodeId, None] = {}
         self.rivals = Rivals()
         self.addresses = Addresses(self.member, self.directory, journal)
@@ -170,6 +171,9 @@ class Running:
         self.parented.lost = lost.report
         return lost
 
+    def _keys(self, interval_s: float) -> Keys:
+        return Keys(self.member, self.directory, self.admissions, self.journal, interval_s)
+
     def _doorkeeper(self) -> Doorkeeper:
         return Doorkeeper(
             self.member.identity,
@@ -181,6 +185,7 @@ class Running:
 
     async def start(self) -> None:
         """Adopt what this node's sandboxes hold, then keep them true."""
+        self.member.pump.door = self._doorkeeper().open
         self.member.start()
         await self._adopt()
         await self.parented.start()
@@ -191,6 +196,7 @@ class Running:
         self._spawn(self.datapath.watch(), "watch")
         self._spawn(self.parented.run(), "parented")
         self._spawn(self.custody.run(), "custody")
+        self._spawn(self.keys.run(), "keys")
         self._spawn(self._tidy_up(), "tidy up")
         self._spawn(self.underlay.run(), "underlay")
         self._spawn(self.clashes.run(), "clashes")
@@ -266,6 +272,7 @@ class Running:
                 self.datapath.wake()
             case NodeForgotten():
                 self.admissions.changed()
+                self.keys.wake()
             case Told():
                 self.custody.take(event)
             case BarredBy(node_id=node_id):
@@ -363,6 +370,7 @@ class Running:
         return node_id
 
     def _member_changed(self, name: str, before: MemberState | None, after: MemberState) -> None:
+        self.keys.wake()
         told = after.name.lower() if before is not None else "joined"
         self.journal.record("member", f"{name} is {told}", peer=name)
         if after is MemberState.LEFT:
@@ -377,6 +385,7 @@ class Running:
         self.outside.publishing.changed(scope or None)
         if scope == CLUSTER_SCOPE:
             self.admissions.changed()
+            self.keys.wake()
             self._tidy_removed()
             self.outside.exposure.networks_changed()
             self.datapath.wake()

@@ -185,6 +185,12 @@ class StateFile:
         crashpoint.passing("state.previous")
         temporary.replace(self.directory / PREVIOUS_NAME)
 
+    def scrub(self) -> None:
+        """Let nothing that was deleted stay in the log or in the previous copy."""
+        with contextlib.suppress(sqlite3.Error):  # a full disk: the next start does it
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.keep_previous()
+
     # --- writing ------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -307,6 +313,7 @@ def _set_durable(connection: sqlite3.Connection) -> None:
     """Make each commit survive a power cut (https://www.sqlite.org/pragma.html#pragma_synchronous)."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA secure_delete=ON")  # a key that is gone is gone
 
 
 def _lock(directory: Path) -> int:

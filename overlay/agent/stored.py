@@ -6,16 +6,20 @@ Owns: the JSON shapes of identity, cluster and attachments in the state file.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from overlay.agent.statefile import StateFile
 from overlay.core.publication import Publication
+from overlay.core.records import KeyId
 from overlay.errors import OverlayError
 from overlay.model import Certificate, Endpoint, Ip, Vni, ip_text
 from overlay.wire.authority import Authority
 from overlay.wire.identity import Identity
+from overlay.wire.keyring import ClusterKey, Keyring
 
+_KEY_BYTES = ("secret", "warrant")
 CONTAINER_KIND = "container"  # bare containers made here: they outlive a membership
 
 
@@ -25,8 +29,6 @@ class ClusterFile:
 
     cluster_id: str  # hex
     anchor: str  # hex; the public half of the authority's key
-    secret: str = field(repr=False)  # hex; the members' keys are made of it
-    generation: int
     gossip_port: int
     vxlan_port: int
     node_name: str
@@ -110,9 +112,9 @@ def load_cluster(state: StateFile) -> ClusterFile | None:
     value = state.get("cluster", "")
     if value is None:
         return None
-    if "anchor" not in value:
+    if "anchor" not in value or "secret" in value:
         raise OverlayError(
-            f"{state.path} is of a cluster without an authority",
+            f"{state.path} is of a cluster without an authority, or without a keyring",
             why="an earlier development version of overlayd made it",
             hint="Start anew: sudo overlayd reset, then sudo overlayd join",
         )
@@ -131,7 +133,11 @@ def load_authority(state: StateFile) -> Authority | None:
 
 
 def put_standing(
-    state: StateFile, *, authority: Authority | None = None, certificate: Certificate | None = None
+    state: StateFile,
+    key: ClusterKey,
+    *,
+    authority: Authority | None = None,
+    certificate: Certificate | None = None,
 ) -> None:
     """Store by what this node is about to be member; call inside a transaction.
 
@@ -139,10 +145,32 @@ def put_standing(
     """
     for kind in ("authority", "certificate", "token"):
         state.delete(kind)
+    put_keyring(state, [key], key.id)
     if authority is not None:
         put_authority(state, authority)
     if certificate is not None:
         put_certificate(state, certificate)
+
+
+def load_keyring(state: StateFile) -> Keyring:
+    """Return the cluster's keys; a member has at least one."""
+    value = state.get("keyring", "")
+    assert value is not None, "no host is member without a key"
+    keys = [
+        ClusterKey(one["generation"], one["made_s"], *(bytes.fromhex(one[k]) for k in _KEY_BYTES))
+        for one in value["keys"]
+    ]
+    return Keyring(keys, KeyId(*value["sealing"]))
+
+
+def put_keyring(state: StateFile, keys: Iterable[ClusterKey], sealing: KeyId) -> None:
+    """Store the cluster's keys and which one seals; call inside a transaction."""
+    shown = [
+        {"generation": key.generation, "made_s": key.made_s}
+        | {name: getattr(key, name).hex() for name in _KEY_BYTES}
+        for key in keys
+    ]
+    state.put("keyring", "", {"keys": shown, "sealing": list(sealing)})
 
 
 def put_authority(state: StateFile, authority: Authority) -> None:

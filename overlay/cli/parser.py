@@ -48,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "forget": Verb("cluster", "declare a dead node gone for ever"),
     "token": Verb("admission", "make, list and revoke the tokens that let hosts join"),
     "promote": Verb("admission", "let a further node admit hosts"),
+    "key": Verb("key", "rotate the key that members' datagrams are sealed with"),
     "network": Verb("network", "create, list, inspect and remove networks"),
     "ipam": Verb("ipam", "show which host owns which addresses"),
     "dns": Verb("dns", "look names up as containers do"),

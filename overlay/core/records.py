@@ -129,6 +129,22 @@ class GivenName:
     ips: tuple[Ip, ...]
 
 
+class KeyId(NamedTuple):
+    """Names one cluster key. Greater is newer; two of one generation, made on both sides of a
+    split, are told apart, and put in order, by their marks."""
+
+    generation: int
+    mark: int  # 16 bits of a hash of the secret
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """The origin holds these two cluster keys, durably, and seals with the second."""
+
+    newest: KeyId
+    sealing: KeyId
+
+
 Value: TypeAlias = (
     Network
     | Endpoint
@@ -142,6 +158,7 @@ Value: TypeAlias = (
     | Revocation
     | Admission
     | GivenName
+    | KeyState
 )
 Key: TypeAlias = tuple[str, bytes]
 """(kind, identity): the kind's letter and what tells two of a kind apart in one log."""
@@ -172,6 +189,8 @@ def key_of(value: Value) -> Key:
             return ("revocation", value.token_id)
         case Admission():
             return ("admission", value.token_id + value.node_id)
+        case KeyState():
+            return ("keys", b"")
         case GivenName():
             # A name may be longer than a key.
             name = value.name.lower().encode("ascii")

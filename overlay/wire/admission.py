@@ -7,8 +7,8 @@ applicant                                  member
                                        <--  way     [2, nonce, cookie, card, signature, proof,
                                                      holders]   or refusal [3, nonce, code]
   request   [4, nonce, cookie, ticket, key,         a holder of the authority, whose proof
-             name, address, port, sig] -->          signs the nonce and its seal key
-                                       <--  welcome [5, nonce, certificate, generation, secret]
+             name, address, port, sig, pad] ->          signs the nonce and its seal key
+                                       <--  welcome [5, nonce, certificate, cluster key]
                                                     or refusal [6, nonce, code]
 ```
 Knocks are sealed under the door key, which any member has; requests under the two nodes' own
@@ -22,7 +22,7 @@ import enum
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import msgpack
@@ -37,11 +37,12 @@ from overlay.model import Card, Certificate, Ip, NodeId, node_id_of
 from overlay.wire import envelope, shapes
 from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import unpack_card, unpack_certificate
-from overlay.wire.envelope import ADMIT, KNOCK, Header
+from overlay.wire.envelope import ADMIT, KNOCK, OWN_DATAGRAM, Datagram, Header
+from overlay.wire.handover import UNWARRANTED_KEY, key_fields, read_key
 from overlay.wire.hello import BAD_CARD
 from overlay.wire.identity import Identity
+from overlay.wire.keyring import ClusterKey
 from overlay.wire.notary import KeyNotary
-from overlay.wire.sessions import OWN_DATAGRAM, Datagram
 from overlay.wire.token import Token, verifier_of
 
 NONCE_SIZE = 16
@@ -49,6 +50,7 @@ NO_INVITATION = "unknown-token"
 STALE_ADMISSION = "stale-admission"
 BAD_TICKET = "bad-ticket"
 _PADDING_SIZE = 860  # a knock is no smaller than any answer to it: it amplifies nothing
+_REQUEST_PADDING_SIZE = 80  # nor does a request
 _REQUEST = b"overlayd/1 request\0"
 _NOBODY = bytes(16)
 _CLEAR_SIZE = {KNOCK: limits.TOKEN_ID_SIZE, ADMIT: limits.TOKEN_ID_SIZE + 32}
@@ -78,8 +80,7 @@ class Welcome:
     """What makes an applicant a member."""
 
     certificate: Certificate
-    generation: int
-    secret: bytes = field(repr=False)  # the cluster's, of that generation
+    key: ClusterKey  # the one in use
 
 
 class Desk(Protocol):
@@ -138,7 +139,7 @@ class _Seal:
             key = _door_key(door)
         else:
             key = self._pair_key(door, seal_key_of(data), header.sender, self.identity.node_id)
-        return shapes.items(shapes.unpack(envelope.open_box(key, header, context, data, size)), 9)
+        return shapes.items(shapes.unpack(envelope.open_box(key, header, context, data, size)), 10)
 
     def _header(self, kind: int) -> Header:
         counter = int.from_bytes(self.random_bytes(8), "big")
@@ -210,8 +211,9 @@ class Doorkeeper:
     def _answer_request(
         self, invitation: Invitation, applicant: NodeId, seal_key: bytes, body: tuple[object, ...]
     ) -> list[Datagram]:
-        kind, raw_nonce, cookie, ticket, raw_key, *rest, signature = shapes.array(body, 9)
+        kind, raw_nonce, cookie, ticket, raw_key, *rest, signature, pad = shapes.array(body, 10)
         shapes.integer(kind, 4, 4)
+        shapes.octets(pad, _REQUEST_PADDING_SIZE)
         nonce = shapes.octets(raw_nonce, NONCE_SIZE)
         sign_key = shapes.octets(raw_key, 32)
         request = Request(
@@ -236,7 +238,7 @@ class Doorkeeper:
                 return []  # the applicant asks again
             one = welcome.certificate
             certificate = [one.address, one.not_before_s, one.not_after_s, one.signature]
-            answer = [5, nonce, certificate, welcome.generation, welcome.secret]
+            answer = [5, nonce, certificate, key_fields(welcome.key)]
         data = self._seal.admit(invitation.token_id, invitation.door, (applicant, seal_key), answer)
         return [Datagram(request.address, request.port, data)]
 
@@ -322,14 +324,16 @@ class Applicant:
         )
         signature = own.sign(_request_body(request, self._nonce))
         asked = [self._name, self._address, self._token.gossip_port, signature]
-        body = [4, self._nonce, cookie, self._token.ticket, own.sign_public, *asked]
+        padding = bytes(_REQUEST_PADDING_SIZE)
+        body = [4, self._nonce, cookie, self._token.ticket, own.sign_public, *asked, padding]
         data = self._seal.admit(
             self._token.token_id, self._door, (holder.node_id, holder.seal_key), body
         )
         return Datagram(holder.address, holder.gossip_port, data)
 
     def _take_welcome(self, body: tuple[object, ...]) -> None:
-        _, _, raw, generation, secret = shapes.array(body, 5)
+        _, _, raw, fields = shapes.array(body, 4)
+        key = read_key(fields)
         certificate = unpack_certificate(raw)
         own = self._identity
         draft = Card(
@@ -338,9 +342,9 @@ class Applicant:
         )  # fmt: skip
         if certificate is None or not self._anchor.certifies(draft):
             raise RemoteError(BAD_CARD)
-        self.welcome = Welcome(
-            certificate, shapes.integer(generation, 0xFFFF), shapes.octets(secret, 32)
-        )
+        if not self._anchor.made(key):
+            raise RemoteError(UNWARRANTED_KEY)
+        self.welcome = Welcome(certificate, key)
 
     def _take_refusal(self, body: tuple[object, ...]) -> None:
         _, _, code = shapes.array(body, 3)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from overlay import limits
 from overlay.core.records import Forgotten, Holder, Invitation, Revocation
 from overlay.model import Card, Certificate, Ip, NodeId
+from overlay.wire.keyring import ClusterKey
 
 CLUSTER_ID_SIZE = 16
 KEY_SIZE = 32
@@ -28,6 +29,7 @@ _PRESENCE = b"overlayd/1 presence\0"
 _INVITATION = b"overlayd/1 invitation\0"
 _REVOCATION = b"overlayd/1 revocation\0"
 _FORGOTTEN = b"overlayd/1 forgotten\0"
+_GENERATION = b"overlayd/1 generation\0"
 
 
 class Anchor:
@@ -76,6 +78,10 @@ class Anchor:
     def warrants(self, forgotten: Forgotten) -> bool:
         """Say whether the authority declared the node gone."""
         return self._signed(_FORGOTTEN + forgotten.node_id, forgotten.warrant)
+
+    def made(self, key: ClusterKey) -> bool:
+        """Say whether a cluster key is the authority's."""
+        return self._signed(_GENERATION + _generation_body(key), key.warrant)
 
     def _signed(self, message: bytes, signature: bytes) -> bool:
         try:
@@ -135,6 +141,17 @@ class Authority:
     def forget(self, node_id: NodeId) -> Forgotten:
         """Return the declaration that a node is gone for ever, under a warrant."""
         return Forgotten(node_id, self._key.sign(_FORGOTTEN + node_id))
+
+    def make_key(self, generation: int, secret: bytes, now_s: float) -> ClusterKey:
+        """Return a generation of the cluster's secret; `now_s` is Unix time."""
+        draft = ClusterKey(generation, int(now_s), secret, b"")
+        return replace(draft, warrant=self._key.sign(_GENERATION + _generation_body(draft)))
+
+
+def _generation_body(key: ClusterKey) -> bytes:
+    digest = hashlib.sha256(key.secret).digest()
+    body: bytes = msgpack.packb([key.generation, key.made_s, digest])
+    return body
 
 
 def _certificate_body(

@@ -8,9 +8,10 @@
  +--------------------------+------------+------------------------------+
  20                         28           32
 
-The nonce is random || counter (NIST SP 800-38D section 8.2.1: 96 bits). The additional data are the
-header, the cluster id and the recipient's node id, so that a datagram is worth nothing in another
-cluster or at another node.
+Where a cluster key seals (data, joins), generation is the lower 16 bits of the key's own, and the
+upper 16 bits of the counter are its mark. The nonce is random || counter (NIST SP 800-38D section
+8.2.1: 96 bits). The additional data are the header, the cluster id and the recipient's node id, so
+that a datagram is worth nothing in another cluster or at another node.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from overlay import limits
+from overlay.core.records import KeyId
 from overlay.errors import RemoteError
-from overlay.model import NodeId
+from overlay.model import Ip, NodeId
 
 VERSION = 1
-HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE = 1, 2, 3, 4, 5, 6
+HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE, KEY = 1, 2, 3, 4, 5, 6, 7
 KIND_AT = 1  # where in a datagram its kind stands
-_KINDS = frozenset({HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE})
+_KINDS = frozenset({HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE, KEY})
+_NUMBER_BITS = 48  # of the counter; the 16 above them are a cluster key's mark, or chance
 _LAYOUT = struct.Struct("!BBH16sQ4s")
 assert _LAYOUT.size == limits.HEADER_SIZE
 
@@ -39,6 +42,15 @@ TOO_LONG = "too-long"
 OTHER_VERSION = "other-version"
 UNKNOWN_KIND = "unknown-kind"
 UNAUTHENTICATED = "unauthenticated"
+OWN_DATAGRAM = "own-datagram"
+
+
+class Datagram(NamedTuple):
+    """Bytes for an address."""
+
+    address: Ip
+    port: int
+    data: bytes
 
 
 class Header(NamedTuple):
@@ -51,9 +63,26 @@ class Header(NamedTuple):
     counter: int
     random: bytes
 
+    @property
+    def mark(self) -> int:
+        """The mark of the cluster key, in data and joins."""
+        return self.counter >> _NUMBER_BITS
+
+    @property
+    def number(self) -> int:
+        """What counts the data of a session."""
+        return self.counter & (1 << _NUMBER_BITS) - 1
+
     def pack(self) -> bytes:
         """Return the 32 bytes."""
         return _LAYOUT.pack(*self)
+
+
+def under(kind: int, key: KeyId, sender: NodeId, number: int, random: bytes) -> Header:
+    """Return the header of what is sealed under a cluster key. Only the lower 48 bits of `number`
+    count: a session ends long before they are used up."""
+    counter = key.mark << _NUMBER_BITS | number & (1 << _NUMBER_BITS) - 1
+    return Header(VERSION, kind, key.generation & 0xFFFF, sender, counter, random)
 
 
 def read_header(data: bytes) -> Header:

@@ -1,4 +1,4 @@
-"""The body of a hello: a session, the echo of the other side's, and the sender's card.
+"""The body of a hello: a session, the echo of the other side's, the sender's card and keys.
 
 Owns its shape and the checks that need no state. Must not know what a hello leads to (`sessions`).
 """
@@ -10,12 +10,14 @@ from typing import NamedTuple
 import msgpack
 
 from overlay import limits
+from overlay.core.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 from overlay.wire import shapes
 from overlay.wire.codec import unpack_card
 from overlay.wire.notary import KeyNotary
 from overlay.wire.peers import SESSION_SIZE
+from overlay.wire.values import key_id
 
 BAD_CARD = "bad-card"
 UNCERTIFIED = "uncertified"
@@ -28,18 +30,21 @@ class Hello(NamedTuple):
     echo: bytes
     done: bool  # the sender has accepted our session: no answer needed
     card: Card
+    held: tuple[KeyId, ...]  # the cluster keys that the sender can open with
 
 
 def hello_body(hello: Hello) -> bytes:
     """Return the bytes to seal."""
     card = hello.card
-    body: bytes = msgpack.packb([hello.session, hello.echo, hello.done, card.raw, card.signature])
+    body: bytes = msgpack.packb(
+        [hello.session, hello.echo, hello.done, card.raw, card.signature, hello.held]
+    )
     return body
 
 
 def read_hello(sender: NodeId, notary: KeyNotary, body: bytes) -> Hello:
     """Return what an opened body says; raises RemoteError if it is not the sender's own word."""
-    session, echo, done, raw, signature = shapes.array(shapes.unpack(body), 5)
+    session, echo, done, raw, signature, held = shapes.array(shapes.unpack(body), 6)
     card = unpack_card(shapes.octets_to(raw, limits.CARD_SIZE_MAX), shapes.octets(signature, 64))
     if card.node_id != sender or not notary.is_own_word(card):
         raise RemoteError(BAD_CARD)
@@ -50,4 +55,5 @@ def read_hello(sender: NodeId, notary: KeyNotary, body: bytes) -> Hello:
         shapes.octets(echo, SESSION_SIZE),
         shapes.boolean(done),
         card,
+        tuple(key_id(item) for item in shapes.items(held, limits.KEYS_HELD_MAX)),
     )

@@ -1,28 +1,78 @@
-"""The cluster's secrets by generation: the newest seals, every kept one opens.
+"""The cluster's keys: one that seals, and all that still open.
 
-The generation stands in each datagram's header, so no key is ever tried in vain.
+A key is named by its generation and a mark, which both stand in the header of what it sealed; so
+no key is ever tried in vain. Every key but by whom it is held is the authority's word (`warrant`).
 """
 
 from __future__ import annotations
 
-GENERATIONS_KEPT = 3
-GENERATION_MAX = 0xFFFF
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from overlay.core.records import KeyId
+from overlay.core.rotation import Ring
+from overlay.wire.envelope import Header
+
+SECRET_SIZE = 32
+_MARK = b"overlayd/1 mark\0"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterKey:
+    """One generation of the cluster's secret."""
+
+    generation: int
+    made_s: int  # Unix time
+    secret: bytes = field(repr=False)
+    warrant: bytes = field(repr=False)  # the authority's signature
+
+    @property
+    def id(self) -> KeyId:
+        """What names it: two secrets of one generation have different marks."""
+        digest = hashlib.sha256(_MARK + self.secret).digest()
+        return KeyId(self.generation, int.from_bytes(digest[:2], "big"))
 
 
 class Keyring:
-    """Generation to secret."""
+    """The keys of one member, shared by all that seals and opens."""
 
-    def __init__(self, secrets: dict[int, bytes]) -> None:
-        if not secrets or any(not 0 <= g <= GENERATION_MAX for g in secrets):
-            raise ValueError("a keyring needs at least one generation from 0 to 65535")
-        self._secrets = dict(secrets)
-        self.sealing = max(secrets)
+    def __init__(self, keys: Iterable[ClusterKey], sealing: KeyId) -> None:
+        self._keys = {key.id: key for key in keys}
+        self._by_header = {_in_header(known): known for known in self._keys}
+        self.sealing = sealing
+        assert sealing in self._keys, "a keyring has the key it seals with"
 
-    @classmethod
-    def of(cls, secret: bytes) -> Keyring:
-        """Return a ring of generation 0 alone."""
-        return cls({0: secret})
+    @property
+    def ring(self) -> Ring:
+        """The keys' names alone."""
+        return Ring(frozenset(self._keys), self.sealing)
 
-    def secret(self, generation: int) -> bytes | None:
-        """Return a generation's secret, or None if it is unknown or gone."""
-        return self._secrets.get(generation)
+    @property
+    def keys(self) -> list[ClusterKey]:
+        """All keys, the oldest first."""
+        return [self._keys[known] for known in sorted(self._keys)]
+
+    def key(self, known: KeyId) -> ClusterKey:
+        """Return a key that is held."""
+        return self._keys[known]
+
+    def named_by(self, header: Header) -> KeyId | None:
+        """Return the key that a datagram names, or None if it is unknown or gone."""
+        return self._by_header.get((header.generation, header.mark))
+
+    def secret(self, known: KeyId) -> bytes:
+        """Return the secret of a key that is held."""
+        return self._keys[known].secret
+
+    def follow(self, ring: Ring, new: ClusterKey | None = None) -> None:
+        """Hold and use what a ring says; `new` is the key that it has more than before."""
+        keys = {**self._keys, **({} if new is None else {new.id: new})}
+        self._keys = {known: keys[known] for known in ring.held}
+        self._by_header = {_in_header(known): known for known in self._keys}
+        self.sealing = ring.sealing
+
+
+def _in_header(known: KeyId) -> tuple[int, int]:
+    """Return a key's name as headers have it: the generation's lower 16 bits, and the mark."""
+    return (known.generation & 0xFFFF, known.mark)

@@ -12,9 +12,17 @@ from overlay import limits
 from overlay.model import Card
 from overlay.wire import shapes
 from overlay.wire.codec import unpack_card
-from overlay.wire.peers import SESSION_SIZE
+from overlay.wire.envelope import NOTICE, Datagram
+from overlay.wire.peers import SESSION_SIZE, Peer
+from overlay.wire.sealing import Sealing
 
 FORGOTTEN = b""
+INTERVAL_S = 1.0  # how often a barred node, or one that has a rival, is told so
+
+
+def notice(sealing: Sealing, peer: Peer, to: Card, body: bytes) -> Datagram:
+    """Return a notice for a peer, where a card of its has it."""
+    return Datagram(to.address, to.gossip_port, sealing.to_pair(NOTICE, peer, body))
 
 
 def rival_body(session: bytes, rival: Card) -> bytes:

@@ -4,6 +4,10 @@ Owns the handshake. Each process start draws a random session. A peer's session 
 only from a hello that echoes our own, which no recording can do; until then it is answered and
 nothing else. Whoever can't authenticate gets no answer, ever. `receive` is a ladder: the cheap
 checks first, each rung with the name of its drop counter.
+
+Payloads are sealed under the cluster key in use; under an older one that both hold for a peer whose
+hello says that it lacks that one, until it has been handed it. Which key is in use, and when one
+goes, is decided elsewhere (`core.rotation`); `keys_changed` tells of it.
 """
 
 from __future__ import annotations
@@ -11,52 +15,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from overlay import limits
+from overlay.core.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId
 from overlay.wire import envelope, notices
-from overlay.wire.envelope import DATA, HELLO, JOIN, NOTICE, Header
+from overlay.wire.barred import Barred
+from overlay.wire.envelope import DATA, HELLO, JOIN, KEY, OWN_DATAGRAM, Datagram, Header
+from overlay.wire.handover import UNWARRANTED_KEY, key_body, read_key_body
 from overlay.wire.hello import BAD_CARD, Hello, hello_body, read_hello
 from overlay.wire.identity import Identity
-from overlay.wire.keyring import Keyring
+from overlay.wire.keyring import ClusterKey, Keyring
 from overlay.wire.notary import KeyNotary
-from overlay.wire.peers import (
-    NEVER,
-    NO_SESSION,
-    SESSION_SIZE,
-    Channel,
-    Peer,
-    hello_key,
-    join_key,
-    make_channel,
-    notice_key,
-)
+from overlay.wire.peers import NEVER, NO_SESSION, SESSION_SIZE, Channel, Peer
+from overlay.wire.sealing import Sealing
 
 HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
 DOUBTFUL_HELLO_INTERVAL_S = 1.0
-NOTICE_INTERVAL_S = 1.0  # how often a barred node, or one that has a rival, is told so
 SESSION_ALIVE_S = 3.0  # after anything was opened with it: probes come every second or so
 PREVIOUS_KEPT_S = 5.0  # how long what was sealed before a renewal is still opened
-_NOBODY = bytes(16)
 
-OWN_DATAGRAM = "own-datagram"
 UNKNOWN_SENDER = "unknown-sender"
-UNKNOWN_GENERATION = "unknown-generation"
 NO_CHANNEL = "no-session"
 REPLAYED = "replayed"
-BARRED = "barred"
 CERTIFICATE_EXPIRED = "certificate-expired"
 TOO_MANY_PEERS = "too-many-peers"
-
-
-class Datagram(NamedTuple):
-    """Bytes for an address."""
-
-    address: Ip
-    port: int
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +50,11 @@ class Opened:
     sender: NodeId
     payload: bytes | None = None
     card: Card | None = None  # of a peer whose session has just been accepted
+    key: ClusterKey | None = None  # that the sender hands us, made by the authority
     rival: Card | None = None  # of another host under the sender's identity, or under ours
     dropped: str = ""  # why there is no payload, where an answer goes out all the same
     is_barred: bool = False  # the sender says that we are: forgotten, and not heard any more
     replies: tuple[Datagram, ...] = ()
-
-
-@dataclass(slots=True)
-class _Barred:
-    """A forgotten node: what it takes to tell it so, if its keys were known."""
-
-    peer: Peer | None
-    told_at: float = NEVER
 
 
 class Sessions:
@@ -94,17 +71,20 @@ class Sessions:
         wall_clock: Callable[[], float],
     ) -> None:
         self._identity = identity
-        self._cluster_id = notary.anchor.cluster_id
         self._keyring = keyring
         self._card = card
-        self._random_bytes = random_bytes
         self._session = random_bytes(SESSION_SIZE)
+        self._sealing = Sealing(
+            identity, notary.anchor.cluster_id, keyring, random_bytes, self._session
+        )
         self._wall_clock = wall_clock
         self._notary = notary
         self._peers: dict[NodeId, Peer] = {}
         self._addresses: Counter[Ip] = Counter()  # of the peers
-        self._barred: dict[NodeId, _Barred] = {}
+        self._barred = Barred(self._sealing, notary)
+        self._in_use = keyring.sealing
         self.queue_drop_count = 0
+        self.accepted: Counter[KeyId] = Counter()  # payloads, by the key that sealed them
 
     # --- who there is -------------------------------------------------------------------
 
@@ -137,7 +117,7 @@ class Sessions:
         peer = self._peers.pop(node_id, None)
         if peer is not None:
             self._addresses.subtract([peer.card.address])
-        self._barred.setdefault(node_id, _Barred(peer))
+        self._barred.add(node_id, peer)
 
     def doubt(self, node_id: NodeId) -> None:
         """Note that a peer does not answer, until it does.
@@ -158,76 +138,93 @@ class Sessions:
         peer = self._peers.get(node_id)
         return peer is not None and peer.channel is not None
 
+    def keys_changed(self, now: float) -> list[Datagram]:
+        """Follow the keyring; return what waited for a key, and hellos to who lacks the one in
+        use: it, or we, can say more now."""
+        ring = self._keyring.ring
+        is_new_in_use, self._in_use = ring.sealing != self._in_use, ring.sealing
+        sent: list[Datagram] = []
+        for peer in self._peers.values():
+            peer.forget_keys(ring.held)
+            if is_new_in_use:
+                peer.held = None  # all that live hold it; whoever does not will say so
+            elif peer.held is not None and ring.sealing not in peer.held:
+                sent += self._hello(peer, now)
+            sent += self._waited(peer)
+        return sent
+
     # --- out ----------------------------------------------------------------------------
 
     def seal(self, to: NodeId, payload: bytes, now: float) -> list[Datagram]:
-        """Return what to send for a payload; without a session it waits behind a hello."""
+        """Return what to send for a payload; without a session, or a key that the peer holds, it
+        waits behind a hello."""
         peer = self._peers.get(to)
         if peer is None:
             return []
-        if peer.channel is None:
+        key = self._key_for(peer)
+        if peer.channel is None or key is None:
             if len(peer.waiting) == peer.waiting.maxlen:
                 self.queue_drop_count += 1
             peer.waiting.append(payload)
             return self._hello(peer, now)
-        sealed = self._sealed(peer, peer.channel, payload)
+        sealed = self._to(peer, self._sealing.data(peer, peer.channel, key, payload))
         if peer.is_doubted and now - peer.hello_at >= DOUBTFUL_HELLO_INTERVAL_S:
             return [*self._hello(peer, now), sealed]
         return [sealed]
 
     def greet(self, address: Ip, port: int, _now: float) -> list[Datagram]:
         """Return a first contact to an address of which nothing is known."""
-        return [self._join(address, port, NO_SESSION, done=False)]
+        return [self._join(address, port, NO_SESSION, self._keyring.sealing, done=False)]
 
-    def _sealed(self, peer: Peer, channel: Channel, payload: bytes) -> Datagram:
-        header = Header(
-            envelope.VERSION,
-            DATA,
-            channel.generation,
-            self._identity.node_id,
-            channel.counter,
-            self._random_bytes(4),
-        )
-        channel.counter += 1
-        data = envelope.seal(channel.sending, header, self._context(peer.card.node_id), payload)
-        return Datagram(peer.card.address, peer.card.gossip_port, data)
+    def hand(self, to: NodeId, now: float) -> list[Datagram]:
+        """Return our newest key for a peer; without a session, a hello."""
+        peer = self._peers.get(to)
+        if peer is None:
+            return []
+        if peer.channel is None:
+            return self._hello(peer, now)
+        return [self._key(peer, peer.channel, self._keyring.ring.newest)]
+
+    def _key_for(self, peer: Peer) -> KeyId | None:
+        """Return the key to seal with for a peer: the one in use if it may hold it."""
+        sealing = self._keyring.sealing
+        if peer.held is None or sealing in peer.held:
+            return sealing
+        return max(peer.held & self._keyring.ring.held, default=None)
+
+    def _waited(self, peer: Peer) -> list[Datagram]:
+        """Return the payloads that waited, once they can be sealed."""
+        key, channel = self._key_for(peer), peer.channel
+        if channel is None or key is None:
+            return []
+        waiting = list(peer.waiting)
+        peer.waiting.clear()
+        return [self._to(peer, self._sealing.data(peer, channel, key, each)) for each in waiting]
 
     def _hello(self, peer: Peer, now: float) -> list[Datagram]:
         """Return a hello to a known peer, or nothing if one went a moment ago."""
         if now - peer.hello_at < HELLO_INTERVAL_S:
             return []
         peer.hello_at = now
-        generation = self._keyring.sealing
-        secret = self._keyring.secret(generation)
-        assert secret is not None, "a keyring has the secret it seals with"
-        other = peer.card.node_id
-        key = hello_key(peer.shared, secret, self._identity.node_id, other)
-        echo = peer.claimed
-        done = peer.channel is not None and peer.channel.peer_session == echo
-        data = envelope.seal(
-            key, self._random_header(HELLO, generation), self._context(other),
-            hello_body(Hello(self._session, echo, done, self._card)),
-        )  # fmt: skip
-        return [Datagram(peer.card.address, peer.card.gossip_port, data)]
+        is_met = peer.channel is not None and peer.channel.peer_session == peer.claimed
+        done = is_met and self._key_for(peer) is not None
+        body = hello_body(Hello(self._session, peer.claimed, done, self._card, self._held()))
+        return [self._to(peer, self._sealing.to_pair(HELLO, peer, body))]
 
-    def _join(self, address: Ip, port: int, echo: bytes, *, done: bool) -> Datagram:
-        generation = self._keyring.sealing
-        secret = self._keyring.secret(generation)
-        assert secret is not None, "a keyring has the secret it seals with"
-        data = envelope.seal(
-            join_key(secret), self._random_header(JOIN, generation), self._context(_NOBODY),
-            hello_body(Hello(self._session, echo, done, self._card)),
-        )  # fmt: skip
-        return Datagram(address, port, data)
+    def _join(self, address: Ip, port: int, echo: bytes, key: KeyId, *, done: bool) -> Datagram:
+        body = hello_body(Hello(self._session, echo, done, self._card, self._held()))
+        return Datagram(address, port, self._sealing.join(key, body))
 
-    def _random_header(self, kind: int, generation: int) -> Header:
-        """Handshake keys outlive a process, so their whole nonce is drawn at random."""
-        counter = int.from_bytes(self._random_bytes(8), "big")
-        own = self._identity.node_id
-        return Header(envelope.VERSION, kind, generation, own, counter, self._random_bytes(4))
+    def _key(self, peer: Peer, channel: Channel, key: KeyId) -> Datagram:
+        body = key_body(channel.peer_session, self._keyring.key(key))
+        return self._to(peer, self._sealing.to_pair(KEY, peer, body))
 
-    def _context(self, recipient: bytes) -> bytes:
-        return self._cluster_id + recipient
+    def _held(self) -> tuple[KeyId, ...]:
+        return tuple(sorted(self._keyring.ring.held))
+
+    @staticmethod
+    def _to(peer: Peer, data: bytes) -> Datagram:
+        return Datagram(peer.card.address, peer.card.gossip_port, data)
 
     # --- in -----------------------------------------------------------------------------
 
@@ -236,110 +233,103 @@ class Sessions:
         header = envelope.read_header(data)
         if header.sender == self._identity.node_id:
             raise RemoteError(OWN_DATAGRAM)
-        if header.kind == NOTICE:
-            return self._open_notice(header, data)
-        secret = self._keyring.secret(header.generation)
-        if secret is None:
-            raise RemoteError(UNKNOWN_GENERATION)
-        barred = self._barred.get(header.sender)
-        if barred is not None:
-            return self._tell_barred(barred, header, secret, data, now)
-        if header.kind == JOIN:
-            return self._open_join(header, secret, data, now)
         peer = self._peers.get(header.sender)
+        if header.sender in self._barred:
+            return Opened(header.sender, replies=(self._barred.tell(header, data, now),))
+        if header.kind in (DATA, JOIN):
+            return self._open_under_key(peer, header, data, now)
         if peer is None:
             raise RemoteError(UNKNOWN_SENDER)
+        body = self._sealing.open_pair(peer, header, data)
         if header.kind == HELLO:
-            return self._open_hello(peer, header, secret, data, now)
-        return self._open_data(peer, header, data, now)
+            return self._open_hello(peer, header, body, now)
+        if header.kind == KEY:
+            return self._open_key(header.sender, body)
+        return self._open_notice(header.sender, body)
 
-    def _open_data(self, peer: Peer, header: Header, data: bytes, now: float) -> Opened:
-        context = self._context(self._identity.node_id)
+    def _open_under_key(self, peer: Peer | None, header: Header, data: bytes, now: float) -> Opened:
+        try:
+            key = self._sealing.key_of(header)
+        except RemoteError as error:
+            if peer is None:
+                raise
+            # One of us two has missed a rotation: a hello, to where it lives, tells which.
+            return Opened(
+                header.sender, replies=tuple(self._hello(peer, now)), dropped=error.reason
+            )
+        if header.kind == JOIN:
+            return self._open_join(key, header, data, now)
+        if peer is None:
+            raise RemoteError(UNKNOWN_SENDER)
+        return self._open_data(peer, key, header, data, now)
+
+    def _open_data(self, peer: Peer, key: KeyId, header: Header, data: bytes, now: float) -> Opened:
         for channel in (peer.channel, peer.previous):
-            if channel is None or channel.generation != header.generation:
-                continue
-            if channel is peer.previous and now > peer.previous_until:
+            if channel is None or (channel is peer.previous and now > peer.previous_until):
                 continue
             try:
-                payload = envelope.open_box(channel.receiving, header, context, data)
+                payload = self._sealing.open_data(peer, channel, key, header, data)
             except RemoteError:
                 continue
-            if not channel.window.accept(header.counter):
+            if not channel.window.accept(header.number):
                 raise RemoteError(REPLAYED)
             channel.heard_at = now
             peer.is_doubted = False
-            return Opened(header.sender, payload=payload)
+            self._count(key)
+            if peer.held is None or key in peer.held:
+                return Opened(header.sender, payload=payload)
+            peer.held.add(key)  # it has been handed it
+            return Opened(header.sender, payload=payload, replies=tuple(self._waited(peer)))
         # It may have restarted, or we have: a hello to where it lives, not to where this is from.
         reason = NO_CHANNEL if peer.channel is None else envelope.UNAUTHENTICATED
         return Opened(header.sender, replies=tuple(self._hello(peer, now)), dropped=reason)
 
-    def _tell_barred(
-        self, barred: _Barred, header: Header, secret: bytes, data: bytes, now: float
-    ) -> Opened:
-        """Tell a barred node that it is, when it proves to be that node; not often."""
-        peer = barred.peer
-        if peer is None or now - barred.told_at < NOTICE_INTERVAL_S:
-            raise RemoteError(BARRED)
-        own = self._identity.node_id
-        if header.kind == DATA:
-            if peer.channel is None:
-                raise RemoteError(BARRED)
-            envelope.open_box(peer.channel.receiving, header, self._context(own), data)
-            card = peer.card
-        else:
-            is_join = header.kind == JOIN
-            key = (
-                join_key(secret) if is_join else hello_key(peer.shared, secret, header.sender, own)
-            )
-            context = self._context(_NOBODY if is_join else own)
-            card = read_hello(
-                header.sender, self._notary, envelope.open_box(key, header, context, data)
-            ).card
-        barred.told_at = now
-        return Opened(header.sender, replies=(self._notice(peer, card, notices.FORGOTTEN),))
+    def _count(self, key: KeyId) -> None:
+        self.accepted[key] += 1
+        if len(self.accepted) > limits.KEYS_COUNTED_MAX:
+            del self.accepted[min(self.accepted)]
 
-    def _notice(self, peer: Peer, to: Card, body: bytes) -> Datagram:
-        own, other = self._identity.node_id, peer.card.node_id
-        key = notice_key(peer.shared, own, other)
-        data = envelope.seal(key, self._random_header(NOTICE, 0), self._context(other), body)
-        return Datagram(to.address, to.gossip_port, data)
-
-    def _open_notice(self, header: Header, data: bytes) -> Opened:
+    def _open_notice(self, sender: NodeId, body: bytes) -> Opened:
         """Take a peer's word on how it sees us. It changes nothing: people should read it."""
-        peer = self._peers.get(header.sender)
-        if peer is None:
-            raise RemoteError(UNKNOWN_SENDER)
-        own = self._identity.node_id
-        key = notice_key(peer.shared, header.sender, own)
-        body = envelope.open_box(key, header, self._context(own), data)
         if body == notices.FORGOTTEN:
-            return Opened(header.sender, is_barred=True)
+            return Opened(sender, is_barred=True)
         session, rival = notices.read_rival(body)
         if session != self._session:
             raise RemoteError(REPLAYED)
-        if rival.node_id != own or not self._notary.is_own_word(rival):
+        if rival.node_id != self._identity.node_id or not self._notary.is_own_word(rival):
             raise RemoteError(BAD_CARD)
-        return Opened(header.sender, rival=rival)
+        return Opened(sender, rival=rival)
 
-    def _open_hello(
-        self, peer: Peer, header: Header, secret: bytes, data: bytes, now: float
-    ) -> Opened:
-        key = hello_key(peer.shared, secret, header.sender, self._identity.node_id)
-        context = self._context(self._identity.node_id)
-        hello = read_hello(
-            header.sender, self._notary, envelope.open_box(key, header, context, data)
-        )
+    def _open_key(self, sender: NodeId, body: bytes) -> Opened:
+        """Take a cluster key that a peer hands us: what it is worth, the owner judges."""
+        session, key = read_key_body(body)
+        if session != self._session:
+            raise RemoteError(REPLAYED)
+        if not self._notary.anchor.made(key):
+            raise RemoteError(UNWARRANTED_KEY)
+        return Opened(sender, key=key)
+
+    def _open_hello(self, peer: Peer, header: Header, body: bytes, now: float) -> Opened:
+        hello = read_hello(header.sender, self._notary, body)
         self._refuse_recording(peer, header)
         opened = self._take_hello(peer, hello, now)
-        if hello.done and hello.echo == self._session:
-            return opened
+        if hello.echo == self._session:
+            opened = replace(opened, replies=(*opened.replies, *self._hand_over(peer)))
+            if hello.done and self._key_for(peer) is not None:
+                return opened
         if opened.card is not None:
             peer.hello_at = NEVER  # a new session is answered at once
         return replace(opened, replies=(*self._hello(peer, now), *opened.replies))
 
-    def _open_join(self, header: Header, secret: bytes, data: bytes, now: float) -> Opened:
-        body = envelope.open_box(join_key(secret), header, self._context(_NOBODY), data)
-        hello = read_hello(header.sender, self._notary, body)
+    def _hand_over(self, peer: Peer) -> list[Datagram]:
+        """Return the key in use for a peer that has missed it."""
+        sealing = self._keyring.sealing
+        if peer.channel is None or peer.held is None or any(sealing <= key for key in peer.held):
+            return []
+        return [self._key(peer, peer.channel, sealing)]
+
+    def _open_join(self, key: KeyId, header: Header, data: bytes, now: float) -> Opened:
+        hello = read_hello(header.sender, self._notary, self._sealing.open_join(key, header, data))
         peer = self._peers.get(header.sender)
         if peer is None:
             self._require_in_force(hello.card)
@@ -350,7 +340,7 @@ class Sessions:
             if peer is not None:
                 peer.hello_at = now
             reply = self._join(
-                hello.card.address, hello.card.gossip_port, hello.session, done=False
+                hello.card.address, hello.card.gossip_port, hello.session, key, done=False
             )
             return Opened(header.sender, replies=(reply,))
         if peer is None:
@@ -361,7 +351,8 @@ class Sessions:
         if hello.done:
             return opened
         # The other side may not know us yet, so the answer is a first contact too.
-        answer = self._join(peer.card.address, peer.card.gossip_port, hello.session, done=True)
+        card = peer.card
+        answer = self._join(card.address, card.gossip_port, hello.session, key, done=True)
         return replace(opened, replies=(answer, *opened.replies))
 
     def _require_in_force(self, card: Card) -> None:
@@ -386,9 +377,10 @@ class Sessions:
         peer.claimed = hello.session
         if hello.echo != self._session:
             return Opened(sender)
+        peer.held = set(hello.held)
         if peer.channel is not None and peer.channel.peer_session == hello.session:
-            return Opened(sender)
-        replies = tuple(self._accept(peer, hello.session, now))
+            return Opened(sender, replies=tuple(self._waited(peer)))
+        replies = tuple(self._use(peer, Channel(hello.session), now))
         return Opened(sender, card=hello.card, replies=replies)
 
     def _take_retired(self, peer: Peer, hello: Hello, now: float) -> Opened:
@@ -403,7 +395,7 @@ class Sessions:
             return Opened(sender)
         if now - channel.heard_at > SESSION_ALIVE_S:
             self.learn(hello.card)
-            peer.claimed = hello.session
+            peer.claimed, peer.held = hello.session, set(hello.held)
             back = peer.retired.pop(hello.session)
             return Opened(sender, card=hello.card, replies=tuple(self._use(peer, back, now)))
         return self._tell_rivals(peer, hello, channel.peer_session, now)
@@ -414,30 +406,22 @@ class Sessions:
             present.address,
             present.gossip_port,
         )
-        if is_same_host or now - peer.rival_told_at < NOTICE_INTERVAL_S:
+        if is_same_host or now - peer.rival_told_at < notices.INTERVAL_S:
             return Opened(sender)
         peer.rival_told_at = now
         replies = (
-            self._notice(peer, hello.card, notices.rival_body(hello.session, present)),
-            self._notice(peer, present, notices.rival_body(session, hello.card)),
+            notices.notice(
+                self._sealing, peer, hello.card, notices.rival_body(hello.session, present)
+            ),
+            notices.notice(self._sealing, peer, present, notices.rival_body(session, hello.card)),
         )
         return Opened(sender, rival=hello.card, replies=replies)
 
-    def _accept(self, peer: Peer, session: bytes, now: float) -> list[Datagram]:
-        """Begin a channel with a session that has proven fresh; send what waited for it."""
-        generation = self._keyring.sealing
-        secret = self._keyring.secret(generation)
-        assert secret is not None, "a keyring has the secret it seals with"
-        made = make_channel(self._identity, peer, secret, generation, self._session, session)
-        return self._use(peer, made, now)
-
     def _use(self, peer: Peer, channel: Channel, now: float) -> list[Datagram]:
-        """Seal with a channel from now on; send what waited for one."""
+        """Seal for another session from now on; send what waited for one."""
         peer.retire()
         if peer.channel is not None:
             peer.previous, peer.previous_until = peer.channel, now + PREVIOUS_KEPT_S
         peer.is_doubted = False
         peer.channel = channel
-        waiting = list(peer.waiting)
-        peer.waiting.clear()
-        return [self._sealed(peer, channel, payload) for payload in waiting]
+        return self._waited(peer)

@@ -15,6 +15,8 @@ from overlay.core.records import (
     Invitation,
     Kept,
     Key,
+    KeyId,
+    KeyState,
     Participation,
     Removed,
     Revocation,
@@ -37,6 +39,7 @@ TAGS: dict[str, int] = {
     "invitation": 10,
     "revocation": 11,
     "admission": 12,
+    "keys": 14,
     "name": 13,
 }
 KINDS = {tag: kind for kind, tag in TAGS.items()}
@@ -76,6 +79,8 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
             return 11, [value.token_id, value.signature]
         case Admission():
             return 12, [value.token_id, value.node_id]
+        case KeyState():
+            return 14, [list(value.newest), list(value.sealing)]
         case GivenName():
             return 13, [value.name, value.ips]
 
@@ -225,6 +230,22 @@ def _given_name(fields: Any) -> GivenName:
     return GivenName(shapes.name(name), addresses)
 
 
+def key_id(value: Any) -> KeyId:
+    """Return the name of a cluster key."""
+    generation, mark = shapes.array(value, 2)
+    return KeyId(
+        shapes.integer(generation, limits.KEY_GENERATION_MAX), shapes.integer(mark, 0xFFFF)
+    )
+
+
+def _key_state(fields: Any) -> KeyState:
+    newest, sealing = shapes.array(fields, 2)
+    found = KeyState(key_id(newest), key_id(sealing))
+    if found.sealing > found.newest:
+        shapes.malformed()
+    return found
+
+
 _DECODERS: dict[int, Callable[[Any], Value]] = {
     1: _network,
     2: _endpoint,
@@ -238,6 +259,7 @@ _DECODERS: dict[int, Callable[[Any], Value]] = {
     11: _revocation,
     12: _admission,
     13: _given_name,
+    14: _key_state,
 }
 
 

@@ -93,9 +93,10 @@ class Sites:
         authority = Authority.generate(os.urandom)
         state = StateFile(self._directory / "vm1")
         with state.transaction():
-            stored.put_authority(state, authority)
+            key = authority.make_key(0, os.urandom(32), time.time())
+            stored.put_standing(state, key, authority=authority)
         anchor = Anchor(authority.anchor)
-        site = self._start(state, self._cluster("vm1", anchor, os.urandom(32)), "127.0.0.1")
+        site = self._start(state, self._cluster("vm1", anchor), "127.0.0.1")
         site.admissions.declare()
         return site
 
@@ -116,8 +117,9 @@ class Sites:
             state.close()
             raise
         with state.transaction():
-            stored.put_certificate(state, entry.welcome.certificate)
-        cluster = self._cluster(name, Anchor(token.anchor), entry.welcome.secret)
+            welcome = entry.welcome
+            stored.put_standing(state, welcome.key, certificate=welcome.certificate)
+        cluster = self._cluster(name, Anchor(token.anchor))
         site = self._start(state, cluster, address)
         site.member.pump.greet(through.seed.address, through.seed.port)
         await until(lambda: site.member.node.caught_up and met(site, through))
@@ -139,12 +141,10 @@ class Sites:
         for site in list(self._open):
             self.close(site)
 
-    def _cluster(self, name: str, anchor: Anchor, secret: bytes) -> ClusterFile:
+    def _cluster(self, name: str, anchor: Anchor) -> ClusterFile:
         return ClusterFile(
             cluster_id=anchor.cluster_id.hex(),
             anchor=anchor.public.hex(),
-            secret=secret.hex(),
-            generation=0,
             gossip_port=self.port,
             vxlan_port=4789,
             node_name=name,
@@ -220,9 +220,10 @@ async def test_the_secret_of_the_members_is_not_made_of_the_token(sites: Sites) 
     vm1 = sites.first()
     token = vm1.admissions.default_token()
     vm2 = await sites.join(2, vm1, token)
-    secret = bytes.fromhex(vm2.cluster.secret)
+    (key,) = vm2.member.keyring.keys
+    secret = key.secret
 
-    assert secret == bytes.fromhex(vm1.cluster.secret)
+    assert [key] == vm1.member.keyring.keys
     assert secret not in (token.secret, token.door, token.ticket, token.verifier, token.anchor)
 
 
@@ -423,12 +424,13 @@ def test_an_interrupted_try_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     state = StateFile(tmp_path)
     authority = Authority.generate(os.urandom)
     certificate = authority.certify(b"s" * 32, b"x" * 32, "vm1", parse_ip("127.0.0.1"), 0)
+    key = authority.make_key(0, b"k" * 32, 0)
     with state.transaction():
-        stored.put_standing(state, authority=authority)
-        stored.put_standing(state, certificate=certificate)
+        stored.put_standing(state, key, authority=authority)
+        stored.put_standing(state, key, certificate=certificate)
     assert (stored.load_authority(state), stored.load_certificate(state)) == (None, certificate)
     with state.transaction():
-        stored.put_standing(state, authority=authority)
+        stored.put_standing(state, key, authority=authority)
 
     assert stored.load_certificate(state) is None
     state.close()

@@ -44,6 +44,7 @@ def test_keys_are_read(tmp_path: Path) -> None:
         ("log_level = 3", "log_level must be a text"),
         ('log_level = "loud"', "log_level must be debug"),
         ("reconcile_interval_s = 0", "above zero"),
+        ("key_rotation_interval_s = -1", "above zero"),
         ('reconcile_interval_s = "soon"', "a number of seconds"),
         ('dns_domain = "a b"', "dns_domain must be a domain"),
         ('dns_domain = ""', "dns_domain must be a domain"),

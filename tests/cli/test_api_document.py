@@ -37,6 +37,8 @@ VERBS = [
     ("POST /v1/tokens", "token create", "ovt1.EXAMPLE\n"),
     ("DELETE /v1/tokens/{id}", "token revoke 5d1c", ""),
     ("POST /v1/promote", "promote vm2", ""),
+    ("GET /v1/keys", "key status", "distributing: waiting for vm3, 2s"),
+    ("POST /v1/keys/rotate", "key rotate", ""),
     ("GET /v1/members", "members", "suspect"),
     ("POST /v1/forget", "forget vm1", ""),
     ("GET /v1/networks", "network ls", "10.32.0.0/16"),

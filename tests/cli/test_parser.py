@@ -11,11 +11,12 @@ from overlay.cli.parser import VERBS, build, first_word
 READING = [
     ("status",), ("members",), ("verify",), ("events",), ("token", "show"), ("token", "ls"),
     ("network", "ls"), ("network", "inspect"), ("endpoint", "ls"), ("container", "ls"),
-    ("version",), ("ipam",), ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"),
+    ("version",), ("ipam",), ("key", "status"),
+    ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),
-    ("token", "create"), ("token", "revoke"), ("promote",),
+    ("token", "create"), ("token", "revoke"), ("promote",), ("key", "rotate"),
     ("network", "create"), ("network", "rm"),
     ("attach",), ("detach",), ("container", "add"), ("container", "exec"), ("container", "rm"),
     ("expose",), ("unexpose",), ("publish",), ("unpublish",),

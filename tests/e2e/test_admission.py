@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from overlay.core.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import NodeId
 from overlay.wire import envelope
@@ -152,10 +153,11 @@ def test_a_stolen_token_reads_and_forges_nothing(
         return counted.get("unauthenticated", 0) + counted.get("rate-limited", 0)
 
     before, view = drops(), members(pair, 1)
+    named = KeyId(header.generation, header.mark)  # as all datagrams tell in clear
     forged = [
         envelope.seal(
             key,
-            envelope.Header(envelope.VERSION, kind, 0, sender, counter, b"rand"),
+            envelope.under(kind, named, sender, counter, b"rand"),
             token.cluster_id + recipient,
             b"\x94\x01\x07" + bytes(17),
         )

@@ -132,7 +132,7 @@ def made_up(kind: int, like: bytes, sender: bytes | None = None) -> bytes:
         kind,
         generation,
         NodeId(sender),
-        CHANCE.getrandbits(40),
+        int.from_bytes(like[20:22], "big") << 48 | CHANCE.getrandbits(40),  # the key's mark
         CHANCE.randbytes(4),
     )
     return header.pack() + CHANCE.randbytes(300)

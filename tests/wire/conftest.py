@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
 from overlay.wire.authority import Anchor, Authority
+from overlay.wire.envelope import Datagram
 from overlay.wire.identity import Identity
-from overlay.wire.keyring import Keyring
+from overlay.wire.keyring import ClusterKey, Keyring
 from overlay.wire.notary import KeyNotary
-from overlay.wire.sessions import Datagram, Sessions
+from overlay.wire.sessions import Sessions
 
 AUTHORITY = Authority(b"a" * 32)
 SECRET = b"s" * 32
 EPOCH_S = 1_760_000_000.0  # Unix time when a wire's own clock starts
+
+
+def made_key(
+    generation: int, authority: Authority = AUTHORITY, secret: bytes = SECRET
+) -> ClusterKey:
+    """Return a cluster key of a generation, the same at each call."""
+    return authority.make_key(generation, secret[1:] + bytes([generation]), EPOCH_S)
 
 
 @dataclass
@@ -27,6 +35,7 @@ class Host:
     identity: Identity
     card: Card
     sessions: Sessions
+    keyring: Keyring
 
     @property
     def node_id(self) -> NodeId:
@@ -57,7 +66,7 @@ class Wire:
         epoch: int = 1,
         authority: Authority = AUTHORITY,
         certified_by: Authority | None = None,
-        secret: bytes = SECRET,
+        keys: tuple[ClusterKey, ...] = (),
     ) -> Host:
         """Start a process at 10.0.0.`number`, with a new identity unless one is given."""
         own = identity or Identity.generate(self.chance.randbytes)
@@ -71,10 +80,10 @@ class Wire:
             Card(own.node_id, name, own.sign_public, own.seal_public, address, 7948,
                  epoch, 1500, "0.1.0", certificate=certificate)
         )  # fmt: skip
-        sessions = Sessions(
-            own, notary, Keyring.of(secret), card, self.chance.randbytes, self.wall_clock
-        )
-        self.hosts[address] = Host(own, card, sessions)
+        held = keys or (made_key(0, authority),)
+        keyring = Keyring(held, held[0].id)
+        sessions = Sessions(own, notary, keyring, card, self.chance.randbytes, self.wall_clock)
+        self.hosts[address] = Host(own, card, sessions, keyring)
         return self.hosts[address]
 
     def deliver(
@@ -104,7 +113,25 @@ class Wire:
             self.drops.append(opened.dropped)
         if opened.payload is not None:
             self.payloads.append((opened.sender, opened.payload))
+        if opened.key is not None and receiver.keyring.ring.takes(opened.key.id):
+            return [*opened.replies, *self.hold(receiver, opened.key)]
         return list(opened.replies)
+
+    def hold(self, host: Host, key: ClusterKey) -> list[Datagram]:
+        """Let a host hold one more key; return what it says then."""
+        host.keyring.follow(host.keyring.ring.including(key.id), key)
+        return host.sessions.keys_changed(self.now)
+
+    def use(self, host: Host, key: ClusterKey) -> list[Datagram]:
+        """Let a host seal with a key that it holds; return what it says then."""
+        host.keyring.follow(replace(host.keyring.ring, sealing=key.id))
+        return host.sessions.keys_changed(self.now)
+
+    def drop(self, host: Host, key: ClusterKey) -> list[Datagram]:
+        """Let a host drop a key; return what it says then."""
+        ring = host.keyring.ring
+        host.keyring.follow(replace(ring, held=ring.held - {key.id}))
+        return host.sessions.keys_changed(self.now)
 
     def meet(self, one: Host, other: Host) -> None:
         """Let one host join through the other."""

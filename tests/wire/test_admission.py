@@ -25,17 +25,17 @@ from overlay.wire.admission import (
     Welcome,
 )
 from overlay.wire.authority import Anchor, Authority
-from overlay.wire.envelope import UNAUTHENTICATED, Header
+from overlay.wire.envelope import OWN_DATAGRAM, UNAUTHENTICATED, Datagram, Header
 from overlay.wire.hello import BAD_CARD
 from overlay.wire.identity import Identity
 from overlay.wire.notary import KeyNotary
-from overlay.wire.sessions import OWN_DATAGRAM, Datagram
 from overlay.wire.token import Token
 
 AUTHORITY = Authority(b"a" * 32)
 ANCHOR = Anchor(AUTHORITY.anchor)
 CLUSTER_SECRET = b"c" * 32
 NOW_S = 1_760_000_000
+CLUSTER_KEY = AUTHORITY.make_key(5, CLUSTER_SECRET, NOW_S)
 TOKEN = Token(AUTHORITY.anchor, b"token-id", b"s" * 16, 7948, 4789)
 INVITATION = AUTHORITY.invite(
     Invitation(TOKEN.token_id, TOKEN.door, TOKEN.verifier, "", NOW_S, 0, 0, b"")
@@ -77,7 +77,7 @@ class Desk:
             return None
         self.requests.append(request)
         certificate = AUTHORITY.certify(*request[:4], NOW_S)
-        return Welcome(certificate, 5, CLUSTER_SECRET)
+        return Welcome(certificate, CLUSTER_KEY)
 
 
 @dataclass
@@ -137,7 +137,7 @@ def test_a_holder_lets_in_after_two_round_trips() -> None:
     assert len(seen) == 4
     assert all(len(seen[at].data) >= len(seen[at + 1].data) for at in (0, 2)), "amplified"
     assert outside.welcome is not None
-    assert (outside.welcome.generation, outside.welcome.secret) == (5, CLUSTER_SECRET)
+    assert outside.welcome.key == CLUSTER_KEY
     assert holder.desk.requests == [Request(own.sign_public, own.seal_public, "vm3", HOME, 7948)]
     assert outside.answered == {holder.card.node_id: holder.card}
 

@@ -12,7 +12,9 @@ from overlay.errors import RemoteError
 from overlay.model import Card, Ip
 from overlay.wire import envelope
 from overlay.wire.authority import Authority
-from overlay.wire.sessions import HELLO_INTERVAL_S, Datagram, Opened
+from overlay.wire.envelope import Datagram
+from overlay.wire.sessions import HELLO_INTERVAL_S, Opened
+from tests.wire.conftest import made_key
 
 if TYPE_CHECKING:
     from tests.wire.conftest import Host, Wire
@@ -37,15 +39,21 @@ def test_members_that_never_met_find_each_other(wire: Wire) -> None:
     assert wire.payloads == [(one.node_id, b"there"), (other.node_id, b"back")]
 
 
-@pytest.mark.parametrize("foreign", [{"secret": b"x" * 32}, {"authority": OTHERS}])
-def test_a_stranger_gets_no_answer(wire: Wire, foreign: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("foreign", "reason"),
+    [
+        ({"keys": (made_key(0, secret=b"x" * 32),)}, "unknown-generation"),
+        ({"authority": OTHERS}, envelope.UNAUTHENTICATED),
+    ],
+)
+def test_a_stranger_gets_no_answer(wire: Wire, foreign: dict[str, Any], reason: str) -> None:
     """With another secret, or another cluster's, nothing comes back."""
     stranger = wire.host(1, **foreign)
     member = wire.host(2)
 
     wire.deliver(stranger.sessions.greet(member.card.address, 7948, wire.now))
 
-    assert wire.drops == [envelope.UNAUTHENTICATED]
+    assert wire.drops == [reason]
     assert len(wire.seen) == 1
     assert not member.sessions.established(stranger.node_id)
 
@@ -118,7 +126,11 @@ def test_junk_is_dropped_by_name_and_unanswered(new_wire: type[Wire], junk: byte
         (b"\x02" * 100, "other-version"),
         (b"\x01\x09" + bytes(98), "unknown-kind"),
         (b"\x01\x03\x00\x07" + bytes(96), "unknown-generation"),
-        (b"\x01\x03\x00\x00" + bytes(96), "unknown-sender"),
+        (b"\x01\x01\x00\x00" + bytes(96), "unknown-sender"),
+        (
+            b"\x01\x03\x00\x00" + bytes(16) + made_key(0).id.mark.to_bytes(2, "big") + bytes(78),
+            "unknown-sender",
+        ),
     ],
 )
 def test_the_ladder_names_each_drop(wire: Wire, data: bytes, reason: str) -> None:
@@ -291,7 +303,7 @@ def test_a_forged_word_of_a_barred_node_is_unanswered(wire: Wire) -> None:
     one, other = pair(wire)
     other.sessions.forget(one.node_id)
     for kind in (1, 2, 3):
-        header = envelope.Header(1, kind, 0, one.node_id, 1, b"rand")
+        header = envelope.under(kind, made_key(0).id, one.node_id, 1, b"rand")
         assert wire.open(Datagram(other.card.address, 1, header.pack() + bytes(40))) == []
 
     assert wire.drops == ["unauthenticated"] * 3

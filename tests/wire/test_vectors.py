@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from overlay.wire import envelope
 from overlay.wire.codec import MsgpackCodec
+from overlay.wire.handover import read_key_body
 from overlay.wire.notary import KeyNotary
-from overlay.wire.peers import Peer, make_channel
+from overlay.wire.peers import Peer
+from overlay.wire.sealing import derive_keys
 from overlay.wire.token import Token
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,16 +61,26 @@ def test_the_sealed_datagram_is_these_bytes() -> None:
     one, two = VECTORS.identity(1), VECTORS.identity(2)
     peer = Peer(VECTORS.card(1), two.agree(one.seal_public))
     sessions = (golden["recipient_session"], golden["sender_session"])
-    channel = make_channel(two, peer, golden["secret"], 0, *sessions)
+    keys = derive_keys(two.node_id, peer, golden["secret"], *sessions)
     header = envelope.read_header(golden["datagram"])
     context = golden["cluster_id"] + two.node_id
 
     assert peer.shared == golden["shared"]
     assert header.pack() == golden["header"]
+    assert (header.generation, header.number) == (0, 42)
+    assert header.mark.to_bytes(2, "big") == golden["mark"]
     assert (
-        envelope.open_box(channel.receiving, header, context, golden["datagram"])
-        == golden["payload"]
+        envelope.open_box(keys.receiving, header, context, golden["datagram"]) == golden["payload"]
     )
+
+
+def test_a_handed_key_is_these_bytes() -> None:
+    """The golden body names the receiver's session and holds a key that the authority made."""
+    session, key = read_key_body(bytes.fromhex(GOLDEN["key"]))
+
+    assert session.hex() == GOLDEN["sealed"]["recipient_session"]
+    assert key == VECTORS.cluster_key()
+    assert VECTORS.ANCHOR.made(key)
 
 
 def test_the_token_is_this_text() -> None:

@@ -1,0 +1,315 @@
+"""The cluster's key replaced while three real agents work, die, sleep and come back."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import pytest
+from overlay import crashpoint, limits
+from overlay.kernel import netns
+from overlay.lab.driver import Driver, Json, RefusedError, differences, join_all, wait_until
+from overlay.lab.flow import accounted
+from overlay.lab.frames import udp
+from overlay.lab.scene import Scene, attach, scene
+from overlay.model import parse_ip
+from overlay.wire import envelope
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+PORT = limits.GOSSIP_PORT_DEFAULT
+PLAN = "/run/crash-plan"
+CONFIG = "/run/overlayd/test.toml"
+READ = (
+    sys.executable,
+    "-c",
+    """import sqlite3
+state = sqlite3.connect("/var/lib/overlayd/state.db")
+print(*state.execute("SELECT json FROM value WHERE kind='keyring'").fetchone())""",
+)
+SETTLE_S = 60.0  # a loaded machine; the rest of an old key is 10 s of it
+
+
+def keys(driver: Driver) -> Json:
+    """Return how far a host is with the cluster's keys."""
+    return driver.get("/v1/keys")
+
+
+def uses(driver: Driver) -> int:
+    """Return the generation that a host seals with."""
+    return int(keys(driver)["generation"])
+
+
+def settled(drivers: list[Driver], generation: int) -> bool:
+    """Say whether all hosts hold one key, of that generation, and say so of each other."""
+    for driver in drivers:
+        shown = keys(driver)
+        told = {(peer["newest"], peer["sealing"]) for peer in shown["peers"]}
+        held = [key["generation"] for key in shown["held"]]
+        if (shown["step"], held, told) != ("settled", [generation], {(generation, generation)}):
+            return False
+    return True
+
+
+def drops(driver: Driver) -> Json:
+    """Return what a host has dropped, by reason."""
+    found: Json = driver.get("/v1/status")["drops"]
+    return found
+
+
+def secrets(driver: Driver) -> list[str]:
+    """Return the keys on a host's disk, as hexadecimal text."""
+    found: list[str] = [key["secret"] for key in json.loads(driver.run(*READ))["keys"]]
+    return found
+
+
+def is_on_disk(driver: Driver, secret: str) -> bool:
+    """Say whether a host's state directory has a secret anywhere."""
+    found = driver.run("sh", "-c", f"grep -rlai {secret} /var/lib/overlayd || true")
+    return bool(found.strip())
+
+
+def sees(driver: Driver, name: str, state: str) -> Callable[[], bool]:
+    """Return whether a host sees another in a state."""
+    return lambda: any(
+        each["name"] == name and each["state"] == state
+        for each in driver.get("/v1/members")["members"]
+    )
+
+
+class Churn:
+    """Attaches and detaches on all hosts, without a pause, while a block runs."""
+
+    def __init__(self, three: Scene) -> None:
+        self.counts = dict.fromkeys(three.drivers, 0)  # of attaches, by host
+        self._ended = threading.Event()
+        self._pool = concurrent.futures.ThreadPoolExecutor(len(three.drivers))
+        self._work: list[concurrent.futures.Future[None]] = []
+
+    def __enter__(self) -> Self:
+        self._work = [self._pool.submit(self._turn, driver) for driver in self.counts]
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        self._ended.set()
+        for each in self._work:
+            each.result(60.0)
+        self._pool.shutdown()
+
+    def _turn(self, driver: Driver) -> None:
+        name = f"churn{driver.number}"
+        driver.run("ip", "netns", "add", name)
+        while not self._ended.is_set():
+            attach(driver, name)
+            driver.post("/v1/detach", target=f"netns:{name}")
+            self.counts[driver] += 1
+        driver.run("ip", "netns", "del", name)
+
+    def go_on(self) -> None:
+        """Wait until each host has attached a few more."""
+        before = dict(self.counts)
+        wait_until(
+            lambda: all(self.counts[driver] >= count + 5 for driver, count in before.items()),
+            "five more attaches on each host",
+        )
+
+
+def test_rotations_under_churn_lose_nothing(three: Scene) -> None:
+    """While containers are attached and detached on all hosts and packets flow, the key is replaced
+    five times, to the end: no packet and no datagram is lost, none is refused."""
+    first = uses(three.host(1))
+    last = first + 5
+    before = [drops(driver) for driver in three.drivers]
+    (old,) = secrets(three.host(1))
+    assert all(is_on_disk(driver, old) for driver in three.drivers)
+    with three.both_ways() as verdicts, Churn(three) as churn:
+        for _ in range(5):
+            churn.go_on()
+            three.host(1).post("/v1/keys/rotate")
+        wait_until(lambda: settled(three.drivers, last), "one key", SETTLE_S)
+        churn.go_on()
+
+    told = accounted(verdicts)
+    print(f"5 rotations, {sum(churn.counts.values())} attaches: {told}")  # noqa: T201 - asked for
+    assert [drops(driver) for driver in three.drivers] == before
+    assert not any(is_on_disk(driver, old) for driver in three.drivers)
+    for driver in three.drivers:
+        accepted = {each["generation"] for each in keys(driver)["accepted"]}
+        assert set(range(first, last + 1)) <= accepted
+    wait_until(three.well, "all alive and equal")
+
+
+def test_who_was_dead_for_two_rotations_comes_back(three: Scene) -> None:
+    """By its identity: it is handed the key in use, and works as before."""
+    one, gone = three.host(1), three.host(3)
+    first = uses(one)
+    gone.end(signal.SIGKILL)
+    wait_until(sees(one, "vm3", "dead"), "vm3 is dead", 90.0)
+    for _ in range(2):
+        one.post("/v1/keys/rotate")
+    wait_until(lambda: [k["generation"] for k in keys(one)["held"]] == [first + 2], "one key",
+               SETTLE_S)  # fmt: skip
+
+    gone.start()
+
+    wait_until(lambda: settled(three.drivers, first + 2), "vm3 holds the key", 2 * SETTLE_S)
+    wait_until(three.well, "all alive and equal")
+    gone.run("ip", "netns", "add", "back")
+    attach(gone, "back")
+    wait_until(three.equal, "the others know what it attached")
+    gone.post("/v1/detach", target="netns:back")
+
+
+def test_who_slept_through_two_rotations_comes_back(three: Scene) -> None:
+    """A stopped process wakes with keys that are gone, and is handed the one in use."""
+    one, asleep = three.host(1), three.host(2)
+    first = uses(one)
+    asleep.send_signal(signal.SIGSTOP)
+    wait_until(sees(one, "vm2", "dead"), "vm2 is dead", 90.0)
+    for _ in range(2):
+        one.post("/v1/keys/rotate")
+    wait_until(lambda: [k["generation"] for k in keys(one)["held"]] == [first + 2], "one key",
+               SETTLE_S)  # fmt: skip
+
+    asleep.send_signal(signal.SIGCONT)
+
+    wait_until(lambda: settled(three.drivers, first + 2), "vm2 holds the key", 2 * SETTLE_S)
+    wait_until(three.well, "all alive and equal", 90.0)
+
+
+class Wire:
+    """What goes from vm2 to vm1 on the underlay: heard at vm1, and said again at vm3."""
+
+    def __init__(self, three: Scene) -> None:
+        self._source, self._target = (parse_ip(three.host(n).address) for n in (2, 1))
+        self.ears = self._socket(three.host(1), socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.ears.bind(("eth1", 3))
+        self.ears.settimeout(20.0)
+        self.mouth = self._socket(three.host(3), socket.AF_INET, socket.SOCK_RAW, 255)
+        self._to = three.host(1).address
+
+    @staticmethod
+    def _socket(driver: Driver, *kind: int) -> socket.socket:
+        fd = os.open(f"/proc/{driver.host.pid}/ns/net", os.O_RDONLY)
+        try:
+            with netns.inside(fd):
+                return socket.socket(*kind)
+        finally:
+            os.close(fd)
+
+    def record(self, count: int) -> list[bytes]:
+        """Return the next datagrams with data."""
+        found: list[bytes] = []
+        while len(found) < count:
+            frame = self.ears.recv(65536)
+            ends = (frame[26:30], frame[30:34])
+            if frame[12:14] != b"\x08\x00" or ends != (self._source, self._target):
+                continue
+            if frame[36:38] == PORT.to_bytes(2, "big") and frame[43] == envelope.DATA:
+                size = int.from_bytes(frame[38:40], "big") - 8
+                found.append(frame[42 : 42 + size])
+        return found
+
+    def replay(self, data: bytes) -> None:
+        """Send a datagram again, from its sender's address."""
+        packet = udp(self._source, self._target, (PORT, PORT), data)
+        self.mouth.sendto(packet, (self._to, 0))
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self.ears.close()
+        self.mouth.close()
+
+
+def test_datagrams_of_an_old_generation_change_nothing(three: Scene) -> None:
+    """Recorded under a key that is gone, they are dropped by the number in their header, and
+    counted; nothing else happens."""
+    one = three.host(1)
+    first = uses(one)
+    wire = Wire(three)
+    recorded = wire.record(10)
+    assert {int.from_bytes(data[2:4], "big") for data in recorded} == {first & 0xFFFF}
+    one.post("/v1/keys/rotate")
+    wait_until(lambda: settled(three.drivers, first + 1), "one key", SETTLE_S)
+    before, known = drops(one), one.get("/v1/endpoints")
+    taken = sum(each["datagrams"] for each in keys(one)["accepted"] if each["generation"] == first)
+
+    for data in recorded:
+        wire.replay(data)
+    wire.close()
+
+    def counted() -> bool:
+        return bool(keys(one)["unknown"] == before.get("unknown-generation", 0) + len(recorded))
+
+    wait_until(counted, "ten datagrams refused")
+    assert {name: count for name, count in drops(one).items() if name != "unknown-generation"} == {
+        name: count for name, count in before.items() if name != "unknown-generation"
+    }
+    shown = keys(one)["accepted"]
+    assert sum(each["datagrams"] for each in shown if each["generation"] == first) == taken
+    assert one.get("/v1/endpoints") == known
+    assert three.well()
+
+
+def test_only_a_holder_of_the_authority_makes_a_key(three: Scene) -> None:
+    """Any other host says where it can be done."""
+    before = uses(three.host(2))
+    with pytest.raises(RefusedError) as caught:
+        three.host(2).post("/v1/keys/rotate")
+
+    assert caught.value.answer["code"] == "conflict"
+    assert "vm1" in caught.value.answer["hint"]
+    assert uses(three.host(2)) == before
+
+
+@pytest.mark.parametrize("point", ["state.commit:1", "state.committed:1", "state.committed:2"])
+def test_a_killed_maker_finishes_at_its_next_start(three: Scene, point: str) -> None:
+    """Killed before its new key is on disk, after it, or after it has begun to use it: nothing is
+    left half-way, and nobody has to ask again for what was on disk."""
+    one = three.host(1)
+    first = uses(one)
+    one.end(signal.SIGTERM)
+    one.start(**{crashpoint.VARIABLE: PLAN})
+    wait_until(lambda: three.well() and settled(three.drivers, first), "all well", SETTLE_S)
+    one.run("sh", "-c", f"echo {point} > {PLAN}")
+    with pytest.raises(OSError):  # noqa: PT011  whatever a connection that ends says
+        one.post("/v1/keys/rotate")
+    assert one.wait() == crashpoint.EXIT_CODE
+    one.run("rm", "-f", PLAN, f"{PLAN}.passed")
+
+    one.start()
+
+    made = first if point == "state.commit:1" else first + 1
+    wait_until(lambda: settled(three.drivers, made), f"generation {made} alone", 2 * SETTLE_S)
+    wait_until(three.well, "all alive and equal")
+    assert all(not differences(driver) for driver in three.drivers)
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[Scene]:
+    """Two hosts that rotate by themselves every few seconds."""
+    with scene(2, populated=False) as made:
+        for driver in made.drivers:
+            driver.run("mkdir", "-p", "/run/overlayd")
+            driver.run("sh", "-c", f"echo key_rotation_interval_s = 3 > {CONFIG}")
+        join_all(made.drivers, OVERLAYD_CONFIG=CONFIG)
+        made.populate()
+        yield made
+
+
+def test_keys_are_replaced_by_themselves(quick: Scene) -> None:
+    """By the host that holds the authority, again and again, without anybody's asking or loss."""
+    before = [drops(driver) for driver in quick.drivers]
+    start = uses(quick.host(2))
+    wait_until(lambda: uses(quick.host(2)) >= start + 3, "three more generations", 2 * SETTLE_S)
+
+    assert keys(quick.host(1))["next"] is not None
+    assert keys(quick.host(2))["next"] is None
+    assert [drops(driver) for driver in quick.drivers] == before
+    assert quick.well()
