@@ -37,6 +37,7 @@ from overlay.agent.networks import own_keys
 from overlay.agent.outside import Outside
 from overlay.agent.parented import Parented
 from overlay.agent.plugging import Plugging
+from overlay.agent.resizing import Resizing
 from overlay.agent.returning import Returning
 from overlay.agent.rivals import Rivals
 from overlay.agent.statefile import StateFile
@@ -109,9 +110,7 @@ class Running:
         self.parented = Parented(state, self.directory, kernel, journal, self.attachments)
         self.endpoints = self._plug_in(kernel)
         self.outside = self._reach_outside(kernel)
-        self.underlay = UnderlayWatch(
-            self.member, self.directory, self.datapath, kernel, journal, interface
-        )
+        self.underlay, self.resizing = self._follow_underlay(kernel, interface)
         self.directory.view.is_expired = self._is_expired
         self.directory.view.ownership = self.addresses.space.ownership
         self.clashes = Clashes(self.directory, self.addresses.space, journal)
@@ -143,6 +142,16 @@ class Running:
         servers.resolvers_of = askers.resolvers
         self.datapath.opened, self.datapath.closed = servers.open, servers.close
         return servers
+
+    def _follow_underlay(
+        self, kernel: KernelThread, interface: str
+    ) -> tuple[UnderlayWatch, Resizing]:
+        parts = (self.member, self.directory, self.datapath, kernel, self.journal)
+        watch = UnderlayWatch(*parts, interface)
+        resizing = Resizing(*parts, self.attachments, interface)
+        resizing.resized = self.outside.exposure.wake
+        watch.found = resizing.settle
+        return watch, resizing
 
     def _reach_outside(self, kernel: KernelThread) -> Outside:
         return Outside(
@@ -373,6 +382,7 @@ class Running:
         self.keys.wake()
         told = after.name.lower() if before is not None else "joined"
         self.journal.record("member", f"{name} is {told}", peer=name)
+        self.underlay.soon()
         if after is MemberState.LEFT:
             self.datapath.wake()
         for listener in self.member_changed:

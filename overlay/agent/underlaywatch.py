@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from overlay.agent import stored
@@ -39,7 +40,9 @@ class UnderlayWatch:
         interface: str,
     ) -> None:
         self.interface = interface
+        self.found: Callable[[Underlay], Awaitable[None]] = _nothing
         self.fault = ""
+        self._changed = asyncio.Event()
         self._member = member
         self._directory = directory
         self._datapath = datapath
@@ -50,7 +53,7 @@ class UnderlayWatch:
         """Look whenever the kernel says that links, addresses or routes changed."""
         loop = asyncio.get_running_loop()
         monitor = await self._kernel.call(UnderlayMonitor)
-        changed = asyncio.Event()
+        changed = self._changed
         loop.add_reader(monitor.fileno(), changed.set)
         try:
             while True:
@@ -63,6 +66,10 @@ class UnderlayWatch:
             loop.remove_reader(monitor.fileno())
             monitor.close()
 
+    def soon(self) -> None:
+        """Look once more: there may be a new peer, reached by another route."""
+        self._changed.set()
+
     async def _look(self) -> None:
         try:
             found = await self._choose()
@@ -71,10 +78,16 @@ class UnderlayWatch:
             return
         if found.address != self._member.card.address:
             await self._move(found)
-        elif found.up:
-            self._content()
-        else:
+        elif not found.up:
             self._complain(f"the interface {found.interface} is down")
+            return
+        try:
+            await self.found(found)
+        except OverlayError as error:
+            self._complain(str(error))
+            return
+        if found.address == self._member.card.address:
+            self._content()
 
     async def _choose(self) -> Underlay:
         """Return the place asked for with --underlay, else the one we have, else the one by
@@ -127,3 +140,7 @@ class UnderlayWatch:
         if self.fault:
             self._journal.record("underlay", "the underlay is well again")
         self.fault = ""
+
+
+async def _nothing(_found: Underlay) -> None:
+    pass

@@ -61,6 +61,7 @@ def network(item: Network, running: Running) -> Json:
         "here": running.datapath.runtime(item.vni) is not None
         or (not has_sandbox(item) and any(a.vni == item.vni for a in running.attachments.values())),
         "mtu": running.datapath.mtu_of(item),
+        "mtu_why": running.resizing.why(item),
         "driver": driver_of(item),
         "parent": parent_of(item) or None,
         **outsideviews.here(item, running),

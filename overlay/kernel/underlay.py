@@ -144,16 +144,35 @@ def _by_route(socket: Socket, host: _Host, peer: Ip | None) -> Underlay:
 
 
 def _source_of_route(socket: Socket, destination: Ip) -> tuple[Ip, int] | None:
-    try:
-        messages = socket.get(requests.get_route(destination))
-    except NetlinkError:
-        return None
-    for message in messages:
-        route = _decode(message)
+    for route in _routes_towards(socket, destination):
         source, index = route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
         if source is not None and index is not None:
             return parse_ip(source), index
     return None
+
+
+def _routes_towards(socket: Socket, destination: Ip) -> list[Any]:
+    try:
+        return [_decode(message) for message in socket.get(requests.get_route(destination))]
+    except NetlinkError:
+        return []
+
+
+def carried(chosen: Underlay, peers: Iterable[tuple[str, Ip]]) -> tuple[int, str]:
+    """Return how many bytes a packet to any of the peers (name, address) may have, and what sets
+    the limit: the interface, or the route to a peer, which may have an MTU of its own."""
+    smallest = (chosen.mtu, chosen.interface)
+    with Socket() as socket:
+        by_index = _look(socket).links
+        for name, address in peers:
+            for route in _routes_towards(socket, address):
+                metrics = route.get_attr("RTA_METRICS")
+                link = by_index.get(route.get_attr("RTA_OIF") or 0)
+                mtu = (metrics and metrics.get_attr("RTAX_MTU")) or (link and link.mtu)
+                if mtu and mtu < smallest[0]:
+                    where = "" if link is None else f" on {link.name}"
+                    smallest = (mtu, f"the route to {name}{where}")
+    return smallest
 
 
 def interface_towards(socket: Socket, destination: Ip) -> int:
