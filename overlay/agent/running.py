@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Coroutine
 
 from overlay import limits
-from overlay.agent import stored
+from overlay.agent import removals, stored
 from overlay.agent.addresses import Addresses
 from overlay.agent.admissions import Admissions
 from overlay.agent.askers import Askers
@@ -33,7 +33,6 @@ from overlay.agent.keys import Keys
 from overlay.agent.lost import Lost
 from overlay.agent.member import Member
 from overlay.agent.names import Names
-from overlay.agent.networks import own_keys
 from overlay.agent.outside import Outside
 from overlay.agent.parented import Parented
 from overlay.agent.plugging import Plugging
@@ -61,7 +60,7 @@ from overlay.core.events import (
     Told,
 )
 from overlay.core.messages import GrantRequest, MemberState
-from overlay.core.records import CLUSTER_SCOPE, Forgotten, Removed, Scope
+from overlay.core.records import CLUSTER_SCOPE, Forgotten, Scope
 from overlay.core.state import HOST_PORT_PREFIX
 from overlay.errors import ConflictError, OverlayError
 from overlay.model import Ip, NodeId, Vni, ip_text
@@ -396,7 +395,7 @@ class Running:
         if scope == CLUSTER_SCOPE:
             self.admissions.changed()
             self.keys.wake()
-            self._tidy_removed()
+            removals.tidy(self.member, self.directory)
             self.outside.exposure.networks_changed()
             self.datapath.wake()
         elif self.datapath.runtime(Vni(scope)) is None:
@@ -417,34 +416,6 @@ class Running:
             self._inheriting.work()
 
         asyncio.get_running_loop().call_soon(work)
-
-    def _tidy_removed(self) -> None:
-        """As a creator, delete what others asked to remove; as a remover, stop asking then."""
-        store = self.member.node.store
-        own = self.member.node_id
-        removals = [
-            (origin, value)
-            for origin, value in store.values(CLUSTER_SCOPE, "removed")
-            if isinstance(value, Removed)
-        ]
-        for origin, removal in removals:
-            network = self.directory.defined(removal.vni, removal.creator)
-            if network is not None and network.creator == own:
-                self._commit_soon(lambda network=network: own_keys(network))  # type: ignore[misc]
-            elif network is None and origin == own:
-                self._commit_soon(
-                    lambda removal=removal: [
-                        ("removed", removal.vni.to_bytes(3, "big") + removal.creator)
-                    ]  # type: ignore[misc]
-                )
-
-    def _commit_soon(self, keys: Callable[[], list[tuple[str, bytes]]]) -> None:
-        """Write outside the event's own call: the store is in the middle of one."""
-
-        def write() -> None:
-            self.member.publish(self.member.commit(CLUSTER_SCOPE, deletes=keys()))
-
-        asyncio.get_running_loop().call_soon(write)
 
 
 def _end_process_on_defect(task: asyncio.Task[None]) -> None:
