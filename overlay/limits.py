@@ -158,6 +158,8 @@ PARENTED_RETRY_S: Final = 10.0  # before one that could not be made again is tri
 RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a quarter second
 RATE_MAX_BITS: Final = 32_000_000_000  # per second; the kernel's 32 bits of bytes per second
 
+GATEWAY_PRIORITY_MAX: Final = 1000
+
 # --- Interface names -------------------------------------------------------------------
 INTERFACE_NAME_LENGTH_MAX: Final = 15  # IFNAMSIZ less the final zero
 

@@ -25,7 +25,16 @@ _SHARED = "container:"
 RESERVED = (NONE, HOST)  # no network can have these names; ':' is in no name anyway
 
 # What belongs to an interface, and so to a network; and what belongs to a namespace of one's own.
-_OF_AN_INTERFACE = ("ip", "mac", "ifname", "aliases", "labels", "rate_in", "rate_out")
+_OF_AN_INTERFACE = (
+    "ip",
+    "mac",
+    "ifname",
+    "aliases",
+    "labels",
+    "rate_in",
+    "rate_out",
+    "gateway_priority",
+)
 _OF_A_NAMESPACE = ("dns_servers", "dns_search", "dns_options")
 
 

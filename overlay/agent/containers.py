@@ -19,10 +19,10 @@ from overlay import crashpoint, limits
 from overlay.agent import containermodes, request, views
 from overlay.agent.agent import Agent
 from overlay.agent.containermodes import Mode, sharers
-from overlay.agent.endpoints import AttachWish
 from overlay.agent.stored import CONTAINER_KIND
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
+from overlay.agent.wishes import AttachWish
 from overlay.core.drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import container, netns
@@ -32,7 +32,8 @@ from overlay.model import NodeId, ip_text
 Json = dict[str, Any]
 _FIELDS = (
     "name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait",
-    "port_security", "rate_in", "rate_out", "dns_servers", "dns_search", "dns_options",
+    "port_security", "rate_in", "rate_out", "gateway_priority", "dns_servers", "dns_search",
+    "dns_options",
 )  # fmt: skip
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
 _OWN = Mode()
@@ -211,6 +212,7 @@ class Containers:
                 aliases=tuple(request.texts(body, "aliases", 8)),
                 labels=request.labels_with_security(body),
                 rates=request.rates(body),
+                gateway_priority=request.gateway_priority(body),
             )
             result = await running.endpoints.attach(
                 target,

@@ -26,27 +26,14 @@ from overlay.agent.member import Member
 from overlay.agent.plugging import Plugging
 from overlay.agent.stored import Attachment
 from overlay.agent.targets import Target
-from overlay.core.drivers import IPVLAN, driver_of, has_sandbox, parent_of
-from overlay.core.rates import rates_of, with_rates
+from overlay.agent.wishes import AttachWish, labelled, require_possible
+from overlay.core.drivers import has_sandbox, parent_of
+from overlay.core.rates import rates_of
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.core.state import PORT_PREFIX
-from overlay.errors import ConflictError, OverlayError, UsageError
+from overlay.errors import ConflictError, OverlayError
 from overlay.kernel import container, netns, shaping
-from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, ip_text, mac_for, mac_text
-
-
-@dataclass(frozen=True, slots=True)
-class AttachWish:
-    """What an attach asks for, on one network."""
-
-    name: str | None = None
-    ip: Ip | None = None
-    mac: Mac | None = None
-    ifname: str | None = None
-    default_route: bool = True
-    aliases: tuple[str, ...] = ()
-    labels: tuple[tuple[str, str], ...] = ()
-    rates: tuple[int | None, int | None] = (None, None)  # in and out; None: as it is
+from overlay.model import Endpoint, Network, NodeId, Vni, ip_text, mac_for, mac_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +61,7 @@ class Endpoints:
         attachments: dict[bytes, Attachment],
         plugging: Plugging,
     ) -> None:
-        self._plugging = plugging
+        self.plugging = plugging
         self._member = member
         self._directory = directory
         self._addresses = addresses
@@ -109,7 +96,7 @@ class Endpoints:
     ) -> Result:
         """Attach; what is attached already is returned as it is."""
         self._directory.require_here(network)
-        _require_possible(network, wish)
+        require_possible(network, wish)
         descriptor = await self._kernel.call(_open_netns, target)
         try:
             identity = await self._kernel.call(container.netns_identity, descriptor)
@@ -118,6 +105,7 @@ class Endpoints:
                     await self._kernel.call(shaping.require)
                 existing = self._existing(identity, network, wish)
                 if existing is not None:
+                    await self._prefer(identity, existing, wish)
                     return await self._limited(existing, wish.rates)
                 async with self._arriving_on(network.vni):
                     joined = await self.take_part(network)
@@ -154,10 +142,21 @@ class Endpoints:
             return Result(network, endpoint, attachment.ifname, created=False)
         return None
 
+    async def _prefer(self, identity: tuple[int, int], result: Result, wish: AttachWish) -> None:
+        """Give what is attached already another say in the default route, if one is asked for."""
+        before = self._attachments[result.endpoint.endpoint_id]
+        if wish.gateway_priority in (None, before.gateway_priority):
+            return
+        after = replace(before, gateway_priority=wish.gateway_priority, gateway=True)
+        with self._member.state.transaction():
+            stored.put_attachment(self._member.state, after)
+        self._attachments[result.endpoint.endpoint_id] = after
+        await self.plugging.gateways.settle(identity)
+
     async def _limited(self, result: Result, rates: tuple[int | None, int | None]) -> Result:
         """Give what is attached already other limits, if others are asked for."""
         endpoint, vni = result.endpoint, result.network.vni
-        changed = replace(endpoint, labels=_labelled(endpoint.labels, rates))
+        changed = replace(endpoint, labels=labelled(endpoint.labels, rates))
         if changed == endpoint:
             return result
         self._member.publish(self._member.commit(Scope(vni), [changed]))
@@ -205,7 +204,7 @@ class Endpoints:
                 mac=wish.mac or mac_for(network.vni, ips[0]),
                 ips=ips,
                 aliases=wish.aliases,
-                labels=_labelled(wish.labels, wish.rates),
+                labels=labelled(wish.labels, wish.rates),
             )
             attachment = Attachment(
                 endpoint_id=endpoint.endpoint_id.hex(),
@@ -220,6 +219,7 @@ class Endpoints:
                 gateway=wish.default_route,
                 plugged=False,
                 parent=parent_of(network),
+                gateway_priority=wish.gateway_priority or 0,
             )
             segments = self._member.commit(
                 Scope(network.vni),
@@ -261,7 +261,7 @@ class Endpoints:
         """Make the interface; on failure the endpoint is taken back as if never made, unless it
         is made `again` and may be later."""
         try:
-            attachment = await self._plugging.plug(
+            attachment = await self.plugging.plug(
                 network,
                 endpoint,
                 attachment,
@@ -272,7 +272,7 @@ class Endpoints:
         except BaseException:
             if not again:
                 self._withdraw(attachment, endpoint)
-                await self._plugging.unplug(attachment, endpoint)
+                await self.plugging.unplug(attachment, endpoint)
             raise
         try:
             with self._member.state.transaction():
@@ -347,7 +347,7 @@ class Endpoints:
         segments = self._withdraw(attachment, endpoint, also)
         # Out of the plan too, or a pass in between would report the port as lost.
         self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
-        await self._plugging.unplug(attachment, endpoint)
+        await self.plugging.unplug(attachment, endpoint)
         segments += await self.give_up_unused(Vni(attachment.vni))
         await self._tell(segments, wait=wait)
         if endpoint is None or network is None:
@@ -370,7 +370,7 @@ class Endpoints:
 
         def store() -> None:
             stored.drop_attachment(self._member.state, bytes.fromhex(attachment.endpoint_id))
-            self._plugging.leaving(attachment)
+            self.plugging.leaving(attachment)
             also()
 
         deletes = [key_of(endpoint)] if endpoint is not None else []
@@ -392,35 +392,6 @@ class Endpoints:
             ):
                 return []
             return self._member.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
-
-
-def _labelled(
-    labels: tuple[tuple[str, str], ...], rates: tuple[int | None, int | None]
-) -> tuple[tuple[str, str], ...]:
-    """Return the labels with the limits among them; raises UsageError if these are too many."""
-    found = with_rates(labels, rates)
-    if len(found) > limits.LABEL_COUNT_MAX:
-        raise UsageError(
-            f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
-            why="each limit of the rate is one, and so is port security that is off",
-        )
-    return found
-
-
-def _require_possible(network: Network, wish: AttachWish) -> None:
-    """Raise UsageError for what an interface on one of the host's can't have."""
-    kind = driver_of(network)
-    if any(wish.rates) and not has_sandbox(network):
-        raise UsageError(
-            f"a rate does not go with a network of the kind {kind}",
-            why="its containers' frames pass no queue of ours",
-            hint="Networks of the kinds overlay and bridge have rates",
-        )
-    if wish.mac is not None and kind == IPVLAN:
-        raise UsageError(
-            "a MAC does not go with a network of the kind ipvlan",
-            why="its containers have the MAC of their parent",
-        )
 
 
 async def _nothing(_vni: Vni) -> None:

@@ -10,11 +10,12 @@ import asyncio
 import os
 
 from overlay.agent.directory import Directory
-from overlay.agent.endpoints import AttachWish, Endpoints
+from overlay.agent.endpoints import Endpoints
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.returning import Returning
 from overlay.agent.stored import Attachment
+from overlay.agent.wishes import AttachWish
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.model import Endpoint, Network

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from overlay.agent import stored
 from overlay.agent.datapath import Datapath
+from overlay.agent.directory import Directory
+from overlay.agent.gateways import Gateways
+from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.parented import Parented
+from overlay.agent.statefile import StateFile
 from overlay.agent.stored import Attachment
 from overlay.core.fastplan import guard_row
 from overlay.core.plan import bridge_name
@@ -22,15 +26,23 @@ class Plugging:
 
     def __init__(
         self,
+        state: StateFile,
+        directory: Directory,
         datapath: Datapath,
-        parented: Parented,
         kernel: KernelThread,
+        journal: Journal,
         attachments: dict[bytes, Attachment],
     ) -> None:
+        self.parented = Parented(state, directory, kernel, journal, attachments)
+        self.gateways = Gateways(directory, kernel, journal, attachments)
         self._datapath = datapath
-        self._parented = parented
         self._kernel = kernel
         self._attachments = attachments
+
+    async def start(self) -> None:
+        """Finish what a crash interrupted."""
+        await self.parented.start()
+        await self.gateways.settle_all()
 
     async def plug(
         self,
@@ -43,8 +55,24 @@ class Plugging:
         default_route: bool,
     ) -> Attachment:
         """Make the interface, and keep the attachment among all; return it as it is then."""
+        plugged = await self._make(
+            network, endpoint, attachment, descriptor, ifname=ifname, default_route=default_route
+        )
+        await self.gateways.settle(attachment.netns_identity, fewest=2)
+        return plugged
+
+    async def _make(
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        attachment: Attachment,
+        descriptor: int,
+        *,
+        ifname: str | None,
+        default_route: bool,
+    ) -> Attachment:
         if attachment.parent:
-            attached = await self._parented.plug(
+            attached = await self.parented.plug(
                 network,
                 endpoint,
                 attachment,
@@ -84,11 +112,12 @@ class Plugging:
     def leaving(self, attachment: Attachment) -> None:
         """Note in the transaction that forgets an endpoint what a start would not find else."""
         if attachment.parent:
-            self._parented.leaving(attachment)
+            self.parented.leaving(attachment)
 
     async def unplug(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
         """Remove the interface, and what leads to it."""
         if attachment.parent:
-            await self._parented.unplug(attachment)
+            await self.parented.unplug(attachment)
         else:
             await self._datapath.unplug(attachment, endpoint)
+        await self.gateways.settle(attachment.netns_identity)

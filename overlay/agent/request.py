@@ -163,6 +163,15 @@ def rates(body: dict[str, Any]) -> tuple[int | None, int | None]:
     return found
 
 
+def gateway_priority(body: dict[str, Any]) -> int | None:
+    """Return the say in the default route that is asked for."""
+    top = limits.GATEWAY_PRIORITY_MAX
+    found = number(body, "gateway_priority", -top, top)
+    if found is not None and not flag(body, "default_route", default=True):
+        raise UsageError("gateway_priority does not go with default_route false")
+    return found
+
+
 def texts_by_name(body: dict[str, Any], field: str, count_max: int) -> tuple[tuple[str, str], ...]:
     """Return an object's texts, sorted by name."""
     value = body.get(field) or {}

@@ -13,12 +13,13 @@ from dataclasses import replace
 from overlay import limits
 from overlay.agent import stored
 from overlay.agent.directory import Directory
-from overlay.agent.endpoints import AttachWish, Endpoints
+from overlay.agent.endpoints import Endpoints
 from overlay.agent.journal import Journal
 from overlay.agent.runtimeevents import RuntimeEvents
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import Attachment, Ended
 from overlay.agent.targets import Target, resolve_target
+from overlay.agent.wishes import AttachWish
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.model import Endpoint, Mac, parse_ip
 
@@ -132,6 +133,7 @@ class Returning:
             default_route=ended.gateway,
             aliases=tuple(ended.aliases),
             labels=tuple((key, value) for key, value in ended.labels),
+            gateway_priority=ended.gateway_priority,
         )
         try:
             await self._endpoints.attach(target, network, wish, wait=False)

@@ -23,7 +23,6 @@ from overlay.agent import (
 )
 from overlay.agent.agent import Agent
 from overlay.agent.containers import Containers
-from overlay.agent.endpoints import AttachWish
 from overlay.agent.joining import JoinWish, Seed
 from overlay.agent.memberviews import members
 from overlay.agent.networks import Surroundings, Wish
@@ -32,6 +31,7 @@ from overlay.agent.server import Server
 from overlay.agent.subnets import SubnetWish
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
+from overlay.agent.wishes import AttachWish
 from overlay.core.drivers import OVERLAY
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import parents, probe, underlay
@@ -40,7 +40,7 @@ from overlay.model import Network, ip_text, node_text
 Json = dict[str, Any]
 _ATTACH_FIELDS = (
     "target", "networks", "ip", "mac", "ifname", "name", "default_route", "aliases", "labels",
-    "wait", "port_security", "rate_in", "rate_out",
+    "wait", "port_security", "rate_in", "rate_out", "gateway_priority",
 )  # fmt: skip
 
 
@@ -229,6 +229,7 @@ class Routes:
             aliases=tuple(request.texts(body, "aliases", limits.ALIAS_COUNT_MAX)),
             labels=request.labels_with_security(body),
             rates=request.rates(body),
+            gateway_priority=request.gateway_priority(body),
         )
         if len(chosen) > 1 and (wish.ip or wish.mac or wish.ifname):
             raise UsageError("ip, mac and ifname go with a single network")

@@ -34,7 +34,6 @@ from overlay.agent.lost import Lost
 from overlay.agent.member import Member
 from overlay.agent.names import Names
 from overlay.agent.outside import Outside
-from overlay.agent.parented import Parented
 from overlay.agent.plugging import Plugging
 from overlay.agent.resizing import Resizing
 from overlay.agent.returning import Returning
@@ -106,7 +105,9 @@ class Running:
             FastMode(config.fast_path),
             self.guard,
         )
-        self.parented = Parented(state, self.directory, kernel, journal, self.attachments)
+        self.plugging = Plugging(
+            state, self.directory, self.datapath, kernel, journal, self.attachments
+        )
         self.endpoints = self._plug_in(kernel)
         self.outside = self._reach_outside(kernel)
         self.underlay, self.resizing = self._follow_underlay(kernel, interface)
@@ -133,7 +134,7 @@ class Running:
             kernel,
             self.journal,
             self.attachments,
-            Plugging(self.datapath, self.parented, kernel, self.attachments),
+            self.plugging,
         )
 
     def _serve_names(self, kernel: KernelThread, askers: Askers) -> DnsServers:
@@ -176,7 +177,7 @@ class Running:
                 self.outside.exposure.wake(vni)
 
         self.datapath.lost_ports = report
-        self.parented.lost = lost.report
+        self.plugging.parented.lost = lost.report
         return lost
 
     def _keys(self, interval_s: float) -> Keys:
@@ -196,13 +197,13 @@ class Running:
         self.member.pump.door = self._doorkeeper().open
         self.member.start()
         await self._adopt()
-        await self.parented.start()
+        await self.plugging.start()
         await self.outside.start()
         await self.datapath.destroy_leftovers(self.outside.exposure.wished())
         self._spawn(self.guard.run(), "guard")
         self._spawn(self.datapath.run(), "reconcile")
         self._spawn(self.datapath.watch(), "watch")
-        self._spawn(self.parented.run(), "parented")
+        self._spawn(self.plugging.parented.run(), "parented")
         self._spawn(self.custody.run(), "custody")
         self._spawn(self.keys.run(), "keys")
         self._spawn(self._tidy_up(), "tidy up")

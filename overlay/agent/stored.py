@@ -53,6 +53,7 @@ class Attachment:
     gateway: bool  # whether a default route was asked for
     plugged: bool  # whether its interface was whole once; if not, a start makes it anew
     parent: str = ""  # the host's interface that it is on, where there is no sandbox
+    gateway_priority: int = 0  # of several with a default route, the highest has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Ended:
     gateway: bool
     aliases: list[str]
     labels: list[list[str]]
+    gateway_priority: int = 0
 
     @property
     def key(self) -> str:
@@ -89,6 +91,7 @@ class Ended:
             gateway=attachment.gateway,
             aliases=list(endpoint.aliases),
             labels=[list(pair) for pair in endpoint.labels],
+            gateway_priority=attachment.gateway_priority,
         )
 
 

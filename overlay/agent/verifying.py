@@ -27,7 +27,7 @@ async def verify(agent: Agent, http: web.Request) -> Json:
     sandboxes = await running.datapath.differences()
     filter_texts = await running.guard.differences()
     host_texts = await running.outside.differences()
-    gone = await running.parented.differences()
+    gone = await running.plugging.parented.differences()
     repair = http.query.get("repair", "0") == "1"
     repaired = repair and await _repaired(running)
     return {
@@ -74,7 +74,7 @@ async def _is_true(running: Running, left: dict[Vni, list[Operation]]) -> bool:
         not any(left.values())
         and not await running.guard.differences()
         and not await running.outside.differences()
-        and not await running.parented.differences()
+        and not await running.plugging.parented.differences()
     )
 
 

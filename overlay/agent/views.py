@@ -124,6 +124,7 @@ def _endpoint(
         "labels": dict(found.labels),
         "rate_in": rates.in_bits or None,
         "rate_out": rates.out_bits or None,
+        "gateway_priority": local.gateway_priority if local is not None and local.gateway else None,
     }
 
 
@@ -220,7 +221,7 @@ def _network_status(item: Network, running: Running) -> Json:
     state = "absent" if runtime is None else "degraded" if runtime.failures else "ok"
     faults = [] if runtime is None else runtime.failures[:5]
     if not has_sandbox(item):
-        faults = running.parented.faults_of(item.vni)[:5]
+        faults = running.plugging.parented.faults_of(item.vni)[:5]
         state = "degraded" if faults else "none"
     return {
         "name": item.name,

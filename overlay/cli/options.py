@@ -38,6 +38,12 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         help="leave the container's default route as it is",
     )
     parser.add_argument(
+        "--gateway-priority",
+        type=int,
+        metavar="N",
+        help="of its networks the one with the highest N has the default route (default: 0)",
+    )
+    parser.add_argument(
         "--alias", dest="aliases", action="append", default=[], metavar="NAME", help="repeat"
     )
     parser.add_argument(
@@ -82,6 +88,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         "labels": pairs(args.labels),
         "port_security": args.port_security,
         **_rates(args),
+        **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
         "wait": args.wait,
     }
 

@@ -345,8 +345,9 @@ def add_link_route(index: int, base: Ip, prefix_length: int, source: Ip) -> Requ
     return (netlink.RTM_NEWROUTE, flags, _body(message, attributes))
 
 
-def add_default_route(index: int, gateway: Ip) -> Request:
-    """Return the request for a default route; the kernel refuses (EEXIST) a second one."""
+def add_default_route(index: int, gateway: Ip, *, replace: bool = False) -> Request:
+    """Return the request for a default route; unless it is to `replace` one, the kernel refuses
+    (EEXIST) a second one."""
     message = RouteMessage()
     message["family"] = socket.AF_INET if len(gateway) == 4 else socket.AF_INET6
     message["table"] = _RT_TABLE_MAIN
@@ -354,7 +355,7 @@ def add_default_route(index: int, gateway: Ip) -> Request:
     message["scope"] = _RT_SCOPE_UNIVERSE
     message["type"] = _RTN_UNICAST
     attributes: _Attributes = [("RTA_GATEWAY", ip_text(gateway)), ("RTA_OIF", index)]
-    flags = netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
+    flags = netlink.NLM_F_CREATE | (netlink.NLM_F_REPLACE if replace else netlink.NLM_F_EXCL)
     return (netlink.RTM_NEWROUTE, flags, _body(message, attributes))
 
 

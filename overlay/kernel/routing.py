@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from overlay.core.state import BarrierRow, RouteRow
 from overlay.kernel.netlink import Message, attribute, attributes
@@ -91,6 +91,26 @@ def decode_route(message: Message, names: Mapping[int, str]) -> RouteRow | None:
         return None
     size = 4 if family == socket.AF_INET else 16
     return RouteRow(name, Ip(found.get(_RTA_DST, bytes(size))), length, Ip(gateway))
+
+
+class DefaultRoute(NamedTuple):
+    """A default route as somebody has set it: its family by address size, its way."""
+
+    size: int
+    link: int  # its index; 0 where it has several
+    gateway: bytes  # empty without one
+
+
+def decode_default(message: Message) -> DefaultRoute | None:
+    """Return the default route that a message tells of; None for any other route."""
+    _, buffer, start, end = message
+    family, length, _, _, table, _, _, kind, _ = _HEADER.unpack_from(buffer, start)
+    if length or table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:
+        return None
+    found = attributes(buffer, start + HEADER_SIZE, end)
+    out = found.get(_RTA_OIF, bytes(4))
+    size = 4 if family == socket.AF_INET else 16
+    return DefaultRoute(size, int(_U32.unpack(out)[0]), found.get(_RTA_GATEWAY, b""))
 
 
 def decode_barrier(message: Message) -> BarrierRow | None:

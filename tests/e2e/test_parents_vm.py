@@ -1,4 +1,7 @@
-"""VLANs made for containers, and ipvlan: what slim kernels lack. Run by `make vm-test`."""
+"""VLANs made for containers, ipvlan, and rates from modules: what slim kernels lack.
+
+Run by `make vm-test`.
+"""
 
 from __future__ import annotations
 
@@ -101,8 +104,9 @@ def test_ipvlan_containers_share_the_mac_of_their_parent(
         ips[name] = pair.ok(number, *add).strip()
     for target in (ips["i2"], ips["i3"], "192.168.56.12"):
         eventually(lambda target=target: reaches(pair, 1, "i1", target), target, PATIENCE_S)
-    macs = {pair.inside(1, name, "cat", "/sys/class/net/eth0/address")[1] for name in ("i1", "i2")}
-    assert macs == {pair.ok(1, "cat", "/sys/class/net/eth1/address")}
+    words = ("ip", "-br", "link", "show")
+    macs = {pair.inside(1, name, *words, "eth0")[1].split()[2] for name in ("i1", "i2")}
+    assert macs == {pair.ok(1, *words, "eth1").split()[2]}
     pair.inside(1, "i1", "ip", "link", "del", "eth0")
     eventually(lambda: reaches(pair, 1, "i1", ips["i3"]), "made again", PATIENCE_S)
     code, _, err = pair.run(1, "overlayd", "container", "add", "x", "--network", "shared",
@@ -113,3 +117,14 @@ def test_ipvlan_containers_share_the_mac_of_their_parent(
     code, _, err = pair.run(1, "overlayd", "network", "create", "clash", "--driver", "macvlan",
                             "--parent", "eth1", "--subnet", "10.74.0.0/24")  # fmt: skip
     assert (code, "macvlan or ipvlan devices, not both" in err) == (6, True), err
+
+
+def test_rates_load_what_they_take(pair: Cluster) -> None:
+    """Debian's kernel has all of it as modules: a limited container has both of its buckets."""
+    pair.ok(1, "overlayd", "network", "create", "blue", "--subnet", "10.32.0.0/16")
+    pair.ok(1, "overlayd", "container", "add", "r1", "--network", "blue", "--rate", "10mbit")
+    sandbox = pair.sandbox(1)
+    shown = pair.inside(1, sandbox, "tc", "qdisc")[1]
+    assert shown.count("rate 10Mbit") == 2
+    assert reaches(pair, 1, "r1", "10.32.0.1")
+    assert pair.json(1, "verify")["differences"] == []

@@ -1,0 +1,83 @@
+"""Which of a container's networks has its default route, by a rule.
+
+Of the networks that it was attached to with one, the highest `--gateway-priority`; of equals one
+that leads out before an internal one, then the one that has it, then the first by name. So the
+first attached keeps it, and the next takes over when that is detached.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from overlay.agent.directory import Directory
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.stored import Attachment
+from overlay.kernel import gateways
+from overlay.kernel.gateways import Candidate
+
+
+class Gateways:
+    """Keeps that rule for the containers of this host."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        kernel: KernelThread,
+        journal: Journal,
+        attachments: Mapping[bytes, Attachment],
+    ) -> None:
+        self._directory = directory
+        self._kernel = kernel
+        self._journal = journal
+        self._attachments = attachments
+
+    async def settle_all(self) -> None:
+        """Look at all containers on several networks: a crash may have come between."""
+        counts: dict[tuple[int, int], int] = {}
+        for attachment in self._attachments.values():
+            counts[attachment.netns_identity] = counts.get(attachment.netns_identity, 0) + 1
+        for identity, count in counts.items():
+            if count > 1:
+                await self.settle(identity)
+
+    async def settle(self, identity: tuple[int, int], *, fewest: int = 1) -> None:
+        """Make one container's default routes as they should be, if it is on so many networks."""
+        mine = [each for each in self._attachments.values() if each.netns_identity == identity]
+        if len(mine) < fewest:
+            return
+        named = [(self._name(attachment), attachment) for attachment in mine if attachment.gateway]
+        ranked = [
+            candidate
+            for _, attachment in sorted(named, key=lambda pair: pair[0])
+            if (candidate := self._candidate(attachment)) is not None
+        ]
+        if not ranked:
+            return
+        try:
+            got = await self._kernel.call(gateways.settle, mine[0].netns_path, identity, ranked)
+        except OSError as error:
+            text = f"no default route in {mine[0].target}: {error.strerror or error}"
+            self._journal.record("gateway", text, level=logging.WARNING)
+            return
+        for name in got:
+            self._journal.record("gateway", f"{mine[0].target} goes out by {name}")
+
+    def _name(self, attachment: Attachment) -> str:
+        network = self._directory.network_by_vni(attachment.vni)
+        return "" if network is None else network.name
+
+    def _candidate(self, attachment: Attachment) -> Candidate | None:
+        network = self._directory.network_by_vni(attachment.vni)
+        wanted = bytes.fromhex(attachment.endpoint_id)
+        endpoint = self._directory.endpoint(self._directory.own, attachment.vni, wanted)
+        if network is None or endpoint is None:
+            return None
+        used = [subnet for subnet in network.subnets if any(ip in subnet for ip in endpoint.ips)]
+        return Candidate(
+            rank=(-attachment.gateway_priority, int(network.internal)),
+            ifname=attachment.ifname,
+            mac=endpoint.mac,
+            gateways=tuple(subnet.gateway for subnet in used),
+        )
