@@ -138,6 +138,27 @@ def test_a_block_in_which_an_address_is_used_is_not_given_away() -> None:
     assert granted(known, wish("10.0.0.0"), used=used) == "10.0.0.128-10.0.0.191"
 
 
+def test_a_host_takes_its_own_address_from_the_far_end() -> None:
+    """The highest that is owned, free, usable, and within the range that is given out."""
+    owned = Intervals.of([(number_of(parse_ip("10.0.0.0")), number_of(parse_ip("10.0.0.255")))])
+    last, next_one = parse_ip("10.0.0.254"), parse_ip("10.0.0.253")
+    low = replace(SMALL, ip_range=(parse_ip("10.0.0.64"), 26))
+
+    assert ipam.pick_last(SMALL, owned, set(), set()) == last
+    assert ipam.pick_last(SMALL, owned, {last}, set()) == next_one
+    assert ipam.pick_last(SMALL, owned, set(), {last}) == next_one
+    assert ipam.pick_last(low, owned, set(), set()) == parse_ip("10.0.0.127")
+    assert ipam.pick_last(SMALL, Intervals.of([]), set(), set()) is None
+
+
+def test_a_host_takes_no_anycast_address() -> None:
+    """The highest 128 of an IPv6 subnet are such (RFC 2526)."""
+    first, last = number_of(parse_ip("fd00::")), number_of(parse_ip("fd00::ffff:ffff:ffff:ffff"))
+
+    found = ipam.pick_last(SIX, Intervals.of([(first, last)]), set(), set())
+    assert found == parse_ip("fd00::ffff:ffff:ffff:ff7f")
+
+
 def test_a_resting_address_waits_while_another_is_free() -> None:
     """When all others are taken, the one that has rested longest is used again."""
     four = subnet("10.0.0.0/29", "10.0.0.1")

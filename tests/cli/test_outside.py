@@ -1,0 +1,91 @@
+"""Verbs about networks and the world: expose, publish, and their contraries."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import FakeAgent, Run
+
+EXPOSED = {
+    "schema": "overlayd.expose/v1", "network": "blue", "changed": True, "exposed": True,
+    "exposed_why": None, "host_ips": ["10.32.255.254", "fd32::fe"], "host_interfaces": ["ovh1"],
+}  # fmt: skip
+PORT = {
+    "protocol": "tcp", "host_ip": None, "host_port": 8080, "name": "web", "network": "blue",
+    "port": 80, "ips": ["10.32.0.2", "fd32::2"], "source_kept": True, "fault": None,
+}  # fmt: skip
+
+
+def test_expose_prints_the_hosts_addresses(overlayd: Run, agent: FakeAgent) -> None:
+    """One per line, for scripts; the network is asked for by name."""
+    agent.answer("POST /v1/expose", EXPOSED)
+
+    assert overlayd("expose", "blue").out == "10.32.255.254\nfd32::fe\n"
+    assert agent.asked[-1].body == {"network": "blue"}
+    assert json.loads(overlayd("expose", "blue", "--json").out) == EXPOSED
+
+
+def test_unexpose_says_what_it_did(overlayd: Run, agent: FakeAgent) -> None:
+    """On stderr; that there was nothing to do is no error."""
+    for changed, told in ((True, "exposed to this host no more"), (False, "is not exposed here")):
+        agent.answer("POST /v1/unexpose", EXPOSED | {"changed": changed})
+        outcome = overlayd("unexpose", "blue")
+
+        assert (outcome.code, outcome.out) == (0, "")
+        assert told in outcome.err
+
+
+def test_publish_sends_what_the_line_says(overlayd: Run, agent: FakeAgent) -> None:
+    """Name, ports, network and address."""
+    answer = {"schema": "overlayd.publish/v1", "name": "web", "network": "blue", "changed": True,
+              "ports": ["8080:80/tcp", "53:53/udp"]}  # fmt: skip
+    agent.answer("POST /v1/published", answer)
+    outcome = overlayd("publish", "web", "8080:80", "53:53/udp", "--network", "blue",
+                       "--host-ip", "192.0.2.1")  # fmt: skip
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "8080:80/tcp 53:53/udp for web" in outcome.err
+    assert agent.asked[-1].body == {
+        "name": "web", "ports": ["8080:80", "53:53/udp"], "network": "blue",
+        "host_ip": "192.0.2.1",
+    }  # fmt: skip
+
+
+def test_publish_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
+    """Where, to whom, and whether something answers; a container may be called ls all the same."""
+    waiting = PORT | {"host_ip": "fd00::1", "host_port": 53, "protocol": "udp", "ips": [],
+                      "source_kept": False, "fault": "nothing is called web on blue"}  # fmt: skip
+    agent.answer("GET /v1/published", {"schema": "overlayd.publish-ls/v1",
+                                       "published": [PORT, waiting]})  # fmt: skip
+
+    lines = overlayd("publish", "ls").out.splitlines()
+    assert lines[0].split()[:2] == ["HOST", "PORT"]
+    assert lines[1].split() == ["*:8080/tcp", "web", "blue", "10.32.0.2:80", "[fd32::2]:80", "ok"]
+    assert "[fd00::1]:53/udp" in lines[2]
+    assert "nothing is called web on blue" in lines[2]
+    agent.answer(
+        "POST /v1/published",
+        {
+            "schema": "overlayd.publish/v1",
+            "name": "ls",
+            "network": "blue",
+            "changed": True,
+            "ports": ["1:1/tcp"],
+        },
+    )
+    overlayd("publish", "ls", "1:1")
+    assert agent.asked[-1].body["name"] == "ls"
+
+
+def test_unpublish_says_what_is_gone(overlayd: Run, agent: FakeAgent) -> None:
+    """All of a name's ports where none is named; nothing gone is no error."""
+    agent.answer("POST /v1/unpublish", {"schema": "overlayd.unpublish/v1", "name": "web",
+                                        "ports": ["8080:80/tcp"]})  # fmt: skip
+    assert "8080:80/tcp" in overlayd("unpublish", "web").err
+    assert agent.asked[-1].body == {"name": "web", "ports": [], "network": None}
+    agent.answer("POST /v1/unpublish", {"schema": "overlayd.unpublish/v1", "name": "web",
+                                        "ports": []})  # fmt: skip
+    outcome = overlayd("unpublish", "web", "8080:80")
+    assert (outcome.code, "nothing of that" in outcome.err) == (0, True)

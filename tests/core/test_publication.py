@@ -1,0 +1,59 @@
+"""The words for published ports, and which two can't stand together."""
+
+from __future__ import annotations
+
+import pytest
+from overlay.core.publication import PortPair, Publication, parse_pair, rival
+from overlay.errors import UsageError
+from overlay.model import Ip, Vni, parse_ip
+
+ANYWHERE = Ip(b"")
+
+
+def publication(host_ip: str = "", host_port: int = 8080, protocol: str = "tcp") -> Publication:
+    """Return a publication for `web`."""
+    ip = parse_ip(host_ip) if host_ip else ANYWHERE
+    return Publication(protocol, ip, host_port, Vni(7), "web", 80)
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("8080:80", PortPair("tcp", 8080, 80)),
+        ("80", PortPair("tcp", 80, 80)),
+        ("53:5353/udp", PortPair("udp", 53, 5353)),
+        ("65535:1/tcp", PortPair("tcp", 65535, 1)),
+    ],
+)
+def test_ports_as_people_write_them(text: str, pair: PortPair) -> None:
+    """One number stands for both; TCP is meant where nothing is said; it reads back alike."""
+    assert parse_pair(text) == pair
+    assert parse_pair(str(pair)) == pair
+
+
+@pytest.mark.parametrize(
+    "text", ["", "web", "0:80", "80:0", "65536:1", "-1:80", "1:2:3", "80/sctp", "8080:", "٣:80"]
+)
+def test_what_is_no_port_is_refused(text: str) -> None:
+    """With an example of what is one."""
+    with pytest.raises(UsageError, match="is no port to publish"):
+        parse_pair(text)
+
+
+def test_places_meet_where_a_packet_could_be_for_both() -> None:
+    """Every address and one of them meet; two different ones, ports or protocols do not."""
+    one = publication("192.168.56.11")
+
+    assert rival(publication(), [one]) == one
+    assert rival(one, [publication()]) == publication()
+    assert rival(one, [one]) is None, "the very same is no rival"
+    assert rival(one, [publication("192.168.56.12"), publication("fd00::1")]) is None
+    assert rival(one, [publication("192.168.56.11", 8081)]) is None
+    assert rival(one, [publication("192.168.56.11", protocol="udp")]) is None
+
+
+def test_places_have_a_text() -> None:
+    """As it stands in a URL."""
+    assert publication().place == "*:8080"
+    assert publication("192.168.56.11").place == "192.168.56.11:8080"
+    assert publication("fd00::1").place == "[fd00::1]:8080"

@@ -1,0 +1,98 @@
+"""The host's forwarding: no more than is needed, and all of it taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.core.hostrules import Opened
+from overlay.kernel import forwarding, netns
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+SYSCTLS = (
+    "ipv4.conf.all.forwarding", "ipv4.conf.eth1.forwarding", "ipv4.conf.ovh1.forwarding",
+    "ipv6.conf.all.forwarding", "ipv6.conf.eth1.force_forwarding",
+)  # fmt: skip
+
+
+class Place:
+    """A host with an uplink and an interface of ours."""
+
+    def __init__(self, world: World, run_dir: Path) -> None:
+        self._world = world
+        self._run_dir = run_dir
+        self.name = world.namespace("host")
+        self._fd = world.fd(self.name)
+        for name in ("eth1", "ovh1"):
+            world.run(self.name, "ip", "link", "add", name, "type", "veth", "peer", f"{name}x")
+
+    def enable(self, *, ipv6: bool = True) -> forwarding.Forwarding:
+        """Let it forward for ours."""
+        with netns.inside(self._fd):
+            return forwarding.enable(self._run_dir, {"ovh1"}, ipv6=ipv6)
+
+    def restore(self) -> list[str]:
+        """Take it back."""
+        with netns.inside(self._fd):
+            return forwarding.restore(self._run_dir)
+
+    def set(self, name: str, value: str) -> None:
+        """Set a sysctl as somebody else."""
+        self._world.run(self.name, "sysctl", "-qw", f"net.{name}={value}")
+
+    def now(self) -> list[str]:
+        """Return the sysctls' values."""
+        names = [f"net.{name}" for name in SYSCTLS]
+        return self._world.run(self.name, "sysctl", "-n", *names).split()
+
+
+@pytest.fixture
+def place(world: World, tmp_path: Path) -> Place:
+    """Return a host that is no router."""
+    made = Place(world, tmp_path)
+    made.set("ipv4.ip_forward", "0")
+    return made
+
+
+def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
+    """The switches for all stay off; a second time nothing changes; the old values come back."""
+    before = place.now()
+    done = place.enable()
+
+    assert before == ["0"] * 5
+    assert place.now() == ["0", "1", "1", "0", "1"]
+    names = ("eth1", "eth1x", "ovh1x")
+    assert done.opened == {Opened(name, family) for name in names for family in (4, 6)}
+    assert place.enable() == (done.opened, [])
+    assert len(place.restore()) == 6
+    assert place.now()[:2] + place.now()[3:] == ["0", "0", "0", "0"]
+
+
+def test_without_ipv6_networks_ipv6_is_left_alone(place: Place) -> None:
+    """Only what is needed is switched."""
+    assert {each.family for each in place.enable(ipv6=False).opened} == {4}
+    assert place.now() == ["0", "1", "1", "0", "0"]
+
+
+def test_a_router_is_left_a_router(place: Place) -> None:
+    """Where somebody has switched all on, nothing is changed, nothing closed, nothing restored."""
+    place.set("ipv4.ip_forward", "1")
+    place.set("ipv6.conf.all.forwarding", "1")
+
+    assert place.enable() == (frozenset(), [])
+    assert place.restore() == []
+    assert place.now()[0] == place.now()[3] == "1"
+
+
+def test_who_becomes_a_router_meanwhile_stays_one(place: Place) -> None:
+    """Docker, started later, switches all on: then nothing is closed any more, nor switched off."""
+    place.enable(ipv6=False)
+    place.set("ipv4.ip_forward", "1")
+
+    assert place.enable(ipv6=False).opened == frozenset()
+    assert place.restore() == []
+    assert place.now()[:2] == ["1", "1"]

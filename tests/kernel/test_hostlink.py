@@ -1,0 +1,94 @@
+"""The host's end on a network: made, recognised when altered, repaired without being remade."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.kernel import hostlink, netns
+from overlay.kernel.hostlink import HostLink
+from overlay.model import NodeId, Vni, mac_for, parse_ip
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import Host, World
+
+pytestmark = pytest.mark.netns
+IP, IP6 = parse_ip("10.32.255.254"), parse_ip("fd32::fe")
+LINK = HostLink(
+    name=hostlink.name_of(Vni(7), NodeId(b"\xaa\xbb\xcc" + bytes(13))),
+    port="host0",
+    bridge="br0",
+    mac=mac_for(Vni(7), IP),
+    mtu=1450,
+    addresses=((IP, 16), (IP6, 64)),
+)
+
+
+@pytest.fixture
+def host(world: World) -> Host:
+    """Return a host with a bridge and a container on it."""
+    made = world.host()
+    assert made.converge() == []
+    return made
+
+
+def ensure(world: World, host: Host) -> list[str]:
+    """Make or repair the end; return what was wrong."""
+    with netns.inside(world.fd(host.name)):
+        return hostlink.ensure(host.sandbox, LINK, hostlink.survey([LINK]))
+
+
+def faults(world: World, host: Host) -> list[str]:
+    """Return what is wrong now."""
+    with netns.inside(world.fd(host.name)):
+        return hostlink.faults(LINK, hostlink.survey([LINK]))
+
+
+def test_host_and_container_reach_each_other_at_once(world: World, host: Host) -> None:
+    """The first ping of each is answered; the name has VNI and node in it."""
+    container = host.attach(parse_ip("10.32.0.2"))
+
+    assert ensure(world, host) == [f"{LINK.name} was not there"]
+    assert LINK.name == "ovh000007aabbcc"
+    assert world.pings(host.name, "10.32.0.2") == 1
+    assert world.pings(container, "10.32.255.254") == 1
+    assert (faults(world, host), ensure(world, host)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("ip link set {} down", "was down"),
+        ("ip link set {} mtu 1400", "had MTU 1400"),
+        ("ip link set {} alias theirs", "had lost its mark"),
+        ("ip address add 10.9.9.9/32 dev {}", "had a strange address"),
+        ("ip address del 10.32.255.254/16 dev {}", "lacked an address"),
+        ("ip address del fd32::fe/64 dev {}", "lacked an address"),
+        ("ip route del 10.32.0.0/16 dev {}", "lacked its route"),
+        ("ip -6 route del fd32::/64 dev {}", "lacked its route"),
+        ("ip link set {} address 02:00:00:00:00:09", "was not there"),
+        ("ip link del {}", "was not there"),
+    ],
+)
+def test_damage_is_seen_and_repaired(world: World, host: Host, damage: str, told: str) -> None:
+    """In words; then nothing is wrong any more, and what lived was not made anew."""
+    host.attach(parse_ip("10.32.0.2"))
+    ensure(world, host)
+    before = world.run(host.name, "ip", "-o", "link", "show", LINK.name).split(":")[0]
+    world.run(host.name, *damage.format(LINK.name).split())
+
+    assert any(told in text for text in ensure(world, host))
+    assert faults(world, host) == []
+    assert world.pings(host.name, "10.32.0.2") == 1
+    after = world.run(host.name, "ip", "-o", "link", "show", LINK.name).split(":")[0]
+    assert (after == before) == (told != "was not there")
+
+
+def test_nobody_behind_it_tells_the_host_where_to_route(world: World, host: Host) -> None:
+    """Redirects and router advertisements from the network are not heeded."""
+    ensure(world, host)
+    names = ("ipv4.conf.{}.accept_redirects", "ipv6.conf.{}.accept_redirects",
+             "ipv6.conf.{}.accept_ra")  # fmt: skip
+    words = [f"net.{name.format(LINK.name)}" for name in names]
+
+    assert world.run(host.name, "sysctl", "-n", *words).split() == ["0", "0", "0"]
