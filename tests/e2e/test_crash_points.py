@@ -206,6 +206,56 @@ def start(pair: Pair) -> None:
     pair.two.start(**FLAT)
 
 
+def expose(driver: Driver, *, exposed: bool = True) -> Json:
+    """Give the host an end on the network, or take it away."""
+    return driver.post("/v1/expose" if exposed else "/v1/unexpose", network="blue")
+
+
+def hide(driver: Driver) -> None:
+    """Attach, and take the end away that comes with it."""
+    attach(driver)
+    expose(driver, exposed=False)
+
+
+def show(driver: Driver) -> None:
+    """Attach, and let the host have an end."""
+    attach(driver)
+    expose(driver)
+
+
+def publish(driver: Driver) -> Json:
+    """Publish a port."""
+    return driver.post("/v1/published", name="c2", network="blue", ports=["8080:80"])
+
+
+def unpublish(driver: Driver) -> Json:
+    """Take it back."""
+    return driver.post("/v1/unpublish", name="c2")
+
+
+def shown(driver: Driver) -> None:
+    """Attach, let the host have an end, and publish a port."""
+    show(driver)
+    publish(driver)
+
+
+def close(driver: Driver) -> None:
+    """Take all of that back; an end that was wished for would keep the sandbox."""
+    unpublish(driver)
+    expose(driver, exposed=False)
+    detach(driver)
+
+
+def _two(pair: Pair) -> Driver:
+    return pair.two
+
+
+def kill_shown(pair: Pair) -> None:
+    """Kill the second host's agent with a published port in its care."""
+    shown(pair.two)
+    pair.two.end()
+
+
 VERBS = (
     Verb("attach", lambda p: p.two, nothing, lambda p: attach(p.two), lambda p: detach(p.two)),
     Verb("detach", lambda p: p.two, lambda p: attach(p.two), lambda p: detach(p.two), nothing),
@@ -219,7 +269,15 @@ VERBS = (
     Verb("join", lambda p: p.two, leave, join, nothing),
     Verb("start", lambda p: p.two, kill, start, lambda p: detach(p.two)),
     Verb("start, after a power cut", lambda p: p.two, power_cut, start, lambda p: detach(p.two)),
-)
+    Verb("expose", _two, lambda p: hide(p.two), lambda p: expose(p.two), lambda p: close(p.two)),
+    Verb("unexpose", _two, lambda p: show(p.two), lambda p: expose(p.two, exposed=False),
+         lambda p: close(p.two)),
+    Verb("publish", _two, lambda p: show(p.two), lambda p: publish(p.two), lambda p: close(p.two)),
+    Verb("unpublish", _two, lambda p: shown(p.two), lambda p: unpublish(p.two),
+         lambda p: close(p.two)),
+    Verb("start, with a published port", _two, kill_shown, start,
+         lambda p: close(p.two)),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

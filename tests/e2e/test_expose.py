@@ -205,6 +205,27 @@ def test_a_host_without_containers_can_be_an_end(world: Cluster) -> None:
     assert world.json(3, "network", "inspect", "lone")["here"] is False
 
 
+@pytest.mark.parametrize("isolated", [False, True])
+def test_every_subnet_of_a_network_has_a_way_out(world: Cluster, *, isolated: bool) -> None:
+    """Two subnets are two segments: the host has an end on each, and reaches both; between the two
+    it leads nobody who is not led within."""
+    name, third = ("apart", 64) if isolated else ("pair", 63)
+    options = ["--isolate-subnets"] if isolated else []
+    world.ok(2, "overlayd", "network", "create", name, "--subnet", f"10.{third}.0.0/24",
+             "--subnet", f"10.{third}.1.0/24", *options)  # fmt: skip
+    for number in (0, 1):
+        world.attach(2, f"{name}{number}", "--ip", f"10.{third}.{number}.9", network=name)
+    shown = world.json(2, "network", "inspect", name)
+
+    assert len(shown["host_interfaces"]) == len(shown["host_ips"]) == 2
+    for number in (0, 1):
+        assert reaches(world, 2, f"{name}{number}", WORLD)
+        assert host_reaches(world, 2, f"10.{third}.{number}.9")
+        other = f"10.{third}.{1 - number}.9"
+        assert reaches(world, 2, f"{name}{number}", other) != isolated
+    assert world.json(2, "verify")["differences"] == []
+
+
 PLACES = "--data-root /run/lab/docker --exec-root /run/docker-exec"
 DOCKERD = f"setsid dockerd {PLACES} >/run/dockerd.log 2>&1 &"
 

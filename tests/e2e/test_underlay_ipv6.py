@@ -1,0 +1,81 @@
+"""A cluster whose hosts reach each other by IPv6 alone; containers have both families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.world import ips_of, netns, seen_as, serve
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+
+
+@pytest.fixture(scope="module")
+def six(hosts: Cluster) -> Cluster:
+    """Return three hosts without IPv4 on the underlay, joined, each with a container."""
+    for number in (1, 2, 3):
+        hosts.ok(number, "ip", "address", "flush", "dev", "eth1")
+        own = f"fd56::{10 + number}"
+        hosts.ok(number, "ip", "address", "add", f"{own}/64", "dev", "eth1", "nodad")
+        peer: list[str] = [] if number == 1 else ["fd56::11", "--token-file", "-"]
+        token = None if number == 1 else hosts.ok(1, "overlayd", "token", "show")
+        code, _, err = hosts.run(
+            number, "overlayd", "join", *peer, "--underlay", "eth1", stdin=token
+        )
+        assert code == 0, err
+    hosts.ok(1, "overlayd", "network", "create", "dual", "--subnet", "10.60.0.0/24",
+             "--subnet", "fd60::/64")  # fmt: skip
+    for number in (1, 2, 3):
+        hosts.attach(number, f"d{number}", network="dual")
+    return hosts
+
+
+def test_containers_reach_each_other(six: Cluster, eventually: Callable[..., None]) -> None:
+    """By both families with packets of the full size, which is 70 bytes less than the underlay's;
+    also while an agent is killed and after its start."""
+    shown = six.json(1, "network", "inspect", "dual")
+    assert (shown["mtu"], shown["mtu_why"]) == (1430, "eth1 carries 1500 bytes, VXLAN takes 70")
+    sizes = {4: 1430 - 28, 6: 1430 - 48}
+    eventually(lambda: len(six.json(1, "endpoint", "ls")["endpoints"]) == 3, "all endpoints")
+    ips = {number: ips_of(six, 1, f"d{number}") for number in (1, 2, 3)}
+
+    def reach_each_other() -> bool:
+        return all(
+            six.inside(number, f"d{number}", "ping", "-c1", "-W1", "-M", "do",
+                       "-s", str(sizes[6 if ":" in ip else 4]), ip)[0] == 0
+            for number, other in ((1, 2), (2, 3), (3, 1))
+            for ip in ips[other]
+        )  # fmt: skip
+
+    eventually(reach_each_other, "the first packets")
+    six.ok(2, "bash", "-c", KILL)
+    assert reach_each_other()
+    six.ok(2, "overlayd", "join")
+    assert reach_each_other()
+    assert [six.json(number, "verify")["differences"] for number in (1, 2, 3)] == [[], [], []]
+    eventually(lambda: six.json(2, "status")["health"] == [], "nothing to complain of")
+
+
+def test_the_host_is_an_end_and_publishes(six: Cluster, eventually: Callable[..., None]) -> None:
+    """A host reaches remote containers as its own end, and its port leads to one of its own."""
+    ends = six.json(3, "network", "inspect", "dual")["host_ips"]
+    far = ips_of(six, 3, "d1")
+    for ip in far:
+        serve(six, 1, netns("d1"), ip, 80)
+    eventually(lambda: [seen_as(six, 3, [], ip, 80) for ip in far] == ends, "the host's own ends")
+    six.ok(1, "overlayd", "publish", "d1", "8080:80")
+
+    assert seen_as(six, 3, [], "fd56::11", 8080) == "fd56::13"
+
+
+def test_nobody_else_gets_at_the_vxlan_port(six: Cluster) -> None:
+    """The filter lets members in by their IPv6 addresses."""
+    assert six.json(1, "status")["underlay_filter"]["members"] == 2
+    listed = six.ok(1, "nft", "list", "ruleset")
+    assert "fd56::12" in listed
+    assert "fd56::13" in listed
