@@ -61,6 +61,7 @@ PROMOTE_TIMEOUT_S: Final = 10.0
 
 # --- Cluster keys ----------------------------------------------------------------------
 KEY_GENERATION_MAX: Final = 2**32 - 1
+KEY_LEAP_MAX: Final = 1024  # generations that a holder may have missed
 KEYS_HELD_MAX: Final = 8  # by one member: the one in use, one before, and what a split has left
 KEYS_COUNTED_MAX: Final = 16  # generations whose datagrams are counted
 KEY_HANDERS_MAX: Final = 3  # of those that hold a new key, so many hand it on

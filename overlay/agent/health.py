@@ -29,6 +29,7 @@ def health(running: Running, networks: list[Json]) -> list[Json]:
         *_networks(networks),
         *_clashes(running),
         *_underlay_mtu(running),
+        *_keys(running),
         *_fast_path(running),
         *_underlay_filter(running),
         *_port_security(running),
@@ -123,6 +124,23 @@ def _clashes(running: Running) -> list[Json]:
             "again with another name or address",
         }
         for what, verdict in running.clashes.found[: limits.SHOWN_CLASHES_MAX]
+    ]
+
+
+def _keys(running: Running) -> list[Json]:
+    since, keys = running.keys.waiting_since, running.keys
+    waited_s = 0.0 if since is None else running.member.pump.now() - since
+    names = keys.waited_for() if waited_s > limits.KEY_STUCK_S else []
+    if not names:
+        return []
+    newest = keys.rotation.ring.newest.generation
+    return [
+        {
+            "level": "warn",
+            "text": f"generation {newest} of the cluster's key waits for {', '.join(names)}",
+            "hint": "All goes on with the one before ('overlayd key status'). Look at its agent "
+            "and disk; if the host is not to be trusted any more: overlayd forget --bar NODE",
+        }
     ]
 
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from overlay import limits
 from overlay.agent import stored
@@ -19,13 +19,14 @@ from overlay.agent.admissions import Admissions
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.member import Member
-from overlay.core.records import CLUSTER_SCOPE, KeyId, KeyState
+from overlay.core.records import CLUSTER_SCOPE, Key, KeyId, KeyState
 from overlay.core.rotation import Ring, Rotation, Step, next_generation
 from overlay.errors import OverlayError, TimedOutError
 from overlay.model import NodeId
 from overlay.wire.keyring import SECRET_SIZE, ClusterKey
 
 _POLL_S = 0.05
+_GATHER_S = 0.02  # records come in bursts, one of each member
 _MAY_WRITE_WAIT_S = 60.0
 _RECORD = ("keys", b"")
 
@@ -52,6 +53,7 @@ class Keys:
         self._wall_clock = wall_clock
         self._handed_at: dict[NodeId, float] = {}
         self._changed = asyncio.Event()
+        self._fault = ""
         member.pump.key_told = self.take
 
     async def run(self) -> None:
@@ -62,15 +64,28 @@ class Keys:
             self._changed.clear()
             try:
                 pause_s = self.work()
+                self._fault = ""
             except OverlayError as error:  # a disk that refuses: nothing was done, try again
-                self._journal.record("key", str(error), level=logging.ERROR)
+                self._complain(error)
                 pause_s = limits.KEY_LOOK_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), pause_s)
+            await asyncio.sleep(_GATHER_S)
 
     def wake(self) -> None:
-        """Note that records or members changed."""
+        """Note that members changed."""
         self._changed.set()
+
+    def note(self, changed: Iterable[Key]) -> None:
+        """Note that records of the cluster's scope changed."""
+        if _RECORD in changed:
+            self._changed.set()
+
+    def _complain(self, error: OverlayError) -> None:
+        """Tell of a fault, once as long as it lasts."""
+        if self._fault != str(error):
+            self._fault = str(error)
+            self._journal.record("key", self._fault, level=logging.ERROR)
 
     def work(self) -> float:
         """Take the steps that are due now; return after how many seconds to look again."""
@@ -113,8 +128,7 @@ class Keys:
 
     def waited_for(self) -> list[str]:
         """Return the names of the live members that the next step waits for."""
-        states = self.states()
-        late = self.rotation.lacking(states) or self.rotation.laggards(states)
+        late = self.rotation.waited_for(self.states())
         return sorted(self._directory.node_name(node_id) for node_id in late)
 
     def next_due_s(self) -> int | None:
@@ -165,7 +179,7 @@ class Keys:
         try:
             self._follow(self.rotation.ring.including(key.id), key)
         except OverlayError as error:  # the sender hands it again
-            self._journal.record("key", str(error), level=logging.ERROR)
+            self._complain(error)
             return
         self._journal.record("key", f"generation {key.generation} came from {name}", peer=name)
 

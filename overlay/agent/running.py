@@ -264,7 +264,10 @@ class Running:
 
     def _on_event(self, event: Event) -> None:
         match event:
-            case StoreChanged(scope=scope) | ConfirmWanted(scope=scope):
+            case StoreChanged(scope=scope, keys=keys):
+                self.keys.note(keys)  # no other scope has such records
+                self._store_changed(scope)
+            case ConfirmWanted(scope=scope):
                 self._store_changed(scope)
             case OwnLogAhead(scope=scope, version=version):
                 self.journal.record(
@@ -395,7 +398,6 @@ class Running:
         self.outside.publishing.changed(scope or None)
         if scope == CLUSTER_SCOPE:
             self.admissions.changed()
-            self.keys.wake()
             removals.tidy(self.member, self.directory)
             self.outside.exposure.networks_changed()
             self.datapath.wake()

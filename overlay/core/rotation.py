@@ -107,6 +107,12 @@ class Rotation:
             if state is None or (state.newest < newest and not _holds(state, newest))
         ]
 
+    def waited_for(self, others: States) -> list[NodeId]:
+        """Return for whose word this member waits: that it holds our newest key, or uses it."""
+        newest = self.ring.newest
+        missing = [node_id for node_id, state in others.items() if not _holds(state, newest)]
+        return missing if newest > self.ring.sealing else self.laggards(others)
+
     def laggards(self, others: States) -> list[NodeId]:
         """Return who has not said that it seals with our newest key, or a newer one."""
         newest = self.ring.newest
@@ -132,9 +138,11 @@ class Rotation:
 
 
 def next_generation(ring: Ring, said: Collection[KeyState]) -> int:
-    """Return the number of a new key: above all that anyone, living or dead, has told of."""
+    """Return the number of a new key: above all that anyone, living or dead, has told of; but for
+    numbers that no honest node can have come to, or one liar would use them all up."""
+    own = ring.newest.generation
     told = [state.newest.generation for state in said]
-    return 1 + max([ring.newest.generation, *told])
+    return 1 + max([own, *(each for each in told if each <= own + limits.KEY_LEAP_MAX)])
 
 
 def _all_hold(others: States, key: KeyId) -> bool:

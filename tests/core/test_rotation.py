@@ -104,6 +104,18 @@ def test_a_new_generation_is_above_all_that_anyone_has_told_of() -> None:
     assert next_generation(alone(), [says(KeyId(4, 1)), says(NEXT)]) == 5
 
 
+def test_a_liar_uses_no_numbers_up() -> None:
+    """A generation that no honest member can have come to counts for nothing, and who says that
+    it holds such a one is named as long as a rotation waits for it."""
+    lie = says(KeyId(limits.KEY_GENERATION_MAX, 0), KeyId(limits.KEY_GENERATION_MAX, 0))
+    own = Rotation(A, alone().including(NEXT))
+    others: States = {B: says(NEXT), C: lie}
+
+    assert next_generation(alone(), [lie, says(NEXT)]) == 2
+    assert own.next_ring(others, 0.0) == own.ring
+    assert (own.step(others), own.waited_for(others)) == (Step.HAND, [C])
+
+
 def test_a_ring_is_bounded() -> None:
     """However many keys are handed to a member, it holds so many: the one in use among them."""
     ring = alone()

@@ -85,6 +85,9 @@ class Pair:
             return f"the hosts see {seen}"
         if self.owned() != self.all_owned:
             return f"{self.owned()} of {self.all_owned} addresses are anybody's"
+        used = {each.get("/v1/keys")["generation"] for each in members}
+        if len(used) > 1:
+            return f"the hosts seal with generations {used}"
         for each in members:
             if differences(each):
                 return f"{each.host.name}'s kernel differs: {differences(each)}"
@@ -256,6 +259,11 @@ def kill_shown(pair: Pair) -> None:
     pair.two.end()
 
 
+def rotate(pair: Pair) -> None:
+    """Replace the cluster's key."""
+    pair.one.post("/v1/keys/rotate")
+
+
 VERBS = (
     Verb("attach", lambda p: p.two, nothing, lambda p: attach(p.two), lambda p: detach(p.two)),
     Verb("detach", lambda p: p.two, lambda p: attach(p.two), lambda p: detach(p.two), nothing),
@@ -265,6 +273,8 @@ VERBS = (
     Verb("container rm", lambda p: p.two, add, unmake, nothing),
     Verb("grant, asking", lambda p: p.two, choose, ask, lambda p: detach(p.two)),
     Verb("grant, giving", lambda p: p.one, choose, ask, lambda p: detach(p.two)),
+    Verb("rotate, making", lambda p: p.one, nothing, rotate, nothing),
+    Verb("rotate, following", lambda p: p.two, nothing, rotate, nothing),
     Verb("leave", lambda p: p.two, attach_and_leave, leave, join),
     Verb("join", lambda p: p.two, leave, join, nothing),
     Verb("start", lambda p: p.two, kill, start, lambda p: detach(p.two)),
