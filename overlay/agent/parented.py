@@ -19,11 +19,11 @@ from overlay.agent.kernelthread import KernelThread
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import Attachment
 from overlay.core.drivers import IPVLAN, driver_of
-from overlay.errors import OverlayError
-from overlay.kernel import parents
+from overlay.errors import ConflictError, OverlayError
+from overlay.kernel import occupied, parents
 from overlay.kernel.container import Attached
 from overlay.kernel.parents import Place
-from overlay.model import Endpoint, Network
+from overlay.model import Endpoint, Network, ip_text, mac_text
 
 _LEAVING = "unplugging"  # the kind of what is stored
 
@@ -63,12 +63,15 @@ class Parented:
         ifname: str | None,
         default_route: bool,
     ) -> Attached:
-        """Make the interface; raises what the kernel refuses it with."""
+        """Make the interface; raises what the kernel refuses it with, and ConflictError where
+        something on the segment has the address already."""
         kind, parent = driver_of(network), attachment.parent
         used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
         wanted = default_route and not network.internal
         self._arriving[parent] += 1
         try:
+            if not attachment.plugged:
+                await self._require_free(parent, endpoint)
             attached = await self._kernel.call(
                 parents.attach,
                 kind=kind,
@@ -88,6 +91,19 @@ class Parented:
             self._arriving[parent] -= 1
         self.faults.pop(attachment.port, None)
         return attached
+
+    async def _require_free(self, parent: str, endpoint: Endpoint) -> None:
+        """Raise ConflictError where somebody who is not ours has an address of the endpoint's."""
+        await self._kernel.call(parents.ensure_parent, parent)
+        asked = (asyncio.to_thread(occupied.holder, parent, ip) for ip in endpoint.ips)
+        for ip, taken in zip(endpoint.ips, await asyncio.gather(*asked), strict=True):
+            if taken is not None:
+                raise ConflictError(
+                    f"{ip_text(ip)} is in use on the segment of {parent}",
+                    why=f"{mac_text(taken)} answers for it" if any(taken) else "this host has it",
+                    hint="Another attach gets another address. Give the network addresses that "
+                    "nobody else gives out: --ip-range, --aux-address",
+                )
 
     def leaving(self, attachment: Attachment) -> None:
         """Note that an interface is to go; call in the transaction that forgets its endpoint."""

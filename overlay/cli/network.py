@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from overlay.cli.parser import Parser, Words
 
-FILTERS = {"name": "name", "creator": "creator"}
+FILTERS = {"name": "name", "creator": "creator", "driver": "driver"}
 CREATE_DESCRIPTION = """\
 Create a network: one L2 segment on all hosts.  It exists everywhere at once, and costs
 nothing on a host until something is attached there.

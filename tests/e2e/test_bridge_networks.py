@@ -48,6 +48,23 @@ def test_its_host_is_on_it(cluster: Cluster) -> None:
     assert cluster.inside(1, "h1", "ping", "-c1", "-W3", other)[0] == 0
 
 
+def test_a_port_leads_to_it_from_other_hosts(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """A published port of its host is answered by its container, for who is not on it."""
+    listen = "import http.server as h; h.HTTPServer(('', 80), h.SimpleHTTPRequestHandler)"
+    command = f'cd /run; nohup python3 -c "{listen}.serve_forever()" >/dev/null 2>&1 &'
+    cluster.inside(1, "h1", "sh", "-c", f"{command} echo $! >/run/h1.pid")
+    try:
+        cluster.ok(1, "overlayd", "publish", "h1", "8061:80", "--network", "home")
+        address = cluster.json(1, "status")["node"]["address"]
+        ask = f"import urllib.request as r; r.urlopen('http://{address}:8061/', timeout=3)"
+        eventually(lambda: cluster.run(2, "python3", "-c", ask)[0] == 0, "an answer on vm2")
+        cluster.ok(1, "overlayd", "unpublish", "h1")
+    finally:
+        cluster.run(1, "sh", "-c", "kill $(cat /run/h1.pid)")
+
+
 def test_it_needs_no_other_host_and_no_agent(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:

@@ -79,6 +79,50 @@ def test_a_lost_interface_comes_back(cluster: Cluster, eventually: Callable[...,
     assert cluster.json(1, "verify")["differences"] == []
 
 
+def test_an_address_that_something_else_has_is_not_given(cluster: Cluster) -> None:
+    """The segment is asked: a host's own address, here and elsewhere, is told with its MAC."""
+    cluster.ok(1, "overlayd", "network", "create", "rash", "--driver", "macvlan", "--parent",
+               "eth1", "--subnet", "192.168.56.0/24", "--gateway", "192.168.56.250")  # fmt: skip
+    for taken in ("192.168.56.11", "192.168.56.12"):
+        code, _, err = cluster.run(
+            1, "overlayd", "container", "add", "x", "--network", "rash", "--ip", taken
+        )
+        assert (code, f"{taken} is in use on the segment of eth1" in err) == (6, True), err
+    assert cluster.run(1, "ip", "netns", "pids", "x")[0] != 0
+    cluster.ok(1, "overlayd", "network", "rm", "rash")
+    shown = cluster.json(1, "network", "ls", "--filter", "driver=macvlan")["networks"]
+    assert [each["name"] for each in shown] == ["lan"]
+
+
+def test_a_parent_that_goes_is_told_of_and_waited_for(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Its containers' endpoints stay, status says why nothing works, and it comes back."""
+    for words in (("link", "add", "lan0", "type", "veth", "peer", "lan1"),
+                  ("link", "set", "lan0", "up"), ("link", "set", "lan1", "up"),
+                  ("address", "add", "10.81.0.1/24", "dev", "lan1")):  # fmt: skip
+        cluster.ok(1, "ip", *words)
+    cluster.ok(1, "overlayd", "network", "create", "cable", "--driver", "macvlan", "--parent",
+               "lan0", "--subnet", "10.81.0.0/24")  # fmt: skip
+    ip = cluster.ok(1, "overlayd", "container", "add", "p1", "--network", "cable").strip()
+    assert reaches(cluster, 1, "p1", "10.81.0.1")
+    cluster.ok(1, "ip", "link", "del", "lan0")
+
+    def told() -> list[str]:
+        return [entry["text"] for entry in cluster.json(1, "status")["health"]]
+
+    eventually(lambda: any("no interface 'lan0'" in text for text in told()), "status tells")
+    assert cluster.ok(1, "overlayd", "dns", "lookup", "p1").strip() == ip
+    cluster.ok(1, "ip", "link", "add", "lan0", "type", "veth", "peer", "lan1")
+    for words in (("link", "set", "lan0", "up"), ("link", "set", "lan1", "up"),
+                  ("address", "add", "10.81.0.1/24", "dev", "lan1")):  # fmt: skip
+        cluster.ok(1, "ip", *words)
+    eventually(lambda: reaches(cluster, 1, "p1", "10.81.0.1"), "it works again", 40)
+    eventually(lambda: not told(), "status is content", 40)
+    cluster.ok(1, "overlayd", "container", "rm", "p1")
+    cluster.ok(1, "ip", "link", "del", "lan0")
+
+
 def test_a_container_that_is_gone_is_withdrawn(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
