@@ -148,6 +148,7 @@ KEPT_RECORDS_MAX: Final = 1024
 QUARANTINE_COUNT_MAX: Final = 65_536
 # A host's own end takes an address; in a smaller subnet only where a person asks for it.
 EXPOSED_SUBNET_SIZE_MIN: Final = 32
+PUBLISH_LOOK_S: Final = 0.2  # many changes of endpoints are looked through once
 PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection goes through
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
 

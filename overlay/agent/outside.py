@@ -66,6 +66,7 @@ class Outside:
         await self.exposure.arrived(vni)
         if self.publishing.concerns(vni):
             await self.publishing.refresh()
+        self.publishing.changed()  # its way out may lead over another network now
 
     async def start(self) -> None:
         """Adopt what is there; before any pass may prune."""

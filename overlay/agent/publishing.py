@@ -65,7 +65,7 @@ class Publishing:
         nobody has, ConflictError where several networks have it."""
         if wanted is not None:
             return self._directory.network(wanted)
-        found = [n for n in self._directory.networks() if self._endpoint(n.vni, name) is not None]
+        found = [n for n in self._directory.networks() if name in self._named(n.vni)]
         if not found:
             raise NotFoundError(
                 f"nothing is called {name} on any network",
@@ -165,15 +165,15 @@ class Publishing:
     async def show(self) -> list[Shown]:
         """Return all publications, in order of port."""
         order = sorted(self._known, key=lambda each: (each.host_port, each.protocol, each.host_ip))
-        return [await self._show(each) for each in order]
+        named = {vni: self._named(vni) for vni in {each.vni for each in order}}
+        return [await self._show(each, named[each.vni].get(each.name)) for each in order]
 
-    async def _show(self, each: Publication) -> Shown:
+    async def _show(self, each: Publication, placed: Placed | None) -> Shown:
         network = self._directory.network_by_vni(each.vni)
         if network is None:
             return Shown(each, (), "its network is gone")
         if not self._exposure.ends(each.vni):
             return Shown(each, (), f"network {network.name} is not exposed to this host")
-        placed = self._endpoint(each.vni, each.name)
         if placed is None:
             return Shown(each, (), f"nothing is called {each.name} on {network.name}")
         ips = [ip for ip in placed.endpoint.ips if not each.host_ip or len(ip) == len(each.host_ip)]
@@ -187,10 +187,15 @@ class Publishing:
             targets.append(PublishedPort(*place, ip, each.port, borrowed=not back))
         return Shown(each, tuple(targets), "" if targets else f"{each.name} has no such address")
 
-    def _endpoint(self, vni: Vni, name: str) -> Placed | None:
-        called = [p for p in self._directory.endpoints(vni) if p.endpoint.name == name]
-        # Of two, made in a split, the same one has the name on every host (`core.conflicts`).
-        return min(called, key=lambda placed: placed.endpoint.endpoint_id, default=None)
+    def _named(self, vni: Vni) -> dict[str, Placed]:
+        """Return who has which name on a network."""
+        found: dict[str, Placed] = {}
+        for placed in self._directory.endpoints(vni):
+            # Of two, made in a split, the same one has the name on every host (`core.conflicts`).
+            rival = found.setdefault(placed.endpoint.name, placed)
+            if placed.endpoint.endpoint_id < rival.endpoint.endpoint_id:
+                found[placed.endpoint.name] = placed
+        return found
 
     # --- keeping it so ------------------------------------------------------------------
 
@@ -230,6 +235,7 @@ class Publishing:
                 await self.refresh()
             except OverlayError as error:
                 self._journal.record("publish", str(error), level=logging.WARNING)
+            await asyncio.sleep(limits.PUBLISH_LOOK_S)
 
     async def _forget_removed(self) -> None:
         gone = [p for p in self._known if self._directory.network_by_vni(p.vni) is None]

@@ -22,6 +22,7 @@ KINDS = {
     "NETWORK": "networks",
     "NODE": "nodes",
     "TARGET": "targets",
+    "ENDPOINT": "endpoints",
     "CONTAINER": "containers",
     "ID": "tokens",
 }
@@ -110,6 +111,8 @@ def live_words(client: Client, kind: str) -> list[str]:
         case "tokens":
             listed = client.get("/v1/tokens")["tokens"]
             return sorted(item["id"][:8] for item in listed if item["state"] == "valid")
+        case "endpoints":
+            return sorted(item["name"] for item in client.get("/v1/endpoints")["endpoints"])
         case "targets":
             here = client.get("/v1/endpoints")["endpoints"]
             names = {item["target"] for item in here if item.get("target")}

@@ -15,6 +15,7 @@ from overlay.cli import output
 from overlay.cli.client import Client, JsonObject, segment
 from overlay.cli.endpoint import print_addresses, warn_unconfirmed
 from overlay.cli.options import add_attach_options, attach_fields
+from overlay.cli.outside import publish_attached
 from overlay.cli.places import places
 from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
 
@@ -65,12 +66,14 @@ def run_add(args: Namespace) -> int:
     body: JsonObject = {"name": args.name, **attach_fields(args)}
     for field in ("dns_servers", "dns_search", "dns_options"):
         body[field] = getattr(args, field)
-    added = Client(places(args, os.environ)).post("/v1/containers", body)
+    client = Client(places(args, os.environ))
+    added = client.post("/v1/containers", body)
     if args.json:
         output.answer_json(added)
     else:
         print_addresses(added["endpoints"])
     warn_unconfirmed(added.get("unconfirmed") or [])
+    publish_attached(client, args, added)
     return 0
 
 

@@ -12,6 +12,7 @@ from overlay.cli import output, rates
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.filters import add_filter_option, chosen
 from overlay.cli.options import add_attach_options, attach_fields
+from overlay.cli.outside import publish_attached
 from overlay.cli.places import places
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ TARGET is one of
 
   sudo overlayd attach web --network blue
   sudo overlayd attach pid:4242 --network blue --ip 10.32.0.50
-  sudo overlayd attach web --network blue --rate 10mbit
+  sudo overlayd attach web --network blue --rate 10mbit --publish 8080:80
 """
 
 
@@ -67,12 +68,14 @@ def register(words: Words) -> None:
 def run_attach(args: Namespace) -> int:
     """Attach a container."""
     body = {"target": args.target, "name": args.name, **attach_fields(args)}
-    attached = Client(places(args, os.environ)).post("/v1/endpoints", body)
+    client = Client(places(args, os.environ))
+    attached = client.post("/v1/endpoints", body)
     if args.json:
         output.answer_json(attached)
     else:
         print_addresses(attached["endpoints"])
     warn_unconfirmed(attached.get("unconfirmed") or [])
+    publish_attached(client, args, attached)
     return 0
 
 

@@ -62,6 +62,13 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         help="let it send from any MAC and address, and be a router or DHCP server",
     )
     parser.add_argument(
+        "--publish",
+        action="append",
+        default=[],
+        metavar="HOST:PORT[/udp]",
+        help="let a port of this host lead to it, on the first of its networks; repeat",
+    )
+    parser.add_argument(
         "--wait",
         choices=("all", "none"),
         default="all",

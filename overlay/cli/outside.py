@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from overlay.cli import output
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.places import places
+from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -69,7 +70,7 @@ def register(words: Words) -> None:
         "unpublish", run_unpublish, "take published ports back", UNPUBLISH_DESCRIPTION
     )
     for verb in (publish, unpublish):
-        verb.add_argument("name", metavar="NAME", help="of an endpoint")
+        verb.add_argument("name", metavar="ENDPOINT", help="a container's name on a network")
         verb.add_argument("ports", nargs="*", metavar="HOST:CONTAINER[/udp]", help="port numbers")
         verb.add_argument("--network", metavar="NETWORK", help="the one on which it has that name")
 
@@ -87,6 +88,19 @@ def run_publish(args: Namespace) -> int:
     else:
         output.comment(f"published {' '.join(done['ports'])} for {done['name']}")
     return 0
+
+
+def publish_attached(client: Client, args: Namespace, attached: JsonObject) -> None:
+    """Publish what the line asks for of a container that was just attached."""
+    if not args.publish:
+        return
+    if not attached["endpoints"]:
+        raise UsageError("a port leads to a network", hint="Name it: --network NETWORK")
+    endpoint = attached["endpoints"][0]
+    body: JsonObject = {"name": endpoint["name"], "network": endpoint["network"]}
+    done = client.post("/v1/published", body | {"ports": args.publish})
+    if not args.json:
+        output.comment(f"published {' '.join(done['ports'])} for {done['name']}")
 
 
 def run_unpublish(args: Namespace) -> int:

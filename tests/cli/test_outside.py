@@ -89,3 +89,18 @@ def test_unpublish_says_what_is_gone(overlayd: Run, agent: FakeAgent) -> None:
                                         "ports": []})  # fmt: skip
     outcome = overlayd("unpublish", "web", "8080:80")
     assert (outcome.code, "nothing of that" in outcome.err) == (0, True)
+
+
+def test_attach_can_publish(overlayd: Run, agent: FakeAgent) -> None:
+    """The address alone is on stdout; the ports are asked for by the name and network it got."""
+    endpoint = {"network": "blue", "ip": "10.32.0.2", "ips": ["10.32.0.2"], "ifname": "eth0",
+                "mac": "02:00:00:00:00:02", "name": "web", "created": True}  # fmt: skip
+    agent.answer("POST /v1/endpoints", {"schema": "overlayd.attach/v1", "endpoints": [endpoint],
+                                        "unconfirmed": [], "elapsed_ms": 1})  # fmt: skip
+    agent.answer("POST /v1/published", {"schema": "overlayd.publish/v1", "name": "web",
+                                        "network": "blue", "changed": True,
+                                        "ports": ["8080:80/tcp"]})  # fmt: skip
+    outcome = overlayd("attach", "web", "--network", "blue", "--publish", "8080:80")
+
+    assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
+    assert agent.asked[-1].body == {"name": "web", "network": "blue", "ports": ["8080:80"]}

@@ -205,6 +205,20 @@ def test_a_host_without_containers_can_be_an_end(world: Cluster) -> None:
     assert world.json(3, "network", "inspect", "lone")["here"] is False
 
 
+def test_a_removed_network_leaves_no_end(world: Cluster, eventually: Callable[..., None]) -> None:
+    """A host that was an end by hand of a network removed elsewhere has nothing of it any more."""
+    world.ok(1, "overlayd", "network", "create", "brief", "--subnet", "10.65.0.0/24")
+    world.ok(3, "overlayd", "expose", "brief")
+    (end,) = world.json(3, "network", "inspect", "brief")["host_interfaces"]
+    assert end in world.ok(3, "ip", "-br", "link")
+    world.ok(1, "overlayd", "network", "rm", "brief")
+
+    eventually(lambda: end not in world.ok(3, "ip", "-br", "link"), "no interface")
+    eventually(lambda: end[3:9] not in world.ok(3, "ip", "netns"), "no sandbox")
+    eventually(lambda: end not in world.ok(3, "nft", "list", "ruleset"), "no rule")
+    assert world.json(3, "verify")["differences"] == []
+
+
 @pytest.mark.parametrize("isolated", [False, True])
 def test_every_subnet_of_a_network_has_a_way_out(world: Cluster, *, isolated: bool) -> None:
     """Two subnets are two segments: the host has an end on each, and reaches both; between the two

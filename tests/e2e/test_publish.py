@@ -112,8 +112,7 @@ def test_what_cannot_be_published_is_refused_with_the_reason(web: Cluster) -> No
 
 def test_a_port_follows_its_name(web: Cluster, eventually: Callable[..., None]) -> None:
     """Detached, nothing answers; attached with another address, the port leads there."""
-    web.attach(1, "f1", network="dual")
-    web.ok(1, "overlayd", "publish", "f1", "8084:80")
+    web.attach(1, "f1", "--publish", "8084:80", network="dual")
     web.ok(1, "overlayd", "detach", "f1")
     assert web.json(1, "publish", "ls")["published"][-1]["fault"]
     web.ok(1, "overlayd", "attach", "f1", "--network", "dual", "--ip", "10.60.0.99")
