@@ -21,7 +21,7 @@ from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.stored import Attachment
 from overlay.core.hostrules import PublishedPort
-from overlay.core.publication import PortPair, Publication, rival
+from overlay.core.publication import PortPair, Publication, meant, rival
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import hostports
 from overlay.model import Ip, Network, Vni, ip_text
@@ -148,7 +148,7 @@ class Publishing:
             for each in self._known
             if each.name == name
             and (network is None or each.vni == network.vni)
-            and (not pairs or PortPair(each.protocol, each.host_port, each.port) in pairs)
+            and (not pairs or any(meant(pair, each) for pair in pairs))
         ]
         await self._drop(gone)
         return gone

@@ -45,7 +45,7 @@ The port follows the name, wherever the container is.  'publish ls' lists what i
 UNPUBLISH_DESCRIPTION = """\
 Take published ports of a container back: those named, or all.
 
-  sudo overlayd unpublish web 8080:80
+  sudo overlayd unpublish web 8080
   sudo overlayd unpublish web
 """
 HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "LEADS TO", "STATE")

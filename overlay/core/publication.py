@@ -67,6 +67,13 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def meant(wanted: PortPair, published: Publication) -> bool:
+    """Say whether who asks for a pair means a publication: the host's port alone is enough, and
+    is read as a pair of twice the same."""
+    ports = {(published.host_port, published.port), (published.host_port, published.host_port)}
+    return wanted.protocol == published.protocol and (wanted.host_port, wanted.port) in ports
+
+
 def rival(wanted: Publication, known: Iterable[Publication]) -> Publication | None:
     """Return the publication whose place on the host this one would share; None if it is free."""
     for other in known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from overlay.core.publication import PortPair, Publication, parse_pair, rival
+from overlay.core.publication import PortPair, Publication, meant, parse_pair, rival
 from overlay.errors import UsageError
 from overlay.model import Ip, Vni, parse_ip
 
@@ -57,3 +57,12 @@ def test_places_have_a_text() -> None:
     assert publication().place == "*:8080"
     assert publication("192.168.56.11").place == "192.168.56.11:8080"
     assert publication("fd00::1").place == "[fd00::1]:8080"
+
+
+@pytest.mark.parametrize(
+    ("text", "so"),
+    [("8080:80", True), ("8080", True), ("8080:81", False), ("80", False), ("8080:80/udp", False)],
+)
+def test_which_publication_is_meant(text: str, *, so: bool) -> None:
+    """The host's port is enough to take it back; a pair must be the published one."""
+    assert meant(parse_pair(text), publication()) == so
