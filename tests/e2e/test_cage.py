@@ -66,11 +66,18 @@ def test_the_cage_is_shut(hosts: list[Holder]) -> None:
 
 
 def test_an_agent_does_all_its_work_in_it(hosts: list[Holder]) -> None:
-    """Networks, containers, names, both filters, the fast path, repair and the way out."""
+    """Networks, containers, names, rates, filters, the fast path, repair and the way out."""
     one, two = hosts
     overlayd(one, "network", "create", "blue", "--subnet", "10.32.0.0/16", "--subnet", "fd40::/64")
     for host, name in ((one, "c1"), (two, "c2")):
         overlayd(host, "container", "add", name, "--network", "blue")
+    overlayd(two, "attach", "c2", "--network", "blue", "--rate", "10mbit")
+    overlayd(two, "network", "create", "lan", "--driver", "macvlan", "--parent", "eth1",
+             "--subnet", "192.168.56.0/24", "--ip-range", "192.168.56.128/25")  # fmt: skip
+    for name, network in (("m2", "lan"), ("o2", "host"), ("s2", "container:c2")):
+        overlayd(two, "container", "add", name, "--network", network)
+    overlayd(two, "container", "exec", "m2", "--", "ping", "-c1", "-W2", "192.168.56.11")
+    overlayd(two, "container", "rm", "m2", "o2", "s2")
     status = json.loads(overlayd(one, "status", "--json"))
     overlayd(one, "container", "exec", "c1", "--", "ping", "-c1", "-W2", "c2")
     overlayd(one, "container", "exec", "c1", "--", "ping", "-6", "-c1", "-W2", "c2")

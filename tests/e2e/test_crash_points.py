@@ -96,16 +96,18 @@ class Pair:
         return ""
 
     def _is_exact(self, driver: Driver) -> bool:
-        """Say whether what is used here has a sandbox or a port, and nothing else has."""
-        local: collections.Counter[int] = collections.Counter(
-            int(each["vni"]) for each in driver.get("/v1/endpoints")["endpoints"] if each["local"]
-        )
+        """Say whether what is used here has a sandbox, a port and a rate, and nothing else has."""
+        mine = [each for each in driver.get("/v1/endpoints")["endpoints"] if each["local"]]
+        local: collections.Counter[int] = collections.Counter(int(each["vni"]) for each in mine)
         kernel = self.left_over(driver)
         sandboxes = {name: links for name, links in kernel.items() if name.startswith("ov-")}
         ports = {
             int(name[3:9], 16): sum(link.startswith("ve") for link in links)
             for name, links in sandboxes.items()
         }
+        shapers = sum(link.startswith("sh") for links in sandboxes.values() for link in links)
+        if shapers != sum(each["rate_out"] is not None for each in mine):
+            return False
         others = (links for name, links in kernel.items() if name not in sandboxes)
         inside = sum(link.startswith("eth") for links in others for link in links)
         return ports == dict(local) and inside == sum(local.values())
@@ -125,6 +127,12 @@ class Verb:
 def attach(driver: Driver) -> Json:
     """Attach the host's namespace."""
     return driver.post("/v1/endpoints", target=f"netns:c{driver.number}", networks=["blue"])
+
+
+def limit(driver: Driver) -> Json:
+    """Attach the host's namespace with a rate, or give it one."""
+    where: Json = {"target": f"netns:c{driver.number}", "networks": ["blue"]}
+    return driver.post("/v1/endpoints", **where, rate_in=10**7, rate_out=10**7)
 
 
 def detach(driver: Driver) -> Json:
@@ -267,6 +275,8 @@ def rotate(pair: Pair) -> None:
 VERBS = (
     Verb("attach", lambda p: p.two, nothing, lambda p: attach(p.two), lambda p: detach(p.two)),
     Verb("detach", lambda p: p.two, lambda p: attach(p.two), lambda p: detach(p.two), nothing),
+    Verb("attach, limited", _two, nothing, lambda p: limit(p.two), lambda p: detach(p.two)),
+    Verb("limit", _two, lambda p: attach(p.two), lambda p: limit(p.two), lambda p: detach(p.two)),
     Verb("network create", lambda p: p.two, nothing, create, remove),
     Verb("network rm", lambda p: p.two, create, remove, nothing),
     Verb("container add", lambda p: p.two, nothing, add, unmake),
