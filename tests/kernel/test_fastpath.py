@@ -292,3 +292,21 @@ def test_a_detach_leaves_no_entry_behind(
 
     assert one.differences() == []
     assert world.pings(cluster[2], "10.32.0.3") == 1
+
+
+@pytest.mark.parametrize("gone", ["vxlan0", "br0", "p9"])
+def test_entries_of_interfaces_that_are_gone_are_removed(
+    cluster: tuple[Fast, Fast, str, str, str], gone: str
+) -> None:
+    """Whatever such an entry led to, it has the interface's number for a name, and goes."""
+    one = cluster[0]
+    fast = one.host.sandbox.fast_path
+    assert fast is not None
+    mac = mac_for(one.host.vni, parse_ip("10.32.7.7"))
+    fast.put(TargetRow(mac, 0, gone), 9_999)
+    fast.put(SourceRow(FOUR, mac, gone), 9_999)
+    stale: set[Row] = {TargetRow(mac, 0, "#9999"), SourceRow(FOUR, mac, "#9999")}
+
+    assert stale <= one.host.sandbox.read().rows
+    assert one.host.sandbox.apply([DeleteRow(row) for row in stale]) == []
+    assert one.differences() == []

@@ -127,7 +127,8 @@ class FastPath:
             mac, segment = programs.TARGET_KEY.unpack(key)
             index, action = programs.TARGET_VALUE.unpack(value)
             link = names.get(index, f"#{index}")
-            wrong = "" if action == _action(link) else f"?{action}"
+            # What leads to an interface that is gone goes, whatever it was.
+            wrong = "" if action == _action(link) or index not in names else f"?{action}"
             found.add(TargetRow(Mac(mac), segment, link + wrong))
         for key, _ in self._source_entries():
             index, mac, raw = programs.SOURCE_KEY.unpack(key)
