@@ -22,7 +22,7 @@ from overlay.core.hostrules import Opened
 from overlay.errors import OverlayError
 
 MEMORY_NAME: Final = "sysctls.json"
-_ROOT: Final = Path("/proc/sys/net")
+ROOT: Final = Path("/proc/sys/net")
 _NOT_LINKS: Final = frozenset({"all", "default", "lo"})
 _ALL_IPV4: Final = "ipv4/conf/all/forwarding"
 _ALL_IPV6: Final = "ipv6/conf/all/forwarding"
@@ -38,11 +38,11 @@ class Forwarding(NamedTuple):
     changed: list[str]  # sysctls, just now
 
 
-def enable(run_dir: Path, own: Collection[str], *, ipv6: bool) -> Forwarding:
+def enable(run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT) -> Forwarding:
     """Let the host forward for the interfaces `own`. Raises OverlayError."""
-    wanted = _wanted_ipv4(own) | (_wanted_ipv6(own) if ipv6 else {})
+    wanted = _wanted_ipv4(root, own) | (_wanted_ipv6(root, own) if ipv6 else {})
     remembered = _remembered(run_dir)
-    found = {name: _read(name) for name in wanted}
+    found = {name: _read(root, name) for name in wanted}
     before = {
         name: value for name, value in found.items() if value is not None and value != wanted[name]
     }
@@ -52,7 +52,7 @@ def enable(run_dir: Path, own: Collection[str], *, ipv6: bool) -> Forwarding:
         remembered = {**fresh, **remembered}
         _remember(run_dir, remembered)
     for name in before:
-        _write(name, wanted[name])
+        _write(root, name, wanted[name])
     opened = frozenset(
         Opened(_interface(name), 4 if name.startswith("ipv4/") else 6)
         for name in wanted.keys() & remembered.keys()
@@ -61,53 +61,53 @@ def enable(run_dir: Path, own: Collection[str], *, ipv6: bool) -> Forwarding:
     return Forwarding(opened, sorted(fresh))
 
 
-def _wanted_ipv4(own: Collection[str]) -> dict[str, str]:
-    if _read(_ALL_IPV4) == "1":  # a router already, of its own will
+def _wanted_ipv4(root: Path, own: Collection[str]) -> dict[str, str]:
+    if _read(root, _ALL_IPV4) == "1":  # a router already, of its own will
         return {f"ipv4/conf/{name}/forwarding": "1" for name in own}
-    return {f"ipv4/conf/{name}/forwarding": "1" for name in _links("ipv4")}
+    return {f"ipv4/conf/{name}/forwarding": "1" for name in _links(root, "ipv4")}
 
 
-def _wanted_ipv6(own: Collection[str]) -> dict[str, str]:
-    if _read("ipv6/conf/all/force_forwarding") is not None:
-        if _read(_ALL_IPV6) == "1":
+def _wanted_ipv6(root: Path, own: Collection[str]) -> dict[str, str]:
+    if _read(root, "ipv6/conf/all/force_forwarding") is not None:
+        if _read(root, _ALL_IPV6) == "1":
             return {}
-        return {f"ipv6/conf/{name}/force_forwarding": "1" for name in _links("ipv6")}
+        return {f"ipv6/conf/{name}/force_forwarding": "1" for name in _links(root, "ipv6")}
     heeding = (
         f"ipv6/conf/{name}/accept_ra"
-        for name in _links("ipv6")
-        if name not in own and _read(f"ipv6/conf/{name}/accept_ra") == "1"
+        for name in _links(root, "ipv6")
+        if name not in own and _read(root, f"ipv6/conf/{name}/accept_ra") == "1"
     )
     return dict.fromkeys(heeding, _ROUTER_TOO) | {_ALL_IPV6: "1"}
 
 
-def _links(family: str) -> list[str]:
-    return sorted({path.name for path in (_ROOT / family / "conf").glob("*")} - _NOT_LINKS)
+def _links(root: Path, family: str) -> list[str]:
+    return sorted({path.name for path in (root / family / "conf").glob("*")} - _NOT_LINKS)
 
 
 def _interface(name: str) -> str:
     return name.split("/")[2]
 
 
-def restore(run_dir: Path) -> list[str]:
+def restore(run_dir: Path, root: Path = ROOT) -> list[str]:
     """Put back what `enable` changed and nobody changed since; return which sysctls.
 
     Where somebody has made the host a router meanwhile, its interfaces stay as they are.
     """
     restored: list[str] = []
-    routers = {family for family in ("ipv4", "ipv6") if _routes(family, run_dir)}
+    routers = {family for family in ("ipv4", "ipv6") if _routes(root, family, run_dir)}
     for name, value in _remembered(run_dir).items():
         ours = _ROUTER_TOO if name.endswith("/accept_ra") else "1"
-        if _read(name) == ours and not (name.split("/")[0] in routers and name != _ALL_IPV6):
+        if _read(root, name) == ours and not (name.split("/")[0] in routers and name != _ALL_IPV6):
             with suppress(OSError):
-                (_ROOT / name).write_text(value, encoding="ascii")
+                (root / name).write_text(value, encoding="ascii")
                 restored.append(name)
     (run_dir / MEMORY_NAME).unlink(missing_ok=True)
     return sorted(restored)
 
 
-def _routes(family: str, run_dir: Path) -> bool:
+def _routes(root: Path, family: str, run_dir: Path) -> bool:
     switch = _ALL_IPV4 if family == "ipv4" else _ALL_IPV6
-    return _read(switch) == "1" and switch not in _remembered(run_dir)
+    return _read(root, switch) == "1" and switch not in _remembered(run_dir)
 
 
 def guard_link(name: str) -> None:
@@ -125,26 +125,26 @@ def guard_link(name: str) -> None:
     }
     for form, value in settings.items():
         path = form.format(name)
-        if _read(path) not in (None, value):
-            _write(path, value)
+        if _read(ROOT, path) not in (None, value):
+            _write(ROOT, path, value)
 
 
-def _write(name: str, value: str) -> None:
+def _write(root: Path, name: str, value: str) -> None:
     try:
-        (_ROOT / name).write_text(value, encoding="ascii")
+        (root / name).write_text(value, encoding="ascii")
     except FileNotFoundError:
         pass  # the interface has just gone
     except OSError as error:
         raise OverlayError(
             f"cannot set net/{name}",
             why=error.strerror or str(error),
-            hint=f"Set it by hand: echo {value} > {_ROOT / name}",
+            hint=f"Set it by hand: echo {value} > {root / name}",
         ) from error
 
 
-def _read(name: str) -> str | None:
+def _read(root: Path, name: str) -> str | None:
     try:
-        return (_ROOT / name).read_text(encoding="ascii").strip()
+        return (root / name).read_text(encoding="ascii").strip()
     except OSError:
         return None
 

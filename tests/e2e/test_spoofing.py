@@ -172,9 +172,13 @@ def test_a_container_with_a_members_address_reaches_none_either(stage: Stage) ->
     assert defenceless.seen == ["forged"]
 
 
-def test_a_container_does_not_get_through_under_its_hosts_address(stage: Stage) -> None:
-    """What a masqueraded container sends to another host's VTEP does not leave this host."""
-    target, rogue = stage.spot(2, "c2"), stage.spot(1, "rogue")
+@pytest.mark.parametrize("sender", ["rogue", "c1"])
+def test_a_container_does_not_get_through_under_its_hosts_address(
+    stage: Stage, sender: str
+) -> None:
+    """What a masqueraded container sends to another host's VTEP does not leave this host: neither
+    one of another bridge nor one that goes out of the network itself."""
+    target, rogue = stage.spot(2, "c2"), stage.spot(1, sender)
 
     def inject() -> None:
         body = vxlan(stage.vni, stage.frame(1, 2, "forged"))

@@ -96,3 +96,36 @@ def test_who_becomes_a_router_meanwhile_stays_one(place: Place) -> None:
     assert place.enable(ipv6=False).opened == frozenset()
     assert place.restore() == []
     assert place.now()[:2] == ["1", "1"]
+
+
+def old_kernel(tmp_path: Path) -> Path:
+    """Return sysctls as a kernel before 6.17 has them, of a host with an uplink that listens to
+    router advertisements."""
+    root = tmp_path / "net"
+    for name, more in {
+        "ipv4/conf/all": {"forwarding": "1"}, "ipv4/conf/eth1": {"forwarding": "1"},
+        "ipv6/conf/all": {"forwarding": "0", "accept_ra": "1"},
+        "ipv6/conf/eth1": {"forwarding": "0", "accept_ra": "1"},
+        "ipv6/conf/eth2": {"forwarding": "0", "accept_ra": "0"},
+        "ipv6/conf/ovh1": {"forwarding": "0", "accept_ra": "1"},
+    }.items():  # fmt: skip
+        folder = root / name
+        folder.mkdir(parents=True)
+        for file, value in more.items():
+            (folder / file).write_text(f"{value}\n")
+    return root
+
+
+def test_an_old_kernel_forwards_ipv6_as_a_whole(tmp_path: Path) -> None:
+    """There the one switch is set, the uplink goes on listening to its router, and both come back;
+    no interface counts as opened: the switch was for all."""
+    root = old_kernel(tmp_path)
+    switches = (root / "ipv6/conf/all/forwarding", root / "ipv6/conf/eth1/accept_ra")
+    done = forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root)
+
+    assert [each.read_text() for each in switches] == ["1", "2"]
+    assert (root / "ipv6/conf/eth2/accept_ra").read_text() == "0\n"
+    assert done.opened == frozenset()
+    assert forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root).changed == []
+    assert len(forwarding.restore(tmp_path, root)) == 2
+    assert [each.read_text() for each in switches] == ["0", "1"]
