@@ -207,7 +207,8 @@ class Exposure:
             if runtime is not None and self.ends(vni):
                 with contextlib.suppress(OverlayError, OSError):  # `run` tries again, and tells
                     await self._plug(network, runtime)
-        await self._tell_rules()
+        with contextlib.suppress(OverlayError, OSError):  # as above
+            await self._tell_rules()
 
     async def run(self, interval_s: float) -> None:
         """Settle what is due, and everything every interval, until cancelled."""
@@ -235,9 +236,12 @@ class Exposure:
     async def _look(self) -> None:
         """Settle what is due, and what somebody has altered in the host's namespace."""
         due, self._due = self._due, set()
-        for vni in sorted(due | (await self._altered()).keys()):
+        altered: dict[Vni, list[str]] = {}
+        with contextlib.suppress(OverlayError, OSError):  # never held still: the next look sees
+            altered = await self._altered()
+        for vni in sorted(due | altered.keys()):
             await self.settle(vni)
-        with contextlib.suppress(OverlayError, OSError):
+        with contextlib.suppress(OverlayError, OSError):  # a settling that needs it fails and tells
             await self._tell_rules()
 
     async def _altered(self) -> dict[Vni, list[str]]:

@@ -17,6 +17,7 @@ from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.core.hostrules import ExposedLink, HostState, Opened, PublishedPort
 from overlay.errors import OverlayError
+from overlay.kernel import conntrack
 from overlay.kernel.nft.foreign import DOCKER_TABLE, ForeignRules, Obstacle
 from overlay.kernel.nft.host import HostTable, table_name
 from overlay.model import NodeId, Vni
@@ -104,9 +105,10 @@ class HostRules:
                     level=logging.WARNING,
                 )
             await self._kernel.call(self._table.write, wanted)
-        self._written = wanted
+        before, self._written = self._written, wanted
         if wanted is not None:
             await self._pass_others(wanted, self._foreign)
+        await self._redirect(before, wanted)
 
     async def _pass_others(self, wanted: HostState, foreign: ForeignRules) -> None:
         """See that tables of others let through what ours does, where that is for us to say."""
@@ -114,6 +116,16 @@ class HostRules:
         added, self.obstacles = await self._kernel.call(foreign.let_through, ipv6=ipv6)
         if added:
             self._journal.record("host rules", "Docker's rules let our packets through now")
+
+    async def _redirect(self, before: HostState | None, after: HostState | None) -> None:
+        """Let who asks by UDP all the time be sent where a port leads now."""
+        old = frozenset() if before is None else before.ports
+        new = frozenset() if after is None else after.ports
+        for port in {each.host_port for each in old ^ new if each.protocol == "udp"}:
+            now = [each.ip for each in new if (each.protocol, each.host_port) == ("udp", port)]
+            sizes = {len(each.ip) for each in old ^ new if each.host_port == port}
+            with contextlib.suppress(OverlayError, OSError):  # then it takes the kernel's own time
+                await self._kernel.call(conntrack.forget_udp, port, now, sizes)
 
     def _complain(self, error: OverlayError | OSError) -> None:
         fault = str(error.strerror or error) if isinstance(error, OSError) else error.what

@@ -83,7 +83,7 @@ class UnderlayWatch:
             return
         try:
             await self.found(found)
-        except OverlayError as error:
+        except (OverlayError, OSError) as error:
             self._complain(str(error))
             return
         if found.address == self._member.card.address:

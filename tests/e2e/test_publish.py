@@ -122,6 +122,29 @@ def test_a_port_follows_its_name(web: Cluster, eventually: Callable[..., None]) 
     web.ok(1, "overlayd", "detach", "f1")
 
 
+ASK_FROM_ONE_PORT = """
+import socket, sys
+peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+peer.bind(("", 7777))
+peer.settimeout(1)
+peer.sendto(b"?", (sys.argv[1], 5354))
+print(peer.recv(100).decode())
+"""
+
+
+def test_who_asks_by_udp_all_the_time_is_sent_where_the_port_leads_now(web: Cluster) -> None:
+    """From one port of his own: nowhere, then to the container, then nowhere again, at once."""
+
+    def answer() -> str:
+        return web.run(2, "python3", "-c", ASK_FROM_ONE_PORT, VM1)[1].strip()
+
+    for _ in range(2):
+        assert answer() == ""
+        web.ok(1, "overlayd", "publish", "d1", "5354:53/udp")
+        assert answer() == "192.168.56.12"
+        web.ok(1, "overlayd", "unpublish", "d1", "5354:53/udp")
+
+
 READ_LOG = "/run/read"
 STREAM = """
 import socket, sys, time
