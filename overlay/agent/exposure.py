@@ -273,6 +273,8 @@ class Exposure:
         vni = network.vni
         if network.internal:
             return "it is internal"
+        if not has_sandbox(network):
+            return f"it is of the kind {driver_of(network)}: on a segment that has its own router"
         if self._wishes.get(vni) is False:
             return "by overlayd unexpose"
         if self._datapath.runtime(vni) is None:

@@ -16,7 +16,7 @@ from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.stored import Attachment
-from overlay.core.drivers import has_sandbox, has_tunnel
+from overlay.core.drivers import has_sandbox, has_tunnel, parent_of
 from overlay.core.view import overlay_mtu
 from overlay.errors import OverlayError
 from overlay.kernel import container, netns, underlay
@@ -50,6 +50,8 @@ class Resizing:
     def why(self, network: Network) -> str:
         """Return the reason for a network's MTU, for people."""
         own = self._member.card
+        if not has_sandbox(network):
+            return f"that of {parent_of(network)} on each host"
         carried = f"{self._carrier} carries {own.underlay_mtu} bytes"
         if not has_tunnel(network):
             return carried

@@ -60,7 +60,7 @@ def network(item: Network, running: Running) -> Json:
         "hosts": _names(directory, directory.participants(item.vni, forwarding=True)),
         "here": running.datapath.runtime(item.vni) is not None
         or (not has_sandbox(item) and any(a.vni == item.vni for a in running.attachments.values())),
-        "mtu": running.datapath.mtu_of(item),
+        "mtu": running.datapath.mtu_of(item) if has_sandbox(item) else None,
         "mtu_why": running.resizing.why(item),
         "driver": driver_of(item),
         "parent": parent_of(item) or None,

@@ -214,7 +214,7 @@ def inspect_text(network: JsonObject) -> str:
                 for subnet in network["subnets"]
             ),
         ),
-        ("MTU", f"{network['mtu']}  {network.get('mtu_why', '')}".rstrip()),
+        ("MTU", f"{network['mtu'] or ''}  {network.get('mtu_why', '')}".strip()),
         ("Internal", "yes" if network.get("internal") else "no"),
         ("Exposed", _exposed_text(network)),
         ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),

@@ -48,14 +48,18 @@ def test_containers_are_on_the_segment_of_their_hosts(
     assert all(int(ip.rpartition(".")[2]) >= 128 for ip in ips), ips
     for target in (ips[1], ips[2], "192.168.56.12", "192.168.56.13"):
         eventually(lambda target=target: reaches(cluster, 1, "m1", target), target)
-    shown = cluster.json(2, "endpoint", "ls", "--network", "lan")["endpoints"]
-    (far,) = [each["ips"][1] for each in shown if each["name"] == "m3"]
+    listed = cluster.json(2, "endpoint", "ls", "--network", "lan")["endpoints"]
+    (far,) = [each["ips"][1] for each in listed if each["name"] == "m3"]
     eventually(lambda: reaches(cluster, 1, "m1", far), far)
     assert "macvlan mode bridge" in link(cluster, 1, "m1")
     assert "via 192.168.56.13" in cluster.inside(1, "m1", "ip", "route", "show", "default")[1]
     assert cluster.ok(1, "ip", "netns").count("ov-") == before
     status = {each["name"]: each["sandbox"] for each in cluster.json(1, "status")["networks"]}
     assert status["lan"] == "none"
+    shown = cluster.json(1, "network", "inspect", "lan")
+    assert (shown["mtu"], shown["mtu_why"]) == (None, "that of eth1 on each host")
+    assert (shown["here"], shown["exposed"]) == (True, False)
+    assert "own router" in shown["exposed_why"]
     assert cluster.json(1, "verify")["differences"] == []
 
 
