@@ -6,7 +6,7 @@ A pure function of the status document, so that nothing is told twice. Format: P
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4"
@@ -27,7 +27,7 @@ class Family(NamedTuple):
     samples: Iterable[Sample]
 
 
-def text(status: dict[str, Any]) -> str:
+def text(status: Mapping[str, Any]) -> str:
     """Return a status document as Prometheus reads it."""
     lines: list[str] = []
     for family in _families(status):
@@ -41,7 +41,7 @@ def text(status: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _families(status: dict[str, Any]) -> Iterator[Family]:
+def _families(status: Mapping[str, Any]) -> Iterator[Family]:
     node = status["node"] or {}
     info = (("version", status["version"]), ("node", node.get("name", "")))
     yield Family("info", "The agent's version and node name.", [Sample(1, info)])
@@ -60,7 +60,7 @@ def _families(status: dict[str, Any]) -> Iterator[Family]:
         yield from _of_member(status)
 
 
-def _of_member(status: dict[str, Any]) -> Iterator[Family]:
+def _of_member(status: Mapping[str, Any]) -> Iterator[Family]:
     gossip, fence = status["gossip"], status["underlay_filter"]
     members = status["cluster"]["members"].items()
     yield Family(
@@ -83,7 +83,7 @@ def _of_member(status: dict[str, Any]) -> Iterator[Family]:
     yield from _of_networks(status["networks"])
 
 
-def _of_networks(networks: list[dict[str, Any]]) -> Iterator[Family]:
+def _of_networks(networks: list[Mapping[str, Any]]) -> Iterator[Family]:
     def each(*path: str, **more: str) -> list[Sample]:
         found = []
         for network in networks:

@@ -110,6 +110,7 @@ assert GATE_SOURCES_MAX > MEMBER_COUNT_MAX  # all members at once, as after a po
 
 # --- API -------------------------------------------------------------------------------
 API_BODY_SIZE_MAX: Final = 64 * 1024
+API_TEXT_LENGTH_MAX: Final = 4096  # characters of one text in a request
 API_CLIENTS_MAX: Final = 256
 API_REQUEST_TIMEOUT_S: Final = 60.0
 API_SILENCE_MAX_S: Final = 10.0  # a connection that has not asked by then is closed
@@ -128,6 +129,7 @@ DNS_QUESTIONS_MAX: Final = 512  # being answered at once, per network
 DNS_FORWARDS_MAX: Final = 256  # of them waiting for the host's resolvers
 
 # --- VXLAN -----------------------------------------------------------------------------
+PREFIX_LENGTH_MAX: Final = 126  # of a block of addresses: more than one in it
 VNI_MAX: Final = 2**24 - 1  # RFC 7348 section 5
 VXLAN_OVERHEAD_IPV4: Final = 50  # RFC 7348: Ethernet 14, IPv4 20, UDP 8, VXLAN 8
 VXLAN_OVERHEAD_IPV6: Final = 70

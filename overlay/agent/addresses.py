@@ -15,6 +15,7 @@ from overlay import limits
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.member import Member
+from overlay.agent.networkanswers import Share as ShownShare
 from overlay.core import inheritance, ipam
 from overlay.core.addressing import Addressing
 from overlay.core.messages import Delta, GrantRefusal, GrantRequest
@@ -52,7 +53,7 @@ class Addresses:
         """Note that records changed: space may have come."""
         self._changed.set()
 
-    def shares(self, network: Network) -> list[dict[str, Any]]:
+    def shares(self, network: Network) -> list[ShownShare]:
         """Return who has how much of a network, as JSON shows it."""
         return [
             {

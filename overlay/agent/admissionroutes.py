@@ -5,17 +5,85 @@ Owns: the shapes of tokens documented in docs/API.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Final, Literal, Required, TypedDict
 
 from overlay import limits
 from overlay.agent import request
 from overlay.agent.agent import Agent
 from overlay.agent.running import Running
 from overlay.agent.server import Server
+from overlay.agent.shape import Text
 from overlay.agent.web import web
 from overlay.errors import UsageError
+from overlay.wire.admission import Refusal
 
 Json = dict[str, Any]
+TokenState = Literal["valid", "expired", "used-up", "revoked"]
+_STATES: Final[dict[Refusal | None, TokenState]] = {
+    None: "valid",
+    Refusal.EXPIRED: "expired",
+    Refusal.USED_UP: "used-up",
+    Refusal.REVOKED: "revoked",
+}
+
+
+class DefaultToken(TypedDict):
+    """This holder's own token."""
+
+    token: str
+
+
+class TokenShown(TypedDict):
+    """A token, without its secret."""
+
+    id: str
+    label: str
+    state: TokenState
+    created: int
+    expires: int | None
+    uses: int
+    uses_max: int | None
+    nodes: list[str]
+
+
+class Tokens(TypedDict):
+    """The tokens that the authority made."""
+
+    tokens: list[TokenShown]
+
+
+class TokenAsked(TypedDict, total=False):
+    """A new token."""
+
+    expires_s: Annotated[int, {"minimum": 1, "maximum": limits.TOKEN_LIFE_MAX_S}]
+    uses: Annotated[int, {"minimum": 1, "maximum": limits.MEMBER_COUNT_MAX}]
+    label: Annotated[str, {"minLength": 1, "maxLength": limits.NAME_LENGTH_MAX}]
+
+
+class TokenMade(TypedDict):
+    """A token with its secret, which is nowhere else."""
+
+    id: str
+    token: str
+
+
+class Revoked(TypedDict):
+    """The token that lets nobody in any more."""
+
+    revoked: str
+
+
+class Promote(TypedDict, total=False):
+    """Which member is to hold the authority."""
+
+    node: Required[Text]
+
+
+class Promoted(TypedDict):
+    """Who holds the authority now."""
+
+    node: str
+    promoted: bool
 
 
 class AdmissionRoutes:
@@ -24,17 +92,16 @@ class AdmissionRoutes:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
-    async def show(self, _request: web.Request, _body: Json) -> Json:
+    async def show(self, _request: web.Request, _body: Json) -> DefaultToken:
         """GET /v1/token."""
         return {"token": str(self._agent.member().admissions.default_token())}
 
-    async def list(self, _request: web.Request, _body: Json) -> Json:
+    async def list(self, _request: web.Request, _body: Json) -> Tokens:
         """GET /v1/tokens."""
         return {"tokens": tokens(self._agent.member())}
 
-    async def create(self, _request: web.Request, body: Json) -> Json:
+    async def create(self, _request: web.Request, body: Json) -> TokenMade:
         """POST /v1/tokens."""
-        request.allow(body, "expires_s", "uses", "label")
         label = request.text(body, "label") or ""
         if len(label) > limits.NAME_LENGTH_MAX or not label.isprintable():
             raise UsageError(f"a label has at most {limits.NAME_LENGTH_MAX} characters, printable")
@@ -46,14 +113,13 @@ class AdmissionRoutes:
         )
         return {"id": token.token_id.hex(), "token": str(token)}
 
-    async def revoke(self, http: web.Request, _body: Json) -> Json:
+    async def revoke(self, http: web.Request, _body: Json) -> Revoked:
         """DELETE /v1/tokens/ID."""
         revoked = self._agent.member().admissions.revoke(http.match_info["id"])
         return {"revoked": revoked.token_id.hex()}
 
-    async def promote(self, _request: web.Request, body: Json) -> Json:
+    async def promote(self, _request: web.Request, body: Json) -> Promoted:
         """POST /v1/promote."""
-        request.allow(body, "node")
         name = request.required_text(body, "node")
         return {"node": name, "promoted": await self._agent.member().custody.promote(name)}
 
@@ -61,18 +127,30 @@ class AdmissionRoutes:
 def register(server: Server, agent: Agent) -> None:
     """Serve the verbs."""
     routes = AdmissionRoutes(agent)
-    server.route("GET", "/v1/token", "token", routes.show, root=True)
-    server.route("GET", "/v1/tokens", "token-ls", routes.list, root=True)
-    server.route("POST", "/v1/tokens", "token-create", routes.create, root=True)
-    server.route("DELETE", "/v1/tokens/{id}", "token-revoke", routes.revoke, root=True)
-    server.route("POST", "/v1/promote", "promote", routes.promote, root=True)
+    server.route("GET", "/v1/token", "token", routes.show, root=True, gives=DefaultToken)
+    server.route("GET", "/v1/tokens", "token-ls", routes.list, root=True, gives=Tokens)
+    server.route(
+        "POST",
+        "/v1/tokens",
+        "token-create",
+        routes.create,
+        root=True,
+        takes=TokenAsked,
+        gives=TokenMade,
+    )
+    server.route(
+        "DELETE", "/v1/tokens/{id}", "token-revoke", routes.revoke, root=True, gives=Revoked
+    )
+    server.route(
+        "POST", "/v1/promote", "promote", routes.promote, root=True, takes=Promote, gives=Promoted
+    )
 
 
-def tokens(running: Running) -> list[Json]:
+def tokens(running: Running) -> list[TokenShown]:
     """Show the tokens that the authority made, newest first; never their secrets."""
     admissions = running.admissions
     book = admissions.book()
-    shown = []
+    shown: list[TokenShown] = []
     for invitation in sorted(book.invitations.values(), key=lambda one: -one.created_s):
         refusal = admissions.refusal(invitation, None)
         admitted = sorted(book.admitted.get(invitation.token_id, set()))
@@ -80,7 +158,7 @@ def tokens(running: Running) -> list[Json]:
             {
                 "id": invitation.token_id.hex(),
                 "label": invitation.label,
-                "state": "valid" if refusal is None else refusal.name.lower().replace("_", "-"),
+                "state": _STATES[refusal],
                 "created": invitation.created_s,
                 "expires": invitation.expires_s or None,
                 "uses": len(admitted),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from overlay import crashpoint, limits
-from overlay.agent import containermodes, request, views
+from overlay.agent import containermodes, networkanswers, request, views
 from overlay.agent.agent import Agent
 from overlay.agent.containermodes import Mode, sharers
 from overlay.agent.stored import CONTAINER_KIND
@@ -30,11 +30,6 @@ from overlay.kernel.reset import FILES_DIRECTORY, remove_files
 from overlay.model import NodeId, ip_text
 
 Json = dict[str, Any]
-_FIELDS = (
-    "name", "networks", "ip", "mac", "ifname", "default_route", "aliases", "labels", "wait",
-    "port_security", "rate_in", "rate_out", "gateway_priority", "dns_servers", "dns_search",
-    "dns_options",
-)  # fmt: skip
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
 _OWN = Mode()
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
@@ -46,9 +41,8 @@ class Containers:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
-    async def add(self, _request: web.Request, body: Json) -> Json:
+    async def add(self, _request: web.Request, body: Json) -> networkanswers.ContainerMade:
         """POST /v1/containers: make it if it is not there, and attach it as asked."""
-        request.allow(body, *_FIELDS)
         name = request.name(body, "name")
         if name is None:
             raise UsageError("name is missing")
@@ -63,7 +57,7 @@ class Containers:
         mode, named = containermodes.asked(body, words, self._agent.state.all(CONTAINER_KIND))
         made = await self._make(name, mode, named=named)
         self._keep(name, {key: words for key, words in resolver.items() if words})
-        endpoints: list[Json] = []
+        endpoints: list[networkanswers.AttachedEndpoint] = []
         unconfirmed: list[str] = []
         if words and not named:
             try:
@@ -81,11 +75,11 @@ class Containers:
             "unconfirmed": unconfirmed,
         }
 
-    async def show(self, _request: web.Request, _body: Json) -> Json:
+    async def show(self, _request: web.Request, _body: Json) -> networkanswers.Containers:
         """GET /v1/containers."""
         return {"containers": [self._shown(name) for name in self._agent.state.all(CONTAINER_KIND)]}
 
-    async def remove(self, http: web.Request, _body: Json) -> Json:
+    async def remove(self, http: web.Request, _body: Json) -> networkanswers.ContainerRemoved:
         """DELETE /v1/containers/NAME."""
         name = http.match_info["name"]
         if self._agent.state.get(CONTAINER_KIND, name) is None:
@@ -225,9 +219,9 @@ class Containers:
         names = [running.directory.node_name(node) for node in sorted(missing)]
         return {"endpoints": endpoints, "unconfirmed": names}
 
-    def _shown(self, name: str) -> Json:
+    def _shown(self, name: str) -> networkanswers.Container:
         running = self._agent.running
-        endpoints = []
+        endpoints: list[networkanswers.ContainerEndpoint] = []
         _, targets = self._namespace_of(name)
         if running is not None:
             names = {network.vni: network.name for network in running.directory.networks()}

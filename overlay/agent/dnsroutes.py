@@ -5,18 +5,64 @@ Owns: the shapes of names documented in docs/API.md. Must not know: DNS, sockets
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Required, TypedDict
 
 from overlay import limits
 from overlay.agent import givennames, request
 from overlay.agent.agent import Agent
+from overlay.agent.asked import OfNetwork
 from overlay.agent.running import Running
 from overlay.agent.server import Server
+from overlay.agent.shape import Address, Name, Text
 from overlay.agent.web import web
 from overlay.errors import NotFoundError, UsageError
 from overlay.model import Ip, Network, ip_text, parse_ip
 
 Json = dict[str, Any]
+
+
+class NameGiven(TypedDict):
+    """A name on a network, and where it leads."""
+
+    name: str
+    network: str
+    ips: list[str]
+
+
+class Names(TypedDict):
+    """Names, and the networks whose names are not known here."""
+
+    names: list[NameGiven]
+    elsewhere: list[str]
+
+
+class Lookup(TypedDict):
+    """The addresses of a name, or the names of an address."""
+
+    name: str
+    ips: list[str]
+    names: list[str]
+
+
+class NameAsked(TypedDict, total=False):
+    """A name that is no container's."""
+
+    name: Required[Name]
+    network: Required[Text]
+    ips: Required[Annotated[list[Address], {"minItems": 1, "maxItems": limits.GIVEN_NAME_IPS_MAX}]]
+
+
+class WithNetwork(TypedDict):
+    """Which network; it must be said."""
+
+    network: Text
+
+
+class NameTaken(TypedDict):
+    """The name that is given no more."""
+
+    name: str
+    network: str
 
 
 class DnsRoutes:
@@ -25,7 +71,7 @@ class DnsRoutes:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
-    async def list(self, http: web.Request, _body: Json) -> Json:
+    async def list(self, http: web.Request, _body: Json) -> Names:
         """GET /v1/dns[?network=NAME]."""
         running = self._agent.member()
         held, elsewhere = _chosen(running, http.query.get("network"))
@@ -38,7 +84,7 @@ class DnsRoutes:
             "elsewhere": [network.name for network in elsewhere],
         }
 
-    async def lookup(self, http: web.Request, _body: Json) -> Json:
+    async def lookup(self, http: web.Request, _body: Json) -> Lookup:
         """GET /v1/dns/NAME[?network=NAME]."""
         running = self._agent.member()
         name, wanted = http.match_info["name"], http.query.get("network")
@@ -64,9 +110,8 @@ class DnsRoutes:
             "names": list(found.names),
         }
 
-    async def add(self, _request: web.Request, body: Json) -> Json:
+    async def add(self, _request: web.Request, body: Json) -> NameGiven:
         """POST /v1/dns."""
-        request.allow(body, "name", "network", "ips")
         name = request.name(body, "name")
         ips = request.ips(body, "ips", limits.GIVEN_NAME_IPS_MAX)
         if name is None or not ips:
@@ -76,7 +121,7 @@ class DnsRoutes:
         givennames.add(running.member, running.directory, network, name, ips)
         return {"name": name, "network": network.name, "ips": [ip_text(ip) for ip in ips]}
 
-    async def remove(self, http: web.Request, _body: Json) -> Json:
+    async def remove(self, http: web.Request, _body: Json) -> NameTaken:
         """DELETE /v1/dns/NAME?network=NAME."""
         running, name = self._agent.member(), http.match_info["name"]
         network = running.directory.network(request.required_text(dict(http.query), "network"))
@@ -87,10 +132,12 @@ class DnsRoutes:
 def register(server: Server, agent: Agent) -> None:
     """Bind the paths of this module."""
     routes = DnsRoutes(agent)
-    server.route("GET", "/v1/dns", "dns-ls", routes.list)
-    server.route("POST", "/v1/dns", "dns-add", routes.add)
-    server.route("GET", "/v1/dns/{name}", "dns-lookup", routes.lookup)
-    server.route("DELETE", "/v1/dns/{name}", "dns-rm", routes.remove)
+    server.route("GET", "/v1/dns", "dns-ls", routes.list, asks=OfNetwork, gives=Names)
+    server.route("POST", "/v1/dns", "dns-add", routes.add, takes=NameAsked, gives=NameGiven)
+    server.route("GET", "/v1/dns/{name}", "dns-lookup", routes.lookup, asks=OfNetwork, gives=Lookup)
+    server.route(
+        "DELETE", "/v1/dns/{name}", "dns-rm", routes.remove, asks=WithNetwork, gives=NameTaken
+    )
 
 
 def _chosen(running: Running, wanted: str | None) -> tuple[list[Network], list[Network]]:

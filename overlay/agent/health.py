@@ -6,20 +6,19 @@ Owns: the `health` lines of `overlayd status`. Changes nothing.
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from overlay import limits
 from overlay.agent import outsideviews
+from overlay.agent.answers import Concern, NetworkStatus
 from overlay.agent.running import Running
 from overlay.core.messages import MemberState
 from overlay.kernel import neighbours
 from overlay.model import ip_text
 
-Json = dict[str, Any]
 _DAY_S = 86_400
 
 
-def health(running: Running, networks: list[Json]) -> list[Json]:
+def health(running: Running, networks: list[NetworkStatus]) -> list[Concern]:
     """Return what deserves attention, the worst first."""
     return [
         *_standing(running),
@@ -37,9 +36,9 @@ def health(running: Running, networks: list[Json]) -> list[Json]:
     ]
 
 
-def _host(running: Running) -> list[Json]:
+def _host(running: Running) -> list[Concern]:
     """Look at what the node stands on: its disk, its underlay, its neighbour tables."""
-    found: list[Json] = []
+    found: list[Concern] = []
     if running.member.state.fault:
         found.append(
             {
@@ -59,7 +58,7 @@ def _host(running: Running) -> list[Json]:
     return found + _neighbour_tables(running.datapath.neighbour_count())
 
 
-def _neighbour_tables(own: int) -> list[Json]:
+def _neighbour_tables(own: int) -> list[Concern]:
     return [
         {
             "level": "warn",
@@ -73,7 +72,7 @@ def _neighbour_tables(own: int) -> list[Json]:
     ]
 
 
-def _partition(running: Running) -> list[Json]:
+def _partition(running: Running) -> list[Concern]:
     parted = running.member.node.membership.partitioned
     if parted is None:
         return []
@@ -86,8 +85,8 @@ def _partition(running: Running) -> list[Json]:
     ]
 
 
-def _members(running: Running) -> list[Json]:
-    found = []
+def _members(running: Running) -> list[Concern]:
+    found: list[Concern] = []
     for item in running.member.node.membership.members():
         if item.state in (MemberState.SUSPECT, MemberState.DEAD):
             name = running.directory.node_name(item.node_id)
@@ -103,7 +102,7 @@ def _members(running: Running) -> list[Json]:
     return found
 
 
-def _networks(networks: list[Json]) -> list[Json]:
+def _networks(networks: list[NetworkStatus]) -> list[Concern]:
     return [
         {
             "level": "error",
@@ -115,7 +114,7 @@ def _networks(networks: list[Json]) -> list[Json]:
     ]
 
 
-def _clashes(running: Running) -> list[Json]:
+def _clashes(running: Running) -> list[Concern]:
     return [
         {
             "level": "warn",
@@ -127,7 +126,7 @@ def _clashes(running: Running) -> list[Json]:
     ]
 
 
-def _keys(running: Running) -> list[Json]:
+def _keys(running: Running) -> list[Concern]:
     since, keys = running.keys.waiting_since, running.keys
     waited_s = 0.0 if since is None else running.member.pump.now() - since
     names = keys.waited_for() if waited_s > limits.KEY_STUCK_S else []
@@ -144,7 +143,7 @@ def _keys(running: Running) -> list[Json]:
     ]
 
 
-def _fast_path(running: Running) -> list[Json]:
+def _fast_path(running: Running) -> list[Concern]:
     mode = running.datapath.fast_mode
     if not mode.is_missed:
         return []
@@ -157,7 +156,7 @@ def _fast_path(running: Running) -> list[Json]:
     ]
 
 
-def _underlay_filter(running: Running) -> list[Json]:
+def _underlay_filter(running: Running) -> list[Concern]:
     guard, port = running.guard, running.member.cluster.vxlan_port
     if guard.fault:
         return [
@@ -182,7 +181,7 @@ def _underlay_filter(running: Running) -> list[Json]:
     ]
 
 
-def _port_security(running: Running) -> list[Json]:
+def _port_security(running: Running) -> list[Concern]:
     fault = running.datapath.unguarded()
     if not fault:
         return []
@@ -196,7 +195,7 @@ def _port_security(running: Running) -> list[Json]:
     ]
 
 
-def _underlay_mtu(running: Running) -> list[Json]:
+def _underlay_mtu(running: Running) -> list[Concern]:
     own = running.member.card.underlay_mtu
     return [
         {
@@ -211,8 +210,8 @@ def _underlay_mtu(running: Running) -> list[Json]:
     ]
 
 
-def _standing(running: Running) -> list[Json]:
-    found: list[Json] = [
+def _standing(running: Running) -> list[Concern]:
+    found: list[Concern] = [
         {
             "level": "error",
             "text": f"{running.directory.node_name(node_id)} says that this host was forgotten: "
@@ -238,7 +237,7 @@ def _standing(running: Running) -> list[Json]:
     return found
 
 
-def _rivals(running: Running) -> list[Json]:
+def _rivals(running: Running) -> list[Concern]:
     own = running.member.card
     return [
         {

@@ -6,18 +6,16 @@ is shown of others is what this node's records say.
 
 from __future__ import annotations
 
-from typing import Any
-
 from overlay import limits
+from overlay.agent import networkanswers
+from overlay.agent.answers import STATES
 from overlay.agent.running import Running
 from overlay.core.ipam import Share
 from overlay.core.ownership import ip_of
 from overlay.model import Network, Subnet, ip_text
 
-Json = dict[str, Any]
 
-
-def ipam(running: Running, networks: list[Network]) -> Json:
+def ipam(running: Running, networks: list[Network]) -> networkanswers.Ipam:
     """Show the owners of some networks' addresses; `elsewhere` names those not held here."""
     directory, own = running.directory, running.member.node_id
     held = [network for network in networks if directory.follows(own, network.vni)]
@@ -27,7 +25,7 @@ def ipam(running: Running, networks: list[Network]) -> Json:
     }
 
 
-def _network(running: Running, network: Network) -> Json:
+def _network(running: Running, network: Network) -> networkanswers.NetworkOwners:
     found = running.addresses.space.shares(network)
     return {
         "network": network.name,
@@ -38,7 +36,7 @@ def _network(running: Running, network: Network) -> Json:
     }
 
 
-def _subnet(running: Running, subnet: Subnet, found: list[Share]) -> Json:
+def _subnet(running: Running, subnet: Subnet, found: list[Share]) -> networkanswers.SubnetOwners:
     owners = [_owner(running, subnet, share) for share in found]
     return {
         "subnet": str(subnet),
@@ -51,13 +49,13 @@ def _subnet(running: Running, subnet: Subnet, found: list[Share]) -> Json:
     }
 
 
-def _owner(running: Running, subnet: Subnet, share: Share) -> Json:
+def _owner(running: Running, subnet: Subnet, share: Share) -> networkanswers.Owner:
     own = share.owner == running.member.node_id
     live = own or share.owner in running.member.node.membership.live()
     runs = share.space.runs
     return {
         "node": running.directory.node_name(share.owner),
-        "state": "alive" if own else running.directory.node_state(share.owner).name.lower(),
+        "state": "alive" if own else STATES[running.directory.node_state(share.owner)],
         "reachable": live and not share.is_stranded,
         "inherited": not share.is_stranded,
         "addresses": share.owned,

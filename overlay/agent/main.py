@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from overlay.agent import capabilities, coredump, notify, routes
+from overlay.agent import api, capabilities, coredump, notify
 from overlay.agent.agent import Agent
 from overlay.agent.config import CONFIG_DEFAULT, Config, load
 from overlay.agent.server import Server
@@ -57,7 +57,7 @@ def run(
 async def _serve(config: Config) -> None:
     agent = Agent(config)
     server = Server(config.run_dir, config.api_group)
-    routes.register(server, agent)
+    api.register(server, agent)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stopping.set)

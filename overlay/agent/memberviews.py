@@ -5,17 +5,15 @@ Owns: the answer to GET /v1/members as docs/API.md has it. Changes nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
+from overlay.agent import answers
+from overlay.agent.answers import STATES
 from overlay.agent.running import Running
 from overlay.core.member import Member
 from overlay.core.records import CLUSTER_SCOPE, Scope
 from overlay.model import Card, NodeId, ip_text, node_text
 
-Json = dict[str, Any]
 
-
-def members(running: Running) -> list[Json]:
+def members(running: Running) -> list[answers.Member]:
     """Show all members, this node first, then by name."""
     rows = []
     for item in running.member.node.membership.members():
@@ -25,7 +23,7 @@ def members(running: Running) -> list[Json]:
     return [_self(running), *sorted(rows, key=lambda row: (row["name"], row["id"]))]
 
 
-def _self(running: Running) -> Json:
+def _self(running: Running) -> answers.Member:
     return {
         **_identity(running, running.member.card),
         "state": "alive",
@@ -37,11 +35,11 @@ def _self(running: Running) -> Json:
     }
 
 
-def _other(running: Running, item: Member, card: Card) -> Json:
+def _other(running: Running, item: Member, card: Card) -> answers.Member:
     now = running.member.pump.now()
     return {
         **_identity(running, card),
-        "state": item.state.name.lower(),
+        "state": STATES[item.state],
         "since_s": round(max(0.0, now - item.since), 1),
         "incarnation": item.incarnation,
         "rtt_ms": None if item.rtt_s is None else round(item.rtt_s * 1000, 3),
@@ -50,7 +48,7 @@ def _other(running: Running, item: Member, card: Card) -> Json:
     }
 
 
-def _identity(running: Running, card: Card) -> Json:
+def _identity(running: Running, card: Card) -> answers.MemberIdentity:
     certificate = card.certificate
     assert certificate is not None, "a member is certified"
     return {
@@ -63,10 +61,10 @@ def _identity(running: Running, card: Card) -> Json:
     }
 
 
-def _logs(running: Running, origin: NodeId) -> Json:
+def _logs(running: Running, origin: NodeId) -> answers.Logs:
     """Show each log of a node that is held here, against the newest version told of anywhere."""
     node = running.member.node
-    shown: list[Json] = []
+    shown: list[answers.LogVersion] = []
     behind = 0
     for scope in node.store.common_scopes(origin):
         held, newest = node.store.version(origin, scope), node.repair.origin_version(origin, scope)

@@ -5,19 +5,74 @@ Owns: the shapes documented in docs/API.md under "The host and the world". Must 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Required, TypedDict
 
 from overlay import limits
 from overlay.agent import request
 from overlay.agent.agent import Agent
+from overlay.agent.networkanswers import HostEnd, PublishedPort
 from overlay.agent.outsideviews import here, published
 from overlay.agent.server import Server
+from overlay.agent.shape import Address, Name, Text
 from overlay.agent.web import web
 from overlay.core.publication import PortPair, parse_pair
 from overlay.errors import UsageError
 from overlay.model import Ip
 
 Json = dict[str, Any]
+Ports = Annotated[list[Text], {"maxItems": limits.PUBLISHED_PORTS_MAX}]
+
+
+class ExposeAsked(TypedDict, total=False):
+    """Which network."""
+
+    network: Required[Text]
+
+
+class Exposed(HostEnd):
+    """A network, and this host's end on it."""
+
+    network: str
+    changed: bool
+
+
+class PublishedPorts(TypedDict):
+    """The ports of this host that lead to containers."""
+
+    published: list[PublishedPort]
+
+
+class PublishAsked(TypedDict, total=False):
+    """Which ports of this host are to lead to which name."""
+
+    name: Required[Name]
+    ports: Required[Annotated[Ports, {"minItems": 1}]]
+    network: Text
+    host_ip: Address
+
+
+class Published(TypedDict):
+    """What leads to a name now."""
+
+    name: str
+    network: str
+    changed: bool
+    ports: list[str]
+
+
+class UnpublishAsked(TypedDict, total=False):
+    """Which ports of a name are to be taken back; all without any."""
+
+    name: Required[Name]
+    network: Text
+    ports: Ports
+
+
+class Unpublished(TypedDict):
+    """What leads to a name no more."""
+
+    name: str
+    ports: list[str]
 
 
 class OutsideRoutes:
@@ -26,29 +81,27 @@ class OutsideRoutes:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
-    async def expose(self, _request: web.Request, body: Json) -> Json:
+    async def expose(self, _request: web.Request, body: Json) -> Exposed:
         """POST /v1/expose."""
         return await self._set(body, exposed=True)
 
-    async def unexpose(self, _request: web.Request, body: Json) -> Json:
+    async def unexpose(self, _request: web.Request, body: Json) -> Exposed:
         """POST /v1/unexpose."""
         return await self._set(body, exposed=False)
 
-    async def _set(self, body: Json, *, exposed: bool) -> Json:
-        request.allow(body, "network")
+    async def _set(self, body: Json, *, exposed: bool) -> Exposed:
         running = self._agent.member()
         network = running.directory.network(request.required_text(body, "network"))
         changed = await running.outside.exposure.expose(network, exposed=exposed)
         return {"network": network.name, "changed": changed, **here(network, running)}
 
-    async def published(self, _request: web.Request, _body: Json) -> Json:
+    async def published(self, _request: web.Request, _body: Json) -> PublishedPorts:
         """GET /v1/published."""
         running = self._agent.member()
         return {"published": published(running, await running.outside.publishing.show())}
 
-    async def publish(self, _request: web.Request, body: Json) -> Json:
+    async def publish(self, _request: web.Request, body: Json) -> Published:
         """POST /v1/published."""
-        request.allow(body, "name", "network", "ports", "host_ip")
         publishing = self._agent.member().outside.publishing
         name, pairs = _named(body)
         if not pairs:
@@ -59,9 +112,8 @@ class OutsideRoutes:
         return {"name": name, "network": network.name, "changed": bool(fresh),
                 "ports": [str(pair) for pair in pairs]}  # fmt: skip
 
-    async def unpublish(self, _request: web.Request, body: Json) -> Json:
+    async def unpublish(self, _request: web.Request, body: Json) -> Unpublished:
         """POST /v1/unpublish."""
-        request.allow(body, "name", "network", "ports")
         running = self._agent.member()
         name, pairs = _named(body)
         wanted = request.text(body, "network")
@@ -83,8 +135,19 @@ def _named(body: Json) -> tuple[str, list[PortPair]]:
 def register(server: Server, agent: Agent) -> None:
     """Bind the paths of this module."""
     routes = OutsideRoutes(agent)
-    server.route("POST", "/v1/expose", "expose", routes.expose)
-    server.route("POST", "/v1/unexpose", "unexpose", routes.unexpose)
-    server.route("GET", "/v1/published", "publish-ls", routes.published)
-    server.route("POST", "/v1/published", "publish", routes.publish)
-    server.route("POST", "/v1/unpublish", "unpublish", routes.unpublish)
+    server.route("POST", "/v1/expose", "expose", routes.expose, takes=ExposeAsked, gives=Exposed)
+    server.route(
+        "POST", "/v1/unexpose", "unexpose", routes.unexpose, takes=ExposeAsked, gives=Exposed
+    )
+    server.route("GET", "/v1/published", "publish-ls", routes.published, gives=PublishedPorts)
+    server.route(
+        "POST", "/v1/published", "publish", routes.publish, takes=PublishAsked, gives=Published
+    )
+    server.route(
+        "POST",
+        "/v1/unpublish",
+        "unpublish",
+        routes.unpublish,
+        takes=UnpublishAsked,
+        gives=Unpublished,
+    )

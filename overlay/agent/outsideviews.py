@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from overlay.agent.answers import Concern
+from overlay.agent.networkanswers import HostEnd, NodeAddresses, PublishedPort
 from overlay.agent.publishing import Shown
 from overlay.agent.running import Running
 from overlay.model import Network, Vni, ip_text
@@ -14,7 +16,7 @@ from overlay.model import Network, Vni, ip_text
 Json = dict[str, Any]
 
 
-def here(network: Network, running: Running) -> Json:
+def here(network: Network, running: Running) -> HostEnd:
     """Show this host's own end on a network, or why there is none."""
     exposure = running.outside.exposure
     ends = exposure.ends(network.vni)
@@ -26,10 +28,10 @@ def here(network: Network, running: Running) -> Json:
     }
 
 
-def host_ends(network: Network, running: Running) -> list[Json]:
+def host_ends(network: Network, running: Running) -> list[NodeAddresses]:
     """Show every host's own end on a network, by node."""
     directory = running.directory
-    shown = [
+    shown: list[NodeAddresses] = [
         {
             "node": directory.node_name(placed.origin),
             "ips": [ip_text(ip) for ip in placed.endpoint.ips],
@@ -39,7 +41,7 @@ def host_ends(network: Network, running: Running) -> list[Json]:
     return sorted(shown, key=lambda row: (row["node"], row["ips"]))
 
 
-def published(running: Running, shown: list[Shown]) -> list[Json]:
+def published(running: Running, shown: list[Shown]) -> list[PublishedPort]:
     """Show published ports, and what each leads to now."""
     return [
         {
@@ -62,11 +64,11 @@ def _name(running: Running, vni: Vni) -> str:
     return f"vni {vni}" if network is None else network.name
 
 
-def health(running: Running) -> list[Json]:
+def health(running: Running) -> list[Concern]:
     """Return what deserves attention where networks meet the host."""
     outside = running.outside
     names = {network.vni: network.name for network in running.directory.networks()}
-    found: list[Json] = [
+    found: list[Concern] = [
         {
             "level": "error",
             "text": f"network {names.get(vni, vni)} is not exposed to this host: {why}",

@@ -35,16 +35,16 @@ def text(body: dict[str, Any], field: str) -> str | None:
     value = body.get(field)
     if value is None:
         return None
-    if not isinstance(value, str) or not value or len(value) > 4096:
+    if not isinstance(value, str) or not value or len(value) > limits.API_TEXT_LENGTH_MAX:
         raise UsageError(f"{field} must be a text, not {value!r}")
     return value
 
 
 def secret(body: dict[str, Any], field: str) -> str | None:
     """Return an optional text that no error repeats."""
-    value = body.get(field)
-    if value is not None and (not isinstance(value, str) or not value or len(value) > 4096):
-        raise UsageError(f"{field} must be a text of at most 4096 characters")
+    value, length_max = body.get(field), limits.API_TEXT_LENGTH_MAX
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= length_max):
+        raise UsageError(f"{field} must be a text of at most {length_max} characters")
     return value
 
 

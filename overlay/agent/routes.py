@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from overlay import exposition, limits
 from overlay.agent import (
-    admissionroutes,
+    answers,
+    asked,
     containermodes,
-    dnsroutes,
     ipamviews,
-    keyroutes,
+    networkanswers,
     networks,
-    outsideroutes,
     request,
-    verifying,
+    shape,
     views,
 )
 from overlay.agent.agent import Agent
@@ -27,7 +25,6 @@ from overlay.agent.joining import JoinWish, Seed
 from overlay.agent.memberviews import members
 from overlay.agent.networks import Surroundings, Wish
 from overlay.agent.running import Running
-from overlay.agent.server import Server
 from overlay.agent.subnets import SubnetWish
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
@@ -38,10 +35,6 @@ from overlay.kernel import parents, probe, underlay
 from overlay.model import Network, ip_text, node_text
 
 Json = dict[str, Any]
-_ATTACH_FIELDS = (
-    "target", "networks", "ip", "mac", "ifname", "name", "default_route", "aliases", "labels",
-    "wait", "port_security", "rate_in", "rate_out", "gateway_priority",
-)  # fmt: skip
 
 
 class Routes:
@@ -49,11 +42,11 @@ class Routes:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._containers = Containers(agent)
+        self.containers = Containers(agent)
 
     # --- cluster ------------------------------------------------------------------------
 
-    async def status(self, _request: web.Request, _body: Json) -> Json:
+    async def status(self, _request: web.Request, _body: Json) -> answers.Status:
         """GET /v1/status."""
         return views.status(self._agent)
 
@@ -62,9 +55,8 @@ class Routes:
         shown = exposition.text(views.status(self._agent))
         return web.Response(text=shown, headers={"Content-Type": exposition.CONTENT_TYPE})
 
-    async def join(self, _request: web.Request, body: Json) -> Json:
+    async def join(self, _request: web.Request, body: Json) -> answers.Joined:
         """POST /v1/join."""
-        request.allow(body, "peers", "token", "underlay", "name", "vxlan_port", "gossip_port")
         wish = JoinWish(
             peers=tuple(request.texts(body, "peers", limits.SEED_COUNT_MAX)),
             token=request.secret(body, "token"),
@@ -96,34 +88,31 @@ class Routes:
             "next": f"sudo overlayd join {ip_text(running.member.card.address)} --token-file FILE",
         }
 
-    async def leave(self, _request: web.Request, body: Json) -> Json:
+    async def leave(self, _request: web.Request, body: Json) -> answers.Left:
         """POST /v1/leave."""
-        request.allow(body, "force")
         return {"withdrawn": await self._agent.leave(force=request.flag(body, "force"))}
 
-    async def reset(self, _request: web.Request, body: Json) -> Json:
+    async def reset(self, _request: web.Request, _body: Json) -> answers.WasReset:
         """POST /v1/reset: leave if a member, then end the process; the caller clears the rest.
 
         A copied disk's agent leaves nothing: what it withdrew would be the original's.
         """
-        request.allow(body)
         running = self._agent.running
         is_copy = running is not None and running.has_rival()
         left = running is not None and not is_copy
         if not is_copy:
-            await self._containers.remove_all()
+            await self.containers.remove_all()
         if left:
             await self._agent.leave(force=True)
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
         return {"left": left, "cleared": not is_copy}
 
-    async def members(self, _request: web.Request, _body: Json) -> Json:
+    async def members(self, _request: web.Request, _body: Json) -> answers.Members:
         """GET /v1/members."""
         return {"members": members(self._agent.member())}
 
-    async def forget(self, _request: web.Request, body: Json) -> Json:
+    async def forget(self, _request: web.Request, body: Json) -> answers.Forgotten:
         """POST /v1/forget."""
-        request.allow(body, "node", "powered_off", "bar")
         name = request.required_text(body, "node")
         powered_off = request.flag(body, "powered_off")
         bar = request.flag(body, "bar")
@@ -132,15 +121,13 @@ class Routes:
 
     # --- networks -----------------------------------------------------------------------
 
-    async def network_list(self, _request: web.Request, _body: Json) -> Json:
+    async def network_list(self, _request: web.Request, _body: Json) -> networkanswers.Networks:
         """GET /v1/networks."""
         running = self._agent.member()
         return {"networks": [views.network(n, running) for n in running.directory.networks()]}
 
-    async def network_create(self, _request: web.Request, body: Json) -> Json:
+    async def network_create(self, _request: web.Request, body: Json) -> networkanswers.NetworkMade:
         """POST /v1/networks."""
-        request.allow(body, "name", "subnets", "vni", "internal", "labels", "force",
-                      "isolate_subnets", "port_security", "driver", "parent")  # fmt: skip
         running = self._agent.member()
         name = request.name(body, "name")
         if name is None:
@@ -173,19 +160,19 @@ class Routes:
             vnis_in_use=frozenset(foreign),
         )
 
-    async def network_inspect(self, http: web.Request, _body: Json) -> Json:
+    async def network_inspect(self, http: web.Request, _body: Json) -> networkanswers.NetworkDetail:
         """GET /v1/networks/NAME."""
         running = self._agent.member()
         return views.network_detail(running.directory.network(http.match_info["name"]), running)
 
-    async def network_remove(self, http: web.Request, _body: Json) -> Json:
+    async def network_remove(self, http: web.Request, _body: Json) -> networkanswers.NetworkRemoved:
         """DELETE /v1/networks/NAME."""
         running = self._agent.member()
         name = http.match_info["name"]
         removed = networks.remove(running.member, running.directory, name)
         return {"removed": removed.name, "vni": removed.vni}
 
-    async def ipam(self, http: web.Request, _body: Json) -> Json:
+    async def ipam(self, http: web.Request, _body: Json) -> networkanswers.Ipam:
         """GET /v1/ipam[?network=NAME]."""
         running = self._agent.member()
         wanted = http.query.get("network")
@@ -194,7 +181,7 @@ class Routes:
 
     # --- endpoints ----------------------------------------------------------------------
 
-    async def endpoint_list(self, http: web.Request, _body: Json) -> Json:
+    async def endpoint_list(self, http: web.Request, _body: Json) -> networkanswers.Endpoints:
         """GET /v1/endpoints[?network=NAME]."""
         running = self._agent.member()
         wanted = http.query.get("network")
@@ -206,13 +193,12 @@ class Routes:
         ]
         return {"endpoints": views.endpoints(running, chosen), "elsewhere": elsewhere}
 
-    async def attach(self, _request: web.Request, body: Json) -> Json:
+    async def attach(self, _request: web.Request, body: Json) -> networkanswers.Attached:
         """POST /v1/endpoints."""
-        request.allow(body, *_ATTACH_FIELDS)
         text = request.required_text(body, "target")
         return await self.attach_to(await asyncio.to_thread(resolve_target, text), body)
 
-    async def attach_to(self, target: Any, body: Json) -> Json:
+    async def attach_to(self, target: Any, body: Json) -> networkanswers.Attached:
         """Attach a resolved target as the body asks for."""
         running = self._agent.member()
         names = request.texts(body, "networks", limits.NETWORK_COUNT_MAX)
@@ -241,7 +227,7 @@ class Routes:
             await running.endpoints.attach(target, network, wish, wait=wait == "all")
             for network in chosen
         ]
-        await self._containers.point_resolver(target.name)
+        await self.containers.point_resolver(target.name)
         missing = sorted({node for result in results for node in result.unconfirmed})
         return {
             "endpoints": [views.attached(result) for result in results],
@@ -249,9 +235,8 @@ class Routes:
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
 
-    async def detach(self, _request: web.Request, body: Json) -> Json:
+    async def detach(self, _request: web.Request, body: Json) -> networkanswers.Detached:
         """POST /v1/detach: also a container that is gone, by the name it was attached by."""
-        request.allow(body, "target", "networks")
         running = self._agent.member()
         text = request.required_text(body, "target")
         chosen = [
@@ -268,7 +253,7 @@ class Routes:
         for identity in identities:
             gone += await running.endpoints.detach(identity, chosen)
         for name in bare:
-            await self._containers.point_resolver(name)
+            await self.containers.point_resolver(name)
         running.returning.forget(text, {network.vni for network in chosen})
         return {
             "detached": [
@@ -325,58 +310,20 @@ class Routes:
         return response
 
 
-def register(server: Server, agent: Agent) -> None:
-    """Bind every path of the API."""
-    routes = Routes(agent)
-    containers = routes._containers  # noqa: SLF001 - built together
-    reads: list[tuple[str, str, Callable[..., Awaitable[Any]]]] = [
-        ("/v1/status", "status", routes.status),
-        ("/v1/members", "members", routes.members),
-        ("/v1/networks", "network-ls", routes.network_list),
-        ("/v1/networks/{name}", "network-inspect", routes.network_inspect),
-        ("/v1/ipam", "ipam", routes.ipam),
-        ("/v1/endpoints", "endpoint-ls", routes.endpoint_list),
-        ("/v1/containers", "container-ls", containers.show),
-        ("/v1/events", "events", routes.events),
-        ("/metrics", "metrics", routes.metrics),
-    ]
-    for path, name, verb in reads:
-        server.route("GET", path, name, verb)
-    admissionroutes.register(server, agent)
-    dnsroutes.register(server, agent)
-    outsideroutes.register(server, agent)
-    verifying.register(server, agent)
-    keyroutes.register(server, agent)
-    writes: list[tuple[str, str, str, Callable[..., Awaitable[Any]]]] = [
-        ("POST", "/v1/networks", "network-create", routes.network_create),
-        ("DELETE", "/v1/networks/{name}", "network-rm", routes.network_remove),
-        ("POST", "/v1/endpoints", "attach", routes.attach),
-        ("POST", "/v1/detach", "detach", routes.detach),
-        ("POST", "/v1/containers", "container-add", containers.add),
-        ("DELETE", "/v1/containers/{name}", "container-rm", containers.remove),
-    ]
-    for method, path, name, verb in writes:
-        server.route(method, path, name, verb)
-    server.route("POST", "/v1/join", "join", routes.join, root=True)
-    server.route("POST", "/v1/leave", "leave", routes.leave, root=True)
-    server.route("POST", "/v1/reset", "reset", routes.reset, root=True)
-    server.route("POST", "/v1/forget", "forget", routes.forget, root=True)
-
-
 def _subnets(body: Json) -> list[SubnetWish]:
     value = body.get("subnets") or []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise UsageError("subnets must be a list of objects")
     found = []
     for item in value:
-        request.allow(item, "subnet", "gateway", "ip_range", "auxiliary", "block_length")
+        request.allow(item, *shape.fields_of(asked.SubnetAsked))
         found.append(
             SubnetWish(
                 request.required_text(item, "subnet"),
                 request.text(item, "gateway"),
                 request.text(item, "ip_range"),
                 request.texts_by_name(item, "auxiliary", limits.AUXILIARY_COUNT_MAX),
-                request.number(item, "block_length", 1, 126),
+                request.number(item, "block_length", 1, limits.PREFIX_LENGTH_MAX),
             )
         )
     return found

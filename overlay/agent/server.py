@@ -19,14 +19,13 @@ from typing import Any
 
 from overlay import limits
 from overlay.agent import callers
+from overlay.agent.openapi import Operation, Verb
 from overlay.agent.web import web
-from overlay.errors import ConflictError, OverlayError, UsageError
+from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 
 _LOG = logging.getLogger("overlayd.api")
 SOCKET_NAME = "api.sock"
 _DOORMAN_INTERVAL_S = 1.0
-
-Verb = Callable[[web.Request, dict[str, Any]], Awaitable[Any]]
 
 
 class Server:
@@ -35,7 +34,10 @@ class Server:
     def __init__(self, run_dir: Path, group: str) -> None:
         self.path = run_dir / SOCKET_NAME
         self._group = group
-        self._application = web.Application(client_max_size=limits.API_BODY_SIZE_MAX)
+        self._application = web.Application(
+            client_max_size=limits.API_BODY_SIZE_MAX, middlewares=[_in_words]
+        )
+        self.operations: list[Operation] = []
         self._runner: web.AppRunner | None = None
         self._busy = 0
         self._asking: collections.Counter[web.RequestHandler] = collections.Counter()
@@ -43,11 +45,28 @@ class Server:
         self._doorman: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()  # set once the agent has returned to its cluster
 
-    def route(self, method: str, path: str, name: str, verb: Verb, *, root: bool = False) -> None:
-        """Serve `verb` under a path; `name` makes the answer's schema, `root` keeps it to uid 0."""
+    def route(
+        self,
+        method: str,
+        path: str,
+        name: str,
+        verb: Verb,
+        *,
+        root: bool = False,
+        takes: Any = None,
+        asks: Any = None,
+        gives: Any = None,
+        streams: Any = None,
+    ) -> None:
+        """Serve `verb` under a path; `name` makes the answer's schema, `root` keeps it to uid 0.
+
+        The others are shapes, of the request and the answer: see `Operation`.
+        """
+        operation = Operation(method, path, name, verb, root, takes, asks, gives, streams)
+        self.operations.append(operation)
 
         async def handler(request: web.Request) -> web.StreamResponse:
-            return await self._answer(request, name, verb, root=root)
+            return await self._answer(request, operation)
 
         self._application.router.add_route(method, path, handler)
 
@@ -95,9 +114,8 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._runner.cleanup(), 2.0)
 
-    async def _answer(
-        self, request: web.Request, name: str, verb: Verb, *, root: bool
-    ) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, operation: Operation) -> web.StreamResponse:
+        name = operation.name
         if self._busy >= limits.API_CLIENTS_MAX:
             return _failure(
                 OverlayError(
@@ -109,11 +127,13 @@ class Server:
         handler = request.protocol
         self._asking[handler] += 1
         try:
-            callers.require(_caller(request), self._group, name, root=root)
+            callers.require(_caller(request), self._group, name, root=operation.root)
             async with asyncio.timeout(limits.API_REQUEST_TIMEOUT_S):
                 # A verb that ran before the start is over would act on half a node.
                 await self.ready.wait()
-                result = await verb(request, await _body(request))
+                body = await _body(request)
+                operation.refuse_unknown(body, dict(request.query))
+                result = await operation.verb(request, body)
         except OverlayError as error:
             return _failure(error)
         except TimeoutError:
@@ -134,6 +154,25 @@ class Server:
         if isinstance(result, web.StreamResponse):
             return result
         return web.json_response({"schema": f"overlayd.{name}/v1", **result})
+
+
+@web.middleware
+async def _in_words(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Say as an error of ours what the router says in its own way: no such path, no such method."""
+    asked = request.path[: limits.TEXT_SIZE_MAX]
+    hint = "GET /v1/openapi.json lists all"
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as error:
+        methods = ", ".join(sorted(error.allowed_methods))
+        answer = _failure(UsageError(f"{asked} takes {methods}", hint=hint))
+        answer.set_status(error.status)
+        answer.headers["Allow"] = methods
+        return answer
+    except web.HTTPNotFound:
+        return _failure(NotFoundError(f"the API has no path {asked}", hint=hint))
 
 
 def _failure(error: OverlayError) -> web.Response:

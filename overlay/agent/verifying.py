@@ -9,6 +9,8 @@ import asyncio
 from typing import Any
 
 from overlay.agent.agent import Agent
+from overlay.agent.answers import Difference, Verified
+from overlay.agent.asked import VerifyAsked
 from overlay.agent.running import Running
 from overlay.agent.server import Server
 from overlay.agent.web import web
@@ -21,7 +23,7 @@ _REPAIR_TRIES = 5
 _REPAIR_PAUSE_S = 0.1
 
 
-async def verify(agent: Agent, http: web.Request) -> Json:
+async def verify(agent: Agent, http: web.Request) -> Verified:
     """GET /v1/verify[?repair=1]."""
     running = agent.member()
     sandboxes = await running.datapath.differences()
@@ -33,22 +35,22 @@ async def verify(agent: Agent, http: web.Request) -> Json:
     return {
         "differences": [
             *_of_sandboxes(running, sandboxes),
-            *({"network": name, "operation": "Interface", "text": text} for name, text in gone),
-            *({"network": _FILTER_NAME, "operation": "Filter", "text": x} for x in filter_texts),
-            *({"network": _HOST_NAME, "operation": "Host", "text": x} for x in host_texts),
+            *(_difference(name, "Interface", text) for name, text in gone),
+            *(_difference(_FILTER_NAME, "Filter", text) for text in filter_texts),
+            *(_difference(_HOST_NAME, "Host", text) for text in host_texts),
         ],
         "repaired": repaired,
     }
 
 
-def _of_sandboxes(running: Running, differences: dict[Vni, list[Operation]]) -> list[Json]:
+def _difference(network: str, operation: str, text: str) -> Difference:
+    return {"network": network, "operation": operation, "text": text}
+
+
+def _of_sandboxes(running: Running, differences: dict[Vni, list[Operation]]) -> list[Difference]:
     names = {network.vni: network.name for network in running.directory.networks()}
     return [
-        {
-            "network": names.get(vni, f"vni {vni}"),
-            "operation": type(operation).__name__,
-            "text": str(operation),
-        }
+        _difference(names.get(vni, f"vni {vni}"), type(operation).__name__, str(operation))
         for vni, operations in differences.items()
         for operation in operations
     ]
@@ -81,7 +83,7 @@ async def _is_true(running: Running, left: dict[Vni, list[Operation]]) -> bool:
 def register(server: Server, agent: Agent) -> None:
     """Bind the path."""
 
-    async def answer(http: web.Request, _body: Json) -> Json:
+    async def answer(http: web.Request, _body: Json) -> Verified:
         return await verify(agent, http)
 
-    server.route("GET", "/v1/verify", "verify", answer)
+    server.route("GET", "/v1/verify", "verify", answer, asks=VerifyAsked, gives=Verified)

@@ -6,11 +6,11 @@ Owns: the shapes documented in docs/API.md. Changes nothing.
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from overlay import __version__
-from overlay.agent import outsideviews
+from overlay.agent import answers, networkanswers, outsideviews
 from overlay.agent.agent import Agent
+from overlay.agent.answers import STATES
 from overlay.agent.directory import Directory
 from overlay.agent.endpoints import Result
 from overlay.agent.guard import Guard
@@ -30,10 +30,8 @@ from overlay.model import (
     node_text,
 )
 
-Json = dict[str, Any]
 
-
-def node(card: Card, interface: str) -> Json:
+def node(card: Card, interface: str) -> answers.Node:
     """Show this node."""
     return {
         "id": node_text(card.node_id),
@@ -45,7 +43,7 @@ def node(card: Card, interface: str) -> Json:
     }
 
 
-def network(item: Network, running: Running) -> Json:
+def network(item: Network, running: Running) -> networkanswers.Network:
     """Show a network as lists have it."""
     directory = running.directory
     return {
@@ -68,7 +66,7 @@ def network(item: Network, running: Running) -> Json:
     }
 
 
-def _subnet(item: Network, index: int) -> Json:
+def _subnet(item: Network, index: int) -> networkanswers.SubnetShown:
     subnet = item.subnets[index]
     start = subnet.ip_range
     return {
@@ -81,7 +79,7 @@ def _subnet(item: Network, index: int) -> Json:
     }
 
 
-def network_detail(item: Network, running: Running) -> Json:
+def network_detail(item: Network, running: Running) -> networkanswers.NetworkDetail:
     """Show all that is known of one network."""
     directory = running.directory
     return {
@@ -93,7 +91,7 @@ def network_detail(item: Network, running: Running) -> Json:
     }
 
 
-def endpoints(running: Running, networks: list[Network]) -> list[Json]:
+def endpoints(running: Running, networks: list[Network]) -> list[networkanswers.Endpoint]:
     """Show the endpoints of some networks, in order of network and address."""
     shown = []
     for item in networks:
@@ -106,7 +104,7 @@ def endpoints(running: Running, networks: list[Network]) -> list[Json]:
 
 def _endpoint(
     running: Running, item: Network, origin: NodeId, found: Endpoint, local: Attachment | None
-) -> Json:
+) -> networkanswers.Endpoint:
     rates = rates_of(found.labels)
     return {
         "id": found.endpoint_id.hex(),
@@ -116,7 +114,7 @@ def _endpoint(
         "ips": [ip_text(ip) for ip in found.ips],
         "mac": mac_text(found.mac),
         "node": running.directory.node_name(origin),
-        "node_state": running.directory.node_state(origin).name.lower(),
+        "node_state": STATES[running.directory.node_state(origin)],
         "local": origin == running.member.node_id,
         "target": local.target if local is not None else None,
         "ifname": local.ifname if local is not None else None,
@@ -128,7 +126,7 @@ def _endpoint(
     }
 
 
-def attached(result: Result) -> Json:
+def attached(result: Result) -> networkanswers.AttachedEndpoint:
     """Show what an attach gave."""
     return {
         "network": result.network.name,
@@ -141,34 +139,32 @@ def attached(result: Result) -> Json:
     }
 
 
-def status(agent: Agent) -> Json:
+def status(agent: Agent) -> answers.Status:
     """Show how this node and its cluster are."""
     running = agent.running
-    base: Json = {
+    alone: answers.Status = {
         "version": __version__,
         "uptime_s": round(time.monotonic() - agent.started, 1),
         "state_dir": str(agent.config.state_dir),
         "config": str(agent.config.path) if agent.config.path else None,
+        "node": None,
+        "cluster": None,
+        "networks": [],
+        "drops": {},
+        "health": [
+            {
+                "level": "warn",
+                "text": "this host is not member of a cluster",
+                "hint": "sudo overlayd join   (a new cluster)   or   "
+                "sudo overlayd join PEER --token-file FILE",
+            }
+        ],
     }
     if running is None:
-        return {
-            **base,
-            "node": None,
-            "cluster": None,
-            "networks": [],
-            "drops": {},
-            "health": [
-                {
-                    "level": "warn",
-                    "text": "this host is not member of a cluster",
-                    "hint": "sudo overlayd join   (a new cluster)   or   "
-                    "sudo overlayd join PEER --token-file FILE",
-                }
-            ],
-        }
+        return alone
     networks = [_network_status(item, running) for item in running.directory.networks()]
     return {
-        **base,
+        **alone,
         "node": node(running.member.card, running.underlay.interface),
         "cluster": _cluster(running),
         "vxlan_port": running.member.cluster.vxlan_port,
@@ -191,7 +187,7 @@ def status(agent: Agent) -> Json:
     }
 
 
-def _underlay_filter(guard: Guard) -> Json:
+def _underlay_filter(guard: Guard) -> answers.UnderlayFilter:
     return {
         "active": not guard.fault,
         "why": guard.fault or None,
@@ -201,12 +197,11 @@ def _underlay_filter(guard: Guard) -> Json:
     }
 
 
-def _cluster(running: Running) -> Json:
-    counts = dict.fromkeys(("alive", "suspect", "dead", "left"), 0)
-    counts["alive"] = 1
+def _cluster(running: Running) -> answers.Cluster:
+    counts: answers.StateCounts = {"alive": 1, "suspect": 0, "dead": 0, "left": 0}
     for item in running.member.node.membership.members():
         if item.node_id != running.member.node_id:
-            counts[item.state.name.lower()] += 1
+            counts[STATES[item.state]] += 1
     parted = running.member.node.membership.partitioned
     return {
         "id": running.member.cluster.cluster_id[:8],
@@ -215,10 +210,12 @@ def _cluster(running: Running) -> Json:
     }
 
 
-def _network_status(item: Network, running: Running) -> Json:
+def _network_status(item: Network, running: Running) -> answers.NetworkStatus:
     runtime = running.datapath.runtime(item.vni)
     local = sum(1 for a in running.attachments.values() if a.vni == item.vni)
-    state = "absent" if runtime is None else "degraded" if runtime.failures else "ok"
+    state: answers.Sandbox = "absent"
+    if runtime is not None:
+        state = "degraded" if runtime.failures else "ok"
     faults = [] if runtime is None else runtime.failures[:5]
     if not has_sandbox(item):
         faults = running.plugging.parented.faults_of(item.vni)[:5]

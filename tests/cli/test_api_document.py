@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import jsonschema_rs
 import pytest
 from overlay.errors import ERROR_BY_CODE
 
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 TEXT = (Path(__file__).parents[2] / "docs" / "API.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"^### ((?:GET|POST|DELETE) \S+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
+UNSHOWN = ("GET /metrics", "GET /v1/openapi.json")  # answers without an example
 ANSWERS: dict[str, dict[str, Any]] = {
     line: json.loads(EXAMPLE.findall(text)[0])
     for line, text in SECTION.findall(TEXT)
-    if line != "GET /metrics"  # the one answer that is not JSON
+    if line not in UNSHOWN
 }
 
 # Every request of the API, the verb that makes it, and what it prints of the example.
@@ -77,23 +79,87 @@ def test_the_command_line_shows_each_example(
     assert json.loads(as_json.out)["schema"] == ANSWERS[line]["schema"]
 
 
-def test_all_that_the_agent_serves_is_documented(tmp_path: Path) -> None:
-    """Paths and schemas in the document are just those that are registered."""
-    from overlay.agent import routes  # noqa: PLC0415  the agent's imports are dear
+@pytest.fixture(scope="module")
+def operations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All that the agent serves, by method and path."""
+    from overlay.agent import api  # noqa: PLC0415  the agent's imports are dear
     from overlay.agent.server import Server  # noqa: PLC0415  as above
 
-    served: dict[str, str] = {}
+    server = Server(tmp_path_factory.mktemp("run"), "overlayd")
+    api.register(server, cast("Any", None))
+    return {f"{each.method} {each.path}": each for each in server.operations}
 
-    class Recorder(Server):
-        def route(self, method: str, path: str, name: str, *_: Any, **__: Any) -> None:
-            served[f"{method} {path}"] = f"overlayd.{name}/v1"
 
-    routes.register(Recorder(tmp_path, "overlayd"), cast("Any", None))
+def test_all_that_the_agent_serves_is_documented(operations: dict[str, Any]) -> None:
+    """Paths and schemas in the document are just those that are registered."""
+    served = {line: f"overlayd.{each.name}/v1" for line, each in operations.items()}
 
-    assert served.pop("GET /metrics")
+    for line in UNSHOWN:
+        assert served.pop(line)
+        assert f"### {line}\n" in TEXT
     assert {line: answer["schema"] for line, answer in ANSWERS.items()} == served
-    assert "### GET /metrics\n" in TEXT
     assert {line for line, _, _ in VERBS} | {"POST /v1/reset"} == set(served)
+
+
+def test_every_route_declares_its_shapes(operations: dict[str, Any]) -> None:
+    """A route without them would be missing in the OpenAPI document."""
+    for line, each in operations.items():
+        assert each.gives is not None, (
+            f"{line}: write the answer's fields as a TypedDict beside the verb, or in "
+            f"overlay/agent/answers.py, and register it: route(..., gives=Thing)"
+        )
+        assert each.takes is not None or each.method != "POST", (
+            f"{line}: write the body's fields as a TypedDict (total=False, Required[...] for those "
+            f"that must be there; overlay/agent/asked.py has examples) and register it: "
+            f"route(..., takes=ThingAsked); asked.Nothing where there are none"
+        )
+
+
+@pytest.mark.parametrize("line", ANSWERS)
+def test_each_example_has_the_declared_shape(operations: dict[str, Any], line: str) -> None:
+    """The example has all fields of its TypedDict, of their types, and no others."""
+    from overlay.agent import openapi  # noqa: PLC0415  as above
+
+    described = closed(openapi.document(list(operations.values())))
+    method, path = line.split()
+    answer = described["paths"][path][method.lower()]["responses"]["200"]
+    schema = {
+        **answer["content"]["application/json"]["schema"],
+        "components": described["components"],
+    }
+    faults = list(jsonschema_rs.validator_for(schema).iter_errors(ANSWERS[line]))
+
+    assert not faults, "\n".join(
+        f"docs/API.md, {line}, at {each.instance_path}: {each.message}; "
+        f"either the example or the route's `gives` is wrong"
+        for each in faults
+    )
+
+
+@pytest.mark.parametrize("line", ANSWERS)
+def test_each_field_of_a_request_is_described(operations: dict[str, Any], line: str) -> None:
+    """Each field and parameter of a request stands in the text of its section."""
+    each = operations[line]
+    text = dict(SECTION.findall(TEXT))[line]
+    if line == "POST /v1/containers":
+        text += dict(SECTION.findall(TEXT))["POST /v1/endpoints"]  # "those of an attach"
+    for shape in filter(None, (each.takes, each.asks)):
+        for field in shape.__annotations__:
+            assert f"`{field}`" in text or f"?{field}=" in text, (
+                f"docs/API.md, {line}: say what `{field}` means"
+            )
+
+
+def closed(schema: Any) -> Any:
+    """Return a schema that allows no fields but its own: no answer has any, in this version."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: closed(value) for key, value in schema.items()}
+    if made.get("type") == "object" and "properties" in made:
+        made.setdefault("additionalProperties", False)
+    return made
 
 
 def test_the_table_of_errors_is_that_of_the_code() -> None:
