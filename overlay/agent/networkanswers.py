@@ -43,7 +43,7 @@ class Network(HostEnd):
     endpoints: int
     hosts: list[str]
     here: bool
-    mtu: int
+    mtu: int | None
     mtu_why: str
     driver: str
     parent: str | None
