@@ -69,6 +69,14 @@ def _of_member(status: Mapping[str, Any]) -> Iterator[Family]:
     )  # fmt: skip
     yield Family("datagrams_received_total", "By gossip.", [Sample(gossip["received"])])
     yield Family("datagrams_sent_total", "By gossip.", [Sample(gossip["sent"])])
+    key = status["key"]
+    in_use = Sample(key["generation"])
+    yield Family("key_generation", "Of the cluster's key, in use here.", [in_use])
+    accepted = [
+        Sample(one["datagrams"], (("generation", str(one["generation"])), ("mark", one["mark"])))
+        for one in key["accepted"]
+    ]
+    yield Family("datagrams_accepted_total", "Opened, by the cluster's key.", accepted)
     lag_s = gossip["lag_max_ms"] / 1000
     yield Family("event_loop_lag_seconds", "The worst of the last minute.", [Sample(lag_s)])
     yield Family("overlay_mtu_bytes", "Of containers.", [Sample(status["overlay_mtu"])])

@@ -11,6 +11,7 @@ from typing import Final, Literal, NotRequired, TypedDict
 from overlay.core.messages import MemberState
 
 State = Literal["alive", "suspect", "dead", "left"]
+KeyStep = Literal["settled", "distributing", "using", "removing"]
 Sandbox = Literal["ok", "absent", "degraded", "none"]
 STATES: Final[dict[MemberState, State]] = {
     MemberState.ALIVE: "alive",
@@ -106,6 +107,27 @@ class Gossip(TypedDict):
     lag_max_ms: float
 
 
+class KeyName(TypedDict):
+    """A cluster key, by what it is called."""
+
+    generation: int
+    mark: str
+
+
+class KeyUse(KeyName):
+    """How many datagrams came under a key."""
+
+    datagrams: int
+
+
+class KeySummary(TypedDict):
+    """How far this host is with the cluster's key."""
+
+    generation: int
+    step: KeyStep
+    accepted: list[KeyUse]
+
+
 class Concern(TypedDict):
     """What a person should know."""
 
@@ -132,6 +154,7 @@ class Status(TypedDict):
     fast_path: NotRequired[FastPath]
     underlay_filter: NotRequired[UnderlayFilter]
     gossip: NotRequired[Gossip]
+    key: NotRequired[KeySummary]
 
 
 class Joined(TypedDict):

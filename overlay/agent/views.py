@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from overlay import __version__
-from overlay.agent import answers, networkanswers, outsideviews
+from overlay.agent import answers, keyviews, networkanswers, outsideviews
 from overlay.agent.agent import Agent
 from overlay.agent.answers import STATES
 from overlay.agent.directory import Directory
@@ -183,6 +183,7 @@ def status(agent: Agent) -> answers.Status:
             "sent": running.member.pump.sent,
             "lag_max_ms": round(running.member.pump.lag.max_s(running.member.pump.now()) * 1000, 1),
         },
+        "key": keyviews.summary(running),
         "health": health(running, networks),
     }
 

@@ -203,11 +203,13 @@ class Sessions:
 
     def _hello(self, peer: Peer, now: float) -> list[Datagram]:
         """Return a hello to a known peer, or nothing if one went a moment ago."""
-        if now - peer.hello_at < HELLO_INTERVAL_S:
-            return []
-        peer.hello_at = now
         is_met = peer.channel is not None and peer.channel.peer_session == peer.claimed
         done = is_met and self._key_for(peer) is not None
+        # One that is met and shares no key with us may be unable to take it: a full disk, say.
+        pause_s = HELLO_INTERVAL_S if done or not is_met else DOUBTFUL_HELLO_INTERVAL_S
+        if now - peer.hello_at < pause_s:
+            return []
+        peer.hello_at = now
         body = hello_body(Hello(self._session, peer.claimed, done, self._card, self._held()))
         return [self._to(peer, self._sealing.to_pair(HELLO, peer, body))]
 
@@ -322,9 +324,10 @@ class Sessions:
         return replace(opened, replies=(*self._hello(peer, now), *opened.replies))
 
     def _hand_over(self, peer: Peer) -> list[Datagram]:
-        """Return the key in use for a peer that has missed it."""
+        """Return the key in use for a peer that lacks it: of two that share none, the one that
+        seals with the lesser takes the other's."""
         sealing = self._keyring.sealing
-        if peer.channel is None or peer.held is None or any(sealing <= key for key in peer.held):
+        if peer.channel is None or peer.held is None or sealing in peer.held:
             return []
         return [self._key(peer, peer.channel, sealing)]
 

@@ -18,7 +18,7 @@ from overlay.kernel import netns
 from overlay.lab.driver import Driver, Json, RefusedError, differences, join_all, wait_until
 from overlay.lab.flow import accounted
 from overlay.lab.frames import udp
-from overlay.lab.scene import Scene, attach, scene
+from overlay.lab.scene import Scene, attach, cut_gossip, heal, scene
 from overlay.model import parse_ip
 from overlay.wire import envelope
 
@@ -55,6 +55,11 @@ def settled(drivers: list[Driver], generation: int) -> bool:
         if (shown["step"], held, told) != ("settled", [generation], {(generation, generation)}):
             return False
     return True
+
+
+def marks(drivers: list[Driver]) -> set[str]:
+    """Return by which marks the hosts know the keys that they seal with."""
+    return {key["mark"] for driver in drivers for key in keys(driver)["held"] if key["sealing"]}
 
 
 def drops(driver: Driver) -> Json:
@@ -289,6 +294,56 @@ def test_a_killed_maker_finishes_at_its_next_start(three: Scene, point: str) -> 
     wait_until(lambda: settled(three.drivers, made), f"generation {made} alone", 2 * SETTLE_S)
     wait_until(three.well, "all alive and equal")
     assert all(not differences(driver) for driver in three.drivers)
+
+
+def test_two_makers_at_once_leave_one_key(three: Scene) -> None:
+    """Both are told that theirs, or a newer one, is in use; all hosts end with the same one key."""
+    one, two = three.drivers[:2]
+    one.post("/v1/promote", node="vm2")
+    first = uses(one)
+    before = [drops(driver) for driver in three.drivers]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            made = [pool.submit(each.post, "/v1/keys/rotate") for each in (one, two)]
+            assert all(each.result()["generation"] > first for each in made)
+    last = max(uses(driver) for driver in three.drivers)
+    wait_until(lambda: settled(three.drivers, last), "one key", SETTLE_S)
+
+    assert first + 5 <= last <= first + 10
+    assert len(marks(three.drivers)) == 1
+    assert [drops(driver) for driver in three.drivers] == before
+
+
+def test_both_sides_of_a_split_make_a_key_and_heal(three: Scene) -> None:
+    """Two keys of one generation, one on each side: after the split all seal with one of them, and
+    not a packet was lost meanwhile."""
+    one, two = three.drivers[:2]
+    rest = [one, three.host(3)]
+    first = uses(one)
+    with three.both_ways() as verdicts:
+        try:
+            cut_gossip(two)
+            wait_until(sees(one, "vm2", "dead"), "vm1 holds vm2 dead", 90.0)
+            wait_until(sees(two, "vm1", "dead"), "vm2 holds vm1 dead", 90.0)
+            wait_until(sees(two, "vm3", "dead"), "vm2 holds vm3 dead", 90.0)
+            for each in (one, two):
+                each.post("/v1/keys/rotate")
+            assert {uses(driver) for driver in three.drivers} == {first + 1}
+            assert len(marks(three.drivers)) == 2
+            wait_until(lambda: settled_alone(rest) and settled_alone([two]), "one key a side",
+                       SETTLE_S)  # fmt: skip
+        finally:
+            heal(two)
+        wait_until(lambda: settled(three.drivers, first + 1), "one key", 3 * SETTLE_S)
+
+    assert len(marks(three.drivers)) == 1
+    print(f"a split in which both sides made a key: {accounted(verdicts)}")  # noqa: T201 - asked for
+    wait_until(three.well, "all alive and equal", 90.0)
+
+
+def settled_alone(side: list[Driver]) -> bool:
+    """Say whether the hosts of one side of a split hold one key each."""
+    return all(len(keys(driver)["held"]) == 1 for driver in side)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from overlay.wire import envelope
 from overlay.wire.authority import Authority
 from overlay.wire.envelope import DATA, KEY, Datagram
@@ -134,6 +136,68 @@ def test_a_key_is_handed_again_when_it_was_lost(wire: Wire) -> None:
     assert len(lost) == 2
 
 
+def returning(wire: Wire) -> tuple[Host, Host, list[Datagram]]:
+    """Return a member under the new key, one that comes back with the old one and has something to
+    say, and the datagram by which the first hands it the new one."""
+    one, other = pair(wire)
+    rotate(wire, [one])
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    handed: list[Datagram] = []
+
+    def holds_back(datagram: Datagram) -> bool:
+        if datagram.data[1] == KEY and datagram.address == again.card.address:
+            handed.append(datagram)
+        return datagram.data[1] != KEY
+
+    wire.deliver(again.sessions.seal(one.node_id, b"waits", wire.now), holds_back)
+    assert wire.payloads == []
+    return one, again, handed[:1]
+
+
+def kinds(datagrams: list[Datagram]) -> list[int]:
+    """Return of what kind datagrams are."""
+    return [each.data[1] for each in datagrams]
+
+
+def test_what_waited_for_a_key_goes_with_it(wire: Wire) -> None:
+    """At once, and by what it sealed the sender shows that it holds the key."""
+    one, again, handed = returning(wire)
+    (key,) = handed
+    sent = wire.open(key)
+    assert DATA in kinds(sent)
+    (payload,) = [each for each in sent if each.data[1] == DATA]
+
+    wire.open(payload)
+
+    assert wire.payloads == [(again.node_id, b"waits")]
+    wire.now += 1
+    assert kinds(one.sessions.seal(again.node_id, b"at once", wire.now)) == [DATA]
+
+
+def test_who_cannot_tell_whether_its_key_arrived_asks(wire: Wire) -> None:
+    """A member that was handed a key and says nothing is asked by a hello, and answers it."""
+    one, again, handed = returning(wire)
+    wire.open(handed[0])  # what it says then is lost
+    wire.now += 1
+
+    wire.deliver(one.sessions.seal(again.node_id, b"asks first", wire.now))
+
+    assert (one.node_id, b"asks first") in wire.payloads
+
+
+def test_nothing_is_kept_of_a_key_that_is_gone(wire: Wire) -> None:
+    """What was derived of it for each peer goes with it."""
+    one, other = pair(wire)
+    said(wire, one, other)
+    rotate(wire, [one, other])
+    said(wire, one, other)
+
+    (peer,) = one.sessions._peers.values()
+    assert peer.channel is not None
+    assert set(peer.channel.keys) == {NEW.id}
+
+
 def test_both_halves_of_a_split_that_made_a_key_find_each_other(wire: Wire) -> None:
     """Two keys of one generation are told apart by their marks; the greater one is handed over."""
     one, other = pair(wire)
@@ -196,6 +260,53 @@ def test_a_barred_node_is_handed_nothing(wire: Wire) -> None:
     assert one.sessions.hand(other.node_id, wire.now) == []
     assert {each.data[1] for each in wire.seen} == {envelope.HELLO, envelope.NOTICE}
     assert again.keyring.ring.held == {OLD.id}
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.3, 0.6]))
+def test_whatever_keys_two_hold_they_find_each_other(
+    new_wire: type[Wire], seed: int, loss: float
+) -> None:
+    """After any storm of keys taken, used and dropped in no order at all, of loss, reordering and
+    restarts, payloads flow again, and no nonce was used twice under one key."""
+    wire = new_wire(seed)
+    keys = [OLD, *(made_key(n, secret=wire.chance.randbytes(32)) for n in (1, 1, 2, 2, 3))]
+    hosts = [wire.host(number) for number in (1, 2)]
+    wire.meet(*hosts)
+    in_flight: list[Datagram] = []
+    for step in range(80):
+        wire.now += 0.07
+        one, other = wire.chance.sample(hosts, 2)
+        in_flight += one.sessions.seal(other.node_id, b"storm", wire.now)
+        ring, key = one.keyring.ring, wire.chance.choice(keys)
+        if wire.chance.random() < 0.2:
+            if ring.takes(key.id):
+                in_flight += wire.hold(one, key)
+            elif key.id in ring.held and key.id > ring.sealing:
+                in_flight += wire.use(one, key)
+            elif key.id in ring.held - {ring.sealing}:
+                in_flight += wire.drop(one, key)
+        if wire.chance.random() < 0.03:
+            number = hosts.index(one) + 1
+            ring = one.keyring.ring
+            held = sorted(one.keyring.keys, key=lambda each: each.id != ring.sealing)
+            again = wire.host(number, identity=one.identity, epoch=step + 2, keys=tuple(held))
+            again.sessions.learn(other.card)
+            hosts[number - 1] = again
+        wire.chance.shuffle(in_flight)
+        for datagram in [in_flight.pop() for _ in range(len(in_flight) // 2)]:
+            wire.seen.append(datagram)
+            if wire.chance.random() >= loss:
+                in_flight += wire.open(datagram)
+    one, other = hosts
+    for _ in range(4):
+        said(wire, one, other)
+
+    assert said(wire, one, other) == [b"there", b"back"]
+    nonces = [
+        (each.address, each.data[20:32]) for each in wire.seen if each.data[1] == envelope.DATA
+    ]
+    assert len(nonces) == len(set(nonces))
 
 
 @pytest.mark.parametrize("key", [OLD, NEW])
