@@ -21,6 +21,7 @@ from overlay.agent import obstacles, stored
 from overlay.agent.addresses import Addresses
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
+from overlay.agent.hearing import hearing
 from overlay.agent.hostrules import HostRules
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
@@ -215,10 +216,8 @@ class Exposure:
         while not await self._member.wait_may_write(_START_WAIT_S):
             pass
         monitor = await self._kernel.call(UnderlayMonitor)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(monitor.fileno(), self._wake.set)
         self.wake()
-        try:
+        with hearing(monitor, self._wake.set) as listen_again:
             while True:
                 try:
                     async with asyncio.timeout(interval_s):
@@ -226,12 +225,9 @@ class Exposure:
                 except TimeoutError:
                     self.wake()
                 await asyncio.sleep(_SETTLE_S)
-                monitor.drain()
+                listen_again()
                 self._wake.clear()
                 await self._look()
-        finally:
-            loop.remove_reader(monitor.fileno())
-            monitor.close()
 
     async def _look(self) -> None:
         """Settle what is due, and what somebody has altered in the host's namespace."""

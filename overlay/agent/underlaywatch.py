@@ -15,6 +15,7 @@ from dataclasses import replace
 from overlay.agent import stored
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
+from overlay.agent.hearing import hearing
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
@@ -51,20 +52,14 @@ class UnderlayWatch:
 
     async def run(self) -> None:
         """Look whenever the kernel says that links, addresses or routes changed."""
-        loop = asyncio.get_running_loop()
         monitor = await self._kernel.call(UnderlayMonitor)
-        changed = self._changed
-        loop.add_reader(monitor.fileno(), changed.set)
-        try:
+        with hearing(monitor, self._changed.set) as listen_again:
             while True:
                 await self._look()
-                await changed.wait()
+                await self._changed.wait()
                 await asyncio.sleep(_SETTLE_S)
-                monitor.drain()
-                changed.clear()
-        finally:
-            loop.remove_reader(monitor.fileno())
-            monitor.close()
+                listen_again()
+                self._changed.clear()
 
     def soon(self) -> None:
         """Look once more: there may be a new peer, reached by another route."""
