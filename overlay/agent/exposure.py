@@ -235,6 +235,7 @@ class Exposure:
         altered: dict[Vni, list[str]] = {}
         with contextlib.suppress(OverlayError, OSError):  # never held still: the next look sees
             altered = await self._altered()
+            due |= self._up if await self._lacking() else set()
         for vni in sorted(due | altered.keys()):
             await self.settle(vni)
         with contextlib.suppress(OverlayError, OSError):  # a settling that needs it fails and tells
@@ -254,10 +255,24 @@ class Exposure:
                 altered[vni] = faults
         return altered
 
+    async def _lacking(self) -> list[str]:
+        """Return the sysctls that are not as they should be."""
+        own, has_ipv6 = self._own()
+        if not own:
+            return []
+        return await self._kernel.call(forwarding.lacking, own, ipv6=has_ipv6)
+
+    def _own(self) -> tuple[set[str], bool]:
+        """Return the names of our interfaces, and whether any has IPv6."""
+        links = [link for links in self._all_links().values() for link in links]
+        has_ipv6 = any(len(ip) == 16 for link in links for ip, _ in link.addresses)
+        return {link.name for link in links}, has_ipv6
+
     async def differences(self) -> list[str]:
-        """Return what is wrong with the interfaces in the host's namespace, in words."""
+        """Return what is wrong in the host's namespace, in words: interfaces and sysctls."""
         altered = await self._altered()
-        return [fault for vni in sorted(altered) for fault in altered[vni]]
+        found = [fault for vni in sorted(altered) for fault in altered[vni]]
+        return found + [f"net/{name} was altered" for name in await self._lacking()]
 
     async def mend(self) -> None:
         """Look at every network now."""
@@ -351,10 +366,8 @@ class Exposure:
 
     async def _tell_rules(self) -> None:
         """Bring the host's sysctls and rules up to what is exposed."""
-        links = [link for links in self._all_links().values() for link in links]
-        if links:
-            has_ipv6 = any(len(ip) == 16 for link in links for ip, _ in link.addresses)
-            own = {link.name for link in links}
+        own, has_ipv6 = self._own()
+        if own:
             done = await self._kernel.call(forwarding.enable, self._run_dir, own, ipv6=has_ipv6)
             self._rules.set_opened(done.opened)
             if done.changed:

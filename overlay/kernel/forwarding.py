@@ -110,23 +110,35 @@ def _routes(root: Path, family: str, run_dir: Path) -> bool:
     return _read(root, switch) == "1" and switch not in _remembered(run_dir)
 
 
-def guard_link(name: str) -> None:
-    """Set up an interface of ours. Raises OverlayError.
+# Of each interface of ours: the host's 127.0.0.1 may be translated to what is behind it; packets
+# may come in by another segment's interface than the way back takes; nobody behind it tells the
+# host where to route.
+_GUARDS: Final = {
+    "ipv4/conf/{}/route_localnet": "1",
+    "ipv4/conf/{}/rp_filter": "2",
+    "ipv4/conf/{}/accept_redirects": "0",
+    "ipv6/conf/{}/accept_redirects": "0",
+    "ipv6/conf/{}/accept_ra": "0",
+}
 
-    The host's 127.0.0.1 may be translated to what is behind it; packets may come in by another
-    segment's interface than the way back takes; nobody behind it tells the host where to route.
-    """
-    settings = {
-        "ipv4/conf/{}/route_localnet": "1",
-        "ipv4/conf/{}/rp_filter": "2",
-        "ipv4/conf/{}/accept_redirects": "0",
-        "ipv6/conf/{}/accept_redirects": "0",
-        "ipv6/conf/{}/accept_ra": "0",
-    }
-    for form, value in settings.items():
-        path = form.format(name)
+
+def _guards(name: str) -> dict[str, str]:
+    return {form.format(name): value for form, value in _GUARDS.items()}
+
+
+def guard_link(name: str) -> None:
+    """Set up an interface of ours. Raises OverlayError."""
+    for path, value in _guards(name).items():
         if _read(ROOT, path) not in (None, value):
             _write(ROOT, path, value)
+
+
+def lacking(own: Collection[str], *, ipv6: bool) -> list[str]:
+    """Return the sysctls that are not as `enable` and `guard_link` leave them."""
+    wanted = _wanted_ipv4(ROOT, own) | (_wanted_ipv6(ROOT, own) if ipv6 else {})
+    for name in own:
+        wanted |= _guards(name)
+    return sorted(name for name, value in wanted.items() if _read(ROOT, name) not in (None, value))
 
 
 def _write(root: Path, name: str, value: str) -> None:

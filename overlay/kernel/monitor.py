@@ -50,6 +50,8 @@ _HOOK_KINDS: Final = (netlink.RTM_DELTFILTER, netlink.RTM_DELQDISC)
 _TC_KINDS: Final = (*_HOOK_KINDS, netlink.RTM_NEWTFILTER, netlink.RTM_NEWQDISC)
 _UNDERLAY_GROUPS: Final = (
     netlink.RTNLGRP_LINK,
+    netlink.RTNLGRP_IPV4_NETCONF,  # what is forwarded
+    netlink.RTNLGRP_IPV6_NETCONF,
     netlink.RTNLGRP_IPV4_IFADDR,
     netlink.RTNLGRP_IPV6_IFADDR,
     netlink.RTNLGRP_IPV4_ROUTE,
@@ -232,7 +234,8 @@ class SandboxMonitor:
 
 
 class UnderlayMonitor:
-    """Listens in the host's namespace for changes of links, addresses and routes."""
+    """Listens in the host's namespace for changes of links, addresses, routes, and of what is
+    forwarded."""
 
     def __init__(self) -> None:
         self._socket = Socket(groups=_UNDERLAY_GROUPS)

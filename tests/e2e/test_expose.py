@@ -111,6 +111,8 @@ def test_from_outside_nothing_gets_in(world: Cluster) -> None:
 
 
 DAMAGE = {
+    "forwarding": "sysctl -qw net.ipv4.ip_forward=1 && sysctl -qw net.ipv4.ip_forward=0",
+    "forwarding6": "sysctl -qw net.ipv6.conf.wan0.force_forwarding=0",
     "link": "ip link del $END",
     "down": "ip link set $END down",
     "address": "ip address flush dev $END",
@@ -133,6 +135,17 @@ def test_what_is_taken_away_from_outside_comes_back(
     eventually(lambda: reaches(world, 1, "d1", WORLD6), "by IPv6 too")
     eventually(lambda: world.json(1, "verify")["differences"] == [], "nothing differs")
     assert end in world.ok(1, "ip", "-br", "link")
+
+
+def test_verify_compares_what_no_notification_tells(world: Cluster) -> None:
+    """A sysctl of our interface: found, put right on demand."""
+    (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
+    world.ok(1, "sysctl", "-qw", f"net.ipv6.conf.{end}.accept_ra=1")
+    shown = world.run(1, "overlayd", "verify")[1]
+
+    assert shown == f"(host): net/ipv6/conf/{end}/accept_ra was altered\n"
+    world.ok(1, "overlayd", "verify", "--repair")
+    assert world.json(1, "verify")["differences"] == []
 
 
 def test_a_killed_agent_stops_nothing_and_adopts_all(world: Cluster) -> None:

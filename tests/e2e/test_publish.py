@@ -65,6 +65,30 @@ def test_a_container_of_another_host_reaches_it(web: Cluster) -> None:
     assert seen_as(web, 3, netns("d3"), VM1, 8080) == "192.168.56.13"
 
 
+def test_curl_gets_a_page(web: Cluster, eventually: Callable[..., None]) -> None:
+    """From another host, the internet, the host itself and a neighbour, by IPv4 and IPv6; whole,
+    though it does not fit into one packet."""
+    web.attach(1, "pages", "--publish", "8088:8000", network="dual")
+    serve_pages = "cd /run && head -c 1000000 /dev/urandom >page && ip netns exec pages "
+    serve_pages += "python3 -m http.server --bind :: 8000 >/run/pages.log 2>&1 &"
+    web.ok(1, "sh", "-c", serve_pages)
+    wanted = web.ok(1, "sha256sum", "/run/page").split()[0]
+
+    def gets(number: int, where: list[str], address: str) -> bool:
+        fetch = f"curl -s -m 5 http://{address}:8088/page | sha256sum"
+        return web.ok(number, *where, "sh", "-c", fetch).split()[0] == wanted
+
+    eventually(lambda: gets(1, [], "127.0.0.1"), "the host itself")
+    assert gets(2, [], VM1)
+    assert gets(1, netns("world"), VM1_OUT)
+    assert gets(1, netns("world"), f"[{VM1_OUT6}]")
+    assert gets(1, netns("d1b"), VM1)
+    assert gets(1, netns("d1b"), f"[{VM1_OUT6}]")
+    assert gets(3, netns("d3"), VM1)
+    web.ok(1, "overlayd", "unpublish", "pages")
+    web.ok(1, "overlayd", "detach", "pages")
+
+
 def test_only_what_is_published_is_reached(web: Cluster) -> None:
     """Not the container's own port at the host, nor the published one by the other protocol."""
     assert seen_as(web, 2, [], VM1, 80) == ""
