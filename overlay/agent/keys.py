@@ -64,7 +64,6 @@ class Keys:
             self._changed.clear()
             try:
                 pause_s = self.work()
-                self._fault = ""
             except OverlayError as error:  # a disk that refuses: nothing was done, try again
                 self._complain(error)
                 pause_s = limits.KEY_LOOK_S
@@ -218,6 +217,7 @@ class Keys:
             segments = []  # the record follows as soon as this node may write
             with member.state.transaction():
                 put()
+        self._fault = ""
         member.keyring.follow(ring, new)
         self.rotation.ring = ring
         member.pump.keys_changed()

@@ -187,7 +187,7 @@ class StateFile:
 
     def scrub(self) -> None:
         """Let nothing that was deleted stay in the log or in the previous copy."""
-        with contextlib.suppress(sqlite3.Error):  # a full disk: the next start does it
+        with contextlib.suppress(sqlite3.Error, OSError):  # a full disk: the next start does it
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.keep_previous()
 

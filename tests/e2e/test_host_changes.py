@@ -98,6 +98,41 @@ def test_a_full_disk(two: list[Driver]) -> None:
     wait_until(lambda: sound(two), "the hosts equal")
 
 
+def test_a_disk_that_refuses_holds_a_rotation_back(two: list[Driver]) -> None:
+    """The new key is not used before it is on every disk: all goes on with the one before, who is
+    waited for is named, the fault is told of once, and with its end the rotation goes on."""
+    one, two_ = two
+    first, second = attach(one, "c1"), attach(two_, "c2")
+    before = one.get("/v1/keys")["generation"]
+    two_.run("sh", "-c", FILL)
+    try:
+        with pytest.raises(RefusedError) as refusal:
+            one.post("/v1/keys/rotate")
+        shown = [driver.get("/v1/keys") for driver in two]
+        told = [
+            event["text"]
+            for event in two_.get("/v1/events")["events"]
+            if event["kind"] == "key" and "cannot write" in event["text"]
+        ]
+        assert pings(one, "c1", second)
+        assert pings(two_, "c2", first)
+    finally:
+        two_.run("sh", "-c", EMPTY)
+
+    assert (refusal.value.answer["code"], refusal.value.answer["why"]) == (
+        "timed-out",
+        "waiting for vm2",
+    )
+    assert [keys["generation"] for keys in shown] == [before, before]
+    assert (shown[0]["step"], shown[0]["waiting_for"]) == ("distributing", ["vm2"])
+    assert len(told) == 1, told
+    wait_until(
+        lambda: {driver.get("/v1/keys")["generation"] for driver in two} == {before + 1},
+        "the new key in use",
+    )
+    wait_until(lambda: sound(two), "the hosts equal")
+
+
 @pytest.mark.parametrize(
     ("spoil", "mend"),
     [(FILL, EMPTY), (f"mount -o remount,ro {STATE}", f"mount -o remount,rw {STATE}")],
