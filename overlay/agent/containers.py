@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from overlay.agent.containermodes import Mode, sharers
 from overlay.agent.stored import CONTAINER_KIND
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
-from overlay.agent.wishes import AttachWish
+from overlay.agent.wishes import AttachWish, wish_of
 from overlay.core.drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import container, netns
@@ -55,13 +56,16 @@ class Containers:
         }
         words = request.texts(body, "networks", limits.NETWORK_COUNT_MAX)
         mode, named = containermodes.asked(body, words, self._agent.state.all(CONTAINER_KIND))
+        networks = dict.fromkeys(words)
+        # The name is the container's; on its networks it has that of its target, which is the same.
+        wish, wait = replace(wish_of(body, len(networks)), name=None), request.waits(body)
         made = await self._make(name, mode, named=named)
         self._keep(name, {key: words for key, words in resolver.items() if words})
         endpoints: list[networkanswers.AttachedEndpoint] = []
         unconfirmed: list[str] = []
         if words and not named:
             try:
-                answer = await self._attach(name, body)
+                answer = await self._attach(name, networks, wish, wait=wait)
             except BaseException:
                 if made:
                     await self._unmake(name)
@@ -192,32 +196,21 @@ class Containers:
                     await running.endpoints.remove(attachment)
         await self._unmake(name)
 
-    async def _attach(self, name: str, body: Json) -> Json:
+    async def _attach(
+        self, name: str, names: Iterable[str], wish: AttachWish, *, wait: bool
+    ) -> Json:
         running = self._agent.member()
         target = resolve_target(f"netns:{name}")
         endpoints = []
         missing: set[NodeId] = set()
-        for network_name in dict.fromkeys(request.texts(body, "networks", 64)):
-            wish = AttachWish(
-                ip=request.ip(body, "ip"),
-                mac=request.mac(body, "mac"),
-                ifname=request.text(body, "ifname"),
-                default_route=request.flag(body, "default_route", default=True),
-                aliases=tuple(request.texts(body, "aliases", 8)),
-                labels=request.labels_with_security(body),
-                rates=request.rates(body),
-                gateway_priority=request.gateway_priority(body),
-            )
+        for network_name in names:
             result = await running.endpoints.attach(
-                target,
-                running.directory.network(network_name),
-                wish,
-                wait=body.get("wait", "all") == "all",
+                target, running.directory.network(network_name), wish, wait=wait
             )
             missing.update(result.unconfirmed)
             endpoints.append(views.attached(result))
-        names = [running.directory.node_name(node) for node in sorted(missing)]
-        return {"endpoints": endpoints, "unconfirmed": names}
+        told = [running.directory.node_name(node) for node in sorted(missing)]
+        return {"endpoints": endpoints, "unconfirmed": told}
 
     def _shown(self, name: str) -> networkanswers.Container:
         running = self._agent.running

@@ -62,6 +62,9 @@ async def resolve(peers: Sequence[str], port: int) -> list[Seed]:
         except OSError as error:
             failures.append(f"{host}: {error.strerror}")
             continue
+        except ValueError:  # no name as DNS has them: a label too long, a zero, not in IDNA
+            failures.append(f"{host[:64]!r}: no name of a host")
+            continue
         for _, _, _, _, sockaddr in found:
             address = Ip(ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]).packed)
             seeds.append(Seed(peer, address, peer_port))

@@ -58,8 +58,13 @@ def required_text(body: dict[str, Any], field: str) -> str:
 
 def texts(body: dict[str, Any], field: str, count_max: int) -> list[str]:
     """Return a list of texts, empty by default."""
-    value = body.get(field) or []
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+    value = body.get(field)
+    if value is None:
+        return []
+    length_max = limits.API_TEXT_LENGTH_MAX
+    if not isinstance(value, list) or not all(
+        isinstance(item, str) and 0 < len(item) <= length_max for item in value
+    ):
         raise UsageError(f"{field} must be a list of texts")
     if len(value) > count_max:
         raise UsageError(f"{field} has {len(value)} items; {count_max} is the limit")
@@ -151,6 +156,28 @@ def labels_with_security(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted([*found, OPEN_LABEL]))
 
 
+def ifname(body: dict[str, Any]) -> str | None:
+    """Return an optional name of an interface."""
+    value = text(body, "ifname")
+    if value is None:
+        return None
+    bad = len(value) > limits.INTERFACE_NAME_LENGTH_MAX or value in (".", "..", "lo")
+    if bad or any(c.isspace() or c in "/:" for c in value):
+        raise UsageError(
+            f"{value!r} cannot be an interface's name",
+            why=f"at most {limits.INTERFACE_NAME_LENGTH_MAX} characters, no '/', ':' or spaces",
+        )
+    return value
+
+
+def waits(body: dict[str, Any]) -> bool:
+    """Return whether to wait for the other nodes."""
+    value = body.get("wait")
+    if value not in (None, "all", "none"):
+        raise UsageError(f"wait must be 'all' or 'none', not {value!r}")
+    return value != "none"
+
+
 def rates(body: dict[str, Any]) -> tuple[int | None, int | None]:
     """Return the limits asked for, in and out: None where none is named; 0 lifts one."""
     top = limits.RATE_MAX_BITS
@@ -174,7 +201,9 @@ def gateway_priority(body: dict[str, Any]) -> int | None:
 
 def texts_by_name(body: dict[str, Any], field: str, count_max: int) -> tuple[tuple[str, str], ...]:
     """Return an object's texts, sorted by name."""
-    value = body.get(field) or {}
+    value = body.get(field)
+    if value is None:
+        return ()
     if not isinstance(value, dict) or len(value) > count_max:
         raise UsageError(f"{field} must be an object of at most {count_max} texts")
     for key, item in value.items():

@@ -28,7 +28,7 @@ from overlay.agent.running import Running
 from overlay.agent.subnets import SubnetWish
 from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
-from overlay.agent.wishes import AttachWish
+from overlay.agent.wishes import wish_of
 from overlay.core.drivers import OVERLAY
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import parents, probe, underlay
@@ -206,26 +206,10 @@ class Routes:
             raise UsageError("networks is empty", hint="Name one: --network NAME")
         containermodes.refuse(names)
         chosen = [running.directory.network(name) for name in dict.fromkeys(names)]
-        wish = AttachWish(
-            name=request.name(body, "name"),
-            ip=request.ip(body, "ip"),
-            mac=request.mac(body, "mac"),
-            ifname=_ifname(body),
-            default_route=request.flag(body, "default_route", default=True),
-            aliases=tuple(request.texts(body, "aliases", limits.ALIAS_COUNT_MAX)),
-            labels=request.labels_with_security(body),
-            rates=request.rates(body),
-            gateway_priority=request.gateway_priority(body),
-        )
-        if len(chosen) > 1 and (wish.ip or wish.mac or wish.ifname):
-            raise UsageError("ip, mac and ifname go with a single network")
-        wait = body.get("wait", "all")
-        if wait not in ("all", "none"):
-            raise UsageError(f"wait must be 'all' or 'none', not {wait!r}")
+        wish, wait = wish_of(body, len(chosen)), request.waits(body)
         started = time.monotonic()
         results = [
-            await running.endpoints.attach(target, network, wish, wait=wait == "all")
-            for network in chosen
+            await running.endpoints.attach(target, network, wish, wait=wait) for network in chosen
         ]
         await self.containers.point_resolver(target.name)
         missing = sorted({node for result in results for node in result.unconfirmed})
@@ -311,7 +295,9 @@ class Routes:
 
 
 def _subnets(body: Json) -> list[SubnetWish]:
-    value = body.get("subnets") or []
+    value = body.get("subnets")
+    if value is None:
+        return []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise UsageError("subnets must be a list of objects")
     found = []
@@ -327,19 +313,6 @@ def _subnets(body: Json) -> list[SubnetWish]:
             )
         )
     return found
-
-
-def _ifname(body: Json) -> str | None:
-    value = request.text(body, "ifname")
-    if value is None:
-        return None
-    bad = len(value) > limits.INTERFACE_NAME_LENGTH_MAX or value in (".", "..", "lo")
-    if bad or any(c.isspace() or c in "/:" for c in value):
-        raise UsageError(
-            f"{value!r} cannot be an interface's name",
-            why=f"at most {limits.INTERFACE_NAME_LENGTH_MAX} characters, no '/', ':' or spaces",
-        )
-    return value
 
 
 def _seed_text(seed: Seed | None) -> str | None:

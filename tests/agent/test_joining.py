@@ -40,6 +40,13 @@ async def test_addresses_resolve_to_seeds() -> None:
     assert (seed.address, seed.port) == (parse_ip("127.0.0.1"), 9)
 
 
+@pytest.mark.parametrize("peer", ["\x9b", "a" * 64 + ".example", "a\x00b", "..", "é" * 300])
+async def test_what_dns_has_no_name_for_is_no_address(peer: str) -> None:
+    """The resolver's own refusal of such a text is the caller's mistake, not a defect."""
+    with pytest.raises(UsageError):
+        await resolve([peer], 7948)
+
+
 async def test_silence_is_explained() -> None:
     """The error for no answer names the address tried and all three likely reasons."""
     seeds = await resolve(["127.0.0.1"], 7948)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from overlay.agent import request
+from overlay.agent.wishes import wish_of
 from overlay.errors import UsageError
 from overlay.model import parse_ip, parse_mac
 
@@ -24,6 +25,9 @@ def test_fields_are_read() -> None:
     assert request.number({}, "n", 1, 9) is None
     assert request.flag({}, "f", default=True)
     assert request.texts({}, "l", 3) == []
+    assert request.texts({"l": None}, "l", 3) == []
+    assert request.waits({})
+    assert not request.waits({"wait": "none"})
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,13 @@ def test_fields_are_read() -> None:
         lambda: request.required_text({}, "t"),
         lambda: request.texts({"l": "a"}, "l", 3),
         lambda: request.texts({"l": ["a", "b"]}, "l", 1),
+        lambda: request.texts({"l": False}, "l", 3),
+        lambda: request.texts({"l": ["x" * 4097]}, "l", 3),
+        lambda: request.labels({"labels": 0}),
+        lambda: request.ifname({"ifname": "a/b"}),
+        lambda: request.ifname({"ifname": "x" * 16}),
+        lambda: request.waits({"wait": "some"}),
+        lambda: wish_of({"ip": "10.0.0.1"}, 2),
         lambda: request.ip({"ip": "10.0.0"}, "ip"),
         lambda: request.mac({"mac": "01:00:00:00:00:00"}, "mac"),
         lambda: request.mac({"mac": "zz"}, "mac"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import jsonschema_rs
 import pytest
 from overlay.errors import ERROR_BY_CODE
+from overlay.lab.strict import closed
 
 if TYPE_CHECKING:
     from tests.cli.conftest import FakeAgent, Run
@@ -148,18 +149,6 @@ def test_each_field_of_a_request_is_described(operations: dict[str, Any], line: 
             assert f"`{field}`" in text or f"?{field}=" in text, (
                 f"docs/API.md, {line}: say what `{field}` means"
             )
-
-
-def closed(schema: Any) -> Any:
-    """Return a schema that allows no fields but its own: no answer has any, in this version."""
-    if isinstance(schema, list):
-        return [closed(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {key: closed(value) for key, value in schema.items()}
-    if made.get("type") == "object" and "properties" in made:
-        made.setdefault("additionalProperties", False)
-    return made
 
 
 def test_the_table_of_errors_is_that_of_the_code() -> None:
