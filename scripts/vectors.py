@@ -64,6 +64,7 @@ from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import MsgpackCodec
 from overlay.wire.envelope import DATA
 from overlay.wire.handover import key_body
+from overlay.wire.hello import Hello, hello_body
 from overlay.wire.identity import Identity
 from overlay.wire.keyring import ClusterKey
 from overlay.wire.notary import KeyNotary
@@ -226,6 +227,11 @@ def sealed() -> dict[str, str]:
     }
 
 
+def hello() -> Hello:
+    """Return vm1's hello to vm2, once each knows the other's session."""
+    return Hello(*SESSIONS, done=True, card=card(1), held=(cluster_key().id,))
+
+
 class Desk:
     """What vm1 knows of the example's token."""
 
@@ -287,6 +293,7 @@ def vectors() -> dict[str, Any]:
         },
         "messages": {name: codec.encode(message).hex() for name, message in messages().items()},
         "sealed": sealed(),
+        "hello": hello_body(hello()).hex(),
         "key": key_body(SESSIONS[1], cluster_key()).hex(),
         "admission": admission(),
     }

@@ -18,6 +18,9 @@ from overlay.model import parse_ip
 from overlay.wire.authority import Anchor
 from overlay.wire.codec import MsgpackCodec, unpack_card, unpack_segment
 from overlay.wire.gate import Gate
+from overlay.wire.handover import read_key_body
+from overlay.wire.hello import read_hello
+from overlay.wire.identity import Identity
 from overlay.wire.notary import KeyNotary
 from overlay.wire.token import Token
 from tests.wire.conftest import AUTHORITY, Host, Wire
@@ -26,6 +29,8 @@ from tests.wire.test_admission import Desk, Member, member
 Target: TypeAlias = Callable[[bytes], str]
 STEP_S = 0.001  # between two datagrams: timers, windows and rates all come into play
 STRANGER = parse_ip("10.0.0.99")
+NODE = Identity(b"i" * 32, b"s" * 32)
+NOTARY = KeyNotary(NODE, Anchor(AUTHORITY.anchor))
 
 
 class Intake:
@@ -96,12 +101,14 @@ class Intake:
 
 
 def decoders(data: bytes) -> str:
-    """Take any bytes as payload, card and segment."""
+    """Take any bytes as payload, card, segment, cluster key and hello."""
     reasons = [""]
     for decode in (
         MsgpackCodec().decode,
         lambda raw: unpack_card(raw, bytes(64)),
         lambda raw: unpack_segment(raw, bytes(64)),
+        read_key_body,
+        lambda raw: read_hello(NODE.node_id, NOTARY, raw),
     ):
         try:
             decode(data)

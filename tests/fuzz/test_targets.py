@@ -18,6 +18,7 @@ PAYLOADS = [bytes.fromhex(each) for each in VECTORS["messages"].values()]
 DATAGRAMS = [
     bytes.fromhex(VECTORS["sealed"]["datagram"]),
     *(bytes.fromhex(each) for each in VECTORS["admission"].values()),
+    *(bytes.fromhex(VECTORS[name]) for name in ("hello", "key")),
 ]
 
 

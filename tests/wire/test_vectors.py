@@ -12,6 +12,7 @@ import pytest
 from overlay.wire import envelope
 from overlay.wire.codec import MsgpackCodec
 from overlay.wire.handover import read_key_body
+from overlay.wire.hello import read_hello
 from overlay.wire.notary import KeyNotary
 from overlay.wire.peers import Peer
 from overlay.wire.sealing import derive_keys
@@ -72,6 +73,14 @@ def test_the_sealed_datagram_is_these_bytes() -> None:
     assert (
         envelope.open_box(keys.receiving, header, context, golden["datagram"]) == golden["payload"]
     )
+
+
+def test_a_hello_is_these_bytes() -> None:
+    """The golden body says who speaks, in which session, and which keys it holds."""
+    sender = VECTORS.card(1).node_id
+    notary = KeyNotary(VECTORS.identity(2), VECTORS.ANCHOR)
+
+    assert read_hello(sender, notary, bytes.fromhex(GOLDEN["hello"])) == VECTORS.hello()
 
 
 def test_a_handed_key_is_these_bytes() -> None:
