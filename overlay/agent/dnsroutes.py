@@ -74,7 +74,7 @@ class DnsRoutes:
     async def list(self, http: web.Request, _body: Json) -> Names:
         """GET /v1/dns[?network=NAME]."""
         running = self._agent.member()
-        held, elsewhere = _chosen(running, http.query.get("network"))
+        held, elsewhere = _chosen(running, request.text(dict(http.query), "network"))
         return {
             "names": [
                 {"name": name, "network": network.name, "ips": [ip_text(ip) for ip in ips]}
@@ -87,7 +87,7 @@ class DnsRoutes:
     async def lookup(self, http: web.Request, _body: Json) -> Lookup:
         """GET /v1/dns/NAME[?network=NAME]."""
         running = self._agent.member()
-        name, wanted = http.match_info["name"], http.query.get("network")
+        name, wanted = http.match_info["name"], request.text(dict(http.query), "network")
         held, elsewhere = _chosen(running, wanted)
         if wanted and not held:
             raise NotFoundError(

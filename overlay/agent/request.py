@@ -5,6 +5,7 @@ Every function raises UsageError that names the field and what is expected.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from overlay import limits
@@ -79,6 +80,26 @@ def flag(body: dict[str, Any], field: str, *, default: bool = False) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{field} must be true or false")
     return value
+
+
+def switch(query: dict[str, Any], field: str) -> bool:
+    """Return a parameter of a query that is `1` or `0`, the default."""
+    value = query.get(field, "0")
+    if value not in ("0", "1"):
+        raise UsageError(f"{field} must be 0 or 1, not {value!r}")
+    return bool(value == "1")
+
+
+def moment(query: dict[str, Any], field: str) -> float:
+    """Return a parameter of a query that is seconds since 1970, 0 by default."""
+    value = query.get(field, "0")
+    try:
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise UsageError(f"{field} must be seconds since 1970, not {value!r}")
+    return found
 
 
 def number(body: dict[str, Any], field: str, low: int, high: int) -> int | None:

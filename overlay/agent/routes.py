@@ -175,7 +175,7 @@ class Routes:
     async def ipam(self, http: web.Request, _body: Json) -> networkanswers.Ipam:
         """GET /v1/ipam[?network=NAME]."""
         running = self._agent.member()
-        wanted = http.query.get("network")
+        wanted = request.text(dict(http.query), "network")
         chosen = [running.directory.network(wanted)] if wanted else running.directory.networks()
         return ipamviews.ipam(running, chosen)
 
@@ -184,7 +184,7 @@ class Routes:
     async def endpoint_list(self, http: web.Request, _body: Json) -> networkanswers.Endpoints:
         """GET /v1/endpoints[?network=NAME]."""
         running = self._agent.member()
-        wanted = http.query.get("network")
+        wanted = request.text(dict(http.query), "network")
         chosen = [running.directory.network(wanted)] if wanted else running.directory.networks()
         elsewhere = [
             network.name
@@ -264,11 +264,8 @@ class Routes:
 
     async def events(self, http: web.Request, _body: Json) -> Json | web.StreamResponse:
         """GET /v1/events[?since=SECONDS][&follow=1]."""
-        try:
-            since = float(http.query.get("since", "0"))
-        except ValueError as error:
-            raise UsageError("since must be seconds since 1970") from error
-        if http.query.get("follow", "0") != "1":
+        since = request.moment(dict(http.query), "since")
+        if not request.switch(dict(http.query), "follow"):
             return {"events": self._agent.journal.since(since)}
         return await self._follow(http, since)
 

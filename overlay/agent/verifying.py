@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from overlay.agent import request
 from overlay.agent.agent import Agent
 from overlay.agent.answers import Difference, Verified
 from overlay.agent.asked import VerifyAsked
@@ -30,7 +31,7 @@ async def verify(agent: Agent, http: web.Request) -> Verified:
     filter_texts = await running.guard.differences()
     host_texts = await running.outside.differences()
     gone = await running.plugging.parented.differences()
-    repair = http.query.get("repair", "0") == "1"
+    repair = request.switch(dict(http.query), "repair")
     repaired = repair and await _repaired(running)
     return {
         "differences": [

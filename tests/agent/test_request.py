@@ -27,6 +27,10 @@ def test_fields_are_read() -> None:
     assert request.texts({}, "l", 3) == []
     assert request.texts({"l": None}, "l", 3) == []
     assert request.waits({})
+    assert request.switch({"repair": "1"}, "repair")
+    assert not request.switch({}, "repair")
+    assert request.moment({"since": "1.5"}, "since") == 1.5
+    assert request.moment({}, "since") == 0
     assert not request.waits({"wait": "none"})
 
 
@@ -48,6 +52,11 @@ def test_fields_are_read() -> None:
         lambda: request.ifname({"ifname": "a/b"}),
         lambda: request.ifname({"ifname": "x" * 16}),
         lambda: request.waits({"wait": "some"}),
+        lambda: request.switch({"repair": "true"}, "repair"),
+        lambda: request.switch({"repair": ""}, "repair"),
+        lambda: request.moment({"since": "yesterday"}, "since"),
+        lambda: request.moment({"since": "nan"}, "since"),
+        lambda: request.moment({"since": "1e999"}, "since"),
         lambda: wish_of({"ip": "10.0.0.1"}, 2),
         lambda: request.ip({"ip": "10.0.0"}, "ip"),
         lambda: request.mac({"mac": "01:00:00:00:00:00"}, "mac"),
