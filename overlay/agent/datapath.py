@@ -24,7 +24,7 @@ from overlay.agent.stored import Attachment
 from overlay.core.drivers import has_tunnel
 from overlay.core.fastplan import guard_row, port_rows
 from overlay.core.messages import LogVersion
-from overlay.core.operations import DeleteRow, Operation, PutLink
+from overlay.core.operations import DeleteRow, Operation, PutLink, PutRow
 from overlay.core.plan import PlanInput, PlannedPort
 from overlay.core.rates import rate_row
 from overlay.core.records import CLUSTER_SCOPE, Scope
@@ -308,6 +308,8 @@ class Datapath:
             match failure.operation:
                 case PutLink(link=Port(name=name)):
                     lost.append(name)
+                case PutRow(row=row) if row.link in lost:
+                    pass  # it comes with its port
                 case _:
                     others.append(failure)
         if lost:

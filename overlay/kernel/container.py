@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from overlay.core.state import GuardRow, Port
@@ -94,6 +95,7 @@ def attach_interface(
         try:
             if sandbox.guard is not None and allowed is not None:
                 sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
+            allow_families(netns_fd, name, addresses)
             index = set_up_inside(sandbox.alias, inside, name, addresses, link_local=link_local)
             gateways = () if gateway is None else (gateway, *further_gateways)
             made = [add_default_route(inside, index, each) for each in gateways]
@@ -147,6 +149,15 @@ def free_name(inside: Socket) -> str:
 
 def _dump(socket: Socket) -> list[links.Found]:
     return [links.decode(each) for each in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
+
+
+def allow_families(netns_fd: int, ifname: str, addresses: Sequence[tuple[Ip, int]]) -> None:
+    """Switch IPv6 on for an interface that is to have it: off is the default in Docker's
+    containers, and on hosts whose people did so. On the others it stays as it is."""
+    if any(len(ip) == 16 for ip, _ in addresses):
+        with netns.inside(netns_fd), suppress(OSError):  # without IPv6: the address is refused
+            path = Path(f"/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6")
+            path.write_text("0", encoding="ascii")
 
 
 def set_up_inside(

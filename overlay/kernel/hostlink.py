@@ -125,6 +125,7 @@ def ensure(sandbox: Sandbox, link: HostLink, found: Survey) -> list[str]:
             _remake(sandbox, link, host, socket)
             wrong = wrong or [f"{link.name} was not plugged in"]
         elif wrong:
+            container.allow_families(host, link.name, link.addresses)
             socket.transact(_repairs(link, there.index, found))
     forwarding.guard_link(link.name)
     return wrong

@@ -17,7 +17,13 @@ from typing import Final
 
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, requests
-from overlay.kernel.container import Attached, add_default_route, free_name, set_up_inside
+from overlay.kernel.container import (
+    Attached,
+    add_default_route,
+    allow_families,
+    free_name,
+    set_up_inside,
+)
 from overlay.kernel.devices import find_link
 from overlay.kernel.links import ALIAS_DEFAULT, Found
 from overlay.kernel.netlink import NetlinkError, Request, Socket, attribute
@@ -227,6 +233,7 @@ def attach(
             raise
         try:
             _announce_itself(netns_fd, name)
+            allow_families(netns_fd, name, addresses)
             own = set_up_inside(alias, inside, name, addresses, link_local=True)
             made = [add_default_route(inside, own, gateway) for gateway in gateways]
         except BaseException:

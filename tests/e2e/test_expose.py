@@ -218,6 +218,30 @@ def test_a_host_without_containers_can_be_an_end(world: Cluster) -> None:
     assert world.json(3, "network", "inspect", "lone")["here"] is False
 
 
+def test_where_ipv6_is_switched_off_networks_have_it_all_the_same(
+    world: Cluster, eventually: Callable[..., None]
+) -> None:
+    """In a container as Docker makes them, and on the host: both get their IPv6 addresses, and
+    nothing else there does."""
+    off = ("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    world.ok(3, "ip", "netns", "add", "four")
+    world.ok(3, *netns("four"), *off)
+    world.ok(3, *off)
+    (end,) = world.json(3, "network", "inspect", "dual")["host_interfaces"]
+    world.ok(3, "overlayd", "attach", "four", "--network", "dual")
+    near = ips_of(world, 3, "four")
+
+    assert reaches(world, 3, "d3", near[1])
+    eventually(lambda: host_reaches(world, 3, near[1]), "the host by IPv6")
+    assert host_reaches(world, 3, near[0])
+    eventually(lambda: world.json(3, "verify")["differences"] == [], "nothing differs")
+    assert world.json(3, "status")["health"] == []
+    having = world.ok(3, "ip", "-6", "-br", "address").splitlines()
+    assert [line.split("@")[0] for line in having] == [end]
+    world.ok(3, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")
+    world.ok(3, "overlayd", "detach", "four")
+
+
 def test_a_removed_network_leaves_no_end(world: Cluster, eventually: Callable[..., None]) -> None:
     """A host that was an end by hand of a network removed elsewhere has nothing of it any more."""
     world.ok(1, "overlayd", "network", "create", "brief", "--subnet", "10.65.0.0/24")
