@@ -153,6 +153,7 @@ EXPOSED_SUBNET_SIZE_MIN: Final = 32
 PUBLISH_LOOK_S: Final = 0.2  # many changes of endpoints are looked through once
 PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection goes through
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
+BACKGROUND_AGAIN_S: Final = 5.0  # before work that the host has refused is begun anew
 
 # --- Interfaces on the host's own ---------------------------------------------------------
 PARENTED_LOOK_S: Final = 2.0  # between two looks at containers' interfaces, 0.2 ms for each

@@ -156,12 +156,16 @@ class Member:
         return True
 
     def renew_card(self, **changes: object) -> None:
-        """Publish a changed card (address, MTU, left) under a new epoch."""
+        """Publish a changed card (address, MTU, left) under a new epoch.
+
+        Raises OverlayError if the disk refuses; the card then is as it was before.
+        """
         changed = replace(self.card, epoch=next_epoch(self.state), **changes)  # type: ignore[arg-type]
-        self.card = self.notary.issue_card(changed)
+        card = self.notary.issue_card(changed)
         with self.state.transaction():
-            self.state.put_card(_stored_card(self.card))
-        self.sessions.set_card(self.card)
+            self.state.put_card(_stored_card(card))
+        self.card = card
+        self.sessions.set_card(card)
         self.node.renew_card(self.card, self.pump.now())
         self.pump.soon()
 

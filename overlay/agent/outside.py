@@ -5,8 +5,8 @@ Owns: construction order of the host's rules and ends, and when each is started 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 from overlay.agent.addresses import Addresses
 from overlay.agent.config import Config
@@ -73,11 +73,11 @@ class Outside:
         await self.publishing.start()
         await self.exposure.start()
 
-    def tasks(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
+    def tasks(self) -> Iterator[tuple[Callable[[], Awaitable[None]], str]]:
         """Yield what runs in the background, and its name."""
-        yield self.rules.run(), "host rules"
-        yield self.exposure.run(self._interval_s), "exposure"
-        yield self.publishing.run(self._interval_s), "publishing"
+        yield self.rules.run, "host rules"
+        yield partial(self.exposure.run, self._interval_s), "exposure"
+        yield partial(self.publishing.run, self._interval_s), "publishing"
 
     async def mend(self) -> None:
         """Look at all of it now, and put it right."""

@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 from overlay import limits
 from overlay.agent import removals, stored
 from overlay.agent.addresses import Addresses
 from overlay.agent.admissions import Admissions
 from overlay.agent.askers import Askers
+from overlay.agent.background import Background
 from overlay.agent.clashes import Clashes
 from overlay.agent.config import Config
 from overlay.agent.custody import Custody
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.dnsservers import DnsServers
-from overlay.agent.ending import end_all
 from overlay.agent.endpoints import Endpoints
 from overlay.agent.fastmode import FastMode
 from overlay.agent.guard import Guard
@@ -123,7 +123,7 @@ class Running:
         self._inheriting = Inheriting(self.member, self.directory, self.addresses, journal)
         self._inheriting_due = False
         self.member_changed: list[Callable[[], None]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background(journal)
 
     def _plug_in(self, kernel: KernelThread) -> Endpoints:
         return Endpoints(
@@ -200,19 +200,20 @@ class Running:
         await self.plugging.start()
         await self.outside.start()
         await self.datapath.destroy_leftovers(self.outside.exposure.wished())
-        self._spawn(self.guard.run(), "guard")
-        self._spawn(self.datapath.run(), "reconcile")
-        self._spawn(self.datapath.watch(), "watch")
-        self._spawn(self.plugging.parented.run(), "parented")
-        self._spawn(self.custody.run(), "custody")
-        self._spawn(self.keys.run(), "keys")
-        self._spawn(self._tidy_up(), "tidy up")
-        self._spawn(self.underlay.run(), "underlay")
-        self._spawn(self.clashes.run(), "clashes")
+        begin = self._background.start
+        begin(self.guard.run, "guard")
+        begin(self.datapath.run, "reconcile")
+        begin(self.datapath.watch, "watch")
+        begin(self.plugging.parented.run, "parented")
+        begin(self.custody.run, "custody")
+        begin(self.keys.run, "keys")
+        begin(self._tidy_up, "tidy up")
+        begin(self.underlay.run, "underlay")
+        begin(self.clashes.run, "clashes")
         for work, name in self.outside.tasks():
-            self._spawn(work, name)
+            begin(work, name)
         for follower in self.returning.followers:
-            self._spawn(follower.run(), f"{follower.kind} events")
+            begin(follower.run, f"{follower.kind} events")
 
     async def _adopt(self) -> None:
         """Open the sandboxes of all attachments, and of networks exposed by hand, if known."""
@@ -238,14 +239,9 @@ class Running:
         for vni in self.directory.forwarded_by(self.member.node_id):
             self.member.publish(await self.endpoints.give_up_unused(vni))
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        task.add_done_callback(_end_process_on_defect)
-        self._tasks.append(task)
-
     async def close(self) -> None:
         """Stop; the kernel goes on forwarding."""
-        await end_all(self._tasks)
+        await self._background.close()
         await self._lost.close()
         self._dns.close_all()
         self.member.close()
@@ -419,16 +415,3 @@ class Running:
             self._inheriting.work()
 
         asyncio.get_running_loop().call_soon(work)
-
-
-def _end_process_on_defect(task: asyncio.Task[None]) -> None:
-    """End the process: a dead background task would leave a silent half of an agent.
-
-    Forwarding goes on meanwhile, and the state on disk is whole.
-    """
-    if task.cancelled() or task.exception() is None:
-        return
-    logging.getLogger("overlayd").critical(
-        "the %s task died; stopping the agent", task.get_name(), exc_info=task.exception()
-    )
-    asyncio.get_running_loop().stop()

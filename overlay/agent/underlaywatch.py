@@ -26,6 +26,7 @@ from overlay.kernel.underlay import Underlay
 from overlay.model import Ip, ip_text
 
 _SETTLE_S = 0.2  # an address is changed in several steps
+_RETRY_S = 5.0  # where something is in the way that no notification tells the end of: a full disk
 
 
 class UnderlayWatch:
@@ -56,7 +57,9 @@ class UnderlayWatch:
         with hearing(monitor, self._changed.set) as listen_again:
             while True:
                 await self._look()
-                await self._changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_RETRY_S if self.fault else None):
+                        await self._changed.wait()
                 await asyncio.sleep(_SETTLE_S)
                 listen_again()
                 self._changed.clear()
@@ -71,12 +74,12 @@ class UnderlayWatch:
         except OverlayError as error:
             self._complain(str(error))
             return
-        if found.address != self._member.card.address:
-            await self._move(found)
-        elif not found.up:
-            self._complain(f"the interface {found.interface} is down")
-            return
         try:
+            if found.address != self._member.card.address:
+                await self._move(found)
+            elif not found.up:
+                self._complain(f"the interface {found.interface} is down")
+                return
             await self.found(found)
         except (OverlayError, OSError) as error:
             self._complain(str(error))
