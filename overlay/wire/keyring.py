@@ -59,7 +59,7 @@ class Keyring:
 
     def named_by(self, header: Header) -> KeyId | None:
         """Return the key that a datagram names, or None if it is unknown or gone."""
-        return self._by_header.get((header.generation, header.mark))
+        return self._by_header.get(header.generation << 16 | header.mark)
 
     def secret(self, known: KeyId) -> bytes:
         """Return the secret of a key that is held."""
@@ -73,6 +73,6 @@ class Keyring:
         self.sealing = ring.sealing
 
 
-def _in_header(known: KeyId) -> tuple[int, int]:
+def _in_header(known: KeyId) -> int:
     """Return a key's name as headers have it: the generation's lower 16 bits, and the mark."""
-    return (known.generation & 0xFFFF, known.mark)
+    return (known.generation & 0xFFFF) << 16 | known.mark

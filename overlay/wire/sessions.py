@@ -29,7 +29,7 @@ from overlay.wire.identity import Identity
 from overlay.wire.keyring import ClusterKey, Keyring
 from overlay.wire.notary import KeyNotary
 from overlay.wire.peers import NEVER, NO_SESSION, SESSION_SIZE, Channel, Peer
-from overlay.wire.sealing import Sealing
+from overlay.wire.sealing import UNKNOWN_GENERATION, Sealing
 
 HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
 DOUBTFUL_HELLO_INTERVAL_S = 1.0
@@ -250,15 +250,13 @@ class Sessions:
         return self._open_notice(header.sender, body)
 
     def _open_under_key(self, peer: Peer | None, header: Header, data: bytes, now: float) -> Opened:
-        try:
-            key = self._sealing.key_of(header)
-        except RemoteError as error:
+        key = self._keyring.named_by(header)
+        if key is None:
             if peer is None:
-                raise
+                raise RemoteError(UNKNOWN_GENERATION)
             # One of us two has missed a rotation: a hello, to where it lives, tells which.
-            return Opened(
-                header.sender, replies=tuple(self._hello(peer, now)), dropped=error.reason
-            )
+            replies = tuple(self._hello(peer, now))
+            return Opened(header.sender, replies=replies, dropped=UNKNOWN_GENERATION)
         if header.kind == JOIN:
             return self._open_join(key, header, data, now)
         if peer is None:
