@@ -8,7 +8,7 @@ first attached keeps it, and the next takes over when that is detached.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
@@ -28,6 +28,7 @@ class Gateways:
         journal: Journal,
         attachments: Mapping[bytes, Attachment],
     ) -> None:
+        self.moved: Callable[[], None] = lambda: None  # some container's default route
         self._directory = directory
         self._kernel = kernel
         self._journal = journal
@@ -63,6 +64,7 @@ class Gateways:
             return
         for name in got:
             self._journal.record("gateway", f"{mine[0].target} goes out by {name}")
+            self.moved()
 
     def _name(self, attachment: Attachment) -> str:
         network = self._directory.network_by_vni(attachment.vni)

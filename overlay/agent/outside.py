@@ -57,6 +57,7 @@ class Outside:
         self.exposure.changed = self.publishing.changed
         self.exposure.take_part = endpoints.take_part
         self.exposure.give_up = endpoints.give_up_unused
+        endpoints.plugging.gateways.moved = self.publishing.changed
         endpoints.is_kept = self.exposure.keeps
         endpoints.arrived = self._arrived
         endpoints.leaving = self.exposure.leaving
@@ -66,7 +67,6 @@ class Outside:
         await self.exposure.arrived(vni)
         if self.publishing.concerns(vni):
             await self.publishing.refresh()
-        self.publishing.changed()  # its way out may lead over another network now
 
     async def start(self) -> None:
         """Adopt what is there; before any pass may prune."""

@@ -121,6 +121,25 @@ def test_a_container_on_another_host_can_be_published(web: Cluster) -> None:
     web.ok(1, "overlayd", "unpublish", "d2")
 
 
+def test_a_container_whose_way_out_is_another_network(
+    web: Cluster, eventually: Callable[..., None]
+) -> None:
+    """It answers all the same, and sees the host as the asker; it sees who asks as soon as its way
+    out leads over the network on which it is published."""
+    web.attach(1, "two", network="blue")
+    web.ok(1, "overlayd", "attach", "two", "--network", "dual", "--ip", "10.60.0.240")
+    serve(web, 1, netns("two"), "10.60.0.240", 80)
+    eventually(lambda: seen_as(web, 1, [], "10.60.0.240", 80) != "", "the server")
+    web.ok(1, "overlayd", "publish", "two", "8090:80", "--network", "dual")
+    end = web.json(1, "network", "inspect", "dual")["host_ips"][0]
+
+    assert seen_as(web, 2, [], VM1, 8090) == end
+    web.ok(1, "overlayd", "detach", "two", "--network", "blue")
+    eventually(lambda: seen_as(web, 2, [], VM1, 8090) == "192.168.56.12", "the asker")
+    web.ok(1, "overlayd", "unpublish", "two")
+    web.ok(1, "overlayd", "detach", "two")
+
+
 def test_what_cannot_be_published_is_refused_with_the_reason(web: Cluster) -> None:
     """Ports taken by another name or a program, names that nobody has, words that are no ports."""
     serve(web, 1, [], VM1, 9999)
