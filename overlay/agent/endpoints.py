@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from overlay import limits
 from overlay.agent import stored
@@ -69,7 +70,8 @@ class Endpoints:
         self._kernel = kernel
         self._journal = journal
         self._attachments = attachments
-        self._targets: dict[tuple[int, int], asyncio.Lock] = {}
+        # One verb at a time for a container; a lock lives as long as somebody holds or awaits it.
+        self._targets: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
         self._arriving: collections.Counter[Vni] = collections.Counter()  # attaches under way
         self._parts: dict[Vni, asyncio.Lock] = {}  # taking part and giving it up, by network
         # Set by who gives the host an end on a network: what keeps a sandbox beside containers,
@@ -89,6 +91,12 @@ class Endpoints:
         """Return the attachments of one container namespace."""
         return [a for a in self._attachments.values() if a.netns_identity == identity]
 
+    @contextlib.asynccontextmanager
+    async def alone_with(self, identity: tuple[int, int]) -> AsyncIterator[None]:
+        """Let nobody else attach, detach or mend a container during the block."""
+        async with self._targets.setdefault(identity, asyncio.Lock()):
+            yield
+
     # --- attach -------------------------------------------------------------------------
 
     async def attach(
@@ -100,7 +108,7 @@ class Endpoints:
         descriptor = await self._kernel.call(_open_netns, target)
         try:
             identity = await self._kernel.call(container.netns_identity, descriptor)
-            async with self._targets.setdefault(identity, asyncio.Lock()):
+            async with self.alone_with(identity):
                 if any(wish.rates):
                     await self._kernel.call(shaping.require)
                 existing = self._existing(identity, network, wish)
@@ -322,11 +330,10 @@ class Endpoints:
         """Detach a container from the networks (none given: from all) and return from what."""
         wanted = {network.vni for network in networks}
         gone: list[tuple[Network, Endpoint]] = []
-        async with self._targets.setdefault(identity, asyncio.Lock()):
+        async with self.alone_with(identity):
             for attachment in self.of_target(identity):
                 if not wanted or attachment.vni in wanted:
                     gone += await self.remove(attachment)
-        self._targets.pop(identity, None)
         return gone
 
     async def remove(

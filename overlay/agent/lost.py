@@ -60,17 +60,24 @@ class Lost:
             del self._ports[port]
             for attachment in [a for a in self._attachments.values() if a.port == port]:
                 try:
-                    await self._recover(attachment)
-                except OverlayError as error:
+                    async with self._endpoints.alone_with(attachment.netns_identity):
+                        ended = await self._recover(attachment.endpoint_id)
+                    if ended is not None:  # perhaps its container runs again already
+                        await self._returning.started(ended)
+                except (OverlayError, OSError) as error:
                     self._journal.record("gone", f"{attachment.target}: {error}")
 
-    async def _recover(self, attachment: Attachment) -> None:
+    async def _recover(self, endpoint_id: str) -> str | None:
+        """Plug in again what still lives, else withdraw it; return the id of a container that is
+        remembered, for it may start again."""
+        attachment = self._attachments.get(bytes.fromhex(endpoint_id))
+        if attachment is None:
+            return None  # detached meanwhile
         network = self._directory.network_by_vni(attachment.vni)
         endpoint = self._endpoints.endpoint(attachment)
         descriptor = await self._kernel.call(_same_namespace, attachment)
         if descriptor is None or network is None or endpoint is None:
-            await self._withdraw(attachment, network, endpoint)
-            return
+            return await self._withdraw(attachment, network, endpoint)
         try:
             wish = AttachWish(ifname=attachment.ifname or None, default_route=attachment.gateway)
             # What comes and goes with an interface of the host's is tried again, not given up.
@@ -84,11 +91,13 @@ class Lost:
             network=network.name,
             endpoint=endpoint.name,
         )
+        return None
 
     async def _withdraw(
         self, attachment: Attachment, network: Network | None, endpoint: Endpoint | None
-    ) -> None:
-        """Take back an ended container's endpoint; remember it where its runtime may start it."""
+    ) -> str | None:
+        """Take back an ended container's endpoint; remember it where its runtime may start it, and
+        return its id then."""
         self._journal.record(
             "gone",
             f"{attachment.target} ended",
@@ -97,12 +106,11 @@ class Lost:
         )
         if endpoint is None or not self._returning.remembers(attachment):
             await self._endpoints.remove(attachment, wait=False)
-            return
+            return None
         await self._endpoints.remove(
             attachment, wait=False, also=lambda: self._returning.put(attachment, endpoint)
         )
-        assert attachment.container_id is not None, "only those with an id are remembered"
-        await self._returning.started(attachment.container_id)  # perhaps it runs already
+        return attachment.container_id
 
 
 def _same_namespace(attachment: Attachment) -> int | None:

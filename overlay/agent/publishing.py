@@ -57,6 +57,8 @@ class Publishing:
         self._attachments = attachments
         self._known = stored.load_publications(member.state)
         self._wake = asyncio.Event()
+        self._publishing = asyncio.Lock()  # of two that want one place, the second sees the first
+        self._looking = asyncio.Lock()  # the last look at the names is the one that counts
 
     # --- the verbs ----------------------------------------------------------------------
 
@@ -92,27 +94,28 @@ class Publishing:
             Publication(pair.protocol, host_ip, pair.host_port, network.vni, name, pair.port)
             for pair in pairs
         ]
-        fresh = [each for each in dict.fromkeys(wanted) if each not in self._known]
-        if len(self._known) + len(fresh) > limits.PUBLISHED_PORTS_MAX:
-            raise ConflictError(
-                f"this host publishes {limits.PUBLISHED_PORTS_MAX} ports already: the limit"
-            )
-        for each in fresh:
-            others = [*self._known, *(other for other in fresh if other != each)]
-            taken = rival(each, others)
-            if taken is not None:
+        async with self._publishing:
+            fresh = [each for each in dict.fromkeys(wanted) if each not in self._known]
+            if len(self._known) + len(fresh) > limits.PUBLISHED_PORTS_MAX:
                 raise ConflictError(
-                    f"port {each.place}/{each.protocol} of this host is taken",
-                    why=f"it is published for {taken.name} already",
-                    hint=f"overlayd unpublish {taken.name}, or choose another port",
+                    f"this host publishes {limits.PUBLISHED_PORTS_MAX} ports already: the limit"
                 )
-            place = (each.protocol, each.host_ip, each.host_port)
-            await self._kernel.call(hostports.require_free, *place, families)
-        with self._member.state.transaction():
             for each in fresh:
-                stored.put_publication(self._member.state, each)
-        self._known += fresh
-        await self.refresh()
+                others = [*self._known, *(other for other in fresh if other != each)]
+                taken = rival(each, others)
+                if taken is not None:
+                    raise ConflictError(
+                        f"port {each.place}/{each.protocol} of this host is taken",
+                        why=f"it is published for {taken.name} already",
+                        hint=f"overlayd unpublish {taken.name}, or choose another port",
+                    )
+                place = (each.protocol, each.host_ip, each.host_port)
+                await self._kernel.call(hostports.require_free, *place, families)
+            with self._member.state.transaction():
+                for each in fresh:
+                    stored.put_publication(self._member.state, each)
+            self._known += fresh
+            await self.refresh()
         for each in fresh:
             self._journal.record(
                 "publish", f"{each.place}/{each.protocol} leads to port {each.port}",
@@ -209,8 +212,9 @@ class Publishing:
         await self._rules.apply()
 
     async def _tell_rules(self) -> None:
-        shown = await self.show() if self._known else []
-        self._rules.set_ports(target for each in shown for target in each.targets)
+        async with self._looking:
+            shown = await self.show() if self._known else []
+            self._rules.set_ports(target for each in shown for target in each.targets)
 
     def changed(self, vni: int | None = None) -> None:
         """Say that endpoints of a network (None: of all) may have come, gone or moved."""

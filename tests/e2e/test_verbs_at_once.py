@@ -1,0 +1,154 @@
+"""Verbs that mean the same thing, all at once: none ends an agent, and nothing is left."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.lab.driver import LOG, Driver, RefusedError, differences, wait_until
+
+if TYPE_CHECKING:
+    from overlay.lab.scene import Scene
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+STORM_S = 12.0
+NAMES = ("s1", "s2", "s3")
+LEFT = "nft list tables; ip -o link | grep -o ' ov[^:@]*'; ls /run/netns | grep ^ov-; true"
+
+
+def attach(driver: Driver, name: str, **more: object) -> None:
+    """Attach a namespace to network edge."""
+    driver.post("/v1/endpoints", target=f"netns:{name}", networks=["edge"], wait=False, **more)
+
+
+def steps(driver: Driver) -> list[Callable[[], object]]:
+    """Return what is done in any order: each may be refused, none may do harm."""
+    found: list[Callable[[], object]] = [
+        lambda: driver.post("/v1/expose", network="edge"),
+        lambda: driver.post("/v1/unexpose", network="edge"),
+        lambda: driver.post("/v1/networks", name="edge", subnets=[{"subnet": "10.77.0.0/24"}]),
+        lambda: driver.call("DELETE", "/v1/networks/edge"),
+        lambda: driver.post("/v1/published", name="s1", network="edge", ports=["8080:80"]),
+        lambda: driver.post("/v1/published", name="s2", network="edge", ports=["8080:80"]),
+        lambda: driver.post("/v1/unpublish", name="s1"),
+        lambda: driver.post("/v1/unpublish", name="s2"),
+    ]
+    for name in NAMES:
+        found.append(lambda name=name: attach(driver, name))  # type: ignore[misc]
+        found.append(lambda name=name: driver.post("/v1/detach", target=f"netns:{name}"))  # type: ignore[misc]
+        found.append(
+            lambda name=name: driver.run(  # type: ignore[misc]
+                "sh", "-c", f"ip -n {name} link del eth0 2>/dev/null || true"
+            )
+        )
+    return found
+
+
+def storm(driver: Driver, until: float, defects: list[str], seed: int) -> None:
+    """Do anything until a moment; note what is no plain refusal."""
+    chance = random.Random(seed)
+    while time.monotonic() < until:
+        try:
+            chance.choice(steps(driver))()
+        except RefusedError as error:
+            if error.status >= 500 and error.status != 503:
+                defects.append(str(error))
+
+
+def test_all_verbs_on_one_network_at_once(three: Scene) -> None:
+    """Exposing, publishing, attaching, removing in any order by many clients of two hosts: no
+    traceback, each port leads to one name, the kernels as planned, and nothing after a leave."""
+    for driver in three.drivers[:2]:
+        driver.run("sh", "-c", f"for n in {' '.join(NAMES)}; do ip netns add $n; done")
+    until = time.monotonic() + STORM_S
+    defects: list[str] = []
+    clients = [
+        threading.Thread(target=storm, args=(three.host(1 + number % 2), until, defects, number))
+        for number in range(12)
+    ]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+
+    logs = [driver.run("cat", LOG) for driver in three.drivers]
+    print(defects[:20])  # noqa: T201 - asked for
+    for log in logs:
+        assert "Traceback" not in log, log[log.index("Traceback") - 300 :][:3000]
+    for driver in three.drivers:
+        wait_until(lambda driver=driver: not differences(driver), "kernels as planned", 60)  # type: ignore[misc]
+        places = [each["host_port"] for each in driver.get("/v1/published")["published"]]
+        assert len(places) == len(set(places)), "a port leads to two names"
+    for driver in three.drivers[1:]:
+        driver.post("/v1/leave", force=True)
+        assert driver.run("sh", "-c", LEFT) == ""
+
+
+def test_two_names_for_one_port_at_once(three: Scene) -> None:
+    """Of two that publish the same port together one is refused, with the other's name."""
+    host = three.host(1)
+    host.run("ip", "netns", "add", "other")
+    host.post("/v1/endpoints", target="netns:other", networks=["blue"])
+    outcomes: list[tuple[str, int]] = []
+
+    def publish(name: str, together: threading.Barrier) -> None:
+        together.wait()
+        try:
+            host.post("/v1/published", name=name, network="blue", ports=["8081:80"])
+            outcomes.append((name, 200))
+        except RefusedError as error:
+            outcomes.append((name, error.status))
+
+    for _ in range(20):
+        outcomes.clear()
+        together = threading.Barrier(2)
+        clients = [threading.Thread(target=publish, args=(n, together)) for n in ("c1", "other")]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        assert sorted(status for _, status in outcomes) == [200, 409], outcomes
+        for name in ("c1", "other"):
+            host.post("/v1/unpublish", name=name)
+
+
+def test_an_interface_removed_by_hand_while_it_is_detached(three: Scene) -> None:
+    """What finds the interface gone does not bring back what is detached meanwhile."""
+    host = three.host(1)
+    host.run("ip", "netns", "add", "torn")
+    for number in range(40):
+        host.post("/v1/endpoints", target="netns:torn", networks=["blue"])
+        client = threading.Thread(
+            target=lambda: host.run("sh", "-c", "ip -n torn link del eth0 2>/dev/null || true")
+        )
+        client.start()
+        time.sleep(number % 20 * 0.005)  # any moment between the two, and after
+        host.post("/v1/detach", target="netns:torn")
+        client.join()
+        links = host.run("ip", "-n", "torn", "-o", "link")
+        assert "eth0" not in links, (number, links)
+    assert "torn" not in str(host.get("/v1/endpoints"))
+    wait_until(lambda: not differences(host), "the kernel as planned")
+    assert "Traceback" not in host.run("cat", LOG)
+
+
+def test_a_port_taken_back_while_a_container_comes(three: Scene) -> None:
+    """An attach that looks the published names up meanwhile does not bring the port back."""
+    host = three.host(1)
+    host.run("ip", "netns", "add", "comes")
+    ports = [f"{port}:80" for port in range(9000, 9060)]
+    for number in range(15):
+        host.post("/v1/published", name="c1", network="blue", ports=ports)
+        client = threading.Thread(
+            target=lambda: host.post("/v1/endpoints", target="netns:comes", networks=["blue"])
+        )
+        client.start()
+        time.sleep(number * 0.01)
+        host.post("/v1/unpublish", name="c1")
+        client.join()
+        assert "dport 90" not in host.run("nft", "list", "ruleset"), number
+        host.post("/v1/detach", target="netns:comes")
