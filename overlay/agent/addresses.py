@@ -123,6 +123,7 @@ class Addresses:
             raise UsageError(
                 f"{text} is not an address of network {network.name}",
                 why=f"its subnets are {shown}",
+                hint="Choose one of theirs, or leave --ip out",
             )
         if fault == ipam.RESERVED:
             names = {ip: name for subnet in network.subnets for name, ip in subnet.auxiliary}

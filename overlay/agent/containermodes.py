@@ -36,6 +36,12 @@ _OF_AN_INTERFACE = (
     "gateway_priority",
 )
 _OF_A_NAMESPACE = ("dns_servers", "dns_search", "dns_options")
+_OPTIONS = {
+    "aliases": "--alias",
+    "labels": "--label",
+    "dns_servers": "--dns",
+    "dns_options": "--dns-option",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +126,15 @@ def _refuse_fields(body: Json, where: str, fields: tuple[str, ...]) -> None:
     for field in fields:
         if body.get(field):
             raise UsageError(
-                f"{field} does not go with {where}",
+                f"{_option(field)} does not go with {where}",
                 why="there is no interface of its own"
                 if field in _OF_AN_INTERFACE
                 else "its resolv.conf is another's",
             )
+
+
+def _option(field: str) -> str:
+    return _OPTIONS.get(field, "--" + field.replace("_", "-"))
 
 
 def require_same(name: str, kept: Json, mode: Mode, *, named: bool, attached: list[str]) -> None:

@@ -29,6 +29,12 @@ class NameGiven(TypedDict):
     ips: list[str]
 
 
+class NameAdded(NameGiven):
+    """A name that was given, and what containers are told for it."""
+
+    told: list[str]
+
+
 class Names(TypedDict):
     """Names, and the networks whose names are not known here."""
 
@@ -110,7 +116,7 @@ class DnsRoutes:
             "names": list(found.names),
         }
 
-    async def add(self, _request: web.Request, body: Json) -> NameGiven:
+    async def add(self, _request: web.Request, body: Json) -> NameAdded:
         """POST /v1/dns."""
         name = request.name(body, "name")
         ips = request.ips(body, "ips", limits.GIVEN_NAME_IPS_MAX)
@@ -119,7 +125,13 @@ class DnsRoutes:
         running = self._agent.member()
         network = running.directory.network(request.required_text(body, "network"))
         givennames.add(running.member, running.directory, network, name, ips)
-        return {"name": name, "network": network.name, "ips": [ip_text(ip) for ip in ips]}
+        told = running.names.told([network], name)
+        return {
+            "name": name,
+            "network": network.name,
+            "ips": [ip_text(ip) for ip in ips],
+            "told": [ip_text(ip) for ip in told.ips] if told is not None else [],
+        }
 
     async def remove(self, http: web.Request, _body: Json) -> NameTaken:
         """DELETE /v1/dns/NAME?network=NAME."""
@@ -133,7 +145,7 @@ def register(server: Server, agent: Agent) -> None:
     """Bind the paths of this module."""
     routes = DnsRoutes(agent)
     server.route("GET", "/v1/dns", "dns-ls", routes.list, asks=OfNetwork, gives=Names)
-    server.route("POST", "/v1/dns", "dns-add", routes.add, takes=NameAsked, gives=NameGiven)
+    server.route("POST", "/v1/dns", "dns-add", routes.add, takes=NameAsked, gives=NameAdded)
     server.route("GET", "/v1/dns/{name}", "dns-lookup", routes.lookup, asks=OfNetwork, gives=Lookup)
     server.route(
         "DELETE", "/v1/dns/{name}", "dns-rm", routes.remove, asks=WithNetwork, gives=NameTaken

@@ -27,7 +27,7 @@ from overlay.agent.member import Member
 from overlay.agent.plugging import Plugging
 from overlay.agent.stored import Attachment
 from overlay.agent.targets import Target
-from overlay.agent.wishes import AttachWish, labelled, require_possible
+from overlay.agent.wishes import AttachWish, labelled, require_possible, unmet
 from overlay.core.drivers import has_sandbox, parent_of
 from overlay.core.rates import rates_of
 from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
@@ -140,10 +140,11 @@ class Endpoints:
             endpoint = self.endpoint(attachment) if attachment.vni == network.vni else None
             if endpoint is None:
                 continue
-            if wish.ip is not None and wish.ip not in endpoint.ips:
+            other = unmet(wish, endpoint, attachment.ifname)
+            if other:
                 raise ConflictError(
-                    f"{attachment.target} is attached to {network.name} already, "
-                    f"as {ip_text(endpoint.ips[0])}",
+                    f"{attachment.target} is attached to {network.name} already, not as asked for",
+                    why=other,
                     hint=f"Detach it first: overlayd detach {attachment.target} "
                     f"--network {network.name}",
                 )

@@ -151,6 +151,7 @@ class Exposure:
             raise ConflictError(
                 f"network {network.name} is on an interface of this host as it is",
                 why=f"it is of the kind {driver_of(network)}: its router is the segment's own",
+                hint="Ask that router for a way in or out",
             )
         if network.internal:
             raise ConflictError(

@@ -1,6 +1,6 @@
 """The agent's process: configuration, logging, signals, readiness; then it serves until told.
 
-Exit codes are the command line's: 0 after a clean stop, else the error's.
+What keeps it from starting is an OverlayError, which the command line reports as any other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(
     config_path: Path | None = None,
     fast_path: str | None = None,
 ) -> int:
-    """Run an agent in the foreground until SIGTERM or SIGINT; return the exit code."""
+    """Run an agent in the foreground until SIGTERM or SIGINT; return 0. Raises OverlayError."""
     try:
         config = load(config_path or CONFIG_DEFAULT, required=config_path is not None)
         config = replace(
@@ -46,9 +46,6 @@ def run(
         coredump.forbid()
         capabilities.drop()
         asyncio.run(_serve(config))
-    except OverlayError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - before and after logging
-        return error.exit_code
     except KeyboardInterrupt:
         return 0
     return 0

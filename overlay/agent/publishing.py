@@ -20,6 +20,7 @@ from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.stored import Attachment
+from overlay.core.drivers import has_sandbox
 from overlay.core.hostrules import PublishedPort
 from overlay.core.publication import PortPair, Publication, meant, rival
 from overlay.errors import ConflictError, NotFoundError, OverlayError
@@ -129,7 +130,9 @@ class Publishing:
         raise ConflictError(
             f"network {network.name} is not exposed to this host",
             why=self._exposure.why_not(network) or "",
-            hint=f"overlayd expose {network.name}",
+            hint=f"overlayd expose {network.name}"
+            if has_sandbox(network)
+            else "The segment reaches its containers by their own addresses",
         )
 
     def _families(self, network: Network, host_ip: Ip) -> tuple[int, ...]:

@@ -132,7 +132,9 @@ def ip(body: dict[str, Any], field: str) -> Ip | None:
     try:
         return parse_ip(value)
     except ValueError as error:
-        raise UsageError(f"{value!r} is not an IP address") from error
+        raise UsageError(
+            f"{value!r} is not an IP address", hint="Such as 10.32.0.5, or fd40::5"
+        ) from error
 
 
 def ips(body: dict[str, Any], field: str, count_max: int) -> tuple[Ip, ...]:

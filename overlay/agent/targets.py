@@ -203,6 +203,7 @@ def _identity(target: Target, around: Surroundings) -> tuple[int, int]:
         raise NotFoundError(
             f"there is no network namespace at {target.netns_path}",
             why="" if target.pid is None else f"process {target.pid} has ended",
+            hint=_hint(),
         ) from error
     except PermissionError as error:
         raise ForbiddenError(

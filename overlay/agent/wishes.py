@@ -13,7 +13,7 @@ from overlay.agent import request
 from overlay.core.drivers import IPVLAN, driver_of, has_sandbox
 from overlay.core.rates import with_rates
 from overlay.errors import UsageError
-from overlay.model import Ip, Mac, Network
+from overlay.model import Endpoint, Ip, Mac, Network, ip_text, mac_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,26 @@ def labelled(
             why="each limit of the rate is one, and so is port security that is off",
         )
     return found
+
+
+def unmet(wish: AttachWish, endpoint: Endpoint, ifname: str) -> str:
+    """Return what is asked for that what is attached already does not have; empty if nothing.
+
+    What can be changed in place (rates, the say in the default route) is not looked at.
+    """
+    asked = (
+        ("address", wish.ip is None or wish.ip in endpoint.ips, ip_text(endpoint.ips[0])),
+        ("MAC", wish.mac in (None, endpoint.mac), mac_text(endpoint.mac)),
+        ("interface", wish.ifname in (None, ifname), ifname),
+        ("name", wish.name in (None, endpoint.name), endpoint.name),
+        ("aliases", set(wish.aliases) <= set(endpoint.aliases), " ".join(endpoint.aliases)),
+        ("labels", set(wish.labels) <= set(endpoint.labels), _shown(endpoint.labels)),
+    )
+    return "; ".join(f"its {what}: {has or 'none'}" for what, met, has in asked if not met)
+
+
+def _shown(labels: tuple[tuple[str, str], ...]) -> str:
+    return " ".join(f"{key}={value}" for key, value in labels)
 
 
 def require_possible(network: Network, wish: AttachWish) -> None:

@@ -120,7 +120,26 @@ def run_join(args: Namespace) -> int:
         output.answer_json(joined)
     else:
         output.answer(joined_text(joined))
+    if joined["already"]:
+        _warn_unchanged(args, joined)
     return 0
+
+
+def _warn_unchanged(args: Namespace, joined: JsonObject) -> None:
+    """Name what the line asks for and a member does not become by joining again."""
+    node = joined["node"]
+    asked = (
+        ("--name", args.name, (node["name"],)),
+        ("--underlay", args.underlay, (node["address"], node["interface"])),
+        ("--vxlan-port", args.vxlan_port, (joined["vxlan_port"],)),
+        ("--gossip-port", args.gossip_port, (joined["gossip_port"],)),
+    )
+    left = [f"{option} {value}" for option, value, has in asked if value not in (None, *has)]
+    if left:
+        output.warn(
+            f"this host is a member already, so it stays as it is: {', '.join(left)} has no effect",
+            "To change that: sudo overlayd leave, then join again",
+        )
 
 
 def joined_text(joined: JsonObject) -> str:

@@ -15,7 +15,7 @@ from overlay.cli import output
 from overlay.cli.client import Client, JsonObject, segment
 from overlay.cli.endpoint import print_addresses, warn_unconfirmed
 from overlay.cli.options import add_attach_options, attach_fields
-from overlay.cli.outside import publish_attached
+from overlay.cli.outside import publish_attached, require_ports
 from overlay.cli.places import places
 from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from overlay.cli.parser import Words
 
 NETNS_DIR = Path("/run/netns")
+SANDBOX_PREFIX = "ov-"  # the agent's own namespaces
 
 
 def register(words: Words) -> None:
     """Add the verbs of this module."""
-    containers = words.group("container", "bare containers: named network namespaces")
+    containers = words.group("container", "make and use bare containers: named network namespaces")
     add = containers.verb(
         "add",
         run_add,
@@ -63,6 +64,7 @@ def register(words: Words) -> None:
 
 def run_add(args: Namespace) -> int:
     """Make a container."""
+    require_ports(args.publish)
     body: JsonObject = {"name": args.name, **attach_fields(args)}
     for field in ("dns_servers", "dns_search", "dns_options"):
         body[field] = getattr(args, field)
@@ -87,9 +89,10 @@ def run_exec(args: Namespace) -> int:
         )
     known = _namespaces()
     if args.name not in known:
+        shown = [name for name in known if not name.startswith(SANDBOX_PREFIX)]
         raise NotFoundError(
             f"there is no container {args.name!r} on this host",
-            why=f"{NETNS_DIR} has: {', '.join(known)}" if known else f"{NETNS_DIR} is empty",
+            why=f"{NETNS_DIR} has: {', '.join(shown)}" if shown else f"{NETNS_DIR} has none",
             hint="overlayd container ls",
         )
     if os.geteuid() != 0:

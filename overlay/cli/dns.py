@@ -39,20 +39,20 @@ HEADERS = ("NAME", "NETWORK", "ADDRESSES")
 
 def register(words: Words) -> None:
     """Add the verbs of this module."""
-    names = words.group("dns", "look names up as containers do")
+    names = words.group("dns", "look names up as containers do, and give further ones")
     lookup = names.verb(
         "lookup",
         run_lookup,
         "look a name or an address up as a container would",
         LOOKUP_DESCRIPTION,
     )
-    lookup.add_argument("name", metavar="NAME")
+    lookup.add_argument("name", metavar="NAME", help="or an address")
     lookup.add_argument("--network", metavar="NETWORK", help="as a container on this network alone")
     add = names.verb("add", run_add, "give a name to addresses", ADD_DESCRIPTION)
-    add.add_argument("name", metavar="NAME")
-    add.add_argument("ips", nargs="+", metavar="ADDRESS")
+    add.add_argument("name", metavar="NAME", help="as containers ask for it")
+    add.add_argument("ips", nargs="+", metavar="ADDRESS", help="what they are told")
     remove = names.verb("rm", run_rm, "take back a name that was given on this host")
-    remove.add_argument("name", metavar="NAME")
+    remove.add_argument("name", metavar="NAME", help="as it was given")
     for verb in (add, remove):
         verb.add_argument("--network", required=True, metavar="NETWORK", help="whose containers")
     listed = names.verb("ls", run_ls, "list the names that containers get an answer for")
@@ -68,7 +68,18 @@ def run_add(args: Namespace) -> int:
         output.answer_json(added)
     else:
         output.comment(f"{added['name']} is {', '.join(added['ips'])} on {added['network']}")
+    _warn_hidden(added)
     return 0
+
+
+def _warn_hidden(added: JsonObject) -> None:
+    """Say so where containers are told something else: a container's own name goes before."""
+    told = ", ".join(added["told"])
+    if not set(added["ips"]) <= set(added["told"]):
+        output.warn(
+            f"containers are told {told}: a container on {added['network']} has that name",
+            "Yours is told when that container is gone; or choose another name",
+        )
 
 
 def run_rm(args: Namespace) -> int:

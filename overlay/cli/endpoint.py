@@ -12,7 +12,7 @@ from overlay.cli import output, rates
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.filters import add_filter_option, chosen
 from overlay.cli.options import add_attach_options, attach_fields
-from overlay.cli.outside import publish_attached
+from overlay.cli.outside import publish_attached, require_ports
 from overlay.cli.places import places
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ TARGET_HELP = "netns:NAME, a path, pid:N, docker:NAME, podman:NAME, or a name"
 ATTACH_DESCRIPTION = """\
 Plug a running container into networks.  stdout: its address on each, one per line.
 When it returns, every live node can reach it; nodes that have not confirmed are named on
-stderr.  Attaching what is attached returns the same address.
+stderr.  Attaching what is attached returns the same address; rates and --gateway-priority change
+in place, another address, MAC, name, alias or label needs a detach first.
 
 TARGET is one of
   netns:NAME      a network namespace under /run/netns, as `ip netns` lists it
@@ -67,6 +68,7 @@ def register(words: Words) -> None:
 
 def run_attach(args: Namespace) -> int:
     """Attach a container."""
+    require_ports(args.publish)
     body = {"target": args.target, "name": args.name, **attach_fields(args)}
     client = Client(places(args, os.environ))
     attached = client.post("/v1/endpoints", body)

@@ -39,7 +39,7 @@ def chosen(
     for text in filters:
         key, equals, value = text.partition("=")
         if not equals or not value or key not in (*fields, LABEL):
-            known = ", ".join(f"{key}=VALUE" for key in (*fields, LABEL))
+            known = ", ".join([*(f"{key}=VALUE" for key in fields), "label=NAME[=VALUE]"])
             raise UsageError(f"{text!r} is no filter", hint=f"Use one of {known}")
         if key == LABEL:
             found = [row for row in found if _has_label(row.get("labels") or {}, value)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from overlay import __version__
 from overlay.cli import output
 from overlay.cli.client import Client
-from overlay.cli.parser import VERBS, build
+from overlay.cli.parser import build
 from overlay.cli.places import places
 from overlay.errors import OverlayError
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from overlay.cli.parser import Words
 
 SHELLS = ("bash", "zsh", "fish")
+DELEGATED = {
+    "lab": "several hosts on this one machine, to try and to test",
+    "sim": "simulate a cluster with a lossy network, from a seed",
+}
 COMPLETION_DESCRIPTION = """\
 Print the completion script for a shell.
 
@@ -48,8 +52,8 @@ def register(words: Words) -> None:
         choices=("auto", "on", "off"),
         help="eBPF in place of the bridge for unicast (default: as configured, else auto)",
     )
-    for name in ("lab", "sim"):
-        verb = words.verb(name, _never, VERBS[name].help, json=False)
+    for name, summary in DELEGATED.items():
+        verb = words.verb(name, _never, summary, json=False)
         verb.add_argument("rest", nargs=argparse.REMAINDER, metavar="...")
     completion = words.verb(
         "completion",

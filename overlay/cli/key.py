@@ -36,7 +36,9 @@ forget it.
 
 def register(words: Words) -> None:
     """Add the verbs of this module."""
-    key = words.group("key", "the key that members' datagrams are sealed with")
+    key = words.group(
+        "key", "rotate the key that members' datagrams are sealed with, and show its use"
+    )
     key.verb("rotate", run_rotate, "replace it on all members (root only)", ROTATE_DESCRIPTION)
     status = key.verb(
         "status", run_status, "show its generation on each member (root only)", STATUS_DESCRIPTION

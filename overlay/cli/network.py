@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from overlay.cli import output, subnet_options
 from overlay.cli.client import Client, JsonObject, segment
 from overlay.cli.filters import add_filter_option, chosen
-from overlay.cli.options import pairs
+from overlay.cli.options import add_label_option, pairs
 from overlay.cli.places import places
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def register(words: Words) -> None:
 
 
 def _add_create_options(create: Parser) -> None:
-    create.add_argument("name", metavar="NAME")
+    create.add_argument("name", metavar="NAME", help="of the network, in the whole cluster")
     create.add_argument(
         "--subnet",
         dest="subnets",
@@ -104,9 +104,7 @@ def _add_create_options(create: Parser) -> None:
         action="store_false",
         help="let all its containers send from any MAC and address",
     )
-    create.add_argument(
-        "--label", dest="labels", action="append", default=[], metavar="KEY=VALUE", help="repeat"
-    )
+    add_label_option(create)
     create.add_argument(
         "--force", action="store_true", help="even if a route of this host overlaps the subnet"
     )
@@ -133,7 +131,11 @@ def run_create(args: Namespace) -> int:
         {
             "name": args.name,
             "subnets": subnet_options.subnets(
-                args.subnets, args.gateways, args.ranges, pairs(args.auxiliary), args.block_size
+                args.subnets,
+                args.gateways,
+                args.ranges,
+                pairs(args.auxiliary, "NAME=ADDRESS", "router=10.50.0.2"),
+                args.block_size,
             ),
             "vni": args.vni,
             "internal": args.internal,

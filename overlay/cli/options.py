@@ -44,17 +44,15 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         help="of its networks the one with the highest N has the default route (default: 0)",
     )
     parser.add_argument(
-        "--alias", dest="aliases", action="append", default=[], metavar="NAME", help="repeat"
+        "--alias",
+        dest="aliases",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name for it; repeat",
     )
-    parser.add_argument(
-        "--label", dest="labels", action="append", default=[], metavar="KEY=VALUE", help="repeat"
-    )
-    for option, what in (
-        ("--rate", "at most this much to it, and as much from it: 10mbit; none lifts it"),
-        ("--rate-in", "at most this much to it"),
-        ("--rate-out", "at most this much from it"),
-    ):
-        parser.add_argument(option, metavar="RATE", help=what)
+    add_label_option(parser)
+    _add_rate_options(parser)
     parser.add_argument(
         "--no-port-security",
         dest="port_security",
@@ -65,7 +63,7 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         "--publish",
         action="append",
         default=[],
-        metavar="HOST:PORT[/udp]",
+        metavar="HOST:CONTAINER[/udp]",
         help="let a port of this host lead to it, on the first of its networks; repeat",
     )
     parser.add_argument(
@@ -73,6 +71,27 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         choices=("all", "none"),
         default="all",
         help="return when every live node can reach it (all, at most 1 s), or at once",
+    )
+
+
+def _add_rate_options(parser: Parser) -> None:
+    for option, what in (
+        ("--rate", "at most this much to it, and as much from it: 10mbit; none lifts it"),
+        ("--rate-in", "at most this much to it"),
+        ("--rate-out", "at most this much from it"),
+    ):
+        parser.add_argument(option, metavar="RATE", help=what)
+
+
+def add_label_option(parser: Parser) -> None:
+    """Add `--label`, for what lists can be filtered by."""
+    parser.add_argument(
+        "--label",
+        dest="labels",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="shown by lists, which can filter by it; repeat",
     )
 
 
@@ -110,12 +129,14 @@ def _rates(args: Namespace) -> JsonObject:
     return found
 
 
-def pairs(texts: Sequence[str]) -> dict[str, str]:
-    """Return `KEY=VALUE` texts as a mapping; raises UsageError on any other text."""
+def pairs(
+    texts: Sequence[str], shape: str = "KEY=VALUE", example: str = "team=a"
+) -> dict[str, str]:
+    """Return `KEY=VALUE` texts as a mapping; raises UsageError, naming `shape`, on any other."""
     result = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise UsageError(f"{text!r} is not KEY=VALUE")
+            raise UsageError(f"{text!r} is not {shape}", hint=f"Such as {example}")
         result[key] = value
     return result

@@ -15,6 +15,7 @@ from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
     from overlay.cli.parser import Words
 
@@ -48,6 +49,7 @@ Take published ports of a container back: those named, or all.
   sudo overlayd unpublish web 8080
   sudo overlayd unpublish web
 """
+PORT_HINT = "Such as 8080:80, 53:53/udp, or 8080 for twice the same"
 HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "LEADS TO", "STATE")
 
 
@@ -71,7 +73,12 @@ def register(words: Words) -> None:
     )
     for verb in (publish, unpublish):
         verb.add_argument("name", metavar="ENDPOINT", help="a container's name on a network")
-        verb.add_argument("ports", nargs="*", metavar="HOST:CONTAINER[/udp]", help="port numbers")
+        verb.add_argument(
+            "ports",
+            nargs="*",
+            metavar="HOST:CONTAINER[/udp]",
+            help="port numbers; one: the same on both",
+        )
         verb.add_argument("--network", metavar="NETWORK", help="the one on which it has that name")
 
 
@@ -80,6 +87,9 @@ def run_publish(args: Namespace) -> int:
     client = Client(places(args, os.environ))
     if args.name == "ls" and not args.ports:
         return _list(client, args)
+    if not args.ports:
+        raise UsageError(f"no port to publish for {args.name} is given", hint=PORT_HINT)
+    require_ports(args.ports)
     body: JsonObject = {"name": args.name, "ports": args.ports}
     body |= {"network": args.network, "host_ip": args.host_ip}
     done = client.post("/v1/published", body)
@@ -88,6 +98,25 @@ def run_publish(args: Namespace) -> int:
     else:
         output.comment(f"published {' '.join(done['ports'])} for {done['name']}")
     return 0
+
+
+def require_ports(texts: Sequence[str]) -> None:
+    """Raise UsageError unless all texts are ports to publish: looked at before an attach, which
+    would else be done when the agent refuses them."""
+    for text in texts:
+        numbers, slash, protocol = text.partition("/")
+        ports = numbers.split(":")
+        known = not slash or protocol in ("tcp", "udp")
+        if not known or len(ports) > 2 or not all(_is_port(port) for port in ports):
+            raise UsageError(
+                f"{text!r} is no port to publish",
+                why="it is HOST:CONTAINER, numbers from 1 to 65535, with /udp behind it for UDP",
+                hint=PORT_HINT,
+            )
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65535
 
 
 def publish_attached(client: Client, args: Namespace, attached: JsonObject) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+import re
+from typing import TYPE_CHECKING, NoReturn
 
 from overlay.errors import UsageError
 
@@ -34,43 +35,48 @@ exit codes: 0 ok, 1 failed, 2 usage, 3 agent not running, 4 degraded, 5 not foun
 """
 
 
-class Verb(NamedTuple):
-    """A word that may stand first, and the module whose `register` makes its parser."""
+_CHOICES_SHOWN_MAX = 5
+# What argparse says, and what is said instead.
+_MESSAGES = (
+    (r"argument ([^:]+): invalid int value: (.+)", "{0} takes a whole number, not {1}"),
+    (r"argument ([^:]+): invalid float value: (.+)", "{0} takes a number, not {1}"),
+    (r"argument ([^:]+): expected .*argument.*", "{0} needs a value"),
+    (r"the following arguments are required: (.+)", "missing: {0}"),
+    (r"unrecognized arguments: (.+)", "unknown here: {0}"),
+)
 
-    module: str
-    help: str
 
-
-VERBS: dict[str, Verb] = {
-    "join": Verb("cluster", "make or join a cluster; starts the agent if there is none"),
-    "leave": Verb("cluster", "leave the cluster: addresses and names go back to the others"),
-    "members": Verb("cluster", "list the cluster's nodes and how they are"),
-    "forget": Verb("cluster", "declare a dead node gone for ever"),
-    "token": Verb("admission", "make, list and revoke the tokens that let hosts join"),
-    "promote": Verb("admission", "let a further node admit hosts"),
-    "key": Verb("key", "rotate the key that members' datagrams are sealed with"),
-    "network": Verb("network", "create, list, inspect and remove networks"),
-    "ipam": Verb("ipam", "show which host owns which addresses"),
-    "dns": Verb("dns", "look names up as containers do"),
-    "attach": Verb("endpoint", "plug a container into networks; prints its address"),
-    "detach": Verb("endpoint", "unplug a container"),
-    "endpoint": Verb("endpoint", "list what is attached, on all hosts"),
-    "container": Verb("container", "bare containers: named network namespaces"),
-    "expose": Verb("outside", "give this host an end on a network: in and out without NAT"),
-    "unexpose": Verb("outside", "take this host's end on a network away"),
-    "publish": Verb("outside", "let ports of this host lead to a container; list them"),
-    "unpublish": Verb("outside", "take published ports back"),
-    "status": Verb("status", "show node, cluster, networks and health"),
-    "verify": Verb("status", "compare the kernel with what should be there"),
-    "metrics": Verb("status", "print status in the text format of Prometheus"),
-    "events": Verb("status", "show what happened lately"),
-    "reset": Verb("reset", "remove everything of overlayd from this host"),
-    "agent": Verb("host", "run the agent in the foreground (for systemd)"),
-    "lab": Verb("host", "several hosts on this one machine, to try and to test"),
-    "sim": Verb("host", "simulate a cluster with a lossy network, from a seed"),
-    "completion": Verb("host", "print the completion script for a shell"),
-    "man": Verb("host", "print the manual page"),
-    "version": Verb("host", "print the version"),
+# A word that may stand first, and the module whose `register` makes its parser.
+VERBS: dict[str, str] = {
+    "join": "cluster",
+    "leave": "cluster",
+    "members": "cluster",
+    "forget": "cluster",
+    "token": "admission",
+    "promote": "admission",
+    "key": "key",
+    "network": "network",
+    "ipam": "ipam",
+    "dns": "dns",
+    "attach": "endpoint",
+    "detach": "endpoint",
+    "endpoint": "endpoint",
+    "container": "container",
+    "expose": "outside",
+    "unexpose": "outside",
+    "publish": "outside",
+    "unpublish": "outside",
+    "status": "status",
+    "verify": "status",
+    "metrics": "status",
+    "events": "status",
+    "reset": "reset",
+    "agent": "host",
+    "lab": "host",
+    "sim": "host",
+    "completion": "host",
+    "man": "host",
+    "version": "host",
 }
 
 # Verbs whose own module parses what follows them.
@@ -154,7 +160,7 @@ def build(words: Sequence[str] | None = None) -> Parser:
     _add_places(parser, None)
     level = Words(parser, "verb")
     verb = None if words is None else first_word(words)[0]
-    modules = [VERBS[verb].module] if verb in VERBS else _in_order(v.module for v in VERBS.values())
+    modules = [VERBS[verb]] if verb in VERBS else _in_order(VERBS.values())
     for module in modules:
         importlib.import_module(f"overlay.cli.{module}").register(level)
     return parser
@@ -190,10 +196,22 @@ def _in_order(names: Iterable[str]) -> list[str]:
 def _closest(message: str) -> str:
     """Return argparse's message, with the nearest known word where a word is not known."""
     if "invalid choice: '" not in message:
-        return message
+        return _in_words(message)
     import difflib  # noqa: PLC0415  only a mistyped line pays for it
 
     wrong = message.split("invalid choice: '", 1)[1].split("'", 1)[0]
     known = [part.strip(" '()") for part in message.split("choose from", 1)[-1].split(",")]
     near = difflib.get_close_matches(wrong, known, n=1)
-    return f"there is no {wrong!r} here" + (f"; did you mean {near[0]!r}?" if near else "")
+    meant = f"did you mean {near[0]!r}?" if near else ""
+    if not near and len(known) <= _CHOICES_SHOWN_MAX:
+        meant = f"there is {', '.join(known)}"
+    return f"there is no {wrong!r} here" + (f"; {meant}" if meant else "")
+
+
+def _in_words(message: str) -> str:
+    """Return argparse's message in the style of all other errors."""
+    for shape, words in _MESSAGES:
+        found = re.fullmatch(shape, message)
+        if found:
+            return words.format(*found.groups())
+    return message

@@ -25,6 +25,7 @@ from overlay.kernel.container import (
     set_up_inside,
 )
 from overlay.kernel.devices import find_link
+from overlay.kernel.hostlink import NAME_PREFIX
 from overlay.kernel.links import ALIAS_DEFAULT, Found
 from overlay.kernel.netlink import NetlinkError, Request, Socket, attribute
 from overlay.model import Ip, Mac
@@ -153,7 +154,8 @@ def _require_usable(found: Found) -> None:
 
 
 def _no_parent(name: str, base: str, everything: dict[str, Found]) -> NotFoundError:
-    known = ", ".join(sorted(each for each in everything if each != "lo")[:_NAMES_SHOWN_MAX])
+    others = [each for each in everything if each != "lo" and not each.startswith(NAME_PREFIX)]
+    known = ", ".join(sorted(others)[:_NAMES_SHOWN_MAX])
     why = f"this host has {known}"
     if base in everything:
         why = f"{name.rpartition('.')[2]!r} is no VLAN: those are numbered from 1 to {_VLAN_MAX}"

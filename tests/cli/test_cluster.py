@@ -42,6 +42,20 @@ def joined() -> dict[str, Any]:
     }
 
 
+def test_a_member_is_told_what_joining_again_does_not_change(
+    overlayd: Run, agent: FakeAgent, joined: dict[str, Any]
+) -> None:
+    """Another name or port has no effect, which is said; the same again is nothing to tell."""
+    agent.answer("POST /v1/join", joined | {"created": False, "already": True})
+    node = joined["node"]
+
+    other = overlayd("join", "--name", "other", "--vxlan-port", "4000")
+    assert other.code == 0
+    assert "--name other, --vxlan-port 4000 has no effect" in other.err
+    same = overlayd("join", "--name", node["name"], "--underlay", node["address"])
+    assert "no effect" not in same.err
+
+
 def test_the_first_join_prints_the_line_for_the_others(
     overlayd: Run, agent: FakeAgent, joined: dict[str, Any]
 ) -> None:

@@ -44,7 +44,7 @@ def test_what_is_no_filter_is_told(text: str) -> None:
     with pytest.raises(UsageError, match="is no filter") as caught:
         chosen(ROWS, [text], FIELDS)
 
-    assert "label=VALUE" in caught.value.hint
+    assert "label=NAME[=VALUE]" in caught.value.hint
 
 
 def test_a_filtered_list_has_what_fits_as_json_too(overlayd: Run, agent: FakeAgent) -> None:

@@ -97,6 +97,18 @@ def test_a_mistyped_verb_gets_the_nearest_one(overlayd: Run) -> None:
     """A wrong word is answered with the nearest right one."""
     assert "did you mean 'network'?" in overlayd("nettwork").err
     assert "did you mean 'inspect'?" in overlayd("network", "inspct", "x").err
+    assert "there is bash, zsh, fish" in overlayd("completion", "tcsh").err
+
+
+def test_a_wrong_line_is_told_in_plain_words(overlayd: Run) -> None:
+    """The option, and what it takes; not the words of the parser's library."""
+    attach = ("attach", "web", "--network", "blue")
+
+    assert "missing: --network" in overlayd("attach", "web").err
+    assert "--ip needs a value" in overlayd(*attach, "--ip").err
+    wrong = overlayd(*attach, "--gateway-priority", "high").err
+    assert "--gateway-priority takes a whole number, not 'high'" in wrong
+    assert "unknown here: --bogus" in overlayd("status", "--bogus").err
 
 
 @pytest.mark.parametrize("verb", ["lab", "sim"])

@@ -104,3 +104,22 @@ def test_attach_can_publish(overlayd: Run, agent: FakeAgent) -> None:
 
     assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
     assert agent.asked[-1].body == {"name": "web", "network": "blue", "ports": ["8080:80"]}
+
+
+def test_a_port_that_is_none_is_refused_before_anything_is_asked(
+    overlayd: Run, agent: FakeAgent
+) -> None:
+    """Also by attach, which must not attach first and then fail."""
+    before = len(agent.asked)
+    for port in ("99999:80", "0:80", "80:80/sctp", "http", "1:2:3", ""):
+        for line in (
+            ("attach", "web", "--network", "blue", "--publish", port),
+            ("container", "add", "web", "--network", "blue", "--publish", port),
+            ("publish", "web", port),
+        ):
+            outcome = overlayd(*line)
+
+            assert outcome.code == 2
+            assert "no port to publish" in outcome.err
+    assert overlayd("publish", "web").code == 2
+    assert len(agent.asked) == before

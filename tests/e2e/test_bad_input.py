@@ -49,6 +49,9 @@ def ready(cluster: Cluster) -> Iterator[Cluster]:
         ("attach spare --network blue --mac 01:00:00:00:00:01", 2, "no unicast"),
         ("attach spare --network blue --name c1", 6, "is taken on network blue"),
         ("attach spare --network blue --ifname much-too-long-a-name", 2, "interface"),
+        ("attach spare --network blue --publish 99999:80", 2, "no port to publish"),
+        ("attach /nowhere --network blue", 5, "A target is"),
+        ("network create bad --driver macvlan --parent no0 --subnet 10.50.0.0/16", 5, "no0"),
         ("attach pid:1 --network blue", 6, "host's own network namespace"),
         ("attach pid:999999 --network blue", 5, "999999"),
         ("network create blue --subnet 10.55.0.0/16", 6, "differs"),
@@ -131,6 +134,42 @@ def test_a_join_that_cannot_be_is_told_and_leaves_no_member(
     assert told in err
     status = ready.run(2, *JOIN.replace("join", "status").split())
     assert "not member" in status[1] + status[2] or status[0] == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "--ip 10.32.0.50",
+        "--mac 02:00:00:00:00:09",
+        "--ifname eth7",
+        "--name other",
+        "--alias www",
+        "--label team=a",
+        "--no-port-security",
+    ],
+)
+def test_what_is_attached_otherwise_is_not_called_done(ready: Cluster, other: str) -> None:
+    """An attach again that asks for something else is a conflict that names what there is; asked
+    for what it has, it is done already."""
+    line = ["overlayd", "attach", "c2", "--network", "blue"]
+    had = ready.json(2, "endpoint", "ls")["endpoints"]
+    code, out, err = ready.run(2, *line, *other.split())
+
+    assert (code, out) == (6, ""), err
+    assert "not as asked for" in err
+    assert "overlayd detach" in err
+    ready.ok(2, *line, "--name", "c2")
+    assert ready.json(2, "endpoint", "ls")["endpoints"] == had
+
+
+def test_a_given_name_that_a_container_has_is_pointed_out(ready: Cluster) -> None:
+    """Who gives a container's name is told that containers hear the container's address."""
+    give = ["overlayd", "dns", "add", "c1", "192.0.2.9", "--network", "blue"]
+    code, _, err = ready.run(1, *give)
+    ready.ok(1, "overlayd", "dns", "rm", "c1", "--network", "blue")
+
+    assert code == 0, err
+    assert "a container on blue has that name" in err
 
 
 def links_and_namespaces(cluster: Cluster) -> tuple[str, str]:
