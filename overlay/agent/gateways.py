@@ -14,6 +14,7 @@ from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.stored import Attachment
+from overlay.errors import OverlayError
 from overlay.kernel import gateways
 from overlay.kernel.gateways import Candidate
 
@@ -58,8 +59,9 @@ class Gateways:
             return
         try:
             got = await self._kernel.call(gateways.settle, mine[0].netns_path, identity, ranked)
-        except OSError as error:
-            text = f"no default route in {mine[0].target}: {error.strerror or error}"
+        except (OverlayError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else ""
+            text = f"no default route in {mine[0].target}: {why or error}"
             self._journal.record("gateway", text, level=logging.WARNING)
             return
         for name in got:

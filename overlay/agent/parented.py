@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,6 +48,7 @@ class Parented:
         self._kernel = kernel
         self._journal = journal
         self._attachments = attachments
+        self._left = ""  # why something that is to go is still there
         self._arriving: collections.Counter[str] = collections.Counter()  # parents, being plugged
 
     def _all(self) -> list[Attachment]:
@@ -113,7 +116,11 @@ class Parented:
     async def unplug(self, attachment: Attachment) -> None:
         """Remove the interface, and its VLAN with the last one on it."""
         self.faults.pop(attachment.port, None)
-        await self._remove(_place(attachment))
+        try:
+            await self._remove(_place(attachment))
+        except (OverlayError, OSError) as error:
+            self._left = f"the interface of {attachment.target} is still to be removed: {error}"
+            self._journal.record("kernel", self._left, level=logging.ERROR)
 
     async def _remove(self, place: Place) -> None:
         await self._kernel.call(parents.detach, place)
@@ -130,16 +137,27 @@ class Parented:
 
     async def start(self) -> None:
         """Finish what a crash interrupted: removals, and interfaces that were not made whole."""
-        for mark, value in self._state.all(_LEAVING).items():
-            await self._remove(_stored_place(mark, value))
         unfinished = [attachment for attachment in self._all() if not attachment.plugged]
         for attachment in unfinished:
-            await self._kernel.call(parents.detach, _place(attachment))
+            with contextlib.suppress(OverlayError, OSError):  # the next plug finds it by its mark
+                await self._kernel.call(parents.detach, _place(attachment))
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """Remove what is to go and could not be removed yet."""
+        self._left = ""
+        for mark, value in self._state.all(_LEAVING).items():
+            try:
+                await self._remove(_stored_place(mark, value))
+            except (OverlayError, OSError) as error:
+                self._left = f"an interface is still to be removed: {error}"
         await self._release()
 
     async def run(self) -> None:
         """Look after all interfaces until cancelled."""
         while True:
+            if self._left:
+                await self._finish()
             await self.look()
             await asyncio.sleep(limits.PARENTED_LOOK_S)
 

@@ -27,7 +27,7 @@ from overlay.kernel.container import (
 from overlay.kernel.devices import find_link
 from overlay.kernel.hostlink import NAME_PREFIX
 from overlay.kernel.links import ALIAS_DEFAULT, Found
-from overlay.kernel.netlink import NetlinkError, Request, Socket, attribute
+from overlay.kernel.netlink import NetlinkError, Request, Socket, TornDumpError, attribute
 from overlay.model import Ip, Mac
 
 VLAN_ALIAS: Final = f"{ALIAS_DEFAULT}:vlan"
@@ -272,17 +272,21 @@ def _announce_itself(netns_fd: int, name: str) -> None:
 
 
 def detach(place: Place) -> bool:
-    """Remove the interface, whatever it is named now; False if there is none."""
-    with suppress(OverlayError):
+    """Remove the interface, whatever it is named now; False if there is none.
+
+    Raises TornDumpError in a container that alters its links all the time: it may be there.
+    """
+    try:
         fd = netns.open_fd(place.netns_path)
-        with netns.closing(fd):
-            if netns.identity(fd) != place.netns_identity:
-                return False
-            with Socket(fd) as inside:
-                found = _of(_links(inside), place.mark)
-                inside.transact([requests.delete_link(each.index) for each in found])
-                return bool(found)
-    return False
+    except OverlayError:
+        return False
+    with netns.closing(fd):
+        if netns.identity(fd) != place.netns_identity:
+            return False
+        with Socket(fd) as inside:
+            found = _of(_links(inside), place.mark)
+            inside.transact([requests.delete_link(each.index) for each in found])
+            return bool(found)
 
 
 def missing(places: Sequence[Place]) -> list[Place]:
@@ -301,6 +305,8 @@ def _is_there(place: Place) -> bool:
         try:
             with Socket(fd) as inside:
                 return bool(_of(_links(inside), place.mark))
+        except TornDumpError:  # who alters its links all the time is there, and hides nothing else
+            return True
         except OSError:
             return False
 
@@ -313,7 +319,7 @@ def _of(found: list[Found], mark: str) -> list[Found]:
 def remove_from(netns_fd: int) -> list[str]:
     """Remove from a namespace every interface of ours on this host's; return their names."""
     host = netns.own_fd()
-    with netns.closing(host), suppress(OSError), Socket(netns_fd) as inside:
+    with netns.closing(host), suppress(OSError, TornDumpError), Socket(netns_fd) as inside:
         everything = _links(inside)  # which gives the other namespace an id
         here = netlink.namespace_id(inside, host)
         gone = [

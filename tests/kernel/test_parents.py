@@ -1,0 +1,51 @@
+"""Interfaces on the host's own, in containers that do what they can against being looked at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.errors import OverlayError
+from overlay.kernel import netlink, netns, parents
+from overlay.kernel.parents import Place
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+LINKS = 150
+SCRIPT = "".join(
+    f"link set dev d{n} name e{n}\nlink set dev e{n} name d{n}\n"
+    f"link add x{n} type bridge\nlink del x{n}\n"
+    for n in range(LINKS)
+)
+
+
+@pytest.fixture
+def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Make a namespace whose links never hold still; one torn dump is as good as five."""
+    monkeypatch.setattr(netlink, "_DUMP_TRIES", 1)
+    name = world.namespace("restless")
+    made = "".join(f"link add d{n} type bridge\n" for n in range(LINKS))
+    subprocess.run(["ip", "-n", name, "-batch", "-"], input=made, text=True, check=True)
+    again = f"while :; do echo '{SCRIPT}'; done | ip -force -n {name} -batch - 2>/dev/null"
+    with subprocess.Popen(["sh", "-c", again], start_new_session=True) as running:
+        yield Place(str(netns.path_of(name)), netns.identity(world.fd(name)), "ve0")
+        os.killpg(running.pid, signal.SIGKILL)
+
+
+def test_a_container_that_alters_its_links_ends_no_look(restless: Place) -> None:
+    """Nothing is raised by a look at many; a removal that could not be is not taken as done."""
+    refused, deadline = 0, time.monotonic() + 20
+    while refused < 3 and time.monotonic() < deadline:
+        parents.missing([restless])
+        try:
+            parents.detach(restless)
+        except OverlayError:
+            refused += 1
+    assert refused == 3, "the links held still: nothing was shown"
