@@ -87,7 +87,9 @@ def _head(shown: JsonObject) -> list[tuple[str, str]]:
         lines.append(("Also held", ", ".join(others)))
     if shown["next"] is not None:
         lines.append(("Next", f"in {output.duration(max(0.0, shown['next'] - now_s))}, made here"))
-    accepted = [f"{each['datagrams']} of {each['generation']}" for each in shown["accepted"]]
-    lines.append(("Accepted", f"{', '.join(accepted) or 'no'} datagrams"))
-    lines.append(("Refused", f"{shown['unknown']} of generations that are gone or unknown"))
+    accepted = [
+        f"{each['datagrams']} of generation {each['generation']}" for each in shown["accepted"]
+    ]
+    lines.append(("Datagrams", ", ".join(accepted) or "none yet"))
+    lines.append(("Refused", f"{shown['unknown']} of a generation that is gone or unknown"))
     return lines

@@ -41,8 +41,8 @@ def test_key_status_shows_each_member(overlayd: Run, agent: FakeAgent) -> None:
     assert lines[:2] == ["Generation 6, made 1h 01m ago", "Rotation settled"]
     assert lines[2:5] == [
         "Next in 2h 01m, made here",
-        "Accepted 912 of 6 datagrams",
-        "Refused 3 of generations that are gone or unknown",
+        "Datagrams 912 of generation 6",
+        "Refused 3 of a generation that is gone or unknown",
     ]
     assert lines[-2:] == ["vm1 alive 6 6", "vm2 dead - -"]
     assert overlayd("key", "status", "--no-header").out.splitlines()[0].split()[0] == "vm1"
