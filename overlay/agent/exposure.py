@@ -273,7 +273,7 @@ class Exposure:
         """Return what is wrong in the host's namespace, in words: interfaces and sysctls."""
         altered = await self._altered()
         found = [fault for vni in sorted(altered) for fault in altered[vni]]
-        return found + [f"net/{name} was altered" for name in await self._lacking()]
+        return found + [_readable(f"net/{name} was altered") for name in await self._lacking()]
 
     async def mend(self) -> None:
         """Look at every network now."""
@@ -430,5 +430,10 @@ def _segment(network: Network, end: Endpoint) -> int | None:
 
 
 def _short(names: list[str]) -> str:
-    shown = ", ".join(f"net/{name}" for name in names[:4])
+    shown = ", ".join(_readable(f"net/{name}") for name in names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+
+
+def _readable(text: str) -> str:
+    """Return a text that any file takes: interfaces of others may have names that are no text."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -105,6 +105,15 @@ def test_the_operators_table_is_made_once_and_goes_only_if_it_is_empty(place: Pl
     assert place.run("nft list tables") == ""
 
 
+def test_interfaces_of_others_may_have_any_name(place: Place) -> None:
+    """Such as the kernel allows: no ASCII, no UTF-8."""
+    names = ("eth\u00fc", b"x\xff".decode("utf-8", "surrogateescape"))
+    state = replace(STATE, opened=frozenset(Opened(name, 4) for name in names))
+    place.table.write(state)
+
+    assert place.table.holds(state)
+
+
 def test_as_many_ports_as_are_allowed_fit(place: Place) -> None:
     """512 published ports, dual stack, are written in one step."""
     ports = frozenset(

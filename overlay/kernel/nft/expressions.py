@@ -166,7 +166,8 @@ def goes_out_by(prefix: str) -> Rule:
 
 def interface_key(name: str) -> bytes:
     """Return an interface's name as it stands in a set."""
-    return name.encode("ascii").ljust(_NAME_SIZE, b"\0")
+    # Others' interfaces may have any name: what /proc/sys shows of it comes back as it was.
+    return name.encode("utf-8", "surrogateescape").ljust(_NAME_SIZE, b"\0")
 
 
 def comes_by(names: str, *, inside: bool = True) -> Rule:
