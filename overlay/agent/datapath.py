@@ -314,13 +314,17 @@ class Datapath:
                     others.append(failure)
         if lost:
             self.lost_ports(vni, lost)
+        told = runtime.failures
         runtime.failures = [f"{failure.operation}: {failure.reason}" for failure in others]
         if not others:
             runtime.retry_s = RETRY_FIRST_S
             return
         for text in runtime.failures[:3]:
-            self._journal.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
-        asyncio.get_running_loop().call_later(runtime.retry_s, self.wake, vni)
+            if text not in told:
+                self._journal.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
+        if runtime.retry is not None:  # or each pass that fails would bring one more, for ever
+            runtime.retry.cancel()
+        runtime.retry = asyncio.get_running_loop().call_later(runtime.retry_s, self.wake, vni)
         runtime.retry_s = min(2 * runtime.retry_s, _RETRY_MAX_S)
 
     async def differences(self) -> dict[Vni, list[Operation]]:

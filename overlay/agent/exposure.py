@@ -76,6 +76,7 @@ class Exposure:
         self._up: set[Vni] = set()  # as the last settling left them
         self._locks: dict[Vni, asyncio.Lock] = {}
         self._due: set[Vni] = set()
+        self._retries: dict[Vni, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
 
     # --- looking ------------------------------------------------------------------------
@@ -305,11 +306,17 @@ class Exposure:
                 if self.failures.get(vni) != text:
                     self._journal.record("exposure", text, level=logging.WARNING)
                 self.failures[vni] = text
-                asyncio.get_running_loop().call_later(_RETRY_S, self.wake, vni)
+                self._try_again(vni)
             else:
                 self.failures.pop(vni, None)
         if vni in self._wishes and self._directory.network_by_vni(vni) is None:
             await self._forget(vni)
+
+    def _try_again(self, vni: Vni) -> None:
+        """Settle once more, later; once for however many failures until then."""
+        loop = asyncio.get_running_loop()
+        if vni not in self._retries or self._retries[vni].when() <= loop.time():
+            self._retries[vni] = loop.call_later(_RETRY_S, self.wake, vni)
 
     async def _settle(self, vni: Vni) -> None:
         network = self._directory.network_by_vni(vni)

@@ -44,6 +44,7 @@ class Runtime:
     neighbours: int = 0  # of the rows, those in the kernel's neighbour tables
     failures: list[str] = field(default_factory=list)
     retry_s: float = RETRY_FIRST_S
+    retry: asyncio.TimerHandle | None = None
     hints: list[str] = field(default_factory=list)  # what the kernel said was altered
     settling: asyncio.TimerHandle | None = None
 
