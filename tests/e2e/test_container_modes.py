@@ -88,13 +88,13 @@ def test_a_container_shares_another_one_s_network(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--network", "host", "--ip", "10.32.0.9"], "ip does not go with --network host"),
+        (["--network", "host", "--ip", "10.32.0.9"], "--ip does not go with --network host"),
         (["--network", "host", "--network", "blue"], "goes with no other network"),
-        (["--network", "none", "--alias", "x"], "aliases does not go with --network none"),
-        (["--network", "container:c1", "--dns-search", "x"], "dns_search does not go with"),
+        (["--network", "none", "--alias", "x"], "--alias does not go with --network none"),
+        (["--network", "container:c1", "--dns-search", "x"], "--dns-search does not go with"),
         (["--network", "container:x"], "can't share its own network"),
         (["--network", "container:nobody"], "no container 'nobody' to share the network of"),
-        (["--mac", "02:00:00:00:00:01"], "mac does not go with no network"),
+        (["--mac", "02:00:00:00:00:01"], "--mac does not go with no network"),
     ],
 )
 def test_nonsense_is_refused_and_makes_nothing(

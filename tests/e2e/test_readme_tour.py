@@ -1,0 +1,43 @@
+"""The README's tour, typed line by line on a host of a lab."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Cluster
+
+pytestmark = pytest.mark.e2e
+
+README = Path(__file__).parent.parent.parent / "README.md"
+# What a lab lacks (Docker, that process, VLANs on every kernel, that token), and who must stay.
+NOT_IN_A_LAB = ("docker:", "pid:4242", "eth1.100", "revoke", "forget", "overlayd leave")
+
+
+def tour() -> Iterator[str]:
+    """Yield the tour's command lines."""
+    text = README.read_text()
+    part = text[text.index("## The tour") : text.index("## Ports")]
+    for block in part.split("```")[1::2]:
+        for line in block.splitlines():
+            if line.startswith("overlayd "):
+                yield line
+
+
+def test_every_line_of_the_tour_works(cluster: Cluster) -> None:
+    """In the README's own order, each line ends with 0 and without a warning."""
+    done = 0
+    for line in tour():
+        words = shlex.split(line, comments=True)
+        if any(what in " ".join(words) for what in NOT_IN_A_LAB):
+            continue
+        code, out, err = cluster.run(1, *words)
+        assert (code, "warning" in err) == (0, False), f"{line}\n{out}{err}"
+        done += 1
+
+    assert done > 40
