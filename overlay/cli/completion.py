@@ -20,6 +20,7 @@ KINDS = {
     "FILE": "files",
     "DIR": "files",
     "NETWORK": "networks",
+    "WHERE": "places",
     "NODE": "nodes",
     "TARGET": "targets",
     "ENDPOINT": "endpoints",
@@ -104,6 +105,9 @@ def live_words(client: Client, kind: str) -> list[str]:
     match kind:
         case "networks":
             return sorted(item["name"] for item in client.get("/v1/networks")["networks"])
+        case "places":
+            shared = [f"container:{name}" for name in live_words(client, "containers")]
+            return [*live_words(client, "networks"), "none", "host", *shared]
         case "nodes":
             return sorted(item["name"] for item in client.get("/v1/members")["members"])
         case "containers":

@@ -45,13 +45,18 @@ def register(words: Words) -> None:
     )
     add.add_argument("name", metavar="NAME")
     add_attach_options(add, network_required=False)
-    for option, dest, example in (
-        ("--dns", "dns_servers", "asked, from this host, for what is no name of ours; repeat"),
-        ("--dns-search", "dns_search", "in place of `overlay`, in its resolv.conf; repeat"),
-        ("--dns-option", "dns_options", "such as ndots:2, in its resolv.conf; repeat"),
+    for option, dest, metavar, example in (
+        (
+            "--dns",
+            "dns_servers",
+            "ADDRESS",
+            "asked, from this host, for what is no name of ours; repeat",
+        ),
+        ("--dns-search", "dns_search", "WORD", "in place of `overlay`, in its resolv.conf; repeat"),
+        ("--dns-option", "dns_options", "WORD", "such as ndots:2, in its resolv.conf; repeat"),
     ):
         add.add_argument(
-            option, dest=dest, action="append", default=[], metavar="WORD", help=example
+            option, dest=dest, action="append", default=[], metavar=metavar, help=example
         )
     execute = containers.verb("exec", run_exec, "run a command in a bare container", json=False)
     execute.add_argument("name", metavar="CONTAINER")

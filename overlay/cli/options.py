@@ -23,10 +23,10 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         action="append",
         required=network_required,
         default=None if network_required else [],
-        metavar="NETWORK",
+        metavar="NETWORK" if network_required else "WHERE",
         help="repeat for several"
         if network_required
-        else "repeat for several; or none, host, container:NAME",
+        else "a network, and repeat for several; or none, host, container:NAME",
     )
     parser.add_argument("--ip", metavar="ADDRESS", help="this address and no other")
     parser.add_argument("--mac", help="this MAC address (default: made from network and address)")

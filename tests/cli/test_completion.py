@@ -166,7 +166,10 @@ def test_live_words_are_names(agent: FakeAgent, overlayd: Run) -> None:
     assert overlayd("completion", "bash", "--words", "nodes").out == "vm1\nvm2\n"
     assert overlayd("completion", "bash", "--words", "containers").out == "c\n"
     assert overlayd("completion", "bash", "--words", "targets").out == "c\ndocker:web\n"
-    outcome = overlayd("completion", "bash", "--words", "networks")
+    agent.answer("GET /v1/networks", {"networks": [{"name": "blue"}]})
+    places = overlayd("completion", "bash", "--words", "places").out
+    assert places == "blue\nnone\nhost\ncontainer:c\n"
+    outcome = overlayd("completion", "bash", "--words", "tokens")
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 
 
