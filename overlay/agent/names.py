@@ -7,24 +7,17 @@ not know: sockets, the wire format of DNS.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from overlay.agent.config import DNS_DOMAIN_DEFAULT
-from overlay.agent.directory import Directory
+from overlay.agent.directory import Directory, Placed
+from overlay.agent.nameindex import NameIndexes
 from overlay.core.messages import MemberState
 from overlay.model import Endpoint, Ip, Network
 
 _REVERSE_V4 = ".in-addr.arpa"
 _REVERSE_V6 = ".ip6.arpa"
-
-
-class Named(NamedTuple):
-    """An endpoint that may be named in an answer."""
-
-    network: Network
-    endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +34,8 @@ class Names:
 
     def __init__(self, directory: Directory, domain: str = DNS_DOMAIN_DEFAULT) -> None:
         self._directory = directory
+        self._indexes = NameIndexes(directory)
+        self.changed = self._indexes.changed  # to be told of changed records, and members
         self._domain = domain
         self.networks_of: Callable[[Network, Ip], list[Network]] = lambda network, _ip: [network]
 
@@ -76,23 +71,17 @@ class Names:
     def _addresses(self, name: str, networks: Iterable[Network]) -> Answer:
         """Ask the networks in turn; the first that has the name gives all its addresses."""
         for network in networks:
-            called = [
-                named.endpoint
-                for named in self._alive(network)
-                if named.endpoint.name.lower() == name
-            ]
+            index = self._indexes.of(network.vni)
             # Aliases may be shared; a name that was given twice is its winner's alone, on every
             # node the same (`core.conflicts`).
+            called = self._alive(index.by_name.get(name, ()))
             has_name = min(called, key=lambda item: item.endpoint_id, default=None)
-            ips = [
-                ip
-                for named in self._alive(network)
-                if named.endpoint == has_name
-                or name in (alias.lower() for alias in named.endpoint.aliases)
-                for ip in named.endpoint.ips
-            ]
+            answering = list(self._alive(index.by_alias.get(name, ())))
+            if has_name is not None:
+                answering.append(has_name)
+            ips = [ip for endpoint in answering for ip in endpoint.ips]
             if has_name is None:  # nobody can give away what a container is called
-                ips += self._given(network).get(name, [])
+                ips += index.given.get(name, [])
             if ips:
                 return Answer(exists=True, ips=tuple(sorted(set(ips))))
         return Answer(exists=False)
@@ -107,10 +96,9 @@ class Names:
     def called(self, networks: list[Network], ip: Ip) -> Answer | None:
         """Return the full names of an address on these networks; None if on none of them."""
         for seen in networks:
-            called = [
-                *(n.endpoint.name for n in self._alive(seen) if ip in n.endpoint.ips),
-                *(n.name for _, n in self._directory.given_names(seen.vni) if ip in n.ips),
-            ]
+            index = self._indexes.of(seen.vni)
+            called = [endpoint.name for endpoint in self._alive(index.by_ip.get(ip, ()))]
+            called += index.given_by_ip.get(ip, [])
             if called or any(ip in subnet for subnet in seen.subnets):
                 full = (f"{name}.{seen.name}.{self._domain}" for name in dict.fromkeys(called))
                 return Answer(exists=bool(called), names=tuple(full))
@@ -120,7 +108,7 @@ class Names:
         """Return every name and alias that is answered on a network, in one pass."""
         winners: dict[str, Endpoint] = {}
         found: dict[str, set[Ip]] = {}
-        for _, endpoint in self._alive(network):
+        for endpoint in self._alive(map(Placed._make, self._directory.endpoints(network.vni))):
             name = endpoint.name.lower()
             winner = winners.setdefault(name, endpoint)
             if endpoint.endpoint_id < winner.endpoint_id:
@@ -141,12 +129,12 @@ class Names:
             found.setdefault(given.name.lower(), []).extend(given.ips)
         return found
 
-    def _alive(self, network: Network) -> Iterable[Named]:
+    def _alive(self, placed: Iterable[Placed]) -> Iterator[Endpoint]:
         """Endpoints of nodes that are dead or gone stay forwarded, but are not handed out."""
-        for origin, endpoint in self._directory.endpoints(network.vni):
+        for origin, endpoint in placed:
             state = self._directory.node_state(origin)
             if state in (MemberState.ALIVE, MemberState.SUSPECT):
-                yield Named(network, endpoint)
+                yield endpoint
 
 
 def address_of_reverse(name: str) -> Ip | None:

@@ -379,6 +379,7 @@ class Running:
 
     def _member_changed(self, name: str, before: MemberState | None, after: MemberState) -> None:
         self.keys.wake()
+        self.names.changed(None)
         told = after.name.lower() if before is not None else "joined"
         self.journal.record("member", f"{name} is {told}", peer=name)
         self.underlay.soon()
@@ -392,6 +393,7 @@ class Running:
         self.clashes.soon()
         self._inherit_soon()
         self.outside.publishing.changed(scope or None)
+        self.names.changed(scope or None)
         if scope == CLUSTER_SCOPE:
             self.admissions.changed()
             removals.tidy(self.member, self.directory)
