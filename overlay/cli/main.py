@@ -14,7 +14,6 @@ from overlay.cli import output, parser
 from overlay.errors import OverlayError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Sequence
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -47,9 +46,11 @@ def _run(words: list[str]) -> int:
         module = importlib.import_module(parser.DELEGATED[verb])
         return int(module.main(rest) or 0)
     try:
-        args: Namespace = parser.build(words).parse_args(words)
+        args, unknown = parser.build(words).parse_known_args(words)
     except SystemExit as leaving:  # --help has printed and is done
         return int(leaving.code or 0)
+    if unknown:  # told by the verb's own parser: its usage is of help, the whole program's is not
+        args.verb_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return int(args.run(args) or 0)
 
 

@@ -134,7 +134,7 @@ class Words:
             description=description or f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=Formatter,
         )
-        parser.set_defaults(run=run)
+        parser.set_defaults(run=run, verb_parser=parser)
         if json:
             parser.add_argument("--json", action="store_true", help="print one JSON object")
         _add_places(parser, argparse.SUPPRESS)

@@ -108,7 +108,9 @@ def test_a_wrong_line_is_told_in_plain_words(overlayd: Run) -> None:
     assert "--ip needs a value" in overlayd(*attach, "--ip").err
     wrong = overlayd(*attach, "--gateway-priority", "high").err
     assert "--gateway-priority takes a whole number, not 'high'" in wrong
-    assert "unknown here: --bogus" in overlayd("status", "--bogus").err
+    unknown = overlayd("token", "ls", "--bogus").err
+    assert "unknown here: --bogus" in unknown
+    assert "next:  overlayd token ls --help" in unknown
 
 
 @pytest.mark.parametrize("verb", ["lab", "sim"])
