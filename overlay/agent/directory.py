@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from overlay.core.drivers import BRIDGE, driver_of
+from overlay.core.drivers import BRIDGE, driver_of, is_known, parent_of
 from overlay.core.messages import MemberState
 from overlay.core.node import Node
 from overlay.core.records import CLUSTER_SCOPE, GivenName, Participation, Scope
@@ -47,7 +47,15 @@ class Directory:
         return value if isinstance(value, Network) else None
 
     def require_here(self, network: Network) -> None:
-        """Raise ConflictError if the network is another host's alone."""
+        """Raise ConflictError if the network is another host's alone, or of no kind we know."""
+        if not is_known(network):
+            kind, parent = driver_of(network), parent_of(network)
+            raise ConflictError(
+                f"network {network.name} is of a kind that this overlayd does not know",
+                why=f"its record says {kind!r} " + (f"on {parent!r}" if parent else "on nothing"),
+                hint=f"Install the version that {self.node_name(network.creator)} has, or remove "
+                f"it: overlayd network rm {network.name}",
+            )
         if driver_of(network) == BRIDGE and network.creator != self.own:
             owner = self.node_name(network.creator)
             raise ConflictError(

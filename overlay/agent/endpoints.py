@@ -243,18 +243,19 @@ class Endpoints:
                 f"this node has {limits.ENDPOINTS_PER_NODE_MAX} endpoints: the limit",
                 hint="Detach some, or attach on another host",
             )
-        for placed in self._directory.placed(network.vni):
-            where = self._directory.node_name(placed.origin)
-            if placed.endpoint.name == name:
+        for origin, taken in self._directory.placed(network.vni):  # 50,000, perhaps
+            if taken.name == name:
+                where = self._directory.node_name(origin)
                 raise ConflictError(
                     f"the name {name!r} is taken on network {network.name}",
-                    why=f"{ip_text(placed.endpoint.ips[0])} on {where} has it",
+                    why=f"{ip_text(taken.ips[0])} on {where} has it",
                     hint="Choose another one with --name",
                 )
-            if wish.mac is not None and placed.endpoint.mac == wish.mac:
+            if wish.mac is not None and taken.mac == wish.mac:
+                where = self._directory.node_name(origin)
                 raise ConflictError(
                     f"the MAC {mac_text(wish.mac)} is taken on network {network.name}",
-                    why=f"{placed.endpoint.name} on {where} has it",
+                    why=f"{taken.name} on {where} has it",
                 )
 
     async def plug(

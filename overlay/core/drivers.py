@@ -30,6 +30,13 @@ def parent_of(network: Network) -> str:
     return dict(network.labels).get(_PARENT, "")
 
 
+def is_known(network: Network) -> bool:
+    """Say whether its kind is one of ours, with a parent just where one is needed: a record may
+    come from a newer overlayd, or from a member that lies."""
+    kind = driver_of(network)
+    return kind in DRIVERS and bool(parent_of(network)) == (kind in PARENTED)
+
+
 def labels_of(driver: str, parent: str) -> tuple[tuple[str, str], ...]:
     """Return the labels that say so; none for an overlay."""
     if driver == OVERLAY:
