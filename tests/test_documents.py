@@ -1,0 +1,42 @@
+"""What the documents name exists: modules, files, tests, make targets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULE = r"`((?:agent|cli|core|kernel|lab|sim|wire)/[a-z_/]+?)/?(?:\.py)?`"
+FILE = r"`((?:deploy|docs|overlay|scripts|tests|vagrant)/[\w/.-]+)`"
+
+
+def places(name: str) -> tuple[Path, ...]:
+    """Return where a name may lead: a folder or a module, of the program or of its tests."""
+    return tuple(
+        ROOT / under / f"{name}{suffix}"
+        for under in (".", "overlay", "tests")
+        for suffix in ("", ".py")
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_is_named_exists(document: Path) -> None:
+    """A module or file that was renamed is renamed in the documents, too."""
+    text = document.read_text()
+    named = set(re.findall(MODULE, text)) | set(re.findall(FILE, text))
+
+    missing = {name for name in named if not any(place.exists() for place in places(name))}
+    assert {name for name in missing if not name.startswith("vagrant/.")} == set()
+
+
+def test_documents_and_makefile_know_the_same_targets() -> None:
+    """Each `make x` in a document can be made; each target is in a document."""
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    named = set(re.findall(r"(?:`|^)make ([a-z][a-z0-9-]+)\b", text, re.MULTILINE))
+
+    assert named <= targets
+    assert targets <= named
