@@ -28,8 +28,7 @@ def test_what_is_named_exists(document: Path) -> None:
     text = document.read_text()
     named = set(re.findall(MODULE, text)) | set(re.findall(FILE, text))
 
-    missing = {name for name in named if not any(place.exists() for place in places(name))}
-    assert {name for name in missing if not name.startswith("vagrant/.")} == set()
+    assert {name for name in named if not any(place.exists() for place in places(name))} == set()
 
 
 def test_documents_and_makefile_know_the_same_targets() -> None:
