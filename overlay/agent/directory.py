@@ -80,7 +80,7 @@ class Directory:
 
     def network_by_vni(self, vni: int) -> Network | None:
         """Return the network with that VNI, or None."""
-        return next((network for network in self.networks() if network.vni == vni), None)
+        return self.view.networks().get(Vni(vni))
 
     def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
         """Return the nodes that take part in a network, this one included, in order of id."""

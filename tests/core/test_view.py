@@ -9,12 +9,23 @@ from overlay.core.addressing import Addressing
 from overlay.core.author import Author
 from overlay.core.membership import Membership
 from overlay.core.outbox import Outbox
-from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Value
+from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope, Value
 from overlay.core.settings import Settings
 from overlay.core.state import FdbRow, NeighbourRow
 from overlay.core.store import Store
 from overlay.core.view import View
-from overlay.model import Card, Endpoint, Ip, Network, Subnet, Vni, mac_for, node_id_of, parse_ip
+from overlay.model import (
+    Card,
+    Endpoint,
+    Ip,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    mac_for,
+    node_id_of,
+    parse_ip,
+)
 from overlay.sim.codec import SharingCodec
 from overlay.sim.notary import FakeNotary
 
@@ -71,3 +82,32 @@ def test_an_address_is_its_owners_whoever_else_claims_it(thief_id: bytes) -> Non
     seat.tell("owner", Scope(BLUE.vni), endpoint(b"endpoint"))
 
     assert seat.way_to(IP) == {VTEPS["owner"]}
+
+
+def test_networks_are_gathered_when_records_changed_and_only_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A new network, a removed one and a forgotten creator's are seen at once; a thousand
+    questions in between look at the records once, and what one asker does to its answer is its."""
+    seat = Seat()
+    looks: list[None] = []
+    claims = seat.view.network_claims
+
+    def counted() -> list[tuple[NodeId, Network]]:
+        looks.append(None)
+        return claims()
+
+    monkeypatch.setattr(seat.view, "network_claims", counted)
+    assert seat.view.networks() == {}
+    seat.tell("owner", CLUSTER_SCOPE, BLUE)
+    for _ in range(1_000):
+        seat.view.networks().clear()
+    assert seat.view.networks() == {BLUE.vni: BLUE}
+    assert len(looks) == 2
+
+    seat.tell("self", CLUSTER_SCOPE, Removed(BLUE.vni, IDS["owner"]))
+    assert seat.view.networks() == {}
+    seat.store.drop_origin(IDS["self"])
+    assert seat.view.networks() == {BLUE.vni: BLUE}
+    seat.store.drop_origin(IDS["owner"])
+    assert seat.view.networks() == {}
