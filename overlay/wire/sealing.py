@@ -20,7 +20,7 @@ from overlay.wire.keyring import Keyring
 from overlay.wire.peers import Channel, Keys, Peer
 
 # Pairs of identities seal these: they must be opened by who has missed any number of cluster keys.
-_PAIRWISE = {
+PAIRWISE = {
     HELLO: b"overlayd/1 hello",
     NOTICE: b"overlayd/1 notice",
     KEY: b"overlayd/1 key",
@@ -121,4 +121,4 @@ def derive_keys(own: NodeId, peer: Peer, secret: bytes, session: bytes, theirs: 
 
 
 def _pair_key(kind: int, peer: Peer, sender: NodeId, recipient: NodeId) -> AESGCM:
-    return envelope.derive(peer.shared, b"", _PAIRWISE[kind] + sender + recipient)
+    return envelope.derive(peer.shared, b"", PAIRWISE[kind] + sender + recipient)

@@ -22,14 +22,23 @@ from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId
 from overlay.wire import envelope, notices
 from overlay.wire.barred import Barred
-from overlay.wire.envelope import DATA, HELLO, JOIN, KEY, OWN_DATAGRAM, Datagram, Header
+from overlay.wire.envelope import (
+    DATA,
+    HELLO,
+    JOIN,
+    KEY,
+    OWN_DATAGRAM,
+    UNKNOWN_KIND,
+    Datagram,
+    Header,
+)
 from overlay.wire.handover import UNWARRANTED_KEY, key_body, read_key_body
 from overlay.wire.hello import BAD_CARD, Hello, hello_body, read_hello
 from overlay.wire.identity import Identity
 from overlay.wire.keyring import ClusterKey, Keyring
 from overlay.wire.notary import KeyNotary
 from overlay.wire.peers import NEVER, NO_SESSION, SESSION_SIZE, Channel, Peer
-from overlay.wire.sealing import UNKNOWN_GENERATION, Sealing
+from overlay.wire.sealing import PAIRWISE, UNKNOWN_GENERATION, Sealing
 
 HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
 DOUBTFUL_HELLO_INTERVAL_S = 1.0
@@ -240,6 +249,8 @@ class Sessions:
             return Opened(header.sender, replies=(self._barred.tell(header, data, now),))
         if header.kind in (DATA, JOIN):
             return self._open_under_key(peer, header, data, now)
+        if header.kind not in PAIRWISE:
+            raise RemoteError(UNKNOWN_KIND)  # of the door's, which is not ours
         if peer is None:
             raise RemoteError(UNKNOWN_SENDER)
         body = self._sealing.open_pair(peer, header, data)

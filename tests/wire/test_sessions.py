@@ -141,6 +141,17 @@ def test_the_ladder_names_each_drop(wire: Wire, data: bytes, reason: str) -> Non
     assert wire.drops == [reason]
 
 
+@pytest.mark.parametrize("kind", range(256))
+def test_no_kind_in_a_members_name_is_a_defect(wire: Wire, kind: int) -> None:
+    """Whatever stands in a header that names a member: a drop with a name. A find of the fuzzer."""
+    one, other = pair(wire)
+    head = bytes([1, kind]) + bytes(2) + one.node_id
+    wire.open(Datagram(other.card.address, 7948, head + bytes(64)))
+
+    assert len(wire.drops) == 1
+    assert wire.payloads == []
+
+
 def test_a_datagram_for_another_node_is_worth_nothing(wire: Wire) -> None:
     """The recipient is authenticated: a third node can't open what was sealed for the second."""
     one, other = pair(wire)
