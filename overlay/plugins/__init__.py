@@ -1,1 +1,0 @@
-"""Thin clients of the agent's API for container runtimes."""
