@@ -89,7 +89,7 @@ class AttachOptions(TypedDict, total=False):
     mac: Annotated[str, _MAC]
     ifname: Annotated[str, _IFNAME]
     default_route: bool
-    aliases: Annotated[list[Text], {"maxItems": limits.ALIAS_COUNT_MAX}]
+    aliases: Annotated[list[Name], {"maxItems": limits.ALIAS_COUNT_MAX}]
     labels: Labels
     wait: Literal["all", "none"]
     port_security: bool

@@ -36,9 +36,16 @@ def text(body: dict[str, Any], field: str) -> str | None:
     value = body.get(field)
     if value is None:
         return None
-    if not isinstance(value, str) or not value or len(value) > limits.API_TEXT_LENGTH_MAX:
+    if not _is_text(value):
         raise UsageError(f"{field} must be a text, not {value!r}")
-    return value
+    return str(value)
+
+
+def _is_text(value: Any) -> bool:
+    """Say whether a value is text that records and terminals can have: no control characters."""
+    if not isinstance(value, str):
+        return False
+    return 0 < len(value) <= limits.API_TEXT_LENGTH_MAX and value.isprintable()
 
 
 def secret(body: dict[str, Any], field: str) -> str | None:
@@ -62,10 +69,7 @@ def texts(body: dict[str, Any], field: str, count_max: int) -> list[str]:
     value = body.get(field)
     if value is None:
         return []
-    length_max = limits.API_TEXT_LENGTH_MAX
-    if not isinstance(value, list) or not all(
-        isinstance(item, str) and 0 < len(item) <= length_max for item in value
-    ):
+    if not isinstance(value, list) or not all(_is_text(item) for item in value):
         raise UsageError(f"{field} must be a list of texts")
     if len(value) > count_max:
         raise UsageError(f"{field} has {len(value)} items; {count_max} is the limit")
@@ -115,13 +119,22 @@ def number(body: dict[str, Any], field: str, low: int, high: int) -> int | None:
 def name(body: dict[str, Any], field: str) -> str | None:
     """Return an optional name of a network, node or endpoint."""
     value = text(body, field)
-    if value is not None and not valid_name(value):
-        raise UsageError(
-            f"{value!r} cannot be a {field}",
-            why=f"a name is up to {limits.NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', "
-            "and starts and ends with a letter or digit",
-        )
-    return value
+    return None if value is None else _name(value, f"a {field}")
+
+
+def names(body: dict[str, Any], field: str, count_max: int) -> tuple[str, ...]:
+    """Return a list of names, empty by default."""
+    return tuple(_name(each, f"one of {field}") for each in texts(body, field, count_max))
+
+
+def _name(value: str, what: str) -> str:
+    if valid_name(value):
+        return value
+    raise UsageError(
+        f"{value!r} cannot be {what}",
+        why=f"a name is up to {limits.NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', "
+        "and starts and ends with a letter or digit",
+    )
 
 
 def ip(body: dict[str, Any], field: str) -> Ip | None:
@@ -230,10 +243,11 @@ def texts_by_name(body: dict[str, Any], field: str, count_max: int) -> tuple[tup
     if not isinstance(value, dict) or len(value) > count_max:
         raise UsageError(f"{field} must be an object of at most {count_max} texts")
     for key, item in value.items():
-        if not isinstance(item, str) or len(key) + len(item) > limits.LABEL_SIZE_MAX:
+        is_text = isinstance(item, str) and (key + item).isprintable()
+        if not is_text or len(key) + len(item) > limits.LABEL_SIZE_MAX:
             raise UsageError(
                 f"{field}: {key!r} must be a text; name and value at most "
-                f"{limits.LABEL_SIZE_MAX} characters together"
+                f"{limits.LABEL_SIZE_MAX} characters together, none of them a control character"
             )
     return tuple(sorted(value.items()))
 

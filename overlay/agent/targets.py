@@ -7,6 +7,7 @@ runtimes are asked (`runtimes`) or what is done with the namespace.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -23,6 +24,7 @@ from overlay.model import valid_name
 KINDS = ("netns", "pid", "docker", "podman")
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 CLONE_NEWNET = 0x40000000
+NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
 NAMES_SHOWN_MAX = 12
 
 _PROCESS_PATH = re.compile(r"/proc/(\d+)(?:/task/\d+)?/ns/net")
@@ -90,7 +92,7 @@ def _by_path(text: str) -> Target:
 
 def _by_netns(name: str, around: Surroundings) -> Target:
     path = around.netns_dir / name
-    if name in (".", "..") or not path.exists():
+    if name in (".", "..") or not _is_there(path):
         known = _names(around)
         raise NotFoundError(
             f"there is no network namespace {name!r}",
@@ -110,7 +112,7 @@ def _by_pid(text: str, around: Surroundings) -> Target:
         raise UsageError(f"{text!r} is not a process id", hint="For example pid:4242")
     pid = int(text)
     path = around.proc / str(pid) / "ns" / "net"
-    if not path.parent.exists():
+    if not _is_there(path.parent):
         raise NotFoundError(f"there is no process {pid}", hint="Did the container end?")
     return Target("pid", f"pid-{pid}", str(path), pid, None, f"pid:{pid}")
 
@@ -148,7 +150,7 @@ def _running(container: Container, around: Surroundings) -> Target:
 def _by_name(name: str, around: Surroundings) -> Target:
     """Look a bare name up everywhere: it is taken only where it fits one namespace."""
     places: list[Callable[[], Target]] = []
-    if (around.netns_dir / name).exists():
+    if _is_there(around.netns_dir / name):
         places.append(lambda: _by_netns(name, around))
     places += [
         lambda runtime=runtime: _by_runtime(runtime, name, around)  # type: ignore[misc]
@@ -197,8 +199,8 @@ def _checked(target: Target, around: Surroundings) -> Target:
 
 def _identity(target: Target, around: Surroundings) -> tuple[int, int]:
     """Return (device, inode) if the target is a network namespace and not the host's."""
-    try:
-        descriptor = os.open(target.netns_path, os.O_RDONLY | os.O_CLOEXEC)
+    try:  # non-blocking: a path may name a FIFO, whose open waits for a writer
+        descriptor = os.open(target.netns_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError) as error:
         raise NotFoundError(
             f"there is no network namespace at {target.netns_path}",
@@ -212,7 +214,10 @@ def _identity(target: Target, around: Surroundings) -> tuple[int, int]:
             hint="Run the agent as root, or through its systemd unit",
         ) from error
     except OSError as error:
-        raise OverlayError(f"cannot open {target.netns_path}", why=str(error.strerror)) from error
+        known = NotFoundError if error.errno in NO_FILE else OverlayError
+        raise known(
+            f"cannot open {target.netns_path}", why=str(error.strerror), hint=_hint()
+        ) from error
     try:
         kind = fcntl.ioctl(descriptor, NS_GET_NSTYPE)
         found = os.fstat(descriptor)
@@ -258,3 +263,10 @@ def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:NAMES_SHOWN_MAX])
     more = len(names) - NAMES_SHOWN_MAX
     return f"{shown} and {more} more" if more > 0 else shown or "nothing"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file is no file's
+        return False

@@ -39,7 +39,7 @@ def wish_of(body: dict[str, Any], network_count: int) -> AttachWish:
         mac=request.mac(body, "mac"),
         ifname=request.ifname(body),
         default_route=request.flag(body, "default_route", default=True),
-        aliases=tuple(request.texts(body, "aliases", limits.ALIAS_COUNT_MAX)),
+        aliases=request.names(body, "aliases", limits.ALIAS_COUNT_MAX),
         labels=request.labels_with_security(body),
         rates=request.rates(body),
         gateway_priority=request.gateway_priority(body),

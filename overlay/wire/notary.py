@@ -6,16 +6,17 @@ never pass for the other's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from overlay.core.records import Entry, Forgotten, Scope, Segment
+from overlay.errors import OverlayError, RemoteError
 from overlay.model import Card, node_id_of
 from overlay.wire.authority import Anchor
-from overlay.wire.codec import pack_card, pack_segment
+from overlay.wire.codec import pack_card, pack_segment, unpack_card, unpack_segment
 from overlay.wire.identity import Identity
 
 SIGNATURE_SIZE = 64
@@ -39,7 +40,9 @@ class KeyNotary:
         kept = tuple(entries)
         raw = pack_segment(origin, scope, floor, after, upto, kept)
         signature = self._identity.sign(_SEGMENT_CONTEXT + raw)
-        return Segment(origin, scope, floor, after, upto, kept, raw, signature)
+        segment = Segment(origin, scope, floor, after, upto, kept, raw, signature)
+        _require_acceptable(unpack_segment, segment)
+        return segment
 
     def segment_size(self, entries: Sequence[Entry]) -> int:
         """Return an upper bound of the bytes a segment of these entries takes."""
@@ -61,7 +64,9 @@ class KeyNotary:
     def issue_card(self, card: Card) -> Card:
         """Return this node's own card, signed."""
         raw = pack_card(card)
-        return replace(card, raw=raw, signature=self._identity.sign(_CARD_CONTEXT + raw))
+        signed = replace(card, raw=raw, signature=self._identity.sign(_CARD_CONTEXT + raw))
+        _require_acceptable(unpack_card, signed)
+        return signed
 
     def verify_card(self, card: Card) -> bool:
         """Say whether the card is signed by its own key, its node_id is that key's, and the
@@ -89,3 +94,21 @@ class KeyNotary:
         # Kept only once it has proved itself, and the members are bounded: so is this.
         self._keys[sign_key] = key
         return True
+
+
+def _require_acceptable(read: Callable[[bytes, bytes], object], made: Segment | Card) -> None:
+    """Refuse to sign what no peer would take: a log is read in order, so that one such record
+    would keep all that comes after it from everyone, for ever.
+
+    Raises OverlayError; nothing has been written then.
+    """
+    try:
+        taken = read(made.raw, made.signature) == made
+    except RemoteError:
+        taken = False
+    if not taken:
+        raise OverlayError(
+            "what is to be written is nothing that the other nodes would take",
+            why="read again, it is malformed or something else",
+            hint="Nothing was changed. This is a defect of overlayd: please report what you asked",
+        )

@@ -222,6 +222,18 @@ class TestRefused:
         with pytest.raises(NotFoundError):
             resolve_target(text, _around(tmp_path))
 
+    @pytest.mark.parametrize("text", ["\u00e9" * 300, "netns:" + "x" * 300, "/" + "x" * 300])
+    def test_what_is_too_long_for_a_file_is_not_there(self, tmp_path: Path, text: str) -> None:
+        """The file system's refusal is no fault of the agent."""
+        with pytest.raises(NotFoundError):
+            resolve_target(text, _around(tmp_path))
+
+    def test_a_fifo_is_refused_and_not_waited_for(self, tmp_path: Path) -> None:
+        """Opening one waits for its writer, which may never come."""
+        os.mkfifo(tmp_path / "fifo")
+        with pytest.raises(ConflictError, match="is not a network namespace"):
+            resolve_target(str(tmp_path / "fifo"), _around(tmp_path))
+
     def test_a_process_that_is_gone_is_not_found(self, tmp_path: Path) -> None:
         """A child that was waited for is no process any more."""
         child = subprocess.Popen(["true"])
