@@ -75,7 +75,9 @@ class Lost:
             return None  # detached meanwhile
         network = self._directory.network_by_vni(attachment.vni)
         endpoint = self._endpoints.endpoint(attachment)
-        descriptor = await self._kernel.call(_same_namespace, attachment)
+        descriptor = await self._kernel.call(
+            netns.open_same, attachment.netns_path, attachment.netns_identity
+        )
         if descriptor is None or network is None or endpoint is None:
             return await self._withdraw(attachment, network, endpoint)
         try:
@@ -111,15 +113,3 @@ class Lost:
             attachment, wait=False, also=lambda: self._returning.put(attachment, endpoint)
         )
         return attachment.container_id
-
-
-def _same_namespace(attachment: Attachment) -> int | None:
-    """Return a descriptor of the attachment's namespace if that still exists."""
-    try:
-        descriptor = netns.open_fd(attachment.netns_path)
-    except OverlayError:
-        return None
-    if netns.identity(descriptor) == attachment.netns_identity:
-        return descriptor
-    os.close(descriptor)
-    return None

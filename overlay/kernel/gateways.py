@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from overlay.errors import OverlayError
 from overlay.kernel import links, netlink, netns, requests, routing
 from overlay.kernel.netlink import Socket
 from overlay.model import Ip, Mac
@@ -32,22 +31,17 @@ def settle(
 ) -> list[str]:
     """Give the default route of each family to the best candidate; return who got one anew.
 
-    Does nothing in a namespace that is gone. Raises NetlinkError if the kernel refuses.
+    Does nothing in a namespace that is gone. Raises NetlinkError if the kernel refuses,
+    OverlayError if the namespace can't be looked at.
     """
-    try:
-        fd = netns.open_fd(netns_path)
-    except OverlayError:
+    fd = netns.open_same(netns_path, identity)
+    if fd is None:
         return []
-    with netns.closing(fd):
-        if netns.identity(fd) != identity:
-            return []
-        with Socket(fd) as inside:
-            found = {index: each for each in candidates if (index := _index(inside, each))}
-            return [
-                name
-                for size in (4, 16)
-                if (name := _settle_family(inside, size, found)) is not None
-            ]
+    with netns.closing(fd), Socket(fd) as inside:
+        found = {index: each for each in candidates if (index := _index(inside, each))}
+        return [
+            name for size in (4, 16) if (name := _settle_family(inside, size, found)) is not None
+        ]
 
 
 def _index(inside: Socket, candidate: Candidate) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from overlay import crashpoint
-from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
+from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
 
 NETNS_DIRECTORY: Final = Path("/run/netns")
 OWN_NAMESPACE: Final = "/proc/thread-self/ns/net"
@@ -33,6 +33,9 @@ _MNT_DETACH: Final = 2
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 0x1
 _IFF_RUNNING: Final = 0x40
+# What open(2) says where nothing is. Any other error says nothing about what is there.
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESRCH})
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 # Python has os.setns and os.unshare from 3.12 only; mount(2) in no version.
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -65,21 +68,18 @@ def path_of(name: str) -> Path:
 def open_fd(path: str | Path) -> int:
     """Return a new file descriptor of the network namespace at `path`; the caller closes it.
 
-    Raises NotFoundError if nothing is there, UsageError if it is no network namespace.
+    Raises NotFoundError if nothing is there, UsageError if it is no network namespace (of a
+    stale name, too), ForbiddenError if we may not, and OverlayError if the host lacks what it
+    takes: then it may be there.
     """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise NotFoundError(
-            f"no network namespace at {path}",
-            hint="`ip netns` lists the named ones; a container may have ended",
-        ) from None
+        try:
+            fd = os.open(path, flags)
+        except PermissionError:  # also said of a process that ends just then (fs/proc/namespaces.c)
+            fd = os.open(path, flags)
     except OSError as error:
-        raise OverlayError(
-            f"cannot open the network namespace {path}",
-            why=error.strerror or str(error),
-            hint="reading another process's namespace needs root",
-        ) from error
+        raise _not_opened(path, error) from error
     try:
         kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
     except OSError:
@@ -91,6 +91,37 @@ def open_fd(path: str | Path) -> int:
             hint="give a name of `ip netns`, /proc/PID/ns/net or a running container",
         )
     return fd
+
+
+def _not_opened(path: str | Path, error: OSError) -> OverlayError:
+    if error.errno in _GONE:
+        return NotFoundError(
+            f"no network namespace at {path}",
+            hint="`ip netns` lists the named ones; a container may have ended",
+        )
+    what, why = f"cannot open the network namespace {path}", error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        return ForbiddenError(what, why=why, hint="reading another process's namespace needs root")
+    if error.errno in _SHORTAGE:
+        return OverlayError(
+            what, why=why, hint="The host is short of it now: look at `ulimit -n` and `free`"
+        )
+    return OverlayError(what, why=why, hint="Look at the kernel's log: dmesg")
+
+
+def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
+    """Return a descriptor of the namespace of that identity; None if it is at `path` no more.
+
+    Raises OverlayError if that can't be told, for want of descriptors or memory for example.
+    """
+    try:
+        fd = open_fd(path)
+    except (NotFoundError, UsageError):
+        return None
+    if identity(fd) == wanted:
+        return fd
+    os.close(fd)
+    return None
 
 
 def identity(fd: int) -> tuple[int, int]:
@@ -135,10 +166,13 @@ def names() -> list[str]:
 
 
 def exists(name: str) -> bool:
-    """Say whether a living namespace has this name (a stale, empty file is none)."""
+    """Say whether a living namespace has this name (a stale, empty file is none).
+
+    Raises OverlayError if that can't be told.
+    """
     try:
         os.close(open_fd(path_of(name)))
-    except OverlayError:
+    except (NotFoundError, UsageError):
         return False
     return True
 
@@ -147,7 +181,7 @@ def names_identity(name: str) -> tuple[int, int] | None:
     """Return the identity of the namespace that has this name now; None if there is none."""
     try:
         status = path_of(name).stat()
-    except OSError:
+    except FileNotFoundError:
         return None
     return (status.st_dev, status.st_ino)
 

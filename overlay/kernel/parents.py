@@ -274,41 +274,36 @@ def _announce_itself(netns_fd: int, name: str) -> None:
 def detach(place: Place) -> bool:
     """Remove the interface, whatever it is named now; False if there is none.
 
-    Raises TornDumpError in a container that alters its links all the time: it may be there.
+    Raises TornDumpError in a container that alters its links all the time, and OverlayError or
+    OSError on a host that lacks what a look takes: it may be there.
     """
-    try:
-        fd = netns.open_fd(place.netns_path)
-    except OverlayError:
+    fd = netns.open_same(place.netns_path, place.netns_identity)
+    if fd is None:
         return False
-    with netns.closing(fd):
-        if netns.identity(fd) != place.netns_identity:
-            return False
-        with Socket(fd) as inside:
-            found = _of(_links(inside), place.mark)
-            inside.transact([requests.delete_link(each.index) for each in found])
-            return bool(found)
+    with netns.closing(fd), Socket(fd) as inside:
+        found = _of(_links(inside), place.mark)
+        inside.transact([requests.delete_link(each.index) for each in found])
+        return bool(found)
 
 
 def missing(places: Sequence[Place]) -> list[Place]:
-    """Return the places whose interface, or whose whole namespace, is gone."""
+    """Return the places whose interface, or whose whole namespace, is gone.
+
+    What can't be looked at now is not taken for gone: its links are altered all the time (who
+    does that hides nothing else), or the host lacks descriptors or memory.
+    """
     return [place for place in places if not _is_there(place)]
 
 
 def _is_there(place: Place) -> bool:
     try:
-        fd = netns.open_fd(place.netns_path)
-    except OverlayError:
-        return False
-    with netns.closing(fd):
-        if netns.identity(fd) != place.netns_identity:
+        fd = netns.open_same(place.netns_path, place.netns_identity)
+        if fd is None:
             return False
-        try:
-            with Socket(fd) as inside:
-                return bool(_of(_links(inside), place.mark))
-        except TornDumpError:  # who alters its links all the time is there, and hides nothing else
-            return True
-        except OSError:
-            return False
+        with netns.closing(fd), Socket(fd) as inside:
+            return bool(_of(_links(inside), place.mark))
+    except (OverlayError, OSError):
+        return True
 
 
 def _of(found: list[Found], mark: str) -> list[Found]:

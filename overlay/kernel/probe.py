@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from overlay.core.state import Bridge, Vxlan
-from overlay.errors import ConflictError, OverlayError
+from overlay.errors import (
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    OverlayError,
+    UsageError,
+)
 from overlay.kernel import links, netlink, netns, requests
 from overlay.kernel.netlink import NetlinkError, Socket
 from overlay.model import Ip, Mac, Vni
@@ -157,12 +163,15 @@ def _vxlans(inside: Socket, host: int, fd: int, where: str) -> Iterator[VniHolde
 
 
 def namespaces() -> Iterator[tuple[int, str]]:
-    """Yield each network namespace once, as an open descriptor that is closed afterwards."""
+    """Yield each network namespace once, as an open descriptor that is closed afterwards.
+
+    Those that we may not open are left out. Raises OverlayError if the host lacks what it takes.
+    """
     seen: set[tuple[int, int]] = set()
     for path, where in _namespace_paths():
         try:
             fd = netns.open_fd(path)
-        except OverlayError:
+        except (NotFoundError, UsageError, ForbiddenError):
             continue
         try:
             identity = netns.identity(fd)

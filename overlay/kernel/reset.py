@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from overlay.errors import OverlayError
+from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import links, netlink, netns, parents, probe, requests
 from overlay.kernel.container import CONTAINER_ALIAS
 from overlay.kernel.links import is_ours
@@ -58,10 +58,13 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
 
 
 def _alias(name: str) -> str | None:
-    """Return the mark on a namespace's loopback; None if the name leads to no namespace."""
+    """Return the mark on a namespace's loopback; None if the name leads to no namespace.
+
+    Raises OverlayError if it can't be opened though it may be there.
+    """
     try:
         fd = netns.open_fd(netns.path_of(name))
-    except OverlayError:
+    except (NotFoundError, UsageError):
         return None
     with netns.closing(fd), Socket(fd) as inside:
         message = inside.get(requests.get_link("lo"))[0]

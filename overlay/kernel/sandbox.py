@@ -39,7 +39,7 @@ from overlay.core.state import (
     SandboxState,
     Vxlan,
 )
-from overlay.errors import NotFoundError, OverlayError
+from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import links, netlink, netns, probe, requests, routing, rows, shaping
 from overlay.kernel.bpf import filters
 from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath, hooks_left
@@ -113,7 +113,7 @@ class Sandbox:
         """
         try:
             netns_fd = netns.open_fd(netns.path_of(name))
-        except OverlayError:
+        except (NotFoundError, UsageError):  # the latter: a name that a crash left
             if not create:
                 raise NotFoundError(f"no sandbox {name}") from None
             netns_fd = netns.create(name)
