@@ -127,12 +127,12 @@ def _clashes(running: Running) -> list[Concern]:
 
 
 def _keys(running: Running) -> list[Concern]:
-    since, keys = running.keys.waiting_since, running.keys
+    since, keys = running.keys.duty.waiting_since, running.keys
     waited_s = 0.0 if since is None else running.member.pump.now() - since
     names = keys.waited_for() if waited_s > limits.KEY_STUCK_S else []
     if not names:
         return []
-    newest = keys.rotation.ring.newest.generation
+    newest = keys.duty.rotation.ring.newest.generation
     return [
         {
             "level": "warn",

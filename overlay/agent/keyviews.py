@@ -50,13 +50,13 @@ class Keys(TypedDict):
 def keys(running: Running) -> Keys:
     """Show the keys held here, how far each member is, and what came under which generation."""
     ours, keyring = running.keys, running.member.keyring
-    since = ours.waiting_since
+    since = ours.duty.waiting_since
     return {
         "generation": keyring.sealing.generation,
-        "step": ours.step().value,
+        "step": ours.duty.step().value,
         "waiting_for": ours.waited_for(),
         "waiting_s": None if since is None else round(running.member.pump.now() - since, 1),
-        "interval_s": ours.interval_s,
+        "interval_s": ours.duty.interval_s,
         "next": ours.next_due_s(),
         "held": [
             {
@@ -77,7 +77,7 @@ def summary(running: Running) -> KeySummary:
     """Show what status has of the keys."""
     return {
         "generation": running.member.keyring.sealing.generation,
-        "step": running.keys.step().value,
+        "step": running.keys.duty.step().value,
         "accepted": _accepted(running),
     }
 
@@ -91,9 +91,9 @@ def _accepted(running: Running) -> list[KeyUse]:
 
 def _peers(running: Running) -> list[KeyPeer]:
     own = running.member.node_id
-    shown = [_peer(running, own, running.keys.rotation.ring.state, "alive")]
+    shown = [_peer(running, own, running.keys.duty.rotation.ring.state, "alive")]
     others = [
-        _peer(running, item.node_id, running.keys.state_of(item.node_id), STATES[item.state])
+        _peer(running, item.node_id, running.keys.duty.state_of(item.node_id), STATES[item.state])
         for item in running.member.node.membership.members()
         if item.node_id != own and item.state is not MemberState.LEFT
     ]

@@ -54,6 +54,13 @@ class Ring:
         """Say whether a key that is handed here is of use: newer than the one in use."""
         return key > self.sealing and key not in self.held
 
+    def for_peer(self, held: Collection[KeyId] | None) -> KeyId | None:
+        """Return the key to seal with for one that holds these (None: as all that live do): the
+        one in use, else the greatest that both hold, None if there is none."""
+        if held is None or self.sealing in held:
+            return self.sealing
+        return max(self.held.intersection(held), default=None)
+
     def including(self, key: KeyId) -> Ring:
         """Return the ring with one more key, not used yet. A full one gives up its oldest: that
         many splits, or rotations within a rest, do not happen by themselves."""

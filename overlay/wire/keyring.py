@@ -40,13 +40,13 @@ class Keyring:
     def __init__(self, keys: Iterable[ClusterKey], sealing: KeyId) -> None:
         self._keys = {key.id: key for key in keys}
         self._by_header = {_in_header(known): known for known in self._keys}
-        self.sealing = sealing
+        self.ring = Ring(frozenset(self._keys), sealing)  # the keys' names alone
         assert sealing in self._keys, "a keyring has the key it seals with"
 
     @property
-    def ring(self) -> Ring:
-        """The keys' names alone."""
-        return Ring(frozenset(self._keys), self.sealing)
+    def sealing(self) -> KeyId:
+        """The key in use."""
+        return self.ring.sealing
 
     @property
     def keys(self) -> list[ClusterKey]:
@@ -70,7 +70,7 @@ class Keyring:
         keys = {**self._keys, **({} if new is None else {new.id: new})}
         self._keys = {known: keys[known] for known in ring.held}
         self._by_header = {_in_header(known): known for known in self._keys}
-        self.sealing = ring.sealing
+        self.ring = ring
 
 
 def _in_header(known: KeyId) -> int:

@@ -196,10 +196,7 @@ class Sessions:
 
     def _key_for(self, peer: Peer) -> KeyId | None:
         """Return the key to seal with for a peer: the one in use if it may hold it."""
-        sealing = self._keyring.sealing
-        if peer.held is None or sealing in peer.held:
-            return sealing
-        return max(peer.held & self._keyring.ring.held, default=None)
+        return self._keyring.ring.for_peer(peer.held)
 
     def _waited(self, peer: Peer) -> list[Datagram]:
         """Return the payloads that waited, once they can be sealed."""

@@ -26,8 +26,8 @@ async def settled(all_keys: list[Keys], generation: int) -> None:
     def done() -> bool:
         for keys in all_keys:
             keys.work()
-        steps = {keys.step() for keys in all_keys}
-        used = {keys.rotation.ring.sealing.generation for keys in all_keys}
+        steps = {keys.duty.step() for keys in all_keys}
+        used = {keys.duty.rotation.ring.sealing.generation for keys in all_keys}
         return used == {generation} and steps <= {Step.REST, Step.SETTLED}
 
     await until(done)
@@ -77,7 +77,7 @@ async def test_a_key_on_its_way_is_not_overtaken(sites: Sites) -> None:
     vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
     one, two = keys_of(vm1), keys_of(vm2)
     await settled([one, two], 0)
-    await until(lambda: bool(one.states()))
+    await until(lambda: bool(one.duty.states()))
 
     assert one.make() == one.make()
     with pytest.raises(ConflictError, match="does not hold"):
@@ -93,7 +93,7 @@ async def test_a_start_goes_on_where_the_disk_is(sites: Sites) -> None:
     keys = keys_of(vm1)
     made = keys.make()
     keys.work()
-    ring = keys.rotation.ring
+    ring = keys.duty.rotation.ring
     assert ring.sealing == made
     assert len(ring.held) == 2
 
