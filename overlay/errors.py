@@ -11,17 +11,31 @@ from typing import ClassVar
 
 
 class OverlayError(Exception):
-    """Something a person should read: what happened, why, what to do next."""
+    """Something a person should read: what happened, why, what to do next.
+
+    `field`: the request's field that is at fault, as the API calls it; empty if none is.
+    """
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
     code: ClassVar[str] = "failed"
 
-    def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, *, why: str = "", hint: str = "", field: str = "") -> None:
         self.what = what
         self.why = why
         self.hint = hint
+        self.field = field
         super().__init__(what)
+
+    def body(self) -> dict[str, str]:
+        """Return it as the API and `--json` write it."""
+        return {
+            "code": self.code,
+            "what": self.what,
+            "why": self.why,
+            "hint": self.hint,
+            "field": self.field,
+        }
 
     def __str__(self) -> str:
         text = self.what if not self.why else f"{self.what}: {self.why}"

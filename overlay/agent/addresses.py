@@ -123,7 +123,8 @@ class Addresses:
             raise UsageError(
                 f"{text} is not an address of network {network.name}",
                 why=f"its subnets are {shown}",
-                hint="Choose one of theirs, or leave --ip out",
+                hint="Choose one of theirs, or leave it out",
+                field="ip",
             )
         if fault == ipam.RESERVED:
             names = {ip: name for subnet in network.subnets for name, ip in subnet.auxiliary}

@@ -104,7 +104,9 @@ class AdmissionRoutes:
         """POST /v1/tokens."""
         label = request.text(body, "label") or ""
         if len(label) > limits.NAME_LENGTH_MAX or not label.isprintable():
-            raise UsageError(f"a label has at most {limits.NAME_LENGTH_MAX} characters, printable")
+            raise UsageError(
+                f"a label has at most {limits.NAME_LENGTH_MAX} characters, printable", field="label"
+            )
         admissions = self._agent.member().admissions
         token = admissions.create(
             label=label,

@@ -110,7 +110,7 @@ class Agent:
         """Become a member; return whether a cluster was made, and through whom we came in."""
         async with self._joining:
             if wish.name is not None and not valid_name(wish.name):
-                raise UsageError(f"{wish.name!r} cannot be a node's name")
+                raise UsageError(f"{wish.name!r} cannot be a node's name", field="name")
             token = None if wish.token is None else Token.parse(wish.token)
             if self.running is not None:
                 self._require_same_cluster(token)

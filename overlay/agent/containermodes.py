@@ -36,12 +36,6 @@ _OF_AN_INTERFACE = (
     "gateway_priority",
 )
 _OF_A_NAMESPACE = ("dns_servers", "dns_search", "dns_options")
-_OPTIONS = {
-    "aliases": "--alias",
-    "labels": "--label",
-    "dns_servers": "--dns",
-    "dns_options": "--dns-option",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +77,7 @@ def refuse(words: list[str]) -> None:
             f"{word!r} is no network to attach to",
             why="a container gets it, or not, when it is made",
             hint=f"overlayd container add NAME --network {word}",
+            field="networks",
         )
 
 
@@ -95,12 +90,13 @@ def asked(body: Json, words: list[str], containers: Mapping[str, Json]) -> tuple
     word = next(filter(is_mode, words), None)
     if word is None:
         if not words:
-            _refuse_fields(body, "no network", _OF_AN_INTERFACE)
+            _refuse_fields(body, "a container without a network", _OF_AN_INTERFACE)
         return Mode(), False
     if len(words) > 1:
         raise UsageError(
             f"--network {word} goes with no other network",
             why=f"asked for: {', '.join(words)}",
+            hint="Leave one of them out",
         )
     _refuse_fields(body, f"--network {word}", _OF_AN_INTERFACE)
     if word == NONE:
@@ -110,7 +106,11 @@ def asked(body: Json, words: list[str], containers: Mapping[str, Json]) -> tuple
         return Mode(host=True), True
     owner = word.removeprefix(_SHARED)
     if owner == body.get("name"):
-        raise UsageError(f"{owner} can't share its own network")
+        raise UsageError(
+            f"{owner} can't share its own network",
+            hint="Name another container; for one of its own leave --network out",
+            field="networks",
+        )
     kept = containers.get(owner)
     if kept is None:
         raise NotFoundError(
@@ -126,15 +126,13 @@ def _refuse_fields(body: Json, where: str, fields: tuple[str, ...]) -> None:
     for field in fields:
         if body.get(field):
             raise UsageError(
-                f"{_option(field)} does not go with {where}",
+                f"{field} does not go with {where}",
                 why="there is no interface of its own"
                 if field in _OF_AN_INTERFACE
                 else "its resolv.conf is another's",
+                hint="Leave one of them out" if body.get("networks") else "Name a --network",
+                field=field,
             )
-
-
-def _option(field: str) -> str:
-    return _OPTIONS.get(field, "--" + field.replace("_", "-"))
 
 
 def require_same(name: str, kept: Json, mode: Mode, *, named: bool, attached: list[str]) -> None:

@@ -44,9 +44,7 @@ class Containers:
 
     async def add(self, _request: web.Request, body: Json) -> networkanswers.ContainerMade:
         """POST /v1/containers: make it if it is not there, and attach it as asked."""
-        name = request.name(body, "name")
-        if name is None:
-            raise UsageError("name is missing")
+        name = request.required_name(body, "name")
         resolver = {
             "dns_servers": [
                 ip_text(ip) for ip in request.ips(body, "dns_servers", limits.DNS_SERVERS_MAX)
@@ -308,6 +306,9 @@ def _words(body: Json, key: str, count_max: int) -> list[str]:
     for word in words:
         if len(word) > limits.TEXT_SIZE_MAX or not _WORD.fullmatch(word):
             raise UsageError(
-                f"{word!r} cannot stand in resolv.conf", why="letters, digits and .:_- only"
+                f"{word!r} cannot stand in resolv.conf",
+                why="letters, digits and .:_- only",
+                hint="Several words are several options, or items",
+                field=key,
             )
     return words

@@ -17,6 +17,8 @@ from overlay.core.view import View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
 
+_NAMES_SHOWN_MAX = 12
+
 
 class Placed(NamedTuple):
     """An endpoint and the node that it lives on."""
@@ -70,12 +72,13 @@ class Directory:
         for network in self.networks():
             if network.name == name:
                 return network
-        names = [network.name for network in self.networks()]
+        names = sorted({network.name for network in self.networks()})
+        more = len(names) - _NAMES_SHOWN_MAX
+        known = ", ".join(names[:_NAMES_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
         raise NotFoundError(
             f"there is no network {name!r}",
-            hint=f"Networks: {', '.join(names)}"
-            if names
-            else f"Make one: overlayd network create {name} --subnet 10.32.0.0/16",
+            why=f"known networks: {known}" if names else "there is none at all",
+            hint="overlayd network ls" if names else "Make one: overlayd network create NAME",
         )
 
     def network_by_vni(self, vni: int) -> Network | None:

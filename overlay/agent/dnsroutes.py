@@ -118,10 +118,10 @@ class DnsRoutes:
 
     async def add(self, _request: web.Request, body: Json) -> NameAdded:
         """POST /v1/dns."""
-        name = request.name(body, "name")
+        name = request.required_name(body, "name")
         ips = request.ips(body, "ips", limits.GIVEN_NAME_IPS_MAX)
-        if name is None or not ips:
-            raise UsageError("name is missing" if ips else "ips is missing")
+        if not ips:
+            raise UsageError("ips is missing", hint="Name one address at least", field="ips")
         running = self._agent.member()
         network = running.directory.network(request.required_text(body, "network"))
         givennames.add(running.member, running.directory, network, name, ips)

@@ -51,7 +51,7 @@ async def resolve(peers: Sequence[str], port: int) -> list[Seed]:
     error only if no other peer resolves.
     """
     if len(peers) > limits.SEED_COUNT_MAX:
-        raise UsageError(f"at most {limits.SEED_COUNT_MAX} peers can be named")
+        raise UsageError(f"at most {limits.SEED_COUNT_MAX} peers can be named", field="peers")
     loop = asyncio.get_running_loop()
     seeds: list[Seed] = []
     failures: list[str] = []
@@ -86,10 +86,12 @@ def split_peer(peer: str, port: int) -> tuple[str, int]:
     elif peer.count(":") == 1:
         host, _, number = peer.partition(":")
     if not host or any(c.isspace() or c in "/@" for c in host):
-        raise UsageError(f"{peer!r} is no peer", hint="Write HOST or HOST:PORT")
+        raise UsageError(f"{peer!r} is no peer", hint="Write HOST or HOST:PORT", field="peers")
     if number:
         if not number.isdigit() or not 0 < int(number) < 65536:
-            raise UsageError(f"{peer!r} has no valid port", hint="Ports are 1 to 65535")
+            raise UsageError(
+                f"{peer!r} has no valid port", hint="Ports are 1 to 65535", field="peers"
+            )
         port = int(number)
     return host, port
 
@@ -111,6 +113,8 @@ def elsewhere(seeds: Sequence[Seed], own: Ip) -> list[Seed]:
     found = [seed for seed in seeds if seed.address != own]
     if not found:
         raise UsageError(
-            f"{ip_text(own)} is this host itself", hint="Name another host as the peer"
+            f"{ip_text(own)} is this host itself",
+            hint="Name another host as the peer",
+            field="peers",
         )
     return found

@@ -56,6 +56,8 @@ def create(member: Member, directory: Directory, wish: Wish, around: Surrounding
         raise UsageError(
             f"a network can't be named {wish.name!r}",
             why=f"'container add --network {wish.name}' means something else",
+            hint="Choose another name",
+            field="name",
         )
     require_sound(wish)
     existing = next((n for n in directory.networks() if n.name == wish.name), None)
@@ -110,7 +112,9 @@ def require_sound(wish: Wish) -> None:
     """Raise UsageError where what is asked for does not go with the kind of network."""
     if wish.driver not in drivers.DRIVERS:
         raise UsageError(
-            f"{wish.driver!r} is no kind of network", hint=f"Kinds: {', '.join(drivers.DRIVERS)}"
+            f"{wish.driver!r} is no kind of network",
+            hint=f"Kinds: {', '.join(drivers.DRIVERS)}",
+            field="driver",
         )
     parented = wish.driver in drivers.PARENTED
     if bool(wish.parent) != parented:
@@ -118,11 +122,21 @@ def require_sound(wish: Wish) -> None:
             f"a network of the kind {wish.driver} "
             + ("needs the interface that it is on" if parented else "has no parent"),
             hint="--driver macvlan --parent eth1, or eth1.100 for its VLAN 100",
+            field="parent",
         )
     if len(wish.parent) > limits.INTERFACE_NAME_LENGTH_MAX or not _INTERFACE.fullmatch(wish.parent):
-        raise UsageError(f"{wish.parent!r} cannot be an interface's name")
+        raise UsageError(
+            f"{wish.parent!r} cannot be an interface's name",
+            hint="'ip link' lists this host's",
+            field="parent",
+        )
     if wish.driver != drivers.OVERLAY and wish.vni is not None:
-        raise UsageError("--vni goes with networks of the kind overlay alone")
+        raise UsageError(
+            f"vni does not go with a network of the kind {wish.driver}",
+            why="networks of the kind overlay alone have one",
+            hint="Leave it out",
+            field="vni",
+        )
     if parented and (wish.isolate_subnets or not wish.subnets):
         raise UsageError(
             f"a network of the kind {wish.driver} "
@@ -130,6 +144,7 @@ def require_sound(wish: Wish) -> None:
             why="its containers are on a segment that exists: its addresses and its router are "
             "not ours",
             hint="--subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26",
+            field="isolate_subnets" if wish.subnets else "subnets",
         )
 
 
@@ -139,6 +154,7 @@ def _labels(wish: Wish) -> tuple[tuple[str, str], ...]:
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
             why="kind and parent are among them",
+            field="labels",
         )
     return found
 

@@ -120,12 +120,12 @@ def _answer(each: Operation, schemas: dict[str, Schema]) -> Schema:
 
 
 def _error() -> Schema:
-    texts = {name: {"type": "string"} for name in ("what", "why", "hint")}
+    texts = {name: {"type": "string"} for name in ("what", "why", "hint", "field")}
     codes = [code for code in ERROR_BY_CODE if code != _NOT_OURS]
     error = {
         "type": "object",
         "properties": {"code": {"enum": codes}, **texts},
-        "required": ["code", "what", "why", "hint"],
+        "required": ["code", *texts],
     }
     return {"type": "object", "properties": {"error": error}, "required": ["error"]}
 

@@ -105,7 +105,7 @@ class OutsideRoutes:
         publishing = self._agent.member().outside.publishing
         name, pairs = _named(body)
         if not pairs:
-            raise UsageError("ports is empty", hint="Such as 8080:80, or 53:53/udp")
+            raise UsageError("ports is empty", hint="Such as 8080:80, or 53:53/udp", field="ports")
         network = publishing.network_of(name, request.text(body, "network"))
         host_ip = request.ip(body, "host_ip") or Ip(b"")
         fresh = await publishing.publish(network, name, pairs, host_ip)
@@ -126,9 +126,7 @@ class OutsideRoutes:
 
 
 def _named(body: Json) -> tuple[str, list[PortPair]]:
-    name = request.name(body, "name")
-    if name is None:
-        raise UsageError("name is missing")
+    name = request.required_name(body, "name")
     return name, [parse_pair(t) for t in request.texts(body, "ports", limits.PUBLISHED_PORTS_MAX)]
 
 

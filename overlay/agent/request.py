@@ -1,6 +1,6 @@
 """Reading a request's fields: the one place that checks their types.
 
-Every function raises UsageError that names the field and what is expected.
+Every function raises UsageError that bears the field and says what is expected.
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ def allow(body: dict[str, Any], *known: str) -> None:
     unknown = sorted(set(body) - set(known))
     if unknown:
         raise UsageError(
-            f"unknown field {unknown[0]!r}", hint=f"This request takes: {', '.join(known)}"
+            f"unknown field {unknown[0]!r}",
+            hint=f"This request takes: {', '.join(known)}",
+            field=unknown[0],
         )
+
+
+def _wrong(field: str, how: str) -> UsageError:
+    """Return the error that begins with the field's name."""
+    return UsageError(f"{field} {how}", field=field)
 
 
 def text(body: dict[str, Any], field: str) -> str | None:
@@ -37,7 +44,7 @@ def text(body: dict[str, Any], field: str) -> str | None:
     if value is None:
         return None
     if not _is_text(value):
-        raise UsageError(f"{field} must be a text, not {value!r}")
+        raise _wrong(field, f"must be a text, not {value!r}")
     return str(value)
 
 
@@ -52,7 +59,7 @@ def secret(body: dict[str, Any], field: str) -> str | None:
     """Return an optional text that no error repeats."""
     value, length_max = body.get(field), limits.API_TEXT_LENGTH_MAX
     if value is not None and (not isinstance(value, str) or not 0 < len(value) <= length_max):
-        raise UsageError(f"{field} must be a text of at most {length_max} characters")
+        raise _wrong(field, f"must be a text of at most {length_max} characters")
     return value
 
 
@@ -60,7 +67,7 @@ def required_text(body: dict[str, Any], field: str) -> str:
     """Return a text that must be there."""
     value = text(body, field)
     if value is None:
-        raise UsageError(f"{field} is missing")
+        raise _wrong(field, "is missing")
     return value
 
 
@@ -70,9 +77,9 @@ def texts(body: dict[str, Any], field: str, count_max: int) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(_is_text(item) for item in value):
-        raise UsageError(f"{field} must be a list of texts")
+        raise _wrong(field, "must be a list of texts")
     if len(value) > count_max:
-        raise UsageError(f"{field} has {len(value)} items; {count_max} is the limit")
+        raise _wrong(field, f"has {len(value)} items; {count_max} is the limit")
     return value
 
 
@@ -82,7 +89,7 @@ def flag(body: dict[str, Any], field: str, *, default: bool = False) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise UsageError(f"{field} must be true or false")
+        raise _wrong(field, "must be true or false")
     return value
 
 
@@ -90,7 +97,7 @@ def switch(query: dict[str, Any], field: str) -> bool:
     """Return a parameter of a query that is `1` or `0`, the default."""
     value = query.get(field, "0")
     if value not in ("0", "1"):
-        raise UsageError(f"{field} must be 0 or 1, not {value!r}")
+        raise _wrong(field, f"must be 0 or 1, not {value!r}")
     return bool(value == "1")
 
 
@@ -102,7 +109,7 @@ def moment(query: dict[str, Any], field: str) -> float:
     except ValueError:
         found = math.nan
     if not math.isfinite(found):
-        raise UsageError(f"{field} must be seconds since 1970, not {value!r}")
+        raise _wrong(field, f"must be seconds since 1970, not {value!r}")
     return found
 
 
@@ -112,28 +119,34 @@ def number(body: dict[str, Any], field: str, low: int, high: int) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{field} must be a whole number from {low} to {high}, not {value!r}")
+        raise _wrong(field, f"must be a whole number from {low} to {high}, not {value!r}")
     return value
 
 
 def name(body: dict[str, Any], field: str) -> str | None:
     """Return an optional name of a network, node or endpoint."""
     value = text(body, field)
-    return None if value is None else _name(value, f"a {field}")
+    return None if value is None else _name(field, value)
+
+
+def required_name(body: dict[str, Any], field: str) -> str:
+    """Return a name that must be there."""
+    return _name(field, required_text(body, field))
 
 
 def names(body: dict[str, Any], field: str, count_max: int) -> tuple[str, ...]:
     """Return a list of names, empty by default."""
-    return tuple(_name(each, f"one of {field}") for each in texts(body, field, count_max))
+    return tuple(_name(field, each) for each in texts(body, field, count_max))
 
 
-def _name(value: str, what: str) -> str:
+def _name(field: str, value: str) -> str:
     if valid_name(value):
         return value
     raise UsageError(
-        f"{value!r} cannot be {what}",
+        f"{value!r} cannot be a name",
         why=f"a name is up to {limits.NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', "
         "and starts and ends with a letter or digit",
+        field=field,
     )
 
 
@@ -146,7 +159,7 @@ def ip(body: dict[str, Any], field: str) -> Ip | None:
         return parse_ip(value)
     except ValueError as error:
         raise UsageError(
-            f"{value!r} is not an IP address", hint="Such as 10.32.0.5, or fd40::5"
+            f"{value!r} is not an IP address", hint="Such as 10.32.0.5, or fd40::5", field=field
         ) from error
 
 
@@ -164,9 +177,16 @@ def mac(body: dict[str, Any], field: str) -> Mac | None:
     try:
         parsed = parse_mac(value)
     except ValueError as error:
-        raise UsageError(f"{value!r} is not a MAC address such as 02:00:00:00:00:01") from error
+        raise UsageError(
+            f"{value!r} is not a MAC address", hint="Such as 02:00:00:00:00:01", field=field
+        ) from error
     if parsed[0] & 1 or not any(parsed):
-        raise UsageError(f"{value} cannot be a container's MAC", why="it is no unicast address")
+        raise UsageError(
+            f"{value} cannot be a container's MAC",
+            why="it is no unicast address",
+            hint="The first byte is even, such as 02:00:00:00:00:01",
+            field=field,
+        )
     return parsed
 
 
@@ -175,7 +195,11 @@ def labels(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     found = texts_by_name(body, "labels", limits.LABEL_COUNT_MAX)
     for key, _ in found:
         if key.startswith(LABEL_PREFIX):
-            raise UsageError(f"label {key!r} is overlayd's own", hint="Choose another name for it")
+            raise UsageError(
+                f"label {key!r} is overlayd's own",
+                hint="Choose another name for it",
+                field="labels",
+            )
     return found
 
 
@@ -188,6 +212,7 @@ def labels_with_security(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         raise UsageError(
             f"without port security there can be {limits.LABEL_COUNT_MAX - 1} labels",
             why="one of overlayd's own says so",
+            field="labels",
         )
     return tuple(sorted([*found, OPEN_LABEL]))
 
@@ -202,6 +227,8 @@ def ifname(body: dict[str, Any]) -> str | None:
         raise UsageError(
             f"{value!r} cannot be an interface's name",
             why=f"at most {limits.INTERFACE_NAME_LENGTH_MAX} characters, no '/', ':' or spaces",
+            hint="Such as eth1; left out, it is the next free one",
+            field="ifname",
         )
     return value
 
@@ -210,20 +237,23 @@ def waits(body: dict[str, Any]) -> bool:
     """Return whether to wait for the other nodes."""
     value = body.get("wait")
     if value not in (None, "all", "none"):
-        raise UsageError(f"wait must be 'all' or 'none', not {value!r}")
+        raise _wrong("wait", f"must be 'all' or 'none', not {value!r}")
     return value != "none"
 
 
 def rates(body: dict[str, Any]) -> tuple[int | None, int | None]:
     """Return the limits asked for, in and out: None where none is named; 0 lifts one."""
-    top = limits.RATE_MAX_BITS
-    found = (number(body, "rate_in", 0, top), number(body, "rate_out", 0, top))
-    for bits in found:
-        if bits is not None and 0 < bits < limits.RATE_MIN_BITS:
-            raise UsageError(
-                f"a rate of {bits} bit/s is too low", hint=f"At least {limits.RATE_MIN_BITS} bit/s"
-            )
-    return found
+    return _rate(body, "rate_in"), _rate(body, "rate_out")
+
+
+def _rate(body: dict[str, Any], field: str) -> int | None:
+    low = limits.RATE_MIN_BITS
+    bits = number(body, field, 0, limits.RATE_MAX_BITS)
+    if bits is not None and 0 < bits < low:
+        raise UsageError(
+            f"a rate of {bits} bit/s is too low", hint=f"At least {low} bit/s", field=field
+        )
+    return bits
 
 
 def gateway_priority(body: dict[str, Any]) -> int | None:
@@ -231,7 +261,12 @@ def gateway_priority(body: dict[str, Any]) -> int | None:
     top = limits.GATEWAY_PRIORITY_MAX
     found = number(body, "gateway_priority", -top, top)
     if found is not None and not flag(body, "default_route", default=True):
-        raise UsageError("gateway_priority does not go with default_route false")
+        raise UsageError(
+            "gateway_priority and default_route contradict each other",
+            why="who has no default route by a network has no say in it there",
+            hint="Leave one of them out",
+            field="gateway_priority",
+        )
     return found
 
 
@@ -241,13 +276,14 @@ def texts_by_name(body: dict[str, Any], field: str, count_max: int) -> tuple[tup
     if value is None:
         return ()
     if not isinstance(value, dict) or len(value) > count_max:
-        raise UsageError(f"{field} must be an object of at most {count_max} texts")
+        raise _wrong(field, f"must be an object of at most {count_max} texts")
     for key, item in value.items():
         is_text = isinstance(item, str) and (key + item).isprintable()
         if not is_text or len(key) + len(item) > limits.LABEL_SIZE_MAX:
             raise UsageError(
-                f"{field}: {key!r} must be a text; name and value at most "
-                f"{limits.LABEL_SIZE_MAX} characters together, none of them a control character"
+                f"{key!r} must be a text without control characters",
+                why=f"name and value have at most {limits.LABEL_SIZE_MAX} characters together",
+                field=field,
             )
     return tuple(sorted(value.items()))
 

@@ -129,11 +129,8 @@ class Routes:
     async def network_create(self, _request: web.Request, body: Json) -> networkanswers.NetworkMade:
         """POST /v1/networks."""
         running = self._agent.member()
-        name = request.name(body, "name")
-        if name is None:
-            raise UsageError("name is missing")
         wish = Wish(
-            name=name,
+            name=request.required_name(body, "name"),
             subnets=_subnets(body),
             vni=request.number(body, "vni", 1, limits.VNI_MAX),
             internal=request.flag(body, "internal"),
@@ -203,7 +200,7 @@ class Routes:
         running = self._agent.member()
         names = request.texts(body, "networks", limits.NETWORK_COUNT_MAX)
         if not names:
-            raise UsageError("networks is empty", hint="Name one: --network NAME")
+            raise UsageError("networks is empty", hint="Name one at least", field="networks")
         containermodes.refuse(names)
         chosen = [running.directory.network(name) for name in dict.fromkeys(names)]
         wish, wait = wish_of(body, len(chosen)), request.waits(body)
@@ -296,7 +293,7 @@ def _subnets(body: Json) -> list[SubnetWish]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise UsageError("subnets must be a list of objects")
+        raise UsageError("subnets must be a list of objects", field="subnets")
     found = []
     for item in value:
         request.allow(item, *shape.fields_of(asked.SubnetAsked))

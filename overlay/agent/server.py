@@ -176,8 +176,7 @@ async def _in_words(
 
 
 def _failure(error: OverlayError) -> web.Response:
-    body = {"code": error.code, "what": error.what, "why": error.why, "hint": error.hint}
-    return web.json_response({"error": body}, status=error.http_status)
+    return web.json_response({"error": error.body()}, status=error.http_status)
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

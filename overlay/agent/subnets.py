@@ -32,18 +32,31 @@ def parse_range(text: str) -> Range:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is not a subnet", hint="Write it as ADDRESS/LENGTH: 10.32.0.0/16"
+            f"{text!r} is not a subnet",
+            hint="Write it as ADDRESS/LENGTH: 10.32.0.0/16",
+            field="subnet",
         ) from error
     if "/" not in text:
-        raise UsageError(f"{text!r} has no length", hint=f"For example {text}/16")
+        raise UsageError(f"{text!r} has no length", hint=f"For example {text}/16", field="subnet")
     if str(found.network_address) != text.partition("/")[0].lower() and found.version == 4:
         raise UsageError(
-            f"{text} is an address within a subnet, not a subnet", hint=f"Did you mean {found}?"
+            f"{text} is an address within a subnet, not a subnet",
+            hint=f"Did you mean {found}?",
+            field="subnet",
         )
     if found.num_addresses < 8:
-        raise UsageError(f"{found} has too few addresses for a network", hint="Use /29 or larger")
+        raise UsageError(
+            f"{found} has too few addresses for a network",
+            hint="Use /29 or larger" if found.version == 4 else "Use /125 or larger",
+            field="subnet",
+        )
     if found.is_multicast or found.is_loopback or found.is_link_local:
-        raise UsageError(f"{found} cannot be a network's subnet: its addresses are special")
+        raise UsageError(
+            f"{found} cannot be a network's subnet",
+            why="its addresses are special: for multicast, loopback or one link alone",
+            hint="A private range nothing else uses, such as 10.32.0.0/16 or fd40::/64",
+            field="subnet",
+        )
     return found
 
 
@@ -58,13 +71,23 @@ def subnet_of(wish: SubnetWish) -> Subnet:
     if wish.gateway is not None:
         gateway = _address(wish.gateway, "gateway", plain, ends)
     if len(wish.auxiliary) > limits.AUXILIARY_COUNT_MAX:
-        raise UsageError(f"a subnet has at most {limits.AUXILIARY_COUNT_MAX} auxiliary addresses")
+        raise UsageError(
+            f"a subnet has at most {limits.AUXILIARY_COUNT_MAX} auxiliary addresses",
+            field="auxiliary",
+        )
     auxiliary = tuple(
-        sorted((_name(name), _address(text, name, plain, ends)) for name, text in wish.auxiliary)
+        sorted(
+            (_name(name), _address(text, "auxiliary", plain, ends, f"{name} "))
+            for name, text in wish.auxiliary
+        )
     )
     for name, ip in auxiliary:
         if ip == gateway:
-            raise UsageError(f"{ip_text(ip)} is both the gateway and the auxiliary {name!r}")
+            raise UsageError(
+                f"{ip_text(ip)} is both the gateway and the auxiliary {name!r}",
+                hint="Give one of them another address",
+                field="auxiliary",
+            )
     return Subnet(
         plain.base,
         plain.prefix_length,
@@ -93,32 +116,61 @@ def _first(whole: Range) -> Ip:
 
 def _name(name: str) -> str:
     if not valid_name(name):
-        raise UsageError(f"{name!r} cannot name an auxiliary address", hint="Write it as router=IP")
+        raise UsageError(
+            f"{name!r} cannot name an auxiliary address",
+            hint="Write it as router=IP",
+            field="auxiliary",
+        )
     return name
 
 
-def _address(text: str, role: str, subnet: Subnet, ends: set[Ip]) -> Ip:
+def _address(text: str, field: str, subnet: Subnet, ends: set[Ip], called: str = "") -> Ip:
     try:
         ip = parse_ip(text)
     except ValueError as error:
-        raise UsageError(f"the {role} {text!r} is not an IP address") from error
+        raise UsageError(
+            f"{called}{text!r} is not an IP address",
+            hint="Such as 10.32.0.5, or fd40::5",
+            field=field,
+        ) from error
     if ip not in subnet or ip in ends:
-        raise UsageError(f"the {role} {text} is no usable address of {subnet}")
+        raise UsageError(
+            f"{called}{text} is no usable address of {subnet}",
+            why="it is outside, or the subnet's first or last",
+            hint=f"Such as {ip_text(subnet.gateway)}",
+            field=field,
+        )
     return ip
 
 
 def _ip_range(text: str, whole: Range, block_length: int | None) -> tuple[Ip, int]:
     try:
-        found = ipaddress.ip_network(text)
+        found = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is not a range of addresses", why=str(error), hint="For example 10.32.8.0/21"
+            f"{text!r} is not a range of addresses",
+            hint="Write it as ADDRESS/LENGTH: 10.32.8.0/21",
+            field="ip_range",
         ) from error
+    if found.network_address != ipaddress.ip_address(text.partition("/")[0]):
+        raise UsageError(
+            f"{text} is an address within a range, not a range",
+            hint=f"Did you mean {found}?",
+            field="ip_range",
+        )
     ends_within = found.version == whole.version and whole.prefixlen <= found.prefixlen
     if not ends_within or found.network_address not in whole:
-        raise UsageError(f"the range {found} is not within the subnet {whole}")
+        raise UsageError(
+            f"the range {found} is not within the subnet {whole}",
+            hint="Give a part of the subnet",
+            field="ip_range",
+        )
     if block_length is not None and found.prefixlen > block_length:
-        raise UsageError(f"the range {found} is smaller than a host's block, a /{block_length}")
+        raise UsageError(
+            f"the range {found} is smaller than a host's block, a /{block_length}",
+            hint="Make the range larger, or the blocks smaller",
+            field="ip_range",
+        )
     return Ip(found.network_address.packed), found.prefixlen
 
 
@@ -127,5 +179,6 @@ def _block_length(length: int, whole: Range) -> int:
         raise UsageError(
             f"{whole} cannot be cut into blocks of /{length}",
             hint=f"Use a length from {whole.prefixlen} to {whole.max_prefixlen - 2}",
+            field="block_length",
         )
     return length

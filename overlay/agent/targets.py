@@ -61,14 +61,16 @@ def resolve_target(text: str, around: Surroundings = HERE) -> Target:
     ambiguous, not running or not a container. Blocks: it asks the container runtimes.
     """
     if not text or "\0" in text:
-        raise UsageError("TARGET is empty", hint=_hint())
+        raise UsageError("target is empty", hint=_hint(), field="target")
     if "/" in text:
         return _checked(_by_path(text), around)
     kind, colon, rest = text.partition(":")
     if not colon:
         return _by_name(text, around)
     if kind not in KINDS or not rest:
-        raise UsageError(f"{text!r} is not a target", why=f"unknown kind {kind!r}", hint=_hint())
+        raise UsageError(
+            f"{text!r} is not a target", why=f"unknown kind {kind!r}", hint=_hint(), field="target"
+        )
     if kind == "netns":
         return _checked(_by_netns(rest, around), around)
     if kind == "pid":
@@ -83,7 +85,7 @@ def _hint() -> str:
 
 def _by_path(text: str) -> Target:
     if not text.startswith("/"):
-        raise UsageError(f"the path {text!r} does not start at /", hint=_hint())
+        raise UsageError(f"the path {text!r} does not start at /", hint=_hint(), field="target")
     process = _PROCESS_PATH.fullmatch(text)
     pid = int(process[1]) if process else None
     name = f"pid-{pid}" if pid is not None else Path(text).name
@@ -109,7 +111,9 @@ def _by_netns(name: str, around: Surroundings) -> Target:
 
 def _by_pid(text: str, around: Surroundings) -> Target:
     if not text.isdecimal() or not text.isascii() or len(text) > 10 or int(text) == 0:
-        raise UsageError(f"{text!r} is not a process id", hint="For example pid:4242")
+        raise UsageError(
+            f"{text!r} is not a process id", hint="For example pid:4242", field="target"
+        )
     pid = int(text)
     path = around.proc / str(pid) / "ns" / "net"
     if not _is_there(path.parent):

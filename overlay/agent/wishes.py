@@ -45,7 +45,11 @@ def wish_of(body: dict[str, Any], network_count: int) -> AttachWish:
         gateway_priority=request.gateway_priority(body),
     )
     if network_count > 1 and (wish.ip or wish.mac or wish.ifname):
-        raise UsageError("ip, mac and ifname go with a single network")
+        raise UsageError(
+            "ip, mac and ifname go with a single network",
+            hint="Attach to one network after the other",
+            field="networks",
+        )
     return wish
 
 
@@ -58,6 +62,7 @@ def labelled(
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
             why="each limit of the rate is one, and so is port security that is off",
+            field="labels",
         )
     return found
 
@@ -90,9 +95,12 @@ def require_possible(network: Network, wish: AttachWish) -> None:
             f"a rate does not go with a network of the kind {kind}",
             why="its containers' frames pass no queue of ours",
             hint="Networks of the kinds overlay and bridge have rates",
+            field="rate_in" if wish.rates[0] else "rate_out",
         )
     if wish.mac is not None and kind == IPVLAN:
         raise UsageError(
             "a MAC does not go with a network of the kind ipvlan",
             why="its containers have the MAC of their parent",
+            hint="Leave it out",
+            field="mac",
         )

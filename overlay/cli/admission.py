@@ -11,6 +11,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from overlay import limits
 from overlay.cli import output
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.places import places
@@ -63,8 +64,20 @@ def seconds(text: str) -> int:
     """Return the seconds of a text such as `90s`, `30m`, `24h`, `7d`; raises UsageError."""
     found = _DURATION.fullmatch(text)
     if found is None or not int(found[1]):
-        raise UsageError(f"{text!r} is no time", hint="Write a number and s, m, h, d or w: 24h")
-    return int(found[1]) * _UNITS_S[found[2]]
+        raise UsageError(
+            f"{text!r} is no time",
+            hint="Write a number and s, m, h, d or w: 24h",
+            field="expires",
+        )
+    found_s = int(found[1]) * _UNITS_S[found[2]]
+    if found_s > limits.TOKEN_LIFE_MAX_S:
+        raise UsageError(
+            f"{text!r} is too long",
+            why=f"a token lives at most {limits.TOKEN_LIFE_MAX_S // _UNITS_S['d']}d",
+            hint="Without --expires it lives until it is revoked",
+            field="expires",
+        )
+    return found_s
 
 
 def run_show(args: Namespace) -> int:

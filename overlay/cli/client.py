@@ -174,7 +174,8 @@ def _answered_error(raw: bytes, status: int) -> OverlayError:
     try:
         said = json.loads(raw)["error"]
         kind = ERROR_BY_CODE.get(said["code"], OverlayError)
-        return kind(str(said["what"]), why=str(said["why"] or ""), hint=str(said["hint"] or ""))
+        rest = {name: str(said.get(name) or "") for name in ("why", "hint", "field")}
+        return kind(str(said["what"]), **rest)
     except (ValueError, KeyError, TypeError):
         return OverlayError(
             f"the agent answered HTTP {status}",

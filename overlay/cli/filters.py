@@ -40,7 +40,7 @@ def chosen(
         key, equals, value = text.partition("=")
         if not equals or not value or key not in (*fields, LABEL):
             known = ", ".join([*(f"{key}=VALUE" for key in fields), "label=NAME[=VALUE]"])
-            raise UsageError(f"{text!r} is no filter", hint=f"Use one of {known}")
+            raise UsageError(f"{text!r} is no filter", hint=f"Use one of {known}", field="filters")
         if key == LABEL:
             found = [row for row in found if _has_label(row.get("labels") or {}, value)]
         else:

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from overlay.cli import output, parser
-from overlay.errors import OverlayError
+from overlay.errors import OverlayError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,12 @@ def _run(words: list[str]) -> int:
         return int(leaving.code or 0)
     if unknown:  # told by the verb's own parser: its usage is of help, the whole program's is not
         args.verb_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return int(args.run(args) or 0)
+    try:
+        return int(args.run(args) or 0)
+    except UsageError as error:
+        from overlay.cli import spelling  # noqa: PLC0415  only a wrong line pays for it
+
+        raise spelling.as_typed(error, args) from error
 
 
 def _wants_json(words: Sequence[str]) -> bool:

@@ -111,7 +111,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         "ifname": args.ifname,
         "default_route": args.default_route,
         "aliases": args.aliases,
-        "labels": pairs(args.labels),
+        "labels": pairs(args.labels, "labels"),
         "port_security": args.port_security,
         **_rates(args),
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
@@ -123,20 +123,20 @@ def _rates(args: Namespace) -> JsonObject:
     """Return the limits asked for: one direction's own option goes before that for both."""
     found: JsonObject = {}
     for field, text in (("rate_in", args.rate_in), ("rate_out", args.rate_out)):
-        chosen = text if text is not None else args.rate
+        option, chosen = (field, text) if text is not None else ("rate", args.rate)
         if chosen is not None:
-            found[field] = rates.parse(chosen)
+            found[field] = rates.parse(chosen, option)
     return found
 
 
 def pairs(
-    texts: Sequence[str], shape: str = "KEY=VALUE", example: str = "team=a"
+    texts: Sequence[str], field: str, shape: str = "KEY=VALUE", example: str = "team=a"
 ) -> dict[str, str]:
-    """Return `KEY=VALUE` texts as a mapping; raises UsageError, naming `shape`, on any other."""
+    """Return `KEY=VALUE` texts of a field as a mapping; raises UsageError on any other."""
     result = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise UsageError(f"{text!r} is not {shape}", hint=f"Such as {example}")
+            raise UsageError(f"{text!r} is not {shape}", hint=f"Such as {example}", field=field)
         result[key] = value
     return result

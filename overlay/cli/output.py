@@ -49,10 +49,7 @@ def report(error: errors.OverlayError) -> None:
 
 def error_object(error: errors.OverlayError) -> dict[str, Any]:
     """Return the error as the API and `--json` write it."""
-    return {
-        "schema": "overlayd.error/v1",
-        "error": {"code": error.code, "what": error.what, "why": error.why, "hint": error.hint},
-    }
+    return {"schema": "overlayd.error/v1", "error": error.body()}
 
 
 def table(

@@ -76,6 +76,7 @@ def register(words: Words) -> None:
         verb.add_argument(
             "ports",
             nargs="*",
+            default=[],
             metavar="HOST:CONTAINER[/udp]",
             help="port numbers; one: the same on both",
         )
@@ -112,6 +113,7 @@ def require_ports(texts: Sequence[str]) -> None:
                 f"{text!r} is no port to publish",
                 why="it is HOST:CONTAINER, numbers from 1 to 65535, with /udp behind it for UDP",
                 hint=PORT_HINT,
+                field="ports",
             )
 
 

@@ -41,6 +41,7 @@ _MESSAGES = (
     (r"argument ([^:]+): invalid int value: (.+)", "{0} takes a whole number, not {1}"),
     (r"argument ([^:]+): invalid float value: (.+)", "{0} takes a number, not {1}"),
     (r"argument ([^:]+): expected .*argument.*", "{0} needs a value"),
+    (r"argument ([^:]+): ignored explicit argument (.+)", "{0} takes no value, not {1}"),
     (r"the following arguments are required: (.+)", "missing: {0}"),
     (r"unrecognized arguments: (.+)", "unknown here: {0}"),
 )
@@ -205,7 +206,9 @@ def _closest(message: str) -> str:
     meant = f"did you mean {near[0]!r}?" if near else ""
     if not near and len(known) <= _CHOICES_SHOWN_MAX:
         meant = f"there is {', '.join(known)}"
-    return f"there is no {wrong!r} here" + (f"; {meant}" if meant else "")
+    option = re.match(r"argument (-[^:]+): ", message)
+    what = f"there is no {wrong!r} here" if option is None else f"{option[1]}: no {wrong!r}"
+    return what + (f"; {meant}" if meant else "")
 
 
 def _in_words(message: str) -> str:

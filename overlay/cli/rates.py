@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from overlay import limits
 from overlay.errors import UsageError
 
 _UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
@@ -11,17 +12,24 @@ _RATE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(bit|kbit|mbit|gbit)")
 LIFTED = "none"
 
 
-def parse(text: str) -> int:
-    """Return bits per second; 0 for `none`. Raises UsageError."""
+def parse(text: str, option: str) -> int:
+    """Return bits per second; 0 for `none`. Raises UsageError with `option` as its field."""
     found = _RATE.fullmatch(text.lower())
     if text.lower() == LIFTED:
         return 0
+    hint = "A number and a unit of bits per second: 64kbit, 10mbit, 2.5gbit; none lifts it"
     if found is None:
+        raise UsageError(f"{text!r} is not a rate", hint=hint, field=option)
+    bits = round(float(found[1]) * _UNITS[found[2]])
+    low, high = limits.RATE_MIN_BITS, limits.RATE_MAX_BITS
+    if not low <= bits <= high:
         raise UsageError(
-            f"{text!r} is not a rate",
-            hint="A number and a unit of bits per second: 64kbit, 10mbit, 2.5gbit; none lifts it",
+            f"{text!r} is out of range",
+            why=f"rates go from {shown(low)} to {shown(high)}",
+            hint=hint,
+            field=option,
         )
-    return round(float(found[1]) * _UNITS[found[2]])
+    return bits
 
 
 def shown(bits: int | None) -> str:

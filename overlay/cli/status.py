@@ -5,6 +5,7 @@ Owns: their words, and what counts as degraded. Must not know where the facts co
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import TYPE_CHECKING
@@ -66,6 +67,8 @@ def run_metrics(args: Namespace) -> int:
 def run_status(args: Namespace) -> int:
     """Show the status."""
     client = Client(places(args, os.environ))
+    if not 0 <= args.timeout < math.inf:
+        raise UsageError("--timeout must be seconds from 0 on", hint="Such as 30")
     status = _wait(client, args.timeout) if args.wait else client.get("/v1/status")
     faults = faults_of(status)
     if args.json:
@@ -244,7 +247,9 @@ def moment_of(text: str | None, now: float) -> float | None:
         return float(text) if unit is None else now - float(text[:-1]) * unit
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is no time", hint="Such as 30s, 10m, 2h or 1d ago, or seconds since 1970"
+            f"{text!r} is no time",
+            hint="Such as 30s, 10m, 2h or 1d ago, or seconds since 1970",
+            field="since",
         ) from error
 
 

@@ -25,22 +25,25 @@ def subnets(
     """Return the API's subnets: each option goes to the subnet that holds its address."""
     found: list[JsonObject] = [{"subnet": text, "gateway": None} for text in ranges]
     for gateway in gateways:
-        chosen = found[_holding(ranges, gateway, "the gateway", "--gateway")]
+        chosen = found[_holding(ranges, gateway, "gateway")]
         if chosen["gateway"] is not None:
             raise UsageError(
-                f"{chosen['subnet']} has two gateways: {chosen['gateway']} and {gateway}"
+                f"{chosen['subnet']} has two gateways: {chosen['gateway']} and {gateway}",
+                hint="One --gateway for each subnet",
+                field="gateway",
             )
         chosen["gateway"] = gateway
     for part in parts:
-        chosen = found[_holding(ranges, part, "the range", "--ip-range")]
+        chosen = found[_holding(ranges, part, "ip_range")]
         if "ip_range" in chosen:
             raise UsageError(
                 f"{chosen['subnet']} has two ranges: {chosen['ip_range']} and {part}",
                 hint="One --ip-range for each subnet",
+                field="ip_range",
             )
         chosen["ip_range"] = part
     for name, address in (auxiliary or {}).items():
-        chosen = found[_holding(ranges, address, f"the address {name!r}", "--aux-address")]
+        chosen = found[_holding(ranges, address, "auxiliary")]
         chosen.setdefault("auxiliary", {})[name] = address
     if block_size is not None:
         _blocks(found, block_size)
@@ -58,21 +61,34 @@ def text(subnet: JsonObject) -> str:
     return "".join(f"  {part}" for part in parts)
 
 
-def _holding(ranges: Sequence[str], address: str, what: str, option: str) -> int:
+def _holding(ranges: Sequence[str], address: str, field: str) -> int:
+    """Return the position of the range that an option's address is in; raises UsageError."""
     import ipaddress  # noqa: PLC0415  only these options need it
 
+    if not ranges:
+        raise UsageError(
+            f"{field} needs a subnet", hint="Name the --subnet that it belongs to", field=field
+        )
     try:
         first = ipaddress.ip_address(address.partition("/")[0])
-        for index, text_ in enumerate(ranges):
+    except ValueError as error:
+        raise UsageError(
+            f"{address!r} is not an IP address", hint="Such as 10.32.0.5, or fd40::5", field=field
+        ) from error
+    for index, text_ in enumerate(ranges):
+        try:
             if first in ipaddress.ip_network(text_, strict=False):
                 return index
-    except ValueError as error:
-        raise UsageError(f"cannot match {option} with --subnet", why=str(error)) from error
-    if not ranges:
-        raise UsageError(f"{option} needs --subnet", hint="Name the subnet that it belongs to")
+        except ValueError as error:
+            raise UsageError(
+                f"{text_!r} is not a subnet",
+                hint="Write it as ADDRESS/LENGTH: 10.32.0.0/16",
+                field="subnet",
+            ) from error
     raise UsageError(
-        f"{what} {address} is in none of the subnets {', '.join(ranges)}",
-        hint=f"Give an address of one of them, or leave {option} out",
+        f"{address} is in none of the subnets {', '.join(ranges)}",
+        hint="Give an address of one of them, or leave it out",
+        field=field,
     )
 
 
@@ -87,6 +103,7 @@ def _blocks(found: list[JsonObject], block_size: int) -> None:
     if not fitting:
         raise UsageError(
             f"no subnet is as large as a /{block_size}",
+            field="block_length",
             hint="--block-size is the length of one host's part, such as 24, of a larger --subnet",
         )
     for subnet in fitting:

@@ -57,6 +57,7 @@ def parse_pair(text: str) -> PortPair:
             f"{text!r} is no port to publish",
             why="it is HOST:CONTAINER, numbers from 1 to 65535, with /udp behind it for UDP",
             hint="Such as 8080:80, or 53:53/udp",
+            field="ports",
         )
     return found
 

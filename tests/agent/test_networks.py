@@ -59,7 +59,7 @@ def test_a_subnet_is_read_with_all_its_options() -> None:
 @pytest.mark.parametrize(
     ("wish", "told"),
     [
-        (SubnetWish("10.1.0.0/24", "10.2.0.1"), "gateway 10.2.0.1 is no usable"),
+        (SubnetWish("10.1.0.0/24", "10.2.0.1"), "10.2.0.1 is no usable"),
         (SubnetWish("10.1.0.0/24", ip_range="10.2.0.0/25"), "not within"),
         (SubnetWish("10.1.0.0/24", ip_range="10.0.0.0/8"), "not within"),
         (SubnetWish("10.1.0.0/24", ip_range="10.1.0.9/25"), "not a range"),

@@ -13,7 +13,7 @@ from overlay.errors import UsageError
 )
 def test_a_number_and_a_unit_are_bits_per_second(text: str, bits: int) -> None:
     """Units are thousands of bits, as tc has them; a rate is shown as one would write it."""
-    assert rates.parse(text) == bits
+    assert rates.parse(text, "rate") == bits
     assert rates.shown(bits) == ("-" if not bits else text.lower())
 
 
@@ -21,4 +21,4 @@ def test_a_number_and_a_unit_are_bits_per_second(text: str, bits: int) -> None:
 def test_what_could_mean_something_else_is_refused(text: str) -> None:
     """Bytes, other prefixes and bare numbers are no rates."""
     with pytest.raises(UsageError):
-        rates.parse(text)
+        rates.parse(text, "rate")

@@ -94,7 +94,7 @@ def test_a_container_shares_another_one_s_network(
         (["--network", "container:c1", "--dns-search", "x"], "--dns-search does not go with"),
         (["--network", "container:x"], "can't share its own network"),
         (["--network", "container:nobody"], "no container 'nobody' to share the network of"),
-        (["--mac", "02:00:00:00:00:01"], "--mac does not go with no network"),
+        (["--mac", "02:00:00:00:00:01"], "--mac does not go with a container without a network"),
     ],
 )
 def test_nonsense_is_refused_and_makes_nothing(

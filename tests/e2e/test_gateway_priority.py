@@ -98,4 +98,4 @@ def test_a_route_of_somebody_else_stays(cluster: Cluster) -> None:
     assert way(cluster) == ["10.99.0.1"]
     code, _, err = cluster.run(1, "overlayd", "attach", "c", "--network", "red",
                                "--no-default-route", "--gateway-priority", "1")  # fmt: skip
-    assert (code, "does not go with default_route false" in err) == (2, True)
+    assert (code, "--gateway-priority and --no-default-route contradict" in err) == (2, True)

@@ -1,0 +1,58 @@
+"""What a wrong field of a request is called on the command line: the option that was typed.
+
+Owns: the way from a field of the API to an option or a word of a verb. Must not know any verb: its
+parser tells, as options keep their values under the names of the fields, and where not, `_KEPT`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from overlay.errors import UsageError
+
+# Where an option keeps a field's value, if not under the field's name; the nearest first.
+_KEPT = {
+    "block_length": ("block_size",),
+    "expires_s": ("expires",),
+    "gateway": ("gateways",),
+    "ip_range": ("ranges",),
+    "network": ("name",),
+    "ports": ("publish",),
+    "rate_in": ("rate",),
+    "rate_out": ("rate",),
+    "subnet": ("subnets",),
+    "token": ("token_file",),
+}
+_FIELD = re.compile(r"[a-z]+(?:_[a-z]+)+")
+
+
+def as_typed(error: UsageError, args: argparse.Namespace) -> UsageError:
+    """Return the error with what the person typed in place of the API's fields.
+
+    An error of a field begins with its option. Elsewhere in a text only a word with an underscore
+    is taken for a field: `name` and `ip` are words.
+    """
+    word = _word(error.field, args)
+    what = error.what
+    if word and re.match(rf"{re.escape(error.field)}\b", what):
+        what = word + what[len(error.field) :]
+    elif word:
+        what = f"{word}: {what}"
+    texts = (what, error.why, error.hint)
+    what, why, hint = (_FIELD.sub(lambda m: _word(m[0], args) or m[0], text) for text in texts)
+    return type(error)(what, why=why, hint=hint, field=error.field)
+
+
+def _word(field: str, args: argparse.Namespace) -> str:
+    """Return the option or positional word of a field, one that was typed first; empty if none."""
+    actions = {each.dest: each for each in args.verb_parser._actions}  # noqa: SLF001  as in man
+    known = [actions[dest] for dest in (field, *_KEPT.get(field, ())) if dest in actions]
+    typed = [each for each in known if getattr(args, each.dest, None) != each.default]
+    return next((_spelled(each) for each in typed or known), "")
+
+
+def _spelled(action: argparse.Action) -> str:
+    if action.option_strings:
+        return max(action.option_strings, key=len)
+    return str(action.metavar or action.dest)
