@@ -20,7 +20,7 @@ from overlay.core import inheritance, ipam
 from overlay.core.addressing import Addressing
 from overlay.core.messages import Delta, GrantRefusal, GrantRequest
 from overlay.core.plan import segment_of
-from overlay.core.records import Scope, key_of
+from overlay.core.records import CLUSTER_SCOPE, Forgotten, Scope, key_of
 from overlay.errors import ConflictError, TimedOutError, UsageError
 from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
 
@@ -79,7 +79,7 @@ class Addresses:
             index = await self._take(network, wanted)
             return await self._with_other_family(network, wanted, index)
         for index, _ in enumerate(network.subnets):
-            ip = await self._any(network, index)
+            ip = await self._any(network, index) or await self._reclaimed(network, index)
             if ip is not None:
                 return await self._with_other_family(network, ip, index)
         raise self._exhausted(network)
@@ -93,7 +93,8 @@ class Addresses:
             if segment_of(network, index) != segment:
                 continue
             # Not the lowest, for containers get those; but there being one means there is space.
-            await self._any(network, index)
+            if await self._any(network, index) is None:
+                await self._reclaimed(network, index)
             ip = self.space.pick_last(network, index, self._member.pump.now())
             if ip is None:
                 raise self._exhausted(network)
@@ -173,6 +174,41 @@ class Addresses:
             if ip is not None:
                 return ip
         return None
+
+    async def _reclaimed(self, network: Network, index: int) -> Ip | None:
+        """Return an address of space whose holder left when nobody else took part to whom it
+        could have given it: it is declared gone, so that all settle and an heir takes the space.
+
+        One that left said so in its signed card, and its identity never comes back.
+        """
+        gone = [
+            share.owner
+            for share in self.space.shares(network)
+            if share.subnet_index == index and share.free and self._has_left(share.owner)
+        ]
+        if not gone:
+            return None
+        authority = self._member.authority
+        records = [
+            Forgotten(each) if authority is None else authority.forget(each) for each in gone
+        ]
+        self._member.publish(self._member.commit(CLUSTER_SCOPE, records))
+        names = ", ".join(map(self._directory.node_name, gone))
+        self._journal.record(
+            "reclaim", f"{names} left with addresses: they are taken back", network=network.name
+        )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _SETTLE_S
+        while loop.time() < deadline:
+            ip = await self._any(network, index)
+            if ip is not None:
+                return ip
+            await self._wait_change(deadline - loop.time(), loop.create_future())
+        return None
+
+    def _has_left(self, node_id: NodeId) -> bool:
+        card = self._directory.card(node_id)
+        return card is not None and card.left and not self._member.node.is_forgotten(node_id)
 
     def _exhausted(self, network: Network) -> ConflictError:
         found = self.space.shares(network)
@@ -277,15 +313,14 @@ class Addresses:
         return lock is not None and lock.locked()
 
     def hand_back(self, network: Network) -> list[Grant]:
-        """Return the grants by which this node, leaving, gives its space to others."""
+        """Return the grants by which this node, leaving, gives its space to others. Only who takes
+        part hears of them: without any the space waits for who takes it back (`_reclaimed`)."""
         live = self._reachable()
         candidates = [
             node_id
             for node_id in self._directory.participants(network.vni, forwarding=False)
             if node_id in live
         ]
-        if not candidates:
-            candidates = sorted(live)
         with contextlib.suppress(ValueError):
             return inheritance.hand_back(
                 self.space.ownership(network), self._member.node_id, candidates

@@ -105,6 +105,17 @@ class Directory:
         """Say whether a node holds a network's records."""
         return self._store.takes_part(node_id, Scope(vni))
 
+    def unseen(self, vni: Vni) -> list[str]:
+        """Return the names of nodes that forward for a network and whose records of it, among
+        them what is attached there, are not held here."""
+        return [
+            self.node_name(origin)
+            for origin in self.participants(vni, forwarding=True)
+            if origin != self.own
+            and not self.view.is_gone(origin)
+            and not self._store.version(origin, Scope(vni))
+        ]
+
     # --- endpoints ----------------------------------------------------------------------
 
     def endpoints(self, vni: Vni) -> Iterator[Placed]:
@@ -156,7 +167,10 @@ class Directory:
         return MemberState.DEAD if state is None else state
 
     def node(self, name: str) -> NodeId:
-        """Return the node meant by a name or id; raises NotFoundError or ConflictError."""
+        """Return the node meant by a name or id; raises NotFoundError or ConflictError.
+
+        A name is that of who has it now: one that left is meant only where nobody else has it.
+        """
         known = [member.node_id for member in self._node.membership.members()]
         matches = sorted(
             {
@@ -165,6 +179,8 @@ class Directory:
                 if name in (self.node_name(node_id), node_text(node_id), node_id.hex())
             }
         )
+        staying = [each for each in matches if self.node_state(each) is not MemberState.LEFT]
+        matches = staying or matches
         if not matches:
             raise NotFoundError(f"there is no node {name!r}", hint="'overlayd members' lists them")
         if len(matches) > 1:

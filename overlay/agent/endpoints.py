@@ -198,6 +198,25 @@ class Endpoints:
                 await self._datapath.open(network)
         return segments
 
+    @contextlib.asynccontextmanager
+    async def seeing(self, network: Network) -> AsyncIterator[None]:
+        """Hold a network's records during the block, also where this node takes no part in it."""
+        vni, part = network.vni, Participation(network.vni, forwards=False)
+        used_by = self._directory.participants(vni, forwarding=True)
+        if self._directory.follows(self._member.node_id, vni) or not used_by:
+            yield
+            return
+        async with self._parts.setdefault(vni, asyncio.Lock()):
+            if not self._directory.follows(self._member.node_id, vni):
+                self._member.publish(self._member.commit(CLUSTER_SCOPE, [part]))
+                await self._member.wait_synced(Scope(vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
+            try:
+                yield
+            finally:
+                if self._directory.takes_part(self._member.node_id, part):
+                    deletes = [key_of(part)]
+                    self._member.publish(self._member.commit(CLUSTER_SCOPE, deletes=deletes))
+
     async def _commit(
         self, target: Target, network: Network, wish: AttachWish, identity: tuple[int, int]
     ) -> tuple[Endpoint, Attachment, list[Segment]]:

@@ -10,7 +10,7 @@ from overlay.agent.addresses import Addresses
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.member import Member
-from overlay.core.records import CLUSTER_SCOPE, Scope
+from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Settled
 
 
 class Inheriting:
@@ -39,6 +39,7 @@ class Inheriting:
         owed = space.settle(networks)
         if owed:
             self._member.publish(self._member.commit(CLUSTER_SCOPE, owed))
+        self._succeed()
         members = view.members()
         for network in networks:
             grants = space.inherit(network, members)
@@ -49,3 +50,21 @@ class Inheriting:
                     f"took back {len(grants)} ranges of forgotten nodes",
                     network=network.name,
                 )
+
+    def _succeed(self) -> None:
+        """Take part in the networks of those whose heir this node is: only so it learns what
+        there is to inherit, and others can ask it."""
+        own, values = self._member.node_id, self._member.node.store.values
+        left_to_us = {
+            value.node_id
+            for origin, value in values(CLUSTER_SCOPE, "settled")
+            if origin == own and isinstance(value, Settled) and value.heir == own
+        }
+        parts = [
+            Participation(network.vni, forwards=False)
+            for network in self._directory.networks()
+            if not self._directory.follows(own, network.vni)
+            and left_to_us.intersection(self._directory.participants(network.vni, forwarding=False))
+        ]
+        if parts:
+            self._member.publish(self._member.commit(CLUSTER_SCOPE, parts))

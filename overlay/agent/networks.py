@@ -82,8 +82,15 @@ def create(member: Member, directory: Directory, wish: Wish, around: Surrounding
 
 
 def remove(member: Member, directory: Directory, name: str) -> Network:
-    """End a network everywhere; raises ConflictError while endpoints are on it."""
+    """End a network everywhere; raises ConflictError while endpoints are on it, or may be."""
     network = directory.network(name)
+    unseen = directory.unseen(network.vni)
+    if unseen:
+        raise ConflictError(
+            f"network {name} may be in use",
+            why=f"what is attached to it on {unseen[0]} is not known here yet",
+            hint=f"Try again in a moment, or on {unseen[0]}: overlayd network rm {name}",
+        )
     placed = list(directory.endpoints(network.vni))
     if placed:
         shown = ", ".join(

@@ -166,7 +166,8 @@ class Routes:
         """DELETE /v1/networks/NAME."""
         running = self._agent.member()
         name = http.match_info["name"]
-        removed = networks.remove(running.member, running.directory, name)
+        async with running.endpoints.seeing(running.directory.network(name)):
+            removed = networks.remove(running.member, running.directory, name)
         return {"removed": removed.name, "vni": removed.vni}
 
     async def ipam(self, http: web.Request, _body: Json) -> networkanswers.Ipam:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from overlay.agent.directory import Directory
 from overlay.core.drivers import MACVLAN, OVERLAY
+from overlay.core.messages import MemberState
 from overlay.errors import ConflictError
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
 
@@ -43,3 +44,24 @@ def test_a_network_of_no_kind_is_refused_with_words(labels: tuple[tuple[str, str
     with pytest.raises(ConflictError, match="kind that this overlayd does not know") as caught:
         require(*labels)
     assert "network rm blue" in caught.value.hint
+
+
+def named(states: dict[NodeId, MemberState]) -> NodeId:
+    """Ask which node is meant by a name that all of these have."""
+    store = SimpleNamespace(card=lambda each: SimpleNamespace(name="vm2") if each != OWN else None)
+    membership = SimpleNamespace(
+        members=lambda: [SimpleNamespace(node_id=each) for each in states], state_of=states.get
+    )
+    return Directory(cast("Any", SimpleNamespace(store=store, membership=membership)), OWN).node(
+        "vm2"
+    )
+
+
+def test_a_name_means_who_has_it_now() -> None:
+    """A host that left and came back is another node of the same name; two that stay are told."""
+    before = NodeId(b"b" * 16)
+
+    assert named({before: MemberState.LEFT, OTHER: MemberState.ALIVE}) == OTHER
+    assert named({before: MemberState.LEFT}) == before
+    with pytest.raises(ConflictError, match="several nodes"):
+        named({before: MemberState.DEAD, OTHER: MemberState.ALIVE})

@@ -1,0 +1,100 @@
+"""Hosts that go, and networks that nobody else took part in: nothing is lost with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from overlay.lab.driver import Driver, RefusedError, differences, join_all, wait_until
+from overlay.lab.scene import Scene, scene
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Scene]:
+    """Three joined hosts that all hold the authority, without networks."""
+    with scene(3, populated=False) as made:
+        join_all(made.drivers)
+        for name in ("vm2", "vm3"):
+            made.host(1).post("/v1/promote", node=name)
+        yield made
+
+
+def create(three: Scene, number: int, name: str, subnet: str) -> None:
+    """Make a network on a host; return when all know it."""
+    three.host(number).post("/v1/networks", name=name, subnets=[{"subnet": subnet}])
+    for driver in three.drivers:
+        wait_until(lambda driver=driver: name in known(driver), f"{name} known")  # type: ignore[misc]
+
+
+def known(driver: Driver) -> list[str]:
+    """Return the names of the networks that a host knows."""
+    return [each["name"] for each in driver.get("/v1/networks")["networks"]]
+
+
+def rejoin(three: Scene, number: int, by: int) -> None:
+    """Let a host that left be a member again."""
+    token = three.host(by).get("/v1/token")["token"]
+    three.host(number).post("/v1/join", peers=[three.host(by).address], token=token)
+    three.host(by).post("/v1/promote", node=f"vm{number}")
+
+
+def add(driver: Driver, name: str, network: str) -> str:
+    """Make a container; return its address."""
+    made = driver.post("/v1/containers", name=name, networks=[network])
+    return str(made["endpoints"][0]["ip"])
+
+
+def test_a_network_in_use_elsewhere_is_not_removed(three: Scene) -> None:
+    """By a host that takes no part in it either, nor by one that can't hear who does."""
+    create(three, 1, "used", "10.71.0.0/24")
+    add(three.host(2), "busy", "used")
+
+    with pytest.raises(RefusedError, match="busy on vm2"):
+        three.host(3).call("DELETE", "/v1/networks/used")
+
+    assert "used" in known(three.host(3))
+    assert three.host(3).get("/v1/endpoints")["elsewhere"] == ["used"]
+    three.host(2).call("DELETE", "/v1/containers/busy")
+    three.host(3).call("DELETE", "/v1/networks/used")
+    wait_until(lambda: not any(map(known, three.drivers)), "removed everywhere")
+
+
+@pytest.mark.parametrize("subnet", ["10.72.0.0/24", "fd72::/64"])
+def test_the_space_of_a_creator_that_left_is_taken_back(three: Scene, subnet: str) -> None:
+    """Nobody took part to whom it could have given it: the next who needs an address has it, and
+    so has the one after it."""
+    create(three, 3, "orphan", subnet)
+    three.host(3).post("/v1/leave")
+    rejoin(three, 3, by=1)
+
+    first = add(three.host(2), "first", "orphan")
+    second = add(three.host(3), "second", "orphan")
+
+    assert first != second
+    wait_until(lambda: not any(map(differences, three.drivers)), "kernels as desired")
+    three.host(2).call("DELETE", "/v1/containers/first")
+    three.host(3).call("DELETE", "/v1/containers/second")
+    three.host(1).call("DELETE", "/v1/networks/orphan")
+
+
+def test_the_heir_of_a_forgotten_creator_takes_part(three: Scene) -> None:
+    """So that a third host gets addresses of what the heir never used."""
+    create(three, 3, "left", "10.73.0.0/24")
+    three.host(3).end()
+    states = [
+        each["id"] for each in three.host(1).get("/v1/members")["members"] if each["name"] == "vm3"
+    ]
+    wait_until(lambda: forgotten(three.host(1), states[0]), "vm3 forgotten", 60.0)
+
+    assert add(three.host(2), "late", "left").startswith("10.73.0.")
+
+
+def forgotten(driver: Driver, node: str) -> bool:
+    """Declare a node gone as soon as it is held dead; say whether that was done."""
+    try:
+        driver.post("/v1/forget", node=node)
+    except RefusedError:
+        return False
+    return True
