@@ -148,6 +148,7 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
     rows = lab.answer(hosts[0], "status")["networks"][0]["rows"]["desired"]
     compared_s = timed(hosts[0], "verify")
     compared_lag_ms = gossip(hosts[0])["lag_max_ms"]
+    at_end = resident_mib(hosts[0])
     attached_s = timed(hosts[0], "container", "add", "late", "--network", "blue")
     holder.run(hosts[0], "bash", "-c", KILL)
     started_s = timed(hosts[0], "join")
@@ -165,6 +166,7 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
         ("then all compared once more, nothing to do", f"{verified_s:.2f} s"),
         ("resident memory before", f"{rss_before:.1f} MiB"),
         ("resident memory per 10,000 records", f"{grown / records * 10_000:.1f} MiB"),
+        ("resident memory with all, after three comparisons", f"{at_end:.1f} MiB"),
     ]
 
 

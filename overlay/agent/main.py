@@ -90,7 +90,7 @@ def _spare_collections() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 1_000)
+    gc.set_threshold(5_000, 10, 1_000)
 
 
 def _reload(config: Config) -> None:

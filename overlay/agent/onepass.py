@@ -67,7 +67,10 @@ class Outcome:
 def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bool) -> Outcome:
     """Make one pass."""
     sandbox = runtime.sandbox
-    desired = runtime.desired = _plan(sandbox, given)
+    desired = _plan(sandbox, given)
+    if desired == runtime.desired:
+        desired = runtime.desired  # so that memory has one of them when the kernel is read
+    runtime.desired = desired
     runtime.neighbours = sum(type(row) is NeighbourRow for row in desired.rows)
     left, runtime.left = runtime.left, None
     if left is not None and runtime.replugged:

@@ -16,7 +16,8 @@ from overlay.core.plan import (
     PlanInput,
     PlannedPort,
     host_ports,
-    plan,
+    planned_links,
+    planned_rows,
     segment_count,
     segment_of,
 )
@@ -30,21 +31,26 @@ ALL_OTHERS = Mac(bytes(6))
 def plan_sandbox(given: PlanInput, *, fast_path: bool, guarded: bool = False) -> SandboxState:
     """Return the plan of a sandbox with its ports' rates, and with the rows of the fast path and
     of port security if it has them."""
-    planned = plan(given)
-    by_id = {endpoint.endpoint_id: endpoint for endpoint in given.locals}
-    rows: set[Row] = set(_segment_rows(given.network)) if fast_path else set()
-    for port in (*given.ports, *host_ports(given)):
-        endpoint = by_id.get(port.endpoint_id)
-        if endpoint is None or port.name not in planned.links:
-            continue
+    links = planned_links(given)
+
+    def rows() -> Iterator[Row]:
+        yield from planned_rows(given)
         if fast_path:
-            rows.update(port_rows(given.network, port, endpoint))
-        if guarded:
-            rows.add(guard_row(given.network, port.name, endpoint))
-        rate = rate_row(port.name, endpoint)
-        if rate is not None:
-            rows.add(rate)
-    return SandboxState(planned.links, planned.rows | rows)
+            yield from _segment_rows(given.network)
+        by_id = {endpoint.endpoint_id: endpoint for endpoint in given.locals}
+        for port in (*given.ports, *host_ports(given)):
+            endpoint = by_id.get(port.endpoint_id)
+            if endpoint is None or port.name not in links:
+                continue
+            if fast_path:
+                yield from port_rows(given.network, port, endpoint)
+            if guarded:
+                yield guard_row(given.network, port.name, endpoint)
+            rate = rate_row(port.name, endpoint)
+            if rate is not None:
+                yield rate
+
+    return SandboxState(links, frozenset(rows()))
 
 
 def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:

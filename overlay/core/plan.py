@@ -91,14 +91,22 @@ def plan(given: PlanInput) -> SandboxState:
     claim on the address or MAC of a local endpoint gets none: a row that sends a local
     container's frames away would fight with what its bridge port learns.
     """
-    links = {link.name: link for link in _links(given)}
-    rows: set[Row] = set(_gateway_rows(given.network))
+    return SandboxState(planned_links(given), frozenset(planned_rows(given)))
+
+
+def planned_links(given: PlanInput) -> dict[str, Link]:
+    """Return the plan's links by name."""
+    return {link.name: link for link in _links(given)}
+
+
+def planned_rows(given: PlanInput) -> Iterator[Row]:
+    """Return the plan's rows one by one: there may be very many, and a set is made of them once."""
+    yield from _gateway_rows(given.network)
     if has_tunnel(given.network):
-        rows.update(_tunnel_rows(given))
-    rows.update(_exit_rows(given))
+        yield from _tunnel_rows(given)
+    yield from _exit_rows(given)
     if given.network.isolate_subnets:
-        rows.update(_barrier_rows(given.network))
-    return SandboxState(links, frozenset(rows))
+        yield from _barrier_rows(given.network)
 
 
 def _tunnel_rows(given: PlanInput) -> Iterator[Row]:
@@ -196,11 +204,15 @@ def _remote_rows(given: PlanInput) -> Iterator[Row]:
                     vni, ip, _claim(remote), _claim(rival), given.owner_of
                 ):
                     by_ip[ip] = (segment, remote)
+    # One text for all rows of a segment: 100,000 rows would have as many of 55 bytes each.
+    names = [(f"vxlan{segment}", f"br{segment}") for segment in range(segment_count(given.network))]
     for (segment, mac), remote in by_mac.items():
-        yield FdbRow(f"vxlan{segment}", mac, remote.vtep)
-        yield BridgeFdbRow(f"vxlan{segment}", mac)
+        vxlan, _ = names[segment]
+        yield FdbRow(vxlan, mac, remote.vtep)
+        yield BridgeFdbRow(vxlan, mac)
     for ip, (segment, remote) in by_ip.items():
-        yield NeighbourRow(f"br{segment}", ip, remote.endpoint.mac)
+        _, bridge = names[segment]
+        yield NeighbourRow(bridge, ip, remote.endpoint.mac)
 
 
 def _claim(remote: Remote) -> Claim:

@@ -291,6 +291,7 @@ def decode_entry(raw: Any, after: int) -> Entry:
     if fields is None:
         return Entry(version, key, None)
     value = decode_value(tag, fields)
-    if key_of(value) != key:
+    own_key = key_of(value)
+    if own_key != key:
         shapes.malformed()
-    return Entry(version, key, value)
+    return Entry(version, own_key, value)  # it shares its bytes with the value

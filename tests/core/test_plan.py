@@ -83,6 +83,16 @@ def test_a_remote_endpoint_has_three_rows() -> None:
     }
 
 
+def test_rows_of_one_link_share_its_name() -> None:
+    """A text for each of 100,000 rows would take as much memory as the rows."""
+    remotes = tuple(Remote(B, VTEP_B, endpoint(n, f"10.0.0.{n}")) for n in range(2, 9))
+    rows = plan(given_input(FOUR, remotes=remotes)).rows
+
+    many = [row.link for row in rows if isinstance(row, (FdbRow, BridgeFdbRow, NeighbourRow))]
+    assert len(many) == 21
+    assert len({id(text) for text in many}) == 2
+
+
 def test_two_subnets_of_one_family_are_two_segments() -> None:
     """A bridge and a VNI each, and every row on its own."""
     remotes = (Remote(B, VTEP_B, endpoint(1, "10.0.1.9")),)

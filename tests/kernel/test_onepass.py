@@ -103,6 +103,14 @@ def node(world: World) -> Iterator[Node]:
     node.runtime.monitor.close()
 
 
+def test_a_plan_that_is_as_before_is_kept_once(node: Node) -> None:
+    """Where the kernel is read for 100,000 rows, memory would have them thrice else."""
+    before = node.runtime.desired
+    node.passes(read=True)
+
+    assert node.runtime.desired is before
+
+
 def test_only_the_first_pass_reads(node: Node) -> None:
     """New records and a new port are programmed exactly, from what the pass before left."""
     node.remotes.append(NINE)
