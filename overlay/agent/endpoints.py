@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from overlay import limits
 from overlay.agent import stored
 from overlay.agent.addresses import Addresses
+from overlay.agent.altering import Altering, Change
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
@@ -46,6 +47,7 @@ class Result:
     ifname: str
     created: bool
     unconfirmed: tuple[NodeId, ...] = ()
+    changes: tuple[Change, ...] = ()  # of what was attached already
 
 
 class Endpoints:
@@ -70,6 +72,7 @@ class Endpoints:
         self._kernel = kernel
         self._journal = journal
         self._attachments = attachments
+        self._altering = Altering(member, datapath, plugging.gateways, journal, attachments)
         # One verb at a time for a container; a lock lives as long as somebody holds or awaits it.
         self._targets: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
         self._arriving: collections.Counter[Vni] = collections.Counter()  # attaches under way
@@ -102,7 +105,7 @@ class Endpoints:
     async def attach(
         self, target: Target, network: Network, wish: AttachWish, *, wait: bool
     ) -> Result:
-        """Attach; what is attached already is returned as it is."""
+        """Attach; what is attached already is changed in place where it can be."""
         self._directory.require_here(network)
         require_possible(network, wish)
         descriptor = await self._kernel.call(_open_netns, target)
@@ -113,8 +116,8 @@ class Endpoints:
                     await self._kernel.call(shaping.require)
                 existing = self._existing(identity, network, wish)
                 if existing is not None:
-                    await self._prefer(identity, existing, wish)
-                    return await self._limited(existing, wish.rates)
+                    altered, changes = await self._altering.alter(network, existing.endpoint, wish)
+                    return replace(existing, endpoint=altered, changes=changes)
                 async with self._arriving_on(network.vni):
                     joined = await self.take_part(network)
                     endpoint, attachment, segments = await self._commit(
@@ -150,27 +153,6 @@ class Endpoints:
                 )
             return Result(network, endpoint, attachment.ifname, created=False)
         return None
-
-    async def _prefer(self, identity: tuple[int, int], result: Result, wish: AttachWish) -> None:
-        """Give what is attached already another say in the default route, if one is asked for."""
-        before = self._attachments[result.endpoint.endpoint_id]
-        if wish.gateway_priority in (None, before.gateway_priority):
-            return
-        after = replace(before, gateway_priority=wish.gateway_priority, gateway=True)
-        with self._member.state.transaction():
-            stored.put_attachment(self._member.state, after)
-        self._attachments[result.endpoint.endpoint_id] = after
-        await self.plugging.gateways.settle(identity)
-
-    async def _limited(self, result: Result, rates: tuple[int | None, int | None]) -> Result:
-        """Give what is attached already other limits, if others are asked for."""
-        endpoint, vni = result.endpoint, result.network.vni
-        changed = replace(endpoint, labels=labelled(endpoint.labels, rates))
-        if changed == endpoint:
-            return result
-        self._member.publish(self._member.commit(Scope(vni), [changed]))
-        await self._datapath.reconcile(vni)
-        return replace(result, endpoint=changed)
 
     @contextlib.asynccontextmanager
     async def _arriving_on(self, vni: Vni) -> AsyncIterator[None]:

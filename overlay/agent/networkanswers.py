@@ -161,6 +161,14 @@ class Endpoints(TypedDict):
     elsewhere: list[str]
 
 
+class Changed(TypedDict):
+    """What an attach changed of what was attached already; null for a limit: there is none."""
+
+    field: str
+    before: int | bool | None
+    after: int | bool | None
+
+
 class AttachedEndpoint(TypedDict):
     """What an attach gave on one network."""
 
@@ -171,6 +179,7 @@ class AttachedEndpoint(TypedDict):
     ifname: str
     name: str
     created: bool
+    changed: list[Changed]
 
 
 class Attached(TypedDict):

@@ -136,6 +136,10 @@ def attached(result: Result) -> networkanswers.AttachedEndpoint:
         "ifname": result.ifname,
         "name": result.endpoint.name,
         "created": result.created,
+        "changed": [
+            {"field": change.field, "before": change.before, "after": change.after}
+            for change in result.changes
+        ],
     }
 
 

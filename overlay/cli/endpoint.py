@@ -5,6 +5,7 @@ Owns: their options and their words. Must not know what TARGET may be: the agent
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -86,10 +87,21 @@ def print_addresses(endpoints: list[JsonObject]) -> None:
     for endpoint in endpoints:
         output.answer(endpoint["ip"])
         if not endpoint["created"]:
+            changed = ", ".join(_changed(each) for each in endpoint.get("changed") or [])
             output.comment(
                 f"{endpoint['name']} was attached to {endpoint['network']} already,"
-                f" as {endpoint['ifname']}"
+                f" as {endpoint['ifname']}" + (f"; changed: {changed}" if changed else "")
             )
+
+
+def _changed(change: JsonObject) -> str:
+    """Return `rate in none -> 10mbit`."""
+    is_rate = change["field"].startswith("rate_")
+    texts = [
+        (rates.shown(value) if value else rates.LIFTED) if is_rate else json.dumps(value)
+        for value in (change["before"], change["after"])
+    ]
+    return f"{change['field'].replace('_', ' ')} {' -> '.join(texts)}"
 
 
 def warn_unconfirmed(nodes: list[str]) -> None:

@@ -134,4 +134,5 @@ def attached() -> dict[str, Any]:
         "ifname": "eth0",
         "name": "web",
         "created": True,
+        "changed": [],
     }

@@ -112,6 +112,27 @@ def test_attaching_again_returns_the_same_address(
     assert "already, as eth0" in outcome.err
 
 
+def test_attaching_again_tells_what_it_changed(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """Rates are told as one writes them, on stderr, each with what it was."""
+    changed = [
+        {"field": "rate_in", "before": None, "after": 10_000_000},
+        {"field": "rate_out", "before": 2_500_000_000, "after": None},
+        {"field": "gateway_priority", "before": 0, "after": 5},
+        {"field": "default_route", "before": False, "after": True},
+    ]
+    again = attached | {"created": False, "changed": changed}
+    agent.answer("POST /v1/endpoints", _answer([again], []))
+    outcome = overlayd("attach", "web", "--network", "blue", "--rate", "10mbit")
+
+    assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
+    assert outcome.err == (
+        "web was attached to blue already, as eth0; changed: rate in none -> 10mbit, rate out "
+        "2.5gbit -> none, gateway priority 0 -> 5, default route false -> true\n"
+    )
+
+
 def test_attach_as_json_is_the_agents_answer(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:

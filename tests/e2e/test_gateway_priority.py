@@ -39,11 +39,13 @@ def test_the_highest_priority_has_it_and_the_next_takes_over(cluster: Cluster) -
     assert way(cluster) == ["10.71.0.1"], "of equals, who has it keeps it"
     cluster.ok(1, "overlayd", "attach", "c", "--network", "green", "--gateway-priority", "5")
     assert (way(cluster), way(cluster, family="-6")) == (["10.72.0.1"], ["fd72::1"])
-    told = cluster.inside(1, "c", "ip", "route", "get", "198.51.100.7")[1]
-    assert "via 10.72.0.1" in told
+    route = cluster.inside(1, "c", "ip", "route", "get", "198.51.100.7")[1]
+    assert "via 10.72.0.1" in route
     other = cluster.json(2, "status")["node"]["address"]
     assert cluster.inside(1, "c", "ping", "-c1", "-W3", other)[0] == 0
-    cluster.ok(1, "overlayd", "attach", "c", "--network", "blue", "--gateway-priority", "9")
+    told = cluster.json(1, "attach", "c", "--network", "blue", "--gateway-priority", "9")
+    changed = {"field": "gateway_priority", "before": 0, "after": 9}
+    assert told["endpoints"][0]["changed"] == [changed]
     assert (way(cluster), way(cluster, family="-6")) == (["10.32.0.1"], ["fd72::1"])
     cluster.ok(1, "overlayd", "detach", "c", "--network", "blue")
     assert way(cluster) == ["10.72.0.1"]
