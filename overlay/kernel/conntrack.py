@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from overlay.kernel import netlink, rows
-from overlay.kernel.netlink import Message, Socket, attribute, attributes
+from overlay.kernel.netlink import Message, attribute, attributes
+from overlay.kernel.netlinksocket import Socket
 from overlay.model import Ip
 
 _NETLINK_NETFILTER: Final = 12  # linux/netlink.h

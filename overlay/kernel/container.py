@@ -19,7 +19,8 @@ from overlay.core.state import GuardRow, Port
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, requests, rows
 from overlay.kernel.devices import delete_links, find_link
-from overlay.kernel.netlink import NetlinkError, Request, Socket
+from overlay.kernel.netlink import Request
+from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.kernel.sandbox import Sandbox
 from overlay.model import Ip, Mac, ip_text
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from overlay.kernel import links, requests
-from overlay.kernel.netlink import NetlinkError, Socket
+from overlay.kernel.netlinksocket import NetlinkError, Socket
 
 _DOOMED_GROUP: Final = 0x6F76  # nobody else's: group numbers are per namespace, and this is ours
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from overlay.kernel import links, netlink, netns, requests, routing
-from overlay.kernel.netlink import Socket
+from overlay.kernel.netlinksocket import Socket
 from overlay.model import Ip, Mac
 
 

@@ -13,7 +13,8 @@ from typing import Final, TypeAlias
 
 from overlay.kernel import container, forwarding, links, netlink, netns, requests, rows, underlay
 from overlay.kernel.devices import delete_links, find_link
-from overlay.kernel.netlink import Request, Socket
+from overlay.kernel.netlink import Request
+from overlay.kernel.netlinksocket import Socket
 from overlay.kernel.nft.ports import link_local
 from overlay.kernel.sandbox import Sandbox
 from overlay.model import Ip, Mac, NodeId, Vni

@@ -14,7 +14,7 @@ from typing import Final
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel import netns, underlay
 from overlay.kernel.devices import find_link
-from overlay.kernel.netlink import Socket
+from overlay.kernel.netlinksocket import Socket
 from overlay.model import Ip, ip_text, parse_ip
 
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}

@@ -25,7 +25,8 @@ from overlay.core.state import (
 )
 from overlay.kernel import links, netlink, routing, rows, shaping
 from overlay.kernel.bpf import filters
-from overlay.kernel.netlink import LostNotificationsError, Message, Socket
+from overlay.kernel.netlink import Message
+from overlay.kernel.netlinksocket import LostNotificationsError, Socket
 from overlay.model import Ip, Mac, ip_text, mac_text
 
 # Notifications read per call; the descriptor stays readable if there are more.

@@ -17,7 +17,8 @@ from typing import Final
 
 from overlay.kernel import netlink, rows
 from overlay.kernel.devices import find_link
-from overlay.kernel.netlink import NetlinkError, Socket, attribute, attributes
+from overlay.kernel.netlink import attribute, attributes
+from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.model import Ip, Mac
 
 _WAIT_S: Final = 0.3

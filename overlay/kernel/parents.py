@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from overlay.errors import ConflictError, NotFoundError, OverlayError
-from overlay.kernel import links, netlink, netns, requests
+from overlay.kernel import links, netlink, netlinksocket, netns, requests
 from overlay.kernel.container import (
     Attached,
     add_default_route,
@@ -27,7 +27,8 @@ from overlay.kernel.container import (
 from overlay.kernel.devices import find_link
 from overlay.kernel.hostlink import NAME_PREFIX
 from overlay.kernel.links import ALIAS_DEFAULT, Found
-from overlay.kernel.netlink import NetlinkError, Request, Socket, TornDumpError, attribute
+from overlay.kernel.netlink import Request, attribute
+from overlay.kernel.netlinksocket import NetlinkError, Socket, TornDumpError
 from overlay.model import Ip, Mac
 
 VLAN_ALIAS: Final = f"{ALIAS_DEFAULT}:vlan"
@@ -316,7 +317,7 @@ def remove_from(netns_fd: int) -> list[str]:
     host = netns.own_fd()
     with netns.closing(host), suppress(OSError, TornDumpError), Socket(netns_fd) as inside:
         everything = _links(inside)  # which gives the other namespace an id
-        here = netlink.namespace_id(inside, host)
+        here = netlinksocket.namespace_id(inside, host)
         gone = [
             found
             for found in everything

@@ -23,8 +23,8 @@ from overlay.errors import (
     OverlayError,
     UsageError,
 )
-from overlay.kernel import links, netlink, netns, requests
-from overlay.kernel.netlink import NetlinkError, Socket
+from overlay.kernel import links, netlink, netlinksocket, netns, requests
+from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.model import Ip, Mac, Vni
 
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
@@ -153,7 +153,7 @@ def require_vni_free(vni: Vni, port: int) -> None:
 
 def _vxlans(inside: Socket, host: int, fd: int, where: str) -> Iterator[VniHolder]:
     at_home = netns.identity(fd) == netns.identity(host)
-    host_id = -1 if at_home else netlink.namespace_id(inside, host)
+    host_id = -1 if at_home else netlinksocket.namespace_id(inside, host)
     for message in inside.dump(netlink.RTM_GETLINK, links.DUMP_BODY):
         found = links.decode(message)
         # Without an id the socket is in the device's own namespace.

@@ -18,7 +18,7 @@ from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import links, netlink, netns, parents, probe, requests
 from overlay.kernel.container import CONTAINER_ALIAS
 from overlay.kernel.links import is_ours
-from overlay.kernel.netlink import Socket
+from overlay.kernel.netlinksocket import Socket
 from overlay.kernel.nft.foreign import ForeignRules
 from overlay.kernel.nft.host import USER_TABLE_NAME, remove_unused_user_table
 from overlay.kernel.nft.tables import MissingError, Tables

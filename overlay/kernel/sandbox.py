@@ -40,14 +40,25 @@ from overlay.core.state import (
     Vxlan,
 )
 from overlay.errors import NotFoundError, UsageError
-from overlay.kernel import links, netlink, netns, probe, requests, routing, rows, shaping
+from overlay.kernel import (
+    links,
+    netlink,
+    netlinksocket,
+    netns,
+    probe,
+    requests,
+    routing,
+    rows,
+    shaping,
+)
 from overlay.kernel.bpf import filters
 from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath, hooks_left
 from overlay.kernel.bpf.fastpath import apply as apply_fast
 from overlay.kernel.devices import delete_links, find_link
 from overlay.kernel.links import ALIAS_DEFAULT
 from overlay.kernel.monitor import SandboxMonitor
-from overlay.kernel.netlink import NetlinkError, Request, Socket
+from overlay.kernel.netlink import Request
+from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.kernel.nft.ports import PortGuard
 from overlay.kernel.nft.ports import apply as apply_guard
 from overlay.kernel.nft.tables import MissingError
@@ -185,7 +196,7 @@ class Sandbox:
         found = self._dump_links()
         self._names = {link.index: link.name for link in found}
         self._indexes = {link.name: link.index for link in found}
-        host_netns = netlink.namespace_id(self.socket, self._host_fd)
+        host_netns = netlinksocket.namespace_id(self.socket, self._host_fd)
         state_links: dict[str, Link] = {}
         for each in found:
             link = links.as_link(each, self._names, host_netns)

@@ -23,7 +23,8 @@ from overlay.errors import OverlayError
 from overlay.kernel import netlink, netns, requests
 from overlay.kernel.bpf import filters
 from overlay.kernel.devices import find_link
-from overlay.kernel.netlink import Message, NetlinkError, Request, Socket, attribute, attributes
+from overlay.kernel.netlink import Message, Request, attribute, attributes
+from overlay.kernel.netlinksocket import NetlinkError, Socket
 
 SHAPER_PREFIX: Final = "sh"
 """How the name of every device of the detour begins; the rest is its port's."""

@@ -16,7 +16,8 @@ from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import links, netlink, requests, rows
 from overlay.kernel.links import is_ours
 from overlay.kernel.messages import RouteMessage
-from overlay.kernel.netlink import Message, NetlinkError, Socket
+from overlay.kernel.netlink import Message
+from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.model import Ip, ip_text, parse_ip
 
 Range: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network

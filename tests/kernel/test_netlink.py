@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from overlay.core.state import Bridge, FloodRow
 from overlay.kernel import links, netlink, requests, rows
-from overlay.kernel.netlink import NetlinkError, Refusal, Socket, TornDumpError
+from overlay.kernel.netlink import Refusal
+from overlay.kernel.netlinksocket import NetlinkError, Socket, TornDumpError
 from overlay.model import Ip, Mac, parse_ip
 
 if TYPE_CHECKING:

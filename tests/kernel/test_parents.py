@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.errors import OverlayError
-from overlay.kernel import netlink, netns, parents
+from overlay.kernel import netlinksocket, netns, parents
 from overlay.kernel.parents import Place
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SCRIPT = "".join(
 @pytest.fixture
 def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Make a namespace whose links never hold still; one torn dump is as good as five."""
-    monkeypatch.setattr(netlink, "_DUMP_TRIES", 1)
+    monkeypatch.setattr(netlinksocket, "_DUMP_TRIES", 1)
     name = world.namespace("restless")
     made = "".join(f"link add d{n} type bridge\n" for n in range(LINKS))
     subprocess.run(["ip", "-n", name, "-batch", "-"], input=made, text=True, check=True)

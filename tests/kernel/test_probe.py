@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.errors import ConflictError, OverlayError
-from overlay.kernel import netlink, netns, probe, requests
+from overlay.kernel import netlink, netlinksocket, netns, probe, requests
 from overlay.model import Vni
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def test_a_kernel_without_vxlan_is_told_with_its_module() -> None:
     )
     with (
         netns.temporary() as netns_fd,
-        netlink.Socket(netns_fd) as inside,
+        netlinksocket.Socket(netns_fd) as inside,
         pytest.raises(OverlayError, match="this kernel has no VXLAN devices") as caught,
     ):
         probe._try(inside, "VXLAN", unknown)

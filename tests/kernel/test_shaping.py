@@ -9,7 +9,8 @@ from overlay.core.operations import DeleteRow, PutRow
 from overlay.core.state import RateRow, Row
 from overlay.errors import OverlayError
 from overlay.kernel import shaping
-from overlay.kernel.netlink import NetlinkError, Request, Socket
+from overlay.kernel.netlink import Request
+from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.model import parse_ip
 
 if TYPE_CHECKING:

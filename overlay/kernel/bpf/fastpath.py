@@ -18,7 +18,8 @@ from overlay.core.state import HookRow, SourceRow, TargetRow
 from overlay.errors import OverlayError
 from overlay.kernel import netlink
 from overlay.kernel.bpf import filters, programs, syscall
-from overlay.kernel.netlink import Request, Socket
+from overlay.kernel.netlink import Request
+from overlay.kernel.netlinksocket import Socket
 from overlay.model import Ip, Mac
 
 FastRow: TypeAlias = SourceRow | TargetRow | HookRow

@@ -19,15 +19,8 @@ from typing import Final, TypeAlias
 from overlay import crashpoint
 from overlay.errors import OverlayError
 from overlay.kernel import netlink
-from overlay.kernel.netlink import (
-    LostNotificationsError,
-    Message,
-    NetlinkError,
-    Request,
-    Socket,
-    attribute,
-    attributes,
-)
+from overlay.kernel.netlink import Message, Request, attribute, attributes
+from overlay.kernel.netlinksocket import LostNotificationsError, NetlinkError, Socket
 from overlay.kernel.nft.expressions import Rule, encoded, matches, number, packets, text
 
 FAMILY_UNSPEC, FAMILY_INET, FAMILY_BRIDGE = 0, 1, 7
