@@ -1,4 +1,4 @@
-"""Finding links by name, and removing many of them at once."""
+"""Finding links, and removing many of them at once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import errno
 from collections.abc import Sequence
 from typing import Final
 
-from overlay.kernel import links, requests
-from overlay.kernel.netlinksocket import NetlinkError, Socket
+from overlay.kernel import links, netlink, requests
+from overlay.kernel.links import Found
+from overlay.kernel.netlinksocket import NetlinkError, Socket, TornDumpError, messages_of
 
 _DOOMED_GROUP: Final = 0x6F76  # nobody else's: group numbers are per namespace, and this is ours
 
@@ -17,6 +18,19 @@ def delete_links(socket: Socket, indexes: Sequence[int]) -> None:
     steps = [requests.set_group(index, _DOOMED_GROUP) for index in indexes]
     if steps:
         socket.transact([*steps, requests.delete_group(_DOOMED_GROUP)])
+
+
+def links_seen(socket: Socket) -> list[Found]:
+    """Return the links of a namespace, also of one that alters them all the time.
+
+    There it is what several dumps saw together: it may lack a link, and have one that is gone.
+    """
+    try:
+        found = socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)
+    except TornDumpError as error:
+        found = messages_of(error.seen)
+    by_index = {link.index: link for link in map(links.decode, found)}
+    return list(by_index.values())
 
 
 def find_link(socket: Socket, name: str) -> int:

@@ -75,7 +75,19 @@ _REPLY_TIMEOUT_S: Final = 30
 
 
 class TornDumpError(OverlayError):
-    """The tables changed each time they were read; reading later will do."""
+    """The tables changed each time they were read; reading later will do.
+
+    `seen`: what all tries saw, as `dump_buffers` returns it. A torn dump can lack an entry and
+    repeat one, but has none that never was.
+    """
+
+    def __init__(self, seen: list[bytes]) -> None:
+        super().__init__(
+            "the kernel's tables changed while they were read",
+            why=f"{_DUMP_TRIES} tries in a row",
+            hint="it is tried again by itself",
+        )
+        self.seen = seen
 
 
 class LostNotificationsError(Exception):
@@ -231,11 +243,7 @@ class Socket:
 
     def dump(self, kind: int, body: bytes) -> list[Message]:
         """Return all messages that a dump yields; raises as `dump_buffers` does."""
-        return [
-            Message(answer, buffer, start, end)
-            for buffer in self.dump_buffers(kind, body)
-            for answer, _, _, start, end in messages_in(buffer)
-        ]
+        return messages_of(self.dump_buffers(kind, body))
 
     def dump_buffers(self, kind: int, body: bytes) -> list[bytes]:
         """Return what a dump yields, as buffers of whole messages, without the end mark.
@@ -243,17 +251,16 @@ class Socket:
         A dump torn by a change is taken anew. Raises TornDumpError if every try was torn,
         NetlinkError if the kernel refuses.
         """
+        seen: list[bytes] = []
         for _ in range(_DUMP_TRIES):
-            found = self._dump_once(kind, body)
-            if found is not None:
+            found, torn = self._dump_once(kind, body)
+            if not torn:
                 return found
-        raise TornDumpError(
-            "the kernel's tables changed while they were read",
-            why=f"{_DUMP_TRIES} tries in a row",
-            hint="it is tried again by itself",
-        )
+            seen += found
+        raise TornDumpError(seen)
 
-    def _dump_once(self, kind: int, body: bytes) -> list[bytes] | None:
+    def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
+        """Return what one dump yields, and whether it was torn."""
         # pyroute2 0.9.7 never reports NLM_F_DUMP_INTR; a torn dump can lack entries.
         wanted = self._send_one(kind, NLM_F_DUMP, body)
         found: list[bytes] = []
@@ -273,7 +280,7 @@ class Socket:
                     if result:
                         raise NetlinkError(-result, os.strerror(-result))
                     found.append(buffer[:position])
-                    return None if torn & NLM_F_DUMP_INTR else found
+                    return found, bool(torn & NLM_F_DUMP_INTR)
                 position += (length + 3) & ~3
             if sequence == wanted:
                 found.append(buffer)
@@ -303,6 +310,15 @@ class Socket:
                 Message(kind, buffer, start, end) for kind, _, _, start, end in messages_in(buffer)
             )
         return found
+
+
+def messages_of(buffers: list[bytes]) -> list[Message]:
+    """Return the messages in buffers of a dump."""
+    return [
+        Message(kind, buffer, start, end)
+        for buffer in buffers
+        for kind, _, _, start, end in messages_in(buffer)
+    ]
 
 
 def _open_raw(protocol: int) -> socket.socket:

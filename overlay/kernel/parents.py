@@ -24,11 +24,11 @@ from overlay.kernel.container import (
     free_name,
     set_up_inside,
 )
-from overlay.kernel.devices import find_link
+from overlay.kernel.devices import find_link, links_seen
 from overlay.kernel.hostlink import NAME_PREFIX
 from overlay.kernel.links import ALIAS_DEFAULT, Found
 from overlay.kernel.netlink import Request, attribute
-from overlay.kernel.netlinksocket import NetlinkError, Socket, TornDumpError
+from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.model import Ip, Mac
 
 VLAN_ALIAS: Final = f"{ALIAS_DEFAULT}:vlan"
@@ -275,14 +275,14 @@ def _announce_itself(netns_fd: int, name: str) -> None:
 def detach(place: Place) -> bool:
     """Remove the interface, whatever it is named now; False if there is none.
 
-    Raises TornDumpError in a container that alters its links all the time, and OverlayError or
-    OSError on a host that lacks what a look takes: it may be there.
+    Raises TornDumpError where it was not seen in a container that alters its links all the time,
+    and OverlayError or OSError on a host that lacks what a look takes: it may be there.
     """
     fd = netns.open_same(place.netns_path, place.netns_identity)
     if fd is None:
         return False
     with netns.closing(fd), Socket(fd) as inside:
-        found = _of(_links(inside), place.mark)
+        found = _of(links_seen(inside), place.mark) or _of(_links(inside), place.mark)
         inside.transact([requests.delete_link(each.index) for each in found])
         return bool(found)
 
@@ -313,10 +313,13 @@ def _of(found: list[Found], mark: str) -> list[Found]:
 
 
 def remove_from(netns_fd: int) -> list[str]:
-    """Remove from a namespace every interface of ours on this host's; return their names."""
+    """Remove from a namespace every interface of ours on this host's; return their names.
+
+    Also in one that alters its links all the time. Raises OSError where it can't be looked at.
+    """
     host = netns.own_fd()
-    with netns.closing(host), suppress(OSError, TornDumpError), Socket(netns_fd) as inside:
-        everything = _links(inside)  # which gives the other namespace an id
+    with netns.closing(host), Socket(netns_fd) as inside:
+        everything = links_seen(inside)  # which gives the other namespace an id
         here = netlinksocket.namespace_id(inside, host)
         gone = [
             found
@@ -325,4 +328,3 @@ def remove_from(netns_fd: int) -> list[str]:
         ]
         inside.transact([requests.delete_link(found.index) for found in gone])
         return [found.name for found in gone]
-    return []

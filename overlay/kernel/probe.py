@@ -24,6 +24,7 @@ from overlay.errors import (
     UsageError,
 )
 from overlay.kernel import links, netlink, netlinksocket, netns, requests
+from overlay.kernel.devices import links_seen
 from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.model import Ip, Mac, Vni
 
@@ -154,8 +155,7 @@ def require_vni_free(vni: Vni, port: int) -> None:
 def _vxlans(inside: Socket, host: int, fd: int, where: str) -> Iterator[VniHolder]:
     at_home = netns.identity(fd) == netns.identity(host)
     host_id = -1 if at_home else netlinksocket.namespace_id(inside, host)
-    for message in inside.dump(netlink.RTM_GETLINK, links.DUMP_BODY):
-        found = links.decode(message)
+    for found in links_seen(inside):
         # Without an id the socket is in the device's own namespace.
         if found.kind == "vxlan" and found.netns == host_id and (at_home or host_id >= 0):
             vni, port, _ = links.vxlan_identity(found)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from overlay.errors import NotFoundError, UsageError
+from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import links, netlink, netns, parents, probe, requests
 from overlay.kernel.container import CONTAINER_ALIAS
 from overlay.kernel.links import is_ours
@@ -34,7 +34,8 @@ HOST_MARK: Final = "# overlayd: a container in the host's own network"
 def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list[str]:
     """Remove what is ours in this host's kernel; return what was removed, as texts.
 
-    `among` narrows down the namespaces looked at, by name.
+    `among` narrows down the namespaces looked at, by name. Raises OverlayError, when all else is
+    done, for namespaces that could not be looked at.
     """
     removed: list[str] = []
     for name in filter(among, netns.names()):
@@ -49,11 +50,19 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
         elif is_ours(alias):
             Sandbox.open(name, create=False).destroy()
             removed.append(f"sandbox {name}")
+    faults: list[str] = []
     for netns_fd, where in probe.namespaces():
-        removed += [f"interface {name} of {where}" for name in parents.remove_from(netns_fd)]
+        try:
+            removed += [f"interface {name} of {where}" for name in parents.remove_from(netns_fd)]
+        except OSError as error:
+            faults.append(f"{where}: {error.strerror or error}")
     removed += _remove_devices()
     removed += _remove_tables()
     removed += _remove_rules()
+    if faults:
+        raise OverlayError(
+            "an interface of ours may be left", why="\n".join(faults), hint="sudo overlayd reset"
+        )
     return removed
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +38,21 @@ def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     with subprocess.Popen(["sh", "-c", again], start_new_session=True) as running:
         yield Place(str(netns.path_of(name)), netns.identity(world.fd(name)), "ve0")
         os.killpg(running.pid, signal.SIGKILL)
+
+
+def test_what_is_ours_goes_from_a_container_that_alters_its_links(
+    world: World, restless: Place
+) -> None:
+    """A reset finds a macvlan device in what torn dumps saw, each time."""
+    host, inside = world.namespace("host"), Path(restless.netns_path).name
+    world.run(host, "ip", "link", "add", "p0", "type", "veth", "peer", "p1")
+    descriptor = world.fd(inside)
+    for _ in range(8):
+        world.run(host, "ip", "link", "add", "link", "p0", "m0", "type", "macvlan")
+        world.run(host, "ip", "link", "set", "m0", "alias", "overlayd:ve0")
+        world.run(host, "ip", "link", "set", "m0", "netns", inside)
+        with netns.inside(world.fd(host)):
+            assert parents.remove_from(descriptor) == ["m0"]
 
 
 def test_a_container_that_alters_its_links_ends_no_look(restless: Place) -> None:
