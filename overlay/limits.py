@@ -33,7 +33,8 @@ DNS_SERVERS_MAX: Final = 3  # resolv.conf(5): MAXNS
 GIVEN_NAMES_MAX: Final = 256  # by one node on one network
 GIVEN_NAME_IPS_MAX: Final = 16
 LABEL_COUNT_MAX: Final = 16
-LABEL_SIZE_MAX: Final = 128
+LABEL_SIZE_MAX: Final = 128  # name and value together, as UTF-8
+assert LABEL_SIZE_MAX <= TEXT_SIZE_MAX
 SUBNET_COUNT_MAX: Final = 8
 AUXILIARY_COUNT_MAX: Final = 16
 SHOWN_CLASHES_MAX: Final = 16
@@ -134,6 +135,7 @@ VNI_MAX: Final = 2**24 - 1  # RFC 7348 section 5
 VXLAN_OVERHEAD_IPV4: Final = 50  # RFC 7348: Ethernet 14, IPv4 20, UDP 8, VXLAN 8
 VXLAN_OVERHEAD_IPV6: Final = 70
 UNDERLAY_MTU_MIN: Final = 1280
+IP_PACKET_SIZE_MAX: Final = 65_535  # RFC 791, and RFC 8200 without jumbograms
 VXLAN_PORT_DEFAULT: Final = 4789  # RFC 7348 section 8, IANA
 GOSSIP_PORT_DEFAULT: Final = 7948  # 7946 is Docker swarm's and Serf's on the same hosts
 # Docker counts its VNIs up from 4096; people choose small ones by hand. Ours are drawn from
@@ -142,6 +144,7 @@ VNI_DRAWN_MIN: Final = 2**23
 
 # --- Addresses -------------------------------------------------------------------------
 GRANT_SIZE_DEFAULT: Final = 256
+FREE_TOLD_MAX: Final = 2**63  # what a refusal says is left; an IPv6 subnet has more
 GRANTS_PER_LOG_MAX: Final = 4096
 # Runs named in one Settled record: IPv6, 3 + 16 + 16 and 4 bytes of framing, 14 * 39 = 546.
 KEPT_PER_RECORD_MAX: Final = 14

@@ -24,7 +24,9 @@ Vni = NewType("Vni", int)
 """A 24-bit VXLAN network identifier (RFC 7348); 0 is never a network of ours."""
 
 NODE_ID_SIZE = 16
-NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", re.IGNORECASE)
+# Between two letters or digits at most one dot: DNS has no empty labels. ASCII: else the letters of
+# other alphabets that have an ASCII letter for their other case would match.
+NAME_PATTERN = re.compile(r"[a-z0-9]([_-]*\.?[_-]*[a-z0-9])*", re.IGNORECASE | re.ASCII)
 
 
 def ip_text(ip: Ip) -> str:
@@ -63,6 +65,14 @@ def node_id_of(sign_key: bytes) -> NodeId:
 def valid_name(name: str) -> bool:
     """Say whether `name` can name a network, node or endpoint (a DNS label or dotted)."""
     return len(name) <= limits.NAME_LENGTH_MAX and NAME_PATTERN.fullmatch(name) is not None
+
+
+def fit_name(text: str, otherwise: str) -> str:
+    """Return `text` made fit for a name: hosts and runtimes allow some that no DNS label can be."""
+    if valid_name(text):
+        return text
+    kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[: limits.NAME_LENGTH_MAX].strip("-_.")
+    return kept if valid_name(kept) else otherwise
 
 
 def mac_for(vni: Vni, ip: Ip) -> Mac:

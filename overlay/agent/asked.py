@@ -11,7 +11,11 @@ from typing import Annotated, Literal, Required, TypedDict
 from overlay import limits
 from overlay.agent.shape import Address, Labels, Name, NetworkNames, Port, Text
 
-_IFNAME = {"minLength": 1, "maxLength": limits.INTERFACE_NAME_LENGTH_MAX, "pattern": "^[^\\s/:]+$"}
+_IFNAME = {
+    "minLength": 1,
+    "maxLength": limits.INTERFACE_NAME_LENGTH_MAX,
+    "pattern": "^[!-$&-.0-9;-~]+$",
+}
 _MAC = {"pattern": "^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"}
 _WORD = {"pattern": "^[A-Za-z0-9_.:-]+$", "maxLength": limits.TEXT_SIZE_MAX}
 _RATE = {

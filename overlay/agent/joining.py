@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from overlay import limits
 from overlay.errors import TimedOutError, UsageError
-from overlay.model import Ip, ip_text
+from overlay.model import Ip, fit_name, ip_text
 
 GREET_INTERVAL_S = 0.25
 
@@ -41,7 +41,7 @@ class Seed:
 
 def default_name() -> str:
     """Return the host's name as a node name."""
-    return socket.gethostname().partition(".")[0].lower() or "node"
+    return fit_name(socket.gethostname().partition(".")[0].lower(), "node")
 
 
 async def resolve(peers: Sequence[str], port: int) -> list[Seed]:

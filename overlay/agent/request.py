@@ -6,6 +6,7 @@ Every function raises UsageError that bears the field and says what is expected.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from overlay import limits
@@ -20,6 +21,11 @@ from overlay.model import (
     parse_mac,
     valid_name,
 )
+
+# What the kernel takes (dev_valid_name), of ASCII; '%' it takes for the place of a number, and the
+# last two are directories of its sysctls.
+_INTERFACE = re.compile(rf"[!-$&-.0-9;-~]{{1,{limits.INTERFACE_NAME_LENGTH_MAX}}}")
+_RESERVED_INTERFACES = (".", "..", "lo", "all", "default")
 
 
 def allow(body: dict[str, Any], *known: str) -> None:
@@ -222,11 +228,11 @@ def ifname(body: dict[str, Any]) -> str | None:
     value = text(body, "ifname")
     if value is None:
         return None
-    bad = len(value) > limits.INTERFACE_NAME_LENGTH_MAX or value in (".", "..", "lo")
-    if bad or any(c.isspace() or c in "/:" for c in value):
+    if value in _RESERVED_INTERFACES or not _INTERFACE.fullmatch(value):
         raise UsageError(
             f"{value!r} cannot be an interface's name",
-            why=f"at most {limits.INTERFACE_NAME_LENGTH_MAX} characters, no '/', ':' or spaces",
+            why=f"it has at most {limits.INTERFACE_NAME_LENGTH_MAX} characters of ASCII, none of "
+            f"them '/', ':', '%' or a space, and is none of {', '.join(_RESERVED_INTERFACES)}",
             hint="Such as eth1; left out, it is the next free one",
             field="ifname",
         )
@@ -279,10 +285,10 @@ def texts_by_name(body: dict[str, Any], field: str, count_max: int) -> tuple[tup
         raise _wrong(field, f"must be an object of at most {count_max} texts")
     for key, item in value.items():
         is_text = isinstance(item, str) and (key + item).isprintable()
-        if not is_text or len(key) + len(item) > limits.LABEL_SIZE_MAX:
+        if not is_text or len((key + item).encode()) > limits.LABEL_SIZE_MAX:
             raise UsageError(
                 f"{key!r} must be a text without control characters",
-                why=f"name and value have at most {limits.LABEL_SIZE_MAX} characters together",
+                why=f"name and value have at most {limits.LABEL_SIZE_MAX} bytes together",
                 field=field,
             )
     return tuple(sorted(value.items()))

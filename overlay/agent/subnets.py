@@ -15,6 +15,20 @@ from overlay.model import Ip, Subnet, ip_text, parse_ip, valid_name
 Range = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+# No container can have one of these (IANA's special-purpose address registries).
+_SPECIAL: dict[int, tuple[Range, ...]] = {
+    4: tuple(
+        map(
+            ipaddress.IPv4Network,
+            ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32"),
+        )
+    ),
+    6: tuple(
+        map(ipaddress.IPv6Network, ("::/128", "::1/128", "::ffff:0:0/96", "fe80::/10", "ff00::/8"))
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SubnetWish:
     """A subnet as asked for, in texts."""
@@ -29,7 +43,8 @@ class SubnetWish:
 def parse_range(text: str) -> Range:
     """Return the range of a text such as 10.32.0.0/16; raises UsageError."""
     try:
-        found = ipaddress.ip_network(text, strict=False)
+        # The standard library takes the zone of an IPv6 address; no subnet has one.
+        found = ipaddress.ip_network(text.replace("%", "?"), strict=False)
     except ValueError as error:
         raise UsageError(
             f"{text!r} is not a subnet",
@@ -50,10 +65,12 @@ def parse_range(text: str) -> Range:
             hint="Use /29 or larger" if found.version == 4 else "Use /125 or larger",
             field="subnet",
         )
-    if found.is_multicast or found.is_loopback or found.is_link_local:
+    special = next((each for each in _SPECIAL[found.version] if found.overlaps(each)), None)
+    if special is not None:
         raise UsageError(
             f"{found} cannot be a network's subnet",
-            why="its addresses are special: for multicast, loopback or one link alone",
+            why=f"addresses of {special} are special: for no host, multicast, loopback, one link "
+            "alone, or broadcast",
             hint="A private range nothing else uses, such as 10.32.0.0/16 or fd40::/64",
             field="subnet",
         )

@@ -15,11 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from overlay import limits
 from overlay.agent.runtimes import Container, Docker, Podman, Runtime
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
 from overlay.kernel.reset import SANDBOX_NAME
-from overlay.model import valid_name
+from overlay.model import fit_name
 
 KINDS = ("netns", "pid", "docker", "podman")
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
@@ -89,7 +88,7 @@ def _by_path(text: str) -> Target:
     process = _PROCESS_PATH.fullmatch(text)
     pid = int(process[1]) if process else None
     name = f"pid-{pid}" if pid is not None else Path(text).name
-    return Target("path", _endpoint_name(name, "path"), text, pid, None, text)
+    return Target("path", fit_name(name, "path"), text, pid, None, text)
 
 
 def _by_netns(name: str, around: Surroundings) -> Target:
@@ -106,7 +105,7 @@ def _by_netns(name: str, around: Surroundings) -> Target:
             f"{name} is a sandbox of overlayd's own, not a container",
             hint="overlayd container ls shows bare containers",
         )
-    return Target("netns", _endpoint_name(name, "netns"), str(path), None, None, f"netns:{name}")
+    return Target("netns", fit_name(name, "netns"), str(path), None, None, f"netns:{name}")
 
 
 def _by_pid(text: str, around: Surroundings) -> Target:
@@ -143,7 +142,7 @@ def _running(container: Container, around: Surroundings) -> Target:
         )
     return Target(
         kind=container.kind,
-        name=_endpoint_name(container.name, container.container_id[:12]),
+        name=fit_name(container.name, container.container_id[:12]),
         netns_path=str(around.proc / str(container.pid) / "ns" / "net"),
         pid=container.pid,
         container_id=container.container_id,
@@ -245,14 +244,6 @@ def _identity(target: Target, around: Surroundings) -> tuple[int, int]:
             hint="Start the container with a network of its own, such as --network none",
         )
     return found.st_dev, found.st_ino
-
-
-def _endpoint_name(text: str, otherwise: str) -> str:
-    """Return `text` made fit for a name: runtimes allow some that no DNS label can be."""
-    if valid_name(text):
-        return text
-    kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[: limits.NAME_LENGTH_MAX].strip("-_.")
-    return kept if valid_name(kept) else otherwise
 
 
 def _names(around: Surroundings) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from overlay import limits
-from overlay.core.events import CardAccepted, CloneSeen, Event, OwnCardAhead
+from overlay.core.events import CardAccepted, CloneSeen, Event, NodeForgotten, OwnCardAhead
 from overlay.core.membership import Membership
 from overlay.core.ports import Notary
 from overlay.core.store import Store
@@ -21,7 +21,11 @@ BAD_SIGNATURE = "bad-signature"
 
 
 class CardIntake:
-    """The way of cards into the store. `forgotten` are the nodes whose cards never count."""
+    """The way of cards into the store.
+
+    `forgotten` are the nodes that are no members whatever their cards say. What they wrote before
+    stays part of the records (their networks, their grants), and is believed by their cards.
+    """
 
     def __init__(
         self,
@@ -44,15 +48,18 @@ class CardIntake:
             self._own_card_told(card)
             return
         known = self._store.card(card.node_id)
-        if card.node_id in self._forgotten or (known is not None and known.epoch >= card.epoch):
+        if known is not None and known.epoch >= card.epoch:
             return
         if known is None and len(self._store.cards) >= limits.MEMBER_COUNT_MAX:
             return
         if not self._notary.verify_card(card):
             raise RemoteError(BAD_SIGNATURE)
         self._store.accept_card(card)
-        self.admit(card, now)
         self._event(CardAccepted(card))
+        if card.node_id in self._forgotten:
+            self._event(NodeForgotten(card.node_id))
+        else:
+            self.admit(card, now)
 
     def admit(self, card: Card, now: float) -> None:
         """Count the node of a stored card as a member, or as one that has left."""

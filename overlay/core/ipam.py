@@ -187,7 +187,7 @@ def decide_grant(
         number = number_of(request.around)
         if number not in free:
             fault = fault_of(ownership, request.around, granter, used) or RESERVED
-            return GrantRefusal(request.request_id, fault, free.count)
+            return GrantRefusal(request.request_id, fault, min(free.count, limits.FREE_TOLD_MAX))
         run: Run | None = (number, number)
     else:
         rested = Intervals.of_numbers(
@@ -199,7 +199,7 @@ def decide_grant(
     grant = _grant(ownership, index, run, asker, request.request_id)
     written = sum(owner == granter for owner, _ in ownership.grants)
     if written - len(superseded(ownership, granter, grant)) >= limits.GRANTS_PER_LOG_MAX:
-        return GrantRefusal(request.request_id, LOG_FULL, free.count)
+        return GrantRefusal(request.request_id, LOG_FULL, min(free.count, limits.FREE_TOLD_MAX))
     return grant
 
 

@@ -201,9 +201,6 @@ class Node:
 
     def _take_segment(self, segment: Segment, sender: NodeId, now: float) -> None:
         origin, scope = segment.origin, segment.scope
-        # A forgotten node's grants still say who owns what.
-        if origin in self._forgotten and not segment.has("grant"):
-            raise RemoteError(FORGOTTEN)
         if not self.store.takes_part(self.card.node_id, scope):
             return
         if self.store.version(origin, scope) >= segment.upto:

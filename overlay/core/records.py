@@ -218,7 +218,3 @@ class Segment:
     entries: tuple[Entry, ...]
     raw: bytes = field(default=b"", compare=False, repr=False)
     signature: bytes = field(default=b"", compare=False, repr=False)
-
-    def has(self, kind: str) -> bool:
-        """Say whether any entry is of a kind, deleted ones included."""
-        return any(entry.key[0] == kind for entry in self.entries)

@@ -184,7 +184,8 @@ def interface_towards(socket: Socket, destination: Ip) -> int:
 
 def _underlay(host: _Host, index: int, ip: Ip) -> Underlay:
     link = host.links[index]
-    return Underlay(ip, link.name, link.mtu, link.up)
+    # An address of a routed host may be on its loopback, whose MTU is more than any packet is.
+    return Underlay(ip, link.name, min(link.mtu, limits.IP_PACKET_SIZE_MAX), link.up)
 
 
 def _usable(host: _Host, index: int, ip: Ip) -> bool:

@@ -110,7 +110,7 @@ def unpack_card(raw: bytes, signature: bytes) -> Card:
         shapes.ip(address),
         shapes.integer(port, 65535, 1),
         shapes.integer(epoch, 2**32),
-        shapes.integer(mtu, 65535, limits.UNDERLAY_MTU_MIN - 700),
+        shapes.integer(mtu, limits.IP_PACKET_SIZE_MAX, limits.UNDERLAY_MTU_MIN - 700),
         shapes.text(software),
         shapes.boolean(left),
         unpack_certificate(certificate),
@@ -279,7 +279,9 @@ def _grant_request(fields: tuple[Any, ...]) -> Message:
 def _grant_refusal(fields: tuple[Any, ...]) -> Message:
     _, request_id, reason, free = shapes.array(fields, 4)
     return GrantRefusal(
-        shapes.octets(request_id, 8), shapes.text(reason), shapes.integer(free, 2**63)
+        shapes.octets(request_id, 8),
+        shapes.text(reason),
+        shapes.integer(free, limits.FREE_TOLD_MAX),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
-from overlay.agent.joining import no_answer, resolve, split_peer
+from overlay.agent.joining import default_name, no_answer, resolve, split_peer
 from overlay.errors import UsageError
 from overlay.model import ip_text, parse_ip
 
@@ -31,6 +32,25 @@ def test_what_is_no_peer_is_refused(text: str) -> None:
     """A text that can't be a peer is a usage error, before any waiting."""
     with pytest.raises(UsageError):
         split_peer(text, 7948)
+
+
+@pytest.mark.parametrize(
+    ("host", "node"),
+    [
+        ("VM1.example.org", "vm1"),
+        ("x" * 64, "x" * 63),
+        ("Ann's PC", "ann-s-pc"),
+        ("\u00fc", "node"),
+        ("", "node"),
+    ],
+)
+def test_any_hosts_name_is_made_a_nodes(
+    monkeypatch: pytest.MonkeyPatch, host: str, node: str
+) -> None:
+    """The kernel takes 64 bytes of anything; a card that no peer takes would be no membership."""
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+
+    assert default_name() == node
 
 
 async def test_addresses_resolve_to_seeds() -> None:

@@ -25,6 +25,14 @@ def test_subnets_are_read(text: str) -> None:
         ("224.0.0.0/8", "special"),
         ("127.0.0.0/8", "special"),
         ("169.254.0.0/16", "special"),
+        ("0.0.0.0/0", "special"),
+        ("0.0.0.0/8", "special"),
+        ("192.0.0.0/2", "addresses of 224.0.0.0/4 are special"),
+        ("255.255.255.0/24", "special"),
+        ("::/0", "special"),
+        ("::ffff:10.0.0.0/104", "special"),
+        ("fe00::/8", "special"),
+        ("fd00::%eth0/64", "is not a subnet"),
     ],
 )
 def test_what_is_no_subnet_is_told(text: str, told: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
@@ -11,6 +12,7 @@ from overlay.core.messages import GrantRefusal, GrantRequest
 from overlay.core.ownership import Ownership, ip_of, number_of, ownership
 from overlay.core.records import Forgotten
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, parse_ip
+from overlay.wire.codec import MsgpackCodec
 
 A, B, C = (NodeId(bytes([65 + index]) * 16) for index in range(3))
 
@@ -335,6 +337,19 @@ def test_who_has_nothing_refuses() -> None:
     assert granted(empty, wish("10.0.0.0")) == ipam.EXHAUSTED
     assert granted(gone, wish("10.0.0.0")) == ipam.FORGOTTEN
     assert granted(fenced, wish("10.0.0.0")) == ipam.FORGOTTEN
+
+
+@pytest.mark.parametrize("length", [1, 48, 64, 120])
+def test_a_refusal_can_be_sent_however_much_is_left(length: int) -> None:
+    """A subnet of IPv6 has more free addresses than the number in a message can be."""
+    wide = Subnet(parse_ip("8000::"), length, parse_ip("8000::1"))
+    used = {parse_ip("8000::9")}
+
+    answer = ipam.decide_grant(
+        ownership(network(wide), []), A, B, wish("8000::9", 1, exact=True), used=used
+    )
+
+    assert MsgpackCodec().decode(MsgpackCodec().encode(answer)) == [answer]  # type: ignore[arg-type]
 
 
 def test_a_full_log_of_grants_refuses_more() -> None:

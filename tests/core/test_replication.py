@@ -17,11 +17,22 @@ from overlay.core.messages import Message
 from overlay.core.node import Node
 from overlay.core.outbox import Outgoing
 from overlay.core.packing import card_messages, deltas, pages
-from overlay.core.records import CLUSTER_SCOPE, Participation, Scope, Segment, Value
+from overlay.core.records import CLUSTER_SCOPE, Forgotten, Participation, Scope, Segment, Value
 from overlay.core.settings import Settings
 from overlay.core.store import Store, Verdict
 from overlay.errors import RemoteError, UsageError
-from overlay.model import Card, Endpoint, Ip, Mac, NodeId, Vni, node_id_of, parse_ip
+from overlay.model import (
+    Card,
+    Endpoint,
+    Ip,
+    Mac,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    node_id_of,
+    parse_ip,
+)
 from overlay.sim.notary import FakeNotary
 from overlay.wire.codec import MsgpackCodec
 
@@ -189,10 +200,11 @@ class Net:
         self.flying = [flight for flight in self.flying if flight[0] > self.now]
         for _, sender, outgoing in due:
             for message in CODEC.decode(outgoing.payload):
-                receiver = self.nodes[outgoing.to]
+                receiver = self.nodes.get(outgoing.to)
                 # A lossy network explains drops: news of one whose card is still on its way.
                 with contextlib.suppress(RemoteError):
-                    receiver.receive(message, sender, self.now)
+                    if receiver is not None:
+                        receiver.receive(message, sender, self.now)
 
 
 @settings(max_examples=12, deadline=None)
@@ -244,6 +256,37 @@ def test_a_newcomer_catches_up_in_a_second() -> None:
     net.run(2.0)
 
     assert len(content(late.store)) == 3000
+
+
+def test_a_newcomer_learns_what_a_forgotten_node_wrote() -> None:
+    """In whatever order it hears of it: its networks stay, and who can't have its records would
+    differ from all others for ever, and never have caught up."""
+    net = Net(6)
+    nodes = [net.add(number) for number in range(1, 4)]
+    net.meet()
+    net.run(1.0)
+    gone = nodes[2].card.node_id
+    network = Network(Vni(9), "blue", (Subnet(Ip(b"\n\1\0\0"), 16, Ip(b"\n\1\0\1")),), gone)
+    for node in nodes:
+        net.write(node, CLUSTER_SCOPE, Participation(9, forwards=True))
+    net.write(nodes[2], CLUSTER_SCOPE, network)
+    net.write(nodes[2], BLUE, endpoint(1))
+    net.run(1.0)
+    del net.nodes[gone]
+    net.flying.clear()
+    net.write(nodes[0], CLUSTER_SCOPE, Forgotten(gone, b"w" * 64))
+    net.run(1.0)
+    late = net.add(4)
+    late.add_peer(nodes[0].card, net.now)
+    nodes[0].add_peer(late.card, net.now)
+    net.write(late, CLUSTER_SCOPE, Participation(9, forwards=True))
+    net.run(5.0)
+
+    assert late.is_forgotten(gone)
+    assert gone not in [member.node_id for member in late.membership.members()]
+    assert (gone, network) in list(late.store.values(CLUSTER_SCOPE, "network"))
+    assert late.store.root([CLUSTER_SCOPE, BLUE]) == nodes[0].store.root([CLUSTER_SCOPE, BLUE])
+    assert late.caught_up
 
 
 def test_a_wait_ends_when_everyone_has_programmed() -> None:

@@ -125,6 +125,14 @@ def test_small_mtu_is_refused(world: World) -> None:
         machine.choose("eth1")
 
 
+def test_an_address_on_the_loopback_of_a_routed_host(world: World) -> None:
+    """Its MTU is 65,536, more than any packet has and than a card can say."""
+    machine = Machine(world)
+    world.run(machine.name, "ip", "address", "add", "10.9.9.1/32", "dev", "lo")
+    world.run(machine.name, "ip", "link", "set", "lo", "up")
+    assert machine.choose("10.9.9.1") == ("10.9.9.1", "lo", 65_535)
+
+
 def test_overlapping_routes(machine: Machine) -> None:
     """A subnet that overlaps a route is found, with its text; default routes do not count."""
     machine.route("10.32.5.0/24", "via", "192.168.56.1")
