@@ -75,7 +75,8 @@ def pick(
     """
     free = (owned & dynamic(subnet)) - barred
     size = len(subnet.base)
-    taken = {number_of(ip) for ips in (used, resting) for ip in ips if len(ip) == size}
+    read = int.from_bytes  # not `number_of`: a call less for each of very many addresses
+    taken = {read(ip, "big") for ips in (used, resting) for ip in ips if len(ip) == size}
     for first, last in free:
         for number in range(first, last + 1):  # ends at the first that is not taken
             if number not in taken:

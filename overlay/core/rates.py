@@ -8,7 +8,7 @@ kept is the kernel layer's business (`kernel.shaping`).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from overlay.core.state import RateRow
 from overlay.model import LABEL_PREFIX, Endpoint
@@ -24,8 +24,13 @@ class Rates(NamedTuple):
     out_bits: int = 0
 
 
+NO_RATES: Final = Rates()
+
+
 def rates_of(labels: tuple[tuple[str, str], ...]) -> Rates:
     """Return the limits that stand in an endpoint's labels."""
+    if not labels:
+        return NO_RATES  # most endpoints: each pass asks this of all local ones
     found = dict(labels)
     return Rates(_number(found.get(_IN)), _number(found.get(_OUT)))
 
@@ -46,7 +51,7 @@ def with_rates(
 def rate_row(port_name: str, endpoint: Endpoint) -> RateRow | None:
     """Return the limits of an endpoint's port; None if it has none."""
     rates = rates_of(endpoint.labels)
-    return RateRow(port_name, *rates) if any(rates) else None
+    return None if rates == NO_RATES else RateRow(port_name, *rates)
 
 
 def _number(text: str | None) -> int:

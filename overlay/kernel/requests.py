@@ -12,12 +12,13 @@ import socket
 from typing import Any, Final, TypeAlias
 
 from overlay.core.state import Bridge, Link, Port, Vxlan
-from overlay.kernel import netlink
+from overlay.kernel import links, netlink
 from overlay.kernel.messages import AddressMessage, LinkMessage, RouteMessage
 from overlay.kernel.netlink import Request
 from overlay.model import Ip, Mac, ip_text, mac_text
 
 _IFF_UP: Final = 1
+_IFLA_IFNAME: Final = 3  # linux/if_link.h
 _ADDR_GEN_MODE_NONE: Final = 1
 _IFA_F_NODAD: Final = 2
 _RT_TABLE_MAIN: Final = 254
@@ -293,8 +294,9 @@ def delete_group(group: int) -> Request:
 
 
 def get_link(name: str) -> Request:
-    """Return the query for one link by name."""
-    return _link(netlink.RTM_GETLINK, 0, [("IFLA_IFNAME", name), ("IFLA_EXT_MASK", 8)])
+    """Return the query for one link by name: packed here, as each attach asks for five."""
+    wanted = netlink.attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    return (netlink.RTM_GETLINK, 0, links.DUMP_BODY + wanted)
 
 
 def add_address(index: int, ip: Ip, prefix_length: int) -> Request:
