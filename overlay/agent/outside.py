@@ -58,7 +58,7 @@ class Outside:
         self.exposure.take_part = endpoints.take_part
         self.exposure.give_up = endpoints.give_up_unused
         endpoints.plugging.gateways.moved = self.publishing.changed
-        endpoints.is_kept = self.exposure.keeps
+        endpoints.is_kept = self.exposure.exposable.keeps
         endpoints.arrived = self._arrived
         endpoints.leaving = self.exposure.leaving
 

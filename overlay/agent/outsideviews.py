@@ -19,12 +19,12 @@ Json = dict[str, Any]
 def here(network: Network, running: Running) -> HostEnd:
     """Show this host's own end on a network, or why there is none."""
     exposure = running.outside.exposure
-    ends = exposure.ends(network.vni)
+    ends = exposure.ends.of(network.vni)
     return {
         "exposed": bool(ends),
         "exposed_why": None if ends else exposure.why_not(network),
         "host_ips": [ip_text(ip) for end in ends for ip in end.ips],
-        "host_interfaces": [link.name for link in exposure.links(network)],
+        "host_interfaces": [link.name for link in exposure.ends.links(network)],
     }
 
 

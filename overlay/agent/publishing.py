@@ -74,7 +74,7 @@ class Publishing:
                 f"nothing is called {name} on any network",
                 hint="'overlayd endpoint ls' lists the names; for one yet to come add --network",
             )
-        exposed = [network for network in found if self._exposure.ends(network.vni)] or found
+        exposed = [network for network in found if self._exposure.ends.of(network.vni)] or found
         if len(exposed) > 1:
             names = ", ".join(network.name for network in exposed)
             raise ConflictError(
@@ -125,7 +125,7 @@ class Publishing:
         return fresh
 
     def _require_exposed(self, network: Network) -> None:
-        if self._exposure.ends(network.vni):
+        if self._exposure.ends.of(network.vni):
             return
         raise ConflictError(
             f"network {network.name} is not exposed to this host",
@@ -178,7 +178,7 @@ class Publishing:
         network = self._directory.network_by_vni(each.vni)
         if network is None:
             return Shown(each, (), "its network is gone")
-        if not self._exposure.ends(each.vni):
+        if not self._exposure.ends.of(each.vni):
             return Shown(each, (), f"network {network.name} is not exposed to this host")
         if placed is None:
             return Shown(each, (), f"nothing is called {each.name} on {network.name}")

@@ -199,7 +199,7 @@ class Running:
         await self._adopt()
         await self.plugging.start()
         await self.outside.start()
-        await self.datapath.destroy_leftovers(self.outside.exposure.wished())
+        await self.datapath.destroy_leftovers(self.outside.exposure.exposable.wished())
         begin = self._background.start
         begin(self.guard.run, "guard")
         begin(self.datapath.run, "reconcile")
@@ -218,7 +218,7 @@ class Running:
     async def _adopt(self) -> None:
         """Open the sandboxes of all attachments, and of networks exposed by hand, if known."""
         attached = {Vni(a.vni) for a in self.attachments.values()}
-        for vni in sorted(attached.union(self.outside.exposure.wished())):
+        for vni in sorted(attached.union(self.outside.exposure.exposable.wished())):
             network = self.directory.network_by_vni(vni)
             if network is None or not has_sandbox(network):
                 continue
