@@ -27,8 +27,8 @@ from overlay.agent.wishes import AttachWish, wish_of
 from overlay.core.drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import container, netns
-from overlay.kernel.reset import FILES_DIRECTORY, remove_files
-from overlay.model import NodeId, ip_text
+from overlay.kernel.reset import FILES_DIRECTORY, SANDBOX_NAME, remove_files
+from overlay.model import ip_text
 
 Json = dict[str, Any]
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
@@ -45,6 +45,13 @@ class Containers:
     async def add(self, _request: web.Request, body: Json) -> networkanswers.ContainerMade:
         """POST /v1/containers: make it if it is not there, and attach it as asked."""
         name = request.required_name(body, "name")
+        if SANDBOX_NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot be a container's name",
+                why="overlayd names namespaces of its own so, and removes those that nothing uses",
+                hint="Choose another name",
+                field="name",
+            )
         resolver = {
             "dns_servers": [
                 ip_text(ip) for ip in request.ips(body, "dns_servers", limits.DNS_SERVERS_MAX)
@@ -199,14 +206,10 @@ class Containers:
     ) -> Json:
         running = self._agent.member()
         target = resolve_target(f"netns:{name}")
-        endpoints = []
-        missing: set[NodeId] = set()
-        for network_name in names:
-            result = await running.endpoints.attach(
-                target, running.directory.network(network_name), wish, wait=wait
-            )
-            missing.update(result.unconfirmed)
-            endpoints.append(views.attached(result))
+        chosen = [running.directory.network(each) for each in names]
+        results = await running.endpoints.attach_all(target, chosen, wish, wait=wait)
+        missing = {node for result in results for node in result.unconfirmed}
+        endpoints = [views.attached(result) for result in results]
         told = [running.directory.node_name(node) for node in sorted(missing)]
         return {"endpoints": endpoints, "unconfirmed": told}
 

@@ -136,6 +136,24 @@ class Endpoints:
         missing = await self._tell([*joined, *segments], wait=wait)
         return Result(network, endpoint, ifname, created=True, unconfirmed=tuple(missing))
 
+    async def attach_all(
+        self, target: Target, networks: Sequence[Network], wish: AttachWish, *, wait: bool
+    ) -> list[Result]:
+        """Attach to all the networks, or to none that was not attached to before."""
+        results: list[Result] = []
+        try:
+            for network in networks:
+                result = await self.attach(target, network, wish, wait=wait)
+                results.append(result)
+        except BaseException:
+            for result in results:
+                attachment = self._attachments.get(result.endpoint.endpoint_id)
+                if result.created and attachment is not None:
+                    async with self.alone_with(attachment.netns_identity):
+                        await self.remove(attachment, wait=False)
+            raise
+        return results
+
     def _existing(
         self, identity: tuple[int, int], network: Network, wish: AttachWish
     ) -> Result | None:
@@ -245,7 +263,7 @@ class Endpoints:
                 hint="Detach some, or attach on another host",
             )
         for origin, taken in self._directory.placed(network.vni):  # 50,000, perhaps
-            if taken.name == name:
+            if taken.name.lower() == name.lower():  # as DNS compares them
                 where = self._directory.node_name(origin)
                 raise ConflictError(
                     f"the name {name!r} is taken on network {network.name}",

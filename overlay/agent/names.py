@@ -64,9 +64,12 @@ class Names:
         whole = self._addresses(labels, seen)
         if whole.ips:
             return whole
-        host, _, network_name = labels.rpartition(".")
-        chosen = [network for network in seen if network.name.lower() == network_name]
-        return self._addresses(host, chosen) if host else Answer(exists=bool(chosen))
+        for network in seen:
+            host = labels.removesuffix(f".{network.name.lower()}")
+            found = self._addresses(host, [network])
+            if host != labels and found.ips:
+                return found
+        return Answer(exists=any(network.name.lower() == labels for network in seen))
 
     def _addresses(self, name: str, networks: Iterable[Network]) -> Answer:
         """Ask the networks in turn; the first that has the name gives all its addresses."""

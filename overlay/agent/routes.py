@@ -206,9 +206,7 @@ class Routes:
         chosen = [running.directory.network(name) for name in dict.fromkeys(names)]
         wish, wait = wish_of(body, len(chosen)), request.waits(body)
         started = time.monotonic()
-        results = [
-            await running.endpoints.attach(target, network, wish, wait=wait) for network in chosen
-        ]
+        results = await running.endpoints.attach_all(target, chosen, wish, wait=wait)
         await self.containers.point_resolver(target.name)
         missing = sorted({node for result in results for node in result.unconfirmed})
         return {

@@ -96,6 +96,19 @@ def test_names_of_the_askers_networks_are_found(asked: str, found: list[str]) ->
     assert [parse_ip(text) for text in found] == list(answer.ips)
 
 
+def test_a_networks_name_may_have_dots() -> None:
+    """The whole of what follows the container's name is the network's."""
+    dotted = replace(BLUE, name="blue.Prod")
+
+    for asked in ("web.blue.prod.overlay", "www.BLUE.prod.overlay."):
+        answer = names().forward(dotted, ASKER, asked)
+        assert answer is not None
+        assert parse_ip("10.1.0.2") in answer.ips
+    there = names().forward(dotted, ASKER, "blue.prod.overlay")
+    assert there is not None
+    assert (there.exists, there.ips) == (True, ())
+
+
 def test_other_names_are_not_ours() -> None:
     """A bare name that no endpoint has goes to the host's resolvers."""
     assert names().forward(BLUE, ASKER, "example.org") is None

@@ -31,6 +31,9 @@ def ready(cluster: Cluster) -> Iterator[Cluster]:
     cluster.ok(2, "ip", "netns", "add", "spare")
     foreign = "ip link add foreign type vxlan id 77 dstport 4789 local 192.168.56.12"
     cluster.ok(2, *foreign.split())
+    other = "overlayd network create other --subnet 10.56.0.0/16 --internal"
+    cluster.ok(2, *other.split())
+    cluster.attach(2, "elsewhere", network="other")
     yield cluster
     cluster.run(2, "ip", "link", "del", "foreign")
 
@@ -48,6 +51,9 @@ def ready(cluster: Cluster) -> Iterator[Cluster]:
         ("attach spare --network blue --ip 10.32", 2, "not an IP address"),
         ("attach spare --network blue --mac 01:00:00:00:00:01", 2, "no unicast"),
         ("attach spare --network blue --name c1", 6, "is taken on network blue"),
+        ("attach spare --network blue --name C1", 6, "is taken on network blue"),
+        ("attach spare --network other --network blue --name C1", 6, "is taken on network blue"),
+        ("attach spare --network other --network green", 5, "no network 'green'"),
         ("attach spare --network blue --ifname much-too-long-a-name", 2, "interface"),
         ("attach spare --network blue --publish 99999:80", 2, "no port to publish"),
         ("attach /nowhere --network blue", 5, "A target is"),
@@ -69,6 +75,8 @@ def ready(cluster: Cluster) -> Iterator[Cluster]:
         ("container rm spare", 5, "no container 'spare'"),
         ("container add spare --network blue", 6, "exists already"),
         ("container add new --network blue --ip 10.32.0.2", 6, "taken"),
+        ("container add C1 --network other --network blue", 6, "is taken on network blue"),
+        ("container add ov-0a1b2c-0d1e2f", 2, "cannot be a container's name"),
         ("join 192.168.56.11 --gossip-port 99999", 2, "port"),
         ("attach", 2, "TARGET"),
         ("no-such-verb", 2, "no-such-verb"),
