@@ -181,8 +181,9 @@ def picture(result: dict[str, Any]) -> str:
 _NOTES = """\
 ## How
 
-Hosts are namespaces joined by veth pairs and a bridge. Docker has two of its own, as its rules and
-connection tracking would slow the others on the same hosts; those share two. In each round every
+Hosts are namespaces joined by veth pairs and a bridge; the two of each pair that packets are
+measured between have a veth pair of their own as a cable. Docker has two hosts of its own, as its
+rules and connection tracking would slow the others there; those share two. In each round every
 contender is measured once, each round beginning with another one; a ratio is the median of the
 rounds' ratios, brackets are extremes. `iperf3` sends and receives on the same two cores, so
 throughput is what is left of them: only ratios mean anything. Docker runs with its own defaults
