@@ -18,7 +18,7 @@ from typing import Final
 from overlay.core.state import GuardRow, Port
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netns, requests, rows
-from overlay.kernel.devices import delete_links, find_link
+from overlay.kernel.devices import all_links, delete_links, find_link
 from overlay.kernel.netlink import Request
 from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.kernel.sandbox import Sandbox
@@ -144,12 +144,8 @@ def _create_pair(
 
 def free_name(inside: Socket) -> str:
     """Return the next free ethN."""
-    taken = {found.name for found in _dump(inside)}
+    taken = {found.name for found in all_links(inside)}
     return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
-
-
-def _dump(socket: Socket) -> list[links.Found]:
-    return [links.decode(each) for each in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
 
 
 def allow_families(netns_fd: int, ifname: str, addresses: Sequence[tuple[Ip, int]]) -> None:
@@ -214,7 +210,7 @@ def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
 def inspect(netns_fd: int, ifname: str) -> Interface | None:
     """Return the container's interface as it is; None if there is none of that name."""
     with Socket(netns_fd) as inside:
-        for found in _dump(inside):
+        for found in all_links(inside):
             if found.name == ifname:
                 return _interface(inside, found)
     return None
@@ -223,7 +219,7 @@ def inspect(netns_fd: int, ifname: str) -> Interface | None:
 def find_by_mac(netns_fd: int, mac: Mac) -> Interface | None:
     """Return the container's interface with that MAC (it may have been renamed)."""
     with Socket(netns_fd) as inside:
-        for found in _dump(inside):
+        for found in all_links(inside):
             if found.mac == mac:
                 return _interface(inside, found)
     return None

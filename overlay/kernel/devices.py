@@ -20,17 +20,21 @@ def delete_links(socket: Socket, indexes: Sequence[int]) -> None:
         socket.transact([*steps, requests.delete_group(_DOOMED_GROUP)])
 
 
+def all_links(socket: Socket) -> list[Found]:
+    """Return the links of a namespace; raises TornDumpError if they never hold still."""
+    return [links.decode(each) for each in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
+
+
 def links_seen(socket: Socket) -> list[Found]:
     """Return the links of a namespace, also of one that alters them all the time.
 
     There it is what several dumps saw together: it may lack a link, and have one that is gone.
     """
     try:
-        found = socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)
+        return all_links(socket)
     except TornDumpError as error:
-        found = messages_of(error.seen)
-    by_index = {link.index: link for link in map(links.decode, found)}
-    return list(by_index.values())
+        found = map(links.decode, messages_of(error.seen))
+        return list({link.index: link for link in found}.values())
 
 
 def find_link(socket: Socket, name: str) -> int:

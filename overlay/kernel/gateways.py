@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from overlay.kernel import links, netlink, netns, requests, routing
+from overlay.kernel import netlink, netns, requests, routing
+from overlay.kernel.devices import all_links
 from overlay.kernel.netlinksocket import Socket
 from overlay.model import Ip, Mac
 
@@ -46,7 +47,7 @@ def settle(
 
 def _index(inside: Socket, candidate: Candidate) -> int:
     """Return the index of a candidate's interface, which may be named anew; 0 if it is gone."""
-    everything = [links.decode(m) for m in inside.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
+    everything = all_links(inside)
     by_mac = [each.index for each in everything if each.mac == candidate.mac]
     by_name = [each.index for each in everything if each.name == candidate.ifname]
     return next(iter(by_mac or by_name), 0)

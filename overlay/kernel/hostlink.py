@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from overlay.kernel import container, forwarding, links, netlink, netns, requests, rows, underlay
-from overlay.kernel.devices import delete_links, find_link
+from overlay.kernel.devices import all_links, delete_links, find_link
 from overlay.kernel.netlink import Request
 from overlay.kernel.netlinksocket import Socket
 from overlay.kernel.nft.ports import link_local
@@ -61,7 +61,7 @@ def survey(wanted: Iterable[HostLink] = ()) -> Survey:
     million routes of the internet.
     """
     with Socket() as socket:
-        found = [links.decode(each) for each in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
+        found = all_links(socket)
         names = {link.index: link.name for link in found}
         addresses: dict[str, set[_Prefix]] = {}
         for message in socket.dump(netlink.RTM_GETADDR, rows.ADDRESS_DUMP):

@@ -24,7 +24,7 @@ from overlay.kernel.container import (
     free_name,
     set_up_inside,
 )
-from overlay.kernel.devices import find_link, links_seen
+from overlay.kernel.devices import all_links, find_link, links_seen
 from overlay.kernel.hostlink import NAME_PREFIX
 from overlay.kernel.links import ALIAS_DEFAULT, Found
 from overlay.kernel.netlink import Request, attribute
@@ -177,11 +177,7 @@ def release_parents(in_use: frozenset[str]) -> list[str]:
 
 def _host_links() -> list[Found]:
     with Socket() as host:
-        return _links(host)
-
-
-def _links(socket: Socket) -> list[Found]:
-    return [links.decode(each) for each in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
+        return all_links(host)
 
 
 def _refused(kind: str, parent: str, error: NetlinkError) -> OverlayError:
@@ -223,7 +219,7 @@ def attach(
     unless there is one of its family. Raises as `container.attach_interface` does.
     """
     with Socket(netns_fd) as inside, Socket() as host:
-        there = _of(_links(inside), mark)
+        there = _of(all_links(inside), mark)
         if there:  # one that was asked for twice
             return Attached(there[0].name, default_route=False)
         alias = f"{ALIAS_DEFAULT}:{mark}"
@@ -282,7 +278,7 @@ def detach(place: Place) -> bool:
     if fd is None:
         return False
     with netns.closing(fd), Socket(fd) as inside:
-        found = _of(links_seen(inside), place.mark) or _of(_links(inside), place.mark)
+        found = _of(links_seen(inside), place.mark) or _of(all_links(inside), place.mark)
         inside.transact([requests.delete_link(each.index) for each in found])
         return bool(found)
 
@@ -302,7 +298,7 @@ def _is_there(place: Place) -> bool:
         if fd is None:
             return False
         with netns.closing(fd), Socket(fd) as inside:
-            return bool(_of(_links(inside), place.mark))
+            return bool(_of(all_links(inside), place.mark))
     except (OverlayError, OSError):
         return True
 

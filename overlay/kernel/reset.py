@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from overlay.errors import NotFoundError, OverlayError, UsageError
-from overlay.kernel import links, netlink, netns, parents, probe, requests
+from overlay.kernel import links, netns, parents, probe, requests
 from overlay.kernel.container import CONTAINER_ALIAS
+from overlay.kernel.devices import all_links
 from overlay.kernel.links import is_ours
 from overlay.kernel.netlinksocket import Socket
 from overlay.kernel.nft.foreign import ForeignRules
@@ -105,8 +106,7 @@ def remove_files(directory: Path) -> None:
 def _remove_devices() -> list[str]:
     removed: list[str] = []
     with Socket() as socket:
-        for message in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY):
-            found = links.decode(message)
+        for found in all_links(socket):
             ours = is_ours(found.alias) or found.name == parents.UNFINISHED_NAME
             if found.name != "lo" and ours:
                 socket.transact([requests.delete_link(found.index)])

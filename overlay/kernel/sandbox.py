@@ -1,8 +1,8 @@
-"""One network's namespace on this host: read it as a value, apply operations to it.
+"""One network's namespace on this host: made, changed by operations, removed.
 
-Owns the sandbox's namespace, its socket and the table of its links' indexes. Reads what is
-there and does what it is told; which state is wanted is the planner's business, and what an
-operation's messages look like is that of `requests` and `rows`.
+Owns the sandbox's namespace, its socket and the table of its links' indexes. Does what it is
+told; what is there is read by `sandboxreader`, which state is wanted is the planner's business,
+and what an operation's messages look like is that of `requests` and `rows`.
 
 All calls block for microseconds to milliseconds: run them in the agent's kernel thread.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ from overlay.core.operations import (
     PutRow,
 )
 from overlay.core.state import (
-    HOST_PORT_PREFIX,
     AddressRow,
     Bridge,
     GuardRow,
@@ -35,26 +34,21 @@ from overlay.core.state import (
     NeighbourRow,
     Port,
     RateRow,
-    Row,
     SandboxState,
     Vxlan,
 )
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import (
-    links,
-    netlink,
-    netlinksocket,
     netns,
     probe,
     requests,
-    routing,
     rows,
     shaping,
 )
 from overlay.kernel.bpf import filters
-from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath, hooks_left
+from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath
 from overlay.kernel.bpf.fastpath import apply as apply_fast
-from overlay.kernel.devices import delete_links, find_link
+from overlay.kernel.devices import all_links, delete_links, find_link
 from overlay.kernel.links import ALIAS_DEFAULT
 from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.netlink import Request
@@ -62,6 +56,7 @@ from overlay.kernel.netlinksocket import NetlinkError, Socket
 from overlay.kernel.nft.ports import PortGuard
 from overlay.kernel.nft.ports import apply as apply_guard
 from overlay.kernel.nft.tables import MissingError
+from overlay.kernel.sandboxreader import Reader
 
 # Set before any device exists, so that each is born with them.
 _SYSCTLS: Final = (
@@ -105,7 +100,7 @@ class Sandbox:
         self.socket = Socket(netns_fd)
         self._names: dict[int, str] = {}
         self._indexes: dict[str, int] = {}
-        self._row_count = _FDB_WALK_MAX  # at the last read: nobody knows yet
+        self._reader = Reader(self.socket, self._host_fd, self.guard)
 
     @classmethod
     def open(
@@ -168,7 +163,7 @@ class Sandbox:
         """
         delete_links(
             self.socket,
-            [each.index for each in self._dump_links() if each.kind in _OWN_KINDS],
+            [each.index for each in all_links(self.socket) if each.kind in _OWN_KINDS],
         )
         self.close()
         netns.remove(self.name)
@@ -185,82 +180,12 @@ class Sandbox:
         """Give the living namespace its name back; nothing of what it forwards is lost."""
         netns.give_name(self.netns_fd, self.name)
 
-    # --- Reading ------------------------------------------------------------------------
-
     def read(self) -> SandboxState:
-        """Return what is there and ours; raises TornDumpError if it never holds still.
-
-        Left out is what the kernel makes by itself: learned rows, its own MACs, multicast,
-        link-local addresses, the loopback.
-        """
-        found = self._dump_links()
-        self._names = {link.index: link.name for link in found}
-        self._indexes = {link.name: link.index for link in found}
-        host_netns = netlinksocket.namespace_id(self.socket, self._host_fd)
-        state_links: dict[str, Link] = {}
-        for each in found:
-            link = links.as_link(each, self._names, host_netns)
-            if link is not None:
-                state_links[link.name] = link
-        ours = {each.index: each.name for each in found if each.name in state_links}
-        macs = {each.index: each.mac for each in found}
-        return SandboxState(state_links, self._read_rows(state_links, ours, macs))
-
-    def _read_rows(
-        self,
-        state_links: Mapping[str, Link],
-        names: Mapping[int, str],
-        macs: Mapping[int, bytes],
-    ) -> frozenset[Row]:
-        addresses = self.socket.dump(netlink.RTM_GETADDR, rows.ADDRESS_DUMP)
-        buffers = self.socket.dump_buffers(netlink.RTM_GETNEIGH, rows.NEIGHBOUR_DUMP)
-        for index in self._ports_to_read(state_links):
-            buffers += self._dump_port(rows.fdb_dump(index))
-        found = rows.decode_neighbours(buffers, names, macs)
-        self._row_count = len(found)
-        for message in addresses:
-            row = rows.decode_address(message, names)
-            if row is not None:
-                found.add(row)
-        fast = hooks_left if self.fast_path is None else self.fast_path.read
-        guarded = frozenset() if self.guard is None else self.guard.read(names)
-        rates = shaping.read(self.socket, self._names)
-        routes = self._read_routing(names)
-        return frozenset(found) | routes | fast(self.socket, names) | guarded | rates
-
-    def _read_routing(self, names: Mapping[int, str]) -> frozenset[Row]:
-        routes = self.socket.dump(netlink.RTM_GETROUTE, routing.DUMP)
-        rules = self.socket.dump(netlink.RTM_GETRULE, routing.DUMP)
-        found: list[Row | None] = [routing.decode_route(message, names) for message in routes]
-        found += [routing.decode_barrier(message) for message in rules]
-        return frozenset(row for row in found if row is not None)
-
-    def _ports_to_read(self, state_links: Mapping[str, Link]) -> list[int]:
-        """Return the indexes whose FDB is read: all (0), or the VTEPs' where that takes long.
-
-        Our rows are on VTEPs and on this host's own ends; on other ports there is nothing, unless
-        somebody puts it there.
-        """
-        if len(state_links) * self._row_count <= _FDB_WALK_MAX:
-            return [0]
-        return [
-            self._indexes[link.name]
-            for link in state_links.values()
-            if isinstance(link, Vxlan)
-            or (isinstance(link, Port) and link.name.startswith(HOST_PORT_PREFIX))
-        ]
-
-    def _dump_port(self, request: bytes) -> list[bytes]:
-        try:
-            return self.socket.dump_buffers(netlink.RTM_GETNEIGH, request)
-        except NetlinkError as error:
-            if error.errno == errno.ENODEV:  # gone since the links were read
-                return []
-            raise
-
-    def _dump_links(self) -> list[links.Found]:
-        messages = self.socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)
-        return [links.decode(message) for message in messages]
+        """Return what is there and ours; raises TornDumpError if it never holds still."""
+        seen = self._reader.read(self.fast_path)
+        self._names = seen.names
+        self._indexes = {name: index for index, name in seen.names.items()}
+        return seen.state
 
     # --- Applying -----------------------------------------------------------------------
 
@@ -435,8 +360,6 @@ def _port_guard(netns_fd: int) -> tuple[PortGuard | None, str]:
         return None, error.strerror or str(error)
 
 
-# Steps that the kernel takes to dump all FDBs: a million take it some 10 ms.
-_FDB_WALK_MAX: Final = 1_000_000
 _OWN_KINDS: Final = frozenset({"vxlan", "bridge", "veth", "ifb"})
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH})
 

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from overlay import limits
 from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import links, netlink, requests, rows
+from overlay.kernel.devices import all_links
 from overlay.kernel.links import is_ours
 from overlay.kernel.messages import RouteMessage
 from overlay.kernel.netlink import Message
@@ -78,7 +79,7 @@ def choose(text: str | None, peer: Ip | None) -> Underlay:
 
 
 def _look(socket: Socket) -> _Host:
-    found = [links.decode(each) for each in socket.dump(netlink.RTM_GETLINK, links.DUMP_BODY)]
+    found = all_links(socket)
     by_index = {link.index: link for link in found}
     addresses: list[tuple[int, Ip]] = []
     for message in socket.dump(netlink.RTM_GETADDR, rows.ADDRESS_DUMP):
