@@ -178,14 +178,13 @@ class Addresses:
     async def _reclaimed(self, network: Network, index: int) -> Ip | None:
         """Return an address of space whose holder left when nobody else took part to whom it
         could have given it: it is declared gone, so that all settle and an heir takes the space.
+        Likewise an heir that left before anybody else took part.
 
         One that left said so in its signed card, and its identity never comes back.
         """
-        gone = [
-            share.owner
-            for share in self.space.shares(network)
-            if share.subnet_index == index and share.free and self._has_left(share.owner)
-        ]
+        shares = [share for share in self.space.shares(network) if share.subnet_index == index]
+        holders = [share.owner for share in shares if share.free]
+        gone = [each for each in (*holders, *self.space.heirs(holders)) if self._has_left(each)]
         if not gone:
             return None
         authority = self._member.authority

@@ -145,6 +145,11 @@ class Addressing:
             used=[(network.vni, ip) for network in networks for ip in self.used(network.vni)],
         )
 
+    def heirs(self, forgotten: Collection[NodeId]) -> list[NodeId]:
+        """Return whom anybody has named the heir of one of these nodes."""
+        settled = _values(self._store, CLUSTER_SCOPE, "settled", Settled)
+        return sorted({record.heir for _, record in settled if record.node_id in forgotten})
+
     def inherit(self, network: Network, members: Collection[NodeId]) -> list[Grant]:
         """Return the grants by which this node takes what it inherits now; usually none.
 

@@ -99,14 +99,15 @@ def heir_of(holding: Holding, ownership: Ownership, members: Collection[NodeId])
 
     The nearest holder above that is not forgotten; where even the creator is, the one that
     all members voted for: the lowest of those who declared the holder forgotten, as each
-    member knew them when it settled. Votes that differ leave the space to nobody.
+    member knew them when it settled; or that one's heir, where it is forgotten by now. Votes that
+    differ leave the space to nobody.
     """
     for step in ancestors(holding):
         if not ownership.is_stranded(step):
             return step.owner
     held_last = last_forgotten(holding, ownership)
     votes = {
-        ownership.settlements.heir(member, held_last)
+        ownership.settlements.living_heir(member, held_last, ownership.forgotten)
         for member in members
         if member not in ownership.forgotten
     }

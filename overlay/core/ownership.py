@@ -19,7 +19,7 @@ all holders between the heir and the address are forgotten. When that may be wri
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -116,6 +116,19 @@ class Settlements:
         """Return `origin`'s vote, if it is known."""
         records = self._records.get((origin, node_id))
         return None if records is None else next(iter(records.values())).heir
+
+    def living_heir(
+        self, origin: NodeId, node_id: NodeId, forgotten: Container[NodeId]
+    ) -> NodeId | None:
+        """Return whom `origin` voted for; where that one is forgotten too, for whom as its heir."""
+        passed: set[NodeId] = set()
+        heir = self.heir(origin, node_id)
+        while heir is not None and heir in forgotten:
+            if heir in passed:
+                return None
+            passed.add(heir)
+            heir = self.heir(origin, heir)
+        return heir
 
     def kept(self, origin: NodeId, node_id: NodeId, network: Network, index: int) -> Intervals:
         """Return what `origin` keeps of `node_id`'s space in one subnet, as far as known."""
@@ -245,8 +258,9 @@ class Ownership:
             if not self.is_stranded(step):
                 return None
             if step.parent is None:
-                voted = self.settlements.heir(heir, last_forgotten(holding, self)) == heir
-                return Holding(heir, grant.generation, None) if voted else None
+                dead = last_forgotten(holding, self)
+                voted = self.settlements.living_heir(heir, dead, self.forgotten - {heir})
+                return Holding(heir, grant.generation, None) if voted == heir else None
             if step.parent.owner == heir:
                 return Holding(heir, grant.generation, step.parent.parent)
         return None

@@ -199,6 +199,31 @@ def test_a_vote_follows_the_votes_before_it() -> None:
     assert statement.heir == D
 
 
+def test_a_dead_heirs_heir_takes_what_it_would_have_taken() -> None:
+    """What the first one had given away stays with who keeps it, and may come to light later."""
+    gone = [(X, Forgotten(A)), (C, Forgotten(X))]
+    settled = [keeps(X, A, X), keeps(C, A, X), keeps(D, A, X)]
+    settled += [keeps(C, X, C), keeps(D, X, C, (64, 71))]
+    known = ownership(NETWORK, [], gone, settled)
+
+    taken = inherit(known, C, [C, D])
+    assert inherit(known, D, [C, D]) == []
+    records = [(C, item) for item in taken]
+    lost = [(X, grant(0, 255, X, 1)), (X, grant(64, 71, D, 2))]
+    for more in ([], lost):
+        after = ownership(NETWORK, [*records, *more], gone, settled)
+        assert after.owned(C) == span(0, 63) | span(72, 255)
+    assert after.owned(D) == span(64, 71)
+
+
+def test_heirs_that_name_each_other_leave_the_space_to_nobody() -> None:
+    """No way of votes goes round for ever."""
+    settled = [keeps(C, A, X), keeps(C, X, A)]
+    known = ownership(NETWORK, [], [(C, Forgotten(A)), (C, Forgotten(X))], settled)
+
+    assert inherit(known, C, [C]) == []
+
+
 def test_what_a_forgotten_heir_took_stays_taken() -> None:
     """A inherited from X and granted on to D, then A is forgotten too: D keeps its space."""
     settled = [keeps(A, X, C), keeps(C, X, C), keeps(D, X, C)]

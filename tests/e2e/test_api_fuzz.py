@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from overlay.agent import api, openapi
 from overlay.agent.server import Server
-from overlay.lab.driver import Driver, wait_until
+from overlay.lab.driver import LOG, Driver, differences, wait_until
 from overlay.lab.scene import Scene, scene
 from overlay.lab.strict import closed
 from overlay.unixhttp import UnixConnection
@@ -281,3 +282,42 @@ def test_afterwards_all_is_well(pair: Scene) -> None:
     assert "malformed" not in pair.host(2).get("/v1/status")["drops"]
     known = {network["name"] for network in one.get("/v1/networks")["networks"]}
     assert {network["name"] for network in pair.host(2).get("/v1/networks")["networks"]} == known
+
+
+SEEN = {
+    "networks": ("networks", "name vni subnets labels internal driver creator"),
+    "endpoints": ("endpoints", "name network ips mac node aliases labels"),
+    "dns": ("names", "name network ips"),
+    "published": ("published", "name network host_port"),
+    "containers": ("containers", "name network_mode"),
+}
+
+
+def seen(driver: Driver) -> dict[str, list[str]]:
+    """Return what a host knows: networks, endpoints, names, published ports and containers."""
+    return {
+        path: sorted(
+            str([each[field] for field in fields.split()])
+            for each in driver.get(f"/v1/{path}")[key]
+        )
+        for path, (key, fields) in SEEN.items()
+    }
+
+
+def test_what_was_taken_is_taken_after_a_restart(pair: Scene) -> None:
+    """Whatever the API let in, both agents come back after kill -9 with all of it, and each
+    kernel as it should be."""
+    before = [seen(driver) for driver in pair.drivers]
+    for driver in pair.drivers:
+        driver.end(signal.SIGKILL)
+    for driver in pair.drivers:
+        driver.start()
+
+    wait_until(pair.well, "all alive and equal", 60.0)
+    assert [seen(driver) for driver in pair.drivers] == before
+    for driver in pair.drivers:
+        assert differences(driver) == []
+        assert "Traceback" not in driver.run("cat", LOG)
+    one = pair.host(1)
+    shown = one.run("ip", "netns", "exec", "c1", "ping", "-c", "5", "-i", "0.1", pair.addresses[2])
+    assert "5 received" in shown
