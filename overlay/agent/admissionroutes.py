@@ -14,7 +14,7 @@ from overlay.agent.running import Running
 from overlay.agent.server import Server
 from overlay.agent.shape import Text
 from overlay.agent.web import web
-from overlay.errors import UsageError
+from overlay.errors import TimedOutError, UsageError
 from overlay.wire.admission import Refusal
 
 Json = dict[str, Any]
@@ -144,7 +144,14 @@ def register(server: Server, agent: Agent) -> None:
         "DELETE", "/v1/tokens/{id}", "token-revoke", routes.revoke, root=True, gives=Revoked
     )
     server.route(
-        "POST", "/v1/promote", "promote", routes.promote, root=True, takes=Promote, gives=Promoted
+        "POST",
+        "/v1/promote",
+        "promote",
+        routes.promote,
+        root=True,
+        takes=Promote,
+        gives=Promoted,
+        fails=(TimedOutError,),
     )
 
 

@@ -26,12 +26,14 @@ from overlay.agent.openapi import Verb
 from overlay.agent.routes import Routes
 from overlay.agent.server import Server
 from overlay.agent.web import web
+from overlay.errors import ConflictError, TimedOutError
 
 
 def register(server: Server, agent: Agent) -> None:
     """Bind every path of the API."""
     routes = Routes(agent)
-    server.route("GET", "/v1/openapi.json", "openapi", _describing(server), gives=dict)
+    describe = _describing(server)
+    server.route("GET", "/v1/openapi.json", "openapi", describe, gives=dict, unjoined=True)
     _cluster(server, routes)
     _networks(server, routes)
     _endpoints(server, routes)
@@ -41,10 +43,18 @@ def register(server: Server, agent: Agent) -> None:
 
 def _cluster(server: Server, routes: Routes) -> None:
     serve = server.route
-    serve("GET", "/metrics", "metrics", routes.metrics, gives=str)
-    serve("GET", "/v1/status", "status", routes.status, gives=answers.Status)
+    serve("GET", "/metrics", "metrics", routes.metrics, gives=str, unjoined=True)
+    serve("GET", "/v1/status", "status", routes.status, gives=answers.Status, unjoined=True)
     serve(
-        "POST", "/v1/join", "join", routes.join, root=True, takes=asked.Join, gives=answers.Joined
+        "POST",
+        "/v1/join",
+        "join",
+        routes.join,
+        root=True,
+        takes=asked.Join,
+        gives=answers.Joined,
+        unjoined=True,
+        fails=(ConflictError, TimedOutError),
     )
     serve(
         "POST", "/v1/leave", "leave", routes.leave, root=True, takes=asked.Leave, gives=answers.Left
@@ -57,6 +67,8 @@ def _cluster(server: Server, routes: Routes) -> None:
         root=True,
         takes=asked.Nothing,
         gives=answers.WasReset,
+        unjoined=True,
+        fails=(ConflictError,),
     )
     serve("GET", "/v1/members", "members", routes.members, gives=answers.Members)
     serve(
@@ -68,8 +80,16 @@ def _cluster(server: Server, routes: Routes) -> None:
         takes=asked.Forget,
         gives=answers.Forgotten,
     )
-    serve("GET", "/v1/events", "events", routes.events,
-          asks=asked.EventsAsked, gives=answers.Events, streams=answers.Event)  # fmt: skip
+    serve(
+        "GET",
+        "/v1/events",
+        "events",
+        routes.events,
+        asks=asked.EventsAsked,
+        gives=answers.Events,
+        streams=answers.Event,
+        unjoined=True,
+    )
 
 
 def _networks(server: Server, routes: Routes) -> None:
@@ -118,6 +138,7 @@ def _endpoints(server: Server, routes: Routes) -> None:
         routes.attach,
         takes=asked.Attach,
         gives=networkanswers.Attached,
+        fails=(TimedOutError,),
     )
     serve(
         "POST",
@@ -127,7 +148,14 @@ def _endpoints(server: Server, routes: Routes) -> None:
         takes=asked.Detach,
         gives=networkanswers.Detached,
     )
-    serve("GET", "/v1/containers", "container-ls", containers.show, gives=networkanswers.Containers)
+    serve(
+        "GET",
+        "/v1/containers",
+        "container-ls",
+        containers.show,
+        gives=networkanswers.Containers,
+        unjoined=True,
+    )
     serve(
         "POST",
         "/v1/containers",
@@ -135,6 +163,8 @@ def _endpoints(server: Server, routes: Routes) -> None:
         containers.add,
         takes=asked.ContainerAsked,
         gives=networkanswers.ContainerMade,
+        unjoined=True,
+        fails=(ConflictError, TimedOutError),
     )
     serve(
         "DELETE",
@@ -142,6 +172,8 @@ def _endpoints(server: Server, routes: Routes) -> None:
         "container-rm",
         containers.remove,
         gives=networkanswers.ContainerRemoved,
+        unjoined=True,
+        fails=(ConflictError,),
     )
 
 

@@ -10,6 +10,7 @@ from overlay.agent.answers import KeyName
 from overlay.agent.asked import Nothing
 from overlay.agent.server import Server
 from overlay.agent.web import web
+from overlay.errors import TimedOutError
 
 Json = dict[str, Any]
 
@@ -42,4 +43,5 @@ def register(server: Server, agent: Agent) -> None:
         root=True,
         takes=Nothing,
         gives=KeyName,
+        fails=(TimedOutError,),
     )

@@ -16,13 +16,23 @@ from overlay import __version__
 from overlay.agent import request, shape
 from overlay.agent.shape import Schema
 from overlay.agent.web import web
-from overlay.errors import ERROR_BY_CODE, AgentNotRunningError
+from overlay.errors import (
+    ERROR_BY_CODE,
+    AgentNotRunningError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    OverlayError,
+    UsageError,
+)
 
 Verb = Callable[[web.Request, dict[str, Any]], Awaitable[Any]]
 
 _JSON, _TEXT, _LINES = "application/json", "text/plain", "application/x-ndjson"
 _NOT_OURS = AgentNotRunningError.code  # made by the client: nobody answered
 _WRONG_METHOD = 405
+_NAMING = frozenset({"network", "networks", "node", "parent", "target"})  # of what may not be there
+_ANYWHERE: frozenset[type[OverlayError]] = frozenset({OverlayError, UsageError, ForbiddenError})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,8 @@ class Operation:
     """One route: its verb, and what it takes and gives, as shapes (overlay.agent.shape).
 
     `takes`: the body's fields; `asks`: the query's parameters; `gives`: the answer's fields, or
-    `str` for plain text; `streams`: each line of an answer that goes on.
+    `str` for plain text; `streams`: each line of an answer that goes on; `unjoined`: also answered
+    where this host is in no cluster; `fails`: errors that do not follow from the rest.
     """
 
     method: str
@@ -42,13 +53,33 @@ class Operation:
     asks: Any = None
     gives: Any = None
     streams: Any = None
+    unjoined: bool = False
+    fails: tuple[type[OverlayError], ...] = ()
 
     def refuse_unknown(self, body: dict[str, Any], query: dict[str, str]) -> None:
         """Raise UsageError for a field or a parameter that is not declared."""
-        if self.takes is not None:
-            request.allow(body, *shape.fields_of(self.takes))
-        if self.asks is not None:
-            request.allow(query, *shape.fields_of(self.asks))
+        request.allow(body, *_fields(self.takes))
+        request.allow(query, *_fields(self.asks))
+
+    def errors(self) -> frozenset[type[OverlayError]]:
+        """Return what it may answer in place of what it gives.
+
+        Where there must be a cluster there may be none, and what is named may not be there.
+        """
+        found = {*_ANYWHERE, *self.fails}
+        if not self.unjoined:
+            found.add(ConflictError)
+        if self.named_in_path() or _NAMING & {*_fields(self.takes), *_fields(self.asks)}:
+            found.add(NotFoundError)
+        return frozenset(found)
+
+    def named_in_path(self) -> list[str]:
+        """Return the names of the path's variable parts."""
+        return re.findall(r"{(\w+)}", self.path)
+
+
+def _fields(declared: Any) -> tuple[str, ...]:
+    return () if declared is None else shape.fields_of(declared)
 
 
 def document(operations: list[Operation]) -> Schema:
@@ -67,7 +98,10 @@ def document(operations: list[Operation]) -> Schema:
         },
         "servers": [{"url": "http://overlayd", "description": "/run/overlayd/api.sock"}],
         "paths": paths,
-        "components": {"schemas": dict(sorted(schemas.items())), "responses": _failures()},
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "responses": _failures({kind for each in operations for kind in each.errors()}),
+        },
     }
 
 
@@ -75,7 +109,7 @@ def _operation(each: Operation, schemas: dict[str, Schema]) -> Schema:
     parameters = [
         {"name": name, "in": "path", "required": True,
          "schema": {"type": "string", "minLength": 1}}
-        for name in re.findall(r"{(\w+)}", each.path)
+        for name in each.named_in_path()
     ]  # fmt: skip
     if each.asks is not None:
         asked = shape.object_of(each.asks, schemas)
@@ -83,7 +117,10 @@ def _operation(each: Operation, schemas: dict[str, Schema]) -> Schema:
             {"name": name, "in": "query", "required": name in asked["required"], "schema": schema}
             for name, schema in asked["properties"].items()
         ]
-    failures = {code: {"$ref": f"#/components/responses/{code}"} for code in _failures()}
+    statuses = {_WRONG_METHOD, *(kind.http_status for kind in each.errors())}
+    failures = {
+        str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)
+    }
     described: Schema = {
         "operationId": each.name,
         "summary": f"overlayd {each.name}",
@@ -130,12 +167,11 @@ def _error() -> Schema:
     return {"type": "object", "properties": {"error": error}, "required": ["error"]}
 
 
-def _failures() -> dict[str, Schema]:
-    """Return the answers that any request may get in place of its own, by status."""
-    by_status: dict[int, list[str]] = {_WRONG_METHOD: ["usage"]}
-    for code, kind in ERROR_BY_CODE.items():
-        if code != _NOT_OURS:
-            by_status.setdefault(kind.http_status, []).append(code)
+def _failures(kinds: set[type[OverlayError]]) -> dict[str, Schema]:
+    """Return the answers that a request may get in place of its own, by status."""
+    by_status: dict[int, list[str]] = {_WRONG_METHOD: [UsageError.code]}
+    for kind in kinds:
+        by_status.setdefault(kind.http_status, []).append(kind.code)
     return {
         str(status): {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}",

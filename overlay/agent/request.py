@@ -34,7 +34,7 @@ def allow(body: dict[str, Any], *known: str) -> None:
     if unknown:
         raise UsageError(
             f"unknown field {unknown[0]!r}",
-            hint=f"This request takes: {', '.join(known)}",
+            hint=f"This request takes: {', '.join(known) or 'nothing'}",
             field=unknown[0],
         )
 

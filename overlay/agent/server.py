@@ -57,12 +57,16 @@ class Server:
         asks: Any = None,
         gives: Any = None,
         streams: Any = None,
+        unjoined: bool = False,
+        fails: tuple[type[OverlayError], ...] = (),
     ) -> None:
         """Serve `verb` under a path; `name` makes the answer's schema, `root` keeps it to uid 0.
 
-        The others are shapes, of the request and the answer: see `Operation`.
+        The others are shapes, of the request and the answer, and errors: see `Operation`.
         """
-        operation = Operation(method, path, name, verb, root, takes, asks, gives, streams)
+        operation = Operation(
+            method, path, name, verb, root, takes, asks, gives, streams, unjoined, fails
+        )
         self.operations.append(operation)
 
         async def handler(request: web.Request) -> web.StreamResponse:
@@ -135,6 +139,8 @@ class Server:
                 operation.refuse_unknown(body, dict(request.query))
                 result = await operation.verb(request, body)
         except OverlayError as error:
+            if error.code not in {kind.code for kind in operation.errors()}:
+                _LOG.error("defect: %s does not declare that it is %s", name, error.code)
             return _failure(error)
         except TimeoutError:
             return _failure(OverlayError(f"{name} took too long and was given up"))

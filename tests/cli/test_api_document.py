@@ -151,6 +151,41 @@ def test_each_field_of_a_request_is_described(operations: dict[str, Any], line: 
             )
 
 
+@pytest.mark.parametrize("line", [*ANSWERS, *UNSHOWN])
+def test_each_error_stands_with_its_request(operations: dict[str, Any], line: str) -> None:
+    """What the page names is declared, and what does not go without saying is named."""
+    declared = {kind.code for kind in operations[line].errors()}
+    text = dict(SECTION.findall(TEXT))[line]
+    told = re.search(r"^- Errors: (.*?)(?=^- |^$|\Z)", text, re.MULTILINE | re.DOTALL)
+    named = set() if told is None else set(re.findall(r"`([a-z-]+)`", told[1])) & set(ERROR_BY_CODE)
+    anywhere = operations[line].unjoined
+
+    assert named <= declared, "declare it: route(..., fails=(SomeError,))"
+    assert ("*anywhere.*" in text) == anywhere
+    expected = {"failed", "forbidden", "usage"} | (set() if anywhere else {"conflict"})
+    assert declared - expected <= named, f"docs/API.md, {line}: name it"
+
+
+def test_each_request_has_the_errors_that_it_can_have(operations: dict[str, Any]) -> None:
+    """Those that follow from what it takes, and those that it declares; nothing is for all."""
+    from overlay.agent import openapi  # noqa: PLC0415  as above
+
+    paths = openapi.document(list(operations.values()))["paths"]
+
+    def statuses(method: str, path: str) -> set[int]:
+        answers = paths[path][method]["responses"]
+        return {int(status) for status in answers} - {200}
+
+    always = {400, 403, 405, 500}
+    assert statuses("get", "/v1/status") == always
+    assert statuses("get", "/v1/members") == always | {409}
+    assert statuses("get", "/v1/networks/{name}") == always | {404, 409}
+    assert statuses("post", "/v1/endpoints") == always | {404, 409, 504}
+    assert statuses("post", "/v1/join") == always | {409, 504}
+    assert statuses("post", "/v1/tokens") == always | {409}
+    assert statuses("delete", "/v1/containers/{name}") == always | {404, 409}
+
+
 def test_the_table_of_errors_is_that_of_the_code() -> None:
     """Codes, HTTP statuses and exit codes are documented as they are."""
     rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (\d+) \|", TEXT, re.MULTILINE)

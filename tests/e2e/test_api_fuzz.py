@@ -251,6 +251,18 @@ def test_methods_that_a_path_does_not_have(session: requests.Session, path: str)
         assert answer.json()["error"]["code"] == "usage"
 
 
+@pytest.mark.parametrize("path", [path for path in DOCUMENT["paths"] if "{" not in path])
+def test_parameters_and_fields_that_a_path_does_not_have(
+    session: requests.Session, path: str
+) -> None:
+    """Refused by name, also where a request has none at all."""
+    for method in DOCUMENT["paths"][path]:
+        url = f"http://overlayd{path}?strange=1" if method == "get" else f"http://overlayd{path}"
+        answer = session.request(method, url, json=None if method == "get" else {"strange": 1})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["field"]) == (400, "strange"), answer.text
+
+
 def test_paths_that_there_are_not(session: requests.Session) -> None:
     """Refused as what is not found, in the words of an error."""
     for path in ("/", "/v1", "/v2/status", "/v1/status/", "/v1/networks/a/b", "/" + "x" * 5000):
