@@ -145,10 +145,18 @@ class Addressing:
             used=[(network.vni, ip) for network in networks for ip in self.used(network.vni)],
         )
 
-    def heirs(self, forgotten: Collection[NodeId]) -> list[NodeId]:
-        """Return whom anybody has named the heir of one of these nodes."""
-        settled = _values(self._store, CLUSTER_SCOPE, "settled", Settled)
-        return sorted({record.heir for _, record in settled if record.node_id in forgotten})
+    def heirs(self, forgotten: Iterable[NodeId]) -> list[NodeId]:
+        """Return whom anybody has named the heir of one of these nodes, or of such an heir."""
+        named: dict[NodeId, set[NodeId]] = {}
+        for _, record in _values(self._store, CLUSTER_SCOPE, "settled", Settled):
+            named.setdefault(record.node_id, set()).add(record.heir)
+        found: set[NodeId] = set()
+        due = list(forgotten)
+        while due:
+            further = named.get(due.pop(), set()) - found
+            found |= further
+            due += further
+        return sorted(found)
 
     def inherit(self, network: Network, members: Collection[NodeId]) -> list[Grant]:
         """Return the grants by which this node takes what it inherits now; usually none.

@@ -9,6 +9,7 @@ from overlay.lab.driver import Driver, RefusedError, differences, join_all, wait
 from overlay.lab.scene import Scene, scene
 
 CONFLICT = 409
+ALL_ALIVE = {"alive": 3, "suspect": 0, "dead": 0}
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
@@ -38,7 +39,15 @@ def rejoin(three: Scene, number: int, by: int) -> None:
     """Let a host that left be a member again."""
     token = three.host(by).get("/v1/token")["token"]
     three.host(number).post("/v1/join", peers=[three.host(by).address], token=token)
+    for driver in three.drivers:
+        wait_until(lambda driver=driver: counted(driver) == ALL_ALIVE, "all know all")  # type: ignore[misc]
     three.host(by).post("/v1/promote", node=f"vm{number}")
+
+
+def counted(driver: Driver) -> dict[str, int]:
+    """Return how many members a host has in each state, less those that left."""
+    counts: dict[str, int] = driver.get("/v1/status")["cluster"]["members"]
+    return {state: count for state, count in counts.items() if state != "left"}
 
 
 def add(driver: Driver, name: str, network: str) -> str:
@@ -91,6 +100,19 @@ def test_the_space_of_a_creator_that_left_is_taken_back(three: Scene, subnet: st
     wait_until(lambda: removed(three.host(1), "orphan"), "it can be removed")
 
 
+def test_heirs_may_leave_one_after_another(three: Scene) -> None:
+    """Each had the whole space for itself, and nobody else took part."""
+    create(three, 3, "passed", "10.75.0.0/24")
+    three.host(3).post("/v1/leave")
+    rejoin(three, 3, by=1)
+    for number in (1, 2, 3, 1):
+        assert add(three.host(number), "last", "passed").startswith("10.75.0.")
+        three.host(number).call("DELETE", "/v1/containers/last")
+        three.host(number).post("/v1/leave")
+        rejoin(three, number, by=number % 3 + 1)
+    wait_until(lambda: removed(three.host(2), "passed"), "it can be removed")
+
+
 def test_the_heir_of_a_forgotten_creator_takes_part(three: Scene) -> None:
     """So that a third host gets addresses of what the heir never used."""
     create(three, 3, "left", "10.73.0.0/24")
@@ -110,3 +132,28 @@ def forgotten(driver: Driver, node: str) -> bool:
     except RefusedError:
         return False
     return True
+
+
+def scopes(driver: Driver) -> set[str]:
+    """Return the logs that a host holds, by what they are of."""
+    return {
+        str(log["scope"])
+        for member in driver.get("/v1/members")["members"]
+        for log in member["logs"]["versions"]
+    }
+
+
+def test_a_removed_network_leaves_nothing_to_the_next_of_its_number(three: Scene) -> None:
+    """Neither names that were given on it nor hosts that take part in it."""
+    one, two = three.host(1), three.host(2)
+    for _ in range(2):
+        one.post("/v1/networks", name="again", vni=4242, subnets=[{"subnet": "10.74.0.0/24"}])
+        wait_until(lambda: "again" in known(two), "known")
+        add(two, "brief", "again")
+        assert [each["name"] for each in two.get("/v1/dns?network=again")["names"]] == ["brief"]
+        two.post("/v1/dns", network="again", name="database", ips=["192.0.2.1"])
+        two.call("DELETE", "/v1/containers/brief")
+        wait_until(lambda: removed(one, "again"), "removed")
+        for driver in (one, two):
+            wait_until(lambda driver=driver: "again" not in known(driver), "gone")  # type: ignore[misc]
+            wait_until(lambda driver=driver: not any("4242" in s for s in scopes(driver)), "done")  # type: ignore[misc]
