@@ -41,6 +41,7 @@ from overlay.agent.rivals import Rivals
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import ClusterFile
 from overlay.agent.underlaywatch import UnderlayWatch
+from overlay.core import keyduty
 from overlay.core.drivers import has_sandbox
 from overlay.core.events import (
     BarredBy,
@@ -262,7 +263,8 @@ class Running:
         match event:
             case StoreChanged(scope=scope, keys=keys):
                 self.keys.note(keys)  # no other scope has such records
-                self._store_changed(scope)
+                if any(key != keyduty.RECORD for key in keys):  # a rotation changes each member's
+                    self._store_changed(scope)
             case ConfirmWanted(scope=scope):
                 self._store_changed(scope)
             case OwnLogAhead(scope=scope, version=version):

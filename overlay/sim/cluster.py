@@ -25,6 +25,8 @@ from overlay.model import Endpoint, Ip, NodeId, Vni, mac_for
 from overlay.sim.chance import Chance
 from overlay.sim.codec import SharingCodec
 from overlay.sim.host import Host
+from overlay.sim.keys import HOLDER
+from overlay.sim.keywatch import KeyWatch
 from overlay.sim.network import Network, Weather
 from overlay.sim.schedule import Schedule
 from overlay.sim.surroundings import Surroundings
@@ -63,6 +65,11 @@ class Cluster:
             Settings(),
             self.chance.stream("hosts"),
             lambda _text: None,
+            KeyWatch(
+                self.chance.stream("keys"),
+                lambda node_id: self.by_id[node_id],
+                lambda one, other: self.wires.is_cut(one.address, other.address),
+            ),
         )
         self.hosts = [self._host(index) for index in range(count)]
         self.by_id = {host.node_id: host for host in self.hosts}
@@ -74,6 +81,7 @@ class Cluster:
     def newcomer(self, seed: Host, vni: Vni) -> Host:
         """Start a host that knows nothing but a peer's address, to take part in a network."""
         host = self._host(len(self.hosts))
+        self.by_id[host.node_id] = host
         host.disk.seeds = (seed.address,)
         host.first_card()
         host.start()
@@ -101,7 +109,9 @@ class Cluster:
         everywhere: list[Segment] = []
         for host in self.hosts:
             vni = self.vni_of(host)
-            everywhere.append(_segment(host, CLUSTER_SCOPE, 0, [Participation(vni, True)]))
+            known: list[Value] = [Participation(vni, True), host.disk.ring.state]
+            known += [HOLDER] if host.is_holder else []
+            everywhere.append(_segment(host, CLUSTER_SCOPE, 0, known))
             for first in range(0, endpoints if host.index < populated else 0, _BATCH):
                 count = min(_BATCH, endpoints - first)
                 batch: list[Value] = [self.endpoint(host) for _ in range(count)]

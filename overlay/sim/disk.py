@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from overlay.core.records import Scope, Segment
+from overlay.core.records import KeyId, Scope, Segment
+from overlay.core.rotation import Ring
 from overlay.model import Card, Ip, NodeId
 from overlay.sim.kernel import Container
 
+FIRST_KEY = KeyId(0, 0)  # of the cluster, made with it
+_FIRST_RING = Ring(frozenset({FIRST_KEY}), FIRST_KEY)
 _JOURNAL_COMPACTED_AT = 4096
 
 
@@ -26,6 +29,7 @@ class Disk:
     cards: dict[NodeId, Card] = field(default_factory=dict)
     journal: list[Segment] = field(default_factory=list)
     attachments: dict[bytes, Container] = field(default_factory=dict)  # by endpoint id
+    ring: Ring = _FIRST_RING
     _compact_at: int = _JOURNAL_COMPACTED_AT
 
     def next_epoch(self) -> int:
@@ -72,6 +76,7 @@ class Disk:
             dict(self.cards),
             list(self.journal),
             dict(self.attachments),
+            self.ring,
         )
 
 

@@ -10,12 +10,15 @@ import random
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from overlay.sim.host import is_holder
 from overlay.sim.scenario import Scenario
 
 _DOWN_S: Final = (0.3, 8.0)
 _CUT_S: Final = (2.0, 15.0)
 _STALL_S: Final = (0.5, 6.0)
 _CLOG_S: Final = (0.5, 5.0)
+_AWAY_S: Final = (20.0, 45.0)
+_AT_ONCE_S: Final = 0.5
 # What a restored host does not know must have reached the others before: it is they who
 # remind it. So it stays down for a while, and no cut is near.
 _RESTORE_AGE_S: Final = (1.0, 10.0)
@@ -97,6 +100,17 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Rotate:
+    """Somebody asks for a new cluster key, on a host that holds the authority."""
+
+    at_s: float
+    host: int
+
+    def __str__(self) -> str:
+        return f"h{self.host}: a new cluster key is asked for"
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """A host leaves the cluster for good."""
 
@@ -131,7 +145,8 @@ class Tamper:
         return f"h{self.host}: kernel state tampered with ({self.how})"
 
 
-Fault: TypeAlias = Crash | Partition | Clog | Stall | Move | Leave | Newcomer | Tamper
+Fault: TypeAlias = Crash | Partition | Clog | Stall | Move | Rotate | Leave | Newcomer | Tamper
+_Absence: TypeAlias = Crash | Partition | Stall
 
 
 def draw(scenario: Scenario, chance: random.Random) -> list[Fault]:
@@ -140,8 +155,11 @@ def draw(scenario: Scenario, chance: random.Random) -> list[Fault]:
     faults: list[Fault] = []
     cuts = [_partition(scenario, chance) for _ in range(scenario.partitions if hosts > 1 else 0)]
     faults += cuts
+    absences = [_absence(scenario, chance) for _ in range(scenario.absences if hosts > 1 else 0)]
+    faults += absences
+    quiet = [(fault.at_s, _lasts_s(fault)) for fault in (*cuts, *absences)]
     for _ in range(scenario.crashes):
-        faults.append(_crash(scenario, chance, cuts))
+        faults.append(_crash(scenario, chance, quiet))
     for _ in range(scenario.clogs if hosts > 1 else 0):
         source, target = chance.sample(range(hosts), 2)
         faults.append(Clog(chance.uniform(0, end), source, target, chance.uniform(*_CLOG_S)))
@@ -160,6 +178,8 @@ def draw(scenario: Scenario, chance: random.Random) -> list[Fault]:
         faults.append(Newcomer(chance.uniform(0, end), hosts + index, chance.randrange(hosts)))
     for host in leavers:
         faults.append(Leave(chance.uniform(end / 2, end), host))
+    for _ in range(scenario.rotations):
+        faults += _rotations(scenario, chance, cuts)
     return sorted(faults, key=lambda fault: fault.at_s)
 
 
@@ -173,7 +193,41 @@ def _partition(scenario: Scenario, chance: random.Random) -> Partition:
     return Partition(at_s, side, lasts_s, one_way=chance.random() < 0.35)
 
 
-def _crash(scenario: Scenario, chance: random.Random, cuts: list[Partition]) -> Crash:
+def _absence(scenario: Scenario, chance: random.Random) -> _Absence:
+    """Return why a host is away for longer than a rotation takes: asleep, off, or cut off."""
+    host = chance.randrange(scenario.nodes)
+    lasts_s = min(chance.uniform(*_AWAY_S), 0.8 * scenario.duration)
+    at_s = chance.uniform(0, scenario.duration - lasts_s)
+    match chance.choice(["asleep", "off", "cut off"]):
+        case "asleep":
+            return Stall(at_s, host, lasts_s)
+        case "off":
+            return Crash(at_s, host, lasts_s, chance.choice(["killed", "power"]), after_writes=0)
+        case _:
+            return Partition(at_s, (host,), lasts_s, one_way=False)
+
+
+def _lasts_s(fault: _Absence) -> float:
+    return fault.down_s if isinstance(fault, Crash) else fault.lasts_s
+
+
+def _rotations(scenario: Scenario, chance: random.Random, cuts: list[Partition]) -> list[Rotate]:
+    """Return who makes the next key, and when: now and then two at once, or one on either side
+    of a cut."""
+    holders = [host for host in range(scenario.nodes) if is_holder(host)]
+    at_s = chance.uniform(0, scenario.duration)
+    makers = chance.sample(holders, min(len(holders), chance.choice([1, 1, 2])))
+    if cuts and chance.random() < 0.5:
+        cut = chance.choice(cuts)
+        at_s = cut.at_s + chance.random() * cut.lasts_s
+        near = [host for host in holders if host in cut.side]
+        far = [host for host in holders if host not in cut.side]
+        makers = [chance.choice(side) for side in (near, far) if side]
+    end = scenario.duration
+    return [Rotate(min(end, at_s + chance.uniform(0, _AT_ONCE_S)), host) for host in makers]
+
+
+def _crash(scenario: Scenario, chance: random.Random, unquiet: list[tuple[float, float]]) -> Crash:
     at_s = chance.uniform(0, scenario.duration)
     host = chance.randrange(scenario.nodes)
     down_s = chance.uniform(*_DOWN_S)
@@ -181,7 +235,7 @@ def _crash(scenario: Scenario, chance: random.Random, cuts: list[Partition]) -> 
     if how == "restored":
         down_s = max(down_s, _RESTORE_DOWN_S)
         quiet = (at_s - _RESTORE_AGE_S[1], at_s + down_s + _RESTORE_QUIET_S)
-        near = any(cut.at_s < quiet[1] and cut.at_s + cut.lasts_s > quiet[0] for cut in cuts)
+        near = any(since < quiet[1] and since + lasts_s > quiet[0] for since, lasts_s in unquiet)
         if near or scenario.nodes < 2:
             how = "power"
     return Crash(at_s, host, down_s, how, after_writes=chance.choice([0, 0, 1, 2, 3]))

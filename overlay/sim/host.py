@@ -22,10 +22,12 @@ from overlay.core.events import (
 )
 from overlay.core.messages import MemberState
 from overlay.core.node import Node
-from overlay.core.records import Key, Scope, Segment, Value
+from overlay.core.records import Key, KeyId, Scope, Segment, Value
 from overlay.model import Card, Ip, NodeId, node_id_of
 from overlay.sim.disk import Disk
 from overlay.sim.kernel import Kernel
+from overlay.sim.keys import Keys
+from overlay.sim.keywatch import FIRST_MADE_S
 from overlay.sim.network import Flight
 from overlay.sim.notary import FakeNotary
 from overlay.sim.pump import Pump
@@ -34,7 +36,15 @@ from overlay.sim.surroundings import Died, Surroundings
 
 GOSSIP_PORT: Final = 7948
 UNDERLAY_MTU: Final = 1500
+_CLOCK_S: Final = 60.0  # wall clocks are wrong by up to this much
+_WOKEN_S: Final = 0.5
+_HOLDERS_BELOW: Final = 16
 _LAZY_WRITE_S: Final = 1.0  # as the agent: what others sent reaches the disk this much later
+
+
+def is_holder(index: int) -> bool:
+    """Say whether a host holds the authority from the start, and so makes keys."""
+    return index % 2 == 0 and index < _HOLDERS_BELOW
 
 
 class Host:
@@ -55,12 +65,15 @@ class Host:
         self.line = around.network.plug(address, self.deliver)
         self.drops: Counter[str] = Counter()
         self.formed_with: Collection[NodeId] = ()  # sessions at the first start
+        self.is_holder = is_holder(index)
+        self.clock_s = FIRST_MADE_S + random.Random(f"clock/{index}").uniform(-_CLOCK_S, _CLOCK_S)
         self.leaving = False
         self.gone = False  # left the cluster for good
         self.on_event: Callable[[Event], None] = lambda _event: None
         self.on_start: Callable[[], None] = lambda: None
         self.card: Card | None = None
         self.node: Node | None = None
+        self.keys: Keys | None = None
         self.pump: Pump | None = None
         self.addressing: Addressing | None = None
         self.started_at = 0.0
@@ -90,13 +103,20 @@ class Host:
         self.addressing = Addressing(self.node.store, self.node_id)
         self.pump = Pump(
             self.node,
-            Sessions(self._life, self.card, self.formed_with if self._life == 1 else ()),
+            Sessions(
+                self._life,
+                self.card,
+                self.disk.ring,
+                self.formed_with if self._life == 1 else (),
+            ),
             self.around,
             address=self.address,
             drops=self.drops,
             on_event=self._take_event,
+            on_key=self._take_key,
             on_death=self._die,
         )
+        self.keys = Keys(self, self.node, self.pump)
         self.on_start()
         self.pump.greet(self.disk.seeds, self.later)
         self.pump.flush()
@@ -129,7 +149,7 @@ class Host:
         self._life += 1
         if self.pump is not None:
             self.pump.close()
-        self.node = self.pump = self.addressing = None
+        self.node = self.pump = self.addressing = self.keys = None
         self._doomed = None
         self._unsaved.clear()
         self._unsaved_cards.clear()
@@ -138,6 +158,10 @@ class Host:
         """Give the agent no processor until then."""
         if self.pump is not None:
             self.pump.stall(until)
+
+    def asleep_until(self) -> float:
+        """Return when the agent gets a processor again; in the past if it has one."""
+        return 0.0 if self.pump is None else self.pump.stalled() or 0.0
 
     def doom(self, after_writes: int) -> None:
         """Let the agent die in the middle of its work, so many durable steps from now."""
@@ -170,7 +194,8 @@ class Host:
             return
         stalled_until = self.pump.stalled()
         if stalled_until is not None:
-            self.schedule.at(stalled_until, self._later, what)
+            soon = self.schedule.now + _WOKEN_S  # it may be woken before its time
+            self.schedule.at(min(stalled_until, soon), self._later, what)
             return
         self.guarded(action, argument)
 
@@ -241,7 +266,13 @@ class Host:
         self.pump.sessions.card = self.card
         self.node.renew_card(self.card, self.schedule.now)
 
+    def _take_key(self, sender: NodeId, key: KeyId) -> None:
+        if self.keys is not None:
+            self.keys.take(sender, key)
+
     def _take_event(self, event: Event) -> None:
+        if self.keys is not None:
+            self.keys.note(event)
         match event:
             case SegmentAccepted(segment=segment):
                 self._unsaved.append(segment)

@@ -47,6 +47,9 @@ _HELP: Final[dict[str, str]] = {
     "moves": "hosts whose underlay address changes",
     "leaves": "hosts that leave for good",
     "newcomers": "hosts that join during the storm",
+    "rotations": "cluster keys made in the storm, some by two hosts at once",
+    "key_interval": "from one key to the next that hosts make by themselves in the storm; 0: none",
+    "absences": "hosts asleep, off or cut off for longer than a rotation takes",
     "tampers": "times that somebody else alters a sandbox",
     "churn": "attach and detach per second, in the whole cluster",
     "networks": "overlay networks",
@@ -99,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reader(name: str, kind: str) -> Callable[[str], Any]:
-    if name in {"latency", "jitter", "duration"}:
+    if name in {"latency", "jitter", "duration", "key_interval"}:
         return parse_duration_s
     if name == "churn":
         return parse_rate_per_s

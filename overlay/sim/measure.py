@@ -19,6 +19,7 @@ from overlay.model import NodeId, Vni
 from overlay.sim.cluster import Cluster
 from overlay.sim.host import Host
 from overlay.sim.network import Cut, Weather
+from overlay.wire.sealing import UNKNOWN_GENERATION
 
 LAN: Final = Weather(loss=0.01, latency_s=0.005)
 LOSSY: Final = Weather(loss=0.05, latency_s=0.005)
@@ -70,6 +71,42 @@ class Healing:
     records_s: float  # until all records were equal again
     members_s: float  # until everyone held everyone alive
     writes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """How long a new cluster key took, from its making."""
+
+    used_s: float  # until all sealed with it
+    alone_s: float  # until nobody held another one
+    unknown: int  # datagrams dropped meanwhile because their receiver did not hold their key
+    sent_bytes: int  # by the whole cluster until all sealed with it, beyond what it sends when idle
+
+
+def rotation(count: int) -> Rotated:
+    """Let one host make a key; see when all use it, and when the old one is gone."""
+    cluster = Cluster(count, LAN, hosts_per_network=min(50, count), endpoints=5)
+    cluster.run(_WARM_UP_S)
+    before = cluster.sent_bytes()
+    cluster.run(5.0)
+    idle_bytes_per_s = (cluster.sent_bytes() - before) / 5.0
+    maker = cluster.hosts[0]
+    assert maker.keys is not None
+    started, before = cluster.schedule.now, cluster.sent_bytes()
+    maker.keys.make()
+    key = maker.disk.ring.newest
+    used_s = alone_s = math.inf
+    sent_bytes = 0
+    while cluster.schedule.now < started + 120.0 and alone_s == math.inf:
+        cluster.run(0.05)
+        since = cluster.schedule.now - started
+        if used_s == math.inf and all(host.disk.ring.sealing == key for host in cluster.hosts):
+            used_s = since
+            sent_bytes = int(cluster.sent_bytes() - before - idle_bytes_per_s * since)
+        if all(host.disk.ring.held == {key} for host in cluster.hosts):
+            alone_s = since
+    unknown = sum(host.drops[UNKNOWN_GENERATION] for host in cluster.hosts)
+    return Rotated(used_s, alone_s, unknown, sent_bytes)
 
 
 def spread(count: int, writes: int, pause_s: float = 1.0) -> Spread:

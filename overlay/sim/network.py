@@ -53,6 +53,7 @@ class Flight(NamedTuple):
     target: Ip
     content: Any
     corrupt: bool
+    sent_s: float
 
 
 class Line:
@@ -99,6 +100,10 @@ class Network:
         """Hold back what goes from `source` to `target` until then; drop beyond capacity."""
         self._clogs[source, target] = until
 
+    def is_cut(self, source: Ip, target: Ip) -> bool:
+        """Say whether nothing passes from `source` to `target`."""
+        return any(source in cut.sources and target in cut.targets for cut in self.cuts)
+
     def calm(self) -> None:
         """End every cut, clog and slowness; the weather is set separately."""
         self.cuts.clear()
@@ -126,12 +131,11 @@ class Network:
         if self._random() < weather.loss:
             self.drops["lost"] += 1
             return
-        for cut in self.cuts:
-            if source in cut.sources and target in cut.targets:
-                self.drops["cut"] += 1
-                return
+        if self.cuts and self.is_cut(source, target):
+            self.drops["cut"] += 1
+            return
         corrupt = weather.corrupt > 0 and self._random() < weather.corrupt
-        flight = Flight(sender, source, target, content, corrupt)
+        flight = Flight(sender, source, target, content, corrupt, now)
         self._launch(flight, leaves, line)
         if weather.duplicate and self._random() < weather.duplicate:
             self._launch(flight, leaves, line)

@@ -51,6 +51,8 @@ class Outcome:
             ("sent per node", f"{8 * sent_bytes / node_seconds / 1000:.3g} kbit/s"),
             ("largest datagram", f"{wires.size_max} bytes"),
             ("kernel operations", count_text(sum(h.kernel.operation_count for h in world.hosts))),
+            ("keys made", count_text(len(world.around.keys.made_s) - 1)),
+            ("unknown keys, as the protocol has it", count_text(world.around.keys.excused_count)),
             ("trace", f"{self.trace:08x}"),
             ("events", count_text(world.schedule.handled)),
         ]

@@ -15,11 +15,14 @@ from overlay import limits
 from overlay.core.events import Event
 from overlay.core.messages import Cards
 from overlay.core.node import Node
+from overlay.core.records import KeyId
+from overlay.core.rotation import Ring
 from overlay.errors import RemoteError
 from overlay.model import Ip, NodeId
 from overlay.sim.network import Flight
-from overlay.sim.sessions import Hello, Sealed, Sessions
+from overlay.sim.sessions import Content, Hello, Sealed, Sessions
 from overlay.sim.surroundings import Died, Surroundings
+from overlay.wire.sealing import UNKNOWN_GENERATION
 
 _LAG_NOTED_S: Final = 0.1
 _GREET_S: Final = 0.5
@@ -28,11 +31,14 @@ _GREETED_MAX: Final = 3
 _SILENCE_S: Final = 5.0  # nobody heard for so long: nobody may know us
 _SEALED_SIZE: Final = limits.HEADER_SIZE + limits.TAG_SIZE
 _HELLO_SIZE: Final = 28  # two sessions, a flag, and msgpack's framing
+_KEY_NAME_SIZE: Final = 8
+_KEY_SIZE: Final = 122  # a session, a secret, a warrant, two numbers, and framing
 _NEVER: Final = float("inf")
 
 
 class Pump:
-    """Moves datagrams and time. `on_event` takes events, `on_death` hears of Died."""
+    """Moves datagrams and time. `on_event` takes events, `on_key` the keys that are handed here,
+    `on_death` hears of Died."""
 
     def __init__(
         self,
@@ -43,6 +49,7 @@ class Pump:
         address: Ip,
         drops: Counter[str],
         on_event: Callable[[Event], None],
+        on_key: Callable[[NodeId, KeyId], None],
         on_death: Callable[[], None],
     ) -> None:
         self.node = node
@@ -52,6 +59,7 @@ class Pump:
         self._schedule = around.schedule
         self._drops = drops
         self._on_event = on_event
+        self._on_key = on_key
         self._on_death = on_death
         self._closed = False
         self._armed = _NEVER
@@ -94,12 +102,17 @@ class Pump:
             self._drops["unknown sender"] += 1
             return
         opened = self.sessions.open(sender, content, now)
-        if not isinstance(opened, bytes):
-            self._drops["no session"] += 1
-            if opened is not None:
-                self._send(sender, opened)
+        if opened.dropped:
+            self._drops[opened.dropped] += 1
+            if opened.dropped == UNKNOWN_GENERATION:
+                self._around.keys.unknown(node.card.node_id, self.sessions, flight, now)
+        for reply in opened.replies:
+            self._send(sender, reply)
+        if opened.key is not None:
+            self._on_key(sender, opened.key)
+        if opened.payload is None:
             return
-        for message in codec.decode(opened):
+        for message in codec.decode(opened.payload):
             try:
                 node.receive(message, sender, now)
             except RemoteError as error:
@@ -109,11 +122,17 @@ class Pump:
         node = self.node
         if node.is_forgotten(sender):
             return
+        now = self._schedule.now
         known = node.store.card(sender)
-        if known is None and not hello.join:
+        refused = self.sessions.lacks_key_of(sender, hello, now)
+        if refused is not None:
+            self._drops[UNKNOWN_GENERATION] += 1
+            for answer in refused:
+                self._send(sender, answer)
+            return
+        if known is None and not hello.is_join:
             self._drops["unknown sender"] += 1
             return
-        now = self._schedule.now
         began, answers = self.sessions.take_hello(sender, hello, now)
         if began:
             node.add_peer(hello.card, now)
@@ -142,17 +161,29 @@ class Pump:
             self._armed = due = max(due, now)
             self._schedule.at(due, self._on_timer, due)
 
-    def _send(self, to: NodeId, content: Sealed | Hello) -> None:
+    def hand_key(self, to: NodeId) -> None:
+        """Hand our newest key to a member."""
+        for content in self.sessions.hand(to, self._schedule.now):
+            self._send(to, content)
+
+    def follow(self, ring: Ring) -> None:
+        """Seal and open by a ring from now on."""
+        for to, content in self.sessions.follow(ring, self._schedule.now):
+            self._send(to, content)
+
+    def _send(self, to: NodeId, content: Content) -> None:
         card = self.node.store.card(to)
         if card is not None:
             self._send_to(card.address, content)
 
-    def _send_to(self, address: Ip, content: Sealed | Hello) -> None:
+    def _send_to(self, address: Ip, content: Content) -> None:
         if type(content) is Sealed:
             size = _SEALED_SIZE + len(content.payload)
-        else:
-            assert isinstance(content, Hello)
+        elif type(content) is Hello:
             size = _SEALED_SIZE + _HELLO_SIZE + len(content.card.raw) + len(content.card.signature)
+            size += _KEY_NAME_SIZE * len(content.held)
+        else:
+            size = _SEALED_SIZE + _KEY_SIZE
         own = self.node.card.node_id
         self._around.network.send(own, self.address, address, content, size)
 

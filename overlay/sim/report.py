@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from overlay import limits
 from overlay.sim import measure
 from overlay.sim.figures import count_text, duration_text, percentile, table
 
@@ -42,6 +43,7 @@ _DETECTION_GOAL_S: Final = 15.0
 _IDLE_GOAL_BIT_PER_S: Final = 16_000.0
 _HEALING_GOAL_S: Final = 10.0
 _CATCH_UP_GOAL_S: Final = 10.0  # "in seconds"
+_ROTATION_GOAL_S: Final = limits.KEY_ROTATE_TIMEOUT_S  # `overlayd key rotate` waits so long
 _HOLDERS: Final = 10  # hosts that have all the endpoints which the newcomer wants
 _SPEED_GOAL: Final = 2000.0
 
@@ -200,11 +202,37 @@ def _catch_up_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, .
     ]
 
 
+def _rotation_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, ...]]:
+    tell(f"a new cluster key among {size.nodes} nodes ...")
+    found = measure.rotation(size.nodes)
+    nodes = count_text(size.nodes)
+    return [
+        (
+            f"a new cluster key in use by all of {nodes} nodes",
+            duration_text(_ROTATION_GOAL_S),
+            duration_text(found.used_s),
+            _judged(found.used_s <= _ROTATION_GOAL_S),
+            (
+                f"{found.sent_bytes / 1e6:.3g} MB sent for it by all together; the old key gone "
+                f"everywhere after {duration_text(found.alone_s)}"
+            ),
+        ),
+        (
+            f"datagrams lost to it for an unknown key, {nodes} nodes",
+            "0",
+            count_text(found.unknown),
+            _judged(found.unknown == 0),
+            "the same run",
+        ),
+    ]
+
+
 PARTS: Final[dict[str, Callable[[Size, Callable[[str], None]], list[tuple[str, ...]]]]] = {
     "spread": _spread_rows,
     "detection": _detection_rows,
     "idle": _idle_rows,
     "newcomer": _catch_up_rows,
     "healing": _healing_rows,
+    "rotation": _rotation_rows,
     "wrong-deaths": _wrong_rows,
 }

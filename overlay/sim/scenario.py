@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 from overlay.sim.network import Weather
 
@@ -33,6 +33,9 @@ class Scenario:
     moves: int = 1  # a host gets another underlay address
     leaves: int = 1
     newcomers: int = 1
+    rotations: int = 2  # new cluster keys asked for, some of them twice at once
+    key_interval: float = 0.0  # from one key to the next that a holder makes by itself; 0: none
+    absences: int = 0  # hosts asleep, off or cut off for longer than a rotation takes
     tampers: int = 3  # somebody else alters a sandbox
     churn: float = 5.0  # attach and detach per second, cluster-wide
     networks: int = 2
@@ -68,7 +71,7 @@ class Scenario:
         return " ".join(words)
 
 
-_UNITS: Final = {"latency": "s", "jitter": "s", "duration": "s", "churn": "/s"}
+_UNITS: Final = {"latency": "s", "jitter": "s", "duration": "s", "key-interval": "s", "churn": "/s"}
 
 
 def _shown(option: str, value: object) -> str:
@@ -134,6 +137,17 @@ def drawn(seed: int, duration_s: float = 20.0) -> Scenario:
         churn=chance.choice([1.0, 4.0, 10.0]),
         networks=pick(1, 3),
         endpoints=pick(0, 3),
-        duration=duration_s,
         grow=chance.random() < 0.3,
+        **_drawn_keys(chance, nodes, duration_s),
     )
+
+
+def _drawn_keys(chance: random.Random, nodes: int, duration_s: float) -> dict[str, Any]:
+    """Draw what happens to keys. A storm with hosts away for long lasts three times as long."""
+    absences = chance.randint(1, 3) if nodes > 4 and chance.random() < 0.3 else 0
+    return {
+        "rotations": chance.randint(0, 3),
+        "key_interval": chance.choice([0.0, 0.0, 15.0]),
+        "absences": absences,
+        "duration": 3 * duration_s if absences else duration_s,
+    }

@@ -2,9 +2,10 @@
 
 Owns: who can open whose datagrams. As in `wire.sessions`: every start of an agent is a new
 session; a peer's session counts only once a hello has echoed our own; what can't be opened
-provokes a hello to where the sender is known to live; a hello carries its sender's card; an
-unknown sender is heard only in a first contact (`overlayd join`). Keys, seals and replays are
-tested where the real ones are.
+provokes a hello to where the sender is known to live; a hello carries its sender's card and the
+names of its keys; an unknown sender is heard only in a first contact (`overlayd join`). Payloads
+and first contacts are under a cluster key: who holds none of that name opens nothing, which is
+dropped under the reason that the real ones give. Seals and replays are tested where those are.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from overlay import limits
+from overlay.core.records import KeyId
+from overlay.core.rotation import Ring
 from overlay.model import Card, NodeId
+from overlay.wire.sealing import UNKNOWN_GENERATION
+from overlay.wire.sessions import NO_CHANNEL, REPLAYED
 
 HELLO_INTERVAL_S: Final = 0.1
 DOUBTFUL_HELLO_INTERVAL_S: Final = 1.0
@@ -26,21 +31,47 @@ _NEVER: Final = -1e9
 
 
 class Hello(NamedTuple):
-    """A handshake: the sender's session, the echo of the other's, and the sender's card."""
+    """A handshake: the sender's session, the echo of the other's, the sender's card and keys."""
 
     session: int
     echo: int
     done: bool
     card: Card
-    join: bool
+    held: frozenset[KeyId]
+    key: KeyId | None = None  # that a first contact is sealed under; None between two that know
+
+    @property
+    def is_join(self) -> bool:
+        """Whether this is a first contact."""
+        return self.key is not None
 
 
 class Sealed(NamedTuple):
-    """A payload under the sessions of both sides."""
+    """A payload under the sessions of both sides, and a cluster key."""
 
     session: int
     theirs: int
+    key: KeyId
     payload: bytes
+
+
+class Handed(NamedTuple):
+    """A cluster key, for the process of one session."""
+
+    theirs: int
+    key: KeyId
+
+
+Content: TypeAlias = Hello | Sealed | Handed
+
+
+class Opened(NamedTuple):
+    """What came of a datagram."""
+
+    payload: bytes | None = None
+    key: KeyId | None = None  # that the sender hands us
+    dropped: str = ""
+    replies: tuple[Content, ...] = ()
 
 
 @dataclass(slots=True)
@@ -52,14 +83,18 @@ class _Peer:
     hello_at: float = _NEVER
     is_doubted: bool = False
     waiting: deque[bytes] | None = None
+    held: set[KeyId] | None = None  # cluster keys it can open with; None: as all live ones
 
 
 class Sessions:
     """One agent's sessions, from its start to its end."""
 
-    def __init__(self, session: int, card: Card, formed: Collection[NodeId] = ()) -> None:
+    def __init__(
+        self, session: int, card: Card, ring: Ring, formed: Collection[NodeId] = ()
+    ) -> None:
         self.session = session
         self.card = card
+        self.ring = ring
         self._formed = formed  # with these a session exists: the cluster has run for long
         self._peers: dict[NodeId, _Peer] = {}
 
@@ -81,71 +116,130 @@ class Sessions:
 
     # --- out ----------------------------------------------------------------------------
 
-    def seal(self, to: NodeId, payload: bytes, now: float) -> list[Sealed | Hello]:
-        """Return what to send for a payload; without a session it waits behind a hello.
+    def seal(self, to: NodeId, payload: bytes, now: float) -> list[Content]:
+        """Return what to send for a payload; without a session, or a key that the peer holds, it
+        waits behind a hello.
 
         To a doubted peer a hello goes along now and then.
         """
         peer = self._peer(to)
-        if peer.session != _NONE:
-            sealed = Sealed(self.session, peer.session, payload)
-            if not peer.is_doubted or now - peer.hello_at < DOUBTFUL_HELLO_INTERVAL_S:
-                return [sealed]
-            hello = self._hello(peer, now)
-            return [sealed] if hello is None else [hello, sealed]
+        key = self.ring.for_peer(peer.held)
+        if peer.session != _NONE and key is not None:
+            sealed = Sealed(self.session, peer.session, key, payload)
+            if peer.is_doubted and now - peer.hello_at >= DOUBTFUL_HELLO_INTERVAL_S:
+                return [*self._hello(peer, now), sealed]
+            return [sealed]
         if peer.waiting is None:
             peer.waiting = deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)
         peer.waiting.append(payload)
-        hello = self._hello(peer, now)
-        return [] if hello is None else [hello]
+        return self._hello(peer, now)
 
     def greeting(self) -> Hello:
         """Return a first contact to someone of whom nothing is known."""
-        return Hello(self.session, _NONE, done=False, card=self.card, join=True)
+        return self._join(_NONE, self.ring.sealing)
 
-    def _hello(self, peer: _Peer, now: float) -> Hello | None:
-        if now - peer.hello_at < HELLO_INTERVAL_S:
-            return None
+    def hand(self, to: NodeId, now: float) -> list[Content]:
+        """Return our newest key for a peer; without a session, a hello."""
+        peer = self._peer(to)
+        if peer.session == _NONE:
+            return self._hello(peer, now)
+        return [Handed(peer.session, self.ring.newest)]
+
+    def follow(self, ring: Ring, now: float) -> list[tuple[NodeId, Content]]:
+        """Use a ring from now on; return what waited for a key, and hellos to who lacks the one
+        in use."""
+        is_new_in_use = ring.sealing != self.ring.sealing
+        self.ring = ring
+        sent: list[tuple[NodeId, Content]] = []
+        for node_id, peer in self._peers.items():
+            contents: list[Content] = []
+            if is_new_in_use:
+                peer.held = None  # all that live hold it; whoever does not will say so
+            elif peer.held is not None and ring.sealing not in peer.held:
+                contents += self._hello(peer, now)
+            contents += self._waited(peer)
+            sent += [(node_id, content) for content in contents]
+        return sent
+
+    def _waited(self, peer: _Peer) -> list[Content]:
+        """Return the payloads that waited, once they can be sealed."""
+        key = self.ring.for_peer(peer.held)
+        if peer.session == _NONE or key is None:
+            return []
+        waiting, peer.waiting = peer.waiting or (), None
+        return [Sealed(self.session, peer.session, key, payload) for payload in waiting]
+
+    def _hello(self, peer: _Peer, now: float) -> list[Content]:
+        is_met = peer.session != _NONE and peer.session == peer.claimed
+        done = is_met and self.ring.for_peer(peer.held) is not None
+        pause_s = HELLO_INTERVAL_S if done or not is_met else DOUBTFUL_HELLO_INTERVAL_S
+        if now - peer.hello_at < pause_s:
+            return []
         peer.hello_at = now
-        done = peer.session != _NONE and peer.session == peer.claimed
-        return Hello(self.session, peer.claimed, done, self.card, join=False)
+        return [Hello(self.session, peer.claimed, done, self.card, self.ring.held)]
+
+    def _join(self, echo: int, key: KeyId) -> Hello:
+        return Hello(self.session, echo, False, self.card, self.ring.held, key)
 
     # --- in -----------------------------------------------------------------------------
 
-    def open(self, sender: NodeId, sealed: Sealed, now: float) -> bytes | Hello | None:
-        """Return the payload; or the hello that its being sealed under no session of ours
-        provokes; or None."""
+    def open(self, sender: NodeId, content: Sealed | Handed, now: float) -> Opened:
+        """Return the payload or the key; or the hello that its being sealed under no key or
+        session of ours provokes."""
+        if type(content) is Handed:
+            if content.theirs != self.session:
+                return Opened(dropped=REPLAYED)
+            return Opened(key=content.key)
+        assert type(content) is Sealed
         peer = self._peer(sender)
-        if sealed.theirs == self.session:
+        if content.key not in self.ring.held:
+            return Opened(dropped=UNKNOWN_GENERATION, replies=tuple(self._hello(peer, now)))
+        if content.theirs == self.session:
             previous = peer.previous if now <= peer.previous_until else _NONE
-            if sealed.session != _NONE and sealed.session in {peer.session, previous}:
+            if content.session != _NONE and content.session in {peer.session, previous}:
                 peer.is_doubted = False
-                return sealed.payload
-        return self._hello(peer, now)
+                if peer.held is None or content.key in peer.held:
+                    return Opened(content.payload)
+                peer.held.add(content.key)  # it has been handed it
+                return Opened(content.payload, replies=tuple(self._waited(peer)))
+        return Opened(dropped=NO_CHANNEL, replies=tuple(self._hello(peer, now)))
 
-    def take_hello(
-        self, sender: NodeId, hello: Hello, now: float
-    ) -> tuple[bool, list[Hello | Sealed]]:
+    def lacks_key_of(self, sender: NodeId, hello: Hello, now: float) -> list[Content] | None:
+        """Return what to answer to a first contact under a key that is not held; None if it is."""
+        if hello.key is None or hello.key in self.ring.held:
+            return None
+        is_known = sender in self._peers or sender in self._formed
+        return self._hello(self._peer(sender), now) if is_known else []
+
+    def take_hello(self, sender: NodeId, hello: Hello, now: float) -> tuple[bool, list[Content]]:
         """Return whether a session began with this hello, and what to answer."""
         is_stranger = sender not in self._peers and sender not in self._formed
-        if is_stranger and hello.join and hello.echo != self.session:
+        if is_stranger and hello.key is not None and hello.echo != self.session:
             # Not proven fresh: answered, and not remembered.
-            return False, [Hello(self.session, hello.session, False, self.card, join=True)]
+            return False, [self._join(hello.session, hello.key)]
         peer = self._peer(sender)
         peer.claimed = hello.session
-        answers: list[Hello | Sealed] = []
-        began = False
-        if hello.echo == self.session and peer.session != hello.session:
+        is_fresh = hello.echo == self.session
+        began = is_fresh and peer.session != hello.session
+        if is_fresh:
+            peer.held = set(hello.held)
+        if began:
             peer.previous, peer.previous_until = peer.session, now + PREVIOUS_KEPT_S
             peer.session = hello.session
             peer.is_doubted = False
             peer.hello_at = _NEVER  # a new session is answered at once
-            began = True
-        if not (hello.done and hello.echo == self.session):
-            answer = self._hello(peer, now)
-            if answer is not None:
-                answers.append(answer._replace(join=hello.join))
-        if began:
-            waiting, peer.waiting = peer.waiting or (), None
-            answers += [Sealed(self.session, peer.session, payload) for payload in waiting]
+        answers: list[Content] = []
+        if not (hello.done and is_fresh and self.ring.for_peer(peer.held) is not None):
+            for answer in self._hello(peer, now):
+                assert isinstance(answer, Hello)
+                answers.append(answer._replace(key=hello.key))
+        if is_fresh:
+            answers += self._waited(peer)
+            answers += self._hand_over(peer)
         return began, answers
+
+    def _hand_over(self, peer: _Peer) -> list[Content]:
+        """Return the key in use for a peer that lacks it."""
+        if peer.session == _NONE or peer.held is None or self.ring.sealing in peer.held:
+            return []
+        return [Handed(peer.session, self.ring.sealing)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from overlay.core.settings import Settings
 from overlay.sim.codec import SharingCodec
+from overlay.sim.keywatch import KeyWatch
 from overlay.sim.network import Network
 from overlay.sim.schedule import Schedule
 
@@ -21,7 +22,7 @@ class Died(Exception):  # noqa: N818 - not an error: the fault that was asked fo
 
 @dataclass(slots=True)
 class Surroundings:
-    """Time, network, codec, settings, chance, and who wants to be told."""
+    """Time, network, codec, settings, chance, who wants to be told, and who watches the keys."""
 
     schedule: Schedule
     network: Network
@@ -29,3 +30,4 @@ class Surroundings:
     settings: Settings
     chance: random.Random
     tell: Callable[[str], None]
+    keys: KeyWatch

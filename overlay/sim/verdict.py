@@ -77,7 +77,7 @@ class Verdict:
         for site in self._world.sites:
             if site.work.wishes:
                 return f"{site.host.name} is still attaching {site.work.wishes[0].name}"
-        return self._cards() or self._members() or self._stores() or self._kernels()
+        return self._cards() or self._members() or self._stores() or self._keys() or self._kernels()
 
     def _cards(self) -> str | None:
         up = self._up()
@@ -141,6 +141,15 @@ class Verdict:
                 return f"the roots of scope {scope} differ although all its logs are equal"
         return None
 
+    def _keys(self) -> str | None:
+        up = self._up()
+        newest = max((host.disk.ring.newest for host in up), default=None)
+        for host in up:
+            ring = host.disk.ring
+            if newest is not None and (ring.newest, ring.sealing) != (newest, newest):
+                return f"{host.name} seals with key {ring.sealing}, not with {newest}"
+        return None
+
     def _kernels(self) -> str | None:
         hosts = [host for host in self._world.hosts if not host.gone]
         for network in self._world.networks:
@@ -166,6 +175,13 @@ class Verdict:
         return Truth(host.address, mine)
 
     # --- at the very end ----------------------------------------------------------------
+
+    def old_keys(self) -> str | None:
+        """Return who still holds a key that nobody seals with any more."""
+        for host in self._up():
+            if len(host.disk.ring.held) > 1:
+                return f"{host.name} holds {len(host.disk.ring.held)} keys"
+        return None
 
     def second_pass(self) -> str | None:
         """Return what another reconcile would still do, and which packets get lost."""

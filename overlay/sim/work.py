@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from overlay import limits
+from overlay.core import keyduty
 from overlay.core.events import (
     CardAccepted,
     CaughtUp,
@@ -277,7 +278,8 @@ class Work:
     def _on_event(self, event: Event) -> None:
         match event:
             case StoreChanged(scope=scope, keys=keys):
-                self.datapath.wake(scope)
+                if any(key != keyduty.RECORD for key in keys):
+                    self.datapath.wake(scope)
                 if any(kind == "grant" for kind, _ in keys):
                     self._grants_changed(scope)
             case CardAccepted() | CaughtUp():

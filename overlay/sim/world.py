@@ -10,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from overlay import limits
 from overlay.core.records import CLUSTER_SCOPE, Participation
+from overlay.core.rotation import Ring
 from overlay.core.settings import Settings
-from overlay.model import Ip, Network, Subnet, Vni, parse_ip
+from overlay.model import Ip, Network, NodeId, Subnet, Vni, parse_ip
 from overlay.sim import faults
 from overlay.sim.chance import Chance
 from overlay.sim.codec import SharingCodec
 from overlay.sim.datapath import Datapath
+from overlay.sim.disk import Disk
 from overlay.sim.faults import (
     Clog,
     Crash,
@@ -25,11 +28,13 @@ from overlay.sim.faults import (
     Move,
     Newcomer,
     Partition,
+    Rotate,
     Stall,
     Tamper,
 )
 from overlay.sim.host import Host
 from overlay.sim.kernel import Refused
+from overlay.sim.keywatch import KeysBrokenError, KeyWatch
 from overlay.sim.ledger import Book, BrokenError
 from overlay.sim.network import Cut
 from overlay.sim.network import Network as Wires
@@ -44,7 +49,8 @@ from overlay.sim.work import Wish, Work
 _DAWN_S: Final = 3.0  # to make the networks and the first containers, in calm weather
 _STEP_S: Final = 0.5  # between two looks at the whole
 _CALM_MAX_S: Final = 120.0
-_CALM_AFTER_S: Final = 12.0  # after all is equal: it must stay so, with nothing to do
+# After all is equal it must stay so, with nothing to do, but that keys go that nobody uses.
+_CALM_AFTER_S: Final = limits.KEY_REST_S + 4.0
 _ENDPOINTS_MAX: Final = 12  # per host and network
 _GROW_S: Final = 0.3
 _UPSET_S: Final = 15.0
@@ -77,8 +83,13 @@ class World:
             settings or Settings(),
             self.chance.stream("hosts"),
             self.tell,
+            KeyWatch(
+                self.chance.stream("keys"), self._host_of, self._is_cut, scenario.key_interval
+            ),
         )
+        self.around.keys.tell = self.tell
         self.hosts: list[Host] = []
+        self._by_id: dict[NodeId, Host] = {}
         self.book = Book(self.hosts)
         self.sites: list[Site] = []
         self.faults = faults.draw(scenario, self.chance.stream("faults"))
@@ -96,6 +107,12 @@ class World:
         """Add a line to the story."""
         self.story.append((self.schedule.now, text))
 
+    def _host_of(self, node_id: NodeId) -> Host:
+        return self._by_id[node_id]
+
+    def _is_cut(self, one: Host, other: Host) -> bool:
+        return self.wires.is_cut(one.address, other.address)
+
     # --- building -----------------------------------------------------------------------
 
     def _add_host(self, index: int) -> Site:
@@ -103,6 +120,7 @@ class World:
         datapath = Datapath(host)
         site = Site(host, datapath, Work(host, datapath, self.book))
         self.hosts.append(host)
+        self._by_id[host.node_id] = host
         self.sites.append(site)
         return site
 
@@ -204,9 +222,14 @@ class World:
                 self._moves += 1
                 if not host.gone and not host.leaving:
                     # Until all know the new address, packets to it go astray.
-                    self.book.upset(host, _UPSET_S)
+                    asleep_s = host.asleep_until() - self.schedule.now
+                    self.book.upset(host, max(0.0, asleep_s) + _UPSET_S)
                     host.guarded(lambda _: host.move(address_of(50_000 + self._moves)))
                     self.sites[fault.host].datapath.wake_all()
+            case Rotate():
+                host = self.hosts[fault.host]
+                if host.keys is not None:
+                    host.guarded(host.keys.make)
             case Leave():
                 self._leave(self.sites[fault.host])
             case Newcomer():
@@ -231,6 +254,7 @@ class World:
         self.book.lost(host)
         host.kernel.lose_all()
         if how == "restored" and host.backup is not None:
+            self.around.keys.rolled_back(host, host.disk.ring, host.backup.ring)
             host.disk = host.backup
             host.backup = None
 
@@ -294,7 +318,24 @@ class World:
         seeds = [self.hosts[fault.seed_host], *staying[:2]]
         site.host.disk.seeds = tuple(dict.fromkeys(host.address for host in seeds))
         site.networks += self.networks
-        site.host.start()
+        site.host.is_holder = False
+        self._enter(site.host)
+
+    def _enter(self, host: Host) -> None:
+        """Start a newcomer with what its welcome brings: the key that a holder seals with."""
+        holders = [other for other in self.hosts if other.is_holder and other.node is not None]
+        ring = (holders or self.hosts)[0].disk.ring
+        host.disk.ring = Ring(frozenset({ring.sealing}), ring.sealing)
+        host.start()
+        self.schedule.after(limits.JOIN_TIMEOUT_S, self._entered, host)
+
+    def _entered(self, host: Host) -> None:
+        """As the agent does: a join that nobody has answered is undone, and asked for again."""
+        if host.node is not None and not host.leaving and len(host.node.store.cards) == 1:
+            self.tell(f"{host.name}: nobody has answered, joins again")
+            host.stop()
+            host.disk = Disk(host.disk.epoch, host.disk.seeds)
+            self._enter(host)
 
     def _tamper(self, fault: Tamper) -> None:
         host = self.hosts[fault.host]
@@ -316,7 +357,7 @@ class World:
             self._run(outcome, step)
         except (BrokenError, Refused, AssertionError) as error:
             outcome.failures.append(f"{type(error).__name__}: {error}")
-            if not isinstance(error, BrokenError):
+            if not isinstance(error, BrokenError | KeysBrokenError):
                 outcome.error = error
         outcome.story = self.story
         outcome.measure(self)
@@ -350,6 +391,7 @@ class World:
     def _calm_down(self, outcome: Outcome, step: Callable[[], None]) -> None:
         self.phase = "calm"
         self.tell("calm")
+        self.around.keys.interval_s = 0.0  # the last key made is to be the only one
         self.wires.calm()
         self.wires.weather = self.scenario.calm()
         for host in self.hosts:
@@ -365,7 +407,7 @@ class World:
         outcome.settled_after_s = self.schedule.now - outcome.calm_from_s
         self.tell("all is equal")
         self._advance(_CALM_AFTER_S, outcome, step)
-        wrong = self.verdict.wrong() or self.verdict.second_pass()
+        wrong = self.verdict.wrong() or self.verdict.old_keys() or self.verdict.second_pass()
         if wrong is not None:
             outcome.failures.append(f"it was all equal, and then not any more: {wrong}")
 

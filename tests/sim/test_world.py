@@ -142,4 +142,7 @@ def test_measurements_on_a_few_nodes() -> None:
     assert measure.idle(5, 3, 5.0).bit_per_s < 16_000
     assert max(measure.detection(6, 1)) < 30
     assert measure.wrong_deaths(10, 60.0, lambda _now: None).healthy == 0
+    rotated = measure.rotation(6)
+    assert rotated.unknown == 0
+    assert rotated.used_s < rotated.alone_s < 60
     assert measure.healing(6, 20.0, 2.0, lambda _now: None).records_s < 60
