@@ -1,0 +1,58 @@
+"""Random verbs, kills and cuts on three hosts: all are what a small model says, again and again.
+
+SEED= and STEPS= in the environment make other and longer walks; a failure prints all that was done.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from overlay.lab import holder, lab
+from overlay.lab.driver import connect, end_all, join_all, wait_until
+from tests.e2e import settled
+from tests.e2e.walk import SETTLE_S, Walk, names_on
+
+SEED = int(os.environ.get("SEED") or 20261121)
+STEPS = int(os.environ.get("STEPS") or 60)
+STEPS_BETWEEN = 6
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120 + 5 * STEPS)]
+
+
+def test_a_walk() -> None:
+    """Every few steps all hosts are as they should be; in the end everything can be taken away,
+    and a reset leaves each host as it was found."""
+    print(f"SEED={SEED} STEPS={STEPS}")  # noqa: T201 - pytest shows it with a failure
+    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    drivers = connect(lab.make(3))
+    try:
+        before = [settled.snapshot(driver) for driver in drivers]
+        join_all(drivers)
+        walk = Walk(drivers, lab.find(lab.SWITCH), random.Random(SEED), print)
+        for number in (2, 3):
+            walk.promote(1, number)
+        for step in range(1, STEPS + 1):
+            walk.step()
+            if step % STEPS_BETWEEN == 0:
+                settled.check(walk)
+        empty(walk)
+        for driver, found in zip(drivers, before, strict=True):
+            driver.run("overlayd", "reset", "--yes")
+            driver.wait()
+            after = settled.snapshot(driver)
+            assert sorted(set(after) ^ set(found)) == [], "left behind, or gone"
+    finally:
+        end_all(drivers)
+
+
+def empty(walk: Walk) -> None:
+    """Take everything away, from any host."""
+    settled.check(walk)
+    for name in list(walk.containers):
+        walk.drop(name)
+    settled.check(walk)
+    for name in list(walk.networks):
+        walk.remove_network(walk.chance.randint(1, 3), name)
+    wait_until(lambda: not any(map(names_on, walk.drivers)), "no networks", SETTLE_S)
+    settled.check(walk)
