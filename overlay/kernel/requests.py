@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import struct
 from typing import Any, Final, TypeAlias
 
 from overlay.core.state import Bridge, Link, Port, Vxlan
@@ -97,6 +98,16 @@ _CONTAINER_PORT: Final[_Attributes] = [
     ("IFLA_BRPORT_MODE", 0),
     *_FLOODS,
 ]
+
+
+_, _, _CONTAINER_PORT_BODY = _link(netlink.RTM_NEWLINK, 0, [_slave_info(_CONTAINER_PORT)])
+_, _, _UP_BODY = _link(netlink.RTM_NEWLINK, 0, [], up=True)
+
+
+def _at(index: int, body: bytes) -> Request:
+    """Return the request to change the link of an index by a body made before for any: to encode
+    what is the same for each port takes a tenth of an attach."""
+    return (netlink.RTM_NEWLINK, 0, body[:4] + struct.pack("=i", index) + body[8:])
 
 
 def create_bridge(bridge: Bridge) -> Request:
@@ -226,7 +237,9 @@ def set_port(index: int, port: Port, before: Link | None, master: int, alias: st
     return [
         _link(netlink.RTM_NEWLINK, 0, attributes, index=index),
         *_without_link_local(index, before.altered if before is not None else ()),
-        _link(netlink.RTM_NEWLINK, 0, [_slave_info(data)], index=index),
+        _at(index, _CONTAINER_PORT_BODY)
+        if data is _CONTAINER_PORT
+        else _link(netlink.RTM_NEWLINK, 0, [_slave_info(data)], index=index),
         set_up(index),
     ]
 
@@ -257,7 +270,7 @@ def create_veth(port: Port, master: int, netns_fd: int, ifname: str, mac: Mac) -
 
 def set_up(index: int) -> Request:
     """Return the request that brings a link up."""
-    return _link(netlink.RTM_NEWLINK, 0, [], index=index, up=True)
+    return _at(index, _UP_BODY)
 
 
 def rename(index: int, name: str) -> Request:
