@@ -11,7 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from overlay.kernel import container, forwarding, links, netlink, netns, requests, rows, underlay
+from overlay.kernel import (
+    container,
+    forwarding,
+    links,
+    loopback,
+    netlink,
+    netns,
+    requests,
+    rows,
+    underlay,
+)
 from overlay.kernel.devices import all_links, delete_links, find_link
 from overlay.kernel.netlink import Request
 from overlay.kernel.netlinksocket import Socket
@@ -44,6 +54,11 @@ class HostLink:
         """Return what lies behind it: (base, prefix length)."""
         return tuple((_base(ip, length), length) for ip, length in self.addresses)
 
+    @property
+    def has_ipv6(self) -> bool:
+        """Say whether IPv6 comes and goes by it."""
+        return any(len(ip) == 16 for ip, _ in self.addresses)
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -52,6 +67,7 @@ class Survey:
     links: Mapping[str, links.Found]
     addresses: Mapping[str, frozenset[_Prefix]] = field(default_factory=dict)
     unrouted: frozenset[tuple[str, _Prefix]] = frozenset()  # ranges that lead elsewhere
+    one_way: frozenset[str] = frozenset()  # links by which nothing comes back to ::1
 
 
 def survey(wanted: Iterable[HostLink] = ()) -> Survey:
@@ -69,21 +85,26 @@ def survey(wanted: Iterable[HostLink] = ()) -> Survey:
             if row is not None:
                 addresses.setdefault(row.link, set()).add((row.ip, row.prefix_length))
         by_name = {link.name: link for link in found}
-        unrouted = frozenset(_unrouted(socket, by_name, wanted))
+        asked = [link for link in wanted if link.name in by_name]
+        unrouted = frozenset(_unrouted(socket, by_name, asked))
+        one_way = frozenset(
+            link.name
+            for link in asked
+            if link.has_ipv6 and not loopback.has_way_back(socket, by_name[link.name].index)
+        )
     kept = {name: frozenset(prefixes) for name, prefixes in addresses.items()}
-    return Survey(by_name, kept, unrouted)
+    return Survey(by_name, kept, unrouted, one_way)
 
 
 def _unrouted(
     socket: Socket, by_name: Mapping[str, links.Found], wanted: Iterable[HostLink]
 ) -> Iterator[tuple[str, _Prefix]]:
     for link in wanted:
-        there = by_name.get(link.name)
-        for ip, length in link.addresses if there is not None else ():
+        for ip, length in link.addresses:
             neighbour = _neighbour(ip, length)
-            if neighbour is None or there is None:
+            if neighbour is None:
                 continue
-            if underlay.interface_towards(socket, neighbour) != there.index:
+            if underlay.interface_towards(socket, neighbour) != by_name[link.name].index:
                 yield (link.name, (_base(ip, length), length))
 
 
@@ -110,6 +131,7 @@ def faults(link: HostLink, found: Survey) -> list[str]:
         (bool(have - wanted), "had a strange address"),
         (bool(wanted - have), "lacked an address"),
         (there.up and have >= wanted and not is_routed, "lacked its route"),
+        (there.up and link.name in found.one_way, "lacked its way back to ::1"),
     )
     return [f"{link.name} {text}" for is_so, text in checks if is_so]
 
@@ -128,6 +150,8 @@ def ensure(sandbox: Sandbox, link: HostLink, found: Survey) -> list[str]:
         elif wrong:
             container.allow_families(host, link.name, link.addresses)
             socket.transact(_repairs(link, there.index, found))
+        if wrong and link.has_ipv6:  # refused (EEXIST) where it is there
+            socket.transact([loopback.add_way_back(find_link(socket, link.name))])
     forwarding.guard_link(link.name)
     return wrong
 
@@ -154,8 +178,7 @@ def _remake(sandbox: Sandbox, link: HostLink, host: int, socket: Socket) -> None
 def _link_local(link: HostLink) -> tuple[_Prefix, ...]:
     """Return the address with which the host asks for neighbours on behalf of others (RFC 4861
     section 7.2.2): the kernel's own cannot be used until duplicates have been looked for."""
-    has_ipv6 = any(len(ip) == 16 for ip, _ in link.addresses)
-    return ((link_local(link.mac), 64),) if has_ipv6 else ()
+    return ((link_local(link.mac), 64),) if link.has_ipv6 else ()
 
 
 def _repairs(link: HostLink, index: int, found: Survey) -> list[Request]:

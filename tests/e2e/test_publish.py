@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
+ASK_UDP = """
+import socket
+asking = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+asking.settimeout(10)
+asking.connect(("::1", 9053))
+asking.send(b"x")
+asking.recv(9)
+"""
 VM1, VM1_OUT, VM1_OUT6 = "192.168.56.11", "203.0.113.1", "2001:db8:113::1"
 
 
@@ -41,13 +49,30 @@ def test_others_reach_it_and_are_seen_as_who_they_are(web: Cluster) -> None:
     assert seen_as(web, 1, netns("world"), VM1_OUT6, 5353, "udp") == WORLD6
 
 
-@pytest.mark.parametrize("where", ["127.0.0.1", VM1, VM1_OUT, VM1_OUT6])
+@pytest.mark.parametrize("where", ["127.0.0.1", "::1", VM1, VM1_OUT, VM1_OUT6])
 def test_the_host_itself_reaches_it(web: Cluster, where: str) -> None:
     """By each of its addresses, the loopback's among them; it is seen as its end on the network."""
     ends = web.json(1, "network", "inspect", "dual")["host_ips"]
 
     assert seen_as(web, 1, [], where, 8080) in ends
     assert seen_as(web, 1, [], where, 5353, "udp") in ends
+
+
+def test_who_tries_the_other_family_first_is_not_kept_waiting(
+    web: Cluster, eventually: Callable[..., None]
+) -> None:
+    """By ::1 nothing leads to a network without IPv6: a program hears so at once, and goes on to
+    127.0.0.1. Were nothing said, it would wait for its whole time."""
+    pages = "ip netns exec c1 python3 -m http.server 80 >/run/pages1.log 2>&1 &"
+    web.ok(1, "sh", "-c", pages)
+    web.ok(1, "overlayd", "publish", "c1", "8090:80", "9053:53/udp")
+    both = "localhost:8090:[::1],127.0.0.1"
+    fetch = ["curl", "-s", "-o", "/dev/null", "-w", "%{remote_ip}", "-m", "20"]
+    fetch += ["--happy-eyeballs-timeout-ms", "60000", "--resolve", both, "http://localhost:8090"]
+    eventually(lambda: web.run(1, *fetch)[1] == "127.0.0.1", "the page, by IPv4")
+    code, _, told = web.run(1, "python3", "-c", ASK_UDP)
+    assert (code, "refused" in told) == (1, True), told
+    web.ok(1, "overlayd", "unpublish", "c1")
 
 
 @pytest.mark.parametrize("asker", ["d1b", "d1", "c1"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,6 +68,7 @@ def test_host_and_container_reach_each_other_at_once(world: World, host: Host) -
         ("ip address del fd32::fe/64 dev {}", "lacked an address"),
         ("ip route del 10.32.0.0/16 dev {}", "lacked its route"),
         ("ip -6 route del fd32::/64 dev {}", "lacked its route"),
+        ("ip -6 route del local ::1 dev {} table local", "lacked its way back to ::1"),
         ("ip link set {} address 02:00:00:00:00:09", "was not there"),
         ("ip link del {}", "was not there"),
     ],
@@ -92,3 +95,40 @@ def test_nobody_behind_it_tells_the_host_where_to_route(world: World, host: Host
     words = [f"net.{name.format(LINK.name)}" for name in names]
 
     assert world.run(host.name, "sysctl", "-n", *words).split() == ["0", "0", "0"]
+
+
+def udp_frame(source_mac: bytes, source: bytes, destination: bytes, port: int) -> bytes:
+    """Return an Ethernet frame for the host's end with a UDP datagram in IPv6 (RFC 8200, 768)."""
+    payload = b"anybody?"
+    size = 8 + len(payload)
+    head = struct.pack("!HHHH", 4000, port, size, 0)
+    pseudo = source + destination + struct.pack("!II", size, 17) + head + payload
+    total = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    head = head[:6] + struct.pack("!H", ~total & 0xFFFF or 0xFFFF)
+    ip = struct.pack("!IHBB", 6 << 28, size, 17, 64) + source + destination
+    return LINK.mac + source_mac + b"\x86\xdd" + ip + head + payload
+
+
+def test_nobody_behind_it_gets_at_the_loopback(world: World, host: Host) -> None:
+    """A container's frame for ::1 is dropped, though the interface has a way there: what listens
+    for all hears the one for the end's address, and not that."""
+    container, mac = host.attach(parse_ip("10.32.0.2")), mac_for(host.vni, parse_ip("10.32.0.2"))
+    ensure(world, host)
+    with netns.inside(world.fd(host.name)):
+        ears = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        ears.bind(("::", 9999))
+        ears.settimeout(5)
+    with netns.inside(world.fd(container)):
+        mouth = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        mouth.bind(("eth0", 0))
+    with ears, mouth:
+        for destination in (parse_ip("::1"), IP6, parse_ip("::1"), IP6):
+            mouth.send(udp_frame(mac, parse_ip("fd32::2"), destination, 9999))
+        heard = [ears.recv(100) for _ in range(2)]
+        ears.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            ears.recv(100)
+
+    assert heard == [b"anybody?"] * 2
