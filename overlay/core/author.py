@@ -18,6 +18,8 @@ from overlay.errors import UsageError
 _SLACK_COUNT = 16  # segments beyond twice the need before cleaning pays
 _CLEANED_AT_ONCE = 64
 _PACKED_TOGETHER = 20  # records that fill a segment, about
+_FRAMING_SIZE = 40  # of a segment, around its entries
+_PACKED_SIZE = limits.RECORD_SIZE_MAX  # of entries in a segment, about
 
 
 class Author:
@@ -58,6 +60,9 @@ class Author:
         need = 1 + len(log.live) // _PACKED_TOGETHER
         if len(log.segments) <= 2 * need + _SLACK_COUNT:
             return log.floor, []
+        need = 1 + _live_size(log) // _PACKED_SIZE  # large records fill more
+        if len(log.segments) <= 2 * need + _SLACK_COUNT:
+            return log.floor, []
         floor = log.segments[min(_CLEANED_AT_ONCE, len(log.segments) - 1) - 1].upto
         survivors = [
             (key, entry.value)
@@ -96,3 +101,13 @@ class Author:
                 self._notary.issue_segment(scope, floor if last else old_floor, after, upto, batch)
             )
         return segments
+
+
+def _live_size(log: Log) -> int:
+    """Return the bytes that a log's live entries take, about."""
+    size = 0
+    for segment in log.segments:
+        live = sum(log.live.get(entry.key) is entry for entry in segment.entries)
+        if live:
+            size += max(0, len(segment.raw) - _FRAMING_SIZE) * live // len(segment.entries)
+    return size

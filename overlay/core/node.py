@@ -125,8 +125,7 @@ class Node:
         for card in cards:
             if card.node_id != self.card.node_id and self.store.accept_card(card):
                 self._cards.admit(card, now)
-        for segment in segments:
-            self.store.accept(segment)
+        self.store.restore(segments)
         for _, value in list(self.store.values(CLUSTER_SCOPE, "forgotten")):
             if isinstance(value, Forgotten):
                 self._bar(value.node_id, now)

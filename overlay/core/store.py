@@ -222,6 +222,20 @@ class Store:
             self._note_participation(origin, log)
         return (Verdict.NEW if applied else Verdict.GAP), applied
 
+    def restore(self, segments: Iterable[Segment]) -> None:
+        """Merge what was on disk, each log in version order.
+
+        Of each log the segment that tells the floor comes first, or all before it would be taken
+        for the far side of a gap, and there is room for few of those.
+        """
+        logs: dict[tuple[NodeId, Scope], list[Segment]] = {}
+        for segment in segments:
+            logs.setdefault((segment.origin, segment.scope), []).append(segment)
+        for kept in logs.values():
+            self.accept(max(kept, key=lambda segment: segment.floor))
+            for segment in kept:
+                self.accept(segment)
+
     def _apply_early(self, log: Log) -> list[Segment]:
         """Apply, in order, what is no longer beyond a gap; return it."""
         applied = []

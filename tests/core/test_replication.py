@@ -117,6 +117,43 @@ def test_a_logs_size_follows_what_lives_in_it(changes: list[tuple[int, bool]]) -
     assert log is None or len(log.segments) <= 20
 
 
+@pytest.mark.parametrize("name", ["w", "w" * 63])
+def test_a_node_has_all_of_a_long_log_again_after_a_start(name: str) -> None:
+    """Also above a floor that only its newest segment tells of: nothing is a gap to be filled by
+    others, who may have started at the same time."""
+    notary, card = card_of(1)
+    store = Store(card.node_id)
+    store.accept_card(card)
+    author = Author(store, notary)
+    for number in range(1500):
+        author.apply(author.write(BLUE, [endpoint(number % 1200, f"{name[:58]}{number}")]))
+    log = store.log(card.node_id, BLUE)
+    assert log is not None
+    assert log.floor > 0
+    assert len(log.segments) > limits.EARLY_SEGMENTS_PER_LOG_MAX
+
+    for number in (1, 2):  # its own, and another's
+        own_notary, own = card_of(number)
+        node = Node(own, own_notary, CODEC, random.Random(1), Settings(), 0.0)
+        node.restore([card], log.segments, 0.0)
+        assert content(node.store) == content(store)
+        assert node.store.version(card.node_id, BLUE) == log.version
+
+
+def test_large_records_are_not_written_again_with_each_other_one() -> None:
+    """What fills its segment by itself does not get smaller by being packed once more."""
+    notary, card = card_of(1)
+    store = Store(card.node_id)
+    store.accept_card(card)
+    author = Author(store, notary)
+    labels = tuple((f"key{number}", "x" * 100) for number in range(6))
+    for number in range(500):
+        large = dataclasses.replace(endpoint(number), labels=labels)
+        author.apply(author.write(BLUE, [large]))
+
+    assert store.version(card.node_id, BLUE) < 2 * 500
+
+
 @settings(max_examples=50, deadline=None)
 @given(count=st.integers(1, 150), size=st.integers(0, 3))
 def test_whatever_is_sent_fits_the_datagram(count: int, size: int) -> None:
