@@ -12,14 +12,13 @@ from typing import Any, Final
 
 from overlay import limits
 from overlay.core.records import CLUSTER_SCOPE, Participation
-from overlay.core.rotation import Ring
 from overlay.core.settings import Settings
 from overlay.model import Ip, Network, NodeId, Subnet, Vni, parse_ip
 from overlay.sim import faults
 from overlay.sim.chance import Chance
 from overlay.sim.codec import SharingCodec
+from overlay.sim.comings import Comings
 from overlay.sim.datapath import Datapath
-from overlay.sim.disk import Disk
 from overlay.sim.faults import (
     Clog,
     Crash,
@@ -100,8 +99,9 @@ class World:
         self._moves = 0
         self.networks: list[Network] = []
         for index in range(scenario.nodes):
-            self._add_host(index)
+            self.add_host(index)
         self.verdict = Verdict(self)
+        self.comings = Comings(self)
 
     def tell(self, text: str) -> None:
         """Add a line to the story."""
@@ -115,7 +115,8 @@ class World:
 
     # --- building -----------------------------------------------------------------------
 
-    def _add_host(self, index: int) -> Site:
+    def add_host(self, index: int) -> Site:
+        """Make a host, whose agent does not run yet."""
         host = Host(index, address_of(index), self.around)
         datapath = Datapath(host)
         site = Site(host, datapath, Work(host, datapath, self.book))
@@ -208,7 +209,7 @@ class World:
         self.tell(str(fault))
         match fault:
             case Crash():
-                self._crash(fault)
+                self.comings.crash(fault)
             case Partition():
                 self._cut(fault)
             case Clog():
@@ -231,40 +232,11 @@ class World:
                 if host.keys is not None:
                     host.guarded(host.keys.make)
             case Leave():
-                self._leave(self.sites[fault.host])
+                self.comings.leave(self.sites[fault.host])
             case Newcomer():
-                self._join(fault)
+                self.comings.join(fault)
             case Tamper():
                 self._tamper(fault)
-
-    def _crash(self, fault: Crash) -> None:
-        host = self.hosts[fault.host]
-        if host.node is None or host.gone:
-            return
-        if fault.how == "killed" and fault.after_writes:
-            host.doom(fault.after_writes)
-        else:
-            self._kill(host, fault.how)
-        self.schedule.after(fault.down_s, self._revive, (host, fault.how))
-
-    def _kill(self, host: Host, how: str) -> None:
-        host.stop()
-        if how == "killed":
-            return
-        self.book.lost(host)
-        host.kernel.lose_all()
-        if how == "restored" and host.backup is not None:
-            self.around.keys.rolled_back(host, host.disk.ring, host.backup.ring)
-            host.disk = host.backup
-            host.backup = None
-
-    def _revive(self, what: tuple[Host, str]) -> None:
-        host, _how = what
-        if host.node is None and not host.gone:
-            self.tell(f"{host.name}: the agent starts again")
-            host.guarded(lambda _: host.start())
-            if host.leaving:  # its operator asks again
-                self._leave(self.sites[host.index])
 
     def _cut(self, fault: Partition) -> None:
         side = frozenset(self.hosts[index].address for index in fault.side)
@@ -280,62 +252,6 @@ class World:
         for cut in cuts:
             if cut in self.wires.cuts:
                 self.wires.cuts.remove(cut)
-
-    def _leave(self, site: Site) -> None:
-        host = site.host
-        if host.node is None or host.gone:
-            return
-        self.tell(f"{host.name}: is leaving")
-        site.networks.clear()
-        host.leaving = True
-
-        def end(_: Any = None) -> None:
-            if host.node is None:  # it crashed while leaving: it is as gone as it will be
-                pass
-            elif not self._goodbye_heard(host):
-                host.later(_STEP_S, end)
-                return
-            host.stop()
-            host.gone = True
-            self.book.lost(host)
-            host.kernel.lose_all()
-            self.wires.unplug(host.address)
-
-        host.guarded(lambda _: site.work.leave(end))
-
-    def _goodbye_heard(self, leaver: Host) -> bool:
-        """Say whether someone who stays knows that the host leaves; until then it stays."""
-        for host in self.hosts:
-            card = None if host.node is None else host.node.store.card(leaver.node_id)
-            if host is not leaver and card is not None and card.left:
-                return True
-        return False
-
-    def _join(self, fault: Newcomer) -> None:
-        site = self._add_host(len(self.sites))
-        # A seed that leaves before it has told anything is no seed: name those who stay, too.
-        staying = [host for host in self.hosts[:-1] if not host.leaving]
-        seeds = [self.hosts[fault.seed_host], *staying[:2]]
-        site.host.disk.seeds = tuple(dict.fromkeys(host.address for host in seeds))
-        site.networks += self.networks
-        site.host.is_holder = False
-        self._enter(site.host)
-
-    def _enter(self, host: Host) -> None:
-        """Start a newcomer with what its welcome brings: the key that a holder seals with."""
-        holders = [other for other in self.hosts if other.is_holder and other.node is not None]
-        ring = (holders or self.hosts)[0].disk.ring
-        host.disk.ring = Ring(frozenset({ring.sealing}), ring.sealing)
-        host.start()
-        self.schedule.after(limits.JOIN_TIMEOUT_S, self._entered, host)
-
-    def _entered(self, host: Host) -> None:
-        """As the agent does: a join that nobody has answered is undone, and asked for again."""
-        if host.node is not None and not host.leaving and len(host.node.store.cards) == 1:
-            self.tell(f"{host.name}: nobody has answered, joins again")
-            host.stop()
-            host.disk = Disk(host.disk.epoch, host.disk.seeds)
-            self._enter(host)
 
     def _tamper(self, fault: Tamper) -> None:
         host = self.hosts[fault.host]
@@ -397,7 +313,7 @@ class World:
         for host in self.hosts:
             host.end_faults()
             self._repaired(host)
-            self._revive((host, ""))
+            self.comings.revive(host)
         outcome.calm_from_s = self.schedule.now
         while (wrong := self.verdict.wrong()) is not None:
             if self.schedule.now > outcome.calm_from_s + _CALM_MAX_S:
