@@ -6,15 +6,14 @@ attached.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 
 from overlay.agent import stored
+from overlay.agent.attachments import Attachments
 from overlay.agent.datapath import Datapath
 from overlay.agent.gateways import Gateways
 from overlay.agent.journal import Journal
 from overlay.agent.member import Member
-from overlay.agent.stored import Attachment
 from overlay.agent.wishes import AttachWish, labelled
 from overlay.core.rates import rates_of
 from overlay.core.records import Scope
@@ -42,7 +41,7 @@ class Altering:
         datapath: Datapath,
         gateways: Gateways,
         journal: Journal,
-        attachments: MutableMapping[bytes, Attachment],
+        attachments: Attachments,
     ) -> None:
         self._member = member
         self._datapath = datapath

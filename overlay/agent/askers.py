@@ -5,13 +5,13 @@ Owns: the way from an address back to a container. Must not know: names, DNS.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from overlay.agent.attachments import Attachments
 from overlay.agent.directory import Directory
-from overlay.agent.endpoints import Endpoints
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import CONTAINER_KIND, Attachment
-from overlay.model import Ip, Network
+from overlay.model import Ip, Network, Vni
 
 
 class Askers:
@@ -21,20 +21,21 @@ class Askers:
         self,
         state: StateFile,
         directory: Directory,
-        endpoints: Endpoints,
-        attachments: Mapping[bytes, Attachment],
+        attachments: Attachments,
     ) -> None:
         self._state = state
         self._directory = directory
-        self._endpoints = endpoints
         self._attachments = attachments
+        # By network: the version of this node's records they are made from, and whose address is
+        # whose. A walk through some thousand containers for each question would take milliseconds.
+        self._by_ip: dict[Vni, tuple[int, dict[Ip, bytes]]] = {}
 
     def networks(self, network: Network, ip: Ip) -> list[Network]:
         """Return the networks that the container is on."""
         found = self._attachment(network, ip)
         if found is None:
             return [network]
-        vnis = {a.vni for a in self._endpoints.of_target(found.netns_identity)}
+        vnis = {a.vni for a in self._attachments.of_target(found.netns_identity)}
         return [other for other in self._directory.networks() if other.vni in vnis]
 
     def resolvers(self, network: Network, ip: Ip) -> Sequence[str]:
@@ -47,9 +48,10 @@ class Askers:
         return servers
 
     def _attachment(self, network: Network, ip: Ip) -> Attachment | None:
-        for attachment in self._attachments.values():
-            if attachment.vni == network.vni:
-                endpoint = self._endpoints.endpoint(attachment)
-                if endpoint is not None and ip in endpoint.ips:
-                    return attachment
-        return None
+        version = self._directory.own_version(network.vni)
+        known = self._by_ip.get(network.vni)
+        if known is None or known[0] != version:
+            own = self._directory.own_endpoints(network.vni)
+            known = (version, {each: one.endpoint_id for one in own for each in one.ips})
+            self._by_ip[network.vni] = known
+        return self._attachments.get(known[1].get(ip, b""))

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
+from overlay.agent.attachments import Attachments
 from overlay.agent.directory import Directory
 from overlay.agent.fastmode import FastMode
 from overlay.agent.guard import Guard
@@ -58,7 +59,7 @@ class Datapath:
         directory: Directory,
         kernel: KernelThread,
         journal: Journal,
-        attachments: dict[bytes, Attachment],
+        attachments: Attachments,
         interval_s: float,
         fast_mode: FastMode,
         guard: Guard,

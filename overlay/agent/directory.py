@@ -135,6 +135,16 @@ class Directory:
             if counts[origin] and isinstance(value, Endpoint):
                 yield Placed(origin, value)
 
+    def own_endpoints(self, vni: Vni) -> Iterator[Endpoint]:
+        """Yield this node's own endpoints on a network."""
+        for value in self._store.values_of(self.own, Scope(vni), "endpoint"):
+            if isinstance(value, Endpoint):
+                yield value
+
+    def own_version(self, vni: Vni) -> int:
+        """Return what grows with each change of this node's own records of a network."""
+        return self._store.version(self.own, Scope(vni))
+
     def endpoint(self, origin: NodeId, vni: int, endpoint_id: bytes) -> Endpoint | None:
         """Return one node's endpoint by its id."""
         value = self._store.value(origin, Scope(vni), ("endpoint", endpoint_id))

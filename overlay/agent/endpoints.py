@@ -20,6 +20,7 @@ from overlay import limits
 from overlay.agent import stored
 from overlay.agent.addresses import Addresses
 from overlay.agent.altering import Altering, Change
+from overlay.agent.attachments import Attachments
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
@@ -61,7 +62,7 @@ class Endpoints:
         datapath: Datapath,
         kernel: KernelThread,
         journal: Journal,
-        attachments: dict[bytes, Attachment],
+        attachments: Attachments,
         plugging: Plugging,
     ) -> None:
         self.plugging = plugging
@@ -92,7 +93,7 @@ class Endpoints:
 
     def of_target(self, identity: tuple[int, int]) -> list[Attachment]:
         """Return the attachments of one container namespace."""
-        return [a for a in self._attachments.values() if a.netns_identity == identity]
+        return self._attachments.of_target(identity)
 
     @contextlib.asynccontextmanager
     async def alone_with(self, identity: tuple[int, int]) -> AsyncIterator[None]:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from overlay.agent.addresses import Addresses
+from overlay.agent.attachments import Attachments
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.exposable import Exposable
@@ -24,7 +25,6 @@ from overlay.agent.hostrules import HostRules
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
-from overlay.agent.stored import Attachment
 from overlay.core.records import Segment
 from overlay.errors import OverlayError
 from overlay.kernel import forwarding
@@ -47,7 +47,7 @@ class Exposure:
         datapath: Datapath,
         kernel: KernelThread,
         journal: Journal,
-        attachments: dict[bytes, Attachment],
+        attachments: Attachments,
         rules: HostRules,
         run_dir: Path,
     ) -> None:

@@ -8,8 +8,9 @@ first attached keeps it, and the next takes over when that is detached.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+from overlay.agent.attachments import Attachments
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
@@ -27,7 +28,7 @@ class Gateways:
         directory: Directory,
         kernel: KernelThread,
         journal: Journal,
-        attachments: Mapping[bytes, Attachment],
+        attachments: Attachments,
     ) -> None:
         self.moved: Callable[[], None] = lambda: None  # some container's default route
         self._directory = directory
@@ -46,7 +47,7 @@ class Gateways:
 
     async def settle(self, identity: tuple[int, int], *, fewest: int = 1) -> None:
         """Make one container's default routes as they should be, if it is on so many networks."""
-        mine = [each for each in self._attachments.values() if each.netns_identity == identity]
+        mine = self._attachments.of_target(identity)
         if len(mine) < fewest:
             return
         named = [(self._name(attachment), attachment) for attachment in mine if attachment.gateway]

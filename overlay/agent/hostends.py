@@ -55,8 +55,7 @@ class HostEnds:
 
     def of(self, vni: Vni) -> list[Endpoint]:
         """Return this host's own endpoints on a network, one per segment; none: not exposed."""
-        values = self._member.node.store.values_of(self._member.node_id, Scope(vni), "endpoint")
-        return [value for value in values if isinstance(value, Endpoint) and is_host(value)]
+        return [each for each in self._directory.own_endpoints(vni) if is_host(each)]
 
     def links(self, network: Network) -> tuple[HostLink, ...]:
         """Return this host's interfaces on a network as they should be."""

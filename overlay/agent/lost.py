@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+from overlay.agent.attachments import Attachments
 from overlay.agent.directory import Directory
 from overlay.agent.endpoints import Endpoints
 from overlay.agent.journal import Journal
@@ -29,7 +30,7 @@ class Lost:
         directory: Directory,
         endpoints: Endpoints,
         returning: Returning,
-        attachments: dict[bytes, Attachment],
+        attachments: Attachments,
         kernel: KernelThread,
         journal: Journal,
     ) -> None:

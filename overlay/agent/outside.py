@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from overlay.agent.addresses import Addresses
+from overlay.agent.attachments import Attachments
 from overlay.agent.config import Config
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
@@ -19,7 +20,6 @@ from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.publishing import Publishing
-from overlay.agent.stored import Attachment
 from overlay.model import Vni
 
 
@@ -36,7 +36,7 @@ class Outside:
         endpoints: Endpoints,
         kernel: KernelThread,
         journal: Journal,
-        attachments: dict[bytes, Attachment],
+        attachments: Attachments,
     ) -> None:
         self._interval_s = config.reconcile_interval_s
         self.rules = HostRules(member.node_id, kernel, journal, self._interval_s)

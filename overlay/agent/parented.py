@@ -11,10 +11,11 @@ import asyncio
 import collections
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from overlay import limits
+from overlay.agent.attachments import Attachments
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
@@ -39,7 +40,7 @@ class Parented:
         directory: Directory,
         kernel: KernelThread,
         journal: Journal,
-        attachments: Mapping[bytes, Attachment],
+        attachments: Attachments,
     ) -> None:
         self.lost: Callable[[list[str]], None] = lambda _ports: None
         self.faults: dict[str, tuple[int, str, float]] = {}  # by port: network, why, and when

@@ -7,6 +7,7 @@ records: what it is given is durable already, or forgotten already.
 from __future__ import annotations
 
 from overlay.agent import stored
+from overlay.agent.attachments import Attachments
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.gateways import Gateways
@@ -31,7 +32,7 @@ class Plugging:
         datapath: Datapath,
         kernel: KernelThread,
         journal: Journal,
-        attachments: dict[bytes, Attachment],
+        attachments: Attachments,
     ) -> None:
         self.parented = Parented(state, directory, kernel, journal, attachments)
         self.gateways = Gateways(directory, kernel, journal, attachments)

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from overlay import limits
 from overlay.agent import stored
+from overlay.agent.attachments import Attachments
 from overlay.agent.directory import Directory, Placed
 from overlay.agent.exposure import Exposure
 from overlay.agent.hostrules import HostRules
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
-from overlay.agent.stored import Attachment
 from overlay.core.drivers import has_sandbox
 from overlay.core.hostrules import PublishedPort
 from overlay.core.publication import PortPair, Publication, meant, rival
@@ -47,7 +47,7 @@ class Publishing:
         rules: HostRules,
         kernel: KernelThread,
         journal: Journal,
-        attachments: dict[bytes, Attachment],
+        attachments: Attachments,
     ) -> None:
         self._member = member
         self._directory = directory

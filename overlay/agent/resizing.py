@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable
 
 from overlay import limits
+from overlay.agent.attachments import Attachments
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
-from overlay.agent.stored import Attachment
 from overlay.core.drivers import has_sandbox, has_tunnel, parent_of
 from overlay.core.view import overlay_mtu
 from overlay.errors import OverlayError
@@ -34,7 +34,7 @@ class Resizing:
         datapath: Datapath,
         kernel: KernelThread,
         journal: Journal,
-        attachments: dict[bytes, Attachment],
+        attachments: Attachments,
         interface: str,
     ) -> None:
         self.resized: Callable[[], None] = lambda: None

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from overlay import limits
 from overlay.agent import stored
+from overlay.agent.attachments import Attachments
 from overlay.agent.directory import Directory
 from overlay.agent.endpoints import Endpoints
 from overlay.agent.journal import Journal
@@ -34,7 +35,7 @@ class Returning:
         state: StateFile,
         directory: Directory,
         endpoints: Endpoints,
-        attachments: dict[bytes, Attachment],
+        attachments: Attachments,
         journal: Journal,
     ) -> None:
         self._state = state

@@ -16,6 +16,7 @@ from overlay.agent import removals, stored
 from overlay.agent.addresses import Addresses
 from overlay.agent.admissions import Admissions
 from overlay.agent.askers import Askers
+from overlay.agent.attachments import Attachments
 from overlay.agent.background import Background
 from overlay.agent.clashes import Clashes
 from overlay.agent.config import Config
@@ -84,7 +85,7 @@ class Running:
         address, interface, underlay_mtu = underlay
         self.config = config
         self.journal = journal
-        self.attachments = stored.load_attachments(state)
+        self.attachments = Attachments(stored.load_attachments(state))
         self.member = Member(state, cluster, address, underlay_mtu, self._on_event)
         self.directory = Directory(self.member.node, self.member.node_id)
         self.admissions = Admissions(self.member, journal)
@@ -115,7 +116,7 @@ class Running:
         self.directory.view.is_expired = self._is_expired
         self.directory.view.ownership = self.addresses.space.ownership
         self.clashes = Clashes(self.directory, self.addresses.space, journal)
-        askers = Askers(state, self.directory, self.endpoints, self.attachments)
+        askers = Askers(state, self.directory, self.attachments)
         self.names = Names(self.directory, config.dns_domain)
         self.names.networks_of = askers.networks
         self._dns = self._serve_names(kernel, askers)

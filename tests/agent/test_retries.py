@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from overlay.agent.attachments import Attachments
 from overlay.agent.datapath import Datapath
 from overlay.agent.exposure import Exposure
 from overlay.agent.journal import Journal
@@ -35,7 +36,9 @@ async def test_passes_that_fail_leave_one_retry(
     """A row that the kernel refuses, and records that wake the loop a hundred times."""
     card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
     member = cast("Any", SimpleNamespace(card=card))
-    datapath = Datapath(member, NOTHING, NOTHING, Journal(tmp_path), {}, 30.0, NOTHING, NOTHING)
+    datapath = Datapath(
+        member, NOTHING, NOTHING, Journal(tmp_path), Attachments({}), 30.0, NOTHING, NOTHING
+    )
     runtime = Runtime(NOTHING, NOTHING, NOTHING)
     refused = Failure(DeleteRow(FloodRow("vxlan0", parse_ip("192.0.2.2"))), 12, "no memory")
     before = timers()
@@ -57,7 +60,7 @@ class Refused(Exposure):
 async def test_an_end_that_cannot_be_made_leaves_one_retry(tmp_path: Path) -> None:
     """Notifications that have it looked at a hundred times add no work for later."""
     member = cast("Any", SimpleNamespace(state=StateFile(tmp_path)))
-    parts = (member, *[NOTHING] * 4, Journal(tmp_path), {}, NOTHING, tmp_path)
+    parts = (member, *[NOTHING] * 4, Journal(tmp_path), Attachments({}), NOTHING, tmp_path)
     exposure = cast("Any", Refused)(*parts)
     before = timers()
 

@@ -1,0 +1,47 @@
+"""The attachments of this node: by the id of their endpoint, and by their container."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping, ValuesView
+
+from overlay.agent.stored import Attachment
+
+
+class Attachments(MutableMapping[bytes, Attachment]):
+    """What is attached, as it is on disk. `of_target` looks up; an attachment's container never
+    changes, for the endpoint goes with it."""
+
+    def __init__(self, found: Mapping[bytes, Attachment]) -> None:
+        self._by_id: dict[bytes, Attachment] = {}
+        self._of_target: dict[tuple[int, int], dict[bytes, None]] = {}
+        self.update(found)
+
+    def of_target(self, identity: tuple[int, int]) -> list[Attachment]:
+        """Return the attachments of one container's namespace, in the order they were made."""
+        return [self._by_id[each] for each in self._of_target.get(identity, ())]
+
+    def __getitem__(self, endpoint_id: bytes) -> Attachment:
+        return self._by_id[endpoint_id]
+
+    def __setitem__(self, endpoint_id: bytes, attachment: Attachment) -> None:
+        before = self._by_id.get(endpoint_id)
+        assert before is None or before.netns_identity == attachment.netns_identity
+        self._by_id[endpoint_id] = attachment
+        self._of_target.setdefault(attachment.netns_identity, {})[endpoint_id] = None
+
+    def __delitem__(self, endpoint_id: bytes) -> None:
+        identity = self._by_id.pop(endpoint_id).netns_identity
+        mates = self._of_target[identity]
+        del mates[endpoint_id]
+        if not mates:
+            del self._of_target[identity]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._by_id)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def values(self) -> ValuesView[Attachment]:
+        """Return all of them: the inherited view would look each up."""
+        return self._by_id.values()
