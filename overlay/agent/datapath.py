@@ -333,6 +333,8 @@ class Datapath:
         found: dict[Vni, list[Operation]] = {}
         for vni, runtime in list(self._runtimes.items()):
             async with self.lock(vni):
+                if self._runtimes.get(vni) is not runtime:
+                    continue  # gone while another pass was waited for
                 given = self._given(vni, self._directory.network_by_vni(vni))
                 found[vni] = await self._kernel.call(compare, runtime, given)
         return found

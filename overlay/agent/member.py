@@ -231,6 +231,11 @@ class Member:
             and self.notary.verify_segment(segment, by_id[segment.origin])
         ]
         self.node.restore(cards.values(), segments, self._loop.time())
+        newest = {(kept.origin, kept.scope): kept.upto for kept in segments}
+        with self.state.transaction():
+            for (origin, scope), upto in newest.items():
+                if self.node.store.log(origin, scope) is None:  # no part is taken there any more
+                    self.state.drop_segments(origin, scope, upto)
 
     def commit(
         self,

@@ -235,6 +235,8 @@ class Store:
             self.accept(max(kept, key=lambda segment: segment.floor))
             for segment in kept:
                 self.accept(segment)
+        for scope in [scope for _, scope in logs if not self.takes_part(self.self_id, scope)]:
+            self.drop_scope(scope)  # the disk still has what was dropped since
 
     def _apply_early(self, log: Log) -> list[Segment]:
         """Apply, in order, what is no longer beyond a gap; return it."""

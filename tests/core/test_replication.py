@@ -17,7 +17,15 @@ from overlay.core.messages import Message
 from overlay.core.node import Node
 from overlay.core.outbox import Outgoing
 from overlay.core.packing import card_messages, deltas, pages
-from overlay.core.records import CLUSTER_SCOPE, Forgotten, Participation, Scope, Segment, Value
+from overlay.core.records import (
+    CLUSTER_SCOPE,
+    Forgotten,
+    Participation,
+    Scope,
+    Segment,
+    Value,
+    key_of,
+)
 from overlay.core.settings import Settings
 from overlay.core.store import Store, Verdict
 from overlay.errors import RemoteError, UsageError
@@ -135,9 +143,37 @@ def test_a_node_has_all_of_a_long_log_again_after_a_start(name: str) -> None:
     for number in (1, 2):  # its own, and another's
         own_notary, own = card_of(number)
         node = Node(own, own_notary, CODEC, random.Random(1), Settings(), 0.0)
-        node.restore([card], log.segments, 0.0)
+        part = node.write(CLUSTER_SCOPE, [Participation(9, forwards=True)])
+        node.restore([card], [*part, *log.segments], 0.0)
         assert content(node.store) == content(store)
         assert node.store.version(card.node_id, BLUE) == log.version
+
+
+def test_what_was_dropped_does_not_come_back_from_the_disk() -> None:
+    """Others' records of a network that this node no longer takes part in: they would be told of
+    for ever, and never change again."""
+    net = Net(7)
+    nodes = [net.add(number) for number in (1, 2)]
+    net.meet()
+    part = Participation(9, forwards=False)
+    for node in nodes:
+        net.write(node, CLUSTER_SCOPE, part)
+    net.write(nodes[1], BLUE, endpoint(1))
+    net.run(3.0)
+    late, other = nodes[0], nodes[1].card
+    disk = [
+        *late.store.segments_beyond(late.card.node_id, CLUSTER_SCOPE, 0),
+        *late.store.segments_beyond(other.node_id, CLUSTER_SCOPE, 0),
+        *late.store.segments_beyond(other.node_id, BLUE, 0),
+    ]
+    gone = late.write(CLUSTER_SCOPE, [], [key_of(part)])
+    late.apply(gone, net.now)
+    assert content(late.store) == {}
+    again = Node(late.card, card_of(1)[0], CODEC, random.Random(1), Settings(), net.now)
+    again.restore([other], [*disk, *gone], net.now)
+
+    assert content(again.store) == {}
+    assert again.store.root([BLUE]) == late.store.root([BLUE])
 
 
 def test_large_records_are_not_written_again_with_each_other_one() -> None:

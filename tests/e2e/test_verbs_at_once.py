@@ -22,7 +22,7 @@ LEFT = "nft list tables; ip -o link | grep -o ' ov[^:@]*'; ls /run/netns | grep 
 
 def attach(driver: Driver, name: str, **more: object) -> None:
     """Attach a namespace to network edge."""
-    driver.post("/v1/endpoints", target=f"netns:{name}", networks=["edge"], wait=False, **more)
+    driver.post("/v1/endpoints", target=f"netns:{name}", networks=["edge"], wait="none", **more)
 
 
 def steps(driver: Driver) -> list[Callable[[], object]]:
@@ -36,6 +36,8 @@ def steps(driver: Driver) -> list[Callable[[], object]]:
         lambda: driver.post("/v1/published", name="s2", network="edge", ports=["8080:80"]),
         lambda: driver.post("/v1/unpublish", name="s1"),
         lambda: driver.post("/v1/unpublish", name="s2"),
+        lambda: driver.get("/v1/verify"),
+        lambda: driver.get("/v1/verify?repair=1"),
     ]
     for name in NAMES:
         found.append(lambda name=name: attach(driver, name))  # type: ignore[misc]
