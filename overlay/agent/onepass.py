@@ -69,9 +69,10 @@ def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bo
     sandbox = runtime.sandbox
     desired = _plan(sandbox, given)
     if desired == runtime.desired:
-        desired = runtime.desired  # so that memory has one of them when the kernel is read
-    runtime.desired = desired
-    runtime.neighbours = sum(type(row) is NeighbourRow for row in desired.rows)
+        desired = runtime.desired  # so that memory has one of them, and nothing is counted anew
+    else:
+        runtime.desired = desired
+        runtime.neighbours = sum(type(row) is NeighbourRow for row in desired.rows)
     left, runtime.left = runtime.left, None
     if left is not None and runtime.replugged:
         left = _without_ports(left, runtime.replugged)

@@ -76,6 +76,8 @@ def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Op
     records yet. Equal states give an empty list. `desired` must be sound: rows and masters
     name its own links, and no two rows share a `row_key`.
     """
+    if desired is actual:  # a pass that nothing asked for: 150,000 rows take 0.1 s to subtract
+        return []
     replaced: list[Operation] = [
         DeleteLink(link)
         for name, link in sorted(actual.links.items())
