@@ -20,7 +20,7 @@ from overlay.errors import OverlayError
 from overlay.kernel import conntrack
 from overlay.kernel.nft.foreign import DOCKER_TABLE, ForeignRules, Obstacle
 from overlay.kernel.nft.host import HostTable, table_name
-from overlay.model import NodeId, Vni
+from overlay.model import Ip, NodeId, Vni
 
 
 class HostRules:
@@ -121,11 +121,16 @@ class HostRules:
         """Let who asks by UDP all the time be sent where a port leads now."""
         old = frozenset() if before is None else before.ports
         new = frozenset() if after is None else after.ports
-        for port in {each.host_port for each in old ^ new if each.protocol == "udp"}:
-            now = [each.ip for each in new if (each.protocol, each.host_port) == ("udp", port)]
-            sizes = {len(each.ip) for each in old ^ new if each.host_port == port}
+        changed = [each for each in old ^ new if each.protocol == "udp"]
+        kept: dict[tuple[int, int], list[Ip]] = {
+            (each.host_port, len(each.ip)): [] for each in changed
+        }
+        for each in new:
+            if each.protocol == "udp" and (each.host_port, len(each.ip)) in kept:
+                kept[each.host_port, len(each.ip)].append(each.ip)
+        if kept:
             with contextlib.suppress(OverlayError, OSError):  # then it takes the kernel's own time
-                await self._kernel.call(conntrack.forget_udp, port, now, sizes)
+                await self._kernel.call(conntrack.forget_udp, kept)
 
     def _complain(self, error: OverlayError | OSError) -> None:
         fault = str(error.strerror or error) if isinstance(error, OSError) else error.what

@@ -11,11 +11,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from overlay import __version__, limits
 from overlay.agent import stored
 from overlay.agent.pump import Pump
-from overlay.agent.statefile import StateFile, StoredCard, StoredSegment
+from overlay.agent.statefile import PREVIOUS_NAME, StateFile, StoredCard, StoredSegment
 from overlay.agent.stored import ClusterFile, next_epoch
 from overlay.core.events import (
     CardAccepted,
@@ -30,13 +31,14 @@ from overlay.core.messages import MemberState
 from overlay.core.node import Node
 from overlay.core.records import Key, Scope, Segment, Value
 from overlay.core.settings import Settings
-from overlay.errors import OverlayError
+from overlay.errors import OverlayError, RemoteError
 from overlay.model import Card, Certificate, Ip, NodeId
 from overlay.wire.authority import Anchor, Authority
 from overlay.wire.codec import MsgpackCodec
 from overlay.wire.notary import KeyNotary
 from overlay.wire.sessions import Sessions
 
+Read = TypeVar("Read", Card, Segment)
 _LAZY_WRITE_S = 1.0
 _DISK_RETRY_S = 5.0
 _POLL_S = 0.005
@@ -67,6 +69,7 @@ class Member:
         self._unsaved: list[Segment] = []
         self._unsaved_cards: list[Card] = []
         self._save_timer: asyncio.TimerHandle | None = None
+        self.unreadable_count = 0  # records on disk that a damage has spoilt
         self._loop = asyncio.get_running_loop()
         self.card = self._own_card(address, underlay_mtu)
         self.node = Node(
@@ -218,24 +221,46 @@ class Member:
     def _restore(self) -> None:
         cards = {}
         for kept in self.state.cards():
-            card = self.codec.decode_card(kept.raw, kept.signature)
-            if card.node_id != self.card.node_id and self.notary.verify_card(card):
+            card = self._read(kept.node_id, self.codec.decode_card, kept.raw, kept.signature)
+            if card is None or card.node_id == self.card.node_id:
+                continue
+            if self.notary.verify_card(card):
                 cards[card.node_id] = card
                 self.sessions.learn(card)
         by_id = {**cards, self.card.node_id: self.card}
-        segments = [
-            segment
-            for kept in self.state.segments()
-            for segment in (self.codec.decode_segment(kept.raw, kept.signature),)
-            if segment.origin in by_id
-            and self.notary.verify_segment(segment, by_id[segment.origin])
-        ]
+        segments = []
+        for row in self.state.segments():
+            segment = self._read(row.origin, self.codec.decode_segment, row.raw, row.signature)
+            if segment is None or segment.origin not in by_id:
+                continue
+            if self.notary.verify_segment(segment, by_id[segment.origin]):
+                segments.append(segment)
         self.node.restore(cards.values(), segments, self._loop.time())
         newest = {(kept.origin, kept.scope): kept.upto for kept in segments}
         with self.state.transaction():
             for (origin, scope), upto in newest.items():
                 if self.node.store.log(origin, scope) is None:  # no part is taken there any more
                     self.state.drop_segments(origin, scope, upto)
+
+    def _read(
+        self, origin: bytes, decode: Callable[[bytes, bytes], Read], raw: bytes, signature: bytes
+    ) -> Read | None:
+        """Return what is on disk; None for what can't be read of others, who give it again.
+
+        Raises OverlayError for this node's own: nobody else may have it.
+        """
+        try:
+            return decode(raw, signature)
+        except RemoteError as error:
+            self.unreadable_count += 1
+            if origin != self.node_id or decode == self.codec.decode_card:
+                return None
+            raise OverlayError(
+                f"the state file {self.state.path} is damaged",
+                why="a record of this node's own cannot be read",
+                hint=f"Keep it for a report. {PREVIOUS_NAME} beside it is of the last sound start; "
+                "without both this host joins anew. What is attached goes on forwarding",
+            ) from error
 
     def commit(
         self,

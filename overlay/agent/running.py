@@ -87,6 +87,13 @@ class Running:
         self.journal = journal
         self.attachments = Attachments(stored.load_attachments(state))
         self.member = Member(state, cluster, address, underlay_mtu, self._on_event)
+        if self.member.unreadable_count:
+            journal.record(
+                "state",
+                f"{self.member.unreadable_count} records of others on disk could not be read: "
+                "they give them again",
+                level=logging.WARNING,
+            )
         self.directory = Directory(self.member.node, self.member.node_id)
         self.admissions = Admissions(self.member, journal)
         self.custody = Custody(self.member, self.directory, self.admissions, journal)

@@ -38,8 +38,9 @@ def asked(world: World) -> int:
 def test_what_leads_elsewhere_is_forgotten(asked: int) -> None:
     """By port, by family, and not what leads where it should; a second time there is nothing."""
     with netns.inside(asked):
-        assert conntrack.forget_udp(5353, [parse_ip("10.1.1.1")], [4]) == 1
-        assert conntrack.forget_udp(5353, [], [4]) == 1
-        assert conntrack.forget_udp(5353, [], [4, 16]) == 1
-        assert conntrack.forget_udp(5353, [], [4, 16]) == 0
-        assert conntrack.forget_udp(5354, [], [4, 16]) == 3
+        assert conntrack.forget_udp({(5353, 4): [parse_ip("10.1.1.1")]}) == 1
+        assert conntrack.forget_udp({(5353, 4): []}) == 1
+        assert conntrack.forget_udp({(5353, 4): [], (5353, 16): []}) == 1
+        assert conntrack.forget_udp({(5353, 4): [], (5353, 16): []}) == 0
+        assert conntrack.forget_udp({(5353, 4): [], (5354, 4): [], (5355, 4): []}) == 2
+        assert conntrack.forget_udp({(5354, 16): []}) == 1

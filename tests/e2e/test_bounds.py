@@ -1,0 +1,104 @@
+"""As much as there may be, and what a damage spoils: all of it is there again after a start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from overlay import limits
+from overlay.lab.driver import Driver, RefusedError, wait_until
+from overlay.lab.scene import Scene, scene
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+# Cuts the end off one segment: of the node whose id is given, or of another.
+DAMAGE = """
+import json, sqlite3, sys
+base = sqlite3.connect("/var/lib/overlayd/state.db")
+rows = base.execute("SELECT origin, scope, upto, raw FROM segment ORDER BY scope").fetchall()
+own = bytes.fromhex(sys.argv[1])
+row = next(row for row in rows if (row[0][:4] == own) == (sys.argv[2] == "own"))
+where = "origin=? AND scope=? AND upto=?"
+base.execute(f"UPDATE segment SET raw=? WHERE {where}", (row[3][:-3], *row[:3]))
+base.commit()
+"""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Scene]:
+    """Two joined hosts with a container each on network blue."""
+    with scene(2) as made:
+        yield made
+
+
+def names(driver: Driver) -> set[str]:
+    """Return the names that a host tells its containers."""
+    return {str(each["name"]) for each in driver.get("/v1/dns?network=blue")["names"]}
+
+
+def test_as_many_names_as_there_may_be_are_there_after_a_power_cut(pair: Scene) -> None:
+    """With as many long addresses as each may have; both hosts lose their power at once."""
+    one = pair.host(1)
+    given = {f"{'g' * 60}{number:03}" for number in range(limits.GIVEN_NAMES_MAX)}
+    for number, name in enumerate(sorted(given)):
+        ips = [f"fd99::{number:x}:{each:x}" for each in range(1, limits.GIVEN_NAME_IPS_MAX + 1)]
+        one.post("/v1/dns", network="blue", name=name, ips=ips)
+    with pytest.raises(RefusedError, match="the limit"):
+        one.post("/v1/dns", network="blue", name="more", ips=["192.0.2.1"])
+    wait_until(lambda: names(pair.host(2)) == given | {"c1", "c2"}, "all names there")
+    for driver in pair.drivers:
+        driver.end()
+    for driver in pair.drivers:
+        driver.start()
+
+    wait_until(pair.well, "all well")
+    for driver in pair.drivers:
+        assert names(driver) == given | {"c1", "c2"}
+
+
+def test_as_many_ports_as_there_may_be_lead_there_after_a_start(pair: Scene) -> None:
+    """TCP and UDP, within the time of a request; a change of a name is followed soon."""
+    one, half = pair.host(1), limits.PUBLISHED_PORTS_MAX // 2
+    ports = [f"{20_000 + n}:{80 + n}{end}" for n in range(half) for end in ("", "/udp")]
+    started = time.monotonic()
+    one.post("/v1/published", name="c1", network="blue", ports=ports)
+    took_s = time.monotonic() - started
+    one.end()
+    one.start()
+
+    wait_until(pair.well, "all well")
+    shown = one.get("/v1/published")["published"]
+    assert len(shown) == limits.PUBLISHED_PORTS_MAX
+    assert {str(each["fault"]) for each in shown} == {"None"}
+    one.post("/v1/unpublish", name="c1")
+    assert took_s < limits.API_REQUEST_TIMEOUT_S / 2
+
+
+def test_others_records_that_cannot_be_read_are_given_again(pair: Scene) -> None:
+    """A start goes on without them, and says so."""
+    two = pair.host(2)
+    own = two.get("/v1/status")["node"]["id"].removeprefix("n-")
+    before = names(two)
+    two.end()
+    two.run("python3", "-c", DAMAGE, own, "others")
+    two.start()
+
+    wait_until(pair.well, "all well")
+    assert names(two) == before
+    assert "could not be read" in two.log_tail()
+
+
+def test_own_records_that_cannot_be_read_end_the_start_in_words(pair: Scene) -> None:
+    """Nobody else may have them: a person decides; what is attached goes on forwarding."""
+    two = pair.host(2)
+    own = two.get("/v1/status")["node"]["id"].removeprefix("n-")
+    two.end()
+    two.run("python3", "-c", DAMAGE, own, "own")
+    two.launch()
+
+    assert two.wait() != 0
+    told = two.log_tail()
+    assert "is damaged" in told
+    assert "a record of this node's own cannot be read" in told
+    ping = ("ip", "netns", "exec", "c1", "ping", "-c1", "-W2", pair.addresses[2])
+    assert "1 received" in pair.host(1).run(*ping)
