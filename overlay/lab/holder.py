@@ -21,6 +21,7 @@ from pathlib import Path
 from overlay.errors import OverlayError
 
 MARK = "overlayd-lab-"  # argv[0] of a holder's first process: how a stray one is found
+_HOLDER_DEPTH = 2  # ours, and its own
 _START_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 10.0
 
@@ -108,13 +109,17 @@ def end(holders: Sequence[Holder]) -> None:
 
 
 def running() -> list[Holder]:
-    """Return all holders on this machine, also those that a crashed lab has left."""
+    """Return all holders on this machine, also those that a crashed lab has left.
+
+    Not those of a lab inside a container of this machine, though its processes are seen here.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            mark = _mark_of(int(entry.name))
-            if mark.startswith(MARK):
-                found.append(Holder(mark.removeprefix(MARK), int(entry.name)))
+            pid = int(entry.name)
+            mark = _mark_of(pid)
+            if mark.startswith(MARK) and _depth_of(pid) == _HOLDER_DEPTH:
+                found.append(Holder(mark.removeprefix(MARK), pid))
     return sorted(found, key=lambda holder: holder.name)
 
 
@@ -161,3 +166,13 @@ def _mark_of(pid: int) -> str:
     except OSError:
         return ""
     return raw.partition(b"\0")[0].decode(errors="replace")
+
+
+def _depth_of(pid: int) -> int:
+    """Return in how many process namespaces, from ours down, a process is seen (proc(5): NSpid)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    numbers = next((line for line in lines if line.startswith("NSpid:")), "")
+    return len(numbers.split()[1:])

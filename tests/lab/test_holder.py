@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from overlay.errors import ConflictError, NotFoundError, UsageError
 from overlay.lab import holder, lab, underlay
+from overlay.lab.driver import wait_until
 from overlay.lab.holder import Holder
 from overlay.lab.main import main
 
@@ -70,6 +73,25 @@ def test_a_crashed_labs_hosts_are_found_and_removed(pair: list[Holder]) -> None:
     assert lab.down() == ["underlay", "vm1", "vm2"]
     assert lab.down() == []
     assert not any(host.alive for host in pair)
+
+
+def test_a_lab_inside_a_container_is_left_alone(pair: list[Holder]) -> None:
+    """Its hosts bear the same names, and are seen here; a host stands for the container."""
+    inner = ["unshare", "--pid", "--fork", "bash", "-c", f"exec -a {holder.MARK}inner cat"]
+    process = subprocess.Popen(holder.enter_command(pair[0], inner), stdin=subprocess.PIPE)
+    try:
+        wait_until(lambda: f"{holder.MARK}inner\0".encode() in _command_lines(), "it runs")
+        assert [host.name for host in holder.running()] == ["underlay", "vm1", "vm2"]
+    finally:
+        process.communicate(timeout=10)  # its input ends, and so does it
+
+
+def _command_lines() -> list[bytes]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return found
 
 
 def test_a_second_lab_is_refused(pair: list[Holder]) -> None:
