@@ -74,13 +74,26 @@ States = Mapping[NodeId, KeyState | None]
 """What the other live members said; None for one that has said nothing yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """How long no live member has sealed with a key."""
+
+    since: float
+    by: frozenset[NodeId] = frozenset()  # who was seen not to do so
+
+    def going_on(self, others: Collection[NodeId], now: float) -> _Rest:
+        """Return the rest as it is now. One that lives again, or is new, begins it anew: it may
+        have sealed with the key until it gave the word that we have of it, a moment ago."""
+        return self if self.by.issuperset(others) else _Rest(now, self.by.union(others))
+
+
 class Rotation:
     """One member's part in rotations."""
 
     def __init__(self, node_id: NodeId, ring: Ring) -> None:
         self.ring = ring
         self._node_id = node_id
-        self._idle_since: dict[KeyId, float] = {}  # keys older than all that live members seal with
+        self._resting: dict[KeyId, _Rest] = {}  # keys older than all that live members seal with
 
     def next_ring(self, others: States, now: float) -> Ring:
         """Return the ring as it should be now, one step from the present one or the same.
@@ -91,9 +104,12 @@ class Rotation:
         ready = [key for key in ring.held if key > ring.sealing and _all_hold(others, key)]
         if ready:
             return replace(ring, sealing=max(ready))
-        idle = self._idle(others)
-        self._idle_since = {key: self._idle_since.get(key, now) for key in idle}
-        gone = {key for key in idle if now - self._idle_since[key] >= limits.KEY_REST_S}
+        self._resting = {
+            key: self._resting.get(key, _Rest(now)).going_on(others, now)
+            for key in self._idle(others)
+        }
+        rested_s = {key: now - rest.since for key, rest in self._resting.items()}
+        gone = {key for key, seconds in rested_s.items() if seconds >= limits.KEY_REST_S}
         return replace(ring, held=ring.held - gone) if gone else ring
 
     def step(self, others: States) -> Step:

@@ -19,6 +19,7 @@ from overlay import limits
 from overlay.core.records import KeyId
 from overlay.core.rotation import Ring
 from overlay.model import Card, NodeId
+from overlay.wire.envelope import UNAUTHENTICATED
 from overlay.wire.sealing import UNKNOWN_GENERATION
 from overlay.wire.sessions import NO_CHANNEL, REPLAYED
 
@@ -202,7 +203,8 @@ class Sessions:
                     return Opened(content.payload)
                 peer.held.add(content.key)  # it has been handed it
                 return Opened(content.payload, replies=tuple(self._waited(peer)))
-        return Opened(dropped=NO_CHANNEL, replies=tuple(self._hello(peer, now)))
+        reason = NO_CHANNEL if peer.session == _NONE else UNAUTHENTICATED
+        return Opened(dropped=reason, replies=tuple(self._hello(peer, now)))
 
     def lacks_key_of(self, sender: NodeId, hello: Hello, now: float) -> list[Content] | None:
         """Return what to answer to a first contact under a key that is not held; None if it is."""
@@ -227,9 +229,10 @@ class Sessions:
             peer.previous, peer.previous_until = peer.session, now + PREVIOUS_KEPT_S
             peer.session = hello.session
             peer.is_doubted = False
-            peer.hello_at = _NEVER  # a new session is answered at once
         answers: list[Content] = []
         if not (hello.done and is_fresh and self.ring.for_peer(peer.held) is not None):
+            if began:
+                peer.hello_at = _NEVER  # a new session is answered at once
             for answer in self._hello(peer, now):
                 assert isinstance(answer, Hello)
                 answers.append(answer._replace(key=hello.key))

@@ -73,6 +73,20 @@ def test_one_that_comes_back_with_an_old_key_begins_the_rest_anew() -> None:
     assert own.next_ring(done, 6.0 + limits.KEY_REST_S) == alone(NEXT)
 
 
+def test_one_that_lives_again_begins_the_rest_anew_whatever_it_says_by_then() -> None:
+    """It may have sealed with the old key until a moment ago, asleep or cut off, even if its word
+    of the new one comes before anyone has asked; one whose word was known before has not."""
+    own = Rotation(A, Ring(frozenset({FIRST, NEXT}), NEXT))
+    few: States = {B: says(NEXT, NEXT)}
+    all_used: States = {**few, C: says(NEXT, NEXT)}
+    own.next_ring(few, 0.0)
+
+    assert own.next_ring(all_used, limits.KEY_REST_S - 1) == own.ring
+    assert own.next_ring(all_used, limits.KEY_REST_S) == own.ring
+    assert own.next_ring(few, limits.KEY_REST_S + 3) == own.ring
+    assert own.next_ring(all_used, 2 * limits.KEY_REST_S - 1) == alone(NEXT)
+
+
 def test_of_two_keys_made_at_once_the_greater_is_used() -> None:
     """Who holds the lesser is handed the greater, and takes it; the lesser goes unused."""
     own = Rotation(A, alone().including(NEXT))
