@@ -127,6 +127,8 @@ class Datapath:
                 self._unwatch(runtime)
                 self.closed(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
+            else:  # of a network that was gone already when this agent started
+                await self._kernel.call(_destroy, sandbox_name(vni, self._member.node_id))
 
     async def destroy_leftovers(self, wanted: Iterable[Vni]) -> None:
         """Remove the sandboxes of this node that a crash left: those without an attachment, and

@@ -344,6 +344,18 @@ class Endpoints:
             )
         return self._member.commit(Scope(network.vni), deletes=[key_of(e) for e in strays])
 
+    async def detach_from_removed(self) -> None:
+        """Detach what is on networks that exist no more: another host removed them when it could
+        not know of it."""
+        claimed = {network.vni for _, network in self._directory.view.network_claims()}
+        for attachment in [a for a in self._attachments.values() if a.vni not in claimed]:
+            async with self.alone_with(attachment.netns_identity):
+                if bytes.fromhex(attachment.endpoint_id) not in self._attachments:
+                    continue  # detached meanwhile
+                text = f"{attachment.target} is detached: its network was removed elsewhere"
+                self._journal.record("gone", text, network=f"vni {attachment.vni}")
+                await self.remove(attachment, wait=False)
+
     # --- detach -------------------------------------------------------------------------
 
     async def detach(

@@ -68,6 +68,7 @@ from overlay.model import Ip, NodeId, Vni, ip_text
 from overlay.wire.admission import Doorkeeper
 
 _TIDY_WAIT_S = 60.0
+_LOOK_AGAIN_S = 2.0
 
 
 class Running:
@@ -87,13 +88,6 @@ class Running:
         self.journal = journal
         self.attachments = Attachments(stored.load_attachments(state))
         self.member = Member(state, cluster, address, underlay_mtu, self._on_event)
-        if self.member.unreadable_count:
-            journal.record(
-                "state",
-                f"{self.member.unreadable_count} records of others on disk could not be read: "
-                "they give them again",
-                level=logging.WARNING,
-            )
         self.directory = Directory(self.member.node, self.member.node_id)
         self.admissions = Admissions(self.member, journal)
         self.custody = Custody(self.member, self.directory, self.admissions, journal)
@@ -131,6 +125,8 @@ class Running:
         self._lost = self._follow_up_losses(kernel)
         self._inheriting = Inheriting(self.member, self.directory, self.addresses, journal)
         self._inheriting_due = False
+        self._networks_changed = asyncio.Event()
+        self._networks_changed.set()
         self.member_changed: list[Callable[[], None]] = []
         self._background = Background(journal)
 
@@ -205,6 +201,13 @@ class Running:
         """Adopt what this node's sandboxes hold, then keep them true."""
         self.member.pump.door = self._doorkeeper().open
         self.member.start()
+        if self.member.unreadable_count:
+            self.journal.record(
+                "state",
+                f"{self.member.unreadable_count} records of others on disk could not be read: "
+                "they give them again",
+                level=logging.WARNING,
+            )
         await self._adopt()
         await self.plugging.start()
         await self.outside.start()
@@ -217,6 +220,7 @@ class Running:
         begin(self.custody.run, "custody")
         begin(self.keys.run, "keys")
         begin(self._tidy_up, "tidy up")
+        begin(self._follow_removals, "removals")
         begin(self.underlay.run, "underlay")
         begin(self.clashes.run, "clashes")
         for work, name in self.outside.tasks():
@@ -236,6 +240,17 @@ class Running:
                     a.port for a in self.attachments.values() if a.vni == vni and not a.plugged
                 ]
                 await self.datapath.open(network, unfinished)
+
+    async def _follow_removals(self) -> None:
+        """Detach what is on networks that were removed, until cancelled."""
+        while True:
+            await self._networks_changed.wait()
+            self._networks_changed.clear()
+            if self.member.node.caught_up:
+                await self.endpoints.detach_from_removed()
+            else:  # what is unknown here may only be on its way
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                self._networks_changed.set()
 
     async def _tidy_up(self) -> None:
         """Take back what a crash, or an older copy of the state, left written: endpoints that
@@ -407,6 +422,7 @@ class Running:
         if scope == CLUSTER_SCOPE:
             self.admissions.changed()
             removals.tidy(self.member, self.directory)
+            self._networks_changed.set()
             self.outside.exposure.networks_changed()
             self.datapath.wake()
         elif self.datapath.runtime(Vni(scope)) is None:

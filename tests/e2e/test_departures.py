@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from overlay.lab.driver import Driver, RefusedError, differences, join_all, wait_until
-from overlay.lab.scene import Scene, scene
+from overlay.lab.scene import Scene, cut_gossip, heal, scene
 
 CONFLICT = 409
 ALL_ALIVE = {"alive": 3, "suspect": 0, "dead": 0}
@@ -111,6 +111,39 @@ def test_heirs_may_leave_one_after_another(three: Scene) -> None:
         three.host(number).post("/v1/leave")
         rejoin(three, number, by=number % 3 + 1)
     wait_until(lambda: removed(three.host(2), "passed"), "it can be removed")
+
+
+def test_what_is_on_a_network_that_was_removed_elsewhere_is_detached(three: Scene) -> None:
+    """Attached while the remover could not hear of it; also by an agent that starts after that."""
+    one, two = three.host(1), three.host(2)
+    for restart in (False, True):
+        create(three, 1, "cut", "10.76.0.0/24")
+        add(two, "first", "cut")  # by which vm2 has space of its own
+        two.call("DELETE", "/v1/containers/first")
+        wait_until(lambda: not one.get("/v1/endpoints?network=cut")["endpoints"], "gone")
+        for driver in (one, two):
+            cut_gossip(driver)
+        try:
+            add(two, "late", "cut")
+            one.call("DELETE", "/v1/networks/cut")
+            if restart:
+                two.end()
+        finally:
+            for driver in (one, two):
+                heal(driver)
+        if restart:
+            two.start()
+
+        wait_until(lambda: "cut" not in known(two), "removed there too", 60.0)
+        wait_until(lambda: not attached(two, "late"), "detached", 60.0)
+        wait_until(lambda: "ov-" not in two.run("ls", "/run/netns"), "its sandbox is gone", 60.0)
+        two.call("DELETE", "/v1/containers/late")
+
+
+def attached(driver: Driver, name: str) -> list[object]:
+    """Return what a container is attached to."""
+    shown = driver.get("/v1/containers")["containers"]
+    return [end for each in shown if each["name"] == name for end in each["endpoints"]]
 
 
 def test_the_heir_of_a_forgotten_creator_takes_part(three: Scene) -> None:
