@@ -92,11 +92,13 @@ class Comings:
         self._enter(host)
 
     def _is_known(self, host: Host) -> bool:
-        """Say whether any other host that runs knows one."""
+        """Say whether any other host knows one, or will when it runs again: to come anew under
+        the same identity, without its records, would be a disk rolled back out of reach."""
+        others = [other for other in self._world.hosts if other is not host and not other.gone]
         return any(
-            other.node is not None and other.node.store.card(host.node_id) is not None
-            for other in self._world.hosts
-            if other is not host
+            host.node_id in other.disk.cards
+            or (other.node is not None and other.node.store.card(host.node_id) is not None)
+            for other in others
         )
 
     def leave(self, site: Site) -> None:

@@ -213,8 +213,8 @@ def _rotation_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, .
             duration_text(found.used_s),
             _judged(found.used_s <= _ROTATION_GOAL_S),
             (
-                f"{found.sent_bytes / 1e6:.3g} MB sent for it by all together; the old key gone "
-                f"everywhere after {duration_text(found.alone_s)}"
+                f"{found.sent_bytes / size.nodes / 1e6:.3g} MB sent for it per node; the old key "
+                f"gone everywhere after {duration_text(found.alone_s)}"
             ),
         ),
         (
