@@ -217,7 +217,12 @@ class Sessions:
             return []
         peer.hello_at = now
         body = hello_body(Hello(self._session, peer.claimed, done, self._card, self._held()))
-        return [self._to(peer, self._sealing.to_pair(HELLO, peer, body))]
+        hello = self._to(peer, self._sealing.to_pair(HELLO, peer, body))
+        if not peer.is_doubted or peer.channel is not None:
+            return [hello]
+        # It may never have heard of us, where who let us in went before telling: then it can't
+        # open this one, and nobody else may know both of us.
+        return [hello, *self.greet(peer.card.address, peer.card.gossip_port, now)]
 
     def _join(self, address: Ip, port: int, echo: bytes, key: KeyId, *, done: bool) -> Datagram:
         body = hello_body(Hello(self._session, echo, done, self._card, self._held()))

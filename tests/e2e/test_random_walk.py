@@ -42,6 +42,10 @@ def test_a_walk() -> None:
             driver.wait()
             after = settled.snapshot(driver)
             assert sorted(set(after) ^ set(found)) == [], "left behind, or gone"
+    except BaseException:
+        for driver in drivers:
+            print(f"--- {driver.host.name}\n{driver.log_tail()}")  # noqa: T201 - as above
+        raise
     finally:
         end_all(drivers)
 

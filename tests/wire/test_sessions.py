@@ -259,6 +259,21 @@ def test_a_doubted_peer_learns_our_address(wire: Wire) -> None:
     assert len(moved.sessions.seal(again.node_id, b"no longer doubted", wire.now)) == 1
 
 
+def test_a_peer_that_never_heard_of_us_is_met_once_it_is_doubted(wire: Wire) -> None:
+    """Who let us in left before telling it: without our card it can't open what is sealed for it,
+    and nobody else knows both."""
+    one, other = wire.host(1), wire.host(2)
+    one.sessions.learn(other.card)
+    wire.deliver(one.sessions.seal(other.node_id, b"are you there?", wire.now))
+    assert (wire.payloads, set(wire.drops)) == ([], {"unknown-sender"})
+
+    one.sessions.doubt(other.node_id)
+    wire.now += 1
+    wire.deliver(one.sessions.seal(other.node_id, b"and now?", wire.now))
+
+    assert (one.node_id, b"and now?") in wire.payloads
+
+
 def test_hellos_to_a_peer_are_rationed(wire: Wire) -> None:
     """However many datagrams can't be opened, one hello goes out per interval."""
     one, other = pair(wire)
