@@ -81,8 +81,20 @@ class Confirmations:
             if said.origin != self.store.self_id:
                 continue
             for wait_id, wait in list(self._waits.items()):
-                if said.version >= wait.upto.get(said.scope, 2**64):
+                upto = wait.upto.get(said.scope)
+                if upto is not None and said.version >= self._moved_to(said.scope, upto):
                     self._tick(wait_id, wait, sender, said.scope)
+
+    def _moved_to(self, scope: Scope, upto: int) -> int:
+        """Return the version with which a peer has what we once wrote up to a version.
+
+        Cleaning writes what lives again behind the new floor, and the last segment of that tells
+        the floor. A peer that hears of the floor first is at it at once, without any of that.
+        """
+        log = self.store.log(self.store.self_id, scope)
+        if log is None or log.floor < upto:
+            return upto
+        return next(each.upto for each in log.segments if each.floor >= upto)
 
     def dismiss(self, node_id: NodeId) -> None:
         """Wait no longer for a node that is not alive."""
