@@ -126,7 +126,10 @@ def test_a_container_is_on_it_and_on_an_overlay(cluster: Cluster) -> None:
     ("options", "told"),
     [
         (["--driver", "bridge", "--parent", "eth1"], "has no parent"),
-        (["--driver", "bridge", "--vni", "7"], "--vni goes with networks of the kind overlay"),
+        (
+            ["--driver", "bridge", "--vni", "7"],
+            "--vni does not go with a network of the kind bridge",
+        ),
         (["--driver", "macvlan"], "needs the interface that it is on"),
         (["--driver", "macvlan", "--parent", "eth1"], "needs its subnet"),
         (["--driver", "ipvlan", "--parent", "a/b", "--subnet", "10.9.0.0/24"], "cannot be an"),
