@@ -130,6 +130,7 @@ class HostEnds:
                 wrong += await self._kernel.call(hostlink.ensure, runtime.sandbox, link, found)
             if wrong:
                 runtime.replugged |= {link.port for link in links}
+                self._datapath.wake(network.vni)  # their rows went with them, also at a start
         self.up.add(network.vni)
         self._rules.set_links(network.vni, [ExposedLink(link.name, link.ranges) for link in links])
         if wrong and not fresh:

@@ -169,6 +169,19 @@ def test_a_killed_agent_stops_nothing_and_adopts_all(world: Cluster) -> None:
     assert world.ok(1, "ip", "-o", "link", "show", end).split(":")[0] == index
 
 
+def test_what_went_while_no_agent_ran_is_there_after_the_start(
+    world: Cluster, eventually: Callable[..., None]
+) -> None:
+    """The host's end with its rows, at once: not with the next look at everything, 30 s later."""
+    (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
+    world.ok(1, "bash", "-c", KILL)
+    world.ok(1, "ip", "link", "delete", end)
+    world.ok(1, "overlayd", "join")
+
+    eventually(lambda: reaches(world, 1, "d1", WORLD), "the way out", 15)
+    eventually(lambda: world.json(1, "verify")["differences"] == [], "nothing differs", 5)
+
+
 def test_unexposed_by_hand_stays_so(world: Cluster) -> None:
     """Neither the host nor the world is reached then; until it is exposed again."""
     dual = ips_of(world, 2, "d2")[0]
