@@ -43,7 +43,9 @@ def test_a_started_agent_is_waited_for_and_outlives_us(tmp_path: Path) -> None:
 def test_an_agent_that_dies_early_shows_the_end_of_its_log(tmp_path: Path) -> None:
     """The last lines of what it wrote are in the error, with its exit code."""
     places = _places(tmp_path)
-    program = "import sys; [print('line', n) for n in range(99)]; sys.exit('no VXLAN here')"
+    program = (
+        "import sys; [print('line', n, flush=True) for n in range(99)]; sys.exit('no VXLAN here')"
+    )
     process = start.spawn(places, [sys.executable, "-c", program])
     with pytest.raises(OverlayError, match="exit code 1") as caught:
         _wait(Client(places), process, 20.0)
