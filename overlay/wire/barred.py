@@ -5,13 +5,15 @@ Owns: who is barred, and when one that proves to be itself is told so. Must not 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from overlay.core.records import KeyId
 from overlay.errors import RemoteError
-from overlay.model import Card, NodeId
+from overlay.model import NodeId
 from overlay.wire import notices
-from overlay.wire.envelope import DATA, JOIN, KEY, NOTICE, Datagram, Header
-from overlay.wire.hello import read_hello
+from overlay.wire.envelope import DATA, HELLO, JOIN, Datagram, Header
+from overlay.wire.hello import Hello, read_hello
 from overlay.wire.notary import KeyNotary
 from overlay.wire.peers import NEVER, Peer
 from overlay.wire.sealing import Sealing
@@ -28,11 +30,17 @@ class _Known:
 
 
 class Barred:
-    """The barred nodes of one process."""
+    """The barred nodes of one process.
 
-    def __init__(self, sealing: Sealing, notary: KeyNotary) -> None:
+    `join` makes our own first contact, the answer to one.
+    """
+
+    def __init__(
+        self, sealing: Sealing, notary: KeyNotary, join: Callable[[Hello, KeyId], Datagram]
+    ) -> None:
         self._sealing = sealing
         self._notary = notary
+        self._join = join
         self._nodes: dict[NodeId, _Known] = {}
 
     def __contains__(self, node_id: NodeId) -> bool:
@@ -42,30 +50,35 @@ class Barred:
         """Bar a node for good."""
         self._nodes.setdefault(node_id, _Known(peer))
 
-    def tell(self, header: Header, data: bytes, now: float) -> Datagram:
+    def tell(self, header: Header, data: bytes, now: float) -> tuple[Datagram, ...]:
         """Return what tells a barred node that it is, when it proves to be that node; not often.
 
         Raises RemoteError with the reason of the drop.
         """
         known = self._nodes[header.sender]
-        if known.peer is None or now - known.told_at < notices.INTERVAL_S:
+        peer = known.peer
+        replies: tuple[Datagram, ...]
+        if peer is None or now - known.told_at < notices.INTERVAL_S:
             raise RemoteError(BARRED)
-        card = self._card_of(known.peer, header, data)
-        known.told_at = now
-        return notices.notice(self._sealing, known.peer, card, notices.FORGOTTEN)
-
-    def _card_of(self, peer: Peer, header: Header, data: bytes) -> Card:
-        """Return the sender's card, if the datagram is really its own."""
         if header.kind == DATA:
-            if peer.channel is None:
-                raise RemoteError(BARRED)
+            self._prove(peer, header, data)
+            replies, card = (), peer.card
+        elif header.kind == JOIN:
+            # It does not know us, nor could it open a notice: who we are goes before.
             key = self._sealing.key_of(header)
-            self._sealing.open_data(peer, peer.channel, key, header, data)
-            return peer.card
-        if header.kind in (NOTICE, KEY):
-            raise RemoteError(BARRED)
-        if header.kind == JOIN:
-            body = self._sealing.open_join(self._sealing.key_of(header), header, data)
+            hello = self._read(header, self._sealing.open_join(key, header, data))
+            replies, card = (self._join(hello, key),), hello.card
+        elif header.kind == HELLO:
+            replies, card = (), self._read(header, self._sealing.open_pair(peer, header, data)).card
         else:
-            body = self._sealing.open_pair(peer, header, data)
-        return read_hello(header.sender, self._notary, body).card
+            raise RemoteError(BARRED)
+        known.told_at = now
+        return (*replies, notices.notice(self._sealing, peer, card, notices.FORGOTTEN))
+
+    def _prove(self, peer: Peer, header: Header, data: bytes) -> None:
+        if peer.channel is None:
+            raise RemoteError(BARRED)
+        self._sealing.open_data(peer, peer.channel, self._sealing.key_of(header), header, data)
+
+    def _read(self, header: Header, body: bytes) -> Hello:
+        return read_hello(header.sender, self._notary, body)

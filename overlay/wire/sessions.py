@@ -90,7 +90,7 @@ class Sessions:
         self._notary = notary
         self._peers: dict[NodeId, Peer] = {}
         self._addresses: Counter[Ip] = Counter()  # of the peers
-        self._barred = Barred(self._sealing, notary)
+        self._barred = Barred(self._sealing, notary, self._join_answer)
         self._in_use = keyring.sealing
         self.queue_drop_count = 0
         self.accepted: Counter[KeyId] = Counter()  # payloads, by the key that sealed them
@@ -228,6 +228,9 @@ class Sessions:
         body = hello_body(Hello(self._session, echo, done, self._card, self._held()))
         return Datagram(address, port, self._sealing.join(key, body))
 
+    def _join_answer(self, hello: Hello, key: KeyId) -> Datagram:
+        return self._join(hello.card.address, hello.card.gossip_port, hello.session, key, done=True)
+
     def _key(self, peer: Peer, channel: Channel, key: KeyId) -> Datagram:
         body = key_body(channel.peer_session, self._keyring.key(key))
         return self._to(peer, self._sealing.to_pair(KEY, peer, body))
@@ -248,7 +251,7 @@ class Sessions:
             raise RemoteError(OWN_DATAGRAM)
         peer = self._peers.get(header.sender)
         if header.sender in self._barred:
-            return Opened(header.sender, replies=(self._barred.tell(header, data, now),))
+            return Opened(header.sender, replies=self._barred.tell(header, data, now))
         if header.kind in (DATA, JOIN):
             return self._open_under_key(peer, header, data, now)
         if header.kind not in PAIRWISE:
@@ -365,9 +368,7 @@ class Sessions:
         if hello.done:
             return opened
         # The other side may not know us yet, so the answer is a first contact too.
-        card = peer.card
-        answer = self._join(card.address, card.gossip_port, hello.session, key, done=True)
-        return replace(opened, replies=(answer, *opened.replies))
+        return replace(opened, replies=(self._join_answer(hello, key), *opened.replies))
 
     def _require_in_force(self, card: Card) -> None:
         certificate = card.certificate

@@ -317,11 +317,26 @@ def test_a_barred_node_is_told_so_and_seldom(wire: Wire) -> None:
             if kind == "join"
             else one.sessions.seal(other.node_id, b"x", wire.now)
         )
-        told += [one.sessions.open(answer.data, wire.now) for answer in wire.open(said)]
+        heard = [one.sessions.open(answer.data, wire.now) for answer in wire.open(said)]
+        told += [opened for opened in heard if opened.is_barred]
 
-    assert [opened.is_barred for opened in told] == [True] * 3
     assert {opened.sender for opened in told} == {other.node_id}
+    assert len(told) == 3
     assert wire.drops == ["barred"]
+
+
+def test_a_barred_node_that_knows_nobody_is_told_so(wire: Wire) -> None:
+    """It went down before its disk had the peers: who they are comes before what they say."""
+    one, other = pair(wire)
+    other.sessions.forget(one.node_id)
+    again = wire.host(1, identity=one.identity, epoch=2)
+    wire.now += 1.1
+    (join,) = again.sessions.greet(other.card.address, 7948, wire.now)
+    heard = [again.sessions.open(answer.data, wire.now) for answer in wire.open(join)]
+
+    assert [opened.is_barred for opened in heard] == [False, True]
+    assert again.sessions.established(other.node_id)
+    assert wire.payloads == []
 
 
 def test_a_forged_word_of_a_barred_node_is_unanswered(wire: Wire) -> None:
