@@ -25,8 +25,9 @@ Vni = NewType("Vni", int)
 
 NODE_ID_SIZE = 16
 # Between two letters or digits at most one dot: DNS has no empty labels. ASCII: else the letters of
-# other alphabets that have an ASCII letter for their other case would match.
-NAME_PATTERN = re.compile(r"[a-z0-9]([_-]*\.?[_-]*[a-z0-9])*", re.IGNORECASE | re.ASCII)
+# other alphabets that have an ASCII letter for their other case would match. No text matches in two
+# ways: that would take time exponential in its length.
+NAME_PATTERN = re.compile(r"[a-z0-9]([_-]*(\.[_-]*)?[a-z0-9])*", re.IGNORECASE | re.ASCII)
 
 
 def ip_text(ip: Ip) -> str:

@@ -102,13 +102,25 @@ def test_every_drop_reason_is_documented() -> None:
     protocol = (ROOT / "docs/PROTOCOL.md").read_text()
     reasons: set[str] = set()
     for path in [*(ROOT / "overlay/wire").glob("*.py"), *(ROOT / "overlay/core").glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        named = {
+            target.id: node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
                 and node.func.id == "RemoteError"
-                and isinstance(node.args[0], ast.Constant)
             ):
-                reasons.add(str(node.args[0].value))
+                reason = node.args[0]
+                if isinstance(reason, ast.Constant):
+                    reasons.add(str(reason.value))
+                elif isinstance(reason, ast.Name) and reason.id in named:
+                    reasons.add(str(named[reason.id]))
 
+    assert "answer-of-one-not-asked" in reasons
     assert [reason for reason in sorted(reasons) if f"`{reason}`" not in protocol] == []

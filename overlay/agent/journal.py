@@ -7,6 +7,7 @@ to a file of bounded size, so that it has an answer after a crash too.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import time
@@ -33,13 +34,16 @@ class Journal:
         self._read()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError), self._path.open(encoding="utf-8") as file:
+        # A crash may tear the last line, and a power cut leave anything at all.
+        opened = functools.partial(self._path.open, encoding="utf-8", errors="replace")
+        with contextlib.suppress(OSError), opened() as file:
             line = "\n"
             for line in file:
                 self._lines += 1
-                # A crash may tear the last line; every other is whole.
                 with contextlib.suppress(ValueError):
-                    self._ring.append(json.loads(line))
+                    event = json.loads(line)
+                    if isinstance(event, dict) and isinstance(event.get("time"), int | float):
+                        self._ring.append(event)
             self._torn = not line.endswith("\n")
 
     def record(self, kind: str, text: str, *, level: int = logging.INFO, **fields: Any) -> None:

@@ -13,7 +13,7 @@ import msgpack
 
 from overlay import limits
 from overlay.errors import RemoteError
-from overlay.model import Ip
+from overlay.model import Ip, valid_name
 
 MALFORMED = "malformed"
 UINT64_MAX = 2**64 - 1
@@ -116,11 +116,10 @@ def text(value: Any, size_max: int = limits.NAME_LENGTH_MAX) -> str:
 
 
 def name(value: Any) -> str:
-    """Return a text that is not empty."""
-    found = text(value)
-    if not found:
+    """Return a name that the API would take, too: DNS, terminals and keys are safe with it."""
+    if type(value) is not str or not valid_name(value):
         malformed()
-    return found
+    return value
 
 
 def labels(value: Any) -> tuple[tuple[str, str], ...]:

@@ -101,9 +101,10 @@ def _node(value: Any) -> NodeId:
 def _subnet(value: Any) -> Subnet:
     base, prefix_length, gateway, ip_range, auxiliary, block_length = shapes.array(value, 6)
     bits = 8 * len(shapes.ip(base))
+    length = shapes.integer(prefix_length, bits - 1, 1)
     found = Subnet(
-        shapes.ip(base),
-        shapes.integer(prefix_length, bits - 1, 1),
+        _base(base, length),
+        length,
         shapes.ip(gateway),
         _ip_range(ip_range, bits),
         tuple(_auxiliary(item) for item in shapes.items(auxiliary, limits.AUXILIARY_COUNT_MAX)),
@@ -124,8 +125,17 @@ def _subnet(value: Any) -> Subnet:
 def _ip_range(value: Any, bits: int) -> tuple[Ip, int] | None:
     if value == ():
         return None
-    base, length = shapes.array(value, 2)
-    return shapes.ip(base), shapes.integer(length, bits, 1)
+    base, raw_length = shapes.array(value, 2)
+    length = shapes.integer(raw_length, bits, 1)
+    return _base(base, length), length
+
+
+def _base(value: Any, length: int) -> Ip:
+    """Return the first address of a range of that prefix length."""
+    base = shapes.ip(value)
+    if int.from_bytes(base, "big") % (1 << max(0, 8 * len(base) - length)):
+        shapes.malformed()  # it would end beyond its last address, perhaps beyond all of them
+    return base
 
 
 def _auxiliary(value: Any) -> tuple[str, Ip]:

@@ -27,6 +27,16 @@ def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
     assert [event["kind"] for event in Journal(tmp_path).since(0)] == ["one"]
 
 
+def test_a_damaged_file_is_no_reason_to_fail(tmp_path: Path) -> None:
+    """A power cut may leave any bytes: what is no event is passed over, the others stay."""
+    Journal(tmp_path).record("one", "whole")
+    with (tmp_path / "events.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\x00\n[1]\n{"time": "noon"}\n{"kind": "timeless"}\n')
+    Journal(tmp_path).record("two", "whole")
+
+    assert [event["kind"] for event in Journal(tmp_path).since(0)] == ["one", "two"]
+
+
 def test_the_file_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many events, the file holds at most twice the ring."""
     monkeypatch.setattr(limits, "RECENT_EVENTS_MAX", 10)
