@@ -120,6 +120,8 @@ JOIN_TIMEOUT_S: Final = 20.0
 
 # --- The host ------------------------------------------------------------------------------
 NEIGHBOURS_FULL: Final = 0.8  # of gc_thresh3: told of before the kernel refuses entries
+MACS_REMEMBERED_MAX: Final = 4096  # per network: of addresses that nobody has now
+ANNOUNCEMENTS_PER_PASS_MAX: Final = 64  # of addresses that have another MAC, to local containers
 
 # --- Container runtimes ------------------------------------------------------------------
 RUNTIME_RETRY_FIRST_S: Final = 0.5  # after a lost event stream; doubled up to

@@ -1,4 +1,4 @@
-"""One pass over one sandbox: plan, read, subtract, apply.
+"""One pass over one sandbox: plan, read, subtract, apply, announce.
 
 A pass reads the kernel only where something speaks for that: at first, after a failure, after a
 notification that contradicts the plan, and every interval. A pass that new records ask for
@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from overlay.agent.removing import Removing
+from overlay.core.announcing import LastMacs
 from overlay.core.diff import diff
 from overlay.core.fastplan import plan_sandbox
 from overlay.core.operations import Operation, applied
@@ -41,6 +42,7 @@ class Runtime:
     operations: int = 0  # applied since the start
     rows_desired: int = 0
     rows_actual: int = 0
+    last_macs: LastMacs = field(default_factory=LastMacs)
     neighbours: int = 0  # of the rows, those in the kernel's neighbour tables
     failures: list[str] = field(default_factory=list)
     retry_s: float = RETRY_FIRST_S
@@ -87,6 +89,7 @@ def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bo
     operations = diff(desired, actual, prune=prune)
     asked = [] if left is None else diff(desired, left, prune=prune) if read else operations
     failures = sandbox.apply(operations) if operations else []
+    sandbox.announce(runtime.last_macs.changes(given, actual, operations))
     if not failures:
         runtime.left = desired if prune else applied(actual, operations)
     return Outcome(operations, failures, len(actual.rows), len(set(operations) - set(asked)))

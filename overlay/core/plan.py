@@ -156,7 +156,7 @@ def _exit_rows(given: PlanInput) -> Iterator[Row]:
 
     A fixed neighbour and FDB row, so that nothing for the own host is flooded to the others.
     """
-    segments = _Segments(given.network)
+    segments = Segments(given.network)
     exits: dict[int, tuple[int, Ip]] = {}  # by family: the first segment's
     for endpoint in given.locals:
         for ip in endpoint.ips if is_host(endpoint) else ():
@@ -181,7 +181,7 @@ def _remote_rows(given: PlanInput) -> Iterator[Row]:
     vni = given.network.vni
     local_macs = {endpoint.mac for endpoint in given.locals}
     local_ips = {ip for endpoint in given.locals for ip in endpoint.ips}
-    segments = _Segments(given.network)
+    segments = Segments(given.network)
     by_mac: dict[tuple[int, Mac], Remote] = {}
     by_ip: dict[Ip, tuple[int, Remote]] = {}
     for remote in given.remotes:
@@ -219,7 +219,7 @@ def _claim(remote: Remote) -> Claim:
     return Claim(remote.origin, remote.endpoint)
 
 
-class _Segments:
+class Segments:
     """Finds the segment of an address; by shifted prefix, as there may be very many."""
 
     def __init__(self, network: Network) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from overlay import crashpoint
+from overlay.core.announcing import Announcement
 from overlay.core.operations import (
     ChangeLink,
     DeleteLink,
@@ -39,6 +40,7 @@ from overlay.core.state import (
 )
 from overlay.errors import NotFoundError, UsageError
 from overlay.kernel import (
+    announcing,
     netns,
     probe,
     requests,
@@ -186,6 +188,17 @@ class Sandbox:
         self._names = seen.names
         self._indexes = {name: index for index, name in seen.names.items()}
         return seen.state
+
+    def announce(self, announcements: Sequence[Announcement]) -> None:
+        """Tell the containers here which addresses have another MAC; where the kernel takes no
+        eBPF they find it out by themselves."""
+        for bridge, ip, mac, is_local in announcements:
+            index = self._index_of(bridge)
+            if is_local:  # the bridge does not hear itself: let it forget what it has asked for
+                request = rows.delete(NeighbourRow(bridge, ip, mac), index)
+                list(self.socket.transact([request]))
+            with suppress(OSError):
+                announcing.send(self.netns_fd, index, ip, mac)
 
     # --- Applying -----------------------------------------------------------------------
 

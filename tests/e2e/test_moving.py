@@ -48,6 +48,35 @@ def test_a_container_moves_between_networks_while_it_runs(
     assert ("eth0" in links, "eth1" in links) == (False, True)
 
 
+def test_an_address_with_another_mac_is_reached_at_once(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Re-attached elsewhere under another MAC: on a third host, then beside who pings it, while
+    the pings go on and no cache is flushed (which would believe the old MAC for 20 s or more)."""
+    for number in (1, 2, 3):
+        cluster.ok(number, "ip", "netns", "add", "seat")
+    seat = ("seat", "--network", "blue", "--ip", "10.32.77.7", "--mac")
+    cluster.ok(2, "overlayd", "attach", *seat, "02:00:00:00:77:02")
+    pings = "ip netns exec c1 ping -i 0.1 10.32.77.7 >/tmp/pings.77 2>&1 & echo $!"
+    pinger = cluster.ok(1, "sh", "-c", pings).strip()
+
+    def neighbour() -> str:
+        return cluster.inside(1, "c1", "ip", "neigh", "show", "10.32.77.7")[1]
+
+    def answers() -> int:
+        return cluster.ok(1, "sh", "-c", "cat /tmp/pings.77").count("bytes from")
+
+    eventually(lambda: answers() > 0 and "02:00:00:00:77:02" in neighbour(), "the first seat")
+    for before, now in ((2, 3), (3, 1), (1, 2)):
+        cluster.ok(before, "overlayd", "detach", "seat", "--network", "blue")
+        cluster.ok(now, "overlayd", "attach", *seat, f"02:00:00:00:77:0{now}")
+        answered = answers()
+        eventually(lambda had=answered: answers() > had, f"from vm{before} to vm{now}", 10)
+        assert f"02:00:00:00:77:0{now}" in neighbour()
+    cluster.ok(1, "kill", pinger)
+    cluster.ok(2, "overlayd", "detach", "seat", "--network", "blue")
+
+
 def test_labels_choose_networks_and_endpoints_on_every_host(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:

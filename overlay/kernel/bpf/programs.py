@@ -37,7 +37,7 @@ SOURCE_KEY: Final = struct.Struct("=I6sxx16s")  # port's index, source MAC, sour
 SOURCE_VALUE_SIZE: Final = 4
 TO_BRIDGE, TO_CONTAINER, TO_DEVICE = 0, 1, 2
 
-_MAP_LOOKUP, _REDIRECT, _LOAD_BYTES, _REDIRECT_PEER = 1, 23, 26, 155
+_MAP_LOOKUP, _CLONE_REDIRECT, _REDIRECT, _LOAD_BYTES, _REDIRECT_PEER = 1, 13, 23, 26, 155
 _PASS: Final = -1  # TC_ACT_UNSPEC: on to other filters, then to the bridge
 # struct __sk_buff
 _VLAN_PRESENT, _IFINDEX = 20, 40
@@ -61,6 +61,18 @@ _HEAD_SIZE: Final = 38  # Ethernet, IPv4 without options, the ports
 def source_key(port_index: int, mac: Mac, ip: Ip) -> bytes:
     """Return the key that allows a port to send from a MAC and an address."""
     return SOURCE_KEY.pack(port_index, mac, ip)
+
+
+def outward(index: int) -> bytes:
+    """Return a program that sends its frame out of an interface: no part of the fast path, but
+    run by hand to say something (`kernel.announcing`)."""
+    program = Assembler()
+    program.set(R2, index)
+    program.set(R3, 0)
+    program.call(_CLONE_REDIRECT)
+    program.set(R0, 0)
+    program.leave()
+    return program.code()
 
 
 def inbound(targets_fd: int, segment: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import Final
 
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 2, 3, 5
-_INFO_BY_FD, _MAP_LOOKUP_BATCH = 15, 24
+_TEST_RUN, _INFO_BY_FD, _MAP_LOOKUP_BATCH = 10, 15, 24
 _HASH: Final = 1  # BPF_MAP_TYPE_HASH
 _NO_PREALLOC: Final = 1
 _SCHED_CLS: Final = 3  # BPF_PROG_TYPE_SCHED_CLS
@@ -115,6 +115,12 @@ def load(code: bytes, name: str) -> int:
         except OSError:
             lines = log.value.decode("utf-8", "replace").strip().splitlines()
             raise OSError(error.errno, f"{error.strerror}: {' / '.join(lines[-3:])}") from error
+
+
+def run(program_fd: int, frame: bytes) -> None:
+    """Run a tc program once on a frame, in the calling thread's network namespace."""
+    data = ctypes.create_string_buffer(frame, len(frame))
+    _call(_TEST_RUN, _buffer("=IIIIQQ", program_fd, 0, len(frame), 0, ctypes.addressof(data), 0))
 
 
 def program_id(program_fd: int) -> int:

@@ -1,0 +1,90 @@
+"""Which addresses have got another MAC, so that containers that know the former must be told.
+
+Who has asked once who has an address believes the answer for up to a minute (Linux: about half a
+minute, then five seconds and three questions), and sends to nobody meanwhile. Owns the memory of
+who had an address last, and the decision; how containers are told is the kernel layer's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import NamedTuple
+
+from overlay import limits
+from overlay.core.operations import DeleteRow, Operation, PutRow
+from overlay.core.plan import PlanInput, Segments
+from overlay.core.state import NeighbourRow, SandboxState
+from overlay.model import Ip, Mac, is_host
+
+
+class Announcement(NamedTuple):
+    """What the containers on a bridge are to be told: an address has this MAC from now on."""
+
+    bridge: str
+    ip: Ip
+    mac: Mac
+    is_local: bool  # a container's of this host, so that the bridge itself has to ask for it
+
+
+class LastMacs:
+    """Who had the addresses of one network last, as far as this process has seen."""
+
+    def __init__(self) -> None:
+        self._locals: dict[Ip, Mac] = {}
+        self._former: dict[Ip, Mac] = {}  # of addresses that nobody has now, the oldest first
+
+    def changes(
+        self, given: PlanInput | None, before: SandboxState, operations: Iterable[Operation]
+    ) -> list[Announcement]:
+        """Return what a pass has changed, `ANNOUNCEMENTS_PER_PASS_MAX` at most.
+
+        `before` is the state that its operations started from. What is beyond the bound, or was
+        before this process, is found out by the containers in their own time.
+        """
+        came: dict[Ip, Announcement] = {}
+        gone: dict[Ip, Mac] = {}
+        for operation in operations:
+            match operation:
+                case PutRow(NeighbourRow(bridge, ip, mac)):
+                    came[ip] = Announcement(bridge, ip, mac, False)
+                case DeleteRow(NeighbourRow(_, ip, mac)):
+                    gone[ip] = mac
+        if came:  # a put replaces without a deletion
+            for row in before.rows:
+                if type(row) is NeighbourRow and row.ip in came:
+                    gone[row.ip] = row.mac
+        self._take_locals(given, came, gone)
+        found = [
+            each
+            for ip, each in came.items()
+            if gone.pop(ip, self._former.pop(ip, each.mac)) != each.mac
+        ]
+        self._former |= gone
+        surplus = len(self._former) - limits.MACS_REMEMBERED_MAX
+        for ip in list(islice(self._former, max(0, surplus))):
+            del self._former[ip]
+        return found[: limits.ANNOUNCEMENTS_PER_PASS_MAX]
+
+    def _take_locals(
+        self, given: PlanInput | None, came: dict[Ip, Announcement], gone: dict[Ip, Mac]
+    ) -> None:
+        """Count this node's own containers in: no neighbour row tells of them."""
+        before, self._locals = self._locals, {} if given is None else _local_macs(given)
+        if given is None or before == self._locals:
+            return
+        segments = Segments(given.network)
+        gone |= {ip: mac for ip, mac in before.items() if self._locals.get(ip) != mac}
+        for ip, mac in self._locals.items():
+            segment = segments.of(ip)
+            if segment is not None and before.get(ip) != mac:
+                came[ip] = Announcement(f"br{segment}", ip, mac, True)
+
+
+def _local_macs(given: PlanInput) -> dict[Ip, Mac]:
+    return {
+        ip: endpoint.mac
+        for endpoint in given.locals
+        if not is_host(endpoint)  # of this host's own end there is a neighbour row
+        for ip in endpoint.ips
+    }
