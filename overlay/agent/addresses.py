@@ -311,7 +311,15 @@ class Addresses:
         lock = self._locks.get(vni)
         return lock is not None and lock.locked()
 
-    def hand_back(self, network: Network) -> list[Grant]:
+    async def hand_back(self) -> None:
+        """Before leaving: give all address space to others, and drop what defines nothing."""
+        for network in self._directory.networks():
+            grants = self._hand_back(network)
+            if grants:
+                segments = self._member.commit(Scope(network.vni), grants)
+                await self._member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
+
+    def _hand_back(self, network: Network) -> list[Grant]:
         """Return the grants by which this node, leaving, gives its space to others. Only who takes
         part hears of them: without any the space waits for who takes it back (`_reclaimed`)."""
         live = self._reachable()

@@ -282,7 +282,7 @@ class Agent:
         running = self.member()
         if not force:
             running.admissions.require_another_holder()
-        if running.has_rival():
+        if running.doubts.has_rival():
             raise ConflictError(
                 "another host uses this one's identity, and would leave with it",
                 why="a copied disk ('overlayd status' shows where the other one is)",
@@ -290,9 +290,9 @@ class Agent:
             )
         count = 0
         for attachment in list(running.attachments.values()):
-            count += len(await running.endpoints.remove(attachment))
+            count += len(await running.detaching.remove(attachment))
         await running.outside.withdraw()
-        await running.give_back()
+        await running.addresses.hand_back()
         await running.member.say_goodbye()
         await running.guard.remove()
         self.running = None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, ValuesView
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, ValuesView
+from weakref import WeakValueDictionary
 
 from overlay.agent.stored import Attachment
 
@@ -14,11 +17,19 @@ class Attachments(MutableMapping[bytes, Attachment]):
     def __init__(self, found: Mapping[bytes, Attachment]) -> None:
         self._by_id: dict[bytes, Attachment] = {}
         self._of_target: dict[tuple[int, int], dict[bytes, None]] = {}
+        # A lock lives as long as somebody holds or awaits it.
+        self._locks: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
         self.update(found)
 
     def of_target(self, identity: tuple[int, int]) -> list[Attachment]:
         """Return the attachments of one container's namespace, in the order they were made."""
         return [self._by_id[each] for each in self._of_target.get(identity, ())]
+
+    @contextlib.asynccontextmanager
+    async def alone_with(self, identity: tuple[int, int]) -> AsyncIterator[None]:
+        """Let nobody else attach, detach or mend a container during the block."""
+        async with self._locks.setdefault(identity, asyncio.Lock()):
+            yield
 
     def __getitem__(self, endpoint_id: bytes) -> Attachment:
         return self._by_id[endpoint_id]

@@ -117,7 +117,7 @@ class Containers:
             endpoint
             for attachment in running.attachments.values()
             if attachment.target in targets
-            and (endpoint := running.endpoints.endpoint(attachment)) is not None
+            and (endpoint := running.directory.attached(attachment)) is not None
         ]
         if not found:
             await asyncio.to_thread(_write_files, name)
@@ -198,7 +198,7 @@ class Containers:
         if running is not None:
             for attachment in list(running.attachments.values()):
                 if attachment.target == f"netns:{name}":
-                    await running.endpoints.remove(attachment)
+                    await running.detaching.remove(attachment)
         await self._unmake(name)
 
     async def _attach(
@@ -207,7 +207,7 @@ class Containers:
         running = self._agent.member()
         target = resolve_target(f"netns:{name}")
         chosen = [running.directory.network(each) for each in names]
-        results = await running.endpoints.attach_all(target, chosen, wish, wait=wait)
+        results = await running.attaching.attach_all(target, chosen, wish, wait=wait)
         missing = {node for result in results for node in result.unconfirmed}
         endpoints = [views.attached(result) for result in results]
         told = [running.directory.node_name(node) for node in sorted(missing)]
@@ -220,7 +220,7 @@ class Containers:
         if running is not None:
             names = {network.vni: network.name for network in running.directory.networks()}
             for attachment in running.attachments.values():
-                found = running.endpoints.endpoint(attachment)
+                found = running.directory.attached(attachment)
                 if attachment.target in targets and found is not None:
                     endpoints.append(
                         {

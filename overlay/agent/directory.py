@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from overlay.agent.stored import Attachment
 from overlay.core.drivers import BRIDGE, driver_of, is_known, parent_of
 from overlay.core.messages import MemberState
 from overlay.core.node import Node
@@ -145,9 +146,10 @@ class Directory:
         """Return what grows with each change of this node's own records of a network."""
         return self._store.version(self.own, Scope(vni))
 
-    def endpoint(self, origin: NodeId, vni: int, endpoint_id: bytes) -> Endpoint | None:
-        """Return one node's endpoint by its id."""
-        value = self._store.value(origin, Scope(vni), ("endpoint", endpoint_id))
+    def attached(self, attachment: Attachment) -> Endpoint | None:
+        """Return the record that belongs to an attachment of this node."""
+        key = ("endpoint", bytes.fromhex(attachment.endpoint_id))
+        value = self._store.value(self.own, Scope(attachment.vni), key)
         return value if isinstance(value, Endpoint) else None
 
     def given_names(self, vni: Vni) -> Iterator[tuple[NodeId, GivenName]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from overlay.agent.addresses import Addresses
@@ -25,7 +25,7 @@ from overlay.agent.hostrules import HostRules
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
-from overlay.core.records import Segment
+from overlay.agent.takingpart import TakingPart
 from overlay.errors import OverlayError
 from overlay.kernel import forwarding
 from overlay.kernel.monitor import UnderlayMonitor
@@ -45,6 +45,7 @@ class Exposure:
         directory: Directory,
         addresses: Addresses,
         datapath: Datapath,
+        taking_part: TakingPart,
         kernel: KernelThread,
         journal: Journal,
         attachments: Attachments,
@@ -54,12 +55,11 @@ class Exposure:
         self.ends = HostEnds(member, directory, addresses, datapath, kernel, journal, rules)
         self.exposable = Exposable(member.state, directory, self.ends, kernel, attachments)
         self.failures: dict[Vni, str] = {}  # of the last settling, for `status`
-        self.take_part: Callable[[Network], Awaitable[list[Segment]]]
-        self.give_up: Callable[[Vni], Awaitable[list[Segment]]]
         self.changed: Callable[[], None] = lambda: None  # what is exposed is so no more, or anew
         self._member = member
         self._directory = directory
         self._datapath = datapath
+        self._taking_part = taking_part
         self._kernel = kernel
         self._journal = journal
         self._attachments = attachments
@@ -82,11 +82,11 @@ class Exposure:
         if exposed and not before:
             await self.exposable.require_possible(network)
         self.exposable.wish(vni, exposed=exposed)
-        segments = await self.take_part(network) if exposed else []
+        segments = await self._taking_part.begin(network) if exposed else []
         await self.settle(vni)
         self._member.publish(segments)
         if not exposed:
-            self._member.publish(await self.give_up(vni))
+            self._member.publish(await self._taking_part.end_unused(vni))
             self.wake()  # others may have waited for the place
         if vni in self.failures:
             raise OverlayError(
@@ -252,14 +252,14 @@ class Exposure:
         """End what was wished of a network that exists no more."""
         if self._member.node.caught_up:
             self.exposable.drop(vni)
-            self._member.publish(await self.give_up(vni))
+            self._member.publish(await self._taking_part.end_unused(vni))
 
     async def withdraw_all(self) -> None:
         """Before leaving the cluster: take every end away, and the rules and sysctls of ours."""
         for vni in sorted(self.ends.up | set(self.exposable.wishes)):
             self.exposable.wishes.pop(vni, None)
             await self.leaving(vni)
-            await self.give_up(vni)
+            await self._taking_part.end_unused(vni)
         await self._rules.remove()
         await self._kernel.call(forwarding.restore, self._run_dir)
 

@@ -75,8 +75,7 @@ class Gateways:
 
     def _candidate(self, attachment: Attachment) -> Candidate | None:
         network = self._directory.network_by_vni(attachment.vni)
-        wanted = bytes.fromhex(attachment.endpoint_id)
-        endpoint = self._directory.endpoint(self._directory.own, attachment.vni, wanted)
+        endpoint = self._directory.attached(attachment)
         if network is None or endpoint is None:
             return None
         used = [subnet for subnet in network.subnets if any(ip in subnet for ip in endpoint.ips)]

@@ -218,7 +218,7 @@ def _standing(running: Running) -> list[Concern]:
             "its identity is barred, the cluster does not hear it any more",
             "hint": "To come back as a new node: sudo overlayd reset, then join again",
         }
-        for node_id in list(running.barred_by)[:1]
+        for node_id in list(running.doubts.barred_by)[:1]
     ]
     found += _rivals(running)
     certificate = running.member.card.certificate
@@ -246,7 +246,7 @@ def _rivals(running: Running) -> list[Concern]:
             "hint": "A copied disk: the cluster hears only the one that started last. On the copy: "
             "sudo overlayd reset, then join it as a new node",
         }
-        for node_id, address in running.rivals.present(running.member.pump.now())
+        for node_id, address in running.doubts.rivals()
         for whose in [
             f"this one ({own.name})"
             if node_id == own.node_id

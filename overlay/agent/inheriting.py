@@ -6,6 +6,8 @@ before they count. Asked again whenever records change while any node is forgott
 
 from __future__ import annotations
 
+import asyncio
+
 from overlay.agent.addresses import Addresses
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
@@ -23,8 +25,21 @@ class Inheriting:
         self._directory = directory
         self._addresses = addresses
         self._journal = journal
+        self._due = False
 
-    def work(self) -> None:
+    def soon(self) -> None:
+        """Look outside the event's own call, once for many events."""
+        if self._due:
+            return
+        self._due = True
+
+        def work() -> None:
+            self._due = False
+            self._work()
+
+        asyncio.get_running_loop().call_soon(work)
+
+    def _work(self) -> None:
         """Settle what is owed and take what is due; does nothing while nobody is forgotten."""
         if not self._member.node.may_write(self._member.pump.now()):
             return

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 
+from overlay.agent.attaching import Attaching
 from overlay.agent.attachments import Attachments
+from overlay.agent.detaching import Detaching
 from overlay.agent.directory import Directory
-from overlay.agent.endpoints import Endpoints
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.returning import Returning
@@ -28,14 +29,16 @@ class Lost:
     def __init__(
         self,
         directory: Directory,
-        endpoints: Endpoints,
+        attaching: Attaching,
+        detaching: Detaching,
         returning: Returning,
         attachments: Attachments,
         kernel: KernelThread,
         journal: Journal,
     ) -> None:
         self._directory = directory
-        self._endpoints = endpoints
+        self._attaching = attaching
+        self._detaching = detaching
         self._returning = returning
         self._attachments = attachments
         self._kernel = kernel
@@ -61,7 +64,7 @@ class Lost:
             del self._ports[port]
             for attachment in [a for a in self._attachments.values() if a.port == port]:
                 try:
-                    async with self._endpoints.alone_with(attachment.netns_identity):
+                    async with self._attachments.alone_with(attachment.netns_identity):
                         ended = await self._recover(attachment.endpoint_id)
                     if ended is not None:  # perhaps its container runs again already
                         await self._returning.started(ended)
@@ -75,7 +78,7 @@ class Lost:
         if attachment is None:
             return None  # detached meanwhile
         network = self._directory.network_by_vni(attachment.vni)
-        endpoint = self._endpoints.endpoint(attachment)
+        endpoint = self._directory.attached(attachment)
         descriptor = await self._kernel.call(
             netns.open_same, attachment.netns_path, attachment.netns_identity
         )
@@ -85,7 +88,7 @@ class Lost:
             wish = AttachWish(ifname=attachment.ifname or None, default_route=attachment.gateway)
             # What comes and goes with an interface of the host's is tried again, not given up.
             again = bool(attachment.parent)
-            await self._endpoints.plug(network, endpoint, attachment, descriptor, wish, again=again)
+            await self._attaching.plug(network, endpoint, attachment, descriptor, wish, again=again)
         finally:
             os.close(descriptor)
         self._journal.record(
@@ -108,9 +111,9 @@ class Lost:
             endpoint=attachment.target if endpoint is None else endpoint.name,
         )
         if endpoint is None or not self._returning.remembers(attachment):
-            await self._endpoints.remove(attachment, wait=False)
+            await self._detaching.remove(attachment, wait=False)
             return None
-        await self._endpoints.remove(
+        await self._detaching.remove(
             attachment, wait=False, also=lambda: self._returning.put(attachment, endpoint)
         )
         return attachment.container_id

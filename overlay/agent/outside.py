@@ -9,17 +9,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from overlay.agent.addresses import Addresses
+from overlay.agent.attaching import Attaching
 from overlay.agent.attachments import Attachments
 from overlay.agent.config import Config
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
-from overlay.agent.endpoints import Endpoints
 from overlay.agent.exposure import Exposure
 from overlay.agent.hostrules import HostRules
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
+from overlay.agent.plugging import Plugging
 from overlay.agent.publishing import Publishing
+from overlay.agent.takingpart import TakingPart
 from overlay.model import Vni
 
 
@@ -33,7 +35,9 @@ class Outside:
         directory: Directory,
         addresses: Addresses,
         datapath: Datapath,
-        endpoints: Endpoints,
+        taking_part: TakingPart,
+        attaching: Attaching,
+        plugging: Plugging,
         kernel: KernelThread,
         journal: Journal,
         attachments: Attachments,
@@ -45,6 +49,7 @@ class Outside:
             directory,
             addresses,
             datapath,
+            taking_part,
             kernel,
             journal,
             attachments,
@@ -55,12 +60,10 @@ class Outside:
             member, directory, self.exposure, self.rules, kernel, journal, attachments
         )
         self.exposure.changed = self.publishing.changed
-        self.exposure.take_part = endpoints.take_part
-        self.exposure.give_up = endpoints.give_up_unused
-        endpoints.plugging.gateways.moved = self.publishing.changed
-        endpoints.is_kept = self.exposure.exposable.keeps
-        endpoints.arrived = self._arrived
-        endpoints.leaving = self.exposure.leaving
+        plugging.gateways.moved = self.publishing.changed
+        attaching.arrived = self._arrived
+        taking_part.is_kept = self.exposure.exposable.keeps
+        taking_part.leaving = self.exposure.leaving
 
     async def _arrived(self, vni: Vni) -> None:
         """Let what leads in and out work before the attach of a container returns."""

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from overlay import limits
 from overlay.agent import stored
+from overlay.agent.attaching import Attaching
 from overlay.agent.attachments import Attachments
 from overlay.agent.directory import Directory
-from overlay.agent.endpoints import Endpoints
 from overlay.agent.journal import Journal
 from overlay.agent.runtimeevents import RuntimeEvents
 from overlay.agent.statefile import StateFile
@@ -34,13 +34,13 @@ class Returning:
         self,
         state: StateFile,
         directory: Directory,
-        endpoints: Endpoints,
+        attaching: Attaching,
         attachments: Attachments,
         journal: Journal,
     ) -> None:
         self._state = state
         self._directory = directory
-        self._endpoints = endpoints
+        self._attaching = attaching
         self._attachments = attachments
         self._journal = journal
         self._ended = stored.load_ended(state)
@@ -137,7 +137,7 @@ class Returning:
             gateway_priority=ended.gateway_priority,
         )
         try:
-            await self._endpoints.attach(target, network, wish, wait=False)
+            await self._attaching.attach(target, network, wish, wait=False)
         except ConflictError as error:
             await self._attach_otherwise(target, ended, wish, error)
         except OverlayError as error:
@@ -159,7 +159,7 @@ class Returning:
         )  # fmt: skip
         try:
             other = replace(wish, ip=None, mac=None, ifname=None)
-            await self._endpoints.attach(target, network, other, wait=False)
+            await self._attaching.attach(target, network, other, wait=False)
         except OverlayError as error:
             self._journal.record("return", f"{ended.target}: {error}", network=network.name)
         self._drop([ended])

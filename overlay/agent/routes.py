@@ -98,7 +98,7 @@ class Routes:
         A copied disk's agent leaves nothing: what it withdrew would be the original's.
         """
         running = self._agent.running
-        is_copy = running is not None and running.has_rival()
+        is_copy = running is not None and running.doubts.has_rival()
         left = running is not None and not is_copy
         if not is_copy:
             await self.containers.remove_all()
@@ -116,7 +116,7 @@ class Routes:
         name = request.required_text(body, "node")
         powered_off = request.flag(body, "powered_off")
         bar = request.flag(body, "bar")
-        node_id = self._agent.member().forget(name, powered_off=powered_off, bar=bar)
+        node_id = self._agent.member().forgetting.forget(name, powered_off=powered_off, bar=bar)
         return {"forgotten": node_text(node_id)}
 
     # --- networks -----------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Routes:
         """DELETE /v1/networks/NAME."""
         running = self._agent.member()
         name = http.match_info["name"]
-        async with running.endpoints.seeing(running.directory.network(name)):
+        async with running.taking_part.seeing(running.directory.network(name)):
             removed = networks.remove(running.member, running.directory, name)
         return {"removed": removed.name, "vni": removed.vni}
 
@@ -206,7 +206,7 @@ class Routes:
         chosen = [running.directory.network(name) for name in dict.fromkeys(names)]
         wish, wait = wish_of(body, len(chosen)), request.waits(body)
         started = time.monotonic()
-        results = await running.endpoints.attach_all(target, chosen, wish, wait=wait)
+        results = await running.attaching.attach_all(target, chosen, wish, wait=wait)
         await self.containers.point_resolver(target.name)
         missing = sorted({node for result in results for node in result.unconfirmed})
         return {
@@ -231,7 +231,7 @@ class Routes:
         }
         gone: list[tuple[Network, Any]] = []
         for identity in identities:
-            gone += await running.endpoints.detach(identity, chosen)
+            gone += await running.detaching.detach(identity, chosen)
         for name in bare:
             await self.containers.point_resolver(name)
         running.returning.forget(text, {network.vni for network in chosen})

@@ -11,8 +11,8 @@ from overlay import __version__
 from overlay.agent import answers, keyviews, networkanswers, outsideviews
 from overlay.agent.agent import Agent
 from overlay.agent.answers import STATES
+from overlay.agent.attaching import Result
 from overlay.agent.directory import Directory
-from overlay.agent.endpoints import Result
 from overlay.agent.guard import Guard
 from overlay.agent.health import health
 from overlay.agent.running import Running

@@ -60,7 +60,7 @@ class Refused(Exposure):
 async def test_an_end_that_cannot_be_made_leaves_one_retry(tmp_path: Path) -> None:
     """Notifications that have it looked at a hundred times add no work for later."""
     member = cast("Any", SimpleNamespace(state=StateFile(tmp_path)))
-    parts = (member, *[NOTHING] * 4, Journal(tmp_path), Attachments({}), NOTHING, tmp_path)
+    parts = (member, *[NOTHING] * 5, Journal(tmp_path), Attachments({}), NOTHING, tmp_path)
     exposure = cast("Any", Refused)(*parts)
     before = timers()
 
