@@ -1,19 +1,26 @@
 """HTTP over a UNIX socket, synchronous: one request, one connection.
 
 Owns: the connection and nothing else. Spoken by the command line to the agent and by the
-agent to Docker's and Podman's sockets; it must not know what is asked or what an answer means.
+agent to Docker's and Podman's sockets; the only importer of http.client. It must not know what
+is asked or what an answer means.
 """
 
 from __future__ import annotations
 
-import http.client
 import os
 import socket
+
+from overlay.leanimports import without_openssl
+
+with without_openssl():
+    from http.client import HTTPConnection, HTTPException, HTTPResponse
+
+__all__ = ["SOCKET_PATH_SIZE_MAX", "HTTPException", "HTTPResponse", "UnixConnection", "send"]
 
 SOCKET_PATH_SIZE_MAX = 107  # unix(7): sun_path is 108 bytes with its final zero
 
 
-class UnixConnection(http.client.HTTPConnection):
+class UnixConnection(HTTPConnection):
     """An HTTP/1.1 connection to the server that listens on the socket at `path`."""
 
     def __init__(self, path: str, timeout_s: float) -> None:
@@ -38,10 +45,10 @@ class UnixConnection(http.client.HTTPConnection):
 
 def send(
     connection: UnixConnection, method: str, path: str, body: bytes | None = None
-) -> http.client.HTTPResponse:
+) -> HTTPResponse:
     """Send one request and return the answer, its body not yet read.
 
-    Raises OSError (TimeoutError included) and http.client.HTTPException.
+    Raises OSError (TimeoutError included) and HTTPException.
     """
     headers = {"Content-Type": "application/json"} if body is not None else {}
     connection.request(method, path, body=body, headers=headers)

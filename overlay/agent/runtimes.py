@@ -8,7 +8,6 @@ All of it blocks; the agent calls it in a thread.
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import shutil
@@ -16,12 +15,13 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from overlay.errors import ConflictError, OverlayError
-from overlay.unixhttp import UnixConnection, send
+from overlay.unixhttp import HTTPException, UnixConnection, send
 
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 PODMAN_SOCKET = Path("/run/podman/podman.sock")
@@ -214,7 +214,7 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Contai
     try:
         with send(connection, "GET", f"/containers/{quote(name, safe='')}/json") as response:
             raw = response.read(ANSWER_SIZE_MAX)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         raise OverlayError(
             f"{title} does not answer on {socket}",
             why=str(error) or type(error).__name__,
@@ -222,18 +222,18 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Contai
         ) from error
     finally:
         connection.close()
-    if response.status == http.HTTPStatus.NOT_FOUND:
+    if response.status == HTTPStatus.NOT_FOUND:
         return None
     try:
         answer = json.loads(raw)
-        if response.status == http.HTTPStatus.OK:
+        if response.status == HTTPStatus.OK:
             return _container(kind, answer)
         said = str(answer["message"])
     except (ValueError, LookupError, TypeError) as error:
         raise OverlayError(
             f"cannot read {title}'s answer on {socket}", why=f"HTTP {response.status}: {error}"
         ) from error
-    if response.status in (http.HTTPStatus.BAD_REQUEST, http.HTTPStatus.CONFLICT):
+    if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT):
         raise ConflictError(f"{title} does not know which container {name!r} is", why=said)
     raise OverlayError(f"{title} refuses to tell about {name!r}", why=said)
 

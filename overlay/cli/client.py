@@ -6,7 +6,6 @@ step. Must not know any verb.
 
 from __future__ import annotations
 
-import http.client
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -20,7 +19,7 @@ from overlay.errors import (
     TimedOutError,
     UsageError,
 )
-from overlay.unixhttp import SOCKET_PATH_SIZE_MAX, UnixConnection, send
+from overlay.unixhttp import SOCKET_PATH_SIZE_MAX, HTTPException, HTTPResponse, UnixConnection, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +75,7 @@ class Client:
                 while line := response.readline():
                     if line.strip():
                         yield _decoded(line, response.status)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             raise self._connection_error(error) from error
         finally:
             connection.close()
@@ -86,14 +85,14 @@ class Client:
         try:
             response = self._send(connection, method, path, body)
             return _decoded(response.read(), response.status)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             raise self._connection_error(error) from error
         finally:
             connection.close()
 
     def _send(
         self, connection: UnixConnection, method: str, path: str, body: JsonObject | None
-    ) -> http.client.HTTPResponse:
+    ) -> HTTPResponse:
         raw = None if body is None else json.dumps(body).encode()
         if raw is not None and len(raw) > limits.API_BODY_SIZE_MAX:
             raise UsageError(
@@ -135,7 +134,7 @@ class Client:
                     hint="overlayd status; if that hangs too, restart the agent "
                     "(forwarding goes on meanwhile)",
                 )
-            case ConnectionResetError() | BrokenPipeError() | http.client.HTTPException():
+            case ConnectionResetError() | BrokenPipeError() | HTTPException():
                 return AgentNotRunningError(
                     "the agent went away in the middle of its answer",
                     why=str(error) or type(error).__name__,

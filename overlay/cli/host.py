@@ -17,6 +17,7 @@ from overlay.cli.client import Client
 from overlay.cli.parser import build
 from overlay.cli.places import places
 from overlay.errors import OverlayError
+from overlay.leanimports import without_openssl
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -70,7 +71,8 @@ def register(words: Words) -> None:
 
 def run_agent(args: Namespace) -> int:
     """Run the agent until it is told to end."""
-    from overlay.agent.main import run  # noqa: PLC0415  the agent's imports are dear
+    with without_openssl():
+        from overlay.agent.main import run  # noqa: PLC0415  the agent's imports are dear
 
     chosen = {option: Path(text) for option, text in places(args, os.environ).chosen}
     return run(

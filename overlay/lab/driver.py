@@ -7,7 +7,6 @@ question, the socket a millisecond. Must not know what is tested.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import signal
@@ -15,13 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from overlay.errors import OverlayError, TimedOutError
 from overlay.lab import holder, underlay
 from overlay.lab.holder import Holder
-from overlay.unixhttp import UnixConnection, send
+from overlay.unixhttp import HTTPException, UnixConnection, send
 
 Json = dict[str, Any]
 LOG = "/run/overlayd/agent.log"
@@ -135,11 +135,11 @@ class Driver:
         try:
             response = send(connection, method, path, raw)
             answer: Json = json.loads(response.read())
-        except http.client.HTTPException as error:
+        except HTTPException as error:
             raise ConnectionError(f"the agent ended meanwhile: {error!r}") from error
         finally:
             connection.close()
-        if response.status >= http.HTTPStatus.BAD_REQUEST:
+        if response.status >= HTTPStatus.BAD_REQUEST:
             raise RefusedError(response.status, answer.get("error", answer))
         return answer
 

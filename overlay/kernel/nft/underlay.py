@@ -54,7 +54,6 @@ def table_of(node_id: NodeId, port: int) -> Table:
     ipv6 = (*ex.is_ipv6(), ex.network_header(*_IPV6_SOURCE), ex.in_set(_MEMBERS_IPV6))
     refused = (ex.counter(), ex.drop())
     let_in = (ex.not_tracked(), ex.accept())
-    refused = (ex.counter(), ex.drop())
     check: tuple[Rule, ...] = (
         *((*member, *ex.came_by_the_way_back(), *let_in) for member in (ipv4, ipv6)),
         *((*member, *refused) for member in (ipv4, ipv6)),
