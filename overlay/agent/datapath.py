@@ -9,6 +9,7 @@ Must not know: how containers are found, how records travel.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
@@ -102,11 +103,8 @@ class Datapath:
             runtime = self._runtimes.get(network.vni)
             if runtime is None:
                 name = sandbox_name(network.vni, self._member.node_id)
-                fast = await self._kernel.call(self.fast_mode.make)
-                sandbox = await self._kernel.call(Sandbox.open, name, create=True, fast_path=fast)
-                await self._kernel.call(container.detach_interfaces, sandbox, unfinished)
-                monitor = await self._kernel.call(sandbox.monitor)
-                runtime = self._runtimes[network.vni] = Runtime(sandbox, monitor, Removing(sandbox))
+                runtime = await self._kernel.call(self._adopt, name, unfinished)
+                self._runtimes[network.vni] = runtime
                 self._watch(network.vni, runtime)
         if runtime.passes == 0:
             await self.guard.widen()
@@ -117,6 +115,19 @@ class Datapath:
                 self._journal.record(
                     "sandbox", runtime.failures[0], level=logging.ERROR, network=network.name
                 )
+        return runtime
+
+    def _adopt(self, name: str, unfinished: Sequence[str]) -> Runtime:
+        """Open a sandbox, whole or not at all; in the kernel thread."""
+        with contextlib.ExitStack() as undo:
+            fast = self.fast_mode.make()
+            if fast is not None:
+                undo.callback(fast.close)
+            sandbox = Sandbox.open(name, create=True, fast_path=fast)
+            undo.callback(sandbox.close)
+            container.detach_interfaces(sandbox, unfinished)
+            runtime = Runtime(sandbox, sandbox.monitor(), Removing(sandbox))
+            undo.pop_all()
         return runtime
 
     async def destroy(self, vni: Vni) -> None:

@@ -164,7 +164,7 @@ class Exposure:
         own, has_ipv6 = self.ends.names()
         if not own:
             return []
-        return await self._kernel.call(forwarding.lacking, own, ipv6=has_ipv6)
+        return await self._kernel.call(forwarding.lacking, self._run_dir, own, ipv6=has_ipv6)
 
     async def differences(self) -> list[str]:
         """Return what is wrong in the host's namespace, in words: interfaces and sysctls."""
@@ -235,12 +235,22 @@ class Exposure:
             self._rules.set_opened(done.opened)
             if done.changed:
                 self._journal.record("exposure", f"this host forwards now: {_short(done.changed)}")
+        else:
+            await self._forward_no_more()
         await self._rules.apply()
+
+    async def _forward_no_more(self) -> None:
+        """Set the host's sysctls back, before the rules go that keep it from being a router."""
+        restored = await self._kernel.call(forwarding.restore, self._run_dir)
+        self._rules.set_opened(())
+        if restored:
+            self._journal.record("exposure", f"this host forwards no more: {_short(restored)}")
 
     # --- and taking it back -------------------------------------------------------------
 
     async def _take_away(self, vni: Vni) -> None:
         if await self.ends.remove(vni):
+            await self._tell_rules()
             self.changed()
 
     async def leaving(self, vni: Vni) -> None:
@@ -260,8 +270,8 @@ class Exposure:
             self.exposable.wishes.pop(vni, None)
             await self.leaving(vni)
             await self._taking_part.end_unused(vni)
+        await self._forward_no_more()
         await self._rules.remove()
-        await self._kernel.call(forwarding.restore, self._run_dir)
 
 
 def _short(names: list[str]) -> str:

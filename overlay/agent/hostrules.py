@@ -62,9 +62,14 @@ class HostRules:
         self._opened = frozenset(opened)
 
     def _wanted(self) -> HostState | None:
-        """Return what should be in the table; None: there should be none."""
+        """Return what should be in the table; None: there should be none.
+
+        As long as others' interfaces forward because of us, it keeps them from doing more.
+        """
         links = frozenset(link for links in self._links.values() for link in links)
-        return HostState(links, self._ports, self._opened) if links else None
+        if not links and not self._opened:
+            return None
+        return HostState(links, self._ports if links else frozenset(), self._opened)
 
     # --- making it so ---------------------------------------------------------------------
 
@@ -88,8 +93,13 @@ class HostRules:
         if self._table is None:
             if wanted is None and self._written is None and not self._may_be_left:
                 return
-            self._table = await self._kernel.call(HostTable, self._node_id)
-            self._foreign = await self._kernel.call(ForeignRules)
+            table = await self._kernel.call(HostTable, self._node_id)
+            try:
+                self._foreign = await self._kernel.call(ForeignRules)
+            except BaseException:
+                table.close()
+                raise
+            self._table = table
             self._own_ports |= {self._table.port_id, self._foreign.port_id}
         assert self._foreign is not None, "made with the table"
         if wanted is None:
@@ -167,6 +177,7 @@ class HostRules:
         """Take the table away: this node has left."""
         async with self._lock:
             self._links.clear()
+            self._opened = frozenset()
             if self._table is not None:
                 with contextlib.suppress(OverlayError, OSError):
                     await self._kernel.call(self._table.remove)

@@ -8,6 +8,7 @@ found or addresses chosen.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -56,8 +57,14 @@ def create_namespace(name: str) -> int:
     Returns its file descriptor; raises ConflictError if the name is taken.
     """
     netns_fd = netns.create(name)
-    with Socket(netns_fd) as inside:
-        inside.transact([requests.set_alias(1, CONTAINER_ALIAS), requests.set_up(1)])
+    try:
+        with Socket(netns_fd) as inside:
+            for request in (requests.set_alias(1, CONTAINER_ALIAS), requests.set_up(1)):
+                inside.request(request)
+    except BaseException:
+        os.close(netns_fd)
+        netns.remove(name)  # without its mark it would be somebody else's for ever
+        raise
     return netns_fd
 
 

@@ -13,7 +13,7 @@ boot. A switch that was on already, by Docker or by hand, is not touched, neithe
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -40,8 +40,8 @@ class Forwarding(NamedTuple):
 
 def enable(run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT) -> Forwarding:
     """Let the host forward for the interfaces `own`. Raises OverlayError."""
-    wanted = _wanted_ipv4(root, own) | (_wanted_ipv6(root, own) if ipv6 else {})
     remembered = _remembered(run_dir)
+    wanted = _wanted(root, own, remembered, ipv6=ipv6)
     found = {name: _read(root, name) for name in wanted}
     before = {
         name: value for name, value in found.items() if value is not None and value != wanted[name]
@@ -61,16 +61,23 @@ def enable(run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT
     return Forwarding(opened, sorted(fresh))
 
 
+def _wanted(
+    root: Path, own: Collection[str], remembered: Mapping[str, str], *, ipv6: bool
+) -> dict[str, str]:
+    more = _wanted_ipv6(root, own, by_us=_ALL_IPV6 in remembered) if ipv6 else {}
+    return _wanted_ipv4(root, own) | more
+
+
 def _wanted_ipv4(root: Path, own: Collection[str]) -> dict[str, str]:
     if _read(root, _ALL_IPV4) == "1":  # a router already, of its own will
         return {f"ipv4/conf/{name}/forwarding": "1" for name in own}
     return {f"ipv4/conf/{name}/forwarding": "1" for name in _links(root, "ipv4")}
 
 
-def _wanted_ipv6(root: Path, own: Collection[str]) -> dict[str, str]:
+def _wanted_ipv6(root: Path, own: Collection[str], *, by_us: bool) -> dict[str, str]:
+    if _read(root, _ALL_IPV6) == "1" and not by_us:  # a router already, of its own will
+        return {}
     if _read(root, "ipv6/conf/all/force_forwarding") is not None:
-        if _read(root, _ALL_IPV6) == "1":
-            return {}
         return {f"ipv6/conf/{name}/force_forwarding": "1" for name in _links(root, "ipv6")}
     heeding = (
         f"ipv6/conf/{name}/accept_ra"
@@ -133,12 +140,12 @@ def guard_link(name: str) -> None:
             _write(ROOT, path, value)
 
 
-def lacking(own: Collection[str], *, ipv6: bool) -> list[str]:
+def lacking(run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT) -> list[str]:
     """Return the sysctls that are not as `enable` and `guard_link` leave them."""
-    wanted = _wanted_ipv4(ROOT, own) | (_wanted_ipv6(ROOT, own) if ipv6 else {})
+    wanted = _wanted(root, own, _remembered(run_dir), ipv6=ipv6)
     for name in own:
         wanted |= _guards(name)
-    return sorted(name for name, value in wanted.items() if _read(ROOT, name) not in (None, value))
+    return sorted(name for name, value in wanted.items() if _read(root, name) not in (None, value))
 
 
 def _write(root: Path, name: str, value: str) -> None:

@@ -25,6 +25,7 @@ from overlay.core.state import (
 )
 from overlay.kernel import links, netlink, routing, rows, shaping
 from overlay.kernel.bpf import filters
+from overlay.kernel.devices import links_seen
 from overlay.kernel.netlink import Message
 from overlay.kernel.netlinksocket import LostNotificationsError, Socket
 from overlay.model import Ip, Mac, ip_text, mac_text
@@ -116,8 +117,8 @@ class SandboxMonitor:
         return [text for text in found if text is not None][:_TEXT_COUNT_MAX]
 
     def _learn_all(self) -> None:
-        for message in self._asking.dump(netlink.RTM_GETLINK, links.DUMP_BODY):
-            self._learn(links.decode(message))
+        for found in links_seen(self._asking):
+            self._learn(found)
 
     def _learn(self, found: links.Found) -> None:
         self._names[found.index] = found.name

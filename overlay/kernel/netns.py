@@ -35,7 +35,8 @@ _IFF_UP: Final = 0x1
 _IFF_RUNNING: Final = 0x40
 # What open(2) says where nothing is. Any other error says nothing about what is there.
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESRCH})
-_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What a host that lacks descriptors or memory says of anything: for now, and of nothing else."""
 
 # Python has os.setns and os.unshare from 3.12 only; mount(2) in no version.
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -102,7 +103,7 @@ def _not_opened(path: str | Path, error: OSError) -> OverlayError:
     what, why = f"cannot open the network namespace {path}", error.strerror or str(error)
     if isinstance(error, PermissionError):
         return ForbiddenError(what, why=why, hint="reading another process's namespace needs root")
-    if error.errno in _SHORTAGE:
+    if error.errno in SHORTAGE:
         return OverlayError(
             what, why=why, hint="The host is short of it now: look at `ulimit -n` and `free`"
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,11 +89,6 @@ def _try(inside: Socket, what: str, request: netlink.Request) -> None:
             hint=f"Load the module (modprobe {what.lower()}); slim kernels keep it in a package "
             "such as linux-modules-extra",
         ) from error
-
-
-def has_nftables() -> bool:
-    """Say whether the nft program is there; the data path works without it."""
-    return shutil.which("nft") is not None
 
 
 # --- VNIs ------------------------------------------------------------------------------

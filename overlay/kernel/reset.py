@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import links, netns, parents, probe, requests
 from overlay.kernel.container import CONTAINER_ALIAS
-from overlay.kernel.devices import all_links
+from overlay.kernel.devices import links_seen
 from overlay.kernel.links import is_ours
 from overlay.kernel.netlinksocket import Socket
 from overlay.kernel.nft.foreign import ForeignRules
@@ -39,32 +40,51 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
     done, for namespaces that could not be looked at.
     """
     removed: list[str] = []
-    for name in filter(among, netns.names()):
-        alias = _alias(name)
-        if alias == CONTAINER_ALIAS or (alias is not None and _is_marked(name)):
-            _remove_container(name)
-            removed.append(f"container namespace {name}")
-        elif alias is None:
-            # A name without a namespace, from a crash: only the name tells whose it was.
-            if SANDBOX_NAME.fullmatch(name) and netns.remove(name):
-                removed.append(f"name of a sandbox {name}")
-        elif is_ours(alias):
-            Sandbox.open(name, create=False).destroy()
-            removed.append(f"sandbox {name}")
     faults: list[str] = []
-    for netns_fd, where in probe.namespaces():
-        try:
-            removed += [f"interface {name} of {where}" for name in parents.remove_from(netns_fd)]
-        except OSError as error:
-            faults.append(f"{where}: {error.strerror or error}")
+    for name in filter(among, netns.names()):
+        with _noting(faults, f"namespace {name}"):
+            removed += _remove_namespace(name)
+    with _noting(faults, "namespaces"):
+        for netns_fd, where in probe.namespaces():
+            with _noting(faults, where):
+                gone = parents.remove_from(netns_fd)
+                removed += [f"interface {name} of {where}" for name in gone]
     removed += _remove_devices()
     removed += _remove_tables()
     removed += _remove_rules()
     if faults:
         raise OverlayError(
-            "an interface of ours may be left", why="\n".join(faults), hint="sudo overlayd reset"
+            "something of ours may be left", why="\n".join(faults), hint="sudo overlayd reset"
         )
     return removed
+
+
+@contextmanager
+def _noting(faults: list[str], where: str) -> Iterator[None]:
+    """Let nothing that can't be looked at keep the rest of what is ours from being removed."""
+    try:
+        yield
+    except OverlayError as error:
+        faults.append(f"{where}: {error}")
+    except OSError as error:
+        faults.append(f"{where}: {error.strerror or error}")
+
+
+def _remove_namespace(name: str) -> list[str]:
+    """Remove a namespace if it is ours; return what was removed."""
+    alias = _alias(name)
+    if alias == CONTAINER_ALIAS or (alias is not None and _is_marked(name)):
+        _remove_container(name)
+        return [f"container namespace {name}"]
+    if alias is None:
+        # A name without a namespace, from a crash: only the name tells whose it was.
+        if SANDBOX_NAME.fullmatch(name) and netns.remove(name):
+            return [f"name of a sandbox {name}"]
+        return []
+    if is_ours(alias):
+        Sandbox.open(name, create=False).destroy()
+        return [f"sandbox {name}"]
+    return []
 
 
 def _alias(name: str) -> str | None:
@@ -106,7 +126,7 @@ def remove_files(directory: Path) -> None:
 def _remove_devices() -> list[str]:
     removed: list[str] = []
     with Socket() as socket:
-        for found in all_links(socket):
+        for found in links_seen(socket):
             ours = is_ours(found.alias) or found.name == parents.UNFINISHED_NAME
             if found.name != "lo" and ours:
                 socket.transact([requests.delete_link(found.index)])

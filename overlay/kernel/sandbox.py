@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -50,7 +50,7 @@ from overlay.kernel import (
 from overlay.kernel.bpf import filters
 from overlay.kernel.bpf.fastpath import FAST_ROWS, FastPath
 from overlay.kernel.bpf.fastpath import apply as apply_fast
-from overlay.kernel.devices import all_links, delete_links, find_link
+from overlay.kernel.devices import delete_links, find_link, links_seen
 from overlay.kernel.links import ALIAS_DEFAULT
 from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.netlink import Request
@@ -97,9 +97,13 @@ class Sandbox:
         self.netns_fd = netns_fd
         self.alias = alias
         self.fast_path = fast_path
-        self.guard, self.guard_fault = _port_guard(netns_fd)
-        self._host_fd = netns.own_fd()
-        self.socket = Socket(netns_fd)
+        with ExitStack() as undo:
+            self.guard, self.guard_fault = _port_guard(netns_fd)
+            if self.guard is not None:
+                undo.callback(self.guard.close)
+            self.socket = undo.enter_context(Socket(netns_fd))
+            self._host_fd = netns.own_fd()
+            undo.pop_all()
         self._names: dict[int, str] = {}
         self._indexes: dict[str, int] = {}
         self._reader = Reader(self.socket, self._host_fd, self.guard)
@@ -127,9 +131,13 @@ class Sandbox:
             netns_fd = netns.create(name)
         try:
             sandbox = cls(name, netns_fd, alias, fast_path)
-            sandbox._prepare()
         except BaseException:
             os.close(netns_fd)
+            raise
+        try:
+            sandbox._prepare()
+        except BaseException:
+            sandbox.close()
             raise
         return sandbox
 
@@ -165,7 +173,7 @@ class Sandbox:
         """
         delete_links(
             self.socket,
-            [each.index for each in all_links(self.socket) if each.kind in _OWN_KINDS],
+            [each.index for each in links_seen(self.socket) if each.kind in _OWN_KINDS],
         )
         self.close()
         netns.remove(self.name)
@@ -364,12 +372,17 @@ class Sandbox:
 
 
 def _port_guard(netns_fd: int) -> tuple[PortGuard | None, str]:
-    """Return the sandbox's port security, or why it can't have any: containers come first."""
+    """Return the sandbox's port security, or why it can't have any: containers come first.
+
+    Raises OSError on a host that lacks descriptors or memory: later there may be one.
+    """
     try:
         return PortGuard(netns_fd), ""
     except MissingError as error:
         return None, error.why
     except OSError as error:
+        if error.errno in netns.SHORTAGE:
+            raise
         return None, error.strerror or str(error)
 
 

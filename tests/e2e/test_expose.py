@@ -199,6 +199,25 @@ def test_unexposed_by_hand_stays_so(world: Cluster) -> None:
     assert host_reaches(world, 2, dual)
 
 
+def test_a_host_without_an_end_forwards_nothing_for_others(world: Cluster) -> None:
+    """With its last end the switches go back that made it forward, and so it is no router between
+    its other interfaces when the table is gone; with the next end they come again."""
+    switch = "/proc/sys/net/ipv4/conf/{}/forwarding"
+    names = [each["name"] for each in world.json(2, "network", "ls")["networks"]]
+    mine = [n for n in names if world.json(2, "network", "inspect", n)["exposed"]]
+    assert world.ok(2, "cat", switch.format("wan0")).strip() == "1"
+    for name in mine:
+        world.ok(2, "overlayd", "unexpose", name)
+
+    shown = world.ok(2, "cat", switch.format("wan0"), switch.format("eth1"))
+    assert shown.split() == ["0", "0"], mine
+    assert "overlayd_host" not in world.ok(2, "nft", "list", "tables")
+    for name in mine:
+        world.ok(2, "overlayd", "expose", name)
+    assert world.ok(2, "cat", switch.format("wan0")).strip() == "1"
+    assert reaches(world, 2, "d2", WORLD)
+
+
 def test_of_overlapping_networks_one_is_exposed(world: Cluster) -> None:
     """The second one works, but its host has no end on it, and both verbs say why."""
     world.ok(1, "overlayd", "network", "create", "again", "--subnet", "10.60.0.0/16")

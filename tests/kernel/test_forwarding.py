@@ -116,6 +116,20 @@ def old_kernel(tmp_path: Path) -> Path:
     return root
 
 
+def test_a_router_of_ipv6_hears_no_more_than_before(tmp_path: Path) -> None:
+    """Who made the host a router of IPv6 had it ignore router advertisements (the kernel's
+    accept_ra 1): it goes on so, also on interfaces that come later."""
+    root = old_kernel(tmp_path)
+    (root / "ipv6/conf/all/forwarding").write_text("1\n")
+    done = forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root)
+
+    assert (root / "ipv6/conf/eth1/accept_ra").read_text() == "1\n"
+    assert done.changed == []
+    assert forwarding.lacking(tmp_path, {"ovh1"}, ipv6=True, root=root) == [
+        "ipv6/conf/ovh1/accept_ra"
+    ]
+
+
 def test_an_old_kernel_forwards_ipv6_as_a_whole(tmp_path: Path) -> None:
     """There the one switch is set, the uplink goes on listening to its router, and both come back;
     no interface counts as opened: the switch was for all."""
@@ -127,5 +141,10 @@ def test_an_old_kernel_forwards_ipv6_as_a_whole(tmp_path: Path) -> None:
     assert (root / "ipv6/conf/eth2/accept_ra").read_text() == "0\n"
     assert done.opened == frozenset()
     assert forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root).changed == []
+    (root / "ipv6/conf/eth2/accept_ra").write_text("1\n")  # as of an interface that comes later
+    assert "ipv6/conf/eth2/accept_ra" in forwarding.lacking(
+        tmp_path, {"ovh1"}, ipv6=True, root=root
+    )
+    (root / "ipv6/conf/eth2/accept_ra").write_text("0\n")
     assert len(forwarding.restore(tmp_path, root)) == 2
     assert [each.read_text() for each in switches] == ["0", "1"]

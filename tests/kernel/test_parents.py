@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.errors import OverlayError
-from overlay.kernel import netlinksocket, netns, parents
+from overlay.kernel import netlinksocket, netns, parents, reset
+from overlay.kernel.monitor import SandboxMonitor
 from overlay.kernel.parents import Place
 
 if TYPE_CHECKING:
@@ -65,3 +66,23 @@ def test_a_container_that_alters_its_links_ends_no_look(restless: Place) -> None
         except OverlayError:
             refused += 1
     assert refused == 3, "the links held still: nothing was shown"
+
+
+def test_a_host_that_alters_its_links_can_be_reset(world: World, restless: Place) -> None:
+    """A reset ends in no error there, and finds a device of ours among links that never hold still
+    (a single torn dump may lack it)."""
+    name = Path(restless.netns_path).name
+    world.run(name, "ip", "link", "add", "up0", "type", "bridge")
+    world.run(name, "ip", "link", "set", "up0", "alias", "overlayd:uplink")
+    with netns.inside(world.fd(name)):
+        removed = [reset._remove_devices() for _ in range(8)]
+    assert removed.count(["interface up0"]) == 1
+
+
+def test_a_namespace_that_alters_its_links_can_be_listened_in(
+    world: World, restless: Place
+) -> None:
+    """Whoever starts to listen, or has lost notifications, learns the links all the same."""
+    descriptor = world.fd(Path(restless.netns_path).name)
+    for _ in range(8):
+        SandboxMonitor(descriptor).close()

@@ -5,6 +5,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.errors import OverlayError
 from overlay.kernel import container, netns, reset
 from overlay.kernel.sandbox import Sandbox
 
@@ -56,6 +57,24 @@ def test_what_is_not_ours_stays(world: World) -> None:
     assert "docker0" in world.run(host.name, "ip", "-o", "link")
     if shutil.which("nft"):
         assert "filter" in world.run(host.name, "nft", "list", "tables")
+
+
+def test_what_cannot_be_looked_at_keeps_nothing_else(world: World) -> None:
+    """A strange file among the names of namespaces is told of in the end; all else is removed."""
+    host = world.host()
+    world.run(host.name, "ip", "link", "add", "up0", "type", "bridge")
+    world.run(host.name, "ip", "link", "set", "up0", "alias", "overlayd:uplink")
+    strange = netns.path_of(f"{world.prefix}a")  # before the sandbox's, in the order of names
+    strange.symlink_to(strange)
+    try:
+        with pytest.raises(OverlayError, match="may be left") as caught:
+            removed_here(world, host)
+    finally:
+        strange.unlink()
+
+    assert strange.name in caught.value.why
+    assert not netns.exists(host.sandbox.name)
+    assert "up0" not in world.run(host.name, "ip", "-o", "link")
 
 
 @pytest.mark.parametrize("name", ["ov-800001", "ov-800001-3f9c21"])

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.agent.hostrules import HostRules
+from overlay.agent.journal import Journal
+from overlay.agent.kernelthread import KernelThread
+from overlay.core.hostrules import ExposedLink
 from overlay.errors import NotFoundError, OverlayError
-from overlay.kernel import gateways, netns, parents, probe, reset
+from overlay.kernel import container, gateways, netns, parents, probe, reset
 from overlay.kernel.parents import Place
 from overlay.kernel.sandbox import Sandbox
+from overlay.model import NodeId, Vni, parse_ip
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import World
@@ -20,11 +28,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 
 
+def opened() -> set[int]:
+    """Return the descriptors that are open."""
+    gc.collect()
+    return {fd for fd in range(4096) if os.path.exists(f"/proc/self/fd/{fd}")}  # noqa: PTH110
+
+
 @contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Let this process open nothing for the length of the block (EMFILE); what is open stays."""
+def no_descriptors(but: int = 0) -> Iterator[None]:
+    """Let this process open nothing, or so many files, for the length of the block (EMFILE); what
+    is open stays."""
+    open_now = opened()
+    free = [number for number in range(4096) if number not in open_now]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[but - 1] + 1 if but else 0, hard))
     try:
         yield
     finally:
@@ -105,3 +122,58 @@ def test_nothing_is_left_out(world: World) -> None:
             list(probe.namespaces())
         with pytest.raises(OverlayError, match="Too many open files"):
             reset._alias(sandbox)
+
+
+def test_what_fails_half_way_leaks_nothing(world: World) -> None:
+    """Wherever the making of a sandbox runs out of descriptors, it gives back those it had; else
+    each try would take some more from a host that lacks them."""
+    name = world.claim("leaky")
+    before = opened()
+    made = 0
+    for count in range(20):
+        with no_descriptors(but=count), suppress(OverlayError, OSError):
+            sandbox = Sandbox.open(name, create=True)
+            assert sandbox.guard is not None, "port security is no luxury"
+            sandbox.close()
+            made += 1
+        assert opened() == before, f"with {count} descriptors"
+    assert 0 < made < 20
+
+
+def test_a_container_is_made_whole_or_not_at_all(world: World) -> None:
+    """A namespace that can't be marked as ours is taken away: its name is free for the next try."""
+    before = opened()
+    made = 0
+    for count in range(12):
+        name = world.claim(f"half{count}")
+        with no_descriptors(but=count), suppress(OverlayError, OSError):
+            os.close(container.create_namespace(name))
+            made += 1
+            continue
+        assert not netns.path_of(name).exists(), f"with {count} descriptors"
+        assert opened() == before, f"with {count} descriptors"
+    assert 0 < made < 12
+
+
+def test_the_hosts_rules_come_when_the_shortage_is_over(world: World, tmp_path: Path) -> None:
+    """Whichever descriptor was missing, the table is there with the next look."""
+    link = ExposedLink("ovh000001aabbcc", ((parse_ip("10.32.0.0"), 16),))
+    journal = Journal(tmp_path)
+    with netns.inside(world.fd(world.namespace("host"))):
+        kernel = KernelThread()
+        asyncio.run(kernel.call(os.getpid))  # its thread is born in this namespace
+    for count in range(4):
+        rules = HostRules(NodeId(b"\x11" * 16), kernel, journal, 30.0)
+        rules.set_links(Vni(1), [link])
+
+        async def work(rules: HostRules = rules, count: int = count) -> None:
+            with no_descriptors(but=count):
+                await rules.apply()
+            await rules.apply(doubted=True)
+            assert rules.fault == ""
+            assert await rules.differences() == []
+            await rules.remove()
+
+        asyncio.run(work())
+        rules.close()
+    kernel.close()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Final, TypeAlias
 
 from overlay.core.operations import DeleteRow, PutRow
@@ -178,13 +179,17 @@ class PortGuard:
 
     def __init__(self, netns_fd: int) -> None:
         """Try the table out; raises MissingError where the kernel can't have it."""
-        self._tables = Tables(netns_fd)
-        self._monitor = Monitor(netns_fd)
         self._lock = threading.Lock()
         self._ports: dict[int, PortElements] = {}  # by index: what we know to be in the sets
-        self._sound = self._tables.holds(TABLE)
-        if not self._sound:
-            self._tables.probe(TABLE)
+        with ExitStack() as undo:
+            self._tables = Tables(netns_fd)
+            undo.callback(self._tables.close)
+            self._monitor = Monitor(netns_fd)
+            undo.callback(self._monitor.close)
+            self._sound = self._tables.holds(TABLE)
+            if not self._sound:
+                self._tables.probe(TABLE)
+            undo.pop_all()
 
     def close(self) -> None:
         """Let go; the table goes on."""

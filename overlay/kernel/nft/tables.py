@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 
 from overlay import crashpoint
 from overlay.errors import OverlayError
-from overlay.kernel import netlink
+from overlay.kernel import netlink, netns
 from overlay.kernel.netlink import Message, Request, attribute, attributes
 from overlay.kernel.netlinksocket import LostNotificationsError, NetlinkError, Socket
 from overlay.kernel.nft.expressions import Rule, encoded, matches, number, packets, text
@@ -98,10 +98,7 @@ class Tables:
 
     def __init__(self, netns_fd: int | None = None) -> None:
         """Open a socket there; raises MissingError without nftables."""
-        try:
-            self._socket = Socket(netns_fd, protocol=_NETLINK_NETFILTER)
-        except OSError as error:
-            raise _missing(error) from error
+        self._socket = _open(netns_fd)
 
     @property
     def port_id(self) -> int:
@@ -253,10 +250,7 @@ class Monitor:
 
     def __init__(self, netns_fd: int | None = None) -> None:
         """Listen; raises MissingError without nftables."""
-        try:
-            self._socket = Socket(netns_fd, protocol=_NETLINK_NETFILTER, groups=(_GROUP,))
-        except OSError as error:
-            raise _missing(error) from error
+        self._socket = _open(netns_fd, _GROUP)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when something changed."""
@@ -367,6 +361,15 @@ def _chunks(keys: list[bytes]) -> Iterable[list[bytes]]:
 
 def _same_rules(rules: tuple[Rule, ...], shown: list[bytes]) -> bool:
     return len(rules) == len(shown) and all(map(matches, rules, shown))
+
+
+def _open(netns_fd: int | None, *groups: int) -> Socket:
+    try:
+        return Socket(netns_fd, protocol=_NETLINK_NETFILTER, groups=groups)
+    except OSError as error:
+        if error.errno in netns.SHORTAGE:
+            raise
+        raise _missing(error) from error
 
 
 def _sender(message: Message) -> int:
