@@ -13,7 +13,7 @@ from overlay.agent.stored import Attachment
 from overlay.core.drivers import BRIDGE, driver_of, is_known, parent_of
 from overlay.core.messages import MemberState
 from overlay.core.node import Node
-from overlay.core.records import CLUSTER_SCOPE, GivenName, Participation, Scope
+from overlay.core.records import CLUSTER_SCOPE, GivenName, Participation, Removed, Scope
 from overlay.core.view import View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
@@ -48,6 +48,15 @@ class Directory:
         """Return a definition as its creator wrote it, removed by others or not."""
         value = self._store.value(creator, CLUSTER_SCOPE, ("network", vni.to_bytes(3, "big")))
         return value if isinstance(value, Network) else None
+
+    def removers(self, creator: NodeId) -> dict[int, NodeId]:
+        """Return who asks for the end of a creator's networks, by VNI: a definition that it wrote
+        anew under that VNI would end as well."""
+        return {
+            value.vni: origin
+            for origin, value in self._store.values(CLUSTER_SCOPE, "removed")
+            if isinstance(value, Removed) and value.creator == creator
+        }
 
     def require_here(self, network: Network) -> None:
         """Raise ConflictError if the network is another host's alone, or of no kind we know."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from overlay import limits
@@ -19,7 +19,7 @@ from overlay.agent.subnets import Range, SubnetWish, matches, parse_range, subne
 from overlay.core import drivers
 from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, key_of
 from overlay.errors import ConflictError, UsageError
-from overlay.model import Network, Subnet, Vni
+from overlay.model import Network, NodeId, Subnet, Vni
 
 # Tried in this order where no subnet is asked for: less used than 10.0.0.0/16 and friends.
 _DEFAULT_POOL = ipaddress.ip_network("10.32.0.0/11")
@@ -68,7 +68,7 @@ def create(member: Member, directory: Directory, wish: Wish, around: Surrounding
         raise ConflictError(f"there are {limits.NETWORK_COUNT_MAX} networks already: the limit")
     subnets = _subnets(directory, wish, around)
     network = Network(
-        vni=_vni(directory, wish, around, len(subnets)),
+        vni=_vni(directory, wish, around, len(subnets), directory.removers(member.node_id)),
         name=wish.name,
         subnets=subnets,
         creator=member.node_id,
@@ -222,7 +222,13 @@ def _default_subnet(directory: Directory, around: Surroundings) -> Subnet:
     )
 
 
-def _vni(directory: Directory, wish: Wish, around: Surroundings, count: int) -> Vni:
+def _vni(
+    directory: Directory,
+    wish: Wish,
+    around: Surroundings,
+    count: int,
+    removers: Mapping[int, NodeId],
+) -> Vni:
     taken = set(around.vnis_in_use)
     holders: dict[int, str] = {}
     for network in directory.networks():
@@ -232,6 +238,13 @@ def _vni(directory: Directory, wish: Wish, around: Surroundings, count: int) -> 
     if wish.vni is not None:
         if not 1 <= wish.vni <= limits.VNI_MAX - count + 1:
             raise UsageError(f"a VNI is a number from 1 to {limits.VNI_MAX}, not {wish.vni}")
+        if wish.vni in removers:
+            raise ConflictError(
+                f"VNI {wish.vni} is not free yet",
+                why=f"{directory.node_name(removers[wish.vni])} has removed the network that had "
+                "it, and has not heard of its end",
+                hint="Try again in a moment; or leave --vni out and a free one is drawn",
+            )
         for vni in range(wish.vni, wish.vni + count):
             if vni in taken:
                 holder = (
@@ -247,5 +260,5 @@ def _vni(directory: Directory, wish: Wish, around: Surroundings, count: int) -> 
         return Vni(wish.vni)
     while True:
         drawn = limits.VNI_DRAWN_MIN + secrets.randbelow(limits.VNI_MAX - limits.VNI_DRAWN_MIN - 8)
-        if not any(vni in taken for vni in range(drawn, drawn + count)):
+        if drawn not in removers and taken.isdisjoint(range(drawn, drawn + count)):
             return Vni(drawn)

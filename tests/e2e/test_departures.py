@@ -190,3 +190,37 @@ def test_a_removed_network_leaves_nothing_to_the_next_of_its_number(three: Scene
         for driver in (one, two):
             wait_until(lambda driver=driver: "again" not in known(driver), "gone")  # type: ignore[misc]
             wait_until(lambda driver=driver: not any("4242" in s for s in scopes(driver)), "done")  # type: ignore[misc]
+
+
+def test_a_network_made_anew_under_its_number_is_not_removed(three: Scene) -> None:
+    """Its creator waits with the number until who removed the former one has heard of its end,
+    and stops asking for it: that would be the end of the new one too."""
+    one, two = three.host(1), three.host(2)
+    wish = {"name": "twice", "vni": 4343, "subnets": [{"subnet": "10.77.0.0/24"}]}
+
+    def made() -> bool:
+        try:
+            return bool(one.post("/v1/networks", **wish)["created"])
+        except RefusedError as error:
+            if "vm2 has removed" not in error.answer["why"]:
+                raise
+            return False
+
+    assert made()
+    wait_until(lambda: "twice" in known(two), "known")
+    cut_gossip(two)
+    try:
+        two.call("DELETE", "/v1/networks/twice")
+        wait_until(lambda: "twice" not in known(one), "one has heard of it")
+        assert not made()
+    finally:
+        heal(two)
+    wait_until(made, "the number is free")
+    for driver in (one, two):
+        wait_until(lambda driver=driver: "twice" in known(driver), "known again")  # type: ignore[misc]
+        add(driver, f"stays{driver.number}", "twice")
+    assert "twice" in known(one)
+    assert "twice" in known(two)
+    for driver in (one, two):
+        driver.call("DELETE", f"/v1/containers/stays{driver.number}")
+    wait_until(lambda: removed(one, "twice"), "it can be removed")
