@@ -101,7 +101,7 @@ class Attaching:
                     endpoint, attachment, segments = await self._commit(
                         target, network, wish, identity
                     )
-                    ifname = await self.plug(network, endpoint, attachment, descriptor, wish)
+                    ifname = await self.plug(network, endpoint, attachment, descriptor)
                 await self.arrived(network.vni)
         finally:
             os.close(descriptor)
@@ -216,21 +216,13 @@ class Attaching:
         endpoint: Endpoint,
         attachment: Attachment,
         descriptor: int,
-        wish: AttachWish,
         *,
         again: bool = False,
     ) -> str:
         """Make the interface; on failure the endpoint is taken back as if never made, unless it
         is made `again` and may be later."""
         try:
-            attachment = await self._plugging.plug(
-                network,
-                endpoint,
-                attachment,
-                descriptor,
-                ifname=wish.ifname,
-                default_route=wish.default_route,
-            )
+            attachment = await self._plugging.plug(network, endpoint, attachment, descriptor)
         except BaseException:
             if not again:
                 await self._detaching.undo(attachment, endpoint)

@@ -17,7 +17,6 @@ from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.returning import Returning
 from overlay.agent.stored import Attachment
-from overlay.agent.wishes import AttachWish
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.model import Endpoint, Network
@@ -85,10 +84,9 @@ class Lost:
         if descriptor is None or network is None or endpoint is None:
             return await self._withdraw(attachment, network, endpoint)
         try:
-            wish = AttachWish(ifname=attachment.ifname or None, default_route=attachment.gateway)
             # What comes and goes with an interface of the host's is tried again, not given up.
             again = bool(attachment.parent)
-            await self._attaching.plug(network, endpoint, attachment, descriptor, wish, again=again)
+            await self._attaching.plug(network, endpoint, attachment, descriptor, again=again)
         finally:
             os.close(descriptor)
         self._journal.record(

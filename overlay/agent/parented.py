@@ -63,15 +63,12 @@ class Parented:
         endpoint: Endpoint,
         attachment: Attachment,
         descriptor: int,
-        *,
-        ifname: str | None,
-        default_route: bool,
     ) -> Attached:
         """Make the interface; raises what the kernel refuses it with, and ConflictError where
         something on the segment has the address already."""
         kind, parent = driver_of(network), attachment.parent
         used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
-        wanted = default_route and not network.internal
+        wanted = attachment.gateway and not network.internal
         self._arriving[parent] += 1
         try:
             if not attachment.plugged:
@@ -82,7 +79,7 @@ class Parented:
                 parent=parent,
                 mark=attachment.port,
                 netns_fd=descriptor,
-                ifname=ifname,
+                ifname=attachment.ifname or None,
                 mac=None if kind == IPVLAN else endpoint.mac,
                 addresses=[(ip, s.prefix_length) for ip, s in zip(endpoint.ips, used, strict=True)],
                 gateways=[subnet.gateway for subnet in used] if wanted else [],

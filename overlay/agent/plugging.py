@@ -19,6 +19,7 @@ from overlay.agent.stored import Attachment
 from overlay.core.fastplan import guard_row
 from overlay.core.plan import bridge_name
 from overlay.kernel import container
+from overlay.kernel.container import Attached
 from overlay.model import Endpoint, Network
 
 
@@ -51,39 +52,23 @@ class Plugging:
         endpoint: Endpoint,
         attachment: Attachment,
         descriptor: int,
-        *,
-        ifname: str | None,
-        default_route: bool,
     ) -> Attachment:
         """Make the interface, and keep the attachment among all; return it as it is then."""
-        plugged = await self._make(
-            network, endpoint, attachment, descriptor, ifname=ifname, default_route=default_route
-        )
+        if attachment.parent:
+            attached = await self.parented.plug(network, endpoint, attachment, descriptor)
+            plugged = self._keep(attachment, attached)
+        else:
+            plugged = await self._make_port(network, endpoint, attachment, descriptor)
         await self.gateways.settle(attachment.netns_identity, fewest=2)
         return plugged
 
-    async def _make(
+    async def _make_port(
         self,
         network: Network,
         endpoint: Endpoint,
         attachment: Attachment,
         descriptor: int,
-        *,
-        ifname: str | None,
-        default_route: bool,
     ) -> Attachment:
-        if attachment.parent:
-            attached = await self.parented.plug(
-                network,
-                endpoint,
-                attachment,
-                descriptor,
-                ifname=ifname,
-                default_route=default_route,
-            )
-            plugged = stored.plugged_as(attachment, attached.ifname)
-            self._attachments[endpoint.endpoint_id] = plugged
-            return plugged
         runtime = self._datapath.runtime(network.vni)
         assert runtime is not None, "attach opened the sandbox"
         subnet = network.subnets[attachment.subnet_index]
@@ -98,16 +83,19 @@ class Plugging:
                 port_name=attachment.port,
                 bridge=bridge_name(network, attachment.subnet_index),
                 netns_fd=descriptor,
-                ifname=ifname,
+                ifname=attachment.ifname or None,
                 mac=endpoint.mac,
                 addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
                 mtu=self._datapath.mtu_of(network),
-                gateway=subnet.gateway if default_route else None,
+                gateway=subnet.gateway if attachment.gateway else None,
                 further_gateways=[s.gateway for s in used if s is not subnet],
                 allowed=guard_row(network, attachment.port, endpoint),
             )
-            plugged = stored.plugged_as(attachment, attached.ifname)
-            self._attachments[endpoint.endpoint_id] = plugged
+            return self._keep(attachment, attached)
+
+    def _keep(self, attachment: Attachment, attached: Attached) -> Attachment:
+        plugged = stored.plugged_as(attachment, attached.ifname)
+        self._attachments[bytes.fromhex(attachment.endpoint_id)] = plugged
         return plugged
 
     def leaving(self, attachment: Attachment) -> None:
