@@ -93,6 +93,7 @@ EVENT_QUEUE_MAX: Final = 65_536
 CONFIRM_WAITS_MAX: Final = 1024
 NEWS_MAX: Final = 16_384  # segments waiting to be passed on
 HANDSHAKE_PAYLOADS_PER_PEER_MAX: Final = 16
+SESSIONS_REMEMBERED_MAX: Final = 64  # of one peer, 600 bytes each: one for each of its starts
 RECENT_EVENTS_MAX: Final = 10_000
 
 # --- Socket ----------------------------------------------------------------------------

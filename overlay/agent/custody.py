@@ -22,7 +22,7 @@ from overlay.core.messages import (
     MemberState,
 )
 from overlay.errors import ConflictError, TimedOutError
-from overlay.model import NodeId
+from overlay.model import Certificate, NodeId
 
 _AGAIN_S = 60.0  # while a renewal is due and no holder has answered
 _HANDOVER_INTERVAL_S = 0.5
@@ -51,9 +51,7 @@ class Custody:
 
     def renew_if_due(self) -> bool:
         """Renew the certificate, or ask for it, if its end is near; True while it is."""
-        certificate = self._member.card.certificate
-        assert certificate is not None, "a member is certified"
-        if time.time() < certificate.not_after_s - limits.CERTIFICATE_RENEWED_S:
+        if not self._is_due():
             return False
         authority = self._member.authority
         if authority is not None:
@@ -66,6 +64,14 @@ class Custody:
         self._member.pump.soon()
         return True
 
+    def _is_due(self) -> bool:
+        return time.time() >= self._end_s() - limits.CERTIFICATE_RENEWED_S
+
+    def _end_s(self) -> int:
+        certificate = self._member.card.certificate
+        assert certificate is not None, "a member is certified"
+        return certificate.not_after_s
+
     def take(self, told: Told) -> None:
         """Act on what a member asks or brings; nothing it brings counts unproven."""
         # Outside the event's own call: the node is in the middle of one.
@@ -74,9 +80,15 @@ class Custody:
             case CertificateRequest():
                 self._certify(told.sender)
             case CertificateRenewal(certificate=certificate):
-                soon(self._member.take_certificate, certificate)
+                soon(self._take_certificate, certificate)
             case AuthorityHandover(key=key):
                 soon(self._take_authority, told.sender, key)
+
+    def _take_certificate(self, certificate: Certificate) -> None:
+        """Use a certificate that was asked for: everyone has our cards and so our old ones, and
+        each change of the card is a write and a word to all members."""
+        if self._is_due() and certificate.not_after_s > self._end_s():
+            self._member.take_certificate(certificate)
 
     def _certify(self, sender: NodeId) -> None:
         authority = self._member.authority

@@ -94,7 +94,8 @@ class Confirmations:
         log = self.store.log(self.store.self_id, scope)
         if log is None or log.floor < upto:
             return upto
-        return next(each.upto for each in log.segments if each.floor >= upto)
+        # A log that a rolled-back disk is taking over from the peers may have no segment yet.
+        return next((each.upto for each in log.segments if each.floor >= upto), log.version)
 
     def dismiss(self, node_id: NodeId) -> None:
         """Wait no longer for a node that is not alive."""

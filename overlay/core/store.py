@@ -207,6 +207,7 @@ class Store:
             return Verdict.KNOWN, []
         if len(log.segments) >= limits.SEGMENTS_PER_LOG_MAX and segment.floor <= log.floor:
             return Verdict.FULL, []
+        before = log.version
         if segment.floor > log.version:
             # What lies between is gone at its origin: go on from the floor. What is held stays
             # until the segment that raised the floor is merged, for before it come the
@@ -217,7 +218,8 @@ class Store:
         if is_next or len(log.early) < limits.EARLY_SEGMENTS_PER_LOG_MAX:
             log.early[segment.after] = segment
         applied = self._apply_early(log)
-        self._account(origin, scope, log)
+        if log.version != before:  # a log of which nothing is held is as one never heard of
+            self._account(origin, scope, log)
         if scope == CLUSTER_SCOPE and applied:
             self._note_participation(origin, log)
         return (Verdict.NEW if applied else Verdict.GAP), applied

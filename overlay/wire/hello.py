@@ -46,10 +46,10 @@ def read_hello(sender: NodeId, notary: KeyNotary, body: bytes) -> Hello:
     """Return what an opened body says; raises RemoteError if it is not the sender's own word."""
     session, echo, done, raw, signature, held = shapes.array(shapes.unpack(body), 6)
     card = unpack_card(shapes.octets_to(raw, limits.CARD_SIZE_MAX), shapes.octets(signature, 64))
+    if not notary.anchor.certifies(card):  # first: the key of a certified card alone is remembered
+        raise RemoteError(UNCERTIFIED)
     if card.node_id != sender or not notary.is_own_word(card):
         raise RemoteError(BAD_CARD)
-    if not notary.anchor.certifies(card):
-        raise RemoteError(UNCERTIFIED)
     return Hello(
         shapes.octets(session, SESSION_SIZE),
         shapes.octets(echo, SESSION_SIZE),

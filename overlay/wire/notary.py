@@ -91,7 +91,7 @@ class KeyNotary:
             key.verify(signature, message)
         except (InvalidSignature, ValueError):
             return False
-        # Kept only once it has proved itself, and the members are bounded: so is this.
+        # Asked of members' keys alone, which are bounded: so is this.
         self._keys[sign_key] = key
         return True
 

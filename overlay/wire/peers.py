@@ -22,7 +22,6 @@ from overlay.wire.replay import ReplayWindow
 SESSION_SIZE = 8
 NO_SESSION = bytes(SESSION_SIZE)
 NEVER = -1e9
-_SESSIONS_REMEMBERED = 8
 _HELLOS_REMEMBERED = 64
 
 
@@ -68,10 +67,12 @@ class Peer:
 
     def retire(self) -> None:
         """Keep the channel aside: its session may turn out to be the living one, and must then go
-        on with its counters and its window."""
+        on with its counters and its window. What was recorded of a session that is not remembered
+        would be taken again, as long as its cluster key is held."""
         if self.channel is not None:
+            self.channel.keys.clear()  # derived again if need be
             self.retired[self.channel.peer_session] = self.channel
-            while len(self.retired) > _SESSIONS_REMEMBERED:
+            while len(self.retired) > limits.SESSIONS_REMEMBERED_MAX:
                 del self.retired[next(iter(self.retired))]
 
     def forget_keys(self, kept: Collection[KeyId]) -> None:

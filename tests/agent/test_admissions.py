@@ -14,7 +14,7 @@ from overlay.agent import stored
 from overlay.agent.applying import Application
 from overlay.agent.statefile import StateFile
 from overlay.core.events import Told
-from overlay.core.messages import AuthorityHandover
+from overlay.core.messages import AuthorityHandover, CertificateRenewal
 from overlay.core.records import CLUSTER_SCOPE, Admission, Invitation
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError
 from overlay.model import NodeId, parse_ip
@@ -210,6 +210,22 @@ async def test_certificates_are_renewed_before_their_end(sites: Sites) -> None:
 
     assert stored.load_certificate(vm2.state) == vm2.member.card.certificate
     assert not vm2.custody.renew_if_due()
+
+
+async def test_a_member_takes_no_certificate_that_it_did_not_ask_for(sites: Sites) -> None:
+    """Its own old one, which all have in its cards, neither ages nor renews its card."""
+    vm1 = sites.first()
+    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
+    card, authority = vm2.member.card, vm1.member.authority
+    assert authority is not None
+    for days in (-30, 0, 30):
+        certificate = authority.certify(
+            card.sign_key, card.seal_key, card.name, card.address, time.time() + days * DAY_S
+        )
+        vm2.custody.take(Told(vm1.member.node_id, CertificateRenewal(certificate)))
+    await asyncio.sleep(0)
+
+    assert vm2.member.card == card
 
 
 async def test_a_member_takes_no_certificate_and_no_key_that_is_not_the_authoritys(

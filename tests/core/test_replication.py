@@ -412,6 +412,29 @@ def test_a_peer_at_the_new_floor_has_not_confirmed_what_was_written_again_behind
     assert confirmations.done == [wait]
 
 
+def test_a_confirm_while_the_own_log_is_taken_over_is_taken() -> None:
+    """Peers of a rolled-back disk tell a floor beyond all it has; it then has no segment yet."""
+    notary, card = card_of(1)
+    peer = card_of(2)[1].node_id
+    store = Store(card.node_id)
+    store.accept_card(card)
+    author = Author(store, notary)
+    confirmations = Confirmations(store, Outbox(CODEC), Settings())
+    waited_for = author.write(BLUE, [endpoint(1)])
+    author.apply(waited_for)
+    wait = confirmations.expect(waited_for, {BLUE: [peer]}, 0.0)
+    log = store.log(card.node_id, BLUE)
+    assert wait is not None
+    assert log is not None
+    while log.floor < waited_for[-1].upto:
+        author.apply(author.write(BLUE, [endpoint(2, f"web{log.version}")]))
+    ahead = log.version + 100
+    store.accept(notary.issue_segment(BLUE, ahead, ahead + 1, ahead + 2, ()))
+
+    confirmations.receive(Confirm((LogVersion(card.node_id, BLUE, ahead, 0),)), peer)
+    assert confirmations.done == [wait]
+
+
 def test_nobody_to_wait_for_is_no_wait() -> None:
     """A lone node, or the only participant, waits for no one."""
     net = Net(4)

@@ -131,3 +131,14 @@ def test_a_segment_beyond_a_gap_waits() -> None:
 
     assert store.accept(HISTORY[2]) == (Verdict.GAP, [])
     assert store.version(ORIGIN, SCOPE) == 1
+
+
+def test_a_log_of_which_only_a_later_part_came_does_not_count() -> None:
+    """Who has nothing of a log before a gap equals who never heard of it: neither can help."""
+    store = replica(HISTORY[2])
+
+    assert store.root([SCOPE]) == replica().root([SCOPE])
+    assert store.buckets([SCOPE]) == replica().buckets([SCOPE])
+    for item in HISTORY[:2]:
+        store.accept(item)
+    assert store.root([SCOPE]) == replica(*HISTORY[:3]).root([SCOPE])

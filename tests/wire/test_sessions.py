@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,10 +12,13 @@ from overlay import limits
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip
 from overlay.wire import envelope
-from overlay.wire.authority import Authority
+from overlay.wire.authority import Anchor, Authority
+from overlay.wire.codec import pack_card
 from overlay.wire.envelope import Datagram
+from overlay.wire.hello import Hello, hello_body, read_hello
+from overlay.wire.notary import KeyNotary
 from overlay.wire.sessions import HELLO_INTERVAL_S, Opened
-from tests.wire.conftest import made_key
+from tests.wire.conftest import AUTHORITY, made_key
 
 if TYPE_CHECKING:
     from tests.wire.conftest import Host, Wire
@@ -220,6 +224,23 @@ def test_recorded_hellos_bring_no_old_session_back(wire: Wire) -> None:
     assert wire.payloads == [(one.node_id, b"still")]
 
 
+def test_recorded_sessions_of_a_peer_that_starts_over_and_over_stay_closed(wire: Wire) -> None:
+    """Handshake and data of dozens of starts ago, recorded in the same life, are not taken."""
+    one, other = pair(wire)
+    wire.deliver(other.sessions.seal(one.node_id, b"old", wire.now))
+    recorded = [each for each in wire.seen if each.address == one.card.address]
+    for epoch in range(2, 50):
+        other = wire.host(2, identity=other.identity, epoch=epoch)
+        other.sessions.learn(one.card)
+        wire.deliver(other.sessions.seal(one.node_id, b"new", wire.now))
+    wire.payloads.clear()
+    wire.now += 10.0
+    for datagram in recorded:
+        wire.open(datagram)
+
+    assert wire.payloads == []
+
+
 def test_no_key_and_nonce_repeat_after_a_restored_snapshot(wire: Wire) -> None:
     """Two boots of one identity with one history never seal the same bytes alike."""
     one, other = pair(wire)
@@ -358,6 +379,18 @@ def test_an_identity_without_a_certificate_of_the_authority_is_refused(wire: Wir
 
     assert wire.open(join) == []
     assert wire.drops == ["uncertified"]
+
+
+def test_the_key_of_an_uncertified_card_is_not_even_tried(wire: Wire) -> None:
+    """Keys that have signed are remembered, and identities that nobody certified are endless."""
+    one, other = pair(wire)
+    uncertified = replace(other.card, certificate=None, signature=bytes(64))
+    raw = pack_card(uncertified)
+    forged = hello_body(Hello(bytes(8), bytes(8), False, replace(uncertified, raw=raw), ()))
+    notary = KeyNotary(one.identity, Anchor(AUTHORITY.anchor))
+
+    with pytest.raises(RemoteError, match="uncertified"):
+        read_hello(other.node_id, notary, forged)
 
 
 def test_an_expired_certificate_stops_strangers_only(wire: Wire) -> None:
