@@ -8,8 +8,6 @@ from __future__ import annotations
 from overlay.errors import OverlayError
 from overlay.kernel.bpf.fastpath import FastPath
 
-MODES = ("auto", "on", "off")
-
 
 class FastMode:
     """Makes the fast path of each sandbox, or says why there is none."""

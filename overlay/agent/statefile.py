@@ -245,10 +245,6 @@ class StateFile:
         """Store a signed card; call inside a transaction."""
         self._connection.execute("INSERT OR REPLACE INTO card VALUES (?, ?, ?)", card)
 
-    def drop_card(self, node_id: bytes) -> None:
-        """Drop a card; call inside a transaction."""
-        self._connection.execute("DELETE FROM card WHERE node_id=?", (node_id,))
-
     def wipe(self, keep: str) -> None:
         """Drop all but the values of one kind: the node is no member any more."""
         with self.transaction():

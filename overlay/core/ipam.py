@@ -27,9 +27,6 @@ EXHAUSTED: Final = "exhausted"
 FORGOTTEN: Final = "forgotten"  # the asker is: it must join anew
 LOG_FULL: Final = "log-full"  # this owner can write no further grants
 
-# Ask for more before the last address is gone: weave and gossip_security.md 2.7 (3) say 80 %.
-_LOW_SPACE_PERCENT: Final = 80
-
 
 # --- this node's own allocations ---------------------------------------------------------
 
@@ -121,11 +118,6 @@ def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip
     if ownership.owner_of(ip) != node_id:
         return NOT_OWNER
     return IN_USE if ip in used else None
-
-
-def is_low(owned: Intervals, used_count: int) -> bool:
-    """Say whether it is time to ask for more space, while there is still some left."""
-    return used_count * 100 >= owned.count * _LOW_SPACE_PERCENT
 
 
 class Quarantine:

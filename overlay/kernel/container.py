@@ -223,15 +223,6 @@ def inspect(netns_fd: int, ifname: str) -> Interface | None:
     return None
 
 
-def find_by_mac(netns_fd: int, mac: Mac) -> Interface | None:
-    """Return the container's interface with that MAC (it may have been renamed)."""
-    with Socket(netns_fd) as inside:
-        for found in all_links(inside):
-            if found.mac == mac:
-                return _interface(inside, found)
-    return None
-
-
 def _interface(inside: Socket, found: links.Found) -> Interface:
     names = {found.index: found.name}
     decoded = (

@@ -45,7 +45,6 @@ _IFLA_EXT_MASK: Final = 29
 _IFLA_LINK_NETNSID: Final = 37
 _INFO_KIND: Final = 1
 _INFO_DATA: Final = 2
-_INFO_SLAVE_KIND: Final = 4
 _INFO_SLAVE_DATA: Final = 5
 _AF_BRIDGE: Final = 7
 _AF_INET6: Final = 10

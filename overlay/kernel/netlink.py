@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 # linux/netlink.h
 NLM_F_REQUEST: Final = 0x001
-NLM_F_MULTI: Final = 0x002
 NLM_F_ACK: Final = 0x004
 NLM_F_DUMP_INTR: Final = 0x010
 NLM_F_DUMP: Final = 0x300
@@ -49,7 +48,6 @@ RTM_GETQDISC: Final = 38
 RTM_NEWTFILTER: Final = 44
 RTM_DELTFILTER: Final = 45
 RTM_GETTFILTER: Final = 46
-RTM_NEWNSID: Final = 88
 RTM_GETNSID: Final = 90
 RTNLGRP_LINK: Final = 1
 RTNLGRP_NEIGH: Final = 3
@@ -62,7 +60,6 @@ RTNLGRP_IPV4_NETCONF: Final = 24
 RTNLGRP_IPV6_NETCONF: Final = 25
 RTNLGRP_IPV6_ROUTE: Final = 11
 RTNLGRP_IPV6_RULE: Final = 19
-AF_UNSPEC: Final = 0
 AF_BRIDGE: Final = 7
 
 HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence, port

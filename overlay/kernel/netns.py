@@ -11,8 +11,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,9 +28,6 @@ _MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
 _MS_SHARED: Final = 0x100000
 _MNT_DETACH: Final = 2
-_SIOCSIFFLAGS: Final = 0x8914
-_IFF_UP: Final = 0x1
-_IFF_RUNNING: Final = 0x40
 # What open(2) says where nothing is. Any other error says nothing about what is there.
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESRCH})
 SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -245,13 +240,6 @@ def temporary() -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def loopback_up(fd: int) -> None:
-    """Bring the namespace's loopback up, as a container has it."""
-    with inside(fd), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        request = struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING)
-        fcntl.ioctl(control, _SIOCSIFFLAGS, request)
 
 
 def give_name(fd: int, name: str) -> None:

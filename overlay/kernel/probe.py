@@ -16,7 +16,6 @@ from typing import Final
 
 from overlay.core.state import Bridge, Vxlan
 from overlay.errors import (
-    ConflictError,
     ForbiddenError,
     NotFoundError,
     OverlayError,
@@ -133,17 +132,6 @@ def clash_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
             if holder.vni == vni:
                 return f"{holder.ifname} in {holder.where} has VNI {vni} on UDP port {port} already"
     return f"{error.strerror} (VNI {vni}, UDP port {port})"
-
-
-def require_vni_free(vni: Vni, port: int) -> None:
-    """Raise ConflictError, naming the holder, if a VXLAN device here has the VNI."""
-    for holder in vni_holders(port):
-        if holder.vni == vni:
-            raise ConflictError(
-                f"VNI {vni} is taken on this host",
-                why=f"{holder.ifname} in {holder.where} has it on UDP port {port}",
-                hint="Choose another one with --vni, or leave the choice to overlayd",
-            )
 
 
 def _vxlans(inside: Socket, host: int, fd: int, where: str) -> Iterator[VniHolder]:

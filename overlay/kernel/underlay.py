@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from overlay import limits
-from overlay.errors import NotFoundError, OverlayError, UsageError
+from overlay.errors import OverlayError, UsageError
 from overlay.kernel import links, netlink, requests, rows
 from overlay.kernel.devices import all_links
 from overlay.kernel.links import is_ours
@@ -267,12 +267,3 @@ def _decode(message: Message) -> Any:
     route = RouteMessage(message.buffer[message.start - netlink.HEADER.size : message.end])
     route.decode()
     return route
-
-
-def require_interface(name: str) -> int:
-    """Return the index of a link of the host; raises NotFoundError if there is none."""
-    with Socket() as socket:
-        try:
-            return links.decode(socket.get(requests.get_link(name))[0]).index
-        except NetlinkError:
-            raise NotFoundError(f"this host has no interface {name}") from None

@@ -29,14 +29,6 @@ _SLOW_S: Final = 3.0  # what passes a slow host is late by 1.5 to 3 s, either wa
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """How new records became known: seconds from the write until all had it, per record."""
-
-    to_all_s: list[float]
-    each_s: list[float]  # the same for each single receiver
-
-
-@dataclass(frozen=True, slots=True)
 class Idle:
     """What a cluster without changes costs."""
 
@@ -109,13 +101,13 @@ def rotation(count: int) -> Rotated:
     return Rotated(used_s, alone_s, unknown, sent_bytes)
 
 
-def spread(count: int, writes: int, pause_s: float = 1.0) -> Spread:
-    """Write single records at random hosts of one network; see when each of the others has it."""
+def spread(count: int, writes: int, pause_s: float = 1.0) -> list[float]:
+    """Write single records at random hosts of one network; return after how many seconds all the
+    others had each (infinite: one of them never had it)."""
     cluster = Cluster(count, LAN)
     cluster.run(_WARM_UP_S)
     waiting: dict[tuple[NodeId, Scope], tuple[int, float, set[NodeId]]] = {}
     to_all: list[float] = []
-    each: list[float] = []
 
     def watch(host: Host, event: Event) -> None:
         if not isinstance(event, StoreChanged):
@@ -127,7 +119,6 @@ def spread(count: int, writes: int, pause_s: float = 1.0) -> Spread:
         version, since, missing = waited
         if host.node_id in missing and host.node.store.version(*log) >= version:
             missing.discard(host.node_id)
-            each.append(cluster.schedule.now - since)
             if not missing:
                 to_all.append(cluster.schedule.now - since)
                 del waiting[log]
@@ -141,8 +132,7 @@ def spread(count: int, writes: int, pause_s: float = 1.0) -> Spread:
         waiting[origin, scope] = (version, since, others)
         cluster.run(pause_s * (0.5 + cluster.load.random()))
     cluster.run(30.0)
-    lost = [math.inf] * len(waiting)
-    return Spread(to_all + lost, each + lost)
+    return to_all + [math.inf] * len(waiting)
 
 
 def idle(count: int, endpoints: int, seconds: float) -> Idle:

@@ -80,8 +80,8 @@ def _spread_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, ...
         tell(f"new records among {count} nodes ...")
         writes = size.writes if count >= 100 else 5 * size.writes
         spread = measure.spread(count, writes)
-        worst_s = percentile(spread.to_all_s, 0.99)
-        median_s = percentile(spread.to_all_s, 0.5)
+        worst_s = percentile(spread, 0.99)
+        median_s = percentile(spread, 0.5)
         rows.append(
             (
                 f"one new record known to all of {count_text(count)} nodes, 99th percentile",

@@ -405,14 +405,6 @@ def test_any_answer_is_safe(
 # --- asking and telling ------------------------------------------------------------------
 
 
-def test_space_is_low_when_four_fifths_are_used() -> None:
-    """More is asked for before the last address is gone."""
-    owned = Intervals.of([(0, 99)])
-
-    assert not ipam.is_low(owned, 79)
-    assert ipam.is_low(owned, 80)
-
-
 RECORDS = [
     (A, Grant(Vni(7), parse_ip("10.0.0.64"), parse_ip("10.0.0.71"), B, 1, bytes(8))),
     (A, Grant(Vni(7), parse_ip("10.0.0.72"), parse_ip("10.0.0.73"), C, 1, bytes(8))),

@@ -50,10 +50,10 @@ class World:
 
     def namespace(self, name: str) -> str:
         """Make a namespace with loopback up and return its full name."""
-        fd = netns.create(self.claim(name))
-        self.open.append(fd)
-        netns.loopback_up(fd)
-        return f"{self.prefix}{name}"
+        full = self.claim(name)
+        self.open.append(netns.create(full))
+        self.run(full, "ip", "link", "set", "lo", "up")
+        return full
 
     def claim(self, name: str) -> str:
         """Return a full name that will be removed at the end."""

@@ -171,19 +171,6 @@ def test_container_that_ends_takes_its_port_along(world: World, host: Host) -> N
     world.wait_until(lambda: "p9" not in host.sandbox.read().links, what="the port to go")
 
 
-def test_found_by_mac_after_a_rename(world: World, host: Host) -> None:
-    """An interface that somebody renamed is found by its MAC."""
-    name = world.namespace("c")
-    netns_fd = world.fd(name)
-    attach(host, netns_fd)
-    world.run(name, "ip", "link", "set", "eth0", "name", "blue0")
-
-    assert container.inspect(netns_fd, "eth0") is None
-    found = container.find_by_mac(netns_fd, MAC)
-    assert found is not None
-    assert found.ifname == "blue0"
-
-
 def test_change_mtu(world: World, host: Host) -> None:
     """The container's end follows a new MTU; a missing interface is NotFoundError."""
     netns_fd = world.fd(world.namespace("c"))

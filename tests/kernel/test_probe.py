@@ -4,9 +4,8 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.errors import ConflictError, OverlayError
+from overlay.errors import OverlayError
 from overlay.kernel import netlink, netlinksocket, netns, probe, requests
-from overlay.model import Vni
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import Host, World
@@ -34,16 +33,6 @@ def test_holder_of_a_vni(world: World, two_hosts: tuple[Host, Host]) -> None:
             assert holder.alias == "overlayd"
             assert probe.vni_holders(4790) == []
             assert probe.foreign_vnis(4789) == {host.vni}
-
-
-def test_vni_taken(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """A VNI in use is a conflict that names the holder; another one, or another port, is free."""
-    one, _ = two_hosts
-    with netns.inside(world.fd(one.name)):
-        with pytest.raises(ConflictError, match=one.sandbox.name):
-            probe.require_vni_free(one.vni, 4789)
-        probe.require_vni_free(Vni(one.vni + 1), 4789)
-        probe.require_vni_free(one.vni, 4790)
 
 
 def test_port_holder(world: World) -> None:

@@ -137,8 +137,8 @@ def test_soak_counts_and_names_what_failed() -> None:
 def test_measurements_on_a_few_nodes() -> None:
     """The experiments behind the report run, and see what a small cluster must do."""
     spread = measure.spread(5, 10)
-    assert len(spread.to_all_s) == 10
-    assert max(spread.to_all_s) < 5
+    assert len(spread) == 10
+    assert max(spread) < 5
     assert measure.idle(5, 3, 5.0).bit_per_s < 16_000
     assert max(measure.detection(6, 1)) < 30
     assert measure.wrong_deaths(10, 60.0, lambda _now: None).healthy == 0

@@ -21,7 +21,6 @@ _SCHED_CLS: Final = 3  # BPF_PROG_TYPE_SCHED_CLS
 _LICENSE: Final = b"Apache-2.0\0"
 _LOG_SIZE: Final = 65_536
 _BATCH: Final = 4_096  # entries read at once
-_ENOENT: Final = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
