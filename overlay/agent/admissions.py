@@ -6,6 +6,7 @@ the authority. Implements `wire.admission.Desk`. Must not know: HTTP, sockets.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from overlay.core.records import (
     Revocation,
     key_of,
 )
-from overlay.errors import ConflictError, NotFoundError
+from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.model import Ip, NodeId, ip_text, node_id_of, node_text
 from overlay.wire.admission import Refusal, Request, Welcome
 from overlay.wire.authority import Anchor, Authority
@@ -97,7 +98,11 @@ class Admissions:
         node_id = node_id_of(request.sign_key)
         if node_id not in self.book().admitted.get(invitation.token_id, set()):
             admission = Admission(invitation.token_id, node_id)
-            self._member.publish(self._member.commit(CLUSTER_SCOPE, [admission]))
+            try:
+                self._member.publish(self._member.commit(CLUSTER_SCOPE, [admission]))
+            except OverlayError as error:  # a disk that refuses: the applicant asks again
+                self._journal.record("admit", str(error), level=logging.ERROR, peer=request.name)
+                return None
             self.changed()
             self._journal.record(
                 "admit",

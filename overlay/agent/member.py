@@ -6,6 +6,7 @@ Owns: the order "durable, then published". Must not know: networks, containers, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -333,11 +334,19 @@ class Member:
                 self.sessions.doubt(node_id)
                 self._on_event(event)
             case OwnCardAhead(epoch=epoch):
-                with self.state.transaction():
-                    self.state.put("epoch", "", epoch)
-                self._loop.call_soon(self.renew_card)
+                self._loop.call_soon(self._go_above, epoch)
             case _:
                 self._on_event(event)
+
+    def _go_above(self, epoch: int) -> None:
+        """Publish our card above an epoch that peers have of it; where the disk refuses, they say
+        it again, and `status` tells of the disk."""
+        if epoch < self.card.epoch:
+            return
+        with contextlib.suppress(OverlayError):
+            with self.state.transaction():
+                self.state.put("epoch", "", epoch)
+            self.renew_card()
 
     def _save_later(self) -> None:
         if len(self._unsaved) >= limits.RECENT_EVENTS_MAX and not self.state.fault:
