@@ -269,7 +269,8 @@ class Datapath:
 
     async def watch(self) -> None:
         """Look after what no notification tells, until cancelled: that a sandbox has lost its
-        name, and that every live peer's records are here, so that a start may prune."""
+        name, that every live peer's records are here, so that a start may prune, and that what
+        could not be opened in a sandbox can be now."""
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_S)
             if not self.pruning and self._member.node.caught_up:
@@ -278,6 +279,9 @@ class Datapath:
                 if runtime.passes and not runtime.sandbox.named():
                     runtime.hints = [f"the name {runtime.sandbox.name} is gone"]
                     self.doubt(vni)
+                network = self._directory.network_by_vni(vni)
+                if self.opened and network and runtime.passes and self.runtime(vni) is runtime:
+                    await self.opened(network, runtime.sandbox)
 
     def _programmed(self, versions: list[LogVersion]) -> None:
         """Say how far the kernel is, to whoever waits for it."""

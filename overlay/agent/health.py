@@ -10,6 +10,7 @@ import time
 from overlay import limits
 from overlay.agent import outsideviews
 from overlay.agent.answers import Concern, NetworkStatus
+from overlay.agent.datapath import sandbox_name
 from overlay.agent.running import Running
 from overlay.core.messages import MemberState
 from overlay.kernel import neighbours
@@ -26,6 +27,7 @@ def health(running: Running, networks: list[NetworkStatus]) -> list[Concern]:
         *_partition(running),
         *_members(running),
         *_networks(networks),
+        *_names(running),
         *_clashes(running),
         *_underlay_mtu(running),
         *_keys(running),
@@ -111,6 +113,19 @@ def _networks(networks: list[NetworkStatus]) -> list[Concern]:
         }
         for shown in networks
         if shown["sandbox"] == "degraded"
+    ]
+
+
+def _names(running: Running) -> list[Concern]:
+    networks = {network.vni: network.name for network in running.directory.networks()}
+    return [
+        {
+            "level": "warn",
+            "text": f"network {networks.get(vni, vni)}: no names on {ip_text(ip)}: {reason}",
+            "hint": f"It is tried again by itself. Who has port 53 there: ip netns exec "
+            f"{sandbox_name(vni, running.member.node_id)} ss -lnup sport = :53",
+        }
+        for vni, ip, reason in running.dns.faults()
     ]
 
 

@@ -103,7 +103,7 @@ class Running:
         askers = Askers(state, self.directory, self.attachments)
         self.names = Names(self.directory, config.dns_domain)
         self.names.networks_of = askers.networks
-        self._dns = self._serve_names(kernel, askers)
+        self.dns = self._serve_names(kernel, askers)
         self.returning = Returning(state, self.directory, self.attaching, self.attachments, journal)
         self._lost = self._follow_up_losses(kernel)
         self._removals = Removals(self.member, self.directory, self.detaching)
@@ -267,7 +267,7 @@ class Running:
         """Stop; the kernel goes on forwarding."""
         await self._background.close()
         await self._lost.close()
-        self._dns.close_all()
+        self.dns.close_all()
         self.member.close()
         await self.datapath.close()
         self.guard.close()

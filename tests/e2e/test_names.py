@@ -50,6 +50,41 @@ def test_every_resolver_finds_a_container_of_another_host(
     asks_that_work(cluster)
 
 
+SQUAT = """
+import socket, time
+held = [socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
+for each in held:
+    each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    each.bind(("10.32.0.1", 53))
+print("bound", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_port_53_that_is_taken_is_told_and_tried_again(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Somebody's server in the sandbox while the agent starts: status warns of it, and names are
+    served as soon as it is gone."""
+
+    def warnings() -> str:
+        return " ".join(each["text"] for each in cluster.json(2, "status")["health"])
+
+    (ip,) = dig(cluster, 2, "c3.blue.overlay")
+    cluster.ok(2, "bash", "-c", KILL)
+    squatter = f"ip netns exec {cluster.sandbox(2)} python3 -c '{SQUAT}' >/run/squat 2>&1 & echo $!"
+    pid = cluster.ok(2, "sh", "-c", squatter).strip()
+    eventually(lambda: "bound" in cluster.ok(2, "cat", "/run/squat"), "the other server")
+    cluster.ok(2, "overlayd", "join")
+
+    eventually(lambda: "no names on 10.32.0.1: Address already in use" in warnings(), "told")
+    assert ip not in dig(cluster, 2, "+tries=1", "+time=1", "c3.blue.overlay")
+    cluster.ok(2, "kill", pid)
+    eventually(lambda: dig(cluster, 2, "c3.blue.overlay") == [ip], "names again", 40)
+    assert "no names" not in warnings()
+    assert dig(cluster, 2, "+tcp", "c3.blue.overlay") == [ip]
+
+
 @pytest.mark.parametrize("compiler", ["cc", "musl-gcc"])
 def test_both_c_libraries_find_names(cluster: Cluster, tmp_path: Path, compiler: str) -> None:
     """The resolvers of glibc and musl (Alpine) take our resolv.conf and answers: search list,
