@@ -115,6 +115,7 @@ API_BODY_SIZE_MAX: Final = 64 * 1024
 API_TEXT_LENGTH_MAX: Final = 4096  # characters of one text in a request
 API_CLIENTS_MAX: Final = 256
 API_REQUEST_TIMEOUT_S: Final = 60.0
+FOLLOWER_LOOK_S: Final = 1.0  # how often it is seen whether a reader of events has gone
 API_SILENCE_MAX_S: Final = 10.0  # a connection that has not asked by then is closed
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from typing import Any
@@ -278,9 +279,13 @@ class Routes:
         try:
             for event in self._agent.journal.since(since):
                 await response.write(json.dumps(event).encode() + b"\n")
-            while not self._agent.stopping.is_set():
-                await response.write(json.dumps(await queue.get()).encode() + b"\n")
-        except (ConnectionResetError, TimeoutError):
+            # Nobody tells a verb that its reader has gone: without events, it looks.
+            while not self._agent.stopping.is_set() and http.transport is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(limits.FOLLOWER_LOOK_S):
+                        event = await queue.get()
+                    await response.write(json.dumps(event).encode() + b"\n")
+        except ConnectionResetError:
             pass
         finally:
             stop()

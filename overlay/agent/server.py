@@ -31,9 +31,16 @@ _DOORMAN_INTERVAL_S = 1.0
 class Server:
     """Serves the API on RUN_DIR/api.sock until closed."""
 
-    def __init__(self, run_dir: Path, group: str) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        group: str,
+        *,
+        request_timeout_s: float = limits.API_REQUEST_TIMEOUT_S,
+    ) -> None:
         self.path = run_dir / SOCKET_NAME
         self._group = group
+        self._request_timeout_s = request_timeout_s
         self._application = web.Application(
             client_max_size=limits.API_BODY_SIZE_MAX, middlewares=[_in_words]
         )
@@ -132,11 +139,13 @@ class Server:
         self._asking[handler] += 1
         try:
             callers.require(_caller(request), self._group, name, root=operation.root)
-            async with asyncio.timeout(limits.API_REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(self._request_timeout_s) as limit:
                 # A verb that ran before the start is over would act on half a node.
                 await self.ready.wait()
                 body = await _body(request)
                 operation.refuse_unknown(body, dict(request.query))
+                if operation.streams is not None:
+                    limit.reschedule(None)  # it lasts until its reader goes, or the agent
                 result = await operation.verb(request, body)
         except OverlayError as error:
             if error.code not in {kind.code for kind in operation.errors()}:

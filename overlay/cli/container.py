@@ -15,7 +15,7 @@ from overlay.cli import output
 from overlay.cli.client import Client, JsonObject, segment
 from overlay.cli.endpoint import print_addresses, warn_unconfirmed
 from overlay.cli.options import add_attach_options, attach_fields
-from overlay.cli.outside import publish_attached, require_ports
+from overlay.cli.outside import publish_attached, require_publishable
 from overlay.cli.places import places
 from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
 
@@ -69,18 +69,18 @@ def register(words: Words) -> None:
 
 def run_add(args: Namespace) -> int:
     """Make a container."""
-    require_ports(args.publish)
+    require_publishable(args)
     body: JsonObject = {"name": args.name, **attach_fields(args)}
     for field in ("dns_servers", "dns_search", "dns_options"):
         body[field] = getattr(args, field)
     client = Client(places(args, os.environ))
     added = client.post("/v1/containers", body)
-    if args.json:
-        output.answer_json(added)
-    else:
+    if not args.json:
         print_addresses(added["endpoints"])
     warn_unconfirmed(added.get("unconfirmed") or [])
     publish_attached(client, args, added)
+    if args.json:  # last, as an error is an object too, and there is but one
+        output.answer_json(added)
     return 0
 
 

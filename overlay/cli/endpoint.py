@@ -13,7 +13,7 @@ from overlay.cli import output, rates
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.filters import add_filter_option, chosen
 from overlay.cli.options import add_attach_options, attach_fields
-from overlay.cli.outside import publish_attached, require_ports
+from overlay.cli.outside import publish_attached, require_publishable
 from overlay.cli.places import places
 
 if TYPE_CHECKING:
@@ -69,16 +69,16 @@ def register(words: Words) -> None:
 
 def run_attach(args: Namespace) -> int:
     """Attach a container."""
-    require_ports(args.publish)
+    require_publishable(args)
     body = {"target": args.target, "name": args.name, **attach_fields(args)}
     client = Client(places(args, os.environ))
     attached = client.post("/v1/endpoints", body)
-    if args.json:
-        output.answer_json(attached)
-    else:
+    if not args.json:
         print_addresses(attached["endpoints"])
     warn_unconfirmed(attached.get("unconfirmed") or [])
     publish_attached(client, args, attached)
+    if args.json:  # last, as an error is an object too, and there is but one
+        output.answer_json(attached)
     return 0
 
 

@@ -6,6 +6,7 @@ know what verbs do. Start-up time is a feature here: import nothing that a verb 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from overlay.errors import OverlayError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -33,9 +35,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our answer (head, less) has enough; keep the interpreter's own
         # last flush from complaining about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _answer_no_more()
         return 0
+    except OSError as error:
+        if error.errno not in _UNWRITTEN:
+            raise
+        _answer_no_more()
+        _report(_unwritten(error), as_json=False)
+        return OverlayError.exit_code
     return code
+
+
+def _answer_no_more() -> None:
+    """Let what is still to be written to stdout go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unwritten(error: OSError) -> OverlayError:
+    return OverlayError(
+        "the answer cannot be written",
+        why=error.strerror or str(error),
+        hint="What was asked for may be done all the same; look where stdout leads",
+    )
 
 
 def _run(words: list[str]) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from overlay.cli import output
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.places import places
-from overlay.errors import UsageError
+from overlay.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -101,9 +101,21 @@ def run_publish(args: Namespace) -> int:
     return 0
 
 
+def require_publishable(args: Namespace) -> None:
+    """Raise UsageError unless what is to be published of a container to attach are ports, and
+    there is a network: looked at before the attach, which would else be done already."""
+    require_ports(args.publish)
+    if args.publish and set(args.networks) <= {"none", "host"}:
+        raise UsageError(
+            "a port leads to a container on a network",
+            why="this one is on none",
+            hint="Name it: --network NETWORK",
+            field="publish",
+        )
+
+
 def require_ports(texts: Sequence[str]) -> None:
-    """Raise UsageError unless all texts are ports to publish: looked at before an attach, which
-    would else be done when the agent refuses them."""
+    """Raise UsageError unless all texts are ports to publish."""
     for text in texts:
         numbers, slash, protocol = text.partition("/")
         ports = numbers.split(":")
@@ -126,7 +138,11 @@ def publish_attached(client: Client, args: Namespace, attached: JsonObject) -> N
     if not args.publish:
         return
     if not attached["endpoints"]:
-        raise UsageError("a port leads to a network", hint="Name it: --network NETWORK")
+        raise ConflictError(
+            "a port leads to a container on a network",
+            why="the container is made, and on none of its own",
+            hint="overlayd publish NAME, of a container whose network it shares",
+        )
     endpoint = attached["endpoints"][0]
     body: JsonObject = {"name": endpoint["name"], "network": endpoint["network"]}
     done = client.post("/v1/published", body | {"ports": args.publish})

@@ -177,3 +177,21 @@ def test_the_socket_path_may_be_too_long(overlayd: Run, tmp_path: Path) -> None:
 
     assert outcome.code == 1
     assert "shorter --run-dir" in outcome.err
+
+
+def test_an_answer_that_cannot_be_written_is_told_in_words() -> None:
+    """A full disk behind stdout: no traceback, and not the exit code of success."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "overlay.cli.main", "version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "error: the answer cannot be written"
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.cli.conftest import FakeAgent, Run
 
@@ -104,6 +106,29 @@ def test_attach_can_publish(overlayd: Run, agent: FakeAgent) -> None:
 
     assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
     assert agent.asked[-1].body == {"name": "web", "network": "blue", "ports": ["8080:80"]}
+
+
+@pytest.mark.parametrize("verb", [("attach", "web"), ("container", "add", "web")])
+def test_with_json_a_port_that_is_refused_is_the_one_answer(
+    overlayd: Run, agent: FakeAgent, verb: tuple[str, ...]
+) -> None:
+    """A script finds one object on stdout, whatever part of the line failed."""
+    endpoint = {"network": "blue", "ip": "10.32.0.2", "name": "web", "created": True}
+    for path in ("endpoints", "containers"):
+        agent.answer(f"POST /v1/{path}", {"endpoints": [endpoint], "unconfirmed": []})
+    agent.fail("POST /v1/published", "conflict", 409, what="port 8080/tcp is taken")
+    outcome = overlayd(*verb, "--network", "blue", "--publish", "8080:80", "--json")
+
+    assert outcome.code == 6
+    assert json.loads(outcome.out)["error"]["what"] == "port 8080/tcp is taken"
+
+
+def test_what_is_on_no_network_is_not_made_to_be_published(overlayd: Run, agent: FakeAgent) -> None:
+    """The line is refused before anything is asked of the agent."""
+    for networks in ((), ("--network", "none"), ("--network", "host")):
+        outcome = overlayd("container", "add", "web", *networks, "--publish", "8080:80")
+        assert (outcome.code, agent.asked) == (2, [])
+        assert "--network NETWORK" in outcome.err
 
 
 def test_a_port_that_is_none_is_refused_before_anything_is_asked(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 
 import pytest
 from overlay import limits
+from overlay.errors import OverlayError
 from overlay.lab.driver import Driver, RefusedError, wait_until
 from overlay.lab.scene import Scene, scene
 
@@ -21,6 +23,19 @@ row = next(row for row in rows if (row[0][:4] == own) == (sys.argv[2] == "own"))
 where = "origin=? AND scope=? AND upto=?"
 base.execute(f"UPDATE segment SET raw=? WHERE {where}", (row[3][:-3], *row[:3]))
 base.commit()
+"""
+
+
+# Begins to follow the events as often as is said, and goes.
+FOLLOW = """
+import socket, sys
+REQUEST = b"GET /v1/events?follow=1&since=9e9 HTTP/1.1\\r\\nHost: overlayd\\r\\n\\r\\n"
+for _ in range(int(sys.argv[1])):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect("/run/overlayd/api.sock")
+        connection.sendall(REQUEST)
+        answer = connection.recv(15)
+        if answer != b"HTTP/1.1 200 OK": sys.exit(answer)
 """
 
 
@@ -73,6 +88,29 @@ def test_as_many_ports_as_there_may_be_lead_there_after_a_start(pair: Scene) -> 
     assert {str(each["fault"]) for each in shown} == {"None"}
     one.post("/v1/unpublish", name="c1")
     assert took_s < limits.API_REQUEST_TIMEOUT_S / 2
+
+
+def test_readers_of_events_that_went_leave_room_for_others(pair: Scene) -> None:
+    """Nothing happens that they could be told of, and all the same their places are free soon."""
+    one = pair.host(1)
+    follow = ("python3", "-c", FOLLOW, str(limits.API_CLIENTS_MAX - 6))
+
+    def again() -> bool:
+        with contextlib.suppress(OverlayError):
+            one.run(*follow)
+            return True
+        return False
+
+    def count() -> int:
+        return len(one.get("/v1/events")["events"])
+
+    for _ in range(5):  # an event would end those that went
+        before = count()
+        wait_until(again, "room", limits.API_REQUEST_TIMEOUT_S / 2)
+        wait_until(again, "room for as many more", limits.API_REQUEST_TIMEOUT_S / 2)
+        if count() == before:
+            return
+    pytest.fail("something happens all the time: nothing was shown")
 
 
 def test_others_records_that_cannot_be_read_are_given_again(pair: Scene) -> None:

@@ -1,0 +1,82 @@
+"""The API's server by itself: how long an answer may take."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from overlay.agent.server import Server
+from overlay.agent.web import web
+
+LIMIT_S = 0.3
+
+
+async def slow(_request: web.Request, _body: dict[str, Any]) -> dict[str, Any]:
+    """Answer never."""
+    await asyncio.Event().wait()
+    return {}
+
+
+async def going_on(request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
+    """Answer line by line, for longer than a request may take."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 3 * LIMIT_S
+    while loop.time() < end:
+        await response.write(b"{}\n")
+        await asyncio.sleep(LIMIT_S / 3)
+    await response.write(b'"the end"\n')
+    return response
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Callable[[str], str]:
+    """Return what asks a server for a path, and returns the whole of what it sends."""
+
+    async def work(path: str) -> str:
+        server = Server(tmp_path, grp.getgrgid(os.getgid()).gr_name, request_timeout_s=LIMIT_S)
+        server.route("GET", "/slow", "slow", slow)
+        server.route("GET", "/goes-on", "goes-on", going_on, streams=str)
+        await server.start()
+        server.ready.set()
+        reader, writer = await asyncio.open_unix_connection(str(server.path))
+        try:
+            writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            raw = await reader.read()
+            return raw.decode()
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            await server.close()
+
+    def run(path: str) -> str:
+        awaited: Awaitable[str] = work(path)
+        return asyncio.run(asyncio.wait_for(awaited, 20))
+
+    return run
+
+
+def test_a_verb_that_takes_too_long_is_given_up(asked: Callable[[str], str]) -> None:
+    """The caller hears of it in words."""
+    answer = asked("/slow")
+
+    assert " 500 " in answer.splitlines()[0]
+    error = json.loads(answer.splitlines()[-1])["error"]
+    assert "took too long" in error["what"]
+
+
+def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(asked: Callable[[str], str]) -> None:
+    """Who follows events is told of them until the agent ends or he goes."""
+    answer = asked("/goes-on")
+
+    assert answer.splitlines()[-1] == '"the end"'
+    assert answer.count("HTTP/1") == 1
