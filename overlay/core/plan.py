@@ -70,6 +70,8 @@ class PlanInput:
 
 def segment_of(network: Network, subnet_index: int) -> int:
     """Return the number of the segment a subnet is on: its rank among those of its family."""
+    if subnet_index == 0:
+        return 0  # nearly always, and asked for each port in each pass
     size = len(network.subnets[subnet_index].base)
     return sum(len(subnet.base) == size for subnet in network.subnets[:subnet_index])
 
