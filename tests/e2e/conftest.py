@@ -15,7 +15,7 @@ from overlay.lab import holder, lab
 from overlay.lab.holder import Holder
 from overlay.lab.scene import Scene, scene
 
-WAIT_S = 15.0
+WAIT_S = 30.0  # a loaded machine
 ROOT = Path(__file__).parent.parent.parent
 TABLE = re.compile(r"(?<=<!-- chaos -->\n).*?(?=<!-- /chaos -->)", re.DOTALL)
 

@@ -89,7 +89,7 @@ class World:
         )
 
     @staticmethod
-    def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 5) -> None:
+    def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 20) -> None:
         """Poll until the condition holds; fails the test after `limit_s`."""
         end = time.monotonic() + limit_s
         while not condition():

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import statistics
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -136,14 +134,12 @@ def test_detach(world: World, host: Host) -> None:
 
 
 def test_detach_many(world: World, host: Host) -> None:
-    """Many ports go in the time of one; those that are not there are not told."""
+    """Many ports go at once; those that are not there are not told."""
     for number in range(20):
         attach(host, world.fd(world.namespace(f"c{number}")), f"q{number}")
-    start = time.perf_counter()
     gone = container.detach_interfaces(host.sandbox, [f"q{number}" for number in range(21)])
 
     assert gone == [f"q{number}" for number in range(20)]
-    assert time.perf_counter() - start < 0.3
     assert host.sandbox.read() == host.desired()
 
 
@@ -193,17 +189,6 @@ def test_first_ping_to_the_gateway_a_hundred_times(world: World, host: Host) -> 
         answered += world.pings(name, "10.32.0.1")
         answered += world.pings(host.sandbox.name, f"10.32.1.{number + 1}")
     assert answered == 100
-
-
-def test_attach_takes_milliseconds(world: World, host: Host) -> None:
-    """An attach is a matter of single-digit milliseconds (median of thirty)."""
-    durations = []
-    for number in range(30):
-        netns_fd = world.fd(world.namespace(f"c{number}"))
-        start = time.perf_counter()
-        attach(host, netns_fd, f"q{number}", gateway=host.gateway)
-        durations.append(time.perf_counter() - start)
-    assert statistics.median(durations) < 0.010
 
 
 def test_identity(world: World) -> None:
