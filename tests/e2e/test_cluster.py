@@ -267,7 +267,7 @@ def test_a_container_that_ends_is_withdrawn_everywhere(
         names = [e["name"] for e in cluster.json(1, "endpoint", "ls")["endpoints"]]
         return "mortal" not in names
 
-    eventually(gone, "the endpoint of a vanished namespace", 5.0)
+    eventually(gone, "the endpoint of a vanished namespace", 10.0)
 
 
 def test_altered_rows_are_put_right(cluster: Cluster, eventually: Callable[..., None]) -> None:
@@ -276,7 +276,7 @@ def test_altered_rows_are_put_right(cluster: Cluster, eventually: Callable[..., 
     before = cluster.json(1, "verify")["differences"]
     cluster.ok(1, "ip", "netns", "exec", sandbox, "bridge", "fdb", "flush", "dev", "vxlan0")
 
-    eventually(lambda: cluster.json(1, "verify")["differences"] == before == [], "repair", 3.0)
+    eventually(lambda: cluster.json(1, "verify")["differences"] == before == [], "repair", 10.0)
 
 
 def test_a_node_that_leaves_is_gone_at_once_and_reset_leaves_nothing(

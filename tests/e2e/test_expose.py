@@ -179,7 +179,7 @@ def test_what_went_while_no_agent_ran_is_there_after_the_start(
     world.ok(1, "overlayd", "join")
 
     eventually(lambda: reaches(world, 1, "d1", WORLD), "the way out", 15)
-    eventually(lambda: world.json(1, "verify")["differences"] == [], "nothing differs", 5)
+    eventually(lambda: world.json(1, "verify")["differences"] == [], "nothing differs", 10)
 
 
 def test_unexposed_by_hand_stays_so(world: Cluster) -> None:
