@@ -68,7 +68,7 @@ class Cluster:
             KeyWatch(
                 self.chance.stream("keys"),
                 lambda node_id: self.by_id[node_id],
-                lambda one, other: self.wires.is_cut(one.address, other.address),
+                self.wires.is_cut,
             ),
         )
         self.hosts = [self._host(index) for index in range(count)]

@@ -6,16 +6,14 @@ know why a host goes (`faults`), nor what is checked.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from overlay import limits
 from overlay.core.rotation import Ring
 from overlay.sim.disk import Disk
 from overlay.sim.faults import Crash, Newcomer
 from overlay.sim.host import Host
-
-if TYPE_CHECKING:
-    from overlay.sim.world import Site, World
+from overlay.sim.world import Site, World
 
 _STEP_S: Final = 0.5  # between two looks at whether a goodbye was heard
 

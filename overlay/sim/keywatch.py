@@ -11,22 +11,30 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from overlay import limits
+from overlay.core.node import Node
 from overlay.core.records import KeyId
 from overlay.core.rotation import Ring
-from overlay.model import NodeId
-from overlay.sim.disk import FIRST_KEY
+from overlay.model import Ip, NodeId
+from overlay.sim.disk import FIRST_KEY, Disk
 from overlay.sim.network import Flight
 from overlay.sim.sessions import Sealed, Sessions
-
-if TYPE_CHECKING:
-    from overlay.sim.host import Host
 
 FIRST_MADE_S: Final = 1_800_000_000.0  # Unix time at the beginning of the world
 _HEALING_S: Final = 15.0  # some hellos may be lost, but not all of them
 _HEALING_COUNT: Final = 50
+
+
+class Watched(Protocol):
+    """What is looked at of a host. `node` is None while its agent is down."""
+
+    name: str
+    node_id: NodeId
+    address: Ip
+    disk: Disk
+    node: Node | None
 
 
 class KeysBrokenError(AssertionError):
@@ -35,13 +43,13 @@ class KeysBrokenError(AssertionError):
 
 class KeyWatch:
     """Sees every step of every member. `host_of` finds a host, `is_cut` says whether nothing
-    passes from one to another."""
+    passes from one address to another."""
 
     def __init__(
         self,
         chance: random.Random,
-        host_of: Callable[[NodeId], Host],
-        is_cut: Callable[[Host, Host], bool],
+        host_of: Callable[[NodeId], Watched],
+        is_cut: Callable[[Ip, Ip], bool],
         interval_s: float = 0.0,
     ) -> None:
         self.chance = chance
@@ -57,12 +65,12 @@ class KeyWatch:
         self._sealed: dict[NodeId, KeyId] = {}  # before its disk was rolled back
         self._healing: dict[tuple[NodeId, NodeId, int, KeyId], tuple[float, int]] = {}
 
-    def made(self, host: Host, key: KeyId, wall_s: float) -> None:
+    def made(self, host: Watched, key: KeyId, wall_s: float) -> None:
         """Note that a host has made a key."""
         self.made_s[key] = float(int(wall_s))
         self.tell(f"{host.name}: makes {_shown(key)}")
 
-    def rolled_back(self, host: Host, before: Ring, after: Ring) -> None:
+    def rolled_back(self, host: Watched, before: Ring, after: Ring) -> None:
         """Note that a host's disk holds a former ring again."""
         self._lost[host.node_id] = self._lost.get(host.node_id, frozenset()) | (
             before.held - after.held
@@ -71,7 +79,7 @@ class KeyWatch:
 
     # --- steps --------------------------------------------------------------------------
 
-    def followed(self, host: Host, before: Ring, after: Ring) -> None:
+    def followed(self, host: Watched, before: Ring, after: Ring) -> None:
         """Check a member's step, which is on its disk now."""
         assert host.node is not None
         live = set(host.node.membership.live())
@@ -89,7 +97,7 @@ class KeyWatch:
             for node_id in () if is_full else sorted(live):
                 self._require_unused(host, self._host_of(node_id), key)
 
-    def _require_held(self, host: Host, other: Host, key: KeyId) -> None:
+    def _require_held(self, host: Watched, other: Watched, key: KeyId) -> None:
         if key in other.disk.ring.held or key in self._lost.get(other.node_id, ()):
             return
         dropped_by = self._live_at_drop.get((other.node_id, key))
@@ -98,7 +106,7 @@ class KeyWatch:
                 f"{host.name} seals with {_shown(key)}, which {other.name} does not hold"
             )
 
-    def _require_unused(self, host: Host, other: Host, key: KeyId) -> None:
+    def _require_unused(self, host: Watched, other: Watched, key: KeyId) -> None:
         sealing = other.disk.ring.sealing
         if sealing <= key and sealing >= self._sealed.get(other.node_id, FIRST_KEY):
             raise KeysBrokenError(
@@ -122,7 +130,7 @@ class KeyWatch:
         self.excused_count += 1
         self._require_healing(sender, receiver, sessions.session, key, now)
 
-    def _is_excused(self, sender: Host, receiver: Host, key: KeyId) -> bool:
+    def _is_excused(self, sender: Watched, receiver: Watched, key: KeyId) -> bool:
         if key in self._lost.get(receiver.node_id, ()):
             return True
         dropped_by = self._live_at_drop.get((receiver.node_id, key))
@@ -132,11 +140,11 @@ class KeyWatch:
         return used_by is not None and receiver.node_id not in used_by
 
     def _require_healing(
-        self, sender: Host, receiver: Host, session: int, key: KeyId, now: float
+        self, sender: Watched, receiver: Watched, session: int, key: KeyId, now: float
     ) -> None:
         """Check that what is excused ends: with a hello, which each such datagram provokes."""
         pair = (sender.node_id, receiver.node_id, session, key)
-        if self._is_cut(receiver, sender):
+        if self._is_cut(receiver.address, sender.address):
             self._healing.pop(pair, None)
             return
         since, count = self._healing.get(pair, (now, 0))

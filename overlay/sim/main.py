@@ -17,6 +17,7 @@ from overlay.sim.drawing import Picture, svg
 from overlay.sim.outcome import Outcome
 from overlay.sim.progress import Progress
 from overlay.sim.report import PARTS, report
+from overlay.sim.run import Run
 from overlay.sim.scenario import (
     Scenario,
     drawn,
@@ -25,7 +26,6 @@ from overlay.sim.scenario import (
     parse_share,
 )
 from overlay.sim.soak import soak
-from overlay.sim.world import World
 
 _EPILOG: Final = """\
 The same options give the same run, event for event. A failed run prints the one command that
@@ -134,9 +134,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(scenario: Scenario, picture: Path | None, *, told: bool) -> int:
-    world = World(scenario)
-    progress = Progress(world, sys.stderr, told=told)
-    outcome = world.run(progress.step)
+    run = Run(scenario)
+    progress = Progress(run, sys.stderr, told=told)
+    outcome = run.to_end(progress.step)
     progress.end()
     if picture is not None:
         picture.write_text(svg(_picture(scenario, outcome)), encoding="utf-8")

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from overlay.sim.figures import count_text, duration_text, table
 from overlay.sim.scenario import Scenario
-
-if TYPE_CHECKING:
-    from overlay.sim.world import World
+from overlay.sim.world import World
 
 _STORY_LINES_MAX = 60
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Final, TextIO
 
-from overlay.sim.world import World
+from overlay.sim.run import Run
 
 _REFRESH_S: Final = 0.2
 
@@ -16,8 +16,8 @@ _REFRESH_S: Final = 0.2
 class Progress:
     """One line that is rewritten on a terminal; silent elsewhere, but for the story."""
 
-    def __init__(self, world: World, out: TextIO, *, told: bool) -> None:
-        self._world = world
+    def __init__(self, run: Run, out: TextIO, *, told: bool) -> None:
+        self._run = run
         self._out = out
         self._told = told
         self._lines = 0
@@ -36,21 +36,21 @@ class Progress:
             self._out.flush()
 
     def _line(self) -> str:
-        world = self._world
+        run, world = self._run, self._run.world
         elapsed_s = max(1e-9, time.monotonic() - self._started)
         up = sum(host.node is not None for host in world.hosts)
         speed = len(world.hosts) * world.schedule.now / elapsed_s
         return (
-            f"{world.phase:6} {world.schedule.now:7.1f} s  {up}/{len(world.hosts)} up  "
+            f"{run.phase:6} {world.schedule.now:7.1f} s  {up}/{len(world.hosts)} up  "
             f"{len(world.book.running)} containers  "
-            f"{100 * world.verdict.share:.2f} % of records current  "
+            f"{100 * run.verdict.share:.2f} % of records current  "
             f"{speed:,.0f} node-seconds/s"
         )
 
     def _tell(self) -> None:
-        for when, text in self._world.story[self._lines :]:
+        for when, text in self._run.world.story[self._lines :]:
             self._out.write(f"{when:8.3f} s  {text}\n")
-        self._lines = len(self._world.story)
+        self._lines = len(self._run.world.story)
 
     def end(self) -> None:
         """Clear the line."""

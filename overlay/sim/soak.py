@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from overlay.sim.run import Run
 from overlay.sim.scenario import drawn
-from overlay.sim.world import World
 
 
 def soak(seeds: Iterable[int], tell: Callable[[str], None]) -> int:
@@ -20,7 +20,7 @@ def soak(seeds: Iterable[int], tell: Callable[[str], None]) -> int:
         count += 1
         scenario = drawn(seed)
         started = time.monotonic()
-        outcome = World(scenario).run()
+        outcome = Run(scenario).to_end()
         took_s = time.monotonic() - started
         if outcome.held:
             settled = outcome.settled_after_s

@@ -6,7 +6,7 @@ kernels with the oracle, and the walk of packets between all containers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from overlay.core.diff import diff
 from overlay.core.messages import MemberState
@@ -16,9 +16,7 @@ from overlay.model import Network, NodeId, Vni, ip_text
 from overlay.sim.host import UNDERLAY_MTU, Host
 from overlay.sim.kernel import Container
 from overlay.sim.oracle import Truth, expected, walk
-
-if TYPE_CHECKING:
-    from overlay.sim.world import World
+from overlay.sim.world import World
 
 _SAMPLE_COUNT: Final = 20
 _WALKS_MAX: Final = 20_000

@@ -13,8 +13,8 @@ from overlay.sim.disk import FIRST_KEY
 from overlay.sim.host import Host
 from overlay.sim.keywatch import KeysBrokenError
 from overlay.sim.network import Cut, Weather
+from overlay.sim.run import Run
 from overlay.sim.scenario import Scenario
-from overlay.sim.world import World
 from overlay.wire.sealing import UNKNOWN_GENERATION
 from tests.sim.test_seeds import require_held
 
@@ -174,7 +174,7 @@ def test_it_sees_one_that_uses_a_key_too_early(monkeypatch: pytest.MonkeyPatch) 
         return rule(self, {}, now)
 
     monkeypatch.setattr(Rotation, "next_ring", hasty)
-    outcome = World(LIVELY).run()
+    outcome = Run(LIVELY).to_end()
 
     assert "which h" in outcome.failures[0]
     assert "does not hold" in outcome.failures[0]
@@ -190,7 +190,7 @@ def test_it_sees_one_that_drops_a_key_too_early(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Rotation, "_idle", idle)
     monkeypatch.setattr(limits, "KEY_REST_S", 0.0)
 
-    assert "seals with" in World(LIVELY).run().failures[0]
+    assert "seals with" in Run(LIVELY).to_end().failures[0]
 
 
 def test_it_sees_one_that_seals_with_what_its_peer_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_it_sees_one_that_seals_with_what_its_peer_lacks(monkeypatch: pytest.Mon
         return self.newest
 
     monkeypatch.setattr(Ring, "for_peer", newest)
-    outcome = World(LIVELY).run()
+    outcome = Run(LIVELY).to_end()
 
     assert "under which" in outcome.failures[0]
     assert KeysBrokenError.__name__ in outcome.failures[0]

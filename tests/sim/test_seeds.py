@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from overlay.sim.run import Run
 from overlay.sim.scenario import Scenario, drawn
-from overlay.sim.world import World
 
 FRESH = range(101, 119)
 
@@ -24,7 +24,7 @@ def once_failed() -> list[tuple[int, str]]:
 
 def require_held(scenario: Scenario) -> None:
     """Run a scenario; fail with its story and the command that repeats it."""
-    outcome = World(scenario).run()
+    outcome = Run(scenario).to_end()
     if outcome.error is not None:
         raise AssertionError(outcome.failed_text()) from outcome.error
     assert outcome.held, outcome.failed_text()

@@ -12,20 +12,20 @@ import pytest
 from overlay.core.store import Store
 from overlay.sim import measure
 from overlay.sim.main import main
+from overlay.sim.run import Run
 from overlay.sim.scenario import Scenario, drawn
 from overlay.sim.soak import soak
-from overlay.sim.world import World
 
 CALM = Scenario(
     nodes=4, seed=3, loss=0.0, partitions=0, crashes=0, clogs=0, stalls=0, moves=0, leaves=0,
     newcomers=0, tampers=0, churn=2.0, networks=1, duration=5.0,
 )  # fmt: skip
-TRACE = "from overlay.sim.scenario import drawn; from overlay.sim.world import World; "
+TRACE = "from overlay.sim.scenario import drawn; from overlay.sim.run import Run; "
 
 
 def test_a_run_is_a_function_of_its_seed() -> None:
     """Two runs of one scenario send the same datagrams in the same order."""
-    first, second = World(drawn(5)).run(), World(drawn(5)).run()
+    first, second = Run(drawn(5)).to_end(), Run(drawn(5)).to_end()
 
     assert first.trace == second.trace
     assert first.figures == second.figures
@@ -36,7 +36,7 @@ def test_a_run_does_not_depend_on_the_hash_seed() -> None:
     traces = set()
     for hash_seed in ("1", "2"):
         done = subprocess.run(  # our own interpreter and program
-            [sys.executable, "-c", TRACE + "print(World(drawn(12)).run().trace)"],
+            [sys.executable, "-c", TRACE + "print(Run(drawn(12)).to_end().trace)"],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             check=True,
@@ -50,7 +50,7 @@ def test_a_run_does_not_depend_on_the_hash_seed() -> None:
 def test_the_command_of_a_scenario_runs_it_again(capsys: pytest.CaptureFixture[str]) -> None:
     """The printed command leads to the same run, event for event."""
     scenario = drawn(9)
-    outcome = World(scenario).run()
+    outcome = Run(scenario).to_end()
     words = scenario.command().split()[2:]
 
     assert main(words) == 0
@@ -59,27 +59,28 @@ def test_the_command_of_a_scenario_runs_it_again(capsys: pytest.CaptureFixture[s
 
 def test_it_sees_a_kernel_that_is_wrong() -> None:
     """A row that is not as it ought to be is named, with its host."""
-    world = World(CALM)
-    outcome = world.run()
+    run = Run(CALM)
+    outcome, world = run.to_end(), run.world
     assert outcome.held
     host = world.hosts[0]
     sandbox = host.kernel.sandboxes[world.networks[0].vni]
     sandbox.rows.pop(next(key for key in sorted(sandbox.rows) if key[0] == "fdb"))
 
-    wrong = world.verdict.wrong()
+    wrong = run.verdict.wrong()
     assert wrong is not None
     assert "h0, net0: 1 operations from the truth: bridge fdb replace" in wrong
 
 
 def test_it_sees_a_store_that_is_wrong() -> None:
     """A log that lags behind its origin's is named."""
-    world = World(CALM)
-    world.run()
+    run = Run(CALM)
+    run.to_end()
+    world = run.world
     node = world.hosts[1].node
     assert node is not None
     node.store.drop_origin(world.hosts[0].node_id)
 
-    wrong = world.verdict.wrong()
+    wrong = run.verdict.wrong()
     assert wrong is not None
     assert "h1 does not know h0" in wrong
 
@@ -95,7 +96,7 @@ def test_it_sees_a_broken_merge(monkeypatch: pytest.MonkeyPatch) -> None:
             log.live.update(kept)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(Store, "_apply", forgetful)
-    outcome = World(CALM).run()
+    outcome = Run(CALM).to_end()
 
     assert not outcome.held
     text = outcome.failed_text()

@@ -1,0 +1,211 @@
+"""One run of a scenario: dawn, a storm, then calm; and what came of it.
+
+Owns: when the agents start, the carrying out of faults, the end of the storm, and the judgement.
+What must hold is checked by `ledger` (always) and `verdict` (after the storm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from overlay import limits
+from overlay.core.settings import Settings
+from overlay.sim import faults
+from overlay.sim.chance import Chance
+from overlay.sim.comings import Comings
+from overlay.sim.faults import (
+    Clog,
+    Crash,
+    Fault,
+    Leave,
+    Move,
+    Newcomer,
+    Partition,
+    Rotate,
+    Stall,
+    Tamper,
+)
+from overlay.sim.host import Host
+from overlay.sim.kernel import Refused
+from overlay.sim.keywatch import KeysBrokenError
+from overlay.sim.ledger import BrokenError
+from overlay.sim.load import Load
+from overlay.sim.network import Cut
+from overlay.sim.outcome import Outcome
+from overlay.sim.sabotage import tamper
+from overlay.sim.scenario import Scenario
+from overlay.sim.verdict import Verdict
+from overlay.sim.world import World, address_of
+
+_DAWN_S: Final = 3.0  # to make the networks and the first containers, in calm weather
+_STEP_S: Final = 0.5  # between two looks at the whole
+_CALM_MAX_S: Final = 120.0
+# After all is equal it must stay so, with nothing to do, but that keys go that nobody uses.
+_CALM_AFTER_S: Final = limits.KEY_REST_S + 4.0
+_GROW_S: Final = 0.3
+_UPSET_S: Final = 15.0
+_NO_MEMORY_S: Final = 5.0
+
+
+class Run:
+    """Carries out one scenario, once."""
+
+    def __init__(self, scenario: Scenario, settings: Settings | None = None) -> None:
+        chance = Chance(scenario.seed)
+        self.scenario = scenario
+        self.world = World(scenario, chance, settings or Settings())
+        self.verdict = Verdict(self.world)
+        self.phase = "dawn"
+        self._comings = Comings(self.world)
+        self._faults = faults.draw(scenario, chance.stream("faults"))
+        self._chance = chance.stream("load")
+        self._load = Load(self.world, scenario, self._chance)
+        self._sabotage = chance.stream("sabotage")
+        self._moves = 0
+
+    # --- from dawn to calm --------------------------------------------------------------
+
+    def to_end(self, step: Callable[[], None] = lambda: None) -> Outcome:
+        """Run the scenario to its end; `step` is called now and then."""
+        outcome = Outcome(self.scenario)
+        try:
+            self._run(outcome, step)
+        except (BrokenError, Refused, AssertionError) as error:
+            outcome.failures.append(f"{type(error).__name__}: {error}")
+            if not isinstance(error, BrokenError | KeysBrokenError):
+                outcome.error = error
+        outcome.story = self.world.story
+        outcome.measure(self.world)
+        return outcome
+
+    def _run(self, outcome: Outcome, step: Callable[[], None]) -> None:
+        self._begin()
+        dawn = _DAWN_S + (_GROW_S * self.scenario.nodes if self.scenario.grow else 0.0)
+        self._advance(dawn, outcome, step)
+        self.phase = "storm"
+        self.world.tell("the storm begins")
+        self.world.wires.weather = self.scenario.storm()
+        for fault in self._faults:
+            self.world.schedule.after(fault.at_s, self._strike, fault)
+            if isinstance(fault, Crash) and fault.how == "restored":
+                host = self.world.hosts[fault.host]
+                self.world.schedule.after(
+                    max(0.0, fault.at_s - 5.0), lambda host: host.back_up(), host
+                )
+        self._load.begin_churn()
+        self._advance(self.scenario.duration, outcome, step)
+        self._calm_down(outcome, step)
+
+    def _advance(self, lasts_s: float, outcome: Outcome, step: Callable[[], None]) -> None:
+        end = self.world.schedule.now + lasts_s
+        while self.world.schedule.now < end:
+            self.world.schedule.run_until(min(end, self.world.schedule.now + _STEP_S))
+            self.world.book.check_bounds(self.world.wires.size_max)
+            outcome.curve.append((self.world.schedule.now, self.verdict.share_current()))
+            step()
+
+    def _calm_down(self, outcome: Outcome, step: Callable[[], None]) -> None:
+        self.phase = "calm"
+        self._load.end_churn()
+        self.world.tell("calm")
+        self.world.around.keys.interval_s = 0.0  # the last key made is to be the only one
+        self.world.wires.calm()
+        self.world.wires.weather = self.scenario.calm()
+        for host in self.world.hosts:
+            host.end_faults()
+            self._repaired(host)
+            self._comings.revive(host)
+        outcome.calm_from_s = self.world.schedule.now
+        while (wrong := self.verdict.wrong()) is not None:
+            if self.world.schedule.now > outcome.calm_from_s + _CALM_MAX_S:
+                outcome.failures.append(f"{_CALM_MAX_S:.0f} s of calm, and still: {wrong}")
+                return
+            self._advance(_STEP_S, outcome, step)
+        outcome.settled_after_s = self.world.schedule.now - outcome.calm_from_s
+        self.world.tell("all is equal")
+        self._advance(_CALM_AFTER_S, outcome, step)
+        wrong = self.verdict.wrong() or self.verdict.old_keys() or self.verdict.second_pass()
+        if wrong is not None:
+            outcome.failures.append(f"it was all equal, and then not any more: {wrong}")
+
+    def _begin(self) -> None:
+        scenario = self.scenario
+        if scenario.grow:
+            self.world.sites[0].host.start()
+            for site in self.world.sites[1:]:
+                seeds = self._chance.sample(
+                    self.world.hosts[: site.host.index], min(2, site.host.index)
+                )
+                site.host.disk.seeds = tuple(host.address for host in seeds)
+                self.world.schedule.at(
+                    _GROW_S * site.host.index, lambda host: host.start(), site.host
+                )
+        else:
+            cards = {host.node_id: host.first_card() for host in self.world.hosts}
+            for host in self.world.hosts:
+                host.disk.base_cards = cards
+                self.world.schedule.at(0.0, lambda host: host.start(), host)
+        self.world.wires.weather = scenario.calm()
+        self._load.begin()
+
+    # --- faults -------------------------------------------------------------------------
+
+    def _strike(self, fault: Fault) -> None:
+        self.world.tell(str(fault))
+        match fault:
+            case Crash():
+                self._comings.crash(fault)
+            case Partition():
+                self._cut(fault)
+            case Clog():
+                source, target = self.world.hosts[fault.source], self.world.hosts[fault.target]
+                until = self.world.schedule.now + fault.lasts_s
+                self.world.wires.clog(source.address, target.address, until)
+            case Stall():
+                self.world.hosts[fault.host].stall(self.world.schedule.now + fault.lasts_s)
+            case Move():
+                host = self.world.hosts[fault.host]
+                self._moves += 1
+                if not host.gone and not host.leaving:
+                    # Until all know the new address, packets to it go astray.
+                    asleep_s = host.asleep_until() - self.world.schedule.now
+                    self.world.book.upset(host, max(0.0, asleep_s) + _UPSET_S)
+                    host.guarded(lambda _: host.move(address_of(50_000 + self._moves)))
+                    self.world.sites[fault.host].datapath.wake_all()
+            case Rotate():
+                host = self.world.hosts[fault.host]
+                if host.keys is not None:
+                    host.guarded(host.keys.make)
+            case Leave():
+                self._comings.leave(self.world.sites[fault.host])
+            case Newcomer():
+                self._comings.join(fault)
+            case Tamper():
+                self._tamper(fault)
+
+    def _cut(self, fault: Partition) -> None:
+        side = frozenset(self.world.hosts[index].address for index in fault.side)
+        others = frozenset(host.address for host in self.world.hosts) - side
+        cuts = [Cut(side, others)]
+        if not fault.one_way:
+            cuts.append(Cut(others, side))
+        self.world.wires.cuts += cuts
+        self.world.schedule.after(fault.lasts_s, self._heal, cuts)
+
+    def _heal(self, cuts: list[Cut]) -> None:
+        self.world.tell("a cut heals")
+        for cut in cuts:
+            if cut in self.world.wires.cuts:
+                self.world.wires.cuts.remove(cut)
+
+    def _tamper(self, fault: Tamper) -> None:
+        host = self.world.hosts[fault.host]
+        if tamper(host.kernel, fault.how, self._sabotage):
+            self.world.book.upset(host, _UPSET_S)
+            self.world.schedule.after(_NO_MEMORY_S, self._repaired, host)
+            # As the netlink monitor would: a hint, and the agent looks.
+            self.world.sites[fault.host].datapath.wake_all()
+
+    def _repaired(self, host: Host) -> None:
+        host.kernel.failing = False
