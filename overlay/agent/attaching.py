@@ -19,13 +19,13 @@ from overlay.agent.addresses import Addresses
 from overlay.agent.altering import Altering, Change
 from overlay.agent.attachments import Attachments
 from overlay.agent.datapath import Datapath
-from overlay.agent.detaching import Detaching
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.plugging import Plugging
 from overlay.agent.stored import Attachment
+from overlay.agent.takingback import TakingBack
 from overlay.agent.takingpart import TakingPart
 from overlay.agent.targets import Target
 from overlay.agent.wishes import AttachWish, labelled, require_possible, unmet
@@ -61,7 +61,7 @@ class Attaching:
         datapath: Datapath,
         plugging: Plugging,
         taking_part: TakingPart,
-        detaching: Detaching,
+        taking_back: TakingBack,
         kernel: KernelThread,
         journal: Journal,
         attachments: Attachments,
@@ -72,7 +72,7 @@ class Attaching:
         self._datapath = datapath
         self._plugging = plugging
         self._taking_part = taking_part
-        self._detaching = detaching
+        self._taking_back = taking_back
         self._kernel = kernel
         self._journal = journal
         self._attachments = attachments
@@ -90,6 +90,7 @@ class Attaching:
         try:
             identity = await self._kernel.call(container.netns_identity, descriptor)
             async with self._attachments.alone_with(identity):
+                await self._taking_back.settle(identity)
                 if any(wish.rates):
                     await self._kernel.call(shaping.require)
                 existing = self._existing(identity, network, wish)
@@ -123,14 +124,24 @@ class Attaching:
             for network in networks:
                 result = await self.attach(target, network, wish, wait=wait)
                 results.append(result)
-        except BaseException:
-            for result in results:
-                attachment = self._attachments.get(result.endpoint.endpoint_id)
-                if result.created and attachment is not None:
-                    async with self._attachments.alone_with(attachment.netns_identity):
-                        await self._detaching.remove(attachment, wait=False)
+        except BaseException as error:
+            left = await self._take_back(results)
+            if left and isinstance(error, OverlayError):
+                still = f"For now it is still attached to {', '.join(left)}: that goes by itself"
+                error.hint = f"{error.hint}. {still}" if error.hint else still
             raise
         return results
+
+    async def _take_back(self, results: Sequence[Result]) -> list[str]:
+        """Take back what was attached, the last first; return what networks that failed for."""
+        left = []
+        for result in reversed(results):
+            attachment = self._attachments.get(result.endpoint.endpoint_id)
+            if result.created and attachment is not None:
+                async with self._attachments.alone_with(attachment.netns_identity):
+                    if not await self._taking_back.remove(attachment):
+                        left.append(result.network.name)
+        return left
 
     def _existing(
         self, identity: tuple[int, int], network: Network, wish: AttachWish
@@ -225,7 +236,7 @@ class Attaching:
             attachment = await self._plugging.plug(network, endpoint, attachment, descriptor)
         except BaseException:
             if not again:
-                await self._detaching.undo(attachment, endpoint)
+                await self._taking_back.undo(attachment, endpoint)
             raise
         try:
             with self._member.state.transaction():

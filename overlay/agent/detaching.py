@@ -92,8 +92,10 @@ class Detaching:
 
     async def undo(self, attachment: Attachment, endpoint: Endpoint) -> None:
         """Take back an endpoint that got no interface and that nobody was told of."""
-        self._withdraw(attachment, endpoint)
-        await self._plugging.unplug(attachment, endpoint)
+        try:
+            self._withdraw(attachment, endpoint)
+        finally:
+            await self._plugging.unplug(attachment, endpoint)
 
     def _withdraw(
         self,

@@ -43,6 +43,7 @@ from overlay.agent.resizing import Resizing
 from overlay.agent.returning import Returning
 from overlay.agent.statefile import StateFile
 from overlay.agent.stored import ClusterFile
+from overlay.agent.takingback import TakingBack
 from overlay.agent.takingpart import TakingPart
 from overlay.agent.underlaywatch import UnderlayWatch
 from overlay.core.events import Event
@@ -94,6 +95,7 @@ class Running:
         )
         self.taking_part = TakingPart(self.member, self.directory, self.datapath, self.attachments)
         self.detaching = self._detach()
+        self._taking_back = TakingBack(self.detaching, self.directory, self.attachments, journal)
         self.attaching = self._attach(kernel)
         self.outside = self._reach_outside(kernel)
         self.underlay, self.resizing = self._follow_underlay(kernel, interface)
@@ -130,7 +132,7 @@ class Running:
             self.datapath,
             self.plugging,
             self.taking_part,
-            self.detaching,
+            self._taking_back,
             kernel,
             self.journal,
             self.attachments,
@@ -256,6 +258,7 @@ class Running:
         begin(self.keys.run, "keys")
         begin(self._adopting.tidy_up, "tidy up")
         begin(self._removals.run, "removals")
+        begin(self._taking_back.run, "take back")
         begin(self.underlay.run, "underlay")
         begin(self.clashes.run, "clashes")
         for work, name in self.outside.tasks():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.lab.driver import LOG, wait_until
+from overlay.lab.driver import LOG, Driver, RefusedError, wait_until
 
 if TYPE_CHECKING:
     from overlay.lab.scene import Scene
@@ -16,6 +17,21 @@ STATE = "/var/lib/overlayd"
 SMALL = f"mount -t tmpfs -o size=4m none /mnt && cp -a {STATE}/. /mnt && mount --move /mnt {STATE}"
 
 
+def put_on_small_disk(three: Scene, victim: Driver) -> None:
+    """Let a host's agent go on with its state on a disk that is full soon; twice is harmless."""
+    if STATE in victim.run("cat", "/proc/mounts"):
+        return
+    victim.end(signal.SIGTERM)
+    victim.run("sh", "-c", SMALL)
+    victim.start()
+    wait_until(three.well, "all well", 60.0)
+
+
+def fill(victim: Driver) -> None:
+    """Leave no room on the disk of the state."""
+    victim.run("sh", "-c", f"dd if=/dev/zero of={STATE}/ballast bs=4k 2>/dev/null; true")
+
+
 def test_networks_and_the_underlay_change_on_a_full_disk(three: Scene) -> None:
     """A network that somebody chose not to expose goes, and the underlay's MTU changes, while
     nothing can be written: the same agent does what is due when there is room again."""
@@ -23,12 +39,9 @@ def test_networks_and_the_underlay_change_on_a_full_disk(three: Scene) -> None:
     maker.post("/v1/networks", name="side", subnets=[{"subnet": "10.78.0.0/24"}])
     wait_until(lambda: "side" in str(victim.get("/v1/networks")), "the network is known")
     victim.post("/v1/unexpose", network="side")
-    victim.end(signal.SIGTERM)
-    victim.run("sh", "-c", SMALL)
-    victim.start()
-    wait_until(three.well, "all well", 60.0)
+    put_on_small_disk(three, victim)
     agent = victim.pid()
-    victim.run("sh", "-c", f"dd if=/dev/zero of={STATE}/ballast bs=4k 2>/dev/null; true")
+    fill(victim)
 
     maker.call("DELETE", "/v1/networks/side")
     victim.run("ip", "link", "set", "eth1", "mtu", "1400")
@@ -41,3 +54,45 @@ def test_networks_and_the_underlay_change_on_a_full_disk(three: Scene) -> None:
     assert "Traceback" not in victim.run("cat", LOG)
     victim.run("ip", "link", "set", "eth1", "mtu", "1500")
     wait_until(three.well, "all well", 60.0)
+
+
+def test_an_attach_that_a_full_disk_keeps_from_being_taken_back(three: Scene) -> None:
+    """To two networks, of which the second has no address to give while its owner is stopped: that
+    is what the caller reads, with what is left; what is left goes when there is room again."""
+    owner, victim = three.host(1), three.host(2)
+    put_on_small_disk(three, victim)
+    victim.post("/v1/networks", name="ours", subnets=[{"subnet": "10.79.0.0/24"}])
+    owner.post("/v1/networks", name="theirs", subnets=[{"subnet": "10.80.0.0/24"}])
+    wait_until(lambda: "theirs" in str(victim.get("/v1/networks")), "both networks are known")
+    victim.run("ip", "netns", "add", "both")
+    wish = {"target": "netns:both", "networks": ["ours", "theirs"], "wait": "none"}
+    before = sandboxes(victim)
+    owner.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(victim.post, "/v1/endpoints", **wish)
+            wait_until(lambda: sandboxes(victim) == before + 2, "the second network's turn")
+            fill(victim)
+            with pytest.raises(RefusedError) as refused:
+                asked.result(60)
+    finally:
+        owner.send_signal(signal.SIGCONT)
+
+    assert refused.value.answer["what"] == "no free address on network theirs"
+    assert "still attached to ours" in refused.value.answer["hint"]
+    victim.run("rm", f"{STATE}/ballast")
+    wait_until(lambda: not is_on(victim, "ours"), "what was left is taken back", 60.0)
+    assert "eth0" not in victim.run("ip", "-n", "both", "link")
+    wait_until(three.well, "all well", 60.0)
+    assert len(victim.post("/v1/endpoints", **wish)["endpoints"]) == 2
+    victim.post("/v1/detach", target="both")
+
+
+def sandboxes(driver: Driver) -> int:
+    """Return how many networks a host has a sandbox of."""
+    return driver.run("ls", "/run/netns").count("ov-")
+
+
+def is_on(driver: Driver, network: str) -> bool:
+    """Say whether anything is attached to a network, as a host knows it."""
+    return bool(driver.get(f"/v1/endpoints?network={network}")["endpoints"])
