@@ -169,6 +169,7 @@ class Attaching:
         async with self._addresses.lock(network.vni):
             self._check(network, wish, name)
             ips, subnet_index = await self._addresses.allocate(network, wish.ip)
+            self._directory.require_still(network)  # from here to the commit nothing is awaited
             endpoint = Endpoint(
                 endpoint_id=os.urandom(8),
                 vni=network.vni,

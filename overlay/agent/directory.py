@@ -91,6 +91,15 @@ class Directory:
             hint="overlayd network ls" if names else "Make one: overlayd network create NAME",
         )
 
+    def require_still(self, network: Network) -> None:
+        """Raise NotFoundError for a network that was removed while somebody waited."""
+        if self.network_by_vni(network.vni) is None:
+            raise NotFoundError(
+                f"there is no network {network.name!r} any more",
+                why="it was removed just now",
+                hint="overlayd network ls",
+            )
+
     def network_by_vni(self, vni: int) -> Network | None:
         """Return the network with that VNI, or None."""
         return self.view.networks().get(Vni(vni))

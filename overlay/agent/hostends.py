@@ -109,6 +109,7 @@ class HostEnds:
                 continue
             async with self._addresses.lock(network.vni):
                 ips = await self._addresses.allocate_host(network, segment)
+                self._directory.require_still(network)
                 end = Endpoint(
                     endpoint_id=os.urandom(8),
                     vni=network.vni,

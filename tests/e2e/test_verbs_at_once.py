@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -154,3 +155,34 @@ def test_a_port_taken_back_while_a_container_comes(three: Scene) -> None:
         client.join()
         assert "dport 90" not in host.run("nft", "list", "ruleset"), number
         host.post("/v1/detach", target="netns:comes")
+
+
+def test_a_network_removed_while_something_is_being_attached(three: Scene) -> None:
+    """At any moment of it: either the removal or the attach is refused, never both done, and a
+    container that was refused has nothing of the network."""
+    host = three.host(1)
+    host.run("ip", "netns", "add", "late")
+    for number in range(40):
+        host.post("/v1/networks", name="brief", subnets=[{"subnet": "10.78.0.0/24"}])
+        done: list[str] = []
+
+        def client(done: list[str] = done) -> None:
+            with contextlib.suppress(RefusedError):
+                host.post("/v1/endpoints", target="netns:late", networks=["brief"], wait="none")
+                done.append("attached")
+
+        attaching = threading.Thread(target=client)
+        attaching.start()
+        time.sleep(number % 20 * 0.002)
+        with contextlib.suppress(RefusedError):
+            host.call("DELETE", "/v1/networks/brief")
+            done.append("removed")
+        attaching.join()
+
+        assert len(done) == 1, (number, done)
+        if done == ["removed"]:
+            assert "eth0" not in host.run("ip", "-n", "late", "-o", "link"), number
+        host.post("/v1/detach", target="netns:late")
+        with contextlib.suppress(RefusedError):
+            host.call("DELETE", "/v1/networks/brief")
+    assert "Traceback" not in host.run("cat", LOG)
