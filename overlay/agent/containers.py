@@ -27,12 +27,13 @@ from overlay.agent.wishes import AttachWish, wish_of
 from overlay.core.drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import container, netns
-from overlay.kernel.reset import FILES_DIRECTORY, SANDBOX_NAME, remove_files
+from overlay.kernel.reset import FILES_DIRECTORY, HOST_MARK, SANDBOX_NAME, remove_files
 from overlay.model import ip_text
 
 Json = dict[str, Any]
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
 _OWN = Mode()
+_OWN_HOSTS = ("127.0.0.1 localhost", "::1 localhost")  # at the head of each file of hosts of ours
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
@@ -169,12 +170,18 @@ class Containers:
                 why="it was not made by overlayd",
                 hint=f"Attach it as it is: overlayd attach netns:{name} --network NETWORK",
             )
+        elif await asyncio.to_thread(_is_of_others, FILES_DIRECTORY / name):
+            raise ConflictError(
+                f"{FILES_DIRECTORY / name} exists already",
+                why="it was not made by overlayd: somebody has files for a namespace of that name",
+                hint="Choose another name, or move them away",
+            )
         with state.transaction():
             state.put(CONTAINER_KIND, name, {**(kept or {}), **mode.kept()})
         try:
             await self._agent.kernel.call(_create, name, mode)
             await asyncio.to_thread(_write_files, name, mode)
-        except OverlayError:
+        except (OverlayError, OSError):
             if kept is None:
                 await self._unmake(name)
             raise
@@ -264,6 +271,21 @@ def _remove_files(name: str) -> None:
         FILES_DIRECTORY.rmdir()  # only if nobody else keeps something there
 
 
+def _is_of_others(directory: Path) -> bool:
+    """Say whether files for a namespace are somebody else's, not left by a container of ours."""
+    if directory.is_symlink():  # ours lead to the files beside them of who shares his network
+        return "/" in os.readlink(directory)  # noqa: PTH115 - as it is written there
+    if not directory.is_dir():
+        return directory.exists()
+    found = {entry.name for entry in directory.iterdir()}
+    try:
+        hosts = (directory / "hosts").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return bool(found)
+    ours = hosts.startswith(("\n".join(_OWN_HOSTS), HOST_MARK))
+    return not ours or not found <= {"hosts", "resolv.conf"}
+
+
 def _write_files(name: str, mode: Mode = _OWN, *, hosts: Sequence[str] = ()) -> None:
     if not mode.is_own:
         containermodes.write_files(name, mode)
@@ -299,7 +321,7 @@ def _not_written(directory: Path, error: OSError) -> OverlayError:
 
 
 def _write_hosts(name: str, more: Sequence[str]) -> None:
-    lines = ["127.0.0.1 localhost", "::1 localhost", *more]
+    lines = [*_OWN_HOSTS, *more]
     (FILES_DIRECTORY / name / "hosts").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -153,6 +153,16 @@ class Server:
             return _failure(error)
         except TimeoutError:
             return _failure(OverlayError(f"{name} took too long and was given up"))
+        except OSError as error:
+            _LOG.warning("the host refused something for %s", request.path, exc_info=True)
+            return _failure(
+                OverlayError(
+                    f"{name} failed, for the host refused something",
+                    why=error.strerror or str(error),
+                    hint="The agent's log has the details. Is the host short of file descriptors "
+                    "or memory? Look at `ulimit -n` and `free`",
+                )
+            )
         except Exception as error:  # noqa: BLE001 - the boundary to people
             # A defect of ours must not look like an empty answer, nor end the agent.
             _LOG.exception("defect while answering %s", request.path)

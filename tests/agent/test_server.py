@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import grp
 import json
 import os
@@ -22,6 +23,11 @@ async def slow(_request: web.Request, _body: dict[str, Any]) -> dict[str, Any]:
     """Answer never."""
     await asyncio.Event().wait()
     return {}
+
+
+async def refused(_request: web.Request, _body: dict[str, Any]) -> dict[str, Any]:
+    """Be refused a file descriptor by the host."""
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 async def going_on(request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
@@ -44,6 +50,7 @@ def asked(tmp_path: Path) -> Callable[[str], str]:
     async def work(path: str) -> str:
         server = Server(tmp_path, grp.getgrgid(os.getgid()).gr_name, request_timeout_s=LIMIT_S)
         server.route("GET", "/slow", "slow", slow)
+        server.route("GET", "/refused", "refused", refused)
         server.route("GET", "/goes-on", "goes-on", going_on, streams=str)
         await server.start()
         server.ready.set()
@@ -72,6 +79,16 @@ def test_a_verb_that_takes_too_long_is_given_up(asked: Callable[[str], str]) -> 
     assert " 500 " in answer.splitlines()[0]
     error = json.loads(answer.splitlines()[-1])["error"]
     assert "took too long" in error["what"]
+
+
+def test_what_the_host_refuses_is_no_defect_of_ours(asked: Callable[[str], str]) -> None:
+    """The kernel's own words, and what to look at."""
+    error = json.loads(asked("/refused").splitlines()[-1])["error"]
+
+    assert error["code"] == "failed"
+    assert error["why"] == "Too many open files"
+    assert "ulimit -n" in error["hint"]
+    assert "defect" not in str(error)
 
 
 def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(asked: Callable[[str], str]) -> None:

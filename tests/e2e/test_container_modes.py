@@ -114,6 +114,25 @@ def test_the_words_are_no_networks(cluster: Cluster) -> None:
     assert (code, "is no network to attach to" in err) == (2, True)
 
 
+def test_files_of_others_for_a_namespace_stay_as_they_are(cluster: Cluster) -> None:
+    """What somebody has put under /etc/netns for a namespace of his own is neither written over
+    nor removed with a container of that name; what a container of ours left is."""
+    theirs = "/etc/netns/theirs/resolv.conf"
+    cluster.ok(1, "sh", "-c", f"mkdir -p /etc/netns/theirs; echo nameserver 192.0.2.1 >{theirs}")
+    code, _, err = cluster.run(1, "overlayd", "container", "add", "theirs")
+
+    assert (code, "/etc/netns/theirs" in err) == (6, True), err
+    assert cluster.ok(1, "cat", theirs) == "nameserver 192.0.2.1\n"
+    assert "theirs" not in cluster.ok(1, "ip", "netns")
+    assert "theirs" not in cluster.ok(1, "overlayd", "container", "ls", "--json")
+    cluster.ok(1, "rm", "-r", "/etc/netns/theirs")
+    cluster.ok(1, "overlayd", "container", "add", "left")
+    cluster.ok(1, "cp", "-r", "/etc/netns/left", "/etc/netns/again")
+    cluster.ok(1, "overlayd", "container", "add", "again")
+    cluster.ok(1, "overlayd", "container", "rm", "left", "again")
+    assert cluster.run(1, "ls", "/etc/netns/again")[0] != 0
+
+
 @pytest.mark.parametrize("agent", ["running", "dead"])
 def test_a_reset_takes_all_kinds_with_it(cluster: Cluster, agent: str) -> None:
     """With and without an agent, nothing of the three is left, and the host's network is whole."""
