@@ -15,7 +15,7 @@ from overlay.agent.outsideviews import here, published
 from overlay.agent.server import Server
 from overlay.agent.shape import Address, Name, Text
 from overlay.agent.web import web
-from overlay.core.publication import PortPair, parse_pair
+from overlay.core.publication import PortPair, parse_pairs
 from overlay.errors import UsageError
 from overlay.model import Ip
 
@@ -127,7 +127,14 @@ class OutsideRoutes:
 
 def _named(body: Json) -> tuple[str, list[PortPair]]:
     name = request.required_name(body, "name")
-    return name, [parse_pair(t) for t in request.texts(body, "ports", limits.PUBLISHED_PORTS_MAX)]
+    pairs: dict[PortPair, None] = {}
+    for text in request.texts(body, "ports", limits.PUBLISHED_PORTS_MAX):
+        pairs.update(dict.fromkeys(parse_pairs(text)))
+        if len(pairs) > limits.PUBLISHED_PORTS_MAX:
+            raise UsageError(
+                f"at most {limits.PUBLISHED_PORTS_MAX} ports can be named", field="ports"
+            )
+    return name, list(pairs)
 
 
 def register(server: Server, agent: Agent) -> None:

@@ -99,7 +99,9 @@ class Publishing:
             fresh = [each for each in dict.fromkeys(wanted) if each not in self._known]
             if len(self._known) + len(fresh) > limits.PUBLISHED_PORTS_MAX:
                 raise ConflictError(
-                    f"this host publishes {limits.PUBLISHED_PORTS_MAX} ports already: the limit"
+                    f"a host publishes {limits.PUBLISHED_PORTS_MAX} ports at most",
+                    why=f"this one has {len(self._known)}, and {len(fresh)} more are asked for",
+                    hint="Take back what is not needed: overlayd publish ls, overlayd unpublish",
                 )
             for each in fresh:
                 others = [*self._known, *(other for other in fresh if other != each)]

@@ -39,7 +39,7 @@ PUBLISH_DESCRIPTION = """\
 Let ports of this host lead to a container: for other hosts, for this one, and for containers.
 The port follows the name, wherever the container is.  'publish ls' lists what is published.
 
-  sudo overlayd publish web 8080:80
+  sudo overlayd publish web 8080:80 9000-9009
   sudo overlayd publish resolver 53:53/udp 53:53 --network blue --host-ip 192.168.56.11
   overlayd publish ls
 """
@@ -49,7 +49,7 @@ Take published ports of a container back: those named, or all.
   sudo overlayd unpublish web 8080
   sudo overlayd unpublish web
 """
-PORT_HINT = "Such as 8080:80, 53:53/udp, or 8080 for twice the same"
+PORT_HINT = "Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for twice the same"
 HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "LEADS TO", "STATE")
 
 
@@ -78,7 +78,7 @@ def register(words: Words) -> None:
             nargs="*",
             default=[],
             metavar="HOST:CONTAINER[/udp]",
-            help="port numbers; one: the same on both",
+            help="port numbers, or ranges as 8000-8009; one: the same on both",
         )
         verb.add_argument("--network", metavar="NETWORK", help="the one on which it has that name")
 
@@ -116,21 +116,10 @@ def require_publishable(args: Namespace) -> None:
 
 def require_ports(texts: Sequence[str]) -> None:
     """Raise UsageError unless all texts are ports to publish."""
+    from overlay.core.publication import parse_pairs  # noqa: PLC0415  who has ports pays for it
+
     for text in texts:
-        numbers, slash, protocol = text.partition("/")
-        ports = numbers.split(":")
-        known = not slash or protocol in ("tcp", "udp")
-        if not known or len(ports) > 2 or not all(_is_port(port) for port in ports):
-            raise UsageError(
-                f"{text!r} is no port to publish",
-                why="it is HOST:CONTAINER, numbers from 1 to 65535, with /udp behind it for UDP",
-                hint=PORT_HINT,
-                field="ports",
-            )
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65535
+        parse_pairs(text)
 
 
 def publish_attached(client: Client, args: Namespace, attached: JsonObject) -> None:

@@ -1,6 +1,6 @@
 """What it means to publish a port: the words for it, and which two of them can't stand together.
 
-Owns: the grammar `[HOST:]CONTAINER[/tcp|udp]`. Pure.
+Owns: the grammar `[HOST:]CONTAINER[/tcp|udp]`, each a number or a range. Pure.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from overlay import limits
 from overlay.errors import UsageError
 from overlay.model import Ip, Vni, ip_text
 
@@ -43,27 +44,44 @@ class Publication(NamedTuple):
         return f"[{text}]:{self.host_port}" if ":" in text else f"{text}:{self.host_port}"
 
 
-def parse_pair(text: str) -> PortPair:
-    """Return the ports that `8080:80/tcp` means; raises UsageError."""
-    numbers, _, protocol = text.partition("/")
-    protocol = protocol or "tcp"
+def parse_pairs(text: str) -> list[PortPair]:
+    """Return the ports that `8080:80/tcp` or `8000-8009:80-89/tcp` means; raises UsageError."""
+    numbers, slash, protocol = text.partition("/")
     host, _, port = numbers.rpartition(":")
     try:
-        found = PortPair(protocol, _number(host or port), _number(port))
+        protocol = _protocol(protocol) if slash else "tcp"
+        pairs = zip(_numbers(host or port), _numbers(port), strict=True)
+        return [PortPair(protocol, *pair) for pair in pairs]
     except ValueError:
-        found = None
-    if found is None or protocol not in PROTOCOLS:
         raise UsageError(
             f"{text!r} is no port to publish",
-            why="it is HOST:CONTAINER, numbers from 1 to 65535, with /udp behind it for UDP",
-            hint="Such as 8080:80, or 53:53/udp",
+            why="it is HOST:CONTAINER, numbers from 1 to 65535 or ranges of one length, at most "
+            f"{limits.PUBLISHED_PORTS_MAX} ports, with /udp behind it for UDP",
+            hint="Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for twice the same",
             field="ports",
-        )
+        ) from None
+
+
+def _protocol(text: str) -> str:
+    if text not in PROTOCOLS:
+        raise ValueError(text)
+    return text
+
+
+def _numbers(text: str) -> range:
+    first, dash, last = text.partition("-")
+    found = range(_number(first), _number(last if dash else first) + 1)
+    if not 0 < len(found) <= limits.PUBLISHED_PORTS_MAX:
+        raise ValueError(text)
     return found
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _PORT_MAX:
+    if (
+        not (text.isascii() and text.isdecimal())
+        or len(text) > 5
+        or not 1 <= int(text) <= _PORT_MAX
+    ):
         raise ValueError(text)
     return int(text)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from overlay.core.publication import PortPair, Publication, meant, parse_pair, rival
+from overlay.core.publication import PortPair, Publication, meant, parse_pairs, rival
 from overlay.errors import UsageError
 from overlay.model import Ip, Vni, parse_ip
 
@@ -27,17 +27,31 @@ def publication(host_ip: str = "", host_port: int = 8080, protocol: str = "tcp")
 )
 def test_ports_as_people_write_them(text: str, pair: PortPair) -> None:
     """One number stands for both; TCP is meant where nothing is said; it reads back alike."""
-    assert parse_pair(text) == pair
-    assert parse_pair(str(pair)) == pair
+    assert parse_pairs(text) == [pair]
+    assert parse_pairs(str(pair)) == [pair]
+
+
+def test_ranges_are_as_many_pairs() -> None:
+    """Both of one length; one range stands for both."""
+    assert parse_pairs("8000-8001:80-81/udp") == [
+        PortPair("udp", 8000, 80),
+        PortPair("udp", 8001, 81),
+    ]
+    assert parse_pairs("9000-9001") == [PortPair("tcp", n, n) for n in (9000, 9001)]
+    assert parse_pairs("7-7:8") == [PortPair("tcp", 7, 8)]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "web", "0:80", "80:0", "65536:1", "-1:80", "1:2:3", "80/sctp", "8080:", "٣:80"]
-)
+    "text",
+    [
+        "", "web", "0:80", "80:0", "65536:1", "-1:80", "1:2:3", "80/sctp", "80/", "8080:", "٣:80",
+        "1-", "2-1", "1-2:3", "1:3-4", "1-2-3", "65535-65536", "1-65535", "1" * 5000,
+    ],
+)  # fmt: skip
 def test_what_is_no_port_is_refused(text: str) -> None:
     """With an example of what is one."""
     with pytest.raises(UsageError, match="is no port to publish"):
-        parse_pair(text)
+        parse_pairs(text)
 
 
 def test_places_meet_where_a_packet_could_be_for_both() -> None:
@@ -65,4 +79,4 @@ def test_places_have_a_text() -> None:
 )
 def test_which_publication_is_meant(text: str, *, so: bool) -> None:
     """The host's port is enough to take it back; a pair must be the published one."""
-    assert meant(parse_pair(text), publication()) == so
+    assert meant(parse_pairs(text)[0], publication()) == so

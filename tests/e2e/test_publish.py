@@ -49,6 +49,21 @@ def test_others_reach_it_and_are_seen_as_who_they_are(web: Cluster) -> None:
     assert seen_as(web, 1, netns("world"), VM1_OUT6, 5353, "udp") == WORLD6
 
 
+def test_a_range_is_published_and_taken_back(web: Cluster) -> None:
+    """Each port of the host leads to its own of the container; all or none."""
+    web.ok(1, "overlayd", "publish", "d1", "8179-8181:79-81", "8152-8153:52-53/udp")
+    assert seen_as(web, 2, [], VM1, 8180) == "192.168.56.12"
+    assert seen_as(web, 2, [], VM1, 8153, "udp") == "192.168.56.12"
+    assert web.run(1, "overlayd", "publish", "d2", "8181-8182")[0] == 6
+    shown = web.json(1, "publish", "ls")["published"]
+    assert [(one["host_port"], one["port"]) for one in shown if one["host_port"] > 8100] == [
+        (8152, 52), (8153, 53), (8179, 79), (8180, 80), (8181, 81),
+    ]  # fmt: skip
+    web.ok(1, "overlayd", "unpublish", "d1", "8179-8181:79-81", "8152-8153:52-53/udp")
+    shown = web.json(1, "publish", "ls")["published"]
+    assert sorted(one["host_port"] for one in shown) == [5353, 8080]
+
+
 @pytest.mark.parametrize("where", ["127.0.0.1", "::1", VM1, VM1_OUT, VM1_OUT6])
 def test_the_host_itself_reaches_it(web: Cluster, where: str) -> None:
     """By each of its addresses, the loopback's among them; it is seen as its end on the network."""
