@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socketserver
 import subprocess
@@ -227,7 +228,7 @@ def podman_container(tmp_path: Path) -> Iterator[str]:
     busybox = shutil.which("busybox")
     if busybox is None or shutil.which("podman") is None or shutil.which("runc") is None:
         pytest.skip("needs Debian's podman, runc and busybox-static")
-    name = f"ovt{tmp_path.name[-12:].replace('_', '')}"
+    name = f"ovt{os.getpid()}"  # others may run this at the same time
     root = tmp_path / "root"
     (root / "bin").mkdir(parents=True)
     shutil.copy(busybox, root / "bin" / "sleep")
