@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, ValuesView
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from overlay.agent.stored import Attachment
+from overlay.core.plan import PlannedPort
 
 
 class Attachments(MutableMapping[bytes, Attachment]):
@@ -24,6 +26,12 @@ class Attachments(MutableMapping[bytes, Attachment]):
     def of_target(self, identity: tuple[int, int]) -> list[Attachment]:
         """Return the attachments of one container's namespace, in the order they were made."""
         return [self._by_id[each] for each in self._of_target.get(identity, ())]
+
+    def plugged(self, attachment: Attachment, ifname: str) -> Attachment:
+        """Keep an attachment with the interface that its container really got; return it so."""
+        found = replace(attachment, ifname=ifname, plugged=True)
+        self[bytes.fromhex(attachment.endpoint_id)] = found
+        return found
 
     @contextlib.asynccontextmanager
     async def alone_with(self, identity: tuple[int, int]) -> AsyncIterator[None]:
@@ -56,3 +64,10 @@ class Attachments(MutableMapping[bytes, Attachment]):
     def values(self) -> ValuesView[Attachment]:
         """Return all of them: the inherited view would look each up."""
         return self._by_id.values()
+
+
+def planned(attachment: Attachment) -> PlannedPort:
+    """Return an attachment as the planner knows it."""
+    return PlannedPort(
+        attachment.port, attachment.subnet_index, bytes.fromhex(attachment.endpoint_id)
+    )

@@ -12,8 +12,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 
-from overlay.agent.attachments import Attachments
+from overlay.agent import sandboxhearing
+from overlay.agent.attachments import Attachments, planned
 from overlay.agent.directory import Directory
 from overlay.agent.fastmode import FastMode
 from overlay.agent.guard import Guard
@@ -22,25 +24,20 @@ from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.onepass import RETRY_FIRST_S, Runtime, compare, converge
 from overlay.agent.removing import Removing
-from overlay.agent.stored import Attachment
 from overlay.core.drivers import has_tunnel
-from overlay.core.fastplan import guard_row, port_rows
 from overlay.core.messages import LogVersion
-from overlay.core.operations import DeleteRow, Operation, PutLink, PutRow
-from overlay.core.plan import PlanInput, PlannedPort
-from overlay.core.rates import rate_row
+from overlay.core.operations import Operation, PutLink, PutRow
+from overlay.core.plan import PlanInput
 from overlay.core.records import CLUSTER_SCOPE, Scope
-from overlay.core.state import Port, Row
+from overlay.core.state import Port
 from overlay.core.view import overlay_mtu
 from overlay.errors import NotFoundError
 from overlay.kernel import container, netns
-from overlay.kernel.nft.ports import PortGuard
 from overlay.kernel.reset import SANDBOX_NAME
 from overlay.kernel.sandbox import Failure, Sandbox
-from overlay.model import Endpoint, Network, NodeId, Vni
+from overlay.model import Network, NodeId, Vni
 
 _RETRY_MAX_S = 30.0
-_SETTLE_S = 0.02
 _LONG_S = 0.05  # a pass over some 10,000 endpoints
 _PAUSE_MAX_S = 0.5
 _WATCH_INTERVAL_S = 0.5
@@ -105,7 +102,7 @@ class Datapath:
                 name = sandbox_name(network.vni, self._member.node_id)
                 runtime = await self._kernel.call(self._adopt, name, unfinished)
                 self._runtimes[network.vni] = runtime
-                self._watch(network.vni, runtime)
+                sandboxhearing.listen(runtime, partial(self.doubt, network.vni))
         if runtime.passes == 0:
             await self.guard.widen()
             await self.reconcile(network.vni)
@@ -135,7 +132,7 @@ class Datapath:
         async with self.lock(vni):
             runtime = self._runtimes.pop(vni, None)
             if runtime is not None:
-                self._unwatch(runtime)
+                sandboxhearing.end(runtime)
                 self.closed(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
             else:  # of a network that was gone already when this agent started
@@ -157,75 +154,13 @@ class Datapath:
     async def close(self) -> None:
         """Let go of all sandboxes; they go on forwarding."""
         for runtime in self._runtimes.values():
-            self._unwatch(runtime)
+            sandboxhearing.end(runtime)
             await self._kernel.call(runtime.sandbox.close)
         self._runtimes.clear()
 
     def lock(self, vni: Vni) -> asyncio.Lock:
         """Return what a pass over a network holds: nothing changes its sandbox meanwhile."""
         return self._locks.setdefault(vni, asyncio.Lock())
-
-    async def unplug(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
-        """Remove an endpoint's port; before it, what leads there on the fast path."""
-        vni = Vni(attachment.vni)
-        runtime, network = self._runtimes.get(vni), self._directory.network_by_vni(vni)
-        if runtime is None:
-            return
-        # From now on the plan is without it; the passes until it is gone leave it to us.
-        runtime.removing.leaving.add(attachment.port)
-        runtime.replugged.add(attachment.port)
-        try:
-            async with self.lock(vni):  # a pass under way still puts what it planned
-                runtime.replugged.add(attachment.port)
-                if network and endpoint:
-                    rows = _rows_of(runtime.sandbox, network, attachment, endpoint)
-                    await self._kernel.call(runtime.sandbox.apply, [DeleteRow(r) for r in rows])
-            was_there = await runtime.removing.remove(attachment.port)
-        finally:
-            runtime.removing.leaving.discard(attachment.port)
-        if endpoint is None or not was_there:
-            self.doubt(vni)  # what led to it may be left, under the number of its interface
-
-    # --- the kernel's own words ---------------------------------------------------------
-
-    def _watch(self, vni: Vni, runtime: Runtime) -> None:
-        """Let the kernel wake us; many notifications of one change are read together."""
-        loop = asyncio.get_running_loop()
-        descriptor = runtime.monitor.fileno()
-
-        def later() -> None:
-            loop.remove_reader(descriptor)
-            runtime.settling = loop.call_later(_SETTLE_S, look)
-
-        def look() -> None:
-            runtime.settling = None
-            found = runtime.monitor.contradictions(runtime.desired, runtime.in_motion)
-            if found and runtime.passes:
-                runtime.hints = found[:3]
-                self.doubt(vni)
-            if runtime.monitor.has_more:  # others get their turn, then we go on
-                runtime.settling = loop.call_later(0, look)
-            else:
-                loop.add_reader(descriptor, later)
-
-        loop.add_reader(descriptor, later)
-        guard = runtime.sandbox.guard
-        if guard is not None:
-            loop.add_reader(guard.fileno(), self._look_at_guard, vni, runtime, guard)
-
-    def _look_at_guard(self, vni: Vni, runtime: Runtime, guard: PortGuard) -> None:
-        if guard.altered():
-            runtime.hints = ["port security was altered"]
-            self.doubt(vni)
-
-    def _unwatch(self, runtime: Runtime) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(runtime.monitor.fileno())
-        if runtime.sandbox.guard is not None:
-            loop.remove_reader(runtime.sandbox.guard.fileno())
-        if runtime.settling is not None:
-            runtime.settling.cancel()
-        runtime.monitor.close()
 
     # --- the loop -----------------------------------------------------------------------
 
@@ -378,18 +313,8 @@ class Datapath:
             self._member.card.address,
             self._member.cluster.vxlan_port,
             self.mtu_of(network),
-            tuple(
-                _planned(attachment)
-                for attachment in self._attachments.values()
-                if attachment.vni == vni
-            ),
+            tuple(planned(each) for each in self._attachments.values() if each.vni == vni),
         )
-
-
-def _planned(attachment: Attachment) -> PlannedPort:
-    return PlannedPort(
-        attachment.port, attachment.subnet_index, bytes.fromhex(attachment.endpoint_id)
-    )
 
 
 def _destroy(name: str) -> None:
@@ -398,16 +323,3 @@ def _destroy(name: str) -> None:
         Sandbox.open(name, create=False).destroy()
     except NotFoundError:
         netns.remove(name)
-
-
-def _rows_of(
-    sandbox: Sandbox, network: Network, attachment: Attachment, endpoint: Endpoint
-) -> list[Row]:
-    """Return what names a port by its number, which outlives the port."""
-    found: list[Row] = [guard_row(network, attachment.port, endpoint)]
-    rate = rate_row(attachment.port, endpoint)
-    if rate is not None:
-        found.append(rate)
-    if sandbox.fast_path is not None:
-        found += port_rows(network, _planned(attachment), endpoint)
-    return found

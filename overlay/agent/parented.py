@@ -24,7 +24,6 @@ from overlay.agent.stored import Attachment
 from overlay.core.drivers import IPVLAN, driver_of
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel import occupied, parents
-from overlay.kernel.container import Attached
 from overlay.kernel.parents import Place
 from overlay.model import Endpoint, Network, ip_text, mac_text
 
@@ -58,14 +57,13 @@ class Parented:
     # --- plugging -----------------------------------------------------------------------
 
     async def plug(
-        self,
-        network: Network,
-        endpoint: Endpoint,
-        attachment: Attachment,
-        descriptor: int,
-    ) -> Attached:
-        """Make the interface; raises what the kernel refuses it with, and ConflictError where
-        something on the segment has the address already."""
+        self, network: Network, endpoint: Endpoint, attachment: Attachment, descriptor: int
+    ) -> Attachment:
+        """Make the interface; return the attachment as it is then.
+
+        Raises what the kernel refuses it with, and ConflictError where something on the segment
+        has the address already.
+        """
         kind, parent = driver_of(network), attachment.parent
         used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
         wanted = attachment.gateway and not network.internal
@@ -91,7 +89,7 @@ class Parented:
         finally:
             self._arriving[parent] -= 1
         self.faults.pop(attachment.port, None)
-        return attached
+        return self._attachments.plugged(attachment, attached.ifname)
 
     async def _require_free(self, parent: str, endpoint: Endpoint) -> None:
         """Raise ConflictError where somebody who is not ours has an address of the endpoint's."""

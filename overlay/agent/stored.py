@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from overlay.agent.statefile import StateFile
@@ -292,8 +292,3 @@ def next_epoch(state: StateFile) -> int:
     with state.transaction():
         state.put("epoch", "", epoch)
     return epoch
-
-
-def plugged_as(attachment: Attachment, ifname: str) -> Attachment:
-    """Return the attachment with the interface that the container really got."""
-    return replace(attachment, ifname=ifname, plugged=True)
