@@ -16,6 +16,7 @@ from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
+from overlay.agent.stored import Attachment
 from overlay.core.drivers import has_sandbox, has_tunnel, parent_of
 from overlay.core.view import overlay_mtu
 from overlay.errors import OverlayError
@@ -101,14 +102,19 @@ class Resizing:
                 continue
             mtu = self._datapath.mtu_of(network)
             try:
-                await self._kernel.call(_resize, attachment.netns_path, attachment.ifname, mtu)
+                await self._kernel.call(_resize, attachment, mtu)
             except (OverlayError, OSError) as error:
                 text = f"{attachment.target} keeps the MTU it has: {error}"
                 self._journal.record("underlay", text, level=logging.WARNING)
 
 
-def _resize(netns_path: str, ifname: str, mtu: int) -> None:
-    with netns.closing(netns.open_fd(netns_path)) as fd:
-        found = container.inspect(fd, ifname)
+def _resize(attachment: Attachment, mtu: int) -> None:
+    """Set the MTU in a container, if that is still there: its name, or the process id in its path,
+    may lead to somebody else's namespace by now."""
+    fd = netns.open_same(attachment.netns_path, attachment.netns_identity)
+    if fd is None:
+        return
+    with netns.closing(fd):
+        found = container.inspect(fd, attachment.ifname)
         if found is not None and found.mtu != mtu:
-            container.change_mtu(fd, ifname, mtu)
+            container.change_mtu(fd, attachment.ifname, mtu)

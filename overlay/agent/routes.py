@@ -31,7 +31,7 @@ from overlay.agent.targets import resolve_target
 from overlay.agent.web import web
 from overlay.agent.wishes import wish_of
 from overlay.core.drivers import OVERLAY
-from overlay.errors import NotFoundError, UsageError
+from overlay.errors import ConflictError, NotFoundError, UsageError
 from overlay.kernel import parents, probe, underlay
 from overlay.model import Network, ip_text, node_text
 
@@ -244,13 +244,20 @@ class Routes:
         }
 
     async def _identities(self, running: Running, text: str) -> list[tuple[int, int]]:
-        by_name = {
-            a.netns_identity
-            for a in running.attachments.values()
-            if text in (a.target, a.target.partition(":")[2])
-        }
+        attached = list(running.attachments.values())
+        same = {a.netns_identity for a in attached if a.target == text}
+        if same:
+            return sorted(same)
+        by_name = {a.target: a.netns_identity for a in attached if _bare_name(a.target) == text}
+        if len(by_name) > 1:
+            known = ", ".join(sorted(by_name))
+            raise ConflictError(
+                f"{text!r} names {len(by_name)} containers on this host",
+                why=f"attached are {known}",
+                hint=f"Say which, for example {min(by_name)}",
+            )
         if by_name:
-            return sorted(by_name)
+            return sorted({a.netns_identity for a in attached if a.target in by_name})
         try:
             target = await asyncio.to_thread(resolve_target, text)
         except NotFoundError:
@@ -315,6 +322,11 @@ def _subnets(body: Json) -> list[SubnetWish]:
 
 def _seed_text(seed: Seed | None) -> str | None:
     return None if seed is None else ip_text(seed.address)
+
+
+def _bare_name(target: str) -> str:
+    """Return what a target is called without its kind."""
+    return target.partition(":")[2]
 
 
 def _identity_of(path: str) -> tuple[int, int]:

@@ -38,6 +38,25 @@ def ready(cluster: Cluster) -> Iterator[Cluster]:
     cluster.run(2, "ip", "link", "del", "foreign")
 
 
+def test_a_name_of_two_containers_detaches_neither(ready: Cluster) -> None:
+    """A process's number may be a namespace's name as well: the one meant has to be named."""
+    ready.ok(2, "ip", "netns", "add", "running")
+    start = "ip netns exec running sleep 600 >/dev/null 2>&1 & echo $!"
+    pid = ready.ok(2, "sh", "-c", start).strip()
+    ready.ok(2, "overlayd", "attach", f"pid:{pid}", "--network", "blue", "--name", "process")
+    ready.attach(2, pid, "--name", "named")
+    code, _, err = ready.run(2, "overlayd", "detach", pid)
+    listed = ready.ok(2, "overlayd", "endpoint", "ls")
+
+    assert (code, f"netns:{pid}, pid:{pid}" in err) == (6, True), err
+    assert "process" in listed
+    assert "named" in listed
+    for target in (f"pid:{pid}", pid):
+        ready.ok(2, "overlayd", "detach", target)
+    assert pid not in ready.ok(2, "overlayd", "endpoint", "ls")
+    ready.ok(2, "sh", "-c", f"kill {pid}; ip netns del {pid}; ip netns del running")
+
+
 @pytest.mark.parametrize(
     ("command", "exit_code", "told"),
     [

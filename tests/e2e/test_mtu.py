@@ -63,6 +63,25 @@ def test_interfaces_follow_the_underlay(dual: Cluster, eventually: Callable[...,
         )
 
 
+def test_an_interface_of_others_in_the_place_of_ours_keeps_its_mtu(
+    dual: Cluster, eventually: Callable[..., None]
+) -> None:
+    """A namespace that has taken an ended container's name, or process id, while no agent ran may
+    be anybody's, the host's own too: nothing in it is changed."""
+    names = [f"gone{number}" for number in range(25)]
+    for name in names:
+        dual.attach(1, name)
+    dual.ok(1, "bash", "-c", KILL)
+    for name in names:
+        again = f"ip netns del {name} && ip netns add {name}"
+        dual.ok(1, "sh", "-c", f"{again} && ip -n {name} link add eth0 mtu 1280 type bridge")
+    dual.ok(1, "overlayd", "join")
+
+    eventually(lambda: "gone" not in dual.ok(1, "overlayd", "endpoint", "ls"), "withdrawn")
+    found = {dual.inside(1, name, "cat", "/sys/class/net/eth0/mtu")[1].strip() for name in names}
+    assert found == {"1280"}
+
+
 def test_a_smaller_underlay_of_a_peer_is_told(
     dual: Cluster, eventually: Callable[..., None]
 ) -> None:
