@@ -74,7 +74,7 @@ def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bo
         desired = runtime.desired  # so that memory has one of them, and nothing is counted anew
     else:
         runtime.desired = desired
-        runtime.neighbours = sum(type(row) is NeighbourRow for row in desired.rows)
+        runtime.neighbours = [*map(type, desired.rows)].count(NeighbourRow)
     left, runtime.left = runtime.left, None
     if left is not None and runtime.replugged:
         left = _without_ports(left, runtime.replugged)
@@ -89,7 +89,7 @@ def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bo
     operations = diff(desired, actual, prune=prune)
     asked = [] if left is None else diff(desired, left, prune=prune) if read else operations
     failures = sandbox.apply(operations) if operations else []
-    sandbox.announce(runtime.last_macs.changes(given, actual, operations))
+    sandbox.announce(runtime.last_macs.changes(given, actual, operations, desired))
     if not failures:
         runtime.left = desired if prune else applied(actual, operations)
     return Outcome(operations, failures, len(actual.rows), len(set(operations) - set(asked)))

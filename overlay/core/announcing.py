@@ -35,22 +35,32 @@ class LastMacs:
         self._former: dict[Ip, Mac] = {}  # of addresses that nobody has now, the oldest first
 
     def changes(
-        self, given: PlanInput | None, before: SandboxState, operations: Iterable[Operation]
+        self,
+        given: PlanInput | None,
+        before: SandboxState,
+        operations: Iterable[Operation],
+        desired: SandboxState,
     ) -> list[Announcement]:
         """Return what a pass has changed, `ANNOUNCEMENTS_PER_PASS_MAX` at most.
 
-        `before` is the state that its operations started from. What is beyond the bound, or was
-        before this process, is found out by the containers in their own time.
+        Its operations turn `before` into `desired`. What is beyond the bound, or was before this
+        process, is found out by the containers in their own time.
         """
         came: dict[Ip, Announcement] = {}
         gone: dict[Ip, Mac] = {}
+        row_count = len(before.rows)
         for operation in operations:
             match operation:
-                case PutRow(NeighbourRow(bridge, ip, mac)):
-                    came[ip] = Announcement(bridge, ip, mac, False)
-                case DeleteRow(NeighbourRow(_, ip, mac)):
-                    gone[ip] = mac
-        if came:  # a put replaces without a deletion
+                case PutRow(row):
+                    row_count += 1
+                    if type(row) is NeighbourRow:
+                        came[row.ip] = Announcement(row.link, row.ip, row.mac, False)
+                case DeleteRow(row):
+                    row_count -= 1
+                    if type(row) is NeighbourRow:
+                        gone[row.ip] = row.mac
+        # A put may replace without a deletion; most only add, and there may be 150,000 rows.
+        if came and row_count != len(desired.rows):
             for row in before.rows:
                 if type(row) is NeighbourRow and row.ip in came:
                     gone[row.ip] = row.mac
