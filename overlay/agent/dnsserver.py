@@ -7,6 +7,7 @@ name means is asked of `names`. Malformed questions are dropped: whoever sent th
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import ipaddress
 import random
@@ -27,6 +28,7 @@ TTL_S = 5
 PORT = 53
 _UDP_SIZE_DEFAULT = 512  # RFC 1035 section 4.2.1
 _UDP_SIZE_MAX = 1232  # what fits any path: RFC 6891 lets us answer with less than asked
+_STREAM_SIZE_MAX = 65535  # RFC 1035 section 4.2.2
 _FORWARD_TIMEOUT_S = 2.0
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -46,6 +48,7 @@ class DnsServer:
         self._rng = rng
         self._resolvers = resolvers
         self._forwarding = 0
+        self._streams: collections.Counter[Ip] = collections.Counter()
         self._transport: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
 
@@ -109,15 +112,19 @@ class DnsServer:
         except (DNSError, ValueError, IndexError, struct.error):
             return None
         if reply is None:
-            return await self._forwarded(raw, question, asker)
+            by_stream = size_max == _STREAM_SIZE_MAX
+            return await self._forwarded(raw, question, asker, by_stream=by_stream)
         packed = bytes(reply.pack())
         allowed = min(size_max, _udp_size(question)) if size_max == _UDP_SIZE_MAX else size_max
         if len(packed) > allowed:
             packed = bytes(reply.truncate().pack())
         return packed
 
-    async def _forwarded(self, raw: bytes, question: DNSRecord, asker: Ip) -> bytes:
-        """Ask the asker's resolvers in turn; say SERVFAIL when none answers in time."""
+    async def _forwarded(
+        self, raw: bytes, question: DNSRecord, asker: Ip, *, by_stream: bool
+    ) -> bytes:
+        """Ask the asker's resolvers in turn, in the way that he asks, as he may have been told that
+        the answer is too large for UDP; say SERVFAIL when none answers in time."""
         failure = question.reply(ra=1, aa=0)
         failure.header.rcode = RCODE.SERVFAIL
         if self._forwarding >= limits.DNS_FORWARDS_MAX:
@@ -126,7 +133,8 @@ class DnsServer:
         self._forwarding += 1
         try:
             for server in self._resolvers(self._network, asker):
-                answer = await _ask(server, raw)
+                answer = await _ask_by_stream(server, raw) if by_stream else None
+                answer = answer or await _ask(server, raw)
                 if answer is not None:
                     return answer
         finally:
@@ -137,15 +145,28 @@ class DnsServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """One question per connection is what resolvers send after a truncated answer."""
-        asker = Ip(ipaddress.ip_address(writer.get_extra_info("peername")[0]).packed)
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-            async with asyncio.timeout(_FORWARD_TIMEOUT_S * 3):
-                (size,) = struct.unpack("!H", await reader.readexactly(2))
-                answer = await self.answer(await reader.readexactly(size), asker, size_max=65535)
-                if answer is not None:
-                    writer.write(struct.pack("!H", len(answer)) + answer)
-                    await writer.drain()
-        writer.close()
+        peer = writer.get_extra_info("peername")
+        asker = None if peer is None else Ip(ipaddress.ip_address(peer[0]).packed)
+        if asker is None or not self._has_room(asker):  # gone already, or too many
+            writer.transport.abort()
+            return
+        self._streams[asker] += 1
+        try:
+            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(_FORWARD_TIMEOUT_S * 3):
+                    raw = await _read_message(reader)
+                    answer = await self.answer(raw, asker, size_max=_STREAM_SIZE_MAX)
+                    if answer is not None:
+                        writer.write(struct.pack("!H", len(answer)) + answer)
+                        await writer.drain()
+        finally:
+            self._streams -= collections.Counter({asker: 1})
+            writer.close()
+
+    def _has_room(self, asker: Ip) -> bool:
+        """Say whether there may be one more connection, of this container."""
+        most = limits.DNS_STREAMS_PER_ASKER_MAX
+        return self._streams[asker] < most and self._streams.total() < limits.DNS_STREAMS_MAX
 
 
 class _Udp(asyncio.DatagramProtocol):
@@ -209,6 +230,27 @@ def _udp_size(question: DNSRecord) -> int:
         if extra.rtype == QTYPE.OPT:
             return max(_UDP_SIZE_DEFAULT, min(int(extra.edns_len), _UDP_SIZE_MAX))
     return _UDP_SIZE_DEFAULT
+
+
+async def _read_message(reader: asyncio.StreamReader) -> bytes:
+    """Return one message of a TCP connection (RFC 1035 section 4.2.2)."""
+    (size,) = struct.unpack("!H", await reader.readexactly(2))
+    return await reader.readexactly(size)
+
+
+async def _ask_by_stream(server: str, raw: bytes) -> bytes | None:
+    """Put the question to one resolver by TCP, from the host's namespace."""
+    try:
+        async with asyncio.timeout(_FORWARD_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(server, PORT)
+            try:
+                writer.write(struct.pack("!H", len(raw)) + raw)
+                answer = await _read_message(reader)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return None
+    return answer if answer[:2] == raw[:2] else None
 
 
 async def _ask(server: str, raw: bytes) -> bytes | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
+import socket
+import struct
 from dataclasses import replace
 
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
+from overlay import limits
 from overlay.agent.dnsserver import DnsServer, host_resolvers
 from overlay.agent.names import Names, address_of_reverse
 from overlay.core.messages import MemberState
@@ -199,6 +204,42 @@ async def test_edns_is_answered_in_kind() -> None:
 
     assert raw is not None
     assert [extra.rtype for extra in DNSRecord.parse(raw).ar] == [QTYPE.OPT]
+
+
+async def test_one_container_does_not_take_all_connections() -> None:
+    """Who opens many and asks nothing loses those above a few; another one is answered at once."""
+    udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+    for each in (udp, tcp):
+        each.bind(("127.0.0.1", 0))
+        each.setblocking(False)
+    tcp.listen()
+    place = tcp.getsockname()
+    serving = server()
+    await serving.start(udp, tcp)
+    loop = asyncio.get_running_loop()
+    silent = [socket.create_connection(place, source_address=("127.0.0.2", 0)) for _ in range(64)]
+    closed = 0
+    try:
+        reader, writer = await asyncio.open_connection(*place)
+        raw = DNSRecord.question("web.blue.overlay").pack()
+        writer.write(struct.pack("!H", len(raw)) + raw)
+        async with asyncio.timeout(20):
+            (size,) = struct.unpack("!H", await reader.readexactly(2))
+            assert DNSRecord.parse(await reader.readexactly(size)).rr
+        writer.close()
+        await writer.wait_closed()
+        assert serving._streams.total() <= limits.DNS_STREAMS_PER_ASKER_MAX + 1
+        async with asyncio.timeout(20):
+            for each in silent:
+                each.setblocking(False)
+                with contextlib.suppress(ConnectionError):
+                    assert await loop.sock_recv(each, 1) == b""
+                closed += 1
+        assert closed == len(silent), "what is silent for long goes as well"
+    finally:
+        for each in silent:
+            each.close()
+        serving.close()
 
 
 def test_the_hosts_resolvers_are_read(tmp_path: object) -> None:

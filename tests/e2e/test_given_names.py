@@ -83,6 +83,29 @@ def test_only_the_host_that_gave_a_name_takes_it_back(
         cluster.ok(1, "overlayd", "network", "rm", "lonely")
 
 
+def test_a_resolvers_large_answer_is_had_by_tcp(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """What a resolver of the host's says is too large for UDP is asked of it by TCP as well."""
+    records = "".join(f". 60 IN A 203.0.113.{number}\n" for number in range(60))
+    words = ("-m", "dnslib.fixedresolver", "-a", "127.0.0.9", "-u", "512", "--tcp", "-f", "/run/z")
+    cluster.ok(1, "sh", "-c", f"printf '{records}' >/run/z")
+    started = f"{sys.executable} {' '.join(words)} >/dev/null 2>&1 & echo $! >/run/dns"
+    cluster.ok(1, "bash", "-c", started)
+    try:
+        cluster.ok(1, "overlayd", "container", "add", "d1", "--network", "blue",
+                   "--dns", "127.0.0.9")  # fmt: skip
+
+        def count() -> int:
+            dig = ("dig", "+short", "+noedns", "+time=5", "example.org")
+            return cluster.inside(1, "d1", *dig)[1].count("203.0.113.")
+
+        eventually(lambda: count() == 60, "all addresses", 20.0)
+    finally:
+        cluster.run(1, "overlayd", "container", "rm", "d1")
+        cluster.ok(1, "bash", "-c", "kill $(cat /run/dns)")
+
+
 def test_a_container_has_resolvers_of_its_own(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
