@@ -258,7 +258,8 @@ class Member:
                 return None
             raise OverlayError(
                 f"the state file {self.state.path} is damaged",
-                why="a record of this node's own cannot be read",
+                why="a record of this node's own cannot be read: its disk's fault, or it is "
+                "of a version in development",
                 hint=f"Keep it for a report. {PREVIOUS_NAME} beside it is of the last sound start; "
                 "without both this host joins anew. What is attached goes on forwarding",
             ) from error
