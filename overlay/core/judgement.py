@@ -242,8 +242,12 @@ class Judgement:
 
     def _judge(self, record: Record, suspicion: Suspicion, now: float) -> None:
         patience_s = self._awareness.scaled(self._settings.probe_interval_s)
-        if now < suspicion.due - patience_s:  # its time was extended
-            self._schedule(record, suspicion, suspicion.due - patience_s)
+        last_chance_at = suspicion.due - min(patience_s, suspicion.patience_s)
+        if now < last_chance_at:
+            # A refutation would have reached all by now. We may be the only one that missed it
+            # (cut off, just started); or the suspect never heard of the accusation.
+            self._prober.ask(record.node_id, now)
+            self._schedule(record, suspicion, min(now + suspicion.least_s, last_chance_at))
             return
         if record.heard_at is not None and record.heard_at > suspicion.started:
             # It lives, and yet does not refute: it has not heard. Tell it, and start over.
@@ -264,11 +268,12 @@ class Judgement:
         self.adopt(record, dead, now)
 
     def _open(self, record: Record, now: float) -> None:
-        """Begin a suspicion; the last chance to answer comes one (scaled) probe before its end."""
+        """Begin a suspicion. The suspect is asked whenever a refutation should have come, and has
+        its last chance to answer one (scaled) probe before the end."""
         members = 1 + self._roster.live_count
         suspicion = record.suspicion = opened(record.accuser, members, self._settings, now)
-        patience_s = self._awareness.scaled(self._settings.probe_interval_s)
-        self._schedule(record, suspicion, suspicion.due - patience_s)
+        patience_s = suspicion.patience_s = self._awareness.scaled(self._settings.probe_interval_s)
+        self._schedule(record, suspicion, now + max(0.0, suspicion.least_s - patience_s))
 
     def _confirm(self, record: Record, accuser: NodeId, now: float) -> None:
         suspicion = record.suspicion

@@ -118,7 +118,7 @@ class Prober:
             _, sequence, step = heapq.heappop(self._steps)
             match step:
                 case _Step.INDIRECT if sequence in self._probes:
-                    self._ask_others(sequence)
+                    self._ask_again(sequence)
                 case _Step.FAIL if sequence in self._probes:
                     probe = self._probes[sequence]
                     self._give_up(probe)
@@ -149,6 +149,10 @@ class Prober:
     def look(self, target: NodeId, now: float) -> None:
         """Ping a member outside the round: its silence then means nothing."""
         self._send(self._remember(_Probe(target, now, _Purpose.LOOK)), target)
+
+    def ask(self, target: NodeId, now: float) -> None:
+        """Ping a member outside the round, twice if need be; its silence still means nothing."""
+        self._start(target, _Purpose.LOOK, now)
 
     def hear_plea(self, target: NodeId, now: float) -> None:
         """Give a suspect its last chance to answer, directly or through others."""
@@ -249,11 +253,11 @@ class Prober:
         ping = Ping(sequence, self._root_of(to), round(1000 * self.loss))
         self._outbox.put(to, ping, Priority.PROBE)
 
-    def _ask_others(self, sequence: int) -> None:
-        """Ask k others, and the member itself once more: the cheapest path may just have lost
-        one datagram (memberlist tries TCP here)."""
+    def _ask_again(self, sequence: int) -> None:
+        """Ping the member once more, for the cheapest path may just have lost one datagram
+        (memberlist tries TCP here), and ask k others, where not only the member itself is asked."""
         probe = self._probes[sequence]
-        if probe.purpose != _Purpose.CENSUS:
+        if probe.purpose in (_Purpose.ROUND, _Purpose.PLEA):
             probe.relays = self._roster.choose(self._settings.indirect_count, (probe.target,))
         probe.silent_relays = set(probe.relays)
         for relay in probe.relays:

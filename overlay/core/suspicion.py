@@ -44,6 +44,7 @@ class Suspicion:
     most_s: float
     expected: int  # confirmations that bring it down to `least_s`
     accusers: list[NodeId] = field(default_factory=list)  # the first one opened it
+    patience_s: float = 0.0  # how long an answer might take when it began
     asked_at: float | None = None  # when the suspect got its last chance to answer
 
     def confirm(self, accuser: NodeId) -> bool:

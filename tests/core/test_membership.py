@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.core.member import Healed, MembershipEvent, Partitioned
-from overlay.core.messages import MemberState, Rumours
+from overlay.core.messages import MemberState, Rumour, Rumours
 from overlay.model import NodeId
 
 if TYPE_CHECKING:
@@ -111,6 +111,26 @@ def test_left_is_final_for_its_incarnation(new_net: type[Net]) -> None:
     assert net[0].membership.member(name(1)) == left
     assert left is not None
     assert left.state == LEFT
+
+
+def test_who_missed_a_refutation_asks_for_it(new_net: type[Net]) -> None:
+    """One of a hundred hears old accusations after they were refuted; it holds them for no longer
+    than a refutation takes, not until it and a suspect happen to meet."""
+    net = new_net(100)
+    net.run(5.0)
+    suspects = range(10, 30)
+    for number in suspects:
+        for host in net.up():
+            if host is net[number]:
+                net.do(number, lambda membership: membership.renew(EPOCH + 1))
+            elif host is not net[7]:
+                host.membership.add(name(number), net.now, EPOCH + 1)
+    old = [Rumour(name(number), EPOCH, SUSPECT, name(50)) for number in suspects]
+    news = Rumours(tuple(old))
+    net.do(7, lambda membership: membership.receive_rumours(news, name(51), net.now))
+    assert net.views(net[10]) == {ALIVE, SUSPECT}
+
+    assert net.run_until(net.in_harmony, net.settings.suspicion_multiplier + 1.0)
 
 
 def test_small_partition_heals(new_net: type[Net]) -> None:
