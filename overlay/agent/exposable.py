@@ -42,6 +42,10 @@ class Exposable:
         """Say whether a network was exposed by hand: its sandbox stays without containers."""
         return self.wishes.get(vni) is True
 
+    def candidates(self) -> set[Vni]:
+        """Return the networks that may have to have an end: with a wish, or with a container."""
+        return self.wishes.keys() | {Vni(each.vni) for each in self._attachments.values()}
+
     def wished(self) -> list[Vni]:
         """Return the networks that were exposed by hand."""
         return sorted(vni for vni, wish in self.wishes.items() if wish)

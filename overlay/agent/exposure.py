@@ -1,9 +1,9 @@
 """Making this host's ends on networks what they should be, whenever that may have changed.
 
-Owns: the verbs expose and unexpose, when a network is looked at, what is tried again, and what the
-host's sysctls and rules are told. Level-triggered: `settle` makes what is so into what should be,
-whatever came before. Must not know: what an end is (`hostends`), which network is to have one
-(`exposable`).
+Owns: the verbs expose and unexpose, when a network is looked at, and what is tried again.
+Level-triggered: `settle` makes what is so into what should be, whatever came before. Must not know:
+what an end is (`hostends`), which network is to have one (`exposable`), what becomes of the host's
+sysctls and rules (`hostforwarding`).
 """
 
 from __future__ import annotations
@@ -12,22 +12,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
-from overlay.agent.addresses import Addresses
-from overlay.agent.attachments import Attachments
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
 from overlay.agent.exposable import Exposable
 from overlay.agent.hearing import hearing
 from overlay.agent.hostends import HostEnds
-from overlay.agent.hostrules import HostRules
+from overlay.agent.hostforwarding import HostForwarding
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
 from overlay.agent.takingpart import TakingPart
 from overlay.errors import OverlayError
-from overlay.kernel import forwarding
 from overlay.kernel.monitor import UnderlayMonitor
 from overlay.model import Network, Vni, ip_text
 
@@ -41,30 +37,27 @@ class Exposure:
 
     def __init__(
         self,
+        ends: HostEnds,
+        exposable: Exposable,
+        host_forwarding: HostForwarding,
         member: Member,
         directory: Directory,
-        addresses: Addresses,
         datapath: Datapath,
         taking_part: TakingPart,
         kernel: KernelThread,
         journal: Journal,
-        attachments: Attachments,
-        rules: HostRules,
-        run_dir: Path,
     ) -> None:
-        self.ends = HostEnds(member, directory, addresses, datapath, kernel, journal, rules)
-        self.exposable = Exposable(member.state, directory, self.ends, kernel, attachments)
+        self.ends = ends
+        self.exposable = exposable
         self.failures: dict[Vni, str] = {}  # of the last settling, for `status`
         self.changed: Callable[[], None] = lambda: None  # what is exposed is so no more, or anew
+        self._forwarding = host_forwarding
         self._member = member
         self._directory = directory
         self._datapath = datapath
         self._taking_part = taking_part
         self._kernel = kernel
         self._journal = journal
-        self._attachments = attachments
-        self._rules = rules
-        self._run_dir = run_dir
         self._locks: dict[Vni, asyncio.Lock] = {}
         self._due: set[Vni] = set()
         self._retries: dict[Vni, asyncio.TimerHandle] = {}
@@ -105,12 +98,7 @@ class Exposure:
 
     def wake(self, vni: Vni | None = None) -> None:
         """Say that something about a network (None: about all) may have changed."""
-        known = (
-            self.ends.up
-            | set(self.exposable.wishes)
-            | {Vni(a.vni) for a in self._attachments.values()}
-        )
-        self._due |= known if vni is None else {vni}
+        self._due |= self.ends.up | self.exposable.candidates() if vni is None else {vni}
         self._wake.set()
 
     def networks_changed(self) -> None:
@@ -127,7 +115,7 @@ class Exposure:
                 with contextlib.suppress(OverlayError, OSError):  # `run` tries again, and tells
                     await self.ends.plug(network, runtime)
         with contextlib.suppress(OverlayError, OSError):  # as above
-            await self._tell_rules()
+            await self._forwarding.follow()
 
     async def run(self, interval_s: float) -> None:
         """Settle what is due, and everything every interval, until cancelled."""
@@ -153,24 +141,17 @@ class Exposure:
         altered: dict[Vni, list[str]] = {}
         with contextlib.suppress(OverlayError, OSError):  # never held still: the next look sees
             altered = await self.ends.altered()
-            due |= self.ends.up if await self._lacking() else set()
+            due |= self.ends.up if await self._forwarding.lacking() else set()
         for vni in sorted(due | altered.keys()):
             await self.settle(vni)
         with contextlib.suppress(OverlayError, OSError):  # a settling that needs it fails and tells
-            await self._tell_rules()
-
-    async def _lacking(self) -> list[str]:
-        """Return the sysctls that are not as they should be."""
-        own, has_ipv6 = self.ends.names()
-        if not own:
-            return []
-        return await self._kernel.call(forwarding.lacking, self._run_dir, own, ipv6=has_ipv6)
+            await self._forwarding.follow()
 
     async def differences(self) -> list[str]:
         """Return what is wrong in the host's namespace, in words: interfaces and sysctls."""
         altered = await self.ends.altered()
         found = [fault for vni in sorted(altered) for fault in altered[vni]]
-        return found + [_readable(f"net/{name} was altered") for name in await self._lacking()]
+        return found + await self._forwarding.differences()
 
     async def mend(self) -> None:
         """Look at every network now."""
@@ -218,7 +199,7 @@ class Exposure:
             return
         segments = await self.ends.write(network)
         made = await self.ends.plug(network, runtime)
-        await self._tell_rules()
+        await self._forwarding.follow()
         if made or segments:
             await self._datapath.reconcile(vni)  # its way out, before anybody goes there
             self.changed()
@@ -227,30 +208,11 @@ class Exposure:
             shown = ", ".join(ip_text(ip) for end in self.ends.of(vni) for ip in end.ips)
             self._journal.record("expose", f"this host is {shown}", network=network.name)
 
-    async def _tell_rules(self) -> None:
-        """Bring the host's sysctls and rules up to what is exposed."""
-        own, has_ipv6 = self.ends.names()
-        if own:
-            done = await self._kernel.call(forwarding.enable, self._run_dir, own, ipv6=has_ipv6)
-            self._rules.set_opened(done.opened)
-            if done.changed:
-                self._journal.record("exposure", f"this host forwards now: {_short(done.changed)}")
-        else:
-            await self._forward_no_more()
-        await self._rules.apply()
-
-    async def _forward_no_more(self) -> None:
-        """Set the host's sysctls back, before the rules go that keep it from being a router."""
-        restored = await self._kernel.call(forwarding.restore, self._run_dir)
-        self._rules.set_opened(())
-        if restored:
-            self._journal.record("exposure", f"this host forwards no more: {_short(restored)}")
-
     # --- and taking it back -------------------------------------------------------------
 
     async def _take_away(self, vni: Vni) -> None:
         if await self.ends.remove(vni):
-            await self._tell_rules()
+            await self._forwarding.follow()
             self.changed()
 
     async def leaving(self, vni: Vni) -> None:
@@ -270,15 +232,4 @@ class Exposure:
             self.exposable.wishes.pop(vni, None)
             await self.leaving(vni)
             await self._taking_part.end_unused(vni)
-        await self._forward_no_more()
-        await self._rules.remove()
-
-
-def _short(names: list[str]) -> str:
-    shown = ", ".join(_readable(f"net/{name}") for name in names[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
-
-
-def _readable(text: str) -> str:
-    """Return a text that any file takes: interfaces of others may have names that are no text."""
-    return text.encode("utf-8", "backslashreplace").decode()
+        await self._forwarding.withdraw()

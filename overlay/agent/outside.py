@@ -9,17 +9,18 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from overlay.agent.addresses import Addresses
-from overlay.agent.attaching import Attaching
 from overlay.agent.attachments import Attachments
 from overlay.agent.config import Config
 from overlay.agent.datapath import Datapath
 from overlay.agent.directory import Directory
+from overlay.agent.exposable import Exposable
 from overlay.agent.exposure import Exposure
+from overlay.agent.hostends import HostEnds
+from overlay.agent.hostforwarding import HostForwarding
 from overlay.agent.hostrules import HostRules
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
 from overlay.agent.member import Member
-from overlay.agent.plugging import Plugging
 from overlay.agent.publishing import Publishing
 from overlay.agent.takingpart import TakingPart
 from overlay.model import Vni
@@ -36,36 +37,32 @@ class Outside:
         addresses: Addresses,
         datapath: Datapath,
         taking_part: TakingPart,
-        attaching: Attaching,
-        plugging: Plugging,
         kernel: KernelThread,
         journal: Journal,
         attachments: Attachments,
     ) -> None:
         self._interval_s = config.reconcile_interval_s
         self.rules = HostRules(member.node_id, kernel, journal, self._interval_s)
+        ends = HostEnds(member, directory, addresses, datapath, kernel, journal, self.rules)
         self.exposure = Exposure(
+            ends,
+            Exposable(member.state, directory, ends, kernel, attachments),
+            HostForwarding(ends, self.rules, kernel, journal, config.run_dir),
             member,
             directory,
-            addresses,
             datapath,
             taking_part,
             kernel,
             journal,
-            attachments,
-            self.rules,
-            config.run_dir,
         )
         self.publishing = Publishing(
             member, directory, self.exposure, self.rules, kernel, journal, attachments
         )
         self.exposure.changed = self.publishing.changed
-        plugging.gateways.moved = self.publishing.changed
-        attaching.arrived = self._arrived
         taking_part.is_kept = self.exposure.exposable.keeps
         taking_part.leaving = self.exposure.leaving
 
-    async def _arrived(self, vni: Vni) -> None:
+    async def arrived(self, vni: Vni) -> None:
         """Let what leads in and out work before the attach of a container returns."""
         await self.exposure.arrived(vni)
         if self.publishing.concerns(vni):

@@ -155,19 +155,20 @@ class Running:
         return watch, resizing
 
     def _reach_outside(self, kernel: KernelThread) -> Outside:
-        return Outside(
+        outside = Outside(
             self.config,
             self.member,
             self.directory,
             self.addresses,
             self.datapath,
             self.taking_part,
-            self.attaching,
-            self.plugging,
             kernel,
             self.journal,
             self.attachments,
         )
+        self.attaching.arrived = outside.arrived
+        self.plugging.gateways.moved = outside.publishing.changed
+        return outside
 
     def _follow_up_losses(self, kernel: KernelThread) -> Lost:
         lost = Lost(

@@ -13,7 +13,6 @@ from overlay.agent.datapath import Datapath
 from overlay.agent.exposure import Exposure
 from overlay.agent.journal import Journal
 from overlay.agent.onepass import Runtime
-from overlay.agent.statefile import StateFile
 from overlay.core.operations import DeleteRow
 from overlay.core.state import FloodRow
 from overlay.errors import OverlayError
@@ -59,9 +58,8 @@ class Refused(Exposure):
 
 async def test_an_end_that_cannot_be_made_leaves_one_retry(tmp_path: Path) -> None:
     """Notifications that have it looked at a hundred times add no work for later."""
-    member = cast("Any", SimpleNamespace(state=StateFile(tmp_path)))
-    parts = (member, *[NOTHING] * 5, Journal(tmp_path), Attachments({}), NOTHING, tmp_path)
-    exposure = cast("Any", Refused)(*parts)
+    unwished = cast("Any", SimpleNamespace(wishes={}))
+    exposure = cast("Any", Refused)(NOTHING, unwished, *[NOTHING] * 6, Journal(tmp_path))
     before = timers()
 
     for _ in range(100):
