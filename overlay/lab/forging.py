@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Self
 
 from overlay.errors import OverlayError
+from overlay.kernel import netns
 from overlay.lab import frames, holder
 from overlay.lab.holder import Holder
 
@@ -44,6 +47,16 @@ class Spot:
     def send_frames(self, *frames: bytes, interface: str = "eth0") -> None:
         """Send frames as they are."""
         self.send("frames", interface, *(frame.hex() for frame in frames))
+
+
+def socket_in(host: Holder, *kind: int) -> socket.socket:
+    """Return a socket of a lab host's own namespace, of a family, type and protocol."""
+    descriptor = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY)
+    try:
+        with netns.inside(descriptor):
+            return socket.socket(*kind)
+    finally:
+        os.close(descriptor)
 
 
 class Watch:

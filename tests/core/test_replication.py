@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.author import Author
-from overlay.core.confirm import Confirmations
 from overlay.core.events import Confirmed, Event
-from overlay.core.messages import Confirm, LogVersion, Message
+from overlay.core.messages import Message
 from overlay.core.node import Node
-from overlay.core.outbox import Outbox, Outgoing
+from overlay.core.outbox import Outgoing
 from overlay.core.packing import card_messages, deltas, pages
 from overlay.core.records import (
     CLUSTER_SCOPE,
@@ -384,55 +383,6 @@ def test_a_wait_ends_when_everyone_has_programmed() -> None:
     net.run(0.2)
 
     assert Confirmed(wait) in net.events[nodes[0].card.node_id]
-
-
-def test_a_peer_at_the_new_floor_has_not_confirmed_what_was_written_again_behind_it() -> None:
-    """Cleaning moves a record on; who was cut off and hears of the floor first lacks it yet."""
-    notary, card = card_of(1)
-    peer = card_of(2)[1].node_id
-    store = Store(card.node_id)
-    store.accept_card(card)
-    author = Author(store, notary)
-    outbox = Outbox(CODEC)
-    confirmations = Confirmations(store, outbox, Settings())
-    waited_for = author.write(BLUE, [endpoint(1)])
-    author.apply(waited_for)
-    wait = confirmations.expect(waited_for, {BLUE: [peer]}, 0.0)
-    log = store.log(card.node_id, BLUE)
-    assert wait is not None
-    assert log is not None
-    while log.floor < waited_for[-1].upto:
-        author.apply(author.write(BLUE, [endpoint(2, f"web{log.version}")]))
-
-    confirmations.receive(Confirm((LogVersion(card.node_id, BLUE, log.floor, 0),)), peer)
-    assert confirmations.missing(wait) == (peer,)
-
-    author.apply(author.write(BLUE, [endpoint(3)]))
-    confirmations.receive(Confirm((LogVersion(card.node_id, BLUE, log.version - 1, 0),)), peer)
-    assert confirmations.done == [wait]
-
-
-def test_a_confirm_while_the_own_log_is_taken_over_is_taken() -> None:
-    """Peers of a rolled-back disk tell a floor beyond all it has; it then has no segment yet."""
-    notary, card = card_of(1)
-    peer = card_of(2)[1].node_id
-    store = Store(card.node_id)
-    store.accept_card(card)
-    author = Author(store, notary)
-    confirmations = Confirmations(store, Outbox(CODEC), Settings())
-    waited_for = author.write(BLUE, [endpoint(1)])
-    author.apply(waited_for)
-    wait = confirmations.expect(waited_for, {BLUE: [peer]}, 0.0)
-    log = store.log(card.node_id, BLUE)
-    assert wait is not None
-    assert log is not None
-    while log.floor < waited_for[-1].upto:
-        author.apply(author.write(BLUE, [endpoint(2, f"web{log.version}")]))
-    ahead = log.version + 100
-    store.accept(notary.issue_segment(BLUE, ahead, ahead + 1, ahead + 2, ()))
-
-    confirmations.receive(Confirm((LogVersion(card.node_id, BLUE, ahead, 0),)), peer)
-    assert confirmations.done == [wait]
 
 
 def test_nobody_to_wait_for_is_no_wait() -> None:

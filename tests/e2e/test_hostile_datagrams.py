@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import struct
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from overlay import limits
-from overlay.kernel import netns
 from overlay.lab import holder, lab
 from overlay.lab.driver import Driver, connect, end_all, endpoints, join_all, wait_until
+from overlay.lab.forging import socket_in
 from overlay.lab.frames import udp
 from overlay.lab.scene import Scene, attach
 from overlay.model import Ip, NodeId, parse_ip
@@ -27,25 +26,15 @@ _IP_HEADER_SIZE, _HEAD_SIZE = 20, 42  # IPv4; and with Ethernet and UDP around i
 CHANCE = random.Random(4789)
 
 
-def socket_in(driver: Driver, *kind: int) -> socket.socket:
-    """Return a socket of a host's network namespace."""
-    fd = os.open(f"/proc/{driver.host.pid}/ns/net", os.O_RDONLY)
-    try:
-        with netns.inside(fd):
-            return socket.socket(*kind)
-    finally:
-        os.close(fd)
-
-
 class Stage(Scene):
     """Two members, and a third host that is none: it sends under any address."""
 
     def prepare(self, outsider: Driver) -> None:
         """Open the stranger's ears and mouth, and write down what the members say."""
-        self.mouth = socket_in(outsider, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        self.ears = socket_in(outsider, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.mouth = socket_in(outsider.host, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self.ears = socket_in(outsider.host, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self.ears.bind(("eth1", 3))
-        self.wire = socket_in(self.host(1), socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.wire = socket_in(self.host(1).host, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self.wire.bind(("eth1", 3))
         self.outsider = parse_ip(outsider.address)
         self.recorded = self.record()

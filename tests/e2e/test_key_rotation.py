@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import os
 import signal
 import socket
 import sys
@@ -14,9 +13,9 @@ from typing import Self
 
 import pytest
 from overlay import crashpoint, limits
-from overlay.kernel import netns
 from overlay.lab.driver import Driver, Json, RefusedError, differences, join_all, wait_until
 from overlay.lab.flow import accounted
+from overlay.lab.forging import socket_in
 from overlay.lab.frames import udp
 from overlay.lab.scene import Scene, attach, cut_gossip, heal, scene
 from overlay.model import parse_ip
@@ -193,20 +192,13 @@ class Wire:
 
     def __init__(self, three: Scene) -> None:
         self._source, self._target = (parse_ip(three.host(n).address) for n in (2, 1))
-        self.ears = self._socket(three.host(1), socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.ears = socket_in(
+            three.host(1).host, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)
+        )
         self.ears.bind(("eth1", 3))
         self.ears.settimeout(20.0)
-        self.mouth = self._socket(three.host(3), socket.AF_INET, socket.SOCK_RAW, 255)
+        self.mouth = socket_in(three.host(3).host, socket.AF_INET, socket.SOCK_RAW, 255)
         self._to = three.host(1).address
-
-    @staticmethod
-    def _socket(driver: Driver, *kind: int) -> socket.socket:
-        fd = os.open(f"/proc/{driver.host.pid}/ns/net", os.O_RDONLY)
-        try:
-            with netns.inside(fd):
-                return socket.socket(*kind)
-        finally:
-            os.close(fd)
 
     def record(self, count: int) -> list[bytes]:
         """Return the next datagrams with data."""
