@@ -25,19 +25,22 @@ class Inheriting:
         self._directory = directory
         self._addresses = addresses
         self._journal = journal
-        self._due = False
+        self._due = asyncio.Event()
 
     def soon(self) -> None:
         """Look outside the event's own call, once for many events."""
-        if self._due:
-            return
-        self._due = True
+        self._due.set()
 
-        def work() -> None:
-            self._due = False
+    async def run(self) -> None:
+        """Look whenever something changed, until cancelled.
+
+        Raises OverlayError where the disk refuses; begun anew, it looks at once.
+        """
+        self._due.set()
+        while True:
+            await self._due.wait()
+            self._due.clear()
             self._work()
-
-        asyncio.get_running_loop().call_soon(work)
 
     def _work(self) -> None:
         """Settle what is owed and take what is due; does nothing while nobody is forgotten."""

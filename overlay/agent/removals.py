@@ -29,15 +29,19 @@ class Removals:
         self._changed.set()
 
     def changed(self) -> None:
-        """Write what is due, as the cluster's records changed; detach, outside this call."""
-        self._tidy()
+        """Say that the cluster's records changed; what is due is done outside this call."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Detach what is on networks that were removed, until cancelled."""
+        """Write what is due, and detach what is on networks that were removed, until cancelled.
+
+        Raises OverlayError where the disk refuses; begun anew, it does what was left.
+        """
+        self._changed.set()
         while True:
             await self._changed.wait()
             self._changed.clear()
+            self._tidy()
             if self._member.node.caught_up:
                 await self._detaching.detach_from_removed()
             else:  # what is unknown here may only be on its way
@@ -58,10 +62,10 @@ class Removals:
         for origin, removal in removals:
             network = self._directory.defined(removal.vni, removal.creator)
             if network is not None and network.creator == own:
-                self._delete_soon(own_keys(network))
+                self._delete(own_keys(network))
             elif network is None and origin == own:
                 key = removal.vni.to_bytes(3, "big") + removal.creator
-                self._delete_soon([("removed", key)])
+                self._delete([("removed", key)])
 
     def _end_parts(self) -> None:
         """Take no part in networks that nobody has any more: the next one of the same number would
@@ -78,14 +82,9 @@ class Removals:
             scope = Scope(part.vni)
             names = [key_of(each) for each in store.values_of(own, scope, "name")]
             if names:
-                self._delete_soon(names, scope)
+                self._delete(names, scope)
         if parts:
-            self._delete_soon([key_of(part) for part in parts])
+            self._delete([key_of(part) for part in parts])
 
-    def _delete_soon(self, keys: list[Key], scope: Scope = CLUSTER_SCOPE) -> None:
-        """Write outside the event's own call: the store is in the middle of one."""
-
-        def write() -> None:
-            self._member.publish(self._member.commit(scope, deletes=keys))
-
-        asyncio.get_running_loop().call_soon(write)
+    def _delete(self, keys: list[Key], scope: Scope = CLUSTER_SCOPE) -> None:
+        self._member.publish(self._member.commit(scope, deletes=keys))

@@ -109,6 +109,7 @@ class Running:
         self.returning = Returning(state, self.directory, self.attaching, self.attachments, journal)
         self._lost = self._follow_up_losses(kernel)
         self._removals = Removals(self.member, self.directory, self.detaching)
+        self._inheriting = Inheriting(self.member, self.directory, self.addresses, journal)
         self._adopting = self._adopt()
         self._dispatch = self._hear()
         self._background = Background(journal)
@@ -214,7 +215,7 @@ class Running:
             custody=self.custody,
             datapath=self.datapath,
             doubts=self.doubts,
-            inheriting=Inheriting(self.member, self.directory, self.addresses, self.journal),
+            inheriting=self._inheriting,
             keys=self.keys,
             names=self.names,
             outside=self.outside,
@@ -259,6 +260,7 @@ class Running:
         begin(self.keys.run, "keys")
         begin(self._adopting.tidy_up, "tidy up")
         begin(self._removals.run, "removals")
+        begin(self._inheriting.run, "inheriting")
         begin(self._taking_back.run, "take back")
         begin(self.underlay.run, "underlay")
         begin(self.clashes.run, "clashes")

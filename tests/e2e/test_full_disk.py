@@ -32,6 +32,13 @@ def fill(victim: Driver) -> None:
     victim.run("sh", "-c", f"dd if=/dev/zero of={STATE}/ballast bs=4k 2>/dev/null; true")
 
 
+def own_version(driver: Driver) -> int:
+    """Return how many times a host has written to its log of the cluster."""
+    own = next(each for each in driver.get("/v1/members")["members"] if each["self"])
+    held = (each["held"] for each in own["logs"]["versions"] if each["scope"] == "cluster")
+    return int(max(held))
+
+
 def test_networks_and_the_underlay_change_on_a_full_disk(three: Scene) -> None:
     """A network that somebody chose not to expose goes, and the underlay's MTU changes, while
     nothing can be written: the same agent does what is due when there is room again."""
@@ -54,6 +61,26 @@ def test_networks_and_the_underlay_change_on_a_full_disk(three: Scene) -> None:
     assert "Traceback" not in victim.run("cat", LOG)
     victim.run("ip", "link", "set", "eth1", "mtu", "1500")
     wait_until(three.well, "all well", 60.0)
+
+
+def test_what_others_remove_while_the_disk_of_its_maker_is_full(three: Scene) -> None:
+    """The maker of a network deletes it for good as soon as there is room; until then the disk's
+    fault is told, and nothing is a defect."""
+    other, victim = three.host(1), three.host(2)
+    put_on_small_disk(three, victim)
+    victim.post("/v1/networks", name="mine", subnets=[{"subnet": "10.79.0.0/24"}])
+    victim.post("/v1/dns", name="printer", network="mine", ips=["192.0.2.9"])
+    wait_until(lambda: "mine" in str(other.get("/v1/networks")), "the network is known")
+    fill(victim)
+
+    other.call("DELETE", "/v1/networks/mine")
+    wait_until(lambda: "mine" not in str(victim.get("/v1/networks")), "the removal is heard of")
+    wait_until(lambda: "full" in victim.run("cat", LOG), "the disk's fault is told")
+    before = own_version(victim)
+    victim.run("rm", f"{STATE}/ballast")
+
+    wait_until(lambda: own_version(victim) > before, "the maker has deleted it", 60.0)
+    assert "Traceback" not in victim.run("cat", LOG)
 
 
 def test_an_attach_that_a_full_disk_keeps_from_being_taken_back(three: Scene) -> None:
