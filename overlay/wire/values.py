@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 from overlay import limits
@@ -146,10 +147,13 @@ def _auxiliary(value: Any) -> tuple[str, Ip]:
 def _network(fields: Any) -> Network:
     vni, name, subnets, internal, labels, creator, isolate_subnets = shapes.array(fields, 7)
     found = tuple(_subnet(item) for item in shapes.items(subnets, limits.SUBNET_COUNT_MAX))
-    if not found:
+    first = _vni(vni)
+    if not found or first + len(found) - 1 > limits.VNI_MAX:  # a VNI for each subnet
+        shapes.malformed()
+    if any(one.base in other or other.base in one for one, other in combinations(found, 2)):
         shapes.malformed()
     return Network(
-        _vni(vni), shapes.name(name), found, _node(creator), shapes.boolean(internal),
+        first, shapes.name(name), found, _node(creator), shapes.boolean(internal),
         shapes.labels(labels), shapes.boolean(isolate_subnets),
     )  # fmt: skip
 

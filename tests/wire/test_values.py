@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from overlay import limits
 from overlay.core.records import GivenName, Value
 from overlay.errors import RemoteError
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
@@ -18,6 +19,12 @@ def network(base: str, length: int, ip_range: tuple[str, int] | None = None) -> 
     given = None if ip_range is None else (parse_ip(ip_range[0]), ip_range[1])
     gateway = parse_ip(base)
     return Network(Vni(7), "blue", (Subnet(parse_ip(base), length, gateway, given),), CREATOR)
+
+
+def of_subnets(vni: int, *bases: str) -> Network:
+    """Return a network of several subnets."""
+    subnets = (Subnet(parse_ip(base), 24, parse_ip(base)) for base in bases)
+    return Network(Vni(vni), "blue", tuple(subnets), CREATOR)
 
 
 def frozen(value: Any) -> Any:
@@ -38,6 +45,7 @@ def read(value: Value) -> Value:
         network("10.1.0.0", 16, ("10.1.8.0", 21)),
         network("10.1.0.0", 16, ("10.1.8.5", 32)),
         network("fd00:7::", 64, ("fd00:7::100", 120)),
+        of_subnets(limits.VNI_MAX - 1, "10.1.0.0", "10.1.1.0"),
         GivenName("printer.office", (parse_ip("192.0.2.9"),)),
     ],
 )
@@ -53,6 +61,8 @@ def test_a_record_is_read_as_it_was_written(value: Value) -> None:
         network("255.255.255.255", 24),  # ends beyond the last address there is
         network("fd00:7::1", 64),
         network("10.1.0.0", 16, ("10.1.8.5", 21)),
+        of_subnets(limits.VNI_MAX, "10.1.0.0", "10.1.1.0"),  # the second one's VNI has 25 bits
+        of_subnets(7, "10.1.0.0", "10.1.1.0", "10.1.0.0"),
         network("10.1.0.0", 16, ("fd00:7::", 21)),  # of the other family
         GivenName("drucker\u00fc", (parse_ip("192.0.2.9"),)),  # its key is made of ASCII
     ],
