@@ -47,8 +47,9 @@ class Barred:
         return node_id in self._nodes
 
     def add(self, node_id: NodeId, peer: Peer | None) -> None:
-        """Bar a node for good."""
-        self._nodes.setdefault(node_id, _Known(peer))
+        """Bar a node for good; its keys may be known later only."""
+        known = self._nodes.setdefault(node_id, _Known(peer))
+        known.peer = known.peer or peer
 
     def tell(self, header: Header, data: bytes, now: float) -> tuple[Datagram, ...]:
         """Return what tells a barred node that it is, when it proves to be that node; not often.

@@ -99,7 +99,7 @@ class Sessions:
 
     def learn(self, card: Card) -> None:
         """Take note of a verified card: a new peer, or a known one's new address."""
-        if card.node_id == self._identity.node_id or card.node_id in self._barred:
+        if card.node_id == self._identity.node_id:
             return
         known = self._peers.get(card.node_id)
         if known is not None:
@@ -114,6 +114,9 @@ class Sessions:
             shared = self._identity.agree(card.seal_key)
         except ValueError:
             raise RemoteError(BAD_CARD) from None
+        if card.node_id in self._barred:
+            self._barred.add(card.node_id, Peer(card, shared))  # to tell it so
+            return
         self._peers[card.node_id] = Peer(card, shared)
         self._addresses.update([card.address])
 

@@ -360,6 +360,18 @@ def test_a_barred_node_that_knows_nobody_is_told_so(wire: Wire) -> None:
     assert wire.payloads == []
 
 
+def test_a_barred_node_is_told_so_by_who_met_it_only_as_barred(wire: Wire) -> None:
+    """A newcomer may hear that a node is forgotten before it has that node's card."""
+    gone, newcomer = wire.host(1), wire.host(2)
+    newcomer.sessions.forget(gone.node_id)
+    newcomer.sessions.learn(gone.card)
+    (join,) = gone.sessions.greet(newcomer.card.address, 7948, wire.now)
+    heard = [gone.sessions.open(answer.data, wire.now) for answer in wire.open(join)]
+
+    assert [opened.is_barred for opened in heard] == [False, True]
+    assert not newcomer.sessions.established(gone.node_id)
+
+
 def test_a_forged_word_of_a_barred_node_is_unanswered(wire: Wire) -> None:
     """The name of a barred node in a header provokes nothing."""
     one, other = pair(wire)
