@@ -31,7 +31,7 @@ from overlay.core.plan import PlanInput
 from overlay.core.records import CLUSTER_SCOPE, Scope
 from overlay.core.state import Port
 from overlay.core.view import overlay_mtu
-from overlay.errors import NotFoundError
+from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import container, netns
 from overlay.kernel.reset import SANDBOX_NAME
 from overlay.kernel.sandbox import Failure, Sandbox
@@ -192,7 +192,7 @@ class Datapath:
             cluster = list(self._versions(CLUSTER_SCOPE))
             started = loop.time()
             for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
-                await self.reconcile(vni)
+                await self._pass(vni)
             took_s = loop.time() - started
             if not any(runtime.failures for runtime in self._runtimes.values()):
                 self._programmed(cluster)
@@ -222,6 +222,16 @@ class Datapath:
         """Say how far the kernel is, to whoever waits for it."""
         self._member.node.programmed(versions, self._member.pump.now())
         self._member.pump.soon()
+
+    async def _pass(self, vni: Vni) -> None:
+        """Make one pass; where it can't be made at all, the others don't wait for it."""
+        try:
+            await self.reconcile(vni)
+        except (OverlayError, OSError) as error:
+            runtime = self._runtimes.get(vni)
+            if runtime is not None:
+                runtime.doubted = True  # what it had taken up is still to be done
+                self._note_failures(vni, runtime, [str(error)])
 
     async def reconcile(self, vni: Vni) -> None:
         """One pass: plan, read, subtract, apply; then say how far the kernel is."""
@@ -267,12 +277,16 @@ class Datapath:
                     others.append(failure)
         if lost:
             self.lost_ports(vni, lost)
-        told = runtime.failures
-        runtime.failures = [f"{failure.operation}: {failure.reason}" for failure in others]
-        if not others:
+        texts = [f"{failure.operation}: {failure.reason}" for failure in others]
+        self._note_failures(vni, runtime, texts)
+
+    def _note_failures(self, vni: Vni, runtime: Runtime, texts: list[str]) -> None:
+        """Show what failed, tell what is new of it, and try again later."""
+        told, runtime.failures = runtime.failures, texts
+        if not texts:
             runtime.retry_s = RETRY_FIRST_S
             return
-        for text in runtime.failures[:3]:
+        for text in texts[:3]:
             if text not in told:
                 self._journal.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
         if runtime.retry is not None:  # or each pass that fails would bring one more, for ever

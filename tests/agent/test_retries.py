@@ -49,6 +49,52 @@ async def test_passes_that_fail_leave_one_retry(
     assert len(caplog.messages) == 1  # and is told once
 
 
+class Unreadable(Datapath):
+    """Sandboxes of which the first can't be read; the others hear that they were passed over."""
+
+    def __init__(self, journal: Journal) -> None:
+        node = SimpleNamespace(store=SimpleNamespace(versions=lambda _scope: []))
+        card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
+        member = cast("Any", SimpleNamespace(card=card, node=node))
+        guard = cast("Any", SimpleNamespace(widen=_nothing))
+        super().__init__(member, NOTHING, NOTHING, journal, Attachments({}), 30.0, NOTHING, guard)
+        self.passed: list[Vni] = []
+        for number in range(3):
+            self._runtimes[Vni(number)] = Runtime(NOTHING, NOTHING, NOTHING)
+
+    async def reconcile(self, vni: Vni) -> None:
+        """Note the pass; fail at the first one's."""
+        self.passed.append(vni)
+        self._runtimes[vni].dirty = False
+        if vni == 0:
+            raise OverlayError("the kernel's tables changed while they were read")
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def test_a_pass_that_cannot_be_made_holds_up_no_other(tmp_path: Path) -> None:
+    """The other networks are passed over all the same, it is tried again soon, and shown."""
+    datapath = Unreadable(Journal(tmp_path))
+    datapath.wake()
+    loop = asyncio.create_task(datapath.run())
+    try:
+        async with asyncio.timeout(20):
+            while datapath.passed.count(Vni(0)) < 3:
+                assert not loop.done(), "it goes on"
+                await asyncio.sleep(0.01)
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+    assert datapath.passed[:3] == [0, 1, 2]
+    first, second = datapath._runtimes[Vni(0)], datapath._runtimes[Vni(1)]
+    assert first.doubted, "the next one reads"
+    assert "changed while they were read" in first.failures[0]
+    assert second.failures == []
+
+
 class Refused(Exposure):
     """An end that the kernel refuses."""
 
