@@ -101,9 +101,11 @@ class Member:
         return self.card.node_id
 
     def close(self) -> None:
-        """Stop gossiping; what is not yet on disk is written."""
+        """Stop gossiping; what is not yet on disk is written, if the disk takes it: the others have
+        it. Nothing is written later, when the state may be another membership's."""
         self.pump.close()
         self._save()
+        self._saved()
         for waiting in self._waits.values():
             waiting.cancel()
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -75,3 +75,30 @@ async def test_a_card_that_peers_have_newer_is_renewed_once_there_is_room(sites:
     await until(tell)
 
     assert faults == []
+
+
+async def test_a_member_that_has_ended_writes_nothing_later(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the disk refused at the end is not tried again: it may have a new membership by then."""
+    vm1 = sites.first()
+    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
+    with vm2.state.transaction():  # so that what is too large for it is not for the other
+        vm2.state.put("filler", "", "x" * 500_000)
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    call_later = loop.call_later
+
+    def noted(delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        timers.append(call_later(delay, callback, *args))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_later", noted)
+    with full(vm2.state):
+        token = vm1.admissions.create(label="new", expires_in_s=None, uses=None)
+        await until(lambda: vm2.admissions.invitation(token.token_id) is not None)
+        sites.close(vm2)
+        assert vm2.state.fault
+
+    waiting = [each for each in timers if not each.cancelled() and each.when() > loop.time()]
+    assert [each for each in waiting if "Member._save" in repr(each)] == []
