@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.cli.client import Client, JsonObject, segment
-from overlay.cli.endpoint import print_addresses, warn_unconfirmed
+from overlay.cli.client import Client, JsonObject
+from overlay.cli.endpoint import have_attached
 from overlay.cli.options import add_attach_options, attach_fields
-from overlay.cli.outside import publish_attached, require_publishable
+from overlay.cli.outside import require_publishable
 from overlay.cli.places import places
+from overlay.cli.removing import remove_each
 from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
 
 if TYPE_CHECKING:
@@ -73,15 +74,7 @@ def run_add(args: Namespace) -> int:
     body: JsonObject = {"name": args.name, **attach_fields(args)}
     for field in ("dns_servers", "dns_search", "dns_options"):
         body[field] = getattr(args, field)
-    client = Client(places(args, os.environ))
-    added = client.post("/v1/containers", body)
-    if not args.json:
-        print_addresses(added["endpoints"])
-    warn_unconfirmed(added.get("unconfirmed") or [])
-    publish_attached(client, args, added)
-    if args.json:  # last, as an error is an object too, and there is but one
-        output.answer_json(added)
-    return 0
+    return have_attached(args, "/v1/containers", body)
 
 
 def run_exec(args: Namespace) -> int:
@@ -143,11 +136,4 @@ def run_ls(args: Namespace) -> int:
 
 def run_rm(args: Namespace) -> int:
     """Remove containers, one after the other."""
-    client = Client(places(args, os.environ))
-    for name in args.names:
-        client.delete(f"/v1/containers/{segment(name)}")
-        if not args.json:
-            output.comment(f"removed {name}")
-    if args.json:
-        output.answer_json({"schema": "overlayd.container-rm/v1", "removed": args.names})
-    return 0
+    return remove_each(args, "/v1/containers", "overlayd.container-rm/v1")

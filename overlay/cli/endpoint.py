@@ -71,18 +71,23 @@ def run_attach(args: Namespace) -> int:
     """Attach a container."""
     require_publishable(args)
     body = {"target": args.target, "name": args.name, **attach_fields(args)}
+    return have_attached(args, "/v1/endpoints", body)
+
+
+def have_attached(args: Namespace, path: str, body: JsonObject) -> int:
+    """Ask for something to be attached, publish its ports, and say what came of it."""
     client = Client(places(args, os.environ))
-    attached = client.post("/v1/endpoints", body)
+    attached = client.post(path, body)
     if not args.json:
-        print_addresses(attached["endpoints"])
-    warn_unconfirmed(attached.get("unconfirmed") or [])
+        _print_addresses(attached["endpoints"])
+    _warn_unconfirmed(attached.get("unconfirmed") or [])
     publish_attached(client, args, attached)
     if args.json:  # last, as an error is an object too, and there is but one
         output.answer_json(attached)
     return 0
 
 
-def print_addresses(endpoints: list[JsonObject]) -> None:
+def _print_addresses(endpoints: list[JsonObject]) -> None:
     """Print the primary address of each endpoint, and say on stderr which were there before."""
     for endpoint in endpoints:
         output.answer(endpoint["ip"])
@@ -104,7 +109,7 @@ def _changed(change: JsonObject) -> str:
     return f"{change['field'].replace('_', ' ')} {' -> '.join(texts)}"
 
 
-def warn_unconfirmed(nodes: list[str]) -> None:
+def _warn_unconfirmed(nodes: list[str]) -> None:
     """Name the nodes that have not confirmed that they can reach what was attached."""
     if nodes:
         output.warn(

@@ -13,6 +13,7 @@ from overlay.cli.client import Client, JsonObject, segment
 from overlay.cli.filters import add_filter_option, chosen
 from overlay.cli.options import add_label_option, pairs
 from overlay.cli.places import places
+from overlay.cli.removing import remove_each
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -247,11 +248,4 @@ def _exposed_text(network: JsonObject) -> str:
 
 def run_rm(args: Namespace) -> int:
     """Remove networks, one after the other."""
-    client = Client(places(args, os.environ))
-    for name in args.names:
-        client.delete(f"/v1/networks/{segment(name)}")
-        if not args.json:
-            output.comment(f"removed {name}")
-    if args.json:
-        output.answer_json({"schema": "overlayd.network-rm/v1", "removed": args.names})
-    return 0
+    return remove_each(args, "/v1/networks", "overlayd.network-rm/v1")
