@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -32,11 +33,17 @@ class Capture:
         target = str(cluster.hosts[number - 1].pid)
         # Not into the host's processes: the signal that ends it must reach tcpdump itself.
         command = ["nsenter", "--target", target, "--net", "tcpdump", "-Z", "root"]
+        self._output = tempfile.NamedTemporaryFile("w")  # noqa: SIM115 - closed in __exit__
+        self._whole = ""
         self._process = subprocess.Popen(
-            [*command, "-l", "-n", "-e", "-i", "eth1", expression],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+            [*command, "--immediate-mode", "-l", "-n", "-e", "-i", "eth1", expression],
+            stdout=self._output, stderr=subprocess.PIPE, text=True, env=environment(),
         )  # fmt: skip
-        self.text = ""
+
+    @property
+    def text(self) -> str:
+        """What it has told so far, in the order of the packets."""
+        return self._whole or Path(self._output.name).read_text(encoding="utf-8")
 
     def __enter__(self) -> Self:
         assert self._process.stderr is not None
@@ -46,9 +53,10 @@ class Capture:
         raise AssertionError("tcpdump did not start")
 
     def __exit__(self, *_details: object) -> None:
-        time.sleep(0.3)  # tcpdump hands packets on in batches; there is nothing to wait for
         self._process.terminate()
-        self.text, _errors = self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
+        self._whole = self.text
+        self._output.close()
 
 
 def test_members_show_every_log_held_against_its_origin(
@@ -125,16 +133,17 @@ def test_containers_reach_each_other(cluster: Cluster, source: int) -> None:
 
 def test_containers_have_names(cluster: Cluster) -> None:
     """A container on another host is reached by its name."""
-    assert cluster.inside(1, "c1", "ping", "-c1", "-W1", "c3")[0] == 0
-    assert cluster.inside(3, "c3", "ping", "-c1", "-W1", "c2.blue.overlay")[0] == 0
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W5", "c3")[0] == 0
+    assert cluster.inside(3, "c3", "ping", "-c1", "-W5", "c2.blue.overlay")[0] == 0
 
 
-def test_frames_between_hosts_are_vxlan(cluster: Cluster) -> None:
+def test_frames_between_hosts_are_vxlan(cluster: Cluster, eventually: Callable[..., None]) -> None:
     """On the underlay a ping is UDP 4789 with the network's VNI."""
     vni = cluster.json(1, "network", "inspect", "blue")["vni"]
     target = ip_of(cluster, "c2")
     with Capture(cluster, 1, "udp port 4789") as capture:
-        assert cluster.inside(1, "c1", "ping", "-c1", "-W1", target)[0] == 0
+        assert cluster.inside(1, "c1", "ping", "-c1", "-W5", target)[0] == 0
+        eventually(lambda: "ICMP echo reply" in capture.text, "both ways")
 
     assert f"vni {vni}" in capture.text
     assert re.search(r"192\.168\.56\.11\.\d+ > 192\.168\.56\.12\.4789: VXLAN", capture.text)
@@ -144,15 +153,18 @@ def test_the_first_ping_after_attach_is_answered(cluster: Cluster) -> None:
     """When attach returns on vm1, a single ping from vm3 gets its answer."""
     for number in range(10):
         ip = cluster.attach(1, f"first{number}")
-        code, out, _ = cluster.inside(3, "c3", "ping", "-c1", "-W1", ip)
+        code, out, _ = cluster.inside(3, "c3", "ping", "-c1", "-W5", ip)
         assert code == 0, out
 
 
-def test_arp_for_a_remote_container_is_answered_locally(cluster: Cluster) -> None:
+def test_arp_for_a_remote_container_is_answered_locally(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
     """No ARP request for a known container crosses the underlay."""
     ip = cluster.attach(2, "quiet")
     with Capture(cluster, 1, "udp port 4789") as capture:
-        assert cluster.inside(1, "c1", "ping", "-c1", "-W1", ip)[0] == 0
+        assert cluster.inside(1, "c1", "ping", "-c1", "-W5", ip)[0] == 0
+        eventually(lambda: "ICMP echo reply" in capture.text, "the ping, and what was before it")
 
     assert "ICMP echo request" in capture.text
     assert f"who-has {ip}" not in capture.text
@@ -178,7 +190,7 @@ def test_two_networks_do_not_see_each_other(cluster: Cluster) -> None:
     cluster.attach(3, "reddish3", network="red")
 
     assert cluster.inside(1, "c1", "ping", "-c1", "-W1", ip)[0] != 0
-    assert cluster.inside(3, "reddish3", "ping", "-c1", "-W1", ip)[0] == 0
+    assert cluster.inside(3, "reddish3", "ping", "-c1", "-W5", ip)[0] == 0
     for number, name in ((2, "reddish"), (3, "reddish3")):
         cluster.ok(number, "overlayd", "detach", name)
     cluster.ok(1, "overlayd", "network", "rm", "red")
@@ -226,7 +238,7 @@ def test_attaching_again_gives_the_same_address(cluster: Cluster) -> None:
 def test_a_given_address_of_another_hosts_space_is_granted(cluster: Cluster) -> None:
     """`--ip` works for any free address of the subnet, whoever owns it."""
     assert cluster.attach(3, "fixed", "--ip", "10.32.77.7") == "10.32.77.7"
-    code, _, _ = cluster.inside(1, "c1", "ping", "-c1", "-W1", "10.32.77.7")
+    code, _, _ = cluster.inside(1, "c1", "ping", "-c1", "-W5", "10.32.77.7")
 
     assert code == 0
 
@@ -309,4 +321,4 @@ def test_a_host_that_was_reset_can_join_again(cluster: Cluster) -> None:
 
     ip = cluster.attach(3, "fresh")
 
-    assert cluster.inside(1, "c1", "ping", "-c1", "-W1", ip)[0] == 0
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W5", ip)[0] == 0

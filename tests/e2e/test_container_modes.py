@@ -30,7 +30,7 @@ def test_none_is_a_loopback_alone(cluster: Cluster) -> None:
     """It reaches itself and nothing else, and may be attached later."""
     assert add(cluster, "alone", "none") == ""
     assert links(cluster, "alone") == ["lo"]
-    assert cluster.inside(1, "alone", "ping", "-c1", "-W1", "127.0.0.1")[0] == 0
+    assert cluster.inside(1, "alone", "ping", "-c1", "-W5", "127.0.0.1")[0] == 0
     far = cluster.ok(1, "overlayd", "dns", "lookup", "c2").strip()
     assert cluster.inside(1, "alone", "ping", "-c1", "-W1", far)[0] != 0
     add(cluster, "alone", "blue")

@@ -50,7 +50,7 @@ def test_a_killed_agent_is_seen_dead_and_comes_back_whole(
     eventually(lambda: states(cluster, 1)["vm3"] == "dead", "vm3 seen dead by vm1", DEATH_S)
     eventually(lambda: states(cluster, 2)["vm3"] == "dead", "vm3 seen dead by vm2", DEATH_S)
 
-    assert cluster.inside(1, "c1", "ping", "-c1", "-W1", "10.32.2.0")[0] == 0
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W5", "10.32.2.0")[0] == 0
     assert cluster.run(1, "ip", "netns", "exec", "c1", "dig", "+short", "c3.overlay")[1] == ""
 
     meanwhile = cluster.attach(1, "meanwhile")
@@ -58,7 +58,7 @@ def test_a_killed_agent_is_seen_dead_and_comes_back_whole(
 
     eventually(lambda: all_alive(cluster), "everyone alive")
     eventually(lambda: "meanwhile" in names(cluster, 3), "what was written meanwhile")
-    assert cluster.inside(3, "c3", "ping", "-c1", "-W1", meanwhile)[0] == 0
+    assert cluster.inside(3, "c3", "ping", "-c1", "-W5", meanwhile)[0] == 0
     assert cluster.json(3, "verify")["differences"] == []
 
 
@@ -78,7 +78,7 @@ def test_a_partition_loses_nothing(cluster: Cluster, eventually: Callable[..., N
         eventually(
             lambda number=number: cluster.json(number, "verify")["differences"] == [], "rows"
         )
-    assert cluster.inside(1, "near", "ping", "-c1", "-W1", "10.32.2.1")[0] == 0
+    assert cluster.inside(1, "near", "ping", "-c1", "-W5", "10.32.2.1")[0] == 0
 
 
 def test_all_agents_killed_and_started_in_reverse_order_find_each_other(
@@ -95,7 +95,7 @@ def test_all_agents_killed_and_started_in_reverse_order_find_each_other(
     for number in (1, 2, 3):
         eventually(lambda number=number: names(cluster, number) == before, "all endpoints")
         assert cluster.json(number, "verify")["differences"] == []
-    assert cluster.inside(1, "c1", "ping", "-c1", "-W1", "c3")[0] == 0
+    assert cluster.inside(1, "c1", "ping", "-c1", "-W5", "c3")[0] == 0
 
 
 def test_a_dead_node_can_be_forgotten(cluster: Cluster, eventually: Callable[..., None]) -> None:

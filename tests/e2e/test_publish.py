@@ -209,7 +209,7 @@ ASK_FROM_ONE_PORT = """
 import socket, sys
 peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 peer.bind(("", 7777))
-peer.settimeout(1)
+peer.settimeout(3)
 peer.sendto(b"?", (sys.argv[1], 5354))
 print(peer.recv(100).decode())
 """
@@ -239,14 +239,14 @@ for number in range(10_000):
 """
 READ = """
 import socket, sys, time
-end = time.monotonic() + 6
+end = time.monotonic() + 30
 while True:
     try:
         peer = socket.create_connection((sys.argv[1], 8181), 2)
         break
     except ConnectionRefusedError:  # the server is about to start
         assert time.monotonic() < end
-peer.settimeout(2)
+peer.settimeout(10)
 print("connected", flush=True)
 end = time.monotonic() + 6
 count = 0

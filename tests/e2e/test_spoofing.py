@@ -237,17 +237,16 @@ def test_a_filter_that_somebody_altered_is_mended(stage: Stage, damage: str) -> 
         damaged = driver.run("nft", "-s", "list", "ruleset")
     finally:
         driver.send_signal(signal.SIGCONT)
-    took_s = wait_until(
+    wait_until(
         lambda: (
             stage.table(1) != ""
             and driver.run("nft", "-s", "list", "table", "inet", name) == before
         ),
         "the filter as it was",
-        5.0,
+        20.0,  # sooner than the look every 30 s
     )
 
     assert before not in damaged
-    assert took_s < 5.0
     assert differences(driver) == []
     assert "the filter of the VXLAN port" in driver.get("/v1/events")["events"][-1]["text"]
 

@@ -47,11 +47,11 @@ import socket, sys
 if sys.argv[3] == "udp":
     family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
     peer = socket.socket(family, socket.SOCK_DGRAM)
-    peer.settimeout(2)
+    peer.settimeout(5)
     peer.connect((sys.argv[1], int(sys.argv[2])))
     peer.send(b"who am I?")
 else:
-    peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)
+    peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
 print(peer.recv(100).decode())
 """
 
