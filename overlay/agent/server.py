@@ -46,6 +46,7 @@ class Server:
         )
         self.operations: list[Operation] = []
         self._runner: web.AppRunner | None = None
+        self._bound: tuple[int, int] | None = None  # what tells our socket from another's
         self._busy = 0
         self._asking: collections.Counter[web.RequestHandler] = collections.Counter()
         self._silent: dict[web.RequestHandler, float] = {}  # since when
@@ -92,6 +93,7 @@ class Server:
             listener.bind(str(self.path))
         finally:
             os.umask(mask)
+        self._bound = _identity(self.path)
         with contextlib.suppress(KeyError, PermissionError):
             os.chown(self.path, 0, grp.getgrnam(self._group).gr_gid)
         self.path.chmod(0o660)
@@ -118,7 +120,8 @@ class Server:
 
     async def close(self) -> None:
         """Stop serving; what is being answered ends first, within a second."""
-        self.path.unlink(missing_ok=True)
+        if self._bound is not None and self._bound == _identity(self.path):
+            self.path.unlink(missing_ok=True)  # never another agent's: this one may be refused
         if self._doorman is not None:
             self._doorman.cancel()
         if self._runner is not None:
@@ -221,6 +224,15 @@ async def _body(request: web.Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError("the request's body must be a JSON object")
     return value
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from others; None where there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
 
 
 def _caller(request: web.Request) -> callers.Caller:

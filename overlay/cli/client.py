@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from overlay.cli.places import Places
 
 JsonObject = dict[str, Any]
+_AS_TYPED = "surrogateescape"  # bytes of a command line that are no UTF-8
 
 # The agent gives up by itself at API_REQUEST_TIMEOUT_S; its own words are better than ours.
 TIMEOUT_S = limits.API_REQUEST_TIMEOUT_S + 5.0
@@ -146,12 +147,12 @@ class Client:
 
 def segment(text: str) -> str:
     """Return `text` as one segment of a path."""
-    return quote(text, safe="")
+    return quote(text, safe="", errors=_AS_TYPED)
 
 
 def _with_query(path: str, query: dict[str, object]) -> str:
     pairs = {key: value for key, value in query.items() if value is not None}
-    return f"{path}?{urlencode(pairs)}" if pairs else path
+    return f"{path}?{urlencode(pairs, errors=_AS_TYPED)}" if pairs else path
 
 
 def _decoded(raw: bytes, status: int) -> JsonObject:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from overlay.agent.server import Server
 from overlay.agent.web import web
+from overlay.errors import ConflictError
 
 LIMIT_S = 0.3
 
@@ -97,3 +98,23 @@ def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(asked: Callable[[st
 
     assert answer.splitlines()[-1] == '"the end"'
     assert answer.count("HTTP/1") == 1
+
+
+def test_a_second_agent_leaves_the_socket_of_the_first(tmp_path: Path) -> None:
+    """It is refused, and who asks the first one gets an answer all the same."""
+
+    async def work() -> None:
+        first, second = Server(tmp_path, "nobody"), Server(tmp_path, "nobody")
+        await first.start()
+        try:
+            with pytest.raises(ConflictError, match="another agent"):
+                await second.start()
+            await second.close()
+            _, writer = await asyncio.open_unix_connection(str(first.path))
+            writer.close()
+            await writer.wait_closed()
+        finally:
+            await first.close()
+        assert not first.path.exists()
+
+    asyncio.run(asyncio.wait_for(work(), 20))

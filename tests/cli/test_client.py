@@ -20,7 +20,7 @@ from overlay.errors import (
 )
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import FakeAgent
+    from tests.cli.conftest import FakeAgent, Run
 
 
 def _client(run_dir: Path, timeout_s: float = 5.0) -> Client:
@@ -99,3 +99,15 @@ def test_answers_says_whether_anyone_listens(agent: FakeAgent, tmp_path: Path) -
     """A socket with a listener, and none."""
     assert _client(agent.run_dir).answers()
     assert not _client(tmp_path).answers()
+
+
+def test_a_word_that_is_no_text_is_asked_for_all_the_same(overlayd: Run, agent: FakeAgent) -> None:
+    """Bytes that are no UTF-8 reach the agent as they are, which knows nothing of that name."""
+    agent.answer("GET /v1/endpoints", {"schema": "overlayd.endpoint-ls/v1", "endpoints": []})
+    inspected = overlayd("network", "inspect", "\udcff")
+    listed = overlayd("endpoint", "ls", "--network", "\udcff")
+
+    assert agent.asked[0].line == "GET /v1/networks/%FF"
+    assert inspected.code != 0
+    assert "Traceback" not in inspected.err
+    assert (listed.code, len(agent.asked)) == (0, 2)
