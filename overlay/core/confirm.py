@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from overlay import limits
 from overlay.core.messages import Confirm, LogVersion
 from overlay.core.outbox import Outbox, Priority
-from overlay.core.packing import deltas
+from overlay.core.packing import deltas, pages
 from overlay.core.records import Scope, Segment
 from overlay.core.settings import Settings
 from overlay.core.store import Store
@@ -170,8 +170,6 @@ class Confirmations:
             self._answer(peer, logs)
 
     def _answer(self, peer: NodeId, logs: list[tuple[NodeId, Scope]]) -> None:
-        versions = tuple(
-            LogVersion(origin, scope, self._programmed[origin, scope], 0)
-            for origin, scope in logs[: limits.ENTRIES_PER_SEGMENT_MAX // 4]
-        )
-        self.outbox.put(peer, Confirm(versions), Priority.PROBE)
+        versions = [LogVersion(*log, self._programmed[log], 0) for log in logs]
+        for page in pages(versions):
+            self.outbox.put(peer, Confirm(page), Priority.PROBE)

@@ -77,3 +77,18 @@ def test_a_confirm_while_the_own_log_is_taken_over_is_taken(waiting: Waiting) ->
 
     waiting.hear(ahead)
     assert waiting.confirmations.done == [waiting.wait]
+
+
+def test_all_that_is_owed_is_confirmed_at_once() -> None:
+    """However many networks one peer waits for: what is left out it would have to ask again."""
+    notary, outbox, codec = FakeNotary(KEY), Outbox(MsgpackCodec()), MsgpackCodec()
+    own = node_id_of(KEY)
+    confirmations = Confirmations(Store(own), outbox, Settings())
+    scopes = [Scope(number) for number in range(1, 61)]
+    for scope in scopes:
+        assert confirmations.asked(notary.issue_segment(scope, 0, 0, 1, ()), PEER)
+    confirmations.programmed([LogVersion(own, scope, 1, 0) for scope in scopes])
+
+    said = [each for sent in outbox.drain() for each in codec.decode(sent.payload)]
+    confirms = [each for each in said if isinstance(each, Confirm)]
+    assert [one.scope for each in confirms for one in each.versions] == scopes
