@@ -126,7 +126,7 @@ def test_containers_reach_each_other(cluster: Cluster, source: int) -> None:
     for target, name in IPS.items():
         if target != source:
             code, out, err = cluster.inside(
-                source, f"c{source}", "ping", "-c1", "-W1", ip_of(cluster, name)
+                source, f"c{source}", "ping", "-c1", "-W5", ip_of(cluster, name)
             )
             assert code == 0, out + err
 

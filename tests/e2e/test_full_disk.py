@@ -109,7 +109,7 @@ def test_an_attach_that_a_full_disk_keeps_from_being_taken_back(three: Scene) ->
     assert "still attached to ours" in refused.value.answer["hint"]
     victim.run("rm", f"{STATE}/ballast")
     wait_until(lambda: not is_on(victim, "ours"), "what was left is taken back", 60.0)
-    assert "eth0" not in victim.run("ip", "-n", "both", "link")
+    wait_until(lambda: "eth0" not in victim.run("ip", "-n", "both", "link"), "unplugged too")
     wait_until(three.well, "all well", 60.0)
     assert len(victim.post("/v1/endpoints", **wish)["endpoints"]) == 2
     victim.post("/v1/detach", target="both")
