@@ -13,7 +13,7 @@ from overlay import limits
 from overlay.cli import output
 from overlay.cli.client import Client, JsonObject
 from overlay.cli.places import places
-from overlay.errors import UsageError
+from overlay.errors import AgentNotRunningError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -98,24 +98,17 @@ def _register_members(words: Words) -> None:
 def run_join(args: Namespace) -> int:
     """Join, starting the agent first where there is none."""
     from overlay.cli import tokens  # noqa: PLC0415  no other verb of this module needs it
-    from overlay.cli.start import ensure_agent  # noqa: PLC0415  imports subprocess
 
     tokens.refuse_token_arguments(args.peers)
-    token = tokens.read_token(args.token_file, os.environ)
-    client = Client(places(args, os.environ))
-    if ensure_agent(client):
-        output.comment("agent started")
-    joined = client.post(
-        "/v1/join",
-        {
-            "peers": args.peers,
-            "token": token,
-            "underlay": args.underlay,
-            "name": args.name,
-            "vxlan_port": args.vxlan_port,
-            "gossip_port": args.gossip_port,
-        },
-    )
+    body: JsonObject = {
+        "peers": args.peers,
+        "token": tokens.read_token(args.token_file, os.environ),
+        "underlay": args.underlay,
+        "name": args.name,
+        "vxlan_port": args.vxlan_port,
+        "gossip_port": args.gossip_port,
+    }
+    joined = _ask_to_join(Client(places(args, os.environ)), body)
     if args.json:
         output.answer_json(joined)
     else:
@@ -123,6 +116,24 @@ def run_join(args: Namespace) -> int:
     if joined["already"]:
         _warn_unchanged(args, joined)
     return 0
+
+
+def _ask_to_join(client: Client, body: JsonObject) -> JsonObject:
+    """Ask an agent, started first where there is none; once more if it was ending just then, for
+    a killed one still takes connections until the kernel is through with it."""
+    from overlay.cli.start import ensure_agent  # noqa: PLC0415  imports subprocess
+
+    is_new = ensure_agent(client)
+    try:
+        if is_new:
+            output.comment("agent started")
+        return client.post("/v1/join", body)
+    except AgentNotRunningError:
+        if is_new:
+            raise
+    if ensure_agent(client):
+        output.comment("agent started")
+    return client.post("/v1/join", body)
 
 
 def _warn_unchanged(args: Namespace, joined: JsonObject) -> None:

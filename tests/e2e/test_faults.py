@@ -15,6 +15,22 @@ DEATH_S = 40.0
 KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 
 
+ENDING = """
+import os, socket
+path = "/run/overlayd/api.sock"
+os.unlink(path)
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen()
+print("listens", flush=True)
+for _ in range(2):
+    peer, _ = server.accept()
+    if peer.recv(1):
+        break
+server.close()
+"""
+
+
 def states(cluster: Cluster, number: int) -> dict[str, str]:
     """Return each member's state, as vm`number` sees it."""
     members = cluster.json(number, "members")["members"]
@@ -96,6 +112,18 @@ def test_all_agents_killed_and_started_in_reverse_order_find_each_other(
         eventually(lambda number=number: names(cluster, number) == before, "all endpoints")
         assert cluster.json(number, "verify")["differences"] == []
     assert cluster.inside(1, "c1", "ping", "-c1", "-W5", "c3")[0] == 0
+
+
+def test_a_join_just_as_the_agent_ends_starts_another(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """A killed agent may take one connection more: that join goes on with an agent of its own."""
+    cluster.ok(3, "bash", "-c", f"{KILL}; while pgrep -f '[o]verlay.cli.main agent'; do :; done")
+    cluster.ok(3, "bash", "-c", f"python3 -c '{ENDING}' >/run/ending 2>&1 &")
+    eventually(lambda: "listens" in cluster.ok(3, "cat", "/run/ending"), "who ends")
+
+    assert "already a member" in cluster.ok(3, "overlayd", "join")
+    eventually(lambda: all_alive(cluster), "everyone alive")
 
 
 def test_a_dead_node_can_be_forgotten(cluster: Cluster, eventually: Callable[..., None]) -> None:
