@@ -70,9 +70,12 @@ def test_an_address_with_another_mac_is_reached_at_once(
     for before, now in ((2, 3), (3, 1), (1, 2)):
         cluster.ok(before, "overlayd", "detach", "seat", "--network", "blue")
         cluster.ok(now, "overlayd", "attach", *seat, f"02:00:00:00:77:0{now}")
-        answered = answers()
-        eventually(lambda had=answered: answers() > had, f"from vm{before} to vm{now}", 10)
-        assert f"02:00:00:00:77:0{now}" in neighbour()
+        mac, answered = f"02:00:00:00:77:0{now}", answers()
+        eventually(
+            lambda had=answered, mac=mac: answers() > had and mac in neighbour(),
+            f"from vm{before} to vm{now}",
+            10,
+        )
     cluster.ok(1, "kill", pinger)
     cluster.ok(2, "overlayd", "detach", "seat", "--network", "blue")
 
