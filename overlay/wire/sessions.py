@@ -37,6 +37,7 @@ from overlay.wire.hello import BAD_CARD, Hello, hello_body, read_hello
 from overlay.wire.identity import Identity
 from overlay.wire.keyring import ClusterKey, Keyring
 from overlay.wire.notary import KeyNotary
+from overlay.wire.peerbook import PeerBook
 from overlay.wire.peers import NEVER, NO_SESSION, SESSION_SIZE, Channel, Peer
 from overlay.wire.sealing import PAIRWISE, UNKNOWN_GENERATION, Sealing
 
@@ -49,7 +50,6 @@ UNKNOWN_SENDER = "unknown-sender"
 NO_CHANNEL = "no-session"
 REPLAYED = "replayed"
 CERTIFICATE_EXPIRED = "certificate-expired"
-TOO_MANY_PEERS = "too-many-peers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,7 @@ class Sessions:
         )
         self._wall_clock = wall_clock
         self._notary = notary
-        self._peers: dict[NodeId, Peer] = {}
-        self._addresses: Counter[Ip] = Counter()  # of the peers
+        self._peers = PeerBook(identity)
         self._barred = Barred(self._sealing, notary, self._join_answer)
         self._in_use = keyring.sealing
         self.queue_drop_count = 0
@@ -101,24 +100,10 @@ class Sessions:
         """Take note of a verified card: a new peer, or a known one's new address."""
         if card.node_id == self._identity.node_id:
             return
-        known = self._peers.get(card.node_id)
-        if known is not None:
-            if card.epoch >= known.card.epoch:
-                self._addresses.subtract([known.card.address])
-                self._addresses.update([card.address])
-                known.card = card
-            return
-        if len(self._peers) >= limits.MEMBER_COUNT_MAX:
-            raise RemoteError(TOO_MANY_PEERS)
-        try:
-            shared = self._identity.agree(card.seal_key)
-        except ValueError:
-            raise RemoteError(BAD_CARD) from None
         if card.node_id in self._barred:
-            self._barred.add(card.node_id, Peer(card, shared))  # to tell it so
-            return
-        self._peers[card.node_id] = Peer(card, shared)
-        self._addresses.update([card.address])
+            self._barred.add(card.node_id, self._peers.peer_of(card))  # to tell it so
+        else:
+            self._peers.learn(card)
 
     def set_card(self, card: Card) -> None:
         """Use a renewed card of our own from now on."""
@@ -126,10 +111,7 @@ class Sessions:
 
     def forget(self, node_id: NodeId) -> None:
         """Bar an identity: nothing it says is heard any more, and all it hears is that."""
-        peer = self._peers.pop(node_id, None)
-        if peer is not None:
-            self._addresses.subtract([peer.card.address])
-        self._barred.add(node_id, peer)
+        self._barred.add(node_id, self._peers.remove(node_id))
 
     def doubt(self, node_id: NodeId) -> None:
         """Note that a peer does not answer, until it does.
@@ -143,7 +125,7 @@ class Sessions:
 
     def is_member_address(self, address: Ip) -> bool:
         """Say whether any peer lives at an address."""
-        return self._addresses[address] > 0
+        return self._peers.is_address(address)
 
     def established(self, node_id: NodeId) -> bool:
         """Say whether payloads to a node can be sealed now."""
@@ -156,7 +138,7 @@ class Sessions:
         ring = self._keyring.ring
         is_new_in_use, self._in_use = ring.sealing != self._in_use, ring.sealing
         sent: list[Datagram] = []
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.forget_keys(ring.held)
             if is_new_in_use:
                 peer.held = None  # all that live hold it; whoever does not will say so
@@ -364,8 +346,7 @@ class Sessions:
             )
             return Opened(header.sender, replies=(reply,))
         if peer is None:
-            self.learn(hello.card)
-            peer = self._peers[header.sender]
+            peer = self._peers.learn(hello.card)
         self._refuse_recording(peer, header)
         opened = self._take_hello(peer, hello, now)
         if hello.done:

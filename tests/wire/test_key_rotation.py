@@ -193,7 +193,7 @@ def test_nothing_is_kept_of_a_key_that_is_gone(wire: Wire) -> None:
     rotate(wire, [one, other])
     said(wire, one, other)
 
-    (peer,) = one.sessions._peers.values()
+    (peer,) = one.sessions._peers
     assert peer.channel is not None
     assert set(peer.channel.keys) == {NEW.id}
 
