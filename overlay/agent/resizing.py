@@ -20,7 +20,7 @@ from overlay.agent.stored import Attachment
 from overlay.core.drivers import has_sandbox, has_tunnel, parent_of
 from overlay.core.view import overlay_mtu
 from overlay.errors import OverlayError
-from overlay.kernel import container, netns, underlay
+from overlay.kernel import container, links, netns, underlay
 from overlay.kernel.underlay import Underlay
 from overlay.model import Ip, Network
 
@@ -110,11 +110,12 @@ class Resizing:
 
 def _resize(attachment: Attachment, mtu: int) -> None:
     """Set the MTU in a container, if that is still there: its name, or the process id in its path,
-    may lead to somebody else's namespace by now."""
+    may lead to somebody else's namespace by now, which may even have the same inode (the kernel
+    gives the lowest that is free)."""
     fd = netns.open_same(attachment.netns_path, attachment.netns_identity)
     if fd is None:
         return
     with netns.closing(fd):
         found = container.inspect(fd, attachment.ifname)
-        if found is not None and found.mtu != mtu:
+        if found is not None and links.is_ours(found.alias) and found.mtu != mtu:
             container.change_mtu(fd, attachment.ifname, mtu)
