@@ -37,6 +37,7 @@ _LogKey = tuple[NodeId, Scope]
 @dataclass(slots=True)
 class _Repair:
     peer: NodeId
+    begun_at: float
     progress_at: float
     wanted: dict[_LogKey, LogVersion] = field(default_factory=dict)
     asked_count: int = 0
@@ -84,19 +85,25 @@ class Repair:
     # --- beginning ----------------------------------------------------------------------
 
     def compare(self, peer: NodeId, root: int, now: float) -> None:
-        """Begin a repair if a peer's root differs from ours, and there is room for one."""
+        """Begin a repair if a peer's root differs from ours, and there is room for one, or one
+        that has had its turn."""
         if root == self.root_of(peer):
             self.matched.add(peer)
             self.equal_at[peer] = now
             self._repairs.pop(peer, None)
             return
-        if peer in self._repairs or not self.has_room():
+        if peer in self._repairs:
             return
+        if not self.has_room():
+            oldest = min(self._repairs.values(), key=lambda repair: repair.begun_at)
+            if now < oldest.begun_at + self._settings.repair_turn_s:
+                return
+            del self._repairs[oldest.peer]
         self.begin(peer, now)
 
     def begin(self, peer: NodeId, now: float) -> None:
         """Send our bucket digests to a peer."""
-        self._ask(_Repair(peer, now), now)
+        self._ask(_Repair(peer, now, now), now)
 
     def _ask(self, repair: _Repair, now: float) -> None:
         peer = repair.peer
@@ -247,7 +254,7 @@ class Repair:
         if not repair.wanted:
             # Equal as far as was known then; look again at once, there may be more.
             self._end(repair)
-            self.begin(sender, now)
+            self._ask(_Repair(sender, repair.begun_at, now), now)
         elif repair.got_count >= repair.asked_count or repair.got_size >= _PULL_AGAIN_SIZE:
             self._pull(repair, now)
 

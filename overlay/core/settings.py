@@ -94,6 +94,9 @@ class Settings:
     """Digests without an answer are sent again after this."""
     repair_timeout_s: float = 1.0
     """A repair without progress for this long is given up; the next probe starts another."""
+    repair_turn_s: float = 5.0
+    """After this long a repair makes room for one with another peer: what a member claims to have,
+    and never sends, could else keep all others from being compared. What has come stays."""
     catch_up_interval_s: float = 0.02
     """After a start a node compares itself with its peers, one after the other, this fast and
     `repairs_in_flight` at once."""

@@ -46,14 +46,14 @@ class PeerBook:
         known = self._by_id.get(card.node_id)
         if known is not None:
             if card.epoch >= known.card.epoch:
-                self._addresses.subtract([known.card.address])
-                self._addresses.update([card.address])
+                self._leaves(known.card.address)
+                self._addresses[card.address] += 1
                 known.card = card
             return known
         if len(self._by_id) >= limits.MEMBER_COUNT_MAX:
             raise RemoteError(TOO_MANY_PEERS)
         made = self._by_id[card.node_id] = self.peer_of(card)
-        self._addresses.update([card.address])
+        self._addresses[card.address] += 1
         return made
 
     def peer_of(self, card: Card) -> Peer:
@@ -68,5 +68,10 @@ class PeerBook:
         """Strike a peer out; return it, if it was known."""
         peer = self._by_id.pop(node_id, None)
         if peer is not None:
-            self._addresses.subtract([peer.card.address])
+            self._leaves(peer.card.address)
         return peer
+
+    def _leaves(self, address: Ip) -> None:
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]  # or a member that moves on and on fills the memory
