@@ -16,7 +16,7 @@ def health_texts(path: Path) -> Iterator[str]:
             if isinstance(key, ast.Constant) and key.value == "text":
                 parts = value.values if isinstance(value, ast.JoinedStr) else [value]
                 fixed = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
-                yield max((words.partition(":")[0].strip() for words in fixed), key=len)
+                yield max((words.strip(" :").partition(":")[0].strip() for words in fixed), key=len)
 
 
 def test_every_health_line_is_in_the_readme() -> None:
