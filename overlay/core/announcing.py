@@ -46,7 +46,7 @@ class LastMacs:
         Its operations turn `before` into `desired`. What is beyond the bound, or was before this
         process, is found out by the containers in their own time.
         """
-        came: dict[Ip, Announcement] = {}
+        came: list[NeighbourRow] = []
         gone: dict[Ip, Mac] = {}
         row_count = len(before.rows)
         for operation in operations:
@@ -54,41 +54,51 @@ class LastMacs:
                 case PutRow(row):
                     row_count += 1
                     if type(row) is NeighbourRow:
-                        came[row.ip] = Announcement(row.link, row.ip, row.mac, False)
+                        came.append(row)
                 case DeleteRow(row):
                     row_count -= 1
                     if type(row) is NeighbourRow:
                         gone[row.ip] = row.mac
         # A put may replace without a deletion; most only add, and there may be 150,000 rows.
         if came and row_count != len(desired.rows):
-            for row in before.rows:
-                if type(row) is NeighbourRow and row.ip in came:
-                    gone[row.ip] = row.mac
-        self._take_locals(given, came, gone)
+            ips = {row.ip for row in came}
+            gone |= {
+                row.ip: row.mac
+                for row in before.rows
+                if type(row) is NeighbourRow and row.ip in ips
+            }
+        locals_ = self._locals_that_came(given, gone)
         found = [
-            each
-            for ip, each in came.items()
-            if gone.pop(ip, self._former.pop(ip, each.mac)) != each.mac
+            Announcement(row.link, row.ip, row.mac, False)
+            for row in came
+            if row.ip not in locals_ and self._had_another(row.ip, row.mac, gone)
         ]
+        found += [each for each in locals_.values() if self._had_another(each.ip, each.mac, gone)]
         self._former |= gone
         surplus = len(self._former) - limits.MACS_REMEMBERED_MAX
         for ip in list(islice(self._former, max(0, surplus))):
             del self._former[ip]
         return found[: limits.ANNOUNCEMENTS_PER_PASS_MAX]
 
-    def _take_locals(
-        self, given: PlanInput | None, came: dict[Ip, Announcement], gone: dict[Ip, Mac]
-    ) -> None:
-        """Count this node's own containers in: no neighbour row tells of them."""
+    def _had_another(self, ip: Ip, mac: Mac, gone: dict[Ip, Mac]) -> bool:
+        """Say whether an address was another's before; it is this one's from now on."""
+        return gone.pop(ip, self._former.pop(ip, mac)) != mac
+
+    def _locals_that_came(
+        self, given: PlanInput | None, gone: dict[Ip, Mac]
+    ) -> dict[Ip, Announcement]:
+        """Return this node's own containers that are new, and add to `gone` those that went: no
+        neighbour row tells of them."""
         before, self._locals = self._locals, {} if given is None else _local_macs(given)
         if given is None or before == self._locals:
-            return
+            return {}
         segments = Segments(given.network)
         gone |= {ip: mac for ip, mac in before.items() if self._locals.get(ip) != mac}
-        for ip, mac in self._locals.items():
-            segment = segments.of(ip)
-            if segment is not None and before.get(ip) != mac:
-                came[ip] = Announcement(f"br{segment}", ip, mac, True)
+        return {
+            ip: Announcement(f"br{segment}", ip, mac, True)
+            for ip, mac in self._locals.items()
+            if before.get(ip) != mac and (segment := segments.of(ip)) is not None
+        }
 
 
 def _local_macs(given: PlanInput) -> dict[Ip, Mac]:
