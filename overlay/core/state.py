@@ -44,6 +44,8 @@ PORT_PREFIX = "ve"
 """How the name of every container's port begins: port security looks at those."""
 HOST_PORT_PREFIX = "host"
 """How the name of the port of this host's own end begins: the segment's number follows."""
+HOST_LINK_PREFIX = "ovh"
+"""Prefix of the host's own interface on a network, in the host's namespace."""
 
 
 class Port(NamedTuple):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
+from overlay.core.state import HOST_LINK_PREFIX
 from overlay.kernel import (
     container,
     forwarding,
@@ -29,13 +30,12 @@ from overlay.kernel.nft.ports import link_local
 from overlay.kernel.sandbox import Sandbox
 from overlay.model import Ip, Mac, NodeId, Vni
 
-NAME_PREFIX: Final = "ovh"
 _Prefix: TypeAlias = tuple[Ip, int]  # (address or base, length)
 
 
 def name_of(vni: Vni, node_id: NodeId) -> str:
     """Return the host's end's name, 15 characters: by VNI, and by node as sandboxes' names are."""
-    return f"{NAME_PREFIX}{vni:06x}{node_id[:3].hex()}"
+    return f"{HOST_LINK_PREFIX}{vni:06x}{node_id[:3].hex()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from overlay.core.state import HOST_LINK_PREFIX
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import links, netlink, netlinksocket, netns, requests
 from overlay.kernel.container import (
@@ -25,7 +26,6 @@ from overlay.kernel.container import (
     set_up_inside,
 )
 from overlay.kernel.devices import all_links, find_link, links_seen
-from overlay.kernel.hostlink import NAME_PREFIX
 from overlay.kernel.links import ALIAS_DEFAULT, Found
 from overlay.kernel.netlink import Request, attribute
 from overlay.kernel.netlinksocket import NetlinkError, Socket
@@ -155,7 +155,7 @@ def _require_usable(found: Found) -> None:
 
 
 def _no_parent(name: str, base: str, everything: dict[str, Found]) -> NotFoundError:
-    others = [each for each in everything if each != "lo" and not each.startswith(NAME_PREFIX)]
+    others = [each for each in everything if each != "lo" and not each.startswith(HOST_LINK_PREFIX)]
     known = ", ".join(sorted(others)[:_NAMES_SHOWN_MAX])
     why = f"this host has {known}"
     if base in everything:

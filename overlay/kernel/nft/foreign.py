@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from overlay.core.state import HOST_LINK_PREFIX
 from overlay.kernel import netlink
-from overlay.kernel.hostlink import NAME_PREFIX
 from overlay.kernel.netlink import Request, attribute, attributes
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Rule, encoded, matches, number, text
@@ -42,7 +42,7 @@ _OURS: Final = "overlayd"
 _PROGRAMS: Final = {_IPV4: "iptables", _IPV6: "ip6tables"}
 _FAMILY_NAMES: Final = {_IPV4: "ip", _IPV6: "ip6", FAMILY_INET: "inet"}
 
-_FROM_US, _TO_US = ex.comes_in_by(NAME_PREFIX), ex.goes_out_by(NAME_PREFIX)
+_FROM_US, _TO_US = ex.comes_in_by(HOST_LINK_PREFIX), ex.goes_out_by(HOST_LINK_PREFIX)
 RULES: Final[tuple[Rule, ...]] = (
     (*_FROM_US, *ex.goes_out_by("docker"), ex.counter(), ex.go_back()),
     (*_FROM_US, *ex.goes_out_by("br-"), ex.counter(), ex.go_back()),
@@ -167,9 +167,11 @@ def _remedy(chain: _Chain) -> str:
     program = _PROGRAMS.get(chain.family)
     if program is not None and (chain.table, chain.name) == (DOCKER_TABLE, "FORWARD"):
         insert = f"{program} -I FORWARD"
-        return f"{insert} -i {NAME_PREFIX}+ -j ACCEPT; {insert} -o {NAME_PREFIX}+ -j ACCEPT"
+        return (
+            f"{insert} -i {HOST_LINK_PREFIX}+ -j ACCEPT; {insert} -o {HOST_LINK_PREFIX}+ -j ACCEPT"
+        )
     insert = f"nft insert rule {_FAMILY_NAMES[chain.family]} {chain.table} {chain.name}"
-    ways = (f"{way} '\"{NAME_PREFIX}*\"' counter accept" for way in ("iifname", "oifname"))
+    ways = (f"{way} '\"{HOST_LINK_PREFIX}*\"' counter accept" for way in ("iifname", "oifname"))
     return "; ".join(f"{insert} {way}" for way in ways)
 
 
