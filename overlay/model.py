@@ -143,6 +143,8 @@ class Endpoint:
     labels: tuple[tuple[str, str], ...] = ()
 
 
+RESERVED_NETWORK_NAMES = ("none", "host")
+"""Words of `container add --network` that mean no network; no network can have these names."""
 LABEL_PREFIX = "overlayd."
 """Labels that begin so are the agents' own; nobody else may set them."""
 HOST_LABEL = (LABEL_PREFIX + "host", "1")

@@ -18,11 +18,11 @@ from overlay import crashpoint
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.reset import FILES_DIRECTORY, HOST_MARK
+from overlay.model import RESERVED_NETWORK_NAMES
 
 Json = dict[str, Any]
-NONE, HOST = "none", "host"
+NONE, HOST = RESERVED_NETWORK_NAMES
 _SHARED = "container:"
-RESERVED = (NONE, HOST)  # no network can have these names; ':' is in no name anyway
 
 # What belongs to an interface, and so to a network; and what belongs to a namespace of one's own.
 _OF_AN_INTERFACE = (
@@ -67,7 +67,7 @@ class Mode:
 
 def is_mode(word: str) -> bool:
     """Say whether a word after --network names no network."""
-    return word in RESERVED or word.startswith(_SHARED)
+    return word in RESERVED_NETWORK_NAMES or word.startswith(_SHARED)
 
 
 def refuse(words: list[str]) -> None:

@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from overlay import limits
-from overlay.agent import containermodes
 from overlay.agent.directory import Directory
 from overlay.agent.member import Member
 from overlay.agent.subnets import Range, SubnetWish, matches, parse_range, subnet_of
 from overlay.core import drivers
 from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, key_of
 from overlay.errors import ConflictError, UsageError
-from overlay.model import Network, NodeId, Subnet, Vni
+from overlay.model import RESERVED_NETWORK_NAMES, Network, NodeId, Subnet, Vni
 
 # Tried in this order where no subnet is asked for: less used than 10.0.0.0/16 and friends.
 _DEFAULT_POOL = ipaddress.ip_network("10.32.0.0/11")
@@ -52,7 +51,7 @@ class Surroundings:
 
 def create(member: Member, directory: Directory, wish: Wish, around: Surroundings) -> Network:
     """Define a network and return it; the same definition again returns the existing one."""
-    if wish.name in containermodes.RESERVED:
+    if wish.name in RESERVED_NETWORK_NAMES:
         raise UsageError(
             f"a network can't be named {wish.name!r}",
             why=f"'container add --network {wish.name}' means something else",
