@@ -15,7 +15,6 @@ from overlay import limits
 from overlay.agent.directory import Directory
 from overlay.agent.journal import Journal
 from overlay.agent.member import Member
-from overlay.agent.networkanswers import Share as ShownShare
 from overlay.core import inheritance, ipam
 from overlay.core.addressing import Addressing
 from overlay.core.messages import Delta, GrantRefusal, GrantRequest
@@ -52,18 +51,6 @@ class Addresses:
     def changed(self) -> None:
         """Note that records changed: space may have come."""
         self._changed.set()
-
-    def shares(self, network: Network) -> list[ShownShare]:
-        """Return who has how much of a network, as JSON shows it."""
-        return [
-            {
-                "node": self._directory.node_name(share.owner),
-                "subnet": str(network.subnets[share.subnet_index]),
-                "addresses": share.owned,
-                "free": share.free,
-            }
-            for share in self.space.shares(network)
-        ]
 
     # --- for an attach ------------------------------------------------------------------
 

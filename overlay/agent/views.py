@@ -18,6 +18,7 @@ from overlay.agent.health import health
 from overlay.agent.running import Running
 from overlay.agent.stored import Attachment
 from overlay.core.drivers import driver_of, has_sandbox, parent_of
+from overlay.core.ipam import Share
 from overlay.core.rates import rates_of
 from overlay.model import (
     Card,
@@ -87,7 +88,18 @@ def network_detail(item: Network, running: Running) -> networkanswers.NetworkDet
         "endpoint_list": endpoints(running, [item]),
         "host_ends": outsideviews.host_ends(item, running),
         "participants": _names(directory, directory.participants(item.vni, forwarding=False)),
-        "grants": running.addresses.shares(item),
+        "grants": [
+            _grant(item, share, directory) for share in running.addresses.space.shares(item)
+        ],
+    }
+
+
+def _grant(item: Network, share: Share, directory: Directory) -> networkanswers.Share:
+    return {
+        "node": directory.node_name(share.owner),
+        "subnet": str(item.subnets[share.subnet_index]),
+        "addresses": share.owned,
+        "free": share.free,
     }
 
 
