@@ -17,6 +17,7 @@ from overlay import limits
 from overlay.agent import joining, stored
 from overlay.agent.applying import Application
 from overlay.agent.config import Config
+from overlay.agent.containers import Containers
 from overlay.agent.joining import JoinWish, Seed
 from overlay.agent.journal import Journal
 from overlay.agent.kernelthread import KernelThread
@@ -43,6 +44,9 @@ class Agent:
         self.journal = Journal(config.state_dir)
         self.kernel = KernelThread()
         self.running: Running | None = None
+        self.containers = Containers(
+            self.state, self.kernel, config.dns_domain, lambda: self.running, self.member
+        )
         self.started = time.monotonic()
         self._joining = asyncio.Lock()
         self._seeding: asyncio.Task[None] | None = None
@@ -89,6 +93,7 @@ class Agent:
         chosen = await self._underlay(cluster, peer)
         place = (chosen.address, chosen.interface, chosen.mtu)
         running = Running(self.config, self.state, self.kernel, self.journal, cluster, place)
+        running.attach_service.changed.connect(self.containers.point_resolver)
         try:
             await running.start()
         except BaseException:

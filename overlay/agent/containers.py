@@ -10,108 +10,135 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from overlay import crashpoint, limits
-from overlay.agent import containermodes, networkanswers, request, views
-from overlay.agent.agent import Agent
+from overlay.agent import containermodes
+from overlay.agent.attaching import Result
+from overlay.agent.attachments import Attachments
+from overlay.agent.attachservice import AttachService
 from overlay.agent.containermodes import Mode, sharers
+from overlay.agent.detaching import Detaching
+from overlay.agent.directory import Directory
+from overlay.agent.kernelthread import KernelThread
+from overlay.agent.statefile import StateFile
 from overlay.agent.stored import CONTAINER_KIND
-from overlay.agent.targets import resolve_target
-from overlay.agent.web import web
-from overlay.agent.wishes import AttachWish, wish_of
+from overlay.agent.wishes import AttachWish
 from overlay.core.drivers import has_sandbox
-from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
+from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import container, netns
-from overlay.kernel.reset import FILES_DIRECTORY, HOST_MARK, SANDBOX_NAME, remove_files
-from overlay.model import ip_text
+from overlay.kernel.reset import FILES_DIRECTORY, HOST_MARK, remove_files
+from overlay.model import Endpoint, ip_text
 
 Json = dict[str, Any]
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
 _OWN = Mode()
 _OWN_HOSTS = ("127.0.0.1 localhost", "::1 localhost")  # at the head of each file of hosts of ours
-_WORD = re.compile(r"[A-Za-z0-9_.:-]+")
+
+
+class Membership(Protocol):
+    """What a container needs of the cluster that this host is a member of."""
+
+    @property
+    def directory(self) -> Directory:
+        """Lookups by name over the records."""
+
+    @property
+    def attachments(self) -> Attachments:
+        """What is attached on this host."""
+
+    @property
+    def attach_service(self) -> AttachService:
+        """Attaches and detaches containers."""
+
+    @property
+    def detaching(self) -> Detaching:
+        """Takes endpoints away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A bare container, and what it is attached to: network, endpoint and interface of each."""
+
+    name: str
+    netns: str
+    mode: Mode
+    endpoints: tuple[tuple[str, Endpoint, str], ...]
 
 
 class Containers:
-    """The verbs `container add`, `ls` and `rm`."""
+    """The bare containers of this host, made whether or not it is in a cluster."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(
+        self,
+        state: StateFile,
+        kernel: KernelThread,
+        dns_domain: str,
+        membership: Callable[[], Membership | None],
+        member: Callable[[], Membership],
+    ) -> None:
+        self._state = state
+        self._kernel = kernel
+        self._dns_domain = dns_domain
+        self._membership = membership  # None while this host is in no cluster
+        self._member = member  # the same; raises ConflictError then
 
-    async def add(self, _request: web.Request, body: Json) -> networkanswers.ContainerMade:
-        """POST /v1/containers: make it if it is not there, and attach it as asked."""
-        name = request.required_name(body, "name")
-        if SANDBOX_NAME.fullmatch(name):
-            raise UsageError(
-                f"{name!r} cannot be a container's name",
-                why="overlayd names namespaces of its own so, and removes those that nothing uses",
-                hint="Choose another name",
-                field="name",
-            )
-        resolver = {
-            "dns_servers": [
-                ip_text(ip) for ip in request.ips(body, "dns_servers", limits.DNS_SERVERS_MAX)
-            ],
-            "dns_search": _words(body, "dns_search", limits.DNS_SEARCH_MAX),
-            "dns_options": _words(body, "dns_options", limits.DNS_OPTIONS_MAX),
-        }
-        words = request.texts(body, "networks", limits.NETWORK_COUNT_MAX)
-        mode, named = containermodes.asked(body, words, self._agent.state.all(CONTAINER_KIND))
-        networks = dict.fromkeys(words)
-        # The name is the container's; on its networks it has that of its target, which is the same.
-        wish, wait = replace(wish_of(body, len(networks)), name=None), request.waits(body)
-        made = await self._make(name, mode, named=named)
+    def stored(self) -> Mapping[str, Json]:
+        """Return what is stored of each container made here, by name."""
+        return self._state.all(CONTAINER_KIND)
+
+    async def equip(
+        self,
+        name: str,
+        resolver: Mapping[str, list[str]],
+        networks: Sequence[str],
+        wish: AttachWish,
+        *,
+        wait: bool,
+        made: bool,
+    ) -> list[Result]:
+        """Give a container its resolver's settings and its networks.
+
+        One that was `made` for this goes again if it can't be attached. Raises OverlayError.
+        """
         self._keep(name, {key: words for key, words in resolver.items() if words})
-        endpoints: list[networkanswers.AttachedEndpoint] = []
-        unconfirmed: list[str] = []
-        if words and not named:
+        results: list[Result] = []
+        if networks:
             try:
-                answer = await self._attach(name, networks, wish, wait=wait)
+                service = self._member().attach_service
+                results = await service.attach(f"netns:{name}", networks, wish, wait=wait)
             except BaseException:
                 if made:
                     await self._unmake(name)
                 raise
-            endpoints, unconfirmed = answer["endpoints"], answer["unconfirmed"]
-        await self.point_resolver(name)
-        return {
-            **self._shown(name),
-            "created": made,
-            "endpoints": endpoints,
-            "unconfirmed": unconfirmed,
-        }
+        else:
+            await self.point_resolver(name)
+        return results
 
-    async def show(self, _request: web.Request, _body: Json) -> networkanswers.Containers:
-        """GET /v1/containers."""
-        return {"containers": [self._shown(name) for name in self._agent.state.all(CONTAINER_KIND)]}
-
-    async def remove(self, http: web.Request, _body: Json) -> networkanswers.ContainerRemoved:
-        """DELETE /v1/containers/NAME."""
-        name = http.match_info["name"]
-        if self._agent.state.get(CONTAINER_KIND, name) is None:
+    async def remove(self, name: str) -> None:
+        """Remove a container made here; raises NotFoundError, or ConflictError if it is shared."""
+        if self._state.get(CONTAINER_KIND, name) is None:
             raise NotFoundError(
                 f"there is no container {name!r}",
                 why="only those made by 'overlayd container add' are removed by this verb",
                 hint="'overlayd container ls' lists them",
             )
         await self._remove(name)
-        return {"removed": name}
 
     async def remove_all(self) -> None:
         """Remove every container made here: for `reset`."""
-        containers = self._agent.state.all(CONTAINER_KIND)
+        containers = self._state.all(CONTAINER_KIND)
         for name in sorted(containers, key=lambda name: Mode.of(containers[name]).is_own):
             await self._remove(name)  # sharers before owners
 
     async def point_resolver(self, name: str) -> None:
         """Lead a container's names to the networks that it is on now; harmless for any other."""
-        running = self._agent.running
+        running = self._membership()
         name, targets = self._namespace_of(name)
-        kept = self._agent.state.get(CONTAINER_KIND, name)
+        kept = self._state.get(CONTAINER_KIND, name)
         if kept is None or running is None or Mode.of(kept).host:
             return
         found = [
@@ -136,35 +163,39 @@ class Containers:
             await asyncio.to_thread(_write_files, name, hosts=hosts)
             return
         lines = [f"nameserver {server}" for server in servers[: limits.DNS_SERVERS_MAX]]
-        search = kept.get("dns_search") or [self._agent.config.dns_domain]
+        search = kept.get("dns_search") or [self._dns_domain]
         lines.append(f"search {' '.join(search)}")
         lines.append(f"options {' '.join(kept.get('dns_options', _OPTIONS_DEFAULT))}")
         await asyncio.to_thread(_write_names, name, lines, hosts)
 
     def _keep(self, name: str, changes: Json) -> None:
         """Keep what was asked for the container's resolver, for as long as it exists."""
-        kept = self._agent.state.get(CONTAINER_KIND, name) or {}
+        kept = self._state.get(CONTAINER_KIND, name) or {}
         if changes:
-            with self._agent.state.transaction():
-                self._agent.state.put(CONTAINER_KIND, name, {**kept, **changes})
+            with self._state.transaction():
+                self._state.put(CONTAINER_KIND, name, {**kept, **changes})
 
     def _namespace_of(self, name: str) -> tuple[str, set[str]]:
         """Return the container whose namespace one is in, and all targets that lead there."""
-        containers = self._agent.state.all(CONTAINER_KIND)
+        containers = self._state.all(CONTAINER_KIND)
         owner = Mode.of(containers.get(name, {})).shares or name
         return owner, {f"netns:{each}" for each in (owner, *sharers(owner, containers))}
 
-    async def _make(self, name: str, mode: Mode, *, named: bool) -> bool:
-        state = self._agent.state
+    async def make(self, name: str, mode: Mode, *, named: bool) -> bool:
+        """Make a container's namespace; False if it is there already, as asked for.
+
+        Raises ConflictError if the name is another namespace's or the container is of another mode.
+        """
+        state = self._state
         kept = state.get(CONTAINER_KIND, name)
         if kept is not None:
-            attached = [endpoint["network"] for endpoint in self._shown(name)["endpoints"]]
+            attached = [network for network, _, _ in self.show(name).endpoints]
             containermodes.require_same(name, kept, mode, named=named, attached=attached)
-            if await self._agent.kernel.call(_stands, name, mode):
+            if await self._kernel.call(_stands, name, mode):
                 if not (FILES_DIRECTORY / name / "hosts").exists():  # a crash came between
                     await asyncio.to_thread(_write_files, name, mode)
                 return False
-        elif await self._agent.kernel.call(netns.exists, name):
+        elif await self._kernel.call(netns.exists, name):
             raise ConflictError(
                 f"a network namespace named {name} exists already",
                 why="it was not made by overlayd",
@@ -179,7 +210,7 @@ class Containers:
         with state.transaction():
             state.put(CONTAINER_KIND, name, {**(kept or {}), **mode.kept()})
         try:
-            await self._agent.kernel.call(_create, name, mode)
+            await self._kernel.call(_create, name, mode)
             await asyncio.to_thread(_write_files, name, mode)
         except (OverlayError, OSError):
             if kept is None:
@@ -188,61 +219,43 @@ class Containers:
         return True
 
     async def _unmake(self, name: str) -> None:
-        await self._agent.kernel.call(_remove, name)
+        await self._kernel.call(_remove, name)
         await asyncio.to_thread(_remove_files, name)
-        with self._agent.state.transaction():
-            self._agent.state.delete(CONTAINER_KIND, name)
+        with self._state.transaction():
+            self._state.delete(CONTAINER_KIND, name)
 
     async def _remove(self, name: str) -> None:
-        sharing = sharers(name, self._agent.state.all(CONTAINER_KIND))
+        sharing = sharers(name, self._state.all(CONTAINER_KIND))
         if sharing:
             raise ConflictError(
                 f"the network of {name} is in use",
                 why=f"shared by {', '.join(sharing)}",
                 hint=f"overlayd container rm {' '.join(sharing)} {name}",
             )
-        running = self._agent.running
+        running = self._membership()
         if running is not None:
             for attachment in list(running.attachments.values()):
                 if attachment.target == f"netns:{name}":
                     await running.detaching.remove(attachment)
         await self._unmake(name)
 
-    async def _attach(
-        self, name: str, names: Iterable[str], wish: AttachWish, *, wait: bool
-    ) -> Json:
-        running = self._agent.member()
-        target = resolve_target(f"netns:{name}")
-        chosen = [running.directory.network(each) for each in names]
-        results = await running.attaching.attach_all(target, chosen, wish, wait=wait)
-        missing = {node for result in results for node in result.unconfirmed}
-        endpoints = [views.attached(result) for result in results]
-        told = [running.directory.node_name(node) for node in sorted(missing)]
-        return {"endpoints": endpoints, "unconfirmed": told}
-
-    def _shown(self, name: str) -> networkanswers.Container:
-        running = self._agent.running
-        endpoints: list[networkanswers.ContainerEndpoint] = []
+    def show(self, name: str) -> Shown:
+        """Return a container made here, and what it is attached to."""
+        running = self._membership()
+        endpoints: list[tuple[str, Endpoint, str]] = []
         _, targets = self._namespace_of(name)
         if running is not None:
             names = {network.vni: network.name for network in running.directory.networks()}
             for attachment in running.attachments.values():
                 found = running.directory.attached(attachment)
                 if attachment.target in targets and found is not None:
-                    endpoints.append(
-                        {
-                            "network": names.get(found.vni, ""),
-                            "ip": ip_text(found.ips[0]),
-                            "ifname": attachment.ifname,
-                        }
-                    )
-        return {
-            "name": name,
-            "netns": str(netns.path_of(name)),
-            "pid": None,
-            "network_mode": str(Mode.of(self._agent.state.get(CONTAINER_KIND, name) or {})),
-            "endpoints": endpoints,
-        }
+                    endpoints.append((names.get(found.vni, ""), found, attachment.ifname))
+        return Shown(
+            name,
+            str(netns.path_of(name)),
+            Mode.of(self._state.get(CONTAINER_KIND, name) or {}),
+            tuple(endpoints),
+        )
 
 
 def _stands(name: str, mode: Mode) -> bool:
@@ -323,17 +336,3 @@ def _not_written(directory: Path, error: OSError) -> OverlayError:
 def _write_hosts(name: str, more: Sequence[str]) -> None:
     lines = [*_OWN_HOSTS, *more]
     (FILES_DIRECTORY / name / "hosts").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _words(body: Json, key: str, count_max: int) -> list[str]:
-    """Return words that can stand in resolv.conf as they are."""
-    words = request.texts(body, key, count_max)
-    for word in words:
-        if len(word) > limits.TEXT_SIZE_MAX or not _WORD.fullmatch(word):
-            raise UsageError(
-                f"{word!r} cannot stand in resolv.conf",
-                why="letters, digits and .:_- only",
-                hint="Several words are several options, or items",
-                field=key,
-            )
-    return words

@@ -16,6 +16,7 @@ from overlay.agent.adopting import Adopting
 from overlay.agent.askers import Askers
 from overlay.agent.attaching import Attaching
 from overlay.agent.attachments import Attachments
+from overlay.agent.attachservice import AttachService
 from overlay.agent.background import Background
 from overlay.agent.clashes import Clashes
 from overlay.agent.config import Config
@@ -107,6 +108,7 @@ class Running:
         self.names.networks_of = askers.networks
         self.dns = self._serve_names(kernel, askers)
         self.returning = Returning(state, self.directory, self.attaching, self.attachments, journal)
+        self.attach_service = self._serve_attach(kernel)
         self._lost = self._follow_up_losses(kernel)
         self._removals = Removals(self.member, self.directory, self.detaching)
         self._inheriting = Inheriting(self.member, self.directory, self.addresses, journal)
@@ -137,6 +139,16 @@ class Running:
             kernel,
             self.journal,
             self.attachments,
+        )
+
+    def _serve_attach(self, kernel: KernelThread) -> AttachService:
+        return AttachService(
+            self.directory,
+            self.attaching,
+            self.detaching,
+            self.returning,
+            self.attachments,
+            kernel,
         )
 
     def _serve_names(self, kernel: KernelThread, askers: Askers) -> DnsServers:

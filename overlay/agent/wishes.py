@@ -6,10 +6,8 @@ Owns: the wish, and those of its rules that need no record but the network's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from overlay import limits
-from overlay.agent import request
 from overlay.core.drivers import IPVLAN, driver_of, has_sandbox
 from overlay.core.rates import with_rates
 from overlay.errors import UsageError
@@ -29,28 +27,6 @@ class AttachWish:
     labels: tuple[tuple[str, str], ...] = ()
     rates: tuple[int | None, int | None] = (None, None)  # in and out; None: as it is
     gateway_priority: int | None = None  # None: as it is, and 0 for a new one
-
-
-def wish_of(body: dict[str, Any], network_count: int) -> AttachWish:
-    """Return what a request asks for on each of its networks; raises UsageError."""
-    wish = AttachWish(
-        name=request.name(body, "name"),
-        ip=request.ip(body, "ip"),
-        mac=request.mac(body, "mac"),
-        ifname=request.ifname(body),
-        default_route=request.flag(body, "default_route", default=True),
-        aliases=request.names(body, "aliases", limits.ALIAS_COUNT_MAX),
-        labels=request.labels_with_security(body),
-        rates=request.rates(body),
-        gateway_priority=request.gateway_priority(body),
-    )
-    if network_count > 1 and (wish.ip or wish.mac or wish.ifname):
-        raise UsageError(
-            "ip, mac and ifname go with a single network",
-            hint="Attach to one network after the other",
-            field="networks",
-        )
-    return wish
 
 
 def labelled(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from overlay.agent import request
-from overlay.agent.wishes import wish_of
+from overlay.agent.endpointroutes import wish_of
 from overlay.errors import UsageError
 from overlay.model import parse_ip, parse_mac
 

@@ -167,11 +167,10 @@ def _remedy(chain: _Chain) -> str:
     program = _PROGRAMS.get(chain.family)
     if program is not None and (chain.table, chain.name) == (DOCKER_TABLE, "FORWARD"):
         insert = f"{program} -I FORWARD"
-        return (
-            f"{insert} -i {HOST_LINK_PREFIX}+ -j ACCEPT; {insert} -o {HOST_LINK_PREFIX}+ -j ACCEPT"
-        )
+        ways = [f"{way} {HOST_LINK_PREFIX}+ -j ACCEPT" for way in ("-i", "-o")]
+        return "; ".join(f"{insert} {way}" for way in ways)
     insert = f"nft insert rule {_FAMILY_NAMES[chain.family]} {chain.table} {chain.name}"
-    ways = (f"{way} '\"{HOST_LINK_PREFIX}*\"' counter accept" for way in ("iifname", "oifname"))
+    ways = [f"{way} '\"{HOST_LINK_PREFIX}*\"' counter accept" for way in ("iifname", "oifname")]
     return "; ".join(f"{insert} {way}" for way in ways)
 
 
