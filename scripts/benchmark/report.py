@@ -39,9 +39,9 @@ def machine() -> dict[str, str]:
 def markdown(result: dict[str, Any]) -> str:
     """Return the whole report."""
     lines = [
-        "# overlayd beside Docker's overlay",
+        "# overlayd compared with Docker's overlay",
         "",
-        "Made by `make bench`; see the end for how.",
+        "Made by `make bench`; the last section explains the method.",
         "",
     ]
     lines += [f"- {key}: {value}" for key, value in result["machine"].items()]
@@ -181,14 +181,21 @@ def picture(result: dict[str, Any]) -> str:
 _NOTES = """\
 ## How
 
-Hosts are namespaces joined by veth pairs and a bridge; the two of each pair that packets are
-measured between have a veth pair of their own as a cable. Docker has two hosts of its own, as its
-rules and connection tracking would slow the others there; those share two. In each round every
-contender is measured once, each round beginning with another one; a ratio is the median of the
-rounds' ratios, brackets are extremes. `iperf3` sends and receives on the same two cores, so
-throughput is what is left of them: only ratios mean anything. Docker runs with its own defaults
-but for the data path port. The hand-made VXLAN is a bridge, a VTEP and fixed rows.
+Hosts are namespaces connected by veth pairs and a bridge.
+Each pair of hosts between which packets are measured has its own veth pair as a direct cable.
+Docker has two separate hosts, because its rules and connection tracking would slow down the others.
+Those share two hosts.
+Each round measures every contender once, and each round starts with another one.
+A ratio is the median of the rounds' ratios; brackets show the extremes.
+`iperf3` sends and receives on the same two cores, and throughput is what they have left.
+So only ratios are meaningful.
+Docker runs with its own defaults except for the data path port.
+The hand-made VXLAN is a bridge, a VTEP and fixed rows.
 
-Not measured here: a real network card (checksum and segmentation offload of VXLAN are the card's
-there), more than two cores, encrypted overlays, and anything with other load on the machine.
+Not measured here:
+
+- a real network card, which would do checksum and segmentation offload of VXLAN;
+- more than two cores;
+- encrypted overlays;
+- anything with other load on the machine.
 """
