@@ -17,12 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from overlay.core.author import Author  # noqa: E402
-from overlay.core.records import Scope  # noqa: E402
-from overlay.core.store import Store  # noqa: E402
+from overlay.core.log.store import Store  # noqa: E402
+from overlay.core.log.writer import Author  # noqa: E402
+from overlay.core.protocol.records import Scope  # noqa: E402
 from overlay.model import Endpoint, Ip, Vni, mac_for  # noqa: E402
-from overlay.wire.authority import Anchor  # noqa: E402
-from overlay.wire.notary import KeyNotary  # noqa: E402
+from overlay.wire.identity.authority import Anchor  # noqa: E402
+from overlay.wire.identity.signatures import KeyNotary  # noqa: E402
 from tests.wire.conftest import AUTHORITY, Wire  # noqa: E402
 
 ROUNDS = 7

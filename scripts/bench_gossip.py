@@ -21,14 +21,14 @@ import sys
 import time
 from pathlib import Path
 
-from overlay.agent.member import Member
-from overlay.agent.statefile import StateFile
-from overlay.agent.stored import load_cluster
-from overlay.core.messages import Ping
-from overlay.core.outbox import Priority
-from overlay.core.records import Scope
-from overlay.lab import holder, lab, underlay
-from overlay.lab.holder import Holder
+from overlay.agent.gossip.service import Member
+from overlay.agent.state.database import StateFile
+from overlay.agent.state.documents import load_cluster
+from overlay.core.protocol.messages import Ping
+from overlay.core.protocol.outbox import Priority
+from overlay.core.protocol.records import Scope
+from overlay.lab import host_process, lab, underlay
+from overlay.lab.host_process import Holder
 from overlay.model import Endpoint, Ip, NodeId, Vni, mac_for, parse_ip
 
 FLOOD_S = 5.0
@@ -97,7 +97,9 @@ def _endpoint(vni: int, number: int) -> Endpoint:
 
 def load(host: Holder, *words: str) -> dict[str, float]:
     """Run the generator inside vm2."""
-    done = holder.run(host, sys.executable, str(Path(__file__).resolve()), "--generate", *words)
+    done = host_process.run(
+        host, sys.executable, str(Path(__file__).resolve()), "--generate", *words
+    )
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -106,8 +108,8 @@ def load(host: Holder, *words: str) -> dict[str, float]:
 
 def resident_mib(host: Holder) -> float:
     """Return the resident memory of a host's agent."""
-    pid = holder.run(host, "pgrep", "-f", "[o]verlay.cli.main agent").stdout.split()[0]
-    lines = holder.run(host, "cat", f"/proc/{pid}/status").stdout.splitlines()
+    pid = host_process.run(host, "pgrep", "-f", "[o]verlay.cli.main agent").stdout.split()[0]
+    lines = host_process.run(host, "cat", f"/proc/{pid}/status").stdout.splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
@@ -133,7 +135,7 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
         lab.overlayd(host, "container", "add", f"c{number}", "--network", "blue")
     vni = lab.answer(hosts[0], "status")["networks"][0]["vni"]
     time.sleep(2.0)  # vm2's agent writes what it learns of others once a second
-    holder.run(hosts[1], "bash", "-c", KILL)
+    host_process.run(hosts[1], "bash", "-c", KILL)
 
     before = gossip(hosts[0])
     sent = load(hosts[1], "flood")
@@ -150,7 +152,7 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
     compared_lag_ms = gossip(hosts[0])["lag_max_ms"]
     at_end = resident_mib(hosts[0])
     attached_s = timed(hosts[0], "container", "add", "late", "--network", "blue")
-    holder.run(hosts[0], "bash", "-c", KILL)
+    host_process.run(hosts[0], "bash", "-c", KILL)
     started_s = timed(hosts[0], "join")
     verified_s = timed(hosts[0], "verify")
     return [

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from overlay.core.messages import (
+from overlay.core.protocol.messages import (
     Ack,
     AuthorityHandover,
     Buckets,
@@ -33,7 +33,7 @@ from overlay.core.messages import (
     Rumours,
     Versions,
 )
-from overlay.core.records import (
+from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     Admission,
     Entry,
@@ -58,19 +58,19 @@ from overlay.model import (
     mac_for,
     parse_ip,
 )
-from overlay.wire import envelope
 from overlay.wire.admission import Applicant, Doorkeeper, Request, Welcome
-from overlay.wire.authority import Anchor, Authority
-from overlay.wire.codec import MsgpackCodec
-from overlay.wire.envelope import DATA
-from overlay.wire.handover import key_body
-from overlay.wire.hello import Hello, hello_body
-from overlay.wire.identity import Identity
-from overlay.wire.keyring import ClusterKey
-from overlay.wire.notary import KeyNotary
-from overlay.wire.peers import Peer
-from overlay.wire.sealing import derive_keys
-from overlay.wire.token import Token
+from overlay.wire.codec import datagram as envelope
+from overlay.wire.codec.datagram import DATA
+from overlay.wire.codec.messages import MsgpackCodec
+from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.keyring import ClusterKey
+from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.token import Token
+from overlay.wire.session.hello import Hello, hello_body
+from overlay.wire.session.key_transfer import key_body
+from overlay.wire.session.peers import Peer
+from overlay.wire.session.sealer import derive_keys
 
 PATH = Path(__file__).parent.parent / "docs" / "vectors" / "wire.json"
 AUTHORITY = Authority(bytes([9]) * 32)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
-NAMED = re.findall(r"`(\w+/test_\w+)`(?:: ([a-z_]+(?:, [a-z_]+)*))?", TEXT)
+NAMED = re.findall(r"`([\w/]+/test_\w+)`(?:: ([a-z_]+(?:, [a-z_]+)*))?", TEXT)
 
 
 @pytest.mark.parametrize(("file", "names"), NAMED)

@@ -49,7 +49,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     assert long == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").glob("*.py")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").rglob("*.py")), ids=name_of)
 def test_the_core_takes_time_and_chance_as_arguments(path: Path) -> None:
     """No module of the core imports a source of time, chance, waiting or output."""
     imported = set()
@@ -62,7 +62,7 @@ def test_the_core_takes_time_and_chance_as_arguments(path: Path) -> None:
     assert not imported & BANNED_IN_CORE
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").glob("*.py")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").rglob("*.py")), ids=name_of)
 def test_the_core_uses_no_dice_but_those_it_is_given(path: Path) -> None:
     """`random.Random` is a type there; the module's own functions are never called."""
     calls = [
@@ -101,7 +101,7 @@ def test_every_drop_reason_is_documented() -> None:
     """What `status` counts by name stands in the protocol's table."""
     protocol = (ROOT / "docs/PROTOCOL.md").read_text()
     reasons: set[str] = set()
-    for path in [*(ROOT / "overlay/wire").glob("*.py"), *(ROOT / "overlay/core").glob("*.py")]:
+    for path in [*(ROOT / "overlay/wire").rglob("*.py"), *(ROOT / "overlay/core").rglob("*.py")]:
         tree = ast.parse(path.read_text())
         named = {
             target.id: node.value.value

@@ -14,10 +14,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from overlay.agent import api, capabilities, coredump, notify
-from overlay.agent.agent import Agent
-from overlay.agent.config import CONFIG_DEFAULT, Config, load
-from overlay.agent.server import Server
+from overlay.agent.api import routes
+from overlay.agent.api.http.server import Server
+from overlay.agent.lifecycle import Agent
+from overlay.agent.process import capabilities, core_dump, systemd
+from overlay.agent.process.config import CONFIG_DEFAULT, Config, load
 from overlay.errors import OverlayError
 
 _SWITCH_INTERVAL_S = 0.0005
@@ -43,7 +44,7 @@ def run(
             stream=sys.stderr,
             format="%(asctime)s %(levelname)s %(name)s %(message)s",
         )
-        coredump.forbid()
+        core_dump.forbid()
         capabilities.drop()
         asyncio.run(_serve(config))
     except KeyboardInterrupt:
@@ -54,7 +55,7 @@ def run(
 async def _serve(config: Config) -> None:
     agent = Agent(config)
     server = Server(config.run_dir, config.api_group)
-    api.register(server, agent)
+    routes.register(server, agent)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stopping.set)
@@ -69,11 +70,11 @@ async def _serve(config: Config) -> None:
         # The kernel thread plans in Python; the loop gives up the interpreter with every datagram
         # it reads, and would get it back after 5 ms each time.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        notify.notify("READY=1", "STATUS=serving")
+        systemd.notify("READY=1", "STATUS=serving")
         logging.getLogger("overlayd").info("serving on %s", server.path)
         watchdog = loop.create_task(_watchdog())
         await agent.stopping.wait()
-        notify.notify("STOPPING=1")
+        systemd.notify("STOPPING=1")
     finally:
         if watchdog is not None:
             watchdog.cancel()
@@ -95,7 +96,7 @@ def _spare_collections() -> None:
 
 def _reload(config: Config) -> None:
     """Read the configuration again: the log level changes at once, the rest at the next start."""
-    notify.reloading()
+    systemd.reloading()
     log = logging.getLogger("overlayd")
     try:
         fresh = load(config.path or CONFIG_DEFAULT, required=False)
@@ -104,11 +105,11 @@ def _reload(config: Config) -> None:
     else:
         logging.getLogger().setLevel(fresh.log_level.upper())
         log.warning("configuration read again: log_level is %s", fresh.log_level)
-    notify.notify("READY=1")
+    systemd.notify("READY=1")
 
 
 async def _watchdog() -> None:
-    interval_s = notify.watchdog_interval_s()
+    interval_s = systemd.watchdog_interval_s()
     while interval_s is not None:
-        notify.notify("WATCHDOG=1")
+        systemd.notify("WATCHDOG=1")
         await asyncio.sleep(interval_s)

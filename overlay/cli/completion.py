@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.cli.client import Client
+    from overlay.client.api import Client
 
 # METAVAR -> kind of words; "files" is the shell's own business, the others are the agent's.
 KINDS = {

@@ -75,9 +75,9 @@ def _run(words: list[str]) -> int:
     try:
         return int(args.run(args) or 0)
     except UsageError as error:
-        from overlay.cli import spelling  # noqa: PLC0415  only a wrong line pays for it
+        from overlay.cli import field_names  # noqa: PLC0415  only a wrong line pays for it
 
-        raise spelling.as_typed(error, args) from error
+        raise field_names.as_typed(error, args) from error
 
 
 def _wants_json(words: Sequence[str]) -> bool:

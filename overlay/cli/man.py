@@ -9,7 +9,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from overlay import __version__
-from overlay.cli.places import CONFIG, RUN_DIR, SOCKET_NAME, STATE_DIR
+from overlay.client.paths import CONFIG, RUN_DIR, SOCKET_NAME, STATE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -53,8 +53,8 @@ VERBS: dict[str, str] = {
     "leave": "cluster",
     "members": "cluster",
     "forget": "cluster",
-    "token": "admission",
-    "promote": "admission",
+    "token": "token",
+    "promote": "token",
     "key": "key",
     "network": "network",
     "ipam": "ipam",
@@ -63,21 +63,21 @@ VERBS: dict[str, str] = {
     "detach": "endpoint",
     "endpoint": "endpoint",
     "container": "container",
-    "expose": "outside",
-    "unexpose": "outside",
-    "publish": "outside",
-    "unpublish": "outside",
+    "expose": "publish",
+    "unexpose": "publish",
+    "publish": "publish",
+    "unpublish": "publish",
     "status": "status",
     "verify": "status",
     "metrics": "status",
     "events": "status",
     "reset": "reset",
-    "agent": "host",
-    "lab": "host",
-    "sim": "host",
-    "completion": "host",
-    "man": "host",
-    "version": "host",
+    "agent": "local",
+    "lab": "local",
+    "sim": "local",
+    "completion": "local",
+    "man": "local",
+    "version": "local",
 }
 
 # Verbs whose own module parses what follows them.
@@ -163,7 +163,7 @@ def build(words: Sequence[str] | None = None) -> Parser:
     verb = None if words is None else first_word(words)[0]
     modules = [VERBS[verb]] if verb in VERBS else _in_order(VERBS.values())
     for module in modules:
-        importlib.import_module(f"overlay.cli.{module}").register(level)
+        importlib.import_module(f"overlay.cli.verbs.{module}").register(level)
     return parser
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from overlay.core.member import Healed, MemberChanged, Partitioned, SelfRefuted
-from overlay.core.messages import (
+from overlay.core.protocol.member import Healed, MemberChanged, Partitioned, SelfRefuted
+from overlay.core.protocol.messages import (
     AuthorityHandover,
     CertificateRenewal,
     CertificateRequest,
     GrantRefusal,
     GrantRequest,
 )
-from overlay.core.records import Key, Scope, Segment
+from overlay.core.protocol.records import Key, Scope, Segment
 from overlay.model import Card, Ip, NodeId
 
 

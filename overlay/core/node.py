@@ -12,10 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from overlay import limits
-from overlay.core.author import Author
-from overlay.core.cards import BAD_SIGNATURE, EPOCH_SHIFT, CardIntake
-from overlay.core.catchup import WITNESS_COUNT, CatchUp
-from overlay.core.confirm import Confirmations
 from overlay.core.events import (
     CardAccepted,
     CaughtUp,
@@ -31,9 +27,11 @@ from overlay.core.events import (
     StoreChanged,
     Told,
 )
-from overlay.core.joining import ScopeCatchUp
-from overlay.core.membership import Membership
-from overlay.core.messages import (
+from overlay.core.log.store import Store, Verdict
+from overlay.core.log.writer import Author
+from overlay.core.membership.machine import Membership
+from overlay.core.protocol.interfaces import Codec, Notary
+from overlay.core.protocol.messages import (
     Ack,
     AuthorityHandover,
     Buckets,
@@ -54,21 +52,16 @@ from overlay.core.messages import (
     Rumours,
     Versions,
 )
-from overlay.core.outbox import Outbox, Outgoing, Priority
-from overlay.core.ports import Codec, Notary
-from overlay.core.push import Push
-from overlay.core.records import (
-    CLUSTER_SCOPE,
-    Forgotten,
-    Key,
-    Scope,
-    Segment,
-    Value,
-)
-from overlay.core.repair import Repair
-from overlay.core.scrutiny import shuts_out_the_living
-from overlay.core.settings import Settings
-from overlay.core.store import Store, Verdict
+from overlay.core.protocol.outbox import Outbox, Outgoing, Priority
+from overlay.core.protocol.records import CLUSTER_SCOPE, Forgotten, Key, Scope, Segment, Value
+from overlay.core.protocol.settings import Settings
+from overlay.core.replication.anti_entropy import Repair
+from overlay.core.replication.broadcast import Push
+from overlay.core.replication.card_intake import BAD_SIGNATURE, EPOCH_SHIFT, CardIntake
+from overlay.core.replication.confirmations import Confirmations
+from overlay.core.replication.initial_sync import WITNESS_COUNT, CatchUp
+from overlay.core.replication.scope_sync import ScopeCatchUp
+from overlay.core.replication.segment_policy import shuts_out_the_living
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from overlay import limits
-from overlay.core.conflicts import usable_networks
-from overlay.core.fastplan import plan_sandbox
-from overlay.core.membership import Membership
-from overlay.core.messages import MemberState
-from overlay.core.ownership import Ownership
-from overlay.core.plan import PlanInput, PlannedPort, Remote, segment_count
-from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope
-from overlay.core.state import SandboxState
-from overlay.core.store import Store
+from overlay.core.dataplane.conflicts import usable_networks
+from overlay.core.dataplane.planner import PlanInput, PlannedPort, Remote, segment_count
+from overlay.core.dataplane.port_policy import plan_sandbox
+from overlay.core.dataplane.state import SandboxState
+from overlay.core.ipam.ownership import Ownership
+from overlay.core.log.store import Store
+from overlay.core.membership.machine import Membership
+from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Removed, Scope
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni
 
 

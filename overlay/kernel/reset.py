@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Final
 
 from overlay.errors import NotFoundError, OverlayError, UsageError
-from overlay.kernel import links, netns, parents, probe, requests
-from overlay.kernel.container import CONTAINER_ALIAS
-from overlay.kernel.devices import links_seen
-from overlay.kernel.links import is_ours
-from overlay.kernel.netlinksocket import Socket
-from overlay.kernel.nft.foreign import ForeignRules
-from overlay.kernel.nft.host import USER_TABLE_NAME, remove_unused_user_table
+from overlay.kernel import netns
+from overlay.kernel.host import macvlan
+from overlay.kernel.netlink import link_decoder, link_requests
+from overlay.kernel.netlink.link_decoder import is_ours
+from overlay.kernel.netlink.link_lookup import links_seen
+from overlay.kernel.netlink.socket import Socket
+from overlay.kernel.nft.foreign_rules import ForeignRules
+from overlay.kernel.nft.host_table import USER_TABLE_NAME, remove_unused_user_table
 from overlay.kernel.nft.tables import MissingError, Tables
-from overlay.kernel.sandbox import Sandbox
+from overlay.kernel.sandbox import kernel_support
+from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.kernel.sandbox.veth import CONTAINER_ALIAS
 
 SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
@@ -45,9 +48,9 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
         with _noting(faults, f"namespace {name}"):
             removed += _remove_namespace(name)
     with _noting(faults, "namespaces"):
-        for netns_fd, where in probe.namespaces():
+        for netns_fd, where in kernel_support.namespaces():
             with _noting(faults, where):
-                gone = parents.remove_from(netns_fd)
+                gone = macvlan.remove_from(netns_fd)
                 removed += [f"interface {name} of {where}" for name in gone]
     removed += _remove_devices()
     removed += _remove_tables()
@@ -97,8 +100,8 @@ def _alias(name: str) -> str | None:
     except (NotFoundError, UsageError):
         return None
     with netns.closing(fd), Socket(fd) as inside:
-        message = inside.get(requests.get_link("lo"))[0]
-        return links.decode(message).alias
+        message = inside.get(link_requests.get_link("lo"))[0]
+        return link_decoder.decode(message).alias
 
 
 def _remove_container(name: str) -> None:
@@ -127,9 +130,9 @@ def _remove_devices() -> list[str]:
     removed: list[str] = []
     with Socket() as socket:
         for found in links_seen(socket):
-            ours = is_ours(found.alias) or found.name == parents.UNFINISHED_NAME
+            ours = is_ours(found.alias) or found.name == macvlan.UNFINISHED_NAME
             if found.name != "lo" and ours:
-                socket.transact([requests.delete_link(found.index)])
+                socket.transact([link_requests.delete_link(found.index)])
                 removed.append(f"interface {found.name}")
     return removed
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from overlay.errors import OverlayError, TimedOutError
-from overlay.lab import holder, underlay
-from overlay.lab.holder import Holder
-from overlay.unixhttp import HTTPException, UnixConnection, send
+from overlay.lab import host_process, underlay
+from overlay.lab.host_process import Holder
+from overlay.unix_http import HTTPException, UnixConnection, send
 
 Json = dict[str, Any]
 LOG = "/run/overlayd/agent.log"
@@ -72,9 +72,9 @@ class Driver:
         agent = [sys.executable, "-P", "-m", "overlay.cli.main", "agent", *options]
         words = ["sh", "-c", f'exec "$@" >>{LOG} 2>&1', "sh", *agent]
         self._process = subprocess.Popen(
-            holder.enter_command(self.host, words),
+            host_process.enter_command(self.host, words),
             stdin=subprocess.DEVNULL,
-            env=holder.environment() | environment,
+            env=host_process.environment() | environment,
             start_new_session=True,
             cwd="/",
         )
@@ -153,7 +153,7 @@ class Driver:
 
     def run(self, *command: str) -> str:
         """Run a command on the host; return its output, raise OverlayError if it fails."""
-        done = holder.run(self.host, *command)
+        done = host_process.run(self.host, *command)
         if done.returncode:
             raise OverlayError(
                 f"on {self.host.name} {' '.join(command)!r} failed",
@@ -163,7 +163,7 @@ class Driver:
 
     def log_tail(self) -> str:
         """Return the last lines of the agent's log."""
-        return holder.run(self.host, "tail", "-n", "40", LOG).stdout
+        return host_process.run(self.host, "tail", "-n", "40", LOG).stdout
 
 
 def connect(hosts: list[Holder]) -> list[Driver]:
@@ -175,7 +175,7 @@ def end_all(drivers: list[Driver]) -> None:
     """End the agents and the lab's hosts with them."""
     for driver in drivers:
         driver.end()
-    holder.end(holder.running())
+    host_process.end(host_process.running())
 
 
 def join_all(drivers: list[Driver], **environment: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from overlay.errors import OverlayError
-from overlay.lab import holder, traffic
+from overlay.lab import host_process, traffic
 from overlay.lab.driver import Driver
 
 PORT = 7000
@@ -94,11 +94,11 @@ class Flow:
 def _run(place: Place, *words: str) -> subprocess.Popen[str]:
     inside = ["ip", "netns", "exec", place.namespace, sys.executable, traffic.__file__, *words]
     return subprocess.Popen(
-        holder.enter_command(place.driver.host, inside),
+        host_process.enter_command(place.driver.host, inside),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=holder.environment(),
+        env=host_process.environment(),
     )
 
 

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
-from overlay.lab import holder, underlay
-from overlay.lab.holder import Holder
-from overlay.lab.picture import Ping, Shown, draw
+from overlay.lab import host_process, underlay
+from overlay.lab.diagram import Ping, Shown, draw
+from overlay.lab.host_process import Holder
 
 HOSTS_MAX = 32
 SWITCH = "underlay"
@@ -33,7 +33,7 @@ def up(count: int) -> str:
         raise UsageError(f"a lab has 1 to {HOSTS_MAX} hosts, not {count}")
     if os.geteuid() != 0:
         raise UsageError("the lab makes namespaces, which needs root", hint="Use sudo")
-    if holder.running():
+    if host_process.running():
         raise ConflictError(
             "a lab is up already",
             hint="'overlayd lab status' shows it, 'overlayd lab down' removes it",
@@ -46,7 +46,7 @@ def up(count: int) -> str:
         pings = _prove(hosts)
     except BaseException:
         _say("something failed: taking the lab down again")
-        holder.end(holder.running())
+        host_process.end(host_process.running())
         raise
     vni = int(answer(hosts[0], "network", "inspect", NETWORK)["vni"])
     _say(f"done in {time.monotonic() - started:.1f} s\n")
@@ -56,11 +56,11 @@ def up(count: int) -> str:
 def make(count: int) -> list[Holder]:
     """Make hosts on one underlay, without agents."""
     _say(f"making {count} hosts (namespaces; this machine's own network is not touched)")
-    switch = holder.start(SWITCH)
+    switch = host_process.start(SWITCH)
     underlay.prepare(switch)
     hosts = []
     for number in range(1, count + 1):
-        host = holder.start(f"vm{number}")
+        host = host_process.start(f"vm{number}")
         underlay.connect(switch, host, number)
         hosts.append(host)
         _say(f"  vm{number} {underlay.address_of(number)} on {underlay.INTERFACE}")
@@ -95,7 +95,7 @@ def _prove(hosts: Sequence[Holder]) -> list[Ping]:
     _say("proving it: one ping by name from c1 to the container on every other host")
     pings = []
     for number in range(2, len(hosts) + 1):
-        done = holder.run(
+        done = host_process.run(
             hosts[0], "overlayd", "container", "exec", "c1", "--",
             "ping", "-c", "1", "-W", "2", f"c{number}",
         )  # fmt: skip
@@ -112,15 +112,15 @@ def _prove(hosts: Sequence[Holder]) -> list[Ping]:
 
 def down() -> list[str]:
     """End every lab host on this machine; return their names."""
-    found = holder.running()
-    holder.end(found)
+    found = host_process.running()
+    host_process.end(found)
     return [host.name for host in found]
 
 
 def status() -> dict[str, Any]:
     """Return each host of the lab and what its agent says."""
     hosts = []
-    for host in holder.running():
+    for host in host_process.running():
         if host.name == SWITCH:
             continue
         shown: dict[str, Any] = {"name": host.name, "pid": host.pid}
@@ -136,7 +136,7 @@ def status() -> dict[str, Any]:
 
 def find(name: str) -> Holder:
     """Return a running lab host; raises NotFoundError."""
-    found = {host.name: host for host in holder.running()}
+    found = {host.name: host for host in host_process.running()}
     if name not in found:
         names = ", ".join(sorted(found)) or "none is up"
         raise NotFoundError(
@@ -147,14 +147,14 @@ def find(name: str) -> Holder:
 
 def execute(name: str, command: Sequence[str]) -> int:
     """Run a command inside a host in the foreground; does not return."""
-    words = holder.enter_command(find(name), command)
+    words = host_process.enter_command(find(name), command)
     sys.stdout.flush()
-    os.execvpe(words[0], words, holder.environment())  # noqa: S606 - replaces this process
+    os.execvpe(words[0], words, host_process.environment())  # noqa: S606 - replaces this process
 
 
 def overlayd(host: Holder, *words: str, stdin: str | None = None) -> str:
     """Run overlayd inside a host and return its answer; raises OverlayError with its words."""
-    done = holder.run(host, "overlayd", *words, stdin=stdin)
+    done = host_process.run(host, "overlayd", *words, stdin=stdin)
     if done.returncode:
         raise OverlayError(
             f"on {host.name} 'overlayd {' '.join(words)}' failed",

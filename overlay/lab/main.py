@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from overlay.errors import ConflictError, OverlayError
-from overlay.lab import holder, lab, soak
+from overlay.lab import host_process, lab, soak
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _soak(minutes: float, seed: int | None) -> int:
-    if holder.running():
+    if host_process.running():
         raise ConflictError("a lab is up already", hint="overlayd lab down")
     drawn = random.SystemRandom().randrange(1, 1_000_000) if seed is None else seed
     return soak.soak(minutes * 60, drawn, lambda text: print(text, flush=True))

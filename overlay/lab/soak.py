@@ -16,7 +16,7 @@ from pathlib import Path
 
 from overlay.errors import OverlayError
 from overlay.lab.driver import Driver, RefusedError, endpoints, wait_until
-from overlay.lab.scene import Scene, attach, scene
+from overlay.lab.fixtures import Scene, attach, scene
 
 HOSTS = 3
 _ROUND_COUNT = 40  # steps between two checks

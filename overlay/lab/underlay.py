@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 
 from overlay.errors import OverlayError
-from overlay.lab.holder import Holder, enter_command
+from overlay.lab.host_process import Holder, enter_command
 
 NETWORK = "192.168.56"
 PREFIX_LENGTH = 24

@@ -13,10 +13,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from overlay.sim.drawing import Picture, svg
 from overlay.sim.outcome import Outcome
 from overlay.sim.progress import Progress
-from overlay.sim.report import PARTS, report
+from overlay.sim.report.plot import Picture, svg
+from overlay.sim.report.report import PARTS, report
 from overlay.sim.run import Run
 from overlay.sim.scenario import (
     Scenario,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from overlay.sim.figures import count_text, duration_text, table
+from overlay.sim.report.statistics import count_text, duration_text, table
 from overlay.sim.scenario import Scenario
-from overlay.sim.world import World
+from overlay.sim.world.world import World
 
 _STORY_LINES_MAX = 60
 

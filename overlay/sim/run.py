@@ -10,11 +10,18 @@ from collections.abc import Callable
 from typing import Final
 
 from overlay import limits
-from overlay.core.settings import Settings
-from overlay.sim import faults
-from overlay.sim.chance import Chance
-from overlay.sim.comings import Comings
-from overlay.sim.faults import (
+from overlay.core.protocol.settings import Settings
+from overlay.sim.convergence import Verdict
+from overlay.sim.environment.network import Cut
+from overlay.sim.environment.random_streams import Chance
+from overlay.sim.host.host import Host
+from overlay.sim.host.kernel import Refused
+from overlay.sim.host.key_invariants import KeysBrokenError
+from overlay.sim.outcome import Outcome
+from overlay.sim.scenario import Scenario
+from overlay.sim.world import faults
+from overlay.sim.world.churn import Comings
+from overlay.sim.world.faults import (
     Clog,
     Crash,
     Fault,
@@ -26,17 +33,10 @@ from overlay.sim.faults import (
     Stall,
     Tamper,
 )
-from overlay.sim.host import Host
-from overlay.sim.kernel import Refused
-from overlay.sim.keywatch import KeysBrokenError
-from overlay.sim.ledger import BrokenError
-from overlay.sim.load import Load
-from overlay.sim.network import Cut
-from overlay.sim.outcome import Outcome
-from overlay.sim.sabotage import tamper
-from overlay.sim.scenario import Scenario
-from overlay.sim.verdict import Verdict
-from overlay.sim.world import World, address_of
+from overlay.sim.world.invariants import BrokenError
+from overlay.sim.world.kernel_faults import tamper
+from overlay.sim.world.load import Load
+from overlay.sim.world.world import World, address_of
 
 _DAWN_S: Final = 3.0  # to make the networks and the first containers, in calm weather
 _STEP_S: Final = 0.5  # between two looks at the whole

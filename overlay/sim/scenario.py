@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from overlay.sim.network import Weather
+from overlay.sim.environment.network import Weather
 
 
 @dataclass(frozen=True, slots=True)

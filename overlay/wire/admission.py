@@ -31,19 +31,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from overlay import limits
-from overlay.core.records import Invitation
+from overlay.core.protocol.records import Invitation
 from overlay.errors import RemoteError
 from overlay.model import Card, Certificate, Ip, NodeId, node_id_of
-from overlay.wire import envelope, shapes
-from overlay.wire.authority import Anchor, Authority
-from overlay.wire.codec import unpack_card, unpack_certificate
-from overlay.wire.envelope import ADMIT, KNOCK, OWN_DATAGRAM, Datagram, Header
-from overlay.wire.handover import UNWARRANTED_KEY, key_fields, read_key
-from overlay.wire.hello import BAD_CARD
-from overlay.wire.identity import Identity
-from overlay.wire.keyring import ClusterKey
-from overlay.wire.notary import KeyNotary
-from overlay.wire.token import Token, verifier_of
+from overlay.wire.codec import datagram, validation
+from overlay.wire.codec.datagram import ADMIT, KNOCK, OWN_DATAGRAM, Datagram, Header
+from overlay.wire.codec.messages import unpack_card, unpack_certificate
+from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.keyring import ClusterKey
+from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.token import Token, verifier_of
+from overlay.wire.session.hello import BAD_CARD
+from overlay.wire.session.key_transfer import UNWARRANTED_KEY, key_fields, read_key
 
 NONCE_SIZE = 16
 NO_INVITATION = "unknown-token"
@@ -116,7 +116,7 @@ class _Seal:
         """Return a datagram that everyone with the door key can open."""
         header = self._header(KNOCK)
         context = self.cluster_id + recipient
-        return envelope.seal(_door_key(door), header, context, msgpack.packb(body), token_id)
+        return datagram.seal(_door_key(door), header, context, msgpack.packb(body), token_id)
 
     def admit(
         self, token_id: bytes, door: bytes, peer: tuple[NodeId, bytes], body: list[object]
@@ -125,7 +125,7 @@ class _Seal:
         other, seal_key = peer
         key = self._pair_key(door, seal_key, self.identity.node_id, other)
         clear = token_id + self.identity.seal_public
-        return envelope.seal(
+        return datagram.seal(
             key, self._header(ADMIT), self.cluster_id + other, msgpack.packb(body), clear
         )
 
@@ -139,19 +139,21 @@ class _Seal:
             key = _door_key(door)
         else:
             key = self._pair_key(door, seal_key_of(data), header.sender, self.identity.node_id)
-        return shapes.items(shapes.unpack(envelope.open_box(key, header, context, data, size)), 10)
+        return validation.items(
+            validation.unpack(datagram.open_box(key, header, context, data, size)), 10
+        )
 
     def _header(self, kind: int) -> Header:
         counter = int.from_bytes(self.random_bytes(8), "big")
         own = self.identity.node_id
-        return Header(envelope.VERSION, kind, 0, own, counter, self.random_bytes(4))
+        return Header(datagram.VERSION, kind, 0, own, counter, self.random_bytes(4))
 
     def _pair_key(self, door: bytes, seal_key: bytes, sender: NodeId, recipient: NodeId) -> AESGCM:
         try:
             shared = self.identity.agree(seal_key)
         except ValueError:
             raise RemoteError(BAD_CARD) from None
-        return envelope.derive(shared + door, b"", b"overlayd/1 admit" + sender + recipient)
+        return datagram.derive(shared + door, b"", b"overlayd/1 admit" + sender + recipient)
 
 
 class Doorkeeper:
@@ -173,7 +175,7 @@ class Doorkeeper:
 
     def open(self, data: bytes) -> list[Datagram]:
         """Return the answer to an applicant's datagram; raises RemoteError for its drop."""
-        header = envelope.read_header(data)
+        header = datagram.read_header(data)
         if header.sender == self._identity.node_id:
             raise RemoteError(OWN_DATAGRAM)
         token_id = token_id_of(header, data)
@@ -190,11 +192,11 @@ class Doorkeeper:
     def _answer_knock(
         self, invitation: Invitation, applicant: NodeId, body: tuple[object, ...]
     ) -> list[Datagram]:
-        kind, raw_nonce, raw_address, raw_port, padding = shapes.array(body, 5)
-        shapes.integer(kind, 1, 1)
-        shapes.octets(padding, _PADDING_SIZE)
-        nonce = shapes.octets(raw_nonce, NONCE_SIZE)
-        address, port = shapes.ip(raw_address), shapes.integer(raw_port, 65535, 1)
+        kind, raw_nonce, raw_address, raw_port, padding = validation.array(body, 5)
+        validation.integer(kind, 1, 1)
+        validation.octets(padding, _PADDING_SIZE)
+        nonce = validation.octets(raw_nonce, NONCE_SIZE)
+        address, port = validation.ip(raw_address), validation.integer(raw_port, 65535, 1)
         refusal = self._desk.refusal(invitation, applicant)
         if refusal is not None:
             answer: list[object] = [3, nonce, int(refusal)]
@@ -211,23 +213,23 @@ class Doorkeeper:
     def _answer_request(
         self, invitation: Invitation, applicant: NodeId, seal_key: bytes, body: tuple[object, ...]
     ) -> list[Datagram]:
-        kind, raw_nonce, cookie, ticket, raw_key, *rest, signature, pad = shapes.array(body, 10)
-        shapes.integer(kind, 4, 4)
-        shapes.octets(pad, _REQUEST_PADDING_SIZE)
-        nonce = shapes.octets(raw_nonce, NONCE_SIZE)
-        sign_key = shapes.octets(raw_key, 32)
+        kind, raw_nonce, cookie, ticket, raw_key, *rest, signature, pad = validation.array(body, 10)
+        validation.integer(kind, 4, 4)
+        validation.octets(pad, _REQUEST_PADDING_SIZE)
+        nonce = validation.octets(raw_nonce, NONCE_SIZE)
+        sign_key = validation.octets(raw_key, 32)
         request = Request(
             sign_key,
             seal_key,
-            shapes.name(rest[0]),
-            shapes.ip(rest[1]),
-            shapes.integer(rest[2], 65535, 1),
+            validation.name(rest[0]),
+            validation.ip(rest[1]),
+            validation.integer(rest[2], 65535, 1),
         )
-        if not hmac.compare_digest(shapes.octets(cookie, 16), self._cookie(nonce, applicant)):
+        if not hmac.compare_digest(validation.octets(cookie, 16), self._cookie(nonce, applicant)):
             raise RemoteError(STALE_ADMISSION)
         if node_id_of(sign_key) != applicant or not _is_signed(request, nonce, signature):
             raise RemoteError(BAD_CARD)
-        if verifier_of(shapes.octets(ticket, 32)) != invitation.verifier:
+        if verifier_of(validation.octets(ticket, 32)) != invitation.verifier:
             raise RemoteError(BAD_TICKET)
         refusal = self._desk.refusal(invitation, applicant)
         if refusal is not None:
@@ -282,7 +284,7 @@ class Applicant:
 
     def open(self, data: bytes) -> list[Datagram]:
         """Take a member's answer; return what to say now. Raises RemoteError for its drop."""
-        header = envelope.read_header(data)
+        header = datagram.read_header(data)
         own = self._identity.node_id
         if header.sender == own:
             raise RemoteError(OWN_DATAGRAM)
@@ -292,30 +294,30 @@ class Applicant:
         if len(body) < 2 or body[1] != self._nonce:
             raise RemoteError(STALE_ADMISSION)
         match (header.kind, body[0]):
-            case (envelope.KNOCK, 2):
+            case (datagram.KNOCK, 2):
                 return self._take_way(header.sender, body)
-            case (envelope.ADMIT, 5):
+            case (datagram.ADMIT, 5):
                 self._take_welcome(body)
-            case (envelope.KNOCK, 3) | (envelope.ADMIT, 6):
+            case (datagram.KNOCK, 3) | (datagram.ADMIT, 6):
                 self._take_refusal(body)
             case _:
-                shapes.malformed()
+                validation.malformed()
         return []
 
     def _take_way(self, sender: NodeId, body: tuple[object, ...]) -> list[Datagram]:
-        _, _, cookie, raw, signature, proof, holders = shapes.array(body, 7)
+        _, _, cookie, raw, signature, proof, holders = validation.array(body, 7)
         card = unpack_card(
-            shapes.octets_to(raw, limits.CARD_SIZE_MAX), shapes.octets(signature, 64)
+            validation.octets_to(raw, limits.CARD_SIZE_MAX), validation.octets(signature, 64)
         )
         if card.node_id != sender or not self._notary.verify_card(card):
             raise RemoteError(BAD_CARD)
         self.answered[sender] = card
-        for item in shapes.items(holders, limits.HOLDERS_TOLD_MAX):
-            address, port = shapes.array(item, 2)
-            self.holders[(shapes.ip(address), shapes.integer(port, 65535, 1))] = None
-        if not self._anchor.is_present(shapes.octets_to(proof, 64), self._nonce, card.seal_key):
+        for item in validation.items(holders, limits.HOLDERS_TOLD_MAX):
+            address, port = validation.array(item, 2)
+            self.holders[(validation.ip(address), validation.integer(port, 65535, 1))] = None
+        if not self._anchor.is_present(validation.octets_to(proof, 64), self._nonce, card.seal_key):
             return []
-        return [self._request(card, shapes.octets(cookie, 16))]
+        return [self._request(card, validation.octets(cookie, 16))]
 
     def _request(self, holder: Card, cookie: bytes) -> Datagram:
         own = self._identity
@@ -332,7 +334,7 @@ class Applicant:
         return Datagram(holder.address, holder.gossip_port, data)
 
     def _take_welcome(self, body: tuple[object, ...]) -> None:
-        _, _, raw, fields = shapes.array(body, 4)
+        _, _, raw, fields = validation.array(body, 4)
         key = read_key(fields)
         certificate = unpack_certificate(raw)
         own = self._identity
@@ -347,11 +349,11 @@ class Applicant:
         self.welcome = Welcome(certificate, key)
 
     def _take_refusal(self, body: tuple[object, ...]) -> None:
-        _, _, code = shapes.array(body, 3)
+        _, _, code = validation.array(body, 3)
         try:
-            self.refusal = Refusal(shapes.integer(code, 255))
+            self.refusal = Refusal(validation.integer(code, 255))
         except ValueError:
-            shapes.malformed()
+            validation.malformed()
 
 
 def is_admission(data: bytes) -> bool:
@@ -363,9 +365,9 @@ def token_id_of(header: Header, data: bytes) -> bytes:
     """Return the token's id that stands behind the header; raises RemoteError."""
     size = _CLEAR_SIZE.get(header.kind)
     if size is None:
-        raise RemoteError(envelope.UNKNOWN_KIND)
+        raise RemoteError(datagram.UNKNOWN_KIND)
     if len(data) < limits.HEADER_SIZE + size + limits.TAG_SIZE:
-        raise RemoteError(envelope.TOO_SHORT)
+        raise RemoteError(datagram.TOO_SHORT)
     return data[limits.HEADER_SIZE : limits.HEADER_SIZE + limits.TOKEN_ID_SIZE]
 
 
@@ -376,7 +378,7 @@ def seal_key_of(data: bytes) -> bytes:
 
 
 def _door_key(door: bytes) -> AESGCM:
-    return envelope.derive(door, b"", b"overlayd/1 knock")
+    return datagram.derive(door, b"", b"overlayd/1 knock")
 
 
 def _request_body(request: Request, nonce: bytes) -> bytes:
@@ -385,7 +387,7 @@ def _request_body(request: Request, nonce: bytes) -> bytes:
 
 
 def _is_signed(request: Request, nonce: bytes, signature: object) -> bool:
-    raw = shapes.octets(signature, 64)
+    raw = validation.octets(signature, 64)
     try:
         key = Ed25519PublicKey.from_public_bytes(request.sign_key)
         key.verify(raw, _request_body(request, nonce))

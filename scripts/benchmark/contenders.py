@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from overlay.lab import holder, lab, underlay
-from overlay.lab.holder import Holder
+from overlay.lab import host_process, lab, underlay
+from overlay.lab.host_process import Holder
 
 DOCKER_PORT, HAND_PORT, HAND_VNI = 4790, 4791, 77
 _DOCKER_WAIT_S = 60.0
@@ -48,7 +48,7 @@ class Contender:
 
 def ok(host: Holder, *command: str, stdin: str | None = None) -> str:
     """Run a command on a host; raise with its words."""
-    done = holder.run(host, *command, stdin=stdin, timeout_s=120.0)
+    done = host_process.run(host, *command, stdin=stdin, timeout_s=120.0)
     if done.returncode:
         raise RuntimeError(f"{host.name}: {' '.join(command)}: {done.stdout}{done.stderr}")
     return done.stdout
@@ -82,7 +82,7 @@ def cable(hosts: Sequence[Holder], first: int, second: int) -> None:
 def bare(hosts: Sequence[Holder]) -> Contender:
     """Return the underlay itself."""
     one, two = (
-        End(tuple(holder.enter_command(host, [])), underlay.address_of(number))
+        End(tuple(host_process.enter_command(host, [])), underlay.address_of(number))
         for number, host in enumerate(hosts[:2], 1)
     )
     return Contender("underlay", (one, two))
@@ -110,7 +110,7 @@ def hand_made(hosts: Sequence[Holder]) -> Contender:
             bridge -n hand fdb replace 02:77:00:00:00:0{peer} dev vx master static
         """
         ok(host, "sh", "-ec", script)
-        enter = holder.enter_command(host, ["ip", "netns", "exec", "handc"])
+        enter = host_process.enter_command(host, ["ip", "netns", "exec", "handc"])
         ends.append(End(tuple(enter), f"10.77.0.{number}"))
     return Contender("hand-made VXLAN", (ends[0], ends[1]))
 
@@ -119,7 +119,7 @@ def overlayd(hosts: Sequence[Holder]) -> Contender:
     """Return the lab's own network: c1 and c2 on blue."""
     ends = []
     for number, host in enumerate(hosts[:2], 1):
-        enter = holder.enter_command(host, ["ip", "netns", "exec", f"c{number}"])
+        enter = host_process.enter_command(host, ["ip", "netns", "exec", f"c{number}"])
         found = lab.answer(host, "endpoint", "ls")["endpoints"]
         (address,) = [item["ips"][0] for item in found if item["name"] == f"c{number}"]
         ends.append(End(tuple(enter), address))
@@ -137,7 +137,7 @@ def docker(hosts: Sequence[Holder]) -> Contender:
         )
         ok(host, "bash", "-c", script)
     for host in hosts:
-        _wait(lambda host=host: holder.run(host, "docker", "info").returncode == 0, host)  # type: ignore[misc]
+        _wait(lambda host=host: host_process.run(host, "docker", "info").returncode == 0, host)  # type: ignore[misc]
         ok(host, "docker", "import", str(archive), "lab:1")
     first, second = (underlay.address_of(int(host.name.removeprefix("vm"))) for host in hosts)
     ok(hosts[0], "docker", "swarm", "init", "--advertise-addr", first,
@@ -154,7 +154,7 @@ def _container(host: Holder, number: int) -> End:
        "lab:1", "/bin/sleep", "100000")  # fmt: skip
     (shown,) = json.loads(ok(host, "docker", "inspect", f"d{number}"))
     pid = shown["State"]["Pid"]
-    enter = holder.enter_command(host, ["nsenter", "--target", str(pid), "--net"])
+    enter = host_process.enter_command(host, ["nsenter", "--target", str(pid), "--net"])
     return End(tuple(enter), shown["NetworkSettings"]["Networks"]["dnet"]["IPAddress"])
 
 
@@ -179,6 +179,6 @@ def _wait(condition: Callable[[], bool], host: Holder) -> None:
     deadline = time.monotonic() + _DOCKER_WAIT_S
     while not condition():
         if time.monotonic() > deadline:
-            tail = holder.run(host, "tail", "-n", "5", "/run/dockerd.log").stdout
+            tail = host_process.run(host, "tail", "-n", "5", "/run/dockerd.log").stdout
             raise RuntimeError(f"dockerd on {host.name} did not come up: {tail}")
         time.sleep(0.2)

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from overlay.kernel import netns
-from overlay.lab import holder
-from overlay.lab.holder import Holder
-from overlay.unixhttp import UnixConnection, send
+from overlay.lab import host_process
+from overlay.lab.host_process import Holder
+from overlay.unix_http import UnixConnection, send
 
 from benchmark.contenders import ok
 
@@ -56,7 +56,7 @@ def measure(hosts: Sequence[Holder], tell: Callable[[str], None]) -> Figures:
     figures["one_connection_per_s"] = [attach_rate(hosts[0], more, 1) for _ in range(3)]
     tell("attaches through the command line")
     figures["attach_cli_ms"] = cli_attaches(hosts[0], names)
-    if len(hosts) > 3 and holder.run(hosts[3], "docker", "info").returncode == 0:
+    if len(hosts) > 3 and host_process.run(hosts[3], "docker", "info").returncode == 0:
         tell("docker network connect")
         figures |= docker_connects(hosts[3:])
     figures["agent_after_mib"] = resident_mib(host_pid(hosts[0], "[o]verlay[^ ]* agent"))
@@ -183,7 +183,7 @@ def docker_connects(hosts: Sequence[Holder]) -> Figures:
         took.append(1000 * (time.perf_counter() - started))
         (shown,) = json.loads(ok(hosts[0], "docker", "inspect", "late"))
         address = shown["NetworkSettings"]["Networks"]["dnet"]["IPAddress"]
-        told = holder.run(hosts[1], "ip", "netns", "exec", "d2", "ping", "-c", "300",
+        told = host_process.run(hosts[1], "ip", "netns", "exec", "d2", "ping", "-c", "300",
                           "-i", str(_PING_PAUSE_S), "-W", "1", address, timeout_s=30.0)  # fmt: skip
         first = next((line for line in told.stdout.splitlines() if "icmp_seq=" in line), "")
         number = int(first.split("icmp_seq=")[1].split()[0]) if first else 300
@@ -199,7 +199,7 @@ def docker_connects(hosts: Sequence[Holder]) -> Figures:
 
 def host_pid(host: Holder, pattern: str) -> int:
     """Return the pid, as this process sees it, of a process of a host."""
-    inner = holder.run(host, "pgrep", "-o", "-f", pattern).stdout.split()[0]
+    inner = host_process.run(host, "pgrep", "-o", "-f", pattern).stdout.split()[0]
     space = Path(f"/proc/{host.pid}/ns/pid").readlink()
     for entry in Path("/proc").glob("[0-9]*"):
         try:

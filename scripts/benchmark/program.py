@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Callable
 
-from overlay.core.diff import diff
-from overlay.core.plan import PlanInput, Remote, plan
+from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.planner import PlanInput, Remote, plan
 from overlay.kernel import netns
-from overlay.kernel.sandbox import Sandbox
+from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import (
     Endpoint,
     Ip,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from overlay.lab.holder import Holder
+from overlay.lab.host_process import Holder
 
 from benchmark import dataplane
 from benchmark.contenders import Contender, ok

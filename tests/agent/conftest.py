@@ -10,23 +10,23 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest_asyncio
-from overlay.agent import stored
-from overlay.agent.admissions import Admissions
-from overlay.agent.applying import Application
-from overlay.agent.custody import Custody
-from overlay.agent.directory import Directory
-from overlay.agent.joining import Seed
-from overlay.agent.journal import Journal
-from overlay.agent.member import Member
-from overlay.agent.statefile import StateFile
-from overlay.agent.stored import ClusterFile
+from overlay.agent.gossip.admission import Admissions
+from overlay.agent.gossip.authority import Custody
+from overlay.agent.gossip.join_client import Application
+from overlay.agent.gossip.join_request import Seed
+from overlay.agent.gossip.service import Member
+from overlay.agent.process.event_log import Journal
+from overlay.agent.records.directory import Directory
+from overlay.agent.state import documents
+from overlay.agent.state.database import StateFile
+from overlay.agent.state.documents import ClusterFile
 from overlay.core.events import Event, NodeForgotten, StoreChanged, Told
-from overlay.core.records import CLUSTER_SCOPE, Value
+from overlay.core.protocol.records import CLUSTER_SCOPE, Value
 from overlay.model import parse_ip
 from overlay.wire.admission import Doorkeeper
-from overlay.wire.authority import Anchor, Authority
-from overlay.wire.identity import Identity
-from overlay.wire.token import Token
+from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.token import Token
 
 
 class Site:
@@ -87,7 +87,7 @@ class Sites:
         state = StateFile(self._directory / "vm1")
         with state.transaction():
             key = authority.make_key(0, os.urandom(32), time.time())
-            stored.put_standing(state, key, authority=authority)
+            documents.put_standing(state, key, authority=authority)
         anchor = Anchor(authority.anchor)
         site = self._start(state, self._cluster("vm1", anchor), "127.0.0.1")
         site.admissions.declare()
@@ -101,8 +101,8 @@ class Sites:
         state = StateFile(self._directory / name)
         if identity is not None:
             with state.transaction():
-                stored.put_identity(state, identity)
-        own = stored.load_identity(state)
+                documents.put_identity(state, identity)
+        own = documents.load_identity(state)
         try:
             application = Application(own, token, name, parse_ip(address), [through.seed])
             entry = await application.run(5.0)
@@ -111,7 +111,7 @@ class Sites:
             raise
         with state.transaction():
             welcome = entry.welcome
-            stored.put_standing(state, welcome.key, certificate=welcome.certificate)
+            documents.put_standing(state, welcome.key, certificate=welcome.certificate)
         cluster = self._cluster(name, Anchor(token.anchor))
         site = self._start(state, cluster, address)
         site.member.pump.greet(through.seed.address, through.seed.port)

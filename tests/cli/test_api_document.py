@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import jsonschema_rs
 import pytest
 from overlay.errors import ERROR_BY_CODE
-from overlay.lab.strict import closed
+from overlay.lab.strict_http import closed
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import FakeAgent, Run
+    from tests.fake_agent import FakeAgent, Run
 
 TEXT = (Path(__file__).parents[2] / "docs" / "API.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"^### ((?:GET|POST|DELETE) \S+)\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
@@ -83,11 +83,11 @@ def test_the_command_line_shows_each_example(
 @pytest.fixture(scope="module")
 def operations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All that the agent serves, by method and path."""
-    from overlay.agent import api  # noqa: PLC0415  the agent's imports are dear
-    from overlay.agent.server import Server  # noqa: PLC0415  as above
+    from overlay.agent.api import routes  # noqa: PLC0415  the agent's imports are dear
+    from overlay.agent.api.http.server import Server  # noqa: PLC0415  as above
 
     server = Server(tmp_path_factory.mktemp("run"), "overlayd")
-    api.register(server, cast("Any", None))
+    routes.register(server, cast("Any", None))
     return {f"{each.method} {each.path}": each for each in server.operations}
 
 
@@ -107,11 +107,11 @@ def test_every_route_declares_its_shapes(operations: dict[str, Any]) -> None:
     for line, each in operations.items():
         assert each.gives is not None, (
             f"{line}: write the answer's fields as a TypedDict beside the verb, or in "
-            f"overlay/agent/answers.py, and register it: route(..., gives=Thing)"
+            f"overlay/agent/api/schema/responses.py, and register it: route(..., gives=Thing)"
         )
         assert each.takes is not None or each.method != "POST", (
             f"{line}: write the body's fields as a TypedDict (total=False, Required[...] for those "
-            f"that must be there; overlay/agent/asked.py has examples) and register it: "
+            f"that must be there; agent/api/schema/requests.py has examples) and register it: "
             f"route(..., takes=ThingAsked); asked.Nothing where there are none"
         )
 
@@ -119,7 +119,7 @@ def test_every_route_declares_its_shapes(operations: dict[str, Any]) -> None:
 @pytest.mark.parametrize("line", ANSWERS)
 def test_each_example_has_the_declared_shape(operations: dict[str, Any], line: str) -> None:
     """The example has all fields of its TypedDict, of their types, and no others."""
-    from overlay.agent import openapi  # noqa: PLC0415  as above
+    from overlay.agent.api.schema import openapi  # noqa: PLC0415  as above
 
     described = closed(openapi.document(list(operations.values())))
     method, path = line.split()
@@ -168,7 +168,7 @@ def test_each_error_stands_with_its_request(operations: dict[str, Any], line: st
 
 def test_each_request_has_the_errors_that_it_can_have(operations: dict[str, Any]) -> None:
     """Those that follow from what it takes, and those that it declares; nothing is for all."""
-    from overlay.agent import openapi  # noqa: PLC0415  as above
+    from overlay.agent.api.schema import openapi  # noqa: PLC0415  as above
 
     paths = openapi.document(list(operations.values()))["paths"]
 

@@ -15,7 +15,7 @@ from overlay.cli.completion import commands, live_words, script
 from overlay.cli.parser import build
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import FakeAgent, Run
+    from tests.fake_agent import FakeAgent, Run
 
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 needs_zsh = pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")

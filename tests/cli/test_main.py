@@ -14,7 +14,7 @@ import pytest
 from overlay.errors import ERROR_BY_CODE
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import FakeAgent, Run
+    from tests.fake_agent import FakeAgent, Run
 
 
 def test_without_an_agent_the_exit_code_is_3(overlayd: Run) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection
 
 import pytest
 from overlay import limits
-from overlay.core.member import MemberChanged, MembershipEvent
-from overlay.core.membership import Membership
-from overlay.core.messages import (
+from overlay.core.membership.machine import Membership
+from overlay.core.protocol.member import MemberChanged, MembershipEvent
+from overlay.core.protocol.messages import (
     Ack,
     MemberState,
     Message,
@@ -21,8 +21,8 @@ from overlay.core.messages import (
     PingRequest,
     Rumours,
 )
-from overlay.core.outbox import Outbox
-from overlay.core.settings import Settings
+from overlay.core.protocol.outbox import Outbox
+from overlay.core.protocol.settings import Settings
 from overlay.model import NodeId
 
 EPOCH = 1 << 20

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
-from overlay.core.addressing import Addressing
-from overlay.core.author import Author
-from overlay.core.membership import Membership
-from overlay.core.outbox import Outbox
-from overlay.core.records import CLUSTER_SCOPE, Participation, Removed, Scope, Value
-from overlay.core.settings import Settings
-from overlay.core.state import FdbRow, NeighbourRow
-from overlay.core.store import Store
+from overlay.core.dataplane.state import FdbRow, NeighbourRow
+from overlay.core.ipam.address_space import Addressing
+from overlay.core.log.store import Store
+from overlay.core.log.writer import Author
+from overlay.core.membership.machine import Membership
+from overlay.core.protocol.outbox import Outbox
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Removed, Scope, Value
+from overlay.core.protocol.settings import Settings
 from overlay.core.view import View
 from overlay.model import (
     Card,
@@ -26,8 +26,8 @@ from overlay.model import (
     node_id_of,
     parse_ip,
 )
-from overlay.sim.codec import SharingCodec
-from overlay.sim.notary import FakeNotary
+from overlay.sim.environment.codec import SharingCodec
+from overlay.sim.environment.notary import FakeNotary
 
 KEYS = {"self": b"s" * 32, "owner": b"o" * 32, "thief": b"t" * 32}
 IDS = {name: node_id_of(key) for name, key in KEYS.items()}

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from overlay.lab import holder, lab
-from overlay.lab.holder import Holder
-from overlay.lab.scene import Scene, scene
+from overlay.lab import host_process, lab
+from overlay.lab.fixtures import Scene, scene
+from overlay.lab.host_process import Holder
 
 WAIT_S = 30.0  # a loaded machine
 ROOT = Path(__file__).parent.parent.parent
@@ -28,7 +28,7 @@ class Cluster:
 
     def run(self, number: int, *command: str, stdin: str | None = None) -> tuple[int, str, str]:
         """Run a command on host vm`number`; return exit code, stdout and stderr."""
-        done = holder.run(self.hosts[number - 1], *command, stdin=stdin)
+        done = host_process.run(self.hosts[number - 1], *command, stdin=stdin)
         return done.returncode, done.stdout, done.stderr
 
     def ok(self, number: int, *command: str) -> str:
@@ -87,11 +87,11 @@ def new_cluster() -> type[Cluster]:
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Cluster]:
     """Three hosts on one underlay, with no agent yet."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     try:
         yield Cluster(lab.make(3))
     finally:
-        holder.end(holder.running())
+        host_process.end(host_process.running())
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def cluster(hosts: Cluster) -> Cluster:
 @pytest.fixture(scope="module")
 def three() -> Iterator[Scene]:
     """Three joined hosts with a container each, whose agents may be ended."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     with scene(3) as made:
         yield made
 
@@ -134,7 +134,7 @@ def pytest_runtest_makereport() -> Iterator[None]:
     outcome: Any = yield
     report = outcome.get_result()
     if report.failed:
-        for host in holder.running():
+        for host in host_process.running():
             if host.name != lab.SWITCH:
-                log = holder.run(host, "tail", "-n", "40", "/run/overlayd/agent.log").stdout
+                log = host_process.run(host, "tail", "-n", "40", "/run/overlayd/agent.log").stdout
                 report.sections.append((f"agent of {host.name}", log))

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from overlay.core.records import KeyId
+from overlay.core.protocol.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import NodeId
-from overlay.wire import envelope
-from overlay.wire.token import Token
+from overlay.wire.codec import datagram
+from overlay.wire.identity.token import Token
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -132,7 +132,7 @@ def test_a_stolen_token_reads_and_forges_nothing(
     with those keys is heard."""
     token = Token.parse(create(pair, 1))
     keys = [
-        envelope.derive(secret, b"", info)
+        datagram.derive(secret, b"", info)
         for secret in (token.secret, token.secret * 2, token.door, token.ticket, token.verifier)
         for info in (b"overlayd/1 join", b"overlayd/1 hello", b"overlayd/1 data")
     ]
@@ -141,12 +141,12 @@ def test_a_stolen_token_reads_and_forges_nothing(
     assert token.cluster_id.startswith(cluster_id)
     assert len(heard) >= 4
     for data in heard:
-        header = envelope.read_header(data)
-        assert header.kind == envelope.DATA
+        header = datagram.read_header(data)
+        assert header.kind == datagram.DATA
         for key in keys:
             for recipient in (bytes(16), *ids(heard)):
                 with pytest.raises(RemoteError):
-                    envelope.open_box(key, header, token.cluster_id + recipient, data)
+                    datagram.open_box(key, header, token.cluster_id + recipient, data)
 
     def drops() -> int:
         counted: dict[str, int] = pair.json(1, "status")["drops"]
@@ -155,13 +155,13 @@ def test_a_stolen_token_reads_and_forges_nothing(
     before, view = drops(), members(pair, 1)
     named = KeyId(header.generation, header.mark)  # as all datagrams tell in clear
     forged = [
-        envelope.seal(
+        datagram.seal(
             key,
-            envelope.under(kind, named, sender, counter, b"rand"),
+            datagram.under(kind, named, sender, counter, b"rand"),
             token.cluster_id + recipient,
             b"\x94\x01\x07" + bytes(17),
         )
-        for kind in (envelope.JOIN, envelope.HELLO)
+        for kind in (datagram.JOIN, datagram.HELLO)
         for counter, key in enumerate(keys)
         for sender in ids(heard)
         for recipient in (bytes(16), *ids(heard))
@@ -190,7 +190,7 @@ def capture(hosts: Cluster, number: int, *, seconds: int) -> list[bytes]:
 
 def ids(heard: list[bytes]) -> list[NodeId]:
     """Return who has spoken."""
-    return sorted({envelope.read_header(data).sender for data in heard})
+    return sorted({datagram.read_header(data).sender for data in heard})
 
 
 def say(hosts: Cluster, number: int, address: str, datagrams: list[bytes]) -> None:

@@ -21,12 +21,13 @@ import schemathesis
 import urllib3
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from overlay.agent import api, openapi
-from overlay.agent.server import Server
+from overlay.agent.api import routes
+from overlay.agent.api.http.server import Server
+from overlay.agent.api.schema import openapi
 from overlay.lab.driver import LOG, Driver, differences, wait_until
-from overlay.lab.scene import Scene, scene
-from overlay.lab.strict import closed
-from overlay.unixhttp import UnixConnection
+from overlay.lab.fixtures import Scene, scene
+from overlay.lab.strict_http import closed
+from overlay.unix_http import UnixConnection
 from requests.adapters import HTTPAdapter
 from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
@@ -73,7 +74,7 @@ QUIET = settings(
 def described() -> dict[str, Any]:
     """Return the document of all that is registered."""
     server = Server(Path("/nowhere"), "overlayd")
-    api.register(server, cast("Any", None))
+    routes.register(server, cast("Any", None))
     return openapi.document(server.operations)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.wire.token import Token
+from overlay.wire.identity.token import Token
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster

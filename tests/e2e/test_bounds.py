@@ -9,7 +9,7 @@ import pytest
 from overlay import limits
 from overlay.errors import OverlayError
 from overlay.lab.driver import Driver, RefusedError, wait_until
-from overlay.lab.scene import Scene, scene
+from overlay.lab.fixtures import Scene, scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 # Cuts the end off one segment: of the node whose id is given, or of another.

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 from overlay.lab.driver import wait_until
-from overlay.lab.holder import Holder
+from overlay.lab.host_process import Holder
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy" / "overlayd.service"
@@ -28,7 +28,7 @@ pytestmark = [
 
 def caged(host: Holder, *command: str) -> str:
     """Run a command in the cage; return its output."""
-    done = holder.run(host, sys.executable, str(CAGE), str(UNIT), *command)
+    done = host_process.run(host, sys.executable, str(CAGE), str(UNIT), *command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -41,24 +41,24 @@ def overlayd(host: Holder, *words: str) -> str:
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[list[Holder]]:
     """Return two hosts whose agents were started in the cage, and have joined."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     try:
         made = lab.make(2)
         caged(made[0], "overlayd", "join")
         token = overlayd(made[0], "token", "create")
-        holder.run(made[1], "sh", "-c", 'umask 77; printf %s "$1" >/run/token', "sh", token)
+        host_process.run(made[1], "sh", "-c", 'umask 77; printf %s "$1" >/run/token', "sh", token)
         caged(made[1], "overlayd", "join", "192.168.56.11", "--token-file", "/run/token")
         yield made
     finally:
-        holder.end(holder.running())
+        host_process.end(host_process.running())
 
 
 def test_the_cage_is_shut(hosts: list[Holder]) -> None:
     """What the unit does not allow is refused in it, and its agents are inside."""
     program = (sys.executable, "-c", "import socket; socket.sethostname(socket.gethostname())")
-    outside = holder.run(hosts[0], *program)
-    inside = holder.run(hosts[0], sys.executable, str(CAGE), str(UNIT), *program)
-    status = holder.run(hosts[0], "sh", "-c", "cat /proc/[0-9]*/status").stdout
+    outside = host_process.run(hosts[0], *program)
+    inside = host_process.run(hosts[0], sys.executable, str(CAGE), str(UNIT), *program)
+    status = host_process.run(hosts[0], "sh", "-c", "cat /proc/[0-9]*/status").stdout
 
     assert outside.returncode == 0
     assert "Operation not permitted" in inside.stderr
@@ -82,7 +82,7 @@ def test_an_agent_does_all_its_work_in_it(hosts: list[Holder]) -> None:
     overlayd(one, "container", "exec", "c1", "--", "ping", "-c1", "-W2", "c2")
     overlayd(one, "container", "exec", "c1", "--", "ping", "-6", "-c1", "-W2", "c2")
     damage = "for s in $(ip netns | grep -o '^ov-[^ ]*'); do ip netns exec $s nft flush ruleset; "
-    holder.run(one, "sh", "-c", damage + "ip -n $s link del vxlan0; done; nft flush ruleset")
+    host_process.run(one, "sh", "-c", damage + "ip -n $s link del vxlan0; done; nft flush ruleset")
     wait_until(lambda: is_whole(one), "the agent mends what was damaged")
 
     assert status["health"] == []
@@ -96,5 +96,5 @@ def test_an_agent_does_all_its_work_in_it(hosts: list[Holder]) -> None:
 
 def is_whole(host: Holder) -> bool:
     """Say whether verify finds nothing."""
-    done = holder.run(host, "overlayd", "verify", "--json")
+    done = host_process.run(host, "overlayd", "verify", "--json")
     return done.returncode == 0 and not json.loads(done.stdout)["differences"]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from overlay.agent.capabilities import KEPT
-from overlay.lab import holder, lab
+from overlay.agent.process.capabilities import KEPT
+from overlay.lab import host_process, lab
 from overlay.lab.driver import Driver, connect, end_all, join_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -35,7 +35,7 @@ ONLY_ROOT = [
 @pytest.fixture(scope="module")
 def host() -> Iterator[Driver]:
     """Return a member, on a host with the group overlayd."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[Driver] = []
     try:
         drivers = connect(lab.make(1))
@@ -55,7 +55,7 @@ def overlayd(
     groups = ["--groups", str(group)] if group else ["--clear-groups"]
     user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", *groups, *READS]
     program = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "overlay.cli.main", *words]
-    return holder.run(host.host, *user, *program)
+    return host_process.run(host.host, *user, *program)
 
 
 def group_id(host: Driver) -> int:
@@ -123,7 +123,7 @@ def test_every_path_that_only_root_may_use_is_tried_here(host: Driver) -> None:
         method, path = line.split()
         if method != "GET" or path in ("/v1/events", "/metrics"):
             continue
-        asked = holder.run(
+        asked = host_process.run(
             host.host, "setpriv", f"--reuid={FRIEND}", f"--regid={FRIEND}", "--groups", str(group),
             "curl", "-s", "--unix-socket", SOCKET, f"http://overlayd{path}",
         )  # fmt: skip

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 from overlay.lab.driver import Driver, RefusedError, wait_until
+from overlay.lab.fixtures import Scene, attach, cut_gossip, heal
 from overlay.lab.flow import accounted
-from overlay.lab.scene import Scene, attach, cut_gossip, heal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
 STATE = "/var/lib/overlayd"

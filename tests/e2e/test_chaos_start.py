@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from overlay.lab import holder
+from overlay.lab import host_process
 from overlay.lab.driver import differences, endpoints, join_all, wait_until
+from overlay.lab.fixtures import attach, scene
 from overlay.lab.flow import accounted
-from overlay.lab.scene import attach, scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
 HOURS_S = 7 * 3600
@@ -27,7 +27,7 @@ def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
     library = tmp_path / "clockshift.so"
     source = Path(__file__).parent / "clockshift.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    assert not holder.running()
+    assert not host_process.running()
     with scene(2, populated=False) as made:
         shift = "/run/clock-shift"
         environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": shift}
@@ -56,7 +56,7 @@ def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
 
 def test_without_the_nft_program(tell: Tell) -> None:
     """With no nft on the host agents start, containers reach each other, all is guarded."""
-    assert not holder.running()
+    assert not host_process.running()
     with scene(2, populated=False) as made:
         for each in made.drivers:
             each.run("sh", "-c", "mount --bind /dev/null $(command -v nft)")
@@ -74,12 +74,12 @@ def test_without_the_nft_program(tell: Tell) -> None:
 def test_a_thousand_endpoints_on_one_host(tell: Tell) -> None:
     """A thousand containers on a host: attached by eight clients, known elsewhere, and an agent
     killed among them is back without a packet lost."""
-    assert not holder.running()
+    assert not host_process.running()
     with scene(2) as made:
         crowded, other = made.drivers
         names = [f"m{number}" for number in range(ENDPOINT_COUNT)]
         made_all = f"for n in $(seq 0 {ENDPOINT_COUNT - 1}); do ip netns add m$n; done"
-        holder.run(crowded.host, "sh", "-c", made_all, timeout_s=300.0)
+        host_process.run(crowded.host, "sh", "-c", made_all, timeout_s=300.0)
         started = time.monotonic()
         with ThreadPoolExecutor(8) as clients:
             addresses = list(clients.map(lambda name: attach(crowded, name), names))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from overlay.lab.holder import enter_command, environment
+from overlay.lab.host_process import enter_command, environment
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster

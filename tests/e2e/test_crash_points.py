@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from overlay.crashpoint import EXIT_CODE, VARIABLE
 from overlay.errors import OverlayError, TimedOutError
-from overlay.lab import holder, lab
+from overlay.failpoint import EXIT_CODE, VARIABLE
+from overlay.lab import host_process, lab
 from overlay.lab.driver import (
     Driver,
     Json,
@@ -303,7 +303,7 @@ VERBS = (
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     """Two joined hosts with network blue, each with a namespace to attach."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[Driver] = []
     try:
         drivers = connect(lab.make(2))

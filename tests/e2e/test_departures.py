@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from overlay.lab.driver import Driver, RefusedError, differences, join_all, wait_until
-from overlay.lab.scene import Scene, cut_gossip, heal, scene
+from overlay.lab.fixtures import Scene, cut_gossip, heal, scene
 
 CONFLICT = 409
 ALL_ALIVE = {"alive": 3, "suspect": 0, "dead": 0}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -20,14 +20,14 @@ WAIT_S = 40.0
 @pytest.fixture(scope="module")
 def four(new_cluster: type[Cluster]) -> Iterator[Cluster]:
     """Three joined hosts with a container each, and a fourth without an agent."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     try:
         hosts = lab.make(4)
         lab.join(hosts[:3])
         lab.populate(hosts[:3])
         yield new_cluster(hosts)
     finally:
-        holder.end(holder.running())
+        host_process.end(host_process.running())
 
 
 def health(cluster: Cluster, number: int) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from overlay.crashpoint import VARIABLE
-from overlay.lab import holder, lab
+from overlay.failpoint import VARIABLE
+from overlay.lab import host_process, lab
 from overlay.lab.driver import Driver, connect, end_all, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -21,7 +21,7 @@ FILTER, ROW_PUT, ROW_DELETED = (
 @pytest.fixture
 def two() -> Iterator[list[Driver]]:
     """Return two hosts; the first is a cluster with a container, and notes what it does."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[Driver] = []
     try:
         drivers = connect(lab.make(2))

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 from overlay.lab.driver import (
     Driver,
     RefusedError,
@@ -33,7 +33,7 @@ def attach(driver: Driver, name: str) -> str:
 def pings(driver: Driver, source: str, address: str) -> bool:
     """Say whether a container gets an answer."""
     command = ("ip", "netns", "exec", source, "ping", "-c1", "-W1", address)
-    return holder.run(driver.host, *command).returncode == 0
+    return host_process.run(driver.host, *command).returncode == 0
 
 
 def health(driver: Driver) -> str:
@@ -44,7 +44,7 @@ def health(driver: Driver) -> str:
 @pytest.fixture(scope="module")
 def two() -> Iterator[list[Driver]]:
     """Two joined hosts with a container each; the second's state is on a small disk."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[Driver] = []
     try:
         drivers = connect(lab.make(2))

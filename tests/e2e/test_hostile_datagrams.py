@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 from overlay import limits
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 from overlay.lab.driver import Driver, connect, end_all, endpoints, join_all, wait_until
-from overlay.lab.forging import socket_in
+from overlay.lab.fixtures import Scene, attach
+from overlay.lab.forged_frames import socket_in
 from overlay.lab.frames import udp
-from overlay.lab.scene import Scene, attach
 from overlay.model import Ip, NodeId, parse_ip
-from overlay.wire import envelope
-from overlay.wire.envelope import DATA, HELLO, JOIN, KNOCK, NOTICE, Header
+from overlay.wire.codec import datagram
+from overlay.wire.codec.datagram import DATA, HELLO, JOIN, KNOCK, NOTICE, Header
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PORT = limits.GOSSIP_PORT_DEFAULT
@@ -66,7 +66,7 @@ class Stage(Scene):
                 and frame[30:34] == self.address(1)
                 and frame[36:38] == struct.pack(">H", PORT)
             )
-            if is_gossip and frame[_HEAD_SIZE + envelope.KIND_AT] == DATA:
+            if is_gossip and frame[_HEAD_SIZE + datagram.KIND_AT] == DATA:
                 length = int.from_bytes(frame[38:40], "big") - 8
                 found.append(frame[_HEAD_SIZE : _HEAD_SIZE + length])
         return found
@@ -92,7 +92,7 @@ class Stage(Scene):
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """Return two members with a container each, and the stranger."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[Driver] = []
     try:
         drivers = connect(lab.make(3))
@@ -117,7 +117,7 @@ def made_up(kind: int, like: bytes, sender: bytes | None = None) -> bytes:
     generation = int.from_bytes(like[2:4], "big")
     sender = like[4:20] if sender is None else sender
     header = Header(
-        envelope.VERSION,
+        datagram.VERSION,
         kind,
         generation,
         NodeId(sender),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -32,7 +32,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     try:
         yield make(lab.make(2))
     finally:
-        holder.end(holder.running())
+        host_process.end(host_process.running())
 
 
 def lacking(what: str) -> None:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 import pytest
-from overlay import crashpoint, limits
+from overlay import failpoint, limits
 from overlay.lab.driver import Driver, Json, RefusedError, differences, join_all, wait_until
+from overlay.lab.fixtures import Scene, attach, cut_gossip, heal, scene
 from overlay.lab.flow import accounted
-from overlay.lab.forging import socket_in
+from overlay.lab.forged_frames import socket_in
 from overlay.lab.frames import udp
-from overlay.lab.scene import Scene, attach, cut_gossip, heal, scene
 from overlay.model import parse_ip
-from overlay.wire import envelope
+from overlay.wire.codec import datagram
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 PORT = limits.GOSSIP_PORT_DEFAULT
@@ -208,7 +208,7 @@ class Wire:
             ends = (frame[26:30], frame[30:34])
             if frame[12:14] != b"\x08\x00" or ends != (self._source, self._target):
                 continue
-            if frame[36:38] == PORT.to_bytes(2, "big") and frame[43] == envelope.DATA:
+            if frame[36:38] == PORT.to_bytes(2, "big") and frame[43] == datagram.DATA:
                 size = int.from_bytes(frame[38:40], "big") - 8
                 found.append(frame[42 : 42 + size])
         return found
@@ -272,12 +272,12 @@ def test_a_killed_maker_finishes_at_its_next_start(three: Scene, point: str) -> 
     one = three.host(1)
     first = uses(one)
     one.end(signal.SIGTERM)
-    one.start(**{crashpoint.VARIABLE: PLAN})
+    one.start(**{failpoint.VARIABLE: PLAN})
     wait_until(lambda: three.well() and settled(three.drivers, first), "all well", SETTLE_S)
     one.run("sh", "-c", f"echo {point} > {PLAN}")
     with pytest.raises(OSError):  # noqa: PT011  whatever a connection that ends says
         one.post("/v1/keys/rotate")
-    assert one.wait() == crashpoint.EXIT_CODE
+    assert one.wait() == failpoint.EXIT_CODE
     one.run("rm", "-f", PLAN, f"{PLAN}.passed")
 
     one.start()

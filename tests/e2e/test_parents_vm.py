@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 from tests.e2e.test_kernels import lacking
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def pair(cluster_of: type[Cluster]) -> Iterator[Cluster]:
         lab.join(made.hosts)
         yield made
     finally:
-        holder.end(holder.running())
+        host_process.end(host_process.running())
 
 
 def create(pair: Cluster, eventually: Callable[..., None], name: str, *options: str) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 from overlay.lab.driver import Driver, connect, differences, end_all, wait_until
-from overlay.lab.forging import Spot, Watch
+from overlay.lab.forged_frames import Spot, Watch
 from overlay.lab.frames import (
     BROADCAST,
     arp,
@@ -229,7 +229,7 @@ def honest(stage: Stage, sender: Guest) -> dict[str, bytes]:
 @pytest.fixture(scope="module", params=["on", "off"])
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Return two hosts and their containers, with the fast path on or off."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[Driver] = []
     try:
         drivers = connect(lab.make(2))
@@ -275,7 +275,7 @@ def test_a_container_that_changes_its_mac_or_address_is_silent(stage: Stage) -> 
     def pings(*options: str) -> bool:
         target = ".".join(str(byte) for byte in stage.far.ipv4)
         command = ("ip", "netns", "exec", "changer", "ping", "-c1", "-W1", *options, target)
-        return holder.run(spot.host, *command).returncode == 0
+        return host_process.run(spot.host, *command).returncode == 0
 
     before = pings()
     spot.run("ip", "address", "add", f"{other}/16", "dev", "eth0")

@@ -9,7 +9,7 @@ import os
 import random
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 from overlay.lab.driver import connect, end_all, join_all, wait_until
 from tests.e2e import settled
 from tests.e2e.walk import SETTLE_S, Walk, names_on
@@ -24,7 +24,7 @@ def test_a_walk() -> None:
     """Every few steps all hosts are as they should be; in the end everything can be taken away,
     and a reset leaves each host as it was found."""
     print(f"SEED={SEED} STEPS={STEPS}")  # noqa: T201 - pytest shows it with a failure
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers = connect(lab.make(3))
     try:
         before = [settled.snapshot(driver) for driver in drivers]

@@ -11,7 +11,7 @@ import pytest
 from overlay.lab.driver import Driver, differences, wait_until
 
 if TYPE_CHECKING:
-    from overlay.lab.scene import Scene
+    from overlay.lab.fixtures import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ZERO = "00:00:00:00:00:00"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 from overlay.lab.driver import LOG, Driver, RefusedError, connect, end_all, join_all, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -75,7 +75,7 @@ def hex_texts(value: object) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     """Return two members with the log at its most talkative, after all that handles secrets."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[Driver] = []
     try:
         drivers = connect(lab.make(2))

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 from overlay.lab.driver import Driver, connect, differences, end_all, join_all, wait_until
-from overlay.lab.forging import Spot, Watch
+from overlay.lab.fixtures import Scene
+from overlay.lab.forged_frames import Spot, Watch
 from overlay.lab.frames import fragments, packet_frame, udp, vxlan
-from overlay.lab.scene import Scene
 from overlay.model import parse_ip, parse_mac
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -69,7 +69,7 @@ class Stage(Scene):
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """Return the two members and the stranger; behind vm1 a masqueraded container, `rogue`."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[Driver] = []
     try:
         drivers = connect(lab.make(3))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay import limits
 from overlay.lab.driver import Driver, RefusedError, wait_until
-from overlay.lab.scene import attach
+from overlay.lab.fixtures import attach
 
 if TYPE_CHECKING:
-    from overlay.lab.scene import Scene
+    from overlay.lab.fixtures import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 CLIENTS = 16

@@ -7,19 +7,19 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.lab import holder
+from overlay.lab import host_process
 from overlay.lab.driver import Driver, RefusedError, wait_until
-from overlay.lab.scene import attach
+from overlay.lab.fixtures import attach
 
 if TYPE_CHECKING:
-    from overlay.lab.scene import Scene
+    from overlay.lab.fixtures import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 def overlayd(driver: Driver, *words: str) -> tuple[int, str]:
     """Run the command line on a host; return its exit code and what it said."""
-    done = holder.run(driver.host, "overlayd", *words)
+    done = host_process.run(driver.host, "overlayd", *words)
     return done.returncode, done.stdout + done.stderr
 
 

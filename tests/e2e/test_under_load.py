@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 from overlay.errors import OverlayError
 from overlay.lab.driver import Driver, wait_until
+from overlay.lab.fixtures import Scene, attach, cut_gossip, heal
 from overlay.lab.flow import Flow, Place, Receiver, Verdict
-from overlay.lab.scene import Scene, attach, cut_gossip, heal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -13,7 +13,7 @@ import pytest
 from overlay.lab.driver import LOG, Driver, RefusedError, differences, wait_until
 
 if TYPE_CHECKING:
-    from overlay.lab.scene import Scene
+    from overlay.lab.fixtures import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 STORM_S = 12.0

@@ -9,9 +9,9 @@ from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
-from overlay.lab import holder, lab
+from overlay.lab import host_process, lab
 from overlay.lab.driver import wait_until
-from overlay.lab.holder import Holder
+from overlay.lab.host_process import Holder
 
 CAGE = Path(__file__).with_name("cage.py")
 pytestmark = [
@@ -26,22 +26,22 @@ pytestmark = [
 @pytest.fixture
 def hosts() -> Iterator[list[Holder]]:
     """Return two joined hosts whose agents find no nftables, with a container each."""
-    assert not holder.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     try:
         made = lab.make(2)
         without(made[0], "join")
-        holder.run(made[1], "sh", "-c", "umask 77; cat >/run/token", stdin=token(made[0]))
+        host_process.run(made[1], "sh", "-c", "umask 77; cat >/run/token", stdin=token(made[0]))
         without(made[1], "join", "192.168.56.11", "--token-file", "/run/token")
         lab.populate(made)
         yield made
     finally:
-        holder.end(holder.running())
+        host_process.end(host_process.running())
 
 
 def without(host: Holder, *words: str) -> None:
     """Run a verb that finds no nftables, and so does the agent that it starts."""
     command = [sys.executable, str(CAGE), "--without-nftables", "overlayd", *words]
-    done = holder.run(host, *command)
+    done = host_process.run(host, *command)
     assert done.returncode == 0, done.stderr
 
 
@@ -52,7 +52,7 @@ def token(host: Holder) -> str:
 
 def answers(host: Holder) -> bool:
     """Say whether a host's agent does."""
-    return holder.run(host, "overlayd", "status").returncode == 0
+    return host_process.run(host, "overlayd", "status").returncode == 0
 
 
 def test_forwarding_goes_on_and_status_tells(hosts: list[Holder]) -> None:
@@ -61,8 +61,8 @@ def test_forwarding_goes_on_and_status_tells(hosts: list[Holder]) -> None:
     status = lab.answer(one, "status")
     told = " ".join(item["text"] for item in status["health"])
     verified = lab.answer(one, "verify")
-    pinged = holder.run(one, "ip", "netns", "exec", "c1", "ping", "-c1", "-W2", "c2")
-    holder.run(one, "sh", "-c", "kill $(pgrep -f 'cli.main agent')")
+    pinged = host_process.run(one, "ip", "netns", "exec", "c1", "ping", "-c1", "-W2", "c2")
+    host_process.run(one, "sh", "-c", "kill $(pgrep -f 'cli.main agent')")
     wait_until(lambda: not answers(one), "the agent's end")
     lab.overlayd(one, "join")
     after = lab.answer(one, "status")

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from overlay.lab.driver import Driver, Json, RefusedError, wait_until
-from overlay.lab.holder import Holder
-from overlay.lab.holder import run as run_on
+from overlay.lab.host_process import Holder
+from overlay.lab.host_process import run as run_on
 
 SETTLE_S = 60.0
 NETWORKS_MAX, CONTAINERS_MAX = 5, 9

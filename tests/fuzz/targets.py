@@ -12,17 +12,17 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from overlay.core.node import Node
-from overlay.core.settings import Settings
+from overlay.core.protocol.settings import Settings
 from overlay.errors import OverlayError, RemoteError
 from overlay.model import parse_ip
-from overlay.wire.authority import Anchor
-from overlay.wire.codec import MsgpackCodec, unpack_card, unpack_segment
-from overlay.wire.gate import Gate
-from overlay.wire.handover import read_key_body
-from overlay.wire.hello import read_hello
-from overlay.wire.identity import Identity
-from overlay.wire.notary import KeyNotary
-from overlay.wire.token import Token
+from overlay.wire.codec.messages import MsgpackCodec, unpack_card, unpack_segment
+from overlay.wire.identity.authority import Anchor
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.token import Token
+from overlay.wire.session.handshake_limiter import Gate
+from overlay.wire.session.hello import read_hello
+from overlay.wire.session.key_transfer import read_key_body
 from tests.wire.conftest import AUTHORITY, Host, Wire
 from tests.wire.test_admission import Desk, Member, member
 

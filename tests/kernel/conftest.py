@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from overlay.core.diff import diff
-from overlay.core.state import (
+from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.state import (
     AddressRow,
     Bridge,
     BridgeFdbRow,
@@ -30,8 +30,9 @@ from overlay.core.state import (
     SandboxState,
     Vxlan,
 )
-from overlay.kernel import container, netns, probe
-from overlay.kernel.sandbox import Failure, Sandbox
+from overlay.kernel import netns
+from overlay.kernel.sandbox import kernel_support, veth
+from overlay.kernel.sandbox.sandbox import Failure, Sandbox
 from overlay.model import Ip, Vni, gateway_mac, ip_text, mac_for, parse_ip
 
 VNI = Vni(0x800001)
@@ -190,7 +191,7 @@ class Host:
         """Make a container with that address and return its namespace's full name."""
         name = self.world.namespace(f"c{len(self.world.names)}")
         port = f"p{len(self.ports)}"
-        container.attach_interface(
+        veth.attach_interface(
             self.sandbox,
             port_name=port,
             bridge="br0",
@@ -242,7 +243,7 @@ class Capture:
 def _capable() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: makes network namespaces")
-    probe.require_capable()
+    kernel_support.require_capable()
 
 
 @pytest.fixture

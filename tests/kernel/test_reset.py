@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.errors import OverlayError
-from overlay.kernel import container, netns, reset
-from overlay.kernel.sandbox import Sandbox
+from overlay.kernel import netns, reset
+from overlay.kernel.sandbox import veth
+from overlay.kernel.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import Host, World
@@ -26,7 +27,7 @@ def test_everything_of_ours_goes(world: World, two_hosts: tuple[Host, Host]) -> 
     one, two = two_hosts
     first, _ = world.plug(one, two)
     bare = world.claim("bare")
-    os.close(container.create_namespace(bare))
+    os.close(veth.create_namespace(bare))
     if shutil.which("nft"):
         world.run(one.name, "nft", "add", "table", "inet", "overlayd")
     removed = removed_here(world, one)

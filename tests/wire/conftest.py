@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import pytest
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
-from overlay.wire.authority import Anchor, Authority
-from overlay.wire.envelope import Datagram
-from overlay.wire.identity import Identity
-from overlay.wire.keyring import ClusterKey, Keyring
-from overlay.wire.notary import KeyNotary
-from overlay.wire.sessions import Sessions
+from overlay.wire.codec.datagram import Datagram
+from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.keyring import ClusterKey, Keyring
+from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.session.sessions import Sessions
 
 AUTHORITY = Authority(b"a" * 32)
 SECRET = b"s" * 32

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.records import Invitation
+from overlay.core.protocol.records import Invitation
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
-from overlay.wire import admission, envelope
+from overlay.wire import admission
 from overlay.wire.admission import (
     BAD_TICKET,
     NO_INVITATION,
@@ -24,12 +24,13 @@ from overlay.wire.admission import (
     Request,
     Welcome,
 )
-from overlay.wire.authority import Anchor, Authority
-from overlay.wire.envelope import OWN_DATAGRAM, UNAUTHENTICATED, Datagram, Header
-from overlay.wire.hello import BAD_CARD
-from overlay.wire.identity import Identity
-from overlay.wire.notary import KeyNotary
-from overlay.wire.token import Token
+from overlay.wire.codec import datagram as envelope
+from overlay.wire.codec.datagram import OWN_DATAGRAM, UNAUTHENTICATED, Datagram, Header
+from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.token import Token
+from overlay.wire.session.hello import BAD_CARD
 
 AUTHORITY = Authority(b"a" * 32)
 ANCHOR = Anchor(AUTHORITY.anchor)

@@ -16,19 +16,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from overlay.kernel.bpf.instructions import (
-    BYTE,
-    HALF,
-    R0,
-    R1,
-    R2,
-    R3,
-    R4,
-    R6,
-    R10,
-    WORD,
-    Assembler,
-)
+from overlay.kernel.bpf.assembler import BYTE, HALF, R0, R1, R2, R3, R4, R6, R10, WORD, Assembler
 from overlay.model import Ip, Mac
 
 TARGET_KEY: Final = struct.Struct("=6sH")  # destination MAC, segment
@@ -65,7 +53,7 @@ def source_key(port_index: int, mac: Mac, ip: Ip) -> bytes:
 
 def outward(index: int) -> bytes:
     """Return a program that sends its frame out of an interface: no part of the fast path, but
-    run by hand to say something (`kernel.announcing`)."""
+    run by hand to say something (`kernel.sandbox.gratuitous_arp`)."""
     program = Assembler()
     program.set(R2, index)
     program.set(R3, 0)

@@ -10,7 +10,7 @@ import struct
 import sys
 from typing import Final, NamedTuple, TypeAlias
 
-from overlay.kernel.netlink import attribute, attributes
+from overlay.kernel.netlink.codec import attribute, attributes
 
 REG_VERDICT: Final = 0
 REG_1: Final = 1  # 16 bytes: the four 32-bit registers REG_1 to REG_1 + 12 bytes

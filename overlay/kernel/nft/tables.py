@@ -16,11 +16,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from overlay import crashpoint
+from overlay import failpoint
 from overlay.errors import OverlayError
-from overlay.kernel import netlink, netns
-from overlay.kernel.netlink import Message, Request, attribute, attributes
-from overlay.kernel.netlinksocket import LostNotificationsError, NetlinkError, Socket
+from overlay.kernel import netns
+from overlay.kernel.netlink import codec
+from overlay.kernel.netlink.codec import Message, Request, attribute, attributes
+from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkError, Socket
 from overlay.kernel.nft.expressions import Rule, encoded, matches, number, packets, text
 
 FAMILY_UNSPEC, FAMILY_INET, FAMILY_BRIDGE = 0, 1, 7
@@ -138,7 +139,7 @@ class Tables:
         return True
 
     def _transact(self, steps: list[Request], absent: frozenset[int] = _ABSENT) -> None:
-        crashpoint.passing("nftables.batch")
+        failpoint.passing("nftables.batch")
         mark = _HEADER.pack(0, 0, SUBSYSTEM >> 8)
         whole = [(_BATCH_BEGIN, 0, mark), *steps, (_BATCH_END, 0, mark)]
         for refusal in self._socket.atomically(whole):
@@ -284,7 +285,7 @@ def header(family: int) -> bytes:
 
 
 def _request(kind: int, table: Table, body: bytes, *, create: bool = True) -> Request:
-    flags = netlink.NLM_F_CREATE if create else 0
+    flags = codec.NLM_F_CREATE if create else 0
     head = _HEADER.pack(table.family, 0, 0) + attribute(1, text(table.name))
     return (SUBSYSTEM | kind, flags, head + body)
 
@@ -335,7 +336,7 @@ def _rules(table: Table) -> Iterator[Request]:
             body = attribute(_RULE_CHAIN, text(chain.name))
             body += attribute(_RULE_EXPRESSIONS, encoded(rule))
             kind, flags, raw = _request(NEW_RULE, table, body)
-            yield (kind, flags | netlink.NLM_F_APPEND, raw)
+            yield (kind, flags | codec.NLM_F_APPEND, raw)
 
 
 def _put_elements(table: Table, elements: Elements) -> Iterator[Request]:
@@ -374,7 +375,7 @@ def _open(netns_fd: int | None, *groups: int) -> Socket:
 
 def _sender(message: Message) -> int:
     """Return the port id of who made the change that a notification tells of."""
-    header = netlink.HEADER.unpack_from(message.buffer, message.start - netlink.HEADER.size)
+    header = codec.HEADER.unpack_from(message.buffer, message.start - codec.HEADER.size)
     return int(header[4])
 
 

@@ -1,0 +1,1 @@
+"""The HTTP API on the UNIX socket: handlers by resource."""

@@ -1,0 +1,1 @@
+"""Bare containers: named network namespaces."""

@@ -1,0 +1,1 @@
+"""Keeping sandboxes, the MTU and the underlay filter as they should be."""

@@ -1,0 +1,124 @@
+"""How large the containers' packets may be: by the underlay, and the routes to the peers over it.
+
+Owns: the card's MTU, the reason for it, and that every interface of ours follows when it changes:
+sandboxes and the host's ends by the usual passes, containers' own ends from here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from overlay import limits
+from overlay.agent.dataplane.reconciler import Datapath
+from overlay.agent.gossip.service import Member
+from overlay.agent.process.event_log import Journal
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.records.directory import Directory
+from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.documents import Attachment
+from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel, parent_of
+from overlay.core.view import overlay_mtu
+from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.kernel.host import underlay
+from overlay.kernel.host.underlay import Underlay
+from overlay.kernel.netlink import link_decoder
+from overlay.kernel.sandbox import veth
+from overlay.model import Ip, Network
+
+
+class Resizing:
+    """Keeps this node's MTUs what the underlay carries."""
+
+    def __init__(
+        self,
+        member: Member,
+        directory: Directory,
+        datapath: Datapath,
+        kernel: KernelThread,
+        journal: Journal,
+        attachments: Attachments,
+        interface: str,
+    ) -> None:
+        self.resized: Callable[[], None] = lambda: None
+        self._member = member
+        self._directory = directory
+        self._datapath = datapath
+        self._kernel = kernel
+        self._journal = journal
+        self._attachments = attachments
+        self._carrier = interface
+        self._settled = False
+
+    def why(self, network: Network) -> str:
+        """Return the reason for a network's MTU, for people."""
+        own = self._member.card
+        if not has_sandbox(network):
+            return f"that of {parent_of(network)} on each host"
+        carried = f"{self._carrier} carries {own.underlay_mtu} bytes"
+        if not has_tunnel(network):
+            return carried
+        return f"{carried}, VXLAN takes {own.underlay_mtu - self._datapath.overlay_mtu}"
+
+    async def settle(self, found: Underlay) -> None:
+        """Follow what the underlay carries now; raises OverlayError where that is too little."""
+        mtu, self._carrier = await self._kernel.call(underlay.carried, found, self._peers())
+        before = self._member.card.underlay_mtu
+        if mtu < limits.UNDERLAY_MTU_MIN:
+            raise OverlayError(
+                f"{self._carrier} carries {mtu} bytes: too small for an overlay",
+                why=f"at least {limits.UNDERLAY_MTU_MIN} are needed; what was set up for {before} "
+                "stays as it is",
+            )
+        if mtu != before:
+            self._member.renew_card(underlay_mtu=mtu)
+            self._datapath.overlay_mtu = overlay_mtu(mtu, self._member.card.address)
+            self._datapath.doubt()
+            self.resized()
+            self._journal.record(
+                "underlay",
+                f"{self._carrier} carries {mtu} bytes, not {before}: containers' packets have "
+                f"{self._datapath.overlay_mtu} now",
+                level=logging.WARNING,
+            )
+        if mtu != before or not self._settled:
+            self._settled = True  # at a start, too: the change may have been while no agent ran
+            await self._resize_containers()
+
+    def _peers(self) -> list[tuple[str, Ip]]:
+        own = self._member.card
+        cards = (
+            self._directory.card(member.node_id)
+            for member in self._member.node.membership.members()
+        )
+        return [
+            (card.name, card.address)
+            for card in cards
+            if card is not None and not card.left and len(card.address) == len(own.address)
+        ]
+
+    async def _resize_containers(self) -> None:
+        for attachment in list(self._attachments.values()):
+            network = self._directory.network_by_vni(attachment.vni)
+            if network is None or not has_sandbox(network):
+                continue
+            mtu = self._datapath.mtu_of(network)
+            try:
+                await self._kernel.call(_resize, attachment, mtu)
+            except (OverlayError, OSError) as error:
+                text = f"{attachment.target} keeps the MTU it has: {error}"
+                self._journal.record("underlay", text, level=logging.WARNING)
+
+
+def _resize(attachment: Attachment, mtu: int) -> None:
+    """Set the MTU in a container, if that is still there: its name, or the process id in its path,
+    may lead to somebody else's namespace by now, which may even have the same inode (the kernel
+    gives the lowest that is free)."""
+    fd = netns.open_same(attachment.netns_path, attachment.netns_identity)
+    if fd is None:
+        return
+    with netns.closing(fd):
+        found = veth.inspect(fd, attachment.ifname)
+        if found is not None and link_decoder.is_ours(found.alias) and found.mtu != mtu:
+            veth.change_mtu(fd, attachment.ifname, mtu)

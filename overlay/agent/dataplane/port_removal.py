@@ -1,0 +1,46 @@
+"""The removal of ports: one at a time for the kernel, however many are asked for meanwhile.
+
+Owns: the waiting line of one sandbox. Must not know: endpoints, records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from overlay.errors import OverlayError
+from overlay.kernel.sandbox import veth
+from overlay.kernel.sandbox.sandbox import Sandbox
+
+
+class Removing:
+    """Removes ports of one sandbox. The kernel waits 20 ms for its RCU at each removal, and no
+    longer for many: so those that come while it does go together in the next one."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.leaving: set[str] = set()  # a pass takes them for gone, and leaves them to us
+        self._wanted: dict[str, asyncio.Future[bool]] = {}
+        self._work: asyncio.Task[None] | None = None
+
+    async def remove(self, port: str) -> bool:
+        """Remove a port; False if there was none. Raises what the kernel refuses it with."""
+        loop = asyncio.get_running_loop()
+        found = self._wanted.get(port)
+        if found is None:
+            found = self._wanted[port] = loop.create_future()
+        if self._work is None or self._work.done():
+            self._work = loop.create_task(self._remove_all())
+        return await asyncio.shield(found)
+
+    async def _remove_all(self) -> None:
+        while self._wanted:
+            wanted, self._wanted = self._wanted, {}
+            try:
+                # Nothing of it needs the kernel thread, which others wait for.
+                gone = await asyncio.to_thread(veth.detach_interfaces, self._sandbox, list(wanted))
+            except (OSError, OverlayError) as error:
+                for future in wanted.values():
+                    future.set_exception(error)
+            else:
+                for port, future in wanted.items():
+                    future.set_result(port in gone)

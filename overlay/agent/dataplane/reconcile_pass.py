@@ -1,0 +1,120 @@
+"""One pass over one sandbox: plan, read, subtract, apply, announce.
+
+A pass reads the kernel only where something speaks for that: at first, after a failure, after a
+notification that contradicts the plan, and every interval. A pass that new records ask for
+subtracts from what the pass before left, so that it costs what it changes: reading 1,000
+endpoints with their hooks takes 60 ms (measured). All functions run in the kernel thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from overlay.agent.dataplane.port_removal import Removing
+from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.mac_changes import LastMacs
+from overlay.core.dataplane.operations import Operation, applied
+from overlay.core.dataplane.planner import PlanInput
+from overlay.core.dataplane.port_policy import plan_sandbox
+from overlay.core.dataplane.state import NeighbourRow, SandboxState
+from overlay.kernel.sandbox.monitor import SandboxMonitor
+from overlay.kernel.sandbox.sandbox import Failure, Sandbox
+
+RETRY_FIRST_S = 0.2
+
+
+@dataclass(slots=True)
+class Runtime:
+    """One open sandbox and how its passes went."""
+
+    sandbox: Sandbox
+    monitor: SandboxMonitor
+    removing: Removing
+    desired: SandboxState = field(default_factory=SandboxState)
+    left: SandboxState | None = None  # by the last pass, if all of it went well
+    replugged: set[str] = field(default_factory=set)  # ports made or removed since that pass
+    dirty: bool = True
+    doubted: bool = True  # what the last pass left may have been altered: the next one reads
+    passes: int = 0
+    reads: int = 0  # passes that read the kernel
+    operations: int = 0  # applied since the start
+    rows_desired: int = 0
+    rows_actual: int = 0
+    last_macs: LastMacs = field(default_factory=LastMacs)
+    neighbours: int = 0  # of the rows, those in the kernel's neighbour tables
+    failures: list[str] = field(default_factory=list)
+    retry_s: float = RETRY_FIRST_S
+    retry: asyncio.TimerHandle | None = None
+    hints: list[str] = field(default_factory=list)  # what the kernel said was altered
+    settling: asyncio.TimerHandle | None = None
+
+    @property
+    def in_motion(self) -> set[str]:
+        """Return the ports that are not where the last plan had them, and rightly so."""
+        return self.replugged | self.removing.leaving
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pass did."""
+
+    operations: list[Operation]
+    failures: list[Failure]
+    rows_before: int
+    repair_count: int  # of the operations, those that neither records nor ports asked for
+
+
+def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bool) -> Outcome:
+    """Make one pass."""
+    sandbox = runtime.sandbox
+    desired = _plan(sandbox, given)
+    if desired == runtime.desired:
+        desired = runtime.desired  # so that memory has one of them, and nothing is counted anew
+    else:
+        runtime.desired = desired
+        runtime.neighbours = [*map(type, desired.rows)].count(NeighbourRow)
+    left, runtime.left = runtime.left, None
+    if left is not None and runtime.replugged:
+        left = _without_ports(left, runtime.replugged)
+    runtime.replugged = set()
+    if left is None or read:
+        if not sandbox.named():
+            sandbox.restore_name()
+        actual = _read(runtime)
+        runtime.reads += 1
+    else:
+        actual = left
+    operations = diff(desired, actual, prune=prune)
+    asked = [] if left is None else diff(desired, left, prune=prune) if read else operations
+    failures = sandbox.apply(operations) if operations else []
+    sandbox.announce(runtime.last_macs.changes(given, actual, operations, desired))
+    if not failures:
+        runtime.left = desired if prune else applied(actual, operations)
+    return Outcome(operations, failures, len(actual.rows), len(set(operations) - set(asked)))
+
+
+def compare(runtime: Runtime, given: PlanInput | None) -> list[Operation]:
+    """Return what a pass that reads would do, changing nothing."""
+    return diff(_plan(runtime.sandbox, given), _read(runtime), prune=True)
+
+
+def _read(runtime: Runtime) -> SandboxState:
+    leaving = frozenset(runtime.removing.leaving)
+    actual = runtime.sandbox.read()
+    return _without_ports(actual, leaving) if leaving else actual
+
+
+def _plan(sandbox: Sandbox, given: PlanInput | None) -> SandboxState:
+    if given is None:
+        return SandboxState()
+    return plan_sandbox(
+        given, fast_path=sandbox.fast_path is not None, guarded=sandbox.guard is not None
+    )
+
+
+def _without_ports(state: SandboxState, ports: Collection[str]) -> SandboxState:
+    """Return a state without some ports: they may be new ones of the same name, or gone."""
+    links = {name: link for name, link in state.links.items() if name not in ports}
+    return SandboxState(links, frozenset(row for row in state.rows if row.link not in ports))

@@ -1,0 +1,1 @@
+"""Names: resolver, servers, custom records."""

@@ -1,0 +1,270 @@
+"""DNS for the containers of one network: a socket inside the sandbox, on the gateway address.
+
+Owns: the wire format (by dnslib), truncation, TCP, forwarding to the host's resolvers. What a
+name means is asked of `names`. Malformed questions are dropped: whoever sent them knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import ipaddress
+import random
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from dnslib import AAAA, EDNS0, PTR, QTYPE, RCODE, RR, A, DNSRecord
+from dnslib.dns import DNSError
+
+from overlay import limits
+from overlay.agent.dns.resolver import Answer, Names
+from overlay.model import Ip, Network, ip_text
+
+TTL_S = 5
+PORT = 53
+_UDP_SIZE_DEFAULT = 512  # RFC 1035 section 4.2.1
+_UDP_SIZE_MAX = 1232  # what fits any path: RFC 6891 lets us answer with less than asked
+_STREAM_SIZE_MAX = 65535  # RFC 1035 section 4.2.2
+_FORWARD_TIMEOUT_S = 2.0
+_RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+class DnsServer:
+    """Serves one network from two sockets that were opened in its sandbox."""
+
+    def __init__(
+        self,
+        network: Network,
+        names: Names,
+        rng: random.Random,
+        resolvers: Callable[[Network, Ip], Sequence[str]],
+    ) -> None:
+        self._network = network
+        self._names = names
+        self._rng = rng
+        self._resolvers = resolvers
+        self._forwarding = 0
+        self._streams: collections.Counter[Ip] = collections.Counter()
+        self._transport: asyncio.DatagramTransport | None = None
+        self._tcp: asyncio.Server | None = None
+
+    async def start(self, udp: socket.socket, tcp: socket.socket) -> None:
+        """Serve on the given bound sockets."""
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=udp)
+        self._tcp = await asyncio.start_server(self._serve_stream, sock=tcp, limit=65536)
+
+    def close(self) -> None:
+        """Stop serving."""
+        if self._transport is not None:
+            self._transport.close()
+        if self._tcp is not None:
+            self._tcp.close()
+
+    # --- questions ----------------------------------------------------------------------
+
+    def own_answer(self, raw: bytes, asker: Ip) -> DNSRecord | None:
+        """Return our answer to a question; None: it is for the host's resolvers.
+
+        Raises DNSError on what is no question.
+        """
+        question = DNSRecord.parse(raw)
+        if question.header.qr or len(question.questions) != 1:
+            raise DNSError("not one question")
+        name = str(question.q.qname)
+        kind = QTYPE.get(question.q.qtype, "")
+        reverse = kind == "PTR"
+        find = self._names.reverse if reverse else self._names.forward
+        found = find(self._network, asker, name)
+        if found is None:
+            return None
+        reply: DNSRecord = question.reply(ra=1, aa=1)
+        if not found.exists:
+            reply.header.rcode = RCODE.NXDOMAIN
+        for record in self._records(name, kind, found):
+            reply.add_answer(record)
+        if any(extra.rtype == QTYPE.OPT for extra in question.ar):
+            reply.add_ar(EDNS0(udp_len=_UDP_SIZE_MAX))
+        return reply
+
+    def _records(self, name: str, kind: str, found: Answer) -> list[RR]:
+        if kind == "PTR":
+            return [RR(name, QTYPE.PTR, rdata=PTR(item), ttl=TTL_S) for item in found.names]
+        records = [
+            RR(name, QTYPE.A, rdata=A(ip_text(ip)), ttl=TTL_S)
+            if len(ip) == 4
+            else RR(name, QTYPE.AAAA, rdata=AAAA(ip_text(ip)), ttl=TTL_S)
+            for ip in found.ips
+        ]
+        wanted = [item for item in records if kind in ("ANY", QTYPE[item.rtype])]
+        self._rng.shuffle(wanted)  # several containers share an alias: round robin
+        return wanted
+
+    async def answer(self, raw: bytes, asker: Ip, *, size_max: int) -> bytes | None:
+        """Return the bytes to send back, or None to stay silent."""
+        try:
+            reply = self.own_answer(raw, asker)
+            question = DNSRecord.parse(raw)
+        except (DNSError, ValueError, IndexError, struct.error):
+            return None
+        if reply is None:
+            by_stream = size_max == _STREAM_SIZE_MAX
+            return await self._forwarded(raw, question, asker, by_stream=by_stream)
+        packed = bytes(reply.pack())
+        allowed = min(size_max, _udp_size(question)) if size_max == _UDP_SIZE_MAX else size_max
+        if len(packed) > allowed:
+            packed = bytes(reply.truncate().pack())
+        return packed
+
+    async def _forwarded(
+        self, raw: bytes, question: DNSRecord, asker: Ip, *, by_stream: bool
+    ) -> bytes:
+        """Ask the asker's resolvers in turn, in the way that he asks, as he may have been told that
+        the answer is too large for UDP; say SERVFAIL when none answers in time."""
+        failure = question.reply(ra=1, aa=0)
+        failure.header.rcode = RCODE.SERVFAIL
+        if self._forwarding >= limits.DNS_FORWARDS_MAX:
+            failure.header.rcode = RCODE.REFUSED
+            return bytes(failure.pack())
+        self._forwarding += 1
+        try:
+            for server in self._resolvers(self._network, asker):
+                answer = await _ask_by_stream(server, raw) if by_stream else None
+                answer = answer or await _ask(server, raw)
+                if answer is not None:
+                    return answer
+        finally:
+            self._forwarding -= 1
+        return bytes(failure.pack())
+
+    async def _serve_stream(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """One question per connection is what resolvers send after a truncated answer."""
+        peer = writer.get_extra_info("peername")
+        asker = None if peer is None else Ip(ipaddress.ip_address(peer[0]).packed)
+        if asker is None or not self._has_room(asker):  # gone already, or too many
+            writer.transport.abort()
+            return
+        self._streams[asker] += 1
+        try:
+            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(_FORWARD_TIMEOUT_S * 3):
+                    raw = await _read_message(reader)
+                    answer = await self.answer(raw, asker, size_max=_STREAM_SIZE_MAX)
+                    if answer is not None:
+                        writer.write(struct.pack("!H", len(answer)) + answer)
+                        await writer.drain()
+        finally:
+            self._streams -= collections.Counter({asker: 1})
+            writer.close()
+
+    def _has_room(self, asker: Ip) -> bool:
+        """Say whether there may be one more connection, of this container."""
+        most = limits.DNS_STREAMS_PER_ASKER_MAX
+        return self._streams[asker] < most and self._streams.total() < limits.DNS_STREAMS_MAX
+
+
+class _Udp(asyncio.DatagramProtocol):
+    """Hands datagrams to the server, at most so many at a time."""
+
+    def __init__(self, server: DnsServer) -> None:
+        self._server = server
+        self._transport: asyncio.DatagramTransport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # The selector loop's transport is one in all but its base class.
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if len(self._tasks) >= limits.DNS_QUESTIONS_MAX:
+            return
+        task = asyncio.get_running_loop().create_task(self._reply(data, addr))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reply(self, data: bytes, addr: tuple[str, int]) -> None:
+        asker = Ip(ipaddress.ip_address(addr[0].partition("%")[0]).packed)
+        answer = await self._server.answer(data, asker, size_max=_UDP_SIZE_MAX)
+        if answer is not None and self._transport is not None:
+            self._transport.sendto(answer, addr)
+
+
+def bound_sockets(ip: Ip) -> tuple[socket.socket, socket.socket]:
+    """Return a UDP and a TCP socket on the gateway address; call inside the sandbox.
+
+    Raises OSError if the address is not there or another server has the port.
+    """
+    family = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
+    flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    udp = socket.socket(family, socket.SOCK_DGRAM | flags)
+    tcp = socket.socket(family, socket.SOCK_STREAM | flags)
+    try:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        udp.bind((ip_text(ip), PORT))
+        tcp.bind((ip_text(ip), PORT))
+        tcp.listen(64)
+    except OSError:
+        udp.close()
+        tcp.close()
+        raise
+    return udp, tcp
+
+
+def host_resolvers(path: Path = _RESOLV_CONF) -> list[str]:
+    """Return the host's own name servers, three at most (resolv.conf(5))."""
+    with contextlib.suppress(OSError):
+        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        return [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"][:3]
+    return []
+
+
+def _udp_size(question: DNSRecord) -> int:
+    """Return how large an answer the asker takes (RFC 6891 section 6.2.3)."""
+    for extra in question.ar:
+        if extra.rtype == QTYPE.OPT:
+            return max(_UDP_SIZE_DEFAULT, min(int(extra.edns_len), _UDP_SIZE_MAX))
+    return _UDP_SIZE_DEFAULT
+
+
+async def _read_message(reader: asyncio.StreamReader) -> bytes:
+    """Return one message of a TCP connection (RFC 1035 section 4.2.2)."""
+    (size,) = struct.unpack("!H", await reader.readexactly(2))
+    return await reader.readexactly(size)
+
+
+async def _ask_by_stream(server: str, raw: bytes) -> bytes | None:
+    """Put the question to one resolver by TCP, from the host's namespace."""
+    try:
+        async with asyncio.timeout(_FORWARD_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(server, PORT)
+            try:
+                writer.write(struct.pack("!H", len(raw)) + raw)
+                answer = await _read_message(reader)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return None
+    return answer if answer[:2] == raw[:2] else None
+
+
+async def _ask(server: str, raw: bytes) -> bytes | None:
+    """Put the question to one resolver, from the host's namespace."""
+    loop = asyncio.get_running_loop()
+    try:
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking:
+            asking.connect((server, PORT))
+            await loop.sock_sendall(asking, raw)
+            async with asyncio.timeout(_FORWARD_TIMEOUT_S):
+                while True:
+                    answer = await loop.sock_recv(asking, 65535)
+                    if answer[:2] == raw[:2]:
+                        return answer
+    except (OSError, TimeoutError):
+        return None

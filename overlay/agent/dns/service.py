@@ -1,0 +1,118 @@
+"""The DNS servers of this node's sandboxes: started and stopped as sandboxes come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from overlay import limits
+from overlay.agent.dns.resolver import Names
+from overlay.agent.dns.server import DnsServer, bound_sockets, host_resolvers
+from overlay.agent.process.event_log import Journal
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.kernel import netns
+from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.model import Ip, Network, Vni, ip_text
+
+
+@dataclass(slots=True)
+class _Fault:
+    """An address on which no names are served, why, and when it is tried again."""
+
+    reason: str
+    wait_s: float
+    due_s: float  # of the loop's clock
+
+
+class DnsServers:
+    """One server per network and gateway address."""
+
+    def __init__(self, names: Names, kernel: KernelThread, journal: Journal) -> None:
+        self._names = names
+        self._kernel = kernel
+        self._journal = journal
+        self._servers: dict[Vni, dict[Ip, DnsServer]] = {}
+        self._faults: dict[tuple[Vni, Ip], _Fault] = {}
+        self._opening: set[Vni] = set()
+        # Whoever knows the containers: what was asked for one of them, by its address.
+        self.resolvers_of: Callable[[Network, Ip], Sequence[str]] = lambda _network, _ip: ()
+
+    async def open(self, network: Network, sandbox: Sandbox) -> None:
+        """Serve a network's names in its sandbox, as far as that is not done already.
+
+        What could not be had is tried again by a later call, after a wait that doubles.
+        """
+        if network.vni in self._opening:
+            return
+        servers = self._servers.setdefault(network.vni, {})
+        now_s = asyncio.get_running_loop().time()
+        self._opening.add(network.vni)
+        try:
+            for subnet in network.subnets:
+                fault = self._faults.get((network.vni, subnet.gateway))
+                if subnet.gateway not in servers and (fault is None or fault.due_s <= now_s):
+                    await self._serve(network, sandbox, subnet.gateway, servers)
+        finally:
+            self._opening.discard(network.vni)
+
+    async def _serve(
+        self, network: Network, sandbox: Sandbox, ip: Ip, servers: dict[Ip, DnsServer]
+    ) -> None:
+        try:
+            udp, tcp = await self._kernel.call(_inside, sandbox, ip)
+        except OSError as error:
+            if self._servers.get(network.vni) is servers:
+                self._note(network, ip, error.strerror or str(error))
+            return
+        if self._servers.get(network.vni) is not servers:  # closed meanwhile
+            udp.close()
+            tcp.close()
+            return
+        server = DnsServer(network, self._names, random.Random(os.urandom(8)), self._resolvers)
+        servers[ip] = server
+        await server.start(udp, tcp)
+        if self._faults.pop((network.vni, ip), None) is not None:
+            text = f"names are served on {ip_text(ip)} after all"
+            self._journal.record("dns", text, network=network.name)
+
+    def _note(self, network: Network, ip: Ip, reason: str) -> None:
+        """Remember that an address can't be served, and tell it once."""
+        before = self._faults.get((network.vni, ip))
+        wait_s = limits.DNS_RETRY_FIRST_S if before is None else 2 * before.wait_s
+        wait_s = min(wait_s, limits.DNS_RETRY_MAX_S)
+        due_s = asyncio.get_running_loop().time() + wait_s
+        self._faults[network.vni, ip] = _Fault(reason, wait_s, due_s)
+        if before is None or before.reason != reason:
+            text = f"no names on {ip_text(ip)}: {reason}"
+            self._journal.record("dns", text, level=logging.WARNING, network=network.name)
+
+    def faults(self) -> list[tuple[Vni, Ip, str]]:
+        """Return on which networks and addresses no names are served, and why."""
+        return [(vni, ip, fault.reason) for (vni, ip), fault in self._faults.items()]
+
+    def close(self, vni: Vni) -> None:
+        """Stop serving a network."""
+        for server in self._servers.pop(vni, {}).values():
+            server.close()
+        for key in [key for key in self._faults if key[0] == vni]:
+            del self._faults[key]
+
+    def close_all(self) -> None:
+        """Stop serving."""
+        for vni in list(self._servers):
+            self.close(vni)
+
+    def _resolvers(self, network: Network, asker: Ip) -> Sequence[str]:
+        """Return whom to ask what is no name of ours: the container's own choice, or the host's."""
+        return self.resolvers_of(network, asker) or host_resolvers()
+
+
+def _inside(sandbox: Sandbox, ip: Ip) -> tuple[socket.socket, socket.socket]:
+    """Bind in the sandbox, in the kernel thread; OSError if that was closed meanwhile."""
+    with netns.inside(sandbox.netns_fd):
+        return bound_sockets(ip)

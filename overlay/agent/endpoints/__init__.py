@@ -1,0 +1,1 @@
+"""Attach, detach, update, repair and restart of containers' endpoints."""

@@ -1,0 +1,89 @@
+"""Which of a container's networks has its default route, by a rule.
+
+Of the networks that it was attached to with one, the highest `--gateway-priority`; of equals one
+that leads out before an internal one, then the one that has it, then the first by name. So the
+first attached keeps it, and the next takes over when that is detached.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from overlay.agent.process.event_log import Journal
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.records.directory import Directory
+from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.documents import Attachment
+from overlay.errors import OverlayError
+from overlay.kernel.host import default_route
+from overlay.kernel.host.default_route import Candidate
+
+
+class Gateways:
+    """Keeps that rule for the containers of this host."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        kernel: KernelThread,
+        journal: Journal,
+        attachments: Attachments,
+    ) -> None:
+        self.moved: Callable[[], None] = lambda: None  # some container's default route
+        self._directory = directory
+        self._kernel = kernel
+        self._journal = journal
+        self._attachments = attachments
+
+    async def settle_all(self) -> None:
+        """Look at all containers on several networks: a crash may have come between."""
+        counts: dict[tuple[int, int], int] = {}
+        for attachment in self._attachments.values():
+            counts[attachment.netns_identity] = counts.get(attachment.netns_identity, 0) + 1
+        for identity, count in counts.items():
+            if count > 1:
+                await self.settle(identity)
+
+    async def settle(self, identity: tuple[int, int], *, fewest: int = 1) -> None:
+        """Make one container's default routes as they should be, if it is on so many networks."""
+        mine = self._attachments.of_target(identity)
+        if len(mine) < fewest:
+            return
+        named = [(self._name(attachment), attachment) for attachment in mine if attachment.gateway]
+        ranked = [
+            candidate
+            for _, attachment in sorted(named, key=lambda pair: pair[0])
+            if (candidate := self._candidate(attachment)) is not None
+        ]
+        if not ranked:
+            return
+        try:
+            got = await self._kernel.call(
+                default_route.settle, mine[0].netns_path, identity, ranked
+            )
+        except (OverlayError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else ""
+            text = f"no default route in {mine[0].target}: {why or error}"
+            self._journal.record("gateway", text, level=logging.WARNING)
+            return
+        for name in got:
+            self._journal.record("gateway", f"{mine[0].target} goes out by {name}")
+            self.moved()
+
+    def _name(self, attachment: Attachment) -> str:
+        network = self._directory.network_by_vni(attachment.vni)
+        return "" if network is None else network.name
+
+    def _candidate(self, attachment: Attachment) -> Candidate | None:
+        network = self._directory.network_by_vni(attachment.vni)
+        endpoint = self._directory.attached(attachment)
+        if network is None or endpoint is None:
+            return None
+        used = [subnet for subnet in network.subnets if any(ip in subnet for ip in endpoint.ips)]
+        return Candidate(
+            rank=(-attachment.gateway_priority, int(network.internal)),
+            ifname=attachment.ifname,
+            mac=endpoint.mac,
+            gateways=tuple(subnet.gateway for subnet in used),
+        )

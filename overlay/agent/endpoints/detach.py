@@ -1,0 +1,151 @@
+"""Detach: from a published endpoint back to nothing.
+
+The order is the point: what a crash in between leaves is more than the state names, never less,
+and the next start removes it. Owns: the withdrawal of endpoint records and attachments, also of
+those that nothing here stands behind any more. Must not know: how an endpoint is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from overlay import limits
+from overlay.agent.endpoints.interfaces import Plugging
+from overlay.agent.gossip.service import Member
+from overlay.agent.ipam.allocator import Addresses
+from overlay.agent.networks.participation import TakingPart
+from overlay.agent.process.event_log import Journal
+from overlay.agent.records.directory import Directory
+from overlay.agent.state import documents
+from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.documents import Attachment
+from overlay.core.protocol.records import Scope, Segment, key_of
+from overlay.model import Endpoint, Network, Vni, ip_text
+
+
+class Detaching:
+    """Takes endpoints of this node away."""
+
+    def __init__(
+        self,
+        member: Member,
+        directory: Directory,
+        addresses: Addresses,
+        plugging: Plugging,
+        taking_part: TakingPart,
+        journal: Journal,
+        attachments: Attachments,
+    ) -> None:
+        self._member = member
+        self._directory = directory
+        self._addresses = addresses
+        self._plugging = plugging
+        self._taking_part = taking_part
+        self._journal = journal
+        self._attachments = attachments
+
+    async def detach(
+        self, identity: tuple[int, int], networks: Sequence[Network]
+    ) -> list[tuple[Network, Endpoint]]:
+        """Detach a container from the networks (none given: from all) and return from what."""
+        wanted = {network.vni for network in networks}
+        gone: list[tuple[Network, Endpoint]] = []
+        async with self._attachments.alone_with(identity):
+            for attachment in self._attachments.of_target(identity):
+                if not wanted or attachment.vni in wanted:
+                    gone += await self.remove(attachment)
+        return gone
+
+    async def remove(
+        self,
+        attachment: Attachment,
+        *,
+        wait: bool = True,
+        also: Callable[[], None] = lambda: None,
+    ) -> list[tuple[Network, Endpoint]]:
+        """Take one endpoint away: withdrawn, unplugged, told; its sandbox goes with the last.
+
+        `also` is stored in the same commit as the withdrawal.
+        """
+        endpoint = self._directory.attached(attachment)
+        network = self._directory.network_by_vni(attachment.vni)
+        # Durable first: a disk that refuses leaves all as it was, and a crash from here on
+        # leaves a port that the state does not name: the next start removes it.
+        segments = self._withdraw(attachment, endpoint, also)
+        # Out of the plan too, or a pass in between would report the port as lost.
+        self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
+        await self._plugging.unplug(attachment, endpoint)
+        segments += await self._taking_part.end_unused(Vni(attachment.vni))
+        if wait:
+            await self._member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
+        else:
+            self._member.publish(segments)
+        if endpoint is None or network is None:
+            return []
+        self._journal.record(
+            "detach",
+            f"{attachment.target} gave up {ip_text(endpoint.ips[0])}",
+            network=network.name,
+            endpoint=endpoint.name,
+        )
+        return [(network, endpoint)]
+
+    async def undo(self, attachment: Attachment, endpoint: Endpoint) -> None:
+        """Take back an endpoint that got no interface and that nobody was told of."""
+        try:
+            self._withdraw(attachment, endpoint)
+        finally:
+            await self._plugging.unplug(attachment, endpoint)
+
+    def _withdraw(
+        self,
+        attachment: Attachment,
+        endpoint: Endpoint | None,
+        also: Callable[[], None] = lambda: None,
+    ) -> list[Segment]:
+        """Delete an endpoint from disk and records."""
+
+        def store() -> None:
+            documents.drop_attachment(self._member.state, bytes.fromhex(attachment.endpoint_id))
+            self._plugging.leaving(attachment)
+            also()
+
+        deletes = [key_of(endpoint)] if endpoint is not None else []
+        segments = self._member.commit(Scope(attachment.vni), deletes=deletes, also=store)
+        if endpoint is not None:
+            self._addresses.released(endpoint)
+        return segments
+
+    # --- what nothing stands behind -----------------------------------------------------
+
+    def withdraw_strays(self, network: Network) -> list[Segment]:
+        """Withdraw own endpoint records that no attachment on disk belongs to."""
+        strays = [
+            placed.endpoint
+            for placed in self._directory.endpoints(network.vni)
+            if placed.origin == self._member.node_id
+            and self._member.state.get("endpoint", placed.endpoint.endpoint_id.hex()) is None
+        ]
+        if not strays:
+            return []
+        for endpoint in strays:
+            self._addresses.released(endpoint)
+            self._journal.record(
+                "gone",
+                f"{ip_text(endpoint.ips[0])} is withdrawn: nothing here is attached as it",
+                network=network.name,
+                endpoint=endpoint.name,
+            )
+        return self._member.commit(Scope(network.vni), deletes=[key_of(e) for e in strays])
+
+    async def detach_from_removed(self) -> None:
+        """Detach what is on networks that exist no more: another host removed them when it could
+        not know of it."""
+        claimed = {network.vni for _, network in self._directory.view.network_claims()}
+        for attachment in [a for a in self._attachments.values() if a.vni not in claimed]:
+            async with self._attachments.alone_with(attachment.netns_identity):
+                if bytes.fromhex(attachment.endpoint_id) not in self._attachments:
+                    continue  # detached meanwhile
+                text = f"{attachment.target} is detached: its network was removed elsewhere"
+                self._journal.record("gone", text, network=f"vni {attachment.vni}")
+                await self.remove(attachment, wait=False)

@@ -1,0 +1,165 @@
+"""Containers that ended and may start again: attached once more, with the same address.
+
+A Docker or Podman container keeps its id from one start to the next, but not its network
+namespace. Owns: what is remembered of an endpoint whose container ended, and when it is
+forgotten: by a detach, or when its runtime knows the container no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from overlay import limits
+from overlay.agent.endpoints.attach import Attaching
+from overlay.agent.endpoints.spec import AttachWish
+from overlay.agent.process.event_log import Journal
+from overlay.agent.records.directory import Directory
+from overlay.agent.runtimes.engine_events import RuntimeEvents
+from overlay.agent.runtimes.targets import Target, resolve_target
+from overlay.agent.state import documents
+from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.database import StateFile
+from overlay.agent.state.documents import Attachment, Ended
+from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.model import Endpoint, Mac, parse_ip
+
+RUNTIMES = ("docker", "podman")
+
+
+class Returning:
+    """What ended on this host and waits to start again."""
+
+    def __init__(
+        self,
+        state: StateFile,
+        directory: Directory,
+        attaching: Attaching,
+        attachments: Attachments,
+        journal: Journal,
+    ) -> None:
+        self._state = state
+        self._directory = directory
+        self._attaching = attaching
+        self._attachments = attachments
+        self._journal = journal
+        self._ended = documents.load_ended(state)
+        self._lock = asyncio.Lock()
+        self.followers = [
+            RuntimeEvents(
+                kind,
+                lambda kind=kind: self._has(kind),  # type: ignore[misc]
+                lambda kind=kind: self._look_at_all(kind),  # type: ignore[misc]
+                self.started,
+            )
+            for kind in RUNTIMES
+        ]
+
+    def _has(self, kind: str) -> bool:
+        prefix = f"{kind}:"
+        return any(a.target.startswith(prefix) for a in self._attachments.values()) or any(
+            each.target.startswith(prefix) for each in self._ended.values()
+        )
+
+    # --- remembering --------------------------------------------------------------------
+
+    def remembers(self, attachment: Attachment) -> bool:
+        """Say whether an attachment's container can start again as the same."""
+        may = attachment.container_id is not None and attachment.target.startswith(RUNTIMES)
+        return may and len(self._ended) < limits.ENDPOINTS_PER_NODE_MAX
+
+    def put(self, attachment: Attachment, endpoint: Endpoint) -> None:
+        """Remember an endpoint whose container ended; call inside a transaction."""
+        ended = Ended.of(attachment, endpoint)
+        documents.put_ended(self._state, ended)
+        self._ended[ended.key] = ended
+
+    def forget(self, target: str, vnis: set[int]) -> None:
+        """Forget what is remembered of a target, on some networks (none given: on all)."""
+        self._drop(
+            [
+                each
+                for each in self._ended.values()
+                if target in (each.target, each.target.partition(":")[2], each.container_id)
+                and (not vnis or each.vni in vnis)
+            ]
+        )
+
+    def _drop(self, gone: list[Ended]) -> None:
+        if not gone:
+            return
+        with self._state.transaction():
+            for each in gone:
+                documents.drop_ended(self._state, each)
+        for each in gone:
+            self._ended.pop(each.key, None)
+
+    # --- coming back --------------------------------------------------------------------
+
+    async def _look_at_all(self, kind: str) -> None:
+        for container_id in {e.container_id for e in self._ended.values()}:
+            if any(
+                e.container_id == container_id and e.target.startswith(f"{kind}:")
+                for e in self._ended.values()
+            ):
+                await self.started(container_id)
+
+    async def started(self, container_id: str) -> None:
+        """Attach a container again if it is one that ended and now runs."""
+        async with self._lock:
+            waiting = [e for e in self._ended.values() if e.container_id == container_id]
+            if not waiting:
+                return
+            kind = waiting[0].target.partition(":")[0]
+            try:
+                target = await asyncio.to_thread(resolve_target, f"{kind}:{container_id}")
+            except NotFoundError:
+                self._drop(waiting)  # removed: it will not come back
+                return
+            except OverlayError:
+                return  # it does not run, or its runtime does not answer now
+            for each in waiting:
+                await self._attach(target, each)
+
+    async def _attach(self, target: Target, ended: Ended) -> None:
+        network = self._directory.network_by_vni(ended.vni)
+        if network is None:
+            self._drop([ended])
+            return
+        wish = AttachWish(
+            name=ended.name,
+            ip=parse_ip(ended.ip),
+            mac=Mac(bytes.fromhex(ended.mac)),
+            ifname=ended.ifname or None,
+            default_route=ended.gateway,
+            aliases=tuple(ended.aliases),
+            labels=tuple((key, value) for key, value in ended.labels),
+            gateway_priority=ended.gateway_priority,
+        )
+        try:
+            await self._attaching.attach(target, network, wish, wait=False)
+        except ConflictError as error:
+            await self._attach_otherwise(target, ended, wish, error)
+        except OverlayError as error:
+            self._journal.record(
+                "return", f"{ended.target}: {error}", network=network.name, endpoint=ended.name
+            )
+        else:
+            self._drop([ended])
+
+    async def _attach_otherwise(
+        self, target: Target, ended: Ended, wish: AttachWish, why: OverlayError
+    ) -> None:
+        """Its address, interface name or name is taken meanwhile: any other is better than none."""
+        network = self._directory.network_by_vni(ended.vni)
+        assert network is not None, "the caller found it"
+        self._journal.record(
+            "return", f"{ended.target} cannot have {ended.ip} again: {why}",
+            network=network.name, endpoint=ended.name,
+        )  # fmt: skip
+        try:
+            other = replace(wish, ip=None, mac=None, ifname=None)
+            await self._attaching.attach(target, network, other, wait=False)
+        except OverlayError as error:
+            self._journal.record("return", f"{ended.target}: {error}", network=network.name)
+        self._drop([ended])

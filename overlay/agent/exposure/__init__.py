@@ -1,0 +1,1 @@
+"""The host on its networks: host endpoints, forwarding, published ports."""

@@ -1,0 +1,118 @@
+"""Whether this host is to have an end on a network: what was wished, and what is in the way.
+
+A network is exposed by hand, hidden by hand, or by itself as soon as it has a container here. Owns:
+that rule, and the wishes on disk. Changes nothing in the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from overlay.agent.exposure import obstacles
+from overlay.agent.exposure.host_endpoints import HostEnds
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.records.directory import Directory
+from overlay.agent.state import documents
+from overlay.agent.state.database import StateFile
+from overlay.agent.state.documents import Attachment
+from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
+from overlay.errors import ConflictError
+from overlay.model import Network, Vni
+
+
+class Exposable:
+    """What was wished of each network. `obstacles`: why one is not exposed by itself."""
+
+    def __init__(
+        self,
+        state: StateFile,
+        directory: Directory,
+        ends: HostEnds,
+        kernel: KernelThread,
+        attachments: Mapping[bytes, Attachment],
+    ) -> None:
+        self.wishes = documents.load_exposures(state)
+        self.obstacles: dict[Vni, str] = {}
+        self._state = state
+        self._directory = directory
+        self._ends = ends
+        self._kernel = kernel
+        self._attachments = attachments
+
+    def keeps(self, vni: Vni) -> bool:
+        """Say whether a network was exposed by hand: its sandbox stays without containers."""
+        return self.wishes.get(vni) is True
+
+    def candidates(self) -> set[Vni]:
+        """Return the networks that may have to have an end: with a wish, or with a container."""
+        return self.wishes.keys() | {Vni(each.vni) for each in self._attachments.values()}
+
+    def wished(self) -> list[Vni]:
+        """Return the networks that were exposed by hand."""
+        return sorted(vni for vni, wish in self.wishes.items() if wish)
+
+    def wish(self, vni: Vni, *, exposed: bool) -> None:
+        """Have a network exposed, or hidden, for good."""
+        with self._state.transaction():
+            documents.put_exposure(self._state, vni, exposed=exposed)
+        self.wishes[vni] = exposed
+
+    def drop(self, vni: Vni) -> None:
+        """Forget what was wished of a network."""
+        with self._state.transaction():
+            documents.drop_exposure(self._state, vni)
+        del self.wishes[vni]
+
+    async def wanted(self, network: Network) -> bool:
+        """Say whether a network is to have an end here; where not, `obstacles` may have why."""
+        vni = network.vni
+        self.obstacles.pop(vni, None)
+        wish = self.wishes.get(vni)
+        if wish is not None or network.internal or not self._populated(vni) or self._ends.of(vni):
+            return wish is True or (wish is None and not network.internal and self._populated(vni))
+        obstacle = obstacles.too_small(network) or await self._obstacle(network)
+        if obstacle is not None:
+            self.obstacles[vni] = obstacle.why
+        return obstacle is None
+
+    def _populated(self, vni: Vni) -> bool:
+        return any(attachment.vni == vni for attachment in self._attachments.values())
+
+    async def _obstacle(self, network: Network) -> obstacles.Obstacle | None:
+        known = self._ends.up | self.wishes.keys()
+        others = [network for network in self._directory.networks() if network.vni in known]
+        exposed = [n for n in others if n.vni != network.vni and self._ends.of(n.vni)]
+        return await self._kernel.call(obstacles.find, network, exposed)
+
+    async def require_possible(self, network: Network) -> None:
+        """Raise ConflictError for a network that can have no end here."""
+        self._directory.require_here(network)
+        if not has_sandbox(network):
+            raise ConflictError(
+                f"network {network.name} is on an interface of this host as it is",
+                why=f"it is of the kind {driver_of(network)}: its router is the segment's own",
+                hint="Ask that router for a way in or out",
+            )
+        if network.internal:
+            raise ConflictError(
+                f"network {network.name} is internal",
+                why="it was made with --internal: nothing gets in or out",
+                hint="Make another network without --internal",
+            )
+        obstacle = await self._obstacle(network)
+        if obstacle is not None:
+            raise ConflictError(
+                f"network {network.name} cannot be exposed to this host",
+                why=obstacle.why,
+                hint=obstacle.hint,
+            )
+
+    def why_not(self, network: Network) -> str | None:
+        """Return the rule by which a network has no end here; None if it may have one."""
+        if network.internal:
+            return "it is internal"
+        if not has_sandbox(network):
+            return f"it is of the kind {driver_of(network)}: on a segment that has its own router"
+        if self.wishes.get(network.vni) is False:
+            return "by overlayd unexpose"
+        return None

@@ -1,0 +1,170 @@
+"""This host's own ends on networks: their records, their interfaces, and what is altered of these.
+
+A host's end is an endpoint as a container's is: an address from this node's own space, announced to
+all, so that a container anywhere answers it over the overlay without translation. Owns: the host's
+endpoint records, of which it is the only writer, and their interfaces. Must not know: when a
+network is to have an end (`exposable`), and when that is looked at (`exposure`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from overlay import limits
+from overlay.agent.dataplane.reconcile_pass import Runtime
+from overlay.agent.dataplane.reconciler import Datapath
+from overlay.agent.exposure.rules import HostRules
+from overlay.agent.gossip.service import Member
+from overlay.agent.ipam.allocator import Addresses
+from overlay.agent.process.event_log import Journal
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.records.directory import Directory
+from overlay.core.dataplane.host_rules import ExposedLink
+from overlay.core.dataplane.planner import host_port_name, segment_count, segment_of
+from overlay.core.protocol.records import Scope, Segment, key_of
+from overlay.kernel.host import uplink
+from overlay.kernel.host.uplink import HostLink
+from overlay.model import HOST_LABEL, Endpoint, Network, Vni, is_host, mac_for
+
+
+class HostEnds:
+    """The ends that this host has. `up`: the networks whose interfaces were made."""
+
+    def __init__(
+        self,
+        member: Member,
+        directory: Directory,
+        addresses: Addresses,
+        datapath: Datapath,
+        kernel: KernelThread,
+        journal: Journal,
+        rules: HostRules,
+    ) -> None:
+        self.up: set[Vni] = set()
+        self._member = member
+        self._directory = directory
+        self._addresses = addresses
+        self._datapath = datapath
+        self._kernel = kernel
+        self._journal = journal
+        self._rules = rules
+
+    # --- looking ------------------------------------------------------------------------
+
+    def of(self, vni: Vni) -> list[Endpoint]:
+        """Return this host's own endpoints on a network, one per segment; none: not exposed."""
+        return [each for each in self._directory.own_endpoints(vni) if is_host(each)]
+
+    def links(self, network: Network) -> tuple[HostLink, ...]:
+        """Return this host's interfaces on a network as they should be."""
+        found: dict[int, HostLink] = {}
+        for end in self.of(network.vni):
+            lengths = {ip: s.prefix_length for s in network.subnets for ip in end.ips if ip in s}
+            segment = _segment(network, end)
+            if segment is not None:
+                found[segment] = HostLink(
+                    name=uplink.name_of(Vni(network.vni + segment), self._member.node_id),
+                    port=host_port_name(segment),
+                    bridge=f"br{segment}",
+                    mac=end.mac,
+                    mtu=self._datapath.mtu_of(network),
+                    addresses=tuple((ip, lengths[ip]) for ip in end.ips if ip in lengths),
+                )
+        return tuple(found[segment] for segment in sorted(found))
+
+    def names(self) -> tuple[set[str], bool]:
+        """Return the names of all our interfaces, and whether any has IPv6."""
+        links = [link for links in self._all_links().values() for link in links]
+        has_ipv6 = any(len(ip) == 16 for link in links for ip, _ in link.addresses)
+        return {link.name for link in links}, has_ipv6
+
+    async def altered(self) -> dict[Vni, list[str]]:
+        """Return what is wrong with the interfaces in the host's namespace, by network."""
+        wanted = self._all_links()
+        if not wanted:
+            return {}
+        everything = [link for links in wanted.values() for link in links]
+        found = await self._kernel.call(uplink.survey, everything)
+        altered: dict[Vni, list[str]] = {}
+        for vni, links in wanted.items():
+            faults = [fault for link in links for fault in uplink.faults(link, found)]
+            if faults:
+                altered[vni] = faults
+        return altered
+
+    def _all_links(self) -> dict[Vni, tuple[HostLink, ...]]:
+        networks = self._directory.view.networks()
+        return {vni: self.links(networks[vni]) for vni in sorted(self.up) if vni in networks}
+
+    # --- making them --------------------------------------------------------------------
+
+    async def write(self, network: Network) -> list[Segment]:
+        """Make the host's endpoint on each segment durable where there is none."""
+        there = {_segment(network, end) for end in self.of(network.vni)}
+        written: list[Segment] = []
+        for segment in range(segment_count(network)):
+            if segment in there:
+                continue
+            async with self._addresses.lock(network.vni):
+                ips = await self._addresses.allocate_host(network, segment)
+                self._directory.require_still(network)
+                end = Endpoint(
+                    endpoint_id=os.urandom(8),
+                    vni=network.vni,
+                    name=f"host-{self._member.card.name}"[: limits.NAME_LENGTH_MAX].rstrip(".-_"),
+                    mac=mac_for(network.vni, ips[0]),
+                    ips=ips,
+                    labels=(HOST_LABEL,),
+                )
+                written += self._member.commit(Scope(network.vni), [end])
+        return written
+
+    async def plug(self, network: Network, runtime: Runtime) -> bool:
+        """Make or repair the interfaces; say whether anything was to do."""
+        links, fresh = self.links(network), network.vni not in self.up
+        async with self._datapath.lock(network.vni):
+            found = await self._kernel.call(uplink.survey, links)
+            wrong: list[str] = []
+            for link in links:
+                wrong += await self._kernel.call(uplink.ensure, runtime.sandbox, link, found)
+            if wrong:
+                runtime.replugged |= {link.port for link in links}
+                self._datapath.wake(network.vni)  # their rows went with them, also at a start
+        self.up.add(network.vni)
+        self._rules.set_links(network.vni, [ExposedLink(link.name, link.ranges) for link in links])
+        if wrong and not fresh:
+            text = f"{'; '.join(wrong)}: put right"
+            self._journal.record("repaired", text, level=logging.WARNING, network=network.name)
+        return bool(wrong) or fresh
+
+    async def remove(self, vni: Vni) -> bool:
+        """Take a network's ends away, durably first: an interface without a record goes with the
+        next pass, or start. Say whether there was any."""
+        ends = self.of(vni)
+        if not ends and vni not in self.up:
+            return False
+        self._rules.set_links(vni, ())
+        await self._rules.apply()
+        self.up.discard(vni)
+        segments = self._member.commit(Scope(vni), deletes=[key_of(end) for end in ends])
+        for end in ends:
+            self._addresses.released(end)
+        runtime = self._datapath.runtime(vni)
+        if runtime is not None:
+            async with self._datapath.lock(vni):
+                for number in range(max(1, len(ends))):
+                    port = host_port_name(number)
+                    runtime.replugged.add(port)
+                    await asyncio.to_thread(uplink.remove, runtime.sandbox, port)
+        self._member.publish(segments)
+        self._datapath.wake(vni)
+        return True
+
+
+def _segment(network: Network, end: Endpoint) -> int | None:
+    for index, subnet in enumerate(network.subnets):
+        if end.ips[0] in subnet:
+            return segment_of(network, index)
+    return None

@@ -1,0 +1,252 @@
+"""Ports of this host that lead to containers, kept as they were asked for.
+
+Owns: the publications on disk, which endpoint each leads to now, and what the host's rules are
+told of them. A publication names a container: where that has another address, or is on another
+host, the port follows; where nobody has the name, nothing answers. Must not know: rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from overlay import limits
+from overlay.agent.exposure.controller import Exposure
+from overlay.agent.exposure.rules import HostRules
+from overlay.agent.gossip.service import Member
+from overlay.agent.process.event_log import Journal
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.records.directory import Directory, Placed
+from overlay.agent.state import documents
+from overlay.agent.state.attachments import Attachments
+from overlay.core.dataplane.host_rules import PublishedPort
+from overlay.core.dataplane.network_drivers import has_sandbox
+from overlay.core.dataplane.published_port import PortPair, Publication, meant, rival
+from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.kernel.host import port_check
+from overlay.model import Ip, Network, Vni, ip_text
+
+
+class Shown(NamedTuple):
+    """A publication and what it leads to now; `fault` says why nothing answers there, if so."""
+
+    publication: Publication
+    targets: tuple[PublishedPort, ...]
+    fault: str
+
+
+class Publishing:
+    """This host's published ports."""
+
+    def __init__(
+        self,
+        member: Member,
+        directory: Directory,
+        exposure: Exposure,
+        rules: HostRules,
+        kernel: KernelThread,
+        journal: Journal,
+        attachments: Attachments,
+    ) -> None:
+        self._member = member
+        self._directory = directory
+        self._exposure = exposure
+        self._rules = rules
+        self._kernel = kernel
+        self._journal = journal
+        self._attachments = attachments
+        self._known = documents.load_publications(member.state)
+        self._wake = asyncio.Event()
+        self._publishing = asyncio.Lock()  # of two that want one place, the second sees the first
+        self._looking = asyncio.Lock()  # the last look at the names is the one that counts
+
+    # --- the verbs ----------------------------------------------------------------------
+
+    def network_of(self, name: str, wanted: str | None) -> Network:
+        """Return the network on which a name is to be published; raises NotFoundError for a name
+        nobody has, ConflictError where several networks have it."""
+        if wanted is not None:
+            return self._directory.network(wanted)
+        found = [n for n in self._directory.networks() if name in self._named(n.vni)]
+        if not found:
+            raise NotFoundError(
+                f"nothing is called {name} on any network",
+                hint="'overlayd endpoint ls' lists the names; for one yet to come add --network",
+            )
+        exposed = [network for network in found if self._exposure.ends.of(network.vni)] or found
+        if len(exposed) > 1:
+            names = ", ".join(network.name for network in exposed)
+            raise ConflictError(
+                f"{name} is on several networks: {names}", hint="Name one with --network"
+            )
+        return exposed[0]
+
+    async def publish(
+        self, network: Network, name: str, pairs: list[PortPair], host_ip: Ip
+    ) -> list[Publication]:
+        """Publish ports, all or none; return those that were not published so already.
+
+        Raises ConflictError for a place that is taken, or a network that is not exposed here.
+        """
+        self._require_exposed(network)
+        families = self._families(network, host_ip)
+        wanted = [
+            Publication(pair.protocol, host_ip, pair.host_port, network.vni, name, pair.port)
+            for pair in pairs
+        ]
+        async with self._publishing:
+            fresh = [each for each in dict.fromkeys(wanted) if each not in self._known]
+            if len(self._known) + len(fresh) > limits.PUBLISHED_PORTS_MAX:
+                raise ConflictError(
+                    f"a host publishes {limits.PUBLISHED_PORTS_MAX} ports at most",
+                    why=f"this one has {len(self._known)}, and {len(fresh)} more are asked for",
+                    hint="Take back what is not needed: overlayd publish ls, overlayd unpublish",
+                )
+            for each in fresh:
+                others = [*self._known, *(other for other in fresh if other != each)]
+                taken = rival(each, others)
+                if taken is not None:
+                    raise ConflictError(
+                        f"port {each.place}/{each.protocol} of this host is taken",
+                        why=f"it is published for {taken.name} already",
+                        hint=f"overlayd unpublish {taken.name}, or choose another port",
+                    )
+                place = (each.protocol, each.host_ip, each.host_port)
+                await self._kernel.call(port_check.require_free, *place, families)
+            with self._member.state.transaction():
+                for each in fresh:
+                    documents.put_publication(self._member.state, each)
+            self._known += fresh
+            await self.refresh()
+        for each in fresh:
+            self._journal.record(
+                "publish", f"{each.place}/{each.protocol} leads to port {each.port}",
+                network=network.name, endpoint=name,
+            )  # fmt: skip
+        return fresh
+
+    def _require_exposed(self, network: Network) -> None:
+        if self._exposure.ends.of(network.vni):
+            return
+        raise ConflictError(
+            f"network {network.name} is not exposed to this host",
+            why=self._exposure.why_not(network) or "",
+            hint=f"overlayd expose {network.name}"
+            if has_sandbox(network)
+            else "The segment reaches its containers by their own addresses",
+        )
+
+    def _families(self, network: Network, host_ip: Ip) -> tuple[int, ...]:
+        """Return the sizes of the addresses that the port would be on; raises ConflictError."""
+        sizes = {len(subnet.base) for subnet in network.subnets}
+        if host_ip and len(host_ip) not in sizes:
+            raise ConflictError(
+                f"network {network.name} has no {'IPv4' if len(host_ip) == 4 else 'IPv6'}",
+                why=f"so nothing on it can answer for {ip_text(host_ip)}",
+            )
+        return tuple(sorted(sizes)) if not host_ip else (len(host_ip),)
+
+    async def unpublish(
+        self, name: str, network: Network | None, pairs: list[PortPair]
+    ) -> list[Publication]:
+        """Take ports of a name back, all of them where none is given; return what is gone."""
+        gone = [
+            each
+            for each in self._known
+            if each.name == name
+            and (network is None or each.vni == network.vni)
+            and (not pairs or any(meant(pair, each) for pair in pairs))
+        ]
+        await self._drop(gone)
+        return gone
+
+    async def _drop(self, gone: list[Publication]) -> None:
+        with self._member.state.transaction():
+            for each in gone:
+                documents.drop_publication(self._member.state, each)
+        self._known = [each for each in self._known if each not in gone]
+        await self.refresh()
+
+    # --- what they lead to --------------------------------------------------------------
+
+    async def show(self) -> list[Shown]:
+        """Return all publications, in order of port."""
+        order = sorted(self._known, key=lambda each: (each.host_port, each.protocol, each.host_ip))
+        named = {vni: self._named(vni) for vni in {each.vni for each in order}}
+        return [await self._show(each, named[each.vni].get(each.name)) for each in order]
+
+    async def _show(self, each: Publication, placed: Placed | None) -> Shown:
+        network = self._directory.network_by_vni(each.vni)
+        if network is None:
+            return Shown(each, (), "its network is gone")
+        if not self._exposure.ends.of(each.vni):
+            return Shown(each, (), f"network {network.name} is not exposed to this host")
+        if placed is None:
+            return Shown(each, (), f"nothing is called {each.name} on {network.name}")
+        ips = [ip for ip in placed.endpoint.ips if not each.host_ip or len(ip) == len(each.host_ip)]
+        attachment = self._attachments.get(placed.endpoint.endpoint_id)
+        targets = []
+        for ip in ips:
+            back = attachment is not None and await self._kernel.call(
+                port_check.leads_out_by, attachment.netns_path, attachment.ifname, len(ip)
+            )
+            place = (each.protocol, each.host_ip, each.host_port)
+            targets.append(PublishedPort(*place, ip, each.port, borrowed=not back))
+        return Shown(each, tuple(targets), "" if targets else f"{each.name} has no such address")
+
+    def _named(self, vni: Vni) -> dict[str, Placed]:
+        """Return who has which name on a network."""
+        found: dict[str, Placed] = {}
+        for placed in self._directory.endpoints(vni):
+            # Of two, made in a split, the same one has the name on every host (`core.dataplane`).
+            rival = found.setdefault(placed.endpoint.name, placed)
+            if placed.endpoint.endpoint_id < rival.endpoint.endpoint_id:
+                found[placed.endpoint.name] = placed
+        return found
+
+    # --- keeping it so ------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Tell the rules what is published, before they are first put in force."""
+        await self._tell_rules()
+
+    async def refresh(self) -> None:
+        """Bring the rules up to what the names mean now."""
+        await self._tell_rules()
+        await self._rules.apply()
+
+    async def _tell_rules(self) -> None:
+        async with self._looking:
+            shown = await self.show() if self._known else []
+            self._rules.set_ports(target for each in shown for target in each.targets)
+
+    def changed(self, vni: int | None = None) -> None:
+        """Say that endpoints of a network (None: of all) may have come, gone or moved."""
+        if self.concerns(vni):
+            self._wake.set()
+
+    def concerns(self, vni: int | None) -> bool:
+        """Say whether a port leads to a network (None: to any)."""
+        return any(vni is None or each.vni == vni for each in self._known)
+
+    async def run(self, interval_s: float) -> None:
+        """Follow the names, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(interval_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._forget_removed()
+                await self.refresh()
+            except OverlayError as error:
+                self._journal.record("publish", str(error), level=logging.WARNING)
+            await asyncio.sleep(limits.PUBLISH_LOOK_S)
+
+    async def _forget_removed(self) -> None:
+        gone = [p for p in self._known if self._directory.network_by_vni(p.vni) is None]
+        if gone and self._member.node.caught_up:
+            await self._drop(gone)

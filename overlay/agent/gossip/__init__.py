@@ -1,0 +1,1 @@
+"""This node among its peers: transport, durable writes, keys, admission, authority, joining."""

@@ -1,0 +1,59 @@
+"""Identities that something is wrong with: this host's own, forgotten by the others, and those that
+several hosts use.
+
+Owns: what is told of them, once for each. Must not know: how it was found out (`wire`).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from overlay.agent.gossip.duplicate_identities import Rivals
+from overlay.agent.gossip.service import Member
+from overlay.agent.process.event_log import Journal
+from overlay.agent.records.directory import Directory
+from overlay.model import Ip, NodeId, ip_text
+
+
+class Doubts:
+    """`barred_by`: who says that this host was forgotten, in the order it was heard."""
+
+    def __init__(self, member: Member, directory: Directory, journal: Journal) -> None:
+        self.barred_by: dict[NodeId, None] = {}
+        self._rivals = Rivals()
+        self._member = member
+        self._directory = directory
+        self._journal = journal
+
+    def rivals(self) -> list[tuple[NodeId, Ip]]:
+        """Return the identities lately seen twice, and where the other host is."""
+        return self._rivals.present(self._member.pump.now())
+
+    def has_rival(self) -> bool:
+        """Say whether another host was lately seen under this node's identity."""
+        return any(node_id == self._member.node_id for node_id, _ in self.rivals())
+
+    def clone_seen(self, node_id: NodeId, address: Ip) -> None:
+        """Take one sighting of another host under an identity in use."""
+        if self._rivals.note(node_id, address, self._member.pump.now()):
+            name = self._directory.node_name(node_id)
+            self._journal.record(
+                "clone",
+                f"another host at {ip_text(address)} uses the identity of {name}: a copied disk? "
+                "Give one of them a new identity: overlayd reset, then overlayd join",
+                level=logging.ERROR,
+                peer=name,
+            )
+
+    def barred(self, node_id: NodeId) -> None:
+        """Take a member's word that this host was forgotten."""
+        if node_id not in self.barred_by:
+            self.barred_by[node_id] = None
+            name = self._directory.node_name(node_id)
+            self._journal.record(
+                "barred",
+                f"{name} says that this host was forgotten: the cluster does not hear it any "
+                "more. To come back as a new node: overlayd reset, then overlayd join",
+                level=logging.ERROR,
+                peer=name,
+            )

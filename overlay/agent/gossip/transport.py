@@ -1,0 +1,224 @@
+"""The pump: socket and clock on one side, the pure node and the sealed sessions on the other.
+
+Owns: the UDP socket, the one timer, the loop-lag measure. Must not know: what any message
+means. Datagrams are drained in a bounded loop per readiness event: asyncio's own datagram
+endpoint reads one per loop turn and is nine times slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable
+
+from overlay import limits
+from overlay.agent.gossip.loop_lag import Lag
+from overlay.core.events import BarredBy, CloneSeen, Event
+from overlay.core.node import Node
+from overlay.core.protocol.interfaces import Codec
+from overlay.errors import ConflictError, OverlayError, RemoteError
+from overlay.model import Ip, NodeId
+from overlay.wire.admission import is_admission
+from overlay.wire.codec.datagram import Datagram
+from overlay.wire.identity.keyring import ClusterKey
+from overlay.wire.session.handshake_limiter import Gate
+from overlay.wire.session.sessions import Sessions
+
+_LAG_LOGGED_S = 0.1
+
+
+class Pump:
+    """Moves datagrams and time into the node, and what it says out of it."""
+
+    def __init__(
+        self,
+        node: Node,
+        sessions: Sessions,
+        codec: Codec,
+        endpoint: tuple[Ip, int],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.node = node
+        self.sessions = sessions
+        self.drops: collections.Counter[str] = collections.Counter()
+        self.received = 0
+        self.sent = 0
+        self.lag = Lag()
+        self.door: Callable[[bytes], list[Datagram]] | None = None  # who has only a token
+        self.joined_through: Callable[[NodeId], None] | None = None
+        self.key_told: Callable[[NodeId, ClusterKey], None] | None = None
+        self._codec = codec
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._gate = Gate(sessions.is_member_address, self._loop.time())
+        self._port = endpoint[1]
+        self._socket = bind(endpoint)
+        self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_due = False
+
+    def start(self) -> None:
+        """Begin to move datagrams and time."""
+        self._loop.add_reader(self._socket, self._on_readable)
+        self.flush()
+
+    def close(self) -> None:
+        """Stop moving anything; the node itself is untouched."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def rebind(self, address: Ip) -> None:
+        """Go on from another address; raises OverlayError, and stays, if it can't be bound."""
+        opened = bind((address, self._port))
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._socket = opened
+        self._loop.add_reader(self._socket, self._on_readable)
+
+    def now(self) -> float:
+        """Return the time that is passed into the node, in seconds of the loop's clock."""
+        return self._loop.time()
+
+    # --- in -----------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        view = memoryview(self._buffer)
+        now = self.now()
+        for _ in range(limits.RECEIVE_BATCH_COUNT):
+            if self.now() - now > limits.RECEIVE_BATCH_S:
+                break  # dear ones: timers and the API are not to wait for all of them
+            try:
+                size, source = self._socket.recvfrom_into(self._buffer)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                # A queued ICMP error (port unreachable) surfaces here; it says nothing new.
+                continue
+            self.received += 1
+            try:
+                self._take(bytes(view[:size]), source, now)
+            except RemoteError as error:
+                self.drops[error.reason] += 1
+        self.flush()
+
+    def _take(self, data: bytes, source: tuple[str, int], now: float) -> None:
+        address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
+        self._gate.check(data, address, now)
+        if self.door is not None and is_admission(data):
+            self._send(self.door(data))
+            return
+        opened = self.sessions.open(data, now)
+        self._send(opened.replies)
+        if opened.dropped:
+            self.drops[opened.dropped] += 1
+        if opened.is_barred:
+            self._on_event(BarredBy(opened.sender))
+        if opened.key is not None and self.key_told is not None:
+            self.key_told(opened.sender, opened.key)
+        if opened.rival is not None:
+            self._on_event(CloneSeen(opened.rival.node_id, opened.rival.address))
+        if opened.card is not None:
+            self.node.add_peer(opened.card, now)
+            if self.joined_through is not None:
+                self.joined_through(opened.card.node_id)
+        if opened.payload is None:
+            return
+        for message in self._codec.decode(opened.payload):
+            try:
+                self.node.receive(message, opened.sender, now)
+            except RemoteError as error:
+                # One bad message must not cost the good ones beside it.
+                self.drops[error.reason] += 1
+
+    # --- out ----------------------------------------------------------------------------
+
+    def soon(self) -> None:
+        """Flush once in this turn of the loop, however often it is asked for."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand out events, send what is due, arm the one timer."""
+        self._flush_due = False
+        if self._socket.fileno() < 0:
+            return
+        now = self.now()
+        while (event := self.node.next_event()) is not None:
+            self._on_event(event)
+        for outgoing in self.node.messages_to_send(now):
+            self._send(self.sessions.seal(outgoing.to, outgoing.payload, now))
+        self._arm(now)
+
+    def greet(self, address: Ip, port: int) -> None:
+        """Ask an address that we know nothing of to let us in."""
+        self._send(self.sessions.greet(address, port, self.now()))
+
+    def hand_key(self, to: NodeId) -> None:
+        """Hand our newest cluster key to a member."""
+        self._send(self.sessions.hand(to, self.now()))
+
+    def keys_changed(self) -> None:
+        """Send what the keyring's change sets free."""
+        self._send(self.sessions.keys_changed(self.now()))
+
+    def _send(self, datagrams: Iterable[Datagram]) -> None:
+        for datagram in datagrams:
+            target = (str(ipaddress.ip_address(bytes(datagram.address))), datagram.port)
+            # A full socket buffer or a downed interface loses a datagram, as any network may.
+            with contextlib.suppress(OSError):
+                self._socket.sendto(datagram.data, target)
+                self.sent += 1
+
+    def _arm(self, now: float) -> None:
+        due = self.node.next_timer()
+        if self._timer is not None:
+            if due is not None and self._timer.when() == due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            # What was due before it was known is not late: lag counts from now.
+            when = max(due, now)
+            self._timer = self._loop.call_at(when, self._on_timer, when)
+
+    def _on_timer(self, due: float) -> None:
+        self._timer = None
+        now = self.now()
+        lag_s = now - due
+        self.lag.note(lag_s, now)
+        if lag_s > _LAG_LOGGED_S:
+            self.node.observe_lag(lag_s, now)
+        self.node.handle_timer(now)
+        self.flush()
+
+
+def bind(endpoint: tuple[Ip, int]) -> socket.socket:
+    """Return the UDP socket of an underlay address and port; raises OverlayError."""
+    address, port = endpoint
+    text = str(ipaddress.ip_address(bytes(address)))
+    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.SOCKET_BUFFER_SIZE)
+    try:
+        opened.bind((text, port))
+    except OSError as error:
+        opened.close()
+        if error.errno == 98:  # EADDRINUSE
+            raise ConflictError(
+                f"UDP port {port} on {text} is in use by another program",
+                hint=f"'ss -ulpn sport = :{port}' shows it; a new cluster can use another "
+                "port: overlayd join --gossip-port N",
+            ) from error
+        raise OverlayError(
+            f"cannot bind the gossip socket to {text} port {port}",
+            why=str(error.strerror),
+            hint="Choose the underlay address with --underlay ADDRESS|INTERFACE",
+        ) from error
+    return opened

@@ -1,0 +1,1 @@
+"""Asking for addresses, granting them, reclaiming them."""

@@ -1,0 +1,1 @@
+"""Network definitions, subnets, and this node's participation."""

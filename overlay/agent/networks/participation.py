@@ -1,0 +1,107 @@
+"""Taking part in networks: from the first need of one on this host until the last has ended.
+
+Owns: the record that says so, and when a network's sandbox is opened and destroyed. Must not know:
+how a container is attached or detached, what else keeps a sandbox (it asks `is_kept`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from overlay import limits
+from overlay.agent.dataplane.reconciler import Datapath
+from overlay.agent.gossip.service import Member
+from overlay.agent.records.directory import Directory
+from overlay.agent.state.attachments import Attachments
+from overlay.core.dataplane.network_drivers import has_sandbox
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
+from overlay.errors import OverlayError
+from overlay.model import Network, Vni
+
+
+class TakingPart:
+    """This node's part in networks."""
+
+    def __init__(
+        self, member: Member, directory: Directory, datapath: Datapath, attachments: Attachments
+    ) -> None:
+        self._member = member
+        self._directory = directory
+        self._datapath = datapath
+        self._attachments = attachments
+        self._arriving: collections.Counter[Vni] = collections.Counter()  # attaches under way
+        self._locks: dict[Vni, asyncio.Lock] = {}
+        # Set by who gives the host an end on a network: what keeps a sandbox beside containers,
+        # and what is to be done before the sandbox goes.
+        self.is_kept: Callable[[Vni], bool] = lambda _vni: False
+        self.leaving: Callable[[Vni], Awaitable[None]] = _nothing
+
+    async def begin(self, network: Network) -> list[Segment]:
+        """Become a forwarding participant with a sandbox; return what to tell about it."""
+        part = Participation(network.vni, forwards=True)
+        segments: list[Segment] = []
+        async with self._alone_on(network.vni):
+            if not self._directory.takes_part(self._member.node_id, part):
+                segments = self._member.commit(CLUSTER_SCOPE, [part])
+                self._member.publish(segments)
+                await self._member.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
+            if has_sandbox(network):
+                await self._datapath.open(network)
+        return segments
+
+    async def end_unused(self, vni: Vni) -> list[Segment]:
+        """Without endpoints there is nothing to forward; owned addresses stay owned."""
+        async with self._alone_on(vni):
+            used = any(attachment.vni == vni for attachment in self._attachments.values())
+            if used or self._arriving[vni] or self.is_kept(vni):
+                return []
+            await self.leaving(vni)
+            await self._datapath.destroy(vni)
+            if not self._directory.takes_part(
+                self._member.node_id, Participation(vni, forwards=True)
+            ):
+                return []
+            return self._member.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
+
+    @contextlib.asynccontextmanager
+    async def arriving_on(self, vni: Vni) -> AsyncIterator[None]:
+        """Keep the network's sandbox while an attach is under way; after a failed one tidy up."""
+        self._arriving[vni] += 1
+        try:
+            yield
+        except BaseException:
+            self._arriving[vni] -= 1
+            with contextlib.suppress(OverlayError):  # a full disk: the next start tidies up
+                self._member.publish(await self.end_unused(vni))
+            raise
+        self._arriving[vni] -= 1
+
+    @contextlib.asynccontextmanager
+    async def seeing(self, network: Network) -> AsyncIterator[None]:
+        """Hold a network's records during the block, also where this node takes no part in it."""
+        vni, part = network.vni, Participation(network.vni, forwards=False)
+        used_by = self._directory.participants(vni, forwarding=True)
+        if self._directory.follows(self._member.node_id, vni) or not used_by:
+            yield
+            return
+        async with self._alone_on(vni):
+            if not self._directory.follows(self._member.node_id, vni):
+                self._member.publish(self._member.commit(CLUSTER_SCOPE, [part]))
+                await self._member.wait_synced(Scope(vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
+            try:
+                yield
+            finally:
+                if self._directory.takes_part(self._member.node_id, part):
+                    deletes = [key_of(part)]
+                    self._member.publish(self._member.commit(CLUSTER_SCOPE, deletes=deletes))
+
+    def _alone_on(self, vni: Vni) -> asyncio.Lock:
+        """Return what lets one at a time begin or end taking part in a network."""
+        return self._locks.setdefault(vni, asyncio.Lock())
+
+
+async def _nothing(_vni: Vni) -> None:
+    pass

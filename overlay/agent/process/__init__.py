@@ -1,0 +1,1 @@
+"""The agent as a process: configuration, hardening, tasks, the kernel thread, the event log."""

@@ -1,0 +1,84 @@
+"""What happened, one line each: the log, and a bounded ring that `overlayd events` shows.
+
+Field names are fixed: time, kind, network, endpoint, peer, text. The ring is written through
+to a file of bounded size, so that it has an answer after a crash too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from overlay import failpoint, limits
+
+_LOG = logging.getLogger("overlayd")
+_FILE_NAME = "events.jsonl"
+
+
+class Journal:
+    """The ring of recent events. Losing a line of it is never a reason to fail."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / _FILE_NAME
+        self._ring: deque[dict[str, Any]] = deque(maxlen=limits.RECENT_EVENTS_MAX)
+        self._followers: list[Callable[[dict[str, Any]], None]] = []
+        self._lines = 0
+        self._torn = False  # whether the file's last line is but half of one
+        self._read()
+
+    def _read(self) -> None:
+        # A crash may tear the last line, and a power cut leave anything at all.
+        opened = functools.partial(self._path.open, encoding="utf-8", errors="replace")
+        with contextlib.suppress(OSError), opened() as file:
+            line = "\n"
+            for line in file:
+                self._lines += 1
+                with contextlib.suppress(ValueError):
+                    event = json.loads(line)
+                    if isinstance(event, dict) and isinstance(event.get("time"), int | float):
+                        self._ring.append(event)
+            self._torn = not line.endswith("\n")
+
+    def record(self, kind: str, text: str, *, level: int = logging.INFO, **fields: Any) -> None:
+        """Log and remember one event; `fields` are network, endpoint, peer and such."""
+        told = " ".join(f"{key}={value}" for key, value in sorted(fields.items()))
+        _LOG.log(level, "%s: %s%s", kind, text, f" [{told}]" if told else "")
+        event = {"time": time.time(), "kind": kind, "text": text, **fields}
+        self._ring.append(event)
+        for follower in list(self._followers):
+            follower(event)
+        failpoint.passing("journal.write")
+        try:
+            self._write(event)
+        except OSError:
+            self._torn = True  # a full disk may have taken half of it
+
+    def _write(self, event: dict[str, Any]) -> None:
+        if self._lines >= 2 * limits.RECENT_EVENTS_MAX:
+            replacement = self._path.with_suffix(".new")
+            with replacement.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(kept) + "\n" for kept in self._ring)
+            replacement.replace(self._path)
+            self._lines = len(self._ring)
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            # The next line must not be lost with a torn one.
+            file.write(("\n" if self._torn else "") + json.dumps(event) + "\n")
+        self._torn = False
+        self._lines += 1
+
+    def since(self, moment: float) -> list[dict[str, Any]]:
+        """Return the remembered events at or after `moment` (seconds since the epoch)."""
+        return [event for event in self._ring if event["time"] >= moment]
+
+    def follow(self, follower: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        """Call `follower` with every new event until the returned function is called."""
+        self._followers.append(follower)
+        return lambda: self._followers.remove(follower)

@@ -1,0 +1,60 @@
+"""What runs beside the verbs for as long as this node is a member.
+
+A host that refuses something (a full disk, a kernel without memory, tables that never hold still)
+is no reason to stop: it is told, and the work is begun anew after a pause. A defect of our own ends
+the process, as half an agent is worse than none: forwarding goes on meanwhile, the state on disk is
+whole, and whoever started the agent starts it again. Must not know: what the tasks do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from overlay import limits
+from overlay.agent.process.ending_task import end_all
+from overlay.agent.process.event_log import Journal
+from overlay.errors import OverlayError
+
+
+class Background:
+    """The tasks of one membership."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Begin some work; it ends when it returns."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._go_on(work, name), name=name)
+        task.add_done_callback(_end_process_on_defect)
+        self._tasks.append(task)
+
+    async def _go_on(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        told = ""
+        while True:
+            try:
+                await work()
+            except (OverlayError, OSError) as error:
+                if told != str(error):
+                    told = str(error)
+                    text = f"{name}: {told} (tried again every {limits.BACKGROUND_AGAIN_S:.0f} s)"
+                    self._journal.record("background", text, level=logging.ERROR)
+            else:
+                return
+            await asyncio.sleep(limits.BACKGROUND_AGAIN_S)
+
+    async def close(self) -> None:
+        """End them all."""
+        await end_all(self._tasks)
+
+
+def _end_process_on_defect(task: asyncio.Task[None]) -> None:
+    if task.cancelled() or task.exception() is None:
+        return
+    logging.getLogger("overlayd").critical(
+        "the %s task died; stopping the agent", task.get_name(), exc_info=task.exception()
+    )
+    asyncio.get_running_loop().stop()

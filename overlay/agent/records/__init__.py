@@ -1,0 +1,1 @@
+"""Lookups by name over the replicated records."""

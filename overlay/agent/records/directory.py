@@ -1,0 +1,219 @@
+"""Looking things up in the records by the names people use.
+
+Owns: which network, endpoint or node a name means, also where two hosts made the same name
+while they could not see each other. Must not know: the kernel, the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from overlay.agent.state.documents import Attachment
+from overlay.core.dataplane.network_drivers import BRIDGE, driver_of, is_known, parent_of
+from overlay.core.node import Node
+from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.records import CLUSTER_SCOPE, GivenName, Participation, Removed, Scope
+from overlay.core.view import View
+from overlay.errors import ConflictError, NotFoundError
+from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
+
+_NAMES_SHOWN_MAX = 12
+
+
+class Placed(NamedTuple):
+    """An endpoint and the node that it lives on."""
+
+    origin: NodeId
+    endpoint: Endpoint
+
+
+class Directory:
+    """Read-only questions to the store and the membership of one node."""
+
+    def __init__(self, node: Node, own: NodeId) -> None:
+        self._node = node
+        self._store = node.store
+        self.view = View(node.store, node.membership, own)
+        self.own = own
+
+    # --- networks -----------------------------------------------------------------------
+
+    def networks(self) -> list[Network]:
+        """Return the networks that exist, by name."""
+        found = self.view.networks().values()
+        return sorted(found, key=lambda network: (network.name, network.creator, network.vni))
+
+    def defined(self, vni: int, creator: NodeId) -> Network | None:
+        """Return a definition as its creator wrote it, removed by others or not."""
+        value = self._store.value(creator, CLUSTER_SCOPE, ("network", vni.to_bytes(3, "big")))
+        return value if isinstance(value, Network) else None
+
+    def removers(self, creator: NodeId) -> dict[int, NodeId]:
+        """Return who asks for the end of a creator's networks, by VNI: a definition that it wrote
+        anew under that VNI would end as well."""
+        return {
+            value.vni: origin
+            for origin, value in self._store.values(CLUSTER_SCOPE, "removed")
+            if isinstance(value, Removed) and value.creator == creator
+        }
+
+    def require_here(self, network: Network) -> None:
+        """Raise ConflictError if the network is another host's alone, or of no kind we know."""
+        if not is_known(network):
+            kind, parent = driver_of(network), parent_of(network)
+            raise ConflictError(
+                f"network {network.name} is of a kind that this overlayd does not know",
+                why=f"its record says {kind!r} " + (f"on {parent!r}" if parent else "on nothing"),
+                hint=f"Install the version that {self.node_name(network.creator)} has, or remove "
+                f"it: overlayd network rm {network.name}",
+            )
+        if driver_of(network) == BRIDGE and network.creator != self.own:
+            owner = self.node_name(network.creator)
+            raise ConflictError(
+                f"network {network.name} is {owner}'s alone",
+                why="a network of the kind bridge is on the host that made it",
+                hint="For containers of several hosts: overlayd network create NAME",
+            )
+
+    def network(self, name: str) -> Network:
+        """Return the network of that name: of several made in a split, the one whose creator
+        has the lowest id, so that every node picks the same; raises NotFoundError."""
+        for network in self.networks():
+            if network.name == name:
+                return network
+        names = sorted({network.name for network in self.networks()})
+        more = len(names) - _NAMES_SHOWN_MAX
+        known = ", ".join(names[:_NAMES_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
+        raise NotFoundError(
+            f"there is no network {name!r}",
+            why=f"known networks: {known}" if names else "there is none at all",
+            hint="overlayd network ls" if names else "Make one: overlayd network create NAME",
+        )
+
+    def require_still(self, network: Network) -> None:
+        """Raise NotFoundError for a network that was removed while somebody waited."""
+        if self.network_by_vni(network.vni) is None:
+            raise NotFoundError(
+                f"there is no network {network.name!r} any more",
+                why="it was removed just now",
+                hint="overlayd network ls",
+            )
+
+    def network_by_vni(self, vni: int) -> Network | None:
+        """Return the network with that VNI, or None."""
+        return self.view.networks().get(Vni(vni))
+
+    def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
+        """Return the nodes that take part in a network, this one included, in order of id."""
+        return self.view.participants(vni, forwarding=forwarding)
+
+    def takes_part(self, node_id: NodeId, part: Participation) -> bool:
+        """Say whether a node has written this very record."""
+        return self.view.takes_part(node_id, part)
+
+    def forwarded_by(self, node_id: NodeId) -> list[Vni]:
+        """Return the networks of which a node says that it has a sandbox."""
+        return sorted(
+            Vni(value.vni)
+            for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
+            if origin == node_id and isinstance(value, Participation) and value.forwards
+        )
+
+    def follows(self, node_id: NodeId, vni: int) -> bool:
+        """Say whether a node holds a network's records."""
+        return self._store.takes_part(node_id, Scope(vni))
+
+    def unseen(self, vni: Vni) -> list[str]:
+        """Return the names of nodes that forward for a network and whose records of it, among
+        them what is attached there, are not held here."""
+        return [
+            self.node_name(origin)
+            for origin in self.participants(vni, forwarding=True)
+            if origin != self.own
+            and not self.view.is_gone(origin)
+            and not self._store.version(origin, Scope(vni))
+        ]
+
+    # --- endpoints ----------------------------------------------------------------------
+
+    def endpoints(self, vni: Vni) -> Iterator[Placed]:
+        """Yield the containers' endpoints of a network that this node knows of."""
+        return (placed for placed in self.placed(vni) if not is_host(placed.endpoint))
+
+    def host_ends(self, vni: Vni) -> Iterator[Placed]:
+        """Yield the hosts' own ends on a network."""
+        return (placed for placed in self.placed(vni) if is_host(placed.endpoint))
+
+    def placed(self, vni: Vni) -> Iterator[Placed]:
+        """Yield all endpoints of a network, containers' and hosts'."""
+        counts: dict[NodeId, bool] = {}
+        for origin, value in self._store.values(Scope(vni), "endpoint"):
+            if origin not in counts:
+                counts[origin] = origin == self.own or not self.view.is_gone(origin)
+            if counts[origin] and isinstance(value, Endpoint):
+                yield Placed(origin, value)
+
+    def own_endpoints(self, vni: Vni) -> Iterator[Endpoint]:
+        """Yield this node's own endpoints on a network."""
+        for value in self._store.values_of(self.own, Scope(vni), "endpoint"):
+            if isinstance(value, Endpoint):
+                yield value
+
+    def own_version(self, vni: Vni) -> int:
+        """Return what grows with each change of this node's own records of a network."""
+        return self._store.version(self.own, Scope(vni))
+
+    def attached(self, attachment: Attachment) -> Endpoint | None:
+        """Return the record that belongs to an attachment of this node."""
+        key = ("endpoint", bytes.fromhex(attachment.endpoint_id))
+        value = self._store.value(self.own, Scope(attachment.vni), key)
+        return value if isinstance(value, Endpoint) else None
+
+    def given_names(self, vni: Vni) -> Iterator[tuple[NodeId, GivenName]]:
+        """Yield the names that people gave on a network, and the node where they did."""
+        for origin, value in self._store.values(Scope(vni), "name"):
+            if isinstance(value, GivenName) and (
+                origin == self.own or not self.view.is_gone(origin)
+            ):
+                yield origin, value
+
+    # --- nodes --------------------------------------------------------------------------
+
+    def card(self, node_id: NodeId) -> Card | None:
+        """Return what a node says of itself."""
+        return self._store.card(node_id)
+
+    def node_name(self, node_id: NodeId) -> str:
+        """Return a node's name, or its short id where no card is known."""
+        card = self.card(node_id)
+        return card.name if card is not None else node_text(node_id)
+
+    def node_state(self, node_id: NodeId) -> MemberState:
+        """Return a node's state as this node sees it."""
+        if node_id == self.own:
+            return MemberState.ALIVE
+        state = self._node.membership.state_of(node_id)
+        return MemberState.DEAD if state is None else state
+
+    def node(self, name: str) -> NodeId:
+        """Return the node meant by a name or id; raises NotFoundError or ConflictError.
+
+        A name is that of who has it now: one that left is meant only where nobody else has it.
+        """
+        known = [member.node_id for member in self._node.membership.members()]
+        matches = sorted(
+            {
+                node_id
+                for node_id in [*known, self.own]
+                if name in (self.node_name(node_id), node_text(node_id), node_id.hex())
+            }
+        )
+        staying = [each for each in matches if self.node_state(each) is not MemberState.LEFT]
+        matches = staying or matches
+        if not matches:
+            raise NotFoundError(f"there is no node {name!r}", hint="'overlayd members' lists them")
+        if len(matches) > 1:
+            ids = ", ".join(node_text(node_id) for node_id in matches)
+            raise ConflictError(f"{name!r} means several nodes", hint=f"Use an id: {ids}")
+        return matches[0]

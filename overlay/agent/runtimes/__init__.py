@@ -1,0 +1,1 @@
+"""Docker, Podman, and what the user calls a container."""

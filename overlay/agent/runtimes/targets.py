@@ -1,0 +1,267 @@
+"""From the text of a TARGET to one network namespace.
+
+Owns: the grammar of targets, the order in which a bare name is looked up, and what is no
+container at all (the host itself, a sandbox of ours, a leftover file). Must not know how
+runtimes are asked (`runtimes`) or what is done with the namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from overlay.agent.runtimes.engines import Container, Docker, Podman, Runtime
+from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
+from overlay.kernel.reset import SANDBOX_NAME
+from overlay.model import fit_name
+
+KINDS = ("netns", "pid", "docker", "podman")
+NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
+CLONE_NEWNET = 0x40000000
+NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
+NAMES_SHOWN_MAX = 12
+
+_PROCESS_PATH = re.compile(r"/proc/(\d+)(?:/task/\d+)?/ns/net")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One container's network namespace."""
+
+    kind: str  # netns, path, pid, docker or podman
+    name: str  # fit to be an endpoint's name
+    netns_path: str
+    pid: int | None
+    container_id: str | None
+    text: str  # resolves to the same again, as long as the container is the same
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where targets are looked for; the default is this host."""
+
+    netns_dir: Path = Path("/run/netns")
+    proc: Path = Path("/proc")
+    runtimes: tuple[Runtime, ...] = (Docker(), Podman())
+
+
+HERE = Surroundings()
+
+
+def resolve_target(text: str, around: Surroundings = HERE) -> Target:
+    """Return what `text` names; it exists and is neither the host nor a sandbox of ours.
+
+    Raises UsageError for what is no target, NotFoundError, and ConflictError for what is
+    ambiguous, not running or not a container. Blocks: it asks the container runtimes.
+    """
+    if not text or "\0" in text:
+        raise UsageError("target is empty", hint=_hint(), field="target")
+    if "/" in text:
+        return _checked(_by_path(text), around)
+    kind, colon, rest = text.partition(":")
+    if not colon:
+        return _by_name(text, around)
+    if kind not in KINDS or not rest:
+        raise UsageError(
+            f"{text!r} is not a target", why=f"unknown kind {kind!r}", hint=_hint(), field="target"
+        )
+    if kind == "netns":
+        return _checked(_by_netns(rest, around), around)
+    if kind == "pid":
+        return _checked(_by_pid(rest, around), around)
+    runtime = next((runtime for runtime in around.runtimes if runtime.kind == kind), None)
+    return _checked(_by_runtime(runtime, rest, around), around)
+
+
+def _hint() -> str:
+    return "A target is netns:NAME, a path, pid:N, docker:NAME, podman:NAME or a name"
+
+
+def _by_path(text: str) -> Target:
+    if not text.startswith("/"):
+        raise UsageError(f"the path {text!r} does not start at /", hint=_hint(), field="target")
+    process = _PROCESS_PATH.fullmatch(text)
+    pid = int(process[1]) if process else None
+    name = f"pid-{pid}" if pid is not None else Path(text).name
+    return Target("path", fit_name(name, "path"), text, pid, None, text)
+
+
+def _by_netns(name: str, around: Surroundings) -> Target:
+    path = around.netns_dir / name
+    if name in (".", "..") or not _is_there(path):
+        known = _names(around)
+        raise NotFoundError(
+            f"there is no network namespace {name!r}",
+            why=f"{around.netns_dir} has: {_listed(known)}",
+            hint="ip netns list",
+        )
+    if SANDBOX_NAME.fullmatch(name):
+        raise ConflictError(
+            f"{name} is a sandbox of overlayd's own, not a container",
+            hint="overlayd container ls shows bare containers",
+        )
+    return Target("netns", fit_name(name, "netns"), str(path), None, None, f"netns:{name}")
+
+
+def _by_pid(text: str, around: Surroundings) -> Target:
+    if not text.isdecimal() or not text.isascii() or len(text) > 10 or int(text) == 0:
+        raise UsageError(
+            f"{text!r} is not a process id", hint="For example pid:4242", field="target"
+        )
+    pid = int(text)
+    path = around.proc / str(pid) / "ns" / "net"
+    if not _is_there(path.parent):
+        raise NotFoundError(f"there is no process {pid}", hint="Did the container end?")
+    return Target("pid", f"pid-{pid}", str(path), pid, None, f"pid:{pid}")
+
+
+def _by_runtime(runtime: Runtime | None, name: str, around: Surroundings) -> Target:
+    if runtime is None:
+        raise UsageError("this agent asks no such container runtime", hint=_hint())
+    container = runtime.find(name)
+    if container is None:
+        raise NotFoundError(
+            f"there is no {runtime.title} container {name!r} on this host",
+            why=runtime.absence() or "",
+            hint=f"{runtime.kind} ps",
+        )
+    return _running(container, around)
+
+
+def _running(container: Container, around: Surroundings) -> Target:
+    if container.pid is None:
+        raise ConflictError(
+            f"the container {container.kind}:{container.name} does not run",
+            why=f"it is {container.status}",
+            hint=f"{container.kind} start {container.name}, then attach it",
+        )
+    return Target(
+        kind=container.kind,
+        name=fit_name(container.name, container.container_id[:12]),
+        netns_path=str(around.proc / str(container.pid) / "ns" / "net"),
+        pid=container.pid,
+        container_id=container.container_id,
+        text=f"{container.kind}:{container.name}",
+    )
+
+
+def _by_name(name: str, around: Surroundings) -> Target:
+    """Look a bare name up everywhere: it is taken only where it fits one namespace."""
+    places: list[Callable[[], Target]] = []
+    if _is_there(around.netns_dir / name):
+        places.append(lambda: _by_netns(name, around))
+    places += [
+        lambda runtime=runtime: _by_runtime(runtime, name, around)  # type: ignore[misc]
+        for runtime in around.runtimes
+    ]
+    candidates: dict[tuple[int, int], list[Target]] = {}
+    faults: list[OverlayError] = []
+    for place in places:
+        try:
+            target = place()
+            candidates.setdefault(_identity(target, around), []).append(target)
+        except NotFoundError:
+            continue
+        except OverlayError as error:
+            faults.append(error)
+    if len(candidates) > 1:
+        texts = [target.text for same in candidates.values() for target in same]
+        raise ConflictError(
+            f"{name!r} names {len(candidates)} containers on this host",
+            why=f"candidates: {', '.join(texts)}",
+            hint=f"Say which, for example {texts[0]}",
+        )
+    for same in candidates.values():
+        return same[0]
+    if faults:
+        raise faults[0]
+    raise _nothing_found(name, around)
+
+
+def _nothing_found(name: str, around: Surroundings) -> NotFoundError:
+    looked = [f"{around.netns_dir} has: {_listed(_names(around))}"]
+    looked += [
+        runtime.absence() or f"{runtime.title} has no container of that name"
+        for runtime in around.runtimes
+    ]
+    hint = f"For the process with that id: pid:{name}" if name.isdecimal() else _hint()
+    return NotFoundError(
+        f"there is no container {name!r} on this host", why="; ".join(looked), hint=hint
+    )
+
+
+def _checked(target: Target, around: Surroundings) -> Target:
+    _identity(target, around)
+    return target
+
+
+def _identity(target: Target, around: Surroundings) -> tuple[int, int]:
+    """Return (device, inode) if the target is a network namespace and not the host's."""
+    try:  # non-blocking: a path may name a FIFO, whose open waits for a writer
+        descriptor = os.open(target.netns_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError) as error:
+        raise NotFoundError(
+            f"there is no network namespace at {target.netns_path}",
+            why="" if target.pid is None else f"process {target.pid} has ended",
+            hint=_hint(),
+        ) from error
+    except PermissionError as error:
+        raise ForbiddenError(
+            f"the agent may not open {target.netns_path}",
+            why="it lacks CAP_SYS_PTRACE or CAP_SYS_ADMIN",
+            hint="Run the agent as root, or through its systemd unit",
+        ) from error
+    except OSError as error:
+        known = NotFoundError if error.errno in NO_FILE else OverlayError
+        raise known(
+            f"cannot open {target.netns_path}", why=str(error.strerror), hint=_hint()
+        ) from error
+    try:
+        kind = fcntl.ioctl(descriptor, NS_GET_NSTYPE)
+        found = os.fstat(descriptor)
+    except OSError:
+        kind = 0
+    finally:
+        os.close(descriptor)
+    if kind != CLONE_NEWNET:
+        raise ConflictError(
+            f"{target.netns_path} is not a network namespace",
+            why="a namespace was mounted on it once, and is gone" if target.kind == "netns" else "",
+            hint=f"ip netns delete {target.name}, and make it anew"
+            if target.kind == "netns"
+            else _hint(),
+        )
+    own = (around.proc / "self" / "ns" / "net").stat()
+    if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+        raise ConflictError(
+            f"{target.text} is in the host's own network namespace",
+            why="there is no container's network to plug into",
+            hint="Start the container with a network of its own, such as --network none",
+        )
+    return found.st_dev, found.st_ino
+
+
+def _names(around: Surroundings) -> list[str]:
+    try:
+        names = [entry.name for entry in around.netns_dir.iterdir()]
+    except OSError:
+        return []
+    return sorted(name for name in names if not SANDBOX_NAME.fullmatch(name))
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN_MAX])
+    more = len(names) - NAMES_SHOWN_MAX
+    return f"{shown} and {more} more" if more > 0 else shown or "nothing"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file is no file's
+        return False

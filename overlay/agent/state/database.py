@@ -1,0 +1,339 @@
+"""The node's memory on disk: one SQLite file, every change durable before it is acted on.
+
+Owns: the file's format, its version, its repair. Must not know: what the values mean. It
+stores JSON values by (table, key) and the signed segments and cards as the bytes that were
+signed, so that a damaged row cannot pass for a good one: signatures are checked again by
+whoever loads them, and JSON rows carry a checksum of their own.
+
+SQLite gives atomic commits (https://www.sqlite.org/atomiccommit.html); `synchronous=FULL`
+in WAL mode makes each commit survive a power cut. One commit costs one fsync.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from overlay import failpoint
+from overlay.agent.process.config import LOCK_NAME
+from overlay.errors import ConflictError, OverlayError
+
+APPLICATION_ID = 0x6F76_6C64  # "ovld": tells our file from another program's database
+FORMAT_VERSION = 1
+FILE_NAME = "state.db"
+PREVIOUS_NAME = "state.previous.db"
+
+_SCHEMA = """
+CREATE TABLE value (kind TEXT, key TEXT, json TEXT, checksum INTEGER, PRIMARY KEY (kind, key))
+  WITHOUT ROWID;
+CREATE TABLE segment (origin BLOB, scope INTEGER, upto INTEGER, raw BLOB, signature BLOB,
+  PRIMARY KEY (origin, scope, upto)) WITHOUT ROWID;
+CREATE TABLE card (node_id BLOB PRIMARY KEY, raw BLOB, signature BLOB) WITHOUT ROWID;
+"""
+
+
+class StoredSegment(NamedTuple):
+    """A segment as stored: what identifies it, and the signed bytes."""
+
+    origin: bytes
+    scope: int
+    upto: int
+    raw: bytes
+    signature: bytes
+
+
+class StoredCard(NamedTuple):
+    """A card as stored."""
+
+    node_id: bytes
+    raw: bytes
+    signature: bytes
+
+
+class StateFile:
+    """The open state file. Every method that changes it raises OverlayError when it cannot."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.restored_previous = False
+        self.fault = ""  # why the last change could not be written, until one can
+        self.path = directory / FILE_NAME
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(directory)
+        except OSError as error:
+            raise OverlayError(
+                f"cannot write the state directory {directory}",
+                why=str(error.strerror),
+                hint="Free space or make the disk writable, then start again; what is attached "
+                "goes on forwarding",
+            ) from error
+        try:
+            self._connection = self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def close(self) -> None:
+        """Close the file; the lock goes with it."""
+        self._connection.close()
+        os.close(self._lock)
+
+    # --- opening ------------------------------------------------------------------------
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._open_one(self.path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+                raise _unwritable(self.path, error) from error
+            return self._open_previous(str(error))
+        except _ForeignError as error:
+            if not (self.directory / PREVIOUS_NAME).exists():
+                raise
+            return self._open_previous(error.why)
+
+    def _open_previous(self, why: str) -> sqlite3.Connection:
+        """Go on from the previous good state; what is in place is set aside only then."""
+        previous = self.directory / PREVIOUS_NAME
+        hint = (
+            "Keep the files for a report and run 'overlayd join PEER' to take part again as a new "
+            f"node: mkdir {self.directory}/damaged && mv {self.directory}/state* "
+            f"{self.directory}/damaged"
+        )
+        if not previous.exists():
+            raise OverlayError(f"the state file {self.path} is damaged", why=why, hint=hint)
+        temporary = self.directory / f"{FILE_NAME}.new"
+        temporary.unlink(missing_ok=True)
+        try:
+            with contextlib.closing(sqlite3.connect(previous)) as source:
+                _require_sound(source)
+                with contextlib.closing(sqlite3.connect(temporary)) as target:
+                    temporary.chmod(0o600)
+                    source.backup(target)
+        except sqlite3.DatabaseError as error:
+            raise OverlayError(
+                f"the state file {self.path} and its previous copy are damaged",
+                why=str(error),
+                hint=hint,
+            ) from error
+        for suffix in ("", "-wal", "-shm"):
+            damaged = Path(f"{self.path}{suffix}")
+            if damaged.exists():
+                damaged.replace(f"{self.path}.damaged{suffix}")
+        failpoint.passing("state.restore")
+        temporary.replace(self.path)
+        self.restored_previous = True
+        return self._open_one(self.path)
+
+    def _open_one(self, path: Path) -> sqlite3.Connection:
+        # Without a previous state an empty file is the very first start, killed at once.
+        fresh = not path.exists() or path.stat().st_size == 0
+        if fresh and (self.directory / PREVIOUS_NAME).exists():
+            raise sqlite3.DatabaseError("the file is empty" if path.exists() else "it is gone")
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(connection, path, fresh=fresh)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection, path: Path, *, fresh: bool) -> None:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if fresh or (application == 0 and tables == 0):
+            # A start that was killed between creating the file and filling it ends here too.
+            _set_durable(connection)
+            connection.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA application_id={APPLICATION_ID};"
+                f"PRAGMA user_version={FORMAT_VERSION}; COMMIT;"
+            )
+            return
+        if application != APPLICATION_ID:
+            raise _ForeignError(
+                f"{path} is not overlayd's",
+                why="it is a database of another program",
+                hint="Give overlayd a directory of its own with --state-dir",
+            )
+        if version > FORMAT_VERSION:
+            raise OverlayError(
+                f"{path} was written by a newer overlayd (format {version})",
+                why=f"this one reads formats up to {FORMAT_VERSION}",
+                hint="Install the newer version again; a downgrade would lose records",
+            )
+        _set_durable(connection)
+        _require_sound(connection)
+
+    def keep_previous(self) -> None:
+        """Copy the present state as the previous good one; called after a sound start."""
+        temporary = self.directory / f"{PREVIOUS_NAME}.new"
+        temporary.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(temporary)) as target:
+            temporary.chmod(0o600)
+            self._connection.backup(target)
+        failpoint.passing("state.previous")
+        temporary.replace(self.directory / PREVIOUS_NAME)
+
+    def scrub(self) -> None:
+        """Let nothing that was deleted stay in the log or in the previous copy."""
+        with contextlib.suppress(sqlite3.Error, OSError):  # a full disk: the next start does it
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.keep_previous()
+
+    # --- writing ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes made inside become durable together at the end, or none does."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                failpoint.passing("state.commit")
+                self._connection.execute("COMMIT")
+                failpoint.passing("state.committed")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self.fault = str(error)
+            raise _unwritable(self.path, error) from error
+        self.fault = ""
+
+    def put(self, kind: str, key: str, value: Any) -> None:
+        """Store a JSON value; call inside a transaction."""
+        text = json.dumps(value, sort_keys=True)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO value VALUES (?, ?, ?, ?)",
+            (kind, key, text, zlib.crc32(text.encode())),
+        )
+
+    def delete(self, kind: str, key: str | None = None) -> None:
+        """Drop one value, or all of a kind; call inside a transaction."""
+        if key is None:
+            self._connection.execute("DELETE FROM value WHERE kind=?", (kind,))
+        else:
+            self._connection.execute("DELETE FROM value WHERE kind=? AND key=?", (kind, key))
+
+    def put_segments(self, segments: Iterable[StoredSegment]) -> None:
+        """Store signed segments; call inside a transaction."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?, ?)", segments
+        )
+
+    def drop_segments(self, origin: bytes, scope: int | None, upto: int) -> None:
+        """Drop an origin's segments that end at or below `upto` (None: in every scope)."""
+        if scope is None:
+            self._connection.execute("DELETE FROM segment WHERE origin=?", (origin,))
+            return
+        self._connection.execute(
+            "DELETE FROM segment WHERE origin=? AND scope=? AND upto<=?", (origin, scope, upto)
+        )
+
+    def put_card(self, card: StoredCard) -> None:
+        """Store a signed card; call inside a transaction."""
+        self._connection.execute("INSERT OR REPLACE INTO card VALUES (?, ?, ?)", card)
+
+    def wipe(self, keep: str) -> None:
+        """Drop all but the values of one kind: the node is no member any more."""
+        with self.transaction():
+            self._connection.execute("DELETE FROM value WHERE kind<>?", (keep,))
+            self._connection.execute("DELETE FROM segment")
+            self._connection.execute("DELETE FROM card")
+
+    # --- reading ------------------------------------------------------------------------
+
+    def get(self, kind: str, key: str) -> Any | None:
+        """Return one value or None."""
+        row = self._connection.execute(
+            "SELECT json, checksum FROM value WHERE kind=? AND key=?", (kind, key)
+        ).fetchone()
+        return None if row is None else self._checked(kind, key, row[0], row[1])
+
+    def all(self, kind: str) -> dict[str, Any]:
+        """Return all values of a kind, by key."""
+        rows = self._connection.execute(
+            "SELECT key, json, checksum FROM value WHERE kind=? ORDER BY key", (kind,)
+        )
+        return {key: self._checked(kind, key, text, checksum) for key, text, checksum in rows}
+
+    def segments(self) -> Iterator[StoredSegment]:
+        """Yield all segments, each log's in version order."""
+        yield from map(
+            StoredSegment._make,
+            self._connection.execute("SELECT * FROM segment ORDER BY origin, scope, upto"),
+        )
+
+    def cards(self) -> Iterator[StoredCard]:
+        """Yield all cards."""
+        yield from map(
+            StoredCard._make, self._connection.execute("SELECT * FROM card ORDER BY node_id")
+        )
+
+    def _checked(self, kind: str, key: str, text: str, checksum: int) -> Any:
+        if zlib.crc32(text.encode()) != checksum:
+            raise OverlayError(
+                f"the state file {self.path} is damaged",
+                why=f"the checksum of {kind} {key} does not match",
+                hint=f"Move it away; overlayd then starts from {PREVIOUS_NAME} if there is one",
+            )
+        return json.loads(text)
+
+
+class _ForeignError(OverlayError):
+    """The file is a sound database of another program: it is not written to."""
+
+
+def _require_sound(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError for a damaged page or a value that its checksum belies."""
+    (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    for kind, key, text, checksum in connection.execute("SELECT * FROM value"):
+        if zlib.crc32(text.encode()) != checksum:
+            raise sqlite3.DatabaseError(f"the checksum of {kind} {key} does not match")
+
+
+def _set_durable(connection: sqlite3.Connection) -> None:
+    """Make each commit survive a power cut (https://www.sqlite.org/pragma.html#pragma_synchronous)."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA secure_delete=ON")  # a key that is gone is gone
+
+
+def _lock(directory: Path) -> int:
+    """Hold the directory for this process alone: two agents on one state would fork history."""
+    descriptor = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConflictError(
+            f"another agent uses the state directory {directory}",
+            hint="'overlayd status' shows it; give a second agent a --state-dir of its own",
+        ) from error
+    return descriptor
+
+
+def _is_damage(error: sqlite3.OperationalError) -> bool:
+    return "malformed" in str(error) or "not a database" in str(error)
+
+
+def _unwritable(path: Path, error: sqlite3.Error) -> OverlayError:
+    return OverlayError(
+        f"cannot write the state file {path}",
+        why=str(error),
+        hint="Nothing was changed. Free space or make the disk writable, then try again; "
+        "what is attached keeps running",
+    )

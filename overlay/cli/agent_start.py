@@ -1,0 +1,168 @@
+"""Makes sure that an agent runs: through systemd where its unit is installed, else detached.
+
+Owns: finding out how to start it, waiting until it answers, and telling why it did not.
+Must not know what is then asked of it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from overlay.cli import token_input
+from overlay.errors import ForbiddenError, OverlayError, TimedOutError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from overlay.client.api import Client
+    from overlay.client.paths import Places
+
+UNIT = "overlayd.service"
+UNIT_DIRS = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+BOOTED_MARK = "/run/systemd/system"  # sd_booted(3): exists where systemd is the init system
+
+# An agent took 38 s to start in an emulated machine; one that dies is noticed at once all the same.
+START_TIMEOUT_S = 90.0
+UNIT_START_TIMEOUT_S = 200.0  # above the unit's TimeoutStartSec: systemd is to tell what went wrong
+POLL_INTERVAL_S = 0.02
+LOG_LINES_SHOWN = 12
+LOG_TAIL_SIZE = 16 * 1024
+
+
+def ensure_agent(client: Client, timeout_s: float = START_TIMEOUT_S) -> bool:
+    """Return once an agent answers: True if it had to be started for that.
+
+    Raises TimedOutError if it does not answer in time, OverlayError with the last lines of
+    its log if it ends before.
+    """
+    if client.answers():
+        return False
+    if os.geteuid() != 0:
+        raise ForbiddenError(
+            "no agent runs on this host, and only root can start one",
+            why="it makes network namespaces and VXLAN devices",
+            hint=f"sudo {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
+        )
+    places = client.places
+    if not places.chosen and unit_installed():
+        _start_unit()
+        _wait_until_it_answers(client, None, timeout_s, "journalctl -u overlayd")
+    else:
+        process = spawn(places, agent_command(places))
+        _wait_until_it_answers(client, process, timeout_s, f"see {places.log}")
+    return True
+
+
+def unit_installed(unit_dirs: Sequence[str] = UNIT_DIRS, booted_mark: str = BOOTED_MARK) -> bool:
+    """Say whether systemd runs this host and knows our unit."""
+    return Path(booted_mark).is_dir() and any(Path(folder, UNIT).exists() for folder in unit_dirs)
+
+
+def agent_command(places: Places) -> list[str]:
+    """Return the command line of an agent for these places."""
+    chosen = [word for pair in places.chosen for word in pair]
+    # -P: the working directory must not decide which modules are found.
+    return [sys.executable, "-P", "-m", "overlay.cli.main", "agent", *chosen]
+
+
+def spawn(places: Places, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, its output in the places' log; do not wait."""
+    try:
+        places.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        log = os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    except OSError as error:
+        raise OverlayError(f"cannot write the agent's log {places.log}", why=str(error)) from error
+    # The token is for one join; it has no business in the environment of a daemon.
+    environ = {name: text for name, text in os.environ.items() if name != token_input.VARIABLE}
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=environ,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise OverlayError("cannot start the agent", why=str(error)) from error
+    finally:
+        os.close(log)
+
+
+def log_tail(path: Path) -> str:
+    """Return the last lines of the log at `path`; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - LOG_TAIL_SIZE))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-LOG_LINES_SHOWN:])
+
+
+def _start_unit() -> None:
+    try:
+        done = subprocess.run(
+            ["systemctl", "start", "overlayd"],
+            capture_output=True,
+            text=True,
+            timeout=UNIT_START_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise OverlayError("cannot start the agent through systemd", why=str(error)) from error
+    if done.returncode != 0:
+        raise OverlayError(
+            "systemd could not start the agent",
+            why=(done.stderr or done.stdout).strip() + _journal(),
+            hint="systemctl status overlayd; journalctl -u overlayd",
+        )
+
+
+def _journal() -> str:
+    try:
+        done = subprocess.run(
+            ["journalctl", "-u", "overlayd", "-n", str(LOG_LINES_SHOWN), "-o", "cat", "--no-pager"],
+            capture_output=True,
+            text=True,
+            timeout=5.0,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return f"\n{done.stdout.rstrip()}" if done.stdout.strip() else ""
+
+
+def _wait_until_it_answers(
+    client: Client, process: subprocess.Popen[bytes] | None, timeout_s: float, where: str
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if client.answers():
+            return
+        # An agent that lost the race against another one ends too; then that one answers.
+        if process is not None and process.poll() is not None and not client.answers():
+            raise OverlayError(
+                f"the agent ended at once, with exit code {process.returncode}",
+                why=log_tail(client.places.log) or "it wrote nothing to its log",
+                hint=f"In the foreground: {' '.join(agent_command(client.places))}",
+            )
+        time.sleep(POLL_INTERVAL_S)
+    raise TimedOutError(
+        f"the agent was started, but does not answer after {timeout_s:.0f} s",
+        why=log_tail(client.places.log) if process is not None else "",
+        hint=where,
+    )

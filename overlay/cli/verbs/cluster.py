@@ -1,0 +1,245 @@
+"""Verbs about the cluster: join, leave, members, forget.
+
+Owns: their options and their words. Must not know how an agent is started (`start`) or
+reached (`client`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from overlay import limits
+from overlay.cli import output
+from overlay.client.api import Client, JsonObject
+from overlay.client.paths import places
+from overlay.errors import AgentNotRunningError, UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Words
+
+JOIN_DESCRIPTION = """\
+Make sure that an agent runs here, and that it is a member of a cluster.
+
+Without PEER: a new cluster, or the return to the one this host belongs to already.
+With PEER: the cluster of that host; any live member will do, and of several the first that
+answers is taken.  Running it again is harmless.
+
+  sudo overlayd join
+  sudo overlayd join 192.168.56.11 --token-file /etc/overlayd/token
+  ssh vm1 sudo overlayd token show | sudo overlayd join 192.168.56.11 --token-file -
+
+The token comes from --token-file or from the variable OVERLAYD_TOKEN, never as an argument.
+"""
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    join = words.verb("join", run_join, "make or join a cluster", JOIN_DESCRIPTION)
+    join.add_argument("peers", nargs="*", metavar="PEER", help="ADDRESS[:PORT] of a member")
+    join.add_argument(
+        "--token-file", metavar="FILE", help="file with the join token; - reads standard input"
+    )
+    join.add_argument(
+        "--underlay",
+        metavar="ADDRESS|INTERFACE",
+        help="what other hosts reach this one at (default: the route to the first peer)",
+    )
+    join.add_argument("--name", help="this node's name (default: the host name)")
+    join.add_argument(
+        "--vxlan-port",
+        type=int,
+        metavar="PORT",
+        help=f"UDP port of VXLAN, set by the first host ({limits.VXLAN_PORT_DEFAULT})",
+    )
+    join.add_argument(
+        "--gossip-port",
+        type=int,
+        metavar="PORT",
+        help=f"UDP port of gossip, set by the first host ({limits.GOSSIP_PORT_DEFAULT})",
+    )
+    leave = words.verb("leave", run_leave, "leave the cluster and detach everything on this host")
+    leave.add_argument(
+        "--force", action="store_true", help="even if the cluster's authority goes with this host"
+    )
+    _register_members(words)
+    forget = words.verb(
+        "forget",
+        run_forget,
+        "declare a dead node gone for ever",
+        "Declare a dead node gone for ever: its addresses return to who granted them, its rows\n"
+        "go, and its identity is barred: it can't come back but as a new node, after 'overlayd\n"
+        "reset'.  A node that is alive is refused, unless it is to be shut out with --bar.",
+    )
+    forget.add_argument("node", metavar="NODE", help="name or id")
+    forget.add_argument(
+        "--powered-off",
+        action="store_true",
+        help="you have seen to it that it is off (needed where most members are unreachable)",
+    )
+    forget.add_argument(
+        "--bar",
+        action="store_true",
+        help="shut it out although it is alive; only where the cluster's authority is held",
+    )
+
+
+def _register_members(words: Words) -> None:
+    members = words.verb("members", run_members, "list the cluster's nodes and how they are")
+    members.add_argument("--no-header", action="store_true", help="rows only")
+    members.add_argument(
+        "--wide", action="store_true", help="also id, incarnation, version and every log"
+    )
+    members.add_argument("--watch", action="store_true", help="show it anew every second")
+
+
+def run_join(args: Namespace) -> int:
+    """Join, starting the agent first where there is none."""
+    from overlay.cli import token_input  # noqa: PLC0415  no other verb of this module needs it
+
+    token_input.refuse_token_arguments(args.peers)
+    body: JsonObject = {
+        "peers": args.peers,
+        "token": token_input.read_token(args.token_file, os.environ),
+        "underlay": args.underlay,
+        "name": args.name,
+        "vxlan_port": args.vxlan_port,
+        "gossip_port": args.gossip_port,
+    }
+    joined = _ask_to_join(Client(places(args, os.environ)), body)
+    if args.json:
+        output.answer_json(joined)
+    else:
+        output.answer(joined_text(joined))
+    if joined["already"]:
+        _warn_unchanged(args, joined)
+    return 0
+
+
+def _ask_to_join(client: Client, body: JsonObject) -> JsonObject:
+    """Ask an agent, started first where there is none; once more if it was ending just then, for
+    a killed one still takes connections until the kernel is through with it."""
+    from overlay.cli.agent_start import ensure_agent  # noqa: PLC0415  imports subprocess
+
+    is_new = ensure_agent(client)
+    try:
+        if is_new:
+            output.comment("agent started")
+        return client.post("/v1/join", body)
+    except AgentNotRunningError:
+        if is_new:
+            raise
+    if ensure_agent(client):
+        output.comment("agent started")
+    return client.post("/v1/join", body)
+
+
+def _warn_unchanged(args: Namespace, joined: JsonObject) -> None:
+    """Name what the line asks for and a member does not become by joining again."""
+    node = joined["node"]
+    asked = (
+        ("--name", args.name, (node["name"],)),
+        ("--underlay", args.underlay, (node["address"], node["interface"])),
+        ("--vxlan-port", args.vxlan_port, (joined["vxlan_port"],)),
+        ("--gossip-port", args.gossip_port, (joined["gossip_port"],)),
+    )
+    left = [f"{option} {value}" for option, value, has in asked if value not in (None, *has)]
+    if left:
+        output.warn(
+            f"this host is a member already, so it stays as it is: {', '.join(left)} has no effect",
+            "To change that: sudo overlayd leave, then join again",
+        )
+
+
+def joined_text(joined: JsonObject) -> str:
+    """Return what `join` did, for people."""
+    node = joined["node"]
+    line = (
+        f"node {node['name']} ({node['id']}) up: underlay {node['address']} on {node['interface']},"
+        f" mtu {node['underlay_mtu']} -> overlay mtu {joined['overlay_mtu']},"
+        f" vxlan {joined['vxlan_port']}/udp, gossip {joined['gossip_port']}/udp"
+    )
+    if joined["created"]:
+        return (
+            f"{line}\nmade cluster {joined['cluster']}; join other hosts with:\n"
+            f"  {joined['next']}\n"
+            "where FILE holds what this prints: sudo overlayd token show"
+        )
+    how = "already a member of" if joined["already"] else "joined"
+    via = f" via {joined['via']}" if joined["via"] else ""
+    return (
+        f"{line}\n{how} cluster {joined['cluster']}{via}:"
+        f" {output.counted(joined['members'], 'node')},"
+        f" {output.counted(joined['networks'], 'network')},"
+        f" {output.counted(joined['endpoints'], 'endpoint')} ({joined['elapsed_ms']:.0f} ms)"
+    )
+
+
+def run_leave(args: Namespace) -> int:
+    """Leave the cluster."""
+    left = Client(places(args, os.environ)).post("/v1/leave", {"force": args.force})
+    if args.json:
+        output.answer_json(left)
+    else:
+        output.comment("left the cluster; to remove all traces of overlayd: sudo overlayd reset")
+    return 0
+
+
+def run_members(args: Namespace) -> int:
+    """List the members."""
+    client = Client(places(args, os.environ))
+    if args.watch:
+        from overlay.cli.watch import watch  # noqa: PLC0415  rarely needed
+
+        return watch(lambda: _show_members(client, args))
+    _show_members(client, args)
+    return 0
+
+
+def _show_members(client: Client, args: Namespace) -> None:
+    listed = client.get("/v1/members")
+    if args.json:
+        output.answer_json(listed)
+        return
+    headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "BEHIND", "AUTHORITY"]
+    if args.wide:
+        headers += ["ID", "INCARNATION", "VERSION", "LOGS"]
+    rows = []
+    for member in listed["members"]:
+        rtt = member.get("rtt_ms")
+        row = [
+            member["name"] + (" *" if member.get("self") else ""),
+            member["address"],
+            member["state"],
+            output.duration(member["since_s"]),
+            None if rtt is None else f"{rtt:.1f} ms",
+            member.get("logs", {}).get("behind"),
+            "holder" if member.get("authority") else None,
+        ]
+        if args.wide:
+            row += [member["id"], member["incarnation"], member["version"], _logs(member)]
+        rows.append(row)
+    output.answer(output.table(headers, rows, show_header=not args.no_header))
+
+
+def _logs(member: JsonObject) -> str:
+    """Return how much is held here of each of a member's logs: `blue 12/14`."""
+    return ", ".join(
+        f"{log['scope']} {log['held']}/{log['origin']}"
+        for log in member.get("logs", {}).get("versions", ())
+    )
+
+
+def run_forget(args: Namespace) -> int:
+    """Forget a node."""
+    if not args.node.strip():
+        raise UsageError("NODE is empty", hint="overlayd members")
+    body: JsonObject = {"node": args.node, "powered_off": args.powered_off, "bar": args.bar}
+    done = Client(places(args, os.environ)).post("/v1/forget", body)
+    if args.json:
+        output.answer_json(done)
+    else:
+        output.comment(f"{args.node} is forgotten; if it comes back, it joins as a new node")
+    return 0

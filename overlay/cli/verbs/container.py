@@ -1,0 +1,139 @@
+"""Verbs about bare containers: container add, exec, ls, rm.
+
+A bare container is a named network namespace with its own resolv.conf and hosts under
+/etc/netns/NAME. Owns: their options, and entering one. Must not know how one is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.cli.options.common import add_attach_options, attach_fields
+from overlay.cli.options.removal import remove_each
+from overlay.cli.verbs.endpoint import have_attached
+from overlay.cli.verbs.publish import require_publishable
+from overlay.client.api import Client, JsonObject
+from overlay.client.paths import places
+from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Words
+
+NETNS_DIR = Path("/run/netns")
+SANDBOX_PREFIX = "ov-"  # the agent's own namespaces
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    containers = words.group("container", "make and use bare containers: named network namespaces")
+    add = containers.verb(
+        "add",
+        run_add,
+        "make a bare container, and attach it",
+        "Make a bare container: a network namespace with its own resolv.conf and hosts.\n"
+        "stdout: its address on each network, one per line.\n"
+        "In place of a network: none (a loopback alone), host (the host's own namespace),\n"
+        "container:NAME (the namespace of another container made so).\n\n"
+        "  sudo overlayd container add web --network blue\n"
+        "  sudo overlayd container add debug --network container:web\n"
+        "  sudo overlayd container exec web ping 10.32.0.3",
+    )
+    add.add_argument("name", metavar="NAME")
+    add_attach_options(add, network_required=False)
+    for option, dest, metavar, example in (
+        (
+            "--dns",
+            "dns_servers",
+            "ADDRESS",
+            "asked, from this host, for what is no name of ours; repeat",
+        ),
+        ("--dns-search", "dns_search", "WORD", "in place of `overlay`, in its resolv.conf; repeat"),
+        ("--dns-option", "dns_options", "WORD", "such as ndots:2, in its resolv.conf; repeat"),
+    ):
+        add.add_argument(
+            option, dest=dest, action="append", default=[], metavar=metavar, help=example
+        )
+    execute = containers.verb("exec", run_exec, "run a command in a bare container", json=False)
+    execute.add_argument("name", metavar="CONTAINER")
+    execute.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
+    listed = containers.verb("ls", run_ls, "list the bare containers of this host")
+    listed.add_argument("--no-header", action="store_true", help="rows only")
+    remove = containers.verb("rm", run_rm, "remove bare containers")
+    remove.add_argument("names", nargs="+", metavar="CONTAINER")
+
+
+def run_add(args: Namespace) -> int:
+    """Make a container."""
+    require_publishable(args)
+    body: JsonObject = {"name": args.name, **attach_fields(args)}
+    for field in ("dns_servers", "dns_search", "dns_options"):
+        body[field] = getattr(args, field)
+    return have_attached(args, "/v1/containers", body)
+
+
+def run_exec(args: Namespace) -> int:
+    """Replace this process by a command in the container; it needs no agent."""
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UsageError(
+            "there is no command to run",
+            hint=f"overlayd container exec {args.name} ip address",
+        )
+    known = _namespaces()
+    if args.name not in known:
+        shown = [name for name in known if not name.startswith(SANDBOX_PREFIX)]
+        raise NotFoundError(
+            f"there is no container {args.name!r} on this host",
+            why=f"{NETNS_DIR} has: {', '.join(shown)}" if shown else f"{NETNS_DIR} has none",
+            hint="overlayd container ls",
+        )
+    if os.geteuid() != 0:
+        raise ForbiddenError("only root may enter a network namespace", hint="Use sudo")
+    try:
+        # ip-netns(8) also shows the files of /etc/netns/NAME as those of /etc.
+        os.execvp("ip", ["ip", "netns", "exec", args.name, *command])  # noqa: S606  no shell on purpose
+    except OSError as error:
+        raise OverlayError(
+            "cannot run `ip`", why=str(error.strerror), hint="apt install iproute2"
+        ) from error
+
+
+def _namespaces() -> list[str]:
+    try:
+        return sorted(entry.name for entry in NETNS_DIR.iterdir())
+    except OSError:
+        return []
+
+
+def run_ls(args: Namespace) -> int:
+    """List the containers."""
+    listed = Client(places(args, os.environ)).get("/v1/containers")
+    if args.json:
+        output.answer_json(listed)
+        return 0
+    if not listed["containers"]:
+        output.comment("no bare containers; sudo overlayd container add NAME --network NETWORK")
+        return 0
+    rows = [
+        (
+            container["name"],
+            container.get("network_mode", "own"),
+            [f"{e['network']}={e['ip']}" for e in container["endpoints"]],
+            container["netns"],
+        )
+        for container in listed["containers"]
+    ]
+    headers = ("NAME", "NETWORK", "ADDRESSES", "NAMESPACE")
+    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    return 0
+
+
+def run_rm(args: Namespace) -> int:
+    """Remove containers, one after the other."""
+    return remove_each(args, "/v1/containers", "overlayd.container-rm/v1")

@@ -1,0 +1,177 @@
+"""Verbs about endpoints: attach, detach, endpoint ls.
+
+Owns: their options and their words. Must not know what TARGET may be: the agent resolves it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.cli.options import rates
+from overlay.cli.options.common import add_attach_options, attach_fields
+from overlay.cli.options.filters import add_filter_option, chosen
+from overlay.cli.verbs.publish import publish_attached, require_publishable
+from overlay.client.api import Client, JsonObject
+from overlay.client.paths import places
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Words
+
+FILTERS = {"name": "name", "network": "network", "node": "node"}
+TARGET_HELP = "netns:NAME, a path, pid:N, docker:NAME, podman:NAME, or a name"
+ATTACH_DESCRIPTION = """\
+Plug a running container into networks.  stdout: its address on each, one per line.
+When it returns, every live node can reach it; nodes that have not confirmed are named on
+stderr.  Attaching what is attached returns the same address; rates and --gateway-priority change
+in place, another address, MAC, name, alias or label needs a detach first.
+
+TARGET is one of
+  netns:NAME      a network namespace under /run/netns, as `ip netns` lists it
+  /PATH           such as /run/netns/x or /proc/4242/ns/net
+  pid:N           the network namespace of a process
+  docker:NAME     a Docker container, by name or id
+  podman:NAME     a Podman container, by name or id
+  NAME            looked up in that order of what exists; if it fits several, none is taken
+
+  sudo overlayd attach web --network blue
+  sudo overlayd attach pid:4242 --network blue --ip 10.32.0.50
+  sudo overlayd attach web --network blue --rate 10mbit --publish 8080:80
+"""
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    attach = words.verb("attach", run_attach, "plug a container into networks", ATTACH_DESCRIPTION)
+    attach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    add_attach_options(attach, network_required=True)
+    attach.add_argument("--name", help="name on the networks (default: the container's)")
+    detach = words.verb("detach", run_detach, "unplug a container")
+    detach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    detach.add_argument(
+        "--network",
+        dest="networks",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="repeat for several (default: all)",
+    )
+    endpoints = words.group("endpoint", "list what is attached, on all hosts")
+    listed = endpoints.verb("ls", run_ls, "list the endpoints of all hosts")
+    listed.add_argument("--network", metavar="NETWORK", help="of this network only")
+    add_filter_option(listed, FILTERS)
+    listed.add_argument("--no-header", action="store_true", help="rows only")
+    listed.add_argument("--wide", action="store_true", help="also rates, id, aliases and labels")
+
+
+def run_attach(args: Namespace) -> int:
+    """Attach a container."""
+    require_publishable(args)
+    body = {"target": args.target, "name": args.name, **attach_fields(args)}
+    return have_attached(args, "/v1/endpoints", body)
+
+
+def have_attached(args: Namespace, path: str, body: JsonObject) -> int:
+    """Ask for something to be attached, publish its ports, and say what came of it."""
+    client = Client(places(args, os.environ))
+    attached = client.post(path, body)
+    if not args.json:
+        _print_addresses(attached["endpoints"])
+    _warn_unconfirmed(attached.get("unconfirmed") or [])
+    publish_attached(client, args, attached)
+    if args.json:  # last, as an error is an object too, and there is but one
+        output.answer_json(attached)
+    return 0
+
+
+def _print_addresses(endpoints: list[JsonObject]) -> None:
+    """Print the primary address of each endpoint, and say on stderr which were there before."""
+    for endpoint in endpoints:
+        output.answer(endpoint["ip"])
+        if not endpoint["created"]:
+            changed = ", ".join(_changed(each) for each in endpoint.get("changed") or [])
+            output.comment(
+                f"{endpoint['name']} was attached to {endpoint['network']} already,"
+                f" as {endpoint['ifname']}" + (f"; changed: {changed}" if changed else "")
+            )
+
+
+def _changed(change: JsonObject) -> str:
+    """Return `rate in none -> 10mbit`."""
+    is_rate = change["field"].startswith("rate_")
+    texts = [
+        (rates.shown(value) if value else rates.LIFTED) if is_rate else json.dumps(value)
+        for value in (change["before"], change["after"])
+    ]
+    return f"{change['field'].replace('_', ' ')} {' -> '.join(texts)}"
+
+
+def _warn_unconfirmed(nodes: list[str]) -> None:
+    """Name the nodes that have not confirmed that they can reach what was attached."""
+    if nodes:
+        output.warn(
+            f"not yet confirmed by {', '.join(nodes)}",
+            "They get it by gossip as soon as they can be reached; see: overlayd members",
+        )
+
+
+def run_detach(args: Namespace) -> int:
+    """Detach a container; what is not attached is no error."""
+    body: JsonObject = {"target": args.target, "networks": list(dict.fromkeys(args.networks))}
+    done = Client(places(args, os.environ)).post("/v1/detach", body)
+    if args.json:
+        output.answer_json(done)
+        return 0
+    for endpoint in done["detached"]:
+        output.comment(f"detached {endpoint['name']} from {endpoint['network']} ({endpoint['ip']})")
+    if not done["detached"]:
+        output.comment(f"{args.target} was not attached; nothing to do")
+    return 0
+
+
+def run_ls(args: Namespace) -> int:
+    """List the endpoints."""
+    listed = Client(places(args, os.environ)).get("/v1/endpoints", network=args.network)
+    listed["endpoints"] = chosen(listed["endpoints"], args.filters, FILTERS)
+    if args.json:
+        output.answer_json(listed)
+        return 0
+    for name in listed.get("elsewhere") or []:
+        output.comment(f"{name}: not known in full here, as nothing on this host is attached to it")
+    if not listed["endpoints"] and args.filters:
+        output.comment("nothing that is attached fits the filter")
+        return 0
+    if not listed["endpoints"]:
+        output.comment("nothing is attached; sudo overlayd attach TARGET --network NETWORK")
+        return 0
+    headers = ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "TARGET", "IFNAME"]
+    if args.wide:
+        headers += ["RATE IN", "RATE OUT", "ID", "ALIASES", "LABELS"]
+    rows = []
+    for endpoint in listed["endpoints"]:
+        row = [
+            endpoint["name"],
+            endpoint["network"],
+            endpoint["ips"],
+            endpoint["mac"],
+            endpoint["node"] + (" *" if endpoint.get("local") else ""),
+            endpoint["node_state"],
+            endpoint.get("target"),
+            endpoint.get("ifname"),
+        ]
+        if args.wide:
+            labels = endpoint.get("labels") or {}
+            row += [
+                rates.shown(endpoint.get("rate_in")),
+                rates.shown(endpoint.get("rate_out")),
+                endpoint["id"],
+                endpoint.get("aliases"),
+                [f"{key}={value}" for key, value in labels.items()],
+            ]
+        rows.append(row)
+    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    return 0

@@ -1,0 +1,75 @@
+"""The verb about addresses: ipam.
+
+Owns: its table. Must not know how addresses move between hosts.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.client.api import Client, JsonObject
+from overlay.client.paths import places
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Words
+
+DESCRIPTION = """\
+Show which host owns which addresses, how many of them are free, and which can't be had now
+because their owner can't be reached.  A host gives out its own addresses without asking
+anyone; when it has none left it asks an owner that has.
+
+  overlayd ipam
+  overlayd ipam blue --json
+"""
+HEADERS = ("NETWORK", "SUBNET", "OWNER", "STATE", "ADDRESSES", "USED", "FREE", "RANGES")
+
+
+def register(words: Words) -> None:
+    """Add the verb of this module."""
+    ipam = words.verb("ipam", run_ipam, "show which host owns which addresses", DESCRIPTION)
+    ipam.add_argument("name", nargs="?", metavar="NETWORK", help="of this network only")
+    ipam.add_argument("--no-header", action="store_true", help="rows only")
+
+
+def run_ipam(args: Namespace) -> int:
+    """Show the owners of addresses."""
+    shown = Client(places(args, os.environ)).get("/v1/ipam", network=args.name)
+    if args.json:
+        output.answer_json(shown)
+        return 0
+    for name in shown["elsewhere"]:
+        output.comment(f"{name}: not known here, as nothing on this host is attached to it")
+    rows = [
+        _row(network["network"], subnet["subnet"], owner)
+        for network in shown["networks"]
+        for subnet in network["subnets"]
+        for owner in subnet["owners"]
+    ]
+    if rows:
+        output.answer(output.table(HEADERS, rows, show_header=not args.no_header))
+    for network in shown["networks"]:
+        for subnet in network["subnets"]:
+            _warn_unreachable(network["network"], subnet)
+    return 0
+
+
+def _row(network: str, subnet: str, owner: JsonObject) -> tuple[object, ...]:
+    ranges = list(owner["ranges"])
+    if owner["ranges_more"]:
+        ranges.append(f"and {owner['ranges_more']} more")
+    state = owner["state"] if owner["inherited"] else "forgotten"
+    counts = (owner["addresses"], owner["used"], owner["free"])
+    return (network, subnet, owner["node"], state, *counts, ranges)
+
+
+def _warn_unreachable(network: str, subnet: JsonObject) -> None:
+    away = [owner["node"] for owner in subnet["owners"] if not owner["reachable"]]
+    if away:
+        output.warn(
+            f"{network} {subnet['subnet']}: {subnet['unreachable']} of {subnet['free']} free "
+            f"addresses are unreachable, with {', '.join(away)}"
+        )

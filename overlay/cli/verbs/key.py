@@ -1,0 +1,95 @@
+"""Verbs about the cluster's keys: key rotate, key status.
+
+Owns: their options and their words. No key is ever shown.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.client.api import Client, JsonObject
+from overlay.client.paths import places
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Words
+
+ROTATE_DESCRIPTION = """\
+Replace the key that all members' datagrams are sealed with, on a host that holds the authority.
+
+The new key is handed to all members that live, then used, then the old one is removed: each step
+only when all have confirmed the one before, so that nothing is lost.  It happens by itself once a
+day (key_rotation_interval_s in the configuration; 0 turns that off).  Who is away is handed the
+key when it comes back.  Returns when all use the new key; the old one goes ten seconds later.
+"""
+STATUS_DESCRIPTION = """\
+Show which generation of the key each member holds and uses, and what came under which.
+
+A rotation that waits for a member says for which: start it, or if it is gone for good,
+forget it.
+"""
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    key = words.group(
+        "key", "rotate the key that members' datagrams are sealed with, and show its use"
+    )
+    key.verb("rotate", run_rotate, "replace it on all members (root only)", ROTATE_DESCRIPTION)
+    status = key.verb(
+        "status", run_status, "show its generation on each member (root only)", STATUS_DESCRIPTION
+    )
+    status.add_argument("--no-header", action="store_true", help="rows only")
+
+
+def run_rotate(args: Namespace) -> int:
+    """Rotate the cluster's key."""
+    done = Client(places(args, os.environ)).post("/v1/keys/rotate")
+    if args.json:
+        output.answer_json(done)
+    else:
+        output.comment(f"generation {done['generation']} is in use by all members")
+    return 0
+
+
+def run_status(args: Namespace) -> int:
+    """Show how far each member is."""
+    shown = Client(places(args, os.environ)).get("/v1/keys")
+    if args.json:
+        output.answer_json(shown)
+        return 0
+    if not args.no_header:
+        output.answer(output.block(_head(shown)))
+        output.answer("")
+    headers = ["NODE", "STATE", "HOLDS", "USES"]
+    rows = [
+        [peer["name"], peer["state"], peer["newest"], peer["sealing"]] for peer in shown["peers"]
+    ]
+    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    return 0
+
+
+def _head(shown: JsonObject) -> list[tuple[str, str]]:
+    now_s = time.time()
+    (used,) = [key for key in shown["held"] if key["sealing"]]
+    others = [str(key["generation"]) for key in shown["held"] if not key["sealing"]]
+    step = shown["step"]
+    if shown["waiting_for"]:
+        step += f": waiting for {', '.join(shown['waiting_for'])}"
+        step += "" if shown["waiting_s"] is None else f", {output.duration(shown['waiting_s'])}"
+    age = output.duration(max(0.0, now_s - used["made"]))
+    lines = [("Generation", f"{used['generation']}, made {age} ago"), ("Rotation", step)]
+    if others:
+        lines.append(("Also held", ", ".join(others)))
+    if shown["next"] is not None:
+        lines.append(("Next", f"in {output.duration(max(0.0, shown['next'] - now_s))}, made here"))
+    accepted = [
+        f"{each['datagrams']} of generation {each['generation']}" for each in shown["accepted"]
+    ]
+    lines.append(("Datagrams", ", ".join(accepted) or "none yet"))
+    lines.append(("Refused", f"{shown['unknown']} of a generation that is gone or unknown"))
+    return lines

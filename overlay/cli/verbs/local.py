@@ -1,0 +1,121 @@
+"""Verbs about this program itself: agent, lab, sim, completion, man, version.
+
+Owns: their options. lab and sim are listed here for help and completion; their own modules
+parse what follows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from overlay import __version__
+from overlay.cli import output
+from overlay.cli.parser import build
+from overlay.client.api import Client
+from overlay.client.paths import places
+from overlay.errors import OverlayError
+from overlay.lean_imports import without_openssl
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Words
+
+SHELLS = ("bash", "zsh", "fish")
+DELEGATED = {
+    "lab": "several hosts on this one machine, to try and to test",
+    "sim": "simulate a cluster with a lossy network, from a seed",
+}
+COMPLETION_DESCRIPTION = """\
+Print the completion script for a shell.
+
+  bash    source <(overlayd completion bash)
+  zsh     overlayd completion zsh > "${fpath[1]}/_overlayd"
+  fish    overlayd completion fish > ~/.config/fish/completions/overlayd.fish
+"""
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    agent = words.verb(
+        "agent",
+        run_agent,
+        "run the agent in the foreground",
+        "Run the agent in the foreground, as systemd does.  It ends on SIGTERM; forwarding\n"
+        "goes on without it.",
+        json=False,
+    )
+    agent.add_argument(
+        "--fast-path",
+        choices=("auto", "on", "off"),
+        help="eBPF in place of the bridge for unicast (default: as configured, else auto)",
+    )
+    for name, summary in DELEGATED.items():
+        verb = words.verb(name, _never, summary, json=False)
+        verb.add_argument("rest", nargs=argparse.REMAINDER, metavar="...")
+    completion = words.verb(
+        "completion",
+        run_completion,
+        "print the completion script for a shell",
+        COMPLETION_DESCRIPTION,
+        json=False,
+    )
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+    completion.add_argument("--words", dest="kind", metavar="KIND", help=argparse.SUPPRESS)
+    words.verb("man", run_man, "print the manual page (roff)", json=False)
+    words.verb("version", run_version, "print the version")
+
+
+def run_agent(args: Namespace) -> int:
+    """Run the agent until it is told to end."""
+    with without_openssl():
+        from overlay.agent.main import run  # noqa: PLC0415  the agent's imports are dear
+
+    chosen = {option: Path(text) for option, text in places(args, os.environ).chosen}
+    return run(
+        state_dir=chosen.get("--state-dir"),
+        run_dir=chosen.get("--run-dir"),
+        config_path=chosen.get("--config"),
+        fast_path=args.fast_path,
+    )
+
+
+def _never(args: Namespace) -> int:
+    """Not reached: `main` hands these lines to the verbs' own modules."""
+    raise AssertionError(f"{args.verb} is delegated")
+
+
+def run_completion(args: Namespace) -> int:
+    """Print a completion script, or (for those scripts) the words that could stand here."""
+    from overlay.cli import completion  # noqa: PLC0415  only this verb needs it
+
+    if args.kind is None:
+        output.answer(completion.script(args.shell, build()))
+        return 0
+    try:
+        known = completion.live_words(Client(places(args, os.environ), timeout_s=1.0), args.kind)
+    except OverlayError:
+        return 0  # in the middle of somebody's line an error helps no one
+    if known:
+        output.answer("\n".join(known))
+    return 0
+
+
+def run_man(_args: Namespace) -> int:
+    """Print the manual page."""
+    from overlay.cli import man  # noqa: PLC0415  only this verb needs it
+
+    output.answer(man.page(build()))
+    return 0
+
+
+def run_version(args: Namespace) -> int:
+    """Print the version."""
+    if args.json:
+        output.answer_json({"schema": "overlayd.version/v1", "version": __version__})
+    else:
+        output.answer(f"overlayd {__version__}")
+    return 0

@@ -1,0 +1,252 @@
+"""Verbs about networks: network create, ls, inspect, rm.
+
+Owns: their options and their tables. Must not know what a valid network is: the agent checks.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from overlay.cli import output
+from overlay.cli.options import subnets
+from overlay.cli.options.common import add_label_option, pairs
+from overlay.cli.options.filters import add_filter_option, chosen
+from overlay.cli.options.removal import remove_each
+from overlay.client.api import Client, JsonObject, segment
+from overlay.client.paths import places
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from overlay.cli.parser import Parser, Words
+
+FILTERS = {"name": "name", "creator": "creator", "driver": "driver"}
+CREATE_DESCRIPTION = """\
+Create a network: one L2 segment on all hosts.  It exists everywhere at once, and costs
+nothing on a host until something is attached there.
+
+Of the kind bridge it is on this host alone.  Of the kinds macvlan and ipvlan it is the
+segment that an interface of the hosts is on, with its own router; give it addresses that
+nobody else there gives out.
+
+  sudo overlayd network create blue --subnet 10.32.0.0/16
+  sudo overlayd network create two --subnet 10.40.0.0/24 --gateway 10.40.0.254 \\
+       --subnet fd40::/64
+  sudo overlayd network create red --subnet 10.50.0.0/16 --block-size 24 \\
+       --aux-address router=10.50.0.2
+  sudo overlayd network create home --driver bridge
+  sudo overlayd network create lan --driver macvlan --parent eth1.100 \\
+       --subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26
+"""
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    networks = words.group("network", "create, list, inspect and remove networks")
+    _add_create_options(networks.verb("create", run_create, "create a network", CREATE_DESCRIPTION))
+    listed = networks.verb("ls", run_ls, "list the networks")
+    add_filter_option(listed, FILTERS)
+    listed.add_argument("--no-header", action="store_true", help="rows only")
+    inspect = networks.verb("inspect", run_inspect, "show all about one network")
+    inspect.add_argument("name", metavar="NETWORK")
+    remove = networks.verb("rm", run_rm, "remove networks that nothing is attached to")
+    remove.add_argument("names", nargs="+", metavar="NETWORK")
+
+
+def _add_create_options(create: Parser) -> None:
+    create.add_argument("name", metavar="NAME", help="of the network, in the whole cluster")
+    create.add_argument(
+        "--subnet",
+        dest="subnets",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="address range; repeat for several (default: a free one)",
+    )
+    create.add_argument(
+        "--gateway",
+        dest="gateways",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="every host's own address in the subnet that holds it (default: the first)",
+    )
+    create.add_argument(
+        "--ip-range",
+        dest="ranges",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="give out addresses of this part of its subnet only, but for --ip; repeat",
+    )
+    create.add_argument(
+        "--aux-address",
+        dest="auxiliary",
+        action="append",
+        default=[],
+        metavar="NAME=ADDRESS",
+        help="never give this address out: another device has it; repeat",
+    )
+    create.add_argument(
+        "--block-size",
+        type=int,
+        metavar="N",
+        help="every host gets a /N of its own of each subnet that is that large",
+    )
+    _add_kind_options(create)
+    create.add_argument("--vni", type=int, help="VXLAN network id (default: drawn)")
+    create.add_argument("--internal", action="store_true", help="no way out of the network")
+    create.add_argument(
+        "--isolate-subnets", action="store_true", help="no routing between its own subnets"
+    )
+    create.add_argument(
+        "--no-port-security",
+        dest="port_security",
+        action="store_false",
+        help="let all its containers send from any MAC and address",
+    )
+    add_label_option(create)
+    create.add_argument(
+        "--force", action="store_true", help="even if a route of this host overlaps the subnet"
+    )
+
+
+def _add_kind_options(create: Parser) -> None:
+    create.add_argument(
+        "--driver",
+        choices=("overlay", "bridge", "macvlan", "ipvlan"),
+        default="overlay",
+        help="overlay: all hosts; bridge: this host alone; macvlan, ipvlan: on --parent",
+    )
+    create.add_argument(
+        "--parent",
+        metavar="INTERFACE",
+        help="of macvlan and ipvlan: the hosts' interface; eth1.100 is made as a VLAN when needed",
+    )
+
+
+def run_create(args: Namespace) -> int:
+    """Create a network."""
+    created = Client(places(args, os.environ)).post(
+        "/v1/networks",
+        {
+            "name": args.name,
+            "subnets": subnets.subnets(
+                args.subnets,
+                args.gateways,
+                args.ranges,
+                pairs(args.auxiliary, "auxiliary", "NAME=ADDRESS", "router=10.50.0.2"),
+                args.block_size,
+            ),
+            "vni": args.vni,
+            "internal": args.internal,
+            "labels": pairs(args.labels, "labels"),
+            "port_security": args.port_security,
+            "force": args.force,
+            "isolate_subnets": args.isolate_subnets,
+            "driver": args.driver,
+            "parent": args.parent,
+        },
+    )
+    if args.json:
+        output.answer_json(created)
+    else:
+        output.answer(network_line(created))
+    return 0
+
+
+def network_line(network: JsonObject) -> str:
+    """Return one network in one line."""
+    ranges = " ".join(subnet["subnet"] for subnet in network["subnets"])
+    gateways = " ".join(subnet["gateway"] for subnet in network["subnets"])
+    return f"{network['name']}  vni {network['vni']}  {ranges}  gateway {gateways}" + (
+        "  internal" if network.get("internal") else ""
+    )
+
+
+def run_ls(args: Namespace) -> int:
+    """List the networks."""
+    listed = Client(places(args, os.environ)).get("/v1/networks")
+    listed["networks"] = chosen(listed["networks"], args.filters, FILTERS)
+    if args.json:
+        output.answer_json(listed)
+        return 0
+    if not listed["networks"] and args.filters:
+        output.comment("no network fits the filter")
+        return 0
+    if not listed["networks"]:
+        output.comment("no networks yet; sudo overlayd network create NAME --subnet CIDR")
+        return 0
+    rows = [
+        (
+            network["name"],
+            network.get("driver", "overlay"),
+            network["vni"],
+            [subnet["subnet"] for subnet in network["subnets"]],
+            network["endpoints"],
+            network["hosts"],
+        )
+        for network in listed["networks"]
+    ]
+    headers = ("NAME", "DRIVER", "VNI", "SUBNETS", "ENDPOINTS", "HOSTS")
+    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    return 0
+
+
+def run_inspect(args: Namespace) -> int:
+    """Show one network."""
+    shown = Client(places(args, os.environ)).get(f"/v1/networks/{segment(args.name)}")
+    if args.json:
+        output.answer_json(shown)
+    else:
+        output.answer(inspect_text(shown))
+    return 0
+
+
+def inspect_text(network: JsonObject) -> str:
+    """Return all about one network, for people."""
+    labels = network.get("labels") or {}
+    parts = [
+        ("Network", network["name"]),
+        ("Driver", " on ".join(filter(None, (network.get("driver"), network.get("parent"))))),
+        ("VNI", str(network["vni"])),
+        (
+            "Subnets",
+            "\n".join(
+                f"{subnet['subnet']}  gateway {subnet['gateway']}{subnets.text(subnet)}"
+                for subnet in network["subnets"]
+            ),
+        ),
+        ("MTU", f"{network['mtu'] or ''}  {network.get('mtu_why', '')}".strip()),
+        ("Internal", "yes" if network.get("internal") else "no"),
+        ("Exposed", _exposed_text(network)),
+        ("Labels", " ".join(f"{key}={value}" for key, value in labels.items()) or output.ABSENT),
+        ("Creator", network["creator"]),
+        ("Hosts", " ".join(network["hosts"]) or output.ABSENT),
+    ]
+    grants = network.get("grants") or []
+    if grants:
+        owned = "\n".join(f"{grant['addresses']} owned by {grant['node']}" for grant in grants)
+        parts.append(("Addresses", owned))
+    text = output.block(parts)
+    endpoints = network["endpoint_list"]
+    if not endpoints:
+        return f"{text}\n{output.block([('Endpoints', 'none')])}"
+    rows = [(e["name"], e["ips"], e["mac"], e["node"], e["node_state"]) for e in endpoints]
+    headers = ("NAME", "ADDRESS", "MAC", "NODE", "STATE")
+    return f"{text}\n\n{output.table(headers, rows)}"
+
+
+def _exposed_text(network: JsonObject) -> str:
+    """Return which hosts have an end on the network, and whether this one has."""
+    ends = [f"{end['node']} {' '.join(end['ips'])}" for end in network.get("host_ends") or []]
+    if not network.get("exposed"):
+        why = network.get("exposed_why")
+        ends.insert(0, f"not here ({why})" if why else "not here")
+    return "\n".join(ends)
+
+
+def run_rm(args: Namespace) -> int:
+    """Remove networks, one after the other."""
+    return remove_each(args, "/v1/networks", "overlayd.network-rm/v1")

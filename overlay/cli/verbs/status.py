@@ -1,0 +1,270 @@
+"""Verbs that look: status, verify, events.
+
+Owns: their words, and what counts as degraded. Must not know where the facts come from.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import TYPE_CHECKING
+
+from overlay import prometheus
+from overlay.cli import output
+from overlay.client.api import Client, JsonObject
+from overlay.client.paths import places
+from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError, UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    from overlay.cli.parser import Words
+
+WAIT_TIMEOUT_S = 30.0
+POLL_INTERVAL_S = 0.1
+SECONDS_BY_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def register(words: Words) -> None:
+    """Add the verbs of this module."""
+    status = words.verb("status", run_status, "show node, cluster, networks and health")
+    status.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with 4 unless all is well; print only what is not",
+    )
+    status.add_argument("--wait", action="store_true", help="return when all is well, else exit 7")
+    status.add_argument(
+        "--timeout",
+        type=float,
+        default=WAIT_TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"how long --wait waits ({WAIT_TIMEOUT_S:.0f})",
+    )
+    verify = words.verb(
+        "verify", run_verify, "compare the kernel with what should be there (exit 4: differences)"
+    )
+    verify.add_argument("--repair", action="store_true", help="and make it so")
+    words.verb("metrics", run_metrics, "print status in the text format of Prometheus", json=False)
+    events = words.verb("events", run_events, "show what happened lately")
+    events.add_argument(
+        "--since", metavar="TIME", help="as 10m (ago; s, m, h or d), or seconds since 1970"
+    )
+    events.add_argument(
+        "--follow", action="store_true", help="go on as things happen (without --since: from now)"
+    )
+
+
+def run_metrics(args: Namespace) -> int:
+    """Print the status for Prometheus, as the agent's own /metrics does."""
+    status = Client(places(args, os.environ)).get("/v1/status")
+    output.answer(prometheus.text(status).rstrip("\n"))
+    return 0
+
+
+def run_status(args: Namespace) -> int:
+    """Show the status."""
+    client = Client(places(args, os.environ))
+    if not 0 <= args.timeout < math.inf:
+        raise UsageError("--timeout must be seconds from 0 on", hint="Such as 30")
+    status = _wait(client, args.timeout) if args.wait else client.get("/v1/status")
+    faults = faults_of(status)
+    if args.json:
+        output.answer_json(status)
+    elif not args.check:
+        output.answer(status_text(status))
+    if not args.check:
+        return 0
+    if not args.json:
+        output.answer("degraded" if faults else "ok")
+    for fault in faults:
+        output.comment(f"  {fault}")
+    return DegradedError.exit_code if faults else 0
+
+
+def faults_of(status: JsonObject) -> list[str]:
+    """Return what keeps a status from being well: the agent's own complaints, and rows amiss."""
+    faults = [f"{item['level']}: {item['text']}" for item in status["health"]]
+    if status["cluster"] is None:
+        return faults or ["this host is not member of a cluster"]
+    for network in status["networks"]:
+        rows = network["rows"]
+        if rows["desired"] != rows["actual"]:
+            faults.append(
+                f"network {network['name']}: {rows['actual']} of {rows['desired']} rows programmed"
+            )
+        elif network["sandbox"] == "degraded" and not faults:
+            faults.append(f"network {network['name']}: its sandbox is degraded")
+    if status["cluster"]["partitioned"] and not faults:
+        faults.append("this host is cut off from the others")
+    return faults
+
+
+def _wait(client: Client, timeout_s: float) -> JsonObject:
+    deadline = time.monotonic() + timeout_s
+    faults = ["no agent runs on this host"]
+    while True:
+        try:
+            status = client.get("/v1/status")
+            faults = faults_of(status)
+            if not faults:
+                return status
+        except AgentNotRunningError as error:
+            faults = [error.what]
+        if time.monotonic() >= deadline:
+            raise TimedOutError(
+                f"not well after {timeout_s:g} s", why="\n".join(faults), hint="overlayd status"
+            )
+        time.sleep(POLL_INTERVAL_S)
+
+
+def status_text(status: JsonObject) -> str:
+    """Return the status for people, one line per subject."""
+    node, cluster = status["node"], status["cluster"]
+    name = f"{node['name']} ({node['id']})" if node else "not named before it joins"
+    lines = [
+        (
+            "Node",
+            (
+                f"{name}   overlayd {status['version']}   up {output.duration(status['uptime_s'])}"
+                f"   config {status['config'] or 'defaults'}"
+            ),
+        ),
+        ("Cluster", _cluster_text(cluster)),
+    ]
+    if node:
+        lines += [
+            (
+                "Datapath",
+                (
+                    f"vxlan {status['vxlan_port']}/udp   {node['address']} on {node['interface']}"
+                    f"   mtu {node['underlay_mtu']} -> overlay {status['overlay_mtu']}"
+                    f"   gossip {status['gossip_port']}/udp{_fast_path(status)}"
+                ),
+            ),
+            ("Networks", "\n".join(_network_texts(status["networks"])) or "none"),
+        ]
+    drops = {reason: count for reason, count in sorted(status["drops"].items()) if count}
+    if drops:
+        lines.append(("Drops", "   ".join(f"{reason} {n}" for reason, n in drops.items())))
+    health = "\n".join(
+        f"{item['level'].upper():<5} {item['text']}"
+        + (f"\n      next: {item['hint']}" if item.get("hint") else "")
+        for item in status["health"]
+    )
+    lines.append(("Health", health or "ok"))
+    return output.block(lines)
+
+
+def _cluster_text(cluster: JsonObject | None) -> str:
+    if cluster is None:
+        return "none"
+    members = cluster["members"]
+    total = sum(count for state, count in members.items() if state != "left")
+    states = ", ".join(f"{count} {state}" for state, count in members.items() if count)
+    text = f"{cluster['id']}   {output.counted(total, 'node')}: {states}"
+    if cluster["partitioned"]:
+        split = cluster["partitioned"]
+        text += f"   CUT OFF: sees {split['seen']} of {split['total']}"
+    return text
+
+
+def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
+    width = max((len(network["name"]) for network in networks), default=0)
+    for network in networks:
+        ranges = " ".join(network["subnets"])
+        rows = network["rows"]
+        kernel = {
+            "absent": "no sandbox here",
+            "none": f"{network.get('driver')} on {network.get('parent')}",
+        }.get(
+            network["sandbox"],
+            f"sandbox {network['sandbox']}   rows {rows['actual']}/{rows['desired']}",
+        )
+        yield (
+            f"{network['name']:<{width}}   vni {network['vni']}   {ranges}"
+            f"   {output.counted(network['endpoints_total'], 'endpoint')}"
+            f" ({network['endpoints_local']} here)   {kernel}"
+        )
+
+
+def run_verify(args: Namespace) -> int:
+    """Compare kernel and records."""
+    found = Client(places(args, os.environ)).get("/v1/verify", repair=1 if args.repair else None)
+    differences = found["differences"]
+    if args.json:
+        output.answer_json(found)
+    else:
+        for difference in differences:
+            output.answer(f"{difference['network']}: {difference['text']}")
+        if not differences:
+            output.comment("the kernel has exactly what it should have")
+        elif found["repaired"]:
+            output.comment(f"{output.counted(len(differences), 'difference')} repaired")
+        elif args.repair:
+            output.comment("not all of it could be repaired: 'overlayd status' says why")
+        else:
+            output.comment("to repair: sudo overlayd verify --repair")
+    return DegradedError.exit_code if differences and not found["repaired"] else 0
+
+
+def run_events(args: Namespace) -> int:
+    """Show events, and with --follow go on."""
+    client = Client(places(args, os.environ))
+    if args.follow:
+        return _follow(client, args)
+    listed = client.get("/v1/events", since=moment_of(args.since, time.time()))
+    if args.json:
+        output.answer_json(listed)
+        return 0
+    for event in listed["events"]:
+        output.answer(event_line(event))
+    if not listed["events"]:
+        output.comment("no events")
+    return 0
+
+
+def _follow(client: Client, args: Namespace) -> int:
+    import json  # noqa: PLC0415  one line per event, where `output` prints indented objects
+
+    now = time.time()
+    since = moment_of(args.since, now)
+    for event in client.stream("/v1/events", since=now if since is None else since, follow=1):
+        line = json.dumps(event, ensure_ascii=False) if args.json else event_line(event)
+        print(line, flush=True)
+    output.comment("the agent has ended")
+    return AgentNotRunningError.exit_code
+
+
+def moment_of(text: str | None, now: float) -> float | None:
+    """Return the time that `--since` means, in seconds since 1970; raises UsageError."""
+    if text is None:
+        return None
+    unit = SECONDS_BY_UNIT.get(text[-1:])
+    try:
+        return float(text) if unit is None else now - float(text[:-1]) * unit
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no time",
+            hint="Such as 30s, 10m, 2h or 1d ago, or seconds since 1970",
+            field="since",
+        ) from error
+
+
+def event_line(event: JsonObject) -> str:
+    """Return one event in one line: when, what, about whom, in words."""
+    seconds = event["time"]
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    moment = f"{clock}.{int(seconds % 1 * 1000):03}"
+    about = " ".join(str(event[key]) for key in ("network", "endpoint", "peer") if event.get(key))
+    return "  ".join(part for part in (moment, event["kind"], about, event["text"]) if part)
+
+
+def _fast_path(status: JsonObject) -> str:
+    """Return how unicast frames go: by eBPF, or why by the bridge."""
+    found = status.get("fast_path")
+    if found is None:
+        return ""
+    return "   fast path on" if found["active"] else f"   fast path off ({found['why']})"

@@ -1,0 +1,1 @@
+"""The API's client, shared by everything outside the agent."""

@@ -1,0 +1,190 @@
+"""The agent's API as the verbs see it: one call, one JSON object or one OverlayError.
+
+Owns: how a failed connection and an error answer become errors with a cause and a next
+step. Must not know any verb.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from overlay import limits
+from overlay.errors import (
+    ERROR_BY_CODE,
+    AgentNotRunningError,
+    ForbiddenError,
+    OverlayError,
+    TimedOutError,
+    UsageError,
+)
+from overlay.unix_http import (
+    SOCKET_PATH_SIZE_MAX,
+    HTTPException,
+    HTTPResponse,
+    UnixConnection,
+    send,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from overlay.client.paths import Places
+
+JsonObject = dict[str, Any]
+_AS_TYPED = "surrogateescape"  # bytes of a command line that are no UTF-8
+
+# The agent gives up by itself at API_REQUEST_TIMEOUT_S; its own words are better than ours.
+TIMEOUT_S = limits.API_REQUEST_TIMEOUT_S + 5.0
+
+
+class Client:
+    """Speaks to the agent on the socket of `places`."""
+
+    def __init__(self, places: Places, timeout_s: float = TIMEOUT_S) -> None:
+        self.places = places
+        self._timeout_s = timeout_s
+
+    def get(self, path: str, **query: object) -> JsonObject:
+        """Return the answer to a GET; parameters of None are left out."""
+        return self._call("GET", _with_query(path, query), None)
+
+    def post(self, path: str, body: JsonObject | None = None) -> JsonObject:
+        """Return the answer to a POST of `body`."""
+        return self._call("POST", path, body or {})
+
+    def delete(self, path: str, **query: object) -> JsonObject:
+        """Return the answer to a DELETE; parameters of None are left out."""
+        return self._call("DELETE", _with_query(path, query), None)
+
+    def answers(self) -> bool:
+        """Say whether anything listens on the socket; raises ForbiddenError if it may not ask."""
+        connection = UnixConnection(str(self.places.socket), self._timeout_s)
+        try:
+            connection.connect()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise self._connection_error(error) from error
+        connection.close()
+        return True
+
+    def stream(self, path: str, **query: object) -> Iterator[JsonObject]:
+        """Yield the objects of an answer that comes line by line, as long as it lasts."""
+        connection = UnixConnection(str(self.places.socket), self._timeout_s)
+        try:
+            connection.connect()
+            socket = connection.sock  # the connection lets go of it if the answer is the last
+            response = self._send(connection, "GET", _with_query(path, query), None)
+            socket.settimeout(None)  # silence is normal: nothing happens, nothing comes
+            with response:
+                while line := response.readline():
+                    if line.strip():
+                        yield _decoded(line, response.status)
+        except (OSError, HTTPException) as error:
+            raise self._connection_error(error) from error
+        finally:
+            connection.close()
+
+    def _call(self, method: str, path: str, body: JsonObject | None) -> JsonObject:
+        connection = UnixConnection(str(self.places.socket), self._timeout_s)
+        try:
+            response = self._send(connection, method, path, body)
+            return _decoded(response.read(), response.status)
+        except (OSError, HTTPException) as error:
+            raise self._connection_error(error) from error
+        finally:
+            connection.close()
+
+    def _send(
+        self, connection: UnixConnection, method: str, path: str, body: JsonObject | None
+    ) -> HTTPResponse:
+        raw = None if body is None else json.dumps(body).encode()
+        if raw is not None and len(raw) > limits.API_BODY_SIZE_MAX:
+            raise UsageError(
+                "the request is too large",
+                why=f"{len(raw)} bytes, at most {limits.API_BODY_SIZE_MAX} are taken",
+            )
+        response = send(connection, method, path, raw)
+        if response.status >= 400:
+            raise _answered_error(response.read(), response.status)
+        return response
+
+    def _connection_error(self, error: Exception) -> OverlayError:
+        path = str(self.places.socket)
+        match error:
+            case FileNotFoundError():
+                return AgentNotRunningError(
+                    "no agent runs on this host",
+                    why=f"there is no API socket at {path}",
+                    hint="sudo overlayd join     (starts one; its log is in "
+                    f"{self.places.log} or `journalctl -u overlayd`)",
+                )
+            case ConnectionRefusedError():
+                return AgentNotRunningError(
+                    "the agent on this host has died",
+                    why=f"its API socket {path} is there, but nobody listens on it",
+                    hint=f"See the end of {self.places.log} or `journalctl -u overlayd`, "
+                    "then: sudo overlayd join",
+                )
+            case PermissionError():
+                return ForbiddenError(
+                    f"you may not use the agent's API socket {path}",
+                    why="it is for root and the group overlayd",
+                    hint="Use sudo, or add yourself to that group",
+                )
+            case TimeoutError():
+                return TimedOutError(
+                    "the agent did not answer in time",
+                    why=f"nothing came from {path} for {self._timeout_s:.0f} s",
+                    hint="overlayd status; if that hangs too, restart the agent "
+                    "(forwarding goes on meanwhile)",
+                )
+            case ConnectionResetError() | BrokenPipeError() | HTTPException():
+                return AgentNotRunningError(
+                    "the agent went away in the middle of its answer",
+                    why=str(error) or type(error).__name__,
+                    hint=f"See the end of {self.places.log} or `journalctl -u overlayd`",
+                )
+        hint = "Choose a shorter --run-dir" if len(path) > SOCKET_PATH_SIZE_MAX else ""
+        return OverlayError(f"cannot reach the agent at {path}", why=str(error), hint=hint)
+
+
+def segment(text: str) -> str:
+    """Return `text` as one segment of a path."""
+    return quote(text, safe="", errors=_AS_TYPED)
+
+
+def _with_query(path: str, query: dict[str, object]) -> str:
+    pairs = {key: value for key, value in query.items() if value is not None}
+    return f"{path}?{urlencode(pairs, errors=_AS_TYPED)}" if pairs else path
+
+
+def _decoded(raw: bytes, status: int) -> JsonObject:
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise OverlayError(
+            "the agent's answer is not a JSON object",
+            why=f"HTTP {status}: {raw[:200].decode(errors='replace')!r}",
+            hint="Is the agent of the same version? compare `overlayd version` and "
+            "`overlayd status`",
+        )
+    return value
+
+
+def _answered_error(raw: bytes, status: int) -> OverlayError:
+    try:
+        said = json.loads(raw)["error"]
+        kind = ERROR_BY_CODE.get(said["code"], OverlayError)
+        rest = {name: str(said.get(name) or "") for name in ("why", "hint", "field")}
+        return kind(str(said["what"]), **rest)
+    except (ValueError, KeyError, TypeError):
+        return OverlayError(
+            f"the agent answered HTTP {status}",
+            why=raw[:200].decode(errors="replace").strip(),
+            hint="Its log tells more: journalctl -u overlayd",
+        )

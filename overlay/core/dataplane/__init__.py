@@ -1,0 +1,1 @@
+"""Desired state of sandboxes and hosts as values: planner, diff, policies."""

@@ -1,0 +1,239 @@
+"""The operations that lead from one sandbox state to another, as values.
+
+Owns what each operation does to a `SandboxState` (`applied`), which rows the kernel holds at
+most once (`row_key`), and how an operation reads to a person: like the `ip` or `bridge`
+command that would do it by hand. Does not know which operations are needed (`diff`), nor how
+the kernel is told (the kernel layer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from overlay.core.dataplane.state import (
+    AddressRow,
+    BarrierRow,
+    Bridge,
+    BridgeFdbRow,
+    FdbRow,
+    FloodRow,
+    GuardRow,
+    HookRow,
+    Link,
+    NeighbourRow,
+    Port,
+    RateRow,
+    RouteRow,
+    Row,
+    SandboxState,
+    SourceRow,
+    StrangeRow,
+    TargetRow,
+    Vxlan,
+)
+from overlay.model import ip_text, mac_text
+
+
+@dataclass(frozen=True, slots=True)
+class PutLink:
+    """Create the link and bring it up; a `Port` is a veth end that exists: adopt it.
+
+    Fails for a `Port` whose interface is not in the sandbox: only an attach makes those.
+    """
+
+    link: Link
+
+    def __str__(self) -> str:
+        link = self.link
+        match link:
+            case Bridge():
+                return f"ip link add {link.name} {_attributes(link)} type bridge"
+            case Vxlan():
+                return (
+                    f"ip link add {link.name} mtu {link.mtu} master {link.master} type vxlan"
+                    f" id {link.vni} local {ip_text(link.local)} dstport {link.port} nolearning"
+                )
+            case Port():
+                return f"ip link set {link.name} {_attributes(link)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLink:
+    """Change what differs between `before` and `after`: the same name and kind.
+
+    Never a VXLAN's VNI, port or address family: the kernel refuses those, `diff` replaces.
+    """
+
+    before: Link
+    after: Link
+
+    def __str__(self) -> str:
+        changed = _attributes(self.after, unlike=self.before)
+        return f"ip link set {self.after.name} {changed}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLink:
+    """Remove the link; its rows go with it, and its ports lose their master."""
+
+    link: Link
+
+    def __str__(self) -> str:
+        return f"ip link del {self.link.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class PutRow:
+    """Create the row, in place of any row with the same `row_key`."""
+
+    row: Row
+
+    def __str__(self) -> str:
+        return _row_text(self.row, add=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRow:
+    """Remove the row; that it is gone already is success."""
+
+    row: Row
+
+    def __str__(self) -> str:
+        return _row_text(self.row, add=False)
+
+
+Operation: TypeAlias = PutLink | ChangeLink | DeleteLink | PutRow | DeleteRow
+RowKey: TypeAlias = tuple[str, str, bytes, bytes]
+
+
+def row_key(row: Row) -> RowKey:
+    """Return what the kernel holds at most one row of: a put replaces, a delete goes by it."""
+    match row:
+        case AddressRow(link, ip, _):
+            return ("address", link, ip, b"")
+        case FdbRow(link, mac, _):
+            return ("fdb", link, mac, b"")
+        case FloodRow(link, vtep):
+            return ("flood", link, vtep, b"")
+        case BridgeFdbRow(link, mac):
+            return ("bridge-fdb", link, mac, b"")
+        case NeighbourRow(link, ip, _):
+            return ("neighbour", link, ip, b"")
+        case RouteRow(link, base, prefix_length, _):
+            return ("route", link, base, bytes([prefix_length]))
+        case BarrierRow(link, prefix_length, base):
+            return ("barrier", link, base, bytes([prefix_length]))
+        case GuardRow(_, _, link):
+            return ("guard", link, b"", b"")
+        case SourceRow(ip, mac, link):
+            return ("source", link, ip, mac)
+        case TargetRow(mac, segment, _):
+            return ("target", str(segment), mac, b"")
+        case HookRow(_, link):
+            return ("hook", link, b"", b"")
+        case RateRow(link, _, _):
+            return ("rate", link, b"", b"")
+        case StrangeRow(link, _, request):
+            return ("strange", link, request, b"")
+
+
+def applied(state: SandboxState, operations: Iterable[Operation]) -> SandboxState:
+    """Return the state after the operations, as the kernel would have it.
+
+    The model that tests and the simulator compare with the real kernel. Raises ValueError
+    where the kernel would refuse: a row or a port on a link that is not there.
+    """
+    links = dict(state.links)
+    rows = {row_key(row): row for row in state.rows}
+    for operation in operations:
+        match operation:
+            case PutLink(link) | ChangeLink(_, link):
+                if not isinstance(link, Bridge) and link.master not in links:
+                    raise ValueError(f"{operation}: no bridge {link.master}")
+                links[link.name] = link
+            case DeleteLink(link):
+                _delete_link(links, rows, link.name)
+            case PutRow(row):
+                if row.link not in links:
+                    raise ValueError(f"{operation}: no link {row.link}")
+                rows[row_key(row)] = row
+            case DeleteRow(row):
+                rows.pop(row_key(row), None)
+    return SandboxState(links, frozenset(rows.values()))
+
+
+def _delete_link(links: dict[str, Link], rows: dict[RowKey, Row], name: str) -> None:
+    links.pop(name, None)
+    for key in [key for key, row in rows.items() if row.link == name]:
+        del rows[key]
+    for other in list(links.values()):
+        if not isinstance(other, Bridge) and other.master == name:
+            links[other.name] = other._replace(master="")
+
+
+def _attributes(link: Link, unlike: Link | None = None) -> str:
+    """Return the link's attributes in `ip link set` form; only those `unlike` another's."""
+    before: dict[str, object] = {} if unlike is None else unlike._asdict()
+    words = []
+    for field_name, value in link._asdict().items():
+        if field_name == "name" or (unlike is not None and before.get(field_name) == value):
+            continue
+        match field_name:
+            case "mac":
+                words.append(f"address {mac_text(value)}")
+            case "local":
+                words.append(f"type vxlan local {ip_text(value)}")
+            case "altered":
+                if unlike is not None:
+                    words.append(f"# restores {', '.join(unlike.altered)}")
+            case "master" if not value:
+                words.append("nomaster")
+            case _:
+                words.append(f"{field_name} {value}")
+    return " ".join(words)
+
+
+def _row_text(row: Row, *, add: bool) -> str:
+    verb = "replace" if add else "del"
+    match row:
+        case AddressRow(link, ip, prefix_length):
+            return f"ip address {verb} {ip_text(ip)}/{prefix_length} dev {link}"
+        case FdbRow(link, mac, vtep):
+            return f"bridge fdb {verb} {mac_text(mac)} dev {link} dst {ip_text(vtep)} self"
+        case FloodRow(link, vtep):
+            verb = "append" if add else "del"
+            return f"bridge fdb {verb} 00:00:00:00:00:00 dev {link} dst {ip_text(vtep)} self"
+        case BridgeFdbRow(link, mac):
+            suffix = " extern_learn" if add else ""
+            return f"bridge fdb {verb} {mac_text(mac)} dev {link} master{suffix}"
+        case NeighbourRow(link, ip, mac):
+            suffix = f" lladdr {mac_text(mac)} nud permanent" if add else ""
+            return f"ip neighbour {verb} {ip_text(ip)}{suffix} dev {link}"
+        case RouteRow(link, base, prefix_length, gateway):
+            where = f"{ip_text(base)}/{prefix_length}"
+            return f"ip route {verb} {where} via {ip_text(gateway)} dev {link}"
+        case BarrierRow(link, prefix_length, base):
+            verb = "add" if add else "del"
+            return f"ip rule {verb} iif {link} to {ip_text(base)}/{prefix_length} prohibit"
+        case GuardRow(mac, ips, link):
+            what = f"{mac_text(mac)} {' '.join(map(ip_text, ips))}" if len(mac) == 6 else "open"
+            return f"port security {verb} {what} at {link}"
+        case SourceRow() | TargetRow() | HookRow():
+            return _fast_text(row, verb)
+        case RateRow(link, in_bits, out_bits):
+            return f"rate {verb} {in_bits} bit/s in, {out_bits} bit/s out at {link}"
+        case StrangeRow(_, text, _):
+            return f"bridge fdb {verb} {text}"
+
+
+def _fast_text(row: SourceRow | TargetRow | HookRow, verb: str) -> str:
+    match row:
+        case SourceRow(ip, mac, link):
+            return f"fast path {verb} source {ip_text(ip)} {mac_text(mac)} at {link}"
+        case TargetRow(mac, segment, link):
+            where = mac_text(mac) if any(mac) else "all others"
+            return f"fast path {verb} {where} of segment {segment} by {link}"
+        case HookRow(segment, link):
+            return f"fast path {verb} program of segment {segment} on {link}"

@@ -1,0 +1,245 @@
+"""The planner: from records to the desired state of one network's sandbox.
+
+A pure function of plain inputs. Knows nothing of the store, of liveness or of the kernel:
+its caller decides whose records count (a dead agent's still do, its data plane forwards).
+
+A network is made of *segments*: one bridge and one VXLAN device each, `br0` and `vxlan0`,
+`br1` and `vxlan1`, with the network's VNI plus the segment's number; a network of the kind
+`bridge` (`core.dataplane.network_drivers`) has no VXLAN devices. The n-th IPv4 subnet and
+the n-th IPv6 subnet share segment n, so that a dual-stack container has both addresses on its
+one interface; two subnets of one family are two segments, routed between their bridges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
+from overlay.core.dataplane.network_drivers import has_tunnel
+from overlay.core.dataplane.state import (
+    HOST_PORT_PREFIX,
+    AddressRow,
+    BarrierRow,
+    Bridge,
+    BridgeFdbRow,
+    FdbRow,
+    FloodRow,
+    Link,
+    NeighbourRow,
+    Port,
+    RouteRow,
+    Row,
+    SandboxState,
+    Vxlan,
+)
+from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, gateway_mac, is_host
+
+
+class PlannedPort(NamedTuple):
+    """The sandbox's end of a local endpoint's veth pair, and the subnet it is plugged into."""
+
+    name: str
+    subnet_index: int
+    endpoint_id: bytes = b""
+
+
+class Remote(NamedTuple):
+    """An endpoint of another node, and where that node's VTEP is."""
+
+    origin: NodeId
+    vtep: Ip
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInput:
+    """All that the plan of one sandbox depends on."""
+
+    network: Network
+    port: int  # UDP, the cluster's VXLAN port
+    local: Ip  # this node's VTEP address
+    mtu: int  # of the overlay: what fits into the underlay's packets
+    ports: tuple[PlannedPort, ...] = ()
+    locals: tuple[Endpoint, ...] = ()  # this node's endpoints on the network
+    remotes: tuple[Remote, ...] = ()
+    flood: tuple[Ip, ...] = ()  # VTEPs of the nodes that have a sandbox of this network
+    owner_of: OwnerOf | None = None  # who owns an address: decides between two claims
+
+
+def segment_of(network: Network, subnet_index: int) -> int:
+    """Return the number of the segment a subnet is on: its rank among those of its family."""
+    if subnet_index == 0:
+        return 0  # nearly always, and asked for each port in each pass
+    size = len(network.subnets[subnet_index].base)
+    return sum(len(subnet.base) == size for subnet in network.subnets[:subnet_index])
+
+
+def segment_count(network: Network) -> int:
+    """Return how many segments, and so VNIs, a network has."""
+    return 1 + max(segment_of(network, index) for index in range(len(network.subnets)))
+
+
+def bridge_name(network: Network, subnet_index: int) -> str:
+    """Return the bridge that a subnet's endpoints are plugged into."""
+    return f"br{segment_of(network, subnet_index)}"
+
+
+def plan(given: PlanInput) -> SandboxState:
+    """Return what should be in the sandbox; the same input gives an equal state.
+
+    Where two remote endpoints claim one address, all nodes plan the same winner's rows. A
+    claim on the address or MAC of a local endpoint gets none: a row that sends a local
+    container's frames away would fight with what its bridge port learns.
+    """
+    return SandboxState(planned_links(given), frozenset(planned_rows(given)))
+
+
+def planned_links(given: PlanInput) -> dict[str, Link]:
+    """Return the plan's links by name."""
+    return {link.name: link for link in _links(given)}
+
+
+def planned_rows(given: PlanInput) -> Iterator[Row]:
+    """Return the plan's rows one by one: there may be very many, and a set is made of them once."""
+    yield from _gateway_rows(given.network)
+    if has_tunnel(given.network):
+        yield from _tunnel_rows(given)
+    yield from _exit_rows(given)
+    if given.network.isolate_subnets:
+        yield from _barrier_rows(given.network)
+
+
+def _tunnel_rows(given: PlanInput) -> Iterator[Row]:
+    same_family = sorted(
+        {vtep for vtep in given.flood if len(vtep) == len(given.local)} - {given.local}
+    )
+    for segment in range(segment_count(given.network)):
+        yield from (FloodRow(f"vxlan{segment}", vtep) for vtep in same_family)
+    yield from _remote_rows(given)
+
+
+def _links(given: PlanInput) -> Iterator[Link]:
+    network = given.network
+    for segment in range(segment_count(network)):
+        bridge = f"br{segment}"
+        yield Bridge(bridge, gateway_mac(network.vni, segment), given.mtu)
+        if not has_tunnel(network):
+            continue
+        vni = Vni(network.vni + segment)
+        yield Vxlan(f"vxlan{segment}", vni, given.local, given.port, given.mtu, bridge)
+    for port in (*given.ports, *host_ports(given)):
+        yield Port(port.name, given.mtu, bridge_name(network, port.subnet_index))
+
+
+def host_ports(given: PlanInput) -> Iterator[PlannedPort]:
+    """Return the ports of this node's own ends on the network: one per segment at most."""
+    for endpoint in given.locals:
+        if is_host(endpoint):
+            for index, subnet in enumerate(given.network.subnets):
+                if endpoint.ips[0] in subnet:
+                    segment = segment_of(given.network, index)
+                    yield PlannedPort(host_port_name(segment), index, endpoint.endpoint_id)
+
+
+def host_port_name(segment: int) -> str:
+    """Return the name of the port of this host's own end on a segment."""
+    return f"{HOST_PORT_PREFIX}{segment}"
+
+
+def _gateway_rows(network: Network) -> Iterator[Row]:
+    for index, subnet in enumerate(network.subnets):
+        yield AddressRow(bridge_name(network, index), subnet.gateway, subnet.prefix_length)
+
+
+def _exit_rows(given: PlanInput) -> Iterator[Row]:
+    """Return the way to this node's host, if it has an end on the network, and out by it.
+
+    A fixed neighbour and FDB row, so that nothing for the own host is flooded to the others.
+    """
+    segments = Segments(given.network)
+    exits: dict[int, tuple[int, Ip]] = {}  # by family: the first segment's
+    for endpoint in given.locals:
+        for ip in endpoint.ips if is_host(endpoint) else ():
+            segment = segments.of(ip)
+            if segment is None:
+                continue
+            yield NeighbourRow(f"br{segment}", ip, endpoint.mac)
+            yield BridgeFdbRow(host_port_name(segment), endpoint.mac)
+            exits[len(ip)] = min(exits.get(len(ip), (segment, ip)), (segment, ip))
+    for size, (segment, ip) in exits.items():
+        yield RouteRow(f"br{segment}", Ip(bytes(size)), 0, ip)
+
+
+def _barrier_rows(network: Network) -> Iterator[Row]:
+    for index, subnet in enumerate(network.subnets):
+        for segment in range(segment_count(network)):
+            if segment != segment_of(network, index):
+                yield BarrierRow(f"br{segment}", subnet.prefix_length, subnet.base)
+
+
+def _remote_rows(given: PlanInput) -> Iterator[Row]:
+    vni = given.network.vni
+    local_macs = {endpoint.mac for endpoint in given.locals}
+    local_ips = {ip for endpoint in given.locals for ip in endpoint.ips}
+    segments = Segments(given.network)
+    by_mac: dict[tuple[int, Mac], Remote] = {}
+    by_ip: dict[Ip, tuple[int, Remote]] = {}
+    for remote in given.remotes:
+        endpoint = remote.endpoint
+        if len(remote.vtep) != len(given.local) or remote.vtep == given.local:
+            continue  # another underlay family is out of reach; our own VTEP is no remote
+        for ip in endpoint.ips:
+            segment = segments.of(ip)
+            if segment is None:
+                continue
+            if endpoint.mac not in local_macs:
+                rival = by_mac.setdefault((segment, endpoint.mac), remote)
+                if rival is not remote and better_for_mac(
+                    vni, _claim(remote), _claim(rival), given.owner_of
+                ):
+                    by_mac[segment, endpoint.mac] = remote
+            if ip not in local_ips:
+                _, rival = by_ip.setdefault(ip, (segment, remote))
+                if rival is not remote and better_for_ip(
+                    vni, ip, _claim(remote), _claim(rival), given.owner_of
+                ):
+                    by_ip[ip] = (segment, remote)
+    # One text for all rows of a segment: 100,000 rows would have as many of 55 bytes each.
+    names = [(f"vxlan{segment}", f"br{segment}") for segment in range(segment_count(given.network))]
+    for (segment, mac), remote in by_mac.items():
+        vxlan, _ = names[segment]
+        yield FdbRow(vxlan, mac, remote.vtep)
+        yield BridgeFdbRow(vxlan, mac)
+    for ip, (segment, remote) in by_ip.items():
+        _, bridge = names[segment]
+        yield NeighbourRow(bridge, ip, remote.endpoint.mac)
+
+
+def _claim(remote: Remote) -> Claim:
+    return Claim(remote.origin, remote.endpoint)
+
+
+class Segments:
+    """Finds the segment of an address; by shifted prefix, as there may be very many."""
+
+    def __init__(self, network: Network) -> None:
+        self._subnets = [
+            (
+                len(subnet.base),
+                8 * len(subnet.base) - subnet.prefix_length,
+                int.from_bytes(subnet.base, "big") >> 8 * len(subnet.base) - subnet.prefix_length,
+                segment_of(network, index),
+                subnet.gateway,
+            )
+            for index, subnet in enumerate(network.subnets)
+        ]
+
+    def of(self, ip: Ip) -> int | None:
+        """Return the segment, or None where no container can have this address."""
+        number = int.from_bytes(ip, "big")
+        for size, shift, prefix, segment, gateway in self._subnets:
+            if size == len(ip) and number >> shift == prefix:
+                return None if ip == gateway else segment
+        return None

@@ -1,0 +1,178 @@
+"""One node's hand on the addresses: its own space, its used and resting ones, its answers.
+
+Owns: the cache of ownership per network and the quarantine. Decides by `ipam`; does not write
+records, send messages or wait: the agent and the simulator do, each in its own way, and both
+make a grant durable before anyone hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from overlay.core.ipam import allocator, reclaim
+from overlay.core.ipam.allocator import Quarantine, Share
+from overlay.core.ipam.intervals import Intervals
+from overlay.core.ipam.ownership import Ownership, ownership
+from overlay.core.log.store import Store
+from overlay.core.protocol.messages import GrantRefusal, GrantRequest
+from overlay.core.protocol.records import CLUSTER_SCOPE, Forgotten, Scope, Settled
+from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni
+
+V = TypeVar("V", Endpoint, Grant, Forgotten, Settled)
+
+
+class Addressing:
+    """What one node may take and give, from its own store."""
+
+    def __init__(self, store: Store, self_id: NodeId) -> None:
+        self._store = store
+        self._self_id = self_id
+        self._ownership: dict[Vni, tuple[tuple[Network, int, int], Ownership]] = {}
+        self._quarantine: dict[Vni, Quarantine] = {}
+
+    def ownership(self, network: Network) -> Ownership:
+        """Return who owns what of a network, as the records that this node holds now tell."""
+        # The digests stand for the records: stale for not a moment, least of all between this
+        # node's own write and the event that tells of it, when the same space could go twice.
+        scope = Scope(network.vni)
+        stamp = (network, self._store.root([scope]), self._store.root([CLUSTER_SCOPE]))
+        known = self._ownership.get(network.vni)
+        if known is None or known[0] != stamp:
+            found = ownership(
+                network,
+                _values(self._store, scope, "grant", Grant),
+                _values(self._store, CLUSTER_SCOPE, "forgotten", Forgotten),
+                _values(self._store, CLUSTER_SCOPE, "settled", Settled),
+            )
+            known = self._ownership[network.vni] = (stamp, found)
+        return known[1]
+
+    def used(self, vni: Vni) -> set[Ip]:
+        """Return the addresses that this node's own endpoints have."""
+        return {
+            ip
+            for endpoint in self._store.values_of(self._self_id, Scope(vni), "endpoint")
+            if isinstance(endpoint, Endpoint)
+            for ip in endpoint.ips
+        }
+
+    def released(self, vni: Vni, ips: Iterable[Ip], now: float) -> None:
+        """Let addresses rest that an endpoint has given up."""
+        for ip in ips:
+            self._resting(vni).release(ip, now)
+
+    def pick(self, network: Network, subnet_index: int, now: float) -> Ip | None:
+        """Return a free address of this node's own space, or None if it must ask."""
+        subnet = network.subnets[subnet_index]
+        return allocator.pick(
+            subnet,
+            self.ownership(network).owned(self._self_id, subnet_index),
+            self.used(network.vni),
+            self._resting(network.vni).resting(now),
+            allocator.reserved(subnet),
+        )
+
+    def pick_last(self, network: Network, subnet_index: int, now: float) -> Ip | None:
+        """Return the highest free address of this node's own space, for the host itself."""
+        return allocator.pick_last(
+            network.subnets[subnet_index],
+            self.owned(network, subnet_index),
+            self.used(network.vni),
+            self._resting(network.vni).resting(now),
+        )
+
+    def fault_of(self, network: Network, ip: Ip) -> str | None:
+        """Return why this very address can't be taken now (see `ipam`), or None."""
+        return allocator.fault_of(
+            self.ownership(network), ip, self._self_id, self.used(network.vni)
+        )
+
+    def owned(self, network: Network, subnet_index: int) -> Intervals:
+        """Return this node's own space."""
+        return self.ownership(network).owned(self._self_id, subnet_index)
+
+    def shares(self, network: Network) -> list[Share]:
+        """Return who has how much, as far as known here."""
+        endpoints = _values(self._store, Scope(network.vni), "endpoint", Endpoint)
+        ips = (ip for _, endpoint in endpoints for ip in endpoint.ips)
+        return allocator.shares(self.ownership(network), ips)
+
+    def whom_to_ask(
+        self, network: Network, subnet_index: int, reachable: Container[NodeId]
+    ) -> list[NodeId]:
+        """Return the reachable owners that seem to have free space, the richest first."""
+        return allocator.whom_to_ask(self.shares(network), subnet_index, self._self_id, reachable)
+
+    def decide(
+        self, network: Network, asker: NodeId, request: GrantRequest, now: float
+    ) -> tuple[Grant | GrantRefusal, list[Grant]]:
+        """Return the answer to a request, and the older grants that a new one makes void.
+
+        Put the grant and delete those in one write; where the grant is in the own log
+        already (a repeated request), writing it again changes nothing.
+        """
+        known = self.ownership(network)
+        resting = self._resting(network.vni).resting(now)
+        answer = allocator.decide_grant(
+            known, self._self_id, asker, request, used=self.used(network.vni), resting=resting
+        )
+        if isinstance(answer, GrantRefusal):
+            return answer, []
+        return answer, allocator.superseded(known, self._self_id, answer)
+
+    # --- forgotten nodes' space ---------------------------------------------------------
+
+    def settle(self, networks: Sequence[Network]) -> list[Settled]:
+        """Return the statements that this node owes about forgotten nodes; usually none.
+
+        `networks` are those whose records it holds. To be written durably, in one write to the
+        cluster's log, before anything else is done with addresses.
+        """
+        forgotten = list(_values(self._store, CLUSTER_SCOPE, "forgotten", Forgotten))
+        if not forgotten:
+            return []
+        own_grants = [
+            grant
+            for network in networks
+            for origin, grant in _values(self._store, Scope(network.vni), "grant", Grant)
+            if origin == self._self_id
+        ]
+        return reclaim.settle(
+            self._self_id,
+            forgotten,
+            _values(self._store, CLUSTER_SCOPE, "settled", Settled),
+            ownerships=[self.ownership(network) for network in networks],
+            own_grants=own_grants,
+            used=[(network.vni, ip) for network in networks for ip in self.used(network.vni)],
+        )
+
+    def heirs(self, forgotten: Iterable[NodeId]) -> list[NodeId]:
+        """Return whom anybody has named the heir of one of these nodes, or of such an heir."""
+        named: dict[NodeId, set[NodeId]] = {}
+        for _, record in _values(self._store, CLUSTER_SCOPE, "settled", Settled):
+            named.setdefault(record.node_id, set()).add(record.heir)
+        found: set[NodeId] = set()
+        due = list(forgotten)
+        while due:
+            further = named.get(due.pop(), set()) - found
+            found |= further
+            due += further
+        return sorted(found)
+
+    def inherit(self, network: Network, members: Collection[NodeId]) -> list[Grant]:
+        """Return the grants by which this node takes what it inherits now; usually none.
+
+        `members` are all nodes known, this one included, less those that left or are
+        forgotten. To be written durably to the network's log before the space is used.
+        """
+        return reclaim.inherit(self.ownership(network), self._self_id, members)
+
+    def _resting(self, vni: Vni) -> Quarantine:
+        return self._quarantine.setdefault(vni, Quarantine())
+
+
+def _values(store: Store, scope: Scope, kind: str, wanted: type[V]) -> Iterator[tuple[NodeId, V]]:
+    for origin, value in store.values(scope, kind):
+        if isinstance(value, wanted):
+            yield origin, value

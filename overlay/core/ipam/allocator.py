@@ -1,0 +1,363 @@
+"""Decisions about addresses: which to take, which to give away, whom to ask for more.
+
+Pure answers from an `Ownership` and what is in use here. Does not write records or send
+messages: the caller makes a grant durable in its own log before anyone hears of it, under
+one lock with its own allocations, so that `used` is not out of date. Never walks through
+a pool's addresses: costs go by grants and endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Final, NamedTuple
+
+from overlay import limits
+from overlay.core.ipam.intervals import Intervals, Run
+from overlay.core.ipam.ownership import Ownership, ip_of, number_of, subnet_run
+from overlay.core.protocol.messages import GrantRefusal, GrantRequest
+from overlay.model import Grant, Ip, NodeId, Subnet
+
+# Why a request is refused; these travel in GrantRefusal.reason.
+NOT_OWNER: Final = "not-owner"  # ask someone else
+IN_USE: Final = "in-use"
+RESERVED: Final = "reserved"  # the network's, broadcast or gateway address
+OUTSIDE: Final = "outside-subnets"
+EXHAUSTED: Final = "exhausted"
+FORGOTTEN: Final = "forgotten"  # the asker is: it must join anew
+LOG_FULL: Final = "log-full"  # this owner can write no further grants
+
+
+# --- this node's own allocations ---------------------------------------------------------
+
+
+def reserved(subnet: Subnet) -> Intervals:
+    """Return the addresses that no container gets: the gateway's, IPv4's network and
+    broadcast address (not in a /31 or /32, RFC 3021), IPv6's subnet-router anycast address
+    (RFC 4291 section 2.6.1; not in a /127 or /128, RFC 6164), and the auxiliary ones.
+    """
+    auxiliary = Intervals.of_numbers(number_of(ip) for _, ip in subnet.auxiliary)
+    return _unusable(subnet) | auxiliary
+
+
+def dynamic(subnet: Subnet) -> Intervals:
+    """Return the addresses that may be given to whoever asked for none in particular."""
+    if subnet.ip_range is None:
+        return Intervals.of([subnet_run(subnet)])
+    base, length = subnet.ip_range
+    first = number_of(base)
+    return Intervals.of([(first, first + (1 << 8 * len(base) - length) - 1)])
+
+
+def _unusable(subnet: Subnet) -> Intervals:
+    first, last = subnet_run(subnet)
+    numbers = {number_of(subnet.gateway)}
+    if last - first > 1:
+        numbers.add(first)
+        if len(subnet.base) == 4:
+            numbers.add(last)
+    return Intervals.of_numbers(numbers)
+
+
+def pick(
+    subnet: Subnet,
+    owned: Intervals,
+    used: AbstractSet[Ip],
+    resting: Mapping[Ip, float],
+    barred: Intervals,
+) -> Ip | None:
+    """Return the lowest address of the subnet's range that is owned, not `used`, not `barred`
+    (see `reserved`) and not `resting`; failing that the one that has rested longest; None if
+    there is none. `resting` maps addresses released lately to when.
+    """
+    free = (owned & dynamic(subnet)) - barred
+    size = len(subnet.base)
+    read = int.from_bytes  # not `number_of`: a call less for each of very many addresses
+    taken = {read(ip, "big") for ips in (used, resting) for ip in ips if len(ip) == size}
+    for first, last in free:
+        for number in range(first, last + 1):  # ends at the first that is not taken
+            if number not in taken:
+                return ip_of(number, subnet)
+    rested = [
+        (when, ip)
+        for ip, when in resting.items()
+        if len(ip) == size and ip not in used and number_of(ip) in free
+    ]
+    return min(rested)[1] if rested else None
+
+
+def pick_last(
+    subnet: Subnet, owned: Intervals, used: AbstractSet[Ip], resting: Container[Ip]
+) -> Ip | None:
+    """Return the highest address of the subnet's range that is owned, not `used`, not reserved
+    and not `resting`; None if there is none.
+
+    For hosts' own ends: at the far end of the space from those that containers get. Not the
+    highest 128 of an IPv6 subnet, which are anycast addresses (RFC 2526).
+    """
+    _, end = subnet_run(subnet)
+    anycast = Intervals.of([(end - 127, end)] if len(subnet.base) == 16 else [])
+    for first, last in reversed([*((owned & dynamic(subnet)) - reserved(subnet) - anycast)]):
+        for number in range(last, first - 1, -1):  # ends at the first that is not taken
+            ip = ip_of(number, subnet)
+            if ip not in used and ip not in resting:
+                return ip
+    return None
+
+
+def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip]) -> str | None:
+    """Return why this node can't use this very address now, or None if it can.
+
+    NOT_OWNER means that its owner may be asked for it.
+    """
+    index = ownership.subnet_index(ip)
+    if index is None:
+        return OUTSIDE
+    if number_of(ip) in reserved(ownership.network.subnets[index]):
+        return RESERVED
+    if ownership.owner_of(ip) != node_id:
+        return NOT_OWNER
+    return IN_USE if ip in used else None
+
+
+class Quarantine:
+    """The addresses of one network that were released lately, oldest first; bounded."""
+
+    def __init__(self, rest_s: float = limits.ADDRESS_QUARANTINE_S) -> None:
+        self._rest_s = rest_s
+        self._released: dict[Ip, float] = {}
+
+    def release(self, ip: Ip, now: float) -> None:
+        """Let an address rest from now on."""
+        self._released.pop(ip, None)
+        self._released[ip] = now
+        if len(self._released) > limits.QUARANTINE_COUNT_MAX:
+            del self._released[next(iter(self._released))]
+
+    def resting(self, now: float) -> Mapping[Ip, float]:
+        """Return the addresses still resting, and since when."""
+        while self._released:
+            ip, when = next(iter(self._released.items()))
+            if now - when < self._rest_s:
+                break
+            del self._released[ip]
+        return self._released
+
+
+# --- giving space to others --------------------------------------------------------------
+
+
+def decide_grant(
+    ownership: Ownership,
+    granter: NodeId,
+    asker: NodeId,
+    request: GrantRequest,
+    *,
+    used: AbstractSet[Ip],
+    resting: Collection[Ip] = (),
+) -> Grant | GrantRefusal:
+    """Return the grant to write, or the refusal to send. A request that was granted before
+    gets the same grant: it is in the log already.
+
+    A count that is a power of two gets an aligned block; where no block of the whole size is
+    free, a smaller one, of at most half the longest free run, so that the granter is not left
+    without. Where every host has blocks of its own, one whole block or nothing.
+    """
+    for owner, grant in ownership.grants:
+        if owner == granter and (grant.grantee, grant.request_id) == (asker, request.request_id):
+            return grant
+    index = ownership.subnet_index(request.around)
+    if asker in ownership.forgotten or granter in ownership.forgotten:
+        return GrantRefusal(request.request_id, FORGOTTEN, 0)
+    if index is None:
+        return GrantRefusal(request.request_id, OUTSIDE, 0)
+    subnet = ownership.network.subnets[index]
+    barred = reserved(subnet)
+    taken = Intervals.of_numbers(number_of(ip) for ip in used if len(ip) == len(subnet.base))
+    owned = ownership.owned(granter, index) - taken
+    free = owned - barred
+    if request.exact:
+        number = number_of(request.around)
+        if number not in free:
+            fault = fault_of(ownership, request.around, granter, used) or RESERVED
+            return GrantRefusal(request.request_id, fault, min(free.count, limits.FREE_TOLD_MAX))
+        run: Run | None = (number, number)
+    else:
+        rested = Intervals.of_numbers(
+            number_of(ip) for ip in resting if len(ip) == len(subnet.base)
+        )
+        run = _share(subnet, owned - rested, request.count) or _share(subnet, owned, request.count)
+    if run is None:
+        return GrantRefusal(request.request_id, EXHAUSTED, 0)
+    grant = _grant(ownership, index, run, asker, request.request_id)
+    written = sum(owner == granter for owner, _ in ownership.grants)
+    if written - len(superseded(ownership, granter, grant)) >= limits.GRANTS_PER_LOG_MAX:
+        return GrantRefusal(request.request_id, LOG_FULL, min(free.count, limits.FREE_TOLD_MAX))
+    return grant
+
+
+def _share(subnet: Subnet, owned: Intervals, count: int) -> Run | None:
+    """Return the run to give away of what is owned and not taken."""
+    last = owned & Intervals.of([(subnet_run(subnet)[1],) * 2])
+    if not subnet.block_length:
+        return _cut((owned & dynamic(subnet)) - reserved(subnet), last, count)
+    # An auxiliary address in a block does not matter: its new owner does not give it out either.
+    size = 1 << 8 * len(subnet.base) - subnet.block_length
+    whole = ((owned - _unusable(subnet)) | last) & dynamic(subnet)
+    return whole.first_block(size, size)
+
+
+def _cut(free: Intervals, broadcast: Intervals, count: int) -> Run | None:
+    """Return the run to give away. The broadcast address, of use to nobody, may be in it if
+    that makes a block whole: the pool's last /24 is as good as the others."""
+    alignment = count if count & (count - 1) == 0 else 1
+    block = (free | broadcast).first_block(count, alignment) if count > 1 else None
+    if block is not None:
+        return block
+    half = max(1, min(count, free.longest // 2))
+    size = 1 << (half.bit_length() - 1)
+    return free.first_block(size, size)
+
+
+def _grant(ownership: Ownership, index: int, run: Run, grantee: NodeId, request_id: bytes) -> Grant:
+    subnet = ownership.network.subnets[index]
+    return Grant(
+        vni=ownership.network.vni,
+        first=ip_of(run[0], subnet),
+        last=ip_of(run[1], subnet),
+        grantee=grantee,
+        generation=ownership.next_generation(index, *run),
+        request_id=request_id,
+    )
+
+
+def superseded(ownership: Ownership, granter: NodeId, grant: Grant) -> list[Grant]:
+    """Return the granter's older grants that it deletes in the write that puts `grant`.
+
+    Those that lie wholly within it and whose space came straight back from the grantee: the
+    new grant's generation is above all of theirs, so nothing ever written about them counts
+    again. All other grants stay as long as the network: they tell the way that addresses
+    went, and deleting one alone could bring an older one back to life. Grants to oneself
+    stay too: they are why the space was there to be given.
+    """
+    return [
+        older
+        for owner, older in ownership.grants
+        if owner == granter
+        and older.grantee != granter
+        and len(older.first) == len(grant.first)
+        and grant.first <= older.first
+        and older.last <= grant.last
+        and older.request_id != grant.request_id
+        and _came_straight_back(ownership, granter, older)
+    ]
+
+
+def _came_straight_back(ownership: Ownership, granter: NodeId, older: Grant) -> bool:
+    index = ownership.subnet_index(older.first)
+    if index is None:
+        return False
+    for piece in ownership.pieces_in(index, number_of(older.first), number_of(older.last)):
+        before = piece.holding.parent
+        if (
+            piece.holding.owner != granter
+            or before is None
+            or (before.owner, before.generation) != (older.grantee, older.generation)
+        ):
+            return False
+    return True
+
+
+# --- whom to ask, and what to say when nobody has any ------------------------------------
+
+
+class Share(NamedTuple):
+    """What one node has of one subnet. `used` counts the endpoints known here, wherever they
+    live, `free` the addresses a container could get without asking for one by name;
+    `is_stranded`: nobody can give it until it is inherited."""
+
+    owner: NodeId
+    subnet_index: int
+    owned: int
+    free: int
+    is_stranded: bool
+    used: int = 0
+    space: Intervals = Intervals()
+
+
+def shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
+    """Return who has how much, by subnet and owner; `endpoint_ips` are all that are known."""
+    runs: dict[tuple[int, NodeId, bool], list[Run]] = {}
+    for piece in ownership.pieces():
+        stranded = ownership.is_stranded(piece.holding)
+        key = (piece.subnet_index, piece.holding.owner, stranded)
+        runs.setdefault(key, []).append((piece.first, piece.last))
+    taken: list[list[int]] = [[] for _ in ownership.network.subnets]
+    for ip in endpoint_ips:
+        index = ownership.subnet_index(ip)
+        if index is not None:
+            taken[index].append(number_of(ip))
+    used = [Intervals.of_numbers(numbers) for numbers in taken]
+    unusable = [
+        reserved(subnet) | numbers
+        for subnet, numbers in zip(ownership.network.subnets, used, strict=True)
+    ]
+    found = []
+    for (index, owner, stranded), owned_runs in sorted(runs.items()):
+        owned = Intervals.of(owned_runs)
+        free = ((owned & dynamic(ownership.network.subnets[index])) - unusable[index]).count
+        in_use = (owned & used[index]).count
+        found.append(Share(owner, index, owned.count, free, stranded, in_use, owned))
+    return found
+
+
+def whom_to_ask(
+    found: Iterable[Share], subnet_index: int, self_id: NodeId, reachable: Container[NodeId]
+) -> list[NodeId]:
+    """Return the reachable owners that seem to have free space, the richest first."""
+    candidates = [
+        share
+        for share in found
+        if share.subnet_index == subnet_index
+        and share.free > 0
+        and not share.is_stranded
+        and share.owner != self_id
+        and share.owner in reachable
+    ]
+    candidates.sort(key=lambda share: (-share.free, share.owner))
+    return [share.owner for share in candidates]
+
+
+def shortage_text(
+    found: Iterable[Share],
+    subnet_index: int,
+    self_id: NodeId,
+    reachable: Container[NodeId],
+    name_of: Callable[[NodeId], str],
+) -> str:
+    """Return why no address could be had: how many addresses are where, and who of those
+    that have some could not be reached."""
+    others = [
+        share
+        for share in found
+        if share.subnet_index == subnet_index and share.owner != self_id and share.free
+    ]
+    if not others:
+        return "every address of the subnet is in use"
+    others.sort(key=lambda share: (-share.free, share.owner))
+
+    def listed(part: list[Share]) -> str:
+        text = ", ".join(f"{name_of(share.owner)} has {share.free}" for share in part[:5])
+        return text if len(part) <= 5 else f"{text} and {len(part) - 5} more hosts some"
+
+    stranded = [share for share in others if share.is_stranded]
+    cut_off = [s for s in others if not s.is_stranded and s.owner not in reachable]
+    asked = [s for s in others if not s.is_stranded and s.owner in reachable]
+    parts = []
+    if cut_off:
+        parts.append(f"hosts with free addresses could not be reached ({listed(cut_off)})")
+    if stranded:
+        parts.append(f"forgotten hosts' space is not inherited yet ({listed(stranded)})")
+    if asked:
+        parts.append(f"these gave none ({listed(asked)})")
+    return "this host has no free address; " + "; ".join(parts)

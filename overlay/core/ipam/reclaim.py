@@ -1,0 +1,257 @@
+"""Space whose holder leaves or is forgotten: how it comes back without ever being owned twice.
+
+A leaver gives its space away like any owner, by grants (`hand_back`). A forgotten node can't:
+its heir takes the space by a grant to itself (`inherit`). The heir is one: the nearest holder
+above it on the address's way that is not forgotten, so that forgetting a node on two hosts
+does not make two heirs. The danger is a grant that the dead node wrote just before it died and
+that the heir has never seen. So every member first settles (`settle`): it writes down, once
+and for all, what it holds by way of the forgotten node; and the heir waits for all of them
+(`unsettled`) and leaves out what they keep. A member that can't be reached delays this; no
+clock replaces it. Knows nothing of messages or time; the caller writes what it is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from overlay import limits
+from overlay.core.ipam.intervals import Intervals, Run
+from overlay.core.ipam.ownership import (
+    Holding,
+    Ownership,
+    Piece,
+    ancestors,
+    ip_of,
+    last_forgotten,
+    number_of,
+)
+from overlay.core.protocol.records import Forgotten, Kept, Settled
+from overlay.model import Grant, Ip, NodeId, Vni
+
+
+def settle(
+    self_id: NodeId,
+    forgotten: Iterable[tuple[NodeId, Forgotten]],
+    settled: Iterable[tuple[NodeId, Settled]],
+    *,
+    ownerships: Sequence[Ownership],
+    own_grants: Iterable[Grant],
+    used: Iterable[tuple[Vni, Ip]],
+) -> list[Settled]:
+    """Return the statements this node owes: about each forgotten node, unless already made.
+
+    To be written durably to the cluster's log, in one write, before anything else is done
+    with addresses. `ownerships` are of all networks whose records are held here and know of
+    the same forgotten nodes; `own_grants` and `used` are the own log's grants and endpoint
+    addresses in all networks: what they cover and the records held here do not explain is
+    kept too, in case it came from the forgotten node by grants that have been lost here.
+    """
+    made: set[NodeId] = set()
+    votes: dict[NodeId, Counter[NodeId]] = {}
+    for origin, record in settled:
+        votes.setdefault(record.node_id, Counter())[record.heir] += 1
+        if origin == self_id:
+            made.add(record.node_id)
+    declared: dict[NodeId, NodeId] = {}  # the forgotten, and the lowest id that says so
+    for origin, statement in forgotten:
+        node_id = statement.node_id
+        declared[node_id] = min(origin, declared.get(node_id, origin))
+    for node_id, counted in votes.items():  # agree with those who voted before
+        declared[node_id] = min((-count, heir) for heir, count in counted.items())[1]
+    owed = sorted(declared.keys() - made - {self_id})
+    if not owed:
+        return []
+    unexplained = _unexplained(self_id, ownerships, own_grants, used)
+    found: list[Settled] = []
+    for node_id in owed:
+        kept = unexplained + [
+            run for view in ownerships for run in _by_way_of(view, self_id, node_id)
+        ]
+        chunks = _chunks(_merged(kept))
+        assert len(chunks) <= limits.KEPT_RECORDS_MAX, "more runs than grants and endpoints"
+        found += [
+            Settled(node_id, declared[node_id], part, len(chunks), chunk)
+            for part, chunk in enumerate(chunks)
+        ]
+    return found
+
+
+def unsettled(ownership: Ownership, members: Iterable[NodeId]) -> list[NodeId]:
+    """Return the members that have not settled every forgotten node yet, in order of id.
+
+    `members` are all nodes known, reachable or not, this one included, less those that have
+    left. While the list is not empty, nobody inherits.
+    """
+    return sorted(
+        member
+        for member in members
+        if member not in ownership.forgotten
+        and not all(
+            ownership.settlements.complete(member, node_id) for node_id in ownership.forgotten
+        )
+    )
+
+
+def heir_of(holding: Holding, ownership: Ownership, members: Collection[NodeId]) -> NodeId | None:
+    """Return who inherits what a forgotten node holds; None while that is not agreed on.
+
+    The nearest holder above that is not forgotten; where even the creator is, the one that
+    all members voted for: the lowest of those who declared the holder forgotten, as each
+    member knew them when it settled; or that one's heir, where it is forgotten by now. Votes that
+    differ leave the space to nobody.
+    """
+    for step in ancestors(holding):
+        if not ownership.is_stranded(step):
+            return step.owner
+    held_last = last_forgotten(holding, ownership)
+    votes = {
+        ownership.settlements.living_heir(member, held_last, ownership.forgotten)
+        for member in members
+        if member not in ownership.forgotten
+    }
+    return votes.pop() if len(votes) == 1 else None
+
+
+def inherit(ownership: Ownership, self_id: NodeId, members: Collection[NodeId]) -> list[Grant]:
+    """Return the grants by which this node takes what it inherits now; usually none.
+
+    To be written durably to this node's log of the network before the space is used.
+    """
+    if not ownership.forgotten or self_id in ownership.forgotten or unsettled(ownership, members):
+        return []
+    # Belt and braces: what this node has given away and sees rejected is not its own.
+    given = Intervals.of(
+        (number_of(lost.grant.first), number_of(lost.grant.last))
+        for lost in ownership.rejected
+        if lost.granter == self_id and lost.grant.grantee != self_id
+    )
+    runs: dict[int, list[Run]] = {}
+    for piece in ownership.pieces():
+        if (
+            ownership.is_stranded(piece.holding)
+            and heir_of(piece.holding, ownership, members) == self_id
+            and not _is_kept(ownership, piece, self_id, members)
+        ):
+            runs.setdefault(piece.subnet_index, []).append((piece.first, piece.last))
+    return [
+        _transfer(ownership, index, run, self_id, self_id)
+        for index, found in sorted(runs.items())
+        for run in Intervals.of(found) - given
+    ]
+
+
+def hand_back(ownership: Ownership, self_id: NodeId, candidates: Collection[NodeId]) -> list[Grant]:
+    """Return the grants by which a leaver gives all it owns to others: each run to the
+    nearest of `candidates` (live participants, not itself) that it came by, else to the
+    lowest. Its endpoints must be gone. Without candidates nothing can be given.
+    """
+    others = sorted(set(candidates) - ownership.forgotten - {self_id})
+    if not others:
+        return []
+    grants = []
+    for index in range(len(ownership.network.subnets)):
+        runs: dict[NodeId, list[Run]] = {}
+        for first, last in ownership.owned(self_id, index):
+            for piece in ownership.pieces_in(index, first, last):
+                way = (step.owner for step in ancestors(piece.holding))
+                heir = next((node for node in way if node in others), others[0])
+                runs.setdefault(heir, []).append((piece.first, piece.last))
+        for heir, found in sorted(runs.items()):
+            grants += [
+                _transfer(ownership, index, run, self_id, heir) for run in Intervals.of(found)
+            ]
+    return grants
+
+
+def _is_kept(
+    ownership: Ownership, piece: Piece, self_id: NodeId, members: Collection[NodeId]
+) -> bool:
+    """Say whether another member keeps the piece, of any forgotten node's space.
+
+    Of any: one that is unknown to this node's records may stand in between. But not where
+    the records show that the member got it from that node and has since passed it on.
+    """
+    order: dict[NodeId, int] = {}
+    for steps, step in enumerate(ancestors(piece.holding)):
+        order.setdefault(step.owner, steps)
+    for origin, node_id in ownership.settlements:
+        if origin == self_id or origin in ownership.forgotten or origin not in members:
+            continue
+        if node_id in order and order.get(origin, order[node_id]) < order[node_id]:
+            continue
+        kept = ownership.settlements.kept(origin, node_id, ownership.network, piece.subnet_index)
+        if piece.first in kept:
+            return True
+    return False
+
+
+def _by_way_of(ownership: Ownership, self_id: NodeId, node_id: NodeId) -> list[Kept]:
+    """Return what this node holds, or has passed on, that came to it through `node_id`."""
+    found = []
+    for piece in ownership.pieces():
+        is_below = False
+        for step in ancestors(piece.holding):
+            is_below = is_below or step.owner == self_id
+            if is_below and step.owner == node_id:
+                subnet = ownership.network.subnets[piece.subnet_index]
+                first, last = ip_of(piece.first, subnet), ip_of(piece.last, subnet)
+                found.append(Kept(ownership.network.vni, first, last))
+                break
+    return found
+
+
+def _unexplained(
+    self_id: NodeId,
+    ownerships: Sequence[Ownership],
+    own_grants: Iterable[Grant],
+    used: Iterable[tuple[Vni, Ip]],
+) -> list[Kept]:
+    """Return the runs of own grants and endpoints that the records held here contradict:
+    those by which this node came to own them are missing."""
+    views = {view.network.vni: view for view in ownerships}
+    found = [
+        Kept(grant.vni, grant.first, grant.last) for grant in own_grants if grant.vni not in views
+    ]
+    for view in ownerships:
+        found += [
+            Kept(lost.grant.vni, lost.grant.first, lost.grant.last)
+            for lost in view.rejected
+            if lost.granter == self_id
+        ]
+    for vni, ip in used:
+        if vni not in views or views[vni].owner_of(ip) != self_id:
+            found.append(Kept(vni, ip, ip))
+    return found
+
+
+def _merged(kept: Iterable[Kept]) -> list[Kept]:
+    """Return the same addresses in as few runs as possible, sorted."""
+    groups: dict[tuple[int, int], list[Run]] = {}
+    for run in kept:
+        key = (run.vni, len(run.first))
+        groups.setdefault(key, []).append((number_of(run.first), number_of(run.last)))
+    return [
+        Kept(vni, first.to_bytes(size, "big"), last.to_bytes(size, "big"))
+        for (vni, size), runs in sorted(groups.items())
+        for first, last in Intervals.of(runs)
+    ]
+
+
+def _chunks(kept: list[Kept]) -> list[tuple[Kept, ...]]:
+    """Return the runs by records; at least one, as an empty statement is one too."""
+    size = limits.KEPT_PER_RECORD_MAX
+    return [tuple(kept[start : start + size]) for start in range(0, max(1, len(kept)), size)]
+
+
+def _transfer(
+    ownership: Ownership, index: int, run: Run, granter: NodeId, grantee: NodeId
+) -> Grant:
+    """Return the grant of a run, under an id that the same transfer always gets."""
+    network, subnet = ownership.network, ownership.network.subnets[index]
+    first, last = ip_of(run[0], subnet), ip_of(run[1], subnet)
+    generation = ownership.next_generation(index, *run)
+    seed = generation.to_bytes(8, "big") + last + granter + grantee
+    request_id = hashlib.blake2s(seed, digest_size=8).digest()
+    return Grant(network.vni, first, last, grantee, generation, request_id)

@@ -1,0 +1,1 @@
+"""Logs of signed segments: writing the own one, storing everybody's."""

@@ -1,0 +1,319 @@
+"""What this node holds of every log, and digests that show where two nodes differ.
+
+Owns: merging (which is commutative, associative and idempotent, for no key has two writers)
+and the sums over logs. Must not know: who is alive, what is sent to whom, signatures (a
+segment or card comes here only after it was verified).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from overlay import limits
+from overlay.core.protocol.messages import LogVersion
+from overlay.core.protocol.records import (
+    CLUSTER_SCOPE,
+    Entry,
+    Key,
+    Participation,
+    Scope,
+    Segment,
+    Value,
+)
+from overlay.model import Card, NodeId
+
+BUCKET_COUNT = 64
+_ROOT_MASK = 2**128 - 1
+_BUCKET_MASK = 2**64 - 1
+
+
+class Verdict(enum.Enum):
+    """What became of a segment."""
+
+    NEW = "new"
+    KNOWN = "known"
+    GAP = "gap"  # an earlier segment is missing: kept aside if there is room
+    UNKNOWN_ORIGIN = "unknown-origin"
+    FULL = "full"  # its origin writes without cleaning: not ours to store
+
+
+@dataclass(slots=True)
+class Log:
+    """One origin's log in one scope, as far as it is held."""
+
+    floor: int = 0
+    version: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    live: dict[Key, Entry] = field(default_factory=dict)
+    early: dict[int, Segment] = field(default_factory=dict)  # by `after`: beyond a gap
+    element: int = 0  # what this log adds to the sums
+
+
+class Store:
+    """All logs and cards that a node holds."""
+
+    def __init__(self, self_id: NodeId) -> None:
+        self.self_id = self_id
+        self.cards: dict[NodeId, Card] = {}
+        self._scopes: dict[Scope, dict[NodeId, Log]] = {}
+        self._roots: dict[Scope, int] = {}
+        self._buckets: dict[Scope, list[int]] = {}
+        self._origins: dict[Scope, list[dict[NodeId, None]]] = {}  # by bucket
+        self._part: dict[NodeId, dict[Scope, bool]] = {}  # scope -> forwards
+        self.participants: dict[Scope, dict[NodeId, bool]] = {}
+
+    # --- questions ----------------------------------------------------------------------
+
+    def card(self, node_id: NodeId) -> Card | None:
+        """Return what a node says of itself."""
+        return self.cards.get(node_id)
+
+    def log(self, origin: NodeId, scope: Scope) -> Log | None:
+        """Return a log, if any of it is held."""
+        return self._scopes.get(scope, {}).get(origin)
+
+    def version(self, origin: NodeId, scope: Scope) -> int:
+        """Return up to which version a log is held; 0 for nothing."""
+        log = self.log(origin, scope)
+        return 0 if log is None else log.version
+
+    def log_version(self, origin: NodeId, scope: Scope) -> LogVersion:
+        """Return a log's version and its origin's card epoch, as messages carry them."""
+        card = self.cards.get(origin)
+        epoch = -1 if card is None else card.epoch
+        return LogVersion(origin, scope, self.version(origin, scope), max(0, epoch))
+
+    def versions(self, scope: Scope) -> Iterator[LogVersion]:
+        """Yield the versions of all logs of a scope."""
+        for origin in self._scopes.get(scope, {}):
+            yield self.log_version(origin, scope)
+
+    def values(self, scope: Scope, kind: str) -> Iterator[tuple[NodeId, Value]]:
+        """Yield the live values of one kind with their origins."""
+        for origin in self._scopes.get(scope, {}):
+            for value in self.values_of(origin, scope, kind):
+                yield origin, value
+
+    def values_of(self, origin: NodeId, scope: Scope, kind: str) -> Iterator[Value]:
+        """Yield one origin's live values of one kind."""
+        log = self.log(origin, scope)
+        for key, entry in () if log is None else log.live.items():
+            if key[0] == kind and entry.value is not None:
+                yield entry.value
+
+    def value(self, origin: NodeId, scope: Scope, key: Key) -> Value | None:
+        """Return one live value."""
+        log = self.log(origin, scope)
+        entry = None if log is None else log.live.get(key)
+        return None if entry is None else entry.value
+
+    def takes_part(self, node_id: NodeId, scope: Scope) -> bool:
+        """Say whether a node holds a scope: everyone holds the cluster's."""
+        return scope == CLUSTER_SCOPE or scope in self._part.get(node_id, {})
+
+    def common_scopes(self, node_id: NodeId) -> list[Scope]:
+        """Return the scopes that this node and another both hold, in order."""
+        theirs = self._part.get(node_id, {})
+        mine = self._part.get(self.self_id, {})
+        return [CLUSTER_SCOPE, *sorted(scope for scope in theirs if scope in mine)]
+
+    def segments_beyond(self, origin: NodeId, scope: Scope, version: int) -> list[Segment]:
+        """Return the segments that lead from `version` to all that is held, in order.
+
+        Below the floor the newest comes first, for it tells the floor: without knowing that,
+        the reader could only take the rest for the far side of a gap.
+        """
+        log = self.log(origin, scope)
+        if log is None:
+            return []
+        segments = log.segments
+        low, high = 0, len(segments)
+        while low < high:
+            middle = (low + high) // 2
+            if segments[middle].upto <= version:
+                low = middle + 1
+            else:
+                high = middle
+        if version < log.floor and len(segments) > 1:
+            return [segments[-1], *segments[:-1]]
+        return segments[low:]
+
+    # --- digests ------------------------------------------------------------------------
+
+    def root(self, scopes: Iterable[Scope]) -> int:
+        """Return the 128-bit sum over all logs of some scopes."""
+        return sum(self._roots.get(scope, 0) for scope in scopes) & _ROOT_MASK
+
+    def buckets(self, scopes: Iterable[Scope]) -> tuple[int, ...]:
+        """Return the 64 sums over the logs of some scopes."""
+        sums = [0] * BUCKET_COUNT
+        for scope in scopes:
+            for index, value in enumerate(self._buckets.get(scope, ())):
+                sums[index] += value
+        return tuple(value & _BUCKET_MASK for value in sums)
+
+    def bucket_versions(self, scopes: Iterable[Scope], bucket: int) -> list[LogVersion]:
+        """Return the versions of the logs of some scopes that fall into a bucket."""
+        return [
+            self.log_version(origin, scope)
+            for scope in scopes
+            if scope in self._origins
+            for origin in self._origins[scope][bucket]
+        ]
+
+    def _account(self, origin: NodeId, scope: Scope, log: Log) -> None:
+        """Replace what a log adds to the sums."""
+        card = self.cards.get(origin)
+        epoch = card.epoch if card is not None and scope == CLUSTER_SCOPE else 0
+        text = origin + scope.to_bytes(3, "big") + log.version.to_bytes(8, "big")
+        digest = hashlib.blake2s(text + epoch.to_bytes(8, "big"), digest_size=16).digest()
+        element = int.from_bytes(digest, "big")
+        buckets = self._buckets.setdefault(scope, [0] * BUCKET_COUNT)
+        index = bucket_of(origin, scope)
+        change = element - log.element
+        if not log.element:
+            if scope not in self._origins:
+                self._origins[scope] = [{} for _ in range(BUCKET_COUNT)]
+            self._origins[scope][index][origin] = None
+        self._roots[scope] = (self._roots.get(scope, 0) + change) & _ROOT_MASK
+        buckets[index] = (buckets[index] + change) & _BUCKET_MASK
+        log.element = element
+
+    # --- merging ------------------------------------------------------------------------
+
+    def accept_card(self, card: Card) -> bool:
+        """Take a card; False if as new a one is held."""
+        known = self.cards.get(card.node_id)
+        if known is not None and known.epoch >= card.epoch:
+            return False
+        self.cards[card.node_id] = card
+        log = self._scopes.setdefault(CLUSTER_SCOPE, {}).setdefault(card.node_id, Log())
+        self._account(card.node_id, CLUSTER_SCOPE, log)
+        return True
+
+    def accept(self, segment: Segment) -> tuple[Verdict, list[Segment]]:
+        """Merge a segment; return what became of it and the segments applied, in order."""
+        origin, scope = segment.origin, segment.scope
+        if origin not in self.cards:
+            return Verdict.UNKNOWN_ORIGIN, []
+        logs = self._scopes.setdefault(scope, {})
+        log = logs.get(origin)
+        if log is None:
+            log = logs[origin] = Log()
+        if segment.upto <= log.version:
+            return Verdict.KNOWN, []
+        if len(log.segments) >= limits.SEGMENTS_PER_LOG_MAX and segment.floor <= log.floor:
+            return Verdict.FULL, []
+        before = log.version
+        if segment.floor > log.version:
+            # What lies between is gone at its origin: go on from the floor. What is held stays
+            # until the segment that raised the floor is merged, for before it come the
+            # survivors written again: records are never missed for a moment.
+            log.version = segment.floor
+            log.segments.clear()
+        is_next = segment.after <= log.version
+        if is_next or len(log.early) < limits.EARLY_SEGMENTS_PER_LOG_MAX:
+            log.early[segment.after] = segment
+        applied = self._apply_early(log)
+        if log.version != before:  # a log of which nothing is held is as one never heard of
+            self._account(origin, scope, log)
+        if scope == CLUSTER_SCOPE and applied:
+            self._note_participation(origin, log)
+        return (Verdict.NEW if applied else Verdict.GAP), applied
+
+    def restore(self, segments: Iterable[Segment]) -> None:
+        """Merge what was on disk, each log in version order.
+
+        Of each log the segment that tells the floor comes first, or all before it would be taken
+        for the far side of a gap, and there is room for few of those.
+        """
+        logs: dict[tuple[NodeId, Scope], list[Segment]] = {}
+        for segment in segments:
+            logs.setdefault((segment.origin, segment.scope), []).append(segment)
+        for kept in logs.values():
+            self.accept(max(kept, key=lambda segment: segment.floor))
+            for segment in kept:
+                self.accept(segment)
+        for scope in [scope for _, scope in logs if not self.takes_part(self.self_id, scope)]:
+            self.drop_scope(scope)  # the disk still has what was dropped since
+
+    def _apply_early(self, log: Log) -> list[Segment]:
+        """Apply, in order, what is no longer beyond a gap; return it."""
+        applied = []
+        while log.early:
+            after = min(log.early)
+            if after > log.version:
+                break
+            segment = log.early.pop(after)
+            if segment.upto > log.version:
+                self._apply(log, segment)
+                applied.append(segment)
+        return applied
+
+    def _apply(self, log: Log, segment: Segment) -> None:
+        for entry in segment.entries:
+            if entry.version <= log.version:
+                continue
+            if entry.value is None:
+                log.live.pop(entry.key, None)
+            else:
+                log.live[entry.key] = entry
+        log.version = segment.upto
+        log.segments.append(segment)
+        if segment.floor > log.floor:
+            log.floor = segment.floor
+            log.segments = [kept for kept in log.segments if kept.upto > log.floor]
+            for key in [key for key, entry in log.live.items() if entry.version <= log.floor]:
+                del log.live[key]  # what its origin cleaned away without writing it again
+
+    def _note_participation(self, origin: NodeId, log: Log) -> None:
+        parts = {
+            Scope(entry.value.vni): entry.value.forwards
+            for key, entry in log.live.items()
+            if key[0] == "participation" and isinstance(entry.value, Participation)
+        }
+        before = self._part.get(origin, {})
+        if parts == before:
+            return
+        self._part[origin] = parts
+        for scope in before:
+            self.participants.get(scope, {}).pop(origin, None)
+        for scope, forwards in parts.items():
+            self.participants.setdefault(scope, {})[origin] = forwards
+        if origin == self.self_id:
+            for scope in before:
+                if scope not in parts:
+                    self.drop_scope(scope)
+
+    # --- forgetting ---------------------------------------------------------------------
+
+    def drop_scope(self, scope: Scope) -> None:
+        """Drop the logs of others in a scope that this node no longer holds."""
+        for origin in list(self._scopes.get(scope, {})):
+            if origin != self.self_id:
+                self._drop(origin, scope)
+
+    def drop_origin(self, node_id: NodeId) -> None:
+        """Drop a node's card and all its logs."""
+        for scope in list(self._scopes):
+            if node_id in self._scopes[scope]:
+                self._drop(node_id, scope)
+        for scope in self._part.pop(node_id, {}):
+            self.participants.get(scope, {}).pop(node_id, None)
+        self.cards.pop(node_id, None)
+
+    def _drop(self, origin: NodeId, scope: Scope) -> None:
+        log = self._scopes[scope].pop(origin)
+        buckets = self._buckets.get(scope)
+        if buckets is not None:
+            index = bucket_of(origin, scope)
+            buckets[index] = (buckets[index] - log.element) & _BUCKET_MASK
+            self._roots[scope] = (self._roots[scope] - log.element) & _ROOT_MASK
+
+
+def bucket_of(origin: NodeId, scope: Scope) -> int:
+    """Return the bucket of a log; ids are hashes, so their bits are evenly spread."""
+    return (origin[0] ^ (scope * 0x9E3779B1 >> 8)) & (BUCKET_COUNT - 1)

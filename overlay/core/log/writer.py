@@ -1,0 +1,113 @@
+"""Writing this node's own logs: versions, segments, and the cleaning of what is dead.
+
+Owns: that versions grow by one with each entry, that a segment fits a datagram, and that a
+log's size follows what lives in it (the cleaning of a log-structured store: Rosenblum and
+Ousterhout, "The Design and Implementation of a Log-Structured File System", 1991, section 3.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from overlay import limits
+from overlay.core.log.store import Log, Store
+from overlay.core.protocol.interfaces import Notary
+from overlay.core.protocol.records import Entry, Key, Scope, Segment, Value, key_of
+from overlay.errors import UsageError
+
+_SLACK_COUNT = 16  # segments beyond twice the need before cleaning pays
+_CLEANED_AT_ONCE = 64
+_PACKED_TOGETHER = 20  # records that fill a segment, about
+_FRAMING_SIZE = 40  # of a segment, around its entries
+_PACKED_SIZE = limits.RECORD_SIZE_MAX  # of entries in a segment, about
+
+
+class Author:
+    """The only writer of this node's logs."""
+
+    def __init__(self, store: Store, notary: Notary) -> None:
+        self._store = store
+        self._notary = notary
+
+    def write(
+        self, scope: Scope, puts: Sequence[Value], deletes: Iterable[Key] = ()
+    ) -> list[Segment]:
+        """Return the signed segments that put some values and delete some keys.
+
+        Nothing is changed yet: `apply` does that, once they are durable. Deleting what is not
+        there and putting what is there unchanged write nothing.
+        """
+        log = self._store.log(self._store.self_id, scope) or Log()
+        changes: list[tuple[Key, Value | None]] = []
+        for value in puts:
+            entry = log.live.get(key_of(value))
+            if entry is None or entry.value != value:
+                changes.append((key_of(value), value))
+        changes += [(key, None) for key in deletes if key in log.live]
+        if not changes:
+            return []
+        touched = {key for key, _ in changes}
+        floor, survivors = self._cleaning(log, touched)
+        return self._segments(scope, log.version, floor, changes + survivors)
+
+    def apply(self, segments: Iterable[Segment]) -> None:
+        """Make what `write` returned part of the log."""
+        for segment in segments:
+            self._store.accept(segment)
+
+    def _cleaning(self, log: Log, touched: set[Key]) -> tuple[int, list[tuple[Key, Value | None]]]:
+        """Return the new floor, and what must be written again to raise it there."""
+        need = 1 + len(log.live) // _PACKED_TOGETHER
+        if len(log.segments) <= 2 * need + _SLACK_COUNT:
+            return log.floor, []
+        need = 1 + _live_size(log) // _PACKED_SIZE  # large records fill more
+        if len(log.segments) <= 2 * need + _SLACK_COUNT:
+            return log.floor, []
+        floor = log.segments[min(_CLEANED_AT_ONCE, len(log.segments) - 1) - 1].upto
+        survivors = [
+            (key, entry.value)
+            for key, entry in log.live.items()
+            if entry.version <= floor and key not in touched
+        ]
+        return floor, survivors
+
+    def _segments(
+        self, scope: Scope, version: int, floor: int, changes: list[tuple[Key, Value | None]]
+    ) -> list[Segment]:
+        """Cut changes into segments that fit; only the last may raise the floor."""
+        batches: list[list[Entry]] = [[]]
+        for number, (key, value) in enumerate(changes):
+            entry = Entry(version + number + 1, key, value)
+            full = len(batches[-1]) >= limits.ENTRIES_PER_SEGMENT_MAX
+            too_large = self._notary.segment_size([*batches[-1], entry]) > limits.SEGMENT_SIZE_MAX
+            if batches[-1] and (full or too_large):
+                batches.append([])
+                too_large = self._notary.segment_size([entry]) > limits.SEGMENT_SIZE_MAX
+            if too_large:
+                raise UsageError(
+                    f"this {key[0]} takes more room than a record has",
+                    why=f"a record fits into {limits.RECORD_SIZE_MAX} bytes, so that it fits "
+                    "into a datagram",
+                    hint="Use fewer or shorter labels and aliases",
+                )
+            batches[-1].append(entry)
+        segments: list[Segment] = []
+        log = self._store.log(self._store.self_id, scope)
+        old_floor = 0 if log is None else log.floor
+        for batch in batches:
+            last = batch is batches[-1]
+            after, upto = batch[0].version - 1, batch[-1].version
+            segments.append(
+                self._notary.issue_segment(scope, floor if last else old_floor, after, upto, batch)
+            )
+        return segments
+
+
+def _live_size(log: Log) -> int:
+    """Return the bytes that a log's live entries take, about."""
+    size = 0
+    for segment in log.segments:
+        live = sum(log.live.get(entry.key) is entry for entry in segment.entries)
+        if live:
+            size += max(0, len(segment.raw) - _FRAMING_SIZE) * live // len(segment.entries)
+    return size

@@ -1,0 +1,353 @@
+"""What news and silence do to the states of members: SWIM's rules, Lifeguard's patience.
+
+Owns the lattice of states, suspicion's timers, the freeze and this node's own incarnation.
+Sends only what these rules demand at once; probing is `probing`'s, spreading `rumours`'.
+
+News of one member is ordered by (incarnation, state) and the greater wins, so that the order of
+arrival does not matter (SWIM section 4.2). Two exceptions, both because a member's own voice
+outweighs what others say of it: a death reported of one heard just now, or while we seem cut
+off ourselves, counts as a suspicion only; and no suspect is declared dead by a node that has
+heard it since, or has not asked it once more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections import deque
+
+from overlay import limits
+from overlay.core.membership.awareness import Awareness
+from overlay.core.membership.broadcast_queue import RumourQueue
+from overlay.core.membership.partition_guard import Freeze
+from overlay.core.membership.prober import Prober
+from overlay.core.membership.roster import Record, Roster
+from overlay.core.membership.suspicion import Suspicion, least_timeout_s, opened
+from overlay.core.protocol.member import (
+    Healed,
+    MemberChanged,
+    MembershipEvent,
+    Partitioned,
+    SelfRefuted,
+)
+from overlay.core.protocol.messages import MemberState, Rumour, Rumours
+from overlay.core.protocol.outbox import Outbox, Priority
+from overlay.core.protocol.settings import Settings
+from overlay.model import NodeId
+
+DEATHS_TOLD_S = 30.0  # how long others are believed about the dead among those just met
+
+
+class Judgement:
+    """The rules of one node, over its roster."""
+
+    def __init__(
+        self,
+        self_id: NodeId,
+        incarnation: int,
+        *,
+        roster: Roster,
+        rumours: RumourQueue,
+        prober: Prober,
+        outbox: Outbox,
+        awareness: Awareness,
+        settings: Settings,
+    ) -> None:
+        self.incarnation = incarnation
+        self.is_leaving = False
+        self.events: deque[MembershipEvent] = deque(maxlen=limits.MEMBERSHIP_EVENTS_MAX)
+        self._self_id = self_id
+        self._roster = roster
+        self._rumours = rumours
+        self._prober = prober
+        self._outbox = outbox
+        self._awareness = awareness
+        self._settings = settings
+        self._freeze = Freeze(settings)
+        self._cases: list[tuple[float, int, Record, Suspicion]] = []  # a heap
+        self._case_count = 0
+        self._strangers: dict[NodeId, Rumour] = {}  # news of nodes whose card is not here yet
+
+    # --- Questions ---------------------------------------------------------------------
+
+    @property
+    def partitioned(self) -> tuple[int, int] | None:
+        """(members in view, members there should be), self included; None when all is well."""
+        if not self._freeze.is_set:
+            return None
+        seen = 1 + self._roster.count(MemberState.ALIVE)
+        silent = self._roster.count(MemberState.SUSPECT) + self._freeze.death_count
+        return (seen, seen + silent)
+
+    def own_rumour(self) -> Rumour:
+        """Return this node's word on itself."""
+        return Rumour(self._self_id, self.incarnation, MemberState.ALIVE, self._self_id)
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` has something to do."""
+        while self._cases and self._cases[0][2].suspicion is not self._cases[0][3]:
+            heapq.heappop(self._cases)
+        case_at = self._cases[0][0] if self._cases else None
+        if not self._freeze.is_set and not self._freeze.death_count:
+            return case_at
+        weigh_at = self._freeze.next_timer(*self._window_s())
+        if case_at is None or weigh_at is None:
+            return weigh_at if case_at is None else case_at
+        return min(case_at, weigh_at)
+
+    # --- What members do, and what is said of them -------------------------------------
+
+    def admit(self, node_id: NodeId, incarnation: int, now: float) -> None:
+        """Take in a new member, with what was said of it before it was known."""
+        self._roster.add(node_id, incarnation, now)
+        self.events.append(MemberChanged(node_id, None, MemberState.ALIVE))
+        known = self._strangers.pop(node_id, None)
+        if known is not None and self.is_possible(known):
+            self.hear(known, node_id, now)
+        self._weigh(now)
+
+    def dismiss(self, record: Record, now: float) -> None:
+        """Forget a member in whatever state."""
+        record.suspicion = None
+        self._roster.remove(record)
+        self._rumours.forget(record.node_id)
+        self._freeze.note_end(record.node_id)
+        self._weigh(now)
+
+    def hear(self, rumour: Rumour, sender: NodeId, now: float) -> None:
+        """Take one piece of news, that `sender` passed on."""
+        if rumour.node_id == self._self_id:
+            self._answer_for_self(rumour, sender)
+            return
+        record = self._roster.get(rumour.node_id)
+        if record is None:
+            self._keep(rumour)
+            return
+        if record.state == MemberState.LEFT:
+            return  # its own signed word, and only a later one ends it
+        known = (record.incarnation, record.state)
+        if (rumour.incarnation, rumour.state) < known:
+            # An accuser with old news, mostly a newcomer, learns better at first hand.
+            if sender == rumour.accuser:
+                self._outbox.put(sender, Rumours((record.rumour(),)), Priority.RELAYED)
+            return
+        is_news = rumour.state == MemberState.DEAD and record.state != MemberState.DEAD
+        doubtful = is_news and self._is_doubtful(record, now)
+        if doubtful:
+            rumour = dataclasses.replace(rumour, state=MemberState.SUSPECT)
+        if (rumour.incarnation, rumour.state) > known:
+            self.adopt(record, rumour, now, pass_on=not doubtful)
+            if doubtful:
+                self._prober.look(record.node_id, now)
+        elif rumour.state == MemberState.SUSPECT:
+            record.is_quiet = False
+            self._confirm(record, rumour.accuser, now)
+
+    def is_possible(self, rumour: Rumour) -> bool:
+        """Say whether a rumour names an incarnation that its subject may have, or may soon.
+
+        Near the largest number there would be no room to refute; so nobody is believed about
+        one far beyond what the subject's own signed card has said.
+        """
+        if rumour.node_id == self._self_id:
+            return rumour.incarnation <= self.incarnation + limits.INCARNATION_LEAP_MAX
+        record = self._roster.get(rumour.node_id)
+        if record is None:
+            return rumour.incarnation < limits.INCARNATION_MAX
+        return rumour.incarnation <= record.vouched + limits.INCARNATION_LEAP_MAX
+
+    def vouch(self, record: Record, incarnation: int, now: float) -> None:
+        """Note a member's own word, straight from it, that it lives as `incarnation`."""
+        if incarnation <= record.incarnation:
+            return
+        if record.state == MemberState.ALIVE:
+            record.incarnation = incarnation  # no news to anyone: nobody held it otherwise
+            return
+        alive = Rumour(record.node_id, incarnation, MemberState.ALIVE, record.node_id)
+        self.adopt(record, alive, now)
+
+    def accuse(self, node_id: NodeId, now: float) -> None:
+        """Note that a member answered neither us nor others on our behalf.
+
+        The suspect is told first, and at once (Lifeguard section IV.C). While frozen the
+        suspicion is ours alone: it counts for who is in view, and nobody hears of it.
+        """
+        record = self._roster.get(node_id)
+        if record is None or record.state > MemberState.SUSPECT:
+            return
+        if record.state == MemberState.SUSPECT:
+            if not self._freeze.is_set:
+                self._confirm(record, self._self_id, now)
+            return
+        suspect = Rumour(node_id, record.incarnation, MemberState.SUSPECT, self._self_id)
+        is_quiet = self._freeze.is_set
+        self.adopt(record, suspect, now, pass_on=not is_quiet)
+        record.is_quiet = is_quiet
+        if not is_quiet:
+            self._prober.look(node_id, now)
+
+    def hear_voice(self, node_id: NodeId, now: float) -> None:
+        """Note an authentic message from a member: it was not dead when it sent it.
+
+        That refutes a suspicion which nobody was told of; any other only its own word does.
+        """
+        record = self._roster.get(node_id)
+        if record is None:
+            return
+        record.heard_at = now
+        if record.is_quiet:
+            alive = Rumour(node_id, record.incarnation, MemberState.ALIVE, node_id)
+            self.adopt(record, alive, now, pass_on=False)
+
+    def adopt(self, record: Record, rumour: Rumour, now: float, *, pass_on: bool = True) -> None:
+        """Make the news our own view, and pass it on."""
+        before = record.state
+        record.incarnation = rumour.incarnation
+        record.accuser = rumour.accuser
+        record.suspicion = None
+        record.is_quiet = False
+        if rumour.state != before:
+            self._roster.move(record, rumour.state, now)
+            self.events.append(MemberChanged(record.node_id, before, rumour.state))
+        match rumour.state:
+            case MemberState.SUSPECT:
+                self._open(record, now)
+            case MemberState.DEAD:
+                self._freeze.note_death(record.node_id, now)
+            case _:
+                self._freeze.note_end(record.node_id)
+        if rumour.state == MemberState.LEFT:
+            self._rumours.forget(record.node_id)  # the card says it, and spreads by itself
+        elif pass_on:
+            self._rumours.put(rumour)
+        self._weigh(now)
+
+    # --- Time --------------------------------------------------------------------------
+
+    def handle_timer(self, now: float) -> None:
+        """Judge the suspects whose time is up."""
+        while self._cases and self._cases[0][0] <= now:
+            _, _, record, suspicion = heapq.heappop(self._cases)
+            if record.suspicion is suspicion and not self._freeze.is_set:
+                self._judge(record, suspicion, now)
+        if self._freeze.is_set or self._freeze.death_count:
+            self._weigh(now)
+
+    def excuse(self, lag_s: float, now: float) -> None:
+        """Give all suspects the time back during which we could not hear them."""
+        for record in self._roster.of(MemberState.SUSPECT):
+            if record.suspicion is not None:
+                record.suspicion.started = min(record.suspicion.started + lag_s, now)
+                record.suspicion.asked_at = None
+
+    def _judge(self, record: Record, suspicion: Suspicion, now: float) -> None:
+        patience_s = self._awareness.scaled(self._settings.probe_interval_s)
+        last_chance_at = suspicion.due - min(patience_s, suspicion.patience_s)
+        if now < last_chance_at:
+            # A refutation would have reached all by now. We may be the only one that missed it
+            # (cut off, just started); or the suspect never heard of the accusation.
+            self._prober.ask(record.node_id, now)
+            self._schedule(record, suspicion, min(now + suspicion.least_s, last_chance_at))
+            return
+        if record.heard_at is not None and record.heard_at > suspicion.started:
+            # It lives, and yet does not refute: it has not heard. Tell it, and start over.
+            self._open(record, now)
+            self._prober.look(record.node_id, now)
+            return
+        if suspicion.asked_at is None:
+            suspicion.asked_at = now
+            if suspicion.is_confirmed:
+                self._prober.look(record.node_id, now)
+            else:  # on our word alone: let others try, too
+                self._prober.hear_plea(record.node_id, now)
+        dead_at = max(suspicion.due, suspicion.asked_at + patience_s)
+        if now < dead_at:
+            self._schedule(record, suspicion, dead_at)
+            return
+        dead = Rumour(record.node_id, record.incarnation, MemberState.DEAD, self._self_id)
+        self.adopt(record, dead, now)
+
+    def _open(self, record: Record, now: float) -> None:
+        """Begin a suspicion. The suspect is asked whenever a refutation should have come, and has
+        its last chance to answer one (scaled) probe before the end."""
+        members = 1 + self._roster.live_count
+        suspicion = record.suspicion = opened(record.accuser, members, self._settings, now)
+        patience_s = suspicion.patience_s = self._awareness.scaled(self._settings.probe_interval_s)
+        self._schedule(record, suspicion, now + max(0.0, suspicion.least_s - patience_s))
+
+    def _confirm(self, record: Record, accuser: NodeId, now: float) -> None:
+        suspicion = record.suspicion
+        if suspicion is None or not suspicion.confirm(accuser):
+            return
+        confirmed = Rumour(record.node_id, record.incarnation, MemberState.SUSPECT, accuser)
+        self._rumours.put(confirmed)
+        patience_s = self._awareness.scaled(self._settings.probe_interval_s)
+        self._schedule(record, suspicion, max(suspicion.due - patience_s, now))
+
+    def _schedule(self, record: Record, suspicion: Suspicion, when: float) -> None:
+        self._case_count += 1  # breaks ties, and so the heap never compares records
+        heapq.heappush(self._cases, (when, self._case_count, record, suspicion))
+
+    # --- Freeze ------------------------------------------------------------------------
+
+    def _window_s(self) -> tuple[float, float]:
+        """How long a death counts towards the freeze, one unconfirmed suspicion time; and how
+        long all must be well until it ends, one confirmed suspicion time.
+        """
+        least_s = least_timeout_s(1 + self._roster.live_count, self._settings)
+        return (self._settings.suspicion_max_multiplier * least_s, least_s)
+
+    def _weigh(self, now: float) -> None:
+        alive = self._roster.count(MemberState.ALIVE)
+        suspects = self._roster.count(MemberState.SUSPECT)
+        window_s, calm_s = self._window_s()
+        if not self._freeze.weigh(alive, suspects, window_s=window_s, calm_s=calm_s, now=now):
+            return
+        self._prober.is_frozen = self._freeze.is_set
+        partitioned = self.partitioned
+        if partitioned is not None:
+            self.events.append(Partitioned(*partitioned))
+            return
+        self.events.append(Healed())
+        for record in self._roster.of(MemberState.SUSPECT):
+            self._open(record, now)  # the time it was frozen does not count
+            self._prober.hear_plea(record.node_id, now)
+
+    def _is_doubtful(self, record: Record, now: float) -> bool:
+        """Say whether a reported death is one that this node must find out itself.
+
+        Of a member that it has heard, always: nobody's word alone makes a death. Newly told of
+        one and never having heard it, the node takes the others' word; it may be long gone.
+        """
+        if self._freeze.is_set:
+            return True
+        return record.heard_at is not None or now - record.since >= DEATHS_TOLD_S
+
+    # --- This node itself --------------------------------------------------------------
+
+    def _answer_for_self(self, rumour: Rumour, sender: NodeId) -> None:
+        """Refute what is said of this node (SWIM section 4.2), unless it is leaving.
+
+        News of an earlier life needs no higher incarnation, only to be told of this one.
+        """
+        if rumour.state == MemberState.ALIVE and rumour.incarnation <= self.incarnation:
+            return
+        if self.is_leaving:
+            return
+        if rumour.incarnation >= self.incarnation:
+            self.incarnation = rumour.incarnation + 1
+            self._awareness.adjust(+1)  # Lifeguard section IV.A: being suspected is a sign
+            self.events.append(SelfRefuted(rumour.accuser, rumour.state, self.incarnation))
+            self._rumours.put(self.own_rumour())
+        elif not self._rumours.has(self._self_id):
+            self._rumours.put(self.own_rumour())
+        self._outbox.put(sender, Rumours((self.own_rumour(),)), Priority.PROBE)
+
+    def _keep(self, rumour: Rumour) -> None:
+        """Keep the greatest news of a node not known yet, of the latest such nodes."""
+        old = self._strangers.pop(rumour.node_id, None)
+        if old is not None and (old.incarnation, old.state) > (rumour.incarnation, rumour.state):
+            rumour = old
+        self._strangers[rumour.node_id] = rumour
+        if len(self._strangers) > limits.RUMOURS_OF_STRANGERS_MAX:
+            del self._strangers[next(iter(self._strangers))]

@@ -1,0 +1,301 @@
+"""Asking members whether they are there, directly and through others: SWIM's prober.
+
+Owns the outstanding probes, those made for others, and the probe rhythm. Decides nothing about
+states: it says who answered and who did not, and `membership` draws the conclusion. Every probe
+of a member not held alive first tells it so (Lifeguard section IV.C, the buddy system).
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from overlay import limits
+from overlay.core.membership.awareness import Awareness
+from overlay.core.membership.roster import Roster
+from overlay.core.protocol.messages import Ack, MemberState, Nack, Ping, PingRequest, Rumours
+from overlay.core.protocol.outbox import Outbox, Priority
+from overlay.core.protocol.settings import Settings
+from overlay.errors import RemoteError
+from overlay.model import NodeId
+
+LOSS_WEIGHT = 1 / 32  # of the newest probe in the loss average: half a minute of memory
+RTT_WEIGHT = 1 / 8  # RFC 6298 section 2: alpha
+REASON_NOT_ASKED = "answer-of-one-not-asked"
+
+
+class _Purpose(enum.Enum):
+    ROUND = enum.auto()  # SWIM's: through others too, and silence is an accusation
+    CENSUS = enum.auto()  # while frozen: directly only, and silence is not told to anyone
+    PLEA = enum.auto()  # a suspect's last chance: through others too; `judgement` waits for it
+    LOOK = enum.auto()  # directly only, and silence means nothing
+
+
+class _Step(enum.IntEnum):
+    INDIRECT = 0
+    FAIL = 1
+    NACK = 2
+
+
+@dataclass(slots=True)
+class _Probe:
+    target: NodeId
+    sent_at: float
+    purpose: _Purpose
+    relays: list[NodeId] = field(default_factory=list)
+    silent_relays: set[NodeId] = field(default_factory=set)  # neither Ack nor Nack yet
+    repeated: bool = False
+    failed: bool = False
+
+
+class _Relay(NamedTuple):
+    asker: NodeId
+    sequence: int  # the asker's
+    target: NodeId
+    sent_at: float
+
+
+class Answer(NamedTuple):
+    """An Ack proved that `node_id` lives, with that incarnation."""
+
+    node_id: NodeId
+    incarnation: int
+
+
+class Prober:
+    """The probes of one node. `root_of` gives the digest that rides on each (replication's)."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        outbox: Outbox,
+        *,
+        awareness: Awareness,
+        settings: Settings,
+        chance: random.Random,
+        root_of: Callable[[NodeId], int],
+        now: float,
+    ) -> None:
+        self._roster = roster
+        self._outbox = outbox
+        self._awareness = awareness
+        self._settings = settings
+        self._root_of = root_of
+        self._sequence = chance.getrandbits(32)  # answers to an earlier life do not match
+        self._probes: dict[int, _Probe] = {}  # oldest first
+        self._relays: dict[int, _Relay] = {}  # oldest first
+        self._steps: list[tuple[float, int, _Step]] = []  # a heap
+        # A random phase: agents started together must not probe in step.
+        self._round_at = now + chance.random() * settings.probe_interval_s
+        self.is_frozen = False  # see `freeze`; then slowness in accusing protects nobody
+        self._dead_at = now + chance.random() * settings.dead_probe_interval_s
+        self._random = chance
+        self._loss = 0.0
+
+    @property
+    def loss(self) -> float:
+        """One-way loss seen by direct probes, 0 to 1: both ways must succeed for an Ack."""
+        return 1 - math.sqrt(1 - self._loss)
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` has something to do; None with nobody to look for."""
+        while self._steps and self._is_void(self._steps[0]):
+            heapq.heappop(self._steps)
+        step_at = self._steps[0][0] if self._steps else None
+        if not self._roster.live_count and not self._roster.count(MemberState.DEAD):
+            return step_at
+        return self._round_at if step_at is None else min(step_at, self._round_at)
+
+    def handle_timer(self, now: float) -> list[NodeId]:
+        """Send what is due; return the members that answered neither us nor our relays."""
+        failed = []
+        while self._steps and self._steps[0][0] <= now:
+            _, sequence, step = heapq.heappop(self._steps)
+            match step:
+                case _Step.INDIRECT if sequence in self._probes:
+                    self._ask_again(sequence)
+                case _Step.FAIL if sequence in self._probes:
+                    probe = self._probes[sequence]
+                    self._give_up(probe)
+                    census = probe.purpose == _Purpose.CENSUS and self.is_frozen
+                    if census or probe.purpose == _Purpose.ROUND:
+                        failed.append(probe.target)
+                case _Step.NACK if sequence in self._relays:
+                    relay = self._relays[sequence]
+                    self._outbox.put(relay.asker, Nack(relay.sequence), Priority.PROBE)
+        if now >= self._round_at:
+            self._expire(now)
+            self._begin_round(now)
+        return failed
+
+    def _begin_round(self, now: float) -> None:
+        interval_s = self._settings.probe_interval_s
+        self._round_at = now + (
+            interval_s if self.is_frozen else self._awareness.scaled(interval_s)
+        )
+        target = self._roster.next_target()
+        if target is not None:
+            self._start(target, _Purpose.ROUND, now)
+        if self.is_frozen:
+            for node_id in self._roster.choose_census(self._settings.freeze_census):
+                self._start(node_id, _Purpose.CENSUS, now)
+        self._look_for_dead(now)
+
+    def look(self, target: NodeId, now: float) -> None:
+        """Ping a member outside the round: its silence then means nothing."""
+        self._send(self._remember(_Probe(target, now, _Purpose.LOOK)), target)
+
+    def ask(self, target: NodeId, now: float) -> None:
+        """Ping a member outside the round, twice if need be; its silence still means nothing."""
+        self._start(target, _Purpose.LOOK, now)
+
+    def hear_plea(self, target: NodeId, now: float) -> None:
+        """Give a suspect its last chance to answer, directly or through others."""
+        self._start(target, _Purpose.PLEA, now)
+
+    def void(self) -> None:
+        """Forget what is outstanding: its silence may be our own deafness."""
+        for sequence, probe in list(self._probes.items()):
+            if probe.purpose != _Purpose.LOOK:
+                del self._probes[sequence]
+
+    def receive_ack(self, message: Ack, sender: NodeId, now: float) -> Answer | None:
+        """Match an answer with its probe, or pass it on to whom it was made for.
+
+        Returns who is thereby known to live; None for an answer to nothing outstanding, which
+        is a duplicate or very late. Raises RemoteError if it comes from one who was not asked.
+        """
+        relay = self._relays.get(message.sequence)
+        if relay is not None:
+            if sender != relay.target:
+                raise RemoteError(REASON_NOT_ASKED)
+            del self._relays[message.sequence]
+            # The root is our own: its receiver compares it as the sender's, and that is us.
+            root = self._root_of(relay.asker)
+            passed_on = Ack(relay.sequence, root, message.incarnation)
+            self._outbox.put(relay.asker, passed_on, Priority.PROBE)
+            return Answer(sender, message.incarnation)
+        probe = self._probes.get(message.sequence)
+        if probe is None:
+            return None
+        if sender != probe.target and sender not in probe.relays:
+            raise RemoteError(REASON_NOT_ASKED)
+        del self._probes[message.sequence]
+        if not probe.failed:
+            self._measure(probe, sender, now)
+        return Answer(probe.target, message.incarnation)
+
+    def receive_nack(self, message: Nack, sender: NodeId) -> None:
+        """Count a relay that had no answer either: the network between us and it is well."""
+        probe = self._probes.get(message.sequence)
+        if probe is None:
+            return
+        if sender not in probe.relays:
+            raise RemoteError(REASON_NOT_ASKED)
+        probe.silent_relays.discard(sender)
+
+    def receive_ping_request(self, message: PingRequest, sender: NodeId, now: float) -> None:
+        """Probe a member for `sender`; one we cannot probe is answered with Nack at once."""
+        self._expire(now)
+        known = self._roster.get(message.target) is not None
+        if not known or len(self._relays) >= limits.RELAYED_PROBES_MAX:
+            self._outbox.put(sender, Nack(message.sequence), Priority.PROBE)
+            return
+        self._sequence += 1
+        self._relays[self._sequence] = _Relay(sender, message.sequence, message.target, now)
+        delay_s = self._settings.nack_delay_share * self._settings.probe_timeout_s
+        heapq.heappush(self._steps, (now + delay_s, self._sequence, _Step.NACK))
+        self._send(self._sequence, message.target)
+
+    def warn(self, to: NodeId) -> None:
+        """Tell a member that it is not held alive, before anything else that goes to it.
+
+        What nobody else was told needs no refutation: its answer alone will do.
+        """
+        record = self._roster.get(to)
+        if record is None or record.is_quiet:
+            return
+        if record.state in (MemberState.SUSPECT, MemberState.DEAD):
+            self._outbox.put(to, Rumours((record.rumour(),)), Priority.PROBE)
+
+    def _start(self, target: NodeId, purpose: _Purpose, now: float) -> None:
+        sequence = self._remember(_Probe(target, now, purpose))
+        settings, scaled = self._settings, self._awareness.scaled
+        indirect_at = now + scaled(settings.probe_timeout_s)
+        heapq.heappush(self._steps, (indirect_at, sequence, _Step.INDIRECT))
+        fail_at = now + scaled(settings.probe_interval_s)
+        heapq.heappush(self._steps, (fail_at, sequence, _Step.FAIL))
+        self._send(sequence, target)
+
+    def _look_for_dead(self, now: float) -> None:
+        """Ping a dead member now and then: healed partitions show in no other way."""
+        if now < self._dead_at or not self._roster.count(MemberState.DEAD):
+            return
+        # Spread out, so that the members do not all ask one host in the same second.
+        spread = 0.5 + self._random.random()
+        self._dead_at = now + spread * self._settings.dead_probe_interval_s
+        target = self._roster.choose_dead(now - self._settings.dead_probe_duration_s)
+        if target is not None:
+            self.look(target, now)
+
+    def _remember(self, probe: _Probe) -> int:
+        self._sequence += 1
+        self._probes[self._sequence] = probe
+        return self._sequence
+
+    def _send(self, sequence: int, to: NodeId) -> None:
+        self.warn(to)
+        ping = Ping(sequence, self._root_of(to), round(1000 * self.loss))
+        self._outbox.put(to, ping, Priority.PROBE)
+
+    def _ask_again(self, sequence: int) -> None:
+        """Ping the member once more, for the cheapest path may just have lost one datagram
+        (memberlist tries TCP here), and ask k others, where not only the member itself is asked."""
+        probe = self._probes[sequence]
+        if probe.purpose in (_Purpose.ROUND, _Purpose.PLEA):
+            probe.relays = self._roster.choose(self._settings.indirect_count, (probe.target,))
+        probe.silent_relays = set(probe.relays)
+        for relay in probe.relays:
+            self._outbox.put(relay, PingRequest(sequence, probe.target), Priority.PROBE)
+        probe.repeated = True
+        self._send(sequence, probe.target)
+
+    def _give_up(self, probe: _Probe) -> None:
+        """Mark the probe failed; relays that said nothing at all point at ourselves."""
+        probe.failed = True
+        if probe.purpose == _Purpose.ROUND:
+            self._awareness.adjust(len(probe.silent_relays) if probe.relays else 1)
+
+    def _measure(self, probe: _Probe, sender: NodeId, now: float) -> None:
+        if probe.purpose == _Purpose.ROUND:
+            self._awareness.adjust(-1)
+            self._loss += LOSS_WEIGHT * (float(probe.repeated) - self._loss)
+        record = self._roster.get(probe.target)
+        # Karn's rule (RFC 6298 section 3): a repeated ping's answer measures nothing.
+        if record is not None and sender == probe.target and not probe.repeated:
+            rtt_s = now - probe.sent_at
+            before_s = rtt_s if record.rtt_s is None else record.rtt_s
+            record.rtt_s = before_s + RTT_WEIGHT * (rtt_s - before_s)
+
+    def _expire(self, now: float) -> None:
+        """Drop what is too old for an answer to say anything."""
+        horizon = now - self._awareness.scaled(self._settings.probe_memory_s)
+        while self._probes:
+            sequence, probe = next(iter(self._probes.items()))
+            if probe.sent_at > horizon:
+                break
+            del self._probes[sequence]
+        while self._relays:
+            sequence, relay = next(iter(self._relays.items()))
+            if relay.sent_at > horizon:
+                break
+            del self._relays[sequence]
+
+    def _is_void(self, step: tuple[float, int, _Step]) -> bool:
+        _, sequence, kind = step
+        return sequence not in (self._relays if kind == _Step.NACK else self._probes)

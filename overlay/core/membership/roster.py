@@ -1,0 +1,170 @@
+"""Who there is: the record of every known member, and drawing some of them.
+
+Owns the records, the order in which members are probed and the drawing of k at random. Decides
+nothing about states: `membership` does, and tells this table. All per-tick work is independent
+of the number of members, because the simulator runs a thousand of these tables at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from overlay.core.membership.suspicion import Suspicion
+from overlay.core.protocol.member import Member
+from overlay.core.protocol.messages import MemberState, Rumour
+from overlay.model import NodeId
+
+
+@dataclass(slots=True)
+class Record:
+    """What this node holds of one member. Only `Roster` changes `state` and `position`."""
+
+    node_id: NodeId
+    state: MemberState
+    incarnation: int
+    since: float
+    accuser: NodeId  # who said so; the member itself where it is alive or left
+    position: int = -1  # in the list of its state
+    in_order: bool = False  # waits for its probe in this round
+    heard_at: float | None = None  # last authentic message straight from it
+    is_greeted: bool = False  # it was told who is not alive
+    is_quiet: bool = False  # suspected by this node alone, and nobody was told
+    vouched: int = 0  # the incarnation of its newest signed card
+    rtt_s: float | None = None
+    suspicion: Suspicion | None = None
+
+    def rumour(self) -> Rumour:
+        """Return this record as news."""
+        return Rumour(self.node_id, self.incarnation, self.state, self.accuser)
+
+    def member(self) -> Member:
+        """Return this record as a value for others."""
+        return Member(self.node_id, self.state, self.since, self.incarnation, self.rtt_s)
+
+
+class Roster:
+    """All known members but this node itself."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._random = chance
+        self._records: dict[NodeId, Record] = {}
+        self._lists: dict[MemberState, list[Record]] = {state: [] for state in MemberState}
+        self._alive = self._lists[MemberState.ALIVE]
+        self._suspects = self._lists[MemberState.SUSPECT]
+        self._order: list[Record] = []  # still to be probed in this round, the next one last
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records.values())
+
+    def get(self, node_id: NodeId) -> Record | None:
+        """Return the member's record, None for a stranger."""
+        return self._records.get(node_id)
+
+    def count(self, state: MemberState) -> int:
+        """Return how many members are in that state."""
+        return len(self._lists[state])
+
+    def of(self, state: MemberState) -> list[Record]:
+        """Return the members in that state, as a list of the caller's own."""
+        return list(self._lists[state])
+
+    @property
+    def live_count(self) -> int:
+        """How many members are not held dead or gone."""
+        return len(self._alive) + len(self._suspects)
+
+    def add(self, node_id: NodeId, incarnation: int, now: float) -> Record:
+        """Take a new member in as alive; it must not be known yet."""
+        assert node_id not in self._records
+        record = Record(node_id, MemberState.ALIVE, incarnation, now, node_id)
+        self._records[node_id] = record
+        self._enlist(record)
+        self._insert(record)
+        return record
+
+    def remove(self, record: Record) -> None:
+        """Forget the member."""
+        self._delist(record)
+        record.in_order = False
+        del self._records[record.node_id]
+
+    def move(self, record: Record, state: MemberState, now: float) -> None:
+        """Put the member into another state."""
+        was_live = record.state <= MemberState.SUSPECT
+        self._delist(record)
+        record.state = state
+        record.since = now
+        self._enlist(record)
+        if not was_live and state <= MemberState.SUSPECT:
+            self._insert(record)
+
+    def choose(self, count: int, exclude: Collection[NodeId] = ()) -> list[NodeId]:
+        """Draw `count` distinct live members, all of them if there are fewer.
+
+        Alive ones are preferred to suspects. The order is random. Costs O(count + exclude).
+        """
+        chosen = self._draw(self._alive, count, exclude)
+        if len(chosen) < count:
+            chosen += self._draw(self._suspects, count - len(chosen), exclude)
+        return chosen
+
+    def choose_census(self, count: int) -> list[NodeId]:
+        """Draw up to `count` live members, half of them suspects as far as there are so many."""
+        suspects = self._draw(self._suspects, count // 2, ())
+        return suspects + self._draw(self._alive, count - len(suspects), ())
+
+    def choose_dead(self, since: float) -> NodeId | None:
+        """Draw one dead member that was alive at some time after `since`."""
+        dead = self._lists[MemberState.DEAD]
+        for _ in range(min(len(dead), 8)):  # old ones are rare: a few draws will do
+            record = self._random.choice(dead)
+            if record.since >= since:
+                return record.node_id
+        return None
+
+    def next_target(self) -> NodeId | None:
+        """Return whom to probe next (SWIM section 4.3): everyone once per round, shuffled.
+
+        Between two probes of one member lie at most 2n - 1 probes of others among n live ones;
+        newcomers are put at a random place of what is left of the round.
+        """
+        for _ in range(2):
+            while self._order:
+                record = self._order.pop()
+                if not record.in_order:
+                    continue
+                record.in_order = False
+                if record.state <= MemberState.SUSPECT:
+                    return record.node_id
+            self._order = self._alive + self._suspects
+            self._random.shuffle(self._order)
+            for record in self._order:
+                record.in_order = True
+        return None
+
+    def _draw(self, records: list[Record], count: int, exclude: Collection[NodeId]) -> list[NodeId]:
+        # Some of the drawn may be excluded, so as many more are drawn: never too few.
+        drawn = self._random.sample(records, min(len(records), count + len(exclude)))
+        return [record.node_id for record in drawn if record.node_id not in exclude][:count]
+
+    def _enlist(self, record: Record) -> None:
+        records = self._lists[record.state]
+        record.position = len(records)
+        records.append(record)
+
+    def _insert(self, record: Record) -> None:
+        if not record.in_order:
+            record.in_order = True
+            self._order.insert(self._random.randrange(len(self._order) + 1), record)
+
+    def _delist(self, record: Record) -> None:
+        records = self._lists[record.state]
+        last = records.pop()
+        if last is not record:
+            records[record.position] = last
+            last.position = record.position

@@ -1,0 +1,133 @@
+"""What waits to be sent, per peer, packed into as few payloads as the datagram limit allows.
+
+Owns order, bounds and packing. Knows nothing of what the messages mean; room that is left in a
+payload is offered to one `piggyback` source (membership's rumours), as SWIM section 4.1 does.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from overlay import limits
+from overlay.core.protocol.interfaces import Codec
+from overlay.core.protocol.messages import Message
+from overlay.model import NodeId
+
+
+class Priority(enum.IntEnum):
+    """What goes first, and, when a queue is full, what is dropped last."""
+
+    PROBE = 0
+    OWN = 1
+    RELAYED = 2
+    REPAIR = 3
+
+
+class Outgoing(NamedTuple):
+    """One payload for one peer: messages back to back, still to be sealed."""
+
+    to: NodeId
+    payload: bytes
+
+
+class _Waiting(NamedTuple):
+    priority: Priority
+    message: Message
+
+
+@dataclass(slots=True)
+class _Payload:
+    parts: list[bytes]
+    size: int
+
+
+class Outbox:
+    """The messages of one node that are not sent yet.
+
+    `piggyback(to, room)` returns encoded messages of together at most `room` bytes; it is
+    asked once per peer and `drain`, with the roomiest of the payloads for that peer.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.piggyback: Callable[[NodeId, int], list[bytes]] | None = None
+        self.dropped_count = 0
+        self.codec = codec
+        self._queues: dict[NodeId, list[_Waiting]] = {}
+        self._message_count = 0
+
+    def __len__(self) -> int:
+        return self._message_count
+
+    def waiting_count(self, to: NodeId) -> int:
+        """Return how many messages wait for `to`."""
+        return len(self._queues.get(to, ()))
+
+    def put(self, to: NodeId, message: Message, priority: Priority) -> bool:
+        """Queue the message; False if it was dropped because the queue is full of as urgent.
+
+        A full queue drops its youngest message of the least urgent priority in favour of a
+        more urgent one. Messages of one priority to one peer keep their order.
+        """
+        queue = self._queues.setdefault(to, [])
+        full = len(queue) >= limits.OUTBOX_MESSAGES_PER_PEER_MAX
+        if full or self._message_count >= limits.OUTBOX_MESSAGES_MAX:
+            self.dropped_count += 1
+            least = max(range(len(queue)), key=lambda at: (queue[at].priority, at), default=None)
+            if least is None or queue[least].priority <= priority:
+                return False
+            del queue[least]
+            self._message_count -= 1
+        queue.append(_Waiting(priority, message))
+        self._message_count += 1
+        return True
+
+    def offer_room(self, to: NodeId) -> None:
+        """Let the piggyback source send to `to` at the next `drain`, message or not."""
+        self._queues.setdefault(to, [])
+
+    def forget(self, to: NodeId) -> None:
+        """Drop all that waits for a peer that is gone."""
+        self._message_count -= len(self._queues.pop(to, ()))
+
+    def drain(self) -> list[Outgoing]:
+        """Return everything that waits, packed, and be empty.
+
+        Each payload is at most `limits.PAYLOAD_SIZE_MAX`. A message larger than that is a bug
+        of ours, not of a peer's: asserted.
+        """
+        encoded: dict[int, bytes] = {}  # one message to many peers is encoded once
+        outgoing = []
+        for to, queue in self._queues.items():
+            payloads = self._pack(queue, encoded)
+            self._fill(to, payloads)
+            outgoing += [Outgoing(to, b"".join(one.parts)) for one in payloads if one.parts]
+        self._queues.clear()
+        self._message_count = 0
+        return outgoing
+
+    def _pack(self, queue: list[_Waiting], encoded: dict[int, bytes]) -> list[_Payload]:
+        payloads = [_Payload([], 0)]
+        if len(queue) > 1:
+            queue.sort(key=lambda waiting: waiting.priority)
+        for _, message in queue:
+            part = encoded.get(id(message))
+            if part is None:
+                part = encoded[id(message)] = self.codec.encode(message)
+                assert len(part) <= limits.PAYLOAD_SIZE_MAX, f"too large: {message}"
+            if payloads[-1].size + len(part) > limits.PAYLOAD_SIZE_MAX:
+                payloads.append(_Payload([], 0))
+            payloads[-1].parts.append(part)
+            payloads[-1].size += len(part)
+        return payloads
+
+    def _fill(self, to: NodeId, payloads: list[_Payload]) -> None:
+        if self.piggyback is None:
+            return
+        roomiest = min(payloads, key=lambda payload: payload.size)
+        room = limits.PAYLOAD_SIZE_MAX - roomiest.size
+        parts = self.piggyback(to, room)
+        assert sum(map(len, parts)) <= room, "the piggyback source took more than its room"
+        roomiest.parts += parts

@@ -1,0 +1,1 @@
+"""Records from node to node: broadcast, anti-entropy, initial sync, confirmations."""

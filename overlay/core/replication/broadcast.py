@@ -1,0 +1,146 @@
+"""News on its way out: own writes at once, others' passed on where the author can't reach all.
+
+Owns: to whom a segment goes, how often, in what time. Up to `push_direct_max` interested peers
+the author tells each of them itself. Beyond that news spreads as an epidemic with bounded
+retransmission (SWIM section 4.1); how much goes out per round follows the queue, for a fixed
+budget caps what a whole cluster can change. What the epidemic misses, `repair` finds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+
+from overlay import limits
+from overlay.core.log.store import Store
+from overlay.core.membership.broadcast_queue import transmission_count
+from overlay.core.membership.machine import Membership
+from overlay.core.protocol.messages import Cards, Delta
+from overlay.core.protocol.outbox import Outbox, Priority
+from overlay.core.protocol.packer import deltas
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment
+from overlay.core.protocol.settings import Settings
+from overlay.model import NodeId
+
+_ROUND_SEGMENTS_MIN = 16
+
+
+@dataclass(slots=True)
+class _News:
+    segment: Segment
+    left: int  # how often it is still to be sent
+    own: bool
+
+
+class Push:
+    """The segments that still have to be told."""
+
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        outbox: Outbox,
+        settings: Settings,
+        chance: random.Random,
+    ) -> None:
+        self._store = store
+        self._membership = membership
+        self._outbox = outbox
+        self._settings = settings
+        self._chance = chance
+        self._news: deque[_News] = deque(maxlen=limits.NEWS_MAX)
+        self._due = 0.0
+        self._again: deque[tuple[float, list[NodeId], Delta]] = deque(maxlen=limits.NEWS_MAX)
+
+    def interested(self, scope: Scope) -> list[NodeId]:
+        """Return the live members that hold a scope, in a reproducible order."""
+        live = self._membership.live()
+        if scope == CLUSTER_SCOPE:
+            return live
+        part = self._store.participants.get(scope, {})
+        return [node_id for node_id in live if node_id in part]
+
+    def publish(self, segments: list[Segment], now: float) -> None:
+        """Tell own writes to all who are interested, directly or by the epidemic."""
+        by_scope: dict[Scope, list[Segment]] = {}
+        for segment in segments:
+            by_scope.setdefault(segment.scope, []).append(segment)
+        for scope, batch in by_scope.items():
+            peers = self.interested(scope)
+            if len(peers) > self._settings.push_direct_max:
+                for segment in batch:
+                    self._add(segment, len(peers), own=True)
+                self._due = now
+                peers = self._newly_met(batch)
+            for message in deltas(batch) if peers else ():
+                for peer in peers:
+                    self._outbox.put(peer, message, Priority.OWN)
+                self._again.append((now + self._settings.push_repeat_s, peers, message))
+
+    def _newly_met(self, batch: list[Segment]) -> list[NodeId]:
+        """Return some holders of the scopes that this node says it takes part in from now on.
+
+        They are to learn it at once, and from whom it comes: what they have is wanted here.
+        """
+        part = [entry.value for segment in batch for entry in segment.entries]
+        scopes = [Scope(value.vni) for value in part if isinstance(value, Participation)]
+        holders = dict.fromkeys(peer for scope in scopes for peer in self.interested(scope))
+        peers = list(holders)
+        if len(peers) > self._settings.push_direct_max:
+            peers = self._chance.sample(peers, self._settings.push_direct_max)
+        for peer in peers:
+            self._outbox.put(peer, Cards((self._store.cards[self._store.self_id],)), Priority.OWN)
+        return peers
+
+    def relay(self, segment: Segment, now: float) -> None:
+        """Pass on what was pushed here, where its author could not reach everyone."""
+        peers = len(self.interested(segment.scope))
+        if peers > self._settings.push_direct_max:
+            if not self._news:
+                self._due = now + self._chance.random() * self._settings.push_interval_s
+            self._add(segment, peers, own=False)
+
+    def _add(self, segment: Segment, peers: int, *, own: bool) -> None:
+        times = transmission_count(peers + 1, self._membership.loss, self._settings)
+        news = _News(segment, times, own)
+        if own:
+            self._news.appendleft(news)
+        else:
+            self._news.append(news)
+
+    def next_timer(self) -> float | None:
+        """Return when the next round is due."""
+        rounds = self._due if self._news else None
+        repeat = self._again[0][0] if self._again else None
+        return min((due for due in (rounds, repeat) if due is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Repeat direct pushes; send one round: each peer drawn gets the front of the queue."""
+        while self._again and self._again[0][0] <= now:
+            _, peers, message = self._again.popleft()
+            for peer in peers:
+                self._outbox.put(peer, message, Priority.RELAYED)
+        if not self._news or now < self._due:
+            return
+        self._due = now + self._settings.push_interval_s
+        fanout = self._settings.push_fanout
+        size = max(_ROUND_SEGMENTS_MIN, len(self._news) // 4)
+        batch = [self._news.popleft() for _ in range(min(size, len(self._news)))]
+        by_scope: dict[Scope, list[_News]] = {}
+        for news in batch:
+            by_scope.setdefault(news.segment.scope, []).append(news)
+        for scope, items in by_scope.items():
+            for peer in self._draw(scope, fanout):
+                for message in deltas(item.segment for item in items):
+                    self._outbox.put(peer, message, Priority.RELAYED)
+        for news in batch:
+            news.left -= fanout
+            if news.left > 0:
+                self._news.append(news)
+
+    def _draw(self, scope: Scope, count: int) -> list[NodeId]:
+        if scope == CLUSTER_SCOPE:
+            return self._membership.choose(count)
+        peers = self.interested(scope)
+        return peers if len(peers) <= count else self._chance.sample(peers, count)

@@ -1,0 +1,82 @@
+"""Taking in what nodes say of themselves: whose card counts, and what it means for membership.
+
+Owns: the checks of a card that came from anywhere, and what a card of our own tells us that we
+did not issue. Must not know: how it came here (`node`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from overlay import limits
+from overlay.core.events import CardAccepted, CloneSeen, Event, NodeForgotten, OwnCardAhead
+from overlay.core.log.store import Store
+from overlay.core.membership.machine import Membership
+from overlay.core.protocol.interfaces import Notary
+from overlay.errors import RemoteError
+from overlay.model import Card, NodeId
+
+EPOCH_SHIFT = 20  # an incarnation is the epoch above, refutations below
+BAD_SIGNATURE = "bad-signature"
+
+
+class CardIntake:
+    """The way of cards into the store.
+
+    `forgotten` are the nodes that are no members whatever their cards say. What they wrote before
+    stays part of the records (their networks, their grants), and is believed by their cards.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        notary: Notary,
+        forgotten: Collection[NodeId],
+        event: Callable[[Event], None],
+    ) -> None:
+        self._store = store
+        self._membership = membership
+        self._notary = notary
+        self._forgotten = forgotten
+        self._event = event
+        self._own_cards_seen = 0
+
+    def take(self, card: Card, now: float) -> None:
+        """Take a card if it is newer than what is held; raises RemoteError if it is forged."""
+        if card.node_id == self._store.self_id:
+            self._own_card_told(card)
+            return
+        known = self._store.card(card.node_id)
+        if known is not None and known.epoch >= card.epoch:
+            return
+        if known is None and len(self._store.cards) >= limits.MEMBER_COUNT_MAX:
+            return
+        if not self._notary.verify_card(card):
+            raise RemoteError(BAD_SIGNATURE)
+        self._store.accept_card(card)
+        self._event(CardAccepted(card))
+        if card.node_id in self._forgotten:
+            self._event(NodeForgotten(card.node_id))
+        else:
+            self.admit(card, now)
+
+    def admit(self, card: Card, now: float) -> None:
+        """Count the node of a stored card as a member, or as one that has left."""
+        incarnation = card.epoch << EPOCH_SHIFT
+        if card.left:
+            self._membership.mark_left(card.node_id, incarnation, now)
+        else:
+            self._membership.add(card.node_id, now, incarnation)
+
+    def _own_card_told(self, card: Card) -> None:
+        """Someone holds a card of ours that we don't: an older disk here, or a clone there."""
+        own = self._store.cards[self._store.self_id]
+        if card.epoch < own.epoch or card.raw == own.raw:
+            return
+        if not self._notary.verify_card(card):
+            raise RemoteError(BAD_SIGNATURE)
+        self._own_cards_seen += 1
+        if card.address != own.address and self._own_cards_seen > 1:
+            self._event(CloneSeen(card.node_id, card.address))
+        self._event(OwnCardAhead(card.epoch))

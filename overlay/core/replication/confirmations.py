@@ -1,0 +1,175 @@
+"""Waiting until others' kernels follow: who must confirm what, and what we owe to whom.
+
+Owns: the waits of this node and the promises it gave. A wait never hangs: whoever leaves the
+live members is no longer waited for, and the owner gives up when it likes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from overlay import limits
+from overlay.core.log.store import Store
+from overlay.core.protocol.messages import Confirm, LogVersion
+from overlay.core.protocol.outbox import Outbox, Priority
+from overlay.core.protocol.packer import deltas, pages
+from overlay.core.protocol.records import Scope, Segment
+from overlay.core.protocol.settings import Settings
+from overlay.model import NodeId
+
+_RETRY_GROWTH = 2.0
+
+
+@dataclass(slots=True)
+class _Wait:
+    segments: list[Segment]
+    upto: dict[Scope, int]
+    missing: dict[NodeId, set[Scope]]
+    due: float
+    pause_s: float
+
+
+@dataclass(slots=True)
+class Confirmations:
+    """Both sides of confirming."""
+
+    store: Store
+    outbox: Outbox
+    settings: Settings
+    done: list[int] = field(default_factory=list)  # waits completed, to be drained
+    _waits: dict[int, _Wait] = field(default_factory=dict)
+    _next_id: int = 1
+    _programmed: dict[tuple[NodeId, Scope], int] = field(default_factory=dict)
+    _owed: dict[tuple[NodeId, Scope], dict[NodeId, int]] = field(default_factory=dict)
+
+    # --- what we wait for ---------------------------------------------------------------
+
+    def expect(
+        self, segments: list[Segment], peers: dict[Scope, list[NodeId]], now: float
+    ) -> int | None:
+        """Send segments with the wish to hear when they are programmed; None if nobody is asked."""
+        missing: dict[NodeId, set[Scope]] = {}
+        upto: dict[Scope, int] = {}
+        for segment in segments:
+            upto[segment.scope] = max(upto.get(segment.scope, 0), segment.upto)
+        for scope in upto:
+            for peer in peers.get(scope, []):
+                missing.setdefault(peer, set()).add(scope)
+        if not missing or len(self._waits) >= limits.CONFIRM_WAITS_MAX:
+            return None
+        wait = _Wait(
+            segments,
+            upto,
+            missing,
+            now + self.settings.confirm_retry_s,
+            self.settings.confirm_retry_s,
+        )
+        self._send(wait)
+        wait_id, self._next_id = self._next_id, self._next_id + 1
+        self._waits[wait_id] = wait
+        return wait_id
+
+    def _send(self, wait: _Wait) -> None:
+        for peer, scopes in wait.missing.items():
+            wanted = [segment for segment in wait.segments if segment.scope in scopes]
+            for message in deltas(wanted, confirm=True):
+                self.outbox.put(peer, message, Priority.OWN)
+
+    def receive(self, message: Confirm, sender: NodeId) -> None:
+        """Tick off what a peer confirms of our own logs."""
+        for said in message.versions:
+            if said.origin != self.store.self_id:
+                continue
+            for wait_id, wait in list(self._waits.items()):
+                upto = wait.upto.get(said.scope)
+                if upto is not None and said.version >= self._moved_to(said.scope, upto):
+                    self._tick(wait_id, wait, sender, said.scope)
+
+    def _moved_to(self, scope: Scope, upto: int) -> int:
+        """Return the version with which a peer has what we once wrote up to a version.
+
+        Cleaning writes what lives again behind the new floor, and the last segment of that tells
+        the floor. A peer that hears of the floor first is at it at once, without any of that.
+        """
+        log = self.store.log(self.store.self_id, scope)
+        if log is None or log.floor < upto:
+            return upto
+        # A log that a rolled-back disk is taking over from the peers may have no segment yet.
+        return next((each.upto for each in log.segments if each.floor >= upto), log.version)
+
+    def dismiss(self, node_id: NodeId) -> None:
+        """Wait no longer for a node that is not alive."""
+        for wait_id, wait in list(self._waits.items()):
+            if wait.missing.pop(node_id, None) is not None and not wait.missing:
+                self._finish(wait_id)
+
+    def _tick(self, wait_id: int, wait: _Wait, node_id: NodeId, scope: Scope) -> None:
+        scopes = wait.missing.get(node_id)
+        if scopes is None:
+            return
+        scopes.discard(scope)
+        if not scopes:
+            del wait.missing[node_id]
+        if not wait.missing:
+            self._finish(wait_id)
+
+    def _finish(self, wait_id: int) -> None:
+        del self._waits[wait_id]
+        self.done.append(wait_id)
+
+    def missing(self, wait_id: int) -> tuple[NodeId, ...]:
+        """Return who has not confirmed yet, in order of id."""
+        wait = self._waits.get(wait_id)
+        return () if wait is None else tuple(sorted(wait.missing))
+
+    def forget(self, wait_id: int) -> None:
+        """Give a wait up."""
+        self._waits.pop(wait_id, None)
+
+    def next_timer(self) -> float | None:
+        """Return when something is to be sent again."""
+        return min((wait.due for wait in self._waits.values()), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Repeat what is unconfirmed, ever more slowly."""
+        for wait in self._waits.values():
+            if now >= wait.due:
+                wait.pause_s *= _RETRY_GROWTH
+                wait.due = now + wait.pause_s
+                self._send(wait)
+
+    # --- what we owe --------------------------------------------------------------------
+
+    def asked(self, segment: Segment, sender: NodeId) -> bool:
+        """Note that a peer wants to hear of a segment; True if we must program first."""
+        log = (segment.origin, segment.scope)
+        if self._programmed.get(log, 0) >= segment.upto:
+            self._answer(sender, [log])
+            return False
+        owed = self._owed.setdefault(log, {})
+        owed[sender] = max(owed.get(sender, 0), segment.upto)
+        return True
+
+    def programmed(self, versions: list[LogVersion]) -> None:
+        """Note how far our kernel is, and answer those who wanted to hear it."""
+        answers: dict[NodeId, list[tuple[NodeId, Scope]]] = {}
+        for version in versions:
+            log = (version.origin, version.scope)
+            if self._programmed.get(log, 0) >= version.version:
+                continue
+            self._programmed[log] = version.version
+            owed = self._owed.get(log)
+            if owed is None:
+                continue
+            for peer in [peer for peer, upto in owed.items() if upto <= version.version]:
+                del owed[peer]
+                answers.setdefault(peer, []).append(log)
+            if not owed:
+                del self._owed[log]
+        for peer, logs in answers.items():
+            self._answer(peer, logs)
+
+    def _answer(self, peer: NodeId, logs: list[tuple[NodeId, Scope]]) -> None:
+        versions = [LogVersion(*log, self._programmed[log], 0) for log in logs]
+        for page in pages(versions):
+            self.outbox.put(peer, Confirm(page), Priority.PROBE)

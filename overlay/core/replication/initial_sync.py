@@ -1,0 +1,88 @@
+"""After a start: comparing with the live peers, until nothing is missing.
+
+Owns: with whom to compare next, and the moment from which this node knows all that the live
+members know. Only then may it delete what no record asks for, and write to its own logs: its
+disk may be old. Waiting for probes to come round would take as many seconds as there are
+members. In a large cluster it compares itself with a few dozen, drawn at random: what they
+have not heard of yet, after comparing themselves in the same way, nobody has told anyone.
+Must not know: how a comparison works (`repair`).
+"""
+
+from __future__ import annotations
+
+from overlay.core.log.store import Store
+from overlay.core.membership.machine import Membership
+from overlay.core.protocol.settings import Settings
+from overlay.core.replication.anti_entropy import Repair
+from overlay.core.replication.scope_sync import ScopeCatchUp
+from overlay.model import NodeId
+
+WITNESS_COUNT = 3  # as many peers as must have told what they hold of our own logs
+
+
+class CatchUp:
+    """The first round of comparisons of one run of a node."""
+
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        repair: Repair,
+        scopes: ScopeCatchUp,
+        settings: Settings,
+        now: float,
+    ) -> None:
+        self._store = store
+        self._membership = membership
+        self._repair = repair
+        self._scopes = scopes
+        self._settings = settings
+        self._started = now
+        self._due = now
+        self._tried: set[NodeId] = set()
+        self.is_done = False
+        self._may_write = False
+
+    def next_timer(self) -> float | None:
+        """Return when the next comparison may be begun."""
+        return None if self.is_done or not self._knows_others() else self._due
+
+    def handle_timer(self, now: float) -> bool:
+        """Begin comparisons as there is room; return whether the round has just ended."""
+        if self.is_done or now < self._due:
+            return False
+        self._due = now + self._settings.catch_up_interval_s
+        matched = self._repair.matched
+        live = self._membership.live()
+        lacking = [node_id for node_id in live if node_id not in matched]
+        enough = len(live) - len(lacking) >= self._settings.catch_up_peers_max
+        if matched and (enough or not lacking) and self._scopes.is_done:
+            self.is_done = True
+            return True
+        if self._repair.has_room():
+            untried = [node_id for node_id in lacking if node_id not in self._tried]
+            if not untried:
+                self._tried.clear()
+                untried = lacking
+            for peer in self._membership.choose(1, exclude=matched | self._tried) or untried[:1]:
+                self._tried.add(peer)
+                if not self._repair.under_way(peer):
+                    self._repair.begin(peer, now)
+        return False
+
+    def may_write(self, now: float) -> bool:
+        """Say whether this node may write to its own logs (the amnesia rule).
+
+        Its disk may have been restored from an old copy: first some peers must have given all
+        that they hold, of our own logs too. Without a peer in reach it waits `amnesia_wait_s`;
+        who knows of nobody need not wait.
+        """
+        others = len(self._store.cards) - 1
+        heard = len(self._repair.matched) >= min(WITNESS_COUNT, others)
+        waited = now - self._started >= self._settings.amnesia_wait_s
+        if self.is_done or waited or (heard and self._scopes.is_done):
+            self._may_write = True  # for this run: a scope taken on later says nothing of a disk
+        return self._may_write
+
+    def _knows_others(self) -> bool:
+        return len(self._store.cards) > 1

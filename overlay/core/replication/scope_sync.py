@@ -1,0 +1,100 @@
+"""Networks newly taken part in, or restored from disk: getting all that their holders have.
+
+Owns: for each such scope, with whom to compare next, and when enough holders have shown all they
+have. In a large cluster few of the members hold a given scope, and probes would take as many
+seconds to come round to one of them as there are members.
+Must not know: how a comparison works (`repair`).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from overlay.core.log.store import Store
+from overlay.core.membership.machine import Membership
+from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.records import Scope
+from overlay.core.protocol.settings import Settings
+from overlay.core.replication.anti_entropy import Repair
+from overlay.model import NodeId
+
+_LIVE = frozenset({MemberState.ALIVE, MemberState.SUSPECT})
+
+
+@dataclass(slots=True)
+class _Pending:
+    witnesses: int  # as many holders as must have shown all they have, or all if there are fewer
+    tried: set[NodeId] = field(default_factory=set)
+
+
+class ScopeCatchUp:
+    """The scopes whose records this node does not fully have yet."""
+
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        repair: Repair,
+        settings: Settings,
+        chance: random.Random,
+    ) -> None:
+        self._store = store
+        self._membership = membership
+        self._repair = repair
+        self._settings = settings
+        self._chance = chance
+        self._pending: dict[Scope, _Pending] = {}
+        self._due = 0.0
+
+    def begin(self, scope: Scope, witnesses: int, now: float) -> None:
+        """Start to get a scope that this node has begun to hold."""
+        if scope in self._pending:
+            return
+        self._pending[scope] = _Pending(witnesses)
+        for peer in self._holders(scope):  # what was equal before, was so without this scope
+            self._repair.matched.discard(peer)
+            self._repair.forget(peer)
+        self._due = now
+
+    def is_pending(self, scope: Scope) -> bool:
+        """Say whether holders of a scope may have what is not here yet."""
+        return scope in self._pending
+
+    @property
+    def is_done(self) -> bool:
+        """Whether that holds for no scope."""
+        return not self._pending
+
+    def next_timer(self) -> float | None:
+        """Return when the next comparison may be begun."""
+        return self._due if self._pending else None
+
+    def handle_timer(self, now: float) -> None:
+        """Take off what is complete; begin comparisons as there is room."""
+        if not self._pending or now < self._due:
+            return
+        self._due = now + self._settings.catch_up_interval_s
+        for scope, pending in list(self._pending.items()):
+            holders = self._holders(scope)
+            lacking = [peer for peer in holders if peer not in self._repair.matched]
+            if len(holders) - len(lacking) >= min(pending.witnesses, len(holders)):
+                del self._pending[scope]
+            else:
+                self._compare(lacking, pending, now)
+
+    def _compare(self, lacking: list[NodeId], pending: _Pending, now: float) -> None:
+        if not self._repair.has_room() or any(map(self._repair.under_way, lacking)):
+            return  # one at a time: all holders would send the same
+        untried = [peer for peer in lacking if peer not in pending.tried]
+        if not untried:
+            pending.tried.clear()
+            untried = lacking
+        if untried:
+            peer = self._chance.choice(untried)  # not all newcomers at the same holder
+            pending.tried.add(peer)
+            self._repair.begin(peer, now)
+
+    def _holders(self, scope: Scope) -> list[NodeId]:
+        part = self._store.participants.get(scope, {})
+        return [node_id for node_id in part if self._membership.state_of(node_id) in _LIVE]

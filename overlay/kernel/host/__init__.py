@@ -1,0 +1,1 @@
+"""The host's own namespace: underlay, uplinks, forwarding, macvlan parents, conntrack."""

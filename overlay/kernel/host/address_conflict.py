@@ -1,0 +1,86 @@
+"""Asking a segment whether somebody has an address, before a container gets it.
+
+The kernel itself is made to look for the neighbour (NTF_USE, linux/neighbour.h), by ARP or
+neighbour discovery: that takes no raw socket. What RFC 5227 calls for, shortened: devices of one
+segment answer within milliseconds, and an attach is waited for. Blocks: in a thread of its own,
+never the kernel thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+import time
+from typing import Final
+
+from overlay.kernel.netlink import codec, neighbor_rows
+from overlay.kernel.netlink.codec import attribute, attributes
+from overlay.kernel.netlink.link_lookup import find_link
+from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.model import Ip, Mac
+
+_WAIT_S: Final = 0.3
+_POLL_S: Final = 0.02
+_HEADER: Final = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+_NDA_DST, _NDA_LLADDR = 1, 2
+_NTF_USE: Final = 1
+_NUD_PERMANENT: Final = 0x80
+_NUD_KNOWN: Final = 0x02 | 0x04 | 0x08 | 0x10 | _NUD_PERMANENT  # reachable, stale, delay, probe
+
+
+def holder(interface: str, ip: Ip) -> Mac | None:
+    """Return the MAC of who has an address on the interface's segment; None: nobody answers.
+
+    An address of this host's is held by the interface itself.
+    """
+    with Socket() as host:
+        index = find_link(host, interface)
+        if any(
+            address == ip
+            for _, address, _ in map(
+                neighbor_rows.address_identity,
+                host.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP),
+            )
+        ):
+            return Mac(bytes(6))
+        known = _neighbour(host, index, ip)
+        if known is not None and known[0] & _NUD_PERMANENT:
+            return known[1]
+        # What is known may be old, and the kernel would take seconds to look again.
+        with contextlib.suppress(NetlinkError):
+            host.request((codec.RTM_DELNEIGH, 0, _body(index, ip, 0)))
+        flags = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
+        with contextlib.suppress(NetlinkError):  # of a device that has no neighbours
+            host.request((codec.RTM_NEWNEIGH, flags, _body(index, ip, _NTF_USE)))
+            return _wait(host, index, ip)
+    return None
+
+
+def _wait(host: Socket, index: int, ip: Ip) -> Mac | None:
+    end = time.monotonic() + _WAIT_S
+    while time.monotonic() < end:
+        found = _neighbour(host, index, ip)
+        if found is not None and found[0] & _NUD_KNOWN:
+            return found[1]
+        time.sleep(_POLL_S)
+    return None
+
+
+def _neighbour(host: Socket, index: int, ip: Ip) -> tuple[int, Mac] | None:
+    """Return state and MAC of what the kernel knows of a neighbour."""
+    try:
+        (message,) = host.get((codec.RTM_GETNEIGH, 0, _body(index, ip, 0)))
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    _, _, state, _, _ = _HEADER.unpack_from(message.buffer, message.start)
+    found = attributes(message.buffer, message.start + _HEADER.size, message.end)
+    return state, Mac(found.get(_NDA_LLADDR, b""))
+
+
+def _body(index: int, ip: Ip, flags: int) -> bytes:
+    family = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
+    return _HEADER.pack(family, index, 0, flags, 0) + attribute(_NDA_DST, ip)

@@ -1,0 +1,98 @@
+"""Forgetting where the host has sent connections that it should send elsewhere now.
+
+The rules for published ports see the first packet of a connection alone. UDP knows none: whoever
+goes on asking from one port belongs, for the kernel, to the connection of before, and would be sent
+to where the port led then (or nowhere). Owns the messages of ctnetlink
+(linux/netfilter/nfnetlink_conntrack.h). TCP is left alone: its connections end by themselves.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Final
+
+from overlay.kernel.netlink import codec, neighbor_rows
+from overlay.kernel.netlink.codec import Message, attribute, attributes
+from overlay.kernel.netlink.socket import Socket
+from overlay.model import Ip
+
+_NETLINK_NETFILTER: Final = 12  # linux/netlink.h
+_SUBSYSTEM: Final = 1 << 8  # NFNL_SUBSYS_CTNETLINK
+_GET, _DELETE = 1, 2
+_HEADER: Final = struct.Struct(">BBH")  # family, version, resource
+_ORIGINAL, _REPLY = 1, 2  # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY
+_ADDRESSES, _PROTOCOL = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
+_TARGETS: Final = {2: 2, 10: 4}  # by family: CTA_IP_V4_DST, CTA_IP_V6_DST
+_SOURCES: Final = {2: 1, 10: 3}
+_NUMBER, _TARGET_PORT = 1, 3
+_UDP: Final = b"\x11"
+_NESTED: Final = 0x8000
+_FILTER, _FILTER_FLAGS = 25, 1  # Linux 5.8; older kernels dump all
+_BY_PROTOCOL, _BY_PORT = 1 << 3, 1 << 5
+_FAMILIES: Final = {4: 2, 16: 10}
+
+
+def forget_udp(kept: Mapping[tuple[int, int], Collection[Ip]]) -> int:
+    """Forget the UDP connections to ports of the host, but for those that lead where they should
+    already; return how many.
+
+    `kept` has that for each port and size of a family's addresses. One look for all ports: each
+    goes through the kernel's whole table, 50 ms where that has 262,144 rows, empty or not.
+    """
+    forgotten = 0
+    with Socket() as host, Socket(protocol=_NETLINK_NETFILTER) as tracker:
+        own = _own_addresses(host)
+        for size in {size for _, size in kept}:
+            family = _FAMILIES[size]
+            wanted = {
+                struct.pack(">H", port): frozenset(map(bytes, ips))
+                for (port, of_size), ips in kept.items()
+                if of_size == size
+            }
+            found = tracker.dump(_SUBSYSTEM | _GET, _query(family, list(wanted)))
+            for raw in _strays(found, family, wanted, own):
+                body = _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, raw)
+                refused = tracker.transact([(_SUBSYSTEM | _DELETE, 0, body)])
+                forgotten += not refused  # one that has just ended is as good
+    return forgotten
+
+
+def _own_addresses(host: Socket) -> frozenset[bytes]:
+    messages = host.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
+    names = {neighbor_rows.address_index(message): "" for message in messages}
+    found = (neighbor_rows.decode_address(message, names, temporary=True) for message in messages)
+    return frozenset(bytes(row.ip) for row in found if row is not None)
+
+
+def _query(family: int, ports: Sequence[bytes]) -> bytes:
+    """Return a request for all UDP connections, or those to the port where there is one only."""
+    protocol, flags = attribute(_NUMBER, _UDP), _BY_PROTOCOL
+    if len(ports) == 1:
+        protocol, flags = protocol + attribute(_TARGET_PORT, ports[0]), _BY_PROTOCOL | _BY_PORT
+    return (
+        _HEADER.pack(family, 0, 0)
+        + attribute(_ORIGINAL | _NESTED, attribute(_PROTOCOL | _NESTED, protocol))
+        + attribute(_FILTER | _NESTED, attribute(_FILTER_FLAGS, struct.pack("=I", flags)))
+    )
+
+
+def _strays(
+    messages: list[Message],
+    family: int,
+    wanted: Mapping[bytes, frozenset[bytes]],
+    own: frozenset[bytes],
+) -> Iterator[bytes]:
+    """Yield, as it stands in the message, what names each connection that leads elsewhere."""
+    for message in messages:
+        parts = attributes(message.buffer, message.start + 4, message.end)
+        original, reply = parts[_ORIGINAL], parts[_REPLY]
+        there, back = attributes(original, 0, len(original)), attributes(reply, 0, len(reply))
+        protocol = attributes(there[_PROTOCOL], 0, len(there[_PROTOCOL]))
+        kept = wanted.get(protocol.get(_TARGET_PORT, b""))
+        if protocol.get(_NUMBER) != _UDP or kept is None:
+            continue
+        asked = attributes(there[_ADDRESSES], 0, len(there[_ADDRESSES])).get(_TARGETS[family])
+        answering = attributes(back[_ADDRESSES], 0, len(back[_ADDRESSES])).get(_SOURCES[family])
+        if asked in own and answering not in kept:
+            yield original

@@ -1,0 +1,51 @@
+"""The host's own ::1 as a way back from an interface of ours: what route_localnet is for 127.0.0.1.
+
+A connection of the host's to a port published on ::1 is translated and leaves by one of our
+interfaces; its answers come in there, and are for ::1 again once they are translated back. The
+kernel delivers what is for the loopback only by a route of the interface that it came by
+(RT6_LOOKUP_F_IFACE in `ip6_route_input_lookup`, net/ipv6/route.c), so each of ours gets one. What
+comes from the wire for ::1 is dropped before any hook (RFC 4291 section 2.5.3; `ip6_rcv_core`).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final
+
+from overlay.kernel.netlink import codec
+from overlay.kernel.netlink.codec import Request, attribute
+from overlay.kernel.netlink.socket import NetlinkError, Socket
+
+_LOOPBACK: Final = bytes(15) + b"\1"
+_HEADER: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg (linux/rtnetlink.h)
+_RTA_DST, _RTA_IIF, _RTA_OIF, _RTA_PRIORITY = 1, 3, 4, 6
+_RT_TABLE_LOCAL, _RTPROT_STATIC, _RTN_LOCAL = 255, 4, 2
+_TYPE_OFFSET: Final = 7  # of rtm_type
+_METRIC: Final = 1024  # behind the loopback's own, which has 0
+
+
+def _body(table: int, protocol: int, kind: int, *attributes: bytes) -> bytes:
+    head = _HEADER.pack(socket.AF_INET6, 128, 0, 0, table, protocol, 0, kind, 0)
+    return head + attribute(_RTA_DST, _LOOPBACK) + b"".join(attributes)
+
+
+def _u32(number: int) -> bytes:
+    return struct.pack("=I", number)
+
+
+def add_way_back(index: int) -> Request:
+    """Return the request for an interface's route to ::1; it goes when the interface goes down."""
+    ways = (attribute(_RTA_OIF, _u32(index)), attribute(_RTA_PRIORITY, _u32(_METRIC)))
+    body = _body(_RT_TABLE_LOCAL, _RTPROT_STATIC, _RTN_LOCAL, *ways)
+    return (codec.RTM_NEWROUTE, codec.NLM_F_CREATE, body)
+
+
+def has_way_back(socket_inside: Socket, index: int) -> bool:
+    """Say whether what came in by an interface, and is for ::1, gets there."""
+    request = (codec.RTM_GETROUTE, 0, _body(0, 0, 0, attribute(_RTA_IIF, _u32(index))))
+    try:
+        found = socket_inside.get(request)
+    except NetlinkError:  # no route
+        return False
+    return any(each.buffer[each.start + _TYPE_OFFSET] == _RTN_LOCAL for each in found)

@@ -1,0 +1,331 @@
+"""Containers' interfaces on an interface of the host: macvlan, ipvlan, and VLANs for them.
+
+An interface in a container is told by its alias, as it may be renamed there; so is a VLAN that
+was made for containers, and not by the host's operator. Owns: making, finding and removing them.
+Must not know: networks, records. The calling thread is in the host's namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.kernel import netns
+from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
+from overlay.kernel.netlink.codec import Request, attribute
+from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT, Found
+from overlay.kernel.netlink.link_lookup import all_links, find_link, links_seen
+from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.sandbox.veth import (
+    Attached,
+    add_default_route,
+    allow_families,
+    free_name,
+    set_up_inside,
+)
+from overlay.model import Ip, Mac
+
+VLAN_ALIAS: Final = f"{ALIAS_DEFAULT}:vlan"
+UNFINISHED_NAME: Final = "overlayd-new"
+"""Of a device until it bears our mark and is where it belongs: so that one that a crash left is
+known as ours. The kernel takes no alias for a device that it is to make."""
+KINDS: Final = ("macvlan", "ipvlan")
+
+# linux/if_link.h
+_HEADER: Final = struct.Struct("=BxHiII")
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 5, 18, 28
+_INFO_KIND, _INFO_DATA = 1, 2
+# IFLA_MACVLAN_MODE and IFLA_IPVLAN_MODE: containers of one host reach each other, too.
+_MODES: Final = {"macvlan": struct.pack("=I", 4), "ipvlan": struct.pack("=H", 0)}
+_IFLA_VLAN_ID: Final = 1
+_VLAN_MAX: Final = 4094  # IEEE 802.1Q: 4095 is reserved
+_IFF_LOOPBACK_NAME: Final = "lo"
+_NAMES_SHOWN_MAX: Final = 12
+_IFNAME_TRIES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an interface should be: a namespace, and what tells the interface there."""
+
+    netns_path: str
+    netns_identity: tuple[int, int]
+    mark: str  # the endpoint's: its interface's alias ends with it
+
+
+def _u32(number: int) -> bytes:
+    return struct.pack("=I", number)
+
+
+def _create(kind: str, data: bytes, parent: int, *, mac: Mac | None = None) -> Request:
+    name = UNFINISHED_NAME.encode() + b"\0"
+    info = attribute(_INFO_KIND, kind.encode() + b"\0") + attribute(_INFO_DATA, data)
+    body = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name)
+    body += attribute(_IFLA_LINK, _u32(parent)) + attribute(_IFLA_LINKINFO, info)
+    if mac is not None:
+        body += attribute(_IFLA_ADDRESS, mac)
+    return (codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, body)
+
+
+def _move(index: int, netns_fd: int, name: str) -> Request:
+    body = _HEADER.pack(0, 0, index, 0, 0) + attribute(_IFLA_NET_NS_FD, _u32(netns_fd))
+    body += attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    return (codec.RTM_NEWLINK, 0, body)
+
+
+def _make_marked(
+    host: Socket, kind: str, data: bytes, parent: Found, alias: str, mac: Mac | None = None
+) -> int:
+    """Make a device under a name that tells it as unfinished, and mark it; return its index."""
+    _remove_unfinished(host)
+    try:
+        host.request(_create(kind, data, parent.index, mac=mac))
+        index = find_link(host, UNFINISHED_NAME)
+        host.request(link_requests.set_alias(index, alias))
+    except NetlinkError as error:
+        raise _refused(kind, parent.name, error) from error
+    return index
+
+
+def _remove_unfinished(host: Socket) -> None:
+    index = find_link(host, UNFINISHED_NAME)
+    if index:
+        host.transact([link_requests.delete_link(index)])
+
+
+# --- Parents ---------------------------------------------------------------------------
+
+
+def require(kind: str, parent: str) -> None:
+    """Raise OverlayError unless this host has the parent, or can make it, and the kind itself."""
+    made = parent not in {found.name for found in _host_links()}
+    found = ensure_parent(parent)
+    with Socket() as host:
+        try:
+            _make_marked(host, kind, attribute(1, _MODES[kind]), found, f"{ALIAS_DEFAULT}:try")
+        finally:
+            _remove_unfinished(host)
+            if made:
+                host.transact([link_requests.delete_link(found.index)])
+
+
+def ensure_parent(name: str) -> Found:
+    """Return a parent, made as a VLAN if its name says so and there is none.
+
+    Raises NotFoundError for an interface that is not there, ConflictError for one that is down.
+    """
+    everything = {found.name: found for found in _host_links()}
+    found = everything.get(name)
+    with Socket() as host:
+        if found is not None:
+            if found.alias == VLAN_ALIAS and not found.up:
+                host.request(link_requests.set_up(found.index))
+            else:
+                _require_usable(found)
+            return found
+        base, _, tag = name.rpartition(".")
+        if base not in everything or not _is_vlan_id(tag):
+            raise _no_parent(name, base, everything)
+        _require_usable(everything[base])
+        data = attribute(_IFLA_VLAN_ID, struct.pack("=H", int(tag)))
+        index = _make_marked(host, "vlan", data, everything[base], VLAN_ALIAS)
+        for refusal in host.transact(
+            [link_requests.rename(index, name), link_requests.set_up(index)]
+        ):
+            raise OverlayError(f"cannot make the VLAN {name}", why=str(refusal))
+        return link_decoder.decode(host.get(link_requests.get_link(name))[0])
+
+
+def _is_vlan_id(tag: str) -> bool:
+    return tag.isascii() and tag.isdecimal() and len(tag) <= 4 and 1 <= int(tag) <= _VLAN_MAX
+
+
+def _require_usable(found: Found) -> None:
+    if found.name == _IFF_LOOPBACK_NAME:
+        raise ConflictError("the loopback cannot be a parent", why="nothing is behind it")
+    if not found.up:
+        raise ConflictError(
+            f"the interface {found.name} is down",
+            hint=f"ip link set {found.name} up, or choose another --parent",
+        )
+
+
+def _no_parent(name: str, base: str, everything: dict[str, Found]) -> NotFoundError:
+    others = [each for each in everything if each != "lo" and not each.startswith(HOST_LINK_PREFIX)]
+    known = ", ".join(sorted(others)[:_NAMES_SHOWN_MAX])
+    why = f"this host has {known}"
+    if base in everything:
+        why = f"{name.rpartition('.')[2]!r} is no VLAN: those are numbered from 1 to {_VLAN_MAX}"
+    return NotFoundError(f"there is no interface {name!r} on this host", why=why)
+
+
+def release_parents(in_use: frozenset[str]) -> list[str]:
+    """Remove the VLANs that were made for containers and that nothing uses; return their names."""
+    gone = [
+        found
+        for found in _host_links()
+        if (found.alias == VLAN_ALIAS and found.name not in in_use) or found.name == UNFINISHED_NAME
+    ]
+    with Socket() as host:
+        host.transact([link_requests.delete_link(found.index) for found in gone])
+    return [found.name for found in gone]
+
+
+def _host_links() -> list[Found]:
+    with Socket() as host:
+        return all_links(host)
+
+
+def _refused(kind: str, parent: str, error: NetlinkError) -> OverlayError:
+    if error.errno == errno.EOPNOTSUPP:
+        module = "8021q" if kind == "vlan" else kind
+        return OverlayError(
+            f"this kernel has no {kind} devices",
+            why=error.strerror or "not supported",
+            hint=f"Load the module (modprobe {module}); slim kernels keep it in a package such as "
+            "linux-modules-extra",
+        )
+    if error.errno == errno.EBUSY:
+        return ConflictError(
+            f"no {kind} can be made on {parent}",
+            why="an interface can carry macvlan or ipvlan devices, not both, and no port of a "
+            "bridge can carry either",
+            hint="Use another --parent, such as a VLAN of it",
+        )
+    return OverlayError(f"cannot make a {kind} on {parent}", why=error.strerror or str(error))
+
+
+# --- Interfaces ------------------------------------------------------------------------
+
+
+def attach(
+    *,
+    kind: str,
+    parent: str,
+    mark: str,
+    netns_fd: int,
+    ifname: str | None,
+    mac: Mac | None,
+    addresses: Sequence[tuple[Ip, int]],
+    gateways: Sequence[Ip],
+) -> Attached:
+    """Give a container an interface on the parent; nothing is left behind on failure.
+
+    `mac` None: the parent's own, as ipvlan has it. A default route is set through each gateway
+    unless there is one of its family. Raises as `container.attach_interface` does.
+    """
+    with Socket(netns_fd) as inside, Socket() as host:
+        there = _of(all_links(inside), mark)
+        if there:  # one that was asked for twice
+            return Attached(there[0].name, default_route=False)
+        alias = f"{ALIAS_DEFAULT}:{mark}"
+        data = attribute(1, _MODES[kind])
+        index = _make_marked(host, kind, data, ensure_parent(parent), alias, mac)
+        try:
+            name = _take_in(host, inside, index, netns_fd, ifname)
+        except BaseException:
+            _remove_unfinished(host)
+            raise
+        try:
+            _announce_itself(netns_fd, name)
+            allow_families(netns_fd, name, addresses)
+            own = set_up_inside(alias, inside, name, addresses, link_local=True)
+            made = [add_default_route(inside, own, gateway) for gateway in gateways]
+        except BaseException:
+            inside.transact([link_requests.delete_link(find_link(inside, name))])
+            raise
+    return Attached(name, default_route=made[:1] == [True])
+
+
+def _take_in(host: Socket, inside: Socket, index: int, netns_fd: int, wanted: str | None) -> str:
+    """Move a device into a container, and return its name there."""
+    for _ in range(_IFNAME_TRIES):
+        name = wanted or free_name(inside)
+        try:
+            host.request(_move(index, netns_fd, name))
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise OverlayError(f"cannot make {name}", why=error.strerror or "") from error
+            if wanted:
+                raise ConflictError(
+                    f"the container has an interface {wanted} already",
+                    hint="Choose another name with --ifname, or leave the choice to overlayd",
+                ) from None
+        else:
+            return name
+    raise ConflictError("no free interface name in the container", why="others keep taking it")
+
+
+def _announce_itself(netns_fd: int, name: str) -> None:
+    """Have the kernel tell the segment of addresses as they come up: others may have had them."""
+    with netns.inside(netns_fd):
+        for setting in (f"ipv4/conf/{name}/arp_notify", f"ipv6/conf/{name}/ndisc_notify"):
+            with suppress(OSError):  # a kernel without IPv6 has no such file
+                Path("/proc/sys/net", setting).write_text("1", encoding="ascii")
+
+
+def detach(place: Place) -> bool:
+    """Remove the interface, whatever it is named now; False if there is none.
+
+    Raises TornDumpError where it was not seen in a container that alters its links all the time,
+    and OverlayError or OSError on a host that lacks what a look takes: it may be there.
+    """
+    fd = netns.open_same(place.netns_path, place.netns_identity)
+    if fd is None:
+        return False
+    with netns.closing(fd), Socket(fd) as inside:
+        found = _of(links_seen(inside), place.mark) or _of(all_links(inside), place.mark)
+        inside.transact([link_requests.delete_link(each.index) for each in found])
+        return bool(found)
+
+
+def missing(places: Sequence[Place]) -> list[Place]:
+    """Return the places whose interface, or whose whole namespace, is gone.
+
+    What can't be looked at now is not taken for gone: its links are altered all the time (who
+    does that hides nothing else), or the host lacks descriptors or memory.
+    """
+    return [place for place in places if not _is_there(place)]
+
+
+def _is_there(place: Place) -> bool:
+    try:
+        fd = netns.open_same(place.netns_path, place.netns_identity)
+        if fd is None:
+            return False
+        with netns.closing(fd), Socket(fd) as inside:
+            return bool(_of(all_links(inside), place.mark))
+    except (OverlayError, OSError):
+        return True
+
+
+def _of(found: list[Found], mark: str) -> list[Found]:
+    alias = f"{ALIAS_DEFAULT}:{mark}"
+    return [each for each in found if each.kind in KINDS and each.alias == alias]
+
+
+def remove_from(netns_fd: int) -> list[str]:
+    """Remove from a namespace every interface of ours on this host's; return their names.
+
+    Also in one that alters its links all the time. Raises OSError where it can't be looked at.
+    """
+    host = netns.own_fd()
+    with netns.closing(host), Socket(netns_fd) as inside:
+        everything = links_seen(inside)  # which gives the other namespace an id
+        here = socket.namespace_id(inside, host)
+        gone = [
+            found
+            for found in everything
+            if found.kind in KINDS
+            and link_decoder.is_ours(found.alias)
+            and found.netns == here >= 0
+        ]
+        inside.transact([link_requests.delete_link(found.index) for found in gone])
+        return [found.name for found in gone]

@@ -1,0 +1,270 @@
+"""The network under the overlay: which address is ours on it, and what else is routed.
+
+Owns the choice of the VTEP address and the check of a subnet against the host's routes. Looks
+only: sends no packet, changes nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from overlay import limits
+from overlay.errors import OverlayError, UsageError
+from overlay.kernel.netlink import codec, link_requests, neighbor_rows
+from overlay.kernel.netlink import link_decoder as links
+from overlay.kernel.netlink.codec import Message
+from overlay.kernel.netlink.link_decoder import is_ours
+from overlay.kernel.netlink.link_lookup import all_links
+from overlay.kernel.netlink.pyroute_messages import RouteMessage
+from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.model import Ip, ip_text, parse_ip
+
+Range: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_LOOPBACK_INDEX: Final = 1
+_RTN_UNICAST: Final = 1
+_RT_TABLE_LOCAL: Final = 255
+# VirtualBox gives every machine this same address, behind a NAT of its own.
+_VIRTUALBOX_NAT: Final = parse_ip("10.0.2.15")
+# Documentation addresses (RFC 5737, RFC 3849): nobody has them, so that the route to them is
+# the default route. Asking for a route sends nothing.
+_ANYWHERE: Final = (parse_ip("192.0.2.1"), parse_ip("2001:db8::1"))
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """This host's place on the underlay."""
+
+    address: Ip
+    interface: str
+    mtu: int
+    up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of this host to a range of addresses (never a default route)."""
+
+    range: Range
+    interface: str
+    gateway: str
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        return f"{self.range}{via} dev {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """Links by index, and the addresses they have, in the kernel's order."""
+
+    links: dict[int, links.Found]
+    addresses: tuple[tuple[int, Ip], ...]
+
+
+def choose(text: str | None, peer: Ip | None) -> Underlay:
+    """Return the underlay address to use.
+
+    `text` is an address or interface of this host, from --underlay; without one it is the
+    source of the route to `peer`, or of the default route. Raises UsageError with the
+    candidates if that leads nowhere, OverlayError if the MTU is too small.
+    """
+    with Socket() as socket:
+        host = _look(socket)
+        chosen = _by_text(host, text, peer) if text else _by_route(socket, host, peer)
+        _require_usable(host, chosen)
+        return chosen
+
+
+def _look(socket: Socket) -> _Host:
+    found = all_links(socket)
+    by_index = {link.index: link for link in found}
+    addresses: list[tuple[int, Ip]] = []
+    for message in socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP):
+        index = neighbor_rows.address_index(message)
+        row = neighbor_rows.decode_address(message, {index: ""}, temporary=True)
+        if row is not None:
+            addresses.append((index, row.ip))
+    return _Host(by_index, tuple(addresses))
+
+
+def _by_text(host: _Host, text: str, peer: Ip | None) -> Underlay:
+    try:
+        wanted = parse_ip(text)
+    except ValueError:
+        return _by_interface(host, text, peer)
+    for index, ip in host.addresses:
+        if ip == wanted:
+            return _underlay(host, index, ip)
+    raise UsageError(
+        f"this host has no address {text}",
+        why=_candidates_text(host),
+        hint="Name an address or an interface of this host with --underlay",
+    )
+
+
+def _by_interface(host: _Host, name: str, peer: Ip | None) -> Underlay:
+    index = next((link.index for link in host.links.values() if link.name == name), None)
+    if index is None:
+        raise UsageError(
+            f"this host has no interface {name}",
+            why=_candidates_text(host),
+            hint="Name an address or an interface of this host with --underlay",
+        )
+    own = [ip for owner, ip in host.addresses if owner == index]
+    same_family = [ip for ip in own if peer is None or len(ip) == len(peer)]
+    for ip in sorted(same_family, key=len):
+        return _underlay(host, index, ip)
+    raise UsageError(
+        f"interface {name} has no usable address",
+        hint="Give it one, or name another interface with --underlay",
+    )
+
+
+def _by_route(socket: Socket, host: _Host, peer: Ip | None) -> Underlay:
+    for destination in _ANYWHERE if peer is None else (peer,):
+        found = _source_of_route(socket, destination)
+        if found is None:
+            continue
+        ip, index = found
+        # The route to an address of our own leads through the loopback: it is ours, though.
+        for owner, address in host.addresses:
+            if address == ip:
+                return _underlay(host, owner, ip)
+        return _underlay(host, index, ip)
+    usable = [pair for pair in host.addresses if _usable(host, *pair)]
+    if peer is None and len(usable) == 1:
+        return _underlay(host, *usable[0])
+    where = "no default route" if peer is None else f"no route to {ip_text(peer)}"
+    raise UsageError(
+        f"cannot tell which address is on the underlay: this host has {where}",
+        why=_candidates_text(host),
+        hint="Name it with --underlay ADDRESS|INTERFACE",
+    )
+
+
+def _source_of_route(socket: Socket, destination: Ip) -> tuple[Ip, int] | None:
+    for route in _routes_towards(socket, destination):
+        source, index = route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
+        if source is not None and index is not None:
+            return parse_ip(source), index
+    return None
+
+
+def _routes_towards(socket: Socket, destination: Ip) -> list[Any]:
+    try:
+        return [_decode(message) for message in socket.get(link_requests.get_route(destination))]
+    except NetlinkError:
+        return []
+
+
+def carried(chosen: Underlay, peers: Iterable[tuple[str, Ip]]) -> tuple[int, str]:
+    """Return how many bytes a packet to any of the peers (name, address) may have, and what sets
+    the limit: the interface, or the route to a peer, which may have an MTU of its own."""
+    smallest = (chosen.mtu, chosen.interface)
+    with Socket() as socket:
+        by_index = _look(socket).links
+        for name, address in peers:
+            for route in _routes_towards(socket, address):
+                metrics = route.get_attr("RTA_METRICS")
+                link = by_index.get(route.get_attr("RTA_OIF") or 0)
+                mtu = (metrics and metrics.get_attr("RTAX_MTU")) or (link and link.mtu)
+                if mtu and mtu < smallest[0]:
+                    where = "" if link is None else f" on {link.name}"
+                    smallest = (mtu, f"the route to {name}{where}")
+    return smallest
+
+
+def interface_towards(socket: Socket, destination: Ip) -> int:
+    """Return the index of the interface by which the host would send there; 0 if by none."""
+    found = _source_of_route(socket, destination)
+    return 0 if found is None else found[1]
+
+
+def _underlay(host: _Host, index: int, ip: Ip) -> Underlay:
+    link = host.links[index]
+    # An address of a routed host may be on its loopback, whose MTU is more than any packet is.
+    return Underlay(ip, link.name, min(link.mtu, limits.IP_PACKET_SIZE_MAX), link.up)
+
+
+def _usable(host: _Host, index: int, ip: Ip) -> bool:
+    link = host.links.get(index)
+    up = link is not None and link.up and not is_ours(link.alias)
+    return up and index != _LOOPBACK_INDEX and ip != _VIRTUALBOX_NAT
+
+
+def _require_usable(host: _Host, chosen: Underlay) -> None:
+    address = ipaddress.ip_address(bytes(chosen.address))
+    if chosen.address == _VIRTUALBOX_NAT:
+        raise UsageError(
+            "10.0.2.15 cannot be the underlay address",
+            why="VirtualBox gives every machine this address, behind a NAT of its own; "
+            + _candidates_text(host),
+            hint="Name the private network's interface: --underlay eth1",
+        )
+    if address.is_loopback and chosen.interface == "lo":
+        raise UsageError(
+            f"{address} cannot be the underlay address",
+            why="no other host reaches it; " + _candidates_text(host),
+            hint="Name another one with --underlay ADDRESS|INTERFACE",
+        )
+    if chosen.mtu < limits.UNDERLAY_MTU_MIN:
+        raise OverlayError(
+            f"the MTU of {chosen.interface} is {chosen.mtu}, too small for an overlay",
+            why=f"at least {limits.UNDERLAY_MTU_MIN} are needed",
+            hint=f"ip link set {chosen.interface} mtu 1500",
+        )
+
+
+def _candidates_text(host: _Host) -> str:
+    texts = [
+        f"{ip_text(ip)} on {host.links[index].name}"
+        for index, ip in host.addresses
+        if _usable(host, index, ip)
+    ]
+    return "this host has " + ", ".join(texts) if texts else "this host has no other address"
+
+
+# --- Routes ----------------------------------------------------------------------------
+
+
+def routes() -> list[Route]:
+    """Return the host's routes to other places: all tables but the local one, no defaults, and
+    none that lead into the overlay by an interface of ours."""
+    found: list[Route] = []
+    with Socket() as socket:
+        all_links = _look(socket).links.values()
+        names = {link.index: link.name for link in all_links}
+        ours = {link.name for link in all_links if is_ours(link.alias)}
+        for message in socket.dump(codec.RTM_GETROUTE, bytes(12)):
+            route = _decode(message)
+            table = route.get_attr("RTA_TABLE") or route["table"]
+            if route["dst_len"] == 0 or table == _RT_TABLE_LOCAL:
+                continue
+            if route["type"] != _RTN_UNICAST:
+                continue
+            target = ipaddress.ip_network((route.get_attr("RTA_DST"), route["dst_len"]))
+            if target.is_link_local:
+                continue
+            interface = names.get(route.get_attr("RTA_OIF"), "?")
+            if interface in ours:
+                continue
+            found.append(Route(target, interface, route.get_attr("RTA_GATEWAY") or ""))
+    return found
+
+
+def overlapping(known: Iterable[Route], wanted: Range) -> str | None:
+    """Return the text of a route that overlaps `wanted`; None if there is none."""
+    for route in known:
+        if route.range.version == wanted.version and route.range.overlaps(wanted):
+            return str(route)
+    return None
+
+
+def _decode(message: Message) -> Any:
+    route = RouteMessage(message.buffer[message.start - codec.HEADER.size : message.end])
+    route.decode()
+    return route

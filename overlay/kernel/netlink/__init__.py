@@ -1,0 +1,1 @@
+"""Netlink: socket, message bytes, requests and decoders for links, neighbors and routes."""

@@ -1,0 +1,238 @@
+"""Reading links: what the kernel says of a device, and what of it is out of order.
+
+Owns the decoding of link messages (of which a host with a thousand containers dumps a
+thousand, so without pyroute2) and the table of fixed attributes our devices have. Knows
+nothing of sockets.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
+from overlay.kernel.netlink.codec import Message, attribute, attributes
+from overlay.model import Ip, Mac, Vni
+
+ALIAS_DEFAULT: Final = "overlayd"
+"""The mark on what is ours, possibly with more behind a colon."""
+
+_HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change
+HEADER_SIZE: Final = 16
+_U32: Final = struct.Struct("=I")
+_S32: Final = struct.Struct("=i")
+
+_IFF_UP: Final = 1
+_OPER_UP: Final = 6
+_PORT_FORWARDING: Final = 3
+_ADDR_GEN_MODE_NONE: Final = 1
+
+# linux/if_link.h
+_IFLA_ADDRESS: Final = 1
+_IFLA_IFNAME: Final = 3
+_IFLA_MTU: Final = 4
+_IFLA_LINK: Final = 5
+_IFLA_MASTER: Final = 10
+_IFLA_PROTINFO: Final = 12
+_IFLA_OPERSTATE: Final = 16
+_IFLA_LINKINFO: Final = 18
+_IFLA_IFALIAS: Final = 20
+_IFLA_AF_SPEC: Final = 26
+_IFLA_EXT_MASK: Final = 29
+_IFLA_LINK_NETNSID: Final = 37
+_INFO_KIND: Final = 1
+_INFO_DATA: Final = 2
+_INFO_SLAVE_DATA: Final = 5
+_AF_BRIDGE: Final = 7
+_AF_INET6: Final = 10
+_INET6_ADDR_GEN_MODE: Final = 8
+_VXLAN_ID: Final = 1
+_VXLAN_LOCAL: Final = 4
+_VXLAN_PORT: Final = 15
+_VXLAN_LOCAL6: Final = 17
+_BRPORT_STATE: Final = 1
+
+# (attribute, what it should be, what it is called when it is not so)
+_Expectations = tuple[tuple[int, int, str], ...]
+_BRIDGE_DATA: Final[_Expectations] = (
+    (5, 0, "stp"),
+    (7, 0, "vlan filtering"),
+    (23, 0, "multicast snooping"),
+    (39, 0, "default vlan"),
+)
+_VXLAN_DATA: Final[_Expectations] = ((7, 0, "learning"),)
+_VXLAN_FOR_GOOD: Final[_Expectations] = (  # the kernel changes these in no existing device
+    (11, 0, "proxy"),
+    (13, 0, "l2miss"),
+    (14, 0, "l3miss"),
+)
+_FLOODS: Final[_Expectations] = (
+    (9, 1, "unicast flood"),
+    (27, 1, "multicast flood"),
+    (30, 1, "broadcast flood"),
+    (33, 0, "isolated"),
+)
+_VTEP_PORT: Final[_Expectations] = ((8, 0, "port learning"), (32, 1, "neigh_suppress"), *_FLOODS)
+_CONTAINER_PORT: Final[_Expectations] = (
+    (8, 1, "port learning"),
+    (32, 0, "neigh_suppress"),
+    (4, 0, "hairpin"),
+    *_FLOODS,
+)
+
+_PORT_WANTED: Final = frozenset({_BRPORT_STATE, *(kind for kind, _, _ in _CONTAINER_PORT)})
+_INET6_WANTED: Final = frozenset({_INET6_ADDR_GEN_MODE})
+_WANTED: Final = frozenset(
+    {_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_PROTINFO}
+    | {_IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_LINK_NETNSID}
+)
+
+# RTEXT_FILTER_SKIP_STATS leaves out at least the IPv6 statistics.
+DUMP_BODY: Final = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(8))
+
+
+def is_ours(alias: str) -> bool:
+    """Say whether a link bears our mark."""
+    return alias == ALIAS_DEFAULT or alias.startswith(f"{ALIAS_DEFAULT}:")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One link as the kernel tells of it; a partial notification leaves the rest empty."""
+
+    index: int
+    name: str
+    kind: str  # "bridge", "vxlan", "veth", ...; "" for the loopback and real hardware
+    up: bool
+    carrier: bool  # up, and so is the other end
+    forwarding: bool  # as a bridge port; true for what is none
+    mtu: int
+    mac: bytes
+    master: int
+    alias: str
+    peer: int  # index of what it is bound to, such as a veth's other end
+    netns: int  # id of the namespace of the peer or of a VTEP's socket; -1: its own
+    generates_address: bool
+    data: Mapping[int, bytes]
+    port_data: Mapping[int, bytes]
+
+
+def decode(message: Message) -> Found:
+    """Return what an RTM_NEWLINK or RTM_DELLINK message says."""
+    _, buffer, start, end = message
+    _, _, index, flags, _ = _HEADER.unpack_from(buffer, start)
+    found = attributes(buffer, start + HEADER_SIZE, end, _WANTED)
+    info = _nested(found, _IFLA_LINKINFO)
+    port_data = _nested(info, _INFO_SLAVE_DATA, _PORT_WANTED)
+    if not port_data:  # a bridge's own message has them elsewhere
+        port_data = _nested(found, _IFLA_PROTINFO, _PORT_WANTED)
+    inet6 = _nested(_nested(found, _IFLA_AF_SPEC), _AF_INET6, _INET6_WANTED)
+    up = bool(flags & _IFF_UP)
+    kind = _text(info.get(_INFO_KIND))
+    state = port_data.get(_BRPORT_STATE)
+    return Found(
+        index=index,
+        name=_text(found.get(_IFLA_IFNAME)),
+        kind=kind,
+        up=up,
+        # A VXLAN device's state is always unknown to the kernel, a young veth's for a moment.
+        carrier=up and found.get(_IFLA_OPERSTATE) == bytes([0 if kind == "vxlan" else _OPER_UP]),
+        forwarding=state in {None, bytes([_PORT_FORWARDING])},
+        mtu=_number(found.get(_IFLA_MTU)),
+        mac=found.get(_IFLA_ADDRESS, b""),
+        master=_number(found.get(_IFLA_MASTER)),
+        alias=_text(found.get(_IFLA_IFALIAS)),
+        peer=_number(found.get(_IFLA_LINK)),
+        netns=_S32.unpack(found.get(_IFLA_LINK_NETNSID, b"\xff\xff\xff\xff"))[0],
+        generates_address=inet6.get(_INET6_ADDR_GEN_MODE, b"\1") != bytes([_ADDR_GEN_MODE_NONE]),
+        data=_nested(info, _INFO_DATA),
+        port_data=port_data,
+    )
+
+
+def index_of(message: Message) -> int:
+    """Return which link a message is about; decoding all of it takes 30 times as long."""
+    index: int = _HEADER.unpack_from(message.buffer, message.start)[2]
+    return index
+
+
+def as_link(found: Found, names: Mapping[int, str], host_netns: int) -> Link | None:
+    """Return the link as a value of the sandbox state; None for a kind we never make.
+
+    `names` are the sandbox's links by index. A VTEP that cannot be put right is told with
+    port 0, so that it is made anew: one whose socket is not in the namespace with the id
+    `host_netns`, where nothing of the underlay reaches it, or one of another mode.
+    """
+    master = names.get(found.master, "")
+    match found.kind:
+        case "bridge":
+            altered = _altered(found, _BRIDGE_DATA, ())
+            return Bridge(found.name, Mac(found.mac), found.mtu, altered)
+        case "vxlan":
+            vni, port, local = vxlan_identity(found)
+            if found.netns != host_netns or _unlike(found.data, _VXLAN_FOR_GOOD):
+                port = 0
+            altered = _altered(found, _VXLAN_DATA, _VTEP_PORT if master else ())
+            return Vxlan(found.name, vni, local, port, found.mtu, master, altered)
+        case "veth":
+            altered = _altered(found, (), _CONTAINER_PORT if master else ())
+            return Port(found.name, found.mtu, master, altered)
+    return None
+
+
+def is_port_message(message: Message) -> bool:
+    """Say whether a link message is the bridge's own about one of its ports."""
+    return message.buffer[message.start] == _AF_BRIDGE
+
+
+def port_altered(found: Found, wanted: Link) -> tuple[str, ...]:
+    """Return what is not as it should be in a message for which `is_port_message` holds."""
+    match wanted:
+        case Vxlan():
+            return tuple(_unlike(found.port_data, _VTEP_PORT))
+        case Port():
+            return tuple(_unlike(found.port_data, _CONTAINER_PORT))
+    return ()
+
+
+def vxlan_identity(found: Found) -> tuple[Vni, int, Ip]:
+    """Return a VXLAN device's VNI, UDP port and local address (empty if it has none)."""
+    port = int.from_bytes(found.data.get(_VXLAN_PORT, b""), "big")
+    local = found.data.get(_VXLAN_LOCAL6) or found.data.get(_VXLAN_LOCAL, b"")
+    return Vni(_number(found.data.get(_VXLAN_ID))), port, Ip(local)
+
+
+def _altered(found: Found, data: _Expectations, port_data: _Expectations) -> tuple[str, ...]:
+    """Return the names of the fixed attributes that are not as they should be."""
+    altered = [] if found.up else ["up"]
+    if found.generates_address:
+        altered.append("addrgenmode")
+    if found.carrier and not found.forwarding:
+        altered.append("port state")
+    return (*altered, *_unlike(found.data, data), *_unlike(found.port_data, port_data))
+
+
+def _unlike(values: Mapping[int, bytes], expectations: _Expectations) -> list[str]:
+    return [
+        name
+        for kind, wanted, name in expectations
+        if kind in values and int.from_bytes(values[kind], sys.byteorder) != wanted
+    ]
+
+
+def _nested(
+    found: Mapping[int, bytes], kind: int, wanted: frozenset[int] | None = None
+) -> dict[int, bytes]:
+    value = found.get(kind)
+    return {} if value is None else attributes(value, 0, len(value), wanted)
+
+
+def _text(value: bytes | None) -> str:
+    return "" if value is None else value.rstrip(b"\0").decode(errors="replace")
+
+
+def _number(value: bytes | None) -> int:
+    return 0 if value is None else int(_U32.unpack(value)[0])

@@ -1,0 +1,382 @@
+"""Requests that make, change and remove links, addresses and routes.
+
+Owns how our devices are set up: which attributes a bridge, a VTEP, a port and a container's
+interface get. Messages are built with pyroute2's classes, which know the kernel's names and
+nestings; rows, of which there are many, are built in `rows`. Sends nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from typing import Any, Final, TypeAlias
+
+from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
+from overlay.kernel.netlink import codec, link_decoder
+from overlay.kernel.netlink.codec import Request
+from overlay.kernel.netlink.pyroute_messages import AddressMessage, LinkMessage, RouteMessage
+from overlay.model import Ip, Mac, ip_text, mac_text
+
+_IFF_UP: Final = 1
+_IFLA_IFNAME: Final = 3  # linux/if_link.h
+_ADDR_GEN_MODE_NONE: Final = 1
+_IFA_F_NODAD: Final = 2
+_RT_TABLE_MAIN: Final = 254
+_RTPROT_KERNEL: Final = 2
+_RTPROT_STATIC: Final = 4
+_RTN_UNICAST: Final = 1
+_RT_SCOPE_UNIVERSE: Final = 0
+_RT_SCOPE_LINK: Final = 253
+_IPV6_LINK_METRIC: Final = 256  # IP6_RT_PRIO_ADDRCONF: with it the kernel's own is replaced
+
+_Attributes: TypeAlias = list[tuple[str, Any]]  # pyroute2's form: (attribute name, value)
+
+
+def _body(message: Any, attributes: _Attributes) -> bytes:
+    """Return the message's bytes without the netlink header, which `Socket` writes."""
+    message["attrs"] = attributes
+    message.encode()
+    return bytes(message.data[16:])
+
+
+def _link(
+    kind: int, flags: int, attributes: _Attributes, *, index: int = 0, up: bool = False
+) -> Request:
+    message = LinkMessage()
+    message["index"] = index
+    if up:
+        message["flags"] = message["change"] = _IFF_UP
+    return (kind, flags, _body(message, attributes))
+
+
+def _nest(attributes: _Attributes) -> dict[str, _Attributes]:
+    return {"attrs": attributes}
+
+
+def _info(kind: str, data: _Attributes) -> tuple[str, Any]:
+    inner: _Attributes = [("IFLA_INFO_KIND", kind)]
+    if data:
+        inner.append(("IFLA_INFO_DATA", _nest(data)))
+    return ("IFLA_LINKINFO", _nest(inner))
+
+
+def _slave_info(data: _Attributes) -> tuple[str, Any]:
+    inner: _Attributes = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", _nest(data))]
+    return ("IFLA_LINKINFO", _nest(inner))
+
+
+def _no_link_local() -> tuple[str, Any]:
+    """No address the kernel makes up: its router solicitations and MLD reports are flooded."""
+    inet6 = _nest([("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)])
+    return ("IFLA_AF_SPEC", _nest([("AF_INET6", inet6)]))
+
+
+_BRIDGE_DATA: Final[_Attributes] = [
+    ("IFLA_BR_STP_STATE", 0),
+    # With snooping on, multicast reaches only where a querier says; there is none.
+    ("IFLA_BR_MCAST_SNOOPING", 0),
+    # With a default VLAN every FDB row exists twice.
+    ("IFLA_BR_VLAN_DEFAULT_PVID", 0),
+]
+_PORT_FORWARDING: Final = 3
+_FLOODS: Final[_Attributes] = [
+    ("IFLA_BRPORT_UNICAST_FLOOD", 1),
+    ("IFLA_BRPORT_MCAST_FLOOD", 1),
+    ("IFLA_BRPORT_BCAST_FLOOD", 1),
+    ("IFLA_BRPORT_ISOLATED", 0),
+]
+_VTEP_PORT: Final[_Attributes] = [
+    # Remote MACs are programmed: learning them would let a late frame undo a move.
+    ("IFLA_BRPORT_LEARNING", 0),
+    ("IFLA_BRPORT_NEIGH_SUPPRESS", 1),
+    *_FLOODS,
+]
+_CONTAINER_PORT: Final[_Attributes] = [
+    ("IFLA_BRPORT_LEARNING", 1),
+    ("IFLA_BRPORT_NEIGH_SUPPRESS", 0),
+    ("IFLA_BRPORT_MODE", 0),
+    *_FLOODS,
+]
+
+
+_, _, _CONTAINER_PORT_BODY = _link(codec.RTM_NEWLINK, 0, [_slave_info(_CONTAINER_PORT)])
+_, _, _UP_BODY = _link(codec.RTM_NEWLINK, 0, [], up=True)
+
+
+def _at(index: int, body: bytes) -> Request:
+    """Return the request to change the link of an index by a body made before for any: to encode
+    what is the same for each port takes a tenth of an attach."""
+    return (codec.RTM_NEWLINK, 0, body[:4] + struct.pack("=i", index) + body[8:])
+
+
+def create_bridge(bridge: Bridge) -> Request:
+    """Return the request that makes the bridge, down still: it has its MAC before its rows."""
+    # The MTU is set later: only then the kernel stops adapting it to the ports'.
+    attributes: _Attributes = [
+        ("IFLA_IFNAME", bridge.name),
+        ("IFLA_ADDRESS", mac_text(bridge.mac)),
+        # Without a delay no timer runs for each new port; the kernel refuses 0 under STP.
+        _info("bridge", [("IFLA_BR_FORWARD_DELAY", 0), *_BRIDGE_DATA]),
+    ]
+    return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
+
+
+def create_shaper(name: str) -> Request:
+    """Return the request that makes a device whose queue delays what passes through it."""
+    attributes: _Attributes = [("IFLA_IFNAME", name), _info("ifb", [])]
+    return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
+
+
+def set_bridge(index: int, bridge: Bridge, before: Link | None, alias: str) -> list[Request]:
+    """Return the requests that put everything but the name right, and bring it up.
+
+    `before` is what it is, None if it was just made so. The MAC is set only if it differs:
+    setting it, even to what it is, flushes all neighbours.
+    """
+    altered = before.altered if before is not None else ()
+    data = list(_BRIDGE_DATA)
+    if "vlan filtering" in altered:
+        # Not by default: a kernel without VLANs refuses even to switch them off.
+        data.append(("IFLA_BR_VLAN_FILTERING", 0))
+    attributes: _Attributes = [
+        ("IFLA_MTU", bridge.mtu),
+        ("IFLA_IFALIAS", alias),
+        _info("bridge", data),
+    ]
+    if isinstance(before, Bridge) and before.mac != bridge.mac:
+        attributes.append(("IFLA_ADDRESS", mac_text(bridge.mac)))
+    return [
+        _link(codec.RTM_NEWLINK, 0, attributes, index=index),
+        *_without_link_local(index, altered),
+        set_up(index),
+    ]
+
+
+def _without_link_local(index: int, altered: tuple[str, ...]) -> list[Request]:
+    """Return the request that ends made-up addresses, if somebody switched them on.
+
+    Not by default: a link without IPv6 (or with an MTU below 1280) has no such attribute,
+    and the sandbox's sysctl sees to new links. After the MTU, for the same reason.
+    """
+    if "addrgenmode" not in altered:
+        return []
+    return [_link(codec.RTM_NEWLINK, 0, [_no_link_local()], index=index)]
+
+
+def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
+    """Return the request, for a socket of the *host*, that makes the VTEP in the sandbox.
+
+    The device is born in the namespace `netns_fd` as a port of `master`, an index there; its
+    UDP socket stays where the request came from, on the underlay. One message, so that no
+    crash can leave a device half moved (moby leaks such).
+    """
+    data: _Attributes = [
+        ("IFLA_VXLAN_ID", vxlan.vni),
+        ("IFLA_VXLAN_PORT", vxlan.port),
+        ("IFLA_VXLAN_LEARNING", 0),
+        _local(vxlan.local),
+    ]
+    attributes: _Attributes = [
+        ("IFLA_IFNAME", vxlan.name),
+        ("IFLA_MTU", vxlan.mtu),
+        ("IFLA_MASTER", master),
+        ("IFLA_NET_NS_FD", netns_fd),
+        _info("vxlan", data),
+    ]
+    return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
+
+
+def _local(ip: Ip) -> tuple[str, Any]:
+    # A local address of a family makes the device's FDB take remote VTEPs of that family,
+    # and no other; without a local address Docker loses what is behind a second address
+    # of the host (moby 53004).
+    return ("IFLA_VXLAN_LOCAL" if len(ip) == 4 else "IFLA_VXLAN_LOCAL6", ip_text(ip))
+
+
+def set_vxlan(
+    index: int, vxlan: Vxlan, before: Link | None, master: int, alias: str
+) -> list[Request]:
+    """Return the requests that put right all but name, VNI and port, and bring the VTEP up.
+
+    `before` is what it is, None if it was just made so.
+    """
+    attributes: _Attributes = [
+        ("IFLA_MTU", vxlan.mtu),
+        ("IFLA_IFALIAS", alias),
+        ("IFLA_MASTER", master),
+    ]
+    info = _info("vxlan", [("IFLA_VXLAN_LEARNING", 0), _local(vxlan.local)])
+    # Apart: the kernel takes no MTU together with changes of the tunnel.
+    data = _port_data(_VTEP_PORT, before)
+    tunnel = [_link(codec.RTM_NEWLINK, 0, [info], index=index)] if before is not None else []
+    return [
+        *tunnel,
+        _link(codec.RTM_NEWLINK, 0, attributes, index=index),
+        *_without_link_local(index, before.altered if before is not None else ()),
+        _link(codec.RTM_NEWLINK, 0, [_slave_info(data)], index=index),
+        set_up(index),
+    ]
+
+
+def _port_data(fixed: _Attributes, before: Link | None) -> _Attributes:
+    """Return a port's attributes; its state only if somebody set it, for it follows carrier."""
+    if before is None or "port state" not in before.altered:
+        return fixed
+    return [*fixed, ("IFLA_BRPORT_STATE", _PORT_FORWARDING)]
+
+
+def set_port(index: int, port: Port, before: Link | None, master: int, alias: str) -> list[Request]:
+    """Return the requests that make an existing link a proper port, and bring it up."""
+    data = _port_data(_CONTAINER_PORT, before)
+    attributes: _Attributes = [
+        ("IFLA_MTU", port.mtu),
+        ("IFLA_IFALIAS", alias),
+        ("IFLA_MASTER", master),
+    ]
+    return [
+        _link(codec.RTM_NEWLINK, 0, attributes, index=index),
+        *_without_link_local(index, before.altered if before is not None else ()),
+        _at(index, _CONTAINER_PORT_BODY)
+        if data is _CONTAINER_PORT
+        else _link(codec.RTM_NEWLINK, 0, [_slave_info(data)], index=index),
+        set_up(index),
+    ]
+
+
+def create_veth(port: Port, master: int, netns_fd: int, ifname: str, mac: Mac) -> Request:
+    """Return the request that makes a veth pair: an enslaved port here, `ifname` in there.
+
+    The port is up before the container's end can be: no frame finds a closed door.
+    """
+    peer: dict[str, Any] = {
+        "index": 0,
+        "attrs": [
+            ("IFLA_IFNAME", ifname),
+            ("IFLA_MTU", port.mtu),
+            ("IFLA_ADDRESS", mac_text(mac)),
+            ("IFLA_NET_NS_FD", netns_fd),
+        ],
+    }
+    attributes: _Attributes = [
+        ("IFLA_IFNAME", port.name),
+        ("IFLA_MTU", port.mtu),
+        ("IFLA_MASTER", master),
+        _info("veth", [("VETH_INFO_PEER", peer)]),
+    ]
+    flags = codec.NLM_F_CREATE | codec.NLM_F_EXCL
+    return _link(codec.RTM_NEWLINK, flags, attributes, up=True)
+
+
+def set_up(index: int) -> Request:
+    """Return the request that brings a link up."""
+    return _at(index, _UP_BODY)
+
+
+def rename(index: int, name: str) -> Request:
+    """Return the request that names a link anew; it must be down."""
+    return _link(codec.RTM_NEWLINK, 0, [("IFLA_IFNAME", name)], index=index)
+
+
+def set_mtu(index: int, mtu: int) -> Request:
+    """Return the request that changes a link's MTU."""
+    return _link(codec.RTM_NEWLINK, 0, [("IFLA_MTU", mtu)], index=index)
+
+
+def set_alias(index: int, alias: str, *, link_local: bool = True) -> Request:
+    """Return the request that marks a link; with `link_local` off it gets no fe80:: address."""
+    attributes: _Attributes = [("IFLA_IFALIAS", alias)]
+    if not link_local:
+        attributes.append(_no_link_local())
+    return _link(codec.RTM_NEWLINK, 0, attributes, index=index)
+
+
+def delete_link(index: int) -> Request:
+    """Return the request that removes a link (and a veth's other end)."""
+    return _link(codec.RTM_DELLINK, 0, [], index=index)
+
+
+def set_group(index: int, group: int) -> Request:
+    """Return the request that puts a link into a group."""
+    return _link(codec.RTM_NEWLINK, 0, [("IFLA_GROUP", group)], index=index)
+
+
+def delete_group(group: int) -> Request:
+    """Return the request that removes all links of a group at once."""
+    return _link(codec.RTM_DELLINK, 0, [("IFLA_GROUP", group)])
+
+
+def get_link(name: str) -> Request:
+    """Return the query for one link by name: packed here, as each attach asks for five."""
+    wanted = codec.attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    return (codec.RTM_GETLINK, 0, link_decoder.DUMP_BODY + wanted)
+
+
+def add_address(index: int, ip: Ip, prefix_length: int) -> Request:
+    """Return the request that gives a container's interface an address, usable at once.
+
+    No duplicate address detection (RFC 4862 section 5.4): the address is ours by grant, and
+    the second it takes would lose the first packets.
+    """
+    message = AddressMessage()
+    message["family"] = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
+    message["prefixlen"] = prefix_length
+    message["index"] = index
+    attributes: _Attributes = [("IFA_ADDRESS", ip_text(ip)), ("IFA_LOCAL", ip_text(ip))]
+    if len(ip) == 4 and prefix_length <= 30:
+        subnet = ipaddress.ip_network((bytes(ip), prefix_length), strict=False)
+        attributes.append(("IFA_BROADCAST", str(subnet.broadcast_address)))
+    if len(ip) == 16:
+        message["flags"] = _IFA_F_NODAD
+    flags = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
+    return (codec.RTM_NEWADDR, flags, _body(message, attributes))
+
+
+def delete_address(index: int, ip: Ip, prefix_length: int) -> Request:
+    """Return the request that takes an address from an interface."""
+    message = AddressMessage()
+    message["family"] = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
+    message["prefixlen"] = prefix_length
+    message["index"] = index
+    return (codec.RTM_DELADDR, 0, _body(message, [("IFA_LOCAL", ip_text(ip))]))
+
+
+def add_link_route(index: int, base: Ip, prefix_length: int, source: Ip) -> Request:
+    """Return the request for the route that the kernel itself makes for an interface's address,
+    should somebody have taken it away."""
+    message = RouteMessage()
+    message["family"] = socket.AF_INET if len(base) == 4 else socket.AF_INET6
+    message["dst_len"] = prefix_length
+    message["table"] = _RT_TABLE_MAIN
+    message["proto"] = _RTPROT_KERNEL
+    message["scope"] = _RT_SCOPE_LINK if len(base) == 4 else _RT_SCOPE_UNIVERSE
+    message["type"] = _RTN_UNICAST
+    attributes: _Attributes = [("RTA_DST", ip_text(base)), ("RTA_OIF", index)]
+    if len(base) == 4:
+        attributes.append(("RTA_PREFSRC", ip_text(source)))
+    else:
+        attributes.append(("RTA_PRIORITY", _IPV6_LINK_METRIC))
+    flags = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
+    return (codec.RTM_NEWROUTE, flags, _body(message, attributes))
+
+
+def add_default_route(index: int, gateway: Ip, *, replace: bool = False) -> Request:
+    """Return the request for a default route; unless it is to `replace` one, the kernel refuses
+    (EEXIST) a second one."""
+    message = RouteMessage()
+    message["family"] = socket.AF_INET if len(gateway) == 4 else socket.AF_INET6
+    message["table"] = _RT_TABLE_MAIN
+    message["proto"] = _RTPROT_STATIC
+    message["scope"] = _RT_SCOPE_UNIVERSE
+    message["type"] = _RTN_UNICAST
+    attributes: _Attributes = [("RTA_GATEWAY", ip_text(gateway)), ("RTA_OIF", index)]
+    flags = codec.NLM_F_CREATE | (codec.NLM_F_REPLACE if replace else codec.NLM_F_EXCL)
+    return (codec.RTM_NEWROUTE, flags, _body(message, attributes))
+
+
+def get_route(destination: Ip) -> Request:
+    """Return the query for the route that a packet to `destination` would take."""
+    message = RouteMessage()
+    message["family"] = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
+    message["dst_len"] = 8 * len(destination)
+    return (codec.RTM_GETROUTE, 0, _body(message, [("RTA_DST", ip_text(destination))]))

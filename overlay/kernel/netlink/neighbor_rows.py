@@ -1,0 +1,386 @@
+"""Rows as netlink messages: encoding and decoding of addresses, FDB rows and neighbours.
+
+The hot path: a host may hold 100,000 rows, so the bytes are packed and unpacked here with
+one `struct` per shape. Owns what a row's message looks like and which of the kernel's own
+rows are none of ours. Knows nothing of sockets, and links only as index and name.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from overlay.core.dataplane.state import (
+    AddressRow,
+    BarrierRow,
+    BridgeFdbRow,
+    FdbRow,
+    FloodRow,
+    NeighbourRow,
+    RouteRow,
+    Row,
+    StrangeRow,
+)
+from overlay.kernel.netlink import codec, routes
+from overlay.kernel.netlink.codec import Message, Request, attribute, attributes
+from overlay.model import Ip, Mac, ip_text, mac_text
+
+# linux/neighbour.h
+_NDA_DST: Final = 1
+_NDA_LLADDR: Final = 2
+_NDA_VLAN: Final = 5
+_NDA_PORT: Final = 6
+_NDA_VNI: Final = 7
+_NDA_IFINDEX: Final = 8
+_NDA_MASTER: Final = 9
+_NDA_SRC_VNI: Final = 11
+_NDA_NH_ID: Final = 13
+_NTF_SELF: Final = 0x02
+_NTF_MASTER: Final = 0x04
+_NTF_PROXY: Final = 0x08
+_NTF_EXT_LEARNED: Final = 0x10
+_NUD_REACHABLE: Final = 0x02
+_NUD_NOARP: Final = 0x40
+_NUD_PERMANENT: Final = 0x80
+_NUD_FIXED: Final = _NUD_NOARP | _NUD_PERMANENT
+# linux/if_addr.h
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_F_NODAD: Final = 0x02
+_IFA_F_PERMANENT: Final = 0x80
+
+_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+_ADDRESS: Final = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
+_FDB4: Final = struct.Struct("=BxxxiHBBHH6sxxHH4s")
+_FDB6: Final = struct.Struct("=BxxxiHBBHH6sxxHH16s")
+_BRIDGE_FDB: Final = struct.Struct("=BxxxiHBBHH6sxx")
+_NEIGHBOUR4: Final = struct.Struct("=BxxxiHBBHH4sHH6sxx")
+_NEIGHBOUR6: Final = struct.Struct("=BxxxiHBBHH16sHH6sxx")
+_NO_MAC: Final = Mac(bytes(6))
+
+_REPLACE: Final = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
+_APPEND: Final = codec.NLM_F_CREATE | codec.NLM_F_APPEND
+
+
+# --- Encoding --------------------------------------------------------------------------
+
+
+def put(row: Row, index: int) -> Request:
+    """Return the request that creates the row on the link `index`, or replaces it."""
+    kind, flags, encode = _PUTS[type(row)]
+    return (kind, flags, encode(row, index))
+
+
+def delete(row: Row, index: int) -> Request:
+    """Return the request that deletes the row from the link `index`."""
+    if type(row) is StrangeRow:
+        return (codec.RTM_DELNEIGH, 0, row.request)
+    kind, _, encode = _PUTS[type(row)]
+    if type(row) is RouteRow:
+        encode = routes.encode_any_route
+    return (kind + 1, 0, encode(row, index))  # RTM_DEL... follows RTM_NEW...
+
+
+def _address(row: AddressRow, index: int) -> bytes:
+    # No duplicate address detection: the gateway's address is on every host, by design.
+    family, flags = (socket.AF_INET, 0) if len(row.ip) == 4 else (socket.AF_INET6, _IFA_F_NODAD)
+    head = _ADDRESS.pack(family, row.prefix_length, flags, 0, index)
+    return head + attribute(_IFA_LOCAL, row.ip) + attribute(_IFA_ADDRESS, row.ip)
+
+
+def _fdb(row: FdbRow, index: int) -> bytes:
+    # NTF_SELF must be said: without it an enslaved device's *bridge* is programmed.
+    _, mac, vtep = row
+    if len(vtep) == 4:
+        return _FDB4.pack(7, index, _NUD_PERMANENT, _NTF_SELF, 0, 10, _NDA_LLADDR, mac, 8, 1, vtep)
+    return _FDB6.pack(7, index, _NUD_PERMANENT, _NTF_SELF, 0, 10, _NDA_LLADDR, mac, 20, 1, vtep)
+
+
+def _flood(row: FloodRow, index: int) -> bytes:
+    return _fdb(FdbRow(row.link, _NO_MAC, row.vtep), index)
+
+
+def _bridge_fdb(row: BridgeFdbRow, index: int) -> bytes:
+    # Not permanent: that means "this host's own MAC", and the frame is swallowed.
+    flags = _NTF_MASTER | _NTF_EXT_LEARNED
+    return _BRIDGE_FDB.pack(7, index, _NUD_REACHABLE, flags, 0, 10, _NDA_LLADDR, row.mac)
+
+
+def _neighbour(row: NeighbourRow, index: int) -> bytes:
+    _, ip, mac = row
+    if len(ip) == 4:
+        return _NEIGHBOUR4.pack(2, index, _NUD_PERMANENT, 0, 0, 8, 1, ip, 10, _NDA_LLADDR, mac)
+    return _NEIGHBOUR6.pack(10, index, _NUD_PERMANENT, 0, 0, 20, 1, ip, 10, _NDA_LLADDR, mac)
+
+
+_PUTS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
+    AddressRow: (codec.RTM_NEWADDR, _REPLACE, _address),
+    FdbRow: (codec.RTM_NEWNEIGH, _REPLACE, _fdb),
+    FloodRow: (codec.RTM_NEWNEIGH, _APPEND, _flood),
+    BridgeFdbRow: (codec.RTM_NEWNEIGH, _REPLACE, _bridge_fdb),
+    NeighbourRow: (codec.RTM_NEWNEIGH, _REPLACE, _neighbour),
+    RouteRow: (codec.RTM_NEWROUTE, _REPLACE, routes.encode_route),
+    BarrierRow: (codec.RTM_NEWRULE, codec.NLM_F_CREATE, routes.encode_barrier),
+}
+
+
+# --- Dump requests ---------------------------------------------------------------------
+
+ADDRESS_DUMP: Final = _ADDRESS.pack(0, 0, 0, 0, 0)
+NEIGHBOUR_DUMP: Final = _NEIGHBOUR.pack(0, 0, 0, 0, 0)
+
+
+def fdb_dump(index: int) -> bytes:
+    """Return the dump request for one bridge port: its own FDB and its part of the bridge's.
+
+    Index 0 is for all of them, for which the kernel walks the bridge's FDB once per port.
+    """
+    return _NEIGHBOUR.pack(codec.AF_BRIDGE, index, 0, 0, 0)
+
+
+# --- Decoding --------------------------------------------------------------------------
+
+
+def address_index(message: Message) -> int:
+    """Return the index of the link that an address message tells of."""
+    return int(_ADDRESS.unpack_from(message.buffer, message.start)[4])
+
+
+def address_identity(message: Message) -> tuple[int, bytes, int]:
+    """Return what tells addresses apart: link index, address, prefix length."""
+    _, buffer, start, end = message
+    _, prefix_length, _, _, index = _ADDRESS.unpack_from(buffer, start)
+    found = attributes(buffer, start + 8, end)
+    return index, found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b""), prefix_length
+
+
+class NeighbourSubject(NamedTuple):
+    """What a neighbour message is about, whatever it says of it."""
+
+    in_bridge: bool  # a row of a bridge's FDB
+    in_vxlan: bool  # a row of a VXLAN device's own FDB
+    link: int  # its index
+    address: bytes  # the MAC of an FDB row, the IP address of a neighbour
+    vtep: bytes  # of a flood row, which has no MAC to tell it by
+
+
+def neighbour_subject(message: Message) -> NeighbourSubject:
+    """Return what an RTM_NEWNEIGH or RTM_DELNEIGH is about."""
+    _, buffer, start, end = message
+    family, index, _, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)
+    found = attributes(buffer, start + 12, end)
+    if family != codec.AF_BRIDGE:
+        return NeighbourSubject(False, False, index, found.get(_NDA_DST, b""), b"")
+    own = bool(flags & _NTF_SELF)
+    mac = found.get(_NDA_LLADDR, b"")
+    vtep = found.get(_NDA_DST, b"") if mac == _NO_MAC else b""
+    return NeighbourSubject(not own, own, index, mac, vtep)
+
+
+def decode_address(
+    message: Message, names: Mapping[int, str], *, temporary: bool = False
+) -> AddressRow | None:
+    """Return the address row that a message tells of; None if the kernel made it by itself.
+
+    With `temporary`, addresses with a lifetime (from DHCP) count too.
+    """
+    _, buffer, start, end = message
+    _, prefix_length, flags, _, index = _ADDRESS.unpack_from(buffer, start)
+    name = names.get(index)
+    found = attributes(buffer, start + 8, end)
+    ip = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
+    link_local = ip[:1] == b"\xfe" and ip[1] & 0xC0 == 0x80  # fe80::/10
+    passing = not flags & _IFA_F_PERMANENT and not temporary
+    if name is None or link_local or passing:
+        return None
+    return AddressRow(name, Ip(ip), prefix_length)
+
+
+def decode_neighbour(
+    message: Message, names: Mapping[int, str], macs: Mapping[int, bytes]
+) -> Row | None:
+    """Return the row of an RTM_NEWNEIGH or RTM_DELNEIGH; None if it is none of ours.
+
+    `names` and `macs` are the links' by index. None of ours are rows that the kernel learned
+    or made by itself. A row that somebody fixed but that no plan writes comes back as a
+    `StrangeRow`, good for nothing but deletion.
+    """
+    _, buffer, start, end = message
+    family, index, state, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)
+    name = names.get(index)
+    if name is None:
+        return None
+    if family == codec.AF_BRIDGE:
+        if flags & _NTF_SELF:
+            if not state & _NUD_FIXED:
+                return None
+            return _decode_fdb(name, buffer, start, end)
+        return _decode_bridge_fdb(name, macs.get(index, b""), message)
+    if not state & _NUD_PERMANENT or flags & _NTF_PROXY:
+        return None
+    found = attributes(buffer, start + 12, end)
+    mac = found.get(_NDA_LLADDR, b"")
+    return NeighbourRow(name, Ip(found[_NDA_DST]), Mac(mac))
+
+
+_FDB_ODD: Final = (_NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_SRC_VNI, _NDA_NH_ID)
+
+
+def _decode_fdb(name: str, buffer: bytes, start: int, end: int) -> Row | None:
+    found = attributes(buffer, start + 12, end)
+    mac = Mac(found[_NDA_LLADDR])
+    vtep = found.get(_NDA_DST)
+    if vtep is None and _NDA_NH_ID not in found:
+        return None  # an address that a device of another kind listens to
+    if vtep is None or any(kind in found for kind in _FDB_ODD):
+        return _strange_fdb(name, buffer[start : start + 12], found)
+    return FloodRow(name, Ip(vtep)) if mac == _NO_MAC else FdbRow(name, mac, Ip(vtep))
+
+
+def _decode_bridge_fdb(name: str, own_mac: bytes, message: Message) -> Row | None:
+    _, buffer, start, end = message
+    _, index, state, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)
+    found = attributes(buffer, start + 12, end)
+    fixed = state & _NUD_FIXED
+    if _NDA_MASTER not in found or not (fixed or flags & _NTF_EXT_LEARNED):
+        return None
+    mac = found[_NDA_LLADDR]
+    if fixed and mac == own_mac:
+        return None  # the kernel's own: frames to the port's device itself
+    if fixed or _NDA_VLAN in found:
+        head = _NEIGHBOUR.pack(codec.AF_BRIDGE, index, 0, _NTF_MASTER, 0)
+        parts = [attribute(_NDA_LLADDR, mac)]
+        if _NDA_VLAN in found:
+            parts.append(attribute(_NDA_VLAN, found[_NDA_VLAN]))
+        text = f"{mac_text(Mac(mac))} dev {name} master, fixed"
+        return StrangeRow(name, text, head + b"".join(parts))
+    return BridgeFdbRow(name, Mac(mac))
+
+
+def _strange_fdb(name: str, head: bytes, found: Mapping[int, bytes]) -> StrangeRow:
+    text = f"{mac_text(Mac(found[_NDA_LLADDR]))} dev {name} self"
+    if _NDA_DST in found:
+        text += f" dst {ip_text(Ip(found[_NDA_DST]))}"
+    if _NDA_VNI in found:
+        text += f" vni {int.from_bytes(found[_NDA_VNI], 'little')}"
+    kinds = (_NDA_LLADDR, _NDA_DST, *_FDB_ODD)
+    return StrangeRow(
+        name,
+        text,
+        head + b"".join(attribute(kind, found[kind]) for kind in kinds if kind in found),
+    )
+
+
+# --- Dumps of many rows ----------------------------------------------------------------
+# Nearly all messages of a big dump are our own rows, and have one of five shapes. Those are
+# unpacked at once, attribute headers included; what is not exactly so takes the long way.
+
+
+def _header(kind: int, size: int) -> int:
+    """Return an attribute's header as one number."""
+    return int.from_bytes(attribute(kind, bytes(size))[:4], sys.byteorder)
+
+
+_HAS_NETNS: Final = _header(10, 4)
+_HAS_MAC: Final = _header(_NDA_LLADDR, 6)
+_HAS_MASTER: Final = _header(_NDA_MASTER, 4)
+_HAS_IP: Final = {4: _header(_NDA_DST, 4), 16: _header(_NDA_DST, 16)}
+_HAS_FLAGS: Final = _header(15, 4)
+_HAS_CACHE_INFO: Final = _header(3, 16)
+_SELF4: Final = struct.Struct("=BxxxiHBxIxxxxI6sxxI4sI")
+_SELF6: Final = struct.Struct("=BxxxiHBxIxxxxI6sxxI16sI")
+_MASTER: Final = struct.Struct("=BxxxiHBxI6sxxIxxxxI")
+_IP4: Final = struct.Struct("=BxxxiHBxI4sI6s")
+_IP6: Final = struct.Struct("=BxxxiHBxI16sI6s")
+
+
+def decode_neighbours(
+    buffers: list[bytes], names: Mapping[int, str], macs: Mapping[int, bytes]
+) -> set[Row]:
+    """Return the rows in dumps of FDB rows and neighbours, as `decode_neighbour` would."""
+    found: set[Row] = set()
+    add = found.add
+    header = codec.HEADER.unpack_from
+    shapes = _SHAPES
+    for buffer in buffers:
+        position, size = 0, len(buffer)
+        while position < size:
+            length, kind, _, _, _ = header(buffer, position)
+            start = position + 16
+            shape = shapes.get((buffer[start], length))
+            row = shape(buffer, start, names) if shape is not None else None
+            if row is None:
+                message = Message(kind, buffer, start, position + length)
+                row = decode_neighbour(message, names, macs)
+            if row is not None:
+                add(row)
+            position += (length + 3) & ~3
+    return found
+
+
+def _fdb_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, netns, has_mac, mac, has_ip, vtep, rest = _SELF4.unpack_from(
+        buffer, start
+    )
+    if netns != _HAS_NETNS or has_ip != _HAS_IP[4]:
+        return _master_shape(buffer, start, names)
+    usual = has_mac == _HAS_MAC and rest == _HAS_CACHE_INFO
+    name = names.get(index)
+    if not usual or name is None or state != _NUD_PERMANENT or not flags & _NTF_SELF:
+        return None
+    return FdbRow(name, mac, vtep) if mac != _NO_MAC else FloodRow(name, vtep)
+
+
+def _fdb6_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, netns, has_mac, mac, has_ip, vtep, rest = _SELF6.unpack_from(
+        buffer, start
+    )
+    usual = netns == _HAS_NETNS and has_mac == _HAS_MAC and has_ip == _HAS_IP[16]
+    name = names.get(index)
+    if not usual or rest != _HAS_CACHE_INFO or name is None:
+        return None
+    if state != _NUD_PERMANENT or not flags & _NTF_SELF:
+        return None
+    return FdbRow(name, mac, vtep) if mac != _NO_MAC else FloodRow(name, vtep)
+
+
+def _master_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, has_mac, mac, has_master, rest = _MASTER.unpack_from(buffer, start)
+    name = names.get(index)
+    # With the flags that follow there is no room left for a VLAN.
+    usual = has_mac == _HAS_MAC and has_master == _HAS_MASTER and rest == _HAS_FLAGS
+    if not usual or name is None:
+        return None
+    if state & _NUD_FIXED or flags & _NTF_SELF or not flags & _NTF_EXT_LEARNED:
+        return None
+    return BridgeFdbRow(name, mac)
+
+
+def _neighbour_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, has_ip, ip, has_mac, mac = _IP4.unpack_from(buffer, start)
+    name = names.get(index)
+    usual = has_ip == _HAS_IP[4] and has_mac == _HAS_MAC and name is not None
+    if not usual or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
+        return None
+    return NeighbourRow(name, ip, mac)
+
+
+def _neighbour6_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+    _, index, state, flags, has_ip, ip, has_mac, mac = _IP6.unpack_from(buffer, start)
+    name = names.get(index)
+    usual = has_ip == _HAS_IP[16] and has_mac == _HAS_MAC and name is not None
+    if not usual or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
+        return None
+    return NeighbourRow(name, ip, mac)
+
+
+# By (family, message length): both a VTEP's and a bridge's FDB row take 76 bytes.
+_SHAPES: Final[dict[tuple[int, int], Callable[[bytes, int, Mapping[int, str]], Row | None]]] = {
+    (codec.AF_BRIDGE, 76): _fdb_shape,
+    (codec.AF_BRIDGE, 88): _fdb6_shape,
+    (int(socket.AF_INET), 76): _neighbour_shape,
+    (int(socket.AF_INET6), 88): _neighbour6_shape,
+}

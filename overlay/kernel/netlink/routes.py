@@ -1,0 +1,124 @@
+"""A sandbox's routes and routing rules as netlink messages.
+
+Owns what ours look like: static routes by way of a host's address, and rules that keep two
+subnets apart. Few of them per sandbox, so nothing here is in a hurry. Sends nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from overlay.core.dataplane.state import BarrierRow, RouteRow
+from overlay.kernel.netlink.codec import Message, attribute, attributes
+from overlay.model import Ip
+
+# struct rtmsg and struct fib_rule_hdr have one layout: family, destination and source length,
+# TOS, table, protocol (a rule: reserved), scope (reserved), type (action), flags.
+_HEADER: Final = struct.Struct("=BBBBBBBBI")
+HEADER_SIZE: Final = 12
+DUMP: Final = bytes(HEADER_SIZE)
+_U32: Final = struct.Struct("=I")
+
+# linux/rtnetlink.h
+_RTA_DST: Final = 1
+_RTA_OIF: Final = 4
+_RTA_GATEWAY: Final = 5
+_RT_TABLE_MAIN: Final = 254
+_RT_SCOPE_UNIVERSE: Final = 0
+_RT_SCOPE_NOWHERE: Final = 255  # in a request to delete: whatever the scope
+_RTPROT_UNSPEC: Final = 0
+_RTPROT_KERNEL: Final = 2
+_RTPROT_STATIC: Final = 4
+_RTPROT_RA: Final = 9
+_RTN_UNICAST: Final = 1
+# linux/fib_rules.h
+_FRA_DST: Final = 1
+_FRA_IIFNAME: Final = 3
+_FRA_PRIORITY: Final = 6
+_FR_ACT_PROHIBIT: Final = 8
+
+# After the local table (0), so that a gateway answers everybody, before the main one (32766).
+_BARRIER_PRIORITY: Final = 1000
+
+
+def _family(ip: Ip) -> int:
+    return socket.AF_INET if len(ip) == 4 else socket.AF_INET6
+
+
+def encode_route(row: RouteRow, index: int) -> bytes:
+    """Return the body of a message that puts the route."""
+    return _route(row, index, _RTPROT_STATIC, _RT_SCOPE_UNIVERSE)
+
+
+def encode_any_route(row: RouteRow, index: int) -> bytes:
+    """Return the body of a message that deletes the route, whoever made it."""
+    return _route(row, index, _RTPROT_UNSPEC, _RT_SCOPE_NOWHERE)
+
+
+def _route(row: RouteRow, index: int, protocol: int, scope: int) -> bytes:
+    family, table, kind = _family(row.gateway), _RT_TABLE_MAIN, _RTN_UNICAST
+    head = _HEADER.pack(family, row.prefix_length, 0, 0, table, protocol, scope, kind, 0)
+    destination = attribute(_RTA_DST, row.base) if row.prefix_length else b""
+    way = attribute(_RTA_GATEWAY, row.gateway) + attribute(_RTA_OIF, _U32.pack(index))
+    return head + destination + way
+
+
+def encode_barrier(row: BarrierRow, _index: int) -> bytes:
+    """Return the body of a message that puts or deletes the rule."""
+    head = _HEADER.pack(_family(row.base), row.prefix_length, 0, 0, 0, 0, 0, _FR_ACT_PROHIBIT, 0)
+    return (
+        head
+        + attribute(_FRA_DST, row.base)
+        + attribute(_FRA_IIFNAME, row.link.encode() + b"\0")
+        + attribute(_FRA_PRIORITY, _U32.pack(_BARRIER_PRIORITY))
+    )
+
+
+def decode_route(message: Message, names: Mapping[int, str]) -> RouteRow | None:
+    """Return the route that a message tells of; None for one that the kernel made by itself."""
+    _, buffer, start, end = message
+    family, length, _, _, table, protocol, _, kind, _ = _HEADER.unpack_from(buffer, start)
+    ours = table == _RT_TABLE_MAIN and kind == _RTN_UNICAST
+    if not ours or protocol in {_RTPROT_KERNEL, _RTPROT_RA}:
+        return None
+    found = attributes(buffer, start + HEADER_SIZE, end)
+    gateway, out = found.get(_RTA_GATEWAY), found.get(_RTA_OIF)
+    name = None if out is None else names.get(_U32.unpack(out)[0])
+    if gateway is None or name is None:
+        return None
+    size = 4 if family == socket.AF_INET else 16
+    return RouteRow(name, Ip(found.get(_RTA_DST, bytes(size))), length, Ip(gateway))
+
+
+class DefaultRoute(NamedTuple):
+    """A default route as somebody has set it: its family by address size, its way."""
+
+    size: int
+    link: int  # its index; 0 where it has several
+    gateway: bytes  # empty without one
+
+
+def decode_default(message: Message) -> DefaultRoute | None:
+    """Return the default route that a message tells of; None for any other route."""
+    _, buffer, start, end = message
+    family, length, _, _, table, _, _, kind, _ = _HEADER.unpack_from(buffer, start)
+    if length or table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:
+        return None
+    found = attributes(buffer, start + HEADER_SIZE, end)
+    out = found.get(_RTA_OIF, bytes(4))
+    size = 4 if family == socket.AF_INET else 16
+    return DefaultRoute(size, int(_U32.unpack(out)[0]), found.get(_RTA_GATEWAY, b""))
+
+
+def decode_barrier(message: Message) -> BarrierRow | None:
+    """Return the rule that a message tells of; None for any that is not of this kind."""
+    _, buffer, start, end = message
+    _, length, _, _, _, _, _, action, _ = _HEADER.unpack_from(buffer, start)
+    found = attributes(buffer, start + HEADER_SIZE, end)
+    base, link = found.get(_FRA_DST), found.get(_FRA_IIFNAME)
+    if action != _FR_ACT_PROHIBIT or base is None or link is None:
+        return None
+    return BarrierRow(link.rstrip(b"\0").decode(), length, Ip(base))

@@ -1,0 +1,178 @@
+"""Others' rules that stand in the way of exposed networks, and the one place where ours may be.
+
+A packet that one table lets through another may still drop, and Docker's does: it sets the
+policy of `FORWARD` to drop on a host that was no router. For such rules of others it has the chain
+`DOCKER-USER`, which it goes through first and leaves alone; where there is one, ours stand at
+its head. What goes on to Docker's own bridges is left to Docker's rules. Where there is no such
+chain nobody else's is changed: who drops is told, with what would let our packets through.
+
+Rules are in the form that the iptables program itself gives them, so that it can show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from overlay.core.dataplane.state import HOST_LINK_PREFIX
+from overlay.kernel.netlink import codec
+from overlay.kernel.netlink.codec import Request, attribute, attributes
+from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft.expressions import Rule, encoded, matches, number, text
+from overlay.kernel.nft.tables import (
+    FAMILY_INET,
+    FAMILY_UNSPEC,
+    FORWARD,
+    GET_CHAIN,
+    GET_RULE,
+    NEW_RULE,
+    SUBSYSTEM,
+    MissingError,
+    Tables,
+    header,
+)
+
+_IPV4, _IPV6 = 2, 10
+_DELETE_RULE: Final = 8
+_TABLE, _CHAIN, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
+_RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 2, 3, 4
+_POLICY_DROP: Final = 0
+DOCKER_TABLE, _DOCKER_CHAIN = "filter", "DOCKER-USER"
+_OURS: Final = "overlayd"
+_PROGRAMS: Final = {_IPV4: "iptables", _IPV6: "ip6tables"}
+_FAMILY_NAMES: Final = {_IPV4: "ip", _IPV6: "ip6", FAMILY_INET: "inet"}
+
+_FROM_US, _TO_US = ex.comes_in_by(HOST_LINK_PREFIX), ex.goes_out_by(HOST_LINK_PREFIX)
+RULES: Final[tuple[Rule, ...]] = (
+    (*_FROM_US, *ex.goes_out_by("docker"), ex.counter(), ex.go_back()),
+    (*_FROM_US, *ex.goes_out_by("br-"), ex.counter(), ex.go_back()),
+    (*_FROM_US, ex.counter(), ex.accept()),
+    (*_TO_US, ex.counter(), ex.accept()),
+)
+
+
+class Obstacle(NamedTuple):
+    """A chain of others that drops what it does not know, our packets among it."""
+
+    chain: str  # as nft(8) names it: family, table, chain
+    remedy: str  # the commands that let our packets through
+
+
+class _Chain(NamedTuple):
+    family: int
+    table: str
+    name: str
+
+
+class ForeignRules(Tables):
+    """The tables of others in this namespace."""
+
+    def let_through(self, *, ipv6: bool) -> tuple[bool, list[Obstacle]]:
+        """Put our rules where others leave room for them.
+
+        Return whether any were missing, and who drops our packets all the same.
+        """
+        families = {_IPV4, FAMILY_INET, *({_IPV6} if ipv6 else ())}
+        dropping = [chain for chain in self._dropping() if chain.family in families]
+        rooms = [chain for chain in self._rooms() if chain.family in families]
+        changed = [self._put(room) for room in rooms]
+        roomy = {(room.family, room.table) for room in rooms}
+        obstacles = [
+            Obstacle(f"{_FAMILY_NAMES[c.family]} {c.table} {c.name}", _remedy(c))
+            for c in dropping
+            if (c.family, c.table) not in roomy and not self._lets_through(c)
+        ]
+        return any(changed), obstacles
+
+    def take_back(self) -> bool:
+        """Remove our rules; say whether there were any."""
+        taken = [self._take(room) for room in self._rooms()]
+        return any(taken)
+
+    def _base_chains(self) -> Iterator[tuple[_Chain, dict[int, bytes]]]:
+        try:
+            found = self._dump(GET_CHAIN, FAMILY_UNSPEC)
+        except MissingError:
+            return
+        for message, parts in found:
+            family = message.buffer[message.start]
+            table, name = _text(parts[_TABLE]), _text(parts[_CHAIN])
+            if not table.startswith(_OURS):
+                yield _Chain(family, table, name), parts
+
+    def _dropping(self) -> list[_Chain]:
+        return [chain for chain, parts in self._base_chains() if _drops_forwarded(parts)]
+
+    def _rooms(self) -> list[_Chain]:
+        return [
+            chain
+            for chain, _ in self._base_chains()
+            if (chain.table, chain.name) == (DOCKER_TABLE, _DOCKER_CHAIN)
+        ]
+
+    def _rules_in(self, chain: _Chain) -> list[tuple[bytes, bytes]]:
+        """Return (handle, expressions) of each rule of a chain."""
+        body = attribute(1, text(chain.table)) + attribute(_RULE_CHAIN, text(chain.name))
+        return [
+            (parts[_RULE_HANDLE], parts.get(_RULE_EXPRESSIONS, b""))
+            for _, parts in self._dump(GET_RULE, chain.family, body)
+            if (_text(parts[_TABLE]), _text(parts[_RULE_CHAIN])) == chain[1:]
+        ]
+
+    def _lets_through(self, chain: _Chain) -> bool:
+        rules = [raw for _, raw in self._rules_in(chain)]
+        return all(any(matches(wanted, raw) for raw in rules) for wanted in RULES[2:])
+
+    def _put(self, chain: _Chain) -> bool:
+        found = self._rules_in(chain)
+        if all(any(matches(wanted, raw) for _, raw in found) for wanted in RULES):
+            return False
+        steps = [_delete(chain, handle) for handle in _ours(found)]
+        # Each is put at the head: the last one first.
+        steps += [_insert(chain, rule) for rule in reversed(RULES)]
+        self._transact(steps)
+        return True
+
+    def _take(self, chain: _Chain) -> bool:
+        steps = [_delete(chain, handle) for handle in _ours(self._rules_in(chain))]
+        if steps:
+            self._transact(steps)
+        return bool(steps)
+
+
+def _ours(rules: list[tuple[bytes, bytes]]) -> list[bytes]:
+    return [handle for handle, raw in rules if any(matches(rule, raw) for rule in RULES)]
+
+
+def _drops_forwarded(parts: dict[int, bytes]) -> bool:
+    hook = parts.get(_CHAIN_HOOK, b"")
+    where = attributes(hook, 0, len(hook)).get(1)
+    policy, kind = parts.get(_CHAIN_POLICY), parts.get(_CHAIN_TYPE, b"")
+    return where == number(FORWARD) and policy == number(_POLICY_DROP) and _text(kind) == "filter"
+
+
+def _insert(chain: _Chain, rule: Rule) -> Request:
+    body = attribute(1, text(chain.table)) + attribute(_RULE_CHAIN, text(chain.name))
+    body += attribute(_RULE_EXPRESSIONS, encoded(rule))
+    return (SUBSYSTEM | NEW_RULE, codec.NLM_F_CREATE, header(chain.family) + body)
+
+
+def _delete(chain: _Chain, handle: bytes) -> Request:
+    body = attribute(1, text(chain.table)) + attribute(_RULE_CHAIN, text(chain.name))
+    body += attribute(_RULE_HANDLE, handle)
+    return (SUBSYSTEM | _DELETE_RULE, 0, header(chain.family) + body)
+
+
+def _remedy(chain: _Chain) -> str:
+    program = _PROGRAMS.get(chain.family)
+    if program is not None and (chain.table, chain.name) == (DOCKER_TABLE, "FORWARD"):
+        insert = f"{program} -I FORWARD"
+        ways = [f"{way} {HOST_LINK_PREFIX}+ -j ACCEPT" for way in ("-i", "-o")]
+        return "; ".join(f"{insert} {way}" for way in ways)
+    insert = f"nft insert rule {_FAMILY_NAMES[chain.family]} {chain.table} {chain.name}"
+    ways = [f"{way} '\"{HOST_LINK_PREFIX}*\"' counter accept" for way in ("iifname", "oifname")]
+    return "; ".join(f"{insert} {way}" for way in ways)
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("ascii", "replace")

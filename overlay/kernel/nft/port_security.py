@@ -1,0 +1,298 @@
+"""Port security: a container sends from its own MAC and addresses, or is not heard.
+
+A table of the family bridge in each sandbox looks at what comes in by containers' ports (`ve...`)
+before the bridge learns from it. All that is not allowed is dropped: a port that is not known yet
+is silent. Checked are the frame's MAC, ARP's sender, IPv4's and IPv6's source, the target of a
+neighbour advertisement and of duplicate address detection (RFC 4861, RFC 4862); never let through
+are router advertisements, redirects and answers of DHCP servers. An attach changes a few elements
+of sets, however many ports there are.
+
+The bridge's hook sees all that the fast path does not take (`kernel.bpf.programs`), and that takes
+nothing but plain unicast from a port's own MAC and addresses. So this one table serves both ways;
+the alternative, all of it again as a tc program, would need eBPF where now nothing does.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import Final, TypeAlias
+
+from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.state import PORT_PREFIX, GuardRow
+from overlay.kernel.nft import expressions as ex
+from overlay.kernel.nft.expressions import Expression, Rule
+from overlay.kernel.nft.tables import FAMILY_BRIDGE, PREROUTING, Chain, Monitor, Set, Table, Tables
+from overlay.model import Ip, Mac
+
+_BEFORE_FORWARDING: Final = -200
+_ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
+_ARP_OF_IPV4: Final = bytes.fromhex("000108000604")  # RFC 826: hardware, protocol, sizes
+_ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT, _REDIRECT = 134, 135, 136, 137  # RFC 4861
+_LISTENER_REPORTS: Final = (131, 143)  # RFC 2710, RFC 3810: from :: while an address is tried
+_DHCP: Final = (67, 68)  # server, client; RFC 2131
+_DHCPV6: Final = (547, 546)  # RFC 8415
+_ICMPV6: Final = b"\x3a"
+_TYPE_IPV4, _TYPE_IPV6, _TYPE_MAC, _TYPE_INDEX = 7, 8, 9, 20  # nft's own numbers
+_OPEN, _MACS, _ADDRESSES_IPV4, _ADDRESSES_IPV6 = "open", "macs", "addresses4", "addresses6"
+_INDEX: Final = struct.Struct("=I")
+
+PortElements: TypeAlias = dict[str, frozenset[bytes]]  # by set: those of one port
+
+
+def _own(load: Expression, name: str) -> Rule:
+    """Go on if a port and what is loaded behind it belong together."""
+    return (ex.incoming_index(), load, ex.in_set(name))
+
+
+def _foreign(load: Expression, name: str) -> Rule:
+    return (ex.incoming_index(), load, ex.not_in_set(name))
+
+
+def _icmpv6(kind: int) -> Rule:
+    return (*ex.transport(_ICMPV6), ex.transport_header(0, 1), ex.equals(bytes([kind])))
+
+
+def _no_server(ports: tuple[int, int]) -> tuple[Rule, ...]:
+    """Refuse what a server sends: from its port, and to that of clients, who look at no other."""
+    server, client = ports
+    return ((*ex.udp_from(server), *_REFUSED), (*ex.udp_to(client), *_REFUSED))
+
+
+_REFUSED: Final = (ex.counter(), ex.drop())
+_BEHIND: Final = ex.REG32_01  # the port's index
+_SOURCE_IPV4, _SOURCE_IPV6 = (12, 4), (8, 16)  # offset and size in the IP header
+_ND_TARGET: Final = ex.transport_header(8, 16, _BEHIND)
+
+
+def _frames() -> tuple[Rule, ...]:
+    mac = _foreign(ex.link_header(6, 6, _BEHIND), _MACS)
+    return (
+        (*mac, *_REFUSED),
+        (*ex.ethertype(_ARP), ex.go_to("arp")),
+        (*ex.ethertype(_IPV4), ex.go_to("ipv4")),
+        (*ex.ethertype(_IPV6), ex.go_to("ipv6")),
+        _REFUSED,
+    )
+
+
+def _arp() -> tuple[Rule, ...]:
+    mac = _foreign(ex.network_header(8, 6, _BEHIND), _MACS)
+    sender = (14, 4)
+    return (
+        (ex.network_header(0, 6), ex.differs(_ARP_OF_IPV4), *_REFUSED),
+        (*mac, *_REFUSED),
+        (ex.network_header(*sender), ex.equals(bytes(4)), ex.accept()),  # a probe: RFC 5227
+        (*_own(ex.network_header(*sender, _BEHIND), _ADDRESSES_IPV4), ex.accept()),
+        _REFUSED,
+    )
+
+
+def _ipv4() -> tuple[Rule, ...]:
+    server, client = _DHCP
+    no_address = (ex.network_header(*_SOURCE_IPV4), ex.equals(bytes(4)))
+    return (
+        *_no_server(_DHCP),
+        (*_own(ex.network_header(*_SOURCE_IPV4, _BEHIND), _ADDRESSES_IPV4), ex.accept()),
+        (*no_address, *ex.udp_from(client), *ex.udp_to(server), ex.accept()),
+        _REFUSED,
+    )
+
+
+def _ipv6() -> tuple[Rule, ...]:
+    source = ex.network_header(*_SOURCE_IPV6, _BEHIND)
+    no_address = (ex.network_header(*_SOURCE_IPV6), ex.equals(bytes(16)))
+    tried = _own(_ND_TARGET, _ADDRESSES_IPV6)
+    return (
+        *_no_server(_DHCPV6),
+        (*_icmpv6(_ROUTER_ADVERTISEMENT), *_REFUSED),
+        (*_icmpv6(_REDIRECT), *_REFUSED),
+        (*_icmpv6(_ADVERTISEMENT), *_foreign(_ND_TARGET, _ADDRESSES_IPV6), *_REFUSED),
+        (*_own(source, _ADDRESSES_IPV6), ex.accept()),
+        (*no_address, *_icmpv6(_SOLICITATION), *tried, ex.accept()),
+        *((*no_address, *_icmpv6(kind), ex.accept()) for kind in _LISTENER_REPORTS),
+        _REFUSED,
+    )
+
+
+_ARRIVING: Final = (
+    *ex.comes_in_by(PORT_PREFIX),
+    ex.incoming_index(),
+    ex.not_in_set(_OPEN),
+    ex.go_to("check"),
+)
+TABLE: Final = Table(
+    FAMILY_BRIDGE,
+    "overlayd_ports",
+    (
+        Set(_OPEN, _TYPE_INDEX, 4),
+        Set(_MACS, _TYPE_INDEX << 6 | _TYPE_MAC, 12),
+        Set(_ADDRESSES_IPV4, _TYPE_INDEX << 6 | _TYPE_IPV4, 8),
+        Set(_ADDRESSES_IPV6, _TYPE_INDEX << 6 | _TYPE_IPV6, 20),
+    ),
+    (
+        Chain("check", _frames()),
+        Chain("arp", _arp()),
+        Chain("ipv4", _ipv4()),
+        Chain("ipv6", _ipv6()),
+        Chain("arriving", (_ARRIVING,), (PREROUTING, _BEFORE_FORWARDING)),
+    ),
+)
+
+
+def link_local(mac: Mac) -> Ip:
+    """Return the address that the kernel makes of a MAC (RFC 4291 appendix A)."""
+    identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    return Ip(b"\xfe\x80" + bytes(6) + identifier)
+
+
+def elements_of(row: GuardRow, index: int) -> PortElements:
+    """Return what a port's row is in the sets."""
+    port = _INDEX.pack(index)
+    if not row.mac:
+        return {_OPEN: frozenset({port})}
+    ips = {*row.ips, link_local(row.mac)}
+    return {
+        _MACS: frozenset({port + row.mac + b"\0\0"}),
+        _ADDRESSES_IPV4: frozenset(port + ip for ip in ips if len(ip) == 4),
+        _ADDRESSES_IPV6: frozenset(port + ip for ip in ips if len(ip) == 16),
+    }
+
+
+def row_of(elements: PortElements, link: str) -> GuardRow:
+    """Return the row that a port's elements are; one like no plan's if they fit none."""
+    macs = sorted(key[4:10] for key in elements.get(_MACS, ()))
+    none: frozenset[bytes] = frozenset()
+    keys = elements.get(_ADDRESSES_IPV4, none) | elements.get(_ADDRESSES_IPV6, none)
+    ips = {Ip(key[4:]) for key in keys}
+    if elements.get(_OPEN) and not macs and not ips:
+        return GuardRow(Mac(b""), (), link)
+    if elements.get(_OPEN) or len(macs) != 1 or link_local(Mac(macs[0])) not in ips:
+        return GuardRow(Mac(b"?"), tuple(sorted(ips)), link)
+    return GuardRow(Mac(macs[0]), tuple(sorted(ips - {link_local(Mac(macs[0]))})), link)
+
+
+class PortGuard:
+    """The table of one sandbox. Any thread may call: each call holds a lock for a moment."""
+
+    def __init__(self, netns_fd: int) -> None:
+        """Try the table out; raises MissingError where the kernel can't have it."""
+        self._lock = threading.Lock()
+        self._ports: dict[int, PortElements] = {}  # by index: what we know to be in the sets
+        with ExitStack() as undo:
+            self._tables = Tables(netns_fd)
+            undo.callback(self._tables.close)
+            self._monitor = Monitor(netns_fd)
+            undo.callback(self._monitor.close)
+            self._sound = self._tables.holds(TABLE)
+            if not self._sound:
+                self._tables.probe(TABLE)
+            undo.pop_all()
+
+    def close(self) -> None:
+        """Let go; the table goes on."""
+        self._tables.close()
+        self._monitor.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when a table was changed."""
+        return self._monitor.fileno()
+
+    def altered(self) -> bool:
+        """Say whether anybody else has changed ours. For the event loop: never blocks."""
+        return self._monitor.touched([TABLE.name], [self._tables.port_id])
+
+    def read(self, names: Mapping[int, str]) -> frozenset[GuardRow]:
+        """Return a row for each port in the sets; none where the table is not as we made it.
+
+        A port that is gone has its number for a name.
+        """
+        with self._lock:
+            self._sound = self._tables.holds(TABLE)
+            if not self._sound:
+                return frozenset()
+            ports: dict[int, dict[str, set[bytes]]] = {}
+            for name, keys in self._tables.elements(TABLE).items():
+                for key in keys:
+                    (index,) = _INDEX.unpack_from(key)
+                    ports.setdefault(index, {}).setdefault(name, set()).add(key)
+            self._ports = {
+                index: {name: frozenset(keys) for name, keys in sets.items()}
+                for index, sets in ports.items()
+            }
+            return frozenset(
+                row_of(elements, names.get(index, f"#{index}"))
+                for index, elements in self._ports.items()
+            )
+
+    def put(self, rows: Iterable[tuple[GuardRow, int]]) -> None:
+        """Put the rows of ports (by index) in force, in one step; raises OSError."""
+        self._change({index: elements_of(row, index) for row, index in rows})
+
+    def delete(self, indexes: Iterable[int]) -> None:
+        """Forget ports: what they send is dropped from now on; raises OSError."""
+        self._change({index: {} for index in indexes})
+
+    def _change(self, wanted: dict[int, PortElements]) -> None:
+        if not wanted:
+            return
+        with self._lock:
+            before = {index: self._ports.get(index, {}) for index in wanted}
+            after = {**self._ports, **wanted}
+            self._ports = {index: elements for index, elements in after.items() if elements}
+            if not self._sound:
+                self._replace()
+                return
+            try:
+                put, delete = _merged(wanted, before), _merged(before, wanted)
+                self._tables.change(TABLE, put, delete)
+            except (FileNotFoundError, FileExistsError):  # altered since it was read
+                self._replace()
+
+    def _replace(self) -> None:
+        self._sound = False
+        self._tables.replace(TABLE, _merged(self._ports, {}))
+        self._sound = True
+
+
+def _merged(
+    one: Mapping[int, PortElements], other: Mapping[int, PortElements]
+) -> dict[str, frozenset[bytes]]:
+    """Return what the one has and the other has not, by set, of all ports together."""
+    merged: dict[str, set[bytes]] = {}
+    for index, elements in one.items():
+        for name, keys in elements.items():
+            merged.setdefault(name, set()).update(keys - other.get(index, {}).get(name, set()))
+    return {name: frozenset(keys) for name, keys in merged.items() if keys}
+
+
+def apply(
+    guard: PortGuard | None,
+    operations: Iterable[PutRow | DeleteRow],
+    index_of: Callable[[str], int],
+) -> list[tuple[PutRow | DeleteRow, OSError]]:
+    """Do operations on ports' rows, all at once; return those that failed, and why.
+
+    A link that is not there is no failure of these: the link's own operation says so.
+    """
+    operations = list(operations)
+    if guard is None or not operations:
+        return []
+    puts: list[tuple[GuardRow, int]] = []
+    gone: list[int] = []
+    for operation in operations:
+        row = operation.row
+        assert isinstance(row, GuardRow)
+        index = int(row.link[1:]) if row.link.startswith("#") else index_of(row.link)
+        if isinstance(operation, PutRow) and index:
+            puts.append((row, index))
+        elif index:
+            gone.append(index)
+    try:
+        guard.put(puts)
+        guard.delete(gone)
+    except OSError as error:
+        return [(operation, error) for operation in operations]
+    return []

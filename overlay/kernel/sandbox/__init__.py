@@ -1,0 +1,1 @@
+"""One network's namespace: read, changed, watched."""

@@ -1,0 +1,219 @@
+"""What this kernel and this host can do, and who is in the way.
+
+Owns the questions asked before, or after, something fails: capabilities, VXLAN support, VNIs
+and UDP ports held by others. Changes nothing that lasts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from overlay.core.dataplane.state import Bridge, Vxlan
+from overlay.errors import (
+    ForbiddenError,
+    NotFoundError,
+    OverlayError,
+    UsageError,
+)
+from overlay.kernel import netns
+from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
+from overlay.kernel.netlink.link_lookup import links_seen
+from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.model import Ip, Mac, Vni
+
+_CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+_NETNS_DIRECTORIES: Final = (
+    netns.NETNS_DIRECTORY,
+    Path("/run/docker/netns"),
+    Path("/var/run/docker/netns"),
+)
+_PROCESSES_MAX: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class VniHolder:
+    """A VXLAN device on this host's UDP ports, wherever it lives."""
+
+    vni: Vni
+    port: int
+    ifname: str
+    where: str  # the namespace, as people find it
+    alias: str
+
+
+def missing_capabilities() -> list[str]:
+    """Return which of the capabilities that we cannot do without this process lacks."""
+    text = Path("/proc/thread-self/status").read_text(encoding="ascii")
+    mask = next(line for line in text.splitlines() if line.startswith("CapEff:"))
+    bits = int(mask.split()[1], 16)
+    return [name for name, bit in _CAPABILITIES.items() if not bits >> bit & 1]
+
+
+def require_capable() -> None:
+    """Raise OverlayError unless this process may, and this kernel can, do what we need.
+
+    Tried out in a namespace without a name, gone at the end: makes a bridge and a VTEP.
+    """
+    missing = missing_capabilities()
+    if missing:
+        raise OverlayError(
+            f"not permitted: {' and '.join(missing)} missing",
+            why="namespaces, bridges and VXLAN devices are made by root only",
+            hint="Run it with sudo, or through the systemd unit",
+        )
+    with netns.temporary() as netns_fd, Socket(netns_fd) as inside:
+        _try(
+            inside, "bridge", link_requests.create_bridge(Bridge("br0", Mac(b"\2\0\0\0\0\1"), 1450))
+        )
+        master = link_decoder.decode(inside.get(link_requests.get_link("br0"))[0]).index
+        vxlan = Vxlan("vxlan0", Vni(1), Ip(b"\x7f\0\0\1"), 4789, 1450, "br0")
+        _try(inside, "VXLAN", link_requests.create_vxlan(vxlan, netns_fd, master))
+        index = link_decoder.decode(inside.get(link_requests.get_link("vxlan0"))[0]).index
+        for refusal in inside.transact(link_requests.set_vxlan(index, vxlan, None, master, "")):
+            raise OverlayError("this kernel's bridge cannot answer ARP", why=str(refusal))
+
+
+def _try(inside: Socket, what: str, request: codec.Request) -> None:
+    try:
+        inside.request(request)
+    except NetlinkError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise OverlayError(f"cannot make a {what} device", why=error.strerror or "") from error
+        raise OverlayError(
+            f"this kernel has no {what} devices",
+            why=error.strerror or "not supported",
+            hint=f"Load the module (modprobe {what.lower()}); slim kernels keep it in a package "
+            "such as linux-modules-extra",
+        ) from error
+
+
+# --- VNIs ------------------------------------------------------------------------------
+
+
+def vni_holders(port: int | None = None) -> list[VniHolder]:
+    """Return the VXLAN devices whose UDP socket is in the calling thread's namespace.
+
+    They may live in any namespace that has a name or a process, a Docker swarm's or our own.
+    With `port` only those on that UDP port.
+    """
+    found: list[VniHolder] = []
+    host = netns.own_fd()
+    try:
+        for fd, where in namespaces():
+            try:
+                with Socket(fd) as inside:
+                    found += _vxlans(inside, host, fd, where)
+            except OSError:
+                continue  # ended meanwhile
+    finally:
+        os.close(host)
+    return [holder for holder in found if port is None or holder.port == port]
+
+
+def foreign_vnis(port: int) -> set[Vni]:
+    """Return the VNIs taken on that UDP port, by whomever."""
+    return {holder.vni for holder in vni_holders(port)}
+
+
+def clash_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
+    """Return why a VTEP could not be made or brought up, naming who is in the way if possible.
+
+    `host_fd` is the namespace of the underlay.
+    """
+    with netns.inside(host_fd):
+        if error.errno == errno.EADDRINUSE:
+            program = port_holder(port)
+            if program is not None:
+                return f"UDP port {port} is taken by {program}"
+        for holder in vni_holders(port):
+            if holder.vni == vni:
+                return f"{holder.ifname} in {holder.where} has VNI {vni} on UDP port {port} already"
+    return f"{error.strerror} (VNI {vni}, UDP port {port})"
+
+
+def _vxlans(inside: Socket, host: int, fd: int, where: str) -> Iterator[VniHolder]:
+    at_home = netns.identity(fd) == netns.identity(host)
+    host_id = -1 if at_home else socket.namespace_id(inside, host)
+    for found in links_seen(inside):
+        # Without an id the socket is in the device's own namespace.
+        if found.kind == "vxlan" and found.netns == host_id and (at_home or host_id >= 0):
+            vni, port, _ = link_decoder.vxlan_identity(found)
+            yield VniHolder(vni, port, found.name, where, found.alias)
+
+
+def namespaces() -> Iterator[tuple[int, str]]:
+    """Yield each network namespace once, as an open descriptor that is closed afterwards.
+
+    Those that we may not open are left out. Raises OverlayError if the host lacks what it takes.
+    """
+    seen: set[tuple[int, int]] = set()
+    for path, where in _namespace_paths():
+        try:
+            fd = netns.open_fd(path)
+        except (NotFoundError, UsageError, ForbiddenError):
+            continue
+        try:
+            identity = netns.identity(fd)
+            if identity not in seen:
+                seen.add(identity)
+                yield fd, where
+        finally:
+            os.close(fd)
+
+
+def _namespace_paths() -> Iterator[tuple[Path, str]]:
+    yield Path(netns.OWN_NAMESPACE), "the host's own namespace"
+    for directory in _NETNS_DIRECTORIES:
+        with suppress(OSError):
+            for entry in sorted(directory.iterdir()):
+                yield entry, f"namespace {entry.name} ({entry})"
+    for number, process in enumerate(_processes()):
+        if number >= _PROCESSES_MAX:
+            return
+        yield process / "ns/net", f"the namespace of process {process.name}"
+
+
+def _processes() -> Iterator[Path]:
+    with suppress(OSError):
+        for entry in sorted(Path("/proc").iterdir()):
+            if entry.name.isdigit():
+                yield entry
+
+
+# --- UDP ports -------------------------------------------------------------------------
+
+
+def port_holder(port: int) -> str | None:
+    """Return which program holds a UDP port of this namespace; None if none is found.
+
+    The kernel's own VXLAN sockets belong to no program and are shared by VNI: not a holder.
+    """
+    inodes = _udp_inodes(port)
+    if not inodes:
+        return None
+    for process in _processes():
+        with suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if str(descriptor.readlink()) in inodes:
+                        name = (process / "comm").read_text(encoding="utf-8").strip()
+                        return f"{name} (process {process.name})"
+    return None
+
+
+def _udp_inodes(port: int) -> set[str]:
+    inodes: set[str] = set()
+    for table in ("udp", "udp6"):
+        with suppress(OSError):
+            text = Path("/proc/thread-self/net", table).read_text(encoding="ascii")
+            for line in text.splitlines()[1:]:
+                words = line.split()
+                if int(words[1].rpartition(":")[2], 16) == port and words[9] != "0":
+                    inodes.add(f"socket:[{words[9]}]")
+    return inodes

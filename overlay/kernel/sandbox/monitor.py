@@ -1,0 +1,294 @@
+"""Kernel notifications, reduced to what contradicts the desired state.
+
+Owns the listening sockets and the reading of notifications. What they say is a hint: the
+agent answers with a pass that reads everything. Our own changes are notified as well, so a
+notification counts only if it contradicts the desired state. For the agent's event loop:
+nothing here blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Final
+
+from overlay.core.dataplane.state import (
+    BridgeFdbRow,
+    HookRow,
+    Link,
+    NeighbourRow,
+    Port,
+    RateRow,
+    Row,
+    SandboxState,
+    Vxlan,
+)
+from overlay.kernel.bpf import tc_filters
+from overlay.kernel.netlink import codec, link_decoder, neighbor_rows, routes
+from overlay.kernel.netlink.codec import Message
+from overlay.kernel.netlink.link_lookup import links_seen
+from overlay.kernel.netlink.socket import LostNotificationsError, Socket
+from overlay.kernel.sandbox import rate_limit
+from overlay.model import Ip, Mac, ip_text, mac_text
+
+# Notifications read per call; the descriptor stays readable if there are more.
+_BATCH_COUNT: Final = 256  # notifications looked at in one go: 2 ms of the event loop
+_TEXT_COUNT_MAX: Final = 16
+LOST: Final = "notifications were lost"
+
+_SANDBOX_GROUPS: Final = (
+    codec.RTNLGRP_LINK,
+    codec.RTNLGRP_NEIGH,
+    codec.RTNLGRP_TC,
+    codec.RTNLGRP_IPV4_IFADDR,
+    codec.RTNLGRP_IPV6_IFADDR,
+    codec.RTNLGRP_IPV4_ROUTE,
+    codec.RTNLGRP_IPV6_ROUTE,
+    codec.RTNLGRP_IPV4_RULE,
+    codec.RTNLGRP_IPV6_RULE,
+)
+_ROUTE_KINDS: Final = (codec.RTM_NEWROUTE, codec.RTM_DELROUTE)
+_RULE_KINDS: Final = (codec.RTM_NEWRULE, codec.RTM_DELRULE)
+_HOOK_KINDS: Final = (codec.RTM_DELTFILTER, codec.RTM_DELQDISC)
+_TC_KINDS: Final = (*_HOOK_KINDS, codec.RTM_NEWTFILTER, codec.RTM_NEWQDISC)
+_UNDERLAY_GROUPS: Final = (
+    codec.RTNLGRP_LINK,
+    codec.RTNLGRP_IPV4_NETCONF,  # what is forwarded
+    codec.RTNLGRP_IPV6_NETCONF,
+    codec.RTNLGRP_IPV4_IFADDR,
+    codec.RTNLGRP_IPV6_IFADDR,
+    codec.RTNLGRP_IPV4_ROUTE,
+    codec.RTNLGRP_IPV6_ROUTE,
+)
+
+
+class SandboxMonitor:
+    """Listens in one sandbox. Wait for `fileno` to be readable, then ask `contradictions`.
+
+    Waiting some 20 ms before asking lets a change of several steps end: the last
+    notification about each thing counts.
+    """
+
+    def __init__(self, netns_fd: int) -> None:
+        self._socket = Socket(netns_fd, groups=_SANDBOX_GROUPS)
+        self._asking = Socket(netns_fd)
+        self._names: dict[int, str] = {}
+        self._indexes: dict[str, int] = {}  # of the latest link of that name
+        self._macs: dict[int, bytes] = {}
+        self._neighbours: frozenset[tuple[str, bytes]] = frozenset()
+        self._neighbours_of: SandboxState | None = None
+        self.has_more = False  # whether the last look left notifications waiting
+        self._learn_all()
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when notifications wait."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+        self._asking.close()
+
+    def contradictions(self, desired: SandboxState, replugged: Collection[str] = ()) -> list[str]:
+        """Return how the notifications that wait contradict `desired`, as texts for a log.
+
+        Empty: all is well, or only echoes of our own work. `replugged` are ports that were made
+        or removed after the plan: they are not held against it. At most 16 texts are returned.
+        """
+        try:
+            waiting = self._socket.notifications(_BATCH_COUNT)
+            self.has_more = len(waiting) >= _BATCH_COUNT
+        except LostNotificationsError:
+            self._learn_all()
+            return [LOST]
+        latest = {self._subject(message): message for message in waiting}
+        told = {each: link_decoder.decode(latest[each]) for each in latest if each[0] == "link"}
+        gone = [told[each] for each in told if _is_end(latest[each])]
+        for link in told.values():
+            if link not in gone:
+                self._learn(link)
+        found: list[str | None] = []
+        for subject, message in latest.items():
+            if subject not in told:
+                found.append(self._contradiction(message, desired, replugged))
+            elif told[subject].name not in replugged:
+                found.append(self._link_contradiction(message, told[subject], desired))
+        for link in gone:
+            self._unlearn(link)
+        return [text for text in found if text is not None][:_TEXT_COUNT_MAX]
+
+    def _learn_all(self) -> None:
+        for found in links_seen(self._asking):
+            self._learn(found)
+
+    def _learn(self, found: link_decoder.Found) -> None:
+        self._names[found.index] = found.name
+        self._indexes[found.name] = found.index
+        self._macs[found.index] = found.mac
+
+    def _unlearn(self, found: link_decoder.Found) -> None:
+        self._names.pop(found.index, None)
+        self._macs.pop(found.index, None)
+        if self._indexes.get(found.name) == found.index:
+            del self._indexes[found.name]
+
+    def _subject(self, message: Message) -> tuple[object, ...]:
+        """Return what a message is about."""
+        match message.kind:
+            case codec.RTM_NEWLINK | codec.RTM_DELLINK:
+                return (
+                    "link",
+                    link_decoder.index_of(message),
+                    link_decoder.is_port_message(message),
+                )
+            case codec.RTM_NEWADDR | codec.RTM_DELADDR:
+                return ("address", *neighbor_rows.address_identity(message))
+        if message.kind in _ROUTE_KINDS or message.kind in _RULE_KINDS:
+            return ("routing", self._routing_row(message))
+        if message.kind in _TC_KINDS:
+            parent = tc_filters.parent_of(message)
+            return ("hook", message.kind in _HOOK_KINDS, parent, tc_filters.index_of(message))
+        return ("neighbour", *neighbor_rows.neighbour_subject(message))
+
+    def _contradiction(
+        self, message: Message, desired: SandboxState, replugged: Collection[str]
+    ) -> str | None:
+        match message.kind:
+            case codec.RTM_NEWADDR | codec.RTM_DELADDR:
+                row = neighbor_rows.decode_address(message, self._names)
+                if row is None or row.link not in desired.links:
+                    return None
+                present = message.kind == codec.RTM_NEWADDR
+                return None if (row in desired.rows) == present else _text(row, present=present)
+            case codec.RTM_NEWNEIGH | codec.RTM_DELNEIGH:
+                return self._neighbour_contradiction(message, desired)
+        if message.kind in _TC_KINDS:
+            return self._traffic_contradiction(message, desired, replugged)
+        routing_row = self._routing_row(message)
+        if routing_row is None or routing_row.link not in desired.links:
+            return None
+        present = message.kind in {codec.RTM_NEWROUTE, codec.RTM_NEWRULE}
+        wrong = (routing_row in desired.rows) != present
+        return _text(routing_row, present=present) if wrong else None
+
+    def _routing_row(self, message: Message) -> Row | None:
+        if message.kind in _ROUTE_KINDS:
+            return routes.decode_route(message, self._names)
+        return routes.decode_barrier(message)
+
+    def _link_contradiction(
+        self, message: Message, found: link_decoder.Found, desired: SandboxState
+    ) -> str | None:
+        wanted = desired.links.get(found.name)
+        if link_decoder.is_port_message(message):
+            # Told of bridge ports apart: of a port's flags, or that it is one no more.
+            altered = link_decoder.port_altered(found, wanted) if wanted is not None else ()
+            return f"{found.name}: {', '.join(altered)}" if altered else None
+        if message.kind == codec.RTM_DELLINK:
+            if found.kind == "ifb" and _rate(desired, rate_limit.port_of(found.name)) is not None:
+                return f"{found.name} is gone"
+            return f"{found.name} is gone" if wanted is not None else None
+        link = link_decoder.as_link(found, self._names, found.netns)
+        if link is None or link == wanted:
+            return None
+        return f"{found.name} is new" if wanted is None else _link_text(link, wanted)
+
+    def _traffic_contradiction(
+        self, message: Message, desired: SandboxState, replugged: Collection[str]
+    ) -> str | None:
+        index = tc_filters.index_of(message)
+        name = self._names.get(index, "")
+        # A port of the same name may have taken the place of the one that was told of.
+        if name in replugged or self._indexes.get(name) != index:
+            return None
+        rate = rate_limit.contradiction(message, name, lambda port: _rate(desired, port))
+        return rate or self._hook_contradiction(message, desired.links.get(name), desired)
+
+    def _hook_contradiction(
+        self, message: Message, link: Link | None, desired: SandboxState
+    ) -> str | None:
+        if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port):
+            return None
+        hook = HookRow(int(link.master.removeprefix("br")), link.name)
+        return f"the hook of {link.name} is gone" if hook in desired.rows else None
+
+    def _neighbour_contradiction(self, message: Message, desired: SandboxState) -> str | None:
+        present = message.kind == codec.RTM_NEWNEIGH
+        row = neighbor_rows.decode_neighbour(message, self._names, self._macs)
+        subject = neighbor_rows.neighbour_subject(message)
+        name = self._names.get(subject.link, "")
+        if row is not None and (present or not isinstance(row, NeighbourRow)):
+            wrong = (row in desired.rows) != present and row.link in desired.links
+            return _text(row, present=present) if wrong else None
+        if subject.in_bridge:
+            # Learned, or forgotten: matters if a container took over a remote one's MAC.
+            mac = Mac(subject.address)
+            vteps = (link.name for link in desired.links.values() if isinstance(link, Vxlan))
+            taken = present and any(BridgeFdbRow(vtep, mac) in desired.rows for vtep in vteps)
+            return f"{mac_text(mac)} was learned on {name}" if taken else None
+        # A neighbour that is deleted or no longer fixed; the message may lack its MAC.
+        if (name, subject.address) in self._neighbours_in(desired):
+            return f"neighbour {ip_text(Ip(subject.address))} on {name} is gone"
+        return None
+
+    def _neighbours_in(self, desired: SandboxState) -> frozenset[tuple[str, bytes]]:
+        if self._neighbours_of is not desired:
+            self._neighbours_of = desired
+            self._neighbours = frozenset(
+                (row.link, bytes(row.ip)) for row in desired.rows if isinstance(row, NeighbourRow)
+            )
+        return self._neighbours
+
+
+class UnderlayMonitor:
+    """Listens in the host's namespace for changes of links, addresses, routes, and of what is
+    forwarded."""
+
+    def __init__(self) -> None:
+        self._socket = Socket(groups=_UNDERLAY_GROUPS)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when something changed."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+    def drain(self) -> None:
+        """Take what waits; what it says does not matter, as everything is read anew."""
+        with suppress(LostNotificationsError):
+            self._socket.notifications(_BATCH_COUNT)
+
+
+def _rate(desired: SandboxState, port_name: str) -> RateRow | None:
+    for row in desired.rows if port_name in desired.links else ():
+        if isinstance(row, RateRow) and row.link == port_name:
+            return row
+    return None
+
+
+def _is_end(message: Message) -> bool:
+    """Say whether a link is gone, not merely a bridge's port no more."""
+    return message.kind == codec.RTM_DELLINK and not link_decoder.is_port_message(message)
+
+
+def _text(row: Row, *, present: bool) -> str:
+    what = f"{type(row).__name__} {', '.join(_words(row))}"
+    return f"{what} appeared" if present else f"{what} is gone"
+
+
+def _words(row: Row) -> Iterable[str]:
+    for value in row:
+        if not isinstance(value, bytes):
+            yield str(value)
+        elif len(value) in {4, 16}:
+            yield ip_text(value)  # type: ignore[arg-type]
+        else:
+            yield value.hex(":")
+
+
+def _link_text(link: Link, wanted: Link) -> str:
+    before = wanted._asdict()
+    changed = [name for name, value in link._asdict().items() if before.get(name) != value]
+    return f"{link.name}: {', '.join(changed)} changed"

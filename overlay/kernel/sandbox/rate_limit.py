@@ -1,0 +1,257 @@
+"""Rates of ports: token buckets on what goes to a container, and on what comes from it.
+
+What leaves by a port goes to its container: a token bucket is the port's root queueing
+discipline (tc-tbf(8)). What comes in by it has no queue of its own, so it makes a detour through
+a device of the kind ifb, one per port, whose queue is such a bucket (tc-mirred(8)); from there it
+comes in by the port as if for the first time. So both directions are delayed before they are
+dropped, which TCP likes far better than policing. Container and bridge notice nothing of it.
+
+Owns: those queues, devices and filters, as rows, both ways. Which are wanted is the planner's.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from overlay import failpoint
+from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.state import PORT_PREFIX, RateRow
+from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.kernel.bpf import tc_filters
+from overlay.kernel.netlink import codec, link_requests
+from overlay.kernel.netlink.codec import Message, Request, attribute, attributes
+from overlay.kernel.netlink.link_lookup import find_link
+from overlay.kernel.netlink.socket import NetlinkError, Socket
+
+SHAPER_PREFIX: Final = "sh"
+"""How the name of every device of the detour begins; the rest is its port's."""
+_BROKEN: Final = -1  # in a row that was read: there is a limit, but not as it should be
+
+# linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h
+_HEADER: Final = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
+_TCA_KIND, _TCA_OPTIONS = 1, 2
+_ROOT: Final = 0xFFFFFFFF
+_HANDLE: Final = 0x6F760000  # ours: another root discipline is somebody else's
+_TBF_PARAMETERS, _TBF_BURST = 1, 6
+_RATE: Final = struct.Struct("=BBHhHI")  # cell log, link layer, overhead, align, mpu, bytes/s
+_ETHERNET: Final = 1  # without it the kernel wants a table of costs by size
+_INGRESS: Final = 0xFFFFFFF2
+_INFO: Final = 0x6F77 << 16 | 0x0300  # our priority, any protocol
+_U32_SELECTOR, _U32_ACTION = 5, 7
+_SELECTOR: Final = struct.pack("=BBBxHHhHI", 1, 0, 1, 0, 0, 0, 0, 0) + bytes(16)  # matches all
+_ACTION_KIND, _ACTION_OPTIONS, _MIRRED_PARAMETERS = 1, 2, 2
+_MIRRED: Final = struct.Struct("=IIiiiiI")  # index, capab, action, refs, binds, what, interface
+_STOLEN, _REDIRECT = 4, 1
+_U32: Final = struct.Struct("=I")
+
+# A bucket holds 5 ms of its rate and a full GSO segment's worth of small packets at least; what
+# waits for tokens is at most 100 ms old, and a few packets may wait at any rate.
+_BURST_S, _BURST_SIZE_MIN = 0.005, 16 * 1024
+_WAIT_S, _WAIT_SIZE_MIN = 0.1, 16 * 1024
+_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
+
+
+def shaper_of(port_name: str) -> str:
+    """Return the name of a port's device."""
+    return SHAPER_PREFIX + port_name.removeprefix(PORT_PREFIX)
+
+
+def port_of(shaper: str) -> str:
+    """Return the port that a device is for."""
+    return PORT_PREFIX + shaper.removeprefix(SHAPER_PREFIX)
+
+
+def require() -> None:
+    """Raise OverlayError unless this kernel can limit rates; tried out in a passing namespace."""
+    row = RateRow("lo", 1_000_000, 1_000_000)
+    with netns.temporary() as netns_fd, Socket(netns_fd) as inside:
+        try:
+            _put(row, 1, inside)
+        except OSError as error:
+            raise OverlayError(
+                "this kernel cannot limit rates",
+                why=error.strerror or str(error),
+                hint="It takes ifb, sch_tbf, sch_ingress, cls_u32 and act_mirred: modprobe them; "
+                "slim kernels keep them in a package such as linux-modules-extra",
+            ) from error
+
+
+# --- Writing ---------------------------------------------------------------------------
+
+
+def apply(
+    operations: Iterable[PutRow | DeleteRow], socket: Socket, index_of: Callable[[str], int]
+) -> list[tuple[PutRow | DeleteRow, OSError]]:
+    """Do operations on rates; return those that failed, and why.
+
+    A port that is not there is no failure of these: the port's own operation says so.
+    """
+    failures: list[tuple[PutRow | DeleteRow, OSError]] = []
+    for operation in operations:
+        row = operation.row
+        assert isinstance(row, RateRow)
+        failpoint.passing("shaping")
+        index = index_of(row.link)
+        try:
+            if isinstance(operation, DeleteRow):
+                _lift_in(index, socket)
+                _lift_out(row.link, index, socket)
+            elif index:
+                _put(row, index, socket)
+        except OSError as error:
+            failures.append((operation, error))
+    return failures
+
+
+def _put(row: RateRow, index: int, socket: Socket) -> None:
+    if row.in_bits:
+        socket.request(_put_bucket(index, row.in_bits))
+    else:
+        _lift_in(index, socket)
+    if not row.out_bits:
+        _lift_out(row.link, index, socket)
+        return
+    name = shaper_of(row.link)
+    _tolerantly(socket, link_requests.create_shaper(name), {errno.EEXIST})
+    shaper = find_link(socket, name)
+    for request in (link_requests.set_up(shaper), _put_bucket(shaper, row.out_bits)):
+        socket.request(request)
+    _tolerantly(socket, tc_filters.add_clsact(index), {errno.EEXIST})
+    _tolerantly(socket, _delete_detour(index), _GONE)
+    socket.request(_put_detour(index, shaper))
+
+
+def _lift_in(index: int, socket: Socket) -> None:
+    if index:
+        head = _HEADER.pack(0, index, _HANDLE, _ROOT, 0)
+        _tolerantly(socket, (codec.RTM_DELQDISC, 0, head), _GONE)
+
+
+def _lift_out(port_name: str, index: int, socket: Socket) -> None:
+    if index:
+        _tolerantly(socket, _delete_detour(index), _GONE)
+    shaper = find_link(socket, shaper_of(port_name))
+    if shaper:
+        _tolerantly(socket, link_requests.delete_link(shaper), _GONE)
+
+
+def _tolerantly(socket: Socket, request: Request, harmless: Iterable[int]) -> None:
+    for refusal in socket.transact([request]):
+        if refusal.errno not in harmless:
+            raise NetlinkError(refusal.errno, str(refusal))
+
+
+def _sizes(bits_per_s: int) -> tuple[int, int]:
+    """Return a bucket's depth, and how much may wait for it, in bytes."""
+    depth = max(_BURST_SIZE_MIN, int(bits_per_s / 8 * _BURST_S))
+    return depth, depth + max(_WAIT_SIZE_MIN, int(bits_per_s / 8 * _WAIT_S))
+
+
+def _put_bucket(index: int, bits_per_s: int) -> Request:
+    depth, limit = _sizes(bits_per_s)
+    rate = _RATE.pack(0, _ETHERNET, 0, 0, 0, bits_per_s // 8)
+    parameters = rate + bytes(_RATE.size) + struct.pack("=III", limit, 0, 0)
+    options = attribute(_TBF_PARAMETERS, parameters) + attribute(_TBF_BURST, _U32.pack(depth))
+    head = _HEADER.pack(0, index, _HANDLE, _ROOT, 0)
+    body = head + attribute(_TCA_KIND, b"tbf\0") + attribute(_TCA_OPTIONS, options)
+    return (codec.RTM_NEWQDISC, codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body)
+
+
+def _put_detour(index: int, shaper: int) -> Request:
+    mirred = attribute(_MIRRED_PARAMETERS, _MIRRED.pack(0, 0, _STOLEN, 0, 0, _REDIRECT, shaper))
+    action = attribute(_ACTION_KIND, b"mirred\0") + attribute(_ACTION_OPTIONS, mirred)
+    options = attribute(_U32_SELECTOR, _SELECTOR) + attribute(_U32_ACTION, attribute(1, action))
+    head = _HEADER.pack(0, index, 0, _INGRESS, _INFO)
+    body = head + attribute(_TCA_KIND, b"u32\0") + attribute(_TCA_OPTIONS, options)
+    return (codec.RTM_NEWTFILTER, codec.NLM_F_CREATE | codec.NLM_F_EXCL, body)
+
+
+def _delete_detour(index: int) -> Request:
+    return (codec.RTM_DELTFILTER, 0, _HEADER.pack(0, index, 0, _INGRESS, _INFO))
+
+
+# --- Reading ---------------------------------------------------------------------------
+
+
+def read(socket: Socket, names: Mapping[int, str]) -> set[RateRow]:
+    """Return the limits that are in force; one that is not whole has a number below zero.
+
+    `names` are all links of the sandbox by index. A device whose port is gone is told as a limit
+    of that port.
+    """
+    shapers = {name: index for index, name in names.items() if name.startswith(SHAPER_PREFIX)}
+    dumped = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
+    buckets = {index: bits for index, bits in map(bucket_of, dumped) if bits}
+    if not shapers and not buckets:
+        return set()
+    found = set()
+    for index, name in names.items():
+        if not name.startswith(PORT_PREFIX):
+            continue
+        shaper = shapers.pop(shaper_of(name), 0)
+        in_bits, out_bits = buckets.get(index, 0), 0
+        if shaper:
+            whole = _detour(socket, index) == shaper
+            out_bits = buckets.get(shaper, _BROKEN) if whole else _BROKEN
+        if in_bits or out_bits:
+            found.add(RateRow(name, in_bits, out_bits))
+    found.update(RateRow(port_of(name), 0, _BROKEN) for name in shapers)
+    return found
+
+
+def bucket_of(message: Message) -> tuple[int, int]:
+    """Return interface and rate of a bucket of ours; the rate is 0 for any other discipline."""
+    _, index, handle, parent, _ = _HEADER.unpack_from(message.buffer, message.start)
+    if handle != _HANDLE or parent != _ROOT:
+        return index, 0
+    found = attributes(message.buffer, message.start + _HEADER.size, message.end)
+    options = found.get(_TCA_OPTIONS, b"")
+    parameters = attributes(options, 0, len(options)).get(_TBF_PARAMETERS)
+    if found.get(_TCA_KIND) != b"tbf\0" or parameters is None:
+        return index, _BROKEN
+    bits = 8 * _RATE.unpack_from(parameters)[5]
+    (limit,) = _U32.unpack_from(parameters, 2 * _RATE.size)
+    return index, bits if limit == _sizes(bits)[1] else _BROKEN
+
+
+def _detour(socket: Socket, index: int) -> int:
+    """Return the index of the device that what comes in by a port is led through; 0: none."""
+    for message in socket.dump(codec.RTM_GETTFILTER, tc_filters.filter_dump(index)):
+        _, _, _, _, info = _HEADER.unpack_from(message.buffer, message.start)
+        found = attributes(message.buffer, message.start + _HEADER.size, message.end)
+        inner = found.get(_TCA_OPTIONS, b"")
+        for kind in (_U32_ACTION, 1, _ACTION_OPTIONS, _MIRRED_PARAMETERS):
+            inner = attributes(inner, 0, len(inner)).get(kind, b"")
+        if info == _INFO and len(inner) >= _MIRRED.size:
+            return int(_MIRRED.unpack_from(inner)[6])
+    return 0
+
+
+# --- Listening -------------------------------------------------------------------------
+
+
+def contradiction(
+    message: Message, name: str, wanted: Callable[[str], RateRow | None]
+) -> str | None:
+    """Return how a notification about queueing disciplines or filters contradicts a limit.
+
+    `name` is that of the interface, `wanted` returns a port's limit. Our own work is told too.
+    """
+    gone = message.kind in {codec.RTM_DELQDISC, codec.RTM_DELTFILTER}
+    _, _, _, parent, info = _HEADER.unpack_from(message.buffer, message.start)
+    if parent != _ROOT and not gone:
+        return None  # the most frequent: hooks of the fast path
+    row = wanted(port_of(name) if name.startswith(SHAPER_PREFIX) else name)
+    if row is None:
+        return None
+    if parent == _ROOT:
+        bits = row.in_bits if name == row.link else row.out_bits
+        _, told = bucket_of(message)
+        wrong = bits and (told == bits if gone else told != bits)
+        return f"the rate of {name} was altered" if wrong else None
+    whole = row.out_bits and (info == _INFO or parent != _INGRESS)
+    return f"the detour of {name} is gone" if whole else None

@@ -1,0 +1,112 @@
+"""What is in a sandbox, read as a value.
+
+Owns which dumps that takes, and what of them is ours. Changes nothing: that is `sandbox`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from overlay.core.dataplane.state import HOST_PORT_PREFIX, Link, Port, Row, SandboxState, Vxlan
+from overlay.kernel.bpf.fast_path import FastPath, hooks_left
+from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
+from overlay.kernel.netlink import routes as routing
+from overlay.kernel.netlink import socket as netlinksocket
+from overlay.kernel.netlink.link_lookup import all_links
+from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.nft.port_security import PortGuard
+from overlay.kernel.sandbox import rate_limit
+
+# Steps that the kernel takes to dump all FDBs: a million take it some 10 ms.
+_FDB_WALK_MAX: Final = 1_000_000
+
+
+class Seen(NamedTuple):
+    """What is there and ours, and all links by index, those of others among them."""
+
+    state: SandboxState
+    names: dict[int, str]
+
+
+class Reader:
+    """Reads one sandbox, again and again."""
+
+    def __init__(self, socket: Socket, host_fd: int, guard: PortGuard | None) -> None:
+        self._socket = socket
+        self._host_fd = host_fd
+        self._guard = guard
+        self._row_count = _FDB_WALK_MAX  # at the last read: nobody knows yet
+
+    def read(self, fast_path: FastPath | None) -> Seen:
+        """Return what is there, the fast path's among it; raises TornDumpError if it never holds
+        still.
+
+        Left out is what the kernel makes by itself: learned rows, its own MACs, multicast,
+        link-local addresses, the loopback.
+        """
+        found = all_links(self._socket)
+        names = {link.index: link.name for link in found}
+        host_netns = netlinksocket.namespace_id(self._socket, self._host_fd)
+        ours: dict[int, Link] = {}
+        for each in found:
+            link = link_decoder.as_link(each, names, host_netns)
+            if link is not None:
+                ours[each.index] = link
+        macs = {each.index: each.mac for each in found}
+        owned = {index: link.name for index, link in ours.items()}
+        fast = hooks_left if fast_path is None else fast_path.read
+        state_rows = frozenset().union(
+            self._neighbours(ours, macs),
+            self._routing(owned),
+            fast(self._socket, owned),
+            () if self._guard is None else self._guard.read(owned),
+            rate_limit.read(self._socket, names),
+        )
+        return Seen(SandboxState({link.name: link for link in ours.values()}, state_rows), names)
+
+    def _neighbours(self, ours: Mapping[int, Link], macs: Mapping[int, bytes]) -> set[Row]:
+        """Return the rows for MACs and addresses."""
+        names = {index: link.name for index, link in ours.items()}
+        addresses = self._socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
+        buffers = self._socket.dump_buffers(codec.RTM_GETNEIGH, neighbor_rows.NEIGHBOUR_DUMP)
+        for index in self._ports_to_read(ours):
+            buffers += self._dump_port(neighbor_rows.fdb_dump(index))
+        found = neighbor_rows.decode_neighbours(buffers, names, macs)
+        self._row_count = len(found)
+        for message in addresses:
+            row = neighbor_rows.decode_address(message, names)
+            if row is not None:
+                found.add(row)
+        return found
+
+    def _routing(self, names: Mapping[int, str]) -> set[Row]:
+        routes = self._socket.dump(codec.RTM_GETROUTE, routing.DUMP)
+        rules = self._socket.dump(codec.RTM_GETRULE, routing.DUMP)
+        found: list[Row | None] = [routing.decode_route(message, names) for message in routes]
+        found += [routing.decode_barrier(message) for message in rules]
+        return {row for row in found if row is not None}
+
+    def _ports_to_read(self, ours: Mapping[int, Link]) -> Sequence[int]:
+        """Return the indexes whose FDB is read: all (0), or the VTEPs' where that takes long.
+
+        Our rows are on VTEPs and on this host's own ends; on other ports there is nothing, unless
+        somebody puts it there.
+        """
+        if len(ours) * self._row_count <= _FDB_WALK_MAX:
+            return [0]
+        return [
+            index
+            for index, link in ours.items()
+            if isinstance(link, Vxlan)
+            or (isinstance(link, Port) and link.name.startswith(HOST_PORT_PREFIX))
+        ]
+
+    def _dump_port(self, request: bytes) -> list[bytes]:
+        try:
+            return self._socket.dump_buffers(codec.RTM_GETNEIGH, request)
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:  # gone since the links were read
+                return []
+            raise

@@ -1,0 +1,263 @@
+"""A container's interface: plug it in, look at it, unplug it.
+
+Owns the veth pair between a sandbox's bridge and a container's namespace, and what is set up
+inside the container: address, MAC, MTU, default route. Knows nothing of how containers are
+found or addresses chosen.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from overlay.core.dataplane.state import GuardRow, Port
+from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.kernel import netns
+from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
+from overlay.kernel.netlink.codec import Request
+from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
+from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.model import Ip, Mac, ip_text
+
+CONTAINER_ALIAS: Final = "overlayd:container"
+_IFNAME_TRIES: Final = 16
+_READY_TRIES: Final = 400
+_READY_PAUSE_S: Final = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What `attach_interface` made."""
+
+    ifname: str
+    default_route: bool  # False if not wanted, or the container had one already
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A container's interface as it is."""
+
+    ifname: str
+    mac: Mac
+    mtu: int
+    up: bool
+    addresses: frozenset[tuple[Ip, int]]
+    alias: str
+
+
+def create_namespace(name: str) -> int:
+    """Make a bare container: a named namespace, loopback up, marked as ours for `reset`.
+
+    Returns its file descriptor; raises ConflictError if the name is taken.
+    """
+    netns_fd = netns.create(name)
+    try:
+        with Socket(netns_fd) as inside:
+            for request in (link_requests.set_alias(1, CONTAINER_ALIAS), link_requests.set_up(1)):
+                inside.request(request)
+    except BaseException:
+        os.close(netns_fd)
+        netns.remove(name)  # without its mark it would be somebody else's for ever
+        raise
+    return netns_fd
+
+
+def netns_identity(netns_fd: int) -> tuple[int, int]:
+    """Return what tells two containers' namespaces apart: (device, inode)."""
+    return netns.identity(netns_fd)
+
+
+def attach_interface(
+    sandbox: Sandbox,
+    *,
+    port_name: str,
+    bridge: str,
+    netns_fd: int,
+    ifname: str | None,
+    mac: Mac,
+    addresses: Sequence[tuple[Ip, int]],
+    mtu: int,
+    gateway: Ip | None,
+    further_gateways: Sequence[Ip] = (),
+    allowed: GuardRow | None = None,
+    link_local: bool = True,
+) -> Attached:
+    """Give the container an interface on the sandbox's bridge; it can be used on return.
+
+    `ifname` None takes the next free ethN. A default route through `gateway`, and through
+    each of `further_gateways` (of the other address family), is set unless the container has
+    one. What it may send (`allowed`) is in force before its end is up. With `link_local` false the
+    kernel makes up no address of its own. Nothing is left behind
+    on failure: raises ConflictError if the interface or the port exists, NotFoundError without
+    such a bridge, OverlayError otherwise.
+    """
+    with Socket(netns_fd) as inside:
+        port = Port(port_name, mtu, bridge)
+        name = _create_pair(sandbox, inside, port, netns_fd, ifname, mac)
+        try:
+            if sandbox.guard is not None and allowed is not None:
+                sandbox.guard.put([(allowed, sandbox.link_index(port_name))])
+            allow_families(netns_fd, name, addresses)
+            index = set_up_inside(sandbox.alias, inside, name, addresses, link_local=link_local)
+            gateways = () if gateway is None else (gateway, *further_gateways)
+            made = [add_default_route(inside, index, each) for each in gateways]
+            _wait_ready(sandbox, port_name)
+        except BaseException:
+            detach_interface(sandbox, port_name)
+            raise
+    return Attached(name, default_route=made[:1] == [True])
+
+
+def _create_pair(
+    sandbox: Sandbox, inside: Socket, port: Port, netns_fd: int, wanted: str | None, mac: Mac
+) -> str:
+    """Make the pair and return the container's end's name."""
+    master = sandbox.link_index(port.master)
+    for _ in range(_IFNAME_TRIES):
+        name = wanted or free_name(inside)
+        try:
+            sandbox.socket.request(link_requests.create_veth(port, master, netns_fd, name, mac))
+        except NetlinkError as error:
+            if error.errno == errno.EXFULL:
+                raise ConflictError(
+                    "this host's bridge of the network is full",
+                    why="a Linux bridge has at most 1,023 ports",
+                    hint="Attach further containers on another host, or to another network",
+                ) from error
+            if error.errno != errno.EEXIST:
+                raise OverlayError(
+                    f"cannot make the interface {name}", why=error.strerror or ""
+                ) from error
+            if find_link(sandbox.socket, port.name):
+                raise ConflictError(
+                    f"the sandbox {sandbox.name} has a port {port.name} already"
+                ) from None
+            if wanted:
+                raise ConflictError(
+                    f"the container has an interface {wanted} already",
+                    hint="Choose another name with --ifname, or leave the choice to overlayd",
+                ) from None
+        else:
+            sandbox.prepare_hooks(port.name)
+            return name
+    raise ConflictError("no free interface name in the container", why="others keep taking it")
+
+
+def free_name(inside: Socket) -> str:
+    """Return the next free ethN."""
+    taken = {found.name for found in all_links(inside)}
+    return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
+
+
+def allow_families(netns_fd: int, ifname: str, addresses: Sequence[tuple[Ip, int]]) -> None:
+    """Switch IPv6 on for an interface that is to have it: off is the default in Docker's
+    containers, and on hosts whose people did so. On the others it stays as it is."""
+    if any(len(ip) == 16 for ip, _ in addresses):
+        with netns.inside(netns_fd), suppress(OSError):  # without IPv6: the address is refused
+            path = Path(f"/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6")
+            path.write_text("0", encoding="ascii")
+
+
+def set_up_inside(
+    alias: str,
+    inside: Socket,
+    ifname: str,
+    addresses: Sequence[tuple[Ip, int]],
+    *,
+    link_local: bool,
+) -> int:
+    """Address a container's interface and bring it up; return its index."""
+    index = find_link(inside, ifname)
+    # Without an IPv6 address on the overlay, link-local chatter would only be flooded.
+    has_ipv6 = any(len(ip) == 16 for ip, _ in addresses)
+    steps: list[Request] = [
+        link_requests.set_alias(index, alias, link_local=has_ipv6 and link_local),
+        *(link_requests.add_address(index, ip, length) for ip, length in addresses),
+        link_requests.set_up(index),
+    ]
+    for refusal in inside.transact(steps):
+        texts = ", ".join(ip_text(ip) for ip, _ in addresses)
+        raise OverlayError(f"cannot set up {ifname} with {texts}", why=str(refusal))
+    return index
+
+
+def add_default_route(inside: Socket, index: int, gateway: Ip) -> bool:
+    """Set the default route; False if the container has one."""
+    try:
+        inside.request(link_requests.add_default_route(index, gateway))
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
+            return False
+        raise OverlayError(
+            f"cannot route through {ip_text(gateway)}", why=error.strerror or ""
+        ) from error
+    return True
+
+
+def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
+    """Wait until the port forwards: the kernel sees the carrier a little after both ends are up.
+
+    Till then frames to the container are dropped, and the first packet would be lost.
+    """
+    query = link_requests.get_link(port_name)
+    for _ in range(_READY_TRIES):
+        port = link_decoder.decode(sandbox.socket.get(query)[0])
+        if port.carrier and port.forwarding:
+            return
+        time.sleep(_READY_PAUSE_S)
+    raise OverlayError(f"port {port_name} does not come up", why="no carrier after 200 ms")
+
+
+def inspect(netns_fd: int, ifname: str) -> Interface | None:
+    """Return the container's interface as it is; None if there is none of that name."""
+    with Socket(netns_fd) as inside:
+        for found in all_links(inside):
+            if found.name == ifname:
+                return _interface(inside, found)
+    return None
+
+
+def _interface(inside: Socket, found: link_decoder.Found) -> Interface:
+    names = {found.index: found.name}
+    decoded = (
+        neighbor_rows.decode_address(message, names)
+        for message in inside.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
+    )
+    addresses = frozenset((row.ip, row.prefix_length) for row in decoded if row is not None)
+    return Interface(found.name, Mac(found.mac), found.mtu, found.up, addresses, found.alias)
+
+
+def change_mtu(netns_fd: int, ifname: str, mtu: int) -> None:
+    """Set the MTU of the container's end; the port's is the sandbox's. Raises NotFoundError."""
+    with Socket(netns_fd) as inside:
+        index = find_link(inside, ifname)
+        if not index:
+            raise NotFoundError(f"the container has no interface {ifname}")
+        inside.request(link_requests.set_mtu(index, mtu))
+
+
+def detach_interface(sandbox: Sandbox, port_name: str) -> bool:
+    """Remove the port and with it the container's interface; False if there was none.
+
+    May run in any thread, and at best not in the kernel thread: the kernel takes 20 ms for
+    it, in which it only waits.
+    """
+    return bool(detach_interfaces(sandbox, [port_name]))
+
+
+def detach_interfaces(sandbox: Sandbox, port_names: Sequence[str]) -> list[str]:
+    """Remove many ports in the time of one; return those that were there. In any thread."""
+    with Socket(sandbox.netns_fd) as socket:
+        indexes = {name: index for name in port_names if (index := find_link(socket, name))}
+        delete_links(socket, list(indexes.values()))
+    if sandbox.guard is not None:
+        with suppress(OSError):  # then the next pass that reads finds them
+            sandbox.guard.delete(indexes.values())
+    return list(indexes)

@@ -1,0 +1,1 @@
+"""What simulated hosts run in: time, randomness, the network, codec and notary."""

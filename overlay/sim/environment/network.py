@@ -1,0 +1,180 @@
+"""The network between the simulated hosts: everything UDP may do to a datagram.
+
+Owns: loss, latency, jitter, duplication, reordering, corruption, cuts in one or both
+directions, clogged paths, slow hosts and bounded link capacity. Must not know what a datagram
+says. As a good fake UDP should, it never blocks the sender, drops when full, and is silent to
+unknown addresses.
+"""
+
+from __future__ import annotations
+
+import collections
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from overlay.model import Ip, NodeId
+from overlay.sim.environment.schedule import Schedule
+
+IP_UDP_HEADER_SIZE: Final = 28  # IPv4 20, UDP 8: what a datagram takes on the link besides itself
+IN_FLIGHT_MAX: Final = 16_384  # datagrams on their way to one host: a socket buffer of 4 MiB
+CLOG_CAPACITY: Final = 64  # datagrams that a clogged path holds back before it drops
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How the network treats every datagram; probabilities are 0 to 1."""
+
+    loss: float = 0.0
+    latency_s: float = 0.0005
+    jitter_s: float = 0.0  # added to the latency, uniformly from 0: reorders
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    straggle: float = 0.0  # this share arrives late by up to `straggle_s`: reorders far
+    straggle_s: float = 0.5
+    bandwidth_bit_per_s: float = 1e9  # of each host's uplink
+    buffer_s: float = 0.05  # of queue before the uplink drops
+
+
+class Cut(NamedTuple):
+    """Nothing passes from `sources` to `targets`; the way back is a cut of its own."""
+
+    sources: frozenset[Ip]
+    targets: frozenset[Ip]
+
+
+class Flight(NamedTuple):
+    """One datagram on its way: what would be sealed in it, and whether it broke."""
+
+    sender: NodeId
+    source: Ip
+    target: Ip
+    content: Any
+    corrupt: bool
+    sent_s: float
+
+
+class Line:
+    """One host's connection to the network, with its counters."""
+
+    __slots__ = ("busy_until", "deliver", "in_flight", "sent_bytes", "sent_count", "slow_s")
+
+    def __init__(self, deliver: Callable[[Flight], None]) -> None:
+        self.deliver = deliver
+        self.busy_until = 0.0
+        self.in_flight = 0
+        self.sent_count = 0
+        self.sent_bytes = 0
+        self.slow_s = 0.0  # what passes this line, either way, is late by up to this much
+
+
+class Network:
+    """Carries datagrams between lines, by address."""
+
+    def __init__(self, schedule: Schedule, chance: random.Random) -> None:
+        self.weather = Weather()
+        self.cuts: list[Cut] = []
+        self.drops: collections.Counter[str] = collections.Counter()
+        self.size_max = 0
+        self.trace = 0  # a checksum of who sent how much to whom, in order
+        self.delivered = 0
+        self._schedule = schedule
+        self._random = chance.random
+        self._lines: dict[Ip, Line] = {}
+        self._clogs: dict[tuple[Ip, Ip], float] = {}
+        self._held: collections.Counter[tuple[Ip, Ip]] = collections.Counter()
+
+    def plug(self, address: Ip, deliver: Callable[[Flight], None]) -> Line:
+        """Connect a host at `address`; what arrives there is given to `deliver`."""
+        line = Line(deliver)
+        self._lines[address] = line
+        return line
+
+    def unplug(self, address: Ip) -> None:
+        """Nothing reaches `address` from now on."""
+        self._lines.pop(address, None)
+
+    def clog(self, source: Ip, target: Ip, until: float) -> None:
+        """Hold back what goes from `source` to `target` until then; drop beyond capacity."""
+        self._clogs[source, target] = until
+
+    def is_cut(self, source: Ip, target: Ip) -> bool:
+        """Say whether nothing passes from `source` to `target`."""
+        return any(source in cut.sources and target in cut.targets for cut in self.cuts)
+
+    def calm(self) -> None:
+        """End every cut, clog and slowness; the weather is set separately."""
+        self.cuts.clear()
+        self._clogs.clear()
+        for line in self._lines.values():
+            line.slow_s = 0.0
+
+    def send(self, sender: NodeId, source: Ip, target: Ip, content: Any, size: int) -> None:
+        """Take a datagram of `size` bytes from `source`; it arrives never, once or more often."""
+        self.size_max = max(self.size_max, size)
+        self.trace = zlib.crc32(source + target, self.trace ^ size)
+        weather = self.weather
+        now = self._schedule.now
+        line = self._lines.get(source)
+        if line is None:  # the host has moved or is gone: its socket sends into the void
+            self.drops["unplugged"] += 1
+            return
+        line.sent_count += 1
+        line.sent_bytes += size + IP_UDP_HEADER_SIZE
+        leaves = max(now, line.busy_until)
+        if leaves - now > weather.buffer_s:
+            self.drops["uplink full"] += 1
+            return
+        line.busy_until = leaves = leaves + 8 * size / weather.bandwidth_bit_per_s
+        if self._random() < weather.loss:
+            self.drops["lost"] += 1
+            return
+        if self.cuts and self.is_cut(source, target):
+            self.drops["cut"] += 1
+            return
+        corrupt = weather.corrupt > 0 and self._random() < weather.corrupt
+        flight = Flight(sender, source, target, content, corrupt, now)
+        self._launch(flight, leaves, line)
+        if weather.duplicate and self._random() < weather.duplicate:
+            self._launch(flight, leaves, line)
+
+    def _launch(self, flight: Flight, leaves: float, line: Line) -> None:
+        there = self._lines.get(flight.target)
+        if there is None:
+            self.drops["no such host"] += 1
+            return
+        if there.in_flight >= IN_FLIGHT_MAX:
+            self.drops["receive buffer full"] += 1
+            return
+        weather = self.weather
+        arrives = leaves + weather.latency_s + weather.jitter_s * self._random()
+        if weather.straggle and self._random() < weather.straggle:
+            arrives += weather.straggle_s * self._random()
+        slow_s = line.slow_s + there.slow_s
+        if slow_s:
+            arrives += slow_s * (0.5 + 0.5 * self._random())
+        if self._clogs:
+            path = (flight.source, flight.target)
+            until = self._clogs.get(path, 0.0)
+            if until > leaves:
+                if self._held[path] >= CLOG_CAPACITY:
+                    self.drops["clogged"] += 1
+                    return
+                self._held[path] += 1
+                arrives += until - leaves
+            elif until:
+                del self._clogs[path]
+                del self._held[path]
+        there.in_flight += 1
+        self._schedule.at(arrives, self._arrive, flight)
+
+    def _arrive(self, flight: Flight) -> None:
+        line = self._lines.get(flight.target)
+        if line is None:
+            self.drops["no such host"] += 1
+            return
+        line.in_flight -= 1
+        self.delivered += 1
+        line.deliver(flight)

@@ -1,0 +1,1 @@
+"""One simulated host: the agent's shell without sockets."""

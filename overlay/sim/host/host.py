@@ -1,0 +1,308 @@
+"""One simulated host: the thin equivalent of the agent around the very same node.
+
+Owns: the life of the agent's process (start, crash, stall) and the order "durable, then
+published". How datagrams move is in `pump`, what an attach does in `work`, how the kernel
+follows in `datapath`; the kernel and the disk outlive the agent.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+from overlay.core.events import (
+    CardAccepted,
+    Event,
+    MemberChanged,
+    OwnCardAhead,
+    SegmentAccepted,
+)
+from overlay.core.ipam.address_space import Addressing
+from overlay.core.node import Node
+from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.records import Key, KeyId, Scope, Segment, Value
+from overlay.model import Card, Ip, NodeId, node_id_of
+from overlay.sim.environment.network import Flight
+from overlay.sim.environment.notary import FakeNotary
+from overlay.sim.host.disk import Disk
+from overlay.sim.host.environment import Died, Surroundings
+from overlay.sim.host.kernel import Kernel
+from overlay.sim.host.key_invariants import FIRST_MADE_S
+from overlay.sim.host.key_rotation import Keys
+from overlay.sim.host.sessions import Sessions
+from overlay.sim.host.transport import Pump
+
+GOSSIP_PORT: Final = 7948
+UNDERLAY_MTU: Final = 1500
+_CLOCK_S: Final = 60.0  # wall clocks are wrong by up to this much
+_WOKEN_S: Final = 0.5
+_HOLDERS_BELOW: Final = 16
+_LAZY_WRITE_S: Final = 1.0  # as the agent: what others sent reaches the disk this much later
+
+
+def is_holder(index: int) -> bool:
+    """Say whether a host holds the authority from the start, and so makes keys."""
+    return index % 2 == 0 and index < _HOLDERS_BELOW
+
+
+class Host:
+    """A host of the simulated cluster. `node` is None while its agent is down."""
+
+    def __init__(self, index: int, address: Ip, around: Surroundings) -> None:
+        self.index = index
+        self.name = f"h{index}"
+        self.address = address
+        self.around = around
+        self.schedule = around.schedule
+        self.sign_key = random.Random(f"identity/{index}").randbytes(32)
+        self.node_id = node_id_of(self.sign_key)
+        self.notary = FakeNotary(self.sign_key)
+        self.disk = Disk()
+        self.backup: Disk | None = None
+        self.kernel = Kernel()
+        self.line = around.network.plug(address, self.deliver)
+        self.drops: Counter[str] = Counter()
+        self.formed_with: Collection[NodeId] = ()  # sessions at the first start
+        self.is_holder = is_holder(index)
+        self.clock_s = FIRST_MADE_S + random.Random(f"clock/{index}").uniform(-_CLOCK_S, _CLOCK_S)
+        self.leaving = False
+        self.gone = False  # left the cluster for good
+        self.on_event: Callable[[Event], None] = lambda _event: None
+        self.on_start: Callable[[], None] = lambda: None
+        self.card: Card | None = None
+        self.node: Node | None = None
+        self.keys: Keys | None = None
+        self.pump: Pump | None = None
+        self.addressing: Addressing | None = None
+        self.started_at = 0.0
+        self._life = 0
+        self._doomed: int | None = None
+        self._unsaved: list[Segment] = []
+        self._unsaved_cards: list[Card] = []
+
+    def __repr__(self) -> str:
+        return self.name
+
+    # --- life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the agent from its disk."""
+        assert self.node is None
+        assert not self.gone
+        now = self.started_at = self.schedule.now
+        self._life += 1
+        if self.card is None or self._life > 1:
+            self.card = self._issue_card()
+        chance = random.Random(self.around.chance.getrandbits(64))
+        codec = self.around.codec
+        self.node = Node(self.card, self.notary, codec, chance, self.around.settings, now)
+        cards = [card for card in self.disk.all_cards() if card.node_id != self.node_id]
+        self.node.restore(cards, self.disk.all_segments(), now)
+        self.addressing = Addressing(self.node.store, self.node_id)
+        self.pump = Pump(
+            self.node,
+            Sessions(
+                self._life,
+                self.card,
+                self.disk.ring,
+                self.formed_with if self._life == 1 else (),
+            ),
+            self.around,
+            address=self.address,
+            drops=self.drops,
+            on_event=self._take_event,
+            on_key=self._take_key,
+            on_death=self._die,
+        )
+        self.keys = Keys(self, self.node, self.pump)
+        self.on_start()
+        self.pump.greet(self.disk.seeds, self.later)
+        self.pump.flush()
+
+    def first_card(self) -> Card:
+        """Issue the card that the first start will use: for a cluster that starts formed."""
+        self.card = self._issue_card()
+        return self.card
+
+    def _issue_card(self, *, left: bool = False) -> Card:
+        card = self.notary.issue_card(
+            Card(
+                node_id=self.node_id,
+                name=self.name,
+                sign_key=self.sign_key,
+                seal_key=bytes(reversed(self.sign_key)),
+                address=self.address,
+                gossip_port=GOSSIP_PORT,
+                epoch=self.disk.next_epoch(),
+                underlay_mtu=UNDERLAY_MTU,
+                software="sim",
+                left=left,
+            )
+        )
+        self.disk.put_cards([card])
+        return card
+
+    def stop(self) -> None:
+        """End the agent at once, as kill -9 does: what was not saved is lost."""
+        self._life += 1
+        if self.pump is not None:
+            self.pump.close()
+        self.node = self.pump = self.addressing = self.keys = None
+        self._doomed = None
+        self._unsaved.clear()
+        self._unsaved_cards.clear()
+
+    def stall(self, until: float) -> None:
+        """Give the agent no processor until then."""
+        if self.pump is not None:
+            self.pump.stall(until)
+
+    def asleep_until(self) -> float:
+        """Return when the agent gets a processor again; in the past if it has one."""
+        return 0.0 if self.pump is None else self.pump.stalled() or 0.0
+
+    def doom(self, after_writes: int) -> None:
+        """Let the agent die in the middle of its work, so many durable steps from now."""
+        self._doomed = after_writes
+
+    def end_faults(self) -> None:
+        """Let the agent live and run after all."""
+        self._doomed = None
+        if self.pump is not None:
+            self.pump.wake()
+
+    def back_up(self) -> None:
+        """Keep a copy of the disk, to be restored later."""
+        self.backup = self.disk.snapshot()
+
+    def crash_point(self) -> None:
+        """Die here, by raising Died, if that is what was asked for."""
+        if self._doomed is not None:
+            self._doomed -= 1
+            if self._doomed < 0:
+                raise Died
+
+    def later(self, delay_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
+        """Call `action(argument)` after a delay, unless the agent has died meanwhile."""
+        self.schedule.after(delay_s, self._later, (self._life, action, argument))
+
+    def _later(self, what: tuple[int, Callable[[Any], None], Any]) -> None:
+        life, action, argument = what
+        if life != self._life or self.pump is None:
+            return
+        stalled_until = self.pump.stalled()
+        if stalled_until is not None:
+            soon = self.schedule.now + _WOKEN_S  # it may be woken before its time
+            self.schedule.at(min(stalled_until, soon), self._later, what)
+            return
+        self.guarded(action, argument)
+
+    def guarded(self, action: Callable[[Any], None], argument: Any = None) -> None:
+        """Call `action(argument)`; if it dies on the way, so does the agent."""
+        try:
+            action(argument)
+        except Died:
+            self._die()
+
+    def _die(self) -> None:
+        self.around.tell(f"{self.name}: dies in the middle of its work")
+        self.stop()
+
+    # --- the pump -----------------------------------------------------------------------
+
+    def deliver(self, flight: Flight) -> None:
+        """Take a datagram from the network; a host without an agent hears nothing."""
+        if self.pump is not None:
+            self.pump.deliver(flight)
+
+    def flush(self) -> None:
+        """Send what is due and hand out what happened."""
+        if self.pump is not None:
+            self.pump.flush()
+
+    # --- records ------------------------------------------------------------------------
+
+    def commit(
+        self,
+        scope: Scope,
+        puts: Sequence[Value] = (),
+        deletes: Sequence[Key] = (),
+        also: Callable[[], object] = lambda: None,
+    ) -> list[Segment]:
+        """Write own records, durable together with what `also` stores; nothing is sent yet."""
+        assert self.node is not None
+        segments = self.node.write(scope, puts, deletes)
+        self.crash_point()
+        self.disk.put_segments(segments)
+        also()
+        self.crash_point()
+        self.node.apply(segments, self.schedule.now)
+        return segments
+
+    def publish(self, segments: Sequence[Segment], *, confirm: bool = False) -> int | None:
+        """Tell the others; with `confirm`, return what a Confirmed event will name."""
+        assert self.node is not None
+        wait = self.node.publish(segments, self.schedule.now, confirm=confirm)
+        self.crash_point()
+        return wait
+
+    def move(self, address: Ip) -> None:
+        """Get another underlay address; the agent, if it runs, says so in a new card."""
+        self.around.network.unplug(self.address)
+        self.address = address
+        self.line = self.around.network.plug(address, self.deliver)
+        if self.pump is not None:
+            self.pump.address = address
+            self.renew_card()
+            self.flush()
+
+    def renew_card(self, *, left: bool = False) -> None:
+        """Make this host's address known, durable before it is said."""
+        assert self.node is not None
+        assert self.pump is not None
+        self.card = self._issue_card(left=left)
+        self.pump.sessions.card = self.card
+        self.node.renew_card(self.card, self.schedule.now)
+
+    def _take_key(self, sender: NodeId, key: KeyId) -> None:
+        if self.keys is not None:
+            self.keys.take(sender, key)
+
+    def _take_event(self, event: Event) -> None:
+        if self.keys is not None:
+            self.keys.note(event)
+        match event:
+            case SegmentAccepted(segment=segment):
+                self._unsaved.append(segment)
+                self._save_later()
+            case CardAccepted(card=card):
+                self._unsaved_cards.append(card)
+                self._save_later()
+                self.on_event(event)
+            case OwnCardAhead(epoch=epoch):
+                self._rise_above(epoch)
+            case MemberChanged(node_id=node_id, after=MemberState.SUSPECT | MemberState.DEAD):
+                assert self.pump is not None
+                self.pump.sessions.doubt(node_id)
+                self.on_event(event)
+            case _:
+                self.on_event(event)
+
+    def _rise_above(self, epoch: int) -> None:
+        """Peers know this node by a later epoch than the disk did: go on above that one."""
+        assert self.card is not None
+        if epoch >= self.card.epoch:
+            self.disk.epoch = max(self.disk.epoch, epoch)
+            self.renew_card()
+
+    def _save_later(self) -> None:
+        if len(self._unsaved) + len(self._unsaved_cards) == 1:
+            self.later(_LAZY_WRITE_S, self._save)
+
+    def _save(self, _: Any = None) -> None:
+        self.disk.put_segments(self._unsaved)
+        self.disk.put_cards(self._unsaved_cards)
+        self._unsaved.clear()
+        self._unsaved_cards.clear()

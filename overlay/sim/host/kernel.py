@@ -1,0 +1,179 @@
+"""A host's kernel, as far as an agent can tell: sandboxes and the containers plugged in.
+
+Owns: what is really there, across crashes of the agent. Must not know: records, plans, peers.
+It is strict where the real kernel is lenient, so that sloppiness shows: a second add, a change
+of what is not so, a delete of what is gone are all refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from overlay.core.dataplane.operations import (
+    ChangeLink,
+    DeleteLink,
+    DeleteRow,
+    Operation,
+    PutLink,
+    PutRow,
+    RowKey,
+    row_key,
+)
+from overlay.core.dataplane.state import Bridge, Link, Port, Row, SandboxState
+from overlay.model import Endpoint, Mac, Vni
+
+
+class Refused(Exception):  # noqa: N818 - it is what the kernel did, named as one says it
+    """The kernel would not do this operation, or should not have been asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container's interface, the truth that records only describe."""
+
+    endpoint: Endpoint
+    port: str
+    subnet_index: int
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """One network's namespace on one host."""
+
+    links: dict[str, Link] = field(default_factory=dict)
+    rows: dict[RowKey, Row] = field(default_factory=dict)
+
+    def state(self) -> SandboxState:
+        """Return what a dump of the namespace shows."""
+        return SandboxState(dict(self.links), frozenset(self.rows.values()))
+
+
+class Kernel:
+    """All sandboxes of one host. A crash of the agent leaves it as it is."""
+
+    __slots__ = ("containers", "failing", "operation_count", "sandboxes")
+
+    def __init__(self) -> None:
+        self.sandboxes: dict[Vni, Sandbox] = {}
+        self.containers: dict[bytes, Container] = {}
+        self.operation_count = 0
+        self.failing = False  # every operation fails, as for want of memory
+
+    def open(self, vni: Vni) -> None:
+        """Make a network's namespace, if there is none."""
+        self.sandboxes.setdefault(vni, Sandbox())
+
+    def read(self, vni: Vni) -> SandboxState | None:
+        """Return the state of a network's sandbox, or None where there is none."""
+        sandbox = self.sandboxes.get(vni)
+        return None if sandbox is None else sandbox.state()
+
+    def apply(
+        self, vni: Vni, operations: Sequence[Operation], stop_after: int | None = None
+    ) -> bool:
+        """Apply operations to a sandbox; say whether all were.
+
+        `stop_after` breaks off after so many, as a kill -9 would. Raises Refused.
+        """
+        sandbox = self.sandboxes[vni]
+        for index, operation in enumerate(operations):
+            if self.failing or index == stop_after:
+                return False
+            self._apply_one(sandbox, operation)
+            self.operation_count += 1
+        return True
+
+    def _apply_one(self, sandbox: Sandbox, operation: Operation) -> None:
+        links, rows = sandbox.links, sandbox.rows
+        match operation:
+            case PutRow(row):
+                if row.link not in links:
+                    raise Refused(f"{operation}: no such device")
+                key = row_key(row)
+                if rows.get(key) == row:
+                    raise Refused(f"{operation}: it is there already")
+                rows[key] = row
+            case DeleteRow(row):
+                key = row_key(row)
+                if rows.get(key) != row:
+                    raise Refused(f"{operation}: there is no such row")
+                del rows[key]
+            case PutLink(link):
+                if link.name in links:
+                    raise Refused(f"{operation}: file exists")
+                if isinstance(link, Port):
+                    raise Refused(f"{operation}: only an attach makes a port")
+                self._check_master(sandbox, link, operation)
+                links[link.name] = link
+            case ChangeLink(before, after):
+                if links.get(before.name) != before or before.name != after.name:
+                    raise Refused(f"{operation}: it is {links.get(before.name)}")
+                self._check_master(sandbox, after, operation)
+                links[after.name] = after
+            case DeleteLink(link):
+                if link.name not in links:
+                    raise Refused(f"{operation}: no such device")
+                self.delete_link(sandbox, link.name)
+
+    @staticmethod
+    def _check_master(sandbox: Sandbox, link: Link, operation: Operation) -> None:
+        if isinstance(link, Bridge):
+            return
+        if not isinstance(sandbox.links.get(link.master), Bridge):
+            raise Refused(f"{operation}: no bridge {link.master!r}")
+
+    def delete_link(self, sandbox: Sandbox, name: str) -> None:
+        """Remove a link as the kernel does: its rows go, its ports lose their master."""
+        del sandbox.links[name]
+        for key in [key for key in sandbox.rows if key[1] == name]:
+            del sandbox.rows[key]
+        for other in list(sandbox.links.values()):
+            if not isinstance(other, Bridge) and other.master == name:
+                sandbox.links[other.name] = other._replace(master="")
+
+    # --- what an attach does besides the plan --------------------------------------------
+
+    def plug(self, container: Container, port: Port) -> None:
+        """Make a container's veth pair, its sandbox end a port. Raises Refused."""
+        vni = container.endpoint.vni
+        sandbox = self.sandboxes.get(vni)
+        if sandbox is None or port.master not in sandbox.links:
+            raise Refused(f"no sandbox of VNI {vni} with {port.master} to plug into")
+        if port.name in sandbox.links:
+            raise Refused(f"{port.name}: file exists")
+        sandbox.links[port.name] = port
+        self.containers[container.endpoint.endpoint_id] = container
+
+    def unplug(self, endpoint_id: bytes) -> None:
+        """Remove a container's veth pair; that it is gone already is success."""
+        container = self.containers.pop(endpoint_id, None)
+        if container is None:
+            return
+        sandbox = self.sandboxes.get(container.endpoint.vni)
+        if sandbox is not None and container.port in sandbox.links:
+            self.delete_link(sandbox, container.port)
+
+    def remove_sandbox(self, vni: Vni) -> None:
+        """Remove a network's namespace with all that is in it."""
+        self.sandboxes.pop(vni, None)
+        for endpoint_id, container in list(self.containers.items()):
+            if container.endpoint.vni == vni:
+                del self.containers[endpoint_id]
+
+    def lose_all(self) -> None:
+        """Lose power: nothing is there any more."""
+        self.sandboxes.clear()
+        self.containers.clear()
+
+    def container_behind(self, vni: Vni, bridge: str, mac: Mac) -> Container | None:
+        """Return the container that owns `mac` on a port of `bridge`: what a bridge learns."""
+        sandbox = self.sandboxes.get(vni)
+        if sandbox is None:
+            return None
+        for container in self.containers.values():
+            if container.endpoint.vni == vni and container.endpoint.mac == mac:
+                port = sandbox.links.get(container.port)
+                if isinstance(port, Port) and port.master == bridge:
+                    return container
+        return None

@@ -1,0 +1,160 @@
+"""What must hold of keys at every moment, whatever the storm: who can open what.
+
+Owns: the keys' names and ages, who held whom alive at each member's steps, and the judgement of
+each datagram that is dropped because its receiver holds no such key. docs/PROTOCOL.md 3.4 allows
+that for a receiver that its sender held dead as it took the key into use, or that held its sender
+dead as it dropped the key; and for a disk that was rolled back, which lacks what its record says
+that it has. They heal with the receiver's next hello. Must not decide anything for a member.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from overlay import limits
+from overlay.core.keys.rotation import Ring
+from overlay.core.node import Node
+from overlay.core.protocol.records import KeyId
+from overlay.model import Ip, NodeId
+from overlay.sim.environment.network import Flight
+from overlay.sim.host.disk import FIRST_KEY, Disk
+from overlay.sim.host.sessions import Sealed, Sessions
+
+FIRST_MADE_S: Final = 1_800_000_000.0  # Unix time at the beginning of the world
+_HEALING_S: Final = 15.0  # some hellos may be lost, but not all of them
+_HEALING_COUNT: Final = 50
+
+
+class Watched(Protocol):
+    """What is looked at of a host. `node` is None while its agent is down."""
+
+    name: str
+    node_id: NodeId
+    address: Ip
+    disk: Disk
+    node: Node | None
+
+
+class KeysBrokenError(AssertionError):
+    """A datagram was lost, or would be, for a key that its receiver ought to hold."""
+
+
+class KeyWatch:
+    """Sees every step of every member. `host_of` finds a host, `is_cut` says whether nothing
+    passes from one address to another."""
+
+    def __init__(
+        self,
+        chance: random.Random,
+        host_of: Callable[[NodeId], Watched],
+        is_cut: Callable[[Ip, Ip], bool],
+        interval_s: float = 0.0,
+    ) -> None:
+        self.chance = chance
+        self.interval_s = interval_s
+        self.made_s: dict[KeyId, float] = {FIRST_KEY: FIRST_MADE_S}
+        self.excused_count = 0
+        self.tell: Callable[[str], None] = lambda _text: None
+        self._host_of = host_of
+        self._is_cut = is_cut
+        self._live_at_use: dict[tuple[NodeId, KeyId], set[NodeId]] = {}
+        self._live_at_drop: dict[tuple[NodeId, KeyId], set[NodeId]] = {}
+        self._lost: dict[NodeId, frozenset[KeyId]] = {}
+        self._sealed: dict[NodeId, KeyId] = {}  # before its disk was rolled back
+        self._healing: dict[tuple[NodeId, NodeId, int, KeyId], tuple[float, int]] = {}
+
+    def made(self, host: Watched, key: KeyId, wall_s: float) -> None:
+        """Note that a host has made a key."""
+        self.made_s[key] = float(int(wall_s))
+        self.tell(f"{host.name}: makes {_shown(key)}")
+
+    def rolled_back(self, host: Watched, before: Ring, after: Ring) -> None:
+        """Note that a host's disk holds a former ring again."""
+        self._lost[host.node_id] = self._lost.get(host.node_id, frozenset()) | (
+            before.held - after.held
+        )
+        self._sealed[host.node_id] = max(before.sealing, self._sealed.get(host.node_id, FIRST_KEY))
+
+    # --- steps --------------------------------------------------------------------------
+
+    def followed(self, host: Watched, before: Ring, after: Ring) -> None:
+        """Check a member's step, which is on its disk now."""
+        assert host.node is not None
+        live = set(host.node.membership.live())
+        if host.node_id in self._lost:
+            self._lost[host.node_id] -= after.held
+        if after.sealing != before.sealing:
+            self.tell(f"{host.name}: seals with {_shown(after.sealing)}")
+            self._live_at_use[host.node_id, after.sealing] = live
+            for node_id in sorted(live):
+                self._require_held(host, self._host_of(node_id), after.sealing)
+        is_full = len(before.held) >= limits.KEYS_HELD_MAX and after.newest != before.newest
+        for key in sorted(before.held - after.held):
+            self.tell(f"{host.name}: drops {_shown(key)}")
+            self._live_at_drop[host.node_id, key] = set() if is_full else live
+            for node_id in () if is_full else sorted(live):
+                self._require_unused(host, self._host_of(node_id), key)
+
+    def _require_held(self, host: Watched, other: Watched, key: KeyId) -> None:
+        if key in other.disk.ring.held or key in self._lost.get(other.node_id, ()):
+            return
+        dropped_by = self._live_at_drop.get((other.node_id, key))
+        if dropped_by is None or host.node_id in dropped_by:
+            raise KeysBrokenError(
+                f"{host.name} seals with {_shown(key)}, which {other.name} does not hold"
+            )
+
+    def _require_unused(self, host: Watched, other: Watched, key: KeyId) -> None:
+        sealing = other.disk.ring.sealing
+        if sealing <= key and sealing >= self._sealed.get(other.node_id, FIRST_KEY):
+            raise KeysBrokenError(
+                f"{host.name} drops {_shown(key)}, and {other.name} seals with {_shown(sealing)}"
+            )
+
+    # --- datagrams ----------------------------------------------------------------------
+
+    def unknown(self, receiver_id: NodeId, sessions: Sessions, flight: Flight, now: float) -> None:
+        """Judge a payload that its receiver holds no key for."""
+        content = flight.content
+        if type(content) is not Sealed or content.theirs != sessions.session:
+            return  # for a process before this one, which nothing would open
+        sender, receiver = self._host_of(flight.sender), self._host_of(receiver_id)
+        key = content.key
+        if not self._is_excused(sender, receiver, key) and now - flight.sent_s < limits.KEY_REST_S:
+            raise KeysBrokenError(
+                f"{receiver.name} lacks {_shown(key)}, under which {sender.name} sealed for it "
+                f"{now - flight.sent_s:.3f} s ago"
+            )
+        self.excused_count += 1
+        self._require_healing(sender, receiver, sessions.session, key, now)
+
+    def _is_excused(self, sender: Watched, receiver: Watched, key: KeyId) -> bool:
+        if key in self._lost.get(receiver.node_id, ()):
+            return True
+        dropped_by = self._live_at_drop.get((receiver.node_id, key))
+        if dropped_by is not None:
+            return sender.node_id not in dropped_by
+        used_by = self._live_at_use.get((sender.node_id, key))
+        return used_by is not None and receiver.node_id not in used_by
+
+    def _require_healing(
+        self, sender: Watched, receiver: Watched, session: int, key: KeyId, now: float
+    ) -> None:
+        """Check that what is excused ends: with a hello, which each such datagram provokes."""
+        pair = (sender.node_id, receiver.node_id, session, key)
+        if self._is_cut(receiver.address, sender.address):
+            self._healing.pop(pair, None)
+            return
+        since, count = self._healing.get(pair, (now, 0))
+        self._healing[pair] = (since, count + 1)
+        if count >= _HEALING_COUNT and now - since > _HEALING_S:
+            raise KeysBrokenError(
+                f"{sender.name} has sealed with {_shown(key)} for {receiver.name}, which lacks it, "
+                f"for {now - since:.0f} s"
+            )
+
+
+def _shown(key: KeyId) -> str:
+    return f"key {key.generation}/{key.mark:04x}"

@@ -1,0 +1,119 @@
+"""What ought to be, computed from the truth: the containers that really run, and where.
+
+Owns: the expected state of every sandbox and the walk of a packet through fake kernels. It
+must not use the planner, the store or any record: it is what they are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from overlay.core.dataplane.state import (
+    AddressRow,
+    Bridge,
+    BridgeFdbRow,
+    FdbRow,
+    FloodRow,
+    Link,
+    NeighbourRow,
+    Port,
+    Row,
+    SandboxState,
+    Vxlan,
+)
+from overlay.model import Ip, Network, Vni, gateway_mac, ip_text
+from overlay.sim.host.kernel import Container, Kernel
+
+VXLAN_PORT: Final = 4789
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """One host as it really is: where its VTEP is, and what runs on it for one network."""
+
+    vtep: Ip
+    containers: tuple[Container, ...]
+
+
+def expected(network: Network, mtu: int, here: Truth, others: Iterable[Truth]) -> SandboxState:
+    """Return the state that `here`'s sandbox of the network should have.
+
+    `others` are the other hosts that have a sandbox of the network.
+    """
+    links: dict[str, Link] = {}
+    rows: set[Row] = set()
+    for index, subnet in enumerate(network.subnets):
+        bridge, vxlan = f"br{index}", f"vxlan{index}"
+        vni = Vni(network.vni + index)
+        links[bridge] = Bridge(bridge, gateway_mac(network.vni, index), mtu)
+        links[vxlan] = Vxlan(vxlan, vni, here.vtep, VXLAN_PORT, mtu, bridge)
+        rows.add(AddressRow(bridge, subnet.gateway, subnet.prefix_length))
+    for container in here.containers:
+        links[container.port] = Port(container.port, mtu, f"br{container.subnet_index}")
+    for other in others:
+        for index in range(len(network.subnets)):
+            rows.add(FloodRow(f"vxlan{index}", other.vtep))
+        for container in other.containers:
+            endpoint, index = container.endpoint, container.subnet_index
+            rows.add(FdbRow(f"vxlan{index}", endpoint.mac, other.vtep))
+            rows.add(BridgeFdbRow(f"vxlan{index}", endpoint.mac))
+            for ip in endpoint.ips:
+                rows.add(NeighbourRow(f"br{index}", ip, endpoint.mac))
+    return SandboxState(links, frozenset(rows))
+
+
+def walk(
+    source: Kernel,
+    vni: Vni,
+    index: int,
+    target: Ip,
+    kernel_at: Callable[[Ip], Kernel | None],
+) -> Container | str:
+    """Follow a packet from a container of subnet `index` to the address `target`.
+
+    Neighbour -> bridge FDB -> VXLAN FDB -> the other host's VTEP -> its bridge -> port.
+    Returns the container it reaches, or where it was lost.
+    """
+    sandbox = source.sandboxes.get(vni)
+    if sandbox is None:
+        return "there is no sandbox"
+    bridge = f"br{index}"
+    for container in source.containers.values():
+        if container.endpoint.vni == vni and target in container.endpoint.ips:
+            found = source.container_behind(vni, bridge, container.endpoint.mac)
+            return found or f"{container.port} is on no {bridge}"
+    neighbour = sandbox.rows.get(("neighbour", bridge, target, b""))
+    if not isinstance(neighbour, NeighbourRow):
+        return f"no neighbour {ip_text(target)} on {bridge}"
+    mac = neighbour.mac
+    for link in sandbox.links.values():
+        if not isinstance(link, Vxlan) or link.master != bridge:
+            continue
+        if ("bridge-fdb", link.name, mac, b"") not in sandbox.rows:
+            continue
+        row = sandbox.rows.get(("fdb", link.name, mac, b""))
+        if not isinstance(row, FdbRow):
+            return f"no FDB row for {mac.hex(':')} on {link.name}"
+        return _arrive(kernel_at(row.vtep), vni, link, row, target)
+    return f"no port of {bridge} leads to {mac.hex(':')}"
+
+
+def _arrive(
+    there: Kernel | None, vni: Vni, sent_by: Vxlan, row: FdbRow, target: Ip
+) -> Container | str:
+    if there is None or vni not in there.sandboxes:
+        return f"nobody listens for VNI {sent_by.vni} at {ip_text(row.vtep)}"
+    for link in there.sandboxes[vni].links.values():
+        if not isinstance(link, Vxlan) or (link.vni, link.port) != (sent_by.vni, sent_by.port):
+            continue
+        if link.local != row.vtep:
+            return f"{link.name} at {ip_text(row.vtep)} listens on {ip_text(link.local)}"
+        container = there.container_behind(vni, link.master, row.mac)
+        if container is None:
+            return f"no port for {row.mac.hex(':')} at {ip_text(row.vtep)}"
+        if target not in container.endpoint.ips:
+            return f"{container.endpoint.name} at {ip_text(row.vtep)} is not {ip_text(target)}"
+        return container
+    return f"no VXLAN device of VNI {sent_by.vni} at {ip_text(row.vtep)}"

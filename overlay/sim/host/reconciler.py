@@ -1,0 +1,142 @@
+"""The reconcile loop of a simulated host: records -> plan -> diff -> fake kernel.
+
+Owns: which sandboxes are to be passed over, and when. The thin equivalent of the agent's
+`datapath`, with the same planner and the same diff.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.planner import PlannedPort
+from overlay.core.dataplane.state import SandboxState
+from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
+from overlay.core.view import View, overlay_mtu
+from overlay.model import Network, Vni
+from overlay.sim.host.host import UNDERLAY_MTU, Host
+from overlay.sim.host.oracle import VXLAN_PORT
+
+_PASS_DELAY_S: Final = 0.002  # the kernel thread's turn, and what one pass takes
+_RETRY_S: Final = 0.2
+_PERIOD_S: Final = 10.0  # every sandbox is passed over this often, whatever the hints
+
+
+class Datapath:
+    """All sandboxes of one host, while its agent lives."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.passes = 0
+        self.operations = 0
+        self.idle_passes = 0
+        self._dirty: set[Vni] = set()
+        self._due = False
+        self._view: View | None = None
+
+    def start(self) -> None:
+        """Take over what the host's kernel holds; the agent has just started."""
+        node = self.host.node
+        assert node is not None
+        assert self.host.addressing is not None
+        self._view = View(node.store, node.membership, self.host.node_id)
+        self._view.ownership = self.host.addressing.ownership
+        self._dirty.clear()
+        self._due = False
+        self.host.later(0.0, self._period)
+
+    @property
+    def view(self) -> View:
+        """What the records say, for this host."""
+        assert self._view is not None
+        return self._view
+
+    def _period(self, _: Any = None) -> None:
+        self.wake()
+        self.host.later(_PERIOD_S, self._period)
+
+    def wake(self, scope: Scope | None = None) -> None:
+        """Say that records of a scope (None or 0: of any) may have changed."""
+        if scope is None or scope == CLUSTER_SCOPE:
+            self._dirty.update(self.host.kernel.sandboxes)
+        else:
+            self._dirty.add(Vni(scope))
+        if self._dirty:
+            self._arm(_PASS_DELAY_S)
+
+    def wake_all(self) -> None:
+        """Take a hint from outside, when the agent may be down."""
+        if self.host.node is not None:
+            self.wake()
+
+    def _arm(self, delay_s: float) -> None:
+        if not self._due:
+            self._due = True
+            self.host.later(delay_s, self._pass)
+
+    def _pass(self, _: Any = None) -> None:
+        self._due = False
+        for vni in sorted(self._dirty):
+            self._dirty.discard(vni)
+            self.reconcile(vni)
+        self.host.flush()
+
+    def open(self, network: Network) -> bool:
+        """Make or adopt a network's sandbox; say whether it is as it should be."""
+        self.host.kernel.open(network.vni)
+        return self.reconcile(network.vni)
+
+    def reconcile(self, vni: Vni) -> bool:
+        """One pass: plan, read, subtract, apply; then say how far the kernel is."""
+        node = self.host.node
+        assert node is not None
+        scope = Scope(vni)
+        versions = list(node.store.versions(scope))
+        actual = self.host.kernel.read(vni)
+        if actual is None:  # no sandbox here: nothing to forward, and nothing to wait for
+            node.programmed(versions, self.host.schedule.now)
+            return True
+        self.passes += 1
+        operations = diff(self.desired(vni), actual, prune=self.may_prune())
+        self.operations += len(operations)
+        if not operations:
+            self.idle_passes += 1
+        elif not self._apply(vni, operations):
+            self._dirty.add(vni)
+            self._arm(_RETRY_S)
+            return False
+        node.programmed(versions, self.host.schedule.now)
+        return True
+
+    def _apply(self, vni: Vni, operations: list[Any]) -> bool:
+        middle = len(operations) // 2
+        kernel = self.host.kernel
+        if not kernel.apply(vni, operations[:middle]):
+            return False
+        self.host.crash_point()
+        return kernel.apply(vni, operations[middle:])
+
+    def may_prune(self) -> bool:
+        """Say whether enough is known to delete what no record asks for."""
+        node = self.host.node
+        return node is not None and node.caught_up
+
+    def desired(self, vni: Vni) -> SandboxState:
+        """Return what the records say the sandbox should be."""
+        network = self.view.networks().get(vni)
+        if network is None:
+            return SandboxState()
+        ports = tuple(
+            PlannedPort(attachment.port, attachment.subnet_index)
+            for attachment in self.host.disk.attachments.values()
+            if attachment.endpoint.vni == vni and attachment.port in self._ports(vni)
+        )
+        mtu = overlay_mtu(UNDERLAY_MTU, self.host.address)
+        return self.view.desired(network, self.host.address, VXLAN_PORT, mtu, ports)
+
+    def _ports(self, vni: Vni) -> set[str]:
+        return {
+            container.port
+            for container in self.host.kernel.containers.values()
+            if container.endpoint.vni == vni
+        }

@@ -1,0 +1,265 @@
+"""The pump of a simulated agent: datagrams and time into the node, and what it says out of it.
+
+Owns: the one timer, sessions, knocking while alone, and what a process that gets no processor
+does when it gets it again. The thin equivalent of the agent's `pump`; it lives as long as one
+run of the agent, from start to crash.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+from overlay import limits
+from overlay.core.events import Event
+from overlay.core.keys.rotation import Ring
+from overlay.core.node import Node
+from overlay.core.protocol.messages import Cards
+from overlay.core.protocol.records import KeyId
+from overlay.errors import RemoteError
+from overlay.model import Ip, NodeId
+from overlay.sim.environment.network import Flight
+from overlay.sim.host.environment import Died, Surroundings
+from overlay.sim.host.sessions import Content, Hello, Sealed, Sessions
+from overlay.wire.session.sealer import UNKNOWN_GENERATION
+
+_LAG_NOTED_S: Final = 0.1
+_GREET_S: Final = 0.5
+_GREET_MAX_S: Final = 4.0
+_GREETED_MAX: Final = 3
+_SILENCE_S: Final = 5.0  # nobody heard for so long: nobody may know us
+_SEALED_SIZE: Final = limits.HEADER_SIZE + limits.TAG_SIZE
+_HELLO_SIZE: Final = 28  # two sessions, a flag, and msgpack's framing
+_KEY_NAME_SIZE: Final = 8
+_KEY_SIZE: Final = 122  # a session, a secret, a warrant, two numbers, and framing
+_NEVER: Final = float("inf")
+
+
+class Pump:
+    """Moves datagrams and time. `on_event` takes events, `on_key` the keys that are handed here,
+    `on_death` hears of Died."""
+
+    def __init__(
+        self,
+        node: Node,
+        sessions: Sessions,
+        around: Surroundings,
+        *,
+        address: Ip,
+        drops: Counter[str],
+        on_event: Callable[[Event], None],
+        on_key: Callable[[NodeId, KeyId], None],
+        on_death: Callable[[], None],
+    ) -> None:
+        self.node = node
+        self.sessions = sessions
+        self.address = address
+        self._around = around
+        self._schedule = around.schedule
+        self._drops = drops
+        self._on_event = on_event
+        self._on_key = on_key
+        self._on_death = on_death
+        self._closed = False
+        self._armed = _NEVER
+        self._stalled_until = 0.0
+        self._backlog: deque[Flight] = deque(maxlen=limits.EVENT_QUEUE_MAX)
+
+    def close(self) -> None:
+        """Stop moving anything: the agent is no more."""
+        self._closed = True
+        self._backlog.clear()
+
+    # --- in -----------------------------------------------------------------------------
+
+    def deliver(self, flight: Flight) -> None:
+        """Take a datagram from the network."""
+        if self._stalled_until > self._schedule.now:
+            self._backlog.append(flight)
+            return
+        try:
+            self._take(flight)
+            self.flush()
+        except Died:
+            self._on_death()
+
+    def _take(self, flight: Flight) -> None:
+        content = flight.content
+        sender = flight.sender
+        now = self._schedule.now
+        codec = self._around.codec
+        if flight.corrupt:
+            if type(content) is Sealed:
+                codec.survive(content.payload, self._around.chance)
+            self._drops["corrupt"] += 1
+            return
+        if type(content) is Hello:
+            self._take_hello(sender, content)
+            return
+        node = self.node
+        if node.store.card(sender) is None:
+            self._drops["unknown sender"] += 1
+            return
+        opened = self.sessions.open(sender, content, now)
+        if opened.dropped:
+            self._drops[opened.dropped] += 1
+            if opened.dropped == UNKNOWN_GENERATION:
+                self._around.keys.unknown(node.card.node_id, self.sessions, flight, now)
+        for reply in opened.replies:
+            self._send(sender, reply)
+        if opened.key is not None:
+            self._on_key(sender, opened.key)
+        if opened.payload is None:
+            return
+        for message in codec.decode(opened.payload):
+            try:
+                node.receive(message, sender, now)
+            except RemoteError as error:
+                self._drops[error.reason] += 1
+
+    def _take_hello(self, sender: NodeId, hello: Hello) -> None:
+        node = self.node
+        if node.is_forgotten(sender):
+            return
+        now = self._schedule.now
+        known = node.store.card(sender)
+        refused = self.sessions.lacks_key_of(sender, hello, now)
+        if refused is not None:
+            self._drops[UNKNOWN_GENERATION] += 1
+            for answer in refused:
+                self._send(sender, answer)
+            return
+        if known is None and not hello.is_join:
+            self._drops["unknown sender"] += 1
+            return
+        began, answers = self.sessions.take_hello(sender, hello, now)
+        if began:
+            node.add_peer(hello.card, now)
+        elif known is not None and hello.card.epoch > known.epoch:
+            node.receive(Cards((hello.card,)), sender, now)
+        for answer in answers:
+            self._send_to(hello.card.address, answer)
+
+    # --- out ----------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Hand out events, send what is due, arm the one timer."""
+        node = self.node
+        if self._closed:
+            return
+        now = self._schedule.now
+        while (event := node.next_event()) is not None:
+            self._on_event(event)
+        seal = self.sessions.seal
+        for to, payload in node.messages_to_send(now):
+            for content in seal(to, payload, now):
+                self._send(to, content)
+        due = node.next_timer()
+        if due is not None and due < self._armed:
+            # What was due before it was known is not late: lag counts from now.
+            self._armed = due = max(due, now)
+            self._schedule.at(due, self._on_timer, due)
+
+    def hand_key(self, to: NodeId) -> None:
+        """Hand our newest key to a member."""
+        for content in self.sessions.hand(to, self._schedule.now):
+            self._send(to, content)
+
+    def follow(self, ring: Ring) -> None:
+        """Seal and open by a ring from now on."""
+        for to, content in self.sessions.follow(ring, self._schedule.now):
+            self._send(to, content)
+
+    def _send(self, to: NodeId, content: Content) -> None:
+        card = self.node.store.card(to)
+        if card is not None:
+            self._send_to(card.address, content)
+
+    def _send_to(self, address: Ip, content: Content) -> None:
+        if type(content) is Sealed:
+            size = _SEALED_SIZE + len(content.payload)
+        elif type(content) is Hello:
+            size = _SEALED_SIZE + _HELLO_SIZE + len(content.card.raw) + len(content.card.signature)
+            size += _KEY_NAME_SIZE * len(content.held)
+        else:
+            size = _SEALED_SIZE + _KEY_SIZE
+        own = self.node.card.node_id
+        self._around.network.send(own, self.address, address, content, size)
+
+    # --- time ---------------------------------------------------------------------------
+
+    def _on_timer(self, due: float) -> None:
+        if self._closed or due != self._armed:
+            return
+        now = self._schedule.now
+        if self._stalled_until > now:
+            return  # `_resume` looks after it
+        node = self.node
+        self._armed = _NEVER
+        still_due = node.next_timer()
+        try:
+            if still_due is not None and still_due <= now:
+                if now - due > _LAG_NOTED_S:
+                    node.observe_lag(now - due, now)
+                node.handle_timer(now)
+            self.flush()
+        except Died:
+            self._on_death()
+
+    def stalled(self) -> float | None:
+        """Return until when the agent gets no processor, if so."""
+        return self._stalled_until if self._stalled_until > self._schedule.now else None
+
+    def stall(self, until: float) -> None:
+        """Give the agent no processor until then; its socket's buffer fills meanwhile."""
+        if until > self._stalled_until:
+            self._stalled_until = until
+            self._schedule.at(until, self._resume, until)
+
+    def wake(self) -> None:
+        """End a stall before its time."""
+        if self.stalled() is not None:
+            self._stalled_until = self._schedule.now
+            self._resume(self._stalled_until)
+
+    def _resume(self, until: float) -> None:
+        if self._closed or until != self._stalled_until:
+            return
+        # As the loop does: a batch of what the socket holds, then the timers that are late.
+        self._take_batch()
+        if self._armed <= self._schedule.now:
+            self._on_timer(self._armed)
+        while self._backlog:
+            self._take_batch()
+
+    def _take_batch(self) -> None:
+        """Take as many datagrams as the agent takes per readiness event; then flush once."""
+        try:
+            for _ in range(min(len(self._backlog), limits.RECEIVE_BATCH_COUNT)):
+                self._take(self._backlog.popleft())
+            self.flush()
+        except Died:
+            self._on_death()
+
+    # --- first contact ------------------------------------------------------------------
+
+    def greet(self, seeds: tuple[Ip, ...], later: Callable[..., None]) -> None:
+        """While nobody is heard, knock at the seeds and at remembered peers, ever more slowly
+        but for ever: those we know may not know us (any more), and hear us only this way."""
+        self._greet((seeds, later, _GREET_S))
+
+    def _greet(self, what: tuple[tuple[Ip, ...], Callable[..., None], float]) -> None:
+        seeds, later, pause_s = what
+        node = self.node
+        heard_at = node.heard_at
+        if heard_at is not None and self._schedule.now - heard_at < _SILENCE_S:
+            later(_GREET_MAX_S, self._greet, (seeds, later, _GREET_S))
+            return
+        known = [card.address for card in node.store.cards.values() if card is not node.card]
+        if len(known) > _GREETED_MAX:
+            known = self._around.chance.sample(known, _GREETED_MAX)
+        for address in dict.fromkeys([*seeds, *known]):
+            if address != self.address:
+                self._send_to(address, self.sessions.greeting())
+        later(pause_s, self._greet, (seeds, later, min(2 * pause_s, _GREET_MAX_S)))

@@ -1,0 +1,164 @@
+"""A cluster that has run for long, for measuring: hosts that know each other, with sessions
+and records in place, and a tap on what happens to each.
+
+Owns: building such a cluster quickly. Must not know what is measured (`measure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from overlay.core.events import Event
+from overlay.core.node import Node
+from overlay.core.protocol.records import (
+    CLUSTER_SCOPE,
+    Entry,
+    Participation,
+    Scope,
+    Segment,
+    Value,
+    key_of,
+)
+from overlay.core.protocol.settings import Settings
+from overlay.model import Endpoint, Ip, NodeId, Vni, mac_for
+from overlay.sim.environment.codec import SharingCodec
+from overlay.sim.environment.network import Network, Weather
+from overlay.sim.environment.random_streams import Chance
+from overlay.sim.environment.schedule import Schedule
+from overlay.sim.host.environment import Surroundings
+from overlay.sim.host.host import Host
+from overlay.sim.host.key_invariants import KeyWatch
+from overlay.sim.host.key_rotation import HOLDER
+
+FIRST_VNI: Final = 2**23
+_POLL_S: Final = 0.02
+_BATCH: Final = 8  # endpoints per segment
+
+
+class Cluster:
+    """Hosts without kernels or containers: nodes and the network between them."""
+
+    def __init__(
+        self,
+        count: int,
+        weather: Weather,
+        *,
+        seed: int = 1,
+        hosts_per_network: int = 0,
+        endpoints: int = 0,
+        populated: int = 0,
+    ) -> None:
+        """Make `count` hosts; of `hosts_per_network` each shares a network (0: all one).
+
+        The first `populated` hosts (0: all) have `endpoints` each.
+        """
+        self.chance = Chance(seed)
+        self.schedule = Schedule()
+        self.wires = Network(self.schedule, self.chance.stream("network"))
+        self.wires.weather = weather
+        self.load = self.chance.stream("load")
+        self._around = Surroundings(
+            self.schedule,
+            self.wires,
+            SharingCodec(),
+            Settings(),
+            self.chance.stream("hosts"),
+            lambda _text: None,
+            KeyWatch(
+                self.chance.stream("keys"),
+                lambda node_id: self.by_id[node_id],
+                self.wires.is_cut,
+            ),
+        )
+        self.hosts = [self._host(index) for index in range(count)]
+        self.by_id = {host.node_id: host for host in self.hosts}
+        self._hosts_per_network = hosts_per_network or count
+        self.on_event: Callable[[Host, Event], None] = lambda _host, _event: None
+        self._endpoint_count = 0
+        self._start(endpoints, populated or count)
+
+    def newcomer(self, seed: Host, vni: Vni) -> Host:
+        """Start a host that knows nothing but a peer's address, to take part in a network."""
+        host = self._host(len(self.hosts))
+        self.by_id[host.node_id] = host
+        host.disk.seeds = (seed.address,)
+        host.first_card()
+        host.start()
+        self._take_part(host, vni)
+        return host
+
+    def _take_part(self, host: Host, vni: Vni) -> None:
+        assert host.node is not None
+        if not (host.node.membership.alive() and host.node.may_write(self.schedule.now)):
+            host.later(_POLL_S, lambda _: self._take_part(host, vni))
+            return
+        host.publish(host.commit(CLUSTER_SCOPE, [Participation(vni, True)]))
+        host.flush()
+
+    def _host(self, index: int) -> Host:
+        return Host(index, Ip((0x0A800000 + index).to_bytes(4, "big")), self._around)
+
+    def vni_of(self, host: Host) -> Vni:
+        """Return the network that a host takes part in."""
+        return Vni(FIRST_VNI + host.index // self._hosts_per_network)
+
+    def _start(self, endpoints: int, populated: int) -> None:
+        cards = {host.node_id: host.first_card() for host in self.hosts}
+        by_network: dict[Vni, list[Segment]] = {}
+        everywhere: list[Segment] = []
+        for host in self.hosts:
+            vni = self.vni_of(host)
+            known: list[Value] = [Participation(vni, True), host.disk.ring.state]
+            known += [HOLDER] if host.is_holder else []
+            everywhere.append(_segment(host, CLUSTER_SCOPE, 0, known))
+            for first in range(0, endpoints if host.index < populated else 0, _BATCH):
+                count = min(_BATCH, endpoints - first)
+                batch: list[Value] = [self.endpoint(host) for _ in range(count)]
+                segment = _segment(host, Scope(vni), first, batch)
+                by_network.setdefault(vni, []).append(segment)
+        formed = frozenset(cards)
+        for host in self.hosts:
+            host.disk.base_cards = cards
+            host.disk.base_segments = everywhere + by_network.get(self.vni_of(host), [])
+            host.formed_with = formed
+            host.on_event = lambda event, host=host: self.on_event(host, event)  # type: ignore[misc]
+            self.schedule.at(self.load.random(), lambda host: host.start(), host)
+
+    def endpoint(self, host: Host) -> Endpoint:
+        """Return a new endpoint for a host."""
+        self._endpoint_count += 1
+        vni = self.vni_of(host)
+        ip = Ip((0x0A000000 + self._endpoint_count).to_bytes(4, "big"))
+        name = f"c{self._endpoint_count}"
+        endpoint_id = self._endpoint_count.to_bytes(8, "big")
+        return Endpoint(endpoint_id, vni, name, mac_for(vni, ip), (ip,))
+
+    def write(self, host: Host) -> tuple[NodeId, Scope, int]:
+        """Let a host publish a new endpoint; return the log and its new version."""
+        scope = Scope(self.vni_of(host))
+        segments = host.commit(scope, [self.endpoint(host)])
+        host.publish(segments)
+        host.flush()
+        return host.node_id, scope, segments[-1].upto
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        self.schedule.run_until(self.schedule.now + seconds)
+
+    def up(self) -> list[Host]:
+        """Return the hosts whose agents run."""
+        return [host for host in self.hosts if host.node is not None]
+
+    def nodes(self) -> list[Node]:
+        """Return the running nodes."""
+        return [host.node for host in self.hosts if host.node is not None]
+
+    def sent_bytes(self) -> int:
+        """Return how much all hosts have sent, headers of IP and UDP included."""
+        return sum(host.line.sent_bytes for host in self.hosts)
+
+
+def _segment(host: Host, scope: Scope, after: int, values: list[Value]) -> Segment:
+    entries = [Entry(after + 1 + index, key_of(value), value) for index, value in enumerate(values)]
+    return host.notary.issue_segment(scope, 0, after, after + len(values), entries)

@@ -1,0 +1,1 @@
+"""The simulated cluster, what people do with it, and what goes wrong."""

@@ -1,0 +1,246 @@
+"""The faults of a run: what goes wrong, when, for how long; drawn from the seed up front.
+
+Owns: the kinds of fault, their telling as a story, and the drawing. Must not know how a fault
+is carried out (the world does), nor what the hosts do about it.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from overlay.sim.host.host import is_holder
+from overlay.sim.scenario import Scenario
+
+_DOWN_S: Final = (0.3, 8.0)
+_CUT_S: Final = (2.0, 15.0)
+_STALL_S: Final = (0.5, 6.0)
+_CLOG_S: Final = (0.5, 5.0)
+_AWAY_S: Final = (20.0, 45.0)
+_AT_ONCE_S: Final = 0.5
+# What a restored host does not know must have reached the others before: it is they who
+# remind it. So it stays down for a while, and no cut is near.
+_RESTORE_AGE_S: Final = (1.0, 10.0)
+_RESTORE_DOWN_S: Final = 6.0
+_RESTORE_QUIET_S: Final = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """The agent is killed; `how` says what is lost with it."""
+
+    at_s: float
+    host: int
+    down_s: float
+    how: (
+        str  # "killed": kernel and containers stay; "power": only the disk; "restored": an old disk
+    )
+    after_writes: int  # dies in the middle of its next work, this many durable steps on
+
+    def __str__(self) -> str:
+        text = {
+            "killed": "agent killed with -9",
+            "power": "power lost: kernel and containers gone",
+            "restored": "power lost, and its disk comes back from an older snapshot",
+        }[self.how]
+        return f"h{self.host}: {text}; back after {self.down_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Nothing passes from one side to the other; one way or both."""
+
+    at_s: float
+    side: tuple[int, ...]
+    lasts_s: float
+    one_way: bool
+
+    def __str__(self) -> str:
+        names = " ".join(f"h{host}" for host in self.side[:8])
+        more = f" and {len(self.side) - 8} more" if len(self.side) > 8 else ""
+        way = "nothing leaves" if self.one_way else "cut off:"
+        return f"{way} {names}{more} for {self.lasts_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Clog:
+    """What goes from one host to another is held back, and comes all at once."""
+
+    at_s: float
+    source: int
+    target: int
+    lasts_s: float
+
+    def __str__(self) -> str:
+        return f"the path h{self.source} -> h{self.target} clogs for {self.lasts_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The agent's process gets no processor: SIGSTOP, swapping, a busy machine."""
+
+    at_s: float
+    host: int
+    lasts_s: float
+
+    def __str__(self) -> str:
+        return f"h{self.host}: the agent stands still for {self.lasts_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A host gets another underlay address, and its agent follows."""
+
+    at_s: float
+    host: int
+
+    def __str__(self) -> str:
+        return f"h{self.host}: its underlay address changes"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """Somebody asks for a new cluster key, on a host that holds the authority."""
+
+    at_s: float
+    host: int
+
+    def __str__(self) -> str:
+        return f"h{self.host}: a new cluster key is asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """A host leaves the cluster for good."""
+
+    at_s: float
+    host: int
+
+    def __str__(self) -> str:
+        return f"h{self.host}: leaves the cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A new host joins through an existing one."""
+
+    at_s: float
+    host: int
+    seed_host: int
+
+    def __str__(self) -> str:
+        return f"h{self.host}: a new host joins through h{self.seed_host}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tamper:
+    """Somebody else deletes, alters or adds something in a sandbox, or the kernel refuses."""
+
+    at_s: float
+    host: int
+    how: str  # "delete", "add", "delete link", "no memory"
+
+    def __str__(self) -> str:
+        return f"h{self.host}: kernel state tampered with ({self.how})"
+
+
+Fault: TypeAlias = Crash | Partition | Clog | Stall | Move | Rotate | Leave | Newcomer | Tamper
+_Absence: TypeAlias = Crash | Partition | Stall
+
+
+def draw(scenario: Scenario, chance: random.Random) -> list[Fault]:
+    """Return the faults of the scenario's storm, in order of time."""
+    hosts, end = scenario.nodes, scenario.duration
+    faults: list[Fault] = []
+    cuts = [_partition(scenario, chance) for _ in range(scenario.partitions if hosts > 1 else 0)]
+    faults += cuts
+    absences = [_absence(scenario, chance) for _ in range(scenario.absences if hosts > 1 else 0)]
+    faults += absences
+    quiet = [(fault.at_s, _lasts_s(fault)) for fault in (*cuts, *absences)]
+    for _ in range(scenario.crashes):
+        faults.append(_crash(scenario, chance, quiet))
+    for _ in range(scenario.clogs if hosts > 1 else 0):
+        source, target = chance.sample(range(hosts), 2)
+        faults.append(Clog(chance.uniform(0, end), source, target, chance.uniform(*_CLOG_S)))
+    for _ in range(scenario.stalls):
+        host = chance.randrange(hosts)
+        faults.append(Stall(chance.uniform(0, end), host, chance.uniform(*_STALL_S)))
+    leavers = chance.sample(range(hosts), min(scenario.leaves, hosts - 1))
+    # One host stays where it is: a cluster that all moved at once could not find itself.
+    stayers = [host for host in range(hosts) if host not in leavers]
+    for host in chance.sample(stayers, min(scenario.moves, len(stayers) - 1)):
+        faults.append(Move(chance.uniform(0, end), host))
+    for _ in range(scenario.tampers):
+        how = chance.choice(["delete", "add", "delete link", "no memory"])
+        faults.append(Tamper(chance.uniform(0, end), chance.randrange(hosts), how))
+    for index in range(scenario.newcomers):
+        faults.append(Newcomer(chance.uniform(0, end), hosts + index, chance.randrange(hosts)))
+    for host in leavers:
+        faults.append(Leave(chance.uniform(end / 2, end), host))
+    for _ in range(scenario.rotations):
+        faults += _rotations(scenario, chance, cuts)
+    return sorted(faults, key=lambda fault: fault.at_s)
+
+
+def _partition(scenario: Scenario, chance: random.Random) -> Partition:
+    hosts = scenario.nodes
+    share = chance.choice([0.5, chance.random(), 1 / hosts])
+    count = max(1, min(hosts - 1, round(share * hosts)))
+    side = tuple(sorted(chance.sample(range(hosts), count)))
+    lasts_s = min(chance.uniform(*_CUT_S), 0.7 * scenario.duration)
+    at_s = chance.uniform(0, max(0.0, scenario.duration - lasts_s))
+    return Partition(at_s, side, lasts_s, one_way=chance.random() < 0.35)
+
+
+def _absence(scenario: Scenario, chance: random.Random) -> _Absence:
+    """Return why a host is away for longer than a rotation takes: asleep, off, or cut off."""
+    host = chance.randrange(scenario.nodes)
+    lasts_s = min(chance.uniform(*_AWAY_S), 0.8 * scenario.duration)
+    at_s = chance.uniform(0, scenario.duration - lasts_s)
+    match chance.choice(["asleep", "off", "cut off"]):
+        case "asleep":
+            return Stall(at_s, host, lasts_s)
+        case "off":
+            return Crash(at_s, host, lasts_s, chance.choice(["killed", "power"]), after_writes=0)
+        case _:
+            return Partition(at_s, (host,), lasts_s, one_way=False)
+
+
+def _lasts_s(fault: _Absence) -> float:
+    return fault.down_s if isinstance(fault, Crash) else fault.lasts_s
+
+
+def _rotations(scenario: Scenario, chance: random.Random, cuts: list[Partition]) -> list[Rotate]:
+    """Return who makes the next key, and when: now and then two at once, or one on either side
+    of a cut."""
+    holders = [host for host in range(scenario.nodes) if is_holder(host)]
+    at_s = chance.uniform(0, scenario.duration)
+    makers = chance.sample(holders, min(len(holders), chance.choice([1, 1, 2])))
+    if cuts and chance.random() < 0.5:
+        cut = chance.choice(cuts)
+        at_s = cut.at_s + chance.random() * cut.lasts_s
+        near = [host for host in holders if host in cut.side]
+        far = [host for host in holders if host not in cut.side]
+        makers = [chance.choice(side) for side in (near, far) if side]
+    end = scenario.duration
+    return [Rotate(min(end, at_s + chance.uniform(0, _AT_ONCE_S)), host) for host in makers]
+
+
+def _crash(scenario: Scenario, chance: random.Random, unquiet: list[tuple[float, float]]) -> Crash:
+    at_s = chance.uniform(0, scenario.duration)
+    host = chance.randrange(scenario.nodes)
+    down_s = chance.uniform(*_DOWN_S)
+    how = chance.choices(["killed", "power", "restored"], [6, 3, 2])[0]
+    if how == "restored":
+        down_s = max(down_s, _RESTORE_DOWN_S)
+        quiet = (at_s - _RESTORE_AGE_S[1], at_s + down_s + _RESTORE_QUIET_S)
+        near = any(since < quiet[1] and since + lasts_s > quiet[0] for since, lasts_s in unquiet)
+        if near or scenario.nodes < 2:
+            how = "power"
+    return Crash(at_s, host, down_s, how, after_writes=chance.choice([0, 0, 1, 2, 3]))
+
+
+def story(faults: list[Fault]) -> str:
+    """Return the faults as lines that a person can follow."""
+    return "\n".join(f"  {fault.at_s:7.2f} s  {fault}" for fault in faults)

@@ -1,0 +1,107 @@
+"""The book of what really runs where, and the promises that hold at every moment.
+
+Owns: the truth (which container has which address on which host) and what must never be
+broken, not even in the storm: no address twice, no datagram above the limit, no queue above
+its bound. Must not read a record.
+"""
+
+from __future__ import annotations
+
+from overlay import limits
+from overlay.core.protocol.messages import MemberState
+from overlay.model import Ip, Vni, ip_text
+from overlay.sim.host.agent import Asked
+from overlay.sim.host.host import Host
+from overlay.sim.host.kernel import Container, Kernel
+from overlay.sim.host.oracle import walk
+
+
+class BrokenError(AssertionError):
+    """A promise was broken: the run has found a bug."""
+
+
+class Book:
+    """What runs, by network and address. `work.Ledger` for all hosts."""
+
+    def __init__(self, hosts: list[Host]) -> None:
+        self.hosts = hosts
+        self.running: dict[tuple[Vni, Ip], tuple[Host, Container]] = {}
+        self.attached = 0
+        self.detached = 0
+        self.confirmed_count = 0
+        self._upset_until: dict[Host, float] = {}
+
+    def plugged(self, host: Host, container: Container) -> None:
+        """Note that a container has got its interface: nobody else may have its address."""
+        for ip in container.endpoint.ips:
+            place = (container.endpoint.vni, ip)
+            other = self.running.get(place)
+            if other is not None:
+                raise BrokenError(
+                    f"{ip_text(ip)} of VNI {container.endpoint.vni} is given to "
+                    f"{container.endpoint.name} on {host.name}, but {other[1].endpoint.name} "
+                    f"on {other[0].name} has it"
+                )
+            self.running[place] = (host, container)
+        self.attached += 1
+
+    def unplugged(self, host: Host, container: Container) -> None:
+        """Note that a container's interface is gone."""
+        for ip in container.endpoint.ips:
+            if self.running.get((container.endpoint.vni, ip)) == (host, container):
+                del self.running[container.endpoint.vni, ip]
+        self.detached += 1
+
+    def lost(self, host: Host) -> None:
+        """Note that a host has lost power: all its containers are gone."""
+        for container in list(host.kernel.containers.values()):
+            self.unplugged(host, container)
+
+    def confirmed(self, host: Host, container: Container, asked: Asked) -> None:
+        """Check that those who said that they can reach the container really can."""
+        self.confirmed_count += 1
+        endpoint = container.endpoint
+        if endpoint.endpoint_id not in host.kernel.containers or self._is_upset(host):
+            return
+        assert host.node is not None
+        for other in self.hosts:
+            if other.node_id not in asked.node_ids or self._is_upset(other):
+                continue
+            if other.node is None or other.started_at > asked.since:
+                continue  # it went down meanwhile, so nobody waited for it any more
+            state = host.node.membership.state_of(other.node_id)
+            if state is not MemberState.ALIVE or endpoint.vni not in other.kernel.sandboxes:
+                continue
+            found = walk(
+                other.kernel, endpoint.vni, container.subnet_index, endpoint.ips[0], self.kernel_at
+            )
+            if found != container:
+                raise BrokenError(
+                    f"{other.name} confirmed {endpoint.name} on {host.name}, but a packet to "
+                    f"{ip_text(endpoint.ips[0])} gets nowhere: {found}"
+                )
+
+    def upset(self, host: Host, seconds: float) -> None:
+        """Note that a host is sabotaged or moving: reachability promises nothing meanwhile."""
+        until = host.schedule.now + seconds
+        self._upset_until[host] = max(until, self._upset_until.get(host, 0.0))
+
+    def _is_upset(self, host: Host) -> bool:
+        return self._upset_until.get(host, 0.0) > host.schedule.now
+
+    def kernel_at(self, vtep: Ip) -> Kernel | None:
+        """Return the kernel of the host at an underlay address."""
+        return next((host.kernel for host in self.hosts if host.address == vtep), None)
+
+    def check_bounds(self, size_max: int) -> None:
+        """Check what must hold at every moment; raises Broken."""
+        if size_max > limits.DATAGRAM_SIZE_MAX:
+            raise BrokenError(
+                f"a datagram of {size_max} bytes; the limit is {limits.DATAGRAM_SIZE_MAX}"
+            )
+        for host in self.hosts:
+            if host.node is None:
+                continue
+            waiting = len(host.node.outbox)
+            if waiting > limits.OUTBOX_MESSAGES_MAX:
+                raise BrokenError(f"{host.name}: {waiting} messages wait to be sent")

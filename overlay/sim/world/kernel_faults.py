@@ -1,0 +1,67 @@
+"""Somebody else at the kernel: deletes, alters, adds; or the kernel itself refuses.
+
+Owns: the kinds of sabotage. Must not know who repairs it.
+"""
+
+from __future__ import annotations
+
+import random
+
+from overlay.core.dataplane.operations import row_key
+from overlay.core.dataplane.state import Bridge, BridgeFdbRow, FdbRow, NeighbourRow, Port, Vxlan
+from overlay.model import Ip, Mac
+from overlay.sim.host.kernel import Kernel, Sandbox
+
+
+def tamper(kernel: Kernel, how: str, chance: random.Random) -> bool:
+    """Do it to one sandbox of the kernel; say whether there was anything to do it to."""
+    if not kernel.sandboxes:
+        return False
+    if how == "no memory":
+        kernel.failing = True
+        return True
+    sandbox = kernel.sandboxes[chance.choice(sorted(kernel.sandboxes))]
+    match how:
+        case "delete":
+            return _delete_rows(sandbox, chance)
+        case "add":
+            return _add_rows(sandbox, chance)
+        case _:
+            return _alter_link(kernel, sandbox, chance)
+
+
+def _delete_rows(sandbox: Sandbox, chance: random.Random) -> bool:
+    keys = sorted(sandbox.rows)
+    for key in chance.sample(keys, min(len(keys), 3)):
+        del sandbox.rows[key]
+    return bool(keys)
+
+
+def _add_rows(sandbox: Sandbox, chance: random.Random) -> bool:
+    for link in sorted(sandbox.links):
+        if not isinstance(sandbox.links[link], Vxlan):
+            continue
+        mac = Mac(b"\x02" + chance.randbytes(5))
+        bridge = link.replace("vxlan", "br")
+        for row in (
+            FdbRow(link, mac, Ip(chance.randbytes(4))),
+            BridgeFdbRow(link, mac),
+            NeighbourRow(bridge, Ip(chance.randbytes(4)), mac),
+        ):
+            if row.link in sandbox.links:
+                sandbox.rows[row_key(row)] = row
+        return True
+    return False
+
+
+def _alter_link(kernel: Kernel, sandbox: Sandbox, chance: random.Random) -> bool:
+    names = sorted(name for name, link in sandbox.links.items() if not isinstance(link, Port))
+    if not names:
+        return False
+    name = chance.choice(names)
+    link = sandbox.links[name]
+    if isinstance(link, Bridge) and chance.random() < 0.5:
+        sandbox.links[name] = link._replace(mtu=576, altered=("up",))
+    else:
+        kernel.delete_link(sandbox, name)
+    return True

@@ -1,0 +1,83 @@
+"""The simulated world: hosts, the network between them, their time, and what has happened.
+
+Owns: what there is, and how a host is made. Must not know: what befalls the hosts (`run`, `load`,
+`comings`), nor what must hold (`ledger`, `verdict`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from overlay.core.protocol.settings import Settings
+from overlay.model import Ip, Network, NodeId
+from overlay.sim.environment.codec import SharingCodec
+from overlay.sim.environment.network import Network as Wires
+from overlay.sim.environment.random_streams import Chance
+from overlay.sim.environment.schedule import Schedule
+from overlay.sim.host.agent import Work
+from overlay.sim.host.environment import Surroundings
+from overlay.sim.host.host import Host
+from overlay.sim.host.key_invariants import KeyWatch
+from overlay.sim.host.reconciler import Datapath
+from overlay.sim.scenario import Scenario
+from overlay.sim.world.invariants import Book
+
+
+@dataclass(slots=True)
+class Site:
+    """A host with the parts of its agent."""
+
+    host: Host
+    datapath: Datapath
+    work: Work
+    networks: list[Network] = field(default_factory=list)
+
+
+class World:
+    """All that one scenario begins with, and what has become of it."""
+
+    def __init__(self, scenario: Scenario, chance: Chance, settings: Settings) -> None:
+        self.schedule = Schedule()
+        self.wires = Wires(self.schedule, chance.stream("network"))
+        self.story: list[tuple[float, str]] = []
+        self.around = Surroundings(
+            self.schedule,
+            self.wires,
+            SharingCodec(),
+            settings,
+            chance.stream("hosts"),
+            self.tell,
+            KeyWatch(
+                chance.stream("keys"), self._host_of, self.wires.is_cut, scenario.key_interval
+            ),
+        )
+        self.around.keys.tell = self.tell
+        self.hosts: list[Host] = []
+        self._by_id: dict[NodeId, Host] = {}
+        self.book = Book(self.hosts)
+        self.sites: list[Site] = []
+        self.networks: list[Network] = []
+        for index in range(scenario.nodes):
+            self.add_host(index)
+
+    def tell(self, text: str) -> None:
+        """Add a line to the story."""
+        self.story.append((self.schedule.now, text))
+
+    def _host_of(self, node_id: NodeId) -> Host:
+        return self._by_id[node_id]
+
+    def add_host(self, index: int) -> Site:
+        """Make a host, whose agent does not run yet."""
+        host = Host(index, address_of(index), self.around)
+        datapath = Datapath(host)
+        site = Site(host, datapath, Work(host, datapath, self.book))
+        self.hosts.append(host)
+        self._by_id[host.node_id] = host
+        self.sites.append(site)
+        return site
+
+
+def address_of(number: int) -> Ip:
+    """Return the underlay address with that number."""
+    return Ip((0x0A800000 + 11 + number).to_bytes(4, "big"))

@@ -1,0 +1,55 @@
+"""HTTP over a UNIX socket, synchronous: one request, one connection.
+
+Owns: the connection and nothing else. Spoken by the command line to the agent and by the
+agent to Docker's and Podman's sockets; the only importer of http.client. It must not know what
+is asked or what an answer means.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from overlay.lean_imports import without_openssl
+
+with without_openssl():
+    from http.client import HTTPConnection, HTTPException, HTTPResponse
+
+__all__ = ["SOCKET_PATH_SIZE_MAX", "HTTPException", "HTTPResponse", "UnixConnection", "send"]
+
+SOCKET_PATH_SIZE_MAX = 107  # unix(7): sun_path is 108 bytes with its final zero
+
+
+class UnixConnection(HTTPConnection):
+    """An HTTP/1.1 connection to the server that listens on the socket at `path`."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect; raises FileNotFoundError, ConnectionRefusedError, PermissionError, OSError."""
+        if len(os.fsencode(self._path)) > SOCKET_PATH_SIZE_MAX:
+            raise OSError(
+                f"the socket path is longer than {SOCKET_PATH_SIZE_MAX} bytes: {self._path}"
+            )
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            self.sock = None
+            raise
+
+
+def send(
+    connection: UnixConnection, method: str, path: str, body: bytes | None = None
+) -> HTTPResponse:
+    """Send one request and return the answer, its body not yet read.
+
+    Raises OSError (TimeoutError included) and HTTPException.
+    """
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    connection.request(method, path, body=body, headers=headers)
+    return connection.getresponse()

@@ -1,0 +1,130 @@
+"""The sealed datagram: a header in clear, all of it authenticated, and one AEAD box.
+
+ 0        1        2                 4                                  20
+ +--------+--------+-----------------+----------------------------------+
+ | version| kind   | generation      | sender (node id, 16)             |
+ +--------+--------+-----------------+----------------------------------+
+ | counter (8)              | random (4) | box: ciphertext, tag (16)    |
+ +--------------------------+------------+------------------------------+
+ 20                         28           32
+
+Where a cluster key seals (data, joins), generation is the lower 16 bits of the key's own, and the
+upper 16 bits of the counter are its mark. The nonce is random || counter (NIST SP 800-38D section
+8.2.1: 96 bits). The additional data are the header, the cluster id and the recipient's node id, so
+that a datagram is worth nothing in another cluster or at another node.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from overlay import limits
+from overlay.core.protocol.records import KeyId
+from overlay.errors import RemoteError
+from overlay.model import Ip, NodeId
+
+VERSION = 1
+HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE, KEY = 1, 2, 3, 4, 5, 6, 7
+KIND_AT = 1  # where in a datagram its kind stands
+_KINDS = frozenset({HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE, KEY})
+_NUMBER_BITS = 48  # of the counter; the 16 above them are a cluster key's mark, or chance
+_LAYOUT = struct.Struct("!BBH16sQ4s")
+assert _LAYOUT.size == limits.HEADER_SIZE
+
+TOO_SHORT = "too-short"
+TOO_LONG = "too-long"
+OTHER_VERSION = "other-version"
+UNKNOWN_KIND = "unknown-kind"
+UNAUTHENTICATED = "unauthenticated"
+OWN_DATAGRAM = "own-datagram"
+
+
+class Datagram(NamedTuple):
+    """Bytes for an address."""
+
+    address: Ip
+    port: int
+    data: bytes
+
+
+class Header(NamedTuple):
+    """What a datagram says in clear."""
+
+    version: int
+    kind: int
+    generation: int
+    sender: NodeId
+    counter: int
+    random: bytes
+
+    @property
+    def mark(self) -> int:
+        """The mark of the cluster key, in data and joins."""
+        return self.counter >> _NUMBER_BITS
+
+    @property
+    def number(self) -> int:
+        """What counts the data of a session."""
+        return self.counter & (1 << _NUMBER_BITS) - 1
+
+    def pack(self) -> bytes:
+        """Return the 32 bytes."""
+        return _LAYOUT.pack(*self)
+
+
+def under(kind: int, key: KeyId, sender: NodeId, number: int, random: bytes) -> Header:
+    """Return the header of what is sealed under a cluster key. Only the lower 48 bits of `number`
+    count: a session ends long before they are used up."""
+    counter = key.mark << _NUMBER_BITS | number & (1 << _NUMBER_BITS) - 1
+    return Header(VERSION, kind, key.generation & 0xFFFF, sender, counter, random)
+
+
+def read_header(data: bytes) -> Header:
+    """Return a datagram's header; raises RemoteError on what can't be one of ours."""
+    if len(data) < limits.HEADER_SIZE + limits.TAG_SIZE:
+        raise RemoteError(TOO_SHORT)
+    if len(data) > limits.DATAGRAM_SIZE_MAX:
+        raise RemoteError(TOO_LONG)
+    header = Header._make(_LAYOUT.unpack_from(data))
+    if header.version != VERSION:
+        raise RemoteError(OTHER_VERSION)
+    if header.kind not in _KINDS:
+        raise RemoteError(UNKNOWN_KIND)
+    return header
+
+
+def seal(key: AESGCM, header: Header, context: bytes, plain: bytes, clear: bytes = b"") -> bytes:
+    """Return the datagram; `context` is cluster id and recipient, `clear` stands before the box."""
+    raw = header.pack() + clear
+    return raw + key.encrypt(_nonce(header), plain, raw + context)
+
+
+def open_box(
+    key: AESGCM, header: Header, context: bytes, data: bytes, clear_size: int = 0
+) -> bytes:
+    """Return the plain payload; raises RemoteError if anything was changed on the way."""
+    start = limits.HEADER_SIZE + clear_size
+    try:
+        return key.decrypt(_nonce(header), data[start:], data[:start] + context)
+    except InvalidTag:
+        raise RemoteError(UNAUTHENTICATED) from None
+
+
+def derive(secret: bytes, salt: bytes, info: bytes) -> AESGCM:
+    """Return an AES-256-GCM key by HKDF-SHA256 (RFC 5869)."""
+    return AESGCM(derive_bytes(secret, salt, info))
+
+
+def derive_bytes(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    """Return 32 bytes by HKDF-SHA256 (RFC 5869)."""
+    return HKDF(hashes.SHA256(), 32, salt, info).derive(secret)
+
+
+def _nonce(header: Header) -> bytes:
+    return header.random + header.counter.to_bytes(8, "big")

@@ -1,0 +1,366 @@
+"""Messages, cards and segments as bytes: msgpack arrays headed by a number.
+
+Owns the numbers (append only) and the strictness: `decode` returns exactly what was meant or
+raises RemoteError. Must not know keys: what is signed is signed by `notary`, what is sealed is
+sealed by `sessions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from overlay import limits
+from overlay.core.protocol.messages import (
+    Ack,
+    AuthorityHandover,
+    Buckets,
+    Cards,
+    CertificateRenewal,
+    CertificateRequest,
+    Confirm,
+    Delta,
+    GrantRefusal,
+    GrantRequest,
+    LogVersion,
+    MemberState,
+    Message,
+    Nack,
+    Ping,
+    PingRequest,
+    Pull,
+    Rumour,
+    Rumours,
+    Versions,
+)
+from overlay.core.protocol.records import Entry, Scope, Segment
+from overlay.errors import RemoteError
+from overlay.model import Card, Certificate, NodeId, node_id_of
+from overlay.wire.codec import validation
+from overlay.wire.codec.records import decode_entry, encode_entry
+
+_PACK: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
+_BUCKET_COUNT = 64
+_STATES = {int(state): state for state in MemberState}
+
+
+def pack_segment(
+    origin: NodeId, scope: int, floor: int, after: int, upto: int, entries: tuple[Entry, ...]
+) -> bytes:
+    """Return the bytes of a segment that its origin signs."""
+    body = [encode_entry(entry, after) for entry in entries]
+    return _PACK([origin, scope, floor, after, upto - after, body])
+
+
+def unpack_segment(raw: bytes, signature: bytes) -> Segment:
+    """Return the segment in `raw`; whether it is really its origin's is for the notary."""
+    if len(raw) + len(signature) > limits.SEGMENT_SIZE_MAX:
+        validation.malformed()
+    origin, scope, floor, after, span, body = validation.array(validation.unpack(raw), 6)
+    start = validation.integer(after, 2**62)
+    end = start + validation.integer(span, 2**32, 1)
+    entries = tuple(decode_entry(item, start) for item in validation.items(body))
+    versions = [entry.version for entry in entries]
+    if versions != sorted(set(versions)) or (versions and versions[-1] > end):
+        validation.malformed()
+    return Segment(
+        NodeId(validation.octets(origin, 16)),
+        Scope(validation.integer(scope, limits.VNI_MAX)),
+        validation.integer(floor, start),
+        start,
+        end,
+        entries,
+        raw,
+        signature,
+    )
+
+
+def pack_card(card: Card) -> bytes:
+    """Return the bytes of a card that its node signs."""
+    return _PACK(
+        [
+            card.sign_key,
+            card.seal_key,
+            card.name,
+            card.address,
+            card.gossip_port,
+            card.epoch,
+            card.underlay_mtu,
+            card.software,
+            card.left,
+            _pack_certificate(card.certificate),
+        ]
+    )
+
+
+def unpack_card(raw: bytes, signature: bytes) -> Card:
+    """Return the card in `raw`; its node id follows from its key."""
+    if len(raw) > limits.CARD_SIZE_MAX:
+        validation.malformed()
+    fields = validation.array(validation.unpack(raw), 10)
+    sign_key, seal_key, name, address, port, epoch, mtu, software, left, certificate = fields
+    key = validation.octets(sign_key, 32)
+    return Card(
+        node_id_of(key),
+        validation.name(name),
+        key,
+        validation.octets(seal_key, 32),
+        validation.ip(address),
+        validation.integer(port, 65535, 1),
+        validation.integer(epoch, 2**32),
+        validation.integer(mtu, limits.IP_PACKET_SIZE_MAX, limits.UNDERLAY_MTU_MIN - 700),
+        validation.text(software),
+        validation.boolean(left),
+        unpack_certificate(certificate),
+        raw,
+        signature,
+    )
+
+
+def _pack_certificate(certificate: Certificate | None) -> list[Any]:
+    if certificate is None:
+        return []
+    return [
+        certificate.address,
+        certificate.not_before_s,
+        certificate.not_after_s,
+        certificate.signature,
+    ]
+
+
+def unpack_certificate(value: Any) -> Certificate | None:
+    """Return the certificate in an array of four, or None where the array is empty."""
+    if value == ():
+        return None
+    address, not_before_s, not_after_s, signature = validation.array(value, 4)
+    return Certificate(
+        validation.ip(address),
+        validation.integer(not_before_s, 2**40),
+        validation.integer(not_after_s, 2**40),
+        validation.octets(signature, 64),
+    )
+
+
+# --- messages, out -------------------------------------------------------------------------
+
+
+def _log_versions(versions: tuple[LogVersion, ...]) -> list[list[Any]]:
+    return [[v.origin, v.scope, v.version, v.epoch] for v in versions]
+
+
+_ENCODERS: dict[type, Callable[[Any], list[Any]]] = {
+    Ping: lambda m: [1, m.sequence, m.root.to_bytes(16, "big"), m.lost],
+    Ack: lambda m: [2, m.sequence, m.root.to_bytes(16, "big"), m.incarnation],
+    PingRequest: lambda m: [3, m.sequence, m.target],
+    Nack: lambda m: [4, m.sequence],
+    Rumours: lambda m: [
+        5,
+        [[r.node_id, r.incarnation, int(r.state), r.accuser] for r in m.rumours],
+    ],
+    Cards: lambda m: [6, [[card.raw, card.signature] for card in m.cards]],
+    Delta: lambda m: [7, [[s.raw, s.signature] for s in m.segments], m.confirm],
+    Buckets: lambda m: [8, b"".join(d.to_bytes(8, "big") for d in m.digests), m.answer],
+    Versions: lambda m: [9, m.complete_buckets, _log_versions(m.versions), m.answer],
+    Pull: lambda m: [10, _log_versions(m.wants)],
+    Confirm: lambda m: [11, _log_versions(m.versions)],
+    GrantRequest: lambda m: [12, m.request_id, m.vni, m.around, m.count, m.exact],
+    GrantRefusal: lambda m: [13, m.request_id, m.reason, m.free],
+    CertificateRequest: lambda _: [14],
+    CertificateRenewal: lambda m: [15, _pack_certificate(m.certificate)],
+    AuthorityHandover: lambda m: [16, m.key],
+}
+
+
+# --- messages, in --------------------------------------------------------------------------
+
+
+def _root(value: Any) -> int:
+    return int.from_bytes(validation.octets(value, 16), "big")
+
+
+def _node(value: Any) -> NodeId:
+    return NodeId(validation.octets(value, 16))
+
+
+def _ping(fields: tuple[Any, ...]) -> Message:
+    _, sequence, root, lost = validation.array(fields, 4)
+    return Ping(validation.integer(sequence), _root(root), validation.integer(lost, 1000))
+
+
+def _ack(fields: tuple[Any, ...]) -> Message:
+    _, sequence, root, incarnation = validation.array(fields, 4)
+    return Ack(validation.integer(sequence), _root(root), validation.integer(incarnation))
+
+
+def _ping_request(fields: tuple[Any, ...]) -> Message:
+    _, sequence, target = validation.array(fields, 3)
+    return PingRequest(validation.integer(sequence), _node(target))
+
+
+def _nack(fields: tuple[Any, ...]) -> Message:
+    _, sequence = validation.array(fields, 2)
+    return Nack(validation.integer(sequence))
+
+
+def _rumour(value: Any) -> Rumour:
+    node_id, incarnation, state, accuser = validation.array(value, 4)
+    found = _STATES.get(validation.integer(state, 255))
+    if found is None:
+        validation.malformed()
+    return Rumour(_node(node_id), validation.integer(incarnation), found, _node(accuser))
+
+
+def _rumours(fields: tuple[Any, ...]) -> Message:
+    _, rumours = validation.array(fields, 2)
+    return Rumours(tuple(_rumour(item) for item in validation.items(rumours)))
+
+
+def _signed(value: Any) -> tuple[bytes, bytes]:
+    raw, signature = validation.array(value, 2)
+    return validation.octets_to(raw, limits.SEGMENT_SIZE_MAX), validation.octets_to(signature, 64)
+
+
+def _buckets(fields: tuple[Any, ...]) -> Message:
+    _, packed, answer = validation.array(fields, 3)
+    raw = validation.octets(packed, 8 * _BUCKET_COUNT)
+    digests = tuple(
+        int.from_bytes(raw[8 * index : 8 * index + 8], "big") for index in range(_BUCKET_COUNT)
+    )
+    return Buckets(digests, validation.boolean(answer))
+
+
+def _log_version(value: Any) -> LogVersion:
+    origin, scope, version, epoch = validation.array(value, 4)
+    return LogVersion(
+        _node(origin),
+        Scope(validation.integer(scope, limits.VNI_MAX)),
+        validation.integer(version),
+        validation.integer(epoch, 2**32),
+    )
+
+
+def _log_version_list(value: Any) -> tuple[LogVersion, ...]:
+    return tuple(_log_version(item) for item in validation.items(value))
+
+
+def _versions(fields: tuple[Any, ...]) -> Message:
+    _, complete, versions, answer = validation.array(fields, 4)
+    buckets = validation.items(complete, _BUCKET_COUNT)
+    return Versions(
+        tuple(validation.integer(item, _BUCKET_COUNT - 1) for item in buckets),
+        _log_version_list(versions),
+        validation.boolean(answer),
+    )
+
+
+def _pull(fields: tuple[Any, ...]) -> Message:
+    _, wants = validation.array(fields, 2)
+    return Pull(_log_version_list(wants))
+
+
+def _confirm(fields: tuple[Any, ...]) -> Message:
+    _, versions = validation.array(fields, 2)
+    return Confirm(_log_version_list(versions))
+
+
+def _grant_request(fields: tuple[Any, ...]) -> Message:
+    _, request_id, vni, around, count, exact = validation.array(fields, 6)
+    return GrantRequest(
+        validation.octets(request_id, 8),
+        validation.integer(vni, limits.VNI_MAX, 1),
+        validation.ip(around),
+        validation.integer(count, 2**32),
+        validation.boolean(exact),
+    )
+
+
+def _grant_refusal(fields: tuple[Any, ...]) -> Message:
+    _, request_id, reason, free = validation.array(fields, 4)
+    return GrantRefusal(
+        validation.octets(request_id, 8),
+        validation.text(reason),
+        validation.integer(free, limits.FREE_TOLD_MAX),
+    )
+
+
+def _certificate_request(fields: tuple[Any, ...]) -> Message:
+    validation.array(fields, 1)
+    return CertificateRequest()
+
+
+def _certificate_renewal(fields: tuple[Any, ...]) -> Message:
+    _, value = validation.array(fields, 2)
+    certificate = unpack_certificate(value)
+    if certificate is None:
+        validation.malformed()
+    return CertificateRenewal(certificate)
+
+
+def _authority_handover(fields: tuple[Any, ...]) -> Message:
+    _, key = validation.array(fields, 2)
+    return AuthorityHandover(validation.octets(key, 32))
+
+
+_DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
+    1: _ping,
+    2: _ack,
+    3: _ping_request,
+    4: _nack,
+    5: _rumours,
+    8: _buckets,
+    9: _versions,
+    10: _pull,
+    11: _confirm,
+    12: _grant_request,
+    13: _grant_refusal,
+    14: _certificate_request,
+    15: _certificate_renewal,
+    16: _authority_handover,
+}
+
+
+class MsgpackCodec:
+    """The codec of the real wire (core.ports.Codec).
+
+    What is signed comes through `decode_segment` and `decode_card` also where it comes in a
+    message: a codec that keeps what it has seen needs to override only these.
+    """
+
+    def __init__(self) -> None:
+        self._decoders = {**_DECODERS, 6: self._cards, 7: self._delta}
+
+    def encode(self, message: Message) -> bytes:
+        """Return the message's bytes."""
+        return _PACK(_ENCODERS[type(message)](message))
+
+    def decode(self, payload: bytes) -> list[Message]:
+        """Return the payload's messages; raises RemoteError on anything not exactly right."""
+        if len(payload) > limits.PAYLOAD_SIZE_MAX:
+            validation.malformed()
+        found: list[Message] = []
+        for fields in validation.unpack_all(payload):
+            items = validation.items(fields, 8)
+            decoder = self._decoders.get(validation.integer(items[0], 255)) if items else None
+            if decoder is None:
+                raise RemoteError("unknown-message")
+            found.append(decoder(items))
+        return found
+
+    def decode_segment(self, raw: bytes, signature: bytes) -> Segment:
+        """Return a stored segment."""
+        return unpack_segment(raw, signature)
+
+    def decode_card(self, raw: bytes, signature: bytes) -> Card:
+        """Return a stored card."""
+        return unpack_card(raw, signature)
+
+    def _cards(self, fields: tuple[Any, ...]) -> Message:
+        _, cards = validation.array(fields, 2)
+        return Cards(tuple(self.decode_card(*_signed(item)) for item in validation.items(cards)))
+
+    def _delta(self, fields: tuple[Any, ...]) -> Message:
+        _, segments, confirm = validation.array(fields, 3)
+        found = tuple(self.decode_segment(*_signed(item)) for item in validation.items(segments))
+        return Delta(found, validation.boolean(confirm))

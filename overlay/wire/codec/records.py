@@ -1,0 +1,322 @@
+"""Records as msgpack arrays, both ways. The tags are wire numbers: append only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+from overlay import limits
+from overlay.core.protocol.records import (
+    Admission,
+    Entry,
+    Forgotten,
+    GivenName,
+    Holder,
+    Invitation,
+    Kept,
+    Key,
+    KeyId,
+    KeyState,
+    Participation,
+    Removed,
+    Revocation,
+    Settled,
+    Value,
+    key_of,
+)
+from overlay.model import Endpoint, Grant, Ip, Mac, Network, NodeId, Subnet, Vni
+from overlay.wire.codec import validation
+
+TAGS: dict[str, int] = {
+    "network": 1,
+    "endpoint": 2,
+    "grant": 3,
+    "participation": 4,
+    "forgotten": 5,
+    "removed": 7,
+    "settled": 8,
+    "holder": 9,
+    "invitation": 10,
+    "revocation": 11,
+    "admission": 12,
+    "keys": 14,
+    "name": 13,
+}
+KINDS = {tag: kind for kind, tag in TAGS.items()}
+_IDENTITY_SIZE_MAX = 32
+_NODE_ID_SIZE = 16
+_SIGNATURE_SIZE = 64
+
+
+def encode_value(value: Value) -> tuple[int, list[Any]]:
+    """Return a value's tag and fields."""
+    match value:
+        case Network():
+            subnets = [_subnet_fields(subnet) for subnet in value.subnets]
+            head = [value.vni, value.name, subnets, value.internal, value.labels]
+            return 1, [*head, value.creator, value.isolate_subnets]
+        case Endpoint():
+            head = [value.endpoint_id, value.vni, value.name, value.mac, value.ips]
+            return 2, [*head, value.aliases, value.labels]
+        case Grant():
+            head = [value.vni, value.first, value.last, value.grantee]
+            return 3, [*head, value.generation, value.request_id]
+        case Participation():
+            return 4, [value.vni, value.forwards]
+        case Forgotten():
+            return 5, [value.node_id, value.warrant]
+        case Removed():
+            return 7, [value.vni, value.creator]
+        case Settled():
+            kept = [list(item) for item in value.kept]
+            return 8, [value.node_id, value.heir, value.part, value.parts, kept]
+        case Holder():
+            return 9, [value.proof]
+        case Invitation():
+            head = [value.token_id, value.door, value.verifier, value.label, value.created_s]
+            return 10, [*head, value.expires_s, value.uses_max, value.signature]
+        case Revocation():
+            return 11, [value.token_id, value.signature]
+        case Admission():
+            return 12, [value.token_id, value.node_id]
+        case KeyState():
+            return 14, [list(value.newest), list(value.sealing)]
+        case GivenName():
+            return 13, [value.name, value.ips]
+
+
+def _subnet_fields(subnet: Subnet) -> list[Any]:
+    head = [subnet.base, subnet.prefix_length, subnet.gateway, subnet.ip_range or ()]
+    return [*head, subnet.auxiliary, subnet.block_length]
+
+
+def _vni(value: Any) -> Vni:
+    return Vni(validation.integer(value, limits.VNI_MAX, 1))
+
+
+def _node(value: Any) -> NodeId:
+    return NodeId(validation.octets(value, _NODE_ID_SIZE))
+
+
+def _subnet(value: Any) -> Subnet:
+    base, prefix_length, gateway, ip_range, auxiliary, block_length = validation.array(value, 6)
+    bits = 8 * len(validation.ip(base))
+    length = validation.integer(prefix_length, bits - 1, 1)
+    found = Subnet(
+        _base(base, length),
+        length,
+        validation.ip(gateway),
+        _ip_range(ip_range, bits),
+        tuple(_auxiliary(item) for item in validation.items(auxiliary, limits.AUXILIARY_COUNT_MAX)),
+        validation.integer(block_length, bits - 1),
+    )
+    inside = [found.gateway, *(ip for _, ip in found.auxiliary)]
+    if found.ip_range is not None:
+        inside.append(found.ip_range[0])
+    if any(ip not in found for ip in inside):
+        validation.malformed()
+    if found.block_length and found.block_length < found.prefix_length:
+        validation.malformed()
+    if found.ip_range is not None and found.ip_range[1] < found.prefix_length:
+        validation.malformed()
+    return found
+
+
+def _ip_range(value: Any, bits: int) -> tuple[Ip, int] | None:
+    if value == ():
+        return None
+    base, raw_length = validation.array(value, 2)
+    length = validation.integer(raw_length, bits, 1)
+    return _base(base, length), length
+
+
+def _base(value: Any, length: int) -> Ip:
+    """Return the first address of a range of that prefix length."""
+    base = validation.ip(value)
+    if int.from_bytes(base, "big") % (1 << max(0, 8 * len(base) - length)):
+        validation.malformed()  # it would end beyond its last address, perhaps beyond all of them
+    return base
+
+
+def _auxiliary(value: Any) -> tuple[str, Ip]:
+    name, ip = validation.array(value, 2)
+    return validation.name(name), validation.ip(ip)
+
+
+def _network(fields: Any) -> Network:
+    vni, name, subnets, internal, labels, creator, isolate_subnets = validation.array(fields, 7)
+    found = tuple(_subnet(item) for item in validation.items(subnets, limits.SUBNET_COUNT_MAX))
+    first = _vni(vni)
+    if not found or first + len(found) - 1 > limits.VNI_MAX:  # a VNI for each subnet
+        validation.malformed()
+    if any(one.base in other or other.base in one for one, other in combinations(found, 2)):
+        validation.malformed()
+    return Network(
+        first, validation.name(name), found, _node(creator), validation.boolean(internal),
+        validation.labels(labels), validation.boolean(isolate_subnets),
+    )  # fmt: skip
+
+
+def _endpoint(fields: Any) -> Endpoint:
+    endpoint_id, vni, name, mac, ips, aliases, labels = validation.array(fields, 7)
+    addresses = tuple(
+        validation.ip(item) for item in validation.items(ips, limits.SUBNET_COUNT_MAX)
+    )
+    hardware = Mac(validation.octets(mac, 6))
+    if not addresses or hardware[0] & 1 or not any(hardware):
+        validation.malformed()  # a multicast or zero MAC would program a flood row
+    return Endpoint(
+        validation.octets(endpoint_id, 8), _vni(vni), validation.name(name), hardware, addresses,
+        tuple(validation.name(item) for item in validation.items(aliases, limits.ALIAS_COUNT_MAX)),
+        validation.labels(labels),
+    )  # fmt: skip
+
+
+def _grant(fields: Any) -> Grant:
+    vni, first, last, grantee, generation, request_id = validation.array(fields, 6)
+    low, high = validation.ip(first), validation.ip(last)
+    if len(low) != len(high) or high < low:
+        validation.malformed()
+    return Grant(
+        _vni(vni), low, high, _node(grantee), validation.integer(generation, 2**32),
+        validation.octets(request_id, 8),
+    )  # fmt: skip
+
+
+def _participation(fields: Any) -> Participation:
+    vni, forwards = validation.array(fields, 2)
+    return Participation(_vni(vni), validation.boolean(forwards))
+
+
+def _forgotten(fields: Any) -> Forgotten:
+    node_id, warrant = validation.array(fields, 2)
+    if warrant != b"":
+        validation.octets(warrant, _SIGNATURE_SIZE)
+    return Forgotten(_node(node_id), warrant)
+
+
+def _removed(fields: Any) -> Removed:
+    vni, creator = validation.array(fields, 2)
+    return Removed(_vni(vni), _node(creator))
+
+
+def _settled(fields: Any) -> Settled:
+    node_id, heir, part, parts, kept = validation.array(fields, 5)
+    count = validation.integer(parts, limits.KEPT_RECORDS_MAX, 1)
+    runs = []
+    for item in validation.items(kept, limits.KEPT_PER_RECORD_MAX):
+        vni, first, last = validation.array(item, 3)
+        runs.append(Kept(_vni(vni), validation.ip(first), validation.ip(last)))
+    return Settled(
+        _node(node_id), _node(heir), validation.integer(part, count - 1), count, tuple(runs)
+    )
+
+
+def _holder(fields: Any) -> Holder:
+    (proof,) = validation.array(fields, 1)
+    return Holder(validation.octets(proof, _SIGNATURE_SIZE))
+
+
+def _invitation(fields: Any) -> Invitation:
+    token_id, door, verifier, label, created_s, expires_s, uses, signature = validation.array(
+        fields, 8
+    )
+    return Invitation(
+        validation.octets(token_id, limits.TOKEN_ID_SIZE), validation.octets(door, 32),
+        validation.octets(verifier, 32),
+        validation.text(label),
+        validation.integer(created_s, 2**40),
+        validation.integer(expires_s, 2**40), validation.integer(uses, 2**32),
+        validation.octets(signature, _SIGNATURE_SIZE),
+    )  # fmt: skip
+
+
+def _revocation(fields: Any) -> Revocation:
+    token_id, signature = validation.array(fields, 2)
+    return Revocation(
+        validation.octets(token_id, limits.TOKEN_ID_SIZE),
+        validation.octets(signature, _SIGNATURE_SIZE),
+    )
+
+
+def _admission(fields: Any) -> Admission:
+    token_id, node_id = validation.array(fields, 2)
+    return Admission(validation.octets(token_id, limits.TOKEN_ID_SIZE), _node(node_id))
+
+
+def _given_name(fields: Any) -> GivenName:
+    name, ips = validation.array(fields, 2)
+    addresses = tuple(
+        validation.ip(item) for item in validation.items(ips, limits.GIVEN_NAME_IPS_MAX)
+    )
+    if not addresses:
+        validation.malformed()
+    return GivenName(validation.name(name), addresses)
+
+
+def key_id(value: Any) -> KeyId:
+    """Return the name of a cluster key."""
+    generation, mark = validation.array(value, 2)
+    return KeyId(
+        validation.integer(generation, limits.KEY_GENERATION_MAX), validation.integer(mark, 0xFFFF)
+    )
+
+
+def _key_state(fields: Any) -> KeyState:
+    newest, sealing = validation.array(fields, 2)
+    found = KeyState(key_id(newest), key_id(sealing))
+    if found.sealing > found.newest:
+        validation.malformed()
+    return found
+
+
+_DECODERS: dict[int, Callable[[Any], Value]] = {
+    1: _network,
+    2: _endpoint,
+    3: _grant,
+    4: _participation,
+    5: _forgotten,
+    7: _removed,
+    8: _settled,
+    9: _holder,
+    10: _invitation,
+    11: _revocation,
+    12: _admission,
+    13: _given_name,
+    14: _key_state,
+}
+
+
+def decode_value(tag: Any, fields: Any) -> Value:
+    """Return the value of a tag and fields."""
+    decoder = _DECODERS.get(validation.integer(tag, 255))
+    if decoder is None:
+        validation.malformed()
+    return decoder(fields)
+
+
+def encode_entry(entry: Entry, after: int) -> list[Any]:
+    """Return an entry as `[version - after, tag, identity, fields or nil]`."""
+    kind, identity = entry.key
+    if entry.value is None:
+        return [entry.version - after, TAGS[kind], identity, None]
+    tag, fields = encode_value(entry.value)
+    return [entry.version - after, tag, identity, fields]
+
+
+def decode_entry(raw: Any, after: int) -> Entry:
+    """Return the entry; its key must be the one that its value has."""
+    step, tag, identity, fields = validation.array(raw, 4)
+    version = after + validation.integer(step, 2**32, 1)
+    kind = KINDS.get(validation.integer(tag, 255))
+    if kind is None:
+        validation.malformed()
+    key: Key = (kind, validation.octets_to(identity, _IDENTITY_SIZE_MAX))
+    if fields is None:
+        return Entry(version, key, None)
+    value = decode_value(tag, fields)
+    own_key = key_of(value)
+    if own_key != key:
+        validation.malformed()
+    return Entry(version, own_key, value)  # it shares its bytes with the value

@@ -1,0 +1,1 @@
+"""Node keys, the authority, certificates, signatures, tokens, the keyring."""

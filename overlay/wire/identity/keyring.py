@@ -1,0 +1,78 @@
+"""The cluster's keys: one that seals, and all that still open.
+
+A key is named by its generation and a mark, which both stand in the header of what it sealed; so
+no key is ever tried in vain. Every key but by whom it is held is the authority's word (`warrant`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from overlay.core.keys.rotation import Ring
+from overlay.core.protocol.records import KeyId
+from overlay.wire.codec.datagram import Header
+
+SECRET_SIZE = 32
+_MARK = b"overlayd/1 mark\0"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterKey:
+    """One generation of the cluster's secret."""
+
+    generation: int
+    made_s: int  # Unix time
+    secret: bytes = field(repr=False)
+    warrant: bytes = field(repr=False)  # the authority's signature
+
+    @property
+    def id(self) -> KeyId:
+        """What names it: two secrets of one generation have different marks."""
+        digest = hashlib.sha256(_MARK + self.secret).digest()
+        return KeyId(self.generation, int.from_bytes(digest[:2], "big"))
+
+
+class Keyring:
+    """The keys of one member, shared by all that seals and opens."""
+
+    def __init__(self, keys: Iterable[ClusterKey], sealing: KeyId) -> None:
+        self._keys = {key.id: key for key in keys}
+        self._by_header = {_in_header(known): known for known in self._keys}
+        self.ring = Ring(frozenset(self._keys), sealing)  # the keys' names alone
+        assert sealing in self._keys, "a keyring has the key it seals with"
+
+    @property
+    def sealing(self) -> KeyId:
+        """The key in use."""
+        return self.ring.sealing
+
+    @property
+    def keys(self) -> list[ClusterKey]:
+        """All keys, the oldest first."""
+        return [self._keys[known] for known in sorted(self._keys)]
+
+    def key(self, known: KeyId) -> ClusterKey:
+        """Return a key that is held."""
+        return self._keys[known]
+
+    def named_by(self, header: Header) -> KeyId | None:
+        """Return the key that a datagram names, or None if it is unknown or gone."""
+        return self._by_header.get(header.generation << 16 | header.mark)
+
+    def secret(self, known: KeyId) -> bytes:
+        """Return the secret of a key that is held."""
+        return self._keys[known].secret
+
+    def follow(self, ring: Ring, new: ClusterKey | None = None) -> None:
+        """Hold and use what a ring says; `new` is the key that it has more than before."""
+        keys = {**self._keys, **({} if new is None else {new.id: new})}
+        self._keys = {known: keys[known] for known in ring.held}
+        self._by_header = {_in_header(known): known for known in self._keys}
+        self.ring = ring
+
+
+def _in_header(known: KeyId) -> int:
+    """Return a key's name as headers have it: the generation's lower 16 bits, and the mark."""
+    return (known.generation & 0xFFFF) << 16 | known.mark

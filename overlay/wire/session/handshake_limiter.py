@@ -1,0 +1,66 @@
+"""How many handshakes are looked at: those cost a key derivation before anything is proven.
+
+Whose address is a member's is counted by address alone; all others share one allowance besides, so
+that no flood of strangers, of however many made-up addresses, takes more than that of the loop's
+time or shuts a member out. Datagrams of living sessions are not counted: their keys are at hand.
+Knows no key and no clock; memory is bounded by `limits.GATE_SOURCES_MAX`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from overlay import limits
+from overlay.errors import RemoteError
+from overlay.model import Ip
+from overlay.wire.codec.datagram import DATA, KIND_AT
+
+RATE_LIMITED = "rate-limited"
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """A token bucket: `left` handshakes now, more by and by."""
+
+    left: float
+    at: float
+
+    def take(self, rate_per_s: float, burst: float, now: float) -> bool:
+        self.left = min(burst, self.left + rate_per_s * (now - self.at))
+        self.at = now
+        if self.left < 1.0:
+            return False
+        self.left -= 1.0
+        return True
+
+
+class Gate:
+    """Admits so many handshakes to be looked at. `is_member` knows addresses of members."""
+
+    def __init__(self, is_member: Callable[[Ip], bool], now: float) -> None:
+        self._is_member = is_member
+        self._strangers = _Allowance(limits.STRANGERS_BURST, now)
+        self._sources: dict[Ip, _Allowance] = {}
+
+    def check(self, data: bytes, source: Ip, now: float) -> None:
+        """Raise RemoteError if this is a handshake too many."""
+        if len(data) <= KIND_AT or data[KIND_AT] == DATA:
+            return
+        if not self._of_source(source, now).take(
+            limits.HANDSHAKES_PER_SOURCE_PER_S, limits.HANDSHAKES_PER_SOURCE_BURST, now
+        ):
+            raise RemoteError(RATE_LIMITED)
+        if not self._is_member(source) and not self._strangers.take(
+            limits.STRANGERS_PER_S, limits.STRANGERS_BURST, now
+        ):
+            raise RemoteError(RATE_LIMITED)
+
+    def _of_source(self, source: Ip, now: float) -> _Allowance:
+        known = self._sources.pop(source, None)
+        if known is None:
+            known = _Allowance(limits.HANDSHAKES_PER_SOURCE_BURST, now)
+            if len(self._sources) >= limits.GATE_SOURCES_MAX:
+                del self._sources[next(iter(self._sources))]  # heard of longest ago
+        self._sources[source] = known
+        return known

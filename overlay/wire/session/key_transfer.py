@@ -1,0 +1,46 @@
+"""A cluster key as one member hands it to another.
+
+Owns: the fields of a key, in a key datagram and in a welcome. Must not know when it is handed over
+(`core.keys.rotation`), nor the session that a datagram is for (`sessions`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from overlay import limits
+from overlay.wire.codec import validation
+from overlay.wire.identity.keyring import SECRET_SIZE, ClusterKey
+from overlay.wire.session.peers import SESSION_SIZE
+
+UNWARRANTED_KEY = "unwarranted-key"
+
+
+def key_fields(key: ClusterKey) -> list[Any]:
+    """Return a key as an array."""
+    return [key.generation, key.made_s, key.secret, key.warrant]
+
+
+def read_key(value: Any) -> ClusterKey:
+    """Return the key in an array; whether it is the authority's is for the anchor."""
+    generation, made_s, secret, warrant = validation.array(value, 4)
+    return ClusterKey(
+        validation.integer(generation, limits.KEY_GENERATION_MAX),
+        validation.integer(made_s, 2**40),
+        validation.octets(secret, SECRET_SIZE),
+        validation.octets(warrant, 64),
+    )
+
+
+def key_body(session: bytes, key: ClusterKey) -> bytes:
+    """Return the body for the process of a session: recorded, it is worth nothing to another."""
+    body: bytes = msgpack.packb([session, key_fields(key)])
+    return body
+
+
+def read_key_body(body: bytes) -> tuple[bytes, ClusterKey]:
+    """Return the session meant and the key; raises RemoteError if malformed."""
+    session, fields = validation.array(validation.unpack(body), 2)
+    return validation.octets(session, SESSION_SIZE), read_key(fields)

@@ -1,0 +1,82 @@
+"""What is known of one peer's keys: the static secret, the present session, the one before.
+
+A session's key binds both nodes' identities, the cluster's secret of one generation, and the random
+session of either side; so no restart, restored snapshot or copied disk ever meets the same key with
+the same nonce again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from overlay import limits
+from overlay.core.protocol.records import KeyId
+from overlay.model import Card
+from overlay.wire.session.replay import ReplayWindow
+
+SESSION_SIZE = 8
+NO_SESSION = bytes(SESSION_SIZE)
+NEVER = -1e9
+_HELLOS_REMEMBERED = 64
+
+
+class Keys(NamedTuple):
+    """Of one pair of sessions under one cluster key, for either direction."""
+
+    sending: AESGCM
+    receiving: AESGCM
+
+
+@dataclass(slots=True)
+class Channel:
+    """One pair of sessions. Counters and window go on when another cluster key is used."""
+
+    peer_session: bytes
+    counter: int = 0
+    heard_at: float = NEVER  # when anything was last opened with it
+    window: ReplayWindow = field(default_factory=ReplayWindow)
+    keys: dict[KeyId, Keys] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Peer:
+    """A node whose card is known."""
+
+    card: Card
+    shared: bytes  # X25519 of the two identities
+    channel: Channel | None = None
+    previous: Channel | None = None  # still opens what was under way when it was replaced
+    previous_until: float = 0.0
+    held: set[KeyId] | None = None  # cluster keys it can open with; None: as good as all live ones
+    claimed: bytes = NO_SESSION  # a session it claims, whose freshness is not proven
+    hello_at: float = NEVER
+    rival_told_at: float = NEVER  # when it and another host under its identity were last told
+    is_doubted: bool = False  # it does not answer; see `Sessions.doubt`
+    waiting: deque[bytes] = field(
+        default_factory=lambda: deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)
+    )
+    hellos: deque[tuple[int, bytes]] = field(
+        default_factory=lambda: deque(maxlen=_HELLOS_REMEMBERED)
+    )  # nonces of the last ones taken: a recording is not taken twice
+    retired: dict[bytes, Channel] = field(default_factory=dict)  # by the peer's session
+
+    def retire(self) -> None:
+        """Keep the channel aside: its session may turn out to be the living one, and must then go
+        on with its counters and its window. What was recorded of a session that is not remembered
+        would be taken again, as long as its cluster key is held."""
+        if self.channel is not None:
+            self.channel.keys.clear()  # derived again if need be
+            self.retired[self.channel.peer_session] = self.channel
+            while len(self.retired) > limits.SESSIONS_REMEMBERED_MAX:
+                del self.retired[next(iter(self.retired))]
+
+    def forget_keys(self, kept: Collection[KeyId]) -> None:
+        """Drop what was derived of cluster keys that are gone."""
+        for channel in (self.channel, self.previous, *self.retired.values()):
+            if channel is not None:
+                channel.keys = {key: keys for key, keys in channel.keys.items() if key in kept}

@@ -1,0 +1,124 @@
+"""One node's seals: what it says to one peer by their identities alone, and under a cluster key.
+
+Owns: which key seals which kind of datagram, headers and contexts. Must not know: what a body
+says, who may be believed, when anything is sent (`sessions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from overlay.core.protocol.records import KeyId
+from overlay.errors import RemoteError
+from overlay.model import NodeId
+from overlay.wire.codec import datagram
+from overlay.wire.codec.datagram import DATA, HELLO, JOIN, KEY, NOTICE, Header
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.keyring import Keyring
+from overlay.wire.session.peers import Channel, Keys, Peer
+
+# Pairs of identities seal these: they must be opened by who has missed any number of cluster keys.
+PAIRWISE = {
+    HELLO: b"overlayd/1 hello",
+    NOTICE: b"overlayd/1 notice",
+    KEY: b"overlayd/1 key",
+}
+_NOBODY = bytes(16)
+UNKNOWN_GENERATION = "unknown-generation"
+
+
+class Sealing:
+    """Seals and opens for one process of one node."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        cluster_id: bytes,
+        keyring: Keyring,
+        random_bytes: Callable[[int], bytes],
+        session: bytes,
+    ) -> None:
+        self.own: NodeId = identity.node_id
+        self.keyring = keyring
+        self._cluster_id = cluster_id
+        self._random_bytes = random_bytes
+        self._session = session
+
+    # --- by the identities alone -----------------------------------------------------------
+
+    def to_pair(self, kind: int, peer: Peer, body: bytes) -> bytes:
+        """Return a hello, notice or key for one peer."""
+        # These keys outlive a process, so their whole nonce is drawn at random.
+        header = Header(datagram.VERSION, kind, 0, self.own, self._chance(8), self._random_bytes(4))
+        other = peer.card.node_id
+        return datagram.seal(
+            _pair_key(kind, peer, self.own, other), header, self._cluster_id + other, body
+        )
+
+    def open_pair(self, peer: Peer, header: Header, data: bytes) -> bytes:
+        """Return the body of a peer's hello, notice or key; raises RemoteError."""
+        key = _pair_key(header.kind, peer, header.sender, self.own)
+        return datagram.open_box(key, header, self._cluster_id + self.own, data)
+
+    # --- under a cluster key ---------------------------------------------------------------
+
+    def key_of(self, header: Header) -> KeyId:
+        """Return the cluster key that a datagram names; raises RemoteError if it is not held."""
+        key = self.keyring.named_by(header)
+        if key is None:
+            raise RemoteError(UNKNOWN_GENERATION)
+        return key
+
+    def join(self, key: KeyId, body: bytes) -> bytes:
+        """Return a first contact for whoever holds a cluster key."""
+        header = datagram.under(JOIN, key, self.own, self._chance(8), self._random_bytes(4))
+        return datagram.seal(self._join_key(key), header, self._cluster_id + _NOBODY, body)
+
+    def open_join(self, key: KeyId, header: Header, data: bytes) -> bytes:
+        """Return the body of a first contact; raises RemoteError."""
+        return datagram.open_box(self._join_key(key), header, self._cluster_id + _NOBODY, data)
+
+    def data(self, peer: Peer, channel: Channel, key: KeyId, payload: bytes) -> bytes:
+        """Return a payload sealed for a peer's session."""
+        header = datagram.under(DATA, key, self.own, channel.counter, self._random_bytes(4))
+        channel.counter += 1
+        sending = self._keys(peer, channel, key).sending
+        return datagram.seal(sending, header, self._cluster_id + peer.card.node_id, payload)
+
+    def open_data(
+        self, peer: Peer, channel: Channel, key: KeyId, header: Header, data: bytes
+    ) -> bytes:
+        """Return the payload of a peer's session; raises RemoteError."""
+        receiving = self._keys(peer, channel, key).receiving
+        return datagram.open_box(receiving, header, self._cluster_id + self.own, data)
+
+    def _keys(self, peer: Peer, channel: Channel, key: KeyId) -> Keys:
+        """Return a channel's keys under one cluster key, derived when first needed."""
+        keys = channel.keys.get(key)
+        if keys is None:
+            keys = channel.keys[key] = derive_keys(
+                self.own, peer, self.keyring.secret(key), self._session, channel.peer_session
+            )
+        return keys
+
+    def _join_key(self, key: KeyId) -> AESGCM:
+        return datagram.derive(self.keyring.secret(key), b"", b"overlayd/1 join")
+
+    def _chance(self, count: int) -> int:
+        return int.from_bytes(self._random_bytes(count), "big")
+
+
+def derive_keys(own: NodeId, peer: Peer, secret: bytes, session: bytes, theirs: bytes) -> Keys:
+    """Return the keys between our session and the peer's under one cluster secret."""
+    other = peer.card.node_id
+    keying, info = peer.shared + secret, b"overlayd/1 data"
+    return Keys(
+        sending=datagram.derive(keying, session + theirs, info + own + other),
+        receiving=datagram.derive(keying, theirs + session, info + other + own),
+    )
+
+
+def _pair_key(kind: int, peer: Peer, sender: NodeId, recipient: NodeId) -> AESGCM:
+    return datagram.derive(peer.shared, b"", PAIRWISE[kind] + sender + recipient)

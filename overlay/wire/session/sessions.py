@@ -1,0 +1,427 @@
+"""Sealed sessions with every peer: sans-IO, datagrams in, datagrams out.
+
+Owns the handshake. Each process start draws a random session. A peer's session is accepted
+only from a hello that echoes our own, which no recording can do; until then it is answered and
+nothing else. Whoever can't authenticate gets no answer, ever. `receive` is a ladder: the cheap
+checks first, each rung with the name of its drop counter.
+
+Payloads are sealed under the cluster key in use; under an older one that both hold for a peer whose
+hello says that it lacks that one, until it has been handed it. Which key is in use, and when one
+goes, is decided elsewhere (`core.keys.rotation`); `keys_changed` tells of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from overlay import limits
+from overlay.core.protocol.records import KeyId
+from overlay.errors import RemoteError
+from overlay.model import Card, Ip, NodeId
+from overlay.wire.codec import datagram
+from overlay.wire.codec.datagram import (
+    DATA,
+    HELLO,
+    JOIN,
+    KEY,
+    OWN_DATAGRAM,
+    UNKNOWN_KIND,
+    Datagram,
+    Header,
+)
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.keyring import ClusterKey, Keyring
+from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.session import notices
+from overlay.wire.session.barred_peers import Barred
+from overlay.wire.session.hello import BAD_CARD, Hello, hello_body, read_hello
+from overlay.wire.session.key_transfer import UNWARRANTED_KEY, key_body, read_key_body
+from overlay.wire.session.peer_table import PeerBook
+from overlay.wire.session.peers import NEVER, NO_SESSION, SESSION_SIZE, Channel, Peer
+from overlay.wire.session.sealer import PAIRWISE, UNKNOWN_GENERATION, Sealing
+
+HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
+DOUBTFUL_HELLO_INTERVAL_S = 1.0
+SESSION_ALIVE_S = 3.0  # after anything was opened with it: probes come every second or so
+PREVIOUS_KEPT_S = 5.0  # how long what was sealed before a renewal is still opened
+
+UNKNOWN_SENDER = "unknown-sender"
+NO_CHANNEL = "no-session"
+REPLAYED = "replayed"
+CERTIFICATE_EXPIRED = "certificate-expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an authenticated datagram brought."""
+
+    sender: NodeId
+    payload: bytes | None = None
+    card: Card | None = None  # of a peer whose session has just been accepted
+    key: ClusterKey | None = None  # that the sender hands us, made by the authority
+    rival: Card | None = None  # of another host under the sender's identity, or under ours
+    dropped: str = ""  # why there is no payload, where an answer goes out all the same
+    is_barred: bool = False  # the sender says that we are: forgotten, and not heard any more
+    replies: tuple[Datagram, ...] = ()
+
+
+class Sessions:
+    """All sessions of one process. `wall_clock` is Unix time: whether a certificate is in force
+    is asked of strangers only."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        notary: KeyNotary,
+        keyring: Keyring,
+        card: Card,
+        random_bytes: Callable[[int], bytes],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._identity = identity
+        self._keyring = keyring
+        self._card = card
+        self._session = random_bytes(SESSION_SIZE)
+        self._sealing = Sealing(
+            identity, notary.anchor.cluster_id, keyring, random_bytes, self._session
+        )
+        self._wall_clock = wall_clock
+        self._notary = notary
+        self._peers = PeerBook(identity)
+        self._barred = Barred(self._sealing, notary, self._join_answer)
+        self._in_use = keyring.sealing
+        self.queue_drop_count = 0
+        self.accepted: Counter[KeyId] = Counter()  # payloads, by the key that sealed them
+
+    # --- who there is -------------------------------------------------------------------
+
+    def learn(self, card: Card) -> None:
+        """Take note of a verified card: a new peer, or a known one's new address."""
+        if card.node_id == self._identity.node_id:
+            return
+        if card.node_id in self._barred:
+            self._barred.add(card.node_id, self._peers.peer_of(card))  # to tell it so
+        else:
+            self._peers.learn(card)
+
+    def set_card(self, card: Card) -> None:
+        """Use a renewed card of our own from now on."""
+        self._card = card
+
+    def forget(self, node_id: NodeId) -> None:
+        """Bar an identity: nothing it says is heard any more, and all it hears is that."""
+        self._barred.add(node_id, self._peers.remove(node_id))
+
+    def doubt(self, node_id: NodeId) -> None:
+        """Note that a peer does not answer, until it does.
+
+        It may have restarted from a disk that knows us at a former address: what it cannot open
+        makes it greet us there, and only a hello with our present card can tell it better.
+        """
+        peer = self._peers.get(node_id)
+        if peer is not None:
+            peer.is_doubted = True
+
+    def is_member_address(self, address: Ip) -> bool:
+        """Say whether any peer lives at an address."""
+        return self._peers.is_address(address)
+
+    def established(self, node_id: NodeId) -> bool:
+        """Say whether payloads to a node can be sealed now."""
+        peer = self._peers.get(node_id)
+        return peer is not None and peer.channel is not None
+
+    def keys_changed(self, now: float) -> list[Datagram]:
+        """Follow the keyring; return what waited for a key, and hellos to who lacks the one in
+        use: it, or we, can say more now."""
+        ring = self._keyring.ring
+        is_new_in_use, self._in_use = ring.sealing != self._in_use, ring.sealing
+        sent: list[Datagram] = []
+        for peer in self._peers:
+            peer.forget_keys(ring.held)
+            if is_new_in_use:
+                peer.held = None  # all that live hold it; whoever does not will say so
+            elif peer.held is not None and ring.sealing not in peer.held:
+                sent += self._hello(peer, now)
+            sent += self._waited(peer)
+        return sent
+
+    # --- out ----------------------------------------------------------------------------
+
+    def seal(self, to: NodeId, payload: bytes, now: float) -> list[Datagram]:
+        """Return what to send for a payload; without a session, or a key that the peer holds, it
+        waits behind a hello."""
+        peer = self._peers.get(to)
+        if peer is None:
+            return []
+        key = self._key_for(peer)
+        if peer.channel is None or key is None:
+            if len(peer.waiting) == peer.waiting.maxlen:
+                self.queue_drop_count += 1
+            peer.waiting.append(payload)
+            return self._hello(peer, now)
+        sealed = self._to(peer, self._sealing.data(peer, peer.channel, key, payload))
+        if peer.is_doubted and now - peer.hello_at >= DOUBTFUL_HELLO_INTERVAL_S:
+            return [*self._hello(peer, now), sealed]
+        return [sealed]
+
+    def greet(self, address: Ip, port: int, _now: float) -> list[Datagram]:
+        """Return a first contact to an address of which nothing is known."""
+        return [self._join(address, port, NO_SESSION, self._keyring.sealing, done=False)]
+
+    def hand(self, to: NodeId, now: float) -> list[Datagram]:
+        """Return our newest key for a peer; without a session, a hello."""
+        peer = self._peers.get(to)
+        if peer is None:
+            return []
+        if peer.channel is None:
+            return self._hello(peer, now)
+        return [self._key(peer, peer.channel, self._keyring.ring.newest)]
+
+    def _key_for(self, peer: Peer) -> KeyId | None:
+        """Return the key to seal with for a peer: the one in use if it may hold it."""
+        return self._keyring.ring.for_peer(peer.held)
+
+    def _waited(self, peer: Peer) -> list[Datagram]:
+        """Return the payloads that waited, once they can be sealed."""
+        key, channel = self._key_for(peer), peer.channel
+        if channel is None or key is None:
+            return []
+        waiting = list(peer.waiting)
+        peer.waiting.clear()
+        return [self._to(peer, self._sealing.data(peer, channel, key, each)) for each in waiting]
+
+    def _hello(self, peer: Peer, now: float) -> list[Datagram]:
+        """Return a hello to a known peer, or nothing if one went a moment ago."""
+        is_met = peer.channel is not None and peer.channel.peer_session == peer.claimed
+        done = is_met and self._key_for(peer) is not None
+        # One that is met and shares no key with us may be unable to take it: a full disk, say.
+        pause_s = HELLO_INTERVAL_S if done or not is_met else DOUBTFUL_HELLO_INTERVAL_S
+        if now - peer.hello_at < pause_s:
+            return []
+        peer.hello_at = now
+        body = hello_body(Hello(self._session, peer.claimed, done, self._card, self._held()))
+        hello = self._to(peer, self._sealing.to_pair(HELLO, peer, body))
+        if not peer.is_doubted or peer.channel is not None:
+            return [hello]
+        # It may never have heard of us, where who let us in went before telling: then it can't
+        # open this one, and nobody else may know both of us.
+        return [hello, *self.greet(peer.card.address, peer.card.gossip_port, now)]
+
+    def _join(self, address: Ip, port: int, echo: bytes, key: KeyId, *, done: bool) -> Datagram:
+        body = hello_body(Hello(self._session, echo, done, self._card, self._held()))
+        return Datagram(address, port, self._sealing.join(key, body))
+
+    def _join_answer(self, hello: Hello, key: KeyId) -> Datagram:
+        return self._join(hello.card.address, hello.card.gossip_port, hello.session, key, done=True)
+
+    def _key(self, peer: Peer, channel: Channel, key: KeyId) -> Datagram:
+        body = key_body(channel.peer_session, self._keyring.key(key))
+        return self._to(peer, self._sealing.to_pair(KEY, peer, body))
+
+    def _held(self) -> tuple[KeyId, ...]:
+        return tuple(sorted(self._keyring.ring.held))
+
+    @staticmethod
+    def _to(peer: Peer, data: bytes) -> Datagram:
+        return Datagram(peer.card.address, peer.card.gossip_port, data)
+
+    # --- in -----------------------------------------------------------------------------
+
+    def open(self, data: bytes, now: float) -> Opened:
+        """Return what a datagram brought; raises RemoteError with the reason of its drop."""
+        header = datagram.read_header(data)
+        if header.sender == self._identity.node_id:
+            raise RemoteError(OWN_DATAGRAM)
+        peer = self._peers.get(header.sender)
+        if header.sender in self._barred:
+            return Opened(header.sender, replies=self._barred.tell(header, data, now))
+        if header.kind in (DATA, JOIN):
+            return self._open_under_key(peer, header, data, now)
+        if header.kind not in PAIRWISE:
+            raise RemoteError(UNKNOWN_KIND)  # of the door's, which is not ours
+        if peer is None:
+            raise RemoteError(UNKNOWN_SENDER)
+        body = self._sealing.open_pair(peer, header, data)
+        if header.kind == HELLO:
+            return self._open_hello(peer, header, body, now)
+        if header.kind == KEY:
+            return self._open_key(header.sender, body)
+        return self._open_notice(header.sender, body)
+
+    def _open_under_key(self, peer: Peer | None, header: Header, data: bytes, now: float) -> Opened:
+        key = self._keyring.named_by(header)
+        if key is None:
+            if peer is None:
+                raise RemoteError(UNKNOWN_GENERATION)
+            # One of us two has missed a rotation: a hello, to where it lives, tells which.
+            replies = tuple(self._hello(peer, now))
+            return Opened(header.sender, replies=replies, dropped=UNKNOWN_GENERATION)
+        if header.kind == JOIN:
+            return self._open_join(key, header, data, now)
+        if peer is None:
+            raise RemoteError(UNKNOWN_SENDER)
+        return self._open_data(peer, key, header, data, now)
+
+    def _open_data(self, peer: Peer, key: KeyId, header: Header, data: bytes, now: float) -> Opened:
+        for channel in (peer.channel, peer.previous):
+            if channel is None or (channel is peer.previous and now > peer.previous_until):
+                continue
+            try:
+                payload = self._sealing.open_data(peer, channel, key, header, data)
+            except RemoteError:
+                continue
+            if not channel.window.accept(header.number):
+                raise RemoteError(REPLAYED)
+            channel.heard_at = now
+            peer.is_doubted = False
+            self._count(key)
+            if peer.held is None or key in peer.held:
+                return Opened(header.sender, payload=payload)
+            peer.held.add(key)  # it has been handed it
+            return Opened(header.sender, payload=payload, replies=tuple(self._waited(peer)))
+        # It may have restarted, or we have: a hello to where it lives, not to where this is from.
+        reason = NO_CHANNEL if peer.channel is None else datagram.UNAUTHENTICATED
+        return Opened(header.sender, replies=tuple(self._hello(peer, now)), dropped=reason)
+
+    def _count(self, key: KeyId) -> None:
+        self.accepted[key] += 1
+        if len(self.accepted) > limits.KEYS_COUNTED_MAX:
+            del self.accepted[min(self.accepted)]
+
+    def _open_notice(self, sender: NodeId, body: bytes) -> Opened:
+        """Take a peer's word on how it sees us. It changes nothing: people should read it."""
+        if body == notices.FORGOTTEN:
+            return Opened(sender, is_barred=True)
+        session, rival = notices.read_rival(body)
+        if session != self._session:
+            raise RemoteError(REPLAYED)
+        if rival.node_id != self._identity.node_id or not self._notary.is_own_word(rival):
+            raise RemoteError(BAD_CARD)
+        return Opened(sender, rival=rival)
+
+    def _open_key(self, sender: NodeId, body: bytes) -> Opened:
+        """Take a cluster key that a peer hands us: what it is worth, the owner judges."""
+        session, key = read_key_body(body)
+        if session != self._session:
+            raise RemoteError(REPLAYED)
+        if not self._notary.anchor.made(key):
+            raise RemoteError(UNWARRANTED_KEY)
+        return Opened(sender, key=key)
+
+    def _open_hello(self, peer: Peer, header: Header, body: bytes, now: float) -> Opened:
+        hello = read_hello(header.sender, self._notary, body)
+        self._refuse_recording(peer, header)
+        opened = self._take_hello(peer, hello, now)
+        if hello.echo == self._session:
+            opened = replace(opened, replies=(*opened.replies, *self._hand_over(peer)))
+            if hello.done and self._key_for(peer) is not None:
+                return opened
+        if opened.card is not None:
+            peer.hello_at = NEVER  # a new session is answered at once
+        return replace(opened, replies=(*self._hello(peer, now), *opened.replies))
+
+    def _hand_over(self, peer: Peer) -> list[Datagram]:
+        """Return the key in use for a peer that lacks it: of two that share none, the one that
+        seals with the lesser takes the other's."""
+        sealing = self._keyring.sealing
+        if peer.channel is None or peer.held is None or sealing in peer.held:
+            return []
+        return [self._key(peer, peer.channel, sealing)]
+
+    def _open_join(self, key: KeyId, header: Header, data: bytes, now: float) -> Opened:
+        hello = read_hello(header.sender, self._notary, self._sealing.open_join(key, header, data))
+        peer = self._peers.get(header.sender)
+        if peer is None:
+            self._require_in_force(hello.card)
+        if hello.echo != self._session:
+            # Not proven fresh: answered at the address its card names, remembered not at all.
+            if peer is not None and now - peer.hello_at < HELLO_INTERVAL_S:
+                return Opened(header.sender)
+            if peer is not None:
+                peer.hello_at = now
+            reply = self._join(
+                hello.card.address, hello.card.gossip_port, hello.session, key, done=False
+            )
+            return Opened(header.sender, replies=(reply,))
+        if peer is None:
+            peer = self._peers.learn(hello.card)
+        self._refuse_recording(peer, header)
+        opened = self._take_hello(peer, hello, now)
+        if hello.done:
+            return opened
+        # The other side may not know us yet, so the answer is a first contact too.
+        return replace(opened, replies=(self._join_answer(hello, key), *opened.replies))
+
+    def _require_in_force(self, card: Card) -> None:
+        certificate = card.certificate
+        assert certificate is not None, "a hello's card is certified"
+        if not certificate.not_before_s <= self._wall_clock() < certificate.not_after_s:
+            raise RemoteError(CERTIFICATE_EXPIRED)
+
+    @staticmethod
+    def _refuse_recording(peer: Peer, header: Header) -> None:
+        nonce = (header.counter, header.random)
+        if nonce in peer.hellos:
+            raise RemoteError(REPLAYED)
+        peer.hellos.append(nonce)
+
+    def _take_hello(self, peer: Peer, hello: Hello, now: float) -> Opened:
+        """Note what a hello claims; begin a session if it has proven fresh and new."""
+        sender = peer.card.node_id
+        if hello.session in peer.retired:
+            return self._take_retired(peer, hello, now)
+        self.learn(hello.card)
+        peer.claimed = hello.session
+        if hello.echo != self._session:
+            return Opened(sender)
+        peer.held = set(hello.held)
+        if peer.channel is not None and peer.channel.peer_session == hello.session:
+            return Opened(sender, replies=tuple(self._waited(peer)))
+        replies = tuple(self._use(peer, Channel(hello.session), now))
+        return Opened(sender, card=hello.card, replies=replies)
+
+    def _take_retired(self, peer: Peer, hello: Hello, now: float) -> Opened:
+        """Judge a session that another one has replaced and that speaks again.
+
+        If the other one is silent, its hello was late, of a process before: the channel of this
+        one is taken back as it was, for its keys and counters were used. If it lives, two hosts
+        use one identity (a copied disk), and both are told of the other.
+        """
+        sender, channel = peer.card.node_id, peer.channel
+        if hello.echo != self._session or channel is None:
+            return Opened(sender)
+        if now - channel.heard_at > SESSION_ALIVE_S:
+            self.learn(hello.card)
+            peer.claimed, peer.held = hello.session, set(hello.held)
+            back = peer.retired.pop(hello.session)
+            return Opened(sender, card=hello.card, replies=tuple(self._use(peer, back, now)))
+        return self._tell_rivals(peer, hello, channel.peer_session, now)
+
+    def _tell_rivals(self, peer: Peer, hello: Hello, session: bytes, now: float) -> Opened:
+        sender, present = peer.card.node_id, peer.card
+        is_same_host = (hello.card.address, hello.card.gossip_port) == (
+            present.address,
+            present.gossip_port,
+        )
+        if is_same_host or now - peer.rival_told_at < notices.INTERVAL_S:
+            return Opened(sender)
+        peer.rival_told_at = now
+        replies = (
+            notices.notice(
+                self._sealing, peer, hello.card, notices.rival_body(hello.session, present)
+            ),
+            notices.notice(self._sealing, peer, present, notices.rival_body(session, hello.card)),
+        )
+        return Opened(sender, rival=hello.card, replies=replies)
+
+    def _use(self, peer: Peer, channel: Channel, now: float) -> list[Datagram]:
+        """Seal for another session from now on; send what waited for one."""
+        peer.retire()
+        if peer.channel is not None:
+            peer.previous, peer.previous_until = peer.channel, now + PREVIOUS_KEPT_S
+        peer.is_doubted = False
+        peer.channel = channel
+        return self._waited(peer)

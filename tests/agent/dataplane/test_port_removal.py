@@ -1,0 +1,59 @@
+"""Ports asked away while one is on its way out go together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import cast
+
+import pytest
+from overlay.agent.dataplane.port_removal import Removing
+from overlay.kernel.sandbox import veth
+from overlay.kernel.sandbox.sandbox import Sandbox
+
+
+class Kernel:
+    """Takes ports away when told to, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.may_go = threading.Event()
+
+    def detach(self, _sandbox: Sandbox, ports: list[str]) -> list[str]:
+        """Return those that were there: all but the lost one."""
+        self.asked.append(ports)
+        assert self.may_go.wait(10)
+        if "stuck" in ports:
+            raise OSError("busy")
+        return [port for port in ports if port != "lost"]
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """Stand in for the kernel's slow part alone: what is tested is the waiting line."""
+    made = Kernel()
+    monkeypatch.setattr(veth, "detach_interfaces", made.detach)
+    return made
+
+
+async def test_those_that_come_meanwhile_go_together(kernel: Kernel) -> None:
+    """The first goes alone, all others in one, and each is told whether it was there."""
+    removing = Removing(cast("Sandbox", None))
+    first = asyncio.create_task(removing.remove("a"))
+    await asyncio.sleep(0.05)
+    others = [asyncio.create_task(removing.remove(port)) for port in ("b", "lost", "b")]
+    await asyncio.sleep(0)
+    kernel.may_go.set()
+
+    assert await asyncio.gather(first, *others) == [True, True, False, True]
+    assert kernel.asked == [["a"], ["b", "lost"]]
+
+
+async def test_a_refusal_is_told_and_stops_nothing(kernel: Kernel) -> None:
+    """Who asked hears of it; the next one is removed as ever."""
+    kernel.may_go.set()
+    removing = Removing(cast("Sandbox", None))
+
+    with pytest.raises(OSError, match="busy"):
+        await removing.remove("stuck")
+    assert await removing.remove("a")

@@ -1,0 +1,180 @@
+"""Passes on the real kernel: which of them read it, and that those which don't are as exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from overlay.agent.dataplane.port_removal import Removing
+from overlay.agent.dataplane.reconcile_pass import Runtime, compare, converge
+from overlay.core.dataplane.operations import DeleteRow
+from overlay.core.dataplane.planner import PlanInput, PlannedPort, Remote
+from overlay.core.dataplane.port_policy import port_rows
+from overlay.kernel.bpf.fast_path import FastPath
+from overlay.kernel.sandbox import veth
+from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, mac_for, parse_ip
+from tests.kernel.conftest import MTU, VNI, Host, World
+
+pytestmark = pytest.mark.netns
+
+TWO, NINE, TEN = parse_ip("10.32.0.2"), parse_ip("10.32.0.9"), parse_ip("10.32.0.10")
+OTHER = NodeId(b"o" * 16)
+NETWORK = Network(
+    VNI, "blue", (Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1")),), NodeId(b"c" * 16)
+)
+
+
+def endpoint(ip: Ip) -> Endpoint:
+    """Return an endpoint of that address."""
+    return Endpoint(bytes(4) + ip, VNI, f"c{ip[3]}", mac_for(VNI, ip), (ip,))
+
+
+class Node:
+    """A host whose sandbox is passed over as the agent does."""
+
+    def __init__(self, world: World) -> None:
+        self.host: Host = world.host()
+        self.host.sandbox.fast_path = FastPath()
+        self.world = world
+        self.runtime = Runtime(
+            self.host.sandbox, self.host.sandbox.monitor(), Removing(self.host.sandbox)
+        )
+        self.ports: list[PlannedPort] = []
+        self.locals: list[Endpoint] = []
+        self.remotes: list[Ip] = []
+
+    def given(self) -> PlanInput:
+        """Return what the plan depends on."""
+        return PlanInput(
+            network=NETWORK,
+            port=4789,
+            local=self.host.underlay,
+            mtu=MTU,
+            ports=tuple(self.ports),
+            locals=tuple(self.locals),
+            remotes=tuple(
+                Remote(OTHER, parse_ip("192.168.56.12"), endpoint(ip)) for ip in self.remotes
+            ),
+            flood=(parse_ip("192.168.56.12"),),
+        )
+
+    def make_port(self, ip: Ip) -> None:
+        """Make a container with an interface, as an attach does."""
+        one = endpoint(ip)
+        self.runtime.replugged.add(f"p{ip[3]}")
+        space = self.world.namespace(f"{self.host.name[-2:]}c{len(self.world.names)}")
+        veth.attach_interface(
+            self.host.sandbox,
+            port_name=f"p{ip[3]}",
+            bridge="br0",
+            netns_fd=self.world.fd(space),
+            ifname=None,
+            mac=one.mac,
+            addresses=[(ip, 16)],
+            mtu=MTU,
+            gateway=None,
+        )
+
+    def attach(self, ip: Ip) -> None:
+        """Make a container and plan for it."""
+        self.make_port(ip)
+        self.ports.append(PlannedPort(f"p{ip[3]}", 0, endpoint(ip).endpoint_id))
+        self.locals.append(endpoint(ip))
+
+    def passes(self, *, read: bool = False) -> tuple[int, int]:
+        """Make a pass; return how many operations it took and how many failed."""
+        done = converge(self.runtime, self.given(), prune=True, read=read)
+        return len(done.operations), len(done.failures)
+
+    def differences(self) -> list[str]:
+        """Return how the kernel differs from the plan."""
+        return [str(each) for each in compare(self.runtime, self.given())]
+
+
+@pytest.fixture
+def node(world: World) -> Iterator[Node]:
+    """Return a node after its first pass, with one container."""
+    node = Node(world)
+    node.passes(read=True)
+    node.attach(TWO)
+    node.passes()
+    assert node.differences() == []
+    yield node
+    node.runtime.monitor.close()
+
+
+def test_a_plan_that_is_as_before_is_kept_once(node: Node) -> None:
+    """Where the kernel is read for 100,000 rows, memory would have them thrice else."""
+    before = node.runtime.desired
+    node.passes(read=True)
+
+    assert node.runtime.desired is before
+
+
+def test_only_the_first_pass_reads(node: Node) -> None:
+    """New records and a new port are programmed exactly, from what the pass before left."""
+    node.remotes.append(NINE)
+    assert node.passes() == (3, 0)
+    node.attach(TEN)
+    node.remotes.append(parse_ip("10.32.0.11"))
+    node.passes()
+
+    assert node.differences() == []
+    assert node.passes() == (0, 0)
+    assert node.runtime.reads == 1
+
+
+def test_a_port_made_anew_under_its_name_is_programmed_anew(node: Node) -> None:
+    """A container that came back within one pass has all that the old one had."""
+    rows = port_rows(NETWORK, node.ports[0], node.locals[0])
+    assert node.host.sandbox.apply([DeleteRow(row) for row in rows]) == []
+    veth.detach_interface(node.host.sandbox, "p2")
+    node.make_port(TWO)
+    assert node.differences() != []
+
+    node.passes()
+
+    assert node.runtime.reads == 1
+    assert node.differences() == []
+
+
+def test_what_was_altered_is_put_right_by_a_pass_that_reads(node: Node) -> None:
+    """A pass trusts what the one before left; told to doubt it, it finds what is missing."""
+    node.world.run(node.host.sandbox.name, "ip", "address", "del", "10.32.0.1/16", "dev", "br0")
+    assert node.passes() == (0, 0)
+    node.remotes.append(NINE)
+    done = converge(node.runtime, node.given(), prune=True, read=True)
+    assert (len(done.operations), done.repair_count) == (4, 1)
+    assert node.differences() == []
+
+
+def test_after_a_failure_the_next_pass_reads(node: Node) -> None:
+    """A port that is not there fails; once it is no longer wanted a pass reads and is content."""
+    node.ports.append(PlannedPort("p77", 0))
+    assert node.passes()[1] == 1
+    del node.ports[-1]
+    reads = node.runtime.reads
+    assert node.passes()[1] == 0
+    assert node.runtime.reads == reads + 1
+    assert node.differences() == []
+
+
+def test_without_pruning_what_is_surplus_is_remembered(node: Node) -> None:
+    """A pass that may not prune leaves a row; the first that may removes it without reading."""
+    node.remotes.append(NINE)
+    node.passes()
+    node.remotes.remove(NINE)
+    done = converge(node.runtime, node.given(), prune=False, read=False)
+    assert done.operations == []
+    assert node.passes() == (3, 0)
+    assert node.runtime.reads == 1
+    assert node.differences() == []
+
+
+def test_nothing_outlives_a_port_that_a_pass_removes(node: Node) -> None:
+    """What names a port in tables goes with the port, in the pass that takes it away."""
+    node.ports.clear()
+    node.locals.clear()
+    node.passes()
+    assert node.runtime.reads == 1
+    assert node.differences() == []

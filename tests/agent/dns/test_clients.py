@@ -1,0 +1,118 @@
+"""Who asks is looked up, not looked for, however much is attached to this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+from overlay.agent.dns.clients import Askers
+from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.documents import Attachment
+from overlay.model import Endpoint, Ip, Mac, Vni, parse_ip
+
+BLUE, RED = Vni(1), Vni(2)
+COUNT = 1_000
+
+
+def ip_of(vni: Vni, number: int) -> Ip:
+    """Return a container's address."""
+    return Ip(bytes([10, vni]) + number.to_bytes(2, "big"))
+
+
+class Records:
+    """A directory of this node's endpoints that counts those it was made to look at."""
+
+    def __init__(self) -> None:
+        self.looked = 0
+        self.version = 1
+        self.own: dict[Vni, list[Endpoint]] = {BLUE: [], RED: []}
+
+    def networks(self) -> list[Any]:
+        """Return both networks."""
+        return [SimpleNamespace(vni=vni) for vni in self.own]
+
+    def own_version(self, _vni: Vni) -> int:
+        """Return what grows with each change of this node's."""
+        return self.version
+
+    def own_endpoints(self, vni: Vni) -> Iterator[Endpoint]:
+        """Yield this node's endpoints on a network."""
+        for each in self.own[vni]:
+            self.looked += 1
+            yield each
+
+    def add(self, vni: Vni, number: int) -> Attachment:
+        """Attach a container, whose namespace has its number."""
+        endpoint_id = bytes([vni]) + number.to_bytes(7, "big")
+        ip, mac = ip_of(vni, number), Mac(b"\2" * 6)
+        self.own[vni].append(Endpoint(endpoint_id, vni, f"c{number}", mac, (ip,)))
+        self.version += 1
+        return Attachment(
+            endpoint_id=endpoint_id.hex(),
+            vni=vni,
+            target=f"netns:c{number}",
+            netns_path=f"/run/netns/c{number}",
+            netns_identity=(4, number),
+            container_id=None,
+            ifname="eth0",
+            port="ve0",
+            subnet_index=0,
+            gateway=True,
+            plugged=True,
+        )
+
+
+def test_a_question_looks_at_no_other_container() -> None:
+    """A thousand containers, a thousand questions: each record is looked at once, and a question
+    from an address that nobody has makes nobody look again."""
+    records = Records()
+    made = [records.add(vni, number) for vni in (BLUE, RED) for number in range(1, COUNT)]
+    attachments = Attachments({bytes.fromhex(each.endpoint_id): each for each in made})
+    kept = {"c7": {"dns_servers": ["192.0.2.53"]}}
+    state = SimpleNamespace(get=lambda _kind, name: kept.get(name))
+    askers = Askers(cast("Any", state), cast("Any", records), attachments)
+    blue = cast("Any", SimpleNamespace(vni=BLUE))
+    for number in range(1, COUNT):
+        seen = askers.networks(blue, ip_of(BLUE, number))
+        assert [network.vni for network in seen] == [BLUE, RED]
+    for _ in range(COUNT):
+        assert askers.networks(blue, parse_ip("10.1.255.255")) == [blue]
+
+    assert askers.resolvers(blue, ip_of(BLUE, 7)) == ["192.0.2.53"]
+    assert records.looked == COUNT - 1
+
+
+def test_who_is_attached_now_is_known_at_once() -> None:
+    """A change of this node's records makes the index anew; who was detached is nobody."""
+    records, state = Records(), cast("Any", SimpleNamespace(get=lambda *_: None))
+    attachments = Attachments({})
+    askers = Askers(state, cast("Any", records), attachments)
+    blue = cast("Any", SimpleNamespace(vni=BLUE))
+    assert askers.networks(blue, ip_of(BLUE, 1)) == [blue]
+    for vni in (BLUE, RED):
+        attachment = records.add(vni, 1)
+        attachments[bytes.fromhex(attachment.endpoint_id)] = attachment
+
+    assert [each.vni for each in askers.networks(blue, ip_of(BLUE, 1))] == [BLUE, RED]
+    for endpoint_id in list(attachments):
+        del attachments[endpoint_id]
+    assert askers.networks(blue, ip_of(BLUE, 1)) == [blue]
+
+
+def test_attachments_are_found_by_their_container() -> None:
+    """After any change: another value, one that goes, the last one that goes."""
+    records = Records()
+    one, two = records.add(BLUE, 1), records.add(RED, 1)
+    ids = [bytes.fromhex(each.endpoint_id) for each in (one, two)]
+    attachments = Attachments(dict(zip(ids, (one, two), strict=True)))
+    changed = replace(one, gateway=False)
+    attachments[ids[0]] = changed
+
+    assert attachments.of_target((4, 1)) == [changed, two]
+    assert list(attachments.values()) == [changed, two]
+    attachments.pop(ids[0])
+    assert attachments.of_target((4, 1)) == [two]
+    del attachments[ids[1]]
+    assert (attachments.of_target((4, 1)), len(attachments)) == ([], 0)

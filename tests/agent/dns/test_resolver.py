@@ -1,0 +1,299 @@
+"""What names mean to a container, and how DNS answers carry it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+from dataclasses import replace
+
+import pytest
+from dnslib import QTYPE, RCODE, DNSRecord
+from overlay import limits
+from overlay.agent.dns.resolver import Names, address_of_reverse
+from overlay.agent.dns.server import DnsServer, host_resolvers
+from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.records import GivenName
+from overlay.model import (
+    Endpoint,
+    Ip,
+    Mac,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    parse_ip,
+)
+
+ALIVE, DEAD = NodeId(b"a" * 16), NodeId(b"d" * 16)
+ASKER = parse_ip("10.1.0.9")
+
+
+def subnet(text: str) -> Subnet:
+    """Return a /16 whose gateway is its first address."""
+    base = parse_ip(text)
+    return Subnet(base, 16, Ip(base[:3] + b"\x01"))
+
+
+BLUE = Network(Vni(1), "blue", (subnet("10.1.0.0"),), ALIVE)
+RED = Network(Vni(2), "red", (subnet("10.2.0.0"),), ALIVE)
+
+
+def endpoint(vni: int, name: str, ip: str, *aliases: str) -> Endpoint:
+    """Return an endpoint record."""
+    endpoint_id = name.encode().ljust(8)
+    return Endpoint(endpoint_id, Vni(vni), name, Mac(b"\2" * 6), (parse_ip(ip),), aliases)
+
+
+class Records:
+    """A directory of four endpoints: one on a dead node, one on another network."""
+
+    def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
+        """Return the endpoints of a network."""
+        everything = [
+            (ALIVE, endpoint(1, "web", "10.1.0.2", "www")),
+            (ALIVE, endpoint(1, "Web2", "10.1.0.3", "www")),
+            (DEAD, endpoint(1, "ghost", "10.1.0.4", "www")),
+            (ALIVE, endpoint(2, "db", "10.2.0.2")),
+        ]
+        return [item for item in everything if item[1].vni == vni]
+
+    def given_names(self, vni: int) -> list[tuple[NodeId, GivenName]]:
+        """Return the names that people gave, two of them on blue, one that a container has."""
+        given = [
+            GivenName("router", (parse_ip("10.1.0.1"), parse_ip("192.168.7.1"))),
+            GivenName("web", (parse_ip("192.168.7.2"),)),
+        ]
+        return [(DEAD, item) for item in given if vni == 1]
+
+    def node_state(self, node_id: NodeId) -> MemberState:
+        """Say who is dead."""
+        return MemberState.DEAD if node_id == DEAD else MemberState.ALIVE
+
+
+def names() -> Names:
+    """Return the names of a container that is on blue alone."""
+    return Names(Records())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("router", ["10.1.0.1", "192.168.7.1"]),
+        ("web", ["10.1.0.2"]),
+        ("WEB.", ["10.1.0.2"]),
+        ("web2", ["10.1.0.3"]),
+        ("web.blue.overlay", ["10.1.0.2"]),
+        ("web.overlay", ["10.1.0.2"]),
+        ("www", ["10.1.0.2", "10.1.0.3"]),
+        ("ghost.blue.overlay", []),
+        ("db.red.overlay", []),
+        ("nobody.overlay", []),
+    ],
+)
+def test_names_of_the_askers_networks_are_found(asked: str, found: list[str]) -> None:
+    """Names, qualified names and aliases resolve; dead nodes and foreign networks do not."""
+    answer = names().forward(BLUE, ASKER, asked)
+
+    assert answer is not None
+    assert [parse_ip(text) for text in found] == list(answer.ips)
+
+
+def test_a_networks_name_may_have_dots() -> None:
+    """The whole of what follows the container's name is the network's."""
+    dotted = replace(BLUE, name="blue.Prod")
+
+    for asked in ("web.blue.prod.overlay", "www.BLUE.prod.overlay."):
+        answer = names().forward(dotted, ASKER, asked)
+        assert answer is not None
+        assert parse_ip("10.1.0.2") in answer.ips
+    there = names().forward(dotted, ASKER, "blue.prod.overlay")
+    assert there is not None
+    assert (there.exists, there.ips) == (True, ())
+
+
+def test_other_names_are_not_ours() -> None:
+    """A bare name that no endpoint has goes to the host's resolvers."""
+    assert names().forward(BLUE, ASKER, "example.org") is None
+
+
+def test_a_container_on_two_networks_sees_both() -> None:
+    """What a container may see follows the networks it is on."""
+    both = names()
+    both.networks_of = lambda _network, _ip: [BLUE, RED]
+
+    answer = both.forward(BLUE, ASKER, "db.red.overlay")
+
+    assert answer is not None
+    assert answer.ips == (parse_ip("10.2.0.2"),)
+
+
+def test_addresses_have_names() -> None:
+    """A reverse question gives the full name; one outside our subnets is not ours."""
+    answer = names().reverse(BLUE, ASKER, "2.0.1.10.in-addr.arpa.")
+
+    assert answer is not None
+    assert answer.names == ("web.blue.overlay",)
+    assert names().reverse(BLUE, ASKER, "8.8.8.8.in-addr.arpa.") is None
+
+    given = names().reverse(BLUE, ASKER, "1.7.168.192.in-addr.arpa.")
+    assert given is not None
+    assert given.names == ("router.blue.overlay",)
+
+
+def test_reverse_names_of_ipv6_are_read() -> None:
+    """32 digits in reverse are an IPv6 address; anything else is none."""
+    name = ".".join(reversed(parse_ip("fd00::12").hex())) + ".ip6.arpa"
+
+    assert address_of_reverse(name) == parse_ip("fd00::12")
+    assert address_of_reverse("1.2.ip6.arpa") is None
+    assert address_of_reverse("x.in-addr.arpa") is None
+
+
+def server() -> DnsServer:
+    """Return a server of blue that is not bound to anything."""
+    return DnsServer(BLUE, names(), random.Random(1), lambda _network, _ip: [])
+
+
+async def test_a_question_gets_a_short_lived_answer() -> None:
+    """An A record with a TTL of 5 seconds."""
+    raw = await server().answer(DNSRecord.question("web.blue.overlay").pack(), ASKER, size_max=1232)
+
+    assert raw is not None
+    reply = DNSRecord.parse(raw)
+    assert [(str(rr.rdata), rr.ttl) for rr in reply.rr] == [("10.1.0.2", 5)]
+
+
+async def test_a_known_name_without_ipv6_says_so() -> None:
+    """AAAA for an IPv4-only name is an empty success, so that no resolver gives up on it."""
+    question = DNSRecord.question("web.blue.overlay", "AAAA").pack()
+
+    raw = await server().answer(question, ASKER, size_max=1232)
+
+    assert raw is not None
+    reply = DNSRecord.parse(raw)
+    assert (reply.header.rcode, reply.rr) == (RCODE.NOERROR, [])
+
+
+async def test_an_unknown_name_of_ours_does_not_exist() -> None:
+    """Names in our domain are never asked of others."""
+    question = DNSRecord.question("nobody.overlay").pack()
+
+    raw = await server().answer(question, ASKER, size_max=1232)
+
+    assert raw is not None
+    assert DNSRecord.parse(raw).header.rcode == RCODE.NXDOMAIN
+
+
+@pytest.mark.parametrize("junk", [b"", b"\0", b"\xff" * 11, b"\xff" * 40, bytes(12)])
+async def test_junk_gets_no_answer(junk: bytes) -> None:
+    """What is no question is dropped without a word."""
+    assert await server().answer(junk, ASKER, size_max=1232) is None
+
+
+async def test_edns_is_answered_in_kind() -> None:
+    """A question with EDNS gets an OPT record back (RFC 6891 section 6.1.1)."""
+    question = DNSRecord.question("web")
+    from dnslib import EDNS0  # noqa: PLC0415 - only here
+
+    question.add_ar(EDNS0(udp_len=4096))
+
+    raw = await server().answer(question.pack(), ASKER, size_max=1232)
+
+    assert raw is not None
+    assert [extra.rtype for extra in DNSRecord.parse(raw).ar] == [QTYPE.OPT]
+
+
+async def test_one_container_does_not_take_all_connections() -> None:
+    """Who opens many and asks nothing loses those above a few; another one is answered at once."""
+    udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+    for each in (udp, tcp):
+        each.bind(("127.0.0.1", 0))
+        each.setblocking(False)
+    tcp.listen()
+    place = tcp.getsockname()
+    serving = server()
+    await serving.start(udp, tcp)
+    loop = asyncio.get_running_loop()
+    silent = [socket.create_connection(place, source_address=("127.0.0.2", 0)) for _ in range(64)]
+    closed = 0
+    try:
+        reader, writer = await asyncio.open_connection(*place)
+        raw = DNSRecord.question("web.blue.overlay").pack()
+        writer.write(struct.pack("!H", len(raw)) + raw)
+        async with asyncio.timeout(20):
+            (size,) = struct.unpack("!H", await reader.readexactly(2))
+            assert DNSRecord.parse(await reader.readexactly(size)).rr
+        writer.close()
+        await writer.wait_closed()
+        assert serving._streams.total() <= limits.DNS_STREAMS_PER_ASKER_MAX + 1
+        async with asyncio.timeout(20):
+            for each in silent:
+                each.setblocking(False)
+                with contextlib.suppress(ConnectionError):
+                    assert await loop.sock_recv(each, 1) == b""
+                closed += 1
+        assert closed == len(silent), "what is silent for long goes as well"
+    finally:
+        for each in silent:
+            each.close()
+        serving.close()
+
+
+def test_the_hosts_resolvers_are_read(tmp_path: object) -> None:
+    """Three name servers at most, comments and other lines passed over."""
+    from pathlib import Path  # noqa: PLC0415 - only here
+
+    path = Path(str(tmp_path)) / "resolv.conf"
+    lines = ["# x", "search a", "nameserver 1.1.1.1", "nameserver ::1", *["nameserver 2.2.2.2"] * 3]
+    path.write_text("\n".join(lines))
+
+    assert host_resolvers(path) == ["1.1.1.1", "::1", "2.2.2.2"]
+    assert host_resolvers(path.with_name("none")) == []
+
+
+def test_a_name_given_twice_is_its_winners_alone() -> None:
+    """The lower endpoint id has it, as on every node; both may share an alias."""
+
+    class Twice(Records):
+        def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
+            one = replace(endpoint(1, "web", "10.1.0.3", "www"), endpoint_id=b"2" * 8)
+            two = replace(endpoint(1, "Web", "10.1.0.2", "www"), endpoint_id=b"1" * 8)
+            return [(ALIVE, item) for item in (one, two) if item.vni == vni]
+
+    known = Names(Twice())  # type: ignore[arg-type]
+    by_name, by_alias = (known.forward(BLUE, ASKER, name) for name in ("web", "www"))
+
+    assert by_name is not None
+    assert by_name.ips == (parse_ip("10.1.0.2"),)
+    assert by_alias is not None
+    assert len(by_alias.ips) == 2
+
+
+def test_what_is_listed_is_what_is_answered() -> None:
+    """The list of a network has every name and alias, with the addresses a question gets."""
+    listed = names().listed(BLUE)
+
+    assert list(listed) == ["router", "web", "web2", "www"]
+    for name, ips in listed.items():
+        answer = names().told([BLUE], name)
+        assert answer is not None
+        assert answer.ips == ips
+
+
+def test_of_a_name_given_twice_the_winner_is_listed() -> None:
+    """Two endpoints with one name, in any order of records: the lower id has it."""
+    first = replace(endpoint(1, "web", "10.1.0.7"), endpoint_id=b"a" * 8)
+    second = replace(endpoint(1, "WEB", "10.1.0.8"), endpoint_id=b"b" * 8)
+
+    class Twice(Records):
+        def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
+            return [(ALIVE, second), (ALIVE, first)] if vni == BLUE.vni else []
+
+    twice = Names(Twice())  # type: ignore[arg-type]
+
+    answer = twice.told([BLUE], "web")
+    assert answer is not None
+    assert twice.listed(BLUE)["web"] == answer.ips == (parse_ip("10.1.0.7"),)

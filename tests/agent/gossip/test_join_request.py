@@ -1,0 +1,99 @@
+"""What `join` makes of the peers it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+from overlay.agent.gossip.join_request import default_name, no_answer, resolve, split_peer
+from overlay.errors import UsageError
+from overlay.model import ip_text, parse_ip
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("10.0.0.1", "10.0.0.1", 7948),
+        ("10.0.0.1:9", "10.0.0.1", 9),
+        ("vm1.lab", "vm1.lab", 7948),
+        ("fd00::1", "fd00::1", 7948),
+        ("[fd00::1]:9", "fd00::1", 9),
+        ("[fd00::1]", "fd00::1", 7948),
+    ],
+)
+def test_peers_are_hosts_with_or_without_a_port(text: str, host: str, port: int) -> None:
+    """The usual ways to write a host and a port are understood."""
+    assert split_peer(text, 7948) == (host, port)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "10.0.0.1:x", "10.0.0.1:0", "x:70000", "u@h"])
+def test_what_is_no_peer_is_refused(text: str) -> None:
+    """A text that can't be a peer is a usage error, before any waiting."""
+    with pytest.raises(UsageError):
+        split_peer(text, 7948)
+
+
+@pytest.mark.parametrize(
+    ("host", "node"),
+    [
+        ("VM1.example.org", "vm1"),
+        ("x" * 64, "x" * 63),
+        ("Ann's PC", "ann-s-pc"),
+        ("\u00fc", "node"),
+        ("", "node"),
+    ],
+)
+def test_any_hosts_name_is_made_a_nodes(
+    monkeypatch: pytest.MonkeyPatch, host: str, node: str
+) -> None:
+    """The kernel takes 64 bytes of anything; a card that no peer takes would be no membership."""
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+
+    assert default_name() == node
+
+
+async def test_addresses_resolve_to_seeds() -> None:
+    """A literal address is its own seed."""
+    (seed,) = await resolve(["127.0.0.1:9"], 7948)
+
+    assert (seed.address, seed.port) == (parse_ip("127.0.0.1"), 9)
+
+
+@pytest.mark.parametrize("peer", ["\x9b", "a" * 64 + ".example", "a\x00b", "..", "é" * 300])
+async def test_what_dns_has_no_name_for_is_no_address(peer: str) -> None:
+    """The resolver's own refusal of such a text is the caller's mistake, not a defect."""
+    with pytest.raises(UsageError):
+        await resolve([peer], 7948)
+
+
+async def test_silence_is_explained() -> None:
+    """The error for no answer names the address tried and all three likely reasons."""
+    seeds = await resolve(["127.0.0.1"], 7948)
+
+    text = str(no_answer(seeds, 20.0))
+
+    assert "127.0.0.1 port 7948/udp" in text
+    assert "firewall" in text
+    assert "token" in text
+
+
+async def test_a_name_with_several_addresses_is_several_seeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each address behind a name is tried; a name that fails is no error beside one that works."""
+    loop = asyncio.get_running_loop()
+
+    async def lookup(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host != "seeds.example":
+            raise OSError(-2, "Name or service not known")
+        return [(2, 2, 17, "", (f"192.0.2.{last}", port)) for last in (1, 2, 3)]
+
+    monkeypatch.setattr(loop, "getaddrinfo", lookup)
+    seeds = await resolve(["nowhere.example", "seeds.example:9"], 7948)
+
+    assert [(ip_text(seed.address), seed.port) for seed in seeds] == [
+        ("192.0.2.1", 9), ("192.0.2.2", 9), ("192.0.2.3", 9),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match=r"none of the peers has an address"):
+        await resolve(["nowhere.example"], 7948)

@@ -1,0 +1,97 @@
+"""What makes a sound network definition."""
+
+from __future__ import annotations
+
+import pytest
+from overlay.agent.networks.subnets import SubnetWish, matches, parse_range, subnet_of
+from overlay.errors import UsageError
+from overlay.model import parse_ip
+
+
+@pytest.mark.parametrize("text", ["10.32.0.0/16", "192.168.7.0/29", "fd32::/64"])
+def test_subnets_are_read(text: str) -> None:
+    """An address range is taken as written."""
+    assert str(parse_range(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("blue", "is not a subnet"),
+        ("10.32.0.0", "has no length"),
+        ("10.32.0.7/16", "an address within a subnet"),
+        ("10.32.0.0/30", "too few addresses"),
+        ("10.32.0.0/33", "is not a subnet"),
+        ("224.0.0.0/8", "special"),
+        ("127.0.0.0/8", "special"),
+        ("169.254.0.0/16", "special"),
+        ("0.0.0.0/0", "special"),
+        ("0.0.0.0/8", "special"),
+        ("192.0.0.0/2", "addresses of 224.0.0.0/4 are special"),
+        ("255.255.255.0/24", "special"),
+        ("::/0", "special"),
+        ("::ffff:10.0.0.0/104", "special"),
+        ("fe00::/8", "special"),
+        ("fd00::%eth0/64", "is not a subnet"),
+    ],
+)
+def test_what_is_no_subnet_is_told(text: str, told: str) -> None:
+    """Each mistake has its own message."""
+    with pytest.raises(UsageError, match=told):
+        parse_range(text)
+
+
+def test_a_near_miss_is_corrected() -> None:
+    """Who writes a host's address with a length is shown the subnet that was meant."""
+    with pytest.raises(UsageError) as caught:
+        parse_range("10.32.0.7/16")
+
+    assert "10.32.0.0/16" in caught.value.hint
+
+
+def test_a_subnet_is_read_with_all_its_options() -> None:
+    """Gateway, range, auxiliary addresses (by name) and block length."""
+    found = subnet_of(
+        SubnetWish(
+            "10.32.0.0/16", "10.32.0.254", "10.32.8.0/21",
+            (("router", "10.32.0.2"), ("nas", "10.32.0.3")), 24,
+        )
+    )  # fmt: skip
+
+    assert found.gateway == parse_ip("10.32.0.254")
+    assert found.ip_range == (parse_ip("10.32.8.0"), 21)
+    assert found.auxiliary == (("nas", parse_ip("10.32.0.3")), ("router", parse_ip("10.32.0.2")))
+    assert found.block_length == 24
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        (SubnetWish("10.1.0.0/24", "10.2.0.1"), "10.2.0.1 is no usable"),
+        (SubnetWish("10.1.0.0/24", ip_range="10.2.0.0/25"), "not within"),
+        (SubnetWish("10.1.0.0/24", ip_range="10.0.0.0/8"), "not within"),
+        (SubnetWish("10.1.0.0/24", ip_range="10.1.0.9/25"), "not a range"),
+        (SubnetWish("10.1.0.0/24", ip_range="fd00::/64"), "not within"),
+        (SubnetWish("10.1.0.0/24", ip_range="10.1.0.0/28", block_length=26), "smaller than"),
+        (SubnetWish("10.1.0.0/24", block_length=23), "cannot be cut"),
+        (SubnetWish("10.1.0.0/24", block_length=31), "cannot be cut"),
+        (SubnetWish("10.1.0.0/24", auxiliary=(("nas", "10.2.0.9"),)), "nas 10.2.0.9 is no"),
+        (SubnetWish("10.1.0.0/24", auxiliary=(("nas", "10.1.0.255"),)), "no usable"),
+        (SubnetWish("10.1.0.0/24", auxiliary=(("nas", "10.1.0.1"),)), "both the gateway"),
+        (SubnetWish("10.1.0.0/24", auxiliary=(("a b", "10.1.0.9"),)), "cannot name"),
+    ],
+)
+def test_options_that_make_no_sense_are_told(wish: SubnetWish, told: str) -> None:
+    """What lies outside the subnet, or is there twice, is refused before anything is made."""
+    with pytest.raises(UsageError, match=told):
+        subnet_of(wish)
+
+
+def test_the_same_wish_again_matches_and_another_one_does_not() -> None:
+    """Creating is idempotent; a subnet with other blocks or another range is another subnet."""
+    wish = SubnetWish("10.1.0.0/16", ip_range="10.1.4.0/22", block_length=24)
+    existing = subnet_of(SubnetWish("10.1.0.0/16", "10.1.0.9", "10.1.4.0/22", (), 24))
+
+    assert matches(existing, wish)
+    assert not matches(existing, SubnetWish("10.1.0.0/16", block_length=24))
+    assert not matches(existing, SubnetWish("10.1.0.0/16", "10.1.0.8", "10.1.4.0/22", (), 24))

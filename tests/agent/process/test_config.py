@@ -1,0 +1,60 @@
+"""The configuration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from overlay.agent.process.config import Config, load
+from overlay.errors import UsageError
+
+
+def test_a_missing_file_means_defaults(tmp_path: Path) -> None:
+    """Without a file every key has its default."""
+    assert load(tmp_path / "none.toml", required=False) == Config()
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    """A file given with --config that is not there is an error, not a default."""
+    with pytest.raises(UsageError, match="no configuration file"):
+        load(tmp_path / "none.toml", required=True)
+
+
+def test_keys_are_read(tmp_path: Path) -> None:
+    """Each key of the file lands in the configuration."""
+    path = tmp_path / "overlayd.toml"
+    path.write_text(
+        'state_dir = "/x"\nreconcile_interval_s = 5\nlog_level = "debug"\n'
+        'dns_domain = "Lab.Example."\n'
+    )
+
+    config = load(path, required=True)
+
+    assert config.state_dir == Path("/x")
+    assert config.reconcile_interval_s == 5.0
+    assert config.log_level == "debug"
+    assert config.dns_domain == "lab.example"
+    assert config.path == path
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("colour = 1", "unknown key 'colour'"),
+        ("log_level = 3", "log_level must be a text"),
+        ('log_level = "loud"', "log_level must be debug"),
+        ("reconcile_interval_s = 0", "above zero"),
+        ("key_rotation_interval_s = -1", "above zero"),
+        ('reconcile_interval_s = "soon"', "a number of seconds"),
+        ('dns_domain = "a b"', "dns_domain must be a domain"),
+        ('dns_domain = ""', "dns_domain must be a domain"),
+        ("= 3", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, told: str) -> None:
+    """Each mistake is an error that names file and key."""
+    path = tmp_path / "overlayd.toml"
+    path.write_text(text)
+
+    with pytest.raises(UsageError, match=told):
+        load(path, required=True)

@@ -1,0 +1,22 @@
+"""Core dumps of the agent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+from overlay.agent.process import core_dump
+print(core_dump.is_forbidden())
+core_dump.forbid()
+print(core_dump.is_forbidden())
+"""
+
+
+def test_a_process_that_forbids_its_dumps_is_not_dumpable() -> None:
+    """The kernel says so itself, and said otherwise before."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True
+    )
+
+    assert done.stdout.split() == ["False", "True"]

@@ -1,0 +1,29 @@
+"""Background tasks end, also those that lose a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from overlay.agent.process.ending_task import end_all
+
+
+async def _loses_the_first() -> None:
+    """As `asyncio.wait_for` before Python 3.12 may."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.Event().wait()
+
+
+async def test_a_task_that_loses_a_cancellation_ends() -> None:
+    """It is asked again until it has ended."""
+    task = asyncio.create_task(_loses_the_first())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await end_all([task])
+    assert task.cancelled()
+
+
+async def test_no_task_is_no_wait() -> None:
+    """An agent that never started its tasks closes at once."""
+    await end_all([])

@@ -1,0 +1,53 @@
+"""What runs in the background outlives refusals, and no defect of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from overlay import limits
+from overlay.agent.process.event_log import Journal
+from overlay.agent.process.tasks import Background
+from overlay.errors import OverlayError
+
+
+async def test_a_refusal_is_told_once_and_the_work_begun_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A full disk, then a kernel that says no, then all is well: the work goes on."""
+    monkeypatch.setattr(limits, "BACKGROUND_AGAIN_S", 0.01)
+    journal = Journal(tmp_path)
+    background = Background(journal)
+    refusals: list[Exception] = [OverlayError("disk"), OverlayError("disk"), OSError(12, "memory")]
+    well = asyncio.Event()
+
+    async def work() -> None:
+        if refusals:
+            raise refusals.pop(0)
+        well.set()
+
+    background.start(work, "test")
+    await asyncio.wait_for(well.wait(), 10)
+    await background.close()
+
+    told = [event["text"] for event in journal.since(0)]
+    assert len(told) == 2
+    assert "test: disk" in told[0]
+    assert "memory" in told[1]
+
+
+def test_a_defect_ends_the_process(tmp_path: Path) -> None:
+    """The loop stops where some work ends with an error that nothing outside has caused."""
+    loop = asyncio.new_event_loop()
+
+    async def work() -> None:
+        raise KeyError("defect")
+
+    async def begin() -> None:
+        Background(Journal(tmp_path)).start(work, "test")
+        await asyncio.sleep(60)
+
+    with pytest.raises(RuntimeError, match="stopped before"):
+        loop.run_until_complete(begin())
+    loop.close()

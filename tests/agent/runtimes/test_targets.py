@@ -1,0 +1,285 @@
+"""From the text of a TARGET to one network namespace."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from overlay.agent.runtimes.engines import Container, Runtime
+from overlay.agent.runtimes.targets import Surroundings, Target, resolve_target
+from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
+
+needs_root = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a network namespace"),
+]
+ID = "3f9c" + "0" * 60
+
+
+@dataclass
+class FakeRuntime:
+    """A runtime with just these containers, or one that is broken."""
+
+    kind: str
+    title: str
+    containers: dict[str, Container]
+    broken: bool = False
+
+    def find(self, name: str) -> Container | None:
+        """Return what it has."""
+        if self.broken:
+            raise OverlayError(f"{self.title} does not answer")
+        return self.containers.get(name)
+
+    def absence(self) -> str | None:
+        """Return that it is not there, where it has nothing."""
+        return None if self.containers else f"{self.title} does not run here"
+
+
+def _process() -> Iterator[int]:
+    """Yield the id of a process with a network namespace of its own."""
+    child = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "echo ready; cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    yield child.pid
+    child.communicate()
+
+
+@pytest.fixture
+def pid() -> Iterator[int]:
+    """Run a process in a network namespace of its own."""
+    yield from _process()
+
+
+@pytest.fixture
+def other_pid() -> Iterator[int]:
+    """Run one more."""
+    yield from _process()
+
+
+def _container(kind: str, name: str, pid: int | None, status: str = "running") -> Container:
+    return Container(kind, name, ID, pid, status)
+
+
+def _around(
+    tmp_path: Path,
+    *,
+    netns: dict[str, int] | None = None,
+    docker: list[Container] | None = None,
+    podman: list[Container] | None = None,
+    broken: str = "",
+) -> Surroundings:
+    """Return surroundings where links stand for the mounts of /run/netns."""
+    directory = tmp_path / "netns"
+    directory.mkdir(exist_ok=True)
+    for name, pid in (netns or {}).items():
+        (directory / name).symlink_to(f"/proc/{pid}/ns/net")
+    runtimes: list[Runtime] = [
+        FakeRuntime(kind, kind.title(), {c.name: c for c in containers or []}, kind == broken)
+        for kind, containers in (("docker", docker), ("podman", podman))
+    ]
+    return Surroundings(netns_dir=directory, runtimes=tuple(runtimes))
+
+
+class TestFound:
+    """Targets that exist."""
+
+    pytestmark = needs_root
+
+    def test_a_process(self, tmp_path: Path, pid: int) -> None:
+        """pid:N is the namespace of that process."""
+        assert resolve_target(f"pid:{pid}", _around(tmp_path)) == Target(
+            "pid", f"pid-{pid}", f"/proc/{pid}/ns/net", pid, None, f"pid:{pid}"
+        )
+
+    def test_a_path(self, tmp_path: Path, pid: int) -> None:
+        """A path of /proc tells its process too."""
+        path = f"/proc/{pid}/ns/net"
+
+        assert resolve_target(path, _around(tmp_path)) == Target(
+            "path", f"pid-{pid}", path, pid, None, path
+        )
+
+    def test_a_named_namespace(self, tmp_path: Path, pid: int) -> None:
+        """netns:NAME and NAME are the same where only a namespace has that name."""
+        around = _around(tmp_path, netns={"web": pid})
+        path = str(around.netns_dir / "web")
+        found = Target("netns", "web", path, None, None, "netns:web")
+
+        assert resolve_target("netns:web", around) == found
+        assert resolve_target("web", around) == found
+        assert resolve_target(path, around).name == "web"
+
+    @pytest.mark.parametrize("kind", ["docker", "podman"])
+    def test_a_container(self, tmp_path: Path, pid: int, kind: str) -> None:
+        """By its runtime's name or by the bare one; the id is kept."""
+        around = _around(tmp_path, **{kind: [_container(kind, "web", pid)]})  # type: ignore[arg-type]
+        found = Target(kind, "web", f"/proc/{pid}/ns/net", pid, ID, f"{kind}:web")
+
+        assert resolve_target(f"{kind}:web", around) == found
+        assert resolve_target("web", around) == found
+
+    def test_its_text_resolves_to_the_same_again(self, tmp_path: Path, pid: int) -> None:
+        """What is stored with an attachment finds the container after a restart."""
+        around = _around(tmp_path, netns={"a": pid}, docker=[_container("docker", "b", pid)])
+        for text in ("a", "b", f"pid:{pid}", f"/proc/{pid}/ns/net"):
+            found = resolve_target(text, around)
+            assert resolve_target(found.text, around) == found
+
+    def test_one_namespace_with_two_names_is_not_ambiguous(self, tmp_path: Path, pid: int) -> None:
+        """A container's namespace may be mounted under the container's name."""
+        around = _around(tmp_path, netns={"web": pid}, docker=[_container("docker", "web", pid)])
+
+        assert resolve_target("web", around).kind == "netns"
+
+    def test_what_does_not_run_gives_way_to_what_does(self, tmp_path: Path, pid: int) -> None:
+        """A stopped container of the same name is no candidate."""
+        around = _around(
+            tmp_path,
+            docker=[_container("docker", "web", None, "exited")],
+            podman=[_container("podman", "web", pid)],
+        )
+
+        assert resolve_target("web", around).kind == "podman"
+
+    @pytest.mark.parametrize(
+        ("name", "fit"),
+        [("web_", "web"), ("a+b", "a-b"), ("x" * 80, "x" * 63), ("_", ID[:12]), ("Web.1", "Web.1")],
+    )
+    def test_names_are_made_fit_for_the_network(
+        self, tmp_path: Path, pid: int, name: str, fit: str
+    ) -> None:
+        """Runtimes allow names that can't be a DNS label; the text keeps them as they are."""
+        around = _around(tmp_path, docker=[_container("docker", name, pid)])
+        found = resolve_target(f"docker:{name}", around)
+
+        assert (found.name, found.text) == (fit, f"docker:{name}")
+
+
+class TestAmbiguous:
+    """Names that fit more than one container."""
+
+    pytestmark = needs_root
+
+    def test_the_candidates_are_listed(self, tmp_path: Path, pid: int, other_pid: int) -> None:
+        """In the order in which they are looked up, each as it can be given."""
+        around = _around(
+            tmp_path,
+            netns={"web": pid},
+            docker=[_container("docker", "web", other_pid)],
+            podman=[_container("podman", "web", other_pid)],
+        )
+        with pytest.raises(ConflictError) as caught:
+            resolve_target("web", around)
+
+        assert caught.value.why == "candidates: netns:web, docker:web, podman:web"
+        assert resolve_target("docker:web", around).pid == other_pid
+
+
+class TestRefused:
+    """Texts that name no container."""
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "foo:bar", "netns:", "pid:", "pid:x", "pid:0", "pid:-1", "pid:99999999999",
+         "a/b", "nerdctl:web", "x\0y"],
+    )  # fmt: skip
+    def test_what_is_no_target_is_a_usage_error(self, tmp_path: Path, text: str) -> None:
+        """With the forms that are."""
+        with pytest.raises(UsageError):
+            resolve_target(text, _around(tmp_path))
+
+    def test_an_unknown_name_tells_where_it_was_looked_for(self, tmp_path: Path) -> None:
+        """Each place in one line, and what is there."""
+        around = _around(tmp_path, docker=[_container("docker", "db", None)])
+        (around.netns_dir / "other").touch()
+        (around.netns_dir / "ov-000001-ab12cd").touch()
+        with pytest.raises(NotFoundError) as caught:
+            resolve_target("web", around)
+
+        assert caught.value.why == (
+            f"{around.netns_dir} has: other; Docker has no container of that name;"
+            " Podman does not run here"
+        )
+
+    def test_a_bare_number_is_told_how_to_mean_a_process(self, tmp_path: Path) -> None:
+        """Numbers are looked up as names."""
+        with pytest.raises(NotFoundError) as caught:
+            resolve_target("4242", _around(tmp_path))
+        assert "pid:4242" in caught.value.hint
+
+    @pytest.mark.parametrize("text", ["netns:web", "docker:web", "podman:web", "/run/ovt-none"])
+    def test_what_is_not_there_is_not_found(self, tmp_path: Path, text: str) -> None:
+        """Whichever way it is named."""
+        with pytest.raises(NotFoundError):
+            resolve_target(text, _around(tmp_path))
+
+    @pytest.mark.parametrize("text", ["\u00e9" * 300, "netns:" + "x" * 300, "/" + "x" * 300])
+    def test_what_is_too_long_for_a_file_is_not_there(self, tmp_path: Path, text: str) -> None:
+        """The file system's refusal is no fault of the agent."""
+        with pytest.raises(NotFoundError):
+            resolve_target(text, _around(tmp_path))
+
+    def test_a_fifo_is_refused_and_not_waited_for(self, tmp_path: Path) -> None:
+        """Opening one waits for its writer, which may never come."""
+        os.mkfifo(tmp_path / "fifo")
+        with pytest.raises(ConflictError, match="is not a network namespace"):
+            resolve_target(str(tmp_path / "fifo"), _around(tmp_path))
+
+    def test_a_process_that_is_gone_is_not_found(self, tmp_path: Path) -> None:
+        """A child that was waited for is no process any more."""
+        child = subprocess.Popen(["true"])
+        child.wait()
+        with pytest.raises(NotFoundError, match="there is no process"):
+            resolve_target(f"pid:{child.pid}", _around(tmp_path))
+
+    @pytest.mark.parametrize("text", ["docker:web", "web"])
+    def test_a_container_that_does_not_run_is_a_conflict(self, tmp_path: Path, text: str) -> None:
+        """With the line that starts it."""
+        around = _around(tmp_path, docker=[_container("docker", "web", None, "exited")])
+        with pytest.raises(ConflictError) as caught:
+            resolve_target(text, around)
+        assert "docker start web" in caught.value.hint
+
+    def test_the_hosts_own_namespace_is_refused(self, tmp_path: Path) -> None:
+        """Plugging the host itself into a network is never what was meant."""
+        around = _around(tmp_path, docker=[_container("docker", "web", os.getpid())])
+        for text in (f"pid:{os.getpid()}", "/proc/self/ns/net", "docker:web", "web"):
+            with pytest.raises(ConflictError, match="host's own network namespace"):
+                resolve_target(text, around)
+
+    def test_a_sandbox_of_ours_is_refused(self, tmp_path: Path) -> None:
+        """Our own plumbing is no container."""
+        around = _around(tmp_path)
+        (around.netns_dir / "ov-00beef").touch()
+        with pytest.raises(ConflictError, match="sandbox of overlayd's own"):
+            resolve_target("netns:ov-00beef", around)
+
+    def test_a_leftover_file_is_refused(self, tmp_path: Path) -> None:
+        """After a crash the file may outlive the mount; the way to clean up is named."""
+        around = _around(tmp_path)
+        (around.netns_dir / "web").touch()
+        for text in ("netns:web", "web"):
+            with pytest.raises(ConflictError) as caught:
+                resolve_target(text, around)
+            assert "ip netns delete web" in caught.value.hint
+
+    @pytest.mark.parametrize("path", ["/proc/self/ns/mnt", "/etc/hostname", "/dev/null", "/tmp"])  # noqa: S108
+    def test_what_is_no_network_namespace_is_refused(self, tmp_path: Path, path: str) -> None:
+        """Files, devices, directories, namespaces of another kind."""
+        with pytest.raises(ConflictError, match="is not a network namespace"):
+            resolve_target(path, _around(tmp_path))
+
+    def test_a_runtime_that_does_not_answer_is_told(self, tmp_path: Path) -> None:
+        """Not to know is not the same as not to find."""
+        around = _around(tmp_path, broken="podman")
+        with pytest.raises(OverlayError, match="Podman does not answer"):
+            resolve_target("web", around)

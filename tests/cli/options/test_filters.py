@@ -1,0 +1,58 @@
+"""--filter: which rows of a list are shown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from overlay.cli.options.filters import chosen
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from tests.fake_agent import FakeAgent, Run
+
+ROWS: list[dict[str, Any]] = [
+    {"name": "web", "network": "blue", "labels": {"team": "a", "tier": "front"}},
+    {"name": "db", "network": "blue", "labels": {"team": "b=c"}},
+    {"name": "web", "network": "red", "labels": {}},
+]
+FIELDS = {"name": "name", "network": "network"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "rows"),
+    [
+        ([], [0, 1, 2]),
+        (["label=team"], [0, 1]),
+        (["label=team=a"], [0]),
+        (["label=team=b=c"], [1]),
+        (["label=team=x"], []),
+        (["label=team", "label=tier=front"], [0]),
+        (["name=web"], [0, 2]),
+        (["name=web", "network=red"], [2]),
+    ],
+)
+def test_all_filters_must_fit(filters: list[str], rows: list[int]) -> None:
+    """By a label's name, by its value, by other keys, and by several at once."""
+    assert chosen(ROWS, filters, FIELDS) == [ROWS[index] for index in rows]
+
+
+@pytest.mark.parametrize("text", ["web", "colour=red", "label=", "=x"])
+def test_what_is_no_filter_is_told(text: str) -> None:
+    """The keys that there are stand in the hint."""
+    with pytest.raises(UsageError, match="is no filter") as caught:
+        chosen(ROWS, [text], FIELDS)
+
+    assert "label=NAME[=VALUE]" in caught.value.hint
+
+
+def test_a_filtered_list_has_what_fits_as_json_too(overlayd: Run, agent: FakeAgent) -> None:
+    """An empty list says that nothing fits, not that there is nothing."""
+    shown = [{**row, "vni": 1, "subnets": [], "endpoints": 0, "hosts": []} for row in ROWS]
+    agent.answer("GET /v1/networks", {"schema": "overlayd.network-ls/v1", "networks": shown})
+    outcome = overlayd("network", "ls", "--filter", "label=team=a", "--json")
+    nothing = overlayd("network", "ls", "--filter", "name=nobody")
+
+    assert [row["name"] for row in json.loads(outcome.out)["networks"]] == ["web"]
+    assert (nothing.out, "fits the filter" in nothing.err) == ("", True)

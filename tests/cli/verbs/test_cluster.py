@@ -1,0 +1,184 @@
+"""join, leave, members, forget, token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.fake_agent import FakeAgent, Run
+
+TOKEN = "ovt1.AAAAexample"
+
+
+@pytest.fixture
+def joined() -> dict[str, Any]:
+    """Return the answer to a join that made a cluster."""
+    return {
+        "schema": "overlayd.join/v1",
+        "created": True,
+        "already": False,
+        "cluster": "7f3a9c21",
+        "via": None,
+        "node": {
+            "id": "n-8a01beef",
+            "name": "vm1",
+            "epoch": 1,
+            "address": "192.168.56.11",
+            "interface": "eth1",
+            "underlay_mtu": 1500,
+        },
+        "vxlan_port": 4789,
+        "gossip_port": 7948,
+        "overlay_mtu": 1450,
+        "members": 1,
+        "networks": 0,
+        "endpoints": 0,
+        "elapsed_ms": 41.2,
+        "next": "sudo overlayd join 192.168.56.11 --token-file FILE",
+    }
+
+
+def test_a_member_is_told_what_joining_again_does_not_change(
+    overlayd: Run, agent: FakeAgent, joined: dict[str, Any]
+) -> None:
+    """Another name or port has no effect, which is said; the same again is nothing to tell."""
+    agent.answer("POST /v1/join", joined | {"created": False, "already": True})
+    node = joined["node"]
+
+    other = overlayd("join", "--name", "other", "--vxlan-port", "4000")
+    assert other.code == 0
+    assert "--name other, --vxlan-port 4000 has no effect" in other.err
+    same = overlayd("join", "--name", node["name"], "--underlay", node["address"])
+    assert "no effect" not in same.err
+
+
+def test_the_first_join_prints_the_line_for_the_others(
+    overlayd: Run, agent: FakeAgent, joined: dict[str, Any]
+) -> None:
+    """A new cluster: this node in one line, then what to run on the other hosts."""
+    agent.answer("POST /v1/join", joined)
+    outcome = overlayd("join")
+
+    assert outcome.code == 0
+    assert outcome.out == (
+        "node vm1 (n-8a01beef) up: underlay 192.168.56.11 on eth1, mtu 1500 -> overlay mtu 1450,"
+        " vxlan 4789/udp, gossip 7948/udp\n"
+        "made cluster 7f3a9c21; join other hosts with:\n"
+        "  sudo overlayd join 192.168.56.11 --token-file FILE\n"
+        "where FILE holds what this prints: sudo overlayd token show\n"
+    )
+    assert agent.asked[-1].body == {
+        "peers": [],
+        "token": None,
+        "underlay": None,
+        "name": None,
+        "vxlan_port": None,
+        "gossip_port": None,
+    }
+
+
+def test_a_join_sends_peers_token_and_choices(
+    overlayd: Run, agent: FakeAgent, joined: dict[str, Any], tmp_path: Path
+) -> None:
+    """Every option reaches the agent, the token from its file."""
+    joined |= {"created": False, "via": "192.168.56.11", "members": 3, "networks": 1}
+    agent.answer("POST /v1/join", joined)
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    path.chmod(0o600)
+    outcome = overlayd(
+        "join", "192.168.56.11", "vm3:7000", "--token-file", str(path), "--underlay", "eth1",
+        "--name", "vm2", "--vxlan-port", "4790", "--gossip-port", "7950",
+    )  # fmt: skip
+
+    assert outcome.out.splitlines()[1] == (
+        "joined cluster 7f3a9c21 via 192.168.56.11: 3 nodes, 1 network, 0 endpoints (41 ms)"
+    )
+    assert agent.asked[-1].body == {
+        "peers": ["192.168.56.11", "vm3:7000"],
+        "token": TOKEN,
+        "underlay": "eth1",
+        "name": "vm2",
+        "vxlan_port": 4790,
+        "gossip_port": 7950,
+    }
+
+
+def test_joining_again_says_so(overlayd: Run, agent: FakeAgent, joined: dict[str, Any]) -> None:
+    """A repeated join is harmless and told as what it is."""
+    agent.answer("POST /v1/join", joined | {"created": False, "already": True})
+
+    assert "already a member of cluster 7f3a9c21: 1 node" in overlayd("join").out
+
+
+def test_a_token_as_an_argument_is_refused_before_anything_is_asked(
+    overlayd: Run, agent: FakeAgent
+) -> None:
+    """A token on the command line is a usage error."""
+    assert overlayd("join", "192.168.56.11", TOKEN).code == 2
+    assert agent.asked == []
+
+
+def test_a_bad_token_file_starts_no_agent(overlayd: Run, tmp_path: Path) -> None:
+    """The token is read before anything is started: nothing is left half-made."""
+    outcome = overlayd("join", "192.168.56.11", "--token-file", str(tmp_path / "none"))
+
+    assert outcome.code == 5
+    assert not (tmp_path / "run").exists()
+
+
+def test_leave_tells_what_can_come_next(overlayd: Run, agent: FakeAgent) -> None:
+    """After leaving, the way to remove everything is named on stderr."""
+    agent.answer("POST /v1/leave", {"schema": "overlayd.leave/v1", "withdrawn": 2})
+    outcome = overlayd("leave")
+    assert agent.asked[-1].body == {"force": False}
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "overlayd reset" in outcome.err
+
+
+def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
+    """One line per node; this one is marked, what is not known is a dash."""
+    own = {
+        "id": "n-1", "name": "vm1", "address": "192.168.56.11", "state": "alive",
+        "since_s": 61.0, "incarnation": 5, "rtt_ms": None, "version": "0.1.0",
+        "logs": {"behind": 2, "equal_s": 0.5, "versions": [
+            {"scope": "cluster", "held": 3, "origin": 3}, {"scope": "blue", "held": 4, "origin": 6},
+        ]},
+        "self": True, "authority": True,
+    }  # fmt: skip
+    other = own | {
+        "name": "vm2",
+        "state": "suspect",
+        "rtt_ms": 0.42,
+        "self": False,
+        "authority": False,
+    }
+    answer = {"schema": "overlayd.members/v1", "members": [own, other]}
+    agent.answer("GET /v1/members", answer)
+
+    assert overlayd("members").out.splitlines() == [
+        "NODE   ADDRESS        STATE    SINCE   RTT     BEHIND  AUTHORITY",
+        "vm1 *  192.168.56.11  alive    1m 01s  -       2       holder",
+        "vm2    192.168.56.11  suspect  1m 01s  0.4 ms  2       -",
+    ]
+    assert len(overlayd("members", "--no-header").out.splitlines()) == 2
+    assert "INCARNATION" in overlayd("members", "--wide").out
+    assert "cluster 3/3, blue 4/6" in overlayd("members", "--wide").out
+    assert json.loads(overlayd("members", "--json").out) == answer
+
+
+def test_forget_passes_on_what_the_operator_vouches_for(overlayd: Run, agent: FakeAgent) -> None:
+    """--powered-off is the operator's word, off by default."""
+    agent.answer("POST /v1/forget", {"schema": "overlayd.forget/v1", "forgotten": "n-1"})
+
+    assert overlayd("forget", "vm3").code == 0
+    assert agent.asked[-1].body == {"node": "vm3", "powered_off": False, "bar": False}
+    overlayd("forget", "vm3", "--powered-off")
+    assert agent.asked[-1].body == {"node": "vm3", "powered_off": True, "bar": False}
+    overlayd("forget", "vm3", "--bar")
+    assert agent.asked[-1].body == {"node": "vm3", "powered_off": False, "bar": True}

@@ -1,0 +1,122 @@
+"""container add, exec, ls, rm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.fake_agent import FakeAgent, Run
+
+
+def test_add_prints_the_address(overlayd: Run, agent: FakeAgent, attached: dict[str, Any]) -> None:
+    """A bare container is made and attached in one go."""
+    answer = {
+        "schema": "overlayd.container-add/v1", "name": "web", "netns": "/run/netns/web",
+        "pid": None, "created": True, "endpoints": [attached], "unconfirmed": ["vm3"],
+    }  # fmt: skip
+    agent.answer("POST /v1/containers", answer)
+    outcome = overlayd("container", "add", "web", "--network", "blue", "--ip", "10.32.0.2")
+
+    assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
+    assert "vm3" in outcome.err
+    assert agent.asked[-1].body == {
+        "name": "web",
+        "networks": ["blue"],
+        "ip": "10.32.0.2",
+        "mac": None,
+        "ifname": None,
+        "default_route": True,
+        "aliases": [],
+        "labels": {},
+        "port_security": True,
+        "wait": "all",
+        "dns_servers": [],
+        "dns_search": [],
+        "dns_options": [],
+    }
+
+
+def test_a_container_may_have_no_network(overlayd: Run, agent: FakeAgent) -> None:
+    """Without --network there is no address to print."""
+    agent.answer("POST /v1/containers", {"endpoints": [], "unconfirmed": []})
+    outcome = overlayd("container", "add", "web")
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert agent.asked[-1].body["networks"] == []
+
+
+def test_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
+    """Name, whose namespace, addresses by network, namespace."""
+    web = {
+        "name": "web", "netns": "/run/netns/web", "pid": None, "network_mode": "own",
+        "endpoints": [{"network": "blue", "ip": "10.32.0.2", "ifname": "eth0"}],
+    }  # fmt: skip
+    agent.answer("GET /v1/containers", {"containers": [web]})
+
+    assert overlayd("container", "ls").out.splitlines() == [
+        "NAME  NETWORK  ADDRESSES       NAMESPACE",
+        "web   own      blue=10.32.0.2  /run/netns/web",
+    ]
+
+
+def test_rm_takes_several(overlayd: Run, agent: FakeAgent) -> None:
+    """Each is removed by a request of its own."""
+    for name in ("a", "b"):
+        agent.answer(f"DELETE /v1/containers/{name}", {"removed": name})
+
+    assert overlayd("container", "rm", "a", "b").code == 0
+    assert [asked.line for asked in agent.asked] == [
+        "DELETE /v1/containers/a",
+        "DELETE /v1/containers/b",
+    ]
+
+
+def test_exec_of_an_unknown_container_is_not_found(overlayd: Run) -> None:
+    """The error names what there is."""
+    outcome = overlayd("container", "exec", "ovt-none", "true")
+
+    assert outcome.code == 5
+    assert "there is no container 'ovt-none'" in outcome.err
+
+
+def test_exec_needs_a_command(overlayd: Run) -> None:
+    """A name alone is a usage error."""
+    assert overlayd("container", "exec", "web", "--").code == 2
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a network namespace")
+@pytest.mark.parametrize("dashes", [[], ["--"]])
+def test_exec_runs_a_command_in_the_namespace(dashes: list[str]) -> None:
+    """Options after the name are the command's, and its exit code is passed on."""
+    name = f"ovt{os.getpid()}x"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "overlay.cli.main",
+                "container",
+                "exec",
+                name,
+                *dashes,
+                "sh",
+                "-c",
+                "ip -o link; exit 9",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+    assert done.returncode == 9
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["lo:"]

@@ -1,0 +1,189 @@
+"""attach, detach, endpoint ls."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.fake_agent import FakeAgent, Run
+
+
+def _answer(endpoints: list[dict[str, Any]], unconfirmed: list[str]) -> dict[str, Any]:
+    return {
+        "schema": "overlayd.attach/v1",
+        "endpoints": endpoints,
+        "unconfirmed": unconfirmed,
+        "elapsed_ms": 8.1,
+    }
+
+
+def test_attach_prints_the_address_and_nothing_else(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """Stdout is the address; without trouble stderr is empty."""
+    agent.answer("POST /v1/endpoints", _answer([attached], []))
+    outcome = overlayd("attach", "web", "--network", "blue")
+
+    assert (outcome.code, outcome.out, outcome.err) == (0, "10.32.0.2\n", "")
+    assert agent.asked[-1].body == {
+        "target": "web",
+        "name": None,
+        "networks": ["blue"],
+        "ip": None,
+        "mac": None,
+        "ifname": None,
+        "default_route": True,
+        "aliases": [],
+        "labels": {},
+        "port_security": True,
+        "wait": "all",
+    }
+
+
+def test_attach_sends_every_option(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """What is said on the line reaches the agent."""
+    agent.answer("POST /v1/endpoints", _answer([attached], []))
+    overlayd(
+        "attach", "pid:4242", "--network", "blue", "--ip", "10.32.0.50", "--mac",
+        "02:00:00:00:00:01", "--ifname", "eth7", "--name", "db", "--no-default-route", "--alias",
+        "www", "--alias", "w", "--label", "k=v", "--wait", "none",
+        "--no-port-security",
+    )  # fmt: skip
+
+    assert agent.asked[-1].body == {
+        "target": "pid:4242",
+        "name": "db",
+        "networks": ["blue"],
+        "ip": "10.32.0.50",
+        "mac": "02:00:00:00:00:01",
+        "ifname": "eth7",
+        "default_route": False,
+        "aliases": ["www", "w"],
+        "labels": {"k": "v"},
+        "port_security": False,
+        "wait": "none",
+    }
+
+
+def test_several_networks_give_one_address_per_line(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """In the order in which the networks were named, each once."""
+    second = attached | {"network": "red", "ip": "10.40.0.2"}
+    agent.answer("POST /v1/endpoints", _answer([attached, second], []))
+    outcome = overlayd("attach", "web", "--network", "blue", "--network", "red", "--network", "red")
+
+    assert outcome.out == "10.32.0.2\n10.40.0.2\n"
+    assert agent.asked[-1].body["networks"] == ["blue", "red"]
+
+
+def test_one_address_for_two_networks_is_a_usage_error(overlayd: Run) -> None:
+    """--ip can only be meant for one network."""
+    outcome = overlayd("attach", "web", "--network", "a", "--network", "b", "--ip", "10.0.0.1")
+
+    assert outcome.code == 2
+    assert "--ip names one thing" in outcome.err
+
+
+def test_peers_that_have_not_confirmed_are_named_on_stderr(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """The address is printed all the same, and the exit code is 0."""
+    agent.answer("POST /v1/endpoints", _answer([attached], ["vm2", "vm3"]))
+    outcome = overlayd("attach", "web", "--network", "blue")
+
+    assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
+    assert "not yet confirmed by vm2, vm3" in outcome.err
+
+
+def test_attaching_again_returns_the_same_address(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """What was attached before is said on stderr only."""
+    agent.answer("POST /v1/endpoints", _answer([attached | {"created": False}], []))
+    outcome = overlayd("attach", "web", "--network", "blue")
+
+    assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
+    assert "already, as eth0" in outcome.err
+
+
+def test_attaching_again_tells_what_it_changed(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """Rates are told as one writes them, on stderr, each with what it was."""
+    changed = [
+        {"field": "rate_in", "before": None, "after": 10_000_000},
+        {"field": "rate_out", "before": 2_500_000_000, "after": None},
+        {"field": "gateway_priority", "before": 0, "after": 5},
+        {"field": "default_route", "before": False, "after": True},
+    ]
+    again = attached | {"created": False, "changed": changed}
+    agent.answer("POST /v1/endpoints", _answer([again], []))
+    outcome = overlayd("attach", "web", "--network", "blue", "--rate", "10mbit")
+
+    assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
+    assert outcome.err == (
+        "web was attached to blue already, as eth0; changed: rate in none -> 10mbit, rate out "
+        "2.5gbit -> none, gateway priority 0 -> 5, default route false -> true\n"
+    )
+
+
+def test_attach_as_json_is_the_agents_answer(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """One object, with its schema."""
+    answer = _answer([attached], [])
+    agent.answer("POST /v1/endpoints", answer)
+
+    assert json.loads(overlayd("attach", "web", "--network", "blue", "--json").out) == answer
+
+
+@pytest.mark.parametrize(
+    ("detached", "said"),
+    [
+        ([], "was not attached"),
+        ([{"network": "blue", "ip": "10.32.0.2", "name": "web"}], "detached web from blue"),
+    ],
+)
+def test_detach_always_succeeds(
+    overlayd: Run, agent: FakeAgent, detached: list[dict[str, Any]], said: str
+) -> None:
+    """Detaching what is not attached is no error."""
+    agent.answer("POST /v1/detach", {"schema": "overlayd.detach/v1", "detached": detached})
+    outcome = overlayd("detach", "web", "--network", "blue")
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert said in outcome.err
+    assert agent.asked[-1].body == {"target": "web", "networks": ["blue"]}
+
+
+def test_endpoints_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
+    """All hosts' endpoints; those of this host are marked and show their target."""
+    web = {
+        "id": "00", "name": "web", "network": "blue", "vni": 9, "ips": ["10.32.0.2"],
+        "mac": "02:00:00:00:00:02", "node": "vm1", "node_state": "alive", "local": False,
+        "target": None, "ifname": None, "aliases": ["www"], "labels": {"k": "v"},
+    }  # fmt: skip
+    here = web | {"name": "db", "local": True, "target": "netns:db", "ifname": "eth0"}
+    answer = {
+        "schema": "overlayd.endpoint-ls/v1",
+        "endpoints": [web, here],
+        "elsewhere": ["red"],
+    }
+    agent.answer("GET /v1/endpoints", answer)
+    outcome = overlayd("endpoint", "ls", "--network", "blue")
+
+    assert agent.asked[-1].query == {"network": ["blue"]}
+    assert outcome.out.splitlines() == [
+        "NAME  NETWORK  ADDRESS    MAC                NODE   STATE  TARGET    IFNAME",
+        "web   blue     10.32.0.2  02:00:00:00:00:02  vm1    alive  -         -",
+        "db    blue     10.32.0.2  02:00:00:00:00:02  vm1 *  alive  netns:db  eth0",
+    ]
+    assert "red: not known in full here" in outcome.err
+    assert "k=v" in overlayd("endpoint", "ls", "--wide").out
+    assert agent.asked[-1].query == {}

@@ -1,0 +1,195 @@
+"""network create, ls, inspect, rm."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from overlay.cli.options.subnets import subnets
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from tests.fake_agent import FakeAgent, Run
+
+BLUE: dict[str, Any] = {
+    "schema": "overlayd.network-create/v1",
+    "name": "blue",
+    "vni": 9000001,
+    "subnets": [
+        {"subnet": "10.32.0.0/16", "gateway": "10.32.0.1", "gateway_mac": "06:00:00:00:00:01"}
+    ],
+    "internal": False,
+    "labels": {"team": "a"},
+    "creator": "vm1",
+    "endpoints": 1,
+    "hosts": ["vm1", "vm2"],
+    "here": True,
+    "mtu": 1450,
+    "driver": "overlay",
+    "parent": None,
+}
+
+
+def test_create_sends_all_and_prints_one_line(overlayd: Run, agent: FakeAgent) -> None:
+    """The answer is the network as it is now everywhere."""
+    agent.answer("POST /v1/networks", BLUE | {"created": True})
+    outcome = overlayd(
+        "network", "create", "blue", "--subnet", "10.32.0.0/16", "--subnet", "fd32::/64",
+        "--vni", "77", "--internal", "--label", "a=b=c", "--force", "--isolate-subnets",
+        "--no-port-security",
+    )  # fmt: skip
+
+    assert outcome.out == "blue  vni 9000001  10.32.0.0/16  gateway 10.32.0.1\n"
+    assert agent.asked[-1].body == {
+        "name": "blue",
+        "subnets": [
+            {"subnet": "10.32.0.0/16", "gateway": None},
+            {"subnet": "fd32::/64", "gateway": None},
+        ],
+        "vni": 77,
+        "internal": True,
+        "labels": {"a": "b=c"},
+        "port_security": False,
+        "force": True,
+        "isolate_subnets": True,
+        "driver": "overlay",
+        "parent": None,
+    }
+
+
+def test_without_a_subnet_the_agent_chooses(overlayd: Run, agent: FakeAgent) -> None:
+    """No --subnet means an empty list."""
+    agent.answer("POST /v1/networks", BLUE)
+    overlayd("network", "create", "blue")
+
+    assert agent.asked[-1].body["subnets"] == []
+
+
+def test_a_gateway_goes_to_the_subnet_that_holds_it() -> None:
+    """The order of the options does not matter."""
+    assert subnets(["10.1.0.0/24", "fd00::/64"], ["fd00::1", "10.1.0.254"]) == [
+        {"subnet": "10.1.0.0/24", "gateway": "10.1.0.254"},
+        {"subnet": "fd00::/64", "gateway": "fd00::1"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gateways", "said"),
+    [
+        (["10.9.0.1"], "in none of the subnets"),
+        (["10.1.0.1", "10.1.0.2"], "two gateways"),
+        (["x"], "not an IP address"),
+    ],
+)
+def test_a_gateway_that_fits_no_subnet_is_a_usage_error(gateways: list[str], said: str) -> None:
+    """What can't be matched is told before the agent is asked."""
+    with pytest.raises(UsageError, match=said):
+        subnets(["10.1.0.0/24"], gateways)
+
+
+def test_a_label_without_a_value_is_a_usage_error(overlayd: Run) -> None:
+    """KEY=VALUE or nothing."""
+    outcome = overlayd("network", "create", "blue", "--label", "red")
+
+    assert outcome.code == 2
+    assert "'red' is not KEY=VALUE" in outcome.err
+
+
+def test_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
+    """One line per network."""
+    agent.answer("GET /v1/networks", {"schema": "overlayd.network-ls/v1", "networks": [BLUE]})
+
+    assert overlayd("network", "ls").out.splitlines() == [
+        "NAME  DRIVER   VNI      SUBNETS       ENDPOINTS  HOSTS",
+        "blue  overlay  9000001  10.32.0.0/16  1          vm1 vm2",
+    ]
+
+
+def test_no_networks_is_said_on_stderr(overlayd: Run, agent: FakeAgent) -> None:
+    """Stdout has nothing that a script could take for a network."""
+    agent.answer("GET /v1/networks", {"schema": "overlayd.network-ls/v1", "networks": []})
+    outcome = overlayd("network", "ls")
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "network create" in outcome.err
+
+
+def test_inspect_shows_the_network_and_what_is_attached(overlayd: Run, agent: FakeAgent) -> None:
+    """A block of facts, then a table of endpoints; --json is the agent's answer."""
+    web = {
+        "name": "web", "ips": ["10.32.0.2"], "mac": "02:00:00:00:00:02", "node": "vm1",
+        "node_state": "alive",
+    }  # fmt: skip
+    detail = BLUE | {
+        "endpoint_list": [web],
+        "participants": ["vm1", "vm2"],
+        "grants": [{"node": "vm1", "addresses": 65280}, {"node": "vm2", "addresses": 256}],
+        "mtu_why": "eth1 carries 1500 bytes, VXLAN takes 50",
+        "exposed": False,
+        "exposed_why": "nothing on this host is attached to it",
+        "host_ends": [{"node": "vm2", "ips": ["10.32.1.255"]}],
+    }
+    agent.answer("GET /v1/networks/blue", detail)
+
+    assert overlayd("network", "inspect", "blue").out.splitlines() == [
+        "Network    blue",
+        "Driver     overlay",
+        "VNI        9000001",
+        "Subnets    10.32.0.0/16  gateway 10.32.0.1",
+        "MTU        1450  eth1 carries 1500 bytes, VXLAN takes 50",
+        "Internal   no",
+        "Exposed    not here (nothing on this host is attached to it)",
+        "           vm2 10.32.1.255",
+        "Labels     team=a",
+        "Creator    vm1",
+        "Hosts      vm1 vm2",
+        "Addresses  65280 owned by vm1",
+        "           256 owned by vm2",
+        "",
+        "NAME  ADDRESS    MAC                NODE  STATE",
+        "web   10.32.0.2  02:00:00:00:00:02  vm1   alive",
+    ]
+    assert json.loads(overlayd("network", "inspect", "blue", "--json").out) == detail
+
+
+def test_names_are_quoted_in_paths(overlayd: Run, agent: FakeAgent) -> None:
+    """A name with a slash asks for just that name, and is not found."""
+    outcome = overlayd("network", "inspect", "a/../b c")
+
+    assert outcome.code == 5
+    assert agent.asked[-1].line == "GET /v1/networks/a%2F..%2Fb%20c"
+
+
+def test_rm_removes_one_after_the_other(overlayd: Run, agent: FakeAgent) -> None:
+    """The first that fails ends it, with its own exit code."""
+    agent.answer("DELETE /v1/networks/a", {"schema": "overlayd.network-rm/v1", "removed": "a"})
+    agent.fail("DELETE /v1/networks/b", "conflict", 409, what="network b is in use")
+    outcome = overlayd("network", "rm", "a", "b", "c")
+
+    assert outcome.code == 6
+    assert "removed a" in outcome.err
+    assert [asked.line[-1] for asked in agent.asked] == ["a", "b"]
+
+
+def test_ranges_reservations_and_blocks_go_to_their_subnets() -> None:
+    """A block fits the subnets that are larger than it; the others are shared."""
+    found = subnets(["10.1.0.0/16", "fd00::/64"], [], ["fd00::/80"], {"nas": "10.1.0.9"}, 24)
+
+    assert found == [
+        {"subnet": "10.1.0.0/16", "gateway": None, "auxiliary": {"nas": "10.1.0.9"},
+         "block_length": 24},
+        {"subnet": "fd00::/64", "gateway": None, "ip_range": "fd00::/80"},
+    ]  # fmt: skip
+
+
+def test_address_options_that_fit_no_subnet_are_usage_errors() -> None:
+    """Without a subnet, outside all of them, or larger than each."""
+    with pytest.raises(UsageError, match="needs a subnet"):
+        subnets([], [], ["10.1.0.0/24"])
+    with pytest.raises(UsageError, match="in none of the subnets"):
+        subnets(["10.1.0.0/24"], [], [], {"nas": "10.2.0.9"})
+    with pytest.raises(UsageError, match="two ranges"):
+        subnets(["10.1.0.0/24"], [], ["10.1.0.0/26", "10.1.0.64/26"])
+    with pytest.raises(UsageError, match="no subnet is as large"):
+        subnets(["10.1.0.0/24"], [], block_size=20)

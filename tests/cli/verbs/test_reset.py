@@ -1,0 +1,132 @@
+"""reset, as far as it goes without a kernel."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.cli.verbs.reset import delete_tree, refuse_to_delete
+from overlay.errors import UsageError
+
+if TYPE_CHECKING:
+    from tests.fake_agent import FakeAgent, Run
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="reset is for root")
+
+
+@pytest.mark.parametrize("folder", ["/", "/var", "/var/lib", "/etc", "/run", "/root", "/usr", "/x"])
+def test_directories_that_are_not_ours_are_never_deleted(folder: str) -> None:
+    """A mistyped --state-dir must not empty the machine."""
+    with pytest.raises(UsageError, match="not be deleted"):
+        refuse_to_delete(Path(folder))
+
+
+def test_the_usual_directories_may_be_deleted(tmp_path: Path) -> None:
+    """The defaults and a test's own."""
+    for folder in ("/var/lib/overlayd", "/run/overlayd", str(tmp_path)):
+        refuse_to_delete(Path(folder))
+
+
+@root_only
+def test_a_wrong_directory_stops_it_before_anything_is_asked(
+    overlayd: Run, agent: FakeAgent
+) -> None:
+    """Nothing is half done."""
+    assert overlayd("--state-dir", "/var/lib", "reset").code == 2
+    assert agent.asked == []
+
+
+def test_a_tree_is_deleted_whole(tmp_path: Path) -> None:
+    """Links inside it are removed, not followed."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    tree = tmp_path / "state"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "link").symlink_to(kept)
+
+    assert delete_tree(tree)
+    assert not tree.exists()
+    assert (kept / "file").exists()
+    assert not delete_tree(tree)
+
+
+@root_only
+def test_a_failing_reset_of_the_agent_deletes_nothing(
+    overlayd: Run, agent: FakeAgent, tmp_path: Path
+) -> None:
+    """The records that tell what is ours outlive an attempt that failed."""
+    state = tmp_path / "state"
+    state.mkdir()
+    agent.fail("POST /v1/reset", "failed", 500, what="cannot remove ov-000001")
+    outcome = overlayd("reset")
+
+    assert outcome.code == 1
+    assert state.exists()
+
+
+@root_only
+def test_an_agent_resets_the_kernel_and_the_files_go_after_it(
+    overlayd: Run, agent: FakeAgent, tmp_path: Path
+) -> None:
+    """Once the agent has ended, its directories are deleted; what went is told."""
+    state = tmp_path / "state"
+    state.mkdir()
+    agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True})
+    agent.last = "POST /v1/reset"
+    outcome = overlayd("reset", "--json")
+
+    assert outcome.code == 0
+    assert json.loads(outcome.out) == {
+        "schema": "overlayd.reset/v1",
+        "by_agent": True,
+        "removed": [str(agent.run_dir), str(state)],
+    }
+    assert not state.exists()
+    assert not agent.run_dir.exists()
+
+
+class Terminal(io.StringIO):
+    """Standard input of somebody who sits there."""
+
+    def isatty(self) -> bool:
+        """Say yes."""
+        return True
+
+
+@root_only
+def test_a_person_must_say_yes_where_the_host_is_a_member(
+    overlayd: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal it might be the wrong one; after `leave` there is nothing to ask."""
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    agent.answer("GET /v1/status", {"cluster": {"id": "7f3a9c21"}})
+    outcome = overlayd("reset")
+    assert outcome.code == 6
+    assert "still a member of cluster 7f3a9c21" in outcome.err
+    assert "reset --yes" in outcome.err
+
+    agent.fail("POST /v1/reset", "failed", 500, what="asked for it")
+    assert "asked for it" in overlayd("reset", "--yes").err
+    agent.answer("GET /v1/status", {"cluster": None})
+    assert "asked for it" in overlayd("reset").err
+
+
+@root_only
+def test_a_person_must_say_yes_where_a_dead_agent_left_an_identity(
+    overlayd: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell whether it is still a member."""
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "state.db").touch()
+    outcome = overlayd("reset")
+
+    assert outcome.code == 6
+    assert "identity" in outcome.err
+    assert (tmp_path / "state" / "state.db").exists()

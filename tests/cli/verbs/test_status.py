@@ -1,0 +1,237 @@
+"""status, verify, events."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from overlay import prometheus
+from overlay.cli.verbs.status import faults_of, moment_of
+from overlay.errors import UsageError
+from tests.test_prometheus import documented_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.fake_agent import FakeAgent, Run
+
+DATAPATH = (
+    "Datapath  vxlan 4789/udp   192.168.56.12 on eth1   mtu 1500 -> overlay 1450   gossip 7948/udp"
+)
+NETWORK = (
+    "Networks  blue    vni 9000001   10.32.0.0/16   3 endpoints (1 here)   sandbox ok   rows 7/7"
+)
+
+
+@pytest.fixture
+def healthy() -> dict[str, Any]:
+    """Return the status of a member that is well."""
+    return {
+        "schema": "overlayd.status/v1",
+        "version": "0.1.0",
+        "uptime_s": 3725.0,
+        "state_dir": "/var/lib/overlayd",
+        "config": None,
+        "node": {
+            "id": "n-8a01beef", "name": "vm2", "epoch": 3, "address": "192.168.56.12",
+            "interface": "eth1", "underlay_mtu": 1500,
+        },
+        "cluster": {
+            "id": "7f3a9c21",
+            "members": {"alive": 3, "suspect": 0, "dead": 0, "left": 1},
+            "partitioned": None,
+        },
+        "vxlan_port": 4789,
+        "gossip_port": 7948,
+        "overlay_mtu": 1450,
+        "networks": [
+            {
+                "name": "blue", "vni": 9000001, "subnets": ["10.32.0.0/16"],
+                "endpoints_local": 1, "endpoints_total": 3, "sandbox": "ok",
+                "rows": {"desired": 7, "actual": 7}, "failures": [],
+            },
+            {
+                "name": "green", "vni": 9000002, "subnets": ["10.33.0.0/16"],
+                "endpoints_local": 0, "endpoints_total": 1, "sandbox": "absent",
+                "rows": {"desired": 0, "actual": 0}, "failures": [],
+            },
+        ],
+        "drops": {"replayed": 2, "stale": 0},
+        "gossip": {"received": 10, "sent": 11, "lag_max_ms": 1.5},
+        "health": [],
+    }  # fmt: skip
+
+
+def test_status_is_one_line_per_subject(
+    overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
+) -> None:
+    """Node, cluster, datapath, networks, what was dropped, health."""
+    agent.answer("GET /v1/status", healthy)
+
+    assert overlayd("status").out.splitlines() == [
+        "Node      vm2 (n-8a01beef)   overlayd 0.1.0   up 1h 02m   config defaults",
+        "Cluster   7f3a9c21   3 nodes: 3 alive, 1 left",
+        DATAPATH,
+        NETWORK,
+        "          green   vni 9000002   10.33.0.0/16   1 endpoint (0 here)   no sandbox here",
+        "Drops     replayed 2",
+        "Health    ok",
+    ]
+    assert json.loads(overlayd("status", "--json").out) == healthy
+
+
+def test_a_host_without_a_cluster_says_what_to_do(
+    overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
+) -> None:
+    """Nothing is shown that is not set up yet."""
+    advice = {"level": "warn", "text": "not member of a cluster", "hint": "sudo overlayd join"}
+    healthy |= {"node": None, "cluster": None, "networks": [], "drops": {}, "health": [advice]}
+    agent.answer("GET /v1/status", healthy)
+
+    assert overlayd("status").out.splitlines() == [
+        "Node     not named before it joins   overlayd 0.1.0   up 1h 02m   config defaults",
+        "Cluster  none",
+        "Health   WARN  not member of a cluster",
+        "               next: sudo overlayd join",
+    ]
+
+
+def _split(status: dict[str, Any]) -> None:
+    status["cluster"]["partitioned"] = {"seen": 1, "total": 3}
+
+
+def _no_cluster(status: dict[str, Any]) -> None:
+    status["cluster"] = None
+
+
+def _broken_sandbox(status: dict[str, Any]) -> None:
+    status["networks"][0]["sandbox"] = "degraded"
+
+
+def _missing_row(status: dict[str, Any]) -> None:
+    status["networks"][0]["rows"]["actual"] = 6
+
+
+def _suspect(status: dict[str, Any]) -> None:
+    status["health"].append({"level": "warn", "text": "vm3 is suspect", "hint": ""})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_split, "cut off"),
+        (_no_cluster, "not member"),
+        (_broken_sandbox, "sandbox is degraded"),
+        (_missing_row, "6 of 7 rows"),
+        (_suspect, "vm3 is suspect"),
+    ],
+)
+def test_check_exits_with_4_and_says_what_is_not_well(
+    overlayd: Run,
+    agent: FakeAgent,
+    healthy: dict[str, Any],
+    change: Callable[[dict[str, Any]], None],
+    said: str,
+) -> None:
+    """Each kind of fault makes `--check` fail."""
+    assert faults_of(healthy) == []
+    change(healthy)
+    agent.answer("GET /v1/status", healthy)
+    outcome = overlayd("status", "--check")
+
+    assert (outcome.code, outcome.out) == (4, "degraded\n")
+    assert said in outcome.err
+
+
+def test_check_of_a_healthy_node_is_ok(
+    overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
+) -> None:
+    """One word, exit code 0."""
+    agent.answer("GET /v1/status", healthy)
+    outcome = overlayd("status", "--check")
+
+    assert (outcome.code, outcome.out, outcome.err) == (0, "ok\n", "")
+
+
+def test_wait_ends_when_all_is_well(
+    overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
+) -> None:
+    """A healthy node is not waited for."""
+    agent.answer("GET /v1/status", healthy)
+
+    assert overlayd("status", "--wait", "--check").code == 0
+
+
+def test_wait_gives_up_with_7_and_the_reason(overlayd: Run) -> None:
+    """Also where no agent comes up."""
+    outcome = overlayd("status", "--wait", "--timeout", "0.2")
+
+    assert outcome.code == 7
+    assert "no agent runs" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("differences", "repaired", "code"), [(0, False, 0), (1, False, 4), (1, True, 0)]
+)
+def test_verify_exits_with_4_where_differences_stay(
+    overlayd: Run, agent: FakeAgent, differences: int, repaired: bool, code: int
+) -> None:
+    """Differences are the answer, on stdout; repaired ones do not fail."""
+    found = {"network": "blue", "operation": "PutRow", "text": "add fdb row"}
+    answer = {"differences": [found] * differences, "repaired": repaired}
+    agent.answer("GET /v1/verify", answer)
+    outcome = overlayd("verify", *(["--repair"] if repaired else []))
+
+    assert outcome.code == code
+    assert outcome.out == "blue: add fdb row\n" * differences
+    assert agent.asked[-1].query == ({"repair": ["1"]} if repaired else {})
+
+
+def test_events_are_lines(overlayd: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When, what, about whom, in words."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    event = {"time": 1700000000.25, "kind": "attach", "network": "blue", "endpoint": "web",
+             "text": "web is 10.32.0.2"}  # fmt: skip
+    agent.answer("GET /v1/events", {"events": [event]})
+
+    assert overlayd("events", "--since", "12.5").out == (
+        "2023-11-14 22:13:20.250  attach  blue web  web is 10.32.0.2\n"
+    )
+    assert agent.asked[-1].query == {"since": ["12.5"]}
+
+
+def test_following_prints_lines_until_the_agent_ends(overlayd: Run, agent: FakeAgent) -> None:
+    """The stream's lines are events; its end is the agent's."""
+    events = [{"time": 1.0, "kind": "join", "text": "a"}, {"time": 2.0, "kind": "x", "text": "b"}]
+    agent.answer("GET /v1/events", b"".join(json.dumps(e).encode() + b"\n" for e in events))
+    outcome = overlayd("events", "--follow", "--json")
+
+    assert [json.loads(line) for line in outcome.out.splitlines()] == events
+    assert outcome.code == 3
+    assert agent.asked[-1].query["follow"] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"), [(None, None), ("10m", 400.0), ("1.5s", 998.5), ("12", 12.0)]
+)
+def test_since_is_an_age_or_a_time(text: str | None, moment: float | None) -> None:
+    """A unit makes it an age."""
+    assert moment_of(text, 1000.0) == moment
+
+
+@pytest.mark.parametrize("text", ["", "m", "yesterday", "5w"])
+def test_what_is_no_time_is_a_usage_error(text: str) -> None:
+    """With the forms that are understood."""
+    with pytest.raises(UsageError, match="is no time"):
+        moment_of(text, 1000.0)
+
+
+def test_metrics_prints_the_status_for_prometheus(agent: FakeAgent, overlayd: Run) -> None:
+    """`overlayd metrics` asks for the status and prints the text."""
+    agent.answer("GET /v1/status", documented_status())
+    done = overlayd("metrics")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == prometheus.text(documented_status())

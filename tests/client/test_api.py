@@ -1,0 +1,113 @@
+"""The agent's API as the verbs see it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.client.api import Client
+from overlay.client.paths import Places
+from overlay.errors import (
+    AgentNotRunningError,
+    ForbiddenError,
+    OverlayError,
+    TimedOutError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from tests.fake_agent import FakeAgent, Run
+
+
+def _client(run_dir: Path, timeout_s: float = 5.0) -> Client:
+    return Client(Places(run_dir, run_dir, run_dir / "none.toml", ()), timeout_s)
+
+
+def _serve_once(path: Path, serve: Callable[[socket.socket], object]) -> threading.Thread:
+    """Take one connection on a socket, and hand it to `serve`."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def run() -> None:
+        with listener:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                serve(connection)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_a_request_that_is_too_large_is_not_sent(agent: FakeAgent) -> None:
+    """The agent's limit is known here too."""
+    with pytest.raises(UsageError, match="too large"):
+        _client(agent.run_dir).post("/v1/join", {"peers": ["x" * 70_000]})
+    assert agent.asked == []
+
+
+def test_an_agent_that_hangs_times_out(tmp_path: Path) -> None:
+    """A silent agent is given up after the timeout."""
+    done = threading.Event()
+    thread = _serve_once(tmp_path / "api.sock", lambda _: done.wait(10))
+    with pytest.raises(TimedOutError):
+        _client(tmp_path, timeout_s=0.1).get("/v1/status")
+    done.set()
+    thread.join()
+
+
+def test_an_agent_that_dies_while_answering_is_told_as_such(tmp_path: Path) -> None:
+    """Half an answer is no answer."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"
+    thread = _serve_once(tmp_path / "api.sock", lambda connection: connection.sendall(head))
+    with pytest.raises(AgentNotRunningError, match="went away"):
+        _client(tmp_path).get("/v1/status")
+    thread.join()
+
+
+def test_a_stream_is_read_to_its_end(tmp_path: Path) -> None:
+    """Also where the agent closes the connection to end it."""
+    answer = b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"a": 1}\n\n{"a": 2}\n'
+    thread = _serve_once(tmp_path / "api.sock", lambda connection: connection.sendall(answer))
+
+    assert list(_client(tmp_path).stream("/v1/events", follow=1)) == [{"a": 1}, {"a": 2}]
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (PermissionError(13, "Permission denied"), ForbiddenError),
+        (TimeoutError(), TimedOutError),
+        (OSError(5, "Input/output error"), OverlayError),
+    ],
+)
+def test_each_failure_to_connect_has_its_kind(
+    tmp_path: Path, error: OSError, kind: type[OverlayError]
+) -> None:
+    """Who may not, who must wait, and what is broken are told apart."""
+    assert type(_client(tmp_path)._connection_error(error)) is kind
+
+
+def test_answers_says_whether_anyone_listens(agent: FakeAgent, tmp_path: Path) -> None:
+    """A socket with a listener, and none."""
+    assert _client(agent.run_dir).answers()
+    assert not _client(tmp_path).answers()
+
+
+def test_a_word_that_is_no_text_is_asked_for_all_the_same(overlayd: Run, agent: FakeAgent) -> None:
+    """Bytes that are no UTF-8 reach the agent as they are, which knows nothing of that name."""
+    agent.answer("GET /v1/endpoints", {"schema": "overlayd.endpoint-ls/v1", "endpoints": []})
+    inspected = overlayd("network", "inspect", "\udcff")
+    listed = overlayd("endpoint", "ls", "--network", "\udcff")
+
+    assert agent.asked[0].line == "GET /v1/networks/%FF"
+    assert inspected.code != 0
+    assert "Traceback" not in inspected.err
+    assert (listed.code, len(agent.asked)) == (0, 2)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from overlay.core.dataplane.conflicts import (
+    Claim,
+    ConflictKind,
+    NetworkClaim,
+    contested,
+    endpoint_conflicts,
+    network_conflicts,
+    usable_networks,
+)
+from overlay.model import (
+    Endpoint,
+    Ip,
+    Mac,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    mac_for,
+    parse_ip,
+)
+
+A, B, C = (NodeId(bytes([65 + index]) * 16) for index in range(3))
+SUBNETS = (
+    Subnet(parse_ip("10.0.0.0"), 24, parse_ip("10.0.0.1")),
+    Subnet(parse_ip("10.0.1.0"), 24, parse_ip("10.0.1.1")),
+)
+
+
+def network(creator: NodeId, vni: int, name: str, subnets: int = 1) -> tuple[NodeId, Network]:
+    """Return a network as its creator states it."""
+    return (creator, Network(Vni(vni), name, SUBNETS[:subnets], creator))
+
+
+def endpoint(
+    serial: int, host: int, name: str = "", vni: int = 7, mac: Mac | None = None
+) -> Endpoint:
+    """Return an endpoint with one address."""
+    ip = Ip(bytes([10, 0, 0, host]))
+    chosen = mac_for(Vni(vni), ip) if mac is None else mac
+    return Endpoint(serial.to_bytes(8, "big"), Vni(vni), name or f"c{serial}", chosen, (ip,))
+
+
+def claims_of(pairs: list[tuple[NodeId, Endpoint]]) -> list[Claim]:
+    """Return pairs of origin and endpoint as claims."""
+    return [Claim(*pair) for pair in pairs]
+
+
+def told(claims: list[tuple[NodeId, Endpoint]], owner: NodeId | None = None) -> list[str]:
+    """Return the conflicts as `kind subject winner > losers`."""
+    return [
+        f"{conflict.kind} {conflict.subject} {chr(conflict.winner.origin[0])} > "
+        + "".join(chr(loser.origin[0]) for loser in conflict.losers)
+        for conflict in endpoint_conflicts(claims_of(claims), lambda _vni, _ip: owner)
+    ]
+
+
+def test_distinct_things_do_not_conflict() -> None:
+    """Nor do equal names and addresses in different networks."""
+    claims = [
+        (A, endpoint(1, 5, "web")),
+        (B, endpoint(2, 6, "db")),
+        (C, endpoint(3, 5, "web", vni=8)),
+    ]
+
+    assert endpoint_conflicts(claims_of(claims)) == []
+    assert contested(claims_of(claims)[:2]) == []
+    assert network_conflicts([network(A, 7, "blue"), network(B, 8, "red")]) == []
+
+
+def test_a_name_made_twice_goes_to_the_lower_endpoint_id() -> None:
+    """Case plays no part in names (RFC 4343)."""
+    claims = [(A, endpoint(3, 5, "web")), (B, endpoint(1, 6, "Web")), (C, endpoint(2, 7, "WEB"))]
+
+    assert told(claims) == ["name web B > CA"]
+
+
+def test_an_address_goes_to_its_owner() -> None:
+    """By the chain of grants; where that is not known, to the lower endpoint id."""
+    claims = [(A, endpoint(1, 5)), (B, endpoint(2, 5))]
+    mac = mac_for(Vni(7), parse_ip("10.0.0.5")).hex(":")
+
+    assert told(claims, owner=B) == [f"MAC {mac} B > A", "address 10.0.0.5 B > A"]
+    assert told(claims) == [f"MAC {mac} A > B", "address 10.0.0.5 A > B"]
+
+
+def test_a_derived_mac_beats_a_chosen_one() -> None:
+    """Whoever was given it with its address has it."""
+    honest = endpoint(9, 5)
+    claims = [(A, endpoint(1, 6, mac=honest.mac)), (B, honest)]
+
+    assert told(claims) == [f"MAC {honest.mac.hex(':')} B > A"]
+
+
+def test_an_endpoint_without_addresses_claims_its_mac_last() -> None:
+    """It has nothing to derive it from."""
+    bare = Endpoint(bytes(8), Vni(7), "bare", endpoint(1, 5).mac, ())
+
+    assert told([(A, bare), (B, endpoint(1, 5))]) == [f"MAC {bare.mac.hex(':')} B > A"]
+
+
+def test_a_network_name_made_twice_goes_to_the_lower_creator() -> None:
+    """Both stay usable by VNI; the name means the winner."""
+    claims = [network(B, 7, "blue"), network(A, 9, "blue")]
+    (conflict,) = network_conflicts(claims)
+
+    assert conflict.kind is ConflictKind.NETWORK_NAME
+    assert (conflict.subject, conflict.vni) == ("blue", 9)
+    assert conflict.winner == NetworkClaim(*claims[1])
+    assert [item.vni for item in usable_networks(claims)] == [7, 9]
+
+
+def test_networks_that_share_a_vni_conflict_with_all_their_vnis() -> None:
+    """A network of two subnets reserves two; of two that overlap only one is planned."""
+    claims = [network(B, 8, "red"), network(A, 7, "blue", subnets=2), network(C, 9, "blue")]
+    conflicts = network_conflicts(claims)
+
+    assert [(item.kind, item.winner.origin, item.losers[0].origin) for item in conflicts] == [
+        (ConflictKind.VNI, A, B),
+        (ConflictKind.NETWORK_NAME, A, C),
+    ]
+    assert [item.name for item in usable_networks(claims)] == ["blue", "blue"]
+
+
+def test_the_loser_of_a_vni_does_not_contest_the_name() -> None:
+    """It is out of use altogether."""
+    claims = [network(A, 7, "red"), network(B, 7, "blue"), network(C, 9, "blue")]
+
+    assert [item.kind for item in network_conflicts(claims)] == [ConflictKind.VNI]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([A, B, C]),
+            st.builds(
+                endpoint,
+                st.integers(0, 6),
+                st.integers(2, 6),
+                st.sampled_from(["a", "b", ""]),
+                st.sampled_from([7, 8]),
+            ),
+        ),
+        unique_by=lambda claim: (claim[0], claim[1].endpoint_id),
+    ).flatmap(lambda claims: st.tuples(st.just(claims), st.permutations(claims)))
+)
+def test_every_node_names_the_same_winners(
+    claims: tuple[list[tuple[NodeId, Endpoint]], list[tuple[NodeId, Endpoint]]],
+) -> None:
+    """The order in which records arrived plays no part, nor does leaving out who shares nothing."""
+    one, other = (claims_of(each) for each in claims)
+    assert endpoint_conflicts(one) == endpoint_conflicts(other)
+    seven = [claim for claim in one if claim.endpoint.vni == 7]
+    assert endpoint_conflicts(contested(seven)) == endpoint_conflicts(seven)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+from overlay.core.dataplane.operations import (
+    ChangeLink,
+    DeleteLink,
+    DeleteRow,
+    PutLink,
+    PutRow,
+    applied,
+    row_key,
+)
+from overlay.core.dataplane.state import (
+    AddressRow,
+    BarrierRow,
+    Bridge,
+    BridgeFdbRow,
+    FdbRow,
+    FloodRow,
+    Link,
+    NeighbourRow,
+    Port,
+    RouteRow,
+    SandboxState,
+    StrangeRow,
+    Vxlan,
+)
+from overlay.model import Ip, Mac, Vni
+
+MAC, OTHER_MAC = Mac(bytes(6)), Mac(bytes(5) + b"1")
+IP, OTHER_IP = Ip(bytes(4)), Ip(bytes(3) + b"1")
+LINKS: dict[str, Link] = {
+    "br0": Bridge("br0", MAC, 1450),
+    "vxlan0": Vxlan("vxlan0", Vni(5), IP, 4789, 1450, "br0"),
+    "p1": Port("p1", 1450, "br0"),
+}
+
+
+def test_the_model_refuses_what_the_kernel_would() -> None:
+    """A row or a port on a link that is not there is an error, not a silent success."""
+    with pytest.raises(ValueError, match="no link vxlan0"):
+        applied(SandboxState(), [PutRow(FloodRow("vxlan0", IP))])
+    with pytest.raises(ValueError, match="no bridge br0"):
+        applied(SandboxState(), [PutLink(LINKS["p1"])])
+
+
+def test_ports_of_a_deleted_bridge_have_no_master() -> None:
+    """As in the kernel: the ports stay and forward nothing."""
+    after = applied(SandboxState(LINKS), [DeleteLink(LINKS["br0"])])
+
+    assert after.links["p1"] == Port("p1", 1450, "")
+
+
+def test_rows_of_different_kinds_are_never_equal() -> None:
+    """Rows are plain tuples in one set: sizes of MAC and IP keep the kinds apart."""
+    rows = {
+        FloodRow("l", IP),
+        BridgeFdbRow("l", MAC),
+        FdbRow("l", MAC, IP),
+        NeighbourRow("l", IP, MAC),
+        AddressRow("l", IP, 4),
+        RouteRow("l", IP, 4, IP),
+        BarrierRow("l", 4, IP),
+        StrangeRow("l", "", b""),
+    }
+
+    assert len(rows) == 8
+
+
+def test_a_put_takes_the_place_of_the_row_under_its_key() -> None:
+    """One VTEP per MAC, one MAC per neighbour; but flooding goes to many."""
+    state = applied(
+        SandboxState(LINKS),
+        [
+            PutRow(FdbRow("vxlan0", MAC, IP)),
+            PutRow(FdbRow("vxlan0", MAC, OTHER_IP)),
+            PutRow(NeighbourRow("br0", IP, MAC)),
+            PutRow(NeighbourRow("br0", IP, OTHER_MAC)),
+            PutRow(FloodRow("vxlan0", IP)),
+            PutRow(FloodRow("vxlan0", OTHER_IP)),
+        ],
+    )
+
+    assert state.rows == {
+        FdbRow("vxlan0", MAC, OTHER_IP),
+        NeighbourRow("br0", IP, OTHER_MAC),
+        FloodRow("vxlan0", IP),
+        FloodRow("vxlan0", OTHER_IP),
+    }
+
+
+def test_deleting_what_is_gone_is_success() -> None:
+    """As the kernel layer has it: the aim is that the row is not there."""
+    assert applied(SandboxState(LINKS), [DeleteRow(FloodRow("vxlan0", IP))]) == SandboxState(LINKS)
+
+
+def test_a_change_takes_effect_as_a_whole() -> None:
+    """The link is then as desired, whatever was different before."""
+    after = Port("p1", 1400, "br0")
+
+    assert applied(SandboxState(LINKS), [ChangeLink(LINKS["p1"], after)]).links["p1"] == after
+
+
+def test_a_port_that_loses_its_master_says_so() -> None:
+    """The text names the absence as ip does."""
+    assert str(ChangeLink(LINKS["p1"], Port("p1", 1450, ""))) == "ip link set p1 nomaster"
+
+
+def test_a_foreign_row_is_told_apart_by_its_request() -> None:
+    """Two rows that read alike may be two in the kernel."""
+    assert row_key(StrangeRow("br0", "x", b"1")) != row_key(StrangeRow("br0", "x", b"2"))

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.operations import applied, row_key
+from overlay.core.dataplane.planner import (
+    PlanInput,
+    PlannedPort,
+    Remote,
+    bridge_name,
+    plan,
+    segment_count,
+)
+from overlay.core.dataplane.state import (
+    AddressRow,
+    BarrierRow,
+    Bridge,
+    BridgeFdbRow,
+    FdbRow,
+    FloodRow,
+    NeighbourRow,
+    Port,
+    RouteRow,
+    SandboxState,
+    Vxlan,
+)
+from overlay.model import (
+    HOST_LABEL,
+    Endpoint,
+    Ip,
+    Mac,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    gateway_mac,
+    mac_for,
+    parse_ip,
+)
+
+A, B, C = (NodeId(bytes([65 + index]) * 16) for index in range(3))
+FOUR = Subnet(parse_ip("10.0.0.0"), 24, parse_ip("10.0.0.1"))
+FIVE = Subnet(parse_ip("10.0.1.0"), 24, parse_ip("10.0.1.1"))
+SIX = Subnet(parse_ip("fd00::"), 64, parse_ip("fd00::1"))
+VNI = Vni(700)
+LOCAL, VTEP_B, VTEP_C = (parse_ip(f"192.168.56.{host}") for host in (11, 12, 13))
+
+
+def given_input(*subnets: Subnet, **more: object) -> PlanInput:
+    """Return the input for a network of these subnets on the host at .11."""
+    plain = PlanInput(Network(VNI, "blue", subnets, A), 4789, LOCAL, 1450)
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def endpoint(serial: int, *texts: str, mac: Mac | None = None) -> Endpoint:
+    """Return an endpoint with these addresses."""
+    ips = tuple(parse_ip(text) for text in texts)
+    chosen = mac_for(VNI, ips[0]) if mac is None else mac
+    return Endpoint(serial.to_bytes(8, "big"), VNI, f"c{serial}", chosen, ips)
+
+
+def test_a_network_is_a_bridge_with_the_gateway_and_a_vxlan_in_it() -> None:
+    """Also without any endpoint, so that the sandbox floods and routes at once."""
+    state = plan(given_input(FOUR, flood=(LOCAL, VTEP_B, VTEP_B), ports=(PlannedPort("p1", 0),)))
+
+    assert state == SandboxState(
+        {
+            "br0": Bridge("br0", gateway_mac(VNI, 0), 1450),
+            "vxlan0": Vxlan("vxlan0", VNI, LOCAL, 4789, 1450, "br0"),
+            "p1": Port("p1", 1450, "br0"),
+        },
+        frozenset({AddressRow("br0", FOUR.gateway, 24), FloodRow("vxlan0", VTEP_B)}),
+    )
+
+
+def test_a_remote_endpoint_has_three_rows() -> None:
+    """Where to send its frames, behind which port it is, and what ARP is answered with."""
+    remote = endpoint(1, "10.0.0.9")
+    state = plan(given_input(FOUR, remotes=(Remote(B, VTEP_B, remote),)))
+
+    assert state.rows == {
+        AddressRow("br0", FOUR.gateway, 24),
+        FdbRow("vxlan0", remote.mac, VTEP_B),
+        BridgeFdbRow("vxlan0", remote.mac),
+        NeighbourRow("br0", parse_ip("10.0.0.9"), remote.mac),
+    }
+
+
+def test_rows_of_one_link_share_its_name() -> None:
+    """A text for each of 100,000 rows would take as much memory as the rows."""
+    remotes = tuple(Remote(B, VTEP_B, endpoint(n, f"10.0.0.{n}")) for n in range(2, 9))
+    rows = plan(given_input(FOUR, remotes=remotes)).rows
+
+    many = [row.link for row in rows if isinstance(row, (FdbRow, BridgeFdbRow, NeighbourRow))]
+    assert len(many) == 21
+    assert len({id(text) for text in many}) == 2
+
+
+def test_two_subnets_of_one_family_are_two_segments() -> None:
+    """A bridge and a VNI each, and every row on its own."""
+    remotes = (Remote(B, VTEP_B, endpoint(1, "10.0.1.9")),)
+    ports = (PlannedPort("p1", 1),)
+    state = plan(given_input(FOUR, FIVE, remotes=remotes, flood=(VTEP_B,), ports=ports))
+
+    assert state.links["vxlan1"] == Vxlan("vxlan1", Vni(701), LOCAL, 4789, 1450, "br1")
+    assert state.links["p1"] == Port("p1", 1450, "br1")
+    assert AddressRow("br1", FIVE.gateway, 24) in state.rows
+    assert {row.link for row in state.rows if isinstance(row, FloodRow)} == {"vxlan0", "vxlan1"}
+    assert {row.link for row in state.rows if isinstance(row, FdbRow)} == {"vxlan1"}
+    assert {row.link for row in state.rows if isinstance(row, NeighbourRow)} == {"br1"}
+
+
+def test_the_two_families_share_a_segment() -> None:
+    """A dual-stack container has both addresses on its one interface."""
+    both = endpoint(1, "10.0.0.9", "fd00::9")
+    state = plan(given_input(FOUR, SIX, remotes=(Remote(B, VTEP_B, both),)))
+
+    assert sorted(state.links) == ["br0", "vxlan0"]
+    assert state.rows == {
+        AddressRow("br0", FOUR.gateway, 24),
+        AddressRow("br0", SIX.gateway, 64),
+        FdbRow("vxlan0", both.mac, VTEP_B),
+        BridgeFdbRow("vxlan0", both.mac),
+        NeighbourRow("br0", both.ips[0], both.mac),
+        NeighbourRow("br0", both.ips[1], both.mac),
+    }
+
+
+def test_segments_are_counted_per_family() -> None:
+    """The n-th subnets of both families meet on bridge n."""
+    network = Network(VNI, "blue", (FOUR, FIVE, SIX), A)
+
+    assert [bridge_name(network, index) for index in range(3)] == ["br0", "br1", "br0"]
+    assert segment_count(network) == 2
+
+
+def test_who_owns_an_address_wins_it_on_every_node() -> None:
+    """Two origins claim one address: rows point to its owner, whatever the order."""
+    one, other = endpoint(1, "10.0.0.9"), endpoint(2, "10.0.0.9")
+    claims = (Remote(B, VTEP_B, one), Remote(C, VTEP_C, other))
+
+    for owner, winner in ((B, VTEP_B), (C, VTEP_C), (None, VTEP_B)):
+        for remotes in (claims, claims[::-1]):
+            state = plan(
+                given_input(FOUR, remotes=remotes, owner_of=lambda _vni, _ip, owner=owner: owner)
+            )
+            (row,) = (row for row in state.rows if isinstance(row, FdbRow))
+            assert row.vtep == winner
+
+
+def test_a_chosen_mac_loses_to_a_derived_one() -> None:
+    """Who copies another's MAC does not get its frames."""
+    honest = endpoint(9, "10.0.0.9")
+    copied = endpoint(1, "10.0.0.8", mac=honest.mac)
+    remotes = (Remote(B, VTEP_B, copied), Remote(C, VTEP_C, honest))
+
+    state = plan(given_input(FOUR, remotes=remotes))
+    assert [row.vtep for row in state.rows if isinstance(row, FdbRow)] == [VTEP_C]
+
+
+def test_a_claim_on_a_local_endpoints_address_gets_no_row_here() -> None:
+    """A row for it would fight with what the local container's port learns."""
+    mine = endpoint(9, "10.0.0.9")
+    state = plan(
+        given_input(FOUR, locals=(mine,), remotes=(Remote(B, VTEP_B, endpoint(1, "10.0.0.9")),))
+    )
+
+    assert state.rows == {AddressRow("br0", FOUR.gateway, 24)}
+
+
+def test_addresses_that_no_container_can_have_get_no_row() -> None:
+    """Outside every subnet, or the gateway's own."""
+    remotes = (
+        Remote(B, VTEP_B, endpoint(1, "10.9.0.9")),
+        Remote(B, VTEP_B, endpoint(2, "10.0.0.1")),
+        Remote(B, VTEP_B, endpoint(3, "fd00::9")),
+    )
+
+    assert plan(given_input(FOUR, remotes=remotes)).rows == {AddressRow("br0", FOUR.gateway, 24)}
+
+
+def test_vteps_of_the_other_family_and_our_own_are_left_out() -> None:
+    """One VXLAN device speaks one family; what claims our address is not sent to ourselves."""
+    six = parse_ip("fd01::5")
+    remotes = (
+        Remote(B, six, endpoint(1, "10.0.0.8")),
+        Remote(C, LOCAL, endpoint(2, "10.0.0.9")),
+    )
+
+    state = plan(given_input(FOUR, remotes=remotes, flood=(six, LOCAL)))
+    assert state.rows == {AddressRow("br0", FOUR.gateway, 24)}
+
+
+hosts = st.integers(2, 12)
+remote_lists = st.lists(
+    st.builds(
+        lambda origin, serial, host, other: Remote(
+            origin,
+            {A: LOCAL, B: VTEP_B, C: VTEP_C}[origin],
+            endpoint(
+                serial,
+                f"10.0.0.{host}",
+                f"fd00::{host}",
+                mac=None if other is None else mac_for(VNI, Ip(bytes([10, 0, 0, other]))),
+            ),
+        ),
+        st.sampled_from([B, C]),
+        st.integers(0, 5),
+        hosts,
+        st.none() | hosts,
+    ),
+    max_size=10,
+)
+
+
+@given(remote_lists, remote_lists, st.randoms(use_true_random=False))
+def test_any_records_give_a_sound_plan_that_a_diff_can_reach(
+    before: list[Remote], after: list[Remote], chance: Random
+) -> None:
+    """No two rows share a kernel key, the order of records plays no part, one pass suffices."""
+    first = plan(given_input(FOUR, SIX, remotes=tuple(before)))
+    second = plan(given_input(FOUR, SIX, remotes=tuple(after)))
+
+    assert len({row_key(row) for row in second.rows}) == len(second.rows)
+    assert all(row.link in second.links for row in second.rows)
+    assert applied(first, diff(second, first, prune=True)) == second
+    unique = {(remote.origin, remote.endpoint.endpoint_id): remote for remote in after}
+    shuffled = list(unique.values())
+    expected = plan(given_input(FOUR, SIX, remotes=tuple(shuffled)))
+    chance.shuffle(shuffled)
+    assert expected == plan(given_input(FOUR, SIX, remotes=tuple(shuffled)))
+
+
+def test_the_host_is_the_way_out() -> None:
+    """Where the host has an end on the network, it has a port, routes lead there, and nothing is
+    flooded for it."""
+    host = replace(endpoint(9, "10.0.0.254", "fd00::fe"), labels=(HOST_LABEL,))
+    state = plan(given_input(FOUR, SIX, locals=(host, endpoint(1, "10.0.0.2"))))
+
+    assert {row for row in state.rows if not isinstance(row, AddressRow)} == {
+        NeighbourRow("br0", host.ips[0], host.mac),
+        NeighbourRow("br0", host.ips[1], host.mac),
+        BridgeFdbRow("host0", host.mac),
+        RouteRow("br0", Ip(bytes(4)), 0, host.ips[0]),
+        RouteRow("br0", Ip(bytes(16)), 0, host.ips[1]),
+    }
+    assert state.links["host0"] == Port("host0", given_input(FOUR).mtu, "br0")
+
+
+def test_there_is_one_way_out_for_all_segments() -> None:
+    """With an end on each segment, the default route leads over the first one's."""
+    ends = tuple(
+        replace(endpoint(serial, text), labels=(HOST_LABEL,))
+        for serial, text in ((9, "10.0.1.254"), (8, "10.0.0.254"))
+    )
+    state = plan(given_input(FOUR, FIVE, locals=ends))
+
+    routes = [row for row in state.rows if isinstance(row, RouteRow)]
+    assert routes == [RouteRow("br0", Ip(bytes(4)), 0, parse_ip("10.0.0.254"))]
+
+
+def test_isolated_subnets_have_barriers_between_them() -> None:
+    """From each bridge to every other segment's subnets; the two families of one stay together."""
+    given = given_input(FOUR, FIVE, SIX)
+    isolated = replace(given, network=replace(given.network, isolate_subnets=True))
+    barriers = plan(isolated).rows - plan(given).rows
+
+    assert barriers == {
+        BarrierRow("br1", 24, FOUR.base),
+        BarrierRow("br0", 24, FIVE.base),
+        BarrierRow("br1", 64, SIX.base),
+    }

@@ -1,0 +1,82 @@
+"""The words for published ports, and which two can't stand together."""
+
+from __future__ import annotations
+
+import pytest
+from overlay.core.dataplane.published_port import PortPair, Publication, meant, parse_pairs, rival
+from overlay.errors import UsageError
+from overlay.model import Ip, Vni, parse_ip
+
+ANYWHERE = Ip(b"")
+
+
+def publication(host_ip: str = "", host_port: int = 8080, protocol: str = "tcp") -> Publication:
+    """Return a publication for `web`."""
+    ip = parse_ip(host_ip) if host_ip else ANYWHERE
+    return Publication(protocol, ip, host_port, Vni(7), "web", 80)
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("8080:80", PortPair("tcp", 8080, 80)),
+        ("80", PortPair("tcp", 80, 80)),
+        ("53:5353/udp", PortPair("udp", 53, 5353)),
+        ("65535:1/tcp", PortPair("tcp", 65535, 1)),
+    ],
+)
+def test_ports_as_people_write_them(text: str, pair: PortPair) -> None:
+    """One number stands for both; TCP is meant where nothing is said; it reads back alike."""
+    assert parse_pairs(text) == [pair]
+    assert parse_pairs(str(pair)) == [pair]
+
+
+def test_ranges_are_as_many_pairs() -> None:
+    """Both of one length; one range stands for both."""
+    assert parse_pairs("8000-8001:80-81/udp") == [
+        PortPair("udp", 8000, 80),
+        PortPair("udp", 8001, 81),
+    ]
+    assert parse_pairs("9000-9001") == [PortPair("tcp", n, n) for n in (9000, 9001)]
+    assert parse_pairs("7-7:8") == [PortPair("tcp", 7, 8)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "web", "0:80", "80:0", "65536:1", "-1:80", "1:2:3", "80/sctp", "80/", "8080:", "٣:80",
+        "1-", "2-1", "1-2:3", "1:3-4", "1-2-3", "65535-65536", "1-65535", "1" * 5000,
+    ],
+)  # fmt: skip
+def test_what_is_no_port_is_refused(text: str) -> None:
+    """With an example of what is one."""
+    with pytest.raises(UsageError, match="is no port to publish"):
+        parse_pairs(text)
+
+
+def test_places_meet_where_a_packet_could_be_for_both() -> None:
+    """Every address and one of them meet; two different ones, ports or protocols do not."""
+    one = publication("192.168.56.11")
+
+    assert rival(publication(), [one]) == one
+    assert rival(one, [publication()]) == publication()
+    assert rival(one, [one]) is None, "the very same is no rival"
+    assert rival(one, [publication("192.168.56.12"), publication("fd00::1")]) is None
+    assert rival(one, [publication("192.168.56.11", 8081)]) is None
+    assert rival(one, [publication("192.168.56.11", protocol="udp")]) is None
+
+
+def test_places_have_a_text() -> None:
+    """As it stands in a URL."""
+    assert publication().place == "*:8080"
+    assert publication("192.168.56.11").place == "192.168.56.11:8080"
+    assert publication("fd00::1").place == "[fd00::1]:8080"
+
+
+@pytest.mark.parametrize(
+    ("text", "so"),
+    [("8080:80", True), ("8080", True), ("8080:81", False), ("80", False), ("8080:80/udp", False)],
+)
+def test_which_publication_is_meant(text: str, *, so: bool) -> None:
+    """The host's port is enough to take it back; a pair must be the published one."""
+    assert meant(parse_pairs(text)[0], publication()) == so

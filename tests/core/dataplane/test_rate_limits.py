@@ -1,0 +1,51 @@
+"""Limits of an endpoint's bandwidth in its labels, and what the fast path makes of them."""
+
+from __future__ import annotations
+
+import pytest
+from overlay.core.dataplane.planner import PlanInput, PlannedPort
+from overlay.core.dataplane.port_policy import plan_sandbox
+from overlay.core.dataplane.rate_limits import Rates, rates_of, with_rates
+from overlay.core.dataplane.state import HookRow, RateRow, SourceRow, TargetRow
+from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
+
+SUBNET = Subnet(parse_ip("10.32.0.0"), 16, parse_ip("10.32.0.1"))
+NETWORK = Network(Vni(9), "blue", (SUBNET,), NodeId(bytes(16)))
+IP = parse_ip("10.32.0.2")
+MINE = (("overlayd.rate-in", "1000000"), ("team", "a"))
+
+
+def test_labels_hold_the_limits() -> None:
+    """What is put in comes out, other labels stay, None keeps a limit and 0 lifts it."""
+    assert rates_of(MINE) == Rates(1_000_000, 0)
+    both = with_rates(MINE, (None, 64_000))
+    assert rates_of(both) == Rates(1_000_000, 64_000)
+    assert with_rates(both, (0, 0)) == (("team", "a"),)
+    assert with_rates((), (None, None)) == ()
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1e6", "٣"])
+def test_a_strange_label_is_no_limit(text: str) -> None:
+    """What no agent writes limits nothing, and breaks nothing."""
+    assert rates_of((("overlayd.rate-in", text),)) == Rates()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "target", "hooked"),
+    [((0, 0), "ve1", True), ((10**6, 0), "br0", True), ((0, 10**6), "ve1", False)],
+)
+def test_a_limited_direction_takes_the_bridge(
+    wanted: tuple[int, int], target: str, hooked: bool
+) -> None:
+    """Nothing is sent past the queue of a limited direction; the other keeps its fast path."""
+    mac = mac_for(NETWORK.vni, IP)
+    found = Endpoint(b"1" * 8, NETWORK.vni, "web", mac, (IP,), (), with_rates((), wanted))
+    port = PlannedPort("ve1", 0, found.endpoint_id)
+    given = PlanInput(NETWORK, 4789, Ip(b"\x0a\0\0\1"), 1450, (port,), (found,))
+    rows = plan_sandbox(given, fast_path=True).rows
+    assert TargetRow(mac, 0, target) in rows
+    assert (HookRow(0, "ve1") in rows) == hooked
+    assert any(isinstance(row, SourceRow) for row in rows) == hooked
+    assert {row for row in rows if isinstance(row, RateRow)} == (
+        {RateRow("ve1", *wanted)} if any(wanted) else set()
+    )

@@ -1,0 +1,137 @@
+"""One node's hand on the addresses, from its own store."""
+
+from __future__ import annotations
+
+from overlay.core.ipam import allocator
+from overlay.core.ipam.address_space import Addressing
+from overlay.core.log.store import Store
+from overlay.core.log.writer import Author
+from overlay.core.protocol.messages import GrantRefusal, GrantRequest
+from overlay.core.protocol.records import CLUSTER_SCOPE, Forgotten, Scope, Value
+from overlay.model import (
+    Card,
+    Endpoint,
+    Grant,
+    Ip,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    mac_for,
+    node_id_of,
+    parse_ip,
+)
+from overlay.sim.environment.notary import FakeNotary
+
+KEY = b"o" * 32
+OWNER = node_id_of(KEY)
+ONE, TWO = NodeId(b"1" * 16), NodeId(b"2" * 16)
+BLUE = Network(Vni(9), "blue", (Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1")),), OWNER)
+SCOPE = Scope(BLUE.vni)
+
+
+class Owner:
+    """The creator of the network: its store, and what it may take and give."""
+
+    def __init__(self) -> None:
+        self.store = Store(OWNER)
+        self.author = Author(self.store, FakeNotary(KEY))
+        self.store.accept_card(
+            Card(OWNER, "o", KEY, KEY, Ip(b"\x0a\x00\x00\x01"), 7948, 1, 1500, "test")
+        )
+        self.space = Addressing(self.store, OWNER)
+
+    def write(self, value: Value, scope: Scope = SCOPE) -> None:
+        """Write a record of its own."""
+        self.author.apply(self.author.write(scope, [value]))
+
+    def grant(self, asker: NodeId, request_id: bytes, count: int = 16) -> Grant:
+        """Decide a request and write the grant."""
+        request = GrantRequest(request_id, BLUE.vni, BLUE.subnets[0].base, count, exact=False)
+        answer, _ = self.space.decide(BLUE, asker, request, 0.0)
+        assert isinstance(answer, Grant)
+        self.write(answer)
+        return answer
+
+
+def endpoint(text: str) -> Endpoint:
+    """Return an endpoint with that address."""
+    ip = parse_ip(text)
+    return Endpoint(ip * 2, BLUE.vni, "web", mac_for(BLUE.vni, ip), (ip,))
+
+
+def test_two_requests_in_one_breath_get_two_blocks() -> None:
+    """What was granted a moment ago is gone at once, whatever events are still to be told."""
+    owner = Owner()
+    assert owner.space.owned(BLUE, 0).count == 256
+    first = owner.grant(ONE, b"request1")
+    second = owner.grant(TWO, b"request2")
+
+    assert first.last < second.first or second.last < first.first
+    assert owner.space.owned(BLUE, 0).count == 256 - 32
+
+
+def test_a_repeated_request_gets_the_same_grant() -> None:
+    """The answer to a request is one, however often it is asked."""
+    owner = Owner()
+
+    assert owner.grant(ONE, b"request1") == owner.grant(ONE, b"request1")
+
+
+def test_an_address_is_picked_in_order_and_rests_after_use() -> None:
+    """The lowest free address is taken; a released one rests while others are free."""
+    owner = Owner()
+    assert owner.space.pick(BLUE, 0, 0.0) == parse_ip("10.1.0.2")
+    owner.write(endpoint("10.1.0.2"))
+    assert owner.space.pick(BLUE, 0, 0.0) == parse_ip("10.1.0.3")
+
+    owner.space.released(BLUE.vni, [parse_ip("10.1.0.3")], 0.0)
+    assert owner.space.pick(BLUE, 0, 1.0) == parse_ip("10.1.0.4")
+    assert owner.space.pick(BLUE, 0, 1000.0) == parse_ip("10.1.0.3")
+
+
+def test_one_address_has_one_fault() -> None:
+    """An address cannot be taken that is in use, reserved, outside, or another's."""
+    owner = Owner()
+    owner.write(endpoint("10.1.0.2"))
+    given = owner.grant(ONE, b"request1")
+
+    assert owner.space.fault_of(BLUE, parse_ip("10.1.0.2")) == allocator.IN_USE
+    assert owner.space.fault_of(BLUE, parse_ip("10.1.0.1")) == allocator.RESERVED
+    assert owner.space.fault_of(BLUE, parse_ip("10.2.0.1")) == allocator.OUTSIDE
+    assert owner.space.fault_of(BLUE, given.first) == allocator.NOT_OWNER
+    assert owner.space.fault_of(BLUE, parse_ip("10.1.0.3")) is None
+
+
+def test_a_forgotten_asker_is_refused_and_its_space_comes_back() -> None:
+    """What a forgotten node held returns to its granter once all members have settled."""
+    owner = Owner()
+    given = owner.grant(ONE, b"request1")
+    owner.write(Forgotten(ONE), CLUSTER_SCOPE)
+    request = GrantRequest(b"request2", BLUE.vni, given.first, 1, exact=False)
+    answer, _ = owner.space.decide(BLUE, ONE, request, 0.0)
+    assert isinstance(answer, GrantRefusal)
+    assert answer.reason == allocator.FORGOTTEN
+    assert owner.space.inherit(BLUE, [OWNER]) == []
+
+    [statement] = owner.space.settle([BLUE])
+    owner.write(statement, CLUSTER_SCOPE)
+    assert owner.space.inherit(BLUE, [OWNER, TWO]) == []  # TWO has not said what it keeps
+    [back] = owner.space.inherit(BLUE, [OWNER])
+    owner.write(back)
+
+    assert (back.first, back.last) == (given.first, given.last)
+    assert owner.space.owned(BLUE, 0).count == 256
+    assert owner.space.settle([BLUE]) == []
+
+
+def test_the_richest_reachable_owner_is_asked_first() -> None:
+    """Who has most is asked first; who cannot be reached is not asked."""
+    owner = Owner()
+    owner.grant(ONE, b"request1", 128)
+    owner.grant(TWO, b"request2", 32)
+    asker = Addressing(owner.store, NodeId(b"3" * 16))
+
+    assert asker.whom_to_ask(BLUE, 0, {ONE, TWO}) == [ONE, TWO]
+    assert asker.whom_to_ask(BLUE, 0, {TWO}) == [TWO]
+    assert {share.owner for share in asker.shares(BLUE)} == {OWNER, ONE, TWO}

@@ -1,0 +1,467 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from overlay import limits
+from overlay.core.ipam import allocator
+from overlay.core.ipam.intervals import Intervals
+from overlay.core.ipam.ownership import Ownership, ip_of, number_of, ownership
+from overlay.core.protocol.messages import GrantRefusal, GrantRequest
+from overlay.core.protocol.records import Forgotten
+from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, parse_ip
+from overlay.wire.codec.messages import MsgpackCodec
+
+A, B, C = (NodeId(bytes([65 + index]) * 16) for index in range(3))
+
+
+def subnet(text: str, gateway: str) -> Subnet:
+    """Return a subnet from its usual text."""
+    base, length = text.split("/")
+    return Subnet(parse_ip(base), int(length), parse_ip(gateway))
+
+
+def network(*subnets: Subnet) -> Network:
+    """Return A's network of these subnets."""
+    return Network(Vni(7), "blue", subnets, A)
+
+
+SMALL = subnet("10.0.0.0/24", "10.0.0.1")
+WIDE = subnet("10.32.0.0/12", "10.32.0.1")
+SIX = subnet("fd00::/64", "fd00::1")
+
+
+def wish(
+    around: str, count: int = 256, *, exact: bool = False, request_id: bytes = b"request1"
+) -> GrantRequest:
+    """Return a request for space of network 7."""
+    return GrantRequest(request_id, 7, parse_ip(around), count, exact)
+
+
+def granted(known: Ownership, request: GrantRequest, asker: NodeId = B, **more: set[Ip]) -> str:
+    """Return the grant that A writes as `first-last`, or the reason of its refusal."""
+    used, resting = more.get("used", set()), more.get("resting", set())
+    answer = allocator.decide_grant(known, A, asker, request, used=used, resting=resting)
+    if isinstance(answer, GrantRefusal):
+        return answer.reason
+    assert answer.grantee == asker
+    assert answer.request_id == request.request_id
+    return f"{_text(answer.first)}-{_text(answer.last)}"
+
+
+def _text(ip: Ip) -> str:
+    return ".".join(str(byte) for byte in ip) if len(ip) == 4 else ip.hex(":", 2)
+
+
+# --- picking -----------------------------------------------------------------------------
+
+
+def taken_in_turn(known: Subnet, count: int) -> list[Ip]:
+    """Return the first addresses that are picked from a whole subnet."""
+    owned = ownership(network(known), []).owned(A)
+    used: set[Ip] = set()
+    for _ in range(count):
+        ip = allocator.pick(known, owned, used, {}, allocator.reserved(known))
+        if ip is not None:
+            used.add(ip)
+    return sorted(used)
+
+
+def test_picking_starts_after_network_address_and_gateway() -> None:
+    """The lowest free address comes first, in both families."""
+    assert taken_in_turn(SMALL, 2) == [parse_ip("10.0.0.2"), parse_ip("10.0.0.3")]
+    assert taken_in_turn(SIX, 2) == [parse_ip("fd00::2"), parse_ip("fd00::3")]
+
+
+def test_a_whole_subnet_can_be_used_but_for_what_is_reserved() -> None:
+    """A /29 has five addresses for containers, an IPv6 /125 six: it has no broadcast."""
+    four = taken_in_turn(subnet("10.0.0.0/29", "10.0.0.3"), 9)
+    six = taken_in_turn(subnet("fd00::/125", "fd00::1"), 9)
+
+    assert [ip[3] for ip in four] == [1, 2, 4, 5, 6]
+    assert [ip[15] for ip in six] == [2, 3, 4, 5, 6, 7]
+
+
+def test_point_to_point_subnets_reserve_the_gateway_alone() -> None:
+    """A /31 (RFC 3021) and a /127 (RFC 6164) have no network or anycast address."""
+    assert taken_in_turn(subnet("10.0.0.0/31", "10.0.0.0"), 3) == [parse_ip("10.0.0.1")]
+    assert taken_in_turn(subnet("fd00::/127", "fd00::1"), 3) == [parse_ip("fd00::")]
+
+
+def test_auxiliary_addresses_are_not_given_out() -> None:
+    """They belong to something outside: a router, a printer."""
+    printer = replace(SMALL, auxiliary=(("printer", parse_ip("10.0.0.2")),))
+
+    assert taken_in_turn(printer, 2) == [parse_ip("10.0.0.3"), parse_ip("10.0.0.4")]
+
+
+def test_nobody_who_asked_for_none_gets_an_address_outside_the_range() -> None:
+    """Neither a container here nor a host that asks for space; who names one gets it."""
+    upper = replace(SMALL, ip_range=(parse_ip("10.0.0.128"), 30))
+    known = ownership(network(upper), [])
+
+    assert taken_in_turn(upper, 9) == [parse_ip(f"10.0.0.{host}") for host in range(128, 132)]
+    assert granted(known, wish("10.0.0.0")) == "10.0.0.128-10.0.0.129"
+    assert granted(known, wish("10.0.0.9", exact=True)) == "10.0.0.9-10.0.0.9"
+    assert [share.free for share in allocator.shares(known, [])] == [4]
+
+
+def test_hosts_get_whole_aligned_blocks_and_the_granter_keeps_the_gateways() -> None:
+    """Every host has its own /26 of a /24; a fourth asker gets nothing, not a smaller one."""
+    blocks = replace(SMALL, block_length=26, auxiliary=(("printer", parse_ip("10.0.0.70")),))
+    grants: list[tuple[NodeId, Grant]] = []
+    given = []
+    for number in range(4):
+        known = ownership(network(blocks), grants)
+        request = wish("10.0.0.0", 2, request_id=bytes([number]) * 8)
+        answer = allocator.decide_grant(known, A, B, request, used=set())
+        if isinstance(answer, Grant):
+            grants.append((A, answer))
+            given.append((_text(answer.first), _text(answer.last)))
+        else:
+            given.append(("", answer.reason))
+
+    assert given == [
+        ("10.0.0.64", "10.0.0.127"),
+        ("10.0.0.128", "10.0.0.191"),
+        ("10.0.0.192", "10.0.0.255"),
+        ("", allocator.EXHAUSTED),
+    ]
+
+
+def test_a_block_in_which_an_address_is_used_is_not_given_away() -> None:
+    """The granter's own containers stay where they are."""
+    blocks = replace(SMALL, block_length=26)
+    used = {parse_ip("10.0.0.65")}
+
+    known = ownership(network(blocks), [])
+    assert granted(known, wish("10.0.0.0"), used=used) == "10.0.0.128-10.0.0.191"
+
+
+def test_a_host_takes_its_own_address_from_the_far_end() -> None:
+    """The highest that is owned, free, usable, and within the range that is given out."""
+    owned = Intervals.of([(number_of(parse_ip("10.0.0.0")), number_of(parse_ip("10.0.0.255")))])
+    last, next_one = parse_ip("10.0.0.254"), parse_ip("10.0.0.253")
+    low = replace(SMALL, ip_range=(parse_ip("10.0.0.64"), 26))
+
+    assert allocator.pick_last(SMALL, owned, set(), set()) == last
+    assert allocator.pick_last(SMALL, owned, {last}, set()) == next_one
+    assert allocator.pick_last(SMALL, owned, set(), {last}) == next_one
+    assert allocator.pick_last(low, owned, set(), set()) == parse_ip("10.0.0.127")
+    assert allocator.pick_last(SMALL, Intervals.of([]), set(), set()) is None
+
+
+def test_a_host_takes_no_anycast_address() -> None:
+    """The highest 128 of an IPv6 subnet are such (RFC 2526)."""
+    first, last = number_of(parse_ip("fd00::")), number_of(parse_ip("fd00::ffff:ffff:ffff:ffff"))
+
+    found = allocator.pick_last(SIX, Intervals.of([(first, last)]), set(), set())
+    assert found == parse_ip("fd00::ffff:ffff:ffff:ff7f")
+
+
+def test_a_resting_address_waits_while_another_is_free() -> None:
+    """When all others are taken, the one that has rested longest is used again."""
+    four = subnet("10.0.0.0/29", "10.0.0.1")
+    owned = ownership(network(four), []).owned(A)
+    two, three, four_, *rest = (parse_ip(f"10.0.0.{host}") for host in range(2, 7))
+    resting = {two: 20.0, three: 10.0}
+    barred = allocator.reserved(four)
+
+    assert allocator.pick(four, owned, set(), resting, barred) == four_
+    assert allocator.pick(four, owned, {four_, *rest}, resting, barred) == three
+    assert allocator.pick(four, owned, {two, three, four_, *rest}, resting, barred) is None
+
+
+def test_quarantine_lasts_its_time_from_the_last_release() -> None:
+    """An address released again rests anew, and all are let go in their order."""
+    quarantine = allocator.Quarantine(rest_s=60.0)
+    two, three = parse_ip("10.0.0.2"), parse_ip("10.0.0.3")
+    quarantine.release(two, 0.0)
+    quarantine.release(three, 10.0)
+    quarantine.release(two, 20.0)
+
+    assert dict(quarantine.resting(69.9)) == {three: 10.0, two: 20.0}
+    assert dict(quarantine.resting(70.0)) == {two: 20.0}
+    assert dict(quarantine.resting(80.0)) == {}
+
+
+def test_quarantine_is_bounded() -> None:
+    """Beyond its size the oldest is let go early."""
+    quarantine = allocator.Quarantine()
+    for number in range(limits.QUARANTINE_COUNT_MAX + 1):
+        quarantine.release(ip_of(number, SMALL), 0.0)
+
+    assert len(quarantine.resting(0.0)) == limits.QUARANTINE_COUNT_MAX
+    assert ip_of(0, SMALL) not in quarantine.resting(0.0)
+
+
+def test_a_wide_pool_costs_no_more_than_a_small_one() -> None:
+    """A /12 of which much is used and granted away is never walked address by address."""
+    records = [
+        (A, Grant(Vni(7), ip_of(base, WIDE), ip_of(base + 255, WIDE), B, 1, bytes(8)))
+        for base in range(number_of(parse_ip("10.33.0.0")), number_of(parse_ip("10.34.0.0")), 256)
+    ]
+    known = ownership(network(WIDE), records)
+    used = {ip_of(number_of(WIDE.base) + host, WIDE) for host in range(2, 1000)}
+
+    picked = allocator.pick(WIDE, known.owned(A), used, {}, allocator.reserved(WIDE))
+    assert picked == ip_of(number_of(WIDE.base) + 1000, WIDE)
+    assert known.owned(A).count == 2**20 - 2**16
+    assert granted(known, wish("10.40.0.0"), C, used=used) == "10.32.4.0-10.32.4.255"
+
+
+# --- a wish for one address --------------------------------------------------------------
+
+
+def test_faults_of_a_wished_address_are_told_apart() -> None:
+    """Outside, reserved, another's, in use, or none."""
+    known = ownership(
+        network(SMALL),
+        [(A, Grant(Vni(7), parse_ip("10.0.0.64"), parse_ip("10.0.0.65"), B, 1, bytes(8)))],
+    )
+    used = {parse_ip("10.0.0.9")}
+
+    def fault(text: str) -> str | None:
+        return allocator.fault_of(known, parse_ip(text), A, used)
+
+    assert fault("10.0.1.9") == fault("fd00::9") == allocator.OUTSIDE
+    assert [fault(f"10.0.0.{host}") for host in (0, 1, 255)] == [allocator.RESERVED] * 3
+    assert fault("10.0.0.64") == allocator.NOT_OWNER
+    assert fault("10.0.0.9") == allocator.IN_USE
+    assert fault("10.0.0.10") is None
+
+
+def test_an_exact_address_is_granted_alone_or_refused_by_name() -> None:
+    """Its owner gives just that address, unless it is in use, reserved or another's."""
+    known = ownership(
+        network(SMALL),
+        [(A, Grant(Vni(7), parse_ip("10.0.0.64"), parse_ip("10.0.0.65"), C, 1, bytes(8)))],
+    )
+    used = {parse_ip("10.0.0.9")}
+
+    def answer(text: str) -> str:
+        return granted(known, wish(text, 1, exact=True), used=used)
+
+    assert answer("10.0.0.50") == "10.0.0.50-10.0.0.50"
+    assert answer("10.0.0.9") == allocator.IN_USE
+    assert answer("10.0.0.1") == allocator.RESERVED
+    assert answer("10.0.0.64") == allocator.NOT_OWNER
+    assert answer("10.9.0.1") == allocator.OUTSIDE
+
+
+def test_an_exact_address_may_be_one_that_rests() -> None:
+    """Who asks for that very address wants it again."""
+    resting = {parse_ip("10.0.0.50")}
+    known = ownership(network(SMALL), [])
+
+    assert granted(known, wish("10.0.0.50", 1, exact=True), resting=resting) == (
+        "10.0.0.50-10.0.0.50"
+    )
+
+
+# --- blocks ------------------------------------------------------------------------------
+
+
+def test_every_host_gets_its_own_aligned_block() -> None:
+    """Requests for 256 cut a /16 into /24s: --block-size 24 is no more than that."""
+    wide = subnet("10.32.0.0/16", "10.32.0.1")
+    records: list[tuple[NodeId, Grant]] = []
+    for host in range(255):
+        known = ownership(network(wide), records)
+        request = wish("10.32.0.0", 256, request_id=host.to_bytes(8, "big"))
+        answer = allocator.decide_grant(known, A, B, request, used=set())
+        assert isinstance(answer, Grant)
+        assert answer.first == parse_ip(f"10.32.{host + 1}.0")
+        assert answer.last == parse_ip(f"10.32.{host + 1}.255")
+        records.append((A, answer))
+
+
+def test_a_granter_keeps_half_where_no_whole_block_is_free() -> None:
+    """A /24 serves several hosts: each gets an aligned part, none gets all."""
+    known = ownership(network(SMALL), [])
+
+    assert granted(known, wish("10.0.0.0", 256)) == "10.0.0.64-10.0.0.127"
+
+
+def test_a_block_avoids_what_is_used_and_what_rests_while_it_can() -> None:
+    """Addresses of containers are never given away; resting ones only for want of others."""
+    known = ownership(network(SMALL), [])
+    used, resting = {parse_ip("10.0.0.70")}, {parse_ip("10.0.0.130")}
+
+    answer = granted(known, wish("10.0.0.0", 32), used=used, resting=resting)
+    assert answer == "10.0.0.32-10.0.0.63"
+    answer = granted(known, wish("10.0.0.0", 64), used=used, resting=resting)
+    assert answer == "10.0.0.192-10.0.0.255"
+    tiny = ownership(network(subnet("10.0.0.0/30", "10.0.0.1")), [])
+    assert granted(tiny, wish("10.0.0.0", 4), resting={parse_ip("10.0.0.2")}) == (
+        "10.0.0.2-10.0.0.2"
+    )
+
+
+def test_a_count_that_is_no_power_of_two_is_met_as_it_is() -> None:
+    """The lowest run of that many addresses, wherever it starts."""
+    known = ownership(network(SMALL), [])
+
+    assert granted(known, wish("10.0.0.0", 100)) == "10.0.0.2-10.0.0.101"
+
+
+def test_blocks_are_cut_from_the_subnet_that_is_meant() -> None:
+    """`around` names the subnet; an IPv6 one is cut like any other."""
+    known = ownership(network(SMALL, SIX), [])
+
+    assert granted(known, wish("fd00::", 256)) == (
+        "fd00:0000:0000:0000:0000:0000:0000:0100-fd00:0000:0000:0000:0000:0000:0000:01ff"
+    )
+
+
+def test_a_repeated_request_gets_the_same_grant() -> None:
+    """Also when it would be decided otherwise by now: the first answer is in the log."""
+    request = wish("10.0.0.0", 64)
+    first = allocator.decide_grant(ownership(network(SMALL), []), A, B, request, used=set())
+    assert isinstance(first, Grant)
+    known = ownership(network(SMALL), [(A, first)])
+
+    assert allocator.decide_grant(known, A, B, request, used={first.first}) == first
+    assert granted(known, request, C) != granted(known, request, B)
+
+
+def test_who_has_nothing_refuses() -> None:
+    """Exhausted, to be asked no more; and nobody gives to the forgotten, or from their name."""
+    everything = Grant(Vni(7), parse_ip("10.0.0.0"), parse_ip("10.0.0.255"), C, 1, bytes(8))
+    empty = ownership(network(SMALL), [(A, everything)])
+    gone = ownership(network(SMALL), [], [(A, Forgotten(B))])
+    fenced = ownership(network(SMALL), [], [(B, Forgotten(A))])
+
+    assert granted(empty, wish("10.0.0.0")) == allocator.EXHAUSTED
+    assert granted(gone, wish("10.0.0.0")) == allocator.FORGOTTEN
+    assert granted(fenced, wish("10.0.0.0")) == allocator.FORGOTTEN
+
+
+@pytest.mark.parametrize("length", [1, 48, 64, 120])
+def test_a_refusal_can_be_sent_however_much_is_left(length: int) -> None:
+    """A subnet of IPv6 has more free addresses than the number in a message can be."""
+    wide = Subnet(parse_ip("8000::"), length, parse_ip("8000::1"))
+    used = {parse_ip("8000::9")}
+
+    answer = allocator.decide_grant(
+        ownership(network(wide), []), A, B, wish("8000::9", 1, exact=True), used=used
+    )
+
+    assert MsgpackCodec().decode(MsgpackCodec().encode(answer)) == [answer]  # type: ignore[arg-type]
+
+
+def test_a_full_log_of_grants_refuses_more() -> None:
+    """The bound on what one owner can make others hold."""
+    records = [
+        (A, Grant(Vni(7), ip, ip, B, 1, number.to_bytes(8, "big")))
+        for number in range(limits.GRANTS_PER_LOG_MAX)
+        for ip in [ip_of(number_of(WIDE.base) + 1024 + number, WIDE)]
+    ]
+
+    known = ownership(network(WIDE), records)
+    assert granted(known, wish("10.32.0.0"), C) == allocator.LOG_FULL
+    assert (
+        granted(ownership(network(WIDE), records[1:]), wish("10.32.0.0"), C) != allocator.LOG_FULL
+    )
+
+
+@given(
+    st.integers(1, 300),
+    st.sets(st.integers(0, 255)),
+    st.sets(st.integers(0, 255)),
+    st.booleans(),
+    st.integers(0, 255),
+)
+def test_any_answer_is_safe(
+    count: int, used_hosts: set[int], given_hosts: set[int], exact: bool, host: int
+) -> None:
+    """A grant lies within what the granter owns and does not use, and is not above the wish."""
+    records = [
+        (
+            A,
+            Grant(
+                Vni(7), Ip(bytes([10, 0, 0, first])), Ip(bytes([10, 0, 0, last])), C, 1, bytes(8)
+            ),
+        )
+        for first, last in Intervals.of_numbers(given_hosts)
+    ]
+    known = ownership(network(SMALL), records)
+    used = {Ip(bytes([10, 0, 0, number])) for number in used_hosts - given_hosts}
+    answer = allocator.decide_grant(
+        known, A, B, wish(f"10.0.0.{host}", count, exact=exact), used=used
+    )
+
+    if isinstance(answer, GrantRefusal):
+        free = known.owned(A).count - len(used)
+        assert exact or free <= 3
+        return
+    run = Intervals.of([(number_of(answer.first), number_of(answer.last))])
+    assert run - known.owned(A) == Intervals()
+    assert not any(number_of(ip) in run for ip in used)
+    assert run.count <= (1 if exact else count)
+    after = ownership(network(SMALL), [*records, (A, answer)])
+    assert after.owned(B) == run
+    assert after.rejected == []
+
+
+# --- asking and telling ------------------------------------------------------------------
+
+
+RECORDS = [
+    (A, Grant(Vni(7), parse_ip("10.0.0.64"), parse_ip("10.0.0.71"), B, 1, bytes(8))),
+    (A, Grant(Vni(7), parse_ip("10.0.0.72"), parse_ip("10.0.0.73"), C, 1, bytes(8))),
+]
+ENDPOINTS = [parse_ip(f"10.0.0.{host}") for host in (2, 64, 65, 72, 73)]
+
+
+def test_shares_say_who_has_how_much_and_how_much_of_it_is_free() -> None:
+    """Reserved addresses and known endpoints are not free; the forgotten's is stranded."""
+    known = ownership(network(SMALL), RECORDS, [(A, Forgotten(C))])
+
+    found = allocator.shares(known, [*ENDPOINTS, parse_ip("10.9.9.9")])
+
+    assert [share[:6] for share in found] == [
+        (A, 0, 246, 242, False, 1),
+        (B, 0, 8, 6, False, 2),
+        (C, 0, 2, 0, True, 2),
+    ]
+    assert found[1].space == Intervals.of([(number_of(RECORDS[0][1].first),
+                                            number_of(RECORDS[0][1].last))])  # fmt: skip
+
+
+def test_the_richest_owner_in_reach_is_asked_first() -> None:
+    """Not oneself, nor who has nothing, nor who can't be reached."""
+    found = allocator.shares(ownership(network(SMALL), RECORDS), ENDPOINTS)
+
+    assert allocator.whom_to_ask(found, 0, C, {A, B, C}) == [A, B]
+    assert allocator.whom_to_ask(found, 0, A, {A, B, C}) == [B]
+    assert allocator.whom_to_ask(found, 0, C, {B}) == [B]
+    assert allocator.whom_to_ask(found, 1, C, {A, B}) == []
+
+
+def test_a_shortage_says_what_is_where() -> None:
+    """Who could not be reached, what waits to be inherited, and who gave none."""
+    names = {A: "vm1", B: "vm2", C: "vm3"}
+    found = allocator.shares(ownership(network(SMALL), RECORDS), [])
+    lost = allocator.shares(ownership(network(SMALL), RECORDS, [(A, Forgotten(B))]), [])
+
+    assert allocator.shortage_text(found, 0, C, {B}, names.__getitem__) == (
+        "this host has no free address; hosts with free addresses could not be reached "
+        "(vm1 has 243); these gave none (vm2 has 8)"
+    )
+    assert "forgotten hosts' space is not inherited yet (vm2 has 8)" in allocator.shortage_text(
+        lost, 0, C, {A}, names.__getitem__
+    )
+    assert allocator.shortage_text([], 0, C, set(), names.__getitem__) == (
+        "every address of the subnet is in use"
+    )
+
+
+def test_a_long_list_of_owners_is_cut() -> None:
+    """Five are named, the others counted."""
+    found = [allocator.Share(NodeId(bytes([n]) * 16), 0, 9, 9, is_stranded=False) for n in range(8)]
+    text = allocator.shortage_text(found, 0, A, set(), lambda node_id: f"vm{node_id[0]}")
+
+    assert "vm4 has 9 and 3 more hosts some" in text

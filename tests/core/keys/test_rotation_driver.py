@@ -1,0 +1,200 @@
+"""When a member does what about its keys: by two nodes that hear of each other what a test says."""
+
+from __future__ import annotations
+
+import random
+
+from overlay import limits
+from overlay.core.keys.rotation import Ring, Step
+from overlay.core.keys.rotation_driver import Deed, Follow, Hand, KeyDuty, Make, Say, Wait
+from overlay.core.node import Node
+from overlay.core.protocol.messages import Delta
+from overlay.core.protocol.records import CLUSTER_SCOPE, KeyId, KeyState
+from overlay.core.protocol.settings import Settings
+from overlay.model import Card, Ip, NodeId, node_id_of
+from overlay.sim.environment.notary import FakeNotary
+from overlay.wire.codec.messages import MsgpackCodec
+
+FIRST, NEXT = KeyId(0, 7), KeyId(1, 5)
+INTERVAL_S = 1000.0
+ALONE = Ring(frozenset({FIRST}), FIRST)
+DAY_S = 86_400.0
+
+
+class Member:
+    """A node with its duty, and an owner that does at once what it is told."""
+
+    def __init__(self, number: int, *, made_s: float = 0.0, clock_s: float = 0.0) -> None:
+        key = bytes([number]) * 32
+        self.notary = FakeNotary(key)
+        address = Ip(bytes([10, 0, 0, number]))
+        card = Card(node_id_of(key), f"n{number}", key, key, address, 7948, 1, 1500, "test")
+        self.card = self.notary.issue_card(card)
+        self.node = Node(
+            self.card, self.notary, MsgpackCodec(), random.Random(number), Settings(), 0.0
+        )
+        self.duty = KeyDuty(self.node, ALONE, made_s, INTERVAL_S)
+        self.clock_s = clock_s  # how far its wall clock is ahead
+        self.holders: list[NodeId] | None = []
+        self.handed: list[tuple[NodeId, ...]] = []
+        self.made = 0
+
+    @property
+    def ring(self) -> Ring:
+        """The keys held."""
+        return self.duty.rotation.ring
+
+    def meet(self, *others: Member) -> None:
+        """Come to know others, and hold them alive."""
+        self.node.restore([other.card for other in others], [], 0.0)
+        for other in others:
+            self.node.add_peer(other.card, 0.0)
+
+    def hear(self, other: Member, now: float) -> None:
+        """Take all that another has written."""
+        origin = other.node.card.node_id
+        segments = other.node.store.segments_beyond(origin, CLUSTER_SCOPE, 0)
+        if segments:
+            self.node.receive(Delta(tuple(segments)), origin, now)
+
+    def next(self, now: float) -> Deed:
+        """Return the next deed, which is not done."""
+        return self.duty.next_deed(now, now + self.clock_s, self.holders)
+
+    def work(self, now: float) -> float:
+        """Do what is due; return how long to wait."""
+        while True:
+            deed = self.next(now)
+            match deed:
+                case Follow(ring, says):
+                    self._write(says, now)
+                    self.duty.followed(ring, now + self.clock_s)
+                case Say(state):
+                    self._write(state, now)
+                case Hand(to):
+                    self.handed.append(to)
+                case Make(generation):
+                    self.made += 1
+                    self.take(KeyId(generation, self.made), now)
+                case Wait(seconds):
+                    return seconds
+
+    def take(self, key: KeyId, now: float) -> None:
+        """Hold a key."""
+        follow = self.duty.takes(key, now)
+        if follow is not None:
+            self._write(follow.says, now)
+            self.duty.followed(follow.ring, now + self.clock_s)
+
+    def _write(self, state: KeyState | None, now: float) -> None:
+        if state is not None:
+            self.node.apply(self.node.write(CLUSTER_SCOPE, [state]), now)
+
+
+def pair(ahead_s: float = 0.0) -> tuple[Member, Member]:
+    """Return two members that know each other; the second's clock is ahead."""
+    one, two = Member(1), Member(2, clock_s=ahead_s)
+    one.meet(two)
+    two.meet(one)
+    return one, two
+
+
+def together(members: tuple[Member, ...], until_s: float, now: float = 20.0) -> float:
+    """Let members work and hear each other, second by second; return the time after."""
+    while now < until_s:
+        for member in members:
+            member.work(now)
+            for other in members:
+                if other is not member:
+                    other.hear(member, now)
+                    if any(other.card.node_id in to for to in member.handed):
+                        other.take(member.ring.newest, now)
+            member.handed.clear()
+        now += 1.0
+    return now
+
+
+def test_nothing_is_done_before_this_node_may_write() -> None:
+    """Its disk may be an old one: a key that comes is held, and its record follows later."""
+    one, _ = pair()
+
+    assert one.next(0.0) == Wait(limits.KEY_LOOK_S)
+    assert one.duty.takes(NEXT, 0.0) == Follow(ALONE.including(NEXT), None)
+    one.take(NEXT, 0.0)
+    assert one.next(20.0) == Say(KeyState(NEXT, FIRST))
+
+
+def test_a_start_says_what_the_disk_has() -> None:
+    """The own record is written where it says something else, and then not again."""
+    one, two = pair()
+    assert one.next(20.0) == Say(KeyState(FIRST, FIRST))
+    one.work(20.0)
+
+    assert one.duty.state_of(one.card.node_id) == KeyState(FIRST, FIRST)
+    assert one.duty.states() == {two.card.node_id: None}
+    assert one.handed == [(two.card.node_id,)]
+
+
+def test_a_key_is_handed_again_each_second_until_it_is_said_to_be_there() -> None:
+    """At once, then not sooner than a second later; not to one whose record has it."""
+    one, two = pair()
+    one.work(20.0)
+    two.work(20.0)
+    one.hear(two, 20.0)
+    one.work(21.0)
+    one.take(NEXT, 30.0)
+    one.handed.clear()
+
+    assert one.work(30.0) == limits.KEY_LOOK_S
+    assert (one.duty.waiting_since, one.duty.waited_for()) == (30.0, [two.card.node_id])
+    one.work(30.5)
+    assert one.handed == [(two.card.node_id,)]
+    one.work(31.0)
+    assert len(one.handed) == 2
+    two.take(NEXT, 31.0)
+    one.hear(two, 31.5)
+    one.work(32.5)
+    assert len(one.handed) == 2
+    assert one.ring.sealing == NEXT
+    assert one.duty.step() is Step.USE
+    assert not one.duty.is_in_use(NEXT)
+
+
+def test_a_rotation_goes_through_by_itself() -> None:
+    """Made when it is due by the first holder; used by all; the old key goes after a rest."""
+    one, two = pair()
+    one.holders, two.holders = [two.card.node_id], [one.card.node_id]
+    first, second = sorted((one, two), key=lambda member: member.card.node_id)
+    now = together((one, two), INTERVAL_S - 1)
+
+    assert (first.made, second.made, one.ring) == (0, 0, ALONE)
+    assert first.duty.due_in_s(now, first.holders) == INTERVAL_S - now
+    assert second.duty.due_in_s(now, second.holders) == INTERVAL_S + limits.KEY_TURN_S - now
+    assert second.duty.due_in_s(now, None) is None
+    now = together((one, two), INTERVAL_S + limits.KEY_REST_S + 5, now)
+    assert (first.made, second.made) == (1, 0)
+    assert one.ring == two.ring == Ring(frozenset({KeyId(1, 1)}), KeyId(1, 1))
+    assert first.duty.waiting_since is None
+    assert first.work(now) == limits.KEY_IDLE_LOOK_S
+
+
+def test_no_key_is_made_while_one_is_on_its_way() -> None:
+    """Who is asked for another one has no number for it."""
+    one, _ = pair()
+    one.work(20.0)
+    one.take(NEXT, 20.0)
+
+    assert one.duty.next_generation() is None
+    assert one.next(20.0 + 2 * INTERVAL_S) != Make(2)
+
+
+def test_holders_whose_clocks_are_days_apart_do_not_make_keys_without_end() -> None:
+    """The age of a key that came while this process runs counts from when it came: its maker's
+    clock may be any; only a start has nothing but that clock's word."""
+    one, two = pair(ahead_s=2 * DAY_S)
+    one.holders, two.holders = [two.card.node_id], [one.card.node_id]
+
+    together((one, two), 500.0)
+
+    assert one.made + two.made == 1
+    assert one.ring == two.ring

@@ -1,0 +1,138 @@
+"""News on its way."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from overlay import limits
+from overlay.core.membership.broadcast_queue import RumourQueue, transmission_count
+from overlay.core.protocol.messages import MemberState, Rumour, Rumours
+from overlay.core.protocol.settings import Settings
+from overlay.model import NodeId
+
+if TYPE_CHECKING:
+    from tests.core.conftest import TableCodec
+
+ALIVE, SUSPECT, DEAD, LEFT = MemberState
+ROOM = limits.PAYLOAD_SIZE_MAX
+
+
+def name(number: int) -> NodeId:
+    """Return the identity of the node with that number."""
+    return NodeId(number.to_bytes(16, "big"))
+
+
+def news(number: int, state: MemberState = ALIVE, incarnation: int = 1, by: int = 0) -> Rumour:
+    """Return a rumour about a node."""
+    return Rumour(name(number), incarnation, state, name(by or number))
+
+
+def told(
+    queue: RumourQueue, codec: TableCodec, room: int = ROOM, times: int = 3, skip: int = -1
+) -> list[Rumour]:
+    """Return what the queue puts into so much room."""
+    messages = queue.encoded(room, times, lambda rumour: rumour.node_id == name(skip & 0xFFFF))
+    assert sum(map(len, messages)) <= room
+    decoded = [codec.decode(message)[0] for message in messages]
+    return [one for message in decoded if isinstance(message, Rumours) for one in message.rumours]
+
+
+def test_news_is_told_so_often_and_no_more(codec: TableCodec) -> None:
+    """A rumour is passed on exactly as many times as asked for."""
+    queue = RumourQueue(codec)
+    queue.put(news(1))
+
+    assert [len(told(queue, codec, times=4)) for _ in range(6)] == [1, 1, 1, 1, 0, 0]
+    assert len(queue) == 0
+
+
+def test_least_told_goes_first(codec: TableCodec) -> None:
+    """Where room is short, what was told least comes first, the newest of those before all."""
+    queue = RumourQueue(codec)
+    queue.put(news(1))
+    told(queue, codec)
+    queue.put(news(2))
+    queue.put(news(3))
+    room = len(codec.encode(Rumours((news(1), news(2)))))
+
+    assert [one.node_id for one in told(queue, codec, room)] == [name(3), name(2)]
+
+
+def test_newer_news_replaces_older(codec: TableCodec) -> None:
+    """A refutation ends the telling of every accusation it answers."""
+    queue = RumourQueue(codec)
+    queue.put(news(1, SUSPECT, by=5))
+    queue.put(news(1, SUSPECT, by=6))
+    assert len(queue) == 2
+
+    queue.put(news(1, ALIVE, incarnation=2))
+
+    assert told(queue, codec) == [news(1, ALIVE, incarnation=2)]
+
+
+def test_accusers_are_told_apart(codec: TableCodec) -> None:
+    """Independent accusations of one suspect travel together: they shorten its time."""
+    queue = RumourQueue(codec)
+    queue.put(news(1, SUSPECT, by=5))
+    queue.put(news(1, SUSPECT, by=6))
+    queue.put(news(1, SUSPECT, by=6))
+
+    assert {one.accuser for one in told(queue, codec)} == {name(5), name(6)}
+
+
+def test_skipped_news_stays(codec: TableCodec) -> None:
+    """What the receiver knows already is kept for others."""
+    queue = RumourQueue(codec)
+    queue.put(news(1))
+
+    assert told(queue, codec, times=1, skip=1) == []
+    assert told(queue, codec, times=1) == [news(1)]
+
+
+def test_forgotten_node_is_not_told_of(codec: TableCodec) -> None:
+    """Nothing is told of a node that was forgotten."""
+    queue = RumourQueue(codec)
+    queue.put(news(1, SUSPECT, by=5))
+    queue.put(news(1, SUSPECT, by=6))
+    queue.put(news(2))
+    queue.forget(name(1))
+
+    assert not queue.has(name(1))
+    assert told(queue, codec) == [news(2)]
+
+
+@given(count=st.integers(0, 60), room=st.integers(0, ROOM))
+def test_never_more_than_fits(codec: TableCodec, count: int, room: int) -> None:
+    """Whatever the room, the news fits it, and uses all of it but less than one rumour."""
+    queue = RumourQueue(codec)
+    for number in range(count):
+        queue.put(news(number + 1, incarnation=limits.INCARNATION_MAX))
+
+    sent = told(queue, codec, room)
+
+    rumour_size = len(codec.encode(Rumours((news(1),)))) - len(codec.encode(Rumours(())))
+    base_size = len(codec.encode(Rumours(())))
+    assert len(sent) == min(count, max(0, (room - base_size) // rumour_size))
+
+
+@pytest.mark.parametrize(
+    ("members", "loss", "times"),
+    [(2, 0.0, 6), (10, 0.0, 7), (100, 0.0, 10), (1000, 0.0, 12), (1000, 0.3, 17), (1000, 0.9, 24)],
+)
+def test_transmissions_grow_with_the_logarithm(members: int, loss: float, times: int) -> None:
+    """News is told lambda * log(n) times, lambda growing with the loss up to a bound."""
+    assert transmission_count(members, loss, Settings()) == times
+
+
+@given(st.integers(2, limits.MEMBER_COUNT_MAX), st.floats(0, 0.5))
+def test_transmissions_reach_the_aim(members: int, loss: float) -> None:
+    """The mean number of members that miss a piece of news is below the aim."""
+    settings = Settings()
+    times = transmission_count(members, loss, settings)
+
+    missing = members * math.exp(-times * (1 - loss))
+    assert missing <= settings.rumour_miss_share * (1 + 1e-9)

@@ -1,0 +1,83 @@
+"""When many fall silent at once, it is us."""
+
+from __future__ import annotations
+
+import pytest
+from overlay.core.membership.partition_guard import Freeze
+from overlay.core.protocol.settings import Settings
+from overlay.model import NodeId
+
+
+def weigh(freeze: Freeze, alive: int, suspects: int, now: float = 0.0) -> bool:
+    """Weigh with a window of 24 s and 4 s of calm."""
+    freeze.weigh(alive, suspects, window_s=24.0, calm_s=4.0, now=now)
+    return freeze.is_set
+
+
+@pytest.mark.parametrize(
+    ("alive", "suspects", "frozen"),
+    [
+        (0, 2, False),  # a cluster of three may lose two
+        (0, 3, True),
+        (5, 3, False),  # 3 of 9 is no more than a third
+        (4, 3, True),  # 3 of 8 is
+        (27, 12, False),
+        (11, 28, True),
+    ],
+)
+def test_more_than_a_third(alive: int, suspects: int, *, frozen: bool) -> None:
+    """More than a third of the members, and three at least, freeze."""
+    assert weigh(Freeze(Settings()), alive, suspects) is frozen
+
+
+def test_recent_deaths_count() -> None:
+    """Members that died within one suspicion time count as silent, older ones do not."""
+    freeze = Freeze(Settings())
+    freeze.note_death(NodeId(b"a" * 16), 0.0)
+    freeze.note_death(NodeId(b"b" * 16), 1.0)
+
+    assert weigh(freeze, 3, 2, now=23.0)
+    assert freeze.next_timer(24.0, 4.0) == 24.0
+    assert weigh(freeze, 3, 2, now=24.0)  # 3 of 7
+    assert weigh(freeze, 3, 2, now=25.0)  # 2 of 6: calm begins
+    assert freeze.next_timer(24.0, 4.0) == 29.0
+    assert not weigh(freeze, 3, 2, now=29.0)
+
+
+def test_one_that_is_back_does_not_count() -> None:
+    """A dead member that returns, leaves or is forgotten is silent no more."""
+    freeze = Freeze(Settings())
+    for letter in b"abc":
+        freeze.note_death(NodeId(bytes([letter]) * 16), 0.0)
+    assert weigh(freeze, 0, 0)
+
+    for letter in b"abc":
+        freeze.note_end(NodeId(bytes([letter]) * 16))
+
+    assert freeze.death_count == 0
+    weigh(freeze, 3, 0, now=1.0)
+    assert not weigh(freeze, 3, 0, now=5.0)
+
+
+def test_healing_must_last() -> None:
+    """A moment of full view does not end the freeze, a while of it does."""
+    freeze = Freeze(Settings())
+    assert weigh(freeze, 2, 5)
+    assert weigh(freeze, 7, 0, now=10.0)
+    assert weigh(freeze, 2, 5, now=13.0)
+    assert weigh(freeze, 7, 0, now=20.0)
+
+    assert weigh(freeze, 7, 0, now=23.9)
+    assert not weigh(freeze, 7, 0, now=24.0)
+
+
+def test_change_is_said_once() -> None:
+    """Only the weighing that changes the answer says so."""
+    freeze = Freeze(Settings())
+
+    changes = [
+        freeze.weigh(alive, suspects, window_s=24.0, calm_s=4.0, now=now)
+        for now, alive, suspects in [(0, 2, 5), (1, 2, 5), (2, 7, 0), (6, 7, 0), (7, 7, 0)]
+    ]
+
+    assert changes == [True, False, False, True, False]

@@ -1,0 +1,94 @@
+"""What a peer says that it has, of a log that its origin has cleaned since."""
+
+from __future__ import annotations
+
+import pytest
+from overlay.core.log.store import Store
+from overlay.core.log.writer import Author
+from overlay.core.protocol.messages import Confirm, LogVersion
+from overlay.core.protocol.outbox import Outbox
+from overlay.core.protocol.records import Scope
+from overlay.core.protocol.settings import Settings
+from overlay.core.replication.confirmations import Confirmations
+from overlay.model import Card, Endpoint, Ip, Mac, NodeId, Vni, node_id_of, parse_ip
+from overlay.sim.environment.notary import FakeNotary
+from overlay.wire.codec.messages import MsgpackCodec
+
+BLUE = Scope(9)
+PEER = NodeId(b"p" * 16)
+KEY = b"k" * 32
+
+
+def endpoint(number: int, name: str = "web") -> Endpoint:
+    """Return one of many endpoint records."""
+    ip = parse_ip(f"10.1.0.{number}")
+    return Endpoint(number.to_bytes(8, "big"), Vni(9), name, Mac(b"\2\0\0\0\0\1"), (ip,))
+
+
+class Waiting:
+    """A node that waits for a peer's word on one write, behind which its log was cleaned."""
+
+    def __init__(self) -> None:
+        self.notary = FakeNotary(KEY)
+        address = Ip(bytes([10, 0, 0, 1]))
+        card = Card(node_id_of(KEY), "n1", KEY, KEY, address, 7948, 1, 1500, "test")
+        self.node_id = card.node_id
+        self.store = Store(self.node_id)
+        self.store.accept_card(self.notary.issue_card(card))
+        self.author = Author(self.store, self.notary)
+        self.confirmations = Confirmations(self.store, Outbox(MsgpackCodec()), Settings())
+        waited_for = self.author.write(BLUE, [endpoint(1)])
+        self.author.apply(waited_for)
+        wait = self.confirmations.expect(waited_for, {BLUE: [PEER]}, 0.0)
+        log = self.store.log(self.node_id, BLUE)
+        assert wait is not None
+        assert log is not None
+        self.wait, self.log = wait, log
+        while log.floor < waited_for[-1].upto:
+            self.author.apply(self.author.write(BLUE, [endpoint(2, f"web{log.version}")]))
+
+    def hear(self, version: int) -> None:
+        """Take the peer's word that it has this node's log up to a version."""
+        self.confirmations.receive(Confirm((LogVersion(self.node_id, BLUE, version, 0),)), PEER)
+
+
+@pytest.fixture
+def waiting() -> Waiting:
+    """Return a node that waits."""
+    return Waiting()
+
+
+def test_a_peer_at_the_new_floor_has_not_confirmed_what_was_written_again_behind_it(
+    waiting: Waiting,
+) -> None:
+    """Cleaning moves a record on; who was cut off and hears of the floor first lacks it yet."""
+    waiting.hear(waiting.log.floor)
+    assert waiting.confirmations.missing(waiting.wait) == (PEER,)
+
+    waiting.author.apply(waiting.author.write(BLUE, [endpoint(3)]))
+    waiting.hear(waiting.log.version - 1)
+    assert waiting.confirmations.done == [waiting.wait]
+
+
+def test_a_confirm_while_the_own_log_is_taken_over_is_taken(waiting: Waiting) -> None:
+    """Peers of a rolled-back disk tell a floor beyond all it has; it then has no segment yet."""
+    ahead = waiting.log.version + 100
+    waiting.store.accept(waiting.notary.issue_segment(BLUE, ahead, ahead + 1, ahead + 2, ()))
+
+    waiting.hear(ahead)
+    assert waiting.confirmations.done == [waiting.wait]
+
+
+def test_all_that_is_owed_is_confirmed_at_once() -> None:
+    """However many networks one peer waits for: what is left out it would have to ask again."""
+    notary, outbox, codec = FakeNotary(KEY), Outbox(MsgpackCodec()), MsgpackCodec()
+    own = node_id_of(KEY)
+    confirmations = Confirmations(Store(own), outbox, Settings())
+    scopes = [Scope(number) for number in range(1, 61)]
+    for scope in scopes:
+        assert confirmations.asked(notary.issue_segment(scope, 0, 0, 1, ()), PEER)
+    confirmations.programmed([LogVersion(own, scope, 1, 0) for scope in scopes])
+
+    said = [each for sent in outbox.drain() for each in codec.decode(sent.payload)]
+    confirms = [each for each in said if isinstance(each, Confirm)]
+    assert [one.scope for each in confirms for one in each.versions] == scopes

@@ -1,0 +1,208 @@
+"""What a node may do after its start, and from when on."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from overlay.core.events import CaughtUp, Event, OwnCardAhead, OwnLogAhead
+from overlay.core.node import Node
+from overlay.core.protocol.messages import Delta
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment
+from overlay.core.protocol.settings import Settings
+from overlay.model import Card, Endpoint, Ip, NodeId, Vni, mac_for, node_id_of
+from overlay.sim.environment.notary import FakeNotary
+from overlay.wire.codec.messages import MsgpackCodec
+
+CODEC = MsgpackCodec()
+_IP = Ip(b"\x0a\x20\x00\x02")
+ENDPOINT = Endpoint(b"endpoint", Vni(9), "web", mac_for(Vni(9), _IP), (_IP,))
+
+
+@dataclass
+class Line:
+    """Nodes that hear each other at once, and what happened to them."""
+
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
+    events: dict[NodeId, list[Event]] = field(default_factory=dict)
+    now: float = 0.0
+
+    def add(self, number: int, now: float = 0.0, epoch: int = 1, place: int = 0) -> Node:
+        """Start a node; a number met before is the same node again, with an empty disk, and
+        perhaps at another `place`."""
+        key = bytes([number]) * 32
+        notary = FakeNotary(key)
+        address = Ip(bytes([10, 0, place, number]))
+        card = notary.issue_card(
+            Card(node_id_of(key), f"n{number}", key, key, address, 7948, epoch, 1500, "test")
+        )
+        node = Node(card, notary, CODEC, random.Random(number), Settings(), now)
+        self.nodes[card.node_id] = node
+        self.events[card.node_id] = []
+        return node
+
+    def introduce(self, now: float = 0.0) -> None:
+        """Let everyone know everyone's card."""
+        for node in self.nodes.values():
+            for other in self.nodes.values():
+                node.add_peer(other.card, now)
+
+    def run(self, start: float, seconds: float, cut: bool = False) -> None:
+        """Let time pass in steps of 10 ms; `cut` loses everything."""
+        for step in range(int(seconds * 100)):
+            now = start + step / 100
+            for node_id, node in self.nodes.items():
+                due = node.next_timer()
+                if due is not None and due <= now:
+                    node.handle_timer(now)
+                for to, payload in node.messages_to_send(now):
+                    if not cut:
+                        for message in CODEC.decode(payload):
+                            self.nodes[to].receive(message, node_id, now)
+                while (event := node.next_event()) is not None:
+                    self.events[node_id].append(event)
+        self.now = start + seconds
+
+    def write(self, node: Node, number: int, now: float) -> list[Segment]:
+        """Write a record and tell it."""
+        segments = node.write(CLUSTER_SCOPE, [Participation(number, forwards=True)])
+        node.apply(segments, now)
+        node.publish(segments, now)
+        return segments
+
+
+def test_a_node_that_knows_nobody_may_write_at_once() -> None:
+    """The first node of a cluster need not wait for anyone."""
+    assert Line().add(1).may_write(0.0)
+
+
+def test_a_node_catches_up_with_all_within_moments() -> None:
+    """It does not wait for probes to come round: 12 peers take well under 12 seconds."""
+    line = Line()
+    nodes = [line.add(number) for number in range(1, 14)]
+    line.introduce()
+    assert not nodes[0].caught_up
+    line.run(0.0, 1.0)
+
+    assert all(node.caught_up for node in nodes)
+    assert all(
+        sum(isinstance(event, CaughtUp) for event in events) == 1 for events in line.events.values()
+    )
+
+
+def test_a_node_alone_among_absent_peers_knows_that_it_may_lack_something() -> None:
+    """Without a peer in reach it is not caught up; it may write after ten seconds."""
+    line = Line()
+    node = line.add(1)
+    line.add(2)
+    line.introduce()
+    line.run(0.0, 9.5, cut=True)
+
+    assert not node.caught_up
+    assert not node.may_write(9.5)
+    assert node.may_write(10.5)
+
+
+def test_a_node_with_an_old_disk_writes_only_above_what_peers_hold() -> None:
+    """Whoever lost its newest records gets them back before it may write (the amnesia rule)."""
+    line = Line()
+    for number in range(1, 5):
+        line.add(number)
+    line.introduce()
+    line.run(0.0, 1.0)
+    forgetful = next(iter(line.nodes.values()))
+    for number in range(1, 6):
+        line.write(forgetful, number, 1.0)
+    line.run(1.0, 1.0)
+
+    returned = line.add(1, now=2.0, epoch=2)
+    line.introduce(2.0)
+    while not returned.may_write(2.0):
+        assert returned.store.version(returned.card.node_id, CLUSTER_SCOPE) <= 5
+        line.run(2.0, 0.01)
+
+    assert returned.store.version(returned.card.node_id, CLUSTER_SCOPE) == 5
+    line.run(2.0, 0.02)
+    events = line.events[returned.card.node_id]
+    assert any(isinstance(event, OwnLogAhead) for event in events)
+
+
+def test_a_scope_newly_held_comes_from_a_holder_at_once() -> None:
+    """Among 40 members two hold a network: who joins it has their records in well under the
+    forty seconds in which its probes come round to them."""
+    line = Line()
+    nodes = [line.add(number) for number in range(1, 41)]
+    line.introduce()
+    line.run(0.0, 3.0)
+    for holder in nodes[-2:]:
+        line.write(holder, 9, 3.0)
+    line.run(3.0, 3.0)
+    made = nodes[-1].write(Scope(9), [ENDPOINT])
+    nodes[-1].apply(made, 6.0)
+    nodes[-1].publish(made, 6.0)
+    line.write(nodes[0], 9, 6.1)
+    assert nodes[0].scopes.is_pending(Scope(9))
+
+    line.run(6.1, 1.0)
+
+    assert not nodes[0].scopes.is_pending(Scope(9))
+    assert [value for _, value in nodes[0].store.values(Scope(9), "endpoint")] == [ENDPOINT]
+
+
+def test_restored_scopes_are_compared_before_anything_is_written() -> None:
+    """The amnesia rule asks holders of this node's networks, not just any members: only they
+    know what it wrote there last."""
+    line = Line()
+    nodes = [line.add(number) for number in range(1, 41)]
+    line.introduce()
+    line.run(0.0, 3.0)
+    old = line.write(nodes[0], 9, 3.0) + line.write(nodes[-1], 9, 3.0)
+    line.run(3.0, 3.0)
+    lost = nodes[0].write(Scope(9), [ENDPOINT])
+    nodes[0].apply(lost, 6.0)
+    nodes[0].publish(lost, 6.0)
+    line.run(6.0, 1.0)
+
+    again = line.add(1, 7.0, epoch=2)
+    again.restore([node.card for node in nodes[1:]], old, 7.0)
+    # Nothing of the network is here: no member but the other holder can say what is missing.
+    while not again.may_write(line.now):
+        line.run(line.now, 0.01)
+        assert line.now < 12.0
+
+    assert again.store.version(again.card.node_id, Scope(9)) == lost[-1].upto
+
+
+def test_a_version_told_of_but_not_held_is_known() -> None:
+    """A segment beyond a gap says how far its log is at its origin."""
+    line = Line()
+    one, other = line.add(1), line.add(2)
+    line.introduce()
+    line.run(0.0, 2.0)
+    first = line.write(one, 9, 2.0)
+    line.run(2.0, 0.2, cut=True)
+    second = line.write(one, 10, 2.2)
+    line.run(2.2, 0.2, cut=True)
+    assert other.repair.origin_version(one.card.node_id, CLUSTER_SCOPE) == 0
+
+    other.receive(Delta(tuple(second)), one.card.node_id, 2.4)
+
+    assert other.store.version(one.card.node_id, CLUSTER_SCOPE) == 0
+    told = other.repair.origin_version(one.card.node_id, CLUSTER_SCOPE)
+    assert told == second[-1].upto > first[-1].upto
+
+
+def test_who_returns_with_a_card_older_than_ours_is_shown_it() -> None:
+    """A node whose disk was copied meets its own epoch again, with another address in it: no
+    digest differs, so whoever it greets shows it the card, and it goes on above."""
+    line = Line()
+    one, other = line.add(1), line.add(2)
+    line.introduce()
+    line.run(0.0, 1.0)
+    again = line.add(1, 1.0, place=9)
+    again.add_peer(other.card, 1.0)
+    other.add_peer(again.card, 1.0)
+    line.run(1.0, 0.5)
+
+    ahead = [item for item in line.events[again.card.node_id] if isinstance(item, OwnCardAhead)]
+    assert [item.epoch for item in ahead[:1]] == [one.card.epoch]

@@ -1,0 +1,47 @@
+"""Connections by UDP that lead where a port led before: forgotten, and no others."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.kernel import netns
+from overlay.kernel.host import conntrack
+from overlay.model import parse_ip
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+ADDRESSES = ("10.1.1.1", "127.0.0.1", "fd01::1")
+TRACKED = "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }"
+
+
+@pytest.fixture
+def asked(world: World) -> int:
+    """Return a host's namespace in which UDP was sent to ports 5353 and 5354 of three addresses."""
+    name = world.namespace("host")
+    world.run(name, "ip", "address", "add", "10.1.1.1/32", "dev", "lo")
+    world.run(name, "ip", "address", "add", "fd01::1/128", "dev", "lo", "nodad")
+    world.run(name, "nft", TRACKED)
+    fd = world.fd(name)
+    with netns.inside(fd):
+        for ip in ADDRESSES:
+            family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+            for port in (5353, 5354):
+                with closing(socket.socket(family, socket.SOCK_DGRAM)) as asker:
+                    asker.sendto(b"?", (ip, port))
+    return fd
+
+
+def test_what_leads_elsewhere_is_forgotten(asked: int) -> None:
+    """By port, by family, and not what leads where it should; a second time there is nothing."""
+    with netns.inside(asked):
+        assert conntrack.forget_udp({(5353, 4): [parse_ip("10.1.1.1")]}) == 1
+        assert conntrack.forget_udp({(5353, 4): []}) == 1
+        assert conntrack.forget_udp({(5353, 4): [], (5353, 16): []}) == 1
+        assert conntrack.forget_udp({(5353, 4): [], (5353, 16): []}) == 0
+        assert conntrack.forget_udp({(5353, 4): [], (5354, 4): [], (5355, 4): []}) == 2
+        assert conntrack.forget_udp({(5354, 16): []}) == 1

@@ -1,0 +1,151 @@
+"""The host's forwarding: no more than is needed, and all of it taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.core.dataplane.host_rules import Opened
+from overlay.kernel import netns
+from overlay.kernel.host import ip_forwarding
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+SYSCTLS = (
+    "ipv4.conf.all.forwarding", "ipv4.conf.eth1.forwarding", "ipv4.conf.ovh1.forwarding",
+    "ipv6.conf.all.forwarding", "ipv6.conf.eth1.force_forwarding",
+)  # fmt: skip
+
+
+class Place:
+    """A host with an uplink and an interface of ours."""
+
+    def __init__(self, world: World, run_dir: Path) -> None:
+        self._world = world
+        self._run_dir = run_dir
+        self.name = world.namespace("host")
+        self._fd = world.fd(self.name)
+        for name in ("eth1", "ovh1"):
+            world.run(self.name, "ip", "link", "add", name, "type", "veth", "peer", f"{name}x")
+
+    def enable(self, *, ipv6: bool = True) -> ip_forwarding.Forwarding:
+        """Let it forward for ours."""
+        with netns.inside(self._fd):
+            return ip_forwarding.enable(self._run_dir, {"ovh1"}, ipv6=ipv6)
+
+    def restore(self) -> list[str]:
+        """Take it back."""
+        with netns.inside(self._fd):
+            return ip_forwarding.restore(self._run_dir)
+
+    def set(self, name: str, value: str) -> None:
+        """Set a sysctl as somebody else."""
+        self._world.run(self.name, "sysctl", "-qw", f"net.{name}={value}")
+
+    def now(self) -> list[str]:
+        """Return the sysctls' values."""
+        names = [f"net.{name}" for name in SYSCTLS]
+        return self._world.run(self.name, "sysctl", "-n", *names).split()
+
+
+@pytest.fixture
+def place(world: World, tmp_path: Path) -> Place:
+    """Return a host that is no router."""
+    made = Place(world, tmp_path)
+    made.set("ipv4.ip_forward", "0")
+    return made
+
+
+def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
+    """The switches for all stay off; a second time nothing changes; the old values come back."""
+    before = place.now()
+    done = place.enable()
+
+    assert before == ["0"] * 5
+    assert place.now() == ["0", "1", "1", "0", "1"]
+    names = ("eth1", "eth1x", "ovh1x")
+    assert done.opened == {Opened(name, family) for name in names for family in (4, 6)}
+    assert place.enable() == (done.opened, [])
+    assert len(place.restore()) == 6
+    assert place.now()[:2] + place.now()[3:] == ["0", "0", "0", "0"]
+
+
+def test_without_ipv6_networks_ipv6_is_left_alone(place: Place) -> None:
+    """Only what is needed is switched."""
+    assert {each.family for each in place.enable(ipv6=False).opened} == {4}
+    assert place.now() == ["0", "1", "1", "0", "0"]
+
+
+def test_a_router_is_left_a_router(place: Place) -> None:
+    """Where somebody has switched all on, nothing is changed, nothing closed, nothing restored."""
+    place.set("ipv4.ip_forward", "1")
+    place.set("ipv6.conf.all.forwarding", "1")
+
+    assert place.enable() == (frozenset(), [])
+    assert place.restore() == []
+    assert place.now()[0] == place.now()[3] == "1"
+
+
+def test_who_becomes_a_router_meanwhile_stays_one(place: Place) -> None:
+    """Docker, started later, switches all on: then nothing is closed any more, nor switched off."""
+    place.enable(ipv6=False)
+    place.set("ipv4.ip_forward", "1")
+
+    assert place.enable(ipv6=False).opened == frozenset()
+    assert place.restore() == []
+    assert place.now()[:2] == ["1", "1"]
+
+
+def old_kernel(tmp_path: Path) -> Path:
+    """Return sysctls as a kernel before 6.17 has them, of a host with an uplink that listens to
+    router advertisements."""
+    root = tmp_path / "net"
+    for name, more in {
+        "ipv4/conf/all": {"forwarding": "1"}, "ipv4/conf/eth1": {"forwarding": "1"},
+        "ipv6/conf/all": {"forwarding": "0", "accept_ra": "1"},
+        "ipv6/conf/eth1": {"forwarding": "0", "accept_ra": "1"},
+        "ipv6/conf/eth2": {"forwarding": "0", "accept_ra": "0"},
+        "ipv6/conf/ovh1": {"forwarding": "0", "accept_ra": "1"},
+    }.items():  # fmt: skip
+        folder = root / name
+        folder.mkdir(parents=True)
+        for file, value in more.items():
+            (folder / file).write_text(f"{value}\n")
+    return root
+
+
+def test_a_router_of_ipv6_hears_no_more_than_before(tmp_path: Path) -> None:
+    """Who made the host a router of IPv6 had it ignore router advertisements (the kernel's
+    accept_ra 1): it goes on so, also on interfaces that come later."""
+    root = old_kernel(tmp_path)
+    (root / "ipv6/conf/all/forwarding").write_text("1\n")
+    done = ip_forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root)
+
+    assert (root / "ipv6/conf/eth1/accept_ra").read_text() == "1\n"
+    assert done.changed == []
+    assert ip_forwarding.lacking(tmp_path, {"ovh1"}, ipv6=True, root=root) == [
+        "ipv6/conf/ovh1/accept_ra"
+    ]
+
+
+def test_an_old_kernel_forwards_ipv6_as_a_whole(tmp_path: Path) -> None:
+    """There the one switch is set, the uplink goes on listening to its router, and both come back;
+    no interface counts as opened: the switch was for all."""
+    root = old_kernel(tmp_path)
+    switches = (root / "ipv6/conf/all/forwarding", root / "ipv6/conf/eth1/accept_ra")
+    done = ip_forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root)
+
+    assert [each.read_text() for each in switches] == ["1", "2"]
+    assert (root / "ipv6/conf/eth2/accept_ra").read_text() == "0\n"
+    assert done.opened == frozenset()
+    assert ip_forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root).changed == []
+    (root / "ipv6/conf/eth2/accept_ra").write_text("1\n")  # as of an interface that comes later
+    assert "ipv6/conf/eth2/accept_ra" in ip_forwarding.lacking(
+        tmp_path, {"ovh1"}, ipv6=True, root=root
+    )
+    (root / "ipv6/conf/eth2/accept_ra").write_text("0\n")
+    assert len(ip_forwarding.restore(tmp_path, root)) == 2
+    assert [each.read_text() for each in switches] == ["0", "1"]

@@ -1,0 +1,185 @@
+"""The host's table in a real kernel: written, known when altered; others' rules beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.core.dataplane.host_rules import ExposedLink, HostState, Opened, PublishedPort
+from overlay.kernel import netns
+from overlay.kernel.nft.foreign_rules import ForeignRules
+from overlay.kernel.nft.host_table import HostTable
+from overlay.model import Ip, NodeId, parse_ip
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+STATE = HostState(
+    links=frozenset({
+        ExposedLink("ovh000001aabbcc", ((parse_ip("10.32.0.0"), 16), (parse_ip("fd32::"), 64))),
+    }),
+    ports=frozenset({
+        PublishedPort("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=False),
+        PublishedPort("udp", parse_ip("fd00::1"), 53, parse_ip("fd32::2"), 53, borrowed=True),
+    }),
+    opened=frozenset({Opened("eth1", 4), Opened("eth1", 6)}),
+)  # fmt: skip
+NAME = "overlayd_host_111111"
+
+
+class Place:
+    """A host with a table of its own."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.name = world.namespace("host")
+        with netns.inside(world.fd(self.name)):
+            self.table = HostTable(NodeId(b"\x11" * 16))
+            self.foreign = ForeignRules()
+
+    def run(self, words: str) -> str:
+        """Run a program."""
+        return self._world.run(self.name, *words.split())
+
+
+@pytest.fixture
+def place(world: World) -> Iterator[Place]:
+    """Return a host."""
+    made = Place(world)
+    yield made
+    made.table.close()
+    made.foreign.close()
+
+
+def test_a_table_holds_the_state_it_was_written_for_and_no_other(place: Place) -> None:
+    """Each part of the state makes a difference, and the table of before is replaced."""
+    place.table.write(STATE)
+    others = [replace(STATE, **{part: frozenset()}) for part in ("links", "ports", "opened")]
+
+    assert place.table.holds(STATE)
+    assert not any(map(place.table.holds, others))
+    for other in others:
+        place.table.write(other)
+        assert place.table.holds(other)
+        assert not place.table.holds(STATE)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        f"delete table inet {NAME}",
+        f"flush chain inet {NAME} leaving",
+        f"add rule inet {NAME} passing accept",
+        f"insert rule inet {NAME} passing tcp dport 22 drop",
+        f"delete element inet {NAME} links {{ ovh000001aabbcc }}",
+        f"add element inet {NAME} links {{ eth0 }}",
+        f"add chain inet {NAME} passing {{ policy drop; }}",
+    ],
+)
+def test_every_change_by_others_is_seen(place: Place, damage: str) -> None:
+    """What others did to the table is a difference, and writing it again undoes that."""
+    place.table.write(STATE)
+    place.run(f"nft {damage}")
+
+    assert not place.table.holds(STATE)
+    place.table.write(STATE)
+    assert place.table.holds(STATE)
+
+
+def test_the_operators_table_is_made_once_and_goes_only_if_it_is_empty(place: Place) -> None:
+    """Rules in it survive every write, and our leaving."""
+    place.table.write(STATE)
+    place.run("nft add rule inet overlayd_user forward tcp dport 25 drop")
+    before = place.run("nft list table inet overlayd_user")
+    place.table.write(replace(STATE, ports=frozenset()))
+    assert place.run("nft list table inet overlayd_user") == before
+    place.table.remove()
+    assert place.run("nft list tables").split() == ["table", "inet", "overlayd_user"]
+
+    place.run("nft flush chain inet overlayd_user forward")
+    place.table.write(STATE)
+    place.table.remove()
+    assert place.run("nft list tables") == ""
+
+
+def test_interfaces_of_others_may_have_any_name(place: Place) -> None:
+    """Such as the kernel allows: no ASCII, no UTF-8."""
+    names = ("eth\u00fc", b"x\xff".decode("utf-8", "surrogateescape"))
+    state = replace(STATE, opened=frozenset(Opened(name, 4) for name in names))
+    place.table.write(state)
+
+    assert place.table.holds(state)
+
+
+def test_as_many_ports_as_are_allowed_fit(place: Place) -> None:
+    """512 published ports, dual stack, are written in one step."""
+    ports = frozenset(
+        PublishedPort("tcp", Ip(b""), 1024 + number, ip, 80, borrowed=bool(number % 2))
+        for number in range(512)
+        for ip in (parse_ip("10.32.0.2"), parse_ip("fd32::2"))
+    )
+    place.table.write(replace(STATE, ports=ports))
+
+    assert place.table.holds(replace(STATE, ports=ports))
+
+
+DOCKERS = """
+iptables -P FORWARD DROP
+iptables -N DOCKER-USER
+iptables -A DOCKER-USER -s 192.0.2.0/24 -j DROP
+iptables -I FORWARD -j DOCKER-USER
+"""
+
+
+def test_rules_of_ours_stand_first_where_docker_leaves_room(place: Place) -> None:
+    """Once, before the operator's, readable for iptables; altered, put right; taken back whole."""
+    for line in DOCKERS.strip().splitlines():
+        place.run(line)
+    before = place.run("iptables -S")
+
+    assert place.foreign.let_through(ipv6=False) == (True, [])
+    assert place.foreign.let_through(ipv6=False) == (False, [])
+    listed = [line for line in place.run("iptables -S").splitlines() if "-A DOCKER-USER" in line]
+    assert listed == [
+        "-A DOCKER-USER -i ovh+ -o docker+ -j RETURN",
+        "-A DOCKER-USER -i ovh+ -o br-+ -j RETURN",
+        "-A DOCKER-USER -i ovh+ -j ACCEPT",
+        "-A DOCKER-USER -o ovh+ -j ACCEPT",
+        "-A DOCKER-USER -s 192.0.2.0/24 -j DROP",
+    ]
+    place.run("iptables -D DOCKER-USER -o ovh+ -j ACCEPT")
+    assert place.foreign.let_through(ipv6=False) == (True, [])
+    assert [line for line in place.run("iptables -S").splitlines() if "ovh" in line] == listed[:4]
+    assert place.foreign.take_back()
+    assert place.run("iptables -S") == before
+    assert not place.foreign.take_back()
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        "iptables -P FORWARD DROP",
+        "ip6tables -P FORWARD DROP",
+        "nft 'table inet mine { chain f { type filter hook forward priority 0; policy drop; }; }'",
+    ],
+)
+def test_who_else_drops_is_told_with_what_helps(place: Place, world: World, setup: str) -> None:
+    """Nothing is changed by us, and the commands that are told put an end to the complaint."""
+    world.run(place.name, "sh", "-c", setup)
+    before = place.run("nft list ruleset")
+    changed, (obstacle,) = place.foreign.let_through(ipv6=True)
+
+    assert (changed, place.run("nft list ruleset")) == (False, before)
+    world.run(place.name, "sh", "-c", obstacle.remedy)
+    assert place.foreign.let_through(ipv6=True) == (False, [])
+
+
+def test_chains_that_drop_nothing_of_ours_are_no_obstacle(place: Place) -> None:
+    """Input's policy, and IPv6's where no network of ours has it."""
+    place.run("iptables -P INPUT DROP")
+    place.run("ip6tables -P FORWARD DROP")
+
+    assert place.foreign.let_through(ipv6=False) == (False, [])

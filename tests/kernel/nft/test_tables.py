@@ -1,0 +1,249 @@
+"""The filter of the VXLAN port, in a real kernel: written, read, recognised when altered."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.core.dataplane.host_rules import ExposedLink, HostState, Opened, PublishedPort
+from overlay.core.dataplane.underlay_filter import FilterState
+from overlay.kernel import netns
+from overlay.kernel.nft.expressions import Expression
+from overlay.kernel.nft.host_table import HostTable
+from overlay.kernel.nft.tables import Chain, MissingError, Monitor, Table, Tables
+from overlay.kernel.nft.underlay_filter import UnderlayFilter
+from overlay.model import Ip, NodeId, Vni, parse_ip
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+ONE, OTHER = NodeId(b"\x11" * 16), NodeId(b"\x22" * 16)
+STATE = FilterState(
+    frozenset({parse_ip("192.168.56.12"), parse_ip("fd00::12")}), frozenset({Vni(0x800001)})
+)
+HOST_STATE = HostState(
+    links=frozenset({ExposedLink("ovh1", ((parse_ip("10.32.0.0"), 16), (parse_ip("fd32::"), 64)))}),
+    ports=frozenset({
+        PublishedPort("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=True),
+        PublishedPort("udp", parse_ip("fd00::1"), 53, parse_ip("fd32::2"), 53, borrowed=False),
+    }),
+    opened=frozenset({Opened("eth1", 4), Opened("eth1", 6)}),
+)  # fmt: skip
+
+
+class Place:
+    """A host with a filter of its own."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._name = world.namespace("host")
+        self.fd = world.fd(self._name)
+
+    def filter(self, node_id: NodeId = ONE) -> UnderlayFilter:
+        """Open a node's filter."""
+        with netns.inside(self.fd):
+            return UnderlayFilter(node_id, 4789)
+
+    def nft(self, words: str) -> str:
+        """Run the nft program."""
+        return self._world.run(self._name, "nft", *words.split())
+
+
+@pytest.fixture
+def place(world: World) -> Place:
+    """Return a host."""
+    return Place(world)
+
+
+def test_what_was_written_is_read(place: Place) -> None:
+    """Members of both families and VNIs come back as they were given; before, there is nothing."""
+    one = place.filter()
+    before = one.read()
+    one.write(None, STATE)
+
+    assert before is None
+    assert one.read() == STATE
+    assert "192.168.56.12" in place.nft("list table inet overlayd_111111")
+    one.remove()
+    assert one.read() is None
+    one.close()
+
+
+def test_what_nft_shows_can_be_loaded_again(place: Place, tmp_path: Path) -> None:
+    """People save a host's rules as `nft list ruleset` prints them: ours don't spoil that."""
+    one = place.filter()
+    one.write(None, STATE)
+    with netns.inside(place.fd):
+        host = HostTable(ONE)
+    host.write(HOST_STATE)
+    shown = tmp_path / "nftables.conf"
+    shown.write_text(place.nft("list ruleset"))
+    place.nft("flush ruleset")
+    place.nft(f"-f {shown}")
+
+    assert place.nft("list ruleset") == shown.read_text()
+    one.close()
+    host.close()
+
+
+def test_changes_are_made_in_place(place: Place) -> None:
+    """From one state to another only elements change: no rule is made anew."""
+    one = place.filter()
+    one.write(None, STATE)
+    before = place.nft("-a list chain inet overlayd_111111 check")
+    many = FilterState(
+        frozenset(Ip(b"\x0a\x01" + number.to_bytes(2, "big")) for number in range(2_500)),
+        frozenset(map(Vni, range(1, 1_500))),
+    )
+    one.write(STATE, many)
+
+    assert one.read() == many
+    assert place.nft("-a list chain inet overlayd_111111 check") == before
+    one.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "delete table inet overlayd_111111",
+        "flush ruleset",
+        "add rule inet overlayd_111111 check accept",
+        "insert rule inet overlayd_111111 arriving accept",
+        "flush chain inet overlayd_111111 check",
+        "add chain inet overlayd_111111 more",
+        "add table inet overlayd_111111 { flags dormant; }",
+        "add set inet overlayd_111111 more { type ipv4_addr; }",
+        "add chain inet overlayd_111111 arriving { policy drop; }",
+    ],
+)
+def test_an_altered_table_is_noticed_and_made_anew(place: Place, damage: str) -> None:
+    """The kernel tells of the change, a look finds it, and writing puts it right."""
+    one = place.filter()
+    with netns.inside(place.fd):
+        monitor = Monitor()
+    one.write(None, STATE)
+    monitor.touched([one.table.name], [one.port_id])
+    quiet = monitor.touched([one.table.name], [one.port_id])
+    place.nft(damage)
+
+    assert not quiet
+    assert monitor.touched([one.table.name], [one.port_id])
+    assert one.read() is None
+    one.write(None, STATE)
+    assert one.read() == STATE
+    monitor.close()
+    one.close()
+
+
+def test_tables_of_others_are_left_alone(place: Place) -> None:
+    """Another agent's filter and anybody's table are neither read, told of nor changed."""
+    one, other = place.filter(), place.filter(OTHER)
+    place.nft("add table inet filter")
+    one.write(None, STATE)
+    with netns.inside(place.fd):
+        monitor = Monitor()
+    other.write(None, FilterState())
+    told = monitor.touched([one.table.name], [one.port_id])
+    one.remove()
+
+    assert not told
+    assert other.read() == FilterState()
+    assert "table inet filter" in place.nft("list tables")
+    for each in (one, other, monitor):
+        each.close()
+
+
+def test_a_refused_batch_changes_nothing(place: Place) -> None:
+    """A transaction is done wholly or not at all: a member that is there twice spoils it."""
+    one = place.filter()
+    one.write(None, STATE)
+    wrong = FilterState(frozenset({parse_ip("192.168.56.99")}), frozenset())
+    with pytest.raises(FileNotFoundError):
+        one.write(wrong, FilterState(STATE.members, frozenset({Vni(7)})))
+
+    assert one.read() == STATE
+    one.close()
+
+
+@pytest.mark.parametrize(
+    ("own", "member", "stranger", "length"),
+    [
+        ("192.168.56.11", "192.168.56.12", "192.168.56.99", 24),
+        ("fd56::11", "fd56::12", "fd56::99", 64),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_packets_of_members_pass_and_others_do_not(
+    world: World, own: str, member: str, stranger: str, length: int
+) -> None:
+    """On either kind of underlay: by the sender's address, the VNI, and the way it came."""
+    names = [world.namespace(name) for name in ("host", "peer", "side")]
+    host, peer, side = names
+    for number, other in enumerate((peer, side)):
+        pair = ("type", "veth", "peer", "name", "eth0", "netns", other)
+        world.run(host, "ip", "link", "add", f"eth{number}", *pair)
+        world.run(host, "ip", "link", "set", f"eth{number}", "up")
+        world.run(other, "ip", "link", "set", "eth0", "up")
+    settings = ("conf/all/rp_filter", "conf/eth1/rp_filter")
+    for name in settings:  # so that the kernel's own check does not hide ours
+        world.run(host, "sh", "-c", f"echo 0 >/proc/sys/net/ipv4/{name}")
+    options = () if length == 24 else ("nodad",)
+    for where, link, text in (
+        (host, "eth0", own),
+        (peer, "eth0", member),
+        (peer, "eth0", stranger),
+    ):
+        world.run(where, "ip", "address", "add", f"{text}/{length}", "dev", link, *options)
+    # The side has the member's address, too, and knows the host by what it hears from it.
+    world.run(side, "ip", "address", "add", f"{member}/{length}", "dev", "eth0", *options)
+    mac = world.run(host, "ip", "-br", "link", "show", "eth1").split()[2]
+    world.run(side, "ip", "neighbour", "add", own, "lladdr", mac, "dev", "eth0")
+    with netns.inside(world.fd(host)):
+        guard = UnderlayFilter(ONE, 4789)
+        receiver = socket.socket(
+            socket.AF_INET6 if ":" in own else socket.AF_INET, socket.SOCK_DGRAM
+        )
+        receiver.bind((own, 4789))
+    receiver.settimeout(10)
+    guard.write(None, FilterState(frozenset({parse_ip(member)}), frozenset({Vni(0x800001)})))
+
+    def send(where: str, source: str, vni: int, label: bytes) -> None:
+        with (
+            netns.inside(world.fd(where)),
+            socket.socket(receiver.family, socket.SOCK_DGRAM) as out,
+        ):
+            out.bind((source, 0))
+            out.sendto(b"\x08\0\0\0" + vni.to_bytes(3, "big") + b"\0" + label, (own, 4789))
+
+    world.wait_until(lambda: world.pings(peer, own) == 1, "the underlay")
+    send(peer, stranger, 0x800001, b"a stranger's")
+    send(side, member, 0x800001, b"astray")
+    send(peer, stranger, 0x000001, b"another network's")
+    send(peer, member, 0x800001, b"a member's")
+    heard = [receiver.recv(100)[8:] for _ in range(2)]
+
+    assert heard == [b"another network's", b"a member's"]
+    assert guard.refused() == (2, 1)
+    guard.remove()
+    send(peer, stranger, 0x800001, b"a stranger's")
+    assert receiver.recv(100)[8:] == b"a stranger's"
+    receiver.close()
+    guard.close()
+
+
+def test_an_expression_that_the_kernel_lacks_is_told_as_that(world: World) -> None:
+    """A slim kernel may have nftables without all its parts: it says so and nothing is left."""
+    name = world.namespace("host")
+    tables = Tables(world.fd(name))
+    table = Table(1, "overlayd_slim", (), (Chain("c", ((Expression("nosuch"),),), (1, 0)),))
+    with pytest.raises(MissingError, match="lacks a part"):
+        tables.probe(table)
+    with pytest.raises(MissingError):
+        tables.replace(table, {})
+
+    assert tables.names() == []
+    tables.close()

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighbourRow
+from overlay.kernel import netns
+from overlay.kernel.sandbox.monitor import LOST, SandboxMonitor, UnderlayMonitor
+from overlay.model import Ip, mac_for, parse_ip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.kernel.conftest import Host, World
+
+pytestmark = pytest.mark.netns
+
+TWO = parse_ip("10.32.0.3")
+
+
+@pytest.fixture
+def plugged(world: World, two_hosts: tuple[Host, Host]) -> Iterator[tuple[Host, SandboxMonitor]]:
+    """Return a converged host with a container and a monitor that has heard nothing yet."""
+    one, two = two_hosts
+    world.plug(one, two)
+    monitor = one.sandbox.monitor()
+    yield one, monitor
+    monitor.close()
+
+
+def readable(monitor: SandboxMonitor | UnderlayMonitor) -> bool:
+    """Say whether the loop would be woken."""
+    return bool(select.select([monitor], [], [], 0)[0])
+
+
+COMMANDS = {
+    "flood row": "bridge fdb del 00:00:00:00:00:00 dev vxlan0 dst 192.168.56.12 self",
+    "fdb row": "bridge fdb replace 02:18:6c:36:04:93 dev vxlan0 dst 192.168.56.66 self",
+    "bridge fdb row": "bridge fdb del 02:18:6c:36:04:93 dev vxlan0 master",
+    "neighbour gone": "ip neighbour del 10.32.0.3 dev br0",
+    "neighbour loose": "ip neighbour change 10.32.0.3 dev br0 nud stale",
+    "neighbour new": "ip neighbour add 10.32.0.77 lladdr 02:00:00:00:00:09 dev br0 nud permanent",
+    "address gone": "ip address del 10.32.0.1/16 dev br0",
+    "address new": "ip address add 10.99.0.1/24 dev br0",
+    "link down": "ip link set vxlan0 down",
+    "link gone": "ip link del vxlan0",
+    "port MTU": "ip link set p0 mtu 1300",
+    "port free": "ip link set p0 nomaster",
+    "suppression": "bridge link set dev vxlan0 neigh_suppress off",
+    "port learning": "bridge link set dev vxlan0 learning on",
+    "snooping": "ip link set br0 type bridge mcast_snooping 1",
+    "new port": "ip link add p7 type veth peer p8",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_contradiction_is_noticed(
+    world: World, plugged: tuple[Host, SandboxMonitor], name: str
+) -> None:
+    """Whatever is deleted, altered or added wakes the loop and is told as a contradiction."""
+    host, monitor = plugged
+    world.run(host.sandbox.name, *COMMANDS[name].split())
+
+    assert readable(monitor)
+    assert monitor.contradictions(host.desired()) != []
+
+
+def test_repair_is_no_contradiction(world: World, plugged: tuple[Host, SandboxMonitor]) -> None:
+    """What a pass does to reach the desired state is an echo."""
+    host, monitor = plugged
+    world.run(host.sandbox.name, *COMMANDS["neighbour gone"].split())
+    assert monitor.contradictions(host.desired()) != []
+
+    assert host.converge() == []
+    assert readable(monitor)
+    assert monitor.contradictions(host.desired()) == []
+
+
+def test_own_changes_are_no_contradiction(plugged: tuple[Host, SandboxMonitor]) -> None:
+    """Rows put because they are desired, and deleted because they are not, are echoes."""
+    host, monitor = plugged
+    host.remotes.append((parse_ip("10.32.0.4"), host.floods[0]))
+    assert host.converge() == []
+    assert monitor.contradictions(host.desired()) == []
+
+    host.remotes.pop()
+    assert host.converge() == []
+    assert monitor.contradictions(host.desired()) == []
+
+
+def test_attach_and_detach_are_no_contradiction(plugged: tuple[Host, SandboxMonitor]) -> None:
+    """A port that is desired may come; one that is not may go."""
+    host, monitor = plugged
+    host.attach(parse_ip("10.32.0.9"))
+    assert monitor.contradictions(host.desired()) == []
+
+
+def test_traffic_is_no_contradiction(world: World, plugged: tuple[Host, SandboxMonitor]) -> None:
+    """What the kernel learns from traffic, such as a container's own MAC, does not matter."""
+    host, monitor = plugged
+    name = host.attach(parse_ip("10.32.0.9"))
+    assert world.pings(name, "10.32.0.1", count=3) == 3
+    assert monitor.contradictions(host.desired()) == []
+
+
+def test_stolen_mac_is_noticed(plugged: tuple[Host, SandboxMonitor]) -> None:
+    """A remote container's MAC appearing behind a local port is a contradiction."""
+    host, monitor = plugged
+    mac = mac_for(host.vni, TWO)
+    assert BridgeFdbRow("vxlan0", mac) in host.desired().rows
+    host.sandbox.apply([DeleteRow(BridgeFdbRow("vxlan0", mac)), PutRow(BridgeFdbRow("p0", mac))])
+
+    assert monitor.contradictions(host.desired()) != []
+
+
+def test_flood_of_notifications_is_told_as_lost(plugged: tuple[Host, SandboxMonitor]) -> None:
+    """When the kernel drops notifications, that is told once, and listening goes on."""
+    host, monitor = plugged
+    addresses = [Ip((0x0A210000 + number).to_bytes(4, "big")) for number in range(20_000)]
+    mac = mac_for(host.vni, TWO)
+    for _ in range(2):
+        host.sandbox.apply([PutRow(NeighbourRow("br0", ip, mac)) for ip in addresses])
+        host.sandbox.apply([DeleteRow(NeighbourRow("br0", ip, mac)) for ip in addresses])
+
+    heard = []
+    while readable(monitor):
+        heard += monitor.contradictions(host.desired())
+    assert LOST in heard
+    host.sandbox.apply([PutRow(FdbRow("vxlan0", mac, parse_ip("192.168.56.99")))])
+    assert monitor.contradictions(host.desired()) != []
+
+
+def test_underlay_changes(world: World, two_hosts: tuple[Host, Host]) -> None:
+    """The underlay's monitor hears of links, addresses and routes of the host."""
+    one, _ = two_hosts
+    with netns.inside(world.fd(one.name)):
+        monitor = UnderlayMonitor()
+    for command in (
+        "ip link set eth1 mtu 1400",
+        "ip address add 192.168.56.99/24 dev eth1",
+        "ip route add 192.168.77.0/24 via 192.168.56.12",
+    ):
+        world.run(one.name, *command.split())
+        assert readable(monitor), command
+        monitor.drain()
+        assert not readable(monitor)
+    monitor.close()

@@ -1,0 +1,181 @@
+"""A host without file descriptors left: nothing that can't be looked at is taken for gone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from overlay.agent.exposure.rules import HostRules
+from overlay.agent.process.event_log import Journal
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.core.dataplane.host_rules import ExposedLink
+from overlay.errors import NotFoundError, OverlayError
+from overlay.kernel import netns, reset
+from overlay.kernel.host import default_route, macvlan
+from overlay.kernel.host.macvlan import Place
+from overlay.kernel.sandbox import kernel_support, veth
+from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.model import NodeId, Vni, parse_ip
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import World
+
+pytestmark = pytest.mark.netns
+
+
+def opened() -> set[int]:
+    """Return the descriptors that are open."""
+    gc.collect()
+    return {fd for fd in range(4096) if os.path.exists(f"/proc/self/fd/{fd}")}  # noqa: PTH110
+
+
+@contextmanager
+def no_descriptors(but: int = 0) -> Iterator[None]:
+    """Let this process open nothing, or so many files, for the length of the block (EMFILE); what
+    is open stays."""
+    open_now = opened()
+    free = [number for number in range(4096) if number not in open_now]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[but - 1] + 1 if but else 0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def living(world: World) -> Place:
+    """Make a namespace that lives throughout."""
+    name = world.namespace("living")
+    return Place(str(netns.path_of(name)), netns.identity(world.fd(name)), "ve0")
+
+
+def test_a_living_namespace_is_not_gone(living: Place) -> None:
+    """Without descriptors, whoever asks for a namespace again is told so, not that it is gone."""
+    with no_descriptors(), pytest.raises(OverlayError, match="Too many open files") as caught:
+        netns.open_same(living.netns_path, living.netns_identity)
+
+    assert not isinstance(caught.value, NotFoundError)
+    assert "ulimit -n" in caught.value.hint
+
+
+def test_an_ended_namespace_is_gone(world: World, living: Place) -> None:
+    """A name taken away, one that leads elsewhere, and a file left are no error: it is gone."""
+    descriptor = netns.open_same(living.netns_path, living.netns_identity)
+    assert descriptor is not None
+    os.close(descriptor)
+    other = netns.path_of(world.namespace("other"))
+    left = netns.path_of(world.claim("left"))
+    left.touch()
+    netns.remove(netns.path_of(living.netns_path).name)
+
+    for path in (living.netns_path, other, left, "/proc/1/ns/net/more", "/proc/0/ns/net"):
+        assert netns.open_same(path, living.netns_identity) is None
+
+
+def test_a_name_is_not_free(living: Place) -> None:
+    """Whether a name is taken can't be told: no second namespace is mounted over the first."""
+    with no_descriptors(), pytest.raises(OverlayError, match="Too many open files"):
+        netns.exists(netns.path_of(living.netns_path).name)
+
+
+def test_an_interface_is_not_missing(living: Place) -> None:
+    """A look at interfaces finds none of them gone, and a removal is not taken as done."""
+    with no_descriptors():
+        assert macvlan.missing([living]) == []
+        with pytest.raises(OverlayError, match="Too many open files"):
+            macvlan.detach(living)
+
+    assert macvlan.missing([living]) == [living], "it never was there"
+
+
+def test_a_default_route_is_not_settled(living: Place) -> None:
+    """The caller hears that the default route was not looked at."""
+    with no_descriptors(), pytest.raises(OverlayError, match="Too many open files"):
+        default_route.settle(living.netns_path, living.netns_identity, [])
+
+
+def test_a_sandbox_is_not_made_anew(world: World) -> None:
+    """A sandbox that can't be opened is neither missing nor made."""
+    name = world.host().sandbox.name
+    with no_descriptors():
+        for create in (False, True):
+            with pytest.raises(OverlayError, match="Too many open files") as caught:
+                Sandbox.open(name, create=create)
+            assert not isinstance(caught.value, NotFoundError)
+
+
+def test_nothing_is_left_out(world: World) -> None:
+    """A look through all namespaces, and a reset, fail instead of passing by what they can't open:
+    the name of a living sandbox would be taken away."""
+    sandbox = world.claim("ov-0a0b0c")
+    os.close(netns.create(sandbox))
+    names = netns.names()
+    assert sandbox in names
+    with no_descriptors():
+        with pytest.raises(OverlayError, match="Too many open files"):
+            list(kernel_support.namespaces())
+        with pytest.raises(OverlayError, match="Too many open files"):
+            reset._alias(sandbox)
+
+
+def test_what_fails_half_way_leaks_nothing(world: World) -> None:
+    """Wherever the making of a sandbox runs out of descriptors, it gives back those it had; else
+    each try would take some more from a host that lacks them."""
+    name = world.claim("leaky")
+    before = opened()
+    made = 0
+    for count in range(20):
+        with no_descriptors(but=count), suppress(OverlayError, OSError):
+            sandbox = Sandbox.open(name, create=True)
+            assert sandbox.guard is not None, "port security is no luxury"
+            sandbox.close()
+            made += 1
+        assert opened() == before, f"with {count} descriptors"
+    assert 0 < made < 20
+
+
+def test_a_container_is_made_whole_or_not_at_all(world: World) -> None:
+    """A namespace that can't be marked as ours is taken away: its name is free for the next try."""
+    before = opened()
+    made = 0
+    for count in range(12):
+        name = world.claim(f"half{count}")
+        with no_descriptors(but=count), suppress(OverlayError, OSError):
+            os.close(veth.create_namespace(name))
+            made += 1
+            continue
+        assert not netns.path_of(name).exists(), f"with {count} descriptors"
+        assert opened() == before, f"with {count} descriptors"
+    assert 0 < made < 12
+
+
+def test_the_hosts_rules_come_when_the_shortage_is_over(world: World, tmp_path: Path) -> None:
+    """Whichever descriptor was missing, the table is there with the next look."""
+    link = ExposedLink("ovh000001aabbcc", ((parse_ip("10.32.0.0"), 16),))
+    journal = Journal(tmp_path)
+    with netns.inside(world.fd(world.namespace("host"))):
+        kernel = KernelThread()
+        asyncio.run(kernel.call(os.getpid))  # its thread is born in this namespace
+    for count in range(4):
+        rules = HostRules(NodeId(b"\x11" * 16), kernel, journal, 30.0)
+        rules.set_links(Vni(1), [link])
+
+        async def work(rules: HostRules = rules, count: int = count) -> None:
+            with no_descriptors(but=count):
+                await rules.apply()
+            await rules.apply(doubted=True)
+            assert rules.fault == ""
+            assert await rules.differences() == []
+            await rules.remove()
+
+        asyncio.run(work())
+        rules.close()
+    kernel.close()

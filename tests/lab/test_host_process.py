@@ -1,0 +1,122 @@
+"""Lab hosts: machines of their own that vanish with their first process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from overlay.errors import ConflictError, NotFoundError, UsageError
+from overlay.lab import host_process, lab, underlay
+from overlay.lab.driver import wait_until
+from overlay.lab.host_process import Holder
+from overlay.lab.main import main
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def pair() -> Iterator[list[Holder]]:
+    """Two hosts on one underlay."""
+    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
+    try:
+        yield lab.make(2)
+    finally:
+        host_process.end(host_process.running())
+
+
+def test_a_host_is_a_machine_of_its_own(pair: list[Holder]) -> None:
+    """Its name, /run, /etc, namespaces and processes are not this machine's."""
+    host = pair[0]
+
+    assert host_process.run(host, "hostname").stdout.strip() == "vm1"
+    assert host_process.run(host, "ip", "netns", "add", "ovtonly").returncode == 0
+    assert "ovtonly" in host_process.run(host, "ip", "netns").stdout
+    assert "ovtonly" not in host_process.run(pair[1], "ip", "netns").stdout
+    assert not Path("/run/netns/ovtonly").exists()
+    host_process.run(host, "touch", "/etc/ovtonly", "/var/lib/ovtonly")
+    assert not Path("/etc/ovtonly").exists()
+    assert not Path("/var/lib/ovtonly").exists()
+    assert len(host_process.run(host, "sh", "-c", "ls -d /proc/[0-9]*").stdout.split()) < 6
+
+
+def test_hosts_reach_each_other_on_the_underlay_alone(pair: list[Holder]) -> None:
+    """One ping crosses; the hosts have eth1 and loopback and nothing else."""
+    address = underlay.address_of(2)
+
+    assert host_process.run(pair[0], "ping", "-c1", "-W2", address).returncode == 0
+    assert "eth1" in host_process.run(pair[0], "ip", "-br", "link").stdout
+    assert len(host_process.run(pair[0], "ip", "-br", "link").stdout.splitlines()) == 2
+
+
+def test_ending_a_host_ends_all_that_runs_in_it(pair: list[Holder]) -> None:
+    """A daemon started inside is gone with the host, without being asked."""
+    script = "setsid sleep 1234 >/dev/null 2>&1 & echo started"
+    assert "started" in host_process.run(pair[0], "sh", "-c", script).stdout
+
+    host_process.end(pair)
+
+    running = [
+        path
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.exists() and path.read_bytes() == b"sleep\x001234\x00"
+    ]
+    assert running == []
+    assert [host.name for host in host_process.running()] == [lab.SWITCH]
+
+
+def test_a_crashed_labs_hosts_are_found_and_removed(pair: list[Holder]) -> None:
+    """Down needs no memory of what up did."""
+    assert lab.down() == ["underlay", "vm1", "vm2"]
+    assert lab.down() == []
+    assert not any(host.alive for host in pair)
+
+
+def test_a_lab_inside_a_container_is_left_alone(pair: list[Holder]) -> None:
+    """Its hosts bear the same names, and are seen here; a host stands for the container."""
+    inner = ["unshare", "--pid", "--fork", "bash", "-c", f"exec -a {host_process.MARK}inner cat"]
+    process = subprocess.Popen(host_process.enter_command(pair[0], inner), stdin=subprocess.PIPE)
+    try:
+        wait_until(lambda: f"{host_process.MARK}inner\0".encode() in _command_lines(), "it runs")
+        assert [host.name for host in host_process.running()] == ["underlay", "vm1", "vm2"]
+    finally:
+        process.communicate(timeout=10)  # its input ends, and so does it
+
+
+def _command_lines() -> list[bytes]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return found
+
+
+def test_a_second_lab_is_refused(pair: list[Holder]) -> None:
+    """There is one lab at a time, and the message says how to remove it."""
+    assert pair
+    with pytest.raises(ConflictError, match="up already") as caught:
+        lab.up(2)
+
+    assert "lab down" in caught.value.hint
+
+
+def test_wrong_requests_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """An impossible number of hosts and an unknown host have their exit codes."""
+    with pytest.raises(UsageError, match="1 to 32 hosts"):
+        lab.up(0)
+    with pytest.raises(NotFoundError, match="no lab host 'vm9'"):
+        lab.find("vm9")
+    assert main(["exec", "vm9", "--", "true"]) == 5
+    assert "overlayd lab up" in capsys.readouterr().err
+
+
+def test_commands_inside_get_no_paths_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OVERLAYD_* of the caller's shell must not lead an agent in the lab to our state."""
+    monkeypatch.setenv("OVERLAYD_STATE_DIR", "/elsewhere")
+
+    assert "OVERLAYD_STATE_DIR" not in host_process.environment()
+    assert host_process.environment()["PATH"].endswith(":/usr/sbin:/sbin")
+    assert os.environ["OVERLAYD_STATE_DIR"] == "/elsewhere"

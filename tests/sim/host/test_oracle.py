@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from overlay.core.dataplane.diff import diff
+from overlay.core.dataplane.operations import DeleteRow
+from overlay.core.dataplane.planner import PlanInput, PlannedPort, Remote, plan
+from overlay.core.dataplane.state import FdbRow, NeighbourRow, Port, SandboxState
+from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
+from overlay.sim.host.kernel import Container, Kernel
+from overlay.sim.host.oracle import VXLAN_PORT, Truth, expected, walk
+
+ONE, TWO = parse_ip("192.168.0.1"), parse_ip("192.168.0.2")
+NETWORK = Network(
+    Vni(64),
+    "blue",
+    (
+        Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1")),
+        Subnet(parse_ip("10.2.0.0"), 24, parse_ip("10.2.0.1")),
+    ),
+    NodeId(bytes(16)),
+)
+
+
+def container(text: str, index: int = 0) -> Container:
+    """Return a container with that address."""
+    ip = parse_ip(text)
+    endpoint = Endpoint(ip * 2, NETWORK.vni, f"c{ip[-1]}", mac_for(NETWORK.vni, ip), (ip,))
+    return Container(endpoint, f"ve{ip[-1]}", index)
+
+
+HERE = Truth(ONE, (container("10.1.0.2"), container("10.2.0.3", 1)))
+THERE = Truth(TWO, (container("10.1.0.4"), container("10.2.0.5", 1)))
+
+
+def kernel_of(truth: Truth, other: Truth) -> Kernel:
+    """Return a kernel that is as it ought to be."""
+    kernel = Kernel()
+    kernel.open(NETWORK.vni)
+    desired = expected(NETWORK, 1450, truth, [other])
+    ports = {item.port for item in truth.containers}
+    links = {name: link for name, link in desired.links.items() if name not in ports}
+    kernel.apply(NETWORK.vni, diff(SandboxState(links, desired.rows), SandboxState(), prune=True))
+    for item in truth.containers:
+        kernel.plug(item, Port(item.port, 1450, f"br{item.subnet_index}"))
+    assert kernel.read(NETWORK.vni) == desired
+    return kernel
+
+
+def test_planner_and_oracle_agree() -> None:
+    """Two independent ways from the same facts lead to the same sandbox."""
+    planned = plan(
+        PlanInput(
+            network=NETWORK,
+            port=VXLAN_PORT,
+            local=ONE,
+            mtu=1450,
+            ports=tuple(PlannedPort(item.port, item.subnet_index) for item in HERE.containers),
+            locals=tuple(item.endpoint for item in HERE.containers),
+            remotes=tuple(
+                Remote(NodeId(b"t" * 16), TWO, item.endpoint) for item in THERE.containers
+            ),
+            flood=(TWO,),
+        )
+    )
+
+    assert planned == expected(NETWORK, 1450, HERE, [THERE])
+
+
+def test_a_packet_finds_its_way_between_hosts_and_on_one() -> None:
+    """Neighbour, bridge FDB, VXLAN FDB and port lead to the container with the address."""
+    one, two = kernel_of(HERE, THERE), kernel_of(THERE, HERE)
+    at = {ONE: one, TWO: two}.get
+
+    assert walk(one, NETWORK.vni, 0, parse_ip("10.1.0.4"), at) == THERE.containers[0]
+    assert walk(one, NETWORK.vni, 1, parse_ip("10.2.0.5"), at) == THERE.containers[1]
+    assert walk(two, NETWORK.vni, 0, parse_ip("10.1.0.2"), at) == HERE.containers[0]
+    assert walk(one, NETWORK.vni, 0, parse_ip("10.1.0.2"), at) == HERE.containers[0]
+
+
+def test_a_lost_packet_says_where() -> None:
+    """The walk names the place where it cannot go on."""
+    one, two = kernel_of(HERE, THERE), kernel_of(THERE, HERE)
+    at = {ONE: one, TWO: two}.get
+    target = parse_ip("10.1.0.4")
+    mac = mac_for(NETWORK.vni, target)
+
+    def lost(kernel: Kernel) -> str:
+        found = walk(kernel, NETWORK.vni, 0, target, at)
+        assert isinstance(found, str)
+        return found
+
+    assert "nobody listens" in walk_without_peer(one, target)
+    two.unplug(THERE.containers[0].endpoint.endpoint_id)
+    assert "no port for" in lost(one)
+    one.apply(NETWORK.vni, [DeleteRow(FdbRow("vxlan0", mac, TWO))])
+    assert "no FDB row" in lost(one)
+    one.apply(NETWORK.vni, [DeleteRow(NeighbourRow("br0", target, mac))])
+    assert "no neighbour" in lost(one)
+    assert "no sandbox" in lost(Kernel())
+
+
+def walk_without_peer(kernel: Kernel, target: Ip) -> str:
+    """Walk where the other host is gone."""
+    nobody: dict[Ip, Kernel] = {}
+    found = walk(kernel, NETWORK.vni, 0, target, nobody.get)
+    assert isinstance(found, str)
+    return found

@@ -1,0 +1,185 @@
+"""The simulator's sessions beside the real ones: the same events, and the same comes of them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from overlay.core.keys.rotation import Ring
+from overlay.errors import RemoteError
+from overlay.model import NodeId
+from overlay.sim.host.sessions import Content, Handed, Hello, Sealed
+from overlay.sim.host.sessions import Sessions as Modelled
+from overlay.wire.codec.datagram import DATA, HELLO, KEY, Datagram
+from overlay.wire.identity.keyring import ClusterKey
+from tests.wire.conftest import Host, Wire, made_key
+
+KIND = {Hello: HELLO, Sealed: DATA, Handed: KEY}
+KEYS = [made_key(generation) for generation in range(9)]
+STEPS = 400
+
+
+@dataclass
+class Side:
+    """One node: the real process, and its model."""
+
+    real: Host
+    model: Modelled
+
+
+class Alike:
+    """Two nodes in both worlds, between which datagrams are late, lost and out of order."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.wire = Wire(seed)
+        self.under_way: list[tuple[int, Datagram, Content]] = []  # by receiver
+        self.processes = 0
+        self.opened = 0
+        self.dropped: set[str] = set()
+        self.sides = [self._start(0, None), self._start(1, None)]
+        self._introduce()
+
+    def _start(self, number: int, before: Side | None) -> Side:
+        self.processes += 1
+        if before is None:
+            host = self.wire.host(1 + number)
+        else:
+            keyring = before.real.keyring
+            in_use = keyring.key(keyring.sealing)  # the first is the one that a host begins with
+            host = self.wire.host(
+                1 + number,
+                identity=before.real.identity,
+                epoch=self.processes,
+                keys=(in_use, *(key for key in keyring.keys if key != in_use)),
+            )
+        return Side(host, Modelled(self.processes, host.card, host.keyring.ring))
+
+    def _introduce(self) -> None:
+        one, other = (side.real for side in self.sides)
+        one.sessions.learn(other.card)
+        other.sessions.learn(one.card)
+
+    def send(self, number: int, datagrams: list[Datagram], contents: list[Content]) -> None:
+        """Put on its way what one node says, which must be of the same kinds."""
+        assert [each.data[1] for each in datagrams] == [KIND[type(each)] for each in contents]
+        pairs = zip(datagrams, contents, strict=True)
+        self.under_way += [(1 - number, datagram, content) for datagram, content in pairs]
+
+    def seal(self, number: int) -> None:
+        """Let one node say something to the other."""
+        side, to = self.sides[number], self.node_id(1 - number)
+        payload, now = self.chance.randbytes(4), self.wire.now
+        self.send(
+            number,
+            side.real.sessions.seal(to, payload, now),
+            side.model.seal(to, payload, now),
+        )
+
+    def hand(self, number: int) -> None:
+        """Let one node hand the other its newest key."""
+        side, to, now = self.sides[number], self.node_id(1 - number), self.wire.now
+        self.send(number, side.real.sessions.hand(to, now), side.model.hand(to, now))
+
+    def follow(self, number: int, ring: Ring, new: ClusterKey | None = None) -> None:
+        """Let one node use a ring."""
+        side, now = self.sides[number], self.wire.now
+        side.real.keyring.follow(ring, new)
+        said = [content for _, content in side.model.follow(ring, now)]
+        self.send(number, side.real.sessions.keys_changed(now), said)
+
+    def turn(self, number: int) -> None:
+        """Let one node take a step with its keys, sensible or not."""
+        ring = self.sides[number].real.keyring.ring
+        unknown = [key for key in KEYS if ring.takes(key.id)][:1]
+        others = sorted(ring.held - {ring.sealing})
+        match self.chance.choice(["hold", "use", "drop"]):
+            case "hold" if unknown:
+                self.follow(number, ring.including(unknown[0].id), unknown[0])
+            case "use" if ring.newest > ring.sealing:
+                self.follow(number, replace(ring, sealing=ring.newest))
+            case "drop" if others:
+                self.follow(number, replace(ring, held=ring.held - {others[0]}))
+
+    def restart(self, number: int) -> None:
+        """End a process with all that is under way, and start another one."""
+        self.under_way.clear()
+        self.sides[number] = self._start(number, self.sides[number])
+        self._introduce()
+
+    def deliver(self) -> None:
+        """Let something arrive, anything; what comes of it must be the same."""
+        index = self.chance.randrange(len(self.under_way))
+        number, datagram, content = self.under_way.pop(index)
+        real, key = self._open_real(number, datagram)
+        assert real == self._open_modelled(number, content)
+        ring = self.sides[number].real.keyring.ring
+        if key is not None and ring.takes(key.id):
+            self.follow(number, ring.including(key.id), key)
+
+    def _open_real(self, number: int, datagram: Datagram) -> tuple[object, ClusterKey | None]:
+        side = self.sides[number]
+        try:
+            opened = side.real.sessions.open(datagram.data, self.wire.now)
+        except RemoteError as error:
+            self.dropped.add(error.reason)
+            return (None, None, error.reason), None
+        self._replies = list(opened.replies)
+        self.opened += opened.payload is not None
+        if opened.dropped:
+            self.dropped.add(opened.dropped)
+        key = None if opened.key is None else opened.key.id
+        return (opened.payload, key, opened.dropped), opened.key
+
+    _replies: list[Datagram]
+
+    def _open_modelled(self, number: int, content: Content) -> object:
+        model, sender = self.sides[number].model, self.node_id(1 - number)
+        replies, self._replies = self._replies, []
+        if isinstance(content, Hello):
+            _, answers = model.take_hello(sender, content, self.wire.now)
+            self.send(number, replies, answers)
+            return None, None, ""
+        opened = model.open(sender, content, self.wire.now)
+        self.send(number, replies, list(opened.replies))
+        return opened.payload, opened.key, opened.dropped
+
+    def node_id(self, number: int) -> NodeId:
+        """Return a node's id."""
+        return self.sides[number].real.node_id
+
+    def step(self) -> None:
+        """Let something happen."""
+        self._replies = []
+        self.wire.now += self.chance.choice([0.0, 0.01, 0.15, 1.1])
+        number = self.chance.randrange(2)
+        dice = self.chance.random()
+        if self.under_way and dice < 0.6:
+            self.deliver()
+        elif self.under_way and dice < 0.65:
+            self.under_way.pop(self.chance.randrange(len(self.under_way)))
+        elif dice < 0.9:
+            self.seal(number)
+        elif dice < 0.93:
+            self.hand(number)
+        elif dice < 0.99:
+            self.turn(number)
+        else:
+            self.restart(number)
+
+
+def test_the_model_does_what_the_real_sessions_do() -> None:
+    """Whatever is sealed, lost, late, handed over, begun and dropped: the same is said, opened,
+    and dropped for the same reason."""
+    dropped: set[str] = set()
+    for seed in range(1, 31):
+        alike = Alike(seed)
+        for step in range(STEPS):
+            try:
+                alike.step()
+            except AssertionError as error:
+                raise AssertionError(f"seed {seed}, step {step}") from error
+        assert alike.opened > STEPS / 20
+        dropped |= alike.dropped
+
+    assert dropped == {"unknown-generation", "unauthenticated", "no-session", "replayed"}

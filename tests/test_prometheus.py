@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from overlay import prometheus
+
+API = (Path(__file__).parents[1] / "docs/API.md").read_text(encoding="utf-8")
+SAMPLE = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? -?[0-9.e+-]+')
+
+
+def documented_status() -> dict[str, Any]:
+    """Return the status that docs/API.md shows."""
+    raw = API.split("### GET /v1/status", 1)[1].split("```json\n", 1)[1].split("```", 1)[0]
+    found: dict[str, Any] = json.loads(raw)
+    return found
+
+
+def test_every_line_is_one_that_prometheus_reads() -> None:
+    """Each family has its help and its type before its samples, and no name comes twice."""
+    shown = prometheus.text(documented_status())
+    names = re.findall(r"# TYPE (\S+) (?:counter|gauge)", shown)
+    assert len(names) == len(set(names)) > 12
+    for line in shown.splitlines():
+        assert line.startswith(("# HELP ", "# TYPE ")) or SAMPLE.fullmatch(line), line
+    for name in names:
+        assert f"# HELP {name} " in shown
+        assert re.search(rf"^{name}[ {{]", shown, re.MULTILINE), name
+
+
+def test_values_are_those_of_the_status() -> None:
+    """Counts, labels and units are taken over."""
+    status = documented_status()
+    status["drops"] = {"replayed": 7}
+    status["gossip"]["lag_max_ms"] = 12.5
+    shown = prometheus.text(status).splitlines()
+    assert 'overlayd_datagrams_dropped_total{reason="replayed"} 7' in shown
+    assert "overlayd_event_loop_lag_seconds 0.0125" in shown
+    network = status["networks"][0]
+    assert f'overlayd_passes_total{{network="{network["name"]}"}} {network["passes"]}' in shown
+
+
+def test_a_host_that_is_no_member_has_some_too() -> None:
+    """Without a cluster there are the agent's own figures alone."""
+    status = documented_status() | {"node": None, "cluster": None, "networks": [], "drops": {}}
+    shown = prometheus.text(status)
+    assert "overlayd_uptime_seconds" in shown
+    assert "members" not in shown
+
+
+def test_labels_are_escaped() -> None:
+    """No text from outside breaks a line or a label."""
+    status = documented_status() | {"drops": {'a"b\\c\nd': 1}}
+    assert '{reason="a\\"b\\\\c\\nd"} 1' in prometheus.text(status)

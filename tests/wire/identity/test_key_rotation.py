@@ -1,0 +1,325 @@
+"""Cluster keys on the wire: what a rotation lets through, and how one that was away comes back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from overlay.wire.codec import datagram as envelope
+from overlay.wire.codec.datagram import DATA, KEY, Datagram
+from overlay.wire.identity.authority import Authority
+from tests.wire.conftest import made_key
+
+if TYPE_CHECKING:
+    from tests.wire.conftest import Host, Wire
+
+OTHERS = Authority(b"o" * 32)
+OLD, NEW, NEWER = (made_key(generation) for generation in range(3))
+
+
+def pair(wire: Wire) -> tuple[Host, Host]:
+    """Return two hosts that know each other, under the first key."""
+    one, other = wire.host(1), wire.host(2)
+    wire.meet(one, other)
+    return one, other
+
+
+def rotate(wire: Wire, hosts: list[Host]) -> None:
+    """Let hosts come from the old key to the new one."""
+    for step, key in ((wire.hold, NEW), (wire.use, NEW), (wire.drop, OLD)):
+        for host in hosts:
+            wire.deliver(step(host, key))
+
+
+def said(wire: Wire, one: Host, other: Host) -> list[bytes]:
+    """Let two hosts speak once each way; return what arrived."""
+    wire.now += 1
+    wire.payloads.clear()
+    wire.deliver(one.sessions.seal(other.node_id, b"there", wire.now))
+    wire.deliver(other.sessions.seal(one.node_id, b"back", wire.now))
+    return [payload for _, payload in wire.payloads]
+
+
+def test_a_rotation_loses_nothing(wire: Wire) -> None:
+    """At each step of either side payloads flow both ways, what was sealed before arrives after,
+    and nothing is dropped."""
+    one, other = pair(wire)
+    under_way: list[Datagram] = []
+    for step in (wire.hold, wire.use):
+        for host in (one, other):
+            under_way += one.sessions.seal(other.node_id, b"late", wire.now)
+            wire.deliver(step(host, NEW))
+            assert said(wire, one, other) == [b"there", b"back"]
+    wire.payloads.clear()
+    wire.deliver(under_way)
+    for host in (one, other):
+        wire.deliver(wire.drop(host, OLD))
+        assert said(wire, one, other) == [b"there", b"back"]
+
+    assert wire.drops == []
+    assert other.sessions.accepted == {OLD.id: 2 + 3, NEW.id: 4 + 1}
+    assert all(each.data[1] == DATA for each in under_way)
+
+
+def test_a_recording_of_an_old_generation_changes_nothing(wire: Wire) -> None:
+    """It is dropped by the number in its header, with nothing opened, and counted."""
+    one, other = pair(wire)
+    recorded = [one.sessions.seal(other.node_id, b"old", wire.now)[0] for _ in range(3)]
+    recorded += one.sessions.greet(other.card.address, 7948, wire.now)
+    rotate(wire, [one, other])
+    wire.payloads.clear()
+    wire.now += 1
+    for datagram in recorded:
+        wire.deliver([datagram])
+
+    assert wire.drops == ["unknown-generation"] * 4
+    assert wire.payloads == []
+    assert said(wire, one, other) == [b"there", b"back"]
+    assert other.sessions.accepted == {NEW.id: 1}
+
+
+def test_who_was_away_is_handed_the_key_in_use(wire: Wire) -> None:
+    """Started again from a disk with a key that is gone everywhere, by its identity; what it and
+    the others had to say meanwhile waits and arrives."""
+    one, other = pair(wire)
+    rotate(wire, [one])
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+
+    wire.deliver(again.sessions.seal(one.node_id, b"here again", wire.now))
+
+    assert wire.payloads == [(again.node_id, b"here again")]
+    assert wire.drops == []
+    assert again.keyring.ring.held == {OLD.id, NEW.id}
+    assert said(wire, one, again) == [b"there", b"back"]
+    assert one.sessions.accepted == {NEW.id: 2}
+
+
+def test_a_process_that_slept_through_rotations_is_handed_the_key_in_use(wire: Wire) -> None:
+    """It and the others notice by what they cannot open, and say hello where the other lives."""
+    one, other = pair(wire)
+    rotate(wire, [one])
+    wire.deliver(wire.hold(one, NEWER))
+    wire.deliver(wire.use(one, NEWER))
+    wire.deliver(wire.drop(one, NEW))
+    wire.now += 1
+
+    wire.deliver(other.sessions.seal(one.node_id, b"unheard", wire.now))
+
+    assert wire.drops == ["unknown-generation"]
+    assert other.keyring.ring.held == {OLD.id, NEWER.id}
+    assert said(wire, one, other) == [b"there", b"back"]
+
+
+def test_a_key_is_handed_again_when_it_was_lost(wire: Wire) -> None:
+    """As long as one says that it lacks the key in use, each hello of it is answered by the key."""
+    one, other = pair(wire)
+    rotate(wire, [one])
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    lost: list[Datagram] = []
+
+    def loses_two(datagram: Datagram) -> bool:
+        if datagram.data[1] != KEY or len(lost) == 2:
+            return True
+        lost.append(datagram)
+        return False
+
+    wire.deliver(again.sessions.seal(one.node_id, b"1", wire.now), loses_two)
+    for text in (b"2", b"3"):
+        wire.now += 1
+        wire.deliver(again.sessions.seal(one.node_id, text, wire.now), loses_two)
+
+    assert [payload for _, payload in wire.payloads] == [b"1", b"2", b"3"]
+    assert len(lost) == 2
+
+
+def returning(wire: Wire) -> tuple[Host, Host, list[Datagram]]:
+    """Return a member under the new key, one that comes back with the old one and has something to
+    say, and the datagram by which the first hands it the new one."""
+    one, other = pair(wire)
+    rotate(wire, [one])
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    handed: list[Datagram] = []
+
+    def holds_back(datagram: Datagram) -> bool:
+        if datagram.data[1] == KEY and datagram.address == again.card.address:
+            handed.append(datagram)
+        return datagram.data[1] != KEY
+
+    wire.deliver(again.sessions.seal(one.node_id, b"waits", wire.now), holds_back)
+    assert wire.payloads == []
+    return one, again, handed[:1]
+
+
+def kinds(datagrams: list[Datagram]) -> list[int]:
+    """Return of what kind datagrams are."""
+    return [each.data[1] for each in datagrams]
+
+
+def test_what_waited_for_a_key_goes_with_it(wire: Wire) -> None:
+    """At once, and by what it sealed the sender shows that it holds the key."""
+    one, again, handed = returning(wire)
+    (key,) = handed
+    sent = wire.open(key)
+    assert DATA in kinds(sent)
+    (payload,) = [each for each in sent if each.data[1] == DATA]
+
+    wire.open(payload)
+
+    assert wire.payloads == [(again.node_id, b"waits")]
+    wire.now += 1
+    assert kinds(one.sessions.seal(again.node_id, b"at once", wire.now)) == [DATA]
+
+
+def test_who_cannot_tell_whether_its_key_arrived_asks(wire: Wire) -> None:
+    """A member that was handed a key and says nothing is asked by a hello, and answers it."""
+    one, again, handed = returning(wire)
+    wire.open(handed[0])  # what it says then is lost
+    wire.now += 1
+
+    wire.deliver(one.sessions.seal(again.node_id, b"asks first", wire.now))
+
+    assert (one.node_id, b"asks first") in wire.payloads
+
+
+def test_nothing_is_kept_of_a_key_that_is_gone(wire: Wire) -> None:
+    """What was derived of it for each peer goes with it."""
+    one, other = pair(wire)
+    said(wire, one, other)
+    rotate(wire, [one, other])
+    said(wire, one, other)
+
+    (peer,) = one.sessions._peers
+    assert peer.channel is not None
+    assert set(peer.channel.keys) == {NEW.id}
+
+
+def test_both_halves_of_a_split_that_made_a_key_find_each_other(wire: Wire) -> None:
+    """Two keys of one generation are told apart by their marks; the greater one is handed over."""
+    one, other = pair(wire)
+    mine, theirs = (made_key(1, secret=letter * 32) for letter in (b"x", b"y"))
+    assert mine.id.generation == theirs.id.generation
+    for host, key in ((one, mine), (other, theirs)):
+        host.keyring.follow(host.keyring.ring.including(key.id), key)
+        host.sessions.keys_changed(wire.now)
+        wire.use(host, key)
+        wire.drop(host, OLD)
+    wire.now += 1
+
+    wire.deliver(one.sessions.seal(other.node_id, b"unheard", wire.now))
+
+    assert set(wire.drops) == {"unknown-generation"}
+    greatest = max(mine.id, theirs.id)
+    assert greatest in one.keyring.ring.held & other.keyring.ring.held
+    assert said(wire, one, other) == [b"there", b"back"]
+
+
+def test_a_key_that_the_authority_did_not_make_is_refused(wire: Wire) -> None:
+    """A member cannot make a generation."""
+    one, other = pair(wire)
+    forged = made_key(9, OTHERS)
+    one.keyring.follow(one.keyring.ring.including(forged.id), forged)
+
+    wire.deliver(one.sessions.hand(other.node_id, wire.now))
+
+    assert wire.drops == ["unwarranted-key"]
+    assert other.keyring.ring.held == {OLD.id}
+
+
+def test_a_recorded_key_is_worth_nothing_to_the_next_process(wire: Wire) -> None:
+    """A key is handed to one process of one node."""
+    one, other = pair(wire)
+    wire.hold(one, NEW)
+    recorded = one.sessions.hand(other.node_id, wire.now)
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+
+    wire.deliver(recorded)
+
+    assert wire.drops == ["replayed"]
+    assert again.keyring.ring.held == {OLD.id}
+
+
+def test_a_barred_node_is_handed_nothing(wire: Wire) -> None:
+    """Neither the one in use, when it says that it lacks it, nor a new one."""
+    one, other = pair(wire)
+    rotate(wire, [one])
+    one.sessions.forget(other.node_id)
+    again = wire.host(2, identity=other.identity, epoch=2)
+    again.sessions.learn(one.card)
+    wire.seen.clear()
+
+    for _ in range(5):
+        wire.now += 2
+        wire.deliver(again.sessions.seal(one.node_id, b"x", wire.now))
+
+    assert one.sessions.hand(other.node_id, wire.now) == []
+    assert {each.data[1] for each in wire.seen} == {envelope.HELLO, envelope.NOTICE}
+    assert again.keyring.ring.held == {OLD.id}
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.3, 0.6]))
+def test_whatever_keys_two_hold_they_find_each_other(
+    new_wire: type[Wire], seed: int, loss: float
+) -> None:
+    """After any storm of keys taken, used and dropped in no order at all, of loss, reordering and
+    restarts, payloads flow again, and no nonce was used twice under one key."""
+    wire = new_wire(seed)
+    keys = [OLD, *(made_key(n, secret=wire.chance.randbytes(32)) for n in (1, 1, 2, 2, 3))]
+    hosts = [wire.host(number) for number in (1, 2)]
+    wire.meet(*hosts)
+    in_flight: list[Datagram] = []
+    for step in range(80):
+        wire.now += 0.07
+        one, other = wire.chance.sample(hosts, 2)
+        in_flight += one.sessions.seal(other.node_id, b"storm", wire.now)
+        ring, key = one.keyring.ring, wire.chance.choice(keys)
+        if wire.chance.random() < 0.2:
+            if ring.takes(key.id):
+                in_flight += wire.hold(one, key)
+            elif key.id in ring.held and key.id > ring.sealing:
+                in_flight += wire.use(one, key)
+            elif key.id in ring.held - {ring.sealing}:
+                in_flight += wire.drop(one, key)
+        if wire.chance.random() < 0.03:
+            number = hosts.index(one) + 1
+            ring = one.keyring.ring
+            held = sorted(one.keyring.keys, key=lambda each: each.id != ring.sealing)
+            again = wire.host(number, identity=one.identity, epoch=step + 2, keys=tuple(held))
+            again.sessions.learn(other.card)
+            hosts[number - 1] = again
+        wire.chance.shuffle(in_flight)
+        for datagram in [in_flight.pop() for _ in range(len(in_flight) // 2)]:
+            wire.seen.append(datagram)
+            if wire.chance.random() >= loss:
+                in_flight += wire.open(datagram)
+    one, other = hosts
+    for _ in range(4):
+        said(wire, one, other)
+
+    assert said(wire, one, other) == [b"there", b"back"]
+    nonces = [
+        (each.address, each.data[20:32]) for each in wire.seen if each.data[1] == envelope.DATA
+    ]
+    assert len(nonces) == len(set(nonces))
+
+
+@pytest.mark.parametrize("key", [OLD, NEW])
+def test_members_meet_in_the_midst_of_a_rotation(wire: Wire, key: object) -> None:
+    """A first contact under either key that is held is answered under the same."""
+    newcomer, member = wire.host(1), wire.host(2, keys=(OLD, NEW))
+    if key is NEW:
+        wire.hold(newcomer, NEW)
+        wire.use(newcomer, NEW)
+    else:
+        wire.use(member, NEW)
+
+    wire.meet(newcomer, member)
+
+    assert said(wire, newcomer, member) == [b"there", b"back"]
+    assert wire.drops == []

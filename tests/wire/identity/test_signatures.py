@@ -1,0 +1,47 @@
+"""What this node signs: only what every other node can read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from overlay.core.protocol.records import Entry, Scope, Segment, key_of
+from overlay.errors import OverlayError
+from overlay.model import Endpoint, Ip, Mac, Vni
+from overlay.wire.codec.messages import unpack_segment
+from overlay.wire.identity.authority import Anchor
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.signatures import KeyNotary
+from tests.wire.conftest import AUTHORITY
+
+NOTARY = KeyNotary(Identity(b"n" * 32, b"s" * 32), Anchor(AUTHORITY.anchor))
+WEB = Endpoint(b"e" * 8, Vni(7), "web", Mac(b"\2" * 6), (Ip(b"\n\0\0\2"),), ("www",), (("a", "b"),))
+
+
+def issue(endpoint: Endpoint) -> Segment:
+    """Return the segment that has one endpoint."""
+    return NOTARY.issue_segment(Scope(7), 0, 0, 1, [Entry(1, key_of(endpoint), endpoint)])
+
+
+def test_what_is_signed_reads_as_what_was_meant() -> None:
+    """Byte for byte as a peer gets it."""
+    segment = issue(WEB)
+
+    assert unpack_segment(segment.raw, segment.signature) == segment
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        replace(WEB, labels=(("a", "\x14"),)),
+        replace(WEB, aliases=("x" * 65,)),
+        replace(WEB, aliases=("two\nlines",)),
+        replace(WEB, mac=Mac(b"\1" * 6)),
+        replace(WEB, ips=()),
+    ],
+    ids=["control character", "long alias", "two lines", "multicast", "no address"],
+)
+def test_what_no_peer_would_take_is_not_signed(endpoint: Endpoint) -> None:
+    """It would end the replication of all that this node writes after it."""
+    with pytest.raises(OverlayError, match="nothing that the other nodes would take"):
+        issue(endpoint)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from overlay import limits
+from overlay.errors import RemoteError
+from overlay.model import Ip, parse_ip
+from overlay.wire.codec.datagram import ADMIT, DATA, HELLO, JOIN, KNOCK, NOTICE
+from overlay.wire.session.handshake_limiter import Gate
+
+MEMBER, STRANGER = parse_ip("10.0.0.1"), parse_ip("10.0.0.2")
+
+
+def gate() -> Gate:
+    """Return a gate that knows one member."""
+    return Gate(lambda address: address == MEMBER, 0.0)
+
+
+def admitted(gate: Gate, sources: list[Ip], kind: int = HELLO, now: float = 0.0) -> int:
+    """Return how many datagrams of a kind, one from each source, are looked at."""
+    count = 0
+    for source in sources:
+        with contextlib.suppress(RemoteError):
+            gate.check(bytes([1, kind]) + bytes(46), source, now)
+            count += 1
+    return count
+
+
+def addresses(count: int) -> list[Ip]:
+    """Return so many made-up addresses."""
+    return [Ip(b"\x0b" + number.to_bytes(3, "big")) for number in range(count)]
+
+
+@pytest.mark.parametrize("kind", [HELLO, JOIN, KNOCK, ADMIT, NOTICE, 77])
+@pytest.mark.parametrize("source", [MEMBER, STRANGER])
+def test_one_source_has_its_burst_and_its_rate(kind: int, source: Ip) -> None:
+    """Then so many a second, whoever it is."""
+    one = gate()
+    assert admitted(one, [source] * 1000, kind) == limits.HANDSHAKES_PER_SOURCE_BURST
+    assert admitted(one, [source] * 1000, kind, now=1.0) == limits.HANDSHAKES_PER_SOURCE_PER_S
+
+
+def test_strangers_share_an_allowance_that_no_member_feels() -> None:
+    """A flood from ever new addresses is cut to the shared rate; a member's hello passes."""
+    one = gate()
+    flood = addresses(10_000)
+    assert admitted(one, flood) == limits.STRANGERS_BURST
+    assert admitted(one, flood, now=1.0) == limits.STRANGERS_PER_S
+    assert admitted(one, [MEMBER] * 10, now=1.0) == 10
+
+
+def test_the_drop_has_its_name() -> None:
+    """It is counted as `rate-limited`."""
+    one = gate()
+    admitted(one, [STRANGER] * 1000)
+    with pytest.raises(RemoteError, match="rate-limited"):
+        one.check(bytes([1, HELLO]), STRANGER, 0.0)
+
+
+def test_data_is_not_counted() -> None:
+    """The keys of a living session are at hand."""
+    assert admitted(gate(), [STRANGER] * 5000, DATA) == 5000
+
+
+def test_what_has_no_kind_is_left_to_the_header_check() -> None:
+    """An empty datagram is dropped there by its own name."""
+    gate().check(b"", STRANGER, 0.0)
+
+
+def test_sources_are_remembered_up_to_a_bound() -> None:
+    """Whoever was heard of longest ago is forgotten first; the busy stay known."""
+    one = gate()
+    assert admitted(one, [MEMBER] * 200) == limits.HANDSHAKES_PER_SOURCE_BURST
+    for source in addresses(limits.GATE_SOURCES_MAX + 500):
+        admitted(one, [source])
+        admitted(one, [MEMBER])
+    assert len(one._sources) == limits.GATE_SOURCES_MAX
+    assert admitted(one, [MEMBER]) == 0

@@ -1,0 +1,68 @@
+"""Which peers are known, and where members live."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import pytest
+from overlay import limits
+from overlay.errors import RemoteError
+from overlay.model import Card, Ip, NodeId, parse_ip
+from overlay.wire.identity.identity import Identity
+from overlay.wire.session.peer_table import PeerBook
+
+HERE, THERE = parse_ip("192.0.2.1"), parse_ip("192.0.2.2")
+
+
+class Agrees:
+    """An identity that agrees with any key at once: there is no secret to be kept here."""
+
+    def agree(self, seal_key: bytes) -> bytes:
+        """Return a shared secret."""
+        return seal_key
+
+
+def card(number: int, address: Ip = HERE) -> Card:
+    """Return the card of node `number`."""
+    key = number.to_bytes(32, "big")
+    return Card(NodeId(key[16:]), f"n{number}", key, key, address, 7948, 5, 1500, "test")
+
+
+@pytest.fixture
+def book() -> PeerBook:
+    """Return one that knows nobody."""
+    return PeerBook(cast("Identity", Agrees()))
+
+
+def test_an_address_is_a_members_until_the_last_peer_there_is_gone(book: PeerBook) -> None:
+    """Two agents may share an address, by different ports."""
+    book.learn(card(1))
+    book.learn(card(2))
+
+    book.remove(card(1).node_id)
+    assert book.is_address(HERE)
+    book.remove(card(2).node_id)
+    assert not book.is_address(HERE)
+
+
+def test_a_peer_moves_with_a_later_card_only(book: PeerBook) -> None:
+    """A card of a former epoch comes late: it says where the peer lived once."""
+    peer = book.learn(card(1))
+
+    book.learn(replace(card(1, THERE), epoch=4))
+    assert (peer.card.address, book.is_address(THERE)) == (HERE, False)
+    assert book.learn(replace(card(1, THERE), epoch=6)) is peer
+    assert (book.is_address(HERE), book.is_address(THERE)) == (False, True)
+
+
+def test_one_peer_too_many_is_refused_and_known_ones_are_not(book: PeerBook) -> None:
+    """Memory for peers is bounded, whatever cards come."""
+    for number in range(limits.MEMBER_COUNT_MAX):
+        book.learn(card(number))
+
+    with pytest.raises(RemoteError) as caught:
+        book.learn(card(limits.MEMBER_COUNT_MAX))
+    assert caught.value.reason == "too-many-peers"
+    assert book.learn(card(7)) is book.get(card(7).node_id)
+    assert book.get(card(limits.MEMBER_COUNT_MAX).node_id) is None
