@@ -60,7 +60,7 @@ class _Plan:
 _PLAN: Final = None if _FILE is None else _Plan(Path(_FILE))
 
 
-def passing(name: str) -> None:
+def failpoint(name: str) -> None:
     """Pass a crash point; `name` reads `part.step`, as in `state.commit`."""
     if _PLAN is not None:
         _PLAN.pass_by(name)

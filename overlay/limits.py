@@ -30,15 +30,15 @@ ALIAS_COUNT_MAX: Final = 8
 DNS_SEARCH_MAX: Final = 6  # what every resolver takes: glibc's before 2.26, and musl's by size
 DNS_OPTIONS_MAX: Final = 8
 DNS_SERVERS_MAX: Final = 3  # resolv.conf(5): MAXNS
-GIVEN_NAMES_MAX: Final = 256  # by one node on one network
-GIVEN_NAME_IPS_MAX: Final = 16
+CUSTOM_RECORDS_MAX: Final = 256  # by one node on one network
+CUSTOM_RECORD_IPS_MAX: Final = 16
 LABEL_COUNT_MAX: Final = 16
 LABEL_SIZE_MAX: Final = 128  # name and value together, as UTF-8
 assert LABEL_SIZE_MAX <= TEXT_SIZE_MAX
 SUBNET_COUNT_MAX: Final = 8
 AUXILIARY_COUNT_MAX: Final = 16
-SHOWN_CLASHES_MAX: Final = 16
-CLASH_LOOK_S: Final = 1.0  # many changes are looked through once
+SHOWN_CONFLICTS_MAX: Final = 16
+CONFLICT_CHECK_INTERVAL_S: Final = 1.0  # many changes are looked through once
 SHOWN_RANGES_MAX: Final = 16
 RECORD_SIZE_MAX: Final = SEGMENT_SIZE_MAX - 200  # origin, versions, signature around it
 NETWORK_COUNT_MAX: Final = 1024
@@ -53,11 +53,11 @@ SEED_COUNT_MAX: Final = 64
 TOKEN_ID_SIZE: Final = 8
 TOKEN_COUNT_MAX: Final = 256  # kept by one holder, ended ones included
 TOKEN_LIFE_MAX_S: Final = 10 * 366 * 86_400
-HOLDERS_TOLD_MAX: Final = 8  # where a joiner is sent on to
+HOLDERS_REPORTED_MAX: Final = 8  # where a joiner is sent on to
 CERTIFICATE_VALID_S: Final = 90 * 86_400
 CERTIFICATE_RENEWED_S: Final = 30 * 86_400  # before its end
 CERTIFICATE_EARLY_S: Final = 86_400  # clocks of two hosts may differ by this much
-CERTIFICATE_LOOK_S: Final = 3600.0
+CERTIFICATE_CHECK_INTERVAL_S: Final = 3600.0
 PROMOTE_TIMEOUT_S: Final = 10.0
 
 # --- Cluster keys ----------------------------------------------------------------------
@@ -65,10 +65,10 @@ KEY_GENERATION_MAX: Final = 2**32 - 1
 KEY_LEAP_MAX: Final = 1024  # generations that a holder may have missed
 KEYS_HELD_MAX: Final = 8  # by one member: the one in use, one before, and what a split has left
 KEYS_COUNTED_MAX: Final = 16  # generations whose datagrams are counted
-KEY_HANDERS_MAX: Final = 3  # of those that hold a new key, so many hand it on
+KEY_SENDERS_MAX: Final = 3  # of those that hold a new key, so many hand it on
 KEY_REST_S: Final = 10.0  # an old key still opens what is under way, joins included
-KEY_LOOK_S: Final = 1.0  # while a rotation is under way: what was lost is said again
-KEY_IDLE_LOOK_S: Final = 30.0
+KEY_CHECK_INTERVAL_S: Final = 1.0  # while a rotation is under way: what was lost is said again
+KEY_IDLE_CHECK_INTERVAL_S: Final = 30.0
 KEY_TURN_S: Final = 60.0  # a further holder makes the next generation so much later
 KEY_ROTATE_TIMEOUT_S: Final = 20.0  # the verb waits so long
 KEY_STUCK_S: Final = 300.0  # a rotation under way for longer is told of
@@ -115,7 +115,7 @@ API_BODY_SIZE_MAX: Final = 64 * 1024
 API_TEXT_LENGTH_MAX: Final = 4096  # characters of one text in a request
 API_CLIENTS_MAX: Final = 256
 API_REQUEST_TIMEOUT_S: Final = 60.0
-FOLLOWER_LOOK_S: Final = 1.0  # how often it is seen whether a reader of events has gone
+FOLLOWER_CHECK_INTERVAL_S: Final = 1.0  # how often it is seen whether a reader of events has gone
 API_SILENCE_MAX_S: Final = 10.0  # a connection that has not asked by then is closed
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
@@ -161,14 +161,16 @@ KEPT_RECORDS_MAX: Final = 1024
 QUARANTINE_COUNT_MAX: Final = 65_536
 # A host's own end takes an address; in a smaller subnet only where a person asks for it.
 EXPOSED_SUBNET_SIZE_MIN: Final = 32
-PUBLISH_LOOK_S: Final = 0.2  # many changes of endpoints are looked through once
+PUBLISH_CHECK_INTERVAL_S: Final = 0.2  # many changes of endpoints are looked through once
 PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection goes through
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
 BACKGROUND_AGAIN_S: Final = 5.0  # before work that the host has refused is begun anew
 
 # --- Interfaces on the host's own ---------------------------------------------------------
-PARENTED_LOOK_S: Final = 2.0  # between two looks at containers' interfaces, 0.2 ms for each
-PARENTED_RETRY_S: Final = 10.0  # before one that could not be made again is tried once more
+MACVLAN_CHECK_INTERVAL_S: Final = (
+    2.0  # between two looks at containers' interfaces, 0.2 ms for each
+)
+MACVLAN_RETRY_S: Final = 10.0  # before one that could not be made again is tried once more
 
 # --- Rates -----------------------------------------------------------------------------
 RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a quarter second

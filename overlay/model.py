@@ -150,13 +150,17 @@ LABEL_PREFIX = "overlayd."
 HOST_LABEL = (LABEL_PREFIX + "host", "1")
 
 
-OPEN_LABEL = (LABEL_PREFIX + "port-security", "off")
+PORT_SECURITY_OFF_LABEL = (LABEL_PREFIX + "port-security", "off")
 """On a network or an endpoint: its containers may send from any MAC and address."""
 
 
-def is_open(network: Network, endpoint: Endpoint) -> bool:
+def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
     """Say whether port security is off for an endpoint. A host's end has none: it routes."""
-    return OPEN_LABEL in network.labels or OPEN_LABEL in endpoint.labels or is_host(endpoint)
+    return (
+        PORT_SECURITY_OFF_LABEL in network.labels
+        or PORT_SECURITY_OFF_LABEL in endpoint.labels
+        or is_host(endpoint)
+    )
 
 
 def is_host(endpoint: Endpoint) -> bool:

@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from overlay.core.log.store import Store  # noqa: E402
-from overlay.core.log.writer import Author  # noqa: E402
+from overlay.core.log.writer import LogWriter  # noqa: E402
 from overlay.core.protocol.records import Scope  # noqa: E402
 from overlay.model import Endpoint, Ip, Vni, mac_for  # noqa: E402
-from overlay.wire.identity.authority import Anchor  # noqa: E402
-from overlay.wire.identity.signatures import KeyNotary  # noqa: E402
+from overlay.wire.identity.authority import TrustAnchor  # noqa: E402
+from overlay.wire.identity.signatures import KeySigner  # noqa: E402
 from tests.wire.conftest import AUTHORITY, Wire  # noqa: E402
 
 ROUNDS = 7
@@ -81,12 +81,15 @@ def rows() -> list[tuple[str, str]]:
 def members(wire: Wire) -> list[tuple[str, str]]:
     """Measure cards: the member's own signature, and the authority's under its certificate."""
     host = wire.host(3)
-    notary, anchor = KeyNotary(host.identity, Anchor(AUTHORITY.anchor)), Anchor(AUTHORITY.anchor)
+    signer, anchor = (
+        KeySigner(host.identity, TrustAnchor(AUTHORITY.anchor)),
+        TrustAnchor(AUTHORITY.anchor),
+    )
 
     def verify() -> None:
         for _ in range(MEMBERS):
-            assert notary.is_own_word(host.card)
-            assert anchor.certifies(host.card)
+            assert signer.is_signed_by_subject(host.card)
+            assert anchor.verify_certificate(host.card)
 
     return [("members verified (card and certificate)", f"{per_second(MEMBERS, verify):,.0f} /s")]
 
@@ -94,7 +97,7 @@ def members(wire: Wire) -> list[tuple[str, str]]:
 def records(wire: Wire) -> list[tuple[str, str]]:
     """Measure endpoint records, signed and verified by the segment."""
     host = wire.host(4)
-    notary = KeyNotary(host.identity, Anchor(AUTHORITY.anchor))
+    signer = KeySigner(host.identity, TrustAnchor(AUTHORITY.anchor))
     endpoints = [
         Endpoint(number.to_bytes(8, "big"), VNI, f"web{number}", mac_for(VNI, ip), (ip,))
         for number in range(RECORDS)
@@ -105,7 +108,7 @@ def records(wire: Wire) -> list[tuple[str, str]]:
     def write() -> None:
         store = Store(host.node_id)
         store.accept_card(host.card)
-        author = Author(store, notary)
+        author = LogWriter(store, signer)
         segments[:] = [
             segment
             for first in range(0, RECORDS, 80)
@@ -116,7 +119,7 @@ def records(wire: Wire) -> list[tuple[str, str]]:
 
     def verify() -> None:
         for segment in segments:
-            assert notary.verify_segment(segment, host.card)
+            assert signer.verify_segment(segment, host.card)
 
     verified = per_second(RECORDS, verify)
     each = RECORDS / len(segments)

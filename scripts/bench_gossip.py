@@ -21,14 +21,14 @@ import sys
 import time
 from pathlib import Path
 
-from overlay.agent.gossip.service import Member
-from overlay.agent.state.database import StateFile
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import load_cluster
 from overlay.core.protocol.messages import Ping
 from overlay.core.protocol.outbox import Priority
 from overlay.core.protocol.records import Scope
 from overlay.lab import host_process, lab, underlay
-from overlay.lab.host_process import Holder
+from overlay.lab.host_process import HostProcess
 from overlay.model import Endpoint, Ip, NodeId, Vni, mac_for, parse_ip
 
 FLOOD_S = 5.0
@@ -42,43 +42,43 @@ BATCH = 80  # endpoints per write: ten segments
 
 async def generate(kind: str, vni: int, rate: int, records: int) -> None:
     """Take vm2's place and load vm1; print what was sent as JSON."""
-    with contextlib.closing(StateFile(Path("/var/lib/overlayd"))) as state:
+    with contextlib.closing(StateDatabase(Path("/var/lib/overlayd"))) as state:
         cluster = load_cluster(state)
         assert cluster is not None
         address = parse_ip(underlay.address_of(2))
-        member = Member(state, cluster, address, 1500, lambda _event: None)
-        member.start()
-        while not member.node.caught_up:  # noqa: ASYNC110 - the node has no event for it here
+        gossip = GossipService(state, cluster, address, 1500, lambda _event: None)
+        gossip.start()
+        while not gossip.node.caught_up:  # noqa: ASYNC110 - the node has no event for it here
             await asyncio.sleep(0.01)
-        (to,) = member.node.membership.alive()
-        done = await (flood(member, to) if kind == "flood" else write(member, vni, rate, records))
+        (to,) = gossip.node.membership.alive()
+        done = await (flood(gossip, to) if kind == "flood" else write(gossip, vni, rate, records))
         print(json.dumps(done))
-        member.close()
+        gossip.close()
 
 
-async def flood(member: Member, to: NodeId) -> dict[str, float]:
+async def flood(gossip: GossipService, to: NodeId) -> dict[str, float]:
     """Send probes as fast as this process can; answers are read and dropped."""
     started, sent = time.monotonic(), 0
-    root, incarnation = member.node.repair.root_of(to), member.node.membership.incarnation
+    root, incarnation = gossip.node.anti_entropy.root_of(to), gossip.node.membership.incarnation
     while time.monotonic() < started + FLOOD_S:
         for _ in range(BURST):
-            member.node.outbox.put(to, Ping(sent, root, incarnation), Priority.PROBE)
-            member.pump.flush()
+            gossip.node.outbox.put(to, Ping(sent, root, incarnation), Priority.PROBE)
+            gossip.transport.flush()
             sent += 1
         await asyncio.sleep(0)
     return {"sent": sent, "took_s": time.monotonic() - started}
 
 
-async def write(member: Member, vni: int, rate: int, records: int) -> dict[str, float]:
+async def write(gossip: GossipService, vni: int, rate: int, records: int) -> dict[str, float]:
     """Write endpoint records at a rate."""
     started = time.monotonic()
     for first in range(0, records, BATCH):
         batch = [_endpoint(vni, number) for number in range(first, first + BATCH)]
-        now = member.pump.now()
-        segments = member.node.write(Scope(vni), batch)
-        member.node.apply(segments, now)
-        member.node.publish(segments, now)
-        member.pump.flush()
+        now = gossip.transport.now()
+        segments = gossip.node.write(Scope(vni), batch)
+        gossip.node.apply(segments, now)
+        gossip.node.publish(segments, now)
+        gossip.transport.flush()
         ahead_s = (first + BATCH) / rate - (time.monotonic() - started)
         await asyncio.sleep(max(0.0, ahead_s))
     took_s = time.monotonic() - started
@@ -95,7 +95,7 @@ def _endpoint(vni: int, number: int) -> Endpoint:
 # --- outside ------------------------------------------------------------------------------
 
 
-def load(host: Holder, *words: str) -> dict[str, float]:
+def load(host: HostProcess, *words: str) -> dict[str, float]:
     """Run the generator inside vm2."""
     done = host_process.run(
         host, sys.executable, str(Path(__file__).resolve()), "--generate", *words
@@ -106,20 +106,20 @@ def load(host: Holder, *words: str) -> dict[str, float]:
     return found
 
 
-def resident_mib(host: Holder) -> float:
+def resident_mib(host: HostProcess) -> float:
     """Return the resident memory of a host's agent."""
     pid = host_process.run(host, "pgrep", "-f", "[o]verlay.cli.main agent").stdout.split()[0]
     lines = host_process.run(host, "cat", f"/proc/{pid}/status").stdout.splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
-def gossip(host: Holder) -> dict[str, float]:
+def gossip(host: HostProcess) -> dict[str, float]:
     """Return the agent's own figures."""
-    found: dict[str, float] = lab.answer(host, "status")["gossip"]
+    found: dict[str, float] = lab.query(host, "status")["gossip"]
     return found
 
 
-def timed(host: Holder, *words: str) -> float:
+def timed(host: HostProcess, *words: str) -> float:
     """Run a verb on a host; return how long it took, in seconds."""
     started = time.monotonic()
     lab.overlayd(host, *words)
@@ -133,7 +133,7 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
     lab.overlayd(hosts[0], "network", "create", "blue", "--subnet", "10.32.0.0/12")
     for number, host in enumerate(hosts, 1):
         lab.overlayd(host, "container", "add", f"c{number}", "--network", "blue")
-    vni = lab.answer(hosts[0], "status")["networks"][0]["vni"]
+    vni = lab.query(hosts[0], "status")["networks"][0]["vni"]
     time.sleep(2.0)  # vm2's agent writes what it learns of others once a second
     host_process.run(hosts[1], "bash", "-c", KILL)
 
@@ -144,10 +144,10 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
     time.sleep(61.0)  # the agent's lag is the worst of the last minute: let the flood's go
     written = load(hosts[1], "write", str(vni), str(rate), str(records))
     lag_ms = gossip(hosts[0])["lag_max_ms"]
-    held = lab.answer(hosts[0], "status")["networks"][0]["endpoints_total"] - 2
+    held = lab.query(hosts[0], "status")["networks"][0]["endpoints_total"] - 2
     grown = resident_mib(hosts[0]) - rss_before
     time.sleep(61.0)
-    rows = lab.answer(hosts[0], "status")["networks"][0]["rows"]["desired"]
+    rows = lab.query(hosts[0], "status")["networks"][0]["rows"]["desired"]
     compared_s = timed(hosts[0], "verify")
     compared_lag_ms = gossip(hosts[0])["lag_max_ms"]
     at_end = resident_mib(hosts[0])

@@ -36,9 +36,9 @@ from overlay.core.protocol.messages import (
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     Admission,
+    CustomRecord,
     Entry,
-    GivenName,
-    Invitation,
+    JoinToken,
     KeyState,
     Participation,
     Scope,
@@ -58,23 +58,23 @@ from overlay.model import (
     mac_for,
     parse_ip,
 )
-from overlay.wire.admission import Applicant, Doorkeeper, Request, Welcome
+from overlay.wire.admission import JoinGrant, JoinInitiator, JoinRequest, JoinResponder
 from overlay.wire.codec import datagram as envelope
 from overlay.wire.codec.datagram import DATA
 from overlay.wire.codec.messages import MsgpackCodec
-from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token
-from overlay.wire.session.hello import Hello, hello_body
+from overlay.wire.session.hello import SessionHello, hello_body
 from overlay.wire.session.key_transfer import key_body
 from overlay.wire.session.peers import Peer
 from overlay.wire.session.sealer import derive_keys
 
 PATH = Path(__file__).parent.parent / "docs" / "vectors" / "wire.json"
 AUTHORITY = Authority(bytes([9]) * 32)
-ANCHOR = Anchor(AUTHORITY.anchor)
+ANCHOR = TrustAnchor(AUTHORITY.anchor)
 CLUSTER_ID = ANCHOR.cluster_id
 NOW_S = 1_760_000_000
 SECRET = bytes(range(32))
@@ -95,7 +95,7 @@ def address(number: int) -> Ip:
 def certificate(number: int) -> Certificate:
     """Return the certificate of host vm`number`."""
     own = identity(number)
-    return AUTHORITY.certify(
+    return AUTHORITY.sign_certificate(
         own.sign_public, own.seal_public, f"vm{number}", address(number), NOW_S
     )
 
@@ -108,7 +108,7 @@ def cluster_key() -> ClusterKey:
 def card(number: int) -> Card:
     """Return the fixed card of host vm`number`."""
     own = identity(number)
-    return KeyNotary(own, ANCHOR).issue_card(
+    return KeySigner(own, ANCHOR).issue_card(
         Card(
             node_id=own.node_id,
             name=f"vm{number}",
@@ -124,11 +124,11 @@ def card(number: int) -> Card:
     )
 
 
-def invitation() -> Invitation:
+def invitation() -> JoinToken:
     """Return the token's record."""
-    return AUTHORITY.invite(
-        Invitation(
-            TOKEN.token_id, TOKEN.door, TOKEN.verifier, "rack 7", NOW_S, NOW_S + 86400, 3, b""
+    return AUTHORITY.sign_token(
+        JoinToken(
+            TOKEN.token_id, TOKEN.join_key, TOKEN.verifier, "rack 7", NOW_S, NOW_S + 86400, 3, b""
         )
     )
 
@@ -152,32 +152,32 @@ def values() -> list[Value]:
         Participation(vni, forwards=True),
         Endpoint(b"endpoint", vni, "web", mac_for(vni, ip), (ip,), ("www",)),
         Grant(vni, first, last, card(2).node_id, 1, b"request1"),
-        GivenName("database", (Ip(bytes([192, 168, 7, 20])),)),
+        CustomRecord("database", (Ip(bytes([192, 168, 7, 20])),)),
     ]
 
 
 def admission_values() -> list[Value]:
     """Return one value of each kind that admission uses."""
     return [
-        AUTHORITY.holder(card(1).node_id),
+        AUTHORITY.sign_holder(card(1).node_id),
         invitation(),
-        AUTHORITY.revoke(TOKEN.token_id),
+        AUTHORITY.sign_revocation(TOKEN.token_id),
         Admission(TOKEN.token_id, card(2).node_id),
-        AUTHORITY.forget(card(2).node_id),
+        AUTHORITY.sign_forgotten(card(2).node_id),
         KeyState(cluster_key().id, cluster_key().id),
     ]
 
 
 def messages() -> dict[str, Message]:
     """Return one message of each kind, as vm1 would say it to vm2."""
-    notary = KeyNotary(identity(1), ANCHOR)
+    signer = KeySigner(identity(1), ANCHOR)
     found = values()
     cluster = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[:2])]
     blue = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[2:])]
     told = [Entry(n + 3, key_of(value), value) for n, value in enumerate(admission_values())]
     segments = (
-        notary.issue_segment(CLUSTER_SCOPE, 0, 0, 2, cluster),
-        notary.issue_segment(Scope(8388865), 0, 0, len(blue), blue),
+        signer.issue_segment(CLUSTER_SCOPE, 0, 0, 2, cluster),
+        signer.issue_segment(Scope(8388865), 0, 0, len(blue), blue),
     )
     one, two = card(1).node_id, card(2).node_id
     version = LogVersion(one, Scope(8388865), 2, 1)
@@ -190,7 +190,7 @@ def messages() -> dict[str, Message]:
         "cards": Cards((card(1),)),
         "delta": Delta(segments, confirm=True),
         "delta-of-admission": Delta(
-            (notary.issue_segment(CLUSTER_SCOPE, 0, 2, 2 + len(told), told),)
+            (signer.issue_segment(CLUSTER_SCOPE, 0, 2, 2 + len(told), told),)
         ),
         "buckets": Buckets(tuple(range(64))),
         "versions": Versions((0, 63), (version,), answer=True),
@@ -211,7 +211,7 @@ def sealed() -> dict[str, str]:
     one, two = identity(1), identity(2)
     peer = Peer(card(2), one.agree(two.seal_public))
     keys = derive_keys(one.node_id, peer, SECRET, *SESSIONS)
-    header = envelope.under(DATA, cluster_key().id, one.node_id, 42, b"rand")
+    header = envelope.header_under(DATA, cluster_key().id, one.node_id, 42, b"rand")
     payload = MsgpackCodec().encode(messages()["ping"])
     data = envelope.seal(keys.sending, header, CLUSTER_ID + two.node_id, payload)
     return {
@@ -227,19 +227,19 @@ def sealed() -> dict[str, str]:
     }
 
 
-def hello() -> Hello:
+def hello() -> SessionHello:
     """Return vm1's hello to vm2, once each knows the other's session."""
-    return Hello(*SESSIONS, done=True, card=card(1), held=(cluster_key().id,))
+    return SessionHello(*SESSIONS, done=True, card=card(1), held=(cluster_key().id,))
 
 
 class Desk:
     """What vm1 knows of the example's token."""
 
-    def invitation(self, _token_id: bytes) -> Invitation:
+    def invitation(self, _token_id: bytes) -> JoinToken:
         """Know it."""
         return invitation()
 
-    def refusal(self, _invitation: Invitation, _applicant: NodeId) -> None:
+    def refusal(self, _invitation: JoinToken, _applicant: NodeId) -> None:
         """Refuse nobody."""
 
     def holders(self) -> list[tuple[Ip, int]]:
@@ -250,9 +250,9 @@ class Desk:
         """Hold the authority."""
         return AUTHORITY
 
-    def admit(self, _invitation: Invitation, request: Request) -> Welcome:
+    def admit(self, _invitation: JoinToken, request: JoinRequest) -> JoinGrant:
         """Certify."""
-        return Welcome(AUTHORITY.certify(*request[:4], NOW_S), cluster_key())
+        return JoinGrant(AUTHORITY.sign_certificate(*request[:4], NOW_S), cluster_key())
 
 
 def admission() -> dict[str, str]:
@@ -261,9 +261,11 @@ def admission() -> dict[str, str]:
     def sevens(count: int) -> bytes:
         return bytes([7]) * count
 
-    keeper = Doorkeeper(identity(1), CLUSTER_ID, lambda: card(1), Desk(), sevens)
-    applicant = Applicant(identity(2), TOKEN, name="vm2", address=address(2), random_bytes=sevens)
-    knock = applicant.knock(address(1), 7948)
+    keeper = JoinResponder(identity(1), CLUSTER_ID, lambda: card(1), Desk(), sevens)
+    applicant = JoinInitiator(
+        identity(2), TOKEN, name="vm2", address=address(2), random_bytes=sevens
+    )
+    knock = applicant.hello(address(1), 7948)
     (way,) = keeper.open(knock.data)
     (request,) = applicant.open(way.data)
     (welcome,) = keeper.open(request.data)
@@ -279,7 +281,7 @@ def vectors() -> dict[str, Any]:
         "token": {
             "text": str(TOKEN),
             "cluster_id": TOKEN.cluster_id.hex(),
-            "door": TOKEN.door.hex(),
+            "door": TOKEN.join_key.hex(),
             "ticket": TOKEN.ticket.hex(),
             "verifier": TOKEN.verifier.hex(),
         },

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import overlay
 
-SECRET = frozenset({"secret", "secrets", "ticket", "token", "private", "authority_key", "door"})
+SECRET = frozenset({"secret", "secrets", "ticket", "token", "private", "authority_key", "join_key"})
 
 
 def classes() -> Iterator[type]:
@@ -39,4 +39,4 @@ def test_no_value_prints_its_secret() -> None:
                     (shown if field.repr else hidden).append(f"{found.__name__}.{field.name}")
 
     assert shown == []
-    assert {"Token.secret", "ClusterKey.secret", "JoinWish.token"} <= set(hidden)
+    assert {"Token.secret", "ClusterKey.secret", "JoinSpec.token"} <= set(hidden)

@@ -9,291 +9,300 @@ from __future__ import annotations
 import logging
 import os
 
-from overlay.agent.dataplane.fast_path import FastMode
-from overlay.agent.dataplane.mtu import Resizing
-from overlay.agent.dataplane.reconciler import Datapath
-from overlay.agent.dataplane.underlay import UnderlayWatch
-from overlay.agent.dataplane.underlay_filter import Guard
-from overlay.agent.dns.clients import Askers
-from overlay.agent.dns.resolver import Names
-from overlay.agent.dns.service import DnsServers
-from overlay.agent.endpoints.attach import Attaching
-from overlay.agent.endpoints.detach import Detaching
-from overlay.agent.endpoints.interfaces import Plugging
-from overlay.agent.endpoints.removed_networks import Removals
-from overlay.agent.endpoints.repair import Lost
-from overlay.agent.endpoints.restart import Returning
-from overlay.agent.endpoints.rollback import TakingBack
+from overlay.agent.dataplane.fast_path import FastPathSupport
+from overlay.agent.dataplane.mtu import MtuController
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.dataplane.underlay import Underlay
+from overlay.agent.dataplane.underlay_filter import UnderlayFilter
+from overlay.agent.dns.clients import DnsClients
+from overlay.agent.dns.resolver import Resolver
+from overlay.agent.dns.service import DnsService
+from overlay.agent.endpoints.attach import EndpointAttacher
+from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.endpoints.interfaces import Interfaces
+from overlay.agent.endpoints.removed_networks import RemovedNetworks
+from overlay.agent.endpoints.repair import Repair
+from overlay.agent.endpoints.restart import Restart
+from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.service import AttachService
-from overlay.agent.event_router import Dispatch
-from overlay.agent.exposure.service import Outside
-from overlay.agent.gossip.admission import Admissions
-from overlay.agent.gossip.authority import Custody
-from overlay.agent.gossip.forget import Forgetting
-from overlay.agent.gossip.identity_conflicts import Doubts
-from overlay.agent.gossip.key_rotation import Keys
-from overlay.agent.gossip.service import Member
-from overlay.agent.ipam.allocator import Addresses
-from overlay.agent.ipam.reclaim import Inheriting
-from overlay.agent.networks.participation import TakingPart
+from overlay.agent.event_router import EventRouter
+from overlay.agent.exposure.service import ExposureService
+from overlay.agent.gossip.admission import AdmissionService
+from overlay.agent.gossip.authority import AuthorityHolder
+from overlay.agent.gossip.forget import ForgetService
+from overlay.agent.gossip.identity_conflicts import IdentityConflicts
+from overlay.agent.gossip.key_rotation import KeyRotation
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.ipam.reclaim import Reclaim
+from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.process.config import Config
-from overlay.agent.process.event_log import Journal
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.process.tasks import Background
-from overlay.agent.records.conflict_report import Clashes
+from overlay.agent.process.tasks import BackgroundTasks
+from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.directory import Directory
-from overlay.agent.startup import Adopting
+from overlay.agent.startup import Startup
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.database import StateFile
-from overlay.agent.state.documents import ClusterFile
+from overlay.agent.state.database import StateDatabase
+from overlay.agent.state.documents import StoredCluster
 from overlay.core.dataplane.state import HOST_PORT_PREFIX
 from overlay.core.events import Event
 from overlay.core.protocol.messages import MemberState
 from overlay.model import Ip, NodeId, Vni
-from overlay.wire.admission import Doorkeeper
+from overlay.wire.admission import JoinResponder
 
 
-class Running:
+class Components:
     """One membership, from start to close."""
 
     def __init__(
         self,
         config: Config,
-        state: StateFile,
+        state: StateDatabase,
         kernel: KernelThread,
-        journal: Journal,
-        cluster: ClusterFile,
+        event_log: EventLog,
+        cluster: StoredCluster,
         underlay: tuple[Ip, str, int],
     ) -> None:
         address, interface, underlay_mtu = underlay
         self.config = config
-        self.journal = journal
+        self.event_log = event_log
         self.attachments = Attachments(documents.load_attachments(state))
-        self.member = Member(state, cluster, address, underlay_mtu, self._take_event)
-        self.directory = Directory(self.member.node, self.member.node_id)
-        self.admissions = Admissions(self.member, journal)
-        self.custody = Custody(self.member, self.directory, self.admissions, journal)
-        self.keys = self._keys(config.key_rotation_interval_s)
-        self.forgetting = Forgetting(self.member, self.directory, self.admissions, journal)
-        self.doubts = Doubts(self.member, self.directory, journal)
-        self.addresses = Addresses(self.member, self.directory, journal)
-        self.guard = Guard(
-            self.member, self.directory, kernel, journal, config.reconcile_interval_s
+        self.gossip = GossipService(state, cluster, address, underlay_mtu, self._handle_event)
+        self.directory = Directory(self.gossip.node, self.gossip.node_id)
+        self.admission = AdmissionService(self.gossip, event_log)
+        self.authority_holder = AuthorityHolder(
+            self.gossip, self.directory, self.admission, event_log
         )
-        self.datapath = Datapath(
-            self.member,
-            self.directory,
-            kernel,
-            journal,
-            self.attachments,
-            config.reconcile_interval_s,
-            FastMode(config.fast_path),
-            self.guard,
+        self.key_rotation = self._make_key_rotation(config.key_rotation_interval_s)
+        self.forget_service = ForgetService(self.gossip, self.directory, self.admission, event_log)
+        self.identity_conflicts = IdentityConflicts(self.gossip, self.directory, event_log)
+        self.allocator = AddressAllocator(self.gossip, self.directory, event_log)
+        self.underlay_filter = UnderlayFilter(
+            self.gossip, self.directory, kernel, event_log, config.reconcile_interval_s
         )
-        self.plugging = Plugging(
-            state, self.directory, self.datapath, kernel, journal, self.attachments
+        self.reconciler = self._make_reconciler(kernel)
+        self.interfaces = Interfaces(
+            state, self.directory, self.reconciler, kernel, event_log, self.attachments
         )
-        self.taking_part = TakingPart(self.member, self.directory, self.datapath, self.attachments)
-        self.detaching = self._detach()
-        self._taking_back = TakingBack(self.detaching, self.directory, self.attachments, journal)
-        self.attaching = self._attach(kernel)
-        self.outside = self._reach_outside(kernel)
-        self.underlay, self.resizing = self._follow_underlay(kernel, interface)
+        self.participation = ParticipationService(
+            self.gossip, self.directory, self.reconciler, self.attachments
+        )
+        self.detacher = self._make_detach_service()
+        self._rollback = Rollback(self.detacher, self.directory, self.attachments, event_log)
+        self.attacher = self._make_attach_service(kernel)
+        self.exposure = self._make_exposure(kernel)
+        self.underlay, self.mtu_controller = self._make_underlay(kernel, interface)
         self.directory.view.is_expired = self._is_expired
-        self.directory.view.ownership = self.addresses.space.ownership
-        self.clashes = Clashes(self.directory, self.addresses.space, journal)
-        askers = Askers(state, self.directory, self.attachments)
-        self.names = Names(self.directory, config.dns_domain)
-        self.names.networks_of = askers.networks
-        self.dns = self._serve_names(kernel, askers)
-        self.returning = Returning(state, self.directory, self.attaching, self.attachments, journal)
+        self.directory.view.ownership = self.allocator.space.ownership
+        self.conflict_report = ConflictReport(self.directory, self.allocator.space, event_log)
+        dns_clients = DnsClients(state, self.directory, self.attachments)
+        self.resolver = Resolver(self.directory, config.dns_domain)
+        self.resolver.networks_of = dns_clients.networks
+        self.dns = self._make_dns_service(kernel, dns_clients)
+        self.restart = Restart(state, self.directory, self.attacher, self.attachments, event_log)
         self.attach_service = self._serve_attach(kernel)
-        self._lost = self._follow_up_losses(kernel)
-        self._removals = Removals(self.member, self.directory, self.detaching)
-        self._inheriting = Inheriting(self.member, self.directory, self.addresses, journal)
-        self._adopting = self._adopt()
-        self._dispatch = self._hear()
-        self._background = Background(journal)
+        self._repair = self._make_repair(kernel)
+        self._removed_networks = RemovedNetworks(self.gossip, self.directory, self.detacher)
+        self._reclaim = Reclaim(self.gossip, self.directory, self.allocator, event_log)
+        self._startup = self._make_startup()
+        self._event_router = self._make_event_router()
+        self._tasks = BackgroundTasks(event_log)
 
-    def _detach(self) -> Detaching:
-        return Detaching(
-            self.member,
+    def _make_reconciler(self, kernel: KernelThread) -> Reconciler:
+        return Reconciler(
+            self.gossip,
             self.directory,
-            self.addresses,
-            self.plugging,
-            self.taking_part,
-            self.journal,
+            kernel,
+            self.event_log,
+            self.attachments,
+            self.config.reconcile_interval_s,
+            FastPathSupport(self.config.fast_path),
+            self.underlay_filter,
+        )
+
+    def _make_detach_service(self) -> EndpointDetacher:
+        return EndpointDetacher(
+            self.gossip,
+            self.directory,
+            self.allocator,
+            self.interfaces,
+            self.participation,
+            self.event_log,
             self.attachments,
         )
 
-    def _attach(self, kernel: KernelThread) -> Attaching:
-        return Attaching(
-            self.member,
+    def _make_attach_service(self, kernel: KernelThread) -> EndpointAttacher:
+        return EndpointAttacher(
+            self.gossip,
             self.directory,
-            self.addresses,
-            self.datapath,
-            self.plugging,
-            self.taking_part,
-            self._taking_back,
+            self.allocator,
+            self.reconciler,
+            self.interfaces,
+            self.participation,
+            self._rollback,
             kernel,
-            self.journal,
+            self.event_log,
             self.attachments,
         )
 
     def _serve_attach(self, kernel: KernelThread) -> AttachService:
         return AttachService(
             self.directory,
-            self.attaching,
-            self.detaching,
-            self.returning,
+            self.attacher,
+            self.detacher,
+            self.restart,
             self.attachments,
             kernel,
         )
 
-    def _serve_names(self, kernel: KernelThread, askers: Askers) -> DnsServers:
-        servers = DnsServers(self.names, kernel, self.journal)
-        servers.resolvers_of = askers.resolvers
-        self.datapath.opened, self.datapath.closed = servers.open, servers.close
+    def _make_dns_service(self, kernel: KernelThread, dns_clients: DnsClients) -> DnsService:
+        servers = DnsService(self.resolver, kernel, self.event_log)
+        servers.resolvers_of = dns_clients.resolvers
+        self.reconciler.opened, self.reconciler.closed = servers.open, servers.close
         return servers
 
-    def _follow_underlay(
+    def _make_underlay(
         self, kernel: KernelThread, interface: str
-    ) -> tuple[UnderlayWatch, Resizing]:
-        parts = (self.member, self.directory, self.datapath, kernel, self.journal)
-        watch = UnderlayWatch(*parts, interface)
-        resizing = Resizing(*parts, self.attachments, interface)
-        resizing.resized = self.outside.exposure.wake
-        watch.found = resizing.settle
-        return watch, resizing
+    ) -> tuple[Underlay, MtuController]:
+        parts = (self.gossip, self.directory, self.reconciler, kernel, self.event_log)
+        watch = Underlay(*parts, interface)
+        mtu_controller = MtuController(*parts, self.attachments, interface)
+        mtu_controller.mtu_changed = self.exposure.controller.trigger
+        watch.mtu_found = mtu_controller.reconcile
+        return watch, mtu_controller
 
-    def _reach_outside(self, kernel: KernelThread) -> Outside:
-        outside = Outside(
+    def _make_exposure(self, kernel: KernelThread) -> ExposureService:
+        exposure = ExposureService(
             self.config,
-            self.member,
+            self.gossip,
             self.directory,
-            self.addresses,
-            self.datapath,
-            self.taking_part,
+            self.allocator,
+            self.reconciler,
+            self.participation,
             kernel,
-            self.journal,
+            self.event_log,
             self.attachments,
         )
-        self.attaching.arrived = outside.arrived
-        self.plugging.gateways.moved = outside.publishing.changed
-        return outside
+        self.attacher.endpoint_attached = exposure.endpoint_attached
+        self.interfaces.default_routes.default_route_moved = (
+            exposure.published_ports.endpoints_changed
+        )
+        return exposure
 
-    def _follow_up_losses(self, kernel: KernelThread) -> Lost:
-        lost = Lost(
+    def _make_repair(self, kernel: KernelThread) -> Repair:
+        repair = Repair(
             self.directory,
-            self.attaching,
-            self.detaching,
-            self.returning,
+            self.attacher,
+            self.detacher,
+            self.restart,
             self.attachments,
             kernel,
-            self.journal,
+            self.event_log,
         )
 
         def report(vni: Vni, ports: list[str]) -> None:
-            lost.report([port for port in ports if not port.startswith(HOST_PORT_PREFIX)])
+            repair.report([port for port in ports if not port.startswith(HOST_PORT_PREFIX)])
             if any(port.startswith(HOST_PORT_PREFIX) for port in ports):
-                self.outside.exposure.wake(vni)
+                self.exposure.controller.trigger(vni)
 
-        self.datapath.lost_ports = report
-        self.plugging.parented.lost = lost.report
-        return lost
+        self.reconciler.ports_lost = report
+        self.interfaces.macvlan_ports.interfaces_lost = repair.report
+        return repair
 
-    def _keys(self, interval_s: float) -> Keys:
-        return Keys(self.member, self.directory, self.admissions, self.journal, interval_s)
+    def _make_key_rotation(self, interval_s: float) -> KeyRotation:
+        return KeyRotation(self.gossip, self.directory, self.admission, self.event_log, interval_s)
 
-    def _adopt(self) -> Adopting:
-        return Adopting(
-            self.member,
+    def _make_startup(self) -> Startup:
+        return Startup(
+            self.gossip,
             self.directory,
-            self.datapath,
-            self.taking_part,
-            self.detaching,
-            self.outside.exposure.exposable,
+            self.reconciler,
+            self.participation,
+            self.detacher,
+            self.exposure.controller.eligibility,
             self.attachments,
         )
 
-    def _hear(self) -> Dispatch:
-        return Dispatch(
-            member=self.member,
+    def _make_event_router(self) -> EventRouter:
+        return EventRouter(
+            gossip=self.gossip,
             directory=self.directory,
-            addresses=self.addresses,
-            admissions=self.admissions,
-            clashes=self.clashes,
-            custody=self.custody,
-            datapath=self.datapath,
-            doubts=self.doubts,
-            inheriting=self._inheriting,
-            keys=self.keys,
-            names=self.names,
-            outside=self.outside,
-            removals=self._removals,
+            allocator=self.allocator,
+            admission=self.admission,
+            conflict_report=self.conflict_report,
+            authority_holder=self.authority_holder,
+            reconciler=self.reconciler,
+            identity_conflicts=self.identity_conflicts,
+            reclaim=self._reclaim,
+            key_rotation=self.key_rotation,
+            resolver=self.resolver,
+            exposure=self.exposure,
+            removed_networks=self._removed_networks,
             underlay=self.underlay,
-            journal=self.journal,
+            event_log=self.event_log,
         )
 
-    def _take_event(self, event: Event) -> None:
-        self._dispatch.take(event)
+    def _handle_event(self, event: Event) -> None:
+        self._event_router.route(event)
 
-    def _doorkeeper(self) -> Doorkeeper:
-        return Doorkeeper(
-            self.member.identity,
-            self.member.anchor.cluster_id,
-            lambda: self.member.card,
-            self.admissions,
+    def _make_join_responder(self) -> JoinResponder:
+        return JoinResponder(
+            self.gossip.identity,
+            self.gossip.anchor.cluster_id,
+            lambda: self.gossip.card,
+            self.admission,
             os.urandom,
         )
 
     async def start(self) -> None:
         """Adopt what this node's sandboxes hold, then keep them true."""
-        self.member.pump.door = self._doorkeeper().open
-        self.member.start()
-        if self.member.unreadable_count:
-            self.journal.record(
+        self.gossip.transport.handle_admission = self._make_join_responder().open
+        self.gossip.start()
+        if self.gossip.unreadable_count:
+            self.event_log.record(
                 "state",
-                f"{self.member.unreadable_count} records of others on disk could not be read: "
+                f"{self.gossip.unreadable_count} records of others on disk could not be read: "
                 "they give them again",
                 level=logging.WARNING,
             )
-        await self._adopting.adopt()
-        await self.plugging.start()
-        await self.outside.start()
-        await self._adopting.destroy_leftovers()
-        begin = self._background.start
-        begin(self.guard.run, "guard")
-        begin(self.datapath.run, "reconcile")
-        begin(self.datapath.watch, "watch")
-        begin(self.plugging.parented.run, "parented")
-        begin(self.custody.run, "custody")
-        begin(self.keys.run, "keys")
-        begin(self._adopting.tidy_up, "tidy up")
-        begin(self._removals.run, "removals")
-        begin(self._inheriting.run, "inheriting")
-        begin(self._taking_back.run, "take back")
+        await self._startup.adopt()
+        await self.interfaces.start()
+        await self.exposure.start()
+        await self._startup.destroy_leftovers()
+        begin = self._tasks.start
+        begin(self.underlay_filter.run, "guard")
+        begin(self.reconciler.run, "reconcile")
+        begin(self.reconciler.watch, "watch")
+        begin(self.interfaces.macvlan_ports.run, "parented")
+        begin(self.authority_holder.run, "custody")
+        begin(self.key_rotation.run, "keys")
+        begin(self._startup.withdraw_stale, "tidy up")
+        begin(self._removed_networks.run, "removals")
+        begin(self._reclaim.run, "inheriting")
+        begin(self._rollback.run, "take back")
         begin(self.underlay.run, "underlay")
-        begin(self.clashes.run, "clashes")
-        for work, name in self.outside.tasks():
+        begin(self.conflict_report.run, "clashes")
+        for work, name in self.exposure.tasks():
             begin(work, name)
-        for follower in self.returning.followers:
+        for follower in self.restart.followers:
             begin(follower.run, f"{follower.kind} events")
 
     async def close(self) -> None:
         """Stop; the kernel goes on forwarding."""
-        await self._background.close()
-        await self._lost.close()
+        await self._tasks.close()
+        await self._repair.close()
         self.dns.close_all()
-        self.member.close()
-        await self.datapath.close()
-        self.guard.close()
-        self.outside.close()
+        self.gossip.close()
+        await self.reconciler.close()
+        self.underlay_filter.close()
+        self.exposure.close()
 
     def _is_expired(self, node_id: NodeId) -> bool:
         """Say whether a node has been dead for longer than the configured grace."""
-        found = self.member.node.membership.member(node_id)
+        found = self.gossip.node.membership.member(node_id)
         if found is None or found.state is not MemberState.DEAD:
             return False
-        return self.member.pump.now() - found.since > self.config.dead_grace_s
+        return self.gossip.transport.now() - found.since > self.config.dead_grace_s

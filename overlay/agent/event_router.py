@@ -9,36 +9,36 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from overlay.agent.dataplane.reconciler import Datapath
-from overlay.agent.dataplane.underlay import UnderlayWatch
-from overlay.agent.dns.resolver import Names
-from overlay.agent.endpoints.removed_networks import Removals
-from overlay.agent.exposure.service import Outside
-from overlay.agent.gossip.admission import Admissions
-from overlay.agent.gossip.authority import Custody
-from overlay.agent.gossip.identity_conflicts import Doubts
-from overlay.agent.gossip.key_rotation import Keys
-from overlay.agent.gossip.service import Member
-from overlay.agent.ipam.allocator import Addresses
-from overlay.agent.ipam.reclaim import Inheriting
-from overlay.agent.process.event_log import Journal
-from overlay.agent.records.conflict_report import Clashes
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.dataplane.underlay import Underlay
+from overlay.agent.dns.resolver import Resolver
+from overlay.agent.endpoints.removed_networks import RemovedNetworks
+from overlay.agent.exposure.service import ExposureService
+from overlay.agent.gossip.admission import AdmissionService
+from overlay.agent.gossip.authority import AuthorityHolder
+from overlay.agent.gossip.identity_conflicts import IdentityConflicts
+from overlay.agent.gossip.key_rotation import KeyRotation
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.ipam.reclaim import Reclaim
+from overlay.agent.process.event_log import EventLog
+from overlay.agent.records.conflict_report import ConflictReport
 from overlay.agent.records.directory import Directory
 from overlay.core.events import (
-    BarredBy,
+    AuthorityMessage,
     CardAccepted,
-    CloneSeen,
-    ConfirmWanted,
+    ConfirmRequested,
+    DuplicateIdentity,
     Event,
+    ForgottenBy,
     GrantRefused,
-    GrantWanted,
+    GrantRequested,
     Healed,
     MemberChanged,
     NodeForgotten,
     OwnLogAhead,
     Partitioned,
     StoreChanged,
-    Told,
 )
 from overlay.core.keys import rotation_driver
 from overlay.core.protocol.messages import GrantRequest, MemberState
@@ -48,101 +48,101 @@ from overlay.model import NodeId, Vni
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatch:
+class EventRouter:
     """The parts of one membership that hear of events."""
 
-    member: Member
+    gossip: GossipService
     directory: Directory
-    addresses: Addresses
-    admissions: Admissions
-    clashes: Clashes
-    custody: Custody
-    datapath: Datapath
-    doubts: Doubts
-    inheriting: Inheriting
-    keys: Keys
-    names: Names
-    outside: Outside
-    removals: Removals
-    underlay: UnderlayWatch
-    journal: Journal
+    allocator: AddressAllocator
+    admission: AdmissionService
+    conflict_report: ConflictReport
+    authority_holder: AuthorityHolder
+    reconciler: Reconciler
+    identity_conflicts: IdentityConflicts
+    reclaim: Reclaim
+    key_rotation: KeyRotation
+    resolver: Resolver
+    exposure: ExposureService
+    removed_networks: RemovedNetworks
+    underlay: Underlay
+    event_log: EventLog
 
-    def take(self, event: Event) -> None:
+    def route(self, event: Event) -> None:
         """Tell whom it concerns."""
         match event:
             case StoreChanged(scope=scope, keys=keys):
-                self.keys.note(keys)  # no other scope has such records
+                self.key_rotation.records_changed(keys)  # no other scope has such records
                 if any(
-                    key != rotation_driver.RECORD for key in keys
+                    key != rotation_driver.KEY_STATE_KEY for key in keys
                 ):  # a rotation changes each member's
                     self._store_changed(scope)
-            case ConfirmWanted(scope=scope):
+            case ConfirmRequested(scope=scope):
                 self._store_changed(scope)
             case OwnLogAhead(scope=scope, version=version):
-                self.journal.record(
+                self.event_log.record(
                     "amnesia",
                     f"the peers held more of our own records (scope {scope}, up to {version}): "
                     "this disk was rolled back; they are restored",
                     level=logging.WARNING,
                 )
-            case GrantWanted(sender=sender, request=request):
-                self._answer(sender, request)
+            case GrantRequested(sender=sender, request=request):
+                self._handle_grant_request(sender, request)
             case GrantRefused(refusal=refusal):
-                self.addresses.refused(refusal)
+                self.allocator.handle_refusal(refusal)
             case CardAccepted():
-                self.datapath.wake()
+                self.reconciler.mark_dirty()
             case NodeForgotten():
-                self.admissions.changed()
-                self.keys.wake()
-            case Told():
-                self.custody.take(event)
-            case BarredBy(node_id=node_id):
-                self.doubts.barred(node_id)
-            case CloneSeen(node_id=node_id, address=address):
-                self.doubts.clone_seen(node_id, address)
+                self.admission.records_changed()
+                self.key_rotation.members_changed()
+            case AuthorityMessage():
+                self.authority_holder.handle_message(event)
+            case ForgottenBy(node_id=node_id):
+                self.identity_conflicts.forgotten_by_member(node_id)
+            case DuplicateIdentity(node_id=node_id, address=address):
+                self.identity_conflicts.duplicate_seen(node_id, address)
             case MemberChanged(node_id=node_id, before=before, after=after):
                 self._member_changed(self.directory.node_name(node_id), before, after)
             case Partitioned(seen=seen, total=total):
-                self.journal.record(
+                self.event_log.record(
                     "partitioned", f"I see {seen} of {total}", level=logging.WARNING
                 )
             case Healed():
-                self.journal.record("healed", "the members are in reach again")
+                self.event_log.record("healed", "the members are in reach again")
             case _:
                 pass
 
-    def _answer(self, sender: NodeId, request: GrantRequest) -> None:
+    def _handle_grant_request(self, sender: NodeId, request: GrantRequest) -> None:
         """Grant or refuse; where the disk refuses the asker tries again, here or elsewhere."""
         try:
-            self.addresses.answer(sender, request)
+            self.allocator.handle_request(sender, request)
         except OverlayError as error:
-            self.journal.record(
+            self.event_log.record(
                 "grant", str(error), level=logging.ERROR, peer=self.directory.node_name(sender)
             )
 
     def _member_changed(self, name: str, before: MemberState | None, after: MemberState) -> None:
-        self.keys.wake()
-        self.names.changed(None)
+        self.key_rotation.members_changed()
+        self.resolver.records_changed(None)
         told = after.name.lower() if before is not None else "joined"
-        self.journal.record("member", f"{name} is {told}", peer=name)
-        self.underlay.soon()
+        self.event_log.record("member", f"{name} is {told}", peer=name)
+        self.underlay.trigger()
         if after is MemberState.LEFT:
-            self.datapath.wake()
+            self.reconciler.mark_dirty()
 
     def _store_changed(self, scope: Scope) -> None:
-        self.addresses.changed()
-        self.clashes.soon()
-        self.inheriting.soon()
-        self.outside.publishing.changed(scope or None)
-        self.names.changed(scope or None)
+        self.allocator.records_changed()
+        self.conflict_report.trigger()
+        self.reclaim.trigger()
+        self.exposure.published_ports.endpoints_changed(scope or None)
+        self.resolver.records_changed(scope or None)
         if scope == CLUSTER_SCOPE:
-            self.admissions.changed()
-            self.removals.changed()
-            self.outside.exposure.networks_changed()
-            self.datapath.wake()
-        elif self.datapath.runtime(Vni(scope)) is None:
+            self.admission.records_changed()
+            self.removed_networks.records_changed()
+            self.exposure.controller.networks_changed()
+            self.reconciler.mark_dirty()
+        elif self.reconciler.runtime(Vni(scope)) is None:
             # Nothing to program for who only holds the records: that is done already.
-            versions = list(self.member.node.store.versions(scope))
-            self.member.node.programmed(versions, self.member.pump.now())
+            versions = list(self.gossip.node.store.versions(scope))
+            self.gossip.node.programmed(versions, self.gossip.transport.now())
         else:
-            self.datapath.wake(scope)
+            self.reconciler.mark_dirty(scope)

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from overlay.agent.api import routes
-from overlay.agent.api.http.server import Server
-from overlay.agent.lifecycle import Agent
+from overlay.agent.api.http.server import ApiServer
+from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process import capabilities, core_dump, systemd
 from overlay.agent.process.config import CONFIG_DEFAULT, Config, load
 from overlay.errors import OverlayError
@@ -44,8 +44,8 @@ def run(
             stream=sys.stderr,
             format="%(asctime)s %(levelname)s %(name)s %(message)s",
         )
-        core_dump.forbid()
-        capabilities.drop()
+        core_dump.forbid_core_dumps()
+        capabilities.drop_capabilities()
         asyncio.run(_serve(config))
     except KeyboardInterrupt:
         return 0
@@ -53,8 +53,8 @@ def run(
 
 
 async def _serve(config: Config) -> None:
-    agent = Agent(config)
-    server = Server(config.run_dir, config.api_group)
+    agent = AgentLifecycle(config)
+    server = ApiServer(config.run_dir, config.api_group)
     routes.register(server, agent)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -70,11 +70,11 @@ async def _serve(config: Config) -> None:
         # The kernel thread plans in Python; the loop gives up the interpreter with every datagram
         # it reads, and would get it back after 5 ms each time.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        systemd.notify("READY=1", "STATUS=serving")
+        systemd.notify_systemd("READY=1", "STATUS=serving")
         logging.getLogger("overlayd").info("serving on %s", server.path)
         watchdog = loop.create_task(_watchdog())
         await agent.stopping.wait()
-        systemd.notify("STOPPING=1")
+        systemd.notify_systemd("STOPPING=1")
     finally:
         if watchdog is not None:
             watchdog.cancel()
@@ -96,7 +96,7 @@ def _spare_collections() -> None:
 
 def _reload(config: Config) -> None:
     """Read the configuration again: the log level changes at once, the rest at the next start."""
-    systemd.reloading()
+    systemd.reload_message()
     log = logging.getLogger("overlayd")
     try:
         fresh = load(config.path or CONFIG_DEFAULT, required=False)
@@ -105,11 +105,11 @@ def _reload(config: Config) -> None:
     else:
         logging.getLogger().setLevel(fresh.log_level.upper())
         log.warning("configuration read again: log_level is %s", fresh.log_level)
-    systemd.notify("READY=1")
+    systemd.notify_systemd("READY=1")
 
 
 async def _watchdog() -> None:
     interval_s = systemd.watchdog_interval_s()
     while interval_s is not None:
-        systemd.notify("WATCHDOG=1")
+        systemd.notify_systemd("WATCHDOG=1")
         await asyncio.sleep(interval_s)

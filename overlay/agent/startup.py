@@ -6,11 +6,11 @@ not know: how a sandbox is adopted (`datapath`), what becomes of the host's ends
 
 from __future__ import annotations
 
-from overlay.agent.dataplane.reconciler import Datapath
-from overlay.agent.endpoints.detach import Detaching
-from overlay.agent.exposure.eligibility import Exposable
-from overlay.agent.gossip.service import Member
-from overlay.agent.networks.participation import TakingPart
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.exposure.eligibility import Eligibility
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import has_sandbox
@@ -19,51 +19,51 @@ from overlay.model import Vni
 _TIDY_WAIT_S = 60.0
 
 
-class Adopting:
+class Startup:
     """Brings this node's sandboxes and records together again."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
-        datapath: Datapath,
-        taking_part: TakingPart,
-        detaching: Detaching,
-        exposable: Exposable,
+        reconciler: Reconciler,
+        participation: ParticipationService,
+        detacher: EndpointDetacher,
+        eligibility: Eligibility,
         attachments: Attachments,
     ) -> None:
-        self._member = member
+        self._gossip = gossip
         self._directory = directory
-        self._datapath = datapath
-        self._taking_part = taking_part
-        self._detaching = detaching
-        self._exposable = exposable
+        self._reconciler = reconciler
+        self._participation = participation
+        self._detacher = detacher
+        self._eligibility = eligibility
         self._attachments = attachments
 
     async def adopt(self) -> None:
         """Open the sandboxes of all attachments, and of networks exposed by hand, if known."""
         attached = {Vni(a.vni) for a in self._attachments.values()}
-        for vni in sorted(attached.union(self._exposable.wished())):
+        for vni in sorted(attached.union(self._eligibility.exposed_by_hand())):
             network = self._directory.network_by_vni(vni)
             if network is None or not has_sandbox(network):
                 continue
-            if self._datapath.runtime(vni) is None:
+            if self._reconciler.runtime(vni) is None:
                 unfinished = [
                     a.port for a in self._attachments.values() if a.vni == vni and not a.plugged
                 ]
-                await self._datapath.open(network, unfinished)
+                await self._reconciler.open(network, unfinished)
 
     async def destroy_leftovers(self) -> None:
         """Remove the sandboxes that nothing here asks for."""
-        await self._datapath.destroy_leftovers(self._exposable.wished())
+        await self._reconciler.destroy_leftovers(self._eligibility.exposed_by_hand())
 
-    async def tidy_up(self) -> None:
+    async def withdraw_stale(self) -> None:
         """Take back what a crash, or an older copy of the state, left written: endpoints that
         nothing here is attached to, and taking part in networks without an endpoint."""
-        while not await self._member.wait_may_write(_TIDY_WAIT_S):
+        while not await self._gossip.wait_may_write(_TIDY_WAIT_S):
             pass
         await self.adopt()  # a disk that lost a network's record has it back by now
         for network in self._directory.networks():
-            self._member.publish(self._detaching.withdraw_strays(network))
-        for vni in self._directory.forwarded_by(self._member.node_id):
-            self._member.publish(await self._taking_part.end_unused(vni))
+            self._gossip.publish(self._detacher.withdraw_orphans(network))
+        for vni in self._directory.networks_forwarded_by(self._gossip.node_id):
+            self._gossip.publish(await self._participation.end_unused(vni))

@@ -19,8 +19,8 @@ from overlay.errors import ForbiddenError, OverlayError, TimedOutError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from overlay.client.api import Client
-    from overlay.client.paths import Places
+    from overlay.client.api import ApiClient
+    from overlay.client.paths import Paths
 
 UNIT = "overlayd.service"
 UNIT_DIRS = (
@@ -40,7 +40,7 @@ LOG_LINES_SHOWN = 12
 LOG_TAIL_SIZE = 16 * 1024
 
 
-def ensure_agent(client: Client, timeout_s: float = START_TIMEOUT_S) -> bool:
+def ensure_agent_running(client: ApiClient, timeout_s: float = START_TIMEOUT_S) -> bool:
     """Return once an agent answers: True if it had to be started for that.
 
     Raises TimedOutError if it does not answer in time, OverlayError with the last lines of
@@ -69,14 +69,14 @@ def unit_installed(unit_dirs: Sequence[str] = UNIT_DIRS, booted_mark: str = BOOT
     return Path(booted_mark).is_dir() and any(Path(folder, UNIT).exists() for folder in unit_dirs)
 
 
-def agent_command(places: Places) -> list[str]:
+def agent_command(places: Paths) -> list[str]:
     """Return the command line of an agent for these places."""
     chosen = [word for pair in places.chosen for word in pair]
     # -P: the working directory must not decide which modules are found.
     return [sys.executable, "-P", "-m", "overlay.cli.main", "agent", *chosen]
 
 
-def spawn(places: Places, command: Sequence[str]) -> subprocess.Popen[bytes]:
+def spawn(places: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, its output in the places' log; do not wait."""
     try:
         places.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _journal() -> str:
 
 
 def _wait_until_it_answers(
-    client: Client, process: subprocess.Popen[bytes] | None, timeout_s: float, where: str
+    client: ApiClient, process: subprocess.Popen[bytes] | None, timeout_s: float, where: str
 ) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

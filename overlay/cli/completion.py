@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.client.api import Client
+    from overlay.client.api import ApiClient
 
 # METAVAR -> kind of words; "files" is the shell's own business, the others are the agent's.
 KINDS = {
@@ -100,14 +100,14 @@ def _plain(text: str) -> str:
     return text.replace("%%", "%").replace("\n", " ")
 
 
-def live_words(client: Client, kind: str) -> list[str]:
+def live_candidates(client: ApiClient, kind: str) -> list[str]:
     """Return what the agent knows of a kind; raises OverlayError where it can't say."""
     match kind:
         case "networks":
             return sorted(item["name"] for item in client.get("/v1/networks")["networks"])
         case "places":
-            shared = [f"container:{name}" for name in live_words(client, "containers")]
-            return [*live_words(client, "networks"), "none", "host", *shared]
+            shared = [f"container:{name}" for name in live_candidates(client, "containers")]
+            return [*live_candidates(client, "networks"), "none", "host", *shared]
         case "nodes":
             return sorted(item["name"] for item in client.get("/v1/members")["members"])
         case "containers":

@@ -27,7 +27,7 @@ _KEPT = {
 _FIELD = re.compile(r"[a-z]+(?:_[a-z]+)+")
 
 
-def as_typed(error: UsageError, args: argparse.Namespace) -> UsageError:
+def with_typed_names(error: UsageError, args: argparse.Namespace) -> UsageError:
     """Return the error with what the person typed in place of the API's fields.
 
     An error of a field begins with its option. Elsewhere in a text only a word with an underscore

@@ -17,7 +17,7 @@ from overlay.errors import OverlayError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -35,23 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our answer (head, less) has enough; keep the interpreter's own
         # last flush from complaining about it.
-        _answer_no_more()
+        _discard_stdout()
         return 0
     except OSError as error:
-        if error.errno not in _UNWRITTEN:
+        if error.errno not in _WRITE_ERRORS:
             raise
-        _answer_no_more()
-        _report(_unwritten(error), as_json=False)
+        _discard_stdout()
+        _report(_write_error(error), as_json=False)
         return OverlayError.exit_code
     return code
 
 
-def _answer_no_more() -> None:
+def _discard_stdout() -> None:
     """Let what is still to be written to stdout go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _unwritten(error: OSError) -> OverlayError:
+def _write_error(error: OSError) -> OverlayError:
     return OverlayError(
         "the answer cannot be written",
         why=error.strerror or str(error),
@@ -77,7 +77,7 @@ def _run(words: list[str]) -> int:
     except UsageError as error:
         from overlay.cli import field_names  # noqa: PLC0415  only a wrong line pays for it
 
-        raise field_names.as_typed(error, args) from error
+        raise field_names.with_typed_names(error, args) from error
 
 
 def _wants_json(words: Sequence[str]) -> bool:
@@ -87,7 +87,7 @@ def _wants_json(words: Sequence[str]) -> bool:
 def _report(error: OverlayError, *, as_json: bool) -> None:
     output.report(error)
     if as_json:
-        output.answer_json(output.error_object(error))
+        output.print_json(output.error_object(error))
 
 
 if __name__ == "__main__":

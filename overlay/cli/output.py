@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 ABSENT = "-"
 
 
-def answer(text: str) -> None:
+def print_result(text: str) -> None:
     """Print the answer to what was asked; scripts read this."""
     print(text, file=sys.stdout)
 
 
-def answer_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any]) -> None:
     """Print the answer as one JSON object."""
     print(json.dumps(value, indent=2, ensure_ascii=False), file=sys.stdout)
 
 
-def comment(text: str) -> None:
+def print_note(text: str) -> None:
     """Print something for people that is not the answer."""
     print(text, file=sys.stderr)
 
 
 def warn(text: str, hint: str = "") -> None:
     """Print that something is not as it should be, though the verb did its work."""
-    comment(f"warning: {text}" + (f"\n  next:  {hint}" if hint else ""))
+    print_note(f"warning: {text}" + (f"\n  next:  {hint}" if hint else ""))
 
 
 def report(error: errors.OverlayError) -> None:
@@ -44,7 +44,7 @@ def report(error: errors.OverlayError) -> None:
         lines.append(f"  why:   {_indented(error.why)}")
     if error.hint:
         lines.append(f"  next:  {_indented(error.hint)}")
-    comment("\n".join(lines))
+    print_note("\n".join(lines))
 
 
 def error_object(error: errors.OverlayError) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def table(
     )
 
 
-def block(pairs: Iterable[tuple[str, str]]) -> str:
+def key_value_lines(pairs: Iterable[tuple[str, str]]) -> str:
     """Return `Key  value` lines; a value of several lines is indented below its first."""
     listed = list(pairs)
     width = max((len(key) for key, _ in listed), default=0) + 2
@@ -87,7 +87,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600:02}h"
 
 
-def counted(count: int, noun: str) -> str:
+def count_text(count: int, noun: str) -> str:
     """Return `1 node` or `3 nodes`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 

@@ -117,7 +117,7 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-class Words:
+class VerbGroup:
     """One level of verbs, to which modules add theirs."""
 
     def __init__(self, parser: Parser, dest: str) -> None:
@@ -141,7 +141,7 @@ class Words:
         _add_places(parser, argparse.SUPPRESS)
         return parser
 
-    def group(self, name: str, summary: str) -> Words:
+    def group(self, name: str, summary: str) -> VerbGroup:
         """Add a word that only leads to other verbs, and return its level."""
         parser: Parser = self._action.add_parser(
             name,
@@ -149,7 +149,7 @@ class Words:
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=Formatter,
         )
-        return Words(parser, f"verb_{name}")
+        return VerbGroup(parser, f"verb_{name}")
 
 
 def build(words: Sequence[str] | None = None) -> Parser:
@@ -159,7 +159,7 @@ def build(words: Sequence[str] | None = None) -> Parser:
     """
     parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=Formatter)
     _add_places(parser, None)
-    level = Words(parser, "verb")
+    level = VerbGroup(parser, "verb")
     verb = None if words is None else first_word(words)[0]
     modules = [VERBS[verb]] if verb in VERBS else _in_order(VERBS.values())
     for module in modules:

@@ -30,7 +30,7 @@ from overlay.unix_http import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from overlay.client.paths import Places
+    from overlay.client.paths import Paths
 
 JsonObject = dict[str, Any]
 _AS_TYPED = "surrogateescape"  # bytes of a command line that are no UTF-8
@@ -39,10 +39,10 @@ _AS_TYPED = "surrogateescape"  # bytes of a command line that are no UTF-8
 TIMEOUT_S = limits.API_REQUEST_TIMEOUT_S + 5.0
 
 
-class Client:
+class ApiClient:
     """Speaks to the agent on the socket of `places`."""
 
-    def __init__(self, places: Places, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, places: Paths, timeout_s: float = TIMEOUT_S) -> None:
         self.places = places
         self._timeout_s = timeout_s
 

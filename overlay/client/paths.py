@@ -21,7 +21,7 @@ SOCKET_NAME = "api.sock"
 LOG_NAME = "agent.log"
 
 
-class Places(NamedTuple):
+class Paths(NamedTuple):
     """The three paths, and which of them somebody chose (those are passed on to an agent)."""
 
     state_dir: Path
@@ -40,12 +40,12 @@ class Places(NamedTuple):
         return self.run_dir / LOG_NAME
 
 
-def places(args: Namespace, environ: Mapping[str, str]) -> Places:
+def paths_of(args: Namespace, environ: Mapping[str, str]) -> Paths:
     """Return the places for parsed options: flag, then environment, then file, then default."""
     given = {name: text for name in NAMES if (text := _given(name, args, environ))}
     config = Path(given.get("config", CONFIG)).absolute()
     written = _from_file(config) | given
-    return Places(
+    return Paths(
         state_dir=Path(written.get("state_dir", STATE_DIR)).absolute(),
         run_dir=Path(written.get("run_dir", RUN_DIR)).absolute(),
         config=config,

@@ -41,7 +41,7 @@ class CardAccepted:
 
 
 @dataclass(frozen=True, slots=True)
-class CaughtUp:
+class InitialSyncDone:
     """All that the live members held when this node started has come: pruning may begin."""
 
 
@@ -53,14 +53,14 @@ class Confirmed:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfirmWanted:
+class ConfirmRequested:
     """Someone waits to hear that our kernel has this scope's records."""
 
     scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
-class GrantWanted:
+class GrantRequested:
     """`sender` asks for address space: decide, make it durable, publish or refuse."""
 
     sender: NodeId
@@ -91,7 +91,7 @@ class OwnCardAhead:
 
 
 @dataclass(frozen=True, slots=True)
-class CloneSeen:
+class DuplicateIdentity:
     """Two hosts speak under one identity; `address` is the other one's."""
 
     node_id: NodeId
@@ -106,7 +106,7 @@ class NodeForgotten:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AuthorityMessage:
     """A member said something about certificates or the authority: check it, then act."""
 
     sender: NodeId
@@ -114,7 +114,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class BarredBy:
+class ForgottenBy:
     """A member says that this node is forgotten: nobody hears it any more."""
 
     node_id: NodeId
@@ -124,17 +124,17 @@ Event: TypeAlias = (
     StoreChanged
     | SegmentAccepted
     | CardAccepted
-    | CaughtUp
+    | InitialSyncDone
     | Confirmed
-    | ConfirmWanted
-    | GrantWanted
+    | ConfirmRequested
+    | GrantRequested
     | GrantRefused
     | OwnLogAhead
     | OwnCardAhead
-    | CloneSeen
+    | DuplicateIdentity
     | NodeForgotten
-    | Told
-    | BarredBy
+    | AuthorityMessage
+    | ForgottenBy
     | MemberChanged
     | SelfRefuted
     | Partitioned
@@ -142,16 +142,17 @@ Event: TypeAlias = (
 )
 
 __all__ = [
-    "BarredBy",
+    "AuthorityMessage",
     "CardAccepted",
-    "CaughtUp",
-    "CloneSeen",
-    "ConfirmWanted",
+    "ConfirmRequested",
     "Confirmed",
+    "DuplicateIdentity",
     "Event",
+    "ForgottenBy",
     "GrantRefused",
-    "GrantWanted",
+    "GrantRequested",
     "Healed",
+    "InitialSyncDone",
     "MemberChanged",
     "NodeForgotten",
     "OwnCardAhead",
@@ -160,5 +161,4 @@ __all__ = [
     "SegmentAccepted",
     "SelfRefuted",
     "StoreChanged",
-    "Told",
 ]

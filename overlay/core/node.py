@@ -13,24 +13,24 @@ from collections.abc import Iterable, Sequence
 
 from overlay import limits
 from overlay.core.events import (
+    AuthorityMessage,
     CardAccepted,
-    CaughtUp,
     Confirmed,
-    ConfirmWanted,
+    ConfirmRequested,
     Event,
     GrantRefused,
-    GrantWanted,
+    GrantRequested,
+    InitialSyncDone,
     MemberChanged,
     NodeForgotten,
     OwnLogAhead,
     SegmentAccepted,
     StoreChanged,
-    Told,
 )
-from overlay.core.log.store import Store, Verdict
-from overlay.core.log.writer import Author
+from overlay.core.log.store import Acceptance, Store
+from overlay.core.log.writer import LogWriter
 from overlay.core.membership.machine import Membership
-from overlay.core.protocol.interfaces import Codec, Notary
+from overlay.core.protocol.interfaces import Codec, Signer
 from overlay.core.protocol.messages import (
     Ack,
     AuthorityHandover,
@@ -53,15 +53,15 @@ from overlay.core.protocol.messages import (
     Versions,
 )
 from overlay.core.protocol.outbox import Outbox, Outgoing, Priority
-from overlay.core.protocol.records import CLUSTER_SCOPE, Forgotten, Key, Scope, Segment, Value
-from overlay.core.protocol.settings import Settings
-from overlay.core.replication.anti_entropy import Repair
-from overlay.core.replication.broadcast import Push
+from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Key, Scope, Segment, Value
+from overlay.core.protocol.settings import ProtocolSettings
+from overlay.core.replication.anti_entropy import AntiEntropy
+from overlay.core.replication.broadcast import Broadcast
 from overlay.core.replication.card_intake import BAD_SIGNATURE, EPOCH_SHIFT, CardIntake
 from overlay.core.replication.confirmations import Confirmations
-from overlay.core.replication.initial_sync import WITNESS_COUNT, CatchUp
-from overlay.core.replication.scope_sync import ScopeCatchUp
-from overlay.core.replication.segment_policy import shuts_out_the_living
+from overlay.core.replication.initial_sync import WITNESS_COUNT, InitialSync
+from overlay.core.replication.scope_sync import ScopeSync
+from overlay.core.replication.segment_policy import violates_forget_rules
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 
@@ -69,7 +69,7 @@ _GONE = frozenset({MemberState.DEAD, MemberState.LEFT})
 UNKNOWN_ORIGIN = "unknown-origin"
 FORGOTTEN = "forgotten-origin"
 LOG_FULL = "log-full"
-LIVING_FORGOTTEN = "living-node-forgotten"
+LIVE_NODE_FORGOTTEN = "living-node-forgotten"
 
 
 class Node:
@@ -78,39 +78,39 @@ class Node:
     def __init__(
         self,
         card: Card,
-        notary: Notary,
+        signer: Signer,
         codec: Codec,
         random: random.Random,
-        settings: Settings,
+        settings: ProtocolSettings,
         now: float,
     ) -> None:
         self.card = card
-        self._notary = notary
+        self._signer = signer
         self._settings = settings
         self._started = now
         self._events: deque[Event] = deque(maxlen=limits.EVENT_QUEUE_MAX)
         self._forgotten: set[NodeId] = set()
-        self.heard_at: float | None = None  # anyone; who hears nobody knocks at doors again
+        self.last_contact_at: float | None = None  # anyone; who hears nobody knocks at doors again
         self.outbox = Outbox(codec)
         self.store = Store(card.node_id)
         self.store.accept_card(card)
-        self._author = Author(self.store, notary)
-        self.repair = Repair(self.store, self.outbox, settings)
+        self._author = LogWriter(self.store, signer)
+        self.anti_entropy = AntiEntropy(self.store, self.outbox, settings)
         self.membership = Membership(
             card.node_id,
             card.epoch << EPOCH_SHIFT,
             settings,
             random,
             self.outbox,
-            root_of=self.repair.root_of,
+            root_of=self.anti_entropy.root_of,
             now=now,
         )
-        self._cards = CardIntake(self.store, self.membership, notary, self._forgotten, self._event)
-        self._push = Push(self.store, self.membership, self.outbox, settings, random)
+        self._cards = CardIntake(self.store, self.membership, signer, self._forgotten, self._event)
+        self._broadcast = Broadcast(self.store, self.membership, self.outbox, settings, random)
         self._confirmations = Confirmations(self.store, self.outbox, settings)
-        self.scopes = ScopeCatchUp(self.store, self.membership, self.repair, settings, random)
-        self._catch_up = CatchUp(
-            self.store, self.membership, self.repair, self.scopes, settings, now
+        self.scopes = ScopeSync(self.store, self.membership, self.anti_entropy, settings, random)
+        self._catch_up = InitialSync(
+            self.store, self.membership, self.anti_entropy, self.scopes, settings, now
         )
 
     def restore(self, cards: Iterable[Card], segments: Iterable[Segment], now: float) -> None:
@@ -120,8 +120,8 @@ class Node:
                 self._cards.admit(card, now)
         self.store.restore(segments)
         for _, value in list(self.store.values(CLUSTER_SCOPE, "forgotten")):
-            if isinstance(value, Forgotten):
-                self._bar(value.node_id, now)
+            if isinstance(value, ForgottenNode):
+                self._ban(value.node_id, now)
         for scope in self.store.common_scopes(self.card.node_id)[1:]:
             self.scopes.begin(scope, WITNESS_COUNT, now)
 
@@ -131,15 +131,15 @@ class Node:
         """Take one authenticated message; raises RemoteError with the reason of its drop."""
         if sender in self._forgotten:
             raise RemoteError(FORGOTTEN)
-        self.heard_at = now
+        self.last_contact_at = now
         match message:
             case Ping(root=root):
                 self.membership.receive_ping(message, sender, now)
-                self.repair.compare(sender, root, now)
+                self.anti_entropy.compare(sender, root, now)
             case Ack(root=root):
                 self.membership.receive_ack(message, sender, now)
                 # A relayed Ack carries the digest of the one who relays it: still the sender's.
-                self.repair.compare(sender, root, now)
+                self.anti_entropy.compare(sender, root, now)
             case PingRequest():
                 self.membership.receive_ping_request(message, sender, now)
             case Nack():
@@ -151,24 +151,26 @@ class Node:
             case Delta():
                 self._receive_delta(message, sender, now)
             case Buckets():
-                self.repair.receive_buckets(message, sender)
+                self.anti_entropy.receive_buckets(message, sender)
             case Versions():
-                self.repair.receive_versions(message, sender, now)
+                self.anti_entropy.receive_versions(message, sender, now)
             case Pull():
-                self.repair.receive_pull(message, sender)
+                self.anti_entropy.receive_pull(message, sender)
             case Confirm():
                 self._confirmations.receive(message, sender)
             case GrantRequest():
-                self._event(GrantWanted(sender, message))
+                self._event(GrantRequested(sender, message))
             case GrantRefusal():
                 self._event(GrantRefused(sender, message))
             case CertificateRequest() | CertificateRenewal() | AuthorityHandover():
-                self._event(Told(sender, message))
+                self._event(AuthorityMessage(sender, message))
 
     def _receive_cards(self, message: Cards, sender: NodeId, now: float) -> None:
         for card in message.cards:
-            self._cards.take(card, now)
-            self.repair.got((card.node_id, CLUSTER_SCOPE), len(card.raw), sender, now)
+            self._cards.handle_card(card, now)
+            self.anti_entropy.segment_received(
+                (card.node_id, CLUSTER_SCOPE), len(card.raw), sender, now
+            )
 
     def _receive_delta(self, message: Delta, sender: NodeId, now: float) -> None:
         bad: RemoteError | None = None
@@ -184,10 +186,12 @@ class Node:
             if (
                 message.confirm
                 and held >= segment.upto
-                and self._confirmations.asked(segment, sender)
+                and self._confirmations.handle_request(segment, sender)
             ):
-                self._event(ConfirmWanted(segment.scope))
-            self.repair.got(log, len(segment.raw) if held > before else 0, sender, now)
+                self._event(ConfirmRequested(segment.scope))
+            self.anti_entropy.segment_received(
+                log, len(segment.raw) if held > before else 0, sender, now
+            )
         if bad is not None:
             raise bad
 
@@ -199,18 +203,18 @@ class Node:
             return
         card = self.store.card(origin)
         if card is None:
-            if sender not in self._forgotten and not self.repair.under_way(sender):
-                self.repair.begin(sender, now)
+            if sender not in self._forgotten and not self.anti_entropy.under_way(sender):
+                self.anti_entropy.begin(sender, now)
             raise RemoteError(UNKNOWN_ORIGIN)
-        if not self._notary.verify_segment(segment, card):
+        if not self._signer.verify_segment(segment, card):
             raise RemoteError(BAD_SIGNATURE)
-        if shuts_out_the_living(segment, self._forgotten, self.membership, self._notary, now):
-            raise RemoteError(LIVING_FORGOTTEN)
+        if violates_forget_rules(segment, self._forgotten, self.membership, self._signer, now):
+            raise RemoteError(LIVE_NODE_FORGOTTEN)
         verdict, applied = self.store.accept(segment)
-        if verdict is Verdict.FULL:
+        if verdict is Acceptance.FULL:
             raise RemoteError(LOG_FULL)
-        if verdict is Verdict.GAP and not self.repair.under_way(sender):
-            self.repair.begin(sender, now)
+        if verdict is Acceptance.GAP and not self.anti_entropy.under_way(sender):
+            self.anti_entropy.begin(sender, now)
         for one in applied:
             self._applied(one, sender, now)
 
@@ -220,19 +224,19 @@ class Node:
         self._event(StoreChanged(segment.origin, segment.scope, keys))
         if segment.origin == self.card.node_id:
             self._event(OwnLogAhead(segment.scope, segment.upto))
-        if not self.repair.under_way(sender):
-            self._push.relay(segment, now)
+        if not self.anti_entropy.under_way(sender):
+            self._broadcast.relay(segment, now)
         for entry in segment.entries:
-            if isinstance(entry.value, Forgotten):
-                self._bar(entry.value.node_id, now)
+            if isinstance(entry.value, ForgottenNode):
+                self._ban(entry.value.node_id, now)
 
-    def _bar(self, node_id: NodeId, now: float) -> None:
+    def _ban(self, node_id: NodeId, now: float) -> None:
         if node_id in self._forgotten or node_id == self.card.node_id:
             return
         self._forgotten.add(node_id)
         self.membership.remove(node_id, now)
-        self.repair.forget(node_id)
-        self._confirmations.dismiss(node_id)
+        self.anti_entropy.forget(node_id)
+        self._confirmations.forget_node(node_id)
         self._event(NodeForgotten(node_id))
 
     # --- time ---------------------------------------------------------------------------
@@ -241,8 +245,8 @@ class Node:
         """Return when `handle_timer` is due, on the clock of `now`."""
         due = (
             self.membership.next_timer(),
-            self._push.next_timer(),
-            self.repair.next_timer(),
+            self._broadcast.next_timer(),
+            self.anti_entropy.next_timer(),
             self._confirmations.next_timer(),
             self.scopes.next_timer(),
             self._catch_up.next_timer(),
@@ -252,12 +256,12 @@ class Node:
     def handle_timer(self, now: float) -> None:
         """Do everything that is due."""
         self.membership.handle_timer(now)
-        self._push.handle_timer(now)
-        self.repair.handle_timer(now)
+        self._broadcast.handle_timer(now)
+        self.anti_entropy.handle_timer(now)
         self._confirmations.handle_timer(now)
         self.scopes.handle_timer(now)
         if self._catch_up.handle_timer(now):
-            self._event(CaughtUp())
+            self._event(InitialSyncDone())
 
     def observe_lag(self, lag_s: float, now: float) -> None:
         """Note that our own event loop ran late."""
@@ -275,7 +279,7 @@ class Node:
             # Not for a suspicion: most are refuted, and then it would have been left out in
             # silence. The wait is bounded; who has not confirmed by then is named.
             if isinstance(event, MemberChanged) and event.after in _GONE:
-                self._confirmations.dismiss(event.node_id)
+                self._confirmations.forget_node(event.node_id)
             self._event(event)
         for wait_id in self._confirmations.done:
             self._event(Confirmed(wait_id))
@@ -293,13 +297,13 @@ class Node:
         With a known one the next probe shows whether there is anything to learn.
         """
         known = self.store.card(card.node_id)
-        self._cards.take(card, now)
+        self._cards.handle_card(card, now)
         if known is not None and known.epoch >= card.epoch and known.raw != card.raw:
             # Its disk was rolled back or copied: it must go on above what is known here. Where
             # the epochs are equal, no digest would show it.
             self.outbox.put(card.node_id, Cards((known,)), Priority.REPAIR)
         if known is None and self.store.card(card.node_id) is not None:
-            self.repair.begin(card.node_id, now)
+            self.anti_entropy.begin(card.node_id, now)
 
     def write(
         self, scope: Scope, puts: Sequence[Value], deletes: Iterable[Key] = ()
@@ -321,8 +325,8 @@ class Node:
             keys = tuple(entry.key for entry in segment.entries)
             self._event(StoreChanged(segment.origin, segment.scope, keys))
             for entry in segment.entries:
-                if isinstance(entry.value, Forgotten):
-                    self._bar(entry.value.node_id, now)
+                if isinstance(entry.value, ForgottenNode):
+                    self._ban(entry.value.node_id, now)
 
     def publish(
         self, segments: Sequence[Segment], now: float, *, confirm: bool = False
@@ -333,29 +337,29 @@ class Node:
         nobody to wait for.
         """
         if not confirm:
-            self._push.publish(list(segments), now)
+            self._broadcast.publish(list(segments), now)
             return None
         scopes = sorted({segment.scope for segment in segments})
         peers = {
             scope: [
                 node_id
-                for node_id in self._push.interested(scope)
+                for node_id in self._broadcast.interested(scope)
                 if self.membership.state_of(node_id) is MemberState.ALIVE
             ]
             for scope in scopes
         }
-        wait_id = self._confirmations.expect(list(segments), peers, now)
+        wait_id = self._confirmations.wait_for(list(segments), peers, now)
         if wait_id is None or any(
             len(found) > self._settings.push_direct_max for found in peers.values()
         ):
-            self._push.publish(list(segments), now)
+            self._broadcast.publish(list(segments), now)
         return wait_id
 
-    def confirm_missing(self, wait_id: int) -> tuple[NodeId, ...]:
+    def unconfirmed_nodes(self, wait_id: int) -> tuple[NodeId, ...]:
         """Return who has not confirmed a wait yet."""
         return self._confirmations.missing(wait_id)
 
-    def confirm_forget(self, wait_id: int) -> None:
+    def cancel_confirmation(self, wait_id: int) -> None:
         """Give a wait up."""
         self._confirmations.forget(wait_id)
 
@@ -371,16 +375,16 @@ class Node:
         self.membership.renew(card.epoch << EPOCH_SHIFT)
         if card.left:
             self.membership.leave()
-        self.repeat_card()
+        self.rebroadcast_card()
         self._events.append(CardAccepted(card))
         assert now >= self._started, "time runs forwards"
 
-    def repeat_card(self) -> None:
+    def rebroadcast_card(self) -> None:
         """Say again what the last changed card said: a goodbye is not to depend on repair."""
         for peer in self.membership.live():
             self.outbox.put(peer, Cards((self.card,)), Priority.OWN)
 
-    def tell(self, to: NodeId, message: Message) -> None:
+    def send_to(self, to: NodeId, message: Message) -> None:
         """Ask or answer one member; whether it arrives shows by what it does."""
         self.outbox.put(to, message, Priority.OWN)
 

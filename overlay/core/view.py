@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from overlay import limits
 from overlay.core.dataplane.conflicts import usable_networks
-from overlay.core.dataplane.planner import PlanInput, PlannedPort, Remote, segment_count
+from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint, segment_count
 from overlay.core.dataplane.port_policy import plan_sandbox
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.ipam.ownership import Ownership
 from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
 from overlay.core.protocol.messages import MemberState
-from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Removed, Scope
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, Scope
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni
 
 
@@ -54,7 +54,7 @@ class View:
         removed = {
             (value.creator, value.vni)
             for _, value in self._store.values(CLUSTER_SCOPE, "removed")
-            if isinstance(value, Removed)
+            if isinstance(value, RemovedNetwork)
         }
         return [
             (origin, value)
@@ -82,7 +82,7 @@ class View:
             for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
         )
 
-    def vtep(self, origin: NodeId) -> Ip | None:
+    def vtep_of(self, origin: NodeId) -> Ip | None:
         """Return another node's VTEP. None for who left, was forgotten, or is dead beyond the
         grace: only those lose their rows, never those that merely seem dead (their data plane
         forwards without an agent)."""
@@ -93,7 +93,7 @@ class View:
 
     def vteps(self) -> frozenset[Ip]:
         """Return the VTEPs of all other members that count."""
-        found = (self.vtep(node_id) for node_id in self.members())
+        found = (self.vtep_of(node_id) for node_id in self.members())
         return frozenset(vtep for vtep in found if vtep is not None)
 
     def vnis(self) -> frozenset[Vni]:
@@ -130,22 +130,22 @@ class View:
         local: Ip,
         port: int,
         mtu: int,
-        ports: tuple[PlannedPort, ...],
+        ports: tuple[LocalPort, ...],
         *,
         fast_path: bool = False,
     ) -> SandboxState:
         """Return what this node's sandbox of the network should be."""
-        given = self.gather(network, local, port, mtu, ports)
+        given = self.collect_input(network, local, port, mtu, ports)
         return plan_sandbox(given, fast_path=fast_path)
 
-    def gather(
-        self, network: Network, local: Ip, port: int, mtu: int, ports: tuple[PlannedPort, ...]
+    def collect_input(
+        self, network: Network, local: Ip, port: int, mtu: int, ports: tuple[LocalPort, ...]
     ) -> PlanInput:
         """Return all that the plan depends on, as values that nobody changes any more: so the
         plan, which takes longer, may be made elsewhere."""
         vteps: dict[NodeId, Ip | None] = {}
         locals_: list[Endpoint] = []
-        remotes: list[Remote] = []
+        remotes: list[RemoteEndpoint] = []
         for origin, value in self._store.values(Scope(network.vni), "endpoint"):
             if not isinstance(value, Endpoint):
                 continue
@@ -153,12 +153,12 @@ class View:
                 locals_.append(value)
                 continue
             if origin not in vteps:
-                vteps[origin] = self.vtep(origin)
+                vteps[origin] = self.vtep_of(origin)
             vtep = vteps[origin]
             if vtep is not None:
-                remotes.append(Remote(origin, vtep, value))
+                remotes.append(RemoteEndpoint(origin, vtep, value))
         owned = None if self.ownership is None else self.ownership(network)
-        flood = (self.vtep(origin) for origin in self.participants(network.vni, forwarding=True))
+        flood = (self.vtep_of(origin) for origin in self.participants(network.vni, forwarding=True))
         return PlanInput(
             network=network,
             port=port,

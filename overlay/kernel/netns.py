@@ -212,7 +212,7 @@ def _create_mounted(name: str) -> int:
         try:
             fd = own_fd()
             try:
-                failpoint.passing("netns.mount")
+                failpoint.failpoint("netns.mount")
                 _mount(OWN_NAMESPACE, str(path_of(name)), _MS_BIND)
             except OSError:
                 os.close(fd)
@@ -252,14 +252,14 @@ def give_name(fd: int, name: str) -> None:
 def remove(name: str) -> bool:
     """Take the name away; the namespace ends with its last user. False if there was none."""
     path = path_of(name)
-    failpoint.passing("netns.unmount")
+    failpoint.failpoint("netns.unmount")
     try:
         _umount(str(path))
     except OSError as error:
         # EINVAL: a file that is no mount point, left by a crash between touch and mount.
         if error.errno not in {errno.EINVAL, errno.ENOENT}:
             raise
-    failpoint.passing("netns.unlink")
+    failpoint.failpoint("netns.unlink")
     try:
         path.unlink()
     except FileNotFoundError:
@@ -270,7 +270,7 @@ def remove(name: str) -> bool:
 def _reserve(name: str) -> None:
     """Create the file to mount on; a file left by a crash, with no namespace, is taken over."""
     path = path_of(name)
-    failpoint.passing("netns.reserve")
+    failpoint.failpoint("netns.reserve")
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
         return

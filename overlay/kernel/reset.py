@@ -19,15 +19,15 @@ from overlay.errors import NotFoundError, OverlayError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.host import macvlan
 from overlay.kernel.netlink import link_decoder, link_requests
-from overlay.kernel.netlink.link_decoder import is_ours
-from overlay.kernel.netlink.link_lookup import links_seen
-from overlay.kernel.netlink.socket import Socket
+from overlay.kernel.netlink.link_decoder import is_overlayd_link
+from overlay.kernel.netlink.link_lookup import links_best_effort
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft.foreign_rules import ForeignRules
 from overlay.kernel.nft.host_table import USER_TABLE_NAME, remove_unused_user_table
-from overlay.kernel.nft.tables import MissingError, Tables
+from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox import kernel_support
 from overlay.kernel.sandbox.sandbox import Sandbox
-from overlay.kernel.sandbox.veth import CONTAINER_ALIAS
+from overlay.kernel.sandbox.veth import NAMESPACE_ALIAS
 
 SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
@@ -50,7 +50,7 @@ def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list
     with _noting(faults, "namespaces"):
         for netns_fd, where in kernel_support.namespaces():
             with _noting(faults, where):
-                gone = macvlan.remove_from(netns_fd)
+                gone = macvlan.remove_interfaces_from(netns_fd)
                 removed += [f"interface {name} of {where}" for name in gone]
     removed += _remove_devices()
     removed += _remove_tables()
@@ -76,7 +76,7 @@ def _noting(faults: list[str], where: str) -> Iterator[None]:
 def _remove_namespace(name: str) -> list[str]:
     """Remove a namespace if it is ours; return what was removed."""
     alias = _alias(name)
-    if alias == CONTAINER_ALIAS or (alias is not None and _is_marked(name)):
+    if alias == NAMESPACE_ALIAS or (alias is not None and _is_marked(name)):
         _remove_container(name)
         return [f"container namespace {name}"]
     if alias is None:
@@ -84,7 +84,7 @@ def _remove_namespace(name: str) -> list[str]:
         if SANDBOX_NAME.fullmatch(name) and netns.remove(name):
             return [f"name of a sandbox {name}"]
         return []
-    if is_ours(alias):
+    if is_overlayd_link(alias):
         Sandbox.open(name, create=False).destroy()
         return [f"sandbox {name}"]
     return []
@@ -99,7 +99,7 @@ def _alias(name: str) -> str | None:
         fd = netns.open_fd(netns.path_of(name))
     except (NotFoundError, UsageError):
         return None
-    with netns.closing(fd), Socket(fd) as inside:
+    with netns.closing(fd), NetlinkSocket(fd) as inside:
         message = inside.get(link_requests.get_link("lo"))[0]
         return link_decoder.decode(message).alias
 
@@ -128,9 +128,9 @@ def remove_files(directory: Path) -> None:
 
 def _remove_devices() -> list[str]:
     removed: list[str] = []
-    with Socket() as socket:
-        for found in links_seen(socket):
-            ours = is_ours(found.alias) or found.name == macvlan.UNFINISHED_NAME
+    with NetlinkSocket() as socket:
+        for found in links_best_effort(socket):
+            ours = is_overlayd_link(found.alias) or found.name == macvlan.UNFINISHED_NAME
             if found.name != "lo" and ours:
                 socket.transact([link_requests.delete_link(found.index)])
                 removed.append(f"interface {found.name}")
@@ -139,8 +139,8 @@ def _remove_devices() -> list[str]:
 
 def _remove_tables() -> list[str]:
     try:
-        tables = Tables()
-    except MissingError:
+        tables = NftTables()
+    except NftMissingError:
         return []
     found = [(family, name) for family, name in tables.names() if _TABLE_NAME.fullmatch(name)]
     removed = [
@@ -159,8 +159,8 @@ def _remove_tables() -> list[str]:
 def _remove_rules() -> list[str]:
     try:
         foreign = ForeignRules()
-        taken = foreign.take_back()
-    except (MissingError, OSError):
+        taken = foreign.remove_accept_rules()
+    except (NftMissingError, OSError):
         return []
     foreign.close()
     return ["our rules in DOCKER-USER"] if taken else []

@@ -8,7 +8,7 @@ from typing import NamedTuple
 _WIDTH = 28
 
 
-class Shown(NamedTuple):
+class DiagramHost(NamedTuple):
     """One host and its container."""
 
     name: str
@@ -17,7 +17,7 @@ class Shown(NamedTuple):
     container_ip: str
 
 
-class Ping(NamedTuple):
+class DiagramPing(NamedTuple):
     """One ping by name across hosts."""
 
     source: str
@@ -25,7 +25,7 @@ class Ping(NamedTuple):
     rtt_ms: float | None
 
 
-def draw(hosts: Sequence[Shown], network: str, vni: int, pings: Sequence[Ping]) -> str:
+def draw(hosts: Sequence[DiagramHost], network: str, vni: int, pings: Sequence[DiagramPing]) -> str:
     """Return the picture: containers above, VTEPs below them, the underlay at the bottom."""
     rows = [
         ["+" + "-" * (_WIDTH - 2) + "+" for _ in hosts],
@@ -53,7 +53,7 @@ def _cell(text: str) -> str:
     return "| " + text[: _WIDTH - 4].ljust(_WIDTH - 4) + " |"
 
 
-def _ping_line(ping: Ping) -> str:
+def _ping_line(ping: DiagramPing) -> str:
     if ping.rtt_ms is None:
         return f"  {ping.source} --X--> {ping.target}   no answer"
     return f"  {ping.source} -----> {ping.target}   {ping.rtt_ms:.3f} ms"

@@ -20,7 +20,7 @@ from typing import Any
 
 from overlay.errors import OverlayError, TimedOutError
 from overlay.lab import host_process, underlay
-from overlay.lab.host_process import Holder
+from overlay.lab.host_process import HostProcess
 from overlay.unix_http import HTTPException, UnixConnection, send
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ _REQUEST_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 
 
-class RefusedError(OverlayError):
+class ApiRefusedError(OverlayError):
     """The agent said no; `status` and `answer` are what it said."""
 
     def __init__(self, status: int, answer: Json) -> None:
@@ -49,10 +49,10 @@ def wait_until(condition: Callable[[], bool], told: str, timeout_s: float = 30.0
     return time.monotonic() - started
 
 
-class Driver:
+class AgentDriver:
     """One lab host and the agent that this process started there."""
 
-    def __init__(self, host: Holder, number: int) -> None:
+    def __init__(self, host: HostProcess, number: int) -> None:
         self.host = host
         self.number = number
         self.address = underlay.address_of(number)
@@ -140,7 +140,7 @@ class Driver:
         finally:
             connection.close()
         if response.status >= HTTPStatus.BAD_REQUEST:
-            raise RefusedError(response.status, answer.get("error", answer))
+            raise ApiRefusedError(response.status, answer.get("error", answer))
         return answer
 
     def get(self, path: str) -> Json:
@@ -166,19 +166,19 @@ class Driver:
         return host_process.run(self.host, "tail", "-n", "40", LOG).stdout
 
 
-def connect(hosts: list[Holder]) -> list[Driver]:
+def connect(hosts: list[HostProcess]) -> list[AgentDriver]:
     """Return a driver for each host, numbered from 1."""
-    return [Driver(host, number) for number, host in enumerate(hosts, start=1)]
+    return [AgentDriver(host, number) for number, host in enumerate(hosts, start=1)]
 
 
-def end_all(drivers: list[Driver]) -> None:
+def end_all(drivers: list[AgentDriver]) -> None:
     """End the agents and the lab's hosts with them."""
     for driver in drivers:
         driver.end()
     host_process.end(host_process.running())
 
 
-def join_all(drivers: list[Driver], **environment: str) -> None:
+def join_all(drivers: list[AgentDriver], **environment: str) -> None:
     """Start an agent on each host, make a cluster on the first and join the others to it."""
     for driver in drivers:
         driver.launch(**environment)
@@ -190,13 +190,13 @@ def join_all(drivers: list[Driver], **environment: str) -> None:
         driver.post("/v1/join", peers=[drivers[0].address], token=token)
 
 
-def differences(driver: Driver) -> list[Json]:
+def differences(driver: AgentDriver) -> list[Json]:
     """Return how a host's kernel differs from what is desired, as `overlayd verify` says it."""
     found: list[Json] = driver.get("/v1/verify")["differences"]
     return found
 
 
-def endpoints(driver: Driver) -> list[tuple[str, str, str]]:
+def endpoints(driver: AgentDriver) -> list[tuple[str, str, str]]:
     """Return (name, address, host) of every endpoint that a host knows of."""
     shown = driver.get("/v1/endpoints")["endpoints"]
     return sorted((each["name"], each["ips"][0], each["node"]) for each in shown)

@@ -11,22 +11,22 @@ from collections.abc import Iterator
 from overlay import limits
 from overlay.lab import lab
 from overlay.lab.driver import (
-    Driver,
+    AgentDriver,
     connect,
     differences,
     end_all,
     endpoints,
     join_all,
 )
-from overlay.lab.flow import PORT, Flow, Place, Verdict
+from overlay.lab.flow import PORT, ContainerLocation, Flow, FlowResult
 
 _TABLE = "inet lab"
 
 
-class Scene:
+class LabCluster:
     """Joined hosts 1..n, each with container c1..cn on network blue."""
 
-    def __init__(self, drivers: list[Driver]) -> None:
+    def __init__(self, drivers: list[AgentDriver]) -> None:
         self.drivers = drivers
         self.addresses: dict[int, str] = {}
 
@@ -37,29 +37,29 @@ class Scene:
             each.run("ip", "netns", "add", f"c{each.number}")
             self.addresses[each.number] = attach(each, f"c{each.number}")
 
-    def host(self, number: int) -> Driver:
+    def host(self, number: int) -> AgentDriver:
         """Return a host, counted from 1."""
         return self.drivers[number - 1]
 
-    def place(self, number: int) -> Place:
+    def place(self, number: int) -> ContainerLocation:
         """Return a host's container."""
-        return Place(self.host(number), f"c{number}")
+        return ContainerLocation(self.host(number), f"c{number}")
 
     def flow(self, source: int, target: int, port: int = PORT) -> Flow:
         """Return a flow between two hosts' containers."""
         return Flow(self.place(source), self.place(target), self.addresses[target], port=port)
 
     @contextlib.contextmanager
-    def both_ways(self) -> Iterator[list[Verdict]]:
+    def both_ways(self) -> Iterator[list[FlowResult]]:
         """Let packets flow both ways between c1 and c2 during the block; then they are judged."""
-        verdicts: list[Verdict] = []
+        verdicts: list[FlowResult] = []
         with self.flow(1, 2) as there, self.flow(2, 1, PORT + 1) as back:
             yield verdicts
         for each in (there, back):
             assert each.verdict is not None, "a flow that ended has its verdict"
             verdicts.append(each.verdict)
 
-    def equal(self) -> bool:
+    def all_equal(self) -> bool:
         """Say whether all hosts know the same and have exactly that in their kernels."""
         first = endpoints(self.drivers[0])
         return all(endpoints(each) == first and not differences(each) for each in self.drivers)
@@ -72,38 +72,38 @@ class Scene:
             for each in driver.get("/v1/members")["members"]
         )
 
-    def well(self) -> bool:
+    def all_healthy(self) -> bool:
         """Say whether all are alive and equal; no agent at all is not well."""
         with contextlib.suppress(OSError):
-            return self.alive() and self.equal()
+            return self.alive() and self.all_equal()
         return False
 
 
-def attach(driver: Driver, namespace: str, **wish: object) -> str:
+def attach(driver: AgentDriver, namespace: str, **wish: object) -> str:
     """Attach a namespace to network blue; return its address."""
     answer = driver.post("/v1/endpoints", target=f"netns:{namespace}", networks=["blue"], **wish)
     return str(answer["endpoints"][0]["ip"])
 
 
-def cut_gossip(driver: Driver, statement: str = "drop", direction: str = "input") -> None:
+def cut_gossip(driver: AgentDriver, statement: str = "drop", direction: str = "input") -> None:
     """Do something to the control plane's packets on a host; forwarding is not touched."""
     rule = f"udp dport {limits.GOSSIP_PORT_DEFAULT} {statement}"
     chain = f"type filter hook {direction} priority 0; {rule};"
     driver.run("nft", f"table {_TABLE} {{ chain {direction} {{ {chain} }}; }}")
 
 
-def heal(driver: Driver) -> None:
+def heal(driver: AgentDriver) -> None:
     """Take the lab's rules away."""
     driver.run("sh", "-c", f"nft delete table {_TABLE} 2>/dev/null || true")
 
 
 @contextlib.contextmanager
-def scene(count: int, *, populated: bool = True) -> Iterator[Scene]:
+def lab_cluster(count: int, *, populated: bool = True) -> Iterator[LabCluster]:
     """Make a scene for the length of a block."""
-    drivers: list[Driver] = []
+    drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(count))
-        made = Scene(drivers)
+        made = LabCluster(drivers)
         if populated:
             join_all(drivers)
             made.populate()

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from overlay.errors import OverlayError
 from overlay.lab import host_process, traffic
-from overlay.lab.driver import Driver
+from overlay.lab.driver import AgentDriver
 
 PORT = 7000
 PER_SECOND = 1000
@@ -18,15 +18,15 @@ _END_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ContainerLocation:
     """A container: the host it is on and its namespace's name."""
 
-    driver: Driver
+    driver: AgentDriver
     namespace: str
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FlowResult:
     """What became of a flow."""
 
     sent: int
@@ -42,7 +42,7 @@ class Verdict:
         return self.sent - self.received
 
 
-def accounted(verdicts: list[Verdict]) -> str:
+def require_no_loss(verdicts: list[FlowResult]) -> str:
     """Say how many packets flowed; an AssertionError if one was lost or came twice."""
     sent = sum(each.sent for each in verdicts)
     lost = sum(each.lost for each in verdicts)
@@ -55,7 +55,7 @@ def accounted(verdicts: list[Verdict]) -> str:
 class Receiver:
     """The receiving end."""
 
-    def __init__(self, place: Place, port: int = PORT) -> None:
+    def __init__(self, place: ContainerLocation, port: int = PORT) -> None:
         self._process = _run(place, "receive", str(port))
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "ready":
@@ -70,11 +70,16 @@ class Flow:
     """A flow from one container to another, as long as the block runs."""
 
     def __init__(
-        self, source: Place, target: Place, address: str, *, port: int = PORT,
+        self,
+        source: ContainerLocation,
+        target: ContainerLocation,
+        address: str,
+        *,
+        port: int = PORT,
         per_second: int = PER_SECOND,
     ) -> None:  # fmt: skip
         self._words = (source, target, address, port, per_second)
-        self.verdict: Verdict | None = None
+        self.verdict: FlowResult | None = None
 
     def __enter__(self) -> Self:
         source, target, address, port, per_second = self._words
@@ -85,13 +90,13 @@ class Flow:
     def __exit__(self, *_details: object) -> None:
         sent = int(_ended(self._sender)["sent"])
         got = self._receiver.end()
-        self.verdict = Verdict(
+        self.verdict = FlowResult(
             sent, got["received"], got["duplicates"], got["silence_max_s"],
             got["first_at"], got["last_at"],
         )  # fmt: skip
 
 
-def _run(place: Place, *words: str) -> subprocess.Popen[str]:
+def _run(place: ContainerLocation, *words: str) -> subprocess.Popen[str]:
     inside = ["ip", "netns", "exec", place.namespace, sys.executable, traffic.__file__, *words]
     return subprocess.Popen(
         host_process.enter_command(place.driver.host, inside),

@@ -12,15 +12,15 @@ from typing import Self
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.lab import frames, host_process
-from overlay.lab.host_process import Holder
+from overlay.lab.host_process import HostProcess
 
 _END_TIMEOUT_S = 30.0
 
 
-class Spot:
+class NamespaceRef:
     """A namespace of a lab host, by name; without one the host's own."""
 
-    def __init__(self, host: Holder, namespace: str = "") -> None:
+    def __init__(self, host: HostProcess, namespace: str = "") -> None:
         self.host = host
         self._inside: tuple[str, ...] = ("ip", "netns", "exec", namespace) if namespace else ()
 
@@ -49,7 +49,7 @@ class Spot:
         self.send("frames", interface, *(frame.hex() for frame in frames))
 
 
-def socket_in(host: Holder, *kind: int) -> socket.socket:
+def socket_in(host: HostProcess, *kind: int) -> socket.socket:
     """Return a socket of a lab host's own namespace, of a family, type and protocol."""
     descriptor = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY)
     try:
@@ -59,13 +59,15 @@ def socket_in(host: Holder, *kind: int) -> socket.socket:
         os.close(descriptor)
 
 
-class Watch:
+class FrameCapture:
     """What comes in by an interface, until the fence: a frame that surely arrives, sent last.
 
     So nobody waits for what does not come.
     """
 
-    def __init__(self, spot: Spot, fence: Callable[[], None], interface: str = "eth0") -> None:
+    def __init__(
+        self, spot: NamespaceRef, fence: Callable[[], None], interface: str = "eth0"
+    ) -> None:
         self.seen: list[str] = []
         self._fence = fence
         self._process = subprocess.Popen(

@@ -48,7 +48,7 @@ _started: dict[int, subprocess.Popen[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class HostProcess:
     """A running holder: its name and its first process, as seen from this machine."""
 
     name: str
@@ -60,7 +60,7 @@ class Holder:
         return _mark_of(self.pid) == MARK + self.name
 
 
-def start(name: str) -> Holder:
+def start(name: str) -> HostProcess:
     """Start a host and wait until its mounts are made; raises OverlayError with what it said."""
     process = subprocess.Popen(
         [
@@ -87,13 +87,13 @@ def start(name: str) -> Holder:
                 if process.stderr:
                     process.stderr.close()
                 _started[child] = process
-                return Holder(name, child)
+                return HostProcess(name, child)
         time.sleep(0.005)
     process.kill()
     raise OverlayError(f"the lab host {name} did not start within {_START_TIMEOUT_S:.0f} s")
 
 
-def end(holders: Sequence[Holder]) -> None:
+def end(holders: Sequence[HostProcess]) -> None:
     """End hosts with all their processes; returns when they are gone."""
     for holder in holders:
         if holder.alive:
@@ -108,7 +108,7 @@ def end(holders: Sequence[Holder]) -> None:
             parent.wait(_END_TIMEOUT_S)
 
 
-def running() -> list[Holder]:
+def running() -> list[HostProcess]:
     """Return all holders on this machine, also those that a crashed lab has left.
 
     Not those of a lab inside a container of this machine, though its processes are seen here.
@@ -119,18 +119,18 @@ def running() -> list[Holder]:
             pid = int(entry.name)
             mark = _mark_of(pid)
             if mark.startswith(MARK) and _depth_of(pid) == _HOLDER_DEPTH:
-                found.append(Holder(mark.removeprefix(MARK), pid))
+                found.append(HostProcess(mark.removeprefix(MARK), pid))
     return sorted(found, key=lambda holder: holder.name)
 
 
-def enter_command(holder: Holder, command: Sequence[str]) -> list[str]:
+def enter_command(holder: HostProcess, command: Sequence[str]) -> list[str]:
     """Return the command line that runs a command inside a host."""
     target = ["nsenter", "--target", str(holder.pid)]
     return [*target, "--net", "--mount", "--uts", "--ipc", "--pid", *command]
 
 
 def run(
-    holder: Holder, *command: str, timeout_s: float = 120.0, stdin: str | None = None
+    holder: HostProcess, *command: str, timeout_s: float = 120.0, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command inside a host and return what it said; does not judge the exit code."""
     return subprocess.run(

@@ -17,8 +17,8 @@ from typing import Any
 
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.lab import host_process, underlay
-from overlay.lab.diagram import Ping, Shown, draw
-from overlay.lab.host_process import Holder
+from overlay.lab.diagram import DiagramHost, DiagramPing, draw
+from overlay.lab.host_process import HostProcess
 
 HOSTS_MAX = 32
 SWITCH = "underlay"
@@ -43,19 +43,19 @@ def up(count: int) -> str:
         hosts = make(count)
         join(hosts)
         shown = populate(hosts)
-        pings = _prove(hosts)
+        pings = _ping_all(hosts)
     except BaseException:
-        _say("something failed: taking the lab down again")
+        _print_progress("something failed: taking the lab down again")
         host_process.end(host_process.running())
         raise
-    vni = int(answer(hosts[0], "network", "inspect", NETWORK)["vni"])
-    _say(f"done in {time.monotonic() - started:.1f} s\n")
+    vni = int(query(hosts[0], "network", "inspect", NETWORK)["vni"])
+    _print_progress(f"done in {time.monotonic() - started:.1f} s\n")
     return draw(shown, SUBNET, vni, pings)
 
 
-def make(count: int) -> list[Holder]:
+def make(count: int) -> list[HostProcess]:
     """Make hosts on one underlay, without agents."""
-    _say(f"making {count} hosts (namespaces; this machine's own network is not touched)")
+    _print_progress(f"making {count} hosts (namespaces; this machine's own network is not touched)")
     switch = host_process.start(SWITCH)
     underlay.prepare(switch)
     hosts = []
@@ -63,36 +63,38 @@ def make(count: int) -> list[Holder]:
         host = host_process.start(f"vm{number}")
         underlay.connect(switch, host, number)
         hosts.append(host)
-        _say(f"  vm{number} {underlay.address_of(number)} on {underlay.INTERFACE}")
+        _print_progress(f"  vm{number} {underlay.address_of(number)} on {underlay.INTERFACE}")
     return hosts
 
 
-def join(hosts: Sequence[Holder]) -> None:
+def join(hosts: Sequence[HostProcess]) -> None:
     """Make a cluster on the first host and join the others to it."""
-    _say("starting an agent on each and joining them")
+    _print_progress("starting an agent on each and joining them")
     overlayd(hosts[0], "join")
     token = overlayd(hosts[0], "token", "show").strip()
-    _say(f"  {hosts[0].name}: overlayd join")
+    _print_progress(f"  {hosts[0].name}: overlayd join")
     for host in hosts[1:]:
         overlayd(host, "join", underlay.address_of(1), "--token-file", "-", stdin=token)
-        _say(f"  {host.name}: overlayd join {underlay.address_of(1)} --token-file -")
+        _print_progress(f"  {host.name}: overlayd join {underlay.address_of(1)} --token-file -")
 
 
-def populate(hosts: Sequence[Holder]) -> list[Shown]:
+def populate(hosts: Sequence[HostProcess]) -> list[DiagramHost]:
     """Create the network and attach one bare container on each host."""
-    _say(f"{hosts[0].name}: overlayd network create {NETWORK} --subnet {SUBNET}")
+    _print_progress(f"{hosts[0].name}: overlayd network create {NETWORK} --subnet {SUBNET}")
     overlayd(hosts[0], "network", "create", NETWORK, "--subnet", SUBNET)
     shown = []
     for number, host in enumerate(hosts, start=1):
         ip = overlayd(host, "container", "add", f"c{number}", "--network", NETWORK).split()[0]
-        _say(f"  {host.name}: overlayd container add c{number} --network {NETWORK}   -> {ip}")
-        shown.append(Shown(host.name, underlay.address_of(number), f"c{number}", ip))
+        _print_progress(
+            f"  {host.name}: overlayd container add c{number} --network {NETWORK}   -> {ip}"
+        )
+        shown.append(DiagramHost(host.name, underlay.address_of(number), f"c{number}", ip))
     return shown
 
 
-def _prove(hosts: Sequence[Holder]) -> list[Ping]:
+def _ping_all(hosts: Sequence[HostProcess]) -> list[DiagramPing]:
     """Ping by name from the first host's container to every other one's."""
-    _say("proving it: one ping by name from c1 to the container on every other host")
+    _print_progress("proving it: one ping by name from c1 to the container on every other host")
     pings = []
     for number in range(2, len(hosts) + 1):
         done = host_process.run(
@@ -100,7 +102,7 @@ def _prove(hosts: Sequence[Holder]) -> list[Ping]:
             "ping", "-c", "1", "-W", "2", f"c{number}",
         )  # fmt: skip
         found = _PING_RTT.search(done.stdout)
-        pings.append(Ping("c1", f"c{number}", float(found[1]) if found else None))
+        pings.append(DiagramPing("c1", f"c{number}", float(found[1]) if found else None))
         if found is None:
             raise OverlayError(
                 f"c1 got no answer from c{number}",
@@ -125,7 +127,7 @@ def status() -> dict[str, Any]:
             continue
         shown: dict[str, Any] = {"name": host.name, "pid": host.pid}
         with contextlib.suppress(OverlayError):
-            told = answer(host, "status")
+            told = query(host, "status")
             shown["address"] = (told.get("node") or {}).get("address")
             shown["members"] = (told.get("cluster") or {}).get("members")
             shown["networks"] = [network["name"] for network in told.get("networks", [])]
@@ -134,7 +136,7 @@ def status() -> dict[str, Any]:
     return {"schema": "overlayd.lab-status/v1", "hosts": hosts}
 
 
-def find(name: str) -> Holder:
+def find(name: str) -> HostProcess:
     """Return a running lab host; raises NotFoundError."""
     found = {host.name: host for host in host_process.running()}
     if name not in found:
@@ -145,14 +147,14 @@ def find(name: str) -> Holder:
     return found[name]
 
 
-def execute(name: str, command: Sequence[str]) -> int:
+def exec_in_host(name: str, command: Sequence[str]) -> int:
     """Run a command inside a host in the foreground; does not return."""
     words = host_process.enter_command(find(name), command)
     sys.stdout.flush()
     os.execvpe(words[0], words, host_process.environment())  # noqa: S606 - replaces this process
 
 
-def overlayd(host: Holder, *words: str, stdin: str | None = None) -> str:
+def overlayd(host: HostProcess, *words: str, stdin: str | None = None) -> str:
     """Run overlayd inside a host and return its answer; raises OverlayError with its words."""
     done = host_process.run(host, "overlayd", *words, stdin=stdin)
     if done.returncode:
@@ -163,11 +165,11 @@ def overlayd(host: Holder, *words: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
-def answer(host: Holder, *words: str) -> dict[str, Any]:
+def query(host: HostProcess, *words: str) -> dict[str, Any]:
     """Run a reading verb inside a host and return its JSON."""
     found: dict[str, Any] = json.loads(overlayd(host, *words, "--json"))
     return found
 
 
-def _say(text: str) -> None:
+def _print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

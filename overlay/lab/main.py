@@ -40,7 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
             command = arguments.command
             if command and command[0] == "--":
                 command = command[1:]
-            return lab.execute(arguments.host, command or ["bash"])
+            return lab.exec_in_host(arguments.host, command or ["bash"])
         case "soak":
             return _soak(arguments.minutes, arguments.seed)
         case "status":

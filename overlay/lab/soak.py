@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlay.errors import OverlayError
-from overlay.lab.driver import Driver, RefusedError, endpoints, wait_until
-from overlay.lab.fixtures import Scene, attach, scene
+from overlay.lab.driver import AgentDriver, ApiRefusedError, endpoints, wait_until
+from overlay.lab.fixtures import LabCluster, attach, lab_cluster
 
 HOSTS = 3
 _ROUND_COUNT = 40  # steps between two checks
@@ -27,7 +27,7 @@ _DESCRIPTORS_SLACK = 4  # an API connection and a timer may be open in the momen
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class ResourceUsage:
     """What one host holds, with nothing attached but its own container."""
 
     resident_bytes: int
@@ -46,10 +46,10 @@ class Figures:
 class Soak:
     """One churn over a scene."""
 
-    def __init__(self, made: Scene, chance: random.Random) -> None:
+    def __init__(self, made: LabCluster, rng: random.Random) -> None:
         self._scene = made
-        self._chance = chance
-        self._attached: dict[str, Driver] = {}
+        self._rng = rng
+        self._attached: dict[str, AgentDriver] = {}
         self._count = 0
         self.steps = 0
         self.restarts = 0
@@ -60,7 +60,7 @@ class Soak:
         for _ in range(_ROUND_COUNT):
             self._step()
             self.steps += 1
-        self._wait(self._scene.well, "all hosts equal after a round")
+        self._wait(self._scene.all_healthy, "all hosts equal after a round")
         for name in list(self._attached):
             self._remove(name)
         self._wait(self._empty, "all hosts equal with all taken back")
@@ -71,26 +71,26 @@ class Soak:
 
     def _empty(self) -> bool:
         """Say whether all is well with nothing but the hosts' own containers."""
-        return self._scene.well() and all(
+        return self._scene.all_healthy() and all(
             len(endpoints(driver)) == HOSTS for driver in self._scene.drivers
         )
 
     def _step(self) -> None:
-        kind = self._chance.choices(("add", "remove", "network", "restart"), (10, 8, 2, 1))[0]
-        host = self._chance.choice(self._scene.drivers)
+        kind = self._rng.choices(("add", "remove", "network", "restart"), (10, 8, 2, 1))[0]
+        host = self._rng.choice(self._scene.drivers)
         if kind == "restart":
-            host.end(self._chance.choice((signal.SIGTERM, signal.SIGKILL)))
+            host.end(self._rng.choice((signal.SIGTERM, signal.SIGKILL)))
             host.start()
             self.restarts += 1
         elif kind == "network":
             host.post("/v1/networks", name="brief", subnets=[{"subnet": "10.99.0.0/24"}])
             host.call("DELETE", "/v1/networks/brief")
         elif kind == "remove" and self._attached:
-            self._remove(self._chance.choice(sorted(self._attached)))
+            self._remove(self._rng.choice(sorted(self._attached)))
         elif len(self._attached) < _ENDPOINTS_MAX:
             self._add(host)
 
-    def _add(self, host: Driver) -> None:
+    def _add(self, host: AgentDriver) -> None:
         self._count += 1
         name = f"s{self._count}"
         host.run("ip", "netns", "add", name)
@@ -99,31 +99,31 @@ class Soak:
 
     def _remove(self, name: str) -> None:
         host = self._attached.pop(name)
-        if self._chance.random() < 0.7:
+        if self._rng.random() < 0.7:
             host.post("/v1/detach", target=f"netns:{name}")
         host.run("ip", "netns", "del", name)  # or it just ends
 
-    def figures(self) -> list[Figures]:
+    def figures(self) -> list[ResourceUsage]:
         """Return what each host holds now."""
         return [_figures(driver) for driver in self._scene.drivers]
 
 
-def _attached(host: Driver, name: str) -> bool:
+def _attached(host: AgentDriver, name: str) -> bool:
     """Attach; an agent that has just started may have to hear from its peers first."""
     try:
         attach(host, name)
-    except RefusedError:
+    except ApiRefusedError:
         return False
     return True
 
 
-def _figures(driver: Driver) -> Figures:
+def _figures(driver: AgentDriver) -> ResourceUsage:
     proc = Path(f"/proc/{driver.pid()}")
     pages = int((proc / "statm").read_text(encoding="ascii").split()[1])
     names = driver.run("sh", "-c", "ls /run/netns").split()
     links = sum(driver.run("ip", "-n", name, "-o", "link").count("\n") for name in names)
     networks = driver.get("/v1/status")["networks"]
-    return Figures(
+    return ResourceUsage(
         resident_bytes=pages * 4096,
         descriptors=len(list((proc / "fd").iterdir())),
         namespaces=len(names),
@@ -132,7 +132,7 @@ def _figures(driver: Driver) -> Figures:
     )
 
 
-def left_behind(before: Figures, after: Figures) -> list[str]:
+def left_behind(before: ResourceUsage, after: ResourceUsage) -> list[str]:
     """Return what did not return to where it was, as texts."""
     faults = []
     if after.resident_bytes > before.resident_bytes * _MEMORY_GROWTH_MAX:
@@ -150,7 +150,7 @@ def left_behind(before: Figures, after: Figures) -> list[str]:
 def soak(duration_s: float, seed: int, tell: Callable[[str], None]) -> int:
     """Churn for a while; return 0 if every figure returned to where it was, else 1."""
     tell(f"seed {seed}, {duration_s:.0f} s on {HOSTS} hosts")
-    with scene(HOSTS) as made:
+    with lab_cluster(HOSTS) as made:
         run = Soak(made, random.Random(seed))
         run.round()  # warm: what is imported and allocated once is there now
         before = run.figures()

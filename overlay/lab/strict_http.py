@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 
-def closed(schema: Any) -> Any:
+def closed_schema(schema: Any) -> Any:
     """Return a schema whose objects have no fields but those it names."""
     if isinstance(schema, list):
-        return [closed(each) for each in schema]
+        return [closed_schema(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: closed(value) for key, value in schema.items()}
+    made = {key: closed_schema(value) for key, value in schema.items()}
     if made.get("type") == "object" and "properties" in made:
         made.setdefault("additionalProperties", False)
     return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 
 from overlay.errors import OverlayError
-from overlay.lab.host_process import Holder, enter_command
+from overlay.lab.host_process import HostProcess, enter_command
 
 NETWORK = "192.168.56"
 PREFIX_LENGTH = 24
@@ -23,13 +23,13 @@ def address_of(number: int) -> str:
     return f"{NETWORK}.{10 + number}"
 
 
-def prepare(switch: Holder) -> None:
+def prepare(switch: HostProcess) -> None:
     """Make the bridge."""
     _ip(switch, "link", "add", BRIDGE, "type", "bridge")
     _ip(switch, "link", "set", BRIDGE, "up")
 
 
-def connect(switch: Holder, host: Holder, number: int) -> None:
+def connect(switch: HostProcess, host: HostProcess, number: int) -> None:
     """Give a host its interface eth1, on the bridge."""
     port = f"to-vm{number}"
     peer = ["peer", "name", INTERFACE, "netns", str(host.pid)]
@@ -42,7 +42,7 @@ def connect(switch: Holder, host: Holder, number: int) -> None:
     _ip(host, "link", "set", INTERFACE, "up")
 
 
-def _ip(holder: Holder, *words: str) -> None:
+def _ip(holder: HostProcess, *words: str) -> None:
     _run(enter_command(holder, ["ip", *words]))
 
 

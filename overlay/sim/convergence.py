@@ -15,14 +15,14 @@ from overlay.core.view import overlay_mtu
 from overlay.model import Network, NodeId, Vni, ip_text
 from overlay.sim.host.host import UNDERLAY_MTU, Host
 from overlay.sim.host.kernel import Container
-from overlay.sim.host.oracle import Truth, expected, walk
+from overlay.sim.host.oracle import HostTruth, expected, trace_packet
 from overlay.sim.world.world import World
 
 _SAMPLE_COUNT: Final = 20
 _WALKS_MAX: Final = 20_000
 
 
-class Verdict:
+class ConvergenceCheck:
     """Looks at a whole world and says what is wrong with it, if anything."""
 
     def __init__(self, world: World) -> None:
@@ -65,7 +65,7 @@ class Verdict:
 
     # --- all of it ----------------------------------------------------------------------
 
-    def wrong(self) -> str | None:
+    def faults(self) -> str | None:
         """Return the first thing that is not as it ought to be, or None."""
         for host in self._world.hosts:
             if host.node is None and not host.gone:
@@ -73,8 +73,8 @@ class Verdict:
             if host.leaving and not host.gone:
                 return f"{host.name} is still leaving"
         for site in self._world.sites:
-            if site.work.wishes:
-                return f"{site.host.name} is still attaching {site.work.wishes[0].name}"
+            if site.agent.pending:
+                return f"{site.host.name} is still attaching {site.agent.pending[0].name}"
         return self._cards() or self._members() or self._stores() or self._keys() or self._kernels()
 
     def _cards(self) -> str | None:
@@ -167,10 +167,10 @@ class Verdict:
         return None
 
     @staticmethod
-    def _truth_of(host: Host, vni: Vni) -> Truth:
+    def _truth_of(host: Host, vni: Vni) -> HostTruth:
         running = host.kernel.containers.values()
         mine = tuple(container for container in running if container.endpoint.vni == vni)
-        return Truth(host.address, mine)
+        return HostTruth(host.address, mine)
 
     # --- at the very end ----------------------------------------------------------------
 
@@ -189,7 +189,7 @@ class Verdict:
             for vni in sorted(site.host.kernel.sandboxes):
                 actual = site.host.kernel.read(vni)
                 assert actual is not None
-                operations = diff(site.datapath.desired(vni), actual, prune=True)
+                operations = diff(site.reconciler.desired(vni), actual, prune=True)
                 if operations:
                     return f"{site.host.name} would still do: {operations[0]}"
         return self._walks()
@@ -199,13 +199,13 @@ class Verdict:
         count = 0
         at = {host.address: host.kernel for host in self._world.hosts if not host.gone}
         for (vni, ip), (_, container) in sorted(
-            self._world.book.running.items(), key=lambda item: item[0]
+            self._world.invariants.running.items(), key=lambda item: item[0]
         ):
             for host in self._world.hosts:
                 if vni not in host.kernel.sandboxes or count > _WALKS_MAX:
                     continue
                 count += 1
-                found = walk(host.kernel, vni, container.subnet_index, ip, at.get)
+                found = trace_packet(host.kernel, vni, container.subnet_index, ip, at.get)
                 if found != container:
                     told = found if isinstance(found, str) else _shown(found)
                     return f"a packet from {host.name} to {ip_text(ip)} reaches: {told}"

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from overlay.sim.outcome import Outcome
 from overlay.sim.progress import Progress
-from overlay.sim.report.plot import Picture, svg
+from overlay.sim.report.plot import ConvergencePlot, render_svg
 from overlay.sim.report.report import PARTS, report
 from overlay.sim.run import Run
 from overlay.sim.scenario import (
@@ -139,7 +139,7 @@ def _run(scenario: Scenario, picture: Path | None, *, told: bool) -> int:
     outcome = run.to_end(progress.step)
     progress.end()
     if picture is not None:
-        picture.write_text(svg(_picture(scenario, outcome)), encoding="utf-8")
+        picture.write_text(render_svg(_picture(scenario, outcome)), encoding="utf-8")
         _tell(f"drawn: {picture}")
     print(outcome.table())
     if outcome.failures:
@@ -148,8 +148,8 @@ def _run(scenario: Scenario, picture: Path | None, *, told: bool) -> int:
     return 0
 
 
-def _picture(scenario: Scenario, outcome: Outcome) -> Picture:
-    return Picture(
+def _picture(scenario: Scenario, outcome: Outcome) -> ConvergencePlot:
+    return ConvergencePlot(
         title=f"Records held by who wants them: {scenario.nodes} nodes, seed {scenario.seed}",
         points=outcome.curve,
         storm_end_s=outcome.calm_from_s,

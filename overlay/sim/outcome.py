@@ -33,7 +33,7 @@ class Outcome:
 
     def measure(self, world: World) -> None:
         """Take the figures of a world that has ended."""
-        wires, book = world.wires, world.book
+        wires, invariants = world.wires, world.invariants
         sent = sum(host.line.sent_count for host in world.hosts)
         sent_bytes = sum(host.line.sent_bytes for host in world.hosts)
         node_seconds = max(1e-9, len(world.hosts) * world.schedule.now)
@@ -42,14 +42,17 @@ class Outcome:
         self.trace = wires.trace
         self.figures = [
             ("simulated time", duration_text(world.schedule.now)),
-            ("containers attached, detached", f"{book.attached:,}, {book.detached:,}"),
-            ("attachments all live hosts confirmed", count_text(book.confirmed_count)),
+            ("containers attached, detached", f"{invariants.attached:,}, {invariants.detached:,}"),
+            ("attachments all live hosts confirmed", count_text(invariants.confirmed_count)),
             ("datagrams sent", count_text(sent)),
             ("sent per node", f"{8 * sent_bytes / node_seconds / 1000:.3g} kbit/s"),
             ("largest datagram", f"{wires.size_max} bytes"),
             ("kernel operations", count_text(sum(h.kernel.operation_count for h in world.hosts))),
-            ("keys made", count_text(len(world.around.keys.made_s) - 1)),
-            ("unknown keys, as the protocol has it", count_text(world.around.keys.excused_count)),
+            ("keys made", count_text(len(world.environment.keys.made_s) - 1)),
+            (
+                "unknown keys, as the protocol has it",
+                count_text(world.environment.keys.excused_count),
+            ),
             ("trace", f"{self.trace:08x}"),
             ("events", count_text(world.schedule.handled)),
         ]

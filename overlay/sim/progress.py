@@ -42,8 +42,8 @@ class Progress:
         speed = len(world.hosts) * world.schedule.now / elapsed_s
         return (
             f"{run.phase:6} {world.schedule.now:7.1f} s  {up}/{len(world.hosts)} up  "
-            f"{len(world.book.running)} containers  "
-            f"{100 * run.verdict.share:.2f} % of records current  "
+            f"{len(world.invariants.running)} containers  "
+            f"{100 * run.convergence.share:.2f} % of records current  "
             f"{speed:,.0f} node-seconds/s"
         )
 

@@ -10,17 +10,17 @@ from collections.abc import Callable
 from typing import Final
 
 from overlay import limits
-from overlay.core.protocol.settings import Settings
-from overlay.sim.convergence import Verdict
+from overlay.core.protocol.settings import ProtocolSettings
+from overlay.sim.convergence import ConvergenceCheck
 from overlay.sim.environment.network import Cut
-from overlay.sim.environment.random_streams import Chance
+from overlay.sim.environment.random_streams import RandomStreams
 from overlay.sim.host.host import Host
-from overlay.sim.host.kernel import Refused
+from overlay.sim.host.kernel import KernelRefusedError
 from overlay.sim.host.key_invariants import KeysBrokenError
 from overlay.sim.outcome import Outcome
 from overlay.sim.scenario import Scenario
 from overlay.sim.world import faults
-from overlay.sim.world.churn import Comings
+from overlay.sim.world.churn import Churn
 from overlay.sim.world.faults import (
     Clog,
     Crash,
@@ -33,35 +33,35 @@ from overlay.sim.world.faults import (
     Stall,
     Tamper,
 )
-from overlay.sim.world.invariants import BrokenError
+from overlay.sim.world.invariants import InvariantError
 from overlay.sim.world.kernel_faults import tamper
 from overlay.sim.world.load import Load
 from overlay.sim.world.world import World, address_of
 
-_DAWN_S: Final = 3.0  # to make the networks and the first containers, in calm weather
+_START_UP_S: Final = 3.0  # to make the networks and the first containers, in calm weather
 _STEP_S: Final = 0.5  # between two looks at the whole
 _CALM_MAX_S: Final = 120.0
 # After all is equal it must stay so, with nothing to do, but that keys go that nobody uses.
 _CALM_AFTER_S: Final = limits.KEY_REST_S + 4.0
 _GROW_S: Final = 0.3
-_UPSET_S: Final = 15.0
+_DISTURBED_S: Final = 15.0
 _NO_MEMORY_S: Final = 5.0
 
 
 class Run:
     """Carries out one scenario, once."""
 
-    def __init__(self, scenario: Scenario, settings: Settings | None = None) -> None:
-        chance = Chance(scenario.seed)
+    def __init__(self, scenario: Scenario, settings: ProtocolSettings | None = None) -> None:
+        streams = RandomStreams(scenario.seed)
         self.scenario = scenario
-        self.world = World(scenario, chance, settings or Settings())
-        self.verdict = Verdict(self.world)
+        self.world = World(scenario, streams, settings or ProtocolSettings())
+        self.convergence = ConvergenceCheck(self.world)
         self.phase = "dawn"
-        self._comings = Comings(self.world)
-        self._faults = faults.draw(scenario, chance.stream("faults"))
-        self._chance = chance.stream("load")
-        self._load = Load(self.world, scenario, self._chance)
-        self._sabotage = chance.stream("sabotage")
+        self._churn = Churn(self.world)
+        self._faults = faults.draw(scenario, streams.stream("faults"))
+        self._rng = streams.stream("load")
+        self._load = Load(self.world, scenario, self._rng)
+        self._sabotage = streams.stream("sabotage")
         self._moves = 0
 
     # --- from dawn to calm --------------------------------------------------------------
@@ -71,9 +71,9 @@ class Run:
         outcome = Outcome(self.scenario)
         try:
             self._run(outcome, step)
-        except (BrokenError, Refused, AssertionError) as error:
+        except (InvariantError, KernelRefusedError, AssertionError) as error:
             outcome.failures.append(f"{type(error).__name__}: {error}")
-            if not isinstance(error, BrokenError | KeysBrokenError):
+            if not isinstance(error, InvariantError | KeysBrokenError):
                 outcome.error = error
         outcome.story = self.world.story
         outcome.measure(self.world)
@@ -81,7 +81,7 @@ class Run:
 
     def _run(self, outcome: Outcome, step: Callable[[], None]) -> None:
         self._begin()
-        dawn = _DAWN_S + (_GROW_S * self.scenario.nodes if self.scenario.grow else 0.0)
+        dawn = _START_UP_S + (_GROW_S * self.scenario.nodes if self.scenario.grow else 0.0)
         self._advance(dawn, outcome, step)
         self.phase = "storm"
         self.world.tell("the storm begins")
@@ -101,23 +101,23 @@ class Run:
         end = self.world.schedule.now + lasts_s
         while self.world.schedule.now < end:
             self.world.schedule.run_until(min(end, self.world.schedule.now + _STEP_S))
-            self.world.book.check_bounds(self.world.wires.size_max)
-            outcome.curve.append((self.world.schedule.now, self.verdict.share_current()))
+            self.world.invariants.check_bounds(self.world.wires.size_max)
+            outcome.curve.append((self.world.schedule.now, self.convergence.share_current()))
             step()
 
     def _calm_down(self, outcome: Outcome, step: Callable[[], None]) -> None:
         self.phase = "calm"
         self._load.end_churn()
         self.world.tell("calm")
-        self.world.around.keys.interval_s = 0.0  # the last key made is to be the only one
+        self.world.environment.keys.interval_s = 0.0  # the last key made is to be the only one
         self.world.wires.calm()
         self.world.wires.weather = self.scenario.calm()
         for host in self.world.hosts:
             host.end_faults()
             self._repaired(host)
-            self._comings.revive(host)
+            self._churn.revive(host)
         outcome.calm_from_s = self.world.schedule.now
-        while (wrong := self.verdict.wrong()) is not None:
+        while (wrong := self.convergence.faults()) is not None:
             if self.world.schedule.now > outcome.calm_from_s + _CALM_MAX_S:
                 outcome.failures.append(f"{_CALM_MAX_S:.0f} s of calm, and still: {wrong}")
                 return
@@ -125,7 +125,11 @@ class Run:
         outcome.settled_after_s = self.world.schedule.now - outcome.calm_from_s
         self.world.tell("all is equal")
         self._advance(_CALM_AFTER_S, outcome, step)
-        wrong = self.verdict.wrong() or self.verdict.old_keys() or self.verdict.second_pass()
+        wrong = (
+            self.convergence.faults()
+            or self.convergence.old_keys()
+            or self.convergence.second_pass()
+        )
         if wrong is not None:
             outcome.failures.append(f"it was all equal, and then not any more: {wrong}")
 
@@ -134,7 +138,7 @@ class Run:
         if scenario.grow:
             self.world.sites[0].host.start()
             for site in self.world.sites[1:]:
-                seeds = self._chance.sample(
+                seeds = self._rng.sample(
                     self.world.hosts[: site.host.index], min(2, site.host.index)
                 )
                 site.host.disk.seeds = tuple(host.address for host in seeds)
@@ -155,7 +159,7 @@ class Run:
         self.world.tell(str(fault))
         match fault:
             case Crash():
-                self._comings.crash(fault)
+                self._churn.crash(fault)
             case Partition():
                 self._cut(fault)
             case Clog():
@@ -170,17 +174,17 @@ class Run:
                 if not host.gone and not host.leaving:
                     # Until all know the new address, packets to it go astray.
                     asleep_s = host.asleep_until() - self.world.schedule.now
-                    self.world.book.upset(host, max(0.0, asleep_s) + _UPSET_S)
+                    self.world.invariants.mark_disturbed(host, max(0.0, asleep_s) + _DISTURBED_S)
                     host.guarded(lambda _: host.move(address_of(50_000 + self._moves)))
-                    self.world.sites[fault.host].datapath.wake_all()
+                    self.world.sites[fault.host].reconciler.wake_all()
             case Rotate():
                 host = self.world.hosts[fault.host]
                 if host.keys is not None:
                     host.guarded(host.keys.make)
             case Leave():
-                self._comings.leave(self.world.sites[fault.host])
+                self._churn.leave(self.world.sites[fault.host])
             case Newcomer():
-                self._comings.join(fault)
+                self._churn.join(fault)
             case Tamper():
                 self._tamper(fault)
 
@@ -202,10 +206,10 @@ class Run:
     def _tamper(self, fault: Tamper) -> None:
         host = self.world.hosts[fault.host]
         if tamper(host.kernel, fault.how, self._sabotage):
-            self.world.book.upset(host, _UPSET_S)
+            self.world.invariants.mark_disturbed(host, _DISTURBED_S)
             self.world.schedule.after(_NO_MEMORY_S, self._repaired, host)
             # As the netlink monitor would: a hint, and the agent looks.
-            self.world.sites[fault.host].datapath.wake_all()
+            self.world.sites[fault.host].reconciler.wake_all()
 
     def _repaired(self, host: Host) -> None:
         host.kernel.failing = False

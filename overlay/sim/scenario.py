@@ -114,18 +114,18 @@ def _positive(text: str) -> float:
 
 def drawn(seed: int, duration_s: float = 20.0) -> Scenario:
     """Return the scenario that a seed stands for in `make test` and `make soak`."""
-    chance = random.Random(f"{seed}/scenario")
-    pick: Callable[[int, int], int] = chance.randint
-    nodes = chance.choice([2, 3, 5, 8, 12, 16, 24])
+    rng = random.Random(f"{seed}/scenario")
+    pick: Callable[[int, int], int] = rng.randint
+    nodes = rng.choice([2, 3, 5, 8, 12, 16, 24])
     return Scenario(
         nodes=nodes,
         seed=seed,
-        loss=chance.choice([0.0, 0.01, 0.05, 0.1, 0.25]),
-        latency=chance.choice([0.0005, 0.005, 0.03]),
-        jitter=chance.choice([0.0, 0.005, 0.05]),
-        duplicate=chance.choice([0.0, 0.05]),
-        corrupt=chance.choice([0.0, 0.02]),
-        straggle=chance.choice([0.0, 0.05]),
+        loss=rng.choice([0.0, 0.01, 0.05, 0.1, 0.25]),
+        latency=rng.choice([0.0005, 0.005, 0.03]),
+        jitter=rng.choice([0.0, 0.005, 0.05]),
+        duplicate=rng.choice([0.0, 0.05]),
+        corrupt=rng.choice([0.0, 0.02]),
+        straggle=rng.choice([0.0, 0.05]),
         partitions=pick(0, 4),
         crashes=pick(0, 6),
         clogs=pick(0, 4),
@@ -134,20 +134,20 @@ def drawn(seed: int, duration_s: float = 20.0) -> Scenario:
         leaves=pick(0, 1) if nodes > 3 else 0,
         newcomers=pick(0, 2),
         tampers=pick(0, 3),
-        churn=chance.choice([1.0, 4.0, 10.0]),
+        churn=rng.choice([1.0, 4.0, 10.0]),
         networks=pick(1, 3),
         endpoints=pick(0, 3),
-        grow=chance.random() < 0.3,
-        **_drawn_keys(chance, nodes, duration_s),
+        grow=rng.random() < 0.3,
+        **_drawn_keys(rng, nodes, duration_s),
     )
 
 
-def _drawn_keys(chance: random.Random, nodes: int, duration_s: float) -> dict[str, Any]:
+def _drawn_keys(rng: random.Random, nodes: int, duration_s: float) -> dict[str, Any]:
     """Draw what happens to keys. A storm with hosts away for long lasts three times as long."""
-    absences = chance.randint(1, 3) if nodes > 4 and chance.random() < 0.3 else 0
+    absences = rng.randint(1, 3) if nodes > 4 and rng.random() < 0.3 else 0
     return {
-        "rotations": chance.randint(0, 3),
-        "key_interval": chance.choice([0.0, 0.0, 15.0]),
+        "rotations": rng.randint(0, 3),
+        "key_interval": rng.choice([0.0, 0.0, 15.0]),
         "absences": absences,
         "duration": 3 * duration_s if absences else duration_s,
     }

@@ -31,16 +31,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from overlay import limits
-from overlay.core.protocol.records import Invitation
+from overlay.core.protocol.records import JoinToken
 from overlay.errors import RemoteError
 from overlay.model import Card, Certificate, Ip, NodeId, node_id_of
 from overlay.wire.codec import datagram, validation
-from overlay.wire.codec.datagram import ADMIT, KNOCK, OWN_DATAGRAM, Datagram, Header
+from overlay.wire.codec.datagram import JOIN_HELLO, JOIN_REQUEST, OWN_DATAGRAM, Datagram, Header
 from overlay.wire.codec.messages import unpack_card, unpack_certificate
-from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token, verifier_of
 from overlay.wire.session.hello import BAD_CARD
 from overlay.wire.session.key_transfer import UNWARRANTED_KEY, key_fields, read_key
@@ -53,10 +53,10 @@ _PADDING_SIZE = 860  # a knock is no smaller than any answer to it: it amplifies
 _REQUEST_PADDING_SIZE = 80  # nor does a request
 _REQUEST = b"overlayd/1 request\0"
 _NOBODY = bytes(16)
-_CLEAR_SIZE = {KNOCK: limits.TOKEN_ID_SIZE, ADMIT: limits.TOKEN_ID_SIZE + 32}
+_CLEAR_SIZE = {JOIN_HELLO: limits.TOKEN_ID_SIZE, JOIN_REQUEST: limits.TOKEN_ID_SIZE + 32}
 
 
-class Refusal(enum.IntEnum):
+class JoinRefusal(enum.IntEnum):
     """Why a token lets nobody in, or not this host. Wire numbers: append only."""
 
     EXPIRED = 1
@@ -65,7 +65,7 @@ class Refusal(enum.IntEnum):
     BARRED = 4
 
 
-class Request(NamedTuple):
+class JoinRequest(NamedTuple):
     """What an applicant asks to be certified."""
 
     sign_key: bytes
@@ -76,20 +76,20 @@ class Request(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Welcome:
+class JoinGrant:
     """What makes an applicant a member."""
 
     certificate: Certificate
     key: ClusterKey  # the one in use
 
 
-class Desk(Protocol):
+class AdmissionPolicy(Protocol):
     """What a member must know to receive applicants; the agent answers from the records."""
 
-    def invitation(self, token_id: bytes) -> Invitation | None:
+    def invitation(self, token_id: bytes) -> JoinToken | None:
         """Return the token's record, in force or not, if it is the authority's."""
 
-    def refusal(self, invitation: Invitation, applicant: NodeId) -> Refusal | None:
+    def refusal(self, invitation: JoinToken, applicant: NodeId) -> JoinRefusal | None:
         """Return why this token does not let this node in, or None."""
 
     def holders(self) -> list[tuple[Ip, int]]:
@@ -98,11 +98,11 @@ class Desk(Protocol):
     def authority(self) -> Authority | None:
         """Return the authority, if it is held here."""
 
-    def admit(self, invitation: Invitation, request: Request) -> Welcome | None:
+    def admit(self, invitation: JoinToken, request: JoinRequest) -> JoinGrant | None:
         """Count the admission, durably, and return it; None if that is not possible now."""
 
 
-class _Seal:
+class _JoinCipher:
     """Both sides' sealing: headers, keys, contexts."""
 
     def __init__(
@@ -112,13 +112,15 @@ class _Seal:
         self.cluster_id = cluster_id
         self.random_bytes = random_bytes
 
-    def knock(self, token_id: bytes, door: bytes, recipient: bytes, body: list[object]) -> bytes:
+    def seal_hello(
+        self, token_id: bytes, door: bytes, recipient: bytes, body: list[object]
+    ) -> bytes:
         """Return a datagram that everyone with the door key can open."""
-        header = self._header(KNOCK)
+        header = self._header(JOIN_HELLO)
         context = self.cluster_id + recipient
-        return datagram.seal(_door_key(door), header, context, msgpack.packb(body), token_id)
+        return datagram.seal(_hello_key(door), header, context, msgpack.packb(body), token_id)
 
-    def admit(
+    def seal_request(
         self, token_id: bytes, door: bytes, peer: tuple[NodeId, bytes], body: list[object]
     ) -> bytes:
         """Return a datagram that the one peer, given by id and seal key, can open."""
@@ -126,7 +128,7 @@ class _Seal:
         key = self._pair_key(door, seal_key, self.identity.node_id, other)
         clear = token_id + self.identity.seal_public
         return datagram.seal(
-            key, self._header(ADMIT), self.cluster_id + other, msgpack.packb(body), clear
+            key, self._header(JOIN_REQUEST), self.cluster_id + other, msgpack.packb(body), clear
         )
 
     def open(
@@ -135,8 +137,8 @@ class _Seal:
         """Return the opened body, an array; raises RemoteError."""
         size = _CLEAR_SIZE[header.kind]
         context = self.cluster_id + recipient
-        if header.kind == KNOCK:
-            key = _door_key(door)
+        if header.kind == JOIN_HELLO:
+            key = _hello_key(door)
         else:
             key = self._pair_key(door, seal_key_of(data), header.sender, self.identity.node_id)
         return validation.items(
@@ -156,7 +158,7 @@ class _Seal:
         return datagram.derive(shared + door, b"", b"overlayd/1 admit" + sender + recipient)
 
 
-class Doorkeeper:
+class JoinResponder:
     """A member's side: answers knocks, and lets in where it holds the authority."""
 
     def __init__(
@@ -164,10 +166,10 @@ class Doorkeeper:
         identity: Identity,
         cluster_id: bytes,
         card: Callable[[], Card],
-        desk: Desk,
+        desk: AdmissionPolicy,
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        self._seal = _Seal(identity, cluster_id, random_bytes)
+        self._seal = _JoinCipher(identity, cluster_id, random_bytes)
         self._identity = identity
         self._card = card
         self._desk = desk
@@ -182,15 +184,15 @@ class Doorkeeper:
         invitation = self._desk.invitation(token_id)
         if invitation is None:
             raise RemoteError(NO_INVITATION)
-        is_knock = header.kind == KNOCK
+        is_knock = header.kind == JOIN_HELLO
         recipient = _NOBODY if is_knock else self._identity.node_id
-        body = self._seal.open(header, invitation.door, data, recipient)
+        body = self._seal.open(header, invitation.join_key, data, recipient)
         if is_knock:
-            return self._answer_knock(invitation, header.sender, body)
+            return self._answer_hello(invitation, header.sender, body)
         return self._answer_request(invitation, header.sender, seal_key_of(data), body)
 
-    def _answer_knock(
-        self, invitation: Invitation, applicant: NodeId, body: tuple[object, ...]
+    def _answer_hello(
+        self, invitation: JoinToken, applicant: NodeId, body: tuple[object, ...]
     ) -> list[Datagram]:
         kind, raw_nonce, raw_address, raw_port, padding = validation.array(body, 5)
         validation.integer(kind, 1, 1)
@@ -203,22 +205,22 @@ class Doorkeeper:
         else:
             card = self._card()
             authority = self._desk.authority()
-            proof = b"" if authority is None else authority.presence(nonce, card.seal_key)
+            proof = b"" if authority is None else authority.sign_presence(nonce, card.seal_key)
             cookie = self._cookie(nonce, applicant)
-            holders = [list(at) for at in self._desk.holders()[: limits.HOLDERS_TOLD_MAX]]
+            holders = [list(at) for at in self._desk.holders()[: limits.HOLDERS_REPORTED_MAX]]
             answer = [2, nonce, cookie, card.raw, card.signature, proof, holders]
-        data = self._seal.knock(invitation.token_id, invitation.door, applicant, answer)
+        data = self._seal.seal_hello(invitation.token_id, invitation.join_key, applicant, answer)
         return [Datagram(address, port, data)]
 
     def _answer_request(
-        self, invitation: Invitation, applicant: NodeId, seal_key: bytes, body: tuple[object, ...]
+        self, invitation: JoinToken, applicant: NodeId, seal_key: bytes, body: tuple[object, ...]
     ) -> list[Datagram]:
         kind, raw_nonce, cookie, ticket, raw_key, *rest, signature, pad = validation.array(body, 10)
         validation.integer(kind, 4, 4)
         validation.octets(pad, _REQUEST_PADDING_SIZE)
         nonce = validation.octets(raw_nonce, NONCE_SIZE)
         sign_key = validation.octets(raw_key, 32)
-        request = Request(
+        request = JoinRequest(
             sign_key,
             seal_key,
             validation.name(rest[0]),
@@ -241,7 +243,9 @@ class Doorkeeper:
             one = welcome.certificate
             certificate = [one.address, one.not_before_s, one.not_after_s, one.signature]
             answer = [5, nonce, certificate, key_fields(welcome.key)]
-        data = self._seal.admit(invitation.token_id, invitation.door, (applicant, seal_key), answer)
+        data = self._seal.seal_request(
+            invitation.token_id, invitation.join_key, (applicant, seal_key), answer
+        )
         return [Datagram(request.address, request.port, data)]
 
     def _cookie(self, nonce: bytes, applicant: NodeId) -> bytes:
@@ -249,7 +253,7 @@ class Doorkeeper:
         return hashlib.blake2s(nonce + applicant, key=self._cookie_key, digest_size=16).digest()
 
 
-class Applicant:
+class JoinInitiator:
     """The host's side: knocks, finds a holder of the authority, and asks it to be let in."""
 
     def __init__(
@@ -262,24 +266,24 @@ class Applicant:
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._token = token
-        self._anchor = Anchor(token.anchor)
-        self._notary = KeyNotary(identity, self._anchor)
-        self._seal = _Seal(identity, token.cluster_id, random_bytes)
+        self._anchor = TrustAnchor(token.anchor)
+        self._signer = KeySigner(identity, self._anchor)
+        self._seal = _JoinCipher(identity, token.cluster_id, random_bytes)
         self._identity = identity
         self._name = name
         self._address = address
         self._nonce = random_bytes(NONCE_SIZE)
-        self._door = token.door
-        self.welcome: Welcome | None = None
-        self.refusal: Refusal | None = None
+        self._join_key = token.join_key
+        self.grant: JoinGrant | None = None
+        self.refusal: JoinRefusal | None = None
         self.answered: dict[NodeId, Card] = {}  # members that showed the way
         self.holders: dict[tuple[Ip, int], None] = {}  # where they sent us
 
-    def knock(self, address: Ip, port: int) -> Datagram:
+    def hello(self, address: Ip, port: int) -> Datagram:
         """Return a first word to a member, or to what may be one."""
         port_here, padding = self._token.gossip_port, bytes(_PADDING_SIZE)
         body: list[object] = [1, self._nonce, self._address, port_here, padding]
-        data = self._seal.knock(self._token.token_id, self._door, _NOBODY, body)
+        data = self._seal.seal_hello(self._token.token_id, self._join_key, _NOBODY, body)
         return Datagram(address, port, data)
 
     def open(self, data: bytes) -> list[Datagram]:
@@ -290,50 +294,52 @@ class Applicant:
             raise RemoteError(OWN_DATAGRAM)
         if token_id_of(header, data) != self._token.token_id:
             raise RemoteError(NO_INVITATION)
-        body = self._seal.open(header, self._door, data, own)
+        body = self._seal.open(header, self._join_key, data, own)
         if len(body) < 2 or body[1] != self._nonce:
             raise RemoteError(STALE_ADMISSION)
         match (header.kind, body[0]):
-            case (datagram.KNOCK, 2):
-                return self._take_way(header.sender, body)
-            case (datagram.ADMIT, 5):
-                self._take_welcome(body)
-            case (datagram.KNOCK, 3) | (datagram.ADMIT, 6):
-                self._take_refusal(body)
+            case (datagram.JOIN_HELLO, 2):
+                return self._handle_challenge(header.sender, body)
+            case (datagram.JOIN_REQUEST, 5):
+                self._handle_grant(body)
+            case (datagram.JOIN_HELLO, 3) | (datagram.JOIN_REQUEST, 6):
+                self._handle_refusal(body)
             case _:
-                validation.malformed()
+                validation.refuse_malformed()
         return []
 
-    def _take_way(self, sender: NodeId, body: tuple[object, ...]) -> list[Datagram]:
+    def _handle_challenge(self, sender: NodeId, body: tuple[object, ...]) -> list[Datagram]:
         _, _, cookie, raw, signature, proof, holders = validation.array(body, 7)
         card = unpack_card(
             validation.octets_to(raw, limits.CARD_SIZE_MAX), validation.octets(signature, 64)
         )
-        if card.node_id != sender or not self._notary.verify_card(card):
+        if card.node_id != sender or not self._signer.verify_card(card):
             raise RemoteError(BAD_CARD)
         self.answered[sender] = card
-        for item in validation.items(holders, limits.HOLDERS_TOLD_MAX):
+        for item in validation.items(holders, limits.HOLDERS_REPORTED_MAX):
             address, port = validation.array(item, 2)
             self.holders[(validation.ip(address), validation.integer(port, 65535, 1))] = None
-        if not self._anchor.is_present(validation.octets_to(proof, 64), self._nonce, card.seal_key):
+        if not self._anchor.verify_presence(
+            validation.octets_to(proof, 64), self._nonce, card.seal_key
+        ):
             return []
         return [self._request(card, validation.octets(cookie, 16))]
 
     def _request(self, holder: Card, cookie: bytes) -> Datagram:
         own = self._identity
-        request = Request(
+        request = JoinRequest(
             own.sign_public, own.seal_public, self._name, self._address, self._token.gossip_port
         )
         signature = own.sign(_request_body(request, self._nonce))
         asked = [self._name, self._address, self._token.gossip_port, signature]
         padding = bytes(_REQUEST_PADDING_SIZE)
         body = [4, self._nonce, cookie, self._token.ticket, own.sign_public, *asked, padding]
-        data = self._seal.admit(
-            self._token.token_id, self._door, (holder.node_id, holder.seal_key), body
+        data = self._seal.seal_request(
+            self._token.token_id, self._join_key, (holder.node_id, holder.seal_key), body
         )
         return Datagram(holder.address, holder.gossip_port, data)
 
-    def _take_welcome(self, body: tuple[object, ...]) -> None:
+    def _handle_grant(self, body: tuple[object, ...]) -> None:
         _, _, raw, fields = validation.array(body, 4)
         key = read_key(fields)
         certificate = unpack_certificate(raw)
@@ -342,21 +348,21 @@ class Applicant:
             own.node_id, self._name, own.sign_public, own.seal_public, self._address,
             self._token.gossip_port, 0, 0, "", certificate=certificate,
         )  # fmt: skip
-        if certificate is None or not self._anchor.certifies(draft):
+        if certificate is None or not self._anchor.verify_certificate(draft):
             raise RemoteError(BAD_CARD)
-        if not self._anchor.made(key):
+        if not self._anchor.verify_key(key):
             raise RemoteError(UNWARRANTED_KEY)
-        self.welcome = Welcome(certificate, key)
+        self.grant = JoinGrant(certificate, key)
 
-    def _take_refusal(self, body: tuple[object, ...]) -> None:
+    def _handle_refusal(self, body: tuple[object, ...]) -> None:
         _, _, code = validation.array(body, 3)
         try:
-            self.refusal = Refusal(validation.integer(code, 255))
+            self.refusal = JoinRefusal(validation.integer(code, 255))
         except ValueError:
-            validation.malformed()
+            validation.refuse_malformed()
 
 
-def is_admission(data: bytes) -> bool:
+def is_join_datagram(data: bytes) -> bool:
     """Say whether a datagram is part of an admission: the sessions know nothing of it."""
     return len(data) > 1 and data[1] in _CLEAR_SIZE
 
@@ -377,16 +383,16 @@ def seal_key_of(data: bytes) -> bytes:
     return data[start : start + 32]
 
 
-def _door_key(door: bytes) -> AESGCM:
+def _hello_key(door: bytes) -> AESGCM:
     return datagram.derive(door, b"", b"overlayd/1 knock")
 
 
-def _request_body(request: Request, nonce: bytes) -> bytes:
+def _request_body(request: JoinRequest, nonce: bytes) -> bytes:
     packed: bytes = msgpack.packb([*request, nonce])
     return _REQUEST + packed
 
 
-def _is_signed(request: Request, nonce: bytes, signature: object) -> bool:
+def _is_signed(request: JoinRequest, nonce: bytes, signature: object) -> bool:
     raw = validation.octets(signature, 64)
     try:
         key = Ed25519PublicKey.from_public_bytes(request.sign_key)

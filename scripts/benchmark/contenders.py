@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlay.lab import host_process, lab, underlay
-from overlay.lab.host_process import Holder
+from overlay.lab.host_process import HostProcess
 
 DOCKER_PORT, HAND_PORT, HAND_VNI = 4790, 4791, 77
 _DOCKER_WAIT_S = 60.0
@@ -46,7 +46,7 @@ class Contender:
     ends: tuple[End, End]
 
 
-def ok(host: Holder, *command: str, stdin: str | None = None) -> str:
+def ok(host: HostProcess, *command: str, stdin: str | None = None) -> str:
     """Run a command on a host; raise with its words."""
     done = host_process.run(host, *command, stdin=stdin, timeout_s=120.0)
     if done.returncode:
@@ -54,7 +54,7 @@ def ok(host: Holder, *command: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
-def all_of(hosts: Sequence[Holder], tell: Callable[[str], None]) -> list[Contender]:
+def all_of(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> list[Contender]:
     """Set all four up: Docker on the last two hosts, the others on the first two.
 
     Docker's rules and connection tracking would slow the others down on its own hosts. Each pair
@@ -67,7 +67,7 @@ def all_of(hosts: Sequence[Holder], tell: Callable[[str], None]) -> list[Contend
     return [*found, docker(hosts[3:5])]
 
 
-def cable(hosts: Sequence[Holder], first: int, second: int) -> None:
+def cable(hosts: Sequence[HostProcess], first: int, second: int) -> None:
     """Join two hosts by a veth pair, by which their underlay addresses are reached from now on."""
     one, two = hosts[first - 1], hosts[second - 1]
     ends = ["nsenter", "--target", str(one.pid), "--net", "ip", "link", "add", "cable"]
@@ -79,7 +79,7 @@ def cable(hosts: Sequence[Holder], first: int, second: int) -> None:
            "src", underlay.address_of(own))  # fmt: skip
 
 
-def bare(hosts: Sequence[Holder]) -> Contender:
+def bare(hosts: Sequence[HostProcess]) -> Contender:
     """Return the underlay itself."""
     one, two = (
         End(tuple(host_process.enter_command(host, [])), underlay.address_of(number))
@@ -88,7 +88,7 @@ def bare(hosts: Sequence[Holder]) -> Contender:
     return Contender("underlay", (one, two))
 
 
-def hand_made(hosts: Sequence[Holder]) -> Contender:
+def hand_made(hosts: Sequence[HostProcess]) -> Contender:
     """Make a VXLAN, a bridge and a container by hand, with fixed rows: any agent's lower bound."""
     ends = []
     for number, host in enumerate(hosts[:2], 1):
@@ -115,18 +115,18 @@ def hand_made(hosts: Sequence[Holder]) -> Contender:
     return Contender("hand-made VXLAN", (ends[0], ends[1]))
 
 
-def overlayd(hosts: Sequence[Holder]) -> Contender:
+def overlayd(hosts: Sequence[HostProcess]) -> Contender:
     """Return the lab's own network: c1 and c2 on blue."""
     ends = []
     for number, host in enumerate(hosts[:2], 1):
         enter = host_process.enter_command(host, ["ip", "netns", "exec", f"c{number}"])
-        found = lab.answer(host, "endpoint", "ls")["endpoints"]
+        found = lab.query(host, "endpoint", "ls")["endpoints"]
         (address,) = [item["ips"][0] for item in found if item["name"] == f"c{number}"]
         ends.append(End(tuple(enter), address))
     return Contender("overlayd", (ends[0], ends[1]))
 
 
-def docker(hosts: Sequence[Holder]) -> Contender:
+def docker(hosts: Sequence[HostProcess]) -> Contender:
     """Make a two-node swarm with an attachable overlay and a container on each."""
     archive = _image()
     for host in hosts:
@@ -149,7 +149,7 @@ def docker(hosts: Sequence[Holder]) -> Contender:
     return Contender("Docker swarm overlay", (_container(hosts[0], 1), _container(hosts[1], 2)))
 
 
-def _container(host: Holder, number: int) -> End:
+def _container(host: HostProcess, number: int) -> End:
     ok(host, "docker", "run", "-d", "--name", f"d{number}", "--network", "dnet",
        "lab:1", "/bin/sleep", "100000")  # fmt: skip
     (shown,) = json.loads(ok(host, "docker", "inspect", f"d{number}"))
@@ -175,7 +175,7 @@ def _image() -> Path:
     return archive
 
 
-def _wait(condition: Callable[[], bool], host: Holder) -> None:
+def _wait(condition: Callable[[], bool], host: HostProcess) -> None:
     deadline = time.monotonic() + _DOCKER_WAIT_S
     while not condition():
         if time.monotonic() > deadline:

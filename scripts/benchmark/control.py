@@ -15,7 +15,7 @@ from pathlib import Path
 
 from overlay.kernel import netns
 from overlay.lab import host_process
-from overlay.lab.host_process import Holder
+from overlay.lab.host_process import HostProcess
 from overlay.unix_http import UnixConnection, send
 
 from benchmark.contenders import ok
@@ -35,7 +35,7 @@ _PING_PAUSE_S = 0.01
 Figures = dict[str, object]
 
 
-def measure(hosts: Sequence[Holder], tell: Callable[[str], None]) -> Figures:
+def measure(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> Figures:
     """Measure on a running lab of three hosts with network blue."""
     figures: Figures = {}
     tell("memory and idle time of the agent, 100 endpoints")
@@ -65,7 +65,7 @@ def measure(hosts: Sequence[Holder], tell: Callable[[str], None]) -> Figures:
     return figures
 
 
-def api(host: Holder) -> UnixConnection:
+def api(host: HostProcess) -> UnixConnection:
     """Return a connection to a host's agent."""
     return UnixConnection(f"/proc/{host.pid}/root/run/overlayd/api.sock", 30.0)
 
@@ -79,12 +79,12 @@ def call(connection: UnixConnection, path: str, body: dict[str, object]) -> dict
     return found
 
 
-def make_spaces(host: Holder, names: Sequence[str]) -> None:
+def make_spaces(host: HostProcess, names: Sequence[str]) -> None:
     """Make network namespaces to attach."""
     ok(host, "sh", "-ec", "for n in $*; do ip netns add $n; done", "sh", *names)
 
 
-def attaches(hosts: Sequence[Holder], names: Sequence[str]) -> tuple[list[float], int]:
+def attaches(hosts: Sequence[HostProcess], names: Sequence[str]) -> tuple[list[float], int]:
     """Attach and detach, pinging once from c2 on another host the moment an attach returns."""
     took_ms, lost = [], 0
     connection = api(hosts[0])
@@ -101,7 +101,7 @@ def attaches(hosts: Sequence[Holder], names: Sequence[str]) -> tuple[list[float]
 
 
 @contextmanager
-def pinger(host: Holder, space: str) -> Iterator[Callable[[str, float], bool]]:
+def pinger(host: HostProcess, space: str) -> Iterator[Callable[[str, float], bool]]:
     """Yield a function that sends one echo request from a namespace and awaits its answer."""
     fd = os.open(f"/proc/{host.pid}/root/run/netns/{space}", os.O_RDONLY)
     with netns.inside(fd):
@@ -134,7 +134,7 @@ def pinger(host: Holder, space: str) -> Iterator[Callable[[str, float], bool]]:
 
 
 def attach_rate(
-    host: Holder, names: Sequence[str], connections: int, *, keep: bool = False
+    host: HostProcess, names: Sequence[str], connections: int, *, keep: bool = False
 ) -> float:
     """Attach all names over so many connections at once; return how many per second."""
 
@@ -154,7 +154,7 @@ def attach_rate(
     return rate
 
 
-def cli_attaches(host: Holder, names: Sequence[str]) -> list[float]:
+def cli_attaches(host: HostProcess, names: Sequence[str]) -> list[float]:
     """Return how long the command takes, process start included, in milliseconds."""
     script = """
 import subprocess, sys, time
@@ -169,7 +169,7 @@ for name in sys.argv[1:]:
     return [float(line) for line in told.splitlines()]
 
 
-def docker_connects(hosts: Sequence[Holder]) -> Figures:
+def docker_connects(hosts: Sequence[HostProcess]) -> Figures:
     """Return how long `docker network connect` takes, and until a ping from afar is answered."""
     took, answered = [], []
     ok(hosts[0], "docker", "run", "-d", "--name", "late", "--network", "none",
@@ -197,7 +197,7 @@ def docker_connects(hosts: Sequence[Holder]) -> Figures:
     }
 
 
-def host_pid(host: Holder, pattern: str) -> int:
+def host_pid(host: HostProcess, pattern: str) -> int:
     """Return the pid, as this process sees it, of a process of a host."""
     inner = host_process.run(host, "pgrep", "-o", "-f", pattern).stdout.split()[0]
     space = Path(f"/proc/{host.pid}/ns/pid").readlink()
@@ -232,7 +232,7 @@ def idle_percent(pid: int) -> float:
     return 100 * (ticks() - before) / os.sysconf("SC_CLK_TCK") / IDLE_S
 
 
-def starts(host: Holder) -> Figures:
+def starts(host: HostProcess) -> Figures:
     """Return seconds from the start of an agent until it answers: a member without endpoints
     (of a cluster of its own), and one with many."""
     names = [f"s{number}" for number in range(ADOPTED)]
@@ -249,7 +249,7 @@ def starts(host: Holder) -> Figures:
     return found
 
 
-def _starts(host: Holder, path: str, *options: str) -> list[float]:
+def _starts(host: HostProcess, path: str, *options: str) -> list[float]:
     times = []
     for _ in range(STARTS):
         ok(host, "bash", "-c", _KILL)
@@ -257,7 +257,7 @@ def _starts(host: Holder, path: str, *options: str) -> list[float]:
     return times
 
 
-def _start(host: Holder, path: str, *options: str) -> float:
+def _start(host: HostProcess, path: str, *options: str) -> float:
     """Start an agent; return how long it took until it answered with all its sandboxes."""
     started = time.perf_counter()
     words = " ".join(options)
@@ -267,7 +267,7 @@ def _start(host: Holder, path: str, *options: str) -> float:
     return time.perf_counter() - started
 
 
-def _serves(host: Holder, path: str) -> bool:
+def _serves(host: HostProcess, path: str) -> bool:
     connection = UnixConnection(f"/proc/{host.pid}/root{path}", 30.0)
     try:
         connection.request("GET", "/v1/status")

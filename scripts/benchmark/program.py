@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.planner import PlanInput, Remote, plan
+from overlay.core.dataplane.planner import PlanInput, RemoteEndpoint, plan
 from overlay.kernel import netns
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import (
@@ -72,8 +72,8 @@ def _vtep(number: int) -> Ip:
     return Ip((0xC0A80000 + number % HOSTS + 2).to_bytes(4, "big"))
 
 
-def _remote(number: int) -> Remote:
+def _remote(number: int) -> RemoteEndpoint:
     ip = Ip((0x0A200000 + 16 + number).to_bytes(4, "big"))
     origin = NodeId((number % HOSTS).to_bytes(16, "big"))
     endpoint = Endpoint(number.to_bytes(8, "big"), VNI, f"c{number}", mac_for(VNI, ip), (ip,))
-    return Remote(origin, _vtep(number), endpoint)
+    return RemoteEndpoint(origin, _vtep(number), endpoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from overlay.lab.host_process import Holder
+from overlay.lab.host_process import HostProcess
 
 from benchmark import dataplane
 from benchmark.contenders import Contender, ok
@@ -16,7 +16,7 @@ _STEPS = (("as the agent left them", 0, 0), ("and 1,000 more endpoints", 1_000, 
 
 
 def measure(
-    hosts: Sequence[Holder], ours: Contender, seconds: int, tell: Callable[[str], None]
+    hosts: Sequence[HostProcess], ours: Contender, seconds: int, tell: Callable[[str], None]
 ) -> dict[str, dict[str, list[float]]]:
     """Add rows for endpoints and peers that are not there, after the agents are ended: nobody
     takes them away, and the data plane goes on without agents."""

@@ -10,21 +10,21 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest_asyncio
-from overlay.agent.gossip.admission import Admissions
-from overlay.agent.gossip.authority import Custody
-from overlay.agent.gossip.join_client import Application
-from overlay.agent.gossip.join_request import Seed
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.admission import AdmissionService
+from overlay.agent.gossip.authority import AuthorityHolder
+from overlay.agent.gossip.join_client import JoinAttempt
+from overlay.agent.gossip.join_request import JoinSeed
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
-from overlay.agent.state.database import StateFile
-from overlay.agent.state.documents import ClusterFile
-from overlay.core.events import Event, NodeForgotten, StoreChanged, Told
+from overlay.agent.state.database import StateDatabase
+from overlay.agent.state.documents import StoredCluster
+from overlay.core.events import AuthorityMessage, Event, NodeForgotten, StoreChanged
 from overlay.core.protocol.records import CLUSTER_SCOPE, Value
 from overlay.model import parse_ip
-from overlay.wire.admission import Doorkeeper
-from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.admission import JoinResponder
+from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
 
@@ -32,43 +32,43 @@ from overlay.wire.identity.token import Token
 class Site:
     """One member and its desk; what the agent wires up, without a kernel."""
 
-    def __init__(self, state: StateFile, cluster: ClusterFile, address: str) -> None:
+    def __init__(self, state: StateDatabase, cluster: StoredCluster, address: str) -> None:
         self.state = state
         self.cluster = cluster
         self.now_s = time.time()
-        self.member = Member(state, cluster, parse_ip(address), 1500, self._take)
-        directory = Directory(self.member.node, self.member.node_id)
-        self.journal = journal = Journal(state.directory)
-        self.admissions = Admissions(self.member, journal, lambda: self.now_s)
-        self.custody = Custody(self.member, directory, self.admissions, journal)
-        self.member.pump.door = Doorkeeper(
-            self.member.identity,
-            self.member.anchor.cluster_id,
-            lambda: self.member.card,
-            self.admissions,
+        self.gossip = GossipService(state, cluster, parse_ip(address), 1500, self._take)
+        directory = Directory(self.gossip.node, self.gossip.node_id)
+        self.event_log = event_log = EventLog(state.directory)
+        self.admission = AdmissionService(self.gossip, event_log, lambda: self.now_s)
+        self.authority_holder = AuthorityHolder(self.gossip, directory, self.admission, event_log)
+        self.gossip.transport.handle_admission = JoinResponder(
+            self.gossip.identity,
+            self.gossip.anchor.cluster_id,
+            lambda: self.gossip.card,
+            self.admission,
             os.urandom,
         ).open
-        self.member.start()
+        self.gossip.start()
 
     def _take(self, event: Event) -> None:
         match event:
             case StoreChanged() | NodeForgotten():
-                self.admissions.changed()
-            case Told():
-                self.custody.take(event)
+                self.admission.records_changed()
+            case AuthorityMessage():
+                self.authority_holder.handle_message(event)
             case _:
                 pass
 
     def write(self, *values: Value) -> None:
         """Publish records of this node's own."""
-        self.member.publish(self.member.commit(CLUSTER_SCOPE, values))
-        self.admissions.changed()
+        self.gossip.publish(self.gossip.commit(CLUSTER_SCOPE, values))
+        self.admission.records_changed()
 
     @property
-    def seed(self) -> Seed:
+    def seed(self) -> JoinSeed:
         """Where to knock at."""
-        card = self.member.card
-        return Seed(card.name, card.address, card.gossip_port)
+        card = self.gossip.card
+        return JoinSeed(card.name, card.address, card.gossip_port)
 
 
 class Sites:
@@ -84,13 +84,13 @@ class Sites:
     def first(self) -> Site:
         """Make a cluster."""
         authority = Authority.generate(os.urandom)
-        state = StateFile(self._directory / "vm1")
+        state = StateDatabase(self._directory / "vm1")
         with state.transaction():
             key = authority.make_key(0, os.urandom(32), time.time())
-            documents.put_standing(state, key, authority=authority)
-        anchor = Anchor(authority.anchor)
+            documents.put_membership(state, key, authority=authority)
+        anchor = TrustAnchor(authority.anchor)
         site = self._start(state, self._cluster("vm1", anchor), "127.0.0.1")
-        site.admissions.declare()
+        site.admission.declare_holder()
         return site
 
     async def join(
@@ -98,35 +98,35 @@ class Sites:
     ) -> Site:
         """Let a host in by a token, through a member."""
         name, address = f"vm{number}", f"127.0.0.{number}"
-        state = StateFile(self._directory / name)
+        state = StateDatabase(self._directory / name)
         if identity is not None:
             with state.transaction():
                 documents.put_identity(state, identity)
         own = documents.load_identity(state)
         try:
-            application = Application(own, token, name, parse_ip(address), [through.seed])
+            application = JoinAttempt(own, token, name, parse_ip(address), [through.seed])
             entry = await application.run(5.0)
         except BaseException:
             state.close()
             raise
         with state.transaction():
             welcome = entry.welcome
-            documents.put_standing(state, welcome.key, certificate=welcome.certificate)
-        cluster = self._cluster(name, Anchor(token.anchor))
+            documents.put_membership(state, welcome.key, certificate=welcome.certificate)
+        cluster = self._cluster(name, TrustAnchor(token.anchor))
         site = self._start(state, cluster, address)
-        site.member.pump.greet(through.seed.address, through.seed.port)
-        await until(lambda: site.member.node.caught_up and met(site, through))
+        site.gossip.transport.send_join_hello(through.seed.address, through.seed.port)
+        await until(lambda: site.gossip.node.caught_up and met(site, through))
         return site
 
     def again(self, site: Site, address: str) -> Site:
         """Start a member anew, at some address."""
         self.close(site)
-        return self._start(StateFile(site.state.directory), site.cluster, address)
+        return self._start(StateDatabase(site.state.directory), site.cluster, address)
 
     def close(self, site: Site) -> None:
         """End a member without a word."""
         self._open.remove(site)
-        site.member.close()
+        site.gossip.close()
         site.state.close()
 
     def close_all(self) -> None:
@@ -134,8 +134,8 @@ class Sites:
         for site in list(self._open):
             self.close(site)
 
-    def _cluster(self, name: str, anchor: Anchor) -> ClusterFile:
-        return ClusterFile(
+    def _cluster(self, name: str, anchor: TrustAnchor) -> StoredCluster:
+        return StoredCluster(
             cluster_id=anchor.cluster_id.hex(),
             anchor=anchor.public.hex(),
             gossip_port=self.port,
@@ -145,7 +145,7 @@ class Sites:
             address="",
         )
 
-    def _start(self, state: StateFile, cluster: ClusterFile, address: str) -> Site:
+    def _start(self, state: StateDatabase, cluster: StoredCluster, address: str) -> Site:
         site = Site(state, cluster, address)
         self._open.append(site)
         return site
@@ -154,8 +154,8 @@ class Sites:
 def met(one: Site, other: Site) -> bool:
     """Say whether two members know each other."""
     return (
-        one.member.node.store.card(other.member.node_id) is not None
-        and other.member.node.store.card(one.member.node_id) is not None
+        one.gossip.node.store.card(other.gossip.node_id) is not None
+        and other.gossip.node.store.card(one.gossip.node_id) is not None
     )
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.cli import agent_start
-from overlay.client.api import Client
-from overlay.client.paths import Places
+from overlay.client.api import ApiClient
+from overlay.client.paths import Paths
 from overlay.errors import OverlayError, TimedOutError
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 LISTEN = "import socket, sys; s = socket.socket(1); s.bind(sys.argv[1]); s.listen(); s.accept()"
 
 
-def _places(tmp_path: Path) -> Places:
+def _places(tmp_path: Path) -> Paths:
     run_dir = tmp_path / "run"
     chosen = (("--run-dir", str(run_dir)),)
-    return Places(tmp_path / "state", run_dir, tmp_path / "none.toml", chosen)
+    return Paths(tmp_path / "state", run_dir, tmp_path / "none.toml", chosen)
 
 
-def _wait(client: Client, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+def _wait(client: ApiClient, process: subprocess.Popen[bytes], timeout_s: float) -> None:
     agent_start._wait_until_it_answers(client, process, timeout_s, "see the log")
 
 
@@ -34,7 +34,7 @@ def test_a_started_agent_is_waited_for_and_outlives_us(tmp_path: Path) -> None:
     """It gets a session of its own, and waiting ends when its socket answers."""
     places = _places(tmp_path)
     process = agent_start.spawn(places, [sys.executable, "-c", LISTEN, str(places.socket)])
-    _wait(Client(places), process, 20.0)
+    _wait(ApiClient(places), process, 20.0)
 
     assert os.getsid(process.pid) == process.pid != os.getsid(0)
     process.wait(20)  # our probe of the socket was the connection it was to take
@@ -48,7 +48,7 @@ def test_an_agent_that_dies_early_shows_the_end_of_its_log(tmp_path: Path) -> No
     )
     process = agent_start.spawn(places, [sys.executable, "-c", program])
     with pytest.raises(OverlayError, match="exit code 1") as caught:
-        _wait(Client(places), process, 20.0)
+        _wait(ApiClient(places), process, 20.0)
 
     shown = caught.value.why.splitlines()
     assert shown[-1] == "no VXLAN here"
@@ -60,7 +60,7 @@ def test_the_wait_is_bounded(tmp_path: Path) -> None:
     places = _places(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with pytest.raises(TimedOutError, match="does not answer after"):
-        _wait(Client(places), process, 0.2)
+        _wait(ApiClient(places), process, 0.2)
     process.communicate()
 
 
@@ -121,5 +121,5 @@ def test_systemd_is_used_where_it_runs_and_knows_the_unit(
 
 def test_a_running_agent_is_left_alone(agent: FakeAgent, tmp_path: Path) -> None:
     """Nothing is started where something answers."""
-    assert agent_start.ensure_agent(Client(_places(tmp_path))) is False
+    assert agent_start.ensure_agent_running(ApiClient(_places(tmp_path))) is False
     assert agent.asked == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import jsonschema_rs
 import pytest
 from overlay.errors import ERROR_BY_CODE
-from overlay.lab.strict_http import closed
+from overlay.lab.strict_http import closed_schema
 
 if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
@@ -84,9 +84,9 @@ def test_the_command_line_shows_each_example(
 def operations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All that the agent serves, by method and path."""
     from overlay.agent.api import routes  # noqa: PLC0415  the agent's imports are dear
-    from overlay.agent.api.http.server import Server  # noqa: PLC0415  as above
+    from overlay.agent.api.http.server import ApiServer  # noqa: PLC0415  as above
 
-    server = Server(tmp_path_factory.mktemp("run"), "overlayd")
+    server = ApiServer(tmp_path_factory.mktemp("run"), "overlayd")
     routes.register(server, cast("Any", None))
     return {f"{each.method} {each.path}": each for each in server.operations}
 
@@ -105,11 +105,11 @@ def test_all_that_the_agent_serves_is_documented(operations: dict[str, Any]) -> 
 def test_every_route_declares_its_shapes(operations: dict[str, Any]) -> None:
     """A route without them would be missing in the OpenAPI document."""
     for line, each in operations.items():
-        assert each.gives is not None, (
+        assert each.response is not None, (
             f"{line}: write the answer's fields as a TypedDict beside the verb, or in "
             f"overlay/agent/api/schema/responses.py, and register it: route(..., gives=Thing)"
         )
-        assert each.takes is not None or each.method != "POST", (
+        assert each.request is not None or each.method != "POST", (
             f"{line}: write the body's fields as a TypedDict (total=False, Required[...] for those "
             f"that must be there; agent/api/schema/requests.py has examples) and register it: "
             f"route(..., takes=ThingAsked); asked.Nothing where there are none"
@@ -121,7 +121,7 @@ def test_each_example_has_the_declared_shape(operations: dict[str, Any], line: s
     """The example has all fields of its TypedDict, of their types, and no others."""
     from overlay.agent.api.schema import openapi  # noqa: PLC0415  as above
 
-    described = closed(openapi.document(list(operations.values())))
+    described = closed_schema(openapi.document(list(operations.values())))
     method, path = line.split()
     answer = described["paths"][path][method.lower()]["responses"]["200"]
     schema = {
@@ -144,7 +144,7 @@ def test_each_field_of_a_request_is_described(operations: dict[str, Any], line: 
     text = dict(SECTION.findall(TEXT))[line]
     if line == "POST /v1/containers":
         text += dict(SECTION.findall(TEXT))["POST /v1/endpoints"]  # "those of an attach"
-    for shape in filter(None, (each.takes, each.asks)):
+    for shape in filter(None, (each.request, each.query)):
         for field in shape.__annotations__:
             assert f"`{field}`" in text or f"?{field}=" in text, (
                 f"docs/API.md, {line}: say what `{field}` means"
@@ -158,7 +158,7 @@ def test_each_error_stands_with_its_request(operations: dict[str, Any], line: st
     text = dict(SECTION.findall(TEXT))[line]
     told = re.search(r"^- Errors: (.*?)(?=^- |^$|\Z)", text, re.MULTILINE | re.DOTALL)
     named = set() if told is None else set(re.findall(r"`([a-z-]+)`", told[1])) & set(ERROR_BY_CODE)
-    anywhere = operations[line].unjoined
+    anywhere = operations[line].works_unjoined
 
     assert named <= declared, "declare it: route(..., fails=(SomeError,))"
     assert ("*anywhere.*" in text) == anywhere

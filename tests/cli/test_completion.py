@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.cli.completion import commands, live_words, script
+from overlay.cli.completion import commands, live_candidates, script
 from overlay.cli.parser import build
 
 if TYPE_CHECKING:
@@ -175,4 +175,4 @@ def test_live_words_are_names(agent: FakeAgent, overlayd: Run) -> None:
 
 def test_a_kind_that_nobody_knows_has_no_words() -> None:
     """Only the kinds of METAVARs are asked for."""
-    assert live_words(None, "stars") == []  # type: ignore[arg-type]
+    assert live_candidates(None, "stars") == []  # type: ignore[arg-type]

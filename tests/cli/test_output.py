@@ -20,7 +20,10 @@ def test_a_table_may_have_no_header() -> None:
 
 def test_a_blocks_further_lines_are_indented() -> None:
     """All lines of a value start in one column."""
-    assert output.block([("Key", "1\n2"), ("Longer", "3")]) == "Key     1\n        2\nLonger  3"
+    assert (
+        output.key_value_lines([("Key", "1\n2"), ("Longer", "3")])
+        == "Key     1\n        2\nLonger  3"
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,4 +37,4 @@ def test_durations_have_two_units(seconds: float, text: str) -> None:
 
 def test_counts_have_a_plural() -> None:
     """One node, two nodes."""
-    assert [output.counted(n, "node") for n in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]
+    assert [output.count_text(n, "node") for n in (0, 1, 2)] == ["0 nodes", "1 node", "2 nodes"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.client.api import Client
-from overlay.client.paths import Places
+from overlay.client.api import ApiClient
+from overlay.client.paths import Paths
 from overlay.errors import (
     AgentNotRunningError,
     ForbiddenError,
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tests.fake_agent import FakeAgent, Run
 
 
-def _client(run_dir: Path, timeout_s: float = 5.0) -> Client:
-    return Client(Places(run_dir, run_dir, run_dir / "none.toml", ()), timeout_s)
+def _client(run_dir: Path, timeout_s: float = 5.0) -> ApiClient:
+    return ApiClient(Paths(run_dir, run_dir, run_dir / "none.toml", ()), timeout_s)
 
 
 def _serve_once(path: Path, serve: Callable[[socket.socket], object]) -> threading.Thread:

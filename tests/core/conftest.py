@@ -22,7 +22,7 @@ from overlay.core.protocol.messages import (
     Rumours,
 )
 from overlay.core.protocol.outbox import Outbox
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
 EPOCH = 1 << 20
@@ -66,7 +66,7 @@ class Host:
             self.node_id,
             epoch * EPOCH,
             net.settings,
-            random.Random(net.chance.getrandbits(64)),
+            random.Random(net.rng.getrandbits(64)),
             self.outbox,
             root_of=lambda _: 0,
             now=net.now,
@@ -90,11 +90,11 @@ class Net:
         seed: int = 1,
         loss: float = 0.0,
         delay_s: float = 0.005,
-        settings: Settings | None = None,
+        settings: ProtocolSettings | None = None,
     ) -> None:
-        self.settings = settings or Settings()
+        self.settings = settings or ProtocolSettings()
         self.codec = TableCodec()
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.now = 0.0
         self.loss = loss
         self.delay_s = delay_s
@@ -210,10 +210,10 @@ class Net:
         for to, payload in host.outbox.drain():
             assert 0 < len(payload) <= limits.PAYLOAD_SIZE_MAX
             self.sent_bytes += len(payload) + limits.HEADER_SIZE + limits.TAG_SIZE + 28
-            if self.cut(host.node_id, to) or self.chance.random() < self.loss:
+            if self.cut(host.node_id, to) or self.rng.random() < self.loss:
                 continue
             slow_s = self.slow_s.get(host.node_id, 0) + self.slow_s.get(to, 0)
-            when = self.now + self.delay_s * (0.5 + self.chance.random()) + slow_s
+            when = self.now + self.delay_s * (0.5 + self.rng.random()) + slow_s
             heapq.heappush(self._due, (when, next(self._ties), to, host.node_id, payload))
         host.events += [(self.now, event) for event in host.membership.drain_events()]
         when_due = host.membership.next_timer()

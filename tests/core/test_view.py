@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
-from overlay.core.dataplane.state import FdbRow, NeighbourRow
-from overlay.core.ipam.address_space import Addressing
+from overlay.core.dataplane.state import FdbRow, NeighborRow
+from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.log.store import Store
-from overlay.core.log.writer import Author
+from overlay.core.log.writer import LogWriter
 from overlay.core.membership.machine import Membership
 from overlay.core.protocol.outbox import Outbox
-from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Removed, Scope, Value
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, Scope, Value
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.core.view import View
 from overlay.model import (
     Card,
@@ -27,7 +27,7 @@ from overlay.model import (
     parse_ip,
 )
 from overlay.sim.environment.codec import SharingCodec
-from overlay.sim.environment.notary import FakeNotary
+from overlay.sim.environment.notary import FakeSigner
 
 KEYS = {"self": b"s" * 32, "owner": b"o" * 32, "thief": b"t" * 32}
 IDS = {name: node_id_of(key) for name, key in KEYS.items()}
@@ -43,7 +43,7 @@ class Seat:
     def __init__(self) -> None:
         self.store = Store(IDS["self"])
         membership = Membership(
-            IDS["self"], 1 << 20, Settings(), random.Random(1), Outbox(SharingCodec()),
+            IDS["self"], 1 << 20, ProtocolSettings(), random.Random(1), Outbox(SharingCodec()),
             root_of=lambda _: 0, now=0.0,
         )  # fmt: skip
         for name, key in KEYS.items():
@@ -51,17 +51,17 @@ class Seat:
             self.store.accept_card(card)
             membership.add(IDS[name], 0.0, 1 << 20)
         self.view = View(self.store, membership, IDS["self"])
-        self.view.ownership = Addressing(self.store, IDS["self"]).ownership
+        self.view.ownership = AddressSpace(self.store, IDS["self"]).ownership
 
     def tell(self, name: str, scope: Scope, *values: Value) -> None:
         """Take what a node writes."""
-        for segment in Author(Store(IDS[name]), FakeNotary(KEYS[name])).write(scope, values):
+        for segment in LogWriter(Store(IDS[name]), FakeSigner(KEYS[name])).write(scope, values):
             self.store.accept(segment)
 
     def way_to(self, ip: Ip) -> set[Ip]:
         """Return the VTEPs to which frames for an address go."""
         rows = self.view.desired(BLUE, VTEPS["self"], 4789, 1450, ()).rows
-        macs = {row.mac for row in rows if isinstance(row, NeighbourRow) and row.ip == ip}
+        macs = {row.mac for row in rows if isinstance(row, NeighborRow) and row.ip == ip}
         return {row.vtep for row in rows if isinstance(row, FdbRow) and row.mac in macs}
 
 
@@ -105,7 +105,7 @@ def test_networks_are_gathered_when_records_changed_and_only_then(
     assert seat.view.networks() == {BLUE.vni: BLUE}
     assert len(looks) == 2
 
-    seat.tell("self", CLUSTER_SCOPE, Removed(BLUE.vni, IDS["owner"]))
+    seat.tell("self", CLUSTER_SCOPE, RemovedNetwork(BLUE.vni, IDS["owner"]))
     assert seat.view.networks() == {}
     seat.store.drop_origin(IDS["self"])
     assert seat.view.networks() == {BLUE.vni: BLUE}

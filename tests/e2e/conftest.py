@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from overlay.lab import host_process, lab
-from overlay.lab.fixtures import Scene, scene
-from overlay.lab.host_process import Holder
+from overlay.lab.fixtures import LabCluster, lab_cluster
+from overlay.lab.host_process import HostProcess
 
 WAIT_S = 30.0  # a loaded machine
 ROOT = Path(__file__).parent.parent.parent
@@ -23,7 +23,7 @@ TABLE = re.compile(r"(?<=<!-- chaos -->\n).*?(?=<!-- /chaos -->)", re.DOTALL)
 class Cluster:
     """The hosts of a lab, driven by the command line alone."""
 
-    def __init__(self, hosts: list[Holder]) -> None:
+    def __init__(self, hosts: list[HostProcess]) -> None:
         self.hosts = hosts
 
     def run(self, number: int, *command: str, stdin: str | None = None) -> tuple[int, str, str]:
@@ -103,10 +103,10 @@ def cluster(hosts: Cluster) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def three() -> Iterator[Scene]:
+def three() -> Iterator[LabCluster]:
     """Three joined hosts with a container each, whose agents may be ended."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    with scene(3) as made:
+    with lab_cluster(3) as made:
         yield made
 
 

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 
-from overlay.lab.driver import Driver, Json, differences
+from overlay.lab.driver import AgentDriver, Json, differences
 from tests.e2e.walk import SETTLE_S, Walk, names_on
 from tests.e2e.world import ASK, SERVE
 
@@ -32,7 +32,7 @@ true
 """
 
 
-def snapshot(driver: Driver) -> list[str]:
+def snapshot(driver: AgentDriver) -> list[str]:
     """Return all that an overlayd may have changed on a host, as lines."""
     return driver.run("sh", "-c", SNAPSHOT).splitlines()
 
@@ -64,7 +64,7 @@ def faults(walk: Walk) -> list[str]:
     return found
 
 
-def _cluster(driver: Driver) -> list[str]:
+def _cluster(driver: AgentDriver) -> list[str]:
     status = driver.get("/v1/status")
     counts = {state: n for state, n in status["cluster"]["members"].items() if state != "left"}
     found = [] if counts == {"alive": 3, "suspect": 0, "dead": 0} else [f"members: {counts}"]
@@ -72,12 +72,12 @@ def _cluster(driver: Driver) -> list[str]:
     return found + [f"health: {each['text']}" for each in status["health"]]
 
 
-def _log(driver: Driver) -> list[str]:
+def _log(driver: AgentDriver) -> list[str]:
     counted = driver.run("sh", "-c", "grep -c Traceback /run/overlayd/agent.log || true").strip()
     return [] if counted == "0" else [f"{counted} tracebacks in its log"]
 
 
-def _networks(walk: Walk, driver: Driver) -> list[str]:
+def _networks(walk: Walk, driver: AgentDriver) -> list[str]:
     if names_on(driver) != set(walk.networks):
         return [f"networks: {names_on(driver)}, not {set(walk.networks)}"]
     found = []
@@ -90,7 +90,7 @@ def _networks(walk: Walk, driver: Driver) -> list[str]:
     return found
 
 
-def _endpoints(walk: Walk, driver: Driver) -> list[str]:
+def _endpoints(walk: Walk, driver: AgentDriver) -> list[str]:
     answer = driver.get("/v1/endpoints")
     has: dict[tuple[str, str], Json] = {}
     for shown in answer["endpoints"]:
@@ -115,7 +115,7 @@ def _endpoints(walk: Walk, driver: Driver) -> list[str]:
     return found
 
 
-def _names(walk: Walk, driver: Driver) -> list[str]:
+def _names(walk: Walk, driver: AgentDriver) -> list[str]:
     answer = driver.get("/v1/dns")
     has = {(each["network"], each["name"]): each["ips"] for each in answer["names"]}
     wanted = {(network, name): [ip] for (_, network, name), ip in walk.given.items()}
@@ -138,7 +138,7 @@ def _soon(asked: Callable[[], bool]) -> bool:
     return True
 
 
-def _inside(driver: Driver, name: str, command: str) -> str:
+def _inside(driver: AgentDriver, name: str, command: str) -> str:
     return driver.run("sh", "-c", f"ip netns exec {name} {command} 2>&1 || true")
 
 
@@ -156,7 +156,7 @@ def _unreached(walk: Walk) -> list[str]:
         if source != target and network == other and _same_subnet(walk, network, own, ip)
     ]
     found: list[str] = []
-    for pair in walk.chance.sample(pairs, min(PAIRS_MAX, len(pairs))):
+    for pair in walk.rng.sample(pairs, min(PAIRS_MAX, len(pairs))):
         found += _not_reached(walk, *pair)
     return found
 
@@ -191,7 +191,7 @@ def _unanswered(walk: Walk) -> list[str]:
         and "." in walk.containers[name].seats.get(network, {"ips": [""]})["ips"][0]
     ]
     found: list[str] = []
-    for place in walk.chance.sample(leading, min(PORTS_MAX, len(leading))):
+    for place in walk.rng.sample(leading, min(PORTS_MAX, len(leading))):
         found += _not_answered(walk, *place)
     return found
 

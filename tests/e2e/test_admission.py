@@ -133,7 +133,7 @@ def test_a_stolen_token_reads_and_forges_nothing(
     token = Token.parse(create(pair, 1))
     keys = [
         datagram.derive(secret, b"", info)
-        for secret in (token.secret, token.secret * 2, token.door, token.ticket, token.verifier)
+        for secret in (token.secret, token.secret * 2, token.join_key, token.ticket, token.verifier)
         for info in (b"overlayd/1 join", b"overlayd/1 hello", b"overlayd/1 data")
     ]
     heard = capture(pair, 1, seconds=3)
@@ -157,7 +157,7 @@ def test_a_stolen_token_reads_and_forges_nothing(
     forged = [
         datagram.seal(
             key,
-            datagram.under(kind, named, sender, counter, b"rand"),
+            datagram.header_under(kind, named, sender, counter, b"rand"),
             token.cluster_id + recipient,
             b"\x94\x01\x07" + bytes(17),
         )

@@ -22,11 +22,11 @@ import urllib3
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from overlay.agent.api import routes
-from overlay.agent.api.http.server import Server
+from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import openapi
-from overlay.lab.driver import LOG, Driver, differences, wait_until
-from overlay.lab.fixtures import Scene, scene
-from overlay.lab.strict_http import closed
+from overlay.lab.driver import LOG, AgentDriver, differences, wait_until
+from overlay.lab.fixtures import LabCluster, lab_cluster
+from overlay.lab.strict_http import closed_schema
 from overlay.unix_http import UnixConnection
 from requests.adapters import HTTPAdapter
 from schemathesis import GenerationMode
@@ -73,13 +73,13 @@ QUIET = settings(
 
 def described() -> dict[str, Any]:
     """Return the document of all that is registered."""
-    server = Server(Path("/nowhere"), "overlayd")
+    server = ApiServer(Path("/nowhere"), "overlayd")
     routes.register(server, cast("Any", None))
     return openapi.document(server.operations)
 
 
 DOCUMENT = described()
-SCHEMA = schemathesis.openapi.from_dict(closed(DOCUMENT))
+SCHEMA = schemathesis.openapi.from_dict(closed_schema(DOCUMENT))
 OPERATIONS = {
     each.ok().label: each.ok() for each in SCHEMA.get_all_operations() if isinstance(each, Ok)
 }
@@ -100,7 +100,7 @@ def count(line: str) -> int:
 class OverSocket(HTTPAdapter):
     """Lets requests, and with it schemathesis, speak to the UNIX socket of a host."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: AgentDriver) -> None:
         super().__init__()
         self._path = f"/proc/{driver.host.pid}/root/run/overlayd/api.sock"
 
@@ -127,15 +127,15 @@ class OverSocket(HTTPAdapter):
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Scene]:
+def pair() -> Iterator[LabCluster]:
     """Two hosts with a container each; what is asked of the first one must not end it."""
     print(f"SEED={SEED}")  # noqa: T201 - pytest shows it with a failure
-    with scene(2) as made:
+    with lab_cluster(2) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def session(pair: Scene) -> requests.Session:
+def session(pair: LabCluster) -> requests.Session:
     """Return what speaks to the first host's agent."""
     made = requests.Session()
     made.mount("http://", OverSocket(pair.host(1)))
@@ -173,7 +173,7 @@ def judge(session: requests.Session, case: schemathesis.Case[Any], *, wrong: boo
     return answer.status_code
 
 
-def test_the_agent_serves_the_document(pair: Scene) -> None:
+def test_the_agent_serves_the_document(pair: LabCluster) -> None:
     """It is the one that is made from the registered routes, which these tests go by."""
     assert pair.host(1).get("/v1/openapi.json") == DOCUMENT
     SCHEMA.validate()  # by the OpenAPI initiative's schema of such documents
@@ -285,13 +285,13 @@ def test_what_is_no_json_object(session: requests.Session, raw: bytes) -> None:
     assert answer.json()["error"]["what"]
 
 
-def test_afterwards_all_is_well(pair: Scene) -> None:
+def test_afterwards_all_is_well(pair: LabCluster) -> None:
     """The containers reach each other, both kernels are as they should be; all that the agent
     wrote was taken by the other."""
     one = pair.host(1)
     shown = one.run("ip", "netns", "exec", "c1", "ping", "-c", "5", "-i", "0.1", pair.addresses[2])
     assert "5 received" in shown
-    wait_until(pair.equal, "all hosts equal")
+    wait_until(pair.all_equal, "all hosts equal")
     assert "malformed" not in pair.host(2).get("/v1/status")["drops"]
     known = {network["name"] for network in one.get("/v1/networks")["networks"]}
     assert {network["name"] for network in pair.host(2).get("/v1/networks")["networks"]} == known
@@ -306,7 +306,7 @@ SEEN = {
 }
 
 
-def seen(driver: Driver) -> dict[str, list[str]]:
+def seen(driver: AgentDriver) -> dict[str, list[str]]:
     """Return what a host knows: networks, endpoints, names, published ports and containers."""
     return {
         path: sorted(
@@ -317,7 +317,7 @@ def seen(driver: Driver) -> dict[str, list[str]]:
     }
 
 
-def test_what_was_taken_is_taken_after_a_restart(pair: Scene) -> None:
+def test_what_was_taken_is_taken_after_a_restart(pair: LabCluster) -> None:
     """Whatever the API let in, both agents come back after kill -9 with all of it, and each
     kernel as it should be."""
     before = [seen(driver) for driver in pair.drivers]
@@ -326,7 +326,7 @@ def test_what_was_taken_is_taken_after_a_restart(pair: Scene) -> None:
     for driver in pair.drivers:
         driver.start()
 
-    wait_until(pair.well, "all alive and equal", 60.0)
+    wait_until(pair.all_healthy, "all alive and equal", 60.0)
     assert [seen(driver) for driver in pair.drivers] == before
     for driver in pair.drivers:
         assert differences(driver) == []

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from overlay import limits
 from overlay.errors import OverlayError
-from overlay.lab.driver import Driver, RefusedError, wait_until
-from overlay.lab.fixtures import Scene, scene
+from overlay.lab.driver import AgentDriver, ApiRefusedError, wait_until
+from overlay.lab.fixtures import LabCluster, lab_cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 # Cuts the end off one segment: of the node whose id is given, or of another.
@@ -39,25 +39,25 @@ for _ in range(int(sys.argv[1])):
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Scene]:
+def pair() -> Iterator[LabCluster]:
     """Two joined hosts with a container each on network blue."""
-    with scene(2) as made:
+    with lab_cluster(2) as made:
         yield made
 
 
-def names(driver: Driver) -> set[str]:
+def names(driver: AgentDriver) -> set[str]:
     """Return the names that a host tells its containers."""
     return {str(each["name"]) for each in driver.get("/v1/dns?network=blue")["names"]}
 
 
-def test_as_many_names_as_there_may_be_are_there_after_a_power_cut(pair: Scene) -> None:
+def test_as_many_names_as_there_may_be_are_there_after_a_power_cut(pair: LabCluster) -> None:
     """With as many long addresses as each may have; both hosts lose their power at once."""
     one = pair.host(1)
-    given = {f"{'g' * 60}{number:03}" for number in range(limits.GIVEN_NAMES_MAX)}
+    given = {f"{'g' * 60}{number:03}" for number in range(limits.CUSTOM_RECORDS_MAX)}
     for number, name in enumerate(sorted(given)):
-        ips = [f"fd99::{number:x}:{each:x}" for each in range(1, limits.GIVEN_NAME_IPS_MAX + 1)]
+        ips = [f"fd99::{number:x}:{each:x}" for each in range(1, limits.CUSTOM_RECORD_IPS_MAX + 1)]
         one.post("/v1/dns", network="blue", name=name, ips=ips)
-    with pytest.raises(RefusedError, match="the limit"):
+    with pytest.raises(ApiRefusedError, match="the limit"):
         one.post("/v1/dns", network="blue", name="more", ips=["192.0.2.1"])
     wait_until(lambda: names(pair.host(2)) == given | {"c1", "c2"}, "all names there")
     for driver in pair.drivers:
@@ -65,13 +65,13 @@ def test_as_many_names_as_there_may_be_are_there_after_a_power_cut(pair: Scene) 
     for driver in pair.drivers:
         driver.start()
 
-    wait_until(pair.well, "all well")
+    wait_until(pair.all_healthy, "all well")
     assert names(pair.host(1)) == given | {"c1", "c2"}
     # What a second had not passed since to write others' records to disk, is fetched again.
     wait_until(lambda: names(pair.host(2)) == given | {"c1", "c2"}, "all names there again")
 
 
-def test_as_many_ports_as_there_may_be_lead_there_after_a_start(pair: Scene) -> None:
+def test_as_many_ports_as_there_may_be_lead_there_after_a_start(pair: LabCluster) -> None:
     """TCP and UDP, within the time of a request; a change of a name is followed soon."""
     one, half = pair.host(1), limits.PUBLISHED_PORTS_MAX // 2
     ports = [f"{20_000 + n}:{80 + n}{end}" for n in range(half) for end in ("", "/udp")]
@@ -79,14 +79,14 @@ def test_as_many_ports_as_there_may_be_lead_there_after_a_start(pair: Scene) -> 
     one.end()
     one.start()
 
-    wait_until(pair.well, "all well")
+    wait_until(pair.all_healthy, "all well")
     shown = one.get("/v1/published")["published"]
     assert len(shown) == limits.PUBLISHED_PORTS_MAX
     assert {str(each["fault"]) for each in shown} == {"None"}
     one.post("/v1/unpublish", name="c1")
 
 
-def test_readers_of_events_that_went_leave_room_for_others(pair: Scene) -> None:
+def test_readers_of_events_that_went_leave_room_for_others(pair: LabCluster) -> None:
     """Nothing happens that they could be told of, and all the same their places are free soon."""
     one = pair.host(1)
     follow = ("python3", "-c", FOLLOW, str(limits.API_CLIENTS_MAX - 6))
@@ -109,7 +109,7 @@ def test_readers_of_events_that_went_leave_room_for_others(pair: Scene) -> None:
     pytest.fail("something happens all the time: nothing was shown")
 
 
-def test_others_records_that_cannot_be_read_are_given_again(pair: Scene) -> None:
+def test_others_records_that_cannot_be_read_are_given_again(pair: LabCluster) -> None:
     """A start goes on without them, and says so."""
     two = pair.host(2)
     own = two.get("/v1/status")["node"]["id"].removeprefix("n-")
@@ -118,12 +118,12 @@ def test_others_records_that_cannot_be_read_are_given_again(pair: Scene) -> None
     two.run("python3", "-c", DAMAGE, own, "others")
     two.start()
 
-    wait_until(pair.well, "all well")
+    wait_until(pair.all_healthy, "all well")
     assert names(two) == before
     assert "could not be read" in two.log_tail()
 
 
-def test_own_records_that_cannot_be_read_end_the_start_in_words(pair: Scene) -> None:
+def test_own_records_that_cannot_be_read_end_the_start_in_words(pair: LabCluster) -> None:
     """Nobody else may have them: a person decides; what is attached goes on forwarding."""
     two = pair.host(2)
     own = two.get("/v1/status")["node"]["id"].removeprefix("n-")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from overlay.lab import host_process, lab
 from overlay.lab.driver import wait_until
-from overlay.lab.host_process import Holder
+from overlay.lab.host_process import HostProcess
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy" / "overlayd.service"
@@ -26,20 +26,20 @@ pytestmark = [
 ]
 
 
-def caged(host: Holder, *command: str) -> str:
+def caged(host: HostProcess, *command: str) -> str:
     """Run a command in the cage; return its output."""
     done = host_process.run(host, sys.executable, str(CAGE), str(UNIT), *command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def overlayd(host: Holder, *words: str) -> str:
+def overlayd(host: HostProcess, *words: str) -> str:
     """Run the command line, uncaged."""
     return lab.overlayd(host, *words)
 
 
 @pytest.fixture(scope="module")
-def hosts() -> Iterator[list[Holder]]:
+def hosts() -> Iterator[list[HostProcess]]:
     """Return two hosts whose agents were started in the cage, and have joined."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     try:
@@ -53,7 +53,7 @@ def hosts() -> Iterator[list[Holder]]:
         host_process.end(host_process.running())
 
 
-def test_the_cage_is_shut(hosts: list[Holder]) -> None:
+def test_the_cage_is_shut(hosts: list[HostProcess]) -> None:
     """What the unit does not allow is refused in it, and its agents are inside."""
     program = (sys.executable, "-c", "import socket; socket.sethostname(socket.gethostname())")
     outside = host_process.run(hosts[0], *program)
@@ -65,7 +65,7 @@ def test_the_cage_is_shut(hosts: list[Holder]) -> None:
     assert "Seccomp:\t2" in status
 
 
-def test_an_agent_does_all_its_work_in_it(hosts: list[Holder]) -> None:
+def test_an_agent_does_all_its_work_in_it(hosts: list[HostProcess]) -> None:
     """Networks, containers, names, rates, filters, the fast path, repair and the way out."""
     one, two = hosts
     overlayd(one, "network", "create", "blue", "--subnet", "10.32.0.0/16", "--subnet", "fd40::/64")
@@ -94,7 +94,7 @@ def test_an_agent_does_all_its_work_in_it(hosts: list[Holder]) -> None:
     overlayd(two, "leave")
 
 
-def is_whole(host: Holder) -> bool:
+def is_whole(host: HostProcess) -> bool:
     """Say whether verify finds nothing."""
     done = host_process.run(host, "overlayd", "verify", "--json")
     return done.returncode == 0 and not json.loads(done.stdout)["differences"]

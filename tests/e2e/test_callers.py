@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from overlay.agent.process.capabilities import KEPT
+from overlay.agent.process.capabilities import KEPT_CAPABILITIES
 from overlay.lab import host_process, lab
-from overlay.lab.driver import Driver, connect, end_all, join_all
+from overlay.lab.driver import AgentDriver, connect, end_all, join_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 ROOT = Path(__file__).parents[2]
@@ -33,10 +33,10 @@ ONLY_ROOT = [
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Driver]:
+def host() -> Iterator[AgentDriver]:
     """Return a member, on a host with the group overlayd."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    drivers: list[Driver] = []
+    drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(1))
         drivers[0].run(
@@ -49,7 +49,7 @@ def host() -> Iterator[Driver]:
 
 
 def overlayd(
-    host: Driver, uid: int, *words: str, group: int = 0
+    host: AgentDriver, uid: int, *words: str, group: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line as another user, with a further group or none."""
     groups = ["--groups", str(group)] if group else ["--clear-groups"]
@@ -58,12 +58,12 @@ def overlayd(
     return host_process.run(host.host, *user, *program)
 
 
-def group_id(host: Driver) -> int:
+def group_id(host: AgentDriver) -> int:
     """Return the group's number on the host."""
     return int(host.run("getent", "group", "overlayd").split(":")[2])
 
 
-def test_a_stranger_is_refused_in_clear_words(host: Driver) -> None:
+def test_a_stranger_is_refused_in_clear_words(host: AgentDriver) -> None:
     """Another user gets no answer, and is told for whom the socket is."""
     done = overlayd(host, STRANGER, "status")
 
@@ -73,7 +73,7 @@ def test_a_stranger_is_refused_in_clear_words(host: Driver) -> None:
     assert done.stdout == ""
 
 
-def test_a_loosened_socket_lets_no_stranger_in(host: Driver) -> None:
+def test_a_loosened_socket_lets_no_stranger_in(host: AgentDriver) -> None:
     """Where the socket's mode lets anybody connect, the agent itself refuses, by the uid."""
     host.run("chmod", "666", SOCKET)
     try:
@@ -87,7 +87,7 @@ def test_a_loosened_socket_lets_no_stranger_in(host: Driver) -> None:
     assert host.get("/v1/networks")["networks"] == []
 
 
-def test_the_group_may_do_what_concerns_networks_and_containers(host: Driver) -> None:
+def test_the_group_may_do_what_concerns_networks_and_containers(host: AgentDriver) -> None:
     """A member of the group, by a supplementary group, looks, creates, attaches and removes."""
     group = group_id(host)
     for words in (
@@ -102,7 +102,9 @@ def test_the_group_may_do_what_concerns_networks_and_containers(host: Driver) ->
 
 
 @pytest.mark.parametrize("words", ONLY_ROOT, ids=" ".join)
-def test_what_takes_hosts_and_keys_in_or_out_is_roots(host: Driver, words: tuple[str, ...]) -> None:
+def test_what_takes_hosts_and_keys_in_or_out_is_roots(
+    host: AgentDriver, words: tuple[str, ...]
+) -> None:
     """The group is refused, and nothing has changed."""
     done = overlayd(host, FRIEND, *words, group=group_id(host))
 
@@ -112,7 +114,7 @@ def test_what_takes_hosts_and_keys_in_or_out_is_roots(host: Driver, words: tuple
     assert host.get("/v1/status")["cluster"] is not None
 
 
-def test_every_path_that_only_root_may_use_is_tried_here(host: Driver) -> None:
+def test_every_path_that_only_root_may_use_is_tried_here(host: AgentDriver) -> None:
     """Each *root* path of docs/API.md is refused to the group; no other is."""
     text = (ROOT / "docs" / "API.md").read_text(encoding="utf-8")
     sections = [part.split("\n", 2) for part in text.split("\n### ")[1:]]
@@ -134,9 +136,9 @@ def test_every_path_that_only_root_may_use_is_tried_here(host: Driver) -> None:
     assert len(refused) > 1
 
 
-def test_a_running_agent_may_only_what_it_needs(host: Driver) -> None:
+def test_a_running_agent_may_only_what_it_needs(host: AgentDriver) -> None:
     """Every thread of it has just the capabilities that the code gives reasons for."""
-    wanted = sum(1 << number for number in KEPT.values())
+    wanted = sum(1 << number for number in KEPT_CAPABILITIES.values())
     threads = list(Path(f"/proc/{host.pid()}/task").iterdir())
     found = {
         line

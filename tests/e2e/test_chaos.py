@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from overlay.lab.driver import Driver, RefusedError, wait_until
-from overlay.lab.fixtures import Scene, attach, cut_gossip, heal
-from overlay.lab.flow import accounted
+from overlay.lab.driver import AgentDriver, ApiRefusedError, wait_until
+from overlay.lab.fixtures import LabCluster, attach, cut_gossip, heal
+from overlay.lab.flow import require_no_loss
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
 STATE = "/var/lib/overlayd"
@@ -20,29 +20,29 @@ MINUTE_S = 60.0
 Tell = Callable[[str, str, str], None]
 
 
-def well_again(three: Scene) -> str:
+def well_again(three: LabCluster) -> str:
     """Wait until all is well; say how long it took."""
-    return f"all alive and equal after {wait_until(three.well, 'all well', 180.0):.1f} s"
+    return f"all alive and equal after {wait_until(three.all_healthy, 'all well', 180.0):.1f} s"
 
 
-def states(driver: Driver) -> set[str]:
+def states(driver: AgentDriver) -> set[str]:
     """Return the states in which a host sees the others."""
     return {str(each["state"]) for each in driver.get("/v1/members")["members"]}
 
 
-def test_forty_restarts(three: Scene, tell: Tell) -> None:
+def test_forty_restarts(three: LabCluster, tell: Tell) -> None:
     """Forty agents stopped and killed, one after another, cost no packet."""
-    chance = random.Random(40)
+    rng = random.Random(40)
     with three.both_ways() as verdicts:
         for _ in range(40):
-            driver = three.host(chance.randrange(2) + 1)
-            driver.end(chance.choice((signal.SIGTERM, signal.SIGKILL)))
+            driver = three.host(rng.randrange(2) + 1)
+            driver.end(rng.choice((signal.SIGTERM, signal.SIGKILL)))
             driver.start()
-    measured = f"{accounted(verdicts)}; {well_again(three)}"
+    measured = f"{require_no_loss(verdicts)}; {well_again(three)}"
     tell("40 agents stopped or killed -9", "no packet lost, rows exact", measured)
 
 
-def test_partition(three: Scene, tell: Tell) -> None:
+def test_partition(three: LabCluster, tell: Tell) -> None:
     """A minute without gossip, both ways: forwarding stays, writing goes on, both sides agree."""
     victim = three.host(2)
     with three.both_ways() as verdicts:
@@ -53,13 +53,13 @@ def test_partition(three: Scene, tell: Tell) -> None:
         attach(victim, "far", wait="none")
         time.sleep(MINUTE_S / 2)
         heal(victim)
-    measured = f"{accounted(verdicts)}; attached meanwhile; {well_again(three)}"
+    measured = f"{require_no_loss(verdicts)}; attached meanwhile; {well_again(three)}"
     victim.post("/v1/detach", target="netns:far")
     told = "no packet lost; both sides go on; equal soon after"
     tell("partition of the control plane, 60 s", told, measured)
 
 
-def test_one_way_partition(three: Scene, tell: Tell) -> None:
+def test_one_way_partition(three: LabCluster, tell: Tell) -> None:
     """A host that is heard but hears nothing: no packet lost, no flood of changes, whole after."""
     victim = three.host(2)
     before = len(three.host(1).get("/v1/events")["events"])
@@ -69,11 +69,11 @@ def test_one_way_partition(three: Scene, tell: Tell) -> None:
         heal(victim)
     healed = well_again(three)
     changes = len(three.host(1).get("/v1/events")["events"]) - before
-    measured = f"{accounted(verdicts)}; {changes} events on a peer; {healed}"
+    measured = f"{require_no_loss(verdicts)}; {changes} events on a peer; {healed}"
     tell("one-way partition, 30 s", "no packet lost; no endless flapping", measured)
 
 
-def test_loss(three: Scene, tell: Tell) -> None:
+def test_loss(three: LabCluster, tell: Tell) -> None:
     """With 30 % of gossip lost attaches still reach everyone, and nobody is declared dead."""
     worst_s, dead = 0.0, 0
     for each in three.drivers:
@@ -84,7 +84,7 @@ def test_loss(three: Scene, tell: Tell) -> None:
                 host = three.host(number % 3 + 1)
                 host.run("ip", "netns", "add", f"lossy{number}")
                 attach(host, f"lossy{number}")
-                worst_s = max(worst_s, wait_until(three.equal, "an attach is everywhere", 60.0))
+                worst_s = max(worst_s, wait_until(three.all_equal, "an attach is everywhere", 60.0))
                 dead += sum("dead" in states(each) for each in three.drivers)
                 time.sleep(1.0)
     finally:
@@ -93,13 +93,14 @@ def test_loss(three: Scene, tell: Tell) -> None:
     for number in range(10):
         three.host(number % 3 + 1).post("/v1/detach", target=f"netns:lossy{number}")
     measured = (
-        f"{accounted(verdicts)}; 10 attaches, the slowest everywhere {worst_s:.2f} s after its "
+        f"{require_no_loss(verdicts)}; 10 attaches, the slowest everywhere {worst_s:.2f} s "
+        "after its "
         f"answer; {dead} times anyone seen dead; {well_again(three)}"
     )
     tell("30 % of gossip lost on every host", "slower, but whole", measured)
 
 
-def test_frozen_agent(three: Scene, tell: Tell) -> None:
+def test_frozen_agent(three: LabCluster, tell: Tell) -> None:
     """An agent stopped for a minute is dead to the others and comes back by itself."""
     victim = three.host(2)
     with three.both_ways() as verdicts:
@@ -108,11 +109,11 @@ def test_frozen_agent(three: Scene, tell: Tell) -> None:
         time.sleep(MINUTE_S - died_s)
         victim.send_signal(signal.SIGCONT)
         back = well_again(three)
-    measured = f"{accounted(verdicts)}; seen dead after {died_s:.0f} s; {back}"
+    measured = f"{require_no_loss(verdicts)}; seen dead after {died_s:.0f} s; {back}"
     tell("SIGSTOP for a minute", "no packet lost; back by itself", measured)
 
 
-def test_full_disk(three: Scene, tell: Tell) -> None:
+def test_full_disk(three: LabCluster, tell: Tell) -> None:
     """A full disk refuses what is new, by name, and costs nothing of what runs."""
     victim = three.host(2)
     victim.end(signal.SIGTERM)
@@ -121,14 +122,14 @@ def test_full_disk(three: Scene, tell: Tell) -> None:
     )
     victim.run("sh", "-c", move)
     victim.start()
-    wait_until(three.well, "all well", 60.0)
+    wait_until(three.all_healthy, "all well", 60.0)
     victim.run("ip", "netns", "add", "late")
     with three.both_ways() as verdicts:
         victim.run("sh", "-c", f"dd if=/dev/zero of={STATE}/ballast bs=4k 2>/dev/null; true")
-        with pytest.raises(RefusedError) as refusal:
+        with pytest.raises(ApiRefusedError) as refusal:
             attach(victim, "late")
         victim.run("rm", f"{STATE}/ballast")
         attach(victim, "late")
     victim.post("/v1/detach", target="netns:late")
-    measured = f"{accounted(verdicts)}; '{refusal.value.answer['what']}'; {well_again(three)}"
+    measured = f"{require_no_loss(verdicts)}; '{refusal.value.answer['what']}'; {well_again(three)}"
     tell("disk full", "new refused with the reason, old keeps running", measured)

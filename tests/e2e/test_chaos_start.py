@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from overlay.lab import host_process
 from overlay.lab.driver import differences, endpoints, join_all, wait_until
-from overlay.lab.fixtures import attach, scene
-from overlay.lab.flow import accounted
+from overlay.lab.fixtures import attach, lab_cluster
+from overlay.lab.flow import require_no_loss
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
 HOURS_S = 7 * 3600
@@ -28,7 +28,7 @@ def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
     source = Path(__file__).parent / "clockshift.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     assert not host_process.running()
-    with scene(2, populated=False) as made:
+    with lab_cluster(2, populated=False) as made:
         shift = "/run/clock-shift"
         environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": shift}
         join_all(made.drivers, **environment)
@@ -44,12 +44,12 @@ def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
                 stamp = victim.get("/v1/events")["events"][-1]["time"]
                 assert abs(stamp - time.time() - seconds) < 60, "the clock was not stepped"
                 time.sleep(10.0)
-                assert made.well()
+                assert made.all_healthy()
                 told.append(f"{seconds // 3600:+d} h")
             victim.end(signal.SIGKILL)
             victim.start(**environment)
-        wait_until(made.well, "all well", 180.0)
-        measured = f"{' and '.join(told)}, then a kill -9: {accounted(verdicts)}; all equal"
+        wait_until(made.all_healthy, "all well", 180.0)
+        measured = f"{' and '.join(told)}, then a kill -9: {require_no_loss(verdicts)}; all equal"
     promised = "nothing but the times of events follows it"
     tell("clock of one agent stepped by hours (preloaded clock_gettime)", promised, measured)
 
@@ -57,7 +57,7 @@ def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
 def test_without_the_nft_program(tell: Tell) -> None:
     """With no nft on the host agents start, containers reach each other, all is guarded."""
     assert not host_process.running()
-    with scene(2, populated=False) as made:
+    with lab_cluster(2, populated=False) as made:
         for each in made.drivers:
             each.run("sh", "-c", "mount --bind /dev/null $(command -v nft)")
         join_all(made.drivers)
@@ -67,7 +67,7 @@ def test_without_the_nft_program(tell: Tell) -> None:
         health = [item["text"] for item in made.host(1).get("/v1/status")["health"]]
         assert not any(differences(each) for each in made.drivers)
         said = f"status says: {'; '.join(health)}" if health else "status has no complaint"
-        measured = f"{accounted(verdicts)}; {said}"
+        measured = f"{require_no_loss(verdicts)}; {said}"
     tell("no `nft` program", "the same: rules are written by netlink", measured)
 
 
@@ -75,7 +75,7 @@ def test_a_thousand_endpoints_on_one_host(tell: Tell) -> None:
     """A thousand containers on a host: attached by eight clients, known elsewhere, and an agent
     killed among them is back without a packet lost."""
     assert not host_process.running()
-    with scene(2) as made:
+    with lab_cluster(2) as made:
         crowded, other = made.drivers
         names = [f"m{number}" for number in range(ENDPOINT_COUNT)]
         made_all = f"for n in $(seq 0 {ENDPOINT_COUNT - 1}); do ip netns add m$n; done"
@@ -85,16 +85,16 @@ def test_a_thousand_endpoints_on_one_host(tell: Tell) -> None:
             addresses = list(clients.map(lambda name: attach(crowded, name), names))
         attached_s = time.monotonic() - started
         assert len(set(addresses)) == ENDPOINT_COUNT
-        wait_until(made.well, "all well", 60.0)
+        wait_until(made.all_healthy, "all well", 60.0)
         assert len(endpoints(other)) == ENDPOINT_COUNT + 2
         with made.both_ways() as verdicts:
             crowded.end(signal.SIGKILL)
             started = time.monotonic()
             crowded.start()
             start_s = time.monotonic() - started
-            wait_until(made.well, "all well", 60.0)
+            wait_until(made.all_healthy, "all well", 60.0)
         measured = (
             f"attached in {attached_s:.0f} s by 8 clients; a killed agent answers after "
-            f"{start_s:.1f} s: {accounted(verdicts)}; all equal"
+            f"{start_s:.1f} s: {require_no_loss(verdicts)}; all equal"
         )
     tell("1,000 endpoints on one host, agent killed", "as with one", measured)

@@ -19,9 +19,9 @@ from overlay.errors import OverlayError, TimedOutError
 from overlay.failpoint import EXIT_CODE, VARIABLE
 from overlay.lab import host_process, lab
 from overlay.lab.driver import (
-    Driver,
+    AgentDriver,
+    ApiRefusedError,
     Json,
-    RefusedError,
     connect,
     differences,
     end_all,
@@ -38,19 +38,19 @@ FLAT = {VARIABLE: PLAN}
 class Pair:
     """Two hosts with agents that obey a crash plan."""
 
-    def __init__(self, drivers: list[Driver]) -> None:
+    def __init__(self, drivers: list[AgentDriver]) -> None:
         self.one, self.two = drivers
         self.both = drivers
         self.chosen = 0
         self.fault = ""
         self.all_owned = self.owned()
 
-    def restart(self, driver: Driver) -> None:
+    def restart(self, driver: AgentDriver) -> None:
         """Start a crashed agent again, with no plan."""
         driver.run("rm", "-f", PLAN)
         driver.start(**FLAT)
 
-    def left_over(self, driver: Driver) -> dict[str, list[str]]:
+    def left_over(self, driver: AgentDriver) -> dict[str, list[str]]:
         """Return what there is of ours in a host's kernel: namespaces and their links."""
         names = [line.split()[0] for line in driver.run("ip", "netns").splitlines()]
         found = {}
@@ -61,7 +61,7 @@ class Pair:
             found[name] = sorted(re.split(r"[:@]\s*", line)[1] for line in links)
         return found
 
-    def members(self) -> list[Driver]:
+    def members(self) -> list[AgentDriver]:
         """Return the hosts that are in the cluster."""
         return [each for each in self.both if each.get("/v1/status")["cluster"] is not None]
 
@@ -95,7 +95,7 @@ class Pair:
                 return f"{each.host.name} has {self.left_over(each)} for {seen[0]}"
         return ""
 
-    def _is_exact(self, driver: Driver) -> bool:
+    def _is_exact(self, driver: AgentDriver) -> bool:
         """Say whether what is used here has a sandbox, a port and a rate, and nothing else has."""
         mine = [each for each in driver.get("/v1/endpoints")["endpoints"] if each["local"]]
         local: collections.Counter[int] = collections.Counter(int(each["vni"]) for each in mine)
@@ -118,24 +118,24 @@ class Verb:
     """One verb: what is there before, how it is asked for, and how it is undone."""
 
     name: str
-    victim: Callable[[Pair], Driver]
+    victim: Callable[[Pair], AgentDriver]
     prepare: Callable[[Pair], object]
     act: Callable[[Pair], object]
     undo: Callable[[Pair], object]
 
 
-def attach(driver: Driver) -> Json:
+def attach(driver: AgentDriver) -> Json:
     """Attach the host's namespace."""
     return driver.post("/v1/endpoints", target=f"netns:c{driver.number}", networks=["blue"])
 
 
-def limit(driver: Driver) -> Json:
+def limit(driver: AgentDriver) -> Json:
     """Attach the host's namespace with a rate, or give it one."""
     where: Json = {"target": f"netns:c{driver.number}", "networks": ["blue"]}
     return driver.post("/v1/endpoints", **where, rate_in=10**7, rate_out=10**7)
 
 
-def detach(driver: Driver) -> Json:
+def detach(driver: AgentDriver) -> Json:
     """Detach it."""
     return driver.post("/v1/detach", target=f"netns:c{driver.number}")
 
@@ -151,7 +151,7 @@ def create(pair: Pair) -> Json:
 
 def remove(pair: Pair) -> None:
     """Remove it, also if it is gone."""
-    with contextlib.suppress(RefusedError):
+    with contextlib.suppress(ApiRefusedError):
         pair.two.call("DELETE", "/v1/networks/red")
 
 
@@ -162,7 +162,7 @@ def add(pair: Pair) -> Json:
 
 def unmake(pair: Pair) -> None:
     """Remove it, also if it is gone."""
-    with contextlib.suppress(RefusedError):
+    with contextlib.suppress(ApiRefusedError):
         pair.two.call("DELETE", "/v1/containers/bare")
 
 
@@ -217,47 +217,47 @@ def start(pair: Pair) -> None:
     pair.two.start(**FLAT)
 
 
-def expose(driver: Driver, *, exposed: bool = True) -> Json:
+def expose(driver: AgentDriver, *, exposed: bool = True) -> Json:
     """Give the host an end on the network, or take it away."""
     return driver.post("/v1/expose" if exposed else "/v1/unexpose", network="blue")
 
 
-def hide(driver: Driver) -> None:
+def hide(driver: AgentDriver) -> None:
     """Attach, and take the end away that comes with it."""
     attach(driver)
     expose(driver, exposed=False)
 
 
-def show(driver: Driver) -> None:
+def show(driver: AgentDriver) -> None:
     """Attach, and let the host have an end."""
     attach(driver)
     expose(driver)
 
 
-def publish(driver: Driver) -> Json:
+def publish(driver: AgentDriver) -> Json:
     """Publish a port."""
     return driver.post("/v1/published", name="c2", network="blue", ports=["8080:80"])
 
 
-def unpublish(driver: Driver) -> Json:
+def unpublish(driver: AgentDriver) -> Json:
     """Take it back."""
     return driver.post("/v1/unpublish", name="c2")
 
 
-def shown(driver: Driver) -> None:
+def shown(driver: AgentDriver) -> None:
     """Attach, let the host have an end, and publish a port."""
     show(driver)
     publish(driver)
 
 
-def close(driver: Driver) -> None:
+def close(driver: AgentDriver) -> None:
     """Take all of that back; an end that was wished for would keep the sandbox."""
     unpublish(driver)
     expose(driver, exposed=False)
     detach(driver)
 
 
-def _two(pair: Pair) -> Driver:
+def _two(pair: Pair) -> AgentDriver:
     return pair.two
 
 
@@ -304,7 +304,7 @@ VERBS = (
 def pair() -> Iterator[Pair]:
     """Two joined hosts with network blue, each with a namespace to attach."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    drivers: list[Driver] = []
+    drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(2))
         join_all(drivers, **FLAT)
@@ -358,7 +358,7 @@ def succeeds(verb: Verb, pair: Pair) -> bool:
     """Ask for the verb; hosts that have just started may need a moment to find each other."""
     try:
         verb.act(pair)
-    except RefusedError:
+    except ApiRefusedError:
         return False
     return True
 

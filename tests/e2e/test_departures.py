@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from overlay.lab.driver import Driver, RefusedError, differences, join_all, wait_until
-from overlay.lab.fixtures import Scene, cut_gossip, heal, scene
+from overlay.lab.driver import AgentDriver, ApiRefusedError, differences, join_all, wait_until
+from overlay.lab.fixtures import LabCluster, cut_gossip, heal, lab_cluster
 
 CONFLICT = 409
 ALL_ALIVE = {"alive": 3, "suspect": 0, "dead": 0}
@@ -14,28 +14,28 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def three() -> Iterator[Scene]:
+def three() -> Iterator[LabCluster]:
     """Three joined hosts that all hold the authority, without networks."""
-    with scene(3, populated=False) as made:
+    with lab_cluster(3, populated=False) as made:
         join_all(made.drivers)
         for name in ("vm2", "vm3"):
             made.host(1).post("/v1/promote", node=name)
         yield made
 
 
-def create(three: Scene, number: int, name: str, subnet: str) -> None:
+def create(three: LabCluster, number: int, name: str, subnet: str) -> None:
     """Make a network on a host; return when all know it."""
     three.host(number).post("/v1/networks", name=name, subnets=[{"subnet": subnet}])
     for driver in three.drivers:
         wait_until(lambda driver=driver: name in known(driver), f"{name} known")  # type: ignore[misc]
 
 
-def known(driver: Driver) -> list[str]:
+def known(driver: AgentDriver) -> list[str]:
     """Return the names of the networks that a host knows."""
     return [each["name"] for each in driver.get("/v1/networks")["networks"]]
 
 
-def rejoin(three: Scene, number: int, by: int) -> None:
+def rejoin(three: LabCluster, number: int, by: int) -> None:
     """Let a host that left be a member again."""
     token = three.host(by).get("/v1/token")["token"]
     three.host(number).post("/v1/join", peers=[three.host(by).address], token=token)
@@ -44,35 +44,35 @@ def rejoin(three: Scene, number: int, by: int) -> None:
     three.host(by).post("/v1/promote", node=f"vm{number}")
 
 
-def counted(driver: Driver) -> dict[str, int]:
+def counted(driver: AgentDriver) -> dict[str, int]:
     """Return how many members a host has in each state, less those that left."""
     counts: dict[str, int] = driver.get("/v1/status")["cluster"]["members"]
     return {state: count for state, count in counts.items() if state != "left"}
 
 
-def add(driver: Driver, name: str, network: str) -> str:
+def add(driver: AgentDriver, name: str, network: str) -> str:
     """Make a container; return its address."""
     made = driver.post("/v1/containers", name=name, networks=[network])
     return str(made["endpoints"][0]["ip"])
 
 
-def removed(driver: Driver, name: str) -> bool:
+def removed(driver: AgentDriver, name: str) -> bool:
     """Remove a network as soon as it is known there that nothing is attached to it any more."""
     try:
         driver.call("DELETE", f"/v1/networks/{name}")
-    except RefusedError as error:
+    except ApiRefusedError as error:
         if error.status == CONFLICT:
             return False
         raise
     return True
 
 
-def test_a_network_in_use_elsewhere_is_not_removed(three: Scene) -> None:
+def test_a_network_in_use_elsewhere_is_not_removed(three: LabCluster) -> None:
     """By a host that takes no part in it either, nor by one that can't hear who does."""
     create(three, 1, "used", "10.71.0.0/24")
     add(three.host(2), "busy", "used")
 
-    with pytest.raises(RefusedError, match="busy on vm2"):
+    with pytest.raises(ApiRefusedError, match="busy on vm2"):
         three.host(3).call("DELETE", "/v1/networks/used")
 
     assert "used" in known(three.host(3))
@@ -83,7 +83,7 @@ def test_a_network_in_use_elsewhere_is_not_removed(three: Scene) -> None:
 
 
 @pytest.mark.parametrize("subnet", ["10.72.0.0/24", "fd72::/64"])
-def test_the_space_of_a_creator_that_left_is_taken_back(three: Scene, subnet: str) -> None:
+def test_the_space_of_a_creator_that_left_is_taken_back(three: LabCluster, subnet: str) -> None:
     """Nobody took part to whom it could have given it: the next who needs an address has it, and
     so has the one after it."""
     create(three, 3, "orphan", subnet)
@@ -100,7 +100,7 @@ def test_the_space_of_a_creator_that_left_is_taken_back(three: Scene, subnet: st
     wait_until(lambda: removed(three.host(1), "orphan"), "it can be removed")
 
 
-def test_heirs_may_leave_one_after_another(three: Scene) -> None:
+def test_heirs_may_leave_one_after_another(three: LabCluster) -> None:
     """Each had the whole space for itself, and nobody else took part."""
     create(three, 3, "passed", "10.75.0.0/24")
     three.host(3).post("/v1/leave")
@@ -113,7 +113,7 @@ def test_heirs_may_leave_one_after_another(three: Scene) -> None:
     wait_until(lambda: removed(three.host(2), "passed"), "it can be removed")
 
 
-def test_what_is_on_a_network_that_was_removed_elsewhere_is_detached(three: Scene) -> None:
+def test_what_is_on_a_network_that_was_removed_elsewhere_is_detached(three: LabCluster) -> None:
     """Attached while the remover could not hear of it; also by an agent that starts after that."""
     one, two = three.host(1), three.host(2)
     for restart in (False, True):
@@ -140,13 +140,13 @@ def test_what_is_on_a_network_that_was_removed_elsewhere_is_detached(three: Scen
         two.call("DELETE", "/v1/containers/late")
 
 
-def attached(driver: Driver, name: str) -> list[object]:
+def attached(driver: AgentDriver, name: str) -> list[object]:
     """Return what a container is attached to."""
     shown = driver.get("/v1/containers")["containers"]
     return [end for each in shown if each["name"] == name for end in each["endpoints"]]
 
 
-def test_the_heir_of_a_forgotten_creator_takes_part(three: Scene) -> None:
+def test_the_heir_of_a_forgotten_creator_takes_part(three: LabCluster) -> None:
     """So that a third host gets addresses of what the heir never used."""
     create(three, 3, "left", "10.73.0.0/24")
     three.host(3).end()
@@ -158,16 +158,16 @@ def test_the_heir_of_a_forgotten_creator_takes_part(three: Scene) -> None:
     assert add(three.host(2), "late", "left").startswith("10.73.0.")
 
 
-def forgotten(driver: Driver, node: str) -> bool:
+def forgotten(driver: AgentDriver, node: str) -> bool:
     """Declare a node gone as soon as it is held dead; say whether that was done."""
     try:
         driver.post("/v1/forget", node=node)
-    except RefusedError:
+    except ApiRefusedError:
         return False
     return True
 
 
-def scopes(driver: Driver) -> set[str]:
+def scopes(driver: AgentDriver) -> set[str]:
     """Return the logs that a host holds, by what they are of."""
     return {
         str(log["scope"])
@@ -176,7 +176,7 @@ def scopes(driver: Driver) -> set[str]:
     }
 
 
-def test_a_removed_network_leaves_nothing_to_the_next_of_its_number(three: Scene) -> None:
+def test_a_removed_network_leaves_nothing_to_the_next_of_its_number(three: LabCluster) -> None:
     """Neither names that were given on it nor hosts that take part in it."""
     one, two = three.host(1), three.host(2)
     for _ in range(2):
@@ -192,7 +192,7 @@ def test_a_removed_network_leaves_nothing_to_the_next_of_its_number(three: Scene
             wait_until(lambda driver=driver: not any("4242" in s for s in scopes(driver)), "done")  # type: ignore[misc]
 
 
-def test_a_network_made_anew_under_its_number_is_not_removed(three: Scene) -> None:
+def test_a_network_made_anew_under_its_number_is_not_removed(three: LabCluster) -> None:
     """Its creator waits with the number until who removed the former one has heard of its end,
     and stops asking for it: that would be the end of the new one too."""
     one, two = three.host(1), three.host(2)
@@ -201,7 +201,7 @@ def test_a_network_made_anew_under_its_number_is_not_removed(three: Scene) -> No
     def made() -> bool:
         try:
             return bool(one.post("/v1/networks", **wish)["created"])
-        except RefusedError as error:
+        except ApiRefusedError as error:
             if "vm2 has removed" not in error.answer["why"]:
                 raise
             return False

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from overlay.failpoint import VARIABLE
 from overlay.lab import host_process, lab
-from overlay.lab.driver import Driver, connect, end_all, wait_until
+from overlay.lab.driver import AgentDriver, connect, end_all, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 PLAN, PASSED = "/run/plan", "/run/plan.passed"
@@ -19,10 +19,10 @@ FILTER, ROW_PUT, ROW_DELETED = (
 
 
 @pytest.fixture
-def two() -> Iterator[list[Driver]]:
+def two() -> Iterator[list[AgentDriver]]:
     """Return two hosts; the first is a cluster with a container, and notes what it does."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    drivers: list[Driver] = []
+    drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(2))
         drivers[0].start(**{VARIABLE: PLAN})
@@ -35,7 +35,9 @@ def two() -> Iterator[list[Driver]]:
         end_all(drivers)
 
 
-def test_the_filter_is_widened_before_the_rows_and_narrowed_after_them(two: list[Driver]) -> None:
+def test_the_filter_is_widened_before_the_rows_and_narrowed_after_them(
+    two: list[AgentDriver],
+) -> None:
     """A new member's VTEP is let in before any row leads to it; a leaver's is kept out after."""
     one, other = two
 

@@ -7,39 +7,39 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.lab.driver import LOG, Driver, RefusedError, wait_until
+from overlay.lab.driver import LOG, AgentDriver, ApiRefusedError, wait_until
 
 if TYPE_CHECKING:
-    from overlay.lab.fixtures import Scene
+    from overlay.lab.fixtures import LabCluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 STATE = "/var/lib/overlayd"
 SMALL = f"mount -t tmpfs -o size=4m none /mnt && cp -a {STATE}/. /mnt && mount --move /mnt {STATE}"
 
 
-def put_on_small_disk(three: Scene, victim: Driver) -> None:
+def put_on_small_disk(three: LabCluster, victim: AgentDriver) -> None:
     """Let a host's agent go on with its state on a disk that is full soon; twice is harmless."""
     if STATE in victim.run("cat", "/proc/mounts"):
         return
     victim.end(signal.SIGTERM)
     victim.run("sh", "-c", SMALL)
     victim.start()
-    wait_until(three.well, "all well", 60.0)
+    wait_until(three.all_healthy, "all well", 60.0)
 
 
-def fill(victim: Driver) -> None:
+def fill(victim: AgentDriver) -> None:
     """Leave no room on the disk of the state."""
     victim.run("sh", "-c", f"dd if=/dev/zero of={STATE}/ballast bs=4k 2>/dev/null; true")
 
 
-def own_version(driver: Driver) -> int:
+def own_version(driver: AgentDriver) -> int:
     """Return how many times a host has written to its log of the cluster."""
     own = next(each for each in driver.get("/v1/members")["members"] if each["self"])
     held = (each["held"] for each in own["logs"]["versions"] if each["scope"] == "cluster")
     return int(max(held))
 
 
-def test_networks_and_the_underlay_change_on_a_full_disk(three: Scene) -> None:
+def test_networks_and_the_underlay_change_on_a_full_disk(three: LabCluster) -> None:
     """A network that somebody chose not to expose goes, and the underlay's MTU changes, while
     nothing can be written: the same agent does what is due when there is room again."""
     maker, victim = three.host(1), three.host(2)
@@ -60,10 +60,10 @@ def test_networks_and_the_underlay_change_on_a_full_disk(three: Scene) -> None:
     assert victim.pid() == agent
     assert "Traceback" not in victim.run("cat", LOG)
     victim.run("ip", "link", "set", "eth1", "mtu", "1500")
-    wait_until(three.well, "all well", 60.0)
+    wait_until(three.all_healthy, "all well", 60.0)
 
 
-def test_what_others_remove_while_the_disk_of_its_maker_is_full(three: Scene) -> None:
+def test_what_others_remove_while_the_disk_of_its_maker_is_full(three: LabCluster) -> None:
     """The maker of a network deletes it for good as soon as there is room; until then the disk's
     fault is told, and nothing is a defect."""
     other, victim = three.host(1), three.host(2)
@@ -83,7 +83,7 @@ def test_what_others_remove_while_the_disk_of_its_maker_is_full(three: Scene) ->
     assert "Traceback" not in victim.run("cat", LOG)
 
 
-def test_an_attach_that_a_full_disk_keeps_from_being_taken_back(three: Scene) -> None:
+def test_an_attach_that_a_full_disk_keeps_from_being_taken_back(three: LabCluster) -> None:
     """To two networks, of which the second has no address to give while its owner is stopped: that
     is what the caller reads, with what is left; what is left goes when there is room again."""
     owner, victim = three.host(1), three.host(2)
@@ -100,7 +100,7 @@ def test_an_attach_that_a_full_disk_keeps_from_being_taken_back(three: Scene) ->
             asked = pool.submit(victim.post, "/v1/endpoints", **wish)
             wait_until(lambda: sandboxes(victim) == before + 2, "the second network's turn")
             fill(victim)
-            with pytest.raises(RefusedError) as refused:
+            with pytest.raises(ApiRefusedError) as refused:
                 asked.result(60)
     finally:
         owner.send_signal(signal.SIGCONT)
@@ -110,16 +110,16 @@ def test_an_attach_that_a_full_disk_keeps_from_being_taken_back(three: Scene) ->
     victim.run("rm", f"{STATE}/ballast")
     wait_until(lambda: not is_on(victim, "ours"), "what was left is taken back", 60.0)
     wait_until(lambda: "eth0" not in victim.run("ip", "-n", "both", "link"), "unplugged too")
-    wait_until(three.well, "all well", 60.0)
+    wait_until(three.all_healthy, "all well", 60.0)
     assert len(victim.post("/v1/endpoints", **wish)["endpoints"]) == 2
     victim.post("/v1/detach", target="both")
 
 
-def sandboxes(driver: Driver) -> int:
+def sandboxes(driver: AgentDriver) -> int:
     """Return how many networks a host has a sandbox of."""
     return driver.run("ls", "/run/netns").count("ov-")
 
 
-def is_on(driver: Driver, network: str) -> bool:
+def is_on(driver: AgentDriver, network: str) -> bool:
     """Say whether anything is attached to a network, as a host knows it."""
     return bool(driver.get(f"/v1/endpoints?network={network}")["endpoints"])

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from overlay.lab import host_process, lab
 from overlay.lab.driver import (
-    Driver,
-    RefusedError,
+    AgentDriver,
+    ApiRefusedError,
     connect,
     differences,
     end_all,
@@ -23,29 +23,29 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 STATE = "/var/lib/overlayd"
 
 
-def attach(driver: Driver, name: str) -> str:
+def attach(driver: AgentDriver, name: str) -> str:
     """Make a namespace, if there is none, and attach it; return its address."""
     driver.run("sh", "-c", f"ip netns add {name} 2>/dev/null || true")
     answer = driver.post("/v1/endpoints", target=f"netns:{name}", networks=["blue"])
     return str(answer["endpoints"][0]["ip"])
 
 
-def pings(driver: Driver, source: str, address: str) -> bool:
+def pings(driver: AgentDriver, source: str, address: str) -> bool:
     """Say whether a container gets an answer."""
     command = ("ip", "netns", "exec", source, "ping", "-c1", "-W1", address)
     return host_process.run(driver.host, *command).returncode == 0
 
 
-def health(driver: Driver) -> str:
+def health(driver: AgentDriver) -> str:
     """Return what a host's status complains of."""
     return " ".join(item["text"] for item in driver.get("/v1/status")["health"])
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[list[Driver]]:
+def two() -> Iterator[list[AgentDriver]]:
     """Two joined hosts with a container each; the second's state is on a small disk."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    drivers: list[Driver] = []
+    drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(2))
         drivers[1].run("mkdir", "-p", STATE)
@@ -57,7 +57,7 @@ def two() -> Iterator[list[Driver]]:
         end_all(drivers)
 
 
-def sound(two: list[Driver]) -> bool:
+def sound(two: list[AgentDriver]) -> bool:
     """Say whether both hosts agree with each other and with their kernels."""
     return endpoints(two[0]) == endpoints(two[1]) and not any(map(differences, two))
 
@@ -66,7 +66,7 @@ FILL = f"dd if=/dev/zero of={STATE}/ballast bs=4k 2>/dev/null; true"
 EMPTY = f"rm {STATE}/ballast"
 
 
-def test_a_full_disk(two: list[Driver]) -> None:
+def test_a_full_disk(two: list[AgentDriver]) -> None:
     """New attachments and detaches are refused with the reason, nothing is half done, what is
     attached keeps running, and all works again once the disk does."""
     one, two_ = two
@@ -74,11 +74,11 @@ def test_a_full_disk(two: list[Driver]) -> None:
     two_.run("sh", "-c", FILL)
     two_.run("ip", "netns", "add", "late")
     try:
-        with pytest.raises(RefusedError) as refusal:
+        with pytest.raises(ApiRefusedError) as refusal:
             attach(two_, "late")
         assert "cannot write the state file" in refusal.value.answer["what"]
         assert "keeps running" in refusal.value.answer["hint"]
-        with pytest.raises(RefusedError):
+        with pytest.raises(ApiRefusedError):
             two_.post("/v1/detach", target="netns:c2")
         assert "the state cannot be written" in health(two_)
         assert "late" not in {name for name, _, _ in endpoints(one)}
@@ -98,7 +98,7 @@ def test_a_full_disk(two: list[Driver]) -> None:
     wait_until(lambda: sound(two), "the hosts equal")
 
 
-def test_a_disk_that_refuses_holds_a_rotation_back(two: list[Driver]) -> None:
+def test_a_disk_that_refuses_holds_a_rotation_back(two: list[AgentDriver]) -> None:
     """The new key is not used before it is on every disk: all goes on with the one before, who is
     waited for is named, the fault is told of once, and with its end the rotation goes on."""
     one, two_ = two
@@ -106,7 +106,7 @@ def test_a_disk_that_refuses_holds_a_rotation_back(two: list[Driver]) -> None:
     before = one.get("/v1/keys")["generation"]
     two_.run("sh", "-c", FILL)
     try:
-        with pytest.raises(RefusedError) as refusal:
+        with pytest.raises(ApiRefusedError) as refusal:
             one.post("/v1/keys/rotate")
         shown = [driver.get("/v1/keys") for driver in two]
         told = [
@@ -139,7 +139,7 @@ def test_a_disk_that_refuses_holds_a_rotation_back(two: list[Driver]) -> None:
     ids=["full", "read-only"],
 )
 def test_an_agent_killed_on_such_a_disk_starts_whole_again(
-    two: list[Driver], spoil: str, mend: str
+    two: list[AgentDriver], spoil: str, mend: str
 ) -> None:
     """As long as it can't write it says why it does not start, and forwarding goes on."""
     one, two_ = two
@@ -159,7 +159,7 @@ def test_an_agent_killed_on_such_a_disk_starts_whole_again(
     wait_until(lambda: sound(two), "the hosts equal")
 
 
-def test_a_new_underlay_address_is_followed(two: list[Driver]) -> None:
+def test_a_new_underlay_address_is_followed(two: list[AgentDriver]) -> None:
     """Card, gossip and every host's rows follow the address; containers reach each other."""
     one, two_ = two
     second = attach(two_, "c2")
@@ -182,7 +182,7 @@ def test_a_new_underlay_address_is_followed(two: list[Driver]) -> None:
     assert any("192.168.56.12 to 192.168.56.112 on eth1: followed" in text for text in told)
 
 
-def test_an_underlay_interface_goes_down_and_up(two: list[Driver]) -> None:
+def test_an_underlay_interface_goes_down_and_up(two: list[AgentDriver]) -> None:
     """Status says that it is down; when it is up again, so is everything."""
     one, two_ = two
     second = attach(two_, "c2")
@@ -196,7 +196,7 @@ def test_an_underlay_interface_goes_down_and_up(two: list[Driver]) -> None:
 
 
 def test_a_second_underlay_interface_changes_nothing_until_it_is_needed(
-    two: list[Driver],
+    two: list[AgentDriver],
 ) -> None:
     """While the first one has its address, another one is not taken."""
     _, two_ = two
@@ -211,7 +211,7 @@ def test_a_second_underlay_interface_changes_nothing_until_it_is_needed(
     two_.run("ip", "link", "del", "eth2")
 
 
-def test_an_underlay_without_an_address_is_reported(two: list[Driver]) -> None:
+def test_an_underlay_without_an_address_is_reported(two: list[AgentDriver]) -> None:
     """With no address left the agent says why it can't follow, and goes on when there is one."""
     one, two_ = two
     second = attach(two_, "c2")
@@ -231,7 +231,7 @@ rm -rf /run/overlayd
 """
 
 
-def test_a_host_that_reboots(two: list[Driver]) -> None:
+def test_a_host_that_reboots(two: list[AgentDriver]) -> None:
     """What the kernel held is gone: the sandbox is built again from the state file, containers
     that are no more are withdrawn everywhere, and new ones of their names are attached."""
     one, two_ = two

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from overlay import limits
 from overlay.lab import host_process, lab
-from overlay.lab.driver import Driver, connect, end_all, endpoints, join_all, wait_until
-from overlay.lab.fixtures import Scene, attach
+from overlay.lab.driver import AgentDriver, connect, end_all, endpoints, join_all, wait_until
+from overlay.lab.fixtures import LabCluster, attach
 from overlay.lab.forged_frames import socket_in
 from overlay.lab.frames import udp
 from overlay.model import Ip, NodeId, parse_ip
 from overlay.wire.codec import datagram
-from overlay.wire.codec.datagram import DATA, HELLO, JOIN, KNOCK, NOTICE, Header
+from overlay.wire.codec.datagram import DATA, HELLO, JOIN, JOIN_HELLO, NOTICE, Header
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PORT = limits.GOSSIP_PORT_DEFAULT
@@ -26,10 +26,10 @@ _IP_HEADER_SIZE, _HEAD_SIZE = 20, 42  # IPv4; and with Ethernet and UDP around i
 CHANCE = random.Random(4789)
 
 
-class Stage(Scene):
+class Stage(LabCluster):
     """Two members, and a third host that is none: it sends under any address."""
 
-    def prepare(self, outsider: Driver) -> None:
+    def prepare(self, outsider: AgentDriver) -> None:
         """Open the stranger's ears and mouth, and write down what the members say."""
         self.mouth = socket_in(outsider.host, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self.ears = socket_in(outsider.host, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -93,13 +93,13 @@ class Stage(Scene):
 def stage() -> Iterator[Stage]:
     """Return two members with a container each, and the stranger."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    drivers: list[Driver] = []
+    drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(3))
         made = Stage(drivers[:2])
         join_all(made.drivers)
         made.populate()
-        wait_until(made.well, "all are well")
+        wait_until(made.all_healthy, "all are well")
         made.prepare(drivers[2])
         yield made
         made.close()
@@ -156,7 +156,7 @@ DEEDS: dict[str, tuple[Deed, str]] = {
     "a forged notice": (lambda data: made_up(NOTICE, data), "unauthenticated"),
     "forged data": (lambda data: made_up(DATA, data), "unauthenticated"),
     "a knock with no token of ours": (
-        lambda data: made_up(KNOCK, data, anybody()),
+        lambda data: made_up(JOIN_HELLO, data, anybody()),
         "unknown-token",
     ),
 }
@@ -180,7 +180,7 @@ def test_it_changes_nothing_and_is_counted(stage: Stage, deed: str) -> None:
 
     assert stage.answers() == []
     assert endpoints(stage.host(1)) == known
-    assert stage.well()
+    assert stage.all_healthy()
 
 
 def test_a_flood_stops_nothing(stage: Stage) -> None:
@@ -190,7 +190,7 @@ def test_a_flood_stops_nothing(stage: Stage) -> None:
     data = stage.recorded[0]
     memory = resident_kib(one)
     before = stage.drops()
-    kinds = (HELLO, JOIN, KNOCK, NOTICE, DATA)
+    kinds = (HELLO, JOIN, JOIN_HELLO, NOTICE, DATA)
     one.run("ip", "netns", "add", "late")
     with stage.both_ways() as verdicts:
         for number in range(15_000):
@@ -199,7 +199,7 @@ def test_a_flood_stops_nothing(stage: Stage) -> None:
             stage.send(made_up(kinds[number % 5], data), stage.address(2))
             if number == 7_500:
                 address = attach(one, "late")
-    wait_until(stage.well, "all are well")
+    wait_until(stage.all_healthy, "all are well")
 
     assert all(each.lost == 0 for each in verdicts), verdicts
     assert ("late", address, one.host.name) in endpoints(stage.host(2))
@@ -208,7 +208,7 @@ def test_a_flood_stops_nothing(stage: Stage) -> None:
     one.post("/v1/detach", target="netns:late")
 
 
-def resident_kib(driver: Driver) -> int:
+def resident_kib(driver: AgentDriver) -> int:
     """Return the resident memory of a host's agent."""
     lines = Path(f"/proc/{driver.pid()}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))

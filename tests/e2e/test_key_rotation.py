@@ -13,9 +13,9 @@ from typing import Self
 
 import pytest
 from overlay import failpoint, limits
-from overlay.lab.driver import Driver, Json, RefusedError, differences, join_all, wait_until
-from overlay.lab.fixtures import Scene, attach, cut_gossip, heal, scene
-from overlay.lab.flow import accounted
+from overlay.lab.driver import AgentDriver, ApiRefusedError, Json, differences, join_all, wait_until
+from overlay.lab.fixtures import LabCluster, attach, cut_gossip, heal, lab_cluster
+from overlay.lab.flow import require_no_loss
 from overlay.lab.forged_frames import socket_in
 from overlay.lab.frames import udp
 from overlay.model import parse_ip
@@ -35,17 +35,17 @@ print(*state.execute("SELECT json FROM value WHERE kind='keyring'").fetchone())"
 SETTLE_S = 60.0  # a loaded machine; the rest of an old key is 10 s of it
 
 
-def keys(driver: Driver) -> Json:
+def keys(driver: AgentDriver) -> Json:
     """Return how far a host is with the cluster's keys."""
     return driver.get("/v1/keys")
 
 
-def uses(driver: Driver) -> int:
+def uses(driver: AgentDriver) -> int:
     """Return the generation that a host seals with."""
     return int(keys(driver)["generation"])
 
 
-def settled(drivers: list[Driver], generation: int) -> bool:
+def settled(drivers: list[AgentDriver], generation: int) -> bool:
     """Say whether all hosts hold one key, of that generation, and say so of each other."""
     for driver in drivers:
         shown = keys(driver)
@@ -56,30 +56,30 @@ def settled(drivers: list[Driver], generation: int) -> bool:
     return True
 
 
-def marks(drivers: list[Driver]) -> set[str]:
+def marks(drivers: list[AgentDriver]) -> set[str]:
     """Return by which marks the hosts know the keys that they seal with."""
     return {key["mark"] for driver in drivers for key in keys(driver)["held"] if key["sealing"]}
 
 
-def drops(driver: Driver) -> Json:
+def drops(driver: AgentDriver) -> Json:
     """Return what a host has dropped, by reason."""
     found: Json = driver.get("/v1/status")["drops"]
     return found
 
 
-def secrets(driver: Driver) -> list[str]:
+def secrets(driver: AgentDriver) -> list[str]:
     """Return the keys on a host's disk, as hexadecimal text."""
     found: list[str] = [key["secret"] for key in json.loads(driver.run(*READ))["keys"]]
     return found
 
 
-def is_on_disk(driver: Driver, secret: str) -> bool:
+def is_on_disk(driver: AgentDriver, secret: str) -> bool:
     """Say whether a host's state directory has a secret anywhere."""
     found = driver.run("sh", "-c", f"grep -rlai {secret} /var/lib/overlayd || true")
     return bool(found.strip())
 
 
-def sees(driver: Driver, name: str, state: str) -> Callable[[], bool]:
+def sees(driver: AgentDriver, name: str, state: str) -> Callable[[], bool]:
     """Return whether a host sees another in a state."""
     return lambda: any(
         each["name"] == name and each["state"] == state
@@ -90,7 +90,7 @@ def sees(driver: Driver, name: str, state: str) -> Callable[[], bool]:
 class Churn:
     """Attaches and detaches on all hosts, without a pause, while a block runs."""
 
-    def __init__(self, three: Scene) -> None:
+    def __init__(self, three: LabCluster) -> None:
         self.counts = dict.fromkeys(three.drivers, 0)  # of attaches, by host
         self._ended = threading.Event()
         self._pool = concurrent.futures.ThreadPoolExecutor(len(three.drivers))
@@ -106,7 +106,7 @@ class Churn:
             each.result(60.0)
         self._pool.shutdown()
 
-    def _turn(self, driver: Driver) -> None:
+    def _turn(self, driver: AgentDriver) -> None:
         name = f"churn{driver.number}"
         driver.run("ip", "netns", "add", name)
         while not self._ended.is_set():
@@ -124,7 +124,7 @@ class Churn:
         )
 
 
-def test_rotations_under_churn_lose_nothing(three: Scene) -> None:
+def test_rotations_under_churn_lose_nothing(three: LabCluster) -> None:
     """While containers are attached and detached on all hosts and packets flow, the key is replaced
     five times, to the end: no packet and no datagram is lost, none is refused."""
     first = uses(three.host(1))
@@ -139,17 +139,17 @@ def test_rotations_under_churn_lose_nothing(three: Scene) -> None:
         wait_until(lambda: settled(three.drivers, last), "one key", SETTLE_S)
         churn.go_on()
 
-    told = accounted(verdicts)
+    told = require_no_loss(verdicts)
     print(f"5 rotations, {sum(churn.counts.values())} attaches: {told}")  # noqa: T201 - asked for
     assert [drops(driver) for driver in three.drivers] == before
     assert not any(is_on_disk(driver, old) for driver in three.drivers)
     for driver in three.drivers:
         accepted = {each["generation"] for each in keys(driver)["accepted"]}
         assert set(range(first, last + 1)) <= accepted
-    wait_until(three.well, "all alive and equal")
+    wait_until(three.all_healthy, "all alive and equal")
 
 
-def test_who_was_dead_for_two_rotations_comes_back(three: Scene) -> None:
+def test_who_was_dead_for_two_rotations_comes_back(three: LabCluster) -> None:
     """By its identity: it is handed the key in use, and works as before."""
     one, gone = three.host(1), three.host(3)
     first = uses(one)
@@ -163,14 +163,14 @@ def test_who_was_dead_for_two_rotations_comes_back(three: Scene) -> None:
     gone.start()
 
     wait_until(lambda: settled(three.drivers, first + 2), "vm3 holds the key", 2 * SETTLE_S)
-    wait_until(three.well, "all alive and equal")
+    wait_until(three.all_healthy, "all alive and equal")
     gone.run("ip", "netns", "add", "back")
     attach(gone, "back")
-    wait_until(three.equal, "the others know what it attached")
+    wait_until(three.all_equal, "the others know what it attached")
     gone.post("/v1/detach", target="netns:back")
 
 
-def test_who_slept_through_two_rotations_comes_back(three: Scene) -> None:
+def test_who_slept_through_two_rotations_comes_back(three: LabCluster) -> None:
     """A stopped process wakes with keys that are gone, and is handed the one in use."""
     one, asleep = three.host(1), three.host(2)
     first = uses(one)
@@ -184,13 +184,13 @@ def test_who_slept_through_two_rotations_comes_back(three: Scene) -> None:
     asleep.send_signal(signal.SIGCONT)
 
     wait_until(lambda: settled(three.drivers, first + 2), "vm2 holds the key", 2 * SETTLE_S)
-    wait_until(three.well, "all alive and equal", 90.0)
+    wait_until(three.all_healthy, "all alive and equal", 90.0)
 
 
 class Wire:
     """What goes from vm2 to vm1 on the underlay: heard at vm1, and said again at vm3."""
 
-    def __init__(self, three: Scene) -> None:
+    def __init__(self, three: LabCluster) -> None:
         self._source, self._target = (parse_ip(three.host(n).address) for n in (2, 1))
         self.ears = socket_in(
             three.host(1).host, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)
@@ -224,7 +224,7 @@ class Wire:
         self.mouth.close()
 
 
-def test_datagrams_of_an_old_generation_change_nothing(three: Scene) -> None:
+def test_datagrams_of_an_old_generation_change_nothing(three: LabCluster) -> None:
     """Recorded under a key that is gone, they are dropped by the number in their header, and
     counted; nothing else happens."""
     one = three.host(1)
@@ -251,13 +251,13 @@ def test_datagrams_of_an_old_generation_change_nothing(three: Scene) -> None:
     shown = keys(one)["accepted"]
     assert sum(each["datagrams"] for each in shown if each["generation"] == first) == taken
     assert one.get("/v1/endpoints") == known
-    assert three.well()
+    assert three.all_healthy()
 
 
-def test_only_a_holder_of_the_authority_makes_a_key(three: Scene) -> None:
+def test_only_a_holder_of_the_authority_makes_a_key(three: LabCluster) -> None:
     """Any other host says where it can be done."""
     before = uses(three.host(2))
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ApiRefusedError) as caught:
         three.host(2).post("/v1/keys/rotate")
 
     assert caught.value.answer["code"] == "conflict"
@@ -266,14 +266,14 @@ def test_only_a_holder_of_the_authority_makes_a_key(three: Scene) -> None:
 
 
 @pytest.mark.parametrize("point", ["state.commit:1", "state.committed:1", "state.committed:2"])
-def test_a_killed_maker_finishes_at_its_next_start(three: Scene, point: str) -> None:
+def test_a_killed_maker_finishes_at_its_next_start(three: LabCluster, point: str) -> None:
     """Killed before its new key is on disk, after it, or after it has begun to use it: nothing is
     left half-way, and nobody has to ask again for what was on disk."""
     one = three.host(1)
     first = uses(one)
     one.end(signal.SIGTERM)
     one.start(**{failpoint.VARIABLE: PLAN})
-    wait_until(lambda: three.well() and settled(three.drivers, first), "all well", SETTLE_S)
+    wait_until(lambda: three.all_healthy() and settled(three.drivers, first), "all well", SETTLE_S)
     one.run("sh", "-c", f"echo {point} > {PLAN}")
     with pytest.raises(OSError):  # noqa: PT011  whatever a connection that ends says
         one.post("/v1/keys/rotate")
@@ -284,11 +284,11 @@ def test_a_killed_maker_finishes_at_its_next_start(three: Scene, point: str) -> 
 
     made = first if point == "state.commit:1" else first + 1
     wait_until(lambda: settled(three.drivers, made), f"generation {made} alone", 2 * SETTLE_S)
-    wait_until(three.well, "all alive and equal")
+    wait_until(three.all_healthy, "all alive and equal")
     assert all(not differences(driver) for driver in three.drivers)
 
 
-def test_two_makers_at_once_leave_one_key(three: Scene) -> None:
+def test_two_makers_at_once_leave_one_key(three: LabCluster) -> None:
     """Both are told that theirs, or a newer one, is in use; all hosts end with the same one key."""
     one, two = three.drivers[:2]
     one.post("/v1/promote", node="vm2")
@@ -306,7 +306,7 @@ def test_two_makers_at_once_leave_one_key(three: Scene) -> None:
     assert [drops(driver) for driver in three.drivers] == before
 
 
-def test_both_sides_of_a_split_make_a_key_and_heal(three: Scene) -> None:
+def test_both_sides_of_a_split_make_a_key_and_heal(three: LabCluster) -> None:
     """Two keys of one generation, one on each side: after the split all seal with one of them, and
     not a packet was lost meanwhile."""
     one, two = three.drivers[:2]
@@ -329,19 +329,19 @@ def test_both_sides_of_a_split_make_a_key_and_heal(three: Scene) -> None:
         wait_until(lambda: settled(three.drivers, first + 1), "one key", 3 * SETTLE_S)
 
     assert len(marks(three.drivers)) == 1
-    print(f"a split in which both sides made a key: {accounted(verdicts)}")  # noqa: T201 - asked for
-    wait_until(three.well, "all alive and equal", 90.0)
+    print(f"a split in which both sides made a key: {require_no_loss(verdicts)}")  # noqa: T201 - asked for
+    wait_until(three.all_healthy, "all alive and equal", 90.0)
 
 
-def settled_alone(side: list[Driver]) -> bool:
+def settled_alone(side: list[AgentDriver]) -> bool:
     """Say whether the hosts of one side of a split hold one key each."""
     return all(len(keys(driver)["held"]) == 1 for driver in side)
 
 
 @pytest.fixture(scope="module")
-def quick() -> Iterator[Scene]:
+def quick() -> Iterator[LabCluster]:
     """Two hosts that rotate by themselves every few seconds."""
-    with scene(2, populated=False) as made:
+    with lab_cluster(2, populated=False) as made:
         for driver in made.drivers:
             driver.run("mkdir", "-p", "/run/overlayd")
             driver.run("sh", "-c", f"echo key_rotation_interval_s = 3 > {CONFIG}")
@@ -350,7 +350,7 @@ def quick() -> Iterator[Scene]:
         yield made
 
 
-def test_keys_are_replaced_by_themselves(quick: Scene) -> None:
+def test_keys_are_replaced_by_themselves(quick: LabCluster) -> None:
     """By the host that holds the authority, again and again, without anybody's asking or loss."""
     before = [drops(driver) for driver in quick.drivers]
     start = uses(quick.host(2))
@@ -359,4 +359,4 @@ def test_keys_are_replaced_by_themselves(quick: Scene) -> None:
     assert keys(quick.host(1))["next"] is not None
     assert keys(quick.host(2))["next"] is None
     assert [drops(driver) for driver in quick.drivers] == before
-    assert quick.well()
+    assert quick.all_healthy()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from overlay.lab import host_process, lab
-from overlay.lab.driver import Driver, connect, differences, end_all, wait_until
-from overlay.lab.forged_frames import Spot, Watch
+from overlay.lab.driver import AgentDriver, connect, differences, end_all, wait_until
+from overlay.lab.forged_frames import FrameCapture, NamespaceRef
 from overlay.lab.frames import (
     BROADCAST,
     arp,
@@ -34,7 +34,7 @@ EVERYBODY = b"\xff" * 4
 class Guest:
     """A container: where it is and what it is called on the network."""
 
-    spot: Spot
+    spot: NamespaceRef
     mac: bytes
     ipv4: bytes
     ipv6: bytes
@@ -49,7 +49,7 @@ class Guest:
 class Stage:
     """c1, its neighbour and a victim on one host, another container on the other."""
 
-    def __init__(self, drivers: list[Driver]) -> None:
+    def __init__(self, drivers: list[AgentDriver]) -> None:
         self.drivers = drivers
         self.near = self.attach(1, "near")
         self.far = self.attach(2, "far")
@@ -62,7 +62,7 @@ class Stage:
         driver = self.drivers[number - 1]
         made = driver.post("/v1/containers", name=name, networks=["blue"], **wish)["endpoints"][0]
         ipv4, ipv6 = (parse_ip(text) for text in made["ips"])
-        return Guest(Spot(driver.host, name), parse_mac(made["mac"]), ipv4, ipv6)
+        return Guest(NamespaceRef(driver.host, name), parse_mac(made["mac"]), ipv4, ipv6)
 
     def arrived(self, sender: Guest, frames: dict[str, bytes]) -> set[str]:
         """Return the labels of the frames that reach another container, near or far."""
@@ -71,8 +71,8 @@ class Stage:
             source.spot.send_frames(datagram(source, target, "fence"))
 
         with (
-            Watch(self.near.spot, lambda: fence(self.far, self.near)) as near,
-            Watch(self.far.spot, lambda: fence(self.near, self.far)) as far,
+            FrameCapture(self.near.spot, lambda: fence(self.far, self.near)) as near,
+            FrameCapture(self.far.spot, lambda: fence(self.near, self.far)) as far,
         ):
             sender.spot.send_frames(*frames.values())
         return {*near.seen, *far.seen}
@@ -230,7 +230,7 @@ def honest(stage: Stage, sender: Guest) -> dict[str, bytes]:
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Return two hosts and their containers, with the fast path on or off."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    drivers: list[Driver] = []
+    drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(2))
         for driver in drivers:
@@ -291,7 +291,7 @@ def test_a_container_that_changes_its_mac_or_address_is_silent(stage: Stage) -> 
     assert pings("-I", own)
 
 
-def own_address(spot: Spot) -> str:
+def own_address(spot: NamespaceRef) -> str:
     """Return a container's IPv4 address."""
     return spot.run("ip", "-4", "-o", "address", "show", "eth0").split()[3].partition("/")[0]
 
@@ -330,11 +330,11 @@ def test_a_network_can_do_without(stage: Stage) -> None:
         for name in ("red1", "red2")
     ]
     one, two = (
-        Guest(Spot(driver.host, name), parse_mac(each["mac"]), parse_ip(each["ip"]), b"")
+        Guest(NamespaceRef(driver.host, name), parse_mac(each["mac"]), parse_ip(each["ip"]), b"")
         for name, each in zip(("red1", "red2"), made, strict=True)
     )
     packet = udp(parse_ip("10.99.0.99"), two.ipv4, (1, 2), tag("forged"))
-    with Watch(two.spot, lambda: one.spot.send_frames(datagram(one, two, "fence"))) as watch:
+    with FrameCapture(two.spot, lambda: one.spot.send_frames(datagram(one, two, "fence"))) as watch:
         one.spot.send_frames(packet_frame(two.mac, one.mac, packet))
 
     assert watch.seen == ["forged"]

@@ -57,6 +57,6 @@ def empty(walk: Walk) -> None:
         walk.drop(name)
     settled.check(walk)
     for name in list(walk.networks):
-        walk.remove_network(walk.chance.randint(1, 3), name)
+        walk.remove_network(walk.rng.randint(1, 3), name)
     wait_until(lambda: not any(map(names_on, walk.drivers)), "no networks", SETTLE_S)
     settled.check(walk)

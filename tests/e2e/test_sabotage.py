@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.lab.driver import Driver, differences, wait_until
+from overlay.lab.driver import AgentDriver, differences, wait_until
 
 if TYPE_CHECKING:
-    from overlay.lab.fixtures import Scene
+    from overlay.lab.fixtures import LabCluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 ZERO = "00:00:00:00:00:00"
@@ -50,7 +50,7 @@ DEEDS = {
 }
 
 
-def do(driver: Driver, deed: str, address: str, mac: str) -> None:
+def do(driver: AgentDriver, deed: str, address: str, mac: str) -> None:
     """Do one thing to a host's sandbox."""
     sandbox = driver.run("sh", "-c", "ls /run/netns | grep ^ov-").split()[0]
     port = driver.run("sh", "-c", f"ip -n {sandbox} -o link | grep -o 've[0-9a-f]*' | head -1")
@@ -58,27 +58,27 @@ def do(driver: Driver, deed: str, address: str, mac: str) -> None:
     driver.run("sh", "-c", f"{words}; true")
 
 
-def repaired(driver: Driver, address: str) -> bool:
+def repaired(driver: AgentDriver, address: str) -> bool:
     """Say whether the kernel is as desired, its sandbox named, and packets pass."""
     named = driver.run("sh", "-c", "ls /run/netns | grep ^ov-; true") != ""
     return named and not differences(driver) and reaches(driver, address)
 
 
-def reaches(driver: Driver, address: str) -> bool:
+def reaches(driver: AgentDriver, address: str) -> bool:
     """Say whether the host's container gets an answer."""
     ping = f"ip netns exec c{driver.number} ping -c1 -W1 {address} >/dev/null && echo yes; true"
     return driver.run("sh", "-c", ping) != ""
 
 
-def test_whatever_is_altered_is_put_right(three: Scene) -> None:
+def test_whatever_is_altered_is_put_right(three: LabCluster) -> None:
     """Each deed of a drawn order is repaired within seconds, and the pass after it does nothing."""
     seed = int(os.environ.get("OVERLAYD_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     victim, other = three.host(1), three.addresses[2]
     (mac,) = [e["mac"] for e in victim.get("/v1/endpoints")["endpoints"] if e["name"] == "c2"]
     took: dict[str, float] = {}
     with three.both_ways() as verdicts:
-        for deed in chance.sample(sorted(DEEDS), len(DEEDS)):
+        for deed in rng.sample(sorted(DEEDS), len(DEEDS)):
             started = time.monotonic()
             do(victim, deed, other, mac)
             wait_until(lambda: repaired(victim, other), f"{deed} repaired (seed {seed})")
@@ -95,15 +95,15 @@ def test_whatever_is_altered_is_put_right(three: Scene) -> None:
     for _ in range(3):
         victim.get("/v1/verify?repair=1")
     assert operations(victim) == before, "a second pass found something to do"
-    wait_until(three.equal, "all hosts equal")
+    wait_until(three.all_equal, "all hosts equal")
 
 
-def operations(driver: Driver) -> int:
+def operations(driver: AgentDriver) -> int:
     """Return how many operations a host's passes have made, as status tells."""
     return sum(int(each["operations"]) for each in driver.get("/v1/status")["networks"])
 
 
-def test_what_is_not_ours_stays(three: Scene) -> None:
+def test_what_is_not_ours_stays(three: LabCluster) -> None:
     """Links, rules and namespaces of others are as they were after a repair."""
     victim = three.host(1)
     victim.run("sh", "-c", "ip link add alien0 type bridge; ip netns add alien")

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 from overlay.lab import host_process, lab
-from overlay.lab.driver import LOG, Driver, RefusedError, connect, end_all, join_all, wait_until
+from overlay.lab.driver import (
+    LOG,
+    AgentDriver,
+    ApiRefusedError,
+    connect,
+    end_all,
+    join_all,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 STATE = "/var/lib/overlayd"
@@ -26,7 +34,7 @@ HEX_SECRET_LENGTH = 64  # 32 bytes
 class Told:
     """Two members, all that their secrets look like, and all that they let out."""
 
-    def __init__(self, drivers: list[Driver], folder: Path) -> None:
+    def __init__(self, drivers: list[AgentDriver], folder: Path) -> None:
         self._folder = folder
         self.drivers = drivers
         self.tokens: list[str] = []
@@ -76,7 +84,7 @@ def hex_texts(value: object) -> Iterator[str]:
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     """Return two members with the log at its most talkative, after all that handles secrets."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    drivers: list[Driver] = []
+    drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(2))
         for driver in drivers:
@@ -90,7 +98,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         one.post("/v1/promote", node=two.get("/v1/status")["node"]["name"])
         spoiled = made.tokens[1][:-4] + "AAAA"
         for wrong in (spoiled, [made.tokens[1]], made.tokens[1] * 100):
-            with pytest.raises(RefusedError) as refusal:
+            with pytest.raises(ApiRefusedError) as refusal:
                 two.call("POST", "/v1/join", {"peers": ["192.168.56.11"], "token": wrong})
             assert made.tokens[1][5:40] not in str(refusal.value)
         yield made

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 from overlay.lab import host_process, lab
-from overlay.lab.driver import Driver, connect, differences, end_all, join_all, wait_until
-from overlay.lab.fixtures import Scene
-from overlay.lab.forged_frames import Spot, Watch
+from overlay.lab.driver import AgentDriver, connect, differences, end_all, join_all, wait_until
+from overlay.lab.fixtures import LabCluster
+from overlay.lab.forged_frames import FrameCapture, NamespaceRef
 from overlay.lab.frames import fragments, packet_frame, udp, vxlan
 from overlay.model import parse_ip, parse_mac
 
@@ -19,14 +19,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 VXLAN_PORT = 4789
 
 
-class Stage(Scene):
+class Stage(LabCluster):
     """Two members with a container each, and a third host on the underlay that is none."""
 
-    outsider: Driver
+    outsider: AgentDriver
 
-    def spot(self, number: int, namespace: str = "") -> Spot:
+    def spot(self, number: int, namespace: str = "") -> NamespaceRef:
         """Return a host's namespace."""
-        return Spot(self.host(number).host, namespace)
+        return NamespaceRef(self.host(number).host, namespace)
 
     def look(self) -> None:
         """Note the network's VNI and the containers' MACs; a stopped agent can't be asked."""
@@ -70,7 +70,7 @@ class Stage(Scene):
 def stage() -> Iterator[Stage]:
     """Return the two members and the stranger; behind vm1 a masqueraded container, `rogue`."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
-    drivers: list[Driver] = []
+    drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(3))
         made = Stage(drivers[:2])
@@ -78,7 +78,7 @@ def stage() -> Iterator[Stage]:
         join_all(made.drivers)
         made.populate()
         drivers[0].run("sh", "-c", ROGUE)
-        wait_until(made.well, "all are well")
+        wait_until(made.all_healthy, "all are well")
         made.look()
         yield made
     finally:
@@ -103,7 +103,7 @@ nft 'table ip nat { chain leaving {
 def test_a_stranger_on_the_underlay_reaches_no_container(stage: Stage) -> None:
     """VXLAN frames from a host that is no member are dropped at the door, and counted; without
     the filter they would arrive."""
-    target, outsider = stage.spot(1, "c1"), Spot(stage.outsider.host)
+    target, outsider = stage.spot(1, "c1"), NamespaceRef(stage.outsider.host)
 
     def inject(label: str) -> None:
         body = vxlan(stage.vni, stage.frame(2, 1, label))
@@ -112,9 +112,9 @@ def test_a_stranger_on_the_underlay_reaches_no_container(stage: Stage) -> None:
     def fence() -> None:
         stage.fence(2, 1)
 
-    with Watch(target, fence) as guarded:
+    with FrameCapture(target, fence) as guarded:
         inject("forged")
-    with stage.defenceless(1), Watch(target, fence) as defenceless:
+    with stage.defenceless(1), FrameCapture(target, fence) as defenceless:
         inject("forged")
 
     assert guarded.seen == []
@@ -128,7 +128,7 @@ def tracked(stage: Stage, request: pytest.FixtureRequest) -> Iterator[bool]:
         stage.host(2).run("overlayd", "unexpose", "blue")
     yield request.param
     stage.host(2).run("overlayd", "expose", "blue")
-    wait_until(stage.well, "all are well")
+    wait_until(stage.all_healthy, "all are well")
 
 
 @pytest.mark.parametrize("first_bytes", [8, 16, 64], ids=["port", "vni", "frame"])
@@ -136,18 +136,18 @@ def test_fragments_are_judged_as_whole_packets_are(
     stage: Stage, first_bytes: int, *, tracked: bool
 ) -> None:
     """A stranger's arrive nowhere, however short the first; a member's do if it shows the VNI."""
-    target, outsider = stage.spot(2, "c2"), Spot(stage.outsider.host)
+    target, outsider = stage.spot(2, "c2"), NamespaceRef(stage.outsider.host)
 
-    def inject(sender: Spot, address: str, label: str, number: int) -> None:
+    def inject(sender: NamespaceRef, address: str, label: str, number: int) -> None:
         ends = parse_ip(address), parse_ip(stage.host(2).address)
         packet = udp(*ends, (40000, VXLAN_PORT), vxlan(stage.vni, stage.frame(1, 2, label)))
         for part in fragments(packet, first_bytes, 1000 * number + first_bytes + tracked):
             sender.send("packet", stage.host(2).address, part.hex())
 
-    with Watch(target, lambda: stage.fence(1, 2)) as guarded:
+    with FrameCapture(target, lambda: stage.fence(1, 2)) as guarded:
         inject(outsider, stage.outsider.address, "forged", 1)
         inject(stage.spot(1), stage.host(1).address, "member", 2)
-    with stage.defenceless(2), Watch(target, lambda: stage.fence(1, 2)) as defenceless:
+    with stage.defenceless(2), FrameCapture(target, lambda: stage.fence(1, 2)) as defenceless:
         inject(outsider, stage.outsider.address, "forged", 3)
 
     assert guarded.seen == (["member"] if tracked or first_bytes > 8 else [])
@@ -163,9 +163,9 @@ def test_a_container_with_a_members_address_reaches_none_either(stage: Stage) ->
         body = vxlan(stage.vni, stage.frame(2, 1, "forged"))
         rogue.send("packet", stage.host(1).address, udp(*ends, (40000, VXLAN_PORT), body).hex())
 
-    with Watch(target, lambda: stage.fence(2, 1)) as guarded:
+    with FrameCapture(target, lambda: stage.fence(2, 1)) as guarded:
         inject()
-    with stage.defenceless(1), Watch(target, lambda: stage.fence(2, 1)) as defenceless:
+    with stage.defenceless(1), FrameCapture(target, lambda: stage.fence(2, 1)) as defenceless:
         inject()
 
     assert guarded.seen == []
@@ -184,9 +184,9 @@ def test_a_container_does_not_get_through_under_its_hosts_address(
         body = vxlan(stage.vni, stage.frame(1, 2, "forged"))
         rogue.send("datagram", stage.host(2).address, str(VXLAN_PORT), "40000", body.hex())
 
-    with Watch(target, lambda: stage.fence(1, 2)) as guarded:
+    with FrameCapture(target, lambda: stage.fence(1, 2)) as guarded:
         inject()
-    with stage.defenceless(1), Watch(target, lambda: stage.fence(1, 2)) as defenceless:
+    with stage.defenceless(1), FrameCapture(target, lambda: stage.fence(1, 2)) as defenceless:
         inject()
 
     assert guarded.seen == []
@@ -207,9 +207,9 @@ def test_a_container_masqueraded_to_the_vxlan_port_gets_no_frame_of_others(
         there = (stage.host(1).address, str(VXLAN_PORT), str(source_port), body)
         host.send("datagram", *there)
 
-    with Watch(target, lambda: stage.fence(2, 1)) as guarded:
+    with FrameCapture(target, lambda: stage.fence(2, 1)) as guarded:
         answer("mine", 41000)
-    with stage.defenceless(1), Watch(target, lambda: stage.fence(2, 1)) as defenceless:
+    with stage.defenceless(1), FrameCapture(target, lambda: stage.fence(2, 1)) as defenceless:
         answer("mine", 41001)
 
     assert guarded.seen == ["mine"]
@@ -274,7 +274,7 @@ def test_a_restart_adopts_the_filter_without_losing_a_packet(stage: Stage) -> No
         driver.end(signal.SIGKILL)
         without = handles()
         driver.start()
-        wait_until(stage.well, "all are well")
+        wait_until(stage.all_healthy, "all are well")
 
     assert without == before
     assert handles() == before

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay import limits
-from overlay.lab.driver import Driver, RefusedError, wait_until
+from overlay.lab.driver import AgentDriver, ApiRefusedError, wait_until
 from overlay.lab.fixtures import attach
 
 if TYPE_CHECKING:
-    from overlay.lab.fixtures import Scene
+    from overlay.lab.fixtures import LabCluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 CLIENTS = 16
 STORM_S = 5.0
 
 
-def churn(driver: Driver, name: str, until: float, done: list[int], refusals: list[str]) -> None:
+def churn(
+    driver: AgentDriver, name: str, until: float, done: list[int], refusals: list[str]
+) -> None:
     """Attach and detach one namespace until a moment; note every refusal."""
     count = 0
     while time.monotonic() < until:
@@ -30,12 +32,12 @@ def churn(driver: Driver, name: str, until: float, done: list[int], refusals: li
             attach(driver, name)
             driver.post("/v1/detach", target=f"netns:{name}")
             count += 2
-        except RefusedError as error:
+        except ApiRefusedError as error:
             refusals.append(str(error))
     done.append(count)
 
 
-def reading_passes(driver: Driver) -> int:
+def reading_passes(driver: AgentDriver) -> int:
     """Return how many passes of a host have read its kernel."""
     found = re.findall(
         r"^overlayd_passes_reading_total\S* (\d+)", driver.run("overlayd", "metrics"), re.MULTILINE
@@ -43,7 +45,7 @@ def reading_passes(driver: Driver) -> int:
     return sum(map(int, found))
 
 
-def test_a_storm_of_attaches_and_detaches(three: Scene) -> None:
+def test_a_storm_of_attaches_and_detaches(three: LabCluster) -> None:
     """Parallel clients attach and detach as fast as they can: nothing is refused, nothing left,
     and none of it looks as if somebody had altered the kernel."""
     victim = three.host(1)
@@ -72,14 +74,14 @@ def test_a_storm_of_attaches_and_detaches(three: Scene) -> None:
     assert lost == 0
     # Two for the interval's own, and a few for echoes that a slow machine tells too late.
     assert reading_passes(victim) - read_before <= 2 + sum(done) // 50
-    wait_until(three.equal, "all hosts equal")
+    wait_until(three.all_equal, "all hosts equal")
     assert (
         victim.run("sh", "-c", "ip -n $(ls /run/netns | grep ^ov-) -o link | grep -c ': ve'")
         == "1\n"
     )
 
 
-def test_the_last_detach_and_a_new_attach_at_once(three: Scene) -> None:
+def test_the_last_detach_and_a_new_attach_at_once(three: LabCluster) -> None:
     """A network's last endpoint goes while another comes: both are done, again and again."""
     victim = three.host(2)
     victim.post("/v1/networks", name="edge", subnets=[{"subnet": "10.55.0.0/24"}])
@@ -91,7 +93,7 @@ def test_the_last_detach_and_a_new_attach_at_once(three: Scene) -> None:
             try:
                 victim.post("/v1/endpoints", target=f"netns:{name}", networks=["edge"])
                 victim.post("/v1/detach", target=f"netns:{name}")
-            except RefusedError as error:
+            except ApiRefusedError as error:
                 failures.append(str(error))
 
     swings = [threading.Thread(target=swing, args=(name,)) for name in ("e1", "e2")]
@@ -101,12 +103,12 @@ def test_the_last_detach_and_a_new_attach_at_once(three: Scene) -> None:
         each.join()
 
     assert failures == []
-    wait_until(three.equal, "all hosts equal")
+    wait_until(three.all_equal, "all hosts equal")
     assert victim.run("sh", "-c", "ls /run/netns | grep -c ^ov-") == "1\n"
     victim.call("DELETE", "/v1/networks/edge")
 
 
-def test_stuck_clients_are_shown_the_door(three: Scene) -> None:
+def test_stuck_clients_are_shown_the_door(three: LabCluster) -> None:
     """Connections that say nothing, or half a request, don't keep others out."""
     victim = three.host(3)
     path = f"/proc/{victim.host.pid}/root/run/overlayd/api.sock"
@@ -134,6 +136,6 @@ def connects(client: socket.socket, path: str) -> bool:
     return True
 
 
-def descriptors(driver: Driver) -> int:
+def descriptors(driver: AgentDriver) -> int:
     """Return how many files an agent has open."""
     return int(driver.run("sh", "-c", "ls /proc/$(pgrep -f '[o]verlay.cli.main agent')/fd | wc -l"))

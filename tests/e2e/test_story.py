@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.lab import host_process
-from overlay.lab.driver import Driver, RefusedError, wait_until
+from overlay.lab.driver import AgentDriver, ApiRefusedError, wait_until
 from overlay.lab.fixtures import attach
 
 if TYPE_CHECKING:
-    from overlay.lab.fixtures import Scene
+    from overlay.lab.fixtures import LabCluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-def overlayd(driver: Driver, *words: str) -> tuple[int, str]:
+def overlayd(driver: AgentDriver, *words: str) -> tuple[int, str]:
     """Run the command line on a host; return its exit code and what it said."""
     done = host_process.run(driver.host, "overlayd", *words)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_what_happened_to_an_address_has_an_answer_after_a_crash(three: Scene) -> None:
+def test_what_happened_to_an_address_has_an_answer_after_a_crash(three: LabCluster) -> None:
     """Who had it, on which network, and how it ended, though the agent was killed meanwhile."""
     victim = three.host(2)
     victim.run("ip", "netns", "add", "short")
@@ -45,10 +45,10 @@ def test_what_happened_to_an_address_has_an_answer_after_a_crash(three: Scene) -
     assert {event["network"] for event in story} == {"blue"}
     assert address in story[0]["text"]
     assert [event["time"] for event in story] == sorted(event["time"] for event in story)
-    wait_until(three.well, "all well")
+    wait_until(three.all_healthy, "all well")
 
 
-def test_verify_and_status_give_a_verdict(three: Scene) -> None:
+def test_verify_and_status_give_a_verdict(three: LabCluster) -> None:
     """What can't be repaired is exit code 4 and named; once it can, both say 0."""
     victim = three.host(1)
     vni = victim.get("/v1/networks/blue")["vni"]
@@ -74,11 +74,11 @@ def test_verify_and_status_give_a_verdict(three: Scene) -> None:
     assert overlayd(victim, "verify", "--repair")[0] == 0
     assert overlayd(victim, "verify")[0] == 0
     assert overlayd(victim, "status", "--wait", "--timeout", "30")[0] == 0
-    wait_until(three.well, "all well")
+    wait_until(three.all_healthy, "all well")
 
 
 @pytest.mark.parametrize("without_state", [False, True], ids=["dead agent", "no state either"])
-def test_reset_needs_no_agent_and_no_state(three: Scene, *, without_state: bool) -> None:
+def test_reset_needs_no_agent_and_no_state(three: LabCluster, *, without_state: bool) -> None:
     """All that is ours goes, what is not stays, and the host can join again."""
     victim = three.host(3)
     victim.run("sh", "-c", "ip netns add mine 2>/dev/null; ip link add mine0 type bridge; true")
@@ -100,10 +100,10 @@ def test_reset_needs_no_agent_and_no_state(three: Scene, *, without_state: bool)
     wait_until(lambda: attaches(victim, "c3", f"c3-{without_state}"), "attached as a new node")
 
 
-def attaches(driver: Driver, namespace: str, name: str) -> bool:
+def attaches(driver: AgentDriver, namespace: str, name: str) -> bool:
     """Attach; False where the host does not know the network yet."""
     try:
         attach(driver, namespace, name=name)
-    except RefusedError:
+    except ApiRefusedError:
         return False
     return True

@@ -10,35 +10,35 @@ from collections.abc import Iterator
 
 import pytest
 from overlay.errors import OverlayError
-from overlay.lab.driver import Driver, wait_until
-from overlay.lab.fixtures import Scene, attach, cut_gossip, heal
-from overlay.lab.flow import Flow, Place, Receiver, Verdict
+from overlay.lab.driver import AgentDriver, wait_until
+from overlay.lab.fixtures import LabCluster, attach, cut_gossip, heal
+from overlay.lab.flow import ContainerLocation, Flow, FlowResult, Receiver
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
-def rules(three: Scene) -> Iterator[list[Driver]]:
+def rules(three: LabCluster) -> Iterator[list[AgentDriver]]:
     """Return a list of hosts whose lab table in nftables is deleted in the end."""
-    cut: list[Driver] = []
+    cut: list[AgentDriver] = []
     yield cut
     for driver in cut:
         heal(driver)
     assert three.drivers
 
 
-def restart_under_load(three: Scene, count: int, seed: int) -> list[Verdict]:
+def restart_under_load(three: LabCluster, count: int, seed: int) -> list[FlowResult]:
     """Restart agents in turn, by SIGTERM and SIGKILL, while packets flow."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     with three.both_ways() as verdicts:
         for _ in range(count):
-            driver = three.drivers[chance.randrange(2)]
-            driver.end(chance.choice((signal.SIGTERM, signal.SIGKILL)))
+            driver = three.drivers[rng.randrange(2)]
+            driver.end(rng.choice((signal.SIGTERM, signal.SIGKILL)))
             driver.start()
     return verdicts
 
 
-def judge(verdicts: list[Verdict], told: str) -> None:
+def judge(verdicts: list[FlowResult], told: str) -> None:
     """Fail if any packet was lost or came twice."""
     shown = [(each.sent, each.lost, each.duplicates) for each in verdicts]
     print(f"{told}: (sent, lost, twice) {shown}")  # noqa: T201 - asked for
@@ -53,13 +53,13 @@ def seed_now() -> int:
     return seed
 
 
-def test_agents_are_restarted_under_load(three: Scene) -> None:
+def test_agents_are_restarted_under_load(three: LabCluster) -> None:
     """Six restarts and kills cost no packet; the rows are exact after them."""
     judge(restart_under_load(three, 6, seed_now()), "6 restarts")
-    wait_until(three.equal, "all hosts equal")
+    wait_until(three.all_equal, "all hosts equal")
 
 
-def test_a_flapping_peer_costs_nothing(three: Scene) -> None:
+def test_a_flapping_peer_costs_nothing(three: LabCluster) -> None:
     """An agent that stops and goes on, again and again, loses no packet and no row."""
     driver = three.drivers[1]
     with three.both_ways() as verdicts:
@@ -69,10 +69,10 @@ def test_a_flapping_peer_costs_nothing(three: Scene) -> None:
             driver.send_signal(signal.SIGCONT)
             time.sleep(pause_s / 2)
     judge(verdicts, "flapping")
-    wait_until(three.well, "all alive and equal", 60.0)
+    wait_until(three.all_healthy, "all alive and equal", 60.0)
 
 
-def partition(three: Scene, seconds: float, cut: list[Driver]) -> list[Verdict]:
+def partition(three: LabCluster, seconds: float, cut: list[AgentDriver]) -> list[FlowResult]:
     """Cut one host's control plane off for a while, with traffic flowing."""
     driver = three.drivers[1]
     cut.append(driver)
@@ -83,22 +83,24 @@ def partition(three: Scene, seconds: float, cut: list[Driver]) -> list[Verdict]:
     return verdicts
 
 
-def test_a_short_partition_of_the_control_plane(three: Scene, rules: list[Driver]) -> None:
+def test_a_short_partition_of_the_control_plane(
+    three: LabCluster, rules: list[AgentDriver]
+) -> None:
     """Ten seconds without gossip cost no packet."""
     judge(partition(three, 10.0, rules), "partition of 10 s")
-    wait_until(three.well, "all alive and equal", 90.0)
+    wait_until(three.all_healthy, "all alive and equal", 90.0)
 
 
-def test_an_address_moves_to_another_host(three: Scene) -> None:
+def test_an_address_moves_to_another_host(three: LabCluster) -> None:
     """Used again elsewhere while packets flow to it: there at once, and never at the old place."""
     old, new = three.drivers[1], three.drivers[2]
     old.run("ip", "netns", "add", "old")
     new.run("ip", "netns", "add", "new")
     address = attach(old, "old")
-    flow = Flow(three.place(1), Place(old, "old"), address)
+    flow = Flow(three.place(1), ContainerLocation(old, "old"), address)
     with flow:
         time.sleep(0.5)
-        arrived = Receiver(Place(new, "new"))
+        arrived = Receiver(ContainerLocation(new, "new"))
         left = time.monotonic()
         old.post("/v1/detach", target="netns:old")
         gone = time.monotonic()
@@ -119,10 +121,10 @@ def test_an_address_moves_to_another_host(three: Scene) -> None:
     for driver, name in ((old, "old"), (new, "new")):
         driver.post("/v1/detach", target=f"netns:{name}")
         driver.run("ip", "netns", "del", name)
-    wait_until(three.equal, "all hosts equal")
+    wait_until(three.all_equal, "all hosts equal")
 
 
-def _taken(driver: Driver, address: str) -> bool:
+def _taken(driver: AgentDriver, address: str) -> bool:
     try:
         return attach(driver, "new", ip=address) == address
     except OverlayError:

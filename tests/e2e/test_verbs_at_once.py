@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.lab.driver import LOG, Driver, RefusedError, differences, wait_until
+from overlay.lab.driver import LOG, AgentDriver, ApiRefusedError, differences, wait_until
 
 if TYPE_CHECKING:
-    from overlay.lab.fixtures import Scene
+    from overlay.lab.fixtures import LabCluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 STORM_S = 12.0
@@ -21,12 +21,12 @@ NAMES = ("s1", "s2", "s3")
 LEFT = "nft list tables; ip -o link | grep -o ' ov[^:@]*'; ls /run/netns | grep ^ov-; true"
 
 
-def attach(driver: Driver, name: str, **more: object) -> None:
+def attach(driver: AgentDriver, name: str, **more: object) -> None:
     """Attach a namespace to network edge."""
     driver.post("/v1/endpoints", target=f"netns:{name}", networks=["edge"], wait="none", **more)
 
 
-def steps(driver: Driver) -> list[Callable[[], object]]:
+def steps(driver: AgentDriver) -> list[Callable[[], object]]:
     """Return what is done in any order: each may be refused, none may do harm."""
     found: list[Callable[[], object]] = [
         lambda: driver.post("/v1/expose", network="edge"),
@@ -51,18 +51,18 @@ def steps(driver: Driver) -> list[Callable[[], object]]:
     return found
 
 
-def storm(driver: Driver, until: float, defects: list[str], seed: int) -> None:
+def storm(driver: AgentDriver, until: float, defects: list[str], seed: int) -> None:
     """Do anything until a moment; note what is no plain refusal."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     while time.monotonic() < until:
         try:
-            chance.choice(steps(driver))()
-        except RefusedError as error:
+            rng.choice(steps(driver))()
+        except ApiRefusedError as error:
             if error.status >= 500 and error.status != 503:
                 defects.append(str(error))
 
 
-def test_all_verbs_on_one_network_at_once(three: Scene) -> None:
+def test_all_verbs_on_one_network_at_once(three: LabCluster) -> None:
     """Exposing, publishing, attaching, removing in any order by many clients of two hosts: no
     traceback, each port leads to one name, the kernels as planned, and nothing after a leave."""
     for driver in three.drivers[:2]:
@@ -91,7 +91,7 @@ def test_all_verbs_on_one_network_at_once(three: Scene) -> None:
         assert driver.run("sh", "-c", LEFT) == ""
 
 
-def test_two_names_for_one_port_at_once(three: Scene) -> None:
+def test_two_names_for_one_port_at_once(three: LabCluster) -> None:
     """Of two that publish the same port together one is refused, with the other's name."""
     host = three.host(1)
     host.run("ip", "netns", "add", "other")
@@ -103,7 +103,7 @@ def test_two_names_for_one_port_at_once(three: Scene) -> None:
         try:
             host.post("/v1/published", name=name, network="blue", ports=["8081:80"])
             outcomes.append((name, 200))
-        except RefusedError as error:
+        except ApiRefusedError as error:
             outcomes.append((name, error.status))
 
     for _ in range(20):
@@ -119,7 +119,7 @@ def test_two_names_for_one_port_at_once(three: Scene) -> None:
             host.post("/v1/unpublish", name=name)
 
 
-def test_an_interface_removed_by_hand_while_it_is_detached(three: Scene) -> None:
+def test_an_interface_removed_by_hand_while_it_is_detached(three: LabCluster) -> None:
     """What finds the interface gone does not bring back what is detached meanwhile."""
     host = three.host(1)
     host.run("ip", "netns", "add", "torn")
@@ -139,7 +139,7 @@ def test_an_interface_removed_by_hand_while_it_is_detached(three: Scene) -> None
     assert "Traceback" not in host.run("cat", LOG)
 
 
-def test_a_port_taken_back_while_a_container_comes(three: Scene) -> None:
+def test_a_port_taken_back_while_a_container_comes(three: LabCluster) -> None:
     """An attach that looks the published names up meanwhile does not bring the port back."""
     host = three.host(1)
     host.run("ip", "netns", "add", "comes")
@@ -157,7 +157,7 @@ def test_a_port_taken_back_while_a_container_comes(three: Scene) -> None:
         host.post("/v1/detach", target="netns:comes")
 
 
-def test_a_network_removed_while_something_is_being_attached(three: Scene) -> None:
+def test_a_network_removed_while_something_is_being_attached(three: LabCluster) -> None:
     """At any moment of it: either the removal or the attach is refused, never both done, and a
     container that was refused has nothing of the network."""
     host = three.host(1)
@@ -167,14 +167,14 @@ def test_a_network_removed_while_something_is_being_attached(three: Scene) -> No
         done: list[str] = []
 
         def client(done: list[str] = done) -> None:
-            with contextlib.suppress(RefusedError):
+            with contextlib.suppress(ApiRefusedError):
                 host.post("/v1/endpoints", target="netns:late", networks=["brief"], wait="none")
                 done.append("attached")
 
         attaching = threading.Thread(target=client)
         attaching.start()
         time.sleep(number % 20 * 0.002)
-        with contextlib.suppress(RefusedError):
+        with contextlib.suppress(ApiRefusedError):
             host.call("DELETE", "/v1/networks/brief")
             done.append("removed")
         attaching.join()
@@ -183,6 +183,6 @@ def test_a_network_removed_while_something_is_being_attached(three: Scene) -> No
         if done == ["removed"]:
             assert "eth0" not in host.run("ip", "-n", "late", "-o", "link"), number
         host.post("/v1/detach", target="netns:late")
-        with contextlib.suppress(RefusedError):
+        with contextlib.suppress(ApiRefusedError):
             host.call("DELETE", "/v1/networks/brief")
     assert "Traceback" not in host.run("cat", LOG)

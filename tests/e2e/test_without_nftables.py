@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from overlay.lab import host_process, lab
 from overlay.lab.driver import wait_until
-from overlay.lab.host_process import Holder
+from overlay.lab.host_process import HostProcess
 
 CAGE = Path(__file__).with_name("cage.py")
 pytestmark = [
@@ -24,7 +24,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def hosts() -> Iterator[list[Holder]]:
+def hosts() -> Iterator[list[HostProcess]]:
     """Return two joined hosts whose agents find no nftables, with a container each."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     try:
@@ -38,34 +38,34 @@ def hosts() -> Iterator[list[Holder]]:
         host_process.end(host_process.running())
 
 
-def without(host: Holder, *words: str) -> None:
+def without(host: HostProcess, *words: str) -> None:
     """Run a verb that finds no nftables, and so does the agent that it starts."""
     command = [sys.executable, str(CAGE), "--without-nftables", "overlayd", *words]
     done = host_process.run(host, *command)
     assert done.returncode == 0, done.stderr
 
 
-def token(host: Holder) -> str:
+def token(host: HostProcess) -> str:
     """Return what lets another host in."""
     return lab.overlayd(host, "token", "create")
 
 
-def answers(host: Holder) -> bool:
+def answers(host: HostProcess) -> bool:
     """Say whether a host's agent does."""
     return host_process.run(host, "overlayd", "status").returncode == 0
 
 
-def test_forwarding_goes_on_and_status_tells(hosts: list[Holder]) -> None:
+def test_forwarding_goes_on_and_status_tells(hosts: list[HostProcess]) -> None:
     """Nothing is lost but the protection, which is named; a start that finds nftables has it."""
     one = hosts[0]
-    status = lab.answer(one, "status")
+    status = lab.query(one, "status")
     told = " ".join(item["text"] for item in status["health"])
-    verified = lab.answer(one, "verify")
+    verified = lab.query(one, "verify")
     pinged = host_process.run(one, "ip", "netns", "exec", "c1", "ping", "-c1", "-W2", "c2")
     host_process.run(one, "sh", "-c", "kill $(pgrep -f 'cli.main agent')")
     wait_until(lambda: not answers(one), "the agent's end")
     lab.overlayd(one, "join")
-    after = lab.answer(one, "status")
+    after = lab.query(one, "status")
 
     assert not status["underlay_filter"]["active"]
     assert "can put frames into the networks by UDP 4789" in told

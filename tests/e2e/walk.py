@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from overlay.lab.driver import Driver, Json, RefusedError, wait_until
-from overlay.lab.host_process import Holder
+from overlay.lab.driver import AgentDriver, ApiRefusedError, Json, wait_until
+from overlay.lab.host_process import HostProcess
 from overlay.lab.host_process import run as run_on
 
 SETTLE_S = 60.0
@@ -56,14 +56,14 @@ class Walk:
 
     def __init__(
         self,
-        drivers: list[Driver],
-        switch: Holder,
-        chance: random.Random,
+        drivers: list[AgentDriver],
+        switch: HostProcess,
+        rng: random.Random,
         tell: Callable[[str], None],  # what is done, for a failure's sake
     ) -> None:
         self.drivers = drivers
         self._tell = tell
-        self.chance = chance
+        self.rng = rng
         self.networks: dict[str, Network] = {}
         self.containers: dict[str, Container] = {}
         self.given: dict[tuple[int, str, str], str] = {}  # host, network, name: address
@@ -89,7 +89,7 @@ class Walk:
 
     # --- doing --------------------------------------------------------------------------
 
-    def host(self, number: int) -> Driver:
+    def host(self, number: int) -> AgentDriver:
         """Return a host, counted from 1."""
         return self.drivers[number - 1]
 
@@ -98,7 +98,7 @@ class Walk:
         self._move([*self._usual, *self._more, *self._rare])
 
     def _move(self, moves: list[tuple[int, Callable[[], None]]]) -> None:
-        self.chance.choices([move for _, move in moves], [weight for weight, _ in moves])[0]()
+        self.rng.choices([move for _, move in moves], [weight for weight, _ in moves])[0]()
 
     def ask(self, number: int, method: str, path: str, **body: Any) -> Json:
         """Ask a host for something that it must do. Where it was ended, or cut off, a moment ago
@@ -132,7 +132,7 @@ class Walk:
         while True:
             try:
                 return self.host(number).call(method, path, body if method == "POST" else None)
-            except RefusedError as error:
+            except ApiRefusedError as error:
                 if self._repeated and method == "DELETE" and error.status == 404:
                     return {}  # it was done the first time
                 if self._is_cut or not self.shaken or error.status not in EXCUSED:
@@ -148,7 +148,7 @@ class Walk:
         answer: object = None
         try:
             answer = self.ask(number, method, path, **body)
-        except RefusedError as error:
+        except ApiRefusedError as error:
             if error.status == CONFLICT:
                 return
             raise
@@ -159,28 +159,28 @@ class Walk:
         return f"{start}{self._number}"
 
     def _any_host(self) -> int:
-        return self.chance.randint(1, len(self.drivers))
+        return self.rng.randint(1, len(self.drivers))
 
     def _some(self, things: Iterable[Any]) -> Any:
         found = sorted(things)
-        return self.chance.choice(found) if found else None
+        return self.rng.choice(found) if found else None
 
     # --- networks -----------------------------------------------------------------------
 
     def _create(self) -> None:
         if len(self.networks) >= NETWORKS_MAX:
             return
-        number, name, chance = self._any_host(), self._name("n"), self.chance
+        number, name, rng = self._any_host(), self._name("n"), self.rng
         body: Json = {
             "name": name,
-            "subnets": [self._subnet(k) for k in chance.choice(("", "4", "4", "46", "44", "6"))],
-            "driver": chance.choice(("overlay",) * 5 + ("bridge",)),
-            "internal": chance.random() < 0.2,
-            "isolate_subnets": chance.random() < 0.2,
-            "port_security": chance.random() < 0.8,
-            "labels": {f"k{n}": "é" * n for n in range(chance.choice((0, 1, 5)))},
+            "subnets": [self._subnet(k) for k in rng.choice(("", "4", "4", "46", "44", "6"))],
+            "driver": rng.choice(("overlay",) * 5 + ("bridge",)),
+            "internal": rng.random() < 0.2,
+            "isolate_subnets": rng.random() < 0.2,
+            "port_security": rng.random() < 0.8,
+            "labels": {f"k{n}": "é" * n for n in range(rng.choice((0, 1, 5)))},
         }  # fmt: skip
-        if body["driver"] == "overlay" and chance.random() < 0.3:
+        if body["driver"] == "overlay" and rng.random() < 0.3:
             body["vni"] = 1000 + 10 * self._number
         made = self.ask(number, "POST", "/v1/networks", **body)
         shown = [subnet["subnet"] for subnet in made["subnets"]]
@@ -194,7 +194,7 @@ class Walk:
             return {"subnet": f"fd00:{self._number:x}::/64"}
         base = f"10.{64 + self._number // 250}.{self._number % 250}"
         found: Json = {"subnet": f"{base}.0/24"}
-        option = self.chance.choice(("", "", "gateway", "range", "auxiliary", "block"))
+        option = self.rng.choice(("", "", "gateway", "range", "auxiliary", "block"))
         if option == "gateway":
             found["gateway"] = f"{base}.254"
         elif option == "range":
@@ -229,11 +229,11 @@ class Walk:
         if name is None:
             return
         network = self.networks[name]
-        number = self.chance.choice(network.hosts())
+        number = self.rng.choice(network.hosts())
         if network.internal:
             self.must_refuse(number, "POST", "/v1/expose", network=name)
             return
-        exposed = self.chance.random() < 0.6
+        exposed = self.rng.random() < 0.6
         self.ask(number, "POST", "/v1/expose" if exposed else "/v1/unexpose", network=name)
         network.exposed[number] = exposed
 
@@ -247,12 +247,12 @@ class Walk:
 
     def _attach(self) -> None:
         """Make a container, or take one, and attach it to what it is not on."""
-        name = self._some(self.containers) if self.chance.random() < 0.3 else None
+        name = self._some(self.containers) if self.rng.random() < 0.3 else None
         if name is None:
             if len(self.containers) >= CONTAINERS_MAX:
                 return
             name, host = self._name("c"), self._any_host()
-            is_bare = self.chance.random() < 0.7
+            is_bare = self.rng.random() < 0.7
             if is_bare:
                 self.ask(host, "POST", "/v1/containers", name=name)
             else:
@@ -260,21 +260,21 @@ class Walk:
                 self.host(host).run("ip", "netns", "add", name)
             self.containers[name] = Container(host, is_bare)
         held = self.containers[name]
-        chosen = [each for each in sorted(self.networks) if self.chance.random() < 0.5][:2]
+        chosen = [each for each in sorted(self.networks) if self.rng.random() < 0.5][:2]
         for network in chosen:
             if network not in held.seats and held.host in self.networks[network].hosts():
                 self._seat(name, network)
 
     def _seat(self, name: str, network: str) -> None:
-        chance, held = self.chance, self.containers[name]
+        rng, held = self.rng, self.containers[name]
         wish: Json = {"target": f"netns:{name}", "networks": [network]}
-        match chance.choice(("", "", "aliases", "labels", "rates", "mac", "ifname", "open")):
+        match rng.choice(("", "", "aliases", "labels", "rates", "mac", "ifname", "open")):
             case "aliases":
-                wish["aliases"] = [f"{name}-a{n}" for n in range(chance.choice((1, 8)))]
+                wish["aliases"] = [f"{name}-a{n}" for n in range(rng.choice((1, 8)))]
             case "labels":
-                wish["labels"] = {f"l{n}": "v" * n for n in range(chance.choice((1, 13)))}
+                wish["labels"] = {f"l{n}": "v" * n for n in range(rng.choice((1, 13)))}
             case "rates":
-                wish |= {"rate_in": 10_000_000, "rate_out": chance.choice((0, 64_000_000))}
+                wish |= {"rate_in": 10_000_000, "rate_out": rng.choice((0, 64_000_000))}
             case "mac":
                 self._number += 1
                 wish["mac"] = f"02:aa:00:00:{self._number // 256:02x}:{self._number % 256:02x}"
@@ -282,8 +282,8 @@ class Walk:
                 wish["ifname"] = self._name("net")
             case "open":
                 wish["port_security"] = False
-        if chance.random() < 0.2:
-            wish["gateway_priority"] = chance.randint(-5, 5)
+        if rng.random() < 0.2:
+            wish["gateway_priority"] = rng.randint(-5, 5)
         made = self.ask(held.host, "POST", "/v1/endpoints", **wish)["endpoints"][0]
         held.seats[network] = wish | {key: made[key] for key in ("ips", "mac", "ifname")}
 
@@ -298,7 +298,7 @@ class Walk:
             return
         held = self.containers[name]
         network = self._some(held.seats)
-        rate = self.chance.choice((0, 64_000, 32_000_000_000))
+        rate = self.rng.choice((0, 64_000, 32_000_000_000))
         made = self.ask(
             held.host, "POST", "/v1/endpoints",
             target=f"netns:{name}", networks=[network], rate_in=rate,
@@ -310,7 +310,7 @@ class Walk:
         if name is None:
             return
         held = self.containers[name]
-        chosen = [each for each in sorted(held.seats) if self.chance.random() < 0.6]
+        chosen = [each for each in sorted(held.seats) if self.rng.random() < 0.6]
         answer = self.ask(held.host, "POST", "/v1/detach", target=f"netns:{name}", networks=chosen)
         gone = {each["network"] for each in answer["detached"]}
         assert self._repeated or gone == set(chosen or held.seats), answer
@@ -329,7 +329,7 @@ class Walk:
         if held.is_bare:
             self.ask(held.host, "DELETE", f"/v1/containers/{name}")
         else:
-            if self.chance.random() < 0.5:  # or it just ends
+            if self.rng.random() < 0.5:  # or it just ends
                 self.ask(held.host, "POST", "/v1/detach", target=f"netns:{name}")
             self._tell(f"vm{held.host} ip netns del {name}")
             self.host(held.host).run("ip", "netns", "del", name)
@@ -345,7 +345,7 @@ class Walk:
         network = self._some(n for n in held.seats if self.is_exposed(held.host, n))
         if network is None:
             return
-        port = 8000 + self.chance.randrange(200)
+        port = 8000 + self.rng.randrange(200)
         if (held.host, port) in self.published:
             return
         self.ask(
@@ -367,8 +367,8 @@ class Walk:
         if name is None:
             return
         number, network = self.containers[name].host, self._some(self.containers[name].seats)
-        key = (number, network, f"given{self.chance.randrange(4)}-{number}")
-        ip = f"192.0.2.{self.chance.randint(1, 250)}"
+        key = (number, network, f"given{self.rng.randrange(4)}-{number}")
+        ip = f"192.0.2.{self.rng.randint(1, 250)}"
         self.ask(number, "POST", "/v1/dns", network=network, name=key[2], ips=[ip])
         self.given[key] = ip
 
@@ -396,7 +396,7 @@ class Walk:
 
     def _restart(self) -> None:
         number = self._any_host()
-        how = self.chance.choice((signal.SIGTERM, signal.SIGKILL))
+        how = self.rng.choice((signal.SIGTERM, signal.SIGKILL))
         self._tell(f"vm{number} {how.name} and start")
         self.host(number).end(how)
         self.host(number).start()
@@ -436,11 +436,11 @@ class Walk:
         run_on(self._switch, "ip", "link", "set", port, "down")
         self._is_cut = self.shaken = True
         try:
-            until = time.monotonic() + 3 * self.chance.random()
+            until = time.monotonic() + 3 * self.rng.random()
             while True:
                 try:
                     self._move(self._usual)
-                except RefusedError as error:
+                except ApiRefusedError as error:
                     if error.status not in EXCUSED:
                         raise
                     self._tell(f"refused: {error}")
@@ -453,13 +453,13 @@ class Walk:
 
     def _end_meanwhile(self) -> None:
         """Kill an agent during a verb."""
-        self._delay_s = 0.08 * self.chance.random()
+        self._delay_s = 0.08 * self.rng.random()
         try:
             self._move([*self._usual, *self._more])
         finally:
             self._delay_s = None
 
 
-def names_on(driver: Driver) -> set[str]:
+def names_on(driver: AgentDriver) -> set[str]:
     """Return the networks that a host knows."""
     return {str(network["name"]) for network in driver.get("/v1/networks")["networks"]}

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from overlay.core.node import Node
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import OverlayError, RemoteError
 from overlay.model import parse_ip
 from overlay.wire.codec.messages import MsgpackCodec, unpack_card, unpack_segment
-from overlay.wire.identity.authority import Anchor
+from overlay.wire.identity.authority import TrustAnchor
 from overlay.wire.identity.identity import Identity
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token
-from overlay.wire.session.handshake_limiter import Gate
+from overlay.wire.session.handshake_limiter import HandshakeLimiter
 from overlay.wire.session.hello import read_hello
 from overlay.wire.session.key_transfer import read_key_body
 from tests.wire.conftest import AUTHORITY, Host, Wire
@@ -30,7 +30,7 @@ Target: TypeAlias = Callable[[bytes], str]
 STEP_S = 0.001  # between two datagrams: timers, windows and rates all come into play
 STRANGER = parse_ip("10.0.0.99")
 NODE = Identity(b"i" * 32, b"s" * 32)
-NOTARY = KeyNotary(NODE, Anchor(AUTHORITY.anchor))
+NOTARY = KeySigner(NODE, TrustAnchor(AUTHORITY.anchor))
 
 
 class Intake:
@@ -42,14 +42,14 @@ class Intake:
         self.wire.meet(self.peer, self.own)
         self.node = self._node(self.own)
         self.node.add_peer(self.peer.card, self.wire.now)
-        self.gate = Gate(self.own.sessions.is_member_address, self.wire.now)
+        self.gate = HandshakeLimiter(self.own.sessions.is_member_address, self.wire.now)
         self.door: Member = member(1, self.own.card.address, Desk(is_holder=True))
         self.codec = MsgpackCodec()
 
     def _node(self, host: Host) -> Node:
-        notary = KeyNotary(host.identity, Anchor(AUTHORITY.anchor))
-        chance = random.Random(1)
-        return Node(host.card, notary, MsgpackCodec(), chance, Settings(), self.wire.now)
+        signer = KeySigner(host.identity, TrustAnchor(AUTHORITY.anchor))
+        rng = random.Random(1)
+        return Node(host.card, signer, MsgpackCodec(), rng, ProtocolSettings(), self.wire.now)
 
     def from_the_wire(self, data: bytes) -> str:
         """Take any bytes from any address."""

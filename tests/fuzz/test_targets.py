@@ -56,10 +56,10 @@ def test_the_member_target_takes_what_is_sound() -> None:
 def test_memory_is_bounded_under_a_member_gone_mad() -> None:
     """20,000 spoiled messages leave no queue above its bound."""
     intake = targets.Intake()
-    chance = random.Random(5)
+    rng = random.Random(5)
     for number in range(20_000):
         data = bytearray(PAYLOADS[number % len(PAYLOADS)])
-        data[chance.randrange(len(data))] = chance.randrange(256)
+        data[rng.randrange(len(data))] = rng.randrange(256)
         intake.from_a_member(bytes(data))
     assert len(intake.node.store.cards) < 10
     assert len(intake.node.membership.members()) < 10

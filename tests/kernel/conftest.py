@@ -24,7 +24,7 @@ from overlay.core.dataplane.state import (
     FdbRow,
     FloodRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     Row,
     SandboxState,
@@ -32,7 +32,7 @@ from overlay.core.dataplane.state import (
 )
 from overlay.kernel import netns
 from overlay.kernel.sandbox import kernel_support, veth
-from overlay.kernel.sandbox.sandbox import Failure, Sandbox
+from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
 from overlay.model import Ip, Vni, gateway_mac, ip_text, mac_for, parse_ip
 
 VNI = Vni(0x800001)
@@ -173,11 +173,11 @@ class Host:
             rows |= {
                 FdbRow("vxlan0", mac, vtep),
                 BridgeFdbRow("vxlan0", mac),
-                NeighbourRow("br0", ip, mac),
+                NeighborRow("br0", ip, mac),
             }
         return SandboxState(links, frozenset(rows))
 
-    def converge(self) -> list[Failure]:
+    def converge(self) -> list[OperationFailure]:
         """Make one pass; return what failed."""
         operations = diff(self.desired(), self.sandbox.read(), prune=True)
         return self.sandbox.apply(operations)
@@ -243,7 +243,7 @@ class Capture:
 def _capable() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: makes network namespaces")
-    kernel_support.require_capable()
+    kernel_support.require_kernel_support()
 
 
 @pytest.fixture

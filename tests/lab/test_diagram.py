@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from overlay.lab.diagram import Ping, Shown, draw
+from overlay.lab.diagram import DiagramHost, DiagramPing, draw
 
 
 def test_the_picture_shows_hosts_vteps_containers_and_pings() -> None:
     """All that the lab made stands in the picture, in columns of one width."""
     hosts = [
-        Shown("vm1", "192.168.56.11", "c1", "10.32.0.2"),
-        Shown("vm2", "192.168.56.12", "c2", "10.32.1.0"),
+        DiagramHost("vm1", "192.168.56.11", "c1", "10.32.0.2"),
+        DiagramHost("vm2", "192.168.56.12", "c2", "10.32.1.0"),
     ]
 
-    text = draw(hosts, "10.32.0.0/16", 16777215, [Ping("c1", "c2", 0.12), Ping("c1", "c9", None)])
+    text = draw(
+        hosts,
+        "10.32.0.0/16",
+        16777215,
+        [DiagramPing("c1", "c2", 0.12), DiagramPing("c1", "c9", None)],
+    )
 
     for word in ("vm1", "[c2] 10.32.1.0", "[vxlan0] vni 16777215", "192.168.56.12", "0.120 ms"):
         assert word in text
@@ -22,7 +27,7 @@ def test_the_picture_shows_hosts_vteps_containers_and_pings() -> None:
 
 def test_long_names_do_not_break_the_columns() -> None:
     """A text that is too long is cut, not let out of its box."""
-    hosts = [Shown("v" * 60, "192.168.56.11", "c" * 60, "10.32.0.2")]
+    hosts = [DiagramHost("v" * 60, "192.168.56.11", "c" * 60, "10.32.0.2")]
 
     text = draw(hosts, "10.32.0.0/16", 1, [])
 

@@ -12,14 +12,14 @@ import pytest
 from overlay.errors import ConflictError, NotFoundError, UsageError
 from overlay.lab import host_process, lab, underlay
 from overlay.lab.driver import wait_until
-from overlay.lab.host_process import Holder
+from overlay.lab.host_process import HostProcess
 from overlay.lab.main import main
 
 pytestmark = pytest.mark.netns
 
 
 @pytest.fixture
-def pair() -> Iterator[list[Holder]]:
+def pair() -> Iterator[list[HostProcess]]:
     """Two hosts on one underlay."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     try:
@@ -28,7 +28,7 @@ def pair() -> Iterator[list[Holder]]:
         host_process.end(host_process.running())
 
 
-def test_a_host_is_a_machine_of_its_own(pair: list[Holder]) -> None:
+def test_a_host_is_a_machine_of_its_own(pair: list[HostProcess]) -> None:
     """Its name, /run, /etc, namespaces and processes are not this machine's."""
     host = pair[0]
 
@@ -43,7 +43,7 @@ def test_a_host_is_a_machine_of_its_own(pair: list[Holder]) -> None:
     assert len(host_process.run(host, "sh", "-c", "ls -d /proc/[0-9]*").stdout.split()) < 6
 
 
-def test_hosts_reach_each_other_on_the_underlay_alone(pair: list[Holder]) -> None:
+def test_hosts_reach_each_other_on_the_underlay_alone(pair: list[HostProcess]) -> None:
     """One ping crosses; the hosts have eth1 and loopback and nothing else."""
     address = underlay.address_of(2)
 
@@ -52,7 +52,7 @@ def test_hosts_reach_each_other_on_the_underlay_alone(pair: list[Holder]) -> Non
     assert len(host_process.run(pair[0], "ip", "-br", "link").stdout.splitlines()) == 2
 
 
-def test_ending_a_host_ends_all_that_runs_in_it(pair: list[Holder]) -> None:
+def test_ending_a_host_ends_all_that_runs_in_it(pair: list[HostProcess]) -> None:
     """A daemon started inside is gone with the host, without being asked."""
     script = "setsid sleep 1234 >/dev/null 2>&1 & echo started"
     assert "started" in host_process.run(pair[0], "sh", "-c", script).stdout
@@ -68,14 +68,14 @@ def test_ending_a_host_ends_all_that_runs_in_it(pair: list[Holder]) -> None:
     assert [host.name for host in host_process.running()] == [lab.SWITCH]
 
 
-def test_a_crashed_labs_hosts_are_found_and_removed(pair: list[Holder]) -> None:
+def test_a_crashed_labs_hosts_are_found_and_removed(pair: list[HostProcess]) -> None:
     """Down needs no memory of what up did."""
     assert lab.down() == ["underlay", "vm1", "vm2"]
     assert lab.down() == []
     assert not any(host.alive for host in pair)
 
 
-def test_a_lab_inside_a_container_is_left_alone(pair: list[Holder]) -> None:
+def test_a_lab_inside_a_container_is_left_alone(pair: list[HostProcess]) -> None:
     """Its hosts bear the same names, and are seen here; a host stands for the container."""
     inner = ["unshare", "--pid", "--fork", "bash", "-c", f"exec -a {host_process.MARK}inner cat"]
     process = subprocess.Popen(host_process.enter_command(pair[0], inner), stdin=subprocess.PIPE)
@@ -94,7 +94,7 @@ def _command_lines() -> list[bytes]:
     return found
 
 
-def test_a_second_lab_is_refused(pair: list[Holder]) -> None:
+def test_a_second_lab_is_refused(pair: list[HostProcess]) -> None:
     """There is one lab at a time, and the message says how to remove it."""
     assert pair
     with pytest.raises(ConflictError, match="up already") as caught:

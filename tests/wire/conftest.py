@@ -10,10 +10,10 @@ import pytest
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
 from overlay.wire.codec.datagram import Datagram
-from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey, Keyring
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session.sessions import Sessions
 
 AUTHORITY = Authority(b"a" * 32)
@@ -47,7 +47,7 @@ class Wire:
     """Hosts by address; delivers datagrams and keeps what arrived and what was dropped."""
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.hosts: dict[Ip, Host] = {}
         self.payloads: list[tuple[NodeId, bytes]] = []
         self.drops: list[str] = []
@@ -69,20 +69,20 @@ class Wire:
         keys: tuple[ClusterKey, ...] = (),
     ) -> Host:
         """Start a process at 10.0.0.`number`, with a new identity unless one is given."""
-        own = identity or Identity.generate(self.chance.randbytes)
+        own = identity or Identity.generate(self.rng.randbytes)
         address = parse_ip(f"10.0.0.{number}")
         name = f"vm{number}"
-        certificate = (certified_by or authority).certify(
+        certificate = (certified_by or authority).sign_certificate(
             own.sign_public, own.seal_public, name, address, self.wall_clock()
         )
-        notary = KeyNotary(own, Anchor(authority.anchor))
-        card = notary.issue_card(
+        signer = KeySigner(own, TrustAnchor(authority.anchor))
+        card = signer.issue_card(
             Card(own.node_id, name, own.sign_public, own.seal_public, address, 7948,
                  epoch, 1500, "0.1.0", certificate=certificate)
         )  # fmt: skip
         held = keys or (made_key(0, authority),)
         keyring = Keyring(held, held[0].id)
-        sessions = Sessions(own, notary, keyring, card, self.chance.randbytes, self.wall_clock)
+        sessions = Sessions(own, signer, keyring, card, self.rng.randbytes, self.wall_clock)
         self.hosts[address] = Host(own, card, sessions, keyring)
         return self.hosts[address]
 
@@ -113,29 +113,29 @@ class Wire:
             self.drops.append(opened.dropped)
         if opened.payload is not None:
             self.payloads.append((opened.sender, opened.payload))
-        if opened.key is not None and receiver.keyring.ring.takes(opened.key.id):
+        if opened.key is not None and receiver.keyring.ring.accepts(opened.key.id):
             return [*opened.replies, *self.hold(receiver, opened.key)]
         return list(opened.replies)
 
     def hold(self, host: Host, key: ClusterKey) -> list[Datagram]:
         """Let a host hold one more key; return what it says then."""
-        host.keyring.follow(host.keyring.ring.including(key.id), key)
+        host.keyring.replace(host.keyring.ring.with_key(key.id), key)
         return host.sessions.keys_changed(self.now)
 
     def use(self, host: Host, key: ClusterKey) -> list[Datagram]:
         """Let a host seal with a key that it holds; return what it says then."""
-        host.keyring.follow(replace(host.keyring.ring, sealing=key.id))
+        host.keyring.replace(replace(host.keyring.ring, sealing=key.id))
         return host.sessions.keys_changed(self.now)
 
     def drop(self, host: Host, key: ClusterKey) -> list[Datagram]:
         """Let a host drop a key; return what it says then."""
         ring = host.keyring.ring
-        host.keyring.follow(replace(ring, held=ring.held - {key.id}))
+        host.keyring.replace(replace(ring, held=ring.held - {key.id}))
         return host.sessions.keys_changed(self.now)
 
     def meet(self, one: Host, other: Host) -> None:
         """Let one host join through the other."""
-        self.deliver(one.sessions.greet(other.card.address, 7948, self.now))
+        self.deliver(one.sessions.first_hello(other.card.address, 7948, self.now))
         assert one.sessions.established(other.node_id)
         assert other.sessions.established(one.node_id)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.protocol.records import Invitation
+from overlay.core.protocol.records import JoinToken
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
 from overlay.wire import admission
@@ -18,28 +18,28 @@ from overlay.wire.admission import (
     BAD_TICKET,
     NO_INVITATION,
     STALE_ADMISSION,
-    Applicant,
-    Doorkeeper,
-    Refusal,
-    Request,
-    Welcome,
+    JoinGrant,
+    JoinInitiator,
+    JoinRefusal,
+    JoinRequest,
+    JoinResponder,
 )
 from overlay.wire.codec import datagram as envelope
 from overlay.wire.codec.datagram import OWN_DATAGRAM, UNAUTHENTICATED, Datagram, Header
-from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token
 from overlay.wire.session.hello import BAD_CARD
 
 AUTHORITY = Authority(b"a" * 32)
-ANCHOR = Anchor(AUTHORITY.anchor)
+ANCHOR = TrustAnchor(AUTHORITY.anchor)
 CLUSTER_SECRET = b"c" * 32
 NOW_S = 1_760_000_000
 CLUSTER_KEY = AUTHORITY.make_key(5, CLUSTER_SECRET, NOW_S)
 TOKEN = Token(AUTHORITY.anchor, b"token-id", b"s" * 16, 7948, 4789)
-INVITATION = AUTHORITY.invite(
-    Invitation(TOKEN.token_id, TOKEN.door, TOKEN.verifier, "", NOW_S, 0, 0, b"")
+INVITATION = AUTHORITY.sign_token(
+    JoinToken(TOKEN.token_id, TOKEN.join_key, TOKEN.verifier, "", NOW_S, 0, 0, b"")
 )
 SEED, HOLDER, HOME = (parse_ip(f"192.168.56.{number}") for number in (11, 12, 13))
 
@@ -50,15 +50,15 @@ class Desk:
 
     is_holder: bool
     others: list[tuple[Ip, int]] = field(default_factory=list)
-    why_not: Refusal | None = None
+    why_not: JoinRefusal | None = None
     is_ready: bool = True
-    requests: list[Request] = field(default_factory=list)
+    requests: list[JoinRequest] = field(default_factory=list)
 
-    def invitation(self, token_id: bytes) -> Invitation | None:
+    def invitation(self, token_id: bytes) -> JoinToken | None:
         """Know one token."""
         return INVITATION if token_id == TOKEN.token_id else None
 
-    def refusal(self, invitation: Invitation, applicant: NodeId) -> Refusal | None:
+    def refusal(self, invitation: JoinToken, applicant: NodeId) -> JoinRefusal | None:
         """Refuse or not, as told."""
         assert invitation is INVITATION
         assert len(applicant) == 16
@@ -72,13 +72,13 @@ class Desk:
         """Hold it or not."""
         return AUTHORITY if self.is_holder else None
 
-    def admit(self, _invitation: Invitation, request: Request) -> Welcome | None:
+    def admit(self, _invitation: JoinToken, request: JoinRequest) -> JoinGrant | None:
         """Keep the request and certify."""
         if not self.is_ready:
             return None
         self.requests.append(request)
-        certificate = AUTHORITY.certify(*request[:4], NOW_S)
-        return Welcome(certificate, CLUSTER_KEY)
+        certificate = AUTHORITY.sign_certificate(*request[:4], NOW_S)
+        return JoinGrant(certificate, CLUSTER_KEY)
 
 
 @dataclass
@@ -87,33 +87,33 @@ class Member:
 
     card: Card
     desk: Desk
-    keeper: Doorkeeper
+    keeper: JoinResponder
 
 
 def member(number: int, address: Ip, desk: Desk, authority: Authority = AUTHORITY) -> Member:
     """Return a member at an address, certified by an authority."""
-    chance = random.Random(number)
-    own = Identity.generate(chance.randbytes)
+    rng = random.Random(number)
+    own = Identity.generate(rng.randbytes)
     name = f"vm{number}"
-    certificate = authority.certify(own.sign_public, own.seal_public, name, address, NOW_S)
-    card = KeyNotary(own, ANCHOR).issue_card(
+    certificate = authority.sign_certificate(own.sign_public, own.seal_public, name, address, NOW_S)
+    card = KeySigner(own, ANCHOR).issue_card(
         Card(own.node_id, name, own.sign_public, own.seal_public, address, 7948, 1, 1500, "0.1.0",
              certificate=certificate)
     )  # fmt: skip
     return Member(
-        card, desk, Doorkeeper(own, ANCHOR.cluster_id, lambda: card, desk, chance.randbytes)
+        card, desk, JoinResponder(own, ANCHOR.cluster_id, lambda: card, desk, rng.randbytes)
     )
 
 
-def applicant(token: Token = TOKEN, seed: int = 99) -> tuple[Identity, Applicant]:
+def applicant(token: Token = TOKEN, seed: int = 99) -> tuple[Identity, JoinInitiator]:
     """Return a host that wants in, and its identity."""
-    chance = random.Random(seed)
-    own = Identity.generate(chance.randbytes)
-    return own, Applicant(own, token, name="vm3", address=HOME, random_bytes=chance.randbytes)
+    rng = random.Random(seed)
+    own = Identity.generate(rng.randbytes)
+    return own, JoinInitiator(own, token, name="vm3", address=HOME, random_bytes=rng.randbytes)
 
 
 def exchange(
-    outside: Applicant, members: dict[Ip, Member], first: list[Datagram]
+    outside: JoinInitiator, members: dict[Ip, Member], first: list[Datagram]
 ) -> list[Datagram]:
     """Deliver datagrams and what they provoke; return all that went over the wire."""
     seen: list[Datagram] = []
@@ -133,13 +133,15 @@ def test_a_holder_lets_in_after_two_round_trips() -> None:
     """The applicant gets a certificate for what it is, and the cluster's secret."""
     own, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
-    seen = exchange(outside, {SEED: holder}, [outside.knock(SEED, 7948)])
+    seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
 
     assert len(seen) == 4
     assert all(len(seen[at].data) >= len(seen[at + 1].data) for at in (0, 2)), "amplified"
-    assert outside.welcome is not None
-    assert outside.welcome.key == CLUSTER_KEY
-    assert holder.desk.requests == [Request(own.sign_public, own.seal_public, "vm3", HOME, 7948)]
+    assert outside.grant is not None
+    assert outside.grant.key == CLUSTER_KEY
+    assert holder.desk.requests == [
+        JoinRequest(own.sign_public, own.seal_public, "vm3", HOME, 7948)
+    ]
     assert outside.answered == {holder.card.node_id: holder.card}
 
 
@@ -149,23 +151,23 @@ def test_a_member_without_the_authority_shows_the_way() -> None:
     plain = member(1, SEED, Desk(is_holder=False, others=[(HOLDER, 7948)]))
     holder = member(2, HOLDER, Desk(is_holder=True))
     members = {SEED: plain, HOLDER: holder}
-    exchange(outside, members, [outside.knock(SEED, 7948)])
+    exchange(outside, members, [outside.hello(SEED, 7948)])
     assert plain.desk.requests == holder.desk.requests == []
-    exchange(outside, members, [outside.knock(*place) for place in outside.holders])
+    exchange(outside, members, [outside.hello(*place) for place in outside.holders])
 
-    assert outside.welcome is not None
+    assert outside.grant is not None
     assert plain.desk.requests == []
 
 
-@pytest.mark.parametrize("why", list(Refusal))
-def test_a_refusal_is_told(why: Refusal) -> None:
+@pytest.mark.parametrize("why", list(JoinRefusal))
+def test_a_refusal_is_told(why: JoinRefusal) -> None:
     """At the first word already."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True, why_not=why))
-    seen = exchange(outside, {SEED: holder}, [outside.knock(SEED, 7948)])
+    seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
 
     assert outside.refusal is why
-    assert outside.welcome is None
+    assert outside.grant is None
     assert len(seen) == 2
 
 
@@ -173,13 +175,13 @@ def test_a_token_that_ended_between_the_words_lets_nobody_in() -> None:
     """The refusal is asked for again when it counts."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
-    (way,) = holder.keeper.open(outside.knock(SEED, 7948).data)
+    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
     (request,) = outside.open(way.data)
-    holder.desk.why_not = Refusal.USED_UP
+    holder.desk.why_not = JoinRefusal.USED_UP
     (answer,) = holder.keeper.open(request.data)
     outside.open(answer.data)
 
-    assert outside.refusal is Refusal.USED_UP
+    assert outside.refusal is JoinRefusal.USED_UP
     assert holder.desk.requests == []
 
 
@@ -187,11 +189,11 @@ def test_a_holder_that_can_not_yet_admit_is_silent() -> None:
     """The applicant asks again, and then is let in."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True, is_ready=False))
-    assert len(exchange(outside, {SEED: holder}, [outside.knock(SEED, 7948)])) == 3
+    assert len(exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])) == 3
     holder.desk.is_ready = True
-    exchange(outside, {SEED: holder}, [outside.knock(SEED, 7948)])
+    exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
 
-    assert outside.welcome is not None
+    assert outside.grant is not None
 
 
 def test_another_clusters_token_is_unknown() -> None:
@@ -200,7 +202,7 @@ def test_another_clusters_token_is_unknown() -> None:
     _, outside = applicant(foreign)
     holder = member(1, SEED, Desk(is_holder=True))
     with pytest.raises(RemoteError, match=NO_INVITATION):
-        holder.keeper.open(outside.knock(SEED, 7948).data)
+        holder.keeper.open(outside.hello(SEED, 7948).data)
 
 
 def test_a_guessed_secret_gets_no_answer() -> None:
@@ -208,23 +210,25 @@ def test_a_guessed_secret_gets_no_answer() -> None:
     _, outside = applicant(replace(TOKEN, secret=b"g" * 16))
     holder = member(1, SEED, Desk(is_holder=True))
     with pytest.raises(RemoteError, match=UNAUTHENTICATED):
-        holder.keeper.open(outside.knock(SEED, 7948).data)
+        holder.keeper.open(outside.hello(SEED, 7948).data)
 
 
 def test_who_has_stolen_the_token_reads_no_others_admission() -> None:
     """With every datagram recorded and the same token: no ticket, no certificate, no secret."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
-    seen = exchange(outside, {SEED: holder}, [outside.knock(SEED, 7948)])
+    seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
     thief_id, _ = applicant(seed=7)
     shown = b""
     for datagram in seen:
         header = envelope.read_header(datagram.data)
         for recipient in (bytes(16), header.sender, holder.card.node_id, outside_id(seen)):
             for identity in (thief_id,):
-                seal = admission._Seal(identity, ANCHOR.cluster_id, random.randbytes)
+                seal = admission._JoinCipher(identity, ANCHOR.cluster_id, random.randbytes)
                 try:
-                    shown += msgpack.packb(seal.open(header, TOKEN.door, datagram.data, recipient))
+                    shown += msgpack.packb(
+                        seal.open(header, TOKEN.join_key, datagram.data, recipient)
+                    )
                 except RemoteError:
                     continue
 
@@ -244,17 +248,17 @@ def test_a_false_holder_gets_no_ticket() -> None:
     liar = member(1, SEED, Desk(is_holder=False))
     forger = Authority(b"f" * 32)
     liar.desk.authority = lambda: forger  # type: ignore[method-assign]
-    seen = exchange(outside, {SEED: liar}, [outside.knock(SEED, 7948)])
+    seen = exchange(outside, {SEED: liar}, [outside.hello(SEED, 7948)])
 
     assert len(seen) == 2
-    assert outside.welcome is None
+    assert outside.grant is None
 
 
 def test_a_member_of_another_authority_is_no_member() -> None:
     """Its card is not believed, so neither is what it says of holders."""
     _, outside = applicant()
     stranger = member(1, SEED, Desk(is_holder=True), Authority(b"o" * 32))
-    (way,) = stranger.keeper.open(outside.knock(SEED, 7948).data)
+    (way,) = stranger.keeper.open(outside.hello(SEED, 7948).data)
     with pytest.raises(RemoteError, match=BAD_CARD):
         outside.open(way.data)
 
@@ -264,7 +268,7 @@ def test_a_recorded_request_is_worth_nothing_to_another_run() -> None:
     _, outside = applicant()
     desk = Desk(is_holder=True)
     holder = member(1, SEED, desk)
-    (way,) = holder.keeper.open(outside.knock(SEED, 7948).data)
+    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
     (request,) = outside.open(way.data)
     again = member(1, SEED, desk)
     again.keeper._cookie_key = b"another run's".ljust(32)
@@ -276,12 +280,12 @@ def test_answers_to_another_nonce_are_not_taken() -> None:
     """A recorded welcome or way is nothing to the same host's next try."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
-    (way,) = holder.keeper.open(outside.knock(SEED, 7948).data)
+    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
     own, again = applicant()
     again._nonce = b"another nonce".ljust(16)
     with pytest.raises(RemoteError, match=STALE_ADMISSION):
         again.open(way.data)
-    assert own.node_id == outside_id([outside.knock(SEED, 7948)])
+    assert own.node_id == outside_id([outside.hello(SEED, 7948)])
 
 
 def test_the_door_key_without_the_ticket_lets_nobody_in() -> None:
@@ -290,7 +294,7 @@ def test_the_door_key_without_the_ticket_lets_nobody_in() -> None:
     holder = member(1, SEED, Desk(is_holder=True))
     forged = replace(TOKEN, secret=b"unknown to it...")
     outside._token = forged
-    (way,) = holder.keeper.open(outside.knock(SEED, 7948).data)
+    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
     (request,) = outside.open(way.data)
     with pytest.raises(RemoteError, match=BAD_TICKET):
         holder.keeper.open(request.data)
@@ -302,7 +306,7 @@ def test_nobody_is_certified_under_anothers_key() -> None:
     own, outside = applicant()
     other, _ = applicant(seed=5)
     holder = member(1, SEED, Desk(is_holder=True))
-    (way,) = holder.keeper.open(outside.knock(SEED, 7948).data)
+    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
     own.sign_public = other.sign_public
     (request,) = outside.open(way.data)
     with pytest.raises(RemoteError, match=BAD_CARD):
@@ -313,7 +317,7 @@ def test_own_datagrams_come_back_to_nobody() -> None:
     """A reflected knock is dropped by name."""
     _, outside = applicant()
     with pytest.raises(RemoteError, match=OWN_DATAGRAM):
-        outside.open(outside.knock(SEED, 7948).data)
+        outside.open(outside.hello(SEED, 7948).data)
 
 
 @settings(max_examples=300, deadline=None)
@@ -339,15 +343,15 @@ def test_a_bearer_can_say_anything(body: object) -> None:
     """What has the door key and is not exactly right is dropped as malformed or stale."""
     own, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
-    seal = admission._Seal(own, ANCHOR.cluster_id, random.Random(3).randbytes)
+    seal = admission._JoinCipher(own, ANCHOR.cluster_id, random.Random(3).randbytes)
     packed = body if isinstance(body, list) else [body]
     peer = (holder.card.node_id, holder.card.seal_key)
-    knock = seal.knock(TOKEN.token_id, TOKEN.door, bytes(16), packed)
-    request = seal.admit(TOKEN.token_id, TOKEN.door, peer, packed)
+    knock = seal.seal_hello(TOKEN.token_id, TOKEN.join_key, bytes(16), packed)
+    request = seal.seal_request(TOKEN.token_id, TOKEN.join_key, peer, packed)
     for data in (knock, request):
         with pytest.raises(RemoteError):
             holder.keeper.open(data)
-    assert outside.welcome is None
+    assert outside.grant is None
 
 
 def test_tokens_and_invitations_hide_their_secrets() -> None:
@@ -355,4 +359,4 @@ def test_tokens_and_invitations_hide_their_secrets() -> None:
     shown = repr(TOKEN) + repr(INVITATION)
 
     assert repr(TOKEN.secret) not in shown
-    assert repr(TOKEN.door) not in shown
+    assert repr(TOKEN.join_key) not in shown

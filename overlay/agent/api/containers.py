@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from overlay import limits
-from overlay.agent.api.endpoints import attached, unconfirmed, wish_of
-from overlay.agent.api.http.server import Server
+from overlay.agent.api.endpoints import attach_specs, attached_endpoint, unconfirmed
+from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import fields, network_responses, requests
 from overlay.agent.containers import modes
 from overlay.agent.containers.namespaces import Shown
-from overlay.agent.lifecycle import Agent
+from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import ConflictError, TimedOutError, UsageError
 from overlay.kernel.reset import SANDBOX_NAME
@@ -25,10 +25,12 @@ _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
 class ContainerRoutes:
     """The verbs, bound to one agent."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def add(self, _request: web.Request, body: Json) -> network_responses.ContainerMade:
+    async def add(
+        self, _request: web.Request, body: Json
+    ) -> network_responses.ContainerCreatedResponse:
         """POST /v1/containers: make it if it is not there, and attach it as asked."""
         name = fields.required_name(body, "name")
         if SANDBOX_NAME.fullmatch(name):
@@ -46,22 +48,26 @@ class ContainerRoutes:
             "dns_options": _words(body, "dns_options", limits.DNS_OPTIONS_MAX),
         }
         words = fields.texts(body, "networks", limits.NETWORK_COUNT_MAX)
-        mode, named = modes.asked(body, words, self._agent.containers.stored())
+        mode, named = modes.requested_mode(body, words, self._agent.containers.stored())
         networks = list(dict.fromkeys(words))
         # The name is the container's; on its networks it has that of its target, which is the same.
-        wish, wait = replace(wish_of(body, len(networks)), name=None), fields.waits(body)
+        spec, wait = replace(attach_specs(body, len(networks)), name=None), fields.wait_flag(body)
         made = await self._agent.containers.make(name, mode, named=named)
         results = await self._agent.containers.equip(
-            name, resolver, [] if named else networks, wish, wait=wait, made=made
+            name, resolver, [] if named else networks, spec, wait=wait, made=made
         )
         return {
             **_shown(self._agent.containers.show(name)),
             "created": made,
-            "endpoints": [attached(result) for result in results],
-            "unconfirmed": unconfirmed(results, self._agent.member()) if results else [],
+            "endpoints": [attached_endpoint(result) for result in results],
+            "unconfirmed": unconfirmed(results, self._agent.require_components())
+            if results
+            else [],
         }
 
-    async def show(self, _request: web.Request, _body: Json) -> network_responses.Containers:
+    async def show(
+        self, _request: web.Request, _body: Json
+    ) -> network_responses.ContainerListResponse:
         """GET /v1/containers."""
         return {
             "containers": [
@@ -70,14 +76,16 @@ class ContainerRoutes:
             ]
         }
 
-    async def remove(self, http: web.Request, _body: Json) -> network_responses.ContainerRemoved:
+    async def remove(
+        self, http: web.Request, _body: Json
+    ) -> network_responses.ContainerRemovedResponse:
         """DELETE /v1/containers/NAME."""
         name = http.match_info["name"]
         await self._agent.containers.remove(name)
         return {"removed": name}
 
 
-def _shown(found: Shown) -> network_responses.Container:
+def _shown(found: Shown) -> network_responses.ContainerResponse:
     return {
         "name": found.name,
         "netns": found.netns,
@@ -104,7 +112,7 @@ def _words(body: Json, key: str, count_max: int) -> list[str]:
     return words
 
 
-def register(server: Server, agent: Agent) -> None:
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
     """Bind the paths of this module."""
     routes = ContainerRoutes(agent)
     serve = server.route
@@ -113,7 +121,7 @@ def register(server: Server, agent: Agent) -> None:
         "/v1/containers",
         "container-ls",
         routes.show,
-        gives=network_responses.Containers,
+        gives=network_responses.ContainerListResponse,
         unjoined=True,
     )
     serve(
@@ -121,8 +129,8 @@ def register(server: Server, agent: Agent) -> None:
         "/v1/containers",
         "container-add",
         routes.add,
-        takes=requests.ContainerAsked,
-        gives=network_responses.ContainerMade,
+        takes=requests.ContainerCreateRequest,
+        gives=network_responses.ContainerCreatedResponse,
         unjoined=True,
         fails=(ConflictError, TimedOutError),
     )
@@ -131,7 +139,7 @@ def register(server: Server, agent: Agent) -> None:
         "/v1/containers/{name}",
         "container-rm",
         routes.remove,
-        gives=network_responses.ContainerRemoved,
+        gives=network_responses.ContainerRemovedResponse,
         unjoined=True,
         fails=(ConflictError,),
     )

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Required, TypedDict
 
 from overlay import limits
-from overlay.agent.api.http.server import Server
+from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import fields
 from overlay.agent.api.schema.json_schema import Address, Name, Text
-from overlay.agent.api.schema.requests import OfNetwork
-from overlay.agent.components import Running
+from overlay.agent.api.schema.requests import NetworkFilter
+from overlay.agent.components import Components
 from overlay.agent.dns import custom_records
-from overlay.agent.lifecycle import Agent
+from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import NotFoundError, UsageError
 from overlay.model import Ip, Network, ip_text, parse_ip
@@ -22,7 +22,7 @@ from overlay.model import Ip, Network, ip_text, parse_ip
 Json = dict[str, Any]
 
 
-class NameGiven(TypedDict):
+class CustomRecord(TypedDict):
     """A name on a network, and where it leads."""
 
     name: str
@@ -30,20 +30,20 @@ class NameGiven(TypedDict):
     ips: list[str]
 
 
-class NameAdded(NameGiven):
+class CustomRecordAddedResponse(CustomRecord):
     """A name that was given, and what containers are told for it."""
 
     told: list[str]
 
 
-class Names(TypedDict):
+class NameListResponse(TypedDict):
     """Names, and the networks whose names are not known here."""
 
-    names: list[NameGiven]
+    names: list[CustomRecord]
     elsewhere: list[str]
 
 
-class Lookup(TypedDict):
+class LookupResponse(TypedDict):
     """The addresses of a name, or the names of an address."""
 
     name: str
@@ -51,21 +51,23 @@ class Lookup(TypedDict):
     names: list[str]
 
 
-class NameAsked(TypedDict, total=False):
+class CustomRecordRequest(TypedDict, total=False):
     """A name that is no container's."""
 
     name: Required[Name]
     network: Required[Text]
-    ips: Required[Annotated[list[Address], {"minItems": 1, "maxItems": limits.GIVEN_NAME_IPS_MAX}]]
+    ips: Required[
+        Annotated[list[Address], {"minItems": 1, "maxItems": limits.CUSTOM_RECORD_IPS_MAX}]
+    ]
 
 
-class WithNetwork(TypedDict):
+class RequiredNetwork(TypedDict):
     """Which network; it must be said."""
 
     network: Text
 
 
-class NameTaken(TypedDict):
+class CustomRecordRemovedResponse(TypedDict):
     """The name that is given no more."""
 
     name: str
@@ -75,27 +77,27 @@ class NameTaken(TypedDict):
 class DnsRoutes:
     """The verbs, bound to one agent."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def list(self, http: web.Request, _body: Json) -> Names:
+    async def list(self, http: web.Request, _body: Json) -> NameListResponse:
         """GET /v1/dns[?network=NAME]."""
-        running = self._agent.member()
-        held, elsewhere = _chosen(running, fields.text(dict(http.query), "network"))
+        components = self._agent.require_components()
+        held, elsewhere = _chosen(components, fields.text(dict(http.query), "network"))
         return {
             "names": [
                 {"name": name, "network": network.name, "ips": [ip_text(ip) for ip in ips]}
                 for network in held
-                for name, ips in running.names.listed(network).items()
+                for name, ips in components.resolver.all_names(network).items()
             ],
             "elsewhere": [network.name for network in elsewhere],
         }
 
-    async def lookup(self, http: web.Request, _body: Json) -> Lookup:
+    async def lookup(self, http: web.Request, _body: Json) -> LookupResponse:
         """GET /v1/dns/NAME[?network=NAME]."""
-        running = self._agent.member()
+        components = self._agent.require_components()
         name, wanted = http.match_info["name"], fields.text(dict(http.query), "network")
-        held, elsewhere = _chosen(running, wanted)
+        held, elsewhere = _chosen(components, wanted)
         if wanted and not held:
             raise NotFoundError(
                 f"the names of network {wanted} are not known here",
@@ -103,7 +105,11 @@ class DnsRoutes:
                 hint="Ask on a host that has a container on it",
             )
         ip = _address(name)
-        found = running.names.told(held, name) if ip is None else running.names.called(held, ip)
+        found = (
+            components.resolver.lookup(held, name)
+            if ip is None
+            else components.resolver.reverse_lookup(held, ip)
+        )
         if found is None or not (found.ips or found.names):
             missed = ", ".join(network.name for network in elsewhere)
             raise NotFoundError(
@@ -117,16 +123,16 @@ class DnsRoutes:
             "names": list(found.names),
         }
 
-    async def add(self, _request: web.Request, body: Json) -> NameAdded:
+    async def add(self, _request: web.Request, body: Json) -> CustomRecordAddedResponse:
         """POST /v1/dns."""
         name = fields.required_name(body, "name")
-        ips = fields.ips(body, "ips", limits.GIVEN_NAME_IPS_MAX)
+        ips = fields.ips(body, "ips", limits.CUSTOM_RECORD_IPS_MAX)
         if not ips:
             raise UsageError("ips is missing", hint="Name one address at least", field="ips")
-        running = self._agent.member()
-        network = running.directory.network(fields.required_text(body, "network"))
-        custom_records.add(running.member, running.directory, network, name, ips)
-        told = running.names.told([network], name)
+        components = self._agent.require_components()
+        network = components.directory.network(fields.required_text(body, "network"))
+        custom_records.add(components.gossip, components.directory, network, name, ips)
+        told = components.resolver.lookup([network], name)
         return {
             "name": name,
             "network": network.name,
@@ -134,28 +140,49 @@ class DnsRoutes:
             "told": [ip_text(ip) for ip in told.ips] if told is not None else [],
         }
 
-    async def remove(self, http: web.Request, _body: Json) -> NameTaken:
+    async def remove(self, http: web.Request, _body: Json) -> CustomRecordRemovedResponse:
         """DELETE /v1/dns/NAME?network=NAME."""
-        running, name = self._agent.member(), http.match_info["name"]
-        network = running.directory.network(fields.required_text(dict(http.query), "network"))
-        custom_records.remove(running.member, running.directory, network, name)
+        components, name = self._agent.require_components(), http.match_info["name"]
+        network = components.directory.network(fields.required_text(dict(http.query), "network"))
+        custom_records.remove(components.gossip, components.directory, network, name)
         return {"name": name, "network": network.name}
 
 
-def register(server: Server, agent: Agent) -> None:
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
     """Bind the paths of this module."""
     routes = DnsRoutes(agent)
-    server.route("GET", "/v1/dns", "dns-ls", routes.list, asks=OfNetwork, gives=Names)
-    server.route("POST", "/v1/dns", "dns-add", routes.add, takes=NameAsked, gives=NameAdded)
-    server.route("GET", "/v1/dns/{name}", "dns-lookup", routes.lookup, asks=OfNetwork, gives=Lookup)
     server.route(
-        "DELETE", "/v1/dns/{name}", "dns-rm", routes.remove, asks=WithNetwork, gives=NameTaken
+        "GET", "/v1/dns", "dns-ls", routes.list, asks=NetworkFilter, gives=NameListResponse
+    )
+    server.route(
+        "POST",
+        "/v1/dns",
+        "dns-add",
+        routes.add,
+        takes=CustomRecordRequest,
+        gives=CustomRecordAddedResponse,
+    )
+    server.route(
+        "GET",
+        "/v1/dns/{name}",
+        "dns-lookup",
+        routes.lookup,
+        asks=NetworkFilter,
+        gives=LookupResponse,
+    )
+    server.route(
+        "DELETE",
+        "/v1/dns/{name}",
+        "dns-rm",
+        routes.remove,
+        asks=RequiredNetwork,
+        gives=CustomRecordRemovedResponse,
     )
 
 
-def _chosen(running: Running, wanted: str | None) -> tuple[list[Network], list[Network]]:
+def _chosen(components: Components, wanted: str | None) -> tuple[list[Network], list[Network]]:
     """Return the networks asked for: those whose records are here, and the others."""
-    directory, own = running.directory, running.member.node_id
+    directory, own = components.directory, components.gossip.node_id
     asked = [directory.network(wanted)] if wanted else directory.networks()
     held = [network for network in asked if directory.follows(own, network.vni)]
     return held, [network for network in asked if network not in held]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from overlay import limits
-from overlay.agent.api.http.server import Server
+from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import fields, network_responses, requests
-from overlay.agent.api.schema.responses import STATES
-from overlay.agent.components import Running
+from overlay.agent.api.schema.responses import STATE_NAMES
+from overlay.agent.components import Components
 from overlay.agent.containers import modes
-from overlay.agent.endpoints.attach import Result
-from overlay.agent.endpoints.spec import AttachWish
-from overlay.agent.lifecycle import Agent
+from overlay.agent.endpoints.attach import EndpointResult
+from overlay.agent.endpoints.spec import AttachSpec
+from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.rate_limits import rates_of
@@ -27,44 +27,48 @@ Json = dict[str, Any]
 class EndpointRoutes:
     """The verbs, bound to one agent."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def endpoint_list(self, http: web.Request, _body: Json) -> network_responses.Endpoints:
+    async def endpoint_list(
+        self, http: web.Request, _body: Json
+    ) -> network_responses.EndpointListResponse:
         """GET /v1/endpoints[?network=NAME]."""
-        running = self._agent.member()
+        components = self._agent.require_components()
         wanted = fields.text(dict(http.query), "network")
-        chosen = [running.directory.network(wanted)] if wanted else running.directory.networks()
+        chosen = (
+            [components.directory.network(wanted)] if wanted else components.directory.networks()
+        )
         elsewhere = [
             network.name
             for network in chosen
-            if not running.directory.follows(running.member.node_id, network.vni)
+            if not components.directory.follows(components.gossip.node_id, network.vni)
         ]
-        return {"endpoints": endpoints(running, chosen), "elsewhere": elsewhere}
+        return {"endpoints": endpoints(components, chosen), "elsewhere": elsewhere}
 
-    async def attach(self, _request: web.Request, body: Json) -> network_responses.Attached:
+    async def attach(self, _request: web.Request, body: Json) -> network_responses.AttachResponse:
         """POST /v1/endpoints."""
-        running = self._agent.member()
+        components = self._agent.require_components()
         target = fields.required_text(body, "target")
         names = fields.texts(body, "networks", limits.NETWORK_COUNT_MAX)
         if not names:
             raise UsageError("networks is empty", hint="Name one at least", field="networks")
-        modes.refuse(names)
-        wish, wait = wish_of(body, len(set(names))), fields.waits(body)
+        modes.refuse_container_modes(names)
+        spec, wait = attach_specs(body, len(set(names))), fields.wait_flag(body)
         started = time.monotonic()
-        results = await running.attach_service.attach(target, names, wish, wait=wait)
+        results = await components.attach_service.attach(target, names, spec, wait=wait)
         return {
-            "endpoints": [attached(result) for result in results],
-            "unconfirmed": unconfirmed(results, running),
+            "endpoints": [attached_endpoint(result) for result in results],
+            "unconfirmed": unconfirmed(results, components),
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
 
-    async def detach(self, _request: web.Request, body: Json) -> network_responses.Detached:
+    async def detach(self, _request: web.Request, body: Json) -> network_responses.DetachResponse:
         """POST /v1/detach: also a container that is gone, by the name it was attached by."""
-        running = self._agent.member()
+        components = self._agent.require_components()
         target = fields.required_text(body, "target")
         names = fields.texts(body, "networks", limits.NETWORK_COUNT_MAX)
-        gone = await running.attach_service.detach(target, names)
+        gone = await components.attach_service.detach(target, names)
         return {
             "detached": [
                 {"network": network.name, "ip": ip_text(found.ips[0]), "name": found.name}
@@ -73,9 +77,9 @@ class EndpointRoutes:
         }
 
 
-def wish_of(body: dict[str, Any], network_count: int) -> AttachWish:
+def attach_specs(body: dict[str, Any], network_count: int) -> AttachSpec:
     """Return what a request asks for on each of its networks; raises UsageError."""
-    wish = AttachWish(
+    spec = AttachSpec(
         name=fields.name(body, "name"),
         ip=fields.ip(body, "ip"),
         mac=fields.mac(body, "mac"),
@@ -86,29 +90,33 @@ def wish_of(body: dict[str, Any], network_count: int) -> AttachWish:
         rates=fields.rates(body),
         gateway_priority=fields.gateway_priority(body),
     )
-    if network_count > 1 and (wish.ip or wish.mac or wish.ifname):
+    if network_count > 1 and (spec.ip or spec.mac or spec.ifname):
         raise UsageError(
             "ip, mac and ifname go with a single network",
             hint="Attach to one network after the other",
             field="networks",
         )
-    return wish
+    return spec
 
 
-def endpoints(running: Running, networks: list[Network]) -> list[network_responses.Endpoint]:
+def endpoints(
+    components: Components, networks: list[Network]
+) -> list[network_responses.EndpointResponse]:
     """Show the endpoints of some networks, in order of network and address."""
     shown = []
     for item in networks:
-        for placed in running.directory.endpoints(item.vni):
-            local = running.attachments.get(placed.endpoint.endpoint_id)
+        for placed in components.directory.endpoints(item.vni):
+            local = components.attachments.get(placed.endpoint.endpoint_id)
             shown.append((item, placed.origin, placed.endpoint, local))
     shown.sort(key=lambda row: (row[0].name, row[2].ips))
-    return [_endpoint(running, item, origin, found, local) for item, origin, found, local in shown]
+    return [
+        _endpoint(components, item, origin, found, local) for item, origin, found, local in shown
+    ]
 
 
 def _endpoint(
-    running: Running, item: Network, origin: NodeId, found: Endpoint, local: Attachment | None
-) -> network_responses.Endpoint:
+    components: Components, item: Network, origin: NodeId, found: Endpoint, local: Attachment | None
+) -> network_responses.EndpointResponse:
     rates = rates_of(found.labels)
     return {
         "id": found.endpoint_id.hex(),
@@ -117,9 +125,9 @@ def _endpoint(
         "vni": item.vni,
         "ips": [ip_text(ip) for ip in found.ips],
         "mac": mac_text(found.mac),
-        "node": running.directory.node_name(origin),
-        "node_state": STATES[running.directory.node_state(origin)],
-        "local": origin == running.member.node_id,
+        "node": components.directory.node_name(origin),
+        "node_state": STATE_NAMES[components.directory.node_state(origin)],
+        "local": origin == components.gossip.node_id,
         "target": local.target if local is not None else None,
         "ifname": local.ifname if local is not None else None,
         "aliases": list(found.aliases),
@@ -130,7 +138,7 @@ def _endpoint(
     }
 
 
-def attached(result: Result) -> network_responses.AttachedEndpoint:
+def attached_endpoint(result: EndpointResult) -> network_responses.AttachedEndpointResponse:
     """Show what an attach gave."""
     return {
         "network": result.network.name,
@@ -147,13 +155,13 @@ def attached(result: Result) -> network_responses.AttachedEndpoint:
     }
 
 
-def unconfirmed(results: Sequence[Result], running: Running) -> list[str]:
+def unconfirmed(results: Sequence[EndpointResult], components: Components) -> list[str]:
     """Show the live nodes that have not confirmed that they reach what was attached."""
     missing = sorted({node for result in results for node in result.unconfirmed})
-    return [running.directory.node_name(node) for node in missing]
+    return [components.directory.node_name(node) for node in missing]
 
 
-def register(server: Server, agent: Agent) -> None:
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
     """Bind the paths of this module."""
     routes = EndpointRoutes(agent)
     serve = server.route
@@ -162,16 +170,16 @@ def register(server: Server, agent: Agent) -> None:
         "/v1/endpoints",
         "endpoint-ls",
         routes.endpoint_list,
-        asks=requests.OfNetwork,
-        gives=network_responses.Endpoints,
+        asks=requests.NetworkFilter,
+        gives=network_responses.EndpointListResponse,
     )
     serve(
         "POST",
         "/v1/endpoints",
         "attach",
         routes.attach,
-        takes=requests.Attach,
-        gives=network_responses.Attached,
+        takes=requests.AttachRequest,
+        gives=network_responses.AttachResponse,
         fails=(TimedOutError,),
     )
     serve(
@@ -179,6 +187,6 @@ def register(server: Server, agent: Agent) -> None:
         "/v1/detach",
         "detach",
         routes.detach,
-        takes=requests.Detach,
-        gives=network_responses.Detached,
+        takes=requests.DetachRequest,
+        gives=network_responses.DetachResponse,
     )

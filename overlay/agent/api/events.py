@@ -8,9 +8,9 @@ import json
 from typing import Any
 
 from overlay import limits
-from overlay.agent.api.http.server import Server
+from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import fields, requests, responses
-from overlay.agent.lifecycle import Agent
+from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 
 Json = dict[str, Any]
@@ -19,14 +19,14 @@ Json = dict[str, Any]
 class EventRoutes:
     """The verb, bound to one agent."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
     async def events(self, http: web.Request, _body: Json) -> Json | web.StreamResponse:
         """GET /v1/events[?since=SECONDS][&follow=1]."""
-        since = fields.moment(dict(http.query), "since")
-        if not fields.switch(dict(http.query), "follow"):
-            return {"events": self._agent.journal.since(since)}
+        since = fields.query_time(dict(http.query), "since")
+        if not fields.query_flag(dict(http.query), "follow"):
+            return {"events": self._agent.event_log.since(since)}
         return await self._follow(http, since)
 
     async def _follow(self, http: web.Request, since: float) -> web.StreamResponse:
@@ -38,14 +38,14 @@ class EventRoutes:
             if not queue.full():  # a reader that does not read loses events, not our memory
                 queue.put_nowait(event)
 
-        stop = self._agent.journal.follow(take)
+        stop = self._agent.event_log.follow(take)
         try:
-            for event in self._agent.journal.since(since):
+            for event in self._agent.event_log.since(since):
                 await response.write(json.dumps(event).encode() + b"\n")
             # Nobody tells a verb that its reader has gone: without events, it looks.
             while not self._agent.stopping.is_set() and http.transport is not None:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(limits.FOLLOWER_LOOK_S):
+                    async with asyncio.timeout(limits.FOLLOWER_CHECK_INTERVAL_S):
                         event = await queue.get()
                     await response.write(json.dumps(event).encode() + b"\n")
         except ConnectionResetError:
@@ -55,15 +55,15 @@ class EventRoutes:
         return response
 
 
-def register(server: Server, agent: Agent) -> None:
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
     """Bind the path of this module."""
     server.route(
         "GET",
         "/v1/events",
         "events",
         EventRoutes(agent).events,
-        asks=requests.EventsAsked,
-        gives=responses.Events,
-        streams=responses.Event,
+        asks=requests.EventsRequest,
+        gives=responses.EventListResponse,
+        streams=responses.EventResponse,
         unjoined=True,
     )

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Required, TypedDict
 
 from overlay import limits
-from overlay.agent.api.exposure_views import here, published
-from overlay.agent.api.http.server import Server
+from overlay.agent.api.exposure_views import host_endpoint, published
+from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import fields
 from overlay.agent.api.schema.json_schema import Address, Name, Text
-from overlay.agent.api.schema.network_responses import HostEnd, PublishedPort
-from overlay.agent.lifecycle import Agent
+from overlay.agent.api.schema.network_responses import HostEndpointResponse, PublishedPortResponse
+from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 from overlay.core.dataplane.published_port import PortPair, parse_pairs
 from overlay.errors import UsageError
@@ -23,26 +23,26 @@ Json = dict[str, Any]
 Ports = Annotated[list[Text], {"maxItems": limits.PUBLISHED_PORTS_MAX}]
 
 
-class ExposeAsked(TypedDict, total=False):
+class ExposeRequest(TypedDict, total=False):
     """Which network."""
 
     network: Required[Text]
 
 
-class Exposed(HostEnd):
+class ExposeResponse(HostEndpointResponse):
     """A network, and this host's end on it."""
 
     network: str
     changed: bool
 
 
-class PublishedPorts(TypedDict):
+class PublishedPortListResponse(TypedDict):
     """The ports of this host that lead to containers."""
 
-    published: list[PublishedPort]
+    published: list[PublishedPortResponse]
 
 
-class PublishAsked(TypedDict, total=False):
+class PublishRequest(TypedDict, total=False):
     """Which ports of this host are to lead to which name."""
 
     name: Required[Name]
@@ -51,7 +51,7 @@ class PublishAsked(TypedDict, total=False):
     host_ip: Address
 
 
-class Published(TypedDict):
+class PublishResponse(TypedDict):
     """What leads to a name now."""
 
     name: str
@@ -60,7 +60,7 @@ class Published(TypedDict):
     ports: list[str]
 
 
-class UnpublishAsked(TypedDict, total=False):
+class UnpublishRequest(TypedDict, total=False):
     """Which ports of a name are to be taken back; all without any."""
 
     name: Required[Name]
@@ -68,57 +68,59 @@ class UnpublishAsked(TypedDict, total=False):
     ports: Ports
 
 
-class Unpublished(TypedDict):
+class UnpublishResponse(TypedDict):
     """What leads to a name no more."""
 
     name: str
     ports: list[str]
 
 
-class OutsideRoutes:
+class ExposureRoutes:
     """The verbs, bound to one agent."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def expose(self, _request: web.Request, body: Json) -> Exposed:
+    async def expose(self, _request: web.Request, body: Json) -> ExposeResponse:
         """POST /v1/expose."""
         return await self._set(body, exposed=True)
 
-    async def unexpose(self, _request: web.Request, body: Json) -> Exposed:
+    async def unexpose(self, _request: web.Request, body: Json) -> ExposeResponse:
         """POST /v1/unexpose."""
         return await self._set(body, exposed=False)
 
-    async def _set(self, body: Json, *, exposed: bool) -> Exposed:
-        running = self._agent.member()
-        network = running.directory.network(fields.required_text(body, "network"))
-        changed = await running.outside.exposure.expose(network, exposed=exposed)
-        return {"network": network.name, "changed": changed, **here(network, running)}
+    async def _set(self, body: Json, *, exposed: bool) -> ExposeResponse:
+        components = self._agent.require_components()
+        network = components.directory.network(fields.required_text(body, "network"))
+        changed = await components.exposure.controller.expose(network, exposed=exposed)
+        return {"network": network.name, "changed": changed, **host_endpoint(network, components)}
 
-    async def published(self, _request: web.Request, _body: Json) -> PublishedPorts:
+    async def published(self, _request: web.Request, _body: Json) -> PublishedPortListResponse:
         """GET /v1/published."""
-        running = self._agent.member()
-        return {"published": published(running, await running.outside.publishing.show())}
+        components = self._agent.require_components()
+        return {
+            "published": published(components, await components.exposure.published_ports.status())
+        }
 
-    async def publish(self, _request: web.Request, body: Json) -> Published:
+    async def publish(self, _request: web.Request, body: Json) -> PublishResponse:
         """POST /v1/published."""
-        publishing = self._agent.member().outside.publishing
+        published_ports = self._agent.require_components().exposure.published_ports
         name, pairs = _named(body)
         if not pairs:
             raise UsageError("ports is empty", hint="Such as 8080:80, or 53:53/udp", field="ports")
-        network = publishing.network_of(name, fields.text(body, "network"))
+        network = published_ports.network_of(name, fields.text(body, "network"))
         host_ip = fields.ip(body, "host_ip") or Ip(b"")
-        fresh = await publishing.publish(network, name, pairs, host_ip)
+        fresh = await published_ports.publish(network, name, pairs, host_ip)
         return {"name": name, "network": network.name, "changed": bool(fresh),
                 "ports": [str(pair) for pair in pairs]}  # fmt: skip
 
-    async def unpublish(self, _request: web.Request, body: Json) -> Unpublished:
+    async def unpublish(self, _request: web.Request, body: Json) -> UnpublishResponse:
         """POST /v1/unpublish."""
-        running = self._agent.member()
+        components = self._agent.require_components()
         name, pairs = _named(body)
         wanted = fields.text(body, "network")
-        network = None if wanted is None else running.directory.network(wanted)
-        gone = await running.outside.publishing.unpublish(name, network, pairs)
+        network = None if wanted is None else components.directory.network(wanted)
+        gone = await components.exposure.published_ports.unpublish(name, network, pairs)
         return {
             "name": name,
             "ports": [f"{each.host_port}:{each.port}/{each.protocol}" for each in gone],
@@ -137,22 +139,36 @@ def _named(body: Json) -> tuple[str, list[PortPair]]:
     return name, list(pairs)
 
 
-def register(server: Server, agent: Agent) -> None:
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
     """Bind the paths of this module."""
-    routes = OutsideRoutes(agent)
-    server.route("POST", "/v1/expose", "expose", routes.expose, takes=ExposeAsked, gives=Exposed)
+    routes = ExposureRoutes(agent)
     server.route(
-        "POST", "/v1/unexpose", "unexpose", routes.unexpose, takes=ExposeAsked, gives=Exposed
+        "POST", "/v1/expose", "expose", routes.expose, takes=ExposeRequest, gives=ExposeResponse
     )
-    server.route("GET", "/v1/published", "publish-ls", routes.published, gives=PublishedPorts)
     server.route(
-        "POST", "/v1/published", "publish", routes.publish, takes=PublishAsked, gives=Published
+        "POST",
+        "/v1/unexpose",
+        "unexpose",
+        routes.unexpose,
+        takes=ExposeRequest,
+        gives=ExposeResponse,
+    )
+    server.route(
+        "GET", "/v1/published", "publish-ls", routes.published, gives=PublishedPortListResponse
+    )
+    server.route(
+        "POST",
+        "/v1/published",
+        "publish",
+        routes.publish,
+        takes=PublishRequest,
+        gives=PublishResponse,
     )
     server.route(
         "POST",
         "/v1/unpublish",
         "unpublish",
         routes.unpublish,
-        takes=UnpublishAsked,
-        gives=Unpublished,
+        takes=UnpublishRequest,
+        gives=UnpublishResponse,
     )

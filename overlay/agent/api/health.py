@@ -9,8 +9,8 @@ import time
 
 from overlay import limits
 from overlay.agent.api import exposure_views
-from overlay.agent.api.schema.responses import Concern, NetworkStatus
-from overlay.agent.components import Running
+from overlay.agent.api.schema.responses import HealthIssue, NetworkStatusResponse
+from overlay.agent.components import Components
 from overlay.agent.dataplane.reconciler import sandbox_name
 from overlay.core.protocol.messages import MemberState
 from overlay.kernel.host import neighbor_table
@@ -19,48 +19,48 @@ from overlay.model import ip_text
 _DAY_S = 86_400
 
 
-def health(running: Running, networks: list[NetworkStatus]) -> list[Concern]:
+def health(components: Components, networks: list[NetworkStatusResponse]) -> list[HealthIssue]:
     """Return what deserves attention, the worst first."""
     return [
-        *_standing(running),
-        *_host(running),
-        *_partition(running),
-        *_members(running),
+        *_standing(components),
+        *_host(components),
+        *_partition(components),
+        *_members(components),
         *_networks(networks),
-        *_names(running),
-        *_clashes(running),
-        *_underlay_mtu(running),
-        *_keys(running),
-        *_fast_path(running),
-        *_underlay_filter(running),
-        *_port_security(running),
-        *exposure_views.health(running),
+        *_names(components),
+        *_clashes(components),
+        *_underlay_mtu(components),
+        *_keys(components),
+        *_fast_path(components),
+        *_underlay_filter(components),
+        *_port_security(components),
+        *exposure_views.exposure_health(components),
     ]
 
 
-def _host(running: Running) -> list[Concern]:
+def _host(components: Components) -> list[HealthIssue]:
     """Look at what the node stands on: its disk, its underlay, its neighbour tables."""
-    found: list[Concern] = []
-    if running.member.state.fault:
+    found: list[HealthIssue] = []
+    if components.gossip.state.fault:
         found.append(
             {
                 "level": "error",
-                "text": f"the state cannot be written: {running.member.state.fault}",
+                "text": f"the state cannot be written: {components.gossip.state.fault}",
                 "hint": "Free space or make the disk writable; what is attached keeps running",
             }
         )
-    if running.underlay.fault:
+    if components.underlay.fault:
         found.append(
             {
                 "level": "error",
-                "text": f"the underlay: {running.underlay.fault}",
+                "text": f"the underlay: {components.underlay.fault}",
                 "hint": "The agent follows by itself once it can ('overlayd events' tells)",
             }
         )
-    return found + _neighbour_tables(running.datapath.neighbour_count())
+    return found + _neighbour_tables(components.reconciler.neighbor_count())
 
 
-def _neighbour_tables(own: int) -> list[Concern]:
+def _neighbour_tables(own: int) -> list[HealthIssue]:
     return [
         {
             "level": "warn",
@@ -69,13 +69,13 @@ def _neighbour_tables(own: int) -> list[Concern]:
             "hint": f"sysctl -w {table.sysctl}={4 * table.limit} (and gc_thresh1, gc_thresh2); "
             "beyond the limit containers find no new neighbours",
         }
-        for table in neighbor_table.tables()
+        for table in neighbor_table.neighbor_tables()
         if table.entries - own >= limits.NEIGHBOURS_FULL * table.limit
     ]
 
 
-def _partition(running: Running) -> list[Concern]:
-    parted = running.member.node.membership.partitioned
+def _partition(components: Components) -> list[HealthIssue]:
+    parted = components.gossip.node.membership.partitioned
     if parted is None:
         return []
     return [
@@ -87,24 +87,24 @@ def _partition(running: Running) -> list[Concern]:
     ]
 
 
-def _members(running: Running) -> list[Concern]:
-    found: list[Concern] = []
-    for item in running.member.node.membership.members():
+def _members(components: Components) -> list[HealthIssue]:
+    found: list[HealthIssue] = []
+    for item in components.gossip.node.membership.members():
         if item.state in (MemberState.SUSPECT, MemberState.DEAD):
-            name = running.directory.node_name(item.node_id)
+            name = components.directory.node_name(item.node_id)
             found.append(
                 {
                     "level": "warn",
                     "text": f"{name} is {item.state.name.lower()}",
                     "hint": f"Its agent does not answer on port "
-                    f"{running.member.cluster.gossip_port}/udp; its containers stay forwarded. "
+                    f"{components.gossip.cluster.gossip_port}/udp; its containers stay forwarded. "
                     f"If it is gone for good: overlayd forget {name}",
                 }
             )
     return found
 
 
-def _networks(networks: list[NetworkStatus]) -> list[Concern]:
+def _networks(networks: list[NetworkStatusResponse]) -> list[HealthIssue]:
     return [
         {
             "level": "error",
@@ -116,20 +116,20 @@ def _networks(networks: list[NetworkStatus]) -> list[Concern]:
     ]
 
 
-def _names(running: Running) -> list[Concern]:
-    networks = {network.vni: network.name for network in running.directory.networks()}
+def _names(components: Components) -> list[HealthIssue]:
+    networks = {network.vni: network.name for network in components.directory.networks()}
     return [
         {
             "level": "warn",
             "text": f"network {networks.get(vni, vni)}: no names on {ip_text(ip)}: {reason}",
             "hint": f"It is tried again by itself. Who has port 53 there: ip netns exec "
-            f"{sandbox_name(vni, running.member.node_id)} ss -lnup sport = :53",
+            f"{sandbox_name(vni, components.gossip.node_id)} ss -lnup sport = :53",
         }
-        for vni, ip, reason in running.dns.faults()
+        for vni, ip, reason in components.dns.faults()
     ]
 
 
-def _clashes(running: Running) -> list[Concern]:
+def _clashes(components: Components) -> list[HealthIssue]:
     return [
         {
             "level": "warn",
@@ -137,17 +137,17 @@ def _clashes(running: Running) -> list[Concern]:
             "hint": "Made on both sides of a split. Take away the one that lost, then make it "
             "again with another name or address",
         }
-        for what, verdict in running.clashes.found[: limits.SHOWN_CLASHES_MAX]
+        for what, verdict in components.conflict_report.found[: limits.SHOWN_CONFLICTS_MAX]
     ]
 
 
-def _keys(running: Running) -> list[Concern]:
-    since, keys = running.keys.duty.waiting_since, running.keys
-    waited_s = 0.0 if since is None else running.member.pump.now() - since
-    names = keys.waited_for() if waited_s > limits.KEY_STUCK_S else []
+def _keys(components: Components) -> list[HealthIssue]:
+    since, key_rotation = components.key_rotation.driver.waiting_since, components.key_rotation
+    waited_s = 0.0 if since is None else components.gossip.transport.now() - since
+    names = key_rotation.waited_for() if waited_s > limits.KEY_STUCK_S else []
     if not names:
         return []
-    newest = keys.duty.rotation.ring.newest.generation
+    newest = key_rotation.driver.rotation.ring.newest.generation
     return [
         {
             "level": "warn",
@@ -158,9 +158,9 @@ def _keys(running: Running) -> list[Concern]:
     ]
 
 
-def _fast_path(running: Running) -> list[Concern]:
-    mode = running.datapath.fast_mode
-    if not mode.is_missed:
+def _fast_path(components: Components) -> list[HealthIssue]:
+    mode = components.reconciler.fast_path
+    if not mode.is_wanted_but_missing:
         return []
     return [
         {
@@ -171,33 +171,33 @@ def _fast_path(running: Running) -> list[Concern]:
     ]
 
 
-def _underlay_filter(running: Running) -> list[Concern]:
-    guard, port = running.guard, running.member.cluster.vxlan_port
-    if guard.fault:
+def _underlay_filter(components: Components) -> list[HealthIssue]:
+    underlay_filter, port = components.underlay_filter, components.gossip.cluster.vxlan_port
+    if underlay_filter.fault:
         return [
             {
                 "level": "warn",
                 "text": "anyone, a container of this host too, can put frames into the networks "
-                f"by UDP {port}: {guard.fault}",
+                f"by UDP {port}: {underlay_filter.fault}",
                 "hint": "Forwarding goes on. Get nftables into the kernel (modprobe nf_tables "
                 "nft_fib_inet nft_ct), or filter the port on the underlay yourself",
             }
         ]
-    if not guard.refused_astray:
+    if not underlay_filter.refused_misdirected:
         return []
     return [
         {
             "level": "warn",
-            "text": f"{guard.refused_astray} VXLAN packets with a member's address were dropped: "
-            "they came by an interface that does not lead back to it",
+            "text": f"{underlay_filter.refused_misdirected} VXLAN packets with a member's address "
+            "were dropped: they came by an interface that does not lead back to it",
             "hint": "Forged, unless hosts reach each other by one way and answer by another: "
             "give both directions one route",
         }
     ]
 
 
-def _port_security(running: Running) -> list[Concern]:
-    fault = running.datapath.unguarded()
+def _port_security(components: Components) -> list[HealthIssue]:
+    fault = components.reconciler.port_security_fault()
     if not fault:
         return []
     return [
@@ -210,33 +210,33 @@ def _port_security(running: Running) -> list[Concern]:
     ]
 
 
-def _underlay_mtu(running: Running) -> list[Concern]:
-    own = running.member.card.underlay_mtu
+def _underlay_mtu(components: Components) -> list[HealthIssue]:
+    own = components.gossip.card.underlay_mtu
     return [
         {
             "level": "warn",
             "text": f"{card.name}'s underlay carries {card.underlay_mtu} bytes, ours {own}",
             "hint": "Large packets to it are lost; give both underlays the same MTU",
         }
-        for item in running.member.node.membership.members()
-        if (card := running.directory.card(item.node_id)) is not None
+        for item in components.gossip.node.membership.members()
+        if (card := components.directory.card(item.node_id)) is not None
         and card.underlay_mtu < own
         and item.state is not MemberState.LEFT
     ]
 
 
-def _standing(running: Running) -> list[Concern]:
-    found: list[Concern] = [
+def _standing(components: Components) -> list[HealthIssue]:
+    found: list[HealthIssue] = [
         {
             "level": "error",
-            "text": f"{running.directory.node_name(node_id)} says that this host was forgotten: "
+            "text": f"{components.directory.node_name(node_id)} says that this host was forgotten: "
             "its identity is barred, the cluster does not hear it any more",
             "hint": "To come back as a new node: sudo overlayd reset, then join again",
         }
-        for node_id in list(running.doubts.barred_by)[:1]
+        for node_id in list(components.identity_conflicts.forgotten_by)[:1]
     ]
-    found += _rivals(running)
-    certificate = running.member.card.certificate
+    found += _rivals(components)
+    certificate = components.gossip.card.certificate
     assert certificate is not None, "a member is certified"
     rest_s = certificate.not_after_s - time.time()
     if rest_s < limits.CERTIFICATE_RENEWED_S / 2:
@@ -252,8 +252,8 @@ def _standing(running: Running) -> list[Concern]:
     return found
 
 
-def _rivals(running: Running) -> list[Concern]:
-    own = running.member.card
+def _rivals(components: Components) -> list[HealthIssue]:
+    own = components.gossip.card
     return [
         {
             "level": "error",
@@ -261,10 +261,10 @@ def _rivals(running: Running) -> list[Concern]:
             "hint": "A copied disk: the cluster hears only the one that started last. On the copy: "
             "sudo overlayd reset, then join it as a new node",
         }
-        for node_id, address in running.doubts.rivals()
+        for node_id, address in components.identity_conflicts.recent_duplicates()
         for whose in [
             f"this one ({own.name})"
             if node_id == own.node_id
-            else running.directory.node_name(node_id)
+            else components.directory.node_name(node_id)
         ]
     ]

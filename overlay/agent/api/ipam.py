@@ -8,36 +8,38 @@ from __future__ import annotations
 
 from overlay import limits
 from overlay.agent.api.schema import network_responses
-from overlay.agent.api.schema.responses import STATES
-from overlay.agent.components import Running
+from overlay.agent.api.schema.responses import STATE_NAMES
+from overlay.agent.components import Components
 from overlay.core.ipam.allocator import Share
 from overlay.core.ipam.ownership import ip_of
 from overlay.model import Network, Subnet, ip_text
 
 
-def ipam(running: Running, networks: list[Network]) -> network_responses.Ipam:
+def ipam(components: Components, networks: list[Network]) -> network_responses.IpamResponse:
     """Show the owners of some networks' addresses; `elsewhere` names those not held here."""
-    directory, own = running.directory, running.member.node_id
+    directory, own = components.directory, components.gossip.node_id
     held = [network for network in networks if directory.follows(own, network.vni)]
     return {
-        "networks": [_network(running, network) for network in held],
+        "networks": [_network(components, network) for network in held],
         "elsewhere": [network.name for network in networks if network not in held],
     }
 
 
-def _network(running: Running, network: Network) -> network_responses.NetworkOwners:
-    found = running.addresses.space.shares(network)
+def _network(components: Components, network: Network) -> network_responses.NetworkOwnersResponse:
+    found = components.allocator.space.shares(network)
     return {
         "network": network.name,
         "subnets": [
-            _subnet(running, subnet, [share for share in found if share.subnet_index == index])
+            _subnet(components, subnet, [share for share in found if share.subnet_index == index])
             for index, subnet in enumerate(network.subnets)
         ],
     }
 
 
-def _subnet(running: Running, subnet: Subnet, found: list[Share]) -> network_responses.SubnetOwners:
-    owners = [_owner(running, subnet, share) for share in found]
+def _subnet(
+    components: Components, subnet: Subnet, found: list[Share]
+) -> network_responses.SubnetOwnersResponse:
+    owners = [_owner(components, subnet, share) for share in found]
     return {
         "subnet": str(subnet),
         "block_length": subnet.block_length or None,
@@ -49,13 +51,13 @@ def _subnet(running: Running, subnet: Subnet, found: list[Share]) -> network_res
     }
 
 
-def _owner(running: Running, subnet: Subnet, share: Share) -> network_responses.Owner:
-    own = share.owner == running.member.node_id
-    live = own or share.owner in running.member.node.membership.live()
+def _owner(components: Components, subnet: Subnet, share: Share) -> network_responses.OwnerResponse:
+    own = share.owner == components.gossip.node_id
+    live = own or share.owner in components.gossip.node.membership.live()
     runs = share.space.runs
     return {
-        "node": running.directory.node_name(share.owner),
-        "state": "alive" if own else STATES[running.directory.node_state(share.owner)],
+        "node": components.directory.node_name(share.owner),
+        "state": "alive" if own else STATE_NAMES[components.directory.node_state(share.owner)],
         "reachable": live and not share.is_stranded,
         "inherited": not share.is_stranded,
         "addresses": share.owned,

@@ -7,56 +7,63 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from overlay.agent.api.schema.responses import STATES, KeyName, KeyStep, KeySummary, KeyUse, State
-from overlay.agent.components import Running
+from overlay.agent.api.schema.responses import (
+    STATE_NAMES,
+    KeyNameResponse,
+    KeyStepName,
+    KeySummaryResponse,
+    KeyUseResponse,
+    MemberStateName,
+)
+from overlay.agent.components import Components
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import KeyId, KeyState
 from overlay.model import NodeId, node_text
 
 
-class HeldKey(KeyName):
+class HeldKeyResponse(KeyNameResponse):
     """A key that this host opens with."""
 
     made: int
     sealing: bool
 
 
-class KeyPeer(TypedDict):
+class KeyPeerResponse(TypedDict):
     """What a member last said of its keys."""
 
     id: str
     name: str
-    state: State
+    state: MemberStateName
     newest: int | None
     sealing: int | None
     self: bool
 
 
-class Keys(TypedDict):
+class KeyStatusResponse(TypedDict):
     """Which generation each member holds and uses."""
 
     generation: int
-    step: KeyStep
+    step: KeyStepName
     waiting_for: list[str]
     waiting_s: float | None
     interval_s: float
     next: int | None
-    held: list[HeldKey]
-    accepted: list[KeyUse]
+    held: list[HeldKeyResponse]
+    accepted: list[KeyUseResponse]
     unknown: int
-    peers: list[KeyPeer]
+    peers: list[KeyPeerResponse]
 
 
-def keys(running: Running) -> Keys:
+def key_status(components: Components) -> KeyStatusResponse:
     """Show the keys held here, how far each member is, and what came under which generation."""
-    ours, keyring = running.keys, running.member.keyring
-    since = ours.duty.waiting_since
+    ours, keyring = components.key_rotation, components.gossip.keyring
+    since = ours.driver.waiting_since
     return {
         "generation": keyring.sealing.generation,
-        "step": ours.duty.step().value,
+        "step": ours.driver.step().value,
         "waiting_for": ours.waited_for(),
-        "waiting_s": None if since is None else round(running.member.pump.now() - since, 1),
-        "interval_s": ours.duty.interval_s,
+        "waiting_s": None if since is None else round(components.gossip.transport.now() - since, 1),
+        "interval_s": ours.driver.interval_s,
         "next": ours.next_due_s(),
         "held": [
             {
@@ -67,47 +74,54 @@ def keys(running: Running) -> Keys:
             }
             for key in keyring.keys
         ],
-        "accepted": _accepted(running),
-        "unknown": running.member.drops().get("unknown-generation", 0),
-        "peers": _peers(running),
+        "accepted": _accepted(components),
+        "unknown": components.gossip.drops().get("unknown-generation", 0),
+        "peers": _peers(components),
     }
 
 
-def summary(running: Running) -> KeySummary:
+def key_summary(components: Components) -> KeySummaryResponse:
     """Show what status has of the keys."""
     return {
-        "generation": running.member.keyring.sealing.generation,
-        "step": running.keys.duty.step().value,
-        "accepted": _accepted(running),
+        "generation": components.gossip.keyring.sealing.generation,
+        "step": components.key_rotation.driver.step().value,
+        "accepted": _accepted(components),
     }
 
 
-def _accepted(running: Running) -> list[KeyUse]:
+def _accepted(components: Components) -> list[KeyUseResponse]:
     return [
         {"generation": key.generation, "mark": mark(key), "datagrams": count}
-        for key, count in sorted(running.member.sessions.accepted.items())
+        for key, count in sorted(components.gossip.sessions.accepted.items())
     ]
 
 
-def _peers(running: Running) -> list[KeyPeer]:
-    own = running.member.node_id
-    shown = [_peer(running, own, running.keys.duty.rotation.ring.state, "alive")]
+def _peers(components: Components) -> list[KeyPeerResponse]:
+    own = components.gossip.node_id
+    shown = [_peer(components, own, components.key_rotation.driver.rotation.ring.state, "alive")]
     others = [
-        _peer(running, item.node_id, running.keys.duty.state_of(item.node_id), STATES[item.state])
-        for item in running.member.node.membership.members()
+        _peer(
+            components,
+            item.node_id,
+            components.key_rotation.driver.state_of(item.node_id),
+            STATE_NAMES[item.state],
+        )
+        for item in components.gossip.node.membership.members()
         if item.node_id != own and item.state is not MemberState.LEFT
     ]
     return shown + sorted(others, key=lambda row: (str(row["name"]), str(row["id"])))
 
 
-def _peer(running: Running, node_id: NodeId, state: KeyState | None, life: State) -> KeyPeer:
+def _peer(
+    components: Components, node_id: NodeId, state: KeyState | None, life: MemberStateName
+) -> KeyPeerResponse:
     return {
         "id": node_text(node_id),
-        "name": running.directory.node_name(node_id),
+        "name": components.directory.node_name(node_id),
         "state": life,
         "newest": None if state is None else state.newest.generation,
         "sealing": None if state is None else state.sealing.generation,
-        "self": node_id == running.member.node_id,
+        "self": node_id == components.gossip.node_id,
     }
 
 

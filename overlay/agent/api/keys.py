@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from overlay.agent.api import key_views
-from overlay.agent.api.http.server import Server
-from overlay.agent.api.schema.requests import Nothing
-from overlay.agent.api.schema.responses import KeyName
-from overlay.agent.lifecycle import Agent
+from overlay.agent.api.http.server import ApiServer
+from overlay.agent.api.schema.requests import EmptyRequest
+from overlay.agent.api.schema.responses import KeyNameResponse
+from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import TimedOutError
 
@@ -18,30 +18,32 @@ Json = dict[str, Any]
 class KeyRoutes:
     """The verbs, bound to one agent."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def show(self, _request: web.Request, _body: Json) -> key_views.Keys:
+    async def status(self, _request: web.Request, _body: Json) -> key_views.KeyStatusResponse:
         """GET /v1/keys."""
-        return key_views.keys(self._agent.member())
+        return key_views.key_status(self._agent.require_components())
 
-    async def rotate(self, _request: web.Request, _body: Json) -> KeyName:
+    async def rotate(self, _request: web.Request, _body: Json) -> KeyNameResponse:
         """POST /v1/keys/rotate."""
-        key = await self._agent.member().keys.rotate()
+        key = await self._agent.require_components().key_rotation.rotate()
         return {"generation": key.generation, "mark": key_views.mark(key)}
 
 
-def register(server: Server, agent: Agent) -> None:
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
     """Serve the verbs."""
     routes = KeyRoutes(agent)
-    server.route("GET", "/v1/keys", "key-status", routes.show, root=True, gives=key_views.Keys)
+    server.route(
+        "GET", "/v1/keys", "key-status", routes.status, root=True, gives=key_views.KeyStatusResponse
+    )
     server.route(
         "POST",
         "/v1/keys/rotate",
         "key-rotate",
         routes.rotate,
         root=True,
-        takes=Nothing,
-        gives=KeyName,
+        takes=EmptyRequest,
+        gives=KeyNameResponse,
         fails=(TimedOutError,),
     )

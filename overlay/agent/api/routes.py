@@ -19,10 +19,10 @@ from overlay.agent.api import (
     tokens,
     verify,
 )
-from overlay.agent.api.http.server import Server
+from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import openapi
 from overlay.agent.api.schema.openapi import Verb
-from overlay.agent.lifecycle import Agent
+from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 
 _FAMILIES = (
@@ -39,7 +39,7 @@ _FAMILIES = (
 )
 
 
-def register(server: Server, agent: Agent) -> None:
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
     """Bind every path of the API."""
     describe = _describing(server)
     server.route("GET", "/v1/openapi.json", "openapi", describe, gives=dict, unjoined=True)
@@ -47,7 +47,7 @@ def register(server: Server, agent: Agent) -> None:
         family.register(server, agent)
 
 
-def _describing(server: Server) -> Verb:
+def _describing(server: ApiServer) -> Verb:
     """Return the verb of GET /v1/openapi.json: all that is registered, described.
 
     Made once, in a thread: evaluating the shapes' annotations takes some 50 ms.

@@ -8,11 +8,11 @@ from overlay import __version__
 from overlay.agent.api import key_views
 from overlay.agent.api.health import health
 from overlay.agent.api.schema import responses
-from overlay.agent.api.schema.responses import STATES
-from overlay.agent.components import Running
-from overlay.agent.dataplane.underlay_filter import Guard
-from overlay.agent.lifecycle import Agent
-from overlay.core.dataplane.network_drivers import driver_of, has_sandbox, parent_of
+from overlay.agent.api.schema.responses import STATE_NAMES
+from overlay.agent.components import Components
+from overlay.agent.dataplane.underlay_filter import UnderlayFilter
+from overlay.agent.lifecycle import AgentLifecycle
+from overlay.core.dataplane.network_drivers import driver_of, has_sandbox, parent_interface_of
 from overlay.model import (
     Card,
     Network,
@@ -21,7 +21,7 @@ from overlay.model import (
 )
 
 
-def node(card: Card, interface: str) -> responses.Node:
+def node(card: Card, interface: str) -> responses.NodeResponse:
     """Show this node."""
     return {
         "id": node_text(card.node_id),
@@ -33,10 +33,10 @@ def node(card: Card, interface: str) -> responses.Node:
     }
 
 
-def status(agent: Agent) -> responses.Status:
+def status(agent: AgentLifecycle) -> responses.StatusResponse:
     """Show how this node and its cluster are."""
-    running = agent.running
-    alone: responses.Status = {
+    components = agent.components
+    alone: responses.StatusResponse = {
         "version": __version__,
         "uptime_s": round(time.monotonic() - agent.started, 1),
         "state_dir": str(agent.config.state_dir),
@@ -54,75 +54,77 @@ def status(agent: Agent) -> responses.Status:
             }
         ],
     }
-    if running is None:
+    if components is None:
         return alone
-    networks = [_network_status(item, running) for item in running.directory.networks()]
+    networks = [_network_status(item, components) for item in components.directory.networks()]
     return {
         **alone,
-        "node": node(running.member.card, running.underlay.interface),
-        "cluster": _cluster(running),
-        "vxlan_port": running.member.cluster.vxlan_port,
-        "gossip_port": running.member.cluster.gossip_port,
-        "overlay_mtu": running.datapath.overlay_mtu,
+        "node": node(components.gossip.card, components.underlay.interface),
+        "cluster": _cluster(components),
+        "vxlan_port": components.gossip.cluster.vxlan_port,
+        "gossip_port": components.gossip.cluster.gossip_port,
+        "overlay_mtu": components.reconciler.overlay_mtu,
         "fast_path": {
-            "mode": running.datapath.fast_mode.mode,
-            "active": running.datapath.fast_mode.is_active,
-            "why": running.datapath.fast_mode.why or None,
+            "mode": components.reconciler.fast_path.mode,
+            "active": components.reconciler.fast_path.is_active,
+            "why": components.reconciler.fast_path.why or None,
         },
-        "underlay_filter": _underlay_filter(running.guard),
+        "underlay_filter": _underlay_filter(components.underlay_filter),
         "networks": networks,
-        "drops": dict(sorted(running.member.drops().items())),
+        "drops": dict(sorted(components.gossip.drops().items())),
         "gossip": {
-            "received": running.member.pump.received,
-            "sent": running.member.pump.sent,
-            "lag_max_ms": round(running.member.pump.lag.max_s(running.member.pump.now()) * 1000, 1),
+            "received": components.gossip.transport.received,
+            "sent": components.gossip.transport.sent,
+            "lag_max_ms": round(
+                components.gossip.transport.lag.max_s(components.gossip.transport.now()) * 1000, 1
+            ),
         },
-        "key": key_views.summary(running),
-        "health": health(running, networks),
+        "key": key_views.key_summary(components),
+        "health": health(components, networks),
     }
 
 
-def _underlay_filter(guard: Guard) -> responses.UnderlayFilter:
+def _underlay_filter(underlay_filter: UnderlayFilter) -> responses.UnderlayFilterResponse:
     return {
-        "active": not guard.fault,
-        "why": guard.fault or None,
-        "members": guard.members,
-        "refused": guard.refused,
-        "refused_astray": guard.refused_astray,
+        "active": not underlay_filter.fault,
+        "why": underlay_filter.fault or None,
+        "members": underlay_filter.members,
+        "refused": underlay_filter.refused,
+        "refused_astray": underlay_filter.refused_misdirected,
     }
 
 
-def _cluster(running: Running) -> responses.Cluster:
-    counts: responses.StateCounts = {"alive": 1, "suspect": 0, "dead": 0, "left": 0}
-    for item in running.member.node.membership.members():
-        if item.node_id != running.member.node_id:
-            counts[STATES[item.state]] += 1
-    parted = running.member.node.membership.partitioned
+def _cluster(components: Components) -> responses.ClusterResponse:
+    counts: responses.MemberStateCounts = {"alive": 1, "suspect": 0, "dead": 0, "left": 0}
+    for item in components.gossip.node.membership.members():
+        if item.node_id != components.gossip.node_id:
+            counts[STATE_NAMES[item.state]] += 1
+    parted = components.gossip.node.membership.partitioned
     return {
-        "id": running.member.cluster.cluster_id[:8],
+        "id": components.gossip.cluster.cluster_id[:8],
         "members": counts,
         "partitioned": None if parted is None else {"seen": parted[0], "total": parted[1]},
     }
 
 
-def _network_status(item: Network, running: Running) -> responses.NetworkStatus:
-    runtime = running.datapath.runtime(item.vni)
-    local = sum(1 for a in running.attachments.values() if a.vni == item.vni)
-    state: responses.Sandbox = "absent"
+def _network_status(item: Network, components: Components) -> responses.NetworkStatusResponse:
+    runtime = components.reconciler.runtime(item.vni)
+    local = sum(1 for a in components.attachments.values() if a.vni == item.vni)
+    state: responses.SandboxStateName = "absent"
     if runtime is not None:
         state = "degraded" if runtime.failures else "ok"
     faults = [] if runtime is None else runtime.failures[:5]
     if not has_sandbox(item):
-        faults = running.plugging.parented.faults_of(item.vni)[:5]
+        faults = components.interfaces.macvlan_ports.faults_of(item.vni)[:5]
         state = "degraded" if faults else "none"
     return {
         "name": item.name,
         "vni": item.vni,
         "subnets": [str(subnet) for subnet in item.subnets],
         "driver": driver_of(item),
-        "parent": parent_of(item) or None,
+        "parent": parent_interface_of(item) or None,
         "endpoints_local": local,
-        "endpoints_total": sum(1 for _ in running.directory.endpoints(item.vni)),
+        "endpoints_total": sum(1 for _ in components.directory.endpoints(item.vni)),
         "sandbox": state,
         "rows": {
             "desired": 0 if runtime is None else runtime.rows_desired,

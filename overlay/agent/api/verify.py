@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from overlay.agent.api.http.server import Server
+from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import fields
-from overlay.agent.api.schema.requests import VerifyAsked
-from overlay.agent.api.schema.responses import Difference, Verified
-from overlay.agent.components import Running
-from overlay.agent.lifecycle import Agent
+from overlay.agent.api.schema.requests import VerifyRequest
+from overlay.agent.api.schema.responses import DifferenceResponse, VerifyResponse
+from overlay.agent.components import Components
+from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 from overlay.core.dataplane.operations import Operation
 from overlay.model import Vni
@@ -24,18 +24,18 @@ _REPAIR_TRIES = 5
 _REPAIR_PAUSE_S = 0.1
 
 
-async def verify(agent: Agent, http: web.Request) -> Verified:
+async def verify(agent: AgentLifecycle, http: web.Request) -> VerifyResponse:
     """GET /v1/verify[?repair=1]."""
-    running = agent.member()
-    sandboxes = await running.datapath.differences()
-    filter_texts = await running.guard.differences()
-    host_texts = await running.outside.differences()
-    gone = await running.plugging.parented.differences()
-    repair = fields.switch(dict(http.query), "repair")
-    repaired = repair and await _repaired(running)
+    components = agent.require_components()
+    sandboxes = await components.reconciler.differences()
+    filter_texts = await components.underlay_filter.differences()
+    host_texts = await components.exposure.differences()
+    gone = await components.interfaces.macvlan_ports.differences()
+    repair = fields.query_flag(dict(http.query), "repair")
+    repaired = repair and await _repaired(components)
     return {
         "differences": [
-            *_of_sandboxes(running, sandboxes),
+            *_of_sandboxes(components, sandboxes),
             *(_difference(name, "Interface", text) for name, text in gone),
             *(_difference(_FILTER_NAME, "Filter", text) for text in filter_texts),
             *(_difference(_HOST_NAME, "Host", text) for text in host_texts),
@@ -44,12 +44,14 @@ async def verify(agent: Agent, http: web.Request) -> Verified:
     }
 
 
-def _difference(network: str, operation: str, text: str) -> Difference:
+def _difference(network: str, operation: str, text: str) -> DifferenceResponse:
     return {"network": network, "operation": operation, "text": text}
 
 
-def _of_sandboxes(running: Running, differences: dict[Vni, list[Operation]]) -> list[Difference]:
-    names = {network.vni: network.name for network in running.directory.networks()}
+def _of_sandboxes(
+    components: Components, differences: dict[Vni, list[Operation]]
+) -> list[DifferenceResponse]:
+    names = {network.vni: network.name for network in components.directory.networks()}
     return [
         _difference(names.get(vni, f"vni {vni}"), type(operation).__name__, str(operation))
         for vni, operations in differences.items()
@@ -57,34 +59,34 @@ def _of_sandboxes(running: Running, differences: dict[Vni, list[Operation]]) -> 
     ]
 
 
-async def _repaired(running: Running) -> bool:
+async def _repaired(components: Components) -> bool:
     """Make passes until nothing differs: a lost interface is made anew beside the pass."""
     for _ in range(_REPAIR_TRIES):
-        left = await running.datapath.differences()
-        if await _is_true(running, left):
+        left = await components.reconciler.differences()
+        if await _matches(components, left):
             return True
-        await running.guard.mend()
-        await running.outside.mend()
+        await components.underlay_filter.reconcile()
+        await components.exposure.reconcile_all()
         for vni, operations in left.items():
             if operations:
-                await running.datapath.reconcile(vni)
+                await components.reconciler.reconcile(vni)
         await asyncio.sleep(_REPAIR_PAUSE_S)
-    return await _is_true(running, await running.datapath.differences())
+    return await _matches(components, await components.reconciler.differences())
 
 
-async def _is_true(running: Running, left: dict[Vni, list[Operation]]) -> bool:
+async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> bool:
     return (
         not any(left.values())
-        and not await running.guard.differences()
-        and not await running.outside.differences()
-        and not await running.plugging.parented.differences()
+        and not await components.underlay_filter.differences()
+        and not await components.exposure.differences()
+        and not await components.interfaces.macvlan_ports.differences()
     )
 
 
-def register(server: Server, agent: Agent) -> None:
+def register(server: ApiServer, agent: AgentLifecycle) -> None:
     """Bind the path."""
 
-    async def answer(http: web.Request, _body: Json) -> Verified:
+    async def answer(http: web.Request, _body: Json) -> VerifyResponse:
         return await verify(agent, http)
 
-    server.route("GET", "/v1/verify", "verify", answer, asks=VerifyAsked, gives=Verified)
+    server.route("GET", "/v1/verify", "verify", answer, asks=VerifyRequest, gives=VerifyResponse)

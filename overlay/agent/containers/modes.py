@@ -39,7 +39,7 @@ _OF_A_NAMESPACE = ("dns_servers", "dns_search", "dns_options")
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
+class NetworkMode:
     """Whose namespace a container is in: its own, unless one of these says otherwise."""
 
     host: bool = False
@@ -53,14 +53,14 @@ class Mode:
         """Whether it has a namespace of its own."""
         return not self.host and not self.shares
 
-    def kept(self) -> Json:
+    def to_json(self) -> Json:
         """Return what is stored of it."""
         return {
             key: value for key, value in (("host", self.host), ("shares", self.shares)) if value
         }
 
     @classmethod
-    def of(cls, kept: Json) -> Mode:
+    def from_json(cls, kept: Json) -> NetworkMode:
         """Return the mode that is stored."""
         return cls(kept.get("host", False), kept.get("shares", ""))
 
@@ -70,7 +70,7 @@ def is_mode(word: str) -> bool:
     return word in RESERVED_NETWORK_NAMES or word.startswith(_SHARED)
 
 
-def refuse(words: list[str]) -> None:
+def refuse_container_modes(words: list[str]) -> None:
     """Refuse the words that only a new container can have."""
     for word in filter(is_mode, words):
         raise UsageError(
@@ -81,7 +81,9 @@ def refuse(words: list[str]) -> None:
         )
 
 
-def asked(body: Json, words: list[str], containers: Mapping[str, Json]) -> tuple[Mode, bool]:
+def requested_mode(
+    body: Json, words: list[str], containers: Mapping[str, Json]
+) -> tuple[NetworkMode, bool]:
     """Return the mode asked for, and whether any was named; raises UsageError for nonsense.
 
     Who shares with a sharer shares with the owner of the namespace. NotFoundError: nobody of
@@ -91,7 +93,7 @@ def asked(body: Json, words: list[str], containers: Mapping[str, Json]) -> tuple
     if word is None:
         if not words:
             _refuse_fields(body, "a container without a network", _OF_AN_INTERFACE)
-        return Mode(), False
+        return NetworkMode(), False
     if len(words) > 1:
         raise UsageError(
             f"--network {word} goes with no other network",
@@ -100,10 +102,10 @@ def asked(body: Json, words: list[str], containers: Mapping[str, Json]) -> tuple
         )
     _refuse_fields(body, f"--network {word}", _OF_AN_INTERFACE)
     if word == NONE:
-        return Mode(), True
+        return NetworkMode(), True
     _refuse_fields(body, f"--network {word}", _OF_A_NAMESPACE)
     if word == HOST:
-        return Mode(host=True), True
+        return NetworkMode(host=True), True
     owner = word.removeprefix(_SHARED)
     if owner == body.get("name"):
         raise UsageError(
@@ -118,8 +120,8 @@ def asked(body: Json, words: list[str], containers: Mapping[str, Json]) -> tuple
             why="only those made by 'overlayd container add' can be shared by it",
             hint="'overlayd container ls' lists them",
         )
-    mode = Mode.of(kept)
-    return Mode(shares=owner) if mode.is_own else mode, True
+    mode = NetworkMode.from_json(kept)
+    return NetworkMode(shares=owner) if mode.is_own else mode, True
 
 
 def _refuse_fields(body: Json, where: str, fields: tuple[str, ...]) -> None:
@@ -135,9 +137,11 @@ def _refuse_fields(body: Json, where: str, fields: tuple[str, ...]) -> None:
             )
 
 
-def require_same(name: str, kept: Json, mode: Mode, *, named: bool, attached: list[str]) -> None:
+def require_same(
+    name: str, kept: Json, mode: NetworkMode, *, named: bool, attached: list[str]
+) -> None:
     """Refuse to turn a container into another kind; raises ConflictError."""
-    before = Mode.of(kept)
+    before = NetworkMode.from_json(kept)
     why = ""
     if before != mode:
         why = f"its network is {before}, not {mode}"
@@ -156,7 +160,7 @@ def sharers(owner: str, containers: Mapping[str, Json]) -> list[str]:
     return sorted(name for name, kept in containers.items() if kept.get("shares") == owner)
 
 
-def is_named(name: str, mode: Mode) -> bool:
+def is_linked(name: str, mode: NetworkMode) -> bool:
     """Say whether the name leads where it should; in the kernel thread, for it is the host's."""
     source = netns.OWN_NAMESPACE if mode.host else netns.path_of(mode.shares)
     try:
@@ -166,7 +170,7 @@ def is_named(name: str, mode: Mode) -> bool:
     return netns.names_identity(name) == (found.st_dev, found.st_ino)
 
 
-def give_name(name: str, mode: Mode) -> None:
+def link_namespace(name: str, mode: NetworkMode) -> None:
     """Let the name lead to the host's or the shared namespace; in the kernel thread."""
     if not mode.host and not netns.exists(mode.shares):
         raise ConflictError(
@@ -184,14 +188,14 @@ def give_name(name: str, mode: Mode) -> None:
             ) from error
 
 
-def write_files(name: str, mode: Mode) -> None:
+def write_files(name: str, mode: NetworkMode) -> None:
     """Show the owner's files in a shared namespace; in the host's, the host's own.
 
     The host's container has a file of hosts for the sake of its mark: by it, `reset` knows
     the name as ours, for the host's loopback can't be marked.
     """
     directory = FILES_DIRECTORY / name
-    failpoint.passing("container.files")
+    failpoint.failpoint("container.files")
     try:
         FILES_DIRECTORY.mkdir(parents=True, exist_ok=True)
         if mode.shares:

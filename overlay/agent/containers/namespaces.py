@@ -17,15 +17,15 @@ from typing import Any, Protocol
 
 from overlay import failpoint, limits
 from overlay.agent.containers import modes
-from overlay.agent.containers.modes import Mode, sharers
-from overlay.agent.endpoints.attach import Result
-from overlay.agent.endpoints.detach import Detaching
+from overlay.agent.containers.modes import NetworkMode, sharers
+from overlay.agent.endpoints.attach import EndpointResult
+from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.service import AttachService
-from overlay.agent.endpoints.spec import AttachWish
+from overlay.agent.endpoints.spec import AttachSpec
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.database import StateFile
+from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import CONTAINER_KIND
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError
@@ -36,7 +36,7 @@ from overlay.model import Endpoint, ip_text
 
 Json = dict[str, Any]
 _OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
-_OWN = Mode()
+_OWN = NetworkMode()
 _OWN_HOSTS = ("127.0.0.1 localhost", "::1 localhost")  # at the head of each file of hosts of ours
 
 
@@ -56,7 +56,7 @@ class Membership(Protocol):
         """Attaches and detaches containers."""
 
     @property
-    def detaching(self) -> Detaching:
+    def detacher(self) -> EndpointDetacher:
         """Takes endpoints away."""
 
 
@@ -66,26 +66,26 @@ class Shown:
 
     name: str
     netns: str
-    mode: Mode
+    mode: NetworkMode
     endpoints: tuple[tuple[str, Endpoint, str], ...]
 
 
-class Containers:
+class ContainerService:
     """The bare containers of this host, made whether or not it is in a cluster."""
 
     def __init__(
         self,
-        state: StateFile,
+        state: StateDatabase,
         kernel: KernelThread,
         dns_domain: str,
         membership: Callable[[], Membership | None],
-        member: Callable[[], Membership],
+        require_components: Callable[[], Membership],
     ) -> None:
         self._state = state
         self._kernel = kernel
         self._dns_domain = dns_domain
         self._membership = membership  # None while this host is in no cluster
-        self._member = member  # the same; raises ConflictError then
+        self._gossip = require_components  # the same; raises ConflictError then
 
     def stored(self) -> Mapping[str, Json]:
         """Return what is stored of each container made here, by name."""
@@ -96,21 +96,21 @@ class Containers:
         name: str,
         resolver: Mapping[str, list[str]],
         networks: Sequence[str],
-        wish: AttachWish,
+        spec: AttachSpec,
         *,
         wait: bool,
         made: bool,
-    ) -> list[Result]:
+    ) -> list[EndpointResult]:
         """Give a container its resolver's settings and its networks.
 
         One that was `made` for this goes again if it can't be attached. Raises OverlayError.
         """
         self._keep(name, {key: words for key, words in resolver.items() if words})
-        results: list[Result] = []
+        results: list[EndpointResult] = []
         if networks:
             try:
-                service = self._member().attach_service
-                results = await service.attach(f"netns:{name}", networks, wish, wait=wait)
+                service = self._gossip().attach_service
+                results = await service.attach(f"netns:{name}", networks, spec, wait=wait)
             except BaseException:
                 if made:
                     await self._unmake(name)
@@ -132,21 +132,23 @@ class Containers:
     async def remove_all(self) -> None:
         """Remove every container made here: for `reset`."""
         containers = self._state.all(CONTAINER_KIND)
-        for name in sorted(containers, key=lambda name: Mode.of(containers[name]).is_own):
+        for name in sorted(
+            containers, key=lambda name: NetworkMode.from_json(containers[name]).is_own
+        ):
             await self._remove(name)  # sharers before owners
 
     async def point_resolver(self, name: str) -> None:
         """Lead a container's names to the networks that it is on now; harmless for any other."""
-        running = self._membership()
+        components = self._membership()
         name, targets = self._namespace_of(name)
         kept = self._state.get(CONTAINER_KIND, name)
-        if kept is None or running is None or Mode.of(kept).host:
+        if kept is None or components is None or NetworkMode.from_json(kept).host:
             return
         found = [
             endpoint
-            for attachment in running.attachments.values()
+            for attachment in components.attachments.values()
             if attachment.target in targets
-            and (endpoint := running.directory.attached(attachment)) is not None
+            and (endpoint := components.directory.endpoint_of(attachment)) is not None
         ]
         if not found:
             await asyncio.to_thread(_write_files, name)
@@ -154,7 +156,7 @@ class Containers:
         servers = [
             ip_text(subnet.gateway)
             for vni in dict.fromkeys(endpoint.vni for endpoint in found)
-            if (network := running.directory.network_by_vni(vni)) is not None
+            if (network := components.directory.network_by_vni(vni)) is not None
             and has_sandbox(network)
             for subnet in network.subnets
         ]
@@ -179,10 +181,10 @@ class Containers:
     def _namespace_of(self, name: str) -> tuple[str, set[str]]:
         """Return the container whose namespace one is in, and all targets that lead there."""
         containers = self._state.all(CONTAINER_KIND)
-        owner = Mode.of(containers.get(name, {})).shares or name
+        owner = NetworkMode.from_json(containers.get(name, {})).shares or name
         return owner, {f"netns:{each}" for each in (owner, *sharers(owner, containers))}
 
-    async def make(self, name: str, mode: Mode, *, named: bool) -> bool:
+    async def make(self, name: str, mode: NetworkMode, *, named: bool) -> bool:
         """Make a container's namespace; False if it is there already, as asked for.
 
         Raises ConflictError if the name is another namespace's or the container is of another mode.
@@ -209,7 +211,7 @@ class Containers:
                 hint="Choose another name, or move them away",
             )
         with state.transaction():
-            state.put(CONTAINER_KIND, name, {**(kept or {}), **mode.kept()})
+            state.put(CONTAINER_KIND, name, {**(kept or {}), **mode.to_json()})
         try:
             await self._kernel.call(_create, name, mode)
             await asyncio.to_thread(_write_files, name, mode)
@@ -233,41 +235,41 @@ class Containers:
                 why=f"shared by {', '.join(sharing)}",
                 hint=f"overlayd container rm {' '.join(sharing)} {name}",
             )
-        running = self._membership()
-        if running is not None:
-            for attachment in list(running.attachments.values()):
+        components = self._membership()
+        if components is not None:
+            for attachment in list(components.attachments.values()):
                 if attachment.target == f"netns:{name}":
-                    await running.detaching.remove(attachment)
+                    await components.detacher.remove(attachment)
         await self._unmake(name)
 
     def show(self, name: str) -> Shown:
         """Return a container made here, and what it is attached to."""
-        running = self._membership()
+        components = self._membership()
         endpoints: list[tuple[str, Endpoint, str]] = []
         _, targets = self._namespace_of(name)
-        if running is not None:
-            names = {network.vni: network.name for network in running.directory.networks()}
-            for attachment in running.attachments.values():
-                found = running.directory.attached(attachment)
+        if components is not None:
+            names = {network.vni: network.name for network in components.directory.networks()}
+            for attachment in components.attachments.values():
+                found = components.directory.endpoint_of(attachment)
                 if attachment.target in targets and found is not None:
                     endpoints.append((names.get(found.vni, ""), found, attachment.ifname))
         return Shown(
             name,
             str(netns.path_of(name)),
-            Mode.of(self._state.get(CONTAINER_KIND, name) or {}),
+            NetworkMode.from_json(self._state.get(CONTAINER_KIND, name) or {}),
             tuple(endpoints),
         )
 
 
-def _stands(name: str, mode: Mode) -> bool:
+def _stands(name: str, mode: NetworkMode) -> bool:
     """Say whether a container's name leads to the namespace that is its, in the kernel thread."""
-    return netns.exists(name) if mode.is_own else modes.is_named(name, mode)
+    return netns.exists(name) if mode.is_own else modes.is_linked(name, mode)
 
 
-def _create(name: str, mode: Mode) -> None:
+def _create(name: str, mode: NetworkMode) -> None:
     """Make the namespace with loopback up, or name another one, in the kernel thread."""
     if not mode.is_own:
-        modes.give_name(name, mode)
+        modes.link_namespace(name, mode)
     elif not netns.exists(name):
         os.close(veth.create_namespace(name))
 
@@ -279,7 +281,7 @@ def _remove(name: str) -> None:
 
 
 def _remove_files(name: str) -> None:
-    failpoint.passing("container.remove-files")
+    failpoint.failpoint("container.remove-files")
     remove_files(FILES_DIRECTORY / name)
     with contextlib.suppress(OSError):
         FILES_DIRECTORY.rmdir()  # only if nobody else keeps something there
@@ -300,12 +302,12 @@ def _is_of_others(directory: Path) -> bool:
     return not ours or not found <= {"hosts", "resolv.conf"}
 
 
-def _write_files(name: str, mode: Mode = _OWN, *, hosts: Sequence[str] = ()) -> None:
+def _write_files(name: str, mode: NetworkMode = _OWN, *, hosts: Sequence[str] = ()) -> None:
     if not mode.is_own:
         modes.write_files(name, mode)
         return
     directory = FILES_DIRECTORY / name
-    failpoint.passing("container.files")
+    failpoint.failpoint("container.files")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         source = Path("/etc/resolv.conf")
@@ -318,7 +320,7 @@ def _write_files(name: str, mode: Mode = _OWN, *, hosts: Sequence[str] = ()) -> 
 
 def _write_names(name: str, resolver: list[str], hosts: list[str]) -> None:
     """Write both files where they are: running commands have them bound over those of /etc."""
-    failpoint.passing("container.names")
+    failpoint.failpoint("container.names")
     directory = FILES_DIRECTORY / name
     try:
         directory.mkdir(parents=True, exist_ok=True)

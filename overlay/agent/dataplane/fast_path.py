@@ -9,7 +9,7 @@ from overlay.errors import OverlayError
 from overlay.kernel.bpf.fast_path import FastPath
 
 
-class FastMode:
+class FastPathSupport:
     """Makes the fast path of each sandbox, or says why there is none."""
 
     def __init__(self, mode: str) -> None:
@@ -22,7 +22,7 @@ class FastMode:
         return not self.why
 
     @property
-    def is_missed(self) -> bool:
+    def is_wanted_but_missing(self) -> bool:
         """Whether it was asked for and can't be had."""
         return self.mode == "on" and bool(self.why)
 

@@ -10,76 +10,76 @@ import logging
 from collections.abc import Callable
 
 from overlay import limits
-from overlay.agent.dataplane.reconciler import Datapath
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
-from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel, parent_of
+from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel, parent_interface_of
 from overlay.core.view import overlay_mtu
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.host import underlay
-from overlay.kernel.host.underlay import Underlay
+from overlay.kernel.host.underlay import UnderlayAddress
 from overlay.kernel.netlink import link_decoder
 from overlay.kernel.sandbox import veth
 from overlay.model import Ip, Network
 
 
-class Resizing:
+class MtuController:
     """Keeps this node's MTUs what the underlay carries."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
-        datapath: Datapath,
+        reconciler: Reconciler,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
         attachments: Attachments,
         interface: str,
     ) -> None:
-        self.resized: Callable[[], None] = lambda: None
-        self._member = member
+        self.mtu_changed: Callable[[], None] = lambda: None
+        self._gossip = gossip
         self._directory = directory
-        self._datapath = datapath
+        self._reconciler = reconciler
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._attachments = attachments
-        self._carrier = interface
+        self._limited_by = interface
         self._settled = False
 
     def why(self, network: Network) -> str:
         """Return the reason for a network's MTU, for people."""
-        own = self._member.card
+        own = self._gossip.card
         if not has_sandbox(network):
-            return f"that of {parent_of(network)} on each host"
-        carried = f"{self._carrier} carries {own.underlay_mtu} bytes"
+            return f"that of {parent_interface_of(network)} on each host"
+        carried = f"{self._limited_by} carries {own.underlay_mtu} bytes"
         if not has_tunnel(network):
             return carried
-        return f"{carried}, VXLAN takes {own.underlay_mtu - self._datapath.overlay_mtu}"
+        return f"{carried}, VXLAN takes {own.underlay_mtu - self._reconciler.overlay_mtu}"
 
-    async def settle(self, found: Underlay) -> None:
+    async def reconcile(self, found: UnderlayAddress) -> None:
         """Follow what the underlay carries now; raises OverlayError where that is too little."""
-        mtu, self._carrier = await self._kernel.call(underlay.carried, found, self._peers())
-        before = self._member.card.underlay_mtu
+        mtu, self._limited_by = await self._kernel.call(underlay.carried_mtu, found, self._peers())
+        before = self._gossip.card.underlay_mtu
         if mtu < limits.UNDERLAY_MTU_MIN:
             raise OverlayError(
-                f"{self._carrier} carries {mtu} bytes: too small for an overlay",
+                f"{self._limited_by} carries {mtu} bytes: too small for an overlay",
                 why=f"at least {limits.UNDERLAY_MTU_MIN} are needed; what was set up for {before} "
                 "stays as it is",
             )
         if mtu != before:
-            self._member.renew_card(underlay_mtu=mtu)
-            self._datapath.overlay_mtu = overlay_mtu(mtu, self._member.card.address)
-            self._datapath.doubt()
-            self.resized()
-            self._journal.record(
+            self._gossip.renew_card(underlay_mtu=mtu)
+            self._reconciler.overlay_mtu = overlay_mtu(mtu, self._gossip.card.address)
+            self._reconciler.mark_stale()
+            self.mtu_changed()
+            self._event_log.record(
                 "underlay",
-                f"{self._carrier} carries {mtu} bytes, not {before}: containers' packets have "
-                f"{self._datapath.overlay_mtu} now",
+                f"{self._limited_by} carries {mtu} bytes, not {before}: containers' packets have "
+                f"{self._reconciler.overlay_mtu} now",
                 level=logging.WARNING,
             )
         if mtu != before or not self._settled:
@@ -87,10 +87,10 @@ class Resizing:
             await self._resize_containers()
 
     def _peers(self) -> list[tuple[str, Ip]]:
-        own = self._member.card
+        own = self._gossip.card
         cards = (
             self._directory.card(member.node_id)
-            for member in self._member.node.membership.members()
+            for member in self._gossip.node.membership.members()
         )
         return [
             (card.name, card.address)
@@ -103,12 +103,12 @@ class Resizing:
             network = self._directory.network_by_vni(attachment.vni)
             if network is None or not has_sandbox(network):
                 continue
-            mtu = self._datapath.mtu_of(network)
+            mtu = self._reconciler.mtu_of(network)
             try:
                 await self._kernel.call(_resize, attachment, mtu)
             except (OverlayError, OSError) as error:
                 text = f"{attachment.target} keeps the MTU it has: {error}"
-                self._journal.record("underlay", text, level=logging.WARNING)
+                self._event_log.record("underlay", text, level=logging.WARNING)
 
 
 def _resize(attachment: Attachment, mtu: int) -> None:
@@ -119,6 +119,6 @@ def _resize(attachment: Attachment, mtu: int) -> None:
     if fd is None:
         return
     with netns.closing(fd):
-        found = veth.inspect(fd, attachment.ifname)
-        if found is not None and link_decoder.is_ours(found.alias) and found.mtu != mtu:
+        found = veth.inspect_interface(fd, attachment.ifname)
+        if found is not None and link_decoder.is_overlayd_link(found.alias) and found.mtu != mtu:
             veth.change_mtu(fd, attachment.ifname, mtu)

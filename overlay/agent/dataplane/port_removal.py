@@ -12,7 +12,7 @@ from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
 
 
-class Removing:
+class PortRemoval:
     """Removes ports of one sandbox. The kernel waits 20 ms for its RCU at each removal, and no
     longer for many: so those that come while it does go together in the next one."""
 

@@ -12,61 +12,63 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from overlay.agent.dataplane.port_removal import Removing
+from overlay.agent.dataplane.port_removal import PortRemoval
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import Operation, applied
 from overlay.core.dataplane.planner import PlanInput
 from overlay.core.dataplane.port_policy import plan_sandbox
-from overlay.core.dataplane.state import NeighbourRow, SandboxState
+from overlay.core.dataplane.state import NeighborRow, SandboxState
 from overlay.kernel.sandbox.monitor import SandboxMonitor
-from overlay.kernel.sandbox.sandbox import Failure, Sandbox
+from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
 
-RETRY_FIRST_S = 0.2
+FIRST_RETRY_S = 0.2
 
 
 @dataclass(slots=True)
-class Runtime:
+class SandboxRuntime:
     """One open sandbox and how its passes went."""
 
     sandbox: Sandbox
     monitor: SandboxMonitor
-    removing: Removing
+    removing: PortRemoval
     desired: SandboxState = field(default_factory=SandboxState)
     left: SandboxState | None = None  # by the last pass, if all of it went well
-    replugged: set[str] = field(default_factory=set)  # ports made or removed since that pass
+    reconnected: set[str] = field(default_factory=set)  # ports made or removed since that pass
     dirty: bool = True
-    doubted: bool = True  # what the last pass left may have been altered: the next one reads
+    stale: bool = True  # what the last pass left may have been altered: the next one reads
     passes: int = 0
     reads: int = 0  # passes that read the kernel
     operations: int = 0  # applied since the start
     rows_desired: int = 0
     rows_actual: int = 0
     last_macs: LastMacs = field(default_factory=LastMacs)
-    neighbours: int = 0  # of the rows, those in the kernel's neighbour tables
+    neighbor_count: int = 0  # of the rows, those in the kernel's neighbour tables
     failures: list[str] = field(default_factory=list)
-    retry_s: float = RETRY_FIRST_S
+    retry_s: float = FIRST_RETRY_S
     retry: asyncio.TimerHandle | None = None
     hints: list[str] = field(default_factory=list)  # what the kernel said was altered
     settling: asyncio.TimerHandle | None = None
 
     @property
-    def in_motion(self) -> set[str]:
+    def ports_in_transition(self) -> set[str]:
         """Return the ports that are not where the last plan had them, and rightly so."""
-        return self.replugged | self.removing.leaving
+        return self.reconnected | self.removing.leaving
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PassResult:
     """What a pass did."""
 
     operations: list[Operation]
-    failures: list[Failure]
+    failures: list[OperationFailure]
     rows_before: int
     repair_count: int  # of the operations, those that neither records nor ports asked for
 
 
-def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bool) -> Outcome:
+def run_pass(
+    runtime: SandboxRuntime, given: PlanInput | None, *, prune: bool, read: bool
+) -> PassResult:
     """Make one pass."""
     sandbox = runtime.sandbox
     desired = _plan(sandbox, given)
@@ -74,11 +76,11 @@ def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bo
         desired = runtime.desired  # so that memory has one of them, and nothing is counted anew
     else:
         runtime.desired = desired
-        runtime.neighbours = [*map(type, desired.rows)].count(NeighbourRow)
+        runtime.neighbor_count = [*map(type, desired.rows)].count(NeighborRow)
     left, runtime.left = runtime.left, None
-    if left is not None and runtime.replugged:
-        left = _without_ports(left, runtime.replugged)
-    runtime.replugged = set()
+    if left is not None and runtime.reconnected:
+        left = _without_ports(left, runtime.reconnected)
+    runtime.reconnected = set()
     if left is None or read:
         if not sandbox.named():
             sandbox.restore_name()
@@ -92,15 +94,15 @@ def converge(runtime: Runtime, given: PlanInput | None, *, prune: bool, read: bo
     sandbox.announce(runtime.last_macs.changes(given, actual, operations, desired))
     if not failures:
         runtime.left = desired if prune else applied(actual, operations)
-    return Outcome(operations, failures, len(actual.rows), len(set(operations) - set(asked)))
+    return PassResult(operations, failures, len(actual.rows), len(set(operations) - set(asked)))
 
 
-def compare(runtime: Runtime, given: PlanInput | None) -> list[Operation]:
+def compare(runtime: SandboxRuntime, given: PlanInput | None) -> list[Operation]:
     """Return what a pass that reads would do, changing nothing."""
     return diff(_plan(runtime.sandbox, given), _read(runtime), prune=True)
 
 
-def _read(runtime: Runtime) -> SandboxState:
+def _read(runtime: SandboxRuntime) -> SandboxState:
     leaving = frozenset(runtime.removing.leaving)
     actual = runtime.sandbox.read()
     return _without_ports(actual, leaving) if leaving else actual

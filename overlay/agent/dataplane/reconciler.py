@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from overlay.agent.dataplane import sandbox_watch
-from overlay.agent.dataplane.fast_path import FastMode
-from overlay.agent.dataplane.port_removal import Removing
-from overlay.agent.dataplane.reconcile_pass import RETRY_FIRST_S, Runtime, compare, converge
-from overlay.agent.dataplane.underlay_filter import Guard
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.dataplane.fast_path import FastPathSupport
+from overlay.agent.dataplane.port_removal import PortRemoval
+from overlay.agent.dataplane.reconcile_pass import FIRST_RETRY_S, SandboxRuntime, compare, run_pass
+from overlay.agent.dataplane.underlay_filter import UnderlayFilter
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments, planned
@@ -35,7 +35,7 @@ from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.reset import SANDBOX_NAME
 from overlay.kernel.sandbox import veth
-from overlay.kernel.sandbox.sandbox import Failure, Sandbox
+from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
 from overlay.model import Network, NodeId, Vni
 
 _RETRY_MAX_S = 30.0
@@ -49,49 +49,49 @@ def sandbox_name(vni: Vni, node_id: NodeId) -> str:
     return f"ov-{vni:06x}-{node_id[:3].hex()}"
 
 
-class Datapath:
+class Reconciler:
     """All sandboxes of this node. `lost_ports` is told of endpoints whose interface is gone."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
         attachments: Attachments,
         interval_s: float,
-        fast_mode: FastMode,
-        guard: Guard,
+        fast_mode: FastPathSupport,
+        underlay_filter: UnderlayFilter,
     ) -> None:
-        self.overlay_mtu = overlay_mtu(member.card.underlay_mtu, member.card.address)
+        self.overlay_mtu = overlay_mtu(gossip.card.underlay_mtu, gossip.card.address)
         self.pruning = False
         self.opened: Callable[[Network, Sandbox], Awaitable[None]] | None = None
         self.closed: Callable[[Vni], None] = lambda _vni: None
-        self.lost_ports: Callable[[Vni, list[str]], None] = lambda _vni, _ports: None
-        self._member = member
+        self.ports_lost: Callable[[Vni, list[str]], None] = lambda _vni, _ports: None
+        self._gossip = gossip
         self._directory = directory
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._attachments = attachments
         self._interval_s = interval_s
-        self.fast_mode = fast_mode
-        self.guard = guard
-        self._runtimes: dict[Vni, Runtime] = {}
+        self.fast_path = fast_mode
+        self.underlay_filter = underlay_filter
+        self._runtimes: dict[Vni, SandboxRuntime] = {}
         self._wake = asyncio.Event()
         self._locks: dict[Vni, asyncio.Lock] = {}
 
     def mtu_of(self, network: Network) -> int:
         """Return what fits into a packet of a network's containers, in bytes: without a tunnel
         as much as into one of the underlay, by which they go out."""
-        return self.overlay_mtu if has_tunnel(network) else self._member.card.underlay_mtu
+        return self.overlay_mtu if has_tunnel(network) else self._gossip.card.underlay_mtu
 
     # --- opening and closing ------------------------------------------------------------
 
-    def runtime(self, vni: Vni) -> Runtime | None:
+    def runtime(self, vni: Vni) -> SandboxRuntime | None:
         """Return the sandbox of a network, if this node has one."""
         return self._runtimes.get(vni)
 
-    async def open(self, network: Network, unfinished: Sequence[str] = ()) -> Runtime:
+    async def open(self, network: Network, unfinished: Sequence[str] = ()) -> SandboxRuntime:
         """Make or adopt the network's sandbox, and pass over it once.
 
         `unfinished` are ports that a crash may have left half made: they are removed, and so
@@ -100,31 +100,31 @@ class Datapath:
         async with self.lock(network.vni):
             runtime = self._runtimes.get(network.vni)
             if runtime is None:
-                name = sandbox_name(network.vni, self._member.node_id)
+                name = sandbox_name(network.vni, self._gossip.node_id)
                 runtime = await self._kernel.call(self._adopt, name, unfinished)
                 self._runtimes[network.vni] = runtime
-                sandbox_watch.listen(runtime, partial(self.doubt, network.vni))
+                sandbox_watch.watch_sandbox(runtime, partial(self.mark_stale, network.vni))
         if runtime.passes == 0:
-            await self.guard.widen()
+            await self.underlay_filter.admit_members()
             await self.reconcile(network.vni)
             if self.opened is not None:
                 await self.opened(network, runtime.sandbox)
             if runtime.failures:
-                self._journal.record(
+                self._event_log.record(
                     "sandbox", runtime.failures[0], level=logging.ERROR, network=network.name
                 )
         return runtime
 
-    def _adopt(self, name: str, unfinished: Sequence[str]) -> Runtime:
+    def _adopt(self, name: str, unfinished: Sequence[str]) -> SandboxRuntime:
         """Open a sandbox, whole or not at all; in the kernel thread."""
         with contextlib.ExitStack() as undo:
-            fast = self.fast_mode.make()
+            fast = self.fast_path.make()
             if fast is not None:
                 undo.callback(fast.close)
             sandbox = Sandbox.open(name, create=True, fast_path=fast)
             undo.callback(sandbox.close)
             veth.detach_interfaces(sandbox, unfinished)
-            runtime = Runtime(sandbox, sandbox.monitor(), Removing(sandbox))
+            runtime = SandboxRuntime(sandbox, sandbox.monitor(), PortRemoval(sandbox))
             undo.pop_all()
         return runtime
 
@@ -133,29 +133,29 @@ class Datapath:
         async with self.lock(vni):
             runtime = self._runtimes.pop(vni, None)
             if runtime is not None:
-                sandbox_watch.end(runtime)
+                sandbox_watch.stop_watching(runtime)
                 self.closed(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
             else:  # of a network that was gone already when this agent started
-                await self._kernel.call(_destroy, sandbox_name(vni, self._member.node_id))
+                await self._kernel.call(_destroy, sandbox_name(vni, self._gossip.node_id))
 
     async def destroy_leftovers(self, wanted: Iterable[Vni]) -> None:
         """Remove the sandboxes of this node that a crash left: those without an attachment, and
         not `wanted` all the same."""
-        own = f"-{self._member.node_id[:3].hex()}"
+        own = f"-{self._gossip.node_id[:3].hex()}"
         kept = {
-            sandbox_name(vni, self._member.node_id)
+            sandbox_name(vni, self._gossip.node_id)
             for vni in (*wanted, *(Vni(a.vni) for a in self._attachments.values()))
         }
         for name in await self._kernel.call(netns.names):
             if SANDBOX_NAME.fullmatch(name) and name.endswith(own) and name not in kept:
                 await self._kernel.call(_destroy, name)
-                self._journal.record("sandbox", f"removed {name}, which nothing here uses")
+                self._event_log.record("sandbox", f"removed {name}, which nothing here uses")
 
     async def close(self) -> None:
         """Let go of all sandboxes; they go on forwarding."""
         for runtime in self._runtimes.values():
-            sandbox_watch.end(runtime)
+            sandbox_watch.stop_watching(runtime)
             await self._kernel.call(runtime.sandbox.close)
         self._runtimes.clear()
 
@@ -165,19 +165,19 @@ class Datapath:
 
     # --- the loop -----------------------------------------------------------------------
 
-    def wake(self, vni: int | None = None) -> None:
+    def mark_dirty(self, vni: int | None = None) -> None:
         """Say that something about a network (None: about all) may have changed."""
         for known, runtime in self._runtimes.items():
             if vni is None or known == vni:
                 runtime.dirty = True
         self._wake.set()
 
-    def doubt(self, vni: int | None = None) -> None:
+    def mark_stale(self, vni: int | None = None) -> None:
         """Say that the kernel may hold something else than the last pass left there."""
         for known, runtime in self._runtimes.items():
             if vni is None or known == vni:
-                runtime.doubted = True
-        self.wake(vni)
+                runtime.stale = True
+        self.mark_dirty(vni)
 
     async def run(self) -> None:
         """Pass over what is dirty, and over everything every interval, until cancelled."""
@@ -187,9 +187,9 @@ class Datapath:
                 async with asyncio.timeout(self._interval_s):
                     await self._wake.wait()
             except TimeoutError:
-                self.doubt()
+                self.mark_stale()
             self._wake.clear()
-            await self.guard.widen()
+            await self.underlay_filter.admit_members()
             cluster = list(self._versions(CLUSTER_SCOPE))
             started = loop.time()
             for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
@@ -198,7 +198,7 @@ class Datapath:
             if not any(runtime.failures for runtime in self._runtimes.values()):
                 self._programmed(cluster)
                 if self.pruning:
-                    await self.guard.narrow()
+                    await self.underlay_filter.drop_former_members()
             if took_s > _LONG_S:
                 # Planning shares the interpreter with the loop, which has peers to answer.
                 await asyncio.sleep(min(took_s, _PAUSE_MAX_S))
@@ -209,20 +209,20 @@ class Datapath:
         could not be opened in a sandbox can be now."""
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_S)
-            if not self.pruning and self._member.node.caught_up:
-                self.wake()
+            if not self.pruning and self._gossip.node.caught_up:
+                self.mark_dirty()
             for vni, runtime in list(self._runtimes.items()):
                 if runtime.passes and not runtime.sandbox.named():
                     runtime.hints = [f"the name {runtime.sandbox.name} is gone"]
-                    self.doubt(vni)
+                    self.mark_stale(vni)
                 network = self._directory.network_by_vni(vni)
                 if self.opened and network and runtime.passes and self.runtime(vni) is runtime:
                     await self.opened(network, runtime.sandbox)
 
     def _programmed(self, versions: list[LogVersion]) -> None:
         """Say how far the kernel is, to whoever waits for it."""
-        self._member.node.programmed(versions, self._member.pump.now())
-        self._member.pump.soon()
+        self._gossip.node.programmed(versions, self._gossip.transport.now())
+        self._gossip.transport.flush_soon()
 
     async def _pass(self, vni: Vni) -> None:
         """Make one pass; where it can't be made at all, the others don't wait for it."""
@@ -231,7 +231,7 @@ class Datapath:
         except (OverlayError, OSError) as error:
             runtime = self._runtimes.get(vni)
             if runtime is not None:
-                runtime.doubted = True  # what it had taken up is still to be done
+                runtime.stale = True  # what it had taken up is still to be done
                 self._note_failures(vni, runtime, [str(error)])
 
     async def reconcile(self, vni: Vni) -> None:
@@ -242,20 +242,20 @@ class Datapath:
             if runtime is None:
                 return
             runtime.dirty = False
-            read, runtime.doubted = runtime.doubted, False
+            read, runtime.stale = runtime.stale, False
             versions = list(self._versions(Scope(vni)))
-            given = self._given(vni, network)
+            given = self._plan_input(vni, network)
             # After a start: add, but prune only when every live peer's records are here.
-            self.pruning = self.pruning or self._member.node.caught_up
+            self.pruning = self.pruning or self._gossip.node.caught_up
             hints, runtime.hints = runtime.hints, []
-            done = await self._kernel.call(converge, runtime, given, prune=self.pruning, read=read)
+            done = await self._kernel.call(run_pass, runtime, given, prune=self.pruning, read=read)
             rows = len(runtime.desired.rows)
             runtime.passes += 1
             runtime.operations += len(done.operations)
             runtime.rows_desired = rows
             runtime.rows_actual = done.rows_before if done.failures else rows
             if hints and done.repair_count:
-                self._journal.record(
+                self._event_log.record(
                     "repaired",
                     f"{'; '.join(hints)}: put right by {done.repair_count} operations",
                     level=logging.WARNING,
@@ -265,9 +265,11 @@ class Datapath:
         if not runtime.failures:
             self._programmed(versions)
 
-    def _after_pass(self, vni: Vni, runtime: Runtime, failures: list[Failure]) -> None:
+    def _after_pass(
+        self, vni: Vni, runtime: SandboxRuntime, failures: list[OperationFailure]
+    ) -> None:
         lost: list[str] = []
-        others: list[Failure] = []
+        others: list[OperationFailure] = []
         for failure in failures:
             match failure.operation:
                 case PutLink(link=Port(name=name)):
@@ -277,22 +279,22 @@ class Datapath:
                 case _:
                     others.append(failure)
         if lost:
-            self.lost_ports(vni, lost)
+            self.ports_lost(vni, lost)
         texts = [f"{failure.operation}: {failure.reason}" for failure in others]
         self._note_failures(vni, runtime, texts)
 
-    def _note_failures(self, vni: Vni, runtime: Runtime, texts: list[str]) -> None:
+    def _note_failures(self, vni: Vni, runtime: SandboxRuntime, texts: list[str]) -> None:
         """Show what failed, tell what is new of it, and try again later."""
         told, runtime.failures = runtime.failures, texts
         if not texts:
-            runtime.retry_s = RETRY_FIRST_S
+            runtime.retry_s = FIRST_RETRY_S
             return
         for text in texts[:3]:
             if text not in told:
-                self._journal.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
+                self._event_log.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
         if runtime.retry is not None:  # or each pass that fails would bring one more, for ever
             runtime.retry.cancel()
-        runtime.retry = asyncio.get_running_loop().call_later(runtime.retry_s, self.wake, vni)
+        runtime.retry = asyncio.get_running_loop().call_later(runtime.retry_s, self.mark_dirty, vni)
         runtime.retry_s = min(2 * runtime.retry_s, _RETRY_MAX_S)
 
     async def differences(self) -> dict[Vni, list[Operation]]:
@@ -302,31 +304,31 @@ class Datapath:
             async with self.lock(vni):
                 if self._runtimes.get(vni) is not runtime:
                     continue  # gone while another pass was waited for
-                given = self._given(vni, self._directory.network_by_vni(vni))
+                given = self._plan_input(vni, self._directory.network_by_vni(vni))
                 found[vni] = await self._kernel.call(compare, runtime, given)
         return found
 
-    def unguarded(self) -> str:
+    def port_security_fault(self) -> str:
         """Return why containers' addresses are not checked here; empty if they are."""
         faults = (runtime.sandbox.guard_fault for runtime in self._runtimes.values())
         return next(filter(None, faults), "")
 
-    def neighbour_count(self) -> int:
+    def neighbor_count(self) -> int:
         """Return how many rows of ours the kernel's neighbour tables hold."""
-        return sum(runtime.neighbours for runtime in self._runtimes.values())
+        return sum(runtime.neighbor_count for runtime in self._runtimes.values())
 
     # --- what should be -----------------------------------------------------------------
 
     def _versions(self, scope: Scope) -> Iterator[LogVersion]:
-        return self._member.node.store.versions(scope)
+        return self._gossip.node.store.versions(scope)
 
-    def _given(self, vni: Vni, network: Network | None) -> PlanInput | None:
+    def _plan_input(self, vni: Vni, network: Network | None) -> PlanInput | None:
         if network is None:
             return None
-        return self._directory.view.gather(
+        return self._directory.view.collect_input(
             network,
-            self._member.card.address,
-            self._member.cluster.vxlan_port,
+            self._gossip.card.address,
+            self._gossip.cluster.vxlan_port,
             self.mtu_of(network),
             tuple(planned(each) for each in self._attachments.values() if each.vni == vni),
         )

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from overlay.agent.dataplane.reconcile_pass import Runtime
+from overlay.agent.dataplane.reconcile_pass import SandboxRuntime
 
 _SETTLE_S = 0.02
 
 
-def listen(runtime: Runtime, doubt: Callable[[], None]) -> None:
+def watch_sandbox(runtime: SandboxRuntime, doubt: Callable[[], None]) -> None:
     """Call `doubt` when the kernel tells of something else than was planned; many notifications
     of one change are read together."""
     loop = asyncio.get_running_loop()
@@ -26,7 +26,7 @@ def listen(runtime: Runtime, doubt: Callable[[], None]) -> None:
 
     def look() -> None:
         runtime.settling = None
-        found = runtime.monitor.contradictions(runtime.desired, runtime.in_motion)
+        found = runtime.monitor.contradictions(runtime.desired, runtime.ports_in_transition)
         if found and runtime.passes:
             runtime.hints = found[:3]
             doubt()
@@ -46,7 +46,7 @@ def listen(runtime: Runtime, doubt: Callable[[], None]) -> None:
         loop.add_reader(guard.fileno(), look_at_guard)
 
 
-def end(runtime: Runtime) -> None:
+def stop_watching(runtime: SandboxRuntime) -> None:
     """Listen no more."""
     loop = asyncio.get_running_loop()
     loop.remove_reader(runtime.monitor.fileno())

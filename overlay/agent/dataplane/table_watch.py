@@ -16,7 +16,7 @@ _SETTLE_S = 0.02  # a change of several steps is looked at once
 
 
 @contextlib.contextmanager
-def listening(table_names: Collection[str], own: Collection[int]) -> Iterator[asyncio.Event]:
+def watch_tables(table_names: Collection[str], own: Collection[int]) -> Iterator[asyncio.Event]:
     """Set an event when anybody but `own` (port ids) touches a table of one of these names.
 
     Without nftables the event is never set.

@@ -12,16 +12,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from overlay.agent.dataplane.reconciler import Datapath
-from overlay.agent.dataplane.watch import hearing
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.dataplane.watch import watch_monitor
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
 from overlay.errors import OverlayError
 from overlay.kernel.host import underlay
-from overlay.kernel.host.underlay import Underlay
+from overlay.kernel.host.underlay import UnderlayAddress
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.model import Ip, ip_text
 
@@ -29,34 +29,34 @@ _SETTLE_S = 0.2  # an address is changed in several steps
 _RETRY_S = 5.0  # where something is in the way that no notification tells the end of: a full disk
 
 
-class UnderlayWatch:
+class Underlay:
     """Keeps this node where its underlay is; `fault` says what is in the way, if anything."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
-        datapath: Datapath,
+        reconciler: Reconciler,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
         interface: str,
     ) -> None:
         self.interface = interface
-        self.found: Callable[[Underlay], Awaitable[None]] = _nothing
+        self.mtu_found: Callable[[UnderlayAddress], Awaitable[None]] = _nothing
         self.fault = ""
         self._changed = asyncio.Event()
-        self._member = member
+        self._gossip = gossip
         self._directory = directory
-        self._datapath = datapath
+        self._reconciler = reconciler
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
 
     async def run(self) -> None:
         """Look whenever the kernel says that links, addresses or routes changed."""
         monitor = await self._kernel.call(UnderlayMonitor)
-        with hearing(monitor, self._changed.set) as listen_again:
+        with watch_monitor(monitor, self._changed.set) as listen_again:
             while True:
-                await self._look()
+                await self._check()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_RETRY_S if self.fault else None):
                         await self._changed.wait()
@@ -64,81 +64,81 @@ class UnderlayWatch:
                 listen_again()
                 self._changed.clear()
 
-    def soon(self) -> None:
+    def trigger(self) -> None:
         """Look once more: there may be a new peer, reached by another route."""
         self._changed.set()
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         try:
             found = await self._choose()
         except OverlayError as error:
-            self._complain(str(error))
+            self._set_fault(str(error))
             return
         try:
-            if found.address != self._member.card.address:
+            if found.address != self._gossip.card.address:
                 await self._move(found)
             elif not found.up:
-                self._complain(f"the interface {found.interface} is down")
+                self._set_fault(f"the interface {found.interface} is down")
                 return
-            await self.found(found)
+            await self.mtu_found(found)
         except (OverlayError, OSError) as error:
-            self._complain(str(error))
+            self._set_fault(str(error))
             return
-        if found.address == self._member.card.address:
-            self._content()
+        if found.address == self._gossip.card.address:
+            self._clear_fault()
 
-    async def _choose(self) -> Underlay:
+    async def _choose(self) -> UnderlayAddress:
         """Return the place asked for with --underlay, else the one we have, else the one by
         which a peer is reached."""
-        wish = self._member.cluster.underlay
-        own = ip_text(self._member.card.address)
+        wish = self._gossip.cluster.underlay
+        own = ip_text(self._gossip.card.address)
         if wish is None:
             with contextlib.suppress(OverlayError):
-                return await self._kernel.call(underlay.choose, own, None)
-        return await self._kernel.call(underlay.choose, wish, self._peer())
+                return await self._kernel.call(underlay.choose_underlay, own, None)
+        return await self._kernel.call(underlay.choose_underlay, wish, self._peer())
 
     def _peer(self) -> Ip | None:
-        family = len(self._member.card.address)
-        members = self._member.node.membership
+        family = len(self._gossip.card.address)
+        members = self._gossip.node.membership
         for node_id in [*members.alive(), *(item.node_id for item in members.members())]:
             card = self._directory.card(node_id)
             if card is not None and len(card.address) == family:
                 return card.address
         return None
 
-    async def _move(self, found: Underlay) -> None:
+    async def _move(self, found: UnderlayAddress) -> None:
         """Be at another address: socket, card, disk, then every VTEP."""
-        before = ip_text(self._member.card.address)
+        before = ip_text(self._gossip.card.address)
         after = ip_text(found.address)
         try:
-            self._member.pump.rebind(found.address)
+            self._gossip.transport.rebind(found.address)
         except OverlayError as error:
-            self._complain(f"the address has changed from {before} to {after}: {error}")
+            self._set_fault(f"the address has changed from {before} to {after}: {error}")
             return
-        cluster = replace(self._member.cluster, address=after)
-        with self._member.state.transaction():
-            documents.put_cluster(self._member.state, cluster)
-        self._member.cluster = cluster
-        self._member.renew_card(address=found.address)
+        cluster = replace(self._gossip.cluster, address=after)
+        with self._gossip.state.transaction():
+            documents.put_cluster(self._gossip.state, cluster)
+        self._gossip.cluster = cluster
+        self._gossip.renew_card(address=found.address)
         self.interface = found.interface
-        self._datapath.doubt()
-        self._journal.record(
+        self._reconciler.mark_stale()
+        self._event_log.record(
             "underlay",
             f"the address has changed from {before} to {after} on {found.interface}: followed",
             level=logging.WARNING,
         )
-        self._content()
+        self._clear_fault()
 
-    def _complain(self, fault: str) -> None:
+    def _set_fault(self, fault: str) -> None:
         if fault != self.fault:
-            self._journal.record("underlay", fault, level=logging.ERROR)
+            self._event_log.record("underlay", fault, level=logging.ERROR)
         self.fault = fault
 
-    def _content(self) -> None:
+    def _clear_fault(self) -> None:
         if self.fault:
-            self._journal.record("underlay", "the underlay is well again")
+            self._event_log.record("underlay", "the underlay is well again")
         self.fault = ""
 
 
-async def _nothing(_found: Underlay) -> None:
+async def _nothing(_found: UnderlayAddress) -> None:
     pass

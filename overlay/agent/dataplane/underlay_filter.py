@@ -13,36 +13,36 @@ import logging
 from collections.abc import Callable, Iterator
 
 from overlay.agent.dataplane import table_watch
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.underlay_filter import FilterState
 from overlay.errors import OverlayError
-from overlay.kernel.nft.underlay_filter import UnderlayFilter, table_name
+from overlay.kernel.nft.underlay_filter import UnderlayTable, table_name
 from overlay.model import ip_text
 
 
-class Guard:
+class UnderlayFilter:
     """The filter of this node; `fault` says why there is none, if so."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
         interval_s: float,
     ) -> None:
         self.fault = ""
         self.refused = 0  # packets, as of the last look
-        self.refused_astray = 0  # of them, from members by an interface that leads elsewhere
-        self._member = member
+        self.refused_misdirected = 0  # of them, from members by an interface that leads elsewhere
+        self._gossip = gossip
         self._directory = directory
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._interval_s = interval_s
-        self._filter: UnderlayFilter | None = None
+        self._filter: UnderlayTable | None = None
         self._known: FilterState | None = None  # None: to be read
         self._written: FilterState | None = None  # what we left there
         self._lock = asyncio.Lock()
@@ -55,11 +55,11 @@ class Guard:
 
     # --- for the reconcile loop -----------------------------------------------------------
 
-    async def widen(self) -> None:
+    async def admit_members(self) -> None:
         """Let in whoever is a member now; for a pass that is about to write rows for him."""
         await self._write(lambda wanted, known: wanted.joined(known))
 
-    async def narrow(self) -> None:
+    async def drop_former_members(self) -> None:
         """Let in nobody else: no row leads to who is gone."""
         await self._write(lambda wanted, _known: wanted)
 
@@ -75,17 +75,17 @@ class Guard:
                 except (OverlayError, OSError) as error:
                     changed = isinstance(error, FileNotFoundError | FileExistsError)
                     if last_try or not changed:
-                        self._complain(error)
+                        self._set_fault(error)
                         break
                 else:
-                    self._content()
+                    self._clear_fault()
                     break
 
     async def _write_once(self, choose: Callable[[FilterState, FilterState], FilterState]) -> None:
         """Make it so in one transaction; what is not known, or no more, is read first."""
         if self._filter is None:
-            make = (self._member.node_id, self._member.cluster.vxlan_port)
-            self._filter = await self._kernel.call(UnderlayFilter, *make)
+            make = (self._gossip.node_id, self._gossip.cluster.vxlan_port)
+            self._filter = await self._kernel.call(UnderlayTable, *make)
         known, self._known = self._known, None
         if known is None:
             known = await self._kernel.call(self._filter.read)
@@ -98,7 +98,7 @@ class Guard:
 
     def _tell_of_repair(self, found: FilterState | None) -> None:
         if self._written is not None and found != self._written:
-            self._journal.record(
+            self._event_log.record(
                 "repaired",
                 "the filter of the VXLAN port was "
                 + ("altered or gone" if found is None else "altered")
@@ -110,42 +110,42 @@ class Guard:
         view = self._directory.view
         return FilterState(view.vteps(), view.vnis())
 
-    def _complain(self, error: OverlayError | OSError) -> None:
+    def _set_fault(self, error: OverlayError | OSError) -> None:
         fault = str(error.strerror or error) if isinstance(error, OSError) else error.what
         if isinstance(error, OverlayError) and error.why:
             fault = f"{fault}: {error.why}"
         if fault != self.fault:
-            self._journal.record("filter", fault, level=logging.ERROR)
+            self._event_log.record("filter", fault, level=logging.ERROR)
         self.fault = fault
 
-    def _content(self) -> None:
+    def _clear_fault(self) -> None:
         if self.fault:
-            self._journal.record("filter", "the VXLAN port is guarded again")
+            self._event_log.record("filter", "the VXLAN port is guarded again")
         self.fault = ""
 
     # --- life -----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Look after the table whenever somebody changes it, and every interval."""
-        await self.widen()
+        await self.admit_members()
         own = [] if self._filter is None else [self._filter.port_id]
-        with table_watch.listening([table_name(self._member.node_id)], own) as changed:
+        with table_watch.watch_tables([table_name(self._gossip.node_id)], own) as changed:
             while True:
                 await table_watch.wait_changed(changed, self._interval_s)
-                await self.mend()
-                await self._count()
+                await self.reconcile()
+                await self._read_counters()
 
-    async def mend(self) -> None:
+    async def reconcile(self) -> None:
         """Read the table and put it right; what is too much in it goes with the next pass."""
         async with self._lock:
             self._known = None
-        await self.widen()
+        await self.admit_members()
 
-    async def _count(self) -> None:
+    async def _read_counters(self) -> None:
         if self._filter is not None and not self.fault:
             with contextlib.suppress(OverlayError, OSError):
-                counts = await self._kernel.call(self._filter.refused)
-                self.refused, self.refused_astray = counts
+                counts = await self._kernel.call(self._filter.refused_counts)
+                self.refused, self.refused_misdirected = counts
 
     async def remove(self) -> None:
         """Take the table away: this node has left, and forwards nothing."""
@@ -169,7 +169,7 @@ class Guard:
         if self._filter is None or self.fault or self._removed:
             return []  # `status` says so
         if self._known is not None:
-            await self.widen()
+            await self.admit_members()
         async with self._lock:
             found = await self._kernel.call(self._filter.read)
         wanted = self._wanted()

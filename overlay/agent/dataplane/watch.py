@@ -14,7 +14,9 @@ from overlay.kernel.sandbox.monitor import UnderlayMonitor
 
 
 @contextlib.contextmanager
-def hearing(monitor: UnderlayMonitor, wake: Callable[[], None]) -> Iterator[Callable[[], None]]:
+def watch_monitor(
+    monitor: UnderlayMonitor, wake: Callable[[], None]
+) -> Iterator[Callable[[], None]]:
     """Call `wake` when something has changed, and not again before what this yields is called."""
     loop = asyncio.get_running_loop()
     descriptor = monitor.fileno()

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.database import StateFile
+from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import CONTAINER_KIND, Attachment
 from overlay.model import Ip, Network, Vni
 
 
-class Askers:
+class DnsClients:
     """Questions about the containers of this host, by their address on a network."""
 
     def __init__(
         self,
-        state: StateFile,
+        state: StateDatabase,
         directory: Directory,
         attachments: Attachments,
     ) -> None:

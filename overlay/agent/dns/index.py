@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from overlay.agent.records.directory import Directory, Placed
+from overlay.agent.records.directory import Directory, PlacedEndpoint
 from overlay.model import Ip, Vni
 
 _REST = 4.0  # times as long as the making took
@@ -20,14 +20,14 @@ _AGE_MAX_S = 30.0  # of one without changes: names given on a node end when its 
 
 
 @dataclass(slots=True)
-class Index:
+class NameIndex:
     """One network's records, as they were when it was made."""
 
-    by_name: dict[str, list[Placed]] = field(default_factory=dict)
-    by_alias: dict[str, list[Placed]] = field(default_factory=dict)
-    by_ip: dict[Ip, list[Placed]] = field(default_factory=dict)
-    given: dict[str, list[Ip]] = field(default_factory=dict)
-    given_by_ip: dict[Ip, list[str]] = field(default_factory=dict)
+    by_name: dict[str, list[PlacedEndpoint]] = field(default_factory=dict)
+    by_alias: dict[str, list[PlacedEndpoint]] = field(default_factory=dict)
+    by_ip: dict[Ip, list[PlacedEndpoint]] = field(default_factory=dict)
+    custom: dict[str, list[Ip]] = field(default_factory=dict)
+    custom_by_ip: dict[Ip, list[str]] = field(default_factory=dict)
     is_old: bool = False  # records have changed since
     made_at_s: float = 0.0
     took_s: float = 0.0
@@ -39,7 +39,7 @@ class NameIndexes:
     def __init__(self, directory: Directory, clock: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
         self._clock = clock
-        self._indexes: dict[int, Index] = {}
+        self._indexes: dict[int, NameIndex] = {}
 
     def changed(self, vni: int | None) -> None:
         """Note that records of a network (None: of any), or who is alive, changed."""
@@ -47,7 +47,7 @@ class NameIndexes:
             if vni in (None, known):
                 index.is_old = True
 
-    def of(self, vni: Vni) -> Index:
+    def of(self, vni: Vni) -> NameIndex:
         """Return the index of a network, made anew if need be."""
         now, found = self._clock(), self._indexes.get(vni)
         if found is not None:
@@ -61,17 +61,17 @@ class NameIndexes:
         self._indexes = {**fresh, vni: made}
         return made
 
-    def _make(self, vni: Vni) -> Index:
-        index = Index()
-        for placed in map(Placed._make, self._directory.endpoints(vni)):
+    def _make(self, vni: Vni) -> NameIndex:
+        index = NameIndex()
+        for placed in map(PlacedEndpoint._make, self._directory.endpoints(vni)):
             endpoint = placed.endpoint
             index.by_name.setdefault(endpoint.name.lower(), []).append(placed)
             for alias in {alias.lower() for alias in endpoint.aliases}:
                 index.by_alias.setdefault(alias, []).append(placed)
             for ip in endpoint.ips:
                 index.by_ip.setdefault(ip, []).append(placed)
-        for _, given in self._directory.given_names(vni):
-            index.given.setdefault(given.name.lower(), []).extend(given.ips)
+        for _, given in self._directory.custom_records(vni):
+            index.custom.setdefault(given.name.lower(), []).extend(given.ips)
             for ip in given.ips:
-                index.given_by_ip.setdefault(ip, []).append(given.name)
+                index.custom_by_ip.setdefault(ip, []).append(given.name)
         return index

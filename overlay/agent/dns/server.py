@@ -21,7 +21,7 @@ from dnslib import AAAA, EDNS0, PTR, QTYPE, RCODE, RR, A, DNSRecord
 from dnslib.dns import DNSError
 
 from overlay import limits
-from overlay.agent.dns.resolver import Answer, Names
+from overlay.agent.dns.resolver import DnsAnswer, Resolver
 from overlay.model import Ip, Network, ip_text
 
 TTL_S = 5
@@ -39,12 +39,12 @@ class DnsServer:
     def __init__(
         self,
         network: Network,
-        names: Names,
+        resolver: Resolver,
         rng: random.Random,
         resolvers: Callable[[Network, Ip], Sequence[str]],
     ) -> None:
         self._network = network
-        self._names = names
+        self._resolver = resolver
         self._rng = rng
         self._resolvers = resolvers
         self._forwarding = 0
@@ -78,7 +78,7 @@ class DnsServer:
         name = str(question.q.qname)
         kind = QTYPE.get(question.q.qtype, "")
         reverse = kind == "PTR"
-        find = self._names.reverse if reverse else self._names.forward
+        find = self._resolver.reverse if reverse else self._resolver.forward
         found = find(self._network, asker, name)
         if found is None:
             return None
@@ -91,7 +91,7 @@ class DnsServer:
             reply.add_ar(EDNS0(udp_len=_UDP_SIZE_MAX))
         return reply
 
-    def _records(self, name: str, kind: str, found: Answer) -> list[RR]:
+    def _records(self, name: str, kind: str, found: DnsAnswer) -> list[RR]:
         if kind == "PTR":
             return [RR(name, QTYPE.PTR, rdata=PTR(item), ttl=TTL_S) for item in found.names]
         records = [
@@ -133,8 +133,8 @@ class DnsServer:
         self._forwarding += 1
         try:
             for server in self._resolvers(self._network, asker):
-                answer = await _ask_by_stream(server, raw) if by_stream else None
-                answer = answer or await _ask(server, raw)
+                answer = await _query_resolver_by_tcp(server, raw) if by_stream else None
+                answer = answer or await _query_resolver(server, raw)
                 if answer is not None:
                     return answer
         finally:
@@ -238,7 +238,7 @@ async def _read_message(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(size)
 
 
-async def _ask_by_stream(server: str, raw: bytes) -> bytes | None:
+async def _query_resolver_by_tcp(server: str, raw: bytes) -> bytes | None:
     """Put the question to one resolver by TCP, from the host's namespace."""
     try:
         async with asyncio.timeout(_FORWARD_TIMEOUT_S):
@@ -253,7 +253,7 @@ async def _ask_by_stream(server: str, raw: bytes) -> bytes | None:
     return answer if answer[:2] == raw[:2] else None
 
 
-async def _ask(server: str, raw: bytes) -> bytes | None:
+async def _query_resolver(server: str, raw: bytes) -> bytes | None:
     """Put the question to one resolver, from the host's namespace."""
     loop = asyncio.get_running_loop()
     try:

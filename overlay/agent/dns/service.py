@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from overlay import limits
-from overlay.agent.dns.resolver import Names
+from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer, bound_sockets, host_resolvers
-from overlay.agent.process.event_log import Journal
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.kernel import netns
 from overlay.kernel.sandbox.sandbox import Sandbox
@@ -29,13 +29,13 @@ class _Fault:
     due_s: float  # of the loop's clock
 
 
-class DnsServers:
+class DnsService:
     """One server per network and gateway address."""
 
-    def __init__(self, names: Names, kernel: KernelThread, journal: Journal) -> None:
-        self._names = names
+    def __init__(self, resolver: Resolver, kernel: KernelThread, event_log: EventLog) -> None:
+        self._resolver = resolver
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._servers: dict[Vni, dict[Ip, DnsServer]] = {}
         self._faults: dict[tuple[Vni, Ip], _Fault] = {}
         self._opening: set[Vni] = set()
@@ -73,12 +73,12 @@ class DnsServers:
             udp.close()
             tcp.close()
             return
-        server = DnsServer(network, self._names, random.Random(os.urandom(8)), self._resolvers)
+        server = DnsServer(network, self._resolver, random.Random(os.urandom(8)), self._resolvers)
         servers[ip] = server
         await server.start(udp, tcp)
         if self._faults.pop((network.vni, ip), None) is not None:
             text = f"names are served on {ip_text(ip)} after all"
-            self._journal.record("dns", text, network=network.name)
+            self._event_log.record("dns", text, network=network.name)
 
     def _note(self, network: Network, ip: Ip, reason: str) -> None:
         """Remember that an address can't be served, and tell it once."""
@@ -89,7 +89,7 @@ class DnsServers:
         self._faults[network.vni, ip] = _Fault(reason, wait_s, due_s)
         if before is None or before.reason != reason:
             text = f"no names on {ip_text(ip)}: {reason}"
-            self._journal.record("dns", text, level=logging.WARNING, network=network.name)
+            self._event_log.record("dns", text, level=logging.WARNING, network=network.name)
 
     def faults(self) -> list[tuple[Vni, Ip, str]]:
         """Return on which networks and addresses no names are served, and why."""

@@ -14,22 +14,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from overlay import limits
-from overlay.agent.dataplane.reconciler import Datapath
-from overlay.agent.endpoints.interfaces import Plugging
-from overlay.agent.endpoints.rollback import TakingBack
-from overlay.agent.endpoints.spec import AttachWish, labelled, require_possible, unmet
-from overlay.agent.endpoints.update import Altering, Change
-from overlay.agent.gossip.service import Member
-from overlay.agent.ipam.allocator import Addresses
-from overlay.agent.networks.participation import TakingPart
-from overlay.agent.process.event_log import Journal
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.endpoints.interfaces import Interfaces
+from overlay.agent.endpoints.rollback import Rollback
+from overlay.agent.endpoints.spec import (
+    AttachSpec,
+    labels_with_rates,
+    mismatch_text,
+    require_supported,
+)
+from overlay.agent.endpoints.update import FieldChange, UpdateService
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
-from overlay.core.dataplane.network_drivers import parent_of
+from overlay.core.dataplane.network_drivers import parent_interface_of
 from overlay.core.dataplane.rate_limits import rates_of
 from overlay.core.dataplane.state import PORT_PREFIX
 from overlay.core.protocol.records import Scope, Segment
@@ -40,7 +45,7 @@ from overlay.model import Endpoint, Network, NodeId, Vni, ip_text, mac_for, mac_
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class EndpointResult:
     """One endpoint as the caller is told of it."""
 
     network: Network
@@ -48,110 +53,114 @@ class Result:
     ifname: str
     created: bool
     unconfirmed: tuple[NodeId, ...] = ()
-    changes: tuple[Change, ...] = ()  # of what was attached already
+    changes: tuple[FieldChange, ...] = ()  # of what was attached already
 
 
-class Attaching:
+class EndpointAttacher:
     """Makes containers' endpoints on this node."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
-        addresses: Addresses,
-        datapath: Datapath,
-        plugging: Plugging,
-        taking_part: TakingPart,
-        taking_back: TakingBack,
+        allocator: AddressAllocator,
+        reconciler: Reconciler,
+        interfaces: Interfaces,
+        participation: ParticipationService,
+        rollback: Rollback,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
         attachments: Attachments,
     ) -> None:
-        self._member = member
+        self._gossip = gossip
         self._directory = directory
-        self._addresses = addresses
-        self._datapath = datapath
-        self._plugging = plugging
-        self._taking_part = taking_part
-        self._taking_back = taking_back
+        self._allocator = allocator
+        self._reconciler = reconciler
+        self._interfaces = interfaces
+        self._participation = participation
+        self._rollback = rollback
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._attachments = attachments
-        self._altering = Altering(member, datapath, plugging.gateways, journal, attachments)
+        self._update_service = UpdateService(
+            gossip, reconciler, interfaces.default_routes, event_log, attachments
+        )
         # Set by who gives the host an end on a network that has got its first container.
-        self.arrived: Callable[[Vni], Awaitable[None]] = _nothing
+        self.endpoint_attached: Callable[[Vni], Awaitable[None]] = _nothing
 
     async def attach(
-        self, target: Target, network: Network, wish: AttachWish, *, wait: bool
-    ) -> Result:
+        self, target: Target, network: Network, spec: AttachSpec, *, wait: bool
+    ) -> EndpointResult:
         """Attach; what is attached already is changed in place where it can be."""
-        self._directory.require_here(network)
-        require_possible(network, wish)
+        self._directory.require_participation(network)
+        require_supported(network, spec)
         descriptor = await self._kernel.call(_open_netns, target)
         try:
             identity = await self._kernel.call(veth.netns_identity, descriptor)
             async with self._attachments.alone_with(identity):
-                await self._taking_back.settle(identity)
-                if any(wish.rates):
+                await self._rollback.roll_back_owed(identity)
+                if any(spec.rates):
                     await self._kernel.call(rate_limit.require)
-                existing = self._existing(identity, network, wish)
+                existing = self._existing(identity, network, spec)
                 if existing is not None:
-                    altered, changes = await self._altering.alter(network, existing.endpoint, wish)
-                    return replace(existing, endpoint=altered, changes=changes)
-                async with self._taking_part.arriving_on(network.vni):
-                    joined = await self._taking_part.begin(network)
-                    endpoint, attachment, segments = await self._commit(
-                        target, network, wish, identity
+                    altered, changes = await self._update_service.update(
+                        network, existing.endpoint, spec
                     )
-                    ifname = await self.plug(network, endpoint, attachment, descriptor)
-                await self.arrived(network.vni)
+                    return replace(existing, endpoint=altered, changes=changes)
+                async with self._participation.attach_in_progress(network.vni):
+                    joined = await self._participation.begin(network)
+                    endpoint, attachment, segments = await self._commit(
+                        target, network, spec, identity
+                    )
+                    ifname = await self.connect(network, endpoint, attachment, descriptor)
+                await self.endpoint_attached(network.vni)
         finally:
             os.close(descriptor)
-        self._journal.record(
+        self._event_log.record(
             "attach",
             f"{attachment.target} is {ip_text(endpoint.ips[0])}",
             network=network.name,
             endpoint=endpoint.name,
         )
-        missing = await self._tell([*joined, *segments], wait=wait)
-        return Result(network, endpoint, ifname, created=True, unconfirmed=tuple(missing))
+        missing = await self._announce([*joined, *segments], wait=wait)
+        return EndpointResult(network, endpoint, ifname, created=True, unconfirmed=tuple(missing))
 
     async def attach_all(
-        self, target: Target, networks: Sequence[Network], wish: AttachWish, *, wait: bool
-    ) -> list[Result]:
+        self, target: Target, networks: Sequence[Network], spec: AttachSpec, *, wait: bool
+    ) -> list[EndpointResult]:
         """Attach to all the networks, or to none that was not attached to before."""
-        results: list[Result] = []
+        results: list[EndpointResult] = []
         try:
             for network in networks:
-                result = await self.attach(target, network, wish, wait=wait)
+                result = await self.attach(target, network, spec, wait=wait)
                 results.append(result)
         except BaseException as error:
-            left = await self._take_back(results)
+            left = await self._roll_back(results)
             if left and isinstance(error, OverlayError):
                 still = f"For now it is still attached to {', '.join(left)}: that goes by itself"
                 error.hint = f"{error.hint}. {still}" if error.hint else still
             raise
         return results
 
-    async def _take_back(self, results: Sequence[Result]) -> list[str]:
+    async def _roll_back(self, results: Sequence[EndpointResult]) -> list[str]:
         """Take back what was attached, the last first; return what networks that failed for."""
         left = []
         for result in reversed(results):
             attachment = self._attachments.get(result.endpoint.endpoint_id)
             if result.created and attachment is not None:
                 async with self._attachments.alone_with(attachment.netns_identity):
-                    if not await self._taking_back.remove(attachment):
+                    if not await self._rollback.remove(attachment):
                         left.append(result.network.name)
         return left
 
     def _existing(
-        self, identity: tuple[int, int], network: Network, wish: AttachWish
-    ) -> Result | None:
+        self, identity: tuple[int, int], network: Network, spec: AttachSpec
+    ) -> EndpointResult | None:
         for attachment in self._attachments.of_target(identity):
-            endpoint = self._directory.attached(attachment)
+            endpoint = self._directory.endpoint_of(attachment)
             if endpoint is None or attachment.vni != network.vni:
                 continue
-            other = unmet(wish, endpoint, attachment.ifname)
+            other = mismatch_text(spec, endpoint, attachment.ifname)
             if other:
                 raise ConflictError(
                     f"{attachment.target} is attached to {network.name} already, not as asked for",
@@ -159,26 +168,28 @@ class Attaching:
                     hint=f"Detach it first: overlayd detach {attachment.target} "
                     f"--network {network.name}",
                 )
-            return Result(network, endpoint, attachment.ifname, created=False)
+            return EndpointResult(network, endpoint, attachment.ifname, created=False)
         return None
 
     async def _commit(
-        self, target: Target, network: Network, wish: AttachWish, identity: tuple[int, int]
+        self, target: Target, network: Network, spec: AttachSpec, identity: tuple[int, int]
     ) -> tuple[Endpoint, Attachment, list[Segment]]:
         """Own an address and make the endpoint durable; nothing outside has changed yet."""
-        name = wish.name or target.name
-        async with self._addresses.lock(network.vni):
-            self._check(network, wish, name)
-            ips, subnet_index = await self._addresses.allocate(network, wish.ip)
-            self._directory.require_still(network)  # from here to the commit nothing is awaited
+        name = spec.name or target.name
+        async with self._allocator.lock(network.vni):
+            self._check(network, spec, name)
+            ips, subnet_index = await self._allocator.allocate(network, spec.ip)
+            self._directory.require_not_removed(
+                network
+            )  # from here to the commit nothing is awaited
             endpoint = Endpoint(
                 endpoint_id=os.urandom(8),
                 vni=network.vni,
                 name=name,
-                mac=wish.mac or mac_for(network.vni, ips[0]),
+                mac=spec.mac or mac_for(network.vni, ips[0]),
                 ips=ips,
-                aliases=wish.aliases,
-                labels=labelled(wish.labels, wish.rates),
+                aliases=spec.aliases,
+                labels=labels_with_rates(spec.labels, spec.rates),
             )
             attachment = Attachment(
                 endpoint_id=endpoint.endpoint_id.hex(),
@@ -187,28 +198,28 @@ class Attaching:
                 netns_path=target.netns_path,
                 netns_identity=identity,
                 container_id=target.container_id,
-                ifname=wish.ifname or "",
+                ifname=spec.ifname or "",
                 port=f"{PORT_PREFIX}{endpoint.endpoint_id[:6].hex()}",
                 subnet_index=subnet_index,
-                gateway=wish.default_route,
+                gateway=spec.default_route,
                 plugged=False,
-                parent=parent_of(network),
-                gateway_priority=wish.gateway_priority or 0,
+                parent=parent_interface_of(network),
+                gateway_priority=spec.gateway_priority or 0,
             )
-            segments = self._member.commit(
+            segments = self._gossip.commit(
                 Scope(network.vni),
                 [endpoint],
-                also=lambda: documents.put_attachment(self._member.state, attachment),
+                also=lambda: documents.put_attachment(self._gossip.state, attachment),
             )
         return endpoint, attachment, segments
 
-    def _check(self, network: Network, wish: AttachWish, name: str) -> None:
+    def _check(self, network: Network, spec: AttachSpec, name: str) -> None:
         if len(self._attachments) >= limits.ENDPOINTS_PER_NODE_MAX:
             raise ConflictError(
                 f"this node has {limits.ENDPOINTS_PER_NODE_MAX} endpoints: the limit",
                 hint="Detach some, or attach on another host",
             )
-        for origin, taken in self._directory.placed(network.vni):  # 50,000, perhaps
+        for origin, taken in self._directory.all_endpoints(network.vni):  # 50,000, perhaps
             if taken.name.lower() == name.lower():  # as DNS compares them
                 where = self._directory.node_name(origin)
                 raise ConflictError(
@@ -216,14 +227,14 @@ class Attaching:
                     why=f"{ip_text(taken.ips[0])} on {where} has it",
                     hint="Choose another one with --name",
                 )
-            if wish.mac is not None and taken.mac == wish.mac:
+            if spec.mac is not None and taken.mac == spec.mac:
                 where = self._directory.node_name(origin)
                 raise ConflictError(
-                    f"the MAC {mac_text(wish.mac)} is taken on network {network.name}",
+                    f"the MAC {mac_text(spec.mac)} is taken on network {network.name}",
                     why=f"{taken.name} on {where} has it",
                 )
 
-    async def plug(
+    async def connect(
         self,
         network: Network,
         endpoint: Endpoint,
@@ -235,28 +246,28 @@ class Attaching:
         """Make the interface; on failure the endpoint is taken back as if never made, unless it
         is made `again` and may be later."""
         try:
-            attachment = await self._plugging.plug(network, endpoint, attachment, descriptor)
+            attachment = await self._interfaces.connect(network, endpoint, attachment, descriptor)
         except BaseException:
             if not again:
-                await self._taking_back.undo(attachment, endpoint)
+                await self._rollback.undo(attachment, endpoint)
             raise
         try:
-            with self._member.state.transaction():
-                documents.put_attachment(self._member.state, attachment)
+            with self._gossip.state.transaction():
+                documents.put_attachment(self._gossip.state, attachment)
         except OverlayError as error:
             # It works, and the endpoint itself is durable: a start would plug it in once more.
-            self._journal.record("state", str(error), level=logging.ERROR, endpoint=endpoint.name)
+            self._event_log.record("state", str(error), level=logging.ERROR, endpoint=endpoint.name)
         if any(rates_of(endpoint.labels)):
-            await self._datapath.reconcile(network.vni)  # in force before anybody hears of it
+            await self._reconciler.reconcile(network.vni)  # in force before anybody hears of it
         else:
-            self._datapath.wake(network.vni)
+            self._reconciler.mark_dirty(network.vni)
         return attachment.ifname
 
-    async def _tell(self, segments: Sequence[Segment], *, wait: bool) -> list[NodeId]:
+    async def _announce(self, segments: Sequence[Segment], *, wait: bool) -> list[NodeId]:
         if not wait:
-            self._member.publish(segments)
+            self._gossip.publish(segments)
             return []
-        return await self._member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
+        return await self._gossip.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
 
 
 async def _nothing(_vni: Vni) -> None:

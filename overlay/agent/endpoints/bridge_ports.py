@@ -6,7 +6,7 @@ given is durable already, or forgotten already.
 
 from __future__ import annotations
 
-from overlay.agent.dataplane.reconciler import Datapath
+from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments, planned
@@ -21,33 +21,33 @@ from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Endpoint, Network, Vni
 
 
-class Ports:
+class BridgePorts:
     """The ports of this node's endpoints."""
 
     def __init__(
         self,
         directory: Directory,
-        datapath: Datapath,
+        reconciler: Reconciler,
         kernel: KernelThread,
         attachments: Attachments,
     ) -> None:
         self._directory = directory
-        self._datapath = datapath
+        self._reconciler = reconciler
         self._kernel = kernel
         self._attachments = attachments
 
-    async def plug(
+    async def connect(
         self, network: Network, endpoint: Endpoint, attachment: Attachment, descriptor: int
     ) -> Attachment:
         """Make the pair of port and container's end; return the attachment as it is then."""
-        runtime = self._datapath.runtime(network.vni)
+        runtime = self._reconciler.runtime(network.vni)
         assert runtime is not None, "attach opened the sandbox"
         subnet = network.subnets[attachment.subnet_index]
         used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
         prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
         # A pass that was planned without this port must not read the kernel with it.
-        async with self._datapath.lock(network.vni):
-            runtime.replugged.add(attachment.port)
+        async with self._reconciler.lock(network.vni):
+            runtime.reconnected.add(attachment.port)
             attached = await self._kernel.call(
                 veth.attach_interface,
                 runtime.sandbox,
@@ -57,25 +57,25 @@ class Ports:
                 ifname=attachment.ifname or None,
                 mac=endpoint.mac,
                 addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
-                mtu=self._datapath.mtu_of(network),
+                mtu=self._reconciler.mtu_of(network),
                 gateway=subnet.gateway if attachment.gateway else None,
                 further_gateways=[s.gateway for s in used if s is not subnet],
                 allowed=guard_row(network, attachment.port, endpoint),
             )
-            return self._attachments.plugged(attachment, attached.ifname)
+            return self._attachments.mark_connected(attachment, attached.ifname)
 
-    async def unplug(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
+    async def disconnect(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
         """Remove an endpoint's port; before it, what leads there on the fast path."""
         vni = Vni(attachment.vni)
-        runtime, network = self._datapath.runtime(vni), self._directory.network_by_vni(vni)
+        runtime, network = self._reconciler.runtime(vni), self._directory.network_by_vni(vni)
         if runtime is None:
             return
         # From now on the plan is without it; the passes until it is gone leave it to us.
         runtime.removing.leaving.add(attachment.port)
-        runtime.replugged.add(attachment.port)
+        runtime.reconnected.add(attachment.port)
         try:
-            async with self._datapath.lock(vni):  # a pass under way still puts what it planned
-                runtime.replugged.add(attachment.port)
+            async with self._reconciler.lock(vni):  # a pass under way still puts what it planned
+                runtime.reconnected.add(attachment.port)
                 if network and endpoint:
                     rows = _rows_of(runtime.sandbox, network, attachment, endpoint)
                     await self._kernel.call(runtime.sandbox.apply, [DeleteRow(r) for r in rows])
@@ -84,7 +84,7 @@ class Ports:
             runtime.removing.leaving.discard(attachment.port)
         if endpoint is None or not was_there:
             # What led to it may be left, under the number of its interface.
-            self._datapath.doubt(vni)
+            self._reconciler.mark_stale(vni)
 
 
 def _rows_of(

@@ -10,42 +10,44 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from overlay.agent.process.event_log import Journal
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.errors import OverlayError
 from overlay.kernel.host import default_route
-from overlay.kernel.host.default_route import Candidate
+from overlay.kernel.host.default_route import DefaultRouteCandidate
 
 
-class Gateways:
+class DefaultRoutes:
     """Keeps that rule for the containers of this host."""
 
     def __init__(
         self,
         directory: Directory,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
         attachments: Attachments,
     ) -> None:
-        self.moved: Callable[[], None] = lambda: None  # some container's default route
+        self.default_route_moved: Callable[[], None] = lambda: (
+            None
+        )  # some container's default route
         self._directory = directory
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._attachments = attachments
 
-    async def settle_all(self) -> None:
+    async def reconcile_all(self) -> None:
         """Look at all containers on several networks: a crash may have come between."""
         counts: dict[tuple[int, int], int] = {}
         for attachment in self._attachments.values():
             counts[attachment.netns_identity] = counts.get(attachment.netns_identity, 0) + 1
         for identity, count in counts.items():
             if count > 1:
-                await self.settle(identity)
+                await self.reconcile(identity)
 
-    async def settle(self, identity: tuple[int, int], *, fewest: int = 1) -> None:
+    async def reconcile(self, identity: tuple[int, int], *, fewest: int = 1) -> None:
         """Make one container's default routes as they should be, if it is on so many networks."""
         mine = self._attachments.of_target(identity)
         if len(mine) < fewest:
@@ -60,28 +62,28 @@ class Gateways:
             return
         try:
             got = await self._kernel.call(
-                default_route.settle, mine[0].netns_path, identity, ranked
+                default_route.reconcile, mine[0].netns_path, identity, ranked
             )
         except (OverlayError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else ""
             text = f"no default route in {mine[0].target}: {why or error}"
-            self._journal.record("gateway", text, level=logging.WARNING)
+            self._event_log.record("gateway", text, level=logging.WARNING)
             return
         for name in got:
-            self._journal.record("gateway", f"{mine[0].target} goes out by {name}")
-            self.moved()
+            self._event_log.record("gateway", f"{mine[0].target} goes out by {name}")
+            self.default_route_moved()
 
     def _name(self, attachment: Attachment) -> str:
         network = self._directory.network_by_vni(attachment.vni)
         return "" if network is None else network.name
 
-    def _candidate(self, attachment: Attachment) -> Candidate | None:
+    def _candidate(self, attachment: Attachment) -> DefaultRouteCandidate | None:
         network = self._directory.network_by_vni(attachment.vni)
-        endpoint = self._directory.attached(attachment)
+        endpoint = self._directory.endpoint_of(attachment)
         if network is None or endpoint is None:
             return None
         used = [subnet for subnet in network.subnets if any(ip in subnet for ip in endpoint.ips)]
-        return Candidate(
+        return DefaultRouteCandidate(
             rank=(-attachment.gateway_priority, int(network.internal)),
             ifname=attachment.ifname,
             mac=endpoint.mac,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from overlay import limits
-from overlay.agent.endpoints.interfaces import Plugging
-from overlay.agent.gossip.service import Member
-from overlay.agent.ipam.allocator import Addresses
-from overlay.agent.networks.participation import TakingPart
-from overlay.agent.process.event_log import Journal
+from overlay.agent.endpoints.interfaces import Interfaces
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
@@ -23,25 +23,25 @@ from overlay.core.protocol.records import Scope, Segment, key_of
 from overlay.model import Endpoint, Network, Vni, ip_text
 
 
-class Detaching:
+class EndpointDetacher:
     """Takes endpoints of this node away."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
-        addresses: Addresses,
-        plugging: Plugging,
-        taking_part: TakingPart,
-        journal: Journal,
+        allocator: AddressAllocator,
+        interfaces: Interfaces,
+        participation: ParticipationService,
+        event_log: EventLog,
         attachments: Attachments,
     ) -> None:
-        self._member = member
+        self._gossip = gossip
         self._directory = directory
-        self._addresses = addresses
-        self._plugging = plugging
-        self._taking_part = taking_part
-        self._journal = journal
+        self._allocator = allocator
+        self._interfaces = interfaces
+        self._participation = participation
+        self._event_log = event_log
         self._attachments = attachments
 
     async def detach(
@@ -67,22 +67,22 @@ class Detaching:
 
         `also` is stored in the same commit as the withdrawal.
         """
-        endpoint = self._directory.attached(attachment)
+        endpoint = self._directory.endpoint_of(attachment)
         network = self._directory.network_by_vni(attachment.vni)
         # Durable first: a disk that refuses leaves all as it was, and a crash from here on
         # leaves a port that the state does not name: the next start removes it.
         segments = self._withdraw(attachment, endpoint, also)
         # Out of the plan too, or a pass in between would report the port as lost.
         self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
-        await self._plugging.unplug(attachment, endpoint)
-        segments += await self._taking_part.end_unused(Vni(attachment.vni))
+        await self._interfaces.disconnect(attachment, endpoint)
+        segments += await self._participation.end_unused(Vni(attachment.vni))
         if wait:
-            await self._member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
+            await self._gossip.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
         else:
-            self._member.publish(segments)
+            self._gossip.publish(segments)
         if endpoint is None or network is None:
             return []
-        self._journal.record(
+        self._event_log.record(
             "detach",
             f"{attachment.target} gave up {ip_text(endpoint.ips[0])}",
             network=network.name,
@@ -95,7 +95,7 @@ class Detaching:
         try:
             self._withdraw(attachment, endpoint)
         finally:
-            await self._plugging.unplug(attachment, endpoint)
+            await self._interfaces.disconnect(attachment, endpoint)
 
     def _withdraw(
         self,
@@ -106,37 +106,37 @@ class Detaching:
         """Delete an endpoint from disk and records."""
 
         def store() -> None:
-            documents.drop_attachment(self._member.state, bytes.fromhex(attachment.endpoint_id))
-            self._plugging.leaving(attachment)
+            documents.drop_attachment(self._gossip.state, bytes.fromhex(attachment.endpoint_id))
+            self._interfaces.mark_for_removal(attachment)
             also()
 
         deletes = [key_of(endpoint)] if endpoint is not None else []
-        segments = self._member.commit(Scope(attachment.vni), deletes=deletes, also=store)
+        segments = self._gossip.commit(Scope(attachment.vni), deletes=deletes, also=store)
         if endpoint is not None:
-            self._addresses.released(endpoint)
+            self._allocator.quarantine(endpoint)
         return segments
 
     # --- what nothing stands behind -----------------------------------------------------
 
-    def withdraw_strays(self, network: Network) -> list[Segment]:
+    def withdraw_orphans(self, network: Network) -> list[Segment]:
         """Withdraw own endpoint records that no attachment on disk belongs to."""
         strays = [
             placed.endpoint
             for placed in self._directory.endpoints(network.vni)
-            if placed.origin == self._member.node_id
-            and self._member.state.get("endpoint", placed.endpoint.endpoint_id.hex()) is None
+            if placed.origin == self._gossip.node_id
+            and self._gossip.state.get("endpoint", placed.endpoint.endpoint_id.hex()) is None
         ]
         if not strays:
             return []
         for endpoint in strays:
-            self._addresses.released(endpoint)
-            self._journal.record(
+            self._allocator.quarantine(endpoint)
+            self._event_log.record(
                 "gone",
                 f"{ip_text(endpoint.ips[0])} is withdrawn: nothing here is attached as it",
                 network=network.name,
                 endpoint=endpoint.name,
             )
-        return self._member.commit(Scope(network.vni), deletes=[key_of(e) for e in strays])
+        return self._gossip.commit(Scope(network.vni), deletes=[key_of(e) for e in strays])
 
     async def detach_from_removed(self) -> None:
         """Detach what is on networks that exist no more: another host removed them when it could
@@ -147,5 +147,5 @@ class Detaching:
                 if bytes.fromhex(attachment.endpoint_id) not in self._attachments:
                     continue  # detached meanwhile
                 text = f"{attachment.target} is detached: its network was removed elsewhere"
-                self._journal.record("gone", text, network=f"vni {attachment.vni}")
+                self._event_log.record("gone", text, network=f"vni {attachment.vni}")
                 await self.remove(attachment, wait=False)

@@ -15,40 +15,40 @@ from collections.abc import Callable
 from typing import Any
 
 from overlay import limits
-from overlay.agent.process.event_log import Journal
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.database import StateFile
+from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import IPVLAN, driver_of
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.host import address_conflict, macvlan
-from overlay.kernel.host.macvlan import Place
+from overlay.kernel.host.macvlan import InterfaceLocation
 from overlay.model import Endpoint, Network, ip_text, mac_text
 
 _LEAVING = "unplugging"  # the kind of what is stored
 
 
-class Parented:
+class MacvlanPorts:
     """All such interfaces of this host. `lost` is told of those that are gone."""
 
     def __init__(
         self,
-        state: StateFile,
+        state: StateDatabase,
         directory: Directory,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
         attachments: Attachments,
     ) -> None:
-        self.lost: Callable[[list[str]], None] = lambda _ports: None
+        self.interfaces_lost: Callable[[list[str]], None] = lambda _ports: None
         self.faults: dict[str, tuple[int, str, float]] = {}  # by port: network, why, and when
         self._state = state
         self._directory = directory
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._attachments = attachments
-        self._left = ""  # why something that is to go is still there
+        self._to_remove = ""  # why something that is to go is still there
         self._arriving: collections.Counter[str] = collections.Counter()  # parents, being plugged
 
     def _all(self) -> list[Attachment]:
@@ -56,7 +56,7 @@ class Parented:
 
     # --- plugging -----------------------------------------------------------------------
 
-    async def plug(
+    async def connect(
         self, network: Network, endpoint: Endpoint, attachment: Attachment, descriptor: int
     ) -> Attachment:
         """Make the interface; return the attachment as it is then.
@@ -72,7 +72,7 @@ class Parented:
             if not attachment.plugged:
                 await self._require_free(parent, endpoint)
             attached = await self._kernel.call(
-                macvlan.attach,
+                macvlan.attach_interface,
                 kind=kind,
                 parent=parent,
                 mark=attachment.port,
@@ -89,12 +89,14 @@ class Parented:
         finally:
             self._arriving[parent] -= 1
         self.faults.pop(attachment.port, None)
-        return self._attachments.plugged(attachment, attached.ifname)
+        return self._attachments.mark_connected(attachment, attached.ifname)
 
     async def _require_free(self, parent: str, endpoint: Endpoint) -> None:
         """Raise ConflictError where somebody who is not ours has an address of the endpoint's."""
         await self._kernel.call(macvlan.ensure_parent, parent)
-        asked = (asyncio.to_thread(address_conflict.holder, parent, ip) for ip in endpoint.ips)
+        asked = (
+            asyncio.to_thread(address_conflict.address_owner, parent, ip) for ip in endpoint.ips
+        )
         for ip, taken in zip(endpoint.ips, await asyncio.gather(*asked), strict=True):
             if taken is not None:
                 raise ConflictError(
@@ -104,22 +106,24 @@ class Parented:
                     "nobody else gives out: --ip-range, --aux-address",
                 )
 
-    def leaving(self, attachment: Attachment) -> None:
+    def mark_for_removal(self, attachment: Attachment) -> None:
         """Note that an interface is to go; call in the transaction that forgets its endpoint."""
         value = {"netns_path": attachment.netns_path, "identity": attachment.netns_identity}
         self._state.put(_LEAVING, attachment.port, value)
 
-    async def unplug(self, attachment: Attachment) -> None:
+    async def disconnect(self, attachment: Attachment) -> None:
         """Remove the interface, and its VLAN with the last one on it."""
         self.faults.pop(attachment.port, None)
         try:
             await self._remove(_place(attachment))
         except (OverlayError, OSError) as error:
-            self._left = f"the interface of {attachment.target} is still to be removed: {error}"
-            self._journal.record("kernel", self._left, level=logging.ERROR)
+            self._to_remove = (
+                f"the interface of {attachment.target} is still to be removed: {error}"
+            )
+            self._event_log.record("kernel", self._to_remove, level=logging.ERROR)
 
-    async def _remove(self, place: Place) -> None:
-        await self._kernel.call(macvlan.detach, place)
+    async def _remove(self, place: InterfaceLocation) -> None:
+        await self._kernel.call(macvlan.detach_interface, place)
         await self._release()
         with self._state.transaction():
             self._state.delete(_LEAVING, place.mark)
@@ -127,7 +131,7 @@ class Parented:
     async def _release(self) -> None:
         in_use = {attachment.parent for attachment in self._all()} | set(+self._arriving)
         for name in await self._kernel.call(macvlan.release_parents, frozenset(in_use)):
-            self._journal.record("vlan", f"removed {name}: no container is on it any more")
+            self._event_log.record("vlan", f"removed {name}: no container is on it any more")
 
     # --- looking after them -------------------------------------------------------------
 
@@ -136,40 +140,40 @@ class Parented:
         unfinished = [attachment for attachment in self._all() if not attachment.plugged]
         for attachment in unfinished:
             with contextlib.suppress(OverlayError, OSError):  # the next plug finds it by its mark
-                await self._kernel.call(macvlan.detach, _place(attachment))
+                await self._kernel.call(macvlan.detach_interface, _place(attachment))
         await self._finish()
 
     async def _finish(self) -> None:
         """Remove what is to go and could not be removed yet."""
-        self._left = ""
+        self._to_remove = ""
         for mark, value in self._state.all(_LEAVING).items():
             try:
                 await self._remove(_stored_place(mark, value))
             except (OverlayError, OSError) as error:
-                self._left = f"an interface is still to be removed: {error}"
+                self._to_remove = f"an interface is still to be removed: {error}"
         await self._release()
 
     async def run(self) -> None:
         """Look after all interfaces until cancelled."""
         while True:
-            if self._left:
+            if self._to_remove:
                 await self._finish()
-            await self.look()
-            await asyncio.sleep(limits.PARENTED_LOOK_S)
+            await self.check()
+            await asyncio.sleep(limits.MACVLAN_CHECK_INTERVAL_S)
 
-    async def look(self) -> list[Attachment]:
+    async def check(self) -> list[Attachment]:
         """Return the attachments whose interface is gone, and have them followed up."""
         watched = {attachment.port: attachment for attachment in self._all()}
         places = [_place(attachment) for attachment in watched.values()]
-        gone = await self._kernel.call(macvlan.missing, places) if places else []
+        gone = await self._kernel.call(macvlan.missing_interfaces, places) if places else []
         found = [watched[place.mark] for place in gone]
         # One that went meanwhile was detached; one that failed just now has time.
-        due = {attachment.port for attachment in self._all()} - self._resting()
-        self.lost([attachment.port for attachment in found if attachment.port in due])
+        due = {attachment.port for attachment in self._all()} - self._is_backing_off()
+        self.interfaces_lost([attachment.port for attachment in found if attachment.port in due])
         return found
 
-    def _resting(self) -> set[str]:
-        since = asyncio.get_running_loop().time() - limits.PARENTED_RETRY_S
+    def _is_backing_off(self) -> set[str]:
+        since = asyncio.get_running_loop().time() - limits.MACVLAN_RETRY_S
         return {port for port, (_, _, when) in self.faults.items() if when > since}
 
     def faults_of(self, vni: int) -> list[str]:
@@ -179,17 +183,17 @@ class Parented:
     async def differences(self) -> list[tuple[str, str]]:
         """Return what is gone, as pairs of a network's name and words."""
         found = []
-        for attachment in await self.look():
+        for attachment in await self.check():
             network = self._directory.network_by_vni(attachment.vni)
             name = f"vni {attachment.vni}" if network is None else network.name
             found.append((name, f"{attachment.ifname} of {attachment.target} is gone"))
         return found
 
 
-def _place(attachment: Attachment) -> Place:
-    return Place(attachment.netns_path, attachment.netns_identity, attachment.port)
+def _place(attachment: Attachment) -> InterfaceLocation:
+    return InterfaceLocation(attachment.netns_path, attachment.netns_identity, attachment.port)
 
 
-def _stored_place(mark: str, value: dict[str, Any]) -> Place:
+def _stored_place(mark: str, value: dict[str, Any]) -> InterfaceLocation:
     device, inode = value["identity"]
-    return Place(value["netns_path"], (device, inode), mark)
+    return InterfaceLocation(value["netns_path"], (device, inode), mark)

@@ -9,26 +9,35 @@ from __future__ import annotations
 
 import asyncio
 
-from overlay.agent.endpoints.detach import Detaching
-from overlay.agent.gossip.service import Member
-from overlay.agent.networks.definition import own_keys
+from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.networks.definition import record_keys
 from overlay.agent.records.directory import Directory
-from overlay.core.protocol.records import CLUSTER_SCOPE, Key, Participation, Removed, Scope, key_of
+from overlay.core.protocol.records import (
+    CLUSTER_SCOPE,
+    Key,
+    Participation,
+    RemovedNetwork,
+    Scope,
+    key_of,
+)
 
 _LOOK_AGAIN_S = 2.0
 
 
-class Removals:
+class RemovedNetworks:
     """This node's part in the removal of networks."""
 
-    def __init__(self, member: Member, directory: Directory, detaching: Detaching) -> None:
-        self._member = member
+    def __init__(
+        self, gossip: GossipService, directory: Directory, detacher: EndpointDetacher
+    ) -> None:
+        self._gossip = gossip
         self._directory = directory
-        self._detaching = detaching
+        self._detacher = detacher
         self._changed = asyncio.Event()
         self._changed.set()
 
-    def changed(self) -> None:
+    def records_changed(self) -> None:
         """Say that the cluster's records changed; what is due is done outside this call."""
         self._changed.set()
 
@@ -41,37 +50,37 @@ class Removals:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._tidy()
-            if self._member.node.caught_up:
-                await self._detaching.detach_from_removed()
+            self._clean_up()
+            if self._gossip.node.caught_up:
+                await self._detacher.detach_from_removed()
             else:  # what is unknown here may only be on its way
                 await asyncio.sleep(_LOOK_AGAIN_S)
                 self._changed.set()
 
-    def _tidy(self) -> None:
+    def _clean_up(self) -> None:
         """As a creator, delete what others asked to remove; as a remover, stop asking then; as who
         took part, do so no more."""
-        member, own = self._member, self._member.node_id
-        if member.node.caught_up:
-            self._end_parts()
+        gossip, own = self._gossip, self._gossip.node_id
+        if gossip.node.caught_up:
+            self._end_participation()
         removals = [
             (origin, value)
-            for origin, value in member.node.store.values(CLUSTER_SCOPE, "removed")
-            if isinstance(value, Removed)
+            for origin, value in gossip.node.store.values(CLUSTER_SCOPE, "removed")
+            if isinstance(value, RemovedNetwork)
         ]
         for origin, removal in removals:
-            network = self._directory.defined(removal.vni, removal.creator)
+            network = self._directory.definition(removal.vni, removal.creator)
             if network is not None and network.creator == own:
-                self._delete(own_keys(network))
+                self._delete(record_keys(network))
             elif network is None and origin == own:
                 key = removal.vni.to_bytes(3, "big") + removal.creator
                 self._delete([("removed", key)])
 
-    def _end_parts(self) -> None:
+    def _end_participation(self) -> None:
         """Take no part in networks that nobody has any more: the next one of the same number would
         have the names that were given here. Grants stay: others may act by them still (ADR 0002).
         """
-        own, store = self._member.node_id, self._member.node.store
+        own, store = self._gossip.node_id, self._gossip.node.store
         claimed = {network.vni for _, network in self._directory.view.network_claims()}
         parts = [
             value
@@ -87,4 +96,4 @@ class Removals:
             self._delete([key_of(part) for part in parts])
 
     def _delete(self, keys: list[Key], scope: Scope = CLUSTER_SCOPE) -> None:
-        self._member.publish(self._member.commit(scope, deletes=keys))
+        self._gossip.publish(self._gossip.commit(scope, deletes=keys))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 
-from overlay.agent.endpoints.attach import Attaching
-from overlay.agent.endpoints.detach import Detaching
-from overlay.agent.endpoints.restart import Returning
-from overlay.agent.process.event_log import Journal
+from overlay.agent.endpoints.attach import EndpointAttacher
+from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.endpoints.restart import Restart
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
@@ -22,26 +22,26 @@ from overlay.kernel import netns
 from overlay.model import Endpoint, Network
 
 
-class Lost:
+class Repair:
     """Follows up lost ports, those reported meanwhile included."""
 
     def __init__(
         self,
         directory: Directory,
-        attaching: Attaching,
-        detaching: Detaching,
-        returning: Returning,
+        attacher: EndpointAttacher,
+        detacher: EndpointDetacher,
+        restart: Restart,
         attachments: Attachments,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
     ) -> None:
         self._directory = directory
-        self._attaching = attaching
-        self._detaching = detaching
-        self._returning = returning
+        self._attacher = attacher
+        self._detacher = detacher
+        self._restart = restart
         self._attachments = attachments
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._ports: dict[str, None] = {}  # in order of their loss
         self._working: asyncio.Task[None] | None = None
 
@@ -49,7 +49,9 @@ class Lost:
         """Note that ports are gone; what became of them is seen outside the pass that noticed."""
         self._ports.update(dict.fromkeys(ports))
         if self._working is None or self._working.done():
-            self._working = asyncio.get_running_loop().create_task(self._work(), name="lost")
+            self._working = asyncio.get_running_loop().create_task(
+                self._repair_reported(), name="lost"
+            )
 
     async def close(self) -> None:
         """Stop following up."""
@@ -57,7 +59,7 @@ class Lost:
             self._working.cancel()
             await asyncio.gather(self._working, return_exceptions=True)
 
-    async def _work(self) -> None:
+    async def _repair_reported(self) -> None:
         while self._ports:
             port = next(iter(self._ports))
             del self._ports[port]
@@ -66,9 +68,9 @@ class Lost:
                     async with self._attachments.alone_with(attachment.netns_identity):
                         ended = await self._recover(attachment.endpoint_id)
                     if ended is not None:  # perhaps its container runs again already
-                        await self._returning.started(ended)
+                        await self._restart.container_started(ended)
                 except (OverlayError, OSError) as error:
-                    self._journal.record("gone", f"{attachment.target}: {error}")
+                    self._event_log.record("gone", f"{attachment.target}: {error}")
 
     async def _recover(self, endpoint_id: str) -> str | None:
         """Plug in again what still lives, else withdraw it; return the id of a container that is
@@ -77,7 +79,7 @@ class Lost:
         if attachment is None:
             return None  # detached meanwhile
         network = self._directory.network_by_vni(attachment.vni)
-        endpoint = self._directory.attached(attachment)
+        endpoint = self._directory.endpoint_of(attachment)
         descriptor = await self._kernel.call(
             netns.open_same, attachment.netns_path, attachment.netns_identity
         )
@@ -86,10 +88,10 @@ class Lost:
         try:
             # What comes and goes with an interface of the host's is tried again, not given up.
             again = bool(attachment.parent)
-            await self._attaching.plug(network, endpoint, attachment, descriptor, again=again)
+            await self._attacher.connect(network, endpoint, attachment, descriptor, again=again)
         finally:
             os.close(descriptor)
-        self._journal.record(
+        self._event_log.record(
             "repaired",
             f"{attachment.target} is plugged in again",
             network=network.name,
@@ -102,16 +104,16 @@ class Lost:
     ) -> str | None:
         """Take back an ended container's endpoint; remember it where its runtime may start it, and
         return its id then."""
-        self._journal.record(
+        self._event_log.record(
             "gone",
             f"{attachment.target} ended",
             network=f"vni {attachment.vni}" if network is None else network.name,
             endpoint=attachment.target if endpoint is None else endpoint.name,
         )
-        if endpoint is None or not self._returning.remembers(attachment):
-            await self._detaching.remove(attachment, wait=False)
+        if endpoint is None or not self._restart.can_restart(attachment):
+            await self._detacher.remove(attachment, wait=False)
             return None
-        await self._detaching.remove(
-            attachment, wait=False, also=lambda: self._returning.put(attachment, endpoint)
+        await self._detacher.remove(
+            attachment, wait=False, also=lambda: self._restart.remember(attachment, endpoint)
         )
         return attachment.container_id

@@ -11,46 +11,46 @@ import asyncio
 from dataclasses import replace
 
 from overlay import limits
-from overlay.agent.endpoints.attach import Attaching
-from overlay.agent.endpoints.spec import AttachWish
-from overlay.agent.process.event_log import Journal
+from overlay.agent.endpoints.attach import EndpointAttacher
+from overlay.agent.endpoints.spec import AttachSpec
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
-from overlay.agent.runtimes.engine_events import RuntimeEvents
+from overlay.agent.runtimes.engine_events import EngineEvents
 from overlay.agent.runtimes.targets import Target, resolve_target
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.database import StateFile
-from overlay.agent.state.documents import Attachment, Ended
+from overlay.agent.state.database import StateDatabase
+from overlay.agent.state.documents import Attachment, EndedEndpoint
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.model import Endpoint, Mac, parse_ip
 
 RUNTIMES = ("docker", "podman")
 
 
-class Returning:
+class Restart:
     """What ended on this host and waits to start again."""
 
     def __init__(
         self,
-        state: StateFile,
+        state: StateDatabase,
         directory: Directory,
-        attaching: Attaching,
+        attacher: EndpointAttacher,
         attachments: Attachments,
-        journal: Journal,
+        event_log: EventLog,
     ) -> None:
         self._state = state
         self._directory = directory
-        self._attaching = attaching
+        self._attacher = attacher
         self._attachments = attachments
-        self._journal = journal
+        self._event_log = event_log
         self._ended = documents.load_ended(state)
         self._lock = asyncio.Lock()
         self.followers = [
-            RuntimeEvents(
+            EngineEvents(
                 kind,
                 lambda kind=kind: self._has(kind),  # type: ignore[misc]
                 lambda kind=kind: self._look_at_all(kind),  # type: ignore[misc]
-                self.started,
+                self.container_started,
             )
             for kind in RUNTIMES
         ]
@@ -63,14 +63,14 @@ class Returning:
 
     # --- remembering --------------------------------------------------------------------
 
-    def remembers(self, attachment: Attachment) -> bool:
+    def can_restart(self, attachment: Attachment) -> bool:
         """Say whether an attachment's container can start again as the same."""
         may = attachment.container_id is not None and attachment.target.startswith(RUNTIMES)
         return may and len(self._ended) < limits.ENDPOINTS_PER_NODE_MAX
 
-    def put(self, attachment: Attachment, endpoint: Endpoint) -> None:
+    def remember(self, attachment: Attachment, endpoint: Endpoint) -> None:
         """Remember an endpoint whose container ended; call inside a transaction."""
-        ended = Ended.of(attachment, endpoint)
+        ended = EndedEndpoint.of(attachment, endpoint)
         documents.put_ended(self._state, ended)
         self._ended[ended.key] = ended
 
@@ -85,7 +85,7 @@ class Returning:
             ]
         )
 
-    def _drop(self, gone: list[Ended]) -> None:
+    def _drop(self, gone: list[EndedEndpoint]) -> None:
         if not gone:
             return
         with self._state.transaction():
@@ -102,9 +102,9 @@ class Returning:
                 e.container_id == container_id and e.target.startswith(f"{kind}:")
                 for e in self._ended.values()
             ):
-                await self.started(container_id)
+                await self.container_started(container_id)
 
-    async def started(self, container_id: str) -> None:
+    async def container_started(self, container_id: str) -> None:
         """Attach a container again if it is one that ended and now runs."""
         async with self._lock:
             waiting = [e for e in self._ended.values() if e.container_id == container_id]
@@ -121,12 +121,12 @@ class Returning:
             for each in waiting:
                 await self._attach(target, each)
 
-    async def _attach(self, target: Target, ended: Ended) -> None:
+    async def _attach(self, target: Target, ended: EndedEndpoint) -> None:
         network = self._directory.network_by_vni(ended.vni)
         if network is None:
             self._drop([ended])
             return
-        wish = AttachWish(
+        spec = AttachSpec(
             name=ended.name,
             ip=parse_ip(ended.ip),
             mac=Mac(bytes.fromhex(ended.mac)),
@@ -137,29 +137,29 @@ class Returning:
             gateway_priority=ended.gateway_priority,
         )
         try:
-            await self._attaching.attach(target, network, wish, wait=False)
+            await self._attacher.attach(target, network, spec, wait=False)
         except ConflictError as error:
-            await self._attach_otherwise(target, ended, wish, error)
+            await self._attach_with_any_address(target, ended, spec, error)
         except OverlayError as error:
-            self._journal.record(
+            self._event_log.record(
                 "return", f"{ended.target}: {error}", network=network.name, endpoint=ended.name
             )
         else:
             self._drop([ended])
 
-    async def _attach_otherwise(
-        self, target: Target, ended: Ended, wish: AttachWish, why: OverlayError
+    async def _attach_with_any_address(
+        self, target: Target, ended: EndedEndpoint, spec: AttachSpec, why: OverlayError
     ) -> None:
         """Its address, interface name or name is taken meanwhile: any other is better than none."""
         network = self._directory.network_by_vni(ended.vni)
         assert network is not None, "the caller found it"
-        self._journal.record(
+        self._event_log.record(
             "return", f"{ended.target} cannot have {ended.ip} again: {why}",
             network=network.name, endpoint=ended.name,
         )  # fmt: skip
         try:
-            other = replace(wish, ip=None, mac=None, ifname=None)
-            await self._attaching.attach(target, network, other, wait=False)
+            other = replace(spec, ip=None, mac=None, ifname=None)
+            await self._attacher.attach(target, network, other, wait=False)
         except OverlayError as error:
-            self._journal.record("return", f"{ended.target}: {error}", network=network.name)
+            self._event_log.record("return", f"{ended.target}: {error}", network=network.name)
         self._drop([ended])

@@ -10,10 +10,10 @@ import asyncio
 import os
 from collections.abc import Sequence
 
-from overlay.agent.endpoints.attach import Attaching, Result
-from overlay.agent.endpoints.detach import Detaching
-from overlay.agent.endpoints.restart import Returning
-from overlay.agent.endpoints.spec import AttachWish
+from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
+from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.endpoints.restart import Restart
+from overlay.agent.endpoints.spec import AttachSpec
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.process.signals import AsyncSignal
 from overlay.agent.records.directory import Directory
@@ -29,31 +29,31 @@ class AttachService:
     def __init__(
         self,
         directory: Directory,
-        attaching: Attaching,
-        detaching: Detaching,
-        returning: Returning,
+        attacher: EndpointAttacher,
+        detacher: EndpointDetacher,
+        restart: Restart,
         attachments: Attachments,
         kernel: KernelThread,
     ) -> None:
         self._directory = directory
-        self._attaching = attaching
-        self._detaching = detaching
-        self._returning = returning
+        self._attacher = attacher
+        self._detacher = detacher
+        self._restart = restart
         self._attachments = attachments
         self._kernel = kernel
         self.changed: AsyncSignal[[str]] = AsyncSignal()
         """The networks of a container changed; with its name. Over before the verb answers."""
 
     async def attach(
-        self, text: str, names: Sequence[str], wish: AttachWish, *, wait: bool
-    ) -> list[Result]:
+        self, text: str, names: Sequence[str], wish: AttachSpec, *, wait: bool
+    ) -> list[EndpointResult]:
         """Attach a target to some networks: to all of them, or to none that it was not on before.
 
         With `wait`, until the live hosts have confirmed. Raises OverlayError.
         """
         target = await asyncio.to_thread(resolve_target, text)
         chosen = [self._directory.network(name) for name in dict.fromkeys(names)]
-        results = await self._attaching.attach_all(target, chosen, wish, wait=wait)
+        results = await self._attacher.attach_all(target, chosen, wish, wait=wait)
         await self.changed.emit(target.name)
         return results
 
@@ -71,10 +71,10 @@ class AttachService:
         }
         gone: list[tuple[Network, Endpoint]] = []
         for identity in identities:
-            gone += await self._detaching.detach(identity, chosen)
+            gone += await self._detacher.detach(identity, chosen)
         for name in bare:
             await self.changed.emit(name)
-        self._returning.forget(text, {network.vni for network in chosen})
+        self._restart.forget(text, {network.vni for network in chosen})
         return gone
 
     async def _identities(self, text: str) -> list[tuple[int, int]]:

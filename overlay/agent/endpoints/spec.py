@@ -15,7 +15,7 @@ from overlay.model import Endpoint, Ip, Mac, Network, ip_text, mac_text
 
 
 @dataclass(frozen=True, slots=True)
-class AttachWish:
+class AttachSpec:
     """What an attach asks for, on one network."""
 
     name: str | None = None
@@ -29,7 +29,7 @@ class AttachWish:
     gateway_priority: int | None = None  # None: as it is, and 0 for a new one
 
 
-def labelled(
+def labels_with_rates(
     labels: tuple[tuple[str, str], ...], rates: tuple[int | None, int | None]
 ) -> tuple[tuple[str, str], ...]:
     """Return the labels with the limits among them; raises UsageError if these are too many."""
@@ -43,18 +43,18 @@ def labelled(
     return found
 
 
-def unmet(wish: AttachWish, endpoint: Endpoint, ifname: str) -> str:
+def mismatch_text(spec: AttachSpec, endpoint: Endpoint, ifname: str) -> str:
     """Return what is asked for that what is attached already does not have; empty if nothing.
 
     What can be changed in place (rates, the say in the default route) is not looked at.
     """
     asked = (
-        ("address", wish.ip is None or wish.ip in endpoint.ips, ip_text(endpoint.ips[0])),
-        ("MAC", wish.mac in (None, endpoint.mac), mac_text(endpoint.mac)),
-        ("interface", wish.ifname in (None, ifname), ifname),
-        ("name", wish.name in (None, endpoint.name), endpoint.name),
-        ("aliases", set(wish.aliases) <= set(endpoint.aliases), " ".join(endpoint.aliases)),
-        ("labels", set(wish.labels) <= set(endpoint.labels), _shown(endpoint.labels)),
+        ("address", spec.ip is None or spec.ip in endpoint.ips, ip_text(endpoint.ips[0])),
+        ("MAC", spec.mac in (None, endpoint.mac), mac_text(endpoint.mac)),
+        ("interface", spec.ifname in (None, ifname), ifname),
+        ("name", spec.name in (None, endpoint.name), endpoint.name),
+        ("aliases", set(spec.aliases) <= set(endpoint.aliases), " ".join(endpoint.aliases)),
+        ("labels", set(spec.labels) <= set(endpoint.labels), _shown(endpoint.labels)),
     )
     return "; ".join(f"its {what}: {has or 'none'}" for what, met, has in asked if not met)
 
@@ -63,17 +63,17 @@ def _shown(labels: tuple[tuple[str, str], ...]) -> str:
     return " ".join(f"{key}={value}" for key, value in labels)
 
 
-def require_possible(network: Network, wish: AttachWish) -> None:
+def require_supported(network: Network, spec: AttachSpec) -> None:
     """Raise UsageError for what an interface on one of the host's can't have."""
     kind = driver_of(network)
-    if any(wish.rates) and not has_sandbox(network):
+    if any(spec.rates) and not has_sandbox(network):
         raise UsageError(
             f"a rate does not go with a network of the kind {kind}",
             why="its containers' frames pass no queue of ours",
             hint="Networks of the kinds overlay and bridge have rates",
-            field="rate_in" if wish.rates[0] else "rate_out",
+            field="rate_in" if spec.rates[0] else "rate_out",
         )
-    if wish.mac is not None and kind == IPVLAN:
+    if spec.mac is not None and kind == IPVLAN:
         raise UsageError(
             "a MAC does not go with a network of the kind ipvlan",
             why="its containers have the MAC of their parent",

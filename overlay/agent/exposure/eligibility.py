@@ -9,68 +9,73 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from overlay.agent.exposure import obstacles
-from overlay.agent.exposure.host_endpoints import HostEnds
+from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
-from overlay.agent.state.database import StateFile
+from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.errors import ConflictError
 from overlay.model import Network, Vni
 
 
-class Exposable:
+class Eligibility:
     """What was wished of each network. `obstacles`: why one is not exposed by itself."""
 
     def __init__(
         self,
-        state: StateFile,
+        state: StateDatabase,
         directory: Directory,
-        ends: HostEnds,
+        host_endpoints: HostEndpoints,
         kernel: KernelThread,
         attachments: Mapping[bytes, Attachment],
     ) -> None:
-        self.wishes = documents.load_exposures(state)
+        self.preferences = documents.load_exposures(state)
         self.obstacles: dict[Vni, str] = {}
         self._state = state
         self._directory = directory
-        self._ends = ends
+        self._host_endpoints = host_endpoints
         self._kernel = kernel
         self._attachments = attachments
 
-    def keeps(self, vni: Vni) -> bool:
+    def is_exposed_by_hand(self, vni: Vni) -> bool:
         """Say whether a network was exposed by hand: its sandbox stays without containers."""
-        return self.wishes.get(vni) is True
+        return self.preferences.get(vni) is True
 
     def candidates(self) -> set[Vni]:
         """Return the networks that may have to have an end: with a wish, or with a container."""
-        return self.wishes.keys() | {Vni(each.vni) for each in self._attachments.values()}
+        return self.preferences.keys() | {Vni(each.vni) for each in self._attachments.values()}
 
-    def wished(self) -> list[Vni]:
+    def exposed_by_hand(self) -> list[Vni]:
         """Return the networks that were exposed by hand."""
-        return sorted(vni for vni, wish in self.wishes.items() if wish)
+        return sorted(vni for vni, wish in self.preferences.items() if wish)
 
-    def wish(self, vni: Vni, *, exposed: bool) -> None:
+    def set_preference(self, vni: Vni, *, exposed: bool) -> None:
         """Have a network exposed, or hidden, for good."""
         with self._state.transaction():
             documents.put_exposure(self._state, vni, exposed=exposed)
-        self.wishes[vni] = exposed
+        self.preferences[vni] = exposed
 
-    def drop(self, vni: Vni) -> None:
+    def clear_preference(self, vni: Vni) -> None:
         """Forget what was wished of a network."""
         with self._state.transaction():
             documents.drop_exposure(self._state, vni)
-        del self.wishes[vni]
+        del self.preferences[vni]
 
-    async def wanted(self, network: Network) -> bool:
+    async def should_expose(self, network: Network) -> bool:
         """Say whether a network is to have an end here; where not, `obstacles` may have why."""
         vni = network.vni
         self.obstacles.pop(vni, None)
-        wish = self.wishes.get(vni)
-        if wish is not None or network.internal or not self._populated(vni) or self._ends.of(vni):
+        wish = self.preferences.get(vni)
+        if (
+            wish is not None
+            or network.internal
+            or not self._populated(vni)
+            or self._host_endpoints.of(vni)
+        ):
             return wish is True or (wish is None and not network.internal and self._populated(vni))
-        obstacle = obstacles.too_small(network) or await self._obstacle(network)
+        obstacle = obstacles.subnet_too_small(network) or await self._obstacle(network)
         if obstacle is not None:
             self.obstacles[vni] = obstacle.why
         return obstacle is None
@@ -78,15 +83,15 @@ class Exposable:
     def _populated(self, vni: Vni) -> bool:
         return any(attachment.vni == vni for attachment in self._attachments.values())
 
-    async def _obstacle(self, network: Network) -> obstacles.Obstacle | None:
-        known = self._ends.up | self.wishes.keys()
+    async def _obstacle(self, network: Network) -> obstacles.ExposureObstacle | None:
+        known = self._host_endpoints.exposed_vnis | self.preferences.keys()
         others = [network for network in self._directory.networks() if network.vni in known]
-        exposed = [n for n in others if n.vni != network.vni and self._ends.of(n.vni)]
-        return await self._kernel.call(obstacles.find, network, exposed)
+        exposed = [n for n in others if n.vni != network.vni and self._host_endpoints.of(n.vni)]
+        return await self._kernel.call(obstacles.find_obstacle, network, exposed)
 
-    async def require_possible(self, network: Network) -> None:
+    async def require_exposable(self, network: Network) -> None:
         """Raise ConflictError for a network that can have no end here."""
-        self._directory.require_here(network)
+        self._directory.require_participation(network)
         if not has_sandbox(network):
             raise ConflictError(
                 f"network {network.name} is on an interface of this host as it is",
@@ -107,12 +112,12 @@ class Exposable:
                 hint=obstacle.hint,
             )
 
-    def why_not(self, network: Network) -> str | None:
+    def refusal_reason(self, network: Network) -> str | None:
         """Return the rule by which a network has no end here; None if it may have one."""
         if network.internal:
             return "it is internal"
         if not has_sandbox(network):
             return f"it is of the kind {driver_of(network)}: on a segment that has its own router"
-        if self.wishes.get(network.vni) is False:
+        if self.preferences.get(network.vni) is False:
             return "by overlayd unexpose"
         return None

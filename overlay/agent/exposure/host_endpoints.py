@@ -13,42 +13,42 @@ import logging
 import os
 
 from overlay import limits
-from overlay.agent.dataplane.reconcile_pass import Runtime
-from overlay.agent.dataplane.reconciler import Datapath
+from overlay.agent.dataplane.reconcile_pass import SandboxRuntime
+from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.exposure.rules import HostRules
-from overlay.agent.gossip.service import Member
-from overlay.agent.ipam.allocator import Addresses
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.host_rules import ExposedLink
 from overlay.core.dataplane.planner import host_port_name, segment_count, segment_of
 from overlay.core.protocol.records import Scope, Segment, key_of
 from overlay.kernel.host import uplink
-from overlay.kernel.host.uplink import HostLink
+from overlay.kernel.host.uplink import Uplink
 from overlay.model import HOST_LABEL, Endpoint, Network, Vni, is_host, mac_for
 
 
-class HostEnds:
+class HostEndpoints:
     """The ends that this host has. `up`: the networks whose interfaces were made."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
-        addresses: Addresses,
-        datapath: Datapath,
+        allocator: AddressAllocator,
+        reconciler: Reconciler,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
         rules: HostRules,
     ) -> None:
-        self.up: set[Vni] = set()
-        self._member = member
+        self.exposed_vnis: set[Vni] = set()
+        self._gossip = gossip
         self._directory = directory
-        self._addresses = addresses
-        self._datapath = datapath
+        self._allocator = allocator
+        self._reconciler = reconciler
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._rules = rules
 
     # --- looking ------------------------------------------------------------------------
@@ -57,19 +57,19 @@ class HostEnds:
         """Return this host's own endpoints on a network, one per segment; none: not exposed."""
         return [each for each in self._directory.own_endpoints(vni) if is_host(each)]
 
-    def links(self, network: Network) -> tuple[HostLink, ...]:
+    def links(self, network: Network) -> tuple[Uplink, ...]:
         """Return this host's interfaces on a network as they should be."""
-        found: dict[int, HostLink] = {}
+        found: dict[int, Uplink] = {}
         for end in self.of(network.vni):
             lengths = {ip: s.prefix_length for s in network.subnets for ip in end.ips if ip in s}
             segment = _segment(network, end)
             if segment is not None:
-                found[segment] = HostLink(
-                    name=uplink.name_of(Vni(network.vni + segment), self._member.node_id),
+                found[segment] = Uplink(
+                    name=uplink.uplink_name(Vni(network.vni + segment), self._gossip.node_id),
                     port=host_port_name(segment),
                     bridge=f"br{segment}",
                     mac=end.mac,
-                    mtu=self._datapath.mtu_of(network),
+                    mtu=self._reconciler.mtu_of(network),
                     addresses=tuple((ip, lengths[ip]) for ip in end.ips if ip in lengths),
                 )
         return tuple(found[segment] for segment in sorted(found))
@@ -80,7 +80,7 @@ class HostEnds:
         has_ipv6 = any(len(ip) == 16 for link in links for ip, _ in link.addresses)
         return {link.name for link in links}, has_ipv6
 
-    async def altered(self) -> dict[Vni, list[str]]:
+    async def differences(self) -> dict[Vni, list[str]]:
         """Return what is wrong with the interfaces in the host's namespace, by network."""
         wanted = self._all_links()
         if not wanted:
@@ -89,77 +89,81 @@ class HostEnds:
         found = await self._kernel.call(uplink.survey, everything)
         altered: dict[Vni, list[str]] = {}
         for vni, links in wanted.items():
-            faults = [fault for link in links for fault in uplink.faults(link, found)]
+            faults = [fault for link in links for fault in uplink.uplink_faults(link, found)]
             if faults:
                 altered[vni] = faults
         return altered
 
-    def _all_links(self) -> dict[Vni, tuple[HostLink, ...]]:
+    def _all_links(self) -> dict[Vni, tuple[Uplink, ...]]:
         networks = self._directory.view.networks()
-        return {vni: self.links(networks[vni]) for vni in sorted(self.up) if vni in networks}
+        return {
+            vni: self.links(networks[vni]) for vni in sorted(self.exposed_vnis) if vni in networks
+        }
 
     # --- making them --------------------------------------------------------------------
 
-    async def write(self, network: Network) -> list[Segment]:
+    async def ensure_records(self, network: Network) -> list[Segment]:
         """Make the host's endpoint on each segment durable where there is none."""
         there = {_segment(network, end) for end in self.of(network.vni)}
         written: list[Segment] = []
         for segment in range(segment_count(network)):
             if segment in there:
                 continue
-            async with self._addresses.lock(network.vni):
-                ips = await self._addresses.allocate_host(network, segment)
-                self._directory.require_still(network)
+            async with self._allocator.lock(network.vni):
+                ips = await self._allocator.allocate_host(network, segment)
+                self._directory.require_not_removed(network)
                 end = Endpoint(
                     endpoint_id=os.urandom(8),
                     vni=network.vni,
-                    name=f"host-{self._member.card.name}"[: limits.NAME_LENGTH_MAX].rstrip(".-_"),
+                    name=f"host-{self._gossip.card.name}"[: limits.NAME_LENGTH_MAX].rstrip(".-_"),
                     mac=mac_for(network.vni, ips[0]),
                     ips=ips,
                     labels=(HOST_LABEL,),
                 )
-                written += self._member.commit(Scope(network.vni), [end])
+                written += self._gossip.commit(Scope(network.vni), [end])
         return written
 
-    async def plug(self, network: Network, runtime: Runtime) -> bool:
+    async def connect(self, network: Network, runtime: SandboxRuntime) -> bool:
         """Make or repair the interfaces; say whether anything was to do."""
-        links, fresh = self.links(network), network.vni not in self.up
-        async with self._datapath.lock(network.vni):
+        links, fresh = self.links(network), network.vni not in self.exposed_vnis
+        async with self._reconciler.lock(network.vni):
             found = await self._kernel.call(uplink.survey, links)
             wrong: list[str] = []
             for link in links:
-                wrong += await self._kernel.call(uplink.ensure, runtime.sandbox, link, found)
+                wrong += await self._kernel.call(uplink.ensure_uplink, runtime.sandbox, link, found)
             if wrong:
-                runtime.replugged |= {link.port for link in links}
-                self._datapath.wake(network.vni)  # their rows went with them, also at a start
-        self.up.add(network.vni)
+                runtime.reconnected |= {link.port for link in links}
+                self._reconciler.mark_dirty(
+                    network.vni
+                )  # their rows went with them, also at a start
+        self.exposed_vnis.add(network.vni)
         self._rules.set_links(network.vni, [ExposedLink(link.name, link.ranges) for link in links])
         if wrong and not fresh:
             text = f"{'; '.join(wrong)}: put right"
-            self._journal.record("repaired", text, level=logging.WARNING, network=network.name)
+            self._event_log.record("repaired", text, level=logging.WARNING, network=network.name)
         return bool(wrong) or fresh
 
     async def remove(self, vni: Vni) -> bool:
         """Take a network's ends away, durably first: an interface without a record goes with the
         next pass, or start. Say whether there was any."""
         ends = self.of(vni)
-        if not ends and vni not in self.up:
+        if not ends and vni not in self.exposed_vnis:
             return False
         self._rules.set_links(vni, ())
         await self._rules.apply()
-        self.up.discard(vni)
-        segments = self._member.commit(Scope(vni), deletes=[key_of(end) for end in ends])
+        self.exposed_vnis.discard(vni)
+        segments = self._gossip.commit(Scope(vni), deletes=[key_of(end) for end in ends])
         for end in ends:
-            self._addresses.released(end)
-        runtime = self._datapath.runtime(vni)
+            self._allocator.quarantine(end)
+        runtime = self._reconciler.runtime(vni)
         if runtime is not None:
-            async with self._datapath.lock(vni):
+            async with self._reconciler.lock(vni):
                 for number in range(max(1, len(ends))):
                     port = host_port_name(number)
-                    runtime.replugged.add(port)
-                    await asyncio.to_thread(uplink.remove, runtime.sandbox, port)
-        self._member.publish(segments)
-        self._datapath.wake(vni)
+                    runtime.reconnected.add(port)
+                    await asyncio.to_thread(uplink.remove_uplink, runtime.sandbox, port)
+        self._gossip.publish(segments)
+        self._reconciler.mark_dirty(vni)
         return True
 
 

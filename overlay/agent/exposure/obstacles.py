@@ -13,28 +13,28 @@ from overlay.kernel.host import underlay
 from overlay.model import Network
 
 
-class Obstacle(NamedTuple):
+class ExposureObstacle(NamedTuple):
     """What is in the way, and what a person can do about it."""
 
     why: str
     hint: str
 
 
-def too_small(network: Network) -> Obstacle | None:
+def subnet_too_small(network: Network) -> ExposureObstacle | None:
     """Return an obstacle where a person should decide: every host's end takes an address."""
     for subnet in network.subnets:
         length = max(subnet.prefix_length, subnet.block_length)
         size = 1 << 8 * len(subnet.base) - length
         if size < limits.EXPOSED_SUBNET_SIZE_MIN:
             per = "each block" if subnet.block_length else str(subnet)
-            return Obstacle(
+            return ExposureObstacle(
                 f"the host would take one of the {size} addresses of {per}",
                 f"overlayd expose {network.name}",
             )
     return None
 
 
-def find(network: Network, exposed: Sequence[Network]) -> Obstacle | None:
+def find_obstacle(network: Network, exposed: Sequence[Network]) -> ExposureObstacle | None:
     """Return what keeps this host from an end on the network; in the kernel thread."""
     routes = underlay.routes()
     for subnet in network.subnets:
@@ -42,14 +42,14 @@ def find(network: Network, exposed: Sequence[Network]) -> Obstacle | None:
             for theirs in other.subnets:
                 same_family = len(theirs.base) == len(subnet.base)
                 if same_family and theirs.network.overlaps(subnet.network):
-                    return Obstacle(
+                    return ExposureObstacle(
                         f"its subnet {subnet} overlaps {theirs} of network {other.name}, which "
                         "is exposed here",
                         f"overlayd unexpose {other.name}",
                     )
         route = underlay.overlapping(routes, subnet.network)
         if route is not None:
-            return Obstacle(
+            return ExposureObstacle(
                 f"its subnet {subnet} overlaps a route of this host: {route}",
                 "Use another range for the network, or remove that route",
             )

@@ -12,54 +12,54 @@ import logging
 from typing import NamedTuple
 
 from overlay import limits
-from overlay.agent.exposure.controller import Exposure
+from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.rules import HostRules
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory, Placed
+from overlay.agent.records.directory import Directory, PlacedEndpoint
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
-from overlay.core.dataplane.host_rules import PublishedPort
+from overlay.core.dataplane.host_rules import PortForward
 from overlay.core.dataplane.network_drivers import has_sandbox
-from overlay.core.dataplane.published_port import PortPair, Publication, meant, rival
+from overlay.core.dataplane.published_port import PortPair, PublishedPort, conflicting, matches
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel.host import port_check
 from overlay.model import Ip, Network, Vni, ip_text
 
 
-class Shown(NamedTuple):
+class PublishedPortStatus(NamedTuple):
     """A publication and what it leads to now; `fault` says why nothing answers there, if so."""
 
-    publication: Publication
-    targets: tuple[PublishedPort, ...]
+    publication: PublishedPort
+    targets: tuple[PortForward, ...]
     fault: str
 
 
-class Publishing:
+class PublishedPorts:
     """This host's published ports."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
-        exposure: Exposure,
+        exposure: ExposureController,
         rules: HostRules,
         kernel: KernelThread,
-        journal: Journal,
+        event_log: EventLog,
         attachments: Attachments,
     ) -> None:
-        self._member = member
+        self._gossip = gossip
         self._directory = directory
         self._exposure = exposure
         self._rules = rules
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._attachments = attachments
-        self._known = documents.load_publications(member.state)
+        self._known = documents.load_publications(gossip.state)
         self._wake = asyncio.Event()
         self._publishing = asyncio.Lock()  # of two that want one place, the second sees the first
-        self._looking = asyncio.Lock()  # the last look at the names is the one that counts
+        self._refresh_lock = asyncio.Lock()  # the last look at the names is the one that counts
 
     # --- the verbs ----------------------------------------------------------------------
 
@@ -74,7 +74,9 @@ class Publishing:
                 f"nothing is called {name} on any network",
                 hint="'overlayd endpoint ls' lists the names; for one yet to come add --network",
             )
-        exposed = [network for network in found if self._exposure.ends.of(network.vni)] or found
+        exposed = [
+            network for network in found if self._exposure.host_endpoints.of(network.vni)
+        ] or found
         if len(exposed) > 1:
             names = ", ".join(network.name for network in exposed)
             raise ConflictError(
@@ -84,7 +86,7 @@ class Publishing:
 
     async def publish(
         self, network: Network, name: str, pairs: list[PortPair], host_ip: Ip
-    ) -> list[Publication]:
+    ) -> list[PublishedPort]:
         """Publish ports, all or none; return those that were not published so already.
 
         Raises ConflictError for a place that is taken, or a network that is not exposed here.
@@ -92,7 +94,7 @@ class Publishing:
         self._require_exposed(network)
         families = self._families(network, host_ip)
         wanted = [
-            Publication(pair.protocol, host_ip, pair.host_port, network.vni, name, pair.port)
+            PublishedPort(pair.protocol, host_ip, pair.host_port, network.vni, name, pair.port)
             for pair in pairs
         ]
         async with self._publishing:
@@ -105,33 +107,33 @@ class Publishing:
                 )
             for each in fresh:
                 others = [*self._known, *(other for other in fresh if other != each)]
-                taken = rival(each, others)
+                taken = conflicting(each, others)
                 if taken is not None:
                     raise ConflictError(
-                        f"port {each.place}/{each.protocol} of this host is taken",
+                        f"port {each.host_binding}/{each.protocol} of this host is taken",
                         why=f"it is published for {taken.name} already",
                         hint=f"overlayd unpublish {taken.name}, or choose another port",
                     )
                 place = (each.protocol, each.host_ip, each.host_port)
                 await self._kernel.call(port_check.require_free, *place, families)
-            with self._member.state.transaction():
+            with self._gossip.state.transaction():
                 for each in fresh:
-                    documents.put_publication(self._member.state, each)
+                    documents.put_publication(self._gossip.state, each)
             self._known += fresh
             await self.refresh()
         for each in fresh:
-            self._journal.record(
-                "publish", f"{each.place}/{each.protocol} leads to port {each.port}",
+            self._event_log.record(
+                "publish", f"{each.host_binding}/{each.protocol} leads to port {each.port}",
                 network=network.name, endpoint=name,
             )  # fmt: skip
         return fresh
 
     def _require_exposed(self, network: Network) -> None:
-        if self._exposure.ends.of(network.vni):
+        if self._exposure.host_endpoints.of(network.vni):
             return
         raise ConflictError(
             f"network {network.name} is not exposed to this host",
-            why=self._exposure.why_not(network) or "",
+            why=self._exposure.refusal_reason(network) or "",
             hint=f"overlayd expose {network.name}"
             if has_sandbox(network)
             else "The segment reaches its containers by their own addresses",
@@ -149,41 +151,45 @@ class Publishing:
 
     async def unpublish(
         self, name: str, network: Network | None, pairs: list[PortPair]
-    ) -> list[Publication]:
+    ) -> list[PublishedPort]:
         """Take ports of a name back, all of them where none is given; return what is gone."""
         gone = [
             each
             for each in self._known
             if each.name == name
             and (network is None or each.vni == network.vni)
-            and (not pairs or any(meant(pair, each) for pair in pairs))
+            and (not pairs or any(matches(pair, each) for pair in pairs))
         ]
         await self._drop(gone)
         return gone
 
-    async def _drop(self, gone: list[Publication]) -> None:
-        with self._member.state.transaction():
+    async def _drop(self, gone: list[PublishedPort]) -> None:
+        with self._gossip.state.transaction():
             for each in gone:
-                documents.drop_publication(self._member.state, each)
+                documents.drop_publication(self._gossip.state, each)
         self._known = [each for each in self._known if each not in gone]
         await self.refresh()
 
     # --- what they lead to --------------------------------------------------------------
 
-    async def show(self) -> list[Shown]:
+    async def status(self) -> list[PublishedPortStatus]:
         """Return all publications, in order of port."""
         order = sorted(self._known, key=lambda each: (each.host_port, each.protocol, each.host_ip))
         named = {vni: self._named(vni) for vni in {each.vni for each in order}}
-        return [await self._show(each, named[each.vni].get(each.name)) for each in order]
+        return [await self._status_of(each, named[each.vni].get(each.name)) for each in order]
 
-    async def _show(self, each: Publication, placed: Placed | None) -> Shown:
+    async def _status_of(
+        self, each: PublishedPort, placed: PlacedEndpoint | None
+    ) -> PublishedPortStatus:
         network = self._directory.network_by_vni(each.vni)
         if network is None:
-            return Shown(each, (), "its network is gone")
-        if not self._exposure.ends.of(each.vni):
-            return Shown(each, (), f"network {network.name} is not exposed to this host")
+            return PublishedPortStatus(each, (), "its network is gone")
+        if not self._exposure.host_endpoints.of(each.vni):
+            return PublishedPortStatus(
+                each, (), f"network {network.name} is not exposed to this host"
+            )
         if placed is None:
-            return Shown(each, (), f"nothing is called {each.name} on {network.name}")
+            return PublishedPortStatus(each, (), f"nothing is called {each.name} on {network.name}")
         ips = [ip for ip in placed.endpoint.ips if not each.host_ip or len(ip) == len(each.host_ip)]
         attachment = self._attachments.get(placed.endpoint.endpoint_id)
         targets = []
@@ -192,12 +198,14 @@ class Publishing:
                 port_check.leads_out_by, attachment.netns_path, attachment.ifname, len(ip)
             )
             place = (each.protocol, each.host_ip, each.host_port)
-            targets.append(PublishedPort(*place, ip, each.port, borrowed=not back))
-        return Shown(each, tuple(targets), "" if targets else f"{each.name} has no such address")
+            targets.append(PortForward(*place, ip, each.port, borrowed=not back))
+        return PublishedPortStatus(
+            each, tuple(targets), "" if targets else f"{each.name} has no such address"
+        )
 
-    def _named(self, vni: Vni) -> dict[str, Placed]:
+    def _named(self, vni: Vni) -> dict[str, PlacedEndpoint]:
         """Return who has which name on a network."""
-        found: dict[str, Placed] = {}
+        found: dict[str, PlacedEndpoint] = {}
         for placed in self._directory.endpoints(vni):
             # Of two, made in a split, the same one has the name on every host (`core.dataplane`).
             rival = found.setdefault(placed.endpoint.name, placed)
@@ -209,24 +217,24 @@ class Publishing:
 
     async def start(self) -> None:
         """Tell the rules what is published, before they are first put in force."""
-        await self._tell_rules()
+        await self._update_rules()
 
     async def refresh(self) -> None:
         """Bring the rules up to what the names mean now."""
-        await self._tell_rules()
+        await self._update_rules()
         await self._rules.apply()
 
-    async def _tell_rules(self) -> None:
-        async with self._looking:
-            shown = await self.show() if self._known else []
+    async def _update_rules(self) -> None:
+        async with self._refresh_lock:
+            shown = await self.status() if self._known else []
             self._rules.set_ports(target for each in shown for target in each.targets)
 
-    def changed(self, vni: int | None = None) -> None:
+    def endpoints_changed(self, vni: int | None = None) -> None:
         """Say that endpoints of a network (None: of all) may have come, gone or moved."""
-        if self.concerns(vni):
+        if self.has_port_on(vni):
             self._wake.set()
 
-    def concerns(self, vni: int | None) -> bool:
+    def has_port_on(self, vni: int | None) -> bool:
         """Say whether a port leads to a network (None: to any)."""
         return any(vni is None or each.vni == vni for each in self._known)
 
@@ -243,10 +251,10 @@ class Publishing:
                 await self._forget_removed()
                 await self.refresh()
             except OverlayError as error:
-                self._journal.record("publish", str(error), level=logging.WARNING)
-            await asyncio.sleep(limits.PUBLISH_LOOK_S)
+                self._event_log.record("publish", str(error), level=logging.WARNING)
+            await asyncio.sleep(limits.PUBLISH_CHECK_INTERVAL_S)
 
     async def _forget_removed(self) -> None:
         gone = [p for p in self._known if self._directory.network_by_vni(p.vni) is None]
-        if gone and self._member.node.caught_up:
+        if gone and self._gossip.node.caught_up:
             await self._drop(gone)

@@ -13,12 +13,17 @@ import logging
 from collections.abc import Iterable
 
 from overlay.agent.dataplane import table_watch
-from overlay.agent.process.event_log import Journal
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
-from overlay.core.dataplane.host_rules import ExposedLink, HostState, Opened, PublishedPort
+from overlay.core.dataplane.host_rules import (
+    ExposedLink,
+    ForwardingInterface,
+    HostState,
+    PortForward,
+)
 from overlay.errors import OverlayError
 from overlay.kernel.host import conntrack
-from overlay.kernel.nft.foreign_rules import DOCKER_TABLE, ForeignRules, Obstacle
+from overlay.kernel.nft.foreign_rules import DOCKER_TABLE, DroppingChain, ForeignRules
 from overlay.kernel.nft.host_table import HostTable, table_name
 from overlay.model import Ip, NodeId, Vni
 
@@ -27,17 +32,17 @@ class HostRules:
     """One table, replaced as a whole and in one step; `fault` says why there is none, if so."""
 
     def __init__(
-        self, node_id: NodeId, kernel: KernelThread, journal: Journal, interval_s: float
+        self, node_id: NodeId, kernel: KernelThread, event_log: EventLog, interval_s: float
     ) -> None:
         self.fault = ""
         self._node_id = node_id
         self._kernel = kernel
-        self._journal = journal
+        self._event_log = event_log
         self._interval_s = interval_s
         self._links: dict[Vni, tuple[ExposedLink, ...]] = {}
-        self._ports: frozenset[PublishedPort] = frozenset()
-        self._opened: frozenset[Opened] = frozenset()
-        self.obstacles: list[Obstacle] = []  # who drops what our table lets through
+        self._ports: frozenset[PortForward] = frozenset()
+        self._opened: frozenset[ForwardingInterface] = frozenset()
+        self.obstacles: list[DroppingChain] = []  # who drops what our table lets through
         self._own_ports: set[int] = set()  # of our sockets, whose changes are no news
         self._table: HostTable | None = None
         self._foreign: ForeignRules | None = None
@@ -53,11 +58,11 @@ class HostRules:
         if kept := tuple(links):
             self._links[vni] = kept
 
-    def set_ports(self, ports: Iterable[PublishedPort]) -> None:
+    def set_ports(self, ports: Iterable[PortForward]) -> None:
         """Say which ports are published; `apply` makes it so."""
         self._ports = frozenset(ports)
 
-    def set_opened(self, opened: Iterable[Opened]) -> None:
+    def set_opened(self, opened: Iterable[ForwardingInterface]) -> None:
         """Say which interfaces of others forward because of us; `apply` makes it so."""
         self._opened = frozenset(opened)
 
@@ -83,10 +88,10 @@ class HostRules:
                 await self._apply(wanted)
             except (OverlayError, OSError) as error:
                 if wanted is not None:
-                    self._complain(error)
+                    self._set_fault(error)
             else:
                 if self.fault:
-                    self._journal.record("host rules", "the host's rules are in force again")
+                    self._event_log.record("host rules", "the host's rules are in force again")
                 self.fault = ""
 
     async def _apply(self, wanted: HostState | None) -> None:
@@ -104,12 +109,12 @@ class HostRules:
         assert self._foreign is not None, "made with the table"
         if wanted is None:
             self._may_be_left = False
-            await self._kernel.call(self._foreign.take_back)
+            await self._kernel.call(self._foreign.remove_accept_rules)
             await self._kernel.call(self._table.remove)
             self.obstacles = []
         elif not await self._kernel.call(self._table.holds, wanted):
             if wanted == self._written:
-                self._journal.record(
+                self._event_log.record(
                     "repaired",
                     f"nftables table {self._table.name} was altered or gone: made anew",
                     level=logging.WARNING,
@@ -123,9 +128,9 @@ class HostRules:
     async def _pass_others(self, wanted: HostState, foreign: ForeignRules) -> None:
         """See that tables of others let through what ours does, where that is for us to say."""
         ipv6 = any(len(base) == 16 for link in wanted.links for base, _ in link.ranges)
-        added, self.obstacles = await self._kernel.call(foreign.let_through, ipv6=ipv6)
+        added, self.obstacles = await self._kernel.call(foreign.insert_accept_rules, ipv6=ipv6)
         if added:
-            self._journal.record("host rules", "Docker's rules let our packets through now")
+            self._event_log.record("host rules", "Docker's rules let our packets through now")
 
     async def _redirect(self, before: HostState | None, after: HostState | None) -> None:
         """Let who asks by UDP all the time be sent where a port leads now."""
@@ -142,12 +147,12 @@ class HostRules:
             with contextlib.suppress(OverlayError, OSError):  # then it takes the kernel's own time
                 await self._kernel.call(conntrack.forget_udp, kept)
 
-    def _complain(self, error: OverlayError | OSError) -> None:
+    def _set_fault(self, error: OverlayError | OSError) -> None:
         fault = str(error.strerror or error) if isinstance(error, OSError) else error.what
         if isinstance(error, OverlayError) and error.why:
             fault = f"{fault}: {error.why}"
         if fault != self.fault:
-            self._journal.record("host rules", fault, level=logging.ERROR)
+            self._event_log.record("host rules", fault, level=logging.ERROR)
         self.fault = fault
 
     # --- life -----------------------------------------------------------------------------
@@ -155,7 +160,7 @@ class HostRules:
     async def run(self) -> None:
         """Look after the table whenever somebody changes it, and every interval."""
         names = (table_name(self._node_id), DOCKER_TABLE)
-        with table_watch.listening(names, self._own_ports) as changed:
+        with table_watch.watch_tables(names, self._own_ports) as changed:
             while True:
                 await table_watch.wait_changed(changed, self._interval_s)
                 await self.apply(doubted=True)
@@ -183,7 +188,7 @@ class HostRules:
                     await self._kernel.call(self._table.remove)
             if self._foreign is not None:
                 with contextlib.suppress(OverlayError, OSError):
-                    await self._kernel.call(self._foreign.take_back)
+                    await self._kernel.call(self._foreign.remove_accept_rules)
             self._written = None
 
     def close(self) -> None:

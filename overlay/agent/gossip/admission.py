@@ -13,22 +13,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from overlay import limits
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     Admission,
-    Holder,
-    Invitation,
+    AuthorityHolderRecord,
+    JoinToken,
     Key,
-    Revocation,
+    TokenRevocation,
     key_of,
 )
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.model import Ip, NodeId, ip_text, node_id_of, node_text
-from overlay.wire.admission import Refusal, Request, Welcome
-from overlay.wire.identity.authority import Anchor, Authority
+from overlay.wire.admission import JoinGrant, JoinRefusal, JoinRequest
+from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.token import SECRET_SIZE, Token
 
 _KEPT_ENDED_S = 30 * 86_400  # so that its bearer hears why, and `token ls` shows it
@@ -36,127 +36,130 @@ _TOKEN = "token"  # noqa: S105 the kind of the stored default token
 
 
 @dataclass(slots=True)
-class Book:
+class AdmissionRecords:
     """What the records say about admission, checked against the trust anchor."""
 
     holders: set[NodeId] = field(default_factory=set)
-    invitations: dict[bytes, Invitation] = field(default_factory=dict)
+    invitations: dict[bytes, JoinToken] = field(default_factory=dict)
     revoked: set[bytes] = field(default_factory=set)
     admitted: dict[bytes, set[NodeId]] = field(default_factory=dict)
 
 
-class Admissions:
+class AdmissionService:
     """The desk of one member."""
 
     def __init__(
-        self, member: Member, journal: Journal, wall_clock: Callable[[], float] = time.time
+        self,
+        gossip: GossipService,
+        event_log: EventLog,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._member = member
-        self._journal = journal
+        self._gossip = gossip
+        self._event_log = event_log
         self._wall_clock = wall_clock
-        self._book: Book | None = None
+        self._records: AdmissionRecords | None = None
         self._proven: dict[Key, tuple[NodeId, object]] = {}
 
-    def changed(self) -> None:
+    def records_changed(self) -> None:
         """Note that the cluster's records changed."""
-        self._book = None
+        self._records = None
 
     # --- the desk (wire.admission.Desk) -------------------------------------------------
 
-    def invitation(self, token_id: bytes) -> Invitation | None:
+    def invitation(self, token_id: bytes) -> JoinToken | None:
         """Return the token's record, in force or not, if it is the authority's."""
-        return self.book().invitations.get(token_id)
+        return self.records().invitations.get(token_id)
 
-    def refusal(self, invitation: Invitation, applicant: NodeId | None) -> Refusal | None:
+    def refusal(self, invitation: JoinToken, applicant: NodeId | None) -> JoinRefusal | None:
         """Return why this token does not let this node in, or None; no node: let anyone in."""
-        book = self.book()
-        if applicant is not None and self._member.node.is_forgotten(applicant):
-            return Refusal.BARRED
+        book = self.records()
+        if applicant is not None and self._gossip.node.is_forgotten(applicant):
+            return JoinRefusal.BARRED
         if invitation.token_id in book.revoked:
-            return Refusal.REVOKED
+            return JoinRefusal.REVOKED
         if invitation.expires_s and self._wall_clock() >= invitation.expires_s:
-            return Refusal.EXPIRED
+            return JoinRefusal.EXPIRED
         admitted = book.admitted.get(invitation.token_id, set())
         if invitation.uses_max and len(admitted - {applicant}) >= invitation.uses_max:
-            return Refusal.USED_UP
+            return JoinRefusal.USED_UP
         return None
 
     def holders(self) -> list[tuple[Ip, int]]:
         """Return where the other holders that live are."""
-        cards = (self._member.node.store.card(node_id) for node_id in self.live_holders())
+        cards = (self._gossip.node.store.card(node_id) for node_id in self.live_holders())
         return [(card.address, card.gossip_port) for card in cards if card is not None]
 
     def authority(self) -> Authority | None:
         """Return the authority, if it is held here."""
-        return self._member.authority
+        return self._gossip.authority
 
-    def admit(self, invitation: Invitation, request: Request) -> Welcome | None:
+    def admit(self, invitation: JoinToken, request: JoinRequest) -> JoinGrant | None:
         """Count the admission, durably, and return it; None if that is not possible now."""
-        authority = self._member.authority
-        if authority is None or not self._member.node.may_write(self._member.pump.now()):
+        authority = self._gossip.authority
+        if authority is None or not self._gossip.node.may_write(self._gossip.transport.now()):
             return None
         node_id = node_id_of(request.sign_key)
-        if node_id not in self.book().admitted.get(invitation.token_id, set()):
+        if node_id not in self.records().admitted.get(invitation.token_id, set()):
             admission = Admission(invitation.token_id, node_id)
             try:
-                self._member.publish(self._member.commit(CLUSTER_SCOPE, [admission]))
+                self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [admission]))
             except OverlayError as error:  # a disk that refuses: the applicant asks again
-                self._journal.record("admit", str(error), level=logging.ERROR, peer=request.name)
+                self._event_log.record("admit", str(error), level=logging.ERROR, peer=request.name)
                 return None
-            self.changed()
-            self._journal.record(
+            self.records_changed()
+            self._event_log.record(
                 "admit",
                 f"{request.name} ({node_text(node_id)}) at {ip_text(request.address)} was let in "
                 f"by token {invitation.token_id.hex()[:8]} {invitation.label}".rstrip(),
                 peer=request.name,
             )
-        certificate = authority.certify(
+        certificate = authority.sign_certificate(
             request.sign_key, request.seal_key, request.name, request.address, self._wall_clock()
         )
-        keyring = self._member.keyring
-        return Welcome(certificate, keyring.key(keyring.sealing))
+        keyring = self._gossip.keyring
+        return JoinGrant(certificate, keyring.key(keyring.sealing))
 
     # --- who holds the authority --------------------------------------------------------
 
     def is_holder(self, node_id: NodeId) -> bool:
         """Say whether a node holds the authority."""
-        if node_id == self._member.node_id:
-            return self._member.authority is not None
-        return node_id in self.book().holders
+        if node_id == self._gossip.node_id:
+            return self._gossip.authority is not None
+        return node_id in self.records().holders
 
     def live_holders(self) -> list[NodeId]:
         """Return the other holders that are alive, in order of id."""
-        state_of = self._member.node.membership.state_of
+        state_of = self._gossip.node.membership.state_of
         return [
             node_id
-            for node_id in sorted(self.book().holders)
+            for node_id in sorted(self.records().holders)
             if state_of(node_id) in (MemberState.ALIVE, MemberState.SUSPECT)
         ]
 
     def require_authority(self) -> Authority:
         """Return the authority; raises ConflictError where it is not held."""
-        if self._member.authority is not None:
-            return self._member.authority
-        store = self._member.node.store
+        if self._gossip.authority is not None:
+            return self._gossip.authority
+        store = self._gossip.node.store
         names = sorted(
-            card.name for node_id in self.book().holders if (card := store.card(node_id))
+            card.name for node_id in self.records().holders if (card := store.card(node_id))
         )
         where = f"Do it on {' or '.join(names)}" if names else "Do it on a host that holds it"
         raise ConflictError(
             "this host does not hold the cluster's authority",
             hint=f"{where}, or make this host a holder from there: sudo overlayd promote "
-            f"{self._member.card.name}",
+            f"{self._gossip.card.name}",
         )
 
     def require_another_holder(self) -> None:
         """Raise ConflictError if others stay behind and the authority would go with this node."""
-        node = self._member.node
+        node = self._gossip.node
         staying = {
             member.node_id
             for member in node.membership.members()
             if member.state is not MemberState.LEFT
         }
-        if self._member.authority is not None and staying and not staying & self.book().holders:
+        if self._gossip.authority is not None and staying and not staying & self.records().holders:
             raise ConflictError(
                 "this host is the only one that holds the cluster's authority",
                 why="once it has left, nobody can ever be admitted again",
@@ -164,22 +167,22 @@ class Admissions:
                 "sudo overlayd leave --force",
             )
 
-    def declare(self) -> None:
+    def declare_holder(self) -> None:
         """Write down, once, that this host holds the authority."""
-        authority = self._member.authority
+        authority = self._gossip.authority
         if authority is not None:
-            proof = authority.holder(self._member.node_id)
-            segments = self._member.commit(CLUSTER_SCOPE, [proof])
+            proof = authority.sign_holder(self._gossip.node_id)
+            segments = self._gossip.commit(CLUSTER_SCOPE, [proof])
             if segments:
-                self._member.publish(segments)
-                self.changed()
+                self._gossip.publish(segments)
+                self.records_changed()
 
     # --- tokens -------------------------------------------------------------------------
 
     def create(self, *, label: str, expires_in_s: int | None, uses: int | None) -> Token:
         """Make a token; raises ConflictError where the authority is not held."""
         authority = self.require_authority()
-        cluster = self._member.cluster
+        cluster = self._gossip.cluster
         now_s = int(self._wall_clock())
         token = Token(
             authority.anchor,
@@ -188,10 +191,10 @@ class Admissions:
             cluster.gossip_port,
             cluster.vxlan_port,
         )
-        invitation = authority.invite(
-            Invitation(
+        invitation = authority.sign_token(
+            JoinToken(
                 token_id=token.token_id,
-                door=token.door,
+                join_key=token.join_key,
                 verifier=token.verifier,
                 label=label,
                 created_s=now_s,
@@ -207,15 +210,15 @@ class Admissions:
                 f"there are {len(own)} tokens made here",
                 hint="End some: overlayd token ls, overlayd token revoke ID",
             )
-        self._member.publish(self._member.commit(CLUSTER_SCOPE, [invitation], ended))
-        self.changed()
+        self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [invitation], ended))
+        self.records_changed()
         return token
 
     def default_token(self) -> Token:
         """Return this holder's own token without end, made if there is none in force."""
         authority = self.require_authority()
-        state = self._member.state
-        cluster = self._member.cluster
+        state = self._gossip.state
+        cluster = self._gossip.cluster
         stored = state.get(_TOKEN, "")
         if stored is not None:
             token = Token(
@@ -233,12 +236,12 @@ class Admissions:
             state.put(_TOKEN, "", {"id": token.token_id.hex(), "secret": token.secret.hex()})
         return token
 
-    def revoke(self, text: str) -> Invitation:
+    def revoke(self, text: str) -> JoinToken:
         """End a token, given by the head of its id; raises NotFoundError or ConflictError."""
         authority = self.require_authority()
         found = [
             invitation
-            for token_id, invitation in self.book().invitations.items()
+            for token_id, invitation in self.records().invitations.items()
             if text and token_id.hex().startswith(text.lower())
         ]
         if not found:
@@ -247,19 +250,19 @@ class Admissions:
             )
         if len(found) > 1:
             raise ConflictError(f"{text!r} begins several tokens' ids", hint="Write more of it")
-        revocation = authority.revoke(found[0].token_id)
-        self._member.publish(self._member.commit(CLUSTER_SCOPE, [revocation]))
-        self.changed()
+        revocation = authority.sign_revocation(found[0].token_id)
+        self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [revocation]))
+        self.records_changed()
         return found[0]
 
     def _own(self, kind: str) -> list[Key]:
-        own = self._member.node_id
-        values = self._member.node.store.values(CLUSTER_SCOPE, kind)
+        own = self._gossip.node_id
+        values = self._gossip.node.store.values(CLUSTER_SCOPE, kind)
         return [key_of(value) for origin, value in values if origin == own]
 
     def _ended(self) -> list[Key]:
         """Return the keys of this host's own records about tokens that ended long ago."""
-        book = self.book()
+        book = self.records()
         long_ago = self._wall_clock() - _KEPT_ENDED_S
         kept = {
             token_id
@@ -276,30 +279,30 @@ class Admissions:
 
     # --- the records --------------------------------------------------------------------
 
-    def book(self) -> Book:
+    def records(self) -> AdmissionRecords:
         """Return what the records say, without what a forgotten node wrote."""
-        if self._book is None:
-            self._book = self._read()
-        return self._book
+        if self._records is None:
+            self._records = self._read()
+        return self._records
 
-    def _read(self) -> Book:
-        node, anchor = self._member.node, self._member.anchor
-        book = Book()
+    def _read(self) -> AdmissionRecords:
+        node, anchor = self._gossip.node, self._gossip.anchor
+        book = AdmissionRecords()
 
         def is_own_word(origin: NodeId) -> bool:
-            return origin == self._member.node_id and self._member.authority is not None
+            return origin == self._gossip.node_id and self._gossip.authority is not None
 
         for kind in ("holder", "invitation", "revocation", "admission"):
             for origin, value in node.store.values(CLUSTER_SCOPE, kind):
                 if node.is_forgotten(origin):
                     continue
                 match value:
-                    case Holder() if self._is_proven(anchor, origin, value):
-                        if origin != self._member.node_id:
+                    case AuthorityHolderRecord() if self._is_proven(anchor, origin, value):
+                        if origin != self._gossip.node_id:
                             book.holders.add(origin)
-                    case Invitation() if self._is_proven(anchor, origin, value):
+                    case JoinToken() if self._is_proven(anchor, origin, value):
                         book.invitations[value.token_id] = value
-                    case Revocation() if self._is_proven(anchor, origin, value):
+                    case TokenRevocation() if self._is_proven(anchor, origin, value):
                         book.revoked.add(value.token_id)
                     case Admission() if origin in book.holders or is_own_word(origin):
                         book.admitted.setdefault(value.token_id, set()).add(value.node_id)
@@ -308,7 +311,10 @@ class Admissions:
         return book
 
     def _is_proven(
-        self, anchor: Anchor, origin: NodeId, value: Holder | Invitation | Revocation
+        self,
+        anchor: TrustAnchor,
+        origin: NodeId,
+        value: AuthorityHolderRecord | JoinToken | TokenRevocation,
     ) -> bool:
         """Check a signature of the authority, once."""
         kind, identity = key_of(value)
@@ -316,12 +322,12 @@ class Admissions:
         if self._proven.get(key) == (origin, value):
             return True
         match value:
-            case Holder():
-                is_true = anchor.holds(origin, value)
-            case Invitation():
-                is_true = anchor.invited(value)
-            case Revocation():
-                is_true = anchor.revoked(value)
+            case AuthorityHolderRecord():
+                is_true = anchor.verify_holder(origin, value)
+            case JoinToken():
+                is_true = anchor.verify_token(value)
+            case TokenRevocation():
+                is_true = anchor.verify_revocation(value)
         if is_true:
             self._proven[key] = (origin, value)
         return is_true

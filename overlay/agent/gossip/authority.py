@@ -10,11 +10,11 @@ import asyncio
 import time
 
 from overlay import limits
-from overlay.agent.gossip.admission import Admissions
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.admission import AdmissionService
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
-from overlay.core.events import Told
+from overlay.core.events import AuthorityMessage
 from overlay.core.protocol.messages import (
     AuthorityHandover,
     CertificateRenewal,
@@ -29,50 +29,54 @@ _HANDOVER_INTERVAL_S = 0.5
 _POLL_S = 0.05
 
 
-class Custody:
+class AuthorityHolder:
     """One member's part in keeping the authority."""
 
     def __init__(
-        self, member: Member, directory: Directory, admissions: Admissions, journal: Journal
+        self,
+        gossip: GossipService,
+        directory: Directory,
+        admission: AdmissionService,
+        event_log: EventLog,
     ) -> None:
-        self._member = member
+        self._gossip = gossip
         self._directory = directory
-        self._admissions = admissions
-        self._journal = journal
+        self._admission = admission
+        self._event_log = event_log
 
     async def run(self) -> None:
         """Declare what is held here, and keep this node's certificate in force."""
-        while not await self._member.wait_may_write(_AGAIN_S):
+        while not await self._gossip.wait_may_write(_AGAIN_S):
             pass
-        self._admissions.declare()
+        self._admission.declare_holder()
         while True:
-            pause_s = _AGAIN_S if self.renew_if_due() else limits.CERTIFICATE_LOOK_S
+            pause_s = _AGAIN_S if self.renew_if_due() else limits.CERTIFICATE_CHECK_INTERVAL_S
             await asyncio.sleep(pause_s)
 
     def renew_if_due(self) -> bool:
         """Renew the certificate, or ask for it, if its end is near; True while it is."""
         if not self._is_due():
             return False
-        authority = self._member.authority
+        authority = self._gossip.authority
         if authority is not None:
-            card = self._member.card
-            return not self._member.take_certificate(
-                self._member.certified(authority, card.address)
+            card = self._gossip.card
+            return not self._gossip.use_certificate(
+                self._gossip.issue_own_certificate(authority, card.address)
             )
-        for node_id in self._admissions.live_holders()[: limits.HOLDERS_TOLD_MAX]:
-            self._member.node.tell(node_id, CertificateRequest())
-        self._member.pump.soon()
+        for node_id in self._admission.live_holders()[: limits.HOLDERS_REPORTED_MAX]:
+            self._gossip.node.send_to(node_id, CertificateRequest())
+        self._gossip.transport.flush_soon()
         return True
 
     def _is_due(self) -> bool:
         return time.time() >= self._end_s() - limits.CERTIFICATE_RENEWED_S
 
     def _end_s(self) -> int:
-        certificate = self._member.card.certificate
+        certificate = self._gossip.card.certificate
         assert certificate is not None, "a member is certified"
         return certificate.not_after_s
 
-    def take(self, told: Told) -> None:
+    def handle_message(self, told: AuthorityMessage) -> None:
         """Act on what a member asks or brings; nothing it brings counts unproven."""
         # Outside the event's own call: the node is in the middle of one.
         soon = asyncio.get_running_loop().call_soon
@@ -88,28 +92,28 @@ class Custody:
         """Use a certificate that was asked for: everyone has our cards and so our old ones, and
         each change of the card is a write and a word to all members."""
         if self._is_due() and certificate.not_after_s > self._end_s():
-            self._member.take_certificate(certificate)
+            self._gossip.use_certificate(certificate)
 
     def _certify(self, sender: NodeId) -> None:
-        authority = self._member.authority
+        authority = self._gossip.authority
         card = self._directory.card(sender)
         if authority is None or card is None:
             return
-        certificate = authority.certify(
+        certificate = authority.sign_certificate(
             card.sign_key, card.seal_key, card.name, card.address, time.time()
         )
-        self._member.node.tell(sender, CertificateRenewal(certificate))
-        self._member.pump.soon()
+        self._gossip.node.send_to(sender, CertificateRenewal(certificate))
+        self._gossip.transport.flush_soon()
 
     def _take_authority(self, sender: NodeId, key: bytes) -> None:
-        had = self._member.authority is not None
-        if not self._member.take_authority(key):
+        had = self._gossip.authority is not None
+        if not self._gossip.hold_authority(key):
             return
         if not had:
-            self._member.state.keep_previous()  # a damaged state must not cost the cluster its key
+            self._gossip.state.keep_backup()  # a damaged state must not cost the cluster its key
             name = self._directory.node_name(sender)
-            self._journal.record("promote", f"{name} made this host a holder of the authority")
-        self._admissions.declare()
+            self._event_log.record("promote", f"{name} made this host a holder of the authority")
+        self._admission.declare_holder()
 
     async def promote(self, name: str) -> bool:
         """Hand the authority to a member; False if it holds it already.
@@ -117,16 +121,16 @@ class Custody:
         Raises ConflictError where it is not held here or the member is not alive, TimedOutError
         if it does not confirm by its own record.
         """
-        authority = self._admissions.require_authority()
+        authority = self._admission.require_authority()
         node_id = self._directory.node(name)
-        if self._admissions.is_holder(node_id):
+        if self._admission.is_holder(node_id):
             return False
         if self._directory.node_state(node_id) is not MemberState.ALIVE:
             raise ConflictError(f"{name} is not alive", hint="'overlayd members' shows who is")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.PROMOTE_TIMEOUT_S
         said_at = 0.0
-        while not self._admissions.is_holder(node_id):
+        while not self._admission.is_holder(node_id):
             if loop.time() >= deadline:
                 raise TimedOutError(
                     f"{name} has not confirmed within {limits.PROMOTE_TIMEOUT_S:.0f} s",
@@ -134,8 +138,8 @@ class Custody:
                 )
             if loop.time() - said_at >= _HANDOVER_INTERVAL_S:
                 said_at = loop.time()
-                self._member.node.tell(node_id, AuthorityHandover(authority.to_bytes()))
-                self._member.pump.flush()
+                self._gossip.node.send_to(node_id, AuthorityHandover(authority.to_bytes()))
+                self._gossip.transport.flush()
             await asyncio.sleep(_POLL_S)
-        self._journal.record("promote", f"{name} holds the authority", peer=name)
+        self._event_log.record("promote", f"{name} holds the authority", peer=name)
         return True

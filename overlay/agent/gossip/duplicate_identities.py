@@ -8,10 +8,12 @@ from __future__ import annotations
 from overlay import limits
 from overlay.model import Ip, NodeId
 
-SHOWN_S = 60.0  # after it was last seen: both sides repeat it every few seconds while it lasts
+DUPLICATE_SHOWN_S = (
+    60.0  # after it was last seen: both sides repeat it every few seconds while it lasts
+)
 
 
-class Rivals:
+class DuplicateSightings:
     """Pairs of an identity and the address of one more host that uses it."""
 
     def __init__(self) -> None:
@@ -23,8 +25,10 @@ class Rivals:
         while len(self._seen) >= limits.RIVALS_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[node_id, address] = now
-        return known is None or now - known > SHOWN_S
+        return known is None or now - known > DUPLICATE_SHOWN_S
 
-    def present(self, now: float) -> list[tuple[NodeId, Ip]]:
+    def recent(self, now: float) -> list[tuple[NodeId, Ip]]:
         """Return those seen lately, the latest first."""
-        return [pair for pair, when in reversed(self._seen.items()) if now - when <= SHOWN_S]
+        return [
+            pair for pair, when in reversed(self._seen.items()) if now - when <= DUPLICATE_SHOWN_S
+        ]

@@ -6,26 +6,30 @@ know: what follows from it (`core.ipam.reclaim`, the keys' duty).
 
 from __future__ import annotations
 
-from overlay.agent.gossip.admission import Admissions
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.admission import AdmissionService
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.protocol.messages import MemberState
-from overlay.core.protocol.records import CLUSTER_SCOPE, Forgotten
+from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode
 from overlay.errors import ConflictError
 from overlay.model import NodeId
 
 
-class Forgetting:
+class ForgetService:
     """Declares nodes gone, their identities barred."""
 
     def __init__(
-        self, member: Member, directory: Directory, admissions: Admissions, journal: Journal
+        self,
+        gossip: GossipService,
+        directory: Directory,
+        admission: AdmissionService,
+        event_log: EventLog,
     ) -> None:
-        self._member = member
+        self._gossip = gossip
         self._directory = directory
-        self._admissions = admissions
-        self._journal = journal
+        self._admission = admission
+        self._event_log = event_log
 
     def forget(self, name: str, *, powered_off: bool, bar: bool = False) -> NodeId:
         """Declare a node gone for ever.
@@ -34,18 +38,18 @@ class Forgetting:
         takes the authority, for no member may shut out another that lives.
         """
         node_id = self._directory.node(name)
-        if node_id == self._member.node_id:
+        if node_id == self._gossip.node_id:
             raise ConflictError("a node cannot forget itself", hint="Use: sudo overlayd leave")
         if bar:
-            self._admissions.require_authority()
+            self._admission.require_authority()
         else:
             self._require_gone(node_id, name)
             if not powered_off:
                 self._require_majority(name)
-        authority = self._member.authority
-        record = Forgotten(node_id) if authority is None else authority.forget(node_id)
-        self._member.publish(self._member.commit(CLUSTER_SCOPE, [record]))
-        self._journal.record("forget", f"{name} is forgotten", peer=name)
+        authority = self._gossip.authority
+        record = ForgottenNode(node_id) if authority is None else authority.sign_forgotten(node_id)
+        self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [record]))
+        self._event_log.record("forget", f"{name} is forgotten", peer=name)
         return node_id
 
     def _require_gone(self, node_id: NodeId, name: str) -> None:
@@ -59,7 +63,7 @@ class Forgetting:
             )
 
     def _require_majority(self, name: str) -> None:
-        members = self._member.node.membership
+        members = self._gossip.node.membership
         total, live = 1 + len(members.members()), 1 + len(members.live())
         if 2 * live < total:
             raise ConflictError(

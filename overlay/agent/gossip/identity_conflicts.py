@@ -8,36 +8,36 @@ from __future__ import annotations
 
 import logging
 
-from overlay.agent.gossip.duplicate_identities import Rivals
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.duplicate_identities import DuplicateSightings
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.model import Ip, NodeId, ip_text
 
 
-class Doubts:
+class IdentityConflicts:
     """`barred_by`: who says that this host was forgotten, in the order it was heard."""
 
-    def __init__(self, member: Member, directory: Directory, journal: Journal) -> None:
-        self.barred_by: dict[NodeId, None] = {}
-        self._rivals = Rivals()
-        self._member = member
+    def __init__(self, gossip: GossipService, directory: Directory, event_log: EventLog) -> None:
+        self.forgotten_by: dict[NodeId, None] = {}
+        self._duplicates = DuplicateSightings()
+        self._gossip = gossip
         self._directory = directory
-        self._journal = journal
+        self._event_log = event_log
 
-    def rivals(self) -> list[tuple[NodeId, Ip]]:
+    def recent_duplicates(self) -> list[tuple[NodeId, Ip]]:
         """Return the identities lately seen twice, and where the other host is."""
-        return self._rivals.present(self._member.pump.now())
+        return self._duplicates.recent(self._gossip.transport.now())
 
-    def has_rival(self) -> bool:
+    def has_duplicate(self) -> bool:
         """Say whether another host was lately seen under this node's identity."""
-        return any(node_id == self._member.node_id for node_id, _ in self.rivals())
+        return any(node_id == self._gossip.node_id for node_id, _ in self.recent_duplicates())
 
-    def clone_seen(self, node_id: NodeId, address: Ip) -> None:
+    def duplicate_seen(self, node_id: NodeId, address: Ip) -> None:
         """Take one sighting of another host under an identity in use."""
-        if self._rivals.note(node_id, address, self._member.pump.now()):
+        if self._duplicates.note(node_id, address, self._gossip.transport.now()):
             name = self._directory.node_name(node_id)
-            self._journal.record(
+            self._event_log.record(
                 "clone",
                 f"another host at {ip_text(address)} uses the identity of {name}: a copied disk? "
                 "Give one of them a new identity: overlayd reset, then overlayd join",
@@ -45,12 +45,12 @@ class Doubts:
                 peer=name,
             )
 
-    def barred(self, node_id: NodeId) -> None:
+    def forgotten_by_member(self, node_id: NodeId) -> None:
         """Take a member's word that this host was forgotten."""
-        if node_id not in self.barred_by:
-            self.barred_by[node_id] = None
+        if node_id not in self.forgotten_by:
+            self.forgotten_by[node_id] = None
             name = self._directory.node_name(node_id)
-            self._journal.record(
+            self._event_log.record(
                 "barred",
                 f"{name} says that this host was forgotten: the cluster does not hear it any "
                 "more. To come back as a new node: overlayd reset, then overlayd join",

@@ -15,11 +15,11 @@ from overlay import limits
 from overlay.errors import TimedOutError, UsageError
 from overlay.model import Ip, fit_name, ip_text
 
-GREET_INTERVAL_S = 0.25
+HELLO_RETRY_INTERVAL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class JoinWish:
+class JoinSpec:
     """What `overlayd join` asks for."""
 
     peers: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class JoinWish:
 
 
 @dataclass(frozen=True, slots=True)
-class Seed:
+class JoinSeed:
     """One address to knock at, and the peer text that it came from."""
 
     peer: str
@@ -44,7 +44,7 @@ def default_name() -> str:
     return fit_name(socket.gethostname().partition(".")[0].lower(), "node")
 
 
-async def resolve(peers: Sequence[str], port: int) -> list[Seed]:
+async def resolve(peers: Sequence[str], port: int) -> list[JoinSeed]:
     """Return the addresses of peers given as `host`, `host:port` or `[v6]:port`.
 
     Raises UsageError for a text that can't be one; a name that does not resolve now is an
@@ -53,7 +53,7 @@ async def resolve(peers: Sequence[str], port: int) -> list[Seed]:
     if len(peers) > limits.SEED_COUNT_MAX:
         raise UsageError(f"at most {limits.SEED_COUNT_MAX} peers can be named", field="peers")
     loop = asyncio.get_running_loop()
-    seeds: list[Seed] = []
+    seeds: list[JoinSeed] = []
     failures: list[str] = []
     for peer in peers:
         host, peer_port = split_peer(peer, port)
@@ -67,7 +67,7 @@ async def resolve(peers: Sequence[str], port: int) -> list[Seed]:
             continue
         for _, _, _, _, sockaddr in found:
             address = Ip(ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]).packed)
-            seeds.append(Seed(peer, address, peer_port))
+            seeds.append(JoinSeed(peer, address, peer_port))
     if peers and not seeds:
         raise UsageError(
             "none of the peers has an address",
@@ -96,7 +96,7 @@ def split_peer(peer: str, port: int) -> tuple[str, int]:
     return host, port
 
 
-def no_answer(seeds: Sequence[Seed], waited_s: float) -> TimedOutError:
+def no_answer_error(seeds: Sequence[JoinSeed], waited_s: float) -> TimedOutError:
     """Return the error for silence: nobody answers those who can't prove membership."""
     tried = ", ".join(f"{ip_text(seed.address)} port {seed.port}/udp" for seed in seeds[:4])
     return TimedOutError(
@@ -108,7 +108,7 @@ def no_answer(seeds: Sequence[Seed], waited_s: float) -> TimedOutError:
     )
 
 
-def elsewhere(seeds: Sequence[Seed], own: Ip) -> list[Seed]:
+def seeds_on_other_hosts(seeds: Sequence[JoinSeed], own: Ip) -> list[JoinSeed]:
     """Return the seeds that are not this host itself; raises UsageError if that leaves none."""
     found = [seed for seed in seeds if seed.address != own]
     if not found:

@@ -15,13 +15,21 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from overlay import limits
-from overlay.agent.gossip.admission import Admissions
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.admission import AdmissionService
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
 from overlay.core.keys.rotation import Ring
-from overlay.core.keys.rotation_driver import RECORD, Follow, Hand, KeyDuty, Make, Say, Wait
+from overlay.core.keys.rotation_driver import (
+    KEY_STATE_KEY,
+    Announce,
+    ApplyKey,
+    CreateKey,
+    RotationDriver,
+    SendKey,
+    Wait,
+)
 from overlay.core.protocol.records import CLUSTER_SCOPE, Key, KeyId
 from overlay.errors import OverlayError, TimedOutError
 from overlay.model import NodeId
@@ -32,121 +40,123 @@ _GATHER_S = 0.02  # records come in bursts, one of each member
 _MAY_WRITE_WAIT_S = 60.0
 
 
-class Keys:
+class KeyRotation:
     """One member's part in keeping the cluster's keys."""
 
     def __init__(
         self,
-        member: Member,
+        gossip: GossipService,
         directory: Directory,
-        admissions: Admissions,
-        journal: Journal,
+        admission: AdmissionService,
+        event_log: EventLog,
         interval_s: float,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        ring = member.keyring.ring
-        made_s = member.keyring.key(ring.newest).made_s
-        self.duty = KeyDuty(member.node, ring, made_s, interval_s)
-        self._member = member
+        ring = gossip.keyring.ring
+        made_s = gossip.keyring.key(ring.newest).made_s
+        self.driver = RotationDriver(gossip.node, ring, made_s, interval_s)
+        self._gossip = gossip
         self._directory = directory
-        self._admissions = admissions
-        self._journal = journal
+        self._admission = admission
+        self._event_log = event_log
         self._wall_clock = wall_clock
         self._changed = asyncio.Event()
         self._fault = ""
-        member.pump.key_told = self.take
+        gossip.transport.key_received = self.accept_key
 
     async def run(self) -> None:
         """Take every step that is due, for ever."""
-        while not await self._member.wait_may_write(_MAY_WRITE_WAIT_S):
+        while not await self._gossip.wait_may_write(_MAY_WRITE_WAIT_S):
             pass
         while True:
             self._changed.clear()
             try:
-                pause_s = self.work()
+                pause_s = self.step()
             except OverlayError as error:  # a disk that refuses: nothing was done, try again
-                self._complain(error)
-                pause_s = limits.KEY_LOOK_S
+                self._set_fault(error)
+                pause_s = limits.KEY_CHECK_INTERVAL_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), pause_s)
             await asyncio.sleep(_GATHER_S)
 
-    def wake(self) -> None:
+    def members_changed(self) -> None:
         """Note that members changed."""
         self._changed.set()
 
-    def note(self, changed: Iterable[Key]) -> None:
+    def records_changed(self, changed: Iterable[Key]) -> None:
         """Note that records of the cluster's scope changed."""
-        if RECORD in changed:
+        if KEY_STATE_KEY in changed:
             self._changed.set()
 
-    def _complain(self, error: OverlayError) -> None:
+    def _set_fault(self, error: OverlayError) -> None:
         """Tell of a fault, once as long as it lasts."""
         if self._fault != str(error):
             self._fault = str(error)
-            self._journal.record("key", self._fault, level=logging.ERROR)
+            self._event_log.record("key", self._fault, level=logging.ERROR)
 
-    def work(self) -> float:
+    def step(self) -> float:
         """Take the steps that are due now; return after how many seconds to look again."""
-        member, now = self._member, self._member.pump.now()
+        gossip, now = self._gossip, self._gossip.transport.now()
         while True:
-            match self.duty.next_deed(now, self._wall_clock(), self._holders()):
-                case Follow() as follow:
-                    self._follow(follow)
-                case Say(state):
-                    member.publish(member.commit(CLUSTER_SCOPE, [state]))
-                case Hand(to):
+            match self.driver.next_action(now, self._wall_clock(), self._holders()):
+                case ApplyKey() as follow:
+                    self._apply_key(follow)
+                case Announce(state):
+                    gossip.publish(gossip.commit(CLUSTER_SCOPE, [state]))
+                case SendKey(to):
                     for node_id in to:
-                        member.pump.hand_key(node_id)
-                case Make(generation):
-                    self._make(generation)
+                        gossip.transport.send_key(node_id)
+                case CreateKey(generation):
+                    self._make_key(generation)
                 case Wait(seconds):
                     return seconds
 
     def _holders(self) -> list[NodeId] | None:
         """Return the other live holders of the authority; None where it is not held."""
-        return None if self._member.authority is None else self._admissions.live_holders()
+        return None if self._gossip.authority is None else self._admission.live_holders()
 
     def waited_for(self) -> list[str]:
         """Return the names of the live members that the next step waits for."""
-        return sorted(self._directory.node_name(node_id) for node_id in self.duty.waited_for())
+        return sorted(self._directory.node_name(node_id) for node_id in self.driver.waiting_for())
 
     def next_due_s(self) -> int | None:
         """Return when this host makes the next key, in Unix time; None if it does not."""
         wall_s = self._wall_clock()
-        due_in_s = self.duty.due_in_s(wall_s, self._holders())
+        due_in_s = self.driver.due_in_s(wall_s, self._holders())
         return None if due_in_s is None else int(wall_s + due_in_s)
 
     # --- steps --------------------------------------------------------------------------
 
-    def make(self) -> KeyId:
+    def make_key(self) -> KeyId:
         """Make the next key, unless one is on its way; return its name.
 
         Raises ConflictError where the authority is not held.
         """
-        self._admissions.require_authority()
-        generation = self.duty.next_generation()
-        return self.duty.rotation.ring.newest if generation is None else self._make(generation)
+        self._admission.require_authority()
+        generation = self.driver.next_generation()
+        return (
+            self.driver.rotation.ring.newest if generation is None else self._make_key(generation)
+        )
 
-    def _make(self, generation: int) -> KeyId:
-        authority = self._admissions.require_authority()
+    def _make_key(self, generation: int) -> KeyId:
+        authority = self._admission.require_authority()
         key = authority.make_key(generation, os.urandom(SECRET_SIZE), self._wall_clock())
-        self._take(key, f"generation {generation} was made here")
+        self._accept_key(key, f"generation {generation} was made here")
         return key.id
 
-    def take(self, sender: NodeId, key: ClusterKey) -> None:
+    def accept_key(self, sender: NodeId, key: ClusterKey) -> None:
         """Hold a key that a member hands us, if it is of use: it is the authority's."""
         name = self._directory.node_name(sender)
         try:
-            self._take(key, f"generation {key.generation} came from {name}", peer=name)
+            self._accept_key(key, f"generation {key.generation} came from {name}", peer=name)
         except OverlayError as error:  # the sender hands it again
-            self._complain(error)
+            self._set_fault(error)
 
-    def _take(self, key: ClusterKey, text: str, **told: Any) -> None:
-        follow = self.duty.takes(key.id, self._member.pump.now())
+    def _accept_key(self, key: ClusterKey, text: str, **told: Any) -> None:
+        follow = self.driver.action_for(key.id, self._gossip.transport.now())
         if follow is not None:
-            self._follow(follow, key)
-            self._journal.record("key", text, **told)
+            self._apply_key(follow, key)
+            self._event_log.record("key", text, **told)
 
     async def rotate(self) -> KeyId:
         """Make the next key and wait until all live members use it.
@@ -154,10 +164,10 @@ class Keys:
         Raises ConflictError where the authority is not held, TimedOutError if some member does
         not follow in time; it goes on by itself then.
         """
-        key = self.make()
+        key = self.make_key()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.KEY_ROTATE_TIMEOUT_S
-        while not self.duty.is_in_use(key):
+        while not self.driver.is_in_use(key):
             if loop.time() >= deadline:
                 late = ", ".join(self.waited_for())
                 raise TimedOutError(
@@ -168,34 +178,34 @@ class Keys:
             await asyncio.sleep(_POLL_S)
         return key
 
-    def _follow(self, follow: Follow, new: ClusterKey | None = None) -> None:
+    def _apply_key(self, follow: ApplyKey, new: ClusterKey | None = None) -> None:
         """Make a ring durable, with the record that tells of it, then seal and open by it."""
-        member, before, ring = self._member, self.duty.rotation.ring, follow.ring
-        held = {key.id: key for key in (*member.keyring.keys, *([] if new is None else [new]))}
+        gossip, before, ring = self._gossip, self.driver.rotation.ring, follow.ring
+        held = {key.id: key for key in (*gossip.keyring.keys, *([] if new is None else [new]))}
         kept = [held[known] for known in sorted(ring.held)]
 
         def put() -> None:
-            documents.put_keyring(member.state, kept, ring.sealing)
+            documents.put_keyring(gossip.state, kept, ring.sealing)
 
-        if follow.says is not None:
-            segments = member.commit(CLUSTER_SCOPE, [follow.says], also=put)
+        if follow.record is not None:
+            segments = gossip.commit(CLUSTER_SCOPE, [follow.record], also=put)
         else:
             segments = []
-            with member.state.transaction():
+            with gossip.state.transaction():
                 put()
         self._fault = ""
-        member.keyring.follow(ring, new)
-        self.duty.followed(ring, self._wall_clock())
-        member.pump.keys_changed()
-        member.publish(segments)
-        self.wake()
-        self._tell(before, ring)
+        gossip.keyring.replace(ring, new)
+        self.driver.applied(ring, self._wall_clock())
+        gossip.transport.keys_changed()
+        gossip.publish(segments)
+        self.members_changed()
+        self._publish_state(before, ring)
 
-    def _tell(self, before: Ring, ring: Ring) -> None:
+    def _publish_state(self, before: Ring, ring: Ring) -> None:
         if ring.sealing != before.sealing:
-            self._journal.record("key", f"generation {ring.sealing.generation} is in use")
+            self._event_log.record("key", f"generation {ring.sealing.generation} is in use")
         gone = sorted(before.held - ring.held)
         if gone:
             numbers = ", ".join(str(key.generation) for key in gone)
-            self._journal.record("key", f"generation {numbers} was removed")
-            self._member.state.scrub()
+            self._event_log.record("key", f"generation {numbers} was removed")
+            self._gossip.state.scrub()

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 
-WINDOW_S = 60
+LAG_WINDOW_S = 60
 
 
-class Lag:
+class LoopLag:
     """The largest lag of each of the last 60 seconds, in seconds."""
 
     def __init__(self) -> None:
-        self._worst: deque[tuple[int, float]] = deque(maxlen=WINDOW_S)
+        self._worst: deque[tuple[int, float]] = deque(maxlen=LAG_WINDOW_S)
 
     def note(self, lag_s: float, now: float) -> None:
         """Take one measured lag."""
@@ -25,4 +25,4 @@ class Lag:
 
     def max_s(self, now: float) -> float:
         """Return the largest lag of the last minute."""
-        return max((lag for second, lag in self._worst if second > now - WINDOW_S), default=0.0)
+        return max((lag for second, lag in self._worst if second > now - LAG_WINDOW_S), default=0.0)

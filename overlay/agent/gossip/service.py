@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from overlay import __version__, limits
-from overlay.agent.gossip.transport import Pump
+from overlay.agent.gossip.transport import Transport
 from overlay.agent.state import documents
-from overlay.agent.state.database import PREVIOUS_NAME, StateFile, StoredCard, StoredSegment
-from overlay.agent.state.documents import ClusterFile, next_epoch
+from overlay.agent.state.database import PREVIOUS_NAME, StateDatabase, StoredCard, StoredSegment
+from overlay.agent.state.documents import StoredCluster, next_epoch
 from overlay.core.events import (
     CardAccepted,
     Confirmed,
@@ -31,12 +31,12 @@ from overlay.core.events import (
 from overlay.core.node import Node
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import Key, Scope, Segment, Value
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import OverlayError, RemoteError
 from overlay.model import Card, Certificate, Ip, NodeId
 from overlay.wire.codec.messages import MsgpackCodec
-from overlay.wire.identity.authority import Anchor, Authority
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.authority import Authority, TrustAnchor
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session.sessions import Sessions
 
 Read = TypeVar("Read", Card, Segment)
@@ -46,13 +46,13 @@ _POLL_S = 0.005
 _GOODBYE_S = 0.5
 
 
-class Member:
+class GossipService:
     """This node's part in its cluster, from start to close."""
 
     def __init__(
         self,
-        state: StateFile,
-        cluster: ClusterFile,
+        state: StateDatabase,
+        cluster: StoredCluster,
         address: Ip,
         underlay_mtu: int,
         on_event: Callable[[Event], None],
@@ -60,11 +60,11 @@ class Member:
         self.state = state
         self.cluster = cluster
         self.identity = documents.load_identity(state)
-        self.anchor = Anchor(bytes.fromhex(cluster.anchor))
+        self.anchor = TrustAnchor(bytes.fromhex(cluster.anchor))
         self.authority = documents.load_authority(state)
         self.keyring = documents.load_keyring(state)
         self.codec = MsgpackCodec()
-        self.notary = KeyNotary(self.identity, self.anchor)
+        self.signer = KeySigner(self.identity, self.anchor)
         self._on_event = on_event
         self._waits: dict[int, asyncio.Future[None]] = {}
         self._unsaved: list[Segment] = []
@@ -75,15 +75,15 @@ class Member:
         self.card = self._own_card(address, underlay_mtu)
         self.node = Node(
             self.card,
-            self.notary,
+            self.signer,
             self.codec,
             random.Random(os.urandom(16)),
-            Settings(),
+            ProtocolSettings(),
             self._loop.time(),
         )
         self.sessions = Sessions(
             self.identity,
-            self.notary,
+            self.signer,
             self.keyring,
             self.card,
             os.urandom,
@@ -91,8 +91,8 @@ class Member:
         )
         self._restore()
         self.started = self._loop.time()
-        self.pump = Pump(
-            self.node, self.sessions, self.codec, (address, cluster.gossip_port), self._take_event
+        self.transport = Transport(
+            self.node, self.sessions, self.codec, (address, cluster.gossip_port), self._handle_event
         )
 
     @property
@@ -103,14 +103,14 @@ class Member:
     def close(self) -> None:
         """Stop gossiping; what is not yet on disk is written, if the disk takes it: the others have
         it. Nothing is written later, when the state may be another membership's."""
-        self.pump.close()
+        self.transport.close()
         self._save()
         self._saved()
         for waiting in self._waits.values():
             waiting.cancel()
 
     def _own_card(self, address: Ip, underlay_mtu: int) -> Card:
-        return self.notary.issue_card(
+        return self.signer.issue_card(
             Card(
                 node_id=self.identity.node_id,
                 name=self.cluster.node_name,
@@ -130,27 +130,29 @@ class Member:
         certificate = documents.load_certificate(self.state)
         if certificate is None:
             assert self.authority is not None, "no host is member without a certificate"
-            certificate = self.certified(self.authority, address)
+            certificate = self.issue_own_certificate(self.authority, address)
             with self.state.transaction():
                 documents.put_certificate(self.state, certificate)
         return certificate
 
-    def certified(self, authority: Authority, address: Ip) -> Certificate:
+    def issue_own_certificate(self, authority: Authority, address: Ip) -> Certificate:
         """Return a new certificate for this node itself."""
         own = self.identity
         name = self.cluster.node_name
-        return authority.certify(own.sign_public, own.seal_public, name, address, time.time())
+        return authority.sign_certificate(
+            own.sign_public, own.seal_public, name, address, time.time()
+        )
 
-    def take_certificate(self, certificate: Certificate) -> bool:
+    def use_certificate(self, certificate: Certificate) -> bool:
         """Use a new certificate from now on; False if it is none for this node as it is."""
-        if not self.anchor.certifies(replace(self.card, certificate=certificate)):
+        if not self.anchor.verify_certificate(replace(self.card, certificate=certificate)):
             return False
         with self.state.transaction():
             documents.put_certificate(self.state, certificate)
         self.renew_card(certificate=certificate)
         return True
 
-    def take_authority(self, key: bytes) -> bool:
+    def hold_authority(self, key: bytes) -> bool:
         """Hold the authority from now on; False if that is not its key."""
         authority = Authority(key)
         if authority.anchor != self.anchor.public:
@@ -167,25 +169,25 @@ class Member:
         Raises OverlayError if the disk refuses; the card then is as it was before.
         """
         changed = replace(self.card, epoch=next_epoch(self.state), **changes)  # type: ignore[arg-type]
-        card = self.notary.issue_card(changed)
+        card = self.signer.issue_card(changed)
         with self.state.transaction():
             self.state.put_card(_stored_card(card))
         self.card = card
         self.sessions.set_card(card)
-        self.node.renew_card(self.card, self.pump.now())
-        self.pump.soon()
+        self.node.renew_card(self.card, self.transport.now())
+        self.transport.flush_soon()
 
     def start(self) -> None:
         """Begin to gossip."""
-        self.pump.start()
+        self.transport.start()
 
-    def alive_peers(self) -> bool:
+    def has_alive_peers(self) -> bool:
         """Say whether any other member is alive."""
         return bool(self.node.membership.alive())
 
     def drops(self) -> dict[str, int]:
         """Return what was dropped, by reason."""
-        found = dict(self.pump.drops)
+        found = dict(self.transport.drops)
         queues = {
             "outbox-full": self.node.outbox.dropped_count,
             "handshake-queue-full": self.sessions.queue_drop_count,
@@ -194,13 +196,13 @@ class Member:
 
     async def wait_synced(self, scope: Scope, timeout_s: float) -> bool:
         """Wait until one who holds a scope has shown us all of it; False if that took too long."""
-        self.pump.flush()
+        self.transport.flush()
         return await self._wait_until(lambda: not self.node.scopes.is_pending(scope), timeout_s)
 
     async def wait_may_write(self, timeout_s: float) -> bool:
         """Wait until this node has heard enough of its peers to write and allocate (the amnesia
         rule); False if that took too long."""
-        return await self._wait_until(lambda: self.node.may_write(self.pump.now()), timeout_s)
+        return await self._wait_until(lambda: self.node.may_write(self.transport.now()), timeout_s)
 
     async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         deadline = self._loop.time() + timeout_s
@@ -213,10 +215,10 @@ class Member:
     async def say_goodbye(self) -> None:
         """Tell everyone, in its signed card and twice, that this node leaves."""
         self.renew_card(left=True)
-        self.pump.flush()
+        self.transport.flush()
         await asyncio.sleep(_GOODBYE_S / 2)
-        self.node.repeat_card()
-        self.pump.flush()
+        self.node.rebroadcast_card()
+        self.transport.flush()
         await asyncio.sleep(_GOODBYE_S / 2)
 
     # --- disk ---------------------------------------------------------------------------
@@ -227,7 +229,7 @@ class Member:
             card = self._read(kept.node_id, self.codec.decode_card, kept.raw, kept.signature)
             if card is None or card.node_id == self.card.node_id:
                 continue
-            if self.notary.verify_card(card):
+            if self.signer.verify_card(card):
                 cards[card.node_id] = card
                 self.sessions.learn(card)
         by_id = {**cards, self.card.node_id: self.card}
@@ -236,7 +238,7 @@ class Member:
             segment = self._read(row.origin, self.codec.decode_segment, row.raw, row.signature)
             if segment is None or segment.origin not in by_id:
                 continue
-            if self.notary.verify_segment(segment, by_id[segment.origin]):
+            if self.signer.verify_segment(segment, by_id[segment.origin]):
                 segments.append(segment)
         self.node.restore(cards.values(), segments, self._loop.time())
         newest = {(kept.origin, kept.scope): kept.upto for kept in segments}
@@ -285,46 +287,46 @@ class Member:
                 self.state.put_card(_stored_card(card))
             also()
         self._saved()
-        self.node.apply(segments, self.pump.now())
-        self.pump.soon()
+        self.node.apply(segments, self.transport.now())
+        self.transport.flush_soon()
         return segments
 
     def publish(self, segments: Sequence[Segment]) -> None:
         """Tell the others."""
-        self.node.publish(segments, self.pump.now())
-        self.pump.flush()
+        self.node.publish(segments, self.transport.now())
+        self.transport.flush()
 
     async def publish_confirmed(
         self, segments: Sequence[Segment], timeout_s: float
     ) -> list[NodeId]:
         """Tell the others and wait until their kernels follow; return who has not confirmed."""
-        wait = self.node.publish(segments, self.pump.now(), confirm=True)
+        wait = self.node.publish(segments, self.transport.now(), confirm=True)
         if wait is None:
-            self.pump.flush()
+            self.transport.flush()
             return []
         confirmed: asyncio.Future[None] = self._loop.create_future()
         self._waits[wait] = confirmed
-        self.pump.flush()
+        self.transport.flush()
         try:
             await asyncio.wait_for(confirmed, timeout_s)
         except TimeoutError:
-            return sorted(self.node.confirm_missing(wait))
+            return sorted(self.node.unconfirmed_nodes(wait))
         finally:
             self._waits.pop(wait, None)
-            self.node.confirm_forget(wait)
+            self.node.cancel_confirmation(wait)
         return []
 
-    def _take_event(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         match event:
             case SegmentAccepted(segment=segment):
                 self._unsaved.append(segment)
-                self._save_later()
+                self._schedule_save()
             case CardAccepted(card=card):
                 self.sessions.learn(card)
                 if card.node_id == self.node_id:
                     return
                 self._unsaved_cards.append(card)
-                self._save_later()
+                self._schedule_save()
                 self._on_event(event)
             case Confirmed(wait_id=wait_id):
                 waiting = self._waits.get(wait_id)
@@ -334,14 +336,14 @@ class Member:
                 self.sessions.forget(node_id)
                 self._on_event(event)
             case MemberChanged(node_id=node_id, after=MemberState.SUSPECT | MemberState.DEAD):
-                self.sessions.doubt(node_id)
+                self.sessions.mark_unresponsive(node_id)
                 self._on_event(event)
             case OwnCardAhead(epoch=epoch):
-                self._loop.call_soon(self._go_above, epoch)
+                self._loop.call_soon(self._raise_epoch, epoch)
             case _:
                 self._on_event(event)
 
-    def _go_above(self, epoch: int) -> None:
+    def _raise_epoch(self, epoch: int) -> None:
         """Publish our card above an epoch that peers have of it; where the disk refuses, they say
         it again, and `status` tells of the disk."""
         if epoch < self.card.epoch:
@@ -351,7 +353,7 @@ class Member:
                 self.state.put("epoch", "", epoch)
             self.renew_card()
 
-    def _save_later(self) -> None:
+    def _schedule_save(self) -> None:
         if len(self._unsaved) >= limits.RECENT_EVENTS_MAX and not self.state.fault:
             self._save()
         elif self._save_timer is None:
@@ -373,7 +375,7 @@ class Member:
         except OverlayError:
             self._unsaved = segments[-limits.RECENT_EVENTS_MAX :]
             self._unsaved_cards = cards[-limits.RECENT_EVENTS_MAX :]
-            self._save_later()
+            self._schedule_save()
 
     def _saved(self) -> None:
         """Note that nothing waits to be written."""

@@ -15,22 +15,22 @@ import socket
 from collections.abc import Callable, Iterable
 
 from overlay import limits
-from overlay.agent.gossip.loop_lag import Lag
-from overlay.core.events import BarredBy, CloneSeen, Event
+from overlay.agent.gossip.loop_lag import LoopLag
+from overlay.core.events import DuplicateIdentity, Event, ForgottenBy
 from overlay.core.node import Node
 from overlay.core.protocol.interfaces import Codec
 from overlay.errors import ConflictError, OverlayError, RemoteError
 from overlay.model import Ip, NodeId
-from overlay.wire.admission import is_admission
+from overlay.wire.admission import is_join_datagram
 from overlay.wire.codec.datagram import Datagram
 from overlay.wire.identity.keyring import ClusterKey
-from overlay.wire.session.handshake_limiter import Gate
+from overlay.wire.session.handshake_limiter import HandshakeLimiter
 from overlay.wire.session.sessions import Sessions
 
 _LAG_LOGGED_S = 0.1
 
 
-class Pump:
+class Transport:
     """Moves datagrams and time into the node, and what it says out of it."""
 
     def __init__(
@@ -46,16 +46,18 @@ class Pump:
         self.drops: collections.Counter[str] = collections.Counter()
         self.received = 0
         self.sent = 0
-        self.lag = Lag()
-        self.door: Callable[[bytes], list[Datagram]] | None = None  # who has only a token
-        self.joined_through: Callable[[NodeId], None] | None = None
-        self.key_told: Callable[[NodeId, ClusterKey], None] | None = None
+        self.lag = LoopLag()
+        self.handle_admission: Callable[[bytes], list[Datagram]] | None = (
+            None  # who has only a token
+        )
+        self.session_opened: Callable[[NodeId], None] | None = None
+        self.key_received: Callable[[NodeId, ClusterKey], None] | None = None
         self._codec = codec
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
-        self._gate = Gate(sessions.is_member_address, self._loop.time())
+        self._gate = HandshakeLimiter(sessions.is_member_address, self._loop.time())
         self._port = endpoint[1]
-        self._socket = bind(endpoint)
+        self._socket = bind_socket(endpoint)
         self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
@@ -75,7 +77,7 @@ class Pump:
 
     def rebind(self, address: Ip) -> None:
         """Go on from another address; raises OverlayError, and stays, if it can't be bound."""
-        opened = bind((address, self._port))
+        opened = bind_socket((address, self._port))
         self._loop.remove_reader(self._socket)
         self._socket.close()
         self._socket = opened
@@ -102,31 +104,31 @@ class Pump:
                 continue
             self.received += 1
             try:
-                self._take(bytes(view[:size]), source, now)
+                self._handle_datagram(bytes(view[:size]), source, now)
             except RemoteError as error:
                 self.drops[error.reason] += 1
         self.flush()
 
-    def _take(self, data: bytes, source: tuple[str, int], now: float) -> None:
+    def _handle_datagram(self, data: bytes, source: tuple[str, int], now: float) -> None:
         address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
         self._gate.check(data, address, now)
-        if self.door is not None and is_admission(data):
-            self._send(self.door(data))
+        if self.handle_admission is not None and is_join_datagram(data):
+            self._send(self.handle_admission(data))
             return
         opened = self.sessions.open(data, now)
         self._send(opened.replies)
         if opened.dropped:
             self.drops[opened.dropped] += 1
-        if opened.is_barred:
-            self._on_event(BarredBy(opened.sender))
-        if opened.key is not None and self.key_told is not None:
-            self.key_told(opened.sender, opened.key)
-        if opened.rival is not None:
-            self._on_event(CloneSeen(opened.rival.node_id, opened.rival.address))
+        if opened.is_banned:
+            self._on_event(ForgottenBy(opened.sender))
+        if opened.key is not None and self.key_received is not None:
+            self.key_received(opened.sender, opened.key)
+        if opened.duplicate is not None:
+            self._on_event(DuplicateIdentity(opened.duplicate.node_id, opened.duplicate.address))
         if opened.card is not None:
             self.node.add_peer(opened.card, now)
-            if self.joined_through is not None:
-                self.joined_through(opened.card.node_id)
+            if self.session_opened is not None:
+                self.session_opened(opened.card.node_id)
         if opened.payload is None:
             return
         for message in self._codec.decode(opened.payload):
@@ -138,7 +140,7 @@ class Pump:
 
     # --- out ----------------------------------------------------------------------------
 
-    def soon(self) -> None:
+    def flush_soon(self) -> None:
         """Flush once in this turn of the loop, however often it is asked for."""
         if not self._flush_due:
             self._flush_due = True
@@ -156,13 +158,13 @@ class Pump:
             self._send(self.sessions.seal(outgoing.to, outgoing.payload, now))
         self._arm(now)
 
-    def greet(self, address: Ip, port: int) -> None:
+    def send_join_hello(self, address: Ip, port: int) -> None:
         """Ask an address that we know nothing of to let us in."""
-        self._send(self.sessions.greet(address, port, self.now()))
+        self._send(self.sessions.first_hello(address, port, self.now()))
 
-    def hand_key(self, to: NodeId) -> None:
+    def send_key(self, to: NodeId) -> None:
         """Hand our newest cluster key to a member."""
-        self._send(self.sessions.hand(to, self.now()))
+        self._send(self.sessions.send_key(to, self.now()))
 
     def keys_changed(self) -> None:
         """Send what the keyring's change sets free."""
@@ -199,7 +201,7 @@ class Pump:
         self.flush()
 
 
-def bind(endpoint: tuple[Ip, int]) -> socket.socket:
+def bind_socket(endpoint: tuple[Ip, int]) -> socket.socket:
     """Return the UDP socket of an underlay address and port; raises OverlayError."""
     address, port = endpoint
     text = str(ipaddress.ip_address(bytes(address)))

@@ -12,14 +12,14 @@ import os
 from typing import Any
 
 from overlay import limits
-from overlay.agent.gossip.service import Member
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.planner import segment_of
 from overlay.core.ipam import allocator, reclaim
-from overlay.core.ipam.address_space import Addressing
+from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.protocol.messages import Delta, GrantRefusal, GrantRequest
-from overlay.core.protocol.records import CLUSTER_SCOPE, Forgotten, Scope, key_of
+from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope, key_of
 from overlay.errors import ConflictError, TimedOutError, UsageError
 from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
 
@@ -28,14 +28,14 @@ _TRIES = 3
 _SETTLE_S = 3.0  # how long an attach waits for a node that has just started
 
 
-class Addresses:
+class AddressAllocator:
     """Allocation for this node's endpoints. Callers hold `lock(vni)` until they committed."""
 
-    def __init__(self, member: Member, directory: Directory, journal: Journal) -> None:
-        self._member = member
+    def __init__(self, gossip: GossipService, directory: Directory, event_log: EventLog) -> None:
+        self._gossip = gossip
         self._directory = directory
-        self._journal = journal
-        self.space = Addressing(member.node.store, member.node_id)
+        self._event_log = event_log
+        self.space = AddressSpace(gossip.node.store, gossip.node_id)
         self._locks: dict[Vni, asyncio.Lock] = {}
         self._refusals: dict[bytes, asyncio.Future[GrantRefusal]] = {}
         self._changed = asyncio.Event()
@@ -44,11 +44,11 @@ class Addresses:
         """Return the lock under which this network's addresses are chosen here."""
         return self._locks.setdefault(vni, asyncio.Lock())
 
-    def released(self, endpoint: Endpoint) -> None:
+    def quarantine(self, endpoint: Endpoint) -> None:
         """Let an endpoint's addresses rest before they are used again."""
-        self.space.released(endpoint.vni, endpoint.ips, self._member.pump.now())
+        self.space.quarantine(endpoint.vni, endpoint.ips, self._gossip.transport.now())
 
-    def changed(self) -> None:
+    def records_changed(self) -> None:
         """Note that records changed: space may have come."""
         self._changed.set()
 
@@ -56,7 +56,7 @@ class Addresses:
 
     async def allocate(self, network: Network, wanted: Ip | None) -> tuple[tuple[Ip, ...], int]:
         """Return addresses to use, one per family, and the first one's subnet."""
-        if not await self._member.wait_may_write(_SETTLE_S):
+        if not await self._gossip.wait_may_write(_SETTLE_S):
             raise TimedOutError(
                 "this node has just started and has not heard from its peers yet",
                 why="its disk could be older than what it wrote last, so it gives out no address",
@@ -73,7 +73,7 @@ class Addresses:
 
     async def allocate_host(self, network: Network, segment: int) -> tuple[Ip, ...]:
         """Return addresses for this host's own end on a segment, one of each of its subnets."""
-        if not await self._member.wait_may_write(_SETTLE_S):
+        if not await self._gossip.wait_may_write(_SETTLE_S):
             raise TimedOutError("this node has just started and has not heard from its peers yet")
         ips: list[Ip] = []
         for index, _ in enumerate(network.subnets):
@@ -82,7 +82,7 @@ class Addresses:
             # Not the lowest, for containers get those; but there being one means there is space.
             if await self._any(network, index) is None:
                 await self._reclaimed(network, index)
-            ip = self.space.pick_last(network, index, self._member.pump.now())
+            ip = self.space.pick_last(network, index, self._gossip.transport.now())
             if ip is None:
                 raise self._exhausted(network)
             ips.append(ip)
@@ -131,7 +131,7 @@ class Addresses:
         return index
 
     def _taken(self, network: Network, wanted: Ip) -> ConflictError:
-        for placed in self._directory.placed(network.vni):
+        for placed in self._directory.all_endpoints(network.vni):
             if wanted in placed.endpoint.ips:
                 where = self._directory.node_name(placed.origin)
                 return ConflictError(
@@ -147,17 +147,17 @@ class Addresses:
         )
 
     async def _any(self, network: Network, index: int) -> Ip | None:
-        now = self._member.pump.now()
+        now = self._gossip.transport.now()
         ip = self.space.pick(network, index, now)
         if ip is not None:
             return ip
         around = network.subnets[index].base
-        for owner in self.space.whom_to_ask(network, index, self._reachable())[:4]:
+        for owner in self.space.grant_candidates(network, index, self._reachable())[:4]:
             request = GrantRequest(
                 os.urandom(8), network.vni, around, limits.GRANT_SIZE_DEFAULT, exact=False
             )
             await self._request(network, owner, request)
-            ip = self.space.pick(network, index, self._member.pump.now())
+            ip = self.space.pick(network, index, self._gossip.transport.now())
             if ip is not None:
                 return ip
         return None
@@ -171,16 +171,21 @@ class Addresses:
         """
         shares = [share for share in self.space.shares(network) if share.subnet_index == index]
         holders = [share.owner for share in shares if share.free]
-        gone = [each for each in (*holders, *self.space.heirs(holders)) if self._has_left(each)]
+        gone = [
+            each
+            for each in (*holders, *self.space.reclaiming_nodes(holders))
+            if self._has_left(each)
+        ]
         if not gone:
             return None
-        authority = self._member.authority
+        authority = self._gossip.authority
         records = [
-            Forgotten(each) if authority is None else authority.forget(each) for each in gone
+            ForgottenNode(each) if authority is None else authority.sign_forgotten(each)
+            for each in gone
         ]
-        self._member.publish(self._member.commit(CLUSTER_SCOPE, records))
+        self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, records))
         names = ", ".join(map(self._directory.node_name, gone))
-        self._journal.record(
+        self._event_log.record(
             "reclaim", f"{names} left with addresses: they are taken back", network=network.name
         )
         loop = asyncio.get_running_loop()
@@ -194,13 +199,13 @@ class Addresses:
 
     def _has_left(self, node_id: NodeId) -> bool:
         card = self._directory.card(node_id)
-        return card is not None and card.left and not self._member.node.is_forgotten(node_id)
+        return card is not None and card.left and not self._gossip.node.is_forgotten(node_id)
 
     def _exhausted(self, network: Network) -> ConflictError:
         found = self.space.shares(network)
         texts = [
             allocator.shortage_text(
-                found, index, self._member.node_id, self._reachable(), self._directory.node_name
+                found, index, self._gossip.node_id, self._reachable(), self._directory.node_name
             )
             for index in range(len(network.subnets))
         ]
@@ -213,7 +218,7 @@ class Addresses:
         )
 
     def _reachable(self) -> frozenset[NodeId]:
-        return frozenset(self._member.node.membership.live())
+        return frozenset(self._gossip.node.membership.live())
 
     # --- asking -------------------------------------------------------------------------
 
@@ -238,8 +243,8 @@ class Addresses:
         self._refusals[request.request_id] = refused
         try:
             for _ in range(_TRIES):
-                self._member.node.tell(owner, request)
-                self._member.pump.flush()
+                self._gossip.node.send_to(owner, request)
+                self._gossip.transport.flush()
                 deadline = loop.time() + _TRY_S
                 while loop.time() < deadline and not refused.done():
                     if self._granted(network, request.request_id):
@@ -262,10 +267,10 @@ class Addresses:
     def _granted(self, network: Network, request_id: bytes) -> bool:
         return any(
             isinstance(value, Grant) and value.request_id == request_id
-            for _, value in self._member.node.store.values(Scope(network.vni), "grant")
+            for _, value in self._gossip.node.store.values(Scope(network.vni), "grant")
         )
 
-    def refused(self, refusal: GrantRefusal) -> None:
+    def handle_refusal(self, refusal: GrantRefusal) -> None:
         """Note an owner's no."""
         waiting = self._refusals.get(refusal.request_id)
         if waiting is not None and not waiting.done():
@@ -273,25 +278,25 @@ class Addresses:
 
     # --- answering ----------------------------------------------------------------------
 
-    def answer(self, asker: NodeId, request: GrantRequest) -> None:
+    def handle_request(self, asker: NodeId, request: GrantRequest) -> None:
         """Grant or refuse; what cannot be answered now is silently left to the next try."""
         network = self._directory.network_by_vni(request.vni)
-        now = self._member.pump.now()
-        if network is None or not self._member.node.may_write(now) or self.lock_held(network.vni):
+        now = self._gossip.transport.now()
+        if network is None or not self._gossip.node.may_write(now) or self.lock_held(network.vni):
             return
-        answer, void = self.space.decide(network, asker, request, now)
+        answer, void = self.space.decide_grant(network, asker, request, now)
         if isinstance(answer, GrantRefusal):
-            self._member.node.tell(asker, answer)
+            self._gossip.node.send_to(asker, answer)
         else:
             scope = Scope(network.vni)
-            segments = self._member.commit(scope, [answer], [key_of(old) for old in void])
+            segments = self._gossip.commit(scope, [answer], [key_of(old) for old in void])
             if segments:
-                self._member.publish(segments)
+                self._gossip.publish(segments)
             else:
-                log = self._member.node.store.segments_beyond(self._member.node_id, scope, 0)
+                log = self._gossip.node.store.segments_beyond(self._gossip.node_id, scope, 0)
                 holding = [s for s in log if any(e.value == answer for e in s.entries)]
-                self._member.node.tell(asker, Delta(tuple(holding[-1:])))
-        self._member.pump.soon()
+                self._gossip.node.send_to(asker, Delta(tuple(holding[-1:])))
+        self._gossip.transport.flush_soon()
 
     def lock_held(self, vni: Vni) -> bool:
         """Say whether an address of this network is just being chosen here."""
@@ -303,8 +308,8 @@ class Addresses:
         for network in self._directory.networks():
             grants = self._hand_back(network)
             if grants:
-                segments = self._member.commit(Scope(network.vni), grants)
-                await self._member.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
+                segments = self._gossip.commit(Scope(network.vni), grants)
+                await self._gossip.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
 
     def _hand_back(self, network: Network) -> list[Grant]:
         """Return the grants by which this node, leaving, gives its space to others. Only who takes
@@ -317,6 +322,6 @@ class Addresses:
         ]
         with contextlib.suppress(ValueError):
             return reclaim.hand_back(
-                self.space.ownership(network), self._member.node_id, candidates
+                self.space.ownership(network), self._gossip.node_id, candidates
             )
         return []

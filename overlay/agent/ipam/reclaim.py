@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import asyncio
 
-from overlay.agent.gossip.service import Member
-from overlay.agent.ipam.allocator import Addresses
-from overlay.agent.process.event_log import Journal
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
-from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Settled
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, ReclaimStatement, Scope
 
 
-class Inheriting:
+class Reclaim:
     """This node's part in giving forgotten space back."""
 
     def __init__(
-        self, member: Member, directory: Directory, addresses: Addresses, journal: Journal
+        self,
+        gossip: GossipService,
+        directory: Directory,
+        allocator: AddressAllocator,
+        event_log: EventLog,
     ) -> None:
-        self._member = member
+        self._gossip = gossip
         self._directory = directory
-        self._addresses = addresses
-        self._journal = journal
+        self._allocator = allocator
+        self._event_log = event_log
         self._due = asyncio.Event()
 
-    def soon(self) -> None:
+    def trigger(self) -> None:
         """Look outside the event's own call, once for many events."""
         self._due.set()
 
@@ -44,39 +48,41 @@ class Inheriting:
 
     def _work(self) -> None:
         """Settle what is owed and take what is due; does nothing while nobody is forgotten."""
-        if not self._member.node.may_write(self._member.pump.now()):
+        if not self._gossip.node.may_write(self._gossip.transport.now()):
             return
-        view, space = self._directory.view, self._addresses.space
+        view, space = self._directory.view, self._allocator.space
         if not view.anyone_forgotten():
             return
         networks = [
             network
             for network in self._directory.networks()
-            if self._directory.follows(self._member.node_id, network.vni)
+            if self._directory.follows(self._gossip.node_id, network.vni)
         ]
-        owed = space.settle(networks)
+        owed = space.reclaim_statements(networks)
         if owed:
-            self._member.publish(self._member.commit(CLUSTER_SCOPE, owed))
-        self._succeed()
+            self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, owed))
+        self._reclaim()
         members = view.members()
         for network in networks:
-            grants = space.inherit(network, members)
+            grants = space.reclaim_grants(network, members)
             if grants:
-                self._member.publish(self._member.commit(Scope(network.vni), grants))
-                self._journal.record(
+                self._gossip.publish(self._gossip.commit(Scope(network.vni), grants))
+                self._event_log.record(
                     "inherit",
                     f"took back {len(grants)} ranges of forgotten nodes",
                     network=network.name,
                 )
 
-    def _succeed(self) -> None:
+    def _reclaim(self) -> None:
         """Take part in the networks of those whose heir this node is: only so it learns what
         there is to inherit, and others can ask it."""
-        own, values = self._member.node_id, self._member.node.store.values
+        own, values = self._gossip.node_id, self._gossip.node.store.values
         left_to_us = {
             value.node_id
             for origin, value in values(CLUSTER_SCOPE, "settled")
-            if origin == own and isinstance(value, Settled) and value.heir == own
+            if origin == own
+            and isinstance(value, ReclaimStatement)
+            and value.reclaiming_node == own
         }
         parts = [
             Participation(network.vni, forwards=False)
@@ -85,4 +91,4 @@ class Inheriting:
             and left_to_us.intersection(self._directory.participants(network.vni, forwarding=False))
         ]
         if parts:
-            self._member.publish(self._member.commit(CLUSTER_SCOPE, parts))
+            self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, parts))

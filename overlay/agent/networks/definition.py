@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from overlay import limits
-from overlay.agent.gossip.service import Member
-from overlay.agent.networks.subnets import Range, SubnetWish, matches, parse_range, subnet_of
+from overlay.agent.gossip.service import GossipService
+from overlay.agent.networks.subnets import Range, SubnetSpec, matches, parse_range, subnet_of
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane import network_drivers
-from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Removed, key_of
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, key_of
 from overlay.errors import ConflictError, UsageError
 from overlay.model import RESERVED_NETWORK_NAMES, Network, NodeId, Subnet, Vni
 
@@ -27,11 +27,11 @@ _INTERFACE = re.compile(r"[^\s/:]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class NetworkSpec:
     """A network as asked for."""
 
     name: str
-    subnets: Sequence[SubnetWish]
+    subnets: Sequence[SubnetSpec]
     vni: int | None = None
     internal: bool = False
     labels: tuple[tuple[str, str], ...] = ()
@@ -42,45 +42,47 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class HostConstraints:
     """What the host knows that a new network must not collide with."""
 
     overlapping_route: Callable[[Range], str | None]  # text of the route, or None
     vnis_in_use: frozenset[int]  # VXLAN devices of others on our UDP port
 
 
-def create(member: Member, directory: Directory, wish: Wish, around: Surroundings) -> Network:
+def create(
+    gossip: GossipService, directory: Directory, spec: NetworkSpec, constraints: HostConstraints
+) -> Network:
     """Define a network and return it; the same definition again returns the existing one."""
-    if wish.name in RESERVED_NETWORK_NAMES:
+    if spec.name in RESERVED_NETWORK_NAMES:
         raise UsageError(
-            f"a network can't be named {wish.name!r}",
-            why=f"'container add --network {wish.name}' means something else",
+            f"a network can't be named {spec.name!r}",
+            why=f"'container add --network {spec.name}' means something else",
             hint="Choose another name",
             field="name",
         )
-    require_sound(wish)
-    existing = next((n for n in directory.networks() if n.name == wish.name), None)
+    require_valid(spec)
+    existing = next((n for n in directory.networks() if n.name == spec.name), None)
     if existing is not None:
-        _require_same(existing, wish)
+        _require_same(existing, spec)
         return existing
     if len(directory.networks()) >= limits.NETWORK_COUNT_MAX:
         raise ConflictError(f"there are {limits.NETWORK_COUNT_MAX} networks already: the limit")
-    subnets = _subnets(directory, wish, around)
+    subnets = _subnets(directory, spec, constraints)
     network = Network(
-        vni=_vni(directory, wish, around, len(subnets), directory.removers(member.node_id)),
-        name=wish.name,
+        vni=_vni(directory, spec, constraints, len(subnets), directory.removers(gossip.node_id)),
+        name=spec.name,
         subnets=subnets,
-        creator=member.node_id,
-        internal=wish.internal,
-        labels=_labels(wish),
-        isolate_subnets=wish.isolate_subnets,
+        creator=gossip.node_id,
+        internal=spec.internal,
+        labels=_labels(spec),
+        isolate_subnets=spec.isolate_subnets,
     )
     part = Participation(vni=network.vni, forwards=False)
-    member.publish(member.commit(CLUSTER_SCOPE, [network, part]))
+    gossip.publish(gossip.commit(CLUSTER_SCOPE, [network, part]))
     return network
 
 
-def remove(member: Member, directory: Directory, name: str) -> Network:
+def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
     """End a network everywhere; raises ConflictError while endpoints are on it, or may be."""
     network = directory.network(name)
     unseen = directory.unseen(network.vni)
@@ -101,61 +103,61 @@ def remove(member: Member, directory: Directory, name: str) -> Network:
             why=f"attached: {shown}{more}",
             hint="Detach them first: overlayd detach TARGET --network " + name,
         )
-    if network.creator == member.node_id:
-        segments = member.commit(CLUSTER_SCOPE, deletes=own_keys(network))
+    if network.creator == gossip.node_id:
+        segments = gossip.commit(CLUSTER_SCOPE, deletes=record_keys(network))
     else:
-        segments = member.commit(CLUSTER_SCOPE, [Removed(network.vni, network.creator)])
-    member.publish(segments)
+        segments = gossip.commit(CLUSTER_SCOPE, [RemovedNetwork(network.vni, network.creator)])
+    gossip.publish(segments)
     return network
 
 
-def own_keys(network: Network) -> list[tuple[str, bytes]]:
+def record_keys(network: Network) -> list[tuple[str, bytes]]:
     """Return the keys of what a network's creator wrote for it."""
     return [key_of(network), key_of(Participation(network.vni, forwards=False))]
 
 
-def require_sound(wish: Wish) -> None:
+def require_valid(spec: NetworkSpec) -> None:
     """Raise UsageError where what is asked for does not go with the kind of network."""
-    if wish.driver not in network_drivers.DRIVERS:
+    if spec.driver not in network_drivers.DRIVERS:
         raise UsageError(
-            f"{wish.driver!r} is no kind of network",
+            f"{spec.driver!r} is no kind of network",
             hint=f"Kinds: {', '.join(network_drivers.DRIVERS)}",
             field="driver",
         )
-    parented = wish.driver in network_drivers.PARENTED
-    if bool(wish.parent) != parented:
+    parented = spec.driver in network_drivers.PARENT_DRIVERS
+    if bool(spec.parent) != parented:
         raise UsageError(
-            f"a network of the kind {wish.driver} "
+            f"a network of the kind {spec.driver} "
             + ("needs the interface that it is on" if parented else "has no parent"),
             hint="--driver macvlan --parent eth1, or eth1.100 for its VLAN 100",
             field="parent",
         )
-    if len(wish.parent) > limits.INTERFACE_NAME_LENGTH_MAX or not _INTERFACE.fullmatch(wish.parent):
+    if len(spec.parent) > limits.INTERFACE_NAME_LENGTH_MAX or not _INTERFACE.fullmatch(spec.parent):
         raise UsageError(
-            f"{wish.parent!r} cannot be an interface's name",
+            f"{spec.parent!r} cannot be an interface's name",
             hint="'ip link' lists this host's",
             field="parent",
         )
-    if wish.driver != network_drivers.OVERLAY and wish.vni is not None:
+    if spec.driver != network_drivers.OVERLAY and spec.vni is not None:
         raise UsageError(
-            f"vni does not go with a network of the kind {wish.driver}",
+            f"vni does not go with a network of the kind {spec.driver}",
             why="networks of the kind overlay alone have one",
             hint="Leave it out",
             field="vni",
         )
-    if parented and (wish.isolate_subnets or not wish.subnets):
+    if parented and (spec.isolate_subnets or not spec.subnets):
         raise UsageError(
-            f"a network of the kind {wish.driver} "
-            + ("needs its subnet" if not wish.subnets else "does not route between its subnets"),
+            f"a network of the kind {spec.driver} "
+            + ("needs its subnet" if not spec.subnets else "does not route between its subnets"),
             why="its containers are on a segment that exists: its addresses and its router are "
             "not ours",
             hint="--subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26",
-            field="isolate_subnets" if wish.subnets else "subnets",
+            field="isolate_subnets" if spec.subnets else "subnets",
         )
 
 
-def _labels(wish: Wish) -> tuple[tuple[str, str], ...]:
-    found = tuple(sorted([*wish.labels, *network_drivers.labels_of(wish.driver, wish.parent)]))
+def _labels(spec: NetworkSpec) -> tuple[tuple[str, str], ...]:
+    found = tuple(sorted([*spec.labels, *network_drivers.labels_of(spec.driver, spec.parent)]))
     if len(found) > limits.LABEL_COUNT_MAX:
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
@@ -165,15 +167,18 @@ def _labels(wish: Wish) -> tuple[tuple[str, str], ...]:
     return found
 
 
-def _require_same(existing: Network, wish: Wish) -> None:
-    same = len(wish.subnets) in (0, len(existing.subnets)) and all(
+def _require_same(existing: Network, spec: NetworkSpec) -> None:
+    same = len(spec.subnets) in (0, len(existing.subnets)) and all(
         matches(subnet, asked)
-        for asked, subnet in zip(wish.subnets, existing.subnets, strict=False)
+        for asked, subnet in zip(spec.subnets, existing.subnets, strict=False)
     )
-    if wish.vni is not None and wish.vni != existing.vni:
+    if spec.vni is not None and spec.vni != existing.vni:
         same = False
-    options = (wish.internal, wish.isolate_subnets, wish.driver, wish.parent)
-    kind, parent = network_drivers.driver_of(existing), network_drivers.parent_of(existing)
+    options = (spec.internal, spec.isolate_subnets, spec.driver, spec.parent)
+    kind, parent = (
+        network_drivers.driver_of(existing),
+        network_drivers.parent_interface_of(existing),
+    )
     if not same or options != (existing.internal, existing.isolate_subnets, kind, parent):
         shown = " ".join(str(subnet) for subnet in existing.subnets)
         raise ConflictError(
@@ -185,19 +190,25 @@ def _require_same(existing: Network, wish: Wish) -> None:
         )
 
 
-def _subnets(directory: Directory, wish: Wish, around: Surroundings) -> tuple[Subnet, ...]:
-    if len(wish.subnets) > limits.SUBNET_COUNT_MAX:
+def _subnets(
+    directory: Directory, spec: NetworkSpec, constraints: HostConstraints
+) -> tuple[Subnet, ...]:
+    if len(spec.subnets) > limits.SUBNET_COUNT_MAX:
         raise UsageError(f"a network has at most {limits.SUBNET_COUNT_MAX} subnets")
-    if not wish.subnets:
-        return (_default_subnet(directory, around),)
+    if not spec.subnets:
+        return (_default_subnet(directory, constraints),)
     found: list[Subnet] = []
-    for asked in wish.subnets:
+    for asked in spec.subnets:
         subnet_range = parse_range(asked.subnet)
         if any(subnet_range.overlaps(subnet.network) for subnet in found):
             raise UsageError(f"subnet {subnet_range} overlaps another one of this network")
-        route = around.overlapping_route(subnet_range)
+        route = constraints.overlapping_route(subnet_range)
         # The segment that a parent is on is the host's as well.
-        if route is not None and not wish.force and wish.driver not in network_drivers.PARENTED:
+        if (
+            route is not None
+            and not spec.force
+            and spec.driver not in network_drivers.PARENT_DRIVERS
+        ):
             raise ConflictError(
                 f"subnet {subnet_range} overlaps a route of this host",
                 why=route,
@@ -208,13 +219,13 @@ def _subnets(directory: Directory, wish: Wish, around: Surroundings) -> tuple[Su
     return tuple(found)
 
 
-def _default_subnet(directory: Directory, around: Surroundings) -> Subnet:
+def _default_subnet(directory: Directory, constraints: HostConstraints) -> Subnet:
     taken = [subnet.network for network in directory.networks() for subnet in network.subnets]
     for candidate in _DEFAULT_POOL.subnets(new_prefix=_DEFAULT_PREFIX):
         if any(candidate.version == other.version and candidate.overlaps(other) for other in taken):
             continue
-        if around.overlapping_route(candidate) is None:
-            return subnet_of(SubnetWish(str(candidate)))
+        if constraints.overlapping_route(candidate) is None:
+            return subnet_of(SubnetSpec(str(candidate)))
     raise ConflictError(
         f"no /{_DEFAULT_PREFIX} of {_DEFAULT_POOL} is free on this host",
         hint="Name a subnet: --subnet ADDRESS/LENGTH",
@@ -223,28 +234,28 @@ def _default_subnet(directory: Directory, around: Surroundings) -> Subnet:
 
 def _vni(
     directory: Directory,
-    wish: Wish,
-    around: Surroundings,
+    spec: NetworkSpec,
+    constraints: HostConstraints,
     count: int,
     removers: Mapping[int, NodeId],
 ) -> Vni:
-    taken = set(around.vnis_in_use)
+    taken = set(constraints.vnis_in_use)
     holders: dict[int, str] = {}
     for network in directory.networks():
         for index in range(len(network.subnets)):
             taken.add(network.vni + index)
             holders[network.vni + index] = network.name
-    if wish.vni is not None:
-        if not 1 <= wish.vni <= limits.VNI_MAX - count + 1:
-            raise UsageError(f"a VNI is a number from 1 to {limits.VNI_MAX}, not {wish.vni}")
-        if wish.vni in removers:
+    if spec.vni is not None:
+        if not 1 <= spec.vni <= limits.VNI_MAX - count + 1:
+            raise UsageError(f"a VNI is a number from 1 to {limits.VNI_MAX}, not {spec.vni}")
+        if spec.vni in removers:
             raise ConflictError(
-                f"VNI {wish.vni} is not free yet",
-                why=f"{directory.node_name(removers[wish.vni])} has removed the network that had "
+                f"VNI {spec.vni} is not free yet",
+                why=f"{directory.node_name(removers[spec.vni])} has removed the network that had "
                 "it, and has not heard of its end",
                 hint="Try again in a moment; or leave --vni out and a free one is drawn",
             )
-        for vni in range(wish.vni, wish.vni + count):
+        for vni in range(spec.vni, spec.vni + count):
             if vni in taken:
                 holder = (
                     f"network {holders[vni]}"
@@ -256,7 +267,7 @@ def _vni(
                     why=f"{holder} uses it",
                     hint="Leave --vni out and a free one is drawn",
                 )
-        return Vni(wish.vni)
+        return Vni(spec.vni)
     while True:
         drawn = limits.VNI_DRAWN_MIN + secrets.randbelow(limits.VNI_MAX - limits.VNI_DRAWN_MIN - 8)
         if drawn not in removers and taken.isdisjoint(range(drawn, drawn + count)):

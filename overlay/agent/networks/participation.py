@@ -12,8 +12,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from overlay import limits
-from overlay.agent.dataplane.reconciler import Datapath
-from overlay.agent.gossip.service import Member
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.gossip.service import GossipService
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.network_drivers import has_sandbox
@@ -22,81 +22,87 @@ from overlay.errors import OverlayError
 from overlay.model import Network, Vni
 
 
-class TakingPart:
+class ParticipationService:
     """This node's part in networks."""
 
     def __init__(
-        self, member: Member, directory: Directory, datapath: Datapath, attachments: Attachments
+        self,
+        gossip: GossipService,
+        directory: Directory,
+        reconciler: Reconciler,
+        attachments: Attachments,
     ) -> None:
-        self._member = member
+        self._gossip = gossip
         self._directory = directory
-        self._datapath = datapath
+        self._reconciler = reconciler
         self._attachments = attachments
-        self._arriving: collections.Counter[Vni] = collections.Counter()  # attaches under way
+        self._attaches_in_progress: collections.Counter[Vni] = (
+            collections.Counter()
+        )  # attaches under way
         self._locks: dict[Vni, asyncio.Lock] = {}
         # Set by who gives the host an end on a network: what keeps a sandbox beside containers,
         # and what is to be done before the sandbox goes.
-        self.is_kept: Callable[[Vni], bool] = lambda _vni: False
-        self.leaving: Callable[[Vni], Awaitable[None]] = _nothing
+        self.is_exposed_by_hand: Callable[[Vni], bool] = lambda _vni: False
+        self.before_sandbox_removal: Callable[[Vni], Awaitable[None]] = _nothing
 
     async def begin(self, network: Network) -> list[Segment]:
         """Become a forwarding participant with a sandbox; return what to tell about it."""
         part = Participation(network.vni, forwards=True)
         segments: list[Segment] = []
         async with self._alone_on(network.vni):
-            if not self._directory.takes_part(self._member.node_id, part):
-                segments = self._member.commit(CLUSTER_SCOPE, [part])
-                self._member.publish(segments)
-                await self._member.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
+            if not self._directory.has_participation(self._gossip.node_id, part):
+                segments = self._gossip.commit(CLUSTER_SCOPE, [part])
+                self._gossip.publish(segments)
+                await self._gossip.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
             if has_sandbox(network):
-                await self._datapath.open(network)
+                await self._reconciler.open(network)
         return segments
 
     async def end_unused(self, vni: Vni) -> list[Segment]:
         """Without endpoints there is nothing to forward; owned addresses stay owned."""
         async with self._alone_on(vni):
             used = any(attachment.vni == vni for attachment in self._attachments.values())
-            if used or self._arriving[vni] or self.is_kept(vni):
+            if used or self._attaches_in_progress[vni] or self.is_exposed_by_hand(vni):
                 return []
-            await self.leaving(vni)
-            await self._datapath.destroy(vni)
-            if not self._directory.takes_part(
-                self._member.node_id, Participation(vni, forwards=True)
+            await self.before_sandbox_removal(vni)
+            await self._reconciler.destroy(vni)
+            if not self._directory.has_participation(
+                self._gossip.node_id, Participation(vni, forwards=True)
             ):
                 return []
-            return self._member.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
+            return self._gossip.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
 
     @contextlib.asynccontextmanager
-    async def arriving_on(self, vni: Vni) -> AsyncIterator[None]:
+    async def attach_in_progress(self, vni: Vni) -> AsyncIterator[None]:
         """Keep the network's sandbox while an attach is under way; after a failed one tidy up."""
-        self._arriving[vni] += 1
+        self._attaches_in_progress[vni] += 1
         try:
             yield
         except BaseException:
-            self._arriving[vni] -= 1
+            self._attaches_in_progress[vni] -= 1
             with contextlib.suppress(OverlayError):  # a full disk: the next start tidies up
-                self._member.publish(await self.end_unused(vni))
+                self._gossip.publish(await self.end_unused(vni))
             raise
-        self._arriving[vni] -= 1
+        self._attaches_in_progress[vni] -= 1
 
     @contextlib.asynccontextmanager
-    async def seeing(self, network: Network) -> AsyncIterator[None]:
+    async def holding_records(self, network: Network) -> AsyncIterator[None]:
         """Hold a network's records during the block, also where this node takes no part in it."""
         vni, part = network.vni, Participation(network.vni, forwards=False)
         used_by = self._directory.participants(vni, forwarding=True)
-        if self._directory.follows(self._member.node_id, vni) or not used_by:
+        if self._directory.follows(self._gossip.node_id, vni) or not used_by:
             yield
             return
         async with self._alone_on(vni):
-            if not self._directory.follows(self._member.node_id, vni):
-                self._member.publish(self._member.commit(CLUSTER_SCOPE, [part]))
-                await self._member.wait_synced(Scope(vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
+            if not self._directory.follows(self._gossip.node_id, vni):
+                self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [part]))
+                await self._gossip.wait_synced(Scope(vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
             try:
                 yield
             finally:
-                if self._directory.takes_part(self._member.node_id, part):
+                if self._directory.has_participation(self._gossip.node_id, part):
                     deletes = [key_of(part)]
-                    self._member.publish(self._member.commit(CLUSTER_SCOPE, deletes=deletes))
+                    self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, deletes=deletes))
 
     def _alone_on(self, vni: Vni) -> asyncio.Lock:
         """Return what lets one at a time begin or end taking part in a network."""

@@ -30,7 +30,7 @@ _SPECIAL: dict[int, tuple[Range, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class SubnetWish:
+class SubnetSpec:
     """A subnet as asked for, in texts."""
 
     subnet: str
@@ -77,17 +77,17 @@ def parse_range(text: str) -> Range:
     return found
 
 
-def subnet_of(wish: SubnetWish) -> Subnet:
+def subnet_of(spec: SubnetSpec) -> Subnet:
     """Return the subnet that is wished for; raises UsageError if it makes no sense."""
-    whole = parse_range(wish.subnet)
+    whole = parse_range(spec.subnet)
     plain = Subnet(Ip(whole.network_address.packed), whole.prefixlen, _first(whole))
     ends = {plain.base}
     if whole.version == 4:
         ends.add(Ip(whole.broadcast_address.packed))
     gateway = plain.gateway
-    if wish.gateway is not None:
-        gateway = _address(wish.gateway, "gateway", plain, ends)
-    if len(wish.auxiliary) > limits.AUXILIARY_COUNT_MAX:
+    if spec.gateway is not None:
+        gateway = _address(spec.gateway, "gateway", plain, ends)
+    if len(spec.auxiliary) > limits.AUXILIARY_COUNT_MAX:
         raise UsageError(
             f"a subnet has at most {limits.AUXILIARY_COUNT_MAX} auxiliary addresses",
             field="auxiliary",
@@ -95,7 +95,7 @@ def subnet_of(wish: SubnetWish) -> Subnet:
     auxiliary = tuple(
         sorted(
             (_name(name), _address(text, "auxiliary", plain, ends, f"{name} "))
-            for name, text in wish.auxiliary
+            for name, text in spec.auxiliary
         )
     )
     for name, ip in auxiliary:
@@ -109,16 +109,16 @@ def subnet_of(wish: SubnetWish) -> Subnet:
         plain.base,
         plain.prefix_length,
         gateway,
-        None if wish.ip_range is None else _ip_range(wish.ip_range, whole, wish.block_length),
+        None if spec.ip_range is None else _ip_range(spec.ip_range, whole, spec.block_length),
         auxiliary,
-        0 if wish.block_length is None else _block_length(wish.block_length, whole),
+        0 if spec.block_length is None else _block_length(spec.block_length, whole),
     )
 
 
-def matches(existing: Subnet, wish: SubnetWish) -> bool:
+def matches(existing: Subnet, spec: SubnetSpec) -> bool:
     """Say whether a subnet is what is wished for; an unnamed gateway may be any."""
-    asked = subnet_of(wish)
-    if wish.gateway is None:
+    asked = subnet_of(spec)
+    if spec.gateway is None:
         return (existing.network, *_options(existing)) == (asked.network, *_options(asked))
     return existing == asked
 

@@ -14,7 +14,7 @@ import os
 import struct
 from typing import Final
 
-KEPT: Final = {
+KEPT_CAPABILITIES: Final = {
     "CAP_CHOWN": 0,  # the API's socket gets its group
     "CAP_DAC_READ_SEARCH": 2,  # other users' /proc/PID/fd and namespace files (rootless Podman's)
     "CAP_NET_BIND_SERVICE": 10,  # names are answered on port 53
@@ -31,7 +31,7 @@ _SETS: Final = struct.Struct("=6I")  # effective, permitted, inheritable: the lo
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def drop() -> None:
+def drop_capabilities() -> None:
     """Keep but what is needed, of what there is. Before any other thread starts: the kernel
     drops for the calling thread, and for those that it will start."""
     try:
@@ -47,7 +47,9 @@ def _drop_bounding() -> None:
     for number in range(_COUNT_MAX):
         if _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) < 0:
             return  # beyond the kernel's last one
-        dropped = number in KEPT.values() or not _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+        dropped = number in KEPT_CAPABILITIES.values() or not _libc.prctl(
+            _PR_CAPBSET_DROP, number, 0, 0, 0
+        )
         if not dropped and ctypes.get_errno() != errno.EPERM:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
@@ -56,7 +58,7 @@ def _limit() -> None:
     header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 8)
     sets = ctypes.create_string_buffer(_SETS.size)
     _check(_libc.capget(header, sets))
-    kept = sum(1 << number for number in KEPT.values())
+    kept = sum(1 << number for number in KEPT_CAPABILITIES.values())
     low, high = kept & 0xFFFFFFFF, kept >> 32
     _, permitted, _, _, permitted_high, _ = _SETS.unpack(sets.raw)
     low, high = low & permitted, high & permitted_high

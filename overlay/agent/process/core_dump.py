@@ -14,7 +14,7 @@ _PR_GET_DUMPABLE = 3  # linux/prctl.h
 _PR_SET_DUMPABLE = 4
 
 
-def forbid() -> None:
+def forbid_core_dumps() -> None:
     """Let neither a crash nor another process of the same user write this process's memory."""
     library = ctypes.CDLL(None, use_errno=True)
     if library.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
@@ -22,7 +22,7 @@ def forbid() -> None:
         logging.getLogger("overlayd").warning("cannot forbid core dumps: %s", text)
 
 
-def is_forbidden() -> bool:
+def core_dumps_forbidden() -> bool:
     """Say whether the kernel dumps nothing of this process."""
     library = ctypes.CDLL(None, use_errno=True)
     return int(library.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)) == 0

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 _ASK_AGAIN_S = 0.2
 
 
-async def end_all(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel until all have ended.
 
     Once is not enough: `asyncio.wait_for` before Python 3.12 loses a cancellation that comes

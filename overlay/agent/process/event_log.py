@@ -22,7 +22,7 @@ _LOG = logging.getLogger("overlayd")
 _FILE_NAME = "events.jsonl"
 
 
-class Journal:
+class EventLog:
     """The ring of recent events. Losing a line of it is never a reason to fail."""
 
     def __init__(self, directory: Path) -> None:
@@ -54,7 +54,7 @@ class Journal:
         self._ring.append(event)
         for follower in list(self._followers):
             follower(event)
-        failpoint.passing("journal.write")
+        failpoint.failpoint("journal.write")
         try:
             self._write(event)
         except OSError:

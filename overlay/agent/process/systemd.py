@@ -7,7 +7,7 @@ import socket
 import time
 
 
-def notify(*lines: str) -> bool:
+def notify_systemd(*lines: str) -> bool:
     """Send lines such as `READY=1` to the service manager; False if there is none."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -23,9 +23,9 @@ def notify(*lines: str) -> bool:
     return True
 
 
-def reloading() -> bool:
+def reload_message() -> bool:
     """Announce a reload; the clock value is what Type=notify-reload waits for."""
-    return notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    return notify_systemd("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def watchdog_interval_s() -> float | None:

@@ -13,26 +13,26 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from overlay import limits
-from overlay.agent.process.ending_task import end_all
-from overlay.agent.process.event_log import Journal
+from overlay.agent.process.ending_task import cancel_all
+from overlay.agent.process.event_log import EventLog
 from overlay.errors import OverlayError
 
 
-class Background:
+class BackgroundTasks:
     """The tasks of one membership."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, event_log: EventLog) -> None:
+        self._event_log = event_log
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         """Begin some work; it ends when it returns."""
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._go_on(work, name), name=name)
+        task = loop.create_task(self._restart_on_error(work, name), name=name)
         task.add_done_callback(_end_process_on_defect)
         self._tasks.append(task)
 
-    async def _go_on(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+    async def _restart_on_error(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         told = ""
         while True:
             try:
@@ -41,14 +41,14 @@ class Background:
                 if told != str(error):
                     told = str(error)
                     text = f"{name}: {told} (tried again every {limits.BACKGROUND_AGAIN_S:.0f} s)"
-                    self._journal.record("background", text, level=logging.ERROR)
+                    self._event_log.record("background", text, level=logging.ERROR)
             else:
                 return
             await asyncio.sleep(limits.BACKGROUND_AGAIN_S)
 
     async def close(self) -> None:
         """End them all."""
-        await end_all(self._tasks)
+        await cancel_all(self._tasks)
 
 
 def _end_process_on_defect(task: asyncio.Task[None]) -> None:

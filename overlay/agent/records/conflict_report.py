@@ -10,33 +10,33 @@ import asyncio
 import logging
 
 from overlay import limits
-from overlay.agent.process.event_log import Journal
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.conflicts import (
     Claim,
     Conflict,
     ConflictKind,
     NetworkClaim,
-    contested,
+    contested_claims,
     endpoint_conflicts,
     network_conflicts,
 )
-from overlay.core.ipam.address_space import Addressing
+from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip, NodeId, Vni, ip_text
 
 
-class Clashes:
+class ConflictReport:
     """The clashes that this node's records show."""
 
-    def __init__(self, directory: Directory, space: Addressing, journal: Journal) -> None:
+    def __init__(self, directory: Directory, space: AddressSpace, event_log: EventLog) -> None:
         self._directory = directory
         self._space = space
-        self._journal = journal
+        self._event_log = event_log
         self.found: list[tuple[str, str]] = []  # what was given twice, and who has it, in words
         self._changed = asyncio.Event()
         self._changed.set()
 
-    def soon(self) -> None:
+    def trigger(self) -> None:
         """Look once for many changes, and record what is new and what is over."""
         self._changed.set()
 
@@ -44,32 +44,32 @@ class Clashes:
         """Look whenever records changed, until cancelled."""
         while True:
             await self._changed.wait()
-            await asyncio.sleep(limits.CLASH_LOOK_S)
+            await asyncio.sleep(limits.CONFLICT_CHECK_INTERVAL_S)
             self._changed.clear()
-            await self._look()
+            await self._check()
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         found = network_conflicts(self._directory.view.network_claims())
         for network in self._directory.networks():
             claims = [Claim(*placed) for placed in self._directory.endpoints(network.vni)]
             # With 50,000 endpoints it takes 0.1 s, in which the loop has peers to answer.
-            rivals = await asyncio.to_thread(contested, claims)
+            rivals = await asyncio.to_thread(contested_claims, claims)
             found += endpoint_conflicts(rivals, self._owner_of)
-        before, self.found = self.found, [self._words(conflict) for conflict in found]
+        before, self.found = self.found, [self._describe(conflict) for conflict in found]
         for what, verdict in self.found:
             if (what, verdict) not in before:
                 text = f"{what} was given twice: {verdict}"
-                self._journal.record("conflict", text, level=logging.WARNING)
+                self._event_log.record("conflict", text, level=logging.WARNING)
         for what, verdict in before:
             if (what, verdict) not in self.found:
                 text = f"no more: {what} was given twice: {verdict}"
-                self._journal.record("conflict-over", text)
+                self._event_log.record("conflict-over", text)
 
     def _owner_of(self, vni: Vni, ip: Ip) -> NodeId | None:
         network = self._directory.network_by_vni(vni)
         return None if network is None else self._space.ownership(network).owner_of(ip)
 
-    def _words(self, conflict: Conflict) -> tuple[str, str]:
+    def _describe(self, conflict: Conflict) -> tuple[str, str]:
         losers = ", ".join(self._claim(loser) for loser in conflict.losers)
         network = self._directory.network_by_vni(conflict.vni)
         where = ""

@@ -10,10 +10,21 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from overlay.agent.state.documents import Attachment
-from overlay.core.dataplane.network_drivers import BRIDGE, driver_of, is_known, parent_of
+from overlay.core.dataplane.network_drivers import (
+    BRIDGE,
+    driver_of,
+    is_supported,
+    parent_interface_of,
+)
 from overlay.core.node import Node
 from overlay.core.protocol.messages import MemberState
-from overlay.core.protocol.records import CLUSTER_SCOPE, GivenName, Participation, Removed, Scope
+from overlay.core.protocol.records import (
+    CLUSTER_SCOPE,
+    CustomRecord,
+    Participation,
+    RemovedNetwork,
+    Scope,
+)
 from overlay.core.view import View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
@@ -21,7 +32,7 @@ from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_te
 _NAMES_SHOWN_MAX = 12
 
 
-class Placed(NamedTuple):
+class PlacedEndpoint(NamedTuple):
     """An endpoint and the node that it lives on."""
 
     origin: NodeId
@@ -44,7 +55,7 @@ class Directory:
         found = self.view.networks().values()
         return sorted(found, key=lambda network: (network.name, network.creator, network.vni))
 
-    def defined(self, vni: int, creator: NodeId) -> Network | None:
+    def definition(self, vni: int, creator: NodeId) -> Network | None:
         """Return a definition as its creator wrote it, removed by others or not."""
         value = self._store.value(creator, CLUSTER_SCOPE, ("network", vni.to_bytes(3, "big")))
         return value if isinstance(value, Network) else None
@@ -55,13 +66,13 @@ class Directory:
         return {
             value.vni: origin
             for origin, value in self._store.values(CLUSTER_SCOPE, "removed")
-            if isinstance(value, Removed) and value.creator == creator
+            if isinstance(value, RemovedNetwork) and value.creator == creator
         }
 
-    def require_here(self, network: Network) -> None:
+    def require_participation(self, network: Network) -> None:
         """Raise ConflictError if the network is another host's alone, or of no kind we know."""
-        if not is_known(network):
-            kind, parent = driver_of(network), parent_of(network)
+        if not is_supported(network):
+            kind, parent = driver_of(network), parent_interface_of(network)
             raise ConflictError(
                 f"network {network.name} is of a kind that this overlayd does not know",
                 why=f"its record says {kind!r} " + (f"on {parent!r}" if parent else "on nothing"),
@@ -91,7 +102,7 @@ class Directory:
             hint="overlayd network ls" if names else "Make one: overlayd network create NAME",
         )
 
-    def require_still(self, network: Network) -> None:
+    def require_not_removed(self, network: Network) -> None:
         """Raise NotFoundError for a network that was removed while somebody waited."""
         if self.network_by_vni(network.vni) is None:
             raise NotFoundError(
@@ -108,11 +119,11 @@ class Directory:
         """Return the nodes that take part in a network, this one included, in order of id."""
         return self.view.participants(vni, forwarding=forwarding)
 
-    def takes_part(self, node_id: NodeId, part: Participation) -> bool:
+    def has_participation(self, node_id: NodeId, part: Participation) -> bool:
         """Say whether a node has written this very record."""
         return self.view.takes_part(node_id, part)
 
-    def forwarded_by(self, node_id: NodeId) -> list[Vni]:
+    def networks_forwarded_by(self, node_id: NodeId) -> list[Vni]:
         """Return the networks of which a node says that it has a sandbox."""
         return sorted(
             Vni(value.vni)
@@ -137,22 +148,22 @@ class Directory:
 
     # --- endpoints ----------------------------------------------------------------------
 
-    def endpoints(self, vni: Vni) -> Iterator[Placed]:
+    def endpoints(self, vni: Vni) -> Iterator[PlacedEndpoint]:
         """Yield the containers' endpoints of a network that this node knows of."""
-        return (placed for placed in self.placed(vni) if not is_host(placed.endpoint))
+        return (placed for placed in self.all_endpoints(vni) if not is_host(placed.endpoint))
 
-    def host_ends(self, vni: Vni) -> Iterator[Placed]:
+    def host_endpoints(self, vni: Vni) -> Iterator[PlacedEndpoint]:
         """Yield the hosts' own ends on a network."""
-        return (placed for placed in self.placed(vni) if is_host(placed.endpoint))
+        return (placed for placed in self.all_endpoints(vni) if is_host(placed.endpoint))
 
-    def placed(self, vni: Vni) -> Iterator[Placed]:
+    def all_endpoints(self, vni: Vni) -> Iterator[PlacedEndpoint]:
         """Yield all endpoints of a network, containers' and hosts'."""
         counts: dict[NodeId, bool] = {}
         for origin, value in self._store.values(Scope(vni), "endpoint"):
             if origin not in counts:
                 counts[origin] = origin == self.own or not self.view.is_gone(origin)
             if counts[origin] and isinstance(value, Endpoint):
-                yield Placed(origin, value)
+                yield PlacedEndpoint(origin, value)
 
     def own_endpoints(self, vni: Vni) -> Iterator[Endpoint]:
         """Yield this node's own endpoints on a network."""
@@ -164,16 +175,16 @@ class Directory:
         """Return what grows with each change of this node's own records of a network."""
         return self._store.version(self.own, Scope(vni))
 
-    def attached(self, attachment: Attachment) -> Endpoint | None:
+    def endpoint_of(self, attachment: Attachment) -> Endpoint | None:
         """Return the record that belongs to an attachment of this node."""
         key = ("endpoint", bytes.fromhex(attachment.endpoint_id))
         value = self._store.value(self.own, Scope(attachment.vni), key)
         return value if isinstance(value, Endpoint) else None
 
-    def given_names(self, vni: Vni) -> Iterator[tuple[NodeId, GivenName]]:
+    def custom_records(self, vni: Vni) -> Iterator[tuple[NodeId, CustomRecord]]:
         """Yield the names that people gave on a network, and the node where they did."""
         for origin, value in self._store.values(Scope(vni), "name"):
-            if isinstance(value, GivenName) and (
+            if isinstance(value, CustomRecord) and (
                 origin == self.own or not self.view.is_gone(origin)
             ):
                 yield origin, value

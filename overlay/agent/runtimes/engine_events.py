@@ -23,7 +23,7 @@ _QUIET_S = 10.0  # how often a silent stream is asked whether anybody still need
 _IDLE_S = 0.5
 
 
-class RuntimeEvents:
+class EngineEvents:
     """One runtime's starts, as long as somebody is interested in them."""
 
     def __init__(

@@ -38,7 +38,7 @@ _ID_PREFIX = re.compile(rf"[0-9a-f]{{{ID_PREFIX_LENGTH_MIN},64}}")
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class EngineContainer:
     """A container as its runtime describes it; `pid` is None unless it runs."""
 
     kind: str
@@ -48,20 +48,20 @@ class Container:
     status: str
 
 
-class Runtime(Protocol):
+class Engine(Protocol):
     """Something that runs containers."""
 
     kind: str
     title: str
 
-    def find(self, name: str) -> Container | None:
+    def find(self, name: str) -> EngineContainer | None:
         """Return the container of that name or id, or None; raises OverlayError if it can't say."""
 
     def absence(self) -> str | None:
         """Return why this runtime has no containers here at all, or None where it may have."""
 
 
-class Docker:
+class DockerEngine:
     """A Docker engine, asked on its API socket."""
 
     kind = "docker"
@@ -74,12 +74,12 @@ class Docker:
         """Return that there is no socket, if there is none."""
         return None if self._socket.exists() else f"Docker does not run here: no {self._socket}"
 
-    def find(self, name: str) -> Container | None:
+    def find(self, name: str) -> EngineContainer | None:
         """Ask the engine; raises OverlayError where it is there but does not answer."""
         return _inspect_by_socket(self._socket, name, self.kind, self.title)
 
 
-class Podman:
+class PodmanEngine:
     """Podman's containers of root, from its state on disk, its socket or its program."""
 
     kind = "podman"
@@ -104,7 +104,7 @@ class Podman:
             return None
         return f"Podman has no containers here: nothing in {graph_root}, no {self._socket}"
 
-    def find(self, name: str) -> Container | None:
+    def find(self, name: str) -> EngineContainer | None:
         """Look on disk, then ask whatever else can tell."""
         graph_root, run_root = self._roots or storage_roots()
         stored = _stored_container([graph_root, run_root], name)
@@ -114,12 +114,12 @@ class Podman:
         for path in sorted(run_root.glob(f"*-containers/{container_id}/userdata/pidfile")):
             pid = _pid_in(path)
             if pid is not None and belongs_to(pid, container_id, self._proc):
-                return Container(self.kind, stored_name, container_id, pid, "running")
+                return EngineContainer(self.kind, stored_name, container_id, pid, "running")
         found = _inspect_by_socket(self._socket, container_id, self.kind, self.title)
         found = found or self._inspect_by_program(container_id)
-        return found or Container(self.kind, stored_name, container_id, None, "not running")
+        return found or EngineContainer(self.kind, stored_name, container_id, None, "not running")
 
-    def _inspect_by_program(self, container_id: str) -> Container | None:
+    def _inspect_by_program(self, container_id: str) -> EngineContainer | None:
         program = shutil.which(self._program)
         if program is None:
             return None
@@ -206,7 +206,7 @@ def _pid_in(path: Path) -> int | None:
         return None
 
 
-def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Container | None:
+def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> EngineContainer | None:
     """Ask for one container; Podman speaks Docker's path and answer too, at no version."""
     if not socket.exists():
         return None
@@ -238,10 +238,10 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Contai
     raise OverlayError(f"{title} refuses to tell about {name!r}", why=said)
 
 
-def _container(kind: str, answer: Any) -> Container:
+def _container(kind: str, answer: Any) -> EngineContainer:
     state = answer["State"]
     pid = int(state["Pid"])
-    return Container(
+    return EngineContainer(
         kind=kind,
         name=str(answer["Name"]).removeprefix("/"),
         container_id=str(answer["Id"]),

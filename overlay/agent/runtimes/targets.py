@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from overlay.agent.runtimes.engines import Container, Docker, Podman, Runtime
+from overlay.agent.runtimes.engines import DockerEngine, Engine, EngineContainer, PodmanEngine
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
 from overlay.kernel.reset import SANDBOX_NAME
 from overlay.model import fit_name
@@ -42,18 +42,18 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class TargetSources:
     """Where targets are looked for; the default is this host."""
 
     netns_dir: Path = Path("/run/netns")
     proc: Path = Path("/proc")
-    runtimes: tuple[Runtime, ...] = (Docker(), Podman())
+    runtimes: tuple[Engine, ...] = (DockerEngine(), PodmanEngine())
 
 
-HERE = Surroundings()
+THIS_HOST = TargetSources()
 
 
-def resolve_target(text: str, around: Surroundings = HERE) -> Target:
+def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
     """Return what `text` names; it exists and is neither the host nor a sandbox of ours.
 
     Raises UsageError for what is no target, NotFoundError, and ConflictError for what is
@@ -62,20 +62,20 @@ def resolve_target(text: str, around: Surroundings = HERE) -> Target:
     if not text or "\0" in text:
         raise UsageError("target is empty", hint=_hint(), field="target")
     if "/" in text:
-        return _checked(_by_path(text), around)
+        return _checked(_by_path(text), sources)
     kind, colon, rest = text.partition(":")
     if not colon:
-        return _by_name(text, around)
+        return _by_name(text, sources)
     if kind not in KINDS or not rest:
         raise UsageError(
             f"{text!r} is not a target", why=f"unknown kind {kind!r}", hint=_hint(), field="target"
         )
     if kind == "netns":
-        return _checked(_by_netns(rest, around), around)
+        return _checked(_by_netns(rest, sources), sources)
     if kind == "pid":
-        return _checked(_by_pid(rest, around), around)
-    runtime = next((runtime for runtime in around.runtimes if runtime.kind == kind), None)
-    return _checked(_by_runtime(runtime, rest, around), around)
+        return _checked(_by_pid(rest, sources), sources)
+    runtime = next((runtime for runtime in sources.runtimes if runtime.kind == kind), None)
+    return _checked(_by_runtime(runtime, rest, sources), sources)
 
 
 def _hint() -> str:
@@ -91,13 +91,13 @@ def _by_path(text: str) -> Target:
     return Target("path", fit_name(name, "path"), text, pid, None, text)
 
 
-def _by_netns(name: str, around: Surroundings) -> Target:
-    path = around.netns_dir / name
+def _by_netns(name: str, sources: TargetSources) -> Target:
+    path = sources.netns_dir / name
     if name in (".", "..") or not _is_there(path):
-        known = _names(around)
+        known = _names(sources)
         raise NotFoundError(
             f"there is no network namespace {name!r}",
-            why=f"{around.netns_dir} has: {_listed(known)}",
+            why=f"{sources.netns_dir} has: {_listed(known)}",
             hint="ip netns list",
         )
     if SANDBOX_NAME.fullmatch(name):
@@ -108,19 +108,19 @@ def _by_netns(name: str, around: Surroundings) -> Target:
     return Target("netns", fit_name(name, "netns"), str(path), None, None, f"netns:{name}")
 
 
-def _by_pid(text: str, around: Surroundings) -> Target:
+def _by_pid(text: str, sources: TargetSources) -> Target:
     if not text.isdecimal() or not text.isascii() or len(text) > 10 or int(text) == 0:
         raise UsageError(
             f"{text!r} is not a process id", hint="For example pid:4242", field="target"
         )
     pid = int(text)
-    path = around.proc / str(pid) / "ns" / "net"
+    path = sources.proc / str(pid) / "ns" / "net"
     if not _is_there(path.parent):
         raise NotFoundError(f"there is no process {pid}", hint="Did the container end?")
     return Target("pid", f"pid-{pid}", str(path), pid, None, f"pid:{pid}")
 
 
-def _by_runtime(runtime: Runtime | None, name: str, around: Surroundings) -> Target:
+def _by_runtime(runtime: Engine | None, name: str, sources: TargetSources) -> Target:
     if runtime is None:
         raise UsageError("this agent asks no such container runtime", hint=_hint())
     container = runtime.find(name)
@@ -130,10 +130,10 @@ def _by_runtime(runtime: Runtime | None, name: str, around: Surroundings) -> Tar
             why=runtime.absence() or "",
             hint=f"{runtime.kind} ps",
         )
-    return _running(container, around)
+    return _running(container, sources)
 
 
-def _running(container: Container, around: Surroundings) -> Target:
+def _running(container: EngineContainer, sources: TargetSources) -> Target:
     if container.pid is None:
         raise ConflictError(
             f"the container {container.kind}:{container.name} does not run",
@@ -143,28 +143,28 @@ def _running(container: Container, around: Surroundings) -> Target:
     return Target(
         kind=container.kind,
         name=fit_name(container.name, container.container_id[:12]),
-        netns_path=str(around.proc / str(container.pid) / "ns" / "net"),
+        netns_path=str(sources.proc / str(container.pid) / "ns" / "net"),
         pid=container.pid,
         container_id=container.container_id,
         text=f"{container.kind}:{container.name}",
     )
 
 
-def _by_name(name: str, around: Surroundings) -> Target:
+def _by_name(name: str, sources: TargetSources) -> Target:
     """Look a bare name up everywhere: it is taken only where it fits one namespace."""
     places: list[Callable[[], Target]] = []
-    if _is_there(around.netns_dir / name):
-        places.append(lambda: _by_netns(name, around))
+    if _is_there(sources.netns_dir / name):
+        places.append(lambda: _by_netns(name, sources))
     places += [
-        lambda runtime=runtime: _by_runtime(runtime, name, around)  # type: ignore[misc]
-        for runtime in around.runtimes
+        lambda runtime=runtime: _by_runtime(runtime, name, sources)  # type: ignore[misc]
+        for runtime in sources.runtimes
     ]
     candidates: dict[tuple[int, int], list[Target]] = {}
     faults: list[OverlayError] = []
     for place in places:
         try:
             target = place()
-            candidates.setdefault(_identity(target, around), []).append(target)
+            candidates.setdefault(_identity(target, sources), []).append(target)
         except NotFoundError:
             continue
         except OverlayError as error:
@@ -180,14 +180,14 @@ def _by_name(name: str, around: Surroundings) -> Target:
         return same[0]
     if faults:
         raise faults[0]
-    raise _nothing_found(name, around)
+    raise _nothing_found(name, sources)
 
 
-def _nothing_found(name: str, around: Surroundings) -> NotFoundError:
-    looked = [f"{around.netns_dir} has: {_listed(_names(around))}"]
+def _nothing_found(name: str, sources: TargetSources) -> NotFoundError:
+    looked = [f"{sources.netns_dir} has: {_listed(_names(sources))}"]
     looked += [
         runtime.absence() or f"{runtime.title} has no container of that name"
-        for runtime in around.runtimes
+        for runtime in sources.runtimes
     ]
     hint = f"For the process with that id: pid:{name}" if name.isdecimal() else _hint()
     return NotFoundError(
@@ -195,12 +195,12 @@ def _nothing_found(name: str, around: Surroundings) -> NotFoundError:
     )
 
 
-def _checked(target: Target, around: Surroundings) -> Target:
-    _identity(target, around)
+def _checked(target: Target, sources: TargetSources) -> Target:
+    _identity(target, sources)
     return target
 
 
-def _identity(target: Target, around: Surroundings) -> tuple[int, int]:
+def _identity(target: Target, sources: TargetSources) -> tuple[int, int]:
     """Return (device, inode) if the target is a network namespace and not the host's."""
     try:  # non-blocking: a path may name a FIFO, whose open waits for a writer
         descriptor = os.open(target.netns_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -236,7 +236,7 @@ def _identity(target: Target, around: Surroundings) -> tuple[int, int]:
             if target.kind == "netns"
             else _hint(),
         )
-    own = (around.proc / "self" / "ns" / "net").stat()
+    own = (sources.proc / "self" / "ns" / "net").stat()
     if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
         raise ConflictError(
             f"{target.text} is in the host's own network namespace",
@@ -246,9 +246,9 @@ def _identity(target: Target, around: Surroundings) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _names(around: Surroundings) -> list[str]:
+def _names(sources: TargetSources) -> list[str]:
     try:
-        names = [entry.name for entry in around.netns_dir.iterdir()]
+        names = [entry.name for entry in sources.netns_dir.iterdir()]
     except OSError:
         return []
     return sorted(name for name in names if not SANDBOX_NAME.fullmatch(name))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from overlay.agent.state.documents import Attachment
-from overlay.core.dataplane.planner import PlannedPort
+from overlay.core.dataplane.planner import LocalPort
 
 
 class Attachments(MutableMapping[bytes, Attachment]):
@@ -27,7 +27,7 @@ class Attachments(MutableMapping[bytes, Attachment]):
         """Return the attachments of one container's namespace, in the order they were made."""
         return [self._by_id[each] for each in self._of_target.get(identity, ())]
 
-    def plugged(self, attachment: Attachment, ifname: str) -> Attachment:
+    def mark_connected(self, attachment: Attachment, ifname: str) -> Attachment:
         """Keep an attachment with the interface that its container really got; return it so."""
         found = replace(attachment, ifname=ifname, plugged=True)
         self[bytes.fromhex(attachment.endpoint_id)] = found
@@ -66,8 +66,8 @@ class Attachments(MutableMapping[bytes, Attachment]):
         return self._by_id.values()
 
 
-def planned(attachment: Attachment) -> PlannedPort:
+def planned(attachment: Attachment) -> LocalPort:
     """Return an attachment as the planner knows it."""
-    return PlannedPort(
+    return LocalPort(
         attachment.port, attachment.subnet_index, bytes.fromhex(attachment.endpoint_id)
     )

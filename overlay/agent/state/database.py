@@ -57,12 +57,12 @@ class StoredCard(NamedTuple):
     signature: bytes
 
 
-class StateFile:
+class StateDatabase:
     """The open state file. Every method that changes it raises OverlayError when it cannot."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.restored_previous = False
+        self.restored_backup = False
         self.fault = ""  # why the last change could not be written, until one can
         self.path = directory / FILE_NAME
         try:
@@ -128,9 +128,9 @@ class StateFile:
             damaged = Path(f"{self.path}{suffix}")
             if damaged.exists():
                 damaged.replace(f"{self.path}.damaged{suffix}")
-        failpoint.passing("state.restore")
+        failpoint.failpoint("state.restore")
         temporary.replace(self.path)
-        self.restored_previous = True
+        self.restored_backup = True
         return self._open_one(self.path)
 
     def _open_one(self, path: Path) -> sqlite3.Connection:
@@ -175,21 +175,21 @@ class StateFile:
         _set_durable(connection)
         _require_sound(connection)
 
-    def keep_previous(self) -> None:
+    def keep_backup(self) -> None:
         """Copy the present state as the previous good one; called after a sound start."""
         temporary = self.directory / f"{PREVIOUS_NAME}.new"
         temporary.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(temporary)) as target:
             temporary.chmod(0o600)
             self._connection.backup(target)
-        failpoint.passing("state.previous")
+        failpoint.failpoint("state.previous")
         temporary.replace(self.directory / PREVIOUS_NAME)
 
     def scrub(self) -> None:
         """Let nothing that was deleted stay in the log or in the previous copy."""
         with contextlib.suppress(sqlite3.Error, OSError):  # a full disk: the next start does it
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self.keep_previous()
+            self.keep_backup()
 
     # --- writing ------------------------------------------------------------------------
 
@@ -200,9 +200,9 @@ class StateFile:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                failpoint.passing("state.commit")
+                failpoint.failpoint("state.commit")
                 self._connection.execute("COMMIT")
-                failpoint.passing("state.committed")
+                failpoint.failpoint("state.committed")
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from overlay.agent.state.database import StateFile
-from overlay.core.dataplane.published_port import Publication
+from overlay.agent.state.database import StateDatabase
+from overlay.core.dataplane.published_port import PublishedPort
 from overlay.core.protocol.records import KeyId
 from overlay.errors import OverlayError
 from overlay.model import Certificate, Endpoint, Ip, Vni, ip_text
@@ -24,7 +24,7 @@ CONTAINER_KIND = "container"  # bare containers made here: they outlive a member
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterFile:
+class StoredCluster:
     """The cluster this node belongs to and how it takes part in it."""
 
     cluster_id: str  # hex
@@ -57,7 +57,7 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedEndpoint:
     """An endpoint whose container ended and may start again: what it had."""
 
     container_id: str
@@ -78,7 +78,7 @@ class Ended:
         return f"{self.container_id}/{self.vni}"
 
     @classmethod
-    def of(cls, attachment: Attachment, endpoint: Endpoint) -> Ended:
+    def of(cls, attachment: Attachment, endpoint: Endpoint) -> EndedEndpoint:
         """Return what there is to remember of an endpoint."""
         return cls(
             container_id=attachment.container_id or "",
@@ -95,22 +95,22 @@ class Ended:
         )
 
 
-def load_ended(state: StateFile) -> dict[str, Ended]:
+def load_ended(state: StateDatabase) -> dict[str, EndedEndpoint]:
     """Return the endpoints that wait for their containers, by key."""
-    return {key: Ended(**value) for key, value in state.all("ended").items()}
+    return {key: EndedEndpoint(**value) for key, value in state.all("ended").items()}
 
 
-def put_ended(state: StateFile, ended: Ended) -> None:
+def put_ended(state: StateDatabase, ended: EndedEndpoint) -> None:
     """Remember one; call inside a transaction."""
     state.put("ended", ended.key, asdict(ended))
 
 
-def drop_ended(state: StateFile, ended: Ended) -> None:
+def drop_ended(state: StateDatabase, ended: EndedEndpoint) -> None:
     """Forget one; call inside a transaction."""
     state.delete("ended", ended.key)
 
 
-def load_cluster(state: StateFile) -> ClusterFile | None:
+def load_cluster(state: StateDatabase) -> StoredCluster | None:
     """Return the cluster this node is a member of, or None."""
     value = state.get("cluster", "")
     if value is None:
@@ -121,22 +121,22 @@ def load_cluster(state: StateFile) -> ClusterFile | None:
             why="an earlier development version of overlayd made it",
             hint="Start anew: sudo overlayd reset, then sudo overlayd join",
         )
-    return ClusterFile(**value)
+    return StoredCluster(**value)
 
 
-def put_cluster(state: StateFile, cluster: ClusterFile) -> None:
+def put_cluster(state: StateDatabase, cluster: StoredCluster) -> None:
     """Store the cluster; call inside a transaction."""
     state.put("cluster", "", asdict(cluster))
 
 
-def load_authority(state: StateFile) -> Authority | None:
+def load_authority(state: StateDatabase) -> Authority | None:
     """Return the cluster's authority, if this host holds it."""
     value = state.get("authority", "")
     return None if value is None else Authority(bytes.fromhex(value))
 
 
-def put_standing(
-    state: StateFile,
+def put_membership(
+    state: StateDatabase,
     key: ClusterKey,
     *,
     authority: Authority | None = None,
@@ -155,7 +155,7 @@ def put_standing(
         put_certificate(state, certificate)
 
 
-def load_keyring(state: StateFile) -> Keyring:
+def load_keyring(state: StateDatabase) -> Keyring:
     """Return the cluster's keys; a member has at least one."""
     value = state.get("keyring", "")
     assert value is not None, "no host is member without a key"
@@ -166,7 +166,7 @@ def load_keyring(state: StateFile) -> Keyring:
     return Keyring(keys, KeyId(*value["sealing"]))
 
 
-def put_keyring(state: StateFile, keys: Iterable[ClusterKey], sealing: KeyId) -> None:
+def put_keyring(state: StateDatabase, keys: Iterable[ClusterKey], sealing: KeyId) -> None:
     """Store the cluster's keys and which one seals; call inside a transaction."""
     shown = [
         {"generation": key.generation, "made_s": key.made_s}
@@ -176,12 +176,12 @@ def put_keyring(state: StateFile, keys: Iterable[ClusterKey], sealing: KeyId) ->
     state.put("keyring", "", {"keys": shown, "sealing": list(sealing)})
 
 
-def put_authority(state: StateFile, authority: Authority) -> None:
+def put_authority(state: StateDatabase, authority: Authority) -> None:
     """Store the authority; call inside a transaction."""
     state.put("authority", "", authority.to_bytes().hex())
 
 
-def load_certificate(state: StateFile) -> Certificate | None:
+def load_certificate(state: StateDatabase) -> Certificate | None:
     """Return this node's certificate, if it has one."""
     value = state.get("certificate", "")
     if value is None:
@@ -194,7 +194,7 @@ def load_certificate(state: StateFile) -> Certificate | None:
     )
 
 
-def put_certificate(state: StateFile, certificate: Certificate) -> None:
+def put_certificate(state: StateDatabase, certificate: Certificate) -> None:
     """Store this node's certificate; call inside a transaction."""
     value = {
         "address": certificate.address.hex(),
@@ -205,7 +205,7 @@ def put_certificate(state: StateFile, certificate: Certificate) -> None:
     state.put("certificate", "", value)
 
 
-def load_identity(state: StateFile) -> Identity:
+def load_identity(state: StateDatabase) -> Identity:
     """Return this node's identity, made and stored where there is none."""
     value = state.get("identity", "")
     if value is not None:
@@ -216,22 +216,22 @@ def load_identity(state: StateFile) -> Identity:
     return identity
 
 
-def put_identity(state: StateFile, identity: Identity) -> None:
+def put_identity(state: StateDatabase, identity: Identity) -> None:
     """Store this node's identity; call inside a transaction."""
     state.put("identity", "", identity.to_bytes().hex())
 
 
-def load_attachments(state: StateFile) -> dict[bytes, Attachment]:
+def load_attachments(state: StateDatabase) -> dict[bytes, Attachment]:
     """Return the local attachments by endpoint id."""
     return {bytes.fromhex(key): _attachment(value) for key, value in state.all("endpoint").items()}
 
 
-def put_attachment(state: StateFile, attachment: Attachment) -> None:
+def put_attachment(state: StateDatabase, attachment: Attachment) -> None:
     """Store an attachment; call inside a transaction."""
     state.put("endpoint", attachment.endpoint_id, asdict(attachment))
 
 
-def drop_attachment(state: StateFile, endpoint_id: bytes) -> None:
+def drop_attachment(state: StateDatabase, endpoint_id: bytes) -> None:
     """Forget an attachment; call inside a transaction."""
     state.delete("endpoint", endpoint_id.hex())
 
@@ -241,25 +241,25 @@ def _attachment(value: dict[str, Any]) -> Attachment:
     return Attachment(**{"plugged": True, **value, "netns_identity": (device, inode)})
 
 
-def load_exposures(state: StateFile) -> dict[Vni, bool]:
+def load_exposures(state: StateDatabase) -> dict[Vni, bool]:
     """Return which networks were exposed here, or hidden, by hand."""
     return {Vni(int(key)): bool(value) for key, value in state.all("exposure").items()}
 
 
-def put_exposure(state: StateFile, vni: Vni, *, exposed: bool) -> None:
+def put_exposure(state: StateDatabase, vni: Vni, *, exposed: bool) -> None:
     """Store that a network was exposed or hidden by hand; call inside a transaction."""
     state.put("exposure", str(vni), exposed)
 
 
-def drop_exposure(state: StateFile, vni: Vni) -> None:
+def drop_exposure(state: StateDatabase, vni: Vni) -> None:
     """Forget what was said of a network; call inside a transaction."""
     state.delete("exposure", str(vni))
 
 
-def load_publications(state: StateFile) -> list[Publication]:
+def load_publications(state: StateDatabase) -> list[PublishedPort]:
     """Return the ports that this host publishes."""
     return [
-        Publication(
+        PublishedPort(
             value["protocol"],
             Ip(bytes.fromhex(value["host_ip"])),
             value["host_port"],
@@ -271,22 +271,22 @@ def load_publications(state: StateFile) -> list[Publication]:
     ]
 
 
-def put_publication(state: StateFile, publication: Publication) -> None:
+def put_publication(state: StateDatabase, publication: PublishedPort) -> None:
     """Store a published port; call inside a transaction."""
     value = publication._asdict() | {"host_ip": publication.host_ip.hex()}
     state.put("published", _publication_key(publication), value)
 
 
-def drop_publication(state: StateFile, publication: Publication) -> None:
+def drop_publication(state: StateDatabase, publication: PublishedPort) -> None:
     """Forget a published port; call inside a transaction."""
     state.delete("published", _publication_key(publication))
 
 
-def _publication_key(publication: Publication) -> str:
-    return f"{publication.place}/{publication.protocol}"
+def _publication_key(publication: PublishedPort) -> str:
+    return f"{publication.host_binding}/{publication.protocol}"
 
 
-def next_epoch(state: StateFile) -> int:
+def next_epoch(state: StateDatabase) -> int:
     """Advance and return the start counter; durable before it is used."""
     epoch = int(state.get("epoch", "") or 0) + 1
     with state.transaction():

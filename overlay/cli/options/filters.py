@@ -31,7 +31,7 @@ def add_filter_option(parser: Parser, keys: Iterable[str]) -> None:
     )
 
 
-def chosen(
+def filter_rows(
     rows: Sequence[JsonObject], filters: Sequence[str], fields: Mapping[str, str]
 ) -> list[JsonObject]:
     """Return the rows that fit every filter; `fields` has the row's field of each key."""

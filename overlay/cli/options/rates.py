@@ -9,13 +9,13 @@ from overlay.errors import UsageError
 
 _UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _RATE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(bit|kbit|mbit|gbit)")
-LIFTED = "none"
+UNLIMITED = "none"
 
 
 def parse(text: str, option: str) -> int:
     """Return bits per second; 0 for `none`. Raises UsageError with `option` as its field."""
     found = _RATE.fullmatch(text.lower())
-    if text.lower() == LIFTED:
+    if text.lower() == UNLIMITED:
         return 0
     hint = "A number and a unit of bits per second: 64kbit, 10mbit, 2.5gbit; none lifts it"
     if found is None:
@@ -25,14 +25,14 @@ def parse(text: str, option: str) -> int:
     if not low <= bits <= high:
         raise UsageError(
             f"{text!r} is out of range",
-            why=f"rates go from {shown(low)} to {shown(high)}",
+            why=f"rates go from {rate_text(low)} to {rate_text(high)}",
             hint=hint,
             field=option,
         )
     return bits
 
 
-def shown(bits: int | None) -> str:
+def rate_text(bits: int | None) -> str:
     """Return a rate as one would write it; `-` for none."""
     if not bits:
         return "-"

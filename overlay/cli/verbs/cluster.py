@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from overlay import limits
 from overlay.cli import output
-from overlay.client.api import Client, JsonObject
-from overlay.client.paths import places
+from overlay.client.api import ApiClient, JsonObject
+from overlay.client.paths import paths_of
 from overlay.errors import AgentNotRunningError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 JOIN_DESCRIPTION = """\
 Make sure that an agent runs here, and that it is a member of a cluster.
@@ -35,7 +35,7 @@ The token comes from --token-file or from the variable OVERLAYD_TOKEN, never as 
 """
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     join = words.verb("join", run_join, "make or join a cluster", JOIN_DESCRIPTION)
     join.add_argument("peers", nargs="*", metavar="PEER", help="ADDRESS[:PORT] of a member")
@@ -86,7 +86,7 @@ def register(words: Words) -> None:
     )
 
 
-def _register_members(words: Words) -> None:
+def _register_members(words: VerbGroup) -> None:
     members = words.verb("members", run_members, "list the cluster's nodes and how they are")
     members.add_argument("--no-header", action="store_true", help="rows only")
     members.add_argument(
@@ -108,31 +108,31 @@ def run_join(args: Namespace) -> int:
         "vxlan_port": args.vxlan_port,
         "gossip_port": args.gossip_port,
     }
-    joined = _ask_to_join(Client(places(args, os.environ)), body)
+    joined = _ask_to_join(ApiClient(paths_of(args, os.environ)), body)
     if args.json:
-        output.answer_json(joined)
+        output.print_json(joined)
     else:
-        output.answer(joined_text(joined))
+        output.print_result(joined_text(joined))
     if joined["already"]:
         _warn_unchanged(args, joined)
     return 0
 
 
-def _ask_to_join(client: Client, body: JsonObject) -> JsonObject:
+def _ask_to_join(client: ApiClient, body: JsonObject) -> JsonObject:
     """Ask an agent, started first where there is none; once more if it was ending just then, for
     a killed one still takes connections until the kernel is through with it."""
-    from overlay.cli.agent_start import ensure_agent  # noqa: PLC0415  imports subprocess
+    from overlay.cli.agent_start import ensure_agent_running  # noqa: PLC0415  imports subprocess
 
-    is_new = ensure_agent(client)
+    is_new = ensure_agent_running(client)
     try:
         if is_new:
-            output.comment("agent started")
+            output.print_note("agent started")
         return client.post("/v1/join", body)
     except AgentNotRunningError:
         if is_new:
             raise
-    if ensure_agent(client):
-        output.comment("agent started")
+    if ensure_agent_running(client):
+        output.print_note("agent started")
     return client.post("/v1/join", body)
 
 
@@ -171,25 +171,25 @@ def joined_text(joined: JsonObject) -> str:
     via = f" via {joined['via']}" if joined["via"] else ""
     return (
         f"{line}\n{how} cluster {joined['cluster']}{via}:"
-        f" {output.counted(joined['members'], 'node')},"
-        f" {output.counted(joined['networks'], 'network')},"
-        f" {output.counted(joined['endpoints'], 'endpoint')} ({joined['elapsed_ms']:.0f} ms)"
+        f" {output.count_text(joined['members'], 'node')},"
+        f" {output.count_text(joined['networks'], 'network')},"
+        f" {output.count_text(joined['endpoints'], 'endpoint')} ({joined['elapsed_ms']:.0f} ms)"
     )
 
 
 def run_leave(args: Namespace) -> int:
     """Leave the cluster."""
-    left = Client(places(args, os.environ)).post("/v1/leave", {"force": args.force})
+    left = ApiClient(paths_of(args, os.environ)).post("/v1/leave", {"force": args.force})
     if args.json:
-        output.answer_json(left)
+        output.print_json(left)
     else:
-        output.comment("left the cluster; to remove all traces of overlayd: sudo overlayd reset")
+        output.print_note("left the cluster; to remove all traces of overlayd: sudo overlayd reset")
     return 0
 
 
 def run_members(args: Namespace) -> int:
     """List the members."""
-    client = Client(places(args, os.environ))
+    client = ApiClient(paths_of(args, os.environ))
     if args.watch:
         from overlay.cli.watch import watch  # noqa: PLC0415  rarely needed
 
@@ -198,10 +198,10 @@ def run_members(args: Namespace) -> int:
     return 0
 
 
-def _show_members(client: Client, args: Namespace) -> None:
+def _show_members(client: ApiClient, args: Namespace) -> None:
     listed = client.get("/v1/members")
     if args.json:
-        output.answer_json(listed)
+        output.print_json(listed)
         return
     headers = ["NODE", "ADDRESS", "STATE", "SINCE", "RTT", "BEHIND", "AUTHORITY"]
     if args.wide:
@@ -221,7 +221,7 @@ def _show_members(client: Client, args: Namespace) -> None:
         if args.wide:
             row += [member["id"], member["incarnation"], member["version"], _logs(member)]
         rows.append(row)
-    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    output.print_result(output.table(headers, rows, show_header=not args.no_header))
 
 
 def _logs(member: JsonObject) -> str:
@@ -237,9 +237,9 @@ def run_forget(args: Namespace) -> int:
     if not args.node.strip():
         raise UsageError("NODE is empty", hint="overlayd members")
     body: JsonObject = {"node": args.node, "powered_off": args.powered_off, "bar": args.bar}
-    done = Client(places(args, os.environ)).post("/v1/forget", body)
+    done = ApiClient(paths_of(args, os.environ)).post("/v1/forget", body)
     if args.json:
-        output.answer_json(done)
+        output.print_json(done)
     else:
-        output.comment(f"{args.node} is forgotten; if it comes back, it joins as a new node")
+        output.print_note(f"{args.node} is forgotten; if it comes back, it joins as a new node")
     return 0

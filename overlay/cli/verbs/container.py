@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.cli.options.common import add_attach_options, attach_fields
-from overlay.cli.options.removal import remove_each
-from overlay.cli.verbs.endpoint import have_attached
+from overlay.cli.options.removal import remove_all
+from overlay.cli.verbs.endpoint import attach_and_report
 from overlay.cli.verbs.publish import require_publishable
-from overlay.client.api import Client, JsonObject
-from overlay.client.paths import places
+from overlay.client.api import ApiClient, JsonObject
+from overlay.client.paths import paths_of
 from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 NETNS_DIR = Path("/run/netns")
 SANDBOX_PREFIX = "ov-"  # the agent's own namespaces
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     containers = words.group("container", "make and use bare containers: named network namespaces")
     add = containers.verb(
@@ -74,7 +74,7 @@ def run_add(args: Namespace) -> int:
     body: JsonObject = {"name": args.name, **attach_fields(args)}
     for field in ("dns_servers", "dns_search", "dns_options"):
         body[field] = getattr(args, field)
-    return have_attached(args, "/v1/containers", body)
+    return attach_and_report(args, "/v1/containers", body)
 
 
 def run_exec(args: Namespace) -> int:
@@ -113,12 +113,12 @@ def _namespaces() -> list[str]:
 
 def run_ls(args: Namespace) -> int:
     """List the containers."""
-    listed = Client(places(args, os.environ)).get("/v1/containers")
+    listed = ApiClient(paths_of(args, os.environ)).get("/v1/containers")
     if args.json:
-        output.answer_json(listed)
+        output.print_json(listed)
         return 0
     if not listed["containers"]:
-        output.comment("no bare containers; sudo overlayd container add NAME --network NETWORK")
+        output.print_note("no bare containers; sudo overlayd container add NAME --network NETWORK")
         return 0
     rows = [
         (
@@ -130,10 +130,10 @@ def run_ls(args: Namespace) -> int:
         for container in listed["containers"]
     ]
     headers = ("NAME", "NETWORK", "ADDRESSES", "NAMESPACE")
-    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0
 
 
 def run_rm(args: Namespace) -> int:
     """Remove containers, one after the other."""
-    return remove_each(args, "/v1/containers", "overlayd.container-rm/v1")
+    return remove_all(args, "/v1/containers", "overlayd.container-rm/v1")

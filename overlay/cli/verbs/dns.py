@@ -9,13 +9,13 @@ import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.client.api import Client, JsonObject, segment
-from overlay.client.paths import places
+from overlay.client.api import ApiClient, JsonObject, segment
+from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 LOOKUP_DESCRIPTION = """\
 Look a name or an address up as a container would.  stdout: the addresses, or the names of an
@@ -37,7 +37,7 @@ same name given again on this host replaces what it was; several hosts may share
 HEADERS = ("NAME", "NETWORK", "ADDRESSES")
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     names = words.group("dns", "look names up as containers do, and give further ones")
     lookup = names.verb(
@@ -63,11 +63,11 @@ def register(words: Words) -> None:
 def run_add(args: Namespace) -> int:
     """Give a name."""
     body: JsonObject = {"name": args.name, "ips": args.ips, "network": args.network}
-    added = Client(places(args, os.environ)).post("/v1/dns", body)
+    added = ApiClient(paths_of(args, os.environ)).post("/v1/dns", body)
     if args.json:
-        output.answer_json(added)
+        output.print_json(added)
     else:
-        output.comment(f"{added['name']} is {', '.join(added['ips'])} on {added['network']}")
+        output.print_note(f"{added['name']} is {', '.join(added['ips'])} on {added['network']}")
     _warn_hidden(added)
     return 0
 
@@ -84,35 +84,35 @@ def _warn_hidden(added: JsonObject) -> None:
 
 def run_rm(args: Namespace) -> int:
     """Take a name back."""
-    client = Client(places(args, os.environ))
+    client = ApiClient(paths_of(args, os.environ))
     removed = client.delete(f"/v1/dns/{segment(args.name)}", network=args.network)
     if args.json:
-        output.answer_json(removed)
+        output.print_json(removed)
     else:
-        output.comment(f"removed {args.name} from {args.network}")
+        output.print_note(f"removed {args.name} from {args.network}")
     return 0
 
 
 def run_lookup(args: Namespace) -> int:
     """Look one name or address up."""
     path = f"/v1/dns/{segment(args.name)}"
-    found = Client(places(args, os.environ)).get(path, network=args.network)
+    found = ApiClient(paths_of(args, os.environ)).get(path, network=args.network)
     if args.json:
-        output.answer_json(found)
+        output.print_json(found)
     else:
-        output.answer("\n".join([*found["ips"], *found["names"]]))
+        output.print_result("\n".join([*found["ips"], *found["names"]]))
     return 0
 
 
 def run_ls(args: Namespace) -> int:
     """List the names."""
-    listed = Client(places(args, os.environ)).get("/v1/dns", network=args.network)
+    listed = ApiClient(paths_of(args, os.environ)).get("/v1/dns", network=args.network)
     if args.json:
-        output.answer_json(listed)
+        output.print_json(listed)
         return 0
     for name in listed["elsewhere"]:
-        output.comment(f"{name}: not known here, as nothing on this host is attached to it")
+        output.print_note(f"{name}: not known here, as nothing on this host is attached to it")
     rows = [(found["name"], found["network"], found["ips"]) for found in listed["names"]]
     if rows:
-        output.answer(output.table(HEADERS, rows, show_header=not args.no_header))
+        output.print_result(output.table(HEADERS, rows, show_header=not args.no_header))
     return 0

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from overlay.cli import output
 from overlay.cli.options import rates
 from overlay.cli.options.common import add_attach_options, attach_fields
-from overlay.cli.options.filters import add_filter_option, chosen
+from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.cli.verbs.publish import publish_attached, require_publishable
-from overlay.client.api import Client, JsonObject
-from overlay.client.paths import places
+from overlay.client.api import ApiClient, JsonObject
+from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 FILTERS = {"name": "name", "network": "network", "node": "node"}
 TARGET_HELP = "netns:NAME, a path, pid:N, docker:NAME, podman:NAME, or a name"
@@ -44,7 +44,7 @@ TARGET is one of
 """
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     attach = words.verb("attach", run_attach, "plug a container into networks", ATTACH_DESCRIPTION)
     attach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
@@ -72,29 +72,29 @@ def run_attach(args: Namespace) -> int:
     """Attach a container."""
     require_publishable(args)
     body = {"target": args.target, "name": args.name, **attach_fields(args)}
-    return have_attached(args, "/v1/endpoints", body)
+    return attach_and_report(args, "/v1/endpoints", body)
 
 
-def have_attached(args: Namespace, path: str, body: JsonObject) -> int:
+def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:
     """Ask for something to be attached, publish its ports, and say what came of it."""
-    client = Client(places(args, os.environ))
+    client = ApiClient(paths_of(args, os.environ))
     attached = client.post(path, body)
     if not args.json:
         _print_addresses(attached["endpoints"])
     _warn_unconfirmed(attached.get("unconfirmed") or [])
     publish_attached(client, args, attached)
     if args.json:  # last, as an error is an object too, and there is but one
-        output.answer_json(attached)
+        output.print_json(attached)
     return 0
 
 
 def _print_addresses(endpoints: list[JsonObject]) -> None:
     """Print the primary address of each endpoint, and say on stderr which were there before."""
     for endpoint in endpoints:
-        output.answer(endpoint["ip"])
+        output.print_result(endpoint["ip"])
         if not endpoint["created"]:
             changed = ", ".join(_changed(each) for each in endpoint.get("changed") or [])
-            output.comment(
+            output.print_note(
                 f"{endpoint['name']} was attached to {endpoint['network']} already,"
                 f" as {endpoint['ifname']}" + (f"; changed: {changed}" if changed else "")
             )
@@ -104,7 +104,7 @@ def _changed(change: JsonObject) -> str:
     """Return `rate in none -> 10mbit`."""
     is_rate = change["field"].startswith("rate_")
     texts = [
-        (rates.shown(value) if value else rates.LIFTED) if is_rate else json.dumps(value)
+        (rates.rate_text(value) if value else rates.UNLIMITED) if is_rate else json.dumps(value)
         for value in (change["before"], change["after"])
     ]
     return f"{change['field'].replace('_', ' ')} {' -> '.join(texts)}"
@@ -122,31 +122,35 @@ def _warn_unconfirmed(nodes: list[str]) -> None:
 def run_detach(args: Namespace) -> int:
     """Detach a container; what is not attached is no error."""
     body: JsonObject = {"target": args.target, "networks": list(dict.fromkeys(args.networks))}
-    done = Client(places(args, os.environ)).post("/v1/detach", body)
+    done = ApiClient(paths_of(args, os.environ)).post("/v1/detach", body)
     if args.json:
-        output.answer_json(done)
+        output.print_json(done)
         return 0
     for endpoint in done["detached"]:
-        output.comment(f"detached {endpoint['name']} from {endpoint['network']} ({endpoint['ip']})")
+        output.print_note(
+            f"detached {endpoint['name']} from {endpoint['network']} ({endpoint['ip']})"
+        )
     if not done["detached"]:
-        output.comment(f"{args.target} was not attached; nothing to do")
+        output.print_note(f"{args.target} was not attached; nothing to do")
     return 0
 
 
 def run_ls(args: Namespace) -> int:
     """List the endpoints."""
-    listed = Client(places(args, os.environ)).get("/v1/endpoints", network=args.network)
-    listed["endpoints"] = chosen(listed["endpoints"], args.filters, FILTERS)
+    listed = ApiClient(paths_of(args, os.environ)).get("/v1/endpoints", network=args.network)
+    listed["endpoints"] = filter_rows(listed["endpoints"], args.filters, FILTERS)
     if args.json:
-        output.answer_json(listed)
+        output.print_json(listed)
         return 0
     for name in listed.get("elsewhere") or []:
-        output.comment(f"{name}: not known in full here, as nothing on this host is attached to it")
+        output.print_note(
+            f"{name}: not known in full here, as nothing on this host is attached to it"
+        )
     if not listed["endpoints"] and args.filters:
-        output.comment("nothing that is attached fits the filter")
+        output.print_note("nothing that is attached fits the filter")
         return 0
     if not listed["endpoints"]:
-        output.comment("nothing is attached; sudo overlayd attach TARGET --network NETWORK")
+        output.print_note("nothing is attached; sudo overlayd attach TARGET --network NETWORK")
         return 0
     headers = ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "TARGET", "IFNAME"]
     if args.wide:
@@ -166,12 +170,12 @@ def run_ls(args: Namespace) -> int:
         if args.wide:
             labels = endpoint.get("labels") or {}
             row += [
-                rates.shown(endpoint.get("rate_in")),
-                rates.shown(endpoint.get("rate_out")),
+                rates.rate_text(endpoint.get("rate_in")),
+                rates.rate_text(endpoint.get("rate_out")),
                 endpoint["id"],
                 endpoint.get("aliases"),
                 [f"{key}={value}" for key, value in labels.items()],
             ]
         rows.append(row)
-    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0

@@ -9,13 +9,13 @@ import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.client.api import Client, JsonObject
-from overlay.client.paths import places
+from overlay.client.api import ApiClient, JsonObject
+from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 DESCRIPTION = """\
 Show which host owns which addresses, how many of them are free, and which can't be had now
@@ -28,7 +28,7 @@ anyone; when it has none left it asks an owner that has.
 HEADERS = ("NETWORK", "SUBNET", "OWNER", "STATE", "ADDRESSES", "USED", "FREE", "RANGES")
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verb of this module."""
     ipam = words.verb("ipam", run_ipam, "show which host owns which addresses", DESCRIPTION)
     ipam.add_argument("name", nargs="?", metavar="NETWORK", help="of this network only")
@@ -37,12 +37,12 @@ def register(words: Words) -> None:
 
 def run_ipam(args: Namespace) -> int:
     """Show the owners of addresses."""
-    shown = Client(places(args, os.environ)).get("/v1/ipam", network=args.name)
+    shown = ApiClient(paths_of(args, os.environ)).get("/v1/ipam", network=args.name)
     if args.json:
-        output.answer_json(shown)
+        output.print_json(shown)
         return 0
     for name in shown["elsewhere"]:
-        output.comment(f"{name}: not known here, as nothing on this host is attached to it")
+        output.print_note(f"{name}: not known here, as nothing on this host is attached to it")
     rows = [
         _row(network["network"], subnet["subnet"], owner)
         for network in shown["networks"]
@@ -50,7 +50,7 @@ def run_ipam(args: Namespace) -> int:
         for owner in subnet["owners"]
     ]
     if rows:
-        output.answer(output.table(HEADERS, rows, show_header=not args.no_header))
+        output.print_result(output.table(HEADERS, rows, show_header=not args.no_header))
     for network in shown["networks"]:
         for subnet in network["subnets"]:
             _warn_unreachable(network["network"], subnet)

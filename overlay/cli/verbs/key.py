@@ -10,13 +10,13 @@ import time
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.client.api import Client, JsonObject
-from overlay.client.paths import places
+from overlay.client.api import ApiClient, JsonObject
+from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 ROTATE_DESCRIPTION = """\
 Replace the key that all members' datagrams are sealed with, on a host that holds the authority.
@@ -34,7 +34,7 @@ forget it.
 """
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     key = words.group(
         "key", "rotate the key that members' datagrams are sealed with, and show its use"
@@ -48,28 +48,28 @@ def register(words: Words) -> None:
 
 def run_rotate(args: Namespace) -> int:
     """Rotate the cluster's key."""
-    done = Client(places(args, os.environ)).post("/v1/keys/rotate")
+    done = ApiClient(paths_of(args, os.environ)).post("/v1/keys/rotate")
     if args.json:
-        output.answer_json(done)
+        output.print_json(done)
     else:
-        output.comment(f"generation {done['generation']} is in use by all members")
+        output.print_note(f"generation {done['generation']} is in use by all members")
     return 0
 
 
 def run_status(args: Namespace) -> int:
     """Show how far each member is."""
-    shown = Client(places(args, os.environ)).get("/v1/keys")
+    shown = ApiClient(paths_of(args, os.environ)).get("/v1/keys")
     if args.json:
-        output.answer_json(shown)
+        output.print_json(shown)
         return 0
     if not args.no_header:
-        output.answer(output.block(_head(shown)))
-        output.answer("")
+        output.print_result(output.key_value_lines(_head(shown)))
+        output.print_result("")
     headers = ["NODE", "STATE", "HOLDS", "USES"]
     rows = [
         [peer["name"], peer["state"], peer["newest"], peer["sealing"]] for peer in shown["peers"]
     ]
-    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0
 
 

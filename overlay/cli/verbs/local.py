@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from overlay import __version__
 from overlay.cli import output
 from overlay.cli.parser import build
-from overlay.client.api import Client
-from overlay.client.paths import places
+from overlay.client.api import ApiClient
+from overlay.client.paths import paths_of
 from overlay.errors import OverlayError
 from overlay.lean_imports import without_openssl
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 SHELLS = ("bash", "zsh", "fish")
 DELEGATED = {
@@ -38,7 +38,7 @@ Print the completion script for a shell.
 """
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     agent = words.verb(
         "agent",
@@ -74,7 +74,7 @@ def run_agent(args: Namespace) -> int:
     with without_openssl():
         from overlay.agent.main import run  # noqa: PLC0415  the agent's imports are dear
 
-    chosen = {option: Path(text) for option, text in places(args, os.environ).chosen}
+    chosen = {option: Path(text) for option, text in paths_of(args, os.environ).chosen}
     return run(
         state_dir=chosen.get("--state-dir"),
         run_dir=chosen.get("--run-dir"),
@@ -93,14 +93,16 @@ def run_completion(args: Namespace) -> int:
     from overlay.cli import completion  # noqa: PLC0415  only this verb needs it
 
     if args.kind is None:
-        output.answer(completion.script(args.shell, build()))
+        output.print_result(completion.script(args.shell, build()))
         return 0
     try:
-        known = completion.live_words(Client(places(args, os.environ), timeout_s=1.0), args.kind)
+        known = completion.live_candidates(
+            ApiClient(paths_of(args, os.environ), timeout_s=1.0), args.kind
+        )
     except OverlayError:
         return 0  # in the middle of somebody's line an error helps no one
     if known:
-        output.answer("\n".join(known))
+        output.print_result("\n".join(known))
     return 0
 
 
@@ -108,14 +110,14 @@ def run_man(_args: Namespace) -> int:
     """Print the manual page."""
     from overlay.cli import man  # noqa: PLC0415  only this verb needs it
 
-    output.answer(man.page(build()))
+    output.print_result(man.page(build()))
     return 0
 
 
 def run_version(args: Namespace) -> int:
     """Print the version."""
     if args.json:
-        output.answer_json({"schema": "overlayd.version/v1", "version": __version__})
+        output.print_json({"schema": "overlayd.version/v1", "version": __version__})
     else:
-        output.answer(f"overlayd {__version__}")
+        output.print_result(f"overlayd {__version__}")
     return 0

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from overlay.cli import output
 from overlay.cli.options import subnets
 from overlay.cli.options.common import add_label_option, pairs
-from overlay.cli.options.filters import add_filter_option, chosen
-from overlay.cli.options.removal import remove_each
-from overlay.client.api import Client, JsonObject, segment
-from overlay.client.paths import places
+from overlay.cli.options.filters import add_filter_option, filter_rows
+from overlay.cli.options.removal import remove_all
+from overlay.client.api import ApiClient, JsonObject, segment
+from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Parser, Words
+    from overlay.cli.parser import Parser, VerbGroup
 
 FILTERS = {"name": "name", "creator": "creator", "driver": "driver"}
 CREATE_DESCRIPTION = """\
@@ -41,7 +41,7 @@ nobody else there gives out.
 """
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     networks = words.group("network", "create, list, inspect and remove networks")
     _add_create_options(networks.verb("create", run_create, "create a network", CREATE_DESCRIPTION))
@@ -128,7 +128,7 @@ def _add_kind_options(create: Parser) -> None:
 
 def run_create(args: Namespace) -> int:
     """Create a network."""
-    created = Client(places(args, os.environ)).post(
+    created = ApiClient(paths_of(args, os.environ)).post(
         "/v1/networks",
         {
             "name": args.name,
@@ -150,9 +150,9 @@ def run_create(args: Namespace) -> int:
         },
     )
     if args.json:
-        output.answer_json(created)
+        output.print_json(created)
     else:
-        output.answer(network_line(created))
+        output.print_result(network_line(created))
     return 0
 
 
@@ -167,16 +167,16 @@ def network_line(network: JsonObject) -> str:
 
 def run_ls(args: Namespace) -> int:
     """List the networks."""
-    listed = Client(places(args, os.environ)).get("/v1/networks")
-    listed["networks"] = chosen(listed["networks"], args.filters, FILTERS)
+    listed = ApiClient(paths_of(args, os.environ)).get("/v1/networks")
+    listed["networks"] = filter_rows(listed["networks"], args.filters, FILTERS)
     if args.json:
-        output.answer_json(listed)
+        output.print_json(listed)
         return 0
     if not listed["networks"] and args.filters:
-        output.comment("no network fits the filter")
+        output.print_note("no network fits the filter")
         return 0
     if not listed["networks"]:
-        output.comment("no networks yet; sudo overlayd network create NAME --subnet CIDR")
+        output.print_note("no networks yet; sudo overlayd network create NAME --subnet CIDR")
         return 0
     rows = [
         (
@@ -190,17 +190,17 @@ def run_ls(args: Namespace) -> int:
         for network in listed["networks"]
     ]
     headers = ("NAME", "DRIVER", "VNI", "SUBNETS", "ENDPOINTS", "HOSTS")
-    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0
 
 
 def run_inspect(args: Namespace) -> int:
     """Show one network."""
-    shown = Client(places(args, os.environ)).get(f"/v1/networks/{segment(args.name)}")
+    shown = ApiClient(paths_of(args, os.environ)).get(f"/v1/networks/{segment(args.name)}")
     if args.json:
-        output.answer_json(shown)
+        output.print_json(shown)
     else:
-        output.answer(inspect_text(shown))
+        output.print_result(inspect_text(shown))
     return 0
 
 
@@ -229,10 +229,10 @@ def inspect_text(network: JsonObject) -> str:
     if grants:
         owned = "\n".join(f"{grant['addresses']} owned by {grant['node']}" for grant in grants)
         parts.append(("Addresses", owned))
-    text = output.block(parts)
+    text = output.key_value_lines(parts)
     endpoints = network["endpoint_list"]
     if not endpoints:
-        return f"{text}\n{output.block([('Endpoints', 'none')])}"
+        return f"{text}\n{output.key_value_lines([('Endpoints', 'none')])}"
     rows = [(e["name"], e["ips"], e["mac"], e["node"], e["node_state"]) for e in endpoints]
     headers = ("NAME", "ADDRESS", "MAC", "NODE", "STATE")
     return f"{text}\n\n{output.table(headers, rows)}"
@@ -249,4 +249,4 @@ def _exposed_text(network: JsonObject) -> str:
 
 def run_rm(args: Namespace) -> int:
     """Remove networks, one after the other."""
-    return remove_each(args, "/v1/networks", "overlayd.network-rm/v1")
+    return remove_all(args, "/v1/networks", "overlayd.network-rm/v1")

@@ -9,15 +9,15 @@ import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.client.api import Client, JsonObject
-from overlay.client.paths import places
+from overlay.client.api import ApiClient, JsonObject
+from overlay.client.paths import paths_of
 from overlay.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 EXPOSE_DESCRIPTION = """\
 Give this host an end on a network: an address of its own there, by which it and all containers of
@@ -53,7 +53,7 @@ PORT_HINT = "Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for twice the 
 HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "LEADS TO", "STATE")
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     expose = words.verb(
         "expose", run_expose, "give this host an end on a network", EXPOSE_DESCRIPTION
@@ -85,7 +85,7 @@ def register(words: Words) -> None:
 
 def run_publish(args: Namespace) -> int:
     """Publish ports, or list what is published."""
-    client = Client(places(args, os.environ))
+    client = ApiClient(paths_of(args, os.environ))
     if args.name == "ls" and not args.ports:
         return _list(client, args)
     if not args.ports:
@@ -95,9 +95,9 @@ def run_publish(args: Namespace) -> int:
     body |= {"network": args.network, "host_ip": args.host_ip}
     done = client.post("/v1/published", body)
     if args.json:
-        output.answer_json(done)
+        output.print_json(done)
     else:
-        output.comment(f"published {' '.join(done['ports'])} for {done['name']}")
+        output.print_note(f"published {' '.join(done['ports'])} for {done['name']}")
     return 0
 
 
@@ -122,7 +122,7 @@ def require_ports(texts: Sequence[str]) -> None:
         parse_pairs(text)
 
 
-def publish_attached(client: Client, args: Namespace, attached: JsonObject) -> None:
+def publish_attached(client: ApiClient, args: Namespace, attached: JsonObject) -> None:
     """Publish what the line asks for of a container that was just attached."""
     if not args.publish:
         return
@@ -136,26 +136,26 @@ def publish_attached(client: Client, args: Namespace, attached: JsonObject) -> N
     body: JsonObject = {"name": endpoint["name"], "network": endpoint["network"]}
     done = client.post("/v1/published", body | {"ports": args.publish})
     if not args.json:
-        output.comment(f"published {' '.join(done['ports'])} for {done['name']}")
+        output.print_note(f"published {' '.join(done['ports'])} for {done['name']}")
 
 
 def run_unpublish(args: Namespace) -> int:
     """Take published ports back."""
     body: JsonObject = {"name": args.name, "ports": args.ports, "network": args.network}
-    gone = Client(places(args, os.environ)).post("/v1/unpublish", body)
+    gone = ApiClient(paths_of(args, os.environ)).post("/v1/unpublish", body)
     if args.json:
-        output.answer_json(gone)
+        output.print_json(gone)
     elif gone["ports"]:
-        output.comment(f"no more published for {gone['name']}: {' '.join(gone['ports'])}")
+        output.print_note(f"no more published for {gone['name']}: {' '.join(gone['ports'])}")
     else:
-        output.comment(f"nothing of that is published for {gone['name']}")
+        output.print_note(f"nothing of that is published for {gone['name']}")
     return 0
 
 
-def _list(client: Client, args: Namespace) -> int:
+def _list(client: ApiClient, args: Namespace) -> int:
     listed = client.get("/v1/published")
     if args.json:
-        output.answer_json(listed)
+        output.print_json(listed)
         return 0
     rows = [
         (
@@ -168,9 +168,9 @@ def _list(client: Client, args: Namespace) -> int:
         for each in listed["published"]
     ]
     if rows:
-        output.answer(output.table(HEADERS, rows, show_header=not args.no_header))
+        output.print_result(output.table(HEADERS, rows, show_header=not args.no_header))
     else:
-        output.comment("no port of this host is published")
+        output.print_note("no port of this host is published")
     return 0
 
 
@@ -182,9 +182,9 @@ def run_expose(args: Namespace) -> int:
     """Expose a network to this host."""
     exposed = _set(args, "/v1/expose")
     if args.json:
-        output.answer_json(exposed)
+        output.print_json(exposed)
     else:
-        output.answer("\n".join(exposed["host_ips"]))
+        output.print_result("\n".join(exposed["host_ips"]))
     return 0
 
 
@@ -192,12 +192,12 @@ def run_unexpose(args: Namespace) -> int:
     """Take this host off a network."""
     hidden = _set(args, "/v1/unexpose")
     if args.json:
-        output.answer_json(hidden)
+        output.print_json(hidden)
     else:
         done = "is exposed to this host no more" if hidden["changed"] else "is not exposed here"
-        output.comment(f"{hidden['network']} {done}")
+        output.print_note(f"{hidden['network']} {done}")
     return 0
 
 
 def _set(args: Namespace, path: str) -> JsonObject:
-    return Client(places(args, os.environ)).post(path, {"network": args.network})
+    return ApiClient(paths_of(args, os.environ)).post(path, {"network": args.network})

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.client.api import Client
-from overlay.client.paths import Places, places
+from overlay.client.api import ApiClient
+from overlay.client.paths import Paths, paths_of
 from overlay.errors import (
     AgentNotRunningError,
     ConflictError,
@@ -29,7 +29,7 @@ from overlay.errors import (
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 EXIT_TIMEOUT_S = 20.0
 POLL_INTERVAL_S = 0.05
@@ -37,7 +37,7 @@ POLL_INTERVAL_S = 0.05
 NEVER_DELETED = ("/etc", "/home", "/opt", "/root", "/run", "/srv", "/usr", "/var/lib", "/var/log")
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verb."""
     reset = words.verb(
         "reset",
@@ -54,10 +54,10 @@ def run_reset(args: Namespace) -> int:
     """Reset this host."""
     if os.geteuid() != 0:
         raise ForbiddenError("only root may reset this host", hint="Use sudo")
-    where = places(args, os.environ)
+    where = paths_of(args, os.environ)
     for folder in (where.state_dir, where.run_dir):
         refuse_to_delete(folder)
-    client = Client(where)
+    client = ApiClient(where)
     alive = client.answers()
     if not args.yes and sys.stdin.isatty():
         _refuse_member(client, where, alive=alive)
@@ -66,17 +66,15 @@ def run_reset(args: Namespace) -> int:
     removed = [] if by_agent else _remove_from_kernel(where.run_dir)
     removed += [str(folder) for folder in (where.run_dir, where.state_dir) if delete_tree(folder)]
     if args.json:
-        output.answer_json(
-            {"schema": "overlayd.reset/v1", "by_agent": by_agent, "removed": removed}
-        )
+        output.print_json({"schema": "overlayd.reset/v1", "by_agent": by_agent, "removed": removed})
         return 0
     for thing in removed:
-        output.comment(f"removed {thing}")
-    output.comment("nothing of overlayd is left on this host")
+        output.print_note(f"removed {thing}")
+    output.print_note("nothing of overlayd is left on this host")
     return 0
 
 
-def _refuse_member(client: Client, where: Places, *, alive: bool) -> None:
+def _refuse_member(client: ApiClient, where: Paths, *, alive: bool) -> None:
     """On a terminal, a person may have meant another host."""
     if alive:
         cluster = client.get("/v1/status")["cluster"]
@@ -95,7 +93,7 @@ def _refuse_member(client: Client, where: Places, *, alive: bool) -> None:
     )
 
 
-def _reset_by_agent(client: Client, where: Places) -> bool:
+def _reset_by_agent(client: ApiClient, where: Paths) -> bool:
     """Have the agent undo its work and end; say whether it did both."""
     try:
         done = bool(client.post("/v1/reset").get("cleared", True))
@@ -132,7 +130,7 @@ def _remove_from_kernel(run_dir: Path) -> list[str]:
     from overlay.kernel.host import ip_forwarding  # noqa: PLC0415  dear to import
     from overlay.kernel.reset import remove_everything  # noqa: PLC0415
 
-    restored = [f"our setting of net/{name}" for name in ip_forwarding.restore(run_dir)]
+    restored = [f"our setting of net/{name}" for name in ip_forwarding.restore_sysctls(run_dir)]
     return [*remove_everything(), *restored]
 
 

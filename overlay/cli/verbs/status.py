@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 
 from overlay import prometheus
 from overlay.cli import output
-from overlay.client.api import Client, JsonObject
-from overlay.client.paths import places
+from overlay.client.api import ApiClient, JsonObject
+from overlay.client.paths import paths_of
 from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 WAIT_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.1
 SECONDS_BY_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     status = words.verb("status", run_status, "show node, cluster, networks and health")
     status.add_argument(
@@ -59,32 +59,32 @@ def register(words: Words) -> None:
 
 def run_metrics(args: Namespace) -> int:
     """Print the status for Prometheus, as the agent's own /metrics does."""
-    status = Client(places(args, os.environ)).get("/v1/status")
-    output.answer(prometheus.text(status).rstrip("\n"))
+    status = ApiClient(paths_of(args, os.environ)).get("/v1/status")
+    output.print_result(prometheus.text(status).rstrip("\n"))
     return 0
 
 
 def run_status(args: Namespace) -> int:
     """Show the status."""
-    client = Client(places(args, os.environ))
+    client = ApiClient(paths_of(args, os.environ))
     if not 0 <= args.timeout < math.inf:
         raise UsageError("--timeout must be seconds from 0 on", hint="Such as 30")
     status = _wait(client, args.timeout) if args.wait else client.get("/v1/status")
-    faults = faults_of(status)
+    faults = faults_in(status)
     if args.json:
-        output.answer_json(status)
+        output.print_json(status)
     elif not args.check:
-        output.answer(status_text(status))
+        output.print_result(status_text(status))
     if not args.check:
         return 0
     if not args.json:
-        output.answer("degraded" if faults else "ok")
+        output.print_result("degraded" if faults else "ok")
     for fault in faults:
-        output.comment(f"  {fault}")
+        output.print_note(f"  {fault}")
     return DegradedError.exit_code if faults else 0
 
 
-def faults_of(status: JsonObject) -> list[str]:
+def faults_in(status: JsonObject) -> list[str]:
     """Return what keeps a status from being well: the agent's own complaints, and rows amiss."""
     faults = [f"{item['level']}: {item['text']}" for item in status["health"]]
     if status["cluster"] is None:
@@ -102,13 +102,13 @@ def faults_of(status: JsonObject) -> list[str]:
     return faults
 
 
-def _wait(client: Client, timeout_s: float) -> JsonObject:
+def _wait(client: ApiClient, timeout_s: float) -> JsonObject:
     deadline = time.monotonic() + timeout_s
     faults = ["no agent runs on this host"]
     while True:
         try:
             status = client.get("/v1/status")
-            faults = faults_of(status)
+            faults = faults_in(status)
             if not faults:
                 return status
         except AgentNotRunningError as error:
@@ -155,7 +155,7 @@ def status_text(status: JsonObject) -> str:
         for item in status["health"]
     )
     lines.append(("Health", health or "ok"))
-    return output.block(lines)
+    return output.key_value_lines(lines)
 
 
 def _cluster_text(cluster: JsonObject | None) -> str:
@@ -164,7 +164,7 @@ def _cluster_text(cluster: JsonObject | None) -> str:
     members = cluster["members"]
     total = sum(count for state, count in members.items() if state != "left")
     states = ", ".join(f"{count} {state}" for state, count in members.items() if count)
-    text = f"{cluster['id']}   {output.counted(total, 'node')}: {states}"
+    text = f"{cluster['id']}   {output.count_text(total, 'node')}: {states}"
     if cluster["partitioned"]:
         split = cluster["partitioned"]
         text += f"   CUT OFF: sees {split['seen']} of {split['total']}"
@@ -185,60 +185,62 @@ def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
         )
         yield (
             f"{network['name']:<{width}}   vni {network['vni']}   {ranges}"
-            f"   {output.counted(network['endpoints_total'], 'endpoint')}"
+            f"   {output.count_text(network['endpoints_total'], 'endpoint')}"
             f" ({network['endpoints_local']} here)   {kernel}"
         )
 
 
 def run_verify(args: Namespace) -> int:
     """Compare kernel and records."""
-    found = Client(places(args, os.environ)).get("/v1/verify", repair=1 if args.repair else None)
+    found = ApiClient(paths_of(args, os.environ)).get(
+        "/v1/verify", repair=1 if args.repair else None
+    )
     differences = found["differences"]
     if args.json:
-        output.answer_json(found)
+        output.print_json(found)
     else:
         for difference in differences:
-            output.answer(f"{difference['network']}: {difference['text']}")
+            output.print_result(f"{difference['network']}: {difference['text']}")
         if not differences:
-            output.comment("the kernel has exactly what it should have")
+            output.print_note("the kernel has exactly what it should have")
         elif found["repaired"]:
-            output.comment(f"{output.counted(len(differences), 'difference')} repaired")
+            output.print_note(f"{output.count_text(len(differences), 'difference')} repaired")
         elif args.repair:
-            output.comment("not all of it could be repaired: 'overlayd status' says why")
+            output.print_note("not all of it could be repaired: 'overlayd status' says why")
         else:
-            output.comment("to repair: sudo overlayd verify --repair")
+            output.print_note("to repair: sudo overlayd verify --repair")
     return DegradedError.exit_code if differences and not found["repaired"] else 0
 
 
 def run_events(args: Namespace) -> int:
     """Show events, and with --follow go on."""
-    client = Client(places(args, os.environ))
+    client = ApiClient(paths_of(args, os.environ))
     if args.follow:
         return _follow(client, args)
-    listed = client.get("/v1/events", since=moment_of(args.since, time.time()))
+    listed = client.get("/v1/events", since=parse_since(args.since, time.time()))
     if args.json:
-        output.answer_json(listed)
+        output.print_json(listed)
         return 0
     for event in listed["events"]:
-        output.answer(event_line(event))
+        output.print_result(event_line(event))
     if not listed["events"]:
-        output.comment("no events")
+        output.print_note("no events")
     return 0
 
 
-def _follow(client: Client, args: Namespace) -> int:
+def _follow(client: ApiClient, args: Namespace) -> int:
     import json  # noqa: PLC0415  one line per event, where `output` prints indented objects
 
     now = time.time()
-    since = moment_of(args.since, now)
+    since = parse_since(args.since, now)
     for event in client.stream("/v1/events", since=now if since is None else since, follow=1):
         line = json.dumps(event, ensure_ascii=False) if args.json else event_line(event)
         print(line, flush=True)
-    output.comment("the agent has ended")
+    output.print_note("the agent has ended")
     return AgentNotRunningError.exit_code
 
 
-def moment_of(text: str | None, now: float) -> float | None:
+def parse_since(text: str | None, now: float) -> float | None:
     """Return the time that `--since` means, in seconds since 1970; raises UsageError."""
     if text is None:
         return None

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from overlay import limits
 from overlay.cli import output
-from overlay.client.api import Client, JsonObject
-from overlay.client.paths import places
+from overlay.client.api import ApiClient, JsonObject
+from overlay.client.paths import paths_of
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from overlay.cli.parser import Words
+    from overlay.cli.parser import VerbGroup
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
@@ -42,7 +42,7 @@ wise.  It can't be taken back: whoever had the key may have kept it.
 """
 
 
-def register(words: Words) -> None:
+def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     token = words.group("token", "make, list and revoke the tokens that let hosts join")
     token.verb("show", run_show, "print this holder's token without end (root only)")
@@ -82,11 +82,11 @@ def seconds(text: str) -> int:
 
 def run_show(args: Namespace) -> int:
     """Print the default token."""
-    shown = Client(places(args, os.environ)).get("/v1/token")
+    shown = ApiClient(paths_of(args, os.environ)).get("/v1/token")
     if args.json:
-        output.answer_json(shown)
+        output.print_json(shown)
     else:
-        output.answer(shown["token"])
+        output.print_result(shown["token"])
     return 0
 
 
@@ -97,21 +97,21 @@ def run_create(args: Namespace) -> int:
         "uses": args.uses,
         "label": args.label,
     }
-    made = Client(places(args, os.environ)).post("/v1/tokens", body)
+    made = ApiClient(paths_of(args, os.environ)).post("/v1/tokens", body)
     if args.json:
-        output.answer_json(made)
+        output.print_json(made)
     else:
-        output.answer(made["token"])
-        output.comment(f"token {made['id'][:8]}; end it with: sudo overlayd token revoke "
+        output.print_result(made["token"])
+        output.print_note(f"token {made['id'][:8]}; end it with: sudo overlayd token revoke "
                        f"{made['id'][:8]}")  # fmt: skip
     return 0
 
 
 def run_list(args: Namespace) -> int:
     """List the tokens."""
-    listed = Client(places(args, os.environ)).get("/v1/tokens")
+    listed = ApiClient(paths_of(args, os.environ)).get("/v1/tokens")
     if args.json:
-        output.answer_json(listed)
+        output.print_json(listed)
         return 0
     now_s = time.time()
     rows = []
@@ -129,7 +129,7 @@ def run_list(args: Namespace) -> int:
             ]
         )
     headers = ["ID", "LABEL", "STATE", "AGE", "EXPIRES IN", "USES", "NODES"]
-    output.answer(output.table(headers, rows, show_header=not args.no_header))
+    output.print_result(output.table(headers, rows, show_header=not args.no_header))
     return 0
 
 
@@ -137,11 +137,11 @@ def run_revoke(args: Namespace) -> int:
     """End a token."""
     if not re.fullmatch(r"[0-9a-fA-F]{1,16}", args.id):
         raise UsageError(f"{args.id!r} is no token's id", hint="'overlayd token ls' shows them")
-    done = Client(places(args, os.environ)).delete(f"/v1/tokens/{args.id}")
+    done = ApiClient(paths_of(args, os.environ)).delete(f"/v1/tokens/{args.id}")
     if args.json:
-        output.answer_json(done)
+        output.print_json(done)
     else:
-        output.comment(f"token {done['revoked'][:8]} lets nobody in any more")
+        output.print_note(f"token {done['revoked'][:8]} lets nobody in any more")
     return 0
 
 
@@ -149,10 +149,10 @@ def run_promote(args: Namespace) -> int:
     """Hand the authority on."""
     if not args.node.strip():
         raise UsageError("NODE is empty", hint="overlayd members")
-    done = Client(places(args, os.environ)).post("/v1/promote", {"node": args.node})
+    done = ApiClient(paths_of(args, os.environ)).post("/v1/promote", {"node": args.node})
     if args.json:
-        output.answer_json(done)
+        output.print_json(done)
     else:
         how = "now holds" if done["promoted"] else "already held"
-        output.comment(f"{args.node} {how} the cluster's authority")
+        output.print_note(f"{args.node} {how} the cluster's authority")
     return 0

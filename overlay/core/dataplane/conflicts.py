@@ -157,7 +157,7 @@ def usable_networks(claims: Iterable[tuple[NodeId, Network]]) -> list[Network]:
     return sorted(usable, key=lambda network: network.vni)
 
 
-def contested(claims: Sequence[Claim]) -> list[Claim]:
+def contested_claims(claims: Sequence[Claim]) -> list[Claim]:
     """Return the claims on one network that share a name, address or MAC with another: none,
     most of the time. Makes `endpoint_conflicts` cheap where there are very many endpoints.
     """

@@ -33,15 +33,15 @@ from overlay.core.dataplane.state import (
     GuardRow,
     HookRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     RateRow,
     RouteRow,
     Row,
     SandboxState,
     SourceRow,
-    StrangeRow,
     TargetRow,
+    UnexpectedRow,
     Vxlan,
 )
 
@@ -54,14 +54,14 @@ ROW_ORDER = (
     FloodRow,
     FdbRow,
     BridgeFdbRow,
-    NeighbourRow,
+    NeighborRow,
     RouteRow,
     GuardRow,
     RateRow,
     SourceRow,
     TargetRow,
     HookRow,
-    StrangeRow,
+    UnexpectedRow,
 )
 
 
@@ -101,11 +101,11 @@ def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Op
     operations += _link_puts(desired, actual)
     operations += [DeleteRow(row) for row in _sorted_rows(taken) if isinstance(row, AddressRow)]
     if prune:
-        strange = [row for row in gone if isinstance(row, StrangeRow)]
+        strange = [row for row in gone if isinstance(row, UnexpectedRow)]
         operations += [DeleteRow(row) for row in _sorted_rows(strange)]
     operations += [PutRow(row) for row in _sorted_rows(missing)]
     if prune:
-        ours = [row for row in gone if not isinstance(row, StrangeRow)]
+        ours = [row for row in gone if not isinstance(row, UnexpectedRow)]
         operations += [DeleteRow(row) for row in reversed(_sorted_rows(ours))]
         links = [actual.links[name] for name in sorted(doomed)]
         operations += [DeleteLink(link) for link in reversed(_sorted_links(links))]

@@ -19,7 +19,7 @@ class ExposedLink(NamedTuple):
     ranges: tuple[tuple[Ip, int], ...]  # (base, prefix length)
 
 
-class PublishedPort(NamedTuple):
+class PortForward(NamedTuple):
     """A port of the host that leads to a port of a container."""
 
     protocol: str  # "tcp" or "udp"
@@ -30,7 +30,7 @@ class PublishedPort(NamedTuple):
     borrowed: bool  # the container's way back leads elsewhere: the host stands in for the asker
 
 
-class Opened(NamedTuple):
+class ForwardingInterface(NamedTuple):
     """An interface of others that forwards only because we need it (`kernel.host`)."""
 
     interface: str
@@ -42,5 +42,5 @@ class HostState:
     """All that the host's table depends on."""
 
     links: frozenset[ExposedLink] = frozenset()
-    ports: frozenset[PublishedPort] = frozenset()
-    opened: frozenset[Opened] = frozenset()
+    ports: frozenset[PortForward] = frozenset()
+    opened: frozenset[ForwardingInterface] = frozenset()

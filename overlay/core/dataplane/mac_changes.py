@@ -14,11 +14,11 @@ from typing import NamedTuple
 from overlay import limits
 from overlay.core.dataplane.operations import DeleteRow, Operation, PutRow
 from overlay.core.dataplane.planner import PlanInput, Segments
-from overlay.core.dataplane.state import NeighbourRow, SandboxState
+from overlay.core.dataplane.state import NeighborRow, SandboxState
 from overlay.model import Ip, Mac, is_host
 
 
-class Announcement(NamedTuple):
+class MacChange(NamedTuple):
     """What the containers on a bridge are to be told: an address has this MAC from now on."""
 
     bridge: str
@@ -40,36 +40,34 @@ class LastMacs:
         before: SandboxState,
         operations: Iterable[Operation],
         desired: SandboxState,
-    ) -> list[Announcement]:
+    ) -> list[MacChange]:
         """Return what a pass has changed, `ANNOUNCEMENTS_PER_PASS_MAX` at most.
 
         Its operations turn `before` into `desired`. What is beyond the bound, or was before this
         process, is found out by the containers in their own time.
         """
-        came: list[NeighbourRow] = []
+        came: list[NeighborRow] = []
         gone: dict[Ip, Mac] = {}
         row_count = len(before.rows)
         for operation in operations:
             match operation:
                 case PutRow(row):
                     row_count += 1
-                    if type(row) is NeighbourRow:
+                    if type(row) is NeighborRow:
                         came.append(row)
                 case DeleteRow(row):
                     row_count -= 1
-                    if type(row) is NeighbourRow:
+                    if type(row) is NeighborRow:
                         gone[row.ip] = row.mac
         # A put may replace without a deletion; most only add, and there may be 150,000 rows.
         if came and row_count != len(desired.rows):
             ips = {row.ip for row in came}
             gone |= {
-                row.ip: row.mac
-                for row in before.rows
-                if type(row) is NeighbourRow and row.ip in ips
+                row.ip: row.mac for row in before.rows if type(row) is NeighborRow and row.ip in ips
             }
-        locals_ = self._locals_that_came(given, gone)
+        locals_ = self._new_locals(given, gone)
         found = [
-            Announcement(row.link, row.ip, row.mac, False)
+            MacChange(row.link, row.ip, row.mac, False)
             for row in came
             if row.ip not in locals_ and self._had_another(row.ip, row.mac, gone)
         ]
@@ -84,9 +82,7 @@ class LastMacs:
         """Say whether an address was another's before; it is this one's from now on."""
         return gone.pop(ip, self._former.pop(ip, mac)) != mac
 
-    def _locals_that_came(
-        self, given: PlanInput | None, gone: dict[Ip, Mac]
-    ) -> dict[Ip, Announcement]:
+    def _new_locals(self, given: PlanInput | None, gone: dict[Ip, Mac]) -> dict[Ip, MacChange]:
         """Return this node's own containers that are new, and add to `gone` those that went: no
         neighbour row tells of them."""
         before, self._locals = self._locals, {} if given is None else _local_macs(given)
@@ -95,7 +91,7 @@ class LastMacs:
         segments = Segments(given.network)
         gone |= {ip: mac for ip, mac in before.items() if self._locals.get(ip) != mac}
         return {
-            ip: Announcement(f"br{segment}", ip, mac, True)
+            ip: MacChange(f"br{segment}", ip, mac, True)
             for ip, mac in self._locals.items()
             if before.get(ip) != mac and (segment := segments.of(ip)) is not None
         }

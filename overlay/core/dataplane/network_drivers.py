@@ -15,7 +15,7 @@ from overlay.model import LABEL_PREFIX, Network
 
 OVERLAY, BRIDGE, MACVLAN, IPVLAN = "overlay", "bridge", "macvlan", "ipvlan"
 DRIVERS: Final = (OVERLAY, BRIDGE, MACVLAN, IPVLAN)
-PARENTED: Final = (MACVLAN, IPVLAN)
+PARENT_DRIVERS: Final = (MACVLAN, IPVLAN)
 _DRIVER: Final = LABEL_PREFIX + "driver"
 _PARENT: Final = LABEL_PREFIX + "parent"
 
@@ -25,16 +25,16 @@ def driver_of(network: Network) -> str:
     return dict(network.labels).get(_DRIVER, OVERLAY)
 
 
-def parent_of(network: Network) -> str:
+def parent_interface_of(network: Network) -> str:
     """Return the interface that its containers' are on; empty for a kind that needs none."""
     return dict(network.labels).get(_PARENT, "")
 
 
-def is_known(network: Network) -> bool:
+def is_supported(network: Network) -> bool:
     """Say whether its kind is one of ours, with a parent just where one is needed: a record may
     come from a newer overlayd, or from a member that lies."""
     kind = driver_of(network)
-    return kind in DRIVERS and bool(parent_of(network)) == (kind in PARENTED)
+    return kind in DRIVERS and bool(parent_interface_of(network)) == (kind in PARENT_DRIVERS)
 
 
 def labels_of(driver: str, parent: str) -> tuple[tuple[str, str], ...]:
@@ -52,4 +52,4 @@ def has_tunnel(network: Network) -> bool:
 
 def has_sandbox(network: Network) -> bool:
     """Say whether a host that takes part has bridges, gateway and DNS server for it."""
-    return driver_of(network) not in PARENTED
+    return driver_of(network) not in PARENT_DRIVERS

@@ -22,15 +22,15 @@ from overlay.core.dataplane.state import (
     GuardRow,
     HookRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     RateRow,
     RouteRow,
     Row,
     SandboxState,
     SourceRow,
-    StrangeRow,
     TargetRow,
+    UnexpectedRow,
     Vxlan,
 )
 from overlay.model import ip_text, mac_text
@@ -119,7 +119,7 @@ def row_key(row: Row) -> RowKey:
             return ("flood", link, vtep, b"")
         case BridgeFdbRow(link, mac):
             return ("bridge-fdb", link, mac, b"")
-        case NeighbourRow(link, ip, _):
+        case NeighborRow(link, ip, _):
             return ("neighbour", link, ip, b"")
         case RouteRow(link, base, prefix_length, _):
             return ("route", link, base, bytes([prefix_length]))
@@ -135,7 +135,7 @@ def row_key(row: Row) -> RowKey:
             return ("hook", link, b"", b"")
         case RateRow(link, _, _):
             return ("rate", link, b"", b"")
-        case StrangeRow(link, _, request):
+        case UnexpectedRow(link, _, request):
             return ("strange", link, request, b"")
 
 
@@ -208,7 +208,7 @@ def _row_text(row: Row, *, add: bool) -> str:
         case BridgeFdbRow(link, mac):
             suffix = " extern_learn" if add else ""
             return f"bridge fdb {verb} {mac_text(mac)} dev {link} master{suffix}"
-        case NeighbourRow(link, ip, mac):
+        case NeighborRow(link, ip, mac):
             suffix = f" lladdr {mac_text(mac)} nud permanent" if add else ""
             return f"ip neighbour {verb} {ip_text(ip)}{suffix} dev {link}"
         case RouteRow(link, base, prefix_length, gateway):
@@ -224,7 +224,7 @@ def _row_text(row: Row, *, add: bool) -> str:
             return _fast_text(row, verb)
         case RateRow(link, in_bits, out_bits):
             return f"rate {verb} {in_bits} bit/s in, {out_bits} bit/s out at {link}"
-        case StrangeRow(_, text, _):
+        case UnexpectedRow(_, text, _):
             return f"bridge fdb {verb} {text}"
 
 

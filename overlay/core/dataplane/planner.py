@@ -27,7 +27,7 @@ from overlay.core.dataplane.state import (
     FdbRow,
     FloodRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     RouteRow,
     Row,
@@ -37,7 +37,7 @@ from overlay.core.dataplane.state import (
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, gateway_mac, is_host
 
 
-class PlannedPort(NamedTuple):
+class LocalPort(NamedTuple):
     """The sandbox's end of a local endpoint's veth pair, and the subnet it is plugged into."""
 
     name: str
@@ -45,7 +45,7 @@ class PlannedPort(NamedTuple):
     endpoint_id: bytes = b""
 
 
-class Remote(NamedTuple):
+class RemoteEndpoint(NamedTuple):
     """An endpoint of another node, and where that node's VTEP is."""
 
     origin: NodeId
@@ -61,9 +61,9 @@ class PlanInput:
     port: int  # UDP, the cluster's VXLAN port
     local: Ip  # this node's VTEP address
     mtu: int  # of the overlay: what fits into the underlay's packets
-    ports: tuple[PlannedPort, ...] = ()
+    ports: tuple[LocalPort, ...] = ()
     locals: tuple[Endpoint, ...] = ()  # this node's endpoints on the network
-    remotes: tuple[Remote, ...] = ()
+    remotes: tuple[RemoteEndpoint, ...] = ()
     flood: tuple[Ip, ...] = ()  # VTEPs of the nodes that have a sandbox of this network
     owner_of: OwnerOf | None = None  # who owns an address: decides between two claims
 
@@ -133,14 +133,14 @@ def _links(given: PlanInput) -> Iterator[Link]:
         yield Port(port.name, given.mtu, bridge_name(network, port.subnet_index))
 
 
-def host_ports(given: PlanInput) -> Iterator[PlannedPort]:
+def host_ports(given: PlanInput) -> Iterator[LocalPort]:
     """Return the ports of this node's own ends on the network: one per segment at most."""
     for endpoint in given.locals:
         if is_host(endpoint):
             for index, subnet in enumerate(given.network.subnets):
                 if endpoint.ips[0] in subnet:
                     segment = segment_of(given.network, index)
-                    yield PlannedPort(host_port_name(segment), index, endpoint.endpoint_id)
+                    yield LocalPort(host_port_name(segment), index, endpoint.endpoint_id)
 
 
 def host_port_name(segment: int) -> str:
@@ -165,7 +165,7 @@ def _exit_rows(given: PlanInput) -> Iterator[Row]:
             segment = segments.of(ip)
             if segment is None:
                 continue
-            yield NeighbourRow(f"br{segment}", ip, endpoint.mac)
+            yield NeighborRow(f"br{segment}", ip, endpoint.mac)
             yield BridgeFdbRow(host_port_name(segment), endpoint.mac)
             exits[len(ip)] = min(exits.get(len(ip), (segment, ip)), (segment, ip))
     for size, (segment, ip) in exits.items():
@@ -184,8 +184,8 @@ def _remote_rows(given: PlanInput) -> Iterator[Row]:
     local_macs = {endpoint.mac for endpoint in given.locals}
     local_ips = {ip for endpoint in given.locals for ip in endpoint.ips}
     segments = Segments(given.network)
-    by_mac: dict[tuple[int, Mac], Remote] = {}
-    by_ip: dict[Ip, tuple[int, Remote]] = {}
+    by_mac: dict[tuple[int, Mac], RemoteEndpoint] = {}
+    by_ip: dict[Ip, tuple[int, RemoteEndpoint]] = {}
     for remote in given.remotes:
         endpoint = remote.endpoint
         if len(remote.vtep) != len(given.local) or remote.vtep == given.local:
@@ -214,10 +214,10 @@ def _remote_rows(given: PlanInput) -> Iterator[Row]:
         yield BridgeFdbRow(vxlan, mac)
     for ip, (segment, remote) in by_ip.items():
         _, bridge = names[segment]
-        yield NeighbourRow(bridge, ip, remote.endpoint.mac)
+        yield NeighborRow(bridge, ip, remote.endpoint.mac)
 
 
-def _claim(remote: Remote) -> Claim:
+def _claim(remote: RemoteEndpoint) -> Claim:
     return Claim(remote.origin, remote.endpoint)
 
 

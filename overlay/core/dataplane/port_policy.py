@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.planner import (
+    LocalPort,
     PlanInput,
-    PlannedPort,
     host_ports,
     planned_links,
     planned_rows,
@@ -23,9 +23,9 @@ from overlay.core.dataplane.planner import (
 )
 from overlay.core.dataplane.rate_limits import rate_row, rates_of
 from overlay.core.dataplane.state import GuardRow, HookRow, Row, SandboxState, SourceRow, TargetRow
-from overlay.model import Endpoint, Mac, Network, gateway_mac, is_host, is_open
+from overlay.model import Endpoint, Mac, Network, gateway_mac, has_port_security_off, is_host
 
-ALL_OTHERS = Mac(bytes(6))
+DEFAULT_TARGET_MAC = Mac(bytes(6))
 
 
 def plan_sandbox(given: PlanInput, *, fast_path: bool, guarded: bool = False) -> SandboxState:
@@ -55,7 +55,7 @@ def plan_sandbox(given: PlanInput, *, fast_path: bool, guarded: bool = False) ->
 
 def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
     """Return what may be sent from an endpoint's port."""
-    if is_open(network, endpoint):
+    if has_port_security_off(network, endpoint):
         return GuardRow(Mac(b""), (), port_name)
     return GuardRow(endpoint.mac, tuple(sorted(endpoint.ips)), port_name)
 
@@ -64,11 +64,11 @@ def _segment_rows(network: Network) -> Iterator[Row]:
     for segment in range(segment_count(network)):
         if has_tunnel(network):
             yield HookRow(segment, f"vxlan{segment}")
-            yield TargetRow(ALL_OTHERS, segment, f"vxlan{segment}")
+            yield TargetRow(DEFAULT_TARGET_MAC, segment, f"vxlan{segment}")
         yield TargetRow(gateway_mac(network.vni, segment), segment, f"br{segment}")
 
 
-def port_rows(network: Network, port: PlannedPort, endpoint: Endpoint) -> Iterator[Row]:
+def port_rows(network: Network, port: LocalPort, endpoint: Endpoint) -> Iterator[Row]:
     """Return what the fast path knows of one local endpoint."""
     segment = segment_of(network, port.subnet_index)
     if is_host(endpoint):

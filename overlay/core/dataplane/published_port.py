@@ -27,7 +27,7 @@ class PortPair(NamedTuple):
         return f"{self.host_port}:{self.port}/{self.protocol}"
 
 
-class Publication(NamedTuple):
+class PublishedPort(NamedTuple):
     """A port of this host that leads to whichever container has a name on a network."""
 
     protocol: str
@@ -38,7 +38,7 @@ class Publication(NamedTuple):
     port: int
 
     @property
-    def place(self) -> str:
+    def host_binding(self) -> str:
         """Return the place on the host as text: what there can be only one of."""
         text = ip_text(self.host_ip) if self.host_ip else "*"
         return f"[{text}]:{self.host_port}" if ":" in text else f"{text}:{self.host_port}"
@@ -86,14 +86,14 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def meant(wanted: PortPair, published: Publication) -> bool:
+def matches(wanted: PortPair, published: PublishedPort) -> bool:
     """Say whether who asks for a pair means a publication: the host's port alone is enough, and
     is read as a pair of twice the same."""
     ports = {(published.host_port, published.port), (published.host_port, published.host_port)}
     return wanted.protocol == published.protocol and (wanted.host_port, wanted.port) in ports
 
 
-def rival(wanted: Publication, known: Iterable[Publication]) -> Publication | None:
+def conflicting(wanted: PublishedPort, known: Iterable[PublishedPort]) -> PublishedPort | None:
     """Return the publication whose place on the host this one would share; None if it is free."""
     for other in known:
         same_port = (other.protocol, other.host_port) == (wanted.protocol, wanted.host_port)

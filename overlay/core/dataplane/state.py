@@ -90,7 +90,7 @@ class BridgeFdbRow(NamedTuple):
     mac: Mac
 
 
-class NeighbourRow(NamedTuple):
+class NeighborRow(NamedTuple):
     """A permanent neighbour of a bridge: what neigh_suppress answers with."""
 
     link: str
@@ -156,7 +156,7 @@ class RateRow(NamedTuple):
     out_bits: int
 
 
-class StrangeRow(NamedTuple):
+class UnexpectedRow(NamedTuple):
     """A fixed row in our sandbox that no plan of ours writes: another VNI, VLAN or kind.
 
     Only ever read and deleted: `request` is the kernel layer's own way to do that.
@@ -172,7 +172,7 @@ Row: TypeAlias = (
     | FdbRow
     | FloodRow
     | BridgeFdbRow
-    | NeighbourRow
+    | NeighborRow
     | RouteRow
     | BarrierRow
     | GuardRow
@@ -180,7 +180,7 @@ Row: TypeAlias = (
     | TargetRow
     | HookRow
     | RateRow
-    | StrangeRow
+    | UnexpectedRow
 )
 
 

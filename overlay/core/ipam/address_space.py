@@ -16,13 +16,13 @@ from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import Ownership, ownership
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
-from overlay.core.protocol.records import CLUSTER_SCOPE, Forgotten, Scope, Settled
+from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, ReclaimStatement, Scope
 from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni
 
-V = TypeVar("V", Endpoint, Grant, Forgotten, Settled)
+V = TypeVar("V", Endpoint, Grant, ForgottenNode, ReclaimStatement)
 
 
-class Addressing:
+class AddressSpace:
     """What one node may take and give, from its own store."""
 
     def __init__(self, store: Store, self_id: NodeId) -> None:
@@ -42,8 +42,8 @@ class Addressing:
             found = ownership(
                 network,
                 _values(self._store, scope, "grant", Grant),
-                _values(self._store, CLUSTER_SCOPE, "forgotten", Forgotten),
-                _values(self._store, CLUSTER_SCOPE, "settled", Settled),
+                _values(self._store, CLUSTER_SCOPE, "forgotten", ForgottenNode),
+                _values(self._store, CLUSTER_SCOPE, "settled", ReclaimStatement),
             )
             known = self._ownership[network.vni] = (stamp, found)
         return known[1]
@@ -57,10 +57,10 @@ class Addressing:
             for ip in endpoint.ips
         }
 
-    def released(self, vni: Vni, ips: Iterable[Ip], now: float) -> None:
+    def quarantine(self, vni: Vni, ips: Iterable[Ip], now: float) -> None:
         """Let addresses rest that an endpoint has given up."""
         for ip in ips:
-            self._resting(vni).release(ip, now)
+            self._quarantine_of(vni).release(ip, now)
 
     def pick(self, network: Network, subnet_index: int, now: float) -> Ip | None:
         """Return a free address of this node's own space, or None if it must ask."""
@@ -69,8 +69,8 @@ class Addressing:
             subnet,
             self.ownership(network).owned(self._self_id, subnet_index),
             self.used(network.vni),
-            self._resting(network.vni).resting(now),
-            allocator.reserved(subnet),
+            self._quarantine_of(network.vni).resting(now),
+            allocator.reserved_addresses(subnet),
         )
 
     def pick_last(self, network: Network, subnet_index: int, now: float) -> Ip | None:
@@ -79,7 +79,7 @@ class Addressing:
             network.subnets[subnet_index],
             self.owned(network, subnet_index),
             self.used(network.vni),
-            self._resting(network.vni).resting(now),
+            self._quarantine_of(network.vni).resting(now),
         )
 
     def fault_of(self, network: Network, ip: Ip) -> str | None:
@@ -96,15 +96,17 @@ class Addressing:
         """Return who has how much, as far as known here."""
         endpoints = _values(self._store, Scope(network.vni), "endpoint", Endpoint)
         ips = (ip for _, endpoint in endpoints for ip in endpoint.ips)
-        return allocator.shares(self.ownership(network), ips)
+        return allocator.address_shares(self.ownership(network), ips)
 
-    def whom_to_ask(
+    def grant_candidates(
         self, network: Network, subnet_index: int, reachable: Container[NodeId]
     ) -> list[NodeId]:
         """Return the reachable owners that seem to have free space, the richest first."""
-        return allocator.whom_to_ask(self.shares(network), subnet_index, self._self_id, reachable)
+        return allocator.grant_candidates(
+            self.shares(network), subnet_index, self._self_id, reachable
+        )
 
-    def decide(
+    def decide_grant(
         self, network: Network, asker: NodeId, request: GrantRequest, now: float
     ) -> tuple[Grant | GrantRefusal, list[Grant]]:
         """Return the answer to a request, and the older grants that a new one makes void.
@@ -113,7 +115,7 @@ class Addressing:
         already (a repeated request), writing it again changes nothing.
         """
         known = self.ownership(network)
-        resting = self._resting(network.vni).resting(now)
+        resting = self._quarantine_of(network.vni).resting(now)
         answer = allocator.decide_grant(
             known, self._self_id, asker, request, used=self.used(network.vni), resting=resting
         )
@@ -123,13 +125,13 @@ class Addressing:
 
     # --- forgotten nodes' space ---------------------------------------------------------
 
-    def settle(self, networks: Sequence[Network]) -> list[Settled]:
+    def reclaim_statements(self, networks: Sequence[Network]) -> list[ReclaimStatement]:
         """Return the statements that this node owes about forgotten nodes; usually none.
 
         `networks` are those whose records it holds. To be written durably, in one write to the
         cluster's log, before anything else is done with addresses.
         """
-        forgotten = list(_values(self._store, CLUSTER_SCOPE, "forgotten", Forgotten))
+        forgotten = list(_values(self._store, CLUSTER_SCOPE, "forgotten", ForgottenNode))
         if not forgotten:
             return []
         own_grants = [
@@ -138,20 +140,20 @@ class Addressing:
             for origin, grant in _values(self._store, Scope(network.vni), "grant", Grant)
             if origin == self._self_id
         ]
-        return reclaim.settle(
+        return reclaim.reclaim_statements(
             self._self_id,
             forgotten,
-            _values(self._store, CLUSTER_SCOPE, "settled", Settled),
+            _values(self._store, CLUSTER_SCOPE, "settled", ReclaimStatement),
             ownerships=[self.ownership(network) for network in networks],
             own_grants=own_grants,
             used=[(network.vni, ip) for network in networks for ip in self.used(network.vni)],
         )
 
-    def heirs(self, forgotten: Iterable[NodeId]) -> list[NodeId]:
+    def reclaiming_nodes(self, forgotten: Iterable[NodeId]) -> list[NodeId]:
         """Return whom anybody has named the heir of one of these nodes, or of such an heir."""
         named: dict[NodeId, set[NodeId]] = {}
-        for _, record in _values(self._store, CLUSTER_SCOPE, "settled", Settled):
-            named.setdefault(record.node_id, set()).add(record.heir)
+        for _, record in _values(self._store, CLUSTER_SCOPE, "settled", ReclaimStatement):
+            named.setdefault(record.node_id, set()).add(record.reclaiming_node)
         found: set[NodeId] = set()
         due = list(forgotten)
         while due:
@@ -160,15 +162,15 @@ class Addressing:
             due += further
         return sorted(found)
 
-    def inherit(self, network: Network, members: Collection[NodeId]) -> list[Grant]:
+    def reclaim_grants(self, network: Network, members: Collection[NodeId]) -> list[Grant]:
         """Return the grants by which this node takes what it inherits now; usually none.
 
         `members` are all nodes known, this one included, less those that left or are
         forgotten. To be written durably to the network's log before the space is used.
         """
-        return reclaim.inherit(self.ownership(network), self._self_id, members)
+        return reclaim.reclaim_grants(self.ownership(network), self._self_id, members)
 
-    def _resting(self, vni: Vni) -> Quarantine:
+    def _quarantine_of(self, vni: Vni) -> Quarantine:
         return self._quarantine.setdefault(vni, Quarantine())
 
 

@@ -31,7 +31,7 @@ LOG_FULL: Final = "log-full"  # this owner can write no further grants
 # --- this node's own allocations ---------------------------------------------------------
 
 
-def reserved(subnet: Subnet) -> Intervals:
+def reserved_addresses(subnet: Subnet) -> Intervals:
     """Return the addresses that no container gets: the gateway's, IPv4's network and
     broadcast address (not in a /31 or /32, RFC 3021), IPv6's subnet-router anycast address
     (RFC 4291 section 2.6.1; not in a /127 or /128, RFC 6164), and the auxiliary ones.
@@ -40,7 +40,7 @@ def reserved(subnet: Subnet) -> Intervals:
     return _unusable(subnet) | auxiliary
 
 
-def dynamic(subnet: Subnet) -> Intervals:
+def dynamic_addresses(subnet: Subnet) -> Intervals:
     """Return the addresses that may be given to whoever asked for none in particular."""
     if subnet.ip_range is None:
         return Intervals.of([subnet_run(subnet)])
@@ -70,7 +70,7 @@ def pick(
     (see `reserved`) and not `resting`; failing that the one that has rested longest; None if
     there is none. `resting` maps addresses released lately to when.
     """
-    free = (owned & dynamic(subnet)) - barred
+    free = (owned & dynamic_addresses(subnet)) - barred
     size = len(subnet.base)
     read = int.from_bytes  # not `number_of`: a call less for each of very many addresses
     taken = {read(ip, "big") for ips in (used, resting) for ip in ips if len(ip) == size}
@@ -97,7 +97,9 @@ def pick_last(
     """
     _, end = subnet_run(subnet)
     anycast = Intervals.of([(end - 127, end)] if len(subnet.base) == 16 else [])
-    for first, last in reversed([*((owned & dynamic(subnet)) - reserved(subnet) - anycast)]):
+    for first, last in reversed(
+        [*((owned & dynamic_addresses(subnet)) - reserved_addresses(subnet) - anycast)]
+    ):
         for number in range(last, first - 1, -1):  # ends at the first that is not taken
             ip = ip_of(number, subnet)
             if ip not in used and ip not in resting:
@@ -113,7 +115,7 @@ def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip
     index = ownership.subnet_index(ip)
     if index is None:
         return OUTSIDE
-    if number_of(ip) in reserved(ownership.network.subnets[index]):
+    if number_of(ip) in reserved_addresses(ownership.network.subnets[index]):
         return RESERVED
     if ownership.owner_of(ip) != node_id:
         return NOT_OWNER
@@ -172,7 +174,7 @@ def decide_grant(
     if index is None:
         return GrantRefusal(request.request_id, OUTSIDE, 0)
     subnet = ownership.network.subnets[index]
-    barred = reserved(subnet)
+    barred = reserved_addresses(subnet)
     taken = Intervals.of_numbers(number_of(ip) for ip in used if len(ip) == len(subnet.base))
     owned = ownership.owned(granter, index) - taken
     free = owned - barred
@@ -200,10 +202,10 @@ def _share(subnet: Subnet, owned: Intervals, count: int) -> Run | None:
     """Return the run to give away of what is owned and not taken."""
     last = owned & Intervals.of([(subnet_run(subnet)[1],) * 2])
     if not subnet.block_length:
-        return _cut((owned & dynamic(subnet)) - reserved(subnet), last, count)
+        return _cut((owned & dynamic_addresses(subnet)) - reserved_addresses(subnet), last, count)
     # An auxiliary address in a block does not matter: its new owner does not give it out either.
     size = 1 << 8 * len(subnet.base) - subnet.block_length
-    whole = ((owned - _unusable(subnet)) | last) & dynamic(subnet)
+    whole = ((owned - _unusable(subnet)) | last) & dynamic_addresses(subnet)
     return whole.first_block(size, size)
 
 
@@ -249,11 +251,11 @@ def superseded(ownership: Ownership, granter: NodeId, grant: Grant) -> list[Gran
         and grant.first <= older.first
         and older.last <= grant.last
         and older.request_id != grant.request_id
-        and _came_straight_back(ownership, granter, older)
+        and _was_returned(ownership, granter, older)
     ]
 
 
-def _came_straight_back(ownership: Ownership, granter: NodeId, older: Grant) -> bool:
+def _was_returned(ownership: Ownership, granter: NodeId, older: Grant) -> bool:
     index = ownership.subnet_index(older.first)
     if index is None:
         return False
@@ -285,7 +287,7 @@ class Share(NamedTuple):
     space: Intervals = Intervals()
 
 
-def shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
+def address_shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
     """Return who has how much, by subnet and owner; `endpoint_ips` are all that are known."""
     runs: dict[tuple[int, NodeId, bool], list[Run]] = {}
     for piece in ownership.pieces():
@@ -299,19 +301,21 @@ def shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
             taken[index].append(number_of(ip))
     used = [Intervals.of_numbers(numbers) for numbers in taken]
     unusable = [
-        reserved(subnet) | numbers
+        reserved_addresses(subnet) | numbers
         for subnet, numbers in zip(ownership.network.subnets, used, strict=True)
     ]
     found = []
     for (index, owner, stranded), owned_runs in sorted(runs.items()):
         owned = Intervals.of(owned_runs)
-        free = ((owned & dynamic(ownership.network.subnets[index])) - unusable[index]).count
+        free = (
+            (owned & dynamic_addresses(ownership.network.subnets[index])) - unusable[index]
+        ).count
         in_use = (owned & used[index]).count
         found.append(Share(owner, index, owned.count, free, stranded, in_use, owned))
     return found
 
 
-def whom_to_ask(
+def grant_candidates(
     found: Iterable[Share], subnet_index: int, self_id: NodeId, reachable: Container[NodeId]
 ) -> list[NodeId]:
     """Return the reachable owners that seem to have free space, the richest first."""

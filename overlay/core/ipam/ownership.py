@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from overlay.core.ipam.intervals import Intervals, Run
-from overlay.core.protocol.records import Forgotten, Settled
+from overlay.core.protocol.records import ForgottenNode, ReclaimStatement
 from overlay.model import Grant, Ip, Network, NodeId, Subnet
 
 
@@ -51,7 +51,7 @@ class Piece(NamedTuple):
     holding: Holding
 
 
-class Rejected(NamedTuple):
+class RejectedGrant(NamedTuple):
     """A grant that does not count, or only in part: `lost` addresses of it."""
 
     granter: NodeId
@@ -95,11 +95,11 @@ def last_forgotten(holding: Holding, ownership_: Ownership) -> NodeId:
     return next(step.owner for step in ancestors(holding) if step.owner in ownership_.forgotten)
 
 
-class Settlements:
+class ReclaimStatements:
     """All `Settled` records, as questions. Part of a statement protects, only all of it binds."""
 
-    def __init__(self, settled: Iterable[tuple[NodeId, Settled]]) -> None:
-        self._records: dict[tuple[NodeId, NodeId], dict[int, Settled]] = {}
+    def __init__(self, settled: Iterable[tuple[NodeId, ReclaimStatement]]) -> None:
+        self._records: dict[tuple[NodeId, NodeId], dict[int, ReclaimStatement]] = {}
         for origin, record in settled:
             self._records.setdefault((origin, record.node_id), {})[record.part] = record
         self._kept: dict[tuple[NodeId, NodeId, int, int], Intervals] = {}
@@ -112,22 +112,22 @@ class Settlements:
         records = self._records.get((origin, node_id))
         return records is not None and len(records) == next(iter(records.values())).parts
 
-    def heir(self, origin: NodeId, node_id: NodeId) -> NodeId | None:
+    def reclaiming_node(self, origin: NodeId, node_id: NodeId) -> NodeId | None:
         """Return `origin`'s vote, if it is known."""
         records = self._records.get((origin, node_id))
-        return None if records is None else next(iter(records.values())).heir
+        return None if records is None else next(iter(records.values())).reclaiming_node
 
-    def living_heir(
+    def live_reclaiming_node(
         self, origin: NodeId, node_id: NodeId, forgotten: Container[NodeId]
     ) -> NodeId | None:
         """Return whom `origin` voted for; where that one is forgotten too, for whom as its heir."""
         passed: set[NodeId] = set()
-        heir = self.heir(origin, node_id)
+        heir = self.reclaiming_node(origin, node_id)
         while heir is not None and heir in forgotten:
             if heir in passed:
                 return None
             passed.add(heir)
-            heir = self.heir(origin, heir)
+            heir = self.reclaiming_node(origin, heir)
         return heir
 
     def kept(self, origin: NodeId, node_id: NodeId, network: Network, index: int) -> Intervals:
@@ -155,13 +155,13 @@ class Ownership:
     """
 
     def __init__(
-        self, network: Network, forgotten: frozenset[NodeId], settlements: Settlements
+        self, network: Network, forgotten: frozenset[NodeId], settlements: ReclaimStatements
     ) -> None:
         self.network = network
         self.forgotten = forgotten
         self.settlements = settlements
         self.grants: list[tuple[NodeId, Grant]] = []  # in the order in which they applied
-        self.rejected: list[Rejected] = []
+        self.rejected: list[RejectedGrant] = []
         genesis = Holding(network.creator, 0, None)
         self._spaces = [_Space(subnet_run(subnet), genesis) for subnet in network.subnets]
         self._owned: dict[tuple[NodeId, int], Intervals] | None = None
@@ -226,13 +226,13 @@ class Ownership:
         """Let a grant count as far as it may. Grants come in the order of `_rank`."""
         index = self.subnet_index(grant.first)
         if index is None or index != self.subnet_index(grant.last) or grant.last < grant.first:
-            self.rejected.append(Rejected(granter, grant, OUTSIDE, 0))
+            self.rejected.append(RejectedGrant(granter, grant, OUTSIDE, 0))
             return
 
         def decide(holding: Holding, first: int) -> Holding | None:
             if granter == grant.grantee:
                 mine = holding.owner == granter
-                return holding if mine else self._inherit(holding, granter, grant)
+                return holding if mine else self._reclaim(holding, granter, grant)
             if (
                 holding.owner != granter
                 or holding.is_void
@@ -246,9 +246,9 @@ class Ownership:
         lost = self._spaces[index].take(first, last, decide)
         self.grants.append((granter, grant))
         if lost:
-            self.rejected.append(Rejected(granter, grant, NOT_OWNED, lost))
+            self.rejected.append(RejectedGrant(granter, grant, NOT_OWNED, lost))
 
-    def _inherit(self, holding: Holding, heir: NodeId, grant: Grant) -> Holding | None:
+    def _reclaim(self, holding: Holding, heir: NodeId, grant: Grant) -> Holding | None:
         """Give the heir its own old place in the address's way, if all after it are forgotten.
 
         Where even the creator is forgotten, the heir is the one that was voted for; its own
@@ -259,7 +259,7 @@ class Ownership:
                 return None
             if step.parent is None:
                 dead = last_forgotten(holding, self)
-                voted = self.settlements.living_heir(heir, dead, self.forgotten - {heir})
+                voted = self.settlements.live_reclaiming_node(heir, dead, self.forgotten - {heir})
                 return Holding(heir, grant.generation, None) if voted == heir else None
             if step.parent.owner == heir:
                 return Holding(heir, grant.generation, step.parent.parent)
@@ -293,14 +293,14 @@ class Ownership:
 def ownership(
     network: Network,
     grants: Iterable[tuple[NodeId, Grant]],
-    forgotten: Iterable[tuple[NodeId, Forgotten]] = (),
-    settled: Iterable[tuple[NodeId, Settled]] = (),
+    forgotten: Iterable[tuple[NodeId, ForgottenNode]] = (),
+    settled: Iterable[tuple[NodeId, ReclaimStatement]] = (),
 ) -> Ownership:
     """Return who owns what, from records as they stand in the store with their origins.
 
     Any subset of the records, in any order, gives each node at most what is its own.
     """
-    settlements = Settlements(settled)
+    settlements = ReclaimStatements(settled)
     gone = {record.node_id for _, record in forgotten}
     gone.update(node_id for _, node_id in settlements)
     result = Ownership(network, frozenset(gone), settlements)

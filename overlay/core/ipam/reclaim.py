@@ -27,19 +27,19 @@ from overlay.core.ipam.ownership import (
     last_forgotten,
     number_of,
 )
-from overlay.core.protocol.records import Forgotten, Kept, Settled
+from overlay.core.protocol.records import ForgottenNode, KeptRun, ReclaimStatement
 from overlay.model import Grant, Ip, NodeId, Vni
 
 
-def settle(
+def reclaim_statements(
     self_id: NodeId,
-    forgotten: Iterable[tuple[NodeId, Forgotten]],
-    settled: Iterable[tuple[NodeId, Settled]],
+    forgotten: Iterable[tuple[NodeId, ForgottenNode]],
+    settled: Iterable[tuple[NodeId, ReclaimStatement]],
     *,
     ownerships: Sequence[Ownership],
     own_grants: Iterable[Grant],
     used: Iterable[tuple[Vni, Ip]],
-) -> list[Settled]:
+) -> list[ReclaimStatement]:
     """Return the statements this node owes: about each forgotten node, unless already made.
 
     To be written durably to the cluster's log, in one write, before anything else is done
@@ -51,7 +51,7 @@ def settle(
     made: set[NodeId] = set()
     votes: dict[NodeId, Counter[NodeId]] = {}
     for origin, record in settled:
-        votes.setdefault(record.node_id, Counter())[record.heir] += 1
+        votes.setdefault(record.node_id, Counter())[record.reclaiming_node] += 1
         if origin == self_id:
             made.add(record.node_id)
     declared: dict[NodeId, NodeId] = {}  # the forgotten, and the lowest id that says so
@@ -64,21 +64,21 @@ def settle(
     if not owed:
         return []
     unexplained = _unexplained(self_id, ownerships, own_grants, used)
-    found: list[Settled] = []
+    found: list[ReclaimStatement] = []
     for node_id in owed:
         kept = unexplained + [
-            run for view in ownerships for run in _by_way_of(view, self_id, node_id)
+            run for view in ownerships for run in _derived_from(view, self_id, node_id)
         ]
         chunks = _chunks(_merged(kept))
         assert len(chunks) <= limits.KEPT_RECORDS_MAX, "more runs than grants and endpoints"
         found += [
-            Settled(node_id, declared[node_id], part, len(chunks), chunk)
+            ReclaimStatement(node_id, declared[node_id], part, len(chunks), chunk)
             for part, chunk in enumerate(chunks)
         ]
     return found
 
 
-def unsettled(ownership: Ownership, members: Iterable[NodeId]) -> list[NodeId]:
+def members_without_statement(ownership: Ownership, members: Iterable[NodeId]) -> list[NodeId]:
     """Return the members that have not settled every forgotten node yet, in order of id.
 
     `members` are all nodes known, reachable or not, this one included, less those that have
@@ -94,7 +94,9 @@ def unsettled(ownership: Ownership, members: Iterable[NodeId]) -> list[NodeId]:
     )
 
 
-def heir_of(holding: Holding, ownership: Ownership, members: Collection[NodeId]) -> NodeId | None:
+def reclaiming_node_of(
+    holding: Holding, ownership: Ownership, members: Collection[NodeId]
+) -> NodeId | None:
     """Return who inherits what a forgotten node holds; None while that is not agreed on.
 
     The nearest holder above that is not forgotten; where even the creator is, the one that
@@ -107,19 +109,25 @@ def heir_of(holding: Holding, ownership: Ownership, members: Collection[NodeId])
             return step.owner
     held_last = last_forgotten(holding, ownership)
     votes = {
-        ownership.settlements.living_heir(member, held_last, ownership.forgotten)
+        ownership.settlements.live_reclaiming_node(member, held_last, ownership.forgotten)
         for member in members
         if member not in ownership.forgotten
     }
     return votes.pop() if len(votes) == 1 else None
 
 
-def inherit(ownership: Ownership, self_id: NodeId, members: Collection[NodeId]) -> list[Grant]:
+def reclaim_grants(
+    ownership: Ownership, self_id: NodeId, members: Collection[NodeId]
+) -> list[Grant]:
     """Return the grants by which this node takes what it inherits now; usually none.
 
     To be written durably to this node's log of the network before the space is used.
     """
-    if not ownership.forgotten or self_id in ownership.forgotten or unsettled(ownership, members):
+    if (
+        not ownership.forgotten
+        or self_id in ownership.forgotten
+        or members_without_statement(ownership, members)
+    ):
         return []
     # Belt and braces: what this node has given away and sees rejected is not its own.
     given = Intervals.of(
@@ -131,7 +139,7 @@ def inherit(ownership: Ownership, self_id: NodeId, members: Collection[NodeId]) 
     for piece in ownership.pieces():
         if (
             ownership.is_stranded(piece.holding)
-            and heir_of(piece.holding, ownership, members) == self_id
+            and reclaiming_node_of(piece.holding, ownership, members) == self_id
             and not _is_kept(ownership, piece, self_id, members)
         ):
             runs.setdefault(piece.subnet_index, []).append((piece.first, piece.last))
@@ -187,7 +195,7 @@ def _is_kept(
     return False
 
 
-def _by_way_of(ownership: Ownership, self_id: NodeId, node_id: NodeId) -> list[Kept]:
+def _derived_from(ownership: Ownership, self_id: NodeId, node_id: NodeId) -> list[KeptRun]:
     """Return what this node holds, or has passed on, that came to it through `node_id`."""
     found = []
     for piece in ownership.pieces():
@@ -197,7 +205,7 @@ def _by_way_of(ownership: Ownership, self_id: NodeId, node_id: NodeId) -> list[K
             if is_below and step.owner == node_id:
                 subnet = ownership.network.subnets[piece.subnet_index]
                 first, last = ip_of(piece.first, subnet), ip_of(piece.last, subnet)
-                found.append(Kept(ownership.network.vni, first, last))
+                found.append(KeptRun(ownership.network.vni, first, last))
                 break
     return found
 
@@ -207,39 +215,41 @@ def _unexplained(
     ownerships: Sequence[Ownership],
     own_grants: Iterable[Grant],
     used: Iterable[tuple[Vni, Ip]],
-) -> list[Kept]:
+) -> list[KeptRun]:
     """Return the runs of own grants and endpoints that the records held here contradict:
     those by which this node came to own them are missing."""
     views = {view.network.vni: view for view in ownerships}
     found = [
-        Kept(grant.vni, grant.first, grant.last) for grant in own_grants if grant.vni not in views
+        KeptRun(grant.vni, grant.first, grant.last)
+        for grant in own_grants
+        if grant.vni not in views
     ]
     for view in ownerships:
         found += [
-            Kept(lost.grant.vni, lost.grant.first, lost.grant.last)
+            KeptRun(lost.grant.vni, lost.grant.first, lost.grant.last)
             for lost in view.rejected
             if lost.granter == self_id
         ]
     for vni, ip in used:
         if vni not in views or views[vni].owner_of(ip) != self_id:
-            found.append(Kept(vni, ip, ip))
+            found.append(KeptRun(vni, ip, ip))
     return found
 
 
-def _merged(kept: Iterable[Kept]) -> list[Kept]:
+def _merged(kept: Iterable[KeptRun]) -> list[KeptRun]:
     """Return the same addresses in as few runs as possible, sorted."""
     groups: dict[tuple[int, int], list[Run]] = {}
     for run in kept:
         key = (run.vni, len(run.first))
         groups.setdefault(key, []).append((number_of(run.first), number_of(run.last)))
     return [
-        Kept(vni, first.to_bytes(size, "big"), last.to_bytes(size, "big"))
+        KeptRun(vni, first.to_bytes(size, "big"), last.to_bytes(size, "big"))
         for (vni, size), runs in sorted(groups.items())
         for first, last in Intervals.of(runs)
     ]
 
 
-def _chunks(kept: list[Kept]) -> list[tuple[Kept, ...]]:
+def _chunks(kept: list[KeptRun]) -> list[tuple[KeptRun, ...]]:
     """Return the runs by records; at least one, as an empty statement is one too."""
     size = limits.KEPT_PER_RECORD_MAX
     return [tuple(kept[start : start + size]) for start in range(0, max(1, len(kept)), size)]

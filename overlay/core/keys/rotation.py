@@ -24,7 +24,7 @@ from overlay.core.protocol.records import KeyId, KeyState
 from overlay.model import NodeId
 
 
-class Step(enum.Enum):
+class RotationStep(enum.Enum):
     """What a member waits for."""
 
     SETTLED = "settled"  # one key, used by all
@@ -50,7 +50,7 @@ class Ring:
         """What this member says of itself."""
         return KeyState(self.newest, self.sealing)
 
-    def takes(self, key: KeyId) -> bool:
+    def accepts(self, key: KeyId) -> bool:
         """Say whether a key that is handed here is of use: newer than the one in use."""
         return key > self.sealing and key not in self.held
 
@@ -61,7 +61,7 @@ class Ring:
             return self.sealing
         return max(self.held.intersection(held), default=None)
 
-    def including(self, key: KeyId) -> Ring:
+    def with_key(self, key: KeyId) -> Ring:
         """Return the ring with one more key, not used yet. A full one gives up its oldest: that
         many splits, or rotations within a rest, do not happen by themselves."""
         kept = self.held
@@ -106,22 +106,22 @@ class Rotation:
             return replace(ring, sealing=max(ready))
         self._resting = {
             key: self._resting.get(key, _Rest(now)).going_on(others, now)
-            for key in self._idle(others)
+            for key in self._unused_keys(others)
         }
         rested_s = {key: now - rest.since for key, rest in self._resting.items()}
         gone = {key for key, seconds in rested_s.items() if seconds >= limits.KEY_REST_S}
         return replace(ring, held=ring.held - gone) if gone else ring
 
-    def step(self, others: States) -> Step:
+    def step(self, others: States) -> RotationStep:
         """Say what this member waits for."""
         ring = self.ring
-        if ring.newest > ring.sealing or self.lacking(others):
-            return Step.HAND
+        if ring.newest > ring.sealing or self.without_newest(others):
+            return RotationStep.HAND
         if self.laggards(others):
-            return Step.USE
-        return Step.REST if len(ring.held) > 1 else Step.SETTLED
+            return RotationStep.USE
+        return RotationStep.REST if len(ring.held) > 1 else RotationStep.SETTLED
 
-    def lacking(self, others: States) -> list[NodeId]:
+    def without_newest(self, others: States) -> list[NodeId]:
         """Return who has not said that it holds our newest key, or a newer one."""
         newest = self.ring.newest
         return [
@@ -130,7 +130,7 @@ class Rotation:
             if state is None or (state.newest < newest and not _holds(state, newest))
         ]
 
-    def waited_for(self, others: States) -> list[NodeId]:
+    def waiting_for(self, others: States) -> list[NodeId]:
         """Return for whose word this member waits: that it holds our newest key, or uses it."""
         newest = self.ring.newest
         missing = [node_id for node_id, state in others.items() if not _holds(state, newest)]
@@ -143,14 +143,14 @@ class Rotation:
             node_id for node_id, state in others.items() if state is None or state.sealing < newest
         ]
 
-    def to_hand(self, others: States) -> list[NodeId]:
+    def recipients(self, others: States) -> list[NodeId]:
         """Return to whom this member hands its newest key now: a few of those that hold it see
         to all that lack it."""
         holders = [node_id for node_id, state in others.items() if _holds(state, self.ring.newest)]
-        handers = sorted([*holders, self._node_id])[: limits.KEY_HANDERS_MAX]
-        return self.lacking(others) if self._node_id in handers else []
+        handers = sorted([*holders, self._node_id])[: limits.KEY_SENDERS_MAX]
+        return self.without_newest(others) if self._node_id in handers else []
 
-    def _idle(self, others: States) -> list[KeyId]:
+    def _unused_keys(self, others: States) -> list[KeyId]:
         """Return the keys that no live member seals with any more."""
         in_use = [self.ring.sealing]
         for state in others.values():

@@ -14,38 +14,38 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from overlay import limits
-from overlay.core.keys.rotation import Ring, Rotation, Step, next_generation
+from overlay.core.keys.rotation import Ring, Rotation, RotationStep, next_generation
 from overlay.core.node import Node
 from overlay.core.protocol.records import CLUSTER_SCOPE, Key, KeyId, KeyState
 from overlay.model import NodeId
 
-RECORD: Key = ("keys", b"")  # where a member's log has its KeyState
+KEY_STATE_KEY: Key = ("keys", b"")  # where a member's log has its KeyState
 
 
 @dataclass(frozen=True, slots=True)
-class Follow:
+class ApplyKey:
     """Make a ring durable, together with the record that tells of it; then use it."""
 
     ring: Ring
-    says: KeyState | None  # None: this node may not write yet, its record follows
+    record: KeyState | None  # None: this node may not write yet, its record follows
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class Announce:
     """Write this in the own log: a start, or a disk that was rolled back, has it otherwise."""
 
     state: KeyState
 
 
 @dataclass(frozen=True, slots=True)
-class Hand:
+class SendKey:
     """Send our newest key to these members."""
 
     to: tuple[NodeId, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Make:
+class CreateKey:
     """Make a key of this generation: it is due, and it is this member that makes it."""
 
     generation: int
@@ -58,10 +58,10 @@ class Wait:
     seconds: float
 
 
-Deed: TypeAlias = Follow | Say | Hand | Make | Wait
+Action: TypeAlias = ApplyKey | Announce | SendKey | CreateKey | Wait
 
 
-class KeyDuty:
+class RotationDriver:
     """One member's part in rotations. `newest_made_s` and `wall_s` are Unix time; `now` is the
     clock that runs evenly. `interval_s` is from one key to the next; 0: only by hand."""
 
@@ -71,7 +71,7 @@ class KeyDuty:
         self.waiting_since: float | None = None  # for others
         self._node = node
         self._newest_since_s = newest_made_s
-        self._handed_at: dict[NodeId, float] = {}
+        self._sent_at: dict[NodeId, float] = {}
 
     # --- how far everyone is --------------------------------------------------------------
 
@@ -81,16 +81,16 @@ class KeyDuty:
 
     def state_of(self, node_id: NodeId) -> KeyState | None:
         """Return what a member last said of its keys."""
-        value = self._node.store.value(node_id, CLUSTER_SCOPE, RECORD)
+        value = self._node.store.value(node_id, CLUSTER_SCOPE, KEY_STATE_KEY)
         return value if isinstance(value, KeyState) else None
 
-    def step(self) -> Step:
+    def step(self) -> RotationStep:
         """Say what this member waits for."""
         return self.rotation.step(self.states())
 
-    def waited_for(self) -> list[NodeId]:
+    def waiting_for(self) -> list[NodeId]:
         """Return the live members that the next step waits for."""
-        return self.rotation.waited_for(self.states())
+        return self.rotation.waiting_for(self.states())
 
     def is_in_use(self, key: KeyId) -> bool:
         """Say whether this member and all that it holds alive seal with a key or a newer one."""
@@ -113,63 +113,76 @@ class KeyDuty:
 
     # --- what to do -----------------------------------------------------------------------
 
-    def next_deed(self, now: float, wall_s: float, holders: Collection[NodeId] | None) -> Deed:
+    def next_action(self, now: float, wall_s: float, holders: Collection[NodeId] | None) -> Action:
         """Return what to do now; `holders` as for `due_in_s`."""
         if not self._node.may_write(now):
-            return Wait(limits.KEY_LOOK_S)
+            return Wait(limits.KEY_CHECK_INTERVAL_S)
         others, ring = self.states(), self.rotation.ring
         next_ring = self.rotation.next_ring(others, now)
         if next_ring != ring:
-            return self._follow(next_ring, now)
+            return self._apply(next_ring, now)
         if self.state_of(self._node.card.node_id) != ring.state:
-            return Say(ring.state)
-        lacking = tuple(self._due_to(others, now))
+            return Announce(ring.state)
+        lacking = tuple(self._recipients_due(others, now))
         if lacking:
-            self._handed_at.update(dict.fromkeys(lacking, now))
-            return Hand(lacking)
+            self._sent_at.update(dict.fromkeys(lacking, now))
+            return SendKey(lacking)
         step = self.rotation.step(others)
-        if step in (Step.HAND, Step.USE):
+        if step in (RotationStep.HAND, RotationStep.USE):
             self.waiting_since = now if self.waiting_since is None else self.waiting_since
-            return Wait(limits.KEY_LOOK_S)
+            return Wait(limits.KEY_CHECK_INTERVAL_S)
         self.waiting_since = None
-        self._handed_at.clear()
+        self._sent_at.clear()
         return self._at_rest(step, self.due_in_s(wall_s, holders))
 
-    def _due_to(self, others: dict[NodeId, KeyState | None], now: float) -> Iterator[NodeId]:
+    def _recipients_due(
+        self, others: dict[NodeId, KeyState | None], now: float
+    ) -> Iterator[NodeId]:
         """Yield to whom the newest key is handed now: what was lost goes again."""
-        for node_id in self.rotation.to_hand(others):
-            if now - self._handed_at.get(node_id, -limits.KEY_LOOK_S) >= limits.KEY_LOOK_S:
+        for node_id in self.rotation.recipients(others):
+            if (
+                now - self._sent_at.get(node_id, -limits.KEY_CHECK_INTERVAL_S)
+                >= limits.KEY_CHECK_INTERVAL_S
+            ):
                 yield node_id
 
-    def _at_rest(self, step: Step, due_in_s: float | None) -> Deed:
-        resting_s = limits.KEY_LOOK_S if step is Step.REST else limits.KEY_IDLE_LOOK_S
+    def _at_rest(self, step: RotationStep, due_in_s: float | None) -> Action:
+        resting_s = (
+            limits.KEY_CHECK_INTERVAL_S
+            if step is RotationStep.REST
+            else limits.KEY_IDLE_CHECK_INTERVAL_S
+        )
         if due_in_s is None:
             return Wait(resting_s)
         generation = self.next_generation() if due_in_s <= 0 else None
-        return Wait(min(resting_s, due_in_s)) if generation is None else Make(generation)
+        return Wait(min(resting_s, due_in_s)) if generation is None else CreateKey(generation)
 
     def next_generation(self) -> int | None:
         """Return the number that a new key gets, None while one is on its way."""
         ring = self.rotation.ring
-        return None if ring.newest > ring.sealing else next_generation(ring, list(self._said()))
+        return (
+            None
+            if ring.newest > ring.sealing
+            else next_generation(ring, list(self._announced_states()))
+        )
 
-    def _said(self) -> Iterator[KeyState]:
+    def _announced_states(self) -> Iterator[KeyState]:
         for _, value in self._node.store.values(CLUSTER_SCOPE, "keys"):
             if isinstance(value, KeyState):
                 yield value
 
     # --- keys that come -------------------------------------------------------------------
 
-    def takes(self, key: KeyId, now: float) -> Follow | None:
+    def action_for(self, key: KeyId, now: float) -> ApplyKey | None:
         """Return what to do about a key of the authority's that is made or handed here; None if
         it is of no use."""
         ring = self.rotation.ring
-        return self._follow(ring.including(key), now) if ring.takes(key) else None
+        return self._apply(ring.with_key(key), now) if ring.accepts(key) else None
 
-    def _follow(self, ring: Ring, now: float) -> Follow:
-        return Follow(ring, ring.state if self._node.may_write(now) else None)
+    def _apply(self, ring: Ring, now: float) -> ApplyKey:
+        return ApplyKey(ring, ring.state if self._node.may_write(now) else None)
 
-    def followed(self, ring: Ring, wall_s: float) -> None:
+    def applied(self, ring: Ring, wall_s: float) -> None:
         """Note that a ring is on disk, and used from now on."""
         if ring.newest > self.rotation.ring.newest:
             self._newest_since_s = wall_s

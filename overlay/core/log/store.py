@@ -30,7 +30,7 @@ _ROOT_MASK = 2**128 - 1
 _BUCKET_MASK = 2**64 - 1
 
 
-class Verdict(enum.Enum):
+class Acceptance(enum.Enum):
     """What became of a segment."""
 
     NEW = "new"
@@ -194,19 +194,19 @@ class Store:
         self._account(card.node_id, CLUSTER_SCOPE, log)
         return True
 
-    def accept(self, segment: Segment) -> tuple[Verdict, list[Segment]]:
+    def accept(self, segment: Segment) -> tuple[Acceptance, list[Segment]]:
         """Merge a segment; return what became of it and the segments applied, in order."""
         origin, scope = segment.origin, segment.scope
         if origin not in self.cards:
-            return Verdict.UNKNOWN_ORIGIN, []
+            return Acceptance.UNKNOWN_ORIGIN, []
         logs = self._scopes.setdefault(scope, {})
         log = logs.get(origin)
         if log is None:
             log = logs[origin] = Log()
         if segment.upto <= log.version:
-            return Verdict.KNOWN, []
+            return Acceptance.KNOWN, []
         if len(log.segments) >= limits.SEGMENTS_PER_LOG_MAX and segment.floor <= log.floor:
-            return Verdict.FULL, []
+            return Acceptance.FULL, []
         before = log.version
         if segment.floor > log.version:
             # What lies between is gone at its origin: go on from the floor. What is held stays
@@ -222,7 +222,7 @@ class Store:
             self._account(origin, scope, log)
         if scope == CLUSTER_SCOPE and applied:
             self._note_participation(origin, log)
-        return (Verdict.NEW if applied else Verdict.GAP), applied
+        return (Acceptance.NEW if applied else Acceptance.GAP), applied
 
     def restore(self, segments: Iterable[Segment]) -> None:
         """Merge what was on disk, each log in version order.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from overlay import limits
 from overlay.core.log.store import Log, Store
-from overlay.core.protocol.interfaces import Notary
+from overlay.core.protocol.interfaces import Signer
 from overlay.core.protocol.records import Entry, Key, Scope, Segment, Value, key_of
 from overlay.errors import UsageError
 
@@ -22,12 +22,12 @@ _FRAMING_SIZE = 40  # of a segment, around its entries
 _PACKED_SIZE = limits.RECORD_SIZE_MAX  # of entries in a segment, about
 
 
-class Author:
+class LogWriter:
     """The only writer of this node's logs."""
 
-    def __init__(self, store: Store, notary: Notary) -> None:
+    def __init__(self, store: Store, signer: Signer) -> None:
         self._store = store
-        self._notary = notary
+        self._signer = signer
 
     def write(
         self, scope: Scope, puts: Sequence[Value], deletes: Iterable[Key] = ()
@@ -79,10 +79,10 @@ class Author:
         for number, (key, value) in enumerate(changes):
             entry = Entry(version + number + 1, key, value)
             full = len(batches[-1]) >= limits.ENTRIES_PER_SEGMENT_MAX
-            too_large = self._notary.segment_size([*batches[-1], entry]) > limits.SEGMENT_SIZE_MAX
+            too_large = self._signer.segment_size([*batches[-1], entry]) > limits.SEGMENT_SIZE_MAX
             if batches[-1] and (full or too_large):
                 batches.append([])
-                too_large = self._notary.segment_size([entry]) > limits.SEGMENT_SIZE_MAX
+                too_large = self._signer.segment_size([entry]) > limits.SEGMENT_SIZE_MAX
             if too_large:
                 raise UsageError(
                     f"this {key[0]} takes more room than a record has",
@@ -98,7 +98,7 @@ class Author:
             last = batch is batches[-1]
             after, upto = batch[0].version - 1, batch[-1].version
             segments.append(
-                self._notary.issue_segment(scope, floor if last else old_floor, after, upto, batch)
+                self._signer.issue_segment(scope, floor if last else old_floor, after, upto, batch)
             )
         return segments
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from overlay import limits
 from overlay.core.protocol.interfaces import Codec
 from overlay.core.protocol.messages import MemberState, Rumour, Rumours
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
 
-def transmission_count(member_count: int, loss: float, settings: Settings) -> int:
+def transmission_count(member_count: int, loss: float, settings: ProtocolSettings) -> int:
     """Return how often each node passes a piece of news on: SWIM's lambda * log(n).
 
     Where each of n informed nodes tells L random others with `loss` (0 to 1) on the way, about
@@ -26,7 +26,7 @@ def transmission_count(member_count: int, loss: float, settings: Settings) -> in
     return math.ceil(wanted / (1 - min(max(loss, 0.0), 0.5)))
 
 
-class RumourQueue:
+class BroadcastQueue:
     """News to pass on, the least told first; newer news of a node replaces older.
 
     It holds at most one rumour per node, and for a suspect one per accuser that still counts,

@@ -18,11 +18,11 @@ from collections import deque
 
 from overlay import limits
 from overlay.core.membership.awareness import Awareness
-from overlay.core.membership.broadcast_queue import RumourQueue
-from overlay.core.membership.partition_guard import Freeze
+from overlay.core.membership.broadcast_queue import BroadcastQueue
+from overlay.core.membership.partition_guard import PartitionGuard
 from overlay.core.membership.prober import Prober
-from overlay.core.membership.roster import Record, Roster
-from overlay.core.membership.suspicion import Suspicion, least_timeout_s, opened
+from overlay.core.membership.roster import MemberRecord, Roster
+from overlay.core.membership.suspicion import Suspicion, least_timeout_s, open_suspicion
 from overlay.core.protocol.member import (
     Healed,
     MemberChanged,
@@ -32,13 +32,13 @@ from overlay.core.protocol.member import (
 )
 from overlay.core.protocol.messages import MemberState, Rumour, Rumours
 from overlay.core.protocol.outbox import Outbox, Priority
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
-DEATHS_TOLD_S = 30.0  # how long others are believed about the dead among those just met
+DEATHS_REPORTED_S = 30.0  # how long others are believed about the dead among those just met
 
 
-class Judgement:
+class FailureDetector:
     """The rules of one node, over its roster."""
 
     def __init__(
@@ -47,24 +47,24 @@ class Judgement:
         incarnation: int,
         *,
         roster: Roster,
-        rumours: RumourQueue,
+        broadcasts: BroadcastQueue,
         prober: Prober,
         outbox: Outbox,
         awareness: Awareness,
-        settings: Settings,
+        settings: ProtocolSettings,
     ) -> None:
         self.incarnation = incarnation
         self.is_leaving = False
         self.events: deque[MembershipEvent] = deque(maxlen=limits.MEMBERSHIP_EVENTS_MAX)
         self._self_id = self_id
         self._roster = roster
-        self._rumours = rumours
+        self._broadcasts = broadcasts
         self._prober = prober
         self._outbox = outbox
         self._awareness = awareness
         self._settings = settings
-        self._freeze = Freeze(settings)
-        self._cases: list[tuple[float, int, Record, Suspicion]] = []  # a heap
+        self._partition_guard = PartitionGuard(settings)
+        self._cases: list[tuple[float, int, MemberRecord, Suspicion]] = []  # a heap
         self._case_count = 0
         self._strangers: dict[NodeId, Rumour] = {}  # news of nodes whose card is not here yet
 
@@ -73,10 +73,10 @@ class Judgement:
     @property
     def partitioned(self) -> tuple[int, int] | None:
         """(members in view, members there should be), self included; None when all is well."""
-        if not self._freeze.is_set:
+        if not self._partition_guard.is_set:
             return None
         seen = 1 + self._roster.count(MemberState.ALIVE)
-        silent = self._roster.count(MemberState.SUSPECT) + self._freeze.death_count
+        silent = self._roster.count(MemberState.SUSPECT) + self._partition_guard.death_count
         return (seen, seen + silent)
 
     def own_rumour(self) -> Rumour:
@@ -88,9 +88,9 @@ class Judgement:
         while self._cases and self._cases[0][2].suspicion is not self._cases[0][3]:
             heapq.heappop(self._cases)
         case_at = self._cases[0][0] if self._cases else None
-        if not self._freeze.is_set and not self._freeze.death_count:
+        if not self._partition_guard.is_set and not self._partition_guard.death_count:
             return case_at
-        weigh_at = self._freeze.next_timer(*self._window_s())
+        weigh_at = self._partition_guard.next_timer(*self._death_window_s())
         if case_at is None or weigh_at is None:
             return weigh_at if case_at is None else case_at
         return min(case_at, weigh_at)
@@ -103,18 +103,18 @@ class Judgement:
         self.events.append(MemberChanged(node_id, None, MemberState.ALIVE))
         known = self._strangers.pop(node_id, None)
         if known is not None and self.is_possible(known):
-            self.hear(known, node_id, now)
-        self._weigh(now)
+            self.handle_rumour(known, node_id, now)
+        self._update_partition(now)
 
-    def dismiss(self, record: Record, now: float) -> None:
+    def forget(self, record: MemberRecord, now: float) -> None:
         """Forget a member in whatever state."""
         record.suspicion = None
         self._roster.remove(record)
-        self._rumours.forget(record.node_id)
-        self._freeze.note_end(record.node_id)
-        self._weigh(now)
+        self._broadcasts.forget(record.node_id)
+        self._partition_guard.note_end(record.node_id)
+        self._update_partition(now)
 
-    def hear(self, rumour: Rumour, sender: NodeId, now: float) -> None:
+    def handle_rumour(self, rumour: Rumour, sender: NodeId, now: float) -> None:
         """Take one piece of news, that `sender` passed on."""
         if rumour.node_id == self._self_id:
             self._answer_for_self(rumour, sender)
@@ -138,7 +138,7 @@ class Judgement:
         if (rumour.incarnation, rumour.state) > known:
             self.adopt(record, rumour, now, pass_on=not doubtful)
             if doubtful:
-                self._prober.look(record.node_id, now)
+                self._prober.ping(record.node_id, now)
         elif rumour.state == MemberState.SUSPECT:
             record.is_quiet = False
             self._confirm(record, rumour.accuser, now)
@@ -154,9 +154,9 @@ class Judgement:
         record = self._roster.get(rumour.node_id)
         if record is None:
             return rumour.incarnation < limits.INCARNATION_MAX
-        return rumour.incarnation <= record.vouched + limits.INCARNATION_LEAP_MAX
+        return rumour.incarnation <= record.certified_incarnation + limits.INCARNATION_LEAP_MAX
 
-    def vouch(self, record: Record, incarnation: int, now: float) -> None:
+    def confirm_alive(self, record: MemberRecord, incarnation: int, now: float) -> None:
         """Note a member's own word, straight from it, that it lives as `incarnation`."""
         if incarnation <= record.incarnation:
             return
@@ -166,7 +166,7 @@ class Judgement:
         alive = Rumour(record.node_id, incarnation, MemberState.ALIVE, record.node_id)
         self.adopt(record, alive, now)
 
-    def accuse(self, node_id: NodeId, now: float) -> None:
+    def suspect(self, node_id: NodeId, now: float) -> None:
         """Note that a member answered neither us nor others on our behalf.
 
         The suspect is told first, and at once (Lifeguard section IV.C). While frozen the
@@ -176,17 +176,17 @@ class Judgement:
         if record is None or record.state > MemberState.SUSPECT:
             return
         if record.state == MemberState.SUSPECT:
-            if not self._freeze.is_set:
+            if not self._partition_guard.is_set:
                 self._confirm(record, self._self_id, now)
             return
         suspect = Rumour(node_id, record.incarnation, MemberState.SUSPECT, self._self_id)
-        is_quiet = self._freeze.is_set
+        is_quiet = self._partition_guard.is_set
         self.adopt(record, suspect, now, pass_on=not is_quiet)
         record.is_quiet = is_quiet
         if not is_quiet:
-            self._prober.look(node_id, now)
+            self._prober.ping(node_id, now)
 
-    def hear_voice(self, node_id: NodeId, now: float) -> None:
+    def note_contact(self, node_id: NodeId, now: float) -> None:
         """Note an authentic message from a member: it was not dead when it sent it.
 
         That refutes a suspicion which nobody was told of; any other only its own word does.
@@ -199,7 +199,9 @@ class Judgement:
             alive = Rumour(node_id, record.incarnation, MemberState.ALIVE, node_id)
             self.adopt(record, alive, now, pass_on=False)
 
-    def adopt(self, record: Record, rumour: Rumour, now: float, *, pass_on: bool = True) -> None:
+    def adopt(
+        self, record: MemberRecord, rumour: Rumour, now: float, *, pass_on: bool = True
+    ) -> None:
         """Make the news our own view, and pass it on."""
         before = record.state
         record.incarnation = rumour.incarnation
@@ -213,14 +215,14 @@ class Judgement:
             case MemberState.SUSPECT:
                 self._open(record, now)
             case MemberState.DEAD:
-                self._freeze.note_death(record.node_id, now)
+                self._partition_guard.note_death(record.node_id, now)
             case _:
-                self._freeze.note_end(record.node_id)
+                self._partition_guard.note_end(record.node_id)
         if rumour.state == MemberState.LEFT:
-            self._rumours.forget(record.node_id)  # the card says it, and spreads by itself
+            self._broadcasts.forget(record.node_id)  # the card says it, and spreads by itself
         elif pass_on:
-            self._rumours.put(rumour)
-        self._weigh(now)
+            self._broadcasts.put(rumour)
+        self._update_partition(now)
 
     # --- Time --------------------------------------------------------------------------
 
@@ -228,38 +230,38 @@ class Judgement:
         """Judge the suspects whose time is up."""
         while self._cases and self._cases[0][0] <= now:
             _, _, record, suspicion = heapq.heappop(self._cases)
-            if record.suspicion is suspicion and not self._freeze.is_set:
+            if record.suspicion is suspicion and not self._partition_guard.is_set:
                 self._judge(record, suspicion, now)
-        if self._freeze.is_set or self._freeze.death_count:
-            self._weigh(now)
+        if self._partition_guard.is_set or self._partition_guard.death_count:
+            self._update_partition(now)
 
-    def excuse(self, lag_s: float, now: float) -> None:
+    def extend_suspicions(self, lag_s: float, now: float) -> None:
         """Give all suspects the time back during which we could not hear them."""
         for record in self._roster.of(MemberState.SUSPECT):
             if record.suspicion is not None:
                 record.suspicion.started = min(record.suspicion.started + lag_s, now)
                 record.suspicion.asked_at = None
 
-    def _judge(self, record: Record, suspicion: Suspicion, now: float) -> None:
+    def _judge(self, record: MemberRecord, suspicion: Suspicion, now: float) -> None:
         patience_s = self._awareness.scaled(self._settings.probe_interval_s)
         last_chance_at = suspicion.due - min(patience_s, suspicion.patience_s)
         if now < last_chance_at:
             # A refutation would have reached all by now. We may be the only one that missed it
             # (cut off, just started); or the suspect never heard of the accusation.
-            self._prober.ask(record.node_id, now)
+            self._prober.ping_twice(record.node_id, now)
             self._schedule(record, suspicion, min(now + suspicion.least_s, last_chance_at))
             return
         if record.heard_at is not None and record.heard_at > suspicion.started:
             # It lives, and yet does not refute: it has not heard. Tell it, and start over.
             self._open(record, now)
-            self._prober.look(record.node_id, now)
+            self._prober.ping(record.node_id, now)
             return
         if suspicion.asked_at is None:
             suspicion.asked_at = now
             if suspicion.is_confirmed:
-                self._prober.look(record.node_id, now)
+                self._prober.ping(record.node_id, now)
             else:  # on our word alone: let others try, too
-                self._prober.hear_plea(record.node_id, now)
+                self._prober.probe_suspect(record.node_id, now)
         dead_at = max(suspicion.due, suspicion.asked_at + patience_s)
         if now < dead_at:
             self._schedule(record, suspicion, dead_at)
@@ -267,43 +269,45 @@ class Judgement:
         dead = Rumour(record.node_id, record.incarnation, MemberState.DEAD, self._self_id)
         self.adopt(record, dead, now)
 
-    def _open(self, record: Record, now: float) -> None:
+    def _open(self, record: MemberRecord, now: float) -> None:
         """Begin a suspicion. The suspect is asked whenever a refutation should have come, and has
         its last chance to answer one (scaled) probe before the end."""
         members = 1 + self._roster.live_count
-        suspicion = record.suspicion = opened(record.accuser, members, self._settings, now)
+        suspicion = record.suspicion = open_suspicion(record.accuser, members, self._settings, now)
         patience_s = suspicion.patience_s = self._awareness.scaled(self._settings.probe_interval_s)
         self._schedule(record, suspicion, now + max(0.0, suspicion.least_s - patience_s))
 
-    def _confirm(self, record: Record, accuser: NodeId, now: float) -> None:
+    def _confirm(self, record: MemberRecord, accuser: NodeId, now: float) -> None:
         suspicion = record.suspicion
         if suspicion is None or not suspicion.confirm(accuser):
             return
         confirmed = Rumour(record.node_id, record.incarnation, MemberState.SUSPECT, accuser)
-        self._rumours.put(confirmed)
+        self._broadcasts.put(confirmed)
         patience_s = self._awareness.scaled(self._settings.probe_interval_s)
         self._schedule(record, suspicion, max(suspicion.due - patience_s, now))
 
-    def _schedule(self, record: Record, suspicion: Suspicion, when: float) -> None:
+    def _schedule(self, record: MemberRecord, suspicion: Suspicion, when: float) -> None:
         self._case_count += 1  # breaks ties, and so the heap never compares records
         heapq.heappush(self._cases, (when, self._case_count, record, suspicion))
 
     # --- Freeze ------------------------------------------------------------------------
 
-    def _window_s(self) -> tuple[float, float]:
+    def _death_window_s(self) -> tuple[float, float]:
         """How long a death counts towards the freeze, one unconfirmed suspicion time; and how
         long all must be well until it ends, one confirmed suspicion time.
         """
         least_s = least_timeout_s(1 + self._roster.live_count, self._settings)
         return (self._settings.suspicion_max_multiplier * least_s, least_s)
 
-    def _weigh(self, now: float) -> None:
+    def _update_partition(self, now: float) -> None:
         alive = self._roster.count(MemberState.ALIVE)
         suspects = self._roster.count(MemberState.SUSPECT)
-        window_s, calm_s = self._window_s()
-        if not self._freeze.weigh(alive, suspects, window_s=window_s, calm_s=calm_s, now=now):
+        window_s, calm_s = self._death_window_s()
+        if not self._partition_guard.evaluate(
+            alive, suspects, window_s=window_s, calm_s=calm_s, now=now
+        ):
             return
-        self._prober.is_frozen = self._freeze.is_set
+        self._prober.is_frozen = self._partition_guard.is_set
         partitioned = self.partitioned
         if partitioned is not None:
             self.events.append(Partitioned(*partitioned))
@@ -311,17 +315,17 @@ class Judgement:
         self.events.append(Healed())
         for record in self._roster.of(MemberState.SUSPECT):
             self._open(record, now)  # the time it was frozen does not count
-            self._prober.hear_plea(record.node_id, now)
+            self._prober.probe_suspect(record.node_id, now)
 
-    def _is_doubtful(self, record: Record, now: float) -> bool:
+    def _is_doubtful(self, record: MemberRecord, now: float) -> bool:
         """Say whether a reported death is one that this node must find out itself.
 
         Of a member that it has heard, always: nobody's word alone makes a death. Newly told of
         one and never having heard it, the node takes the others' word; it may be long gone.
         """
-        if self._freeze.is_set:
+        if self._partition_guard.is_set:
             return True
-        return record.heard_at is not None or now - record.since >= DEATHS_TOLD_S
+        return record.heard_at is not None or now - record.since >= DEATHS_REPORTED_S
 
     # --- This node itself --------------------------------------------------------------
 
@@ -338,9 +342,9 @@ class Judgement:
             self.incarnation = rumour.incarnation + 1
             self._awareness.adjust(+1)  # Lifeguard section IV.A: being suspected is a sign
             self.events.append(SelfRefuted(rumour.accuser, rumour.state, self.incarnation))
-            self._rumours.put(self.own_rumour())
-        elif not self._rumours.has(self._self_id):
-            self._rumours.put(self.own_rumour())
+            self._broadcasts.put(self.own_rumour())
+        elif not self._broadcasts.has(self._self_id):
+            self._broadcasts.put(self.own_rumour())
         self._outbox.put(sender, Rumours((self.own_rumour(),)), Priority.PROBE)
 
     def _keep(self, rumour: Rumour) -> None:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection
 
 from overlay import limits
 from overlay.core.membership.awareness import Awareness
-from overlay.core.membership.broadcast_queue import RumourQueue, transmission_count
-from overlay.core.membership.failure_detector import DEATHS_TOLD_S, Judgement
+from overlay.core.membership.broadcast_queue import BroadcastQueue, transmission_count
+from overlay.core.membership.failure_detector import DEATHS_REPORTED_S, FailureDetector
 from overlay.core.membership.prober import Prober
 from overlay.core.membership.roster import Roster
 from overlay.core.protocol.member import Member, MembershipEvent
@@ -30,7 +30,7 @@ from overlay.core.protocol.messages import (
     Rumours,
 )
 from overlay.core.protocol.outbox import Outbox, Priority
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import RemoteError
 from overlay.model import NodeId
 
@@ -38,9 +38,9 @@ REASON_INCARNATION = "incarnation-out-of-range"
 REASON_LEAVE_AS_RUMOUR = "leave-as-rumour"
 REASON_SELF_REQUEST = "probe-request-for-its-receiver"
 BURST_FACTOR_MAX = 4  # how far the rumour fan-out grows with the queue
-GREETING_TIME_S = DEATHS_TOLD_S  # how long a member counts as new
-HEARING_TIME_S = 5.0  # how long a member just met, and asked, may take to be heard
-GREETING_COUNT_MAX = 64  # rumours in a greeting: three datagrams
+NEWCOMER_BRIEFING_S = DEATHS_REPORTED_S  # how long a member counts as new
+RECENT_CONTACT_S = 5.0  # how long a member just met, and asked, may take to be heard
+NEWCOMER_BRIEFING_MAX = 64  # rumours in a greeting: three datagrams
 
 
 class Membership:
@@ -56,8 +56,8 @@ class Membership:
         self,
         self_id: NodeId,
         incarnation: int,
-        settings: Settings,
-        chance: random.Random,
+        settings: ProtocolSettings,
+        rng: random.Random,
         outbox: Outbox,
         *,
         root_of: Callable[[NodeId], int],
@@ -69,22 +69,22 @@ class Membership:
         self._outbox = outbox
         self._root_of = root_of
         self._awareness = Awareness(settings.awareness_max)
-        self._roster = Roster(chance)
-        self._rumours = RumourQueue(outbox.codec)
+        self._roster = Roster(rng)
+        self._broadcasts = BroadcastQueue(outbox.codec)
         self._prober = Prober(
             self._roster,
             outbox,
             awareness=self._awareness,
             settings=settings,
-            chance=chance,
+            rng=rng,
             root_of=root_of,
             now=now,
         )
-        self._judgement = Judgement(
+        self._detector = FailureDetector(
             self_id,
             incarnation,
             roster=self._roster,
-            rumours=self._rumours,
+            broadcasts=self._broadcasts,
             prober=self._prober,
             outbox=outbox,
             awareness=self._awareness,
@@ -98,7 +98,7 @@ class Membership:
     @property
     def incarnation(self) -> int:
         """This node's own incarnation: what it started with, plus one per refutation."""
-        return self._judgement.incarnation
+        return self._detector.incarnation
 
     @property
     def health_score(self) -> int:
@@ -113,7 +113,7 @@ class Membership:
     @property
     def partitioned(self) -> tuple[int, int] | None:
         """(members in view, members there should be), self included; None when all is well."""
-        return self._judgement.partitioned
+        return self._detector.partitioned
 
     def members(self) -> list[Member]:
         """Return all known members but this node, in the order in which they were added."""
@@ -151,8 +151,8 @@ class Membership:
 
     def drain_events(self) -> list[MembershipEvent]:
         """Return what happened since the last call, oldest first."""
-        events = list(self._judgement.events)
-        self._judgement.events.clear()
+        events = list(self._detector.events)
+        self._detector.events.clear()
         return events
 
     # --- What the owner tells ----------------------------------------------------------
@@ -169,38 +169,38 @@ class Membership:
             return
         record = self._roster.get(node_id)
         if record is None:
-            self._judgement.admit(node_id, incarnation, now)
+            self._detector.admit(node_id, incarnation, now)
         else:
-            record.vouched = max(record.vouched, incarnation)
-            self._judgement.vouch(record, incarnation, now)
+            record.certified_incarnation = max(record.certified_incarnation, incarnation)
+            self._detector.confirm_alive(record, incarnation, now)
 
     def mark_left(self, node_id: NodeId, incarnation: int, now: float) -> None:
         """Note a member's own signed last word: a card that says `left`."""
         record = self._roster.get(node_id)
         if record is None:
             return
-        record.vouched = max(record.vouched, incarnation)
+        record.certified_incarnation = max(record.certified_incarnation, incarnation)
         incarnation = max(incarnation, record.incarnation)
         if (incarnation, MemberState.LEFT) > (record.incarnation, record.state):
             left = Rumour(node_id, incarnation, MemberState.LEFT, node_id)
-            self._judgement.adopt(record, left, now)
+            self._detector.adopt(record, left, now)
 
     def remove(self, node_id: NodeId, now: float) -> None:
         """Forget a node for good: it is no longer a member in any state."""
         record = self._roster.get(node_id)
         if record is not None:
-            self._judgement.dismiss(record, now)
+            self._detector.forget(record, now)
             self._outbox.forget(node_id)
 
     def renew(self, incarnation: int) -> None:
         """Raise this node's own incarnation with its card's epoch (a changed address, say)."""
-        self._judgement.incarnation = max(self._judgement.incarnation, incarnation)
+        self._detector.incarnation = max(self._detector.incarnation, incarnation)
 
-    def heard(self, node_id: NodeId, now: float) -> None:
+    def note_contact(self, node_id: NodeId, now: float) -> None:
         """Note an authentic message straight from a node: it was not dead when it sent it."""
-        self._judgement.hear_voice(node_id, now)
+        self._detector.note_contact(node_id, now)
 
-    def may_live(self, node_id: NodeId, now: float) -> bool:
+    def seems_alive(self, node_id: NodeId, now: float) -> bool:
         """Say whether a member lives by what this node itself hears of it; for itself, it does.
 
         One just met and not heard yet is asked, and has the benefit of the doubt meanwhile.
@@ -212,8 +212,8 @@ class Membership:
             return False
         if record.heard_at is not None:
             return True
-        self._prober.look(node_id, now)
-        return now - record.since < HEARING_TIME_S
+        self._prober.ping(node_id, now)
+        return now - record.since < RECENT_CONTACT_S
 
     def observe_lag(self, lag_s: float, now: float) -> None:
         """Note that our own event loop ran `lag_s` late: silence may have been our deafness.
@@ -225,58 +225,58 @@ class Membership:
         if lag_s <= self._settings.lag_threshold_s:
             return
         self._awareness.adjust(+1)
-        self._prober.void()
-        self._judgement.excuse(lag_s, now)
+        self._prober.discard_outstanding()
+        self._detector.extend_suspicions(lag_s, now)
 
     def leave(self) -> None:
         """Stop to probe, accuse and refute. That this node leaves, its card says: nobody is
         believed about a leave, so there is nothing to spread here."""
-        self._judgement.is_leaving = True
+        self._detector.is_leaving = True
 
     # --- Messages ----------------------------------------------------------------------
 
     def receive_ping(self, message: Ping, sender: NodeId, now: float) -> None:
         """Answer; first of all tell a sender that is not held alive, and a new one who is not."""
-        self.heard(sender, now)
-        self._prober.warn(sender)
+        self.note_contact(sender, now)
+        self._prober.notify_suspect(sender)
         answer = Ack(message.sequence, self._root_of(sender), self.incarnation)
         self._outbox.put(sender, answer, Priority.PROBE)
-        self._greet(sender, now)
+        self._brief_newcomer(sender, now)
 
     def receive_ack(self, message: Ack, sender: NodeId, now: float) -> None:
         """Take an answer; raises RemoteError if it comes from one who was not asked."""
-        self.heard(sender, now)
+        self.note_contact(sender, now)
         answer = self._prober.receive_ack(message, sender, now)
         record = None if answer is None else self._roster.get(answer.node_id)
         if answer is not None and record is not None:
-            if answer.incarnation > record.vouched + limits.INCARNATION_LEAP_MAX:
+            if answer.incarnation > record.certified_incarnation + limits.INCARNATION_LEAP_MAX:
                 raise RemoteError(REASON_INCARNATION)
-            self.heard(answer.node_id, now)
-            self._judgement.vouch(record, answer.incarnation, now)
+            self.note_contact(answer.node_id, now)
+            self._detector.confirm_alive(record, answer.incarnation, now)
 
     def receive_ping_request(self, message: PingRequest, sender: NodeId, now: float) -> None:
         """Probe someone on the sender's behalf; raises RemoteError if that is this node."""
         if message.target == self._self_id:
             raise RemoteError(REASON_SELF_REQUEST)
-        self.heard(sender, now)
+        self.note_contact(sender, now)
         self._prober.receive_ping_request(message, sender, now)
 
     def receive_nack(self, message: Nack, sender: NodeId, now: float) -> None:
         """Take a relay's word that it has no answer either; raises RemoteError if not asked."""
-        self.heard(sender, now)
+        self.note_contact(sender, now)
         self._prober.receive_nack(message, sender)
 
     def receive_rumours(self, message: Rumours, sender: NodeId, now: float) -> None:
         """Take news; raises RemoteError at the end if any of it cannot be true."""
-        self.heard(sender, now)
+        self.note_contact(sender, now)
         refused = ""
         for rumour in message.rumours:
             if rumour.state == MemberState.LEFT:
                 refused = REASON_LEAVE_AS_RUMOUR
-            elif not self._judgement.is_possible(rumour):
+            elif not self._detector.is_possible(rumour):
                 refused = REASON_INCARNATION
             else:
-                self._judgement.hear(rumour, sender, now)
+                self._detector.handle_rumour(rumour, sender, now)
         if refused:
             raise RemoteError(refused)
 
@@ -285,21 +285,21 @@ class Membership:
     def next_timer(self) -> float | None:
         """Return when to call `handle_timer` next; None when only a message can change that."""
         due: list[float | None] = []
-        if not self._judgement.is_leaving:
-            due += (self._prober.next_timer(), self._judgement.next_timer())
-        if self._rumours and self._roster.live_count:
+        if not self._detector.is_leaving:
+            due += (self._prober.next_timer(), self._detector.next_timer())
+        if self._broadcasts and self._roster.live_count:
             due.append(self._rumours_at)
         return min((when for when in due if when is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
         """Do everything that is due."""
-        if not self._judgement.is_leaving:
+        if not self._detector.is_leaving:
             for node_id in self._prober.handle_timer(now):
-                self._judgement.accuse(node_id, now)
-            self._judgement.handle_timer(now)
-        if self._rumours and now >= self._rumours_at:
+                self._detector.suspect(node_id, now)
+            self._detector.handle_timer(now)
+        if self._broadcasts and now >= self._rumours_at:
             self._rumours_at = now + self._settings.rumour_interval_s
-            burst = min(self._rumours.datagram_count(), BURST_FACTOR_MAX)
+            burst = min(self._broadcasts.datagram_count(), BURST_FACTOR_MAX)
             for node_id in self._roster.choose(self._settings.rumour_fanout * burst):
                 self._outbox.offer_room(node_id)
 
@@ -307,26 +307,26 @@ class Membership:
 
     def _piggyback(self, to: NodeId, room: int) -> list[bytes]:
         """Fill what is left of a datagram with news (SWIM section 4.1)."""
-        if not self._rumours:
+        if not self._broadcasts:
             return []
         members = 1 + self._roster.live_count
         times = transmission_count(members, self._prober.loss, self._settings)
-        return self._rumours.encoded(room, times, lambda rumour: rumour.accuser == to)
+        return self._broadcasts.encoded(room, times, lambda rumour: rumour.accuser == to)
 
-    def _greet(self, node_id: NodeId, now: float) -> None:
+    def _brief_newcomer(self, node_id: NodeId, now: float) -> None:
         """Tell a newcomer who is dead: that news was spread before its time.
 
         Suspicions are left out: they are not old enough to be past telling, and where they are
         (a partition), the newcomer must not carry them to the suspect's own side.
         """
         record = self._roster.get(node_id)
-        if record is None or record.is_greeted or self.partitioned is not None:
+        if record is None or record.is_briefed or self.partitioned is not None:
             return
-        record.is_greeted = True
-        if now - record.since > GREETING_TIME_S:
+        record.is_briefed = True
+        if now - record.since > NEWCOMER_BRIEFING_S:
             return
         dead = self._roster.of(MemberState.DEAD)
-        news = [one.rumour() for one in dead if one is not record][:GREETING_COUNT_MAX]
-        for start in range(0, len(news), self._rumours.count_max):
-            part = tuple(news[start : start + self._rumours.count_max])
+        news = [one.rumour() for one in dead if one is not record][:NEWCOMER_BRIEFING_MAX]
+        for start in range(0, len(news), self._broadcasts.count_max):
+            part = tuple(news[start : start + self._broadcasts.count_max])
             self._outbox.put(node_id, Rumours(part), Priority.RELAYED)

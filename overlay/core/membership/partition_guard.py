@@ -5,11 +5,11 @@ Owns that one decision. Knows members only by number, and the recently dead by n
 
 from __future__ import annotations
 
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
 
-class Freeze:
+class PartitionGuard:
     """Set while more than a share of the members fell silent within one suspicion time.
 
     Then it is our own network or host that failed, more likely than all of theirs, and nobody
@@ -17,7 +17,7 @@ class Freeze:
     follow otherwise). A few silent members never set it, so that a cluster of three may lose two.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ProtocolSettings) -> None:
         self._settings = settings
         self._deaths: dict[NodeId, float] = {}  # oldest first
         self._calm_since: float | None = None  # set while frozen and yet in full view
@@ -46,7 +46,7 @@ class Freeze:
         """Stop counting a member that is back, has left or is forgotten."""
         self._deaths.pop(node_id, None)
 
-    def weigh(
+    def evaluate(
         self, alive_count: int, suspect_count: int, *, window_s: float, calm_s: float, now: float
     ) -> bool:
         """Decide anew, and say whether the answer changed.

@@ -20,7 +20,7 @@ from overlay.core.membership.awareness import Awareness
 from overlay.core.membership.roster import Roster
 from overlay.core.protocol.messages import Ack, MemberState, Nack, Ping, PingRequest, Rumours
 from overlay.core.protocol.outbox import Outbox, Priority
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import RemoteError
 from overlay.model import NodeId
 
@@ -54,13 +54,13 @@ class _Probe:
 
 
 class _Relay(NamedTuple):
-    asker: NodeId
+    requester: NodeId
     sequence: int  # the asker's
     target: NodeId
     sent_at: float
 
 
-class Answer(NamedTuple):
+class ProbeAnswer(NamedTuple):
     """An Ack proved that `node_id` lives, with that incarnation."""
 
     node_id: NodeId
@@ -76,8 +76,8 @@ class Prober:
         outbox: Outbox,
         *,
         awareness: Awareness,
-        settings: Settings,
-        chance: random.Random,
+        settings: ProtocolSettings,
+        rng: random.Random,
         root_of: Callable[[NodeId], int],
         now: float,
     ) -> None:
@@ -86,15 +86,15 @@ class Prober:
         self._awareness = awareness
         self._settings = settings
         self._root_of = root_of
-        self._sequence = chance.getrandbits(32)  # answers to an earlier life do not match
+        self._sequence = rng.getrandbits(32)  # answers to an earlier life do not match
         self._probes: dict[int, _Probe] = {}  # oldest first
         self._relays: dict[int, _Relay] = {}  # oldest first
         self._steps: list[tuple[float, int, _Step]] = []  # a heap
         # A random phase: agents started together must not probe in step.
-        self._round_at = now + chance.random() * settings.probe_interval_s
+        self._round_at = now + rng.random() * settings.probe_interval_s
         self.is_frozen = False  # see `freeze`; then slowness in accusing protects nobody
-        self._dead_at = now + chance.random() * settings.dead_probe_interval_s
-        self._random = chance
+        self._dead_at = now + rng.random() * settings.dead_probe_interval_s
+        self._random = rng
         self._loss = 0.0
 
     @property
@@ -127,7 +127,7 @@ class Prober:
                         failed.append(probe.target)
                 case _Step.NACK if sequence in self._relays:
                     relay = self._relays[sequence]
-                    self._outbox.put(relay.asker, Nack(relay.sequence), Priority.PROBE)
+                    self._outbox.put(relay.requester, Nack(relay.sequence), Priority.PROBE)
         if now >= self._round_at:
             self._expire(now)
             self._begin_round(now)
@@ -144,27 +144,27 @@ class Prober:
         if self.is_frozen:
             for node_id in self._roster.choose_census(self._settings.freeze_census):
                 self._start(node_id, _Purpose.CENSUS, now)
-        self._look_for_dead(now)
+        self._ping_dead(now)
 
-    def look(self, target: NodeId, now: float) -> None:
+    def ping(self, target: NodeId, now: float) -> None:
         """Ping a member outside the round: its silence then means nothing."""
         self._send(self._remember(_Probe(target, now, _Purpose.LOOK)), target)
 
-    def ask(self, target: NodeId, now: float) -> None:
+    def ping_twice(self, target: NodeId, now: float) -> None:
         """Ping a member outside the round, twice if need be; its silence still means nothing."""
         self._start(target, _Purpose.LOOK, now)
 
-    def hear_plea(self, target: NodeId, now: float) -> None:
+    def probe_suspect(self, target: NodeId, now: float) -> None:
         """Give a suspect its last chance to answer, directly or through others."""
         self._start(target, _Purpose.PLEA, now)
 
-    def void(self) -> None:
+    def discard_outstanding(self) -> None:
         """Forget what is outstanding: its silence may be our own deafness."""
         for sequence, probe in list(self._probes.items()):
             if probe.purpose != _Purpose.LOOK:
                 del self._probes[sequence]
 
-    def receive_ack(self, message: Ack, sender: NodeId, now: float) -> Answer | None:
+    def receive_ack(self, message: Ack, sender: NodeId, now: float) -> ProbeAnswer | None:
         """Match an answer with its probe, or pass it on to whom it was made for.
 
         Returns who is thereby known to live; None for an answer to nothing outstanding, which
@@ -176,10 +176,10 @@ class Prober:
                 raise RemoteError(REASON_NOT_ASKED)
             del self._relays[message.sequence]
             # The root is our own: its receiver compares it as the sender's, and that is us.
-            root = self._root_of(relay.asker)
+            root = self._root_of(relay.requester)
             passed_on = Ack(relay.sequence, root, message.incarnation)
-            self._outbox.put(relay.asker, passed_on, Priority.PROBE)
-            return Answer(sender, message.incarnation)
+            self._outbox.put(relay.requester, passed_on, Priority.PROBE)
+            return ProbeAnswer(sender, message.incarnation)
         probe = self._probes.get(message.sequence)
         if probe is None:
             return None
@@ -188,7 +188,7 @@ class Prober:
         del self._probes[message.sequence]
         if not probe.failed:
             self._measure(probe, sender, now)
-        return Answer(probe.target, message.incarnation)
+        return ProbeAnswer(probe.target, message.incarnation)
 
     def receive_nack(self, message: Nack, sender: NodeId) -> None:
         """Count a relay that had no answer either: the network between us and it is well."""
@@ -212,7 +212,7 @@ class Prober:
         heapq.heappush(self._steps, (now + delay_s, self._sequence, _Step.NACK))
         self._send(self._sequence, message.target)
 
-    def warn(self, to: NodeId) -> None:
+    def notify_suspect(self, to: NodeId) -> None:
         """Tell a member that it is not held alive, before anything else that goes to it.
 
         What nobody else was told needs no refutation: its answer alone will do.
@@ -232,7 +232,7 @@ class Prober:
         heapq.heappush(self._steps, (fail_at, sequence, _Step.FAIL))
         self._send(sequence, target)
 
-    def _look_for_dead(self, now: float) -> None:
+    def _ping_dead(self, now: float) -> None:
         """Ping a dead member now and then: healed partitions show in no other way."""
         if now < self._dead_at or not self._roster.count(MemberState.DEAD):
             return
@@ -241,7 +241,7 @@ class Prober:
         self._dead_at = now + spread * self._settings.dead_probe_interval_s
         target = self._roster.choose_dead(now - self._settings.dead_probe_duration_s)
         if target is not None:
-            self.look(target, now)
+            self.ping(target, now)
 
     def _remember(self, probe: _Probe) -> int:
         self._sequence += 1
@@ -249,7 +249,7 @@ class Prober:
         return self._sequence
 
     def _send(self, sequence: int, to: NodeId) -> None:
-        self.warn(to)
+        self.notify_suspect(to)
         ping = Ping(sequence, self._root_of(to), round(1000 * self.loss))
         self._outbox.put(to, ping, Priority.PROBE)
 

@@ -18,7 +18,7 @@ from overlay.model import NodeId
 
 
 @dataclass(slots=True)
-class Record:
+class MemberRecord:
     """What this node holds of one member. Only `Roster` changes `state` and `position`."""
 
     node_id: NodeId
@@ -29,9 +29,9 @@ class Record:
     position: int = -1  # in the list of its state
     in_order: bool = False  # waits for its probe in this round
     heard_at: float | None = None  # last authentic message straight from it
-    is_greeted: bool = False  # it was told who is not alive
+    is_briefed: bool = False  # it was told who is not alive
     is_quiet: bool = False  # suspected by this node alone, and nobody was told
-    vouched: int = 0  # the incarnation of its newest signed card
+    certified_incarnation: int = 0  # the incarnation of its newest signed card
     rtt_s: float | None = None
     suspicion: Suspicion | None = None
 
@@ -47,21 +47,21 @@ class Record:
 class Roster:
     """All known members but this node itself."""
 
-    def __init__(self, chance: random.Random) -> None:
-        self._random = chance
-        self._records: dict[NodeId, Record] = {}
-        self._lists: dict[MemberState, list[Record]] = {state: [] for state in MemberState}
+    def __init__(self, rng: random.Random) -> None:
+        self._random = rng
+        self._records: dict[NodeId, MemberRecord] = {}
+        self._lists: dict[MemberState, list[MemberRecord]] = {state: [] for state in MemberState}
         self._alive = self._lists[MemberState.ALIVE]
         self._suspects = self._lists[MemberState.SUSPECT]
-        self._order: list[Record] = []  # still to be probed in this round, the next one last
+        self._order: list[MemberRecord] = []  # still to be probed in this round, the next one last
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[MemberRecord]:
         return iter(self._records.values())
 
-    def get(self, node_id: NodeId) -> Record | None:
+    def get(self, node_id: NodeId) -> MemberRecord | None:
         """Return the member's record, None for a stranger."""
         return self._records.get(node_id)
 
@@ -69,7 +69,7 @@ class Roster:
         """Return how many members are in that state."""
         return len(self._lists[state])
 
-    def of(self, state: MemberState) -> list[Record]:
+    def of(self, state: MemberState) -> list[MemberRecord]:
         """Return the members in that state, as a list of the caller's own."""
         return list(self._lists[state])
 
@@ -78,22 +78,22 @@ class Roster:
         """How many members are not held dead or gone."""
         return len(self._alive) + len(self._suspects)
 
-    def add(self, node_id: NodeId, incarnation: int, now: float) -> Record:
+    def add(self, node_id: NodeId, incarnation: int, now: float) -> MemberRecord:
         """Take a new member in as alive; it must not be known yet."""
         assert node_id not in self._records
-        record = Record(node_id, MemberState.ALIVE, incarnation, now, node_id)
+        record = MemberRecord(node_id, MemberState.ALIVE, incarnation, now, node_id)
         self._records[node_id] = record
         self._enlist(record)
         self._insert(record)
         return record
 
-    def remove(self, record: Record) -> None:
+    def remove(self, record: MemberRecord) -> None:
         """Forget the member."""
         self._delist(record)
         record.in_order = False
         del self._records[record.node_id]
 
-    def move(self, record: Record, state: MemberState, now: float) -> None:
+    def move(self, record: MemberRecord, state: MemberState, now: float) -> None:
         """Put the member into another state."""
         was_live = record.state <= MemberState.SUSPECT
         self._delist(record)
@@ -147,22 +147,24 @@ class Roster:
                 record.in_order = True
         return None
 
-    def _draw(self, records: list[Record], count: int, exclude: Collection[NodeId]) -> list[NodeId]:
+    def _draw(
+        self, records: list[MemberRecord], count: int, exclude: Collection[NodeId]
+    ) -> list[NodeId]:
         # Some of the drawn may be excluded, so as many more are drawn: never too few.
         drawn = self._random.sample(records, min(len(records), count + len(exclude)))
         return [record.node_id for record in drawn if record.node_id not in exclude][:count]
 
-    def _enlist(self, record: Record) -> None:
+    def _enlist(self, record: MemberRecord) -> None:
         records = self._lists[record.state]
         record.position = len(records)
         records.append(record)
 
-    def _insert(self, record: Record) -> None:
+    def _insert(self, record: MemberRecord) -> None:
         if not record.in_order:
             record.in_order = True
             self._order.insert(self._random.randrange(len(self._order) + 1), record)
 
-    def _delist(self, record: Record) -> None:
+    def _delist(self, record: MemberRecord) -> None:
         records = self._lists[record.state]
         last = records.pop()
         if last is not record:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
 
-def least_timeout_s(member_count: int, settings: Settings) -> float:
+def least_timeout_s(member_count: int, settings: ProtocolSettings) -> float:
     """Return the shortest time between suspicion and death in a cluster of that size.
 
     It covers a direct word to the suspect and its refutation spreading to all, which takes a
@@ -66,7 +66,9 @@ class Suspicion:
         return self.started + timeout_s(self.least_s, self.most_s, confirmations, self.expected)
 
 
-def opened(accuser: NodeId, member_count: int, settings: Settings, now: float) -> Suspicion:
+def open_suspicion(
+    accuser: NodeId, member_count: int, settings: ProtocolSettings, now: float
+) -> Suspicion:
     """Return a new suspicion; `member_count` includes this node and the suspect.
 
     Fewer confirmations are waited for where fewer could come: neither the suspect nor the

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from overlay.core.protocol.messages import Message
-from overlay.core.protocol.records import Entry, Forgotten, Scope, Segment
+from overlay.core.protocol.records import Entry, ForgottenNode, Scope, Segment
 from overlay.model import Card
 
 
@@ -20,7 +20,7 @@ class Codec(Protocol):
         """Return the payload's messages; raises RemoteError on anything not exactly right."""
 
 
-class Notary(Protocol):
+class Signer(Protocol):
     """Signs what this node says, and checks what others are said to have said."""
 
     def issue_segment(
@@ -41,5 +41,5 @@ class Notary(Protocol):
         """Say whether the card is signed by its own key, its node_id is that key's, and the
         cluster's authority certified it."""
 
-    def verify_warrant(self, forgotten: Forgotten) -> bool:
+    def verify_warrant(self, forgotten: ForgottenNode) -> bool:
         """Say whether the cluster's authority declared the node gone for ever."""

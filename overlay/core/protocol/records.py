@@ -36,7 +36,7 @@ class Participation:
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class ForgottenNode:
     """The origin declares a node gone for ever; its space falls to its granters.
 
     With the authority's signature it counts at once; without, only where the node is not held
@@ -48,14 +48,14 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class RemovedNetwork:
     """The origin asks for this network's end; its creator then deletes the definition."""
 
     vni: int
     creator: NodeId
 
 
-class Kept(NamedTuple):
+class KeptRun(NamedTuple):
     """A run `[first, last]` of one network's addresses."""
 
     vni: int
@@ -64,7 +64,7 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class ReclaimStatement:
     """The origin knows that `node_id` is forgotten. `kept`, over all parts, is every address
     that the origin holds, or has passed on, by way of that node's grants; any other grant of
     that node's that ever reaches it does not count for it. Written once, never changed.
@@ -73,21 +73,23 @@ class Settled:
     """
 
     node_id: NodeId
-    heir: NodeId  # the origin's vote for who inherits where every granter is forgotten too
+    reclaiming_node: (
+        NodeId  # the origin's vote for who inherits where every granter is forgotten too
+    )
     part: int  # from 0; a long `kept` takes several records
     parts: int
-    kept: tuple[Kept, ...]
+    kept: tuple[KeptRun, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class AuthorityHolderRecord:
     """The origin holds the authority's key; the signature by that very key proves it."""
 
     proof: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Invitation:
+class JoinToken:
     """A join token, as the cluster knows it: never its secret.
 
     `door` opens and seals the first words with whoever has the token, so that any member can
@@ -96,7 +98,7 @@ class Invitation:
     """
 
     token_id: bytes
-    door: bytes = field(repr=False)
+    join_key: bytes = field(repr=False)
     verifier: bytes
     label: str
     created_s: int  # seconds of Unix time
@@ -106,7 +108,7 @@ class Invitation:
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation:
+class TokenRevocation:
     """A token lets nobody in any more; signed by the authority."""
 
     token_id: bytes
@@ -122,7 +124,7 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenName:
+class CustomRecord:
     """A name on the network of its log's scope that is no container's: people gave it."""
 
     name: str
@@ -150,14 +152,14 @@ Value: TypeAlias = (
     | Endpoint
     | Grant
     | Participation
-    | Forgotten
-    | Removed
-    | Settled
-    | Holder
-    | Invitation
-    | Revocation
+    | ForgottenNode
+    | RemovedNetwork
+    | ReclaimStatement
+    | AuthorityHolderRecord
+    | JoinToken
+    | TokenRevocation
     | Admission
-    | GivenName
+    | CustomRecord
     | KeyState
 )
 Key: TypeAlias = tuple[str, bytes]
@@ -175,23 +177,23 @@ def key_of(value: Value) -> Key:
             return ("grant", value.first + value.request_id)
         case Participation():
             return ("participation", value.vni.to_bytes(3, "big"))
-        case Forgotten():
+        case ForgottenNode():
             return ("forgotten", value.node_id)
-        case Removed():
+        case RemovedNetwork():
             return ("removed", value.vni.to_bytes(3, "big") + value.creator)
-        case Settled():
+        case ReclaimStatement():
             return ("settled", value.node_id + value.part.to_bytes(2, "big"))
-        case Holder():
+        case AuthorityHolderRecord():
             return ("holder", b"")
-        case Invitation():
+        case JoinToken():
             return ("invitation", value.token_id)
-        case Revocation():
+        case TokenRevocation():
             return ("revocation", value.token_id)
         case Admission():
             return ("admission", value.token_id + value.node_id)
         case KeyState():
             return ("keys", b"")
-        case GivenName():
+        case CustomRecord():
             # A name may be longer than a key.
             name = value.name.lower().encode("ascii")
             return ("name", hashlib.blake2s(name, digest_size=16).digest())

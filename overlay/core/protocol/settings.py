@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ProtocolSettings:
     """The protocol's knobs; the defaults suit one data centre of up to a few thousand nodes."""
 
     # --- Probing -----------------------------------------------------------------------

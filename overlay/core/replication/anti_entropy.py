@@ -20,7 +20,7 @@ from overlay.core.protocol.messages import Buckets, LogVersion, Pull, Versions
 from overlay.core.protocol.outbox import Outbox, Priority
 from overlay.core.protocol.packer import LOG_VERSIONS_PER_MESSAGE, card_messages, deltas, pages
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope, Segment
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import Card, NodeId
 
 DATAGRAMS_PER_PULL = 32  # what one Pull may ask for: 38 kB, well within any socket buffer
@@ -35,7 +35,7 @@ _LogKey = tuple[NodeId, Scope]
 
 
 @dataclass(slots=True)
-class _Repair:
+class _Exchange:
     peer: NodeId
     begun_at: float
     progress_at: float
@@ -49,14 +49,14 @@ class _Repair:
     is_partial: bool = False
 
 
-class Repair:
+class AntiEntropy:
     """The exchanges by which this node and others become equal."""
 
-    def __init__(self, store: Store, outbox: Outbox, settings: Settings) -> None:
+    def __init__(self, store: Store, outbox: Outbox, settings: ProtocolSettings) -> None:
         self._store = store
         self._outbox = outbox
         self._settings = settings
-        self._repairs: dict[NodeId, _Repair] = {}
+        self._repairs: dict[NodeId, _Exchange] = {}
         self.matched: set[NodeId] = set()  # peers of whom we have had all since the start
         self.equal_at: dict[NodeId, float] = {}  # when a peer's digest was last the same as ours
 
@@ -103,9 +103,9 @@ class Repair:
 
     def begin(self, peer: NodeId, now: float) -> None:
         """Send our bucket digests to a peer."""
-        self._ask(_Repair(peer, now, now), now)
+        self._ask(_Exchange(peer, now, now), now)
 
-    def _ask(self, repair: _Repair, now: float) -> None:
+    def _ask(self, repair: _Exchange, now: float) -> None:
         peer = repair.peer
         self._repairs[peer] = repair
         repair.ask_due = now + self._settings.repair_retry_s
@@ -163,14 +163,14 @@ class Repair:
                 cards.append(card)
             if ours.version > theirs.version:
                 sending += self._store.segments_beyond(*log, theirs.version)
-                self._note_unaware(repair, log)
+                self._note_outdated_peer(repair, log)
         lacking = self._unlisted(set(message.complete_buckets), sorted(scopes), listed)
         for log in lacking:
             card = self._store.card(log[0])
             if card is not None:
                 cards.append(card)
             sending += self._store.segments_beyond(*log, 0)
-            self._note_unaware(repair, log)
+            self._note_outdated_peer(repair, log)
         self._send(sender, cards, sending)
         if repair is None:
             return
@@ -181,7 +181,7 @@ class Repair:
         elif not repair.wanted:
             self._end(repair)
 
-    def _note_unaware(self, repair: _Repair | None, log: _LogKey) -> None:
+    def _note_outdated_peer(self, repair: _Exchange | None, log: _LogKey) -> None:
         """Who lacks our newest participations has not listed the logs of those scopes."""
         if repair is not None and log == (self._store.self_id, CLUSTER_SCOPE):
             repair.is_partial = True
@@ -225,7 +225,7 @@ class Repair:
                 break
             self._outbox.put(peer, message, Priority.REPAIR)
 
-    def _pull(self, repair: _Repair, now: float) -> None:
+    def _pull(self, repair: _Exchange, now: float) -> None:
         wants: list[LogVersion] = []
         for origin, scope in list(repair.wanted)[:LOG_VERSIONS_PER_MESSAGE]:
             card = self._store.card(origin)
@@ -236,7 +236,7 @@ class Repair:
         repair.pull_due = now + _PULL_RETRY_S
         self._outbox.put(repair.peer, Pull(tuple(wants)), Priority.REPAIR)
 
-    def got(self, log: _LogKey, size: int, sender: NodeId, now: float) -> None:
+    def segment_received(self, log: _LogKey, size: int, sender: NodeId, now: float) -> None:
         """Note that a log advanced by `size` bytes, or a card was renewed, by what a peer sent."""
         repair = self._repairs.get(sender)
         if repair is None:
@@ -254,11 +254,11 @@ class Repair:
         if not repair.wanted:
             # Equal as far as was known then; look again at once, there may be more.
             self._end(repair)
-            self._ask(_Repair(sender, repair.begun_at, now), now)
+            self._ask(_Exchange(sender, repair.begun_at, now), now)
         elif repair.got_count >= repair.asked_count or repair.got_size >= _PULL_AGAIN_SIZE:
             self._pull(repair, now)
 
-    def _end(self, repair: _Repair) -> None:
+    def _end(self, repair: _Exchange) -> None:
         """Note that all that a peer listed is here."""
         self._repairs.pop(repair.peer, None)
         if not repair.is_partial:

@@ -20,20 +20,20 @@ from overlay.core.protocol.messages import Cards, Delta
 from overlay.core.protocol.outbox import Outbox, Priority
 from overlay.core.protocol.packer import deltas
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
 _ROUND_SEGMENTS_MIN = 16
 
 
 @dataclass(slots=True)
-class _News:
+class _Item:
     segment: Segment
     left: int  # how often it is still to be sent
     own: bool
 
 
-class Push:
+class Broadcast:
     """The segments that still have to be told."""
 
     def __init__(
@@ -41,15 +41,15 @@ class Push:
         store: Store,
         membership: Membership,
         outbox: Outbox,
-        settings: Settings,
-        chance: random.Random,
+        settings: ProtocolSettings,
+        rng: random.Random,
     ) -> None:
         self._store = store
         self._membership = membership
         self._outbox = outbox
         self._settings = settings
-        self._chance = chance
-        self._news: deque[_News] = deque(maxlen=limits.NEWS_MAX)
+        self._rng = rng
+        self._news: deque[_Item] = deque(maxlen=limits.NEWS_MAX)
         self._due = 0.0
         self._again: deque[tuple[float, list[NodeId], Delta]] = deque(maxlen=limits.NEWS_MAX)
 
@@ -72,13 +72,13 @@ class Push:
                 for segment in batch:
                     self._add(segment, len(peers), own=True)
                 self._due = now
-                peers = self._newly_met(batch)
+                peers = self._new_peers(batch)
             for message in deltas(batch) if peers else ():
                 for peer in peers:
                     self._outbox.put(peer, message, Priority.OWN)
                 self._again.append((now + self._settings.push_repeat_s, peers, message))
 
-    def _newly_met(self, batch: list[Segment]) -> list[NodeId]:
+    def _new_peers(self, batch: list[Segment]) -> list[NodeId]:
         """Return some holders of the scopes that this node says it takes part in from now on.
 
         They are to learn it at once, and from whom it comes: what they have is wanted here.
@@ -88,7 +88,7 @@ class Push:
         holders = dict.fromkeys(peer for scope in scopes for peer in self.interested(scope))
         peers = list(holders)
         if len(peers) > self._settings.push_direct_max:
-            peers = self._chance.sample(peers, self._settings.push_direct_max)
+            peers = self._rng.sample(peers, self._settings.push_direct_max)
         for peer in peers:
             self._outbox.put(peer, Cards((self._store.cards[self._store.self_id],)), Priority.OWN)
         return peers
@@ -98,12 +98,12 @@ class Push:
         peers = len(self.interested(segment.scope))
         if peers > self._settings.push_direct_max:
             if not self._news:
-                self._due = now + self._chance.random() * self._settings.push_interval_s
+                self._due = now + self._rng.random() * self._settings.push_interval_s
             self._add(segment, peers, own=False)
 
     def _add(self, segment: Segment, peers: int, *, own: bool) -> None:
         times = transmission_count(peers + 1, self._membership.loss, self._settings)
-        news = _News(segment, times, own)
+        news = _Item(segment, times, own)
         if own:
             self._news.appendleft(news)
         else:
@@ -127,7 +127,7 @@ class Push:
         fanout = self._settings.push_fanout
         size = max(_ROUND_SEGMENTS_MIN, len(self._news) // 4)
         batch = [self._news.popleft() for _ in range(min(size, len(self._news)))]
-        by_scope: dict[Scope, list[_News]] = {}
+        by_scope: dict[Scope, list[_Item]] = {}
         for news in batch:
             by_scope.setdefault(news.segment.scope, []).append(news)
         for scope, items in by_scope.items():
@@ -143,4 +143,4 @@ class Push:
         if scope == CLUSTER_SCOPE:
             return self._membership.choose(count)
         peers = self.interested(scope)
-        return peers if len(peers) <= count else self._chance.sample(peers, count)
+        return peers if len(peers) <= count else self._rng.sample(peers, count)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from overlay import limits
-from overlay.core.events import CardAccepted, CloneSeen, Event, NodeForgotten, OwnCardAhead
+from overlay.core.events import CardAccepted, DuplicateIdentity, Event, NodeForgotten, OwnCardAhead
 from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
-from overlay.core.protocol.interfaces import Notary
+from overlay.core.protocol.interfaces import Signer
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 
@@ -31,28 +31,28 @@ class CardIntake:
         self,
         store: Store,
         membership: Membership,
-        notary: Notary,
+        signer: Signer,
         forgotten: Collection[NodeId],
         event: Callable[[Event], None],
     ) -> None:
         self._store = store
         self._membership = membership
-        self._notary = notary
+        self._signer = signer
         self._forgotten = forgotten
         self._event = event
         self._own_cards_seen = 0
 
-    def take(self, card: Card, now: float) -> None:
+    def handle_card(self, card: Card, now: float) -> None:
         """Take a card if it is newer than what is held; raises RemoteError if it is forged."""
         if card.node_id == self._store.self_id:
-            self._own_card_told(card)
+            self._handle_own_card(card)
             return
         known = self._store.card(card.node_id)
         if known is not None and known.epoch >= card.epoch:
             return
         if known is None and len(self._store.cards) >= limits.MEMBER_COUNT_MAX:
             return
-        if not self._notary.verify_card(card):
+        if not self._signer.verify_card(card):
             raise RemoteError(BAD_SIGNATURE)
         self._store.accept_card(card)
         self._event(CardAccepted(card))
@@ -69,14 +69,14 @@ class CardIntake:
         else:
             self._membership.add(card.node_id, now, incarnation)
 
-    def _own_card_told(self, card: Card) -> None:
+    def _handle_own_card(self, card: Card) -> None:
         """Someone holds a card of ours that we don't: an older disk here, or a clone there."""
         own = self._store.cards[self._store.self_id]
         if card.epoch < own.epoch or card.raw == own.raw:
             return
-        if not self._notary.verify_card(card):
+        if not self._signer.verify_card(card):
             raise RemoteError(BAD_SIGNATURE)
         self._own_cards_seen += 1
         if card.address != own.address and self._own_cards_seen > 1:
-            self._event(CloneSeen(card.node_id, card.address))
+            self._event(DuplicateIdentity(card.node_id, card.address))
         self._event(OwnCardAhead(card.epoch))

@@ -14,7 +14,7 @@ from overlay.core.protocol.messages import Confirm, LogVersion
 from overlay.core.protocol.outbox import Outbox, Priority
 from overlay.core.protocol.packer import deltas, pages
 from overlay.core.protocol.records import Scope, Segment
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
 _RETRY_GROWTH = 2.0
@@ -35,16 +35,16 @@ class Confirmations:
 
     store: Store
     outbox: Outbox
-    settings: Settings
+    settings: ProtocolSettings
     done: list[int] = field(default_factory=list)  # waits completed, to be drained
     _waits: dict[int, _Wait] = field(default_factory=dict)
     _next_id: int = 1
     _programmed: dict[tuple[NodeId, Scope], int] = field(default_factory=dict)
-    _owed: dict[tuple[NodeId, Scope], dict[NodeId, int]] = field(default_factory=dict)
+    _requests: dict[tuple[NodeId, Scope], dict[NodeId, int]] = field(default_factory=dict)
 
     # --- what we wait for ---------------------------------------------------------------
 
-    def expect(
+    def wait_for(
         self, segments: list[Segment], peers: dict[Scope, list[NodeId]], now: float
     ) -> int | None:
         """Send segments with the wish to hear when they are programmed; None if nobody is asked."""
@@ -97,7 +97,7 @@ class Confirmations:
         # A log that a rolled-back disk is taking over from the peers may have no segment yet.
         return next((each.upto for each in log.segments if each.floor >= upto), log.version)
 
-    def dismiss(self, node_id: NodeId) -> None:
+    def forget_node(self, node_id: NodeId) -> None:
         """Wait no longer for a node that is not alive."""
         for wait_id, wait in list(self._waits.items()):
             if wait.missing.pop(node_id, None) is not None and not wait.missing:
@@ -140,13 +140,13 @@ class Confirmations:
 
     # --- what we owe --------------------------------------------------------------------
 
-    def asked(self, segment: Segment, sender: NodeId) -> bool:
+    def handle_request(self, segment: Segment, sender: NodeId) -> bool:
         """Note that a peer wants to hear of a segment; True if we must program first."""
         log = (segment.origin, segment.scope)
         if self._programmed.get(log, 0) >= segment.upto:
             self._answer(sender, [log])
             return False
-        owed = self._owed.setdefault(log, {})
+        owed = self._requests.setdefault(log, {})
         owed[sender] = max(owed.get(sender, 0), segment.upto)
         return True
 
@@ -158,14 +158,14 @@ class Confirmations:
             if self._programmed.get(log, 0) >= version.version:
                 continue
             self._programmed[log] = version.version
-            owed = self._owed.get(log)
+            owed = self._requests.get(log)
             if owed is None:
                 continue
             for peer in [peer for peer, upto in owed.items() if upto <= version.version]:
                 del owed[peer]
                 answers.setdefault(peer, []).append(log)
             if not owed:
-                del self._owed[log]
+                del self._requests[log]
         for peer, logs in answers.items():
             self._answer(peer, logs)
 

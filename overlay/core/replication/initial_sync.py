@@ -12,29 +12,29 @@ from __future__ import annotations
 
 from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
-from overlay.core.protocol.settings import Settings
-from overlay.core.replication.anti_entropy import Repair
-from overlay.core.replication.scope_sync import ScopeCatchUp
+from overlay.core.protocol.settings import ProtocolSettings
+from overlay.core.replication.anti_entropy import AntiEntropy
+from overlay.core.replication.scope_sync import ScopeSync
 from overlay.model import NodeId
 
 WITNESS_COUNT = 3  # as many peers as must have told what they hold of our own logs
 
 
-class CatchUp:
+class InitialSync:
     """The first round of comparisons of one run of a node."""
 
     def __init__(
         self,
         store: Store,
         membership: Membership,
-        repair: Repair,
-        scopes: ScopeCatchUp,
-        settings: Settings,
+        anti_entropy: AntiEntropy,
+        scopes: ScopeSync,
+        settings: ProtocolSettings,
         now: float,
     ) -> None:
         self._store = store
         self._membership = membership
-        self._repair = repair
+        self._anti_entropy = anti_entropy
         self._scopes = scopes
         self._settings = settings
         self._started = now
@@ -52,22 +52,22 @@ class CatchUp:
         if self.is_done or now < self._due:
             return False
         self._due = now + self._settings.catch_up_interval_s
-        matched = self._repair.matched
+        matched = self._anti_entropy.matched
         live = self._membership.live()
         lacking = [node_id for node_id in live if node_id not in matched]
         enough = len(live) - len(lacking) >= self._settings.catch_up_peers_max
         if matched and (enough or not lacking) and self._scopes.is_done:
             self.is_done = True
             return True
-        if self._repair.has_room():
+        if self._anti_entropy.has_room():
             untried = [node_id for node_id in lacking if node_id not in self._tried]
             if not untried:
                 self._tried.clear()
                 untried = lacking
             for peer in self._membership.choose(1, exclude=matched | self._tried) or untried[:1]:
                 self._tried.add(peer)
-                if not self._repair.under_way(peer):
-                    self._repair.begin(peer, now)
+                if not self._anti_entropy.under_way(peer):
+                    self._anti_entropy.begin(peer, now)
         return False
 
     def may_write(self, now: float) -> bool:
@@ -78,7 +78,7 @@ class CatchUp:
         who knows of nobody need not wait.
         """
         others = len(self._store.cards) - 1
-        heard = len(self._repair.matched) >= min(WITNESS_COUNT, others)
+        heard = len(self._anti_entropy.matched) >= min(WITNESS_COUNT, others)
         waited = now - self._started >= self._settings.amnesia_wait_s
         if self.is_done or waited or (heard and self._scopes.is_done):
             self._may_write = True  # for this run: a scope taken on later says nothing of a disk

@@ -15,8 +15,8 @@ from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import Scope
-from overlay.core.protocol.settings import Settings
-from overlay.core.replication.anti_entropy import Repair
+from overlay.core.protocol.settings import ProtocolSettings
+from overlay.core.replication.anti_entropy import AntiEntropy
 from overlay.model import NodeId
 
 _LIVE = frozenset({MemberState.ALIVE, MemberState.SUSPECT})
@@ -28,22 +28,22 @@ class _Pending:
     tried: set[NodeId] = field(default_factory=set)
 
 
-class ScopeCatchUp:
+class ScopeSync:
     """The scopes whose records this node does not fully have yet."""
 
     def __init__(
         self,
         store: Store,
         membership: Membership,
-        repair: Repair,
-        settings: Settings,
-        chance: random.Random,
+        anti_entropy: AntiEntropy,
+        settings: ProtocolSettings,
+        rng: random.Random,
     ) -> None:
         self._store = store
         self._membership = membership
-        self._repair = repair
+        self._anti_entropy = anti_entropy
         self._settings = settings
-        self._chance = chance
+        self._rng = rng
         self._pending: dict[Scope, _Pending] = {}
         self._due = 0.0
 
@@ -53,8 +53,8 @@ class ScopeCatchUp:
             return
         self._pending[scope] = _Pending(witnesses)
         for peer in self._holders(scope):  # what was equal before, was so without this scope
-            self._repair.matched.discard(peer)
-            self._repair.forget(peer)
+            self._anti_entropy.matched.discard(peer)
+            self._anti_entropy.forget(peer)
         self._due = now
 
     def is_pending(self, scope: Scope) -> bool:
@@ -77,23 +77,23 @@ class ScopeCatchUp:
         self._due = now + self._settings.catch_up_interval_s
         for scope, pending in list(self._pending.items()):
             holders = self._holders(scope)
-            lacking = [peer for peer in holders if peer not in self._repair.matched]
+            lacking = [peer for peer in holders if peer not in self._anti_entropy.matched]
             if len(holders) - len(lacking) >= min(pending.witnesses, len(holders)):
                 del self._pending[scope]
             else:
                 self._compare(lacking, pending, now)
 
     def _compare(self, lacking: list[NodeId], pending: _Pending, now: float) -> None:
-        if not self._repair.has_room() or any(map(self._repair.under_way, lacking)):
+        if not self._anti_entropy.has_room() or any(map(self._anti_entropy.under_way, lacking)):
             return  # one at a time: all holders would send the same
         untried = [peer for peer in lacking if peer not in pending.tried]
         if not untried:
             pending.tried.clear()
             untried = lacking
         if untried:
-            peer = self._chance.choice(untried)  # not all newcomers at the same holder
+            peer = self._rng.choice(untried)  # not all newcomers at the same holder
             pending.tried.add(peer)
-            self._repair.begin(peer, now)
+            self._anti_entropy.begin(peer, now)
 
     def _holders(self, scope: Scope) -> list[NodeId]:
         part = self._store.participants.get(scope, {})

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from overlay.core.membership.machine import Membership
-from overlay.core.protocol.interfaces import Notary
-from overlay.core.protocol.records import Forgotten, Segment
+from overlay.core.protocol.interfaces import Signer
+from overlay.core.protocol.records import ForgottenNode, Segment
 from overlay.model import NodeId
 
 
-def shuts_out_the_living(
+def violates_forget_rules(
     segment: Segment,
     forgotten: Collection[NodeId],
     membership: Membership,
-    notary: Notary,
+    signer: Signer,
     now: float,
 ) -> bool:
     """Say whether a segment declares a node gone that this node hears (or is), and the authority
@@ -27,9 +27,9 @@ def shuts_out_the_living(
     dead here too. So a member that lies only keeps its own log from going on.
     """
     return any(
-        isinstance(entry.value, Forgotten)
+        isinstance(entry.value, ForgottenNode)
         and entry.value.node_id not in forgotten
-        and membership.may_live(entry.value.node_id, now)
-        and not (entry.value.warrant and notary.verify_warrant(entry.value))
+        and membership.seems_alive(entry.value.node_id, now)
+        and not (entry.value.warrant and signer.verify_warrant(entry.value))
         for entry in segment.entries
     )

@@ -115,6 +115,6 @@ class Assembler:
         """Call a helper by number: arguments in R1 to R5, the result in R0."""
         self._add(_CALL, immediate=helper)
 
-    def leave(self) -> None:
+    def exit(self) -> None:
         """Return R0."""
         self._add(_EXIT)

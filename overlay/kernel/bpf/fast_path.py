@@ -19,7 +19,7 @@ from overlay.errors import OverlayError
 from overlay.kernel.bpf import programs, syscall, tc_filters
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request
-from overlay.kernel.netlink.socket import Socket
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip, Mac
 
 FastRow: TypeAlias = SourceRow | TargetRow | HookRow
@@ -76,9 +76,9 @@ class FastPath:
         found = self._programs.get((kind, segment))
         if found is None:
             code = (
-                programs.inbound(self._targets, segment)
+                programs.vtep_program(self._targets, segment)
                 if kind == "in"
-                else programs.outbound(self._targets, self._sources, segment)
+                else programs.port_program(self._targets, self._sources, segment)
             )
             descriptor = self._own(syscall.load(code, f"overlayd_{kind}{segment}"))
             found = self._programs[kind, segment] = (descriptor, syscall.program_id(descriptor))
@@ -118,7 +118,7 @@ class FastPath:
 
     # --- reading ------------------------------------------------------------------------
 
-    def read(self, socket: Socket, names: Mapping[int, str]) -> set[FastRow]:
+    def read(self, socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow]:
         """Return what is in the maps and which interfaces run the present programs.
 
         An entry that names an interface which is gone has its number for a name.
@@ -142,7 +142,7 @@ class FastPath:
         return found
 
 
-def running(socket: Socket, names: Mapping[int, str]) -> list[tuple[int, int]]:
+def running(socket: NetlinkSocket, names: Mapping[int, str]) -> list[tuple[int, int]]:
     """Return the interfaces that run a program of any agent of ours, and its id."""
     messages = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
     hooked = {tc_filters.hooked_index(message) for message in messages} & names.keys()
@@ -155,7 +155,7 @@ def running(socket: Socket, names: Mapping[int, str]) -> list[tuple[int, int]]:
     return found
 
 
-def hooks_left(socket: Socket, names: Mapping[int, str]) -> set[FastRow]:
+def hooks_left(socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow]:
     """Return the hooks that an earlier agent left, where this one does without the fast path."""
     return {HookRow(0, names[index]) for index, _ in running(socket, names)}
 
@@ -163,7 +163,7 @@ def hooks_left(socket: Socket, names: Mapping[int, str]) -> set[FastRow]:
 def apply(
     fast: FastPath | None,
     operations: Iterable[PutRow | DeleteRow],
-    socket: Socket,
+    socket: NetlinkSocket,
     index_of: Callable[[str], int],
 ) -> list[tuple[PutRow | DeleteRow, OSError]]:
     """Do operations on rows of the fast path; return those that failed, and why.
@@ -177,7 +177,7 @@ def apply(
         assert isinstance(row, FAST_ROWS)
         index = int(row.link[1:]) if row.link.startswith("#") else index_of(row.link)
         is_put = isinstance(operation, PutRow)
-        failpoint.passing("bpf")
+        failpoint.failpoint("bpf")
         try:
             if isinstance(row, HookRow):
                 if is_put and fast is not None and index:
@@ -193,7 +193,7 @@ def apply(
     return failures
 
 
-def _transact(socket: Socket, requests: Sequence[Request]) -> None:
+def _transact(socket: NetlinkSocket, requests: Sequence[Request]) -> None:
     for refusal in socket.transact(requests):
         if refusal.errno not in _HARMLESS:
             raise OSError(refusal.errno, str(refusal))

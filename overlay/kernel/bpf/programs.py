@@ -51,7 +51,7 @@ def source_key(port_index: int, mac: Mac, ip: Ip) -> bytes:
     return SOURCE_KEY.pack(port_index, mac, ip)
 
 
-def outward(index: int) -> bytes:
+def send_program(index: int) -> bytes:
     """Return a program that sends its frame out of an interface: no part of the fast path, but
     run by hand to say something (`kernel.sandbox.gratuitous_arp`)."""
     program = Assembler()
@@ -59,11 +59,11 @@ def outward(index: int) -> bytes:
     program.set(R3, 0)
     program.call(_CLONE_REDIRECT)
     program.set(R0, 0)
-    program.leave()
+    program.exit()
     return program.code()
 
 
-def inbound(targets_fd: int, segment: int) -> bytes:
+def vtep_program(targets_fd: int, segment: int) -> bytes:
     """Return the program for the ingress of a segment's VTEP."""
     program = Assembler()
     program.move(R6, R1)
@@ -78,12 +78,12 @@ def inbound(targets_fd: int, segment: int) -> bytes:
     program.jump_unequal(R2, TO_CONTAINER, "pass")
     program.set(R2, 0)
     program.call(_REDIRECT_PEER)
-    program.leave()
+    program.exit()
     _pass(program)
     return program.code()
 
 
-def outbound(targets_fd: int, sources_fd: int, segment: int) -> bytes:
+def port_program(targets_fd: int, sources_fd: int, segment: int) -> bytes:
     """Return the program for the ingress of the ports of a segment."""
     program = Assembler()
     program.move(R6, R1)
@@ -109,7 +109,7 @@ def outbound(targets_fd: int, sources_fd: int, segment: int) -> bytes:
     program.jump_same(R1, R3, "pass")  # to itself: the bridge drops that
     program.set(R2, 0)
     program.call(_REDIRECT_PEER)
-    program.leave()
+    program.exit()
     _send_elsewhere(program, targets_fd)
     _pass(program)
     return program.code()
@@ -215,10 +215,10 @@ def _send_elsewhere(program: Assembler, targets_fd: int) -> None:
     program.load(WORD, R1, R0, 0)
     program.set(R2, 0)
     program.call(_REDIRECT)
-    program.leave()
+    program.exit()
 
 
 def _pass(program: Assembler) -> None:
     program.label("pass")
     program.set(R0, _PASS)
-    program.leave()
+    program.exit()

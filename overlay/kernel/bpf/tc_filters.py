@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 from overlay.kernel.netlink import codec
-from overlay.kernel.netlink.codec import Message, Request, attribute, attributes
+from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 
 _HEADER: Final = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
 HEADER_SIZE: Final = 20
@@ -58,25 +58,25 @@ def filter_dump(index: int) -> bytes:
     return _HEADER.pack(0, index, 0, _INGRESS, 0)
 
 
-def hooked_index(message: Message) -> int:
+def hooked_index(message: NetlinkMessage) -> int:
     """Return the index of an interface that has hooks; 0 for another queueing discipline."""
     found = attributes(message.buffer, message.start + HEADER_SIZE, message.end)
     return index_of(message) if found.get(_TCA_KIND) == b"clsact\0" else 0
 
 
-def index_of(message: Message) -> int:
+def index_of(message: NetlinkMessage) -> int:
     """Return the interface that a message about a filter or queueing discipline is about."""
     index: int = _HEADER.unpack_from(message.buffer, message.start)[1]
     return index
 
 
-def parent_of(message: Message) -> int:
+def parent_of(message: NetlinkMessage) -> int:
     """Return where on its interface a filter or queueing discipline is."""
     parent: int = _HEADER.unpack_from(message.buffer, message.start)[3]
     return parent
 
 
-def running_program(message: Message) -> int:
+def running_program(message: NetlinkMessage) -> int:
     """Return the id of the program that a filter of ours runs; 0 for anybody else's filter."""
     _, _, handle, _, info = _HEADER.unpack_from(message.buffer, message.start)
     if info != _INFO or handle != _FILTER_HANDLE:

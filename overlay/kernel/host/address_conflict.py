@@ -18,7 +18,7 @@ from typing import Final
 from overlay.kernel.netlink import codec, neighbor_rows
 from overlay.kernel.netlink.codec import attribute, attributes
 from overlay.kernel.netlink.link_lookup import find_link
-from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.model import Ip, Mac
 
 _WAIT_S: Final = 0.3
@@ -30,12 +30,12 @@ _NUD_PERMANENT: Final = 0x80
 _NUD_KNOWN: Final = 0x02 | 0x04 | 0x08 | 0x10 | _NUD_PERMANENT  # reachable, stale, delay, probe
 
 
-def holder(interface: str, ip: Ip) -> Mac | None:
+def address_owner(interface: str, ip: Ip) -> Mac | None:
     """Return the MAC of who has an address on the interface's segment; None: nobody answers.
 
     An address of this host's is held by the interface itself.
     """
-    with Socket() as host:
+    with NetlinkSocket() as host:
         index = find_link(host, interface)
         if any(
             address == ip
@@ -45,7 +45,7 @@ def holder(interface: str, ip: Ip) -> Mac | None:
             )
         ):
             return Mac(bytes(6))
-        known = _neighbour(host, index, ip)
+        known = _neighbor(host, index, ip)
         if known is not None and known[0] & _NUD_PERMANENT:
             return known[1]
         # What is known may be old, and the kernel would take seconds to look again.
@@ -58,17 +58,17 @@ def holder(interface: str, ip: Ip) -> Mac | None:
     return None
 
 
-def _wait(host: Socket, index: int, ip: Ip) -> Mac | None:
+def _wait(host: NetlinkSocket, index: int, ip: Ip) -> Mac | None:
     end = time.monotonic() + _WAIT_S
     while time.monotonic() < end:
-        found = _neighbour(host, index, ip)
+        found = _neighbor(host, index, ip)
         if found is not None and found[0] & _NUD_KNOWN:
             return found[1]
         time.sleep(_POLL_S)
     return None
 
 
-def _neighbour(host: Socket, index: int, ip: Ip) -> tuple[int, Mac] | None:
+def _neighbor(host: NetlinkSocket, index: int, ip: Ip) -> tuple[int, Mac] | None:
     """Return state and MAC of what the kernel knows of a neighbour."""
     try:
         (message,) = host.get((codec.RTM_GETNEIGH, 0, _body(index, ip, 0)))

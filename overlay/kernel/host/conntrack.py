@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from overlay.kernel.netlink import codec, neighbor_rows
-from overlay.kernel.netlink.codec import Message, attribute, attributes
-from overlay.kernel.netlink.socket import Socket
+from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip
 
 _NETLINK_NETFILTER: Final = 12  # linux/netlink.h
@@ -41,7 +41,7 @@ def forget_udp(kept: Mapping[tuple[int, int], Collection[Ip]]) -> int:
     goes through the kernel's whole table, 50 ms where that has 262,144 rows, empty or not.
     """
     forgotten = 0
-    with Socket() as host, Socket(protocol=_NETLINK_NETFILTER) as tracker:
+    with NetlinkSocket() as host, NetlinkSocket(protocol=_NETLINK_NETFILTER) as tracker:
         own = _own_addresses(host)
         for size in {size for _, size in kept}:
             family = _FAMILIES[size]
@@ -58,7 +58,7 @@ def forget_udp(kept: Mapping[tuple[int, int], Collection[Ip]]) -> int:
     return forgotten
 
 
-def _own_addresses(host: Socket) -> frozenset[bytes]:
+def _own_addresses(host: NetlinkSocket) -> frozenset[bytes]:
     messages = host.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
     names = {neighbor_rows.address_index(message): "" for message in messages}
     found = (neighbor_rows.decode_address(message, names, temporary=True) for message in messages)
@@ -78,7 +78,7 @@ def _query(family: int, ports: Sequence[bytes]) -> bytes:
 
 
 def _strays(
-    messages: list[Message],
+    messages: list[NetlinkMessage],
     family: int,
     wanted: Mapping[bytes, frozenset[bytes]],
     own: frozenset[bytes],

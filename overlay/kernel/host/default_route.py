@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_requests, routes
 from overlay.kernel.netlink.link_lookup import all_links
-from overlay.kernel.netlink.socket import Socket
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip, Mac
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class DefaultRouteCandidate:
     """An interface that may have the default route: of the lowest rank one that has it already,
     else the first."""
 
@@ -28,8 +28,8 @@ class Candidate:
     gateways: tuple[Ip, ...]  # at most one of each family
 
 
-def settle(
-    netns_path: str, identity: tuple[int, int], candidates: Sequence[Candidate]
+def reconcile(
+    netns_path: str, identity: tuple[int, int], candidates: Sequence[DefaultRouteCandidate]
 ) -> list[str]:
     """Give the default route of each family to the best candidate; return who got one anew.
 
@@ -39,14 +39,14 @@ def settle(
     fd = netns.open_same(netns_path, identity)
     if fd is None:
         return []
-    with netns.closing(fd), Socket(fd) as inside:
+    with netns.closing(fd), NetlinkSocket(fd) as inside:
         found = {index: each for each in candidates if (index := _index(inside, each))}
         return [
             name for size in (4, 16) if (name := _settle_family(inside, size, found)) is not None
         ]
 
 
-def _index(inside: Socket, candidate: Candidate) -> int:
+def _index(inside: NetlinkSocket, candidate: DefaultRouteCandidate) -> int:
     """Return the index of a candidate's interface, which may be named anew; 0 if it is gone."""
     everything = all_links(inside)
     by_mac = [each.index for each in everything if each.mac == candidate.mac]
@@ -54,7 +54,9 @@ def _index(inside: Socket, candidate: Candidate) -> int:
     return next(iter(by_mac or by_name), 0)
 
 
-def _settle_family(inside: Socket, size: int, found: dict[int, Candidate]) -> str | None:
+def _settle_family(
+    inside: NetlinkSocket, size: int, found: dict[int, DefaultRouteCandidate]
+) -> str | None:
     present = [
         route
         for message in inside.dump(codec.RTM_GETROUTE, routes.DUMP)

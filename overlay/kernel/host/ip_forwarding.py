@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from overlay.core.dataplane.host_rules import Opened
+from overlay.core.dataplane.host_rules import ForwardingInterface
 from overlay.errors import OverlayError
 
 MEMORY_NAME: Final = "sysctls.json"
@@ -34,11 +34,13 @@ _ROUTER_TOO: Final = "2"
 class Forwarding(NamedTuple):
     """What `enable` found and did."""
 
-    opened: frozenset[Opened]  # others' interfaces that forward because of us
+    opened: frozenset[ForwardingInterface]  # others' interfaces that forward because of us
     changed: list[str]  # sysctls, just now
 
 
-def enable(run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT) -> Forwarding:
+def enable_forwarding(
+    run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT
+) -> Forwarding:
     """Let the host forward for the interfaces `own`. Raises OverlayError."""
     remembered = _remembered(run_dir)
     wanted = _wanted(root, own, remembered, ipv6=ipv6)
@@ -54,7 +56,7 @@ def enable(run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT
     for name in before:
         _write(root, name, wanted[name])
     opened = frozenset(
-        Opened(_interface(name), 4 if name.startswith("ipv4/") else 6)
+        ForwardingInterface(_interface(name), 4 if name.startswith("ipv4/") else 6)
         for name in wanted.keys() & remembered.keys()
         if name.endswith("forwarding") and name != _ALL_IPV6
     )
@@ -95,7 +97,7 @@ def _interface(name: str) -> str:
     return name.split("/")[2]
 
 
-def restore(run_dir: Path, root: Path = ROOT) -> list[str]:
+def restore_sysctls(run_dir: Path, root: Path = ROOT) -> list[str]:
     """Put back what `enable` changed and nobody changed since; return which sysctls.
 
     Where somebody has made the host a router meanwhile, its interfaces stay as they are.
@@ -140,7 +142,9 @@ def guard_link(name: str) -> None:
             _write(ROOT, path, value)
 
 
-def lacking(run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT) -> list[str]:
+def missing_sysctls(
+    run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT
+) -> list[str]:
     """Return the sysctls that are not as `enable` and `guard_link` leave them."""
     wanted = _wanted(root, own, _remembered(run_dir), ipv6=ipv6)
     for name in own:

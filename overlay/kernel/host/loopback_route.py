@@ -15,7 +15,7 @@ from typing import Final
 
 from overlay.kernel.netlink import codec
 from overlay.kernel.netlink.codec import Request, attribute
-from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 
 _LOOPBACK: Final = bytes(15) + b"\1"
 _HEADER: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg (linux/rtnetlink.h)
@@ -34,14 +34,14 @@ def _u32(number: int) -> bytes:
     return struct.pack("=I", number)
 
 
-def add_way_back(index: int) -> Request:
+def add_return_route(index: int) -> Request:
     """Return the request for an interface's route to ::1; it goes when the interface goes down."""
     ways = (attribute(_RTA_OIF, _u32(index)), attribute(_RTA_PRIORITY, _u32(_METRIC)))
     body = _body(_RT_TABLE_LOCAL, _RTPROT_STATIC, _RTN_LOCAL, *ways)
     return (codec.RTM_NEWROUTE, codec.NLM_F_CREATE, body)
 
 
-def has_way_back(socket_inside: Socket, index: int) -> bool:
+def has_return_route(socket_inside: NetlinkSocket, index: int) -> bool:
     """Say whether what came in by an interface, and is for ::1, gets there."""
     request = (codec.RTM_GETROUTE, 0, _body(0, 0, 0, attribute(_RTA_IIF, _u32(index))))
     try:

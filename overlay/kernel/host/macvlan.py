@@ -20,14 +20,14 @@ from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
 from overlay.kernel.netlink.codec import Request, attribute
-from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT, Found
-from overlay.kernel.netlink.link_lookup import all_links, find_link, links_seen
-from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT, LinkInfo
+from overlay.kernel.netlink.link_lookup import all_links, find_link, links_best_effort
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.sandbox.veth import (
-    Attached,
+    AttachedInterface,
     add_default_route,
     allow_families,
-    free_name,
+    free_interface_name,
     set_up_inside,
 )
 from overlay.model import Ip, Mac
@@ -52,7 +52,7 @@ _IFNAME_TRIES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class InterfaceLocation:
     """Where an interface should be: a namespace, and what tells the interface there."""
 
     netns_path: str
@@ -81,7 +81,12 @@ def _move(index: int, netns_fd: int, name: str) -> Request:
 
 
 def _make_marked(
-    host: Socket, kind: str, data: bytes, parent: Found, alias: str, mac: Mac | None = None
+    host: NetlinkSocket,
+    kind: str,
+    data: bytes,
+    parent: LinkInfo,
+    alias: str,
+    mac: Mac | None = None,
 ) -> int:
     """Make a device under a name that tells it as unfinished, and mark it; return its index."""
     _remove_unfinished(host)
@@ -94,7 +99,7 @@ def _make_marked(
     return index
 
 
-def _remove_unfinished(host: Socket) -> None:
+def _remove_unfinished(host: NetlinkSocket) -> None:
     index = find_link(host, UNFINISHED_NAME)
     if index:
         host.transact([link_requests.delete_link(index)])
@@ -103,11 +108,11 @@ def _remove_unfinished(host: Socket) -> None:
 # --- Parents ---------------------------------------------------------------------------
 
 
-def require(kind: str, parent: str) -> None:
+def require_driver(kind: str, parent: str) -> None:
     """Raise OverlayError unless this host has the parent, or can make it, and the kind itself."""
     made = parent not in {found.name for found in _host_links()}
     found = ensure_parent(parent)
-    with Socket() as host:
+    with NetlinkSocket() as host:
         try:
             _make_marked(host, kind, attribute(1, _MODES[kind]), found, f"{ALIAS_DEFAULT}:try")
         finally:
@@ -116,14 +121,14 @@ def require(kind: str, parent: str) -> None:
                 host.transact([link_requests.delete_link(found.index)])
 
 
-def ensure_parent(name: str) -> Found:
+def ensure_parent(name: str) -> LinkInfo:
     """Return a parent, made as a VLAN if its name says so and there is none.
 
     Raises NotFoundError for an interface that is not there, ConflictError for one that is down.
     """
     everything = {found.name: found for found in _host_links()}
     found = everything.get(name)
-    with Socket() as host:
+    with NetlinkSocket() as host:
         if found is not None:
             if found.alias == VLAN_ALIAS and not found.up:
                 host.request(link_requests.set_up(found.index))
@@ -147,7 +152,7 @@ def _is_vlan_id(tag: str) -> bool:
     return tag.isascii() and tag.isdecimal() and len(tag) <= 4 and 1 <= int(tag) <= _VLAN_MAX
 
 
-def _require_usable(found: Found) -> None:
+def _require_usable(found: LinkInfo) -> None:
     if found.name == _IFF_LOOPBACK_NAME:
         raise ConflictError("the loopback cannot be a parent", why="nothing is behind it")
     if not found.up:
@@ -157,7 +162,7 @@ def _require_usable(found: Found) -> None:
         )
 
 
-def _no_parent(name: str, base: str, everything: dict[str, Found]) -> NotFoundError:
+def _no_parent(name: str, base: str, everything: dict[str, LinkInfo]) -> NotFoundError:
     others = [each for each in everything if each != "lo" and not each.startswith(HOST_LINK_PREFIX)]
     known = ", ".join(sorted(others)[:_NAMES_SHOWN_MAX])
     why = f"this host has {known}"
@@ -173,13 +178,13 @@ def release_parents(in_use: frozenset[str]) -> list[str]:
         for found in _host_links()
         if (found.alias == VLAN_ALIAS and found.name not in in_use) or found.name == UNFINISHED_NAME
     ]
-    with Socket() as host:
+    with NetlinkSocket() as host:
         host.transact([link_requests.delete_link(found.index) for found in gone])
     return [found.name for found in gone]
 
 
-def _host_links() -> list[Found]:
-    with Socket() as host:
+def _host_links() -> list[LinkInfo]:
+    with NetlinkSocket() as host:
         return all_links(host)
 
 
@@ -205,7 +210,7 @@ def _refused(kind: str, parent: str, error: NetlinkError) -> OverlayError:
 # --- Interfaces ------------------------------------------------------------------------
 
 
-def attach(
+def attach_interface(
     *,
     kind: str,
     parent: str,
@@ -215,21 +220,21 @@ def attach(
     mac: Mac | None,
     addresses: Sequence[tuple[Ip, int]],
     gateways: Sequence[Ip],
-) -> Attached:
+) -> AttachedInterface:
     """Give a container an interface on the parent; nothing is left behind on failure.
 
     `mac` None: the parent's own, as ipvlan has it. A default route is set through each gateway
     unless there is one of its family. Raises as `container.attach_interface` does.
     """
-    with Socket(netns_fd) as inside, Socket() as host:
+    with NetlinkSocket(netns_fd) as inside, NetlinkSocket() as host:
         there = _of(all_links(inside), mark)
         if there:  # one that was asked for twice
-            return Attached(there[0].name, default_route=False)
+            return AttachedInterface(there[0].name, default_route=False)
         alias = f"{ALIAS_DEFAULT}:{mark}"
         data = attribute(1, _MODES[kind])
         index = _make_marked(host, kind, data, ensure_parent(parent), alias, mac)
         try:
-            name = _take_in(host, inside, index, netns_fd, ifname)
+            name = _move_into_container(host, inside, index, netns_fd, ifname)
         except BaseException:
             _remove_unfinished(host)
             raise
@@ -241,13 +246,15 @@ def attach(
         except BaseException:
             inside.transact([link_requests.delete_link(find_link(inside, name))])
             raise
-    return Attached(name, default_route=made[:1] == [True])
+    return AttachedInterface(name, default_route=made[:1] == [True])
 
 
-def _take_in(host: Socket, inside: Socket, index: int, netns_fd: int, wanted: str | None) -> str:
+def _move_into_container(
+    host: NetlinkSocket, inside: NetlinkSocket, index: int, netns_fd: int, wanted: str | None
+) -> str:
     """Move a device into a container, and return its name there."""
     for _ in range(_IFNAME_TRIES):
-        name = wanted or free_name(inside)
+        name = wanted or free_interface_name(inside)
         try:
             host.request(_move(index, netns_fd, name))
         except NetlinkError as error:
@@ -271,7 +278,7 @@ def _announce_itself(netns_fd: int, name: str) -> None:
                 Path("/proc/sys/net", setting).write_text("1", encoding="ascii")
 
 
-def detach(place: Place) -> bool:
+def detach_interface(place: InterfaceLocation) -> bool:
     """Remove the interface, whatever it is named now; False if there is none.
 
     Raises TornDumpError where it was not seen in a container that alters its links all the time,
@@ -280,13 +287,13 @@ def detach(place: Place) -> bool:
     fd = netns.open_same(place.netns_path, place.netns_identity)
     if fd is None:
         return False
-    with netns.closing(fd), Socket(fd) as inside:
-        found = _of(links_seen(inside), place.mark) or _of(all_links(inside), place.mark)
+    with netns.closing(fd), NetlinkSocket(fd) as inside:
+        found = _of(links_best_effort(inside), place.mark) or _of(all_links(inside), place.mark)
         inside.transact([link_requests.delete_link(each.index) for each in found])
         return bool(found)
 
 
-def missing(places: Sequence[Place]) -> list[Place]:
+def missing_interfaces(places: Sequence[InterfaceLocation]) -> list[InterfaceLocation]:
     """Return the places whose interface, or whose whole namespace, is gone.
 
     What can't be looked at now is not taken for gone: its links are altered all the time (who
@@ -295,36 +302,36 @@ def missing(places: Sequence[Place]) -> list[Place]:
     return [place for place in places if not _is_there(place)]
 
 
-def _is_there(place: Place) -> bool:
+def _is_there(place: InterfaceLocation) -> bool:
     try:
         fd = netns.open_same(place.netns_path, place.netns_identity)
         if fd is None:
             return False
-        with netns.closing(fd), Socket(fd) as inside:
+        with netns.closing(fd), NetlinkSocket(fd) as inside:
             return bool(_of(all_links(inside), place.mark))
     except (OverlayError, OSError):
         return True
 
 
-def _of(found: list[Found], mark: str) -> list[Found]:
+def _of(found: list[LinkInfo], mark: str) -> list[LinkInfo]:
     alias = f"{ALIAS_DEFAULT}:{mark}"
     return [each for each in found if each.kind in KINDS and each.alias == alias]
 
 
-def remove_from(netns_fd: int) -> list[str]:
+def remove_interfaces_from(netns_fd: int) -> list[str]:
     """Remove from a namespace every interface of ours on this host's; return their names.
 
     Also in one that alters its links all the time. Raises OSError where it can't be looked at.
     """
     host = netns.own_fd()
-    with netns.closing(host), Socket(netns_fd) as inside:
-        everything = links_seen(inside)  # which gives the other namespace an id
+    with netns.closing(host), NetlinkSocket(netns_fd) as inside:
+        everything = links_best_effort(inside)  # which gives the other namespace an id
         here = socket.namespace_id(inside, host)
         gone = [
             found
             for found in everything
             if found.kind in KINDS
-            and link_decoder.is_ours(found.alias)
+            and link_decoder.is_overlayd_link(found.alias)
             and found.netns == here >= 0
         ]
         inside.transact([link_requests.delete_link(found.index) for found in gone])

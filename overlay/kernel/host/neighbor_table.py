@@ -15,7 +15,7 @@ _FAMILIES: Final = (("IPv4", "ipv4", "arp_cache"), ("IPv6", "ipv6", "ndisc_cache
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class NeighborTable:
     """One address family's table."""
 
     family: str
@@ -25,7 +25,7 @@ class Table:
     overflows: int  # since boot: entries that the kernel refused
 
 
-def tables(proc: Path = Path("/proc")) -> list[Table]:
+def neighbor_tables(proc: Path = Path("/proc")) -> list[NeighborTable]:
     """Return the tables that this kernel shows: only in the first network namespace."""
     found = []
     for family, folder, cache in _FAMILIES:
@@ -37,7 +37,7 @@ def tables(proc: Path = Path("/proc")) -> list[Table]:
             continue
         name = f"net.{folder}.neigh.default.gc_thresh3"
         entries = counts.get("entries", 0)
-        found.append(Table(family, name, entries, limit, counts.get("table_fulls", 0)))
+        found.append(NeighborTable(family, name, entries, limit, counts.get("table_fulls", 0)))
     return found
 
 

@@ -15,7 +15,7 @@ from overlay.errors import ConflictError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.host import underlay
 from overlay.kernel.netlink.link_lookup import find_link
-from overlay.kernel.netlink.socket import Socket
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.model import Ip, ip_text, parse_ip
 
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -59,7 +59,7 @@ def leads_out_by(netns_path: str, ifname: str, size: int) -> bool:
     """Say whether a container sends what is for elsewhere by this interface; `size` is that of
     the addresses' family. False for a container that is gone."""
     try:
-        with netns.closing(netns.open_fd(netns_path)) as fd, Socket(fd) as inside:
+        with netns.closing(netns.open_fd(netns_path)) as fd, NetlinkSocket(fd) as inside:
             index = find_link(inside, ifname)
             return index != 0 and underlay.interface_towards(inside, _ANYWHERE[size]) == index
     except (OverlayError, OSError):

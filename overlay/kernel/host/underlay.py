@@ -15,11 +15,11 @@ from overlay import limits
 from overlay.errors import OverlayError, UsageError
 from overlay.kernel.netlink import codec, link_requests, neighbor_rows
 from overlay.kernel.netlink import link_decoder as links
-from overlay.kernel.netlink.codec import Message
-from overlay.kernel.netlink.link_decoder import is_ours
+from overlay.kernel.netlink.codec import NetlinkMessage
+from overlay.kernel.netlink.link_decoder import is_overlayd_link
 from overlay.kernel.netlink.link_lookup import all_links
 from overlay.kernel.netlink.pyroute_messages import RouteMessage
-from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.model import Ip, ip_text, parse_ip
 
 Range: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -35,7 +35,7 @@ _ANYWHERE: Final = (parse_ip("192.0.2.1"), parse_ip("2001:db8::1"))
 
 
 @dataclass(frozen=True, slots=True)
-class Underlay:
+class UnderlayAddress:
     """This host's place on the underlay."""
 
     address: Ip
@@ -61,25 +61,25 @@ class Route:
 class _Host:
     """Links by index, and the addresses they have, in the kernel's order."""
 
-    links: dict[int, links.Found]
+    links: dict[int, links.LinkInfo]
     addresses: tuple[tuple[int, Ip], ...]
 
 
-def choose(text: str | None, peer: Ip | None) -> Underlay:
+def choose_underlay(text: str | None, peer: Ip | None) -> UnderlayAddress:
     """Return the underlay address to use.
 
     `text` is an address or interface of this host, from --underlay; without one it is the
     source of the route to `peer`, or of the default route. Raises UsageError with the
     candidates if that leads nowhere, OverlayError if the MTU is too small.
     """
-    with Socket() as socket:
+    with NetlinkSocket() as socket:
         host = _look(socket)
         chosen = _by_text(host, text, peer) if text else _by_route(socket, host, peer)
         _require_usable(host, chosen)
         return chosen
 
 
-def _look(socket: Socket) -> _Host:
+def _look(socket: NetlinkSocket) -> _Host:
     found = all_links(socket)
     by_index = {link.index: link for link in found}
     addresses: list[tuple[int, Ip]] = []
@@ -91,7 +91,7 @@ def _look(socket: Socket) -> _Host:
     return _Host(by_index, tuple(addresses))
 
 
-def _by_text(host: _Host, text: str, peer: Ip | None) -> Underlay:
+def _by_text(host: _Host, text: str, peer: Ip | None) -> UnderlayAddress:
     try:
         wanted = parse_ip(text)
     except ValueError:
@@ -106,7 +106,7 @@ def _by_text(host: _Host, text: str, peer: Ip | None) -> Underlay:
     )
 
 
-def _by_interface(host: _Host, name: str, peer: Ip | None) -> Underlay:
+def _by_interface(host: _Host, name: str, peer: Ip | None) -> UnderlayAddress:
     index = next((link.index for link in host.links.values() if link.name == name), None)
     if index is None:
         raise UsageError(
@@ -124,7 +124,7 @@ def _by_interface(host: _Host, name: str, peer: Ip | None) -> Underlay:
     )
 
 
-def _by_route(socket: Socket, host: _Host, peer: Ip | None) -> Underlay:
+def _by_route(socket: NetlinkSocket, host: _Host, peer: Ip | None) -> UnderlayAddress:
     for destination in _ANYWHERE if peer is None else (peer,):
         found = _source_of_route(socket, destination)
         if found is None:
@@ -146,7 +146,7 @@ def _by_route(socket: Socket, host: _Host, peer: Ip | None) -> Underlay:
     )
 
 
-def _source_of_route(socket: Socket, destination: Ip) -> tuple[Ip, int] | None:
+def _source_of_route(socket: NetlinkSocket, destination: Ip) -> tuple[Ip, int] | None:
     for route in _routes_towards(socket, destination):
         source, index = route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
         if source is not None and index is not None:
@@ -154,18 +154,18 @@ def _source_of_route(socket: Socket, destination: Ip) -> tuple[Ip, int] | None:
     return None
 
 
-def _routes_towards(socket: Socket, destination: Ip) -> list[Any]:
+def _routes_towards(socket: NetlinkSocket, destination: Ip) -> list[Any]:
     try:
         return [_decode(message) for message in socket.get(link_requests.get_route(destination))]
     except NetlinkError:
         return []
 
 
-def carried(chosen: Underlay, peers: Iterable[tuple[str, Ip]]) -> tuple[int, str]:
+def carried_mtu(chosen: UnderlayAddress, peers: Iterable[tuple[str, Ip]]) -> tuple[int, str]:
     """Return how many bytes a packet to any of the peers (name, address) may have, and what sets
     the limit: the interface, or the route to a peer, which may have an MTU of its own."""
     smallest = (chosen.mtu, chosen.interface)
-    with Socket() as socket:
+    with NetlinkSocket() as socket:
         by_index = _look(socket).links
         for name, address in peers:
             for route in _routes_towards(socket, address):
@@ -178,25 +178,25 @@ def carried(chosen: Underlay, peers: Iterable[tuple[str, Ip]]) -> tuple[int, str
     return smallest
 
 
-def interface_towards(socket: Socket, destination: Ip) -> int:
+def interface_towards(socket: NetlinkSocket, destination: Ip) -> int:
     """Return the index of the interface by which the host would send there; 0 if by none."""
     found = _source_of_route(socket, destination)
     return 0 if found is None else found[1]
 
 
-def _underlay(host: _Host, index: int, ip: Ip) -> Underlay:
+def _underlay(host: _Host, index: int, ip: Ip) -> UnderlayAddress:
     link = host.links[index]
     # An address of a routed host may be on its loopback, whose MTU is more than any packet is.
-    return Underlay(ip, link.name, min(link.mtu, limits.IP_PACKET_SIZE_MAX), link.up)
+    return UnderlayAddress(ip, link.name, min(link.mtu, limits.IP_PACKET_SIZE_MAX), link.up)
 
 
 def _usable(host: _Host, index: int, ip: Ip) -> bool:
     link = host.links.get(index)
-    up = link is not None and link.up and not is_ours(link.alias)
+    up = link is not None and link.up and not is_overlayd_link(link.alias)
     return up and index != _LOOPBACK_INDEX and ip != _VIRTUALBOX_NAT
 
 
-def _require_usable(host: _Host, chosen: Underlay) -> None:
+def _require_usable(host: _Host, chosen: UnderlayAddress) -> None:
     address = ipaddress.ip_address(bytes(chosen.address))
     if chosen.address == _VIRTUALBOX_NAT:
         raise UsageError(
@@ -235,10 +235,10 @@ def routes() -> list[Route]:
     """Return the host's routes to other places: all tables but the local one, no defaults, and
     none that lead into the overlay by an interface of ours."""
     found: list[Route] = []
-    with Socket() as socket:
+    with NetlinkSocket() as socket:
         all_links = _look(socket).links.values()
         names = {link.index: link.name for link in all_links}
-        ours = {link.name for link in all_links if is_ours(link.alias)}
+        ours = {link.name for link in all_links if is_overlayd_link(link.alias)}
         for message in socket.dump(codec.RTM_GETROUTE, bytes(12)):
             route = _decode(message)
             table = route.get_attr("RTA_TABLE") or route["table"]
@@ -264,7 +264,7 @@ def overlapping(known: Iterable[Route], wanted: Range) -> str | None:
     return None
 
 
-def _decode(message: Message) -> Any:
+def _decode(message: NetlinkMessage) -> Any:
     route = RouteMessage(message.buffer[message.start - codec.HEADER.size : message.end])
     route.decode()
     return route

@@ -18,7 +18,7 @@ from overlay.kernel.netlink import codec, link_requests, neighbor_rows
 from overlay.kernel.netlink import link_decoder as links
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
-from overlay.kernel.netlink.socket import Socket
+from overlay.kernel.netlink.socket import NetlinkSocket
 from overlay.kernel.nft.port_security import link_local
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
@@ -27,13 +27,13 @@ from overlay.model import Ip, Mac, NodeId, Vni
 _Prefix: TypeAlias = tuple[Ip, int]  # (address or base, length)
 
 
-def name_of(vni: Vni, node_id: NodeId) -> str:
+def uplink_name(vni: Vni, node_id: NodeId) -> str:
     """Return the host's end's name, 15 characters: by VNI, and by node as sandboxes' names are."""
     return f"{HOST_LINK_PREFIX}{vni:06x}{node_id[:3].hex()}"
 
 
 @dataclass(frozen=True, slots=True)
-class HostLink:
+class Uplink:
     """One pair as it should be."""
 
     name: str  # in the host
@@ -55,22 +55,22 @@ class HostLink:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class UplinkSurvey:
     """The host's links, and what is on those that are asked about, read at one time."""
 
-    links: Mapping[str, links.Found]
+    links: Mapping[str, links.LinkInfo]
     addresses: Mapping[str, frozenset[_Prefix]] = field(default_factory=dict)
     unrouted: frozenset[tuple[str, _Prefix]] = frozenset()  # ranges that lead elsewhere
-    one_way: frozenset[str] = frozenset()  # links by which nothing comes back to ::1
+    without_return_route: frozenset[str] = frozenset()  # links by which nothing comes back to ::1
 
 
-def survey(wanted: Iterable[HostLink] = ()) -> Survey:
+def survey(wanted: Iterable[Uplink] = ()) -> UplinkSurvey:
     """Read the host's links and addresses, and where the ranges of some links lead.
 
     Takes some ms with a hundred links. Asks for one route of each range: a host may hold the
     million routes of the internet.
     """
-    with Socket() as socket:
+    with NetlinkSocket() as socket:
         found = all_links(socket)
         names = {link.index: link.name for link in found}
         addresses: dict[str, set[_Prefix]] = {}
@@ -84,25 +84,26 @@ def survey(wanted: Iterable[HostLink] = ()) -> Survey:
         one_way = frozenset(
             link.name
             for link in asked
-            if link.has_ipv6 and not loopback_route.has_way_back(socket, by_name[link.name].index)
+            if link.has_ipv6
+            and not loopback_route.has_return_route(socket, by_name[link.name].index)
         )
     kept = {name: frozenset(prefixes) for name, prefixes in addresses.items()}
-    return Survey(by_name, kept, unrouted, one_way)
+    return UplinkSurvey(by_name, kept, unrouted, one_way)
 
 
 def _unrouted(
-    socket: Socket, by_name: Mapping[str, links.Found], wanted: Iterable[HostLink]
+    socket: NetlinkSocket, by_name: Mapping[str, links.LinkInfo], wanted: Iterable[Uplink]
 ) -> Iterator[tuple[str, _Prefix]]:
     for link in wanted:
         for ip, length in link.addresses:
-            neighbour = _neighbour(ip, length)
+            neighbour = _neighbor(ip, length)
             if neighbour is None:
                 continue
             if underlay.interface_towards(socket, neighbour) != by_name[link.name].index:
                 yield (link.name, (_base(ip, length), length))
 
 
-def _neighbour(ip: Ip, length: int) -> Ip | None:
+def _neighbor(ip: Ip, length: int) -> Ip | None:
     """Return another address of the range that `ip` is in; None where there is none to speak of."""
     if 8 * len(ip) - length < 2:
         return None
@@ -111,7 +112,7 @@ def _neighbour(ip: Ip, length: int) -> Ip | None:
     return Ip(number.to_bytes(len(ip), "big"))
 
 
-def faults(link: HostLink, found: Survey) -> list[str]:
+def uplink_faults(link: Uplink, found: UplinkSurvey) -> list[str]:
     """Return what is wrong with a pair, in words; empty if nothing is."""
     there = found.links.get(link.name)
     if there is None or there.mac != link.mac:
@@ -125,19 +126,19 @@ def faults(link: HostLink, found: Survey) -> list[str]:
         (bool(have - wanted), "had a strange address"),
         (bool(wanted - have), "lacked an address"),
         (there.up and have >= wanted and not is_routed, "lacked its route"),
-        (there.up and link.name in found.one_way, "lacked its way back to ::1"),
+        (there.up and link.name in found.without_return_route, "lacked its way back to ::1"),
     )
     return [f"{link.name} {text}" for is_so, text in checks if is_so]
 
 
-def ensure(sandbox: Sandbox, link: HostLink, found: Survey) -> list[str]:
+def ensure_uplink(sandbox: Sandbox, link: Uplink, found: UplinkSurvey) -> list[str]:
     """Make or repair the pair; return what was wrong. Raises OverlayError if that fails.
 
     Runs in the kernel thread, whose namespace is the host's.
     """
-    wrong = faults(link, found)
+    wrong = uplink_faults(link, found)
     there = found.links.get(link.name)
-    with netns.closing(netns.own_fd()) as host, Socket(host) as socket:
+    with netns.closing(netns.own_fd()) as host, NetlinkSocket(host) as socket:
         if there is None or there.mac != link.mac or not find_link(sandbox.socket, link.port):
             _remake(sandbox, link, host, socket)
             wrong = wrong or [f"{link.name} was not plugged in"]
@@ -145,12 +146,12 @@ def ensure(sandbox: Sandbox, link: HostLink, found: Survey) -> list[str]:
             veth.allow_families(host, link.name, link.addresses)
             socket.transact(_repairs(link, there.index, found))
         if wrong and link.has_ipv6:  # refused (EEXIST) where it is there
-            socket.transact([loopback_route.add_way_back(find_link(socket, link.name))])
+            socket.transact([loopback_route.add_return_route(find_link(socket, link.name))])
     ip_forwarding.guard_link(link.name)
     return wrong
 
 
-def _remake(sandbox: Sandbox, link: HostLink, host: int, socket: Socket) -> None:
+def _remake(sandbox: Sandbox, link: Uplink, host: int, socket: NetlinkSocket) -> None:
     index = find_link(socket, link.name)
     if index:
         delete_links(socket, [index])
@@ -169,13 +170,13 @@ def _remake(sandbox: Sandbox, link: HostLink, host: int, socket: Socket) -> None
     )
 
 
-def _link_local(link: HostLink) -> tuple[_Prefix, ...]:
+def _link_local(link: Uplink) -> tuple[_Prefix, ...]:
     """Return the address with which the host asks for neighbours on behalf of others (RFC 4861
     section 7.2.2): the kernel's own cannot be used until duplicates have been looked for."""
     return ((link_local(link.mac), 64),) if link.has_ipv6 else ()
 
 
-def _repairs(link: HostLink, index: int, found: Survey) -> list[Request]:
+def _repairs(link: Uplink, index: int, found: UplinkSurvey) -> list[Request]:
     have = found.addresses.get(link.name, frozenset())
     steps = [link_requests.delete_address(index, *each) for each in have - set(link.addresses)]
     steps += [
@@ -194,6 +195,6 @@ def _base(ip: Ip, length: int) -> Ip:
     return Ip(ipaddress.ip_network((bytes(ip), length), strict=False).network_address.packed)
 
 
-def remove(sandbox: Sandbox, port: str) -> bool:
+def remove_uplink(sandbox: Sandbox, port: str) -> bool:
     """Remove the pair by its end in the sandbox; False if there was none. In any thread."""
     return veth.detach_interface(sandbox, port)

@@ -71,7 +71,7 @@ Request: TypeAlias = tuple[int, int, bytes]
 """(message type, flags beyond REQUEST and ACK, body)."""
 
 
-class Refusal(NamedTuple):
+class NetlinkRefusal(NamedTuple):
     """The kernel's no to one message of a batch."""
 
     position: int  # of the refused request among those given
@@ -82,7 +82,7 @@ class Refusal(NamedTuple):
         return self.text or os.strerror(self.errno)
 
 
-class Message(NamedTuple):
+class NetlinkMessage(NamedTuple):
     """One message as received: its type, and where in `buffer` its body lies."""
 
     kind: int
@@ -104,7 +104,7 @@ def messages_in(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
         position += (length + 3) & ~3
 
 
-def refusal_in(buffer: bytes, flags: int, start: int, end: int) -> Refusal | None:
+def refusal_in(buffer: bytes, flags: int, start: int, end: int) -> NetlinkRefusal | None:
     """Return the refusal that an NLMSG_ERROR carries; None if it is an acknowledgement."""
     (number,) = ERROR.unpack_from(buffer, start)
     if number == 0:
@@ -116,7 +116,7 @@ def refusal_in(buffer: bytes, flags: int, start: int, end: int) -> Refusal | Non
         skip = 16 if flags & _NLM_F_CAPPED else (length + 3) & ~3
         words = attributes(buffer, start + 4 + skip, end).get(_NLMSGERR_ATTR_MSG, b"")
         text = words.rstrip(b"\0").decode(errors="replace")
-    return Refusal(-1, -number, text)
+    return NetlinkRefusal(-1, -number, text)
 
 
 def attributes(

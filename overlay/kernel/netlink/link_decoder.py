@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
-from overlay.kernel.netlink.codec import Message, attribute, attributes
+from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
 from overlay.model import Ip, Mac, Vni
 
 ALIAS_DEFAULT: Final = "overlayd"
@@ -94,13 +94,13 @@ _WANTED: Final = frozenset(
 DUMP_BODY: Final = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(8))
 
 
-def is_ours(alias: str) -> bool:
+def is_overlayd_link(alias: str) -> bool:
     """Say whether a link bears our mark."""
     return alias == ALIAS_DEFAULT or alias.startswith(f"{ALIAS_DEFAULT}:")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LinkInfo:
     """One link as the kernel tells of it; a partial notification leaves the rest empty."""
 
     index: int
@@ -120,7 +120,7 @@ class Found:
     port_data: Mapping[int, bytes]
 
 
-def decode(message: Message) -> Found:
+def decode(message: NetlinkMessage) -> LinkInfo:
     """Return what an RTM_NEWLINK or RTM_DELLINK message says."""
     _, buffer, start, end = message
     _, _, index, flags, _ = _HEADER.unpack_from(buffer, start)
@@ -133,7 +133,7 @@ def decode(message: Message) -> Found:
     up = bool(flags & _IFF_UP)
     kind = _text(info.get(_INFO_KIND))
     state = port_data.get(_BRPORT_STATE)
-    return Found(
+    return LinkInfo(
         index=index,
         name=_text(found.get(_IFLA_IFNAME)),
         kind=kind,
@@ -153,13 +153,13 @@ def decode(message: Message) -> Found:
     )
 
 
-def index_of(message: Message) -> int:
+def index_of(message: NetlinkMessage) -> int:
     """Return which link a message is about; decoding all of it takes 30 times as long."""
     index: int = _HEADER.unpack_from(message.buffer, message.start)[2]
     return index
 
 
-def as_link(found: Found, names: Mapping[int, str], host_netns: int) -> Link | None:
+def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link | None:
     """Return the link as a value of the sandbox state; None for a kind we never make.
 
     `names` are the sandbox's links by index. A VTEP that cannot be put right is told with
@@ -183,12 +183,12 @@ def as_link(found: Found, names: Mapping[int, str], host_netns: int) -> Link | N
     return None
 
 
-def is_port_message(message: Message) -> bool:
+def is_port_message(message: NetlinkMessage) -> bool:
     """Say whether a link message is the bridge's own about one of its ports."""
     return message.buffer[message.start] == _AF_BRIDGE
 
 
-def port_altered(found: Found, wanted: Link) -> tuple[str, ...]:
+def port_altered(found: LinkInfo, wanted: Link) -> tuple[str, ...]:
     """Return what is not as it should be in a message for which `is_port_message` holds."""
     match wanted:
         case Vxlan():
@@ -198,14 +198,14 @@ def port_altered(found: Found, wanted: Link) -> tuple[str, ...]:
     return ()
 
 
-def vxlan_identity(found: Found) -> tuple[Vni, int, Ip]:
+def vxlan_identity(found: LinkInfo) -> tuple[Vni, int, Ip]:
     """Return a VXLAN device's VNI, UDP port and local address (empty if it has none)."""
     port = int.from_bytes(found.data.get(_VXLAN_PORT, b""), "big")
     local = found.data.get(_VXLAN_LOCAL6) or found.data.get(_VXLAN_LOCAL, b"")
     return Vni(_number(found.data.get(_VXLAN_ID))), port, Ip(local)
 
 
-def _altered(found: Found, data: _Expectations, port_data: _Expectations) -> tuple[str, ...]:
+def _altered(found: LinkInfo, data: _Expectations, port_data: _Expectations) -> tuple[str, ...]:
     """Return the names of the fixed attributes that are not as they should be."""
     altered = [] if found.up else ["up"]
     if found.generates_address:

@@ -122,7 +122,7 @@ def create_bridge(bridge: Bridge) -> Request:
     return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
 
 
-def create_shaper(name: str) -> Request:
+def create_ifb(name: str) -> Request:
     """Return the request that makes a device whose queue delays what passes through it."""
     attributes: _Attributes = [("IFLA_IFNAME", name), _info("ifb", [])]
     return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)

@@ -19,13 +19,13 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
-    NeighbourRow,
+    NeighborRow,
     RouteRow,
     Row,
-    StrangeRow,
+    UnexpectedRow,
 )
 from overlay.kernel.netlink import codec, routes
-from overlay.kernel.netlink.codec import Message, Request, attribute, attributes
+from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 from overlay.model import Ip, Mac, ip_text, mac_text
 
 # linux/neighbour.h
@@ -52,13 +52,13 @@ _IFA_LOCAL: Final = 2
 _IFA_F_NODAD: Final = 0x02
 _IFA_F_PERMANENT: Final = 0x80
 
-_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+_NEIGHBOR: Final = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _ADDRESS: Final = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 _FDB4: Final = struct.Struct("=BxxxiHBBHH6sxxHH4s")
 _FDB6: Final = struct.Struct("=BxxxiHBBHH6sxxHH16s")
 _BRIDGE_FDB: Final = struct.Struct("=BxxxiHBBHH6sxx")
-_NEIGHBOUR4: Final = struct.Struct("=BxxxiHBBHH4sHH6sxx")
-_NEIGHBOUR6: Final = struct.Struct("=BxxxiHBBHH16sHH6sxx")
+_NEIGHBOR4: Final = struct.Struct("=BxxxiHBBHH4sHH6sxx")
+_NEIGHBOR6: Final = struct.Struct("=BxxxiHBBHH16sHH6sxx")
 _NO_MAC: Final = Mac(bytes(6))
 
 _REPLACE: Final = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
@@ -76,7 +76,7 @@ def put(row: Row, index: int) -> Request:
 
 def delete(row: Row, index: int) -> Request:
     """Return the request that deletes the row from the link `index`."""
-    if type(row) is StrangeRow:
+    if type(row) is UnexpectedRow:
         return (codec.RTM_DELNEIGH, 0, row.request)
     kind, _, encode = _PUTS[type(row)]
     if type(row) is RouteRow:
@@ -109,11 +109,11 @@ def _bridge_fdb(row: BridgeFdbRow, index: int) -> bytes:
     return _BRIDGE_FDB.pack(7, index, _NUD_REACHABLE, flags, 0, 10, _NDA_LLADDR, row.mac)
 
 
-def _neighbour(row: NeighbourRow, index: int) -> bytes:
+def _neighbor(row: NeighborRow, index: int) -> bytes:
     _, ip, mac = row
     if len(ip) == 4:
-        return _NEIGHBOUR4.pack(2, index, _NUD_PERMANENT, 0, 0, 8, 1, ip, 10, _NDA_LLADDR, mac)
-    return _NEIGHBOUR6.pack(10, index, _NUD_PERMANENT, 0, 0, 20, 1, ip, 10, _NDA_LLADDR, mac)
+        return _NEIGHBOR4.pack(2, index, _NUD_PERMANENT, 0, 0, 8, 1, ip, 10, _NDA_LLADDR, mac)
+    return _NEIGHBOR6.pack(10, index, _NUD_PERMANENT, 0, 0, 20, 1, ip, 10, _NDA_LLADDR, mac)
 
 
 _PUTS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
@@ -121,7 +121,7 @@ _PUTS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
     FdbRow: (codec.RTM_NEWNEIGH, _REPLACE, _fdb),
     FloodRow: (codec.RTM_NEWNEIGH, _APPEND, _flood),
     BridgeFdbRow: (codec.RTM_NEWNEIGH, _REPLACE, _bridge_fdb),
-    NeighbourRow: (codec.RTM_NEWNEIGH, _REPLACE, _neighbour),
+    NeighborRow: (codec.RTM_NEWNEIGH, _REPLACE, _neighbor),
     RouteRow: (codec.RTM_NEWROUTE, _REPLACE, routes.encode_route),
     BarrierRow: (codec.RTM_NEWRULE, codec.NLM_F_CREATE, routes.encode_barrier),
 }
@@ -130,7 +130,7 @@ _PUTS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
 # --- Dump requests ---------------------------------------------------------------------
 
 ADDRESS_DUMP: Final = _ADDRESS.pack(0, 0, 0, 0, 0)
-NEIGHBOUR_DUMP: Final = _NEIGHBOUR.pack(0, 0, 0, 0, 0)
+NEIGHBOR_DUMP: Final = _NEIGHBOR.pack(0, 0, 0, 0, 0)
 
 
 def fdb_dump(index: int) -> bytes:
@@ -138,18 +138,18 @@ def fdb_dump(index: int) -> bytes:
 
     Index 0 is for all of them, for which the kernel walks the bridge's FDB once per port.
     """
-    return _NEIGHBOUR.pack(codec.AF_BRIDGE, index, 0, 0, 0)
+    return _NEIGHBOR.pack(codec.AF_BRIDGE, index, 0, 0, 0)
 
 
 # --- Decoding --------------------------------------------------------------------------
 
 
-def address_index(message: Message) -> int:
+def address_index(message: NetlinkMessage) -> int:
     """Return the index of the link that an address message tells of."""
     return int(_ADDRESS.unpack_from(message.buffer, message.start)[4])
 
 
-def address_identity(message: Message) -> tuple[int, bytes, int]:
+def address_identity(message: NetlinkMessage) -> tuple[int, bytes, int]:
     """Return what tells addresses apart: link index, address, prefix length."""
     _, buffer, start, end = message
     _, prefix_length, _, _, index = _ADDRESS.unpack_from(buffer, start)
@@ -157,7 +157,7 @@ def address_identity(message: Message) -> tuple[int, bytes, int]:
     return index, found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b""), prefix_length
 
 
-class NeighbourSubject(NamedTuple):
+class NeighborSubject(NamedTuple):
     """What a neighbour message is about, whatever it says of it."""
 
     in_bridge: bool  # a row of a bridge's FDB
@@ -167,21 +167,21 @@ class NeighbourSubject(NamedTuple):
     vtep: bytes  # of a flood row, which has no MAC to tell it by
 
 
-def neighbour_subject(message: Message) -> NeighbourSubject:
+def neighbor_subject(message: NetlinkMessage) -> NeighborSubject:
     """Return what an RTM_NEWNEIGH or RTM_DELNEIGH is about."""
     _, buffer, start, end = message
-    family, index, _, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)
+    family, index, _, flags, _ = _NEIGHBOR.unpack_from(buffer, start)
     found = attributes(buffer, start + 12, end)
     if family != codec.AF_BRIDGE:
-        return NeighbourSubject(False, False, index, found.get(_NDA_DST, b""), b"")
+        return NeighborSubject(False, False, index, found.get(_NDA_DST, b""), b"")
     own = bool(flags & _NTF_SELF)
     mac = found.get(_NDA_LLADDR, b"")
     vtep = found.get(_NDA_DST, b"") if mac == _NO_MAC else b""
-    return NeighbourSubject(not own, own, index, mac, vtep)
+    return NeighborSubject(not own, own, index, mac, vtep)
 
 
 def decode_address(
-    message: Message, names: Mapping[int, str], *, temporary: bool = False
+    message: NetlinkMessage, names: Mapping[int, str], *, temporary: bool = False
 ) -> AddressRow | None:
     """Return the address row that a message tells of; None if the kernel made it by itself.
 
@@ -199,8 +199,8 @@ def decode_address(
     return AddressRow(name, Ip(ip), prefix_length)
 
 
-def decode_neighbour(
-    message: Message, names: Mapping[int, str], macs: Mapping[int, bytes]
+def decode_neighbor(
+    message: NetlinkMessage, names: Mapping[int, str], macs: Mapping[int, bytes]
 ) -> Row | None:
     """Return the row of an RTM_NEWNEIGH or RTM_DELNEIGH; None if it is none of ours.
 
@@ -209,7 +209,7 @@ def decode_neighbour(
     `StrangeRow`, good for nothing but deletion.
     """
     _, buffer, start, end = message
-    family, index, state, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)
+    family, index, state, flags, _ = _NEIGHBOR.unpack_from(buffer, start)
     name = names.get(index)
     if name is None:
         return None
@@ -223,7 +223,7 @@ def decode_neighbour(
         return None
     found = attributes(buffer, start + 12, end)
     mac = found.get(_NDA_LLADDR, b"")
-    return NeighbourRow(name, Ip(found[_NDA_DST]), Mac(mac))
+    return NeighborRow(name, Ip(found[_NDA_DST]), Mac(mac))
 
 
 _FDB_ODD: Final = (_NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_SRC_VNI, _NDA_NH_ID)
@@ -240,9 +240,9 @@ def _decode_fdb(name: str, buffer: bytes, start: int, end: int) -> Row | None:
     return FloodRow(name, Ip(vtep)) if mac == _NO_MAC else FdbRow(name, mac, Ip(vtep))
 
 
-def _decode_bridge_fdb(name: str, own_mac: bytes, message: Message) -> Row | None:
+def _decode_bridge_fdb(name: str, own_mac: bytes, message: NetlinkMessage) -> Row | None:
     _, buffer, start, end = message
-    _, index, state, flags, _ = _NEIGHBOUR.unpack_from(buffer, start)
+    _, index, state, flags, _ = _NEIGHBOR.unpack_from(buffer, start)
     found = attributes(buffer, start + 12, end)
     fixed = state & _NUD_FIXED
     if _NDA_MASTER not in found or not (fixed or flags & _NTF_EXT_LEARNED):
@@ -251,23 +251,23 @@ def _decode_bridge_fdb(name: str, own_mac: bytes, message: Message) -> Row | Non
     if fixed and mac == own_mac:
         return None  # the kernel's own: frames to the port's device itself
     if fixed or _NDA_VLAN in found:
-        head = _NEIGHBOUR.pack(codec.AF_BRIDGE, index, 0, _NTF_MASTER, 0)
+        head = _NEIGHBOR.pack(codec.AF_BRIDGE, index, 0, _NTF_MASTER, 0)
         parts = [attribute(_NDA_LLADDR, mac)]
         if _NDA_VLAN in found:
             parts.append(attribute(_NDA_VLAN, found[_NDA_VLAN]))
         text = f"{mac_text(Mac(mac))} dev {name} master, fixed"
-        return StrangeRow(name, text, head + b"".join(parts))
+        return UnexpectedRow(name, text, head + b"".join(parts))
     return BridgeFdbRow(name, Mac(mac))
 
 
-def _strange_fdb(name: str, head: bytes, found: Mapping[int, bytes]) -> StrangeRow:
+def _strange_fdb(name: str, head: bytes, found: Mapping[int, bytes]) -> UnexpectedRow:
     text = f"{mac_text(Mac(found[_NDA_LLADDR]))} dev {name} self"
     if _NDA_DST in found:
         text += f" dst {ip_text(Ip(found[_NDA_DST]))}"
     if _NDA_VNI in found:
         text += f" vni {int.from_bytes(found[_NDA_VNI], 'little')}"
     kinds = (_NDA_LLADDR, _NDA_DST, *_FDB_ODD)
-    return StrangeRow(
+    return UnexpectedRow(
         name,
         text,
         head + b"".join(attribute(kind, found[kind]) for kind in kinds if kind in found),
@@ -297,7 +297,7 @@ _IP4: Final = struct.Struct("=BxxxiHBxI4sI6s")
 _IP6: Final = struct.Struct("=BxxxiHBxI16sI6s")
 
 
-def decode_neighbours(
+def decode_neighbors(
     buffers: list[bytes], names: Mapping[int, str], macs: Mapping[int, bytes]
 ) -> set[Row]:
     """Return the rows in dumps of FDB rows and neighbours, as `decode_neighbour` would."""
@@ -313,8 +313,8 @@ def decode_neighbours(
             shape = shapes.get((buffer[start], length))
             row = shape(buffer, start, names) if shape is not None else None
             if row is None:
-                message = Message(kind, buffer, start, position + length)
-                row = decode_neighbour(message, names, macs)
+                message = NetlinkMessage(kind, buffer, start, position + length)
+                row = decode_neighbor(message, names, macs)
             if row is not None:
                 add(row)
             position += (length + 3) & ~3
@@ -359,28 +359,28 @@ def _master_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | 
     return BridgeFdbRow(name, mac)
 
 
-def _neighbour_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+def _neighbor_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
     _, index, state, flags, has_ip, ip, has_mac, mac = _IP4.unpack_from(buffer, start)
     name = names.get(index)
     usual = has_ip == _HAS_IP[4] and has_mac == _HAS_MAC and name is not None
     if not usual or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
         return None
-    return NeighbourRow(name, ip, mac)
+    return NeighborRow(name, ip, mac)
 
 
-def _neighbour6_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+def _neighbor6_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
     _, index, state, flags, has_ip, ip, has_mac, mac = _IP6.unpack_from(buffer, start)
     name = names.get(index)
     usual = has_ip == _HAS_IP[16] and has_mac == _HAS_MAC and name is not None
     if not usual or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
         return None
-    return NeighbourRow(name, ip, mac)
+    return NeighborRow(name, ip, mac)
 
 
 # By (family, message length): both a VTEP's and a bridge's FDB row take 76 bytes.
 _SHAPES: Final[dict[tuple[int, int], Callable[[bytes, int, Mapping[int, str]], Row | None]]] = {
     (codec.AF_BRIDGE, 76): _fdb_shape,
     (codec.AF_BRIDGE, 88): _fdb6_shape,
-    (int(socket.AF_INET), 76): _neighbour_shape,
-    (int(socket.AF_INET6), 88): _neighbour6_shape,
+    (int(socket.AF_INET), 76): _neighbor_shape,
+    (int(socket.AF_INET6), 88): _neighbor6_shape,
 }

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.state import BarrierRow, RouteRow
-from overlay.kernel.netlink.codec import Message, attribute, attributes
+from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
 from overlay.model import Ip
 
 # struct rtmsg and struct fib_rule_hdr have one layout: family, destination and source length,
@@ -77,7 +77,7 @@ def encode_barrier(row: BarrierRow, _index: int) -> bytes:
     )
 
 
-def decode_route(message: Message, names: Mapping[int, str]) -> RouteRow | None:
+def decode_route(message: NetlinkMessage, names: Mapping[int, str]) -> RouteRow | None:
     """Return the route that a message tells of; None for one that the kernel made by itself."""
     _, buffer, start, end = message
     family, length, _, _, table, protocol, _, kind, _ = _HEADER.unpack_from(buffer, start)
@@ -101,7 +101,7 @@ class DefaultRoute(NamedTuple):
     gateway: bytes  # empty without one
 
 
-def decode_default(message: Message) -> DefaultRoute | None:
+def decode_default(message: NetlinkMessage) -> DefaultRoute | None:
     """Return the default route that a message tells of; None for any other route."""
     _, buffer, start, end = message
     family, length, _, _, table, _, _, kind, _ = _HEADER.unpack_from(buffer, start)
@@ -113,7 +113,7 @@ def decode_default(message: Message) -> DefaultRoute | None:
     return DefaultRoute(size, int(_U32.unpack(out)[0]), found.get(_RTA_GATEWAY, b""))
 
 
-def decode_barrier(message: Message) -> BarrierRow | None:
+def decode_barrier(message: NetlinkMessage) -> BarrierRow | None:
     """Return the rule that a message tells of; None for any that is not of this kind."""
     _, buffer, start, end = message
     _, length, _, _, _, _, _, action, _ = _HEADER.unpack_from(buffer, start)

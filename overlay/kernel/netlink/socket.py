@@ -31,8 +31,8 @@ from overlay.kernel.netlink.codec import (
     NLMSG_DONE,
     NLMSG_ERROR,
     RTM_GETNSID,
-    Message,
-    Refusal,
+    NetlinkMessage,
+    NetlinkRefusal,
     Request,
     attribute,
     attributes,
@@ -50,7 +50,7 @@ _NETNSA_NSID: Final = 1  # linux/net_namespace.h
 _NETNSA_FD: Final = 3
 _DUMP_ENDS: Final = (NLMSG_DONE, NLMSG_ERROR)
 # Names of the crash points before a batch that begins with such a message.
-_POINTS: Final = {
+_FAILPOINTS: Final = {
     codec.RTM_NEWLINK: "netlink.new-link",
     codec.RTM_DELLINK: "netlink.delete-link",
     codec.RTM_NEWADDR: "netlink.new-address",
@@ -99,7 +99,7 @@ class NetlinkError(OSError):
     """The kernel refused a single request."""
 
 
-class Socket:
+class NetlinkSocket:
     """A blocking netlink socket that stays in the namespace in which it was opened."""
 
     def __init__(
@@ -142,15 +142,15 @@ class Socket:
     ) -> None:
         self.close()
 
-    def transact(self, requests: Sequence[Request]) -> list[Refusal]:
+    def transact(self, requests: Sequence[Request]) -> list[NetlinkRefusal]:
         """Send the requests, many at once, in order; return those which the kernel refused.
 
         A refused request does not stop those after it.
         """
-        refusals: list[Refusal] = []
+        refusals: list[NetlinkRefusal] = []
         start = 0
         while start < len(requests):
-            failpoint.passing(_POINTS.get(requests[start][0], "netlink.other"))
+            failpoint.failpoint(_FAILPOINTS.get(requests[start][0], "netlink.other"))
             start = self._send_batch(requests, start, refusals)
         return refusals
 
@@ -159,7 +159,9 @@ class Socket:
         for refusal in self.transact([request]):
             raise NetlinkError(refusal.errno, str(refusal))
 
-    def _send_batch(self, requests: Sequence[Request], start: int, out: list[Refusal]) -> int:
+    def _send_batch(
+        self, requests: Sequence[Request], start: int, out: list[NetlinkRefusal]
+    ) -> int:
         """Send what fits one batch from `start` on; return where the next one starts.
 
         Only the last message asks for an acknowledgement: the kernel works in order and
@@ -197,7 +199,7 @@ class Socket:
                 if number == last:
                     return index
 
-    def atomically(self, requests: Sequence[Request]) -> list[Refusal]:
+    def atomically(self, requests: Sequence[Request]) -> list[NetlinkRefusal]:
         """Send one transaction of nfnetlink, its begin and end marks included: all or nothing.
 
         Returns what was refused; position 0 is the transaction as a whole.
@@ -210,7 +212,7 @@ class Socket:
             padding = b"\0" * (-len(body) & 3)
             parts += (HEADER.pack(16 + len(body), kind, asked, number, 0), body, padding)
         self._socket.sendall(b"".join(parts))
-        refusals: list[Refusal] = []
+        refusals: list[NetlinkRefusal] = []
         while True:
             for number, refusal in self._answers():
                 if refusal is not None and first <= number <= last:
@@ -218,31 +220,31 @@ class Socket:
                 if number == last or (number == first and refusal is not None):
                     return refusals
 
-    def _answers(self) -> Iterator[tuple[int, Refusal | None]]:
+    def _answers(self) -> Iterator[tuple[int, NetlinkRefusal | None]]:
         buffer = self._socket.recv(_RECEIVE_SIZE)
         for kind, flags, sequence, start, end in messages_in(buffer):
             if kind == NLMSG_ERROR:
                 yield sequence, refusal_in(buffer, flags, start, end)
 
-    def get(self, request: Request) -> list[Message]:
+    def get(self, request: Request) -> list[NetlinkMessage]:
         """Send one query and return what it answers; raises NetlinkError if refused."""
         kind, flags, body = request
         sequence = self._send_one(kind, flags | NLM_F_ACK, body)
-        found: list[Message] = []
+        found: list[NetlinkMessage] = []
         while True:
             buffer = self._socket.recv(_RECEIVE_SIZE)
             for answer, marks, number, start, end in messages_in(buffer):
                 if number != sequence:
                     continue
                 if answer != NLMSG_ERROR:
-                    found.append(Message(answer, buffer, start, end))
+                    found.append(NetlinkMessage(answer, buffer, start, end))
                     continue
                 refusal = refusal_in(buffer, marks, start, end)
                 if refusal is not None:
                     raise NetlinkError(refusal.errno, str(refusal))
                 return found
 
-    def dump(self, kind: int, body: bytes) -> list[Message]:
+    def dump(self, kind: int, body: bytes) -> list[NetlinkMessage]:
         """Return all messages that a dump yields; raises as `dump_buffers` does."""
         return messages_of(self.dump_buffers(kind, body))
 
@@ -292,12 +294,12 @@ class Socket:
         self._socket.sendall(header + body)
         return self._sequence
 
-    def notifications(self, count_max: int) -> list[Message]:
+    def notifications(self, count_max: int) -> list[NetlinkMessage]:
         """Return notifications that wait, without blocking, from at most `count_max` reads.
 
         Raises LostNotificationsError once after the kernel dropped some.
         """
-        found: list[Message] = []
+        found: list[NetlinkMessage] = []
         for _ in range(count_max):
             try:
                 buffer = self._socket.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)
@@ -308,15 +310,16 @@ class Socket:
                     raise LostNotificationsError from None
                 raise
             found.extend(
-                Message(kind, buffer, start, end) for kind, _, _, start, end in messages_in(buffer)
+                NetlinkMessage(kind, buffer, start, end)
+                for kind, _, _, start, end in messages_in(buffer)
             )
         return found
 
 
-def messages_of(buffers: list[bytes]) -> list[Message]:
+def messages_of(buffers: list[bytes]) -> list[NetlinkMessage]:
     """Return the messages in buffers of a dump."""
     return [
-        Message(kind, buffer, start, end)
+        NetlinkMessage(kind, buffer, start, end)
         for buffer in buffers
         for kind, _, _, start, end in messages_in(buffer)
     ]
@@ -339,7 +342,7 @@ def _open_raw(protocol: int) -> socket.socket:
     return raw
 
 
-def namespace_id(socket_inside: Socket, netns_fd: int) -> int:
+def namespace_id(socket_inside: NetlinkSocket, netns_fd: int) -> int:
     """Return the id by which a socket's namespace knows another one; -1 if it has none yet."""
     body = bytes(4) + attribute(_NETNSA_FD, struct.pack("=I", netns_fd))
     for message in socket_inside.get((RTM_GETNSID, 0, body)):

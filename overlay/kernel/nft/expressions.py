@@ -154,12 +154,12 @@ def transport(protocol: bytes) -> Rule:
     return (_meta(_META_L4PROTO), equals(protocol))
 
 
-def comes_in_by(prefix: str) -> Rule:
+def iifname_prefix(prefix: str) -> Rule:
     """Go on with what comes in by an interface whose name begins so."""
     return (_meta(_META_IIFNAME), equals(prefix.encode("ascii")))
 
 
-def goes_out_by(prefix: str) -> Rule:
+def oifname_prefix(prefix: str) -> Rule:
     """Go on with what goes out by an interface whose name begins so."""
     return (_meta(_META_OIFNAME), equals(prefix.encode("ascii")))
 
@@ -170,28 +170,28 @@ def interface_key(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape").ljust(_NAME_SIZE, b"\0")
 
 
-def comes_by(names: str, *, inside: bool = True) -> Rule:
+def iifname_in_set(names: str, *, inside: bool = True) -> Rule:
     """Go on with what comes in by an interface of a set; else by none of it."""
     return (_meta(_META_IIFNAME), in_set(names) if inside else not_in_set(names))
 
 
-def leaves_by(names: str, *, inside: bool = True) -> Rule:
+def oifname_in_set(names: str, *, inside: bool = True) -> Rule:
     """Go on with what goes out by an interface of a set; else by none of it."""
     return (_meta(_META_OIFNAME), in_set(names) if inside else not_in_set(names))
 
 
-def comes_by_one(name: str) -> Rule:
+def iifname_is(name: str) -> Rule:
     """Go on with what comes in by one interface alone."""
     return (_meta(_META_IIFNAME), equals(interface_key(name)))
 
 
-def leaves_by_one(name: str, *, so: bool = True) -> Rule:
+def oifname_is(name: str, *, so: bool = True) -> Rule:
     """Go on with what goes out by one interface; else by any other."""
     key = interface_key(name)
     return (_meta(_META_OIFNAME), equals(key) if so else differs(key))
 
 
-def bears_mark(mark: int) -> Rule:
+def has_mark(mark: int) -> Rule:
     """Go on with packets that somebody has given all bits of a mark."""
     bits = _NATIVE.pack(mark)
     return (_meta(_META_MARK), masked(bits), equals(bits))
@@ -217,7 +217,7 @@ def udp_from(port: int) -> Rule:
     return (*transport(UDP), transport_header(0, 2), equals(struct.pack(">H", port)))
 
 
-def came_by_the_way_back() -> Rule:
+def passes_reverse_path() -> Rule:
     """Go on if an answer to the sender would leave by the interface that this came in by."""
     flags = _FIB_SADDR | _FIB_IIF | _FIB_PRESENT
     fib = Expression("fib", ((1, number(REG_1)), (2, number(_FIB_OIF)), (3, number(flags))))
@@ -259,12 +259,12 @@ def _is_local(address: int) -> Rule:
     return (Expression("fib", data), equals(_NATIVE.pack(_RTN_LOCAL)))
 
 
-def of_known_connection() -> Rule:
+def ct_established() -> Rule:
     """Go on with what belongs to a connection that was let through (established, related)."""
     return _tracked(_CT_STATE, _KNOWN)
 
 
-def of_translated_connection() -> Rule:
+def ct_dnat() -> Rule:
     """Go on with connections whose destination was translated (`translate_to`)."""
     return _tracked(_CT_STATUS, _TRANSLATED)
 
@@ -274,7 +274,7 @@ def _tracked(key: int, bits: int) -> Rule:
     return (load, masked(_NATIVE.pack(bits)), differs(bytes(4)))
 
 
-def translate_to(ip: bytes, port: int) -> Rule:
+def dnat_to(ip: bytes, port: int) -> Rule:
     """Send the connection to another address and port (RFC 2663: DNAT)."""
     data = (
         (1, number(_NAT_DESTINATION)),
@@ -294,7 +294,7 @@ def masquerade() -> Expression:
     return Expression("masq")
 
 
-def clamp_segment_size() -> Rule:
+def clamp_mss() -> Rule:
     """Lower the segment size that a TCP handshake announces to what the route carries.
 
     RFC 9293 section 3.7.1 has the sizes; path MTU discovery alone fails where ICMP is filtered
@@ -319,7 +319,7 @@ def is_ipv6_fragment() -> Rule:
     return (Expression("exthdr", (*data, (5, number(_EXTHDR_PRESENT)))), equals(b"\x01"))
 
 
-def not_tracked() -> Expression:
+def notrack() -> Expression:
     """Keep the packet out of connection tracking, and so from every masquerade."""
     return Expression("notrack")
 
@@ -347,12 +347,12 @@ def drop() -> Expression:
     return _verdict(_DROP)
 
 
-def go_back() -> Expression:
+def return_to_caller() -> Expression:
     """Go on behind where the chain was entered."""
     return _verdict(_RETURN)
 
 
-def go_to(chain: str) -> Expression:
+def goto(chain: str) -> Expression:
     """Go on in another chain, and don't come back."""
     return _verdict(_GOTO, chain)
 

@@ -27,8 +27,8 @@ from overlay.kernel.nft.tables import (
     GET_RULE,
     NEW_RULE,
     SUBSYSTEM,
-    MissingError,
-    Tables,
+    NftMissingError,
+    NftTables,
     header,
 )
 
@@ -42,16 +42,16 @@ _OURS: Final = "overlayd"
 _PROGRAMS: Final = {_IPV4: "iptables", _IPV6: "ip6tables"}
 _FAMILY_NAMES: Final = {_IPV4: "ip", _IPV6: "ip6", FAMILY_INET: "inet"}
 
-_FROM_US, _TO_US = ex.comes_in_by(HOST_LINK_PREFIX), ex.goes_out_by(HOST_LINK_PREFIX)
-RULES: Final[tuple[Rule, ...]] = (
-    (*_FROM_US, *ex.goes_out_by("docker"), ex.counter(), ex.go_back()),
-    (*_FROM_US, *ex.goes_out_by("br-"), ex.counter(), ex.go_back()),
+_FROM_US, _TO_US = ex.iifname_prefix(HOST_LINK_PREFIX), ex.oifname_prefix(HOST_LINK_PREFIX)
+ACCEPT_RULES: Final[tuple[Rule, ...]] = (
+    (*_FROM_US, *ex.oifname_prefix("docker"), ex.counter(), ex.return_to_caller()),
+    (*_FROM_US, *ex.oifname_prefix("br-"), ex.counter(), ex.return_to_caller()),
     (*_FROM_US, ex.counter(), ex.accept()),
     (*_TO_US, ex.counter(), ex.accept()),
 )
 
 
-class Obstacle(NamedTuple):
+class DroppingChain(NamedTuple):
     """A chain of others that drops what it does not know, our packets among it."""
 
     chain: str  # as nft(8) names it: family, table, chain
@@ -64,10 +64,10 @@ class _Chain(NamedTuple):
     name: str
 
 
-class ForeignRules(Tables):
+class ForeignRules(NftTables):
     """The tables of others in this namespace."""
 
-    def let_through(self, *, ipv6: bool) -> tuple[bool, list[Obstacle]]:
+    def insert_accept_rules(self, *, ipv6: bool) -> tuple[bool, list[DroppingChain]]:
         """Put our rules where others leave room for them.
 
         Return whether any were missing, and who drops our packets all the same.
@@ -78,13 +78,13 @@ class ForeignRules(Tables):
         changed = [self._put(room) for room in rooms]
         roomy = {(room.family, room.table) for room in rooms}
         obstacles = [
-            Obstacle(f"{_FAMILY_NAMES[c.family]} {c.table} {c.name}", _remedy(c))
+            DroppingChain(f"{_FAMILY_NAMES[c.family]} {c.table} {c.name}", _remedy(c))
             for c in dropping
-            if (c.family, c.table) not in roomy and not self._lets_through(c)
+            if (c.family, c.table) not in roomy and not self._has_accept_rules(c)
         ]
         return any(changed), obstacles
 
-    def take_back(self) -> bool:
+    def remove_accept_rules(self) -> bool:
         """Remove our rules; say whether there were any."""
         taken = [self._take(room) for room in self._rooms()]
         return any(taken)
@@ -92,7 +92,7 @@ class ForeignRules(Tables):
     def _base_chains(self) -> Iterator[tuple[_Chain, dict[int, bytes]]]:
         try:
             found = self._dump(GET_CHAIN, FAMILY_UNSPEC)
-        except MissingError:
+        except NftMissingError:
             return
         for message, parts in found:
             family = message.buffer[message.start]
@@ -119,17 +119,17 @@ class ForeignRules(Tables):
             if (_text(parts[_TABLE]), _text(parts[_RULE_CHAIN])) == chain[1:]
         ]
 
-    def _lets_through(self, chain: _Chain) -> bool:
+    def _has_accept_rules(self, chain: _Chain) -> bool:
         rules = [raw for _, raw in self._rules_in(chain)]
-        return all(any(matches(wanted, raw) for raw in rules) for wanted in RULES[2:])
+        return all(any(matches(wanted, raw) for raw in rules) for wanted in ACCEPT_RULES[2:])
 
     def _put(self, chain: _Chain) -> bool:
         found = self._rules_in(chain)
-        if all(any(matches(wanted, raw) for _, raw in found) for wanted in RULES):
+        if all(any(matches(wanted, raw) for _, raw in found) for wanted in ACCEPT_RULES):
             return False
         steps = [_delete(chain, handle) for handle in _ours(found)]
         # Each is put at the head: the last one first.
-        steps += [_insert(chain, rule) for rule in reversed(RULES)]
+        steps += [_insert(chain, rule) for rule in reversed(ACCEPT_RULES)]
         self._transact(steps)
         return True
 
@@ -141,7 +141,7 @@ class ForeignRules(Tables):
 
 
 def _ours(rules: list[tuple[bytes, bytes]]) -> list[bytes]:
-    return [handle for handle, raw in rules if any(matches(rule, raw) for rule in RULES)]
+    return [handle for handle, raw in rules if any(matches(rule, raw) for rule in ACCEPT_RULES)]
 
 
 def _drops_forwarded(parts: dict[int, bytes]) -> bool:

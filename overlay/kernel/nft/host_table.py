@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from overlay.core.dataplane.host_rules import HostState, Opened, PublishedPort
+from overlay.core.dataplane.host_rules import ForwardingInterface, HostState, PortForward
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
@@ -23,9 +23,9 @@ from overlay.kernel.nft.tables import (
     POSTROUTING,
     PREROUTING,
     Chain,
+    NftTables,
     Set,
     Table,
-    Tables,
 )
 from overlay.model import NodeId
 
@@ -73,11 +73,11 @@ def _elements(state: HostState) -> dict[str, frozenset[bytes]]:
 def _guard() -> Iterator[Rule]:
     # route_localnet on our links lets the host's own 127.0.0.1 be translated; nobody else may
     # come or go that way (CVE-2020-8558).
-    yield (*ex.comes_by(_LINKS), *ex.to_range(*_LOOPBACK), *_REFUSED)
-    yield (*ex.comes_by(_LINKS), *ex.from_range(*_LOOPBACK), *_REFUSED)
+    yield (*ex.iifname_in_set(_LINKS), *ex.to_range(*_LOOPBACK), *_REFUSED)
+    yield (*ex.iifname_in_set(_LINKS), *ex.from_range(*_LOOPBACK), *_REFUSED)
 
 
-def _destinations(ports: list[PublishedPort]) -> Iterator[Rule]:
+def _destinations(ports: list[PortForward]) -> Iterator[Rule]:
     for each in ports:
         family = ex.is_ipv4() if len(each.ip) == 4 else ex.is_ipv6()
         to_it = (
@@ -86,17 +86,17 @@ def _destinations(ports: list[PublishedPort]) -> Iterator[Rule]:
             else (*family, *ex.to_this_host())
         )
         to_port = ex.to_port(_PROTOCOLS[each.protocol], each.host_port)
-        yield (*to_it, *to_port, *ex.translate_to(each.ip, each.port))
+        yield (*to_it, *to_port, *ex.dnat_to(each.ip, each.port))
 
 
-def _sources(state: HostState, ports: list[PublishedPort]) -> Iterator[Rule]:
+def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
     """Masquerade what leaves, and published connections that would else be answered past us: those
     of this host, of a container on the same network, and all where the way back leads elsewhere."""
-    inward = (*ex.leaves_by(_LINKS), *ex.of_translated_connection())
+    inward = (*ex.oifname_in_set(_LINKS), *ex.ct_dnat())
     yield (*inward, *ex.from_this_host(), ex.masquerade())
     for link in sorted(state.links):
         for base, length in link.ranges:
-            same = (*ex.leaves_by_one(link.interface), *ex.of_translated_connection())
+            same = (*ex.oifname_is(link.interface), *ex.ct_dnat())
             yield (*same, *ex.from_range(base, length), ex.masquerade())
     for each in ports:
         if each.borrowed:
@@ -105,37 +105,37 @@ def _sources(state: HostState, ports: list[PublishedPort]) -> Iterator[Rule]:
                 *ex.to_port(_PROTOCOLS[each.protocol], each.port),
             )
             yield (*inward, *target, ex.masquerade())
-    outward = ex.leaves_by(_LINKS, inside=False)
+    outward = ex.oifname_in_set(_LINKS, inside=False)
     for link in sorted(state.links):
         for base, length in link.ranges:
             yield (*outward, *ex.from_range(base, length), ex.masquerade())
 
 
 def _passing(state: HostState) -> Iterator[Rule]:
-    from_us, to_us = ex.comes_by(_LINKS), ex.leaves_by(_LINKS)
+    from_us, to_us = ex.iifname_in_set(_LINKS), ex.oifname_in_set(_LINKS)
     from_others, to_others = (
-        ex.comes_by(_LINKS, inside=False),
-        ex.leaves_by(_LINKS, inside=False),
+        ex.iifname_in_set(_LINKS, inside=False),
+        ex.oifname_in_set(_LINKS, inside=False),
     )
     yield from _transit(state.opened)
     yield (*from_others, *to_others, ex.accept())
-    yield ex.clamp_segment_size()
-    yield (*ex.of_known_connection(), ex.accept())
-    yield (*to_us, *ex.of_translated_connection(), ex.accept())
+    yield ex.clamp_mss()
+    yield (*ex.ct_established(), ex.accept())
+    yield (*to_us, *ex.ct_dnat(), ex.accept())
     yield (*from_us, *to_others, ex.accept())
-    yield (*from_others, *to_us, *ex.bears_mark(OPERATOR_MARK), ex.accept())
+    yield (*from_others, *to_us, *ex.has_mark(OPERATOR_MARK), ex.accept())
     yield _REFUSED
 
 
-def _transit(opened: frozenset[Opened]) -> Iterator[Rule]:
+def _transit(opened: frozenset[ForwardingInterface]) -> Iterator[Rule]:
     """Keep a host that was no router from becoming one for others, by what we need to forward.
 
     Bridged frames that br_netfilter shows here come and go by one and the same interface.
     """
     for interface, family in sorted(opened):
         kind = ex.is_ipv4() if family == 4 else ex.is_ipv6()
-        elsewhere = (*ex.leaves_by(_LINKS, inside=False), *ex.leaves_by_one(interface, so=False))
-        yield (*kind, *ex.comes_by_one(interface), *elsewhere, *_REFUSED)
+        elsewhere = (*ex.oifname_in_set(_LINKS, inside=False), *ex.oifname_is(interface, so=False))
+        yield (*kind, *ex.iifname_is(interface), *elsewhere, *_REFUSED)
 
 
 class HostTable:
@@ -144,7 +144,7 @@ class HostTable:
     def __init__(self, node_id: NodeId) -> None:
         """Raise MissingError where the kernel has no nftables."""
         self._node_id = node_id
-        self._tables = Tables()
+        self._tables = NftTables()
         self.name = table_name(node_id)
 
     @property
@@ -182,6 +182,6 @@ class HostTable:
         remove_unused_user_table(self._tables)
 
 
-def remove_unused_user_table(tables: Tables) -> bool:
+def remove_unused_user_table(tables: NftTables) -> bool:
     """Remove the operator's table if it is as we made it; say whether it was there."""
     return tables.holds(USER_TABLE) and tables.delete(FAMILY_INET, USER_TABLE_NAME)

@@ -24,7 +24,15 @@ from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import PORT_PREFIX, GuardRow
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft.expressions import Expression, Rule
-from overlay.kernel.nft.tables import FAMILY_BRIDGE, PREROUTING, Chain, Monitor, Set, Table, Tables
+from overlay.kernel.nft.tables import (
+    FAMILY_BRIDGE,
+    PREROUTING,
+    Chain,
+    Monitor,
+    NftTables,
+    Set,
+    Table,
+)
 from overlay.model import Ip, Mac
 
 _BEFORE_FORWARDING: Final = -200
@@ -71,9 +79,9 @@ def _frames() -> tuple[Rule, ...]:
     mac = _foreign(ex.link_header(6, 6, _BEHIND), _MACS)
     return (
         (*mac, *_REFUSED),
-        (*ex.ethertype(_ARP), ex.go_to("arp")),
-        (*ex.ethertype(_IPV4), ex.go_to("ipv4")),
-        (*ex.ethertype(_IPV6), ex.go_to("ipv6")),
+        (*ex.ethertype(_ARP), ex.goto("arp")),
+        (*ex.ethertype(_IPV4), ex.goto("ipv4")),
+        (*ex.ethertype(_IPV6), ex.goto("ipv6")),
         _REFUSED,
     )
 
@@ -118,10 +126,10 @@ def _ipv6() -> tuple[Rule, ...]:
 
 
 _ARRIVING: Final = (
-    *ex.comes_in_by(PORT_PREFIX),
+    *ex.iifname_prefix(PORT_PREFIX),
     ex.incoming_index(),
     ex.not_in_set(_OPEN),
-    ex.go_to("check"),
+    ex.goto("check"),
 )
 TABLE: Final = Table(
     FAMILY_BRIDGE,
@@ -174,7 +182,7 @@ def row_of(elements: PortElements, link: str) -> GuardRow:
     return GuardRow(Mac(macs[0]), tuple(sorted(ips - {link_local(Mac(macs[0]))})), link)
 
 
-class PortGuard:
+class PortSecurity:
     """The table of one sandbox. Any thread may call: each call holds a lock for a moment."""
 
     def __init__(self, netns_fd: int) -> None:
@@ -182,7 +190,7 @@ class PortGuard:
         self._lock = threading.Lock()
         self._ports: dict[int, PortElements] = {}  # by index: what we know to be in the sets
         with ExitStack() as undo:
-            self._tables = Tables(netns_fd)
+            self._tables = NftTables(netns_fd)
             undo.callback(self._tables.close)
             self._monitor = Monitor(netns_fd)
             undo.callback(self._monitor.close)
@@ -269,7 +277,7 @@ def _merged(
 
 
 def apply(
-    guard: PortGuard | None,
+    guard: PortSecurity | None,
     operations: Iterable[PutRow | DeleteRow],
     index_of: Callable[[str], int],
 ) -> list[tuple[PutRow | DeleteRow, OSError]]:

@@ -20,8 +20,8 @@ from overlay import failpoint
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec
-from overlay.kernel.netlink.codec import Message, Request, attribute, attributes
-from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkError, Socket
+from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
+from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkError, NetlinkSocket
 from overlay.kernel.nft.expressions import Rule, encoded, matches, number, packets, text
 
 FAMILY_UNSPEC, FAMILY_INET, FAMILY_BRIDGE = 0, 1, 7
@@ -90,11 +90,11 @@ class Table:
     chains: tuple[Chain, ...]
 
 
-class MissingError(OverlayError):
+class NftMissingError(OverlayError):
     """This kernel has no nftables, or lacks a part of it that we need."""
 
 
-class Tables:
+class NftTables:
     """Reads and writes tables of one network namespace; every write is one transaction."""
 
     def __init__(self, netns_fd: int | None = None) -> None:
@@ -139,7 +139,7 @@ class Tables:
         return True
 
     def _transact(self, steps: list[Request], absent: frozenset[int] = _ABSENT) -> None:
-        failpoint.passing("nftables.batch")
+        failpoint.failpoint("nftables.batch")
         mark = _HEADER.pack(0, 0, SUBSYSTEM >> 8)
         whole = [(_BATCH_BEGIN, 0, mark), *steps, (_BATCH_END, 0, mark)]
         for refusal in self._socket.atomically(whole):
@@ -154,7 +154,7 @@ class Tables:
         """Return all tables there are: (family, name); none where there is no nftables."""
         try:
             found = self._dump(_GET_TABLE, FAMILY_UNSPEC)
-        except MissingError:
+        except NftMissingError:
             return []
         return [(message.buffer[message.start], _text(parts[1])) for message, parts in found]
 
@@ -196,7 +196,7 @@ class Tables:
 
     def _dump(
         self, kind: int, family: int, body: bytes = b""
-    ) -> list[tuple[Message, dict[int, bytes]]]:
+    ) -> list[tuple[NetlinkMessage, dict[int, bytes]]]:
         try:
             found = self._socket.dump(SUBSYSTEM | kind, _HEADER.pack(family, 0, 0) + body)
         except NetlinkError as error:
@@ -364,16 +364,16 @@ def _same_rules(rules: tuple[Rule, ...], shown: list[bytes]) -> bool:
     return len(rules) == len(shown) and all(map(matches, rules, shown))
 
 
-def _open(netns_fd: int | None, *groups: int) -> Socket:
+def _open(netns_fd: int | None, *groups: int) -> NetlinkSocket:
     try:
-        return Socket(netns_fd, protocol=_NETLINK_NETFILTER, groups=groups)
+        return NetlinkSocket(netns_fd, protocol=_NETLINK_NETFILTER, groups=groups)
     except OSError as error:
         if error.errno in netns.SHORTAGE:
             raise
         raise _missing(error) from error
 
 
-def _sender(message: Message) -> int:
+def _sender(message: NetlinkMessage) -> int:
     """Return the port id of who made the change that a notification tells of."""
     header = codec.HEADER.unpack_from(message.buffer, message.start - codec.HEADER.size)
     return int(header[4])
@@ -383,8 +383,8 @@ def _text(raw: bytes) -> str:
     return raw.rstrip(b"\0").decode("ascii", "replace")
 
 
-def _missing(error: OSError) -> MissingError:
-    return MissingError(
+def _missing(error: OSError) -> NftMissingError:
+    return NftMissingError(
         "this kernel has no nftables, or lacks a part of it",
         why=error.strerror or str(error),
         hint="Load the module (modprobe nf_tables); slim kernels keep it in a package such as "

@@ -29,9 +29,9 @@ from overlay.kernel.nft.tables import (
     OUTPUT,
     PREROUTING,
     Chain,
+    NftTables,
     Set,
     Table,
-    Tables,
 )
 from overlay.model import Ip, NodeId, Vni
 
@@ -53,13 +53,13 @@ def table_of(node_id: NodeId, port: int) -> Table:
     ipv4 = (*ex.is_ipv4(), ex.network_header(*_IPV4_SOURCE), ex.in_set(_MEMBERS_IPV4))
     ipv6 = (*ex.is_ipv6(), ex.network_header(*_IPV6_SOURCE), ex.in_set(_MEMBERS_IPV6))
     refused = (ex.counter(), ex.drop())
-    let_in = (ex.not_tracked(), ex.accept())
+    let_in = (ex.notrack(), ex.accept())
     check: tuple[Rule, ...] = (
-        *((*member, *ex.came_by_the_way_back(), *let_in) for member in (ipv4, ipv6)),
+        *((*member, *ex.passes_reverse_path(), *let_in) for member in (ipv4, ipv6)),
         *((*member, *refused) for member in (ipv4, ipv6)),
         refused,
     )
-    arriving = ((*ours, ex.go_to("check")), *_short_fragments(port))
+    arriving = ((*ours, ex.goto("check")), *_short_fragments(port))
     return Table(
         FAMILY_INET,
         table_name(node_id),
@@ -71,7 +71,7 @@ def table_of(node_id: NodeId, port: int) -> Table:
         (
             Chain("check", check),
             Chain("arriving", arriving, (PREROUTING, _BEFORE_TRACKING)),
-            Chain("sent", ((*ours, ex.not_tracked()),), (OUTPUT, _BEFORE_TRACKING)),
+            Chain("sent", ((*ours, ex.notrack()),), (OUTPUT, _BEFORE_TRACKING)),
         ),
     )
 
@@ -90,13 +90,13 @@ def _short_fragments(port: int) -> tuple[Rule, ...]:
     return ((*ipv4, *shown), (*ipv4, *end), (*ipv6, *shown), (*ipv6, *end))
 
 
-class UnderlayFilter:
+class UnderlayTable:
     """The table of one node in this namespace: read as a value, changed to be another."""
 
     def __init__(self, node_id: NodeId, port: int) -> None:
         """Raise MissingError where the kernel has no nftables."""
         self.table = table_of(node_id, port)
-        self._tables = Tables()
+        self._tables = NftTables()
 
     @property
     def port_id(self) -> int:
@@ -131,7 +131,7 @@ class UnderlayFilter:
         """Take the table away."""
         self._tables.delete(self.table.family, self.table.name)
 
-    def refused(self) -> tuple[int, int]:
+    def refused_counts(self) -> tuple[int, int]:
         """Return how many packets were dropped: in all, and those of members by a strange way."""
         counts = self._tables.counted(self.table)
         return sum(counts), sum(counts[:2])

@@ -29,22 +29,22 @@ _IPV6: Final = struct.Struct("!6s6sHIHBB16s16s")
 _ADVERTISEMENT: Final = struct.Struct("!BBHI16sBB6s")
 _VERSION: Final = 6 << 28
 _ICMPV6, _HOP_LIMIT = 58, 255
-_NEIGHBOUR_ADVERTISEMENT: Final = 136
+_NEIGHBOR_ADVERTISEMENT: Final = 136
 _OVERRIDE: Final = 1 << 29
 _TARGET_LINK_LAYER_ADDRESS, _IN_EIGHT_BYTES = 2, 1
 
 
-def send(netns_fd: int, index: int, ip: Ip, mac: Mac) -> None:
+def announce(netns_fd: int, index: int, ip: Ip, mac: Mac) -> None:
     """Tell all containers on the bridge of that index; raises OSError where eBPF is refused."""
-    program = syscall.load(programs.outward(index), "overlayd_tell")
+    program = syscall.load(programs.send_program(index), "overlayd_tell")
     try:
         with netns.inside(netns_fd):
-            syscall.run(program, frame(ip, mac))
+            syscall.run(program, announcement_frame(ip, mac))
     finally:
         os.close(program)
 
 
-def frame(ip: Ip, mac: Mac) -> bytes:
+def announcement_frame(ip: Ip, mac: Mac) -> bytes:
     """Return the Ethernet frame that announces an address."""
     if len(ip) == 4:
         return _ARP.pack(
@@ -61,7 +61,7 @@ def frame(ip: Ip, mac: Mac) -> bytes:
 
 def _advertisement(ip: Ip, mac: Mac, checksum: int) -> bytes:
     option = _TARGET_LINK_LAYER_ADDRESS, _IN_EIGHT_BYTES, mac
-    return _ADVERTISEMENT.pack(_NEIGHBOUR_ADVERTISEMENT, 0, checksum, _OVERRIDE, ip, *option)
+    return _ADVERTISEMENT.pack(_NEIGHBOR_ADVERTISEMENT, 0, checksum, _OVERRIDE, ip, *option)
 
 
 def _checksum(addresses: bytes, body: bytes) -> int:

@@ -23,8 +23,8 @@ from overlay.errors import (
 )
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, socket
-from overlay.kernel.netlink.link_lookup import links_seen
-from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.netlink.link_lookup import links_best_effort
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.model import Ip, Mac, Vni
 
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
@@ -55,7 +55,7 @@ def missing_capabilities() -> list[str]:
     return [name for name, bit in _CAPABILITIES.items() if not bits >> bit & 1]
 
 
-def require_capable() -> None:
+def require_kernel_support() -> None:
     """Raise OverlayError unless this process may, and this kernel can, do what we need.
 
     Tried out in a namespace without a name, gone at the end: makes a bridge and a VTEP.
@@ -67,7 +67,7 @@ def require_capable() -> None:
             why="namespaces, bridges and VXLAN devices are made by root only",
             hint="Run it with sudo, or through the systemd unit",
         )
-    with netns.temporary() as netns_fd, Socket(netns_fd) as inside:
+    with netns.temporary() as netns_fd, NetlinkSocket(netns_fd) as inside:
         _try(
             inside, "bridge", link_requests.create_bridge(Bridge("br0", Mac(b"\2\0\0\0\0\1"), 1450))
         )
@@ -79,7 +79,7 @@ def require_capable() -> None:
             raise OverlayError("this kernel's bridge cannot answer ARP", why=str(refusal))
 
 
-def _try(inside: Socket, what: str, request: codec.Request) -> None:
+def _try(inside: NetlinkSocket, what: str, request: codec.Request) -> None:
     try:
         inside.request(request)
     except NetlinkError as error:
@@ -107,7 +107,7 @@ def vni_holders(port: int | None = None) -> list[VniHolder]:
     try:
         for fd, where in namespaces():
             try:
-                with Socket(fd) as inside:
+                with NetlinkSocket(fd) as inside:
                     found += _vxlans(inside, host, fd, where)
             except OSError:
                 continue  # ended meanwhile
@@ -121,7 +121,7 @@ def foreign_vnis(port: int) -> set[Vni]:
     return {holder.vni for holder in vni_holders(port)}
 
 
-def clash_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
+def vni_conflict_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
     """Return why a VTEP could not be made or brought up, naming who is in the way if possible.
 
     `host_fd` is the namespace of the underlay.
@@ -137,10 +137,10 @@ def clash_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
     return f"{error.strerror} (VNI {vni}, UDP port {port})"
 
 
-def _vxlans(inside: Socket, host: int, fd: int, where: str) -> Iterator[VniHolder]:
+def _vxlans(inside: NetlinkSocket, host: int, fd: int, where: str) -> Iterator[VniHolder]:
     at_home = netns.identity(fd) == netns.identity(host)
     host_id = -1 if at_home else socket.namespace_id(inside, host)
-    for found in links_seen(inside):
+    for found in links_best_effort(inside):
         # Without an id the socket is in the device's own namespace.
         if found.kind == "vxlan" and found.netns == host_id and (at_home or host_id >= 0):
             vni, port, _ = link_decoder.vxlan_identity(found)

@@ -16,7 +16,7 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     HookRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     RateRow,
     Row,
@@ -25,16 +25,16 @@ from overlay.core.dataplane.state import (
 )
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.netlink import codec, link_decoder, neighbor_rows, routes
-from overlay.kernel.netlink.codec import Message
-from overlay.kernel.netlink.link_lookup import links_seen
-from overlay.kernel.netlink.socket import LostNotificationsError, Socket
+from overlay.kernel.netlink.codec import NetlinkMessage
+from overlay.kernel.netlink.link_lookup import links_best_effort
+from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkSocket
 from overlay.kernel.sandbox import rate_limit
 from overlay.model import Ip, Mac, ip_text, mac_text
 
 # Notifications read per call; the descriptor stays readable if there are more.
 _BATCH_COUNT: Final = 256  # notifications looked at in one go: 2 ms of the event loop
 _TEXT_COUNT_MAX: Final = 16
-LOST: Final = "notifications were lost"
+NOTIFICATIONS_LOST: Final = "notifications were lost"
 
 _SANDBOX_GROUPS: Final = (
     codec.RTNLGRP_LINK,
@@ -70,13 +70,13 @@ class SandboxMonitor:
     """
 
     def __init__(self, netns_fd: int) -> None:
-        self._socket = Socket(netns_fd, groups=_SANDBOX_GROUPS)
-        self._asking = Socket(netns_fd)
+        self._socket = NetlinkSocket(netns_fd, groups=_SANDBOX_GROUPS)
+        self._asking = NetlinkSocket(netns_fd)
         self._names: dict[int, str] = {}
         self._indexes: dict[str, int] = {}  # of the latest link of that name
         self._macs: dict[int, bytes] = {}
-        self._neighbours: frozenset[tuple[str, bytes]] = frozenset()
-        self._neighbours_of: SandboxState | None = None
+        self._neighbors: frozenset[tuple[str, bytes]] = frozenset()
+        self._neighbors_of: SandboxState | None = None
         self.has_more = False  # whether the last look left notifications waiting
         self._learn_all()
 
@@ -100,13 +100,13 @@ class SandboxMonitor:
             self.has_more = len(waiting) >= _BATCH_COUNT
         except LostNotificationsError:
             self._learn_all()
-            return [LOST]
+            return [NOTIFICATIONS_LOST]
         latest = {self._subject(message): message for message in waiting}
         told = {each: link_decoder.decode(latest[each]) for each in latest if each[0] == "link"}
         gone = [told[each] for each in told if _is_end(latest[each])]
         for link in told.values():
             if link not in gone:
-                self._learn(link)
+                self._index_link(link)
         found: list[str | None] = []
         for subject, message in latest.items():
             if subject not in told:
@@ -118,21 +118,21 @@ class SandboxMonitor:
         return [text for text in found if text is not None][:_TEXT_COUNT_MAX]
 
     def _learn_all(self) -> None:
-        for found in links_seen(self._asking):
-            self._learn(found)
+        for found in links_best_effort(self._asking):
+            self._index_link(found)
 
-    def _learn(self, found: link_decoder.Found) -> None:
+    def _index_link(self, found: link_decoder.LinkInfo) -> None:
         self._names[found.index] = found.name
         self._indexes[found.name] = found.index
         self._macs[found.index] = found.mac
 
-    def _unlearn(self, found: link_decoder.Found) -> None:
+    def _unlearn(self, found: link_decoder.LinkInfo) -> None:
         self._names.pop(found.index, None)
         self._macs.pop(found.index, None)
         if self._indexes.get(found.name) == found.index:
             del self._indexes[found.name]
 
-    def _subject(self, message: Message) -> tuple[object, ...]:
+    def _subject(self, message: NetlinkMessage) -> tuple[object, ...]:
         """Return what a message is about."""
         match message.kind:
             case codec.RTM_NEWLINK | codec.RTM_DELLINK:
@@ -148,10 +148,10 @@ class SandboxMonitor:
         if message.kind in _TC_KINDS:
             parent = tc_filters.parent_of(message)
             return ("hook", message.kind in _HOOK_KINDS, parent, tc_filters.index_of(message))
-        return ("neighbour", *neighbor_rows.neighbour_subject(message))
+        return ("neighbour", *neighbor_rows.neighbor_subject(message))
 
     def _contradiction(
-        self, message: Message, desired: SandboxState, replugged: Collection[str]
+        self, message: NetlinkMessage, desired: SandboxState, replugged: Collection[str]
     ) -> str | None:
         match message.kind:
             case codec.RTM_NEWADDR | codec.RTM_DELADDR:
@@ -161,7 +161,7 @@ class SandboxMonitor:
                 present = message.kind == codec.RTM_NEWADDR
                 return None if (row in desired.rows) == present else _text(row, present=present)
             case codec.RTM_NEWNEIGH | codec.RTM_DELNEIGH:
-                return self._neighbour_contradiction(message, desired)
+                return self._neighbor_contradiction(message, desired)
         if message.kind in _TC_KINDS:
             return self._traffic_contradiction(message, desired, replugged)
         routing_row = self._routing_row(message)
@@ -171,13 +171,13 @@ class SandboxMonitor:
         wrong = (routing_row in desired.rows) != present
         return _text(routing_row, present=present) if wrong else None
 
-    def _routing_row(self, message: Message) -> Row | None:
+    def _routing_row(self, message: NetlinkMessage) -> Row | None:
         if message.kind in _ROUTE_KINDS:
             return routes.decode_route(message, self._names)
         return routes.decode_barrier(message)
 
     def _link_contradiction(
-        self, message: Message, found: link_decoder.Found, desired: SandboxState
+        self, message: NetlinkMessage, found: link_decoder.LinkInfo, desired: SandboxState
     ) -> str | None:
         wanted = desired.links.get(found.name)
         if link_decoder.is_port_message(message):
@@ -188,13 +188,13 @@ class SandboxMonitor:
             if found.kind == "ifb" and _rate(desired, rate_limit.port_of(found.name)) is not None:
                 return f"{found.name} is gone"
             return f"{found.name} is gone" if wanted is not None else None
-        link = link_decoder.as_link(found, self._names, found.netns)
+        link = link_decoder.to_link(found, self._names, found.netns)
         if link is None or link == wanted:
             return None
         return f"{found.name} is new" if wanted is None else _link_text(link, wanted)
 
     def _traffic_contradiction(
-        self, message: Message, desired: SandboxState, replugged: Collection[str]
+        self, message: NetlinkMessage, desired: SandboxState, replugged: Collection[str]
     ) -> str | None:
         index = tc_filters.index_of(message)
         name = self._names.get(index, "")
@@ -205,19 +205,19 @@ class SandboxMonitor:
         return rate or self._hook_contradiction(message, desired.links.get(name), desired)
 
     def _hook_contradiction(
-        self, message: Message, link: Link | None, desired: SandboxState
+        self, message: NetlinkMessage, link: Link | None, desired: SandboxState
     ) -> str | None:
         if message.kind not in _HOOK_KINDS or not isinstance(link, Vxlan | Port):
             return None
         hook = HookRow(int(link.master.removeprefix("br")), link.name)
         return f"the hook of {link.name} is gone" if hook in desired.rows else None
 
-    def _neighbour_contradiction(self, message: Message, desired: SandboxState) -> str | None:
+    def _neighbor_contradiction(self, message: NetlinkMessage, desired: SandboxState) -> str | None:
         present = message.kind == codec.RTM_NEWNEIGH
-        row = neighbor_rows.decode_neighbour(message, self._names, self._macs)
-        subject = neighbor_rows.neighbour_subject(message)
+        row = neighbor_rows.decode_neighbor(message, self._names, self._macs)
+        subject = neighbor_rows.neighbor_subject(message)
         name = self._names.get(subject.link, "")
-        if row is not None and (present or not isinstance(row, NeighbourRow)):
+        if row is not None and (present or not isinstance(row, NeighborRow)):
             wrong = (row in desired.rows) != present and row.link in desired.links
             return _text(row, present=present) if wrong else None
         if subject.in_bridge:
@@ -227,17 +227,17 @@ class SandboxMonitor:
             taken = present and any(BridgeFdbRow(vtep, mac) in desired.rows for vtep in vteps)
             return f"{mac_text(mac)} was learned on {name}" if taken else None
         # A neighbour that is deleted or no longer fixed; the message may lack its MAC.
-        if (name, subject.address) in self._neighbours_in(desired):
+        if (name, subject.address) in self._neighbors_in(desired):
             return f"neighbour {ip_text(Ip(subject.address))} on {name} is gone"
         return None
 
-    def _neighbours_in(self, desired: SandboxState) -> frozenset[tuple[str, bytes]]:
-        if self._neighbours_of is not desired:
-            self._neighbours_of = desired
-            self._neighbours = frozenset(
-                (row.link, bytes(row.ip)) for row in desired.rows if isinstance(row, NeighbourRow)
+    def _neighbors_in(self, desired: SandboxState) -> frozenset[tuple[str, bytes]]:
+        if self._neighbors_of is not desired:
+            self._neighbors_of = desired
+            self._neighbors = frozenset(
+                (row.link, bytes(row.ip)) for row in desired.rows if isinstance(row, NeighborRow)
             )
-        return self._neighbours
+        return self._neighbors
 
 
 class UnderlayMonitor:
@@ -245,7 +245,7 @@ class UnderlayMonitor:
     forwarded."""
 
     def __init__(self) -> None:
-        self._socket = Socket(groups=_UNDERLAY_GROUPS)
+        self._socket = NetlinkSocket(groups=_UNDERLAY_GROUPS)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when something changed."""
@@ -268,17 +268,17 @@ def _rate(desired: SandboxState, port_name: str) -> RateRow | None:
     return None
 
 
-def _is_end(message: Message) -> bool:
+def _is_end(message: NetlinkMessage) -> bool:
     """Say whether a link is gone, not merely a bridge's port no more."""
     return message.kind == codec.RTM_DELLINK and not link_decoder.is_port_message(message)
 
 
 def _text(row: Row, *, present: bool) -> str:
-    what = f"{type(row).__name__} {', '.join(_words(row))}"
+    what = f"{type(row).__name__} {', '.join(_describe_fields(row))}"
     return f"{what} appeared" if present else f"{what} is gone"
 
 
-def _words(row: Row) -> Iterable[str]:
+def _describe_fields(row: Row) -> Iterable[str]:
     for value in row:
         if not isinstance(value, bytes):
             yield str(value)

@@ -23,9 +23,9 @@ from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.bpf import tc_filters
 from overlay.kernel.netlink import codec, link_requests
-from overlay.kernel.netlink.codec import Message, Request, attribute, attributes
+from overlay.kernel.netlink.codec import NetlinkMessage, Request, attribute, attributes
 from overlay.kernel.netlink.link_lookup import find_link
-from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 
 SHAPER_PREFIX: Final = "sh"
 """How the name of every device of the detour begins; the rest is its port's."""
@@ -55,7 +55,7 @@ _WAIT_S, _WAIT_SIZE_MIN = 0.1, 16 * 1024
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 
 
-def shaper_of(port_name: str) -> str:
+def shaper_name(port_name: str) -> str:
     """Return the name of a port's device."""
     return SHAPER_PREFIX + port_name.removeprefix(PORT_PREFIX)
 
@@ -68,7 +68,7 @@ def port_of(shaper: str) -> str:
 def require() -> None:
     """Raise OverlayError unless this kernel can limit rates; tried out in a passing namespace."""
     row = RateRow("lo", 1_000_000, 1_000_000)
-    with netns.temporary() as netns_fd, Socket(netns_fd) as inside:
+    with netns.temporary() as netns_fd, NetlinkSocket(netns_fd) as inside:
         try:
             _put(row, 1, inside)
         except OSError as error:
@@ -84,7 +84,7 @@ def require() -> None:
 
 
 def apply(
-    operations: Iterable[PutRow | DeleteRow], socket: Socket, index_of: Callable[[str], int]
+    operations: Iterable[PutRow | DeleteRow], socket: NetlinkSocket, index_of: Callable[[str], int]
 ) -> list[tuple[PutRow | DeleteRow, OSError]]:
     """Do operations on rates; return those that failed, and why.
 
@@ -94,7 +94,7 @@ def apply(
     for operation in operations:
         row = operation.row
         assert isinstance(row, RateRow)
-        failpoint.passing("shaping")
+        failpoint.failpoint("shaping")
         index = index_of(row.link)
         try:
             if isinstance(operation, DeleteRow):
@@ -107,7 +107,7 @@ def apply(
     return failures
 
 
-def _put(row: RateRow, index: int, socket: Socket) -> None:
+def _put(row: RateRow, index: int, socket: NetlinkSocket) -> None:
     if row.in_bits:
         socket.request(_put_bucket(index, row.in_bits))
     else:
@@ -115,31 +115,31 @@ def _put(row: RateRow, index: int, socket: Socket) -> None:
     if not row.out_bits:
         _lift_out(row.link, index, socket)
         return
-    name = shaper_of(row.link)
-    _tolerantly(socket, link_requests.create_shaper(name), {errno.EEXIST})
+    name = shaper_name(row.link)
+    _tolerantly(socket, link_requests.create_ifb(name), {errno.EEXIST})
     shaper = find_link(socket, name)
     for request in (link_requests.set_up(shaper), _put_bucket(shaper, row.out_bits)):
         socket.request(request)
     _tolerantly(socket, tc_filters.add_clsact(index), {errno.EEXIST})
-    _tolerantly(socket, _delete_detour(index), _GONE)
-    socket.request(_put_detour(index, shaper))
+    _tolerantly(socket, _delete_redirect(index), _GONE)
+    socket.request(_put_redirect(index, shaper))
 
 
-def _lift_in(index: int, socket: Socket) -> None:
+def _lift_in(index: int, socket: NetlinkSocket) -> None:
     if index:
         head = _HEADER.pack(0, index, _HANDLE, _ROOT, 0)
         _tolerantly(socket, (codec.RTM_DELQDISC, 0, head), _GONE)
 
 
-def _lift_out(port_name: str, index: int, socket: Socket) -> None:
+def _lift_out(port_name: str, index: int, socket: NetlinkSocket) -> None:
     if index:
-        _tolerantly(socket, _delete_detour(index), _GONE)
-    shaper = find_link(socket, shaper_of(port_name))
+        _tolerantly(socket, _delete_redirect(index), _GONE)
+    shaper = find_link(socket, shaper_name(port_name))
     if shaper:
         _tolerantly(socket, link_requests.delete_link(shaper), _GONE)
 
 
-def _tolerantly(socket: Socket, request: Request, harmless: Iterable[int]) -> None:
+def _tolerantly(socket: NetlinkSocket, request: Request, harmless: Iterable[int]) -> None:
     for refusal in socket.transact([request]):
         if refusal.errno not in harmless:
             raise NetlinkError(refusal.errno, str(refusal))
@@ -161,7 +161,7 @@ def _put_bucket(index: int, bits_per_s: int) -> Request:
     return (codec.RTM_NEWQDISC, codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body)
 
 
-def _put_detour(index: int, shaper: int) -> Request:
+def _put_redirect(index: int, shaper: int) -> Request:
     mirred = attribute(_MIRRED_PARAMETERS, _MIRRED.pack(0, 0, _STOLEN, 0, 0, _REDIRECT, shaper))
     action = attribute(_ACTION_KIND, b"mirred\0") + attribute(_ACTION_OPTIONS, mirred)
     options = attribute(_U32_SELECTOR, _SELECTOR) + attribute(_U32_ACTION, attribute(1, action))
@@ -170,14 +170,14 @@ def _put_detour(index: int, shaper: int) -> Request:
     return (codec.RTM_NEWTFILTER, codec.NLM_F_CREATE | codec.NLM_F_EXCL, body)
 
 
-def _delete_detour(index: int) -> Request:
+def _delete_redirect(index: int) -> Request:
     return (codec.RTM_DELTFILTER, 0, _HEADER.pack(0, index, 0, _INGRESS, _INFO))
 
 
 # --- Reading ---------------------------------------------------------------------------
 
 
-def read(socket: Socket, names: Mapping[int, str]) -> set[RateRow]:
+def read(socket: NetlinkSocket, names: Mapping[int, str]) -> set[RateRow]:
     """Return the limits that are in force; one that is not whole has a number below zero.
 
     `names` are all links of the sandbox by index. A device whose port is gone is told as a limit
@@ -192,10 +192,10 @@ def read(socket: Socket, names: Mapping[int, str]) -> set[RateRow]:
     for index, name in names.items():
         if not name.startswith(PORT_PREFIX):
             continue
-        shaper = shapers.pop(shaper_of(name), 0)
+        shaper = shapers.pop(shaper_name(name), 0)
         in_bits, out_bits = buckets.get(index, 0), 0
         if shaper:
-            whole = _detour(socket, index) == shaper
+            whole = _redirect(socket, index) == shaper
             out_bits = buckets.get(shaper, _BROKEN) if whole else _BROKEN
         if in_bits or out_bits:
             found.add(RateRow(name, in_bits, out_bits))
@@ -203,7 +203,7 @@ def read(socket: Socket, names: Mapping[int, str]) -> set[RateRow]:
     return found
 
 
-def bucket_of(message: Message) -> tuple[int, int]:
+def bucket_of(message: NetlinkMessage) -> tuple[int, int]:
     """Return interface and rate of a bucket of ours; the rate is 0 for any other discipline."""
     _, index, handle, parent, _ = _HEADER.unpack_from(message.buffer, message.start)
     if handle != _HANDLE or parent != _ROOT:
@@ -218,7 +218,7 @@ def bucket_of(message: Message) -> tuple[int, int]:
     return index, bits if limit == _sizes(bits)[1] else _BROKEN
 
 
-def _detour(socket: Socket, index: int) -> int:
+def _redirect(socket: NetlinkSocket, index: int) -> int:
     """Return the index of the device that what comes in by a port is led through; 0: none."""
     for message in socket.dump(codec.RTM_GETTFILTER, tc_filters.filter_dump(index)):
         _, _, _, _, info = _HEADER.unpack_from(message.buffer, message.start)
@@ -235,7 +235,7 @@ def _detour(socket: Socket, index: int) -> int:
 
 
 def contradiction(
-    message: Message, name: str, wanted: Callable[[str], RateRow | None]
+    message: NetlinkMessage, name: str, wanted: Callable[[str], RateRow | None]
 ) -> str | None:
     """Return how a notification about queueing disciplines or filters contradicts a limit.
 

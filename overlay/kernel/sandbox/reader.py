@@ -15,31 +15,31 @@ from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
 from overlay.kernel.netlink import routes as routing
 from overlay.kernel.netlink import socket as netlinksocket
 from overlay.kernel.netlink.link_lookup import all_links
-from overlay.kernel.netlink.socket import NetlinkError, Socket
-from overlay.kernel.nft.port_security import PortGuard
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.sandbox import rate_limit
 
 # Steps that the kernel takes to dump all FDBs: a million take it some 10 ms.
 _FDB_WALK_MAX: Final = 1_000_000
 
 
-class Seen(NamedTuple):
+class SandboxSnapshot(NamedTuple):
     """What is there and ours, and all links by index, those of others among them."""
 
     state: SandboxState
     names: dict[int, str]
 
 
-class Reader:
+class SandboxReader:
     """Reads one sandbox, again and again."""
 
-    def __init__(self, socket: Socket, host_fd: int, guard: PortGuard | None) -> None:
+    def __init__(self, socket: NetlinkSocket, host_fd: int, guard: PortSecurity | None) -> None:
         self._socket = socket
         self._host_fd = host_fd
         self._guard = guard
         self._row_count = _FDB_WALK_MAX  # at the last read: nobody knows yet
 
-    def read(self, fast_path: FastPath | None) -> Seen:
+    def read(self, fast_path: FastPath | None) -> SandboxSnapshot:
         """Return what is there, the fast path's among it; raises TornDumpError if it never holds
         still.
 
@@ -51,29 +51,31 @@ class Reader:
         host_netns = netlinksocket.namespace_id(self._socket, self._host_fd)
         ours: dict[int, Link] = {}
         for each in found:
-            link = link_decoder.as_link(each, names, host_netns)
+            link = link_decoder.to_link(each, names, host_netns)
             if link is not None:
                 ours[each.index] = link
         macs = {each.index: each.mac for each in found}
         owned = {index: link.name for index, link in ours.items()}
         fast = hooks_left if fast_path is None else fast_path.read
         state_rows = frozenset().union(
-            self._neighbours(ours, macs),
+            self._neighbors(ours, macs),
             self._routing(owned),
             fast(self._socket, owned),
             () if self._guard is None else self._guard.read(owned),
             rate_limit.read(self._socket, names),
         )
-        return Seen(SandboxState({link.name: link for link in ours.values()}, state_rows), names)
+        return SandboxSnapshot(
+            SandboxState({link.name: link for link in ours.values()}, state_rows), names
+        )
 
-    def _neighbours(self, ours: Mapping[int, Link], macs: Mapping[int, bytes]) -> set[Row]:
+    def _neighbors(self, ours: Mapping[int, Link], macs: Mapping[int, bytes]) -> set[Row]:
         """Return the rows for MACs and addresses."""
         names = {index: link.name for index, link in ours.items()}
         addresses = self._socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
-        buffers = self._socket.dump_buffers(codec.RTM_GETNEIGH, neighbor_rows.NEIGHBOUR_DUMP)
+        buffers = self._socket.dump_buffers(codec.RTM_GETNEIGH, neighbor_rows.NEIGHBOR_DUMP)
         for index in self._ports_to_read(ours):
             buffers += self._dump_port(neighbor_rows.fdb_dump(index))
-        found = neighbor_rows.decode_neighbours(buffers, names, macs)
+        found = neighbor_rows.decode_neighbors(buffers, names, macs)
         self._row_count = len(found)
         for message in addresses:
             row = neighbor_rows.decode_address(message, names)

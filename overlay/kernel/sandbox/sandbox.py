@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from overlay import failpoint
-from overlay.core.dataplane.mac_changes import Announcement
+from overlay.core.dataplane.mac_changes import MacChange
 from overlay.core.dataplane.operations import (
     ChangeLink,
     DeleteLink,
@@ -32,7 +32,7 @@ from overlay.core.dataplane.state import (
     Bridge,
     GuardRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     RateRow,
     SandboxState,
@@ -46,14 +46,14 @@ from overlay.kernel.bpf.fast_path import apply as apply_fast
 from overlay.kernel.netlink import link_requests, neighbor_rows
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT
-from overlay.kernel.netlink.link_lookup import delete_links, find_link, links_seen
-from overlay.kernel.netlink.socket import NetlinkError, Socket
-from overlay.kernel.nft.port_security import PortGuard
+from overlay.kernel.netlink.link_lookup import delete_links, find_link, links_best_effort
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.nft.port_security import apply as apply_guard
-from overlay.kernel.nft.tables import MissingError
+from overlay.kernel.nft.tables import NftMissingError
 from overlay.kernel.sandbox import gratuitous_arp, kernel_support, rate_limit
 from overlay.kernel.sandbox.monitor import SandboxMonitor
-from overlay.kernel.sandbox.reader import Reader
+from overlay.kernel.sandbox.reader import SandboxReader
 
 # Set before any device exists, so that each is born with them.
 _SYSCTLS: Final = (
@@ -76,7 +76,7 @@ _SYSCTLS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class OperationFailure:
     """An operation that the kernel refused, and its words for why."""
 
     operation: Operation
@@ -96,12 +96,12 @@ class Sandbox:
             self.guard, self.guard_fault = _port_guard(netns_fd)
             if self.guard is not None:
                 undo.callback(self.guard.close)
-            self.socket = undo.enter_context(Socket(netns_fd))
+            self.socket = undo.enter_context(NetlinkSocket(netns_fd))
             self._host_fd = netns.own_fd()
             undo.pop_all()
         self._names: dict[int, str] = {}
         self._indexes: dict[str, int] = {}
-        self._reader = Reader(self.socket, self._host_fd, self.guard)
+        self._reader = SandboxReader(self.socket, self._host_fd, self.guard)
 
     @classmethod
     def open(
@@ -142,7 +142,7 @@ class Sandbox:
         self.socket.transact([link_requests.set_alias(1, self.alias), link_requests.set_up(1)])
 
     def _set_sysctls(self, settings: Sequence[tuple[str, str]]) -> None:
-        failpoint.passing("sandbox.sysctl")
+        failpoint.failpoint("sandbox.sysctl")
         with netns.inside(self.netns_fd):
             for path, value in settings:
                 with suppress(OSError):  # a kernel without IPv6 has no such file
@@ -168,7 +168,7 @@ class Sandbox:
         """
         delete_links(
             self.socket,
-            [each.index for each in links_seen(self.socket) if each.kind in _OWN_KINDS],
+            [each.index for each in links_best_effort(self.socket) if each.kind in _OWN_KINDS],
         )
         self.close()
         netns.remove(self.name)
@@ -192,26 +192,26 @@ class Sandbox:
         self._indexes = {name: index for index, name in seen.names.items()}
         return seen.state
 
-    def announce(self, announcements: Sequence[Announcement]) -> None:
+    def announce(self, announcements: Sequence[MacChange]) -> None:
         """Tell the containers here which addresses have another MAC; where the kernel takes no
         eBPF they find it out by themselves."""
         for bridge, ip, mac, is_local in announcements:
             index = self._index_of(bridge)
             if is_local:  # the bridge does not hear itself: let it forget what it has asked for
-                request = neighbor_rows.delete(NeighbourRow(bridge, ip, mac), index)
+                request = neighbor_rows.delete(NeighborRow(bridge, ip, mac), index)
                 list(self.socket.transact([request]))
             with suppress(OSError):
-                gratuitous_arp.send(self.netns_fd, index, ip, mac)
+                gratuitous_arp.announce(self.netns_fd, index, ip, mac)
 
     # --- Applying -----------------------------------------------------------------------
 
-    def apply(self, operations: Sequence[Operation]) -> list[Failure]:
+    def apply(self, operations: Sequence[Operation]) -> list[OperationFailure]:
         """Do the operations in order; return those that failed. One failure stops no other.
 
         Deleting what is gone already is success. A missing `Port` fails: only an attach
         makes those.
         """
-        failures: list[Failure] = []
+        failures: list[OperationFailure] = []
         row_operations: list[PutRow | DeleteRow] = []
         for operation in operations:
             if isinstance(operation, PutRow | DeleteRow):
@@ -270,7 +270,7 @@ class Sandbox:
             if isinstance(link, Bridge):
                 self.socket.request(link_requests.create_bridge(link))
             else:
-                with Socket(self._host_fd) as host:
+                with NetlinkSocket(self._host_fd) as host:
                     host.request(link_requests.create_vxlan(link, self.netns_fd, master))
         except NetlinkError as error:
             # The kernel says EEXIST for the name as for the VNI.
@@ -313,7 +313,7 @@ class Sandbox:
         return index
 
     def _apply_rows(
-        self, operations: Sequence[PutRow | DeleteRow], failures: list[Failure]
+        self, operations: Sequence[PutRow | DeleteRow], failures: list[OperationFailure]
     ) -> None:
         fast = [operation for operation in operations if type(operation.row) in FAST_ROWS]
         guarded = [operation for operation in operations if type(operation.row) is GuardRow]
@@ -331,7 +331,7 @@ class Sandbox:
             is_put = type(operation) is PutRow
             if type(row) is AddressRow and is_put and len(row.ip) == 16:
                 self._set_sysctls([(f"net/ipv6/conf/{row.link}/disable_ipv6", "0")])
-            if type(row) is NeighbourRow:
+            if type(row) is NeighborRow:
                 # The kernel deletes neighbours by address alone: not the one just put.
                 if is_put:
                     put_neighbours.add((row.link, row.ip))
@@ -344,12 +344,12 @@ class Sandbox:
                 sent.append(operation)
             elif is_put:
                 text = f"there is no interface {row.link}"
-                failures.append(Failure(operation, errno.ENODEV, text))
+                failures.append(OperationFailure(operation, errno.ENODEV, text))
         for refusal in self.socket.transact(batch):
             operation = sent[refusal.position]
             if isinstance(operation, DeleteRow) and refusal.errno in _GONE:
                 continue
-            failures.append(Failure(operation, refusal.errno, str(refusal)))
+            failures.append(OperationFailure(operation, refusal.errno, str(refusal)))
         for operation, error in (
             *apply_guard(self.guard, guarded, self._index_of),
             *rate_limit.apply(rated, self.socket, self._index_of),
@@ -360,22 +360,22 @@ class Sandbox:
     def _index_of(self, name: str) -> int:
         return self._indexes.get(name) or self._find(name)
 
-    def _failure(self, operation: Operation, error: OSError) -> Failure:
+    def _failure(self, operation: Operation, error: OSError) -> OperationFailure:
         reason = error.strerror or str(error)
         link = _link_of(operation)
         if isinstance(link, Vxlan) and error.errno in {errno.EEXIST, errno.EADDRINUSE}:
-            reason = kernel_support.clash_text(self._host_fd, link.vni, link.port, error)
-        return Failure(operation, error.errno or 0, reason)
+            reason = kernel_support.vni_conflict_text(self._host_fd, link.vni, link.port, error)
+        return OperationFailure(operation, error.errno or 0, reason)
 
 
-def _port_guard(netns_fd: int) -> tuple[PortGuard | None, str]:
+def _port_guard(netns_fd: int) -> tuple[PortSecurity | None, str]:
     """Return the sandbox's port security, or why it can't have any: containers come first.
 
     Raises OSError on a host that lacks descriptors or memory: later there may be one.
     """
     try:
-        return PortGuard(netns_fd), ""
-    except MissingError as error:
+        return PortSecurity(netns_fd), ""
+    except NftMissingError as error:
         return None, error.why
     except OSError as error:
         if error.errno in netns.SHORTAGE:

@@ -22,18 +22,18 @@ from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
-from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Ip, Mac, ip_text
 
-CONTAINER_ALIAS: Final = "overlayd:container"
+NAMESPACE_ALIAS: Final = "overlayd:container"
 _IFNAME_TRIES: Final = 16
 _READY_TRIES: Final = 400
 _READY_PAUSE_S: Final = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class AttachedInterface:
     """What `attach_interface` made."""
 
     ifname: str
@@ -41,7 +41,7 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
-class Interface:
+class ContainerInterface:
     """A container's interface as it is."""
 
     ifname: str
@@ -59,8 +59,8 @@ def create_namespace(name: str) -> int:
     """
     netns_fd = netns.create(name)
     try:
-        with Socket(netns_fd) as inside:
-            for request in (link_requests.set_alias(1, CONTAINER_ALIAS), link_requests.set_up(1)):
+        with NetlinkSocket(netns_fd) as inside:
+            for request in (link_requests.set_alias(1, NAMESPACE_ALIAS), link_requests.set_up(1)):
                 inside.request(request)
     except BaseException:
         os.close(netns_fd)
@@ -88,7 +88,7 @@ def attach_interface(
     further_gateways: Sequence[Ip] = (),
     allowed: GuardRow | None = None,
     link_local: bool = True,
-) -> Attached:
+) -> AttachedInterface:
     """Give the container an interface on the sandbox's bridge; it can be used on return.
 
     `ifname` None takes the next free ethN. A default route through `gateway`, and through
@@ -98,7 +98,7 @@ def attach_interface(
     on failure: raises ConflictError if the interface or the port exists, NotFoundError without
     such a bridge, OverlayError otherwise.
     """
-    with Socket(netns_fd) as inside:
+    with NetlinkSocket(netns_fd) as inside:
         port = Port(port_name, mtu, bridge)
         name = _create_pair(sandbox, inside, port, netns_fd, ifname, mac)
         try:
@@ -112,16 +112,16 @@ def attach_interface(
         except BaseException:
             detach_interface(sandbox, port_name)
             raise
-    return Attached(name, default_route=made[:1] == [True])
+    return AttachedInterface(name, default_route=made[:1] == [True])
 
 
 def _create_pair(
-    sandbox: Sandbox, inside: Socket, port: Port, netns_fd: int, wanted: str | None, mac: Mac
+    sandbox: Sandbox, inside: NetlinkSocket, port: Port, netns_fd: int, wanted: str | None, mac: Mac
 ) -> str:
     """Make the pair and return the container's end's name."""
     master = sandbox.link_index(port.master)
     for _ in range(_IFNAME_TRIES):
-        name = wanted or free_name(inside)
+        name = wanted or free_interface_name(inside)
         try:
             sandbox.socket.request(link_requests.create_veth(port, master, netns_fd, name, mac))
         except NetlinkError as error:
@@ -150,7 +150,7 @@ def _create_pair(
     raise ConflictError("no free interface name in the container", why="others keep taking it")
 
 
-def free_name(inside: Socket) -> str:
+def free_interface_name(inside: NetlinkSocket) -> str:
     """Return the next free ethN."""
     taken = {found.name for found in all_links(inside)}
     return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
@@ -167,7 +167,7 @@ def allow_families(netns_fd: int, ifname: str, addresses: Sequence[tuple[Ip, int
 
 def set_up_inside(
     alias: str,
-    inside: Socket,
+    inside: NetlinkSocket,
     ifname: str,
     addresses: Sequence[tuple[Ip, int]],
     *,
@@ -188,7 +188,7 @@ def set_up_inside(
     return index
 
 
-def add_default_route(inside: Socket, index: int, gateway: Ip) -> bool:
+def add_default_route(inside: NetlinkSocket, index: int, gateway: Ip) -> bool:
     """Set the default route; False if the container has one."""
     try:
         inside.request(link_requests.add_default_route(index, gateway))
@@ -215,28 +215,30 @@ def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
     raise OverlayError(f"port {port_name} does not come up", why="no carrier after 200 ms")
 
 
-def inspect(netns_fd: int, ifname: str) -> Interface | None:
+def inspect_interface(netns_fd: int, ifname: str) -> ContainerInterface | None:
     """Return the container's interface as it is; None if there is none of that name."""
-    with Socket(netns_fd) as inside:
+    with NetlinkSocket(netns_fd) as inside:
         for found in all_links(inside):
             if found.name == ifname:
                 return _interface(inside, found)
     return None
 
 
-def _interface(inside: Socket, found: link_decoder.Found) -> Interface:
+def _interface(inside: NetlinkSocket, found: link_decoder.LinkInfo) -> ContainerInterface:
     names = {found.index: found.name}
     decoded = (
         neighbor_rows.decode_address(message, names)
         for message in inside.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
     )
     addresses = frozenset((row.ip, row.prefix_length) for row in decoded if row is not None)
-    return Interface(found.name, Mac(found.mac), found.mtu, found.up, addresses, found.alias)
+    return ContainerInterface(
+        found.name, Mac(found.mac), found.mtu, found.up, addresses, found.alias
+    )
 
 
 def change_mtu(netns_fd: int, ifname: str, mtu: int) -> None:
     """Set the MTU of the container's end; the port's is the sandbox's. Raises NotFoundError."""
-    with Socket(netns_fd) as inside:
+    with NetlinkSocket(netns_fd) as inside:
         index = find_link(inside, ifname)
         if not index:
             raise NotFoundError(f"the container has no interface {ifname}")
@@ -254,7 +256,7 @@ def detach_interface(sandbox: Sandbox, port_name: str) -> bool:
 
 def detach_interfaces(sandbox: Sandbox, port_names: Sequence[str]) -> list[str]:
     """Remove many ports in the time of one; return those that were there. In any thread."""
-    with Socket(sandbox.netns_fd) as socket:
+    with NetlinkSocket(sandbox.netns_fd) as socket:
         indexes = {name: index for name in port_names if (index := find_link(socket, name))}
         delete_links(socket, list(indexes.values()))
     if sandbox.guard is not None:

@@ -48,13 +48,13 @@ class SharingCodec(MsgpackCodec):
             self._known_cards[known.raw, known.signature] = known
         return known
 
-    def survive(self, payload: bytes, chance: random.Random) -> list[Message]:
+    def survive(self, payload: bytes, rng: random.Random) -> list[Message]:
         """Decode a broken copy of the payload: it may only refuse, or make sense of it."""
         broken = bytearray(payload)
-        for _ in range(chance.randint(1, 4)):
-            broken[chance.randrange(len(broken))] = chance.randrange(256)
-        if chance.random() < 0.3:
-            del broken[chance.randrange(len(broken)) :]
+        for _ in range(rng.randint(1, 4)):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            del broken[rng.randrange(len(broken)) :]
         try:
             return self.decode(bytes(broken))
         except RemoteError:

@@ -73,7 +73,7 @@ class Line:
 class Network:
     """Carries datagrams between lines, by address."""
 
-    def __init__(self, schedule: Schedule, chance: random.Random) -> None:
+    def __init__(self, schedule: Schedule, rng: random.Random) -> None:
         self.weather = Weather()
         self.cuts: list[Cut] = []
         self.drops: collections.Counter[str] = collections.Counter()
@@ -81,7 +81,7 @@ class Network:
         self.trace = 0  # a checksum of who sent how much to whom, in order
         self.delivered = 0
         self._schedule = schedule
-        self._random = chance.random
+        self._random = rng.random
         self._lines: dict[Ip, Line] = {}
         self._clogs: dict[tuple[Ip, Ip], float] = {}
         self._held: collections.Counter[tuple[Ip, Ip]] = collections.Counter()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from overlay.core.protocol.records import Entry, Forgotten, Scope, Segment
+from overlay.core.protocol.records import Entry, ForgottenNode, Scope, Segment
 from overlay.model import Card, node_id_of
 from overlay.wire.codec.messages import pack_card, pack_segment
 
@@ -20,7 +20,7 @@ SIGNATURE_SIZE: Final = 64
 _VERSION_SIZE_MAX: Final = 9  # a 64-bit integer in msgpack
 
 
-class FakeNotary:
+class FakeSigner:
     """Signs as one node, checks anyone's (core.ports.Notary)."""
 
     def __init__(self, sign_key: bytes) -> None:
@@ -62,7 +62,7 @@ class FakeNotary:
             and _signed(card.sign_key, card.raw) == card.signature
         )
 
-    def verify_warrant(self, forgotten: Forgotten) -> bool:
+    def verify_warrant(self, forgotten: ForgottenNode) -> bool:
         """Say whether the authority declared the node gone: nobody holds it here."""
         return bool(forgotten.warrant)
 

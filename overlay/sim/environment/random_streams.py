@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 
-class Chance:
+class RandomStreams:
     """Random streams of one seed."""
 
     def __init__(self, seed: int) -> None:

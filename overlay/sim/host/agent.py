@@ -15,12 +15,12 @@ from overlay import limits
 from overlay.core.dataplane.state import Port
 from overlay.core.events import (
     CardAccepted,
-    CaughtUp,
     Confirmed,
-    ConfirmWanted,
+    ConfirmRequested,
     Event,
     GrantRefused,
-    GrantWanted,
+    GrantRequested,
+    InitialSyncDone,
     MemberChanged,
     OwnLogAhead,
     StoreChanged,
@@ -33,7 +33,7 @@ from overlay.core.view import overlay_mtu
 from overlay.model import Endpoint, Grant, Network, NodeId, Vni, mac_for
 from overlay.sim.host.host import UNDERLAY_MTU, Host
 from overlay.sim.host.kernel import Container
-from overlay.sim.host.reconciler import Datapath
+from overlay.sim.host.reconciler import Reconciler
 
 _TRY_S: Final = 0.5  # as the agent: a request for addresses is repeated under its id
 _TRIES: Final = 12
@@ -41,14 +41,14 @@ _GOODBYE_S: Final = 2.0
 _GRANT_SIZE: Final = 16  # small, so that a simulated network needs many grants
 
 
-class Asked(NamedTuple):
+class PendingConfirmation(NamedTuple):
     """Who was asked to confirm an endpoint, and when."""
 
     node_ids: tuple[NodeId, ...]
     since: float
 
 
-class Ledger(Protocol):
+class AttachLedger(Protocol):
     """The world's book of what really runs where."""
 
     def plugged(self, host: Host, container: Container) -> None:
@@ -57,12 +57,12 @@ class Ledger(Protocol):
     def unplugged(self, host: Host, container: Container) -> None:
         """Note that a container's interface is gone."""
 
-    def confirmed(self, host: Host, container: Container, asked: Asked) -> None:
+    def confirmed(self, host: Host, container: Container, asked: PendingConfirmation) -> None:
         """Check that those who said that they can reach the container really can."""
 
 
 @dataclass(slots=True)
-class Wish:
+class PendingAttach:
     """One attach under way."""
 
     network: Network
@@ -73,25 +73,25 @@ class Wish:
     asked: NodeId | None = None
 
 
-class Work:
+class SimAgent:
     """The verbs of one host."""
 
-    def __init__(self, host: Host, datapath: Datapath, ledger: Ledger) -> None:
+    def __init__(self, host: Host, reconciler: Reconciler, ledger: AttachLedger) -> None:
         self.host = host
-        self.datapath = datapath
+        self.reconciler = reconciler
         self.ledger = ledger
-        self.wishes: list[Wish] = []
-        self.failed_wishes = 0
-        self._confirming: dict[int, tuple[Container, Asked]] = {}
+        self.pending: list[PendingAttach] = []
+        self.failed_attaches = 0
+        self._confirming: dict[int, tuple[Container, PendingConfirmation]] = {}
         self._tidied = False
         host.on_start = self._on_start
         host.on_event = self._on_event
 
     def _on_start(self) -> None:
-        self.wishes.clear()
+        self.pending.clear()
         self._confirming.clear()
         self._tidied = False
-        self.datapath.start()
+        self.reconciler.start()
         self.host.later(0.0, self._tidy)
 
     # --- after a start ------------------------------------------------------------------
@@ -143,98 +143,98 @@ class Work:
 
     # --- attach -------------------------------------------------------------------------
 
-    def attach(self, wish: Wish) -> None:
+    def attach(self, attach: PendingAttach) -> None:
         """Attach a container; tries for some seconds, then gives up."""
         if self.host.node is None:
             return
-        self.wishes.append(wish)
-        self._try(wish)
+        self.pending.append(attach)
+        self._try(attach)
         self.host.flush()
 
-    def _try(self, wish: Wish) -> None:
-        if wish not in self.wishes:
+    def _try(self, attach: PendingAttach) -> None:
+        if attach not in self.pending:
             return
-        wish.tries += 1
-        if wish.tries > _TRIES:
-            self._fail(wish)
+        attach.tries += 1
+        if attach.tries > _TRIES:
+            self._fail(attach)
             return
-        self.host.later(_TRY_S, self._try, wish)
+        self.host.later(_TRY_S, self._try, attach)
         if not self._tidied or not self._may_write():
             return
-        if wish.network.vni not in self.datapath.view.networks():
+        if attach.network.vni not in self.reconciler.view.networks():
             return
-        if self._take_part(wish.network):
-            self._place(wish)
+        if self._take_part(attach.network):
+            self._place(attach)
         self.host.flush()
 
-    def _fail(self, wish: Wish) -> None:
+    def _fail(self, attach: PendingAttach) -> None:
         """Give a wish up, and leave nothing half-made."""
-        self.wishes.remove(wish)
-        self.failed_wishes += 1
-        vni = wish.network.vni
-        wanted = any(other.network.vni == vni for other in self.wishes)
+        self.pending.remove(attach)
+        self.failed_attaches += 1
+        vni = attach.network.vni
+        wanted = any(other.network.vni == vni for other in self.pending)
         if vni in self.host.kernel.sandboxes and not wanted and not self._runs_any(vni):
             self._give_up_sandbox(vni)
             self.host.flush()
 
     def _take_part(self, network: Network) -> bool:
         part = Participation(network.vni, forwards=True)
-        view = self.datapath.view
+        view = self.reconciler.view
         if not view.takes_part(self.host.node_id, part):
             self.host.publish(self.host.commit(CLUSTER_SCOPE, [part]))
-        return self.datapath.open(network)
+        return self.reconciler.open(network)
 
-    def _place(self, wish: Wish, *, ask: bool = True) -> None:
-        host, network = self.host, wish.network
+    def _place(self, attach: PendingAttach, *, ask: bool = True) -> None:
+        host, network = self.host, attach.network
         assert host.addressing is not None
-        ip = host.addressing.pick(network, wish.subnet_index, host.schedule.now)
+        ip = host.addressing.pick(network, attach.subnet_index, host.schedule.now)
         if ip is None:
             if ask:
-                self._ask(wish)
+                self._ask(attach)
             return
-        self.wishes.remove(wish)
-        endpoint_id = host.around.chance.randbytes(8)
-        endpoint = Endpoint(endpoint_id, network.vni, wish.name, mac_for(network.vni, ip), (ip,))
-        container = Container(endpoint, f"ve{endpoint_id[:6].hex()}", wish.subnet_index)
+        self.pending.remove(attach)
+        endpoint_id = host.environment.rng.randbytes(8)
+        endpoint = Endpoint(endpoint_id, network.vni, attach.name, mac_for(network.vni, ip), (ip,))
+        container = Container(endpoint, f"ve{endpoint_id[:6].hex()}", attach.subnet_index)
         segments = host.commit(
             Scope(network.vni),
             [endpoint],
             also=lambda: host.disk.attachments.update({endpoint_id: container}),
         )
         mtu = overlay_mtu(UNDERLAY_MTU, host.address)
-        host.kernel.plug(container, Port(container.port, mtu, f"br{wish.subnet_index}"))
+        host.kernel.plug(container, Port(container.port, mtu, f"br{attach.subnet_index}"))
         self.ledger.plugged(host, container)
         host.crash_point()
-        self.datapath.wake(Scope(network.vni))
+        self.reconciler.wake(Scope(network.vni))
         wait = host.publish(segments, confirm=True)
         if wait is not None:
             assert host.node is not None
-            asked = Asked(host.node.confirm_missing(wait), host.schedule.now)
+            asked = PendingConfirmation(host.node.unconfirmed_nodes(wait), host.schedule.now)
             self._confirming[wait] = (container, asked)
             host.later(limits.ATTACH_CONFIRM_TIMEOUT_S, self._give_up_waiting, wait)
 
     def _give_up_waiting(self, wait: int) -> None:
         if self._confirming.pop(wait, None) is not None and self.host.node is not None:
-            self.host.node.confirm_forget(wait)
+            self.host.node.cancel_confirmation(wait)
 
-    def _ask(self, wish: Wish) -> None:
+    def _ask(self, attach: PendingAttach) -> None:
         node = self.host.node
         addressing = self.host.addressing
         assert node is not None
         assert addressing is not None
         reachable = set(node.membership.live())
-        owners = addressing.whom_to_ask(wish.network, wish.subnet_index, reachable)
+        owners = addressing.grant_candidates(attach.network, attach.subnet_index, reachable)
         if not owners:
             return
-        if wish.asked not in owners or wish.tries % 3 == 0:
+        if attach.asked not in owners or attach.tries % 3 == 0:
             # A refusal or a silent owner: ask the next one, under an id of its own.
-            wish.request_id = self.host.around.chance.randbytes(8)
-            wish.asked = owners[wish.tries % len(owners)]
-        subnet = wish.network.subnets[wish.subnet_index]
+            attach.request_id = self.host.environment.rng.randbytes(8)
+            attach.asked = owners[attach.tries % len(owners)]
+        subnet = attach.network.subnets[attach.subnet_index]
         request = GrantRequest(
-            wish.request_id, wish.network.vni, subnet.base, _GRANT_SIZE, exact=False
+            attach.request_id, attach.network.vni, subnet.base, _GRANT_SIZE, exact=False
         )
-        node.tell(wish.asked, request)
+        node.send_to(attach.asked, request)
 
     # --- detach -------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class Work:
         vni = container.endpoint.vni
         self._unplug(container.endpoint.endpoint_id)
         self._withdraw(container.endpoint)
-        wanted = any(wish.network.vni == vni for wish in self.wishes)
+        wanted = any(attach.network.vni == vni for attach in self.pending)
         if not wanted and not self._runs_any(vni):
             self._give_up_sandbox(vni)
         self.host.flush()
@@ -265,7 +265,7 @@ class Work:
             deletes=[key_of(endpoint)],
             also=lambda: host.disk.attachments.pop(endpoint.endpoint_id, None),
         )
-        host.addressing.released(endpoint.vni, endpoint.ips, host.schedule.now)
+        host.addressing.quarantine(endpoint.vni, endpoint.ips, host.schedule.now)
         host.publish(segments)
 
     def _give_up_sandbox(self, vni: Vni) -> None:
@@ -278,25 +278,25 @@ class Work:
     def _on_event(self, event: Event) -> None:
         match event:
             case StoreChanged(scope=scope, keys=keys):
-                if any(key != rotation_driver.RECORD for key in keys):
-                    self.datapath.wake(scope)
+                if any(key != rotation_driver.KEY_STATE_KEY for key in keys):
+                    self.reconciler.wake(scope)
                 if any(kind == "grant" for kind, _ in keys):
                     self._grants_changed(scope)
-            case CardAccepted() | CaughtUp():
-                self.datapath.wake()
-            case ConfirmWanted(scope=scope):
-                self.datapath.wake(scope)
+            case CardAccepted() | InitialSyncDone():
+                self.reconciler.wake()
+            case ConfirmRequested(scope=scope):
+                self.reconciler.wake(scope)
             case MemberChanged(node_id=node_id, after=after):
                 if after in {MemberState.DEAD, MemberState.LEFT}:
                     self._dismiss(node_id)
                 if after is MemberState.LEFT:
-                    self.datapath.wake()
-            case GrantWanted(sender=sender, request=request):
+                    self.reconciler.wake()
+            case GrantRequested(sender=sender, request=request):
                 self._answer(sender, request)
             case GrantRefused(refusal=refusal):
-                for wish in self.wishes:
-                    if wish.request_id == refusal.request_id:
-                        wish.asked = None
+                for attach in self.pending:
+                    if attach.request_id == refusal.request_id:
+                        attach.asked = None
             case Confirmed(wait_id=wait):
                 waited = self._confirming.pop(wait, None)
                 if waited is not None:
@@ -311,33 +311,33 @@ class Work:
         """Note that a dead node's word is waited for no longer."""
         for wait, (container, asked) in list(self._confirming.items()):
             others = tuple(other for other in asked.node_ids if other != node_id)
-            self._confirming[wait] = (container, Asked(others, asked.since))
+            self._confirming[wait] = (container, PendingConfirmation(others, asked.since))
 
     def _grants_changed(self, scope: Scope) -> None:
         """See whether space has come; a refusal or silence is left to the next try."""
         if self._tidied and self._may_write():
-            for wish in list(self.wishes):
-                if Scope(wish.network.vni) == scope and wish.asked is not None:
-                    self._place(wish, ask=False)
+            for attach in list(self.pending):
+                if Scope(attach.network.vni) == scope and attach.asked is not None:
+                    self._place(attach, ask=False)
 
     def _answer(self, asker: NodeId, request: GrantRequest) -> None:
         host = self.host
-        network = self.datapath.view.networks().get(Vni(request.vni))
+        network = self.reconciler.view.networks().get(Vni(request.vni))
         if network is None or not self._may_write():
             return  # the asker tries again
         assert host.node is not None
         assert host.addressing is not None
         now = host.schedule.now
-        answer, void = host.addressing.decide(network, asker, request, now)
+        answer, void = host.addressing.decide_grant(network, asker, request, now)
         if isinstance(answer, GrantRefusal):
-            host.node.tell(asker, answer)
+            host.node.send_to(asker, answer)
             return
         deletes = [key_of(older) for older in void]
         segments = host.commit(Scope(network.vni), [answer], deletes)
         if segments:
             host.publish(segments)
         else:  # granted before: the answer was lost
-            host.node.tell(asker, Delta(tuple(self._segments_with(answer))))
+            host.node.send_to(asker, Delta(tuple(self._segments_with(answer))))
 
     def _segments_with(self, grant: Grant) -> list[Segment]:
         """Return the segment of the own log that holds a grant."""
@@ -354,11 +354,11 @@ class Work:
         if not self._tidied or not self._may_write():
             self.host.later(_TRY_S, lambda _: self.leave(then))
             return
-        host, view = self.host, self.datapath.view
+        host, view = self.host, self.reconciler.view
         assert host.node is not None
         assert host.addressing is not None
         host.leaving = True
-        self.wishes.clear()
+        self.pending.clear()
         for container in list(host.kernel.containers.values()):
             self.detach(container)
         live = set(host.node.membership.live())

@@ -19,20 +19,20 @@ from overlay.core.events import (
     OwnCardAhead,
     SegmentAccepted,
 )
-from overlay.core.ipam.address_space import Addressing
+from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.node import Node
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import Key, KeyId, Scope, Segment, Value
 from overlay.model import Card, Ip, NodeId, node_id_of
 from overlay.sim.environment.network import Flight
-from overlay.sim.environment.notary import FakeNotary
+from overlay.sim.environment.notary import FakeSigner
 from overlay.sim.host.disk import Disk
-from overlay.sim.host.environment import Died, Surroundings
+from overlay.sim.host.environment import AgentKilled, Environment
 from overlay.sim.host.kernel import Kernel
 from overlay.sim.host.key_invariants import FIRST_MADE_S
-from overlay.sim.host.key_rotation import Keys
+from overlay.sim.host.key_rotation import KeyRotation
 from overlay.sim.host.sessions import Sessions
-from overlay.sim.host.transport import Pump
+from overlay.sim.host.transport import Transport
 
 GOSSIP_PORT: Final = 7948
 UNDERLAY_MTU: Final = 1500
@@ -50,19 +50,19 @@ def is_holder(index: int) -> bool:
 class Host:
     """A host of the simulated cluster. `node` is None while its agent is down."""
 
-    def __init__(self, index: int, address: Ip, around: Surroundings) -> None:
+    def __init__(self, index: int, address: Ip, environment: Environment) -> None:
         self.index = index
         self.name = f"h{index}"
         self.address = address
-        self.around = around
-        self.schedule = around.schedule
+        self.environment = environment
+        self.schedule = environment.schedule
         self.sign_key = random.Random(f"identity/{index}").randbytes(32)
         self.node_id = node_id_of(self.sign_key)
-        self.notary = FakeNotary(self.sign_key)
+        self.signer = FakeSigner(self.sign_key)
         self.disk = Disk()
         self.backup: Disk | None = None
         self.kernel = Kernel()
-        self.line = around.network.plug(address, self.deliver)
+        self.line = environment.network.plug(address, self.deliver)
         self.drops: Counter[str] = Counter()
         self.formed_with: Collection[NodeId] = ()  # sessions at the first start
         self.is_holder = is_holder(index)
@@ -73,9 +73,9 @@ class Host:
         self.on_start: Callable[[], None] = lambda: None
         self.card: Card | None = None
         self.node: Node | None = None
-        self.keys: Keys | None = None
-        self.pump: Pump | None = None
-        self.addressing: Addressing | None = None
+        self.keys: KeyRotation | None = None
+        self.transport: Transport | None = None
+        self.addressing: AddressSpace | None = None
         self.started_at = 0.0
         self._life = 0
         self._doomed: int | None = None
@@ -95,13 +95,13 @@ class Host:
         self._life += 1
         if self.card is None or self._life > 1:
             self.card = self._issue_card()
-        chance = random.Random(self.around.chance.getrandbits(64))
-        codec = self.around.codec
-        self.node = Node(self.card, self.notary, codec, chance, self.around.settings, now)
+        rng = random.Random(self.environment.rng.getrandbits(64))
+        codec = self.environment.codec
+        self.node = Node(self.card, self.signer, codec, rng, self.environment.settings, now)
         cards = [card for card in self.disk.all_cards() if card.node_id != self.node_id]
         self.node.restore(cards, self.disk.all_segments(), now)
-        self.addressing = Addressing(self.node.store, self.node_id)
-        self.pump = Pump(
+        self.addressing = AddressSpace(self.node.store, self.node_id)
+        self.transport = Transport(
             self.node,
             Sessions(
                 self._life,
@@ -109,17 +109,17 @@ class Host:
                 self.disk.ring,
                 self.formed_with if self._life == 1 else (),
             ),
-            self.around,
+            self.environment,
             address=self.address,
             drops=self.drops,
             on_event=self._take_event,
             on_key=self._take_key,
-            on_death=self._die,
+            on_death=self._crash,
         )
-        self.keys = Keys(self, self.node, self.pump)
+        self.keys = KeyRotation(self, self.node, self.transport)
         self.on_start()
-        self.pump.greet(self.disk.seeds, self.later)
-        self.pump.flush()
+        self.transport.contact_seeds(self.disk.seeds, self.later)
+        self.transport.flush()
 
     def first_card(self) -> Card:
         """Issue the card that the first start will use: for a cluster that starts formed."""
@@ -127,7 +127,7 @@ class Host:
         return self.card
 
     def _issue_card(self, *, left: bool = False) -> Card:
-        card = self.notary.issue_card(
+        card = self.signer.issue_card(
             Card(
                 node_id=self.node_id,
                 name=self.name,
@@ -147,31 +147,31 @@ class Host:
     def stop(self) -> None:
         """End the agent at once, as kill -9 does: what was not saved is lost."""
         self._life += 1
-        if self.pump is not None:
-            self.pump.close()
-        self.node = self.pump = self.addressing = self.keys = None
+        if self.transport is not None:
+            self.transport.close()
+        self.node = self.transport = self.addressing = self.keys = None
         self._doomed = None
         self._unsaved.clear()
         self._unsaved_cards.clear()
 
     def stall(self, until: float) -> None:
         """Give the agent no processor until then."""
-        if self.pump is not None:
-            self.pump.stall(until)
+        if self.transport is not None:
+            self.transport.stall(until)
 
     def asleep_until(self) -> float:
         """Return when the agent gets a processor again; in the past if it has one."""
-        return 0.0 if self.pump is None else self.pump.stalled() or 0.0
+        return 0.0 if self.transport is None else self.transport.stalled() or 0.0
 
-    def doom(self, after_writes: int) -> None:
+    def schedule_crash(self, after_writes: int) -> None:
         """Let the agent die in the middle of its work, so many durable steps from now."""
         self._doomed = after_writes
 
     def end_faults(self) -> None:
         """Let the agent live and run after all."""
         self._doomed = None
-        if self.pump is not None:
-            self.pump.wake()
+        if self.transport is not None:
+            self.transport.wake()
 
     def back_up(self) -> None:
         """Keep a copy of the disk, to be restored later."""
@@ -182,7 +182,7 @@ class Host:
         if self._doomed is not None:
             self._doomed -= 1
             if self._doomed < 0:
-                raise Died
+                raise AgentKilled
 
     def later(self, delay_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
         """Call `action(argument)` after a delay, unless the agent has died meanwhile."""
@@ -190,9 +190,9 @@ class Host:
 
     def _later(self, what: tuple[int, Callable[[Any], None], Any]) -> None:
         life, action, argument = what
-        if life != self._life or self.pump is None:
+        if life != self._life or self.transport is None:
             return
-        stalled_until = self.pump.stalled()
+        stalled_until = self.transport.stalled()
         if stalled_until is not None:
             soon = self.schedule.now + _WOKEN_S  # it may be woken before its time
             self.schedule.at(min(stalled_until, soon), self._later, what)
@@ -203,24 +203,24 @@ class Host:
         """Call `action(argument)`; if it dies on the way, so does the agent."""
         try:
             action(argument)
-        except Died:
-            self._die()
+        except AgentKilled:
+            self._crash()
 
-    def _die(self) -> None:
-        self.around.tell(f"{self.name}: dies in the middle of its work")
+    def _crash(self) -> None:
+        self.environment.tell(f"{self.name}: dies in the middle of its work")
         self.stop()
 
     # --- the pump -----------------------------------------------------------------------
 
     def deliver(self, flight: Flight) -> None:
         """Take a datagram from the network; a host without an agent hears nothing."""
-        if self.pump is not None:
-            self.pump.deliver(flight)
+        if self.transport is not None:
+            self.transport.deliver(flight)
 
     def flush(self) -> None:
         """Send what is due and hand out what happened."""
-        if self.pump is not None:
-            self.pump.flush()
+        if self.transport is not None:
+            self.transport.flush()
 
     # --- records ------------------------------------------------------------------------
 
@@ -250,20 +250,20 @@ class Host:
 
     def move(self, address: Ip) -> None:
         """Get another underlay address; the agent, if it runs, says so in a new card."""
-        self.around.network.unplug(self.address)
+        self.environment.network.unplug(self.address)
         self.address = address
-        self.line = self.around.network.plug(address, self.deliver)
-        if self.pump is not None:
-            self.pump.address = address
+        self.line = self.environment.network.plug(address, self.deliver)
+        if self.transport is not None:
+            self.transport.address = address
             self.renew_card()
             self.flush()
 
     def renew_card(self, *, left: bool = False) -> None:
         """Make this host's address known, durable before it is said."""
         assert self.node is not None
-        assert self.pump is not None
+        assert self.transport is not None
         self.card = self._issue_card(left=left)
-        self.pump.sessions.card = self.card
+        self.transport.sessions.card = self.card
         self.node.renew_card(self.card, self.schedule.now)
 
     def _take_key(self, sender: NodeId, key: KeyId) -> None:
@@ -282,15 +282,15 @@ class Host:
                 self._save_later()
                 self.on_event(event)
             case OwnCardAhead(epoch=epoch):
-                self._rise_above(epoch)
+                self._raise_epoch(epoch)
             case MemberChanged(node_id=node_id, after=MemberState.SUSPECT | MemberState.DEAD):
-                assert self.pump is not None
-                self.pump.sessions.doubt(node_id)
+                assert self.transport is not None
+                self.transport.sessions.mark_unresponsive(node_id)
                 self.on_event(event)
             case _:
                 self.on_event(event)
 
-    def _rise_above(self, epoch: int) -> None:
+    def _raise_epoch(self, epoch: int) -> None:
         """Peers know this node by a later epoch than the disk did: go on above that one."""
         assert self.card is not None
         if epoch >= self.card.epoch:

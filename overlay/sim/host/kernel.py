@@ -24,7 +24,7 @@ from overlay.core.dataplane.state import Bridge, Link, Port, Row, SandboxState
 from overlay.model import Endpoint, Mac, Vni
 
 
-class Refused(Exception):  # noqa: N818 - it is what the kernel did, named as one says it
+class KernelRefusedError(Exception):
     """The kernel would not do this operation, or should not have been asked to."""
 
 
@@ -89,31 +89,31 @@ class Kernel:
         match operation:
             case PutRow(row):
                 if row.link not in links:
-                    raise Refused(f"{operation}: no such device")
+                    raise KernelRefusedError(f"{operation}: no such device")
                 key = row_key(row)
                 if rows.get(key) == row:
-                    raise Refused(f"{operation}: it is there already")
+                    raise KernelRefusedError(f"{operation}: it is there already")
                 rows[key] = row
             case DeleteRow(row):
                 key = row_key(row)
                 if rows.get(key) != row:
-                    raise Refused(f"{operation}: there is no such row")
+                    raise KernelRefusedError(f"{operation}: there is no such row")
                 del rows[key]
             case PutLink(link):
                 if link.name in links:
-                    raise Refused(f"{operation}: file exists")
+                    raise KernelRefusedError(f"{operation}: file exists")
                 if isinstance(link, Port):
-                    raise Refused(f"{operation}: only an attach makes a port")
+                    raise KernelRefusedError(f"{operation}: only an attach makes a port")
                 self._check_master(sandbox, link, operation)
                 links[link.name] = link
             case ChangeLink(before, after):
                 if links.get(before.name) != before or before.name != after.name:
-                    raise Refused(f"{operation}: it is {links.get(before.name)}")
+                    raise KernelRefusedError(f"{operation}: it is {links.get(before.name)}")
                 self._check_master(sandbox, after, operation)
                 links[after.name] = after
             case DeleteLink(link):
                 if link.name not in links:
-                    raise Refused(f"{operation}: no such device")
+                    raise KernelRefusedError(f"{operation}: no such device")
                 self.delete_link(sandbox, link.name)
 
     @staticmethod
@@ -121,7 +121,7 @@ class Kernel:
         if isinstance(link, Bridge):
             return
         if not isinstance(sandbox.links.get(link.master), Bridge):
-            raise Refused(f"{operation}: no bridge {link.master!r}")
+            raise KernelRefusedError(f"{operation}: no bridge {link.master!r}")
 
     def delete_link(self, sandbox: Sandbox, name: str) -> None:
         """Remove a link as the kernel does: its rows go, its ports lose their master."""
@@ -139,9 +139,9 @@ class Kernel:
         vni = container.endpoint.vni
         sandbox = self.sandboxes.get(vni)
         if sandbox is None or port.master not in sandbox.links:
-            raise Refused(f"no sandbox of VNI {vni} with {port.master} to plug into")
+            raise KernelRefusedError(f"no sandbox of VNI {vni} with {port.master} to plug into")
         if port.name in sandbox.links:
-            raise Refused(f"{port.name}: file exists")
+            raise KernelRefusedError(f"{port.name}: file exists")
         sandbox.links[port.name] = port
         self.containers[container.endpoint.endpoint_id] = container
 

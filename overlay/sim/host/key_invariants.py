@@ -20,14 +20,14 @@ from overlay.core.protocol.records import KeyId
 from overlay.model import Ip, NodeId
 from overlay.sim.environment.network import Flight
 from overlay.sim.host.disk import FIRST_KEY, Disk
-from overlay.sim.host.sessions import Sealed, Sessions
+from overlay.sim.host.sessions import SealedPayload, Sessions
 
 FIRST_MADE_S: Final = 1_800_000_000.0  # Unix time at the beginning of the world
 _HEALING_S: Final = 15.0  # some hellos may be lost, but not all of them
 _HEALING_COUNT: Final = 50
 
 
-class Watched(Protocol):
+class WatchedHost(Protocol):
     """What is looked at of a host. `node` is None while its agent is down."""
 
     name: str
@@ -41,18 +41,18 @@ class KeysBrokenError(AssertionError):
     """A datagram was lost, or would be, for a key that its receiver ought to hold."""
 
 
-class KeyWatch:
+class KeyInvariants:
     """Sees every step of every member. `host_of` finds a host, `is_cut` says whether nothing
     passes from one address to another."""
 
     def __init__(
         self,
-        chance: random.Random,
-        host_of: Callable[[NodeId], Watched],
+        rng: random.Random,
+        host_of: Callable[[NodeId], WatchedHost],
         is_cut: Callable[[Ip, Ip], bool],
         interval_s: float = 0.0,
     ) -> None:
-        self.chance = chance
+        self.rng = rng
         self.interval_s = interval_s
         self.made_s: dict[KeyId, float] = {FIRST_KEY: FIRST_MADE_S}
         self.excused_count = 0
@@ -65,12 +65,12 @@ class KeyWatch:
         self._sealed: dict[NodeId, KeyId] = {}  # before its disk was rolled back
         self._healing: dict[tuple[NodeId, NodeId, int, KeyId], tuple[float, int]] = {}
 
-    def made(self, host: Watched, key: KeyId, wall_s: float) -> None:
+    def made(self, host: WatchedHost, key: KeyId, wall_s: float) -> None:
         """Note that a host has made a key."""
         self.made_s[key] = float(int(wall_s))
         self.tell(f"{host.name}: makes {_shown(key)}")
 
-    def rolled_back(self, host: Watched, before: Ring, after: Ring) -> None:
+    def rolled_back(self, host: WatchedHost, before: Ring, after: Ring) -> None:
         """Note that a host's disk holds a former ring again."""
         self._lost[host.node_id] = self._lost.get(host.node_id, frozenset()) | (
             before.held - after.held
@@ -79,7 +79,7 @@ class KeyWatch:
 
     # --- steps --------------------------------------------------------------------------
 
-    def followed(self, host: Watched, before: Ring, after: Ring) -> None:
+    def followed(self, host: WatchedHost, before: Ring, after: Ring) -> None:
         """Check a member's step, which is on its disk now."""
         assert host.node is not None
         live = set(host.node.membership.live())
@@ -97,7 +97,7 @@ class KeyWatch:
             for node_id in () if is_full else sorted(live):
                 self._require_unused(host, self._host_of(node_id), key)
 
-    def _require_held(self, host: Watched, other: Watched, key: KeyId) -> None:
+    def _require_held(self, host: WatchedHost, other: WatchedHost, key: KeyId) -> None:
         if key in other.disk.ring.held or key in self._lost.get(other.node_id, ()):
             return
         dropped_by = self._live_at_drop.get((other.node_id, key))
@@ -106,7 +106,7 @@ class KeyWatch:
                 f"{host.name} seals with {_shown(key)}, which {other.name} does not hold"
             )
 
-    def _require_unused(self, host: Watched, other: Watched, key: KeyId) -> None:
+    def _require_unused(self, host: WatchedHost, other: WatchedHost, key: KeyId) -> None:
         sealing = other.disk.ring.sealing
         if sealing <= key and sealing >= self._sealed.get(other.node_id, FIRST_KEY):
             raise KeysBrokenError(
@@ -118,7 +118,7 @@ class KeyWatch:
     def unknown(self, receiver_id: NodeId, sessions: Sessions, flight: Flight, now: float) -> None:
         """Judge a payload that its receiver holds no key for."""
         content = flight.content
-        if type(content) is not Sealed or content.theirs != sessions.session:
+        if type(content) is not SealedPayload or content.theirs != sessions.session:
             return  # for a process before this one, which nothing would open
         sender, receiver = self._host_of(flight.sender), self._host_of(receiver_id)
         key = content.key
@@ -130,7 +130,7 @@ class KeyWatch:
         self.excused_count += 1
         self._require_healing(sender, receiver, sessions.session, key, now)
 
-    def _is_excused(self, sender: Watched, receiver: Watched, key: KeyId) -> bool:
+    def _is_excused(self, sender: WatchedHost, receiver: WatchedHost, key: KeyId) -> bool:
         if key in self._lost.get(receiver.node_id, ()):
             return True
         dropped_by = self._live_at_drop.get((receiver.node_id, key))
@@ -140,7 +140,7 @@ class KeyWatch:
         return used_by is not None and receiver.node_id not in used_by
 
     def _require_healing(
-        self, sender: Watched, receiver: Watched, session: int, key: KeyId, now: float
+        self, sender: WatchedHost, receiver: WatchedHost, session: int, key: KeyId, now: float
     ) -> None:
         """Check that what is excused ends: with a hello, which each such datagram provokes."""
         pair = (sender.node_id, receiver.node_id, session, key)

@@ -8,30 +8,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from overlay.core.events import CaughtUp, Event, MemberChanged, NodeForgotten, StoreChanged
-from overlay.core.keys.rotation_driver import RECORD, Follow, Hand, KeyDuty, Make, Say, Wait
+from overlay.core.events import Event, InitialSyncDone, MemberChanged, NodeForgotten, StoreChanged
+from overlay.core.keys.rotation_driver import (
+    KEY_STATE_KEY,
+    Announce,
+    ApplyKey,
+    CreateKey,
+    RotationDriver,
+    SendKey,
+    Wait,
+)
 from overlay.core.node import Node
-from overlay.core.protocol.records import CLUSTER_SCOPE, Holder, KeyId
+from overlay.core.protocol.records import CLUSTER_SCOPE, AuthorityHolderRecord, KeyId
 from overlay.model import NodeId
-from overlay.sim.host.transport import Pump
+from overlay.sim.host.transport import Transport
 
 if TYPE_CHECKING:
     from overlay.sim.host.host import Host
 
-HOLDER: Final = Holder(bytes(64))  # nothing is proven by it here
+HOLDER: Final = AuthorityHolderRecord(bytes(64))  # nothing is proven by it here
 _GATHER_S: Final = 0.02  # as the agent: records come in bursts
 
 
-class Keys:
+class KeyRotation:
     """One run of an agent's part in keeping the keys."""
 
-    def __init__(self, host: Host, node: Node, pump: Pump) -> None:
+    def __init__(self, host: Host, node: Node, transport: Transport) -> None:
         self._host = host
         self._node = node
-        self._pump = pump
-        self._watch = host.around.keys
+        self._transport = transport
+        self._watch = host.environment.keys
         ring = host.disk.ring
-        self.duty = KeyDuty(node, ring, self._watch.made_s[ring.newest], self._watch.interval_s)
+        self.driver = RotationDriver(
+            node, ring, self._watch.made_s[ring.newest], self._watch.interval_s
+        )
         self._due = float("inf")  # of the one look that counts
         self._look(0.0)
 
@@ -40,9 +50,9 @@ class Keys:
     def note(self, event: Event) -> None:
         """Look soon if an event is of members or their keys."""
         match event:
-            case StoreChanged(keys=keys) if RECORD in keys:
+            case StoreChanged(keys=keys) if KEY_STATE_KEY in keys:
                 self._look(_GATHER_S)
-            case MemberChanged() | CaughtUp() | NodeForgotten():
+            case MemberChanged() | InitialSyncDone() | NodeForgotten():
                 self._look(_GATHER_S)
             case _:
                 pass
@@ -71,17 +81,17 @@ class Keys:
     def work(self) -> float:
         """Take the steps that are due now; return after how many seconds to look again."""
         host, now = self._host, self._host.schedule.now
-        self.duty.interval_s = self._watch.interval_s
+        self.driver.interval_s = self._watch.interval_s
         while True:
-            match self.duty.next_deed(now, self._wall_s(), self._holders()):
-                case Follow() as follow:
+            match self.driver.next_action(now, self._wall_s(), self._holders()):
+                case ApplyKey() as follow:
                     self._follow(follow)
-                case Say(state):
+                case Announce(state):
                     host.publish(host.commit(CLUSTER_SCOPE, [state]))
-                case Hand(to):
+                case SendKey(to):
                     for node_id in to:
-                        self._pump.hand_key(node_id)
-                case Make(generation):
+                        self._transport.send_key(node_id)
+                case CreateKey(generation):
                     self._make(generation)
                 case Wait(seconds):
                     return seconds
@@ -96,43 +106,45 @@ class Keys:
         live = set(self._node.membership.live())
         holders = self._node.store.values(CLUSTER_SCOPE, "holder")
         return sorted(
-            origin for origin, value in holders if isinstance(value, Holder) and origin in live
+            origin
+            for origin, value in holders
+            if isinstance(value, AuthorityHolderRecord) and origin in live
         )
 
     def make(self, _: Any = None) -> None:
         """Make a key by hand, unless one is on its way."""
-        generation = self.duty.next_generation()
+        generation = self.driver.next_generation()
         if generation is not None:
             self._make(generation)
             self._look(0.0)
 
     def _make(self, generation: int) -> None:
-        key = KeyId(generation, self._watch.chance.getrandbits(16))
+        key = KeyId(generation, self._watch.rng.getrandbits(16))
         self._watch.made(self._host, key, self._wall_s())
         self.take(self._host.node_id, key)
 
     def take(self, _sender: NodeId, key: KeyId) -> None:
         """Hold a key that a member hands us, if it is of use."""
-        follow = self.duty.takes(key, self._host.schedule.now)
+        follow = self.driver.action_for(key, self._host.schedule.now)
         if follow is not None:
             self._follow(follow)
 
-    def _follow(self, follow: Follow) -> None:
+    def _follow(self, follow: ApplyKey) -> None:
         """Make a ring durable, with the record that tells of it, then seal and open by it."""
-        host, before, ring = self._host, self.duty.rotation.ring, follow.ring
+        host, before, ring = self._host, self.driver.rotation.ring, follow.ring
 
         def put() -> None:
             host.disk.ring = ring
             self._watch.followed(host, before, ring)
 
-        if follow.says is not None:
-            segments = host.commit(CLUSTER_SCOPE, [follow.says], also=put)
+        if follow.record is not None:
+            segments = host.commit(CLUSTER_SCOPE, [follow.record], also=put)
         else:
             segments = []
             host.crash_point()
             put()
             host.crash_point()
-        self.duty.followed(ring, self._wall_s())
-        self._pump.follow(ring)
+        self.driver.applied(ring, self._wall_s())
+        self._transport.follow(ring)
         host.publish(segments)
         self._look(_GATHER_S)

@@ -17,7 +17,7 @@ from overlay.core.dataplane.state import (
     FdbRow,
     FloodRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     Row,
     SandboxState,
@@ -30,14 +30,16 @@ VXLAN_PORT: Final = 4789
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class HostTruth:
     """One host as it really is: where its VTEP is, and what runs on it for one network."""
 
     vtep: Ip
     containers: tuple[Container, ...]
 
 
-def expected(network: Network, mtu: int, here: Truth, others: Iterable[Truth]) -> SandboxState:
+def expected(
+    network: Network, mtu: int, here: HostTruth, others: Iterable[HostTruth]
+) -> SandboxState:
     """Return the state that `here`'s sandbox of the network should have.
 
     `others` are the other hosts that have a sandbox of the network.
@@ -60,11 +62,11 @@ def expected(network: Network, mtu: int, here: Truth, others: Iterable[Truth]) -
             rows.add(FdbRow(f"vxlan{index}", endpoint.mac, other.vtep))
             rows.add(BridgeFdbRow(f"vxlan{index}", endpoint.mac))
             for ip in endpoint.ips:
-                rows.add(NeighbourRow(f"br{index}", ip, endpoint.mac))
+                rows.add(NeighborRow(f"br{index}", ip, endpoint.mac))
     return SandboxState(links, frozenset(rows))
 
 
-def walk(
+def trace_packet(
     source: Kernel,
     vni: Vni,
     index: int,
@@ -85,7 +87,7 @@ def walk(
             found = source.container_behind(vni, bridge, container.endpoint.mac)
             return found or f"{container.port} is on no {bridge}"
     neighbour = sandbox.rows.get(("neighbour", bridge, target, b""))
-    if not isinstance(neighbour, NeighbourRow):
+    if not isinstance(neighbour, NeighborRow):
         return f"no neighbour {ip_text(target)} on {bridge}"
     mac = neighbour.mac
     for link in sandbox.links.values():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.planner import PlannedPort
+from overlay.core.dataplane.planner import LocalPort
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.core.view import View, overlay_mtu
@@ -22,7 +22,7 @@ _RETRY_S: Final = 0.2
 _PERIOD_S: Final = 10.0  # every sandbox is passed over this often, whatever the hints
 
 
-class Datapath:
+class Reconciler:
     """All sandboxes of one host, while its agent lives."""
 
     def __init__(self, host: Host) -> None:
@@ -127,7 +127,7 @@ class Datapath:
         if network is None:
             return SandboxState()
         ports = tuple(
-            PlannedPort(attachment.port, attachment.subnet_index)
+            LocalPort(attachment.port, attachment.subnet_index)
             for attachment in self.host.disk.attachments.values()
             if attachment.endpoint.vni == vni and attachment.port in self._ports(vni)
         )

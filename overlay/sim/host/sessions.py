@@ -24,14 +24,14 @@ from overlay.wire.session.sealer import UNKNOWN_GENERATION
 from overlay.wire.session.sessions import NO_CHANNEL, REPLAYED
 
 HELLO_INTERVAL_S: Final = 0.1
-DOUBTFUL_HELLO_INTERVAL_S: Final = 1.0
+UNRESPONSIVE_HELLO_INTERVAL_S: Final = 1.0
 PREVIOUS_KEPT_S: Final = 5.0
 FIRST_SESSION: Final = 1  # of an agent that has started once
 _NONE: Final = 0
 _NEVER: Final = -1e9
 
 
-class Hello(NamedTuple):
+class SimHello(NamedTuple):
     """A handshake: the sender's session, the echo of the other's, the sender's card and keys."""
 
     session: int
@@ -47,7 +47,7 @@ class Hello(NamedTuple):
         return self.key is not None
 
 
-class Sealed(NamedTuple):
+class SealedPayload(NamedTuple):
     """A payload under the sessions of both sides, and a cluster key."""
 
     session: int
@@ -56,17 +56,17 @@ class Sealed(NamedTuple):
     payload: bytes
 
 
-class Handed(NamedTuple):
+class SentKey(NamedTuple):
     """A cluster key, for the process of one session."""
 
     theirs: int
     key: KeyId
 
 
-Content: TypeAlias = Hello | Sealed | Handed
+Content: TypeAlias = SimHello | SealedPayload | SentKey
 
 
-class Opened(NamedTuple):
+class SimOpened(NamedTuple):
     """What came of a datagram."""
 
     payload: bytes | None = None
@@ -82,7 +82,7 @@ class _Peer:
     previous_until: float = 0.0
     claimed: int = _NONE
     hello_at: float = _NEVER
-    is_doubted: bool = False
+    is_unresponsive: bool = False
     waiting: deque[bytes] | None = None
     held: set[KeyId] | None = None  # cluster keys it can open with; None: as all live ones
 
@@ -111,9 +111,9 @@ class Sessions:
         """Drop a peer's session."""
         self._peers.pop(node_id, None)
 
-    def doubt(self, node_id: NodeId) -> None:
+    def mark_unresponsive(self, node_id: NodeId) -> None:
         """Note that a peer does not answer: it may have restarted, and not know our address."""
-        self._peer(node_id).is_doubted = True
+        self._peer(node_id).is_unresponsive = True
 
     # --- out ----------------------------------------------------------------------------
 
@@ -126,8 +126,8 @@ class Sessions:
         peer = self._peer(to)
         key = self.ring.for_peer(peer.held)
         if peer.session != _NONE and key is not None:
-            sealed = Sealed(self.session, peer.session, key, payload)
-            if peer.is_doubted and now - peer.hello_at >= DOUBTFUL_HELLO_INTERVAL_S:
+            sealed = SealedPayload(self.session, peer.session, key, payload)
+            if peer.is_unresponsive and now - peer.hello_at >= UNRESPONSIVE_HELLO_INTERVAL_S:
                 return [*self._hello(peer, now), sealed]
             return [sealed]
         if peer.waiting is None:
@@ -135,16 +135,16 @@ class Sessions:
         peer.waiting.append(payload)
         return self._hello(peer, now)
 
-    def greeting(self) -> Hello:
+    def greeting(self) -> SimHello:
         """Return a first contact to someone of whom nothing is known."""
         return self._join(_NONE, self.ring.sealing)
 
-    def hand(self, to: NodeId, now: float) -> list[Content]:
+    def send_key(self, to: NodeId, now: float) -> list[Content]:
         """Return our newest key for a peer; without a session, a hello."""
         peer = self._peer(to)
         if peer.session == _NONE:
             return self._hello(peer, now)
-        return [Handed(peer.session, self.ring.newest)]
+        return [SentKey(peer.session, self.ring.newest)]
 
     def follow(self, ring: Ring, now: float) -> list[tuple[NodeId, Content]]:
         """Use a ring from now on; return what waited for a key, and hellos to who lacks the one
@@ -168,52 +168,52 @@ class Sessions:
         if peer.session == _NONE or key is None:
             return []
         waiting, peer.waiting = peer.waiting or (), None
-        return [Sealed(self.session, peer.session, key, payload) for payload in waiting]
+        return [SealedPayload(self.session, peer.session, key, payload) for payload in waiting]
 
     def _hello(self, peer: _Peer, now: float) -> list[Content]:
         is_met = peer.session != _NONE and peer.session == peer.claimed
         done = is_met and self.ring.for_peer(peer.held) is not None
-        pause_s = HELLO_INTERVAL_S if done or not is_met else DOUBTFUL_HELLO_INTERVAL_S
+        pause_s = HELLO_INTERVAL_S if done or not is_met else UNRESPONSIVE_HELLO_INTERVAL_S
         if now - peer.hello_at < pause_s:
             return []
         peer.hello_at = now
-        return [Hello(self.session, peer.claimed, done, self.card, self.ring.held)]
+        return [SimHello(self.session, peer.claimed, done, self.card, self.ring.held)]
 
-    def _join(self, echo: int, key: KeyId) -> Hello:
-        return Hello(self.session, echo, False, self.card, self.ring.held, key)
+    def _join(self, echo: int, key: KeyId) -> SimHello:
+        return SimHello(self.session, echo, False, self.card, self.ring.held, key)
 
     # --- in -----------------------------------------------------------------------------
 
-    def open(self, sender: NodeId, content: Sealed | Handed, now: float) -> Opened:
+    def open(self, sender: NodeId, content: SealedPayload | SentKey, now: float) -> SimOpened:
         """Return the payload or the key; or the hello that its being sealed under no key or
         session of ours provokes."""
-        if type(content) is Handed:
+        if type(content) is SentKey:
             if content.theirs != self.session:
-                return Opened(dropped=REPLAYED)
-            return Opened(key=content.key)
-        assert type(content) is Sealed
+                return SimOpened(dropped=REPLAYED)
+            return SimOpened(key=content.key)
+        assert type(content) is SealedPayload
         peer = self._peer(sender)
         if content.key not in self.ring.held:
-            return Opened(dropped=UNKNOWN_GENERATION, replies=tuple(self._hello(peer, now)))
+            return SimOpened(dropped=UNKNOWN_GENERATION, replies=tuple(self._hello(peer, now)))
         if content.theirs == self.session:
             previous = peer.previous if now <= peer.previous_until else _NONE
             if content.session != _NONE and content.session in {peer.session, previous}:
-                peer.is_doubted = False
+                peer.is_unresponsive = False
                 if peer.held is None or content.key in peer.held:
-                    return Opened(content.payload)
+                    return SimOpened(content.payload)
                 peer.held.add(content.key)  # it has been handed it
-                return Opened(content.payload, replies=tuple(self._waited(peer)))
+                return SimOpened(content.payload, replies=tuple(self._waited(peer)))
         reason = NO_CHANNEL if peer.session == _NONE else UNAUTHENTICATED
-        return Opened(dropped=reason, replies=tuple(self._hello(peer, now)))
+        return SimOpened(dropped=reason, replies=tuple(self._hello(peer, now)))
 
-    def lacks_key_of(self, sender: NodeId, hello: Hello, now: float) -> list[Content] | None:
+    def lacks_key_of(self, sender: NodeId, hello: SimHello, now: float) -> list[Content] | None:
         """Return what to answer to a first contact under a key that is not held; None if it is."""
         if hello.key is None or hello.key in self.ring.held:
             return None
         is_known = sender in self._peers or sender in self._formed
         return self._hello(self._peer(sender), now) if is_known else []
 
-    def take_hello(self, sender: NodeId, hello: Hello, now: float) -> tuple[bool, list[Content]]:
+    def take_hello(self, sender: NodeId, hello: SimHello, now: float) -> tuple[bool, list[Content]]:
         """Return whether a session began with this hello, and what to answer."""
         is_stranger = sender not in self._peers and sender not in self._formed
         if is_stranger and hello.key is not None and hello.echo != self.session:
@@ -228,13 +228,13 @@ class Sessions:
         if began:
             peer.previous, peer.previous_until = peer.session, now + PREVIOUS_KEPT_S
             peer.session = hello.session
-            peer.is_doubted = False
+            peer.is_unresponsive = False
         answers: list[Content] = []
         if not (hello.done and is_fresh and self.ring.for_peer(peer.held) is not None):
             if began:
                 peer.hello_at = _NEVER  # a new session is answered at once
             for answer in self._hello(peer, now):
-                assert isinstance(answer, Hello)
+                assert isinstance(answer, SimHello)
                 answers.append(answer._replace(key=hello.key))
         if is_fresh:
             answers += self._waited(peer)
@@ -245,4 +245,4 @@ class Sessions:
         """Return the key in use for a peer that lacks it."""
         if peer.session == _NONE or peer.held is None or self.ring.sealing in peer.held:
             return []
-        return [Handed(peer.session, self.ring.sealing)]
+        return [SentKey(peer.session, self.ring.sealing)]

@@ -20,8 +20,8 @@ from overlay.core.protocol.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import Ip, NodeId
 from overlay.sim.environment.network import Flight
-from overlay.sim.host.environment import Died, Surroundings
-from overlay.sim.host.sessions import Content, Hello, Sealed, Sessions
+from overlay.sim.host.environment import AgentKilled, Environment
+from overlay.sim.host.sessions import Content, SealedPayload, Sessions, SimHello
 from overlay.wire.session.sealer import UNKNOWN_GENERATION
 
 _LAG_NOTED_S: Final = 0.1
@@ -36,7 +36,7 @@ _KEY_SIZE: Final = 122  # a session, a secret, a warrant, two numbers, and frami
 _NEVER: Final = float("inf")
 
 
-class Pump:
+class Transport:
     """Moves datagrams and time. `on_event` takes events, `on_key` the keys that are handed here,
     `on_death` hears of Died."""
 
@@ -44,7 +44,7 @@ class Pump:
         self,
         node: Node,
         sessions: Sessions,
-        around: Surroundings,
+        environment: Environment,
         *,
         address: Ip,
         drops: Counter[str],
@@ -55,8 +55,8 @@ class Pump:
         self.node = node
         self.sessions = sessions
         self.address = address
-        self._around = around
-        self._schedule = around.schedule
+        self._environment = environment
+        self._schedule = environment.schedule
         self._drops = drops
         self._on_event = on_event
         self._on_key = on_key
@@ -81,20 +81,20 @@ class Pump:
         try:
             self._take(flight)
             self.flush()
-        except Died:
+        except AgentKilled:
             self._on_death()
 
     def _take(self, flight: Flight) -> None:
         content = flight.content
         sender = flight.sender
         now = self._schedule.now
-        codec = self._around.codec
+        codec = self._environment.codec
         if flight.corrupt:
-            if type(content) is Sealed:
-                codec.survive(content.payload, self._around.chance)
+            if type(content) is SealedPayload:
+                codec.survive(content.payload, self._environment.rng)
             self._drops["corrupt"] += 1
             return
-        if type(content) is Hello:
+        if type(content) is SimHello:
             self._take_hello(sender, content)
             return
         node = self.node
@@ -105,7 +105,7 @@ class Pump:
         if opened.dropped:
             self._drops[opened.dropped] += 1
             if opened.dropped == UNKNOWN_GENERATION:
-                self._around.keys.unknown(node.card.node_id, self.sessions, flight, now)
+                self._environment.keys.unknown(node.card.node_id, self.sessions, flight, now)
         for reply in opened.replies:
             self._send(sender, reply)
         if opened.key is not None:
@@ -118,7 +118,7 @@ class Pump:
             except RemoteError as error:
                 self._drops[error.reason] += 1
 
-    def _take_hello(self, sender: NodeId, hello: Hello) -> None:
+    def _take_hello(self, sender: NodeId, hello: SimHello) -> None:
         node = self.node
         if node.is_forgotten(sender):
             return
@@ -161,9 +161,9 @@ class Pump:
             self._armed = due = max(due, now)
             self._schedule.at(due, self._on_timer, due)
 
-    def hand_key(self, to: NodeId) -> None:
+    def send_key(self, to: NodeId) -> None:
         """Hand our newest key to a member."""
-        for content in self.sessions.hand(to, self._schedule.now):
+        for content in self.sessions.send_key(to, self._schedule.now):
             self._send(to, content)
 
     def follow(self, ring: Ring) -> None:
@@ -177,15 +177,15 @@ class Pump:
             self._send_to(card.address, content)
 
     def _send_to(self, address: Ip, content: Content) -> None:
-        if type(content) is Sealed:
+        if type(content) is SealedPayload:
             size = _SEALED_SIZE + len(content.payload)
-        elif type(content) is Hello:
+        elif type(content) is SimHello:
             size = _SEALED_SIZE + _HELLO_SIZE + len(content.card.raw) + len(content.card.signature)
             size += _KEY_NAME_SIZE * len(content.held)
         else:
             size = _SEALED_SIZE + _KEY_SIZE
         own = self.node.card.node_id
-        self._around.network.send(own, self.address, address, content, size)
+        self._environment.network.send(own, self.address, address, content, size)
 
     # --- time ---------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class Pump:
                     node.observe_lag(now - due, now)
                 node.handle_timer(now)
             self.flush()
-        except Died:
+        except AgentKilled:
             self._on_death()
 
     def stalled(self) -> float | None:
@@ -239,12 +239,12 @@ class Pump:
             for _ in range(min(len(self._backlog), limits.RECEIVE_BATCH_COUNT)):
                 self._take(self._backlog.popleft())
             self.flush()
-        except Died:
+        except AgentKilled:
             self._on_death()
 
     # --- first contact ------------------------------------------------------------------
 
-    def greet(self, seeds: tuple[Ip, ...], later: Callable[..., None]) -> None:
+    def contact_seeds(self, seeds: tuple[Ip, ...], later: Callable[..., None]) -> None:
         """While nobody is heard, knock at the seeds and at remembered peers, ever more slowly
         but for ever: those we know may not know us (any more), and hear us only this way."""
         self._greet((seeds, later, _GREET_S))
@@ -252,13 +252,13 @@ class Pump:
     def _greet(self, what: tuple[tuple[Ip, ...], Callable[..., None], float]) -> None:
         seeds, later, pause_s = what
         node = self.node
-        heard_at = node.heard_at
+        heard_at = node.last_contact_at
         if heard_at is not None and self._schedule.now - heard_at < _SILENCE_S:
             later(_GREET_MAX_S, self._greet, (seeds, later, _GREET_S))
             return
         known = [card.address for card in node.store.cards.values() if card is not node.card]
         if len(known) > _GREETED_MAX:
-            known = self._around.chance.sample(known, _GREETED_MAX)
+            known = self._environment.rng.sample(known, _GREETED_MAX)
         for address in dict.fromkeys([*seeds, *known]):
             if address != self.address:
                 self._send_to(address, self.sessions.greeting())

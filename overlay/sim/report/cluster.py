@@ -20,15 +20,15 @@ from overlay.core.protocol.records import (
     Value,
     key_of,
 )
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import Endpoint, Ip, NodeId, Vni, mac_for
 from overlay.sim.environment.codec import SharingCodec
 from overlay.sim.environment.network import Network, Weather
-from overlay.sim.environment.random_streams import Chance
+from overlay.sim.environment.random_streams import RandomStreams
 from overlay.sim.environment.schedule import Schedule
-from overlay.sim.host.environment import Surroundings
+from overlay.sim.host.environment import Environment
 from overlay.sim.host.host import Host
-from overlay.sim.host.key_invariants import KeyWatch
+from overlay.sim.host.key_invariants import KeyInvariants
 from overlay.sim.host.key_rotation import HOLDER
 
 FIRST_VNI: Final = 2**23
@@ -53,20 +53,20 @@ class Cluster:
 
         The first `populated` hosts (0: all) have `endpoints` each.
         """
-        self.chance = Chance(seed)
+        self.streams = RandomStreams(seed)
         self.schedule = Schedule()
-        self.wires = Network(self.schedule, self.chance.stream("network"))
+        self.wires = Network(self.schedule, self.streams.stream("network"))
         self.wires.weather = weather
-        self.load = self.chance.stream("load")
-        self._around = Surroundings(
+        self.load = self.streams.stream("load")
+        self._environment = Environment(
             self.schedule,
             self.wires,
             SharingCodec(),
-            Settings(),
-            self.chance.stream("hosts"),
+            ProtocolSettings(),
+            self.streams.stream("hosts"),
             lambda _text: None,
-            KeyWatch(
-                self.chance.stream("keys"),
+            KeyInvariants(
+                self.streams.stream("keys"),
                 lambda node_id: self.by_id[node_id],
                 self.wires.is_cut,
             ),
@@ -97,7 +97,7 @@ class Cluster:
         host.flush()
 
     def _host(self, index: int) -> Host:
-        return Host(index, Ip((0x0A800000 + index).to_bytes(4, "big")), self._around)
+        return Host(index, Ip((0x0A800000 + index).to_bytes(4, "big")), self._environment)
 
     def vni_of(self, host: Host) -> Vni:
         """Return the network that a host takes part in."""
@@ -161,4 +161,4 @@ class Cluster:
 
 def _segment(host: Host, scope: Scope, after: int, values: list[Value]) -> Segment:
     entries = [Entry(after + 1 + index, key_of(value), value) for index, value in enumerate(values)]
-    return host.notary.issue_segment(scope, 0, after, after + len(values), entries)
+    return host.signer.issue_segment(scope, 0, after, after + len(values), entries)

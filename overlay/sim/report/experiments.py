@@ -29,7 +29,7 @@ _SLOW_S: Final = 3.0  # what passes a slow host is late by 1.5 to 3 s, either wa
 
 
 @dataclass(frozen=True, slots=True)
-class Idle:
+class IdleCost:
     """What a cluster without changes costs."""
 
     bit_per_s: float  # sent per node, headers of IP and UDP included
@@ -37,7 +37,7 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class FalseDeaths:
     """Deaths declared of members that were not dead."""
 
     healthy: int
@@ -46,7 +46,7 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
-class CatchUp:
+class JoinCost:
     """What a newcomer costs a cluster."""
 
     members_s: float  # until it knew every node's card
@@ -57,7 +57,7 @@ class CatchUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Healing:
+class HealingTime:
     """How long after the end of a partition."""
 
     records_s: float  # until all records were equal again
@@ -66,7 +66,7 @@ class Healing:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotated:
+class RotationTime:
     """How long a new cluster key took, from its making."""
 
     used_s: float  # until all sealed with it
@@ -75,7 +75,7 @@ class Rotated:
     sent_bytes: int  # by the whole cluster until all sealed with it, beyond what it sends when idle
 
 
-def rotation(count: int) -> Rotated:
+def rotation(count: int) -> RotationTime:
     """Let one host make a key; see when all use it, and when the old one is gone."""
     cluster = Cluster(count, LAN, hosts_per_network=min(50, count), endpoints=5)
     cluster.run(_WARM_UP_S)
@@ -98,10 +98,10 @@ def rotation(count: int) -> Rotated:
         if all(host.disk.ring.held == {key} for host in cluster.hosts):
             alone_s = since
     unknown = sum(host.drops[UNKNOWN_GENERATION] for host in cluster.hosts)
-    return Rotated(used_s, alone_s, unknown, sent_bytes)
+    return RotationTime(used_s, alone_s, unknown, sent_bytes)
 
 
-def spread(count: int, writes: int, pause_s: float = 1.0) -> list[float]:
+def dissemination(count: int, writes: int, pause_s: float = 1.0) -> list[float]:
     """Write single records at random hosts of one network; return after how many seconds all the
     others had each (infinite: one of them never had it)."""
     cluster = Cluster(count, LAN)
@@ -135,17 +135,19 @@ def spread(count: int, writes: int, pause_s: float = 1.0) -> list[float]:
     return to_all + [math.inf] * len(waiting)
 
 
-def idle(count: int, endpoints: int, seconds: float) -> Idle:
+def idle(count: int, endpoints: int, seconds: float) -> IdleCost:
     """Let a cluster be, and see what it sends and what it costs to simulate."""
     cluster = Cluster(count, LAN, hosts_per_network=50, endpoints=endpoints)
     cluster.run(_WARM_UP_S)
     before, started = cluster.sent_bytes(), time.perf_counter()
     cluster.run(seconds)
     took_s = time.perf_counter() - started
-    return Idle(8 * (cluster.sent_bytes() - before) / (count * seconds), count * seconds / took_s)
+    return IdleCost(
+        8 * (cluster.sent_bytes() - before) / (count * seconds), count * seconds / took_s
+    )
 
 
-def catch_up(count: int, endpoints: int, holders: int) -> CatchUp:
+def catch_up(count: int, endpoints: int, holders: int) -> JoinCost:
     """Let a newcomer join a cluster, and a network of `holders` hosts that have them all."""
     cluster = Cluster(
         count, LAN, hosts_per_network=holders, endpoints=endpoints // holders, populated=holders
@@ -177,7 +179,7 @@ def catch_up(count: int, endpoints: int, holders: int) -> CatchUp:
     learned = sum(len(card.raw) for card in host.disk.all_cards()) + sum(
         len(segment.raw) for segment in host.disk.all_segments()
     )
-    return CatchUp(members_s, records_s, round(extra), learned, 80.0 * busiest)
+    return JoinCost(members_s, records_s, round(extra), learned, 80.0 * busiest)
 
 
 def detection(count: int, crashes: int) -> list[float]:
@@ -208,7 +210,7 @@ def detection(count: int, crashes: int) -> list[float]:
     return [found.get(victim.node_id, math.inf) for victim in victims]
 
 
-def wrong_deaths(count: int, seconds: float, step: Callable[[float], None]) -> Wrong:
+def wrong_deaths(count: int, seconds: float, step: Callable[[float], None]) -> FalseDeaths:
     """Let a lossy cluster with some slow hosts run; count who is declared dead but is not."""
     cluster = Cluster(count, LOSSY)
     slow = cluster.load.sample(cluster.hosts, max(1, round(_SLOW_SHARE * count)))
@@ -230,12 +232,12 @@ def wrong_deaths(count: int, seconds: float, step: Callable[[float], None]) -> W
     while cluster.schedule.now < seconds:
         cluster.run(min(10.0, seconds - cluster.schedule.now))
         step(cluster.schedule.now)
-    return Wrong(len(healthy), len(sluggish), count * seconds)
+    return FalseDeaths(len(healthy), len(sluggish), count * seconds)
 
 
 def healing(
     count: int, seconds: float, writes_per_s: float, step: Callable[[float], None]
-) -> Healing:
+) -> HealingTime:
     """Cut a cluster in halves, write on both sides, heal it; see when all is equal again."""
     cluster = Cluster(count, LAN, hosts_per_network=min(50, count), endpoints=5)
     cluster.run(_WARM_UP_S)
@@ -262,7 +264,7 @@ def healing(
             records_s = since
         if members_s == math.inf and _all_alive(cluster):
             members_s = since
-    return Healing(records_s, members_s, writes)
+    return HealingTime(records_s, members_s, writes)
 
 
 def _equal(cluster: Cluster) -> bool:

@@ -30,7 +30,7 @@ _STYLE: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ConvergencePlot:
     """What to draw: shares (0 to 1) over seconds, the storm's end, and when faults struck."""
 
     title: str
@@ -39,7 +39,7 @@ class Picture:
     faults_s: Sequence[float] = ()
 
 
-def svg(picture: Picture) -> str:
+def render_svg(picture: ConvergencePlot) -> str:
     """Return the picture as the text of an SVG file."""
     end_s = max([1e-9, picture.storm_end_s, *(time for time, _ in picture.points)])
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM

@@ -79,7 +79,7 @@ def _spread_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, ...
             continue
         tell(f"new records among {count} nodes ...")
         writes = size.writes if count >= 100 else 5 * size.writes
-        spread = experiments.spread(count, writes)
+        spread = experiments.dissemination(count, writes)
         worst_s = percentile(spread, 0.99)
         median_s = percentile(spread, 0.5)
         rows.append(

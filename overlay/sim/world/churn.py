@@ -18,7 +18,7 @@ from overlay.sim.world.world import Site, World
 _STEP_S: Final = 0.5  # between two looks at whether a goodbye was heard
 
 
-class Comings:
+class Churn:
     """Starts and ends the agents of one world."""
 
     def __init__(self, world: World) -> None:
@@ -30,7 +30,7 @@ class Comings:
         if host.node is None or host.gone:
             return
         if fault.how == "killed" and fault.after_writes:
-            host.doom(fault.after_writes)
+            host.schedule_crash(fault.after_writes)
         else:
             self._kill(host, fault.how)
         self._world.schedule.after(fault.down_s, self.revive, host)
@@ -39,10 +39,10 @@ class Comings:
         host.stop()
         if how == "killed":
             return
-        self._world.book.lost(host)
+        self._world.invariants.lost(host)
         host.kernel.lose_all()
         if how == "restored" and host.backup is not None:
-            self._world.around.keys.rolled_back(host, host.disk.ring, host.backup.ring)
+            self._world.environment.keys.rolled_back(host, host.disk.ring, host.backup.ring)
             host.disk = host.backup
             host.backup = None
 
@@ -116,11 +116,11 @@ class Comings:
                 return
             host.stop()
             host.gone = True
-            self._world.book.lost(host)
+            self._world.invariants.lost(host)
             host.kernel.lose_all()
             self._world.wires.unplug(host.address)
 
-        host.guarded(lambda _: site.work.leave(end))
+        host.guarded(lambda _: site.agent.leave(end))
 
     def _goodbye_heard(self, leaver: Host) -> bool:
         """Say whether someone who stays knows that the host leaves; until then it stays."""

@@ -149,60 +149,60 @@ Fault: TypeAlias = Crash | Partition | Clog | Stall | Move | Rotate | Leave | Ne
 _Absence: TypeAlias = Crash | Partition | Stall
 
 
-def draw(scenario: Scenario, chance: random.Random) -> list[Fault]:
+def draw(scenario: Scenario, rng: random.Random) -> list[Fault]:
     """Return the faults of the scenario's storm, in order of time."""
     hosts, end = scenario.nodes, scenario.duration
     faults: list[Fault] = []
-    cuts = [_partition(scenario, chance) for _ in range(scenario.partitions if hosts > 1 else 0)]
+    cuts = [_partition(scenario, rng) for _ in range(scenario.partitions if hosts > 1 else 0)]
     faults += cuts
-    absences = [_absence(scenario, chance) for _ in range(scenario.absences if hosts > 1 else 0)]
+    absences = [_absence(scenario, rng) for _ in range(scenario.absences if hosts > 1 else 0)]
     faults += absences
     quiet = [(fault.at_s, _lasts_s(fault)) for fault in (*cuts, *absences)]
     for _ in range(scenario.crashes):
-        faults.append(_crash(scenario, chance, quiet))
+        faults.append(_crash(scenario, rng, quiet))
     for _ in range(scenario.clogs if hosts > 1 else 0):
-        source, target = chance.sample(range(hosts), 2)
-        faults.append(Clog(chance.uniform(0, end), source, target, chance.uniform(*_CLOG_S)))
+        source, target = rng.sample(range(hosts), 2)
+        faults.append(Clog(rng.uniform(0, end), source, target, rng.uniform(*_CLOG_S)))
     for _ in range(scenario.stalls):
-        host = chance.randrange(hosts)
-        faults.append(Stall(chance.uniform(0, end), host, chance.uniform(*_STALL_S)))
-    leavers = chance.sample(range(hosts), min(scenario.leaves, hosts - 1))
+        host = rng.randrange(hosts)
+        faults.append(Stall(rng.uniform(0, end), host, rng.uniform(*_STALL_S)))
+    leavers = rng.sample(range(hosts), min(scenario.leaves, hosts - 1))
     # One host stays where it is: a cluster that all moved at once could not find itself.
     stayers = [host for host in range(hosts) if host not in leavers]
-    for host in chance.sample(stayers, min(scenario.moves, len(stayers) - 1)):
-        faults.append(Move(chance.uniform(0, end), host))
+    for host in rng.sample(stayers, min(scenario.moves, len(stayers) - 1)):
+        faults.append(Move(rng.uniform(0, end), host))
     for _ in range(scenario.tampers):
-        how = chance.choice(["delete", "add", "delete link", "no memory"])
-        faults.append(Tamper(chance.uniform(0, end), chance.randrange(hosts), how))
+        how = rng.choice(["delete", "add", "delete link", "no memory"])
+        faults.append(Tamper(rng.uniform(0, end), rng.randrange(hosts), how))
     for index in range(scenario.newcomers):
-        faults.append(Newcomer(chance.uniform(0, end), hosts + index, chance.randrange(hosts)))
+        faults.append(Newcomer(rng.uniform(0, end), hosts + index, rng.randrange(hosts)))
     for host in leavers:
-        faults.append(Leave(chance.uniform(end / 2, end), host))
+        faults.append(Leave(rng.uniform(end / 2, end), host))
     for _ in range(scenario.rotations):
-        faults += _rotations(scenario, chance, cuts)
+        faults += _rotations(scenario, rng, cuts)
     return sorted(faults, key=lambda fault: fault.at_s)
 
 
-def _partition(scenario: Scenario, chance: random.Random) -> Partition:
+def _partition(scenario: Scenario, rng: random.Random) -> Partition:
     hosts = scenario.nodes
-    share = chance.choice([0.5, chance.random(), 1 / hosts])
+    share = rng.choice([0.5, rng.random(), 1 / hosts])
     count = max(1, min(hosts - 1, round(share * hosts)))
-    side = tuple(sorted(chance.sample(range(hosts), count)))
-    lasts_s = min(chance.uniform(*_CUT_S), 0.7 * scenario.duration)
-    at_s = chance.uniform(0, max(0.0, scenario.duration - lasts_s))
-    return Partition(at_s, side, lasts_s, one_way=chance.random() < 0.35)
+    side = tuple(sorted(rng.sample(range(hosts), count)))
+    lasts_s = min(rng.uniform(*_CUT_S), 0.7 * scenario.duration)
+    at_s = rng.uniform(0, max(0.0, scenario.duration - lasts_s))
+    return Partition(at_s, side, lasts_s, one_way=rng.random() < 0.35)
 
 
-def _absence(scenario: Scenario, chance: random.Random) -> _Absence:
+def _absence(scenario: Scenario, rng: random.Random) -> _Absence:
     """Return why a host is away for longer than a rotation takes: asleep, off, or cut off."""
-    host = chance.randrange(scenario.nodes)
-    lasts_s = min(chance.uniform(*_AWAY_S), 0.8 * scenario.duration)
-    at_s = chance.uniform(0, scenario.duration - lasts_s)
-    match chance.choice(["asleep", "off", "cut off"]):
+    host = rng.randrange(scenario.nodes)
+    lasts_s = min(rng.uniform(*_AWAY_S), 0.8 * scenario.duration)
+    at_s = rng.uniform(0, scenario.duration - lasts_s)
+    match rng.choice(["asleep", "off", "cut off"]):
         case "asleep":
             return Stall(at_s, host, lasts_s)
         case "off":
-            return Crash(at_s, host, lasts_s, chance.choice(["killed", "power"]), after_writes=0)
+            return Crash(at_s, host, lasts_s, rng.choice(["killed", "power"]), after_writes=0)
         case _:
             return Partition(at_s, (host,), lasts_s, one_way=False)
 
@@ -211,34 +211,34 @@ def _lasts_s(fault: _Absence) -> float:
     return fault.down_s if isinstance(fault, Crash) else fault.lasts_s
 
 
-def _rotations(scenario: Scenario, chance: random.Random, cuts: list[Partition]) -> list[Rotate]:
+def _rotations(scenario: Scenario, rng: random.Random, cuts: list[Partition]) -> list[Rotate]:
     """Return who makes the next key, and when: now and then two at once, or one on either side
     of a cut."""
     holders = [host for host in range(scenario.nodes) if is_holder(host)]
-    at_s = chance.uniform(0, scenario.duration)
-    makers = chance.sample(holders, min(len(holders), chance.choice([1, 1, 2])))
-    if cuts and chance.random() < 0.5:
-        cut = chance.choice(cuts)
-        at_s = cut.at_s + chance.random() * cut.lasts_s
+    at_s = rng.uniform(0, scenario.duration)
+    makers = rng.sample(holders, min(len(holders), rng.choice([1, 1, 2])))
+    if cuts and rng.random() < 0.5:
+        cut = rng.choice(cuts)
+        at_s = cut.at_s + rng.random() * cut.lasts_s
         near = [host for host in holders if host in cut.side]
         far = [host for host in holders if host not in cut.side]
-        makers = [chance.choice(side) for side in (near, far) if side]
+        makers = [rng.choice(side) for side in (near, far) if side]
     end = scenario.duration
-    return [Rotate(min(end, at_s + chance.uniform(0, _AT_ONCE_S)), host) for host in makers]
+    return [Rotate(min(end, at_s + rng.uniform(0, _AT_ONCE_S)), host) for host in makers]
 
 
-def _crash(scenario: Scenario, chance: random.Random, unquiet: list[tuple[float, float]]) -> Crash:
-    at_s = chance.uniform(0, scenario.duration)
-    host = chance.randrange(scenario.nodes)
-    down_s = chance.uniform(*_DOWN_S)
-    how = chance.choices(["killed", "power", "restored"], [6, 3, 2])[0]
+def _crash(scenario: Scenario, rng: random.Random, unquiet: list[tuple[float, float]]) -> Crash:
+    at_s = rng.uniform(0, scenario.duration)
+    host = rng.randrange(scenario.nodes)
+    down_s = rng.uniform(*_DOWN_S)
+    how = rng.choices(["killed", "power", "restored"], [6, 3, 2])[0]
     if how == "restored":
         down_s = max(down_s, _RESTORE_DOWN_S)
         quiet = (at_s - _RESTORE_AGE_S[1], at_s + down_s + _RESTORE_QUIET_S)
         near = any(since < quiet[1] and since + lasts_s > quiet[0] for since, lasts_s in unquiet)
         if near or scenario.nodes < 2:
             how = "power"
-    return Crash(at_s, host, down_s, how, after_writes=chance.choice([0, 0, 1, 2, 3]))
+    return Crash(at_s, host, down_s, how, after_writes=rng.choice([0, 0, 1, 2, 3]))
 
 
 def story(faults: list[Fault]) -> str:

@@ -10,17 +10,17 @@ from __future__ import annotations
 from overlay import limits
 from overlay.core.protocol.messages import MemberState
 from overlay.model import Ip, Vni, ip_text
-from overlay.sim.host.agent import Asked
+from overlay.sim.host.agent import PendingConfirmation
 from overlay.sim.host.host import Host
 from overlay.sim.host.kernel import Container, Kernel
-from overlay.sim.host.oracle import walk
+from overlay.sim.host.oracle import trace_packet
 
 
-class BrokenError(AssertionError):
+class InvariantError(AssertionError):
     """A promise was broken: the run has found a bug."""
 
 
-class Book:
+class Invariants:
     """What runs, by network and address. `work.Ledger` for all hosts."""
 
     def __init__(self, hosts: list[Host]) -> None:
@@ -37,7 +37,7 @@ class Book:
             place = (container.endpoint.vni, ip)
             other = self.running.get(place)
             if other is not None:
-                raise BrokenError(
+                raise InvariantError(
                     f"{ip_text(ip)} of VNI {container.endpoint.vni} is given to "
                     f"{container.endpoint.name} on {host.name}, but {other[1].endpoint.name} "
                     f"on {other[0].name} has it"
@@ -57,7 +57,7 @@ class Book:
         for container in list(host.kernel.containers.values()):
             self.unplugged(host, container)
 
-    def confirmed(self, host: Host, container: Container, asked: Asked) -> None:
+    def confirmed(self, host: Host, container: Container, asked: PendingConfirmation) -> None:
         """Check that those who said that they can reach the container really can."""
         self.confirmed_count += 1
         endpoint = container.endpoint
@@ -72,16 +72,16 @@ class Book:
             state = host.node.membership.state_of(other.node_id)
             if state is not MemberState.ALIVE or endpoint.vni not in other.kernel.sandboxes:
                 continue
-            found = walk(
+            found = trace_packet(
                 other.kernel, endpoint.vni, container.subnet_index, endpoint.ips[0], self.kernel_at
             )
             if found != container:
-                raise BrokenError(
+                raise InvariantError(
                     f"{other.name} confirmed {endpoint.name} on {host.name}, but a packet to "
                     f"{ip_text(endpoint.ips[0])} gets nowhere: {found}"
                 )
 
-    def upset(self, host: Host, seconds: float) -> None:
+    def mark_disturbed(self, host: Host, seconds: float) -> None:
         """Note that a host is sabotaged or moving: reachability promises nothing meanwhile."""
         until = host.schedule.now + seconds
         self._upset_until[host] = max(until, self._upset_until.get(host, 0.0))
@@ -96,7 +96,7 @@ class Book:
     def check_bounds(self, size_max: int) -> None:
         """Check what must hold at every moment; raises Broken."""
         if size_max > limits.DATAGRAM_SIZE_MAX:
-            raise BrokenError(
+            raise InvariantError(
                 f"a datagram of {size_max} bytes; the limit is {limits.DATAGRAM_SIZE_MAX}"
             )
         for host in self.hosts:
@@ -104,4 +104,4 @@ class Book:
                 continue
             waiting = len(host.node.outbox)
             if waiting > limits.OUTBOX_MESSAGES_MAX:
-                raise BrokenError(f"{host.name}: {waiting} messages wait to be sent")
+                raise InvariantError(f"{host.name}: {waiting} messages wait to be sent")

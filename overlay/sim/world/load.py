@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation
 from overlay.model import Network, Subnet, Vni, parse_ip
-from overlay.sim.host.agent import Wish
+from overlay.sim.host.agent import PendingAttach
 from overlay.sim.scenario import Scenario
 from overlay.sim.world.world import Site, World
 
@@ -20,10 +20,10 @@ _ENDPOINTS_MAX: Final = 12  # per host and network
 class Load:
     """The work that one scenario puts on a world."""
 
-    def __init__(self, world: World, scenario: Scenario, chance: random.Random) -> None:
+    def __init__(self, world: World, scenario: Scenario, rng: random.Random) -> None:
         self._world = world
         self._scenario = scenario
-        self._chance = chance
+        self._rng = rng
         self._names = 0
         self._churning = False
 
@@ -59,11 +59,11 @@ class Load:
             creator.host.publish(creator.host.commit(CLUSTER_SCOPE, [network, part]))
             creator.host.flush()
             count = min(self._scenario.hosts_per_network, len(self._world.sites))
-            for site in self._chance.sample(self._world.sites, count):
+            for site in self._rng.sample(self._world.sites, count):
                 site.networks.append(network)
                 for _index in range(self._scenario.endpoints):
                     self._world.schedule.after(
-                        self._chance.uniform(0.2, 1.5), self._attach, (site, network)
+                        self._rng.uniform(0.2, 1.5), self._attach, (site, network)
                     )
 
     def _attach(self, where: tuple[Site, Network]) -> None:
@@ -71,18 +71,18 @@ class Load:
         if site.host.node is None or site.host.gone:
             return
         self._names += 1
-        wish = Wish(
+        attach = PendingAttach(
             network,
-            self._chance.randrange(len(network.subnets)),
+            self._rng.randrange(len(network.subnets)),
             f"c{self._names}",
-            self._chance.randbytes(8),
+            self._rng.randbytes(8),
         )
-        site.host.guarded(site.work.attach, wish)
+        site.host.guarded(site.agent.attach, attach)
 
     def _churn(self, _: Any = None) -> None:
         if not self._churning:
             return
-        self._world.schedule.after(self._chance.expovariate(self._scenario.churn), self._churn)
+        self._world.schedule.after(self._rng.expovariate(self._scenario.churn), self._churn)
         up = [
             site
             for site in self._world.sites
@@ -90,15 +90,15 @@ class Load:
         ]
         if not up:
             return
-        site = self._chance.choice(up)
-        network = self._chance.choice(site.networks)
+        site = self._rng.choice(up)
+        network = self._rng.choice(site.networks)
         running = [
             container
             for container in site.host.kernel.containers.values()
             if container.endpoint.vni == network.vni
         ]
         many = len(running) / _ENDPOINTS_MAX
-        if running and self._chance.random() < max(0.4, many):
-            site.host.guarded(site.work.detach, self._chance.choice(running))
+        if running and self._rng.random() < max(0.4, many):
+            site.host.guarded(site.agent.detach, self._rng.choice(running))
         else:
             self._attach((site, network))

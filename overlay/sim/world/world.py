@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import Ip, Network, NodeId
 from overlay.sim.environment.codec import SharingCodec
 from overlay.sim.environment.network import Network as Wires
-from overlay.sim.environment.random_streams import Chance
+from overlay.sim.environment.random_streams import RandomStreams
 from overlay.sim.environment.schedule import Schedule
-from overlay.sim.host.agent import Work
-from overlay.sim.host.environment import Surroundings
+from overlay.sim.host.agent import SimAgent
+from overlay.sim.host.environment import Environment
 from overlay.sim.host.host import Host
-from overlay.sim.host.key_invariants import KeyWatch
-from overlay.sim.host.reconciler import Datapath
+from overlay.sim.host.key_invariants import KeyInvariants
+from overlay.sim.host.reconciler import Reconciler
 from overlay.sim.scenario import Scenario
-from overlay.sim.world.invariants import Book
+from overlay.sim.world.invariants import Invariants
 
 
 @dataclass(slots=True)
@@ -28,33 +28,35 @@ class Site:
     """A host with the parts of its agent."""
 
     host: Host
-    datapath: Datapath
-    work: Work
+    reconciler: Reconciler
+    agent: SimAgent
     networks: list[Network] = field(default_factory=list)
 
 
 class World:
     """All that one scenario begins with, and what has become of it."""
 
-    def __init__(self, scenario: Scenario, chance: Chance, settings: Settings) -> None:
+    def __init__(
+        self, scenario: Scenario, streams: RandomStreams, settings: ProtocolSettings
+    ) -> None:
         self.schedule = Schedule()
-        self.wires = Wires(self.schedule, chance.stream("network"))
+        self.wires = Wires(self.schedule, streams.stream("network"))
         self.story: list[tuple[float, str]] = []
-        self.around = Surroundings(
+        self.environment = Environment(
             self.schedule,
             self.wires,
             SharingCodec(),
             settings,
-            chance.stream("hosts"),
+            streams.stream("hosts"),
             self.tell,
-            KeyWatch(
-                chance.stream("keys"), self._host_of, self.wires.is_cut, scenario.key_interval
+            KeyInvariants(
+                streams.stream("keys"), self._host_of, self.wires.is_cut, scenario.key_interval
             ),
         )
-        self.around.keys.tell = self.tell
+        self.environment.keys.tell = self.tell
         self.hosts: list[Host] = []
         self._by_id: dict[NodeId, Host] = {}
-        self.book = Book(self.hosts)
+        self.invariants = Invariants(self.hosts)
         self.sites: list[Site] = []
         self.networks: list[Network] = []
         for index in range(scenario.nodes):
@@ -69,9 +71,9 @@ class World:
 
     def add_host(self, index: int) -> Site:
         """Make a host, whose agent does not run yet."""
-        host = Host(index, address_of(index), self.around)
-        datapath = Datapath(host)
-        site = Site(host, datapath, Work(host, datapath, self.book))
+        host = Host(index, address_of(index), self.environment)
+        reconciler = Reconciler(host)
+        site = Site(host, reconciler, SimAgent(host, reconciler, self.invariants))
         self.hosts.append(host)
         self._by_id[host.node_id] = host
         self.sites.append(site)

@@ -30,9 +30,9 @@ from overlay.errors import RemoteError
 from overlay.model import Ip, NodeId
 
 VERSION = 1
-HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE, KEY = 1, 2, 3, 4, 5, 6, 7
+HELLO, JOIN, DATA, JOIN_HELLO, JOIN_REQUEST, NOTICE, KEY = 1, 2, 3, 4, 5, 6, 7
 KIND_AT = 1  # where in a datagram its kind stands
-_KINDS = frozenset({HELLO, JOIN, DATA, KNOCK, ADMIT, NOTICE, KEY})
+_KINDS = frozenset({HELLO, JOIN, DATA, JOIN_HELLO, JOIN_REQUEST, NOTICE, KEY})
 _NUMBER_BITS = 48  # of the counter; the 16 above them are a cluster key's mark, or chance
 _LAYOUT = struct.Struct("!BBH16sQ4s")
 assert _LAYOUT.size == limits.HEADER_SIZE
@@ -78,7 +78,7 @@ class Header(NamedTuple):
         return _LAYOUT.pack(*self)
 
 
-def under(kind: int, key: KeyId, sender: NodeId, number: int, random: bytes) -> Header:
+def header_under(kind: int, key: KeyId, sender: NodeId, number: int, random: bytes) -> Header:
     """Return the header of what is sealed under a cluster key. Only the lower 48 bits of `number`
     count: a session ends long before they are used up."""
     counter = key.mark << _NUMBER_BITS | number & (1 << _NUMBER_BITS) - 1

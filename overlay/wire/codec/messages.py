@@ -57,14 +57,14 @@ def pack_segment(
 def unpack_segment(raw: bytes, signature: bytes) -> Segment:
     """Return the segment in `raw`; whether it is really its origin's is for the notary."""
     if len(raw) + len(signature) > limits.SEGMENT_SIZE_MAX:
-        validation.malformed()
+        validation.refuse_malformed()
     origin, scope, floor, after, span, body = validation.array(validation.unpack(raw), 6)
     start = validation.integer(after, 2**62)
     end = start + validation.integer(span, 2**32, 1)
     entries = tuple(decode_entry(item, start) for item in validation.items(body))
     versions = [entry.version for entry in entries]
     if versions != sorted(set(versions)) or (versions and versions[-1] > end):
-        validation.malformed()
+        validation.refuse_malformed()
     return Segment(
         NodeId(validation.octets(origin, 16)),
         Scope(validation.integer(scope, limits.VNI_MAX)),
@@ -98,7 +98,7 @@ def pack_card(card: Card) -> bytes:
 def unpack_card(raw: bytes, signature: bytes) -> Card:
     """Return the card in `raw`; its node id follows from its key."""
     if len(raw) > limits.CARD_SIZE_MAX:
-        validation.malformed()
+        validation.refuse_malformed()
     fields = validation.array(validation.unpack(raw), 10)
     sign_key, seal_key, name, address, port, epoch, mtu, software, left, certificate = fields
     key = validation.octets(sign_key, 32)
@@ -208,7 +208,7 @@ def _rumour(value: Any) -> Rumour:
     node_id, incarnation, state, accuser = validation.array(value, 4)
     found = _STATES.get(validation.integer(state, 255))
     if found is None:
-        validation.malformed()
+        validation.refuse_malformed()
     return Rumour(_node(node_id), validation.integer(incarnation), found, _node(accuser))
 
 
@@ -294,7 +294,7 @@ def _certificate_renewal(fields: tuple[Any, ...]) -> Message:
     _, value = validation.array(fields, 2)
     certificate = unpack_certificate(value)
     if certificate is None:
-        validation.malformed()
+        validation.refuse_malformed()
     return CertificateRenewal(certificate)
 
 
@@ -338,7 +338,7 @@ class MsgpackCodec:
     def decode(self, payload: bytes) -> list[Message]:
         """Return the payload's messages; raises RemoteError on anything not exactly right."""
         if len(payload) > limits.PAYLOAD_SIZE_MAX:
-            validation.malformed()
+            validation.refuse_malformed()
         found: list[Message] = []
         for fields in validation.unpack_all(payload):
             items = validation.items(fields, 8)

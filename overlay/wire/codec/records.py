@@ -9,19 +9,19 @@ from typing import Any
 from overlay import limits
 from overlay.core.protocol.records import (
     Admission,
+    AuthorityHolderRecord,
+    CustomRecord,
     Entry,
-    Forgotten,
-    GivenName,
-    Holder,
-    Invitation,
-    Kept,
+    ForgottenNode,
+    JoinToken,
+    KeptRun,
     Key,
     KeyId,
     KeyState,
     Participation,
-    Removed,
-    Revocation,
-    Settled,
+    ReclaimStatement,
+    RemovedNetwork,
+    TokenRevocation,
     Value,
     key_of,
 )
@@ -64,25 +64,25 @@ def encode_value(value: Value) -> tuple[int, list[Any]]:
             return 3, [*head, value.generation, value.request_id]
         case Participation():
             return 4, [value.vni, value.forwards]
-        case Forgotten():
+        case ForgottenNode():
             return 5, [value.node_id, value.warrant]
-        case Removed():
+        case RemovedNetwork():
             return 7, [value.vni, value.creator]
-        case Settled():
+        case ReclaimStatement():
             kept = [list(item) for item in value.kept]
-            return 8, [value.node_id, value.heir, value.part, value.parts, kept]
-        case Holder():
+            return 8, [value.node_id, value.reclaiming_node, value.part, value.parts, kept]
+        case AuthorityHolderRecord():
             return 9, [value.proof]
-        case Invitation():
-            head = [value.token_id, value.door, value.verifier, value.label, value.created_s]
+        case JoinToken():
+            head = [value.token_id, value.join_key, value.verifier, value.label, value.created_s]
             return 10, [*head, value.expires_s, value.uses_max, value.signature]
-        case Revocation():
+        case TokenRevocation():
             return 11, [value.token_id, value.signature]
         case Admission():
             return 12, [value.token_id, value.node_id]
         case KeyState():
             return 14, [list(value.newest), list(value.sealing)]
-        case GivenName():
+        case CustomRecord():
             return 13, [value.name, value.ips]
 
 
@@ -115,11 +115,11 @@ def _subnet(value: Any) -> Subnet:
     if found.ip_range is not None:
         inside.append(found.ip_range[0])
     if any(ip not in found for ip in inside):
-        validation.malformed()
+        validation.refuse_malformed()
     if found.block_length and found.block_length < found.prefix_length:
-        validation.malformed()
+        validation.refuse_malformed()
     if found.ip_range is not None and found.ip_range[1] < found.prefix_length:
-        validation.malformed()
+        validation.refuse_malformed()
     return found
 
 
@@ -135,7 +135,8 @@ def _base(value: Any, length: int) -> Ip:
     """Return the first address of a range of that prefix length."""
     base = validation.ip(value)
     if int.from_bytes(base, "big") % (1 << max(0, 8 * len(base) - length)):
-        validation.malformed()  # it would end beyond its last address, perhaps beyond all of them
+        # It would end beyond its last address, perhaps beyond all of them.
+        validation.refuse_malformed()
     return base
 
 
@@ -149,9 +150,9 @@ def _network(fields: Any) -> Network:
     found = tuple(_subnet(item) for item in validation.items(subnets, limits.SUBNET_COUNT_MAX))
     first = _vni(vni)
     if not found or first + len(found) - 1 > limits.VNI_MAX:  # a VNI for each subnet
-        validation.malformed()
+        validation.refuse_malformed()
     if any(one.base in other or other.base in one for one, other in combinations(found, 2)):
-        validation.malformed()
+        validation.refuse_malformed()
     return Network(
         first, validation.name(name), found, _node(creator), validation.boolean(internal),
         validation.labels(labels), validation.boolean(isolate_subnets),
@@ -165,7 +166,7 @@ def _endpoint(fields: Any) -> Endpoint:
     )
     hardware = Mac(validation.octets(mac, 6))
     if not addresses or hardware[0] & 1 or not any(hardware):
-        validation.malformed()  # a multicast or zero MAC would program a flood row
+        validation.refuse_malformed()  # a multicast or zero MAC would program a flood row
     return Endpoint(
         validation.octets(endpoint_id, 8), _vni(vni), validation.name(name), hardware, addresses,
         tuple(validation.name(item) for item in validation.items(aliases, limits.ALIAS_COUNT_MAX)),
@@ -177,7 +178,7 @@ def _grant(fields: Any) -> Grant:
     vni, first, last, grantee, generation, request_id = validation.array(fields, 6)
     low, high = validation.ip(first), validation.ip(last)
     if len(low) != len(high) or high < low:
-        validation.malformed()
+        validation.refuse_malformed()
     return Grant(
         _vni(vni), low, high, _node(grantee), validation.integer(generation, 2**32),
         validation.octets(request_id, 8),
@@ -189,40 +190,40 @@ def _participation(fields: Any) -> Participation:
     return Participation(_vni(vni), validation.boolean(forwards))
 
 
-def _forgotten(fields: Any) -> Forgotten:
+def _forgotten(fields: Any) -> ForgottenNode:
     node_id, warrant = validation.array(fields, 2)
     if warrant != b"":
         validation.octets(warrant, _SIGNATURE_SIZE)
-    return Forgotten(_node(node_id), warrant)
+    return ForgottenNode(_node(node_id), warrant)
 
 
-def _removed(fields: Any) -> Removed:
+def _removed(fields: Any) -> RemovedNetwork:
     vni, creator = validation.array(fields, 2)
-    return Removed(_vni(vni), _node(creator))
+    return RemovedNetwork(_vni(vni), _node(creator))
 
 
-def _settled(fields: Any) -> Settled:
+def _settled(fields: Any) -> ReclaimStatement:
     node_id, heir, part, parts, kept = validation.array(fields, 5)
     count = validation.integer(parts, limits.KEPT_RECORDS_MAX, 1)
     runs = []
     for item in validation.items(kept, limits.KEPT_PER_RECORD_MAX):
         vni, first, last = validation.array(item, 3)
-        runs.append(Kept(_vni(vni), validation.ip(first), validation.ip(last)))
-    return Settled(
+        runs.append(KeptRun(_vni(vni), validation.ip(first), validation.ip(last)))
+    return ReclaimStatement(
         _node(node_id), _node(heir), validation.integer(part, count - 1), count, tuple(runs)
     )
 
 
-def _holder(fields: Any) -> Holder:
+def _holder(fields: Any) -> AuthorityHolderRecord:
     (proof,) = validation.array(fields, 1)
-    return Holder(validation.octets(proof, _SIGNATURE_SIZE))
+    return AuthorityHolderRecord(validation.octets(proof, _SIGNATURE_SIZE))
 
 
-def _invitation(fields: Any) -> Invitation:
+def _invitation(fields: Any) -> JoinToken:
     token_id, door, verifier, label, created_s, expires_s, uses, signature = validation.array(
         fields, 8
     )
-    return Invitation(
+    return JoinToken(
         validation.octets(token_id, limits.TOKEN_ID_SIZE), validation.octets(door, 32),
         validation.octets(verifier, 32),
         validation.text(label),
@@ -232,9 +233,9 @@ def _invitation(fields: Any) -> Invitation:
     )  # fmt: skip
 
 
-def _revocation(fields: Any) -> Revocation:
+def _revocation(fields: Any) -> TokenRevocation:
     token_id, signature = validation.array(fields, 2)
-    return Revocation(
+    return TokenRevocation(
         validation.octets(token_id, limits.TOKEN_ID_SIZE),
         validation.octets(signature, _SIGNATURE_SIZE),
     )
@@ -245,14 +246,14 @@ def _admission(fields: Any) -> Admission:
     return Admission(validation.octets(token_id, limits.TOKEN_ID_SIZE), _node(node_id))
 
 
-def _given_name(fields: Any) -> GivenName:
+def _given_name(fields: Any) -> CustomRecord:
     name, ips = validation.array(fields, 2)
     addresses = tuple(
-        validation.ip(item) for item in validation.items(ips, limits.GIVEN_NAME_IPS_MAX)
+        validation.ip(item) for item in validation.items(ips, limits.CUSTOM_RECORD_IPS_MAX)
     )
     if not addresses:
-        validation.malformed()
-    return GivenName(validation.name(name), addresses)
+        validation.refuse_malformed()
+    return CustomRecord(validation.name(name), addresses)
 
 
 def key_id(value: Any) -> KeyId:
@@ -267,7 +268,7 @@ def _key_state(fields: Any) -> KeyState:
     newest, sealing = validation.array(fields, 2)
     found = KeyState(key_id(newest), key_id(sealing))
     if found.sealing > found.newest:
-        validation.malformed()
+        validation.refuse_malformed()
     return found
 
 
@@ -292,7 +293,7 @@ def decode_value(tag: Any, fields: Any) -> Value:
     """Return the value of a tag and fields."""
     decoder = _DECODERS.get(validation.integer(tag, 255))
     if decoder is None:
-        validation.malformed()
+        validation.refuse_malformed()
     return decoder(fields)
 
 
@@ -311,12 +312,12 @@ def decode_entry(raw: Any, after: int) -> Entry:
     version = after + validation.integer(step, 2**32, 1)
     kind = KINDS.get(validation.integer(tag, 255))
     if kind is None:
-        validation.malformed()
+        validation.refuse_malformed()
     key: Key = (kind, validation.octets_to(identity, _IDENTITY_SIZE_MAX))
     if fields is None:
         return Entry(version, key, None)
     value = decode_value(tag, fields)
     own_key = key_of(value)
     if own_key != key:
-        validation.malformed()
+        validation.refuse_malformed()
     return Entry(version, own_key, value)  # it shares its bytes with the value

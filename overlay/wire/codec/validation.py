@@ -19,7 +19,7 @@ MALFORMED = "malformed"
 UINT64_MAX = 2**64 - 1
 
 
-def malformed() -> NoReturn:
+def refuse_malformed() -> NoReturn:
     """Refuse what is being decoded."""
     raise RemoteError(MALFORMED)
 
@@ -42,7 +42,7 @@ def unpack(raw: bytes) -> Any:
     try:
         return msgpack.unpackb(raw, **_BOUNDS)
     except _ERRORS:
-        malformed()
+        refuse_malformed()
 
 
 def unpack_all(raw: bytes) -> list[Any]:
@@ -55,70 +55,70 @@ def unpack_all(raw: bytes) -> list[Any]:
         while unpacker.tell() < len(raw):
             found.append(unpacker.unpack())
     except _ERRORS:
-        malformed()
+        refuse_malformed()
     return found
 
 
 def array(value: Any, count: int) -> tuple[Any, ...]:
     """Return an array of exactly `count` items."""
     if type(value) is not tuple or len(value) != count:
-        malformed()
+        refuse_malformed()
     return value
 
 
 def items(value: Any, count_max: int = limits.ARRAY_LENGTH_MAX) -> tuple[Any, ...]:
     """Return an array of at most `count_max` items."""
     if type(value) is not tuple or len(value) > count_max:
-        malformed()
+        refuse_malformed()
     return value
 
 
 def integer(value: Any, high: int = UINT64_MAX, low: int = 0) -> int:
     """Return a whole number in `[low, high]`; a boolean is none."""
     if type(value) is not int or not low <= value <= high:
-        malformed()
+        refuse_malformed()
     return value
 
 
 def boolean(value: Any) -> bool:
     """Return a truth value."""
     if type(value) is not bool:
-        malformed()
+        refuse_malformed()
     return value
 
 
 def octets(value: Any, size: int) -> bytes:
     """Return exactly `size` bytes."""
     if type(value) is not bytes or len(value) != size:
-        malformed()
+        refuse_malformed()
     return value
 
 
 def octets_to(value: Any, size_max: int) -> bytes:
     """Return at most `size_max` bytes."""
     if type(value) is not bytes or len(value) > size_max:
-        malformed()
+        refuse_malformed()
     return value
 
 
 def ip(value: Any) -> Ip:
     """Return a packed IPv4 or IPv6 address."""
     if type(value) is not bytes or len(value) not in {4, 16}:
-        malformed()
+        refuse_malformed()
     return Ip(value)
 
 
 def text(value: Any, size_max: int = limits.NAME_LENGTH_MAX) -> str:
     """Return text of at most `size_max` characters without control characters."""
     if type(value) is not str or len(value) > size_max or not value.isprintable():
-        malformed()
+        refuse_malformed()
     return value
 
 
 def name(value: Any) -> str:
     """Return a name that the API would take, too: DNS, terminals and keys are safe with it."""
     if type(value) is not str or not valid_name(value):
-        malformed()
+        refuse_malformed()
     return value
 
 

@@ -17,7 +17,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from overlay import limits
-from overlay.core.protocol.records import Forgotten, Holder, Invitation, Revocation
+from overlay.core.protocol.records import (
+    AuthorityHolderRecord,
+    ForgottenNode,
+    JoinToken,
+    TokenRevocation,
+)
 from overlay.model import Card, Certificate, Ip, NodeId
 from overlay.wire.identity.keyring import ClusterKey
 
@@ -32,7 +37,7 @@ _FORGOTTEN = b"overlayd/1 forgotten\0"
 _GENERATION = b"overlayd/1 generation\0"
 
 
-class Anchor:
+class TrustAnchor:
     """Checks what the authority is said to have signed."""
 
     def __init__(self, public: bytes) -> None:
@@ -41,7 +46,7 @@ class Anchor:
         self._key = Ed25519PublicKey.from_public_bytes(public)
         self._certified: dict[NodeId, bytes] = {}
 
-    def certifies(self, card: Card) -> bool:
+    def verify_certificate(self, card: Card) -> bool:
         """Say whether the card's certificate is the authority's and for its keys and name.
 
         At any time: whether it is still in force is asked only where somebody is let in.
@@ -59,27 +64,27 @@ class Anchor:
         self._certified[card.node_id] = known
         return True
 
-    def holds(self, node_id: NodeId, holder: Holder) -> bool:
+    def verify_holder(self, node_id: NodeId, holder: AuthorityHolderRecord) -> bool:
         """Say whether a node's claim to hold the authority is true."""
         return self._signed(_HOLDER + node_id, holder.proof)
 
-    def is_present(self, proof: bytes, nonce: bytes, seal_key: bytes) -> bool:
+    def verify_presence(self, proof: bytes, nonce: bytes, seal_key: bytes) -> bool:
         """Say whether a holder of the authority, under this seal key, answered this nonce."""
         return self._signed(_PRESENCE + nonce + seal_key, proof)
 
-    def invited(self, invitation: Invitation) -> bool:
+    def verify_token(self, invitation: JoinToken) -> bool:
         """Say whether a token is the authority's."""
         return self._signed(_INVITATION + _invitation_body(invitation), invitation.signature)
 
-    def revoked(self, revocation: Revocation) -> bool:
+    def verify_revocation(self, revocation: TokenRevocation) -> bool:
         """Say whether the authority revoked the token."""
         return self._signed(_REVOCATION + revocation.token_id, revocation.signature)
 
-    def warrants(self, forgotten: Forgotten) -> bool:
+    def verify_forgotten(self, forgotten: ForgottenNode) -> bool:
         """Say whether the authority declared the node gone."""
         return self._signed(_FORGOTTEN + forgotten.node_id, forgotten.warrant)
 
-    def made(self, key: ClusterKey) -> bool:
+    def verify_key(self, key: ClusterKey) -> bool:
         """Say whether a cluster key is the authority's."""
         return self._signed(_GENERATION + _generation_body(key), key.warrant)
 
@@ -108,7 +113,7 @@ class Authority:
         """Return what the constructor takes: a secret."""
         return self._raw
 
-    def certify(
+    def sign_certificate(
         self, sign_key: bytes, seal_key: bytes, name: str, address: Ip, now_s: float
     ) -> Certificate:
         """Return a member's certificate; `now_s` is Unix time."""
@@ -121,26 +126,26 @@ class Authority:
         body = _certificate_body(sign_key, seal_key, name, draft)
         return replace(draft, signature=self._key.sign(_CERTIFICATE + body))
 
-    def holder(self, node_id: NodeId) -> Holder:
+    def sign_holder(self, node_id: NodeId) -> AuthorityHolderRecord:
         """Return a node's proof that it holds this key."""
-        return Holder(self._key.sign(_HOLDER + node_id))
+        return AuthorityHolderRecord(self._key.sign(_HOLDER + node_id))
 
-    def presence(self, nonce: bytes, seal_key: bytes) -> bytes:
+    def sign_presence(self, nonce: bytes, seal_key: bytes) -> bytes:
         """Return the answer to a joiner's nonce: here is the authority, under this seal key."""
         return self._key.sign(_PRESENCE + nonce + seal_key)
 
-    def invite(self, invitation: Invitation) -> Invitation:
+    def sign_token(self, invitation: JoinToken) -> JoinToken:
         """Return the token's record, signed."""
         signature = self._key.sign(_INVITATION + _invitation_body(invitation))
         return replace(invitation, signature=signature)
 
-    def revoke(self, token_id: bytes) -> Revocation:
+    def sign_revocation(self, token_id: bytes) -> TokenRevocation:
         """Return a token's end."""
-        return Revocation(token_id, self._key.sign(_REVOCATION + token_id))
+        return TokenRevocation(token_id, self._key.sign(_REVOCATION + token_id))
 
-    def forget(self, node_id: NodeId) -> Forgotten:
+    def sign_forgotten(self, node_id: NodeId) -> ForgottenNode:
         """Return the declaration that a node is gone for ever, under a warrant."""
-        return Forgotten(node_id, self._key.sign(_FORGOTTEN + node_id))
+        return ForgottenNode(node_id, self._key.sign(_FORGOTTEN + node_id))
 
     def make_key(self, generation: int, secret: bytes, now_s: float) -> ClusterKey:
         """Return a generation of the cluster's secret; `now_s` is Unix time."""
@@ -170,11 +175,11 @@ def _certificate_body(
     return body
 
 
-def _invitation_body(invitation: Invitation) -> bytes:
+def _invitation_body(invitation: JoinToken) -> bytes:
     body: bytes = msgpack.packb(
         [
             invitation.token_id,
-            invitation.door,
+            invitation.join_key,
             invitation.verifier,
             invitation.label,
             invitation.created_s,

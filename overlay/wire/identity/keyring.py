@@ -57,7 +57,7 @@ class Keyring:
         """Return a key that is held."""
         return self._keys[known]
 
-    def named_by(self, header: Header) -> KeyId | None:
+    def key_of_header(self, header: Header) -> KeyId | None:
         """Return the key that a datagram names, or None if it is unknown or gone."""
         return self._by_header.get(header.generation << 16 | header.mark)
 
@@ -65,7 +65,7 @@ class Keyring:
         """Return the secret of a key that is held."""
         return self._keys[known].secret
 
-    def follow(self, ring: Ring, new: ClusterKey | None = None) -> None:
+    def replace(self, ring: Ring, new: ClusterKey | None = None) -> None:
         """Hold and use what a ring says; `new` is the key that it has more than before."""
         keys = {**self._keys, **({} if new is None else {new.id: new})}
         self._keys = {known: keys[known] for known in ring.held}

@@ -12,11 +12,11 @@ from dataclasses import replace
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from overlay.core.protocol.records import Entry, Forgotten, Scope, Segment
+from overlay.core.protocol.records import Entry, ForgottenNode, Scope, Segment
 from overlay.errors import OverlayError, RemoteError
 from overlay.model import Card, node_id_of
 from overlay.wire.codec.messages import pack_card, pack_segment, unpack_card, unpack_segment
-from overlay.wire.identity.authority import Anchor
+from overlay.wire.identity.authority import TrustAnchor
 from overlay.wire.identity.identity import Identity
 
 SIGNATURE_SIZE = 64
@@ -24,10 +24,10 @@ _SEGMENT_CONTEXT = b"overlayd/1 segment\0"
 _CARD_CONTEXT = b"overlayd/1 card\0"
 
 
-class KeyNotary:
+class KeySigner:
     """Signs with one identity; checks anyone's (core.ports.Notary)."""
 
-    def __init__(self, identity: Identity, anchor: Anchor) -> None:
+    def __init__(self, identity: Identity, anchor: TrustAnchor) -> None:
         self._identity = identity
         self.anchor = anchor
         self._keys: dict[bytes, Ed25519PublicKey] = {}
@@ -71,17 +71,17 @@ class KeyNotary:
     def verify_card(self, card: Card) -> bool:
         """Say whether the card is signed by its own key, its node_id is that key's, and the
         authority certified it."""
-        return self.anchor.certifies(card) and self.is_own_word(card)
+        return self.anchor.verify_certificate(card) and self.is_signed_by_subject(card)
 
-    def is_own_word(self, card: Card) -> bool:
+    def is_signed_by_subject(self, card: Card) -> bool:
         """Say whether the card is signed by its own key and its node_id is that key's."""
         return card.node_id == node_id_of(card.sign_key) and self._verify(
             card.sign_key, card.signature, _CARD_CONTEXT + card.raw
         )
 
-    def verify_warrant(self, forgotten: Forgotten) -> bool:
+    def verify_warrant(self, forgotten: ForgottenNode) -> bool:
         """Say whether the authority declared the node gone."""
-        return self.anchor.warrants(forgotten)
+        return self.anchor.verify_forgotten(forgotten)
 
     def _verify(self, sign_key: bytes, signature: bytes, message: bytes) -> bool:
         key = self._keys.get(sign_key)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from overlay import limits
 from overlay.errors import UsageError
 from overlay.wire.codec.datagram import derive_bytes
-from overlay.wire.identity.authority import Anchor
+from overlay.wire.identity.authority import TrustAnchor
 
 SECRET_SIZE = 16
 _PREFIX = "ovt1."
@@ -42,10 +42,10 @@ class Token:
     @property
     def cluster_id(self) -> bytes:
         """The cluster's id, 16 bytes."""
-        return Anchor(self.anchor).cluster_id
+        return TrustAnchor(self.anchor).cluster_id
 
     @property
-    def door(self) -> bytes:
+    def join_key(self) -> bytes:
         """The key of the first words with any member: every member has it."""
         return derive_bytes(self.secret, self.token_id, b"overlayd/1 door")
 

@@ -12,11 +12,11 @@ from overlay.core.protocol.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import NodeId
 from overlay.wire.codec.datagram import DATA, HELLO, JOIN, Datagram, Header
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session import notices
-from overlay.wire.session.hello import Hello, read_hello
+from overlay.wire.session.hello import SessionHello, read_hello
 from overlay.wire.session.peers import NEVER, Peer
-from overlay.wire.session.sealer import Sealing
+from overlay.wire.session.sealer import Sealer
 
 BARRED = "barred"
 
@@ -29,17 +29,17 @@ class _Known:
     told_at: float = NEVER
 
 
-class Barred:
+class BannedPeers:
     """The barred nodes of one process.
 
     `join` makes our own first contact, the answer to one.
     """
 
     def __init__(
-        self, sealing: Sealing, notary: KeyNotary, join: Callable[[Hello, KeyId], Datagram]
+        self, sealing: Sealer, signer: KeySigner, join: Callable[[SessionHello, KeyId], Datagram]
     ) -> None:
         self._sealing = sealing
-        self._notary = notary
+        self._signer = signer
         self._join = join
         self._nodes: dict[NodeId, _Known] = {}
 
@@ -51,7 +51,7 @@ class Barred:
         known = self._nodes.setdefault(node_id, _Known(peer))
         known.peer = known.peer or peer
 
-    def tell(self, header: Header, data: bytes, now: float) -> tuple[Datagram, ...]:
+    def notice_for(self, header: Header, data: bytes, now: float) -> tuple[Datagram, ...]:
         """Return what tells a barred node that it is, when it proves to be that node; not often.
 
         Raises RemoteError with the reason of the drop.
@@ -81,5 +81,5 @@ class Barred:
             raise RemoteError(BARRED)
         self._sealing.open_data(peer, peer.channel, self._sealing.key_of(header), header, data)
 
-    def _read(self, header: Header, body: bytes) -> Hello:
-        return read_hello(header.sender, self._notary, body)
+    def _read(self, header: Header, body: bytes) -> SessionHello:
+        return read_hello(header.sender, self._signer, body)

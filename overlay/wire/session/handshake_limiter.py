@@ -20,7 +20,7 @@ RATE_LIMITED = "rate-limited"
 
 
 @dataclass(slots=True)
-class _Allowance:
+class _TokenBucket:
     """A token bucket: `left` handshakes now, more by and by."""
 
     left: float
@@ -35,13 +35,13 @@ class _Allowance:
         return True
 
 
-class Gate:
+class HandshakeLimiter:
     """Admits so many handshakes to be looked at. `is_member` knows addresses of members."""
 
     def __init__(self, is_member: Callable[[Ip], bool], now: float) -> None:
         self._is_member = is_member
-        self._strangers = _Allowance(limits.STRANGERS_BURST, now)
-        self._sources: dict[Ip, _Allowance] = {}
+        self._unknown_sources = _TokenBucket(limits.STRANGERS_BURST, now)
+        self._sources: dict[Ip, _TokenBucket] = {}
 
     def check(self, data: bytes, source: Ip, now: float) -> None:
         """Raise RemoteError if this is a handshake too many."""
@@ -51,15 +51,15 @@ class Gate:
             limits.HANDSHAKES_PER_SOURCE_PER_S, limits.HANDSHAKES_PER_SOURCE_BURST, now
         ):
             raise RemoteError(RATE_LIMITED)
-        if not self._is_member(source) and not self._strangers.take(
+        if not self._is_member(source) and not self._unknown_sources.take(
             limits.STRANGERS_PER_S, limits.STRANGERS_BURST, now
         ):
             raise RemoteError(RATE_LIMITED)
 
-    def _of_source(self, source: Ip, now: float) -> _Allowance:
+    def _of_source(self, source: Ip, now: float) -> _TokenBucket:
         known = self._sources.pop(source, None)
         if known is None:
-            known = _Allowance(limits.HANDSHAKES_PER_SOURCE_BURST, now)
+            known = _TokenBucket(limits.HANDSHAKES_PER_SOURCE_BURST, now)
             if len(self._sources) >= limits.GATE_SOURCES_MAX:
                 del self._sources[next(iter(self._sources))]  # heard of longest ago
         self._sources[source] = known

@@ -16,14 +16,14 @@ from overlay.model import Card, NodeId
 from overlay.wire.codec import validation
 from overlay.wire.codec.messages import unpack_card
 from overlay.wire.codec.records import key_id
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session.peers import SESSION_SIZE
 
 BAD_CARD = "bad-card"
 UNCERTIFIED = "uncertified"
 
 
-class Hello(NamedTuple):
+class SessionHello(NamedTuple):
     """What a handshake says."""
 
     session: bytes
@@ -33,7 +33,7 @@ class Hello(NamedTuple):
     held: tuple[KeyId, ...]  # the cluster keys that the sender can open with
 
 
-def hello_body(hello: Hello) -> bytes:
+def hello_body(hello: SessionHello) -> bytes:
     """Return the bytes to seal."""
     card = hello.card
     body: bytes = msgpack.packb(
@@ -42,17 +42,19 @@ def hello_body(hello: Hello) -> bytes:
     return body
 
 
-def read_hello(sender: NodeId, notary: KeyNotary, body: bytes) -> Hello:
+def read_hello(sender: NodeId, signer: KeySigner, body: bytes) -> SessionHello:
     """Return what an opened body says; raises RemoteError if it is not the sender's own word."""
     session, echo, done, raw, signature, held = validation.array(validation.unpack(body), 6)
     card = unpack_card(
         validation.octets_to(raw, limits.CARD_SIZE_MAX), validation.octets(signature, 64)
     )
-    if not notary.anchor.certifies(card):  # first: the key of a certified card alone is remembered
+    if not signer.anchor.verify_certificate(
+        card
+    ):  # first: the key of a certified card alone is remembered
         raise RemoteError(UNCERTIFIED)
-    if card.node_id != sender or not notary.is_own_word(card):
+    if card.node_id != sender or not signer.is_signed_by_subject(card):
         raise RemoteError(BAD_CARD)
-    return Hello(
+    return SessionHello(
         validation.octets(session, SESSION_SIZE),
         validation.octets(echo, SESSION_SIZE),
         validation.boolean(done),

@@ -14,24 +14,24 @@ from overlay.wire.codec import validation
 from overlay.wire.codec.datagram import NOTICE, Datagram
 from overlay.wire.codec.messages import unpack_card
 from overlay.wire.session.peers import SESSION_SIZE, Peer
-from overlay.wire.session.sealer import Sealing
+from overlay.wire.session.sealer import Sealer
 
 FORGOTTEN = b""
 INTERVAL_S = 1.0  # how often a barred node, or one that has a rival, is told so
 
 
-def notice(sealing: Sealing, peer: Peer, to: Card, body: bytes) -> Datagram:
+def notice(sealing: Sealer, peer: Peer, to: Card, body: bytes) -> Datagram:
     """Return a notice for a peer, where a card of its has it."""
     return Datagram(to.address, to.gossip_port, sealing.to_pair(NOTICE, peer, body))
 
 
-def rival_body(session: bytes, rival: Card) -> bytes:
+def duplicate_body(session: bytes, rival: Card) -> bytes:
     """Return the body that tells the process of a session of the rival's card."""
     body: bytes = msgpack.packb([session, rival.raw, rival.signature])
     return body
 
 
-def read_rival(body: bytes) -> tuple[bytes, Card]:
+def read_duplicate(body: bytes) -> tuple[bytes, Card]:
     """Return the session meant and the rival's card; raises RemoteError if malformed."""
     session, raw, signature = validation.array(validation.unpack(body), 3)
     card = unpack_card(

@@ -19,7 +19,7 @@ from overlay.wire.session.peers import Peer
 TOO_MANY_PEERS = "too-many-peers"
 
 
-class PeerBook:
+class PeerTable:
     """All peers of one process, in the order in which they were heard of."""
 
     def __init__(self, identity: Identity) -> None:

@@ -25,7 +25,7 @@ NEVER = -1e9
 _HELLOS_REMEMBERED = 64
 
 
-class Keys(NamedTuple):
+class SessionKeys(NamedTuple):
     """Of one pair of sessions under one cluster key, for either direction."""
 
     sending: AESGCM
@@ -40,7 +40,7 @@ class Channel:
     counter: int = 0
     heard_at: float = NEVER  # when anything was last opened with it
     window: ReplayWindow = field(default_factory=ReplayWindow)
-    keys: dict[KeyId, Keys] = field(default_factory=dict)
+    keys: dict[KeyId, SessionKeys] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -55,8 +55,8 @@ class Peer:
     held: set[KeyId] | None = None  # cluster keys it can open with; None: as good as all live ones
     claimed: bytes = NO_SESSION  # a session it claims, whose freshness is not proven
     hello_at: float = NEVER
-    rival_told_at: float = NEVER  # when it and another host under its identity were last told
-    is_doubted: bool = False  # it does not answer; see `Sessions.doubt`
+    duplicate_told_at: float = NEVER  # when it and another host under its identity were last told
+    is_unresponsive: bool = False  # it does not answer; see `Sessions.doubt`
     waiting: deque[bytes] = field(
         default_factory=lambda: deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)
     )

@@ -17,7 +17,7 @@ from overlay.wire.codec import datagram
 from overlay.wire.codec.datagram import DATA, HELLO, JOIN, KEY, NOTICE, Header
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import Keyring
-from overlay.wire.session.peers import Channel, Keys, Peer
+from overlay.wire.session.peers import Channel, Peer, SessionKeys
 
 # Pairs of identities seal these: they must be opened by who has missed any number of cluster keys.
 PAIRWISE = {
@@ -29,7 +29,7 @@ _NOBODY = bytes(16)
 UNKNOWN_GENERATION = "unknown-generation"
 
 
-class Sealing:
+class Sealer:
     """Seals and opens for one process of one node."""
 
     def __init__(
@@ -51,7 +51,9 @@ class Sealing:
     def to_pair(self, kind: int, peer: Peer, body: bytes) -> bytes:
         """Return a hello, notice or key for one peer."""
         # These keys outlive a process, so their whole nonce is drawn at random.
-        header = Header(datagram.VERSION, kind, 0, self.own, self._chance(8), self._random_bytes(4))
+        header = Header(
+            datagram.VERSION, kind, 0, self.own, self._random_number(8), self._random_bytes(4)
+        )
         other = peer.card.node_id
         return datagram.seal(
             _pair_key(kind, peer, self.own, other), header, self._cluster_id + other, body
@@ -66,14 +68,16 @@ class Sealing:
 
     def key_of(self, header: Header) -> KeyId:
         """Return the cluster key that a datagram names; raises RemoteError if it is not held."""
-        key = self.keyring.named_by(header)
+        key = self.keyring.key_of_header(header)
         if key is None:
             raise RemoteError(UNKNOWN_GENERATION)
         return key
 
     def join(self, key: KeyId, body: bytes) -> bytes:
         """Return a first contact for whoever holds a cluster key."""
-        header = datagram.under(JOIN, key, self.own, self._chance(8), self._random_bytes(4))
+        header = datagram.header_under(
+            JOIN, key, self.own, self._random_number(8), self._random_bytes(4)
+        )
         return datagram.seal(self._join_key(key), header, self._cluster_id + _NOBODY, body)
 
     def open_join(self, key: KeyId, header: Header, data: bytes) -> bytes:
@@ -82,7 +86,7 @@ class Sealing:
 
     def data(self, peer: Peer, channel: Channel, key: KeyId, payload: bytes) -> bytes:
         """Return a payload sealed for a peer's session."""
-        header = datagram.under(DATA, key, self.own, channel.counter, self._random_bytes(4))
+        header = datagram.header_under(DATA, key, self.own, channel.counter, self._random_bytes(4))
         channel.counter += 1
         sending = self._keys(peer, channel, key).sending
         return datagram.seal(sending, header, self._cluster_id + peer.card.node_id, payload)
@@ -94,7 +98,7 @@ class Sealing:
         receiving = self._keys(peer, channel, key).receiving
         return datagram.open_box(receiving, header, self._cluster_id + self.own, data)
 
-    def _keys(self, peer: Peer, channel: Channel, key: KeyId) -> Keys:
+    def _keys(self, peer: Peer, channel: Channel, key: KeyId) -> SessionKeys:
         """Return a channel's keys under one cluster key, derived when first needed."""
         keys = channel.keys.get(key)
         if keys is None:
@@ -106,15 +110,17 @@ class Sealing:
     def _join_key(self, key: KeyId) -> AESGCM:
         return datagram.derive(self.keyring.secret(key), b"", b"overlayd/1 join")
 
-    def _chance(self, count: int) -> int:
+    def _random_number(self, count: int) -> int:
         return int.from_bytes(self._random_bytes(count), "big")
 
 
-def derive_keys(own: NodeId, peer: Peer, secret: bytes, session: bytes, theirs: bytes) -> Keys:
+def derive_keys(
+    own: NodeId, peer: Peer, secret: bytes, session: bytes, theirs: bytes
+) -> SessionKeys:
     """Return the keys between our session and the peer's under one cluster secret."""
     other = peer.card.node_id
     keying, info = peer.shared + secret, b"overlayd/1 data"
-    return Keys(
+    return SessionKeys(
         sending=datagram.derive(keying, session + theirs, info + own + other),
         receiving=datagram.derive(keying, theirs + session, info + other + own),
     )

@@ -33,17 +33,17 @@ from overlay.wire.codec.datagram import (
 )
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey, Keyring
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session import notices
-from overlay.wire.session.barred_peers import Barred
-from overlay.wire.session.hello import BAD_CARD, Hello, hello_body, read_hello
+from overlay.wire.session.barred_peers import BannedPeers
+from overlay.wire.session.hello import BAD_CARD, SessionHello, hello_body, read_hello
 from overlay.wire.session.key_transfer import UNWARRANTED_KEY, key_body, read_key_body
-from overlay.wire.session.peer_table import PeerBook
+from overlay.wire.session.peer_table import PeerTable
 from overlay.wire.session.peers import NEVER, NO_SESSION, SESSION_SIZE, Channel, Peer
-from overlay.wire.session.sealer import PAIRWISE, UNKNOWN_GENERATION, Sealing
+from overlay.wire.session.sealer import PAIRWISE, UNKNOWN_GENERATION, Sealer
 
 HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
-DOUBTFUL_HELLO_INTERVAL_S = 1.0
+UNRESPONSIVE_HELLO_INTERVAL_S = 1.0
 SESSION_ALIVE_S = 3.0  # after anything was opened with it: probes come every second or so
 PREVIOUS_KEPT_S = 5.0  # how long what was sealed before a renewal is still opened
 
@@ -54,16 +54,16 @@ CERTIFICATE_EXPIRED = "certificate-expired"
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedDatagram:
     """What an authenticated datagram brought."""
 
     sender: NodeId
     payload: bytes | None = None
     card: Card | None = None  # of a peer whose session has just been accepted
     key: ClusterKey | None = None  # that the sender hands us, made by the authority
-    rival: Card | None = None  # of another host under the sender's identity, or under ours
+    duplicate: Card | None = None  # of another host under the sender's identity, or under ours
     dropped: str = ""  # why there is no payload, where an answer goes out all the same
-    is_barred: bool = False  # the sender says that we are: forgotten, and not heard any more
+    is_banned: bool = False  # the sender says that we are: forgotten, and not heard any more
     replies: tuple[Datagram, ...] = ()
 
 
@@ -74,7 +74,7 @@ class Sessions:
     def __init__(
         self,
         identity: Identity,
-        notary: KeyNotary,
+        signer: KeySigner,
         keyring: Keyring,
         card: Card,
         random_bytes: Callable[[int], bytes],
@@ -84,13 +84,13 @@ class Sessions:
         self._keyring = keyring
         self._card = card
         self._session = random_bytes(SESSION_SIZE)
-        self._sealing = Sealing(
-            identity, notary.anchor.cluster_id, keyring, random_bytes, self._session
+        self._sealing = Sealer(
+            identity, signer.anchor.cluster_id, keyring, random_bytes, self._session
         )
         self._wall_clock = wall_clock
-        self._notary = notary
-        self._peers = PeerBook(identity)
-        self._barred = Barred(self._sealing, notary, self._join_answer)
+        self._signer = signer
+        self._peers = PeerTable(identity)
+        self._banned = BannedPeers(self._sealing, signer, self._join_answer)
         self._in_use = keyring.sealing
         self.queue_drop_count = 0
         self.accepted: Counter[KeyId] = Counter()  # payloads, by the key that sealed them
@@ -101,8 +101,8 @@ class Sessions:
         """Take note of a verified card: a new peer, or a known one's new address."""
         if card.node_id == self._identity.node_id:
             return
-        if card.node_id in self._barred:
-            self._barred.add(card.node_id, self._peers.peer_of(card))  # to tell it so
+        if card.node_id in self._banned:
+            self._banned.add(card.node_id, self._peers.peer_of(card))  # to tell it so
         else:
             self._peers.learn(card)
 
@@ -112,9 +112,9 @@ class Sessions:
 
     def forget(self, node_id: NodeId) -> None:
         """Bar an identity: nothing it says is heard any more, and all it hears is that."""
-        self._barred.add(node_id, self._peers.remove(node_id))
+        self._banned.add(node_id, self._peers.remove(node_id))
 
-    def doubt(self, node_id: NodeId) -> None:
+    def mark_unresponsive(self, node_id: NodeId) -> None:
         """Note that a peer does not answer, until it does.
 
         It may have restarted from a disk that knows us at a former address: what it cannot open
@@ -122,7 +122,7 @@ class Sessions:
         """
         peer = self._peers.get(node_id)
         if peer is not None:
-            peer.is_doubted = True
+            peer.is_unresponsive = True
 
     def is_member_address(self, address: Ip) -> bool:
         """Say whether any peer lives at an address."""
@@ -145,7 +145,7 @@ class Sessions:
                 peer.held = None  # all that live hold it; whoever does not will say so
             elif peer.held is not None and ring.sealing not in peer.held:
                 sent += self._hello(peer, now)
-            sent += self._waited(peer)
+            sent += self._release_waiting(peer)
         return sent
 
     # --- out ----------------------------------------------------------------------------
@@ -163,15 +163,15 @@ class Sessions:
             peer.waiting.append(payload)
             return self._hello(peer, now)
         sealed = self._to(peer, self._sealing.data(peer, peer.channel, key, payload))
-        if peer.is_doubted and now - peer.hello_at >= DOUBTFUL_HELLO_INTERVAL_S:
+        if peer.is_unresponsive and now - peer.hello_at >= UNRESPONSIVE_HELLO_INTERVAL_S:
             return [*self._hello(peer, now), sealed]
         return [sealed]
 
-    def greet(self, address: Ip, port: int, _now: float) -> list[Datagram]:
+    def first_hello(self, address: Ip, port: int, _now: float) -> list[Datagram]:
         """Return a first contact to an address of which nothing is known."""
         return [self._join(address, port, NO_SESSION, self._keyring.sealing, done=False)]
 
-    def hand(self, to: NodeId, now: float) -> list[Datagram]:
+    def send_key(self, to: NodeId, now: float) -> list[Datagram]:
         """Return our newest key for a peer; without a session, a hello."""
         peer = self._peers.get(to)
         if peer is None:
@@ -184,7 +184,7 @@ class Sessions:
         """Return the key to seal with for a peer: the one in use if it may hold it."""
         return self._keyring.ring.for_peer(peer.held)
 
-    def _waited(self, peer: Peer) -> list[Datagram]:
+    def _release_waiting(self, peer: Peer) -> list[Datagram]:
         """Return the payloads that waited, once they can be sealed."""
         key, channel = self._key_for(peer), peer.channel
         if channel is None or key is None:
@@ -198,23 +198,23 @@ class Sessions:
         is_met = peer.channel is not None and peer.channel.peer_session == peer.claimed
         done = is_met and self._key_for(peer) is not None
         # One that is met and shares no key with us may be unable to take it: a full disk, say.
-        pause_s = HELLO_INTERVAL_S if done or not is_met else DOUBTFUL_HELLO_INTERVAL_S
+        pause_s = HELLO_INTERVAL_S if done or not is_met else UNRESPONSIVE_HELLO_INTERVAL_S
         if now - peer.hello_at < pause_s:
             return []
         peer.hello_at = now
-        body = hello_body(Hello(self._session, peer.claimed, done, self._card, self._held()))
+        body = hello_body(SessionHello(self._session, peer.claimed, done, self._card, self._held()))
         hello = self._to(peer, self._sealing.to_pair(HELLO, peer, body))
-        if not peer.is_doubted or peer.channel is not None:
+        if not peer.is_unresponsive or peer.channel is not None:
             return [hello]
         # It may never have heard of us, where who let us in went before telling: then it can't
         # open this one, and nobody else may know both of us.
-        return [hello, *self.greet(peer.card.address, peer.card.gossip_port, now)]
+        return [hello, *self.first_hello(peer.card.address, peer.card.gossip_port, now)]
 
     def _join(self, address: Ip, port: int, echo: bytes, key: KeyId, *, done: bool) -> Datagram:
-        body = hello_body(Hello(self._session, echo, done, self._card, self._held()))
+        body = hello_body(SessionHello(self._session, echo, done, self._card, self._held()))
         return Datagram(address, port, self._sealing.join(key, body))
 
-    def _join_answer(self, hello: Hello, key: KeyId) -> Datagram:
+    def _join_answer(self, hello: SessionHello, key: KeyId) -> Datagram:
         return self._join(hello.card.address, hello.card.gossip_port, hello.session, key, done=True)
 
     def _key(self, peer: Peer, channel: Channel, key: KeyId) -> Datagram:
@@ -230,14 +230,14 @@ class Sessions:
 
     # --- in -----------------------------------------------------------------------------
 
-    def open(self, data: bytes, now: float) -> Opened:
+    def open(self, data: bytes, now: float) -> OpenedDatagram:
         """Return what a datagram brought; raises RemoteError with the reason of its drop."""
         header = datagram.read_header(data)
         if header.sender == self._identity.node_id:
             raise RemoteError(OWN_DATAGRAM)
         peer = self._peers.get(header.sender)
-        if header.sender in self._barred:
-            return Opened(header.sender, replies=self._barred.tell(header, data, now))
+        if header.sender in self._banned:
+            return OpenedDatagram(header.sender, replies=self._banned.notice_for(header, data, now))
         if header.kind in (DATA, JOIN):
             return self._open_under_key(peer, header, data, now)
         if header.kind not in PAIRWISE:
@@ -251,21 +251,25 @@ class Sessions:
             return self._open_key(header.sender, body)
         return self._open_notice(header.sender, body)
 
-    def _open_under_key(self, peer: Peer | None, header: Header, data: bytes, now: float) -> Opened:
-        key = self._keyring.named_by(header)
+    def _open_under_key(
+        self, peer: Peer | None, header: Header, data: bytes, now: float
+    ) -> OpenedDatagram:
+        key = self._keyring.key_of_header(header)
         if key is None:
             if peer is None:
                 raise RemoteError(UNKNOWN_GENERATION)
             # One of us two has missed a rotation: a hello, to where it lives, tells which.
             replies = tuple(self._hello(peer, now))
-            return Opened(header.sender, replies=replies, dropped=UNKNOWN_GENERATION)
+            return OpenedDatagram(header.sender, replies=replies, dropped=UNKNOWN_GENERATION)
         if header.kind == JOIN:
             return self._open_join(key, header, data, now)
         if peer is None:
             raise RemoteError(UNKNOWN_SENDER)
         return self._open_data(peer, key, header, data, now)
 
-    def _open_data(self, peer: Peer, key: KeyId, header: Header, data: bytes, now: float) -> Opened:
+    def _open_data(
+        self, peer: Peer, key: KeyId, header: Header, data: bytes, now: float
+    ) -> OpenedDatagram:
         for channel in (peer.channel, peer.previous):
             if channel is None or (channel is peer.previous and now > peer.previous_until):
                 continue
@@ -276,43 +280,45 @@ class Sessions:
             if not channel.window.accept(header.number):
                 raise RemoteError(REPLAYED)
             channel.heard_at = now
-            peer.is_doubted = False
+            peer.is_unresponsive = False
             self._count(key)
             if peer.held is None or key in peer.held:
-                return Opened(header.sender, payload=payload)
+                return OpenedDatagram(header.sender, payload=payload)
             peer.held.add(key)  # it has been handed it
-            return Opened(header.sender, payload=payload, replies=tuple(self._waited(peer)))
+            return OpenedDatagram(
+                header.sender, payload=payload, replies=tuple(self._release_waiting(peer))
+            )
         # It may have restarted, or we have: a hello to where it lives, not to where this is from.
         reason = NO_CHANNEL if peer.channel is None else datagram.UNAUTHENTICATED
-        return Opened(header.sender, replies=tuple(self._hello(peer, now)), dropped=reason)
+        return OpenedDatagram(header.sender, replies=tuple(self._hello(peer, now)), dropped=reason)
 
     def _count(self, key: KeyId) -> None:
         self.accepted[key] += 1
         if len(self.accepted) > limits.KEYS_COUNTED_MAX:
             del self.accepted[min(self.accepted)]
 
-    def _open_notice(self, sender: NodeId, body: bytes) -> Opened:
+    def _open_notice(self, sender: NodeId, body: bytes) -> OpenedDatagram:
         """Take a peer's word on how it sees us. It changes nothing: people should read it."""
         if body == notices.FORGOTTEN:
-            return Opened(sender, is_barred=True)
-        session, rival = notices.read_rival(body)
+            return OpenedDatagram(sender, is_banned=True)
+        session, rival = notices.read_duplicate(body)
         if session != self._session:
             raise RemoteError(REPLAYED)
-        if rival.node_id != self._identity.node_id or not self._notary.is_own_word(rival):
+        if rival.node_id != self._identity.node_id or not self._signer.is_signed_by_subject(rival):
             raise RemoteError(BAD_CARD)
-        return Opened(sender, rival=rival)
+        return OpenedDatagram(sender, duplicate=rival)
 
-    def _open_key(self, sender: NodeId, body: bytes) -> Opened:
+    def _open_key(self, sender: NodeId, body: bytes) -> OpenedDatagram:
         """Take a cluster key that a peer hands us: what it is worth, the owner judges."""
         session, key = read_key_body(body)
         if session != self._session:
             raise RemoteError(REPLAYED)
-        if not self._notary.anchor.made(key):
+        if not self._signer.anchor.verify_key(key):
             raise RemoteError(UNWARRANTED_KEY)
-        return Opened(sender, key=key)
+        return OpenedDatagram(sender, key=key)
 
-    def _open_hello(self, peer: Peer, header: Header, body: bytes, now: float) -> Opened:
-        hello = read_hello(header.sender, self._notary, body)
+    def _open_hello(self, peer: Peer, header: Header, body: bytes, now: float) -> OpenedDatagram:
+        hello = read_hello(header.sender, self._signer, body)
         self._refuse_recording(peer, header)
         opened = self._take_hello(peer, hello, now)
         if hello.echo == self._session:
@@ -331,21 +337,21 @@ class Sessions:
             return []
         return [self._key(peer, peer.channel, sealing)]
 
-    def _open_join(self, key: KeyId, header: Header, data: bytes, now: float) -> Opened:
-        hello = read_hello(header.sender, self._notary, self._sealing.open_join(key, header, data))
+    def _open_join(self, key: KeyId, header: Header, data: bytes, now: float) -> OpenedDatagram:
+        hello = read_hello(header.sender, self._signer, self._sealing.open_join(key, header, data))
         peer = self._peers.get(header.sender)
         if peer is None:
             self._require_in_force(hello.card)
         if hello.echo != self._session:
             # Not proven fresh: answered at the address its card names, remembered not at all.
             if peer is not None and now - peer.hello_at < HELLO_INTERVAL_S:
-                return Opened(header.sender)
+                return OpenedDatagram(header.sender)
             if peer is not None:
                 peer.hello_at = now
             reply = self._join(
                 hello.card.address, hello.card.gossip_port, hello.session, key, done=False
             )
-            return Opened(header.sender, replies=(reply,))
+            return OpenedDatagram(header.sender, replies=(reply,))
         if peer is None:
             peer = self._peers.learn(hello.card)
         self._refuse_recording(peer, header)
@@ -368,7 +374,7 @@ class Sessions:
             raise RemoteError(REPLAYED)
         peer.hellos.append(nonce)
 
-    def _take_hello(self, peer: Peer, hello: Hello, now: float) -> Opened:
+    def _take_hello(self, peer: Peer, hello: SessionHello, now: float) -> OpenedDatagram:
         """Note what a hello claims; begin a session if it has proven fresh and new."""
         sender = peer.card.node_id
         if hello.session in peer.retired:
@@ -376,14 +382,14 @@ class Sessions:
         self.learn(hello.card)
         peer.claimed = hello.session
         if hello.echo != self._session:
-            return Opened(sender)
+            return OpenedDatagram(sender)
         peer.held = set(hello.held)
         if peer.channel is not None and peer.channel.peer_session == hello.session:
-            return Opened(sender, replies=tuple(self._waited(peer)))
+            return OpenedDatagram(sender, replies=tuple(self._release_waiting(peer)))
         replies = tuple(self._use(peer, Channel(hello.session), now))
-        return Opened(sender, card=hello.card, replies=replies)
+        return OpenedDatagram(sender, card=hello.card, replies=replies)
 
-    def _take_retired(self, peer: Peer, hello: Hello, now: float) -> Opened:
+    def _take_retired(self, peer: Peer, hello: SessionHello, now: float) -> OpenedDatagram:
         """Judge a session that another one has replaced and that speaks again.
 
         If the other one is silent, its hello was late, of a process before: the channel of this
@@ -392,36 +398,42 @@ class Sessions:
         """
         sender, channel = peer.card.node_id, peer.channel
         if hello.echo != self._session or channel is None:
-            return Opened(sender)
+            return OpenedDatagram(sender)
         if now - channel.heard_at > SESSION_ALIVE_S:
             self.learn(hello.card)
             peer.claimed, peer.held = hello.session, set(hello.held)
             back = peer.retired.pop(hello.session)
-            return Opened(sender, card=hello.card, replies=tuple(self._use(peer, back, now)))
-        return self._tell_rivals(peer, hello, channel.peer_session, now)
+            return OpenedDatagram(
+                sender, card=hello.card, replies=tuple(self._use(peer, back, now))
+            )
+        return self._notify_duplicates(peer, hello, channel.peer_session, now)
 
-    def _tell_rivals(self, peer: Peer, hello: Hello, session: bytes, now: float) -> Opened:
+    def _notify_duplicates(
+        self, peer: Peer, hello: SessionHello, session: bytes, now: float
+    ) -> OpenedDatagram:
         sender, present = peer.card.node_id, peer.card
         is_same_host = (hello.card.address, hello.card.gossip_port) == (
             present.address,
             present.gossip_port,
         )
-        if is_same_host or now - peer.rival_told_at < notices.INTERVAL_S:
-            return Opened(sender)
-        peer.rival_told_at = now
+        if is_same_host or now - peer.duplicate_told_at < notices.INTERVAL_S:
+            return OpenedDatagram(sender)
+        peer.duplicate_told_at = now
         replies = (
             notices.notice(
-                self._sealing, peer, hello.card, notices.rival_body(hello.session, present)
+                self._sealing, peer, hello.card, notices.duplicate_body(hello.session, present)
             ),
-            notices.notice(self._sealing, peer, present, notices.rival_body(session, hello.card)),
+            notices.notice(
+                self._sealing, peer, present, notices.duplicate_body(session, hello.card)
+            ),
         )
-        return Opened(sender, rival=hello.card, replies=replies)
+        return OpenedDatagram(sender, duplicate=hello.card, replies=replies)
 
     def _use(self, peer: Peer, channel: Channel, now: float) -> list[Datagram]:
         """Seal for another session from now on; send what waited for one."""
         peer.retire()
         if peer.channel is not None:
             peer.previous, peer.previous_until = peer.channel, now + PREVIOUS_KEPT_S
-        peer.is_doubted = False
+        peer.is_unresponsive = False
         peer.channel = channel
-        return self._waited(peer)
+        return self._release_waiting(peer)

@@ -7,7 +7,7 @@ import threading
 from typing import cast
 
 import pytest
-from overlay.agent.dataplane.port_removal import Removing
+from overlay.agent.dataplane.port_removal import PortRemoval
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import Sandbox
 
@@ -38,7 +38,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 async def test_those_that_come_meanwhile_go_together(kernel: Kernel) -> None:
     """The first goes alone, all others in one, and each is told whether it was there."""
-    removing = Removing(cast("Sandbox", None))
+    removing = PortRemoval(cast("Sandbox", None))
     first = asyncio.create_task(removing.remove("a"))
     await asyncio.sleep(0.05)
     others = [asyncio.create_task(removing.remove(port)) for port in ("b", "lost", "b")]
@@ -52,7 +52,7 @@ async def test_those_that_come_meanwhile_go_together(kernel: Kernel) -> None:
 async def test_a_refusal_is_told_and_stops_nothing(kernel: Kernel) -> None:
     """Who asked hears of it; the next one is removed as ever."""
     kernel.may_go.set()
-    removing = Removing(cast("Sandbox", None))
+    removing = PortRemoval(cast("Sandbox", None))
 
     with pytest.raises(OSError, match="busy"):
         await removing.remove("stuck")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from overlay.agent.dataplane.port_removal import Removing
-from overlay.agent.dataplane.reconcile_pass import Runtime, compare, converge
+from overlay.agent.dataplane.port_removal import PortRemoval
+from overlay.agent.dataplane.reconcile_pass import SandboxRuntime, compare, run_pass
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planner import PlanInput, PlannedPort, Remote
+from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint
 from overlay.core.dataplane.port_policy import port_rows
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import veth
@@ -36,10 +36,10 @@ class Node:
         self.host: Host = world.host()
         self.host.sandbox.fast_path = FastPath()
         self.world = world
-        self.runtime = Runtime(
-            self.host.sandbox, self.host.sandbox.monitor(), Removing(self.host.sandbox)
+        self.runtime = SandboxRuntime(
+            self.host.sandbox, self.host.sandbox.monitor(), PortRemoval(self.host.sandbox)
         )
-        self.ports: list[PlannedPort] = []
+        self.ports: list[LocalPort] = []
         self.locals: list[Endpoint] = []
         self.remotes: list[Ip] = []
 
@@ -53,7 +53,8 @@ class Node:
             ports=tuple(self.ports),
             locals=tuple(self.locals),
             remotes=tuple(
-                Remote(OTHER, parse_ip("192.168.56.12"), endpoint(ip)) for ip in self.remotes
+                RemoteEndpoint(OTHER, parse_ip("192.168.56.12"), endpoint(ip))
+                for ip in self.remotes
             ),
             flood=(parse_ip("192.168.56.12"),),
         )
@@ -61,7 +62,7 @@ class Node:
     def make_port(self, ip: Ip) -> None:
         """Make a container with an interface, as an attach does."""
         one = endpoint(ip)
-        self.runtime.replugged.add(f"p{ip[3]}")
+        self.runtime.reconnected.add(f"p{ip[3]}")
         space = self.world.namespace(f"{self.host.name[-2:]}c{len(self.world.names)}")
         veth.attach_interface(
             self.host.sandbox,
@@ -78,12 +79,12 @@ class Node:
     def attach(self, ip: Ip) -> None:
         """Make a container and plan for it."""
         self.make_port(ip)
-        self.ports.append(PlannedPort(f"p{ip[3]}", 0, endpoint(ip).endpoint_id))
+        self.ports.append(LocalPort(f"p{ip[3]}", 0, endpoint(ip).endpoint_id))
         self.locals.append(endpoint(ip))
 
     def passes(self, *, read: bool = False) -> tuple[int, int]:
         """Make a pass; return how many operations it took and how many failed."""
-        done = converge(self.runtime, self.given(), prune=True, read=read)
+        done = run_pass(self.runtime, self.given(), prune=True, read=read)
         return len(done.operations), len(done.failures)
 
     def differences(self) -> list[str]:
@@ -143,14 +144,14 @@ def test_what_was_altered_is_put_right_by_a_pass_that_reads(node: Node) -> None:
     node.world.run(node.host.sandbox.name, "ip", "address", "del", "10.32.0.1/16", "dev", "br0")
     assert node.passes() == (0, 0)
     node.remotes.append(NINE)
-    done = converge(node.runtime, node.given(), prune=True, read=True)
+    done = run_pass(node.runtime, node.given(), prune=True, read=True)
     assert (len(done.operations), done.repair_count) == (4, 1)
     assert node.differences() == []
 
 
 def test_after_a_failure_the_next_pass_reads(node: Node) -> None:
     """A port that is not there fails; once it is no longer wanted a pass reads and is content."""
-    node.ports.append(PlannedPort("p77", 0))
+    node.ports.append(LocalPort("p77", 0))
     assert node.passes()[1] == 1
     del node.ports[-1]
     reads = node.runtime.reads
@@ -164,7 +165,7 @@ def test_without_pruning_what_is_surplus_is_remembered(node: Node) -> None:
     node.remotes.append(NINE)
     node.passes()
     node.remotes.remove(NINE)
-    done = converge(node.runtime, node.given(), prune=False, read=False)
+    done = run_pass(node.runtime, node.given(), prune=False, read=False)
     assert done.operations == []
     assert node.passes() == (3, 0)
     assert node.runtime.reads == 1

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
-from overlay.agent.dns.clients import Askers
+from overlay.agent.dns.clients import DnsClients
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.model import Endpoint, Ip, Mac, Vni, parse_ip
@@ -72,15 +72,15 @@ def test_a_question_looks_at_no_other_container() -> None:
     attachments = Attachments({bytes.fromhex(each.endpoint_id): each for each in made})
     kept = {"c7": {"dns_servers": ["192.0.2.53"]}}
     state = SimpleNamespace(get=lambda _kind, name: kept.get(name))
-    askers = Askers(cast("Any", state), cast("Any", records), attachments)
+    dns_clients = DnsClients(cast("Any", state), cast("Any", records), attachments)
     blue = cast("Any", SimpleNamespace(vni=BLUE))
     for number in range(1, COUNT):
-        seen = askers.networks(blue, ip_of(BLUE, number))
+        seen = dns_clients.networks(blue, ip_of(BLUE, number))
         assert [network.vni for network in seen] == [BLUE, RED]
     for _ in range(COUNT):
-        assert askers.networks(blue, parse_ip("10.1.255.255")) == [blue]
+        assert dns_clients.networks(blue, parse_ip("10.1.255.255")) == [blue]
 
-    assert askers.resolvers(blue, ip_of(BLUE, 7)) == ["192.0.2.53"]
+    assert dns_clients.resolvers(blue, ip_of(BLUE, 7)) == ["192.0.2.53"]
     assert records.looked == COUNT - 1
 
 
@@ -88,17 +88,17 @@ def test_who_is_attached_now_is_known_at_once() -> None:
     """A change of this node's records makes the index anew; who was detached is nobody."""
     records, state = Records(), cast("Any", SimpleNamespace(get=lambda *_: None))
     attachments = Attachments({})
-    askers = Askers(state, cast("Any", records), attachments)
+    dns_clients = DnsClients(state, cast("Any", records), attachments)
     blue = cast("Any", SimpleNamespace(vni=BLUE))
-    assert askers.networks(blue, ip_of(BLUE, 1)) == [blue]
+    assert dns_clients.networks(blue, ip_of(BLUE, 1)) == [blue]
     for vni in (BLUE, RED):
         attachment = records.add(vni, 1)
         attachments[bytes.fromhex(attachment.endpoint_id)] = attachment
 
-    assert [each.vni for each in askers.networks(blue, ip_of(BLUE, 1))] == [BLUE, RED]
+    assert [each.vni for each in dns_clients.networks(blue, ip_of(BLUE, 1))] == [BLUE, RED]
     for endpoint_id in list(attachments):
         del attachments[endpoint_id]
-    assert askers.networks(blue, ip_of(BLUE, 1)) == [blue]
+    assert dns_clients.networks(blue, ip_of(BLUE, 1)) == [blue]
 
 
 def test_attachments_are_found_by_their_container() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 from overlay.agent.dns.index import NameIndexes
-from overlay.agent.records.directory import Placed
-from overlay.core.protocol.records import GivenName
+from overlay.agent.records.directory import PlacedEndpoint
+from overlay.core.protocol.records import CustomRecord
 from overlay.model import Endpoint, Mac, NodeId, Vni, parse_ip
 
 BLUE, RED, NODE = Vni(1), Vni(2), NodeId(b"a" * 16)
@@ -25,17 +25,17 @@ class Records:
         """Return the time."""
         return self.now_s
 
-    def endpoints(self, vni: Vni) -> list[Placed]:
+    def endpoints(self, vni: Vni) -> list[PlacedEndpoint]:
         """Return one endpoint of each name."""
         self.passes += 1
         self.now_s += PASS_S
         ip, mac = parse_ip("10.1.0.2"), Mac(b"\2" * 6)
         made = (Endpoint(name.encode().ljust(8), vni, name, mac, (ip,)) for name in self.names)
-        return [Placed(NODE, endpoint) for endpoint in made]
+        return [PlacedEndpoint(NODE, endpoint) for endpoint in made]
 
-    def given_names(self, _vni: Vni) -> list[tuple[NodeId, GivenName]]:
+    def custom_records(self, _vni: Vni) -> list[tuple[NodeId, CustomRecord]]:
         """Return one name."""
-        return [(NODE, GivenName("Printer", (parse_ip("192.0.2.9"),)))]
+        return [(NODE, CustomRecord("Printer", (parse_ip("192.0.2.9"),)))]
 
 
 def test_many_questions_look_through_the_records_once() -> None:
@@ -44,7 +44,7 @@ def test_many_questions_look_through_the_records_once() -> None:
     indexes = NameIndexes(cast("Any", records), records.clock)
     for _ in range(1_000):
         assert "web" in indexes.of(BLUE).by_name
-        assert "printer" in indexes.of(BLUE).given
+        assert "printer" in indexes.of(BLUE).custom
         assert parse_ip("10.1.0.2") in indexes.of(BLUE).by_ip
     assert records.passes == 1
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
 from overlay import limits
-from overlay.agent.dns.resolver import Names, address_of_reverse
+from overlay.agent.dns.resolver import Resolver, address_of_reverse
 from overlay.agent.dns.server import DnsServer, host_resolvers
 from overlay.core.protocol.messages import MemberState
-from overlay.core.protocol.records import GivenName
+from overlay.core.protocol.records import CustomRecord
 from overlay.model import (
     Endpoint,
     Ip,
@@ -60,11 +60,11 @@ class Records:
         ]
         return [item for item in everything if item[1].vni == vni]
 
-    def given_names(self, vni: int) -> list[tuple[NodeId, GivenName]]:
+    def custom_records(self, vni: int) -> list[tuple[NodeId, CustomRecord]]:
         """Return the names that people gave, two of them on blue, one that a container has."""
         given = [
-            GivenName("router", (parse_ip("10.1.0.1"), parse_ip("192.168.7.1"))),
-            GivenName("web", (parse_ip("192.168.7.2"),)),
+            CustomRecord("router", (parse_ip("10.1.0.1"), parse_ip("192.168.7.1"))),
+            CustomRecord("web", (parse_ip("192.168.7.2"),)),
         ]
         return [(DEAD, item) for item in given if vni == 1]
 
@@ -73,9 +73,9 @@ class Records:
         return MemberState.DEAD if node_id == DEAD else MemberState.ALIVE
 
 
-def names() -> Names:
+def names() -> Resolver:
     """Return the names of a container that is on blue alone."""
-    return Names(Records())  # type: ignore[arg-type]
+    return Resolver(Records())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_name_given_twice_is_its_winners_alone() -> None:
             two = replace(endpoint(1, "Web", "10.1.0.2", "www"), endpoint_id=b"1" * 8)
             return [(ALIVE, item) for item in (one, two) if item.vni == vni]
 
-    known = Names(Twice())  # type: ignore[arg-type]
+    known = Resolver(Twice())  # type: ignore[arg-type]
     by_name, by_alias = (known.forward(BLUE, ASKER, name) for name in ("web", "www"))
 
     assert by_name is not None
@@ -274,11 +274,11 @@ def test_a_name_given_twice_is_its_winners_alone() -> None:
 
 def test_what_is_listed_is_what_is_answered() -> None:
     """The list of a network has every name and alias, with the addresses a question gets."""
-    listed = names().listed(BLUE)
+    listed = names().all_names(BLUE)
 
     assert list(listed) == ["router", "web", "web2", "www"]
     for name, ips in listed.items():
-        answer = names().told([BLUE], name)
+        answer = names().lookup([BLUE], name)
         assert answer is not None
         assert answer.ips == ips
 
@@ -292,8 +292,8 @@ def test_of_a_name_given_twice_the_winner_is_listed() -> None:
         def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
             return [(ALIVE, second), (ALIVE, first)] if vni == BLUE.vni else []
 
-    twice = Names(Twice())  # type: ignore[arg-type]
+    twice = Resolver(Twice())  # type: ignore[arg-type]
 
-    answer = twice.told([BLUE], "web")
+    answer = twice.lookup([BLUE], "web")
     assert answer is not None
-    assert twice.listed(BLUE)["web"] == answer.ips == (parse_ip("10.1.0.7"),)
+    assert twice.all_names(BLUE)["web"] == answer.ips == (parse_ip("10.1.0.7"),)

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from overlay.agent.dataplane.reconcile_pass import Runtime
-from overlay.agent.dataplane.reconciler import Datapath
-from overlay.agent.exposure.controller import Exposure
-from overlay.agent.process.event_log import Journal
+from overlay.agent.dataplane.reconcile_pass import SandboxRuntime
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.exposure.controller import ExposureController
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.state import FloodRow
 from overlay.errors import OverlayError
-from overlay.kernel.sandbox.sandbox import Failure
+from overlay.kernel.sandbox.sandbox import OperationFailure
 from overlay.model import Vni, parse_ip
 
 VNI = Vni(7)
@@ -35,32 +35,34 @@ async def test_passes_that_fail_leave_one_retry(
     """A row that the kernel refuses, and records that wake the loop a hundred times."""
     card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
     member = cast("Any", SimpleNamespace(card=card))
-    datapath = Datapath(
-        member, NOTHING, NOTHING, Journal(tmp_path), Attachments({}), 30.0, NOTHING, NOTHING
+    reconciler = Reconciler(
+        member, NOTHING, NOTHING, EventLog(tmp_path), Attachments({}), 30.0, NOTHING, NOTHING
     )
-    runtime = Runtime(NOTHING, NOTHING, NOTHING)
-    refused = Failure(DeleteRow(FloodRow("vxlan0", parse_ip("192.0.2.2"))), 12, "no memory")
+    runtime = SandboxRuntime(NOTHING, NOTHING, NOTHING)
+    refused = OperationFailure(
+        DeleteRow(FloodRow("vxlan0", parse_ip("192.0.2.2"))), 12, "no memory"
+    )
     before = timers()
 
     for _ in range(100):
-        datapath._after_pass(VNI, runtime, [refused])
+        reconciler._after_pass(VNI, runtime, [refused])
 
     assert timers() == before + 1
     assert len(caplog.messages) == 1  # and is told once
 
 
-class Unreadable(Datapath):
+class Unreadable(Reconciler):
     """Sandboxes of which the first can't be read; the others hear that they were passed over."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, event_log: EventLog) -> None:
         node = SimpleNamespace(store=SimpleNamespace(versions=lambda _scope: []))
         card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
         member = cast("Any", SimpleNamespace(card=card, node=node))
-        guard = cast("Any", SimpleNamespace(widen=_nothing))
-        super().__init__(member, NOTHING, NOTHING, journal, Attachments({}), 30.0, NOTHING, guard)
+        guard = cast("Any", SimpleNamespace(admit_members=_nothing))
+        super().__init__(member, NOTHING, NOTHING, event_log, Attachments({}), 30.0, NOTHING, guard)
         self.passed: list[Vni] = []
         for number in range(3):
-            self._runtimes[Vni(number)] = Runtime(NOTHING, NOTHING, NOTHING)
+            self._runtimes[Vni(number)] = SandboxRuntime(NOTHING, NOTHING, NOTHING)
 
     async def reconcile(self, vni: Vni) -> None:
         """Note the pass; fail at the first one's."""
@@ -76,8 +78,8 @@ async def _nothing() -> None:
 
 async def test_a_pass_that_cannot_be_made_holds_up_no_other(tmp_path: Path) -> None:
     """The other networks are passed over all the same, it is tried again soon, and shown."""
-    datapath = Unreadable(Journal(tmp_path))
-    datapath.wake()
+    datapath = Unreadable(EventLog(tmp_path))
+    datapath.mark_dirty()
     loop = asyncio.create_task(datapath.run())
     try:
         async with asyncio.timeout(20):
@@ -90,25 +92,25 @@ async def test_a_pass_that_cannot_be_made_holds_up_no_other(tmp_path: Path) -> N
 
     assert datapath.passed[:3] == [0, 1, 2]
     first, second = datapath._runtimes[Vni(0)], datapath._runtimes[Vni(1)]
-    assert first.doubted, "the next one reads"
+    assert first.stale, "the next one reads"
     assert "changed while they were read" in first.failures[0]
     assert second.failures == []
 
 
-class Refused(Exposure):
+class Refused(ExposureController):
     """An end that the kernel refuses."""
 
-    async def _settle(self, _vni: Vni) -> None:
+    async def _reconcile(self, _vni: Vni) -> None:
         raise OverlayError("cannot set net/ipv4/ip_forward")
 
 
 async def test_an_end_that_cannot_be_made_leaves_one_retry(tmp_path: Path) -> None:
     """Notifications that have it looked at a hundred times add no work for later."""
-    unwished = cast("Any", SimpleNamespace(wishes={}))
-    exposure = cast("Any", Refused)(NOTHING, unwished, *[NOTHING] * 6, Journal(tmp_path))
+    unwished = cast("Any", SimpleNamespace(preferences={}))
+    exposure = cast("Any", Refused)(NOTHING, unwished, *[NOTHING] * 6, EventLog(tmp_path))
     before = timers()
 
     for _ in range(100):
-        await exposure.settle(VNI)
+        await exposure.reconcile(VNI)
 
     assert timers() == before + 1

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 from overlay import limits
-from overlay.agent.gossip.join_client import Application
+from overlay.agent.gossip.join_client import JoinAttempt
 from overlay.agent.state import documents
-from overlay.agent.state.database import StateFile
-from overlay.core.events import Told
+from overlay.agent.state.database import StateDatabase
+from overlay.core.events import AuthorityMessage
 from overlay.core.protocol.messages import AuthorityHandover, CertificateRenewal
-from overlay.core.protocol.records import CLUSTER_SCOPE, Admission, Invitation
+from overlay.core.protocol.records import CLUSTER_SCOPE, Admission, JoinToken
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError
 from overlay.model import NodeId, parse_ip
-from overlay.wire.admission import Refusal
+from overlay.wire.admission import JoinRefusal
 from overlay.wire.identity.authority import Authority
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
@@ -34,7 +34,7 @@ def is_renewed(site: Site, before: int) -> bool:
 
 def end_of(site: Site) -> int:
     """Return when a member's certificate ends."""
-    certificate = site.member.card.certificate
+    certificate = site.gossip.card.certificate
     assert certificate is not None
     return certificate.not_after_s
 
@@ -42,47 +42,47 @@ def end_of(site: Site) -> int:
 async def test_a_host_gets_in_through_any_member_and_is_written_down(sites: Sites) -> None:
     """vm3 comes in through vm2, which sends it on to vm1; everyone sees by which token."""
     vm1 = sites.first()
-    token = vm1.admissions.default_token()
+    token = vm1.admission.default_token()
     vm2 = await sites.join(2, vm1, token)
     vm3 = await sites.join(3, vm2, token)
-    admitted = {vm2.member.node_id, vm3.member.node_id}
+    admitted = {vm2.gossip.node_id, vm3.gossip.node_id}
 
     def is_known(site: Site) -> bool:
-        return site.admissions.book().admitted.get(token.token_id) == admitted
+        return site.admission.records().admitted.get(token.token_id) == admitted
 
     await until(lambda: all(is_known(site) for site in (vm1, vm2, vm3)))
-    told = [event["text"] for event in vm1.journal.since(0.0) if event["kind"] == "admit"]
+    told = [event["text"] for event in vm1.event_log.since(0.0) if event["kind"] == "admit"]
     assert [text.split(" ")[0] for text in told] == ["vm2", "vm3"]
     assert token.token_id.hex()[:8] in told[0]
-    assert vm1.admissions.default_token() == token
-    assert [site.admissions.is_holder(vm1.member.node_id) for site in (vm1, vm2, vm3)] == [True] * 3
+    assert vm1.admission.default_token() == token
+    assert [site.admission.is_holder(vm1.gossip.node_id) for site in (vm1, vm2, vm3)] == [True] * 3
     with pytest.raises(ConflictError, match="does not hold") as caught:
-        vm2.admissions.create(label="", expires_in_s=None, uses=None)
+        vm2.admission.create(label="", expires_in_s=None, uses=None)
     assert "vm1" in caught.value.hint
 
 
 async def test_the_secret_of_the_members_is_not_made_of_the_token(sites: Sites) -> None:
     """Nothing that the token has goes into it."""
     vm1 = sites.first()
-    token = vm1.admissions.default_token()
+    token = vm1.admission.default_token()
     vm2 = await sites.join(2, vm1, token)
-    (key,) = vm2.member.keyring.keys
+    (key,) = vm2.gossip.keyring.keys
     secret = key.secret
 
-    assert [key] == vm1.member.keyring.keys
-    assert secret not in (token.secret, token.door, token.ticket, token.verifier, token.anchor)
+    assert [key] == vm1.gossip.keyring.keys
+    assert secret not in (token.secret, token.join_key, token.ticket, token.verifier, token.anchor)
 
 
 async def test_uses_are_counted_over_all_holders(sites: Sites) -> None:
     """One use, two holders: what one has let in, the other does not."""
     vm1 = sites.first()
-    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
-    assert await vm1.custody.promote("vm2")
-    assert not await vm1.custody.promote("vm2")
-    token = vm1.admissions.create(label="", expires_in_s=None, uses=1)
-    await until(lambda: vm2.admissions.invitation(token.token_id) is not None)
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
+    assert await vm1.authority_holder.promote("vm2")
+    assert not await vm1.authority_holder.promote("vm2")
+    token = vm1.admission.create(label="", expires_in_s=None, uses=1)
+    await until(lambda: vm2.admission.invitation(token.token_id) is not None)
     vm3 = await sites.join(3, vm2, token)
-    await until(lambda: vm3.member.node_id in vm1.admissions.book().admitted[token.token_id])
+    await until(lambda: vm3.gossip.node_id in vm1.admission.records().admitted[token.token_id])
 
     for through in (vm1, vm2):
         with pytest.raises(ForbiddenError, match="used up"):
@@ -92,140 +92,146 @@ async def test_uses_are_counted_over_all_holders(sites: Sites) -> None:
 async def test_who_asks_again_counts_once(sites: Sites) -> None:
     """A join that was cut short goes on under the same identity without another use."""
     vm1 = sites.first()
-    token = vm1.admissions.create(label="", expires_in_s=None, uses=1)
+    token = vm1.admission.create(label="", expires_in_s=None, uses=1)
     identity = Identity.generate(os.urandom)
-    application = Application(identity, token, "vm2", parse_ip("127.0.0.2"), [vm1.seed])
+    application = JoinAttempt(identity, token, "vm2", parse_ip("127.0.0.2"), [vm1.seed])
     await application.run(5.0)
     vm2 = await sites.join(2, vm1, token, identity)
 
-    assert vm1.admissions.book().admitted[token.token_id] == {vm2.member.node_id}
+    assert vm1.admission.records().admitted[token.token_id] == {vm2.gossip.node_id}
 
 
 async def test_tokens_end_by_the_clock_and_by_revocation(sites: Sites) -> None:
     """An expired one is refused from its second on; a revoked one at once; both are told apart."""
     vm1 = sites.first()
-    short = vm1.admissions.create(label="short", expires_in_s=60, uses=None)
-    other = vm1.admissions.create(label="other", expires_in_s=None, uses=None)
-    invitation = vm1.admissions.invitation(short.token_id)
+    short = vm1.admission.create(label="short", expires_in_s=60, uses=None)
+    other = vm1.admission.create(label="other", expires_in_s=None, uses=None)
+    invitation = vm1.admission.invitation(short.token_id)
     assert invitation is not None
-    assert vm1.admissions.refusal(invitation, None) is None
+    assert vm1.admission.refusal(invitation, None) is None
     vm1.now_s += 61
-    assert vm1.admissions.refusal(invitation, None) is Refusal.EXPIRED
-    assert vm1.admissions.revoke(other.token_id.hex()[:6]).token_id == other.token_id
+    assert vm1.admission.refusal(invitation, None) is JoinRefusal.EXPIRED
+    assert vm1.admission.revoke(other.token_id.hex()[:6]).token_id == other.token_id
 
     with pytest.raises(ForbiddenError, match="revoked"):
         await sites.join(2, vm1, other)
     with pytest.raises(ForbiddenError, match="expired"):
         await sites.join(2, vm1, short)
     with pytest.raises(NotFoundError):
-        vm1.admissions.revoke("")
+        vm1.admission.revoke("")
 
 
 async def test_the_default_token_is_another_after_its_revocation(sites: Sites) -> None:
     """`token show` never shows one that lets nobody in."""
     vm1 = sites.first()
-    token = vm1.admissions.default_token()
-    vm1.admissions.revoke(token.token_id.hex())
+    token = vm1.admission.default_token()
+    vm1.admission.revoke(token.token_id.hex())
 
-    assert vm1.admissions.default_token().token_id != token.token_id
+    assert vm1.admission.default_token().token_id != token.token_id
 
 
 async def test_ended_tokens_are_swept_after_a_month(sites: Sites) -> None:
     """Their records do not stay for ever; those in force do."""
     vm1 = sites.first()
-    kept = vm1.admissions.default_token()
-    expired = vm1.admissions.create(label="", expires_in_s=60, uses=None)
-    revoked = vm1.admissions.create(label="", expires_in_s=None, uses=None)
-    vm1.admissions.revoke(revoked.token_id.hex())
+    kept = vm1.admission.default_token()
+    expired = vm1.admission.create(label="", expires_in_s=60, uses=None)
+    revoked = vm1.admission.create(label="", expires_in_s=None, uses=None)
+    vm1.admission.revoke(revoked.token_id.hex())
     vm1.now_s += 29 * DAY_S
-    vm1.admissions.create(label="", expires_in_s=None, uses=None)
-    assert set(vm1.admissions.book().invitations) > {expired.token_id, revoked.token_id}
+    vm1.admission.create(label="", expires_in_s=None, uses=None)
+    assert set(vm1.admission.records().invitations) > {expired.token_id, revoked.token_id}
     vm1.now_s += 3 * DAY_S
-    last = vm1.admissions.create(label="", expires_in_s=None, uses=None)
+    last = vm1.admission.create(label="", expires_in_s=None, uses=None)
 
-    found = set(vm1.admissions.book().invitations)
+    found = set(vm1.admission.records().invitations)
     assert not found & {expired.token_id, revoked.token_id}
     assert found >= {kept.token_id, last.token_id}
-    assert vm1.admissions.book().revoked == set()
+    assert vm1.admission.records().revoked == set()
 
 
 async def test_a_member_forges_no_token_no_revocation_and_no_use(sites: Sites) -> None:
     """What the authority has not signed counts for nothing, whoever writes it."""
     vm1 = sites.first()
-    token = vm1.admissions.create(label="", expires_in_s=None, uses=1)
-    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
+    token = vm1.admission.create(label="", expires_in_s=None, uses=1)
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     forger = Authority.generate(os.urandom)
-    forged = Token(vm1.member.anchor.public, b"forged--", b"s" * 16, sites.port, 4789)
+    forged = Token(vm1.gossip.anchor.public, b"forged--", b"s" * 16, sites.port, 4789)
     vm2.write(
-        forger.invite(Invitation(forged.token_id, forged.door, forged.verifier, "", 0, 0, 0, b"")),
-        forger.revoke(token.token_id),
-        forger.holder(vm2.member.node_id),
+        forger.sign_token(
+            JoinToken(forged.token_id, forged.join_key, forged.verifier, "", 0, 0, 0, b"")
+        ),
+        forger.sign_revocation(token.token_id),
+        forger.sign_holder(vm2.gossip.node_id),
         Admission(token.token_id, NodeId(b"n" * 16)),
     )
-    version = vm2.member.node.store.version(vm2.member.node_id, CLUSTER_SCOPE)
-    await until(lambda: vm1.member.node.store.version(vm2.member.node_id, CLUSTER_SCOPE) == version)
-    book = vm1.admissions.book()
+    version = vm2.gossip.node.store.version(vm2.gossip.node_id, CLUSTER_SCOPE)
+    await until(lambda: vm1.gossip.node.store.version(vm2.gossip.node_id, CLUSTER_SCOPE) == version)
+    book = vm1.admission.records()
 
     assert forged.token_id not in book.invitations
     assert book.revoked == set()
     assert book.holders == set()
     assert token.token_id not in book.admitted
     vm3 = await sites.join(3, vm2, token)
-    assert vm1.admissions.book().admitted[token.token_id] == {vm3.member.node_id}
+    assert vm1.admission.records().admitted[token.token_id] == {vm3.gossip.node_id}
 
 
 async def test_what_a_forgotten_holder_made_is_void(sites: Sites) -> None:
     """Its tokens let nobody in any more, and it is no holder."""
     vm1 = sites.first()
-    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
-    await vm1.custody.promote("vm2")
-    token = vm2.admissions.create(label="", expires_in_s=None, uses=None)
-    await until(lambda: vm1.admissions.invitation(token.token_id) is not None)
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
+    await vm1.authority_holder.promote("vm2")
+    token = vm2.admission.create(label="", expires_in_s=None, uses=None)
+    await until(lambda: vm1.admission.invitation(token.token_id) is not None)
     sites.close(vm2)
-    authority = vm1.member.authority
+    authority = vm1.gossip.authority
     assert authority is not None
-    vm1.write(authority.forget(vm2.member.node_id))
+    vm1.write(authority.sign_forgotten(vm2.gossip.node_id))
 
-    await until(lambda: vm1.member.node.is_forgotten(vm2.member.node_id))
-    assert vm1.admissions.invitation(token.token_id) is None
-    assert not vm1.admissions.is_holder(vm2.member.node_id)
+    await until(lambda: vm1.gossip.node.is_forgotten(vm2.gossip.node_id))
+    assert vm1.admission.invitation(token.token_id) is None
+    assert not vm1.admission.is_holder(vm2.gossip.node_id)
 
 
 async def test_certificates_are_renewed_before_their_end(sites: Sites) -> None:
     """By the holder itself, and by any holder for a member; not before it is time."""
     vm1 = sites.first()
-    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
-    assert not vm1.custody.renew_if_due()
-    assert not vm2.custody.renew_if_due()
-    authority = vm1.member.authority
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
+    assert not vm1.authority_holder.renew_if_due()
+    assert not vm2.authority_holder.renew_if_due()
+    authority = vm1.gossip.authority
     assert authority is not None
     for site in (vm1, vm2):
-        card = site.member.card
+        card = site.gossip.card
         long_ago = time.time() - limits.CERTIFICATE_VALID_S + limits.CERTIFICATE_RENEWED_S - 60
-        old = authority.certify(card.sign_key, card.seal_key, card.name, card.address, long_ago)
-        assert site.member.take_certificate(old)
+        old = authority.sign_certificate(
+            card.sign_key, card.seal_key, card.name, card.address, long_ago
+        )
+        assert site.gossip.use_certificate(old)
         before = end_of(site)
-        site.custody.renew_if_due()
+        site.authority_holder.renew_if_due()
         await until(functools.partial(is_renewed, site, before))
 
-    assert documents.load_certificate(vm2.state) == vm2.member.card.certificate
-    assert not vm2.custody.renew_if_due()
+    assert documents.load_certificate(vm2.state) == vm2.gossip.card.certificate
+    assert not vm2.authority_holder.renew_if_due()
 
 
 async def test_a_member_takes_no_certificate_that_it_did_not_ask_for(sites: Sites) -> None:
     """Its own old one, which all have in its cards, neither ages nor renews its card."""
     vm1 = sites.first()
-    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
-    card, authority = vm2.member.card, vm1.member.authority
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
+    card, authority = vm2.gossip.card, vm1.gossip.authority
     assert authority is not None
     for days in (-30, 0, 30):
-        certificate = authority.certify(
+        certificate = authority.sign_certificate(
             card.sign_key, card.seal_key, card.name, card.address, time.time() + days * DAY_S
         )
-        vm2.custody.take(Told(vm1.member.node_id, CertificateRenewal(certificate)))
+        vm2.authority_holder.handle_message(
+            AuthorityMessage(vm1.gossip.node_id, CertificateRenewal(certificate))
+        )
     await asyncio.sleep(0)
 
-    assert vm2.member.card == card
+    assert vm2.gossip.card == card
 
 
 async def test_a_member_takes_no_certificate_and_no_key_that_is_not_the_authoritys(
@@ -233,36 +239,40 @@ async def test_a_member_takes_no_certificate_and_no_key_that_is_not_the_authorit
 ) -> None:
     """Whoever sends it."""
     vm1 = sites.first()
-    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     forger = Authority.generate(os.urandom)
-    card = vm2.member.card
-    forged = forger.certify(card.sign_key, card.seal_key, card.name, card.address, time.time())
-    assert not vm2.member.take_certificate(forged)
-    vm2.custody.take(Told(vm1.member.node_id, AuthorityHandover(forger.to_bytes())))
+    card = vm2.gossip.card
+    forged = forger.sign_certificate(
+        card.sign_key, card.seal_key, card.name, card.address, time.time()
+    )
+    assert not vm2.gossip.use_certificate(forged)
+    vm2.authority_holder.handle_message(
+        AuthorityMessage(vm1.gossip.node_id, AuthorityHandover(forger.to_bytes()))
+    )
     await asyncio.sleep(0)
 
-    assert vm2.member.authority is None
-    assert vm2.member.card == card
+    assert vm2.gossip.authority is None
+    assert vm2.gossip.card == card
     assert "key" not in repr(AuthorityHandover(forger.to_bytes()))
 
 
 async def test_a_member_that_moves_needs_no_authority(sites: Sites) -> None:
     """With no holder up, a host starts at another underlay address and is known as before."""
     vm1 = sites.first()
-    token = vm1.admissions.default_token()
+    token = vm1.admission.default_token()
     vm2 = await sites.join(2, vm1, token)
     vm3 = await sites.join(3, vm2, token)
     await until(lambda: met(vm2, vm3))
     sites.close(vm1)
     moved = sites.again(vm3, "127.0.0.9")
-    moved.member.pump.greet(vm2.seed.address, vm2.seed.port)
+    moved.gossip.transport.send_join_hello(vm2.seed.address, vm2.seed.port)
 
     def known() -> bool:
-        card = vm2.member.node.store.card(moved.member.node_id)
+        card = vm2.gossip.node.store.card(moved.gossip.node_id)
         return card is not None and card.address == parse_ip("127.0.0.9")
 
     await until(known)
-    certificate = moved.member.card.certificate
+    certificate = moved.gossip.card.certificate
     assert certificate is not None
     assert certificate.address == parse_ip("127.0.0.3")
 
@@ -270,32 +280,32 @@ async def test_a_member_that_moves_needs_no_authority(sites: Sites) -> None:
 async def test_the_last_holder_does_not_leave_unasked(sites: Sites) -> None:
     """Alone it may; with others it hands the authority on first, or is forced."""
     vm1 = sites.first()
-    vm1.admissions.require_another_holder()
-    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
+    vm1.admission.require_another_holder()
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     with pytest.raises(ConflictError, match="the only one") as caught:
-        vm1.admissions.require_another_holder()
+        vm1.admission.require_another_holder()
     assert "promote" in caught.value.hint
-    vm2.admissions.require_another_holder()
-    await vm1.custody.promote("vm2")
+    vm2.admission.require_another_holder()
+    await vm1.authority_holder.promote("vm2")
 
-    vm1.admissions.require_another_holder()
+    vm1.admission.require_another_holder()
 
 
 def test_an_interrupted_try_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     """Who began to make a cluster and then joins another holds no authority there."""
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
     authority = Authority.generate(os.urandom)
-    certificate = authority.certify(b"s" * 32, b"x" * 32, "vm1", parse_ip("127.0.0.1"), 0)
+    certificate = authority.sign_certificate(b"s" * 32, b"x" * 32, "vm1", parse_ip("127.0.0.1"), 0)
     key = authority.make_key(0, b"k" * 32, 0)
     with state.transaction():
-        documents.put_standing(state, key, authority=authority)
-        documents.put_standing(state, key, certificate=certificate)
+        documents.put_membership(state, key, authority=authority)
+        documents.put_membership(state, key, certificate=certificate)
     assert (documents.load_authority(state), documents.load_certificate(state)) == (
         None,
         certificate,
     )
     with state.transaction():
-        documents.put_standing(state, key, authority=authority)
+        documents.put_membership(state, key, authority=authority)
 
     assert documents.load_certificate(state) is None
     state.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from overlay import limits
-from overlay.agent.gossip.duplicate_identities import SHOWN_S, Rivals
+from overlay.agent.gossip.duplicate_identities import DUPLICATE_SHOWN_S, DuplicateSightings
 from overlay.model import Ip, NodeId
 
 NODE = NodeId(b"n" * 16)
@@ -12,18 +12,18 @@ IP = Ip(b"\x0a\0\0\1")
 
 def test_a_rival_is_news_once_and_shown_while_it_lasts() -> None:
     """Repeated sightings are no news; one after a long silence is."""
-    rivals = Rivals()
+    rivals = DuplicateSightings()
     assert rivals.note(NODE, IP, 0.0)
     assert not rivals.note(NODE, IP, 10.0)
-    assert rivals.present(20.0) == [(NODE, IP)]
-    assert rivals.present(11.0 + SHOWN_S) == []
-    assert rivals.note(NODE, IP, 11.0 + SHOWN_S)
+    assert rivals.recent(20.0) == [(NODE, IP)]
+    assert rivals.recent(11.0 + DUPLICATE_SHOWN_S) == []
+    assert rivals.note(NODE, IP, 11.0 + DUPLICATE_SHOWN_S)
 
 
 def test_what_is_remembered_is_bounded() -> None:
     """The oldest sighting makes room."""
-    rivals = Rivals()
+    rivals = DuplicateSightings()
     for number in range(limits.RIVALS_MAX + 5):
         rivals.note(NODE, Ip(number.to_bytes(4, "big")), 0.0)
 
-    assert len(rivals.present(0.0)) == limits.RIVALS_MAX
+    assert len(rivals.recent(0.0)) == limits.RIVALS_MAX

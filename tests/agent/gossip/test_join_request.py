@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 import pytest
-from overlay.agent.gossip.join_request import default_name, no_answer, resolve, split_peer
+from overlay.agent.gossip.join_request import default_name, no_answer_error, resolve, split_peer
 from overlay.errors import UsageError
 from overlay.model import ip_text, parse_ip
 
@@ -71,7 +71,7 @@ async def test_silence_is_explained() -> None:
     """The error for no answer names the address tried and all three likely reasons."""
     seeds = await resolve(["127.0.0.1"], 7948)
 
-    text = str(no_answer(seeds, 20.0))
+    text = str(no_answer_error(seeds, 20.0))
 
     assert "127.0.0.1 port 7948/udp" in text
     assert "firewall" in text

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from overlay.agent.gossip.loop_lag import Lag
+from overlay.agent.gossip.loop_lag import LoopLag
 
 
 def test_the_worst_of_the_last_minute_counts() -> None:
     """A lag is forgotten after a minute; until then no smaller one hides it."""
-    lag = Lag()
+    lag = LoopLag()
     assert lag.max_s(0.0) == 0.0
     lag.note(0.5, 10.2)
     lag.note(0.1, 10.7)
@@ -20,7 +20,7 @@ def test_the_worst_of_the_last_minute_counts() -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     """However long and often, one figure per second of one minute is kept."""
-    lag = Lag()
+    lag = LoopLag()
     for step in range(10_000):
         lag.note(1.0 / (step + 1), step / 10)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from overlay.agent.networks.subnets import SubnetWish, matches, parse_range, subnet_of
+from overlay.agent.networks.subnets import SubnetSpec, matches, parse_range, subnet_of
 from overlay.errors import UsageError
 from overlay.model import parse_ip
 
@@ -52,7 +52,7 @@ def test_a_near_miss_is_corrected() -> None:
 def test_a_subnet_is_read_with_all_its_options() -> None:
     """Gateway, range, auxiliary addresses (by name) and block length."""
     found = subnet_of(
-        SubnetWish(
+        SubnetSpec(
             "10.32.0.0/16", "10.32.0.254", "10.32.8.0/21",
             (("router", "10.32.0.2"), ("nas", "10.32.0.3")), 24,
         )
@@ -65,33 +65,33 @@ def test_a_subnet_is_read_with_all_its_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "told"),
+    ("spec", "told"),
     [
-        (SubnetWish("10.1.0.0/24", "10.2.0.1"), "10.2.0.1 is no usable"),
-        (SubnetWish("10.1.0.0/24", ip_range="10.2.0.0/25"), "not within"),
-        (SubnetWish("10.1.0.0/24", ip_range="10.0.0.0/8"), "not within"),
-        (SubnetWish("10.1.0.0/24", ip_range="10.1.0.9/25"), "not a range"),
-        (SubnetWish("10.1.0.0/24", ip_range="fd00::/64"), "not within"),
-        (SubnetWish("10.1.0.0/24", ip_range="10.1.0.0/28", block_length=26), "smaller than"),
-        (SubnetWish("10.1.0.0/24", block_length=23), "cannot be cut"),
-        (SubnetWish("10.1.0.0/24", block_length=31), "cannot be cut"),
-        (SubnetWish("10.1.0.0/24", auxiliary=(("nas", "10.2.0.9"),)), "nas 10.2.0.9 is no"),
-        (SubnetWish("10.1.0.0/24", auxiliary=(("nas", "10.1.0.255"),)), "no usable"),
-        (SubnetWish("10.1.0.0/24", auxiliary=(("nas", "10.1.0.1"),)), "both the gateway"),
-        (SubnetWish("10.1.0.0/24", auxiliary=(("a b", "10.1.0.9"),)), "cannot name"),
+        (SubnetSpec("10.1.0.0/24", "10.2.0.1"), "10.2.0.1 is no usable"),
+        (SubnetSpec("10.1.0.0/24", ip_range="10.2.0.0/25"), "not within"),
+        (SubnetSpec("10.1.0.0/24", ip_range="10.0.0.0/8"), "not within"),
+        (SubnetSpec("10.1.0.0/24", ip_range="10.1.0.9/25"), "not a range"),
+        (SubnetSpec("10.1.0.0/24", ip_range="fd00::/64"), "not within"),
+        (SubnetSpec("10.1.0.0/24", ip_range="10.1.0.0/28", block_length=26), "smaller than"),
+        (SubnetSpec("10.1.0.0/24", block_length=23), "cannot be cut"),
+        (SubnetSpec("10.1.0.0/24", block_length=31), "cannot be cut"),
+        (SubnetSpec("10.1.0.0/24", auxiliary=(("nas", "10.2.0.9"),)), "nas 10.2.0.9 is no"),
+        (SubnetSpec("10.1.0.0/24", auxiliary=(("nas", "10.1.0.255"),)), "no usable"),
+        (SubnetSpec("10.1.0.0/24", auxiliary=(("nas", "10.1.0.1"),)), "both the gateway"),
+        (SubnetSpec("10.1.0.0/24", auxiliary=(("a b", "10.1.0.9"),)), "cannot name"),
     ],
 )
-def test_options_that_make_no_sense_are_told(wish: SubnetWish, told: str) -> None:
+def test_options_that_make_no_sense_are_told(spec: SubnetSpec, told: str) -> None:
     """What lies outside the subnet, or is there twice, is refused before anything is made."""
     with pytest.raises(UsageError, match=told):
-        subnet_of(wish)
+        subnet_of(spec)
 
 
 def test_the_same_wish_again_matches_and_another_one_does_not() -> None:
     """Creating is idempotent; a subnet with other blocks or another range is another subnet."""
-    wish = SubnetWish("10.1.0.0/16", ip_range="10.1.4.0/22", block_length=24)
-    existing = subnet_of(SubnetWish("10.1.0.0/16", "10.1.0.9", "10.1.4.0/22", (), 24))
+    spec = SubnetSpec("10.1.0.0/16", ip_range="10.1.4.0/22", block_length=24)
+    existing = subnet_of(SubnetSpec("10.1.0.0/16", "10.1.0.9", "10.1.4.0/22", (), 24))
 
-    assert matches(existing, wish)
-    assert not matches(existing, SubnetWish("10.1.0.0/16", block_length=24))
-    assert not matches(existing, SubnetWish("10.1.0.0/16", "10.1.0.8", "10.1.4.0/22", (), 24))
+    assert matches(existing, spec)
+    assert not matches(existing, SubnetSpec("10.1.0.0/16", block_length=24))
+    assert not matches(existing, SubnetSpec("10.1.0.0/16", "10.1.0.8", "10.1.4.0/22", (), 24))

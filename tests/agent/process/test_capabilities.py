@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from overlay.agent.process.capabilities import KEPT
+from overlay.agent.process.capabilities import KEPT_CAPABILITIES
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root has something to drop")
 UNIT = Path(__file__).parents[3] / "deploy" / "overlayd.service"
@@ -24,7 +24,7 @@ def held(path):
             for line in Path(path).read_text().splitlines() if line.startswith("Cap")}
 
 before = held("/proc/thread-self/status")
-capabilities.drop()
+capabilities.drop_capabilities()
 found = []
 thread = threading.Thread(target=lambda: found.append(held("/proc/thread-self/status")))
 thread.start()
@@ -37,7 +37,7 @@ print(json.dumps([before, held("/proc/thread-self/status"), found[0], eff[0]]))
 
 def mask() -> int:
     """Return what may be kept, as the kernel writes it."""
-    return sum(1 << number for number in KEPT.values())
+    return sum(1 << number for number in KEPT_CAPABILITIES.values())
 
 
 def test_only_what_is_needed_is_kept() -> None:
@@ -72,5 +72,5 @@ def test_the_unit_and_the_container_grant_just_that() -> None:
 
     # To drop the rest, the bounding set included, takes SETPCAP; where it is not granted there is
     # no more to drop.
-    assert set(line.partition("=")[2].split()) == KEPT.keys()
-    assert {f"CAP_{word}" for word in granted} == KEPT.keys()
+    assert set(line.partition("=")[2].split()) == KEPT_CAPABILITIES.keys()
+    assert {f"CAP_{word}" for word in granted} == KEPT_CAPABILITIES.keys()

@@ -7,9 +7,9 @@ import sys
 
 PROGRAM = """
 from overlay.agent.process import core_dump
-print(core_dump.is_forbidden())
-core_dump.forbid()
-print(core_dump.is_forbidden())
+print(core_dump.core_dumps_forbidden())
+core_dump.forbid_core_dumps()
+print(core_dump.core_dumps_forbidden())
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from overlay.agent.process.ending_task import end_all
+from overlay.agent.process.ending_task import cancel_all
 
 
 async def _loses_the_first() -> None:
@@ -20,10 +20,10 @@ async def test_a_task_that_loses_a_cancellation_ends() -> None:
     task = asyncio.create_task(_loses_the_first())
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        await end_all([task])
+        await cancel_all([task])
     assert task.cancelled()
 
 
 async def test_no_task_is_no_wait() -> None:
     """An agent that never started its tasks closes at once."""
-    await end_all([])
+    await cancel_all([])

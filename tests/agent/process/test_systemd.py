@@ -67,7 +67,7 @@ def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> Non
     """No socket, no message, no error."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
 
-    assert not systemd.notify("READY=1")
+    assert not systemd.notify_systemd("READY=1")
 
 
 def test_the_watchdog_is_fed_twice_as_often_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from overlay import limits
-from overlay.agent.process.event_log import Journal
-from overlay.agent.process.tasks import Background
+from overlay.agent.process.event_log import EventLog
+from overlay.agent.process.tasks import BackgroundTasks
 from overlay.errors import OverlayError
 
 
@@ -17,8 +17,8 @@ async def test_a_refusal_is_told_once_and_the_work_begun_again(
 ) -> None:
     """A full disk, then a kernel that says no, then all is well: the work goes on."""
     monkeypatch.setattr(limits, "BACKGROUND_AGAIN_S", 0.01)
-    journal = Journal(tmp_path)
-    background = Background(journal)
+    event_log = EventLog(tmp_path)
+    background = BackgroundTasks(event_log)
     refusals: list[Exception] = [OverlayError("disk"), OverlayError("disk"), OSError(12, "memory")]
     well = asyncio.Event()
 
@@ -31,7 +31,7 @@ async def test_a_refusal_is_told_once_and_the_work_begun_again(
     await asyncio.wait_for(well.wait(), 10)
     await background.close()
 
-    told = [event["text"] for event in journal.since(0)]
+    told = [event["text"] for event in event_log.since(0)]
     assert len(told) == 2
     assert "test: disk" in told[0]
     assert "memory" in told[1]
@@ -45,7 +45,7 @@ def test_a_defect_ends_the_process(tmp_path: Path) -> None:
         raise KeyError("defect")
 
     async def begin() -> None:
-        Background(Journal(tmp_path)).start(work, "test")
+        BackgroundTasks(EventLog(tmp_path)).start(work, "test")
         await asyncio.sleep(60)
 
     with pytest.raises(RuntimeError, match="stopped before"):

@@ -21,7 +21,7 @@ def require(*labels: tuple[str, str]) -> None:
     store = SimpleNamespace(card=lambda _node_id: None)
     directory = Directory(cast("Any", SimpleNamespace(store=store, membership=None)), OWN)
     subnets = (Subnet(BASE, 16, parse_ip("10.1.0.1")),)
-    directory.require_here(Network(Vni(1), "blue", subnets, OTHER, labels=labels))
+    directory.require_participation(Network(Vni(1), "blue", subnets, OTHER, labels=labels))
 
 
 def test_networks_of_the_kinds_we_know_are_open_to_all() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from overlay.agent.runtimes.engines import Container, Docker, Podman, belongs_to
+from overlay.agent.runtimes.engines import DockerEngine, EngineContainer, PodmanEngine, belongs_to
 from overlay.errors import ConflictError, OverlayError
 
 ID = "3f9c" + "0" * 60
@@ -70,22 +70,26 @@ def test_docker_tells_id_and_process(engine: Engine) -> None:
     """The name comes without the engine's slash."""
     engine.answers["/containers/web/json"] = (200, _inspected())
 
-    assert Docker(engine.socket).find("web") == Container("docker", "web", ID, 4242, "running")
-    assert Docker(engine.socket).absence() is None
+    assert DockerEngine(engine.socket).find("web") == EngineContainer(
+        "docker", "web", ID, 4242, "running"
+    )
+    assert DockerEngine(engine.socket).absence() is None
 
 
 def test_a_container_that_does_not_run_has_no_process(engine: Engine) -> None:
     """The engine's pid 0 is no process."""
     engine.answers["/containers/web/json"] = (200, _inspected(Pid=0, Status="exited"))
 
-    assert Docker(engine.socket).find("web") == Container("docker", "web", ID, None, "exited")
+    assert DockerEngine(engine.socket).find("web") == EngineContainer(
+        "docker", "web", ID, None, "exited"
+    )
 
 
 def test_an_unknown_container_is_none(engine: Engine, tmp_path: Path) -> None:
     """So it is where no engine runs, which can be asked for."""
-    absent = Docker(tmp_path / "none.sock")
+    absent = DockerEngine(tmp_path / "none.sock")
 
-    assert Docker(engine.socket).find("a/b c") is None
+    assert DockerEngine(engine.socket).find("a/b c") is None
     assert absent.find("web") is None
     assert "Docker does not run here" in str(absent.absence())
 
@@ -95,7 +99,7 @@ def test_an_ambiguous_id_is_a_conflict(engine: Engine) -> None:
     said = {"message": "Multiple IDs found with provided prefix: 3"}
     engine.answers["/containers/3/json"] = (400, said)
     with pytest.raises(ConflictError) as caught:
-        Docker(engine.socket).find("3")
+        DockerEngine(engine.socket).find("3")
 
     assert caught.value.why == said["message"]
 
@@ -107,7 +111,7 @@ def test_an_answer_that_makes_no_sense_is_an_error(engine: Engine, status: int, 
     """No traceback, whatever the engine says."""
     engine.answers["/containers/web/json"] = (status, body)
     with pytest.raises(OverlayError):
-        Docker(engine.socket).find("web")
+        DockerEngine(engine.socket).find("web")
 
 
 def test_an_engine_that_died_is_an_error(tmp_path: Path) -> None:
@@ -116,7 +120,7 @@ def test_an_engine_that_died_is_an_error(tmp_path: Path) -> None:
     server = socketserver.UnixStreamServer(str(path), _Handler)
     server.server_close()
     with pytest.raises(OverlayError, match="does not answer"):
-        Docker(path).find("web")
+        DockerEngine(path).find("web")
 
 
 @pytest.fixture
@@ -135,9 +139,11 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _podman(state: Path, socket: Path | None = None) -> Podman:
+def _podman(state: Path, socket: Path | None = None) -> PodmanEngine:
     roots = (state / "graph", state / "run")
-    return Podman(socket or state / "none.sock", roots, state / "proc", program="ovt-no-podman")
+    return PodmanEngine(
+        socket or state / "none.sock", roots, state / "proc", program="ovt-no-podman"
+    )
 
 
 @pytest.mark.parametrize("name", ["web", ID, ID[:4]])
@@ -163,7 +169,7 @@ def test_a_container_without_a_pid_file_does_not_run(state: Path) -> None:
     """It exists, but there is nothing to attach."""
     found = _podman(state).find("db")
 
-    assert found == Container("podman", "db", OTHER_ID, None, "not running")
+    assert found == EngineContainer("podman", "db", OTHER_ID, None, "not running")
 
 
 def test_a_stale_pid_file_is_not_believed(state: Path) -> None:
@@ -255,7 +261,7 @@ def podman_container(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.docker
 def test_a_real_podman_container_is_found_without_its_help(podman_container: str) -> None:
     """The state on disk is enough: no socket, and no program that could be asked."""
-    found = Podman(socket=Path("/none"), program="ovt-no-podman").find(podman_container)
+    found = PodmanEngine(socket=Path("/none"), program="ovt-no-podman").find(podman_container)
 
     assert found is not None
     assert found.pid is not None

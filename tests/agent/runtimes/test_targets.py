@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from overlay.agent.runtimes.engines import Container, Runtime
-from overlay.agent.runtimes.targets import Surroundings, Target, resolve_target
+from overlay.agent.runtimes.engines import Engine, EngineContainer
+from overlay.agent.runtimes.targets import Target, TargetSources, resolve_target
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 
 needs_root = [
@@ -26,10 +26,10 @@ class FakeRuntime:
 
     kind: str
     title: str
-    containers: dict[str, Container]
+    containers: dict[str, EngineContainer]
     broken: bool = False
 
-    def find(self, name: str) -> Container | None:
+    def find(self, name: str) -> EngineContainer | None:
         """Return what it has."""
         if self.broken:
             raise OverlayError(f"{self.title} does not answer")
@@ -65,28 +65,28 @@ def other_pid() -> Iterator[int]:
     yield from _process()
 
 
-def _container(kind: str, name: str, pid: int | None, status: str = "running") -> Container:
-    return Container(kind, name, ID, pid, status)
+def _container(kind: str, name: str, pid: int | None, status: str = "running") -> EngineContainer:
+    return EngineContainer(kind, name, ID, pid, status)
 
 
 def _around(
     tmp_path: Path,
     *,
     netns: dict[str, int] | None = None,
-    docker: list[Container] | None = None,
-    podman: list[Container] | None = None,
+    docker: list[EngineContainer] | None = None,
+    podman: list[EngineContainer] | None = None,
     broken: str = "",
-) -> Surroundings:
+) -> TargetSources:
     """Return surroundings where links stand for the mounts of /run/netns."""
     directory = tmp_path / "netns"
     directory.mkdir(exist_ok=True)
     for name, pid in (netns or {}).items():
         (directory / name).symlink_to(f"/proc/{pid}/ns/net")
-    runtimes: list[Runtime] = [
+    runtimes: list[Engine] = [
         FakeRuntime(kind, kind.title(), {c.name: c for c in containers or []}, kind == broken)
         for kind, containers in (("docker", docker), ("podman", podman))
     ]
-    return Surroundings(netns_dir=directory, runtimes=tuple(runtimes))
+    return TargetSources(netns_dir=directory, runtimes=tuple(runtimes))
 
 
 class TestFound:
@@ -110,45 +110,45 @@ class TestFound:
 
     def test_a_named_namespace(self, tmp_path: Path, pid: int) -> None:
         """netns:NAME and NAME are the same where only a namespace has that name."""
-        around = _around(tmp_path, netns={"web": pid})
-        path = str(around.netns_dir / "web")
+        sources = _around(tmp_path, netns={"web": pid})
+        path = str(sources.netns_dir / "web")
         found = Target("netns", "web", path, None, None, "netns:web")
 
-        assert resolve_target("netns:web", around) == found
-        assert resolve_target("web", around) == found
-        assert resolve_target(path, around).name == "web"
+        assert resolve_target("netns:web", sources) == found
+        assert resolve_target("web", sources) == found
+        assert resolve_target(path, sources).name == "web"
 
     @pytest.mark.parametrize("kind", ["docker", "podman"])
     def test_a_container(self, tmp_path: Path, pid: int, kind: str) -> None:
         """By its runtime's name or by the bare one; the id is kept."""
-        around = _around(tmp_path, **{kind: [_container(kind, "web", pid)]})  # type: ignore[arg-type]
+        sources = _around(tmp_path, **{kind: [_container(kind, "web", pid)]})  # type: ignore[arg-type]
         found = Target(kind, "web", f"/proc/{pid}/ns/net", pid, ID, f"{kind}:web")
 
-        assert resolve_target(f"{kind}:web", around) == found
-        assert resolve_target("web", around) == found
+        assert resolve_target(f"{kind}:web", sources) == found
+        assert resolve_target("web", sources) == found
 
     def test_its_text_resolves_to_the_same_again(self, tmp_path: Path, pid: int) -> None:
         """What is stored with an attachment finds the container after a restart."""
-        around = _around(tmp_path, netns={"a": pid}, docker=[_container("docker", "b", pid)])
+        sources = _around(tmp_path, netns={"a": pid}, docker=[_container("docker", "b", pid)])
         for text in ("a", "b", f"pid:{pid}", f"/proc/{pid}/ns/net"):
-            found = resolve_target(text, around)
-            assert resolve_target(found.text, around) == found
+            found = resolve_target(text, sources)
+            assert resolve_target(found.text, sources) == found
 
     def test_one_namespace_with_two_names_is_not_ambiguous(self, tmp_path: Path, pid: int) -> None:
         """A container's namespace may be mounted under the container's name."""
-        around = _around(tmp_path, netns={"web": pid}, docker=[_container("docker", "web", pid)])
+        sources = _around(tmp_path, netns={"web": pid}, docker=[_container("docker", "web", pid)])
 
-        assert resolve_target("web", around).kind == "netns"
+        assert resolve_target("web", sources).kind == "netns"
 
     def test_what_does_not_run_gives_way_to_what_does(self, tmp_path: Path, pid: int) -> None:
         """A stopped container of the same name is no candidate."""
-        around = _around(
+        sources = _around(
             tmp_path,
             docker=[_container("docker", "web", None, "exited")],
             podman=[_container("podman", "web", pid)],
         )
 
-        assert resolve_target("web", around).kind == "podman"
+        assert resolve_target("web", sources).kind == "podman"
 
     @pytest.mark.parametrize(
         ("name", "fit"),
@@ -158,8 +158,8 @@ class TestFound:
         self, tmp_path: Path, pid: int, name: str, fit: str
     ) -> None:
         """Runtimes allow names that can't be a DNS label; the text keeps them as they are."""
-        around = _around(tmp_path, docker=[_container("docker", name, pid)])
-        found = resolve_target(f"docker:{name}", around)
+        sources = _around(tmp_path, docker=[_container("docker", name, pid)])
+        found = resolve_target(f"docker:{name}", sources)
 
         assert (found.name, found.text) == (fit, f"docker:{name}")
 
@@ -171,17 +171,17 @@ class TestAmbiguous:
 
     def test_the_candidates_are_listed(self, tmp_path: Path, pid: int, other_pid: int) -> None:
         """In the order in which they are looked up, each as it can be given."""
-        around = _around(
+        sources = _around(
             tmp_path,
             netns={"web": pid},
             docker=[_container("docker", "web", other_pid)],
             podman=[_container("podman", "web", other_pid)],
         )
         with pytest.raises(ConflictError) as caught:
-            resolve_target("web", around)
+            resolve_target("web", sources)
 
         assert caught.value.why == "candidates: netns:web, docker:web, podman:web"
-        assert resolve_target("docker:web", around).pid == other_pid
+        assert resolve_target("docker:web", sources).pid == other_pid
 
 
 class TestRefused:
@@ -199,14 +199,14 @@ class TestRefused:
 
     def test_an_unknown_name_tells_where_it_was_looked_for(self, tmp_path: Path) -> None:
         """Each place in one line, and what is there."""
-        around = _around(tmp_path, docker=[_container("docker", "db", None)])
-        (around.netns_dir / "other").touch()
-        (around.netns_dir / "ov-000001-ab12cd").touch()
+        sources = _around(tmp_path, docker=[_container("docker", "db", None)])
+        (sources.netns_dir / "other").touch()
+        (sources.netns_dir / "ov-000001-ab12cd").touch()
         with pytest.raises(NotFoundError) as caught:
-            resolve_target("web", around)
+            resolve_target("web", sources)
 
         assert caught.value.why == (
-            f"{around.netns_dir} has: other; Docker has no container of that name;"
+            f"{sources.netns_dir} has: other; Docker has no container of that name;"
             " Podman does not run here"
         )
 
@@ -244,32 +244,32 @@ class TestRefused:
     @pytest.mark.parametrize("text", ["docker:web", "web"])
     def test_a_container_that_does_not_run_is_a_conflict(self, tmp_path: Path, text: str) -> None:
         """With the line that starts it."""
-        around = _around(tmp_path, docker=[_container("docker", "web", None, "exited")])
+        sources = _around(tmp_path, docker=[_container("docker", "web", None, "exited")])
         with pytest.raises(ConflictError) as caught:
-            resolve_target(text, around)
+            resolve_target(text, sources)
         assert "docker start web" in caught.value.hint
 
     def test_the_hosts_own_namespace_is_refused(self, tmp_path: Path) -> None:
         """Plugging the host itself into a network is never what was meant."""
-        around = _around(tmp_path, docker=[_container("docker", "web", os.getpid())])
+        sources = _around(tmp_path, docker=[_container("docker", "web", os.getpid())])
         for text in (f"pid:{os.getpid()}", "/proc/self/ns/net", "docker:web", "web"):
             with pytest.raises(ConflictError, match="host's own network namespace"):
-                resolve_target(text, around)
+                resolve_target(text, sources)
 
     def test_a_sandbox_of_ours_is_refused(self, tmp_path: Path) -> None:
         """Our own plumbing is no container."""
-        around = _around(tmp_path)
-        (around.netns_dir / "ov-00beef").touch()
+        sources = _around(tmp_path)
+        (sources.netns_dir / "ov-00beef").touch()
         with pytest.raises(ConflictError, match="sandbox of overlayd's own"):
-            resolve_target("netns:ov-00beef", around)
+            resolve_target("netns:ov-00beef", sources)
 
     def test_a_leftover_file_is_refused(self, tmp_path: Path) -> None:
         """After a crash the file may outlive the mount; the way to clean up is named."""
-        around = _around(tmp_path)
-        (around.netns_dir / "web").touch()
+        sources = _around(tmp_path)
+        (sources.netns_dir / "web").touch()
         for text in ("netns:web", "web"):
             with pytest.raises(ConflictError) as caught:
-                resolve_target(text, around)
+                resolve_target(text, sources)
             assert "ip netns delete web" in caught.value.hint
 
     @pytest.mark.parametrize("path", ["/proc/self/ns/mnt", "/etc/hostname", "/dev/null", "/tmp"])  # noqa: S108
@@ -280,6 +280,6 @@ class TestRefused:
 
     def test_a_runtime_that_does_not_answer_is_told(self, tmp_path: Path) -> None:
         """Not to know is not the same as not to find."""
-        around = _around(tmp_path, broken="podman")
+        sources = _around(tmp_path, broken="podman")
         with pytest.raises(OverlayError, match="Podman does not answer"):
-            resolve_target("web", around)
+            resolve_target("web", sources)

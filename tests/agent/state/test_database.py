@@ -9,7 +9,7 @@ import pytest
 from overlay.agent.state.database import (
     FILE_NAME,
     PREVIOUS_NAME,
-    StateFile,
+    StateDatabase,
     StoredCard,
     StoredSegment,
 )
@@ -18,14 +18,14 @@ from overlay.errors import ConflictError, OverlayError
 
 def test_values_survive_reopening(tmp_path: Path) -> None:
     """What a transaction stored is there after the file is opened again."""
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
     with state.transaction():
         state.put("kind", "key", {"a": 1})
         state.put_segments([StoredSegment(b"o", 7, 3, b"raw", b"signature")])
         state.put_card(StoredCard(b"n", b"raw", b"signature"))
     state.close()
 
-    again = StateFile(tmp_path)
+    again = StateDatabase(tmp_path)
 
     assert again.get("kind", "key") == {"a": 1}
     assert list(again.segments()) == [StoredSegment(b"o", 7, 3, b"raw", b"signature")]
@@ -35,7 +35,7 @@ def test_values_survive_reopening(tmp_path: Path) -> None:
 
 def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
     """An exception inside a transaction undoes all of it."""
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
 
     def fail() -> None:
         with state.transaction():
@@ -51,10 +51,10 @@ def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
 
 def test_only_one_agent_opens_a_directory(tmp_path: Path) -> None:
     """A second opening is refused and says how to run two agents."""
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
 
     with pytest.raises(ConflictError, match="another agent uses") as caught:
-        StateFile(tmp_path)
+        StateDatabase(tmp_path)
 
     assert "--state-dir" in caught.value.hint
     state.close()
@@ -62,7 +62,7 @@ def test_only_one_agent_opens_a_directory(tmp_path: Path) -> None:
 
 def test_segments_below_a_floor_go(tmp_path: Path) -> None:
     """Dropping up to a version keeps what ends above it, in that scope alone."""
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
     with state.transaction():
         state.put_segments(StoredSegment(b"o", 1, upto, b"r", b"s") for upto in (1, 2, 3))
         state.put_segments([StoredSegment(b"o", 2, 1, b"r", b"s")])
@@ -75,19 +75,19 @@ def test_segments_below_a_floor_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"this is no database at all, but long enough" * 100])
 def test_a_damaged_file_gives_way_to_the_previous_copy(tmp_path: Path, damage: bytes) -> None:
     """A torn or overwritten file is set aside and the previous good one is used."""
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
     with state.transaction():
         state.put("kind", "key", "good")
-    state.keep_previous()
+    state.keep_backup()
     state.close()
     for suffix in ("-wal", "-shm"):
         (tmp_path / (FILE_NAME + suffix)).unlink(missing_ok=True)
     (tmp_path / FILE_NAME).write_bytes(damage)
 
-    again = StateFile(tmp_path)
+    again = StateDatabase(tmp_path)
 
     assert again.get("kind", "key") == "good"
-    assert again.restored_previous
+    assert again.restored_backup
     assert (tmp_path / f"{FILE_NAME}.damaged").read_bytes() == damage
     again.close()
 
@@ -97,7 +97,7 @@ def test_a_damaged_file_without_a_copy_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"garbage" * 1000)
 
     with pytest.raises(OverlayError, match="is damaged") as caught:
-        StateFile(tmp_path)
+        StateDatabase(tmp_path)
 
     assert "mv " in caught.value.hint
 
@@ -110,19 +110,19 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
     connection.close()
 
     with pytest.raises(OverlayError, match="not overlayd's"):
-        StateFile(tmp_path)
+        StateDatabase(tmp_path)
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     """A downgrade would lose records, so it is refused with the reason."""
-    StateFile(tmp_path).close()
+    StateDatabase(tmp_path).close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     connection.execute("PRAGMA user_version=99")
     connection.commit()
     connection.close()
 
     with pytest.raises(OverlayError, match="newer overlayd"):
-        StateFile(tmp_path)
+        StateDatabase(tmp_path)
 
 
 def spoil(directory: Path) -> None:
@@ -135,26 +135,26 @@ def spoil(directory: Path) -> None:
 
 def test_a_changed_value_is_noticed(tmp_path: Path) -> None:
     """A value whose checksum does not match is refused, not believed."""
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
     with state.transaction():
         state.put("kind", "key", "good")
     state.close()
     spoil(tmp_path)
 
     with pytest.raises(OverlayError, match="checksum of kind key"):
-        StateFile(tmp_path)
+        StateDatabase(tmp_path)
 
 
 def test_a_changed_value_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
     """It is as good as a torn file: the previous good one is used, for its owner alone."""
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
     with state.transaction():
         state.put("kind", "key", "good")
-    state.keep_previous()
+    state.keep_backup()
     state.close()
     spoil(tmp_path)
 
-    again = StateFile(tmp_path)
+    again = StateDatabase(tmp_path)
 
     assert again.get("kind", "key") == "good"
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
@@ -163,10 +163,10 @@ def test_a_changed_value_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
 
 def test_a_foreign_file_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
     """Another program's database in our place is set aside, unchanged."""
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
     with state.transaction():
         state.put("kind", "key", "good")
-    state.keep_previous()
+    state.keep_backup()
     state.close()
     for path in tmp_path.glob(f"{FILE_NAME}*"):
         path.unlink()
@@ -176,7 +176,7 @@ def test_a_foreign_file_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
     connection.close()
     theirs = (tmp_path / FILE_NAME).read_bytes()
 
-    again = StateFile(tmp_path)
+    again = StateDatabase(tmp_path)
 
     assert again.get("kind", "key") == "good"
     assert (tmp_path / f"{FILE_NAME}.damaged").read_bytes() == theirs
@@ -190,27 +190,27 @@ def test_a_damaged_copy_is_refused_too(tmp_path: Path) -> None:
 
     for _ in range(2):  # nor does a second try begin anew by itself
         with pytest.raises(OverlayError, match="and its previous copy are damaged"):
-            StateFile(tmp_path)
+            StateDatabase(tmp_path)
 
 
 def test_a_first_start_killed_at_once_is_repeated(tmp_path: Path) -> None:
     """An empty file without a previous copy is the beginning of a state, not damage."""
     (tmp_path / FILE_NAME).touch()
 
-    state = StateFile(tmp_path)
+    state = StateDatabase(tmp_path)
 
     assert state.get("kind", "key") is None
-    assert not state.restored_previous
+    assert not state.restored_backup
     state.close()
 
 
 def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     """Keys are in there: nobody else may read it."""
     directory = tmp_path / "state"
-    state = StateFile(directory)
+    state = StateDatabase(directory)
 
     assert (directory / FILE_NAME).stat().st_mode & 0o777 == 0o600
     assert directory.stat().st_mode & 0o777 == 0o700
-    state.keep_previous()
+    state.keep_backup()
     assert (directory / PREVIOUS_NAME).stat().st_mode & 0o777 == 0o600
     state.close()

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from overlay.agent.gossip.join_client import Application
-from overlay.agent.state.database import StateFile
+from overlay.agent.gossip.join_client import JoinAttempt
+from overlay.agent.state.database import StateDatabase
 from overlay.core.protocol.messages import Cards
 from overlay.errors import OverlayError
 from overlay.model import parse_ip
@@ -21,7 +21,7 @@ from tests.agent.conftest import Sites, until
 
 
 @contextlib.contextmanager
-def full(state: StateFile) -> Iterator[None]:
+def full(state: StateDatabase) -> Iterator[None]:
     """Let no file of this process grow beyond what the state's log has (setrlimit(2))."""
     size = state.path.with_name(f"{state.path.name}-wal").stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -42,15 +42,15 @@ def uncaught() -> list[dict[str, Any]]:
 async def test_who_comes_in_is_put_off(sites: Sites) -> None:
     """Nobody is let in without its admission on disk; who asks again later gets in."""
     vm1 = sites.first()
-    token = vm1.admissions.default_token()
+    token = vm1.admission.default_token()
     faults = uncaught()
     identity = Identity.generate(os.urandom)
-    applying = Application(identity, token, "vm2", parse_ip("127.0.0.2"), [vm1.seed])
+    applying = JoinAttempt(identity, token, "vm2", parse_ip("127.0.0.2"), [vm1.seed])
     with full(vm1.state):
         with pytest.raises(OverlayError):
             await applying.run(2.0)
         assert vm1.state.fault
-        assert vm1.admissions.book().admitted == {}
+        assert vm1.admission.records().admitted == {}
     await sites.join(2, vm1, token, identity)
 
     assert faults == []
@@ -59,19 +59,19 @@ async def test_who_comes_in_is_put_off(sites: Sites) -> None:
 async def test_a_card_that_peers_have_newer_is_renewed_once_there_is_room(sites: Sites) -> None:
     """A rolled-back disk that is full, too: peers say it again, and then it counts."""
     vm1 = sites.first()
-    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     faults = uncaught()
-    own = vm2.member.card
-    newer = vm2.member.notary.issue_card(replace(own, epoch=own.epoch + 5))
+    own = vm2.gossip.card
+    newer = vm2.gossip.signer.issue_card(replace(own, epoch=own.epoch + 5))
 
     def tell() -> bool:
-        vm1.member.node.tell(own.node_id, Cards((newer,)))
-        vm1.member.pump.flush()
-        return vm2.member.card.epoch > newer.epoch
+        vm1.gossip.node.send_to(own.node_id, Cards((newer,)))
+        vm1.gossip.transport.flush()
+        return vm2.gossip.card.epoch > newer.epoch
 
     with full(vm2.state):
         await until(lambda: tell() or bool(vm2.state.fault))
-        assert vm2.member.card.epoch == own.epoch
+        assert vm2.gossip.card.epoch == own.epoch
     await until(tell)
 
     assert faults == []
@@ -82,7 +82,7 @@ async def test_a_member_that_has_ended_writes_nothing_later(
 ) -> None:
     """What the disk refused at the end is not tried again: it may have a new membership by then."""
     vm1 = sites.first()
-    vm2 = await sites.join(2, vm1, vm1.admissions.default_token())
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     with vm2.state.transaction():  # so that what is too large for it is not for the other
         vm2.state.put("filler", "", "x" * 500_000)
     loop = asyncio.get_running_loop()
@@ -95,8 +95,8 @@ async def test_a_member_that_has_ended_writes_nothing_later(
 
     monkeypatch.setattr(loop, "call_later", noted)
     with full(vm2.state):
-        token = vm1.admissions.create(label="new", expires_in_s=None, uses=None)
-        await until(lambda: vm2.admissions.invitation(token.token_id) is not None)
+        token = vm1.admission.create(label="new", expires_in_s=None, uses=None)
+        await until(lambda: vm2.admission.invitation(token.token_id) is not None)
         sites.close(vm2)
         assert vm2.state.fault
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from overlay.cli.options.filters import chosen
+from overlay.cli.options.filters import filter_rows
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ FIELDS = {"name": "name", "network": "network"}
 )
 def test_all_filters_must_fit(filters: list[str], rows: list[int]) -> None:
     """By a label's name, by its value, by other keys, and by several at once."""
-    assert chosen(ROWS, filters, FIELDS) == [ROWS[index] for index in rows]
+    assert filter_rows(ROWS, filters, FIELDS) == [ROWS[index] for index in rows]
 
 
 @pytest.mark.parametrize("text", ["web", "colour=red", "label=", "=x"])
 def test_what_is_no_filter_is_told(text: str) -> None:
     """The keys that there are stand in the hint."""
     with pytest.raises(UsageError, match="is no filter") as caught:
-        chosen(ROWS, [text], FIELDS)
+        filter_rows(ROWS, [text], FIELDS)
 
     assert "label=NAME[=VALUE]" in caught.value.hint
 

@@ -14,7 +14,7 @@ from overlay.errors import UsageError
 def test_a_number_and_a_unit_are_bits_per_second(text: str, bits: int) -> None:
     """Units are thousands of bits, as tc has them; a rate is shown as one would write it."""
     assert rates.parse(text, "rate") == bits
-    assert rates.shown(bits) == ("-" if not bits else text.lower())
+    assert rates.rate_text(bits) == ("-" if not bits else text.lower())
 
 
 @pytest.mark.parametrize("text", ["", "10", "10mb", "10mbps", "-1mbit", "mbit", "1e3bit"])

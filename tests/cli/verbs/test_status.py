@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from overlay import prometheus
-from overlay.cli.verbs.status import faults_of, moment_of
+from overlay.cli.verbs.status import faults_in, parse_since
 from overlay.errors import UsageError
 from tests.test_prometheus import documented_status
 
@@ -136,7 +136,7 @@ def test_check_exits_with_4_and_says_what_is_not_well(
     said: str,
 ) -> None:
     """Each kind of fault makes `--check` fail."""
-    assert faults_of(healthy) == []
+    assert faults_in(healthy) == []
     change(healthy)
     agent.answer("GET /v1/status", healthy)
     outcome = overlayd("status", "--check")
@@ -219,14 +219,14 @@ def test_following_prints_lines_until_the_agent_ends(overlayd: Run, agent: FakeA
 )
 def test_since_is_an_age_or_a_time(text: str | None, moment: float | None) -> None:
     """A unit makes it an age."""
-    assert moment_of(text, 1000.0) == moment
+    assert parse_since(text, 1000.0) == moment
 
 
 @pytest.mark.parametrize("text", ["", "m", "yesterday", "5w"])
 def test_what_is_no_time_is_a_usage_error(text: str) -> None:
     """With the forms that are understood."""
     with pytest.raises(UsageError, match="is no time"):
-        moment_of(text, 1000.0)
+        parse_since(text, 1000.0)
 
 
 def test_metrics_prints_the_status_for_prometheus(agent: FakeAgent, overlayd: Run) -> None:

@@ -6,7 +6,7 @@ from overlay.core.dataplane.conflicts import (
     Claim,
     ConflictKind,
     NetworkClaim,
-    contested,
+    contested_claims,
     endpoint_conflicts,
     network_conflicts,
     usable_networks,
@@ -67,7 +67,7 @@ def test_distinct_things_do_not_conflict() -> None:
     ]
 
     assert endpoint_conflicts(claims_of(claims)) == []
-    assert contested(claims_of(claims)[:2]) == []
+    assert contested_claims(claims_of(claims)[:2]) == []
     assert network_conflicts([network(A, 7, "blue"), network(B, 8, "red")]) == []
 
 
@@ -154,4 +154,4 @@ def test_every_node_names_the_same_winners(
     one, other = (claims_of(each) for each in claims)
     assert endpoint_conflicts(one) == endpoint_conflicts(other)
     seven = [claim for claim in one if claim.endpoint.vni == 7]
-    assert endpoint_conflicts(contested(seven)) == endpoint_conflicts(seven)
+    assert endpoint_conflicts(contested_claims(seven)) == endpoint_conflicts(seven)

@@ -22,12 +22,12 @@ from overlay.core.dataplane.state import (
     FdbRow,
     FloodRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     RouteRow,
     Row,
     SandboxState,
-    StrangeRow,
+    UnexpectedRow,
     Vxlan,
 )
 from overlay.model import Vni, parse_ip, parse_mac
@@ -77,7 +77,7 @@ def actual_states(draw: st.DrawFn) -> SandboxState:
                 links[name] = link._replace(altered=draw(altered))
     kept: set[Row] = {row for row in state.rows if row.link in links}
     if "br0" in links:
-        kept |= draw(st.sets(st.just(StrangeRow("br0", "00:11 dev br0 vlan 5", b"request"))))
+        kept |= draw(st.sets(st.just(UnexpectedRow("br0", "00:11 dev br0 vlan 5", b"request"))))
     for name, link in links.items():
         if not isinstance(link, Bridge) and link.master not in links:
             links[name] = link._replace(master="")
@@ -93,7 +93,7 @@ def _rows(links: dict[str, Link]) -> st.SearchStrategy[frozenset[Row]]:
         st.builds(FdbRow, on_vxlans, macs, vteps),
         st.builds(FloodRow, on_vxlans, vteps),
         st.builds(BridgeFdbRow, on_vxlans, macs),
-        st.builds(NeighbourRow, on_bridges, ips, macs),
+        st.builds(NeighborRow, on_bridges, ips, macs),
         st.builds(RouteRow, on_bridges, ips, st.sampled_from([0, 16]), ips),
         st.builds(BarrierRow, on_bridges, st.sampled_from([16, 24]), ips),
     )
@@ -135,26 +135,26 @@ def test_without_pruning_all_that_is_desired_is_there_and_nothing_else_is_lost(
 @pytest.mark.parametrize("seed", range(5))
 def test_any_state_can_follow_any_other(seed: int) -> None:
     """A walk over many states always arrives; what is applied last is what is there."""
-    chance = Random(seed)
-    states = [_random_state(chance) for _ in range(8)]
+    rng = Random(seed)
+    states = [_random_state(rng) for _ in range(8)]
     actual = SandboxState()
     for _ in range(60):
-        desired = chance.choice(states)
+        desired = rng.choice(states)
         actual = applied(actual, diff(desired, actual, prune=True))
         assert desired == actual
 
 
-def _random_state(chance: Random) -> SandboxState:
-    vtep = chance.choice(VTEPS)
-    rows: set[Row] = {FloodRow("vxlan0", other) for other in VTEPS if chance.random() < 0.5}
+def _random_state(rng: Random) -> SandboxState:
+    vtep = rng.choice(VTEPS)
+    rows: set[Row] = {FloodRow("vxlan0", other) for other in VTEPS if rng.random() < 0.5}
     for mac in MACS:
-        rows |= {FdbRow("vxlan0", mac, chance.choice(VTEPS)), BridgeFdbRow("vxlan0", mac)}
-        rows.add(NeighbourRow("br0", chance.choice(IPS), mac))
+        rows |= {FdbRow("vxlan0", mac, rng.choice(VTEPS)), BridgeFdbRow("vxlan0", mac)}
+        rows.add(NeighborRow("br0", rng.choice(IPS), mac))
     unique = {row_key(row): row for row in sorted(rows, key=repr)}
     return SandboxState(
         {
-            "br0": Bridge("br0", MACS[0], chance.choice([1400, 1450])),
-            "vxlan0": Vxlan("vxlan0", Vni(chance.randint(5, 6)), vtep, 4789, 1450, "br0"),
+            "br0": Bridge("br0", MACS[0], rng.choice([1400, 1450])),
+            "vxlan0": Vxlan("vxlan0", Vni(rng.randint(5, 6)), vtep, 4789, 1450, "br0"),
         },
         frozenset(unique.values()),
     )
@@ -167,7 +167,7 @@ LINKS: dict[str, Link] = {
 }
 ROWS: frozenset[Row] = frozenset(
     {
-        NeighbourRow("br0", IPS[0], MACS[1]),
+        NeighborRow("br0", IPS[0], MACS[1]),
         BridgeFdbRow("vxlan0", MACS[1]),
         FdbRow("vxlan0", MACS[1], VTEPS[1]),
         FloodRow("vxlan0", VTEPS[1]),
@@ -282,7 +282,7 @@ def test_what_can_be_changed_in_place_is(before: Link, after: Link, text: str) -
 
 def test_foreign_rows_go_first_and_only_when_pruning() -> None:
     """A row of another making may stand where one of ours is to be."""
-    strange = StrangeRow("vxlan0", "02:00:00:00:00:02 dev vxlan0 master permanent", b"r")
+    strange = UnexpectedRow("vxlan0", "02:00:00:00:00:02 dev vxlan0 master permanent", b"r")
     desired = SandboxState(LINKS, frozenset({BridgeFdbRow("vxlan0", MACS[1])}))
     actual = SandboxState(LINKS, frozenset({strange}))
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from overlay import limits
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import NeighbourRow, SandboxState
+from overlay.core.dataplane.state import NeighborRow, SandboxState
 from overlay.model import Ip, Mac
 
 NOTHING = SandboxState()
 
 
-def row(number: int, last: int) -> NeighbourRow:
+def row(number: int, last: int) -> NeighborRow:
     """Return the row of the n-th address, with a MAC that ends so."""
-    return NeighbourRow("br0", Ip(number.to_bytes(4, "big")), Mac(bytes(5) + bytes([last])))
+    return NeighborRow("br0", Ip(number.to_bytes(4, "big")), Mac(bytes(5) + bytes([last])))
 
 
 def test_no_more_are_told_at_once_than_the_bound() -> None:

@@ -18,11 +18,11 @@ from overlay.core.dataplane.state import (
     FdbRow,
     FloodRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     RouteRow,
     SandboxState,
-    StrangeRow,
+    UnexpectedRow,
     Vxlan,
 )
 from overlay.model import Ip, Mac, Vni
@@ -57,11 +57,11 @@ def test_rows_of_different_kinds_are_never_equal() -> None:
         FloodRow("l", IP),
         BridgeFdbRow("l", MAC),
         FdbRow("l", MAC, IP),
-        NeighbourRow("l", IP, MAC),
+        NeighborRow("l", IP, MAC),
         AddressRow("l", IP, 4),
         RouteRow("l", IP, 4, IP),
         BarrierRow("l", 4, IP),
-        StrangeRow("l", "", b""),
+        UnexpectedRow("l", "", b""),
     }
 
     assert len(rows) == 8
@@ -74,8 +74,8 @@ def test_a_put_takes_the_place_of_the_row_under_its_key() -> None:
         [
             PutRow(FdbRow("vxlan0", MAC, IP)),
             PutRow(FdbRow("vxlan0", MAC, OTHER_IP)),
-            PutRow(NeighbourRow("br0", IP, MAC)),
-            PutRow(NeighbourRow("br0", IP, OTHER_MAC)),
+            PutRow(NeighborRow("br0", IP, MAC)),
+            PutRow(NeighborRow("br0", IP, OTHER_MAC)),
             PutRow(FloodRow("vxlan0", IP)),
             PutRow(FloodRow("vxlan0", OTHER_IP)),
         ],
@@ -83,7 +83,7 @@ def test_a_put_takes_the_place_of_the_row_under_its_key() -> None:
 
     assert state.rows == {
         FdbRow("vxlan0", MAC, OTHER_IP),
-        NeighbourRow("br0", IP, OTHER_MAC),
+        NeighborRow("br0", IP, OTHER_MAC),
         FloodRow("vxlan0", IP),
         FloodRow("vxlan0", OTHER_IP),
     }
@@ -108,4 +108,4 @@ def test_a_port_that_loses_its_master_says_so() -> None:
 
 def test_a_foreign_row_is_told_apart_by_its_request() -> None:
     """Two rows that read alike may be two in the kernel."""
-    assert row_key(StrangeRow("br0", "x", b"1")) != row_key(StrangeRow("br0", "x", b"2"))
+    assert row_key(UnexpectedRow("br0", "x", b"1")) != row_key(UnexpectedRow("br0", "x", b"2"))

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import applied, row_key
 from overlay.core.dataplane.planner import (
+    LocalPort,
     PlanInput,
-    PlannedPort,
-    Remote,
+    RemoteEndpoint,
     bridge_name,
     plan,
     segment_count,
@@ -22,7 +22,7 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
-    NeighbourRow,
+    NeighborRow,
     Port,
     RouteRow,
     SandboxState,
@@ -65,7 +65,7 @@ def endpoint(serial: int, *texts: str, mac: Mac | None = None) -> Endpoint:
 
 def test_a_network_is_a_bridge_with_the_gateway_and_a_vxlan_in_it() -> None:
     """Also without any endpoint, so that the sandbox floods and routes at once."""
-    state = plan(given_input(FOUR, flood=(LOCAL, VTEP_B, VTEP_B), ports=(PlannedPort("p1", 0),)))
+    state = plan(given_input(FOUR, flood=(LOCAL, VTEP_B, VTEP_B), ports=(LocalPort("p1", 0),)))
 
     assert state == SandboxState(
         {
@@ -80,30 +80,30 @@ def test_a_network_is_a_bridge_with_the_gateway_and_a_vxlan_in_it() -> None:
 def test_a_remote_endpoint_has_three_rows() -> None:
     """Where to send its frames, behind which port it is, and what ARP is answered with."""
     remote = endpoint(1, "10.0.0.9")
-    state = plan(given_input(FOUR, remotes=(Remote(B, VTEP_B, remote),)))
+    state = plan(given_input(FOUR, remotes=(RemoteEndpoint(B, VTEP_B, remote),)))
 
     assert state.rows == {
         AddressRow("br0", FOUR.gateway, 24),
         FdbRow("vxlan0", remote.mac, VTEP_B),
         BridgeFdbRow("vxlan0", remote.mac),
-        NeighbourRow("br0", parse_ip("10.0.0.9"), remote.mac),
+        NeighborRow("br0", parse_ip("10.0.0.9"), remote.mac),
     }
 
 
 def test_rows_of_one_link_share_its_name() -> None:
     """A text for each of 100,000 rows would take as much memory as the rows."""
-    remotes = tuple(Remote(B, VTEP_B, endpoint(n, f"10.0.0.{n}")) for n in range(2, 9))
+    remotes = tuple(RemoteEndpoint(B, VTEP_B, endpoint(n, f"10.0.0.{n}")) for n in range(2, 9))
     rows = plan(given_input(FOUR, remotes=remotes)).rows
 
-    many = [row.link for row in rows if isinstance(row, (FdbRow, BridgeFdbRow, NeighbourRow))]
+    many = [row.link for row in rows if isinstance(row, (FdbRow, BridgeFdbRow, NeighborRow))]
     assert len(many) == 21
     assert len({id(text) for text in many}) == 2
 
 
 def test_two_subnets_of_one_family_are_two_segments() -> None:
     """A bridge and a VNI each, and every row on its own."""
-    remotes = (Remote(B, VTEP_B, endpoint(1, "10.0.1.9")),)
-    ports = (PlannedPort("p1", 1),)
+    remotes = (RemoteEndpoint(B, VTEP_B, endpoint(1, "10.0.1.9")),)
+    ports = (LocalPort("p1", 1),)
     state = plan(given_input(FOUR, FIVE, remotes=remotes, flood=(VTEP_B,), ports=ports))
 
     assert state.links["vxlan1"] == Vxlan("vxlan1", Vni(701), LOCAL, 4789, 1450, "br1")
@@ -111,13 +111,13 @@ def test_two_subnets_of_one_family_are_two_segments() -> None:
     assert AddressRow("br1", FIVE.gateway, 24) in state.rows
     assert {row.link for row in state.rows if isinstance(row, FloodRow)} == {"vxlan0", "vxlan1"}
     assert {row.link for row in state.rows if isinstance(row, FdbRow)} == {"vxlan1"}
-    assert {row.link for row in state.rows if isinstance(row, NeighbourRow)} == {"br1"}
+    assert {row.link for row in state.rows if isinstance(row, NeighborRow)} == {"br1"}
 
 
 def test_the_two_families_share_a_segment() -> None:
     """A dual-stack container has both addresses on its one interface."""
     both = endpoint(1, "10.0.0.9", "fd00::9")
-    state = plan(given_input(FOUR, SIX, remotes=(Remote(B, VTEP_B, both),)))
+    state = plan(given_input(FOUR, SIX, remotes=(RemoteEndpoint(B, VTEP_B, both),)))
 
     assert sorted(state.links) == ["br0", "vxlan0"]
     assert state.rows == {
@@ -125,8 +125,8 @@ def test_the_two_families_share_a_segment() -> None:
         AddressRow("br0", SIX.gateway, 64),
         FdbRow("vxlan0", both.mac, VTEP_B),
         BridgeFdbRow("vxlan0", both.mac),
-        NeighbourRow("br0", both.ips[0], both.mac),
-        NeighbourRow("br0", both.ips[1], both.mac),
+        NeighborRow("br0", both.ips[0], both.mac),
+        NeighborRow("br0", both.ips[1], both.mac),
     }
 
 
@@ -141,7 +141,7 @@ def test_segments_are_counted_per_family() -> None:
 def test_who_owns_an_address_wins_it_on_every_node() -> None:
     """Two origins claim one address: rows point to its owner, whatever the order."""
     one, other = endpoint(1, "10.0.0.9"), endpoint(2, "10.0.0.9")
-    claims = (Remote(B, VTEP_B, one), Remote(C, VTEP_C, other))
+    claims = (RemoteEndpoint(B, VTEP_B, one), RemoteEndpoint(C, VTEP_C, other))
 
     for owner, winner in ((B, VTEP_B), (C, VTEP_C), (None, VTEP_B)):
         for remotes in (claims, claims[::-1]):
@@ -156,7 +156,7 @@ def test_a_chosen_mac_loses_to_a_derived_one() -> None:
     """Who copies another's MAC does not get its frames."""
     honest = endpoint(9, "10.0.0.9")
     copied = endpoint(1, "10.0.0.8", mac=honest.mac)
-    remotes = (Remote(B, VTEP_B, copied), Remote(C, VTEP_C, honest))
+    remotes = (RemoteEndpoint(B, VTEP_B, copied), RemoteEndpoint(C, VTEP_C, honest))
 
     state = plan(given_input(FOUR, remotes=remotes))
     assert [row.vtep for row in state.rows if isinstance(row, FdbRow)] == [VTEP_C]
@@ -166,7 +166,9 @@ def test_a_claim_on_a_local_endpoints_address_gets_no_row_here() -> None:
     """A row for it would fight with what the local container's port learns."""
     mine = endpoint(9, "10.0.0.9")
     state = plan(
-        given_input(FOUR, locals=(mine,), remotes=(Remote(B, VTEP_B, endpoint(1, "10.0.0.9")),))
+        given_input(
+            FOUR, locals=(mine,), remotes=(RemoteEndpoint(B, VTEP_B, endpoint(1, "10.0.0.9")),)
+        )
     )
 
     assert state.rows == {AddressRow("br0", FOUR.gateway, 24)}
@@ -175,9 +177,9 @@ def test_a_claim_on_a_local_endpoints_address_gets_no_row_here() -> None:
 def test_addresses_that_no_container_can_have_get_no_row() -> None:
     """Outside every subnet, or the gateway's own."""
     remotes = (
-        Remote(B, VTEP_B, endpoint(1, "10.9.0.9")),
-        Remote(B, VTEP_B, endpoint(2, "10.0.0.1")),
-        Remote(B, VTEP_B, endpoint(3, "fd00::9")),
+        RemoteEndpoint(B, VTEP_B, endpoint(1, "10.9.0.9")),
+        RemoteEndpoint(B, VTEP_B, endpoint(2, "10.0.0.1")),
+        RemoteEndpoint(B, VTEP_B, endpoint(3, "fd00::9")),
     )
 
     assert plan(given_input(FOUR, remotes=remotes)).rows == {AddressRow("br0", FOUR.gateway, 24)}
@@ -187,8 +189,8 @@ def test_vteps_of_the_other_family_and_our_own_are_left_out() -> None:
     """One VXLAN device speaks one family; what claims our address is not sent to ourselves."""
     six = parse_ip("fd01::5")
     remotes = (
-        Remote(B, six, endpoint(1, "10.0.0.8")),
-        Remote(C, LOCAL, endpoint(2, "10.0.0.9")),
+        RemoteEndpoint(B, six, endpoint(1, "10.0.0.8")),
+        RemoteEndpoint(C, LOCAL, endpoint(2, "10.0.0.9")),
     )
 
     state = plan(given_input(FOUR, remotes=remotes, flood=(six, LOCAL)))
@@ -198,7 +200,7 @@ def test_vteps_of_the_other_family_and_our_own_are_left_out() -> None:
 hosts = st.integers(2, 12)
 remote_lists = st.lists(
     st.builds(
-        lambda origin, serial, host, other: Remote(
+        lambda origin, serial, host, other: RemoteEndpoint(
             origin,
             {A: LOCAL, B: VTEP_B, C: VTEP_C}[origin],
             endpoint(
@@ -219,7 +221,7 @@ remote_lists = st.lists(
 
 @given(remote_lists, remote_lists, st.randoms(use_true_random=False))
 def test_any_records_give_a_sound_plan_that_a_diff_can_reach(
-    before: list[Remote], after: list[Remote], chance: Random
+    before: list[RemoteEndpoint], after: list[RemoteEndpoint], rng: Random
 ) -> None:
     """No two rows share a kernel key, the order of records plays no part, one pass suffices."""
     first = plan(given_input(FOUR, SIX, remotes=tuple(before)))
@@ -231,7 +233,7 @@ def test_any_records_give_a_sound_plan_that_a_diff_can_reach(
     unique = {(remote.origin, remote.endpoint.endpoint_id): remote for remote in after}
     shuffled = list(unique.values())
     expected = plan(given_input(FOUR, SIX, remotes=tuple(shuffled)))
-    chance.shuffle(shuffled)
+    rng.shuffle(shuffled)
     assert expected == plan(given_input(FOUR, SIX, remotes=tuple(shuffled)))
 
 
@@ -242,8 +244,8 @@ def test_the_host_is_the_way_out() -> None:
     state = plan(given_input(FOUR, SIX, locals=(host, endpoint(1, "10.0.0.2"))))
 
     assert {row for row in state.rows if not isinstance(row, AddressRow)} == {
-        NeighbourRow("br0", host.ips[0], host.mac),
-        NeighbourRow("br0", host.ips[1], host.mac),
+        NeighborRow("br0", host.ips[0], host.mac),
+        NeighborRow("br0", host.ips[1], host.mac),
         BridgeFdbRow("host0", host.mac),
         RouteRow("br0", Ip(bytes(4)), 0, host.ips[0]),
         RouteRow("br0", Ip(bytes(16)), 0, host.ips[1]),

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from overlay.core.dataplane.published_port import PortPair, Publication, meant, parse_pairs, rival
+from overlay.core.dataplane.published_port import (
+    PortPair,
+    PublishedPort,
+    conflicting,
+    matches,
+    parse_pairs,
+)
 from overlay.errors import UsageError
 from overlay.model import Ip, Vni, parse_ip
 
 ANYWHERE = Ip(b"")
 
 
-def publication(host_ip: str = "", host_port: int = 8080, protocol: str = "tcp") -> Publication:
+def publication(host_ip: str = "", host_port: int = 8080, protocol: str = "tcp") -> PublishedPort:
     """Return a publication for `web`."""
     ip = parse_ip(host_ip) if host_ip else ANYWHERE
-    return Publication(protocol, ip, host_port, Vni(7), "web", 80)
+    return PublishedPort(protocol, ip, host_port, Vni(7), "web", 80)
 
 
 @pytest.mark.parametrize(
@@ -58,19 +64,19 @@ def test_places_meet_where_a_packet_could_be_for_both() -> None:
     """Every address and one of them meet; two different ones, ports or protocols do not."""
     one = publication("192.168.56.11")
 
-    assert rival(publication(), [one]) == one
-    assert rival(one, [publication()]) == publication()
-    assert rival(one, [one]) is None, "the very same is no rival"
-    assert rival(one, [publication("192.168.56.12"), publication("fd00::1")]) is None
-    assert rival(one, [publication("192.168.56.11", 8081)]) is None
-    assert rival(one, [publication("192.168.56.11", protocol="udp")]) is None
+    assert conflicting(publication(), [one]) == one
+    assert conflicting(one, [publication()]) == publication()
+    assert conflicting(one, [one]) is None, "the very same is no rival"
+    assert conflicting(one, [publication("192.168.56.12"), publication("fd00::1")]) is None
+    assert conflicting(one, [publication("192.168.56.11", 8081)]) is None
+    assert conflicting(one, [publication("192.168.56.11", protocol="udp")]) is None
 
 
 def test_places_have_a_text() -> None:
     """As it stands in a URL."""
-    assert publication().place == "*:8080"
-    assert publication("192.168.56.11").place == "192.168.56.11:8080"
-    assert publication("fd00::1").place == "[fd00::1]:8080"
+    assert publication().host_binding == "*:8080"
+    assert publication("192.168.56.11").host_binding == "192.168.56.11:8080"
+    assert publication("fd00::1").host_binding == "[fd00::1]:8080"
 
 
 @pytest.mark.parametrize(
@@ -79,4 +85,4 @@ def test_places_have_a_text() -> None:
 )
 def test_which_publication_is_meant(text: str, *, so: bool) -> None:
     """The host's port is enough to take it back; a pair must be the published one."""
-    assert meant(parse_pairs(text)[0], publication()) == so
+    assert matches(parse_pairs(text)[0], publication()) == so

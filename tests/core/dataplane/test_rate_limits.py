@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from overlay.core.dataplane.planner import PlanInput, PlannedPort
+from overlay.core.dataplane.planner import LocalPort, PlanInput
 from overlay.core.dataplane.port_policy import plan_sandbox
 from overlay.core.dataplane.rate_limits import Rates, rates_of, with_rates
 from overlay.core.dataplane.state import HookRow, RateRow, SourceRow, TargetRow
@@ -40,7 +40,7 @@ def test_a_limited_direction_takes_the_bridge(
     """Nothing is sent past the queue of a limited direction; the other keeps its fast path."""
     mac = mac_for(NETWORK.vni, IP)
     found = Endpoint(b"1" * 8, NETWORK.vni, "web", mac, (IP,), (), with_rates((), wanted))
-    port = PlannedPort("ve1", 0, found.endpoint_id)
+    port = LocalPort("ve1", 0, found.endpoint_id)
     given = PlanInput(NETWORK, 4789, Ip(b"\x0a\0\0\1"), 1450, (port,), (found,))
     rows = plan_sandbox(given, fast_path=True).rows
     assert TargetRow(mac, 0, target) in rows

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from overlay.core.ipam import allocator
-from overlay.core.ipam.address_space import Addressing
+from overlay.core.ipam.address_space import AddressSpace
 from overlay.core.log.store import Store
-from overlay.core.log.writer import Author
+from overlay.core.log.writer import LogWriter
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
-from overlay.core.protocol.records import CLUSTER_SCOPE, Forgotten, Scope, Value
+from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope, Value
 from overlay.model import (
     Card,
     Endpoint,
@@ -21,7 +21,7 @@ from overlay.model import (
     node_id_of,
     parse_ip,
 )
-from overlay.sim.environment.notary import FakeNotary
+from overlay.sim.environment.notary import FakeSigner
 
 KEY = b"o" * 32
 OWNER = node_id_of(KEY)
@@ -35,11 +35,11 @@ class Owner:
 
     def __init__(self) -> None:
         self.store = Store(OWNER)
-        self.author = Author(self.store, FakeNotary(KEY))
+        self.author = LogWriter(self.store, FakeSigner(KEY))
         self.store.accept_card(
             Card(OWNER, "o", KEY, KEY, Ip(b"\x0a\x00\x00\x01"), 7948, 1, 1500, "test")
         )
-        self.space = Addressing(self.store, OWNER)
+        self.space = AddressSpace(self.store, OWNER)
 
     def write(self, value: Value, scope: Scope = SCOPE) -> None:
         """Write a record of its own."""
@@ -48,7 +48,7 @@ class Owner:
     def grant(self, asker: NodeId, request_id: bytes, count: int = 16) -> Grant:
         """Decide a request and write the grant."""
         request = GrantRequest(request_id, BLUE.vni, BLUE.subnets[0].base, count, exact=False)
-        answer, _ = self.space.decide(BLUE, asker, request, 0.0)
+        answer, _ = self.space.decide_grant(BLUE, asker, request, 0.0)
         assert isinstance(answer, Grant)
         self.write(answer)
         return answer
@@ -85,7 +85,7 @@ def test_an_address_is_picked_in_order_and_rests_after_use() -> None:
     owner.write(endpoint("10.1.0.2"))
     assert owner.space.pick(BLUE, 0, 0.0) == parse_ip("10.1.0.3")
 
-    owner.space.released(BLUE.vni, [parse_ip("10.1.0.3")], 0.0)
+    owner.space.quarantine(BLUE.vni, [parse_ip("10.1.0.3")], 0.0)
     assert owner.space.pick(BLUE, 0, 1.0) == parse_ip("10.1.0.4")
     assert owner.space.pick(BLUE, 0, 1000.0) == parse_ip("10.1.0.3")
 
@@ -107,22 +107,22 @@ def test_a_forgotten_asker_is_refused_and_its_space_comes_back() -> None:
     """What a forgotten node held returns to its granter once all members have settled."""
     owner = Owner()
     given = owner.grant(ONE, b"request1")
-    owner.write(Forgotten(ONE), CLUSTER_SCOPE)
+    owner.write(ForgottenNode(ONE), CLUSTER_SCOPE)
     request = GrantRequest(b"request2", BLUE.vni, given.first, 1, exact=False)
-    answer, _ = owner.space.decide(BLUE, ONE, request, 0.0)
+    answer, _ = owner.space.decide_grant(BLUE, ONE, request, 0.0)
     assert isinstance(answer, GrantRefusal)
     assert answer.reason == allocator.FORGOTTEN
-    assert owner.space.inherit(BLUE, [OWNER]) == []
+    assert owner.space.reclaim_grants(BLUE, [OWNER]) == []
 
-    [statement] = owner.space.settle([BLUE])
+    [statement] = owner.space.reclaim_statements([BLUE])
     owner.write(statement, CLUSTER_SCOPE)
-    assert owner.space.inherit(BLUE, [OWNER, TWO]) == []  # TWO has not said what it keeps
-    [back] = owner.space.inherit(BLUE, [OWNER])
+    assert owner.space.reclaim_grants(BLUE, [OWNER, TWO]) == []  # TWO has not said what it keeps
+    [back] = owner.space.reclaim_grants(BLUE, [OWNER])
     owner.write(back)
 
     assert (back.first, back.last) == (given.first, given.last)
     assert owner.space.owned(BLUE, 0).count == 256
-    assert owner.space.settle([BLUE]) == []
+    assert owner.space.reclaim_statements([BLUE]) == []
 
 
 def test_the_richest_reachable_owner_is_asked_first() -> None:
@@ -130,8 +130,8 @@ def test_the_richest_reachable_owner_is_asked_first() -> None:
     owner = Owner()
     owner.grant(ONE, b"request1", 128)
     owner.grant(TWO, b"request2", 32)
-    asker = Addressing(owner.store, NodeId(b"3" * 16))
+    asker = AddressSpace(owner.store, NodeId(b"3" * 16))
 
-    assert asker.whom_to_ask(BLUE, 0, {ONE, TWO}) == [ONE, TWO]
-    assert asker.whom_to_ask(BLUE, 0, {TWO}) == [TWO]
+    assert asker.grant_candidates(BLUE, 0, {ONE, TWO}) == [ONE, TWO]
+    assert asker.grant_candidates(BLUE, 0, {TWO}) == [TWO]
     assert {share.owner for share in asker.shares(BLUE)} == {OWNER, ONE, TWO}

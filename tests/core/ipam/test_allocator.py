@@ -10,7 +10,7 @@ from overlay.core.ipam import allocator
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import Ownership, ip_of, number_of, ownership
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
-from overlay.core.protocol.records import Forgotten
+from overlay.core.protocol.records import ForgottenNode
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, parse_ip
 from overlay.wire.codec.messages import MsgpackCodec
 
@@ -63,7 +63,7 @@ def taken_in_turn(known: Subnet, count: int) -> list[Ip]:
     owned = ownership(network(known), []).owned(A)
     used: set[Ip] = set()
     for _ in range(count):
-        ip = allocator.pick(known, owned, used, {}, allocator.reserved(known))
+        ip = allocator.pick(known, owned, used, {}, allocator.reserved_addresses(known))
         if ip is not None:
             used.add(ip)
     return sorted(used)
@@ -105,7 +105,7 @@ def test_nobody_who_asked_for_none_gets_an_address_outside_the_range() -> None:
     assert taken_in_turn(upper, 9) == [parse_ip(f"10.0.0.{host}") for host in range(128, 132)]
     assert granted(known, wish("10.0.0.0")) == "10.0.0.128-10.0.0.129"
     assert granted(known, wish("10.0.0.9", exact=True)) == "10.0.0.9-10.0.0.9"
-    assert [share.free for share in allocator.shares(known, [])] == [4]
+    assert [share.free for share in allocator.address_shares(known, [])] == [4]
 
 
 def test_hosts_get_whole_aligned_blocks_and_the_granter_keeps_the_gateways() -> None:
@@ -167,7 +167,7 @@ def test_a_resting_address_waits_while_another_is_free() -> None:
     owned = ownership(network(four), []).owned(A)
     two, three, four_, *rest = (parse_ip(f"10.0.0.{host}") for host in range(2, 7))
     resting = {two: 20.0, three: 10.0}
-    barred = allocator.reserved(four)
+    barred = allocator.reserved_addresses(four)
 
     assert allocator.pick(four, owned, set(), resting, barred) == four_
     assert allocator.pick(four, owned, {four_, *rest}, resting, barred) == three
@@ -206,7 +206,7 @@ def test_a_wide_pool_costs_no_more_than_a_small_one() -> None:
     known = ownership(network(WIDE), records)
     used = {ip_of(number_of(WIDE.base) + host, WIDE) for host in range(2, 1000)}
 
-    picked = allocator.pick(WIDE, known.owned(A), used, {}, allocator.reserved(WIDE))
+    picked = allocator.pick(WIDE, known.owned(A), used, {}, allocator.reserved_addresses(WIDE))
     assert picked == ip_of(number_of(WIDE.base) + 1000, WIDE)
     assert known.owned(A).count == 2**20 - 2**16
     assert granted(known, wish("10.40.0.0"), C, used=used) == "10.32.4.0-10.32.4.255"
@@ -331,8 +331,8 @@ def test_who_has_nothing_refuses() -> None:
     """Exhausted, to be asked no more; and nobody gives to the forgotten, or from their name."""
     everything = Grant(Vni(7), parse_ip("10.0.0.0"), parse_ip("10.0.0.255"), C, 1, bytes(8))
     empty = ownership(network(SMALL), [(A, everything)])
-    gone = ownership(network(SMALL), [], [(A, Forgotten(B))])
-    fenced = ownership(network(SMALL), [], [(B, Forgotten(A))])
+    gone = ownership(network(SMALL), [], [(A, ForgottenNode(B))])
+    fenced = ownership(network(SMALL), [], [(B, ForgottenNode(A))])
 
     assert granted(empty, wish("10.0.0.0")) == allocator.EXHAUSTED
     assert granted(gone, wish("10.0.0.0")) == allocator.FORGOTTEN
@@ -418,9 +418,9 @@ ENDPOINTS = [parse_ip(f"10.0.0.{host}") for host in (2, 64, 65, 72, 73)]
 
 def test_shares_say_who_has_how_much_and_how_much_of_it_is_free() -> None:
     """Reserved addresses and known endpoints are not free; the forgotten's is stranded."""
-    known = ownership(network(SMALL), RECORDS, [(A, Forgotten(C))])
+    known = ownership(network(SMALL), RECORDS, [(A, ForgottenNode(C))])
 
-    found = allocator.shares(known, [*ENDPOINTS, parse_ip("10.9.9.9")])
+    found = allocator.address_shares(known, [*ENDPOINTS, parse_ip("10.9.9.9")])
 
     assert [share[:6] for share in found] == [
         (A, 0, 246, 242, False, 1),
@@ -433,19 +433,19 @@ def test_shares_say_who_has_how_much_and_how_much_of_it_is_free() -> None:
 
 def test_the_richest_owner_in_reach_is_asked_first() -> None:
     """Not oneself, nor who has nothing, nor who can't be reached."""
-    found = allocator.shares(ownership(network(SMALL), RECORDS), ENDPOINTS)
+    found = allocator.address_shares(ownership(network(SMALL), RECORDS), ENDPOINTS)
 
-    assert allocator.whom_to_ask(found, 0, C, {A, B, C}) == [A, B]
-    assert allocator.whom_to_ask(found, 0, A, {A, B, C}) == [B]
-    assert allocator.whom_to_ask(found, 0, C, {B}) == [B]
-    assert allocator.whom_to_ask(found, 1, C, {A, B}) == []
+    assert allocator.grant_candidates(found, 0, C, {A, B, C}) == [A, B]
+    assert allocator.grant_candidates(found, 0, A, {A, B, C}) == [B]
+    assert allocator.grant_candidates(found, 0, C, {B}) == [B]
+    assert allocator.grant_candidates(found, 1, C, {A, B}) == []
 
 
 def test_a_shortage_says_what_is_where() -> None:
     """Who could not be reached, what waits to be inherited, and who gave none."""
     names = {A: "vm1", B: "vm2", C: "vm3"}
-    found = allocator.shares(ownership(network(SMALL), RECORDS), [])
-    lost = allocator.shares(ownership(network(SMALL), RECORDS, [(A, Forgotten(B))]), [])
+    found = allocator.address_shares(ownership(network(SMALL), RECORDS), [])
+    lost = allocator.address_shares(ownership(network(SMALL), RECORDS, [(A, ForgottenNode(B))]), [])
 
     assert allocator.shortage_text(found, 0, C, {B}, names.__getitem__) == (
         "this host has no free address; hosts with free addresses could not be reached "

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import NOT_OWNED, OUTSIDE, number_of, ownership
-from overlay.core.protocol.records import Forgotten, Kept, Settled
+from overlay.core.protocol.records import ForgottenNode, KeptRun, ReclaimStatement
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, parse_ip
 
 A, B, C, D = (NodeId(bytes([65 + index]) * 16) for index in range(4))
@@ -109,7 +109,7 @@ def test_a_forgotten_node_owns_nothing_but_what_it_gave_away_stays_given() -> No
             (A, grant("10.0.0.64", "10.0.0.127", B, 1)),
             (B, grant("10.0.0.64", "10.0.0.71", C, 2)),
         ],
-        [(A, Forgotten(B))],
+        [(A, ForgottenNode(B))],
     )
 
     assert known.owned(B) == Intervals()
@@ -119,7 +119,7 @@ def test_a_forgotten_node_owns_nothing_but_what_it_gave_away_stays_given() -> No
 
 def test_a_statement_says_too_that_a_node_is_forgotten() -> None:
     """Whoever settled a node needs no other record to know that it is gone."""
-    known = ownership(NETWORK, [], settled=[(B, Settled(A, B, 0, 1, ()))])
+    known = ownership(NETWORK, [], settled=[(B, ReclaimStatement(A, B, 0, 1, ()))])
 
     assert known.forgotten == {A}
 
@@ -128,12 +128,12 @@ def test_kept_runs_of_other_networks_and_families_are_not_taken_for_ours() -> No
     """Only runs of this VNI and of the subnet's family count, cut to the subnet."""
     low, high = parse_ip("9.0.0.0"), parse_ip("10.0.0.7")
     runs = (
-        Kept(7, low, high),
-        Kept(8, parse_ip("10.0.0.64"), parse_ip("10.0.0.65")),
-        Kept(7, parse_ip("fd00::8"), parse_ip("fd00::9")),
-        Kept(7, high, low),
+        KeptRun(7, low, high),
+        KeptRun(8, parse_ip("10.0.0.64"), parse_ip("10.0.0.65")),
+        KeptRun(7, parse_ip("fd00::8"), parse_ip("fd00::9")),
+        KeptRun(7, high, low),
     )
-    known = ownership(NETWORK, [], settled=[(B, Settled(A, B, 0, 1, runs))])
+    known = ownership(NETWORK, [], settled=[(B, ReclaimStatement(A, B, 0, 1, runs))])
 
     assert known.settlements.kept(B, A, NETWORK, 0) == span("10.0.0.0", "10.0.0.7")
     assert known.settlements.kept(B, A, NETWORK, 1) == span("fd00::8", "fd00::9")
@@ -166,7 +166,7 @@ def test_any_records_in_any_order_give_one_owner_per_address(
     records: list[tuple[NodeId, Grant]], gone: set[NodeId]
 ) -> None:
     """Nonsense and forgeries too: shares are disjoint, and order plays no part."""
-    forgotten = [(A, Forgotten(node_id)) for node_id in sorted(gone)]
+    forgotten = [(A, ForgottenNode(node_id)) for node_id in sorted(gone)]
     known = ownership(NETWORK, records, forgotten)
     again = ownership(NETWORK, sorted(records, key=repr), forgotten)
 

@@ -18,19 +18,24 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from overlay.core.ipam.allocator import decide_grant, pick, reserved, superseded
+from overlay.core.ipam.allocator import decide_grant, pick, reserved_addresses, superseded
 from overlay.core.ipam.ownership import Ownership, number_of, ownership
-from overlay.core.ipam.reclaim import hand_back, inherit, settle, unsettled
+from overlay.core.ipam.reclaim import (
+    hand_back,
+    members_without_statement,
+    reclaim_grants,
+    reclaim_statements,
+)
 from overlay.core.protocol.messages import GrantRequest
-from overlay.core.protocol.records import Forgotten, Key, Settled, Value, key_of
+from overlay.core.protocol.records import ForgottenNode, Key, ReclaimStatement, Value, key_of
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, ip_text, parse_ip
 
-V = TypeVar("V", Forgotten, Grant, Settled)
+V = TypeVar("V", ForgottenNode, Grant, ReclaimStatement)
 NODES = tuple(NodeId(bytes([65 + index]) * 16) for index in range(5))
 SUBNET = Subnet(parse_ip("10.0.0.0"), 28, parse_ip("10.0.0.1"))
 NETWORK = Network(Vni(7), "blue", (SUBNET,), NODES[0])
 CLUSTER, BLUE = 0, 7
-BARRED = reserved(SUBNET)
+BARRED = reserved_addresses(SUBNET)
 
 nodes = st.sampled_from(NODES)
 scopes = st.sampled_from([CLUSTER, BLUE])
@@ -99,18 +104,18 @@ class Node:
             self.view = ownership(
                 NETWORK,
                 self.known(BLUE, Grant),
-                self.known(CLUSTER, Forgotten),
-                self.known(CLUSTER, Settled),
+                self.known(CLUSTER, ForgottenNode),
+                self.known(CLUSTER, ReclaimStatement),
             )
         return self.view
 
     def settle(self) -> None:
         """Write the statements owed."""
         own = [grant for origin, grant in self.known(BLUE, Grant) if origin == self.node_id]
-        statements = settle(
+        statements = reclaim_statements(
             self.node_id,
-            self.known(CLUSTER, Forgotten),
-            self.known(CLUSTER, Settled),
+            self.known(CLUSTER, ForgottenNode),
+            self.known(CLUSTER, ReclaimStatement),
             ownerships=[self.ownership()],
             own_grants=own,
             used=[(NETWORK.vni, ip) for ip in sorted(self.used)],
@@ -287,7 +292,7 @@ class GrantMachine(RuleBasedStateMachine):
     def forget(self, by: NodeId, node_id: NodeId) -> None:
         """Declare a host gone, which it is."""
         if self.nodes[node_id].halted and not self.nodes[by].halted:
-            self.nodes[by].write(CLUSTER, [Forgotten(node_id)])
+            self.nodes[by].write(CLUSTER, [ForgottenNode(node_id)])
 
     @rule(node_id=nodes)
     def take_stock(self, node_id: NodeId) -> None:
@@ -296,7 +301,7 @@ class GrantMachine(RuleBasedStateMachine):
         if not node.halted:
             self.act(node)
             node.settle()
-            grants = inherit(node.ownership(), node_id, self.members)
+            grants = reclaim_grants(node.ownership(), node_id, self.members)
             node.write(BLUE, list(grants))
 
     # --- the promise ----------------------------------------------------------------------
@@ -327,7 +332,7 @@ class GrantMachine(RuleBasedStateMachine):
                 self.nothing_is_owned_twice()
         for node in self.running():
             view = node.ownership()
-            missing = unsettled(view, self.members)
+            missing = members_without_statement(view, self.members)
             assert all(self.nodes[node_id].halted for node_id in missing)
             if self.has_cleaned:  # an origin that dies while others start its log afresh takes
                 continue  # with it what it was about to send again: safe, but not the same view
@@ -344,36 +349,36 @@ WEIGHTS = {name: int(weight) for name, weight in zip(WORDS[::2], WORDS[1::2], st
 
 def walk(seed: int, steps: int) -> None:
     """Take random steps, the likelier the more they do: deeper than hypothesis goes."""
-    chance = Random(seed)
+    rng = Random(seed)
     machine = GrantMachine()
-    machine.choose(is_careful=chance.random() < 0.5)
+    machine.choose(is_careful=rng.random() < 0.5)
     names = list(WEIGHTS)
-    weights = [weight * chance.choice([0.5, 1, 2]) for weight in WEIGHTS.values()]
-    for name in chance.choices(names, weights, k=steps):
-        one, two, three = (chance.choice(NODES) for _ in range(3))
-        part, scope = chance.choice([1, 2, 4, 4]), chance.choice([CLUSTER, BLUE])
+    weights = [weight * rng.choice([0.5, 1, 2]) for weight in WEIGHTS.values()]
+    for name in rng.choices(names, weights, k=steps):
+        one, two, three = (rng.choice(NODES) for _ in range(3))
+        part, scope = rng.choice([1, 2, 4, 4]), rng.choice([CLUSTER, BLUE])
         match name:
             case "learn":
                 machine.learn(viewer=one, source=two, origin=three, scope=scope, part=part)
             case "meet":
                 machine.meet(viewer=one, source=two)
             case "crash":
-                machine.crash(node_id=one, does_save=chance.random() < 0.3)
+                machine.crash(node_id=one, does_save=rng.random() < 0.3)
             case "clean_log":
                 machine.clean_log(node_id=one, scope=scope, count=part)
             case "ask":
                 machine.ask(
                     asker=one,
-                    owner=chance.randrange(5),
-                    run=chance.randrange(4),
-                    count=chance.choice([1, 2, 4, 8, 16]),
-                    exact=chance.random() < 0.3,
-                    is_last_will=chance.random() < 0.1,
+                    owner=rng.randrange(5),
+                    run=rng.randrange(4),
+                    count=rng.choice([1, 2, 4, 8, 16]),
+                    exact=rng.random() < 0.3,
+                    is_last_will=rng.random() < 0.1,
                 )
             case "deliver" if machine.requests:
-                machine.deliver(index=chance.randrange(1000), tells=chance.random() < 0.5)
+                machine.deliver(index=rng.randrange(1000), tells=rng.random() < 0.5)
             case "give_back":
-                stays = chance.random() < 0.8
+                stays = rng.random() < 0.8
                 machine.give_back(node_id=one, heirs={two, three}, stays=stays)
             case "forget":
                 machine.forget(by=one, node_id=two)

@@ -3,8 +3,14 @@ from __future__ import annotations
 from overlay.core.ipam.allocator import superseded
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import Ownership, number_of, ownership
-from overlay.core.ipam.reclaim import hand_back, heir_of, inherit, settle, unsettled
-from overlay.core.protocol.records import Forgotten, Kept, Settled
+from overlay.core.ipam.reclaim import (
+    hand_back,
+    members_without_statement,
+    reclaim_grants,
+    reclaim_statements,
+    reclaiming_node_of,
+)
+from overlay.core.protocol.records import ForgottenNode, KeptRun, ReclaimStatement
 from overlay.model import Grant, Ip, Network, NodeId, Subnet, Vni, parse_ip
 
 A, X, C, D = (NodeId(bytes([code]) * 16) for code in b"A!CD")  # X sorts first
@@ -26,24 +32,26 @@ def span(first: int, last: int) -> Intervals:
 
 def keeps(
     origin: NodeId, gone: NodeId, heir: NodeId, *runs: tuple[int, int]
-) -> tuple[NodeId, Settled]:
+) -> tuple[NodeId, ReclaimStatement]:
     """Return a whole statement."""
-    kept = tuple(Kept(7, bytes([10, 0, 0, first]), bytes([10, 0, 0, last])) for first, last in runs)
-    return (origin, Settled(gone, heir, 0, 1, kept))
+    kept = tuple(
+        KeptRun(7, bytes([10, 0, 0, first]), bytes([10, 0, 0, last])) for first, last in runs
+    )
+    return (origin, ReclaimStatement(gone, heir, 0, 1, kept))
 
 
 TO_X = (A, grant(64, 127, X, 1))
-GONE = [(C, Forgotten(X))]
+GONE = [(C, ForgottenNode(X))]
 
 
-def stated(self_id: NodeId, known: Ownership, **more: object) -> list[Settled]:
+def stated(self_id: NodeId, known: Ownership, **more: object) -> list[ReclaimStatement]:
     """Return what a node states about X, which C has forgotten."""
     used = [(NETWORK.vni, ip) for ip in more.get("used", ())]  # type: ignore[attr-defined]
     own = list(more.get("own_grants", ()))  # type: ignore[call-overload]
-    return settle(self_id, GONE, [], ownerships=[known], own_grants=own, used=used)
+    return reclaim_statements(self_id, GONE, [], ownerships=[known], own_grants=own, used=used)
 
 
-def kept_runs(statements: list[Settled]) -> Intervals:
+def kept_runs(statements: list[ReclaimStatement]) -> Intervals:
     """Return the addresses kept over all parts."""
     return Intervals.of(
         (number_of(run.first), number_of(run.last))
@@ -57,27 +65,30 @@ def test_a_forgotten_nodes_space_goes_to_its_one_granter() -> None:
     settled = [keeps(A, X, C), keeps(C, X, C)]
     known = ownership(NETWORK, [TO_X], GONE, settled)
 
-    (taken,) = inherit(known, A, [A, C, X])
-    assert inherit(known, C, [A, C, X]) == []
+    (taken,) = reclaim_grants(known, A, [A, C, X])
+    assert reclaim_grants(known, C, [A, C, X]) == []
     after = ownership(NETWORK, [TO_X, (A, taken)], GONE, settled)
     assert after.owned(A) == span(0, 255)
-    assert inherit(after, A, [A, C, X]) == []
+    assert reclaim_grants(after, A, [A, C, X]) == []
 
 
 def test_nobody_inherits_before_every_member_has_settled() -> None:
     """One member that was not heard could hold a grant that nobody else has seen."""
     known = ownership(NETWORK, [TO_X], GONE, [keeps(A, X, C)])
 
-    assert unsettled(known, [A, C, X]) == [C]
-    assert inherit(known, A, [A, C, X]) == []
+    assert members_without_statement(known, [A, C, X]) == [C]
+    assert reclaim_grants(known, A, [A, C, X]) == []
 
 
 def test_part_of_a_statement_protects_but_does_not_count_as_settled() -> None:
     """A long statement comes in several records, of which one may be late."""
-    half = (C, Settled(X, C, 0, 2, (Kept(7, bytes([10, 0, 0, 64]), bytes([10, 0, 0, 65])),)))
+    half = (
+        C,
+        ReclaimStatement(X, C, 0, 2, (KeptRun(7, bytes([10, 0, 0, 64]), bytes([10, 0, 0, 65])),)),
+    )
     known = ownership(NETWORK, [TO_X], GONE, [keeps(A, X, C), half])
 
-    assert unsettled(known, [A, C]) == [C]
+    assert members_without_statement(known, [A, C]) == [C]
 
 
 def test_what_a_member_keeps_is_left_out_even_if_its_grant_was_never_seen() -> None:
@@ -85,7 +96,7 @@ def test_what_a_member_keeps_is_left_out_even_if_its_grant_was_never_seen() -> N
     settled = [keeps(A, X, C), keeps(C, X, C, (96, 99))]
     known = ownership(NETWORK, [TO_X], GONE, settled)
 
-    taken = inherit(known, A, [A, C, X])
+    taken = reclaim_grants(known, A, [A, C, X])
     after = ownership(NETWORK, [TO_X, *((A, item) for item in taken)], GONE, settled)
     assert after.owned(A) == span(0, 255) - span(96, 99)
 
@@ -94,7 +105,7 @@ def test_a_grant_that_comes_to_light_after_its_grantee_settled_does_not_count() 
     """The space has been inherited meanwhile: C must not own it too, in anyone's view."""
     late = (X, grant(96, 99, C, 2))
     settled = [keeps(A, X, C), keeps(C, X, C)]
-    (taken,) = inherit(ownership(NETWORK, [TO_X], GONE, settled), A, [A, C, X])
+    (taken,) = reclaim_grants(ownership(NETWORK, [TO_X], GONE, settled), A, [A, C, X])
 
     with_it = ownership(NETWORK, [TO_X, late, (A, taken)], GONE, settled)
     assert with_it.owned(C) == Intervals()
@@ -124,7 +135,7 @@ def test_a_statement_names_what_came_by_way_of_the_forgotten_node() -> None:
 
     assert kept_runs(stated(C, known)) == span(64, 71)
     assert kept_runs(stated(D, known)) == span(68, 71)
-    assert stated(A, known) == [Settled(X, C, 0, 1, ())]
+    assert stated(A, known) == [ReclaimStatement(X, C, 0, 1, ())]
 
 
 def test_a_statement_names_what_the_records_at_hand_do_not_explain() -> None:
@@ -135,14 +146,14 @@ def test_a_statement_names_what_the_records_at_hand_do_not_explain() -> None:
 
     statements = stated(C, known, used=used, own_grants=[passed_on])
     assert kept_runs(statements) == span(70, 70) | span(80, 87)
-    elsewhere = settle(C, GONE, [], ownerships=[], own_grants=[passed_on], used=[])
+    elsewhere = reclaim_statements(C, GONE, [], ownerships=[], own_grants=[passed_on], used=[])
     assert kept_runs(elsewhere) == span(80, 87)
 
 
 def test_a_long_statement_is_split_into_records_that_fit() -> None:
     """Each part holds a bounded number of runs and says how many parts there are."""
     own = [grant(first, first, D, 1) for first in range(0, 80, 2)]
-    statements = settle(C, GONE, [], ownerships=[], own_grants=own, used=[])
+    statements = reclaim_statements(C, GONE, [], ownerships=[], own_grants=own, used=[])
 
     assert [(s.part, s.parts, len(s.kept)) for s in statements] == [
         (0, 3, 14),
@@ -156,58 +167,60 @@ def test_a_statement_is_made_once() -> None:
     known = ownership(NETWORK, [TO_X], GONE)
     made = [keeps(C, X, C)]
 
-    assert settle(C, GONE, made, ownerships=[known], own_grants=[], used=[]) == []
-    assert settle(X, GONE, [], ownerships=[known], own_grants=[], used=[]) == []
+    assert reclaim_statements(C, GONE, made, ownerships=[known], own_grants=[], used=[]) == []
+    assert reclaim_statements(X, GONE, [], ownerships=[known], own_grants=[], used=[]) == []
 
 
 def test_space_passes_over_several_forgotten_nodes_to_the_next_that_lives() -> None:
     """A granted to X, X to D; both gone: A inherits what each had."""
-    gone = [(C, Forgotten(X)), (C, Forgotten(D))]
+    gone = [(C, ForgottenNode(X)), (C, ForgottenNode(D))]
     settled = [keeps(who, node, C) for who in (A, C) for node in (X, D)]
     known = ownership(NETWORK, [TO_X, (X, grant(64, 95, D, 2))], gone, settled)
 
-    taken = inherit(known, A, [A, C, D, X])
+    taken = reclaim_grants(known, A, [A, C, D, X])
     assert [(item.first[3], item.last[3]) for item in taken] == [(64, 127)]
 
 
 def test_a_dead_creators_space_goes_to_whom_all_voted_for() -> None:
     """C declared it, everybody settled with C as heir: C inherits; D does not."""
-    gone = [(C, Forgotten(A))]
+    gone = [(C, ForgottenNode(A))]
     settled = [keeps(C, A, C), keeps(D, A, C)]
     known = ownership(NETWORK, [], gone, settled)
 
-    (taken,) = inherit(known, C, [A, C, D])
-    assert inherit(known, D, [A, C, D]) == []
+    (taken,) = reclaim_grants(known, C, [A, C, D])
+    assert reclaim_grants(known, D, [A, C, D]) == []
     assert ownership(NETWORK, [(C, taken)], gone, settled).owned(C) == span(0, 255)
 
 
 def test_split_votes_leave_a_dead_creators_space_to_nobody() -> None:
     """Two operators forgot it in two halves: rather nobody than two."""
     settled = [keeps(C, A, C), keeps(D, A, D)]
-    known = ownership(NETWORK, [], [(C, Forgotten(A)), (D, Forgotten(A))], settled)
+    known = ownership(NETWORK, [], [(C, ForgottenNode(A)), (D, ForgottenNode(A))], settled)
     (piece,) = known.pieces()
 
-    assert heir_of(piece.holding, known, [A, C, D]) is None
-    assert inherit(known, C, [A, C, D]) == inherit(known, D, [A, C, D]) == []
+    assert reclaiming_node_of(piece.holding, known, [A, C, D]) is None
+    assert reclaim_grants(known, C, [A, C, D]) == reclaim_grants(known, D, [A, C, D]) == []
 
 
 def test_a_vote_follows_the_votes_before_it() -> None:
     """A node that hears of both declarations late agrees with those who settled already."""
-    both = [(C, Forgotten(A)), (D, Forgotten(A))]
-    (statement,) = settle(X, both, [keeps(D, A, D)], ownerships=[], own_grants=[], used=[])
+    both = [(C, ForgottenNode(A)), (D, ForgottenNode(A))]
+    (statement,) = reclaim_statements(
+        X, both, [keeps(D, A, D)], ownerships=[], own_grants=[], used=[]
+    )
 
-    assert statement.heir == D
+    assert statement.reclaiming_node == D
 
 
 def test_a_dead_heirs_heir_takes_what_it_would_have_taken() -> None:
     """What the first one had given away stays with who keeps it, and may come to light later."""
-    gone = [(X, Forgotten(A)), (C, Forgotten(X))]
+    gone = [(X, ForgottenNode(A)), (C, ForgottenNode(X))]
     settled = [keeps(X, A, X), keeps(C, A, X), keeps(D, A, X)]
     settled += [keeps(C, X, C), keeps(D, X, C, (64, 71))]
     known = ownership(NETWORK, [], gone, settled)
 
-    taken = inherit(known, C, [C, D])
-    assert inherit(known, D, [C, D]) == []
+    taken = reclaim_grants(known, C, [C, D])
+    assert reclaim_grants(known, D, [C, D]) == []
     records = [(C, item) for item in taken]
     lost = [(X, grant(0, 255, X, 1)), (X, grant(64, 71, D, 2))]
     for more in ([], lost):
@@ -219,17 +232,17 @@ def test_a_dead_heirs_heir_takes_what_it_would_have_taken() -> None:
 def test_heirs_that_name_each_other_leave_the_space_to_nobody() -> None:
     """No way of votes goes round for ever."""
     settled = [keeps(C, A, X), keeps(C, X, A)]
-    known = ownership(NETWORK, [], [(C, Forgotten(A)), (C, Forgotten(X))], settled)
+    known = ownership(NETWORK, [], [(C, ForgottenNode(A)), (C, ForgottenNode(X))], settled)
 
-    assert inherit(known, C, [C]) == []
+    assert reclaim_grants(known, C, [C]) == []
 
 
 def test_what_a_forgotten_heir_took_stays_taken() -> None:
     """A inherited from X and granted on to D, then A is forgotten too: D keeps its space."""
     settled = [keeps(A, X, C), keeps(C, X, C), keeps(D, X, C)]
-    (taken,) = inherit(ownership(NETWORK, [TO_X], GONE, settled), A, [A, C, D, X])
+    (taken,) = reclaim_grants(ownership(NETWORK, [TO_X], GONE, settled), A, [A, C, D, X])
     records = [TO_X, (A, taken), (A, grant(100, 107, D, taken.generation + 1))]
-    after = ownership(NETWORK, records, [*GONE, (C, Forgotten(A))], settled)
+    after = ownership(NETWORK, records, [*GONE, (C, ForgottenNode(A))], settled)
 
     assert after.owned(D) == span(100, 107)
 

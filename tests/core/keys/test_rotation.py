@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.keys.rotation import Ring, Rotation, States, Step, next_generation
+from overlay.core.keys.rotation import Ring, Rotation, RotationStep, States, next_generation
 from overlay.core.protocol.records import KeyId, KeyState
 from overlay.model import NodeId
 
@@ -37,10 +37,10 @@ NEXT, RIVAL = KeyId(1, 5), KeyId(1, 9)
 
 def test_a_key_is_used_when_all_that_live_hold_it() -> None:
     """Not before, and one that has said nothing yet holds nothing."""
-    own = Rotation(A, alone().including(NEXT))
+    own = Rotation(A, alone().with_key(NEXT))
     for late in (says(FIRST), None):
         assert own.next_ring({B: says(NEXT), C: late}, 0.0) == own.ring
-        assert own.step({B: says(NEXT), C: late}) is Step.HAND
+        assert own.step({B: says(NEXT), C: late}) is RotationStep.HAND
 
     used = own.next_ring({B: says(NEXT), C: says(NEXT)}, 0.0)
 
@@ -54,9 +54,9 @@ def test_an_old_key_goes_when_none_that_lives_seals_with_it_and_a_rest_has_passe
     done: States = {B: says(NEXT, NEXT), C: says(NEXT, NEXT)}
 
     assert own.next_ring(late, 0.0) == own.ring
-    assert (own.step(late), own.laggards(late)) == (Step.USE, [C])
+    assert (own.step(late), own.laggards(late)) == (RotationStep.USE, [C])
     assert own.next_ring(done, 100.0) == own.ring
-    assert own.step(done) is Step.REST
+    assert own.step(done) is RotationStep.REST
     assert own.next_ring(done, 99.9 + limits.KEY_REST_S) == own.ring
     assert own.next_ring(done, 100.0 + limits.KEY_REST_S) == alone(NEXT)
 
@@ -89,27 +89,27 @@ def test_one_that_lives_again_begins_the_rest_anew_whatever_it_says_by_then() ->
 
 def test_of_two_keys_made_at_once_the_greater_is_used() -> None:
     """Who holds the lesser is handed the greater, and takes it; the lesser goes unused."""
-    own = Rotation(A, alone().including(NEXT))
-    assert own.ring.takes(RIVAL)
-    own.ring = own.ring.including(RIVAL)
+    own = Rotation(A, alone().with_key(NEXT))
+    assert own.ring.accepts(RIVAL)
+    own.ring = own.ring.with_key(RIVAL)
     others: States = {B: says(RIVAL), C: says(NEXT)}
 
     assert own.next_ring(others, 0.0) == own.ring
-    assert own.to_hand(others) == [C]
+    assert own.recipients(others) == [C]
     own.ring = own.next_ring({B: says(RIVAL), C: says(RIVAL)}, 0.0)
     assert own.ring.sealing == RIVAL
-    assert not alone(RIVAL).takes(NEXT)
+    assert not alone(RIVAL).accepts(NEXT)
 
 
 def test_a_few_holders_hand_a_key_to_all_that_lack_it() -> None:
     """Not everyone to everyone; the maker alone, as long as nobody else holds it."""
-    own = Rotation(node_id(9), alone().including(NEXT))
+    own = Rotation(node_id(9), alone().with_key(NEXT))
     lacking: States = {node_id(number): says(FIRST) for number in range(1, 9)}
     some = {**lacking, **{node_id(number): says(NEXT) for number in (2, 3, 4)}}
 
-    assert own.to_hand(lacking) == list(lacking)
-    assert own.to_hand(some) == []
-    assert Rotation(node_id(3), own.ring).to_hand(some) == [node_id(n) for n in (1, 5, 6, 7, 8)]
+    assert own.recipients(lacking) == list(lacking)
+    assert own.recipients(some) == []
+    assert Rotation(node_id(3), own.ring).recipients(some) == [node_id(n) for n in (1, 5, 6, 7, 8)]
 
 
 def test_a_new_generation_is_above_all_that_anyone_has_told_of() -> None:
@@ -122,19 +122,19 @@ def test_a_liar_uses_no_numbers_up() -> None:
     """A generation that no honest member can have come to counts for nothing, and who says that
     it holds such a one is named as long as a rotation waits for it."""
     lie = says(KeyId(limits.KEY_GENERATION_MAX, 0), KeyId(limits.KEY_GENERATION_MAX, 0))
-    own = Rotation(A, alone().including(NEXT))
+    own = Rotation(A, alone().with_key(NEXT))
     others: States = {B: says(NEXT), C: lie}
 
     assert next_generation(alone(), [lie, says(NEXT)]) == 2
     assert own.next_ring(others, 0.0) == own.ring
-    assert (own.step(others), own.waited_for(others)) == (Step.HAND, [C])
+    assert (own.step(others), own.waiting_for(others)) == (RotationStep.HAND, [C])
 
 
 def test_a_ring_is_bounded() -> None:
     """However many keys are handed to a member, it holds so many: the one in use among them."""
     ring = alone()
     for number in range(1, 100):
-        ring = ring.including(KeyId(number, 0))
+        ring = ring.with_key(KeyId(number, 0))
 
     assert len(ring.held) == limits.KEYS_HELD_MAX
     assert (min(ring.held), ring.newest) == (ring.sealing, KeyId(99, 0))
@@ -159,7 +159,7 @@ class World:
     who live in each other's eyes as the world says."""
 
     def __init__(self, seed: int, count: int) -> None:
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.now = 0.0
         self.hosts = [self._host(number) for number in range(count)]
         self.side = [0] * count  # of a split
@@ -184,8 +184,8 @@ class World:
 
     def hold(self, host: Host, key: KeyId) -> None:
         """Hand a key to a host."""
-        if host.rotation.ring.takes(key):
-            self._follow(host, host.rotation.ring.including(key))
+        if host.rotation.ring.accepts(key):
+            self._follow(host, host.rotation.ring.with_key(key))
 
     def _follow(self, host: Host, ring: Ring) -> None:
         host.rotation.ring = ring
@@ -196,23 +196,23 @@ class World:
         ring = host.rotation.ring
         if ring.newest == ring.sealing:
             said = [self.hosts[n].log[at] for n, at in host.heard.items()]
-            self.hold(host, KeyId(next_generation(ring, said), self.chance.getrandbits(16)))
+            self.hold(host, KeyId(next_generation(ring, said), self.rng.getrandbits(16)))
 
     def crash(self, host: Host) -> None:
         """End a process: what is on disk stays, records of others may be older there."""
         host.rotation = Rotation(node_id(host.number), host.rotation.ring)
-        host.heard = {n: self.chance.randint(0, at) for n, at in host.heard.items()}
+        host.heard = {n: self.rng.randint(0, at) for n, at in host.heard.items()}
 
     def gossip(self, one: Host, loss: float) -> None:
         """Let one hear some of what others have written, and be handed their keys."""
         for other in self.hosts:
             if other is one or not (self.sees(one, other) and self.sees(other, one)):
                 continue
-            if self.chance.random() >= loss:
+            if self.rng.random() >= loss:
                 known = one.heard.get(other.number, 0)
-                one.heard[other.number] = self.chance.randint(known, len(other.log) - 1)
-            handed = node_id(one.number) in other.rotation.to_hand(self.states(other))
-            if handed and self.chance.random() >= loss:
+                one.heard[other.number] = self.rng.randint(known, len(other.log) - 1)
+            handed = node_id(one.number) in other.rotation.recipients(self.states(other))
+            if handed and self.rng.random() >= loss:
                 self.hold(one, other.rotation.ring.newest)
 
     def step(self, one: Host) -> None:
@@ -233,7 +233,7 @@ class World:
         """Let a second pass."""
         self.now += ROUND_S
         up = [host for host in self.hosts if host.is_up]
-        for host in self.chance.sample(up, len(up)):
+        for host in self.rng.sample(up, len(up)):
             self.gossip(host, loss)
             self.step(host)
         self.meet()
@@ -262,10 +262,10 @@ def test_whatever_is_sealed_can_be_opened(seed: int, count: int, loss: float) ->
     that is sealed is opened by all, at every moment; and in the end all hold the last key alone."""
     world = World(seed, count)
     for _ in range(60):
-        if world.chance.random() < 0.15:
-            world.make(world.chance.choice(world.hosts))
-        if world.chance.random() < 0.1:
-            world.crash(world.chance.choice(world.hosts))
+        if world.rng.random() < 0.15:
+            world.make(world.rng.choice(world.hosts))
+        if world.rng.random() < 0.1:
+            world.crash(world.rng.choice(world.hosts))
         world.round(loss)
         world.require_all_can_open()
     world.make(world.hosts[0])
@@ -284,8 +284,8 @@ def test_splits_absences_and_crashes_heal(seed: int, count: int) -> None:
     the way: once all see each other, all come to one key."""
     world = World(seed, count)
     for _ in range(80):
-        chance = world.chance.random()
-        host = world.chance.choice(world.hosts)
+        chance = world.rng.random()
+        host = world.rng.choice(world.hosts)
         if chance < 0.1:
             world.make(host)
         elif chance < 0.2:
@@ -293,7 +293,7 @@ def test_splits_absences_and_crashes_heal(seed: int, count: int) -> None:
         elif chance < 0.25:
             host.is_up = not host.is_up
         elif chance < 0.3:
-            world.side = [world.chance.randint(0, 1) for _ in world.hosts]
+            world.side = [world.rng.randint(0, 1) for _ in world.hosts]
         world.round(0.2)
     world.side = [0] * count
     for host in world.hosts:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import random
 
 from overlay import limits
-from overlay.core.keys.rotation import Ring, Step
-from overlay.core.keys.rotation_driver import Deed, Follow, Hand, KeyDuty, Make, Say, Wait
+from overlay.core.keys.rotation import Ring, RotationStep
+from overlay.core.keys.rotation_driver import (
+    Action,
+    Announce,
+    ApplyKey,
+    CreateKey,
+    RotationDriver,
+    SendKey,
+    Wait,
+)
 from overlay.core.node import Node
 from overlay.core.protocol.messages import Delta
 from overlay.core.protocol.records import CLUSTER_SCOPE, KeyId, KeyState
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import Card, Ip, NodeId, node_id_of
-from overlay.sim.environment.notary import FakeNotary
+from overlay.sim.environment.notary import FakeSigner
 from overlay.wire.codec.messages import MsgpackCodec
 
 FIRST, NEXT = KeyId(0, 7), KeyId(1, 5)
@@ -26,14 +34,14 @@ class Member:
 
     def __init__(self, number: int, *, made_s: float = 0.0, clock_s: float = 0.0) -> None:
         key = bytes([number]) * 32
-        self.notary = FakeNotary(key)
+        self.signer = FakeSigner(key)
         address = Ip(bytes([10, 0, 0, number]))
         card = Card(node_id_of(key), f"n{number}", key, key, address, 7948, 1, 1500, "test")
-        self.card = self.notary.issue_card(card)
+        self.card = self.signer.issue_card(card)
         self.node = Node(
-            self.card, self.notary, MsgpackCodec(), random.Random(number), Settings(), 0.0
+            self.card, self.signer, MsgpackCodec(), random.Random(number), ProtocolSettings(), 0.0
         )
-        self.duty = KeyDuty(self.node, ALONE, made_s, INTERVAL_S)
+        self.driver = RotationDriver(self.node, ALONE, made_s, INTERVAL_S)
         self.clock_s = clock_s  # how far its wall clock is ahead
         self.holders: list[NodeId] | None = []
         self.handed: list[tuple[NodeId, ...]] = []
@@ -42,7 +50,7 @@ class Member:
     @property
     def ring(self) -> Ring:
         """The keys held."""
-        return self.duty.rotation.ring
+        return self.driver.rotation.ring
 
     def meet(self, *others: Member) -> None:
         """Come to know others, and hold them alive."""
@@ -57,23 +65,23 @@ class Member:
         if segments:
             self.node.receive(Delta(tuple(segments)), origin, now)
 
-    def next(self, now: float) -> Deed:
+    def next(self, now: float) -> Action:
         """Return the next deed, which is not done."""
-        return self.duty.next_deed(now, now + self.clock_s, self.holders)
+        return self.driver.next_action(now, now + self.clock_s, self.holders)
 
     def work(self, now: float) -> float:
         """Do what is due; return how long to wait."""
         while True:
             deed = self.next(now)
             match deed:
-                case Follow(ring, says):
+                case ApplyKey(ring, says):
                     self._write(says, now)
-                    self.duty.followed(ring, now + self.clock_s)
-                case Say(state):
+                    self.driver.applied(ring, now + self.clock_s)
+                case Announce(state):
                     self._write(state, now)
-                case Hand(to):
+                case SendKey(to):
                     self.handed.append(to)
-                case Make(generation):
+                case CreateKey(generation):
                     self.made += 1
                     self.take(KeyId(generation, self.made), now)
                 case Wait(seconds):
@@ -81,10 +89,10 @@ class Member:
 
     def take(self, key: KeyId, now: float) -> None:
         """Hold a key."""
-        follow = self.duty.takes(key, now)
+        follow = self.driver.action_for(key, now)
         if follow is not None:
-            self._write(follow.says, now)
-            self.duty.followed(follow.ring, now + self.clock_s)
+            self._write(follow.record, now)
+            self.driver.applied(follow.ring, now + self.clock_s)
 
     def _write(self, state: KeyState | None, now: float) -> None:
         if state is not None:
@@ -118,20 +126,20 @@ def test_nothing_is_done_before_this_node_may_write() -> None:
     """Its disk may be an old one: a key that comes is held, and its record follows later."""
     one, _ = pair()
 
-    assert one.next(0.0) == Wait(limits.KEY_LOOK_S)
-    assert one.duty.takes(NEXT, 0.0) == Follow(ALONE.including(NEXT), None)
+    assert one.next(0.0) == Wait(limits.KEY_CHECK_INTERVAL_S)
+    assert one.driver.action_for(NEXT, 0.0) == ApplyKey(ALONE.with_key(NEXT), None)
     one.take(NEXT, 0.0)
-    assert one.next(20.0) == Say(KeyState(NEXT, FIRST))
+    assert one.next(20.0) == Announce(KeyState(NEXT, FIRST))
 
 
 def test_a_start_says_what_the_disk_has() -> None:
     """The own record is written where it says something else, and then not again."""
     one, two = pair()
-    assert one.next(20.0) == Say(KeyState(FIRST, FIRST))
+    assert one.next(20.0) == Announce(KeyState(FIRST, FIRST))
     one.work(20.0)
 
-    assert one.duty.state_of(one.card.node_id) == KeyState(FIRST, FIRST)
-    assert one.duty.states() == {two.card.node_id: None}
+    assert one.driver.state_of(one.card.node_id) == KeyState(FIRST, FIRST)
+    assert one.driver.states() == {two.card.node_id: None}
     assert one.handed == [(two.card.node_id,)]
 
 
@@ -145,8 +153,8 @@ def test_a_key_is_handed_again_each_second_until_it_is_said_to_be_there() -> Non
     one.take(NEXT, 30.0)
     one.handed.clear()
 
-    assert one.work(30.0) == limits.KEY_LOOK_S
-    assert (one.duty.waiting_since, one.duty.waited_for()) == (30.0, [two.card.node_id])
+    assert one.work(30.0) == limits.KEY_CHECK_INTERVAL_S
+    assert (one.driver.waiting_since, one.driver.waiting_for()) == (30.0, [two.card.node_id])
     one.work(30.5)
     assert one.handed == [(two.card.node_id,)]
     one.work(31.0)
@@ -156,8 +164,8 @@ def test_a_key_is_handed_again_each_second_until_it_is_said_to_be_there() -> Non
     one.work(32.5)
     assert len(one.handed) == 2
     assert one.ring.sealing == NEXT
-    assert one.duty.step() is Step.USE
-    assert not one.duty.is_in_use(NEXT)
+    assert one.driver.step() is RotationStep.USE
+    assert not one.driver.is_in_use(NEXT)
 
 
 def test_a_rotation_goes_through_by_itself() -> None:
@@ -168,14 +176,14 @@ def test_a_rotation_goes_through_by_itself() -> None:
     now = together((one, two), INTERVAL_S - 1)
 
     assert (first.made, second.made, one.ring) == (0, 0, ALONE)
-    assert first.duty.due_in_s(now, first.holders) == INTERVAL_S - now
-    assert second.duty.due_in_s(now, second.holders) == INTERVAL_S + limits.KEY_TURN_S - now
-    assert second.duty.due_in_s(now, None) is None
+    assert first.driver.due_in_s(now, first.holders) == INTERVAL_S - now
+    assert second.driver.due_in_s(now, second.holders) == INTERVAL_S + limits.KEY_TURN_S - now
+    assert second.driver.due_in_s(now, None) is None
     now = together((one, two), INTERVAL_S + limits.KEY_REST_S + 5, now)
     assert (first.made, second.made) == (1, 0)
     assert one.ring == two.ring == Ring(frozenset({KeyId(1, 1)}), KeyId(1, 1))
-    assert first.duty.waiting_since is None
-    assert first.work(now) == limits.KEY_IDLE_LOOK_S
+    assert first.driver.waiting_since is None
+    assert first.work(now) == limits.KEY_IDLE_CHECK_INTERVAL_S
 
 
 def test_no_key_is_made_while_one_is_on_its_way() -> None:
@@ -184,8 +192,8 @@ def test_no_key_is_made_while_one_is_on_its_way() -> None:
     one.work(20.0)
     one.take(NEXT, 20.0)
 
-    assert one.duty.next_generation() is None
-    assert one.next(20.0 + 2 * INTERVAL_S) != Make(2)
+    assert one.driver.next_generation() is None
+    assert one.next(20.0 + 2 * INTERVAL_S) != CreateKey(2)
 
 
 def test_holders_whose_clocks_are_days_apart_do_not_make_keys_without_end() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from overlay.core.log.store import Store, Verdict
+from overlay.core.log.store import Acceptance, Store
 from overlay.core.protocol.records import Entry, Participation, Scope, Segment, key_of
 from overlay.model import Card, Ip, NodeId
 
@@ -79,10 +79,10 @@ def test_a_newcomer_takes_a_cleaned_log() -> None:
 
 def test_the_same_digest_whatever_the_way() -> None:
     """Replicas that have all of a log agree on its digest, however they came by it."""
-    chance = random.Random(1)
+    rng = random.Random(1)
     roots = set()
     for _ in range(50):
-        order = chance.sample(HISTORY, len(HISTORY)) + chance.sample(LEFT, len(LEFT))
+        order = rng.sample(HISTORY, len(HISTORY)) + rng.sample(LEFT, len(LEFT))
         roots.add(replica(*order).root([SCOPE]))
 
     assert len(roots) == 1
@@ -129,7 +129,7 @@ def test_a_segment_beyond_a_gap_waits() -> None:
     """Without a floor above what is held, a missing segment is waited for."""
     store = replica(HISTORY[0])
 
-    assert store.accept(HISTORY[2]) == (Verdict.GAP, [])
+    assert store.accept(HISTORY[2]) == (Acceptance.GAP, [])
     assert store.version(ORIGIN, SCOPE) == 1
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.membership.broadcast_queue import RumourQueue, transmission_count
+from overlay.core.membership.broadcast_queue import BroadcastQueue, transmission_count
 from overlay.core.protocol.messages import MemberState, Rumour, Rumours
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def news(number: int, state: MemberState = ALIVE, incarnation: int = 1, by: int 
 
 
 def told(
-    queue: RumourQueue, codec: TableCodec, room: int = ROOM, times: int = 3, skip: int = -1
+    queue: BroadcastQueue, codec: TableCodec, room: int = ROOM, times: int = 3, skip: int = -1
 ) -> list[Rumour]:
     """Return what the queue puts into so much room."""
     messages = queue.encoded(room, times, lambda rumour: rumour.node_id == name(skip & 0xFFFF))
@@ -43,7 +43,7 @@ def told(
 
 def test_news_is_told_so_often_and_no_more(codec: TableCodec) -> None:
     """A rumour is passed on exactly as many times as asked for."""
-    queue = RumourQueue(codec)
+    queue = BroadcastQueue(codec)
     queue.put(news(1))
 
     assert [len(told(queue, codec, times=4)) for _ in range(6)] == [1, 1, 1, 1, 0, 0]
@@ -52,7 +52,7 @@ def test_news_is_told_so_often_and_no_more(codec: TableCodec) -> None:
 
 def test_least_told_goes_first(codec: TableCodec) -> None:
     """Where room is short, what was told least comes first, the newest of those before all."""
-    queue = RumourQueue(codec)
+    queue = BroadcastQueue(codec)
     queue.put(news(1))
     told(queue, codec)
     queue.put(news(2))
@@ -64,7 +64,7 @@ def test_least_told_goes_first(codec: TableCodec) -> None:
 
 def test_newer_news_replaces_older(codec: TableCodec) -> None:
     """A refutation ends the telling of every accusation it answers."""
-    queue = RumourQueue(codec)
+    queue = BroadcastQueue(codec)
     queue.put(news(1, SUSPECT, by=5))
     queue.put(news(1, SUSPECT, by=6))
     assert len(queue) == 2
@@ -76,7 +76,7 @@ def test_newer_news_replaces_older(codec: TableCodec) -> None:
 
 def test_accusers_are_told_apart(codec: TableCodec) -> None:
     """Independent accusations of one suspect travel together: they shorten its time."""
-    queue = RumourQueue(codec)
+    queue = BroadcastQueue(codec)
     queue.put(news(1, SUSPECT, by=5))
     queue.put(news(1, SUSPECT, by=6))
     queue.put(news(1, SUSPECT, by=6))
@@ -86,7 +86,7 @@ def test_accusers_are_told_apart(codec: TableCodec) -> None:
 
 def test_skipped_news_stays(codec: TableCodec) -> None:
     """What the receiver knows already is kept for others."""
-    queue = RumourQueue(codec)
+    queue = BroadcastQueue(codec)
     queue.put(news(1))
 
     assert told(queue, codec, times=1, skip=1) == []
@@ -95,7 +95,7 @@ def test_skipped_news_stays(codec: TableCodec) -> None:
 
 def test_forgotten_node_is_not_told_of(codec: TableCodec) -> None:
     """Nothing is told of a node that was forgotten."""
-    queue = RumourQueue(codec)
+    queue = BroadcastQueue(codec)
     queue.put(news(1, SUSPECT, by=5))
     queue.put(news(1, SUSPECT, by=6))
     queue.put(news(2))
@@ -108,7 +108,7 @@ def test_forgotten_node_is_not_told_of(codec: TableCodec) -> None:
 @given(count=st.integers(0, 60), room=st.integers(0, ROOM))
 def test_never_more_than_fits(codec: TableCodec, count: int, room: int) -> None:
     """Whatever the room, the news fits it, and uses all of it but less than one rumour."""
-    queue = RumourQueue(codec)
+    queue = BroadcastQueue(codec)
     for number in range(count):
         queue.put(news(number + 1, incarnation=limits.INCARNATION_MAX))
 
@@ -125,13 +125,13 @@ def test_never_more_than_fits(codec: TableCodec, count: int, room: int) -> None:
 )
 def test_transmissions_grow_with_the_logarithm(members: int, loss: float, times: int) -> None:
     """News is told lambda * log(n) times, lambda growing with the loss up to a bound."""
-    assert transmission_count(members, loss, Settings()) == times
+    assert transmission_count(members, loss, ProtocolSettings()) == times
 
 
 @given(st.integers(2, limits.MEMBER_COUNT_MAX), st.floats(0, 0.5))
 def test_transmissions_reach_the_aim(members: int, loss: float) -> None:
     """The mean number of members that miss a piece of news is below the aim."""
-    settings = Settings()
+    settings = ProtocolSettings()
     times = transmission_count(members, loss, settings)
 
     missing = members * math.exp(-times * (1 - loss))

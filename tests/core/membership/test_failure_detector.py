@@ -27,7 +27,7 @@ from overlay.core.protocol.messages import (
     Rumours,
 )
 from overlay.core.protocol.outbox import Outbox
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import RemoteError
 from overlay.model import NodeId
 
@@ -53,7 +53,7 @@ class Seat:
         self.codec = codec
         self.outbox = Outbox(codec)
         self.membership = Membership(
-            ME, OWN, Settings(), random.Random(1), self.outbox, root_of=lambda _: 4, now=0.0
+            ME, OWN, ProtocolSettings(), random.Random(1), self.outbox, root_of=lambda _: 4, now=0.0
         )
         for number in range(1, 1 + others):
             self.membership.add(name(number), 0.0, 10)
@@ -112,12 +112,12 @@ news = st.tuples(st.integers(9, 12), st.sampled_from([ALIVE, SUSPECT, DEAD]))
 
 @given(st.lists(news, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_order_does_not_matter(
-    codec: TableCodec, heard: list[tuple[int, MemberState]], chance: random.Random
+    codec: TableCodec, heard: list[tuple[int, MemberState]], rng: random.Random
 ) -> None:
     """The greatest news wins, in whatever order and however often it arrives."""
     seats = [Seat(codec), Seat(codec)]
-    shuffled = heard + chance.choices(heard, k=3)
-    chance.shuffle(shuffled)
+    shuffled = heard + rng.choices(heard, k=3)
+    rng.shuffle(shuffled)
     for seat, order in zip(seats, (heard, shuffled), strict=True):
         for incarnation, state in order:
             seat.hear(PEER, state, incarnation)
@@ -241,7 +241,7 @@ def test_ping_of_one_held_dead(seat: Seat) -> None:
 
 def test_death_of_one_just_heard_is_doubted(seat: Seat) -> None:
     """Who heard a member just now takes its reported death for a suspicion, and asks it."""
-    seat.membership.heard(PEER, 1.0)
+    seat.membership.note_contact(PEER, 1.0)
     seat.hear(PEER, DEAD, now=2.0)
 
     assert seat.view(PEER) == (SUSPECT, 10)
@@ -258,8 +258,8 @@ def test_suspect_dies_of_silence(seat: Seat) -> None:
         asked_at = now if PEER in pinged else asked_at
         assert now < 30
 
-    assert now >= 1 + least_timeout_s(4, Settings())
-    assert 1 < asked_at <= now - Settings().probe_interval_s
+    assert now >= 1 + least_timeout_s(4, ProtocolSettings())
+    assert 1 < asked_at <= now - ProtocolSettings().probe_interval_s
 
 
 def test_suspect_that_is_heard_is_not_killed(seat: Seat) -> None:
@@ -267,7 +267,7 @@ def test_suspect_that_is_heard_is_not_killed(seat: Seat) -> None:
     seat.hear(PEER, SUSPECT, now=1.0)
     now = 1.0
     while now < 200:
-        seat.membership.heard(PEER, now)
+        seat.membership.note_contact(PEER, now)
         now, _ = seat.step(but=PEER)
 
     assert seat.view(PEER)[0] == SUSPECT
@@ -353,7 +353,7 @@ def test_who_left_comes_back_by_its_card_alone(seat: Seat, state: MemberState) -
 
 def test_a_death_is_not_taken_on_anyones_word(seat: Seat) -> None:
     """Of a member that was ever heard, a reported death is a suspicion, which it can refute."""
-    seat.membership.heard(PEER, 1.0)
+    seat.membership.note_contact(PEER, 1.0)
     for accuser in (OTHER, THIRD):
         seat.hear(PEER, DEAD, 10, by=accuser, sender=OTHER, now=500.0)
     assert seat.view(PEER) == (SUSPECT, 10)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from overlay.core.membership.partition_guard import Freeze
-from overlay.core.protocol.settings import Settings
+from overlay.core.membership.partition_guard import PartitionGuard
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
 
-def weigh(freeze: Freeze, alive: int, suspects: int, now: float = 0.0) -> bool:
+def weigh(partition_guard: PartitionGuard, alive: int, suspects: int, now: float = 0.0) -> bool:
     """Weigh with a window of 24 s and 4 s of calm."""
-    freeze.weigh(alive, suspects, window_s=24.0, calm_s=4.0, now=now)
-    return freeze.is_set
+    partition_guard.evaluate(alive, suspects, window_s=24.0, calm_s=4.0, now=now)
+    return partition_guard.is_set
 
 
 @pytest.mark.parametrize(
@@ -27,56 +27,56 @@ def weigh(freeze: Freeze, alive: int, suspects: int, now: float = 0.0) -> bool:
 )
 def test_more_than_a_third(alive: int, suspects: int, *, frozen: bool) -> None:
     """More than a third of the members, and three at least, freeze."""
-    assert weigh(Freeze(Settings()), alive, suspects) is frozen
+    assert weigh(PartitionGuard(ProtocolSettings()), alive, suspects) is frozen
 
 
 def test_recent_deaths_count() -> None:
     """Members that died within one suspicion time count as silent, older ones do not."""
-    freeze = Freeze(Settings())
-    freeze.note_death(NodeId(b"a" * 16), 0.0)
-    freeze.note_death(NodeId(b"b" * 16), 1.0)
+    partition_guard = PartitionGuard(ProtocolSettings())
+    partition_guard.note_death(NodeId(b"a" * 16), 0.0)
+    partition_guard.note_death(NodeId(b"b" * 16), 1.0)
 
-    assert weigh(freeze, 3, 2, now=23.0)
-    assert freeze.next_timer(24.0, 4.0) == 24.0
-    assert weigh(freeze, 3, 2, now=24.0)  # 3 of 7
-    assert weigh(freeze, 3, 2, now=25.0)  # 2 of 6: calm begins
-    assert freeze.next_timer(24.0, 4.0) == 29.0
-    assert not weigh(freeze, 3, 2, now=29.0)
+    assert weigh(partition_guard, 3, 2, now=23.0)
+    assert partition_guard.next_timer(24.0, 4.0) == 24.0
+    assert weigh(partition_guard, 3, 2, now=24.0)  # 3 of 7
+    assert weigh(partition_guard, 3, 2, now=25.0)  # 2 of 6: calm begins
+    assert partition_guard.next_timer(24.0, 4.0) == 29.0
+    assert not weigh(partition_guard, 3, 2, now=29.0)
 
 
 def test_one_that_is_back_does_not_count() -> None:
     """A dead member that returns, leaves or is forgotten is silent no more."""
-    freeze = Freeze(Settings())
+    partition_guard = PartitionGuard(ProtocolSettings())
     for letter in b"abc":
-        freeze.note_death(NodeId(bytes([letter]) * 16), 0.0)
-    assert weigh(freeze, 0, 0)
+        partition_guard.note_death(NodeId(bytes([letter]) * 16), 0.0)
+    assert weigh(partition_guard, 0, 0)
 
     for letter in b"abc":
-        freeze.note_end(NodeId(bytes([letter]) * 16))
+        partition_guard.note_end(NodeId(bytes([letter]) * 16))
 
-    assert freeze.death_count == 0
-    weigh(freeze, 3, 0, now=1.0)
-    assert not weigh(freeze, 3, 0, now=5.0)
+    assert partition_guard.death_count == 0
+    weigh(partition_guard, 3, 0, now=1.0)
+    assert not weigh(partition_guard, 3, 0, now=5.0)
 
 
 def test_healing_must_last() -> None:
     """A moment of full view does not end the freeze, a while of it does."""
-    freeze = Freeze(Settings())
-    assert weigh(freeze, 2, 5)
-    assert weigh(freeze, 7, 0, now=10.0)
-    assert weigh(freeze, 2, 5, now=13.0)
-    assert weigh(freeze, 7, 0, now=20.0)
+    partition_guard = PartitionGuard(ProtocolSettings())
+    assert weigh(partition_guard, 2, 5)
+    assert weigh(partition_guard, 7, 0, now=10.0)
+    assert weigh(partition_guard, 2, 5, now=13.0)
+    assert weigh(partition_guard, 7, 0, now=20.0)
 
-    assert weigh(freeze, 7, 0, now=23.9)
-    assert not weigh(freeze, 7, 0, now=24.0)
+    assert weigh(partition_guard, 7, 0, now=23.9)
+    assert not weigh(partition_guard, 7, 0, now=24.0)
 
 
 def test_change_is_said_once() -> None:
     """Only the weighing that changes the answer says so."""
-    freeze = Freeze(Settings())
+    partition_guard = PartitionGuard(ProtocolSettings())
 
     changes = [
-        freeze.weigh(alive, suspects, window_s=24.0, calm_s=4.0, now=now)
+        partition_guard.evaluate(alive, suspects, window_s=24.0, calm_s=4.0, now=now)
         for now, alive, suspects in [(0, 2, 5), (1, 2, 5), (2, 7, 0), (6, 7, 0), (7, 7, 0)]
     ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay import limits
 from overlay.core.membership.awareness import Awareness
-from overlay.core.membership.prober import REASON_NOT_ASKED, Answer, Prober
+from overlay.core.membership.prober import REASON_NOT_ASKED, ProbeAnswer, Prober
 from overlay.core.membership.roster import Roster
 from overlay.core.protocol.messages import (
     Ack,
@@ -20,7 +20,7 @@ from overlay.core.protocol.messages import (
     Rumours,
 )
 from overlay.core.protocol.outbox import Outbox
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import RemoteError
 from overlay.model import NodeId
 
@@ -38,7 +38,7 @@ class Bench:
 
     def __init__(self, codec: TableCodec, count: int) -> None:
         self.codec = codec
-        self.settings = Settings()
+        self.settings = ProtocolSettings()
         self.outbox = Outbox(codec)
         self.awareness = Awareness(self.settings.awareness_max)
         self.roster = Roster(random.Random(3))
@@ -49,7 +49,7 @@ class Bench:
             self.outbox,
             awareness=self.awareness,
             settings=self.settings,
-            chance=random.Random(3),
+            rng=random.Random(3),
             root_of=lambda node_id: 1000 + node_id[-1],
             now=0.0,
         )
@@ -101,7 +101,7 @@ def test_answer_ends_the_probe(five: Bench) -> None:
 
     answer = five.prober.receive_ack(Ack(ping.sequence, 0, 7), target, now + 0.02)
 
-    assert answer == Answer(target, 7)
+    assert answer == ProbeAnswer(target, 7)
     record = five.roster.get(target)
     assert record is not None
     assert record.rtt_s == pytest.approx(0.02)
@@ -131,7 +131,7 @@ def test_relayed_answer_counts(five: Bench) -> None:
 
     answer = five.prober.receive_ack(Ack(ping.sequence, 0, 7), relay, now + 0.6)
 
-    assert answer == Answer(target, 7)
+    assert answer == ProbeAnswer(target, 7)
     record = five.roster.get(target)
     assert record is not None
     assert record.rtt_s is None
@@ -193,14 +193,16 @@ def test_late_answer_is_proof_of_life(five: Bench) -> None:
     assert failed == [target]
 
     score = five.awareness.score
-    assert five.prober.receive_ack(Ack(ping.sequence, 0, 9), target, now + 3) == Answer(target, 9)
+    assert five.prober.receive_ack(Ack(ping.sequence, 0, 9), target, now + 3) == ProbeAnswer(
+        target, 9
+    )
     assert five.awareness.score == score
 
 
 def test_voided_probe_fails_nobody(five: Bench) -> None:
     """What was outstanding while we were deaf accuses nobody."""
     five.start_probe()
-    five.prober.void()
+    five.prober.discard_outstanding()
 
     _, failed = five.to_next_timer()
 
@@ -216,7 +218,7 @@ def test_relay_passes_the_answer_on(five: Bench) -> None:
 
     answer = five.prober.receive_ack(Ack(ping.sequence, 5, 9), name(2), 0.2)
 
-    assert answer == Answer(name(2), 9)
+    assert answer == ProbeAnswer(name(2), 9)
     assert five.sent() == [(name(1), Ack(77, 1001, 9))]
 
 
@@ -255,7 +257,7 @@ def test_suspect_is_told_first(five: Bench) -> None:
     assert record is not None
     five.roster.move(record, MemberState.SUSPECT, 0.0)
 
-    five.prober.look(name(2), 0.1)
+    five.prober.ping(name(2), 0.1)
 
     messages = [message for _, message in five.sent()]
     assert messages[0] == Rumours((record.rumour(),))

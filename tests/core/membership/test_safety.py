@@ -99,7 +99,7 @@ def test_calm_after_any_storm(
                 net.slow_s[node] = 2.0
             case _:
                 net.loss = 0.4
-        net.run(net.chance.uniform(1, 40))
+        net.run(net.rng.uniform(1, 40))
 
     net.cut = lambda _sender, _to: False
     net.slow_s, net.loss = {}, 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from overlay.core.membership.suspicion import least_timeout_s, opened, timeout_s
-from overlay.core.protocol.settings import Settings
+from overlay.core.membership.suspicion import least_timeout_s, open_suspicion, timeout_s
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
 ACCUSERS = [NodeId(bytes([number]) * 16) for number in range(5)]
@@ -17,7 +17,7 @@ ACCUSERS = [NodeId(bytes([number]) * 16) for number in range(5)]
 )
 def test_least_time_grows_with_the_cluster(members: int, seconds: float) -> None:
     """Up to a hundred members the least time is four probes, then it grows as log10."""
-    assert least_timeout_s(members, Settings()) == pytest.approx(seconds)
+    assert least_timeout_s(members, ProtocolSettings()) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_time_out_stays_between(least: float, factor: float, got: int, expected:
 
 def test_one_accuser_counts_once() -> None:
     """The first accuser, and a confirmation heard twice, add nothing."""
-    suspicion = opened(ACCUSERS[0], 1000, Settings(), now=10.0)
+    suspicion = open_suspicion(ACCUSERS[0], 1000, ProtocolSettings(), now=10.0)
     assert suspicion.due == pytest.approx(10 + 36)
 
     counted = [suspicion.confirm(accuser) for accuser in (ACCUSERS[0], ACCUSERS[1], ACCUSERS[1])]
@@ -49,7 +49,7 @@ def test_one_accuser_counts_once() -> None:
 
 def test_enough_accusers() -> None:
     """Two confirmations bring the time to its least; a third is not counted."""
-    suspicion = opened(ACCUSERS[0], 1000, Settings(), now=10.0)
+    suspicion = open_suspicion(ACCUSERS[0], 1000, ProtocolSettings(), now=10.0)
 
     assert [suspicion.confirm(accuser) for accuser in ACCUSERS[1:4]] == [True, True, False]
     assert suspicion.is_confirmed
@@ -58,7 +58,7 @@ def test_enough_accusers() -> None:
 
 def test_nobody_there_to_confirm() -> None:
     """With fewer others than confirmations wanted, none is waited for."""
-    suspicion = opened(ACCUSERS[0], 3, Settings(), now=0.0)
+    suspicion = open_suspicion(ACCUSERS[0], 3, ProtocolSettings(), now=0.0)
 
     assert suspicion.due == pytest.approx(4.0)
     assert not suspicion.is_confirmed

@@ -6,8 +6,8 @@ from overlay.core.log.store import Store
 from overlay.core.protocol.messages import LogVersion, Versions
 from overlay.core.protocol.outbox import Outbox
 from overlay.core.protocol.records import CLUSTER_SCOPE
-from overlay.core.protocol.settings import Settings
-from overlay.core.replication.anti_entropy import Repair
+from overlay.core.protocol.settings import ProtocolSettings
+from overlay.core.replication.anti_entropy import AntiEntropy
 from overlay.model import NodeId
 from overlay.wire.codec.messages import MsgpackCodec
 
@@ -18,18 +18,18 @@ DIFFERENT = 1  # another root than that of an empty store
 def test_claims_alone_keep_nobody_out_for_long() -> None:
     """Two members that say again and again what they have, and send none of it, hold both places
     for one turn each; a third is compared after that."""
-    settings = Settings()
-    repair = Repair(Store(OWN), Outbox(MsgpackCodec()), settings)
+    settings = ProtocolSettings()
+    anti_entropy = AntiEntropy(Store(OWN), Outbox(MsgpackCodec()), settings)
     taken_at = None
     for step in range(200):
         now = step / 10
         for liar in LIARS:
-            repair.compare(liar, DIFFERENT, now)
+            anti_entropy.compare(liar, DIFFERENT, now)
             claim = LogVersion(liar, CLUSTER_SCOPE, step + 1, 1)
-            repair.receive_versions(Versions((), (claim,), answer=True), liar, now)
-        repair.handle_timer(now)
-        repair.compare(HONEST, DIFFERENT, now)
-        if taken_at is None and repair.under_way(HONEST):
+            anti_entropy.receive_versions(Versions((), (claim,), answer=True), liar, now)
+        anti_entropy.handle_timer(now)
+        anti_entropy.compare(HONEST, DIFFERENT, now)
+        if taken_at is None and anti_entropy.under_way(HONEST):
             taken_at = now
 
     assert taken_at is not None
@@ -38,16 +38,16 @@ def test_claims_alone_keep_nobody_out_for_long() -> None:
 
 def test_a_repair_begun_anew_is_the_same_turn() -> None:
     """Who completes what it claimed, and claims more, has no second turn before the others."""
-    settings = Settings()
-    repair = Repair(Store(OWN), Outbox(MsgpackCodec()), settings)
+    settings = ProtocolSettings()
+    anti_entropy = AntiEntropy(Store(OWN), Outbox(MsgpackCodec()), settings)
     for step in range(70):
         now = step / 10
         for liar in LIARS:
-            repair.compare(liar, DIFFERENT, now)
+            anti_entropy.compare(liar, DIFFERENT, now)
             claim = LogVersion(liar, CLUSTER_SCOPE, 0, 1)
-            repair.receive_versions(Versions((), (claim,), answer=True), liar, now)
-            repair.got((liar, CLUSTER_SCOPE), 1, liar, now)
-        repair.handle_timer(now)
+            anti_entropy.receive_versions(Versions((), (claim,), answer=True), liar, now)
+            anti_entropy.segment_received((liar, CLUSTER_SCOPE), 1, liar, now)
+        anti_entropy.handle_timer(now)
 
-    repair.compare(HONEST, DIFFERENT, 7.0)
-    assert repair.under_way(HONEST)
+    anti_entropy.compare(HONEST, DIFFERENT, 7.0)
+    assert anti_entropy.under_way(HONEST)

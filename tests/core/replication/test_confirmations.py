@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 from overlay.core.log.store import Store
-from overlay.core.log.writer import Author
+from overlay.core.log.writer import LogWriter
 from overlay.core.protocol.messages import Confirm, LogVersion
 from overlay.core.protocol.outbox import Outbox
 from overlay.core.protocol.records import Scope
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.core.replication.confirmations import Confirmations
 from overlay.model import Card, Endpoint, Ip, Mac, NodeId, Vni, node_id_of, parse_ip
-from overlay.sim.environment.notary import FakeNotary
+from overlay.sim.environment.notary import FakeSigner
 from overlay.wire.codec.messages import MsgpackCodec
 
 BLUE = Scope(9)
@@ -29,17 +29,17 @@ class Waiting:
     """A node that waits for a peer's word on one write, behind which its log was cleaned."""
 
     def __init__(self) -> None:
-        self.notary = FakeNotary(KEY)
+        self.signer = FakeSigner(KEY)
         address = Ip(bytes([10, 0, 0, 1]))
         card = Card(node_id_of(KEY), "n1", KEY, KEY, address, 7948, 1, 1500, "test")
         self.node_id = card.node_id
         self.store = Store(self.node_id)
-        self.store.accept_card(self.notary.issue_card(card))
-        self.author = Author(self.store, self.notary)
-        self.confirmations = Confirmations(self.store, Outbox(MsgpackCodec()), Settings())
+        self.store.accept_card(self.signer.issue_card(card))
+        self.author = LogWriter(self.store, self.signer)
+        self.confirmations = Confirmations(self.store, Outbox(MsgpackCodec()), ProtocolSettings())
         waited_for = self.author.write(BLUE, [endpoint(1)])
         self.author.apply(waited_for)
-        wait = self.confirmations.expect(waited_for, {BLUE: [PEER]}, 0.0)
+        wait = self.confirmations.wait_for(waited_for, {BLUE: [PEER]}, 0.0)
         log = self.store.log(self.node_id, BLUE)
         assert wait is not None
         assert log is not None
@@ -73,7 +73,7 @@ def test_a_peer_at_the_new_floor_has_not_confirmed_what_was_written_again_behind
 def test_a_confirm_while_the_own_log_is_taken_over_is_taken(waiting: Waiting) -> None:
     """Peers of a rolled-back disk tell a floor beyond all it has; it then has no segment yet."""
     ahead = waiting.log.version + 100
-    waiting.store.accept(waiting.notary.issue_segment(BLUE, ahead, ahead + 1, ahead + 2, ()))
+    waiting.store.accept(waiting.signer.issue_segment(BLUE, ahead, ahead + 1, ahead + 2, ()))
 
     waiting.hear(ahead)
     assert waiting.confirmations.done == [waiting.wait]
@@ -81,12 +81,12 @@ def test_a_confirm_while_the_own_log_is_taken_over_is_taken(waiting: Waiting) ->
 
 def test_all_that_is_owed_is_confirmed_at_once() -> None:
     """However many networks one peer waits for: what is left out it would have to ask again."""
-    notary, outbox, codec = FakeNotary(KEY), Outbox(MsgpackCodec()), MsgpackCodec()
+    signer, outbox, codec = FakeSigner(KEY), Outbox(MsgpackCodec()), MsgpackCodec()
     own = node_id_of(KEY)
-    confirmations = Confirmations(Store(own), outbox, Settings())
+    confirmations = Confirmations(Store(own), outbox, ProtocolSettings())
     scopes = [Scope(number) for number in range(1, 61)]
     for scope in scopes:
-        assert confirmations.asked(notary.issue_segment(scope, 0, 0, 1, ()), PEER)
+        assert confirmations.handle_request(signer.issue_segment(scope, 0, 0, 1, ()), PEER)
     confirmations.programmed([LogVersion(own, scope, 1, 0) for scope in scopes])
 
     said = [each for sent in outbox.drain() for each in codec.decode(sent.payload)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from overlay.core.events import CaughtUp, Event, OwnCardAhead, OwnLogAhead
+from overlay.core.events import Event, InitialSyncDone, OwnCardAhead, OwnLogAhead
 from overlay.core.node import Node
 from overlay.core.protocol.messages import Delta
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import Card, Endpoint, Ip, NodeId, Vni, mac_for, node_id_of
-from overlay.sim.environment.notary import FakeNotary
+from overlay.sim.environment.notary import FakeSigner
 from overlay.wire.codec.messages import MsgpackCodec
 
 CODEC = MsgpackCodec()
@@ -31,12 +31,12 @@ class Line:
         """Start a node; a number met before is the same node again, with an empty disk, and
         perhaps at another `place`."""
         key = bytes([number]) * 32
-        notary = FakeNotary(key)
+        signer = FakeSigner(key)
         address = Ip(bytes([10, 0, place, number]))
-        card = notary.issue_card(
+        card = signer.issue_card(
             Card(node_id_of(key), f"n{number}", key, key, address, 7948, epoch, 1500, "test")
         )
-        node = Node(card, notary, CODEC, random.Random(number), Settings(), now)
+        node = Node(card, signer, CODEC, random.Random(number), ProtocolSettings(), now)
         self.nodes[card.node_id] = node
         self.events[card.node_id] = []
         return node
@@ -86,7 +86,8 @@ def test_a_node_catches_up_with_all_within_moments() -> None:
 
     assert all(node.caught_up for node in nodes)
     assert all(
-        sum(isinstance(event, CaughtUp) for event in events) == 1 for events in line.events.values()
+        sum(isinstance(event, InitialSyncDone) for event in events) == 1
+        for events in line.events.values()
     )
 
 
@@ -183,12 +184,12 @@ def test_a_version_told_of_but_not_held_is_known() -> None:
     line.run(2.0, 0.2, cut=True)
     second = line.write(one, 10, 2.2)
     line.run(2.2, 0.2, cut=True)
-    assert other.repair.origin_version(one.card.node_id, CLUSTER_SCOPE) == 0
+    assert other.anti_entropy.origin_version(one.card.node_id, CLUSTER_SCOPE) == 0
 
     other.receive(Delta(tuple(second)), one.card.node_id, 2.4)
 
     assert other.store.version(one.card.node_id, CLUSTER_SCOPE) == 0
-    told = other.repair.origin_version(one.card.node_id, CLUSTER_SCOPE)
+    told = other.anti_entropy.origin_version(one.card.node_id, CLUSTER_SCOPE)
     assert told == second[-1].upto > first[-1].upto
 
 

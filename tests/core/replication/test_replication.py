@@ -12,22 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.events import Confirmed, Event
-from overlay.core.log.store import Store, Verdict
-from overlay.core.log.writer import Author
+from overlay.core.log.store import Acceptance, Store
+from overlay.core.log.writer import LogWriter
 from overlay.core.node import Node
 from overlay.core.protocol.messages import Message
 from overlay.core.protocol.outbox import Outgoing
 from overlay.core.protocol.packer import card_messages, deltas, pages
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
-    Forgotten,
+    ForgottenNode,
     Participation,
     Scope,
     Segment,
     Value,
     key_of,
 )
-from overlay.core.protocol.settings import Settings
+from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import RemoteError, UsageError
 from overlay.model import (
     Card,
@@ -41,7 +41,7 @@ from overlay.model import (
     node_id_of,
     parse_ip,
 )
-from overlay.sim.environment.notary import FakeNotary
+from overlay.sim.environment.notary import FakeSigner
 from overlay.wire.codec.messages import MsgpackCodec
 
 CODEC = MsgpackCodec()
@@ -54,21 +54,21 @@ def endpoint(number: int, name: str = "web") -> Endpoint:
     return Endpoint(number.to_bytes(8, "big"), Vni(9), name, Mac(b"\2\0\0\0\0\1"), (ip,))
 
 
-def card_of(number: int) -> tuple[FakeNotary, Card]:
+def card_of(number: int) -> tuple[FakeSigner, Card]:
     """Return the notary and the card of node `number`."""
     key = number.to_bytes(2, "big") * 16
-    notary = FakeNotary(key)
+    signer = FakeSigner(key)
     address = Ip(bytes([10, 0, number // 256, number % 256]))
     card = Card(node_id_of(key), f"n{number}", key, key, address, 7948, 1, 1500, "test")
-    return notary, notary.issue_card(card)
+    return signer, signer.issue_card(card)
 
 
 def written(changes: list[tuple[int, bool]]) -> tuple[Card, list[Segment], Store]:
     """Write puts and deletes to one log; return its segments and its author's store."""
-    notary, card = card_of(1)
+    signer, card = card_of(1)
     store = Store(card.node_id)
     store.accept_card(card)
-    author = Author(store, notary)
+    author = LogWriter(store, signer)
     segments: list[Segment] = []
     for step, (number, put) in enumerate(changes):
         puts: list[Value] = [endpoint(number, f"web{step}")] if put else []
@@ -95,11 +95,11 @@ CHANGES = st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60)
 def test_segments_merge_in_any_order_and_number(changes: list[tuple[int, bool]], seed: int) -> None:
     """Shuffled and doubled, then what is missing in order: the replica equals its origin."""
     card, segments, origin = written(changes)
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     replica = Store(NodeId(b"r" * 16))
     replica.accept_card(card)
     storm = [*segments, *segments]
-    chance.shuffle(storm)
+    rng.shuffle(storm)
     for segment in storm[: len(segments)]:
         replica.accept(segment)
     held = replica.version(card.node_id, BLUE)
@@ -129,10 +129,10 @@ def test_a_logs_size_follows_what_lives_in_it(changes: list[tuple[int, bool]]) -
 def test_a_node_has_all_of_a_long_log_again_after_a_start(name: str) -> None:
     """Also above a floor that only its newest segment tells of: nothing is a gap to be filled by
     others, who may have started at the same time."""
-    notary, card = card_of(1)
+    signer, card = card_of(1)
     store = Store(card.node_id)
     store.accept_card(card)
-    author = Author(store, notary)
+    author = LogWriter(store, signer)
     for number in range(1500):
         author.apply(author.write(BLUE, [endpoint(number % 1200, f"{name[:58]}{number}")]))
     log = store.log(card.node_id, BLUE)
@@ -142,7 +142,7 @@ def test_a_node_has_all_of_a_long_log_again_after_a_start(name: str) -> None:
 
     for number in (1, 2):  # its own, and another's
         own_notary, own = card_of(number)
-        node = Node(own, own_notary, CODEC, random.Random(1), Settings(), 0.0)
+        node = Node(own, own_notary, CODEC, random.Random(1), ProtocolSettings(), 0.0)
         part = node.write(CLUSTER_SCOPE, [Participation(9, forwards=True)])
         node.restore([card], [*part, *log.segments], 0.0)
         assert content(node.store) == content(store)
@@ -169,7 +169,7 @@ def test_what_was_dropped_does_not_come_back_from_the_disk() -> None:
     gone = late.write(CLUSTER_SCOPE, [], [key_of(part)])
     late.apply(gone, net.now)
     assert content(late.store) == {}
-    again = Node(late.card, card_of(1)[0], CODEC, random.Random(1), Settings(), net.now)
+    again = Node(late.card, card_of(1)[0], CODEC, random.Random(1), ProtocolSettings(), net.now)
     again.restore([other], [*disk, *gone], net.now)
 
     assert content(again.store) == {}
@@ -178,10 +178,10 @@ def test_what_was_dropped_does_not_come_back_from_the_disk() -> None:
 
 def test_large_records_are_not_written_again_with_each_other_one() -> None:
     """What fills its segment by itself does not get smaller by being packed once more."""
-    notary, card = card_of(1)
+    signer, card = card_of(1)
     store = Store(card.node_id)
     store.accept_card(card)
-    author = Author(store, notary)
+    author = LogWriter(store, signer)
     labels = tuple((f"key{number}", "x" * 100) for number in range(6))
     for number in range(500):
         large = dataclasses.replace(endpoint(number), labels=labels)
@@ -194,10 +194,10 @@ def test_large_records_are_not_written_again_with_each_other_one() -> None:
 @given(count=st.integers(1, 150), size=st.integers(0, 3))
 def test_whatever_is_sent_fits_the_datagram(count: int, size: int) -> None:
     """Segments, cards and versions in any number make messages within the limit, losing none."""
-    notary, card = card_of(1)
+    signer, card = card_of(1)
     store = Store(card.node_id)
     store.accept_card(card)
-    author = Author(store, notary)
+    author = LogWriter(store, signer)
     segments = author.write(BLUE, [endpoint(n, "x" * (1 + 20 * size)) for n in range(count)])
     cards = [card_of(number)[1] for number in range(1, 1 + count % 40)]
     author.apply(segments)
@@ -223,12 +223,12 @@ class Net:
     now: float = 0.0
 
     def __post_init__(self) -> None:
-        self.chance = random.Random(self.seed)
+        self.rng = random.Random(self.seed)
 
     def add(self, number: int) -> Node:
         """Start a node."""
-        notary, card = card_of(number)
-        node = Node(card, notary, CODEC, random.Random(number), Settings(), self.now)
+        signer, card = card_of(number)
+        node = Node(card, signer, CODEC, random.Random(number), ProtocolSettings(), self.now)
         self.nodes[card.node_id] = node
         self.events[card.node_id] = []
         return node
@@ -263,9 +263,9 @@ class Net:
             self.events[node_id].append(event)
         for outgoing in node.messages_to_send(self.now):
             assert len(outgoing.payload) <= limits.PAYLOAD_SIZE_MAX
-            for _ in range(2 if self.chance.random() < 0.05 else 1):
-                if self.chance.random() >= self.loss:
-                    arrival = self.now + 0.005 + 0.01 * self.chance.random()
+            for _ in range(2 if self.rng.random() < 0.05 else 1):
+                if self.rng.random() >= self.loss:
+                    arrival = self.now + 0.005 + 0.01 * self.rng.random()
                     self.flying.append((arrival, node_id, outgoing))
 
     def _deliver(self) -> None:
@@ -291,9 +291,7 @@ def test_all_become_equal_after_a_storm(seed: int, loss: float) -> None:
     for node in nodes[:4]:
         net.write(node, CLUSTER_SCOPE, Participation(9, forwards=True))
     for step in range(40):
-        net.write(
-            net.chance.choice(nodes[:4]), BLUE, endpoint(net.chance.randrange(20), f"w{step}")
-        )
+        net.write(net.rng.choice(nodes[:4]), BLUE, endpoint(net.rng.randrange(20), f"w{step}"))
         net.run(0.05)
     net.loss = 0.0
     net.run(8.0)
@@ -347,7 +345,7 @@ def test_a_newcomer_learns_what_a_forgotten_node_wrote() -> None:
     net.run(1.0)
     del net.nodes[gone]
     net.flying.clear()
-    net.write(nodes[0], CLUSTER_SCOPE, Forgotten(gone, b"w" * 64))
+    net.write(nodes[0], CLUSTER_SCOPE, ForgottenNode(gone, b"w" * 64))
     net.run(1.0)
     late = net.add(4)
     late.add_peer(nodes[0].card, net.now)
@@ -376,7 +374,7 @@ def test_a_wait_ends_when_everyone_has_programmed() -> None:
     net.run(0.2)
     nodes[1].programmed(list(nodes[1].store.versions(BLUE)), net.now)
     net.run(0.2)
-    assert nodes[0].confirm_missing(wait) == (nodes[2].card.node_id,)
+    assert nodes[0].unconfirmed_nodes(wait) == (nodes[2].card.node_id,)
     assert Confirmed(wait) not in net.events[nodes[0].card.node_id]
 
     nodes[2].programmed(list(nodes[2].store.versions(BLUE)), net.now)
@@ -409,13 +407,13 @@ def test_a_record_too_large_for_a_datagram_is_refused_before_anything_is_written
 
 def test_a_log_that_is_never_cleaned_is_not_stored_without_bound() -> None:
     """Beyond the limit of segments a log is dropped by name."""
-    notary, card = card_of(1)
+    signer, card = card_of(1)
     store = Store(NodeId(b"r" * 16))
     store.accept_card(card)
     verdicts = [
-        store.accept(notary.issue_segment(BLUE, 0, n, n + 1, ()))[0]
+        store.accept(signer.issue_segment(BLUE, 0, n, n + 1, ()))[0]
         for n in range(limits.SEGMENTS_PER_LOG_MAX + 1)
     ]
 
-    assert verdicts[-1] is Verdict.FULL
-    assert set(verdicts[:-1]) == {Verdict.NEW}
+    assert verdicts[-1] is Acceptance.FULL
+    assert set(verdicts[:-1]) == {Acceptance.NEW}

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.port_policy import ALL_OTHERS
+from overlay.core.dataplane.port_policy import DEFAULT_TARGET_MAC
 from overlay.core.dataplane.state import HookRow, Row, SandboxState, SourceRow, TargetRow
 from overlay.kernel.bpf import syscall
 from overlay.kernel.bpf.assembler import R0, R1, R10, WORD, Assembler
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import veth
-from overlay.kernel.sandbox.sandbox import Failure
+from overlay.kernel.sandbox.sandbox import OperationFailure
 from overlay.model import Ip, gateway_mac, mac_for, mac_text, parse_ip
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Fast:
         vni = self.host.vni
         rows: set[Row] = {
             HookRow(0, "vxlan0"),
-            TargetRow(ALL_OTHERS, 0, "vxlan0"),
+            TargetRow(DEFAULT_TARGET_MAC, 0, "vxlan0"),
             TargetRow(gateway_mac(vni, 0), 0, "br0"),
         }
         for port, ip in self.endpoints.items():
@@ -48,7 +48,7 @@ class Fast:
             rows |= {HookRow(0, port), TargetRow(mac, 0, port), SourceRow(ip, mac, port)}
         return SandboxState(planned.links, planned.rows | rows)
 
-    def converge(self) -> list[Failure]:
+    def converge(self) -> list[OperationFailure]:
         """Make one pass."""
         return self.host.sandbox.apply(diff(self.desired(), self.host.sandbox.read(), prune=True))
 
@@ -226,7 +226,7 @@ def test_a_refused_program_comes_with_the_verifiers_words() -> None:
     """The reason of a refusal names what the verifier found."""
     program = Assembler()
     program.load(WORD, R0, R1, 2000)
-    program.leave()
+    program.exit()
 
     with pytest.raises(OSError, match=r"invalid bpf_context access"):
         syscall.load(program.code(), "bad")
@@ -240,7 +240,7 @@ def test_instructions_are_encoded_as_the_kernel_documents_them() -> None:
     program.jump_equal(R0, 7, "end")
     program.set(R0, 1)
     program.label("end")
-    program.leave()
+    program.exit()
 
     assert struct.unpack("<5Q", program.code()) == (
         0xFFFFFFFF_0000_00_B7,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.dataplane.host_rules import Opened
+from overlay.core.dataplane.host_rules import ForwardingInterface
 from overlay.kernel import netns
 from overlay.kernel.host import ip_forwarding
 
@@ -34,12 +34,12 @@ class Place:
     def enable(self, *, ipv6: bool = True) -> ip_forwarding.Forwarding:
         """Let it forward for ours."""
         with netns.inside(self._fd):
-            return ip_forwarding.enable(self._run_dir, {"ovh1"}, ipv6=ipv6)
+            return ip_forwarding.enable_forwarding(self._run_dir, {"ovh1"}, ipv6=ipv6)
 
     def restore(self) -> list[str]:
         """Take it back."""
         with netns.inside(self._fd):
-            return ip_forwarding.restore(self._run_dir)
+            return ip_forwarding.restore_sysctls(self._run_dir)
 
     def set(self, name: str, value: str) -> None:
         """Set a sysctl as somebody else."""
@@ -67,7 +67,7 @@ def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
     assert before == ["0"] * 5
     assert place.now() == ["0", "1", "1", "0", "1"]
     names = ("eth1", "eth1x", "ovh1x")
-    assert done.opened == {Opened(name, family) for name in names for family in (4, 6)}
+    assert done.opened == {ForwardingInterface(name, family) for name in names for family in (4, 6)}
     assert place.enable() == (done.opened, [])
     assert len(place.restore()) == 6
     assert place.now()[:2] + place.now()[3:] == ["0", "0", "0", "0"]
@@ -122,11 +122,11 @@ def test_a_router_of_ipv6_hears_no_more_than_before(tmp_path: Path) -> None:
     accept_ra 1): it goes on so, also on interfaces that come later."""
     root = old_kernel(tmp_path)
     (root / "ipv6/conf/all/forwarding").write_text("1\n")
-    done = ip_forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root)
+    done = ip_forwarding.enable_forwarding(tmp_path, {"ovh1"}, ipv6=True, root=root)
 
     assert (root / "ipv6/conf/eth1/accept_ra").read_text() == "1\n"
     assert done.changed == []
-    assert ip_forwarding.lacking(tmp_path, {"ovh1"}, ipv6=True, root=root) == [
+    assert ip_forwarding.missing_sysctls(tmp_path, {"ovh1"}, ipv6=True, root=root) == [
         "ipv6/conf/ovh1/accept_ra"
     ]
 
@@ -136,16 +136,16 @@ def test_an_old_kernel_forwards_ipv6_as_a_whole(tmp_path: Path) -> None:
     no interface counts as opened: the switch was for all."""
     root = old_kernel(tmp_path)
     switches = (root / "ipv6/conf/all/forwarding", root / "ipv6/conf/eth1/accept_ra")
-    done = ip_forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root)
+    done = ip_forwarding.enable_forwarding(tmp_path, {"ovh1"}, ipv6=True, root=root)
 
     assert [each.read_text() for each in switches] == ["1", "2"]
     assert (root / "ipv6/conf/eth2/accept_ra").read_text() == "0\n"
     assert done.opened == frozenset()
-    assert ip_forwarding.enable(tmp_path, {"ovh1"}, ipv6=True, root=root).changed == []
+    assert ip_forwarding.enable_forwarding(tmp_path, {"ovh1"}, ipv6=True, root=root).changed == []
     (root / "ipv6/conf/eth2/accept_ra").write_text("1\n")  # as of an interface that comes later
-    assert "ipv6/conf/eth2/accept_ra" in ip_forwarding.lacking(
+    assert "ipv6/conf/eth2/accept_ra" in ip_forwarding.missing_sysctls(
         tmp_path, {"ovh1"}, ipv6=True, root=root
     )
     (root / "ipv6/conf/eth2/accept_ra").write_text("0\n")
-    assert len(ip_forwarding.restore(tmp_path, root)) == 2
+    assert len(ip_forwarding.restore_sysctls(tmp_path, root)) == 2
     assert [each.read_text() for each in switches] == ["0", "1"]

@@ -14,7 +14,7 @@ import pytest
 from overlay.errors import OverlayError
 from overlay.kernel import netns, reset
 from overlay.kernel.host import macvlan
-from overlay.kernel.host.macvlan import Place
+from overlay.kernel.host.macvlan import InterfaceLocation
 from overlay.kernel.netlink import socket
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 
@@ -31,7 +31,7 @@ SCRIPT = "".join(
 
 
 @pytest.fixture
-def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[InterfaceLocation]:
     """Make a namespace whose links never hold still; one torn dump is as good as five."""
     monkeypatch.setattr(socket, "_DUMP_TRIES", 1)
     name = world.namespace("restless")
@@ -39,12 +39,12 @@ def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     subprocess.run(["ip", "-n", name, "-batch", "-"], input=made, text=True, check=True)
     again = f"while :; do echo '{SCRIPT}'; done | ip -force -n {name} -batch - 2>/dev/null"
     with subprocess.Popen(["sh", "-c", again], start_new_session=True) as running:
-        yield Place(str(netns.path_of(name)), netns.identity(world.fd(name)), "ve0")
+        yield InterfaceLocation(str(netns.path_of(name)), netns.identity(world.fd(name)), "ve0")
         os.killpg(running.pid, signal.SIGKILL)
 
 
 def test_what_is_ours_goes_from_a_container_that_alters_its_links(
-    world: World, restless: Place
+    world: World, restless: InterfaceLocation
 ) -> None:
     """A reset finds a macvlan device in what torn dumps saw, each time."""
     host, inside = world.namespace("host"), Path(restless.netns_path).name
@@ -55,22 +55,24 @@ def test_what_is_ours_goes_from_a_container_that_alters_its_links(
         world.run(host, "ip", "link", "set", "m0", "alias", "overlayd:ve0")
         world.run(host, "ip", "link", "set", "m0", "netns", inside)
         with netns.inside(world.fd(host)):
-            assert macvlan.remove_from(descriptor) == ["m0"]
+            assert macvlan.remove_interfaces_from(descriptor) == ["m0"]
 
 
-def test_a_container_that_alters_its_links_ends_no_look(restless: Place) -> None:
+def test_a_container_that_alters_its_links_ends_no_look(restless: InterfaceLocation) -> None:
     """Nothing is raised by a look at many; a removal that could not be is not taken as done."""
     refused, deadline = 0, time.monotonic() + 20
     while refused < 3 and time.monotonic() < deadline:
-        macvlan.missing([restless])
+        macvlan.missing_interfaces([restless])
         try:
-            macvlan.detach(restless)
+            macvlan.detach_interface(restless)
         except OverlayError:
             refused += 1
     assert refused == 3, "the links held still: nothing was shown"
 
 
-def test_a_host_that_alters_its_links_can_be_reset(world: World, restless: Place) -> None:
+def test_a_host_that_alters_its_links_can_be_reset(
+    world: World, restless: InterfaceLocation
+) -> None:
     """A reset ends in no error there, and finds a device of ours among links that never hold still
     (a single torn dump may lack it)."""
     name = Path(restless.netns_path).name
@@ -82,7 +84,7 @@ def test_a_host_that_alters_its_links_can_be_reset(world: World, restless: Place
 
 
 def test_a_namespace_that_alters_its_links_can_be_listened_in(
-    world: World, restless: Place
+    world: World, restless: InterfaceLocation
 ) -> None:
     """Whoever starts to listen, or has lost notifications, learns the links all the same."""
     descriptor = world.fd(Path(restless.netns_path).name)

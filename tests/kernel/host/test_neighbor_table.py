@@ -15,7 +15,7 @@ def test_tables_are_read(tmp_path: Path) -> None:
     lines = ["entries  allocs   table_fulls ", "000003e8 00000001 00000002", "000003e8 00000000 1"]
     (counts / "arp_cache").write_text("\n".join(lines) + "\n")
 
-    (table,) = neighbor_table.tables(tmp_path)
+    (table,) = neighbor_table.neighbor_tables(tmp_path)
 
     assert (table.family, table.entries, table.limit, table.overflows) == ("IPv4", 1000, 1024, 3)
     assert table.sysctl == "net.ipv4.neigh.default.gc_thresh3"
@@ -23,4 +23,4 @@ def test_tables_are_read(tmp_path: Path) -> None:
 
 def test_a_namespace_without_the_tables_has_none(tmp_path: Path) -> None:
     """Other than in the first network namespace the kernel shows none."""
-    assert neighbor_table.tables(tmp_path) == []
+    assert neighbor_table.neighbor_tables(tmp_path) == []

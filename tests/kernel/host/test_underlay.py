@@ -40,7 +40,7 @@ class Machine:
     def choose(self, text: str | None = None, peer: str | None = None) -> tuple[str, str, int]:
         """Choose, and return (address, interface, MTU)."""
         with netns.inside(self.world.fd(self.name)):
-            chosen = underlay.choose(text, None if peer is None else parse_ip(peer))
+            chosen = underlay.choose_underlay(text, None if peer is None else parse_ip(peer))
         address = str(ipaddress.ip_address(bytes(chosen.address)))
         return address, chosen.interface, chosen.mtu
 
@@ -153,6 +153,6 @@ def test_overlapping_routes(machine: Machine) -> None:
 def test_choice_is_a_value(machine: Machine) -> None:
     """Two looks at an unchanged host give equal values."""
     with netns.inside(machine.world.fd(machine.name)):
-        chosen = underlay.choose("eth1", None)
-        assert chosen == underlay.choose("eth1", None)
-    assert chosen == underlay.Underlay(Ip(bytes([192, 168, 56, 11])), "eth1", 9000)
+        chosen = underlay.choose_underlay("eth1", None)
+        assert chosen == underlay.choose_underlay("eth1", None)
+    assert chosen == underlay.UnderlayAddress(Ip(bytes([192, 168, 56, 11])), "eth1", 9000)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.kernel import netns
 from overlay.kernel.host import uplink
-from overlay.kernel.host.uplink import HostLink
+from overlay.kernel.host.uplink import Uplink
 from overlay.model import NodeId, Vni, mac_for, parse_ip
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.netns
 IP, IP6 = parse_ip("10.32.255.254"), parse_ip("fd32::fe")
-LINK = HostLink(
-    name=uplink.name_of(Vni(7), NodeId(b"\xaa\xbb\xcc" + bytes(13))),
+LINK = Uplink(
+    name=uplink.uplink_name(Vni(7), NodeId(b"\xaa\xbb\xcc" + bytes(13))),
     port="host0",
     bridge="br0",
     mac=mac_for(Vni(7), IP),
@@ -39,13 +39,13 @@ def host(world: World) -> Host:
 def ensure(world: World, host: Host) -> list[str]:
     """Make or repair the end; return what was wrong."""
     with netns.inside(world.fd(host.name)):
-        return uplink.ensure(host.sandbox, LINK, uplink.survey([LINK]))
+        return uplink.ensure_uplink(host.sandbox, LINK, uplink.survey([LINK]))
 
 
 def faults(world: World, host: Host) -> list[str]:
     """Return what is wrong now."""
     with netns.inside(world.fd(host.name)):
-        return uplink.faults(LINK, uplink.survey([LINK]))
+        return uplink.uplink_faults(LINK, uplink.survey([LINK]))
 
 
 def test_host_and_container_reach_each_other_at_once(world: World, host: Host) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from overlay.core.dataplane.state import Bridge, FloodRow
 from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_rows
-from overlay.kernel.netlink.codec import Refusal
-from overlay.kernel.netlink.socket import NetlinkError, Socket, TornDumpError
+from overlay.kernel.netlink.codec import NetlinkRefusal
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket, TornDumpError
 from overlay.model import Ip, Mac, parse_ip
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class Wire:
         """Do nothing."""
 
 
-def socket_on(wire: Wire) -> Socket:
+def socket_on(wire: Wire) -> NetlinkSocket:
     """Return a socket whose kernel is `wire`."""
-    made = Socket()
+    made = NetlinkSocket()
     made._socket.close()
     made._socket = cast("socket.socket", wire)
     return made
@@ -138,16 +138,16 @@ def test_all_refused(two_hosts: tuple[Host, Host]) -> None:
 @pytest.mark.netns
 def test_words_of_the_kernel(world: World) -> None:
     """A refusal carries the kernel's own explanation where it gives one."""
-    with Socket(world.fd(world.namespace("a"))) as socket:
+    with NetlinkSocket(world.fd(world.namespace("a"))) as socket:
         request = link_requests.get_link("none0")
         with pytest.raises(NetlinkError) as caught:
             socket.get(request)
         assert caught.value.errno == errno.ENODEV
         socket.request(link_requests.create_bridge(Bridge("br0", Mac(b"\2\0\0\0\0\1"), 1450)))
         (refusal,) = socket.transact([link_requests.set_mtu(2, 10**9)])
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, NetlinkRefusal)
         assert "mtu" in str(refusal).lower()
-    assert str(Refusal(0, errno.EPERM, "")) == os.strerror(errno.EPERM)
+    assert str(NetlinkRefusal(0, errno.EPERM, "")) == os.strerror(errno.EPERM)
 
 
 @pytest.mark.netns
@@ -185,7 +185,7 @@ def test_reading_while_others_write(world: World, two_hosts: tuple[Host, Host]) 
 @pytest.mark.netns
 def test_link_dump_is_decoded(world: World) -> None:
     """The loopback reads as such: index 1, up, no kind, no master."""
-    with Socket(world.fd(world.namespace("a"))) as socket:
+    with NetlinkSocket(world.fd(world.namespace("a"))) as socket:
         (message, *_) = socket.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY)
     found = link_decoder.decode(message)
 

@@ -9,7 +9,7 @@ from overlay.core.dataplane.state import (
     BridgeFdbRow,
     FdbRow,
     FloodRow,
-    NeighbourRow,
+    NeighborRow,
     Row,
     SandboxState,
 )
@@ -47,7 +47,7 @@ V6 = " fd560000000000000000000000000012"
             "07000000 07000000 0200 14 00  0a000200 020000000005 0000",
         ),
         (
-            NeighbourRow("br0", parse_ip("10.32.0.3"), MAC),
+            NeighborRow("br0", parse_ip("10.32.0.3"), MAC),
             (codec.RTM_NEWNEIGH, codec.NLM_F_CREATE | codec.NLM_F_REPLACE),
             codec.RTM_DELNEIGH,
             "02000000 07000000 8000 00 00  08000100 0a200003  0a000200 020000000005 0000",
@@ -76,7 +76,7 @@ def fill(host: Host, count: int, base: str, vtep: str) -> set[Row]:
         found |= {
             FdbRow("vxlan0", mac, parse_ip(vtep)),
             BridgeFdbRow("vxlan0", mac),
-            NeighbourRow("br0", ip, mac),
+            NeighborRow("br0", ip, mac),
         }
     return found
 
@@ -103,12 +103,12 @@ def test_quick_and_long_way_agree(
 
     index = host.sandbox.link_index("vxlan0")
     names = {index: "vxlan0", host.sandbox.link_index("br0"): "br0"}
-    for request in (neighbor_rows.fdb_dump(index), neighbor_rows.NEIGHBOUR_DUMP):
+    for request in (neighbor_rows.fdb_dump(index), neighbor_rows.NEIGHBOR_DUMP):
         messages = host.sandbox.socket.dump(codec.RTM_GETNEIGH, request)
         buffers = host.sandbox.socket.dump_buffers(codec.RTM_GETNEIGH, request)
-        one_by_one = {neighbor_rows.decode_neighbour(message, names, {}) for message in messages}
+        one_by_one = {neighbor_rows.decode_neighbor(message, names, {}) for message in messages}
         own = {row for row in one_by_one if row is not None}
-        assert neighbor_rows.decode_neighbours(buffers, names, {}) == own
+        assert neighbor_rows.decode_neighbors(buffers, names, {}) == own
         assert own & wanted
     assert host.sandbox.read() == state
 

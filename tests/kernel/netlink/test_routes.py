@@ -12,7 +12,7 @@ from overlay.core.dataplane.state import (
     FdbRow,
     FloodRow,
     Link,
-    NeighbourRow,
+    NeighborRow,
     Port,
     RouteRow,
     Row,
@@ -46,7 +46,7 @@ def two_segments(host: Host, other: Host, local: int, ports: tuple[str, ...]) ->
             rows |= {
                 FdbRow(vtep, mac, other.underlay),
                 BridgeFdbRow(vtep, mac),
-                NeighbourRow(bridge, parse_ip(address), mac),
+                NeighborRow(bridge, parse_ip(address), mac),
             }
     links |= {name: Port(name, host.mtu, f"br{local}") for name in ports}
     return SandboxState(links, frozenset(rows))

@@ -7,7 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.dataplane.host_rules import ExposedLink, HostState, Opened, PublishedPort
+from overlay.core.dataplane.host_rules import (
+    ExposedLink,
+    ForwardingInterface,
+    HostState,
+    PortForward,
+)
 from overlay.kernel import netns
 from overlay.kernel.nft.foreign_rules import ForeignRules
 from overlay.kernel.nft.host_table import HostTable
@@ -22,10 +27,10 @@ STATE = HostState(
         ExposedLink("ovh000001aabbcc", ((parse_ip("10.32.0.0"), 16), (parse_ip("fd32::"), 64))),
     }),
     ports=frozenset({
-        PublishedPort("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=False),
-        PublishedPort("udp", parse_ip("fd00::1"), 53, parse_ip("fd32::2"), 53, borrowed=True),
+        PortForward("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=False),
+        PortForward("udp", parse_ip("fd00::1"), 53, parse_ip("fd32::2"), 53, borrowed=True),
     }),
-    opened=frozenset({Opened("eth1", 4), Opened("eth1", 6)}),
+    opened=frozenset({ForwardingInterface("eth1", 4), ForwardingInterface("eth1", 6)}),
 )  # fmt: skip
 NAME = "overlayd_host_111111"
 
@@ -108,7 +113,7 @@ def test_the_operators_table_is_made_once_and_goes_only_if_it_is_empty(place: Pl
 def test_interfaces_of_others_may_have_any_name(place: Place) -> None:
     """Such as the kernel allows: no ASCII, no UTF-8."""
     names = ("eth\u00fc", b"x\xff".decode("utf-8", "surrogateescape"))
-    state = replace(STATE, opened=frozenset(Opened(name, 4) for name in names))
+    state = replace(STATE, opened=frozenset(ForwardingInterface(name, 4) for name in names))
     place.table.write(state)
 
     assert place.table.holds(state)
@@ -117,7 +122,7 @@ def test_interfaces_of_others_may_have_any_name(place: Place) -> None:
 def test_as_many_ports_as_are_allowed_fit(place: Place) -> None:
     """512 published ports, dual stack, are written in one step."""
     ports = frozenset(
-        PublishedPort("tcp", Ip(b""), 1024 + number, ip, 80, borrowed=bool(number % 2))
+        PortForward("tcp", Ip(b""), 1024 + number, ip, 80, borrowed=bool(number % 2))
         for number in range(512)
         for ip in (parse_ip("10.32.0.2"), parse_ip("fd32::2"))
     )
@@ -140,8 +145,8 @@ def test_rules_of_ours_stand_first_where_docker_leaves_room(place: Place) -> Non
         place.run(line)
     before = place.run("iptables -S")
 
-    assert place.foreign.let_through(ipv6=False) == (True, [])
-    assert place.foreign.let_through(ipv6=False) == (False, [])
+    assert place.foreign.insert_accept_rules(ipv6=False) == (True, [])
+    assert place.foreign.insert_accept_rules(ipv6=False) == (False, [])
     listed = [line for line in place.run("iptables -S").splitlines() if "-A DOCKER-USER" in line]
     assert listed == [
         "-A DOCKER-USER -i ovh+ -o docker+ -j RETURN",
@@ -151,11 +156,11 @@ def test_rules_of_ours_stand_first_where_docker_leaves_room(place: Place) -> Non
         "-A DOCKER-USER -s 192.0.2.0/24 -j DROP",
     ]
     place.run("iptables -D DOCKER-USER -o ovh+ -j ACCEPT")
-    assert place.foreign.let_through(ipv6=False) == (True, [])
+    assert place.foreign.insert_accept_rules(ipv6=False) == (True, [])
     assert [line for line in place.run("iptables -S").splitlines() if "ovh" in line] == listed[:4]
-    assert place.foreign.take_back()
+    assert place.foreign.remove_accept_rules()
     assert place.run("iptables -S") == before
-    assert not place.foreign.take_back()
+    assert not place.foreign.remove_accept_rules()
 
 
 @pytest.mark.parametrize(
@@ -170,11 +175,11 @@ def test_who_else_drops_is_told_with_what_helps(place: Place, world: World, setu
     """Nothing is changed by us, and the commands that are told put an end to the complaint."""
     world.run(place.name, "sh", "-c", setup)
     before = place.run("nft list ruleset")
-    changed, (obstacle,) = place.foreign.let_through(ipv6=True)
+    changed, (obstacle,) = place.foreign.insert_accept_rules(ipv6=True)
 
     assert (changed, place.run("nft list ruleset")) == (False, before)
     world.run(place.name, "sh", "-c", obstacle.remedy)
-    assert place.foreign.let_through(ipv6=True) == (False, [])
+    assert place.foreign.insert_accept_rules(ipv6=True) == (False, [])
 
 
 def test_chains_that_drop_nothing_of_ours_are_no_obstacle(place: Place) -> None:
@@ -182,4 +187,4 @@ def test_chains_that_drop_nothing_of_ours_are_no_obstacle(place: Place) -> None:
     place.run("iptables -P INPUT DROP")
     place.run("ip6tables -P FORWARD DROP")
 
-    assert place.foreign.let_through(ipv6=False) == (False, [])
+    assert place.foreign.insert_accept_rules(ipv6=False) == (False, [])

@@ -6,13 +6,18 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.dataplane.host_rules import ExposedLink, HostState, Opened, PublishedPort
+from overlay.core.dataplane.host_rules import (
+    ExposedLink,
+    ForwardingInterface,
+    HostState,
+    PortForward,
+)
 from overlay.core.dataplane.underlay_filter import FilterState
 from overlay.kernel import netns
 from overlay.kernel.nft.expressions import Expression
 from overlay.kernel.nft.host_table import HostTable
-from overlay.kernel.nft.tables import Chain, MissingError, Monitor, Table, Tables
-from overlay.kernel.nft.underlay_filter import UnderlayFilter
+from overlay.kernel.nft.tables import Chain, Monitor, NftMissingError, NftTables, Table
+from overlay.kernel.nft.underlay_filter import UnderlayTable
 from overlay.model import Ip, NodeId, Vni, parse_ip
 
 if TYPE_CHECKING:
@@ -28,10 +33,10 @@ STATE = FilterState(
 HOST_STATE = HostState(
     links=frozenset({ExposedLink("ovh1", ((parse_ip("10.32.0.0"), 16), (parse_ip("fd32::"), 64)))}),
     ports=frozenset({
-        PublishedPort("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=True),
-        PublishedPort("udp", parse_ip("fd00::1"), 53, parse_ip("fd32::2"), 53, borrowed=False),
+        PortForward("tcp", Ip(b""), 8080, parse_ip("10.32.0.2"), 80, borrowed=True),
+        PortForward("udp", parse_ip("fd00::1"), 53, parse_ip("fd32::2"), 53, borrowed=False),
     }),
-    opened=frozenset({Opened("eth1", 4), Opened("eth1", 6)}),
+    opened=frozenset({ForwardingInterface("eth1", 4), ForwardingInterface("eth1", 6)}),
 )  # fmt: skip
 
 
@@ -43,10 +48,10 @@ class Place:
         self._name = world.namespace("host")
         self.fd = world.fd(self._name)
 
-    def filter(self, node_id: NodeId = ONE) -> UnderlayFilter:
+    def filter(self, node_id: NodeId = ONE) -> UnderlayTable:
         """Open a node's filter."""
         with netns.inside(self.fd):
-            return UnderlayFilter(node_id, 4789)
+            return UnderlayTable(node_id, 4789)
 
     def nft(self, words: str) -> str:
         """Run the nft program."""
@@ -203,7 +208,7 @@ def test_packets_of_members_pass_and_others_do_not(
     mac = world.run(host, "ip", "-br", "link", "show", "eth1").split()[2]
     world.run(side, "ip", "neighbour", "add", own, "lladdr", mac, "dev", "eth0")
     with netns.inside(world.fd(host)):
-        guard = UnderlayFilter(ONE, 4789)
+        guard = UnderlayTable(ONE, 4789)
         receiver = socket.socket(
             socket.AF_INET6 if ":" in own else socket.AF_INET, socket.SOCK_DGRAM
         )
@@ -227,7 +232,7 @@ def test_packets_of_members_pass_and_others_do_not(
     heard = [receiver.recv(100)[8:] for _ in range(2)]
 
     assert heard == [b"another network's", b"a member's"]
-    assert guard.refused() == (2, 1)
+    assert guard.refused_counts() == (2, 1)
     guard.remove()
     send(peer, stranger, 0x800001, b"a stranger's")
     assert receiver.recv(100)[8:] == b"a stranger's"
@@ -238,11 +243,11 @@ def test_packets_of_members_pass_and_others_do_not(
 def test_an_expression_that_the_kernel_lacks_is_told_as_that(world: World) -> None:
     """A slim kernel may have nftables without all its parts: it says so and nothing is left."""
     name = world.namespace("host")
-    tables = Tables(world.fd(name))
+    tables = NftTables(world.fd(name))
     table = Table(1, "overlayd_slim", (), (Chain("c", ((Expression("nosuch"),),), (1, 0)),))
-    with pytest.raises(MissingError, match="lacks a part"):
+    with pytest.raises(NftMissingError, match="lacks a part"):
         tables.probe(table)
-    with pytest.raises(MissingError):
+    with pytest.raises(NftMissingError):
         tables.replace(table, {})
 
     assert tables.names() == []

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from overlay.agent.dataplane.port_removal import Removing
-from overlay.agent.dataplane.reconcile_pass import Runtime, converge
-from overlay.core.dataplane.mac_changes import Announcement
-from overlay.core.dataplane.planner import PlanInput, PlannedPort, Remote
+from overlay.agent.dataplane.port_removal import PortRemoval
+from overlay.agent.dataplane.reconcile_pass import SandboxRuntime, run_pass
+from overlay.core.dataplane.mac_changes import MacChange
+from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint
 from overlay.kernel.bpf.fast_path import FastPath
 from overlay.kernel.sandbox import gratuitous_arp, veth
 from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Subnet, ip_text, mac_text, parse_ip
@@ -37,8 +37,10 @@ class Place:
         self.world = world
         self.sandbox = world.host().sandbox
         self.sandbox.fast_path = FastPath()
-        self.runtime = Runtime(self.sandbox, self.sandbox.monitor(), Removing(self.sandbox))
-        self.ports: list[PlannedPort] = []
+        self.runtime = SandboxRuntime(
+            self.sandbox, self.sandbox.monitor(), PortRemoval(self.sandbox)
+        )
+        self.ports: list[LocalPort] = []
         self.locals: list[Endpoint] = []
         self.remotes: list[Endpoint] = []
         self.passes()
@@ -49,8 +51,8 @@ class Place:
         """Make a container with an interface, and plan for it; return its namespace."""
         number = len(self.world.names)
         space = self.world.namespace(f"c{number}")
-        port = PlannedPort(f"p{number}", 0, bytes([number]) * 8)
-        self.runtime.replugged.add(port.name)
+        port = LocalPort(f"p{number}", 0, bytes([number]) * 8)
+        self.runtime.reconnected.add(port.name)
         veth.attach_interface(
             self.sandbox,
             port_name=port.name,
@@ -77,12 +79,12 @@ class Place:
 
     def passes(self) -> None:
         """Make a pass, which must go well."""
-        remotes = tuple(Remote(OTHER, VTEP, endpoint) for endpoint in self.remotes)
+        remotes = tuple(RemoteEndpoint(OTHER, VTEP, endpoint) for endpoint in self.remotes)
         given = PlanInput(
             NETWORK, 4789, parse_ip("192.168.56.11"), MTU,
             tuple(self.ports), tuple(self.locals), remotes, (VTEP,),
         )  # fmt: skip
-        assert converge(self.runtime, given, prune=True, read=False).failures == []
+        assert run_pass(self.runtime, given, prune=True, read=False).failures == []
 
     def asks(self) -> None:
         """Let the container learn who has the addresses."""
@@ -171,12 +173,12 @@ def test_other_hosts_hear_nothing_of_it(
     seen = capture(place.sandbox.name, "vxlan0")
     at_asker = capture(place.asker, "eth0")
     for ip in (FAR4, FAR6):
-        place.sandbox.announce([Announcement("br0", ip, LATER, False)])
+        place.sandbox.announce([MacChange("br0", ip, LATER, False)])
     frames: list[bytes] = []
 
     def heard() -> bool:
         frames.extend(at_asker.frames())
-        return {gratuitous_arp.frame(ip, LATER) for ip in (FAR4, FAR6)} <= set(frames)
+        return {gratuitous_arp.announcement_frame(ip, LATER) for ip in (FAR4, FAR6)} <= set(frames)
 
     place.world.wait_until(heard, "both announcements in the container")
     assert [each for each in seen.frames() if bytes(LATER) in each] == []
@@ -194,7 +196,7 @@ def test_what_has_the_mac_it_had_is_not_announced(
 
     def heard() -> bool:
         frames.extend(at_asker.frames())
-        return gratuitous_arp.frame(FAR6, LATER) in frames
+        return gratuitous_arp.announcement_frame(FAR6, LATER) in frames
 
     place.world.wait_until(heard, "the change")
     assert [each for each in frames if bytes(FORMER) in each] == []
@@ -202,5 +204,5 @@ def test_what_has_the_mac_it_had_is_not_announced(
 
 def test_a_bridge_that_is_gone_is_no_matter(place: Place) -> None:
     """What can't be said is left to the containers' own time, and the passes go on."""
-    place.sandbox.announce([Announcement("br7", FAR4, LATER, True)])
+    place.sandbox.announce([MacChange("br7", FAR4, LATER, True)])
     place.passes()

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.netns
 def test_capable() -> None:
     """Root on a kernel with bridges and VXLAN lacks nothing, and the trial leaves no trace."""
     before = netns.names()
-    kernel_support.require_capable()
+    kernel_support.require_kernel_support()
 
     assert kernel_support.missing_capabilities() == []
     assert netns.names() == before
@@ -65,7 +65,7 @@ def test_a_kernel_without_vxlan_is_told_with_its_module() -> None:
     )
     with (
         netns.temporary() as netns_fd,
-        netlinksocket.Socket(netns_fd) as inside,
+        netlinksocket.NetlinkSocket(netns_fd) as inside,
         pytest.raises(OverlayError, match="this kernel has no VXLAN devices") as caught,
     ):
         kernel_support._try(inside, "VXLAN", unknown)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.operations import DeleteRow, PutRow
-from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighbourRow
+from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighborRow
 from overlay.kernel import netns
-from overlay.kernel.sandbox.monitor import LOST, SandboxMonitor, UnderlayMonitor
+from overlay.kernel.sandbox.monitor import NOTIFICATIONS_LOST, SandboxMonitor, UnderlayMonitor
 from overlay.model import Ip, mac_for, parse_ip
 
 if TYPE_CHECKING:
@@ -121,13 +121,13 @@ def test_flood_of_notifications_is_told_as_lost(plugged: tuple[Host, SandboxMoni
     addresses = [Ip((0x0A210000 + number).to_bytes(4, "big")) for number in range(20_000)]
     mac = mac_for(host.vni, TWO)
     for _ in range(2):
-        host.sandbox.apply([PutRow(NeighbourRow("br0", ip, mac)) for ip in addresses])
-        host.sandbox.apply([DeleteRow(NeighbourRow("br0", ip, mac)) for ip in addresses])
+        host.sandbox.apply([PutRow(NeighborRow("br0", ip, mac)) for ip in addresses])
+        host.sandbox.apply([DeleteRow(NeighborRow("br0", ip, mac)) for ip in addresses])
 
     heard = []
     while readable(monitor):
         heard += monitor.contradictions(host.desired())
-    assert LOST in heard
+    assert NOTIFICATIONS_LOST in heard
     host.sandbox.apply([PutRow(FdbRow("vxlan0", mac, parse_ip("192.168.56.99")))])
     assert monitor.contradictions(host.desired()) != []
 

@@ -9,7 +9,7 @@ from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import RateRow, Row
 from overlay.errors import OverlayError
 from overlay.kernel.netlink.codec import Request
-from overlay.kernel.netlink.socket import NetlinkError, Socket
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.sandbox import rate_limit
 from overlay.model import parse_ip
 
@@ -110,10 +110,10 @@ def test_this_kernel_can(host: Host) -> None:
 def test_a_kernel_that_cannot_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a part is missing the error names the modules, and whatever the kernel said."""
 
-    def refuse(_self: Socket, _request: Request) -> None:
+    def refuse(_self: NetlinkSocket, _request: Request) -> None:
         raise NetlinkError(95, "Operation not supported")
 
-    monkeypatch.setattr(Socket, "request", refuse)
+    monkeypatch.setattr(NetlinkSocket, "request", refuse)
     with pytest.raises(OverlayError) as caught:
         rate_limit.require()
     assert caught.value.what == "this kernel cannot limit rates"

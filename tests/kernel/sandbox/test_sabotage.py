@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.state import StrangeRow
+from overlay.core.dataplane.state import UnexpectedRow
 from overlay.model import parse_ip
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_strange_rows_can_only_be_deleted(world: World, two_hosts: tuple[Host, H
     """A fixed row of a foreign VNI is read as strange, and its delete operation works."""
     one, _ = two_hosts
     world.run(one.sandbox.name, *SABOTAGE["other VNI"].split())
-    strange = [row for row in one.sandbox.read().rows if isinstance(row, StrangeRow)]
+    strange = [row for row in one.sandbox.read().rows if isinstance(row, UnexpectedRow)]
     assert len(strange) == 1
 
     assert one.sandbox.apply([DeleteRow(strange[0])]) == []

@@ -12,7 +12,7 @@ from overlay.core.dataplane.state import (
     AddressRow,
     FdbRow,
     FloodRow,
-    NeighbourRow,
+    NeighborRow,
     Port,
     SandboxState,
     Vxlan,
@@ -195,14 +195,14 @@ def test_replaced_neighbour_survives_the_delete_of_the_old(two_hosts: tuple[Host
     """A put under a key and a delete of the old row under it leave the new row."""
     one, _ = two_hosts
     old, new = Mac(b"\2\0\0\0\0\1"), Mac(b"\2\0\0\0\0\2")
-    one.sandbox.apply([PutRow(NeighbourRow("br0", ONE, old))])
+    one.sandbox.apply([PutRow(NeighborRow("br0", ONE, old))])
     one.sandbox.apply(
-        [PutRow(NeighbourRow("br0", ONE, new)), DeleteRow(NeighbourRow("br0", ONE, old))]
+        [PutRow(NeighborRow("br0", ONE, new)), DeleteRow(NeighborRow("br0", ONE, old))]
     )
 
     rows = one.sandbox.read().rows
-    assert NeighbourRow("br0", ONE, new) in rows
-    assert NeighbourRow("br0", ONE, old) not in rows
+    assert NeighborRow("br0", ONE, new) in rows
+    assert NeighborRow("br0", ONE, old) not in rows
 
 
 def test_deleting_what_is_gone_succeeds(two_hosts: tuple[Host, Host]) -> None:
@@ -214,7 +214,7 @@ def test_deleting_what_is_gone_succeeds(two_hosts: tuple[Host, Host]) -> None:
         one.sandbox.apply(
             [
                 DeleteRow(FdbRow("vxlan0", mac, ONE)),
-                DeleteRow(NeighbourRow("br0", ONE, mac)),
+                DeleteRow(NeighborRow("br0", ONE, mac)),
                 DeleteRow(FloodRow("vxlan0", ONE)),
                 DeleteRow(AddressRow("br0", ONE, 16)),
                 DeleteRow(FdbRow("vxlan7", mac, ONE)),

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from overlay.agent.exposure.rules import HostRules
-from overlay.agent.process.event_log import Journal
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import ExposedLink
 from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns, reset
 from overlay.kernel.host import default_route, macvlan
-from overlay.kernel.host.macvlan import Place
+from overlay.kernel.host.macvlan import InterfaceLocation
 from overlay.kernel.sandbox import kernel_support, veth
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import NodeId, Vni, parse_ip
@@ -51,13 +51,13 @@ def no_descriptors(but: int = 0) -> Iterator[None]:
 
 
 @pytest.fixture
-def living(world: World) -> Place:
+def living(world: World) -> InterfaceLocation:
     """Make a namespace that lives throughout."""
     name = world.namespace("living")
-    return Place(str(netns.path_of(name)), netns.identity(world.fd(name)), "ve0")
+    return InterfaceLocation(str(netns.path_of(name)), netns.identity(world.fd(name)), "ve0")
 
 
-def test_a_living_namespace_is_not_gone(living: Place) -> None:
+def test_a_living_namespace_is_not_gone(living: InterfaceLocation) -> None:
     """Without descriptors, whoever asks for a namespace again is told so, not that it is gone."""
     with no_descriptors(), pytest.raises(OverlayError, match="Too many open files") as caught:
         netns.open_same(living.netns_path, living.netns_identity)
@@ -66,7 +66,7 @@ def test_a_living_namespace_is_not_gone(living: Place) -> None:
     assert "ulimit -n" in caught.value.hint
 
 
-def test_an_ended_namespace_is_gone(world: World, living: Place) -> None:
+def test_an_ended_namespace_is_gone(world: World, living: InterfaceLocation) -> None:
     """A name taken away, one that leads elsewhere, and a file left are no error: it is gone."""
     descriptor = netns.open_same(living.netns_path, living.netns_identity)
     assert descriptor is not None
@@ -80,26 +80,26 @@ def test_an_ended_namespace_is_gone(world: World, living: Place) -> None:
         assert netns.open_same(path, living.netns_identity) is None
 
 
-def test_a_name_is_not_free(living: Place) -> None:
+def test_a_name_is_not_free(living: InterfaceLocation) -> None:
     """Whether a name is taken can't be told: no second namespace is mounted over the first."""
     with no_descriptors(), pytest.raises(OverlayError, match="Too many open files"):
         netns.exists(netns.path_of(living.netns_path).name)
 
 
-def test_an_interface_is_not_missing(living: Place) -> None:
+def test_an_interface_is_not_missing(living: InterfaceLocation) -> None:
     """A look at interfaces finds none of them gone, and a removal is not taken as done."""
     with no_descriptors():
-        assert macvlan.missing([living]) == []
+        assert macvlan.missing_interfaces([living]) == []
         with pytest.raises(OverlayError, match="Too many open files"):
-            macvlan.detach(living)
+            macvlan.detach_interface(living)
 
-    assert macvlan.missing([living]) == [living], "it never was there"
+    assert macvlan.missing_interfaces([living]) == [living], "it never was there"
 
 
-def test_a_default_route_is_not_settled(living: Place) -> None:
+def test_a_default_route_is_not_settled(living: InterfaceLocation) -> None:
     """The caller hears that the default route was not looked at."""
     with no_descriptors(), pytest.raises(OverlayError, match="Too many open files"):
-        default_route.settle(living.netns_path, living.netns_identity, [])
+        default_route.reconcile(living.netns_path, living.netns_identity, [])
 
 
 def test_a_sandbox_is_not_made_anew(world: World) -> None:
@@ -160,12 +160,12 @@ def test_a_container_is_made_whole_or_not_at_all(world: World) -> None:
 def test_the_hosts_rules_come_when_the_shortage_is_over(world: World, tmp_path: Path) -> None:
     """Whichever descriptor was missing, the table is there with the next look."""
     link = ExposedLink("ovh000001aabbcc", ((parse_ip("10.32.0.0"), 16),))
-    journal = Journal(tmp_path)
+    event_log = EventLog(tmp_path)
     with netns.inside(world.fd(world.namespace("host"))):
         kernel = KernelThread()
         asyncio.run(kernel.call(os.getpid))  # its thread is born in this namespace
     for count in range(4):
-        rules = HostRules(NodeId(b"\x11" * 16), kernel, journal, 30.0)
+        rules = HostRules(NodeId(b"\x11" * 16), kernel, event_log, 30.0)
         rules.set_links(Vni(1), [link])
 
         async def work(rules: HostRules = rules, count: int = count) -> None:

@@ -30,7 +30,7 @@ def attach(
     addresses: tuple[tuple[Ip, int], ...] = ((IP, 16),),
     gateway: Ip | None = None,
     further_gateways: tuple[Ip, ...] = (),
-) -> veth.Attached:
+) -> veth.AttachedInterface:
     """Attach with what the test does not care about filled in."""
     return veth.attach_interface(
         host.sandbox,
@@ -60,8 +60,8 @@ def test_attached_interface(world: World, host: Host) -> None:
     netns_fd = world.fd(name)
     attached = attach(host, netns_fd, gateway=host.gateway)
 
-    assert attached == veth.Attached("eth0", default_route=True)
-    found = veth.inspect(netns_fd, "eth0")
+    assert attached == veth.AttachedInterface("eth0", default_route=True)
+    found = veth.inspect_interface(netns_fd, "eth0")
     assert found is not None
     assert (found.mac, found.mtu, found.up) == (MAC, 1450, True)
     assert found.addresses == {(IP, 16)}
@@ -174,7 +174,7 @@ def test_change_mtu(world: World, host: Host) -> None:
     attach(host, netns_fd)
     veth.change_mtu(netns_fd, "eth0", 1400)
 
-    found = veth.inspect(netns_fd, "eth0")
+    found = veth.inspect_interface(netns_fd, "eth0")
     assert found is not None
     assert found.mtu == 1400
     with pytest.raises(NotFoundError):

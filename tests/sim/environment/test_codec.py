@@ -5,11 +5,11 @@ import random
 from overlay.core.protocol.messages import Delta, Ping
 from overlay.core.protocol.records import Entry, Participation, Scope, key_of
 from overlay.sim.environment.codec import SharingCodec
-from overlay.sim.environment.notary import FakeNotary
+from overlay.sim.environment.notary import FakeSigner
 from overlay.wire.codec.messages import MsgpackCodec
 
 PART = Participation(5, forwards=True)
-SEGMENT = FakeNotary(b"k" * 32).issue_segment(Scope(0), 0, 0, 1, [Entry(1, key_of(PART), PART)])
+SEGMENT = FakeSigner(b"k" * 32).issue_segment(Scope(0), 0, 0, 1, [Entry(1, key_of(PART), PART)])
 
 
 def test_it_is_the_real_wire_format() -> None:
@@ -33,7 +33,7 @@ def test_receivers_share_one_segment() -> None:
 
 def test_broken_bytes_are_refused_or_make_sense() -> None:
     """Whatever corruption makes of a payload, the decoder raises nothing but its refusal."""
-    codec, chance = SharingCodec(), random.Random(1)
+    codec, rng = SharingCodec(), random.Random(1)
     payload = codec.encode(Delta((SEGMENT,))) + codec.encode(Ping(1, 2))
     for _ in range(3000):
-        codec.survive(payload, chance)
+        codec.survive(payload, rng)

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from overlay.sim.environment.random_streams import Chance
+from overlay.sim.environment.random_streams import RandomStreams
 
 
 def test_a_stream_depends_on_seed_and_name_alone() -> None:
     """Draws from one stream do not change what another gives."""
-    one, two = Chance(7), Chance(7)
+    one, two = RandomStreams(7), RandomStreams(7)
     for _ in range(10):
         one.stream("network").random()
 
@@ -15,7 +15,9 @@ def test_a_stream_depends_on_seed_and_name_alone() -> None:
 def test_streams_and_seeds_differ() -> None:
     """Another name or another seed gives other draws."""
     draws = {
-        Chance(seed).stream(name).random() for seed in (1, 2) for name in ("network", "faults")
+        RandomStreams(seed).stream(name).random()
+        for seed in (1, 2)
+        for name in ("network", "faults")
     }
 
     assert len(draws) == 4

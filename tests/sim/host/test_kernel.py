@@ -11,7 +11,7 @@ from overlay.core.dataplane.operations import (
 )
 from overlay.core.dataplane.state import Bridge, BridgeFdbRow, FdbRow, Port, SandboxState, Vxlan
 from overlay.model import Endpoint, Vni, mac_for, parse_ip
-from overlay.sim.host.kernel import Container, Kernel, Refused
+from overlay.sim.host.kernel import Container, Kernel, KernelRefusedError
 
 VNI = Vni(100)
 MAC = mac_for(VNI, parse_ip("10.1.0.2"))
@@ -54,7 +54,7 @@ def test_it_refuses_sloppiness(operation: Operation) -> None:
     """A second add, a change of what is not so, a delete of what is gone: all refused."""
     kernel = ready(PutRow(ROW))
 
-    with pytest.raises(Refused):
+    with pytest.raises(KernelRefusedError):
         kernel.apply(VNI, [operation])
 
 

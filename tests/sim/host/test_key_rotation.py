@@ -156,7 +156,7 @@ def test_a_killed_agent_goes_on_where_its_disk_is(cluster: Cluster) -> None:
     assert host.keys is not None
 
     assert len(ring.held) == 2
-    assert host.keys.duty.rotation.ring == ring
+    assert host.keys.driver.rotation.ring == ring
     cluster.run(2 * ROTATION_S)
     assert rings(cluster.hosts) == {Ring(frozenset({ring.newest}), ring.newest)}
 
@@ -187,7 +187,7 @@ def test_it_sees_one_that_drops_a_key_too_early(monkeypatch: pytest.MonkeyPatch)
     def idle(self: Rotation, _others: States) -> list[KeyId]:
         return sorted(self.ring.held - {self.ring.newest})
 
-    monkeypatch.setattr(Rotation, "_idle", idle)
+    monkeypatch.setattr(Rotation, "_unused_keys", idle)
     monkeypatch.setattr(limits, "KEY_REST_S", 0.0)
 
     assert "seals with" in Run(LIVELY).to_end().failures[0]

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planner import PlanInput, PlannedPort, Remote, plan
-from overlay.core.dataplane.state import FdbRow, NeighbourRow, Port, SandboxState
+from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint, plan
+from overlay.core.dataplane.state import FdbRow, NeighborRow, Port, SandboxState
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 from overlay.sim.host.kernel import Container, Kernel
-from overlay.sim.host.oracle import VXLAN_PORT, Truth, expected, walk
+from overlay.sim.host.oracle import VXLAN_PORT, HostTruth, expected, trace_packet
 
 ONE, TWO = parse_ip("192.168.0.1"), parse_ip("192.168.0.2")
 NETWORK = Network(
@@ -27,11 +27,11 @@ def container(text: str, index: int = 0) -> Container:
     return Container(endpoint, f"ve{ip[-1]}", index)
 
 
-HERE = Truth(ONE, (container("10.1.0.2"), container("10.2.0.3", 1)))
-THERE = Truth(TWO, (container("10.1.0.4"), container("10.2.0.5", 1)))
+HERE = HostTruth(ONE, (container("10.1.0.2"), container("10.2.0.3", 1)))
+THERE = HostTruth(TWO, (container("10.1.0.4"), container("10.2.0.5", 1)))
 
 
-def kernel_of(truth: Truth, other: Truth) -> Kernel:
+def kernel_of(truth: HostTruth, other: HostTruth) -> Kernel:
     """Return a kernel that is as it ought to be."""
     kernel = Kernel()
     kernel.open(NETWORK.vni)
@@ -53,10 +53,10 @@ def test_planner_and_oracle_agree() -> None:
             port=VXLAN_PORT,
             local=ONE,
             mtu=1450,
-            ports=tuple(PlannedPort(item.port, item.subnet_index) for item in HERE.containers),
+            ports=tuple(LocalPort(item.port, item.subnet_index) for item in HERE.containers),
             locals=tuple(item.endpoint for item in HERE.containers),
             remotes=tuple(
-                Remote(NodeId(b"t" * 16), TWO, item.endpoint) for item in THERE.containers
+                RemoteEndpoint(NodeId(b"t" * 16), TWO, item.endpoint) for item in THERE.containers
             ),
             flood=(TWO,),
         )
@@ -70,10 +70,10 @@ def test_a_packet_finds_its_way_between_hosts_and_on_one() -> None:
     one, two = kernel_of(HERE, THERE), kernel_of(THERE, HERE)
     at = {ONE: one, TWO: two}.get
 
-    assert walk(one, NETWORK.vni, 0, parse_ip("10.1.0.4"), at) == THERE.containers[0]
-    assert walk(one, NETWORK.vni, 1, parse_ip("10.2.0.5"), at) == THERE.containers[1]
-    assert walk(two, NETWORK.vni, 0, parse_ip("10.1.0.2"), at) == HERE.containers[0]
-    assert walk(one, NETWORK.vni, 0, parse_ip("10.1.0.2"), at) == HERE.containers[0]
+    assert trace_packet(one, NETWORK.vni, 0, parse_ip("10.1.0.4"), at) == THERE.containers[0]
+    assert trace_packet(one, NETWORK.vni, 1, parse_ip("10.2.0.5"), at) == THERE.containers[1]
+    assert trace_packet(two, NETWORK.vni, 0, parse_ip("10.1.0.2"), at) == HERE.containers[0]
+    assert trace_packet(one, NETWORK.vni, 0, parse_ip("10.1.0.2"), at) == HERE.containers[0]
 
 
 def test_a_lost_packet_says_where() -> None:
@@ -84,7 +84,7 @@ def test_a_lost_packet_says_where() -> None:
     mac = mac_for(NETWORK.vni, target)
 
     def lost(kernel: Kernel) -> str:
-        found = walk(kernel, NETWORK.vni, 0, target, at)
+        found = trace_packet(kernel, NETWORK.vni, 0, target, at)
         assert isinstance(found, str)
         return found
 
@@ -93,7 +93,7 @@ def test_a_lost_packet_says_where() -> None:
     assert "no port for" in lost(one)
     one.apply(NETWORK.vni, [DeleteRow(FdbRow("vxlan0", mac, TWO))])
     assert "no FDB row" in lost(one)
-    one.apply(NETWORK.vni, [DeleteRow(NeighbourRow("br0", target, mac))])
+    one.apply(NETWORK.vni, [DeleteRow(NeighborRow("br0", target, mac))])
     assert "no neighbour" in lost(one)
     assert "no sandbox" in lost(Kernel())
 
@@ -101,6 +101,6 @@ def test_a_lost_packet_says_where() -> None:
 def walk_without_peer(kernel: Kernel, target: Ip) -> str:
     """Walk where the other host is gone."""
     nobody: dict[Ip, Kernel] = {}
-    found = walk(kernel, NETWORK.vni, 0, target, nobody.get)
+    found = trace_packet(kernel, NETWORK.vni, 0, target, nobody.get)
     assert isinstance(found, str)
     return found

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from overlay.core.keys.rotation import Ring
 from overlay.core.protocol.records import KeyId
 from overlay.model import Card, Ip, NodeId
-from overlay.sim.host.sessions import Content, Handed, Hello, Sealed, Sessions
+from overlay.sim.host.sessions import Content, SealedPayload, SentKey, Sessions, SimHello
 from overlay.wire.session.sealer import UNKNOWN_GENERATION
 
 A, B = NodeId(b"a" * 16), NodeId(b"b" * 16)
@@ -30,15 +30,15 @@ def talk(
         sender, content = waiting.pop(0)
         receiver = two if sender == A else one
         answers: Sequence[Content]
-        if isinstance(content, Hello):
+        if isinstance(content, SimHello):
             _, answers = receiver.take_hello(sender, content, now)
         else:
             result = receiver.open(sender, content, now)
             answers = result.replies
             if result.payload is not None:
                 opened.append(result.payload)
-            if result.key is not None and receiver.ring.takes(result.key):
-                followed = receiver.follow(receiver.ring.including(result.key), now)
+            if result.key is not None and receiver.ring.accepts(result.key):
+                followed = receiver.follow(receiver.ring.with_key(result.key), now)
                 answers = [*answers, *(sent for _, sent in followed)]
         waiting += [(B if sender == A else A, answer) for answer in answers]
     return opened
@@ -49,9 +49,9 @@ def test_a_first_payload_waits_behind_the_handshake() -> None:
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     first = one.seal(B, b"hi", 0.0)
 
-    assert [type(content) for content in first] == [Hello]
+    assert [type(content) for content in first] == [SimHello]
     assert talk(one, two, first) == [b"hi"]
-    assert [type(content) for content in one.seal(B, b"again", 2.0)] == [Sealed]
+    assert [type(content) for content in one.seal(B, b"again", 2.0)] == [SealedPayload]
 
 
 def test_a_restarted_peer_is_noticed_by_what_it_cannot_open() -> None:
@@ -60,13 +60,13 @@ def test_a_restarted_peer_is_noticed_by_what_it_cannot_open() -> None:
     talk(one, two, one.seal(B, b"hi", 0.0))
     restarted = Sessions(9, card(B), RING)
     [stale] = one.seal(B, b"lost", 2.0)
-    assert isinstance(stale, Sealed)
+    assert isinstance(stale, SealedPayload)
     provoked = restarted.open(A, stale, 2.0)
 
     assert provoked.dropped == "no-session"
     talk(one, restarted, list(provoked.replies), sender=B, now=2.5)
     [renewed] = one.seal(B, b"found", 3.0)
-    assert isinstance(renewed, Sealed)
+    assert isinstance(renewed, SealedPayload)
     assert restarted.open(A, renewed, 3.0).payload == b"found"
 
 
@@ -76,7 +76,7 @@ def test_a_stranger_is_answered_but_not_remembered() -> None:
     began, answers = two.take_hello(A, Sessions(5, card(A), RING).greeting(), 0.0)
 
     assert not began
-    assert [type(answer) for answer in answers] == [Hello]
+    assert [type(answer) for answer in answers] == [SimHello]
     assert two._peers == {}
 
 
@@ -86,7 +86,7 @@ def test_a_formed_cluster_has_sessions_from_the_start() -> None:
     two = Sessions(1, card(B), RING, formed={A})
     sealed = one.seal(B, b"hi", 0.0)[-1]
 
-    assert isinstance(sealed, Sealed)
+    assert isinstance(sealed, SealedPayload)
     assert two.open(A, sealed, 0.0).payload == b"hi"
 
 
@@ -94,14 +94,14 @@ def test_a_doubted_peer_hears_who_we_are_until_it_answers() -> None:
     """To one that does not answer, a hello with our card goes along with the payload."""
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     talk(one, two, one.seal(B, b"hi", 0.0))
-    one.doubt(B)
+    one.mark_unresponsive(B)
 
-    assert [type(content) for content in one.seal(B, b"on", 6.0)] == [Hello, Sealed]
-    assert [type(content) for content in one.seal(B, b"on", 6.5)] == [Sealed]
+    assert [type(content) for content in one.seal(B, b"on", 6.0)] == [SimHello, SealedPayload]
+    assert [type(content) for content in one.seal(B, b"on", 6.5)] == [SealedPayload]
     [answer] = two.seal(A, b"here", 6.6)
-    assert isinstance(answer, Sealed)
+    assert isinstance(answer, SealedPayload)
     assert one.open(B, answer, 6.7).payload == b"here"
-    assert [type(content) for content in one.seal(B, b"on", 9.0)] == [Sealed]
+    assert [type(content) for content in one.seal(B, b"on", 9.0)] == [SealedPayload]
 
 
 def test_a_payload_is_under_a_key_that_both_hold() -> None:
@@ -110,14 +110,14 @@ def test_a_payload_is_under_a_key_that_both_hold() -> None:
     one.follow(Ring(frozenset({FIRST, NEXT}), NEXT), 0.0)
 
     assert talk(one, two, one.seal(B, b"hi", 0.0)) == [b"hi"]
-    assert two.ring == RING.including(NEXT)
+    assert two.ring == RING.with_key(NEXT)
     [sealed] = one.seal(B, b"on", 2.0)
-    assert isinstance(sealed, Sealed)
+    assert isinstance(sealed, SealedPayload)
     assert sealed.key == FIRST
     two.follow(Ring(two.ring.held, NEXT), 3.0)
     assert talk(one, two, two.seal(A, b"both", 3.0), sender=B, now=3.0) == [b"both"]
     [sealed] = one.seal(B, b"new", 4.0)
-    assert isinstance(sealed, Sealed)
+    assert isinstance(sealed, SealedPayload)
     assert sealed.key == NEXT
 
 
@@ -128,11 +128,11 @@ def test_who_has_missed_rotations_comes_back_by_a_hello() -> None:
     talk(one, two, one.seal(B, b"hi", 0.0))
     one.follow(Ring(frozenset({NEXT}), NEXT), 1.0)
     [sealed] = one.seal(B, b"lost", 100.0)
-    assert isinstance(sealed, Sealed)
+    assert isinstance(sealed, SealedPayload)
     dropped = two.open(A, sealed, 100.0)
 
     assert dropped.dropped == UNKNOWN_GENERATION
-    assert [type(reply) for reply in dropped.replies] == [Hello]
+    assert [type(reply) for reply in dropped.replies] == [SimHello]
     assert talk(one, two, list(dropped.replies), sender=B, now=100.0) == []
     assert NEXT in two.ring.held
     assert talk(one, two, one.seal(B, b"found", 102.0), now=102.0) == [b"found"]
@@ -142,9 +142,9 @@ def test_a_key_is_for_the_process_that_it_was_handed_to() -> None:
     """One that comes late, to the process after, is dropped."""
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     talk(one, two, one.seal(B, b"hi", 0.0))
-    one.follow(RING.including(NEXT), 1.0)
-    [handed] = one.hand(B, 1.0)
-    assert isinstance(handed, Handed)
+    one.follow(RING.with_key(NEXT), 1.0)
+    [handed] = one.send_key(B, 1.0)
+    assert isinstance(handed, SentKey)
 
     assert two.open(A, handed, 1.0).key == NEXT
     assert Sessions(9, card(B), RING).open(A, handed, 1.0).dropped == "replayed"

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from overlay.core.keys.rotation import Ring
 from overlay.errors import RemoteError
 from overlay.model import NodeId
-from overlay.sim.host.sessions import Content, Handed, Hello, Sealed
+from overlay.sim.host.sessions import Content, SealedPayload, SentKey, SimHello
 from overlay.sim.host.sessions import Sessions as Modelled
 from overlay.wire.codec.datagram import DATA, HELLO, KEY, Datagram
 from overlay.wire.identity.keyring import ClusterKey
 from tests.wire.conftest import Host, Wire, made_key
 
-KIND = {Hello: HELLO, Sealed: DATA, Handed: KEY}
+KIND = {SimHello: HELLO, SealedPayload: DATA, SentKey: KEY}
 KEYS = [made_key(generation) for generation in range(9)]
 STEPS = 400
 
@@ -31,7 +31,7 @@ class Alike:
     """Two nodes in both worlds, between which datagrams are late, lost and out of order."""
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.wire = Wire(seed)
         self.under_way: list[tuple[int, Datagram, Content]] = []  # by receiver
         self.processes = 0
@@ -69,7 +69,7 @@ class Alike:
     def seal(self, number: int) -> None:
         """Let one node say something to the other."""
         side, to = self.sides[number], self.node_id(1 - number)
-        payload, now = self.chance.randbytes(4), self.wire.now
+        payload, now = self.rng.randbytes(4), self.wire.now
         self.send(
             number,
             side.real.sessions.seal(to, payload, now),
@@ -79,23 +79,23 @@ class Alike:
     def hand(self, number: int) -> None:
         """Let one node hand the other its newest key."""
         side, to, now = self.sides[number], self.node_id(1 - number), self.wire.now
-        self.send(number, side.real.sessions.hand(to, now), side.model.hand(to, now))
+        self.send(number, side.real.sessions.send_key(to, now), side.model.send_key(to, now))
 
     def follow(self, number: int, ring: Ring, new: ClusterKey | None = None) -> None:
         """Let one node use a ring."""
         side, now = self.sides[number], self.wire.now
-        side.real.keyring.follow(ring, new)
+        side.real.keyring.replace(ring, new)
         said = [content for _, content in side.model.follow(ring, now)]
         self.send(number, side.real.sessions.keys_changed(now), said)
 
     def turn(self, number: int) -> None:
         """Let one node take a step with its keys, sensible or not."""
         ring = self.sides[number].real.keyring.ring
-        unknown = [key for key in KEYS if ring.takes(key.id)][:1]
+        unknown = [key for key in KEYS if ring.accepts(key.id)][:1]
         others = sorted(ring.held - {ring.sealing})
-        match self.chance.choice(["hold", "use", "drop"]):
+        match self.rng.choice(["hold", "use", "drop"]):
             case "hold" if unknown:
-                self.follow(number, ring.including(unknown[0].id), unknown[0])
+                self.follow(number, ring.with_key(unknown[0].id), unknown[0])
             case "use" if ring.newest > ring.sealing:
                 self.follow(number, replace(ring, sealing=ring.newest))
             case "drop" if others:
@@ -109,13 +109,13 @@ class Alike:
 
     def deliver(self) -> None:
         """Let something arrive, anything; what comes of it must be the same."""
-        index = self.chance.randrange(len(self.under_way))
+        index = self.rng.randrange(len(self.under_way))
         number, datagram, content = self.under_way.pop(index)
         real, key = self._open_real(number, datagram)
         assert real == self._open_modelled(number, content)
         ring = self.sides[number].real.keyring.ring
-        if key is not None and ring.takes(key.id):
-            self.follow(number, ring.including(key.id), key)
+        if key is not None and ring.accepts(key.id):
+            self.follow(number, ring.with_key(key.id), key)
 
     def _open_real(self, number: int, datagram: Datagram) -> tuple[object, ClusterKey | None]:
         side = self.sides[number]
@@ -136,7 +136,7 @@ class Alike:
     def _open_modelled(self, number: int, content: Content) -> object:
         model, sender = self.sides[number].model, self.node_id(1 - number)
         replies, self._replies = self._replies, []
-        if isinstance(content, Hello):
+        if isinstance(content, SimHello):
             _, answers = model.take_hello(sender, content, self.wire.now)
             self.send(number, replies, answers)
             return None, None, ""
@@ -151,13 +151,13 @@ class Alike:
     def step(self) -> None:
         """Let something happen."""
         self._replies = []
-        self.wire.now += self.chance.choice([0.0, 0.01, 0.15, 1.1])
-        number = self.chance.randrange(2)
-        dice = self.chance.random()
+        self.wire.now += self.rng.choice([0.0, 0.01, 0.15, 1.1])
+        number = self.rng.randrange(2)
+        dice = self.rng.random()
         if self.under_way and dice < 0.6:
             self.deliver()
         elif self.under_way and dice < 0.65:
-            self.under_way.pop(self.chance.randrange(len(self.under_way)))
+            self.under_way.pop(self.rng.randrange(len(self.under_way)))
         elif dice < 0.9:
             self.seal(number)
         elif dice < 0.93:

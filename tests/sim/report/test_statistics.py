@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from xml.etree import ElementTree as ET
 
-from overlay.sim.report.plot import Picture, svg
+from overlay.sim.report.plot import ConvergencePlot, render_svg
 from overlay.sim.report.statistics import count_text, duration_text, percentile, table
 
 
@@ -36,8 +36,8 @@ def test_a_table_is_aligned() -> None:
 def test_the_picture_is_sound_xml() -> None:
     """Whatever is drawn, the file parses, and the curve stays within the axes."""
     for points in ([], [(0.0, 1.0)], [(float(t), (t % 10) / 10) for t in range(9000)]):
-        picture = Picture("a < b & c", points, storm_end_s=20.0, faults_s=[1.0, 5.0])
-        root = ET.fromstring(svg(picture))  # noqa: S314 - our own text
+        picture = ConvergencePlot("a < b & c", points, storm_end_s=20.0, faults_s=[1.0, 5.0])
+        root = ET.fromstring(render_svg(picture))  # noqa: S314 - our own text
 
         [curve] = [item for item in root if item.tag.endswith("polyline")]
         for pair in curve.attrib["points"].split():

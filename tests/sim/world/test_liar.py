@@ -9,7 +9,7 @@ from overlay import limits
 from overlay.core.events import Event
 from overlay.core.protocol.member import MemberChanged
 from overlay.core.protocol.messages import MemberState, Message, Rumour, Rumours
-from overlay.core.protocol.records import CLUSTER_SCOPE, Forgotten
+from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode
 from overlay.core.replication.card_intake import EPOCH_SHIFT
 from overlay.model import NodeId
 from overlay.sim.environment.network import Weather
@@ -42,7 +42,7 @@ class Lies:
             assert liar.node is not None
             for host in self.cluster.hosts:
                 if host is not liar:
-                    liar.node.tell(host.node_id, lie(turn))
+                    liar.node.send_to(host.node_id, lie(turn))
             liar.flush()
             self.cluster.run(1.0)
         self.cluster.run(10.0)
@@ -129,7 +129,7 @@ def test_a_member_without_the_authority_can_not_shut_out_one_that_lives(lies: Li
     sent = lies.cluster.sent_bytes()
     lies.cluster.run(20.0)
     quiet = lies.cluster.sent_bytes() - sent
-    liar.publish(liar.commit(CLUSTER_SCOPE, [Forgotten(lies.victim.node_id)]))
+    liar.publish(liar.commit(CLUSTER_SCOPE, [ForgottenNode(lies.victim.node_id)]))
     liar.flush()
     lies.cluster.run(20.0)
 
@@ -141,7 +141,7 @@ def test_a_member_without_the_authority_can_not_shut_out_one_that_lives(lies: Li
 def test_not_even_one_that_has_just_started_believes_it(lies: Lies) -> None:
     """A member that has not heard the node yet asks it first."""
     liar, newcomer = lies.cluster.hosts[LIAR], lies.cluster.hosts[12]
-    liar.publish(liar.commit(CLUSTER_SCOPE, [Forgotten(lies.victim.node_id)]))
+    liar.publish(liar.commit(CLUSTER_SCOPE, [ForgottenNode(lies.victim.node_id)]))
     liar.flush()
     newcomer.stop()
     newcomer.start()
@@ -158,7 +158,7 @@ def test_any_member_may_declare_a_dead_one_gone(lies: Lies) -> None:
     lies.victim.stop()
     lies.cluster.run(40.0)
     assert lies.states() == {DEAD}
-    liar.publish(liar.commit(CLUSTER_SCOPE, [Forgotten(lies.victim.node_id)]))
+    liar.publish(liar.commit(CLUSTER_SCOPE, [ForgottenNode(lies.victim.node_id)]))
     liar.flush()
     newcomer.stop()
     lies.cluster.run(5.0)
@@ -173,7 +173,7 @@ def test_the_authority_shuts_out_whom_it_likes_at_once(lies: Lies) -> None:
     host = lies.cluster.hosts[LIAR]
     assert host.node is not None
     lies.cluster.run(60.0)
-    host.publish(host.commit(CLUSTER_SCOPE, [Forgotten(lies.victim.node_id, b"w" * 64)]))
+    host.publish(host.commit(CLUSTER_SCOPE, [ForgottenNode(lies.victim.node_id, b"w" * 64)]))
     host.flush()
     lies.cluster.run(2.0)
 

@@ -66,7 +66,7 @@ def test_it_sees_a_kernel_that_is_wrong() -> None:
     sandbox = host.kernel.sandboxes[world.networks[0].vni]
     sandbox.rows.pop(next(key for key in sorted(sandbox.rows) if key[0] == "fdb"))
 
-    wrong = run.verdict.wrong()
+    wrong = run.convergence.faults()
     assert wrong is not None
     assert "h0, net0: 1 operations from the truth: bridge fdb replace" in wrong
 
@@ -80,7 +80,7 @@ def test_it_sees_a_store_that_is_wrong() -> None:
     assert node is not None
     node.store.drop_origin(world.hosts[0].node_id)
 
-    wrong = run.verdict.wrong()
+    wrong = run.convergence.faults()
     assert wrong is not None
     assert "h1 does not know h0" in wrong
 
@@ -137,7 +137,7 @@ def test_soak_counts_and_names_what_failed() -> None:
 
 def test_measurements_on_a_few_nodes() -> None:
     """The experiments behind the report run, and see what a small cluster must do."""
-    spread = experiments.spread(5, 10)
+    spread = experiments.dissemination(5, 10)
     assert len(spread) == 10
     assert max(spread) < 5
     assert experiments.idle(5, 3, 5.0).bit_per_s < 16_000

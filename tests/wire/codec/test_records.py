@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from overlay import limits
-from overlay.core.protocol.records import GivenName, Value
+from overlay.core.protocol.records import CustomRecord, Value
 from overlay.errors import RemoteError
 from overlay.model import Network, NodeId, Subnet, Vni, parse_ip
 from overlay.wire.codec.records import decode_value, encode_value
@@ -46,7 +46,7 @@ def read(value: Value) -> Value:
         network("10.1.0.0", 16, ("10.1.8.5", 32)),
         network("fd00:7::", 64, ("fd00:7::100", 120)),
         of_subnets(limits.VNI_MAX - 1, "10.1.0.0", "10.1.1.0"),
-        GivenName("printer.office", (parse_ip("192.0.2.9"),)),
+        CustomRecord("printer.office", (parse_ip("192.0.2.9"),)),
     ],
 )
 def test_a_record_is_read_as_it_was_written(value: Value) -> None:
@@ -64,14 +64,14 @@ def test_a_record_is_read_as_it_was_written(value: Value) -> None:
         of_subnets(limits.VNI_MAX, "10.1.0.0", "10.1.1.0"),  # the second one's VNI has 25 bits
         of_subnets(7, "10.1.0.0", "10.1.1.0", "10.1.0.0"),
         network("10.1.0.0", 16, ("fd00:7::", 21)),  # of the other family
-        GivenName("drucker\u00fc", (parse_ip("192.0.2.9"),)),  # its key is made of ASCII
+        CustomRecord("drucker\u00fc", (parse_ip("192.0.2.9"),)),  # its key is made of ASCII
     ],
 )
 def test_a_record_that_no_honest_node_writes_is_malformed(value: Value) -> None:
     """It is dropped under a name, before anything that would stumble over it sees it."""
-    if isinstance(value, GivenName):
+    if isinstance(value, CustomRecord):
         fields: Any = (value.name, value.ips)
     else:
         _, fields = encode_value(value)
     with pytest.raises(RemoteError, match="malformed"):
-        decode_value(13 if isinstance(value, GivenName) else 1, frozen(fields))
+        decode_value(13 if isinstance(value, CustomRecord) else 1, frozen(fields))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from overlay.wire.codec import datagram
 from overlay.wire.codec.messages import MsgpackCodec
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token
 from overlay.wire.session.hello import read_hello
 from overlay.wire.session.key_transfer import read_key_body
@@ -53,7 +53,7 @@ def test_cards_are_these_bytes() -> None:
         card = codec.decode_card(raw, signature)
 
         assert (card.name, card.node_id.hex()) == (name, golden["node_id"])
-        assert KeyNotary(VECTORS.identity(1), VECTORS.ANCHOR).verify_card(card)
+        assert KeySigner(VECTORS.identity(1), VECTORS.ANCHOR).verify_card(card)
 
 
 def test_the_sealed_datagram_is_these_bytes() -> None:
@@ -78,9 +78,9 @@ def test_the_sealed_datagram_is_these_bytes() -> None:
 def test_a_hello_is_these_bytes() -> None:
     """The golden body says who speaks, in which session, and which keys it holds."""
     sender = VECTORS.card(1).node_id
-    notary = KeyNotary(VECTORS.identity(2), VECTORS.ANCHOR)
+    signer = KeySigner(VECTORS.identity(2), VECTORS.ANCHOR)
 
-    assert read_hello(sender, notary, bytes.fromhex(GOLDEN["hello"])) == VECTORS.hello()
+    assert read_hello(sender, signer, bytes.fromhex(GOLDEN["hello"])) == VECTORS.hello()
 
 
 def test_a_handed_key_is_these_bytes() -> None:
@@ -89,7 +89,7 @@ def test_a_handed_key_is_these_bytes() -> None:
 
     assert session.hex() == GOLDEN["sealed"]["recipient_session"]
     assert key == VECTORS.cluster_key()
-    assert VECTORS.ANCHOR.made(key)
+    assert VECTORS.ANCHOR.verify_key(key)
 
 
 def test_the_token_is_this_text() -> None:
@@ -98,7 +98,7 @@ def test_the_token_is_this_text() -> None:
     token = Token.parse(golden["text"])
 
     assert str(token) == golden["text"]
-    found = (token.cluster_id, token.door, token.ticket, token.verifier)
+    found = (token.cluster_id, token.join_key, token.ticket, token.verifier)
     keys = ("cluster_id", "door", "ticket", "verifier")
     assert [value.hex() for value in found] == [golden[key] for key in keys]
 

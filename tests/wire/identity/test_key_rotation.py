@@ -67,7 +67,7 @@ def test_a_recording_of_an_old_generation_changes_nothing(wire: Wire) -> None:
     """It is dropped by the number in its header, with nothing opened, and counted."""
     one, other = pair(wire)
     recorded = [one.sessions.seal(other.node_id, b"old", wire.now)[0] for _ in range(3)]
-    recorded += one.sessions.greet(other.card.address, 7948, wire.now)
+    recorded += one.sessions.first_hello(other.card.address, 7948, wire.now)
     rotate(wire, [one, other])
     wire.payloads.clear()
     wire.now += 1
@@ -204,7 +204,7 @@ def test_both_halves_of_a_split_that_made_a_key_find_each_other(wire: Wire) -> N
     mine, theirs = (made_key(1, secret=letter * 32) for letter in (b"x", b"y"))
     assert mine.id.generation == theirs.id.generation
     for host, key in ((one, mine), (other, theirs)):
-        host.keyring.follow(host.keyring.ring.including(key.id), key)
+        host.keyring.replace(host.keyring.ring.with_key(key.id), key)
         host.sessions.keys_changed(wire.now)
         wire.use(host, key)
         wire.drop(host, OLD)
@@ -222,9 +222,9 @@ def test_a_key_that_the_authority_did_not_make_is_refused(wire: Wire) -> None:
     """A member cannot make a generation."""
     one, other = pair(wire)
     forged = made_key(9, OTHERS)
-    one.keyring.follow(one.keyring.ring.including(forged.id), forged)
+    one.keyring.replace(one.keyring.ring.with_key(forged.id), forged)
 
-    wire.deliver(one.sessions.hand(other.node_id, wire.now))
+    wire.deliver(one.sessions.send_key(other.node_id, wire.now))
 
     assert wire.drops == ["unwarranted-key"]
     assert other.keyring.ring.held == {OLD.id}
@@ -234,7 +234,7 @@ def test_a_recorded_key_is_worth_nothing_to_the_next_process(wire: Wire) -> None
     """A key is handed to one process of one node."""
     one, other = pair(wire)
     wire.hold(one, NEW)
-    recorded = one.sessions.hand(other.node_id, wire.now)
+    recorded = one.sessions.send_key(other.node_id, wire.now)
     again = wire.host(2, identity=other.identity, epoch=2)
     again.sessions.learn(one.card)
 
@@ -257,7 +257,7 @@ def test_a_barred_node_is_handed_nothing(wire: Wire) -> None:
         wire.now += 2
         wire.deliver(again.sessions.seal(one.node_id, b"x", wire.now))
 
-    assert one.sessions.hand(other.node_id, wire.now) == []
+    assert one.sessions.send_key(other.node_id, wire.now) == []
     assert {each.data[1] for each in wire.seen} == {envelope.HELLO, envelope.NOTICE}
     assert again.keyring.ring.held == {OLD.id}
 
@@ -270,33 +270,33 @@ def test_whatever_keys_two_hold_they_find_each_other(
     """After any storm of keys taken, used and dropped in no order at all, of loss, reordering and
     restarts, payloads flow again, and no nonce was used twice under one key."""
     wire = new_wire(seed)
-    keys = [OLD, *(made_key(n, secret=wire.chance.randbytes(32)) for n in (1, 1, 2, 2, 3))]
+    keys = [OLD, *(made_key(n, secret=wire.rng.randbytes(32)) for n in (1, 1, 2, 2, 3))]
     hosts = [wire.host(number) for number in (1, 2)]
     wire.meet(*hosts)
     in_flight: list[Datagram] = []
     for step in range(80):
         wire.now += 0.07
-        one, other = wire.chance.sample(hosts, 2)
+        one, other = wire.rng.sample(hosts, 2)
         in_flight += one.sessions.seal(other.node_id, b"storm", wire.now)
-        ring, key = one.keyring.ring, wire.chance.choice(keys)
-        if wire.chance.random() < 0.2:
-            if ring.takes(key.id):
+        ring, key = one.keyring.ring, wire.rng.choice(keys)
+        if wire.rng.random() < 0.2:
+            if ring.accepts(key.id):
                 in_flight += wire.hold(one, key)
             elif key.id in ring.held and key.id > ring.sealing:
                 in_flight += wire.use(one, key)
             elif key.id in ring.held - {ring.sealing}:
                 in_flight += wire.drop(one, key)
-        if wire.chance.random() < 0.03:
+        if wire.rng.random() < 0.03:
             number = hosts.index(one) + 1
             ring = one.keyring.ring
             held = sorted(one.keyring.keys, key=lambda each: each.id != ring.sealing)
             again = wire.host(number, identity=one.identity, epoch=step + 2, keys=tuple(held))
             again.sessions.learn(other.card)
             hosts[number - 1] = again
-        wire.chance.shuffle(in_flight)
+        wire.rng.shuffle(in_flight)
         for datagram in [in_flight.pop() for _ in range(len(in_flight) // 2)]:
             wire.seen.append(datagram)
-            if wire.chance.random() >= loss:
+            if wire.rng.random() >= loss:
                 in_flight += wire.open(datagram)
     one, other = hosts
     for _ in range(4):

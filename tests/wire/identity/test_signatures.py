@@ -9,12 +9,12 @@ from overlay.core.protocol.records import Entry, Scope, Segment, key_of
 from overlay.errors import OverlayError
 from overlay.model import Endpoint, Ip, Mac, Vni
 from overlay.wire.codec.messages import unpack_segment
-from overlay.wire.identity.authority import Anchor
+from overlay.wire.identity.authority import TrustAnchor
 from overlay.wire.identity.identity import Identity
-from overlay.wire.identity.signatures import KeyNotary
+from overlay.wire.identity.signatures import KeySigner
 from tests.wire.conftest import AUTHORITY
 
-NOTARY = KeyNotary(Identity(b"n" * 32, b"s" * 32), Anchor(AUTHORITY.anchor))
+NOTARY = KeySigner(Identity(b"n" * 32, b"s" * 32), TrustAnchor(AUTHORITY.anchor))
 WEB = Endpoint(b"e" * 8, Vni(7), "web", Mac(b"\2" * 6), (Ip(b"\n\0\0\2"),), ("www",), (("a", "b"),))
 
 

@@ -6,18 +6,18 @@ import pytest
 from overlay import limits
 from overlay.errors import RemoteError
 from overlay.model import Ip, parse_ip
-from overlay.wire.codec.datagram import ADMIT, DATA, HELLO, JOIN, KNOCK, NOTICE
-from overlay.wire.session.handshake_limiter import Gate
+from overlay.wire.codec.datagram import DATA, HELLO, JOIN, JOIN_HELLO, JOIN_REQUEST, NOTICE
+from overlay.wire.session.handshake_limiter import HandshakeLimiter
 
 MEMBER, STRANGER = parse_ip("10.0.0.1"), parse_ip("10.0.0.2")
 
 
-def gate() -> Gate:
+def gate() -> HandshakeLimiter:
     """Return a gate that knows one member."""
-    return Gate(lambda address: address == MEMBER, 0.0)
+    return HandshakeLimiter(lambda address: address == MEMBER, 0.0)
 
 
-def admitted(gate: Gate, sources: list[Ip], kind: int = HELLO, now: float = 0.0) -> int:
+def admitted(gate: HandshakeLimiter, sources: list[Ip], kind: int = HELLO, now: float = 0.0) -> int:
     """Return how many datagrams of a kind, one from each source, are looked at."""
     count = 0
     for source in sources:
@@ -32,7 +32,7 @@ def addresses(count: int) -> list[Ip]:
     return [Ip(b"\x0b" + number.to_bytes(3, "big")) for number in range(count)]
 
 
-@pytest.mark.parametrize("kind", [HELLO, JOIN, KNOCK, ADMIT, NOTICE, 77])
+@pytest.mark.parametrize("kind", [HELLO, JOIN, JOIN_HELLO, JOIN_REQUEST, NOTICE, 77])
 @pytest.mark.parametrize("source", [MEMBER, STRANGER])
 def test_one_source_has_its_burst_and_its_rate(kind: int, source: Ip) -> None:
     """Then so many a second, whoever it is."""

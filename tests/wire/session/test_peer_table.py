@@ -10,7 +10,7 @@ from overlay import limits
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
 from overlay.wire.identity.identity import Identity
-from overlay.wire.session.peer_table import PeerBook
+from overlay.wire.session.peer_table import PeerTable
 
 HERE, THERE = parse_ip("192.0.2.1"), parse_ip("192.0.2.2")
 
@@ -30,12 +30,12 @@ def card(number: int, address: Ip = HERE) -> Card:
 
 
 @pytest.fixture
-def book() -> PeerBook:
+def book() -> PeerTable:
     """Return one that knows nobody."""
-    return PeerBook(cast("Identity", Agrees()))
+    return PeerTable(cast("Identity", Agrees()))
 
 
-def test_an_address_is_a_members_until_the_last_peer_there_is_gone(book: PeerBook) -> None:
+def test_an_address_is_a_members_until_the_last_peer_there_is_gone(book: PeerTable) -> None:
     """Two agents may share an address, by different ports."""
     book.learn(card(1))
     book.learn(card(2))
@@ -46,7 +46,7 @@ def test_an_address_is_a_members_until_the_last_peer_there_is_gone(book: PeerBoo
     assert not book.is_address(HERE)
 
 
-def test_a_peer_moves_with_a_later_card_only(book: PeerBook) -> None:
+def test_a_peer_moves_with_a_later_card_only(book: PeerTable) -> None:
     """A card of a former epoch comes late: it says where the peer lived once."""
     peer = book.learn(card(1))
 
@@ -56,7 +56,7 @@ def test_a_peer_moves_with_a_later_card_only(book: PeerBook) -> None:
     assert (book.is_address(HERE), book.is_address(THERE)) == (False, True)
 
 
-def test_one_peer_too_many_is_refused_and_known_ones_are_not(book: PeerBook) -> None:
+def test_one_peer_too_many_is_refused_and_known_ones_are_not(book: PeerTable) -> None:
     """Memory for peers is bounded, whatever cards come."""
     for number in range(limits.MEMBER_COUNT_MAX):
         book.learn(card(number))

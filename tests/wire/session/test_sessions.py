@@ -14,10 +14,10 @@ from overlay.model import Card, Ip
 from overlay.wire.codec import datagram as envelope
 from overlay.wire.codec.datagram import Datagram
 from overlay.wire.codec.messages import pack_card
-from overlay.wire.identity.authority import Anchor, Authority
-from overlay.wire.identity.signatures import KeyNotary
-from overlay.wire.session.hello import Hello, hello_body, read_hello
-from overlay.wire.session.sessions import HELLO_INTERVAL_S, Opened
+from overlay.wire.identity.authority import Authority, TrustAnchor
+from overlay.wire.identity.signatures import KeySigner
+from overlay.wire.session.hello import SessionHello, hello_body, read_hello
+from overlay.wire.session.sessions import HELLO_INTERVAL_S, OpenedDatagram
 from tests.wire.conftest import AUTHORITY, made_key
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def test_a_stranger_gets_no_answer(wire: Wire, foreign: dict[str, Any], reason: 
     stranger = wire.host(1, **foreign)
     member = wire.host(2)
 
-    wire.deliver(stranger.sessions.greet(member.card.address, 7948, wire.now))
+    wire.deliver(stranger.sessions.first_hello(member.card.address, 7948, wire.now))
 
     assert wire.drops == [reason]
     assert len(wire.seen) == 1
@@ -65,7 +65,7 @@ def test_a_stranger_gets_no_answer(wire: Wire, foreign: dict[str, Any], reason: 
 def test_a_recorded_first_contact_makes_no_peer(wire: Wire) -> None:
     """A replayed join is answered at most, and nothing of it is remembered."""
     joiner, member = wire.host(1), wire.host(2)
-    (join,) = joiner.sessions.greet(member.card.address, 7948, wire.now)
+    (join,) = joiner.sessions.first_hello(member.card.address, 7948, wire.now)
     wire.open(join)
     wire.open(join)
 
@@ -271,7 +271,7 @@ def test_a_doubted_peer_learns_our_address(wire: Wire) -> None:
     answers = [answer for sealed in unopened for answer in wire.open(sealed)]
     assert [answer.address for answer in answers] == [one.card.address]  # where nobody is
 
-    moved.sessions.doubt(again.node_id)
+    moved.sessions.mark_unresponsive(again.node_id)
     wire.now += 1
     wire.deliver(moved.sessions.seal(again.node_id, b"lost again", wire.now))
     wire.deliver(moved.sessions.seal(again.node_id, b"there", wire.now))
@@ -288,7 +288,7 @@ def test_a_peer_that_never_heard_of_us_is_met_once_it_is_doubted(wire: Wire) -> 
     wire.deliver(one.sessions.seal(other.node_id, b"are you there?", wire.now))
     assert (wire.payloads, set(wire.drops)) == ([], {"unknown-sender"})
 
-    one.sessions.doubt(other.node_id)
+    one.sessions.mark_unresponsive(other.node_id)
     wire.now += 1
     wire.deliver(one.sessions.seal(other.node_id, b"and now?", wire.now))
 
@@ -315,7 +315,7 @@ def test_a_barred_node_is_not_heard(wire: Wire) -> None:
     one, other = pair(wire)
     other.sessions.forget(one.node_id)
     wire.deliver(one.sessions.seal(other.node_id, b"x", wire.now))
-    wire.deliver(one.sessions.greet(other.card.address, 7948, wire.now))
+    wire.deliver(one.sessions.first_hello(other.card.address, 7948, wire.now))
 
     assert wire.payloads == []
     assert set(wire.drops) == {"barred"}
@@ -326,7 +326,7 @@ def test_a_barred_node_is_told_so_and_seldom(wire: Wire) -> None:
     """Who proves to be the barred node gets a notice at its address, at most once a second."""
     one, other = pair(wire)
     other.sessions.forget(one.node_id)
-    told: list[Opened] = []
+    told: list[OpenedDatagram] = []
     for kind in ("data", "data", "join", "hello"):
         if kind == "hello":
             again = wire.host(1, identity=one.identity, epoch=2)
@@ -334,12 +334,12 @@ def test_a_barred_node_is_told_so_and_seldom(wire: Wire) -> None:
             one = again
         wire.now += 0.0 if len(told) == 1 and kind == "data" else 1.1
         (said,) = (
-            one.sessions.greet(other.card.address, 7948, wire.now)
+            one.sessions.first_hello(other.card.address, 7948, wire.now)
             if kind == "join"
             else one.sessions.seal(other.node_id, b"x", wire.now)
         )
         heard = [one.sessions.open(answer.data, wire.now) for answer in wire.open(said)]
-        told += [opened for opened in heard if opened.is_barred]
+        told += [opened for opened in heard if opened.is_banned]
 
     assert {opened.sender for opened in told} == {other.node_id}
     assert len(told) == 3
@@ -352,10 +352,10 @@ def test_a_barred_node_that_knows_nobody_is_told_so(wire: Wire) -> None:
     other.sessions.forget(one.node_id)
     again = wire.host(1, identity=one.identity, epoch=2)
     wire.now += 1.1
-    (join,) = again.sessions.greet(other.card.address, 7948, wire.now)
+    (join,) = again.sessions.first_hello(other.card.address, 7948, wire.now)
     heard = [again.sessions.open(answer.data, wire.now) for answer in wire.open(join)]
 
-    assert [opened.is_barred for opened in heard] == [False, True]
+    assert [opened.is_banned for opened in heard] == [False, True]
     assert again.sessions.established(other.node_id)
     assert wire.payloads == []
 
@@ -365,10 +365,10 @@ def test_a_barred_node_is_told_so_by_who_met_it_only_as_barred(wire: Wire) -> No
     gone, newcomer = wire.host(1), wire.host(2)
     newcomer.sessions.forget(gone.node_id)
     newcomer.sessions.learn(gone.card)
-    (join,) = gone.sessions.greet(newcomer.card.address, 7948, wire.now)
+    (join,) = gone.sessions.first_hello(newcomer.card.address, 7948, wire.now)
     heard = [gone.sessions.open(answer.data, wire.now) for answer in wire.open(join)]
 
-    assert [opened.is_barred for opened in heard] == [False, True]
+    assert [opened.is_banned for opened in heard] == [False, True]
     assert not newcomer.sessions.established(gone.node_id)
 
 
@@ -377,7 +377,7 @@ def test_a_forged_word_of_a_barred_node_is_unanswered(wire: Wire) -> None:
     one, other = pair(wire)
     other.sessions.forget(one.node_id)
     for kind in (1, 2, 3):
-        header = envelope.under(kind, made_key(0).id, one.node_id, 1, b"rand")
+        header = envelope.header_under(kind, made_key(0).id, one.node_id, 1, b"rand")
         assert wire.open(Datagram(other.card.address, 1, header.pack() + bytes(40))) == []
 
     assert wire.drops == ["unauthenticated"] * 3
@@ -387,7 +387,7 @@ def test_an_identity_without_a_certificate_of_the_authority_is_refused(wire: Wir
     """Who has the cluster's secret but another authority's certificate is no member."""
     member = wire.host(1)
     forger = wire.host(2, certified_by=OTHERS)
-    (join,) = forger.sessions.greet(member.card.address, 7948, wire.now)
+    (join,) = forger.sessions.first_hello(member.card.address, 7948, wire.now)
 
     assert wire.open(join) == []
     assert wire.drops == ["uncertified"]
@@ -398,11 +398,11 @@ def test_the_key_of_an_uncertified_card_is_not_even_tried(wire: Wire) -> None:
     one, other = pair(wire)
     uncertified = replace(other.card, certificate=None, signature=bytes(64))
     raw = pack_card(uncertified)
-    forged = hello_body(Hello(bytes(8), bytes(8), False, replace(uncertified, raw=raw), ()))
-    notary = KeyNotary(one.identity, Anchor(AUTHORITY.anchor))
+    forged = hello_body(SessionHello(bytes(8), bytes(8), False, replace(uncertified, raw=raw), ()))
+    signer = KeySigner(one.identity, TrustAnchor(AUTHORITY.anchor))
 
     with pytest.raises(RemoteError, match="uncertified"):
-        read_hello(other.node_id, notary, forged)
+        read_hello(other.node_id, signer, forged)
 
 
 def test_an_expired_certificate_stops_strangers_only(wire: Wire) -> None:
@@ -410,7 +410,7 @@ def test_an_expired_certificate_stops_strangers_only(wire: Wire) -> None:
     one, other = pair(wire)
     wire.now += limits.CERTIFICATE_VALID_S + 1
     newcomer = wire.host(3)
-    (join,) = one.sessions.greet(newcomer.card.address, 7948, wire.now)
+    (join,) = one.sessions.first_hello(newcomer.card.address, 7948, wire.now)
     assert wire.open(join) == []
     again = wire.host(2, identity=other.identity, epoch=2)
     again.sessions.learn(one.card)
@@ -432,7 +432,7 @@ def test_two_hosts_under_one_identity_are_told_of_each_other(wire: Wire) -> None
     wire.now += 10
     wire.deliver(clone.sessions.seal(member.node_id, b"alive", wire.now))
     told: dict[Ip, Card | None] = {}
-    original.sessions.doubt(member.node_id)
+    original.sessions.mark_unresponsive(member.node_id)
     waiting = original.sessions.seal(member.node_id, b"unheard", wire.now)
     while waiting:
         datagram = waiting.pop(0)
@@ -442,8 +442,8 @@ def test_two_hosts_under_one_identity_are_told_of_each_other(wire: Wire) -> None
         except RemoteError:
             continue
         assert opened.payload is None
-        if opened.rival is not None:
-            told[datagram.address] = opened.rival
+        if opened.duplicate is not None:
+            told[datagram.address] = opened.duplicate
         waiting += opened.replies
 
     assert told[member.card.address] == original.card
@@ -458,7 +458,7 @@ def test_a_late_hello_of_the_process_before_is_no_rival(wire: Wire) -> None:
     member = wire.host(9)
     before = wire.host(1)
     wire.meet(before, member)
-    before.sessions.doubt(member.node_id)
+    before.sessions.mark_unresponsive(member.node_id)
     wire.now += 2
     late = before.sessions.seal(member.node_id, b"late", wire.now)
     living = wire.host(1, identity=before.identity, epoch=2)
@@ -467,7 +467,7 @@ def test_a_late_hello_of_the_process_before_is_no_rival(wire: Wire) -> None:
 
     opened = member.sessions.open(late[0].data, wire.now)
 
-    assert (opened.rival, opened.card) == (None, None)
+    assert (opened.duplicate, opened.card) == (None, None)
 
 
 def test_a_living_session_takes_its_place_back_with_its_counters(wire: Wire) -> None:
@@ -512,7 +512,7 @@ def test_a_recorded_notice_alarms_no_later_process(wire: Wire) -> None:
     wire.meet(clone, member)
     wire.deliver(clone.sessions.seal(member.node_id, b"alive", wire.now))
     wire.now += 1
-    original.sessions.doubt(member.node_id)
+    original.sessions.mark_unresponsive(member.node_id)
     hello = original.sessions.seal(member.node_id, b"", wire.now)[0]
     notice = next(
         reply
@@ -542,18 +542,18 @@ def test_sessions_heal_under_loss_and_restarts(
     in_flight: list[Datagram] = []
     for step in range(60):
         wire.now += 0.07
-        one, other = wire.chance.sample(list(wire.hosts.values()), 2)
+        one, other = wire.rng.sample(list(wire.hosts.values()), 2)
         in_flight += one.sessions.seal(other.node_id, b"storm", wire.now)
-        if wire.chance.random() < 0.05:
-            number = wire.chance.randint(1, 3)
+        if wire.rng.random() < 0.05:
+            number = wire.rng.randint(1, 3)
             old = next(h for h in wire.hosts.values() if h.card.name == f"vm{number}")
             new = wire.host(number, identity=old.identity, epoch=step + 2)
             for known in wire.hosts.values():
                 new.sessions.learn(known.card)
-        wire.chance.shuffle(in_flight)
+        wire.rng.shuffle(in_flight)
         for datagram in [in_flight.pop() for _ in range(len(in_flight) // 2)]:
-            for _ in range(1 + (wire.chance.random() < 0.1)):
-                if wire.chance.random() >= loss:
+            for _ in range(1 + (wire.rng.random() < 0.1)):
+                if wire.rng.random() >= loss:
                     in_flight += wire.open(datagram)
     one, other, *_ = wire.hosts.values()
     for _ in range(6):

@@ -22,7 +22,7 @@ _GROUPS_SIZE: Final = 1024  # 256 groups: Python's limit for an option of a sock
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class ApiCaller:
     """The user and the groups of a process when it connected."""
 
     uid: int
@@ -34,10 +34,10 @@ class Caller:
         return self.uid == 0
 
 
-NOBODY: Final = Caller(-1, frozenset())
+NOBODY: Final = ApiCaller(-1, frozenset())
 
 
-def caller_of(peer: socket.socket | None) -> Caller:
+def caller_of(peer: socket.socket | None) -> ApiCaller:
     """Return who has connected; nobody, where the connection is gone."""
     if peer is None:
         return NOBODY
@@ -47,10 +47,10 @@ def caller_of(peer: socket.socket | None) -> Caller:
         further = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_SIZE)
     except OSError:  # of more groups than that, the first alone counts
         further = b""
-    return Caller(uid, frozenset([gid, *array.array("I", further)]))
+    return ApiCaller(uid, frozenset([gid, *array.array("I", further)]))
 
 
-def require(caller: Caller, group: str, verb: str, *, root: bool) -> None:
+def require(caller: ApiCaller, group: str, verb: str, *, root: bool) -> None:
     """Raise ForbiddenError unless the caller may use the API, and this verb of it."""
     if caller.is_root:
         return

@@ -19,16 +19,16 @@ from typing import Any
 
 from overlay import limits
 from overlay.agent.api.http import auth
-from overlay.agent.api.schema.openapi import Operation, Verb
+from overlay.agent.api.schema.openapi import ApiOperation, Verb
 from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 
 _LOG = logging.getLogger("overlayd.api")
 SOCKET_NAME = "api.sock"
-_DOORMAN_INTERVAL_S = 1.0
+_REAP_INTERVAL_S = 1.0
 
 
-class Server:
+class ApiServer:
     """Serves the API on RUN_DIR/api.sock until closed."""
 
     def __init__(
@@ -42,15 +42,15 @@ class Server:
         self._group = group
         self._request_timeout_s = request_timeout_s
         self._application = web.Application(
-            client_max_size=limits.API_BODY_SIZE_MAX, middlewares=[_in_words]
+            client_max_size=limits.API_BODY_SIZE_MAX, middlewares=[_as_overlay_error]
         )
-        self.operations: list[Operation] = []
+        self.operations: list[ApiOperation] = []
         self._runner: web.AppRunner | None = None
         self._bound: tuple[int, int] | None = None  # what tells our socket from another's
         self._busy = 0
         self._asking: collections.Counter[web.RequestHandler] = collections.Counter()
         self._silent: dict[web.RequestHandler, float] = {}  # since when
-        self._doorman: asyncio.Task[None] | None = None
+        self._reaper: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()  # set once the agent has returned to its cluster
 
     def route(
@@ -72,7 +72,7 @@ class Server:
 
         The others are shapes, of the request and the answer, and errors: see `Operation`.
         """
-        operation = Operation(
+        operation = ApiOperation(
             method, path, name, verb, root, takes, asks, gives, streams, unjoined, fails
         )
         self.operations.append(operation)
@@ -100,13 +100,13 @@ class Server:
         self._runner = web.AppRunner(self._application, access_log=None, handle_signals=False)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=limits.API_CLIENTS_MAX).start()
-        self._doorman = asyncio.get_running_loop().create_task(self._show_out(), name="doorman")
+        self._reaper = asyncio.get_running_loop().create_task(self._reap_idle(), name="doorman")
 
-    async def _show_out(self) -> None:
+    async def _reap_idle(self) -> None:
         """Close connections that ask nothing: those silent for long, and the oldest of too many."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_DOORMAN_INTERVAL_S)
+            await asyncio.sleep(_REAP_INTERVAL_S)
             assert self._runner is not None, "it stands as long as the socket"
             open_now = [] if self._runner.server is None else self._runner.server.connections
             silent = [each for each in open_now if not self._asking[each]]
@@ -122,13 +122,13 @@ class Server:
         """Stop serving; what is being answered ends first, within a second."""
         if self._bound is not None and self._bound == _identity(self.path):
             self.path.unlink(missing_ok=True)  # never another agent's: this one may be refused
-        if self._doorman is not None:
-            self._doorman.cancel()
+        if self._reaper is not None:
+            self._reaper.cancel()
         if self._runner is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._runner.cleanup(), 2.0)
 
-    async def _answer(self, request: web.Request, operation: Operation) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, operation: ApiOperation) -> web.StreamResponse:
         name = operation.name
         if self._busy >= limits.API_CLIENTS_MAX:
             return _failure(
@@ -147,7 +147,7 @@ class Server:
                 await self.ready.wait()
                 body = await _body(request)
                 operation.refuse_unknown(body, dict(request.query))
-                if operation.streams is not None:
+                if operation.is_stream is not None:
                     limit.reschedule(None)  # it lasts until its reader goes, or the agent
                 result = await operation.verb(request, body)
         except OverlayError as error:
@@ -185,7 +185,7 @@ class Server:
 
 
 @web.middleware
-async def _in_words(
+async def _as_overlay_error(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Say as an error of ours what the router says in its own way: no such path, no such method."""
@@ -235,7 +235,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return (found.st_dev, found.st_ino)
 
 
-def _caller(request: web.Request) -> auth.Caller:
+def _caller(request: web.Request) -> auth.ApiCaller:
     """Return who is at the other end."""
     transport = request.transport
     return auth.caller_of(transport.get_extra_info("socket") if transport else None)

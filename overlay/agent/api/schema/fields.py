@@ -13,7 +13,7 @@ from overlay import limits
 from overlay.errors import UsageError
 from overlay.model import (
     LABEL_PREFIX,
-    OPEN_LABEL,
+    PORT_SECURITY_OFF_LABEL,
     Ip,
     Mac,
     ip_text,
@@ -28,7 +28,7 @@ _INTERFACE = re.compile(rf"[!-$&-.0-9;-~]{{1,{limits.INTERFACE_NAME_LENGTH_MAX}}
 _RESERVED_INTERFACES = (".", "..", "lo", "all", "default")
 
 
-def allow(body: dict[str, Any], *known: str) -> None:
+def refuse_unknown_fields(body: dict[str, Any], *known: str) -> None:
     """Refuse fields that this verb does not have."""
     unknown = sorted(set(body) - set(known))
     if unknown:
@@ -99,7 +99,7 @@ def flag(body: dict[str, Any], field: str, *, default: bool = False) -> bool:
     return value
 
 
-def switch(query: dict[str, Any], field: str) -> bool:
+def query_flag(query: dict[str, Any], field: str) -> bool:
     """Return a parameter of a query that is `1` or `0`, the default."""
     value = query.get(field, "0")
     if value not in ("0", "1"):
@@ -107,7 +107,7 @@ def switch(query: dict[str, Any], field: str) -> bool:
     return bool(value == "1")
 
 
-def moment(query: dict[str, Any], field: str) -> float:
+def query_time(query: dict[str, Any], field: str) -> float:
     """Return a parameter of a query that is seconds since 1970, 0 by default."""
     value = query.get(field, "0")
     try:
@@ -220,7 +220,7 @@ def labels_with_security(body: dict[str, Any]) -> tuple[tuple[str, str], ...]:
             why="one of overlayd's own says so",
             field="labels",
         )
-    return tuple(sorted([*found, OPEN_LABEL]))
+    return tuple(sorted([*found, PORT_SECURITY_OFF_LABEL]))
 
 
 def ifname(body: dict[str, Any]) -> str | None:
@@ -239,7 +239,7 @@ def ifname(body: dict[str, Any]) -> str | None:
     return value
 
 
-def waits(body: dict[str, Any]) -> bool:
+def wait_flag(body: dict[str, Any]) -> bool:
     """Return whether to wait for the other nodes."""
     value = body.get("wait")
     if value not in (None, "all", "none"):
@@ -294,6 +294,6 @@ def texts_by_name(body: dict[str, Any], field: str, count_max: int) -> tuple[tup
     return tuple(sorted(value.items()))
 
 
-def described(ips: tuple[Ip, ...]) -> list[str]:
+def ip_texts(ips: tuple[Ip, ...]) -> list[str]:
     """Return addresses as JSON has them."""
     return [ip_text(item) for item in ips]

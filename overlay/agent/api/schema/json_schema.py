@@ -58,7 +58,7 @@ def schema_of(shape: Any, components: dict[str, Schema], *, asked: bool = False)
     origin = get_origin(shape)
     if is_typeddict(shape):
         known = components.get(shape.__name__)
-        made = object_of(shape, components, asked=asked)
+        made = object_schema(shape, components, asked=asked)
         assert known in (None, made), f"two shapes are called {shape.__name__}"
         components[shape.__name__] = made
         return {"$ref": f"#/components/schemas/{shape.__name__}"}
@@ -83,9 +83,9 @@ def schema_of(shape: Any, components: dict[str, Schema], *, asked: bool = False)
     return {} if shape is Any else {"type": _PRIMITIVES[shape]}
 
 
-def object_of(shape: Any, components: dict[str, Schema], *, asked: bool = False) -> Schema:
+def object_schema(shape: Any, components: dict[str, Schema], *, asked: bool = False) -> Schema:
     """Return the schema of a TypedDict itself, described by its docstring."""
-    needed = required_of(shape)
+    needed = required_fields(shape)
     properties: dict[str, Schema] = {}
     for name, hint in get_type_hints(shape, include_extras=True).items():
         inner = get_args(hint)[0] if get_origin(hint) in (Required, NotRequired) else hint
@@ -102,7 +102,7 @@ def object_of(shape: Any, components: dict[str, Schema], *, asked: bool = False)
     return {**described, "additionalProperties": False} if asked else described
 
 
-def required_of(shape: Any) -> set[str]:
+def required_fields(shape: Any) -> set[str]:
     """Return the fields that must be there.
 
     `__required_keys__` does not see Required and NotRequired where annotations are texts (PEP 655
@@ -117,6 +117,6 @@ def required_of(shape: Any) -> set[str]:
     return needed
 
 
-def fields_of(shape: Any) -> tuple[str, ...]:
+def field_names(shape: Any) -> tuple[str, ...]:
     """Return the names of a shape's fields, its bases' first."""
     return tuple(shape.__annotations__)

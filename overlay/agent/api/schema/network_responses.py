@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from overlay.agent.api.schema.responses import State
+from overlay.agent.api.schema.responses import MemberStateName
 
 
-class SubnetShown(TypedDict):
+class SubnetResponse(TypedDict):
     """A range of a network."""
 
     subnet: str
@@ -21,7 +21,7 @@ class SubnetShown(TypedDict):
     block_length: int | None
 
 
-class HostEnd(TypedDict):
+class HostEndpointResponse(TypedDict):
     """Whether this host has an end of its own on a network, or why not."""
 
     exposed: bool
@@ -30,12 +30,12 @@ class HostEnd(TypedDict):
     host_interfaces: list[str]
 
 
-class Network(HostEnd):
+class NetworkResponse(HostEndpointResponse):
     """A network, as lists have it."""
 
     name: str
     vni: int
-    subnets: list[SubnetShown]
+    subnets: list[SubnetResponse]
     internal: bool
     isolate_subnets: bool
     labels: dict[str, str]
@@ -49,26 +49,26 @@ class Network(HostEnd):
     parent: str | None
 
 
-class Networks(TypedDict):
+class NetworkListResponse(TypedDict):
     """All networks."""
 
-    networks: list[Network]
+    networks: list[NetworkResponse]
 
 
-class NetworkMade(Network):
+class NetworkCreatedResponse(NetworkResponse):
     """A network that is there now."""
 
     created: bool
 
 
-class NodeAddresses(TypedDict):
+class NodeAddressesResponse(TypedDict):
     """A host's own end on a network."""
 
     node: str
     ips: list[str]
 
 
-class Share(TypedDict):
+class ShareResponse(TypedDict):
     """How many addresses of a subnet a node owns."""
 
     node: str
@@ -77,7 +77,7 @@ class Share(TypedDict):
     free: int
 
 
-class Endpoint(TypedDict):
+class EndpointResponse(TypedDict):
     """One container interface on one network."""
 
     id: str
@@ -87,7 +87,7 @@ class Endpoint(TypedDict):
     ips: list[str]
     mac: str
     node: str
-    node_state: State
+    node_state: MemberStateName
     local: bool
     target: str | None
     ifname: str | None
@@ -98,27 +98,27 @@ class Endpoint(TypedDict):
     gateway_priority: int | None
 
 
-class NetworkDetail(Network):
+class NetworkDetailResponse(NetworkResponse):
     """All that is known of a network."""
 
-    endpoint_list: list[Endpoint]
-    host_ends: list[NodeAddresses]
+    endpoint_list: list[EndpointResponse]
+    host_ends: list[NodeAddressesResponse]
     participants: list[str]
-    grants: list[Share]
+    grants: list[ShareResponse]
 
 
-class NetworkRemoved(TypedDict):
+class NetworkRemovedResponse(TypedDict):
     """The network that is gone."""
 
     removed: str
     vni: int
 
 
-class Owner(TypedDict):
+class OwnerResponse(TypedDict):
     """What one node owns of a subnet."""
 
     node: str
-    state: State
+    state: MemberStateName
     reachable: bool
     inherited: bool
     addresses: int
@@ -128,7 +128,7 @@ class Owner(TypedDict):
     ranges_more: int
 
 
-class SubnetOwners(TypedDict):
+class SubnetOwnersResponse(TypedDict):
     """Who owns which addresses of a subnet."""
 
     subnet: str
@@ -137,31 +137,31 @@ class SubnetOwners(TypedDict):
     used: int
     free: int
     unreachable: int
-    owners: list[Owner]
+    owners: list[OwnerResponse]
 
 
-class NetworkOwners(TypedDict):
+class NetworkOwnersResponse(TypedDict):
     """Who owns which addresses of a network."""
 
     network: str
-    subnets: list[SubnetOwners]
+    subnets: list[SubnetOwnersResponse]
 
 
-class Ipam(TypedDict):
+class IpamResponse(TypedDict):
     """Who owns which addresses, and the networks of which this is not known here."""
 
-    networks: list[NetworkOwners]
+    networks: list[NetworkOwnersResponse]
     elsewhere: list[str]
 
 
-class Endpoints(TypedDict):
+class EndpointListResponse(TypedDict):
     """Endpoints, and the networks whose endpoints are not known here."""
 
-    endpoints: list[Endpoint]
+    endpoints: list[EndpointResponse]
     elsewhere: list[str]
 
 
-class Changed(TypedDict):
+class FieldChangeResponse(TypedDict):
     """What an attach changed of what was attached already; null for a limit: there is none."""
 
     field: str
@@ -169,7 +169,7 @@ class Changed(TypedDict):
     after: int | bool | None
 
 
-class AttachedEndpoint(TypedDict):
+class AttachedEndpointResponse(TypedDict):
     """What an attach gave on one network."""
 
     network: str
@@ -179,18 +179,18 @@ class AttachedEndpoint(TypedDict):
     ifname: str
     name: str
     created: bool
-    changed: list[Changed]
+    changed: list[FieldChangeResponse]
 
 
-class Attached(TypedDict):
+class AttachResponse(TypedDict):
     """What an attach gave, and the live nodes that may not reach it yet."""
 
-    endpoints: list[AttachedEndpoint]
+    endpoints: list[AttachedEndpointResponse]
     unconfirmed: list[str]
     elapsed_ms: float
 
 
-class DetachedEndpoint(TypedDict):
+class DetachedEndpointResponse(TypedDict):
     """What a detach took away on one network."""
 
     network: str
@@ -198,13 +198,13 @@ class DetachedEndpoint(TypedDict):
     name: str
 
 
-class Detached(TypedDict):
+class DetachResponse(TypedDict):
     """What a detach took away."""
 
-    detached: list[DetachedEndpoint]
+    detached: list[DetachedEndpointResponse]
 
 
-class ContainerIdentity(TypedDict):
+class ContainerIdentityResponse(TypedDict):
     """A bare container."""
 
     name: str
@@ -213,7 +213,7 @@ class ContainerIdentity(TypedDict):
     network_mode: str
 
 
-class ContainerEndpoint(TypedDict):
+class ContainerEndpointResponse(TypedDict):
     """A bare container's interface."""
 
     network: str
@@ -221,33 +221,33 @@ class ContainerEndpoint(TypedDict):
     ifname: str
 
 
-class Container(ContainerIdentity):
+class ContainerResponse(ContainerIdentityResponse):
     """A bare container, and what it is attached to."""
 
-    endpoints: list[ContainerEndpoint]
+    endpoints: list[ContainerEndpointResponse]
 
 
-class Containers(TypedDict):
+class ContainerListResponse(TypedDict):
     """All bare containers of this host."""
 
-    containers: list[Container]
+    containers: list[ContainerResponse]
 
 
-class ContainerMade(ContainerIdentity):
+class ContainerCreatedResponse(ContainerIdentityResponse):
     """A bare container that is there now, and what its attach gave."""
 
     created: bool
-    endpoints: list[AttachedEndpoint]
+    endpoints: list[AttachedEndpointResponse]
     unconfirmed: list[str]
 
 
-class ContainerRemoved(TypedDict):
+class ContainerRemovedResponse(TypedDict):
     """The bare container that is gone."""
 
     removed: str
 
 
-class PublishedPort(TypedDict):
+class PublishedPortResponse(TypedDict):
     """A port of this host, and what it leads to."""
 
     protocol: str

@@ -37,7 +37,7 @@ _ANYWHERE: frozenset[type[OverlayError]] = frozenset({OverlayError, UsageError, 
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class ApiOperation:
     """One route: its verb, and what it takes and gives, as shapes (`json_schema`).
 
     `takes`: the body's fields; `asks`: the query's parameters; `gives`: the answer's fields, or
@@ -50,27 +50,27 @@ class Operation:
     name: str
     verb: Verb
     root: bool = False
-    takes: Any = None
-    asks: Any = None
-    gives: Any = None
-    streams: Any = None
-    unjoined: bool = False
-    fails: tuple[type[OverlayError], ...] = ()
+    request: Any = None
+    query: Any = None
+    response: Any = None
+    is_stream: Any = None
+    works_unjoined: bool = False
+    errors_raised: tuple[type[OverlayError], ...] = ()
 
     def refuse_unknown(self, body: dict[str, Any], query: dict[str, str]) -> None:
         """Raise UsageError for a field or a parameter that is not declared."""
-        request.allow(body, *_fields(self.takes))
-        request.allow(query, *_fields(self.asks))
+        request.refuse_unknown_fields(body, *_fields(self.request))
+        request.refuse_unknown_fields(query, *_fields(self.query))
 
     def errors(self) -> frozenset[type[OverlayError]]:
         """Return what it may answer in place of what it gives.
 
         Where there must be a cluster there may be none, and what is named may not be there.
         """
-        found = {*_ANYWHERE, *self.fails}
-        if not self.unjoined:
+        found = {*_ANYWHERE, *self.errors_raised}
+        if not self.works_unjoined:
             found.add(ConflictError)
-        if self.named_in_path() or _NAMING & {*_fields(self.takes), *_fields(self.asks)}:
+        if self.named_in_path() or _NAMING & {*_fields(self.request), *_fields(self.query)}:
             found.add(NotFoundError)
         return frozenset(found)
 
@@ -80,10 +80,10 @@ class Operation:
 
 
 def _fields(declared: Any) -> tuple[str, ...]:
-    return () if declared is None else json_schema.fields_of(declared)
+    return () if declared is None else json_schema.field_names(declared)
 
 
-def document(operations: list[Operation]) -> Schema:
+def document(operations: list[ApiOperation]) -> Schema:
     """Return the document."""
     schemas: dict[str, Schema] = {"Error": _error()}
     paths: dict[str, Schema] = {}
@@ -106,14 +106,14 @@ def document(operations: list[Operation]) -> Schema:
     }
 
 
-def _operation(each: Operation, schemas: dict[str, Schema]) -> Schema:
+def _operation(each: ApiOperation, schemas: dict[str, Schema]) -> Schema:
     parameters = [
         {"name": name, "in": "path", "required": True,
          "schema": {"type": "string", "minLength": 1}}
         for name in each.named_in_path()
     ]  # fmt: skip
-    if each.asks is not None:
-        asked = json_schema.object_of(each.asks, schemas)
+    if each.query is not None:
+        asked = json_schema.object_schema(each.query, schemas)
         parameters += [
             {"name": name, "in": "query", "required": name in asked["required"], "schema": schema}
             for name, schema in asked["properties"].items()
@@ -130,21 +130,21 @@ def _operation(each: Operation, schemas: dict[str, Schema]) -> Schema:
     }
     if parameters:
         described["parameters"] = parameters
-    if each.takes is not None:
-        body = json_schema.schema_of(each.takes, schemas, asked=True)
+    if each.request is not None:
+        body = json_schema.schema_of(each.request, schemas, asked=True)
         described["requestBody"] = {
-            "required": bool(json_schema.required_of(each.takes)),
+            "required": bool(json_schema.required_fields(each.request)),
             "content": {_JSON: {"schema": body}},
         }
     return described
 
 
-def _answer(each: Operation, schemas: dict[str, Schema]) -> Schema:
-    if each.gives is str:
+def _answer(each: ApiOperation, schemas: dict[str, Schema]) -> Schema:
+    if each.response is str:
         return {"description": "Text.", "content": {_TEXT: {"schema": {"type": "string"}}}}
-    if not is_typeddict(each.gives):
+    if not is_typeddict(each.response):
         return {"description": "An object.", "content": {_JSON: {"schema": {"type": "object"}}}}
-    fields = json_schema.object_of(each.gives, schemas)
+    fields = json_schema.object_schema(each.response, schemas)
     told = fields.pop("description")
     fields["properties"] = {
         "schema": {"const": f"overlayd.{each.name}/v1"},
@@ -152,8 +152,8 @@ def _answer(each: Operation, schemas: dict[str, Schema]) -> Schema:
     }
     fields["required"] = ["schema", *fields["required"]]
     content: Schema = {_JSON: {"schema": fields}}
-    if each.streams is not None:
-        content[_LINES] = {"schema": json_schema.schema_of(each.streams, schemas)}
+    if each.is_stream is not None:
+        content[_LINES] = {"schema": json_schema.schema_of(each.is_stream, schemas)}
     return {"description": told, "content": content}
 
 

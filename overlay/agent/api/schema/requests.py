@@ -22,20 +22,20 @@ _RATE = {
     "anyOf": [{"const": 0}, {"minimum": limits.RATE_MIN_BITS, "maximum": limits.RATE_MAX_BITS}]
 }
 Rate = Annotated[int, _RATE]  # bits per second; 0: no limit
-Words = list[Annotated[str, _WORD]]
+WordList = list[Annotated[str, _WORD]]
 
 
-class Nothing(TypedDict):
+class EmptyRequest(TypedDict):
     """No fields."""
 
 
-class OfNetwork(TypedDict, total=False):
+class NetworkFilter(TypedDict, total=False):
     """One network; all of them without it."""
 
     network: Text
 
 
-class Join(TypedDict, total=False):
+class JoinRequest(TypedDict, total=False):
     """How this host becomes a member."""
 
     peers: Annotated[list[Text], {"maxItems": limits.SEED_COUNT_MAX}]
@@ -46,13 +46,13 @@ class Join(TypedDict, total=False):
     gossip_port: Port
 
 
-class Leave(TypedDict, total=False):
+class LeaveRequest(TypedDict, total=False):
     """How this host stops being a member."""
 
     force: bool
 
 
-class Forget(TypedDict, total=False):
+class ForgetRequest(TypedDict, total=False):
     """Which node is gone for ever."""
 
     node: Required[Text]
@@ -60,7 +60,7 @@ class Forget(TypedDict, total=False):
     bar: bool
 
 
-class SubnetAsked(TypedDict, total=False):
+class SubnetRequest(TypedDict, total=False):
     """A range of addresses of a new network."""
 
     subnet: Required[Text]
@@ -70,11 +70,11 @@ class SubnetAsked(TypedDict, total=False):
     block_length: Annotated[int, {"minimum": 1, "maximum": limits.PREFIX_LENGTH_MAX}]
 
 
-class NetworkAsked(TypedDict, total=False):
+class NetworkCreateRequest(TypedDict, total=False):
     """A new network."""
 
     name: Required[Name]
-    subnets: list[SubnetAsked]
+    subnets: list[SubnetRequest]
     vni: Annotated[int, {"minimum": 1, "maximum": limits.VNI_MAX}]
     internal: bool
     labels: Labels
@@ -104,7 +104,7 @@ class AttachOptions(TypedDict, total=False):
     ]
 
 
-class Attach(AttachOptions, total=False):
+class AttachRequest(AttachOptions, total=False):
     """Which container, and how it is to be attached."""
 
     target: Required[Text]
@@ -112,30 +112,30 @@ class Attach(AttachOptions, total=False):
     name: Name
 
 
-class ContainerAsked(AttachOptions, total=False):
+class ContainerCreateRequest(AttachOptions, total=False):
     """A new container, and how it is to be attached."""
 
     name: Required[Name]
     dns_servers: Annotated[list[Address], {"maxItems": limits.DNS_SERVERS_MAX}]
-    dns_search: Annotated[Words, {"maxItems": limits.DNS_SEARCH_MAX}]
-    dns_options: Annotated[Words, {"maxItems": limits.DNS_OPTIONS_MAX}]
+    dns_search: Annotated[WordList, {"maxItems": limits.DNS_SEARCH_MAX}]
+    dns_options: Annotated[WordList, {"maxItems": limits.DNS_OPTIONS_MAX}]
 
 
-class Detach(TypedDict, total=False):
+class DetachRequest(TypedDict, total=False):
     """Which container, and from which networks: all without any."""
 
     target: Required[Text]
     networks: NetworkNames
 
 
-class EventsAsked(TypedDict, total=False):
+class EventsRequest(TypedDict, total=False):
     """From when on, and whether to go on with those that come."""
 
     since: float
     follow: Literal["0", "1"]
 
 
-class VerifyAsked(TypedDict, total=False):
+class VerifyRequest(TypedDict, total=False):
     """Whether to put right what differs."""
 
     repair: Literal["0", "1"]

@@ -10,10 +10,10 @@ from typing import Final, Literal, NotRequired, TypedDict
 
 from overlay.core.protocol.messages import MemberState
 
-State = Literal["alive", "suspect", "dead", "left"]
-KeyStep = Literal["settled", "distributing", "using", "removing"]
-Sandbox = Literal["ok", "absent", "degraded", "none"]
-STATES: Final[dict[MemberState, State]] = {
+MemberStateName = Literal["alive", "suspect", "dead", "left"]
+KeyStepName = Literal["settled", "distributing", "using", "removing"]
+SandboxStateName = Literal["ok", "absent", "degraded", "none"]
+STATE_NAMES: Final[dict[MemberState, MemberStateName]] = {
     MemberState.ALIVE: "alive",
     MemberState.SUSPECT: "suspect",
     MemberState.DEAD: "dead",
@@ -21,7 +21,7 @@ STATES: Final[dict[MemberState, State]] = {
 }
 
 
-class Node(TypedDict):
+class NodeResponse(TypedDict):
     """This node."""
 
     id: str
@@ -32,7 +32,7 @@ class Node(TypedDict):
     underlay_mtu: int
 
 
-class StateCounts(TypedDict):
+class MemberStateCounts(TypedDict):
     """How many members are in each state."""
 
     alive: int
@@ -41,29 +41,29 @@ class StateCounts(TypedDict):
     left: int
 
 
-class Partition(TypedDict):
+class PartitionResponse(TypedDict):
     """How many members of how many answer, where it must be this node that is cut off."""
 
     seen: int
     total: int
 
 
-class Cluster(TypedDict):
+class ClusterResponse(TypedDict):
     """The cluster, as this node sees it."""
 
     id: str
-    members: StateCounts
-    partitioned: Partition | None
+    members: MemberStateCounts
+    partitioned: PartitionResponse | None
 
 
-class Rows(TypedDict):
+class RowCounts(TypedDict):
     """What should be programmed, and what the kernel had when it was last read."""
 
     desired: int
     actual: int
 
 
-class NetworkStatus(TypedDict):
+class NetworkStatusResponse(TypedDict):
     """How a network is on this node."""
 
     name: str
@@ -73,15 +73,15 @@ class NetworkStatus(TypedDict):
     endpoints_total: int
     driver: str
     parent: str | None
-    sandbox: Sandbox
-    rows: Rows
+    sandbox: SandboxStateName
+    rows: RowCounts
     passes: int
     reads: int
     operations: int
     failures: list[str]
 
 
-class FastPath(TypedDict):
+class FastPathResponse(TypedDict):
     """Whether unicast frames are spared the bridge."""
 
     mode: str
@@ -89,7 +89,7 @@ class FastPath(TypedDict):
     why: str | None
 
 
-class UnderlayFilter(TypedDict):
+class UnderlayFilterResponse(TypedDict):
     """Whether only members get at the VXLAN port."""
 
     active: bool
@@ -99,7 +99,7 @@ class UnderlayFilter(TypedDict):
     refused_astray: int
 
 
-class Gossip(TypedDict):
+class GossipResponse(TypedDict):
     """Datagrams, and how late the event loop ran at worst within the last minute."""
 
     received: int
@@ -107,28 +107,28 @@ class Gossip(TypedDict):
     lag_max_ms: float
 
 
-class KeyName(TypedDict):
+class KeyNameResponse(TypedDict):
     """A cluster key, by what it is called."""
 
     generation: int
     mark: str
 
 
-class KeyUse(KeyName):
+class KeyUseResponse(KeyNameResponse):
     """How many datagrams came under a key."""
 
     datagrams: int
 
 
-class KeySummary(TypedDict):
+class KeySummaryResponse(TypedDict):
     """How far this host is with the cluster's key."""
 
     generation: int
-    step: KeyStep
-    accepted: list[KeyUse]
+    step: KeyStepName
+    accepted: list[KeyUseResponse]
 
 
-class Concern(TypedDict):
+class HealthIssue(TypedDict):
     """What a person should know."""
 
     level: Literal["warn", "error"]
@@ -136,35 +136,35 @@ class Concern(TypedDict):
     hint: str
 
 
-class Status(TypedDict):
+class StatusResponse(TypedDict):
     """How this node and its cluster are; `node` and `cluster` are null in no cluster."""
 
     version: str
     uptime_s: float
     state_dir: str
     config: str | None
-    node: Node | None
-    cluster: Cluster | None
-    networks: list[NetworkStatus]
+    node: NodeResponse | None
+    cluster: ClusterResponse | None
+    networks: list[NetworkStatusResponse]
     drops: dict[str, int]
-    health: list[Concern]
+    health: list[HealthIssue]
     vxlan_port: NotRequired[int]
     gossip_port: NotRequired[int]
     overlay_mtu: NotRequired[int]
-    fast_path: NotRequired[FastPath]
-    underlay_filter: NotRequired[UnderlayFilter]
-    gossip: NotRequired[Gossip]
-    key: NotRequired[KeySummary]
+    fast_path: NotRequired[FastPathResponse]
+    underlay_filter: NotRequired[UnderlayFilterResponse]
+    gossip: NotRequired[GossipResponse]
+    key: NotRequired[KeySummaryResponse]
 
 
-class Joined(TypedDict):
+class JoinResponse(TypedDict):
     """A host that is a member."""
 
     created: bool
     already: bool
     cluster: str
     via: str | None
-    node: Node
+    node: NodeResponse
     vxlan_port: int
     gossip_port: int
     overlay_mtu: int
@@ -175,20 +175,20 @@ class Joined(TypedDict):
     next: str
 
 
-class Left(TypedDict):
+class LeaveResponse(TypedDict):
     """How many endpoints were detached."""
 
     withdrawn: int
 
 
-class WasReset(TypedDict):
+class ResetResponse(TypedDict):
     """Whether this host left its cluster, and whether the kernel's part is removed."""
 
     left: bool
     cleared: bool
 
 
-class LogVersion(TypedDict):
+class LogVersionResponse(TypedDict):
     """One log of a node: the version held here, and the newest told of."""
 
     scope: str
@@ -196,15 +196,15 @@ class LogVersion(TypedDict):
     origin: int
 
 
-class Logs(TypedDict):
+class LogsResponse(TypedDict):
     """How much of a node's logs is held here."""
 
     behind: int
     equal_s: float | None
-    versions: list[LogVersion]
+    versions: list[LogVersionResponse]
 
 
-class MemberIdentity(TypedDict):
+class MemberIdentityResponse(TypedDict):
     """Who a node is."""
 
     id: str
@@ -215,30 +215,30 @@ class MemberIdentity(TypedDict):
     certificate_expires: int
 
 
-class Member(MemberIdentity):
+class MemberResponse(MemberIdentityResponse):
     """A node, and how it is."""
 
-    state: State
+    state: MemberStateName
     since_s: float
     incarnation: int
     rtt_ms: float | None
-    logs: Logs
+    logs: LogsResponse
     self: bool
 
 
-class Members(TypedDict):
+class MemberListResponse(TypedDict):
     """All nodes that are known, this one first."""
 
-    members: list[Member]
+    members: list[MemberResponse]
 
 
-class Forgotten(TypedDict):
+class ForgetResponse(TypedDict):
     """The node that is gone."""
 
     forgotten: str
 
 
-class Difference(TypedDict):
+class DifferenceResponse(TypedDict):
     """What differs in the kernel, as the operation that removes the difference."""
 
     network: str
@@ -246,14 +246,14 @@ class Difference(TypedDict):
     text: str
 
 
-class Verified(TypedDict):
+class VerifyResponse(TypedDict):
     """What differed, and whether nothing does any more."""
 
-    differences: list[Difference]
+    differences: list[DifferenceResponse]
     repaired: bool
 
 
-class Event(TypedDict):
+class EventResponse(TypedDict):
     """Something that happened."""
 
     time: float
@@ -264,7 +264,7 @@ class Event(TypedDict):
     peer: NotRequired[str]
 
 
-class Events(TypedDict):
+class EventListResponse(TypedDict):
     """What happened, the latest last."""
 
-    events: list[Event]
+    events: list[EventResponse]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from overlay.agent.api.http.server import Server
+from overlay.agent.api.http.server import ApiServer
 from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import ConflictError
 
@@ -49,7 +49,7 @@ def asked(tmp_path: Path) -> Callable[[str], str]:
     """Return what asks a server for a path, and returns the whole of what it sends."""
 
     async def work(path: str) -> str:
-        server = Server(tmp_path, grp.getgrgid(os.getgid()).gr_name, request_timeout_s=LIMIT_S)
+        server = ApiServer(tmp_path, grp.getgrgid(os.getgid()).gr_name, request_timeout_s=LIMIT_S)
         server.route("GET", "/slow", "slow", slow)
         server.route("GET", "/refused", "refused", refused)
         server.route("GET", "/goes-on", "goes-on", going_on, streams=str)
@@ -104,7 +104,7 @@ def test_a_second_agent_leaves_the_socket_of_the_first(tmp_path: Path) -> None:
     """It is refused, and who asks the first one gets an answer all the same."""
 
     async def work() -> None:
-        first, second = Server(tmp_path, "nobody"), Server(tmp_path, "nobody")
+        first, second = ApiServer(tmp_path, "nobody"), ApiServer(tmp_path, "nobody")
         await first.start()
         try:
             with pytest.raises(ConflictError, match="another agent"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from overlay.agent.api.endpoints import wish_of
+from overlay.agent.api.endpoints import attach_specs
 from overlay.agent.api.schema import fields
 from overlay.errors import UsageError
 from overlay.model import parse_ip, parse_mac
@@ -26,18 +26,18 @@ def test_fields_are_read() -> None:
     assert fields.flag({}, "f", default=True)
     assert fields.texts({}, "l", 3) == []
     assert fields.texts({"l": None}, "l", 3) == []
-    assert fields.waits({})
-    assert fields.switch({"repair": "1"}, "repair")
-    assert not fields.switch({}, "repair")
-    assert fields.moment({"since": "1.5"}, "since") == 1.5
-    assert fields.moment({}, "since") == 0
-    assert not fields.waits({"wait": "none"})
+    assert fields.wait_flag({})
+    assert fields.query_flag({"repair": "1"}, "repair")
+    assert not fields.query_flag({}, "repair")
+    assert fields.query_time({"since": "1.5"}, "since") == 1.5
+    assert fields.query_time({}, "since") == 0
+    assert not fields.wait_flag({"wait": "none"})
 
 
 @pytest.mark.parametrize(
     "read",
     [
-        lambda: fields.allow({"a": 1}, "b"),
+        lambda: fields.refuse_unknown_fields({"a": 1}, "b"),
         lambda: fields.number({"n": True}, "n", 0, 9),
         lambda: fields.number({"n": 10}, "n", 0, 9),
         lambda: fields.flag({"f": 1}, "f"),
@@ -54,13 +54,13 @@ def test_fields_are_read() -> None:
         lambda: fields.ifname({"ifname": "eth%d"}),
         lambda: fields.ifname({"ifname": "\u00e9" * 8}),
         lambda: fields.ifname({"ifname": "default"}),
-        lambda: fields.waits({"wait": "some"}),
-        lambda: fields.switch({"repair": "true"}, "repair"),
-        lambda: fields.switch({"repair": ""}, "repair"),
-        lambda: fields.moment({"since": "yesterday"}, "since"),
-        lambda: fields.moment({"since": "nan"}, "since"),
-        lambda: fields.moment({"since": "1e999"}, "since"),
-        lambda: wish_of({"ip": "10.0.0.1"}, 2),
+        lambda: fields.wait_flag({"wait": "some"}),
+        lambda: fields.query_flag({"repair": "true"}, "repair"),
+        lambda: fields.query_flag({"repair": ""}, "repair"),
+        lambda: fields.query_time({"since": "yesterday"}, "since"),
+        lambda: fields.query_time({"since": "nan"}, "since"),
+        lambda: fields.query_time({"since": "1e999"}, "since"),
+        lambda: attach_specs({"ip": "10.0.0.1"}, 2),
         lambda: fields.ip({"ip": "10.0.0"}, "ip"),
         lambda: fields.mac({"mac": "01:00:00:00:00:00"}, "mac"),
         lambda: fields.mac({"mac": "zz"}, "mac"),
