@@ -124,3 +124,40 @@ def test_every_drop_reason_is_documented() -> None:
 
     assert "answer-of-one-not-asked" in reasons
     assert [reason for reason in sorted(reasons) if f"`{reason}`" not in protocol] == []
+
+
+MODULES_PER_FOLDER_MAX = 15
+# Words that end like a gerund or a participle and are nouns.
+NOUNS = {"ping", "string", "keyring", "routing", "ring", "feed", "seed", "speed"}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=name_of)
+def test_a_folder_holds_few_modules(folder: Path) -> None:
+    """A newcomer finds a file by one guess."""
+    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+
+    assert len(modules) <= MODULES_PER_FOLDER_MAX
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_module_is_named_by_a_noun(path: Path) -> None:
+    """No module's name is a bare gerund or participle: it names what it holds."""
+    name = path.stem
+
+    assert "_" in name or name in NOUNS or not name.endswith(("ing", "ed"))
+
+
+def class_names(package: str) -> dict[str, list[str]]:
+    """Return the public classes of a package, each with the files that define it."""
+    found: dict[str, list[str]] = {}
+    for path in (ROOT / "overlay" / package).rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(name_of(path))
+    return found
+
+
+@pytest.mark.parametrize("package", ["agent", "core", "wire", "kernel"])
+def test_a_class_name_means_one_thing(package: str) -> None:
+    """No public class name is defined twice within a package."""
+    assert {name: at for name, at in class_names(package).items() if len(at) > 1} == {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from overlay.agent.api import routes
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.process import capabilities, core_dump, systemd
+from overlay.agent.process import confinement, systemd
 from overlay.agent.process.config import CONFIG_DEFAULT, Config, load
 from overlay.errors import OverlayError
 
@@ -44,8 +44,8 @@ def run(
             stream=sys.stderr,
             format="%(asctime)s %(levelname)s %(name)s %(message)s",
         )
-        core_dump.forbid_core_dumps()
-        capabilities.drop_capabilities()
+        confinement.forbid_core_dumps()
+        confinement.drop_capabilities()
         asyncio.run(_serve(config))
     except KeyboardInterrupt:
         return 0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from overlay.agent.process.capabilities import KEPT_CAPABILITIES
+from overlay.agent.process.confinement import KEPT_CAPABILITIES
 from overlay.lab import host_process, lab
 from overlay.lab.driver import AgentDriver, connect, end_all, join_all
 

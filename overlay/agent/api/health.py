@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from overlay import limits
-from overlay.agent.api import exposure_views
+from overlay.agent.api import exposure
 from overlay.agent.api.schema.responses import HealthIssue, NetworkStatusResponse
 from overlay.agent.components import Components
 from overlay.agent.dataplane.reconciler import sandbox_name
@@ -34,7 +34,7 @@ def health(components: Components, networks: list[NetworkStatusResponse]) -> lis
         *_fast_path(components),
         *_underlay_filter(components),
         *_port_security(components),
-        *exposure_views.exposure_health(components),
+        *exposure.exposure_health(components),
     ]
 
 

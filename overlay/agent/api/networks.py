@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from overlay import limits
-from overlay.agent.api import exposure_views
+from overlay.agent.api import exposure
 from overlay.agent.api import ipam as ipamviews
 from overlay.agent.api.endpoints import endpoints
 from overlay.agent.api.http.server import ApiServer
@@ -148,7 +148,7 @@ def network(item: Network, components: Components) -> network_responses.NetworkR
         "mtu_why": components.mtu_controller.why(item),
         "driver": driver_of(item),
         "parent": parent_interface_of(item) or None,
-        **exposure_views.host_endpoint(item, components),
+        **exposure.host_endpoint(item, components),
     }
 
 
@@ -173,7 +173,7 @@ def network_detail(
     return {
         **network(item, components),
         "endpoint_list": endpoints(components, [item]),
-        "host_ends": exposure_views.host_endpoints(item, components),
+        "host_ends": exposure.host_endpoints(item, components),
         "participants": _names(directory, directory.participants(item.vni, forwarding=False)),
         "grants": [
             _grant(item, share, directory) for share in components.allocator.space.shares(item)

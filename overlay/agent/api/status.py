@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from overlay import __version__
-from overlay.agent.api import key_views
+from overlay.agent.api import keys
 from overlay.agent.api.health import health
 from overlay.agent.api.schema import responses
 from overlay.agent.api.schema.responses import STATE_NAMES
@@ -79,7 +79,7 @@ def status(agent: AgentLifecycle) -> responses.StatusResponse:
                 components.gossip.transport.lag.max_s(components.gossip.transport.now()) * 1000, 1
             ),
         },
-        "key": key_views.key_summary(components),
+        "key": keys.key_summary(components),
         "health": health(components, networks),
     }
 

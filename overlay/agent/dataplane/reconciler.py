@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from overlay.agent.dataplane import sandbox_watch
+from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.port_removal import PortRemoval
 from overlay.agent.dataplane.reconcile_pass import FIRST_RETRY_S, SandboxRuntime, compare, run_pass
@@ -103,7 +103,7 @@ class Reconciler:
                 name = sandbox_name(network.vni, self._gossip.node_id)
                 runtime = await self._kernel.call(self._adopt, name, unfinished)
                 self._runtimes[network.vni] = runtime
-                sandbox_watch.watch_sandbox(runtime, partial(self.mark_stale, network.vni))
+                watch.watch_sandbox(runtime, partial(self.mark_stale, network.vni))
         if runtime.passes == 0:
             await self.underlay_filter.admit_members()
             await self.reconcile(network.vni)
@@ -133,7 +133,7 @@ class Reconciler:
         async with self.lock(vni):
             runtime = self._runtimes.pop(vni, None)
             if runtime is not None:
-                sandbox_watch.stop_watching(runtime)
+                watch.stop_watching(runtime)
                 self.closed(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
             else:  # of a network that was gone already when this agent started
@@ -155,7 +155,7 @@ class Reconciler:
     async def close(self) -> None:
         """Let go of all sandboxes; they go on forwarding."""
         for runtime in self._runtimes.values():
-            sandbox_watch.stop_watching(runtime)
+            watch.stop_watching(runtime)
             await self._kernel.call(runtime.sandbox.close)
         self._runtimes.clear()
 

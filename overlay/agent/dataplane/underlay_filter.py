@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
-from overlay.agent.dataplane import table_watch
+from overlay.agent.dataplane import watch
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
@@ -129,9 +129,9 @@ class UnderlayFilter:
         """Look after the table whenever somebody changes it, and every interval."""
         await self.admit_members()
         own = [] if self._filter is None else [self._filter.port_id]
-        with table_watch.watch_tables([table_name(self._gossip.node_id)], own) as changed:
+        with watch.watch_tables([table_name(self._gossip.node_id)], own) as changed:
             while True:
-                await table_watch.wait_changed(changed, self._interval_s)
+                await watch.wait_changed(changed, self._interval_s)
                 await self.reconcile()
                 await self._read_counters()
 

@@ -6,9 +6,10 @@ that rule, and the wishes on disk. Changes nothing in the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from overlay.agent.exposure import obstacles
+from overlay import limits
 from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
@@ -17,6 +18,7 @@ from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.errors import ConflictError
+from overlay.kernel.host import underlay
 from overlay.model import Network, Vni
 
 
@@ -75,7 +77,7 @@ class Eligibility:
             or self._host_endpoints.of(vni)
         ):
             return wish is True or (wish is None and not network.internal and self._populated(vni))
-        obstacle = obstacles.subnet_too_small(network) or await self._obstacle(network)
+        obstacle = subnet_too_small(network) or await self._obstacle(network)
         if obstacle is not None:
             self.obstacles[vni] = obstacle.why
         return obstacle is None
@@ -83,11 +85,11 @@ class Eligibility:
     def _populated(self, vni: Vni) -> bool:
         return any(attachment.vni == vni for attachment in self._attachments.values())
 
-    async def _obstacle(self, network: Network) -> obstacles.ExposureObstacle | None:
+    async def _obstacle(self, network: Network) -> ExposureObstacle | None:
         known = self._host_endpoints.exposed_vnis | self.preferences.keys()
         others = [network for network in self._directory.networks() if network.vni in known]
         exposed = [n for n in others if n.vni != network.vni and self._host_endpoints.of(n.vni)]
-        return await self._kernel.call(obstacles.find_obstacle, network, exposed)
+        return await self._kernel.call(find_obstacle, network, exposed)
 
     async def require_exposable(self, network: Network) -> None:
         """Raise ConflictError for a network that can have no end here."""
@@ -121,3 +123,46 @@ class Eligibility:
         if self.preferences.get(network.vni) is False:
             return "by overlayd unexpose"
         return None
+
+
+class ExposureObstacle(NamedTuple):
+    """What is in the way, and what a person can do about it."""
+
+    why: str
+    hint: str
+
+
+def subnet_too_small(network: Network) -> ExposureObstacle | None:
+    """Return an obstacle where a person should decide: every host's end takes an address."""
+    for subnet in network.subnets:
+        length = max(subnet.prefix_length, subnet.block_length)
+        size = 1 << 8 * len(subnet.base) - length
+        if size < limits.EXPOSED_SUBNET_SIZE_MIN:
+            per = "each block" if subnet.block_length else str(subnet)
+            return ExposureObstacle(
+                f"the host would take one of the {size} addresses of {per}",
+                f"overlayd expose {network.name}",
+            )
+    return None
+
+
+def find_obstacle(network: Network, exposed: Sequence[Network]) -> ExposureObstacle | None:
+    """Return what keeps this host from an end on the network; in the kernel thread."""
+    routes = underlay.routes()
+    for subnet in network.subnets:
+        for other in exposed:
+            for theirs in other.subnets:
+                same_family = len(theirs.base) == len(subnet.base)
+                if same_family and theirs.network.overlaps(subnet.network):
+                    return ExposureObstacle(
+                        f"its subnet {subnet} overlaps {theirs} of network {other.name}, which "
+                        "is exposed here",
+                        f"overlayd unexpose {other.name}",
+                    )
+        route = underlay.overlapping(routes, subnet.network)
+        if route is not None:
+            return ExposureObstacle(
+                f"its subnet {subnet} overlaps a route of this host: {route}",
+                "Use another range for the network, or remove that route",
+            )
+    return None

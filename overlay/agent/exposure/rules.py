@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
-from overlay.agent.dataplane import table_watch
+from overlay.agent.dataplane import watch
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import (
@@ -160,9 +160,9 @@ class HostRules:
     async def run(self) -> None:
         """Look after the table whenever somebody changes it, and every interval."""
         names = (table_name(self._node_id), DOCKER_TABLE)
-        with table_watch.watch_tables(names, self._own_ports) as changed:
+        with watch.watch_tables(names, self._own_ports) as changed:
             while True:
-                await table_watch.wait_changed(changed, self._interval_s)
+                await watch.wait_changed(changed, self._interval_s)
                 await self.apply(doubted=True)
 
     async def differences(self) -> list[str]:

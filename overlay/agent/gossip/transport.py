@@ -12,10 +12,10 @@ import collections
 import contextlib
 import ipaddress
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from overlay import limits
-from overlay.agent.gossip.loop_lag import LoopLag
 from overlay.core.events import DuplicateIdentity, Event, ForgottenBy
 from overlay.core.node import Node
 from overlay.core.protocol.interfaces import Codec
@@ -224,3 +224,24 @@ def bind_socket(endpoint: tuple[Ip, int]) -> socket.socket:
             hint="Choose the underlay address with --underlay ADDRESS|INTERFACE",
         ) from error
     return opened
+
+
+LAG_WINDOW_S = 60
+
+
+class LoopLag:
+    """The largest lag of each of the last 60 seconds, in seconds."""
+
+    def __init__(self) -> None:
+        self._worst: deque[tuple[int, float]] = deque(maxlen=LAG_WINDOW_S)
+
+    def note(self, lag_s: float, now: float) -> None:
+        """Take one measured lag."""
+        second = int(now)
+        if self._worst and self._worst[-1][0] == second:
+            lag_s = max(lag_s, self._worst.pop()[1])
+        self._worst.append((second, lag_s))
+
+    def max_s(self, now: float) -> float:
+        """Return the largest lag of the last minute."""
+        return max((lag for second, lag in self._worst if second > now - LAG_WINDOW_S), default=0.0)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from overlay import limits
-from overlay.agent.process.ending_task import cancel_all
 from overlay.agent.process.event_log import EventLog
 from overlay.errors import OverlayError
 
@@ -58,3 +57,19 @@ def _end_process_on_defect(task: asyncio.Task[None]) -> None:
         "the %s task died; stopping the agent", task.get_name(), exc_info=task.exception()
     )
     asyncio.get_running_loop().stop()
+
+
+_ASK_AGAIN_S = 0.2
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended.
+
+    Once is not enough: `asyncio.wait_for` before Python 3.12 loses a cancellation that comes
+    together with what it waits for (cpython issue 86296), and libraries use it too.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_ASK_AGAIN_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overlay.agent.gossip.loop_lag import LoopLag
+from overlay.agent.gossip.transport import LoopLag
 
 
 def test_the_worst_of_the_last_minute_counts() -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from overlay.agent.process.capabilities import KEPT_CAPABILITIES
+from overlay.agent.process.confinement import KEPT_CAPABILITIES
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root has something to drop")
 UNIT = Path(__file__).parents[3] / "deploy" / "overlayd.service"
@@ -17,14 +17,14 @@ CONTAINERFILE = UNIT.with_name("Containerfile")
 PROGRAM = """
 import json, subprocess, threading
 from pathlib import Path
-from overlay.agent.process import capabilities
+from overlay.agent.process import confinement
 
 def held(path):
     return {line.split(":")[0]: int(line.split()[1], 16)
             for line in Path(path).read_text().splitlines() if line.startswith("Cap")}
 
 before = held("/proc/thread-self/status")
-capabilities.drop_capabilities()
+confinement.drop_capabilities()
 found = []
 thread = threading.Thread(target=lambda: found.append(held("/proc/thread-self/status")))
 thread.start()

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 PROGRAM = """
-from overlay.agent.process import core_dump
-print(core_dump.core_dumps_forbidden())
-core_dump.forbid_core_dumps()
-print(core_dump.core_dumps_forbidden())
+from overlay.agent.process import confinement
+print(confinement.core_dumps_forbidden())
+confinement.forbid_core_dumps()
+print(confinement.core_dumps_forbidden())
 """
 
 

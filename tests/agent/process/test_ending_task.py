@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from overlay.agent.process.ending_task import cancel_all
+from overlay.agent.process.tasks import cancel_all
 
 
 async def _loses_the_first() -> None:

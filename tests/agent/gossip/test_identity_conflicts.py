@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from overlay import limits
-from overlay.agent.gossip.duplicate_identities import DUPLICATE_SHOWN_S, DuplicateSightings
+from overlay.agent.gossip.identity_conflicts import DUPLICATE_SHOWN_S, DuplicateSightings
 from overlay.model import Ip, NodeId
 
 NODE = NodeId(b"n" * 16)
