@@ -36,7 +36,7 @@ from overlay.errors import RemoteError
 from overlay.model import Card, Certificate, Ip, NodeId, node_id_of
 from overlay.wire.codec import datagram, validation
 from overlay.wire.codec.datagram import JOIN_HELLO, JOIN_REQUEST, OWN_DATAGRAM, Datagram, Header
-from overlay.wire.codec.messages import unpack_card, unpack_certificate
+from overlay.wire.codec.records import unpack_card, unpack_certificate
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey

@@ -15,7 +15,8 @@ from overlay.core.node import Node
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import OverlayError, RemoteError
 from overlay.model import parse_ip
-from overlay.wire.codec.messages import MsgpackCodec, unpack_card, unpack_segment
+from overlay.wire.codec.messages import MsgpackCodec
+from overlay.wire.codec.records import unpack_card, unpack_segment
 from overlay.wire.identity.authority import TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.signatures import KeySigner

@@ -1,8 +1,7 @@
-"""Messages, cards and segments as bytes: msgpack arrays headed by a number.
+"""Gossip messages to and from msgpack arrays, each headed by its number.
 
-Owns the numbers (append only) and the strictness: `decode` returns exactly what was meant or
-raises RemoteError. Must not know keys: what is signed is signed by `notary`, what is sealed is
-sealed by `sessions`.
+Owns: the message numbers (append only) and their strict decoding: `decode` returns exactly what
+was encoded or raises RemoteError. Does not: sign (`wire.identity`) or seal (`wire.session`).
 """
 
 from __future__ import annotations
@@ -35,112 +34,20 @@ from overlay.core.protocol.messages import (
     Rumours,
     Versions,
 )
-from overlay.core.protocol.records import Entry, Scope, Segment
+from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import RemoteError
-from overlay.model import Card, Certificate, NodeId, node_id_of
+from overlay.model import Card, NodeId
 from overlay.wire.codec import validation
-from overlay.wire.codec.records import decode_entry, encode_entry
+from overlay.wire.codec.records import (
+    pack_certificate,
+    unpack_card,
+    unpack_certificate,
+    unpack_segment,
+)
 
 _PACK: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
 _BUCKET_COUNT = 64
 _STATES = {int(state): state for state in MemberState}
-
-
-def pack_segment(
-    origin: NodeId, scope: int, floor: int, after: int, upto: int, entries: tuple[Entry, ...]
-) -> bytes:
-    """Return the bytes of a segment that its origin signs."""
-    body = [encode_entry(entry, after) for entry in entries]
-    return _PACK([origin, scope, floor, after, upto - after, body])
-
-
-def unpack_segment(raw: bytes, signature: bytes) -> Segment:
-    """Return the segment in `raw`; whether it is really its origin's is for the notary."""
-    if len(raw) + len(signature) > limits.SEGMENT_SIZE_MAX:
-        validation.refuse_malformed()
-    origin, scope, floor, after, span, body = validation.array(validation.unpack(raw), 6)
-    start = validation.integer(after, 2**62)
-    end = start + validation.integer(span, 2**32, 1)
-    entries = tuple(decode_entry(item, start) for item in validation.items(body))
-    versions = [entry.version for entry in entries]
-    if versions != sorted(set(versions)) or (versions and versions[-1] > end):
-        validation.refuse_malformed()
-    return Segment(
-        NodeId(validation.octets(origin, 16)),
-        Scope(validation.integer(scope, limits.VNI_MAX)),
-        validation.integer(floor, start),
-        start,
-        end,
-        entries,
-        raw,
-        signature,
-    )
-
-
-def pack_card(card: Card) -> bytes:
-    """Return the bytes of a card that its node signs."""
-    return _PACK(
-        [
-            card.sign_key,
-            card.seal_key,
-            card.name,
-            card.address,
-            card.gossip_port,
-            card.epoch,
-            card.underlay_mtu,
-            card.software,
-            card.left,
-            _pack_certificate(card.certificate),
-        ]
-    )
-
-
-def unpack_card(raw: bytes, signature: bytes) -> Card:
-    """Return the card in `raw`; its node id follows from its key."""
-    if len(raw) > limits.CARD_SIZE_MAX:
-        validation.refuse_malformed()
-    fields = validation.array(validation.unpack(raw), 10)
-    sign_key, seal_key, name, address, port, epoch, mtu, software, left, certificate = fields
-    key = validation.octets(sign_key, 32)
-    return Card(
-        node_id_of(key),
-        validation.name(name),
-        key,
-        validation.octets(seal_key, 32),
-        validation.ip(address),
-        validation.integer(port, 65535, 1),
-        validation.integer(epoch, 2**32),
-        validation.integer(mtu, limits.IP_PACKET_SIZE_MAX, limits.UNDERLAY_MTU_MIN - 700),
-        validation.text(software),
-        validation.boolean(left),
-        unpack_certificate(certificate),
-        raw,
-        signature,
-    )
-
-
-def _pack_certificate(certificate: Certificate | None) -> list[Any]:
-    if certificate is None:
-        return []
-    return [
-        certificate.address,
-        certificate.not_before_s,
-        certificate.not_after_s,
-        certificate.signature,
-    ]
-
-
-def unpack_certificate(value: Any) -> Certificate | None:
-    """Return the certificate in an array of four, or None where the array is empty."""
-    if value == ():
-        return None
-    address, not_before_s, not_after_s, signature = validation.array(value, 4)
-    return Certificate(
-        validation.ip(address),
-        validation.integer(not_before_s, 2**40),
-        validation.integer(not_after_s, 2**40),
-        validation.octets(signature, 64),
-    )
 
 
 # --- messages, out -------------------------------------------------------------------------
@@ -168,7 +75,7 @@ _ENCODERS: dict[type, Callable[[Any], list[Any]]] = {
     GrantRequest: lambda m: [12, m.request_id, m.vni, m.around, m.count, m.exact],
     GrantRefusal: lambda m: [13, m.request_id, m.reason, m.free],
     CertificateRequest: lambda _: [14],
-    CertificateRenewal: lambda m: [15, _pack_certificate(m.certificate)],
+    CertificateRenewal: lambda m: [15, pack_certificate(m.certificate)],
     AuthorityHandover: lambda m: [16, m.key],
 }
 

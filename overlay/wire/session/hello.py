@@ -14,8 +14,7 @@ from overlay.core.protocol.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 from overlay.wire.codec import validation
-from overlay.wire.codec.messages import unpack_card
-from overlay.wire.codec.records import key_id
+from overlay.wire.codec.records import key_id, unpack_card
 from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session.peers import SESSION_SIZE
 

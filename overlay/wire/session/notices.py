@@ -12,7 +12,7 @@ from overlay import limits
 from overlay.model import Card
 from overlay.wire.codec import validation
 from overlay.wire.codec.datagram import NOTICE, Datagram
-from overlay.wire.codec.messages import unpack_card
+from overlay.wire.codec.records import unpack_card
 from overlay.wire.session.peers import SESSION_SIZE, Peer
 from overlay.wire.session.sealer import Sealer
 

@@ -13,7 +13,7 @@ from overlay.errors import RemoteError
 from overlay.model import Card, Ip
 from overlay.wire.codec import datagram as envelope
 from overlay.wire.codec.datagram import Datagram
-from overlay.wire.codec.messages import pack_card
+from overlay.wire.codec.records import pack_card
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.session.hello import SessionHello, hello_body, read_hello
