@@ -59,8 +59,7 @@ from overlay.model import (
     parse_ip,
 )
 from overlay.wire.admission import JoinGrant, JoinInitiator, JoinRequest, JoinResponder
-from overlay.wire.codec import datagram as envelope
-from overlay.wire.codec.datagram import DATA
+from overlay.wire.codec.datagram import DATA, header_under
 from overlay.wire.codec.messages import MsgpackCodec
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
@@ -70,7 +69,7 @@ from overlay.wire.identity.token import Token
 from overlay.wire.session.hello import SessionHello, hello_body
 from overlay.wire.session.key_transfer import key_body
 from overlay.wire.session.peers import Peer
-from overlay.wire.session.sealer import derive_keys
+from overlay.wire.session.sealer import derive_keys, seal
 
 PATH = Path(__file__).parent.parent / "docs" / "vectors" / "wire.json"
 AUTHORITY = Authority(bytes([9]) * 32)
@@ -211,9 +210,9 @@ def sealed() -> dict[str, str]:
     one, two = identity(1), identity(2)
     peer = Peer(card(2), one.agree(two.seal_public))
     keys = derive_keys(one.node_id, peer, SECRET, *SESSIONS)
-    header = envelope.header_under(DATA, cluster_key().id, one.node_id, 42, b"rand")
+    header = header_under(DATA, cluster_key().id, one.node_id, 42, b"rand")
     payload = MsgpackCodec().encode(messages()["ping"])
-    data = envelope.seal(keys.sending, header, CLUSTER_ID + two.node_id, payload)
+    data = seal(keys.sending, header, CLUSTER_ID + two.node_id, payload)
     return {
         "cluster_id": CLUSTER_ID.hex(),
         "secret": SECRET.hex(),

@@ -44,6 +44,7 @@ from overlay.wire.identity.signatures import KeySigner
 from overlay.wire.identity.token import Token, verifier_of
 from overlay.wire.session.hello import BAD_CARD
 from overlay.wire.session.key_transfer import UNWARRANTED_KEY, key_fields, read_key
+from overlay.wire.session.sealer import derive, open_box, seal
 
 NONCE_SIZE = 16
 NO_INVITATION = "unknown-token"
@@ -118,7 +119,7 @@ class _JoinCipher:
         """Return a datagram that everyone with the door key can open."""
         header = self._header(JOIN_HELLO)
         context = self.cluster_id + recipient
-        return datagram.seal(_hello_key(door), header, context, msgpack.packb(body), token_id)
+        return seal(_hello_key(door), header, context, msgpack.packb(body), token_id)
 
     def seal_request(
         self, token_id: bytes, door: bytes, peer: tuple[NodeId, bytes], body: list[object]
@@ -127,7 +128,7 @@ class _JoinCipher:
         other, seal_key = peer
         key = self._pair_key(door, seal_key, self.identity.node_id, other)
         clear = token_id + self.identity.seal_public
-        return datagram.seal(
+        return seal(
             key, self._header(JOIN_REQUEST), self.cluster_id + other, msgpack.packb(body), clear
         )
 
@@ -141,9 +142,7 @@ class _JoinCipher:
             key = _hello_key(door)
         else:
             key = self._pair_key(door, seal_key_of(data), header.sender, self.identity.node_id)
-        return validation.items(
-            validation.unpack(datagram.open_box(key, header, context, data, size)), 10
-        )
+        return validation.items(validation.unpack(open_box(key, header, context, data, size)), 10)
 
     def _header(self, kind: int) -> Header:
         counter = int.from_bytes(self.random_bytes(8), "big")
@@ -155,7 +154,7 @@ class _JoinCipher:
             shared = self.identity.agree(seal_key)
         except ValueError:
             raise RemoteError(BAD_CARD) from None
-        return datagram.derive(shared + door, b"", b"overlayd/1 admit" + sender + recipient)
+        return derive(shared + door, b"", b"overlayd/1 admit" + sender + recipient)
 
 
 class JoinResponder:
@@ -384,7 +383,7 @@ def seal_key_of(data: bytes) -> bytes:
 
 
 def _hello_key(door: bytes) -> AESGCM:
-    return datagram.derive(door, b"", b"overlayd/1 knock")
+    return derive(door, b"", b"overlayd/1 knock")
 
 
 def _request_body(request: JoinRequest, nonce: bytes) -> bytes:

@@ -13,6 +13,7 @@ from overlay.errors import RemoteError
 from overlay.model import NodeId
 from overlay.wire.codec import datagram
 from overlay.wire.identity.token import Token
+from overlay.wire.session.sealer import derive, open_box, seal
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
@@ -132,7 +133,7 @@ def test_a_stolen_token_reads_and_forges_nothing(
     with those keys is heard."""
     token = Token.parse(create(pair, 1))
     keys = [
-        datagram.derive(secret, b"", info)
+        derive(secret, b"", info)
         for secret in (token.secret, token.secret * 2, token.join_key, token.ticket, token.verifier)
         for info in (b"overlayd/1 join", b"overlayd/1 hello", b"overlayd/1 data")
     ]
@@ -146,7 +147,7 @@ def test_a_stolen_token_reads_and_forges_nothing(
         for key in keys:
             for recipient in (bytes(16), *ids(heard)):
                 with pytest.raises(RemoteError):
-                    datagram.open_box(key, header, token.cluster_id + recipient, data)
+                    open_box(key, header, token.cluster_id + recipient, data)
 
     def drops() -> int:
         counted: dict[str, int] = pair.json(1, "status")["drops"]
@@ -155,7 +156,7 @@ def test_a_stolen_token_reads_and_forges_nothing(
     before, view = drops(), members(pair, 1)
     named = KeyId(header.generation, header.mark)  # as all datagrams tell in clear
     forged = [
-        datagram.seal(
+        seal(
             key,
             datagram.header_under(kind, named, sender, counter, b"rand"),
             token.cluster_id + recipient,

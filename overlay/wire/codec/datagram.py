@@ -19,11 +19,6 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from overlay import limits
 from overlay.core.protocol.records import KeyId
 from overlay.errors import RemoteError
@@ -69,6 +64,11 @@ class Header(NamedTuple):
         return self.counter >> _NUMBER_BITS
 
     @property
+    def nonce(self) -> bytes:
+        """The 12 bytes of nonce for the box that follows."""
+        return self.random + self.counter.to_bytes(8, "big")
+
+    @property
     def number(self) -> int:
         """What counts the data of a session."""
         return self.counter & (1 << _NUMBER_BITS) - 1
@@ -97,34 +97,3 @@ def read_header(data: bytes) -> Header:
     if header.kind not in _KINDS:
         raise RemoteError(UNKNOWN_KIND)
     return header
-
-
-def seal(key: AESGCM, header: Header, context: bytes, plain: bytes, clear: bytes = b"") -> bytes:
-    """Return the datagram; `context` is cluster id and recipient, `clear` stands before the box."""
-    raw = header.pack() + clear
-    return raw + key.encrypt(_nonce(header), plain, raw + context)
-
-
-def open_box(
-    key: AESGCM, header: Header, context: bytes, data: bytes, clear_size: int = 0
-) -> bytes:
-    """Return the plain payload; raises RemoteError if anything was changed on the way."""
-    start = limits.HEADER_SIZE + clear_size
-    try:
-        return key.decrypt(_nonce(header), data[start:], data[:start] + context)
-    except InvalidTag:
-        raise RemoteError(UNAUTHENTICATED) from None
-
-
-def derive(secret: bytes, salt: bytes, info: bytes) -> AESGCM:
-    """Return an AES-256-GCM key by HKDF-SHA256 (RFC 5869)."""
-    return AESGCM(derive_bytes(secret, salt, info))
-
-
-def derive_bytes(secret: bytes, salt: bytes, info: bytes) -> bytes:
-    """Return 32 bytes by HKDF-SHA256 (RFC 5869)."""
-    return HKDF(hashes.SHA256(), 32, salt, info).derive(secret)
-
-
-def _nonce(header: Header) -> bytes:
-    return header.random + header.counter.to_bytes(8, "big")

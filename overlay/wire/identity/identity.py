@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from overlay.model import NodeId, node_id_of
 
@@ -54,3 +56,8 @@ class Identity:
         Raises ValueError for a key of low order, which would make the result predictable.
         """
         return self._seal.exchange(X25519PublicKey.from_public_bytes(seal_public))
+
+
+def derive_bytes(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    """Return 32 bytes by HKDF-SHA256 (RFC 5869)."""
+    return HKDF(hashes.SHA256(), 32, salt, info).derive(secret)

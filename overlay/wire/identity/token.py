@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from overlay import limits
 from overlay.errors import UsageError
-from overlay.wire.codec.datagram import derive_bytes
 from overlay.wire.identity.authority import TrustAnchor
+from overlay.wire.identity.identity import derive_bytes
 
 SECRET_SIZE = 16
 _PREFIX = "ovt1."

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from overlay import limits
 from overlay.core.protocol.records import KeyId
 from overlay.errors import RemoteError
 from overlay.model import NodeId
-from overlay.wire.codec import datagram
-from overlay.wire.codec.datagram import DATA, HELLO, JOIN, KEY, NOTICE, Header
-from overlay.wire.identity.identity import Identity
+from overlay.wire.codec.datagram import (
+    DATA,
+    HELLO,
+    JOIN,
+    KEY,
+    NOTICE,
+    UNAUTHENTICATED,
+    VERSION,
+    Header,
+    header_under,
+)
+from overlay.wire.identity.identity import Identity, derive_bytes
 from overlay.wire.identity.keyring import Keyring
 from overlay.wire.session.peers import Channel, Peer, SessionKeys
 
@@ -51,18 +62,14 @@ class Sealer:
     def to_pair(self, kind: int, peer: Peer, body: bytes) -> bytes:
         """Return a hello, notice or key for one peer."""
         # These keys outlive a process, so their whole nonce is drawn at random.
-        header = Header(
-            datagram.VERSION, kind, 0, self.own, self._random_number(8), self._random_bytes(4)
-        )
+        header = Header(VERSION, kind, 0, self.own, self._random_number(8), self._random_bytes(4))
         other = peer.card.node_id
-        return datagram.seal(
-            _pair_key(kind, peer, self.own, other), header, self._cluster_id + other, body
-        )
+        return seal(_pair_key(kind, peer, self.own, other), header, self._cluster_id + other, body)
 
     def open_pair(self, peer: Peer, header: Header, data: bytes) -> bytes:
         """Return the body of a peer's hello, notice or key; raises RemoteError."""
         key = _pair_key(header.kind, peer, header.sender, self.own)
-        return datagram.open_box(key, header, self._cluster_id + self.own, data)
+        return open_box(key, header, self._cluster_id + self.own, data)
 
     # --- under a cluster key ---------------------------------------------------------------
 
@@ -75,28 +82,26 @@ class Sealer:
 
     def join(self, key: KeyId, body: bytes) -> bytes:
         """Return a first contact for whoever holds a cluster key."""
-        header = datagram.header_under(
-            JOIN, key, self.own, self._random_number(8), self._random_bytes(4)
-        )
-        return datagram.seal(self._join_key(key), header, self._cluster_id + _NOBODY, body)
+        header = header_under(JOIN, key, self.own, self._random_number(8), self._random_bytes(4))
+        return seal(self._join_key(key), header, self._cluster_id + _NOBODY, body)
 
     def open_join(self, key: KeyId, header: Header, data: bytes) -> bytes:
         """Return the body of a first contact; raises RemoteError."""
-        return datagram.open_box(self._join_key(key), header, self._cluster_id + _NOBODY, data)
+        return open_box(self._join_key(key), header, self._cluster_id + _NOBODY, data)
 
     def data(self, peer: Peer, channel: Channel, key: KeyId, payload: bytes) -> bytes:
         """Return a payload sealed for a peer's session."""
-        header = datagram.header_under(DATA, key, self.own, channel.counter, self._random_bytes(4))
+        header = header_under(DATA, key, self.own, channel.counter, self._random_bytes(4))
         channel.counter += 1
         sending = self._keys(peer, channel, key).sending
-        return datagram.seal(sending, header, self._cluster_id + peer.card.node_id, payload)
+        return seal(sending, header, self._cluster_id + peer.card.node_id, payload)
 
     def open_data(
         self, peer: Peer, channel: Channel, key: KeyId, header: Header, data: bytes
     ) -> bytes:
         """Return the payload of a peer's session; raises RemoteError."""
         receiving = self._keys(peer, channel, key).receiving
-        return datagram.open_box(receiving, header, self._cluster_id + self.own, data)
+        return open_box(receiving, header, self._cluster_id + self.own, data)
 
     def _keys(self, peer: Peer, channel: Channel, key: KeyId) -> SessionKeys:
         """Return a channel's keys under one cluster key, derived when first needed."""
@@ -108,7 +113,7 @@ class Sealer:
         return keys
 
     def _join_key(self, key: KeyId) -> AESGCM:
-        return datagram.derive(self.keyring.secret(key), b"", b"overlayd/1 join")
+        return derive(self.keyring.secret(key), b"", b"overlayd/1 join")
 
     def _random_number(self, count: int) -> int:
         return int.from_bytes(self._random_bytes(count), "big")
@@ -121,10 +126,38 @@ def derive_keys(
     other = peer.card.node_id
     keying, info = peer.shared + secret, b"overlayd/1 data"
     return SessionKeys(
-        sending=datagram.derive(keying, session + theirs, info + own + other),
-        receiving=datagram.derive(keying, theirs + session, info + other + own),
+        sending=derive(keying, session + theirs, info + own + other),
+        receiving=derive(keying, theirs + session, info + other + own),
     )
 
 
 def _pair_key(kind: int, peer: Peer, sender: NodeId, recipient: NodeId) -> AESGCM:
-    return datagram.derive(peer.shared, b"", PAIRWISE[kind] + sender + recipient)
+    return derive(peer.shared, b"", PAIRWISE[kind] + sender + recipient)
+
+
+# --- one AEAD box -----------------------------------------------------------------------------
+
+
+def seal(key: AESGCM, header: Header, context: bytes, plain: bytes, clear: bytes = b"") -> bytes:
+    """Return a datagram: header, `clear`, and the box that authenticates all of it.
+
+    `context` is the cluster id and the recipient's node id, which are not sent.
+    """
+    raw = header.pack() + clear
+    return raw + key.encrypt(header.nonce, plain, raw + context)
+
+
+def open_box(
+    key: AESGCM, header: Header, context: bytes, data: bytes, clear_size: int = 0
+) -> bytes:
+    """Return the plaintext of a datagram; raises RemoteError if it fails authentication."""
+    start = limits.HEADER_SIZE + clear_size
+    try:
+        return key.decrypt(header.nonce, data[start:], data[:start] + context)
+    except InvalidTag:
+        raise RemoteError(UNAUTHENTICATED) from None
+
+
+def derive(secret: bytes, salt: bytes, info: bytes) -> AESGCM:
+    """Return an AES-256-GCM key by HKDF-SHA256 (RFC 5869)."""
+    return AESGCM(derive_bytes(secret, salt, info))

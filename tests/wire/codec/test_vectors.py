@@ -16,7 +16,7 @@ from overlay.wire.identity.token import Token
 from overlay.wire.session.hello import read_hello
 from overlay.wire.session.key_transfer import read_key_body
 from overlay.wire.session.peers import Peer
-from overlay.wire.session.sealer import derive_keys
+from overlay.wire.session.sealer import derive_keys, open_box
 
 ROOT = Path(__file__).parents[3]
 GOLDEN: dict[str, Any] = json.loads((ROOT / "docs/vectors/wire.json").read_text())
@@ -70,9 +70,7 @@ def test_the_sealed_datagram_is_these_bytes() -> None:
     assert header.pack() == golden["header"]
     assert (header.generation, header.number) == (0, 42)
     assert header.mark.to_bytes(2, "big") == golden["mark"]
-    assert (
-        datagram.open_box(keys.receiving, header, context, golden["datagram"]) == golden["payload"]
-    )
+    assert open_box(keys.receiving, header, context, golden["datagram"]) == golden["payload"]
 
 
 def test_a_hello_is_these_bytes() -> None:
