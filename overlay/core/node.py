@@ -94,7 +94,7 @@ class Node:
         self.outbox = Outbox(codec)
         self.store = Store(card.node_id)
         self.store.accept_card(card)
-        self._author = LogWriter(self.store, signer)
+        self._writer = LogWriter(self.store, signer)
         self.anti_entropy = AntiEntropy(self.store, self.outbox, settings)
         self.membership = Membership(
             card.node_id,
@@ -312,12 +312,13 @@ class Node:
 
         The owner makes them durable, then calls `apply`, then `publish`.
         """
-        return self._author.write(scope, puts, deletes)
+        return self._writer.write(scope, puts, deletes)
 
     def apply(self, segments: Sequence[Segment], now: float) -> None:
         """Make a durable local write part of this node's logs."""
         held = self.store.common_scopes(self.card.node_id)
-        self._author.apply(segments)
+        for segment in segments:
+            self.store.accept(segment)
         for scope in self.store.common_scopes(self.card.node_id):
             if scope not in held:
                 self.scopes.begin(scope, 1, now)

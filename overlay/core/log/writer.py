@@ -34,8 +34,8 @@ class LogWriter:
     ) -> list[Segment]:
         """Return the signed segments that put some values and delete some keys.
 
-        Nothing is changed yet: `apply` does that, once they are durable. Deleting what is not
-        there and putting what is there unchanged write nothing.
+        Does not change the log: the caller makes the segments durable, then passes them to
+        `Store.accept`. Deleting a missing key and putting an unchanged value write nothing.
         """
         log = self._store.log(self._store.self_id, scope) or Log()
         changes: list[tuple[Key, Value | None]] = []
@@ -49,11 +49,6 @@ class LogWriter:
         touched = {key for key, _ in changes}
         floor, survivors = self._cleaning(log, touched)
         return self._segments(scope, log.version, floor, changes + survivors)
-
-    def apply(self, segments: Iterable[Segment]) -> None:
-        """Make what `write` returned part of the log."""
-        for segment in segments:
-            self._store.accept(segment)
 
     def _cleaning(self, log: Log, touched: set[Key]) -> tuple[int, list[tuple[Key, Value | None]]]:
         """Return the new floor, and what must be written again to raise it there."""

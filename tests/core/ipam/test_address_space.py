@@ -43,7 +43,8 @@ class Owner:
 
     def write(self, value: Value, scope: Scope = SCOPE) -> None:
         """Write a record of its own."""
-        self.author.apply(self.author.write(scope, [value]))
+        for segment in self.author.write(scope, [value]):
+            self.store.accept(segment)
 
     def grant(self, asker: NodeId, request_id: bytes, count: int = 16) -> Grant:
         """Decide a request and write the grant."""

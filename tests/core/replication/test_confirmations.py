@@ -7,7 +7,7 @@ from overlay.core.log.store import Store
 from overlay.core.log.writer import LogWriter
 from overlay.core.protocol.messages import Confirm, LogVersion
 from overlay.core.protocol.outbox import Outbox
-from overlay.core.protocol.records import Scope
+from overlay.core.protocol.records import Scope, Segment
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.core.replication.confirmations import Confirmations
 from overlay.model import Card, Endpoint, Ip, Mac, NodeId, Vni, node_id_of, parse_ip
@@ -37,15 +37,21 @@ class Waiting:
         self.store.accept_card(self.signer.issue_card(card))
         self.author = LogWriter(self.store, self.signer)
         self.confirmations = Confirmations(self.store, Outbox(MsgpackCodec()), ProtocolSettings())
-        waited_for = self.author.write(BLUE, [endpoint(1)])
-        self.author.apply(waited_for)
+        waited_for = self.write(endpoint(1))
         wait = self.confirmations.wait_for(waited_for, {BLUE: [PEER]}, 0.0)
         log = self.store.log(self.node_id, BLUE)
         assert wait is not None
         assert log is not None
         self.wait, self.log = wait, log
         while log.floor < waited_for[-1].upto:
-            self.author.apply(self.author.write(BLUE, [endpoint(2, f"web{log.version}")]))
+            self.write(endpoint(2, f"web{log.version}"))
+
+    def write(self, value: Endpoint) -> list[Segment]:
+        """Write a record to this node's own log."""
+        segments = self.author.write(BLUE, [value])
+        for segment in segments:
+            self.store.accept(segment)
+        return segments
 
     def hear(self, version: int) -> None:
         """Take the peer's word that it has this node's log up to a version."""
@@ -65,7 +71,7 @@ def test_a_peer_at_the_new_floor_has_not_confirmed_what_was_written_again_behind
     waiting.hear(waiting.log.floor)
     assert waiting.confirmations.missing(waiting.wait) == (PEER,)
 
-    waiting.author.apply(waiting.author.write(BLUE, [endpoint(3)]))
+    waiting.write(endpoint(3))
     waiting.hear(waiting.log.version - 1)
     assert waiting.confirmations.done == [waiting.wait]
 

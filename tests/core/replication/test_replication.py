@@ -73,7 +73,8 @@ def written(changes: list[tuple[int, bool]]) -> tuple[Card, list[Segment], Store
     for step, (number, put) in enumerate(changes):
         puts: list[Value] = [endpoint(number, f"web{step}")] if put else []
         made = author.write(BLUE, puts, [] if put else [("endpoint", number.to_bytes(8, "big"))])
-        author.apply(made)
+        for segment in made:
+            store.accept(segment)
         segments += made
     return card, segments, store
 
@@ -134,7 +135,8 @@ def test_a_node_has_all_of_a_long_log_again_after_a_start(name: str) -> None:
     store.accept_card(card)
     author = LogWriter(store, signer)
     for number in range(1500):
-        author.apply(author.write(BLUE, [endpoint(number % 1200, f"{name[:58]}{number}")]))
+        for segment in author.write(BLUE, [endpoint(number % 1200, f"{name[:58]}{number}")]):
+            store.accept(segment)
     log = store.log(card.node_id, BLUE)
     assert log is not None
     assert log.floor > 0
@@ -185,7 +187,8 @@ def test_large_records_are_not_written_again_with_each_other_one() -> None:
     labels = tuple((f"key{number}", "x" * 100) for number in range(6))
     for number in range(500):
         large = dataclasses.replace(endpoint(number), labels=labels)
-        author.apply(author.write(BLUE, [large]))
+        for segment in author.write(BLUE, [large]):
+            store.accept(segment)
 
     assert store.version(card.node_id, BLUE) < 2 * 500
 
@@ -200,7 +203,8 @@ def test_whatever_is_sent_fits_the_datagram(count: int, size: int) -> None:
     author = LogWriter(store, signer)
     segments = author.write(BLUE, [endpoint(n, "x" * (1 + 20 * size)) for n in range(count)])
     cards = [card_of(number)[1] for number in range(1, 1 + count % 40)]
-    author.apply(segments)
+    for segment in segments:
+        store.accept(segment)
     versions = [store.log_version(card.node_id, BLUE)] * count
 
     packed = list(deltas(segments))
