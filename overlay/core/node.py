@@ -52,7 +52,7 @@ from overlay.core.protocol.messages import (
     Rumours,
     Versions,
 )
-from overlay.core.protocol.outbox import Outbox, Outgoing, Priority
+from overlay.core.protocol.outbox import Outbox, Priority
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Key, Scope, Segment, Value
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.core.replication.anti_entropy import AntiEntropy
@@ -268,10 +268,6 @@ class Node:
         self.membership.observe_lag(lag_s, now)
 
     # --- out ----------------------------------------------------------------------------
-
-    def messages_to_send(self, now: float) -> list[Outgoing]:  # noqa: ARG002 - one of five verbs
-        """Return what is to be sent, packed into payloads."""
-        return self.outbox.drain()
 
     def next_event(self) -> Event | None:
         """Return what happened, oldest first; None when that is all."""

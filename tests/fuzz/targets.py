@@ -98,7 +98,7 @@ class Intake:
             self.node.handle_timer(self.wire.now)
         while self.node.next_event() is not None:
             pass
-        self.node.messages_to_send(self.wire.now)
+        self.node.outbox.drain()
 
 
 def decoders(data: bytes) -> str:

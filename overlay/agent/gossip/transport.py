@@ -154,7 +154,7 @@ class Transport:
         now = self.now()
         while (event := self.node.next_event()) is not None:
             self._on_event(event)
-        for outgoing in self.node.messages_to_send(now):
+        for outgoing in self.node.outbox.drain():
             self._send(self.sessions.seal(outgoing.to, outgoing.payload, now))
         self._arm(now)
 

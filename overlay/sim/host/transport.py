@@ -152,7 +152,7 @@ class Transport:
         while (event := node.next_event()) is not None:
             self._on_event(event)
         seal = self.sessions.seal
-        for to, payload in node.messages_to_send(now):
+        for to, payload in node.outbox.drain():
             for content in seal(to, payload, now):
                 self._send(to, content)
         due = node.next_timer()

@@ -55,7 +55,7 @@ class Line:
                 due = node.next_timer()
                 if due is not None and due <= now:
                     node.handle_timer(now)
-                for to, payload in node.messages_to_send(now):
+                for to, payload in node.outbox.drain():
                     if not cut:
                         for message in CODEC.decode(payload):
                             self.nodes[to].receive(message, node_id, now)

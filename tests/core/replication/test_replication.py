@@ -265,7 +265,7 @@ class Net:
     def _send(self, node_id: NodeId, node: Node) -> None:
         while (event := node.next_event()) is not None:
             self.events[node_id].append(event)
-        for outgoing in node.messages_to_send(self.now):
+        for outgoing in node.outbox.drain():
             assert len(outgoing.payload) <= limits.PAYLOAD_SIZE_MAX
             for _ in range(2 if self.rng.random() < 0.05 else 1):
                 if self.rng.random() >= self.loss:
