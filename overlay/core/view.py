@@ -10,8 +10,13 @@ from collections.abc import Callable
 
 from overlay import limits
 from overlay.core.dataplane.conflicts import usable_networks
-from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint, segment_count
-from overlay.core.dataplane.port_policy import plan_sandbox
+from overlay.core.dataplane.planner import (
+    LocalPort,
+    PlanInput,
+    RemoteEndpoint,
+    plan_sandbox,
+    segment_count,
+)
 from overlay.core.dataplane.state import SandboxState
 from overlay.core.ipam.ownership import Ownership
 from overlay.core.log.store import Store

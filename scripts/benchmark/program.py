@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.planner import PlanInput, RemoteEndpoint, plan
+from overlay.core.dataplane.planner import PlanInput, RemoteEndpoint, plan_sandbox
 from overlay.kernel import netns
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import (
@@ -50,7 +50,7 @@ def measure(tell: Callable[[str], None]) -> dict[str, object]:
         sandbox = Sandbox.open(NAME, create=True)
         try:
             begun = time.perf_counter()
-            desired = plan(given)
+            desired = plan_sandbox(given)
             planned = time.perf_counter()
             operations = diff(desired, sandbox.read(), prune=True)
             subtracted = time.perf_counter()
@@ -59,7 +59,7 @@ def measure(tell: Callable[[str], None]) -> dict[str, object]:
             per_s.append(len(desired.rows) / (ended - begun))
             parts.append([planned - begun, subtracted - planned, ended - subtracted])
             again = time.perf_counter()
-            assert diff(plan(given), sandbox.read(), prune=True) == []
+            assert diff(plan_sandbox(given), sandbox.read(), prune=True) == []
             idle_s.append(time.perf_counter() - again)
         finally:
             sandbox.destroy()

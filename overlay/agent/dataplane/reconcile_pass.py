@@ -16,8 +16,7 @@ from overlay.agent.dataplane.port_removal import PortRemoval
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import Operation, applied
-from overlay.core.dataplane.planner import PlanInput
-from overlay.core.dataplane.port_policy import plan_sandbox
+from overlay.core.dataplane.planner import PlanInput, plan_sandbox
 from overlay.core.dataplane.state import NeighborRow, SandboxState
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox

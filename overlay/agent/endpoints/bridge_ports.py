@@ -9,10 +9,10 @@ from __future__ import annotations
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
-from overlay.agent.state.attachments import Attachments, planned
+from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planner import bridge_name
+from overlay.core.dataplane.planner import bridge_name, segment_of
 from overlay.core.dataplane.port_policy import guard_row, port_rows
 from overlay.core.dataplane.rate_limits import rate_row
 from overlay.core.dataplane.state import Row
@@ -96,5 +96,6 @@ def _rows_of(
     if rate is not None:
         found.append(rate)
     if sandbox.fast_path is not None:
-        found += port_rows(network, planned(attachment), endpoint)
+        segment = segment_of(network, attachment.subnet_index)
+        found += port_rows(segment, attachment.port, endpoint)
     return found

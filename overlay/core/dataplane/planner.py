@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
 from overlay.core.dataplane.network_drivers import has_tunnel
+from overlay.core.dataplane.port_policy import guard_row, port_rows, segment_rows
+from overlay.core.dataplane.rate_limits import rate_row
 from overlay.core.dataplane.state import (
     HOST_PORT_PREFIX,
     AddressRow,
@@ -86,23 +88,42 @@ def bridge_name(network: Network, subnet_index: int) -> str:
     return f"br{segment_of(network, subnet_index)}"
 
 
-def plan(given: PlanInput) -> SandboxState:
-    """Return what should be in the sandbox; the same input gives an equal state.
+def plan_sandbox(
+    given: PlanInput, *, fast_path: bool = False, guarded: bool = False
+) -> SandboxState:
+    """Return the desired state of a sandbox; equal inputs give equal states.
 
-    Where two remote endpoints claim one address, all nodes plan the same winner's rows. A
-    claim on the address or MAC of a local endpoint gets none: a row that sends a local
-    container's frames away would fight with what its bridge port learns.
+    `fast_path` adds the rows of the eBPF fast path, `guarded` those of port security.
+
+    Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
+    remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
+    container's frames away would conflict with what its bridge port learns.
     """
-    return SandboxState(planned_links(given), frozenset(planned_rows(given)))
+    links = {link.name: link for link in _links(given)}
+
+    def rows() -> Iterator[Row]:  # there may be very many: the set is made of them once
+        yield from _network_rows(given)
+        if fast_path:
+            yield from segment_rows(given.network, segment_count(given.network))
+        by_id = {endpoint.endpoint_id: endpoint for endpoint in given.locals}
+        for port in (*given.ports, *_host_ports(given)):
+            endpoint = by_id.get(port.endpoint_id)
+            if endpoint is None or port.name not in links:
+                continue
+            if fast_path:
+                yield from port_rows(
+                    segment_of(given.network, port.subnet_index), port.name, endpoint
+                )
+            if guarded:
+                yield guard_row(given.network, port.name, endpoint)
+            rate = rate_row(port.name, endpoint)
+            if rate is not None:
+                yield rate
+
+    return SandboxState(links, frozenset(rows()))
 
 
-def planned_links(given: PlanInput) -> dict[str, Link]:
-    """Return the plan's links by name."""
-    return {link.name: link for link in _links(given)}
-
-
-def planned_rows(given: PlanInput) -> Iterator[Row]:
-    """Return the plan's rows one by one: there may be very many, and a set is made of them once."""
+def _network_rows(given: PlanInput) -> Iterator[Row]:
     yield from _gateway_rows(given.network)
     if has_tunnel(given.network):
         yield from _tunnel_rows(given)
@@ -129,11 +150,11 @@ def _links(given: PlanInput) -> Iterator[Link]:
             continue
         vni = Vni(network.vni + segment)
         yield Vxlan(f"vxlan{segment}", vni, given.local, given.port, given.mtu, bridge)
-    for port in (*given.ports, *host_ports(given)):
+    for port in (*given.ports, *_host_ports(given)):
         yield Port(port.name, given.mtu, bridge_name(network, port.subnet_index))
 
 
-def host_ports(given: PlanInput) -> Iterator[LocalPort]:
+def _host_ports(given: PlanInput) -> Iterator[LocalPort]:
     """Return the ports of this node's own ends on the network: one per segment at most."""
     for endpoint in given.locals:
         if is_host(endpoint):

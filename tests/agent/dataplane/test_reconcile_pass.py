@@ -127,7 +127,7 @@ def test_only_the_first_pass_reads(node: Node) -> None:
 
 def test_a_port_made_anew_under_its_name_is_programmed_anew(node: Node) -> None:
     """A container that came back within one pass has all that the old one had."""
-    rows = port_rows(NETWORK, node.ports[0], node.locals[0])
+    rows = port_rows(0, node.ports[0].name, node.locals[0])
     assert node.host.sandbox.apply([DeleteRow(row) for row in rows]) == []
     veth.detach_interface(node.host.sandbox, "p2")
     node.make_port(TWO)

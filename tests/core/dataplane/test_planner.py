@@ -12,7 +12,7 @@ from overlay.core.dataplane.planner import (
     PlanInput,
     RemoteEndpoint,
     bridge_name,
-    plan,
+    plan_sandbox,
     segment_count,
 )
 from overlay.core.dataplane.state import (
@@ -65,7 +65,9 @@ def endpoint(serial: int, *texts: str, mac: Mac | None = None) -> Endpoint:
 
 def test_a_network_is_a_bridge_with_the_gateway_and_a_vxlan_in_it() -> None:
     """Also without any endpoint, so that the sandbox floods and routes at once."""
-    state = plan(given_input(FOUR, flood=(LOCAL, VTEP_B, VTEP_B), ports=(LocalPort("p1", 0),)))
+    state = plan_sandbox(
+        given_input(FOUR, flood=(LOCAL, VTEP_B, VTEP_B), ports=(LocalPort("p1", 0),))
+    )
 
     assert state == SandboxState(
         {
@@ -80,7 +82,7 @@ def test_a_network_is_a_bridge_with_the_gateway_and_a_vxlan_in_it() -> None:
 def test_a_remote_endpoint_has_three_rows() -> None:
     """Where to send its frames, behind which port it is, and what ARP is answered with."""
     remote = endpoint(1, "10.0.0.9")
-    state = plan(given_input(FOUR, remotes=(RemoteEndpoint(B, VTEP_B, remote),)))
+    state = plan_sandbox(given_input(FOUR, remotes=(RemoteEndpoint(B, VTEP_B, remote),)))
 
     assert state.rows == {
         AddressRow("br0", FOUR.gateway, 24),
@@ -93,7 +95,7 @@ def test_a_remote_endpoint_has_three_rows() -> None:
 def test_rows_of_one_link_share_its_name() -> None:
     """A text for each of 100,000 rows would take as much memory as the rows."""
     remotes = tuple(RemoteEndpoint(B, VTEP_B, endpoint(n, f"10.0.0.{n}")) for n in range(2, 9))
-    rows = plan(given_input(FOUR, remotes=remotes)).rows
+    rows = plan_sandbox(given_input(FOUR, remotes=remotes)).rows
 
     many = [row.link for row in rows if isinstance(row, (FdbRow, BridgeFdbRow, NeighborRow))]
     assert len(many) == 21
@@ -104,7 +106,7 @@ def test_two_subnets_of_one_family_are_two_segments() -> None:
     """A bridge and a VNI each, and every row on its own."""
     remotes = (RemoteEndpoint(B, VTEP_B, endpoint(1, "10.0.1.9")),)
     ports = (LocalPort("p1", 1),)
-    state = plan(given_input(FOUR, FIVE, remotes=remotes, flood=(VTEP_B,), ports=ports))
+    state = plan_sandbox(given_input(FOUR, FIVE, remotes=remotes, flood=(VTEP_B,), ports=ports))
 
     assert state.links["vxlan1"] == Vxlan("vxlan1", Vni(701), LOCAL, 4789, 1450, "br1")
     assert state.links["p1"] == Port("p1", 1450, "br1")
@@ -117,7 +119,7 @@ def test_two_subnets_of_one_family_are_two_segments() -> None:
 def test_the_two_families_share_a_segment() -> None:
     """A dual-stack container has both addresses on its one interface."""
     both = endpoint(1, "10.0.0.9", "fd00::9")
-    state = plan(given_input(FOUR, SIX, remotes=(RemoteEndpoint(B, VTEP_B, both),)))
+    state = plan_sandbox(given_input(FOUR, SIX, remotes=(RemoteEndpoint(B, VTEP_B, both),)))
 
     assert sorted(state.links) == ["br0", "vxlan0"]
     assert state.rows == {
@@ -145,7 +147,7 @@ def test_who_owns_an_address_wins_it_on_every_node() -> None:
 
     for owner, winner in ((B, VTEP_B), (C, VTEP_C), (None, VTEP_B)):
         for remotes in (claims, claims[::-1]):
-            state = plan(
+            state = plan_sandbox(
                 given_input(FOUR, remotes=remotes, owner_of=lambda _vni, _ip, owner=owner: owner)
             )
             (row,) = (row for row in state.rows if isinstance(row, FdbRow))
@@ -158,14 +160,14 @@ def test_a_chosen_mac_loses_to_a_derived_one() -> None:
     copied = endpoint(1, "10.0.0.8", mac=honest.mac)
     remotes = (RemoteEndpoint(B, VTEP_B, copied), RemoteEndpoint(C, VTEP_C, honest))
 
-    state = plan(given_input(FOUR, remotes=remotes))
+    state = plan_sandbox(given_input(FOUR, remotes=remotes))
     assert [row.vtep for row in state.rows if isinstance(row, FdbRow)] == [VTEP_C]
 
 
 def test_a_claim_on_a_local_endpoints_address_gets_no_row_here() -> None:
     """A row for it would fight with what the local container's port learns."""
     mine = endpoint(9, "10.0.0.9")
-    state = plan(
+    state = plan_sandbox(
         given_input(
             FOUR, locals=(mine,), remotes=(RemoteEndpoint(B, VTEP_B, endpoint(1, "10.0.0.9")),)
         )
@@ -182,7 +184,9 @@ def test_addresses_that_no_container_can_have_get_no_row() -> None:
         RemoteEndpoint(B, VTEP_B, endpoint(3, "fd00::9")),
     )
 
-    assert plan(given_input(FOUR, remotes=remotes)).rows == {AddressRow("br0", FOUR.gateway, 24)}
+    assert plan_sandbox(given_input(FOUR, remotes=remotes)).rows == {
+        AddressRow("br0", FOUR.gateway, 24)
+    }
 
 
 def test_vteps_of_the_other_family_and_our_own_are_left_out() -> None:
@@ -193,7 +197,7 @@ def test_vteps_of_the_other_family_and_our_own_are_left_out() -> None:
         RemoteEndpoint(C, LOCAL, endpoint(2, "10.0.0.9")),
     )
 
-    state = plan(given_input(FOUR, remotes=remotes, flood=(six, LOCAL)))
+    state = plan_sandbox(given_input(FOUR, remotes=remotes, flood=(six, LOCAL)))
     assert state.rows == {AddressRow("br0", FOUR.gateway, 24)}
 
 
@@ -224,24 +228,24 @@ def test_any_records_give_a_sound_plan_that_a_diff_can_reach(
     before: list[RemoteEndpoint], after: list[RemoteEndpoint], rng: Random
 ) -> None:
     """No two rows share a kernel key, the order of records plays no part, one pass suffices."""
-    first = plan(given_input(FOUR, SIX, remotes=tuple(before)))
-    second = plan(given_input(FOUR, SIX, remotes=tuple(after)))
+    first = plan_sandbox(given_input(FOUR, SIX, remotes=tuple(before)))
+    second = plan_sandbox(given_input(FOUR, SIX, remotes=tuple(after)))
 
     assert len({row_key(row) for row in second.rows}) == len(second.rows)
     assert all(row.link in second.links for row in second.rows)
     assert applied(first, diff(second, first, prune=True)) == second
     unique = {(remote.origin, remote.endpoint.endpoint_id): remote for remote in after}
     shuffled = list(unique.values())
-    expected = plan(given_input(FOUR, SIX, remotes=tuple(shuffled)))
+    expected = plan_sandbox(given_input(FOUR, SIX, remotes=tuple(shuffled)))
     rng.shuffle(shuffled)
-    assert expected == plan(given_input(FOUR, SIX, remotes=tuple(shuffled)))
+    assert expected == plan_sandbox(given_input(FOUR, SIX, remotes=tuple(shuffled)))
 
 
 def test_the_host_is_the_way_out() -> None:
     """Where the host has an end on the network, it has a port, routes lead there, and nothing is
     flooded for it."""
     host = replace(endpoint(9, "10.0.0.254", "fd00::fe"), labels=(HOST_LABEL,))
-    state = plan(given_input(FOUR, SIX, locals=(host, endpoint(1, "10.0.0.2"))))
+    state = plan_sandbox(given_input(FOUR, SIX, locals=(host, endpoint(1, "10.0.0.2"))))
 
     assert {row for row in state.rows if not isinstance(row, AddressRow)} == {
         NeighborRow("br0", host.ips[0], host.mac),
@@ -259,7 +263,7 @@ def test_there_is_one_way_out_for_all_segments() -> None:
         replace(endpoint(serial, text), labels=(HOST_LABEL,))
         for serial, text in ((9, "10.0.1.254"), (8, "10.0.0.254"))
     )
-    state = plan(given_input(FOUR, FIVE, locals=ends))
+    state = plan_sandbox(given_input(FOUR, FIVE, locals=ends))
 
     routes = [row for row in state.rows if isinstance(row, RouteRow)]
     assert routes == [RouteRow("br0", Ip(bytes(4)), 0, parse_ip("10.0.0.254"))]
@@ -269,7 +273,7 @@ def test_isolated_subnets_have_barriers_between_them() -> None:
     """From each bridge to every other segment's subnets; the two families of one stay together."""
     given = given_input(FOUR, FIVE, SIX)
     isolated = replace(given, network=replace(given.network, isolate_subnets=True))
-    barriers = plan(isolated).rows - plan(given).rows
+    barriers = plan_sandbox(isolated).rows - plan_sandbox(given).rows
 
     assert barriers == {
         BarrierRow("br1", 24, FOUR.base),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from overlay.core.dataplane.diff import diff
 from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint, plan
+from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint, plan_sandbox
 from overlay.core.dataplane.state import FdbRow, NeighborRow, Port, SandboxState
 from overlay.model import Endpoint, Ip, Network, NodeId, Subnet, Vni, mac_for, parse_ip
 from overlay.sim.host.kernel import Container, Kernel
@@ -47,7 +47,7 @@ def kernel_of(truth: HostTruth, other: HostTruth) -> Kernel:
 
 def test_planner_and_oracle_agree() -> None:
     """Two independent ways from the same facts lead to the same sandbox."""
-    planned = plan(
+    planned = plan_sandbox(
         PlanInput(
             network=NETWORK,
             port=VXLAN_PORT,
