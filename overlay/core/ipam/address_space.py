@@ -7,17 +7,19 @@ make a grant durable before anyone hears of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
+from overlay import limits
 from overlay.core.ipam import allocator, reclaim
-from overlay.core.ipam.allocator import Quarantine, Share
+from overlay.core.ipam.allocator import Share, dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals
-from overlay.core.ipam.ownership import Ownership, ownership
+from overlay.core.ipam.ownership import Ownership, ip_of, number_of, ownership, subnet_run
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, ReclaimStatement, Scope
-from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni
+from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Subnet, Vni
 
 V = TypeVar("V", Endpoint, Grant, ForgottenNode, ReclaimStatement)
 
@@ -65,17 +67,17 @@ class AddressSpace:
     def pick(self, network: Network, subnet_index: int, now: float) -> Ip | None:
         """Return a free address of this node's own space, or None if it must ask."""
         subnet = network.subnets[subnet_index]
-        return allocator.pick(
+        return pick(
             subnet,
             self.ownership(network).owned(self._self_id, subnet_index),
             self.used(network.vni),
             self._quarantine_of(network.vni).resting(now),
-            allocator.reserved_addresses(subnet),
+            reserved_addresses(subnet),
         )
 
     def pick_last(self, network: Network, subnet_index: int, now: float) -> Ip | None:
         """Return the highest free address of this node's own space, for the host itself."""
-        return allocator.pick_last(
+        return pick_last(
             network.subnets[subnet_index],
             self.owned(network, subnet_index),
             self.used(network.vni),
@@ -178,3 +180,78 @@ def _values(store: Store, scope: Scope, kind: str, wanted: type[V]) -> Iterator[
     for origin, value in store.values(scope, kind):
         if isinstance(value, wanted):
             yield origin, value
+
+
+# --- choosing an address --------------------------------------------------------------------
+
+
+def pick(
+    subnet: Subnet,
+    owned: Intervals,
+    used: AbstractSet[Ip],
+    resting: Mapping[Ip, float],
+    barred: Intervals,
+) -> Ip | None:
+    """Return the lowest address of the subnet's range that is owned, not `used`, not `barred`
+    (see `reserved`) and not `resting`; failing that the one that has rested longest; None if
+    there is none. `resting` maps addresses released lately to when.
+    """
+    free = (owned & dynamic_addresses(subnet)) - barred
+    size = len(subnet.base)
+    read = int.from_bytes  # not `number_of`: a call less for each of very many addresses
+    taken = {read(ip, "big") for ips in (used, resting) for ip in ips if len(ip) == size}
+    for first, last in free:
+        for number in range(first, last + 1):  # ends at the first that is not taken
+            if number not in taken:
+                return ip_of(number, subnet)
+    rested = [
+        (when, ip)
+        for ip, when in resting.items()
+        if len(ip) == size and ip not in used and number_of(ip) in free
+    ]
+    return min(rested)[1] if rested else None
+
+
+def pick_last(
+    subnet: Subnet, owned: Intervals, used: AbstractSet[Ip], resting: Container[Ip]
+) -> Ip | None:
+    """Return the highest address of the subnet's range that is owned, not `used`, not reserved
+    and not `resting`; None if there is none.
+
+    For hosts' own ends: at the far end of the space from those that containers get. Not the
+    highest 128 of an IPv6 subnet, which are anycast addresses (RFC 2526).
+    """
+    _, end = subnet_run(subnet)
+    anycast = Intervals.of([(end - 127, end)] if len(subnet.base) == 16 else [])
+    for first, last in reversed(
+        [*((owned & dynamic_addresses(subnet)) - reserved_addresses(subnet) - anycast)]
+    ):
+        for number in range(last, first - 1, -1):  # ends at the first that is not taken
+            ip = ip_of(number, subnet)
+            if ip not in used and ip not in resting:
+                return ip
+    return None
+
+
+class Quarantine:
+    """The addresses of one network that were released lately, oldest first; bounded."""
+
+    def __init__(self, rest_s: float = limits.ADDRESS_QUARANTINE_S) -> None:
+        self._rest_s = rest_s
+        self._released: dict[Ip, float] = {}
+
+    def release(self, ip: Ip, now: float) -> None:
+        """Let an address rest from now on."""
+        self._released.pop(ip, None)
+        self._released[ip] = now
+        if len(self._released) > limits.QUARANTINE_COUNT_MAX:
+            del self._released[next(iter(self._released))]
+
+    def resting(self, now: float) -> Mapping[Ip, float]:
+        """Return the addresses still resting, and since when."""
+        while self._released:
+            ip, when = next(iter(self._released.items()))
+            if now - when < self._rest_s:
+                break
+            del self._released[ip]
+        return self._released

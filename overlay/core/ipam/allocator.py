@@ -8,7 +8,7 @@ a pool's addresses: costs go by grants and endpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
@@ -28,7 +28,7 @@ FORGOTTEN: Final = "forgotten"  # the asker is: it must join anew
 LOG_FULL: Final = "log-full"  # this owner can write no further grants
 
 
-# --- this node's own allocations ---------------------------------------------------------
+# --- which addresses a container may have --------------------------------------------------
 
 
 def reserved_addresses(subnet: Subnet) -> Intervals:
@@ -59,54 +59,6 @@ def _unusable(subnet: Subnet) -> Intervals:
     return Intervals.of_numbers(numbers)
 
 
-def pick(
-    subnet: Subnet,
-    owned: Intervals,
-    used: AbstractSet[Ip],
-    resting: Mapping[Ip, float],
-    barred: Intervals,
-) -> Ip | None:
-    """Return the lowest address of the subnet's range that is owned, not `used`, not `barred`
-    (see `reserved`) and not `resting`; failing that the one that has rested longest; None if
-    there is none. `resting` maps addresses released lately to when.
-    """
-    free = (owned & dynamic_addresses(subnet)) - barred
-    size = len(subnet.base)
-    read = int.from_bytes  # not `number_of`: a call less for each of very many addresses
-    taken = {read(ip, "big") for ips in (used, resting) for ip in ips if len(ip) == size}
-    for first, last in free:
-        for number in range(first, last + 1):  # ends at the first that is not taken
-            if number not in taken:
-                return ip_of(number, subnet)
-    rested = [
-        (when, ip)
-        for ip, when in resting.items()
-        if len(ip) == size and ip not in used and number_of(ip) in free
-    ]
-    return min(rested)[1] if rested else None
-
-
-def pick_last(
-    subnet: Subnet, owned: Intervals, used: AbstractSet[Ip], resting: Container[Ip]
-) -> Ip | None:
-    """Return the highest address of the subnet's range that is owned, not `used`, not reserved
-    and not `resting`; None if there is none.
-
-    For hosts' own ends: at the far end of the space from those that containers get. Not the
-    highest 128 of an IPv6 subnet, which are anycast addresses (RFC 2526).
-    """
-    _, end = subnet_run(subnet)
-    anycast = Intervals.of([(end - 127, end)] if len(subnet.base) == 16 else [])
-    for first, last in reversed(
-        [*((owned & dynamic_addresses(subnet)) - reserved_addresses(subnet) - anycast)]
-    ):
-        for number in range(last, first - 1, -1):  # ends at the first that is not taken
-            ip = ip_of(number, subnet)
-            if ip not in used and ip not in resting:
-                return ip
-    return None
-
-
 def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip]) -> str | None:
     """Return why this node can't use this very address now, or None if it can.
 
@@ -120,30 +72,6 @@ def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip
     if ownership.owner_of(ip) != node_id:
         return NOT_OWNER
     return IN_USE if ip in used else None
-
-
-class Quarantine:
-    """The addresses of one network that were released lately, oldest first; bounded."""
-
-    def __init__(self, rest_s: float = limits.ADDRESS_QUARANTINE_S) -> None:
-        self._rest_s = rest_s
-        self._released: dict[Ip, float] = {}
-
-    def release(self, ip: Ip, now: float) -> None:
-        """Let an address rest from now on."""
-        self._released.pop(ip, None)
-        self._released[ip] = now
-        if len(self._released) > limits.QUARANTINE_COUNT_MAX:
-            del self._released[next(iter(self._released))]
-
-    def resting(self, now: float) -> Mapping[Ip, float]:
-        """Return the addresses still resting, and since when."""
-        while self._released:
-            ip, when = next(iter(self._released.items()))
-            if now - when < self._rest_s:
-                break
-            del self._released[ip]
-        return self._released
 
 
 # --- giving space to others --------------------------------------------------------------

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from overlay import limits
 from overlay.core.ipam import allocator
+from overlay.core.ipam.address_space import Quarantine, pick, pick_last
 from overlay.core.ipam.intervals import Intervals
 from overlay.core.ipam.ownership import Ownership, ip_of, number_of, ownership
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
@@ -63,7 +64,7 @@ def taken_in_turn(known: Subnet, count: int) -> list[Ip]:
     owned = ownership(network(known), []).owned(A)
     used: set[Ip] = set()
     for _ in range(count):
-        ip = allocator.pick(known, owned, used, {}, allocator.reserved_addresses(known))
+        ip = pick(known, owned, used, {}, allocator.reserved_addresses(known))
         if ip is not None:
             used.add(ip)
     return sorted(used)
@@ -146,18 +147,18 @@ def test_a_host_takes_its_own_address_from_the_far_end() -> None:
     last, next_one = parse_ip("10.0.0.254"), parse_ip("10.0.0.253")
     low = replace(SMALL, ip_range=(parse_ip("10.0.0.64"), 26))
 
-    assert allocator.pick_last(SMALL, owned, set(), set()) == last
-    assert allocator.pick_last(SMALL, owned, {last}, set()) == next_one
-    assert allocator.pick_last(SMALL, owned, set(), {last}) == next_one
-    assert allocator.pick_last(low, owned, set(), set()) == parse_ip("10.0.0.127")
-    assert allocator.pick_last(SMALL, Intervals.of([]), set(), set()) is None
+    assert pick_last(SMALL, owned, set(), set()) == last
+    assert pick_last(SMALL, owned, {last}, set()) == next_one
+    assert pick_last(SMALL, owned, set(), {last}) == next_one
+    assert pick_last(low, owned, set(), set()) == parse_ip("10.0.0.127")
+    assert pick_last(SMALL, Intervals.of([]), set(), set()) is None
 
 
 def test_a_host_takes_no_anycast_address() -> None:
     """The highest 128 of an IPv6 subnet are such (RFC 2526)."""
     first, last = number_of(parse_ip("fd00::")), number_of(parse_ip("fd00::ffff:ffff:ffff:ffff"))
 
-    found = allocator.pick_last(SIX, Intervals.of([(first, last)]), set(), set())
+    found = pick_last(SIX, Intervals.of([(first, last)]), set(), set())
     assert found == parse_ip("fd00::ffff:ffff:ffff:ff7f")
 
 
@@ -169,14 +170,14 @@ def test_a_resting_address_waits_while_another_is_free() -> None:
     resting = {two: 20.0, three: 10.0}
     barred = allocator.reserved_addresses(four)
 
-    assert allocator.pick(four, owned, set(), resting, barred) == four_
-    assert allocator.pick(four, owned, {four_, *rest}, resting, barred) == three
-    assert allocator.pick(four, owned, {two, three, four_, *rest}, resting, barred) is None
+    assert pick(four, owned, set(), resting, barred) == four_
+    assert pick(four, owned, {four_, *rest}, resting, barred) == three
+    assert pick(four, owned, {two, three, four_, *rest}, resting, barred) is None
 
 
 def test_quarantine_lasts_its_time_from_the_last_release() -> None:
     """An address released again rests anew, and all are let go in their order."""
-    quarantine = allocator.Quarantine(rest_s=60.0)
+    quarantine = Quarantine(rest_s=60.0)
     two, three = parse_ip("10.0.0.2"), parse_ip("10.0.0.3")
     quarantine.release(two, 0.0)
     quarantine.release(three, 10.0)
@@ -189,7 +190,7 @@ def test_quarantine_lasts_its_time_from_the_last_release() -> None:
 
 def test_quarantine_is_bounded() -> None:
     """Beyond its size the oldest is let go early."""
-    quarantine = allocator.Quarantine()
+    quarantine = Quarantine()
     for number in range(limits.QUARANTINE_COUNT_MAX + 1):
         quarantine.release(ip_of(number, SMALL), 0.0)
 
@@ -206,7 +207,7 @@ def test_a_wide_pool_costs_no_more_than_a_small_one() -> None:
     known = ownership(network(WIDE), records)
     used = {ip_of(number_of(WIDE.base) + host, WIDE) for host in range(2, 1000)}
 
-    picked = allocator.pick(WIDE, known.owned(A), used, {}, allocator.reserved_addresses(WIDE))
+    picked = pick(WIDE, known.owned(A), used, {}, allocator.reserved_addresses(WIDE))
     assert picked == ip_of(number_of(WIDE.base) + 1000, WIDE)
     assert known.owned(A).count == 2**20 - 2**16
     assert granted(known, wish("10.40.0.0"), C, used=used) == "10.32.4.0-10.32.4.255"
