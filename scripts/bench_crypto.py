@@ -21,6 +21,7 @@ from overlay.core.log.store import Store  # noqa: E402
 from overlay.core.log.writer import LogWriter  # noqa: E402
 from overlay.core.protocol.records import Scope  # noqa: E402
 from overlay.model import Endpoint, Ip, Vni, mac_for  # noqa: E402
+from overlay.wire.codec.datagram import read_header  # noqa: E402
 from overlay.wire.identity.authority import TrustAnchor  # noqa: E402
 from overlay.wire.identity.signatures import KeySigner  # noqa: E402
 from tests.wire.conftest import AUTHORITY, Wire  # noqa: E402
@@ -65,14 +66,15 @@ def rows() -> list[tuple[str, str]]:
             seal()  # each is opened once: a second time it is a replay
             started = time.perf_counter()
             for data in sealed:
-                other.sessions.open(data, wire.now)
+                other.sessions.open(read_header(data), data, wire.now)
             return (time.perf_counter() - started) / DATAGRAMS
 
         took_s = statistics.median(unseal() for _ in range(ROUNDS))
         found.append((f"one datagram of {size} bytes opened", f"{1e6 * took_s:.1f} us"))
     junk = bytes(sealed[0][:-1]) + b"\0"
     rate = per_second(
-        DATAGRAMS, lambda: [other.sessions.open(junk, wire.now) for _ in range(DATAGRAMS)]
+        DATAGRAMS,
+        lambda: [other.sessions.open(read_header(junk), junk, wire.now) for _ in range(DATAGRAMS)],
     )
     found.append(("one forged datagram of 1,100 bytes refused", f"{1e6 / rate:.1f} us"))
     return found + members(wire) + records(wire)

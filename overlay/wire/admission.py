@@ -361,9 +361,9 @@ class JoinInitiator:
             validation.refuse_malformed()
 
 
-def is_join_datagram(data: bytes) -> bool:
-    """Say whether a datagram is part of an admission: the sessions know nothing of it."""
-    return len(data) > 1 and data[1] in _CLEAR_SIZE
+def is_join_kind(kind: int) -> bool:
+    """Return whether datagrams of a kind belong to the join handshake, not to a session."""
+    return kind in _CLEAR_SIZE
 
 
 def token_id_of(header: Header, data: bytes) -> bytes:

@@ -15,6 +15,7 @@ from overlay.core.node import Node
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import OverlayError, RemoteError
 from overlay.model import parse_ip
+from overlay.wire.codec.datagram import read_header
 from overlay.wire.codec.messages import MsgpackCodec
 from overlay.wire.codec.records import unpack_card, unpack_segment
 from overlay.wire.identity.authority import TrustAnchor
@@ -57,8 +58,9 @@ class Intake:
         self._pass_time()
         now = self.wire.now
         try:
-            self.gate.check(data, STRANGER, now)
-            opened = self.own.sessions.open(data, now)
+            header = read_header(data)
+            self.gate.check(header.kind, STRANGER, now)
+            opened = self.own.sessions.open(header, data, now)
         except RemoteError as error:
             return error.reason
         return opened.dropped
@@ -77,7 +79,7 @@ class Intake:
         now = self.wire.now
         (sealed,) = self.peer.sessions.seal(self.own.node_id, payload, now)
         try:
-            opened = self.own.sessions.open(sealed.data, now)
+            opened = self.own.sessions.open(read_header(sealed.data), sealed.data, now)
             assert opened.payload == payload
             messages = self.codec.decode(payload)
         except RemoteError as error:

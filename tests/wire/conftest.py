@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip, NodeId, parse_ip
-from overlay.wire.codec.datagram import Datagram
+from overlay.wire.codec.datagram import Datagram, read_header
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey, Keyring
@@ -105,7 +105,7 @@ class Wire:
         """Deliver one datagram; return the answers."""
         receiver = self.hosts[datagram.address]
         try:
-            opened = receiver.sessions.open(datagram.data, self.now)
+            opened = receiver.sessions.open(read_header(datagram.data), datagram.data, self.now)
         except RemoteError as error:
             self.drops.append(error.reason)
             return []

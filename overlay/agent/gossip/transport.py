@@ -21,8 +21,8 @@ from overlay.core.node import Node
 from overlay.core.protocol.interfaces import Codec
 from overlay.errors import ConflictError, OverlayError, RemoteError
 from overlay.model import Ip, NodeId
-from overlay.wire.admission import is_join_datagram
-from overlay.wire.codec.datagram import Datagram
+from overlay.wire.admission import is_join_kind
+from overlay.wire.codec.datagram import Datagram, read_header
 from overlay.wire.identity.keyring import ClusterKey
 from overlay.wire.session.handshake_limiter import HandshakeLimiter
 from overlay.wire.session.sessions import Sessions
@@ -111,11 +111,12 @@ class Transport:
 
     def _handle_datagram(self, data: bytes, source: tuple[str, int], now: float) -> None:
         address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
-        self._gate.check(data, address, now)
-        if self.handle_admission is not None and is_join_datagram(data):
+        header = read_header(data)
+        self._gate.check(header.kind, address, now)
+        if self.handle_admission is not None and is_join_kind(header.kind):
             self._send(self.handle_admission(data))
             return
-        opened = self.sessions.open(data, now)
+        opened = self.sessions.open(header, data, now)
         self._send(opened.replies)
         if opened.dropped:
             self.drops[opened.dropped] += 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from overlay import limits
 from overlay.errors import RemoteError
 from overlay.model import Ip
-from overlay.wire.codec.datagram import DATA, KIND_AT
+from overlay.wire.codec.datagram import DATA
 
 RATE_LIMITED = "rate-limited"
 
@@ -43,9 +43,9 @@ class HandshakeLimiter:
         self._unknown_sources = _TokenBucket(limits.STRANGERS_BURST, now)
         self._sources: dict[Ip, _TokenBucket] = {}
 
-    def check(self, data: bytes, source: Ip, now: float) -> None:
-        """Raise RemoteError if this is a handshake too many."""
-        if len(data) <= KIND_AT or data[KIND_AT] == DATA:
+    def check(self, kind: int, source: Ip, now: float) -> None:
+        """Raise RemoteError if a datagram of this kind is one handshake too many."""
+        if kind == DATA:
             return
         if not self._of_source(source, now).take(
             limits.HANDSHAKES_PER_SOURCE_PER_S, limits.HANDSHAKES_PER_SOURCE_BURST, now

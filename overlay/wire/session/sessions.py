@@ -230,9 +230,11 @@ class Sessions:
 
     # --- in -----------------------------------------------------------------------------
 
-    def open(self, data: bytes, now: float) -> OpenedDatagram:
-        """Return what a datagram brought; raises RemoteError with the reason of its drop."""
-        header = datagram.read_header(data)
+    def open(self, header: Header, data: bytes, now: float) -> OpenedDatagram:
+        """Return the content of a datagram, whose header the caller has read.
+
+        Raises RemoteError with the reason of the drop.
+        """
         if header.sender == self._identity.node_id:
             raise RemoteError(OWN_DATAGRAM)
         peer = self._peers.get(header.sender)

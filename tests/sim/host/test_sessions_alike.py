@@ -10,7 +10,7 @@ from overlay.errors import RemoteError
 from overlay.model import NodeId
 from overlay.sim.host.sessions import Content, SealedPayload, SentKey, SimHello
 from overlay.sim.host.sessions import Sessions as Modelled
-from overlay.wire.codec.datagram import DATA, HELLO, KEY, Datagram
+from overlay.wire.codec.datagram import DATA, HELLO, KEY, Datagram, read_header
 from overlay.wire.identity.keyring import ClusterKey
 from tests.wire.conftest import Host, Wire, made_key
 
@@ -120,7 +120,9 @@ class Alike:
     def _open_real(self, number: int, datagram: Datagram) -> tuple[object, ClusterKey | None]:
         side = self.sides[number]
         try:
-            opened = side.real.sessions.open(datagram.data, self.wire.now)
+            opened = side.real.sessions.open(
+                read_header(datagram.data), datagram.data, self.wire.now
+            )
         except RemoteError as error:
             self.dropped.add(error.reason)
             return (None, None, error.reason), None

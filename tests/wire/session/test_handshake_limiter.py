@@ -22,7 +22,7 @@ def admitted(gate: HandshakeLimiter, sources: list[Ip], kind: int = HELLO, now: 
     count = 0
     for source in sources:
         with contextlib.suppress(RemoteError):
-            gate.check(bytes([1, kind]) + bytes(46), source, now)
+            gate.check(kind, source, now)
             count += 1
     return count
 
@@ -55,17 +55,12 @@ def test_the_drop_has_its_name() -> None:
     one = gate()
     admitted(one, [STRANGER] * 1000)
     with pytest.raises(RemoteError, match="rate-limited"):
-        one.check(bytes([1, HELLO]), STRANGER, 0.0)
+        one.check(HELLO, STRANGER, 0.0)
 
 
 def test_data_is_not_counted() -> None:
     """The keys of a living session are at hand."""
     assert admitted(gate(), [STRANGER] * 5000, DATA) == 5000
-
-
-def test_what_has_no_kind_is_left_to_the_header_check() -> None:
-    """An empty datagram is dropped there by its own name."""
-    gate().check(b"", STRANGER, 0.0)
 
 
 def test_sources_are_remembered_up_to_a_bound() -> None:

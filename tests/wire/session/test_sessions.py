@@ -12,7 +12,7 @@ from overlay import limits
 from overlay.errors import RemoteError
 from overlay.model import Card, Ip
 from overlay.wire.codec import datagram as envelope
-from overlay.wire.codec.datagram import Datagram
+from overlay.wire.codec.datagram import Datagram, read_header
 from overlay.wire.codec.records import pack_card
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.signatures import KeySigner
@@ -338,7 +338,10 @@ def test_a_barred_node_is_told_so_and_seldom(wire: Wire) -> None:
             if kind == "join"
             else one.sessions.seal(other.node_id, b"x", wire.now)
         )
-        heard = [one.sessions.open(answer.data, wire.now) for answer in wire.open(said)]
+        heard = [
+            one.sessions.open(read_header(answer.data), answer.data, wire.now)
+            for answer in wire.open(said)
+        ]
         told += [opened for opened in heard if opened.is_banned]
 
     assert {opened.sender for opened in told} == {other.node_id}
@@ -353,7 +356,10 @@ def test_a_barred_node_that_knows_nobody_is_told_so(wire: Wire) -> None:
     again = wire.host(1, identity=one.identity, epoch=2)
     wire.now += 1.1
     (join,) = again.sessions.first_hello(other.card.address, 7948, wire.now)
-    heard = [again.sessions.open(answer.data, wire.now) for answer in wire.open(join)]
+    heard = [
+        again.sessions.open(read_header(answer.data), answer.data, wire.now)
+        for answer in wire.open(join)
+    ]
 
     assert [opened.is_banned for opened in heard] == [False, True]
     assert again.sessions.established(other.node_id)
@@ -366,7 +372,10 @@ def test_a_barred_node_is_told_so_by_who_met_it_only_as_barred(wire: Wire) -> No
     newcomer.sessions.forget(gone.node_id)
     newcomer.sessions.learn(gone.card)
     (join,) = gone.sessions.first_hello(newcomer.card.address, 7948, wire.now)
-    heard = [gone.sessions.open(answer.data, wire.now) for answer in wire.open(join)]
+    heard = [
+        gone.sessions.open(read_header(answer.data), answer.data, wire.now)
+        for answer in wire.open(join)
+    ]
 
     assert [opened.is_banned for opened in heard] == [False, True]
     assert not newcomer.sessions.established(gone.node_id)
@@ -438,7 +447,7 @@ def test_two_hosts_under_one_identity_are_told_of_each_other(wire: Wire) -> None
         datagram = waiting.pop(0)
         host = wire.hosts[datagram.address]
         try:
-            opened = host.sessions.open(datagram.data, wire.now)
+            opened = host.sessions.open(read_header(datagram.data), datagram.data, wire.now)
         except RemoteError:
             continue
         assert opened.payload is None
@@ -465,7 +474,7 @@ def test_a_late_hello_of_the_process_before_is_no_rival(wire: Wire) -> None:
     wire.meet(living, member)
     wire.deliver(living.sessions.seal(member.node_id, b"here", wire.now))
 
-    opened = member.sessions.open(late[0].data, wire.now)
+    opened = member.sessions.open(read_header(late[0].data), late[0].data, wire.now)
 
     assert (opened.duplicate, opened.card) == (None, None)
 
@@ -516,7 +525,7 @@ def test_a_recorded_notice_alarms_no_later_process(wire: Wire) -> None:
     hello = original.sessions.seal(member.node_id, b"", wire.now)[0]
     notice = next(
         reply
-        for reply in member.sessions.open(hello.data, wire.now).replies
+        for reply in member.sessions.open(read_header(hello.data), hello.data, wire.now).replies
         if reply.address == original.card.address
     )
     again = wire.host(1, identity=original.identity, epoch=3)
