@@ -1,5 +1,5 @@
-"""The pure core: records, membership, replication, addresses, plan and diff.
+"""The pure core: records, membership, replication, addresses, planning.
 
-Nothing here reads a clock, opens a socket or rolls dice of its own: time, chance and
-input come as arguments, so that the simulator runs the very same code.
+Nothing here reads a clock, opens a socket or draws random numbers by itself: time, randomness and
+input are arguments, so the simulator runs the same code as the agent.
 """

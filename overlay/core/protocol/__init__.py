@@ -1,1 +1,1 @@
-"""What nodes say to each other, what they may write, and the protocol's settings."""
+"""Messages, records and settings of the gossip protocol."""

@@ -1,6 +1,6 @@
-"""What membership tells the rest of the node: a member as a value, and what happened to one.
+"""What membership reports: a member as a value, and membership events.
 
-Owns these values only; how they come about is `overlay.core.membership.machine`'s business.
+Owns: these values. Does not: decide states (`core.membership`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MemberChanged:
-    """A member went from one state to another; `before` is None for a node just added."""
+    """A member went from one state to another.
+
+    `before` is None for a node that was just added.
+    """
 
     node_id: NodeId
     before: MemberState | None
@@ -33,10 +36,10 @@ class MemberChanged:
 
 @dataclass(frozen=True, slots=True)
 class SelfRefuted:
-    """Someone held that this node is in `state`; it now speaks as `incarnation`.
+    """This node refuted a claim about its state, with a new `incarnation`.
 
-    `state` ALIVE means that someone knows this node at an incarnation it never had: its disk
-    was rolled back, or a second node runs under the same identity.
+    `accuser` claimed `state`. ALIVE means that the accuser knows this node at an incarnation it never had: its disk
+        was rolled back, or a second node runs under the same identity.
     """
 
     accuser: NodeId
@@ -46,7 +49,10 @@ class SelfRefuted:
 
 @dataclass(frozen=True, slots=True)
 class Partitioned:
-    """Too many members fell silent at once: `seen` of `total` are in view, self included."""
+    """Too many members became unreachable at once.
+
+    `seen` of `total` members are reachable, this node included.
+    """
 
     seen: int
     total: int
@@ -54,7 +60,7 @@ class Partitioned:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """So many members are in view again that silence is once more the silent one's fault."""
+    """Enough members are reachable again; silence counts against them again."""
 
 
 MembershipEvent: TypeAlias = MemberChanged | SelfRefuted | Partitioned | Healed

@@ -1,6 +1,6 @@
-"""What nodes say to each other, as values. `docs/PROTOCOL.md` specifies each of them.
+"""The gossip messages, as values; `docs/PROTOCOL.md` specifies them.
 
-The wire layer turns each into a msgpack array headed by its number; numbers are append-only.
+The wire layer encodes each as a msgpack array headed by its number; numbers are append-only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from overlay.model import Card, Certificate, Ip, NodeId
 
 
 class MemberState(enum.IntEnum):
-    """SWIM's states (SWIM, DSN 2002, section 4.2), in order of precedence at one incarnation."""
+    """SWIM's member states (DSN 2002, section 4.2).
+
+    In order of precedence at one incarnation.
+    """
 
     ALIVE = 0
     SUSPECT = 1
@@ -34,7 +37,10 @@ class Rumour:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Are you there? `root` digests what both of us should hold; the receiver answers Ack."""
+    """Asks the receiver for an Ack.
+
+    `root` is the digest of the logs that both sides should hold.
+    """
 
     sequence: int
     root: int  # 128-bit sum over the logs of the scopes the two have in common
@@ -43,7 +49,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """I am here: the answer to the Ping, or relayed PingRequest, with that sequence."""
+    """Answers the Ping, or relayed PingRequest, with that sequence number."""
 
     sequence: int
     root: int
@@ -52,7 +58,10 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class PingRequest:
-    """Please probe `target` for me and pass its Ack on. Names a node, never an address."""
+    """Asks the receiver to probe `target` and to relay its Ack.
+
+    Names a node, never an address.
+    """
 
     sequence: int
     target: NodeId
@@ -60,14 +69,17 @@ class PingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """I did ask your target and have no answer (Lifeguard section IV.A): it is not my fault."""
+    """Reports that the target of a PingRequest did not answer the relay.
+
+    It shows the requester that its own link works (Lifeguard section IV.A).
+    """
 
     sequence: int
 
 
 @dataclass(frozen=True, slots=True)
 class Rumours:
-    """Membership news, piggybacked on whatever goes out."""
+    """Membership updates, piggybacked on datagrams (SWIM section 4.1)."""
 
     rumours: tuple[Rumour, ...]
 
@@ -81,7 +93,10 @@ class Cards:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Segments, of any origin. `confirm` asks the receiver to say when they are programmed."""
+    """Segments of any origin.
+
+    `confirm` asks the receiver to reply once its kernel is programmed with them.
+    """
 
     segments: tuple[Segment, ...]
     confirm: bool = False
@@ -89,15 +104,20 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Digests of the common logs, in 64 buckets by hash of (origin, scope): find what differs."""
+    """Digests of the logs that both sides hold, in 64 buckets.
+
+    A log's bucket is a hash of (origin, scope).
+
+    The receiver compares the digests with its own to find the buckets that differ.
+    """
 
     digests: tuple[int, ...]  # 64 sums, each 64 bits
-    answer: bool = False  # True: this answers your Buckets; do not answer it in turn
+    answer: bool = False  # True: this answers your Buckets; send no answer to it
 
 
 @dataclass(frozen=True, slots=True)
 class LogVersion:
-    """How far the sender holds one log, and the epoch of the card it holds for the origin."""
+    """One log's version and its origin's card epoch, as the sender has them."""
 
     origin: NodeId
     scope: Scope
@@ -107,11 +127,11 @@ class LogVersion:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """The sender's log versions in the named buckets; the receiver sends what it has beyond,
-    and (unless `answer`) its own versions in the same buckets, paged by datagram size.
+    """The sender's log versions in some buckets.
 
-    `complete_buckets` are those of which this message holds every log, so that a log missing
-    from it is one the sender lacks altogether.
+    The receiver sends what it has beyond them and, unless `answer` is set, its own versions in
+    the same buckets, in pages that fit a datagram. `complete_buckets` are the buckets whose logs
+    are all listed here, so that a log missing from one is a log that the sender lacks altogether.
     """
 
     complete_buckets: tuple[int, ...]
@@ -121,23 +141,25 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """Please send these logs' segments beyond the versions I hold."""
+    """Asks for the segments of these logs beyond the versions given."""
 
     wants: tuple[LogVersion, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """The sender's kernel is programmed with these logs up to these versions."""
+    """Reports that the sender's kernel is programmed up to these log versions."""
 
     versions: tuple[LogVersion, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GrantRequest:
-    """Please grant me space of this network: `count` addresses of the subnet that holds
-    `around`, or, where `exact`, just the address `around`. Idempotent by `request_id`.
-    The answer is a Delta with the grant in the granter's log, or a GrantRefusal.
+    """Asks for address space of a network.
+
+    Either `count` addresses of the subnet that holds `around` or, with `exact`, just the address
+    `around`. Idempotent by `request_id`. The answer is a Delta with the grant in the granter's
+    log, or a GrantRefusal.
     """
 
     request_id: bytes
@@ -149,7 +171,11 @@ class GrantRequest:
 
 @dataclass(frozen=True, slots=True)
 class GrantRefusal:
-    """No: `reason` is one of the texts in `ipam`; `free` is what the sender has left."""
+    """Refuses a GrantRequest.
+
+    `reason` is one of the constants in `core.ipam.allocator`; `free` is how many addresses the
+    sender has left.
+    """
 
     request_id: bytes
     reason: str
@@ -158,7 +184,7 @@ class GrantRefusal:
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """Please certify me again, as my card has me: to a holder of the authority."""
+    """Asks a holder of the authority to renew the certificate on the card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +196,10 @@ class CertificateRenewal:
 
 @dataclass(frozen=True, slots=True)
 class AuthorityHandover:
-    """The authority's private key: from now on the receiver holds it too. Never relayed."""
+    """The authority's private key: the receiver becomes a holder too.
+
+    Never relayed.
+    """
 
     key: bytes = field(repr=False)
 

@@ -1,7 +1,7 @@
-"""What waits to be sent, per peer, packed into as few payloads as the datagram limit allows.
+"""The send queue: messages per peer, packed into few payloads.
 
-Owns order, bounds and packing. Knows nothing of what the messages mean; room that is left in a
-payload is offered to one `piggyback` source (membership's rumours), as SWIM section 4.1 does.
+Owns: order, bounds and packing. Does not: know what the messages mean. Room left in a payload is
+offered to one `piggyback` source, the membership updates (SWIM section 4.1).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from overlay.model import NodeId
 
 
 class Priority(enum.IntEnum):
-    """What goes first, and, when a queue is full, what is dropped last."""
+    """Which messages are sent first and, in a full queue, dropped last."""
 
     PROBE = 0
     OWN = 1
@@ -27,7 +27,7 @@ class Priority(enum.IntEnum):
 
 
 class Outgoing(NamedTuple):
-    """One payload for one peer: messages back to back, still to be sealed."""
+    """One payload for one peer: messages back to back, not sealed yet."""
 
     to: NodeId
     payload: bytes
@@ -45,10 +45,10 @@ class _Payload:
 
 
 class Outbox:
-    """The messages of one node that are not sent yet.
+    """The messages of one node that wait to be sent.
 
-    `piggyback(to, room)` returns encoded messages of together at most `room` bytes; it is
-    asked once per peer and `drain`, with the roomiest of the payloads for that peer.
+    `piggyback(to, room)` returns encoded messages of at most `room` bytes in total; it is called
+    once for each peer in `drain`, with the payload that has most room.
     """
 
     def __init__(self, codec: Codec) -> None:
@@ -62,14 +62,14 @@ class Outbox:
         return self._message_count
 
     def waiting_count(self, to: NodeId) -> int:
-        """Return how many messages wait for `to`."""
+        """Return how many messages are queued for `to`."""
         return len(self._queues.get(to, ()))
 
     def put(self, to: NodeId, message: Message, priority: Priority) -> bool:
-        """Queue the message; False if it was dropped because the queue is full of as urgent.
+        """Queue a message; return False if it was dropped.
 
-        A full queue drops its youngest message of the least urgent priority in favour of a
-        more urgent one. Messages of one priority to one peer keep their order.
+        A full queue drops its newest message of the least urgent priority in favour of a more
+        urgent one, else the new message. Messages of one priority to one peer keep their order.
         """
         queue = self._queues.setdefault(to, [])
         full = len(queue) >= limits.OUTBOX_MESSAGES_PER_PEER_MAX
@@ -85,18 +85,21 @@ class Outbox:
         return True
 
     def offer_room(self, to: NodeId) -> None:
-        """Let the piggyback source send to `to` at the next `drain`, message or not."""
+        """Let the piggyback source send to `to` in the next `drain`.
+
+        Also where no message is queued for it.
+        """
         self._queues.setdefault(to, [])
 
     def forget(self, to: NodeId) -> None:
-        """Drop all that waits for a peer that is gone."""
+        """Drop the messages for a peer that is gone."""
         self._message_count -= len(self._queues.pop(to, ()))
 
     def drain(self) -> list[Outgoing]:
-        """Return everything that waits, packed, and be empty.
+        """Empty the queue and return its messages, packed into payloads.
 
-        Each payload is at most `limits.PAYLOAD_SIZE_MAX`. A message larger than that is a bug
-        of ours, not of a peer's: asserted.
+        Each payload is at most `limits.PAYLOAD_SIZE_MAX` bytes. A larger message is a defect of
+        this program, not of a peer, and is asserted.
         """
         encoded: dict[int, bytes] = {}  # one message to many peers is encoded once
         outgoing = []

@@ -1,4 +1,4 @@
-"""Segments, cards and log versions into messages that fit a payload."""
+"""Pack segments, cards and log versions into messages that fit a payload."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG_VERSIONS_PER_MESSAGE = (limits.PAYLOAD_SIZE_MAX - 128) // _LOG_VERSION_SIZE
 
 
 def deltas(segments: Iterable[Segment], *, confirm: bool = False) -> Iterator[Delta]:
-    """Yield messages with all the segments, in order, each message within a payload."""
+    """Yield Delta messages with all the segments, each within a payload."""
     batch: list[Segment] = []
     size = _MESSAGE_FRAMING_SIZE
     for segment in segments:
@@ -34,7 +34,7 @@ def deltas(segments: Iterable[Segment], *, confirm: bool = False) -> Iterator[De
 
 
 def card_messages(cards: Iterable[Card]) -> Iterator[Cards]:
-    """Yield messages with all the cards, each message within a payload."""
+    """Yield Cards messages with all the cards, each within a payload."""
     batch: list[Card] = []
     size = _MESSAGE_FRAMING_SIZE
     for card in cards:
@@ -49,6 +49,6 @@ def card_messages(cards: Iterable[Card]) -> Iterator[Cards]:
 
 
 def pages(versions: list[LogVersion]) -> Iterator[tuple[LogVersion, ...]]:
-    """Yield the versions in pieces that fit one message each."""
+    """Yield the versions in pages that fit one message each."""
     for start in range(0, len(versions), LOG_VERSIONS_PER_MESSAGE):
         yield tuple(versions[start : start + LOG_VERSIONS_PER_MESSAGE])

@@ -1,14 +1,14 @@
-"""What a node may write in its own logs, and the logs' units: entry, segment, scope.
+"""The records that nodes write, and their logs: entries, segments, scopes.
 
-A *log* belongs to one origin and one scope. Scope 0 is the cluster's (networks made here,
-networks taken part in); every other scope is a network's VNI (endpoints, grants). Only the
-origin writes its log, so no key ever has two writers and nothing needs resolving.
+A *log* belongs to one origin and one scope. Scope 0 is the cluster's (networks created by the
+origin, networks it participates in); every other scope is a network's VNI (endpoints, grants).
+Only the origin writes its log, so no key ever has two writers and there is nothing to resolve.
 
-A log is a run of *segments* in version order, each signed by its origin and passed on as the
-very bytes that were signed. A segment holds all the entries with versions in
-`(after, upto]` as they were when it was made; a later entry for the same key replaces an
-earlier one, a value of None (tombstone) deletes it. `floor` in a segment says that its origin
-has dropped everything up to that version: a replica that holds less starts that log afresh.
+A log is a run of *segments* in version order, each signed by its origin and relayed as the very
+bytes that were signed. A segment holds all entries with versions in `(after, upto]` as they were
+when it was made; a later entry for the same key replaces an earlier one, and a value of None
+(tombstone) deletes it. The `floor` of a segment says that its origin has dropped everything up to
+that version: a replica that holds less starts the log afresh.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ CLUSTER_SCOPE = Scope(0)
 
 @dataclass(frozen=True, slots=True)
 class Participation:
-    """The origin takes part in this network: it holds its records and wants its floods.
+    """The origin participates in a network: it holds its records.
 
-    `forwards` says that the origin has a sandbox for it (and so a flood row on the others);
-    a network's creator takes part without one, for the sake of the address space it owns.
+    `forwards` says that the origin has a sandbox for it, and so needs a flood row on the others;
+    a network's creator participates without one, because of the address space that it owns.
     """
 
     vni: int
@@ -37,10 +37,12 @@ class Participation:
 
 @dataclass(frozen=True, slots=True)
 class ForgottenNode:
-    """The origin declares a node gone for ever; its space falls to its granters.
+    """The origin declares that a node is gone permanently.
 
-    With the authority's signature it counts at once; without, only where the node is not held
-    alive, so that no member can shut out another that lives.
+    The node's address space returns to its granters.
+
+    With the authority's signature it takes effect at once; without, only where the node is not
+    considered alive, so that no member can shut out a live one.
     """
 
     node_id: NodeId
@@ -49,7 +51,7 @@ class ForgottenNode:
 
 @dataclass(frozen=True, slots=True)
 class RemovedNetwork:
-    """The origin asks for this network's end; its creator then deletes the definition."""
+    """The origin requests a network's removal from its creator."""
 
     vni: int
     creator: NodeId
@@ -65,17 +67,17 @@ class KeptRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReclaimStatement:
-    """The origin knows that `node_id` is forgotten. `kept`, over all parts, is every address
-    that the origin holds, or has passed on, by way of that node's grants; any other grant of
-    that node's that ever reaches it does not count for it. Written once, never changed.
+    """The origin knows that `node_id` is forgotten, and what it keeps.
 
-    The space is given out again only after every member has settled (`core.ipam.reclaim`).
+    `kept`, over all parts, is every address that the origin holds, or has passed on, by way of
+    that node's grants; any other grant of that node that reaches the origin later has no effect
+    there. Written once, never changed. The space is allocated again only after every member has
+    written its statement (`core.ipam.reclaim`).
     """
 
     node_id: NodeId
-    reclaiming_node: (
-        NodeId  # the origin's vote for who inherits where every granter is forgotten too
-    )
+    # The origin's vote for the reclaiming node where every granter is forgotten too.
+    reclaiming_node: NodeId
     part: int  # from 0; a long `kept` takes several records
     parts: int
     kept: tuple[KeptRun, ...]
@@ -83,18 +85,19 @@ class ReclaimStatement:
 
 @dataclass(frozen=True, slots=True)
 class AuthorityHolderRecord:
-    """The origin holds the authority's key; the signature by that very key proves it."""
+    """The origin holds the authority's key, as a signature by that key proves."""
 
     proof: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:
-    """A join token, as the cluster knows it: never its secret.
+    """A join token as the cluster knows it, without its secret.
 
-    `door` opens and seals the first words with whoever has the token, so that any member can
-    show him the way; only a holder of the authority lets him in, against the preimage of
-    `verifier`. It counts by the authority's signature, whoever passes it on.
+    `join_key` seals the first messages exchanged with an applicant that has the token, so that
+    any member can direct it to a holder of the authority; only a holder admits it, against the
+    preimage of `verifier`. The authority's signature makes the record valid, whichever node
+    relays it.
     """
 
     token_id: bytes
@@ -109,7 +112,7 @@ class JoinToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenRevocation:
-    """A token lets nobody in any more; signed by the authority."""
+    """The token admits no more hosts; signed by the authority."""
 
     token_id: bytes
     signature: bytes
@@ -117,7 +120,7 @@ class TokenRevocation:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The origin, a holder of the authority, let this node in by this token."""
+    """The origin, a holder of the authority, admitted a node by a token."""
 
     token_id: bytes
     node_id: NodeId
@@ -125,15 +128,17 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class CustomRecord:
-    """A name on the network of its log's scope that is no container's: people gave it."""
+    """A custom DNS record on the network of its log's scope."""
 
     name: str
     ips: tuple[Ip, ...]
 
 
 class KeyId(NamedTuple):
-    """Names one cluster key. Greater is newer; two of one generation, made on both sides of a
-    split, are told apart, and put in order, by their marks."""
+    """Identifies a cluster key. A greater one is newer.
+
+    Two keys of one generation, made on both sides of a partition, are ordered by their marks.
+    """
 
     generation: int
     mark: int  # 16 bits of a hash of the secret
@@ -141,7 +146,7 @@ class KeyId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """The origin holds these two cluster keys, durably, and seals with the second."""
+    """The origin has stored these two cluster keys and seals with the second."""
 
     newest: KeyId
     sealing: KeyId
@@ -163,7 +168,7 @@ Value: TypeAlias = (
     | KeyState
 )
 Key: TypeAlias = tuple[str, bytes]
-"""(kind, identity): the kind's letter and what tells two of a kind apart in one log."""
+"""(kind, identity): the kind of a record, and its identity among those of that kind."""
 
 
 def key_of(value: Value) -> Key:
@@ -194,7 +199,7 @@ def key_of(value: Value) -> Key:
         case KeyState():
             return ("keys", b"")
         case CustomRecord():
-            # A name may be longer than a key.
+            # A DNS name can be longer than a key may be.
             name = value.name.lower().encode("ascii")
             return ("name", hashlib.blake2s(name, digest_size=16).digest())
 
@@ -210,7 +215,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """All entries of one log with versions in `(after, upto]`, signed by the origin."""
+    """All entries of one log with versions in `(after, upto]`.
+
+    `raw` are the bytes that the origin signed.
+    """
 
     origin: NodeId
     scope: Scope
