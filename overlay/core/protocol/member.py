@@ -38,8 +38,8 @@ class MemberChanged:
 class SelfRefuted:
     """This node refuted a claim about its state, with a new `incarnation`.
 
-    `accuser` claimed `state`. ALIVE means that the accuser knows this node at an incarnation it never had: its disk
-        was rolled back, or a second node runs under the same identity.
+    `accuser` claimed `state`. ALIVE means that the accuser knows this node at an incarnation it
+    never had: its disk was rolled back, or a second node runs under the same identity.
     """
 
     accuser: NodeId
