@@ -1,1 +1,1 @@
-"""Logs of signed segments: writing the own one, storing everybody's."""
+"""Logs of signed segments: writing this node's own, storing all of them."""

@@ -1,8 +1,8 @@
-"""What this node holds of every log, and digests that show where two nodes differ.
+"""The replica of every log that this node holds, and digests of them.
 
-Owns: merging (which is commutative, associative and idempotent, for no key has two writers)
-and the sums over logs. Must not know: who is alive, what is sent to whom, signatures (a
-segment or card comes here only after it was verified).
+Owns: merging, which is commutative, associative and idempotent because no key has two writers,
+and the sums over logs that show where two nodes differ. Does not: know who is alive or what is
+sent to whom, or verify signatures (segments and cards are verified before they come here).
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ _BUCKET_MASK = 2**64 - 1
 
 
 class Acceptance(enum.Enum):
-    """What became of a segment."""
+    """The result of merging a segment."""
 
     NEW = "new"
     KNOWN = "known"
-    GAP = "gap"  # an earlier segment is missing: kept aside if there is room
+    GAP = "gap"  # an earlier segment is missing: buffered if there is room
     UNKNOWN_ORIGIN = "unknown-origin"
-    FULL = "full"  # its origin writes without cleaning: not ours to store
+    FULL = "full"  # the log exceeds its bound: its origin does not clean it
 
 
 @dataclass(slots=True)
 class Log:
-    """One origin's log in one scope, as far as it is held."""
+    """One origin's log in one scope, as far as this node holds it."""
 
     floor: int = 0
     version: int = 0
     segments: list[Segment] = field(default_factory=list)
     live: dict[Key, Entry] = field(default_factory=dict)
     early: dict[int, Segment] = field(default_factory=dict)  # by `after`: beyond a gap
-    element: int = 0  # what this log adds to the sums
+    element: int = 0  # this log's contribution to the sums
 
 
 class Store:
@@ -62,26 +62,26 @@ class Store:
         self._roots: dict[Scope, int] = {}
         self._buckets: dict[Scope, list[int]] = {}
         self._origins: dict[Scope, list[dict[NodeId, None]]] = {}  # by bucket
-        self._part: dict[NodeId, dict[Scope, bool]] = {}  # scope -> forwards
+        self._participations: dict[NodeId, dict[Scope, bool]] = {}  # scope -> forwards
         self.participants: dict[Scope, dict[NodeId, bool]] = {}
 
-    # --- questions ----------------------------------------------------------------------
+    # --- lookups ------------------------------------------------------------------------
 
     def card(self, node_id: NodeId) -> Card | None:
-        """Return what a node says of itself."""
+        """Return a node's newest card."""
         return self.cards.get(node_id)
 
     def log(self, origin: NodeId, scope: Scope) -> Log | None:
-        """Return a log, if any of it is held."""
+        """Return a log, or None if nothing of it is held."""
         return self._scopes.get(scope, {}).get(origin)
 
     def version(self, origin: NodeId, scope: Scope) -> int:
-        """Return up to which version a log is held; 0 for nothing."""
+        """Return the version up to which a log is held; 0 for nothing."""
         log = self.log(origin, scope)
         return 0 if log is None else log.version
 
     def log_version(self, origin: NodeId, scope: Scope) -> LogVersion:
-        """Return a log's version and its origin's card epoch, as messages carry them."""
+        """Return a log's version and its origin's card epoch."""
         card = self.cards.get(origin)
         epoch = -1 if card is None else card.epoch
         return LogVersion(origin, scope, self.version(origin, scope), max(0, epoch))
@@ -111,20 +111,20 @@ class Store:
         return None if entry is None else entry.value
 
     def takes_part(self, node_id: NodeId, scope: Scope) -> bool:
-        """Say whether a node holds a scope: everyone holds the cluster's."""
-        return scope == CLUSTER_SCOPE or scope in self._part.get(node_id, {})
+        """Return whether a node holds a scope; every node holds the cluster's."""
+        return scope == CLUSTER_SCOPE or scope in self._participations.get(node_id, {})
 
     def common_scopes(self, node_id: NodeId) -> list[Scope]:
         """Return the scopes that this node and another both hold, in order."""
-        theirs = self._part.get(node_id, {})
-        mine = self._part.get(self.self_id, {})
+        theirs = self._participations.get(node_id, {})
+        mine = self._participations.get(self.self_id, {})
         return [CLUSTER_SCOPE, *sorted(scope for scope in theirs if scope in mine)]
 
     def segments_beyond(self, origin: NodeId, scope: Scope, version: int) -> list[Segment]:
-        """Return the segments that lead from `version` to all that is held, in order.
+        """Return the segments from `version` to the newest, in order.
 
-        Below the floor the newest comes first, for it tells the floor: without knowing that,
-        the reader could only take the rest for the far side of a gap.
+        Below the floor the newest segment comes first, because it contains the floor: without it,
+        the receiver would take the others for segments beyond a gap.
         """
         log = self.log(origin, scope)
         if log is None:
@@ -164,8 +164,8 @@ class Store:
             for origin in self._origins[scope][bucket]
         ]
 
-    def _account(self, origin: NodeId, scope: Scope, log: Log) -> None:
-        """Replace what a log adds to the sums."""
+    def _update_sums(self, origin: NodeId, scope: Scope, log: Log) -> None:
+        """Update a log's contribution to the sums."""
         card = self.cards.get(origin)
         epoch = card.epoch if card is not None and scope == CLUSTER_SCOPE else 0
         text = origin + scope.to_bytes(3, "big") + log.version.to_bytes(8, "big")
@@ -185,17 +185,20 @@ class Store:
     # --- merging ------------------------------------------------------------------------
 
     def accept_card(self, card: Card) -> bool:
-        """Take a card; False if as new a one is held."""
+        """Merge a card; return False if one as new is held."""
         known = self.cards.get(card.node_id)
         if known is not None and known.epoch >= card.epoch:
             return False
         self.cards[card.node_id] = card
         log = self._scopes.setdefault(CLUSTER_SCOPE, {}).setdefault(card.node_id, Log())
-        self._account(card.node_id, CLUSTER_SCOPE, log)
+        self._update_sums(card.node_id, CLUSTER_SCOPE, log)
         return True
 
     def accept(self, segment: Segment) -> tuple[Acceptance, list[Segment]]:
-        """Merge a segment; return what became of it and the segments applied, in order."""
+        """Merge a segment.
+
+        Returns the result and the segments that were applied, in order.
+        """
         origin, scope = segment.origin, segment.scope
         if origin not in self.cards:
             return Acceptance.UNKNOWN_ORIGIN, []
@@ -209,26 +212,26 @@ class Store:
             return Acceptance.FULL, []
         before = log.version
         if segment.floor > log.version:
-            # What lies between is gone at its origin: go on from the floor. What is held stays
-            # until the segment that raised the floor is merged, for before it come the
-            # survivors written again: records are never missed for a moment.
+            # The origin has dropped the segments in between: continue from the floor. The records
+            # held stay until the segment that raised the floor is merged, because the origin
+            # rewrote the survivors before it: records are never missing in between.
             log.version = segment.floor
             log.segments.clear()
         is_next = segment.after <= log.version
         if is_next or len(log.early) < limits.EARLY_SEGMENTS_PER_LOG_MAX:
             log.early[segment.after] = segment
         applied = self._apply_early(log)
-        if log.version != before:  # a log of which nothing is held is as one never heard of
-            self._account(origin, scope, log)
+        if log.version != before:  # an empty log counts as an unknown one
+            self._update_sums(origin, scope, log)
         if scope == CLUSTER_SCOPE and applied:
             self._note_participation(origin, log)
         return (Acceptance.NEW if applied else Acceptance.GAP), applied
 
     def restore(self, segments: Iterable[Segment]) -> None:
-        """Merge what was on disk, each log in version order.
+        """Merge the segments from disk, each log in version order.
 
-        Of each log the segment that tells the floor comes first, or all before it would be taken
-        for the far side of a gap, and there is room for few of those.
+        The segment of each log that contains its floor is merged first; otherwise all before it
+        would be taken for segments beyond a gap, of which few are buffered.
         """
         logs: dict[tuple[NodeId, Scope], list[Segment]] = {}
         for segment in segments:
@@ -238,10 +241,10 @@ class Store:
             for segment in kept:
                 self.accept(segment)
         for scope in [scope for _, scope in logs if not self.takes_part(self.self_id, scope)]:
-            self.drop_scope(scope)  # the disk still has what was dropped since
+            self.drop_scope(scope)  # dropped since, but still on disk
 
     def _apply_early(self, log: Log) -> list[Segment]:
-        """Apply, in order, what is no longer beyond a gap; return it."""
+        """Apply the buffered segments that are next, and return them in order."""
         applied = []
         while log.early:
             after = min(log.early)
@@ -267,7 +270,7 @@ class Store:
             log.floor = segment.floor
             log.segments = [kept for kept in log.segments if kept.upto > log.floor]
             for key in [key for key, entry in log.live.items() if entry.version <= log.floor]:
-                del log.live[key]  # what its origin cleaned away without writing it again
+                del log.live[key]  # cleaned by its origin, and not rewritten
 
     def _note_participation(self, origin: NodeId, log: Log) -> None:
         parts = {
@@ -275,10 +278,10 @@ class Store:
             for key, entry in log.live.items()
             if key[0] == "participation" and isinstance(entry.value, Participation)
         }
-        before = self._part.get(origin, {})
+        before = self._participations.get(origin, {})
         if parts == before:
             return
-        self._part[origin] = parts
+        self._participations[origin] = parts
         for scope in before:
             self.participants.get(scope, {}).pop(origin, None)
         for scope, forwards in parts.items():
@@ -291,7 +294,7 @@ class Store:
     # --- forgetting ---------------------------------------------------------------------
 
     def drop_scope(self, scope: Scope) -> None:
-        """Drop the logs of others in a scope that this node no longer holds."""
+        """Drop other nodes' logs in a scope that this node no longer holds."""
         for origin in list(self._scopes.get(scope, {})):
             if origin != self.self_id:
                 self._drop(origin, scope)
@@ -301,7 +304,7 @@ class Store:
         for scope in list(self._scopes):
             if node_id in self._scopes[scope]:
                 self._drop(node_id, scope)
-        for scope in self._part.pop(node_id, {}):
+        for scope in self._participations.pop(node_id, {}):
             self.participants.get(scope, {}).pop(node_id, None)
         self.cards.pop(node_id, None)
 
@@ -315,5 +318,8 @@ class Store:
 
 
 def bucket_of(origin: NodeId, scope: Scope) -> int:
-    """Return the bucket of a log; ids are hashes, so their bits are evenly spread."""
+    """Return the bucket of a log.
+
+    Node ids are hashes, so their bits are evenly distributed.
+    """
     return (origin[0] ^ (scope * 0x9E3779B1 >> 8)) & (BUCKET_COUNT - 1)

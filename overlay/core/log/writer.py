@@ -1,8 +1,8 @@
-"""Writing this node's own logs: versions, segments, and the cleaning of what is dead.
+"""Write this node's own logs: versions, segments, cleaning.
 
-Owns: that versions grow by one with each entry, that a segment fits a datagram, and that a
-log's size follows what lives in it (the cleaning of a log-structured store: Rosenblum and
-Ousterhout, "The Design and Implementation of a Log-Structured File System", 1991, section 3.4).
+Owns: versions that grow by one with each entry, segments that fit a datagram, and a log size that
+follows its live entries (the cleaning of a log-structured store: Rosenblum and Ousterhout, "The
+Design and Implementation of a Log-Structured File System", 1991, section 3.4).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from overlay.core.protocol.interfaces import Signer
 from overlay.core.protocol.records import Entry, Key, Scope, Segment, Value, key_of
 from overlay.errors import UsageError
 
-_SLACK_COUNT = 16  # segments beyond twice the need before cleaning pays
+_SLACK_COUNT = 16  # segments beyond twice the minimum before cleaning pays
 _CLEANED_AT_ONCE = 64
-_PACKED_TOGETHER = 20  # records that fill a segment, about
+_PACKED_TOGETHER = 20  # records that fill a segment, approximately
 _FRAMING_SIZE = 40  # of a segment, around its entries
-_PACKED_SIZE = limits.RECORD_SIZE_MAX  # of entries in a segment, about
+_PACKED_SIZE = limits.RECORD_SIZE_MAX  # of entries in a segment, approximately
 
 
 class LogWriter:
@@ -36,6 +36,7 @@ class LogWriter:
 
         Does not change the log: the caller makes the segments durable, then passes them to
         `Store.accept`. Deleting a missing key and putting an unchanged value write nothing.
+        Raises UsageError if a record is too large.
         """
         log = self._store.log(self._store.self_id, scope) or Log()
         changes: list[tuple[Key, Value | None]] = []
@@ -51,11 +52,11 @@ class LogWriter:
         return self._segments(scope, log.version, floor, changes + survivors)
 
     def _cleaning(self, log: Log, touched: set[Key]) -> tuple[int, list[tuple[Key, Value | None]]]:
-        """Return the new floor, and what must be written again to raise it there."""
+        """Return the new floor, and the live entries to rewrite above it."""
         need = 1 + len(log.live) // _PACKED_TOGETHER
         if len(log.segments) <= 2 * need + _SLACK_COUNT:
             return log.floor, []
-        need = 1 + _live_size(log) // _PACKED_SIZE  # large records fill more
+        need = 1 + _live_size(log) // _PACKED_SIZE  # large records fill more segments
         if len(log.segments) <= 2 * need + _SLACK_COUNT:
             return log.floor, []
         floor = log.segments[min(_CLEANED_AT_ONCE, len(log.segments) - 1) - 1].upto
@@ -69,7 +70,7 @@ class LogWriter:
     def _segments(
         self, scope: Scope, version: int, floor: int, changes: list[tuple[Key, Value | None]]
     ) -> list[Segment]:
-        """Cut changes into segments that fit; only the last may raise the floor."""
+        """Split changes into segments that fit; only the last may raise the floor."""
         batches: list[list[Entry]] = [[]]
         for number, (key, value) in enumerate(changes):
             entry = Entry(version + number + 1, key, value)
@@ -80,9 +81,9 @@ class LogWriter:
                 too_large = self._signer.segment_size([entry]) > limits.SEGMENT_SIZE_MAX
             if too_large:
                 raise UsageError(
-                    f"this {key[0]} takes more room than a record has",
-                    why=f"a record fits into {limits.RECORD_SIZE_MAX} bytes, so that it fits "
-                    "into a datagram",
+                    f"{key[0]} record is too large",
+                    why=f"a record must fit into a datagram, so it has at most "
+                    f"{limits.RECORD_SIZE_MAX} bytes",
                     hint="Use fewer or shorter labels and aliases",
                 )
             batches[-1].append(entry)
@@ -99,7 +100,7 @@ class LogWriter:
 
 
 def _live_size(log: Log) -> int:
-    """Return the bytes that a log's live entries take, about."""
+    """Return the approximate size in bytes of a log's live entries."""
     size = 0
     for segment in log.segments:
         live = sum(log.live.get(entry.key) is entry for entry in segment.entries)

@@ -1,1 +1,1 @@
-"""Who is a member and who is alive: SWIM with Lifeguard."""
+"""Cluster membership and liveness: SWIM with Lifeguard."""

@@ -1,14 +1,17 @@
-"""How much this node distrusts itself: Lifeguard's local health multiplier.
+"""Lifeguard's local health multiplier: how slow this node itself is.
 
-Owns one small number. Knows nothing of members: whoever sees a sign of our own slowness, or of
-our health, says so here, and whoever sets a timer that could accuse someone asks here.
+Owns: one small number. Does not: know members; callers report signs of local slowness or health
+here, and ask for scaled timeouts before they suspect a member.
 """
 
 from __future__ import annotations
 
 
 class Awareness:
-    """Lifeguard section IV.A: 0 is healthy, each step makes us that much slower to accuse."""
+    """The local health multiplier (Lifeguard section IV.A).
+
+    0 is healthy; each step makes this node slower to suspect others.
+    """
 
     def __init__(self, score_limit: int) -> None:
         assert score_limit >= 1
@@ -17,7 +20,7 @@ class Awareness:
 
     @property
     def score(self) -> int:
-        """The local health multiplier less one: from 0 up to, but not including, the limit."""
+        """The multiplier less one: 0 up to, but not including, the limit."""
         return self._score
 
     def adjust(self, delta: int) -> None:
@@ -25,5 +28,5 @@ class Awareness:
         self._score = min(max(self._score + delta, 0), self._score_limit - 1)
 
     def scaled(self, seconds: float) -> float:
-        """Return the time that a node of our health should wait where `seconds` is usual."""
+        """Return the timeout to use at this health where `seconds` is normal."""
         return seconds * (self._score + 1)

@@ -1,6 +1,7 @@
-"""Membership news on its way: what is to be passed on, and how many times still.
+"""The queue of membership updates that are still to be gossiped.
 
-Owns the queue and its order. Does not judge news (`membership` does) nor choose whom to tell.
+Owns: the queue, its order and the transmission counts. Does not: judge updates
+(`failure_detector`) or choose their receivers.
 """
 
 from __future__ import annotations
@@ -16,26 +17,27 @@ from overlay.model import NodeId
 
 
 def transmission_count(member_count: int, loss: float, settings: ProtocolSettings) -> int:
-    """Return how often each node passes a piece of news on: SWIM's lambda * log(n).
+    """Return how often each node sends an update: SWIM's lambda * log(n).
 
-    Where each of n informed nodes tells L random others with `loss` (0 to 1) on the way, about
-    n * e^(-L(1 - loss)) hear nothing (SWIM section 4.1, from Bailey's epidemics); L is chosen to
-    bring that below `rumour_miss_share`. Loss counts as at most one half, which bounds L.
+    If each of n informed nodes sends an update to L random others, and `loss` (0 to 1) of it is
+    lost, about n * e^(-L(1 - loss)) nodes miss it (SWIM section 4.1, from Bailey's epidemics). L
+    is chosen to bring that below `rumour_miss_share`. Loss counts as at most one half, which
+    bounds L.
     """
     wanted = math.log(max(member_count, 2) / settings.rumour_miss_share)
     return math.ceil(wanted / (1 - min(max(loss, 0.0), 0.5)))
 
 
 class BroadcastQueue:
-    """News to pass on, the least told first; newer news of a node replaces older.
+    """Updates to send, those sent least first; a newer one replaces an older.
 
-    It holds at most one rumour per node, and for a suspect one per accuser that still counts,
-    so it is bounded by the members. `count_max` rumours always fit into one payload.
+    It holds at most one update per node, and for a suspect one per accuser that still counts, so
+    it is bounded by the members. `count_max` updates always fit into one payload.
     """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._levels: list[dict[tuple[NodeId, NodeId], Rumour]] = []  # by times told
+        self._levels: list[dict[tuple[NodeId, NodeId], Rumour]] = []  # by how often they were sent
         self._level_of: dict[tuple[NodeId, NodeId], int] = {}
         self._keys_of: dict[NodeId, list[tuple[NodeId, NodeId]]] = {}
         self._base_size, self._rumour_size = _sizes(codec)
@@ -45,7 +47,7 @@ class BroadcastQueue:
         return len(self._level_of)
 
     def put(self, rumour: Rumour) -> None:
-        """Start telling a piece of news, and stop telling what it supersedes."""
+        """Queue an update, and drop those that it supersedes."""
         precedence = (rumour.incarnation, rumour.state)
         for key in list(self._keys_of.get(rumour.node_id, ())):
             old = self._levels[self._level_of[key]][key]
@@ -58,23 +60,23 @@ class BroadcastQueue:
         self._place(key, rumour, 0)
 
     def forget(self, node_id: NodeId) -> None:
-        """Stop telling anything about the node."""
+        """Drop all updates about a node."""
         for key in list(self._keys_of.get(node_id, ())):
             self._drop(key)
 
     def has(self, node_id: NodeId) -> bool:
-        """Say whether anything about the node is being told."""
+        """Return whether an update about a node is queued."""
         return node_id in self._keys_of
 
     def datagram_count(self) -> int:
-        """Return how many full payloads one telling of everything takes."""
+        """Return how many full payloads the whole queue fills."""
         return math.ceil(len(self) / self.count_max)
 
     def encoded(self, room: int, times: int, skip: Callable[[Rumour], bool]) -> list[bytes]:
-        """Return encoded messages of at most `room` bytes with what was told least so far.
+        """Return encoded messages of at most `room` bytes, least sent first.
 
-        Each rumour in them counts as told once more, and leaves after `times`. Those that
-        `skip` names stay as they are.
+        Each update in them counts as sent once more, and is dropped after `times`. Those for
+        which `skip` is true stay as they are.
         """
         if not self._level_of:
             return []
@@ -95,7 +97,7 @@ class BroadcastQueue:
     def _choose(self, count: int, skip: Callable[[Rumour], bool]) -> list[Rumour]:
         chosen: list[Rumour] = []
         for level in filter(None, self._levels):
-            for rumour in reversed(level.values()):  # the newest of those told as often
+            for rumour in reversed(level.values()):  # the newest of those sent as often
                 if len(chosen) >= count:
                     return chosen
                 if not skip(rumour):
@@ -117,12 +119,15 @@ class BroadcastQueue:
 
 
 def _sizes(codec: Codec) -> tuple[int, int]:
-    """Measure the encoding: bytes around all rumours, bytes per rumour, both at the largest."""
+    """Measure the encoding at its largest.
+
+    Returns the bytes around all updates, and the bytes of one.
+    """
     node_id = NodeId(b"\xff" * 16)
     largest = Rumour(node_id, limits.INCARNATION_MAX, MemberState.LEFT, node_id)
     one = len(codec.encode(Rumours((largest,))))
     rumour_size = len(codec.encode(Rumours((largest,) * 2))) - one
-    # Long arrays have longer headers: measure what a full one has around its rumours.
+    # A long array has a longer header: measure what a full one has around its updates.
     count = limits.PAYLOAD_SIZE_MAX // rumour_size - 1
     full = len(codec.encode(Rumours((largest,) * count)))
     return full - count * rumour_size, rumour_size

@@ -1,13 +1,14 @@
-"""What news and silence do to the states of members: SWIM's rules, Lifeguard's patience.
+"""How updates and silence change member states: SWIM with Lifeguard.
 
-Owns the lattice of states, suspicion's timers, the freeze and this node's own incarnation.
-Sends only what these rules demand at once; probing is `probing`'s, spreading `rumours`'.
+Owns: the precedence of states, suspicion timers, the partition freeze, and this node's own
+incarnation. Does not: probe (`prober`) or spread updates (`broadcast_queue`); it sends only what
+these rules require at once.
 
-News of one member is ordered by (incarnation, state) and the greater wins, so that the order of
-arrival does not matter (SWIM section 4.2). Two exceptions, both because a member's own voice
-outweighs what others say of it: a death reported of one heard just now, or while we seem cut
-off ourselves, counts as a suspicion only; and no suspect is declared dead by a node that has
-heard it since, or has not asked it once more.
+Updates about one member are ordered by (incarnation, state) and the greater wins, so that their
+order of arrival does not matter (SWIM section 4.2). There are two exceptions, both because a
+member's own messages outweigh what others report about it: a reported death of a member heard
+from recently, or while this node seems partitioned, counts as a suspicion only; and no node
+declares a suspect dead if it has heard from it since, or has not probed it once more.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from overlay.core.protocol.outbox import Outbox, Priority
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
 
-DEATHS_REPORTED_S = 30.0  # how long others are believed about the dead among those just met
+DEATHS_REPORTED_S = 30.0  # how long reported deaths of members just added are believed
 
 
 class FailureDetector:
-    """The rules of one node, over its roster."""
+    """The state rules of one node, over its roster."""
 
     def __init__(
         self,
@@ -64,15 +65,19 @@ class FailureDetector:
         self._awareness = awareness
         self._settings = settings
         self._partition_guard = PartitionGuard(settings)
-        self._cases: list[tuple[float, int, MemberRecord, Suspicion]] = []  # a heap
-        self._case_count = 0
-        self._strangers: dict[NodeId, Rumour] = {}  # news of nodes whose card is not here yet
+        self._timers: list[tuple[float, int, MemberRecord, Suspicion]] = []  # a heap
+        self._timer_count = 0
+        # updates about nodes whose card is not known yet
+        self._unknown: dict[NodeId, Rumour] = {}
 
-    # --- Questions ---------------------------------------------------------------------
+    # --- Lookups -----------------------------------------------------------------------
 
     @property
     def partitioned(self) -> tuple[int, int] | None:
-        """(members in view, members there should be), self included; None when all is well."""
+        """(reachable members, all members), this node included.
+
+        None unless partitioned.
+        """
         if not self._partition_guard.is_set:
             return None
         seen = 1 + self._roster.count(MemberState.ALIVE)
@@ -80,14 +85,14 @@ class FailureDetector:
         return (seen, seen + silent)
 
     def own_rumour(self) -> Rumour:
-        """Return this node's word on itself."""
+        """Return this node's update about itself."""
         return Rumour(self._self_id, self.incarnation, MemberState.ALIVE, self._self_id)
 
     def next_timer(self) -> float | None:
-        """Return when `handle_timer` has something to do."""
-        while self._cases and self._cases[0][2].suspicion is not self._cases[0][3]:
-            heapq.heappop(self._cases)
-        case_at = self._cases[0][0] if self._cases else None
+        """Return when `handle_timer` is due; None if never."""
+        while self._timers and self._timers[0][2].suspicion is not self._timers[0][3]:
+            heapq.heappop(self._timers)
+        case_at = self._timers[0][0] if self._timers else None
         if not self._partition_guard.is_set and not self._partition_guard.death_count:
             return case_at
         weigh_at = self._partition_guard.next_timer(*self._death_window_s())
@@ -95,19 +100,19 @@ class FailureDetector:
             return weigh_at if case_at is None else case_at
         return min(case_at, weigh_at)
 
-    # --- What members do, and what is said of them -------------------------------------
+    # --- Updates and contacts ----------------------------------------------------------
 
     def admit(self, node_id: NodeId, incarnation: int, now: float) -> None:
-        """Take in a new member, with what was said of it before it was known."""
+        """Add a new member, and apply the update kept about it."""
         self._roster.add(node_id, incarnation, now)
         self.events.append(MemberChanged(node_id, None, MemberState.ALIVE))
-        known = self._strangers.pop(node_id, None)
+        known = self._unknown.pop(node_id, None)
         if known is not None and self.is_possible(known):
             self.handle_rumour(known, node_id, now)
         self._update_partition(now)
 
     def forget(self, record: MemberRecord, now: float) -> None:
-        """Forget a member in whatever state."""
+        """Forget a member, whatever its state."""
         record.suspicion = None
         self._roster.remove(record)
         self._broadcasts.forget(record.node_id)
@@ -115,19 +120,19 @@ class FailureDetector:
         self._update_partition(now)
 
     def handle_rumour(self, rumour: Rumour, sender: NodeId, now: float) -> None:
-        """Take one piece of news, that `sender` passed on."""
+        """Handle one update, relayed by `sender`."""
         if rumour.node_id == self._self_id:
-            self._answer_for_self(rumour, sender)
+            self._refute(rumour, sender)
             return
         record = self._roster.get(rumour.node_id)
         if record is None:
-            self._keep(rumour)
+            self._keep_for_unknown(rumour)
             return
         if record.state == MemberState.LEFT:
-            return  # its own signed word, and only a later one ends it
+            return  # its own signed statement, which only a later one replaces
         known = (record.incarnation, record.state)
         if (rumour.incarnation, rumour.state) < known:
-            # An accuser with old news, mostly a newcomer, learns better at first hand.
+            # Correct an accuser with an old update, mostly a newcomer, directly.
             if sender == rumour.accuser:
                 self._outbox.put(sender, Rumours((record.rumour(),)), Priority.RELAYED)
             return
@@ -144,10 +149,10 @@ class FailureDetector:
             self._confirm(record, rumour.accuser, now)
 
     def is_possible(self, rumour: Rumour) -> bool:
-        """Say whether a rumour names an incarnation that its subject may have, or may soon.
+        """Return whether an update's incarnation is plausible for its subject.
 
-        Near the largest number there would be no room to refute; so nobody is believed about
-        one far beyond what the subject's own signed card has said.
+        Near the greatest number there would be no room to refute, so no update is believed that
+        is far beyond the incarnation on the subject's own signed card.
         """
         if rumour.node_id == self._self_id:
             return rumour.incarnation <= self.incarnation + limits.INCARNATION_LEAP_MAX
@@ -157,20 +162,20 @@ class FailureDetector:
         return rumour.incarnation <= record.certified_incarnation + limits.INCARNATION_LEAP_MAX
 
     def confirm_alive(self, record: MemberRecord, incarnation: int, now: float) -> None:
-        """Note a member's own word, straight from it, that it lives as `incarnation`."""
+        """Note a member's own statement that it lives as `incarnation`."""
         if incarnation <= record.incarnation:
             return
         if record.state == MemberState.ALIVE:
-            record.incarnation = incarnation  # no news to anyone: nobody held it otherwise
+            record.incarnation = incarnation  # not gossiped: no node believed otherwise
             return
         alive = Rumour(record.node_id, incarnation, MemberState.ALIVE, record.node_id)
         self.adopt(record, alive, now)
 
     def suspect(self, node_id: NodeId, now: float) -> None:
-        """Note that a member answered neither us nor others on our behalf.
+        """Suspect a member that answered neither this node nor its relays.
 
-        The suspect is told first, and at once (Lifeguard section IV.C). While frozen the
-        suspicion is ours alone: it counts for who is in view, and nobody hears of it.
+        The suspect is notified first, and at once (Lifeguard section IV.C). While frozen, the
+        suspicion stays local: it counts towards the partition check, and is not gossiped.
         """
         record = self._roster.get(node_id)
         if record is None or record.state > MemberState.SUSPECT:
@@ -187,9 +192,10 @@ class FailureDetector:
             self._prober.ping(node_id, now)
 
     def note_contact(self, node_id: NodeId, now: float) -> None:
-        """Note an authentic message from a member: it was not dead when it sent it.
+        """Note an authentic message from a member: it was alive when it sent it.
 
-        That refutes a suspicion which nobody was told of; any other only its own word does.
+        That refutes a suspicion that was not gossiped; any other is refuted only by the member
+        itself.
         """
         record = self._roster.get(node_id)
         if record is None:
@@ -202,7 +208,7 @@ class FailureDetector:
     def adopt(
         self, record: MemberRecord, rumour: Rumour, now: float, *, pass_on: bool = True
     ) -> None:
-        """Make the news our own view, and pass it on."""
+        """Apply an update to the roster, and gossip it."""
         before = record.state
         record.incarnation = rumour.incarnation
         record.accuser = rumour.accuser
@@ -213,13 +219,13 @@ class FailureDetector:
             self.events.append(MemberChanged(record.node_id, before, rumour.state))
         match rumour.state:
             case MemberState.SUSPECT:
-                self._open(record, now)
+                self._begin_suspicion(record, now)
             case MemberState.DEAD:
                 self._partition_guard.note_death(record.node_id, now)
             case _:
                 self._partition_guard.note_end(record.node_id)
         if rumour.state == MemberState.LEFT:
-            self._broadcasts.forget(record.node_id)  # the card says it, and spreads by itself
+            self._broadcasts.forget(record.node_id)  # its card says so, and is replicated by itself
         elif pass_on:
             self._broadcasts.put(rumour)
         self._update_partition(now)
@@ -227,40 +233,40 @@ class FailureDetector:
     # --- Time --------------------------------------------------------------------------
 
     def handle_timer(self, now: float) -> None:
-        """Judge the suspects whose time is up."""
-        while self._cases and self._cases[0][0] <= now:
-            _, _, record, suspicion = heapq.heappop(self._cases)
+        """Evaluate the suspects whose timeout has passed."""
+        while self._timers and self._timers[0][0] <= now:
+            _, _, record, suspicion = heapq.heappop(self._timers)
             if record.suspicion is suspicion and not self._partition_guard.is_set:
-                self._judge(record, suspicion, now)
+                self._evaluate(record, suspicion, now)
         if self._partition_guard.is_set or self._partition_guard.death_count:
             self._update_partition(now)
 
     def extend_suspicions(self, lag_s: float, now: float) -> None:
-        """Give all suspects the time back during which we could not hear them."""
+        """Extend all suspicions by the time in which this node was not receiving."""
         for record in self._roster.of(MemberState.SUSPECT):
             if record.suspicion is not None:
                 record.suspicion.started = min(record.suspicion.started + lag_s, now)
                 record.suspicion.asked_at = None
 
-    def _judge(self, record: MemberRecord, suspicion: Suspicion, now: float) -> None:
+    def _evaluate(self, record: MemberRecord, suspicion: Suspicion, now: float) -> None:
         patience_s = self._awareness.scaled(self._settings.probe_interval_s)
         last_chance_at = suspicion.due - min(patience_s, suspicion.patience_s)
         if now < last_chance_at:
-            # A refutation would have reached all by now. We may be the only one that missed it
-            # (cut off, just started); or the suspect never heard of the accusation.
+            # A refutation would have reached everyone by now. This node may be the only one that
+            # missed it (unreachable, just started), or the suspect never received the suspicion.
             self._prober.ping_twice(record.node_id, now)
             self._schedule(record, suspicion, min(now + suspicion.least_s, last_chance_at))
             return
         if record.heard_at is not None and record.heard_at > suspicion.started:
-            # It lives, and yet does not refute: it has not heard. Tell it, and start over.
-            self._open(record, now)
+            # It is alive but has not refuted, so it does not know. Notify it, and start again.
+            self._begin_suspicion(record, now)
             self._prober.ping(record.node_id, now)
             return
         if suspicion.asked_at is None:
             suspicion.asked_at = now
             if suspicion.is_confirmed:
                 self._prober.ping(record.node_id, now)
-            else:  # on our word alone: let others try, too
+            else:  # suspected by this node alone: let others probe it, too
                 self._prober.probe_suspect(record.node_id, now)
         dead_at = max(suspicion.due, suspicion.asked_at + patience_s)
         if now < dead_at:
@@ -269,9 +275,12 @@ class FailureDetector:
         dead = Rumour(record.node_id, record.incarnation, MemberState.DEAD, self._self_id)
         self.adopt(record, dead, now)
 
-    def _open(self, record: MemberRecord, now: float) -> None:
-        """Begin a suspicion. The suspect is asked whenever a refutation should have come, and has
-        its last chance to answer one (scaled) probe before the end."""
+    def _begin_suspicion(self, record: MemberRecord, now: float) -> None:
+        """Begin a suspicion.
+
+        The suspect is probed when a refutation should have come, and once more one (scaled) probe
+        before the end.
+        """
         members = 1 + self._roster.live_count
         suspicion = record.suspicion = open_suspicion(record.accuser, members, self._settings, now)
         patience_s = suspicion.patience_s = self._awareness.scaled(self._settings.probe_interval_s)
@@ -287,14 +296,16 @@ class FailureDetector:
         self._schedule(record, suspicion, max(suspicion.due - patience_s, now))
 
     def _schedule(self, record: MemberRecord, suspicion: Suspicion, when: float) -> None:
-        self._case_count += 1  # breaks ties, and so the heap never compares records
-        heapq.heappush(self._cases, (when, self._case_count, record, suspicion))
+        self._timer_count += 1  # breaks ties, so the heap never compares records
+        heapq.heappush(self._timers, (when, self._timer_count, record, suspicion))
 
-    # --- Freeze ------------------------------------------------------------------------
+    # --- Partition freeze --------------------------------------------------------------
 
     def _death_window_s(self) -> tuple[float, float]:
-        """How long a death counts towards the freeze, one unconfirmed suspicion time; and how
-        long all must be well until it ends, one confirmed suspicion time.
+        """Return the two durations of the freeze, in seconds.
+
+        How long a death counts towards it (one unconfirmed suspicion timeout), and how long all
+        must be reachable until it ends (one confirmed suspicion timeout).
         """
         least_s = least_timeout_s(1 + self._roster.live_count, self._settings)
         return (self._settings.suspicion_max_multiplier * least_s, least_s)
@@ -314,14 +325,14 @@ class FailureDetector:
             return
         self.events.append(Healed())
         for record in self._roster.of(MemberState.SUSPECT):
-            self._open(record, now)  # the time it was frozen does not count
+            self._begin_suspicion(record, now)  # the time it was frozen does not count
             self._prober.probe_suspect(record.node_id, now)
 
     def _is_doubtful(self, record: MemberRecord, now: float) -> bool:
-        """Say whether a reported death is one that this node must find out itself.
+        """Return whether this node must verify a reported death itself.
 
-        Of a member that it has heard, always: nobody's word alone makes a death. Newly told of
-        one and never having heard it, the node takes the others' word; it may be long gone.
+        Always for a member that it has heard from: no report alone makes a death. For a member
+        just added and never heard from, it believes the report; that member may be long gone.
         """
         if self._partition_guard.is_set:
             return True
@@ -329,10 +340,10 @@ class FailureDetector:
 
     # --- This node itself --------------------------------------------------------------
 
-    def _answer_for_self(self, rumour: Rumour, sender: NodeId) -> None:
-        """Refute what is said of this node (SWIM section 4.2), unless it is leaving.
+    def _refute(self, rumour: Rumour, sender: NodeId) -> None:
+        """Refute a claim about this node (SWIM section 4.2), unless it is leaving.
 
-        News of an earlier life needs no higher incarnation, only to be told of this one.
+        A claim about an earlier incarnation needs no higher one, only the present one.
         """
         if rumour.state == MemberState.ALIVE and rumour.incarnation <= self.incarnation:
             return
@@ -340,18 +351,18 @@ class FailureDetector:
             return
         if rumour.incarnation >= self.incarnation:
             self.incarnation = rumour.incarnation + 1
-            self._awareness.adjust(+1)  # Lifeguard section IV.A: being suspected is a sign
+            self._awareness.adjust(+1)  # Lifeguard section IV.A: a sign of slowness
             self.events.append(SelfRefuted(rumour.accuser, rumour.state, self.incarnation))
             self._broadcasts.put(self.own_rumour())
         elif not self._broadcasts.has(self._self_id):
             self._broadcasts.put(self.own_rumour())
         self._outbox.put(sender, Rumours((self.own_rumour(),)), Priority.PROBE)
 
-    def _keep(self, rumour: Rumour) -> None:
-        """Keep the greatest news of a node not known yet, of the latest such nodes."""
-        old = self._strangers.pop(rumour.node_id, None)
+    def _keep_for_unknown(self, rumour: Rumour) -> None:
+        """Keep the greatest update about each of the latest unknown nodes."""
+        old = self._unknown.pop(rumour.node_id, None)
         if old is not None and (old.incarnation, old.state) > (rumour.incarnation, rumour.state):
             rumour = old
-        self._strangers[rumour.node_id] = rumour
-        if len(self._strangers) > limits.RUMOURS_OF_STRANGERS_MAX:
-            del self._strangers[next(iter(self._strangers))]
+        self._unknown[rumour.node_id] = rumour
+        if len(self._unknown) > limits.RUMOURS_OF_STRANGERS_MAX:
+            del self._unknown[next(iter(self._unknown))]

@@ -1,9 +1,8 @@
-"""Who is a member and who is well: SWIM with Lifeguard, as a machine without input or output.
+"""Cluster membership and liveness: a sans-IO implementation of SWIM.
 
-Owns the parts' interplay: messages and timers come in here, and go to the prober (`probing`),
-the rules of states (`judgement`), the table of members (`roster`) and the news on its way
-(`rumours`). Knows no address, no key and no record. Liveness is all that is decided: what a
-death means is decided elsewhere (names are hidden, forwarding stays).
+Owns: how the parts work together. Messages and timers come in here and go to the prober, the
+failure detector, the roster and the broadcast queue. Does not: know addresses, keys or records,
+or decide what a death means (names are hidden, forwarding stays).
 
 SWIM = Das, Gupta, Motivala, DSN 2002; Lifeguard = Dadgar, Phillips, Currey, 2018.
 """
@@ -37,19 +36,19 @@ from overlay.model import NodeId
 REASON_INCARNATION = "incarnation-out-of-range"
 REASON_LEAVE_AS_RUMOUR = "leave-as-rumour"
 REASON_SELF_REQUEST = "probe-request-for-its-receiver"
-BURST_FACTOR_MAX = 4  # how far the rumour fan-out grows with the queue
+BURST_FACTOR_MAX = 4  # how far the gossip fan-out grows with the queue
 NEWCOMER_BRIEFING_S = DEATHS_REPORTED_S  # how long a member counts as new
-RECENT_CONTACT_S = 5.0  # how long a member just met, and asked, may take to be heard
-NEWCOMER_BRIEFING_MAX = 64  # rumours in a greeting: three datagrams
+RECENT_CONTACT_S = 5.0  # how long a member just added, and probed, may take to answer
+NEWCOMER_BRIEFING_MAX = 64  # updates sent to a newcomer: three datagrams
 
 
 class Membership:
-    """One node's view of the others.
+    """One node's view of the other members.
 
     Driven by messages, `handle_timer` and the owner's calls, all with `now` in seconds of one
-    monotonic clock. What it wants to send lies in the outbox, what happened in `drain_events`.
-    `incarnation` must be above all this node ever had: the epoch in the upper bits (epoch << 20).
-    `root_of` returns the digest to put on a Ping or Ack to a peer.
+    monotonic clock. It puts messages into the outbox and reports events by `drain_events`.
+    `incarnation` must be above all that this node ever had: the card epoch in the upper bits
+    (epoch << 20). `root_of` returns the digest to put on a Ping or Ack to a peer.
     """
 
     def __init__(
@@ -93,77 +92,80 @@ class Membership:
         self._rumours_at = now
         outbox.piggyback = self._piggyback
 
-    # --- Questions ---------------------------------------------------------------------
+    # --- Lookups -----------------------------------------------------------------------
 
     @property
     def incarnation(self) -> int:
-        """This node's own incarnation: what it started with, plus one per refutation."""
+        """This node's own incarnation: the initial one, plus one per refutation."""
         return self._detector.incarnation
 
     @property
     def health_score(self) -> int:
-        """How slow this node believes to be itself: 0 is healthy (Lifeguard section IV.A)."""
+        """This node's own slowness: 0 is healthy (Lifeguard section IV.A)."""
         return self._awareness.score
 
     @property
     def loss(self) -> float:
-        """The share (0 to 1) of datagrams lost one way, as this node's probes see it."""
+        """The share (0 to 1) of datagrams lost one way, measured by probes."""
         return self._prober.loss
 
     @property
     def partitioned(self) -> tuple[int, int] | None:
-        """(members in view, members there should be), self included; None when all is well."""
+        """(reachable members, all members), this node included.
+
+        None unless partitioned.
+        """
         return self._detector.partitioned
 
     def members(self) -> list[Member]:
-        """Return all known members but this node, in the order in which they were added."""
+        """Return all known members but this node, in the order of addition."""
         return [record.member() for record in self._roster]
 
     def member(self, node_id: NodeId) -> Member | None:
-        """Return one member; None for a stranger and for this node itself."""
+        """Return one member; None for an unknown node and for this node."""
         record = self._roster.get(node_id)
         return None if record is None else record.member()
 
     def state_of(self, node_id: NodeId) -> MemberState | None:
-        """Return a member's state; None for a stranger and for this node itself."""
+        """Return a member's state; None for an unknown node and for this node."""
         record = self._roster.get(node_id)
         return None if record is None else record.state
 
     def count(self, state: MemberState) -> int:
-        """Return how many of the others are in that state."""
+        """Return how many of the other members are in that state."""
         return self._roster.count(state)
 
     def alive(self) -> list[NodeId]:
-        """Return the others held alive, in no particular but reproducible order."""
+        """Return the other members considered alive, in a reproducible order."""
         return [record.node_id for record in self._roster.of(MemberState.ALIVE)]
 
     def live(self) -> list[NodeId]:
-        """Return the others held alive or only suspected: those worth sending to."""
+        """Return the other members considered alive or suspect."""
         suspects = self._roster.of(MemberState.SUSPECT)
         return self.alive() + [record.node_id for record in suspects]
 
     def choose(self, count: int, exclude: Collection[NodeId] = ()) -> list[NodeId]:
-        """Draw `count` distinct live members at random, all of them if there are fewer.
+        """Choose `count` distinct live members at random, or all if fewer.
 
         Alive ones are preferred to suspects. Costs O(count), whatever the number of members.
         """
         return self._roster.choose(count, exclude)
 
     def drain_events(self) -> list[MembershipEvent]:
-        """Return what happened since the last call, oldest first."""
+        """Return the events since the last call, oldest first."""
         events = list(self._detector.events)
         self._detector.events.clear()
         return events
 
-    # --- What the owner tells ----------------------------------------------------------
+    # --- Calls by the owner ------------------------------------------------------------
 
     def add(self, node_id: NodeId, now: float, incarnation: int = 0) -> None:
-        """Take in a node whose card is known; harmless if it is a member already.
+        """Add a node whose card is known; harmless if it is a member already.
 
-        `incarnation` is the least that the node has by its own signed word (its card's
-        epoch << 20): nobody who knows better heeds an accusation at a lower one. More than is
-        known of a member, it counts as that member's refutation, so a card that says `left`
-        goes to `mark_left` instead.
+        `incarnation` is the least that the node has by its own signed card (its epoch << 20): a
+        node that knows the card ignores accusations at a lower one. If it is higher than the
+        known one, it counts as that member's refutation, so a card that says `left` goes to
+        `mark_left` instead.
         """
         if node_id == self._self_id:
             return
@@ -175,7 +177,7 @@ class Membership:
             self._detector.confirm_alive(record, incarnation, now)
 
     def mark_left(self, node_id: NodeId, incarnation: int, now: float) -> None:
-        """Note a member's own signed last word: a card that says `left`."""
+        """Note a member's own signed departure: a card that says `left`."""
         record = self._roster.get(node_id)
         if record is None:
             return
@@ -186,24 +188,25 @@ class Membership:
             self._detector.adopt(record, left, now)
 
     def remove(self, node_id: NodeId, now: float) -> None:
-        """Forget a node for good: it is no longer a member in any state."""
+        """Remove a node permanently: it is no longer a member in any state."""
         record = self._roster.get(node_id)
         if record is not None:
             self._detector.forget(record, now)
             self._outbox.forget(node_id)
 
     def renew(self, incarnation: int) -> None:
-        """Raise this node's own incarnation with its card's epoch (a changed address, say)."""
+        """Raise this node's own incarnation to that of its renewed card."""
         self._detector.incarnation = max(self._detector.incarnation, incarnation)
 
     def note_contact(self, node_id: NodeId, now: float) -> None:
-        """Note an authentic message straight from a node: it was not dead when it sent it."""
+        """Note an authentic message straight from a node: it was alive then."""
         self._detector.note_contact(node_id, now)
 
     def seems_alive(self, node_id: NodeId, now: float) -> bool:
-        """Say whether a member lives by what this node itself hears of it; for itself, it does.
+        """Return whether a member is alive by this node's own observation.
 
-        One just met and not heard yet is asked, and has the benefit of the doubt meanwhile.
+        True for this node itself. A member just added and not heard from yet is probed, and
+        counts as alive meanwhile.
         """
         if node_id == self._self_id:
             return True
@@ -216,11 +219,12 @@ class Membership:
         return now - record.since < RECENT_CONTACT_S
 
     def observe_lag(self, lag_s: float, now: float) -> None:
-        """Note that our own event loop ran `lag_s` late: silence may have been our deafness.
+        """Note that this node's event loop ran `lag_s` late.
 
-        Call it before `handle_timer` and before the messages that piled up meanwhile. Beyond
-        the threshold it costs health, voids what is outstanding, and gives every suspect the
-        lost time back: local slowness must not become an accusation (Lifeguard section IV.A).
+        Call it before `handle_timer` and before the messages that queued up meanwhile. Beyond the
+        threshold it lowers the local health, discards outstanding probes, and extends every
+        suspicion by the lost time: local slowness must not become an accusation (Lifeguard
+        section IV.A).
         """
         if lag_s <= self._settings.lag_threshold_s:
             return
@@ -229,14 +233,21 @@ class Membership:
         self._detector.extend_suspicions(lag_s, now)
 
     def leave(self) -> None:
-        """Stop to probe, accuse and refute. That this node leaves, its card says: nobody is
-        believed about a leave, so there is nothing to spread here."""
+        """Stop probing, accusing and refuting.
+
+        This node's card announces the departure; no update about a departure is believed, so
+        there is nothing to gossip here.
+        """
         self._detector.is_leaving = True
 
     # --- Messages ----------------------------------------------------------------------
 
     def receive_ping(self, message: Ping, sender: NodeId, now: float) -> None:
-        """Answer; first of all tell a sender that is not held alive, and a new one who is not."""
+        """Send an Ack.
+
+        A sender that is not considered alive is notified first; a new one is told which members
+        are dead.
+        """
         self.note_contact(sender, now)
         self._prober.notify_suspect(sender)
         answer = Ack(message.sequence, self._root_of(sender), self.incarnation)
@@ -244,7 +255,7 @@ class Membership:
         self._brief_newcomer(sender, now)
 
     def receive_ack(self, message: Ack, sender: NodeId, now: float) -> None:
-        """Take an answer; raises RemoteError if it comes from one who was not asked."""
+        """Handle an Ack; raises RemoteError if its sender was not probed."""
         self.note_contact(sender, now)
         answer = self._prober.receive_ack(message, sender, now)
         record = None if answer is None else self._roster.get(answer.node_id)
@@ -255,19 +266,19 @@ class Membership:
             self._detector.confirm_alive(record, answer.incarnation, now)
 
     def receive_ping_request(self, message: PingRequest, sender: NodeId, now: float) -> None:
-        """Probe someone on the sender's behalf; raises RemoteError if that is this node."""
+        """Probe a member for the sender; raises RemoteError if it is this node."""
         if message.target == self._self_id:
             raise RemoteError(REASON_SELF_REQUEST)
         self.note_contact(sender, now)
         self._prober.receive_ping_request(message, sender, now)
 
     def receive_nack(self, message: Nack, sender: NodeId, now: float) -> None:
-        """Take a relay's word that it has no answer either; raises RemoteError if not asked."""
+        """Handle a relay's Nack; raises RemoteError if it was not asked."""
         self.note_contact(sender, now)
         self._prober.receive_nack(message, sender)
 
     def receive_rumours(self, message: Rumours, sender: NodeId, now: float) -> None:
-        """Take news; raises RemoteError at the end if any of it cannot be true."""
+        """Handle updates; raises RemoteError at the end if any is implausible."""
         self.note_contact(sender, now)
         refused = ""
         for rumour in message.rumours:
@@ -283,7 +294,10 @@ class Membership:
     # --- Timers ------------------------------------------------------------------------
 
     def next_timer(self) -> float | None:
-        """Return when to call `handle_timer` next; None when only a message can change that."""
+        """Return when `handle_timer` is due.
+
+        None if only a message can change that.
+        """
         due: list[float | None] = []
         if not self._detector.is_leaving:
             due += (self._prober.next_timer(), self._detector.next_timer())
@@ -292,7 +306,7 @@ class Membership:
         return min((when for when in due if when is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Do everything that is due."""
+        """Run all timers that are due."""
         if not self._detector.is_leaving:
             for node_id in self._prober.handle_timer(now):
                 self._detector.suspect(node_id, now)
@@ -306,7 +320,7 @@ class Membership:
     # --- Dissemination -----------------------------------------------------------------
 
     def _piggyback(self, to: NodeId, room: int) -> list[bytes]:
-        """Fill what is left of a datagram with news (SWIM section 4.1)."""
+        """Fill the rest of a datagram with updates (SWIM section 4.1)."""
         if not self._broadcasts:
             return []
         members = 1 + self._roster.live_count
@@ -314,10 +328,10 @@ class Membership:
         return self._broadcasts.encoded(room, times, lambda rumour: rumour.accuser == to)
 
     def _brief_newcomer(self, node_id: NodeId, now: float) -> None:
-        """Tell a newcomer who is dead: that news was spread before its time.
+        """Tell a newcomer which members are dead: those updates preceded it.
 
-        Suspicions are left out: they are not old enough to be past telling, and where they are
-        (a partition), the newcomer must not carry them to the suspect's own side.
+        Suspicions are left out: they are recent enough to be still in circulation, and where they
+        are not (a partition), the newcomer must not carry them to the suspect's side.
         """
         record = self._roster.get(node_id)
         if record is None or record.is_briefed or self.partitioned is not None:

@@ -1,6 +1,6 @@
-"""Whose fault it is when many fall silent at once: theirs, or ours.
+"""Decide whether many silent members mean that this node is partitioned.
 
-Owns that one decision. Knows members only by number, and the recently dead by name.
+Owns: that decision. Does not: know members, except their number and which died recently.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from overlay.model import NodeId
 
 
 class PartitionGuard:
-    """Set while more than a share of the members fell silent within one suspicion time.
+    """Set while too many members fell silent within one suspicion timeout.
 
-    Then it is our own network or host that failed, more likely than all of theirs, and nobody
-    must be declared dead on our word (weave #3607 and consul #5567 are the storms of death that
-    follow otherwise). A few silent members never set it, so that a cluster of three may lose two.
+    Then the network of this node is more likely to have failed than all of theirs, and it must
+    declare nobody dead (weave #3607 and consul #5567 show the cascade of false deaths that
+    follows otherwise). A few silent members never set it, so that a cluster of three may lose
+    two.
     """
 
     def __init__(self, settings: ProtocolSettings) -> None:
         self._settings = settings
         self._deaths: dict[NodeId, float] = {}  # oldest first
-        self._calm_since: float | None = None  # set while frozen and yet in full view
+        self._calm_since: float | None = None  # set while frozen although all are reachable
         self.is_set = False
 
     @property
     def death_count(self) -> int:
-        """How many died recently enough to count."""
+        """How many members died recently enough to count."""
         return len(self._deaths)
 
     def next_timer(self, window_s: float, calm_s: float) -> float | None:
-        """Return when `weigh` may find otherwise for no other reason than time."""
+        """Return when `evaluate` may change its result by time alone."""
         oldest = next(iter(self._deaths.values()), None)
         expiry = None if oldest is None else oldest + window_s
         if self._calm_since is None:
@@ -38,25 +39,25 @@ class PartitionGuard:
         return thaw if expiry is None else min(expiry, thaw)
 
     def note_death(self, node_id: NodeId, now: float) -> None:
-        """Count a member as fallen silent just now."""
+        """Count a member as having fallen silent now."""
         self._deaths.pop(node_id, None)
         self._deaths[node_id] = now
 
     def note_end(self, node_id: NodeId) -> None:
-        """Stop counting a member that is back, has left or is forgotten."""
+        """Stop counting a member that has returned, left or been forgotten."""
         self._deaths.pop(node_id, None)
 
     def evaluate(
         self, alive_count: int, suspect_count: int, *, window_s: float, calm_s: float, now: float
     ) -> bool:
-        """Decide anew, and say whether the answer changed.
+        """Decide again; return whether the decision changed.
 
-        The counts are those of the other members; this node itself counts as one in view.
-        Deaths count for `window_s`; a freeze ends once things were well for `calm_s`, because
-        a healing partition comes and goes.
+        The counts are those of the other members; this node itself counts as one that is
+        reachable. Deaths count for `window_s`; a freeze ends once all was well for `calm_s`,
+        because a partition heals with interruptions.
         """
-        # The same sums as in `next_timer`: differences would round otherwise, and a timer set
-        # for an expiry would find nothing expired, for ever.
+        # Compute the same sums as `next_timer`: different ones could round otherwise, and then a
+        # timer for an expiry would find nothing expired, forever.
         while self._deaths and next(iter(self._deaths.values())) + window_s <= now:
             del self._deaths[next(iter(self._deaths))]
         silent = suspect_count + len(self._deaths)

@@ -1,8 +1,8 @@
-"""Asking members whether they are there, directly and through others: SWIM's prober.
+"""SWIM's prober: direct and indirect probes of members.
 
-Owns the outstanding probes, those made for others, and the probe rhythm. Decides nothing about
-states: it says who answered and who did not, and `membership` draws the conclusion. Every probe
-of a member not held alive first tells it so (Lifeguard section IV.C, the buddy system).
+Owns: the outstanding probes, those relayed for others, and the probe rhythm. Does not: decide
+states; it reports which members answered and which did not. Each probe of a member that is not
+considered alive notifies it of that first (Lifeguard section IV.C, the buddy system).
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ REASON_NOT_ASKED = "answer-of-one-not-asked"
 
 
 class _Purpose(enum.Enum):
-    ROUND = enum.auto()  # SWIM's: through others too, and silence is an accusation
-    CENSUS = enum.auto()  # while frozen: directly only, and silence is not told to anyone
-    PLEA = enum.auto()  # a suspect's last chance: through others too; `judgement` waits for it
-    LOOK = enum.auto()  # directly only, and silence means nothing
+    ROUND = enum.auto()  # SWIM's: also indirect, and silence is an accusation
+    CENSUS = enum.auto()  # while frozen: direct only, and silence is not gossiped
+    LAST_CHANCE = (
+        enum.auto()
+    )  # a suspect's last chance: also indirect; the failure detector waits for it
+    CHECK = enum.auto()  # direct only, and silence means nothing
 
 
 class _Step(enum.IntEnum):
@@ -55,20 +57,23 @@ class _Probe:
 
 class _Relay(NamedTuple):
     requester: NodeId
-    sequence: int  # the asker's
+    sequence: int  # of the node that asked
     target: NodeId
     sent_at: float
 
 
 class ProbeAnswer(NamedTuple):
-    """An Ack proved that `node_id` lives, with that incarnation."""
+    """`node_id` proved by an Ack that it lives with that incarnation."""
 
     node_id: NodeId
     incarnation: int
 
 
 class Prober:
-    """The probes of one node. `root_of` gives the digest that rides on each (replication's)."""
+    """The probes of one node.
+
+    `root_of` returns the digest that each probe to a peer carries, for anti-entropy.
+    """
 
     def __init__(
         self,
@@ -86,25 +91,28 @@ class Prober:
         self._awareness = awareness
         self._settings = settings
         self._root_of = root_of
-        self._sequence = rng.getrandbits(32)  # answers to an earlier life do not match
+        self._sequence = rng.getrandbits(32)  # answers to an earlier process do not match
         self._probes: dict[int, _Probe] = {}  # oldest first
         self._relays: dict[int, _Relay] = {}  # oldest first
         self._steps: list[tuple[float, int, _Step]] = []  # a heap
-        # A random phase: agents started together must not probe in step.
+        # A random phase: agents that start together must not probe in step.
         self._round_at = now + rng.random() * settings.probe_interval_s
-        self.is_frozen = False  # see `freeze`; then slowness in accusing protects nobody
+        self.is_frozen = False  # see `PartitionGuard`; then slowness in accusing protects nobody
         self._dead_at = now + rng.random() * settings.dead_probe_interval_s
         self._random = rng
         self._loss = 0.0
 
     @property
     def loss(self) -> float:
-        """One-way loss seen by direct probes, 0 to 1: both ways must succeed for an Ack."""
+        """The one-way loss measured by direct probes, 0 to 1.
+
+        An Ack requires that both ways succeed.
+        """
         return 1 - math.sqrt(1 - self._loss)
 
     def next_timer(self) -> float | None:
-        """Return when `handle_timer` has something to do; None with nobody to look for."""
-        while self._steps and self._is_void(self._steps[0]):
+        """Return when `handle_timer` is due; None if there are no members."""
+        while self._steps and self._is_obsolete(self._steps[0]):
             heapq.heappop(self._steps)
         step_at = self._steps[0][0] if self._steps else None
         if not self._roster.live_count and not self._roster.count(MemberState.DEAD):
@@ -112,16 +120,19 @@ class Prober:
         return self._round_at if step_at is None else min(step_at, self._round_at)
 
     def handle_timer(self, now: float) -> list[NodeId]:
-        """Send what is due; return the members that answered neither us nor our relays."""
+        """Run the timers that are due.
+
+        Returns the members that answered neither this node nor its relays.
+        """
         failed = []
         while self._steps and self._steps[0][0] <= now:
             _, sequence, step = heapq.heappop(self._steps)
             match step:
                 case _Step.INDIRECT if sequence in self._probes:
-                    self._ask_again(sequence)
+                    self._probe_indirectly(sequence)
                 case _Step.FAIL if sequence in self._probes:
                     probe = self._probes[sequence]
-                    self._give_up(probe)
+                    self._fail(probe)
                     census = probe.purpose == _Purpose.CENSUS and self.is_frozen
                     if census or probe.purpose == _Purpose.ROUND:
                         failed.append(probe.target)
@@ -147,35 +158,35 @@ class Prober:
         self._ping_dead(now)
 
     def ping(self, target: NodeId, now: float) -> None:
-        """Ping a member outside the round: its silence then means nothing."""
-        self._send(self._remember(_Probe(target, now, _Purpose.LOOK)), target)
+        """Ping a member outside the round; its silence means nothing."""
+        self._send(self._remember(_Probe(target, now, _Purpose.CHECK)), target)
 
     def ping_twice(self, target: NodeId, now: float) -> None:
-        """Ping a member outside the round, twice if need be; its silence still means nothing."""
-        self._start(target, _Purpose.LOOK, now)
+        """Ping a member outside the round, and again; its silence means nothing."""
+        self._start(target, _Purpose.CHECK, now)
 
     def probe_suspect(self, target: NodeId, now: float) -> None:
-        """Give a suspect its last chance to answer, directly or through others."""
-        self._start(target, _Purpose.PLEA, now)
+        """Give a suspect its last chance to answer, directly or by relays."""
+        self._start(target, _Purpose.LAST_CHANCE, now)
 
     def discard_outstanding(self) -> None:
-        """Forget what is outstanding: its silence may be our own deafness."""
+        """Discard outstanding probes: this node may have missed the answers."""
         for sequence, probe in list(self._probes.items()):
-            if probe.purpose != _Purpose.LOOK:
+            if probe.purpose != _Purpose.CHECK:
                 del self._probes[sequence]
 
     def receive_ack(self, message: Ack, sender: NodeId, now: float) -> ProbeAnswer | None:
-        """Match an answer with its probe, or pass it on to whom it was made for.
+        """Match an Ack to its probe, or relay it to the node that asked.
 
-        Returns who is thereby known to live; None for an answer to nothing outstanding, which
-        is a duplicate or very late. Raises RemoteError if it comes from one who was not asked.
+        Returns the member that is thereby known to live; None if no probe is outstanding (a
+        duplicate, or very late). Raises RemoteError if it comes from a node that was not asked.
         """
         relay = self._relays.get(message.sequence)
         if relay is not None:
             if sender != relay.target:
                 raise RemoteError(REASON_NOT_ASKED)
             del self._relays[message.sequence]
-            # The root is our own: its receiver compares it as the sender's, and that is us.
+            # The root is this node's own: the receiver compares it as the sender's.
             root = self._root_of(relay.requester)
             passed_on = Ack(relay.sequence, root, message.incarnation)
             self._outbox.put(relay.requester, passed_on, Priority.PROBE)
@@ -191,7 +202,7 @@ class Prober:
         return ProbeAnswer(probe.target, message.incarnation)
 
     def receive_nack(self, message: Nack, sender: NodeId) -> None:
-        """Count a relay that had no answer either: the network between us and it is well."""
+        """Count a relay that had no answer either: this node can reach it."""
         probe = self._probes.get(message.sequence)
         if probe is None:
             return
@@ -200,7 +211,10 @@ class Prober:
         probe.silent_relays.discard(sender)
 
     def receive_ping_request(self, message: PingRequest, sender: NodeId, now: float) -> None:
-        """Probe a member for `sender`; one we cannot probe is answered with Nack at once."""
+        """Probe a member for `sender`.
+
+        A member that cannot be probed is answered with Nack at once.
+        """
         self._expire(now)
         known = self._roster.get(message.target) is not None
         if not known or len(self._relays) >= limits.RELAYED_PROBES_MAX:
@@ -213,9 +227,9 @@ class Prober:
         self._send(self._sequence, message.target)
 
     def notify_suspect(self, to: NodeId) -> None:
-        """Tell a member that it is not held alive, before anything else that goes to it.
+        """Notify a member that it is not considered alive, before other messages.
 
-        What nobody else was told needs no refutation: its answer alone will do.
+        A suspicion that was not gossiped needs no refutation: the answer alone is enough.
         """
         record = self._roster.get(to)
         if record is None or record.is_quiet:
@@ -233,10 +247,10 @@ class Prober:
         self._send(sequence, target)
 
     def _ping_dead(self, now: float) -> None:
-        """Ping a dead member now and then: healed partitions show in no other way."""
+        """Ping a dead member at intervals: only that reveals a healed partition."""
         if now < self._dead_at or not self._roster.count(MemberState.DEAD):
             return
-        # Spread out, so that the members do not all ask one host in the same second.
+        # Spread out, so that the members do not all probe one host in the same second.
         spread = 0.5 + self._random.random()
         self._dead_at = now + spread * self._settings.dead_probe_interval_s
         target = self._roster.choose_dead(now - self._settings.dead_probe_duration_s)
@@ -253,11 +267,14 @@ class Prober:
         ping = Ping(sequence, self._root_of(to), round(1000 * self.loss))
         self._outbox.put(to, ping, Priority.PROBE)
 
-    def _ask_again(self, sequence: int) -> None:
-        """Ping the member once more, for the cheapest path may just have lost one datagram
-        (memberlist tries TCP here), and ask k others, where not only the member itself is asked."""
+    def _probe_indirectly(self, sequence: int) -> None:
+        """Ping a member again and ask k others to probe it.
+
+        One datagram may just have been lost (memberlist uses TCP here). Relays are asked only for
+        rounds and last chances.
+        """
         probe = self._probes[sequence]
-        if probe.purpose in (_Purpose.ROUND, _Purpose.PLEA):
+        if probe.purpose in (_Purpose.ROUND, _Purpose.LAST_CHANCE):
             probe.relays = self._roster.choose(self._settings.indirect_count, (probe.target,))
         probe.silent_relays = set(probe.relays)
         for relay in probe.relays:
@@ -265,8 +282,8 @@ class Prober:
         probe.repeated = True
         self._send(sequence, probe.target)
 
-    def _give_up(self, probe: _Probe) -> None:
-        """Mark the probe failed; relays that said nothing at all point at ourselves."""
+    def _fail(self, probe: _Probe) -> None:
+        """Mark a probe failed; relays without Ack or Nack count against this node."""
         probe.failed = True
         if probe.purpose == _Purpose.ROUND:
             self._awareness.adjust(len(probe.silent_relays) if probe.relays else 1)
@@ -276,14 +293,14 @@ class Prober:
             self._awareness.adjust(-1)
             self._loss += LOSS_WEIGHT * (float(probe.repeated) - self._loss)
         record = self._roster.get(probe.target)
-        # Karn's rule (RFC 6298 section 3): a repeated ping's answer measures nothing.
+        # Karn's rule (RFC 6298 section 3): the answer to a repeated ping measures nothing.
         if record is not None and sender == probe.target and not probe.repeated:
             rtt_s = now - probe.sent_at
             before_s = rtt_s if record.rtt_s is None else record.rtt_s
             record.rtt_s = before_s + RTT_WEIGHT * (rtt_s - before_s)
 
     def _expire(self, now: float) -> None:
-        """Drop what is too old for an answer to say anything."""
+        """Drop probes that are too old for an answer to mean anything."""
         horizon = now - self._awareness.scaled(self._settings.probe_memory_s)
         while self._probes:
             sequence, probe = next(iter(self._probes.items()))
@@ -296,6 +313,6 @@ class Prober:
                 break
             del self._relays[sequence]
 
-    def _is_void(self, step: tuple[float, int, _Step]) -> bool:
+    def _is_obsolete(self, step: tuple[float, int, _Step]) -> bool:
         _, sequence, kind = step
         return sequence not in (self._relays if kind == _Step.NACK else self._probes)

@@ -1,8 +1,8 @@
-"""Who there is: the record of every known member, and drawing some of them.
+"""The table of known members, with random sampling.
 
-Owns the records, the order in which members are probed and the drawing of k at random. Decides
-nothing about states: `membership` does, and tells this table. All per-tick work is independent
-of the number of members, because the simulator runs a thousand of these tables at once.
+Owns: the records, the order in which members are probed, and sampling. Does not: decide states
+(`failure_detector`). The work per tick is independent of the number of members, because the
+simulator runs a thousand of these tables at once.
 """
 
 from __future__ import annotations
@@ -19,33 +19,36 @@ from overlay.model import NodeId
 
 @dataclass(slots=True)
 class MemberRecord:
-    """What this node holds of one member. Only `Roster` changes `state` and `position`."""
+    """The state of one member, as this node knows it.
+
+    Only `Roster` changes `state` and `position`.
+    """
 
     node_id: NodeId
     state: MemberState
     incarnation: int
     since: float
-    accuser: NodeId  # who said so; the member itself where it is alive or left
+    accuser: NodeId  # the source of the state; the member itself if alive or left
     position: int = -1  # in the list of its state
-    in_order: bool = False  # waits for its probe in this round
-    heard_at: float | None = None  # last authentic message straight from it
-    is_briefed: bool = False  # it was told who is not alive
-    is_quiet: bool = False  # suspected by this node alone, and nobody was told
-    certified_incarnation: int = 0  # the incarnation of its newest signed card
+    in_order: bool = False  # not probed yet in this round
+    heard_at: float | None = None  # last authentic message directly from it
+    is_briefed: bool = False  # it was told which members are dead
+    is_quiet: bool = False  # suspected by this node alone, and not gossiped
+    certified_incarnation: int = 0  # that of its newest signed card
     rtt_s: float | None = None
     suspicion: Suspicion | None = None
 
     def rumour(self) -> Rumour:
-        """Return this record as news."""
+        """Return this record as an update."""
         return Rumour(self.node_id, self.incarnation, self.state, self.accuser)
 
     def member(self) -> Member:
-        """Return this record as a value for others."""
+        """Return this record as an immutable value."""
         return Member(self.node_id, self.state, self.since, self.incarnation, self.rtt_s)
 
 
 class Roster:
-    """All known members but this node itself."""
+    """All known members except this node."""
 
     def __init__(self, rng: random.Random) -> None:
         self._random = rng
@@ -62,7 +65,7 @@ class Roster:
         return iter(self._records.values())
 
     def get(self, node_id: NodeId) -> MemberRecord | None:
-        """Return the member's record, None for a stranger."""
+        """Return a member's record; None for an unknown node."""
         return self._records.get(node_id)
 
     def count(self, state: MemberState) -> int:
@@ -70,68 +73,72 @@ class Roster:
         return len(self._lists[state])
 
     def of(self, state: MemberState) -> list[MemberRecord]:
-        """Return the members in that state, as a list of the caller's own."""
+        """Return the members in that state, as a new list."""
         return list(self._lists[state])
 
     @property
     def live_count(self) -> int:
-        """How many members are not held dead or gone."""
+        """How many members are alive or suspect."""
         return len(self._alive) + len(self._suspects)
 
     def add(self, node_id: NodeId, incarnation: int, now: float) -> MemberRecord:
-        """Take a new member in as alive; it must not be known yet."""
+        """Add a new member as alive; it must not be known yet."""
         assert node_id not in self._records
         record = MemberRecord(node_id, MemberState.ALIVE, incarnation, now, node_id)
         self._records[node_id] = record
-        self._enlist(record)
-        self._insert(record)
+        self._add_to_list(record)
+        self._add_to_round(record)
         return record
 
     def remove(self, record: MemberRecord) -> None:
-        """Forget the member."""
-        self._delist(record)
+        """Remove the member."""
+        self._remove_from_list(record)
         record.in_order = False
         del self._records[record.node_id]
 
     def move(self, record: MemberRecord, state: MemberState, now: float) -> None:
-        """Put the member into another state."""
+        """Move the member to another state."""
         was_live = record.state <= MemberState.SUSPECT
-        self._delist(record)
+        self._remove_from_list(record)
         record.state = state
         record.since = now
-        self._enlist(record)
+        self._add_to_list(record)
         if not was_live and state <= MemberState.SUSPECT:
-            self._insert(record)
+            self._add_to_round(record)
 
     def choose(self, count: int, exclude: Collection[NodeId] = ()) -> list[NodeId]:
-        """Draw `count` distinct live members, all of them if there are fewer.
+        """Choose `count` distinct live members, or all if there are fewer.
 
         Alive ones are preferred to suspects. The order is random. Costs O(count + exclude).
         """
-        chosen = self._draw(self._alive, count, exclude)
+        chosen = self._sample(self._alive, count, exclude)
         if len(chosen) < count:
-            chosen += self._draw(self._suspects, count - len(chosen), exclude)
+            chosen += self._sample(self._suspects, count - len(chosen), exclude)
         return chosen
 
     def choose_census(self, count: int) -> list[NodeId]:
-        """Draw up to `count` live members, half of them suspects as far as there are so many."""
-        suspects = self._draw(self._suspects, count // 2, ())
-        return suspects + self._draw(self._alive, count - len(suspects), ())
+        """Choose up to `count` live members.
+
+        Half of them are suspects, if there are enough.
+        """
+        suspects = self._sample(self._suspects, count // 2, ())
+        return suspects + self._sample(self._alive, count - len(suspects), ())
 
     def choose_dead(self, since: float) -> NodeId | None:
-        """Draw one dead member that was alive at some time after `since`."""
+        """Choose one dead member that was alive at some time after `since`."""
         dead = self._lists[MemberState.DEAD]
-        for _ in range(min(len(dead), 8)):  # old ones are rare: a few draws will do
+        for _ in range(min(len(dead), 8)):  # old ones are rare: a few draws suffice
             record = self._random.choice(dead)
             if record.since >= since:
                 return record.node_id
         return None
 
     def next_target(self) -> NodeId | None:
-        """Return whom to probe next (SWIM section 4.3): everyone once per round, shuffled.
+        """Return the next member to probe (SWIM section 4.3).
 
-        Between two probes of one member lie at most 2n - 1 probes of others among n live ones;
-        newcomers are put at a random place of what is left of the round.
+        Each is probed once per round, in random order: among n live members, at most 2n - 1
+        probes of others lie between two probes of one. Newcomers are inserted at a random place
+        in the rest of the round.
         """
         for _ in range(2):
             while self._order:
@@ -147,24 +154,24 @@ class Roster:
                 record.in_order = True
         return None
 
-    def _draw(
+    def _sample(
         self, records: list[MemberRecord], count: int, exclude: Collection[NodeId]
     ) -> list[NodeId]:
-        # Some of the drawn may be excluded, so as many more are drawn: never too few.
+        # Some of the sample may be excluded, so the sample is that much larger.
         drawn = self._random.sample(records, min(len(records), count + len(exclude)))
         return [record.node_id for record in drawn if record.node_id not in exclude][:count]
 
-    def _enlist(self, record: MemberRecord) -> None:
+    def _add_to_list(self, record: MemberRecord) -> None:
         records = self._lists[record.state]
         record.position = len(records)
         records.append(record)
 
-    def _insert(self, record: MemberRecord) -> None:
+    def _add_to_round(self, record: MemberRecord) -> None:
         if not record.in_order:
             record.in_order = True
             self._order.insert(self._random.randrange(len(self._order) + 1), record)
 
-    def _delist(self, record: MemberRecord) -> None:
+    def _remove_from_list(self, record: MemberRecord) -> None:
         records = self._lists[record.state]
         last = records.pop()
         if last is not record:

@@ -1,7 +1,7 @@
-"""How long a suspect has to clear itself: Lifeguard's dynamic suspicion time-out.
+"""Lifeguard's dynamic suspicion timeout.
 
-Owns the arithmetic and the list of accusers of one suspicion. Sets no timer and knows neither
-members nor messages: `membership` asks when a suspicion is due.
+Owns: the arithmetic and the accusers of one suspicion. Does not: set timers, or know members and
+messages; the failure detector asks when a suspicion is due.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from overlay.model import NodeId
 
 
 def least_timeout_s(member_count: int, settings: ProtocolSettings) -> float:
-    """Return the shortest time between suspicion and death in a cluster of that size.
+    """Return the minimum suspicion timeout in seconds for a cluster size.
 
-    It covers a direct word to the suspect and its refutation spreading to all, which takes a
-    number of rumour rounds logarithmic in the members (SWIM section 4.1).
+    It covers the notification of the suspect and the spreading of its refutation, which takes a
+    number of gossip rounds logarithmic in the members (SWIM section 4.1).
     """
     spread = settings.suspicion_growth * math.log10(max(member_count, 1))
     return settings.probe_interval_s * max(settings.suspicion_multiplier, spread)
 
 
 def timeout_s(least_s: float, most_s: float, confirmations: int, expected: int) -> float:
-    """Return how long a suspicion lasts that `confirmations` others share (Lifeguard IV.B).
+    """Return the timeout in seconds of a suspicion with that many confirmations.
 
-    From `most_s` it falls with the logarithm of the confirmations to `least_s`, reached when
-    `expected` have come; where none can be expected it is `least_s` from the start.
+    It falls from `most_s` with the logarithm of the confirmations to `least_s`, reached at
+    `expected` (Lifeguard section IV.B); where none are expected, it is `least_s` from the start.
     """
     if expected <= 0:
         return least_s
@@ -37,18 +37,18 @@ def timeout_s(least_s: float, most_s: float, confirmations: int, expected: int) 
 
 @dataclass(slots=True)
 class Suspicion:
-    """One member's being suspected at one incarnation, as one node sees it."""
+    """A suspicion of one member at one incarnation, as one node has it."""
 
     started: float
     least_s: float
     most_s: float
-    expected: int  # confirmations that bring it down to `least_s`
-    accusers: list[NodeId] = field(default_factory=list)  # the first one opened it
-    patience_s: float = 0.0  # how long an answer might take when it began
-    asked_at: float | None = None  # when the suspect got its last chance to answer
+    expected: int  # confirmations that reduce the timeout to `least_s`
+    accusers: list[NodeId] = field(default_factory=list)  # the first one began it
+    patience_s: float = 0.0  # how long an answer could take when it began
+    asked_at: float | None = None  # when the suspect was given its last chance to answer
 
     def confirm(self, accuser: NodeId) -> bool:
-        """Count an accuser; False if it is known already or no more are needed."""
+        """Count an accuser; False if it is known or no further one is needed."""
         if accuser in self.accusers or len(self.accusers) > self.expected:
             return False
         self.accusers.append(accuser)
@@ -56,12 +56,12 @@ class Suspicion:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether as many others share it as could be asked for."""
+        """Whether all expected confirmations have come."""
         return 0 < self.expected < len(self.accusers)
 
     @property
     def due(self) -> float:
-        """When the suspect is to be held dead, as far as is known now."""
+        """When the suspect will be declared dead, as far as known now."""
         confirmations = max(len(self.accusers) - 1, 0)
         return self.started + timeout_s(self.least_s, self.most_s, confirmations, self.expected)
 
@@ -69,10 +69,10 @@ class Suspicion:
 def open_suspicion(
     accuser: NodeId, member_count: int, settings: ProtocolSettings, now: float
 ) -> Suspicion:
-    """Return a new suspicion; `member_count` includes this node and the suspect.
+    """Return a new suspicion.
 
-    Fewer confirmations are waited for where fewer could come: neither the suspect nor the
-    first accuser confirms.
+    `member_count` includes this node and the suspect. No confirmations are expected where too few
+    members could send one: neither the suspect nor the first accuser confirms.
     """
     least_s = least_timeout_s(member_count, settings)
     others = member_count - 2
