@@ -1,1 +1,1 @@
-"""Who owns which address: grants, allocation, reclaim."""
+"""Address ownership: grants, allocation, reclaim."""

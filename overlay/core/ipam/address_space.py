@@ -1,8 +1,8 @@
-"""One node's hand on the addresses: its own space, its used and resting ones, its answers.
+"""The address space of one node: owned, used and resting addresses.
 
-Owns: the cache of ownership per network and the quarantine. Decides by `ipam`; does not write
-records, send messages or wait: the agent and the simulator do, each in its own way, and both
-make a grant durable before anyone hears of it.
+Owns: the cached ownership of each network, the quarantine, and choosing addresses. Does not:
+write records, send messages or wait; agent and simulator do, and make a grant durable before they
+publish it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ V = TypeVar("V", Endpoint, Grant, ForgottenNode, ReclaimStatement)
 
 
 class AddressSpace:
-    """What one node may take and give, from its own store."""
+    """What one node may allocate and grant, from its own store."""
 
     def __init__(self, store: Store, self_id: NodeId) -> None:
         self._store = store
@@ -34,9 +34,9 @@ class AddressSpace:
         self._quarantine: dict[Vni, Quarantine] = {}
 
     def ownership(self, network: Network) -> Ownership:
-        """Return who owns what of a network, as the records that this node holds now tell."""
-        # The digests stand for the records: stale for not a moment, least of all between this
-        # node's own write and the event that tells of it, when the same space could go twice.
+        """Return the ownership of a network by the records held now."""
+        # The digests identify the records exactly: between this node's own write and the event
+        # that reports it, a stale ownership could grant the same space twice.
         scope = Scope(network.vni)
         stamp = (network, self._store.root([scope]), self._store.root([CLUSTER_SCOPE]))
         known = self._ownership.get(network.vni)
@@ -51,7 +51,7 @@ class AddressSpace:
         return known[1]
 
     def used(self, vni: Vni) -> set[Ip]:
-        """Return the addresses that this node's own endpoints have."""
+        """Return the addresses of this node's own endpoints."""
         return {
             ip
             for endpoint in self._store.values_of(self._self_id, Scope(vni), "endpoint")
@@ -60,12 +60,12 @@ class AddressSpace:
         }
 
     def quarantine(self, vni: Vni, ips: Iterable[Ip], now: float) -> None:
-        """Let addresses rest that an endpoint has given up."""
+        """Put the addresses of a removed endpoint into quarantine."""
         for ip in ips:
             self._quarantine_of(vni).release(ip, now)
 
     def pick(self, network: Network, subnet_index: int, now: float) -> Ip | None:
-        """Return a free address of this node's own space, or None if it must ask."""
+        """Return a free address of this node's own space, or None."""
         subnet = network.subnets[subnet_index]
         return pick(
             subnet,
@@ -76,7 +76,7 @@ class AddressSpace:
         )
 
     def pick_last(self, network: Network, subnet_index: int, now: float) -> Ip | None:
-        """Return the highest free address of this node's own space, for the host itself."""
+        """Return the highest free own address, for the host endpoint, or None."""
         return pick_last(
             network.subnets[subnet_index],
             self.owned(network, subnet_index),
@@ -85,17 +85,20 @@ class AddressSpace:
         )
 
     def fault_of(self, network: Network, ip: Ip) -> str | None:
-        """Return why this very address can't be taken now (see `ipam`), or None."""
+        """Return why this address is not available now, or None if it is.
+
+        The reasons are the constants of `core.ipam.allocator`.
+        """
         return allocator.fault_of(
             self.ownership(network), ip, self._self_id, self.used(network.vni)
         )
 
     def owned(self, network: Network, subnet_index: int) -> Intervals:
-        """Return this node's own space."""
+        """Return the addresses of a subnet that this node owns."""
         return self.ownership(network).owned(self._self_id, subnet_index)
 
     def shares(self, network: Network) -> list[Share]:
-        """Return who has how much, as far as known here."""
+        """Return each owner's share of a network, as far as known here."""
         endpoints = _values(self._store, Scope(network.vni), "endpoint", Endpoint)
         ips = (ip for _, endpoint in endpoints for ip in endpoint.ips)
         return allocator.address_shares(self.ownership(network), ips)
@@ -103,35 +106,35 @@ class AddressSpace:
     def grant_candidates(
         self, network: Network, subnet_index: int, reachable: Container[NodeId]
     ) -> list[NodeId]:
-        """Return the reachable owners that seem to have free space, the richest first."""
+        """Return the reachable owners with free space, the most free first."""
         return allocator.grant_candidates(
             self.shares(network), subnet_index, self._self_id, reachable
         )
 
     def decide_grant(
-        self, network: Network, asker: NodeId, request: GrantRequest, now: float
+        self, network: Network, requester: NodeId, request: GrantRequest, now: float
     ) -> tuple[Grant | GrantRefusal, list[Grant]]:
-        """Return the answer to a request, and the older grants that a new one makes void.
+        """Return the answer to a request, and the older grants that it replaces.
 
-        Put the grant and delete those in one write; where the grant is in the own log
-        already (a repeated request), writing it again changes nothing.
+        Put the grant and delete those in one write. If the grant is in this node's log already (a
+        repeated request), writing it again changes nothing.
         """
         known = self.ownership(network)
         resting = self._quarantine_of(network.vni).resting(now)
         answer = allocator.decide_grant(
-            known, self._self_id, asker, request, used=self.used(network.vni), resting=resting
+            known, self._self_id, requester, request, used=self.used(network.vni), resting=resting
         )
         if isinstance(answer, GrantRefusal):
             return answer, []
         return answer, allocator.superseded(known, self._self_id, answer)
 
-    # --- forgotten nodes' space ---------------------------------------------------------
+    # --- space of forgotten nodes ---------------------------------------------------------
 
     def reclaim_statements(self, networks: Sequence[Network]) -> list[ReclaimStatement]:
-        """Return the statements that this node owes about forgotten nodes; usually none.
+        """Return the missing statements about forgotten nodes; usually none.
 
-        `networks` are those whose records it holds. To be written durably, in one write to the
-        cluster's log, before anything else is done with addresses.
+        `networks` are those whose records this node holds. Write the statements durably, in one
+        write to the cluster's log, before any other change to addresses.
         """
         forgotten = list(_values(self._store, CLUSTER_SCOPE, "forgotten", ForgottenNode))
         if not forgotten:
@@ -152,7 +155,10 @@ class AddressSpace:
         )
 
     def reclaiming_nodes(self, forgotten: Iterable[NodeId]) -> list[NodeId]:
-        """Return whom anybody has named the heir of one of these nodes, or of such an heir."""
+        """Return every node that a statement names as reclaiming node of these.
+
+        Or as reclaiming node of such a node.
+        """
         named: dict[NodeId, set[NodeId]] = {}
         for _, record in _values(self._store, CLUSTER_SCOPE, "settled", ReclaimStatement):
             named.setdefault(record.node_id, set()).add(record.reclaiming_node)
@@ -165,10 +171,10 @@ class AddressSpace:
         return sorted(found)
 
     def reclaim_grants(self, network: Network, members: Collection[NodeId]) -> list[Grant]:
-        """Return the grants by which this node takes what it inherits now; usually none.
+        """Return the grants by which this node reclaims space; usually none.
 
-        `members` are all nodes known, this one included, less those that left or are
-        forgotten. To be written durably to the network's log before the space is used.
+        `members` are all nodes known, this one included, except those that left or are forgotten.
+        Write the grants durably to the network's log before the space is used.
         """
         return reclaim.reclaim_grants(self.ownership(network), self._self_id, members)
 
@@ -192,16 +198,18 @@ def pick(
     resting: Mapping[Ip, float],
     barred: Intervals,
 ) -> Ip | None:
-    """Return the lowest address of the subnet's range that is owned, not `used`, not `barred`
-    (see `reserved`) and not `resting`; failing that the one that has rested longest; None if
-    there is none. `resting` maps addresses released lately to when.
+    """Return the lowest address of the subnet's range that may be allocated.
+
+    It is owned, and not `used`, `barred` (see `reserved_addresses`) or `resting`; failing that,
+    the one that has rested longest; None if there is none. `resting` maps addresses released
+    recently to the time of release.
     """
     free = (owned & dynamic_addresses(subnet)) - barred
     size = len(subnet.base)
-    read = int.from_bytes  # not `number_of`: a call less for each of very many addresses
+    read = int.from_bytes  # not `number_of`: saves a call for each of very many addresses
     taken = {read(ip, "big") for ips in (used, resting) for ip in ips if len(ip) == size}
     for first, last in free:
-        for number in range(first, last + 1):  # ends at the first that is not taken
+        for number in range(first, last + 1):  # ends at the first that is free
             if number not in taken:
                 return ip_of(number, subnet)
     rested = [
@@ -215,18 +223,18 @@ def pick(
 def pick_last(
     subnet: Subnet, owned: Intervals, used: AbstractSet[Ip], resting: Container[Ip]
 ) -> Ip | None:
-    """Return the highest address of the subnet's range that is owned, not `used`, not reserved
-    and not `resting`; None if there is none.
+    """Return the highest address of the subnet's range that may be allocated.
 
-    For hosts' own ends: at the far end of the space from those that containers get. Not the
-    highest 128 of an IPv6 subnet, which are anycast addresses (RFC 2526).
+    It is owned, and not `used`, reserved or `resting`; None if there is none. For host endpoints:
+    at the other end of the space from containers, and not among the highest 128 addresses of an
+    IPv6 subnet, which are anycast addresses (RFC 2526).
     """
     _, end = subnet_run(subnet)
     anycast = Intervals.of([(end - 127, end)] if len(subnet.base) == 16 else [])
     for first, last in reversed(
         [*((owned & dynamic_addresses(subnet)) - reserved_addresses(subnet) - anycast)]
     ):
-        for number in range(last, first - 1, -1):  # ends at the first that is not taken
+        for number in range(last, first - 1, -1):  # ends at the first that is free
             ip = ip_of(number, subnet)
             if ip not in used and ip not in resting:
                 return ip
@@ -234,21 +242,24 @@ def pick_last(
 
 
 class Quarantine:
-    """The addresses of one network that were released lately, oldest first; bounded."""
+    """The recently released addresses of one network, oldest first.
+
+    At most `limits.QUARANTINE_COUNT_MAX`.
+    """
 
     def __init__(self, rest_s: float = limits.ADDRESS_QUARANTINE_S) -> None:
         self._rest_s = rest_s
         self._released: dict[Ip, float] = {}
 
     def release(self, ip: Ip, now: float) -> None:
-        """Let an address rest from now on."""
+        """Put an address into quarantine from now on."""
         self._released.pop(ip, None)
         self._released[ip] = now
         if len(self._released) > limits.QUARANTINE_COUNT_MAX:
             del self._released[next(iter(self._released))]
 
     def resting(self, now: float) -> Mapping[Ip, float]:
-        """Return the addresses still resting, and since when."""
+        """Return the addresses in quarantine, with their time of release."""
         while self._released:
             ip, when = next(iter(self._released.items()))
             if now - when < self._rest_s:

@@ -1,9 +1,9 @@
-"""Decisions about addresses: which to take, which to give away, whom to ask for more.
+"""Decisions about address space: which to grant, and whom to ask.
 
-Pure answers from an `Ownership` and what is in use here. Does not write records or send
-messages: the caller makes a grant durable in its own log before anyone hears of it, under
-one lock with its own allocations, so that `used` is not out of date. Never walks through
-a pool's addresses: costs go by grants and endpoints.
+Owns: pure answers from an `Ownership` and the addresses in use here. Does not: write records or
+send messages. The caller makes a grant durable in its own log before it publishes it, under one
+lock with its own allocations, so that `used` is current. Never enumerates a pool's addresses:
+costs depend on the number of grants and endpoints.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from overlay.core.ipam.ownership import Ownership, ip_of, number_of, subnet_run
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.model import Grant, Ip, NodeId, Subnet
 
-# Why a request is refused; these travel in GrantRefusal.reason.
-NOT_OWNER: Final = "not-owner"  # ask someone else
+# Why a request is refused; sent in GrantRefusal.reason.
+NOT_OWNER: Final = "not-owner"  # ask another node
 IN_USE: Final = "in-use"
-RESERVED: Final = "reserved"  # the network's, broadcast or gateway address
+RESERVED: Final = "reserved"  # the network, broadcast or gateway address
 OUTSIDE: Final = "outside-subnets"
 EXHAUSTED: Final = "exhausted"
-FORGOTTEN: Final = "forgotten"  # the asker is: it must join anew
+FORGOTTEN: Final = "forgotten"  # the requester is: it must join again
 LOG_FULL: Final = "log-full"  # this owner can write no further grants
 
 
@@ -32,16 +32,18 @@ LOG_FULL: Final = "log-full"  # this owner can write no further grants
 
 
 def reserved_addresses(subnet: Subnet) -> Intervals:
-    """Return the addresses that no container gets: the gateway's, IPv4's network and
-    broadcast address (not in a /31 or /32, RFC 3021), IPv6's subnet-router anycast address
-    (RFC 4291 section 2.6.1; not in a /127 or /128, RFC 6164), and the auxiliary ones.
+    """Return the addresses that no container gets.
+
+    The gateway's, IPv4's network and broadcast address (not in a /31 or /32, RFC 3021), IPv6's
+    subnet-router anycast address (RFC 4291 section 2.6.1; not in a /127 or /128, RFC 6164), and
+    the auxiliary ones.
     """
     auxiliary = Intervals.of_numbers(number_of(ip) for _, ip in subnet.auxiliary)
     return _unusable(subnet) | auxiliary
 
 
 def dynamic_addresses(subnet: Subnet) -> Intervals:
-    """Return the addresses that may be given to whoever asked for none in particular."""
+    """Return the addresses for requests that name no address."""
     if subnet.ip_range is None:
         return Intervals.of([subnet_run(subnet)])
     base, length = subnet.ip_range
@@ -60,7 +62,7 @@ def _unusable(subnet: Subnet) -> Intervals:
 
 
 def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip]) -> str | None:
-    """Return why this node can't use this very address now, or None if it can.
+    """Return why this node can't use an address now, or None if it can.
 
     NOT_OWNER means that its owner may be asked for it.
     """
@@ -74,30 +76,33 @@ def fault_of(ownership: Ownership, ip: Ip, node_id: NodeId, used: AbstractSet[Ip
     return IN_USE if ip in used else None
 
 
-# --- giving space to others --------------------------------------------------------------
+# --- granting space to others ------------------------------------------------------------
 
 
 def decide_grant(
     ownership: Ownership,
     granter: NodeId,
-    asker: NodeId,
+    requester: NodeId,
     request: GrantRequest,
     *,
     used: AbstractSet[Ip],
     resting: Collection[Ip] = (),
 ) -> Grant | GrantRefusal:
-    """Return the grant to write, or the refusal to send. A request that was granted before
-    gets the same grant: it is in the log already.
+    """Return the grant to write, or the refusal to send.
 
-    A count that is a power of two gets an aligned block; where no block of the whole size is
-    free, a smaller one, of at most half the longest free run, so that the granter is not left
-    without. Where every host has blocks of its own, one whole block or nothing.
+    A request that was granted before gets the same grant, which is in the log already. A count
+    that is a power of two gets an aligned block; where no such block is free, a smaller one of at
+    most half the longest free run, so that the granter keeps some. Where every host has blocks of
+    its own, one whole block or nothing.
     """
     for owner, grant in ownership.grants:
-        if owner == granter and (grant.grantee, grant.request_id) == (asker, request.request_id):
+        if owner == granter and (grant.grantee, grant.request_id) == (
+            requester,
+            request.request_id,
+        ):
             return grant
     index = ownership.subnet_index(request.around)
-    if asker in ownership.forgotten or granter in ownership.forgotten:
+    if requester in ownership.forgotten or granter in ownership.forgotten:
         return GrantRefusal(request.request_id, FORGOTTEN, 0)
     if index is None:
         return GrantRefusal(request.request_id, OUTSIDE, 0)
@@ -119,7 +124,7 @@ def decide_grant(
         run = _share(subnet, owned - rested, request.count) or _share(subnet, owned, request.count)
     if run is None:
         return GrantRefusal(request.request_id, EXHAUSTED, 0)
-    grant = _grant(ownership, index, run, asker, request.request_id)
+    grant = _grant(ownership, index, run, requester, request.request_id)
     written = sum(owner == granter for owner, _ in ownership.grants)
     if written - len(superseded(ownership, granter, grant)) >= limits.GRANTS_PER_LOG_MAX:
         return GrantRefusal(request.request_id, LOG_FULL, min(free.count, limits.FREE_TOLD_MAX))
@@ -127,19 +132,22 @@ def decide_grant(
 
 
 def _share(subnet: Subnet, owned: Intervals, count: int) -> Run | None:
-    """Return the run to give away of what is owned and not taken."""
+    """Return the run to grant from the owned addresses that are free."""
     last = owned & Intervals.of([(subnet_run(subnet)[1],) * 2])
     if not subnet.block_length:
         return _cut((owned & dynamic_addresses(subnet)) - reserved_addresses(subnet), last, count)
-    # An auxiliary address in a block does not matter: its new owner does not give it out either.
+    # Auxiliary addresses may be in the block: its new owner does not allocate them either.
     size = 1 << 8 * len(subnet.base) - subnet.block_length
     whole = ((owned - _unusable(subnet)) | last) & dynamic_addresses(subnet)
     return whole.first_block(size, size)
 
 
 def _cut(free: Intervals, broadcast: Intervals, count: int) -> Run | None:
-    """Return the run to give away. The broadcast address, of use to nobody, may be in it if
-    that makes a block whole: the pool's last /24 is as good as the others."""
+    """Return the run to grant.
+
+    The broadcast address, which is of no use, may be in it if that completes a block: the pool's
+    last /24 is as good as the others.
+    """
     alignment = count if count & (count - 1) == 0 else 1
     block = (free | broadcast).first_block(count, alignment) if count > 1 else None
     if block is not None:
@@ -162,13 +170,13 @@ def _grant(ownership: Ownership, index: int, run: Run, grantee: NodeId, request_
 
 
 def superseded(ownership: Ownership, granter: NodeId, grant: Grant) -> list[Grant]:
-    """Return the granter's older grants that it deletes in the write that puts `grant`.
+    """Return the granter's older grants to delete in the write of `grant`.
 
-    Those that lie wholly within it and whose space came straight back from the grantee: the
-    new grant's generation is above all of theirs, so nothing ever written about them counts
-    again. All other grants stay as long as the network: they tell the way that addresses
-    went, and deleting one alone could bring an older one back to life. Grants to oneself
-    stay too: they are why the space was there to be given.
+    They lie wholly within it, and their space came straight back from the grantee: the new
+    grant's generation is above all of theirs, so nothing written about them counts again. All
+    other grants stay as long as the network: they document the path of the addresses, and
+    deleting one alone could revive an older one. Grants to oneself stay too: they are why the
+    space could be granted.
     """
     return [
         older
@@ -198,13 +206,15 @@ def _was_returned(ownership: Ownership, granter: NodeId, older: Grant) -> bool:
     return True
 
 
-# --- whom to ask, and what to say when nobody has any ------------------------------------
+# --- whom to ask, and why there is no address ---------------------------------------------
 
 
 class Share(NamedTuple):
-    """What one node has of one subnet. `used` counts the endpoints known here, wherever they
-    live, `free` the addresses a container could get without asking for one by name;
-    `is_stranded`: nobody can give it until it is inherited."""
+    """One node's share of one subnet.
+
+    `used` counts the endpoints known here, wherever they are; `free` the addresses available to
+    requests that name none. `is_stranded`: not available until it is reclaimed.
+    """
 
     owner: NodeId
     subnet_index: int
@@ -216,7 +226,10 @@ class Share(NamedTuple):
 
 
 def address_shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Share]:
-    """Return who has how much, by subnet and owner; `endpoint_ips` are all that are known."""
+    """Return each owner's share, by subnet and owner.
+
+    `endpoint_ips` are the addresses of all known endpoints.
+    """
     runs: dict[tuple[int, NodeId, bool], list[Run]] = {}
     for piece in ownership.pieces():
         stranded = ownership.is_stranded(piece.holding)
@@ -246,7 +259,7 @@ def address_shares(ownership: Ownership, endpoint_ips: Iterable[Ip]) -> list[Sha
 def grant_candidates(
     found: Iterable[Share], subnet_index: int, self_id: NodeId, reachable: Container[NodeId]
 ) -> list[NodeId]:
-    """Return the reachable owners that seem to have free space, the richest first."""
+    """Return the reachable owners with free space, the most free first."""
     candidates = [
         share
         for share in found
@@ -267,8 +280,10 @@ def shortage_text(
     reachable: Container[NodeId],
     name_of: Callable[[NodeId], str],
 ) -> str:
-    """Return why no address could be had: how many addresses are where, and who of those
-    that have some could not be reached."""
+    """Return why no address is available.
+
+    It names the hosts that have free addresses, and which of them could not be reached.
+    """
     others = [
         share
         for share in found
@@ -280,7 +295,7 @@ def shortage_text(
 
     def listed(part: list[Share]) -> str:
         text = ", ".join(f"{name_of(share.owner)} has {share.free}" for share in part[:5])
-        return text if len(part) <= 5 else f"{text} and {len(part) - 5} more hosts some"
+        return text if len(part) <= 5 else f"{text} and {len(part) - 5} more hosts"
 
     stranded = [share for share in others if share.is_stranded]
     cut_off = [s for s in others if not s.is_stranded and s.owner not in reachable]
@@ -289,7 +304,7 @@ def shortage_text(
     if cut_off:
         parts.append(f"hosts with free addresses could not be reached ({listed(cut_off)})")
     if stranded:
-        parts.append(f"forgotten hosts' space is not inherited yet ({listed(stranded)})")
+        parts.append(f"the space of forgotten hosts is not reclaimed yet ({listed(stranded)})")
     if asked:
-        parts.append(f"these gave none ({listed(asked)})")
+        parts.append(f"these granted none ({listed(asked)})")
     return "this host has no free address; " + "; ".join(parts)

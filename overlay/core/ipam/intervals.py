@@ -1,7 +1,7 @@
-"""Sets of integers as sorted disjoint runs: what address space is made of.
+"""Sets of integers as sorted disjoint runs, to represent address space.
 
-A pure data structure: knows nothing of addresses, owners or networks. Costs go by the number
-of runs, never by the number of integers, so a /8 or an IPv6 /64 costs as much as a /24.
+A pure data structure: it does not know addresses, owners or networks. Costs depend on the number
+of runs, never on the number of integers, so a /8 or an IPv6 /64 costs as much as a /24.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ Run: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """An immutable set of integers. Make one with `of`; `runs` are sorted, apart by a gap."""
+    """An immutable set of integers.
+
+    Construct it with `of`; `runs` are sorted and separated by gaps.
+    """
 
     runs: tuple[Run, ...] = ()
 
@@ -53,7 +56,7 @@ class Intervals:
 
     @property
     def count(self) -> int:
-        """How many integers there are."""
+        """The number of integers in the set."""
         return sum(last - first + 1 for first, last in self.runs)
 
     @property
@@ -99,7 +102,7 @@ class Intervals:
         return Intervals(tuple(left))
 
     def first_block(self, size: int, alignment: int = 1) -> Run | None:
-        """Return the lowest run of `size` integers that starts at a multiple of `alignment`."""
+        """Return the lowest run of `size` integers aligned to `alignment`."""
         for first, last in self.runs:
             start = -(-first // alignment) * alignment
             if start + size - 1 <= last:

@@ -1,19 +1,18 @@
-"""Who owns which address of a network, worked out from the grants alone.
+"""The owner of each address of a network, derived from the grants.
 
-Owns the rules by which a set of signed records, complete or not, becomes one owner per
-address. Does not decide anything (that is `ipam` and `inheritance`) and knows no time.
+Owns: the rules by which a set of signed records, complete or not, yields one owner per address.
+Does not: decide anything (`allocator`, `reclaim`) or know the time.
 
-Each address goes its own way: it begins with the network's creator, and each transfer is a
-grant by its owner of that moment with a higher generation than the one before. So the rules
-look at one address at a time, and a grant counts for the part of its interval that its
-granter owned. What makes this safe is local: *a node owns an address if it was given it and has
-not itself given it on*. Its own log tells the second and is always complete, so a node
-that lacks other nodes' records owns less in its own eyes, never more.
+Each address has its own path: it begins with the network's creator, and each transfer is a grant
+by its owner of that moment, with a higher generation than the one before. So the rules consider
+one address at a time, and a grant takes effect for the part of its interval that its granter
+owned. What makes this safe is local: *a node owns an address if it was granted it and has not
+itself granted it to another*. The second is known from its own log, which is always complete, so
+a node that lacks records of others believes that it owns less, never more.
 
-Space is given back by a grant to whoever shall have it. A node that is forgotten gives
-nothing back; there an heir grants the space to itself (granter = grantee), which counts where
-all holders between the heir and the address are forgotten. When that may be written is
-`inheritance`'s business.
+A node returns space by a grant to another. A forgotten node returns nothing: there a reclaiming
+node grants the space to itself (granter = grantee), which takes effect where all holders between
+it and the address are forgotten. `reclaim` decides when that may be written.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from overlay.model import Grant, Ip, Network, NodeId, Subnet
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Holding:
-    """One step of an address's way: who has it since which generation, and whence.
+    """One step of an address's path: its holder, generation and parent.
 
-    `is_void`: it came too late for its new owner, who had settled already (`Settled`); its
-    old owner has given it away all the same, so that nobody owns it until it is inherited.
+    `is_void`: the grant came too late for its grantee, which had written its `ReclaimStatement`
+    already; the granter has still given the space away, so nobody owns it until it is reclaimed.
     """
 
     owner: NodeId
@@ -43,7 +42,7 @@ class Holding:
 
 
 class Piece(NamedTuple):
-    """A run of addresses of one subnet that have come the same way."""
+    """A run of addresses of one subnet that have the same path."""
 
     subnet_index: int
     first: int
@@ -52,7 +51,7 @@ class Piece(NamedTuple):
 
 
 class RejectedGrant(NamedTuple):
-    """A grant that does not count, or only in part: `lost` addresses of it."""
+    """A grant without effect for `lost` of its addresses."""
 
     granter: NodeId
     grant: Grant
@@ -67,23 +66,23 @@ _Decide: TypeAlias = Callable[[Holding, int], Holding | None]
 
 
 def number_of(ip: bytes) -> int:
-    """Return a packed address as the number it is."""
+    """Return a packed address as an integer."""
     return int.from_bytes(ip, "big")
 
 
 def ip_of(number: int, subnet: Subnet) -> Ip:
-    """Return the packed address of a number, in the subnet's family."""
+    """Return the packed address of an integer, in the subnet's family."""
     return Ip(number.to_bytes(len(subnet.base), "big"))
 
 
 def subnet_run(subnet: Subnet) -> Run:
-    """Return the subnet's first and last address, network and broadcast included."""
+    """Return a subnet's first and last address, including network and broadcast."""
     base = number_of(subnet.base)
     return (base, base + (1 << (8 * len(subnet.base) - subnet.prefix_length)) - 1)
 
 
 def ancestors(holding: Holding) -> Iterator[Holding]:
-    """Yield the holding itself and those it came from, up to the creator's."""
+    """Yield a holding and those it came from, up to the creator's."""
     step: Holding | None = holding
     while step is not None:
         yield step
@@ -91,16 +90,22 @@ def ancestors(holding: Holding) -> Iterator[Holding]:
 
 
 def last_forgotten(holding: Holding, ownership_: Ownership) -> NodeId:
-    """Return the forgotten node that held this last; there is one, or nothing is stranded."""
+    """Return the forgotten node that held this last.
+
+    There is always one where space is stranded.
+    """
     return next(step.owner for step in ancestors(holding) if step.owner in ownership_.forgotten)
 
 
 class ReclaimStatements:
-    """All `Settled` records, as questions. Part of a statement protects, only all of it binds."""
+    """All reclaim statements, for lookups.
 
-    def __init__(self, settled: Iterable[tuple[NodeId, ReclaimStatement]]) -> None:
+    A part of a statement protects what it names; only all parts of it are binding.
+    """
+
+    def __init__(self, statements: Iterable[tuple[NodeId, ReclaimStatement]]) -> None:
         self._records: dict[tuple[NodeId, NodeId], dict[int, ReclaimStatement]] = {}
-        for origin, record in settled:
+        for origin, record in statements:
             self._records.setdefault((origin, record.node_id), {})[record.part] = record
         self._kept: dict[tuple[NodeId, NodeId, int, int], Intervals] = {}
 
@@ -108,30 +113,33 @@ class ReclaimStatements:
         return iter(sorted(self._records))
 
     def complete(self, origin: NodeId, node_id: NodeId) -> bool:
-        """Say whether all of what `origin` keeps of `node_id`'s space is known."""
+        """Return whether all parts of `origin`'s statement are known."""
         records = self._records.get((origin, node_id))
         return records is not None and len(records) == next(iter(records.values())).parts
 
     def reclaiming_node(self, origin: NodeId, node_id: NodeId) -> NodeId | None:
-        """Return `origin`'s vote, if it is known."""
+        """Return the reclaiming node that `origin` voted for, if known."""
         records = self._records.get((origin, node_id))
         return None if records is None else next(iter(records.values())).reclaiming_node
 
     def live_reclaiming_node(
         self, origin: NodeId, node_id: NodeId, forgotten: Container[NodeId]
     ) -> NodeId | None:
-        """Return whom `origin` voted for; where that one is forgotten too, for whom as its heir."""
+        """Return the reclaiming node that `origin` voted for.
+
+        If that one is forgotten too, the one that `origin` voted for as its reclaiming node.
+        """
         passed: set[NodeId] = set()
-        heir = self.reclaiming_node(origin, node_id)
-        while heir is not None and heir in forgotten:
-            if heir in passed:
+        claimant = self.reclaiming_node(origin, node_id)
+        while claimant is not None and claimant in forgotten:
+            if claimant in passed:
                 return None
-            passed.add(heir)
-            heir = self.reclaiming_node(origin, heir)
-        return heir
+            passed.add(claimant)
+            claimant = self.reclaiming_node(origin, claimant)
+        return claimant
 
     def kept(self, origin: NodeId, node_id: NodeId, network: Network, index: int) -> Intervals:
-        """Return what `origin` keeps of `node_id`'s space in one subnet, as far as known."""
+        """Return what `origin` keeps of `node_id`'s space, as far as known."""
         key = (origin, node_id, network.vni, index)
         if key not in self._kept:
             subnet = network.subnets[index]
@@ -149,27 +157,27 @@ class ReclaimStatements:
 
 
 class Ownership:
-    """One owner for each address of a network, as far as the given records tell.
+    """One owner for each address of a network, by the given records.
 
-    `forgotten` nodes own nothing (`owned`), though pieces stay in their name until inherited.
+    `forgotten` nodes own nothing (`owned`), although pieces stay in their name until reclaimed.
     """
 
     def __init__(
-        self, network: Network, forgotten: frozenset[NodeId], settlements: ReclaimStatements
+        self, network: Network, forgotten: frozenset[NodeId], statements: ReclaimStatements
     ) -> None:
         self.network = network
         self.forgotten = forgotten
-        self.settlements = settlements
-        self.grants: list[tuple[NodeId, Grant]] = []  # in the order in which they applied
+        self.statements = statements
+        self.grants: list[tuple[NodeId, Grant]] = []  # in the order in which they took effect
         self.rejected: list[RejectedGrant] = []
         genesis = Holding(network.creator, 0, None)
         self._spaces = [_Space(subnet_run(subnet), genesis) for subnet in network.subnets]
         self._owned: dict[tuple[NodeId, int], Intervals] | None = None
 
-    # --- questions ----------------------------------------------------------------------
+    # --- lookups ------------------------------------------------------------------------
 
     def owned(self, node_id: NodeId, subnet_index: int = 0) -> Intervals:
-        """Return what a node owns of a subnet; nothing once it is forgotten."""
+        """Return what a node owns of a subnet; nothing if it is forgotten."""
         if node_id in self.forgotten:
             return Intervals()
         if self._owned is None:
@@ -182,7 +190,7 @@ class Ownership:
         return self._owned.get((node_id, subnet_index), Intervals())
 
     def owner_of(self, ip: Ip) -> NodeId | None:
-        """Return an address's owner; None outside all subnets or where it is stranded."""
+        """Return an address's owner; None outside the subnets or if stranded."""
         index = self.subnet_index(ip)
         if index is None:
             return None
@@ -190,40 +198,40 @@ class Ownership:
         return None if self.is_stranded(holding) else holding.owner
 
     def is_stranded(self, holding: Holding) -> bool:
-        """Say whether nobody owns this until it is inherited."""
+        """Return whether nobody owns a holding until it is reclaimed."""
         return holding.is_void or holding.owner in self.forgotten
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the whole space in order, subnet by subnet, without gaps."""
+        """Yield the whole space in order, by subnet, without gaps."""
         for index, space in enumerate(self._spaces):
             for first, last, holding in space:
                 yield Piece(index, first, last, holding)
 
     def pieces_in(self, subnet_index: int, first: int, last: int) -> Iterator[Piece]:
-        """Yield the pieces that `[first, last]` meets, cut to it."""
+        """Yield the pieces that overlap `[first, last]`, cut to it."""
         for start, end, holding in self._spaces[subnet_index].within(first, last):
             yield Piece(subnet_index, start, end, holding)
 
     def subnet_index(self, ip: bytes) -> int | None:
-        """Return the number of the subnet that holds an address."""
+        """Return the index of the subnet that contains an address."""
         return next((i for i, subnet in enumerate(self.network.subnets) if ip in subnet), None)
 
     def next_generation(self, subnet_index: int, first: int, last: int) -> int:
-        """Return the generation of a grant of these addresses that follows all known ones."""
+        """Return the generation for a new grant of these addresses."""
         pieces = self.pieces_in(subnet_index, first, last)
         return 1 + max(piece.holding.generation for piece in pieces)
 
     # --- the rules ----------------------------------------------------------------------
 
     def cut_at_kept(self) -> None:
-        """Cut all pieces so that each is kept as a whole or not at all."""
+        """Split all pieces so that each is kept as a whole or not at all."""
         for index, space in enumerate(self._spaces):
-            for origin, node_id in self.settlements:
-                for first, last in self.settlements.kept(origin, node_id, self.network, index):
+            for origin, node_id in self.statements:
+                for first, last in self.statements.kept(origin, node_id, self.network, index):
                     space.cut(first, last)
 
     def apply(self, granter: NodeId, grant: Grant) -> None:
-        """Let a grant count as far as it may. Grants come in the order of `_rank`."""
+        """Apply a grant as far as it is valid. Call in the order of `_rank`."""
         index = self.subnet_index(grant.first)
         if index is None or index != self.subnet_index(grant.last) or grant.last < grant.first:
             self.rejected.append(RejectedGrant(granter, grant, OUTSIDE, 0))
@@ -248,28 +256,31 @@ class Ownership:
         if lost:
             self.rejected.append(RejectedGrant(granter, grant, NOT_OWNED, lost))
 
-    def _reclaim(self, holding: Holding, heir: NodeId, grant: Grant) -> Holding | None:
-        """Give the heir its own old place in the address's way, if all after it are forgotten.
+    def _reclaim(self, holding: Holding, claimant: NodeId, grant: Grant) -> Holding | None:
+        """Return the holding that a reclaiming node gets back, if it may.
 
-        Where even the creator is forgotten, the heir is the one that was voted for; its own
-        vote for itself stands here for all of them (`inheritance` saw them all).
+        All holders after it must be forgotten. Where even the creator is, it is the node that was
+        voted for; its own vote for itself stands for all of them here (`reclaim` checked them
+        all).
         """
         for step in ancestors(holding):
             if not self.is_stranded(step):
                 return None
             if step.parent is None:
                 dead = last_forgotten(holding, self)
-                voted = self.settlements.live_reclaiming_node(heir, dead, self.forgotten - {heir})
-                return Holding(heir, grant.generation, None) if voted == heir else None
-            if step.parent.owner == heir:
-                return Holding(heir, grant.generation, step.parent.parent)
+                voted = self.statements.live_reclaiming_node(
+                    claimant, dead, self.forgotten - {claimant}
+                )
+                return Holding(claimant, grant.generation, None) if voted == claimant else None
+            if step.parent.owner == claimant:
+                return Holding(claimant, grant.generation, step.parent.parent)
         return None
 
     def _too_late(self, holding: Holding, grantee: NodeId, index: int, first: int) -> bool:
-        """Say whether the grantee settled a forgotten node on the way without this piece.
+        """Return whether the grantee's statement precedes and omits this piece.
 
-        Then the piece may have been given out again. Not where someone below the forgotten
-        node did keep it: that one may pass it on to whom it likes.
+        Then the piece may have been granted again. Not where a holder below the forgotten node
+        kept it: that holder may grant it to anyone.
         """
         if not self.forgotten:
             return False
@@ -279,7 +290,7 @@ class Ownership:
                 kept_below = any(self._keeps(node, step.owner, index, first) for node in below)
                 if (
                     not kept_below
-                    and self.settlements.complete(grantee, step.owner)
+                    and self.statements.complete(grantee, step.owner)
                     and not self._keeps(grantee, step.owner, index, first)
                 ):
                     return True
@@ -287,23 +298,23 @@ class Ownership:
         return False
 
     def _keeps(self, origin: NodeId, node_id: NodeId, index: int, first: int) -> bool:
-        return first in self.settlements.kept(origin, node_id, self.network, index)
+        return first in self.statements.kept(origin, node_id, self.network, index)
 
 
 def ownership(
     network: Network,
     grants: Iterable[tuple[NodeId, Grant]],
     forgotten: Iterable[tuple[NodeId, ForgottenNode]] = (),
-    settled: Iterable[tuple[NodeId, ReclaimStatement]] = (),
+    statements: Iterable[tuple[NodeId, ReclaimStatement]] = (),
 ) -> Ownership:
-    """Return who owns what, from records as they stand in the store with their origins.
+    """Return the ownership by records with their origins, as in the store.
 
-    Any subset of the records, in any order, gives each node at most what is its own.
+    From any subset of the records, in any order, each node gets at most what it owns.
     """
-    settlements = ReclaimStatements(settled)
+    reclaims = ReclaimStatements(statements)
     gone = {record.node_id for _, record in forgotten}
-    gone.update(node_id for _, node_id in settlements)
-    result = Ownership(network, frozenset(gone), settlements)
+    gone.update(node_id for _, node_id in reclaims)
+    result = Ownership(network, frozenset(gone), reclaims)
     if gone:
         result.cut_at_kept()
     mine = [(granter, grant) for granter, grant in grants if grant.vni == network.vni]
@@ -348,7 +359,7 @@ class _Space:
             index += 1
 
     def cut(self, first: int, last: int) -> None:
-        """Let pieces begin at `first` and after `last`."""
+        """Split pieces so that one begins at `first` and one after `last`."""
         for start in (first, last + 1):
             index = bisect_right(self._starts, start) - 1
             if self._starts[index] != start and start <= self._last:
@@ -356,8 +367,10 @@ class _Space:
                 self._holdings.insert(index + 1, self._holdings[index])
 
     def take(self, first: int, last: int, decide: _Decide) -> int:
-        """Replace the holdings in `[first, last]` by what `decide` says (None: stay as they
-        are); return how many addresses stayed."""
+        """Replace the holdings in `[first, last]` by the results of `decide`.
+
+        None keeps a holding. Returns how many addresses were kept.
+        """
         self.cut(first, last)
         stayed = 0
         index = bisect_left(self._starts, first)

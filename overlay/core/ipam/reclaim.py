@@ -1,13 +1,15 @@
-"""Space whose holder leaves or is forgotten: how it comes back without ever being owned twice.
+"""Return or reclaim the space of departed nodes, with one owner each.
 
-A leaver gives its space away like any owner, by grants (`hand_back`). A forgotten node can't:
-its heir takes the space by a grant to itself (`inherit`). The heir is one: the nearest holder
-above it on the address's way that is not forgotten, so that forgetting a node on two hosts
-does not make two heirs. The danger is a grant that the dead node wrote just before it died and
-that the heir has never seen. So every member first settles (`settle`): it writes down, once
-and for all, what it holds by way of the forgotten node; and the heir waits for all of them
-(`unsettled`) and leaves out what they keep. A member that can't be reached delays this; no
-clock replaces it. Knows nothing of messages or time; the caller writes what it is given.
+A departing node grants its space to others like any owner (`hand_back`). A forgotten node can't:
+the reclaiming node takes its space by a grant to itself (`reclaim_grants`). There is exactly one
+such node: the nearest holder above it on the address's path that is not forgotten, so that
+forgetting a node on two hosts does not produce two. The danger is a grant that the dead node
+wrote just before it died and that the reclaiming node has never received. So every member first
+writes a statement (`reclaim_statements`) of what it holds by way of the forgotten node, once and
+for all; the reclaiming node waits for all of them (`members_without_statement`) and leaves out
+what they keep. A member that can't be reached delays this; no clock replaces it.
+
+Owns: these rules. Does not: know messages or time, or write anything.
 """
 
 from __future__ import annotations
@@ -34,32 +36,32 @@ from overlay.model import Grant, Ip, NodeId, Vni
 def reclaim_statements(
     self_id: NodeId,
     forgotten: Iterable[tuple[NodeId, ForgottenNode]],
-    settled: Iterable[tuple[NodeId, ReclaimStatement]],
+    statements: Iterable[tuple[NodeId, ReclaimStatement]],
     *,
     ownerships: Sequence[Ownership],
     own_grants: Iterable[Grant],
     used: Iterable[tuple[Vni, Ip]],
 ) -> list[ReclaimStatement]:
-    """Return the statements this node owes: about each forgotten node, unless already made.
+    """Return the statements that this node has not made yet.
 
-    To be written durably to the cluster's log, in one write, before anything else is done
-    with addresses. `ownerships` are of all networks whose records are held here and know of
-    the same forgotten nodes; `own_grants` and `used` are the own log's grants and endpoint
-    addresses in all networks: what they cover and the records held here do not explain is
-    kept too, in case it came from the forgotten node by grants that have been lost here.
+    One about each forgotten node. Write them durably to the cluster's log, in one write, before
+    any other change to addresses. `ownerships` are of all networks whose records are held here
+    and know of the same forgotten nodes; `own_grants` and `used` are the own log's grants and
+    endpoint addresses in all networks: what they cover, and the records held here do not explain,
+    is kept too, in case it came from the forgotten node by grants that were lost here.
     """
     made: set[NodeId] = set()
     votes: dict[NodeId, Counter[NodeId]] = {}
-    for origin, record in settled:
+    for origin, record in statements:
         votes.setdefault(record.node_id, Counter())[record.reclaiming_node] += 1
         if origin == self_id:
             made.add(record.node_id)
-    declared: dict[NodeId, NodeId] = {}  # the forgotten, and the lowest id that says so
+    declared: dict[NodeId, NodeId] = {}  # forgotten nodes, with the lowest id that declared it
     for origin, statement in forgotten:
         node_id = statement.node_id
         declared[node_id] = min(origin, declared.get(node_id, origin))
-    for node_id, counted in votes.items():  # agree with those who voted before
-        declared[node_id] = min((-count, heir) for heir, count in counted.items())[1]
+    for node_id, counted in votes.items():  # agree with earlier votes
+        declared[node_id] = min((-count, claimant) for claimant, count in counted.items())[1]
     owed = sorted(declared.keys() - made - {self_id})
     if not owed:
         return []
@@ -79,17 +81,17 @@ def reclaim_statements(
 
 
 def members_without_statement(ownership: Ownership, members: Iterable[NodeId]) -> list[NodeId]:
-    """Return the members that have not settled every forgotten node yet, in order of id.
+    """Return the members whose statements are not complete, in order of id.
 
-    `members` are all nodes known, reachable or not, this one included, less those that have
-    left. While the list is not empty, nobody inherits.
+    `members` are all nodes known, reachable or not, this one included, except those that left.
+    While the list is not empty, nobody reclaims.
     """
     return sorted(
         member
         for member in members
         if member not in ownership.forgotten
         and not all(
-            ownership.settlements.complete(member, node_id) for node_id in ownership.forgotten
+            ownership.statements.complete(member, node_id) for node_id in ownership.forgotten
         )
     )
 
@@ -97,19 +99,19 @@ def members_without_statement(ownership: Ownership, members: Iterable[NodeId]) -
 def reclaiming_node_of(
     holding: Holding, ownership: Ownership, members: Collection[NodeId]
 ) -> NodeId | None:
-    """Return who inherits what a forgotten node holds; None while that is not agreed on.
+    """Return who reclaims what a forgotten node holds.
 
-    The nearest holder above that is not forgotten; where even the creator is, the one that
-    all members voted for: the lowest of those who declared the holder forgotten, as each
-    member knew them when it settled; or that one's heir, where it is forgotten by now. Votes that
-    differ leave the space to nobody.
+    The nearest holder above that is not forgotten. Where even the creator is, the one that all
+    members voted for: the lowest of those who declared the holder forgotten, as each member knew
+    them when it wrote its statement; or that one's reclaiming node, where it is forgotten by now.
+    None while the members do not agree.
     """
     for step in ancestors(holding):
         if not ownership.is_stranded(step):
             return step.owner
     held_last = last_forgotten(holding, ownership)
     votes = {
-        ownership.settlements.live_reclaiming_node(member, held_last, ownership.forgotten)
+        ownership.statements.live_reclaiming_node(member, held_last, ownership.forgotten)
         for member in members
         if member not in ownership.forgotten
     }
@@ -119,9 +121,9 @@ def reclaiming_node_of(
 def reclaim_grants(
     ownership: Ownership, self_id: NodeId, members: Collection[NodeId]
 ) -> list[Grant]:
-    """Return the grants by which this node takes what it inherits now; usually none.
+    """Return the grants by which this node reclaims space; usually none.
 
-    To be written durably to this node's log of the network before the space is used.
+    Write them durably to this node's log of the network before the space is used.
     """
     if (
         not ownership.forgotten
@@ -129,7 +131,7 @@ def reclaim_grants(
         or members_without_statement(ownership, members)
     ):
         return []
-    # Belt and braces: what this node has given away and sees rejected is not its own.
+    # A second safeguard: space of rejected grants by this node is not its own.
     given = Intervals.of(
         (number_of(lost.grant.first), number_of(lost.grant.last))
         for lost in ownership.rejected
@@ -151,9 +153,10 @@ def reclaim_grants(
 
 
 def hand_back(ownership: Ownership, self_id: NodeId, candidates: Collection[NodeId]) -> list[Grant]:
-    """Return the grants by which a leaver gives all it owns to others: each run to the
-    nearest of `candidates` (live participants, not itself) that it came by, else to the
-    lowest. Its endpoints must be gone. Without candidates nothing can be given.
+    """Return the grants by which a departing node gives away all it owns.
+
+    Each run goes to the nearest of `candidates` (live participants, not itself) on its path, else
+    to the lowest. Its endpoints must be gone. Without candidates nothing can be granted.
     """
     others = sorted(set(candidates) - ownership.forgotten - {self_id})
     if not others:
@@ -163,12 +166,12 @@ def hand_back(ownership: Ownership, self_id: NodeId, candidates: Collection[Node
         runs: dict[NodeId, list[Run]] = {}
         for first, last in ownership.owned(self_id, index):
             for piece in ownership.pieces_in(index, first, last):
-                way = (step.owner for step in ancestors(piece.holding))
-                heir = next((node for node in way if node in others), others[0])
-                runs.setdefault(heir, []).append((piece.first, piece.last))
-        for heir, found in sorted(runs.items()):
+                path = (step.owner for step in ancestors(piece.holding))
+                recipient = next((node for node in path if node in others), others[0])
+                runs.setdefault(recipient, []).append((piece.first, piece.last))
+        for recipient, found in sorted(runs.items()):
             grants += [
-                _transfer(ownership, index, run, self_id, heir) for run in Intervals.of(found)
+                _transfer(ownership, index, run, self_id, recipient) for run in Intervals.of(found)
             ]
     return grants
 
@@ -176,27 +179,27 @@ def hand_back(ownership: Ownership, self_id: NodeId, candidates: Collection[Node
 def _is_kept(
     ownership: Ownership, piece: Piece, self_id: NodeId, members: Collection[NodeId]
 ) -> bool:
-    """Say whether another member keeps the piece, of any forgotten node's space.
+    """Return whether another member keeps a piece, of any forgotten node.
 
-    Of any: one that is unknown to this node's records may stand in between. But not where
-    the records show that the member got it from that node and has since passed it on.
+    Of any, because one that this node's records do not show may stand in between. But not where
+    the records show that the member got it from that node and has since granted it to another.
     """
     order: dict[NodeId, int] = {}
     for steps, step in enumerate(ancestors(piece.holding)):
         order.setdefault(step.owner, steps)
-    for origin, node_id in ownership.settlements:
+    for origin, node_id in ownership.statements:
         if origin == self_id or origin in ownership.forgotten or origin not in members:
             continue
         if node_id in order and order.get(origin, order[node_id]) < order[node_id]:
             continue
-        kept = ownership.settlements.kept(origin, node_id, ownership.network, piece.subnet_index)
+        kept = ownership.statements.kept(origin, node_id, ownership.network, piece.subnet_index)
         if piece.first in kept:
             return True
     return False
 
 
 def _derived_from(ownership: Ownership, self_id: NodeId, node_id: NodeId) -> list[KeptRun]:
-    """Return what this node holds, or has passed on, that came to it through `node_id`."""
+    """Return what this node holds, or has granted, that came by `node_id`."""
     found = []
     for piece in ownership.pieces():
         is_below = False
@@ -216,8 +219,10 @@ def _unexplained(
     own_grants: Iterable[Grant],
     used: Iterable[tuple[Vni, Ip]],
 ) -> list[KeptRun]:
-    """Return the runs of own grants and endpoints that the records held here contradict:
-    those by which this node came to own them are missing."""
+    """Return the runs of own grants and endpoints that are unexplained.
+
+    The records by which this node came to own them are missing here.
+    """
     views = {view.network.vni: view for view in ownerships}
     found = [
         KeptRun(grant.vni, grant.first, grant.last)
@@ -237,7 +242,7 @@ def _unexplained(
 
 
 def _merged(kept: Iterable[KeptRun]) -> list[KeptRun]:
-    """Return the same addresses in as few runs as possible, sorted."""
+    """Return the same addresses in as few sorted runs as possible."""
     groups: dict[tuple[int, int], list[Run]] = {}
     for run in kept:
         key = (run.vni, len(run.first))
@@ -250,7 +255,10 @@ def _merged(kept: Iterable[KeptRun]) -> list[KeptRun]:
 
 
 def _chunks(kept: list[KeptRun]) -> list[tuple[KeptRun, ...]]:
-    """Return the runs by records; at least one, as an empty statement is one too."""
+    """Return the runs in parts that fit a record.
+
+    At least one part, as an empty statement is a statement too.
+    """
     size = limits.KEPT_PER_RECORD_MAX
     return [tuple(kept[start : start + size]) for start in range(0, max(1, len(kept)), size)]
 
@@ -258,7 +266,10 @@ def _chunks(kept: list[KeptRun]) -> list[tuple[KeptRun, ...]]:
 def _transfer(
     ownership: Ownership, index: int, run: Run, granter: NodeId, grantee: NodeId
 ) -> Grant:
-    """Return the grant of a run, under an id that the same transfer always gets."""
+    """Return the grant of a run.
+
+    Its request id is derived, so that the same transfer always gets the same one.
+    """
     network, subnet = ownership.network, ownership.network.subnets[index]
     first, last = ip_of(run[0], subnet), ip_of(run[1], subnet)
     generation = ownership.next_generation(index, *run)

@@ -32,9 +32,7 @@ REASON_NOT_ASKED = "answer-of-one-not-asked"
 class _Purpose(enum.Enum):
     ROUND = enum.auto()  # SWIM's: also indirect, and silence is an accusation
     CENSUS = enum.auto()  # while frozen: direct only, and silence is not gossiped
-    LAST_CHANCE = (
-        enum.auto()
-    )  # a suspect's last chance: also indirect; the failure detector waits for it
+    LAST_CHANCE = enum.auto()  # of a suspect: also indirect; the failure detector waits for it
     CHECK = enum.auto()  # direct only, and silence means nothing
 
 

@@ -450,10 +450,11 @@ def test_a_shortage_says_what_is_where() -> None:
 
     assert allocator.shortage_text(found, 0, C, {B}, names.__getitem__) == (
         "this host has no free address; hosts with free addresses could not be reached "
-        "(vm1 has 243); these gave none (vm2 has 8)"
+        "(vm1 has 243); these granted none (vm2 has 8)"
     )
-    assert "forgotten hosts' space is not inherited yet (vm2 has 8)" in allocator.shortage_text(
-        lost, 0, C, {A}, names.__getitem__
+    assert (
+        "the space of forgotten hosts is not reclaimed yet (vm2 has 8)"
+        in allocator.shortage_text(lost, 0, C, {A}, names.__getitem__)
     )
     assert allocator.shortage_text([], 0, C, set(), names.__getitem__) == (
         "every address of the subnet is in use"
@@ -465,4 +466,4 @@ def test_a_long_list_of_owners_is_cut() -> None:
     found = [allocator.Share(NodeId(bytes([n]) * 16), 0, 9, 9, is_stranded=False) for n in range(8)]
     text = allocator.shortage_text(found, 0, A, set(), lambda node_id: f"vm{node_id[0]}")
 
-    assert "vm4 has 9 and 3 more hosts some" in text
+    assert "vm4 has 9 and 3 more hosts" in text

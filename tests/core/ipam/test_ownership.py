@@ -119,7 +119,7 @@ def test_a_forgotten_node_owns_nothing_but_what_it_gave_away_stays_given() -> No
 
 def test_a_statement_says_too_that_a_node_is_forgotten() -> None:
     """Whoever settled a node needs no other record to know that it is gone."""
-    known = ownership(NETWORK, [], settled=[(B, ReclaimStatement(A, B, 0, 1, ()))])
+    known = ownership(NETWORK, [], statements=[(B, ReclaimStatement(A, B, 0, 1, ()))])
 
     assert known.forgotten == {A}
 
@@ -133,10 +133,10 @@ def test_kept_runs_of_other_networks_and_families_are_not_taken_for_ours() -> No
         KeptRun(7, parse_ip("fd00::8"), parse_ip("fd00::9")),
         KeptRun(7, high, low),
     )
-    known = ownership(NETWORK, [], settled=[(B, ReclaimStatement(A, B, 0, 1, runs))])
+    known = ownership(NETWORK, [], statements=[(B, ReclaimStatement(A, B, 0, 1, runs))])
 
-    assert known.settlements.kept(B, A, NETWORK, 0) == span("10.0.0.0", "10.0.0.7")
-    assert known.settlements.kept(B, A, NETWORK, 1) == span("fd00::8", "fd00::9")
+    assert known.statements.kept(B, A, NETWORK, 0) == span("10.0.0.0", "10.0.0.7")
+    assert known.statements.kept(B, A, NETWORK, 1) == span("fd00::8", "fd00::9")
 
 
 hosts = st.integers(0, 255)
