@@ -1,1 +1,1 @@
-"""Records from node to node: broadcast, anti-entropy, initial sync, confirmations."""
+"""Replication: broadcast, anti-entropy, initial sync, confirmations."""

@@ -1,9 +1,9 @@
-"""News on its way out: own writes at once, others' passed on where the author can't reach all.
+"""Broadcast new segments: directly by the author, then by gossip.
 
-Owns: to whom a segment goes, how often, in what time. Up to `push_direct_max` interested peers
-the author tells each of them itself. Beyond that news spreads as an epidemic with bounded
-retransmission (SWIM section 4.1); how much goes out per round follows the queue, for a fixed
-budget caps what a whole cluster can change. What the epidemic misses, `repair` finds.
+Owns: where a segment is sent, how often and when. Up to `push_direct_max` interested peers, the
+author sends to each of them. Beyond that, segments spread by gossip with a bounded number of
+transmissions (SWIM section 4.1); the size of a round follows the queue, because a fixed budget
+would cap what a whole cluster can change. Anti-entropy repairs what gossip misses.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ROUND_SEGMENTS_MIN = 16
 @dataclass(slots=True)
 class _Item:
     segment: Segment
-    left: int  # how often it is still to be sent
+    left: int  # remaining transmissions
     own: bool
 
 
 class Broadcast:
-    """The segments that still have to be told."""
+    """The queue of segments to send."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Broadcast:
         return [node_id for node_id in live if node_id in part]
 
     def publish(self, segments: list[Segment], now: float) -> None:
-        """Tell own writes to all who are interested, directly or by the epidemic."""
+        """Send own segments to all interested members, directly or by gossip."""
         by_scope: dict[Scope, list[Segment]] = {}
         for segment in segments:
             by_scope.setdefault(segment.scope, []).append(segment)
@@ -79,9 +79,9 @@ class Broadcast:
                 self._again.append((now + self._settings.push_repeat_s, peers, message))
 
     def _new_peers(self, batch: list[Segment]) -> list[NodeId]:
-        """Return some holders of the scopes that this node says it takes part in from now on.
+        """Return holders of the scopes that this node begins to participate in.
 
-        They are to learn it at once, and from whom it comes: what they have is wanted here.
+        They must learn of it at once, with this node's card: what they have is needed here.
         """
         part = [entry.value for segment in batch for entry in segment.entries]
         scopes = [Scope(value.vni) for value in part if isinstance(value, Participation)]
@@ -94,7 +94,7 @@ class Broadcast:
         return peers
 
     def relay(self, segment: Segment, now: float) -> None:
-        """Pass on what was pushed here, where its author could not reach everyone."""
+        """Gossip a received segment, if its author could not send it to all."""
         peers = len(self.interested(segment.scope))
         if peers > self._settings.push_direct_max:
             if not self._news:
@@ -116,7 +116,7 @@ class Broadcast:
         return min((due for due in (rounds, repeat) if due is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Repeat direct pushes; send one round: each peer drawn gets the front of the queue."""
+        """Repeat direct sends, and send one gossip round."""
         while self._again and self._again[0][0] <= now:
             _, peers, message = self._again.popleft()
             for peer in peers:

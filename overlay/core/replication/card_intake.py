@@ -1,7 +1,7 @@
-"""Taking in what nodes say of themselves: whose card counts, and what it means for membership.
+"""Accept cards, and update membership from them.
 
-Owns: the checks of a card that came from anywhere, and what a card of our own tells us that we
-did not issue. Must not know: how it came here (`node`).
+Owns: the checks of a card from any source, and the conclusions from a card of this node that it
+did not issue. Does not: know how the card arrived (`node`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from overlay.core.protocol.interfaces import Signer
 from overlay.errors import RemoteError
 from overlay.model import Card, NodeId
 
-EPOCH_SHIFT = 20  # an incarnation is the epoch above, refutations below
+EPOCH_SHIFT = 20  # an incarnation is the epoch in the upper bits, refutations in the lower
 BAD_SIGNATURE = "bad-signature"
 
 
 class CardIntake:
-    """The way of cards into the store.
+    """Verifies cards and puts them into the store.
 
-    `forgotten` are the nodes that are no members whatever their cards say. What they wrote before
-    stays part of the records (their networks, their grants), and is believed by their cards.
+    `forgotten` nodes are not members, whatever their cards say. Their earlier records stay
+    (networks, grants), and are verified by their cards.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CardIntake:
         self._own_cards_seen = 0
 
     def handle_card(self, card: Card, now: float) -> None:
-        """Take a card if it is newer than what is held; raises RemoteError if it is forged."""
+        """Accept a card if it is newer; raises RemoteError if it is forged."""
         if card.node_id == self._store.self_id:
             self._handle_own_card(card)
             return
@@ -62,7 +62,7 @@ class CardIntake:
             self.admit(card, now)
 
     def admit(self, card: Card, now: float) -> None:
-        """Count the node of a stored card as a member, or as one that has left."""
+        """Add the node of a stored card as a member, or as one that has left."""
         incarnation = card.epoch << EPOCH_SHIFT
         if card.left:
             self._membership.mark_left(card.node_id, incarnation, now)
@@ -70,7 +70,7 @@ class CardIntake:
             self._membership.add(card.node_id, now, incarnation)
 
     def _handle_own_card(self, card: Card) -> None:
-        """Someone holds a card of ours that we don't: an older disk here, or a clone there."""
+        """Report a newer card of this node: an older disk here, or a clone."""
         own = self._store.cards[self._store.self_id]
         if card.epoch < own.epoch or card.raw == own.raw:
             return

@@ -1,7 +1,7 @@
-"""Waiting until others' kernels follow: who must confirm what, and what we owe to whom.
+"""Wait until other nodes' kernels are programmed, and confirm to them.
 
-Owns: the waits of this node and the promises it gave. A wait never hangs: whoever leaves the
-live members is no longer waited for, and the owner gives up when it likes.
+Owns: this node's waits, and its pending confirmations for others. A wait never hangs: members
+that are no longer alive are removed from it, and the owner may cancel it.
 """
 
 from __future__ import annotations
@@ -31,23 +31,26 @@ class _Wait:
 
 @dataclass(slots=True)
 class Confirmations:
-    """Both sides of confirming."""
+    """Waits for confirmations, and confirmations requested by peers."""
 
     store: Store
     outbox: Outbox
     settings: ProtocolSettings
-    done: list[int] = field(default_factory=list)  # waits completed, to be drained
+    done: list[int] = field(default_factory=list)  # completed waits, to be drained
     _waits: dict[int, _Wait] = field(default_factory=dict)
     _next_id: int = 1
     _programmed: dict[tuple[NodeId, Scope], int] = field(default_factory=dict)
     _requests: dict[tuple[NodeId, Scope], dict[NodeId, int]] = field(default_factory=dict)
 
-    # --- what we wait for ---------------------------------------------------------------
+    # --- requests by this node ----------------------------------------------------------
 
     def wait_for(
         self, segments: list[Segment], peers: dict[Scope, list[NodeId]], now: float
     ) -> int | None:
-        """Send segments with the wish to hear when they are programmed; None if nobody is asked."""
+        """Send segments and request confirmations; return the id of the wait.
+
+        None if no peer was asked.
+        """
         missing: dict[NodeId, set[Scope]] = {}
         upto: dict[Scope, int] = {}
         for segment in segments:
@@ -76,34 +79,35 @@ class Confirmations:
                 self.outbox.put(peer, message, Priority.OWN)
 
     def receive(self, message: Confirm, sender: NodeId) -> None:
-        """Tick off what a peer confirms of our own logs."""
+        """Record what a peer confirms of this node's own logs."""
         for said in message.versions:
             if said.origin != self.store.self_id:
                 continue
             for wait_id, wait in list(self._waits.items()):
                 upto = wait.upto.get(said.scope)
-                if upto is not None and said.version >= self._moved_to(said.scope, upto):
-                    self._tick(wait_id, wait, sender, said.scope)
+                if upto is not None and said.version >= self._equivalent_version(said.scope, upto):
+                    self._record(wait_id, wait, sender, said.scope)
 
-    def _moved_to(self, scope: Scope, upto: int) -> int:
-        """Return the version with which a peer has what we once wrote up to a version.
+    def _equivalent_version(self, scope: Scope, upto: int) -> int:
+        """Return the version at which a peer has the entries written up to one.
 
-        Cleaning writes what lives again behind the new floor, and the last segment of that tells
-        the floor. A peer that hears of the floor first is at it at once, without any of that.
+        Cleaning rewrites live entries above the new floor, and the last segment of them carries
+        the floor. A peer that receives the floor first is at that version at once, but without
+        those entries.
         """
         log = self.store.log(self.store.self_id, scope)
         if log is None or log.floor < upto:
             return upto
-        # A log that a rolled-back disk is taking over from the peers may have no segment yet.
+        # A log that is being recovered after a disk rollback may have no segment yet.
         return next((each.upto for each in log.segments if each.floor >= upto), log.version)
 
     def forget_node(self, node_id: NodeId) -> None:
-        """Wait no longer for a node that is not alive."""
+        """Stop waiting for a node that is not alive."""
         for wait_id, wait in list(self._waits.items()):
             if wait.missing.pop(node_id, None) is not None and not wait.missing:
                 self._finish(wait_id)
 
-    def _tick(self, wait_id: int, wait: _Wait, node_id: NodeId, scope: Scope) -> None:
+    def _record(self, wait_id: int, wait: _Wait, node_id: NodeId, scope: Scope) -> None:
         scopes = wait.missing.get(node_id)
         if scopes is None:
             return
@@ -118,30 +122,33 @@ class Confirmations:
         self.done.append(wait_id)
 
     def missing(self, wait_id: int) -> tuple[NodeId, ...]:
-        """Return who has not confirmed yet, in order of id."""
+        """Return the nodes that have not confirmed yet, in order of id."""
         wait = self._waits.get(wait_id)
         return () if wait is None else tuple(sorted(wait.missing))
 
     def forget(self, wait_id: int) -> None:
-        """Give a wait up."""
+        """Cancel a wait."""
         self._waits.pop(wait_id, None)
 
     def next_timer(self) -> float | None:
-        """Return when something is to be sent again."""
+        """Return when a retransmission is due."""
         return min((wait.due for wait in self._waits.values()), default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Repeat what is unconfirmed, ever more slowly."""
+        """Retransmit unconfirmed segments, with growing pauses."""
         for wait in self._waits.values():
             if now >= wait.due:
                 wait.pause_s *= _RETRY_GROWTH
                 wait.due = now + wait.pause_s
                 self._send(wait)
 
-    # --- what we owe --------------------------------------------------------------------
+    # --- requests by peers --------------------------------------------------------------
 
     def handle_request(self, segment: Segment, sender: NodeId) -> bool:
-        """Note that a peer wants to hear of a segment; True if we must program first."""
+        """Note that a peer requests confirmation of a segment.
+
+        True if the kernel is not programmed with it yet; else the answer is sent.
+        """
         log = (segment.origin, segment.scope)
         if self._programmed.get(log, 0) >= segment.upto:
             self._answer(sender, [log])
@@ -151,7 +158,7 @@ class Confirmations:
         return True
 
     def programmed(self, versions: list[LogVersion]) -> None:
-        """Note how far our kernel is, and answer those who wanted to hear it."""
+        """Note what the kernel is programmed with, and send confirmations due."""
         answers: dict[NodeId, list[tuple[NodeId, Scope]]] = {}
         for version in versions:
             log = (version.origin, version.scope)

@@ -1,11 +1,10 @@
-"""After a start: comparing with the live peers, until nothing is missing.
+"""Initial sync: after a start, compare with live peers until equal.
 
-Owns: with whom to compare next, and the moment from which this node knows all that the live
-members know. Only then may it delete what no record asks for, and write to its own logs: its
-disk may be old. Waiting for probes to come round would take as many seconds as there are
-members. In a large cluster it compares itself with a few dozen, drawn at random: what they
-have not heard of yet, after comparing themselves in the same way, nobody has told anyone.
-Must not know: how a comparison works (`repair`).
+Owns: which peer to compare with next, and the moment from which this node knows all that the live
+members know. Only then may it delete what no record names, and write to its own logs, because its
+disk may be old. Waiting for probes would take as many seconds as there are members. In a large
+cluster it compares with a few dozen random members: what none of them has, after the same sync of
+their own, has not been published yet. Does not: know how a comparison works (`anti_entropy`).
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from overlay.core.replication.anti_entropy import AntiEntropy
 from overlay.core.replication.scope_sync import ScopeSync
 from overlay.model import NodeId
 
-WITNESS_COUNT = 3  # as many peers as must have told what they hold of our own logs
+WITNESS_COUNT = 3  # peers that must have shown what they hold of this node's logs
 
 
 class InitialSync:
-    """The first round of comparisons of one run of a node."""
+    """The comparisons of one node after its start."""
 
     def __init__(
         self,
@@ -44,11 +43,11 @@ class InitialSync:
         self._may_write = False
 
     def next_timer(self) -> float | None:
-        """Return when the next comparison may be begun."""
+        """Return when the next comparison may begin."""
         return None if self.is_done or not self._knows_others() else self._due
 
     def handle_timer(self, now: float) -> bool:
-        """Begin comparisons as there is room; return whether the round has just ended."""
+        """Begin comparisons while there is room; return True at the end."""
         if self.is_done or now < self._due:
             return False
         self._due = now + self._settings.catch_up_interval_s
@@ -71,17 +70,17 @@ class InitialSync:
         return False
 
     def may_write(self, now: float) -> bool:
-        """Say whether this node may write to its own logs (the amnesia rule).
+        """Return whether this node may write to its own logs (the amnesia rule).
 
-        Its disk may have been restored from an old copy: first some peers must have given all
-        that they hold, of our own logs too. Without a peer in reach it waits `amnesia_wait_s`;
-        who knows of nobody need not wait.
+        Its disk may be an old copy: first some peers must have sent all that they hold, including
+        this node's own logs. If it reaches no peer it waits `amnesia_wait_s`; if it knows of no
+        other node, it does not wait.
         """
         others = len(self._store.cards) - 1
         heard = len(self._anti_entropy.matched) >= min(WITNESS_COUNT, others)
         waited = now - self._started >= self._settings.amnesia_wait_s
         if self.is_done or waited or (heard and self._scopes.is_done):
-            self._may_write = True  # for this run: a scope taken on later says nothing of a disk
+            self._may_write = True  # for this run: scopes added later say nothing about the disk
         return self._may_write
 
     def _knows_others(self) -> bool:

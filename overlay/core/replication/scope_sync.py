@@ -1,9 +1,9 @@
-"""Networks newly taken part in, or restored from disk: getting all that their holders have.
+"""Sync of scopes that were joined, or restored from disk.
 
-Owns: for each such scope, with whom to compare next, and when enough holders have shown all they
-have. In a large cluster few of the members hold a given scope, and probes would take as many
-seconds to come round to one of them as there are members.
-Must not know: how a comparison works (`repair`).
+Owns: for each such scope, which peer to compare with next, and when enough holders have shown all
+they have. In a large cluster few members hold a given scope, and probes would take as many
+seconds to reach one of them as there are members. Does not: know how a comparison works
+(`anti_entropy`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LIVE = frozenset({MemberState.ALIVE, MemberState.SUSPECT})
 
 @dataclass(slots=True)
 class _Pending:
-    witnesses: int  # as many holders as must have shown all they have, or all if there are fewer
+    witnesses: int  # holders that must have shown all they have, or all if there are fewer
     tried: set[NodeId] = field(default_factory=set)
 
 
 class ScopeSync:
-    """The scopes whose records this node does not fully have yet."""
+    """The scopes whose records are not complete here yet."""
 
     def __init__(
         self,
@@ -48,30 +48,30 @@ class ScopeSync:
         self._due = 0.0
 
     def begin(self, scope: Scope, witnesses: int, now: float) -> None:
-        """Start to get a scope that this node has begun to hold."""
+        """Begin to sync a scope that this node now holds."""
         if scope in self._pending:
             return
         self._pending[scope] = _Pending(witnesses)
-        for peer in self._holders(scope):  # what was equal before, was so without this scope
+        for peer in self._holders(scope):  # what was equal before was so without this scope
             self._anti_entropy.matched.discard(peer)
             self._anti_entropy.forget(peer)
         self._due = now
 
     def is_pending(self, scope: Scope) -> bool:
-        """Say whether holders of a scope may have what is not here yet."""
+        """Return whether holders of a scope may have records that are not here."""
         return scope in self._pending
 
     @property
     def is_done(self) -> bool:
-        """Whether that holds for no scope."""
+        """Whether no scope is pending."""
         return not self._pending
 
     def next_timer(self) -> float | None:
-        """Return when the next comparison may be begun."""
+        """Return when the next comparison may begin."""
         return self._due if self._pending else None
 
     def handle_timer(self, now: float) -> None:
-        """Take off what is complete; begin comparisons as there is room."""
+        """Remove complete scopes; begin comparisons while there is room."""
         if not self._pending or now < self._due:
             return
         self._due = now + self._settings.catch_up_interval_s

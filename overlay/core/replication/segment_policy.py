@@ -1,6 +1,6 @@
-"""Which segments count, although their origin signed them.
+"""Reject segments that their origin was not allowed to write.
 
-Owns: what a member may not say although it is its own log that it says it in.
+Owns: the restrictions on what a member may write in its own log.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def violates_forget_rules(
     signer: Signer,
     now: float,
 ) -> bool:
-    """Say whether a segment declares a node gone that this node hears (or is), and the authority
-    did not.
+    """Return whether a segment forgets a live node without a warrant.
 
-    Such a segment is refused, not put aside: repair brings it again, and by then the node may be
-    dead here too. So a member that lies only keeps its own log from going on.
+    Live means that this node hears from it, or is it. Such a segment is rejected, not stored:
+    anti- entropy brings it again, and by then the node may be dead here too. So a member that
+    lies only stops its own log.
     """
     return any(
         isinstance(entry.value, ForgottenNode)

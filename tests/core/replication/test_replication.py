@@ -403,7 +403,7 @@ def test_a_record_too_large_for_a_datagram_is_refused_before_anything_is_written
     labels = tuple((f"key{number}", "x" * 100) for number in range(16))
     large = dataclasses.replace(endpoint(1), labels=labels)
 
-    with pytest.raises(UsageError, match="more room than a record has"):
+    with pytest.raises(UsageError, match="endpoint record is too large"):
         node.write(BLUE, [large])
 
     assert node.store.version(node.card.node_id, BLUE) == 0
