@@ -1,1 +1,1 @@
-"""The rules by which the cluster key is rotated."""
+"""The rules of cluster-key rotation."""

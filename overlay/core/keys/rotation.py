@@ -1,16 +1,18 @@
-"""How a cluster key replaces another: distributed, then used, then the old one removed.
+"""The rules of cluster-key rotation: distribute, use, remove the old key.
 
-Each member says in a record of its own (`KeyState`) which key it holds as its newest and with which
-it seals; so every member knows how far the others are, and nobody needs a coordinator but for
-making a key. Each step is taken by each member for itself, once all that it holds alive have
-said that they took the step before:
+Each member announces in a record of its own (`KeyState`) its newest key and the key that it seals
+with, so every member knows the progress of the others, and no coordinator is needed except to
+create a key. Each member takes each step by itself, once all members that it considers alive have
+announced the step before:
 
     seal with a key      when all live members hold it
     drop a key           when all live members seal with newer ones, and a rest has passed
 
-So whoever receives a datagram holds the key that it was sealed with, whatever the order in which
-the records arrive. Two keys made at once are both handed round; the greater one is used in the end.
-Pure: owns the rules. What is decided must be on disk before it is acted on; the owner sees to it.
+So the receiver of a datagram always holds the key that sealed it, whatever the order in which the
+records arrive. If two keys are created at once, both are distributed, and the greater one is used
+in the end.
+
+Owns: these rules. Does not: store anything; the owner makes each decision durable before acting.
 """
 
 from __future__ import annotations
@@ -25,17 +27,17 @@ from overlay.model import NodeId
 
 
 class RotationStep(enum.Enum):
-    """What a member waits for."""
+    """What a member waits for in a rotation."""
 
     SETTLED = "settled"  # one key, used by all
-    HAND = "distributing"  # until all live members hold the newest key
-    USE = "using"  # until all live members seal with it
-    REST = "removing"  # until nothing sealed with the old key can be under way
+    DISTRIBUTING = "distributing"  # until all live members hold the newest key
+    USING = "using"  # until all live members seal with it
+    REMOVING = "removing"  # until nothing sealed with the old key can be under way
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """The keys that one member holds, and the one it seals with."""
+    """The keys that one member holds, and the one that it seals with."""
 
     held: frozenset[KeyId]
     sealing: KeyId
@@ -47,23 +49,29 @@ class Ring:
 
     @property
     def state(self) -> KeyState:
-        """What this member says of itself."""
+        """The record by which this member announces its keys."""
         return KeyState(self.newest, self.sealing)
 
     def accepts(self, key: KeyId) -> bool:
-        """Say whether a key that is handed here is of use: newer than the one in use."""
+        """Return whether a received key is useful: newer than the one in use."""
         return key > self.sealing and key not in self.held
 
     def for_peer(self, held: Collection[KeyId] | None) -> KeyId | None:
-        """Return the key to seal with for one that holds these (None: as all that live do): the
-        one in use, else the greatest that both hold, None if there is none."""
+        """Return the key to seal with for a peer that holds these.
+
+        The key in use, else the greatest that both hold; None if there is none. `held` is None
+        for a peer that holds whatever all live members do.
+        """
         if held is None or self.sealing in held:
             return self.sealing
         return max(self.held.intersection(held), default=None)
 
     def with_key(self, key: KeyId) -> Ring:
-        """Return the ring with one more key, not used yet. A full one gives up its oldest: that
-        many splits, or rotations within a rest, do not happen by themselves."""
+        """Return the ring with one more key, which is not used yet.
+
+        A full ring drops its oldest key: that many partitions, or rotations within a rest, do not
+        occur in practice.
+        """
         kept = self.held
         if len(kept) >= limits.KEYS_HELD_MAX:
             kept -= {min(kept - {self.sealing})}
@@ -71,7 +79,7 @@ class Ring:
 
 
 States = Mapping[NodeId, KeyState | None]
-"""What the other live members said; None for one that has said nothing yet."""
+"""The announcements of the other live members; None before the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +87,19 @@ class _Rest:
     """How long no live member has sealed with a key."""
 
     since: float
-    by: frozenset[NodeId] = frozenset()  # who was seen not to do so
+    by: frozenset[NodeId] = frozenset()  # members that were seen not to use it
 
-    def going_on(self, others: Collection[NodeId], now: float) -> _Rest:
-        """Return the rest as it is now. One that lives again, or is new, begins it anew: it may
-        have sealed with the key until it gave the word that we have of it, a moment ago."""
+    def continued(self, others: Collection[NodeId], now: float) -> _Rest:
+        """Return the rest, or a new one if a live member is missing from `by`.
+
+        That member is alive again, or new, and may have sealed with the key until its last
+        announcement.
+        """
         return self if self.by.issuperset(others) else _Rest(now, self.by.union(others))
 
 
 class Rotation:
-    """One member's part in rotations."""
+    """One member's part in key rotations."""
 
     def __init__(self, node_id: NodeId, ring: Ring) -> None:
         self.ring = ring
@@ -96,16 +107,16 @@ class Rotation:
         self._resting: dict[KeyId, _Rest] = {}  # keys older than all that live members seal with
 
     def next_ring(self, others: States, now: float) -> Ring:
-        """Return the ring as it should be now, one step from the present one or the same.
+        """Return the next ring: one step from the present one, or the same.
 
-        The owner makes it durable and assigns it to `ring`.
+        The owner makes it durable and then assigns it to `ring`.
         """
         ring = self.ring
         ready = [key for key in ring.held if key > ring.sealing and _all_hold(others, key)]
         if ready:
             return replace(ring, sealing=max(ready))
         self._resting = {
-            key: self._resting.get(key, _Rest(now)).going_on(others, now)
+            key: self._resting.get(key, _Rest(now)).continued(others, now)
             for key in self._unused_keys(others)
         }
         rested_s = {key: now - rest.since for key, rest in self._resting.items()}
@@ -113,16 +124,16 @@ class Rotation:
         return replace(ring, held=ring.held - gone) if gone else ring
 
     def step(self, others: States) -> RotationStep:
-        """Say what this member waits for."""
+        """Return what this member waits for."""
         ring = self.ring
         if ring.newest > ring.sealing or self.without_newest(others):
-            return RotationStep.HAND
+            return RotationStep.DISTRIBUTING
         if self.laggards(others):
-            return RotationStep.USE
-        return RotationStep.REST if len(ring.held) > 1 else RotationStep.SETTLED
+            return RotationStep.USING
+        return RotationStep.REMOVING if len(ring.held) > 1 else RotationStep.SETTLED
 
     def without_newest(self, others: States) -> list[NodeId]:
-        """Return who has not said that it holds our newest key, or a newer one."""
+        """Return the members that have not announced this newest key, or a newer."""
         newest = self.ring.newest
         return [
             node_id
@@ -131,27 +142,35 @@ class Rotation:
         ]
 
     def waiting_for(self, others: States) -> list[NodeId]:
-        """Return for whose word this member waits: that it holds our newest key, or uses it."""
+        """Return the members that this member waits for.
+
+        Until they announce that they hold its newest key, or then that they seal with it.
+        """
         newest = self.ring.newest
         missing = [node_id for node_id, state in others.items() if not _holds(state, newest)]
         return missing if newest > self.ring.sealing else self.laggards(others)
 
     def laggards(self, others: States) -> list[NodeId]:
-        """Return who has not said that it seals with our newest key, or a newer one."""
+        """Return the members that do not seal with this newest key yet.
+
+        Or have not announced that they do, or that they use a newer one.
+        """
         newest = self.ring.newest
         return [
             node_id for node_id, state in others.items() if state is None or state.sealing < newest
         ]
 
     def recipients(self, others: States) -> list[NodeId]:
-        """Return to whom this member hands its newest key now: a few of those that hold it see
-        to all that lack it."""
+        """Return the members that this member sends its newest key to now.
+
+        Only a few of those that hold it send it to all that lack it.
+        """
         holders = [node_id for node_id, state in others.items() if _holds(state, self.ring.newest)]
-        handers = sorted([*holders, self._node_id])[: limits.KEY_SENDERS_MAX]
-        return self.without_newest(others) if self._node_id in handers else []
+        senders = sorted([*holders, self._node_id])[: limits.KEY_SENDERS_MAX]
+        return self.without_newest(others) if self._node_id in senders else []
 
     def _unused_keys(self, others: States) -> list[KeyId]:
-        """Return the keys that no live member seals with any more."""
+        """Return the keys that no live member seals with any longer."""
         in_use = [self.ring.sealing]
         for state in others.values():
             if state is None:
@@ -161,8 +180,11 @@ class Rotation:
 
 
 def next_generation(ring: Ring, said: Collection[KeyState]) -> int:
-    """Return the number of a new key: above all that anyone, living or dead, has told of; but for
-    numbers that no honest node can have come to, or one liar would use them all up."""
+    """Return the generation for a new key: above all known ones.
+
+    Also above those of dead members; but implausibly large ones are ignored, as otherwise one
+    false announcement could exhaust the numbers.
+    """
     own = ring.newest.generation
     told = [state.newest.generation for state in said]
     return 1 + max([own, *(each for each in told if each <= own + limits.KEY_LEAP_MAX)])

@@ -1,10 +1,10 @@
-"""What one member does about the cluster's keys, and when: the driving of `rotation`'s rules.
+"""Drive one member's key rotation: choose the next action.
 
-Owns: whom to hand a key to and how often, what the own record must say, when a key is due and
-which number it gets, how long to wait. Sans-IO: the owner asks for the next deed, carries it out
-and asks again until it is to wait; the simulator and the agent both are such owners. They have
-the keys' secrets, the disk, the clocks and the chance; nothing here is acted on before it is on
-disk: a `Follow` counts once the owner says `followed`.
+Owns: which members are sent a key and how often, what this member announces, when a key is due
+and its generation, how long to wait. Does not: perform actions. The owner (agent or simulator)
+asks for the next action, performs it and asks again until the action is to wait; it has the
+secrets, the disk, the clocks and the randomness. Nothing takes effect before it is on disk: an
+`ApplyKey` counts once the owner calls `applied`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from overlay.core.node import Node
 from overlay.core.protocol.records import CLUSTER_SCOPE, Key, KeyId, KeyState
 from overlay.model import NodeId
 
-KEY_STATE_KEY: Key = ("keys", b"")  # where a member's log has its KeyState
+KEY_STATE_KEY: Key = ("keys", b"")  # the key of KeyState records
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyKey:
-    """Make a ring durable, together with the record that tells of it; then use it."""
+    """Store a ring, together with its announcement; then use it."""
 
     ring: Ring
     record: KeyState | None  # None: this node may not write yet, its record follows
@@ -32,28 +32,31 @@ class ApplyKey:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Write this in the own log: a start, or a disk that was rolled back, has it otherwise."""
+    """Write the announcement to this node's log.
+
+    The log differs after a start, or after a rollback of the disk.
+    """
 
     state: KeyState
 
 
 @dataclass(frozen=True, slots=True)
 class SendKey:
-    """Send our newest key to these members."""
+    """Send the newest key to these members."""
 
     to: tuple[NodeId, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CreateKey:
-    """Make a key of this generation: it is due, and it is this member that makes it."""
+    """Create a key of this generation: one is due, and from this member."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing more is due for so long, if no record and no member changes."""
+    """Wait this long, unless a record or a member changes."""
 
     seconds: float
 
@@ -62,30 +65,33 @@ Action: TypeAlias = ApplyKey | Announce | SendKey | CreateKey | Wait
 
 
 class RotationDriver:
-    """One member's part in rotations. `newest_made_s` and `wall_s` are Unix time; `now` is the
-    clock that runs evenly. `interval_s` is from one key to the next; 0: only by hand."""
+    """One member's part in key rotations.
+
+    `newest_made_s` and `wall_s` are Unix time in seconds; `now` is a monotonic clock.
+    `interval_s` is the time between keys; 0: keys are created by hand only.
+    """
 
     def __init__(self, node: Node, ring: Ring, newest_made_s: float, interval_s: float) -> None:
         self.rotation = Rotation(node.card.node_id, ring)
         self.interval_s = interval_s
-        self.waiting_since: float | None = None  # for others
+        self.waiting_since: float | None = None  # for other members
         self._node = node
         self._newest_since_s = newest_made_s
         self._sent_at: dict[NodeId, float] = {}
 
-    # --- how far everyone is --------------------------------------------------------------
+    # --- progress -------------------------------------------------------------------------
 
     def states(self) -> dict[NodeId, KeyState | None]:
-        """Return what the other live members say of their keys."""
+        """Return the key announcements of the other live members."""
         return {node_id: self.state_of(node_id) for node_id in self._node.membership.live()}
 
     def state_of(self, node_id: NodeId) -> KeyState | None:
-        """Return what a member last said of its keys."""
+        """Return a member's last key announcement."""
         value = self._node.store.value(node_id, CLUSTER_SCOPE, KEY_STATE_KEY)
         return value if isinstance(value, KeyState) else None
 
     def step(self) -> RotationStep:
-        """Say what this member waits for."""
+        """Return what this member waits for."""
         return self.rotation.step(self.states())
 
     def waiting_for(self) -> list[NodeId]:
@@ -93,28 +99,29 @@ class RotationDriver:
         return self.rotation.waiting_for(self.states())
 
     def is_in_use(self, key: KeyId) -> bool:
-        """Say whether this member and all that it holds alive seal with a key or a newer one."""
+        """Return whether all live members seal with a key or a newer one."""
         return self.rotation.ring.sealing >= key and not self.rotation.laggards(self.states())
 
     def due_in_s(self, wall_s: float, holders: Collection[NodeId] | None) -> float | None:
-        """Return in how many seconds this member makes a key; None if it makes none.
+        """Return in how many seconds this member creates a key.
 
-        `holders` are the other live ones of the authority, None where it is not held here: the
-        first of all makes the key, a further one later, should the first not do it.
+        None if it does not create any. `holders` are the other live holders of the authority,
+        None if this node is not one: the first of all creates the key, the next ones later, in
+        case the first does not.
         """
         if not self.interval_s or holders is None:
             return None
         if self._node.membership.partitioned is not None:
             return None
         rank = sum(node_id < self._node.card.node_id for node_id in holders)
-        # A key from the future is of a clock that was wrong: such a one is no reason to wait.
+        # A key from the future was made by a wrong clock: do not wait for its time.
         age_s = abs(wall_s - self._newest_since_s)
         return max(0.0, self.interval_s + rank * limits.KEY_TURN_S - age_s)
 
-    # --- what to do -----------------------------------------------------------------------
+    # --- actions --------------------------------------------------------------------------
 
     def next_action(self, now: float, wall_s: float, holders: Collection[NodeId] | None) -> Action:
-        """Return what to do now; `holders` as for `due_in_s`."""
+        """Return the next action; `holders` as for `due_in_s`."""
         if not self._node.may_write(now):
             return Wait(limits.KEY_CHECK_INTERVAL_S)
         others, ring = self.states(), self.rotation.ring
@@ -128,7 +135,7 @@ class RotationDriver:
             self._sent_at.update(dict.fromkeys(lacking, now))
             return SendKey(lacking)
         step = self.rotation.step(others)
-        if step in (RotationStep.HAND, RotationStep.USE):
+        if step in (RotationStep.DISTRIBUTING, RotationStep.USING):
             self.waiting_since = now if self.waiting_since is None else self.waiting_since
             return Wait(limits.KEY_CHECK_INTERVAL_S)
         self.waiting_since = None
@@ -138,7 +145,7 @@ class RotationDriver:
     def _recipients_due(
         self, others: dict[NodeId, KeyState | None], now: float
     ) -> Iterator[NodeId]:
-        """Yield to whom the newest key is handed now: what was lost goes again."""
+        """Yield the members to send the newest key to, or to send it again."""
         for node_id in self.rotation.recipients(others):
             if (
                 now - self._sent_at.get(node_id, -limits.KEY_CHECK_INTERVAL_S)
@@ -149,7 +156,7 @@ class RotationDriver:
     def _at_rest(self, step: RotationStep, due_in_s: float | None) -> Action:
         resting_s = (
             limits.KEY_CHECK_INTERVAL_S
-            if step is RotationStep.REST
+            if step is RotationStep.REMOVING
             else limits.KEY_IDLE_CHECK_INTERVAL_S
         )
         if due_in_s is None:
@@ -158,7 +165,7 @@ class RotationDriver:
         return Wait(min(resting_s, due_in_s)) if generation is None else CreateKey(generation)
 
     def next_generation(self) -> int | None:
-        """Return the number that a new key gets, None while one is on its way."""
+        """Return the generation for a new key; None while one is in progress."""
         ring = self.rotation.ring
         return (
             None
@@ -171,11 +178,13 @@ class RotationDriver:
             if isinstance(value, KeyState):
                 yield value
 
-    # --- keys that come -------------------------------------------------------------------
+    # --- received keys --------------------------------------------------------------------
 
     def action_for(self, key: KeyId, now: float) -> ApplyKey | None:
-        """Return what to do about a key of the authority's that is made or handed here; None if
-        it is of no use."""
+        """Return the action for an authentic key that was created or received.
+
+        None if it is of no use.
+        """
         ring = self.rotation.ring
         return self._apply(ring.with_key(key), now) if ring.accepts(key) else None
 
@@ -183,7 +192,7 @@ class RotationDriver:
         return ApplyKey(ring, ring.state if self._node.may_write(now) else None)
 
     def applied(self, ring: Ring, wall_s: float) -> None:
-        """Note that a ring is on disk, and used from now on."""
+        """Note that a ring is on disk, and in use from now on."""
         if ring.newest > self.rotation.ring.newest:
             self._newest_since_s = wall_s
         self.rotation.ring = ring

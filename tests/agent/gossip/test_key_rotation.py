@@ -30,7 +30,7 @@ async def settled(all_keys: list[KeyRotation], generation: int) -> None:
             key_rotation.step()
         steps = {key_rotation.driver.step() for key_rotation in all_keys}
         used = {key_rotation.driver.rotation.ring.sealing.generation for key_rotation in all_keys}
-        return used == {generation} and steps <= {RotationStep.REST, RotationStep.SETTLED}
+        return used == {generation} and steps <= {RotationStep.REMOVING, RotationStep.SETTLED}
 
     await until(done)
 

@@ -40,7 +40,7 @@ def test_a_key_is_used_when_all_that_live_hold_it() -> None:
     own = Rotation(A, alone().with_key(NEXT))
     for late in (says(FIRST), None):
         assert own.next_ring({B: says(NEXT), C: late}, 0.0) == own.ring
-        assert own.step({B: says(NEXT), C: late}) is RotationStep.HAND
+        assert own.step({B: says(NEXT), C: late}) is RotationStep.DISTRIBUTING
 
     used = own.next_ring({B: says(NEXT), C: says(NEXT)}, 0.0)
 
@@ -54,9 +54,9 @@ def test_an_old_key_goes_when_none_that_lives_seals_with_it_and_a_rest_has_passe
     done: States = {B: says(NEXT, NEXT), C: says(NEXT, NEXT)}
 
     assert own.next_ring(late, 0.0) == own.ring
-    assert (own.step(late), own.laggards(late)) == (RotationStep.USE, [C])
+    assert (own.step(late), own.laggards(late)) == (RotationStep.USING, [C])
     assert own.next_ring(done, 100.0) == own.ring
-    assert own.step(done) is RotationStep.REST
+    assert own.step(done) is RotationStep.REMOVING
     assert own.next_ring(done, 99.9 + limits.KEY_REST_S) == own.ring
     assert own.next_ring(done, 100.0 + limits.KEY_REST_S) == alone(NEXT)
 
@@ -127,7 +127,7 @@ def test_a_liar_uses_no_numbers_up() -> None:
 
     assert next_generation(alone(), [lie, says(NEXT)]) == 2
     assert own.next_ring(others, 0.0) == own.ring
-    assert (own.step(others), own.waiting_for(others)) == (RotationStep.HAND, [C])
+    assert (own.step(others), own.waiting_for(others)) == (RotationStep.DISTRIBUTING, [C])
 
 
 def test_a_ring_is_bounded() -> None:

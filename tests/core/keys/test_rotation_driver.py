@@ -164,7 +164,7 @@ def test_a_key_is_handed_again_each_second_until_it_is_said_to_be_there() -> Non
     one.work(32.5)
     assert len(one.handed) == 2
     assert one.ring.sealing == NEXT
-    assert one.driver.step() is RotationStep.USE
+    assert one.driver.step() is RotationStep.USING
     assert not one.driver.is_in_use(NEXT)
 
 
