@@ -1,1 +1,1 @@
-"""The only importer of pyroute2: reads the kernel's state and applies operations to it."""
+"""Reads kernel state and applies operations to it; the only package that imports pyroute2."""

@@ -1,1 +1,1 @@
-"""The fast path: eBPF programs that spare unicast frames the bridge (docs/adr/0008)."""
+"""The fast path: eBPF programs that let unicast frames bypass the bridge (docs/adr/0008)."""

@@ -1,1 +1,1 @@
-"""Netlink: socket, message bytes, requests and decoders for links, neighbors and routes."""
+"""Netlink: socket, message encoding, and requests and decoders for links, neighbors, routes."""

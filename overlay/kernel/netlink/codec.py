@@ -1,7 +1,7 @@
-"""The bytes of netlink messages: numbers, headers, attributes, the kernel's refusals.
+"""Netlink message framing: constants, headers, attributes and error replies.
 
-Owns framing. Knows no meaning: what a message says of links or rows is for `links`, `rows` and
-their callers; how messages come and go is for `netlinksocket`.
+Owns: framing (netlink(7); linux/netlink.h, linux/rtnetlink.h).
+Does not: interpret messages (`link_decoder`, `neighbor_rows`, `routes`) or send them (`socket`).
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ ERROR: Final = struct.Struct("=i")
 _ATTRIBUTE_TYPE_MASK: Final = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 Request: TypeAlias = tuple[int, int, bytes]
-"""(message type, flags beyond REQUEST and ACK, body)."""
+"""(message type, flags other than NLM_F_REQUEST and NLM_F_ACK, body)."""
 
 
 class NetlinkRefusal(NamedTuple):
-    """The kernel's no to one message of a batch."""
+    """The kernel's rejection of one request of a batch (NLMSG_ERROR, netlink(7))."""
 
-    position: int  # of the refused request among those given
+    position: int  # index of the refused request in the batch
     errno: int
     text: str
 
@@ -83,7 +83,7 @@ class NetlinkRefusal(NamedTuple):
 
 
 class NetlinkMessage(NamedTuple):
-    """One message as received: its type, and where in `buffer` its body lies."""
+    """One received message: its type, and the position of its body in `buffer`."""
 
     kind: int
     buffer: bytes
@@ -92,7 +92,7 @@ class NetlinkMessage(NamedTuple):
 
 
 def messages_in(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield (type, flags, sequence, start, end of the body) of each message."""
+    """Yield (type, flags, sequence, body start, body end) of each message."""
     unpack = HEADER.unpack_from
     position = 0
     size = len(buffer)
@@ -105,13 +105,16 @@ def messages_in(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
 
 
 def refusal_in(buffer: bytes, flags: int, start: int, end: int) -> NetlinkRefusal | None:
-    """Return the refusal that an NLMSG_ERROR carries; None if it is an acknowledgement."""
+    """Return the refusal in an NLMSG_ERROR message; None if it is an acknowledgement.
+
+    The text comes from the extended acknowledgement (NLMSGERR_ATTR_MSG, linux/netlink.h), if any.
+    """
     (number,) = ERROR.unpack_from(buffer, start)
     if number == 0:
         return None
     text = ""
     if flags & _NLM_F_ACK_TLVS:
-        # After the error stands the refused message: its header alone where capped.
+        # The refused message follows the error code; only its header if NLM_F_CAPPED is set.
         (length,) = struct.unpack_from("=I", buffer, start + 4)
         skip = 16 if flags & _NLM_F_CAPPED else (length + 3) & ~3
         words = attributes(buffer, start + 4 + skip, end).get(_NLMSGERR_ATTR_MSG, b"")
@@ -122,9 +125,10 @@ def refusal_in(buffer: bytes, flags: int, start: int, end: int) -> NetlinkRefusa
 def attributes(
     buffer: bytes, start: int, end: int, wanted: frozenset[int] | None = None
 ) -> dict[int, bytes]:
-    """Return the attributes between two offsets, by type; of a repeated one the last.
+    """Return the attributes between two offsets, by type; the last one of each type wins.
 
-    With `wanted` only those: skipping is three times as fast as taking.
+    With `wanted`, return only those types: skipping an attribute is three times as fast as copying
+    it.
     """
     found: dict[int, bytes] = {}
     unpack = _ATTRIBUTE.unpack_from
@@ -140,6 +144,6 @@ def attributes(
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """Return one attribute, padded to four bytes."""
+    """Return one encoded attribute (struct nlattr), padded to four bytes."""
     length = 4 + len(value)
     return _ATTRIBUTE.pack(length, kind) + value + b"\0" * (-length & 3)

@@ -1,8 +1,9 @@
-"""Reading links: what the kernel says of a device, and what of it is out of order.
+"""Decode link messages, and find attributes that differ from what overlayd sets.
 
-Owns the decoding of link messages (of which a host with a thousand containers dumps a
-thousand, so without pyroute2) and the table of fixed attributes our devices have. Knows
-nothing of sockets.
+Owns: decoding RTM_NEWLINK and RTM_DELLINK (rtnetlink(7), linux/if_link.h), and the table of
+attributes that overlayd's devices must have. Does not use pyroute2, which is too slow here: a host
+with a thousand containers dumps a thousand links.
+Does not: open sockets.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from overlay.kernel.netlink.codec import NetlinkMessage, attribute, attributes
 from overlay.model import Ip, Mac, Vni
 
 ALIAS_DEFAULT: Final = "overlayd"
-"""The mark on what is ours, possibly with more behind a colon."""
+"""Alias of overlayd's links; a colon and more text may follow."""
 
 _HEADER: Final = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change
 HEADER_SIZE: Final = 16
@@ -55,7 +56,7 @@ _VXLAN_PORT: Final = 15
 _VXLAN_LOCAL6: Final = 17
 _BRPORT_STATE: Final = 1
 
-# (attribute, what it should be, what it is called when it is not so)
+# (attribute, expected value, name used when it differs)
 _Expectations = tuple[tuple[int, int, str], ...]
 _BRIDGE_DATA: Final[_Expectations] = (
     (5, 0, "stp"),
@@ -64,7 +65,7 @@ _BRIDGE_DATA: Final[_Expectations] = (
     (39, 0, "default vlan"),
 )
 _VXLAN_DATA: Final[_Expectations] = ((7, 0, "learning"),)
-_VXLAN_FOR_GOOD: Final[_Expectations] = (  # the kernel changes these in no existing device
+_VXLAN_IMMUTABLE: Final[_Expectations] = (  # the kernel cannot change these in place
     (11, 0, "proxy"),
     (13, 0, "l2miss"),
     (14, 0, "l3miss"),
@@ -90,44 +91,44 @@ _WANTED: Final = frozenset(
     | {_IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_LINK_NETNSID}
 )
 
-# RTEXT_FILTER_SKIP_STATS leaves out at least the IPv6 statistics.
+# RTEXT_FILTER_SKIP_STATS (8) omits at least the IPv6 statistics.
 DUMP_BODY: Final = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(8))
 
 
 def is_overlayd_link(alias: str) -> bool:
-    """Say whether a link bears our mark."""
+    """Return whether a link's alias marks it as overlayd's."""
     return alias == ALIAS_DEFAULT or alias.startswith(f"{ALIAS_DEFAULT}:")
 
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """One link as the kernel tells of it; a partial notification leaves the rest empty."""
+    """One link as the kernel reports it; fields that a notification omits are empty."""
 
     index: int
     name: str
-    kind: str  # "bridge", "vxlan", "veth", ...; "" for the loopback and real hardware
+    kind: str  # "bridge", "vxlan", "veth", ...; "" for the loopback and physical devices
     up: bool
-    carrier: bool  # up, and so is the other end
-    forwarding: bool  # as a bridge port; true for what is none
+    carrier: bool  # up, and the other end is up too
+    forwarding: bool  # state as a bridge port; true if it is not a port
     mtu: int
     mac: bytes
     master: int
     alias: str
-    peer: int  # index of what it is bound to, such as a veth's other end
-    netns: int  # id of the namespace of the peer or of a VTEP's socket; -1: its own
-    generates_address: bool
+    peer: int  # index of the link that it is bound to, such as a veth's other end
+    netns: int  # id of the namespace of its peer or of a VTEP's socket; -1: the link's own
+    generates_address: bool  # the kernel gives it a link-local IPv6 address
     data: Mapping[int, bytes]
     port_data: Mapping[int, bytes]
 
 
 def decode(message: NetlinkMessage) -> LinkInfo:
-    """Return what an RTM_NEWLINK or RTM_DELLINK message says."""
+    """Return the link in an RTM_NEWLINK or RTM_DELLINK message."""
     _, buffer, start, end = message
     _, _, index, flags, _ = _HEADER.unpack_from(buffer, start)
     found = attributes(buffer, start + HEADER_SIZE, end, _WANTED)
     info = _nested(found, _IFLA_LINKINFO)
     port_data = _nested(info, _INFO_SLAVE_DATA, _PORT_WANTED)
-    if not port_data:  # a bridge's own message has them elsewhere
+    if not port_data:  # AF_BRIDGE messages carry them in IFLA_PROTINFO
         port_data = _nested(found, _IFLA_PROTINFO, _PORT_WANTED)
     inet6 = _nested(_nested(found, _IFLA_AF_SPEC), _AF_INET6, _INET6_WANTED)
     up = bool(flags & _IFF_UP)
@@ -138,7 +139,7 @@ def decode(message: NetlinkMessage) -> LinkInfo:
         name=_text(found.get(_IFLA_IFNAME)),
         kind=kind,
         up=up,
-        # A VXLAN device's state is always unknown to the kernel, a young veth's for a moment.
+        # The operational state of a VXLAN device is always unknown, that of a new veth briefly.
         carrier=up and found.get(_IFLA_OPERSTATE) == bytes([0 if kind == "vxlan" else _OPER_UP]),
         forwarding=state in {None, bytes([_PORT_FORWARDING])},
         mtu=_number(found.get(_IFLA_MTU)),
@@ -154,17 +155,17 @@ def decode(message: NetlinkMessage) -> LinkInfo:
 
 
 def index_of(message: NetlinkMessage) -> int:
-    """Return which link a message is about; decoding all of it takes 30 times as long."""
+    """Return the index of a message's link; decoding the whole takes 30 times as long."""
     index: int = _HEADER.unpack_from(message.buffer, message.start)[2]
     return index
 
 
 def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link | None:
-    """Return the link as a value of the sandbox state; None for a kind we never make.
+    """Return the link as a sandbox state value; None for a kind that overlayd never creates.
 
-    `names` are the sandbox's links by index. A VTEP that cannot be put right is told with
-    port 0, so that it is made anew: one whose socket is not in the namespace with the id
-    `host_netns`, where nothing of the underlay reaches it, or one of another mode.
+    `names` maps the sandbox's link indexes to names. A VTEP that cannot be repaired in place gets
+    port 0, so that it is recreated: its socket is not in the namespace with the id `host_netns`,
+    so that no underlay traffic reaches it, or it has an immutable attribute that differs.
     """
     master = names.get(found.master, "")
     match found.kind:
@@ -173,7 +174,7 @@ def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link 
             return Bridge(found.name, Mac(found.mac), found.mtu, altered)
         case "vxlan":
             vni, port, local = vxlan_identity(found)
-            if found.netns != host_netns or _unlike(found.data, _VXLAN_FOR_GOOD):
+            if found.netns != host_netns or _mismatches(found.data, _VXLAN_IMMUTABLE):
                 port = 0
             altered = _altered(found, _VXLAN_DATA, _VTEP_PORT if master else ())
             return Vxlan(found.name, vni, local, port, found.mtu, master, altered)
@@ -184,38 +185,41 @@ def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link 
 
 
 def is_port_message(message: NetlinkMessage) -> bool:
-    """Say whether a link message is the bridge's own about one of its ports."""
+    """Return whether a link message comes from the bridge, about one of its ports."""
     return message.buffer[message.start] == _AF_BRIDGE
 
 
 def port_altered(found: LinkInfo, wanted: Link) -> tuple[str, ...]:
-    """Return what is not as it should be in a message for which `is_port_message` holds."""
+    """Return the names of port attributes that differ, in a bridge's port message.
+
+    `is_port_message` must hold for the message that `found` was decoded from.
+    """
     match wanted:
         case Vxlan():
-            return tuple(_unlike(found.port_data, _VTEP_PORT))
+            return tuple(_mismatches(found.port_data, _VTEP_PORT))
         case Port():
-            return tuple(_unlike(found.port_data, _CONTAINER_PORT))
+            return tuple(_mismatches(found.port_data, _CONTAINER_PORT))
     return ()
 
 
 def vxlan_identity(found: LinkInfo) -> tuple[Vni, int, Ip]:
-    """Return a VXLAN device's VNI, UDP port and local address (empty if it has none)."""
+    """Return a VXLAN device's VNI, UDP port and local address (empty: none)."""
     port = int.from_bytes(found.data.get(_VXLAN_PORT, b""), "big")
     local = found.data.get(_VXLAN_LOCAL6) or found.data.get(_VXLAN_LOCAL, b"")
     return Vni(_number(found.data.get(_VXLAN_ID))), port, Ip(local)
 
 
 def _altered(found: LinkInfo, data: _Expectations, port_data: _Expectations) -> tuple[str, ...]:
-    """Return the names of the fixed attributes that are not as they should be."""
+    """Return the names of the fixed attributes that differ from the expected values."""
     altered = [] if found.up else ["up"]
     if found.generates_address:
         altered.append("addrgenmode")
     if found.carrier and not found.forwarding:
         altered.append("port state")
-    return (*altered, *_unlike(found.data, data), *_unlike(found.port_data, port_data))
+    return (*altered, *_mismatches(found.data, data), *_mismatches(found.port_data, port_data))
 
 
-def _unlike(values: Mapping[int, bytes], expectations: _Expectations) -> list[str]:
+def _mismatches(values: Mapping[int, bytes], expectations: _Expectations) -> list[str]:
     return [
         name
         for kind, wanted, name in expectations

@@ -1,4 +1,4 @@
-"""Finding links, and removing many of them at once."""
+"""Find links by name, list them, and delete many at once (rtnetlink(7))."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ from overlay.kernel.netlink import codec, link_decoder, link_requests
 from overlay.kernel.netlink.link_decoder import LinkInfo
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket, TornDumpError, messages_of
 
-_DOOMED_GROUP: Final = 0x6F76  # nobody else's: group numbers are per namespace, and this is ours
+# Device groups (ip-link(8)) are numbered per namespace; overlayd uses this one for deletion only.
+_DELETION_GROUP: Final = 0x6F76
 
 
 def delete_links(socket: NetlinkSocket, indexes: Sequence[int]) -> None:
-    """Remove links, all at once: each removal waits 20 ms for the kernel's RCU, so does a group."""
-    steps = [link_requests.set_group(index, _DOOMED_GROUP) for index in indexes]
+    """Delete links by one request for all of them.
+
+    Each request waits 20 ms for an RCU grace period in the kernel, however many links it deletes.
+    """
+    steps = [link_requests.set_group(index, _DELETION_GROUP) for index in indexes]
     if steps:
-        socket.transact([*steps, link_requests.delete_group(_DOOMED_GROUP)])
+        socket.transact([*steps, link_requests.delete_group(_DELETION_GROUP)])
 
 
 def all_links(socket: NetlinkSocket) -> list[LinkInfo]:
-    """Return the links of a namespace; raises TornDumpError if they never hold still."""
+    """Return the links of a namespace.
+
+    Raises TornDumpError if they change during every attempt.
+    """
     return [
         link_decoder.decode(each) for each in socket.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY)
     ]
 
 
 def links_best_effort(socket: NetlinkSocket) -> list[LinkInfo]:
-    """Return the links of a namespace, also of one that alters them all the time.
+    """Return the links of a namespace, even if they change during every attempt.
 
-    There it is what several dumps saw together: it may lack a link, and have one that is gone.
+    In that case it is the union of several dumps: a link may be missing, or already gone.
     """
     try:
         return all_links(socket)
@@ -40,7 +47,7 @@ def links_best_effort(socket: NetlinkSocket) -> list[LinkInfo]:
 
 
 def find_link(socket: NetlinkSocket, name: str) -> int:
-    """Return the index of the link of that name in the socket's namespace; 0 if none."""
+    """Return the index of the named link in the socket's namespace; 0 if there is none."""
     try:
         found = socket.get(link_requests.get_link(name))
     except NetlinkError as error:

@@ -1,8 +1,9 @@
-"""Requests that make, change and remove links, addresses and routes.
+"""Requests that create, change and delete links, addresses and routes.
 
-Owns how our devices are set up: which attributes a bridge, a VTEP, a port and a container's
-interface get. Messages are built with pyroute2's classes, which know the kernel's names and
-nestings; rows, of which there are many, are built in `rows`. Sends nothing.
+Owns: the attributes of overlayd's bridges, VTEPs, ports and container interfaces (ip-link(8),
+linux/if_link.h). Messages are built with pyroute2's classes, which know the kernel's attribute
+names and nesting; rows, of which there are many, are encoded in `neighbor_rows`.
+Does not: send anything.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ _RTPROT_STATIC: Final = 4
 _RTN_UNICAST: Final = 1
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
-_IPV6_LINK_METRIC: Final = 256  # IP6_RT_PRIO_ADDRCONF: with it the kernel's own is replaced
+_IPV6_LINK_METRIC: Final = 256  # IP6_RT_PRIO_ADDRCONF, so that the kernel's route is replaced
 
 _Attributes: TypeAlias = list[tuple[str, Any]]  # pyroute2's form: (attribute name, value)
 
 
 def _body(message: Any, attributes: _Attributes) -> bytes:
-    """Return the message's bytes without the netlink header, which `Socket` writes."""
+    """Return the message without the netlink header, which `NetlinkSocket` writes."""
     message["attrs"] = attributes
     message.encode()
     return bytes(message.data[16:])
@@ -67,14 +68,14 @@ def _slave_info(data: _Attributes) -> tuple[str, Any]:
 
 
 def _no_link_local() -> tuple[str, Any]:
-    """No address the kernel makes up: its router solicitations and MLD reports are flooded."""
+    """Generate no link-local address: its router solicitations and MLD reports are flooded."""
     inet6 = _nest([("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)])
     return ("IFLA_AF_SPEC", _nest([("AF_INET6", inet6)]))
 
 
 _BRIDGE_DATA: Final[_Attributes] = [
     ("IFLA_BR_STP_STATE", 0),
-    # With snooping on, multicast reaches only where a querier says; there is none.
+    # With snooping, multicast reaches only ports that answered a querier; there is none.
     ("IFLA_BR_MCAST_SNOOPING", 0),
     # With a default VLAN every FDB row exists twice.
     ("IFLA_BR_VLAN_DEFAULT_PVID", 0),
@@ -87,7 +88,7 @@ _FLOODS: Final[_Attributes] = [
     ("IFLA_BRPORT_ISOLATED", 0),
 ]
 _VTEP_PORT: Final[_Attributes] = [
-    # Remote MACs are programmed: learning them would let a late frame undo a move.
+    # Remote MACs are programmed: if they were learned, a late frame could undo a move.
     ("IFLA_BRPORT_LEARNING", 0),
     ("IFLA_BRPORT_NEIGH_SUPPRESS", 1),
     *_FLOODS,
@@ -105,39 +106,41 @@ _, _, _UP_BODY = _link(codec.RTM_NEWLINK, 0, [], up=True)
 
 
 def _at(index: int, body: bytes) -> Request:
-    """Return the request to change the link of an index by a body made before for any: to encode
-    what is the same for each port takes a tenth of an attach."""
+    """Return the request that applies an encoded body to the link of that index.
+
+    The constant part is encoded once: encoding it for each port takes a tenth of an attach.
+    """
     return (codec.RTM_NEWLINK, 0, body[:4] + struct.pack("=i", index) + body[8:])
 
 
 def create_bridge(bridge: Bridge) -> Request:
-    """Return the request that makes the bridge, down still: it has its MAC before its rows."""
-    # The MTU is set later: only then the kernel stops adapting it to the ports'.
+    """Return the request that creates the bridge, still down, so that its MAC precedes its rows."""
+    # The MTU is set later: once set, the kernel no longer adapts it to that of the ports.
     attributes: _Attributes = [
         ("IFLA_IFNAME", bridge.name),
         ("IFLA_ADDRESS", mac_text(bridge.mac)),
-        # Without a delay no timer runs for each new port; the kernel refuses 0 under STP.
+        # Without a delay no timer runs for a new port; the kernel refuses 0 with STP on.
         _info("bridge", [("IFLA_BR_FORWARD_DELAY", 0), *_BRIDGE_DATA]),
     ]
     return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
 
 
 def create_ifb(name: str) -> Request:
-    """Return the request that makes a device whose queue delays what passes through it."""
+    """Return the request that creates an ifb device, whose queue delays redirected packets."""
     attributes: _Attributes = [("IFLA_IFNAME", name), _info("ifb", [])]
     return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
 
 
 def set_bridge(index: int, bridge: Bridge, before: Link | None, alias: str) -> list[Request]:
-    """Return the requests that put everything but the name right, and bring it up.
+    """Return the requests that set everything but the bridge's name, and bring it up.
 
-    `before` is what it is, None if it was just made so. The MAC is set only if it differs:
-    setting it, even to what it is, flushes all neighbours.
+    `before` is its present state, None if it was just created. The MAC is set only if it differs:
+    setting it, even to the same value, flushes all neighbors.
     """
     altered = before.altered if before is not None else ()
     data = list(_BRIDGE_DATA)
     if "vlan filtering" in altered:
-        # Not by default: a kernel without VLANs refuses even to switch them off.
+        # Only if needed: a kernel without VLAN support refuses even to switch it off.
         data.append(("IFLA_BR_VLAN_FILTERING", 0))
     attributes: _Attributes = [
         ("IFLA_MTU", bridge.mtu),
@@ -154,10 +157,10 @@ def set_bridge(index: int, bridge: Bridge, before: Link | None, alias: str) -> l
 
 
 def _without_link_local(index: int, altered: tuple[str, ...]) -> list[Request]:
-    """Return the request that ends made-up addresses, if somebody switched them on.
+    """Return the request that disables generated addresses, if somebody enabled them.
 
-    Not by default: a link without IPv6 (or with an MTU below 1280) has no such attribute,
-    and the sandbox's sysctl sees to new links. After the MTU, for the same reason.
+    Only if needed: a link without IPv6 (or with an MTU below 1280) has no such attribute, and the
+    sandbox's sysctl covers new links. It follows the MTU request for the same reason.
     """
     if "addrgenmode" not in altered:
         return []
@@ -165,11 +168,11 @@ def _without_link_local(index: int, altered: tuple[str, ...]) -> list[Request]:
 
 
 def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
-    """Return the request, for a socket of the *host*, that makes the VTEP in the sandbox.
+    """Return the request, for a socket of the *host*, that creates the VTEP in the sandbox.
 
-    The device is born in the namespace `netns_fd` as a port of `master`, an index there; its
-    UDP socket stays where the request came from, on the underlay. One message, so that no
-    crash can leave a device half moved (moby leaks such).
+    The device is created in the namespace `netns_fd` as a port of `master`, an index there; its
+    UDP socket stays in the namespace that the request came from, on the underlay
+    (IFLA_NET_NS_FD, linux/if_link.h). One message, so that no crash leaves a half-moved device.
     """
     data: _Attributes = [
         ("IFLA_VXLAN_ID", vxlan.vni),
@@ -188,18 +191,18 @@ def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
 
 
 def _local(ip: Ip) -> tuple[str, Any]:
-    # A local address of a family makes the device's FDB take remote VTEPs of that family,
-    # and no other; without a local address Docker loses what is behind a second address
-    # of the host (moby 53004).
+    # The family of the local address is the family of the remote VTEPs that the device's FDB
+    # accepts. Without a local address, frames may leave from another address of the host, which
+    # remote hosts do not accept.
     return ("IFLA_VXLAN_LOCAL" if len(ip) == 4 else "IFLA_VXLAN_LOCAL6", ip_text(ip))
 
 
 def set_vxlan(
     index: int, vxlan: Vxlan, before: Link | None, master: int, alias: str
 ) -> list[Request]:
-    """Return the requests that put right all but name, VNI and port, and bring the VTEP up.
+    """Return the requests that set all but name, VNI and UDP port, and bring the VTEP up.
 
-    `before` is what it is, None if it was just made so.
+    `before` is its present state, None if it was just created.
     """
     attributes: _Attributes = [
         ("IFLA_MTU", vxlan.mtu),
@@ -207,7 +210,7 @@ def set_vxlan(
         ("IFLA_MASTER", master),
     ]
     info = _info("vxlan", [("IFLA_VXLAN_LEARNING", 0), _local(vxlan.local)])
-    # Apart: the kernel takes no MTU together with changes of the tunnel.
+    # A separate request: the kernel rejects an MTU together with changes of the tunnel.
     data = _port_data(_VTEP_PORT, before)
     tunnel = [_link(codec.RTM_NEWLINK, 0, [info], index=index)] if before is not None else []
     return [
@@ -220,14 +223,14 @@ def set_vxlan(
 
 
 def _port_data(fixed: _Attributes, before: Link | None) -> _Attributes:
-    """Return a port's attributes; its state only if somebody set it, for it follows carrier."""
+    """Return a port's attributes; its state, which follows the carrier, only if it differs."""
     if before is None or "port state" not in before.altered:
         return fixed
     return [*fixed, ("IFLA_BRPORT_STATE", _PORT_FORWARDING)]
 
 
 def set_port(index: int, port: Port, before: Link | None, master: int, alias: str) -> list[Request]:
-    """Return the requests that make an existing link a proper port, and bring it up."""
+    """Return the requests that turn an existing link into a bridge port, and bring it up."""
     data = _port_data(_CONTAINER_PORT, before)
     attributes: _Attributes = [
         ("IFLA_MTU", port.mtu),
@@ -245,9 +248,9 @@ def set_port(index: int, port: Port, before: Link | None, master: int, alias: st
 
 
 def create_veth(port: Port, master: int, netns_fd: int, ifname: str, mac: Mac) -> Request:
-    """Return the request that makes a veth pair: an enslaved port here, `ifname` in there.
+    """Return the request that creates a veth pair: a bridge port, and `ifname` in `netns_fd`.
 
-    The port is up before the container's end can be: no frame finds a closed door.
+    The port is up before the container's end can be, so that no frame is lost. See veth(4).
     """
     peer: dict[str, Any] = {
         "index": 0,
@@ -274,7 +277,7 @@ def set_up(index: int) -> Request:
 
 
 def rename(index: int, name: str) -> Request:
-    """Return the request that names a link anew; it must be down."""
+    """Return the request that renames a link; it must be down."""
     return _link(codec.RTM_NEWLINK, 0, [("IFLA_IFNAME", name)], index=index)
 
 
@@ -284,7 +287,7 @@ def set_mtu(index: int, mtu: int) -> Request:
 
 
 def set_alias(index: int, alias: str, *, link_local: bool = True) -> Request:
-    """Return the request that marks a link; with `link_local` off it gets no fe80:: address."""
+    """Return the request that sets a link's alias; without `link_local` it gets no fe80::."""
     attributes: _Attributes = [("IFLA_IFALIAS", alias)]
     if not link_local:
         attributes.append(_no_link_local())
@@ -292,31 +295,31 @@ def set_alias(index: int, alias: str, *, link_local: bool = True) -> Request:
 
 
 def delete_link(index: int) -> Request:
-    """Return the request that removes a link (and a veth's other end)."""
+    """Return the request that deletes a link (and a veth's other end)."""
     return _link(codec.RTM_DELLINK, 0, [], index=index)
 
 
 def set_group(index: int, group: int) -> Request:
-    """Return the request that puts a link into a group."""
+    """Return the request that puts a link into a device group (ip-link(8))."""
     return _link(codec.RTM_NEWLINK, 0, [("IFLA_GROUP", group)], index=index)
 
 
 def delete_group(group: int) -> Request:
-    """Return the request that removes all links of a group at once."""
+    """Return the request that deletes all links of a group at once."""
     return _link(codec.RTM_DELLINK, 0, [("IFLA_GROUP", group)])
 
 
 def get_link(name: str) -> Request:
-    """Return the query for one link by name: packed here, as each attach asks for five."""
+    """Return the query for one link by name; packed by hand, as each attach sends five."""
     wanted = codec.attribute(_IFLA_IFNAME, name.encode() + b"\0")
     return (codec.RTM_GETLINK, 0, link_decoder.DUMP_BODY + wanted)
 
 
 def add_address(index: int, ip: Ip, prefix_length: int) -> Request:
-    """Return the request that gives a container's interface an address, usable at once.
+    """Return the request that adds an address to a container's interface, usable at once.
 
-    No duplicate address detection (RFC 4862 section 5.4): the address is ours by grant, and
-    the second it takes would lose the first packets.
+    Without duplicate address detection (RFC 4862 section 5.4): the address was granted to this
+    endpoint, and the second that detection takes would lose the first packets.
     """
     message = AddressMessage()
     message["family"] = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
@@ -333,7 +336,7 @@ def add_address(index: int, ip: Ip, prefix_length: int) -> Request:
 
 
 def delete_address(index: int, ip: Ip, prefix_length: int) -> Request:
-    """Return the request that takes an address from an interface."""
+    """Return the request that deletes an address from an interface."""
     message = AddressMessage()
     message["family"] = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
     message["prefixlen"] = prefix_length
@@ -342,8 +345,10 @@ def delete_address(index: int, ip: Ip, prefix_length: int) -> Request:
 
 
 def add_link_route(index: int, base: Ip, prefix_length: int, source: Ip) -> Request:
-    """Return the request for the route that the kernel itself makes for an interface's address,
-    should somebody have taken it away."""
+    """Return the request that restores the kernel's own route to an address's subnet.
+
+    The kernel adds it with the address; this is for one that somebody has deleted.
+    """
     message = RouteMessage()
     message["family"] = socket.AF_INET if len(base) == 4 else socket.AF_INET6
     message["dst_len"] = prefix_length
@@ -361,8 +366,10 @@ def add_link_route(index: int, base: Ip, prefix_length: int, source: Ip) -> Requ
 
 
 def add_default_route(index: int, gateway: Ip, *, replace: bool = False) -> Request:
-    """Return the request for a default route; unless it is to `replace` one, the kernel refuses
-    (EEXIST) a second one."""
+    """Return the request for a default route.
+
+    Without `replace` the kernel refuses a second one (EEXIST).
+    """
     message = RouteMessage()
     message["family"] = socket.AF_INET if len(gateway) == 4 else socket.AF_INET6
     message["table"] = _RT_TABLE_MAIN
@@ -375,7 +382,7 @@ def add_default_route(index: int, gateway: Ip, *, replace: bool = False) -> Requ
 
 
 def get_route(destination: Ip) -> Request:
-    """Return the query for the route that a packet to `destination` would take."""
+    """Return the query for the route that a packet to `destination` would take (`ip route get`)."""
     message = RouteMessage()
     message["family"] = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
     message["dst_len"] = 8 * len(destination)

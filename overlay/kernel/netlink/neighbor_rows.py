@@ -1,8 +1,11 @@
-"""Rows as netlink messages: encoding and decoding of addresses, FDB rows and neighbours.
+"""Encode and decode address, FDB and neighbor rows as netlink messages.
 
-The hot path: a host may hold 100,000 rows, so the bytes are packed and unpacked here with
-one `struct` per shape. Owns what a row's message looks like and which of the kernel's own
-rows are none of ours. Knows nothing of sockets, and links only as index and name.
+A hot path: a host may hold 100,000 rows, so messages are packed and unpacked with one `struct` per
+message layout.
+
+Owns: the layout of row messages (rtnetlink(7), linux/neighbour.h, linux/if_addr.h), and which of
+the kernel's own rows are ignored.
+Does not: open sockets; it knows links only by index and name.
 """
 
 from __future__ import annotations
@@ -69,8 +72,8 @@ _APPEND: Final = codec.NLM_F_CREATE | codec.NLM_F_APPEND
 
 
 def put(row: Row, index: int) -> Request:
-    """Return the request that creates the row on the link `index`, or replaces it."""
-    kind, flags, encode = _PUTS[type(row)]
+    """Return the request that creates or replaces the row on the link `index`."""
+    kind, flags, encode = _ENCODERS[type(row)]
     return (kind, flags, encode(row, index))
 
 
@@ -78,21 +81,21 @@ def delete(row: Row, index: int) -> Request:
     """Return the request that deletes the row from the link `index`."""
     if type(row) is UnexpectedRow:
         return (codec.RTM_DELNEIGH, 0, row.request)
-    kind, _, encode = _PUTS[type(row)]
+    kind, _, encode = _ENCODERS[type(row)]
     if type(row) is RouteRow:
         encode = routes.encode_any_route
     return (kind + 1, 0, encode(row, index))  # RTM_DEL... follows RTM_NEW...
 
 
 def _address(row: AddressRow, index: int) -> bytes:
-    # No duplicate address detection: the gateway's address is on every host, by design.
+    # No duplicate address detection: the gateway's address is on every host by design.
     family, flags = (socket.AF_INET, 0) if len(row.ip) == 4 else (socket.AF_INET6, _IFA_F_NODAD)
     head = _ADDRESS.pack(family, row.prefix_length, flags, 0, index)
     return head + attribute(_IFA_LOCAL, row.ip) + attribute(_IFA_ADDRESS, row.ip)
 
 
 def _fdb(row: FdbRow, index: int) -> bytes:
-    # NTF_SELF must be said: without it an enslaved device's *bridge* is programmed.
+    # Without NTF_SELF the *bridge* that the device is a port of would be programmed.
     _, mac, vtep = row
     if len(vtep) == 4:
         return _FDB4.pack(7, index, _NUD_PERMANENT, _NTF_SELF, 0, 10, _NDA_LLADDR, mac, 8, 1, vtep)
@@ -104,7 +107,7 @@ def _flood(row: FloodRow, index: int) -> bytes:
 
 
 def _bridge_fdb(row: BridgeFdbRow, index: int) -> bytes:
-    # Not permanent: that means "this host's own MAC", and the frame is swallowed.
+    # Not permanent: that means "a MAC of this host", and the bridge would consume the frame.
     flags = _NTF_MASTER | _NTF_EXT_LEARNED
     return _BRIDGE_FDB.pack(7, index, _NUD_REACHABLE, flags, 0, 10, _NDA_LLADDR, row.mac)
 
@@ -116,7 +119,7 @@ def _neighbor(row: NeighborRow, index: int) -> bytes:
     return _NEIGHBOR6.pack(10, index, _NUD_PERMANENT, 0, 0, 20, 1, ip, 10, _NDA_LLADDR, mac)
 
 
-_PUTS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
+_ENCODERS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
     AddressRow: (codec.RTM_NEWADDR, _REPLACE, _address),
     FdbRow: (codec.RTM_NEWNEIGH, _REPLACE, _fdb),
     FloodRow: (codec.RTM_NEWNEIGH, _APPEND, _flood),
@@ -134,9 +137,9 @@ NEIGHBOR_DUMP: Final = _NEIGHBOR.pack(0, 0, 0, 0, 0)
 
 
 def fdb_dump(index: int) -> bytes:
-    """Return the dump request for one bridge port: its own FDB and its part of the bridge's.
+    """Return the dump request for one bridge port: its own FDB and its rows of the bridge's.
 
-    Index 0 is for all of them, for which the kernel walks the bridge's FDB once per port.
+    Index 0 requests all ports; the kernel then walks the bridge's FDB once per port.
     """
     return _NEIGHBOR.pack(codec.AF_BRIDGE, index, 0, 0, 0)
 
@@ -145,12 +148,12 @@ def fdb_dump(index: int) -> bytes:
 
 
 def address_index(message: NetlinkMessage) -> int:
-    """Return the index of the link that an address message tells of."""
+    """Return the link index of an address message."""
     return int(_ADDRESS.unpack_from(message.buffer, message.start)[4])
 
 
 def address_identity(message: NetlinkMessage) -> tuple[int, bytes, int]:
-    """Return what tells addresses apart: link index, address, prefix length."""
+    """Return the key of an address message: link index, address, prefix length."""
     _, buffer, start, end = message
     _, prefix_length, _, _, index = _ADDRESS.unpack_from(buffer, start)
     found = attributes(buffer, start + 8, end)
@@ -158,17 +161,17 @@ def address_identity(message: NetlinkMessage) -> tuple[int, bytes, int]:
 
 
 class NeighborSubject(NamedTuple):
-    """What a neighbour message is about, whatever it says of it."""
+    """The entry that a neighbor message refers to."""
 
     in_bridge: bool  # a row of a bridge's FDB
     in_vxlan: bool  # a row of a VXLAN device's own FDB
     link: int  # its index
-    address: bytes  # the MAC of an FDB row, the IP address of a neighbour
-    vtep: bytes  # of a flood row, which has no MAC to tell it by
+    address: bytes  # the MAC of an FDB row, the IP address of a neighbor
+    vtep: bytes  # of a flood row, which no MAC identifies
 
 
 def neighbor_subject(message: NetlinkMessage) -> NeighborSubject:
-    """Return what an RTM_NEWNEIGH or RTM_DELNEIGH is about."""
+    """Return the entry that an RTM_NEWNEIGH or RTM_DELNEIGH refers to."""
     _, buffer, start, end = message
     family, index, _, flags, _ = _NEIGHBOR.unpack_from(buffer, start)
     found = attributes(buffer, start + 12, end)
@@ -183,9 +186,9 @@ def neighbor_subject(message: NetlinkMessage) -> NeighborSubject:
 def decode_address(
     message: NetlinkMessage, names: Mapping[int, str], *, temporary: bool = False
 ) -> AddressRow | None:
-    """Return the address row that a message tells of; None if the kernel made it by itself.
+    """Return the address row of a message; None if the kernel created it by itself.
 
-    With `temporary`, addresses with a lifetime (from DHCP) count too.
+    With `temporary`, addresses with a lifetime (for example from DHCP) are included.
     """
     _, buffer, start, end = message
     _, prefix_length, flags, _, index = _ADDRESS.unpack_from(buffer, start)
@@ -193,8 +196,8 @@ def decode_address(
     found = attributes(buffer, start + 8, end)
     ip = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
     link_local = ip[:1] == b"\xfe" and ip[1] & 0xC0 == 0x80  # fe80::/10
-    passing = not flags & _IFA_F_PERMANENT and not temporary
-    if name is None or link_local or passing:
+    expires = not flags & _IFA_F_PERMANENT and not temporary
+    if name is None or link_local or expires:
         return None
     return AddressRow(name, Ip(ip), prefix_length)
 
@@ -202,11 +205,11 @@ def decode_address(
 def decode_neighbor(
     message: NetlinkMessage, names: Mapping[int, str], macs: Mapping[int, bytes]
 ) -> Row | None:
-    """Return the row of an RTM_NEWNEIGH or RTM_DELNEIGH; None if it is none of ours.
+    """Return the row of an RTM_NEWNEIGH or RTM_DELNEIGH; None for the kernel's own rows.
 
-    `names` and `macs` are the links' by index. None of ours are rows that the kernel learned
-    or made by itself. A row that somebody fixed but that no plan writes comes back as a
-    `StrangeRow`, good for nothing but deletion.
+    `names` and `macs` hold the links' names and MACs by index. Rows that the kernel learned or
+    created by itself are ignored. A permanent row that no plan contains is returned as an
+    `UnexpectedRow`, which can only be deleted.
     """
     _, buffer, start, end = message
     family, index, state, flags, _ = _NEIGHBOR.unpack_from(buffer, start)
@@ -226,7 +229,7 @@ def decode_neighbor(
     return NeighborRow(name, Ip(found[_NDA_DST]), Mac(mac))
 
 
-_FDB_ODD: Final = (_NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_SRC_VNI, _NDA_NH_ID)
+_FDB_UNEXPECTED: Final = (_NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_SRC_VNI, _NDA_NH_ID)
 
 
 def _decode_fdb(name: str, buffer: bytes, start: int, end: int) -> Row | None:
@@ -234,9 +237,9 @@ def _decode_fdb(name: str, buffer: bytes, start: int, end: int) -> Row | None:
     mac = Mac(found[_NDA_LLADDR])
     vtep = found.get(_NDA_DST)
     if vtep is None and _NDA_NH_ID not in found:
-        return None  # an address that a device of another kind listens to
-    if vtep is None or any(kind in found for kind in _FDB_ODD):
-        return _strange_fdb(name, buffer[start : start + 12], found)
+        return None  # a MAC that a device of another kind receives
+    if vtep is None or any(kind in found for kind in _FDB_UNEXPECTED):
+        return _unexpected_fdb(name, buffer[start : start + 12], found)
     return FloodRow(name, Ip(vtep)) if mac == _NO_MAC else FdbRow(name, mac, Ip(vtep))
 
 
@@ -249,7 +252,7 @@ def _decode_bridge_fdb(name: str, own_mac: bytes, message: NetlinkMessage) -> Ro
         return None
     mac = found[_NDA_LLADDR]
     if fixed and mac == own_mac:
-        return None  # the kernel's own: frames to the port's device itself
+        return None  # the kernel's own row: frames to the port's device itself
     if fixed or _NDA_VLAN in found:
         head = _NEIGHBOR.pack(codec.AF_BRIDGE, index, 0, _NTF_MASTER, 0)
         parts = [attribute(_NDA_LLADDR, mac)]
@@ -260,13 +263,13 @@ def _decode_bridge_fdb(name: str, own_mac: bytes, message: NetlinkMessage) -> Ro
     return BridgeFdbRow(name, Mac(mac))
 
 
-def _strange_fdb(name: str, head: bytes, found: Mapping[int, bytes]) -> UnexpectedRow:
+def _unexpected_fdb(name: str, head: bytes, found: Mapping[int, bytes]) -> UnexpectedRow:
     text = f"{mac_text(Mac(found[_NDA_LLADDR]))} dev {name} self"
     if _NDA_DST in found:
         text += f" dst {ip_text(Ip(found[_NDA_DST]))}"
     if _NDA_VNI in found:
         text += f" vni {int.from_bytes(found[_NDA_VNI], 'little')}"
-    kinds = (_NDA_LLADDR, _NDA_DST, *_FDB_ODD)
+    kinds = (_NDA_LLADDR, _NDA_DST, *_FDB_UNEXPECTED)
     return UnexpectedRow(
         name,
         text,
@@ -275,8 +278,8 @@ def _strange_fdb(name: str, head: bytes, found: Mapping[int, bytes]) -> Unexpect
 
 
 # --- Dumps of many rows ----------------------------------------------------------------
-# Nearly all messages of a big dump are our own rows, and have one of five shapes. Those are
-# unpacked at once, attribute headers included; what is not exactly so takes the long way.
+# Nearly all messages of a big dump are overlayd's rows, in one of five layouts. Those are unpacked
+# in one step, attribute headers included; all others are decoded attribute by attribute.
 
 
 def _header(kind: int, size: int) -> int:
@@ -300,18 +303,18 @@ _IP6: Final = struct.Struct("=BxxxiHBxI16sI6s")
 def decode_neighbors(
     buffers: list[bytes], names: Mapping[int, str], macs: Mapping[int, bytes]
 ) -> set[Row]:
-    """Return the rows in dumps of FDB rows and neighbours, as `decode_neighbour` would."""
+    """Return the rows in dumps of FDB rows and neighbors, as `decode_neighbor` would."""
     found: set[Row] = set()
     add = found.add
     header = codec.HEADER.unpack_from
-    shapes = _SHAPES
+    layouts = _LAYOUTS
     for buffer in buffers:
         position, size = 0, len(buffer)
         while position < size:
             length, kind, _, _, _ = header(buffer, position)
             start = position + 16
-            shape = shapes.get((buffer[start], length))
-            row = shape(buffer, start, names) if shape is not None else None
+            layout = layouts.get((buffer[start], length))
+            row = layout(buffer, start, names) if layout is not None else None
             if row is None:
                 message = NetlinkMessage(kind, buffer, start, position + length)
                 row = decode_neighbor(message, names, macs)
@@ -321,66 +324,66 @@ def decode_neighbors(
     return found
 
 
-def _fdb_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+def _fdb_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
     _, index, state, flags, netns, has_mac, mac, has_ip, vtep, rest = _SELF4.unpack_from(
         buffer, start
     )
     if netns != _HAS_NETNS or has_ip != _HAS_IP[4]:
-        return _master_shape(buffer, start, names)
-    usual = has_mac == _HAS_MAC and rest == _HAS_CACHE_INFO
+        return _master_layout(buffer, start, names)
+    expected = has_mac == _HAS_MAC and rest == _HAS_CACHE_INFO
     name = names.get(index)
-    if not usual or name is None or state != _NUD_PERMANENT or not flags & _NTF_SELF:
+    if not expected or name is None or state != _NUD_PERMANENT or not flags & _NTF_SELF:
         return None
     return FdbRow(name, mac, vtep) if mac != _NO_MAC else FloodRow(name, vtep)
 
 
-def _fdb6_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+def _fdb6_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
     _, index, state, flags, netns, has_mac, mac, has_ip, vtep, rest = _SELF6.unpack_from(
         buffer, start
     )
-    usual = netns == _HAS_NETNS and has_mac == _HAS_MAC and has_ip == _HAS_IP[16]
+    expected = netns == _HAS_NETNS and has_mac == _HAS_MAC and has_ip == _HAS_IP[16]
     name = names.get(index)
-    if not usual or rest != _HAS_CACHE_INFO or name is None:
+    if not expected or rest != _HAS_CACHE_INFO or name is None:
         return None
     if state != _NUD_PERMANENT or not flags & _NTF_SELF:
         return None
     return FdbRow(name, mac, vtep) if mac != _NO_MAC else FloodRow(name, vtep)
 
 
-def _master_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+def _master_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
     _, index, state, flags, has_mac, mac, has_master, rest = _MASTER.unpack_from(buffer, start)
     name = names.get(index)
-    # With the flags that follow there is no room left for a VLAN.
-    usual = has_mac == _HAS_MAC and has_master == _HAS_MASTER and rest == _HAS_FLAGS
-    if not usual or name is None:
+    # A message of this length with NDA_FLAGS_EXT has no room for a VLAN.
+    expected = has_mac == _HAS_MAC and has_master == _HAS_MASTER and rest == _HAS_FLAGS
+    if not expected or name is None:
         return None
     if state & _NUD_FIXED or flags & _NTF_SELF or not flags & _NTF_EXT_LEARNED:
         return None
     return BridgeFdbRow(name, mac)
 
 
-def _neighbor_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+def _neighbor_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
     _, index, state, flags, has_ip, ip, has_mac, mac = _IP4.unpack_from(buffer, start)
     name = names.get(index)
-    usual = has_ip == _HAS_IP[4] and has_mac == _HAS_MAC and name is not None
-    if not usual or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
+    expected = has_ip == _HAS_IP[4] and has_mac == _HAS_MAC and name is not None
+    if not expected or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
         return None
     return NeighborRow(name, ip, mac)
 
 
-def _neighbor6_shape(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
+def _neighbor6_layout(buffer: bytes, start: int, names: Mapping[int, str]) -> Row | None:
     _, index, state, flags, has_ip, ip, has_mac, mac = _IP6.unpack_from(buffer, start)
     name = names.get(index)
-    usual = has_ip == _HAS_IP[16] and has_mac == _HAS_MAC and name is not None
-    if not usual or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
+    expected = has_ip == _HAS_IP[16] and has_mac == _HAS_MAC and name is not None
+    if not expected or not state & _NUD_PERMANENT or flags & _NTF_PROXY or name is None:
         return None
     return NeighborRow(name, ip, mac)
 
 
-# By (family, message length): both a VTEP's and a bridge's FDB row take 76 bytes.
-_SHAPES: Final[dict[tuple[int, int], Callable[[bytes, int, Mapping[int, str]], Row | None]]] = {
-    (codec.AF_BRIDGE, 76): _fdb_shape,
-    (codec.AF_BRIDGE, 88): _fdb6_shape,
-    (int(socket.AF_INET), 76): _neighbor_shape,
-    (int(socket.AF_INET6), 88): _neighbor6_shape,
+# By (family, message length): the FDB rows of a VTEP and of a bridge both take 76 bytes.
+_LAYOUTS: Final[dict[tuple[int, int], Callable[[bytes, int, Mapping[int, str]], Row | None]]] = {
+    (codec.AF_BRIDGE, 76): _fdb_layout,
+    (codec.AF_BRIDGE, 88): _fdb6_layout,
+    (int(socket.AF_INET), 76): _neighbor_layout,
+    (int(socket.AF_INET6), 88): _neighbor6_layout,
 }

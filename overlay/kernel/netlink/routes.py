@@ -1,7 +1,8 @@
-"""A sandbox's routes and routing rules as netlink messages.
+"""Encode and decode a sandbox's routes and routing rules as netlink messages.
 
-Owns what ours look like: static routes by way of a host's address, and rules that keep two
-subnets apart. Few of them per sandbox, so nothing here is in a hurry. Sends nothing.
+Owns: the layout of these messages (rtnetlink(7), linux/fib_rules.h): static routes through a host's
+address, and rules that keep two subnets apart. A sandbox has few, so speed does not matter.
+Does not: send anything.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _RTA_OIF: Final = 4
 _RTA_GATEWAY: Final = 5
 _RT_TABLE_MAIN: Final = 254
 _RT_SCOPE_UNIVERSE: Final = 0
-_RT_SCOPE_NOWHERE: Final = 255  # in a request to delete: whatever the scope
+_RT_SCOPE_NOWHERE: Final = 255  # in a deletion: any scope
 _RTPROT_UNSPEC: Final = 0
 _RTPROT_KERNEL: Final = 2
 _RTPROT_STATIC: Final = 4
@@ -40,7 +41,7 @@ _FRA_IIFNAME: Final = 3
 _FRA_PRIORITY: Final = 6
 _FR_ACT_PROHIBIT: Final = 8
 
-# After the local table (0), so that a gateway answers everybody, before the main one (32766).
+# After the local table (0), so that a gateway answers all subnets, and before the main one (32766).
 _BARRIER_PRIORITY: Final = 1000
 
 
@@ -49,12 +50,12 @@ def _family(ip: Ip) -> int:
 
 
 def encode_route(row: RouteRow, index: int) -> bytes:
-    """Return the body of a message that puts the route."""
+    """Return the body of an RTM_NEWROUTE that adds the route."""
     return _route(row, index, _RTPROT_STATIC, _RT_SCOPE_UNIVERSE)
 
 
 def encode_any_route(row: RouteRow, index: int) -> bytes:
-    """Return the body of a message that deletes the route, whoever made it."""
+    """Return the body of an RTM_DELROUTE that deletes the route, whatever program added it."""
     return _route(row, index, _RTPROT_UNSPEC, _RT_SCOPE_NOWHERE)
 
 
@@ -67,7 +68,7 @@ def _route(row: RouteRow, index: int, protocol: int, scope: int) -> bytes:
 
 
 def encode_barrier(row: BarrierRow, _index: int) -> bytes:
-    """Return the body of a message that puts or deletes the rule."""
+    """Return the body of a message that adds or deletes the rule."""
     head = _HEADER.pack(_family(row.base), row.prefix_length, 0, 0, 0, 0, 0, _FR_ACT_PROHIBIT, 0)
     return (
         head
@@ -78,7 +79,7 @@ def encode_barrier(row: BarrierRow, _index: int) -> bytes:
 
 
 def decode_route(message: NetlinkMessage, names: Mapping[int, str]) -> RouteRow | None:
-    """Return the route that a message tells of; None for one that the kernel made by itself."""
+    """Return the route of a message; None for one that the kernel added by itself."""
     _, buffer, start, end = message
     family, length, _, _, table, protocol, _, kind, _ = _HEADER.unpack_from(buffer, start)
     ours = table == _RT_TABLE_MAIN and kind == _RTN_UNICAST
@@ -102,7 +103,7 @@ class DefaultRoute(NamedTuple):
 
 
 def decode_default(message: NetlinkMessage) -> DefaultRoute | None:
-    """Return the default route that a message tells of; None for any other route."""
+    """Return the default route of a message; None for any other route."""
     _, buffer, start, end = message
     family, length, _, _, table, _, _, kind, _ = _HEADER.unpack_from(buffer, start)
     if length or table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:
@@ -114,7 +115,7 @@ def decode_default(message: NetlinkMessage) -> DefaultRoute | None:
 
 
 def decode_barrier(message: NetlinkMessage) -> BarrierRow | None:
-    """Return the rule that a message tells of; None for any that is not of this kind."""
+    """Return the barrier rule of a message; None for any other rule."""
     _, buffer, start, end = message
     _, length, _, _, _, _, _, action, _ = _HEADER.unpack_from(buffer, start)
     found = attributes(buffer, start + HEADER_SIZE, end)

@@ -1,10 +1,11 @@
-"""A netlink socket that is quick with many messages.
+"""A netlink socket that handles many messages quickly (netlink(7)).
 
-Owns how messages come and go: batches, dumps, notifications. Knows no meaning of any.
+Owns: sending and receiving messages: batches, dumps, notifications.
+Does not: interpret them.
 
-Why not pyroute2's own sockets: in 0.9.7 each holds an asyncio loop of its own (8 descriptors
-for one socket), a call takes 300 us, a socket for another namespace forks, and an
-interrupted dump goes unnoticed. Its message classes are used for what is not hot.
+pyroute2's own sockets do not fit: in 0.9.7 each holds an asyncio loop (8 descriptors for one
+socket), a call takes 300 us, a socket for another namespace forks, and an interrupted dump is not
+reported. Its message classes are used outside hot paths.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _NETLINK_GET_STRICT_CHK: Final = 12
 _NETNSA_NSID: Final = 1  # linux/net_namespace.h
 _NETNSA_FD: Final = 3
 _DUMP_ENDS: Final = (NLMSG_DONE, NLMSG_ERROR)
-# Names of the crash points before a batch that begins with such a message.
+# Failpoints before a batch, by the type of its first message.
 _FAILPOINTS: Final = {
     codec.RTM_NEWLINK: "netlink.new-link",
     codec.RTM_DELLINK: "netlink.delete-link",
@@ -65,34 +66,34 @@ _FAILPOINTS: Final = {
     codec.RTM_DELTFILTER: "netlink.delete-filter",
 }
 
-# One send makes one kernel buffer: 64 KiB stays well below the socket's send buffer, and the
-# refusals of one batch (under 1 KiB each as the kernel accounts them) below the receive buffer.
+# One send is one kernel buffer: 64 KiB is well below the socket's send buffer, and the refusals of
+# one batch (less than 1 KiB each, as the kernel counts them) fit the receive buffer.
 _BATCH_SIZE_MAX: Final = 64 * 1024
 _BATCH_COUNT_MAX: Final = 1024
 _BUFFER_SIZE: Final = 4 * 1024 * 1024
 _RECEIVE_SIZE: Final = 128 * 1024
-_DUMP_TRIES: Final = 5
+_DUMP_ATTEMPTS: Final = 5
 _REPLY_TIMEOUT_S: Final = 30
 
 
 class TornDumpError(OverlayError):
-    """The tables changed each time they were read; reading later will do.
+    """The kernel's tables changed during every attempt to dump them (NLM_F_DUMP_INTR).
 
-    `seen`: what all tries saw, as `dump_buffers` returns it. A torn dump can lack an entry and
-    repeat one, but has none that never was.
+    `seen` holds the buffers of all attempts. A torn dump can miss or repeat an entry, but contains
+    none that never existed.
     """
 
     def __init__(self, seen: list[bytes]) -> None:
         super().__init__(
             "the kernel's tables changed while they were read",
-            why=f"{_DUMP_TRIES} tries in a row",
-            hint="it is tried again by itself",
+            why=f"{_DUMP_ATTEMPTS} attempts in a row",
+            hint="the agent retries automatically",
         )
         self.seen = seen
 
 
 class LostNotificationsError(Exception):
-    """The kernel had more notifications than the socket could hold: read everything anew."""
+    """The kernel dropped notifications (ENOBUFS, netlink(7)): read everything again."""
 
 
 class NetlinkError(OSError):
@@ -119,7 +120,7 @@ class NetlinkSocket:
         self._sequence = 0
 
     def fileno(self) -> int:
-        """Return the file descriptor, for a loop to wait on."""
+        """Return the file descriptor, for an event loop to wait on."""
         return self._socket.fileno()
 
     @property
@@ -128,7 +129,7 @@ class NetlinkSocket:
         return int(self._socket.getsockname()[0])
 
     def close(self) -> None:
-        """Close the socket; a second time is harmless."""
+        """Close the socket; closing it again does nothing."""
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -143,9 +144,9 @@ class NetlinkSocket:
         self.close()
 
     def transact(self, requests: Sequence[Request]) -> list[NetlinkRefusal]:
-        """Send the requests, many at once, in order; return those which the kernel refused.
+        """Send the requests in order, in batches; return those that the kernel refused.
 
-        A refused request does not stop those after it.
+        A refused request does not stop those after it. Raises OSError if the socket fails.
         """
         refusals: list[NetlinkRefusal] = []
         start = 0
@@ -155,17 +156,17 @@ class NetlinkSocket:
         return refusals
 
     def request(self, request: Request) -> None:
-        """Send one request; raises NetlinkError with the kernel's own words if refused."""
+        """Send one request. Raises NetlinkError with the kernel's text if it is refused."""
         for refusal in self.transact([request]):
             raise NetlinkError(refusal.errno, str(refusal))
 
     def _send_batch(
         self, requests: Sequence[Request], start: int, out: list[NetlinkRefusal]
     ) -> int:
-        """Send what fits one batch from `start` on; return where the next one starts.
+        """Send one batch, from the request `start` on; return the start of the next.
 
-        Only the last message asks for an acknowledgement: the kernel works in order and
-        reports a refusal unasked, so the last answer says that all others were done. One
+        Only the last message requests an acknowledgement: the kernel processes requests in order
+        and always reports refusals, so the last reply means that all others were processed. One
         acknowledgement per message would double the cost.
         """
         pack = HEADER.pack
@@ -193,51 +194,52 @@ class NetlinkSocket:
         self._sequence = last
         self._socket.sendall(b"".join(parts))
         while True:
-            for number, refusal in self._answers():
+            for number, refusal in self._replies():
                 if refusal is not None and first <= number <= last:
                     out.append(refusal._replace(position=start + number - first))
                 if number == last:
                     return index
 
     def atomically(self, requests: Sequence[Request]) -> list[NetlinkRefusal]:
-        """Send one transaction of nfnetlink, its begin and end marks included: all or nothing.
+        """Send one nfnetlink transaction, including its begin and end messages.
 
-        Returns what was refused; position 0 is the transaction as a whole.
+        The kernel applies all of it or nothing (NFNL_MSG_BATCH_BEGIN,
+        linux/netfilter/nfnetlink.h). Returns the refusals; position 0 is the transaction itself.
         """
         first, last = self._sequence + 1, self._sequence + len(requests) - 1
         self._sequence = last + 1
         parts: list[bytes] = []
         for number, (kind, flags, body) in enumerate(requests, first):
-            asked = flags | NLM_F_REQUEST | (NLM_F_ACK if number == last else 0)
+            reply_flags = flags | NLM_F_REQUEST | (NLM_F_ACK if number == last else 0)
             padding = b"\0" * (-len(body) & 3)
-            parts += (HEADER.pack(16 + len(body), kind, asked, number, 0), body, padding)
+            parts += (HEADER.pack(16 + len(body), kind, reply_flags, number, 0), body, padding)
         self._socket.sendall(b"".join(parts))
         refusals: list[NetlinkRefusal] = []
         while True:
-            for number, refusal in self._answers():
+            for number, refusal in self._replies():
                 if refusal is not None and first <= number <= last:
                     refusals.append(refusal._replace(position=number - first))
                 if number == last or (number == first and refusal is not None):
                     return refusals
 
-    def _answers(self) -> Iterator[tuple[int, NetlinkRefusal | None]]:
+    def _replies(self) -> Iterator[tuple[int, NetlinkRefusal | None]]:
         buffer = self._socket.recv(_RECEIVE_SIZE)
         for kind, flags, sequence, start, end in messages_in(buffer):
             if kind == NLMSG_ERROR:
                 yield sequence, refusal_in(buffer, flags, start, end)
 
     def get(self, request: Request) -> list[NetlinkMessage]:
-        """Send one query and return what it answers; raises NetlinkError if refused."""
+        """Send one query and return the replies. Raises NetlinkError if it is refused."""
         kind, flags, body = request
         sequence = self._send_one(kind, flags | NLM_F_ACK, body)
         found: list[NetlinkMessage] = []
         while True:
             buffer = self._socket.recv(_RECEIVE_SIZE)
-            for answer, marks, number, start, end in messages_in(buffer):
+            for reply, marks, number, start, end in messages_in(buffer):
                 if number != sequence:
                     continue
-                if answer != NLMSG_ERROR:
-                    found.append(NetlinkMessage(answer, buffer, start, end))
+                if reply != NLMSG_ERROR:
+                    found.append(NetlinkMessage(reply, buffer, start, end))
                     continue
                 refusal = refusal_in(buffer, marks, start, end)
                 if refusal is not None:
@@ -245,17 +247,17 @@ class NetlinkSocket:
                 return found
 
     def dump(self, kind: int, body: bytes) -> list[NetlinkMessage]:
-        """Return all messages that a dump yields; raises as `dump_buffers` does."""
+        """Return all messages of a dump; raises as `dump_buffers` does."""
         return messages_of(self.dump_buffers(kind, body))
 
     def dump_buffers(self, kind: int, body: bytes) -> list[bytes]:
-        """Return what a dump yields, as buffers of whole messages, without the end mark.
+        """Return a dump as buffers of whole messages, without NLMSG_DONE.
 
-        A dump torn by a change is taken anew. Raises TornDumpError if every try was torn,
-        NetlinkError if the kernel refuses.
+        A dump interrupted by a change is repeated. Raises TornDumpError if every attempt was
+        interrupted, NetlinkError if the kernel refuses.
         """
         seen: list[bytes] = []
-        for _ in range(_DUMP_TRIES):
+        for _ in range(_DUMP_ATTEMPTS):
             found, torn = self._dump_once(kind, body)
             if not torn:
                 return found
@@ -263,8 +265,8 @@ class NetlinkSocket:
         raise TornDumpError(seen)
 
     def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
-        """Return what one dump yields, and whether it was torn."""
-        # pyroute2 0.9.7 never reports NLM_F_DUMP_INTR; a torn dump can lack entries.
+        """Return the buffers of one dump, and whether a change interrupted it."""
+        # pyroute2 0.9.7 never reports NLM_F_DUMP_INTR; a torn dump can miss entries.
         wanted = self._send_one(kind, NLM_F_DUMP, body)
         found: list[bytes] = []
         torn = 0
@@ -274,11 +276,11 @@ class NetlinkSocket:
             position, size = 0, len(buffer)
             sequence = wanted
             while position < size:
-                length, answer, flags, sequence, _ = unpack(buffer, position)
+                length, reply, flags, sequence, _ = unpack(buffer, position)
                 if sequence != wanted:
-                    break  # of a request given up on: a buffer holds answers to one only
+                    break  # replies to an abandoned request; a buffer holds those of one only
                 torn |= flags
-                if answer in _DUMP_ENDS:
+                if reply in _DUMP_ENDS:
                     (result,) = ERROR.unpack_from(buffer, position + 16)
                     if result:
                         raise NetlinkError(-result, os.strerror(-result))
@@ -295,9 +297,9 @@ class NetlinkSocket:
         return self._sequence
 
     def notifications(self, count_max: int) -> list[NetlinkMessage]:
-        """Return notifications that wait, without blocking, from at most `count_max` reads.
+        """Return waiting notifications, without blocking, from at most `count_max` reads.
 
-        Raises LostNotificationsError once after the kernel dropped some.
+        Raises LostNotificationsError once after the kernel has dropped some.
         """
         found: list[NetlinkMessage] = []
         for _ in range(count_max):
@@ -317,7 +319,7 @@ class NetlinkSocket:
 
 
 def messages_of(buffers: list[bytes]) -> list[NetlinkMessage]:
-    """Return the messages in buffers of a dump."""
+    """Return the messages in the buffers of a dump."""
     return [
         NetlinkMessage(kind, buffer, start, end)
         for buffer in buffers
@@ -335,7 +337,7 @@ def _open_raw(protocol: int) -> socket.socket:
             raw.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_SIZE)  # SO_RCVBUFFORCE, SND..
         except PermissionError:
             raw.setsockopt(socket.SOL_SOCKET, name, _BUFFER_SIZE)
-    # The kernel answers within the send call; this only ends a wait that a bug would make.
+    # The kernel replies within the send call; the timeout only bounds a wait caused by a bug.
     limit = struct.pack("@ll", _REPLY_TIMEOUT_S, 0)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     raw.bind((0, 0))
@@ -343,7 +345,10 @@ def _open_raw(protocol: int) -> socket.socket:
 
 
 def namespace_id(socket_inside: NetlinkSocket, netns_fd: int) -> int:
-    """Return the id by which a socket's namespace knows another one; -1 if it has none yet."""
+    """Return another namespace's id in the socket's namespace; -1 if it has none yet.
+
+    See RTM_GETNSID, linux/net_namespace.h.
+    """
     body = bytes(4) + attribute(_NETNSA_FD, struct.pack("=I", netns_fd))
     for message in socket_inside.get((RTM_GETNSID, 0, body)):
         value = attributes(message.buffer, message.start + 4, message.end).get(_NETNSA_NSID)

@@ -1,1 +1,1 @@
-"""nftables by netlink: tables, chains, sets and rules as values, and the tables that are ours."""
+"""nftables over netlink: tables, chains, sets and rules as values, and overlayd's own tables."""

@@ -1,1 +1,1 @@
-"""One network's namespace: read, changed, watched."""
+"""One network's namespace: read it, change it, watch it."""

@@ -33,7 +33,7 @@ SCRIPT = "".join(
 @pytest.fixture
 def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[InterfaceLocation]:
     """Make a namespace whose links never hold still; one torn dump is as good as five."""
-    monkeypatch.setattr(socket, "_DUMP_TRIES", 1)
+    monkeypatch.setattr(socket, "_DUMP_ATTEMPTS", 1)
     name = world.namespace("restless")
     made = "".join(f"link add d{n} type bridge\n" for n in range(LINKS))
     subprocess.run(["ip", "-n", name, "-batch", "-"], input=made, text=True, check=True)
