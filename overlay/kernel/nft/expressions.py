@@ -1,7 +1,10 @@
-"""The expressions that rules are made of, as values.
+"""The expressions that nftables rules consist of, as values.
 
-Owns: names and attributes of nftables expressions (linux/netfilter/nf_tables.h, nft(8)). Knows
-no table of ours. Numbers are in network order, as nf_tables has them.
+Owns: names and attributes of nftables expressions (linux/netfilter/nf_tables.h, nft(8)). Attribute
+numbers are in network byte order, as nf_tables expects.
+Does not: define any of overlayd's tables.
+
+In this module "match" means: the rule continues if the condition holds.
 """
 
 from __future__ import annotations
@@ -40,16 +43,16 @@ _IPV6_FRAGMENT: Final = 44
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 _COUNTER_PACKETS: Final = 2
-_YES: Final = (1).to_bytes(4, sys.byteorder)  # what the question for a route leaves
+_YES: Final = (1).to_bytes(4, sys.byteorder)  # result of a fib lookup with NFTA_FIB_F_PRESENT
 
 IPV4_PROTOCOL, IPV6_PROTOCOL = b"\x02", b"\x0a"  # NFPROTO_IPV4, NFPROTO_IPV6
 UDP, TCP = b"\x11", b"\x06"
 _NAME_SIZE: Final = 16  # IFNAMSIZ
-_NATIVE: Final = struct.Struct("=I")  # what the kernel keeps in its own order
+_NATIVE: Final = struct.Struct("=I")  # values that the kernel keeps in host byte order
 
 
 class Expression(NamedTuple):
-    """One step of a rule: its name and the attributes we set."""
+    """One step of a rule: its name and the attributes that overlayd sets."""
 
     name: str
     data: tuple[tuple[int, bytes], ...] = ()
@@ -59,12 +62,12 @@ Rule: TypeAlias = tuple[Expression, ...]
 
 
 def number(value: int) -> bytes:
-    """Return an attribute's 32 bits."""
+    """Return a 32-bit number as an attribute's value."""
     return _U32.pack(value)
 
 
 def text(value: str) -> bytes:
-    """Return an attribute's text."""
+    """Return a string as an attribute's value."""
     return value.encode("ascii") + b"\0"
 
 
@@ -88,7 +91,7 @@ def network_header(offset: int, size: int, register: int = REG_1) -> Expression:
 
 
 def transport_header(offset: int, size: int, register: int = REG_1) -> Expression:
-    """Load bytes of the UDP or ICMPv6 header; a later fragment has none: no match."""
+    """Load bytes of the transport header; later fragments have none and do not match."""
     return _payload(_TRANSPORT, offset, size, register)
 
 
@@ -97,17 +100,17 @@ def _value(data: bytes) -> bytes:
 
 
 def equals(data: bytes) -> Expression:
-    """Go on if the first bytes of the register are these."""
+    """Match if the register starts with these bytes."""
     return Expression("cmp", ((1, number(REG_1)), (2, number(_CMP_EQUAL)), (3, _value(data))))
 
 
 def differs(data: bytes) -> Expression:
-    """Go on if the first bytes of the register are others."""
+    """Match if the register does not start with these bytes."""
     return Expression("cmp", ((1, number(REG_1)), (2, number(_CMP_UNEQUAL)), (3, _value(data))))
 
 
 def masked(mask: bytes) -> Expression:
-    """Keep only some bits of the register."""
+    """Clear the bits of the register that are not in the mask."""
     return Expression(
         "bitwise",
         (
@@ -121,12 +124,12 @@ def masked(mask: bytes) -> Expression:
 
 
 def in_set(name: str) -> Expression:
-    """Go on if what the registers hold is in a set."""
+    """Match if the registers' value is in a set."""
     return _lookup(name, 0)
 
 
 def not_in_set(name: str) -> Expression:
-    """Go on if what the registers hold is not in a set."""
+    """Match if the registers' value is not in a set."""
     return _lookup(name, _LOOKUP_INVERTED)
 
 
@@ -135,102 +138,109 @@ def _lookup(name: str, flags: int) -> Expression:
 
 
 def is_ipv4() -> Rule:
-    """Go on with IPv4 alone (tables of the family inet)."""
+    """Match IPv4 (tables of the family inet)."""
     return (_meta(_META_NFPROTO), equals(IPV4_PROTOCOL))
 
 
 def is_ipv6() -> Rule:
-    """Go on with IPv6 alone (tables of the family inet)."""
+    """Match IPv6 (tables of the family inet)."""
     return (_meta(_META_NFPROTO), equals(IPV6_PROTOCOL))
 
 
 def ethertype(value: int) -> Rule:
-    """Go on with frames of one type alone (tables of the family bridge)."""
+    """Match frames of one EtherType (tables of the family bridge)."""
     return (_meta(_META_PROTOCOL), equals(struct.pack(">H", value)))
 
 
 def transport(protocol: bytes) -> Rule:
-    """Go on with one transport protocol alone."""
+    """Match one transport protocol."""
     return (_meta(_META_L4PROTO), equals(protocol))
 
 
 def iifname_prefix(prefix: str) -> Rule:
-    """Go on with what comes in by an interface whose name begins so."""
+    """Match packets received on an interface whose name has a prefix."""
     return (_meta(_META_IIFNAME), equals(prefix.encode("ascii")))
 
 
 def oifname_prefix(prefix: str) -> Rule:
-    """Go on with what goes out by an interface whose name begins so."""
+    """Match packets sent on an interface whose name has a prefix."""
     return (_meta(_META_OIFNAME), equals(prefix.encode("ascii")))
 
 
 def interface_key(name: str) -> bytes:
-    """Return an interface's name as it stands in a set."""
-    # Others' interfaces may have any name: what /proc/sys shows of it comes back as it was.
+    """Return an interface's name as the key of a set."""
+    # Interfaces not made by overlayd may have any name: bytes read from /proc/sys are preserved.
     return name.encode("utf-8", "surrogateescape").ljust(_NAME_SIZE, b"\0")
 
 
 def iifname_in_set(names: str, *, inside: bool = True) -> Rule:
-    """Go on with what comes in by an interface of a set; else by none of it."""
+    """Match packets received on an interface of a set; without `inside`, on any other."""
     return (_meta(_META_IIFNAME), in_set(names) if inside else not_in_set(names))
 
 
 def oifname_in_set(names: str, *, inside: bool = True) -> Rule:
-    """Go on with what goes out by an interface of a set; else by none of it."""
+    """Match packets sent on an interface of a set; without `inside`, on any other."""
     return (_meta(_META_OIFNAME), in_set(names) if inside else not_in_set(names))
 
 
 def iifname_is(name: str) -> Rule:
-    """Go on with what comes in by one interface alone."""
+    """Match packets received on one interface."""
     return (_meta(_META_IIFNAME), equals(interface_key(name)))
 
 
-def oifname_is(name: str, *, so: bool = True) -> Rule:
-    """Go on with what goes out by one interface; else by any other."""
-    key = interface_key(name)
-    return (_meta(_META_OIFNAME), equals(key) if so else differs(key))
+def oifname_is(name: str) -> Rule:
+    """Match packets sent on one interface."""
+    return (_meta(_META_OIFNAME), equals(interface_key(name)))
+
+
+def oifname_is_not(name: str) -> Rule:
+    """Match packets sent on any other interface."""
+    return (_meta(_META_OIFNAME), differs(interface_key(name)))
 
 
 def has_mark(mark: int) -> Rule:
-    """Go on with packets that somebody has given all bits of a mark."""
+    """Match packets whose mark has all bits of `mark`."""
     bits = _NATIVE.pack(mark)
     return (_meta(_META_MARK), masked(bits), equals(bits))
 
 
 def incoming_index(register: int = REG_1) -> Expression:
-    """Load the index of the interface by which the packet came in."""
+    """Load the index of the interface that received the packet."""
     return _meta(_META_IIF, register)
 
 
 def to_port(protocol: bytes, port: int) -> Rule:
-    """Go on with TCP or UDP to one port alone."""
+    """Match TCP or UDP to one port."""
     return (*transport(protocol), transport_header(2, 2), equals(struct.pack(">H", port)))
 
 
 def udp_to(port: int) -> Rule:
-    """Go on with UDP to one port alone."""
+    """Match UDP to one port."""
     return to_port(UDP, port)
 
 
 def udp_from(port: int) -> Rule:
-    """Go on with UDP from one port alone."""
+    """Match UDP from one port."""
     return (*transport(UDP), transport_header(0, 2), equals(struct.pack(">H", port)))
 
 
 def passes_reverse_path() -> Rule:
-    """Go on if an answer to the sender would leave by the interface that this came in by."""
+    """Match if a reply to the sender would leave by the receiving interface.
+
+    Strict reverse path filtering (RFC 3704 section 2.2), by the `fib` expression of nft(8).
+    """
     flags = _FIB_SADDR | _FIB_IIF | _FIB_PRESENT
     fib = Expression("fib", ((1, number(REG_1)), (2, number(_FIB_OIF)), (3, number(flags))))
     return (fib, equals(_YES))
 
 
 def from_range(base: bytes, prefix_length: int) -> Rule:
-    """Go on with packets from an address range."""
+    """Match packets from an address range."""
     return _within(base, prefix_length, 12 if len(base) == 4 else 8)
 
 
 def to_range(base: bytes, prefix_length: int) -> Rule:
-    """Go on with packets to an address range."""
+    """Match packets to an address range."""
     return _within(base, prefix_length, 16 if len(base) == 4 else 24)
 
 
@@ -245,12 +255,12 @@ def _within(base: bytes, prefix_length: int, offset: int) -> Rule:
 
 
 def to_this_host() -> Rule:
-    """Go on with packets to an address of the host's own."""
+    """Match packets to an address of this host."""
     return _is_local(_FIB_DADDR)
 
 
 def from_this_host() -> Rule:
-    """Go on with packets from an address of the host's own."""
+    """Match packets from an address of this host."""
     return _is_local(_FIB_SADDR)
 
 
@@ -260,12 +270,12 @@ def _is_local(address: int) -> Rule:
 
 
 def ct_established() -> Rule:
-    """Go on with what belongs to a connection that was let through (established, related)."""
+    """Match packets of accepted connections (conntrack state established or related)."""
     return _tracked(_CT_STATE, _KNOWN)
 
 
 def ct_dnat() -> Rule:
-    """Go on with connections whose destination was translated (`translate_to`)."""
+    """Match connections whose destination was translated (`dnat_to`)."""
     return _tracked(_CT_STATUS, _TRANSLATED)
 
 
@@ -275,7 +285,7 @@ def _tracked(key: int, bits: int) -> Rule:
 
 
 def dnat_to(ip: bytes, port: int) -> Rule:
-    """Send the connection to another address and port (RFC 2663: DNAT)."""
+    """Translate the connection's destination address and port (DNAT; RFC 2663)."""
     data = (
         (1, number(_NAT_DESTINATION)),
         (2, number((IPV4_PROTOCOL if len(ip) == 4 else IPV6_PROTOCOL)[0])),
@@ -290,14 +300,14 @@ def _load(register: int, value: bytes) -> Expression:
 
 
 def masquerade() -> Expression:
-    """Give the connection the address of the interface it leaves by."""
+    """Translate the source to the address of the outgoing interface (RFC 3022)."""
     return Expression("masq")
 
 
 def clamp_mss() -> Rule:
-    """Lower the segment size that a TCP handshake announces to what the route carries.
+    """Lower the MSS of a TCP handshake to what the route's MTU allows.
 
-    RFC 9293 section 3.7.1 has the sizes; path MTU discovery alone fails where ICMP is filtered
+    RFC 9293 section 3.7.1 defines the MSS; path MTU discovery alone fails where ICMP is filtered
     (RFC 2923 section 2.1).
     """
     registers = ((1, number(REG_1)), (2, number(REG_1)), (3, number(_TO_NETWORK_ORDER)))
@@ -314,13 +324,13 @@ def clamp_mss() -> Rule:
 
 
 def is_ipv6_fragment() -> Rule:
-    """Go on with fragments alone."""
+    """Match packets with an IPv6 Fragment header (RFC 8200 section 4.5)."""
     data = ((1, number(REG_1)), (2, bytes([_IPV6_FRAGMENT])), (3, number(0)), (4, number(1)))
     return (Expression("exthdr", (*data, (5, number(_EXTHDR_PRESENT)))), equals(b"\x01"))
 
 
 def notrack() -> Expression:
-    """Keep the packet out of connection tracking, and so from every masquerade."""
+    """Exclude the packet from connection tracking, and thereby from NAT."""
     return Expression("notrack")
 
 
@@ -338,22 +348,22 @@ def _verdict(code: int, chain: str = "") -> Expression:
 
 
 def accept() -> Expression:
-    """Let it pass this hook."""
+    """Accept the packet at this hook."""
     return _verdict(_ACCEPT)
 
 
 def drop() -> Expression:
-    """Let it go no further."""
+    """Drop the packet."""
     return _verdict(_DROP)
 
 
 def return_to_caller() -> Expression:
-    """Go on behind where the chain was entered."""
+    """Continue in the calling chain, after the rule that entered this one."""
     return _verdict(_RETURN)
 
 
 def goto(chain: str) -> Expression:
-    """Go on in another chain, and don't come back."""
+    """Continue in another chain, without returning."""
     return _verdict(_GOTO, chain)
 
 
@@ -361,7 +371,7 @@ def goto(chain: str) -> Expression:
 
 
 def encoded(rule: Rule) -> bytes:
-    """Return the list of expressions as an attribute's value."""
+    """Return the rule's list of expressions as an attribute's value."""
     parts = []
     for expression in rule:
         data = b"".join(attribute(kind, value) for kind, value in expression.data)
@@ -371,9 +381,9 @@ def encoded(rule: Rule) -> bytes:
 
 
 def matches(rule: Rule, raw: bytes) -> bool:
-    """Say whether a list of expressions, as the kernel shows it, is this rule.
+    """Return whether a list of expressions, as dumped by the kernel, equals this rule.
 
-    The kernel adds attributes of its own (counts, flags that are zero): those we set count.
+    The kernel adds attributes (counts, flags that are zero); only those in `rule` are compared.
     """
     found = _decoded(raw)
     if [name for name, _ in found] != [expression.name for expression in rule]:
@@ -386,7 +396,7 @@ def matches(rule: Rule, raw: bytes) -> bool:
 
 
 def packets(raw: bytes) -> int | None:
-    """Return what the first counter of a rule has counted; None if it has none."""
+    """Return the packet count of a rule's first counter; None if it has none."""
     for name, shown in _decoded(raw):
         if name == "counter":
             return int(_U64.unpack(shown[_COUNTER_PACKETS])[0])

@@ -1,12 +1,13 @@
-"""Others' rules that stand in the way of exposed networks, and the one place where ours may be.
+"""Find other programs' rules that drop forwarded packets, and insert rules into DOCKER-USER.
 
-A packet that one table lets through another may still drop, and Docker's does: it sets the
-policy of `FORWARD` to drop on a host that was no router. For such rules of others it has the chain
-`DOCKER-USER`, which it goes through first and leaves alone; where there is one, ours stand at
-its head. What goes on to Docker's own bridges is left to Docker's rules. Where there is no such
-chain nobody else's is changed: who drops is told, with what would let our packets through.
+A packet that one table accepts may still be dropped by another. Docker does so: on a host that did
+not forward before, it sets the policy of `FORWARD` to drop. It provides the chain `DOCKER-USER`,
+which it evaluates first and never changes, for rules of others; where that chain exists, overlayd's
+rules are at its head. Packets to Docker's own bridges are left to Docker's rules. Where it does not
+exist, no chain is changed: the dropping chain is reported, with commands that would accept
+overlayd's packets.
 
-Rules are in the form that the iptables program itself gives them, so that it can show them.
+Rules have the form that iptables(8) itself writes, so that it can show them.
 """
 
 from __future__ import annotations
@@ -38,24 +39,27 @@ _TABLE, _CHAIN, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
 _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 2, 3, 4
 _POLICY_DROP: Final = 0
 DOCKER_TABLE, _DOCKER_CHAIN = "filter", "DOCKER-USER"
-_OURS: Final = "overlayd"
+_OWN_TABLES: Final = "overlayd"
 _PROGRAMS: Final = {_IPV4: "iptables", _IPV6: "ip6tables"}
 _FAMILY_NAMES: Final = {_IPV4: "ip", _IPV6: "ip6", FAMILY_INET: "inet"}
 
-_FROM_US, _TO_US = ex.iifname_prefix(HOST_LINK_PREFIX), ex.oifname_prefix(HOST_LINK_PREFIX)
+_FROM_UPLINKS, _TO_UPLINKS = (
+    ex.iifname_prefix(HOST_LINK_PREFIX),
+    ex.oifname_prefix(HOST_LINK_PREFIX),
+)
 ACCEPT_RULES: Final[tuple[Rule, ...]] = (
-    (*_FROM_US, *ex.oifname_prefix("docker"), ex.counter(), ex.return_to_caller()),
-    (*_FROM_US, *ex.oifname_prefix("br-"), ex.counter(), ex.return_to_caller()),
-    (*_FROM_US, ex.counter(), ex.accept()),
-    (*_TO_US, ex.counter(), ex.accept()),
+    (*_FROM_UPLINKS, *ex.oifname_prefix("docker"), ex.counter(), ex.return_to_caller()),
+    (*_FROM_UPLINKS, *ex.oifname_prefix("br-"), ex.counter(), ex.return_to_caller()),
+    (*_FROM_UPLINKS, ex.counter(), ex.accept()),
+    (*_TO_UPLINKS, ex.counter(), ex.accept()),
 )
 
 
 class DroppingChain(NamedTuple):
-    """A chain of others that drops what it does not know, our packets among it."""
+    """A chain of another program whose policy drops overlayd's packets."""
 
     chain: str  # as nft(8) names it: family, table, chain
-    remedy: str  # the commands that let our packets through
+    remedy: str  # the commands that accept overlayd's packets
 
 
 class _Chain(NamedTuple):
@@ -65,29 +69,30 @@ class _Chain(NamedTuple):
 
 
 class ForeignRules(NftTables):
-    """The tables of others in this namespace."""
+    """The tables of other programs in this namespace."""
 
     def insert_accept_rules(self, *, ipv6: bool) -> tuple[bool, list[DroppingChain]]:
-        """Put our rules where others leave room for them.
+        """Insert overlayd's rules into each DOCKER-USER chain.
 
-        Return whether any were missing, and who drops our packets all the same.
+        Return whether any were missing, and the chains that still drop overlayd's packets. Raises
+        OSError if the kernel refuses.
         """
         families = {_IPV4, FAMILY_INET, *({_IPV6} if ipv6 else ())}
         dropping = [chain for chain in self._dropping() if chain.family in families]
-        rooms = [chain for chain in self._rooms() if chain.family in families]
-        changed = [self._put(room) for room in rooms]
-        roomy = {(room.family, room.table) for room in rooms}
+        user_chains = [chain for chain in self._docker_user_chains() if chain.family in families]
+        changed = [self._insert_missing(chain) for chain in user_chains]
+        served = {(chain.family, chain.table) for chain in user_chains}
         obstacles = [
             DroppingChain(f"{_FAMILY_NAMES[c.family]} {c.table} {c.name}", _remedy(c))
             for c in dropping
-            if (c.family, c.table) not in roomy and not self._has_accept_rules(c)
+            if (c.family, c.table) not in served and not self._has_accept_rules(c)
         ]
         return any(changed), obstacles
 
     def remove_accept_rules(self) -> bool:
-        """Remove our rules; say whether there were any."""
-        taken = [self._take(room) for room in self._rooms()]
-        return any(taken)
+        """Delete overlayd's rules; return whether there were any. Raises OSError."""
+        deleted = [self._delete_rules(chain) for chain in self._docker_user_chains()]
+        return any(deleted)
 
     def _base_chains(self) -> Iterator[tuple[_Chain, dict[int, bytes]]]:
         try:
@@ -97,13 +102,13 @@ class ForeignRules(NftTables):
         for message, parts in found:
             family = message.buffer[message.start]
             table, name = _text(parts[_TABLE]), _text(parts[_CHAIN])
-            if not table.startswith(_OURS):
+            if not table.startswith(_OWN_TABLES):
                 yield _Chain(family, table, name), parts
 
     def _dropping(self) -> list[_Chain]:
         return [chain for chain, parts in self._base_chains() if _drops_forwarded(parts)]
 
-    def _rooms(self) -> list[_Chain]:
+    def _docker_user_chains(self) -> list[_Chain]:
         return [
             chain
             for chain, _ in self._base_chains()
@@ -123,24 +128,24 @@ class ForeignRules(NftTables):
         rules = [raw for _, raw in self._rules_in(chain)]
         return all(any(matches(wanted, raw) for raw in rules) for wanted in ACCEPT_RULES[2:])
 
-    def _put(self, chain: _Chain) -> bool:
+    def _insert_missing(self, chain: _Chain) -> bool:
         found = self._rules_in(chain)
         if all(any(matches(wanted, raw) for _, raw in found) for wanted in ACCEPT_RULES):
             return False
-        steps = [_delete(chain, handle) for handle in _ours(found)]
-        # Each is put at the head: the last one first.
+        steps = [_delete(chain, handle) for handle in _own_handles(found)]
+        # Each is inserted at the head, so the last one goes first.
         steps += [_insert(chain, rule) for rule in reversed(ACCEPT_RULES)]
         self._transact(steps)
         return True
 
-    def _take(self, chain: _Chain) -> bool:
-        steps = [_delete(chain, handle) for handle in _ours(self._rules_in(chain))]
+    def _delete_rules(self, chain: _Chain) -> bool:
+        steps = [_delete(chain, handle) for handle in _own_handles(self._rules_in(chain))]
         if steps:
             self._transact(steps)
         return bool(steps)
 
 
-def _ours(rules: list[tuple[bytes, bytes]]) -> list[bytes]:
+def _own_handles(rules: list[tuple[bytes, bytes]]) -> list[bytes]:
     return [handle for handle, raw in rules if any(matches(rule, raw) for rule in ACCEPT_RULES)]
 
 

@@ -1,10 +1,10 @@
-"""The table that leads out of exposed networks and into published ports, in the host's namespace.
+"""The nftables table for exposed networks and published ports, in the host's namespace.
 
-What leaves a network for anywhere but the host is masqueraded (RFC 3022; IPv6 alike); traffic
-between the host itself and containers is never translated, and neither is what stays on a
-network. Nothing gets from one network into another, and from outside only answers get in, what
-goes to published ports, and what the operator has marked. The operator's own rules have a table of
-their own, `overlayd_user`: made once, before ours in the packet's way, and never changed by us.
+Packets that leave a network for anywhere but the host are masqueraded (RFC 3022; IPv6 likewise).
+Traffic between the host and containers, and within a network, is not translated. Nothing is
+forwarded between networks; from outside only replies, packets to published ports, and packets with
+the operator's mark are accepted. The operator's rules belong in a separate table, `overlayd_user`,
+which comes first in a packet's path; overlayd creates it once and never changes it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from overlay.kernel.nft.tables import (
 from overlay.model import NodeId
 
 USER_TABLE_NAME: Final = "overlayd_user"
-OPERATOR_MARK: Final = 0x6F760000  # a packet bearing it may enter an exposed network
+OPERATOR_MARK: Final = 0x6F760000  # packets with this mark may enter an exposed network
 _BEFORE_TRACKING, _DESTINATION, _FILTER, _SOURCE = -300, -100, 0, 100  # as nft(8) names them
 _TYPE_INTERFACE: Final = 41  # nft's own number
 _LINKS: Final = "links"
@@ -44,12 +44,12 @@ USER_TABLE: Final = Table(
 
 
 def table_name(node_id: NodeId) -> str:
-    """Return the table's name: by node, for several agents may share a host."""
+    """Return the table's name, one per node, as several agents may share a host."""
     return f"overlayd_host_{node_id[:3].hex()}"
 
 
 def table_of(node_id: NodeId, state: HostState) -> Table:
-    """Return the whole table; the same state gives the same rules, whatever its order."""
+    """Return the whole table; equal states give the same rules in the same order."""
     ports = sorted(state.ports)
     into = tuple(_destinations(ports))
     return Table(
@@ -71,8 +71,8 @@ def _elements(state: HostState) -> dict[str, frozenset[bytes]]:
 
 
 def _guard() -> Iterator[Rule]:
-    # route_localnet on our links lets the host's own 127.0.0.1 be translated; nobody else may
-    # come or go that way (CVE-2020-8558).
+    # route_localnet on uplinks lets the host's own 127.0.0.1 be translated. Nothing else may use
+    # loopback addresses there (CVE-2020-8558).
     yield (*ex.iifname_in_set(_LINKS), *ex.to_range(*_LOOPBACK), *_REFUSED)
     yield (*ex.iifname_in_set(_LINKS), *ex.from_range(*_LOOPBACK), *_REFUSED)
 
@@ -80,18 +80,21 @@ def _guard() -> Iterator[Rule]:
 def _destinations(ports: list[PortForward]) -> Iterator[Rule]:
     for each in ports:
         family = ex.is_ipv4() if len(each.ip) == 4 else ex.is_ipv6()
-        to_it = (
+        to_host = (
             ex.to_range(each.host_ip, 8 * len(each.host_ip))
             if each.host_ip
             else (*family, *ex.to_this_host())
         )
         to_port = ex.to_port(_PROTOCOLS[each.protocol], each.host_port)
-        yield (*to_it, *to_port, *ex.dnat_to(each.ip, each.port))
+        yield (*to_host, *to_port, *ex.dnat_to(each.ip, each.port))
 
 
 def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
-    """Masquerade what leaves, and published connections that would else be answered past us: those
-    of this host, of a container on the same network, and all where the way back leads elsewhere."""
+    """Masquerade outgoing packets, and published connections whose replies would bypass this host.
+
+    The latter are connections from this host, from a container on the same network, and all those
+    to a container whose default route does not lead back here.
+    """
     inward = (*ex.oifname_in_set(_LINKS), *ex.ct_dnat())
     yield (*inward, *ex.from_this_host(), ex.masquerade())
     for link in sorted(state.links):
@@ -112,7 +115,7 @@ def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
 
 
 def _passing(state: HostState) -> Iterator[Rule]:
-    from_us, to_us = ex.iifname_in_set(_LINKS), ex.oifname_in_set(_LINKS)
+    from_uplinks, to_uplinks = ex.iifname_in_set(_LINKS), ex.oifname_in_set(_LINKS)
     from_others, to_others = (
         ex.iifname_in_set(_LINKS, inside=False),
         ex.oifname_in_set(_LINKS, inside=False),
@@ -121,43 +124,43 @@ def _passing(state: HostState) -> Iterator[Rule]:
     yield (*from_others, *to_others, ex.accept())
     yield ex.clamp_mss()
     yield (*ex.ct_established(), ex.accept())
-    yield (*to_us, *ex.ct_dnat(), ex.accept())
-    yield (*from_us, *to_others, ex.accept())
-    yield (*from_others, *to_us, *ex.has_mark(OPERATOR_MARK), ex.accept())
+    yield (*to_uplinks, *ex.ct_dnat(), ex.accept())
+    yield (*from_uplinks, *to_others, ex.accept())
+    yield (*from_others, *to_uplinks, *ex.has_mark(OPERATOR_MARK), ex.accept())
     yield _REFUSED
 
 
 def _transit(opened: frozenset[ForwardingInterface]) -> Iterator[Rule]:
-    """Keep a host that was no router from becoming one for others, by what we need to forward.
+    """Drop transit traffic on interfaces that forward only because overlayd enabled it.
 
-    Bridged frames that br_netfilter shows here come and go by one and the same interface.
+    Bridged frames that br_netfilter passes through this hook have the same interface on both sides.
     """
     for interface, family in sorted(opened):
         kind = ex.is_ipv4() if family == 4 else ex.is_ipv6()
-        elsewhere = (*ex.oifname_in_set(_LINKS, inside=False), *ex.oifname_is(interface, so=False))
+        elsewhere = (*ex.oifname_in_set(_LINKS, inside=False), *ex.oifname_is_not(interface))
         yield (*kind, *ex.iifname_is(interface), *elsewhere, *_REFUSED)
 
 
 class HostTable:
-    """The table of one node in this namespace, and the operator's beside it."""
+    """The table of one node in this namespace, and the operator's table."""
 
     def __init__(self, node_id: NodeId) -> None:
-        """Raise MissingError where the kernel has no nftables."""
+        """Raise NftMissingError if the kernel has no nftables."""
         self._node_id = node_id
         self._tables = NftTables()
         self.name = table_name(node_id)
 
     @property
     def port_id(self) -> int:
-        """Return who we are in the kernel's notifications."""
+        """Return this socket's port id, which the kernel's notifications carry."""
         return self._tables.port_id
 
     def close(self) -> None:
-        """Let go; the table goes on."""
+        """Close the socket; the table stays in force."""
         self._tables.close()
 
     def holds(self, state: HostState) -> bool:
-        """Say whether the table is there just as this state makes it."""
+        """Return whether the kernel's table is exactly that of this state."""
         table = table_of(self._node_id, state)
         if not self._tables.holds(table):
             return False
@@ -167,21 +170,24 @@ class HostTable:
             return False
 
     def is_there(self) -> bool:
-        """Say whether there is a table of this name."""
+        """Return whether a table of this name exists, whatever its contents."""
         return (FAMILY_INET, self.name) in self._tables.names()
 
     def write(self, state: HostState) -> None:
-        """Put the table in place of the one before, in one step; make the operator's if missing."""
+        """Replace the table in one transaction; create the operator's if it is missing.
+
+        Raises OSError if the kernel refuses, NftMissingError if it lacks a part of nftables.
+        """
         if (FAMILY_INET, USER_TABLE_NAME) not in self._tables.names():
             self._tables.replace(USER_TABLE, {})
         self._tables.replace(table_of(self._node_id, state), _elements(state))
 
     def remove(self) -> None:
-        """Take the table away, and the operator's if nothing is in it."""
+        """Delete the table, and the operator's if it is empty. Raises OSError."""
         self._tables.delete(FAMILY_INET, self.name)
         remove_unused_user_table(self._tables)
 
 
 def remove_unused_user_table(tables: NftTables) -> bool:
-    """Remove the operator's table if it is as we made it; say whether it was there."""
+    """Delete the operator's table if it is unchanged; return whether it was deleted."""
     return tables.holds(USER_TABLE) and tables.delete(FAMILY_INET, USER_TABLE_NAME)

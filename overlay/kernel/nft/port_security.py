@@ -1,15 +1,15 @@
-"""Port security: a container sends from its own MAC and addresses, or is not heard.
+"""Port security: drop frames that a container sends from a MAC or address that is not its own.
 
-A table of the family bridge in each sandbox looks at what comes in by containers' ports (`ve...`)
-before the bridge learns from it. All that is not allowed is dropped: a port that is not known yet
-is silent. Checked are the frame's MAC, ARP's sender, IPv4's and IPv6's source, the target of a
-neighbour advertisement and of duplicate address detection (RFC 4861, RFC 4862); never let through
-are router advertisements, redirects and answers of DHCP servers. An attach changes a few elements
-of sets, however many ports there are.
+A table of the family bridge in each sandbox inspects the frames received on container ports
+(`ve...`), before the bridge learns from them. Everything that is not allowed is dropped, so a port
+without rules is silent. Checked are the frame's source MAC, the ARP sender, the IPv4 and IPv6
+source, and the target of neighbor advertisements and of duplicate address detection (RFC 4861,
+RFC 4862). Router advertisements, redirects and DHCP server replies are always dropped. An attach
+changes a few set elements, however many ports there are.
 
-The bridge's hook sees all that the fast path does not take (`kernel.bpf.programs`), and that takes
-nothing but plain unicast from a port's own MAC and addresses. So this one table serves both ways;
-the alternative, all of it again as a tc program, would need eBPF where now nothing does.
+The bridge hook sees every frame that the fast path (`kernel.bpf.programs`) does not forward, and
+the fast path forwards only plain unicast from a port's own MAC and addresses. So one table serves
+both; doing it all in a tc program would make eBPF a requirement.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BEFORE_FORWARDING: Final = -200
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _ARP_OF_IPV4: Final = bytes.fromhex("000108000604")  # RFC 826: hardware, protocol, sizes
 _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT, _REDIRECT = 134, 135, 136, 137  # RFC 4861
-_LISTENER_REPORTS: Final = (131, 143)  # RFC 2710, RFC 3810: from :: while an address is tried
+_LISTENER_REPORTS: Final = (131, 143)  # RFC 2710, RFC 3810: sent from :: during DAD
 _DHCP: Final = (67, 68)  # server, client; RFC 2131
 _DHCPV6: Final = (547, 546)  # RFC 8415
 _ICMPV6: Final = b"\x3a"
@@ -51,7 +51,7 @@ PortElements: TypeAlias = dict[str, frozenset[bytes]]  # by set: those of one po
 
 
 def _own(load: Expression, name: str) -> Rule:
-    """Go on if a port and what is loaded behind it belong together."""
+    """Match if the pair of port and loaded value is in a set."""
     return (ex.incoming_index(), load, ex.in_set(name))
 
 
@@ -64,19 +64,19 @@ def _icmpv6(kind: int) -> Rule:
 
 
 def _no_server(ports: tuple[int, int]) -> tuple[Rule, ...]:
-    """Refuse what a server sends: from its port, and to that of clients, who look at no other."""
+    """Drop server replies: packets from the server's port, or to the clients' port."""
     server, client = ports
     return ((*ex.udp_from(server), *_REFUSED), (*ex.udp_to(client), *_REFUSED))
 
 
 _REFUSED: Final = (ex.counter(), ex.drop())
-_BEHIND: Final = ex.REG32_01  # the port's index
+_AFTER_INDEX: Final = ex.REG32_01  # the register after the port's index
 _SOURCE_IPV4, _SOURCE_IPV6 = (12, 4), (8, 16)  # offset and size in the IP header
-_ND_TARGET: Final = ex.transport_header(8, 16, _BEHIND)
+_ND_TARGET: Final = ex.transport_header(8, 16, _AFTER_INDEX)
 
 
 def _frames() -> tuple[Rule, ...]:
-    mac = _foreign(ex.link_header(6, 6, _BEHIND), _MACS)
+    mac = _foreign(ex.link_header(6, 6, _AFTER_INDEX), _MACS)
     return (
         (*mac, *_REFUSED),
         (*ex.ethertype(_ARP), ex.goto("arp")),
@@ -87,13 +87,13 @@ def _frames() -> tuple[Rule, ...]:
 
 
 def _arp() -> tuple[Rule, ...]:
-    mac = _foreign(ex.network_header(8, 6, _BEHIND), _MACS)
+    mac = _foreign(ex.network_header(8, 6, _AFTER_INDEX), _MACS)
     sender = (14, 4)
     return (
         (ex.network_header(0, 6), ex.differs(_ARP_OF_IPV4), *_REFUSED),
         (*mac, *_REFUSED),
         (ex.network_header(*sender), ex.equals(bytes(4)), ex.accept()),  # a probe: RFC 5227
-        (*_own(ex.network_header(*sender, _BEHIND), _ADDRESSES_IPV4), ex.accept()),
+        (*_own(ex.network_header(*sender, _AFTER_INDEX), _ADDRESSES_IPV4), ex.accept()),
         _REFUSED,
     )
 
@@ -103,14 +103,14 @@ def _ipv4() -> tuple[Rule, ...]:
     no_address = (ex.network_header(*_SOURCE_IPV4), ex.equals(bytes(4)))
     return (
         *_no_server(_DHCP),
-        (*_own(ex.network_header(*_SOURCE_IPV4, _BEHIND), _ADDRESSES_IPV4), ex.accept()),
+        (*_own(ex.network_header(*_SOURCE_IPV4, _AFTER_INDEX), _ADDRESSES_IPV4), ex.accept()),
         (*no_address, *ex.udp_from(client), *ex.udp_to(server), ex.accept()),
         _REFUSED,
     )
 
 
 def _ipv6() -> tuple[Rule, ...]:
-    source = ex.network_header(*_SOURCE_IPV6, _BEHIND)
+    source = ex.network_header(*_SOURCE_IPV6, _AFTER_INDEX)
     no_address = (ex.network_header(*_SOURCE_IPV6), ex.equals(bytes(16)))
     tried = _own(_ND_TARGET, _ADDRESSES_IPV6)
     return (
@@ -151,13 +151,13 @@ TABLE: Final = Table(
 
 
 def link_local(mac: Mac) -> Ip:
-    """Return the address that the kernel makes of a MAC (RFC 4291 appendix A)."""
+    """Return the link-local address that the kernel derives from a MAC (RFC 4291 appendix A)."""
     identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
     return Ip(b"\xfe\x80" + bytes(6) + identifier)
 
 
 def elements_of(row: GuardRow, index: int) -> PortElements:
-    """Return what a port's row is in the sets."""
+    """Return a port's row as set elements."""
     port = _INDEX.pack(index)
     if not row.mac:
         return {_OPEN: frozenset({port})}
@@ -170,7 +170,7 @@ def elements_of(row: GuardRow, index: int) -> PortElements:
 
 
 def row_of(elements: PortElements, link: str) -> GuardRow:
-    """Return the row that a port's elements are; one like no plan's if they fit none."""
+    """Return a port's set elements as a row; one that no plan contains if they are inconsistent."""
     macs = sorted(key[4:10] for key in elements.get(_MACS, ()))
     none: frozenset[bytes] = frozenset()
     keys = elements.get(_ADDRESSES_IPV4, none) | elements.get(_ADDRESSES_IPV6, none)
@@ -183,43 +183,43 @@ def row_of(elements: PortElements, link: str) -> GuardRow:
 
 
 class PortSecurity:
-    """The table of one sandbox. Any thread may call: each call holds a lock for a moment."""
+    """The table of one sandbox. Thread-safe: each call briefly holds a lock."""
 
     def __init__(self, netns_fd: int) -> None:
-        """Try the table out; raises MissingError where the kernel can't have it."""
+        """Probe the table. Raises NftMissingError if the kernel does not support it."""
         self._lock = threading.Lock()
-        self._ports: dict[int, PortElements] = {}  # by index: what we know to be in the sets
+        self._ports: dict[int, PortElements] = {}  # by index: the known contents of the sets
         with ExitStack() as undo:
             self._tables = NftTables(netns_fd)
             undo.callback(self._tables.close)
             self._monitor = Monitor(netns_fd)
             undo.callback(self._monitor.close)
-            self._sound = self._tables.holds(TABLE)
-            if not self._sound:
+            self._is_intact = self._tables.holds(TABLE)
+            if not self._is_intact:
                 self._tables.probe(TABLE)
             undo.pop_all()
 
     def close(self) -> None:
-        """Let go; the table goes on."""
+        """Close the sockets; the table stays in force."""
         self._tables.close()
         self._monitor.close()
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when a table was changed."""
+        """Return a descriptor that becomes readable when a table changes."""
         return self._monitor.fileno()
 
     def altered(self) -> bool:
-        """Say whether anybody else has changed ours. For the event loop: never blocks."""
+        """Return whether another program changed the table. Never blocks."""
         return self._monitor.touched([TABLE.name], [self._tables.port_id])
 
     def read(self, names: Mapping[int, str]) -> frozenset[GuardRow]:
-        """Return a row for each port in the sets; none where the table is not as we made it.
+        """Return a row for each port in the sets; none if the table was changed.
 
-        A port that is gone has its number for a name.
+        A port that no longer exists is named by its index ("#17"). Raises OSError.
         """
         with self._lock:
-            self._sound = self._tables.holds(TABLE)
-            if not self._sound:
+            self._is_intact = self._tables.holds(TABLE)
+            if not self._is_intact:
                 return frozenset()
             ports: dict[int, dict[str, set[bytes]]] = {}
             for name, keys in self._tables.elements(TABLE).items():
@@ -236,11 +236,11 @@ class PortSecurity:
             )
 
     def put(self, rows: Iterable[tuple[GuardRow, int]]) -> None:
-        """Put the rows of ports (by index) in force, in one step; raises OSError."""
+        """Apply the rows of ports (with their indexes) in one transaction. Raises OSError."""
         self._change({index: elements_of(row, index) for row, index in rows})
 
     def delete(self, indexes: Iterable[int]) -> None:
-        """Forget ports: what they send is dropped from now on; raises OSError."""
+        """Remove ports; whatever they send is dropped from now on. Raises OSError."""
         self._change({index: {} for index in indexes})
 
     def _change(self, wanted: dict[int, PortElements]) -> None:
@@ -250,25 +250,25 @@ class PortSecurity:
             before = {index: self._ports.get(index, {}) for index in wanted}
             after = {**self._ports, **wanted}
             self._ports = {index: elements for index, elements in after.items() if elements}
-            if not self._sound:
+            if not self._is_intact:
                 self._replace()
                 return
             try:
                 put, delete = _merged(wanted, before), _merged(before, wanted)
                 self._tables.change(TABLE, put, delete)
-            except (FileNotFoundError, FileExistsError):  # altered since it was read
+            except (FileNotFoundError, FileExistsError):  # changed since it was read
                 self._replace()
 
     def _replace(self) -> None:
-        self._sound = False
+        self._is_intact = False
         self._tables.replace(TABLE, _merged(self._ports, {}))
-        self._sound = True
+        self._is_intact = True
 
 
 def _merged(
     one: Mapping[int, PortElements], other: Mapping[int, PortElements]
 ) -> dict[str, frozenset[bytes]]:
-    """Return what the one has and the other has not, by set, of all ports together."""
+    """Return the elements in `one` but not in `other`, by set, of all ports together."""
     merged: dict[str, set[bytes]] = {}
     for index, elements in one.items():
         for name, keys in elements.items():
@@ -281,9 +281,9 @@ def apply(
     operations: Iterable[PutRow | DeleteRow],
     index_of: Callable[[str], int],
 ) -> list[tuple[PutRow | DeleteRow, OSError]]:
-    """Do operations on ports' rows, all at once; return those that failed, and why.
+    """Apply operations on ports' rows, all at once; return those that failed, with the error.
 
-    A link that is not there is no failure of these: the link's own operation says so.
+    A missing link is not a failure here: the link's own operation reports it.
     """
     operations = list(operations)
     if guard is None or not operations:

@@ -1,11 +1,11 @@
-"""Tables of nftables: written in one step, read back and compared, their sets changed in place.
+"""Write nftables tables in one transaction, compare them with the kernel's, change their sets.
 
-Owns: the messages of nf_tables (linux/netfilter/nf_tables.h). What a table of ours says is in
-`underlay` and `ports`.
+Owns: the messages of nf_tables (linux/netfilter/nf_tables.h).
+Does not: define overlayd's tables; see `host_table`, `port_security` and `underlay_filter`.
 
-Why neither the nft program nor pyroute2: a program would be forked for every attach (10 ms and
-more, against 0.1), has to be installed, and lists in words that differ between its versions;
-pyroute2 0.9.7 has five of some forty expressions. What we need of the protocol is small.
+Neither nft(8) nor pyroute2 is used: a process for every attach takes 10 ms or more instead of 0.1,
+the program must be installed, and its output differs between versions; pyroute2 0.9.7 knows five of
+some forty expressions. The required part of the protocol is small.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _RULE_CHAIN, _RULE_EXPRESSIONS = 2, 4
 _ELEMENTS: Final = 3
 _ELEMENT_KEY: Final = 1
 _DATA_VALUE: Final = 1
-# Of the kernel without nf_tables, or without a family or an expression that we need.
+# Errors of a kernel without nf_tables, or without a family or an expression that overlayd needs.
 _ABSENT: Final = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT})
-# Where all that a batch names is made in it, what is not found is an expression or a kind of chain.
+# In a batch that creates all it refers to, only an expression or a chain type can be missing.
 _ABSENT_PART: Final = _ABSENT | {errno.ENOENT}
 _ELEMENTS_PER_MESSAGE: Final = 1_000  # of 48 bytes at most: an attribute holds 64 KiB
 _NOTIFICATIONS: Final = 256
@@ -61,8 +61,11 @@ Elements: TypeAlias = Mapping[str, frozenset[bytes]]  # by set
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A set: `key_type` and `note` only tell the nft program how to show it, and to read what it
-    showed: people keep what `nft list ruleset` prints."""
+    """A set of a table.
+
+    `key_type` and `note` only tell nft(8) how to print the keys, so that the output of
+    `nft list ruleset` can be read back.
+    """
 
     name: str
     key_type: int
@@ -72,17 +75,17 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Rules in order; `hook` is (where, priority), None for one that others go to."""
+    """A chain of rules; `hook` is (hook number, priority), None for a chain entered by goto."""
 
     name: str
     rules: tuple[Rule, ...]
     hook: tuple[int, int] | None = None
-    kind: str = "filter"  # or "nat", which sees the first packet of each connection
+    kind: str = "filter"  # or "nat", which sees only the first packet of each connection
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A whole table, but for what is in its sets."""
+    """A whole table, except the elements of its sets."""
 
     family: int
     name: str
@@ -91,19 +94,19 @@ class Table:
 
 
 class NftMissingError(OverlayError):
-    """This kernel has no nftables, or lacks a part of it that we need."""
+    """The kernel has no nftables, or lacks a part of it that overlayd needs."""
 
 
 class NftTables:
-    """Reads and writes tables of one network namespace; every write is one transaction."""
+    """Reads and writes the tables of one network namespace; every write is one transaction."""
 
     def __init__(self, netns_fd: int | None = None) -> None:
-        """Open a socket there; raises MissingError without nftables."""
+        """Open a socket in the namespace. Raises NftMissingError without nftables."""
         self._socket = _open(netns_fd)
 
     @property
     def port_id(self) -> int:
-        """Return the number by which the kernel's notifications name who made a change."""
+        """Return this socket's port id, which identifies its changes in notifications."""
         return self._socket.port_id
 
     def close(self) -> None:
@@ -113,25 +116,31 @@ class NftTables:
     # --- writing ------------------------------------------------------------------------
 
     def replace(self, table: Table, elements: Elements) -> None:
-        """Put a table in place of one of its name, in one step: no packet meets neither."""
+        """Create a table or replace that of its name, in one transaction.
+
+        No packet passes without one of the two. Raises NftMissingError, OSError.
+        """
         head = [_new_table(table), _delete_table(table.family, table.name), _new_table(table)]
         body = [*_sets(table), *_chains(table), *_rules(table)]
         self._transact([*head, *body, *_put_elements(table, elements)], _ABSENT_PART)
 
     def probe(self, table: Table) -> None:
-        """Raise MissingError where the kernel can't have such a table; nothing is left of it."""
+        """Raise NftMissingError if the kernel does not support such a table; leave no trace."""
         trial = Table(table.family, f"{table.name}_trial", table.sets, table.chains)
         body = [_new_table(trial), *_sets(trial), *_chains(trial), *_rules(trial)]
         self._transact([*body, _delete_table(trial.family, trial.name)], _ABSENT_PART)
 
     def change(self, table: Table, put: Elements, delete: Elements) -> None:
-        """Put and delete elements of sets, in one step; each must be new, or there."""
+        """Add and delete set elements in one transaction.
+
+        Raises FileExistsError or FileNotFoundError if the table is not as expected.
+        """
         steps = [*_put_elements(table, put), *_elements(_DELETE_ELEMENT, table, delete)]
         if steps:
             self._transact(steps)
 
     def delete(self, family: int, name: str) -> bool:
-        """Remove a table; False if there is none."""
+        """Delete a table; return False if there is none. Raises OSError."""
         try:
             self._transact([_delete_table(family, name)])
         except FileNotFoundError:
@@ -151,7 +160,7 @@ class NftTables:
     # --- reading ------------------------------------------------------------------------
 
     def names(self) -> list[tuple[int, str]]:
-        """Return all tables there are: (family, name); none where there is no nftables."""
+        """Return all tables as (family, name); none on a kernel without nftables."""
         try:
             found = self._dump(_GET_TABLE, FAMILY_UNSPEC)
         except NftMissingError:
@@ -159,19 +168,19 @@ class NftTables:
         return [(message.buffer[message.start], _text(parts[1])) for message, parts in found]
 
     def holds(self, table: Table) -> bool:
-        """Say whether the table is there just so, with nothing added; sets' elements aside."""
+        """Return whether the kernel's table is exactly this one, apart from set elements."""
         try:
             chains = dict(self._chains_of(table))
             rules: dict[str, list[bytes]] = {name: [] for name in chains}
             for chain, raw in self._rules_of(table):
                 rules.setdefault(chain, []).append(raw)
             sets = set(self._sets_of(table))
-            asleep = self._is_dormant(table)
+            dormant = self._is_dormant(table)
         except FileNotFoundError:
             return False
         wanted_chains = {chain.name: _chain_parts(chain) for chain in table.chains}
         return (
-            not asleep
+            not dormant
             and sets == {(each.name, each.key_size) for each in table.sets}
             and chains.keys() == wanted_chains.keys()
             and all(
@@ -183,11 +192,11 @@ class NftTables:
         )
 
     def elements(self, table: Table) -> dict[str, frozenset[bytes]]:
-        """Return what is in the sets; raises FileNotFoundError without such a table."""
+        """Return the elements by set. Raises FileNotFoundError if there is no such table."""
         return {each.name: self._elements_of(table, each.name) for each in table.sets}
 
     def counted(self, table: Table) -> list[int]:
-        """Return what the rules with counters have counted, in order of the rules."""
+        """Return the packet counts of the rules that have a counter, in rule order."""
         try:
             found = [packets(raw) for _, raw in self._rules_of(table)]
         except FileNotFoundError:
@@ -206,7 +215,7 @@ class NftTables:
         return [(each, attributes(each.buffer, each.start + 4, each.end)) for each in found]
 
     def _is_dormant(self, table: Table) -> bool:
-        """Say whether somebody has switched the table off."""
+        """Return whether the table is switched off (NFT_TABLE_F_DORMANT)."""
         return any(
             any(parts.get(_TABLE_FLAGS, b""))
             for _, parts in self._dump(_GET_TABLE, table.family)
@@ -247,22 +256,25 @@ class NftTables:
 
 
 class Monitor:
-    """Listens for changes of tables in a namespace. For the event loop: never blocks."""
+    """Watches a namespace for changes of tables, without ever blocking the event loop."""
 
     def __init__(self, netns_fd: int | None = None) -> None:
-        """Listen; raises MissingError without nftables."""
+        """Start watching. Raises NftMissingError without nftables."""
         self._socket = _open(netns_fd, _GROUP)
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when something changed."""
+        """Return a descriptor that becomes readable when something changes."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop watching."""
         self._socket.close()
 
     def touched(self, table_names: Collection[str], own: Collection[int]) -> bool:
-        """Say whether what waits is about tables, and was not done by `own` (port ids)."""
+        """Return whether another program changed one of the tables; `own` are port ids.
+
+        True if notifications were lost.
+        """
         names = {text(name) for name in table_names}
         try:
             waiting = self._socket.notifications(_NOTIFICATIONS)
@@ -280,7 +292,7 @@ class Monitor:
 
 
 def header(family: int) -> bytes:
-    """Return what each message about a family begins with."""
+    """Return the header of a message about a family (struct nfgenmsg)."""
     return _HEADER.pack(family, 0, 0)
 
 
@@ -374,7 +386,7 @@ def _open(netns_fd: int | None, *groups: int) -> NetlinkSocket:
 
 
 def _sender(message: NetlinkMessage) -> int:
-    """Return the port id of who made the change that a notification tells of."""
+    """Return the port id of the socket that made the notified change."""
     header = codec.HEADER.unpack_from(message.buffer, message.start - codec.HEADER.size)
     return int(header[4])
 

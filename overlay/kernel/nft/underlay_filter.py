@@ -1,19 +1,18 @@
-"""The table that guards the VXLAN port on the underlay: only members get in, nobody through.
+"""The nftables table that admits VXLAN packets from members only, on the underlay.
 
-VXLAN (RFC 7348) authenticates nobody, so what comes to its port for one of the cluster's VNIs
-must come from a member's VTEP, by the interface that leads back there (a container that takes
-a member's address for its own comes by another). The same holds for what is forwarded: a
-container must not reach another host's VTEP under this host's address. One look before routing
-serves both: a hook costs as much as all of its rules (a flood ping between two hosts takes 18.5 us
-from packet to packet without a filter, 20.3 with this one, 21.0 with one more hook). VNIs that are
-not the cluster's are left alone: another VXLAN of this host (Docker swarm's, another agent's) may
-share the port.
+VXLAN has no authentication (RFC 7348 section 7). Packets to its port for one of the cluster's VNIs
+must therefore come from a member's VTEP, through the interface that leads back there: a container
+that uses a member's address sends through another one. The same applies to forwarded packets, as a
+container must not reach another host's VTEP from this host's address. One check before routing
+covers both, because a hook costs as much as all of its rules: a flood ping between two hosts takes
+18.5 us per packet without a filter, 20.3 with this one, 21.0 with one more hook. Other VNIs are
+ignored: another VXLAN of this host (Docker swarm's, another agent's) may share the port.
 
-What passes is not tracked: no masquerade of the host ever changes it, and a container that
-was masqueraded to the source port 4789 does not get the VXLAN frames that look like answers.
+Accepted packets are not tracked, so the host never masquerades them, and a container whose traffic
+was masqueraded to source port 4789 does not receive VXLAN packets that look like replies.
 
-Not stopped: processes in the host's own network namespace. The kernel's VXLAN leaves by the same
-hook, and can carry their socket.
+Limitation: processes in the host's own network namespace are not stopped. The kernel's own VXLAN
+packets pass the same hook and may carry the process's socket.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ _MEMBERS_IPV4, _MEMBERS_IPV6, _VNIS = "members4", "members6", "vnis"
 
 
 def table_name(node_id: NodeId) -> str:
-    """Return the table's name: by node, for several agents may share a host."""
+    """Return the table's name, one per node, as several agents may share a host."""
     return f"overlayd_{node_id[:3].hex()}"
 
 
 def table_of(node_id: NodeId, port: int) -> Table:
     """Return the table of a node, for the cluster's VXLAN port."""
-    ours = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_VNIS))
+    to_cluster = (*ex.udp_to(port), ex.transport_header(*_VNI), ex.in_set(_VNIS))
     ipv4 = (*ex.is_ipv4(), ex.network_header(*_IPV4_SOURCE), ex.in_set(_MEMBERS_IPV4))
     ipv6 = (*ex.is_ipv6(), ex.network_header(*_IPV6_SOURCE), ex.in_set(_MEMBERS_IPV6))
     refused = (ex.counter(), ex.drop())
@@ -59,7 +58,7 @@ def table_of(node_id: NodeId, port: int) -> Table:
         *((*member, *refused) for member in (ipv4, ipv6)),
         refused,
     )
-    arriving = ((*ours, ex.goto("check")), *_short_fragments(port))
+    arriving = ((*to_cluster, ex.goto("check")), *_short_fragments(port))
     return Table(
         FAMILY_INET,
         table_name(node_id),
@@ -71,44 +70,44 @@ def table_of(node_id: NodeId, port: int) -> Table:
         (
             Chain("check", check),
             Chain("arriving", arriving, (PREROUTING, _BEFORE_TRACKING)),
-            Chain("sent", ((*ours, ex.notrack()),), (OUTPUT, _BEFORE_TRACKING)),
+            Chain("sent", ((*to_cluster, ex.notrack()),), (OUTPUT, _BEFORE_TRACKING)),
         ),
     )
 
 
 def _short_fragments(port: int) -> tuple[Rule, ...]:
-    """Refuse a first fragment that is too short to show its VNI; the rest is worth nothing then.
+    """Drop first fragments too short to contain the VNI; without them the rest is useless.
 
-    One that shows it was judged by it. Nobody sends so short ones but to get by.
+    Longer ones were checked by their VNI. Legitimate senders never produce such short fragments.
     """
     offset_and_more = (ex.network_header(6, 2), ex.masked(b"\x3f\xff"), ex.differs(bytes(2)))
     ipv4 = (*ex.udp_to(port), *ex.is_ipv4(), *offset_and_more)
     ipv6 = (*ex.udp_to(port), *ex.is_ipv6(), *ex.is_ipv6_fragment())
-    # Anything there will do; nft could not show a rule that only loads it.
+    # Matches any value; nft(8) could not print a rule that only loads it.
     shown = (ex.transport_header(*_VNI), ex.masked(bytes(3)), ex.equals(bytes(3)), ex.accept())
     end = (ex.counter(), ex.drop())
     return ((*ipv4, *shown), (*ipv4, *end), (*ipv6, *shown), (*ipv6, *end))
 
 
 class UnderlayTable:
-    """The table of one node in this namespace: read as a value, changed to be another."""
+    """The table of one node in this namespace: read and changed as a `FilterState`."""
 
     def __init__(self, node_id: NodeId, port: int) -> None:
-        """Raise MissingError where the kernel has no nftables."""
+        """Raise NftMissingError if the kernel has no nftables."""
         self.table = table_of(node_id, port)
         self._tables = NftTables()
 
     @property
     def port_id(self) -> int:
-        """Return who we are in the kernel's notifications."""
+        """Return this socket's port id, which the kernel's notifications carry."""
         return self._tables.port_id
 
     def close(self) -> None:
-        """Let go; the table goes on."""
+        """Close the socket; the table stays in force."""
         self._tables.close()
 
     def read(self) -> FilterState | None:
-        """Return whom it lets in for which VNIs; None if it is not there, or not as we made it."""
+        """Return the admitted members and VNIs; None if the table is missing or was changed."""
         if not self._tables.holds(self.table):
             return None
         try:
@@ -120,7 +119,10 @@ class UnderlayTable:
         return FilterState(frozenset(map(Ip, members)), frozenset(vnis))
 
     def write(self, before: FilterState | None, after: FilterState) -> None:
-        """Turn what was read into what should be, in one step."""
+        """Change the table from one state to another in one transaction. Raises OSError.
+
+        With `before` None the whole table is replaced.
+        """
         if before is None:
             self._tables.replace(self.table, _elements(after))
         else:
@@ -128,11 +130,11 @@ class UnderlayTable:
             self._tables.change(self.table, put, delete)
 
     def remove(self) -> None:
-        """Take the table away."""
+        """Delete the table. Raises OSError."""
         self._tables.delete(self.table.family, self.table.name)
 
     def refused_counts(self) -> tuple[int, int]:
-        """Return how many packets were dropped: in all, and those of members by a strange way."""
+        """Return the dropped packets: all, and those from members through a wrong interface."""
         counts = self._tables.counted(self.table)
         return sum(counts), sum(counts[:2])
 

@@ -1,7 +1,7 @@
-"""What the nft program keeps with a set, to show the keys as people write them.
+"""User data of sets, which tells nft(8) how to print the keys.
 
-Owns: libnftnl's user data (libnftnl/udata.h, nft's own for a set whose keys have no type but are
-bytes of a header). The kernel stores it and does not look.
+Owns: libnftnl's encoding (libnftnl/udata.h, and nft's own for sets with `typeof`, whose keys are
+bytes of a header). The kernel stores it without interpreting it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def _nested(kind: int, body: bytes) -> bytes:
 
 
 IN_HOST_ORDER: Final = _number(_KEY_ORDER, _HOST_ORDER)
-"""The keys are numbers in the host's order."""
+"""User data of a set whose keys are numbers in host byte order."""
 
 
 def transport_header(offset: int, size: int) -> bytes:
-    """Return the note of a set whose keys are bytes of the transport header."""
+    """Return the user data of a set whose keys are bytes of the transport header."""
     bits = _number(_OFFSET, 8 * offset) + _number(_LENGTH, 8 * size)
     raw = _number(_DESCRIPTION, 0) + _number(_TYPE, 0) + _number(_BASE, _TRANSPORT_HEADER) + bits
     typeof = _number(_EXPRESSION, _PAYLOAD) + _nested(_DATA, raw)
