@@ -1,7 +1,7 @@
-"""A small assembler for eBPF: enough for our programs, readable beside the kernel's documents.
+"""A small eBPF assembler with the instructions that overlayd's programs use (RFC 9669).
 
-Owns the encoding of instructions (Documentation/bpf/standardization/instruction-set.rst) and
-labels. Must not know what any program is for.
+Owns: the encoding of instructions (Documentation/bpf/standardization/instruction-set.rst), labels.
+Does not: know what a program is for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CALL, _EXIT = 0x85, 0x95
 
 
 class Assembler:
-    """Instructions in order, with jumps to labels further on."""
+    """A sequence of instructions, with forward jumps to labels."""
 
     def __init__(self) -> None:
         self._code: list[tuple[int, int, int, int, int]] = []  # opcode, dst, src, offset, imm
@@ -37,7 +37,7 @@ class Assembler:
         self._labels[name] = len(self._code)
 
     def code(self) -> bytes:
-        """Return the program; every jump's label must be there by now."""
+        """Return the encoded program; every label that a jump uses must be defined."""
         for position, name in self._jumps:
             opcode, target, source, _, immediate = self._code[position]
             offset = self._labels[name] - position - 1
@@ -63,7 +63,7 @@ class Assembler:
         self._add(_MOVE_IMMEDIATE, target, immediate=value)
 
     def add(self, target: int, value: int) -> None:
-        """Add a constant."""
+        """Add a constant to a register."""
         self._add(_ADD_IMMEDIATE, target, immediate=value)
 
     def load(self, size: int, target: int, base: int, offset: int) -> None:
@@ -79,30 +79,30 @@ class Assembler:
         self._add(_STORE_IMMEDIATE | size, base, 0, offset, value)
 
     def load_map(self, target: int, map_fd: int) -> None:
-        """Put a map into a register, by descriptor; two instructions."""
+        """Load a map, given by descriptor, into a register; takes two instructions."""
         self._add(_LOAD_IMMEDIATE_64, target, _PSEUDO_MAP_FD, 0, map_fd)
         self._add(0)
 
     # --- flow ---------------------------------------------------------------------------
 
     def jump(self, label: str) -> None:
-        """Go to a label."""
+        """Jump to a label."""
         self._jump(_JUMP, label)
 
     def jump_equal(self, register: int, value: int, label: str) -> None:
-        """Go to a label if the register equals a constant."""
+        """Jump to a label if the register equals a constant."""
         self._jump(_JUMP_EQUAL, label, register, immediate=value)
 
     def jump_unequal(self, register: int, value: int, label: str) -> None:
-        """Go to a label if the register differs from a constant."""
+        """Jump to a label if the register differs from a constant."""
         self._jump(_JUMP_UNEQUAL, label, register, immediate=value)
 
     def jump_any_bit(self, register: int, mask: int, label: str) -> None:
-        """Go to a label if any bit of the mask is set."""
+        """Jump to a label if any bit of the mask is set."""
         self._jump(_JUMP_ANY_BIT, label, register, immediate=mask)
 
     def jump_same(self, one: int, other: int, label: str) -> None:
-        """Go to a label if two registers are equal."""
+        """Jump to a label if two registers are equal."""
         self._jump(_JUMP_EQUAL_REGISTER, label, one, source=other)
 
     def _jump(
@@ -112,9 +112,9 @@ class Assembler:
         self._add(opcode, target, source, 0, immediate)
 
     def call(self, helper: int) -> None:
-        """Call a helper by number: arguments in R1 to R5, the result in R0."""
+        """Call a helper by number: arguments in R1 to R5, result in R0 (bpf-helpers(7))."""
         self._add(_CALL, immediate=helper)
 
     def exit(self) -> None:
-        """Return R0."""
+        """End the program; R0 is its result."""
         self._add(_EXIT)

@@ -1,8 +1,9 @@
-"""The fast path of one sandbox: its two maps, its programs, and the hooks that run them.
+"""The fast path of one sandbox: two maps, the programs, and the filters that run them.
 
-Owns: rows of the fast path as map entries and filters, both ways. Maps and programs are made
-anew by each agent, filled, and then put in place of the last agent's in one step per interface:
-until then those go on with maps of their own. Which rows are wanted is the planner's business.
+Owns: reading and writing fast-path rows as map entries and tc filters. Each agent creates its own
+maps and programs, fills them, and then replaces those of the previous agent, atomically for each
+interface; until then the old programs run with their own maps.
+Does not: decide which rows are wanted; that is the planner's task.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from overlay.model import Ip, Mac
 
 FastRow: TypeAlias = SourceRow | TargetRow | HookRow
 FAST_ROWS: Final = (SourceRow, TargetRow, HookRow)
-# Hooks that are there already; a filter or an interface that is gone.
+# The hook exists already, or the filter or interface is gone.
 _HARMLESS: Final = frozenset({errno.EEXIST, errno.ENOENT, errno.ENODEV})
 
 
 class FastPath:
-    """Maps and programs, alive as long as this object or any filter that runs them."""
+    """Maps and programs; they live as long as this object or a filter that runs them."""
 
     def __init__(self) -> None:
-        """Make the maps and load the programs; raises OverlayError with the kernel's word."""
+        """Create the maps and load the programs. Raises OverlayError if the kernel refuses."""
         self._descriptors: list[int] = []
         self._programs: dict[tuple[str, int], tuple[int, int]] = {}  # descriptor, id
         try:
@@ -57,13 +58,14 @@ class FastPath:
         except OSError as error:
             self.close()
             raise OverlayError(
-                "the kernel does not take the fast path's programs",
+                "the kernel rejected the fast-path programs",
                 why=str(error.strerror or error),
-                hint='Frames go by the bridge; to say so: fast_path = "off" in overlayd.toml',
+                hint="Frames use the bridge instead; to disable the fast path, set "
+                'fast_path = "off" in overlayd.toml',
             ) from error
 
     def close(self) -> None:
-        """Let go; what is hooked goes on running."""
+        """Close the descriptors; programs run by a filter stay in force."""
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -87,7 +89,7 @@ class FastPath:
     # --- writing ------------------------------------------------------------------------
 
     def put(self, row: SourceRow | TargetRow, index: int) -> None:
-        """Put a map entry; raises OSError (E2BIG: the map is full)."""
+        """Write a map entry. Raises OSError (E2BIG if the map is full)."""
         if isinstance(row, SourceRow):
             key = programs.source_key(index, row.mac, row.ip)
             syscall.update(self._sources, key, bytes(programs.SOURCE_VALUE_SIZE))
@@ -96,7 +98,7 @@ class FastPath:
         syscall.update(self._targets, programs.TARGET_KEY.pack(row.mac, row.segment), value)
 
     def delete(self, row: SourceRow | TargetRow, index: int) -> None:
-        """Remove a map entry."""
+        """Delete a map entry. Raises OSError."""
         if isinstance(row, TargetRow):
             syscall.delete(self._targets, programs.TARGET_KEY.pack(row.mac, row.segment))
         else:
@@ -119,16 +121,16 @@ class FastPath:
     # --- reading ------------------------------------------------------------------------
 
     def read(self, socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow]:
-        """Return what is in the maps and which interfaces run the present programs.
+        """Return the map entries, and the interfaces that run this object's programs, as rows.
 
-        An entry that names an interface which is gone has its number for a name.
+        An interface that no longer exists is named by its index ("#17").
         """
         found: set[FastRow] = set()
         for key, value in self._target_entries():
             mac, segment = programs.TARGET_KEY.unpack(key)
             index, action = programs.TARGET_VALUE.unpack(value)
             link = names.get(index, f"#{index}")
-            # What leads to an interface that is gone goes, whatever it was.
+            # The action of an entry for a missing interface is irrelevant: the entry is deleted.
             wrong = "" if action == _action(link) or index not in names else f"?{action}"
             found.add(TargetRow(Mac(mac), segment, link + wrong))
         for key, _ in self._source_entries():
@@ -143,7 +145,7 @@ class FastPath:
 
 
 def running(socket: NetlinkSocket, names: Mapping[int, str]) -> list[tuple[int, int]]:
-    """Return the interfaces that run a program of any agent of ours, and its id."""
+    """Return (interface index, program id) for each filter of any overlayd agent."""
     messages = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
     hooked = {tc_filters.hooked_index(message) for message in messages} & names.keys()
     found = []
@@ -156,7 +158,7 @@ def running(socket: NetlinkSocket, names: Mapping[int, str]) -> list[tuple[int, 
 
 
 def hooks_left(socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow]:
-    """Return the hooks that an earlier agent left, where this one does without the fast path."""
+    """Return the hooks left by an earlier agent, for an agent without the fast path."""
     return {HookRow(0, names[index]) for index, _ in running(socket, names)}
 
 
@@ -166,10 +168,10 @@ def apply(
     socket: NetlinkSocket,
     index_of: Callable[[str], int],
 ) -> list[tuple[PutRow | DeleteRow, OSError]]:
-    """Do operations on rows of the fast path; return those that failed, and why.
+    """Apply operations on fast-path rows; return those that failed, with the error.
 
-    A link that is not there is no failure of these: the link's own operation says so. Without
-    a fast path there is nothing to do but to end what an earlier agent left.
+    A missing link is not a failure here: the link's own operation reports it. Without a fast path,
+    the only effect is to remove filters left by an earlier agent.
     """
     failures: list[tuple[PutRow | DeleteRow, OSError]] = []
     for operation in operations:

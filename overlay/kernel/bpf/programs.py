@@ -1,14 +1,14 @@
-"""The two programs of the fast path. Whatever they don't take goes to the bridge as without them.
+"""The two eBPF programs of the fast path; frames that they do not redirect go to the bridge.
 
-`inbound` runs where VXLAN frames come out of the VTEP: one to the MAC of a local container goes
-straight into that container (bpf_redirect_peer). `outbound` runs where a container's frames come
-out of its port: one to a local container goes straight there; any other unicast goes straight
-to the VTEP, whose own FDB says where to. Only plain IPv4 and IPv6 data of the port's own MAC
-and addresses is taken: ARP, neighbour discovery, fragments, options, tagged frames, answers of
-DHCP servers and every spoofed frame take the bridge, where port security sees them.
+`vtep_program` runs on frames received by the VTEP: one for the MAC of a local container goes
+straight into that container (bpf_redirect_peer). `port_program` runs on frames that a container
+sends: one for a local container goes straight there; other unicast goes straight to the VTEP, whose
+FDB holds the destination. Only plain IPv4 and IPv6 packets from the port's own MAC and addresses
+are redirected. ARP, neighbor discovery, fragments, IP options, VLAN tags, DHCP server replies and
+spoofed frames go to the bridge, where port security checks them.
 
-Owns the layout of the maps' keys and values. Numbers are those of linux/bpf.h, linux/if_ether.h
-and linux/pkt_cls.h; helpers: bpf-helpers(7).
+Owns: the layout of the maps' keys and values. Constants are those of linux/bpf.h, linux/if_ether.h
+and linux/pkt_cls.h; helpers are documented in bpf-helpers(7).
 """
 
 from __future__ import annotations
@@ -52,8 +52,10 @@ def source_key(port_index: int, mac: Mac, ip: Ip) -> bytes:
 
 
 def send_program(index: int) -> bytes:
-    """Return a program that sends its frame out of an interface: no part of the fast path, but
-    run by hand to say something (`kernel.sandbox.gratuitous_arp`)."""
+    """Return a program that sends its frame out of an interface.
+
+    Not part of the fast path; `kernel.sandbox.gratuitous_arp` runs it to send announcements.
+    """
     program = Assembler()
     program.set(R2, index)
     program.set(R3, 0)
@@ -64,7 +66,7 @@ def send_program(index: int) -> bytes:
 
 
 def vtep_program(targets_fd: int, segment: int) -> bytes:
-    """Return the program for the ingress of a segment's VTEP."""
+    """Return the program for the ingress hook of a segment's VTEP."""
     program = Assembler()
     program.move(R6, R1)
     program.load(WORD, R1, R6, _VLAN_PRESENT)
@@ -84,7 +86,7 @@ def vtep_program(targets_fd: int, segment: int) -> bytes:
 
 
 def port_program(targets_fd: int, sources_fd: int, segment: int) -> bytes:
-    """Return the program for the ingress of the ports of a segment."""
+    """Return the program for the ingress hook of a segment's container ports."""
     program = Assembler()
     program.move(R6, R1)
     program.load(WORD, R1, R6, _VLAN_PRESENT)
@@ -95,9 +97,9 @@ def port_program(targets_fd: int, sources_fd: int, segment: int) -> bytes:
     program.load(HALF, R1, R10, _PACKET + 12)
     program.jump_equal(R1, _IPV6, "ipv6")
     program.jump_unequal(R1, _IPV4, "pass")
-    _take_ipv4(program)
+    _read_ipv4_source(program)
     program.label("ipv6")
-    _take_ipv6(program)
+    _read_ipv6_source(program)
     program.label("checked")
     _check_source(program, sources_fd)
     _find_target(program, targets_fd, segment)
@@ -106,7 +108,7 @@ def port_program(targets_fd: int, sources_fd: int, segment: int) -> bytes:
     program.load(WORD, R2, R0, 4)
     program.jump_unequal(R2, TO_CONTAINER, "pass")
     program.load(WORD, R3, R6, _IFINDEX)
-    program.jump_same(R1, R3, "pass")  # to itself: the bridge drops that
+    program.jump_same(R1, R3, "pass")  # to its own port: the bridge drops the frame
     program.set(R2, 0)
     program.call(_REDIRECT_PEER)
     program.exit()
@@ -116,7 +118,7 @@ def port_program(targets_fd: int, sources_fd: int, segment: int) -> bytes:
 
 
 def _load_packet(program: Assembler, size: int) -> None:
-    """Copy the head of the frame to the stack: shorter frames are not for us."""
+    """Copy the frame's first bytes to the stack; shorter frames go to the bridge."""
     program.move(R1, R6)
     program.set(R2, 0)
     program.move(R3, R10)
@@ -132,7 +134,7 @@ def _refuse_multicast(program: Assembler) -> None:
 
 
 def _begin_source_key(program: Assembler) -> None:
-    """Write port and source MAC; the address is zero so far."""
+    """Write port index and source MAC to the key; the address is still zero."""
     program.load(WORD, R1, R6, _IFINDEX)
     program.store(WORD, R10, _SOURCE, R1)
     program.load(WORD, R1, R10, _PACKET + 6)
@@ -144,8 +146,8 @@ def _begin_source_key(program: Assembler) -> None:
         program.store_constant(WORD, R10, _SOURCE + offset, 0)
 
 
-def _take_ipv4(program: Assembler) -> None:
-    """Go on to the check with an ordinary packet's address."""
+def _read_ipv4_source(program: Assembler) -> None:
+    """Write the source address of a plain IPv4 packet to the key, and go to the check."""
     program.load(BYTE, R1, R10, _IP_HEADER)
     program.jump_unequal(R1, _NO_OPTIONS, "pass")
     program.load(HALF, R1, R10, _IP_HEADER + 6)
@@ -161,8 +163,8 @@ def _take_ipv4(program: Assembler) -> None:
     program.jump("checked")
 
 
-def _take_ipv6(program: Assembler) -> None:
-    """Take TCP and UDP alone: neighbour discovery and extension headers are the bridge's."""
+def _read_ipv6_source(program: Assembler) -> None:
+    """Do the same for IPv6 TCP and UDP; ICMPv6 and extension headers go to the bridge."""
     for offset in range(0, 16, 4):
         program.load(WORD, R1, R10, _IP_HEADER + 8 + offset)
         program.store(WORD, R10, _SOURCE + 12 + offset, R1)
@@ -191,7 +193,7 @@ def _check_source(program: Assembler, sources_fd: int) -> None:
 
 
 def _find_target(program: Assembler, targets_fd: int, segment: int) -> None:
-    for offset in range(0, 6, 2):  # the frame starts where words are not aligned
+    for offset in range(0, 6, 2):  # the frame is not aligned to words on the stack
         program.load(HALF, R1, R10, _PACKET + offset)
         program.store(HALF, R10, _TARGET + offset, R1)
     program.store_constant(HALF, R10, _TARGET + 6, segment)
@@ -206,7 +208,7 @@ def _look_up(program: Assembler, targets_fd: int) -> None:
 
 
 def _send_elsewhere(program: Assembler, targets_fd: int) -> None:
-    """Send what is not here to the VTEP, named by the entry of the zero MAC."""
+    """Send frames for other hosts to the VTEP, which the entry of the zero MAC holds."""
     program.label("elsewhere")
     program.store_constant(WORD, R10, _TARGET, 0)
     program.store_constant(HALF, R10, _TARGET + 4, 0)

@@ -1,7 +1,8 @@
-"""bpf(2): maps and programs by descriptor.
+"""The bpf(2) system call: maps and programs, by descriptor.
 
-Owns the layouts of the system call's arguments (linux/bpf.h). Knows no program and no map of
-ours. Every call raises OSError with the kernel's word.
+Owns: the layout of the system call's arguments (linux/bpf.h). Every call raises OSError with the
+kernel's error.
+Does not: know overlayd's maps and programs.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ def _call(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
 
 
 def _buffer(layout: str, *values: int | bytes) -> ctypes.Array[ctypes.c_char]:
-    # The kernel takes longer attributes than it knows if the rest is zero: 128 bytes fit all.
+    # The kernel accepts attributes longer than it knows if the rest is zero; 128 bytes fit all.
     return ctypes.create_string_buffer(struct.pack(layout, *values), 128)
 
 
 def create_map(key_size: int, value_size: int, entries_max: int, name: str) -> int:
-    """Return the descriptor of a new hash map."""
+    """Return the descriptor of a new hash map (BPF_MAP_TYPE_HASH); sizes are in bytes."""
     text = name.encode("ascii")[:15]
     return _call(
         _MAP_CREATE,
@@ -51,14 +52,14 @@ def create_map(key_size: int, value_size: int, entries_max: int, name: str) -> i
 
 
 def update(map_fd: int, key: bytes, value: bytes) -> None:
-    """Put an entry, in place of one of the same key."""
+    """Write an entry, replacing one with the same key."""
     pinned = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value)
     addresses = (ctypes.addressof(each) for each in pinned)
     _call(_MAP_UPDATE, _buffer("=I4xQQQ", map_fd, *addresses, 0))
 
 
 def delete(map_fd: int, key: bytes) -> None:
-    """Remove an entry; that there is none is no error."""
+    """Delete an entry; a missing one is not an error."""
     pinned = ctypes.create_string_buffer(key)
     try:
         _call(_MAP_DELETE, _buffer("=I4xQQQ", map_fd, ctypes.addressof(pinned), 0, 0))
@@ -67,7 +68,7 @@ def delete(map_fd: int, key: bytes) -> None:
 
 
 def entries(map_fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
-    """Return all entries of a hash map that nobody else changes meanwhile."""
+    """Return all entries of a hash map; it must not be changed meanwhile."""
     found: list[tuple[bytes, bytes]] = []
     keys = ctypes.create_string_buffer(key_size * _BATCH)
     values = ctypes.create_string_buffer(value_size * _BATCH)
@@ -98,7 +99,10 @@ def entries(map_fd: int, key_size: int, value_size: int) -> list[tuple[bytes, by
 
 
 def load(code: bytes, name: str) -> int:
-    """Return the descriptor of a loaded tc program; the verifier's log is in the error."""
+    """Load a tc program and return its descriptor.
+
+    The error of a rejected program contains the last lines of the verifier's log.
+    """
     program = ctypes.create_string_buffer(code, len(code))
     terms = ctypes.create_string_buffer(_LICENSE)
     text = name.encode("ascii")[:15]
@@ -117,13 +121,16 @@ def load(code: bytes, name: str) -> int:
 
 
 def run(program_fd: int, frame: bytes) -> None:
-    """Run a tc program once on a frame, in the calling thread's network namespace."""
+    """Run a tc program once on a frame, in the calling thread's network namespace.
+
+    See Documentation/bpf/bpf_prog_run.rst (BPF_PROG_TEST_RUN).
+    """
     data = ctypes.create_string_buffer(frame, len(frame))
     _call(_TEST_RUN, _buffer("=IIIIQQ", program_fd, 0, len(frame), 0, ctypes.addressof(data), 0))
 
 
 def program_id(program_fd: int) -> int:
-    """Return the number by which a filter names its program."""
+    """Return the program's id, by which a tc filter reports it."""
     info = ctypes.create_string_buffer(64)
     _call(_INFO_BY_FD, _buffer("=IIQ", program_fd, len(info), ctypes.addressof(info)))
     found: int = struct.unpack_from("=II", info)[1]

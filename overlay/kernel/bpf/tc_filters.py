@@ -1,7 +1,8 @@
-"""tc filters that run a program on what comes in by an interface.
+"""tc filters that run a program on the frames received by an interface.
 
-Owns the netlink messages of clsact and cls_bpf (tc-bpf(8), linux/pkt_cls.h). A filter holds its
-program, and a program its maps: they live on when the agent ends. Sends nothing.
+Owns: the netlink messages of clsact and cls_bpf (tc-bpf(8), linux/pkt_cls.h). A filter holds its
+program, and a program its maps, so they survive the agent.
+Does not: send anything.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ QDISC_DUMP: Final = bytes(HEADER_SIZE)
 _CLSACT_HANDLE: Final = 0xFFFF0000
 _CLSACT_PARENT: Final = 0xFFFFFFF1
 _INGRESS: Final = 0xFFFFFFF2  # TC_H_CLSACT, TC_H_MIN_INGRESS
-_PRIORITY: Final = 0x6F76  # ours: an operator's filters before and after it stay as they are
+_PRIORITY: Final = 0x6F76  # overlayd's; an operator's filters before and after it are kept
 _PROTOCOL_ALL: Final = 0x0300  # ETH_P_ALL in network order
 _INFO: Final = _PRIORITY << 16 | _PROTOCOL_ALL
 _FILTER_HANDLE: Final = 1
@@ -29,14 +30,14 @@ _U32: Final = struct.Struct("=I")
 
 
 def add_clsact(index: int) -> Request:
-    """Return the request that gives an interface its hooks; EEXIST is as good."""
+    """Return the request that adds the clsact hooks to an interface; EEXIST is harmless."""
     flags = codec.NLM_F_CREATE | codec.NLM_F_EXCL
     head = _HEADER.pack(0, index, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
     return (codec.RTM_NEWQDISC, flags, head + attribute(_TCA_KIND, b"clsact\0"))
 
 
 def put_filter(index: int, program_fd: int, name: str) -> Request:
-    """Return the request that runs a program, at once in place of what ran before."""
+    """Return the request that attaches a program, atomically replacing the previous one."""
     options = (
         attribute(_TCA_BPF_FD, _U32.pack(program_fd))
         + attribute(_TCA_BPF_NAME, name.encode("ascii") + b"\0")
@@ -48,36 +49,36 @@ def put_filter(index: int, program_fd: int, name: str) -> Request:
 
 
 def delete_filter(index: int) -> Request:
-    """Return the request that ends our program on an interface."""
+    """Return the request that removes overlayd's filter from an interface."""
     head = _HEADER.pack(0, index, _FILTER_HANDLE, _INGRESS, _INFO)
     return (codec.RTM_DELTFILTER, 0, head + attribute(_TCA_KIND, b"bpf\0"))
 
 
 def filter_dump(index: int) -> bytes:
-    """Return the body of a request for the filters of an interface."""
+    """Return the body of a dump request for the ingress filters of an interface."""
     return _HEADER.pack(0, index, 0, _INGRESS, 0)
 
 
 def hooked_index(message: NetlinkMessage) -> int:
-    """Return the index of an interface that has hooks; 0 for another queueing discipline."""
+    """Return the interface index of a clsact message; 0 for another queueing discipline."""
     found = attributes(message.buffer, message.start + HEADER_SIZE, message.end)
     return index_of(message) if found.get(_TCA_KIND) == b"clsact\0" else 0
 
 
 def index_of(message: NetlinkMessage) -> int:
-    """Return the interface that a message about a filter or queueing discipline is about."""
+    """Return the interface index of a message about a filter or queueing discipline."""
     index: int = _HEADER.unpack_from(message.buffer, message.start)[1]
     return index
 
 
 def parent_of(message: NetlinkMessage) -> int:
-    """Return where on its interface a filter or queueing discipline is."""
+    """Return the parent handle in a message about a filter or queueing discipline."""
     parent: int = _HEADER.unpack_from(message.buffer, message.start)[3]
     return parent
 
 
 def running_program(message: NetlinkMessage) -> int:
-    """Return the id of the program that a filter of ours runs; 0 for anybody else's filter."""
+    """Return the id of the program that overlayd's filter runs; 0 for any other filter."""
     _, _, handle, _, info = _HEADER.unpack_from(message.buffer, message.start)
     if info != _INFO or handle != _FILTER_HANDLE:
         return 0
