@@ -1,12 +1,12 @@
-"""Telling a bridge's containers that an address has another MAC.
+"""Announce to a bridge's containers that an address has a new MAC.
 
-By a gratuitous ARP request (RFC 5227 section 3) or an unsolicited neighbour advertisement
-(RFC 4861 section 7.2.6), sent out of the bridge itself, so that no port's security is concerned.
-A bridge floods neither to ports with neigh_suppress (net/bridge/br_arp_nd_proxy.c), and so not
-into the VXLAN: each host tells its own containers.
+Sends a gratuitous ARP request (RFC 5227 section 3) or an unsolicited neighbor advertisement
+(RFC 4861 section 7.2.6) out of the bridge itself, where port security does not apply. A bridge
+floods neither to ports with neigh_suppress (net/bridge/br_arp_nd_proxy.c), and thus not into the
+VXLAN: each host informs its own containers.
 
-A frame goes out by running a small eBPF program on it once (BPF_PROG_TEST_RUN): a packet socket
-would take CAP_NET_RAW, and an address family that the agent is not allowed otherwise.
+The frame is sent by running a small eBPF program on it once (BPF_PROG_TEST_RUN). A packet socket
+would need CAP_NET_RAW and an address family that the agent's sandboxing otherwise forbids.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _TARGET_LINK_LAYER_ADDRESS, _IN_EIGHT_BYTES = 2, 1
 
 
 def announce(netns_fd: int, index: int, ip: Ip, mac: Mac) -> None:
-    """Tell all containers on the bridge of that index; raises OSError where eBPF is refused."""
+    """Announce the address on the bridge with that index.
+
+    Raises OSError if the kernel refuses eBPF.
+    """
     program = syscall.load(programs.send_program(index), "overlayd_tell")
     try:
         with netns.inside(netns_fd):
@@ -65,7 +68,7 @@ def _advertisement(ip: Ip, mac: Mac, checksum: int) -> bytes:
 
 
 def _checksum(addresses: bytes, body: bytes) -> int:
-    """Return the checksum with the pseudo-header of RFC 8200 section 8.1 (RFC 1071)."""
+    """Return the ICMPv6 checksum (RFC 1071), with the pseudo-header of RFC 8200 section 8.1."""
     data = addresses + struct.pack("!II", len(body), _ICMPV6) + body
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:

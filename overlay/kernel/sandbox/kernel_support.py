@@ -1,7 +1,8 @@
-"""What this kernel and this host can do, and who is in the way.
+"""Check what this kernel supports, and find holders of VNIs and UDP ports.
 
-Owns the questions asked before, or after, something fails: capabilities, VXLAN support, VNIs
-and UDP ports held by others. Changes nothing that lasts.
+Owns: the checks before or after a failure: capabilities (capabilities(7)), bridge and VXLAN
+support, VNIs and UDP ports held by other programs.
+Does not: make lasting changes.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ _PROCESSES_MAX: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class VniHolder:
-    """A VXLAN device on this host's UDP ports, wherever it lives."""
+    """A VXLAN device that uses this host's UDP ports, in whatever namespace it is."""
 
     vni: Vni
     port: int
     ifname: str
-    where: str  # the namespace, as people find it
+    where: str  # the namespace, as a person would look it up
     alias: str
 
 
 def missing_capabilities() -> list[str]:
-    """Return which of the capabilities that we cannot do without this process lacks."""
+    """Return the required capabilities that this process lacks (capabilities(7))."""
     text = Path("/proc/thread-self/status").read_text(encoding="ascii")
     mask = next(line for line in text.splitlines() if line.startswith("CapEff:"))
     bits = int(mask.split()[1], 16)
@@ -56,15 +57,15 @@ def missing_capabilities() -> list[str]:
 
 
 def require_kernel_support() -> None:
-    """Raise OverlayError unless this process may, and this kernel can, do what we need.
+    """Raise OverlayError unless this process can create bridges and VTEPs on this kernel.
 
-    Tried out in a namespace without a name, gone at the end: makes a bridge and a VTEP.
+    Creates one of each in a temporary namespace without a name.
     """
     missing = missing_capabilities()
     if missing:
         raise OverlayError(
             f"not permitted: {' and '.join(missing)} missing",
-            why="namespaces, bridges and VXLAN devices are made by root only",
+            why="only root may create namespaces, bridges and VXLAN devices",
             hint="Run it with sudo, or through the systemd unit",
         )
     with netns.temporary() as netns_fd, NetlinkSocket(netns_fd) as inside:
@@ -76,7 +77,9 @@ def require_kernel_support() -> None:
         _try(inside, "VXLAN", link_requests.create_vxlan(vxlan, netns_fd, master))
         index = link_decoder.decode(inside.get(link_requests.get_link("vxlan0"))[0]).index
         for refusal in inside.transact(link_requests.set_vxlan(index, vxlan, None, master, "")):
-            raise OverlayError("this kernel's bridge cannot answer ARP", why=str(refusal))
+            raise OverlayError(
+                "this kernel's bridge does not support ARP suppression", why=str(refusal)
+            )
 
 
 def _try(inside: NetlinkSocket, what: str, request: codec.Request) -> None:
@@ -84,7 +87,9 @@ def _try(inside: NetlinkSocket, what: str, request: codec.Request) -> None:
         inside.request(request)
     except NetlinkError as error:
         if error.errno != errno.EOPNOTSUPP:
-            raise OverlayError(f"cannot make a {what} device", why=error.strerror or "") from error
+            raise OverlayError(
+                f"cannot create a {what} device", why=error.strerror or ""
+            ) from error
         raise OverlayError(
             f"this kernel has no {what} devices",
             why=error.strerror or "not supported",
@@ -99,8 +104,8 @@ def _try(inside: NetlinkSocket, what: str, request: codec.Request) -> None:
 def vni_holders(port: int | None = None) -> list[VniHolder]:
     """Return the VXLAN devices whose UDP socket is in the calling thread's namespace.
 
-    They may live in any namespace that has a name or a process, a Docker swarm's or our own.
-    With `port` only those on that UDP port.
+    Searches every namespace that has a name or a process, whichever program made it. With `port`,
+    returns only devices on that UDP port.
     """
     found: list[VniHolder] = []
     host = netns.own_fd()
@@ -117,12 +122,12 @@ def vni_holders(port: int | None = None) -> list[VniHolder]:
 
 
 def foreign_vnis(port: int) -> set[Vni]:
-    """Return the VNIs taken on that UDP port, by whomever."""
+    """Return the VNIs in use on that UDP port, by any program."""
     return {holder.vni for holder in vni_holders(port)}
 
 
 def vni_conflict_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
-    """Return why a VTEP could not be made or brought up, naming who is in the way if possible.
+    """Return why a VTEP could not be created or brought up, with the holder if known.
 
     `host_fd` is the namespace of the underlay.
     """
@@ -130,27 +135,28 @@ def vni_conflict_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
             program = port_holder(port)
             if program is not None:
-                return f"UDP port {port} is taken by {program}"
+                return f"UDP port {port} is in use by {program}"
         for holder in vni_holders(port):
             if holder.vni == vni:
-                return f"{holder.ifname} in {holder.where} has VNI {vni} on UDP port {port} already"
+                return f"{holder.ifname} in {holder.where} already has VNI {vni} on UDP port {port}"
     return f"{error.strerror} (VNI {vni}, UDP port {port})"
 
 
 def _vxlans(inside: NetlinkSocket, host: int, fd: int, where: str) -> Iterator[VniHolder]:
-    at_home = netns.identity(fd) == netns.identity(host)
-    host_id = -1 if at_home else socket.namespace_id(inside, host)
+    is_host = netns.identity(fd) == netns.identity(host)
+    host_id = -1 if is_host else socket.namespace_id(inside, host)
     for found in links_best_effort(inside):
-        # Without an id the socket is in the device's own namespace.
-        if found.kind == "vxlan" and found.netns == host_id and (at_home or host_id >= 0):
+        # Without a namespace id, the socket is in the device's own namespace.
+        if found.kind == "vxlan" and found.netns == host_id and (is_host or host_id >= 0):
             vni, port, _ = link_decoder.vxlan_identity(found)
             yield VniHolder(vni, port, found.name, where, found.alias)
 
 
 def namespaces() -> Iterator[tuple[int, str]]:
-    """Yield each network namespace once, as an open descriptor that is closed afterwards.
+    """Yield each network namespace once, as (descriptor, description).
 
-    Those that we may not open are left out. Raises OverlayError if the host lacks what it takes.
+    The descriptor is closed when the iteration continues. Namespaces that this process may not open
+    are skipped. Raises OverlayError if the host is short of descriptors or memory.
     """
     seen: set[tuple[int, int]] = set()
     for path, where in _namespace_paths():
@@ -190,9 +196,9 @@ def _processes() -> Iterator[Path]:
 
 
 def port_holder(port: int) -> str | None:
-    """Return which program holds a UDP port of this namespace; None if none is found.
+    """Return the program that holds a UDP port in this namespace; None if none is found.
 
-    The kernel's own VXLAN sockets belong to no program and are shared by VNI: not a holder.
+    The kernel's own VXLAN sockets belong to no program and are shared by VNI, so they do not count.
     """
     inodes = _udp_inodes(port)
     if not inodes:

@@ -1,9 +1,8 @@
-"""Kernel notifications, reduced to what contradicts the desired state.
+"""Watch kernel notifications for changes that contradict the desired state.
 
-Owns the listening sockets and the reading of notifications. What they say is a hint: the
-agent answers with a pass that reads everything. Our own changes are notified as well, so a
-notification counts only if it contradicts the desired state. For the agent's event loop:
-nothing here blocks.
+Owns: the sockets of rtnetlink(7) groups and the evaluation of notifications. A notification is a
+hint: the agent reacts with a reconcile pass that reads everything. The agent's own changes are
+notified too, so only contradictions of the desired state count. Nothing here blocks the event loop.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from overlay.kernel.netlink.socket import LostNotificationsError, NetlinkSocket
 from overlay.kernel.sandbox import rate_limit
 from overlay.model import Ip, Mac, ip_text, mac_text
 
-# Notifications read per call; the descriptor stays readable if there are more.
-_BATCH_COUNT: Final = 256  # notifications looked at in one go: 2 ms of the event loop
+# Notifications read per call: 2 ms of the event loop. If more wait, the descriptor stays readable.
+_BATCH_COUNT: Final = 256
 _TEXT_COUNT_MAX: Final = 16
 NOTIFICATIONS_LOST: Final = "notifications were lost"
 
@@ -53,7 +52,7 @@ _HOOK_KINDS: Final = (codec.RTM_DELTFILTER, codec.RTM_DELQDISC)
 _TC_KINDS: Final = (*_HOOK_KINDS, codec.RTM_NEWTFILTER, codec.RTM_NEWQDISC)
 _UNDERLAY_GROUPS: Final = (
     codec.RTNLGRP_LINK,
-    codec.RTNLGRP_IPV4_NETCONF,  # what is forwarded
+    codec.RTNLGRP_IPV4_NETCONF,  # forwarding sysctls
     codec.RTNLGRP_IPV6_NETCONF,
     codec.RTNLGRP_IPV4_IFADDR,
     codec.RTNLGRP_IPV6_IFADDR,
@@ -63,62 +62,62 @@ _UNDERLAY_GROUPS: Final = (
 
 
 class SandboxMonitor:
-    """Listens in one sandbox. Wait for `fileno` to be readable, then ask `contradictions`.
+    """Watches one sandbox. Wait until `fileno` is readable, then call `contradictions`.
 
-    Waiting some 20 ms before asking lets a change of several steps end: the last
-    notification about each thing counts.
+    Only the last notification about each item counts, so waiting some 20 ms before the call lets a
+    change of several steps complete.
     """
 
     def __init__(self, netns_fd: int) -> None:
         self._socket = NetlinkSocket(netns_fd, groups=_SANDBOX_GROUPS)
-        self._asking = NetlinkSocket(netns_fd)
+        self._queries = NetlinkSocket(netns_fd)
         self._names: dict[int, str] = {}
-        self._indexes: dict[str, int] = {}  # of the latest link of that name
+        self._indexes: dict[str, int] = {}  # index of the newest link of that name
         self._macs: dict[int, bytes] = {}
         self._neighbors: frozenset[tuple[str, bytes]] = frozenset()
         self._neighbors_of: SandboxState | None = None
-        self.has_more = False  # whether the last look left notifications waiting
-        self._learn_all()
+        self.has_more = False  # whether the last call left notifications waiting
+        self._index_links()
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when notifications wait."""
+        """Return a descriptor that becomes readable when notifications wait."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop watching."""
         self._socket.close()
-        self._asking.close()
+        self._queries.close()
 
     def contradictions(self, desired: SandboxState, replugged: Collection[str] = ()) -> list[str]:
-        """Return how the notifications that wait contradict `desired`, as texts for a log.
+        """Return how the waiting notifications contradict `desired`, as texts for a log.
 
-        Empty: all is well, or only echoes of our own work. `replugged` are ports that were made
-        or removed after the plan: they are not held against it. At most 16 texts are returned.
+        Empty if nothing does: at most the agent's own changes were notified. `replugged` are ports
+        created or removed since the plan; they are ignored. Returns at most 16 texts.
         """
         try:
             waiting = self._socket.notifications(_BATCH_COUNT)
             self.has_more = len(waiting) >= _BATCH_COUNT
         except LostNotificationsError:
-            self._learn_all()
+            self._index_links()
             return [NOTIFICATIONS_LOST]
         latest = {self._subject(message): message for message in waiting}
-        told = {each: link_decoder.decode(latest[each]) for each in latest if each[0] == "link"}
-        gone = [told[each] for each in told if _is_end(latest[each])]
-        for link in told.values():
+        links = {each: link_decoder.decode(latest[each]) for each in latest if each[0] == "link"}
+        gone = [links[each] for each in links if _is_deletion(latest[each])]
+        for link in links.values():
             if link not in gone:
                 self._index_link(link)
         found: list[str | None] = []
         for subject, message in latest.items():
-            if subject not in told:
+            if subject not in links:
                 found.append(self._contradiction(message, desired, replugged))
-            elif told[subject].name not in replugged:
-                found.append(self._link_contradiction(message, told[subject], desired))
+            elif links[subject].name not in replugged:
+                found.append(self._link_contradiction(message, links[subject], desired))
         for link in gone:
-            self._unlearn(link)
+            self._forget_link(link)
         return [text for text in found if text is not None][:_TEXT_COUNT_MAX]
 
-    def _learn_all(self) -> None:
-        for found in links_best_effort(self._asking):
+    def _index_links(self) -> None:
+        for found in links_best_effort(self._queries):
             self._index_link(found)
 
     def _index_link(self, found: link_decoder.LinkInfo) -> None:
@@ -126,14 +125,14 @@ class SandboxMonitor:
         self._indexes[found.name] = found.index
         self._macs[found.index] = found.mac
 
-    def _unlearn(self, found: link_decoder.LinkInfo) -> None:
+    def _forget_link(self, found: link_decoder.LinkInfo) -> None:
         self._names.pop(found.index, None)
         self._macs.pop(found.index, None)
         if self._indexes.get(found.name) == found.index:
             del self._indexes[found.name]
 
     def _subject(self, message: NetlinkMessage) -> tuple[object, ...]:
-        """Return what a message is about."""
+        """Return a key of the item that a message is about."""
         match message.kind:
             case codec.RTM_NEWLINK | codec.RTM_DELLINK:
                 return (
@@ -148,7 +147,7 @@ class SandboxMonitor:
         if message.kind in _TC_KINDS:
             parent = tc_filters.parent_of(message)
             return ("hook", message.kind in _HOOK_KINDS, parent, tc_filters.index_of(message))
-        return ("neighbour", *neighbor_rows.neighbor_subject(message))
+        return ("neighbor", *neighbor_rows.neighbor_subject(message))
 
     def _contradiction(
         self, message: NetlinkMessage, desired: SandboxState, replugged: Collection[str]
@@ -181,7 +180,7 @@ class SandboxMonitor:
     ) -> str | None:
         wanted = desired.links.get(found.name)
         if link_decoder.is_port_message(message):
-            # Told of bridge ports apart: of a port's flags, or that it is one no more.
+            # From the bridge: the port's flags changed, or it is no longer a port.
             altered = link_decoder.port_altered(found, wanted) if wanted is not None else ()
             return f"{found.name}: {', '.join(altered)}" if altered else None
         if message.kind == codec.RTM_DELLINK:
@@ -198,7 +197,7 @@ class SandboxMonitor:
     ) -> str | None:
         index = tc_filters.index_of(message)
         name = self._names.get(index, "")
-        # A port of the same name may have taken the place of the one that was told of.
+        # The notified port may have been replaced by another one of the same name.
         if name in replugged or self._indexes.get(name) != index:
             return None
         rate = rate_limit.contradiction(message, name, lambda port: _rate(desired, port))
@@ -221,14 +220,14 @@ class SandboxMonitor:
             wrong = (row in desired.rows) != present and row.link in desired.links
             return _text(row, present=present) if wrong else None
         if subject.in_bridge:
-            # Learned, or forgotten: matters if a container took over a remote one's MAC.
+            # Learned or forgotten; only a conflict if a container uses a remote container's MAC.
             mac = Mac(subject.address)
             vteps = (link.name for link in desired.links.values() if isinstance(link, Vxlan))
             taken = present and any(BridgeFdbRow(vtep, mac) in desired.rows for vtep in vteps)
             return f"{mac_text(mac)} was learned on {name}" if taken else None
-        # A neighbour that is deleted or no longer fixed; the message may lack its MAC.
+        # A neighbor that was deleted or is no longer permanent; the message may lack its MAC.
         if (name, subject.address) in self._neighbors_in(desired):
-            return f"neighbour {ip_text(Ip(subject.address))} on {name} is gone"
+            return f"neighbor {ip_text(Ip(subject.address))} on {name} is gone"
         return None
 
     def _neighbors_in(self, desired: SandboxState) -> frozenset[tuple[str, bytes]]:
@@ -241,22 +240,21 @@ class SandboxMonitor:
 
 
 class UnderlayMonitor:
-    """Listens in the host's namespace for changes of links, addresses, routes, and of what is
-    forwarded."""
+    """Watches the host's namespace for changes of links, addresses, routes and forwarding."""
 
     def __init__(self) -> None:
         self._socket = NetlinkSocket(groups=_UNDERLAY_GROUPS)
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable when something changed."""
+        """Return a descriptor that becomes readable when something changes."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop watching."""
         self._socket.close()
 
     def drain(self) -> None:
-        """Take what waits; what it says does not matter, as everything is read anew."""
+        """Discard waiting notifications; the caller reads everything again."""
         with suppress(LostNotificationsError):
             self._socket.notifications(_BATCH_COUNT)
 
@@ -268,8 +266,8 @@ def _rate(desired: SandboxState, port_name: str) -> RateRow | None:
     return None
 
 
-def _is_end(message: NetlinkMessage) -> bool:
-    """Say whether a link is gone, not merely a bridge's port no more."""
+def _is_deletion(message: NetlinkMessage) -> bool:
+    """Return whether a link was deleted, and not merely removed from its bridge."""
     return message.kind == codec.RTM_DELLINK and not link_decoder.is_port_message(message)
 
 

@@ -1,12 +1,13 @@
-"""Rates of ports: token buckets on what goes to a container, and on what comes from it.
+"""Rate limits of ports: token buckets for traffic to a container and from it.
 
-What leaves by a port goes to its container: a token bucket is the port's root queueing
-discipline (tc-tbf(8)). What comes in by it has no queue of its own, so it makes a detour through
-a device of the kind ifb, one per port, whose queue is such a bucket (tc-mirred(8)); from there it
-comes in by the port as if for the first time. So both directions are delayed before they are
-dropped, which TCP likes far better than policing. Container and bridge notice nothing of it.
+Packets that a port sends go to its container: a token bucket is the port's root queueing discipline
+(tc-tbf(8)). Packets that it receives have no queue, so they are redirected (tc-mirred(8)) through
+an ifb device, one per port, whose queue is such a bucket; from there they continue as if the port
+had just received them. So packets of both directions are delayed before any are dropped, with which
+TCP copes far better than with policing. Container and bridge are unaffected.
 
-Owns: those queues, devices and filters, as rows, both ways. Which are wanted is the planner's.
+Owns: reading and writing these queues, devices and filters as rows.
+Does not: decide which rows are wanted; that is the planner's task.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ from overlay.kernel.netlink.link_lookup import find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 
 SHAPER_PREFIX: Final = "sh"
-"""How the name of every device of the detour begins; the rest is its port's."""
-_BROKEN: Final = -1  # in a row that was read: there is a limit, but not as it should be
+"""Prefix of the ifb devices' names; the rest comes from the port's name."""
+_BROKEN: Final = -1  # in a row that was read: a limit exists, but is incomplete or altered
 
 # linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h
 _HEADER: Final = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 _ROOT: Final = 0xFFFFFFFF
-_HANDLE: Final = 0x6F760000  # ours: another root discipline is somebody else's
+_HANDLE: Final = 0x6F760000  # overlayd's; other root disciplines are not touched
 _TBF_PARAMETERS, _TBF_BURST = 1, 6
 _RATE: Final = struct.Struct("=BBHhHI")  # cell log, link layer, overhead, align, mpu, bytes/s
-_ETHERNET: Final = 1  # without it the kernel wants a table of costs by size
+_ETHERNET: Final = 1  # without a link layer the kernel requires a table of costs by size
 _INGRESS: Final = 0xFFFFFFF2
-_INFO: Final = 0x6F77 << 16 | 0x0300  # our priority, any protocol
+_INFO: Final = 0x6F77 << 16 | 0x0300  # overlayd's priority, any protocol
 _U32_SELECTOR, _U32_ACTION = 5, 7
 _SELECTOR: Final = struct.pack("=BBBxHHhHI", 1, 0, 1, 0, 0, 0, 0, 0) + bytes(16)  # matches all
 _ACTION_KIND, _ACTION_OPTIONS, _MIRRED_PARAMETERS = 1, 2, 2
@@ -48,25 +49,25 @@ _MIRRED: Final = struct.Struct("=IIiiiiI")  # index, capab, action, refs, binds,
 _STOLEN, _REDIRECT = 4, 1
 _U32: Final = struct.Struct("=I")
 
-# A bucket holds 5 ms of its rate and a full GSO segment's worth of small packets at least; what
-# waits for tokens is at most 100 ms old, and a few packets may wait at any rate.
+# A bucket holds 5 ms of its rate, but at least 16 KiB. Packets wait at most 100 ms for tokens; at
+# low rates a few packets may wait longer.
 _BURST_S, _BURST_SIZE_MIN = 0.005, 16 * 1024
 _WAIT_S, _WAIT_SIZE_MIN = 0.1, 16 * 1024
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 
 
 def shaper_name(port_name: str) -> str:
-    """Return the name of a port's device."""
+    """Return the name of a port's ifb device."""
     return SHAPER_PREFIX + port_name.removeprefix(PORT_PREFIX)
 
 
 def port_of(shaper: str) -> str:
-    """Return the port that a device is for."""
+    """Return the name of the port that an ifb device belongs to."""
     return PORT_PREFIX + shaper.removeprefix(SHAPER_PREFIX)
 
 
 def require() -> None:
-    """Raise OverlayError unless this kernel can limit rates; tried out in a passing namespace."""
+    """Raise OverlayError unless this kernel can limit rates; tested in a temporary namespace."""
     row = RateRow("lo", 1_000_000, 1_000_000)
     with netns.temporary() as netns_fd, NetlinkSocket(netns_fd) as inside:
         try:
@@ -75,8 +76,8 @@ def require() -> None:
             raise OverlayError(
                 "this kernel cannot limit rates",
                 why=error.strerror or str(error),
-                hint="It takes ifb, sch_tbf, sch_ingress, cls_u32 and act_mirred: modprobe them; "
-                "slim kernels keep them in a package such as linux-modules-extra",
+                hint="Load the modules ifb, sch_tbf, sch_ingress, cls_u32 and act_mirred "
+                "(modprobe); slim kernels keep them in a package such as linux-modules-extra",
             ) from error
 
 
@@ -86,9 +87,9 @@ def require() -> None:
 def apply(
     operations: Iterable[PutRow | DeleteRow], socket: NetlinkSocket, index_of: Callable[[str], int]
 ) -> list[tuple[PutRow | DeleteRow, OSError]]:
-    """Do operations on rates; return those that failed, and why.
+    """Apply operations on rate limits; return those that failed, with the error.
 
-    A port that is not there is no failure of these: the port's own operation says so.
+    A missing port is not a failure here: the port's own operation reports it.
     """
     failures: list[tuple[PutRow | DeleteRow, OSError]] = []
     for operation in operations:
@@ -98,8 +99,8 @@ def apply(
         index = index_of(row.link)
         try:
             if isinstance(operation, DeleteRow):
-                _lift_in(index, socket)
-                _lift_out(row.link, index, socket)
+                _remove_in_limit(index, socket)
+                _remove_out_limit(row.link, index, socket)
             elif index:
                 _put(row, index, socket)
         except OSError as error:
@@ -111,42 +112,42 @@ def _put(row: RateRow, index: int, socket: NetlinkSocket) -> None:
     if row.in_bits:
         socket.request(_put_bucket(index, row.in_bits))
     else:
-        _lift_in(index, socket)
+        _remove_in_limit(index, socket)
     if not row.out_bits:
-        _lift_out(row.link, index, socket)
+        _remove_out_limit(row.link, index, socket)
         return
     name = shaper_name(row.link)
-    _tolerantly(socket, link_requests.create_ifb(name), {errno.EEXIST})
+    _request_tolerating(socket, link_requests.create_ifb(name), {errno.EEXIST})
     shaper = find_link(socket, name)
     for request in (link_requests.set_up(shaper), _put_bucket(shaper, row.out_bits)):
         socket.request(request)
-    _tolerantly(socket, tc_filters.add_clsact(index), {errno.EEXIST})
-    _tolerantly(socket, _delete_redirect(index), _GONE)
+    _request_tolerating(socket, tc_filters.add_clsact(index), {errno.EEXIST})
+    _request_tolerating(socket, _delete_redirect(index), _GONE)
     socket.request(_put_redirect(index, shaper))
 
 
-def _lift_in(index: int, socket: NetlinkSocket) -> None:
+def _remove_in_limit(index: int, socket: NetlinkSocket) -> None:
     if index:
         head = _HEADER.pack(0, index, _HANDLE, _ROOT, 0)
-        _tolerantly(socket, (codec.RTM_DELQDISC, 0, head), _GONE)
+        _request_tolerating(socket, (codec.RTM_DELQDISC, 0, head), _GONE)
 
 
-def _lift_out(port_name: str, index: int, socket: NetlinkSocket) -> None:
+def _remove_out_limit(port_name: str, index: int, socket: NetlinkSocket) -> None:
     if index:
-        _tolerantly(socket, _delete_redirect(index), _GONE)
+        _request_tolerating(socket, _delete_redirect(index), _GONE)
     shaper = find_link(socket, shaper_name(port_name))
     if shaper:
-        _tolerantly(socket, link_requests.delete_link(shaper), _GONE)
+        _request_tolerating(socket, link_requests.delete_link(shaper), _GONE)
 
 
-def _tolerantly(socket: NetlinkSocket, request: Request, harmless: Iterable[int]) -> None:
+def _request_tolerating(socket: NetlinkSocket, request: Request, harmless: Iterable[int]) -> None:
     for refusal in socket.transact([request]):
         if refusal.errno not in harmless:
             raise NetlinkError(refusal.errno, str(refusal))
 
 
 def _sizes(bits_per_s: int) -> tuple[int, int]:
-    """Return a bucket's depth, and how much may wait for it, in bytes."""
+    """Return a bucket's depth and its queue's limit, in bytes."""
     depth = max(_BURST_SIZE_MIN, int(bits_per_s / 8 * _BURST_S))
     return depth, depth + max(_WAIT_SIZE_MIN, int(bits_per_s / 8 * _WAIT_S))
 
@@ -178,10 +179,10 @@ def _delete_redirect(index: int) -> Request:
 
 
 def read(socket: NetlinkSocket, names: Mapping[int, str]) -> set[RateRow]:
-    """Return the limits that are in force; one that is not whole has a number below zero.
+    """Return the limits in force, in bits per second; an incomplete one is negative.
 
-    `names` are all links of the sandbox by index. A device whose port is gone is told as a limit
-    of that port.
+    `names` are all links of the sandbox by index. An ifb device without its port is returned as a
+    limit of that port.
     """
     shapers = {name: index for index, name in names.items() if name.startswith(SHAPER_PREFIX)}
     dumped = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
@@ -204,7 +205,7 @@ def read(socket: NetlinkSocket, names: Mapping[int, str]) -> set[RateRow]:
 
 
 def bucket_of(message: NetlinkMessage) -> tuple[int, int]:
-    """Return interface and rate of a bucket of ours; the rate is 0 for any other discipline."""
+    """Return the interface and rate of overlayd's bucket; rate 0 for any other discipline."""
     _, index, handle, parent, _ = _HEADER.unpack_from(message.buffer, message.start)
     if handle != _HANDLE or parent != _ROOT:
         return index, 0
@@ -219,7 +220,7 @@ def bucket_of(message: NetlinkMessage) -> tuple[int, int]:
 
 
 def _redirect(socket: NetlinkSocket, index: int) -> int:
-    """Return the index of the device that what comes in by a port is led through; 0: none."""
+    """Return the index of the device that a port's received packets are redirected to; 0: none."""
     for message in socket.dump(codec.RTM_GETTFILTER, tc_filters.filter_dump(index)):
         _, _, _, _, info = _HEADER.unpack_from(message.buffer, message.start)
         found = attributes(message.buffer, message.start + _HEADER.size, message.end)
@@ -231,7 +232,7 @@ def _redirect(socket: NetlinkSocket, index: int) -> int:
     return 0
 
 
-# --- Listening -------------------------------------------------------------------------
+# --- Watching --------------------------------------------------------------------------
 
 
 def contradiction(
@@ -239,19 +240,20 @@ def contradiction(
 ) -> str | None:
     """Return how a notification about queueing disciplines or filters contradicts a limit.
 
-    `name` is that of the interface, `wanted` returns a port's limit. Our own work is told too.
+    `name` is that of the interface, `wanted` returns a port's limit. The agent's own changes are
+    notified too.
     """
     gone = message.kind in {codec.RTM_DELQDISC, codec.RTM_DELTFILTER}
     _, _, _, parent, info = _HEADER.unpack_from(message.buffer, message.start)
     if parent != _ROOT and not gone:
-        return None  # the most frequent: hooks of the fast path
+        return None  # the most frequent case: hooks of the fast path
     row = wanted(port_of(name) if name.startswith(SHAPER_PREFIX) else name)
     if row is None:
         return None
     if parent == _ROOT:
         bits = row.in_bits if name == row.link else row.out_bits
-        _, told = bucket_of(message)
-        wrong = bits and (told == bits if gone else told != bits)
+        _, notified = bucket_of(message)
+        wrong = bits and (notified == bits if gone else notified != bits)
         return f"the rate of {name} was altered" if wrong else None
     whole = row.out_bits and (info == _INFO or parent != _INGRESS)
-    return f"the detour of {name} is gone" if whole else None
+    return f"the redirection of {name} is gone" if whole else None

@@ -1,6 +1,7 @@
-"""What is in a sandbox, read as a value.
+"""Read a sandbox's state as a value.
 
-Owns which dumps that takes, and what of them is ours. Changes nothing: that is `sandbox`.
+Owns: the required netlink dumps (rtnetlink(7)), and which of their entries count.
+Does not: change anything; `sandbox` does.
 """
 
 from __future__ import annotations
@@ -19,32 +20,32 @@ from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.sandbox import rate_limit
 
-# Steps that the kernel takes to dump all FDBs: a million take it some 10 ms.
+# Maximum number of steps for the kernel to dump all FDBs; a million take some 10 ms.
 _FDB_WALK_MAX: Final = 1_000_000
 
 
 class SandboxSnapshot(NamedTuple):
-    """What is there and ours, and all links by index, those of others among them."""
+    """The sandbox's state, and the names of all its links by index, also those of others."""
 
     state: SandboxState
     names: dict[int, str]
 
 
 class SandboxReader:
-    """Reads one sandbox, again and again."""
+    """Reads the state of one sandbox."""
 
     def __init__(self, socket: NetlinkSocket, host_fd: int, guard: PortSecurity | None) -> None:
         self._socket = socket
         self._host_fd = host_fd
         self._guard = guard
-        self._row_count = _FDB_WALK_MAX  # at the last read: nobody knows yet
+        self._row_count = _FDB_WALK_MAX  # at the last read; assumed large before the first
 
     def read(self, fast_path: FastPath | None) -> SandboxSnapshot:
-        """Return what is there, the fast path's among it; raises TornDumpError if it never holds
-        still.
+        """Return the sandbox's state, including the fast path.
 
-        Left out is what the kernel makes by itself: learned rows, its own MACs, multicast,
-        link-local addresses, the loopback.
+        Excludes what the kernel creates by itself: learned rows, its own MACs, multicast,
+        link-local addresses, the loopback. Raises TornDumpError if the tables change during every
+        attempt.
         """
         found = all_links(self._socket)
         names = {link.index: link.name for link in found}
@@ -91,10 +92,10 @@ class SandboxReader:
         return {row for row in found if row is not None}
 
     def _ports_to_read(self, ours: Mapping[int, Link]) -> Sequence[int]:
-        """Return the indexes whose FDB is read: all (0), or the VTEPs' where that takes long.
+        """Return the indexes whose FDB to read: 0 for all, or some if all would take too long.
 
-        Our rows are on VTEPs and on this host's own ends; on other ports there is nothing, unless
-        somebody puts it there.
+        Overlayd's rows are on VTEPs and uplink ports; other ports have none unless another program
+        adds them.
         """
         if len(ours) * self._row_count <= _FDB_WALK_MAX:
             return [0]
@@ -109,6 +110,6 @@ class SandboxReader:
         try:
             return self._socket.dump_buffers(codec.RTM_GETNEIGH, request)
         except NetlinkError as error:
-            if error.errno == errno.ENODEV:  # gone since the links were read
+            if error.errno == errno.ENODEV:  # deleted since the links were read
                 return []
             raise

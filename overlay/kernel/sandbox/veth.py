@@ -1,8 +1,8 @@
-"""A container's interface: plug it in, look at it, unplug it.
+"""Create, inspect and remove a container's interface.
 
-Owns the veth pair between a sandbox's bridge and a container's namespace, and what is set up
-inside the container: address, MAC, MTU, default route. Knows nothing of how containers are
-found or addresses chosen.
+Owns: the veth pair (veth(4)) between a sandbox's bridge and a container's namespace, and the
+settings inside the container: address, MAC, MTU, default route.
+Does not: find containers or choose addresses.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _READY_PAUSE_S: Final = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class AttachedInterface:
-    """What `attach_interface` made."""
+    """The result of `attach_interface`."""
 
     ifname: str
-    default_route: bool  # False if not wanted, or the container had one already
+    default_route: bool  # False if not requested, or if the container had one already
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerInterface:
-    """A container's interface as it is."""
+    """A container's interface as the kernel reports it."""
 
     ifname: str
     mac: Mac
@@ -53,9 +53,10 @@ class ContainerInterface:
 
 
 def create_namespace(name: str) -> int:
-    """Make a bare container: a named namespace, loopback up, marked as ours for `reset`.
+    """Create a bare container: a named namespace with loopback up, marked for `reset`.
 
-    Returns its file descriptor; raises ConflictError if the name is taken.
+    Returns its file descriptor. Raises ConflictError if the name is taken, OverlayError if the
+    kernel refuses.
     """
     netns_fd = netns.create(name)
     try:
@@ -64,13 +65,13 @@ def create_namespace(name: str) -> int:
                 inside.request(request)
     except BaseException:
         os.close(netns_fd)
-        netns.remove(name)  # without its mark it would be somebody else's for ever
+        netns.remove(name)  # without the mark, overlayd would never remove it
         raise
     return netns_fd
 
 
 def netns_identity(netns_fd: int) -> tuple[int, int]:
-    """Return what tells two containers' namespaces apart: (device, inode)."""
+    """Return what identifies a container's namespace: (device, inode)."""
     return netns.identity(netns_fd)
 
 
@@ -89,14 +90,15 @@ def attach_interface(
     allowed: GuardRow | None = None,
     link_local: bool = True,
 ) -> AttachedInterface:
-    """Give the container an interface on the sandbox's bridge; it can be used on return.
+    """Create a container's interface on the sandbox's bridge; it is usable on return.
 
-    `ifname` None takes the next free ethN. A default route through `gateway`, and through
-    each of `further_gateways` (of the other address family), is set unless the container has
-    one. What it may send (`allowed`) is in force before its end is up. With `link_local` false the
-    kernel makes up no address of its own. Nothing is left behind
-    on failure: raises ConflictError if the interface or the port exists, NotFoundError without
-    such a bridge, OverlayError otherwise.
+    Without `ifname`, the next free ethN is used. A default route through `gateway`, and through
+    each of `further_gateways` (of the other address family), is added unless the container has one.
+    Port security (`allowed`) is in force before the container's end is up. Without `link_local`,
+    the kernel generates no link-local address. Nothing is left behind on failure.
+
+    Raises ConflictError if the interface or the port exists, NotFoundError if the bridge does not,
+    OverlayError otherwise.
     """
     with NetlinkSocket(netns_fd) as inside:
         port = Port(port_name, mtu, bridge)
@@ -118,7 +120,7 @@ def attach_interface(
 def _create_pair(
     sandbox: Sandbox, inside: NetlinkSocket, port: Port, netns_fd: int, wanted: str | None, mac: Mac
 ) -> str:
-    """Make the pair and return the container's end's name."""
+    """Create the pair and return the name of the container's end."""
     master = sandbox.link_index(port.master)
     for _ in range(_IFNAME_TRIES):
         name = wanted or free_interface_name(inside)
@@ -127,27 +129,29 @@ def _create_pair(
         except NetlinkError as error:
             if error.errno == errno.EXFULL:
                 raise ConflictError(
-                    "this host's bridge of the network is full",
+                    "the network's bridge on this host is full",
                     why="a Linux bridge has at most 1,023 ports",
                     hint="Attach further containers on another host, or to another network",
                 ) from error
             if error.errno != errno.EEXIST:
                 raise OverlayError(
-                    f"cannot make the interface {name}", why=error.strerror or ""
+                    f"cannot create the interface {name}", why=error.strerror or ""
                 ) from error
             if find_link(sandbox.socket, port.name):
                 raise ConflictError(
-                    f"the sandbox {sandbox.name} has a port {port.name} already"
+                    f"the sandbox {sandbox.name} already has a port {port.name}"
                 ) from None
             if wanted:
                 raise ConflictError(
-                    f"the container has an interface {wanted} already",
+                    f"the container already has an interface {wanted}",
                     hint="Choose another name with --ifname, or leave the choice to overlayd",
                 ) from None
         else:
             sandbox.prepare_hooks(port.name)
             return name
-    raise ConflictError("no free interface name in the container", why="others keep taking it")
+    raise ConflictError(
+        "no free interface name in the container", why="other programs keep taking them"
+    )
 
 
 def free_interface_name(inside: NetlinkSocket) -> str:
@@ -157,10 +161,16 @@ def free_interface_name(inside: NetlinkSocket) -> str:
 
 
 def allow_families(netns_fd: int, ifname: str, addresses: Sequence[tuple[Ip, int]]) -> None:
-    """Switch IPv6 on for an interface that is to have it: off is the default in Docker's
-    containers, and on hosts whose people did so. On the others it stays as it is."""
+    """Enable IPv6 on an interface that gets an IPv6 address.
+
+    Docker's containers, and some hosts, disable it by default (disable_ipv6,
+    Documentation/networking/ip-sysctl.rst). Without an IPv6 address the setting is left alone.
+    """
     if any(len(ip) == 16 for ip, _ in addresses):
-        with netns.inside(netns_fd), suppress(OSError):  # without IPv6: the address is refused
+        with (
+            netns.inside(netns_fd),
+            suppress(OSError),
+        ):  # a kernel without IPv6: the address is refused later
             path = Path(f"/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6")
             path.write_text("0", encoding="ascii")
 
@@ -173,9 +183,12 @@ def set_up_inside(
     *,
     link_local: bool,
 ) -> int:
-    """Address a container's interface and bring it up; return its index."""
+    """Add the addresses of a container's interface and bring it up; return its index.
+
+    Raises OverlayError if the kernel refuses.
+    """
     index = find_link(inside, ifname)
-    # Without an IPv6 address on the overlay, link-local chatter would only be flooded.
+    # Without an IPv6 address on the overlay, link-local traffic would only be flooded.
     has_ipv6 = any(len(ip) == 16 for ip, _ in addresses)
     steps: list[Request] = [
         link_requests.set_alias(index, alias, link_local=has_ipv6 and link_local),
@@ -189,22 +202,22 @@ def set_up_inside(
 
 
 def add_default_route(inside: NetlinkSocket, index: int, gateway: Ip) -> bool:
-    """Set the default route; False if the container has one."""
+    """Add a default route; return False if there is one. Raises OverlayError."""
     try:
         inside.request(link_requests.add_default_route(index, gateway))
     except NetlinkError as error:
         if error.errno == errno.EEXIST:
             return False
         raise OverlayError(
-            f"cannot route through {ip_text(gateway)}", why=error.strerror or ""
+            f"cannot add a default route through {ip_text(gateway)}", why=error.strerror or ""
         ) from error
     return True
 
 
 def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
-    """Wait until the port forwards: the kernel sees the carrier a little after both ends are up.
+    """Wait until the port forwards; the carrier is detected shortly after both ends are up.
 
-    Till then frames to the container are dropped, and the first packet would be lost.
+    Until then frames to the container are dropped, and the first packet would be lost.
     """
     query = link_requests.get_link(port_name)
     for _ in range(_READY_TRIES):
@@ -212,11 +225,11 @@ def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
         if port.carrier and port.forwarding:
             return
         time.sleep(_READY_PAUSE_S)
-    raise OverlayError(f"port {port_name} does not come up", why="no carrier after 200 ms")
+    raise OverlayError(f"port {port_name} did not come up", why="no carrier after 200 ms")
 
 
 def inspect_interface(netns_fd: int, ifname: str) -> ContainerInterface | None:
-    """Return the container's interface as it is; None if there is none of that name."""
+    """Return the container's interface; None if there is none of that name."""
     with NetlinkSocket(netns_fd) as inside:
         for found in all_links(inside):
             if found.name == ifname:
@@ -237,7 +250,10 @@ def _interface(inside: NetlinkSocket, found: link_decoder.LinkInfo) -> Container
 
 
 def change_mtu(netns_fd: int, ifname: str, mtu: int) -> None:
-    """Set the MTU of the container's end; the port's is the sandbox's. Raises NotFoundError."""
+    """Set the MTU, in bytes, of the container's end; the port's is part of the sandbox.
+
+    Raises NotFoundError if there is no such interface, NetlinkError if the kernel refuses.
+    """
     with NetlinkSocket(netns_fd) as inside:
         index = find_link(inside, ifname)
         if not index:
@@ -246,20 +262,19 @@ def change_mtu(netns_fd: int, ifname: str, mtu: int) -> None:
 
 
 def detach_interface(sandbox: Sandbox, port_name: str) -> bool:
-    """Remove the port and with it the container's interface; False if there was none.
+    """Delete the port and with it the container's interface; return False if there was none.
 
-    May run in any thread, and at best not in the kernel thread: the kernel takes 20 ms for
-    it, in which it only waits.
+    Thread-safe. Better not run in the kernel thread: the kernel takes 20 ms, merely waiting.
     """
     return bool(detach_interfaces(sandbox, [port_name]))
 
 
 def detach_interfaces(sandbox: Sandbox, port_names: Sequence[str]) -> list[str]:
-    """Remove many ports in the time of one; return those that were there. In any thread."""
+    """Delete many ports in the time of one; return those that existed. Thread-safe."""
     with NetlinkSocket(sandbox.netns_fd) as socket:
         indexes = {name: index for name in port_names if (index := find_link(socket, name))}
         delete_links(socket, list(indexes.values()))
     if sandbox.guard is not None:
-        with suppress(OSError):  # then the next pass that reads finds them
+        with suppress(OSError):  # the next reconcile pass finds the rest
             sandbox.guard.delete(indexes.values())
     return list(indexes)
