@@ -130,6 +130,9 @@ _ENCODERS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
 }
 
 
+ROWS: Final = (*_ENCODERS, UnexpectedRow)
+"""The types of rows that `put` or `delete` accept."""
+
 # --- Dump requests ---------------------------------------------------------------------
 
 ADDRESS_DUMP: Final = _ADDRESS.pack(0, 0, 0, 0, 0)

@@ -1,21 +1,21 @@
-"""One network's namespace on this host: made, changed by operations, removed.
+"""Create, change and remove one network's namespace on this host.
 
-Owns the sandbox's namespace, its socket and the table of its links' indexes. Does what it is
-told; what is there is read by `sandboxreader`, which state is wanted is the planner's business,
-and what an operation's messages look like is that of `requests` and `rows`.
+Owns: the sandbox's namespace, its netlink socket, and the indexes of its links.
+Does not: read the state (`reader`), decide what is wanted (the planner), or encode messages
+(`kernel.netlink`).
 
-All calls block for microseconds to milliseconds: run them in the agent's kernel thread.
+All calls block for microseconds to milliseconds, so run them in the agent's kernel thread.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import ClassVar, Final, Self, TypeAlias
 
 from overlay import failpoint
 from overlay.core.dataplane.mac_changes import MacChange
@@ -55,29 +55,33 @@ from overlay.kernel.sandbox import gratuitous_arp, kernel_support, rate_limit
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.reader import SandboxReader
 
-# Set before any device exists, so that each is born with them.
+# Set before any device exists, so that each is created with them. Documented in
+# Documentation/networking/ip-sysctl.rst.
 _SYSCTLS: Final = (
-    # Ports and VTEPs are silent: no MLD reports. A bridge gets IPv6 with an IPv6 address.
+    # Ports and VTEPs send no MLD reports. A bridge gets IPv6 along with an IPv6 address.
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv6/conf/default/addr_gen_mode", "1"),  # none: no fe80::, no router solicitations
     ("net/ipv6/conf/default/accept_ra", "0"),
     ("net/ipv6/conf/default/accept_dad", "0"),
-    ("net/ipv4/conf/default/rp_filter", "0"),  # frames come in by the other host's gateway
+    ("net/ipv4/conf/default/rp_filter", "0"),  # replies arrive through another host's gateway
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/ip_forward", "1"),  # a network's subnets are routed here
     ("net/ipv6/conf/all/forwarding", "1"),
     ("net/ipv4/conf/all/send_redirects", "0"),
     ("net/ipv4/conf/default/send_redirects", "0"),
-    # Where Docker has loaded br_netfilter, bridged frames would go through iptables' hooks too.
+    # If Docker has loaded br_netfilter, bridged frames would pass through iptables' hooks too.
     ("net/bridge/bridge-nf-call-iptables", "0"),
     ("net/bridge/bridge-nf-call-ip6tables", "0"),
     ("net/bridge/bridge-nf-call-arptables", "0"),
 )
 
 
+RowOperation: TypeAlias = PutRow | DeleteRow
+
+
 @dataclass(frozen=True, slots=True)
 class OperationFailure:
-    """An operation that the kernel refused, and its words for why."""
+    """An operation that the kernel refused, and its reason."""
 
     operation: Operation
     errno: int
@@ -85,7 +89,7 @@ class OperationFailure:
 
 
 class Sandbox:
-    """An open sandbox. Its namespace lives on when this object or the process ends."""
+    """An open sandbox. Its namespace outlives this object and the process."""
 
     def __init__(self, name: str, netns_fd: int, alias: str, fast_path: FastPath | None) -> None:
         self.name = name
@@ -112,15 +116,15 @@ class Sandbox:
         alias: str = ALIAS_DEFAULT,
         fast_path: FastPath | None = None,
     ) -> Self:
-        """Open the sandbox of that name, made if there is none and `create` says so.
+        """Open the sandbox of that name; with `create`, create it if it does not exist.
 
-        What is in an existing one stays as it is. `alias` marks what we make as ours. The
-        calling thread's namespace becomes the host's: there VTEPs get their UDP socket.
-        Raises NotFoundError, or OverlayError if the kernel does not let us.
+        The contents of an existing one are kept. `alias` marks overlayd's links. The calling
+        thread's namespace is used as the host's, where VTEPs get their UDP socket. Raises
+        NotFoundError if there is no such sandbox, OverlayError if the kernel refuses.
         """
         try:
             netns_fd = netns.open_fd(netns.path_of(name))
-        except (NotFoundError, UsageError):  # the latter: a name that a crash left
+        except (NotFoundError, UsageError):  # UsageError: a stale name left by a crash
             if not create:
                 raise NotFoundError(f"no sandbox {name}") from None
             netns_fd = netns.create(name)
@@ -137,7 +141,7 @@ class Sandbox:
         return sandbox
 
     def _prepare(self) -> None:
-        """Set the namespace up: sysctls, loopback up and marked as ours."""
+        """Set up the namespace: sysctls; loopback up and marked as overlayd's."""
         self._set_sysctls(_SYSCTLS)
         self.socket.transact([link_requests.set_alias(1, self.alias), link_requests.set_up(1)])
 
@@ -149,7 +153,7 @@ class Sandbox:
                     Path("/proc/sys", path).write_text(value, encoding="ascii")
 
     def close(self) -> None:
-        """Let go; everything goes on forwarding. A second time is harmless."""
+        """Close the sockets; forwarding continues. Closing again does nothing."""
         self.socket.close()
         if self.fast_path is not None:
             self.fast_path.close()
@@ -161,10 +165,10 @@ class Sandbox:
             self.netns_fd = self._host_fd = -1
 
     def destroy(self) -> None:
-        """Remove everything in it, then the namespace; closes this object.
+        """Delete all links, then the namespace; closes this object.
 
-        Links go first: the kernel tears a namespace down some time later, and until then
-        the VNI would be taken.
+        Links go first: the kernel destroys a namespace some time later, and until then the VNI
+        would be in use.
         """
         delete_links(
             self.socket,
@@ -174,30 +178,35 @@ class Sandbox:
         netns.remove(self.name)
 
     def monitor(self) -> SandboxMonitor:
-        """Return a new listener for changes in this sandbox."""
+        """Return a new monitor of changes in this sandbox."""
         return SandboxMonitor(self.netns_fd)
 
     def named(self) -> bool:
-        """Say whether the name still leads to this namespace (`ip netns del` takes it away)."""
+        """Return whether the name still refers to this namespace.
+
+        `ip netns del` removes the name (ip-netns(8)).
+        """
         return netns.names_identity(self.name) == netns.identity(self.netns_fd)
 
     def restore_name(self) -> None:
-        """Give the living namespace its name back; nothing of what it forwards is lost."""
+        """Restore the namespace's name; forwarding is not interrupted. Raises OSError."""
         netns.give_name(self.netns_fd, self.name)
 
     def read(self) -> SandboxState:
-        """Return what is there and ours; raises TornDumpError if it never holds still."""
+        """Return the present state. Raises TornDumpError as `SandboxReader.read` does."""
         seen = self._reader.read(self.fast_path)
         self._names = seen.names
         self._indexes = {name: index for index, name in seen.names.items()}
         return seen.state
 
     def announce(self, announcements: Sequence[MacChange]) -> None:
-        """Tell the containers here which addresses have another MAC; where the kernel takes no
-        eBPF they find it out by themselves."""
+        """Announce changed MACs of addresses to this host's containers.
+
+        Without eBPF, the containers' own neighbor entries have to expire.
+        """
         for bridge, ip, mac, is_local in announcements:
             index = self._index_of(bridge)
-            if is_local:  # the bridge does not hear itself: let it forget what it has asked for
+            if is_local:  # the bridge does not receive its own frame: delete its neighbor entry
                 request = neighbor_rows.delete(NeighborRow(bridge, ip, mac), index)
                 list(self.socket.transact([request]))
             with suppress(OSError):
@@ -206,24 +215,24 @@ class Sandbox:
     # --- Applying -----------------------------------------------------------------------
 
     def apply(self, operations: Sequence[Operation]) -> list[OperationFailure]:
-        """Do the operations in order; return those that failed. One failure stops no other.
+        """Apply the operations in order; return those that failed. A failure stops no other.
 
-        Deleting what is gone already is success. A missing `Port` fails: only an attach
-        makes those.
+        Deleting something that does not exist succeeds. A missing `Port` fails, as only an attach
+        creates those.
         """
         failures: list[OperationFailure] = []
-        row_operations: list[PutRow | DeleteRow] = []
+        row_operations: list[RowOperation] = []
         for operation in operations:
             if isinstance(operation, PutRow | DeleteRow):
                 row_operations.append(operation)
                 continue
-            self._apply_rows(row_operations, failures)
+            failures += self._apply_rows(row_operations)
             row_operations = []
             try:
                 self._apply_link(operation)
             except NetlinkError as error:
                 failures.append(self._failure(operation, error))
-        self._apply_rows(row_operations, failures)
+        failures += self._apply_rows(row_operations)
         return failures
 
     def _apply_link(self, operation: PutLink | ChangeLink | DeleteLink) -> None:
@@ -265,7 +274,7 @@ class Sandbox:
             raise NetlinkError(refusal.errno, str(refusal))
 
     def _create(self, link: Bridge | Vxlan, master: int) -> bool:
-        """Make the link; False if there is one of that name already."""
+        """Create the link; return False if there already is one of that name."""
         try:
             if isinstance(link, Bridge):
                 self.socket.request(link_requests.create_bridge(link))
@@ -273,7 +282,7 @@ class Sandbox:
                 with NetlinkSocket(self._host_fd) as host:
                     host.request(link_requests.create_vxlan(link, self.netns_fd, master))
         except NetlinkError as error:
-            # The kernel says EEXIST for the name as for the VNI.
+            # EEXIST means that either the name or the VNI is taken.
             if error.errno == errno.EEXIST and self._find(link.name):
                 return False
             raise
@@ -281,10 +290,10 @@ class Sandbox:
         return True
 
     def prepare_hooks(self, name: str) -> None:
-        """Give a new link the hooks of the fast path, while nothing passes it yet.
+        """Add the fast path's hooks to a new link, before it carries traffic.
 
         The kernel stops a link's queue while hooks are added (`qdisc_graft`, net/sched/sch_api.c),
-        and drops what is sent in these milliseconds: the first ARP answer, for instance.
+        and drops frames sent in these milliseconds, for example the first ARP reply.
         """
         if self.fast_path is not None and not name.startswith("br"):
             self.socket.transact([tc_filters.add_clsact(self._find(name))])
@@ -298,7 +307,7 @@ class Sandbox:
         return index
 
     def _find(self, name: str) -> int:
-        """Return the index that a link has now; 0 if there is none of that name."""
+        """Return a link's present index; 0 if there is none of that name."""
         index = find_link(self.socket, name)
         if index:
             self._names[index] = name
@@ -306,37 +315,36 @@ class Sandbox:
         return index
 
     def link_index(self, name: str) -> int:
-        """Return a link's index; raises NotFoundError if there is none of that name."""
+        """Return a link's index. Raises NotFoundError if there is none of that name."""
         index = self._index_of(name)
         if not index:
             raise NotFoundError(f"no link {name} in sandbox {self.name}")
         return index
 
-    def _apply_rows(
-        self, operations: Sequence[PutRow | DeleteRow], failures: list[OperationFailure]
-    ) -> None:
-        fast = [operation for operation in operations if type(operation.row) in FAST_ROWS]
-        guarded = [operation for operation in operations if type(operation.row) is GuardRow]
-        rated = [operation for operation in operations if type(operation.row) is RateRow]
-        if fast or guarded or rated:
-            elsewhere = (*FAST_ROWS, GuardRow, RateRow)
-            operations = [each for each in operations if type(each.row) not in elsewhere]
-        batch: list[Request] = []
-        sent: list[PutRow | DeleteRow] = []
-        put_neighbours: set[tuple[str, bytes]] = set()
-        indexes = self._indexes
+    def _apply_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        """Apply row operations by kind, in the order of `_APPLIERS`; return those that failed."""
+        appliers = self._APPLIERS
+        groups = {applier: list[RowOperation]() for applier in appliers.values()}
         for operation in operations:
+            groups[appliers[type(operation.row)]].append(operation)
+        failures: list[OperationFailure] = []
+        for apply_group, group in groups.items():
+            if group:
+                failures += apply_group(self, group)
+        return failures
+
+    def _apply_netlink_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        """Apply rows that are netlink messages, all in one batch."""
+        failures: list[OperationFailure] = []
+        batch: list[Request] = []
+        sent: list[RowOperation] = []
+        indexes = self._indexes
+        for operation in _without_superseded(operations):
             row = operation.row
             index = indexes.get(row.link) or self._find(row.link)
             is_put = type(operation) is PutRow
-            if type(row) is AddressRow and is_put and len(row.ip) == 16:
+            if is_put and type(row) is AddressRow and len(row.ip) == 16:
                 self._set_sysctls([(f"net/ipv6/conf/{row.link}/disable_ipv6", "0")])
-            if type(row) is NeighborRow:
-                # The kernel deletes neighbours by address alone: not the one just put.
-                if is_put:
-                    put_neighbours.add((row.link, row.ip))
-                elif (row.link, row.ip) in put_neighbours:
-                    continue
             if index:
                 batch.append(
                     neighbor_rows.put(row, index) if is_put else neighbor_rows.delete(row, index)
@@ -350,12 +358,19 @@ class Sandbox:
             if isinstance(operation, DeleteRow) and refusal.errno in _GONE:
                 continue
             failures.append(OperationFailure(operation, refusal.errno, str(refusal)))
-        for operation, error in (
-            *apply_guard(self.guard, guarded, self._index_of),
-            *rate_limit.apply(rated, self.socket, self._index_of),
-            *apply_fast(self.fast_path, fast, self.socket, self._index_of),
-        ):
-            failures.append(self._failure(operation, error))
+        return failures
+
+    def _apply_guard_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        failed = apply_guard(self.guard, operations, self._index_of)
+        return [self._failure(operation, error) for operation, error in failed]
+
+    def _apply_rate_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        failed = rate_limit.apply(operations, self.socket, self._index_of)
+        return [self._failure(operation, error) for operation, error in failed]
+
+    def _apply_fast_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
+        failed = apply_fast(self.fast_path, operations, self.socket, self._index_of)
+        return [self._failure(operation, error) for operation, error in failed]
 
     def _index_of(self, name: str) -> int:
         return self._indexes.get(name) or self._find(name)
@@ -367,11 +382,39 @@ class Sandbox:
             reason = kernel_support.vni_conflict_text(self._host_fd, link.vni, link.port, error)
         return OperationFailure(operation, error.errno or 0, reason)
 
+    # By type of row, in the order of application: port security is in force before the fast path
+    # lets frames bypass the bridge.
+    _APPLIERS: ClassVar[
+        dict[type, Callable[[Sandbox, Sequence[RowOperation]], list[OperationFailure]]]
+    ] = {
+        **dict.fromkeys(neighbor_rows.ROWS, _apply_netlink_rows),
+        GuardRow: _apply_guard_rows,
+        RateRow: _apply_rate_rows,
+        **dict.fromkeys(FAST_ROWS, _apply_fast_rows),
+    }
+
+
+def _without_superseded(operations: Sequence[RowOperation]) -> Iterator[RowOperation]:
+    """Skip deletions of neighbors that were put before in the same sequence.
+
+    The kernel deletes a neighbor by address alone, so such a deletion would hit the new row.
+    """
+    put: set[tuple[str, bytes]] = set()
+    for operation in operations:
+        row = operation.row
+        if type(row) is NeighborRow:
+            if type(operation) is PutRow:
+                put.add((row.link, row.ip))
+            elif (row.link, row.ip) in put:
+                continue
+        yield operation
+
 
 def _port_guard(netns_fd: int) -> tuple[PortSecurity | None, str]:
-    """Return the sandbox's port security, or why it can't have any: containers come first.
+    """Return the sandbox's port security, or the reason for having none.
 
-    Raises OSError on a host that lacks descriptors or memory: later there may be one.
+    Containers work without it. Raises OSError if the host is short of descriptors or memory, as
+    port security may be possible later.
     """
     try:
         return PortSecurity(netns_fd), ""
