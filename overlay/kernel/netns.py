@@ -1,8 +1,9 @@
-"""Network namespaces: make, name, enter and remove them.
+"""Create, name, enter and remove network namespaces.
 
-Owns the system calls (setns, unshare, mount) and the layout of `/run/netns`, the same that
-`ip netns` uses. Knows nothing of what is inside a namespace. `setns` and `unshare` move the
-calling *thread* alone: every entry here ends with the thread back where it was.
+Owns: the system calls (setns(2), unshare(2), mount(2)) and the layout of `/run/netns`, which
+ip-netns(8) uses too. setns and unshare move only the calling *thread*; every function here returns
+with the thread in its original namespace.
+Does not: know what is inside a namespace.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ _MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
 _MS_SHARED: Final = 0x100000
 _MNT_DETACH: Final = 2
-# What open(2) says where nothing is. Any other error says nothing about what is there.
+# Errors of open(2) that mean that nothing is there. Other errors leave the question open.
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESRCH})
 SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What a host that lacks descriptors or memory says of anything: for now, and of nothing else."""
+"""Errors that mean that the host is short of descriptors or memory: temporary, and unspecific."""
 
 # Python has os.setns and os.unshare from 3.12 only; mount(2) in no version.
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -64,15 +65,15 @@ def path_of(name: str) -> Path:
 def open_fd(path: str | Path) -> int:
     """Return a new file descriptor of the network namespace at `path`; the caller closes it.
 
-    Raises NotFoundError if nothing is there, UsageError if it is no network namespace (of a
-    stale name, too), ForbiddenError if we may not, and OverlayError if the host lacks what it
-    takes: then it may be there.
+    Raises NotFoundError if nothing is there, UsageError if it is not a network namespace (also for
+    a stale name), ForbiddenError without permission, and OverlayError if the host is short of
+    descriptors or memory, when the namespace may exist. See ioctl_ns(2).
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         try:
             fd = os.open(path, flags)
-        except PermissionError:  # also said of a process that ends just then (fs/proc/namespaces.c)
+        except PermissionError:  # also returned while a process exits (fs/proc/namespaces.c)
             fd = os.open(path, flags)
     except OSError as error:
         raise _not_opened(path, error) from error
@@ -84,7 +85,7 @@ def open_fd(path: str | Path) -> int:
         os.close(fd)
         raise UsageError(
             f"{path} is not a network namespace",
-            hint="give a name of `ip netns`, /proc/PID/ns/net or a running container",
+            hint="Give a name of `ip netns`, /proc/PID/ns/net or a running container",
         )
     return fd
 
@@ -93,22 +94,24 @@ def _not_opened(path: str | Path, error: OSError) -> OverlayError:
     if error.errno in _GONE:
         return NotFoundError(
             f"no network namespace at {path}",
-            hint="`ip netns` lists the named ones; a container may have ended",
+            hint="The container may have ended; `ip netns` lists named namespaces",
         )
     what, why = f"cannot open the network namespace {path}", error.strerror or str(error)
     if isinstance(error, PermissionError):
-        return ForbiddenError(what, why=why, hint="reading another process's namespace needs root")
+        return ForbiddenError(
+            what, why=why, hint="Opening another process's namespace requires root"
+        )
     if error.errno in SHORTAGE:
         return OverlayError(
-            what, why=why, hint="The host is short of it now: look at `ulimit -n` and `free`"
+            what, why=why, hint="The host is short of resources: check `ulimit -n` and `free`"
         )
-    return OverlayError(what, why=why, hint="Look at the kernel's log: dmesg")
+    return OverlayError(what, why=why, hint="Check the kernel's log: dmesg")
 
 
 def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
-    """Return a descriptor of the namespace of that identity; None if it is at `path` no more.
+    """Return a descriptor of the namespace with that identity; None if it left `path`.
 
-    Raises OverlayError if that can't be told, for want of descriptors or memory for example.
+    Raises OverlayError if the check fails, for example for lack of descriptors or memory.
     """
     try:
         fd = open_fd(path)
@@ -121,7 +124,7 @@ def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """Return what tells two namespaces apart as long as either lives: (device, inode)."""
+    """Return what identifies a namespace while it exists: (device, inode), namespaces(7)."""
     status = os.fstat(fd)
     return (status.st_dev, status.st_ino)
 
@@ -142,7 +145,7 @@ def closing(fd: int) -> Iterator[int]:
 
 @contextmanager
 def inside(fd: int) -> Iterator[None]:
-    """Let the calling thread be in the namespace `fd` for the length of the block."""
+    """Run the block with the calling thread in the namespace `fd` (setns(2))."""
     home = own_fd()
     try:
         _setns(fd)
@@ -162,9 +165,9 @@ def names() -> list[str]:
 
 
 def exists(name: str) -> bool:
-    """Say whether a living namespace has this name (a stale, empty file is none).
+    """Return whether a namespace has this name; a stale, empty file does not count.
 
-    Raises OverlayError if that can't be told.
+    Raises OverlayError if the check fails.
     """
     try:
         os.close(open_fd(path_of(name)))
@@ -174,7 +177,7 @@ def exists(name: str) -> bool:
 
 
 def names_identity(name: str) -> tuple[int, int] | None:
-    """Return the identity of the namespace that has this name now; None if there is none."""
+    """Return the identity of the namespace with this name; None if there is none."""
     try:
         status = path_of(name).stat()
     except FileNotFoundError:
@@ -183,17 +186,17 @@ def names_identity(name: str) -> tuple[int, int] | None:
 
 
 def create(name: str) -> int:
-    """Make a namespace that outlives this process, name it, return its file descriptor.
+    """Create a named namespace that outlives this process; return its file descriptor.
 
-    Raises ConflictError if the name is taken, OverlayError if the kernel does not let us.
+    Raises ConflictError if the name is taken, OverlayError if the kernel refuses.
     """
     try:
         _share_directory()
         _reserve(name)
     except FileExistsError:
         raise ConflictError(
-            f"a network namespace named {name} exists already",
-            hint=f"`ip netns del {name}` removes it, if nobody needs it",
+            f"a network namespace named {name} already exists",
+            hint=f"If it is unused, remove it: ip netns del {name}",
         ) from None
     except OSError as error:
         raise _refused(name, error) from error
@@ -226,7 +229,7 @@ def _create_mounted(name: str) -> int:
 
 @contextmanager
 def temporary() -> Iterator[int]:
-    """Make a namespace without a name for the length of the block; yield its descriptor."""
+    """Create a namespace without a name for the duration of the block; yield its descriptor."""
     home = own_fd()
     try:
         _check(_libc.unshare(_CLONE_NEWNET), "unshare")
@@ -243,20 +246,20 @@ def temporary() -> Iterator[int]:
 
 
 def give_name(fd: int, name: str) -> None:
-    """Name a living namespace that has lost its name (again); OSError if the name is taken."""
+    """Give a namespace that lost its name a name again. Raises OSError if it is taken."""
     _share_directory()
     _reserve(name)
     _mount(f"/proc/self/fd/{fd}", str(path_of(name)), _MS_BIND)
 
 
 def remove(name: str) -> bool:
-    """Take the name away; the namespace ends with its last user. False if there was none."""
+    """Remove the name; the namespace ends with its last user. Return False if there was none."""
     path = path_of(name)
     failpoint.failpoint("netns.unmount")
     try:
         _umount(str(path))
     except OSError as error:
-        # EINVAL: a file that is no mount point, left by a crash between touch and mount.
+        # EINVAL: the file is not a mount point; left by a crash between creation and mount.
         if error.errno not in {errno.EINVAL, errno.ENOENT}:
             raise
     failpoint.failpoint("netns.unlink")
@@ -268,7 +271,7 @@ def remove(name: str) -> bool:
 
 
 def _reserve(name: str) -> None:
-    """Create the file to mount on; a file left by a crash, with no namespace, is taken over."""
+    """Create the file to mount on; reuse a file without a namespace, left by a crash."""
     path = path_of(name)
     failpoint.failpoint("netns.reserve")
     with suppress(FileExistsError):
@@ -279,9 +282,9 @@ def _reserve(name: str) -> None:
 
 
 def _share_directory() -> None:
-    """Make `/run/netns` a shared mount, as `ip netns add` does.
+    """Make `/run/netns` a shared mount, as `ip netns add` does (mount_namespaces(7)).
 
-    A namespace named in one mount namespace is then seen, and can be removed, in all others.
+    A namespace named in one mount namespace is then visible, and removable, in all others.
     """
     NETNS_DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
     target = str(NETNS_DIRECTORY)
@@ -301,7 +304,7 @@ def _share_directory() -> None:
 
 def _refused(name: str, error: OSError) -> OverlayError:
     return OverlayError(
-        f"cannot make the network namespace {name}",
+        f"cannot create the network namespace {name}",
         why=error.strerror or str(error),
-        hint="this needs root with CAP_SYS_ADMIN and a writable /run",
+        hint="This requires root with CAP_SYS_ADMIN and a writable /run",
     )

@@ -1,9 +1,8 @@
-"""Removing every trace of ours from the kernel, with no state and no agent to ask.
+"""Remove every trace of overlayd from the kernel, without stored state or a running agent.
 
-Owns the knowledge of how our things are recognised: sandboxes by the mark on their
-loopback, containers made by `overlayd container` by theirs or by their file of hosts,
-devices by their alias, nftables tables by their name. Whatever lacks the mark is somebody
-else's and stays.
+Owns: how overlayd's objects are recognized: sandboxes by the alias of their loopback, containers of
+`overlayd container` by theirs or by their hosts file, devices by their alias, nftables tables by
+their name. Objects without such a mark are kept.
 """
 
 from __future__ import annotations
@@ -32,55 +31,57 @@ from overlay.kernel.sandbox.veth import NAMESPACE_ALIAS
 SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
 FILES_DIRECTORY: Final = Path("/etc/netns")
-# At the head of the file of hosts of a container in the host's namespace: what tells it as ours.
+# First line of the hosts file of a container in the host's namespace; identifies it as overlayd's.
 HOST_MARK: Final = "# overlayd: a container in the host's own network"
 
 
 def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list[str]:
-    """Remove what is ours in this host's kernel; return what was removed, as texts.
+    """Remove overlayd's objects from this host's kernel; return descriptions of them.
 
-    `among` narrows down the namespaces looked at, by name. Raises OverlayError, when all else is
-    done, for namespaces that could not be looked at.
+    `among` restricts the namespaces searched, by name. After everything else is removed, raises
+    OverlayError for namespaces that could not be searched.
     """
     removed: list[str] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for name in filter(among, netns.names()):
-        with _noting(faults, f"namespace {name}"):
+        with _collecting(errors, f"namespace {name}"):
             removed += _remove_namespace(name)
-    with _noting(faults, "namespaces"):
+    with _collecting(errors, "namespaces"):
         for netns_fd, where in kernel_support.namespaces():
-            with _noting(faults, where):
+            with _collecting(errors, where):
                 gone = macvlan.remove_interfaces_from(netns_fd)
                 removed += [f"interface {name} of {where}" for name in gone]
     removed += _remove_devices()
     removed += _remove_tables()
     removed += _remove_rules()
-    if faults:
+    if errors:
         raise OverlayError(
-            "something of ours may be left", why="\n".join(faults), hint="sudo overlayd reset"
+            "some of overlayd's objects may be left",
+            why="\n".join(errors),
+            hint="Run it again: sudo overlayd reset",
         )
     return removed
 
 
 @contextmanager
-def _noting(faults: list[str], where: str) -> Iterator[None]:
-    """Let nothing that can't be looked at keep the rest of what is ours from being removed."""
+def _collecting(errors: list[str], where: str) -> Iterator[None]:
+    """Collect an error of the block, so that everything else is still removed."""
     try:
         yield
     except OverlayError as error:
-        faults.append(f"{where}: {error}")
+        errors.append(f"{where}: {error}")
     except OSError as error:
-        faults.append(f"{where}: {error.strerror or error}")
+        errors.append(f"{where}: {error.strerror or error}")
 
 
 def _remove_namespace(name: str) -> list[str]:
-    """Remove a namespace if it is ours; return what was removed."""
+    """Remove a namespace if it is overlayd's; return what was removed."""
     alias = _alias(name)
     if alias == NAMESPACE_ALIAS or (alias is not None and _is_marked(name)):
         _remove_container(name)
         return [f"container namespace {name}"]
     if alias is None:
-        # A name without a namespace, from a crash: only the name tells whose it was.
+        # A name without a namespace, left by a crash: only the name shows that it is overlayd's.
         if SANDBOX_NAME.fullmatch(name) and netns.remove(name):
             return [f"name of a sandbox {name}"]
         return []
@@ -91,9 +92,9 @@ def _remove_namespace(name: str) -> list[str]:
 
 
 def _alias(name: str) -> str | None:
-    """Return the mark on a namespace's loopback; None if the name leads to no namespace.
+    """Return the alias of a namespace's loopback; None if the name refers to no namespace.
 
-    Raises OverlayError if it can't be opened though it may be there.
+    Raises OverlayError if it cannot be opened although it may exist.
     """
     try:
         fd = netns.open_fd(netns.path_of(name))
@@ -110,7 +111,7 @@ def _remove_container(name: str) -> None:
 
 
 def _is_marked(name: str) -> bool:
-    """Say whether the name is a container's of ours in the host's own namespace."""
+    """Return whether the name is that of an overlayd container in the host's namespace."""
     try:
         with (FILES_DIRECTORY / name / "hosts").open(encoding="utf-8") as file:
             return file.readline().rstrip("\n") == HOST_MARK
@@ -119,7 +120,7 @@ def _is_marked(name: str) -> bool:
 
 
 def remove_files(directory: Path) -> None:
-    """Remove a container's files, or the link to those of the container whose network it shares."""
+    """Remove a container's files, or its link to those of another container."""
     if directory.is_symlink():
         directory.unlink(missing_ok=True)
     else:
@@ -147,7 +148,7 @@ def _remove_tables() -> list[str]:
         name
         for family, name in found
         if (
-            remove_unused_user_table(tables)  # what an operator has put there stays
+            remove_unused_user_table(tables)  # kept if an operator added rules
             if name == USER_TABLE_NAME
             else tables.delete(family, name)
         )
@@ -163,4 +164,4 @@ def _remove_rules() -> list[str]:
     except (NftMissingError, OSError):
         return []
     foreign.close()
-    return ["our rules in DOCKER-USER"] if taken else []
+    return ["overlayd's rules in DOCKER-USER"] if taken else []
