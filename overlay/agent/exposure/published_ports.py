@@ -24,7 +24,7 @@ from overlay.core.dataplane.host_rules import PortForward
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.dataplane.published_port import PortPair, PublishedPort, conflicting, matches
 from overlay.errors import ConflictError, NotFoundError, OverlayError
-from overlay.kernel.host import port_check
+from overlay.kernel.host import default_route, port_check
 from overlay.model import Ip, Network, Vni, ip_text
 
 
@@ -195,7 +195,7 @@ class PublishedPorts:
         targets = []
         for ip in ips:
             back = attachment is not None and await self._kernel.call(
-                port_check.leads_out_by, attachment.netns_path, attachment.ifname, len(ip)
+                default_route.leads_out_by, attachment.netns_path, attachment.ifname, len(ip)
             )
             place = (each.protocol, each.host_ip, each.host_port)
             targets.append(PortForward(*place, ip, each.port, borrowed=not back))

@@ -1,26 +1,37 @@
-"""A container's default routes: which of several interfaces of ours has them.
+"""Choose which of a container's overlay interfaces has the default routes.
 
-Owns: reading and setting them in the container. Whose turn it is is told by rank; a default
-route by an interface that is none of ours is somebody's choice, and stays.
+Owns: reading and setting default routes in the container, by the candidates' rank, and looking up
+the interface that a route leads to. A default route through another interface is kept, as somebody
+chose it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
+from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_requests, routes
-from overlay.kernel.netlink.link_lookup import all_links
-from overlay.kernel.netlink.socket import NetlinkSocket
-from overlay.model import Ip, Mac
+from overlay.kernel.netlink.codec import attributes
+from overlay.kernel.netlink.link_lookup import all_links, find_link
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.model import Ip, Mac, parse_ip
+
+# Documentation addresses (RFC 5737, RFC 3849) by size: only the default route leads there.
+_ANYWHERE: Final = {4: parse_ip("192.0.2.1"), 16: parse_ip("2001:db8::1")}
+_RTA_OIF, _RTA_PREFSRC = 4, 7  # linux/rtnetlink.h
 
 
 @dataclass(frozen=True, slots=True)
 class DefaultRouteCandidate:
-    """An interface that may have the default route: of the lowest rank one that has it already,
-    else the first."""
+    """An interface that may have the default route.
+
+    The lowest rank wins; among equals, the present holder, then the first.
+    """
 
     rank: tuple[int, int]
     ifname: str
@@ -31,10 +42,10 @@ class DefaultRouteCandidate:
 def reconcile(
     netns_path: str, identity: tuple[int, int], candidates: Sequence[DefaultRouteCandidate]
 ) -> list[str]:
-    """Give the default route of each family to the best candidate; return who got one anew.
+    """Give the default route of each family to the best candidate.
 
-    Does nothing in a namespace that is gone. Raises NetlinkError if the kernel refuses,
-    OverlayError if the namespace can't be looked at.
+    Returns the names of the interfaces that got one. Does nothing if the namespace is gone. Raises
+    NetlinkError if the kernel refuses, OverlayError if the namespace cannot be opened.
     """
     fd = netns.open_same(netns_path, identity)
     if fd is None:
@@ -42,19 +53,19 @@ def reconcile(
     with netns.closing(fd), NetlinkSocket(fd) as inside:
         found = {index: each for each in candidates if (index := _index(inside, each))}
         return [
-            name for size in (4, 16) if (name := _settle_family(inside, size, found)) is not None
+            name for size in (4, 16) if (name := _reconcile_family(inside, size, found)) is not None
         ]
 
 
 def _index(inside: NetlinkSocket, candidate: DefaultRouteCandidate) -> int:
-    """Return the index of a candidate's interface, which may be named anew; 0 if it is gone."""
-    everything = all_links(inside)
-    by_mac = [each.index for each in everything if each.mac == candidate.mac]
-    by_name = [each.index for each in everything if each.name == candidate.ifname]
+    """Return the index of a candidate's interface, possibly renamed; 0 if it is gone."""
+    links = all_links(inside)
+    by_mac = [each.index for each in links if each.mac == candidate.mac]
+    by_name = [each.index for each in links if each.name == candidate.ifname]
     return next(iter(by_mac or by_name), 0)
 
 
-def _settle_family(
+def _reconcile_family(
     inside: NetlinkSocket, size: int, found: dict[int, DefaultRouteCandidate]
 ) -> str | None:
     present = [
@@ -65,17 +76,47 @@ def _settle_family(
     if any(route.link not in found for route in present):
         return None
     holders = {route.link for route in present}
-    ways = [
+    choices = [
         (candidate.rank, index not in holders, index, gateway)
         for index, candidate in found.items()
         for gateway in candidate.gateways
         if len(gateway) == size
     ]
-    if not ways:
+    if not choices:
         return None
-    _, _, index, gateway = min(ways, key=lambda way: way[:2])
+    _, _, index, gateway = min(choices, key=lambda choice: choice[:2])
     if [(route.link, route.gateway) for route in present] == [(index, gateway)]:
         return None
     with suppress(FileExistsError):
         inside.request(link_requests.add_default_route(index, gateway, replace=True))
     return found[index].ifname
+
+
+def leads_out_by(netns_path: str, ifname: str, size: int) -> bool:
+    """Return whether a container's default route leads through an interface.
+
+    `size` is that of the family's addresses, in bytes. False if the container is gone.
+    """
+    try:
+        with netns.closing(netns.open_fd(netns_path)) as fd, NetlinkSocket(fd) as inside:
+            index = find_link(inside, ifname)
+            return index != 0 and interface_towards(inside, _ANYWHERE[size]) == index
+    except (OverlayError, OSError):
+        return False
+
+
+def interface_towards(socket: NetlinkSocket, destination: Ip) -> int:
+    """Return the index of the interface through which a packet would leave; 0 without a route.
+
+    Asks the kernel for the route (RTM_GETROUTE, rtnetlink(7)) in the socket's namespace; sends no
+    packet.
+    """
+    try:
+        found = socket.get(link_requests.get_route(destination))
+    except NetlinkError:
+        return 0
+    for message in found:
+        route = attributes(message.buffer, message.start + routes.HEADER_SIZE, message.end)
+        if _RTA_PREFSRC in route and _RTA_OIF in route:
+            return int.from_bytes(route[_RTA_OIF], sys.byteorder)
+    return 0

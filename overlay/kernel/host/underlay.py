@@ -1,7 +1,6 @@
-"""The network under the overlay: which address is ours on it, and what else is routed.
+"""The underlay: choose this host's address on it, and check subnets against the host's routes.
 
-Owns the choice of the VTEP address and the check of a subnet against the host's routes. Looks
-only: sends no packet, changes nothing.
+Does not: send packets or change anything.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ Range: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _LOOPBACK_INDEX: Final = 1
 _RTN_UNICAST: Final = 1
 _RT_TABLE_LOCAL: Final = 255
-# VirtualBox gives every machine this same address, behind a NAT of its own.
+# VirtualBox gives every machine this same address, each behind its own NAT.
 _VIRTUALBOX_NAT: Final = parse_ip("10.0.2.15")
-# Documentation addresses (RFC 5737, RFC 3849): nobody has them, so that the route to them is
-# the default route. Asking for a route sends nothing.
+# Documentation addresses (RFC 5737, RFC 3849): only the default route leads there. Looking up a
+# route sends nothing.
 _ANYWHERE: Final = (parse_ip("192.0.2.1"), parse_ip("2001:db8::1"))
 
 
 @dataclass(frozen=True, slots=True)
 class UnderlayAddress:
-    """This host's place on the underlay."""
+    """This host's address on the underlay, with its interface; the MTU is in bytes."""
 
     address: Ip
     interface: str
@@ -46,7 +45,7 @@ class UnderlayAddress:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of this host to a range of addresses (never a default route)."""
+    """A route of this host to an address range; never a default route."""
 
     range: Range
     interface: str
@@ -59,7 +58,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """Links by index, and the addresses they have, in the kernel's order."""
+    """Links by index, and (link index, address) pairs in the kernel's order."""
 
     links: dict[int, links.LinkInfo]
     addresses: tuple[tuple[int, Ip], ...]
@@ -68,18 +67,18 @@ class _Host:
 def choose_underlay(text: str | None, peer: Ip | None) -> UnderlayAddress:
     """Return the underlay address to use.
 
-    `text` is an address or interface of this host, from --underlay; without one it is the
-    source of the route to `peer`, or of the default route. Raises UsageError with the
-    candidates if that leads nowhere, OverlayError if the MTU is too small.
+    `text` is an address or interface of this host, from --underlay; without it, the source address
+    of the route to `peer`, or else of the default route, is used. Raises UsageError with the
+    candidates if there is no such address, OverlayError if the MTU is too small.
     """
     with NetlinkSocket() as socket:
-        host = _look(socket)
+        host = _read_host(socket)
         chosen = _by_text(host, text, peer) if text else _by_route(socket, host, peer)
         _require_usable(host, chosen)
         return chosen
 
 
-def _look(socket: NetlinkSocket) -> _Host:
+def _read_host(socket: NetlinkSocket) -> _Host:
     found = all_links(socket)
     by_index = {link.index: link for link in found}
     addresses: list[tuple[int, Ip]] = []
@@ -120,7 +119,7 @@ def _by_interface(host: _Host, name: str, peer: Ip | None) -> UnderlayAddress:
         return _underlay(host, index, ip)
     raise UsageError(
         f"interface {name} has no usable address",
-        hint="Give it one, or name another interface with --underlay",
+        hint="Give it an address, or name another interface with --underlay",
     )
 
 
@@ -130,7 +129,7 @@ def _by_route(socket: NetlinkSocket, host: _Host, peer: Ip | None) -> UnderlayAd
         if found is None:
             continue
         ip, index = found
-        # The route to an address of our own leads through the loopback: it is ours, though.
+        # The route to a local address leads through the loopback; the address is still usable.
         for owner, address in host.addresses:
             if address == ip:
                 return _underlay(host, owner, ip)
@@ -140,7 +139,7 @@ def _by_route(socket: NetlinkSocket, host: _Host, peer: Ip | None) -> UnderlayAd
         return _underlay(host, *usable[0])
     where = "no default route" if peer is None else f"no route to {ip_text(peer)}"
     raise UsageError(
-        f"cannot tell which address is on the underlay: this host has {where}",
+        f"cannot determine the underlay address: this host has {where}",
         why=_candidates_text(host),
         hint="Name it with --underlay ADDRESS|INTERFACE",
     )
@@ -162,11 +161,13 @@ def _routes_towards(socket: NetlinkSocket, destination: Ip) -> list[Any]:
 
 
 def carried_mtu(chosen: UnderlayAddress, peers: Iterable[tuple[str, Ip]]) -> tuple[int, str]:
-    """Return how many bytes a packet to any of the peers (name, address) may have, and what sets
-    the limit: the interface, or the route to a peer, which may have an MTU of its own."""
+    """Return the MTU towards all peers (name, address), in bytes, and what sets it.
+
+    That is the interface, or the route to a peer, which may have its own MTU (ip-route(8)).
+    """
     smallest = (chosen.mtu, chosen.interface)
     with NetlinkSocket() as socket:
-        by_index = _look(socket).links
+        by_index = _read_host(socket).links
         for name, address in peers:
             for route in _routes_towards(socket, address):
                 metrics = route.get_attr("RTA_METRICS")
@@ -178,15 +179,9 @@ def carried_mtu(chosen: UnderlayAddress, peers: Iterable[tuple[str, Ip]]) -> tup
     return smallest
 
 
-def interface_towards(socket: NetlinkSocket, destination: Ip) -> int:
-    """Return the index of the interface by which the host would send there; 0 if by none."""
-    found = _source_of_route(socket, destination)
-    return 0 if found is None else found[1]
-
-
 def _underlay(host: _Host, index: int, ip: Ip) -> UnderlayAddress:
     link = host.links[index]
-    # An address of a routed host may be on its loopback, whose MTU is more than any packet is.
+    # An underlay address may be on the loopback, whose MTU exceeds the largest possible packet.
     return UnderlayAddress(ip, link.name, min(link.mtu, limits.IP_PACKET_SIZE_MAX), link.up)
 
 
@@ -201,14 +196,14 @@ def _require_usable(host: _Host, chosen: UnderlayAddress) -> None:
     if chosen.address == _VIRTUALBOX_NAT:
         raise UsageError(
             "10.0.2.15 cannot be the underlay address",
-            why="VirtualBox gives every machine this address, behind a NAT of its own; "
+            why="VirtualBox gives every machine this address, each behind its own NAT; "
             + _candidates_text(host),
             hint="Name the private network's interface: --underlay eth1",
         )
     if address.is_loopback and chosen.interface == "lo":
         raise UsageError(
             f"{address} cannot be the underlay address",
-            why="no other host reaches it; " + _candidates_text(host),
+            why="other hosts cannot reach it; " + _candidates_text(host),
             hint="Name another one with --underlay ADDRESS|INTERFACE",
         )
     if chosen.mtu < limits.UNDERLAY_MTU_MIN:
@@ -232,13 +227,16 @@ def _candidates_text(host: _Host) -> str:
 
 
 def routes() -> list[Route]:
-    """Return the host's routes to other places: all tables but the local one, no defaults, and
-    none that lead into the overlay by an interface of ours."""
+    """Return the host's unicast routes, except those that no subnet can conflict with.
+
+    Excluded are the local table, default and link-local routes, and routes through overlayd's own
+    interfaces.
+    """
     found: list[Route] = []
     with NetlinkSocket() as socket:
-        all_links = _look(socket).links.values()
+        all_links = _read_host(socket).links.values()
         names = {link.index: link.name for link in all_links}
-        ours = {link.name for link in all_links if is_overlayd_link(link.alias)}
+        own = {link.name for link in all_links if is_overlayd_link(link.alias)}
         for message in socket.dump(codec.RTM_GETROUTE, bytes(12)):
             route = _decode(message)
             table = route.get_attr("RTA_TABLE") or route["table"]
@@ -250,14 +248,14 @@ def routes() -> list[Route]:
             if target.is_link_local:
                 continue
             interface = names.get(route.get_attr("RTA_OIF"), "?")
-            if interface in ours:
+            if interface in own:
                 continue
             found.append(Route(target, interface, route.get_attr("RTA_GATEWAY") or ""))
     return found
 
 
 def overlapping(known: Iterable[Route], wanted: Range) -> str | None:
-    """Return the text of a route that overlaps `wanted`; None if there is none."""
+    """Return a description of a route that overlaps `wanted`; None if there is none."""
     for route in known:
         if route.range.version == wanted.version and route.range.overlaps(wanted):
             return str(route)

@@ -1,7 +1,7 @@
-"""The host's end on a network: a veth pair between the host's namespace and a sandbox's bridge.
+"""The host's uplink on a network: a veth pair between the host's namespace and the bridge.
 
-Owns what the pair looks like and its repair. Like a container's interface it has an address of
-the network; unlike one it lies in the host's own namespace, where it bears our mark.
+Owns: the pair's settings and their repair. Like a container's interface the uplink has an address
+of the network; unlike one, it is in the host's own namespace, marked by its alias.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from overlay.core.dataplane.state import HOST_LINK_PREFIX
 from overlay.kernel import netns
-from overlay.kernel.host import ip_forwarding, loopback_route, underlay
+from overlay.kernel.host import default_route, ip_forwarding, loopback_route
 from overlay.kernel.netlink import codec, link_requests, neighbor_rows
 from overlay.kernel.netlink import link_decoder as links
 from overlay.kernel.netlink.codec import Request
@@ -28,47 +28,47 @@ _Prefix: TypeAlias = tuple[Ip, int]  # (address or base, length)
 
 
 def uplink_name(vni: Vni, node_id: NodeId) -> str:
-    """Return the host's end's name, 15 characters: by VNI, and by node as sandboxes' names are."""
+    """Return the uplink's name: 15 characters, unique by VNI and node."""
     return f"{HOST_LINK_PREFIX}{vni:06x}{node_id[:3].hex()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """One pair as it should be."""
+    """The desired state of one uplink."""
 
-    name: str  # in the host
-    port: str  # in the sandbox
+    name: str  # of the end in the host's namespace
+    port: str  # name of the end in the sandbox
     bridge: str
     mac: Mac
     mtu: int
-    addresses: tuple[_Prefix, ...]  # they make the host's routes, too
+    addresses: tuple[_Prefix, ...]  # the host's routes to the subnets follow from them
 
     @property
     def ranges(self) -> tuple[_Prefix, ...]:
-        """Return what lies behind it: (base, prefix length)."""
+        """Return the subnets behind the uplink: (base, prefix length)."""
         return tuple((_base(ip, length), length) for ip, length in self.addresses)
 
     @property
     def has_ipv6(self) -> bool:
-        """Say whether IPv6 comes and goes by it."""
+        """Return whether the uplink has an IPv6 address."""
         return any(len(ip) == 16 for ip, _ in self.addresses)
 
 
 @dataclass(frozen=True, slots=True)
 class UplinkSurvey:
-    """The host's links, and what is on those that are asked about, read at one time."""
+    """The host's links, and the addresses and routes of its uplinks, read at one time."""
 
     links: Mapping[str, links.LinkInfo]
     addresses: Mapping[str, frozenset[_Prefix]] = field(default_factory=dict)
-    unrouted: frozenset[tuple[str, _Prefix]] = frozenset()  # ranges that lead elsewhere
-    without_return_route: frozenset[str] = frozenset()  # links by which nothing comes back to ::1
+    unrouted: frozenset[tuple[str, _Prefix]] = frozenset()  # subnets routed elsewhere
+    without_return_route: frozenset[str] = frozenset()  # uplinks without a return route to ::1
 
 
 def survey(wanted: Iterable[Uplink] = ()) -> UplinkSurvey:
-    """Read the host's links and addresses, and where the ranges of some links lead.
+    """Read the host's links and addresses, and where the subnets of the uplinks are routed.
 
-    Takes some ms with a hundred links. Asks for one route of each range: a host may hold the
-    million routes of the internet.
+    Takes a few milliseconds with a hundred links. Looks up one route for each subnet instead of
+    dumping all, as a host may hold the million routes of the internet.
     """
     with NetlinkSocket() as socket:
         found = all_links(socket)
@@ -79,16 +79,16 @@ def survey(wanted: Iterable[Uplink] = ()) -> UplinkSurvey:
             if row is not None:
                 addresses.setdefault(row.link, set()).add((row.ip, row.prefix_length))
         by_name = {link.name: link for link in found}
-        asked = [link for link in wanted if link.name in by_name]
-        unrouted = frozenset(_unrouted(socket, by_name, asked))
-        one_way = frozenset(
+        present = [link for link in wanted if link.name in by_name]
+        unrouted = frozenset(_unrouted(socket, by_name, present))
+        without_return = frozenset(
             link.name
-            for link in asked
+            for link in present
             if link.has_ipv6
             and not loopback_route.has_return_route(socket, by_name[link.name].index)
         )
-    kept = {name: frozenset(prefixes) for name, prefixes in addresses.items()}
-    return UplinkSurvey(by_name, kept, unrouted, one_way)
+    by_link = {name: frozenset(prefixes) for name, prefixes in addresses.items()}
+    return UplinkSurvey(by_name, by_link, unrouted, without_return)
 
 
 def _unrouted(
@@ -96,15 +96,15 @@ def _unrouted(
 ) -> Iterator[tuple[str, _Prefix]]:
     for link in wanted:
         for ip, length in link.addresses:
-            neighbour = _neighbor(ip, length)
-            if neighbour is None:
+            neighbor = _neighbor(ip, length)
+            if neighbor is None:
                 continue
-            if underlay.interface_towards(socket, neighbour) != by_name[link.name].index:
+            if default_route.interface_towards(socket, neighbor) != by_name[link.name].index:
                 yield (link.name, (_base(ip, length), length))
 
 
 def _neighbor(ip: Ip, length: int) -> Ip | None:
-    """Return another address of the range that `ip` is in; None where there is none to speak of."""
+    """Return another address of the subnet of `ip`; None if the subnet has at most two."""
     if 8 * len(ip) - length < 2:
         return None
     first = int.from_bytes(_base(ip, length), "big") + 1
@@ -113,26 +113,26 @@ def _neighbor(ip: Ip, length: int) -> Ip | None:
 
 
 def uplink_faults(link: Uplink, found: UplinkSurvey) -> list[str]:
-    """Return what is wrong with a pair, in words; empty if nothing is."""
+    """Return descriptions of what is wrong with an uplink; empty if nothing is."""
     there = found.links.get(link.name)
     if there is None or there.mac != link.mac:
-        return [f"{link.name} was not there"]
+        return [f"{link.name} was missing"]
     wanted, have = set(link.addresses), found.addresses.get(link.name, frozenset())
     is_routed = not any((link.name, each) in found.unrouted for each in link.ranges)
     checks = (
         (not there.up, "was down"),
         (there.mtu != link.mtu, f"had MTU {there.mtu}"),
         (there.alias != links.ALIAS_DEFAULT, "had lost its mark"),
-        (bool(have - wanted), "had a strange address"),
+        (bool(have - wanted), "had an unexpected address"),
         (bool(wanted - have), "lacked an address"),
         (there.up and have >= wanted and not is_routed, "lacked its route"),
-        (there.up and link.name in found.without_return_route, "lacked its way back to ::1"),
+        (there.up and link.name in found.without_return_route, "lacked its return route to ::1"),
     )
     return [f"{link.name} {text}" for is_so, text in checks if is_so]
 
 
 def ensure_uplink(sandbox: Sandbox, link: Uplink, found: UplinkSurvey) -> list[str]:
-    """Make or repair the pair; return what was wrong. Raises OverlayError if that fails.
+    """Create or repair the uplink; return what was wrong. Raises OverlayError on failure.
 
     Runs in the kernel thread, whose namespace is the host's.
     """
@@ -140,18 +140,18 @@ def ensure_uplink(sandbox: Sandbox, link: Uplink, found: UplinkSurvey) -> list[s
     there = found.links.get(link.name)
     with netns.closing(netns.own_fd()) as host, NetlinkSocket(host) as socket:
         if there is None or there.mac != link.mac or not find_link(sandbox.socket, link.port):
-            _remake(sandbox, link, host, socket)
-            wrong = wrong or [f"{link.name} was not plugged in"]
+            _recreate(sandbox, link, host, socket)
+            wrong = wrong or [f"{link.name} was not connected"]
         elif wrong:
             veth.allow_families(host, link.name, link.addresses)
             socket.transact(_repairs(link, there.index, found))
-        if wrong and link.has_ipv6:  # refused (EEXIST) where it is there
+        if wrong and link.has_ipv6:  # refused (EEXIST) if it exists
             socket.transact([loopback_route.add_return_route(find_link(socket, link.name))])
     ip_forwarding.guard_link(link.name)
     return wrong
 
 
-def _remake(sandbox: Sandbox, link: Uplink, host: int, socket: NetlinkSocket) -> None:
+def _recreate(sandbox: Sandbox, link: Uplink, host: int, socket: NetlinkSocket) -> None:
     index = find_link(socket, link.name)
     if index:
         delete_links(socket, [index])
@@ -171,8 +171,10 @@ def _remake(sandbox: Sandbox, link: Uplink, host: int, socket: NetlinkSocket) ->
 
 
 def _link_local(link: Uplink) -> tuple[_Prefix, ...]:
-    """Return the address with which the host asks for neighbours on behalf of others (RFC 4861
-    section 7.2.2): the kernel's own cannot be used until duplicates have been looked for."""
+    """Return the source address of the host's neighbor solicitations (RFC 4861 section 7.2.2).
+
+    The kernel's own link-local address is unusable until duplicate address detection ends.
+    """
     return ((link_local(link.mac), 64),) if link.has_ipv6 else ()
 
 
@@ -196,5 +198,5 @@ def _base(ip: Ip, length: int) -> Ip:
 
 
 def remove_uplink(sandbox: Sandbox, port: str) -> bool:
-    """Remove the pair by its end in the sandbox; False if there was none. In any thread."""
+    """Delete the uplink by its port; return False if there was none. Thread-safe."""
     return veth.detach_interface(sandbox, port)

@@ -52,7 +52,7 @@ def test_host_and_container_reach_each_other_at_once(world: World, host: Host) -
     """The first ping of each is answered; the name has VNI and node in it."""
     container = host.attach(parse_ip("10.32.0.2"))
 
-    assert ensure(world, host) == [f"{LINK.name} was not there"]
+    assert ensure(world, host) == [f"{LINK.name} was missing"]
     assert LINK.name == "ovh000007aabbcc"
     assert world.pings(host.name, "10.32.0.2") == 1
     assert world.pings(container, "10.32.255.254") == 1
@@ -65,14 +65,14 @@ def test_host_and_container_reach_each_other_at_once(world: World, host: Host) -
         ("ip link set {} down", "was down"),
         ("ip link set {} mtu 1400", "had MTU 1400"),
         ("ip link set {} alias theirs", "had lost its mark"),
-        ("ip address add 10.9.9.9/32 dev {}", "had a strange address"),
+        ("ip address add 10.9.9.9/32 dev {}", "had an unexpected address"),
         ("ip address del 10.32.255.254/16 dev {}", "lacked an address"),
         ("ip address del fd32::fe/64 dev {}", "lacked an address"),
         ("ip route del 10.32.0.0/16 dev {}", "lacked its route"),
         ("ip -6 route del fd32::/64 dev {}", "lacked its route"),
-        ("ip -6 route del local ::1 dev {} table local", "lacked its way back to ::1"),
-        ("ip link set {} address 02:00:00:00:00:09", "was not there"),
-        ("ip link del {}", "was not there"),
+        ("ip -6 route del local ::1 dev {} table local", "lacked its return route to ::1"),
+        ("ip link set {} address 02:00:00:00:00:09", "was missing"),
+        ("ip link del {}", "was missing"),
     ],
 )
 def test_damage_is_seen_and_repaired(world: World, host: Host, damage: str, told: str) -> None:
@@ -86,7 +86,7 @@ def test_damage_is_seen_and_repaired(world: World, host: Host, damage: str, told
     assert faults(world, host) == []
     assert world.pings(host.name, "10.32.0.2") == 1
     after = world.run(host.name, "ip", "-o", "link", "show", LINK.name).split(":")[0]
-    assert (after == before) == (told != "was not there")
+    assert (after == before) == (told != "was missing")
 
 
 def test_nobody_behind_it_tells_the_host_where_to_route(world: World, host: Host) -> None:
