@@ -1,9 +1,9 @@
-"""Asking a segment whether somebody has an address, before a container gets it.
+"""Check whether an address is in use on a segment, before a container gets it.
 
-The kernel itself is made to look for the neighbour (NTF_USE, linux/neighbour.h), by ARP or
-neighbour discovery: that takes no raw socket. What RFC 5227 calls for, shortened: devices of one
-segment answer within milliseconds, and an attach is waited for. Blocks: in a thread of its own,
-never the kernel thread.
+Makes the kernel resolve the neighbor (NTF_USE, linux/neighbour.h) by ARP or neighbor discovery,
+which needs no raw socket. This is a shortened form of RFC 5227 section 2.1: devices of one segment
+reply within milliseconds, and an attach waits for the result. Blocks, so it must run in a thread of
+its own, never in the kernel thread.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _NUD_KNOWN: Final = 0x02 | 0x04 | 0x08 | 0x10 | _NUD_PERMANENT  # reachable, sta
 
 
 def address_owner(interface: str, ip: Ip) -> Mac | None:
-    """Return the MAC of who has an address on the interface's segment; None: nobody answers.
+    """Return the MAC of an address's holder on the interface's segment; None without a reply.
 
-    An address of this host's is held by the interface itself.
+    For an address of this host, returns the zero MAC. Takes at most 0.3 s.
     """
     with NetlinkSocket() as host:
         index = find_link(host, interface)
@@ -48,11 +48,11 @@ def address_owner(interface: str, ip: Ip) -> Mac | None:
         known = _neighbor(host, index, ip)
         if known is not None and known[0] & _NUD_PERMANENT:
             return known[1]
-        # What is known may be old, and the kernel would take seconds to look again.
+        # A known entry may be old, and the kernel would take seconds to verify it.
         with contextlib.suppress(NetlinkError):
             host.request((codec.RTM_DELNEIGH, 0, _body(index, ip, 0)))
         flags = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
-        with contextlib.suppress(NetlinkError):  # of a device that has no neighbours
+        with contextlib.suppress(NetlinkError):  # a device without neighbors
             host.request((codec.RTM_NEWNEIGH, flags, _body(index, ip, _NTF_USE)))
             return _wait(host, index, ip)
     return None
@@ -69,7 +69,7 @@ def _wait(host: NetlinkSocket, index: int, ip: Ip) -> Mac | None:
 
 
 def _neighbor(host: NetlinkSocket, index: int, ip: Ip) -> tuple[int, Mac] | None:
-    """Return state and MAC of what the kernel knows of a neighbour."""
+    """Return the state and MAC of the kernel's neighbor entry; None if there is none."""
     try:
         (message,) = host.get((codec.RTM_GETNEIGH, 0, _body(index, ip, 0)))
     except NetlinkError as error:

@@ -1,9 +1,10 @@
-"""Forgetting where the host has sent connections that it should send elsewhere now.
+"""Delete connection tracking entries of UDP flows whose published port has a new target.
 
-The rules for published ports see the first packet of a connection alone. UDP knows none: whoever
-goes on asking from one port belongs, for the kernel, to the connection of before, and would be sent
-to where the port led then (or nowhere). Owns the messages of ctnetlink
-(linux/netfilter/nfnetlink_conntrack.h). TCP is left alone: its connections end by themselves.
+The rules for published ports apply only to the first packet of a connection. For the kernel, UDP
+packets from the same source port belong to the existing connection, and would keep going to the
+port's previous target, or nowhere. TCP is left alone, as its connections end by themselves.
+
+Owns: the messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ _FAMILIES: Final = {4: 2, 16: 10}
 
 
 def forget_udp(kept: Mapping[tuple[int, int], Collection[Ip]]) -> int:
-    """Forget the UDP connections to ports of the host, but for those that lead where they should
-    already; return how many.
+    """Delete the entries of UDP connections to ports of the host; return how many.
 
-    `kept` has that for each port and size of a family's addresses. One look for all ports: each
-    goes through the kernel's whole table, 50 ms where that has 262,144 rows, empty or not.
+    `kept` maps (port, address size) to the targets whose connections are kept. One dump serves all
+    ports, because each goes through the kernel's whole hash table: 50 ms if that has 262,144
+    buckets, used or not. Raises OSError.
     """
-    forgotten = 0
+    deleted = 0
     with NetlinkSocket() as host, NetlinkSocket(protocol=_NETLINK_NETFILTER) as tracker:
         own = _own_addresses(host)
         for size in {size for _, size in kept}:
@@ -51,11 +52,11 @@ def forget_udp(kept: Mapping[tuple[int, int], Collection[Ip]]) -> int:
                 if of_size == size
             }
             found = tracker.dump(_SUBSYSTEM | _GET, _query(family, list(wanted)))
-            for raw in _strays(found, family, wanted, own):
+            for raw in _misdirected(found, family, wanted, own):
                 body = _HEADER.pack(family, 0, 0) + attribute(_ORIGINAL | _NESTED, raw)
                 refused = tracker.transact([(_SUBSYSTEM | _DELETE, 0, body)])
-                forgotten += not refused  # one that has just ended is as good
-    return forgotten
+                deleted += not refused  # a refusal means that it has just ended
+    return deleted
 
 
 def _own_addresses(host: NetlinkSocket) -> frozenset[bytes]:
@@ -66,7 +67,7 @@ def _own_addresses(host: NetlinkSocket) -> frozenset[bytes]:
 
 
 def _query(family: int, ports: Sequence[bytes]) -> bytes:
-    """Return a request for all UDP connections, or those to the port where there is one only."""
+    """Return a dump request for all UDP connections; for a single port, only those to it."""
     protocol, flags = attribute(_NUMBER, _UDP), _BY_PROTOCOL
     if len(ports) == 1:
         protocol, flags = protocol + attribute(_TARGET_PORT, ports[0]), _BY_PROTOCOL | _BY_PORT
@@ -77,13 +78,13 @@ def _query(family: int, ports: Sequence[bytes]) -> bytes:
     )
 
 
-def _strays(
+def _misdirected(
     messages: list[NetlinkMessage],
     family: int,
     wanted: Mapping[bytes, frozenset[bytes]],
     own: frozenset[bytes],
 ) -> Iterator[bytes]:
-    """Yield, as it stands in the message, what names each connection that leads elsewhere."""
+    """Yield the original tuple, in encoded form, of each connection with another target."""
     for message in messages:
         parts = attributes(message.buffer, message.start + 4, message.end)
         original, reply = parts[_ORIGINAL], parts[_REPLY]
@@ -92,7 +93,7 @@ def _strays(
         kept = wanted.get(protocol.get(_TARGET_PORT, b""))
         if protocol.get(_NUMBER) != _UDP or kept is None:
             continue
-        asked = attributes(there[_ADDRESSES], 0, len(there[_ADDRESSES])).get(_TARGETS[family])
-        answering = attributes(back[_ADDRESSES], 0, len(back[_ADDRESSES])).get(_SOURCES[family])
-        if asked in own and answering not in kept:
+        requested = attributes(there[_ADDRESSES], 0, len(there[_ADDRESSES])).get(_TARGETS[family])
+        replying = attributes(back[_ADDRESSES], 0, len(back[_ADDRESSES])).get(_SOURCES[family])
+        if requested in own and replying not in kept:
             yield original

@@ -1,10 +1,10 @@
-"""The host's own ::1 as a way back from an interface of ours: what route_localnet is for 127.0.0.1.
+"""Route replies for ::1 that arrive on an uplink; the counterpart of route_localnet for IPv4.
 
-A connection of the host's to a port published on ::1 is translated and leaves by one of our
-interfaces; its answers come in there, and are for ::1 again once they are translated back. The
-kernel delivers what is for the loopback only by a route of the interface that it came by
-(RT6_LOOKUP_F_IFACE in `ip6_route_input_lookup`, net/ipv6/route.c), so each of ours gets one. What
-comes from the wire for ::1 is dropped before any hook (RFC 4291 section 2.5.3; `ip6_rcv_core`).
+A connection from the host to a port published on ::1 is translated and leaves through an uplink.
+Its replies arrive there, and after translation their destination is ::1 again. The kernel delivers
+packets for the loopback address only by a route of the receiving interface (RT6_LOOKUP_F_IFACE in
+`ip6_route_input_lookup`, net/ipv6/route.c), so each uplink gets one. Packets that arrive for ::1
+untranslated are dropped before any hook (RFC 4291 section 2.5.3; `ip6_rcv_core`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEADER: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg (linux/rtnetlink.h)
 _RTA_DST, _RTA_IIF, _RTA_OIF, _RTA_PRIORITY = 1, 3, 4, 6
 _RT_TABLE_LOCAL, _RTPROT_STATIC, _RTN_LOCAL = 255, 4, 2
 _TYPE_OFFSET: Final = 7  # of rtm_type
-_METRIC: Final = 1024  # behind the loopback's own, which has 0
+_METRIC: Final = 1024  # after the loopback's own route, which has metric 0
 
 
 def _body(table: int, protocol: int, kind: int, *attributes: bytes) -> bytes:
@@ -35,14 +35,14 @@ def _u32(number: int) -> bytes:
 
 
 def add_return_route(index: int) -> Request:
-    """Return the request for an interface's route to ::1; it goes when the interface goes down."""
+    """Return the request for an interface's route to ::1; it is lost if the interface goes down."""
     ways = (attribute(_RTA_OIF, _u32(index)), attribute(_RTA_PRIORITY, _u32(_METRIC)))
     body = _body(_RT_TABLE_LOCAL, _RTPROT_STATIC, _RTN_LOCAL, *ways)
     return (codec.RTM_NEWROUTE, codec.NLM_F_CREATE, body)
 
 
 def has_return_route(socket_inside: NetlinkSocket, index: int) -> bool:
-    """Say whether what came in by an interface, and is for ::1, gets there."""
+    """Return whether packets for ::1 that arrive on an interface are delivered."""
     request = (codec.RTM_GETROUTE, 0, _body(0, 0, 0, attribute(_RTA_IIF, _u32(index))))
     try:
         found = socket_inside.get(request)

@@ -1,8 +1,11 @@
-"""Containers' interfaces on an interface of the host: macvlan, ipvlan, and VLANs for them.
+"""macvlan and ipvlan interfaces for containers, and VLANs as their parent interfaces.
 
-An interface in a container is told by its alias, as it may be renamed there; so is a VLAN that
-was made for containers, and not by the host's operator. Owns: making, finding and removing them.
-Must not know: networks, records. The calling thread is in the host's namespace.
+An interface in a container is identified by its alias, as it may be renamed there. So is a VLAN
+that was created for containers rather than by the host's operator.
+
+Owns: creating, finding and deleting them (ip-link(8), linux/if_link.h). The calling thread must be
+in the host's namespace.
+Does not: know networks or records.
 """
 
 from __future__ import annotations
@@ -34,8 +37,9 @@ from overlay.model import Ip, Mac
 
 VLAN_ALIAS: Final = f"{ALIAS_DEFAULT}:vlan"
 UNFINISHED_NAME: Final = "overlayd-new"
-"""Of a device until it bears our mark and is where it belongs: so that one that a crash left is
-known as ours. The kernel takes no alias for a device that it is to make."""
+"""Name of a device until it is marked and in place, so that one left by a crash is recognized.
+
+The kernel accepts no alias in the request that creates a device."""
 KINDS: Final = ("macvlan", "ipvlan")
 
 # linux/if_link.h
@@ -53,11 +57,11 @@ _IFNAME_TRIES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class InterfaceLocation:
-    """Where an interface should be: a namespace, and what tells the interface there."""
+    """Where an interface should be: a namespace, and the mark of the interface there."""
 
     netns_path: str
     netns_identity: tuple[int, int]
-    mark: str  # the endpoint's: its interface's alias ends with it
+    mark: str  # the endpoint's; the interface's alias ends with it
 
 
 def _u32(number: int) -> bytes:
@@ -88,7 +92,7 @@ def _make_marked(
     alias: str,
     mac: Mac | None = None,
 ) -> int:
-    """Make a device under a name that tells it as unfinished, and mark it; return its index."""
+    """Create a device named `UNFINISHED_NAME`, and mark it; return its index."""
     _remove_unfinished(host)
     try:
         host.request(_create(kind, data, parent.index, mac=mac))
@@ -109,7 +113,10 @@ def _remove_unfinished(host: NetlinkSocket) -> None:
 
 
 def require_driver(kind: str, parent: str) -> None:
-    """Raise OverlayError unless this host has the parent, or can make it, and the kind itself."""
+    """Raise OverlayError unless this host supports the driver on this parent interface.
+
+    Creates the parent, if it is a VLAN, and a device on it, and deletes both again.
+    """
     made = parent not in {found.name for found in _host_links()}
     found = ensure_parent(parent)
     with NetlinkSocket() as host:
@@ -122,12 +129,13 @@ def require_driver(kind: str, parent: str) -> None:
 
 
 def ensure_parent(name: str) -> LinkInfo:
-    """Return a parent, made as a VLAN if its name says so and there is none.
+    """Return a parent interface; create it if it does not exist and is named like a VLAN.
 
-    Raises NotFoundError for an interface that is not there, ConflictError for one that is down.
+    `eth0.42` is the VLAN 42 on eth0. Raises NotFoundError if there is no such interface,
+    ConflictError if it is down.
     """
-    everything = {found.name: found for found in _host_links()}
-    found = everything.get(name)
+    host_links = {found.name: found for found in _host_links()}
+    found = host_links.get(name)
     with NetlinkSocket() as host:
         if found is not None:
             if found.alias == VLAN_ALIAS and not found.up:
@@ -136,15 +144,15 @@ def ensure_parent(name: str) -> LinkInfo:
                 _require_usable(found)
             return found
         base, _, tag = name.rpartition(".")
-        if base not in everything or not _is_vlan_id(tag):
-            raise _no_parent(name, base, everything)
-        _require_usable(everything[base])
+        if base not in host_links or not _is_vlan_id(tag):
+            raise _no_parent(name, base, host_links)
+        _require_usable(host_links[base])
         data = attribute(_IFLA_VLAN_ID, struct.pack("=H", int(tag)))
-        index = _make_marked(host, "vlan", data, everything[base], VLAN_ALIAS)
+        index = _make_marked(host, "vlan", data, host_links[base], VLAN_ALIAS)
         for refusal in host.transact(
             [link_requests.rename(index, name), link_requests.set_up(index)]
         ):
-            raise OverlayError(f"cannot make the VLAN {name}", why=str(refusal))
+            raise OverlayError(f"cannot create the VLAN {name}", why=str(refusal))
         return link_decoder.decode(host.get(link_requests.get_link(name))[0])
 
 
@@ -154,7 +162,9 @@ def _is_vlan_id(tag: str) -> bool:
 
 def _require_usable(found: LinkInfo) -> None:
     if found.name == _IFF_LOOPBACK_NAME:
-        raise ConflictError("the loopback cannot be a parent", why="nothing is behind it")
+        raise ConflictError(
+            "the loopback cannot be a parent interface", why="no other host is reachable through it"
+        )
     if not found.up:
         raise ConflictError(
             f"the interface {found.name} is down",
@@ -162,17 +172,17 @@ def _require_usable(found: LinkInfo) -> None:
         )
 
 
-def _no_parent(name: str, base: str, everything: dict[str, LinkInfo]) -> NotFoundError:
-    others = [each for each in everything if each != "lo" and not each.startswith(HOST_LINK_PREFIX)]
+def _no_parent(name: str, base: str, host_links: dict[str, LinkInfo]) -> NotFoundError:
+    others = [each for each in host_links if each != "lo" and not each.startswith(HOST_LINK_PREFIX)]
     known = ", ".join(sorted(others)[:_NAMES_SHOWN_MAX])
     why = f"this host has {known}"
-    if base in everything:
-        why = f"{name.rpartition('.')[2]!r} is no VLAN: those are numbered from 1 to {_VLAN_MAX}"
+    if base in host_links:
+        why = f"{name.rpartition('.')[2]!r} is not a valid VLAN ID: use 1 to {_VLAN_MAX}"
     return NotFoundError(f"there is no interface {name!r} on this host", why=why)
 
 
 def release_parents(in_use: frozenset[str]) -> list[str]:
-    """Remove the VLANs that were made for containers and that nothing uses; return their names."""
+    """Delete VLANs created for containers that are no longer used; return their names."""
     gone = [
         found
         for found in _host_links()
@@ -199,12 +209,14 @@ def _refused(kind: str, parent: str, error: NetlinkError) -> OverlayError:
         )
     if error.errno == errno.EBUSY:
         return ConflictError(
-            f"no {kind} can be made on {parent}",
-            why="an interface can carry macvlan or ipvlan devices, not both, and no port of a "
-            "bridge can carry either",
+            f"cannot create a {kind} device on {parent}",
+            why="an interface can carry macvlan or ipvlan devices, not both, and a bridge port can "
+            "carry neither",
             hint="Use another --parent, such as a VLAN of it",
         )
-    return OverlayError(f"cannot make a {kind} on {parent}", why=error.strerror or str(error))
+    return OverlayError(
+        f"cannot create a {kind} device on {parent}", why=error.strerror or str(error)
+    )
 
 
 # --- Interfaces ------------------------------------------------------------------------
@@ -221,14 +233,15 @@ def attach_interface(
     addresses: Sequence[tuple[Ip, int]],
     gateways: Sequence[Ip],
 ) -> AttachedInterface:
-    """Give a container an interface on the parent; nothing is left behind on failure.
+    """Create a container's interface on the parent; nothing is left behind on failure.
 
-    `mac` None: the parent's own, as ipvlan has it. A default route is set through each gateway
-    unless there is one of its family. Raises as `container.attach_interface` does.
+    Without `mac`, it has the parent's MAC, as ipvlan requires. A default route is added through
+    each gateway unless there is one of its family. Raises ConflictError if the interface exists,
+    NotFoundError if the parent does not, OverlayError otherwise.
     """
     with NetlinkSocket(netns_fd) as inside, NetlinkSocket() as host:
         there = _of(all_links(inside), mark)
-        if there:  # one that was asked for twice
+        if there:  # the attach was repeated
             return AttachedInterface(there[0].name, default_route=False)
         alias = f"{ALIAS_DEFAULT}:{mark}"
         data = attribute(1, _MODES[kind])
@@ -239,7 +252,7 @@ def attach_interface(
             _remove_unfinished(host)
             raise
         try:
-            _announce_itself(netns_fd, name)
+            _enable_announcements(netns_fd, name)
             allow_families(netns_fd, name, addresses)
             own = set_up_inside(alias, inside, name, addresses, link_local=True)
             made = [add_default_route(inside, own, gateway) for gateway in gateways]
@@ -259,19 +272,23 @@ def _move_into_container(
             host.request(_move(index, netns_fd, name))
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
-                raise OverlayError(f"cannot make {name}", why=error.strerror or "") from error
+                raise OverlayError(
+                    f"cannot create the interface {name}", why=error.strerror or ""
+                ) from error
             if wanted:
                 raise ConflictError(
-                    f"the container has an interface {wanted} already",
+                    f"the container already has an interface {wanted}",
                     hint="Choose another name with --ifname, or leave the choice to overlayd",
                 ) from None
         else:
             return name
-    raise ConflictError("no free interface name in the container", why="others keep taking it")
+    raise ConflictError(
+        "no free interface name in the container", why="other programs keep taking them"
+    )
 
 
-def _announce_itself(netns_fd: int, name: str) -> None:
-    """Have the kernel tell the segment of addresses as they come up: others may have had them."""
+def _enable_announcements(netns_fd: int, name: str) -> None:
+    """Make the kernel announce new addresses to the segment, where another may have had them."""
     with netns.inside(netns_fd):
         for setting in (f"ipv4/conf/{name}/arp_notify", f"ipv6/conf/{name}/ndisc_notify"):
             with suppress(OSError):  # a kernel without IPv6 has no such file
@@ -279,10 +296,10 @@ def _announce_itself(netns_fd: int, name: str) -> None:
 
 
 def detach_interface(place: InterfaceLocation) -> bool:
-    """Remove the interface, whatever it is named now; False if there is none.
+    """Delete the interface, whatever its present name; return False if there is none.
 
-    Raises TornDumpError where it was not seen in a container that alters its links all the time,
-    and OverlayError or OSError on a host that lacks what a look takes: it may be there.
+    Raises TornDumpError if it was not found in a container whose links change all the time, and
+    OverlayError or OSError if the check fails; the interface may exist then.
     """
     fd = netns.open_same(place.netns_path, place.netns_identity)
     if fd is None:
@@ -296,13 +313,13 @@ def detach_interface(place: InterfaceLocation) -> bool:
 def missing_interfaces(places: Sequence[InterfaceLocation]) -> list[InterfaceLocation]:
     """Return the places whose interface, or whose whole namespace, is gone.
 
-    What can't be looked at now is not taken for gone: its links are altered all the time (who
-    does that hides nothing else), or the host lacks descriptors or memory.
+    If the check itself fails, the interface counts as present: its container's links change all the
+    time, or the host is short of descriptors or memory.
     """
-    return [place for place in places if not _is_there(place)]
+    return [place for place in places if not _may_exist(place)]
 
 
-def _is_there(place: InterfaceLocation) -> bool:
+def _may_exist(place: InterfaceLocation) -> bool:
     try:
         fd = netns.open_same(place.netns_path, place.netns_identity)
         if fd is None:
@@ -319,17 +336,17 @@ def _of(found: list[LinkInfo], mark: str) -> list[LinkInfo]:
 
 
 def remove_interfaces_from(netns_fd: int) -> list[str]:
-    """Remove from a namespace every interface of ours on this host's; return their names.
+    """Delete a namespace's overlayd interfaces on this host's parents; return their names.
 
-    Also in one that alters its links all the time. Raises OSError where it can't be looked at.
+    Also works if the namespace's links change all the time. Raises OSError if the check fails.
     """
     host = netns.own_fd()
     with netns.closing(host), NetlinkSocket(netns_fd) as inside:
-        everything = links_best_effort(inside)  # which gives the other namespace an id
+        found_links = links_best_effort(inside)  # the dump gives the host's namespace an id
         here = socket.namespace_id(inside, host)
         gone = [
             found
-            for found in everything
+            for found in found_links
             if found.kind in KINDS
             and link_decoder.is_overlayd_link(found.alias)
             and found.netns == here >= 0

@@ -1,8 +1,8 @@
-"""How full the kernel's neighbour tables are.
+"""Read how full the kernel's neighbor tables are.
 
-The tables are one for all namespaces (Documentation/networking/ip-sysctl, gc_thresh3), so the
-containers' own ARP entries count against the host's limit; above it the kernel refuses new
-ones and packets are lost. Permanent rows, which ours are, are exempt since Linux 5.0.
+All namespaces share one table per family (gc_thresh3, Documentation/networking/ip-sysctl.rst), so
+the containers' own ARP entries count against the host's limit. Above it the kernel refuses new
+entries, and packets are lost. Permanent entries such as overlayd's are exempt since Linux 5.0.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _FAMILIES: Final = (("IPv4", "ipv4", "arp_cache"), ("IPv6", "ipv6", "ndisc_cache
 
 @dataclass(frozen=True, slots=True)
 class NeighborTable:
-    """One address family's table."""
+    """The neighbor table of one address family."""
 
     family: str
     sysctl: str
     entries: int
     limit: int
-    overflows: int  # since boot: entries that the kernel refused
+    overflows: int  # entries that the kernel has refused since boot
 
 
 def neighbor_tables(proc: Path = Path("/proc")) -> list[NeighborTable]:
-    """Return the tables that this kernel shows: only in the first network namespace."""
+    """Return the neighbor tables; the kernel shows them only in the initial network namespace."""
     found = []
     for family, folder, cache in _FAMILIES:
         path = proc / "sys/net" / folder / "neigh/default/gc_thresh3"
@@ -42,8 +42,11 @@ def neighbor_tables(proc: Path = Path("/proc")) -> list[NeighborTable]:
 
 
 def _counts(text: str) -> dict[str, int]:
-    """Read the columns of /proc/net/stat: hexadecimal, a line for each CPU; `entries` is the
-    whole table's on every line, all others are to be added up."""
+    """Return the counters of a /proc/net/stat file by name.
+
+    The file has hexadecimal columns and a line for each CPU. `entries` is the whole table's count
+    on every line; all other columns are summed.
+    """
     header, *lines = text.splitlines()
     names = header.split()
     rows = [[int(word, 16) for word in line.split()] for line in lines]
