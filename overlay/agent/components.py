@@ -69,7 +69,7 @@ class Components:
         address, interface, underlay_mtu = underlay
         self.config = config
         self.event_log = event_log
-        self.attachments = Attachments(documents.load_attachments(state))
+        self.attachments = Attachments(documents.ATTACHMENTS.load(state))
         self.gossip = GossipService(state, cluster, address, underlay_mtu, self._handle_event)
         self.directory = Directory(self.gossip.node, self.gossip.node_id)
         self.admission = AdmissionService(self.gossip, event_log)

@@ -24,7 +24,7 @@ from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import CONTAINER_KIND, StoredCluster
+from overlay.agent.state.documents import StoredCluster
 from overlay.core.protocol.messages import MemberState
 from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.kernel.host import underlay
@@ -69,7 +69,7 @@ class AgentLifecycle:
                 "back from the peers",
                 level=logging.WARNING,
             )
-        cluster = documents.load_cluster(self.state)
+        cluster = documents.CLUSTER.find(self.state)
         if cluster is not None:
             await self._run(cluster)
             self._keep_contacting_seeds()
@@ -157,9 +157,8 @@ class AgentLifecycle:
             address="",
             seeds=(),
         )
-        with self.state.transaction():
-            key = authority.make_key(0, os.urandom(SECRET_SIZE), time.time())
-            documents.put_membership(self.state, key, authority=authority)
+        key = authority.make_key(0, os.urandom(SECRET_SIZE), time.time())
+        self.state.commit(documents.membership_rows(key, authority=authority))
         try:
             components = await self._run(cluster)
         except BaseException:
@@ -188,7 +187,7 @@ class AgentLifecycle:
         await self.kernel.call(kernel_support.require_kernel_support)
         chosen = await self.kernel.call(underlay.choose_underlay, spec.underlay, seeds[0].address)
         seeds = join_request.seeds_on_other_hosts(seeds, chosen.address)
-        identity = documents.load_identity(self.state)
+        identity = documents.ensure_identity(self.state)
         entry = await JoinAttempt(identity, token, name, chosen.address, seeds).run()
         cluster = StoredCluster(
             cluster_id=token.cluster_id.hex(),
@@ -200,9 +199,8 @@ class AgentLifecycle:
             address=ip_text(chosen.address),
             seeds=spec.peers,
         )
-        with self.state.transaction():
-            welcome = entry.welcome
-            documents.put_membership(self.state, welcome.key, certificate=welcome.certificate)
+        welcome = entry.welcome
+        self.state.commit(documents.membership_rows(welcome.key, certificate=welcome.certificate))
         try:
             components = await self._run(cluster, seeds[0].address)
             try:
@@ -225,10 +223,9 @@ class AgentLifecycle:
     def _undo_failed_join(self) -> None:
         """Leave no trace of a membership that did not come about, but for the identity: by it a
         token that let this host in already does so again without another use."""
-        identity = documents.load_identity(self.state)
-        self.state.wipe(keep=CONTAINER_KIND)
-        with self.state.transaction():
-            documents.put_identity(self.state, identity)
+        identity = documents.ensure_identity(self.state)
+        self.state.wipe(keep=documents.CONTAINERS.kind)
+        documents.IDENTITY.put(self.state, identity)
 
     async def _contact_members(self, components: Components, reachable: list[JoinSeed]) -> None:
         """Greet members until one knows us and has told us all it knows."""
@@ -262,8 +259,7 @@ class AgentLifecycle:
 
     def _remember(self, components: Components, cluster: StoredCluster) -> None:
         kept = replace(cluster, address=ip_text(components.gossip.card.address))
-        with self.state.transaction():
-            documents.put_cluster(self.state, kept)
+        documents.CLUSTER.put(self.state, kept)
         components.gossip.cluster = kept
         self.state.keep_backup()
         self._keep_contacting_seeds()
@@ -321,7 +317,7 @@ class AgentLifecycle:
         if self._seeding is not None:
             self._seeding.cancel()
             self._seeding = None
-        self.state.wipe(keep=CONTAINER_KIND)
+        self.state.wipe(keep=documents.CONTAINERS.kind)
         self.state.keep_backup()
         self.event_log.record("leave", "left the cluster")
         return count

@@ -85,9 +85,8 @@ class Sites:
         """Make a cluster."""
         authority = Authority.generate(os.urandom)
         state = StateDatabase(self._directory / "vm1")
-        with state.transaction():
-            key = authority.make_key(0, os.urandom(32), time.time())
-            documents.put_membership(state, key, authority=authority)
+        key = authority.make_key(0, os.urandom(32), time.time())
+        state.commit(documents.membership_rows(key, authority=authority))
         anchor = TrustAnchor(authority.anchor)
         site = self._start(state, self._cluster("vm1", anchor), "127.0.0.1")
         site.admission.declare_holder()
@@ -100,18 +99,16 @@ class Sites:
         name, address = f"vm{number}", f"127.0.0.{number}"
         state = StateDatabase(self._directory / name)
         if identity is not None:
-            with state.transaction():
-                documents.put_identity(state, identity)
-        own = documents.load_identity(state)
+            documents.IDENTITY.put(state, identity)
+        own = documents.ensure_identity(state)
         try:
             application = JoinAttempt(own, token, name, parse_ip(address), [through.seed])
             entry = await application.run(5.0)
         except BaseException:
             state.close()
             raise
-        with state.transaction():
-            welcome = entry.welcome
-            documents.put_membership(state, welcome.key, certificate=welcome.certificate)
+        welcome = entry.welcome
+        state.commit(documents.membership_rows(welcome.key, certificate=welcome.certificate))
         cluster = self._cluster(name, TrustAnchor(token.anchor))
         site = self._start(state, cluster, address)
         site.gossip.transport.send_join_hello(through.seed.address, through.seed.port)

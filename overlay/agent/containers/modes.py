@@ -9,12 +9,13 @@ how a container of such a kind is named and unnamed. They mean what they mean to
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from overlay import failpoint
+from overlay.agent.state.documents import StoredContainer
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import netns
 from overlay.kernel.reset import FILES_DIRECTORY, HOST_MARK
@@ -53,16 +54,10 @@ class NetworkMode:
         """Whether it has a namespace of its own."""
         return not self.host and not self.shares
 
-    def to_json(self) -> Json:
-        """Return what is stored of it."""
-        return {
-            key: value for key, value in (("host", self.host), ("shares", self.shares)) if value
-        }
 
-    @classmethod
-    def from_json(cls, kept: Json) -> NetworkMode:
-        """Return the mode that is stored."""
-        return cls(kept.get("host", False), kept.get("shares", ""))
+def mode_of(container: StoredContainer) -> NetworkMode:
+    """Return a container's mode."""
+    return NetworkMode(container.host, container.shares)
 
 
 def is_mode(word: str) -> bool:
@@ -82,7 +77,7 @@ def refuse_container_modes(words: list[str]) -> None:
 
 
 def requested_mode(
-    body: Json, words: list[str], containers: Mapping[str, Json]
+    body: Json, words: list[str], containers: Mapping[str, StoredContainer]
 ) -> tuple[NetworkMode, bool]:
     """Return the mode asked for, and whether any was named; raises UsageError for nonsense.
 
@@ -120,7 +115,7 @@ def requested_mode(
             why="only those made by 'overlayd container add' can be shared by it",
             hint="'overlayd container ls' lists them",
         )
-    mode = NetworkMode.from_json(kept)
+    mode = mode_of(kept)
     return NetworkMode(shares=owner) if mode.is_own else mode, True
 
 
@@ -138,10 +133,10 @@ def _refuse_fields(body: Json, where: str, fields: tuple[str, ...]) -> None:
 
 
 def require_same(
-    name: str, kept: Json, mode: NetworkMode, *, named: bool, attached: list[str]
+    kept: StoredContainer, mode: NetworkMode, *, named: bool, attached: list[str]
 ) -> None:
     """Refuse to turn a container into another kind; raises ConflictError."""
-    before = NetworkMode.from_json(kept)
+    before = mode_of(kept)
     why = ""
     if before != mode:
         why = f"its network is {before}, not {mode}"
@@ -149,15 +144,15 @@ def require_same(
         why = f"it is on {', '.join(attached)}"
     if why:
         raise ConflictError(
-            f"there is a container {name!r} already",
+            f"there is a container {kept.name!r} already",
             why=why,
-            hint=f"Choose another name, or remove it: overlayd container rm {name}",
+            hint=f"Choose another name, or remove it: overlayd container rm {kept.name}",
         )
 
 
-def sharers(owner: str, containers: Mapping[str, Json]) -> list[str]:
-    """Return the containers in another one's namespace."""
-    return sorted(name for name, kept in containers.items() if kept.get("shares") == owner)
+def sharers(owner: str, containers: Iterable[StoredContainer]) -> list[str]:
+    """Return the names of the containers that share another one's namespace."""
+    return sorted(each.name for each in containers if each.shares == owner)
 
 
 def is_linked(name: str, mode: NetworkMode) -> bool:

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from overlay import failpoint, limits
 from overlay.agent.containers import modes
-from overlay.agent.containers.modes import NetworkMode, sharers
+from overlay.agent.containers.modes import NetworkMode, mode_of, sharers
 from overlay.agent.endpoints.attach import EndpointResult
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.service import AttachService
@@ -26,7 +26,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import CONTAINER_KIND
+from overlay.agent.state.documents import CONTAINERS, StoredContainer
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel import netns
@@ -87,9 +87,9 @@ class ContainerService:
         self._membership = membership  # None while this host is in no cluster
         self._gossip = require_components  # the same; raises ConflictError then
 
-    def stored(self) -> Mapping[str, Json]:
-        """Return what is stored of each container made here, by name."""
-        return self._state.all(CONTAINER_KIND)
+    def stored(self) -> Mapping[str, StoredContainer]:
+        """Return the containers made here, by name."""
+        return {each.name: each for each in CONTAINERS.load(self._state)}
 
     async def equip(
         self,
@@ -121,7 +121,7 @@ class ContainerService:
 
     async def remove(self, name: str) -> None:
         """Remove a container made here; raises NotFoundError, or ConflictError if it is shared."""
-        if self._state.get(CONTAINER_KIND, name) is None:
+        if CONTAINERS.find(self._state, name) is None:
             raise NotFoundError(
                 f"there is no container {name!r}",
                 why="only those made by 'overlayd container add' are removed by this verb",
@@ -131,18 +131,15 @@ class ContainerService:
 
     async def remove_all(self) -> None:
         """Remove every container made here: for `reset`."""
-        containers = self._state.all(CONTAINER_KIND)
-        for name in sorted(
-            containers, key=lambda name: NetworkMode.from_json(containers[name]).is_own
-        ):
-            await self._remove(name)  # sharers before owners
+        for container in sorted(self.stored().values(), key=lambda each: mode_of(each).is_own):
+            await self._remove(container.name)  # sharers before owners
 
     async def point_resolver(self, name: str) -> None:
         """Lead a container's names to the networks that it is on now; harmless for any other."""
         components = self._membership()
         name, targets = self._namespace_of(name)
-        kept = self._state.get(CONTAINER_KIND, name)
-        if kept is None or components is None or NetworkMode.from_json(kept).host:
+        container = CONTAINERS.find(self._state, name)
+        if container is None or components is None or container.host:
             return
         found = [
             endpoint
@@ -161,39 +158,38 @@ class ContainerService:
             for subnet in network.subnets
         ]
         hosts = [f"{ip_text(ip)} {endpoint.name}" for endpoint in found for ip in endpoint.ips]
-        servers = servers or kept.get("dns_servers", [])
+        servers = servers or container.dns_servers
         if not servers:  # nobody of ours to ask: the host's own way
             await asyncio.to_thread(_write_files, name, hosts=hosts)
             return
         lines = [f"nameserver {server}" for server in servers[: limits.DNS_SERVERS_MAX]]
-        search = kept.get("dns_search") or [self._dns_domain]
+        search = container.dns_search or [self._dns_domain]
         lines.append(f"search {' '.join(search)}")
-        lines.append(f"options {' '.join(kept.get('dns_options', _OPTIONS_DEFAULT))}")
+        lines.append(f"options {' '.join(container.dns_options or _OPTIONS_DEFAULT)}")
         await asyncio.to_thread(_write_names, name, lines, hosts)
 
     def _keep(self, name: str, changes: Json) -> None:
         """Keep what was asked for the container's resolver, for as long as it exists."""
-        kept = self._state.get(CONTAINER_KIND, name) or {}
+        container = CONTAINERS.find(self._state, name) or StoredContainer(name)
         if changes:
-            with self._state.transaction():
-                self._state.put(CONTAINER_KIND, name, {**kept, **changes})
+            CONTAINERS.put(self._state, replace(container, **changes))
 
     def _namespace_of(self, name: str) -> tuple[str, set[str]]:
         """Return the container whose namespace one is in, and all targets that lead there."""
-        containers = self._state.all(CONTAINER_KIND)
-        owner = NetworkMode.from_json(containers.get(name, {})).shares or name
-        return owner, {f"netns:{each}" for each in (owner, *sharers(owner, containers))}
+        containers = self.stored()
+        owner = containers[name].shares if name in containers else ""
+        owner = owner or name
+        return owner, {f"netns:{each}" for each in (owner, *sharers(owner, containers.values()))}
 
     async def make(self, name: str, mode: NetworkMode, *, named: bool) -> bool:
         """Make a container's namespace; False if it is there already, as asked for.
 
         Raises ConflictError if the name is another namespace's or the container is of another mode.
         """
-        state = self._state
-        kept = state.get(CONTAINER_KIND, name)
+        kept = CONTAINERS.find(self._state, name)
         if kept is not None:
             attached = [network for network, _, _ in self.show(name).endpoints]
-            modes.require_same(name, kept, mode, named=named, attached=attached)
+            modes.require_same(kept, mode, named=named, attached=attached)
             if await self._kernel.call(_stands, name, mode):
                 if not (FILES_DIRECTORY / name / "hosts").exists():  # a crash came between
                     await asyncio.to_thread(_write_files, name, mode)
@@ -210,8 +206,10 @@ class ContainerService:
                 why="it was not made by overlayd: somebody has files for a namespace of that name",
                 hint="Choose another name, or move them away",
             )
-        with state.transaction():
-            state.put(CONTAINER_KIND, name, {**(kept or {}), **mode.to_json()})
+        CONTAINERS.put(
+            self._state,
+            replace(kept or StoredContainer(name), host=mode.host, shares=mode.shares),
+        )
         try:
             await self._kernel.call(_create, name, mode)
             await asyncio.to_thread(_write_files, name, mode)
@@ -224,11 +222,10 @@ class ContainerService:
     async def _unmake(self, name: str) -> None:
         await self._kernel.call(_remove, name)
         await asyncio.to_thread(_remove_files, name)
-        with self._state.transaction():
-            self._state.delete(CONTAINER_KIND, name)
+        CONTAINERS.drop(self._state, name)
 
     async def _remove(self, name: str) -> None:
-        sharing = sharers(name, self._state.all(CONTAINER_KIND))
+        sharing = sharers(name, self.stored().values())
         if sharing:
             raise ConflictError(
                 f"the network of {name} is in use",
@@ -256,7 +253,7 @@ class ContainerService:
         return Shown(
             name,
             str(netns.path_of(name)),
-            NetworkMode.from_json(self._state.get(CONTAINER_KIND, name) or {}),
+            mode_of(CONTAINERS.find(self._state, name) or StoredContainer(name)),
             tuple(endpoints),
         )
 

@@ -116,8 +116,7 @@ class Underlay:
             self._set_fault(f"the address has changed from {before} to {after}: {error}")
             return
         cluster = replace(self._gossip.cluster, address=after)
-        with self._gossip.state.transaction():
-            documents.put_cluster(self._gossip.state, cluster)
+        documents.CLUSTER.put(self._gossip.state, cluster)
         self._gossip.cluster = cluster
         self._gossip.renew_card(address=found.address)
         self.interface = found.interface

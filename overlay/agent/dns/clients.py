@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import CONTAINER_KIND, Attachment
+from overlay.agent.state.documents import CONTAINERS, Attachment
 from overlay.model import Ip, Network, Vni
 
 
@@ -43,9 +43,8 @@ class DnsClients:
         found = self._attachment(network, ip)
         if found is None:
             return ()
-        kept = self._state.get(CONTAINER_KIND, found.target.removeprefix("netns:"))
-        servers: Sequence[str] = (kept or {}).get("dns_servers", ())
-        return servers
+        container = CONTAINERS.find(self._state, found.target.removeprefix("netns:"))
+        return () if container is None else container.dns_servers
 
     def _attachment(self, network: Network, ip: Ip) -> Attachment | None:
         version = self._directory.own_version(network.vni)

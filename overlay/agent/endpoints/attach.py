@@ -209,7 +209,7 @@ class EndpointAttacher:
             segments = self._gossip.commit(
                 Scope(network.vni),
                 [endpoint],
-                also=lambda: documents.put_attachment(self._gossip.state, attachment),
+                rows=[documents.ATTACHMENTS.row(attachment)],
             )
         return endpoint, attachment, segments
 
@@ -252,8 +252,7 @@ class EndpointAttacher:
                 await self._rollback.undo(attachment, endpoint)
             raise
         try:
-            with self._gossip.state.transaction():
-                documents.put_attachment(self._gossip.state, attachment)
+            documents.ATTACHMENTS.put(self._gossip.state, attachment)
         except OverlayError as error:
             # It works, and the endpoint itself is durable: a start would plug it in once more.
             self._event_log.record("state", str(error), level=logging.ERROR, endpoint=endpoint.name)

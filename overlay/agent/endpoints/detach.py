@@ -7,7 +7,8 @@ those that nothing here stands behind any more. Must not know: how an endpoint i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from overlay import limits
 from overlay.agent.endpoints.interfaces import Interfaces
@@ -18,9 +19,19 @@ from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.database import Row
 from overlay.agent.state.documents import Attachment
 from overlay.core.protocol.records import Scope, Segment, key_of
 from overlay.model import Endpoint, Network, Vni, ip_text
+
+
+class Withdrawal(NamedTuple):
+    """An endpoint that is withdrawn, durably, but whose interface may still be there."""
+
+    attachment: Attachment
+    network: Network | None
+    endpoint: Endpoint | None
+    segments: list[Segment]
 
 
 class EndpointDetacher:
@@ -57,23 +68,25 @@ class EndpointDetacher:
         return gone
 
     async def remove(
-        self,
-        attachment: Attachment,
-        *,
-        wait: bool = True,
-        also: Callable[[], None] = lambda: None,
+        self, attachment: Attachment, *, wait: bool = True
     ) -> list[tuple[Network, Endpoint]]:
-        """Take one endpoint away: withdrawn, unplugged, told; its sandbox goes with the last.
+        """Take one endpoint away: withdrawn, unplugged, told; its sandbox goes with the last."""
+        return await self.finish(self.withdraw(attachment), wait=wait)
 
-        `also` is stored in the same commit as the withdrawal.
-        """
+    def withdraw(self, attachment: Attachment, rows: Iterable[Row] = ()) -> Withdrawal:
+        """Withdraw an endpoint, durable together with rows of documents; `finish` does the rest."""
         endpoint = self._directory.endpoint_of(attachment)
         network = self._directory.network_by_vni(attachment.vni)
         # Durable first: a disk that refuses leaves all as it was, and a crash from here on
         # leaves a port that the state does not name: the next start removes it.
-        segments = self._withdraw(attachment, endpoint, also)
+        segments = self._withdraw(attachment, endpoint, rows)
         # Out of the plan too, or a pass in between would report the port as lost.
         self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
+        return Withdrawal(attachment, network, endpoint, segments)
+
+    async def finish(self, withdrawal: Withdrawal, *, wait: bool) -> list[tuple[Network, Endpoint]]:
+        """Remove a withdrawn endpoint's interface, then announce the withdrawal."""
+        attachment, network, endpoint, segments = withdrawal
         await self._interfaces.disconnect(attachment, endpoint)
         segments += await self._participation.end_unused(Vni(attachment.vni))
         if wait:
@@ -101,17 +114,19 @@ class EndpointDetacher:
         self,
         attachment: Attachment,
         endpoint: Endpoint | None,
-        also: Callable[[], None] = lambda: None,
+        rows: Iterable[Row] = (),
     ) -> list[Segment]:
         """Delete an endpoint from disk and records."""
-
-        def store() -> None:
-            documents.drop_attachment(self._gossip.state, bytes.fromhex(attachment.endpoint_id))
-            self._interfaces.mark_for_removal(attachment)
-            also()
-
         deletes = [key_of(endpoint)] if endpoint is not None else []
-        segments = self._gossip.commit(Scope(attachment.vni), deletes=deletes, also=store)
+        segments = self._gossip.commit(
+            Scope(attachment.vni),
+            deletes=deletes,
+            rows=[
+                documents.ATTACHMENTS.deletion_of(attachment),
+                *self._interfaces.removal_rows(attachment),
+                *rows,
+            ],
+        )
         if endpoint is not None:
             self._allocator.quarantine(endpoint)
         return segments
@@ -124,7 +139,9 @@ class EndpointDetacher:
             placed.endpoint
             for placed in self._directory.endpoints(network.vni)
             if placed.origin == self._gossip.node_id
-            and self._gossip.state.get("endpoint", placed.endpoint.endpoint_id.hex()) is None
+            and not documents.ATTACHMENTS.find(
+                self._gossip.state, placed.endpoint.endpoint_id.hex()
+            )
         ]
         if not strays:
             return []

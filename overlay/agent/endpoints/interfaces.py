@@ -14,7 +14,7 @@ from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.database import StateDatabase
+from overlay.agent.state.database import Row, StateDatabase
 from overlay.agent.state.documents import Attachment
 from overlay.model import Endpoint, Network
 
@@ -51,10 +51,9 @@ class Interfaces:
         await self.default_routes.reconcile(attachment.netns_identity, fewest=2)
         return plugged
 
-    def mark_for_removal(self, attachment: Attachment) -> None:
-        """Note in the transaction that forgets an endpoint what a start would not find else."""
-        if attachment.parent:
-            self.macvlan_ports.mark_for_removal(attachment)
+    def removal_rows(self, attachment: Attachment) -> list[Row]:
+        """Return the rows that let a start finish the removal; commit them with the withdrawal."""
+        return [self.macvlan_ports.removal_row(attachment)] if attachment.parent else []
 
     async def disconnect(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
         """Remove the interface, and what leads to it."""

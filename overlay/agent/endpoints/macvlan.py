@@ -12,22 +12,20 @@ import collections
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from overlay import limits
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
+from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.database import StateDatabase
+from overlay.agent.state.database import Row, StateDatabase
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import IPVLAN, driver_of
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.host import address_conflict, macvlan
 from overlay.kernel.host.macvlan import InterfaceLocation
 from overlay.model import Endpoint, Network, ip_text, mac_text
-
-_LEAVING = "unplugging"  # the kind of what is stored
 
 
 class MacvlanPorts:
@@ -106,10 +104,9 @@ class MacvlanPorts:
                     "nobody else gives out: --ip-range, --aux-address",
                 )
 
-    def mark_for_removal(self, attachment: Attachment) -> None:
-        """Note that an interface is to go; call in the transaction that forgets its endpoint."""
-        value = {"netns_path": attachment.netns_path, "identity": attachment.netns_identity}
-        self._state.put(_LEAVING, attachment.port, value)
+    def removal_row(self, attachment: Attachment) -> Row:
+        """Return the row that says that an interface must go; commit it with the withdrawal."""
+        return documents.INTERFACE_REMOVALS.row(_place(attachment))
 
     async def disconnect(self, attachment: Attachment) -> None:
         """Remove the interface, and its VLAN with the last one on it."""
@@ -125,8 +122,7 @@ class MacvlanPorts:
     async def _remove(self, place: InterfaceLocation) -> None:
         await self._kernel.call(macvlan.detach_interface, place)
         await self._release()
-        with self._state.transaction():
-            self._state.delete(_LEAVING, place.mark)
+        documents.INTERFACE_REMOVALS.drop(self._state, place.mark)
 
     async def _release(self) -> None:
         in_use = {attachment.parent for attachment in self._all()} | set(+self._arriving)
@@ -146,9 +142,9 @@ class MacvlanPorts:
     async def _finish(self) -> None:
         """Remove what is to go and could not be removed yet."""
         self._to_remove = ""
-        for mark, value in self._state.all(_LEAVING).items():
+        for place in documents.INTERFACE_REMOVALS.load(self._state):
             try:
-                await self._remove(_stored_place(mark, value))
+                await self._remove(place)
             except (OverlayError, OSError) as error:
                 self._to_remove = f"an interface is still to be removed: {error}"
         await self._release()
@@ -192,8 +188,3 @@ class MacvlanPorts:
 
 def _place(attachment: Attachment) -> InterfaceLocation:
     return InterfaceLocation(attachment.netns_path, attachment.netns_identity, attachment.port)
-
-
-def _stored_place(mark: str, value: dict[str, Any]) -> InterfaceLocation:
-    device, inode = value["identity"]
-    return InterfaceLocation(value["netns_path"], (device, inode), mark)

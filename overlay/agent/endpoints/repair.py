@@ -15,8 +15,9 @@ from overlay.agent.endpoints.restart import Restart
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
+from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.documents import Attachment
+from overlay.agent.state.documents import Attachment, EndedEndpoint
 from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.model import Endpoint, Network
@@ -113,7 +114,8 @@ class Repair:
         if endpoint is None or not self._restart.can_restart(attachment):
             await self._detacher.remove(attachment, wait=False)
             return None
-        await self._detacher.remove(
-            attachment, wait=False, also=lambda: self._restart.remember(attachment, endpoint)
-        )
+        ended = EndedEndpoint.of(attachment, endpoint)
+        withdrawal = self._detacher.withdraw(attachment, [documents.ENDED.row(ended)])
+        self._restart.remember(ended)
+        await self._detacher.finish(withdrawal, wait=False)
         return attachment.container_id

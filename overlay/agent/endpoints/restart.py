@@ -22,7 +22,7 @@ from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import Attachment, EndedEndpoint
 from overlay.errors import ConflictError, NotFoundError, OverlayError
-from overlay.model import Endpoint, Mac, parse_ip
+from overlay.model import Mac, parse_ip
 
 RUNTIMES = ("docker", "podman")
 
@@ -43,7 +43,7 @@ class Restart:
         self._attacher = attacher
         self._attachments = attachments
         self._event_log = event_log
-        self._ended = documents.load_ended(state)
+        self._ended = {each.key: each for each in documents.ENDED.load(state)}
         self._lock = asyncio.Lock()
         self.followers = [
             EngineEvents(
@@ -68,10 +68,8 @@ class Restart:
         may = attachment.container_id is not None and attachment.target.startswith(RUNTIMES)
         return may and len(self._ended) < limits.ENDPOINTS_PER_NODE_MAX
 
-    def remember(self, attachment: Attachment, endpoint: Endpoint) -> None:
-        """Remember an endpoint whose container ended; call inside a transaction."""
-        ended = EndedEndpoint.of(attachment, endpoint)
-        documents.put_ended(self._state, ended)
+    def remember(self, ended: EndedEndpoint) -> None:
+        """Remember an endpoint whose container ended; it is on disk already."""
         self._ended[ended.key] = ended
 
     def forget(self, target: str, vnis: set[int]) -> None:
@@ -88,9 +86,7 @@ class Restart:
     def _drop(self, gone: list[EndedEndpoint]) -> None:
         if not gone:
             return
-        with self._state.transaction():
-            for each in gone:
-                documents.drop_ended(self._state, each)
+        self._state.commit(map(documents.ENDED.deletion_of, gone))
         for each in gone:
             self._ended.pop(each.key, None)
 

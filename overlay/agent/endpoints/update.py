@@ -73,8 +73,7 @@ class UpdateService:
         if wanted is None or (wanted, True) == (before.gateway_priority, before.gateway):
             return []
         after = replace(before, gateway_priority=wanted, gateway=True)
-        with self._gossip.state.transaction():
-            documents.put_attachment(self._gossip.state, after)
+        documents.ATTACHMENTS.put(self._gossip.state, after)
         self._attachments[endpoint.endpoint_id] = after
         await self._default_routes.reconcile(before.netns_identity)
         found = [

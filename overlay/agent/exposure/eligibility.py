@@ -15,7 +15,7 @@ from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import Attachment
+from overlay.agent.state.documents import Attachment, ExposurePreference
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.errors import ConflictError
 from overlay.kernel.host import underlay
@@ -33,7 +33,7 @@ class Eligibility:
         kernel: KernelThread,
         attachments: Mapping[bytes, Attachment],
     ) -> None:
-        self.preferences = documents.load_exposures(state)
+        self.preferences = dict(documents.EXPOSURES.load(state))
         self.obstacles: dict[Vni, str] = {}
         self._state = state
         self._directory = directory
@@ -55,14 +55,12 @@ class Eligibility:
 
     def set_preference(self, vni: Vni, *, exposed: bool) -> None:
         """Have a network exposed, or hidden, for good."""
-        with self._state.transaction():
-            documents.put_exposure(self._state, vni, exposed=exposed)
+        documents.EXPOSURES.put(self._state, ExposurePreference(vni, exposed))
         self.preferences[vni] = exposed
 
     def clear_preference(self, vni: Vni) -> None:
         """Forget what was wished of a network."""
-        with self._state.transaction():
-            documents.drop_exposure(self._state, vni)
+        documents.EXPOSURES.drop(self._state, str(vni))
         del self.preferences[vni]
 
     async def should_expose(self, network: Network) -> bool:

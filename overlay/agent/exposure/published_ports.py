@@ -56,7 +56,7 @@ class PublishedPorts:
         self._kernel = kernel
         self._event_log = event_log
         self._attachments = attachments
-        self._known = documents.load_publications(gossip.state)
+        self._known = documents.PUBLISHED_PORTS.load(gossip.state)
         self._wake = asyncio.Event()
         self._publishing = asyncio.Lock()  # of two that want one place, the second sees the first
         self._refresh_lock = asyncio.Lock()  # the last look at the names is the one that counts
@@ -116,9 +116,7 @@ class PublishedPorts:
                     )
                 place = (each.protocol, each.host_ip, each.host_port)
                 await self._kernel.call(port_check.require_free, *place, families)
-            with self._gossip.state.transaction():
-                for each in fresh:
-                    documents.put_publication(self._gossip.state, each)
+            self._gossip.state.commit(map(documents.PUBLISHED_PORTS.row, fresh))
             self._known += fresh
             await self.refresh()
         for each in fresh:
@@ -164,9 +162,7 @@ class PublishedPorts:
         return gone
 
     async def _drop(self, gone: list[PublishedPort]) -> None:
-        with self._gossip.state.transaction():
-            for each in gone:
-                documents.drop_publication(self._gossip.state, each)
+        self._gossip.state.commit(map(documents.PUBLISHED_PORTS.deletion_of, gone))
         self._known = [each for each in self._known if each not in gone]
         await self.refresh()
 

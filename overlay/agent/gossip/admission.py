@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from overlay import limits
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
+from overlay.agent.state import documents
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
@@ -32,7 +33,6 @@ from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.token import SECRET_SIZE, Token
 
 _KEPT_ENDED_S = 30 * 86_400  # so that its bearer hears why, and `token ls` shows it
-_TOKEN = "token"  # noqa: S105 the kind of the stored default token
 
 
 @dataclass(slots=True)
@@ -219,12 +219,12 @@ class AdmissionService:
         authority = self.require_authority()
         state = self._gossip.state
         cluster = self._gossip.cluster
-        stored = state.get(_TOKEN, "")
+        stored = documents.TOKEN.find(state)
         if stored is not None:
             token = Token(
                 authority.anchor,
-                bytes.fromhex(stored["id"]),
-                bytes.fromhex(stored["secret"]),
+                stored.token_id,
+                stored.secret,
                 cluster.gossip_port,
                 cluster.vxlan_port,
             )
@@ -232,8 +232,7 @@ class AdmissionService:
             if invitation is not None and self.refusal(invitation, None) is None:
                 return token
         token = self.create(label="default", expires_in_s=None, uses=None)
-        with state.transaction():
-            state.put(_TOKEN, "", {"id": token.token_id.hex(), "secret": token.secret.hex()})
+        documents.TOKEN.put(state, documents.StoredToken(token.token_id, token.secret))
         return token
 
     def revoke(self, text: str) -> JoinToken:

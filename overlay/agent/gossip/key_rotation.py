@@ -33,7 +33,7 @@ from overlay.core.keys.rotation_driver import (
 from overlay.core.protocol.records import CLUSTER_SCOPE, Key, KeyId
 from overlay.errors import OverlayError, TimedOutError
 from overlay.model import NodeId
-from overlay.wire.identity.keyring import SECRET_SIZE, ClusterKey
+from overlay.wire.identity.keyring import SECRET_SIZE, ClusterKey, Keyring
 
 _POLL_S = 0.05
 _GATHER_S = 0.02  # records come in bursts, one of each member
@@ -182,17 +182,13 @@ class KeyRotation:
         """Make a ring durable, with the record that tells of it, then seal and open by it."""
         gossip, before, ring = self._gossip, self.driver.rotation.ring, follow.ring
         held = {key.id: key for key in (*gossip.keyring.keys, *([] if new is None else [new]))}
-        kept = [held[known] for known in sorted(ring.held)]
-
-        def put() -> None:
-            documents.put_keyring(gossip.state, kept, ring.sealing)
-
+        kept = Keyring([held[known] for known in sorted(ring.held)], ring.sealing)
         if follow.record is not None:
-            segments = gossip.commit(CLUSTER_SCOPE, [follow.record], also=put)
+            rows = [documents.KEYRING.row(kept)]
+            segments = gossip.commit(CLUSTER_SCOPE, [follow.record], rows=rows)
         else:
             segments = []
-            with gossip.state.transaction():
-                put()
+            documents.KEYRING.put(gossip.state, kept)
         self._fault = ""
         gossip.keyring.replace(ring, new)
         self.driver.applied(ring, self._wall_clock())

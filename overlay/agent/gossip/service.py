@@ -17,7 +17,14 @@ from typing import TypeVar
 from overlay import __version__, limits
 from overlay.agent.gossip.transport import Transport
 from overlay.agent.state import documents
-from overlay.agent.state.database import PREVIOUS_NAME, StateDatabase, StoredCard, StoredSegment
+from overlay.agent.state.database import (
+    PREVIOUS_NAME,
+    Floor,
+    Row,
+    StateDatabase,
+    StoredCard,
+    StoredSegment,
+)
 from overlay.agent.state.documents import StoredCluster, next_epoch
 from overlay.core.events import (
     CardAccepted,
@@ -59,10 +66,10 @@ class GossipService:
     ) -> None:
         self.state = state
         self.cluster = cluster
-        self.identity = documents.load_identity(state)
+        self.identity = documents.ensure_identity(state)
         self.anchor = TrustAnchor(bytes.fromhex(cluster.anchor))
-        self.authority = documents.load_authority(state)
-        self.keyring = documents.load_keyring(state)
+        self.authority = documents.AUTHORITY.find(state)
+        self.keyring = documents.require_keyring(state)
         self.codec = MsgpackCodec()
         self.signer = KeySigner(self.identity, self.anchor)
         self._on_event = on_event
@@ -127,12 +134,11 @@ class GossipService:
 
     def _certificate(self, address: Ip) -> Certificate:
         """Return the stored certificate; the first host's own authority makes its first one."""
-        certificate = documents.load_certificate(self.state)
+        certificate = documents.CERTIFICATE.find(self.state)
         if certificate is None:
             assert self.authority is not None, "no host is member without a certificate"
             certificate = self.issue_own_certificate(self.authority, address)
-            with self.state.transaction():
-                documents.put_certificate(self.state, certificate)
+            documents.CERTIFICATE.put(self.state, certificate)
         return certificate
 
     def issue_own_certificate(self, authority: Authority, address: Ip) -> Certificate:
@@ -147,8 +153,7 @@ class GossipService:
         """Use a new certificate from now on; False if it is none for this node as it is."""
         if not self.anchor.verify_certificate(replace(self.card, certificate=certificate)):
             return False
-        with self.state.transaction():
-            documents.put_certificate(self.state, certificate)
+        documents.CERTIFICATE.put(self.state, certificate)
         self.renew_card(certificate=certificate)
         return True
 
@@ -158,8 +163,7 @@ class GossipService:
         if authority.anchor != self.anchor.public:
             return False
         if self.authority is None:
-            with self.state.transaction():
-                documents.put_authority(self.state, authority)
+            documents.AUTHORITY.put(self.state, authority)
             self.authority = authority
         return True
 
@@ -170,8 +174,7 @@ class GossipService:
         """
         changed = replace(self.card, epoch=next_epoch(self.state), **changes)  # type: ignore[arg-type]
         card = self.signer.issue_card(changed)
-        with self.state.transaction():
-            self.state.put_card(_stored_card(card))
+        self.state.commit(cards=[_stored_card(card)])
         self.card = card
         self.sessions.set_card(card)
         self.node.renew_card(self.card, self.transport.now())
@@ -242,10 +245,13 @@ class GossipService:
                 segments.append(segment)
         self.node.restore(cards.values(), segments, self._loop.time())
         newest = {(kept.origin, kept.scope): kept.upto for kept in segments}
-        with self.state.transaction():
-            for (origin, scope), upto in newest.items():
-                if self.node.store.log(origin, scope) is None:  # no part is taken there any more
-                    self.state.drop_segments(origin, scope, upto)
+        self.state.commit(
+            floors=[
+                Floor(origin, scope, upto)
+                for (origin, scope), upto in newest.items()
+                if self.node.store.log(origin, scope) is None  # no longer participates there
+            ]
+        )
 
     def _read(
         self, origin: bytes, decode: Callable[[bytes, bytes], Read], raw: bytes, signature: bytes
@@ -273,19 +279,15 @@ class GossipService:
         scope: Scope,
         puts: Sequence[Value] = (),
         deletes: Sequence[Key] = (),
-        also: Callable[[], None] = lambda: None,
+        rows: Iterable[Row] = (),
     ) -> list[Segment]:
-        """Write own records, durable together with what `also` stores; nothing is sent yet.
+        """Write own records, durable together with rows of documents; nothing is sent yet.
 
         Raises OverlayError if the disk refuses; the node then is as it was before.
         """
         segments = self.node.write(scope, puts, deletes)
-        with self.state.transaction():
-            # What it rests on goes with it: an attachment without its network would be lost.
-            self._store([*self._unsaved, *segments])
-            for card in self._unsaved_cards:
-                self.state.put_card(_stored_card(card))
-            also()
+        # What it rests on goes with it: an attachment without its network would be lost.
+        self._store([*self._unsaved, *segments], self._unsaved_cards, rows)
         self._saved()
         self.node.apply(segments, self.transport.now())
         self.transport.flush_soon()
@@ -349,8 +351,7 @@ class GossipService:
         if epoch < self.card.epoch:
             return
         with contextlib.suppress(OverlayError):
-            with self.state.transaction():
-                self.state.put("epoch", "", epoch)
+            documents.EPOCH.put(self.state, epoch)
             self.renew_card()
 
     def _schedule_save(self) -> None:
@@ -368,10 +369,7 @@ class GossipService:
         segments, cards = self._unsaved, self._unsaved_cards
         self._saved()
         try:
-            with self.state.transaction():
-                self._store(segments)
-                for card in cards:
-                    self.state.put_card(_stored_card(card))
+            self._store(segments, cards)
         except OverlayError:
             self._unsaved = segments[-limits.RECENT_EVENTS_MAX :]
             self._unsaved_cards = cards[-limits.RECENT_EVENTS_MAX :]
@@ -384,21 +382,25 @@ class GossipService:
             self._save_timer = None
         self._unsaved, self._unsaved_cards = [], []
 
-    def _store(self, segments: Iterable[Segment]) -> None:
+    def _store(
+        self, segments: Sequence[Segment], cards: Iterable[Card], rows: Iterable[Row] = ()
+    ) -> None:
         floors: dict[tuple[NodeId, Scope], int] = {}
-        rows = []
         for segment in segments:
-            rows.append(
-                StoredSegment(
-                    segment.origin, segment.scope, segment.upto, segment.raw, segment.signature
-                )
-            )
             log = (segment.origin, segment.scope)
             floors[log] = max(floors.get(log, 0), segment.floor)
-        self.state.put_segments(rows)
-        for (origin, scope), floor in floors.items():
-            if floor:
-                self.state.drop_segments(origin, scope, floor)
+        self.state.commit(
+            rows,
+            segments=map(_stored_segment, segments),
+            floors=[Floor(*log, upto) for log, upto in floors.items() if upto],
+            cards=map(_stored_card, cards),
+        )
+
+
+def _stored_segment(segment: Segment) -> StoredSegment:
+    return StoredSegment(
+        segment.origin, segment.scope, segment.upto, segment.raw, segment.signature
+    )
 
 
 def _stored_card(card: Card) -> StoredCard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import AsyncIterator, Iterable, Iterator, MutableMapping, ValuesView
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -16,12 +16,12 @@ class Attachments(MutableMapping[bytes, Attachment]):
     """What is attached, as it is on disk. `of_target` looks up; an attachment's container never
     changes, for the endpoint goes with it."""
 
-    def __init__(self, found: Mapping[bytes, Attachment]) -> None:
+    def __init__(self, stored: Iterable[Attachment] = ()) -> None:
         self._by_id: dict[bytes, Attachment] = {}
         self._of_target: dict[tuple[int, int], dict[bytes, None]] = {}
         # A lock lives as long as somebody holds or awaits it.
         self._locks: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
-        self.update(found)
+        self.update((bytes.fromhex(each.endpoint_id), each) for each in stored)
 
     def of_target(self, identity: tuple[int, int]) -> list[Attachment]:
         """Return the attachments of one container's namespace, in the order they were made."""

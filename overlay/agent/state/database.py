@@ -39,6 +39,19 @@ CREATE TABLE card (node_id BLOB PRIMARY KEY, raw BLOB, signature BLOB) WITHOUT R
 """
 
 
+class Row(NamedTuple):
+    """A JSON value to store under its kind and key, or to delete where `text` is None."""
+
+    kind: str
+    key: str
+    text: str | None
+
+    @classmethod
+    def of(cls, kind: str, key: str, value: Any) -> Row:
+        """Return the row that stores a value."""
+        return cls(kind, key, json.dumps(value, sort_keys=True))
+
+
 class StoredSegment(NamedTuple):
     """A segment as stored: what identifies it, and the signed bytes."""
 
@@ -55,6 +68,14 @@ class StoredCard(NamedTuple):
     node_id: bytes
     raw: bytes
     signature: bytes
+
+
+class Floor(NamedTuple):
+    """The end of what a log no longer needs: its segments up to and including `upto`."""
+
+    origin: bytes
+    scope: int
+    upto: int
 
 
 class StateDatabase:
@@ -193,13 +214,42 @@ class StateDatabase:
 
     # --- writing ------------------------------------------------------------------------
 
+    def commit(
+        self,
+        rows: Iterable[Row] = (),
+        *,
+        segments: Iterable[StoredSegment] = (),
+        floors: Iterable[Floor] = (),
+        cards: Iterable[StoredCard] = (),
+    ) -> None:
+        """Make all of this durable together, or none of it; floors apply last.
+
+        Raises OverlayError if the disk refuses.
+        """
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?, ?)", segments
+            )
+            connection.executemany("INSERT OR REPLACE INTO card VALUES (?, ?, ?)", cards)
+            for row in rows:
+                _write_row(connection, row)
+            connection.executemany(
+                "DELETE FROM segment WHERE origin=? AND scope=? AND upto<=?", floors
+            )
+
+    def wipe(self, keep: str) -> None:
+        """Delete everything except the values of one kind: this node is no longer a member."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM value WHERE kind<>?", (keep,))
+            connection.execute("DELETE FROM segment")
+            connection.execute("DELETE FROM card")
+
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All changes made inside become durable together at the end, or none does."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                yield
+                yield self._connection
                 failpoint.failpoint("state.commit")
                 self._connection.execute("COMMIT")
                 failpoint.failpoint("state.committed")
@@ -210,47 +260,6 @@ class StateDatabase:
             self.fault = str(error)
             raise _unwritable(self.path, error) from error
         self.fault = ""
-
-    def put(self, kind: str, key: str, value: Any) -> None:
-        """Store a JSON value; call inside a transaction."""
-        text = json.dumps(value, sort_keys=True)
-        self._connection.execute(
-            "INSERT OR REPLACE INTO value VALUES (?, ?, ?, ?)",
-            (kind, key, text, zlib.crc32(text.encode())),
-        )
-
-    def delete(self, kind: str, key: str | None = None) -> None:
-        """Drop one value, or all of a kind; call inside a transaction."""
-        if key is None:
-            self._connection.execute("DELETE FROM value WHERE kind=?", (kind,))
-        else:
-            self._connection.execute("DELETE FROM value WHERE kind=? AND key=?", (kind, key))
-
-    def put_segments(self, segments: Iterable[StoredSegment]) -> None:
-        """Store signed segments; call inside a transaction."""
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?, ?)", segments
-        )
-
-    def drop_segments(self, origin: bytes, scope: int | None, upto: int) -> None:
-        """Drop an origin's segments that end at or below `upto` (None: in every scope)."""
-        if scope is None:
-            self._connection.execute("DELETE FROM segment WHERE origin=?", (origin,))
-            return
-        self._connection.execute(
-            "DELETE FROM segment WHERE origin=? AND scope=? AND upto<=?", (origin, scope, upto)
-        )
-
-    def put_card(self, card: StoredCard) -> None:
-        """Store a signed card; call inside a transaction."""
-        self._connection.execute("INSERT OR REPLACE INTO card VALUES (?, ?, ?)", card)
-
-    def wipe(self, keep: str) -> None:
-        """Drop all but the values of one kind: the node is no member any more."""
-        with self.transaction():
-            self._connection.execute("DELETE FROM value WHERE kind<>?", (keep,))
-            self._connection.execute("DELETE FROM segment")
-            self._connection.execute("DELETE FROM card")
 
     # --- reading ------------------------------------------------------------------------
 
@@ -293,6 +302,16 @@ class StateDatabase:
 
 class _ForeignError(OverlayError):
     """The file is a sound database of another program: it is not written to."""
+
+
+def _write_row(connection: sqlite3.Connection, row: Row) -> None:
+    if row.text is None:
+        connection.execute("DELETE FROM value WHERE kind=? AND key=?", (row.kind, row.key))
+        return
+    checksum = zlib.crc32(row.text.encode())
+    connection.execute(
+        "INSERT OR REPLACE INTO value VALUES (?, ?, ?, ?)", (row.kind, row.key, row.text, checksum)
+    )
 
 
 def _require_sound(connection: sqlite3.Connection) -> None:

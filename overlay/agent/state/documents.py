@@ -1,26 +1,25 @@
-"""What a node keeps about itself and its cluster, as stored values.
+"""The documents that a node keeps on disk, one table for each kind.
 
-Owns: the JSON shapes of identity, cluster and attachments in the state file.
+Owns: kind, key and JSON of each. Does not: write the file (`database`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from operator import attrgetter
+from typing import Any, NamedTuple
 
-from overlay.agent.state.database import StateDatabase
+from overlay.agent.state.database import Row, StateDatabase
+from overlay.agent.state.table import Table, single
 from overlay.core.dataplane.published_port import PublishedPort
 from overlay.core.protocol.records import KeyId
 from overlay.errors import OverlayError
+from overlay.kernel.host.macvlan import InterfaceLocation
 from overlay.model import Certificate, Endpoint, Ip, Vni, ip_text
 from overlay.wire.identity.authority import Authority
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.keyring import ClusterKey, Keyring
-
-_KEY_BYTES = ("secret", "warrant")
-CONTAINER_KIND = "container"  # bare containers made here: they outlive a membership
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,97 +94,86 @@ class EndedEndpoint:
         )
 
 
-def load_ended(state: StateDatabase) -> dict[str, EndedEndpoint]:
-    """Return the endpoints that wait for their containers, by key."""
-    return {key: EndedEndpoint(**value) for key, value in state.all("ended").items()}
+class StoredToken(NamedTuple):
+    """The permanent join token of an authority holder."""
+
+    token_id: bytes
+    secret: bytes
 
 
-def put_ended(state: StateDatabase, ended: EndedEndpoint) -> None:
-    """Remember one; call inside a transaction."""
-    state.put("ended", ended.key, asdict(ended))
+class ExposurePreference(NamedTuple):
+    """A network that was exposed or hidden by hand on this host."""
+
+    vni: Vni
+    exposed: bool
 
 
-def drop_ended(state: StateDatabase, ended: EndedEndpoint) -> None:
-    """Forget one; call inside a transaction."""
-    state.delete("ended", ended.key)
+@dataclass(frozen=True, slots=True)
+class StoredContainer:
+    """A bare container made on this host. Fields that are empty are not stored."""
+
+    name: str
+    host: bool = False  # it uses the host's network namespace
+    shares: str = ""  # the container whose network namespace it uses
+    dns_servers: list[str] = field(default_factory=list)
+    dns_search: list[str] = field(default_factory=list)
+    dns_options: list[str] = field(default_factory=list)
 
 
-def load_cluster(state: StateDatabase) -> StoredCluster | None:
-    """Return the cluster this node is a member of, or None."""
-    value = state.get("cluster", "")
-    if value is None:
-        return None
+def _to_hex(secret: Identity | Authority) -> str:
+    return secret.to_bytes().hex()
+
+
+def _encode_container(container: StoredContainer) -> dict[str, Any]:
+    return {key: value for key, value in asdict(container).items() if value and key != "name"}
+
+
+def _decode_cluster(value: dict[str, Any]) -> StoredCluster:
     if "anchor" not in value or "secret" in value:
         raise OverlayError(
-            f"{state.path} is of a cluster without an authority, or without a keyring",
+            "the state file is of a cluster without an authority, or without a keyring",
             why="an earlier development version of overlayd made it",
             hint="Start anew: sudo overlayd reset, then sudo overlayd join",
         )
     return StoredCluster(**value)
 
 
-def put_cluster(state: StateDatabase, cluster: StoredCluster) -> None:
-    """Store the cluster; call inside a transaction."""
-    state.put("cluster", "", asdict(cluster))
-
-
-def load_authority(state: StateDatabase) -> Authority | None:
-    """Return the cluster's authority, if this host holds it."""
-    value = state.get("authority", "")
-    return None if value is None else Authority(bytes.fromhex(value))
-
-
-def put_membership(
-    state: StateDatabase,
-    key: ClusterKey,
-    *,
-    authority: Authority | None = None,
-    certificate: Certificate | None = None,
-) -> None:
-    """Store by what this node is about to be member; call inside a transaction.
-
-    What an interrupted try to make or join another cluster has left is gone then.
-    """
-    for kind in ("authority", "certificate", "token"):
-        state.delete(kind)
-    put_keyring(state, [key], key.id)
-    if authority is not None:
-        put_authority(state, authority)
-    if certificate is not None:
-        put_certificate(state, certificate)
-
-
-def load_keyring(state: StateDatabase) -> Keyring:
-    """Return the cluster's keys; a member has at least one."""
-    value = state.get("keyring", "")
-    assert value is not None, "no host is member without a key"
+def _encode_keyring(keyring: Keyring) -> dict[str, Any]:
     keys = [
-        ClusterKey(one["generation"], one["made_s"], *(bytes.fromhex(one[k]) for k in _KEY_BYTES))
-        for one in value["keys"]
+        {
+            "generation": key.generation,
+            "made_s": key.made_s,
+            "secret": key.secret.hex(),
+            "warrant": key.warrant.hex(),
+        }
+        for key in keyring.keys
+    ]
+    return {"keys": keys, "sealing": list(keyring.sealing)}
+
+
+def _decode_keyring(value: dict[str, Any]) -> Keyring:
+    keys = [
+        ClusterKey(
+            key["generation"],
+            key["made_s"],
+            bytes.fromhex(key["secret"]),
+            bytes.fromhex(key["warrant"]),
+        )
+        for key in value["keys"]
     ]
     return Keyring(keys, KeyId(*value["sealing"]))
 
 
-def put_keyring(state: StateDatabase, keys: Iterable[ClusterKey], sealing: KeyId) -> None:
-    """Store the cluster's keys and which one seals; call inside a transaction."""
-    shown = [
-        {"generation": key.generation, "made_s": key.made_s}
-        | {name: getattr(key, name).hex() for name in _KEY_BYTES}
-        for key in keys
-    ]
-    state.put("keyring", "", {"keys": shown, "sealing": list(sealing)})
+def _encode_certificate(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "address": certificate.address.hex(),
+        "not_before_s": certificate.not_before_s,
+        "not_after_s": certificate.not_after_s,
+        "signature": certificate.signature.hex(),
+    }
 
 
-def put_authority(state: StateDatabase, authority: Authority) -> None:
-    """Store the authority; call inside a transaction."""
-    state.put("authority", "", authority.to_bytes().hex())
-
-
-def load_certificate(state: StateDatabase) -> Certificate | None:
-    """Return this node's certificate, if it has one."""
-    value = state.get("certificate", "")
-    if value is None:
-        return None
+def _decode_certificate(value: dict[str, Any]) -> Certificate:
     return Certificate(
         Ip(bytes.fromhex(value["address"])),
         value["not_before_s"],
@@ -194,101 +182,102 @@ def load_certificate(state: StateDatabase) -> Certificate | None:
     )
 
 
-def put_certificate(state: StateDatabase, certificate: Certificate) -> None:
-    """Store this node's certificate; call inside a transaction."""
-    value = {
-        "address": certificate.address.hex(),
-        "not_before_s": certificate.not_before_s,
-        "not_after_s": certificate.not_after_s,
-        "signature": certificate.signature.hex(),
-    }
-    state.put("certificate", "", value)
-
-
-def load_identity(state: StateDatabase) -> Identity:
-    """Return this node's identity, made and stored where there is none."""
-    value = state.get("identity", "")
-    if value is not None:
-        return Identity.from_bytes(bytes.fromhex(value))
-    identity = Identity.generate(os.urandom)
-    with state.transaction():
-        put_identity(state, identity)
-    return identity
-
-
-def put_identity(state: StateDatabase, identity: Identity) -> None:
-    """Store this node's identity; call inside a transaction."""
-    state.put("identity", "", identity.to_bytes().hex())
-
-
-def load_attachments(state: StateDatabase) -> dict[bytes, Attachment]:
-    """Return the local attachments by endpoint id."""
-    return {bytes.fromhex(key): _attachment(value) for key, value in state.all("endpoint").items()}
-
-
-def put_attachment(state: StateDatabase, attachment: Attachment) -> None:
-    """Store an attachment; call inside a transaction."""
-    state.put("endpoint", attachment.endpoint_id, asdict(attachment))
-
-
-def drop_attachment(state: StateDatabase, endpoint_id: bytes) -> None:
-    """Forget an attachment; call inside a transaction."""
-    state.delete("endpoint", endpoint_id.hex())
-
-
-def _attachment(value: dict[str, Any]) -> Attachment:
+def _decode_attachment(_key: str, value: dict[str, Any]) -> Attachment:
     device, inode = value["netns_identity"]
     return Attachment(**{"plugged": True, **value, "netns_identity": (device, inode)})
 
 
-def load_exposures(state: StateDatabase) -> dict[Vni, bool]:
-    """Return which networks were exposed here, or hidden, by hand."""
-    return {Vni(int(key)): bool(value) for key, value in state.all("exposure").items()}
+def _decode_removal(mark: str, value: dict[str, Any]) -> InterfaceLocation:
+    device, inode = value["identity"]
+    return InterfaceLocation(value["netns_path"], (device, inode), mark)
 
 
-def put_exposure(state: StateDatabase, vni: Vni, *, exposed: bool) -> None:
-    """Store that a network was exposed or hidden by hand; call inside a transaction."""
-    state.put("exposure", str(vni), exposed)
+# --- the kinds --------------------------------------------------------------------------
+
+# One document each.
+EPOCH = single("epoch", int, int)  # how often this node has started
+IDENTITY = single("identity", _to_hex, lambda text: Identity.from_bytes(bytes.fromhex(text)))
+CLUSTER = single("cluster", asdict, _decode_cluster)
+AUTHORITY = single("authority", _to_hex, lambda text: Authority(bytes.fromhex(text)))
+CERTIFICATE = single("certificate", _encode_certificate, _decode_certificate)
+KEYRING = single("keyring", _encode_keyring, _decode_keyring)
+TOKEN = single(
+    "token",
+    lambda token: {"id": token.token_id.hex(), "secret": token.secret.hex()},
+    lambda value: StoredToken(bytes.fromhex(value["id"]), bytes.fromhex(value["secret"])),
+)
+
+# One document for each thing of its kind.
+ATTACHMENTS: Table[Attachment] = Table(
+    "endpoint", attrgetter("endpoint_id"), asdict, _decode_attachment
+)
+ENDED: Table[EndedEndpoint] = Table(
+    "ended", attrgetter("key"), asdict, lambda _, value: EndedEndpoint(**value)
+)
+EXPOSURES: Table[ExposurePreference] = Table(
+    "exposure",
+    lambda preference: str(preference.vni),
+    attrgetter("exposed"),
+    lambda vni, value: ExposurePreference(Vni(int(vni)), bool(value)),
+)
+PUBLISHED_PORTS: Table[PublishedPort] = Table(
+    "published",
+    lambda port: f"{port.host_binding}/{port.protocol}",
+    lambda port: port._asdict() | {"host_ip": port.host_ip.hex()},
+    lambda _, value: PublishedPort(**value | {"host_ip": bytes.fromhex(value["host_ip"])}),
+)
+# macvlan and ipvlan interfaces whose endpoint is withdrawn.
+INTERFACE_REMOVALS: Table[InterfaceLocation] = Table(
+    "unplugging",
+    attrgetter("mark"),
+    lambda place: {"netns_path": place.netns_path, "identity": place.netns_identity},
+    _decode_removal,
+)
+# The only kind that outlives a membership.
+CONTAINERS: Table[StoredContainer] = Table(
+    "container",
+    attrgetter("name"),
+    _encode_container,
+    lambda name, value: StoredContainer(name, **value),
+)
 
 
-def drop_exposure(state: StateDatabase, vni: Vni) -> None:
-    """Forget what was said of a network; call inside a transaction."""
-    state.delete("exposure", str(vni))
+def membership_rows(
+    key: ClusterKey,
+    *,
+    authority: Authority | None = None,
+    certificate: Certificate | None = None,
+) -> list[Row]:
+    """Return the rows that store this node's membership, before it has a cluster document.
 
-
-def load_publications(state: StateDatabase) -> list[PublishedPort]:
-    """Return the ports that this host publishes."""
+    They also delete what an interrupted attempt to create or join another cluster has left.
+    """
     return [
-        PublishedPort(
-            value["protocol"],
-            Ip(bytes.fromhex(value["host_ip"])),
-            value["host_port"],
-            Vni(value["vni"]),
-            value["name"],
-            value["port"],
-        )
-        for value in state.all("published").values()
+        TOKEN.deletion(),
+        AUTHORITY.deletion() if authority is None else AUTHORITY.row(authority),
+        CERTIFICATE.deletion() if certificate is None else CERTIFICATE.row(certificate),
+        KEYRING.row(Keyring([key], key.id)),
     ]
 
 
-def put_publication(state: StateDatabase, publication: PublishedPort) -> None:
-    """Store a published port; call inside a transaction."""
-    value = publication._asdict() | {"host_ip": publication.host_ip.hex()}
-    state.put("published", _publication_key(publication), value)
+def ensure_identity(state: StateDatabase) -> Identity:
+    """Return this node's identity; create and store it if there is none."""
+    identity = IDENTITY.find(state)
+    if identity is None:
+        identity = Identity.generate(os.urandom)
+        IDENTITY.put(state, identity)
+    return identity
 
 
-def drop_publication(state: StateDatabase, publication: PublishedPort) -> None:
-    """Forget a published port; call inside a transaction."""
-    state.delete("published", _publication_key(publication))
-
-
-def _publication_key(publication: PublishedPort) -> str:
-    return f"{publication.host_binding}/{publication.protocol}"
+def require_keyring(state: StateDatabase) -> Keyring:
+    """Return the cluster's keys; every member has at least one."""
+    keyring = KEYRING.find(state)
+    assert keyring is not None, "no host is member without a key"
+    return keyring
 
 
 def next_epoch(state: StateDatabase) -> int:
-    """Advance and return the start counter; durable before it is used."""
-    epoch = int(state.get("epoch", "") or 0) + 1
-    with state.transaction():
-        state.put("epoch", "", epoch)
+    """Increment and return the number of starts; it is durable before it is used."""
+    epoch = (EPOCH.find(state) or 0) + 1
+    EPOCH.put(state, epoch)
     return epoch

@@ -69,7 +69,7 @@ def test_a_question_looks_at_no_other_container() -> None:
     from an address that nobody has makes nobody look again."""
     records = Records()
     made = [records.add(vni, number) for vni in (BLUE, RED) for number in range(1, COUNT)]
-    attachments = Attachments({bytes.fromhex(each.endpoint_id): each for each in made})
+    attachments = Attachments(made)
     kept = {"c7": {"dns_servers": ["192.0.2.53"]}}
     state = SimpleNamespace(get=lambda _kind, name: kept.get(name))
     dns_clients = DnsClients(cast("Any", state), cast("Any", records), attachments)
@@ -87,7 +87,7 @@ def test_a_question_looks_at_no_other_container() -> None:
 def test_who_is_attached_now_is_known_at_once() -> None:
     """A change of this node's records makes the index anew; who was detached is nobody."""
     records, state = Records(), cast("Any", SimpleNamespace(get=lambda *_: None))
-    attachments = Attachments({})
+    attachments = Attachments()
     dns_clients = DnsClients(state, cast("Any", records), attachments)
     blue = cast("Any", SimpleNamespace(vni=BLUE))
     assert dns_clients.networks(blue, ip_of(BLUE, 1)) == [blue]
@@ -106,7 +106,7 @@ def test_attachments_are_found_by_their_container() -> None:
     records = Records()
     one, two = records.add(BLUE, 1), records.add(RED, 1)
     ids = [bytes.fromhex(each.endpoint_id) for each in (one, two)]
-    attachments = Attachments(dict(zip(ids, (one, two), strict=True)))
+    attachments = Attachments([one, two])
     changed = replace(one, gateway=False)
     attachments[ids[0]] = changed
 

@@ -36,7 +36,7 @@ async def test_passes_that_fail_leave_one_retry(
     card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
     member = cast("Any", SimpleNamespace(card=card))
     reconciler = Reconciler(
-        member, NOTHING, NOTHING, EventLog(tmp_path), Attachments({}), 30.0, NOTHING, NOTHING
+        member, NOTHING, NOTHING, EventLog(tmp_path), Attachments(), 30.0, NOTHING, NOTHING
     )
     runtime = SandboxRuntime(NOTHING, NOTHING, NOTHING)
     refused = OperationFailure(
@@ -59,7 +59,7 @@ class Unreadable(Reconciler):
         card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
         member = cast("Any", SimpleNamespace(card=card, node=node))
         guard = cast("Any", SimpleNamespace(admit_members=_nothing))
-        super().__init__(member, NOTHING, NOTHING, event_log, Attachments({}), 30.0, NOTHING, guard)
+        super().__init__(member, NOTHING, NOTHING, event_log, Attachments(), 30.0, NOTHING, guard)
         self.passed: list[Vni] = []
         for number in range(3):
             self._runtimes[Vni(number)] = SandboxRuntime(NOTHING, NOTHING, NOTHING)

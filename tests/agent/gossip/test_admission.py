@@ -212,7 +212,7 @@ async def test_certificates_are_renewed_before_their_end(sites: Sites) -> None:
         site.authority_holder.renew_if_due()
         await until(functools.partial(is_renewed, site, before))
 
-    assert documents.load_certificate(vm2.state) == vm2.gossip.card.certificate
+    assert documents.CERTIFICATE.find(vm2.state) == vm2.gossip.card.certificate
     assert not vm2.authority_holder.renew_if_due()
 
 
@@ -297,15 +297,13 @@ def test_an_interrupted_try_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     authority = Authority.generate(os.urandom)
     certificate = authority.sign_certificate(b"s" * 32, b"x" * 32, "vm1", parse_ip("127.0.0.1"), 0)
     key = authority.make_key(0, b"k" * 32, 0)
-    with state.transaction():
-        documents.put_membership(state, key, authority=authority)
-        documents.put_membership(state, key, certificate=certificate)
-    assert (documents.load_authority(state), documents.load_certificate(state)) == (
+    state.commit(documents.membership_rows(key, authority=authority))
+    state.commit(documents.membership_rows(key, certificate=certificate))
+    assert (documents.AUTHORITY.find(state), documents.CERTIFICATE.find(state)) == (
         None,
         certificate,
     )
-    with state.transaction():
-        documents.put_membership(state, key, authority=authority)
+    state.commit(documents.membership_rows(key, authority=authority))
 
-    assert documents.load_certificate(state) is None
+    assert documents.CERTIFICATE.find(state) is None
     state.close()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from overlay.agent.state.database import (
     FILE_NAME,
     PREVIOUS_NAME,
+    Floor,
+    Row,
     StateDatabase,
     StoredCard,
     StoredSegment,
@@ -19,10 +22,11 @@ from overlay.errors import ConflictError, OverlayError
 def test_values_survive_reopening(tmp_path: Path) -> None:
     """What a transaction stored is there after the file is opened again."""
     state = StateDatabase(tmp_path)
-    with state.transaction():
-        state.put("kind", "key", {"a": 1})
-        state.put_segments([StoredSegment(b"o", 7, 3, b"raw", b"signature")])
-        state.put_card(StoredCard(b"n", b"raw", b"signature"))
+    state.commit(
+        [Row.of("kind", "key", {"a": 1})],
+        segments=[StoredSegment(b"o", 7, 3, b"raw", b"signature")],
+        cards=[StoredCard(b"n", b"raw", b"signature")],
+    )
     state.close()
 
     again = StateDatabase(tmp_path)
@@ -37,13 +41,12 @@ def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
     """An exception inside a transaction undoes all of it."""
     state = StateDatabase(tmp_path)
 
-    def fail() -> None:
-        with state.transaction():
-            state.put("kind", "key", 1)
-            raise ValueError("no")
+    def failing() -> Iterator[Row]:
+        yield Row.of("kind", "key", 1)
+        raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        fail()
+        state.commit(failing())
 
     assert state.get("kind", "key") is None
     state.close()
@@ -63,10 +66,10 @@ def test_only_one_agent_opens_a_directory(tmp_path: Path) -> None:
 def test_segments_below_a_floor_go(tmp_path: Path) -> None:
     """Dropping up to a version keeps what ends above it, in that scope alone."""
     state = StateDatabase(tmp_path)
-    with state.transaction():
-        state.put_segments(StoredSegment(b"o", 1, upto, b"r", b"s") for upto in (1, 2, 3))
-        state.put_segments([StoredSegment(b"o", 2, 1, b"r", b"s")])
-        state.drop_segments(b"o", 1, 2)
+    kept = [StoredSegment(b"o", 1, upto, b"r", b"s") for upto in (1, 2, 3)]
+    state.commit(
+        segments=[*kept, StoredSegment(b"o", 2, 1, b"r", b"s")], floors=[Floor(b"o", 1, 2)]
+    )
 
     assert [(row.scope, row.upto) for row in state.segments()] == [(1, 3), (2, 1)]
     state.close()
@@ -76,8 +79,7 @@ def test_segments_below_a_floor_go(tmp_path: Path) -> None:
 def test_a_damaged_file_gives_way_to_the_previous_copy(tmp_path: Path, damage: bytes) -> None:
     """A torn or overwritten file is set aside and the previous good one is used."""
     state = StateDatabase(tmp_path)
-    with state.transaction():
-        state.put("kind", "key", "good")
+    state.commit([Row.of("kind", "key", "good")])
     state.keep_backup()
     state.close()
     for suffix in ("-wal", "-shm"):
@@ -136,8 +138,7 @@ def spoil(directory: Path) -> None:
 def test_a_changed_value_is_noticed(tmp_path: Path) -> None:
     """A value whose checksum does not match is refused, not believed."""
     state = StateDatabase(tmp_path)
-    with state.transaction():
-        state.put("kind", "key", "good")
+    state.commit([Row.of("kind", "key", "good")])
     state.close()
     spoil(tmp_path)
 
@@ -148,8 +149,7 @@ def test_a_changed_value_is_noticed(tmp_path: Path) -> None:
 def test_a_changed_value_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
     """It is as good as a torn file: the previous good one is used, for its owner alone."""
     state = StateDatabase(tmp_path)
-    with state.transaction():
-        state.put("kind", "key", "good")
+    state.commit([Row.of("kind", "key", "good")])
     state.keep_backup()
     state.close()
     spoil(tmp_path)
@@ -164,8 +164,7 @@ def test_a_changed_value_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
 def test_a_foreign_file_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
     """Another program's database in our place is set aside, unchanged."""
     state = StateDatabase(tmp_path)
-    with state.transaction():
-        state.put("kind", "key", "good")
+    state.commit([Row.of("kind", "key", "good")])
     state.keep_backup()
     state.close()
     for path in tmp_path.glob(f"{FILE_NAME}*"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from overlay.agent.gossip.join_client import JoinAttempt
-from overlay.agent.state.database import StateDatabase
+from overlay.agent.state.database import Row, StateDatabase
 from overlay.core.protocol.messages import Cards
 from overlay.errors import OverlayError
 from overlay.model import parse_ip
@@ -83,8 +83,8 @@ async def test_a_member_that_has_ended_writes_nothing_later(
     """What the disk refused at the end is not tried again: it may have a new membership by then."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
-    with vm2.state.transaction():  # so that what is too large for it is not for the other
-        vm2.state.put("filler", "", "x" * 500_000)
+    # So that what is too large for it is not for the other.
+    vm2.state.commit([Row.of("filler", "", "x" * 500_000)])
     loop = asyncio.get_running_loop()
     timers: list[asyncio.TimerHandle] = []
     call_later = loop.call_later
@@ -101,4 +101,4 @@ async def test_a_member_that_has_ended_writes_nothing_later(
         assert vm2.state.fault
 
     waiting = [each for each in timers if not each.cancelled() and each.when() > loop.time()]
-    assert [each for each in waiting if "Member._save" in repr(each)] == []
+    assert [each for each in waiting if "GossipService._save" in repr(each)] == []
