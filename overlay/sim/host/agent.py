@@ -31,6 +31,7 @@ from overlay.core.protocol.messages import Delta, GrantRefusal, GrantRequest, Me
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.core.view import overlay_mtu
 from overlay.model import Endpoint, Grant, Network, NodeId, Vni, mac_for
+from overlay.sim.host.disk import AttachmentRow
 from overlay.sim.host.host import UNDERLAY_MTU, Host
 from overlay.sim.host.kernel import Container
 from overlay.sim.host.reconciler import Reconciler
@@ -199,7 +200,7 @@ class SimAgent:
         segments = host.commit(
             Scope(network.vni),
             [endpoint],
-            also=lambda: host.disk.attachments.update({endpoint_id: container}),
+            rows=[AttachmentRow(endpoint_id, container)],
         )
         mtu = overlay_mtu(UNDERLAY_MTU, host.address)
         host.kernel.plug(container, Port(container.port, mtu, f"br{attach.subnet_index}"))
@@ -263,7 +264,7 @@ class SimAgent:
         segments = host.commit(
             Scope(endpoint.vni),
             deletes=[key_of(endpoint)],
-            also=lambda: host.disk.attachments.pop(endpoint.endpoint_id, None),
+            rows=[AttachmentRow(endpoint.endpoint_id, None)],
         )
         host.addressing.quarantine(endpoint.vni, endpoint.ips, host.schedule.now)
         host.publish(segments)

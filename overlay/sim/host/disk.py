@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from overlay.core.keys.rotation import Ring
 from overlay.core.protocol.records import KeyId, Scope, Segment
@@ -16,6 +17,13 @@ from overlay.sim.host.kernel import Container
 FIRST_KEY = KeyId(0, 0)  # of the cluster, made with it
 _FIRST_RING = Ring(frozenset({FIRST_KEY}), FIRST_KEY)
 _JOURNAL_COMPACTED_AT = 4096
+
+
+class AttachmentRow(NamedTuple):
+    """A container's attachment to store, or to delete where there is no container."""
+
+    endpoint_id: bytes
+    container: Container | None
 
 
 @dataclass(slots=True)
@@ -50,6 +58,16 @@ class Disk:
         if len(self.journal) >= self._compact_at:
             self.journal = _compacted(self.journal)
             self._compact_at = max(_JOURNAL_COMPACTED_AT, 2 * len(self.journal))
+
+    def put_rows(self, rows: Iterable[AttachmentRow | Ring]) -> None:
+        """Store attachments, and the names of the cluster's keys."""
+        for row in rows:
+            if isinstance(row, Ring):
+                self.ring = row
+            elif row.container is None:
+                self.attachments.pop(row.endpoint_id, None)
+            else:
+                self.attachments[row.endpoint_id] = row.container
 
     def drop_scope(self, scope: Scope) -> None:
         """Forget the others' records of a network that this host no longer takes part in."""

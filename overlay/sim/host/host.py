@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 from overlay.core.events import (
@@ -20,13 +20,14 @@ from overlay.core.events import (
     SegmentAccepted,
 )
 from overlay.core.ipam.address_space import AddressSpace
+from overlay.core.keys.rotation import Ring
 from overlay.core.node import Node
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import Key, KeyId, Scope, Segment, Value
 from overlay.model import Card, Ip, NodeId, node_id_of
 from overlay.sim.environment.network import Flight
 from overlay.sim.environment.notary import FakeSigner
-from overlay.sim.host.disk import Disk
+from overlay.sim.host.disk import AttachmentRow, Disk
 from overlay.sim.host.environment import AgentKilled, Environment
 from overlay.sim.host.kernel import Kernel
 from overlay.sim.host.key_invariants import FIRST_MADE_S
@@ -229,14 +230,14 @@ class Host:
         scope: Scope,
         puts: Sequence[Value] = (),
         deletes: Sequence[Key] = (),
-        also: Callable[[], object] = lambda: None,
+        rows: Iterable[AttachmentRow | Ring] = (),
     ) -> list[Segment]:
-        """Write own records, durable together with what `also` stores; nothing is sent yet."""
+        """Write own records, durable together with rows of documents; nothing is sent yet."""
         assert self.node is not None
         segments = self.node.write(scope, puts, deletes)
         self.crash_point()
         self.disk.put_segments(segments)
-        also()
+        self.disk.put_rows(rows)
         self.crash_point()
         self.node.apply(segments, self.schedule.now)
         return segments

@@ -132,18 +132,17 @@ class KeyRotation:
     def _follow(self, follow: ApplyKey) -> None:
         """Make a ring durable, with the record that tells of it, then seal and open by it."""
         host, before, ring = self._host, self.driver.rotation.ring, follow.ring
-
-        def put() -> None:
-            host.disk.ring = ring
-            self._watch.followed(host, before, ring)
-
-        if follow.record is not None:
-            segments = host.commit(CLUSTER_SCOPE, [follow.record], also=put)
-        else:
-            segments = []
-            host.crash_point()
-            put()
-            host.crash_point()
+        try:
+            if follow.record is not None:
+                segments = host.commit(CLUSTER_SCOPE, [follow.record], rows=[ring])
+            else:
+                segments = []
+                host.crash_point()
+                host.disk.put_rows([ring])
+                host.crash_point()
+        finally:
+            if host.disk.ring is ring:  # also where the agent dies right after that
+                self._watch.followed(host, before, ring)
         self.driver.applied(ring, self._wall_s())
         self._transport.follow(ring)
         host.publish(segments)
