@@ -133,7 +133,7 @@ RUNTIME_RETRY_MAX_S: Final = 30.0
 DNS_QUESTIONS_MAX: Final = 512  # being answered at once, per network
 DNS_FORWARDS_MAX: Final = 256  # of them waiting for the host's resolvers
 DNS_STREAMS_MAX: Final = 256  # TCP connections at once, per network
-DNS_STREAMS_PER_ASKER_MAX: Final = 16  # of them one container's
+DNS_STREAMS_PER_CLIENT_MAX: Final = 16  # of them one container's
 DNS_RETRY_FIRST_S: Final = 1.0  # after an address could not be served; doubled up to
 DNS_RETRY_MAX_S: Final = 30.0
 

@@ -99,8 +99,7 @@ class Components:
         self.directory.view.ownership = self.allocator.space.ownership
         self.conflict_report = ConflictReport(self.directory, self.allocator.space, event_log)
         dns_clients = DnsClients(state, self.directory, self.attachments)
-        self.resolver = Resolver(self.directory, config.dns_domain)
-        self.resolver.networks_of = dns_clients.networks
+        self.resolver = Resolver(self.directory, dns_clients, config.dns_domain)
         self.dns = self._make_dns_service(kernel, dns_clients)
         self.restart = Restart(state, self.directory, self.attacher, self.attachments, event_log)
         self.attach_service = self._serve_attach(kernel)
@@ -159,8 +158,7 @@ class Components:
         )
 
     def _make_dns_service(self, kernel: KernelThread, dns_clients: DnsClients) -> DnsService:
-        servers = DnsService(self.resolver, kernel, self.event_log)
-        servers.resolvers_of = dns_clients.resolvers
+        servers = DnsService(self.resolver, dns_clients, kernel, self.event_log)
         self.reconciler.opened, self.reconciler.closed = servers.open, servers.close
         return servers
 

@@ -1,1 +1,1 @@
-"""Names: resolver, servers, custom records."""
+"""DNS for containers: resolver, servers and custom records."""

@@ -1,6 +1,7 @@
-"""Who asks a DNS question: the local container behind an address, and what is its own.
+"""DNS clients: the local containers that send queries, found by their address.
 
-Owns: the way from an address back to a container. Must not know: names, DNS.
+Owns: the lookup from an address on a network to a container, its networks and its resolvers.
+Does not: know names or the DNS format.
 """
 
 from __future__ import annotations
@@ -15,42 +16,39 @@ from overlay.model import Ip, Network, Vni
 
 
 class DnsClients:
-    """Questions about the containers of this host, by their address on a network."""
+    """The containers of this host, by their address on a network."""
 
     def __init__(
-        self,
-        state: StateDatabase,
-        directory: Directory,
-        attachments: Attachments,
+        self, state: StateDatabase, directory: Directory, attachments: Attachments
     ) -> None:
         self._state = state
         self._directory = directory
         self._attachments = attachments
-        # By network: the version of this node's records they are made from, and whose address is
-        # whose. A walk through some thousand containers for each question would take milliseconds.
+        # By network: the version of this node's records when the index was built, and endpoint id
+        # by address. Without it, each query would scan thousands of containers for milliseconds.
         self._by_ip: dict[Vni, tuple[int, dict[Ip, bytes]]] = {}
 
     def networks(self, network: Network, ip: Ip) -> list[Network]:
-        """Return the networks that the container is on."""
-        found = self._attachment(network, ip)
-        if found is None:
+        """Return the networks that a client is on; `network` alone if it is unknown."""
+        client = self._attachment(network, ip)
+        if client is None:
             return [network]
-        vnis = {a.vni for a in self._attachments.of_target(found.netns_identity)}
+        vnis = {each.vni for each in self._attachments.of_target(client.netns_identity)}
         return [other for other in self._directory.networks() if other.vni in vnis]
 
     def resolvers(self, network: Network, ip: Ip) -> Sequence[str]:
-        """Return the resolvers that were asked for with the container; none: the host's."""
-        found = self._attachment(network, ip)
-        if found is None:
+        """Return the resolvers configured for a client; none if the host's apply."""
+        client = self._attachment(network, ip)
+        if client is None:
             return ()
-        container = CONTAINERS.find(self._state, found.target.removeprefix("netns:"))
+        container = CONTAINERS.find(self._state, client.target.removeprefix("netns:"))
         return () if container is None else container.dns_servers
 
     def _attachment(self, network: Network, ip: Ip) -> Attachment | None:
         version = self._directory.own_version(network.vni)
-        known = self._by_ip.get(network.vni)
-        if known is None or known[0] != version:
+        indexed = self._by_ip.get(network.vni)
+        if indexed is None or indexed[0] != version:
             own = self._directory.own_endpoints(network.vni)
-            known = (version, {each: one.endpoint_id for one in own for each in one.ips})
-            self._by_ip[network.vni] = known
-        return self._attachments.get(known[1].get(ip, b""))
+            indexed = (version, {each: one.endpoint_id for one in own for each in one.ips})
+            self._by_ip[network.vni] = indexed
+        return self._attachments.get(indexed[1].get(ip, b""))

@@ -1,6 +1,7 @@
-"""Names that people give: `dns add` and `dns rm`.
+"""Custom DNS records: names that an administrator adds with `dns add`.
 
-Owns: who may give and take a name, and how many there can be. Must not know: the API, DNS.
+Owns: which host may add or remove a record, and how many it may have on a network.
+Does not: know the API or the DNS format.
 """
 
 from __future__ import annotations
@@ -16,30 +17,31 @@ from overlay.model import Ip, Network
 def add(
     gossip: GossipService, directory: Directory, network: Network, name: str, ips: tuple[Ip, ...]
 ) -> None:
-    """Give a name on a network, in place of what this host gave it before.
+    """Add a record to a network, replacing this host's record of the same name.
 
-    Raises ConflictError where this host does not hold the network's records, or at the limit.
+    Raises ConflictError if this host does not hold the network's records, or at the limit.
     """
     if not directory.follows(gossip.node_id, network.vni):
         raise ConflictError(
-            f"cannot give a name on network {network.name} from here",
-            why="nothing on this host is attached to it, so it does not hold its records",
-            hint="Do it on a host that has a container on it, or on the one that made it",
+            f"cannot add a DNS record to network {network.name} on this host",
+            why="nothing on this host is attached to it, so this host does not hold its records",
+            hint="Run the command on a host with a container on it, or on the one that created it",
         )
-    given = CustomRecord(name.lower(), ips)
+    record = CustomRecord(name.lower(), ips)
     own = [item for at, item in directory.custom_records(network.vni) if at == gossip.node_id]
-    if given in own:
+    if record in own:
         return
-    if len(own) >= limits.CUSTOM_RECORDS_MAX and key_of(given) not in map(key_of, own):
+    if len(own) >= limits.CUSTOM_RECORDS_MAX and key_of(record) not in map(key_of, own):
         raise ConflictError(
-            f"this host has given {limits.CUSTOM_RECORDS_MAX} names on {network.name}: the limit",
-            hint=f"overlayd dns rm NAME --network {network.name}, or give it on another host",
+            f"this host has {limits.CUSTOM_RECORDS_MAX} DNS records on {network.name}: the limit",
+            hint=f"Remove one: overlayd dns rm NAME --network {network.name}, "
+            "or add the record on another host",
         )
-    gossip.publish(gossip.commit(Scope(network.vni), [given]))
+    gossip.publish(gossip.commit(Scope(network.vni), [record]))
 
 
 def remove(gossip: GossipService, directory: Directory, network: Network, name: str) -> None:
-    """Take back a name that this host gave; raises NotFoundError for any other."""
+    """Remove a record that this host added; raises NotFoundError if there is none."""
     origins = [
         origin
         for origin, item in directory.custom_records(network.vni)
@@ -51,9 +53,10 @@ def remove(gossip: GossipService, directory: Directory, network: Network, name: 
         return
     hosts = ", ".join(map(directory.node_name, origins))
     raise NotFoundError(
-        f"this host has not given the name {name} on {network.name}",
-        why=f"it was given on {hosts}" if hosts else "",
-        hint=f"Take it back there: overlayd dns rm {name} --network {network.name}"
+        f"this host has no DNS record {name} on {network.name}",
+        why=f"it was added on {hosts}" if hosts else "",
+        hint=f"Remove it there: overlayd dns rm {name} --network {network.name}"
         if hosts
-        else "A container's name and aliases end with its detach. overlayd dns ls",
+        else "A container's name and aliases are removed by its detach. "
+        "To list all names: overlayd dns ls",
     )

@@ -1,9 +1,10 @@
-"""The endpoints and given names of a network by name, by alias and by address.
+"""Index of a network's endpoints and custom records by name, alias and address.
 
-To look through 50,000 records takes 0.1 s, and containers ask by the second. So an index is made
-when somebody asks after a change, and where changes come all the time no more often than that it
-takes a fifth of the time: until then the names are a little old (0.4 s with 50,000 endpoints).
-Must not know who is alive: that is asked of what was found.
+Scanning 50,000 records takes 0.1 s, and containers send queries every second. So an index is
+built on the first query after a change. Where records change all the time, it is rebuilt so
+rarely that building takes a fifth of the time at most; until then, answers may be a little old
+(0.4 s with 50,000 endpoints). Does not: know which nodes are alive, which is checked later for
+the endpoints that were found.
 """
 
 from __future__ import annotations
@@ -15,53 +16,55 @@ from dataclasses import dataclass, field
 from overlay.agent.records.directory import Directory, PlacedEndpoint
 from overlay.model import Ip, Vni
 
-_REST = 4.0  # times as long as the making took
-_AGE_MAX_S = 30.0  # of one without changes: names given on a node end when its grace does
+_REST_FACTOR = 4.0  # a stale index is kept for this many times as long as building it took
+_AGE_MAX_S = 30.0  # of a current one: custom records of a dead node end when its grace period does
 
 
 @dataclass(slots=True)
 class NameIndex:
-    """One network's records, as they were when it was made."""
+    """One network's records at the time when the index was built."""
 
     by_name: dict[str, list[PlacedEndpoint]] = field(default_factory=dict)
     by_alias: dict[str, list[PlacedEndpoint]] = field(default_factory=dict)
     by_ip: dict[Ip, list[PlacedEndpoint]] = field(default_factory=dict)
     custom: dict[str, list[Ip]] = field(default_factory=dict)
     custom_by_ip: dict[Ip, list[str]] = field(default_factory=dict)
-    is_old: bool = False  # records have changed since
-    made_at_s: float = 0.0
-    took_s: float = 0.0
+    is_stale: bool = False  # records have changed since
+    built_at_s: float = 0.0
+    build_time_s: float = 0.0
 
 
 class NameIndexes:
-    """An index of each network that is asked about."""
+    """The indexes of the networks that are queried."""
 
     def __init__(self, directory: Directory, clock: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
         self._clock = clock
         self._indexes: dict[int, NameIndex] = {}
 
-    def changed(self, vni: int | None) -> None:
-        """Note that records of a network (None: of any), or who is alive, changed."""
+    def mark_stale(self, vni: int | None) -> None:
+        """Mark a network's index (None: every index) as built from old records."""
         for known, index in self._indexes.items():
             if vni in (None, known):
-                index.is_old = True
+                index.is_stale = True
 
     def of(self, vni: Vni) -> NameIndex:
-        """Return the index of a network, made anew if need be."""
+        """Return the index of a network; build it if there is none or it is too old."""
         now, found = self._clock(), self._indexes.get(vni)
         if found is not None:
-            lasts_s = _REST * found.took_s if found.is_old else _AGE_MAX_S
-            if now - found.made_at_s < lasts_s:
+            lifetime_s = _REST_FACTOR * found.build_time_s if found.is_stale else _AGE_MAX_S
+            if now - found.built_at_s < lifetime_s:
                 return found
-        made = self._make(vni)
-        made.made_at_s = self._clock()
-        made.took_s = made.made_at_s - now
-        fresh = {k: each for k, each in self._indexes.items() if now - each.made_at_s < _AGE_MAX_S}
-        self._indexes = {**fresh, vni: made}
-        return made
+        index = self._build(vni)
+        index.built_at_s = self._clock()
+        index.build_time_s = index.built_at_s - now
+        in_use = {
+            k: each for k, each in self._indexes.items() if now - each.built_at_s < _AGE_MAX_S
+        }
+        self._indexes = {**in_use, vni: index}
+        return index
 
-    def _make(self, vni: Vni) -> NameIndex:
+    def _build(self, vni: Vni) -> NameIndex:
         index = NameIndex()
         for placed in map(PlacedEndpoint._make, self._directory.endpoints(vni)):
             endpoint = placed.endpoint
@@ -70,8 +73,8 @@ class NameIndexes:
                 index.by_alias.setdefault(alias, []).append(placed)
             for ip in endpoint.ips:
                 index.by_ip.setdefault(ip, []).append(placed)
-        for _, given in self._directory.custom_records(vni):
-            index.custom.setdefault(given.name.lower(), []).extend(given.ips)
-            for ip in given.ips:
-                index.custom_by_ip.setdefault(ip, []).append(given.name)
+        for _, record in self._directory.custom_records(vni):
+            index.custom.setdefault(record.name.lower(), []).extend(record.ips)
+            for ip in record.ips:
+                index.custom_by_ip.setdefault(ip, []).append(record.name)
         return index

@@ -1,14 +1,15 @@
-"""Which names a container may ask for, and what they mean: the answers of the DNS server.
+"""Resolve names and addresses for the DNS clients of this host.
 
-Owns: `NAME`, `NAME.NETWORK.DOMAIN`, aliases, given names, reverse names; who may see what. Must
-not know: sockets, the wire format of DNS.
+Owns: `NAME`, `NAME.NETWORK.DOMAIN`, aliases, custom records and reverse names; which of them a
+client may see. Does not: know sockets or the DNS format.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from overlay.agent.dns.index import NameIndexes
 from overlay.agent.process.config import DNS_DOMAIN_DEFAULT
@@ -22,34 +23,46 @@ _REVERSE_V6 = ".ip6.arpa"
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer:
-    """Ours to answer: the addresses or names found; none means the name has no such record."""
+    """An authoritative answer: addresses or names. With neither, the name has no such record."""
 
     exists: bool
     ips: tuple[Ip, ...] = ()
     names: tuple[str, ...] = ()
 
 
+class ClientNetworks(Protocol):
+    """Which networks a DNS client is on."""
+
+    def networks(self, network: Network, ip: Ip) -> list[Network]:
+        """Return the networks of the client with this address on `network`."""
+
+
 class Resolver:
-    """Questions to the records, on behalf of one container."""
+    """Answers from the records, as one client may see them."""
 
-    def __init__(self, directory: Directory, domain: str = DNS_DOMAIN_DEFAULT) -> None:
+    def __init__(
+        self, directory: Directory, clients: ClientNetworks, domain: str = DNS_DOMAIN_DEFAULT
+    ) -> None:
         self._directory = directory
-        self._indexes = NameIndexes(directory)
-        self.records_changed = self._indexes.changed  # to be told of changed records, and members
+        self._clients = clients
         self._domain = domain
-        self.networks_of: Callable[[Network, Ip], list[Network]] = lambda network, _ip: [network]
+        self._indexes = NameIndexes(directory)
 
-    def forward(self, network: Network, asker: Ip, name: str) -> DnsAnswer | None:
-        """Return the addresses of `name` as `asker` on `network` may see them.
+    def records_changed(self, vni: int | None) -> None:
+        """Note that records of a network (None: of any), or the members' states, changed."""
+        self._indexes.mark_stale(vni)
 
-        None: not ours, ask the host's resolvers. A name in our domain is always ours; a bare
-        one only if an endpoint has it.
+    def forward(self, network: Network, client: Ip, name: str) -> DnsAnswer | None:
+        """Return the addresses of `name` as `client` on `network` may see them.
+
+        Returns None for a name that the host's resolvers must answer. This node answers every
+        name in its own domain, but a bare name only if an endpoint or custom record has it.
         """
-        seen = self.networks_of(network, asker)
+        seen = self._clients.networks(network, client)
         return self.lookup([network, *(item for item in seen if item != network)], name)
 
     def lookup(self, networks: list[Network], name: str) -> DnsAnswer | None:
-        """Return what a container on just these networks is told; the first has precedence."""
+        """Return the answer for a client on exactly these networks; the first takes precedence."""
         labels = name.rstrip(".").lower()
         suffix = f".{self._domain}"
         if labels == self._domain:
@@ -60,7 +73,7 @@ class Resolver:
         return found if found.ips else None
 
     def _qualified(self, labels: str, seen: list[Network]) -> DnsAnswer:
-        """`web.blue`, or `web` in any network seen; a dotted endpoint name wins over a network."""
+        """Resolve `web.blue`, or `web` on any network; a dotted endpoint name takes precedence."""
         whole = self._addresses(labels, seen)
         if whole.ips:
             return whole
@@ -72,70 +85,73 @@ class Resolver:
         return DnsAnswer(exists=any(network.name.lower() == labels for network in seen))
 
     def _addresses(self, name: str, networks: Iterable[Network]) -> DnsAnswer:
-        """Ask the networks in turn; the first that has the name gives all its addresses."""
+        """Return all addresses that the first network with this name has for it."""
         for network in networks:
             index = self._indexes.of(network.vni)
-            # Aliases may be shared; a name that was given twice is its winner's alone, on every
-            # node the same (`core.dataplane.conflicts`).
-            called = self._alive(index.by_name.get(name, ()))
-            has_name = min(called, key=lambda item: item.endpoint_id, default=None)
-            answering = list(self._alive(index.by_alias.get(name, ())))
-            if has_name is not None:
-                answering.append(has_name)
-            ips = [ip for endpoint in answering for ip in endpoint.ips]
-            if has_name is None:  # nobody can give away what a container is called
+            # Endpoints may share an alias. Of several with one name, created during a partition,
+            # every node answers with the same one (`core.dataplane.conflicts`).
+            named = self._alive(index.by_name.get(name, ()))
+            owner = min(named, key=lambda item: item.endpoint_id, default=None)
+            matching = list(self._alive(index.by_alias.get(name, ())))
+            if owner is not None:
+                matching.append(owner)
+            ips = [ip for endpoint in matching for ip in endpoint.ips]
+            if owner is None:  # a custom record cannot take over a container's name
                 ips += index.custom.get(name, [])
             if ips:
                 return DnsAnswer(exists=True, ips=tuple(sorted(set(ips))))
         return DnsAnswer(exists=False)
 
-    def reverse(self, network: Network, asker: Ip, name: str) -> DnsAnswer | None:
-        """Return the names of an address in in-addr.arpa or ip6.arpa; None if not ours."""
+    def reverse(self, network: Network, client: Ip, name: str) -> DnsAnswer | None:
+        """Return the names for a name in in-addr.arpa or ip6.arpa.
+
+        Returns None for an address that the host's resolvers must answer.
+        """
         ip = address_of_reverse(name)
         if ip is None:
             return None
-        return self.reverse_lookup(self.networks_of(network, asker), ip)
+        return self.reverse_lookup(self._clients.networks(network, client), ip)
 
     def reverse_lookup(self, networks: list[Network], ip: Ip) -> DnsAnswer | None:
         """Return the full names of an address on these networks; None if on none of them."""
-        for seen in networks:
-            index = self._indexes.of(seen.vni)
-            called = [endpoint.name for endpoint in self._alive(index.by_ip.get(ip, ()))]
-            called += index.custom_by_ip.get(ip, [])
-            if called or any(ip in subnet for subnet in seen.subnets):
-                full = (f"{name}.{seen.name}.{self._domain}" for name in dict.fromkeys(called))
-                return DnsAnswer(exists=bool(called), names=tuple(full))
+        for network in networks:
+            index = self._indexes.of(network.vni)
+            names = [endpoint.name for endpoint in self._alive(index.by_ip.get(ip, ()))]
+            names += index.custom_by_ip.get(ip, [])
+            if names or any(ip in subnet for subnet in network.subnets):
+                full = (f"{name}.{network.name}.{self._domain}" for name in dict.fromkeys(names))
+                return DnsAnswer(exists=bool(names), names=tuple(full))
         return None
 
     def all_names(self, network: Network) -> dict[str, tuple[Ip, ...]]:
-        """Return every name and alias that is answered on a network, in one pass."""
-        winners: dict[str, Endpoint] = {}
+        """Return every name that is answered on a network, from a single pass over its records."""
+        owners: dict[str, Endpoint] = {}
         found: dict[str, set[Ip]] = {}
         for endpoint in self._alive(
             map(PlacedEndpoint._make, self._directory.endpoints(network.vni))
         ):
             name = endpoint.name.lower()
-            winner = winners.setdefault(name, endpoint)
-            if endpoint.endpoint_id < winner.endpoint_id:
-                winners[name] = endpoint
+            owner = owners.setdefault(name, endpoint)
+            if endpoint.endpoint_id < owner.endpoint_id:
+                owners[name] = endpoint
             for alias in endpoint.aliases:
                 found.setdefault(alias.lower(), set()).update(endpoint.ips)
         for name, ips in self._custom_records(network).items():
-            if name not in winners:
+            if name not in owners:
                 found.setdefault(name, set()).update(ips)
-        for name, endpoint in winners.items():
+        for name, endpoint in owners.items():
             found.setdefault(name, set()).update(endpoint.ips)
         return {name: tuple(sorted(found[name])) for name in sorted(found)}
 
     def _custom_records(self, network: Network) -> dict[str, list[Ip]]:
-        """Return what people gave names to on a network, on all hosts together."""
+        """Return the custom records of a network by name, from all hosts."""
         found: dict[str, list[Ip]] = {}
-        for _, given in self._directory.custom_records(network.vni):
-            found.setdefault(given.name.lower(), []).extend(given.ips)
+        for _, record in self._directory.custom_records(network.vni):
+            found.setdefault(record.name.lower(), []).extend(record.ips)
         return found
 
     def _alive(self, placed: Iterable[PlacedEndpoint]) -> Iterator[Endpoint]:
-        """Endpoints of nodes that are dead or gone stay forwarded, but are not handed out."""
+        """Yield endpoints except those of dead nodes, which stay reachable by address only."""
         for origin, endpoint in placed:
             state = self._directory.node_state(origin)
             if state in (MemberState.ALIVE, MemberState.SUSPECT):
@@ -143,7 +159,10 @@ class Resolver:
 
 
 def address_of_reverse(name: str) -> Ip | None:
-    """Return the address that a reverse name asks for (RFC 1035 3.5, RFC 3596 2.5), or None."""
+    """Return the address that a reverse name stands for, or None.
+
+    See RFC 1035 section 3.5 and RFC 3596 section 2.5.
+    """
     labels = name.rstrip(".").lower()
     try:
         if labels.endswith(_REVERSE_V4):

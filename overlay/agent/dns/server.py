@@ -1,7 +1,7 @@
-"""DNS for the containers of one network: a socket inside the sandbox, on the gateway address.
+"""DNS server for the containers of one network, inside its sandbox on the gateway address.
 
-Owns: the wire format (by dnslib), truncation, TCP, forwarding to the host's resolvers. What a
-name means is asked of `names`. Malformed questions are dropped: whoever sent them knows.
+Owns: the DNS format (by dnslib), truncation, TCP, forwarding to other resolvers. Malformed
+queries are dropped without an answer. Does not: resolve names (`resolver`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from overlay.model import Ip, Network, ip_text
 TTL_S = 5
 PORT = 53
 _UDP_SIZE_DEFAULT = 512  # RFC 1035 section 4.2.1
-_UDP_SIZE_MAX = 1232  # what fits any path: RFC 6891 lets us answer with less than asked
+_UDP_SIZE_MAX = 1232  # fits any path; RFC 6891 allows less than the client accepts
 _STREAM_SIZE_MAX = 65535  # RFC 1035 section 4.2.2
 _FORWARD_TIMEOUT_S = 2.0
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class DnsServer:
-    """Serves one network from two sockets that were opened in its sandbox."""
+    """Serves one network on a UDP and a TCP socket that were opened in its sandbox.
+
+    `resolvers` returns the upstream resolvers for a client, by its address on the network.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class DnsServer:
         self._tcp: asyncio.Server | None = None
 
     async def start(self, udp: socket.socket, tcp: socket.socket) -> None:
-        """Serve on the given bound sockets."""
+        """Serve on these bound sockets."""
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=udp)
         self._tcp = await asyncio.start_server(self._serve_stream, sock=tcp, limit=65536)
@@ -67,19 +70,19 @@ class DnsServer:
 
     # --- questions ----------------------------------------------------------------------
 
-    def own_answer(self, raw: bytes, asker: Ip) -> DNSRecord | None:
-        """Return our answer to a question; None: it is for the host's resolvers.
+    def own_answer(self, raw: bytes, client: Ip) -> DNSRecord | None:
+        """Return the answer to a query; None if another resolver must answer it.
 
-        Raises DNSError on what is no question.
+        Raises DNSError if this is not a query with exactly one question.
         """
         question = DNSRecord.parse(raw)
         if question.header.qr or len(question.questions) != 1:
-            raise DNSError("not one question")
+            raise DNSError("not a query with one question")
         name = str(question.q.qname)
         kind = QTYPE.get(question.q.qtype, "")
         reverse = kind == "PTR"
-        find = self._resolver.reverse if reverse else self._resolver.forward
-        found = find(self._network, asker, name)
+        resolve = self._resolver.reverse if reverse else self._resolver.forward
+        found = resolve(self._network, client, name)
         if found is None:
             return None
         reply: DNSRecord = question.reply(ra=1, aa=1)
@@ -101,19 +104,19 @@ class DnsServer:
             for ip in found.ips
         ]
         wanted = [item for item in records if kind in ("ANY", QTYPE[item.rtype])]
-        self._rng.shuffle(wanted)  # several containers share an alias: round robin
+        self._rng.shuffle(wanted)  # round robin among endpoints that share an alias
         return wanted
 
-    async def answer(self, raw: bytes, asker: Ip, *, size_max: int) -> bytes | None:
-        """Return the bytes to send back, or None to stay silent."""
+    async def answer(self, raw: bytes, client: Ip, *, size_max: int) -> bytes | None:
+        """Return the message to send back, of `size_max` bytes at most; None to send nothing."""
         try:
-            reply = self.own_answer(raw, asker)
+            reply = self.own_answer(raw, client)
             question = DNSRecord.parse(raw)
         except (DNSError, ValueError, IndexError, struct.error):
             return None
         if reply is None:
             by_stream = size_max == _STREAM_SIZE_MAX
-            return await self._forwarded(raw, question, asker, by_stream=by_stream)
+            return await self._forwarded(raw, question, client, by_stream=by_stream)
         packed = bytes(reply.pack())
         allowed = min(size_max, _udp_size(question)) if size_max == _UDP_SIZE_MAX else size_max
         if len(packed) > allowed:
@@ -121,10 +124,12 @@ class DnsServer:
         return packed
 
     async def _forwarded(
-        self, raw: bytes, question: DNSRecord, asker: Ip, *, by_stream: bool
+        self, raw: bytes, question: DNSRecord, client: Ip, *, by_stream: bool
     ) -> bytes:
-        """Ask the asker's resolvers in turn, in the way that he asks, as he may have been told that
-        the answer is too large for UDP; say SERVFAIL when none answers in time."""
+        """Forward a query to the client's resolvers in turn; answer SERVFAIL if none answers.
+
+        A query that came by TCP is sent by TCP, too: its answer may be too large for UDP.
+        """
         failure = question.reply(ra=1, aa=0)
         failure.header.rcode = RCODE.SERVFAIL
         if self._forwarding >= limits.DNS_FORWARDS_MAX:
@@ -132,7 +137,7 @@ class DnsServer:
             return bytes(failure.pack())
         self._forwarding += 1
         try:
-            for server in self._resolvers(self._network, asker):
+            for server in self._resolvers(self._network, client):
                 answer = await _query_resolver_by_tcp(server, raw) if by_stream else None
                 answer = answer or await _query_resolver(server, raw)
                 if answer is not None:
@@ -144,33 +149,34 @@ class DnsServer:
     async def _serve_stream(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """One question per connection is what resolvers send after a truncated answer."""
+        """Answer one query per connection: what clients send after a truncated answer."""
         peer = writer.get_extra_info("peername")
-        asker = None if peer is None else Ip(ipaddress.ip_address(peer[0]).packed)
-        if asker is None or not self._has_room(asker):  # gone already, or too many
+        client = None if peer is None else Ip(ipaddress.ip_address(peer[0]).packed)
+        if client is None or not self._has_room(client):  # disconnected already, or too many
             writer.transport.abort()
             return
-        self._streams[asker] += 1
+        self._streams[client] += 1
         try:
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(_FORWARD_TIMEOUT_S * 3):
                     raw = await _read_message(reader)
-                    answer = await self.answer(raw, asker, size_max=_STREAM_SIZE_MAX)
+                    answer = await self.answer(raw, client, size_max=_STREAM_SIZE_MAX)
                     if answer is not None:
                         writer.write(struct.pack("!H", len(answer)) + answer)
                         await writer.drain()
         finally:
-            self._streams -= collections.Counter({asker: 1})
+            self._streams -= collections.Counter({client: 1})
             writer.close()
 
-    def _has_room(self, asker: Ip) -> bool:
-        """Say whether there may be one more connection, of this container."""
-        most = limits.DNS_STREAMS_PER_ASKER_MAX
-        return self._streams[asker] < most and self._streams.total() < limits.DNS_STREAMS_MAX
+    def _has_room(self, client: Ip) -> bool:
+        """Return whether the client may have one more connection."""
+        if self._streams.total() >= limits.DNS_STREAMS_MAX:
+            return False
+        return self._streams[client] < limits.DNS_STREAMS_PER_CLIENT_MAX
 
 
 class _Udp(asyncio.DatagramProtocol):
-    """Hands datagrams to the server, at most so many at a time."""
+    """Passes datagrams to the server; drops them above the limit of pending queries."""
 
     def __init__(self, server: DnsServer) -> None:
         self._server = server
@@ -178,7 +184,7 @@ class _Udp(asyncio.DatagramProtocol):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # The selector loop's transport is one in all but its base class.
+        # The selector loop's transport has the methods of one, but not the base class.
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
@@ -189,16 +195,16 @@ class _Udp(asyncio.DatagramProtocol):
         task.add_done_callback(self._tasks.discard)
 
     async def _reply(self, data: bytes, addr: tuple[str, int]) -> None:
-        asker = Ip(ipaddress.ip_address(addr[0].partition("%")[0]).packed)
-        answer = await self._server.answer(data, asker, size_max=_UDP_SIZE_MAX)
+        client = Ip(ipaddress.ip_address(addr[0].partition("%")[0]).packed)
+        answer = await self._server.answer(data, client, size_max=_UDP_SIZE_MAX)
         if answer is not None and self._transport is not None:
             self._transport.sendto(answer, addr)
 
 
 def bound_sockets(ip: Ip) -> tuple[socket.socket, socket.socket]:
-    """Return a UDP and a TCP socket on the gateway address; call inside the sandbox.
+    """Return a UDP and a TCP socket on the gateway address; call it inside the sandbox.
 
-    Raises OSError if the address is not there or another server has the port.
+    Raises OSError if the address is missing or another process uses the port.
     """
     family = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
     flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -217,7 +223,7 @@ def bound_sockets(ip: Ip) -> tuple[socket.socket, socket.socket]:
 
 
 def host_resolvers(path: Path = _RESOLV_CONF) -> list[str]:
-    """Return the host's own name servers, three at most (resolv.conf(5))."""
+    """Return the host's name servers, three at most (resolv.conf(5))."""
     with contextlib.suppress(OSError):
         words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
         return [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"][:3]
@@ -225,7 +231,7 @@ def host_resolvers(path: Path = _RESOLV_CONF) -> list[str]:
 
 
 def _udp_size(question: DNSRecord) -> int:
-    """Return how large an answer the asker takes (RFC 6891 section 6.2.3)."""
+    """Return how many bytes the client accepts in an answer (RFC 6891 section 6.2.3)."""
     for extra in question.ar:
         if extra.rtype == QTYPE.OPT:
             return max(_UDP_SIZE_DEFAULT, min(int(extra.edns_len), _UDP_SIZE_MAX))
@@ -233,13 +239,13 @@ def _udp_size(question: DNSRecord) -> int:
 
 
 async def _read_message(reader: asyncio.StreamReader) -> bytes:
-    """Return one message of a TCP connection (RFC 1035 section 4.2.2)."""
+    """Read one message from a TCP connection (RFC 1035 section 4.2.2)."""
     (size,) = struct.unpack("!H", await reader.readexactly(2))
     return await reader.readexactly(size)
 
 
 async def _query_resolver_by_tcp(server: str, raw: bytes) -> bytes | None:
-    """Put the question to one resolver by TCP, from the host's namespace."""
+    """Send a query to a resolver by TCP, from the host's namespace; None if it fails."""
     try:
         async with asyncio.timeout(_FORWARD_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(server, PORT)
@@ -254,16 +260,16 @@ async def _query_resolver_by_tcp(server: str, raw: bytes) -> bytes | None:
 
 
 async def _query_resolver(server: str, raw: bytes) -> bytes | None:
-    """Put the question to one resolver, from the host's namespace."""
+    """Send a query to a resolver by UDP, from the host's namespace; None if it fails."""
     loop = asyncio.get_running_loop()
     try:
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking:
-            asking.connect((server, PORT))
-            await loop.sock_sendall(asking, raw)
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as connection:
+            connection.connect((server, PORT))
+            await loop.sock_sendall(connection, raw)
             async with asyncio.timeout(_FORWARD_TIMEOUT_S):
                 while True:
-                    answer = await loop.sock_recv(asking, 65535)
+                    answer = await loop.sock_recv(connection, 65535)
                     if answer[:2] == raw[:2]:
                         return answer
     except (OSError, TimeoutError):

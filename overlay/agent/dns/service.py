@@ -1,4 +1,4 @@
-"""The DNS servers of this node's sandboxes: started and stopped as sandboxes come and go."""
+"""Start and stop the DNS servers in this node's sandboxes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overlay import limits
+from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer, bound_sockets, host_resolvers
 from overlay.agent.process.event_log import EventLog
@@ -22,7 +23,7 @@ from overlay.model import Ip, Network, Vni, ip_text
 
 @dataclass(slots=True)
 class _Fault:
-    """An address on which no names are served, why, and when it is tried again."""
+    """Why there is no server on an address, and when to try again."""
 
     reason: str
     wait_s: float
@@ -30,22 +31,27 @@ class _Fault:
 
 
 class DnsService:
-    """One server per network and gateway address."""
+    """The DNS servers, one per network and gateway address."""
 
-    def __init__(self, resolver: Resolver, kernel: KernelThread, event_log: EventLog) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        clients: DnsClients,
+        kernel: KernelThread,
+        event_log: EventLog,
+    ) -> None:
         self._resolver = resolver
+        self._clients = clients
         self._kernel = kernel
         self._event_log = event_log
         self._servers: dict[Vni, dict[Ip, DnsServer]] = {}
         self._faults: dict[tuple[Vni, Ip], _Fault] = {}
         self._opening: set[Vni] = set()
-        # Whoever knows the containers: what was asked for one of them, by its address.
-        self.resolvers_of: Callable[[Network, Ip], Sequence[str]] = lambda _network, _ip: ()
 
     async def open(self, network: Network, sandbox: Sandbox) -> None:
-        """Serve a network's names in its sandbox, as far as that is not done already.
+        """Start the servers of a network that are not running yet.
 
-        What could not be had is tried again by a later call, after a wait that doubles.
+        If a server cannot start, a later call tries again, after a wait that doubles each time.
         """
         if network.vni in self._opening:
             return
@@ -67,7 +73,7 @@ class DnsService:
             udp, tcp = await self._kernel.call(_inside, sandbox, ip)
         except OSError as error:
             if self._servers.get(network.vni) is servers:
-                self._note(network, ip, error.strerror or str(error))
+                self._set_fault(network, ip, error.strerror or str(error))
             return
         if self._servers.get(network.vni) is not servers:  # closed meanwhile
             udp.close()
@@ -77,11 +83,11 @@ class DnsService:
         servers[ip] = server
         await server.start(udp, tcp)
         if self._faults.pop((network.vni, ip), None) is not None:
-            text = f"names are served on {ip_text(ip)} after all"
+            text = f"now serving names on {ip_text(ip)}"
             self._event_log.record("dns", text, network=network.name)
 
-    def _note(self, network: Network, ip: Ip, reason: str) -> None:
-        """Remember that an address can't be served, and tell it once."""
+    def _set_fault(self, network: Network, ip: Ip, reason: str) -> None:
+        """Record why an address cannot be served, and log it unless it was logged before."""
         before = self._faults.get((network.vni, ip))
         wait_s = limits.DNS_RETRY_FIRST_S if before is None else 2 * before.wait_s
         wait_s = min(wait_s, limits.DNS_RETRY_MAX_S)
@@ -92,7 +98,7 @@ class DnsService:
             self._event_log.record("dns", text, level=logging.WARNING, network=network.name)
 
     def faults(self) -> list[tuple[Vni, Ip, str]]:
-        """Return on which networks and addresses no names are served, and why."""
+        """Return the networks and addresses without a server, and why each has none."""
         return [(vni, ip, fault.reason) for (vni, ip), fault in self._faults.items()]
 
     def close(self, vni: Vni) -> None:
@@ -103,16 +109,16 @@ class DnsService:
             del self._faults[key]
 
     def close_all(self) -> None:
-        """Stop serving."""
+        """Stop all servers."""
         for vni in list(self._servers):
             self.close(vni)
 
-    def _resolvers(self, network: Network, asker: Ip) -> Sequence[str]:
-        """Return whom to ask what is no name of ours: the container's own choice, or the host's."""
-        return self.resolvers_of(network, asker) or host_resolvers()
+    def _resolvers(self, network: Network, client: Ip) -> Sequence[str]:
+        """Return the upstream resolvers: those configured for the client, else the host's."""
+        return self._clients.resolvers(network, client) or host_resolvers()
 
 
 def _inside(sandbox: Sandbox, ip: Ip) -> tuple[socket.socket, socket.socket]:
-    """Bind in the sandbox, in the kernel thread; OSError if that was closed meanwhile."""
+    """Bind the sockets inside a sandbox, in the kernel thread; raises OSError if it is closed."""
     with netns.inside(sandbox.netns_fd):
         return bound_sockets(ip)

@@ -1,4 +1,4 @@
-"""Who asks is looked up, not looked for, however much is attached to this host."""
+"""DNS client lookup is O(1) in the number of local attachments."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def ip_of(vni: Vni, number: int) -> Ip:
 
 
 class Records:
-    """A directory of this node's endpoints that counts those it was made to look at."""
+    """A directory of this node's endpoints that counts how many were read."""
 
     def __init__(self) -> None:
-        self.looked = 0
+        self.read_count = 0
         self.version = 1
         self.own: dict[Vni, list[Endpoint]] = {BLUE: [], RED: []}
 
@@ -34,17 +34,17 @@ class Records:
         return [SimpleNamespace(vni=vni) for vni in self.own]
 
     def own_version(self, _vni: Vni) -> int:
-        """Return what grows with each change of this node's."""
+        """Return the version of this node's records, which grows with each change."""
         return self.version
 
     def own_endpoints(self, vni: Vni) -> Iterator[Endpoint]:
         """Yield this node's endpoints on a network."""
         for each in self.own[vni]:
-            self.looked += 1
+            self.read_count += 1
             yield each
 
     def add(self, vni: Vni, number: int) -> Attachment:
-        """Attach a container, whose namespace has its number."""
+        """Attach a container; its namespace's inode is its number."""
         endpoint_id = bytes([vni]) + number.to_bytes(7, "big")
         ip, mac = ip_of(vni, number), Mac(b"\2" * 6)
         self.own[vni].append(Endpoint(endpoint_id, vni, f"c{number}", mac, (ip,)))
@@ -64,9 +64,11 @@ class Records:
         )
 
 
-def test_a_question_looks_at_no_other_container() -> None:
-    """A thousand containers, a thousand questions: each record is looked at once, and a question
-    from an address that nobody has makes nobody look again."""
+def test_a_query_reads_no_other_container() -> None:
+    """A thousand queries from a thousand containers read each record once.
+
+    A query from an unknown address reads none again.
+    """
     records = Records()
     made = [records.add(vni, number) for vni in (BLUE, RED) for number in range(1, COUNT)]
     attachments = Attachments(made)
@@ -81,11 +83,11 @@ def test_a_question_looks_at_no_other_container() -> None:
         assert dns_clients.networks(blue, parse_ip("10.1.255.255")) == [blue]
 
     assert dns_clients.resolvers(blue, ip_of(BLUE, 7)) == ["192.0.2.53"]
-    assert records.looked == COUNT - 1
+    assert records.read_count == COUNT - 1
 
 
-def test_who_is_attached_now_is_known_at_once() -> None:
-    """A change of this node's records makes the index anew; who was detached is nobody."""
+def test_attach_and_detach_take_effect_at_once() -> None:
+    """A change of this node's records rebuilds the index; a detached client is unknown."""
     records, state = Records(), cast("Any", SimpleNamespace(get=lambda *_: None))
     attachments = Attachments()
     dns_clients = DnsClients(state, cast("Any", records), attachments)
@@ -102,7 +104,7 @@ def test_who_is_attached_now_is_known_at_once() -> None:
 
 
 def test_attachments_are_found_by_their_container() -> None:
-    """After any change: another value, one that goes, the last one that goes."""
+    """They are found after a change, after a removal, and after the removal of the last one."""
     records = Records()
     one, two = records.add(BLUE, 1), records.add(RED, 1)
     ids = [bytes.fromhex(each.endpoint_id) for each in (one, two)]

@@ -1,4 +1,4 @@
-"""What names mean to a container, and how DNS answers carry it."""
+"""Names and addresses are resolved for a DNS client and sent in DNS messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from overlay.model import (
 )
 
 ALIVE, DEAD = NodeId(b"a" * 16), NodeId(b"d" * 16)
-ASKER = parse_ip("10.1.0.9")
+CLIENT = parse_ip("10.1.0.9")
 
 
 def subnet(text: str) -> Subnet:
@@ -61,21 +61,32 @@ class Records:
         return [item for item in everything if item[1].vni == vni]
 
     def custom_records(self, vni: int) -> list[tuple[NodeId, CustomRecord]]:
-        """Return the names that people gave, two of them on blue, one that a container has."""
-        given = [
+        """Return two custom records on blue; one has the name of a container."""
+        records = [
             CustomRecord("router", (parse_ip("10.1.0.1"), parse_ip("192.168.7.1"))),
             CustomRecord("web", (parse_ip("192.168.7.2"),)),
         ]
-        return [(DEAD, item) for item in given if vni == 1]
+        return [(DEAD, item) for item in records if vni == 1]
 
     def node_state(self, node_id: NodeId) -> MemberState:
-        """Say who is dead."""
+        """Return the state of a node."""
         return MemberState.DEAD if node_id == DEAD else MemberState.ALIVE
 
 
-def names() -> Resolver:
-    """Return the names of a container that is on blue alone."""
-    return Resolver(Records())  # type: ignore[arg-type]
+class Clients:
+    """DNS clients that are on the network of their query, and on others."""
+
+    def __init__(self, *others: Network) -> None:
+        self._others = others
+
+    def networks(self, network: Network, _ip: Ip) -> list[Network]:
+        """Return the networks of a client."""
+        return [network, *self._others]
+
+
+def resolver(*others: Network, records: Records | None = None) -> Resolver:
+    """Return a resolver for a client that is on further networks, besides that of its query."""
+    return Resolver(records or Records(), Clients(*others))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -93,58 +104,55 @@ def names() -> Resolver:
         ("nobody.overlay", []),
     ],
 )
-def test_names_of_the_askers_networks_are_found(asked: str, found: list[str]) -> None:
+def test_names_on_the_clients_networks_are_resolved(asked: str, found: list[str]) -> None:
     """Names, qualified names and aliases resolve; dead nodes and foreign networks do not."""
-    answer = names().forward(BLUE, ASKER, asked)
+    answer = resolver().forward(BLUE, CLIENT, asked)
 
     assert answer is not None
     assert [parse_ip(text) for text in found] == list(answer.ips)
 
 
 def test_a_networks_name_may_have_dots() -> None:
-    """The whole of what follows the container's name is the network's."""
+    """Everything between the container's name and the domain is the network's name."""
     dotted = replace(BLUE, name="blue.Prod")
 
     for asked in ("web.blue.prod.overlay", "www.BLUE.prod.overlay."):
-        answer = names().forward(dotted, ASKER, asked)
+        answer = resolver().forward(dotted, CLIENT, asked)
         assert answer is not None
         assert parse_ip("10.1.0.2") in answer.ips
-    there = names().forward(dotted, ASKER, "blue.prod.overlay")
-    assert there is not None
-    assert (there.exists, there.ips) == (True, ())
+    of_network = resolver().forward(dotted, CLIENT, "blue.prod.overlay")
+    assert of_network is not None
+    assert (of_network.exists, of_network.ips) == (True, ())
 
 
-def test_other_names_are_not_ours() -> None:
-    """A bare name that no endpoint has goes to the host's resolvers."""
-    assert names().forward(BLUE, ASKER, "example.org") is None
+def test_unknown_bare_names_go_to_the_hosts_resolvers() -> None:
+    """A bare name that no endpoint has is not answered here."""
+    assert resolver().forward(BLUE, CLIENT, "example.org") is None
 
 
 def test_a_container_on_two_networks_sees_both() -> None:
-    """What a container may see follows the networks it is on."""
-    both = names()
-    both.networks_of = lambda _network, _ip: [BLUE, RED]
-
-    answer = both.forward(BLUE, ASKER, "db.red.overlay")
+    """Names on every network of the client are resolved."""
+    answer = resolver(RED).forward(BLUE, CLIENT, "db.red.overlay")
 
     assert answer is not None
     assert answer.ips == (parse_ip("10.2.0.2"),)
 
 
-def test_addresses_have_names() -> None:
-    """A reverse question gives the full name; one outside our subnets is not ours."""
-    answer = names().reverse(BLUE, ASKER, "2.0.1.10.in-addr.arpa.")
+def test_addresses_resolve_to_full_names() -> None:
+    """A reverse query has the full name; the host's resolvers answer for other subnets."""
+    answer = resolver().reverse(BLUE, CLIENT, "2.0.1.10.in-addr.arpa.")
 
     assert answer is not None
     assert answer.names == ("web.blue.overlay",)
-    assert names().reverse(BLUE, ASKER, "8.8.8.8.in-addr.arpa.") is None
+    assert resolver().reverse(BLUE, CLIENT, "8.8.8.8.in-addr.arpa.") is None
 
-    given = names().reverse(BLUE, ASKER, "1.7.168.192.in-addr.arpa.")
-    assert given is not None
-    assert given.names == ("router.blue.overlay",)
+    custom = resolver().reverse(BLUE, CLIENT, "1.7.168.192.in-addr.arpa.")
+    assert custom is not None
+    assert custom.names == ("router.blue.overlay",)
 
 
 def test_reverse_names_of_ipv6_are_read() -> None:
-    """32 digits in reverse are an IPv6 address; anything else is none."""
+    """32 reversed digits are an IPv6 address; other names in ip6.arpa are not."""
     name = ".".join(reversed(parse_ip("fd00::12").hex())) + ".ip6.arpa"
 
     assert address_of_reverse(name) == parse_ip("fd00::12")
@@ -154,60 +162,62 @@ def test_reverse_names_of_ipv6_are_read() -> None:
 
 def server() -> DnsServer:
     """Return a server of blue that is not bound to anything."""
-    return DnsServer(BLUE, names(), random.Random(1), lambda _network, _ip: [])
+    return DnsServer(BLUE, resolver(), random.Random(1), lambda _network, _ip: [])
 
 
-async def test_a_question_gets_a_short_lived_answer() -> None:
-    """An A record with a TTL of 5 seconds."""
-    raw = await server().answer(DNSRecord.question("web.blue.overlay").pack(), ASKER, size_max=1232)
+async def test_an_answer_lives_for_five_seconds() -> None:
+    """The answer to a query is an A record with a TTL of 5 seconds."""
+    raw = await server().answer(
+        DNSRecord.question("web.blue.overlay").pack(), CLIENT, size_max=1232
+    )
 
     assert raw is not None
     reply = DNSRecord.parse(raw)
     assert [(str(rr.rdata), rr.ttl) for rr in reply.rr] == [("10.1.0.2", 5)]
 
 
-async def test_a_known_name_without_ipv6_says_so() -> None:
-    """AAAA for an IPv4-only name is an empty success, so that no resolver gives up on it."""
+async def test_a_name_without_ipv6_has_an_empty_answer() -> None:
+    """The AAAA answer for an IPv4-only name is empty, not NXDOMAIN, so resolvers still use A."""
     question = DNSRecord.question("web.blue.overlay", "AAAA").pack()
 
-    raw = await server().answer(question, ASKER, size_max=1232)
+    raw = await server().answer(question, CLIENT, size_max=1232)
 
     assert raw is not None
     reply = DNSRecord.parse(raw)
     assert (reply.header.rcode, reply.rr) == (RCODE.NOERROR, [])
 
 
-async def test_an_unknown_name_of_ours_does_not_exist() -> None:
-    """Names in our domain are never asked of others."""
+async def test_an_unknown_name_in_the_domain_does_not_exist() -> None:
+    """Queries for names in the overlay's domain are never forwarded."""
     question = DNSRecord.question("nobody.overlay").pack()
 
-    raw = await server().answer(question, ASKER, size_max=1232)
+    raw = await server().answer(question, CLIENT, size_max=1232)
 
     assert raw is not None
     assert DNSRecord.parse(raw).header.rcode == RCODE.NXDOMAIN
 
 
 @pytest.mark.parametrize("junk", [b"", b"\0", b"\xff" * 11, b"\xff" * 40, bytes(12)])
-async def test_junk_gets_no_answer(junk: bytes) -> None:
-    """What is no question is dropped without a word."""
-    assert await server().answer(junk, ASKER, size_max=1232) is None
+async def test_malformed_queries_get_no_answer(junk: bytes) -> None:
+    """A datagram that is not a query is dropped."""
+    assert await server().answer(junk, CLIENT, size_max=1232) is None
 
 
-async def test_edns_is_answered_in_kind() -> None:
-    """A question with EDNS gets an OPT record back (RFC 6891 section 6.1.1)."""
+async def test_an_edns_query_gets_an_edns_answer() -> None:
+    """The answer to a query with EDNS has an OPT record (RFC 6891 section 6.1.1)."""
     question = DNSRecord.question("web")
     from dnslib import EDNS0  # noqa: PLC0415 - only here
 
     question.add_ar(EDNS0(udp_len=4096))
 
-    raw = await server().answer(question.pack(), ASKER, size_max=1232)
+    raw = await server().answer(question.pack(), CLIENT, size_max=1232)
 
     assert raw is not None
     assert [extra.rtype for extra in DNSRecord.parse(raw).ar] == [QTYPE.OPT]
 
 
-async def test_one_container_does_not_take_all_connections() -> None:
-    """Who opens many and asks nothing loses those above a few; another one is answered at once."""
+async def test_one_client_cannot_use_up_all_connections() -> None:
+    """Idle connections above a client's limit are closed; another client is still answered."""
     udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
     for each in (udp, tcp):
         each.bind(("127.0.0.1", 0))
@@ -228,14 +238,14 @@ async def test_one_container_does_not_take_all_connections() -> None:
             assert DNSRecord.parse(await reader.readexactly(size)).rr
         writer.close()
         await writer.wait_closed()
-        assert serving._streams.total() <= limits.DNS_STREAMS_PER_ASKER_MAX + 1
+        assert serving._streams.total() <= limits.DNS_STREAMS_PER_CLIENT_MAX + 1
         async with asyncio.timeout(20):
             for each in silent:
                 each.setblocking(False)
                 with contextlib.suppress(ConnectionError):
                     assert await loop.sock_recv(each, 1) == b""
                 closed += 1
-        assert closed == len(silent), "what is silent for long goes as well"
+        assert closed == len(silent), "connections that stay idle are closed, too"
     finally:
         for each in silent:
             each.close()
@@ -243,7 +253,7 @@ async def test_one_container_does_not_take_all_connections() -> None:
 
 
 def test_the_hosts_resolvers_are_read(tmp_path: object) -> None:
-    """Three name servers at most, comments and other lines passed over."""
+    """At most three name servers are read; comments and other lines are ignored."""
     from pathlib import Path  # noqa: PLC0415 - only here
 
     path = Path(str(tmp_path)) / "resolv.conf"
@@ -254,8 +264,8 @@ def test_the_hosts_resolvers_are_read(tmp_path: object) -> None:
     assert host_resolvers(path.with_name("none")) == []
 
 
-def test_a_name_given_twice_is_its_winners_alone() -> None:
-    """The lower endpoint id has it, as on every node; both may share an alias."""
+def test_of_duplicate_names_the_lowest_id_is_resolved() -> None:
+    """The endpoint with the lowest id has the name, on every node; an alias may be shared."""
 
     class Twice(Records):
         def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
@@ -263,8 +273,8 @@ def test_a_name_given_twice_is_its_winners_alone() -> None:
             two = replace(endpoint(1, "Web", "10.1.0.2", "www"), endpoint_id=b"1" * 8)
             return [(ALIVE, item) for item in (one, two) if item.vni == vni]
 
-    known = Resolver(Twice())  # type: ignore[arg-type]
-    by_name, by_alias = (known.forward(BLUE, ASKER, name) for name in ("web", "www"))
+    known = resolver(records=Twice())
+    by_name, by_alias = (known.forward(BLUE, CLIENT, name) for name in ("web", "www"))
 
     assert by_name is not None
     assert by_name.ips == (parse_ip("10.1.0.2"),)
@@ -272,19 +282,19 @@ def test_a_name_given_twice_is_its_winners_alone() -> None:
     assert len(by_alias.ips) == 2
 
 
-def test_what_is_listed_is_what_is_answered() -> None:
-    """The list of a network has every name and alias, with the addresses a question gets."""
-    listed = names().all_names(BLUE)
+def test_listed_names_have_the_addresses_of_answers() -> None:
+    """The list of a network's names has the addresses that queries for them return."""
+    listed = resolver().all_names(BLUE)
 
     assert list(listed) == ["router", "web", "web2", "www"]
     for name, ips in listed.items():
-        answer = names().lookup([BLUE], name)
+        answer = resolver().lookup([BLUE], name)
         assert answer is not None
         assert answer.ips == ips
 
 
-def test_of_a_name_given_twice_the_winner_is_listed() -> None:
-    """Two endpoints with one name, in any order of records: the lower id has it."""
+def test_of_duplicate_names_the_lowest_id_is_listed() -> None:
+    """The endpoint with the lowest id has the name, whatever the order of the records."""
     first = replace(endpoint(1, "web", "10.1.0.7"), endpoint_id=b"a" * 8)
     second = replace(endpoint(1, "WEB", "10.1.0.8"), endpoint_id=b"b" * 8)
 
@@ -292,7 +302,7 @@ def test_of_a_name_given_twice_the_winner_is_listed() -> None:
         def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
             return [(ALIVE, second), (ALIVE, first)] if vni == BLUE.vni else []
 
-    twice = Resolver(Twice())  # type: ignore[arg-type]
+    twice = resolver(records=Twice())
 
     answer = twice.lookup([BLUE], "web")
     assert answer is not None
