@@ -1,4 +1,4 @@
-"""Containers without a network, in the host's own, and in another container's."""
+"""Containers without a network, in the host's network, and in another container's."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def links(cluster: Cluster, container: str) -> list[str]:
 
 
 def add(cluster: Cluster, name: str, network: str) -> str:
-    """Make a container on vm1; return what it prints."""
+    """Add a container on vm1; return the output."""
     return cluster.ok(1, "overlayd", "container", "add", name, "--network", network)
 
 
-def test_none_is_a_loopback_alone(cluster: Cluster) -> None:
-    """It reaches itself and nothing else, and may be attached later."""
+def test_mode_none_has_only_a_loopback(cluster: Cluster) -> None:
+    """The container reaches only itself, and can be attached to a network later."""
     assert add(cluster, "alone", "none") == ""
     assert links(cluster, "alone") == ["lo"]
     assert cluster.inside(1, "alone", "ping", "-c1", "-W5", "127.0.0.1")[0] == 0
@@ -39,8 +39,8 @@ def test_none_is_a_loopback_alone(cluster: Cluster) -> None:
     assert (code, "it is on blue" in err) == (6, True)
 
 
-def test_host_is_the_host_s_own_namespace(cluster: Cluster) -> None:
-    """It has the host's interfaces and reaches the other hosts; the host keeps all when it goes."""
+def test_mode_host_uses_the_hosts_namespace(cluster: Cluster) -> None:
+    """The container has the host's interfaces; removing it does not affect the host."""
     add(cluster, "onhost", "host")
     add(cluster, "onhost", "host")
     own = [line.split()[1] for line in cluster.ok(1, "ip", "-o", "link").splitlines()]
@@ -54,10 +54,13 @@ def test_host_is_the_host_s_own_namespace(cluster: Cluster) -> None:
     cluster.ok(1, "ping", "-c1", "-W3", other)
 
 
-def test_a_container_shares_another_one_s_network(
+def test_a_container_shares_anothers_network(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Both have one interface, address and names, through an agent's end; the owner goes last."""
+    """Both have the same interface, address and names, also after the agent was killed.
+
+    The owner of the namespace must be removed last.
+    """
     ip = add(cluster, "web", "blue").strip()
     assert add(cluster, "debug", "container:web") == ""
     assert add(cluster, "debug", "container:web") == ""
@@ -88,35 +91,37 @@ def test_a_container_shares_another_one_s_network(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--network", "host", "--ip", "10.32.0.9"], "--ip does not go with --network host"),
-        (["--network", "host", "--network", "blue"], "goes with no other network"),
-        (["--network", "none", "--alias", "x"], "--alias does not go with --network none"),
-        (["--network", "container:c1", "--dns-search", "x"], "--dns-search does not go with"),
-        (["--network", "container:x"], "can't share its own network"),
+        (["--network", "host", "--ip", "10.32.0.9"], "--ip cannot be used with --network host"),
+        (["--network", "host", "--network", "blue"], "cannot be combined with other networks"),
+        (["--network", "none", "--alias", "x"], "--alias cannot be used with --network none"),
+        (["--network", "container:c1", "--dns-search", "x"], "--dns-search cannot be used with"),
+        (["--network", "container:x"], "cannot share its own network"),
         (["--network", "container:nobody"], "no container 'nobody' to share the network of"),
-        (["--mac", "02:00:00:00:00:01"], "--mac does not go with a container without a network"),
+        (["--mac", "02:00:00:00:00:01"], "--mac cannot be used with a container without a network"),
     ],
 )
-def test_nonsense_is_refused_and_makes_nothing(
+def test_conflicting_options_create_no_container(
     cluster: Cluster, options: list[str], told: str
 ) -> None:
-    """What can't go together is said in one line, and no container is left."""
+    """Options that conflict are reported in one line, and no container is left."""
     code, _, err = cluster.run(1, "overlayd", "container", "add", "x", *options)
     assert (code in (2, 5), told in err) == (True, True), err
     assert cluster.run(1, "ip", "netns", "pids", "x")[0] != 0
 
 
-def test_the_words_are_no_networks(cluster: Cluster) -> None:
-    """No network can be named so, and nothing can be attached to one."""
+def test_modes_are_not_names_of_networks(cluster: Cluster) -> None:
+    """A network cannot have the name of a mode, and nothing can be attached to a mode."""
     code, _, err = cluster.run(1, "overlayd", "network", "create", "host")
     assert (code, "a network can't be named 'host'" in err) == (2, True)
     code, _, err = cluster.run(1, "overlayd", "attach", "c1", "--network", "container:c2")
-    assert (code, "is no network to attach to" in err) == (2, True)
+    assert (code, "is not a network to attach to" in err) == (2, True)
 
 
-def test_files_of_others_for_a_namespace_stay_as_they_are(cluster: Cluster) -> None:
-    """What somebody has put under /etc/netns for a namespace of his own is neither written over
-    nor removed with a container of that name; what a container of ours left is."""
+def test_foreign_files_of_a_namespace_are_not_changed(cluster: Cluster) -> None:
+    """Another program's files in /etc/netns are neither overwritten nor removed.
+
+    Files that an earlier container of overlayd left are replaced.
+    """
     theirs = "/etc/netns/theirs/resolv.conf"
     cluster.ok(1, "sh", "-c", f"mkdir -p /etc/netns/theirs; echo nameserver 192.0.2.1 >{theirs}")
     code, _, err = cluster.run(1, "overlayd", "container", "add", "theirs")
@@ -134,8 +139,8 @@ def test_files_of_others_for_a_namespace_stay_as_they_are(cluster: Cluster) -> N
 
 
 @pytest.mark.parametrize("agent", ["running", "dead"])
-def test_a_reset_takes_all_kinds_with_it(cluster: Cluster, agent: str) -> None:
-    """With and without an agent, nothing of the three is left, and the host's network is whole."""
+def test_reset_removes_containers_of_all_modes(cluster: Cluster, agent: str) -> None:
+    """With and without an agent, all three are removed and the host's network stays intact."""
     if agent == "running":
         add(cluster, "r1", "none")
         add(cluster, "r2", "container:r1")

@@ -1,9 +1,9 @@
-"""The networks of a bare container that are no overlay's: none, the host's, another container's.
+"""Network modes of a bare container: its own namespace, the host's, or another container's.
 
-Owns: the words of `container add --network` that name no network, what can't go with them, and
-how a container of such a kind is named and unnamed. They mean what they mean to Docker's users:
-`none` is a namespace with a loopback and nothing else, `host` is the host's own namespace,
-`container:NAME` that of another container made here.
+Owns: the values of `container add --network` that name no network, the options that conflict with
+them, and the namespace's name for each mode. They mean the same as with Docker: `none` is a
+namespace with loopback only, `host` is the host's namespace, `container:NAME` is the namespace
+of another container made by overlayd.
 """
 
 from __future__ import annotations
@@ -11,22 +11,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from overlay import failpoint
 from overlay.agent.state.documents import StoredContainer
 from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
 from overlay.kernel import netns
-from overlay.kernel.reset import FILES_DIRECTORY, HOST_MARK
 from overlay.model import RESERVED_NETWORK_NAMES
 
 Json = dict[str, Any]
 NONE, HOST = RESERVED_NETWORK_NAMES
 _SHARED = "container:"
 
-# What belongs to an interface, and so to a network; and what belongs to a namespace of one's own.
-_OF_AN_INTERFACE = (
+# Options that apply to an interface, and so need a network; and those that need a namespace.
+_INTERFACE_FIELDS = (
     "ip",
     "mac",
     "ifname",
@@ -36,22 +33,22 @@ _OF_AN_INTERFACE = (
     "rate_out",
     "gateway_priority",
 )
-_OF_A_NAMESPACE = ("dns_servers", "dns_search", "dns_options")
+_NAMESPACE_FIELDS = ("dns_servers", "dns_search", "dns_options")
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkMode:
-    """Whose namespace a container is in: its own, unless one of these says otherwise."""
+    """Which network namespace a container uses: its own, unless a field says otherwise."""
 
     host: bool = False
-    shares: str = ""  # the container whose namespace it is
+    shares: str = ""  # the container whose namespace it uses
 
     def __str__(self) -> str:
         return HOST if self.host else f"{_SHARED}{self.shares}" if self.shares else "own"
 
     @property
     def is_own(self) -> bool:
-        """Whether it has a namespace of its own."""
+        """Whether the container has its own namespace."""
         return not self.host and not self.shares
 
 
@@ -61,16 +58,16 @@ def mode_of(container: StoredContainer) -> NetworkMode:
 
 
 def is_mode(word: str) -> bool:
-    """Say whether a word after --network names no network."""
+    """Return whether a value of --network is a mode, not a network's name."""
     return word in RESERVED_NETWORK_NAMES or word.startswith(_SHARED)
 
 
 def refuse_container_modes(words: list[str]) -> None:
-    """Refuse the words that only a new container can have."""
+    """Raise UsageError if one of an attach's networks is a mode."""
     for word in filter(is_mode, words):
         raise UsageError(
-            f"{word!r} is no network to attach to",
-            why="a container gets it, or not, when it is made",
+            f"{word!r} is not a network to attach to",
+            why="it is a network mode, which a container gets when it is created",
             hint=f"overlayd container add NAME --network {word}",
             field="networks",
         )
@@ -79,64 +76,67 @@ def refuse_container_modes(words: list[str]) -> None:
 def requested_mode(
     body: Json, words: list[str], containers: Mapping[str, StoredContainer]
 ) -> tuple[NetworkMode, bool]:
-    """Return the mode asked for, and whether any was named; raises UsageError for nonsense.
+    """Return the requested mode, and whether --network named one.
 
-    Who shares with a sharer shares with the owner of the namespace. NotFoundError: nobody of
-    that name was made here.
+    A container that shares with a sharing container shares with the owner of the namespace.
+    Raises UsageError for options that conflict, NotFoundError for an unknown container.
     """
     word = next(filter(is_mode, words), None)
     if word is None:
         if not words:
-            _refuse_fields(body, "a container without a network", _OF_AN_INTERFACE)
+            _refuse_fields(body, "a container without a network", _INTERFACE_FIELDS)
         return NetworkMode(), False
     if len(words) > 1:
         raise UsageError(
-            f"--network {word} goes with no other network",
-            why=f"asked for: {', '.join(words)}",
-            hint="Leave one of them out",
+            f"--network {word} cannot be combined with other networks",
+            why=f"the request has {', '.join(words)}",
+            hint="Drop one of them",
         )
-    _refuse_fields(body, f"--network {word}", _OF_AN_INTERFACE)
+    _refuse_fields(body, f"--network {word}", _INTERFACE_FIELDS)
     if word == NONE:
         return NetworkMode(), True
-    _refuse_fields(body, f"--network {word}", _OF_A_NAMESPACE)
+    _refuse_fields(body, f"--network {word}", _NAMESPACE_FIELDS)
     if word == HOST:
         return NetworkMode(host=True), True
-    owner = word.removeprefix(_SHARED)
+    return _shared_mode(body, word.removeprefix(_SHARED), containers), True
+
+
+def _shared_mode(body: Json, owner: str, containers: Mapping[str, StoredContainer]) -> NetworkMode:
     if owner == body.get("name"):
         raise UsageError(
-            f"{owner} can't share its own network",
-            hint="Name another container; for one of its own leave --network out",
+            f"{owner} cannot share its own network",
+            hint="Name another container, or drop --network to give it its own namespace",
             field="networks",
         )
-    kept = containers.get(owner)
-    if kept is None:
+    container = containers.get(owner)
+    if container is None:
         raise NotFoundError(
             f"there is no container {owner!r} to share the network of",
-            why="only those made by 'overlayd container add' can be shared by it",
-            hint="'overlayd container ls' lists them",
+            why="only the network of a container made by 'overlayd container add' can be shared",
+            hint="To list these: overlayd container ls",
         )
-    mode = mode_of(kept)
-    return NetworkMode(shares=owner) if mode.is_own else mode, True
+    mode = mode_of(container)
+    return NetworkMode(shares=owner) if mode.is_own else mode
 
 
 def _refuse_fields(body: Json, where: str, fields: tuple[str, ...]) -> None:
     for field in fields:
         if body.get(field):
             raise UsageError(
-                f"{field} does not go with {where}",
-                why="there is no interface of its own"
-                if field in _OF_AN_INTERFACE
-                else "its resolv.conf is another's",
-                hint="Leave one of them out" if body.get("networks") else "Name a --network",
+                f"{field} cannot be used with {where}",
+                why="the container has no interface of its own"
+                if field in _INTERFACE_FIELDS
+                else "the container has no resolv.conf of its own",
+                hint="Drop one of them" if body.get("networks") else "Add --network NETWORK",
                 field=field,
             )
 
 
 def require_same(
-    kept: StoredContainer, mode: NetworkMode, *, named: bool, attached: list[str]
+    container: StoredContainer, mode: NetworkMode, *, named: bool, attached: list[str]
 ) -> None:
-    """Refuse to turn a container into another kind; raises ConflictError."""
-    before = mode_of(kept)
+    """Raise ConflictError if an existing container has another mode than the requested one."""
+    before = mode_of(container)
     why = ""
     if before != mode:
         why = f"its network is {before}, not {mode}"
@@ -144,9 +144,10 @@ def require_same(
         why = f"it is on {', '.join(attached)}"
     if why:
         raise ConflictError(
-            f"there is a container {kept.name!r} already",
+            f"container {container.name!r} already exists",
             why=why,
-            hint=f"Choose another name, or remove it: overlayd container rm {kept.name}",
+            hint="Choose another name, or remove the container: "
+            f"overlayd container rm {container.name}",
         )
 
 
@@ -156,7 +157,7 @@ def sharers(owner: str, containers: Iterable[StoredContainer]) -> list[str]:
 
 
 def is_linked(name: str, mode: NetworkMode) -> bool:
-    """Say whether the name leads where it should; in the kernel thread, for it is the host's."""
+    """Return whether a name leads to the namespace of its mode; call in the kernel thread."""
     source = netns.OWN_NAMESPACE if mode.host else netns.path_of(mode.shares)
     try:
         found = os.stat(source)  # noqa: PTH116 - /proc paths are magic links
@@ -166,11 +167,12 @@ def is_linked(name: str, mode: NetworkMode) -> bool:
 
 
 def link_namespace(name: str, mode: NetworkMode) -> None:
-    """Let the name lead to the host's or the shared namespace; in the kernel thread."""
+    """Give a name to the host's or the shared namespace; call in the kernel thread."""
     if not mode.host and not netns.exists(mode.shares):
         raise ConflictError(
-            f"the container {mode.shares} has lost its namespace",
-            hint=f"Make it again: overlayd container add {mode.shares}",
+            f"container {mode.shares} has lost its namespace",
+            why=f"{netns.path_of(mode.shares)} does not exist",
+            hint=f"Create it again: overlayd container add {mode.shares}",
         )
     netns.remove(name)
     descriptor = netns.own_fd() if mode.host else netns.open_fd(netns.path_of(mode.shares))
@@ -179,29 +181,5 @@ def link_namespace(name: str, mode: NetworkMode) -> None:
             netns.give_name(descriptor, name)
         except OSError as error:
             raise OverlayError(
-                f"cannot name a namespace {name}", why=error.strerror or str(error)
+                f"cannot create the namespace name {name}", why=error.strerror or str(error)
             ) from error
-
-
-def write_files(name: str, mode: NetworkMode) -> None:
-    """Show the owner's files in a shared namespace; in the host's, the host's own.
-
-    The host's container has a file of hosts for the sake of its mark: by it, `reset` knows
-    the name as ours, for the host's loopback can't be marked.
-    """
-    directory = FILES_DIRECTORY / name
-    failpoint.failpoint("container.files")
-    try:
-        FILES_DIRECTORY.mkdir(parents=True, exist_ok=True)
-        if mode.shares:
-            if not directory.is_symlink():
-                directory.symlink_to(mode.shares)
-            return
-        directory.mkdir(exist_ok=True)
-        hosts = Path("/etc/hosts")
-        text = hosts.read_text(encoding="utf-8") if hosts.exists() else ""
-        (directory / "hosts").write_text(f"{HOST_MARK}\n{text}", encoding="utf-8")
-    except OSError as error:
-        raise OverlayError(
-            f"cannot write {directory}", why=str(error.strerror), hint="Is /etc writable?"
-        ) from error

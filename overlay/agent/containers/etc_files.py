@@ -1,0 +1,104 @@
+"""The files of a bare container: /etc/netns/NAME/resolv.conf and /etc/netns/NAME/hosts.
+
+`ip netns exec` shows them to its command instead of those in /etc (ip-netns(8)).
+Owns: their contents, and telling overlayd's files from other programs' files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from overlay import failpoint
+from overlay.errors import OverlayError
+from overlay.kernel.reset import FILES_DIRECTORY, HOST_MARK, remove_files
+
+_HOSTS_HEAD = ("127.0.0.1 localhost", "::1 localhost")  # the first lines of each hosts file
+
+
+def exist(name: str) -> bool:
+    """Return whether a container has its files."""
+    return (FILES_DIRECTORY / name / "hosts").exists()
+
+
+def write(name: str, resolver: Sequence[str] | None = None, hosts: Sequence[str] = ()) -> None:
+    """Write the files of a container that has its own namespace; None: the host's resolv.conf.
+
+    They are written in place: running commands have them bind-mounted over those in /etc.
+    """
+    failpoint.failpoint("container.files" if resolver is None else "container.names")
+    directory = FILES_DIRECTORY / name
+    with _reported(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        text = _text_of(Path("/etc/resolv.conf")) if resolver is None else _joined(resolver)
+        (directory / "resolv.conf").write_text(text, encoding="utf-8")
+        (directory / "hosts").write_text(_joined([*_HOSTS_HEAD, *hosts]), encoding="utf-8")
+
+
+def link(name: str, owner: str) -> None:
+    """Show the files of the container that owns the namespace to one that shares it."""
+    failpoint.failpoint("container.files")
+    directory = FILES_DIRECTORY / name
+    with _reported(directory):
+        FILES_DIRECTORY.mkdir(parents=True, exist_ok=True)
+        if not directory.is_symlink():
+            directory.symlink_to(owner)
+
+
+def write_of_host(name: str) -> None:
+    """Show the host's own files to a container in the host's namespace.
+
+    Its hosts file starts with a mark, by which `reset` recognizes the name as overlayd's: the
+    loopback interface of the host cannot be marked.
+    """
+    failpoint.failpoint("container.files")
+    directory = FILES_DIRECTORY / name
+    with _reported(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        text = f"{HOST_MARK}\n{_text_of(Path('/etc/hosts'))}"
+        (directory / "hosts").write_text(text, encoding="utf-8")
+
+
+def remove(name: str) -> None:
+    """Remove a container's files, and /etc/netns if it is empty then."""
+    failpoint.failpoint("container.remove-files")
+    remove_files(FILES_DIRECTORY / name)
+    with contextlib.suppress(OSError):  # other files are in it
+        FILES_DIRECTORY.rmdir()
+
+
+def are_foreign(name: str) -> bool:
+    """Return whether there are files for this name that overlayd did not write."""
+    directory = FILES_DIRECTORY / name
+    if directory.is_symlink():  # overlayd's point to another container's files beside them
+        return "/" in os.readlink(directory)  # noqa: PTH115 - the link as it is written
+    if not directory.is_dir():
+        return directory.exists()
+    found = {entry.name for entry in directory.iterdir()}
+    try:
+        hosts = (directory / "hosts").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return bool(found)
+    written_here = hosts.startswith(("\n".join(_HOSTS_HEAD), HOST_MARK))
+    return not written_here or not found <= {"hosts", "resolv.conf"}
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def _reported(directory: Path) -> Iterator[None]:
+    """Raise an OSError of the block as an OverlayError that names the directory."""
+    try:
+        yield
+    except OSError as error:
+        raise OverlayError(
+            f"cannot write {directory}", why=str(error.strerror), hint="Is /etc writable?"
+        ) from error
