@@ -165,6 +165,9 @@ PUBLISH_CHECK_INTERVAL_S: Final = 0.2  # many changes of endpoints are looked th
 PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection goes through
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
 BACKGROUND_AGAIN_S: Final = 5.0  # before work that the host has refused is begun anew
+CONTROLLER_RETRY_FIRST_S: Final = 1.0  # after a reconcile pass that failed; doubled up to
+CONTROLLER_RETRY_MAX_S: Final = 5.0
+assert CONTROLLER_RETRY_FIRST_S <= CONTROLLER_RETRY_MAX_S
 
 # --- Interfaces on the host's own ---------------------------------------------------------
 MACVLAN_CHECK_INTERVAL_S: Final = (

@@ -1,0 +1,302 @@
+"""The loop of a controller: triggers, settling, retries, faults and defects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from overlay import limits
+from overlay.agent.process.controller import Controller
+from overlay.agent.process.event_log import EventLog
+from overlay.errors import ConflictError, OverlayError
+
+
+class Counting(Controller):
+    """Counts its passes; raises the errors it is given, one in each pass."""
+
+    name = "counting"
+    retry_first_s = 0.01
+    retry_max_s = 0.04
+
+    def __init__(self, event_log: EventLog, *errors: Exception) -> None:
+        super().__init__(event_log)
+        self.errors = list(errors)
+        self.passes = 0
+        self.passed = asyncio.Event()
+        self.may_finish = asyncio.Event()
+        self.may_finish.set()
+
+    async def reconcile(self) -> None:
+        """Count the pass, and wait until it may finish."""
+        self.passes += 1
+        self.passed.set()
+        await self.may_finish.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+
+    async def next_pass(self) -> None:
+        """Wait until one more pass has begun."""
+        self.passed.clear()
+        await asyncio.wait_for(self.passed.wait(), 10)
+
+
+@contextlib.asynccontextmanager
+async def running(controller: Controller) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a controller until the end of the block."""
+    task = asyncio.create_task(controller.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def idle() -> None:
+    """Let everything run that is due within 50 ms."""
+    await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def event_log(tmp_path: Path) -> EventLog:
+    """Return an event log on disk."""
+    return EventLog(tmp_path)
+
+
+async def test_a_controller_reconciles_at_its_start(event_log: EventLog) -> None:
+    """One pass runs without a trigger, unless the class waits for one."""
+    eager, lazy = Counting(event_log), Counting(event_log)
+    lazy.runs_at_start = False
+
+    async with running(eager), running(lazy):
+        await idle()
+        assert (eager.passes, lazy.passes) == (1, 0)
+        lazy.trigger()
+        await idle()
+
+    assert (eager.passes, lazy.passes) == (1, 1)
+
+
+async def test_a_trigger_during_a_pass_runs_another_pass(event_log: EventLog) -> None:
+    """Many triggers during one pass are one further pass."""
+    controller = Counting(event_log)
+    controller.may_finish.clear()
+
+    async with running(controller):
+        await controller.next_pass()
+        controller.trigger()
+        controller.trigger()
+        controller.may_finish.set()
+        await idle()
+
+    assert controller.passes == 2
+
+
+async def test_triggers_within_the_settle_time_are_one_pass(event_log: EventLog) -> None:
+    """The pass waits for the end of a burst."""
+    controller = Counting(event_log)
+    controller.settle_s = 0.2
+
+    async with running(controller):
+        await controller.next_pass()
+        for _ in range(5):
+            controller.trigger()
+            await asyncio.sleep(0.01)
+        assert controller.passes == 1
+        await controller.next_pass()
+        await idle()
+
+    assert controller.passes == 2
+
+
+async def test_an_interval_runs_a_pass_after_a_resync(event_log: EventLog) -> None:
+    """`resync` is called where the interval, and not a trigger, led to the pass."""
+    resynced: list[int] = []
+
+    class Periodic(Counting):
+        interval_s = 0.02
+
+        def resync(self) -> None:
+            resynced.append(self.passes)
+
+    controller = Periodic(event_log)
+    async with running(controller):
+        await controller.next_pass()
+        controller.trigger()
+        await controller.next_pass()
+        assert resynced == []
+        await controller.next_pass()
+
+    assert resynced[0] == 2
+
+
+async def test_a_varying_interval_is_asked_for_after_each_pass(event_log: EventLog) -> None:
+    """`next_interval_s` takes the place of `interval_s`."""
+
+    class Varying(Counting):
+        def next_interval_s(self) -> float | None:
+            return 0.0 if self.passes < 3 else None
+
+    controller = Varying(event_log)
+    async with running(controller):
+        await idle()
+
+    assert controller.passes == 3
+
+
+async def test_triggers_wait_for_the_rest_after_a_pass(event_log: EventLog) -> None:
+    """`rest_s` keeps passes apart, however often they are triggered."""
+
+    class Resting(Counting):
+        def rest_s(self) -> float:
+            return 60.0
+
+    controller = Resting(event_log)
+    async with running(controller):
+        await controller.next_pass()
+        controller.trigger()
+        await idle()
+
+    assert controller.passes == 1
+
+
+async def test_an_error_is_retried_until_it_recovers(event_log: EventLog) -> None:
+    """The fault is there while passes fail; it is an event once, and so is its end."""
+    controller = Counting(event_log, OverlayError("no space", why="disk is full"), OSError(12, "x"))
+    controller.recovered = "counting again"
+    seen: list[str] = []
+
+    async with running(controller):
+        for _ in range(2):
+            await controller.next_pass()
+            await asyncio.sleep(0)
+            seen += [fault.text for fault in controller.faults()]
+        await controller.next_pass()
+        await idle()
+
+    assert seen == ["counting: no space: disk is full", "counting: x"]
+    assert controller.fault is None
+    assert controller.passes == 3
+    texts = [event["text"] for event in event_log.since(0)]
+    assert texts[0].startswith("counting: no space: disk is full (tried again every")
+    assert texts[-1] == "counting again"
+
+
+async def test_the_same_error_is_one_event(event_log: EventLog) -> None:
+    """However often it is retried."""
+    controller = Counting(event_log, *[OverlayError("no space") for _ in range(4)])
+
+    async with running(controller):
+        while controller.passes < 5:
+            await controller.next_pass()
+
+    assert len(event_log.since(0)) == 1
+
+
+async def test_the_retry_is_delayed_more_after_each_error(event_log: EventLog) -> None:
+    """Doubled from the first delay up to the bound; a success starts again."""
+    controller = Counting(event_log, *[OverlayError("no space") for _ in range(4)])
+    delays = []
+
+    for _ in range(4):
+        await controller.attempt()
+        delays.append(controller._retry_s)
+    await controller.attempt()
+    controller.errors = [OverlayError("no space")]
+    assert controller._retry_s == 0.0
+    await controller.attempt()
+
+    assert delays == [0.01, 0.02, 0.04, 0.04]
+    assert controller._retry_s == 0.01
+    assert Controller.retry_max_s == limits.CONTROLLER_RETRY_MAX_S
+
+
+async def test_a_trigger_ends_the_wait_for_a_retry(event_log: EventLog) -> None:
+    """What triggered it may have removed the cause."""
+    controller = Counting(event_log, OverlayError("no space"))
+    controller.retry_first_s = controller.retry_max_s = 60.0
+
+    async with running(controller):
+        await controller.next_pass()
+        await idle()
+        controller.trigger()
+        await idle()
+
+    assert controller.passes == 2
+    assert controller.fault is None
+
+
+async def test_a_fault_has_a_hint(event_log: EventLog) -> None:
+    """That of the class, else that of the error, else that it is retried."""
+    plain = Counting(event_log, OverlayError("taken", hint="Free it"), OSError(12, "no memory"))
+    fixed = Counting(event_log, ConflictError("taken", hint="Free it"))
+    fixed.hint, fixed.problem, fixed.level = "Load the module", "nothing is counted", "warn"
+    hints = []
+
+    for _ in range(2):
+        await plain.attempt()
+        assert plain.fault is not None
+        hints.append(plain.fault.hint)
+    await fixed.attempt()
+
+    assert hints[0] == "Free it"
+    assert "retries automatically" in hints[1]
+    assert fixed.fault is not None
+    assert (fixed.fault.text, fixed.fault.hint) == ("nothing is counted: taken", "Load the module")
+    assert (fixed.fault.level, fixed.fault.reason) == ("warn", "taken")
+
+
+async def test_a_failed_preparation_is_retried(event_log: EventLog) -> None:
+    """No pass runs before it succeeds."""
+    errors = [OSError(24, "too many open files"), OSError(24, "too many open files")]
+
+    class Watching(Counting):
+        @contextlib.asynccontextmanager
+        async def prepare(self) -> AsyncIterator[None]:
+            if errors:
+                assert self.passes == 0
+                raise errors.pop()
+            yield
+
+    controller = Watching(event_log)
+    async with running(controller):
+        await controller.next_pass()
+        await idle()
+
+    assert controller.fault is None
+    assert len(event_log.since(0)) == 1
+
+
+async def test_a_defect_ends_the_loop(event_log: EventLog) -> None:
+    """An exception that no environment explains is raised, not retried."""
+    controller = Counting(event_log, KeyError("defect"))
+
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(controller.run(), 10)
+
+    assert controller.fault is None
+
+
+async def test_a_cancelled_controller_leaves_its_preparation(event_log: EventLog) -> None:
+    """Also during a pass: what watches the kernel is closed."""
+    closed = asyncio.Event()
+
+    class Watching(Counting):
+        @contextlib.asynccontextmanager
+        async def prepare(self) -> AsyncIterator[None]:
+            try:
+                yield
+            finally:
+                closed.set()
+
+    controller = Watching(event_log)
+    controller.may_finish.clear()
+    async with running(controller) as task:
+        await controller.next_pass()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    assert closed.is_set()
