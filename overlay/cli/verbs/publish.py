@@ -49,7 +49,7 @@ Take published ports of a container back: those named, or all.
   sudo overlayd unpublish web 8080
   sudo overlayd unpublish web
 """
-PORT_HINT = "Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for twice the same"
+PORT_HINT = "Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for 8080:8080"
 HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "LEADS TO", "STATE")
 
 

@@ -1,9 +1,10 @@
-"""Who wins where two claim one thing: the same answer on every node, for plan and report.
+"""Conflicts between records: their winners, the same on every node.
 
-No key has two writers, so records never contradict each other; but two nodes that could not
-see each other may have made the same network name, drawn the same VNI, given two containers
-one name, or been told to use one address or MAC. Nothing is merged silently: each such pair is
-named with its winner. Knows no clock: "first" is not something that nodes can agree on.
+No key has two writers, so records never contradict each other; but two nodes on both sides of a
+partition may have created the same network name, chosen the same VNI, given two containers one
+name, or been told to use one address or MAC. Nothing is merged silently: each conflict is
+reported with its winner. Owns: the rules, for planner and report. Does not: know a clock; "first"
+is not something that nodes can agree on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from overlay.model import (
 )
 
 OwnerOf: TypeAlias = Callable[[Vni, Ip], NodeId | None]
-"""Who owns an address by the chain of grants; None where that is not known."""
+"""Returns the owner of an address by the grants; None if unknown."""
 
 
 class ConflictKind(enum.StrEnum):
@@ -40,24 +41,24 @@ class ConflictKind(enum.StrEnum):
 
 
 class Claim(NamedTuple):
-    """An endpoint as its origin states it."""
+    """An endpoint and its origin."""
 
     origin: NodeId
     endpoint: Endpoint
 
 
 class NetworkClaim(NamedTuple):
-    """A network as its origin states it."""
+    """A network and its origin."""
 
     origin: NodeId
     network: Network
 
 
 class Conflict(NamedTuple):
-    """`subject` (text for people) is claimed by all of these; only `winner` has it.
+    """`subject` (text for people) is claimed by all of `claims`; one wins.
 
-    `vni` is the network meant, or the winner's where networks conflict. Claims are
-    `Claim` for NAME, IP and MAC, `NetworkClaim` for the other kinds.
+    `vni` is that of the network, or of the winner where networks conflict. Claims are `Claim` for
+    NAME, IP and MAC, `NetworkClaim` for the other kinds.
     """
 
     kind: ConflictKind
@@ -71,14 +72,19 @@ class Conflict(NamedTuple):
 
 
 def better_for_ip(vni: Vni, ip: Ip, one: Claim, other: Claim, owner_of: OwnerOf | None) -> bool:
-    """Say whether `one` has the better claim on the address: its owner's before any other's,
-    then the lower endpoint id."""
+    """Return whether `one` has the better claim to the address.
+
+    The owner of the address wins, then the lower endpoint id.
+    """
     return _ip_rank(vni, ip, one, owner_of) < _ip_rank(vni, ip, other, owner_of)
 
 
 def better_for_mac(vni: Vni, one: Claim, other: Claim, owner_of: OwnerOf | None) -> bool:
-    """Say whether `one` has the better claim on the MAC they share: one that is derived from
-    its address before one that was chosen, then as for its first address."""
+    """Return whether `one` has the better claim to the shared MAC.
+
+    A MAC derived from the claim's address wins over a chosen one, then the rank of its first
+    address.
+    """
     return _mac_rank(vni, one, owner_of) < _mac_rank(vni, other, owner_of)
 
 
@@ -103,9 +109,9 @@ def _mac_rank(vni: Vni, claim: Claim, owner_of: OwnerOf | None) -> tuple[bool, b
 def network_conflicts(claims: Iterable[tuple[NodeId, Network]]) -> list[Conflict]:
     """Return the conflicts between networks, sorted by kind and VNI.
 
-    VNIs first: a network reserves one per subnet, and of two that overlap the one with the
-    lower (creator, VNI) keeps its place. The losers take no part in the contest of names,
-    where the lower (creator, VNI) wins too.
+    VNIs first: a network reserves one per subnet, and of two that overlap the one with the lower
+    (creator, VNI) keeps its VNIs. The losers do not compete for names, where the lower (creator,
+    VNI) wins too.
     """
     ordered = sorted(
         (NetworkClaim(origin, network) for origin, network in claims),
@@ -144,7 +150,7 @@ def network_conflicts(claims: Iterable[tuple[NodeId, Network]]) -> list[Conflict
 
 
 def usable_networks(claims: Iterable[tuple[NodeId, Network]]) -> list[Network]:
-    """Return the networks that have their VNIs to themselves, by VNI: those to be planned."""
+    """Return the networks without a VNI conflict, by VNI, for planning."""
     given = list(claims)
     beaten = {
         (loser.origin, loser.network.vni)
@@ -158,8 +164,9 @@ def usable_networks(claims: Iterable[tuple[NodeId, Network]]) -> list[Network]:
 
 
 def contested_claims(claims: Sequence[Claim]) -> list[Claim]:
-    """Return the claims on one network that share a name, address or MAC with another: none,
-    most of the time. Makes `endpoint_conflicts` cheap where there are very many endpoints.
+    """Return the claims on a network that share a name, address or MAC.
+
+    Usually none. Makes `endpoint_conflicts` cheap where there are very many endpoints.
     """
     shared: set[str | bytes] = set()
     for values in (
@@ -184,9 +191,9 @@ def _claimed(claim: Claim) -> tuple[str | bytes, ...]:
 
 
 def endpoint_conflicts(claims: Iterable[Claim], owner_of: OwnerOf | None = None) -> list[Conflict]:
-    """Return the conflicts between endpoints of the same network, sorted by VNI and kind.
+    """Return the conflicts between endpoints of a network, by VNI and kind.
 
-    An endpoint may lose its address and keep its name; each conflict stands for itself.
+    An endpoint may lose its address and keep its name: each conflict is independent.
     """
     names: dict[tuple[Vni, str], list[Claim]] = defaultdict(list)
     ips: dict[tuple[Vni, Ip], list[Claim]] = defaultdict(list)

@@ -1,12 +1,11 @@
-"""The one difference: which operations lead from the actual state to the desired one.
+"""The operations that change the actual sandbox state into the desired.
 
-Knows nothing of networks, nodes or peers. Adds precede deletes, so that traffic always has
-a way: a container that moved is reachable at its new place before it stops being so at its
-old one. The exception is what the kernel cannot hold twice or change in place (a VXLAN
-device of another VNI under the same name), and rows that are not of our making, which may
-stand in the place of one that is: those are deleted first. Among adds, what is flooded works
-before what is forwarded, and ARP is answered last, when frames can follow; deletes run the
-other way round.
+Owns: the operations and their order. Does not: know networks, nodes or peers. Adds precede
+deletes, so that there is always a path: a container that moved is reachable at its new place
+before it stops being so at the old one. The exceptions are deleted first: what the kernel cannot
+hold twice or change in place (a VXLAN device of another VNI under the same name), and foreign
+rows, which may be in the place of a desired one. Among adds, flooding works before forwarding,
+and ARP is answered last, when frames can follow; deletes run in the opposite order.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ from overlay.core.dataplane.state import (
 )
 
 LINK_ORDER: dict[type, int] = {Bridge: 0, Vxlan: 1, Port: 2}
-# Barriers go up before, and come down after, what could be passed by; the fast path is switched
-# on when its tables are complete.
+# Barriers are added before, and deleted after, the routes that would bypass them; the fast path
+# is enabled when its tables are complete.
 ROW_ORDER = (
     BarrierRow,
     AddressRow,
@@ -65,18 +64,18 @@ ROW_ORDER = (
 )
 
 
-# Entries of tables, and devices, that name a link: all other rows go with the link they are on.
+# Table entries and devices that name a link: all other rows go with the link that they are on.
 _OUTLIVING = (GuardRow, RateRow, SourceRow, TargetRow)
 
 
 def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Operation]:
-    """Return the operations that turn `actual` into `desired`, in the order to apply them.
+    """Return the operations that turn `actual` into `desired`, in order.
 
-    With `prune` false nothing surplus is deleted: for an agent that does not know all
-    records yet. Equal states give an empty list. `desired` must be sound: rows and masters
-    name its own links, and no two rows share a `row_key`.
+    With `prune` false nothing is deleted for being unexpected: for an agent that does not know
+    all records yet. Equal states give an empty list. `desired` must be consistent: rows and
+    masters name its own links, and no two rows share a `row_key`.
     """
-    if desired is actual:  # a pass that nothing asked for: 150,000 rows take 0.1 s to subtract
+    if desired is actual:  # an unchanged pass: 150,000 rows take 0.1 s to subtract
         return []
     replaced: list[Operation] = [
         DeleteLink(link)
@@ -88,8 +87,8 @@ def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Op
     missing = desired.rows - actual.rows
     surplus = actual.rows - desired.rows
     put_keys = {row_key(row) for row in missing} if surplus else frozenset()
-    # A surplus row under the key of a missing one is replaced by that put; deleting it would
-    # delete the new one. An address is the exception: its put cannot change the prefix.
+    # A put replaces an unexpected row under the same key; deleting that row would delete the new
+    # one. An address is the exception: its put cannot change the prefix length.
     taken = [row for row in surplus if row_key(row) in put_keys]
     doomed = actual.links.keys() - desired.links.keys()
     gone = [
@@ -113,7 +112,7 @@ def diff(desired: SandboxState, actual: SandboxState, *, prune: bool) -> list[Op
 
 
 def _must_replace(actual: Link, desired: Link) -> bool:
-    """Say whether the kernel cannot turn the one link into the other in place."""
+    """Return whether the kernel cannot change the one link into the other."""
     if isinstance(actual, Vxlan) and isinstance(desired, Vxlan):
         return (
             actual.vni != desired.vni
@@ -139,7 +138,7 @@ def _sorted_links(links: list[Link]) -> list[Link]:
 
 
 def _sorted_rows(rows: Iterable[Row]) -> list[Row]:
-    # Type by type: tuples of one shape compare by themselves, three times as fast as by a key.
+    # By type: tuples of one shape compare directly, three times as fast as by a key.
     groups: dict[type, list[Row]] = {kind: [] for kind in ROW_ORDER}
     for row in rows:
         groups[type(row)].append(row)

@@ -1,7 +1,7 @@
-"""The host's packet rules as a value: which networks it leads out of, and what leads into them.
+"""The host's packet rules as a value: exposed networks, port forwards.
 
-Owns what the rules are made from. What they are in the kernel is `kernel.nft`'s business;
-a network of any kind may have its interface among them, if the host has one on it.
+Owns: the inputs of the rules. Does not: know their form in the kernel (`kernel.nft`). A network
+of any driver may have its interface among them, if the host has one on it.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from overlay.model import Ip
 
 
 class ExposedLink(NamedTuple):
-    """An interface of the host on a network, and the address ranges that lie behind it."""
+    """The host's interface on a network, and the ranges reached through it."""
 
     interface: str
     ranges: tuple[tuple[Ip, int], ...]  # (base, prefix length)
 
 
 class PortForward(NamedTuple):
-    """A port of the host that leads to a port of a container."""
+    """A port of the host that is mapped to a port of a container."""
 
     protocol: str  # "tcp" or "udp"
     host_ip: Ip  # empty: every address of the host, of the container's family
     host_port: int
     ip: Ip
     port: int
-    borrowed: bool  # the container's way back leads elsewhere: the host stands in for the asker
+    borrowed: bool  # replies take another route: the host masquerades the client
 
 
 class ForwardingInterface(NamedTuple):
-    """An interface of others that forwards only because we need it (`kernel.host`)."""
+    """Another program's interface that forwards because of overlayd only."""
 
     interface: str
     family: int  # 4 or 6
@@ -39,7 +39,7 @@ class ForwardingInterface(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """All that the host's table depends on."""
+    """The whole input of the host's table."""
 
     links: frozenset[ExposedLink] = frozenset()
     ports: frozenset[PortForward] = frozenset()

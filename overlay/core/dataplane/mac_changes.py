@@ -1,8 +1,8 @@
-"""Which addresses have got another MAC, so that containers that know the former must be told.
+"""Find addresses with a new MAC, which containers must be told about.
 
-Who has asked once who has an address believes the answer for up to a minute (Linux: about half a
-minute, then five seconds and three questions), and sends to nobody meanwhile. Owns the memory of
-who had an address last, and the decision; how containers are told is the kernel layer's business.
+A container that has resolved an address uses the answer for up to a minute (Linux: about half a
+minute, then five seconds and three requests), and sends to the old MAC meanwhile. Owns: the last
+known MACs, and the decision. Does not: announce them (`kernel.sandbox.gratuitous_arp`).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from overlay.model import Ip, Mac, is_host
 
 
 class MacChange(NamedTuple):
-    """What the containers on a bridge are to be told: an address has this MAC from now on."""
+    """To announce to the containers on a bridge: an address has this MAC now."""
 
     bridge: str
     ip: Ip
     mac: Mac
-    is_local: bool  # a container's of this host, so that the bridge itself has to ask for it
+    is_local: bool  # of a local container, so that the bridge itself must announce it
 
 
 class LastMacs:
-    """Who had the addresses of one network last, as far as this process has seen."""
+    """The last MACs of one network's addresses, as seen by this process."""
 
     def __init__(self) -> None:
         self._locals: dict[Ip, Mac] = {}
-        self._former: dict[Ip, Mac] = {}  # of addresses that nobody has now, the oldest first
+        self._former: dict[Ip, Mac] = {}  # of unused addresses, the oldest first
 
     def changes(
         self,
@@ -41,10 +41,10 @@ class LastMacs:
         operations: Iterable[Operation],
         desired: SandboxState,
     ) -> list[MacChange]:
-        """Return what a pass has changed, `ANNOUNCEMENTS_PER_PASS_MAX` at most.
+        """Return the MAC changes of a pass, at most `ANNOUNCEMENTS_PER_PASS_MAX`.
 
-        Its operations turn `before` into `desired`. What is beyond the bound, or was before this
-        process, is found out by the containers in their own time.
+        Its operations turn `before` into `desired`. Containers find out by themselves about
+        changes beyond the bound, and about those before this process started.
         """
         came: list[NeighborRow] = []
         gone: dict[Ip, Mac] = {}
@@ -79,12 +79,14 @@ class LastMacs:
         return found[: limits.ANNOUNCEMENTS_PER_PASS_MAX]
 
     def _had_another(self, ip: Ip, mac: Mac, gone: dict[Ip, Mac]) -> bool:
-        """Say whether an address was another's before; it is this one's from now on."""
+        """Record the MAC of an address; return whether it had another before."""
         return gone.pop(ip, self._former.pop(ip, mac)) != mac
 
     def _new_locals(self, given: PlanInput | None, gone: dict[Ip, Mac]) -> dict[Ip, MacChange]:
-        """Return this node's own containers that are new, and add to `gone` those that went: no
-        neighbour row tells of them."""
+        """Return the new local containers; add the removed ones to `gone`.
+
+        Local containers have no neighbor rows.
+        """
         before, self._locals = self._locals, {} if given is None else _local_macs(given)
         if given is None or before == self._locals:
             return {}
@@ -101,6 +103,6 @@ def _local_macs(given: PlanInput) -> dict[Ip, Mac]:
     return {
         ip: endpoint.mac
         for endpoint in given.locals
-        if not is_host(endpoint)  # of this host's own end there is a neighbour row
+        if not is_host(endpoint)  # this host's own endpoint has a neighbor row
         for ip in endpoint.ips
     }

@@ -1,10 +1,10 @@
-"""The kinds of network: what carries the frames of its containers.
+"""Network drivers: what carries the frames of a network's containers.
 
-`overlay` is the cluster's own: a sandbox with bridges and VTEPs on each host. `bridge` is a
-sandbox with bridges alone, on the host that made it and nowhere else. `macvlan` and `ipvlan` have
-no sandbox: a container's interface is a device on an interface of the host, the *parent*, and so
-on the segment that this is on; the same on every host, with addresses that no two hosts give
-twice. Kind and parent are labels of ours on the network. Owns: those labels, and what differs.
+`overlay`: a sandbox with bridges and VTEPs on each host. `bridge`: a sandbox with bridges only,
+on the host that created the network. `macvlan` and `ipvlan` have no sandbox: a container's
+interface is a device on an interface of the host, the *parent*, and so on its segment; the same
+on every host, with addresses that are unique across hosts. Driver and parent are reserved labels
+of the network. Owns: those labels, and the differences between the drivers.
 """
 
 from __future__ import annotations
@@ -21,24 +21,27 @@ _PARENT: Final = LABEL_PREFIX + "parent"
 
 
 def driver_of(network: Network) -> str:
-    """Return a network's kind."""
+    """Return a network's driver."""
     return dict(network.labels).get(_DRIVER, OVERLAY)
 
 
 def parent_interface_of(network: Network) -> str:
-    """Return the interface that its containers' are on; empty for a kind that needs none."""
+    """Return the parent interface; empty for a driver that needs none."""
     return dict(network.labels).get(_PARENT, "")
 
 
 def is_supported(network: Network) -> bool:
-    """Say whether its kind is one of ours, with a parent just where one is needed: a record may
-    come from a newer overlayd, or from a member that lies."""
+    """Return whether this version supports a network's driver.
+
+    It must have a parent exactly where one is needed: a record may come from a newer overlayd, or
+    from a member that lies.
+    """
     kind = driver_of(network)
     return kind in DRIVERS and bool(parent_interface_of(network)) == (kind in PARENT_DRIVERS)
 
 
 def labels_of(driver: str, parent: str) -> tuple[tuple[str, str], ...]:
-    """Return the labels that say so; none for an overlay."""
+    """Return the labels for a driver and parent; none for an overlay."""
     if driver == OVERLAY:
         return ()
     pair = ((_DRIVER, driver),)
@@ -46,10 +49,10 @@ def labels_of(driver: str, parent: str) -> tuple[tuple[str, str], ...]:
 
 
 def has_tunnel(network: Network) -> bool:
-    """Say whether it reaches other hosts by VXLAN."""
+    """Return whether a network reaches other hosts by VXLAN."""
     return driver_of(network) == OVERLAY
 
 
 def has_sandbox(network: Network) -> bool:
-    """Say whether a host that takes part has bridges, gateway and DNS server for it."""
+    """Return whether participants have bridges, gateway and DNS for it."""
     return driver_of(network) not in PARENT_DRIVERS

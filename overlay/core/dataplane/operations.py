@@ -1,9 +1,9 @@
-"""The operations that lead from one sandbox state to another, as values.
+"""The operations that change a sandbox state, as values.
 
-Owns what each operation does to a `SandboxState` (`applied`), which rows the kernel holds at
-most once (`row_key`), and how an operation reads to a person: like the `ip` or `bridge`
-command that would do it by hand. Does not know which operations are needed (`diff`), nor how
-the kernel is told (the kernel layer).
+Owns: the effect of each operation on a `SandboxState` (`applied`), which rows the kernel holds at
+most once (`row_key`), and the text of an operation: the `ip` or `bridge` command that would do
+the same. Does not: decide which operations are needed (`diff`), or perform them (the kernel
+layer).
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from overlay.model import ip_text, mac_text
 
 @dataclass(frozen=True, slots=True)
 class PutLink:
-    """Create the link and bring it up; a `Port` is a veth end that exists: adopt it.
+    """Create the link and bring it up; adopt an existing veth end (`Port`).
 
-    Fails for a `Port` whose interface is not in the sandbox: only an attach makes those.
+    Fails for a `Port` whose interface is not in the sandbox: only an attach creates those.
     """
 
     link: Link
@@ -61,9 +61,10 @@ class PutLink:
 
 @dataclass(frozen=True, slots=True)
 class ChangeLink:
-    """Change what differs between `before` and `after`: the same name and kind.
+    """Change what differs between two links of one name and kind.
 
-    Never a VXLAN's VNI, port or address family: the kernel refuses those, `diff` replaces.
+    Never a VXLAN's VNI, port or address family: the kernel rejects those, and `diff` replaces the
+    device.
     """
 
     before: Link
@@ -76,7 +77,7 @@ class ChangeLink:
 
 @dataclass(frozen=True, slots=True)
 class DeleteLink:
-    """Remove the link; its rows go with it, and its ports lose their master."""
+    """Remove the link with its rows; its ports lose their master."""
 
     link: Link
 
@@ -96,7 +97,7 @@ class PutRow:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRow:
-    """Remove the row; that it is gone already is success."""
+    """Remove the row; it is no error if it is gone already."""
 
     row: Row
 
@@ -109,7 +110,7 @@ RowKey: TypeAlias = tuple[str, str, bytes, bytes]
 
 
 def row_key(row: Row) -> RowKey:
-    """Return what the kernel holds at most one row of: a put replaces, a delete goes by it."""
+    """Return the kernel's key of a row: a put replaces, a delete looks it up."""
     match row:
         case AddressRow(link, ip, _):
             return ("address", link, ip, b"")
@@ -142,8 +143,8 @@ def row_key(row: Row) -> RowKey:
 def applied(state: SandboxState, operations: Iterable[Operation]) -> SandboxState:
     """Return the state after the operations, as the kernel would have it.
 
-    The model that tests and the simulator compare with the real kernel. Raises ValueError
-    where the kernel would refuse: a row or a port on a link that is not there.
+    The model that tests and simulator compare with the real kernel. Raises ValueError where the
+    kernel would refuse: a row or a port on a link that does not exist.
     """
     links = dict(state.links)
     rows = {row_key(row): row for row in state.rows}
@@ -174,7 +175,7 @@ def _delete_link(links: dict[str, Link], rows: dict[RowKey, Row], name: str) -> 
 
 
 def _attributes(link: Link, unlike: Link | None = None) -> str:
-    """Return the link's attributes in `ip link set` form; only those `unlike` another's."""
+    """Return link attributes as for `ip link set`; only those that differ."""
     before: dict[str, object] = {} if unlike is None else unlike._asdict()
     words = []
     for field_name, value in link._asdict().items():

@@ -1,13 +1,13 @@
-"""The planner: from records to the desired state of one network's sandbox.
+"""The planner: the desired state of a network's sandbox from records.
 
-A pure function of plain inputs. Knows nothing of the store, of liveness or of the kernel:
-its caller decides whose records count (a dead agent's still do, its data plane forwards).
+Owns: a pure function of plain inputs. Does not: know the store, liveness or the kernel; its
+caller decides whose records count (a dead agent's still do, because its data plane forwards).
 
-A network is made of *segments*: one bridge and one VXLAN device each, `br0` and `vxlan0`,
-`br1` and `vxlan1`, with the network's VNI plus the segment's number; a network of the kind
-`bridge` (`core.dataplane.network_drivers`) has no VXLAN devices. The n-th IPv4 subnet and
-the n-th IPv6 subnet share segment n, so that a dual-stack container has both addresses on its
-one interface; two subnets of one family are two segments, routed between their bridges.
+A network consists of *segments*: one bridge and one VXLAN device each, `br0` and `vxlan0`, `br1`
+and `vxlan1`, with the network's VNI plus the segment's number; a network of the driver `bridge`
+(`core.dataplane.network_drivers`) has no VXLAN devices. The n-th IPv4 subnet and the n-th IPv6
+subnet share segment n, so that a dual-stack container has both addresses on its one interface;
+two subnets of one family are two segments, routed between their bridges.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from overlay.model import Endpoint, Ip, Mac, Network, NodeId, Vni, gateway_mac, 
 
 
 class LocalPort(NamedTuple):
-    """The sandbox's end of a local endpoint's veth pair, and the subnet it is plugged into."""
+    """The sandbox's end of a local endpoint's veth pair, and its subnet."""
 
     name: str
     subnet_index: int
@@ -48,7 +48,7 @@ class LocalPort(NamedTuple):
 
 
 class RemoteEndpoint(NamedTuple):
-    """An endpoint of another node, and where that node's VTEP is."""
+    """An endpoint of another node, and that node's VTEP."""
 
     origin: NodeId
     vtep: Ip
@@ -57,34 +57,34 @@ class RemoteEndpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlanInput:
-    """All that the plan of one sandbox depends on."""
+    """The whole input of one sandbox's plan."""
 
     network: Network
     port: int  # UDP, the cluster's VXLAN port
     local: Ip  # this node's VTEP address
-    mtu: int  # of the overlay: what fits into the underlay's packets
+    mtu: int  # of the overlay, so that frames fit the underlay's packets
     ports: tuple[LocalPort, ...] = ()
     locals: tuple[Endpoint, ...] = ()  # this node's endpoints on the network
     remotes: tuple[RemoteEndpoint, ...] = ()
-    flood: tuple[Ip, ...] = ()  # VTEPs of the nodes that have a sandbox of this network
-    owner_of: OwnerOf | None = None  # who owns an address: decides between two claims
+    flood: tuple[Ip, ...] = ()  # VTEPs of the nodes that have a sandbox for this network
+    owner_of: OwnerOf | None = None  # decides between two claims to one address
 
 
 def segment_of(network: Network, subnet_index: int) -> int:
-    """Return the number of the segment a subnet is on: its rank among those of its family."""
+    """Return the number of a subnet's segment: its rank in its family."""
     if subnet_index == 0:
-        return 0  # nearly always, and asked for each port in each pass
+        return 0  # nearly always, and called for each port in each pass
     size = len(network.subnets[subnet_index].base)
     return sum(len(subnet.base) == size for subnet in network.subnets[:subnet_index])
 
 
 def segment_count(network: Network) -> int:
-    """Return how many segments, and so VNIs, a network has."""
+    """Return the number of segments, and so of VNIs, of a network."""
     return 1 + max(segment_of(network, index) for index in range(len(network.subnets)))
 
 
 def bridge_name(network: Network, subnet_index: int) -> str:
-    """Return the bridge that a subnet's endpoints are plugged into."""
+    """Return the bridge that a subnet's endpoints are connected to."""
     return f"br{segment_of(network, subnet_index)}"
 
 
@@ -101,7 +101,7 @@ def plan_sandbox(
     """
     links = {link.name: link for link in _links(given)}
 
-    def rows() -> Iterator[Row]:  # there may be very many: the set is made of them once
+    def rows() -> Iterator[Row]:  # a generator: there may be very many rows
         yield from _network_rows(given)
         if fast_path:
             yield from segment_rows(given.network, segment_count(given.network))
@@ -155,7 +155,7 @@ def _links(given: PlanInput) -> Iterator[Link]:
 
 
 def _host_ports(given: PlanInput) -> Iterator[LocalPort]:
-    """Return the ports of this node's own ends on the network: one per segment at most."""
+    """Return the ports of this host's endpoints, one per segment at most."""
     for endpoint in given.locals:
         if is_host(endpoint):
             for index, subnet in enumerate(given.network.subnets):
@@ -165,7 +165,7 @@ def _host_ports(given: PlanInput) -> Iterator[LocalPort]:
 
 
 def host_port_name(segment: int) -> str:
-    """Return the name of the port of this host's own end on a segment."""
+    """Return the name of the port of this host's endpoint on a segment."""
     return f"{HOST_PORT_PREFIX}{segment}"
 
 
@@ -175,9 +175,9 @@ def _gateway_rows(network: Network) -> Iterator[Row]:
 
 
 def _exit_rows(given: PlanInput) -> Iterator[Row]:
-    """Return the way to this node's host, if it has an end on the network, and out by it.
+    """Return the rows for this host's endpoints, and the routes through them.
 
-    A fixed neighbour and FDB row, so that nothing for the own host is flooded to the others.
+    Fixed neighbor and FDB rows, so that no frame for this host is flooded to the others.
     """
     segments = Segments(given.network)
     exits: dict[int, tuple[int, Ip]] = {}  # by family: the first segment's
@@ -210,24 +210,24 @@ def _remote_rows(given: PlanInput) -> Iterator[Row]:
     for remote in given.remotes:
         endpoint = remote.endpoint
         if len(remote.vtep) != len(given.local) or remote.vtep == given.local:
-            continue  # another underlay family is out of reach; our own VTEP is no remote
+            continue  # another underlay family is unreachable; a node's own VTEP is no remote
         for ip in endpoint.ips:
             segment = segments.of(ip)
             if segment is None:
                 continue
             if endpoint.mac not in local_macs:
-                rival = by_mac.setdefault((segment, endpoint.mac), remote)
-                if rival is not remote and better_for_mac(
-                    vni, _claim(remote), _claim(rival), given.owner_of
+                current = by_mac.setdefault((segment, endpoint.mac), remote)
+                if current is not remote and better_for_mac(
+                    vni, _claim(remote), _claim(current), given.owner_of
                 ):
                     by_mac[segment, endpoint.mac] = remote
             if ip not in local_ips:
-                _, rival = by_ip.setdefault(ip, (segment, remote))
-                if rival is not remote and better_for_ip(
-                    vni, ip, _claim(remote), _claim(rival), given.owner_of
+                _, current = by_ip.setdefault(ip, (segment, remote))
+                if current is not remote and better_for_ip(
+                    vni, ip, _claim(remote), _claim(current), given.owner_of
                 ):
                     by_ip[ip] = (segment, remote)
-    # One text for all rows of a segment: 100,000 rows would have as many of 55 bytes each.
+    # Share one string per segment: 100,000 rows would hold as many strings of 55 bytes.
     names = [(f"vxlan{segment}", f"br{segment}") for segment in range(segment_count(given.network))]
     for (segment, mac), remote in by_mac.items():
         vxlan, _ = names[segment]
@@ -243,7 +243,7 @@ def _claim(remote: RemoteEndpoint) -> Claim:
 
 
 class Segments:
-    """Finds the segment of an address; by shifted prefix, as there may be very many."""
+    """Finds the segment of an address by its prefix; made for many lookups."""
 
     def __init__(self, network: Network) -> None:
         self._subnets = [
@@ -258,7 +258,7 @@ class Segments:
         ]
 
     def of(self, ip: Ip) -> int | None:
-        """Return the segment, or None where no container can have this address."""
+        """Return the segment, or None if no container can have this address."""
         number = int.from_bytes(ip, "big")
         for size, shift, prefix, segment, gateway in self._subnets:
             if size == len(ip) and number >> shift == prefix:

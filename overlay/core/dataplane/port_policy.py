@@ -1,4 +1,4 @@
-"""Which frames a sandbox's ports may send, and which of them may bypass the bridge.
+"""Port security and fast path: what a sandbox's ports may send.
 
 Owns: the rows of port security, which name the source MAC and addresses that a container may use,
 and those of the fast path. On the fast path a container's frames may leave only from its own MAC
@@ -20,14 +20,14 @@ DEFAULT_TARGET_MAC = Mac(bytes(6))
 
 
 def guard_row(network: Network, port_name: str, endpoint: Endpoint) -> GuardRow:
-    """Return what may be sent from an endpoint's port."""
+    """Return the row that limits what an endpoint's port may send."""
     if has_port_security_off(network, endpoint):
         return GuardRow(Mac(b""), (), port_name)
     return GuardRow(endpoint.mac, tuple(sorted(endpoint.ips)), port_name)
 
 
 def segment_rows(network: Network, segment_count: int) -> Iterator[Row]:
-    """Return the fast path's rows for each of a network's segments, whatever their endpoints."""
+    """Return the fast path's rows for each segment of a network."""
     for segment in range(segment_count):
         if has_tunnel(network):
             yield HookRow(segment, f"vxlan{segment}")
@@ -36,12 +36,12 @@ def segment_rows(network: Network, segment_count: int) -> Iterator[Row]:
 
 
 def port_rows(segment: int, port_name: str, endpoint: Endpoint) -> Iterator[Row]:
-    """Return the fast path's rows for one local endpoint, whose port is on that segment."""
+    """Return the fast path's rows for one local endpoint on a segment."""
     if is_host(endpoint):
         yield TargetRow(endpoint.mac, segment, f"br{segment}")
         return
     rates = rates_of(endpoint.labels)
-    # A limited direction goes by the bridge: the fast path would pass the port's queues by.
+    # A limited direction uses the bridge: the fast path would bypass the port's queues.
     yield TargetRow(endpoint.mac, segment, f"br{segment}" if rates.in_bits else port_name)
     if rates.out_bits:
         return

@@ -1,6 +1,6 @@
-"""What it means to publish a port: the words for it, and which two of them can't stand together.
+"""Published ports: their syntax, and conflicts between them.
 
-Owns: the grammar `[HOST:]CONTAINER[/tcp|udp]`, each a number or a range. Pure.
+Owns: the grammar `[HOST:]CONTAINER[/tcp|udp]`, each a number or a range.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PORT_MAX: Final = 65_535
 
 
 class PortPair(NamedTuple):
-    """A port of the host, and the port of the container that it leads to."""
+    """A port of the host, and the port of the container that it maps to."""
 
     protocol: str
     host_port: int
@@ -28,7 +28,7 @@ class PortPair(NamedTuple):
 
 
 class PublishedPort(NamedTuple):
-    """A port of this host that leads to whichever container has a name on a network."""
+    """A port of this host, mapped to the container with a name on a network."""
 
     protocol: str
     host_ip: Ip  # empty: every address of the host
@@ -39,13 +39,16 @@ class PublishedPort(NamedTuple):
 
     @property
     def host_binding(self) -> str:
-        """Return the place on the host as text: what there can be only one of."""
+        """Return the host address and port as text: the key of a published port."""
         text = ip_text(self.host_ip) if self.host_ip else "*"
         return f"[{text}]:{self.host_port}" if ":" in text else f"{text}:{self.host_port}"
 
 
 def parse_pairs(text: str) -> list[PortPair]:
-    """Return the ports that `8080:80/tcp` or `8000-8009:80-89/tcp` means; raises UsageError."""
+    """Return the ports of a text like `8080:80/tcp` or `8000-8009:80-89`.
+
+    Raises UsageError.
+    """
     numbers, slash, protocol = text.partition("/")
     host, _, port = numbers.rpartition(":")
     try:
@@ -54,10 +57,10 @@ def parse_pairs(text: str) -> list[PortPair]:
         return [PortPair(protocol, *pair) for pair in pairs]
     except ValueError:
         raise UsageError(
-            f"{text!r} is no port to publish",
-            why="it is HOST:CONTAINER, numbers from 1 to 65535 or ranges of one length, at most "
-            f"{limits.PUBLISHED_PORTS_MAX} ports, with /udp behind it for UDP",
-            hint="Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for twice the same",
+            f"invalid port {text!r}",
+            why="expected HOST:CONTAINER, numbers from 1 to 65535 or ranges of equal length, "
+            f"at most {limits.PUBLISHED_PORTS_MAX} ports, followed by /udp for UDP",
+            hint="Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for 8080:8080",
             field="ports",
         ) from None
 
@@ -87,14 +90,16 @@ def _number(text: str) -> int:
 
 
 def matches(wanted: PortPair, published: PublishedPort) -> bool:
-    """Say whether who asks for a pair means a publication: the host's port alone is enough, and
-    is read as a pair of twice the same."""
+    """Return whether a pair given by a user means a published port.
+
+    The host's port alone is enough; it is parsed as a pair of equal ports.
+    """
     ports = {(published.host_port, published.port), (published.host_port, published.host_port)}
     return wanted.protocol == published.protocol and (wanted.host_port, wanted.port) in ports
 
 
 def conflicting(wanted: PublishedPort, known: Iterable[PublishedPort]) -> PublishedPort | None:
-    """Return the publication whose place on the host this one would share; None if it is free."""
+    """Return the published port that blocks this one on the host, or None."""
     for other in known:
         same_port = (other.protocol, other.host_port) == (wanted.protocol, wanted.host_port)
         meet = not other.host_ip or not wanted.host_ip or other.host_ip == wanted.host_ip

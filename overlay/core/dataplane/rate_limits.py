@@ -1,9 +1,9 @@
-"""Bandwidth limits of an endpoint: how they stand in its record, and what they ask of its port.
+"""Bandwidth limits of an endpoint: its labels, and the rows for its port.
 
-A limit is a label of ours on the endpoint, so it is replicated, kept and remembered as all of it
-is. *In* is to the container, *out* is from it. The fast path goes around a port's queues, so a
-limited direction of a port takes the bridge. Owns: those labels and that rule; how a rate is
-kept is the kernel layer's business (`kernel.sandbox.rate_limit`).
+A limit is a reserved label of the endpoint, so it is replicated and stored like the others. *In*
+is to the container, *out* is from it. The fast path bypasses a port's queues, so a limited
+direction uses the bridge. Owns: those labels and that rule. Does not: enforce rates
+(`kernel.sandbox.rate_limit`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _OUT: str = LABEL_PREFIX + "rate-out"
 
 
 class Rates(NamedTuple):
-    """Limits in bits per second; 0 is none."""
+    """Limits in bits per second; 0 is unlimited."""
 
     in_bits: int = 0
     out_bits: int = 0
@@ -28,9 +28,9 @@ NO_RATES: Final = Rates()
 
 
 def rates_of(labels: tuple[tuple[str, str], ...]) -> Rates:
-    """Return the limits that stand in an endpoint's labels."""
+    """Return the limits in an endpoint's labels."""
     if not labels:
-        return NO_RATES  # most endpoints: each pass asks this of all local ones
+        return NO_RATES  # most endpoints: each pass reads the limits of all local ones
     found = dict(labels)
     return Rates(_number(found.get(_IN)), _number(found.get(_OUT)))
 
@@ -38,7 +38,10 @@ def rates_of(labels: tuple[tuple[str, str], ...]) -> Rates:
 def with_rates(
     labels: tuple[tuple[str, str], ...], wanted: tuple[int | None, int | None]
 ) -> tuple[tuple[str, str], ...]:
-    """Return the labels with other limits (in, out); None leaves one as it is, 0 lifts it."""
+    """Return the labels with other limits (in, out), in bits per second.
+
+    None keeps a limit, 0 removes it.
+    """
     found = dict(labels)
     for key, bits in zip((_IN, _OUT), wanted, strict=True):
         if bits is not None:
@@ -49,7 +52,7 @@ def with_rates(
 
 
 def rate_row(port_name: str, endpoint: Endpoint) -> RateRow | None:
-    """Return the limits of an endpoint's port; None if it has none."""
+    """Return the row with the limits of an endpoint's port, or None."""
     rates = rates_of(endpoint.labels)
     return None if rates == NO_RATES else RateRow(port_name, *rates)
 

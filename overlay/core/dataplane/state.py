@@ -1,9 +1,9 @@
-"""The state of one sandbox, as a value: what should be there and what is there alike.
+"""The state of one sandbox as a value, both desired and actual.
 
-The planner makes one from records, the kernel layer reads one from the kernel; converged
-means that the two are equal. Kernel quirks are normalised in the kernel layer's reader, so
-nothing here or in `diff` knows of them. Sets hold named tuples of packed bytes and names,
-never interface indexes: those are the kernel layer's business.
+The planner derives one from records, the kernel layer reads one from the kernel; converged means
+that the two are equal. The kernel layer's reader normalises kernel quirks, so nothing here or in
+`diff` knows them. Sets hold named tuples of packed bytes and names, never interface indexes,
+which only the kernel layer knows.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from overlay.model import Ip, Mac, Vni
 
 
 class Bridge(NamedTuple):
-    """A bridge of a sandbox: no multicast snooping, no STP, no IPv6 address of its own.
+    """A bridge without multicast snooping, STP and IPv6 addresses of its own.
 
-    `altered` is empty in every desired link; in an actual one it names what we always set
-    and somebody changed ("up", "neigh_suppress").
+    `altered` is empty in every desired link; in an actual one it names the settings that differ
+    from what overlayd always sets ("up", "neigh_suppress").
     """
 
     name: str
@@ -28,8 +28,10 @@ class Bridge(NamedTuple):
 
 
 class Vxlan(NamedTuple):
-    """A VTEP: `nolearning`, own `local`, no checksum tricks, port of `master`
-    with neigh_suppress on and learning off."""
+    """A VTEP: `nolearning`, local address `local`, default checksum settings.
+
+    A port of `master` with neigh_suppress on and learning off.
+    """
 
     name: str
     vni: Vni
@@ -41,11 +43,11 @@ class Vxlan(NamedTuple):
 
 
 PORT_PREFIX = "ve"
-"""How the name of every container's port begins: port security looks at those."""
+"""Prefix of the names of containers' ports: port security applies to them."""
 HOST_PORT_PREFIX = "host"
-"""How the name of the port of this host's own end begins: the segment's number follows."""
+"""Prefix of a host endpoint port; the segment number follows."""
 HOST_LINK_PREFIX = "ovh"
-"""Prefix of the host's own interface on a network, in the host's namespace."""
+"""Prefix of the host interface on a network, in the host namespace."""
 
 
 class Port(NamedTuple):
@@ -69,7 +71,7 @@ class AddressRow(NamedTuple):
 
 
 class FdbRow(NamedTuple):
-    """On a VXLAN device (NTF_SELF): frames to `mac` go to `vtep`."""
+    """On a VXLAN device (NTF_SELF): sends frames for `mac` to `vtep`."""
 
     link: str
     mac: Mac
@@ -77,21 +79,27 @@ class FdbRow(NamedTuple):
 
 
 class FloodRow(NamedTuple):
-    """On a VXLAN device (NTF_SELF, all-zeros MAC, appended): what is flooded goes here too."""
+    """On a VXLAN device: flooded frames go to this VTEP too.
+
+    NTF_SELF, all-zeros MAC, appended.
+    """
 
     link: str
     vtep: Ip
 
 
 class BridgeFdbRow(NamedTuple):
-    """On a bridge port (NTF_MASTER | NTF_EXT_LEARNED, never permanent): `mac` is behind it."""
+    """On a bridge port: `mac` is behind it.
+
+    NTF_MASTER | NTF_EXT_LEARNED, never permanent.
+    """
 
     link: str
     mac: Mac
 
 
 class NeighborRow(NamedTuple):
-    """A permanent neighbour of a bridge: what neigh_suppress answers with."""
+    """A permanent neighbor of a bridge, for neigh_suppress to answer with."""
 
     link: str
     ip: Ip
@@ -99,7 +107,10 @@ class NeighborRow(NamedTuple):
 
 
 class RouteRow(NamedTuple):
-    """A route of the sandbox by way of an address on a link: `base` and length 0 is the default."""
+    """A route of the sandbox through an address on a link.
+
+    `base` with length 0 is the default route.
+    """
 
     link: str
     base: Ip
@@ -108,16 +119,21 @@ class RouteRow(NamedTuple):
 
 
 class BarrierRow(NamedTuple):
-    """What comes in by a link is not routed to a range: a rule of type prohibit (ip-rule(8))."""
+    """Packets that enter by a link are not routed to a range.
+
+    A rule of type prohibit (ip-rule(8)).
+    """
 
     link: str
-    prefix_length: int  # before the address, or it would equal an AddressRow
+    prefix_length: int  # before the address, as otherwise it could equal an AddressRow
     base: Ip
 
 
 class GuardRow(NamedTuple):
-    """Port security at a port: its container sends from this MAC and these addresses, sorted, or
-    is not heard. Without a MAC the port is open; without a row it is shut."""
+    """Port security: the container may send from this MAC and addresses only.
+
+    The addresses are sorted. Without a MAC the port is open; without a row it is closed.
+    """
 
     mac: Mac
     ips: tuple[Ip, ...]
@@ -125,16 +141,22 @@ class GuardRow(NamedTuple):
 
 
 class SourceRow(NamedTuple):
-    """On the fast path a port may send from this MAC and address; others take the bridge."""
+    """On the fast path, a port may send from this MAC and address.
 
-    ip: Ip  # the order of fields differs from all other rows': tuples of one content are equal
+    Other frames use the bridge.
+    """
+
+    ip: Ip  # a field order unlike all other rows': tuples with equal content are equal
     mac: Mac
     link: str
 
 
 class TargetRow(NamedTuple):
-    """On the fast path, a segment's frames to `mac` go out by `link`: straight into the container
-    behind a port; to a bridge's own end, the usual way. The zero MAC stands for all others."""
+    """On the fast path, frames of a segment for `mac` leave by `link`.
+
+    Directly into the container behind a port, or to a bridge for the bridge's own MACs. The zero
+    MAC stands for all others.
+    """
 
     mac: Mac
     segment: int
@@ -142,14 +164,17 @@ class TargetRow(NamedTuple):
 
 
 class HookRow(NamedTuple):
-    """The segment's program of the fast path runs on what comes in by `link`."""
+    """The segment's fast-path program runs on frames that enter by `link`."""
 
     segment: int
     link: str
 
 
 class RateRow(NamedTuple):
-    """A port's limits in bits per second, 0 for none: to its container, and from it."""
+    """A port's limits in bits per second, 0 for none.
+
+    `in_bits` is to its container, `out_bits` from it.
+    """
 
     link: str
     in_bits: int
@@ -157,9 +182,9 @@ class RateRow(NamedTuple):
 
 
 class UnexpectedRow(NamedTuple):
-    """A fixed row in our sandbox that no plan of ours writes: another VNI, VLAN or kind.
+    """A permanent row that no plan contains: another VNI, VLAN or kind.
 
-    Only ever read and deleted: `request` is the kernel layer's own way to do that.
+    Only read and deleted: `request` is the kernel layer's way to delete it.
     """
 
     link: str
@@ -186,7 +211,10 @@ Row: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class SandboxState:
-    """All that is ours in one sandbox. Everything permanent inside a sandbox is ours."""
+    """The whole state of one sandbox.
+
+    Everything permanent inside a sandbox belongs to overlayd.
+    """
 
     links: dict[str, Link] = field(default_factory=dict)
     rows: frozenset[Row] = frozenset()

@@ -1,4 +1,4 @@
-"""Whom a node lets in at its VXLAN port, as a value: what should be and what is there alike."""
+"""The VXLAN port filter as a value, both desired and actual."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from overlay.model import Ip, Vni
 
 @dataclass(frozen=True, slots=True)
 class FilterState:
-    """The members' VTEP addresses, and the VNIs for which only those are let in."""
+    """The members' VTEP addresses, and the VNIs that only they may send."""
 
     members: frozenset[Ip] = frozenset()
     vnis: frozenset[Vni] = frozenset()
 
     def without(self, other: FilterState) -> FilterState:
-        """Return what this has and the other has not."""
+        """Return what is in this state and not in the other."""
         return FilterState(self.members - other.members, self.vnis - other.vnis)
 
     def joined(self, other: FilterState) -> FilterState:
-        """Return what either has."""
+        """Return the union of both states."""
         return FilterState(self.members | other.members, self.vnis | other.vnis)

@@ -56,7 +56,7 @@ def test_ranges_are_as_many_pairs() -> None:
 )  # fmt: skip
 def test_what_is_no_port_is_refused(text: str) -> None:
     """With an example of what is one."""
-    with pytest.raises(UsageError, match="is no port to publish"):
+    with pytest.raises(UsageError, match="invalid port"):
         parse_pairs(text)
 
 
