@@ -1,4 +1,4 @@
-"""What a node tells its owner, as values; drained by `Node.next_event`."""
+"""The events that a node reports to its owner, by `Node.next_event`."""
 
 from __future__ import annotations
 
@@ -28,40 +28,46 @@ class StoreChanged:
 
 @dataclass(frozen=True, slots=True)
 class SegmentAccepted:
-    """Another node's segment was merged; keep it for the next start, when convenient."""
+    """Another node's segment was merged; store it for the next start."""
 
     segment: Segment
 
 
 @dataclass(frozen=True, slots=True)
 class CardAccepted:
-    """A node's card is new, or newer than what was held."""
+    """A node's card is new, or newer than the one held."""
 
     card: Card
 
 
 @dataclass(frozen=True, slots=True)
 class InitialSyncDone:
-    """All that the live members held when this node started has come: pruning may begin."""
+    """All that the live members held at the start is here.
+
+    Pruning may begin.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """Everyone asked has confirmed what was published under `wait_id`."""
+    """All peers asked have confirmed the write of `wait_id`."""
 
     wait_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmRequested:
-    """Someone waits to hear that our kernel has this scope's records."""
+    """A peer waits until this kernel is programmed with this scope's records."""
 
     scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
 class GrantRequested:
-    """`sender` asks for address space: decide, make it durable, publish or refuse."""
+    """`sender` requests address space.
+
+    Decide, make it durable, then publish or refuse.
+    """
 
     sender: NodeId
     request: GrantRequest
@@ -69,7 +75,7 @@ class GrantRequested:
 
 @dataclass(frozen=True, slots=True)
 class GrantRefused:
-    """An owner said no."""
+    """An owner refused a request for space."""
 
     sender: NodeId
     refusal: GrantRefusal
@@ -77,7 +83,7 @@ class GrantRefused:
 
 @dataclass(frozen=True, slots=True)
 class OwnLogAhead:
-    """Peers held more of our own log than we did (a rolled-back disk); it is merged now."""
+    """Peers held more of this node's own log (a rolled-back disk)."""
 
     scope: Scope
     version: int
@@ -85,14 +91,14 @@ class OwnLogAhead:
 
 @dataclass(frozen=True, slots=True)
 class OwnCardAhead:
-    """Peers hold a newer card of ours: start again above that epoch."""
+    """Peers hold a newer card of this node: start again above that epoch."""
 
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateIdentity:
-    """Two hosts speak under one identity; `address` is the other one's."""
+    """Two hosts use one identity; `address` is the other one's."""
 
     node_id: NodeId
     address: Ip
@@ -100,14 +106,17 @@ class DuplicateIdentity:
 
 @dataclass(frozen=True, slots=True)
 class NodeForgotten:
-    """A node is declared gone for ever: bar its identity."""
+    """A node was declared gone permanently: bar its identity."""
 
     node_id: NodeId
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorityMessage:
-    """A member said something about certificates or the authority: check it, then act."""
+    """A member sent a message about certificates or the authority.
+
+    Verify it before acting.
+    """
 
     sender: NodeId
     message: CertificateRequest | CertificateRenewal | AuthorityHandover
@@ -115,7 +124,7 @@ class AuthorityMessage:
 
 @dataclass(frozen=True, slots=True)
 class ForgottenBy:
-    """A member says that this node is forgotten: nobody hears it any more."""
+    """A member reports that this node is forgotten, and ignores it."""
 
     node_id: NodeId
 

@@ -1,8 +1,8 @@
-"""One node's protocol machine: the only class that the agent and the simulator drive.
+"""One node's protocol machine, which agent and simulator drive.
 
-Owns: how messages, timers and local writes reach the parts, and the order of what comes out.
-Sans-IO: time is an argument, chance is given, what is to be sent and what happened is asked
-for. Verification of signatures goes through the notary, and only for what would change a thing.
+Owns: how messages, timers and local writes reach the parts, and the order of messages and events.
+Sans-IO: time and randomness are arguments, messages and events are drained. Signatures are
+verified only for what would change something.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Node:
         self._started = now
         self._events: deque[Event] = deque(maxlen=limits.EVENT_QUEUE_MAX)
         self._forgotten: set[NodeId] = set()
-        self.last_contact_at: float | None = None  # anyone; who hears nobody knocks at doors again
+        self.last_contact_at: float | None = None  # any peer; if old, seeds are contacted again
         self.outbox = Outbox(codec)
         self.store = Store(card.node_id)
         self.store.accept_card(card)
@@ -105,16 +105,16 @@ class Node:
             root_of=self.anti_entropy.root_of,
             now=now,
         )
-        self._cards = CardIntake(self.store, self.membership, signer, self._forgotten, self._event)
+        self._cards = CardIntake(self.store, self.membership, signer, self._forgotten, self._emit)
         self._broadcast = Broadcast(self.store, self.membership, self.outbox, settings, random)
         self._confirmations = Confirmations(self.store, self.outbox, settings)
         self.scopes = ScopeSync(self.store, self.membership, self.anti_entropy, settings, random)
-        self._catch_up = InitialSync(
+        self._initial_sync = InitialSync(
             self.store, self.membership, self.anti_entropy, self.scopes, settings, now
         )
 
     def restore(self, cards: Iterable[Card], segments: Iterable[Segment], now: float) -> None:
-        """Take back what was on disk, already verified, before anything else happens."""
+        """Restore verified cards and segments from disk; call this first."""
         for card in cards:
             if card.node_id != self.card.node_id and self.store.accept_card(card):
                 self._cards.admit(card, now)
@@ -128,7 +128,7 @@ class Node:
     # --- in -----------------------------------------------------------------------------
 
     def receive(self, message: Message, sender: NodeId, now: float) -> None:
-        """Take one authenticated message; raises RemoteError with the reason of its drop."""
+        """Handle one authenticated message; raises RemoteError if it is dropped."""
         if sender in self._forgotten:
             raise RemoteError(FORGOTTEN)
         self.last_contact_at = now
@@ -138,7 +138,7 @@ class Node:
                 self.anti_entropy.compare(sender, root, now)
             case Ack(root=root):
                 self.membership.receive_ack(message, sender, now)
-                # A relayed Ack carries the digest of the one who relays it: still the sender's.
+                # A relayed Ack carries the relay's digest: that of the sender, again.
                 self.anti_entropy.compare(sender, root, now)
             case PingRequest():
                 self.membership.receive_ping_request(message, sender, now)
@@ -159,11 +159,11 @@ class Node:
             case Confirm():
                 self._confirmations.receive(message, sender)
             case GrantRequest():
-                self._event(GrantRequested(sender, message))
+                self._emit(GrantRequested(sender, message))
             case GrantRefusal():
-                self._event(GrantRefused(sender, message))
+                self._emit(GrantRefused(sender, message))
             case CertificateRequest() | CertificateRenewal() | AuthorityHandover():
-                self._event(AuthorityMessage(sender, message))
+                self._emit(AuthorityMessage(sender, message))
 
     def _receive_cards(self, message: Cards, sender: NodeId, now: float) -> None:
         for card in message.cards:
@@ -178,7 +178,7 @@ class Node:
             log = (segment.origin, segment.scope)
             before = self.store.version(*log)
             try:
-                self._take_segment(segment, sender, now)
+                self._receive_segment(segment, sender, now)
             except RemoteError as error:
                 bad = error
                 continue
@@ -188,14 +188,14 @@ class Node:
                 and held >= segment.upto
                 and self._confirmations.handle_request(segment, sender)
             ):
-                self._event(ConfirmRequested(segment.scope))
+                self._emit(ConfirmRequested(segment.scope))
             self.anti_entropy.segment_received(
                 log, len(segment.raw) if held > before else 0, sender, now
             )
         if bad is not None:
             raise bad
 
-    def _take_segment(self, segment: Segment, sender: NodeId, now: float) -> None:
+    def _receive_segment(self, segment: Segment, sender: NodeId, now: float) -> None:
         origin, scope = segment.origin, segment.scope
         if not self.store.takes_part(self.card.node_id, scope):
             return
@@ -219,11 +219,11 @@ class Node:
             self._applied(one, sender, now)
 
     def _applied(self, segment: Segment, sender: NodeId, now: float) -> None:
-        self._event(SegmentAccepted(segment))
+        self._emit(SegmentAccepted(segment))
         keys = tuple(entry.key for entry in segment.entries)
-        self._event(StoreChanged(segment.origin, segment.scope, keys))
+        self._emit(StoreChanged(segment.origin, segment.scope, keys))
         if segment.origin == self.card.node_id:
-            self._event(OwnLogAhead(segment.scope, segment.upto))
+            self._emit(OwnLogAhead(segment.scope, segment.upto))
         if not self.anti_entropy.under_way(sender):
             self._broadcast.relay(segment, now)
         for entry in segment.entries:
@@ -237,7 +237,7 @@ class Node:
         self.membership.remove(node_id, now)
         self.anti_entropy.forget(node_id)
         self._confirmations.forget_node(node_id)
-        self._event(NodeForgotten(node_id))
+        self._emit(NodeForgotten(node_id))
 
     # --- time ---------------------------------------------------------------------------
 
@@ -249,53 +249,54 @@ class Node:
             self.anti_entropy.next_timer(),
             self._confirmations.next_timer(),
             self.scopes.next_timer(),
-            self._catch_up.next_timer(),
+            self._initial_sync.next_timer(),
         )
         return min((when for when in due if when is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
-        """Do everything that is due."""
+        """Run all timers that are due."""
         self.membership.handle_timer(now)
         self._broadcast.handle_timer(now)
         self.anti_entropy.handle_timer(now)
         self._confirmations.handle_timer(now)
         self.scopes.handle_timer(now)
-        if self._catch_up.handle_timer(now):
-            self._event(InitialSyncDone())
+        if self._initial_sync.handle_timer(now):
+            self._emit(InitialSyncDone())
 
     def observe_lag(self, lag_s: float, now: float) -> None:
-        """Note that our own event loop ran late."""
+        """Note that this node's event loop ran late."""
         self.membership.observe_lag(lag_s, now)
 
     # --- out ----------------------------------------------------------------------------
 
     def next_event(self) -> Event | None:
-        """Return what happened, oldest first; None when that is all."""
+        """Return the next event, oldest first; None if there is none."""
         for event in self.membership.drain_events():
-            # Not for a suspicion: most are refuted, and then it would have been left out in
-            # silence. The wait is bounded; who has not confirmed by then is named.
+            # Not for a suspicion: most are refuted, and the member would have been left out
+            # without notice. The wait is bounded, and members that have not confirmed by then are
+            # named.
             if isinstance(event, MemberChanged) and event.after in _GONE:
                 self._confirmations.forget_node(event.node_id)
-            self._event(event)
+            self._emit(event)
         for wait_id in self._confirmations.done:
-            self._event(Confirmed(wait_id))
+            self._emit(Confirmed(wait_id))
         self._confirmations.done.clear()
         return self._events.popleft() if self._events else None
 
-    def _event(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         self._events.append(event)
 
-    # --- what the owner does ------------------------------------------------------------
+    # --- calls by the owner -------------------------------------------------------------
 
     def add_peer(self, card: Card, now: float) -> None:
-        """Take in a node that proved itself in a handshake, and learn what a new one knows.
+        """Add a node that authenticated in a handshake; sync with a new one.
 
-        With a known one the next probe shows whether there is anything to learn.
+        With a known one, the next probe shows whether there are differences.
         """
         known = self.store.card(card.node_id)
         self._cards.handle_card(card, now)
         if known is not None and known.epoch >= card.epoch and known.raw != card.raw:
-            # Its disk was rolled back or copied: it must go on above what is known here. Where
+            # Its disk was rolled back or copied: it must continue above what is known here. Where
             # the epochs are equal, no digest would show it.
             self.outbox.put(card.node_id, Cards((known,)), Priority.REPAIR)
         if known is None and self.store.card(card.node_id) is not None:
@@ -304,14 +305,14 @@ class Node:
     def write(
         self, scope: Scope, puts: Sequence[Value], deletes: Iterable[Key] = ()
     ) -> list[Segment]:
-        """Return the segments of a local write; nothing is changed until `publish`-ed or applied.
+        """Return the segments of a local write; nothing is changed yet.
 
         The owner makes them durable, then calls `apply`, then `publish`.
         """
         return self._writer.write(scope, puts, deletes)
 
     def apply(self, segments: Sequence[Segment], now: float) -> None:
-        """Make a durable local write part of this node's logs."""
+        """Apply a durable local write to this node's logs."""
         held = self.store.common_scopes(self.card.node_id)
         for segment in segments:
             self.store.accept(segment)
@@ -320,7 +321,7 @@ class Node:
                 self.scopes.begin(scope, 1, now)
         for segment in segments:
             keys = tuple(entry.key for entry in segment.entries)
-            self._event(StoreChanged(segment.origin, segment.scope, keys))
+            self._emit(StoreChanged(segment.origin, segment.scope, keys))
             for entry in segment.entries:
                 if isinstance(entry.value, ForgottenNode):
                     self._ban(entry.value.node_id, now)
@@ -328,10 +329,10 @@ class Node:
     def publish(
         self, segments: Sequence[Segment], now: float, *, confirm: bool = False
     ) -> int | None:
-        """Tell a local write to those who hold its scope.
+        """Send a local write to the holders of its scope.
 
-        With `confirm`, return the id of a wait that ends with `Confirmed`, or None if there is
-        nobody to wait for.
+        With `confirm`, return the id of a wait that ends with `Confirmed`, or None if no node
+        must confirm.
         """
         if not confirm:
             self._broadcast.publish(list(segments), now)
@@ -353,20 +354,22 @@ class Node:
         return wait_id
 
     def unconfirmed_nodes(self, wait_id: int) -> tuple[NodeId, ...]:
-        """Return who has not confirmed a wait yet."""
+        """Return the nodes that have not confirmed yet."""
         return self._confirmations.missing(wait_id)
 
     def cancel_confirmation(self, wait_id: int) -> None:
-        """Give a wait up."""
+        """Cancel a wait."""
         self._confirmations.forget(wait_id)
 
     def programmed(self, versions: Iterable[LogVersion], now: float) -> None:  # noqa: ARG002
-        """Note how far our kernel is; whoever waits for it hears it."""
+        """Note what the kernel is programmed with, and send confirmations due."""
         self._confirmations.programmed(list(versions))
 
     def renew_card(self, card: Card, now: float) -> None:
-        """Use and tell a changed card of our own, already durable. With `left` it is the goodbye:
-        keep driving the node for a moment, so that all hear it."""
+        """Use and publish a changed card of this node, already durable.
+
+        If it says `left`, keep driving the node for a moment, so that all receive it.
+        """
         self.card = card
         self.store.accept_card(card)
         self.membership.renew(card.epoch << EPOCH_SHIFT)
@@ -377,29 +380,29 @@ class Node:
         assert now >= self._started, "time runs forwards"
 
     def rebroadcast_card(self) -> None:
-        """Say again what the last changed card said: a goodbye is not to depend on repair."""
+        """Send this node's card again: a departure must not depend on repair."""
         for peer in self.membership.live():
             self.outbox.put(peer, Cards((self.card,)), Priority.OWN)
 
     def send_to(self, to: NodeId, message: Message) -> None:
-        """Ask or answer one member; whether it arrives shows by what it does."""
+        """Send a message to one member, without a guarantee of delivery."""
         self.outbox.put(to, message, Priority.OWN)
 
-    # --- how far it is ------------------------------------------------------------------
+    # --- progress -----------------------------------------------------------------------
 
     @property
     def caught_up(self) -> bool:
-        """Whether all that the live members held has come here since the start.
+        """Whether all that the live members held at the start is here.
 
-        Once true, true for this run: whoever joins later sends what it has. False as long as
+        Once true, true for this run: members that join later send what they have. False while
         this node is alone although it knows of others: it may not know what they know.
         """
-        return self._catch_up.is_done
+        return self._initial_sync.is_done
 
     def may_write(self, now: float) -> bool:
-        """Say whether this node may write and allocate (the amnesia rule)."""
-        return self._catch_up.may_write(now)
+        """Return whether this node may write and allocate (the amnesia rule)."""
+        return self._initial_sync.may_write(now)
 
     def is_forgotten(self, node_id: NodeId) -> bool:
-        """Say whether a node was declared gone for ever."""
+        """Return whether a node is declared gone permanently."""
         return node_id in self._forgotten

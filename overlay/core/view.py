@@ -1,7 +1,7 @@
-"""What the records say, for one network's sandbox on one node: the planner's input.
+"""A read model of the records: the planner's input for a network.
 
-Owns: which networks exist, who takes part, whose rows count. Knows no kernel and no loop; the
-agent and the simulator ask it the same questions.
+Owns: which networks exist, who participates, whose rows count. Does not: know the kernel or the
+event loop; agent and simulator use it alike.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from overlay.model import Endpoint, Ip, Network, NodeId, Vni
 
 
 def overlay_mtu(underlay_mtu: int, address: Ip) -> int:
-    """Return what fits into the underlay's packets (RFC 7348 section 4.3: never fragment)."""
+    """Return the MTU of overlay interfaces, in bytes.
+
+    Frames must fit the underlay's packets (RFC 7348 section 4.3: never fragment).
+    """
     overhead = limits.VXLAN_OVERHEAD_IPV4 if len(address) == 4 else limits.VXLAN_OVERHEAD_IPV6
     return underlay_mtu - overhead
 
 
 class View:
-    """One node's questions to its own store."""
+    """Lookups of one node in its own store."""
 
     def __init__(self, store: Store, membership: Membership, self_id: NodeId) -> None:
         self._store = store
@@ -46,8 +49,8 @@ class View:
         self.ownership: Callable[[Network], Ownership] | None = None
 
     def networks(self) -> dict[Vni, Network]:
-        """Return the networks that exist and have their VNIs to themselves."""
-        # With 1,000 networks it takes 5 ms, and it is asked for at every turn.
+        """Return the networks without a VNI conflict, by VNI."""
+        # It takes 5 ms with 1,000 networks, and is called in every turn.
         root = self._store.root((CLUSTER_SCOPE,))
         if self._networks is None or self._networks[0] != root:
             usable = usable_networks(self.network_claims())
@@ -55,7 +58,7 @@ class View:
         return dict(self._networks[1])
 
     def network_claims(self) -> list[tuple[NodeId, Network]]:
-        """Return all networks that exist, those that lost their VNI to another one too."""
+        """Return all networks, including those that lost a VNI conflict."""
         removed = {
             (value.creator, value.vni)
             for _, value in self._store.values(CLUSTER_SCOPE, "removed")
@@ -70,8 +73,10 @@ class View:
         ]
 
     def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
-        """Return the nodes that take part in a network, this one included, in order of id;
-        with `forwarding`, only those that have a sandbox of it."""
+        """Return the nodes that participate in a network, in order of id.
+
+        This one included; with `forwarding`, only those that have a sandbox for it.
+        """
         return sorted(
             origin
             for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
@@ -81,16 +86,19 @@ class View:
         )
 
     def takes_part(self, node_id: NodeId, part: Participation) -> bool:
-        """Say whether a node has written this very record."""
+        """Return whether a node has written exactly this record."""
         return any(
             origin == node_id and value == part
             for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
         )
 
     def vtep_of(self, origin: NodeId) -> Ip | None:
-        """Return another node's VTEP. None for who left, was forgotten, or is dead beyond the
-        grace: only those lose their rows, never those that merely seem dead (their data plane
-        forwards without an agent)."""
+        """Return another node's VTEP, or None.
+
+        None for a node that left, was forgotten, or is dead beyond the grace period: only those
+        lose their rows, never those that merely seem dead (their data plane forwards without an
+        agent).
+        """
         card = self._store.card(origin)
         if card is None or card.left or self.is_gone(origin):
             return None
@@ -102,7 +110,7 @@ class View:
         return frozenset(vtep for vtep in found if vtep is not None)
 
     def vnis(self) -> frozenset[Vni]:
-        """Return the VNIs of all networks that anybody has made, all their segments'."""
+        """Return the VNIs of all networks, including all their segments."""
         return frozenset(
             Vni(network.vni + segment)
             for _, network in self.network_claims()
@@ -110,17 +118,19 @@ class View:
         )
 
     def is_gone(self, origin: NodeId) -> bool:
-        """Say whether nothing of a node counts any more; this node itself is no remote."""
+        """Return whether a node's records no longer count; false for this node."""
         state = self._membership.state_of(origin)
         return state in (None, MemberState.LEFT) or self.is_expired(origin)
 
     def anyone_forgotten(self) -> bool:
-        """Say whether any node has been declared gone for ever."""
+        """Return whether any node has been declared gone permanently."""
         return next(self._store.values(CLUSTER_SCOPE, "forgotten"), None) is not None
 
     def members(self) -> list[NodeId]:
-        """Return all nodes that belong to the cluster, dead ones and this one too, in order of
-        id: all that are known, less those that have left or are forgotten."""
+        """Return the cluster's nodes in order of id.
+
+        Dead ones and this one too, but not those that left or are forgotten.
+        """
         others = [
             member.node_id
             for member in self._membership.members()
@@ -139,15 +149,17 @@ class View:
         *,
         fast_path: bool = False,
     ) -> SandboxState:
-        """Return what this node's sandbox of the network should be."""
+        """Return the desired state of this node's sandbox of a network."""
         given = self.collect_input(network, local, port, mtu, ports)
         return plan_sandbox(given, fast_path=fast_path)
 
     def collect_input(
         self, network: Network, local: Ip, port: int, mtu: int, ports: tuple[LocalPort, ...]
     ) -> PlanInput:
-        """Return all that the plan depends on, as values that nobody changes any more: so the
-        plan, which takes longer, may be made elsewhere."""
+        """Return the plan's input as immutable values.
+
+        So the plan, which takes longer, may be computed in another thread.
+        """
         vteps: dict[NodeId, Ip | None] = {}
         locals_: list[Endpoint] = []
         remotes: list[RemoteEndpoint] = []
