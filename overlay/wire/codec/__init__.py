@@ -1,1 +1,1 @@
-"""Bytes of messages, records and datagram headers; strict validation."""
+"""Encoding of messages, records and datagram headers; strict validation."""

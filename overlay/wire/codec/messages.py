@@ -50,7 +50,7 @@ _BUCKET_COUNT = 64
 _STATES = {int(state): state for state in MemberState}
 
 
-# --- messages, out -------------------------------------------------------------------------
+# --- encoding ------------------------------------------------------------------------------
 
 
 def _log_versions(versions: tuple[LogVersion, ...]) -> list[list[Any]]:
@@ -80,7 +80,7 @@ _ENCODERS: dict[type, Callable[[Any], list[Any]]] = {
 }
 
 
-# --- messages, in --------------------------------------------------------------------------
+# --- decoding ------------------------------------------------------------------------------
 
 
 def _root(value: Any) -> int:
@@ -229,10 +229,10 @@ _DECODERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
 
 
 class MsgpackCodec:
-    """The codec of the real wire (core.ports.Codec).
+    """The codec of the real wire (core.protocol.interfaces.Codec).
 
-    What is signed comes through `decode_segment` and `decode_card` also where it comes in a
-    message: a codec that keeps what it has seen needs to override only these.
+    Signed segments and cards are decoded by `decode_segment` and `decode_card` also within
+    messages: a codec with a cache needs to override only these.
     """
 
     def __init__(self) -> None:
@@ -243,7 +243,10 @@ class MsgpackCodec:
         return _PACK(_ENCODERS[type(message)](message))
 
     def decode(self, payload: bytes) -> list[Message]:
-        """Return the payload's messages; raises RemoteError on anything not exactly right."""
+        """Return the messages of a payload.
+
+        Raises RemoteError on anything that `encode` would not have written.
+        """
         if len(payload) > limits.PAYLOAD_SIZE_MAX:
             validation.refuse_malformed()
         found: list[Message] = []
@@ -256,11 +259,11 @@ class MsgpackCodec:
         return found
 
     def decode_segment(self, raw: bytes, signature: bytes) -> Segment:
-        """Return a stored segment."""
+        """Return a segment from its signed bytes."""
         return unpack_segment(raw, signature)
 
     def decode_card(self, raw: bytes, signature: bytes) -> Card:
-        """Return a stored card."""
+        """Return a card from its signed bytes."""
         return unpack_card(raw, signature)
 
     def _cards(self, fields: tuple[Any, ...]) -> Message:

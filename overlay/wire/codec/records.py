@@ -153,10 +153,10 @@ def _ip_range(value: Any, bits: int) -> tuple[Ip, int] | None:
 
 
 def _base(value: Any, length: int) -> Ip:
-    """Return the first address of a range of that prefix length."""
+    """Return the base address of a range with that prefix length."""
     base = validation.ip(value)
     if int.from_bytes(base, "big") % (1 << max(0, 8 * len(base) - length)):
-        # It would end beyond its last address, perhaps beyond all of them.
+        # Not aligned: the range would end beyond its last address.
         validation.refuse_malformed()
     return base
 
@@ -223,29 +223,33 @@ def _removed(fields: Any) -> RemovedNetwork:
     return RemovedNetwork(_vni(vni), _node(creator))
 
 
-def _settled(fields: Any) -> ReclaimStatement:
-    node_id, heir, part, parts, kept = validation.array(fields, 5)
+def _reclaim_statement(fields: Any) -> ReclaimStatement:
+    node_id, reclaiming_node, part, parts, kept = validation.array(fields, 5)
     count = validation.integer(parts, limits.KEPT_RECORDS_MAX, 1)
     runs = []
     for item in validation.items(kept, limits.KEPT_PER_RECORD_MAX):
         vni, first, last = validation.array(item, 3)
         runs.append(KeptRun(_vni(vni), validation.ip(first), validation.ip(last)))
     return ReclaimStatement(
-        _node(node_id), _node(heir), validation.integer(part, count - 1), count, tuple(runs)
+        _node(node_id),
+        _node(reclaiming_node),
+        validation.integer(part, count - 1),
+        count,
+        tuple(runs),
     )
 
 
-def _holder(fields: Any) -> AuthorityHolderRecord:
+def _authority_holder(fields: Any) -> AuthorityHolderRecord:
     (proof,) = validation.array(fields, 1)
     return AuthorityHolderRecord(validation.octets(proof, _SIGNATURE_SIZE))
 
 
-def _invitation(fields: Any) -> JoinToken:
-    token_id, door, verifier, label, created_s, expires_s, uses, signature = validation.array(
+def _join_token(fields: Any) -> JoinToken:
+    token_id, join_key, verifier, label, created_s, expires_s, uses, signature = validation.array(
         fields, 8
     )
     return JoinToken(
-        validation.octets(token_id, limits.TOKEN_ID_SIZE), validation.octets(door, 32),
+        validation.octets(token_id, limits.TOKEN_ID_SIZE), validation.octets(join_key, 32),
         validation.octets(verifier, 32),
         validation.text(label),
         validation.integer(created_s, 2**40),
@@ -267,7 +271,7 @@ def _admission(fields: Any) -> Admission:
     return Admission(validation.octets(token_id, limits.TOKEN_ID_SIZE), _node(node_id))
 
 
-def _given_name(fields: Any) -> CustomRecord:
+def _custom_record(fields: Any) -> CustomRecord:
     name, ips = validation.array(fields, 2)
     addresses = tuple(
         validation.ip(item) for item in validation.items(ips, limits.CUSTOM_RECORD_IPS_MAX)
@@ -278,7 +282,7 @@ def _given_name(fields: Any) -> CustomRecord:
 
 
 def key_id(value: Any) -> KeyId:
-    """Return the name of a cluster key."""
+    """Return the id of a cluster key."""
     generation, mark = validation.array(value, 2)
     return KeyId(
         validation.integer(generation, limits.KEY_GENERATION_MAX), validation.integer(mark, 0xFFFF)
@@ -300,18 +304,18 @@ _DECODERS: dict[int, Callable[[Any], Value]] = {
     4: _participation,
     5: _forgotten,
     7: _removed,
-    8: _settled,
-    9: _holder,
-    10: _invitation,
+    8: _reclaim_statement,
+    9: _authority_holder,
+    10: _join_token,
     11: _revocation,
     12: _admission,
-    13: _given_name,
+    13: _custom_record,
     14: _key_state,
 }
 
 
 def decode_value(tag: Any, fields: Any) -> Value:
-    """Return the value of a tag and fields."""
+    """Return the value for a tag and fields."""
     decoder = _DECODERS.get(validation.integer(tag, 255))
     if decoder is None:
         validation.refuse_malformed()
@@ -328,7 +332,7 @@ def encode_entry(entry: Entry, after: int) -> list[Any]:
 
 
 def decode_entry(raw: Any, after: int) -> Entry:
-    """Return the entry; its key must be the one that its value has."""
+    """Return an entry; its key must be that of its value."""
     step, tag, identity, fields = validation.array(raw, 4)
     version = after + validation.integer(step, 2**32, 1)
     kind = KINDS.get(validation.integer(tag, 255))
@@ -341,7 +345,7 @@ def decode_entry(raw: Any, after: int) -> Entry:
     own_key = key_of(value)
     if own_key != key:
         validation.refuse_malformed()
-    return Entry(version, own_key, value)  # it shares its bytes with the value
+    return Entry(version, own_key, value)  # shares its bytes with the value
 
 
 # --- signed bytes: segments and cards -------------------------------------------------------
@@ -350,13 +354,13 @@ def decode_entry(raw: Any, after: int) -> Entry:
 def pack_segment(
     origin: NodeId, scope: int, floor: int, after: int, upto: int, entries: tuple[Entry, ...]
 ) -> bytes:
-    """Return the bytes of a segment that its origin signs."""
+    """Return the bytes of a segment, for its origin to sign."""
     body = [encode_entry(entry, after) for entry in entries]
     return _PACK([origin, scope, floor, after, upto - after, body])
 
 
 def unpack_segment(raw: bytes, signature: bytes) -> Segment:
-    """Return the segment in `raw`; whether it is really its origin's is for the notary."""
+    """Return the segment in `raw`; its signature is not verified here."""
     if len(raw) + len(signature) > limits.SEGMENT_SIZE_MAX:
         validation.refuse_malformed()
     origin, scope, floor, after, span, body = validation.array(validation.unpack(raw), 6)
@@ -379,7 +383,7 @@ def unpack_segment(raw: bytes, signature: bytes) -> Segment:
 
 
 def pack_card(card: Card) -> bytes:
-    """Return the bytes of a card that its node signs."""
+    """Return the bytes of a card, for its node to sign."""
     return _PACK(
         [
             card.sign_key,
@@ -397,7 +401,7 @@ def pack_card(card: Card) -> bytes:
 
 
 def unpack_card(raw: bytes, signature: bytes) -> Card:
-    """Return the card in `raw`; its node id follows from its key."""
+    """Return the card in `raw`; its signature is not verified here."""
     if len(raw) > limits.CARD_SIZE_MAX:
         validation.refuse_malformed()
     fields = validation.array(validation.unpack(raw), 10)
@@ -421,7 +425,7 @@ def unpack_card(raw: bytes, signature: bytes) -> Card:
 
 
 def pack_certificate(certificate: Certificate | None) -> list[Any]:
-    """Return a certificate as an array of four, or None as an empty array."""
+    """Return a certificate as an array of four; None as an empty array."""
     if certificate is None:
         return []
     return [
@@ -433,7 +437,7 @@ def pack_certificate(certificate: Certificate | None) -> list[Any]:
 
 
 def unpack_certificate(value: Any) -> Certificate | None:
-    """Return the certificate in an array of four, or None where the array is empty."""
+    """Return the certificate in an array of four; None for an empty array."""
     if value == ():
         return None
     address, not_before_s, not_after_s, signature = validation.array(value, 4)

@@ -1,8 +1,8 @@
-"""Checked reading of decoded msgpack: every field has a type, a range, a length.
+"""Strict validation of decoded msgpack: types, ranges, lengths.
 
-All functions raise RemoteError("malformed"): what a peer sent is either exactly right or
-dropped. msgpack itself is lenient (booleans are integers to Python, maps may repeat keys), so
-nothing it returns is used before it went through here.
+All functions raise RemoteError("malformed"): a peer's message is either valid or dropped. msgpack
+itself is lenient (Python counts booleans as integers, maps may repeat keys), so no decoded value
+is used before it is validated here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UINT64_MAX = 2**64 - 1
 
 
 def refuse_malformed() -> NoReturn:
-    """Refuse what is being decoded."""
+    """Reject the value that is being decoded."""
     raise RemoteError(MALFORMED)
 
 
@@ -38,7 +38,10 @@ _ERRORS = (ValueError, msgpack.UnpackException, RecursionError)
 
 
 def unpack(raw: bytes) -> Any:
-    """Return the one msgpack value that `raw` is: arrays, integers, booleans, bytes, text."""
+    """Return the single msgpack value in `raw`.
+
+    It consists of arrays, integers, booleans, bytes and text.
+    """
     try:
         return msgpack.unpackb(raw, **_BOUNDS)
     except _ERRORS:
@@ -46,12 +49,12 @@ def unpack(raw: bytes) -> Any:
 
 
 def unpack_all(raw: bytes) -> list[Any]:
-    """Return the msgpack values that `raw` is, back to back and without a rest."""
+    """Return the msgpack values in `raw`, back to back and complete."""
     unpacker = msgpack.Unpacker(None, max_buffer_size=limits.DATAGRAM_SIZE_MAX, **_BOUNDS)
     found = []
     try:
         unpacker.feed(raw)
-        # Not by iteration: that ends silently at a last value that is cut short.
+        # Not by iteration: that ends silently at a truncated last value.
         while unpacker.tell() < len(raw):
             found.append(unpacker.unpack())
     except _ERRORS:
@@ -74,14 +77,14 @@ def items(value: Any, count_max: int = limits.ARRAY_LENGTH_MAX) -> tuple[Any, ..
 
 
 def integer(value: Any, high: int = UINT64_MAX, low: int = 0) -> int:
-    """Return a whole number in `[low, high]`; a boolean is none."""
+    """Return an integer in `[low, high]`, which is not a boolean."""
     if type(value) is not int or not low <= value <= high:
         refuse_malformed()
     return value
 
 
 def boolean(value: Any) -> bool:
-    """Return a truth value."""
+    """Return a boolean."""
     if type(value) is not bool:
         refuse_malformed()
     return value
@@ -116,7 +119,10 @@ def text(value: Any, size_max: int = limits.NAME_LENGTH_MAX) -> str:
 
 
 def name(value: Any) -> str:
-    """Return a name that the API would take, too: DNS, terminals and keys are safe with it."""
+    """Return a name that the API accepts too.
+
+    It is safe in DNS, terminals and keys.
+    """
     if type(value) is not str or not valid_name(value):
         refuse_malformed()
     return value
