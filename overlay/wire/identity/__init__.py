@@ -1,1 +1,1 @@
-"""Node keys, the authority, certificates, signatures, tokens, the keyring."""
+"""Node keys, the authority, certificates, signatures, tokens, keyring."""

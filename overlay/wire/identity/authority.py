@@ -1,9 +1,9 @@
-"""The cluster's authority: one Ed25519 key whose word makes a member.
+"""The cluster's authority: one Ed25519 key whose signature makes a member.
 
-Owns: what the authority signs, each kind of statement under a context of its own, and the
-checking of it against the *trust anchor*, the public half, that every token and member carries.
-The cluster's id is the head of the anchor's hash, so nobody can claim another cluster's.
-Must not know: who keeps the key, or where.
+Owns: the statements that the authority signs, each under a context of its own, and their
+verification against the *trust anchor*, the public half, which every token and member has. The
+cluster's id is the head of the anchor's hash, so nobody can claim another cluster's. Does not:
+know who holds the key, or where it is stored.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ KEY_SIZE = 32
 _CERTIFICATE = b"overlayd/1 certificate\0"
 _HOLDER = b"overlayd/1 holder\0"
 _PRESENCE = b"overlayd/1 presence\0"
-_INVITATION = b"overlayd/1 invitation\0"
+_TOKEN = b"overlayd/1 invitation\0"
 _REVOCATION = b"overlayd/1 revocation\0"
 _FORGOTTEN = b"overlayd/1 forgotten\0"
 _GENERATION = b"overlayd/1 generation\0"
 
 
 class TrustAnchor:
-    """Checks what the authority is said to have signed."""
+    """Verifies statements of the authority."""
 
     def __init__(self, public: bytes) -> None:
         self.public = public
@@ -47,9 +47,9 @@ class TrustAnchor:
         self._certified: dict[NodeId, bytes] = {}
 
     def verify_certificate(self, card: Card) -> bool:
-        """Say whether the card's certificate is the authority's and for its keys and name.
+        """Return whether a card's certificate is authentic for its keys and name.
 
-        At any time: whether it is still in force is asked only where somebody is let in.
+        Not whether it is in force now: that is checked only where a node is admitted.
         """
         certificate = card.certificate
         if certificate is None:
@@ -60,33 +60,36 @@ class TrustAnchor:
             return True
         if not self._signed(_CERTIFICATE + body, certificate.signature):
             return False
-        # Kept only once it has proved itself, and the members are bounded: so is this.
+        # Cached only after success, and the members are bounded, so the cache is.
         self._certified[card.node_id] = known
         return True
 
     def verify_holder(self, node_id: NodeId, holder: AuthorityHolderRecord) -> bool:
-        """Say whether a node's claim to hold the authority is true."""
+        """Return whether a node proves that it holds the authority."""
         return self._signed(_HOLDER + node_id, holder.proof)
 
     def verify_presence(self, proof: bytes, nonce: bytes, seal_key: bytes) -> bool:
-        """Say whether a holder of the authority, under this seal key, answered this nonce."""
+        """Return whether a holder of the authority answered this nonce.
+
+        `seal_key` is the holder's, which the proof binds.
+        """
         return self._signed(_PRESENCE + nonce + seal_key, proof)
 
-    def verify_token(self, invitation: JoinToken) -> bool:
-        """Say whether a token is the authority's."""
-        return self._signed(_INVITATION + _invitation_body(invitation), invitation.signature)
+    def verify_token(self, token: JoinToken) -> bool:
+        """Return whether the authority signed a token."""
+        return self._signed(_TOKEN + _token_body(token), token.signature)
 
     def verify_revocation(self, revocation: TokenRevocation) -> bool:
-        """Say whether the authority revoked the token."""
+        """Return whether the authority revoked a token."""
         return self._signed(_REVOCATION + revocation.token_id, revocation.signature)
 
     def verify_forgotten(self, forgotten: ForgottenNode) -> bool:
-        """Say whether the authority declared the node gone."""
+        """Return whether the authority declared a node forgotten."""
         return self._signed(_FORGOTTEN + forgotten.node_id, forgotten.warrant)
 
     def verify_key(self, key: ClusterKey) -> bool:
-        """Say whether a cluster key is the authority's."""
-        return self._signed(_GENERATION + _generation_body(key), key.warrant)
+        """Return whether the authority signed a cluster key."""
+        return self._signed(_GENERATION + _key_body(key), key.warrant)
 
     def _signed(self, message: bytes, signature: bytes) -> bool:
         try:
@@ -97,7 +100,10 @@ class TrustAnchor:
 
 
 class Authority:
-    """The authority's private key. Whoever holds it can admit anyone: it is never shown."""
+    """The authority's private key.
+
+    Its holder can admit any host, so it is never shown.
+    """
 
     def __init__(self, private: bytes) -> None:
         self._raw = private
@@ -106,17 +112,17 @@ class Authority:
 
     @classmethod
     def generate(cls, random_bytes: Callable[[int], bytes]) -> Authority:
-        """Return a new cluster's authority from a source of secret randomness."""
+        """Return a new authority from a source of secret random bytes."""
         return cls(random_bytes(KEY_SIZE))
 
     def to_bytes(self) -> bytes:
-        """Return what the constructor takes: a secret."""
+        """Return the private key, for the constructor: a secret."""
         return self._raw
 
     def sign_certificate(
         self, sign_key: bytes, seal_key: bytes, name: str, address: Ip, now_s: float
     ) -> Certificate:
-        """Return a member's certificate; `now_s` is Unix time."""
+        """Return a member's certificate; `now_s` is Unix time in seconds."""
         draft = Certificate(
             address,
             int(now_s) - limits.CERTIFICATE_EARLY_S,
@@ -131,29 +137,32 @@ class Authority:
         return AuthorityHolderRecord(self._key.sign(_HOLDER + node_id))
 
     def sign_presence(self, nonce: bytes, seal_key: bytes) -> bytes:
-        """Return the answer to a joiner's nonce: here is the authority, under this seal key."""
+        """Return the proof of presence in answer to a joiner's nonce.
+
+        It binds the holder's seal key.
+        """
         return self._key.sign(_PRESENCE + nonce + seal_key)
 
-    def sign_token(self, invitation: JoinToken) -> JoinToken:
-        """Return the token's record, signed."""
-        signature = self._key.sign(_INVITATION + _invitation_body(invitation))
-        return replace(invitation, signature=signature)
+    def sign_token(self, token: JoinToken) -> JoinToken:
+        """Return a token's record, signed."""
+        signature = self._key.sign(_TOKEN + _token_body(token))
+        return replace(token, signature=signature)
 
     def sign_revocation(self, token_id: bytes) -> TokenRevocation:
-        """Return a token's end."""
+        """Return the revocation of a token."""
         return TokenRevocation(token_id, self._key.sign(_REVOCATION + token_id))
 
     def sign_forgotten(self, node_id: NodeId) -> ForgottenNode:
-        """Return the declaration that a node is gone for ever, under a warrant."""
+        """Return the signed declaration that a node is gone permanently."""
         return ForgottenNode(node_id, self._key.sign(_FORGOTTEN + node_id))
 
     def make_key(self, generation: int, secret: bytes, now_s: float) -> ClusterKey:
-        """Return a generation of the cluster's secret; `now_s` is Unix time."""
+        """Return a new cluster key; `now_s` is Unix time in seconds."""
         draft = ClusterKey(generation, int(now_s), secret, b"")
-        return replace(draft, warrant=self._key.sign(_GENERATION + _generation_body(draft)))
+        return replace(draft, warrant=self._key.sign(_GENERATION + _key_body(draft)))
 
 
-def _generation_body(key: ClusterKey) -> bytes:
+def _key_body(key: ClusterKey) -> bytes:
     digest = hashlib.sha256(key.secret).digest()
     body: bytes = msgpack.packb([key.generation, key.made_s, digest])
     return body
@@ -175,16 +184,16 @@ def _certificate_body(
     return body
 
 
-def _invitation_body(invitation: JoinToken) -> bytes:
+def _token_body(token: JoinToken) -> bytes:
     body: bytes = msgpack.packb(
         [
-            invitation.token_id,
-            invitation.join_key,
-            invitation.verifier,
-            invitation.label,
-            invitation.created_s,
-            invitation.expires_s,
-            invitation.uses_max,
+            token.token_id,
+            token.join_key,
+            token.verifier,
+            token.label,
+            token.created_s,
+            token.expires_s,
+            token.uses_max,
         ]
     )
     return body

@@ -1,7 +1,7 @@
-"""A node's two key pairs: Ed25519 to sign with (RFC 8032), X25519 to agree on keys (RFC 7748).
+"""A node's key pairs: Ed25519 (RFC 8032) and X25519 (RFC 7748).
 
-The node id is the head of the hash of the signing key, so an identity can't be claimed
-without its private key. Keys are kept by whoever owns the state; nothing here touches a disk.
+The first signs, the second agrees on keys. The node id is the head of the hash of the signing
+key, so an identity can't be claimed without its private key. Does not: store keys.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ class Identity:
 
     @classmethod
     def generate(cls, random_bytes: Callable[[int], bytes]) -> Identity:
-        """Return a new identity from a source of secret randomness."""
+        """Return a new identity from a source of secret random bytes."""
         return cls(random_bytes(32), random_bytes(32))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Identity:
-        """Return a stored identity; raises ValueError on another size."""
+        """Return a stored identity; raises ValueError for a wrong size."""
         if len(raw) != IDENTITY_SIZE:
             raise ValueError(f"an identity has {IDENTITY_SIZE} bytes, not {len(raw)}")
         return cls(raw[:32], raw[32:])
 
     def to_bytes(self) -> bytes:
-        """Return what `from_bytes` takes: a secret."""
+        """Return the private keys, for `from_bytes`: a secret."""
         return self._sign_raw + self._seal_raw
 
     def sign(self, message: bytes) -> bytes:
-        """Return the 64-byte signature."""
+        """Return the 64-byte signature of a message."""
         return self._sign.sign(message)
 
     def agree(self, seal_public: bytes) -> bytes:
-        """Return the 32 bytes shared with the holder of a public key.
+        """Return the 32-byte secret shared with the holder of a public key.
 
         Raises ValueError for a key of low order, which would make the result predictable.
         """

@@ -1,7 +1,7 @@
-"""The cluster's keys: one that seals, and all that still open.
+"""The cluster keys of one member: one that seals, and all that still open.
 
-A key is named by its generation and a mark, which both stand in the header of what it sealed; so
-no key is ever tried in vain. Every key but by whom it is held is the authority's word (`warrant`).
+A key is identified by its generation and a mark, which are both in the header of a datagram, so
+no key is tried in vain. The authority signs each key (`warrant`).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ class ClusterKey:
     """One generation of the cluster's secret."""
 
     generation: int
-    made_s: int  # Unix time
+    made_s: int  # Unix time, in seconds
     secret: bytes = field(repr=False)
     warrant: bytes = field(repr=False)  # the authority's signature
 
     @property
     def id(self) -> KeyId:
-        """What names it: two secrets of one generation have different marks."""
+        """The key's id: two secrets of one generation have different marks."""
         digest = hashlib.sha256(_MARK + self.secret).digest()
         return KeyId(self.generation, int.from_bytes(digest[:2], "big"))
 
 
 class Keyring:
-    """The keys of one member, shared by all that seals and opens."""
+    """The keys of one member, shared by all that seal and open."""
 
     def __init__(self, keys: Iterable[ClusterKey], sealing: KeyId) -> None:
         self._keys = {key.id: key for key in keys}
         self._by_header = {_in_header(known): known for known in self._keys}
-        self.ring = Ring(frozenset(self._keys), sealing)  # the keys' names alone
+        self.ring = Ring(frozenset(self._keys), sealing)  # the keys' ids alone
         assert sealing in self._keys, "a keyring has the key it seals with"
 
     @property
@@ -58,7 +58,7 @@ class Keyring:
         return self._keys[known]
 
     def key_of_header(self, header: Header) -> KeyId | None:
-        """Return the key that a datagram names, or None if it is unknown or gone."""
+        """Return the key that a datagram names, or None if it is not held."""
         return self._by_header.get(header.generation << 16 | header.mark)
 
     def secret(self, known: KeyId) -> bytes:
@@ -66,7 +66,10 @@ class Keyring:
         return self._keys[known].secret
 
     def replace(self, ring: Ring, new: ClusterKey | None = None) -> None:
-        """Hold and use what a ring says; `new` is the key that it has more than before."""
+        """Hold and use the keys of a ring.
+
+        `new` is the key that it has in addition to those held, if any.
+        """
         keys = {**self._keys, **({} if new is None else {new.id: new})}
         self._keys = {known: keys[known] for known in ring.held}
         self._by_header = {_in_header(known): known for known in self._keys}
@@ -74,5 +77,5 @@ class Keyring:
 
 
 def _in_header(known: KeyId) -> int:
-    """Return a key's name as headers have it: the generation's lower 16 bits, and the mark."""
+    """Return a key's id as in headers: 16 bits of generation, and the mark."""
     return (known.generation & 0xFFFF) << 16 | known.mark

@@ -1,7 +1,7 @@
-"""Signatures over what everyone must be able to believe: segments and cards.
+"""Signatures of segments and cards.
 
-Each kind of statement is signed under a context of its own, so that bytes of one kind can
-never pass for the other's.
+Each kind of statement is signed under a context of its own, so that bytes of one kind can never
+pass for another.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _CARD_CONTEXT = b"overlayd/1 card\0"
 
 
 class KeySigner:
-    """Signs with one identity; checks anyone's (core.ports.Notary)."""
+    """Signs with one identity; verifies every other one.
+
+    Implements core.protocol.interfaces.Signer.
+    """
 
     def __init__(self, identity: Identity, anchor: TrustAnchor) -> None:
         self._identity = identity
@@ -35,7 +38,7 @@ class KeySigner:
     def issue_segment(
         self, scope: Scope, floor: int, after: int, upto: int, entries: Sequence[Entry]
     ) -> Segment:
-        """Return the segment of this node's own log, signed."""
+        """Return a signed segment of this node's own log."""
         origin = self._identity.node_id
         kept = tuple(entries)
         raw = pack_segment(origin, scope, floor, after, upto, kept)
@@ -45,18 +48,18 @@ class KeySigner:
         return segment
 
     def segment_size(self, entries: Sequence[Entry]) -> int:
-        """Return an upper bound of the bytes a segment of these entries takes."""
+        """Return an upper bound of such a segment's size in bytes."""
         origin = self._identity.node_id
         if not entries:
             return len(pack_segment(origin, 2**24 - 1, 2**62, 2**62, 2**62 + 1, ())) + 64
         after = min(entry.version for entry in entries) - 1
         upto = max(entry.version for entry in entries)
-        # Floor and start are packed at their largest, as they are not known here.
+        # Floor and start are unknown here, so they are packed at their largest.
         body = pack_segment(origin, 2**24 - 1, 0, after, upto, tuple(entries))
         return len(body) + 18 + SIGNATURE_SIZE
 
     def verify_segment(self, segment: Segment, origin_card: Card) -> bool:
-        """Say whether `origin_card`'s key signed the segment."""
+        """Return whether `origin_card`'s key signed the segment."""
         return segment.origin == origin_card.node_id and self._verify(
             origin_card.sign_key, segment.signature, _SEGMENT_CONTEXT + segment.raw
         )
@@ -69,18 +72,21 @@ class KeySigner:
         return signed
 
     def verify_card(self, card: Card) -> bool:
-        """Say whether the card is signed by its own key, its node_id is that key's, and the
-        authority certified it."""
+        """Return whether a card is authentic.
+
+        It must be signed by its own key, have the node id of that key, and be certified by the
+        authority.
+        """
         return self.anchor.verify_certificate(card) and self.is_signed_by_subject(card)
 
     def is_signed_by_subject(self, card: Card) -> bool:
-        """Say whether the card is signed by its own key and its node_id is that key's."""
+        """Return whether a card is signed by its own key, with that key's id."""
         return card.node_id == node_id_of(card.sign_key) and self._verify(
             card.sign_key, card.signature, _CARD_CONTEXT + card.raw
         )
 
     def verify_warrant(self, forgotten: ForgottenNode) -> bool:
-        """Say whether the authority declared the node gone."""
+        """Return whether the authority declared the node forgotten."""
         return self.anchor.verify_forgotten(forgotten)
 
     def _verify(self, sign_key: bytes, signature: bytes, message: bytes) -> bool:
@@ -91,24 +97,24 @@ class KeySigner:
             key.verify(signature, message)
         except (InvalidSignature, ValueError):
             return False
-        # Asked of members' keys alone, which are bounded: so is this.
+        # Only members' keys are verified, and they are bounded, so the cache is.
         self._keys[sign_key] = key
         return True
 
 
-def _require_acceptable(read: Callable[[bytes, bytes], object], made: Segment | Card) -> None:
-    """Refuse to sign what no peer would take: a log is read in order, so that one such record
-    would keep all that comes after it from everyone, for ever.
+def _require_acceptable(read: Callable[[bytes, bytes], object], signed: Segment | Card) -> None:
+    """Refuse to sign what no peer would accept.
 
-    Raises OverlayError; nothing has been written then.
+    A log is read in order, so one such record would keep all that comes after it from every node,
+    permanently. Raises OverlayError; nothing has been written then.
     """
     try:
-        taken = read(made.raw, made.signature) == made
+        accepted = read(signed.raw, signed.signature) == signed
     except RemoteError:
-        taken = False
-    if not taken:
+        accepted = False
+    if not accepted:
         raise OverlayError(
-            "what is to be written is nothing that the other nodes would take",
-            why="read again, it is malformed or something else",
-            hint="Nothing was changed. This is a defect of overlayd: please report what you asked",
+            "the record was not written, because other nodes would reject it",
+            why="once encoded, it is malformed or differs from what was meant",
+            hint="Nothing was changed. This is a defect of overlayd: please report the request",
         )

@@ -1,9 +1,9 @@
-"""The join token: what a host must have to be let in.
+"""The join token, which a host needs to be admitted.
 
 `ovt1.` and base64url of: trust anchor 32, token id 8, secret 16, gossip port 2, VXLAN port 2,
-checksum 4. The cluster's id follows from the anchor; the ports are the cluster's, fixed by its
-first host; the checksum finds typing errors here, where a clear message is possible. The secret
-opens the door to an admission and nothing else: no key of the members is made from it.
+checksum 4 (bytes). The cluster's id follows from the anchor; the ports are the cluster's, chosen
+by its first host; the checksum detects typing errors locally, where a clear message is possible.
+The secret protects the join handshake only: no key of the members is derived from it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HINT = (
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A cluster's trust anchor and ports, and the secret of one invitation."""
+    """A cluster's trust anchor and ports, and the secret of one token."""
 
     anchor: bytes
     token_id: bytes
@@ -46,17 +46,17 @@ class Token:
 
     @property
     def join_key(self) -> bytes:
-        """The key of the first words with any member: every member has it."""
+        """The key of the first messages with any member: every member has it."""
         return derive_bytes(self.secret, self.token_id, b"overlayd/1 door")
 
     @property
     def ticket(self) -> bytes:
-        """What a holder of the authority lets in against: no member has it."""
+        """The secret against which a holder admits: no member has it."""
         return derive_bytes(self.secret, self.token_id, b"overlayd/1 ticket")
 
     @property
     def verifier(self) -> bytes:
-        """What the members keep, to know the ticket by."""
+        """The hash by which members recognise the ticket."""
         return verifier_of(self.ticket)
 
     def __str__(self) -> str:
@@ -67,12 +67,12 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Token:
-        """Return the token of a text; raises UsageError that never repeats the text."""
+        """Return the token in a text; the UsageError never repeats the text."""
         stripped = text.strip()
         if not stripped:
             raise UsageError("the token is empty", hint=_HINT)
         if not stripped.startswith(_PREFIX):
-            raise UsageError("that is no overlayd token", why=f"it does not begin with {_PREFIX}",
+            raise UsageError("not an overlayd token", why=f"it does not begin with {_PREFIX}",
                              hint=_HINT)  # fmt: skip
         encoded = stripped.removeprefix(_PREFIX)
         size = _LAYOUT.size + _CHECKSUM_SIZE
@@ -87,18 +87,18 @@ class Token:
         try:
             raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
         except (binascii.Error, ValueError):
-            raise UsageError("the token has characters that no token has", hint=_HINT) from None
+            raise UsageError("the token contains invalid characters", hint=_HINT) from None
         body, checksum = raw[: _LAYOUT.size], raw[_LAYOUT.size :]
         if _checksum(body) != checksum:
             raise UsageError("the token is mistyped", why="its checksum does not match", hint=_HINT)
         token = cls(*_LAYOUT.unpack(body))
         if not token.gossip_port or not token.vxlan_port:
-            raise UsageError("the token names port 0", hint=_HINT)
+            raise UsageError("the token contains port 0", hint=_HINT)
         return token
 
 
 def verifier_of(ticket: bytes) -> bytes:
-    """Return what a ticket is known by."""
+    """Return the hash by which a ticket is recognised."""
     return hashlib.sha256(ticket).digest()
 
 

@@ -80,11 +80,11 @@ def test_messages_stand_back_to_back() -> None:
     ("change", "told"),
     [
         (lambda _: "", "empty"),
-        (lambda _: "hello", "no overlayd token"),
+        (lambda _: "hello", "not an overlayd token"),
         (lambda text: text[:-5], "cut short"),
         (lambda text: text + "A", "too long"),
         (lambda text: text[:10] + ("A" if text[10] != "A" else "B") + text[11:], "mistyped"),
-        (lambda text: text[:10] + "!" + text[11:], "characters that no token has"),
+        (lambda text: text[:10] + "!" + text[11:], "invalid characters"),
     ],
 )
 def test_a_wrong_token_is_told_without_repeating_it(

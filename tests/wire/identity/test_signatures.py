@@ -43,5 +43,5 @@ def test_what_is_signed_reads_as_what_was_meant() -> None:
 )
 def test_what_no_peer_would_take_is_not_signed(endpoint: Endpoint) -> None:
     """It would end the replication of all that this node writes after it."""
-    with pytest.raises(OverlayError, match="nothing that the other nodes would take"):
+    with pytest.raises(OverlayError, match="other nodes would reject it"):
         issue(endpoint)
