@@ -1,1 +1,1 @@
-"""Authenticated sessions between nodes: handshake, sealing, replay, limits."""
+"""Authenticated sessions between nodes: handshake, sealing, limits."""

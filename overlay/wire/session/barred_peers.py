@@ -1,6 +1,7 @@
-"""Forgotten nodes: nothing they say is heard any more, and all they hear is that.
+"""Forgotten nodes: their datagrams are dropped, and answered by a notice.
 
-Owns: who is barred, and when one that proves to be itself is told so. Must not know why.
+Owns: which nodes are barred, and when one that proves its identity is sent a notice. Does not:
+decide who is barred.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BARRED = "barred"
 
 @dataclass(slots=True)
 class _Known:
-    """What it takes to tell a node that it is barred, if its keys were known."""
+    """What is needed to send a node a notice, if its keys were known."""
 
     peer: Peer | None
     told_at: float = NEVER
@@ -32,13 +33,13 @@ class _Known:
 class BannedPeers:
     """The barred nodes of one process.
 
-    `join` makes our own first contact, the answer to one.
+    `join` returns this node's answer to a first contact.
     """
 
     def __init__(
-        self, sealing: Sealer, signer: KeySigner, join: Callable[[SessionHello, KeyId], Datagram]
+        self, sealer: Sealer, signer: KeySigner, join: Callable[[SessionHello, KeyId], Datagram]
     ) -> None:
-        self._sealing = sealing
+        self._sealer = sealer
         self._signer = signer
         self._join = join
         self._nodes: dict[NodeId, _Known] = {}
@@ -47,14 +48,14 @@ class BannedPeers:
         return node_id in self._nodes
 
     def add(self, node_id: NodeId, peer: Peer | None) -> None:
-        """Bar a node for good; its keys may be known later only."""
+        """Bar a node permanently; its keys may become known later."""
         known = self._nodes.setdefault(node_id, _Known(peer))
         known.peer = known.peer or peer
 
     def notice_for(self, header: Header, data: bytes, now: float) -> tuple[Datagram, ...]:
-        """Return what tells a barred node that it is, when it proves to be that node; not often.
+        """Return the notice for a barred node that proves its identity.
 
-        Raises RemoteError with the reason of the drop.
+        Not often. Raises RemoteError with the reason of the drop.
         """
         known = self._nodes[header.sender]
         peer = known.peer
@@ -65,21 +66,21 @@ class BannedPeers:
             self._prove(peer, header, data)
             replies, card = (), peer.card
         elif header.kind == JOIN:
-            # It does not know us, nor could it open a notice: who we are goes before.
-            key = self._sealing.key_of(header)
-            hello = self._read(header, self._sealing.open_join(key, header, data))
+            # It does not know this node, so it could not open the notice: send our card first.
+            key = self._sealer.key_of(header)
+            hello = self._read(header, self._sealer.open_join(key, header, data))
             replies, card = (self._join(hello, key),), hello.card
         elif header.kind == HELLO:
-            replies, card = (), self._read(header, self._sealing.open_pair(peer, header, data)).card
+            replies, card = (), self._read(header, self._sealer.open_pair(peer, header, data)).card
         else:
             raise RemoteError(BARRED)
         known.told_at = now
-        return (*replies, notices.notice(self._sealing, peer, card, notices.FORGOTTEN))
+        return (*replies, notices.notice(self._sealer, peer, card, notices.FORGOTTEN))
 
     def _prove(self, peer: Peer, header: Header, data: bytes) -> None:
         if peer.channel is None:
             raise RemoteError(BARRED)
-        self._sealing.open_data(peer, peer.channel, self._sealing.key_of(header), header, data)
+        self._sealer.open_data(peer, peer.channel, self._sealer.key_of(header), header, data)
 
     def _read(self, header: Header, body: bytes) -> SessionHello:
         return read_hello(header.sender, self._signer, body)

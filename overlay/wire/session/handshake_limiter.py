@@ -1,9 +1,9 @@
-"""How many handshakes are looked at: those cost a key derivation before anything is proven.
+"""Limit handshakes: each costs a key derivation before anything is proven.
 
-Whose address is a member's is counted by address alone; all others share one allowance besides, so
-that no flood of strangers, of however many made-up addresses, takes more than that of the loop's
-time or shuts a member out. Datagrams of living sessions are not counted: their keys are at hand.
-Knows no key and no clock; memory is bounded by `limits.GATE_SOURCES_MAX`.
+Members' addresses are counted one by one; all others also share one allowance, so that no flood
+from any number of made-up addresses takes more than that of the event loop's time, or shuts a
+member out. Data of established sessions is not counted: its keys are derived already. Does not:
+know keys or a clock. Memory is bounded by `limits.GATE_SOURCES_MAX`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RATE_LIMITED = "rate-limited"
 
 @dataclass(slots=True)
 class _TokenBucket:
-    """A token bucket: `left` handshakes now, more by and by."""
+    """A token bucket: `left` handshakes now, refilled over time."""
 
     left: float
     at: float
@@ -36,7 +36,10 @@ class _TokenBucket:
 
 
 class HandshakeLimiter:
-    """Admits so many handshakes to be looked at. `is_member` knows addresses of members."""
+    """Admits a limited number of handshakes.
+
+    `is_member` tells whether an address is a member's.
+    """
 
     def __init__(self, is_member: Callable[[Ip], bool], now: float) -> None:
         self._is_member = is_member
@@ -44,7 +47,7 @@ class HandshakeLimiter:
         self._sources: dict[Ip, _TokenBucket] = {}
 
     def check(self, kind: int, source: Ip, now: float) -> None:
-        """Raise RemoteError if a datagram of this kind is one handshake too many."""
+        """Raise RemoteError if a datagram of this kind exceeds the limit."""
         if kind == DATA:
             return
         if not self._of_source(source, now).take(
@@ -61,6 +64,6 @@ class HandshakeLimiter:
         if known is None:
             known = _TokenBucket(limits.HANDSHAKES_PER_SOURCE_BURST, now)
             if len(self._sources) >= limits.GATE_SOURCES_MAX:
-                del self._sources[next(iter(self._sources))]  # heard of longest ago
+                del self._sources[next(iter(self._sources))]  # the longest unseen
         self._sources[source] = known
         return known

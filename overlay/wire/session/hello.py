@@ -1,6 +1,6 @@
-"""The body of a hello: a session, the echo of the other side's, the sender's card and keys.
+"""The body of a hello: sessions, and the sender's card and keys.
 
-Owns its shape and the checks that need no state. Must not know what a hello leads to (`sessions`).
+Owns: its layout, and the checks that need no state. Does not: know the handshake (`sessions`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNCERTIFIED = "uncertified"
 
 
 class SessionHello(NamedTuple):
-    """What a handshake says."""
+    """The content of a handshake datagram."""
 
     session: bytes
     echo: bytes
@@ -42,14 +42,15 @@ def hello_body(hello: SessionHello) -> bytes:
 
 
 def read_hello(sender: NodeId, signer: KeySigner, body: bytes) -> SessionHello:
-    """Return what an opened body says; raises RemoteError if it is not the sender's own word."""
+    """Return the content of an opened body.
+
+    Raises RemoteError if it is not the sender's own statement.
+    """
     session, echo, done, raw, signature, held = validation.array(validation.unpack(body), 6)
     card = unpack_card(
         validation.octets_to(raw, limits.CARD_SIZE_MAX), validation.octets(signature, 64)
     )
-    if not signer.anchor.verify_certificate(
-        card
-    ):  # first: the key of a certified card alone is remembered
+    if not signer.anchor.verify_certificate(card):  # first: only certified cards' keys are cached
         raise RemoteError(UNCERTIFIED)
     if card.node_id != sender or not signer.is_signed_by_subject(card):
         raise RemoteError(BAD_CARD)

@@ -1,7 +1,7 @@
-"""A cluster key as one member hands it to another.
+"""A cluster key in transfer from one member to another.
 
-Owns: the fields of a key, in a key datagram and in a welcome. Must not know when it is handed over
-(`core.keys.rotation`), nor the session that a datagram is for (`sessions`).
+Owns: the fields of a key, in a key datagram and in a join grant. Does not: know when it is sent
+(`core.keys.rotation`), or the session that a datagram is for (`sessions`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def key_fields(key: ClusterKey) -> list[Any]:
 
 
 def read_key(value: Any) -> ClusterKey:
-    """Return the key in an array; whether it is the authority's is for the anchor."""
+    """Return the key in an array; its warrant is not verified here."""
     generation, made_s, secret, warrant = validation.array(value, 4)
     return ClusterKey(
         validation.integer(generation, limits.KEY_GENERATION_MAX),
@@ -35,12 +35,15 @@ def read_key(value: Any) -> ClusterKey:
 
 
 def key_body(session: bytes, key: ClusterKey) -> bytes:
-    """Return the body for the process of a session: recorded, it is worth nothing to another."""
+    """Return the body of a key datagram for one session.
+
+    The session makes a recording worthless to another process.
+    """
     body: bytes = msgpack.packb([session, key_fields(key)])
     return body
 
 
 def read_key_body(body: bytes) -> tuple[bytes, ClusterKey]:
-    """Return the session meant and the key; raises RemoteError if malformed."""
+    """Return session and key; raises RemoteError if malformed."""
     session, fields = validation.array(validation.unpack(body), 2)
     return validation.octets(session, SESSION_SIZE), read_key(fields)

@@ -1,7 +1,8 @@
-"""What a notice says: its receiver is forgotten, or is not the only one under its identity.
+"""Notices: the receiver is forgotten, or another host has its identity.
 
-Owns: the body of a notice. An empty one says "forgotten here". The other names the session it is
-meant for, so that no recording of it alarms a later process, and has the rival's signed card.
+Owns: the body of a notice. An empty one means "forgotten here". The other kind names the session
+that it is for, so that no recording of it alarms a later process, and has the other host's signed
+card.
 """
 
 from __future__ import annotations
@@ -17,22 +18,25 @@ from overlay.wire.session.peers import SESSION_SIZE, Peer
 from overlay.wire.session.sealer import Sealer
 
 FORGOTTEN = b""
-INTERVAL_S = 1.0  # how often a barred node, or one that has a rival, is told so
+INTERVAL_S = 1.0  # between notices to a barred node or a duplicate
 
 
-def notice(sealing: Sealer, peer: Peer, to: Card, body: bytes) -> Datagram:
-    """Return a notice for a peer, where a card of its has it."""
-    return Datagram(to.address, to.gossip_port, sealing.to_pair(NOTICE, peer, body))
+def notice(sealer: Sealer, peer: Peer, to: Card, body: bytes) -> Datagram:
+    """Return a notice for a peer, to the address on a card."""
+    return Datagram(to.address, to.gossip_port, sealer.to_pair(NOTICE, peer, body))
 
 
-def duplicate_body(session: bytes, rival: Card) -> bytes:
-    """Return the body that tells the process of a session of the rival's card."""
-    body: bytes = msgpack.packb([session, rival.raw, rival.signature])
+def duplicate_body(session: bytes, other: Card) -> bytes:
+    """Return the body that shows a session's process the other host's card."""
+    body: bytes = msgpack.packb([session, other.raw, other.signature])
     return body
 
 
 def read_duplicate(body: bytes) -> tuple[bytes, Card]:
-    """Return the session meant and the rival's card; raises RemoteError if malformed."""
+    """Return the session and the other host's card.
+
+    Raises RemoteError if malformed.
+    """
     session, raw, signature = validation.array(validation.unpack(body), 3)
     card = unpack_card(
         validation.octets_to(raw, limits.CARD_SIZE_MAX), validation.octets(signature, 64)

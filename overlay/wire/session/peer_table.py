@@ -1,7 +1,7 @@
-"""The peers that are known: by their ids, and the addresses where they live.
+"""The known peers, by node id and by address.
 
-Owns: what makes a peer of a card, and how many there may be. Must not know: sessions, nor who is
-not to be heard.
+Owns: making a peer from a card, and the bound on their number. Does not: know sessions, or who is
+barred.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TOO_MANY_PEERS = "too-many-peers"
 
 
 class PeerTable:
-    """All peers of one process, in the order in which they were heard of."""
+    """All peers of one process, in the order of learning."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
@@ -31,17 +31,17 @@ class PeerTable:
         return iter(self._by_id.values())
 
     def get(self, node_id: NodeId) -> Peer | None:
-        """Return a peer, if it is known."""
+        """Return a peer, or None if it is not known."""
         return self._by_id.get(node_id)
 
     def is_address(self, address: Ip) -> bool:
-        """Say whether any peer lives at an address."""
+        """Return whether any peer has an address."""
         return self._addresses[address] > 0
 
     def learn(self, card: Card) -> Peer:
-        """Take note of a verified card: a new peer, or a known one's new address.
+        """Add a peer from a verified card, or update its address.
 
-        Raises RemoteError for one peer too many, and for a card whose key agrees with none.
+        Raises RemoteError for one peer too many, and for a card with an invalid key.
         """
         known = self._by_id.get(card.node_id)
         if known is not None:
@@ -57,15 +57,17 @@ class PeerTable:
         return made
 
     def peer_of(self, card: Card) -> Peer:
-        """Return what a verified card makes, without taking note of it; raises RemoteError for a
-        card whose key agrees with none."""
+        """Return the peer of a verified card, without adding it.
+
+        Raises RemoteError for a card with an invalid key.
+        """
         try:
             return Peer(card, self._identity.agree(card.seal_key))
         except ValueError:
             raise RemoteError(BAD_CARD) from None
 
     def remove(self, node_id: NodeId) -> Peer | None:
-        """Strike a peer out; return it, if it was known."""
+        """Remove a peer; return it, if it was known."""
         peer = self._by_id.pop(node_id, None)
         if peer is not None:
             self._leaves(peer.card.address)
@@ -74,4 +76,4 @@ class PeerTable:
     def _leaves(self, address: Ip) -> None:
         self._addresses[address] -= 1
         if not self._addresses[address]:
-            del self._addresses[address]  # or a member that moves on and on fills the memory
+            del self._addresses[address]  # or a member that moves on and on would fill the memory

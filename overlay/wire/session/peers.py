@@ -1,8 +1,8 @@
-"""What is known of one peer's keys: the static secret, the present session, the one before.
+"""One peer's key state: the static secret, the sessions now and before.
 
-A session's key binds both nodes' identities, the cluster's secret of one generation, and the random
-session of either side; so no restart, restored snapshot or copied disk ever meets the same key with
-the same nonce again.
+A session key binds both nodes' identities, the cluster's secret of one generation, and a random
+session of either side; so no restart, restored snapshot or copied disk ever uses the same key
+with the same nonce again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HELLOS_REMEMBERED = 64
 
 
 class SessionKeys(NamedTuple):
-    """Of one pair of sessions under one cluster key, for either direction."""
+    """The keys of one pair of sessions under one cluster key, by direction."""
 
     sending: AESGCM
     receiving: AESGCM
@@ -34,7 +34,10 @@ class SessionKeys(NamedTuple):
 
 @dataclass(slots=True)
 class Channel:
-    """One pair of sessions. Counters and window go on when another cluster key is used."""
+    """One pair of sessions.
+
+    Counters and window continue when the cluster key changes.
+    """
 
     peer_session: bytes
     counter: int = 0
@@ -50,33 +53,36 @@ class Peer:
     card: Card
     shared: bytes  # X25519 of the two identities
     channel: Channel | None = None
-    previous: Channel | None = None  # still opens what was under way when it was replaced
+    previous: Channel | None = None  # still opens datagrams in transit when it was replaced
     previous_until: float = 0.0
-    held: set[KeyId] | None = None  # cluster keys it can open with; None: as good as all live ones
-    claimed: bytes = NO_SESSION  # a session it claims, whose freshness is not proven
+    held: set[KeyId] | None = None  # cluster keys that it holds; None: those of all live nodes
+    claimed: bytes = NO_SESSION  # a session that it claims, not proven fresh
     hello_at: float = NEVER
-    duplicate_told_at: float = NEVER  # when it and another host under its identity were last told
-    is_unresponsive: bool = False  # it does not answer; see `Sessions.doubt`
+    duplicate_told_at: float = NEVER  # when the duplicates were last notified
+    is_unresponsive: bool = False  # see `Sessions.mark_unresponsive`
     waiting: deque[bytes] = field(
         default_factory=lambda: deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)
     )
     hellos: deque[tuple[int, bytes]] = field(
         default_factory=lambda: deque(maxlen=_HELLOS_REMEMBERED)
-    )  # nonces of the last ones taken: a recording is not taken twice
+    )  # nonces of the last hellos, which must not be accepted twice
     retired: dict[bytes, Channel] = field(default_factory=dict)  # by the peer's session
 
     def retire(self) -> None:
-        """Keep the channel aside: its session may turn out to be the living one, and must then go
-        on with its counters and its window. What was recorded of a session that is not remembered
-        would be taken again, as long as its cluster key is held."""
+        """Keep the present channel for later.
+
+        Its session may turn out to be the live one, and must then continue with its counters and
+        window. Recordings from a session that is not remembered would be accepted again, while
+        its cluster key is held.
+        """
         if self.channel is not None:
-            self.channel.keys.clear()  # derived again if need be
+            self.channel.keys.clear()  # derived again if needed
             self.retired[self.channel.peer_session] = self.channel
             while len(self.retired) > limits.SESSIONS_REMEMBERED_MAX:
                 del self.retired[next(iter(self.retired))]
 
     def forget_keys(self, kept: Collection[KeyId]) -> None:
-        """Drop what was derived of cluster keys that are gone."""
+        """Drop the keys derived from cluster keys that are gone."""
         for channel in (self.channel, self.previous, *self.retired.values()):
             if channel is not None:
                 channel.keys = {key: keys for key, keys in channel.keys.items() if key in kept}

@@ -1,6 +1,7 @@
-"""A sliding window over a sender's counters (RFC 6479's purpose, with one Python integer).
+"""A sliding replay window over a sender's counters.
 
-Asked and updated only after a datagram was authenticated: an attacker must not move it.
+It serves the purpose of RFC 6479, in one Python integer. Consult and update it only after a
+datagram is authenticated: an attacker must not move it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ WINDOW_COUNT = 2048
 
 
 class ReplayWindow:
-    """Which of the last counters of one session have been seen."""
+    """Which of the last counters of one session were seen."""
 
     __slots__ = ("_highest", "_seen")
 
@@ -18,7 +19,7 @@ class ReplayWindow:
         self._seen = 0  # bit i: counter highest - i was seen
 
     def accept(self, counter: int) -> bool:
-        """Note a counter; False if it was seen before or is too old to tell."""
+        """Record a counter; return False if it was seen, or is too old to tell."""
         ahead = counter - self._highest
         if ahead > 0:
             shifted = (self._seen << ahead) if ahead < WINDOW_COUNT else 0

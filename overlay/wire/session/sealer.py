@@ -1,7 +1,7 @@
-"""One node's seals: what it says to one peer by their identities alone, and under a cluster key.
+"""Seal and open datagrams: by two identities, or under a cluster key.
 
-Owns: which key seals which kind of datagram, headers and contexts. Must not know: what a body
-says, who may be believed, when anything is sent (`sessions`).
+Owns: which key seals which kind of datagram, headers and contexts. Does not: know what a body
+says, who is trusted, or when anything is sent (`sessions`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from overlay.wire.identity.identity import Identity, derive_bytes
 from overlay.wire.identity.keyring import Keyring
 from overlay.wire.session.peers import Channel, Peer, SessionKeys
 
-# Pairs of identities seal these: they must be opened by who has missed any number of cluster keys.
+# Sealed with pairwise keys, so that a node that missed any number of cluster keys can open them.
 PAIRWISE = {
     HELLO: b"overlayd/1 hello",
     NOTICE: b"overlayd/1 notice",
@@ -41,7 +41,7 @@ UNKNOWN_GENERATION = "unknown-generation"
 
 
 class Sealer:
-    """Seals and opens for one process of one node."""
+    """Seals and opens datagrams for one process of one node."""
 
     def __init__(
         self,
@@ -57,11 +57,11 @@ class Sealer:
         self._random_bytes = random_bytes
         self._session = session
 
-    # --- by the identities alone -----------------------------------------------------------
+    # --- by the two identities -------------------------------------------------------------
 
     def to_pair(self, kind: int, peer: Peer, body: bytes) -> bytes:
         """Return a hello, notice or key for one peer."""
-        # These keys outlive a process, so their whole nonce is drawn at random.
+        # These keys outlive a process, so their whole nonce is random.
         header = Header(VERSION, kind, 0, self.own, self._random_number(8), self._random_bytes(4))
         other = peer.card.node_id
         return seal(_pair_key(kind, peer, self.own, other), header, self._cluster_id + other, body)
@@ -74,14 +74,17 @@ class Sealer:
     # --- under a cluster key ---------------------------------------------------------------
 
     def key_of(self, header: Header) -> KeyId:
-        """Return the cluster key that a datagram names; raises RemoteError if it is not held."""
+        """Return the cluster key that a datagram names.
+
+        Raises RemoteError if it is not held.
+        """
         key = self.keyring.key_of_header(header)
         if key is None:
             raise RemoteError(UNKNOWN_GENERATION)
         return key
 
     def join(self, key: KeyId, body: bytes) -> bytes:
-        """Return a first contact for whoever holds a cluster key."""
+        """Return a first contact, for any holder of a cluster key."""
         header = header_under(JOIN, key, self.own, self._random_number(8), self._random_bytes(4))
         return seal(self._join_key(key), header, self._cluster_id + _NOBODY, body)
 
@@ -104,7 +107,7 @@ class Sealer:
         return open_box(receiving, header, self._cluster_id + self.own, data)
 
     def _keys(self, peer: Peer, channel: Channel, key: KeyId) -> SessionKeys:
-        """Return a channel's keys under one cluster key, derived when first needed."""
+        """Return a channel's keys under one cluster key, deriving them once."""
         keys = channel.keys.get(key)
         if keys is None:
             keys = channel.keys[key] = derive_keys(
@@ -122,7 +125,7 @@ class Sealer:
 def derive_keys(
     own: NodeId, peer: Peer, secret: bytes, session: bytes, theirs: bytes
 ) -> SessionKeys:
-    """Return the keys between our session and the peer's under one cluster secret."""
+    """Return the session keys for a peer under one cluster secret."""
     other = peer.card.node_id
     keying, info = peer.shared + secret, b"overlayd/1 data"
     return SessionKeys(

@@ -1,13 +1,13 @@
 """Sealed sessions with every peer: sans-IO, datagrams in, datagrams out.
 
-Owns the handshake. Each process start draws a random session. A peer's session is accepted
-only from a hello that echoes our own, which no recording can do; until then it is answered and
-nothing else. Whoever can't authenticate gets no answer, ever. `receive` is a ladder: the cheap
-checks first, each rung with the name of its drop counter.
+Owns: the handshake. Each process draws a random session at its start. A peer's session is
+accepted only from a hello that echoes this node's own, which no recording can do; until then
+hellos are answered, and nothing else. A sender that can't authenticate never gets an answer.
+`open` orders its checks by cost, and each names its drop counter.
 
-Payloads are sealed under the cluster key in use; under an older one that both hold for a peer whose
-hello says that it lacks that one, until it has been handed it. Which key is in use, and when one
-goes, is decided elsewhere (`core.keys.rotation`); `keys_changed` tells of it.
+Payloads are sealed under the cluster key in use, or under an older common one for a peer whose
+hello says that it lacks that key, until it has been sent it. `core.keys.rotation` decides which
+key is in use and when one is dropped; `keys_changed` applies that.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from overlay.wire.session.peer_table import PeerTable
 from overlay.wire.session.peers import NEVER, NO_SESSION, SESSION_SIZE, Channel, Peer
 from overlay.wire.session.sealer import PAIRWISE, UNKNOWN_GENERATION, Sealer
 
-HELLO_INTERVAL_S = 0.1  # at most one hello to a peer in this time, whatever provokes it
+HELLO_INTERVAL_S = 0.1  # minimum between hellos to a peer, whatever the reason
 UNRESPONSIVE_HELLO_INTERVAL_S = 1.0
-SESSION_ALIVE_S = 3.0  # after anything was opened with it: probes come every second or so
-PREVIOUS_KEPT_S = 5.0  # how long what was sealed before a renewal is still opened
+SESSION_ALIVE_S = 3.0  # after anything was opened with it: probes come about every second
+PREVIOUS_KEPT_S = 5.0  # how long the replaced session still opens datagrams
 
 UNKNOWN_SENDER = "unknown-sender"
 NO_CHANNEL = "no-session"
@@ -55,21 +55,23 @@ CERTIFICATE_EXPIRED = "certificate-expired"
 
 @dataclass(frozen=True, slots=True)
 class OpenedDatagram:
-    """What an authenticated datagram brought."""
+    """The content of an authenticated datagram."""
 
     sender: NodeId
     payload: bytes | None = None
-    card: Card | None = None  # of a peer whose session has just been accepted
-    key: ClusterKey | None = None  # that the sender hands us, made by the authority
-    duplicate: Card | None = None  # of another host under the sender's identity, or under ours
-    dropped: str = ""  # why there is no payload, where an answer goes out all the same
-    is_banned: bool = False  # the sender says that we are: forgotten, and not heard any more
+    card: Card | None = None  # of a peer whose session was just accepted
+    key: ClusterKey | None = None  # sent by a member, signed by the authority
+    duplicate: Card | None = None  # of another host with the sender's identity, or ours
+    dropped: str = ""  # the reason why there is no payload, although there are replies
+    is_banned: bool = False  # the sender reports that this node is forgotten, and ignored
     replies: tuple[Datagram, ...] = ()
 
 
 class Sessions:
-    """All sessions of one process. `wall_clock` is Unix time: whether a certificate is in force
-    is asked of strangers only."""
+    """All sessions of one process.
+
+    `wall_clock` returns Unix time in seconds, to check the certificates of unknown nodes.
+    """
 
     def __init__(
         self,
@@ -84,75 +86,80 @@ class Sessions:
         self._keyring = keyring
         self._card = card
         self._session = random_bytes(SESSION_SIZE)
-        self._sealing = Sealer(
+        self._sealer = Sealer(
             identity, signer.anchor.cluster_id, keyring, random_bytes, self._session
         )
         self._wall_clock = wall_clock
         self._signer = signer
         self._peers = PeerTable(identity)
-        self._banned = BannedPeers(self._sealing, signer, self._join_answer)
+        self._banned = BannedPeers(self._sealer, signer, self._join_answer)
         self._in_use = keyring.sealing
         self.queue_drop_count = 0
         self.accepted: Counter[KeyId] = Counter()  # payloads, by the key that sealed them
 
-    # --- who there is -------------------------------------------------------------------
+    # --- peers --------------------------------------------------------------------------
 
     def learn(self, card: Card) -> None:
-        """Take note of a verified card: a new peer, or a known one's new address."""
+        """Add a peer from a verified card, or update its address."""
         if card.node_id == self._identity.node_id:
             return
         if card.node_id in self._banned:
-            self._banned.add(card.node_id, self._peers.peer_of(card))  # to tell it so
+            self._banned.add(card.node_id, self._peers.peer_of(card))  # to send it a notice
         else:
             self._peers.learn(card)
 
     def set_card(self, card: Card) -> None:
-        """Use a renewed card of our own from now on."""
+        """Use a renewed card of this node from now on."""
         self._card = card
 
     def forget(self, node_id: NodeId) -> None:
-        """Bar an identity: nothing it says is heard any more, and all it hears is that."""
+        """Bar an identity: its datagrams are dropped and answered by notices."""
         self._banned.add(node_id, self._peers.remove(node_id))
 
     def mark_unresponsive(self, node_id: NodeId) -> None:
         """Note that a peer does not answer, until it does.
 
-        It may have restarted from a disk that knows us at a former address: what it cannot open
-        makes it greet us there, and only a hello with our present card can tell it better.
+        It may have restarted from a disk that has a former address of this node: it sends its
+        hello there when it can't open a datagram, and only a hello with the present card can
+        correct it.
         """
         peer = self._peers.get(node_id)
         if peer is not None:
             peer.is_unresponsive = True
 
     def is_member_address(self, address: Ip) -> bool:
-        """Say whether any peer lives at an address."""
+        """Return whether any peer has an address."""
         return self._peers.is_address(address)
 
     def established(self, node_id: NodeId) -> bool:
-        """Say whether payloads to a node can be sealed now."""
+        """Return whether payloads to a node can be sealed now."""
         peer = self._peers.get(node_id)
         return peer is not None and peer.channel is not None
 
     def keys_changed(self, now: float) -> list[Datagram]:
-        """Follow the keyring; return what waited for a key, and hellos to who lacks the one in
-        use: it, or we, can say more now."""
+        """Apply a change of the keyring.
+
+        Returns the payloads that waited for a key, and hellos to peers that lack the key in use.
+        """
         ring = self._keyring.ring
         is_new_in_use, self._in_use = ring.sealing != self._in_use, ring.sealing
         sent: list[Datagram] = []
         for peer in self._peers:
             peer.forget_keys(ring.held)
             if is_new_in_use:
-                peer.held = None  # all that live hold it; whoever does not will say so
+                peer.held = None  # all live nodes hold it; a peer that does not will say so
             elif peer.held is not None and ring.sealing not in peer.held:
                 sent += self._hello(peer, now)
             sent += self._release_waiting(peer)
         return sent
 
-    # --- out ----------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------
 
     def seal(self, to: NodeId, payload: bytes, now: float) -> list[Datagram]:
-        """Return what to send for a payload; without a session, or a key that the peer holds, it
-        waits behind a hello."""
+        """Return the datagrams for a payload.
+
+        Without a session, or a key that the peer holds, it is queued and a hello goes out.
+        """
         peer = self._peers.get(to)
         if peer is None:
             return []
@@ -162,17 +169,17 @@ class Sessions:
                 self.queue_drop_count += 1
             peer.waiting.append(payload)
             return self._hello(peer, now)
-        sealed = self._to(peer, self._sealing.data(peer, peer.channel, key, payload))
+        sealed = self._to(peer, self._sealer.data(peer, peer.channel, key, payload))
         if peer.is_unresponsive and now - peer.hello_at >= UNRESPONSIVE_HELLO_INTERVAL_S:
             return [*self._hello(peer, now), sealed]
         return [sealed]
 
     def first_hello(self, address: Ip, port: int, _now: float) -> list[Datagram]:
-        """Return a first contact to an address of which nothing is known."""
+        """Return a first contact to an address of an unknown node."""
         return [self._join(address, port, NO_SESSION, self._keyring.sealing, done=False)]
 
     def send_key(self, to: NodeId, now: float) -> list[Datagram]:
-        """Return our newest key for a peer; without a session, a hello."""
+        """Return the newest key for a peer; without a session, a hello."""
         peer = self._peers.get(to)
         if peer is None:
             return []
@@ -181,45 +188,45 @@ class Sessions:
         return [self._key(peer, peer.channel, self._keyring.ring.newest)]
 
     def _key_for(self, peer: Peer) -> KeyId | None:
-        """Return the key to seal with for a peer: the one in use if it may hold it."""
+        """Return the key to seal with for a peer, or None if none is common."""
         return self._keyring.ring.for_peer(peer.held)
 
     def _release_waiting(self, peer: Peer) -> list[Datagram]:
-        """Return the payloads that waited, once they can be sealed."""
+        """Return the queued payloads, sealed, if they can be now."""
         key, channel = self._key_for(peer), peer.channel
         if channel is None or key is None:
             return []
         waiting = list(peer.waiting)
         peer.waiting.clear()
-        return [self._to(peer, self._sealing.data(peer, channel, key, each)) for each in waiting]
+        return [self._to(peer, self._sealer.data(peer, channel, key, each)) for each in waiting]
 
     def _hello(self, peer: Peer, now: float) -> list[Datagram]:
-        """Return a hello to a known peer, or nothing if one went a moment ago."""
+        """Return a hello to a known peer, or nothing if one went just before."""
         is_met = peer.channel is not None and peer.channel.peer_session == peer.claimed
         done = is_met and self._key_for(peer) is not None
-        # One that is met and shares no key with us may be unable to take it: a full disk, say.
+        # A peer with a session but no common key may be unable to store it: a full disk, say.
         pause_s = HELLO_INTERVAL_S if done or not is_met else UNRESPONSIVE_HELLO_INTERVAL_S
         if now - peer.hello_at < pause_s:
             return []
         peer.hello_at = now
         body = hello_body(SessionHello(self._session, peer.claimed, done, self._card, self._held()))
-        hello = self._to(peer, self._sealing.to_pair(HELLO, peer, body))
+        hello = self._to(peer, self._sealer.to_pair(HELLO, peer, body))
         if not peer.is_unresponsive or peer.channel is not None:
             return [hello]
-        # It may never have heard of us, where who let us in went before telling: then it can't
-        # open this one, and nobody else may know both of us.
+        # It may not know this node, if the member that admitted this node died before telling
+        # others: then it can't open this hello, and no other node may know both.
         return [hello, *self.first_hello(peer.card.address, peer.card.gossip_port, now)]
 
     def _join(self, address: Ip, port: int, echo: bytes, key: KeyId, *, done: bool) -> Datagram:
         body = hello_body(SessionHello(self._session, echo, done, self._card, self._held()))
-        return Datagram(address, port, self._sealing.join(key, body))
+        return Datagram(address, port, self._sealer.join(key, body))
 
     def _join_answer(self, hello: SessionHello, key: KeyId) -> Datagram:
         return self._join(hello.card.address, hello.card.gossip_port, hello.session, key, done=True)
 
     def _key(self, peer: Peer, channel: Channel, key: KeyId) -> Datagram:
         body = key_body(channel.peer_session, self._keyring.key(key))
-        return self._to(peer, self._sealing.to_pair(KEY, peer, body))
+        return self._to(peer, self._sealer.to_pair(KEY, peer, body))
 
     def _held(self) -> tuple[KeyId, ...]:
         return tuple(sorted(self._keyring.ring.held))
@@ -228,13 +235,10 @@ class Sessions:
     def _to(peer: Peer, data: bytes) -> Datagram:
         return Datagram(peer.card.address, peer.card.gossip_port, data)
 
-    # --- in -----------------------------------------------------------------------------
+    # --- receiving ----------------------------------------------------------------------
 
     def open(self, header: Header, data: bytes, now: float) -> OpenedDatagram:
-        """Return the content of a datagram, whose header the caller has read.
-
-        Raises RemoteError with the reason of the drop.
-        """
+        """Return a datagram's content; raises RemoteError to drop it."""
         if header.sender == self._identity.node_id:
             raise RemoteError(OWN_DATAGRAM)
         peer = self._peers.get(header.sender)
@@ -243,10 +247,10 @@ class Sessions:
         if header.kind in (DATA, JOIN):
             return self._open_under_key(peer, header, data, now)
         if header.kind not in PAIRWISE:
-            raise RemoteError(UNKNOWN_KIND)  # of the door's, which is not ours
+            raise RemoteError(UNKNOWN_KIND)  # of the join handshake, not of a session
         if peer is None:
             raise RemoteError(UNKNOWN_SENDER)
-        body = self._sealing.open_pair(peer, header, data)
+        body = self._sealer.open_pair(peer, header, data)
         if header.kind == HELLO:
             return self._open_hello(peer, header, body, now)
         if header.kind == KEY:
@@ -260,7 +264,7 @@ class Sessions:
         if key is None:
             if peer is None:
                 raise RemoteError(UNKNOWN_GENERATION)
-            # One of us two has missed a rotation: a hello, to where it lives, tells which.
+            # One of the two missed a rotation: a hello to its known address shows which.
             replies = tuple(self._hello(peer, now))
             return OpenedDatagram(header.sender, replies=replies, dropped=UNKNOWN_GENERATION)
         if header.kind == JOIN:
@@ -276,7 +280,7 @@ class Sessions:
             if channel is None or (channel is peer.previous and now > peer.previous_until):
                 continue
             try:
-                payload = self._sealing.open_data(peer, channel, key, header, data)
+                payload = self._sealer.open_data(peer, channel, key, header, data)
             except RemoteError:
                 continue
             if not channel.window.accept(header.number):
@@ -286,11 +290,11 @@ class Sessions:
             self._count(key)
             if peer.held is None or key in peer.held:
                 return OpenedDatagram(header.sender, payload=payload)
-            peer.held.add(key)  # it has been handed it
+            peer.held.add(key)  # it has received the key
             return OpenedDatagram(
                 header.sender, payload=payload, replies=tuple(self._release_waiting(peer))
             )
-        # It may have restarted, or we have: a hello to where it lives, not to where this is from.
+        # One of the two may have restarted: a hello to the known address, not to the source.
         reason = NO_CHANNEL if peer.channel is None else datagram.UNAUTHENTICATED
         return OpenedDatagram(header.sender, replies=tuple(self._hello(peer, now)), dropped=reason)
 
@@ -300,18 +304,18 @@ class Sessions:
             del self.accepted[min(self.accepted)]
 
     def _open_notice(self, sender: NodeId, body: bytes) -> OpenedDatagram:
-        """Take a peer's word on how it sees us. It changes nothing: people should read it."""
+        """Return a peer's report about this node, for people to read."""
         if body == notices.FORGOTTEN:
             return OpenedDatagram(sender, is_banned=True)
-        session, rival = notices.read_duplicate(body)
+        session, other = notices.read_duplicate(body)
         if session != self._session:
             raise RemoteError(REPLAYED)
-        if rival.node_id != self._identity.node_id or not self._signer.is_signed_by_subject(rival):
+        if other.node_id != self._identity.node_id or not self._signer.is_signed_by_subject(other):
             raise RemoteError(BAD_CARD)
-        return OpenedDatagram(sender, duplicate=rival)
+        return OpenedDatagram(sender, duplicate=other)
 
     def _open_key(self, sender: NodeId, body: bytes) -> OpenedDatagram:
-        """Take a cluster key that a peer hands us: what it is worth, the owner judges."""
+        """Return a cluster key sent by a peer; the owner decides about it."""
         session, key = read_key_body(body)
         if session != self._session:
             raise RemoteError(REPLAYED)
@@ -321,31 +325,33 @@ class Sessions:
 
     def _open_hello(self, peer: Peer, header: Header, body: bytes, now: float) -> OpenedDatagram:
         hello = read_hello(header.sender, self._signer, body)
-        self._refuse_recording(peer, header)
-        opened = self._take_hello(peer, hello, now)
+        self._reject_recording(peer, header)
+        opened = self._accept_hello(peer, hello, now)
         if hello.echo == self._session:
-            opened = replace(opened, replies=(*opened.replies, *self._hand_over(peer)))
+            opened = replace(opened, replies=(*opened.replies, *self._missing_key(peer)))
             if hello.done and self._key_for(peer) is not None:
                 return opened
         if opened.card is not None:
-            peer.hello_at = NEVER  # a new session is answered at once
+            peer.hello_at = NEVER  # answer a new session at once
         return replace(opened, replies=(*self._hello(peer, now), *opened.replies))
 
-    def _hand_over(self, peer: Peer) -> list[Datagram]:
-        """Return the key in use for a peer that lacks it: of two that share none, the one that
-        seals with the lesser takes the other's."""
+    def _missing_key(self, peer: Peer) -> list[Datagram]:
+        """Return the key in use for a peer that lacks it.
+
+        Of two that share no key, the one that seals with the lesser key accepts the other's.
+        """
         sealing = self._keyring.sealing
         if peer.channel is None or peer.held is None or sealing in peer.held:
             return []
         return [self._key(peer, peer.channel, sealing)]
 
     def _open_join(self, key: KeyId, header: Header, data: bytes, now: float) -> OpenedDatagram:
-        hello = read_hello(header.sender, self._signer, self._sealing.open_join(key, header, data))
+        hello = read_hello(header.sender, self._signer, self._sealer.open_join(key, header, data))
         peer = self._peers.get(header.sender)
         if peer is None:
             self._require_in_force(hello.card)
         if hello.echo != self._session:
-            # Not proven fresh: answered at the address its card names, remembered not at all.
+            # Not proven fresh: answer to the address on its card, and keep no state.
             if peer is not None and now - peer.hello_at < HELLO_INTERVAL_S:
                 return OpenedDatagram(header.sender)
             if peer is not None:
@@ -356,11 +362,11 @@ class Sessions:
             return OpenedDatagram(header.sender, replies=(reply,))
         if peer is None:
             peer = self._peers.learn(hello.card)
-        self._refuse_recording(peer, header)
-        opened = self._take_hello(peer, hello, now)
+        self._reject_recording(peer, header)
+        opened = self._accept_hello(peer, hello, now)
         if hello.done:
             return opened
-        # The other side may not know us yet, so the answer is a first contact too.
+        # The other side may not know this node yet, so the answer is a first contact too.
         return replace(opened, replies=(self._join_answer(hello, key), *opened.replies))
 
     def _require_in_force(self, card: Card) -> None:
@@ -370,17 +376,17 @@ class Sessions:
             raise RemoteError(CERTIFICATE_EXPIRED)
 
     @staticmethod
-    def _refuse_recording(peer: Peer, header: Header) -> None:
+    def _reject_recording(peer: Peer, header: Header) -> None:
         nonce = (header.counter, header.random)
         if nonce in peer.hellos:
             raise RemoteError(REPLAYED)
         peer.hellos.append(nonce)
 
-    def _take_hello(self, peer: Peer, hello: SessionHello, now: float) -> OpenedDatagram:
-        """Note what a hello claims; begin a session if it has proven fresh and new."""
+    def _accept_hello(self, peer: Peer, hello: SessionHello, now: float) -> OpenedDatagram:
+        """Record a hello's claims; accept its session if it is fresh and new."""
         sender = peer.card.node_id
         if hello.session in peer.retired:
-            return self._take_retired(peer, hello, now)
+            return self._handle_retired(peer, hello, now)
         self.learn(hello.card)
         peer.claimed = hello.session
         if hello.echo != self._session:
@@ -391,12 +397,12 @@ class Sessions:
         replies = tuple(self._use(peer, Channel(hello.session), now))
         return OpenedDatagram(sender, card=hello.card, replies=replies)
 
-    def _take_retired(self, peer: Peer, hello: SessionHello, now: float) -> OpenedDatagram:
-        """Judge a session that another one has replaced and that speaks again.
+    def _handle_retired(self, peer: Peer, hello: SessionHello, now: float) -> OpenedDatagram:
+        """Handle a hello from a session that another one has replaced.
 
-        If the other one is silent, its hello was late, of a process before: the channel of this
-        one is taken back as it was, for its keys and counters were used. If it lives, two hosts
-        use one identity (a copied disk), and both are told of the other.
+        If the other one is silent, its hello was late, from an earlier process: the channel of
+        this one is restored with its keys and counters, as they were used. If it is live, two
+        hosts use one identity (a copied disk), and both are notified.
         """
         sender, channel = peer.card.node_id, peer.channel
         if hello.echo != self._session or channel is None:
@@ -408,9 +414,9 @@ class Sessions:
             return OpenedDatagram(
                 sender, card=hello.card, replies=tuple(self._use(peer, back, now))
             )
-        return self._notify_duplicates(peer, hello, channel.peer_session, now)
+        return self._duplicate_notices(peer, hello, channel.peer_session, now)
 
-    def _notify_duplicates(
+    def _duplicate_notices(
         self, peer: Peer, hello: SessionHello, session: bytes, now: float
     ) -> OpenedDatagram:
         sender, present = peer.card.node_id, peer.card
@@ -423,16 +429,16 @@ class Sessions:
         peer.duplicate_told_at = now
         replies = (
             notices.notice(
-                self._sealing, peer, hello.card, notices.duplicate_body(hello.session, present)
+                self._sealer, peer, hello.card, notices.duplicate_body(hello.session, present)
             ),
             notices.notice(
-                self._sealing, peer, present, notices.duplicate_body(session, hello.card)
+                self._sealer, peer, present, notices.duplicate_body(session, hello.card)
             ),
         )
         return OpenedDatagram(sender, duplicate=hello.card, replies=replies)
 
     def _use(self, peer: Peer, channel: Channel, now: float) -> list[Datagram]:
-        """Seal for another session from now on; send what waited for one."""
+        """Switch to another session; return the payloads queued for one."""
         peer.retire()
         if peer.channel is not None:
             peer.previous, peer.previous_until = peer.channel, now + PREVIOUS_KEPT_S
