@@ -1,1 +1,1 @@
-"""Bytes on the wire: codec, sealed envelope, handshake, replay window, token."""
+"""The wire: codec, identities, sealed sessions, the join handshake."""

@@ -1,19 +1,20 @@
-"""How a host with a token becomes a member: sans-IO, datagrams in, datagrams out.
+"""The join handshake, by which a host with a token becomes a member.
 
 ```
 applicant                                  member
-  knock     [1, nonce, address, port,  -->          any member: it knows the token's door key
+  knock     [1, nonce, address, port,  -->          any member: it has the token's join key
              padding]
                                        <--  way     [2, nonce, cookie, card, signature, proof,
                                                      holders]   or refusal [3, nonce, code]
   request   [4, nonce, cookie, ticket, key,         a holder of the authority, whose proof
              name, address, port, sig, pad] ->          signs the nonce and its seal key
                                        <--  welcome [5, nonce, certificate, cluster key]
-                                                    or refusal [6, nonce, code]
+                                                     or refusal [6, nonce, code]
 ```
-Knocks are sealed under the door key, which any member has; requests under the two nodes' own
-keys too, so that neither the ticket nor the cluster's secret is shown to whoever stole a token
-or sits in a member without the authority. Until the request the members remember nothing.
+Sans-IO: datagrams in, datagrams out. Knocks are sealed under the join key (*door* in PROTOCOL.md),
+which any member has; requests also under the two nodes' own keys, so that neither the ticket nor
+the cluster's secret is visible to the thief of a token or to a member without the authority. Until
+the request, members keep no state.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ NONCE_SIZE = 16
 NO_INVITATION = "unknown-token"
 STALE_ADMISSION = "stale-admission"
 BAD_TICKET = "bad-ticket"
-_PADDING_SIZE = 860  # a knock is no smaller than any answer to it: it amplifies nothing
-_REQUEST_PADDING_SIZE = 80  # nor does a request
+_PADDING_SIZE = 860  # a knock is no smaller than its answers, so it amplifies nothing
+_REQUEST_PADDING_SIZE = 80  # neither does a request
 _REQUEST = b"overlayd/1 request\0"
 _NOBODY = bytes(16)
 _CLEAR_SIZE = {JOIN_HELLO: limits.TOKEN_ID_SIZE, JOIN_REQUEST: limits.TOKEN_ID_SIZE + 32}
 
 
 class JoinRefusal(enum.IntEnum):
-    """Why a token lets nobody in, or not this host. Wire numbers: append only."""
+    """Why a token does not admit this host. Wire numbers: append only."""
 
     EXPIRED = 1
     USED_UP = 2
@@ -67,7 +68,7 @@ class JoinRefusal(enum.IntEnum):
 
 
 class JoinRequest(NamedTuple):
-    """What an applicant asks to be certified."""
+    """The identity and address that an applicant wants certified."""
 
     sign_key: bytes
     seal_key: bytes
@@ -85,26 +86,32 @@ class JoinGrant:
 
 
 class AdmissionPolicy(Protocol):
-    """What a member must know to receive applicants; the agent answers from the records."""
+    """The state that a member needs to answer applicants.
+
+    The agent implements it from the records.
+    """
 
     def invitation(self, token_id: bytes) -> JoinToken | None:
-        """Return the token's record, in force or not, if it is the authority's."""
+        """Return the token's authentic record, whether it is in force or not."""
 
-    def refusal(self, invitation: JoinToken, applicant: NodeId) -> JoinRefusal | None:
-        """Return why this token does not let this node in, or None."""
+    def refusal(self, token: JoinToken, applicant: NodeId) -> JoinRefusal | None:
+        """Return why a token does not admit a node, or None if it does."""
 
     def holders(self) -> list[tuple[Ip, int]]:
-        """Return where other holders of the authority are."""
+        """Return the addresses and ports of other holders of the authority."""
 
     def authority(self) -> Authority | None:
         """Return the authority, if it is held here."""
 
-    def admit(self, invitation: JoinToken, request: JoinRequest) -> JoinGrant | None:
-        """Count the admission, durably, and return it; None if that is not possible now."""
+    def admit(self, token: JoinToken, request: JoinRequest) -> JoinGrant | None:
+        """Record the admission durably and return the grant.
+
+        None if that is not possible now.
+        """
 
 
 class _JoinCipher:
-    """Both sides' sealing: headers, keys, contexts."""
+    """Seals and opens the join handshake, for both sides."""
 
     def __init__(
         self, identity: Identity, cluster_id: bytes, random_bytes: Callable[[int], bytes]
@@ -114,34 +121,34 @@ class _JoinCipher:
         self.random_bytes = random_bytes
 
     def seal_hello(
-        self, token_id: bytes, door: bytes, recipient: bytes, body: list[object]
+        self, token_id: bytes, join_key: bytes, recipient: bytes, body: list[object]
     ) -> bytes:
-        """Return a datagram that everyone with the door key can open."""
+        """Return a datagram that every holder of the join key can open."""
         header = self._header(JOIN_HELLO)
         context = self.cluster_id + recipient
-        return seal(_hello_key(door), header, context, msgpack.packb(body), token_id)
+        return seal(_hello_key(join_key), header, context, msgpack.packb(body), token_id)
 
     def seal_request(
-        self, token_id: bytes, door: bytes, peer: tuple[NodeId, bytes], body: list[object]
+        self, token_id: bytes, join_key: bytes, peer: tuple[NodeId, bytes], body: list[object]
     ) -> bytes:
-        """Return a datagram that the one peer, given by id and seal key, can open."""
+        """Return a datagram that one peer, given by id and seal key, can open."""
         other, seal_key = peer
-        key = self._pair_key(door, seal_key, self.identity.node_id, other)
+        key = self._pair_key(join_key, seal_key, self.identity.node_id, other)
         clear = token_id + self.identity.seal_public
         return seal(
             key, self._header(JOIN_REQUEST), self.cluster_id + other, msgpack.packb(body), clear
         )
 
     def open(
-        self, header: Header, door: bytes, data: bytes, recipient: bytes
+        self, header: Header, join_key: bytes, data: bytes, recipient: bytes
     ) -> tuple[object, ...]:
         """Return the opened body, an array; raises RemoteError."""
         size = _CLEAR_SIZE[header.kind]
         context = self.cluster_id + recipient
         if header.kind == JOIN_HELLO:
-            key = _hello_key(door)
+            key = _hello_key(join_key)
         else:
-            key = self._pair_key(door, seal_key_of(data), header.sender, self.identity.node_id)
+            key = self._pair_key(join_key, seal_key_of(data), header.sender, self.identity.node_id)
         return validation.items(validation.unpack(open_box(key, header, context, data, size)), 10)
 
     def _header(self, kind: int) -> Header:
@@ -149,70 +156,75 @@ class _JoinCipher:
         own = self.identity.node_id
         return Header(datagram.VERSION, kind, 0, own, counter, self.random_bytes(4))
 
-    def _pair_key(self, door: bytes, seal_key: bytes, sender: NodeId, recipient: NodeId) -> AESGCM:
+    def _pair_key(
+        self, join_key: bytes, seal_key: bytes, sender: NodeId, recipient: NodeId
+    ) -> AESGCM:
         try:
             shared = self.identity.agree(seal_key)
         except ValueError:
             raise RemoteError(BAD_CARD) from None
-        return derive(shared + door, b"", b"overlayd/1 admit" + sender + recipient)
+        return derive(shared + join_key, b"", b"overlayd/1 admit" + sender + recipient)
 
 
 class JoinResponder:
-    """A member's side: answers knocks, and lets in where it holds the authority."""
+    """The member's side: answers knocks, and admits if it is a holder."""
 
     def __init__(
         self,
         identity: Identity,
         cluster_id: bytes,
         card: Callable[[], Card],
-        desk: AdmissionPolicy,
+        policy: AdmissionPolicy,
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        self._seal = _JoinCipher(identity, cluster_id, random_bytes)
+        self._cipher = _JoinCipher(identity, cluster_id, random_bytes)
         self._identity = identity
         self._card = card
-        self._desk = desk
+        self._policy = policy
         self._cookie_key = random_bytes(32)
 
     def open(self, data: bytes) -> list[Datagram]:
-        """Return the answer to an applicant's datagram; raises RemoteError for its drop."""
+        """Return the answer to an applicant's datagram.
+
+        Raises RemoteError with the reason of the drop.
+        """
         header = datagram.read_header(data)
         if header.sender == self._identity.node_id:
             raise RemoteError(OWN_DATAGRAM)
         token_id = token_id_of(header, data)
-        invitation = self._desk.invitation(token_id)
-        if invitation is None:
+        token = self._policy.invitation(token_id)
+        if token is None:
             raise RemoteError(NO_INVITATION)
         is_knock = header.kind == JOIN_HELLO
         recipient = _NOBODY if is_knock else self._identity.node_id
-        body = self._seal.open(header, invitation.join_key, data, recipient)
+        body = self._cipher.open(header, token.join_key, data, recipient)
         if is_knock:
-            return self._answer_hello(invitation, header.sender, body)
-        return self._answer_request(invitation, header.sender, seal_key_of(data), body)
+            return self._answer_hello(token, header.sender, body)
+        return self._answer_request(token, header.sender, seal_key_of(data), body)
 
     def _answer_hello(
-        self, invitation: JoinToken, applicant: NodeId, body: tuple[object, ...]
+        self, token: JoinToken, applicant: NodeId, body: tuple[object, ...]
     ) -> list[Datagram]:
         kind, raw_nonce, raw_address, raw_port, padding = validation.array(body, 5)
         validation.integer(kind, 1, 1)
         validation.octets(padding, _PADDING_SIZE)
         nonce = validation.octets(raw_nonce, NONCE_SIZE)
         address, port = validation.ip(raw_address), validation.integer(raw_port, 65535, 1)
-        refusal = self._desk.refusal(invitation, applicant)
+        refusal = self._policy.refusal(token, applicant)
         if refusal is not None:
             answer: list[object] = [3, nonce, int(refusal)]
         else:
             card = self._card()
-            authority = self._desk.authority()
+            authority = self._policy.authority()
             proof = b"" if authority is None else authority.sign_presence(nonce, card.seal_key)
             cookie = self._cookie(nonce, applicant)
-            holders = [list(at) for at in self._desk.holders()[: limits.HOLDERS_REPORTED_MAX]]
+            holders = [list(at) for at in self._policy.holders()[: limits.HOLDERS_REPORTED_MAX]]
             answer = [2, nonce, cookie, card.raw, card.signature, proof, holders]
-        data = self._seal.seal_hello(invitation.token_id, invitation.join_key, applicant, answer)
+        data = self._cipher.seal_hello(token.token_id, token.join_key, applicant, answer)
         return [Datagram(address, port, data)]
 
     def _answer_request(
-        self, invitation: JoinToken, applicant: NodeId, seal_key: bytes, body: tuple[object, ...]
+        self, token: JoinToken, applicant: NodeId, seal_key: bytes, body: tuple[object, ...]
     ) -> list[Datagram]:
         kind, raw_nonce, cookie, ticket, raw_key, *rest, signature, pad = validation.array(body, 10)
         validation.integer(kind, 4, 4)
@@ -230,30 +242,33 @@ class JoinResponder:
             raise RemoteError(STALE_ADMISSION)
         if node_id_of(sign_key) != applicant or not _is_signed(request, nonce, signature):
             raise RemoteError(BAD_CARD)
-        if verifier_of(validation.octets(ticket, 32)) != invitation.verifier:
+        if verifier_of(validation.octets(ticket, 32)) != token.verifier:
             raise RemoteError(BAD_TICKET)
-        refusal = self._desk.refusal(invitation, applicant)
+        refusal = self._policy.refusal(token, applicant)
         if refusal is not None:
             answer: list[object] = [6, nonce, int(refusal)]
         else:
-            welcome = self._desk.admit(invitation, request)
+            welcome = self._policy.admit(token, request)
             if welcome is None:
                 return []  # the applicant asks again
             one = welcome.certificate
             certificate = [one.address, one.not_before_s, one.not_after_s, one.signature]
             answer = [5, nonce, certificate, key_fields(welcome.key)]
-        data = self._seal.seal_request(
-            invitation.token_id, invitation.join_key, (applicant, seal_key), answer
+        data = self._cipher.seal_request(
+            token.token_id, token.join_key, (applicant, seal_key), answer
         )
         return [Datagram(request.address, request.port, data)]
 
     def _cookie(self, nonce: bytes, applicant: NodeId) -> bytes:
-        """Return what proves, without being remembered, that a nonce was answered by this run."""
+        """Return a keyed hash of nonce and applicant.
+
+        It proves, without stored state, that this process answered the nonce.
+        """
         return hashlib.blake2s(nonce + applicant, key=self._cookie_key, digest_size=16).digest()
 
 
 class JoinInitiator:
-    """The host's side: knocks, finds a holder of the authority, and asks it to be let in."""
+    """The applicant's side: finds a holder of the authority and asks it."""
 
     def __init__(
         self,
@@ -267,7 +282,7 @@ class JoinInitiator:
         self._token = token
         self._anchor = TrustAnchor(token.anchor)
         self._signer = KeySigner(identity, self._anchor)
-        self._seal = _JoinCipher(identity, token.cluster_id, random_bytes)
+        self._cipher = _JoinCipher(identity, token.cluster_id, random_bytes)
         self._identity = identity
         self._name = name
         self._address = address
@@ -275,25 +290,28 @@ class JoinInitiator:
         self._join_key = token.join_key
         self.grant: JoinGrant | None = None
         self.refusal: JoinRefusal | None = None
-        self.answered: dict[NodeId, Card] = {}  # members that showed the way
-        self.holders: dict[tuple[Ip, int], None] = {}  # where they sent us
+        self.answered: dict[NodeId, Card] = {}  # members that answered the knock
+        self.holders: dict[tuple[Ip, int], None] = {}  # holders that they named
 
     def hello(self, address: Ip, port: int) -> Datagram:
-        """Return a first word to a member, or to what may be one."""
+        """Return a knock, for a member or a possible one."""
         port_here, padding = self._token.gossip_port, bytes(_PADDING_SIZE)
         body: list[object] = [1, self._nonce, self._address, port_here, padding]
-        data = self._seal.seal_hello(self._token.token_id, self._join_key, _NOBODY, body)
+        data = self._cipher.seal_hello(self._token.token_id, self._join_key, _NOBODY, body)
         return Datagram(address, port, data)
 
     def open(self, data: bytes) -> list[Datagram]:
-        """Take a member's answer; return what to say now. Raises RemoteError for its drop."""
+        """Handle a member's answer; return what to send next.
+
+        Raises RemoteError with the reason of the drop.
+        """
         header = datagram.read_header(data)
         own = self._identity.node_id
         if header.sender == own:
             raise RemoteError(OWN_DATAGRAM)
         if token_id_of(header, data) != self._token.token_id:
             raise RemoteError(NO_INVITATION)
-        body = self._seal.open(header, self._join_key, data, own)
+        body = self._cipher.open(header, self._join_key, data, own)
         if len(body) < 2 or body[1] != self._nonce:
             raise RemoteError(STALE_ADMISSION)
         match (header.kind, body[0]):
@@ -333,7 +351,7 @@ class JoinInitiator:
         asked = [self._name, self._address, self._token.gossip_port, signature]
         padding = bytes(_REQUEST_PADDING_SIZE)
         body = [4, self._nonce, cookie, self._token.ticket, own.sign_public, *asked, padding]
-        data = self._seal.seal_request(
+        data = self._cipher.seal_request(
             self._token.token_id, self._join_key, (holder.node_id, holder.seal_key), body
         )
         return Datagram(holder.address, holder.gossip_port, data)
@@ -362,12 +380,12 @@ class JoinInitiator:
 
 
 def is_join_kind(kind: int) -> bool:
-    """Return whether datagrams of a kind belong to the join handshake, not to a session."""
+    """Return whether a kind of datagram belongs to the join handshake."""
     return kind in _CLEAR_SIZE
 
 
 def token_id_of(header: Header, data: bytes) -> bytes:
-    """Return the token's id that stands behind the header; raises RemoteError."""
+    """Return the token id behind the header; raises RemoteError."""
     size = _CLEAR_SIZE.get(header.kind)
     if size is None:
         raise RemoteError(datagram.UNKNOWN_KIND)
@@ -377,13 +395,13 @@ def token_id_of(header: Header, data: bytes) -> bytes:
 
 
 def seal_key_of(data: bytes) -> bytes:
-    """Return the sender's seal key, which stands behind the token's id."""
+    """Return the sender's seal key, which follows the token id."""
     start = limits.HEADER_SIZE + limits.TOKEN_ID_SIZE
     return data[start : start + 32]
 
 
-def _hello_key(door: bytes) -> AESGCM:
-    return derive(door, b"", b"overlayd/1 knock")
+def _hello_key(join_key: bytes) -> AESGCM:
+    return derive(join_key, b"", b"overlayd/1 knock")
 
 
 def _request_body(request: JoinRequest, nonce: bytes) -> bytes:
