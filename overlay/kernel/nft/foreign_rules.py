@@ -12,7 +12,7 @@ Rules have the form that iptables(8) itself writes, so that it can show them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from overlay.core.dataplane.state import HOST_LINK_PREFIX
@@ -78,8 +78,9 @@ class ForeignRules(NftTables):
         OSError if the kernel refuses.
         """
         families = {_IPV4, FAMILY_INET, *({_IPV6} if ipv6 else ())}
-        dropping = [chain for chain in self._dropping() if chain.family in families]
-        user_chains = [chain for chain in self._docker_user_chains() if chain.family in families]
+        found = [each for each in self._chains() if each[0].family in families]
+        dropping = [chain for chain, parts in found if _drops_forwarded(parts)]
+        user_chains = _docker_user_chains(found)
         changed = [self._insert_missing(chain) for chain in user_chains]
         served = {(chain.family, chain.table) for chain in user_chains}
         obstacles = [
@@ -91,10 +92,10 @@ class ForeignRules(NftTables):
 
     def remove_accept_rules(self) -> bool:
         """Delete overlayd's rules; return whether there were any. Raises OSError."""
-        deleted = [self._delete_rules(chain) for chain in self._docker_user_chains()]
+        deleted = [self._delete_rules(chain) for chain in _docker_user_chains(self._chains())]
         return any(deleted)
 
-    def _base_chains(self) -> Iterator[tuple[_Chain, dict[int, bytes]]]:
+    def _chains(self) -> Iterator[tuple[_Chain, dict[int, bytes]]]:
         try:
             found = self._dump(GET_CHAIN, FAMILY_UNSPEC)
         except NftMissingError:
@@ -104,16 +105,6 @@ class ForeignRules(NftTables):
             table, name = _text(parts[_TABLE]), _text(parts[_CHAIN])
             if not table.startswith(_OWN_TABLES):
                 yield _Chain(family, table, name), parts
-
-    def _dropping(self) -> list[_Chain]:
-        return [chain for chain, parts in self._base_chains() if _drops_forwarded(parts)]
-
-    def _docker_user_chains(self) -> list[_Chain]:
-        return [
-            chain
-            for chain, _ in self._base_chains()
-            if (chain.table, chain.name) == (DOCKER_TABLE, _DOCKER_CHAIN)
-        ]
 
     def _rules_in(self, chain: _Chain) -> list[tuple[bytes, bytes]]:
         """Return (handle, expressions) of each rule of a chain."""
@@ -143,6 +134,12 @@ class ForeignRules(NftTables):
         if steps:
             self._transact(steps)
         return bool(steps)
+
+
+def _docker_user_chains(found: Iterable[tuple[_Chain, dict[int, bytes]]]) -> list[_Chain]:
+    return [
+        chain for chain, _ in found if (chain.table, chain.name) == (DOCKER_TABLE, _DOCKER_CHAIN)
+    ]
 
 
 def _own_handles(rules: list[tuple[bytes, bytes]]) -> list[bytes]:

@@ -148,6 +148,7 @@ class HostTable:
         """Raise NftMissingError if the kernel has no nftables."""
         self._node_id = node_id
         self._tables = NftTables()
+        self._built: tuple[HostState, Table] | None = None
         self.name = table_name(node_id)
 
     @property
@@ -161,7 +162,7 @@ class HostTable:
 
     def holds(self, state: HostState) -> bool:
         """Return whether the kernel's table is exactly that of this state."""
-        table = table_of(self._node_id, state)
+        table = self._table(state)
         if not self._tables.holds(table):
             return False
         try:
@@ -180,7 +181,13 @@ class HostTable:
         """
         if (FAMILY_INET, USER_TABLE_NAME) not in self._tables.names():
             self._tables.replace(USER_TABLE, {})
-        self._tables.replace(table_of(self._node_id, state), _elements(state))
+        self._tables.replace(self._table(state), _elements(state))
+
+    def _table(self, state: HostState) -> Table:
+        """Return the table of a state; comparing and writing the same state build it once."""
+        if self._built is None or self._built[0] != state:
+            self._built = (state, table_of(self._node_id, state))
+        return self._built[1]
 
     def remove(self) -> None:
         """Delete the table, and the operator's if it is empty. Raises OSError."""
