@@ -45,17 +45,10 @@ class Restart:
         self._event_log = event_log
         self._ended = {each.key: each for each in documents.ENDED.load(state)}
         self._lock = asyncio.Lock()
-        self.followers = [
-            EngineEvents(
-                kind,
-                lambda kind=kind: self._has(kind),  # type: ignore[misc]
-                lambda kind=kind: self._look_at_all(kind),  # type: ignore[misc]
-                self.container_started,
-            )
-            for kind in RUNTIMES
-        ]
+        self.followers = [EngineEvents(kind, self) for kind in RUNTIMES]
 
-    def _has(self, kind: str) -> bool:
+    def needs_events(self, kind: str) -> bool:
+        """Return whether containers of a runtime are attached, or ended and may start again."""
         prefix = f"{kind}:"
         return any(a.target.startswith(prefix) for a in self._attachments.values()) or any(
             each.target.startswith(prefix) for each in self._ended.values()
@@ -92,7 +85,8 @@ class Restart:
 
     # --- coming back --------------------------------------------------------------------
 
-    async def _look_at_all(self, kind: str) -> None:
+    async def stream_opened(self, kind: str) -> None:
+        """Attach the containers that have started while there was no event stream."""
         for container_id in {e.container_id for e in self._ended.values()}:
             if any(
                 e.container_id == container_id and e.target.startswith(f"{kind}:")

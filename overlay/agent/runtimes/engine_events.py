@@ -1,7 +1,7 @@
-"""Following a container runtime's events: which container has started.
+"""Follow a container runtime's events to learn which containers have started.
 
-Owns: the stream (Docker's API socket, Podman's, or `podman events`), its reconnection with a
-bounded back-off. Must not know what a start means to us.
+Owns: the event stream (of Docker's or Podman's API socket, or of `podman events`), and its
+reconnection with a bounded back-off. Does not: act on a start.
 """
 
 from __future__ import annotations
@@ -10,59 +10,64 @@ import asyncio
 import contextlib
 import json
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from overlay import limits
 from overlay.agent.process.lean_aiohttp import aiohttp
 from overlay.agent.runtimes.engines import DOCKER_SOCKET, PODMAN_SOCKET
 
 FILTERS = json.dumps({"type": ["container"], "event": ["start"]})
-_QUIET_S = 10.0  # how often a silent stream is asked whether anybody still needs it
-_IDLE_S = 0.5
+_QUIET_S = 10.0  # how often to check, on a silent stream, whether it is still needed
+_IDLE_S = 0.5  # how often to check whether a stream is needed
+
+
+class StartConsumer(Protocol):
+    """The component that acts on the starts of containers."""
+
+    def needs_events(self, kind: str) -> bool:
+        """Return whether the events of a runtime (`docker`, `podman`) are needed now."""
+
+    async def stream_opened(self, kind: str) -> None:
+        """Check which containers have started while there was no event stream."""
+
+    async def container_started(self, container_id: str) -> None:
+        """Act on the start of a container."""
 
 
 class EngineEvents:
-    """One runtime's starts, as long as somebody is interested in them."""
+    """The starts of one runtime's containers, followed while the consumer needs them."""
 
-    def __init__(
-        self,
-        kind: str,
-        wanted: Callable[[], bool],
-        connected: Callable[[], Awaitable[None]],
-        started: Callable[[str], Awaitable[None]],
-    ) -> None:
+    def __init__(self, kind: str, consumer: StartConsumer) -> None:
         self.kind = kind
-        self._wanted = wanted
-        self._connected = connected
-        self._started = started
+        self._consumer = consumer
 
     async def run(self) -> None:
-        """Follow until cancelled; what started while nobody listened is `connected`'s to find."""
+        """Follow the events until cancelled; reconnect whenever the stream ends."""
         pause_s = limits.RUNTIME_RETRY_FIRST_S
         while True:
-            if not self._wanted():
+            if not self._consumer.needs_events(self.kind):
                 await asyncio.sleep(_IDLE_S)
                 continue
             with contextlib.suppress(OSError, aiohttp.ClientError, TimeoutError, ValueError):
                 async for line in self._lines():
                     if line is None:
                         pause_s = limits.RUNTIME_RETRY_FIRST_S
-                        await self._connected()
+                        await self._consumer.stream_opened(self.kind)
                     elif (container_id := _started_id(line)) is not None:
-                        await self._started(container_id)
+                        await self._consumer.container_started(container_id)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, limits.RUNTIME_RETRY_MAX_S)
 
     async def _lines(self) -> AsyncIterator[bytes | None]:
-        """Yield None when the stream stands, then its lines; ends when nobody wants them."""
+        """Yield None once the stream is open, then its lines while they are needed."""
         socket = DOCKER_SOCKET if self.kind == "docker" else PODMAN_SOCKET
-        source = _of_socket(socket) if socket.exists() else _of_program(self.kind)
-        async with contextlib.aclosing(source) as lines:
-            async for reader in lines:
+        source = _from_socket(socket) if socket.exists() else _from_program(self.kind)
+        async with contextlib.aclosing(source) as streams:
+            async for reader in streams:
                 yield None
-                while self._wanted():
+                while self._consumer.needs_events(self.kind):
                     try:
                         line = await asyncio.wait_for(reader.readline(), _QUIET_S)
                     except TimeoutError:
@@ -75,8 +80,11 @@ class EngineEvents:
 Reader = asyncio.StreamReader | aiohttp.StreamReader
 
 
-async def _of_socket(path: Path) -> AsyncGenerator[Reader, None]:
-    """Yield the event stream of an API socket; Podman speaks Docker's path at no version."""
+async def _from_socket(path: Path) -> AsyncGenerator[Reader, None]:
+    """Yield the event stream of an API socket.
+
+    The path has no API version: Podman accepts Docker's path only without one.
+    """
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.RUNTIME_RETRY_MAX_S)
     connector = aiohttp.UnixConnector(path=str(path))
     async with (
@@ -87,15 +95,15 @@ async def _of_socket(path: Path) -> AsyncGenerator[Reader, None]:
         yield response.content
 
 
-async def _of_program(kind: str) -> AsyncGenerator[Reader, None]:
-    """Yield the output of `podman events`: Podman has no daemon that must run."""
+async def _from_program(kind: str) -> AsyncGenerator[Reader, None]:
+    """Yield the output of `podman events`: Podman needs no daemon."""
     program = shutil.which(kind)
     if program is None or kind != "podman":
         return
-    # It must not outlive an agent that is killed.
-    leash = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+    # The program must end with the agent, also if the agent is killed.
+    wrapper = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
     process = await asyncio.create_subprocess_exec(
-        *leash, program, "events", "--format", "json", "--filter", "type=container",
+        *wrapper, program, "events", "--format", "json", "--filter", "type=container",
         "--filter", "event=start",
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -111,7 +119,7 @@ async def _of_program(kind: str) -> AsyncGenerator[Reader, None]:
 
 
 def _started_id(line: bytes) -> str | None:
-    """Return the id of the container that an event says has started, or None."""
+    """Return the id of the container that started, or None for any other event."""
     try:
         event: Any = json.loads(line)
         status = event.get("status") or event.get("Status") or event.get("Action")

@@ -1,9 +1,9 @@
-"""Finding a container and its process in the container runtimes of this host.
+"""Find a container and its process in the container runtimes of this host.
 
-Owns: how Docker and Podman are asked. Docker answers on its API socket. Podman has no daemon:
-its state on disk is read first (no socket activation, no process), then its API socket is
-asked, then `podman inspect`. Must not know what a target is or what is done with a process.
-All of it blocks; the agent calls it in a thread.
+Owns: the queries to Docker and Podman. Docker answers on its API socket. Podman has no daemon:
+first its state on disk is read (which starts no process and activates no socket), then its API
+socket is queried, then `podman inspect`. Everything here blocks; the agent calls it in a thread.
+Does not: know targets, or what a process is needed for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RUN_ROOT = Path("/run/containers/storage")
 ANSWER_TIMEOUT_S = 5.0
 INSPECT_TIMEOUT_S = 15.0
 ANSWER_SIZE_MAX = 16 * 1024 * 1024
-# Shorter ones are too likely to be meant as names.
+# A shorter prefix is more likely a name.
 ID_PREFIX_LENGTH_MIN = 4
 _ID_PREFIX = re.compile(rf"[0-9a-f]{{{ID_PREFIX_LENGTH_MIN},64}}")
 
@@ -49,20 +49,23 @@ class EngineContainer:
 
 
 class Engine(Protocol):
-    """Something that runs containers."""
+    """A container runtime."""
 
     kind: str
     title: str
 
     def find(self, name: str) -> EngineContainer | None:
-        """Return the container of that name or id, or None; raises OverlayError if it can't say."""
+        """Return the container with a name or id, or None.
+
+        Raises OverlayError if the runtime cannot tell.
+        """
 
     def absence(self) -> str | None:
-        """Return why this runtime has no containers here at all, or None where it may have."""
+        """Return why this runtime has no containers on this host; None if it may have some."""
 
 
 class DockerEngine:
-    """A Docker engine, asked on its API socket."""
+    """The Docker engine, queried on its API socket."""
 
     kind = "docker"
     title = "Docker"
@@ -71,16 +74,16 @@ class DockerEngine:
         self._socket = socket
 
     def absence(self) -> str | None:
-        """Return that there is no socket, if there is none."""
-        return None if self._socket.exists() else f"Docker does not run here: no {self._socket}"
+        """Return that Docker is not running if its socket does not exist."""
+        return None if self._socket.exists() else f"Docker is not running: no {self._socket}"
 
     def find(self, name: str) -> EngineContainer | None:
-        """Ask the engine; raises OverlayError where it is there but does not answer."""
+        """Query the engine; raises OverlayError if its socket exists but it does not answer."""
         return _inspect_by_socket(self._socket, name, self.kind, self.title)
 
 
 class PodmanEngine:
-    """Podman's containers of root, from its state on disk, its socket or its program."""
+    """Podman, run by root: its state on disk, its API socket and its program."""
 
     kind = "podman"
     title = "Podman"
@@ -98,14 +101,14 @@ class PodmanEngine:
         self._program = program
 
     def absence(self) -> str | None:
-        """Return that there is neither state nor socket, if so."""
+        """Return that Podman has no containers if there is neither state nor socket."""
         graph_root, _ = self._roots or storage_roots()
         if self._socket.exists() or any(_container_files(graph_root)):
             return None
-        return f"Podman has no containers here: nothing in {graph_root}, no {self._socket}"
+        return f"Podman has no containers: nothing in {graph_root}, and no {self._socket}"
 
     def find(self, name: str) -> EngineContainer | None:
-        """Look on disk, then ask whatever else can tell."""
+        """Read the state on disk, then query the socket and the program if that is not enough."""
         graph_root, run_root = self._roots or storage_roots()
         stored = _stored_container([graph_root, run_root], name)
         if stored is None:
@@ -139,7 +142,7 @@ class PodmanEngine:
 
 
 def storage_roots() -> tuple[Path, Path]:
-    """Return containers-storage's graph root and run root, as configured for root."""
+    """Return the graph root and run root of root's storage (containers-storage.conf(5))."""
     for path in STORAGE_CONFIGS:
         try:
             storage = tomllib.loads(path.read_text(encoding="utf-8")).get("storage", {})
@@ -153,16 +156,16 @@ def storage_roots() -> tuple[Path, Path]:
 
 
 def belongs_to(pid: int, container_id: str, proc: Path = Path("/proc")) -> bool:
-    """Say whether process `pid` is of this container.
+    """Return whether process `pid` belongs to this container.
 
-    A pid file outlives its process, and pids come round again: the process must be in the
-    container's cgroup, or the child of its conmon.
+    A pid file outlives its process, and pids are reused: the process must be in the container's
+    cgroup, or be a child of its conmon.
     """
     own = proc / str(pid)
     try:
         if container_id in (own / "cgroup").read_text(encoding="ascii", errors="replace"):
             return True
-        # proc(5): the second field, in brackets, may hold anything; the parent is the fourth.
+        # proc(5): the second field, in brackets, may have any text; the parent is the fourth.
         parent = (own / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
         command = (proc / parent.split()[1] / "cmdline").read_bytes()
     except (OSError, IndexError):
@@ -171,20 +174,20 @@ def belongs_to(pid: int, container_id: str, proc: Path = Path("/proc")) -> bool:
 
 
 def _container_files(root: Path) -> Iterator[Path]:
-    """Yield the lists of containers below a root, of whatever storage driver."""
+    """Yield the container lists below a root, of every storage driver."""
     yield from sorted(root.glob("*-containers/containers.json"))
     yield from sorted(root.glob("*-containers/volatile-containers.json"))
 
 
 def _stored_container(roots: list[Path], wanted: str) -> tuple[str, str] | None:
-    """Return (id, name) of a container by name, or by the beginning of its id."""
+    """Return (id, name) of a container, found by its name or a prefix of its id."""
     by_id: dict[str, str] = {}
     for path in (path for root in roots for path in _container_files(root)):
         try:
             listed = json.loads(path.read_bytes())
             found = {item["id"]: [str(name) for name in item.get("names") or []] for item in listed}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            continue  # written this moment, or not a list of containers: the others can tell
+            continue  # just being written, or not a list of containers: use the other sources
         for container_id, names in found.items():
             if wanted in names:
                 return container_id, wanted
@@ -192,9 +195,9 @@ def _stored_container(roots: list[Path], wanted: str) -> tuple[str, str] | None:
                 by_id[container_id] = names[0] if names else container_id[:12]
     if len(by_id) > 1:
         raise ConflictError(
-            f"{wanted!r} is the beginning of {len(by_id)} Podman containers' ids",
-            why=", ".join(sorted(by_id.values())),
-            hint="Give the name, or more of the id",
+            f"Podman container id {wanted!r} is ambiguous",
+            why=f"it is a prefix for {', '.join(sorted(by_id.values()))}",
+            hint="Use the container's name, or more characters of its id",
         )
     return next(iter(by_id.items()), None)
 
@@ -207,7 +210,10 @@ def _pid_in(path: Path) -> int | None:
 
 
 def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> EngineContainer | None:
-    """Ask for one container; Podman speaks Docker's path and answer too, at no version."""
+    """Query an API socket for one container.
+
+    The path has no API version: Podman accepts Docker's path only without one.
+    """
     if not socket.exists():
         return None
     connection = UnixConnection(str(socket), ANSWER_TIMEOUT_S)
@@ -218,7 +224,7 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Engine
         raise OverlayError(
             f"{title} does not answer on {socket}",
             why=str(error) or type(error).__name__,
-            hint="Name the process instead, by pid:N, or restart it",
+            hint=f"Restart {title}, or name the container's process instead: pid:N",
         ) from error
     finally:
         connection.close()
@@ -228,14 +234,14 @@ def _inspect_by_socket(socket: Path, name: str, kind: str, title: str) -> Engine
         answer = json.loads(raw)
         if response.status == HTTPStatus.OK:
             return _container(kind, answer)
-        said = str(answer["message"])
+        message = str(answer["message"])
     except (ValueError, LookupError, TypeError) as error:
         raise OverlayError(
             f"cannot read {title}'s answer on {socket}", why=f"HTTP {response.status}: {error}"
         ) from error
     if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT):
-        raise ConflictError(f"{title} does not know which container {name!r} is", why=said)
-    raise OverlayError(f"{title} refuses to tell about {name!r}", why=said)
+        raise ConflictError(f"{title} cannot tell which container {name!r} is", why=message)
+    raise OverlayError(f"{title} rejected the query for container {name!r}", why=message)
 
 
 def _container(kind: str, answer: Any) -> EngineContainer:

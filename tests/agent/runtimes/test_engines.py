@@ -1,4 +1,4 @@
-"""Finding containers: an engine's answers on a socket, Podman's state in a directory."""
+"""Containers are found by an engine's answers on a socket and in Podman's state on disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        """Answer as told, else as an engine that has no such container."""
+        """Send the prepared answer, or that there is no such container."""
         assert isinstance(self.server, _Server)
         missing = (404, {"message": "No such container"})
         status, body = self.server.answers.get(self.path, missing)
@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Engine:
-    """What answers on a socket."""
+    """A socket and the answers that are sent on it."""
 
     def __init__(self, socket: Path, answers: dict[str, tuple[int, Any]]) -> None:
         self.socket = socket
@@ -54,7 +54,7 @@ class Engine:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    """Have an engine without containers listen."""
+    """Return an engine that is listening and has no containers."""
     path = tmp_path / "engine.sock"
     server = _Server(str(path), _Handler)
     server.answers = {}
@@ -66,8 +66,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     server.server_close()
 
 
-def test_docker_tells_id_and_process(engine: Engine) -> None:
-    """The name comes without the engine's slash."""
+def test_docker_returns_id_and_process(engine: Engine) -> None:
+    """The name is returned without the engine's leading slash."""
     engine.answers["/containers/web/json"] = (200, _inspected())
 
     assert DockerEngine(engine.socket).find("web") == EngineContainer(
@@ -76,8 +76,8 @@ def test_docker_tells_id_and_process(engine: Engine) -> None:
     assert DockerEngine(engine.socket).absence() is None
 
 
-def test_a_container_that_does_not_run_has_no_process(engine: Engine) -> None:
-    """The engine's pid 0 is no process."""
+def test_a_stopped_container_has_no_process(engine: Engine) -> None:
+    """The engine's pid 0 means that there is no process."""
     engine.answers["/containers/web/json"] = (200, _inspected(Pid=0, Status="exited"))
 
     assert DockerEngine(engine.socket).find("web") == EngineContainer(
@@ -85,17 +85,17 @@ def test_a_container_that_does_not_run_has_no_process(engine: Engine) -> None:
     )
 
 
-def test_an_unknown_container_is_none(engine: Engine, tmp_path: Path) -> None:
-    """So it is where no engine runs, which can be asked for."""
+def test_an_unknown_container_is_not_found(engine: Engine, tmp_path: Path) -> None:
+    """None is returned, also if no engine is running, which `absence` reports."""
     absent = DockerEngine(tmp_path / "none.sock")
 
     assert DockerEngine(engine.socket).find("a/b c") is None
     assert absent.find("web") is None
-    assert "Docker does not run here" in str(absent.absence())
+    assert "Docker is not running" in str(absent.absence())
 
 
 def test_an_ambiguous_id_is_a_conflict(engine: Engine) -> None:
-    """The engine's own words are passed on."""
+    """The engine's own message is the reason."""
     said = {"message": "Multiple IDs found with provided prefix: 3"}
     engine.answers["/containers/3/json"] = (400, said)
     with pytest.raises(ConflictError) as caught:
@@ -107,15 +107,15 @@ def test_an_ambiguous_id_is_a_conflict(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("status", "body"), [(500, {"message": "boom"}), (500, []), (200, {}), (200, [1])]
 )
-def test_an_answer_that_makes_no_sense_is_an_error(engine: Engine, status: int, body: Any) -> None:
-    """No traceback, whatever the engine says."""
+def test_an_invalid_answer_is_an_error(engine: Engine, status: int, body: Any) -> None:
+    """Every invalid answer raises an OverlayError."""
     engine.answers["/containers/web/json"] = (status, body)
     with pytest.raises(OverlayError):
         DockerEngine(engine.socket).find("web")
 
 
-def test_an_engine_that_died_is_an_error(tmp_path: Path) -> None:
-    """Its socket is there, but nobody listens: that is not the same as no container."""
+def test_a_dead_engine_is_an_error(tmp_path: Path) -> None:
+    """A socket without a listener is not the same as a missing container."""
     path = tmp_path / "dead.sock"
     server = socketserver.UnixStreamServer(str(path), _Handler)
     server.server_close()
@@ -125,7 +125,7 @@ def test_an_engine_that_died_is_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """Lay out containers-storage with `web` and `db`, of which `web` runs as process 4242."""
+    """Create a storage directory with `web`, which runs as process 4242, and `db`."""
     graph = tmp_path / "graph" / "overlay-containers"
     graph.mkdir(parents=True)
     listed = [{"id": ID, "names": ["web"]}, {"id": OTHER_ID, "names": ["db"]}]
@@ -147,8 +147,8 @@ def _podman(state: Path, socket: Path | None = None) -> PodmanEngine:
 
 
 @pytest.mark.parametrize("name", ["web", ID, ID[:4]])
-def test_podmans_state_tells_id_and_process(state: Path, name: str) -> None:
-    """By name or by the beginning of the id, without asking any program."""
+def test_podmans_state_has_id_and_process(state: Path, name: str) -> None:
+    """A container is found by name or by a prefix of its id, without running a program."""
     found = _podman(state).find(name)
 
     assert found is not None
@@ -156,7 +156,7 @@ def test_podmans_state_tells_id_and_process(state: Path, name: str) -> None:
 
 
 def test_volatile_containers_are_found_in_the_run_root(state: Path) -> None:
-    """Podman lists containers that need not survive a reboot there."""
+    """Podman lists containers there that need not survive a reboot."""
     path = state / "run" / "overlay-containers" / "volatile-containers.json"
     path.write_text(json.dumps([{"id": "77" * 32, "names": ["brief"]}]))
 
@@ -165,15 +165,15 @@ def test_volatile_containers_are_found_in_the_run_root(state: Path) -> None:
     assert found.container_id == "77" * 32
 
 
-def test_a_container_without_a_pid_file_does_not_run(state: Path) -> None:
-    """It exists, but there is nothing to attach."""
+def test_a_container_without_a_pid_file_is_stopped(state: Path) -> None:
+    """The container is found, but has no process to attach."""
     found = _podman(state).find("db")
 
     assert found == EngineContainer("podman", "db", OTHER_ID, None, "not running")
 
 
-def test_a_stale_pid_file_is_not_believed(state: Path) -> None:
-    """Process 4242 is somebody else's by now."""
+def test_a_stale_pid_file_is_ignored(state: Path) -> None:
+    """Process 4242 belongs to another program by now."""
     (state / "proc" / "4242" / "cgroup").write_text("0::/user.slice\n")
     found = _podman(state).find("web")
 
@@ -181,28 +181,26 @@ def test_a_stale_pid_file_is_not_believed(state: Path) -> None:
     assert found.pid is None
 
 
-def test_the_beginning_of_two_ids_is_a_conflict(state: Path) -> None:
-    """All that it could be are named."""
+def test_a_prefix_of_two_ids_is_a_conflict(state: Path) -> None:
+    """The error names all containers that match."""
     path = state / "graph" / "overlay-containers" / "containers.json"
     path.write_text(json.dumps([{"id": ID, "names": ["a"]}, {"id": ID[:-1] + "1", "names": ["b"]}]))
     with pytest.raises(ConflictError) as caught:
         _podman(state).find("3f9c")
 
-    assert caught.value.why == "a, b"
+    assert caught.value.why == "it is a prefix for a, b"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"names": 3}]', "{}", '{"id": 1}'])
-def test_a_state_that_is_being_written_is_passed_over(state: Path, text: str) -> None:
-    """The next source is asked instead."""
+def test_unreadable_state_is_skipped(state: Path, text: str) -> None:
+    """State that is just being written is skipped, and the next source is used."""
     (state / "graph" / "overlay-containers" / "containers.json").write_text(text)
 
     assert _podman(state).find("web") is None
 
 
-def test_podmans_socket_is_asked_for_what_the_state_does_not_know(
-    engine: Engine, state: Path
-) -> None:
-    """Podman speaks Docker's language there."""
+def test_podmans_socket_is_queried_after_its_state(engine: Engine, state: Path) -> None:
+    """A container that is not in the state is queried by Docker's path."""
     engine.answers["/containers/remote/json"] = (200, _inspected(Pid=7))
     found = _podman(state, engine.socket).find("remote")
 
@@ -210,13 +208,13 @@ def test_podmans_socket_is_asked_for_what_the_state_does_not_know(
     assert (found.kind, found.pid) == ("podman", 7)
 
 
-def test_no_podman_at_all_is_told(tmp_path: Path) -> None:
-    """Neither state nor socket."""
-    assert "Podman has no containers here" in str(_podman(tmp_path).absence())
+def test_the_absence_of_podman_is_reported(tmp_path: Path) -> None:
+    """Without state and socket, `absence` returns the reason."""
+    assert "Podman has no containers" in str(_podman(tmp_path).absence())
 
 
-def test_a_child_of_its_conmon_belongs_to_the_container(tmp_path: Path) -> None:
-    """Without cgroups the parent's command line tells; the process's name may hold brackets."""
+def test_a_child_of_conmon_belongs_to_the_container(tmp_path: Path) -> None:
+    """Without cgroups the parent's command line decides; a process's name may have brackets."""
     for pid in ("10", "20"):
         (tmp_path / pid).mkdir()
     (tmp_path / "20" / "cgroup").write_text("0::/\n")
@@ -230,11 +228,11 @@ def test_a_child_of_its_conmon_belongs_to_the_container(tmp_path: Path) -> None:
 
 @pytest.fixture
 def podman_container(tmp_path: Path) -> Iterator[str]:
-    """Run a real Podman container from a busybox, with no network."""
+    """Run a real Podman container with a busybox and no network."""
     busybox = shutil.which("busybox")
     if busybox is None or shutil.which("podman") is None or shutil.which("runc") is None:
         pytest.skip("needs Debian's podman, runc and busybox-static")
-    name = f"ovt{os.getpid()}"  # others may run this at the same time
+    name = f"ovt{os.getpid()}"  # this may run several times at once
     root = tmp_path / "root"
     (root / "bin").mkdir(parents=True)
     shutil.copy(busybox, root / "bin" / "sleep")
@@ -259,13 +257,13 @@ def podman_container(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.docker
-def test_a_real_podman_container_is_found_without_its_help(podman_container: str) -> None:
-    """The state on disk is enough: no socket, and no program that could be asked."""
+def test_a_real_podman_container_is_found_on_disk(podman_container: str) -> None:
+    """The state on disk is enough, without a socket and without the program."""
     found = PodmanEngine(socket=Path("/none"), program="ovt-no-podman").find(podman_container)
 
     assert found is not None
     assert found.pid is not None
-    # The first process is runc's own for a moment, until it becomes the container's command.
+    # For a moment the first process is runc's own, until it becomes the container's command.
     assert any(
         word in Path(f"/proc/{found.pid}/cmdline").read_text() for word in ("sleep", "runc\0init")
     )
