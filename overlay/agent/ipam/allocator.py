@@ -1,7 +1,7 @@
-"""Addresses for local endpoints: from own space, or by a grant from one who has some.
+"""Allocate addresses for local endpoints: from own address space, or by a grant of another node.
 
-Owns: asking, answering and waiting. Who owns what, and what to grant, is decided by the pure
-`core.ipam.address_space`; a grant is durable here before anyone hears of it.
+Owns: grant requests, their answers and the waiting; a grant is durable before it is announced.
+Does not: decide who owns what and what to grant (`core.ipam.address_space`, which is pure).
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope, k
 from overlay.errors import ConflictError, TimedOutError, UsageError
 from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
 
-_TRY_S = 0.4  # a request is repeated under its id, so a lost answer costs one try
+_TRY_S = 0.4  # a request is repeated with the same id, so a lost answer costs one try
 _TRIES = 3
 _SETTLE_S = 3.0  # how long an attach waits for a node that has just started
 
 
 class AddressAllocator:
-    """Allocation for this node's endpoints. Callers hold `lock(vni)` until they committed."""
+    """Allocates addresses for this node's endpoints, and grants addresses to other nodes.
+
+    Callers of `allocate` hold `lock(vni)` until they have committed the endpoint.
+    """
 
     def __init__(self, gossip: GossipService, directory: Directory, event_log: EventLog) -> None:
         self._gossip = gossip
@@ -41,47 +44,59 @@ class AddressAllocator:
         self._changed = asyncio.Event()
 
     def lock(self, vni: Vni) -> asyncio.Lock:
-        """Return the lock under which this network's addresses are chosen here."""
+        """Return the lock to hold while an address of this network is chosen."""
         return self._locks.setdefault(vni, asyncio.Lock())
 
     def quarantine(self, endpoint: Endpoint) -> None:
-        """Let an endpoint's addresses rest before they are used again."""
+        """Keep an endpoint's addresses from reuse for a while."""
         self.space.quarantine(endpoint.vni, endpoint.ips, self._gossip.transport.now())
 
     def records_changed(self) -> None:
-        """Note that records changed: space may have come."""
+        """Note that records changed: a grant may have arrived."""
         self._changed.set()
 
     # --- for an attach ------------------------------------------------------------------
 
     async def allocate(self, network: Network, wanted: Ip | None) -> tuple[tuple[Ip, ...], int]:
-        """Return addresses to use, one per family, and the first one's subnet."""
+        """Return addresses, one per family, and the index of the first one's subnet.
+
+        `wanted` is the address to use; None lets this node choose. Raises UsageError for an address
+        outside the network, ConflictError for one that is in use or if there is none left,
+        TimedOutError if the owner cannot be reached or this node may not write yet.
+        """
         if not await self._gossip.wait_may_write(_SETTLE_S):
             raise TimedOutError(
-                "this node has just started and has not heard from its peers yet",
-                why="its disk could be older than what it wrote last, so it gives out no address",
+                "this node has just started and has not synchronized with its peers yet",
+                why="its disk may be older than its last writes, so it allocates no address yet",
                 hint="Try again in a few seconds",
             )
         if wanted is not None:
-            index = await self._take(network, wanted)
+            index = await self._allocate_wanted(network, wanted)
             return await self._with_other_family(network, wanted, index)
         for index, _ in enumerate(network.subnets):
-            ip = await self._any(network, index) or await self._reclaimed(network, index)
+            ip = await self._allocate_any(network, index) or await self._reclaim(network, index)
             if ip is not None:
                 return await self._with_other_family(network, ip, index)
         raise self._exhausted(network)
 
     async def allocate_host(self, network: Network, segment: int) -> tuple[Ip, ...]:
-        """Return addresses for this host's own end on a segment, one of each of its subnets."""
+        """Return addresses for the host endpoint on a segment, one per subnet of the segment.
+
+        Raises ConflictError if a subnet has no free address, TimedOutError if this node may not
+        write yet.
+        """
         if not await self._gossip.wait_may_write(_SETTLE_S):
-            raise TimedOutError("this node has just started and has not heard from its peers yet")
+            raise TimedOutError(
+                "this node has just started and has not synchronized with its peers yet"
+            )
         ips: list[Ip] = []
         for index, _ in enumerate(network.subnets):
             if segment_of(network, index) != segment:
                 continue
-            # Not the lowest, for containers get those; but there being one means there is space.
-            if await self._any(network, index) is None:
-                await self._reclaimed(network, index)
+            # The host endpoint has the highest free address: containers get the lowest ones. The
+            # address returned here is not used; it shows that this node has free space.
+            if await self._allocate_any(network, index) is None:
+                await self._reclaim(network, index)
             ip = self.space.pick_last(network, index, self._gossip.transport.now())
             if ip is None:
                 raise self._exhausted(network)
@@ -91,62 +106,67 @@ class AddressAllocator:
     async def _with_other_family(
         self, network: Network, ip: Ip, index: int
     ) -> tuple[tuple[Ip, ...], int]:
-        """Dual stack: the subnet of the other family with the same rank gives one too."""
+        """Add an address of the other family, from its subnet of the same rank (dual stack)."""
         rank = sum(len(s.base) == len(ip) for s in network.subnets[:index])
         others = [i for i, s in enumerate(network.subnets) if len(s.base) != len(ip)]
         if rank >= len(others):
             return (ip,), index
-        other = await self._any(network, others[rank])
+        other = await self._allocate_any(network, others[rank])
         return ((ip,) if other is None else (ip, other)), index
 
-    async def _take(self, network: Network, wanted: Ip) -> int:
-        """Make sure that this very address is ours and free; return its subnet."""
+    async def _allocate_wanted(self, network: Network, wanted: Ip) -> int:
+        """Get a specific address into own space; return the index of its subnet."""
         fault = self.space.fault_of(network, wanted)
         if fault == allocator.NOT_OWNER:
-            await self._ask_for(network, wanted)
+            await self._request_wanted(network, wanted)
             fault = self.space.fault_of(network, wanted)
+        if fault is not None:
+            raise self._refusal(network, wanted, fault)
+        index = self.space.ownership(network).subnet_index(wanted)
+        assert index is not None, "an address without a fault lies in a subnet"
+        return index
+
+    def _refusal(self, network: Network, wanted: Ip, fault: str) -> UsageError | ConflictError:
         text = ip_text(wanted)
         if fault == allocator.OUTSIDE:
             shown = " ".join(str(subnet) for subnet in network.subnets)
-            raise UsageError(
+            return UsageError(
                 f"{text} is not an address of network {network.name}",
                 why=f"its subnets are {shown}",
-                hint="Choose one of theirs, or leave it out",
+                hint="Choose an address in one of them, or omit it",
                 field="ip",
             )
         if fault == allocator.RESERVED:
             names = {ip: name for subnet in network.subnets for name, ip in subnet.auxiliary}
             why = "it is the subnet's gateway, network or broadcast address"
             if wanted in names:
-                why = f"it is set aside as {names[wanted]!r} (--aux-address)"
-            raise ConflictError(
+                why = f"it is reserved as {names[wanted]!r} (--aux-address)"
+            return ConflictError(
                 f"{text} cannot be given to a container",
                 why=why,
-                hint="Choose another one, or leave --ip out",
+                hint="Choose another address, or omit --ip",
             )
-        if fault is not None:
-            raise self._taken(network, wanted)
-        index = self.space.ownership(network).subnet_index(wanted)
-        assert index is not None, "an address without a fault lies in a subnet"
-        return index
+        return self._taken(network, wanted)
 
     def _taken(self, network: Network, wanted: Ip) -> ConflictError:
         for placed in self._directory.all_endpoints(network.vni):
             if wanted in placed.endpoint.ips:
                 where = self._directory.node_name(placed.origin)
                 return ConflictError(
-                    f"{ip_text(wanted)} is taken",
+                    f"{ip_text(wanted)} is in use",
                     why=f"{placed.endpoint.name} on {where} has it",
-                    hint="Choose another one, or leave --ip out",
+                    hint="Choose another address, or omit --ip",
                 )
         owner = self.space.ownership(network).owner_of(wanted)
         name = "a node that is gone" if owner is None else self._directory.node_name(owner)
         return ConflictError(
-            f"{ip_text(wanted)} cannot be had now",
-            why=f"it belongs to {name}, which did not give it",
+            f"{ip_text(wanted)} is not available now",
+            why=f"it belongs to {name}, which has not granted it",
+            hint="Try again later, choose another address, or omit --ip",
         )
 
-    async def _any(self, network: Network, index: int) -> Ip | None:
+    async def _allocate_any(self, network: Network, index: int) -> Ip | None:
+        """Return a free address of a subnet, requesting a grant if this node has none; or None."""
         now = self._gossip.transport.now()
         ip = self.space.pick(network, index, now)
         if ip is not None:
@@ -162,12 +182,13 @@ class AddressAllocator:
                 return ip
         return None
 
-    async def _reclaimed(self, network: Network, index: int) -> Ip | None:
-        """Return an address of space whose holder left when nobody else took part to whom it
-        could have given it: it is declared gone, so that all settle and an heir takes the space.
-        Likewise an heir that left before anybody else took part.
+    async def _reclaim(self, network: Network, index: int) -> Ip | None:
+        """Return an address from the space of nodes that left without handing it over, or None.
 
-        One that left said so in its signed card, and its identity never comes back.
+        A node hands its space to another participant when it leaves. If there was none, or if the
+        reclaiming node has left as well, it is declared gone here, so that every node agrees on
+        which node reclaims the space. A node says in its signed card that it has left, and an
+        identity that has left never returns.
         """
         shares = [share for share in self.space.shares(network) if share.subnet_index == index]
         holders = [share.owner for share in shares if share.free]
@@ -186,12 +207,12 @@ class AddressAllocator:
         self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, records))
         names = ", ".join(map(self._directory.node_name, gone))
         self._event_log.record(
-            "reclaim", f"{names} left with addresses: they are taken back", network=network.name
+            "reclaim", f"{names} left with addresses: reclaiming them", network=network.name
         )
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _SETTLE_S
         while loop.time() < deadline:
-            ip = await self._any(network, index)
+            ip = await self._allocate_any(network, index)
             if ip is not None:
                 return ip
             await self._wait_change(deadline - loop.time(), loop.create_future())
@@ -214,30 +235,31 @@ class AddressAllocator:
         return ConflictError(
             f"no free address on network {network.name}",
             why="; ".join(texts),
-            hint=f"See who owns what: overlayd ipam {network.name}",
+            hint=f"To see which node owns what: overlayd ipam {network.name}",
         )
 
     def _reachable(self) -> frozenset[NodeId]:
         return frozenset(self._gossip.node.membership.live())
 
-    # --- asking -------------------------------------------------------------------------
+    # --- requesting grants --------------------------------------------------------------
 
-    async def _ask_for(self, network: Network, wanted: Ip) -> None:
+    async def _request_wanted(self, network: Network, wanted: Ip) -> None:
+        """Request a grant of a specific address from its owner."""
         owner = self.space.ownership(network).owner_of(wanted)
         if owner is None:
             return
         if owner not in self._reachable():
             raise TimedOutError(
                 f"{ip_text(wanted)} belongs to {self._directory.node_name(owner)}, "
-                "which is not in reach",
-                why="only its owner can give an address away",
-                hint="Leave --ip out to get an address of this host's own space",
+                "which is unreachable",
+                why="only its owner can grant an address",
+                hint="Omit --ip to get an address of this host's own space",
             )
         request = GrantRequest(os.urandom(8), network.vni, wanted, 1, exact=True)
         await self._request(network, owner, request)
 
     async def _request(self, network: Network, owner: NodeId, request: GrantRequest) -> None:
-        """Ask until the grant is here, a refusal came, or all tries are used up."""
+        """Send a request until the grant or a refusal arrives, at most `_TRIES` times."""
         loop = asyncio.get_running_loop()
         refused: asyncio.Future[GrantRefusal] = loop.create_future()
         self._refusals[request.request_id] = refused
@@ -271,40 +293,40 @@ class AddressAllocator:
         )
 
     def handle_refusal(self, refusal: GrantRefusal) -> None:
-        """Note an owner's no."""
+        """Note that an owner has refused a request."""
         waiting = self._refusals.get(refusal.request_id)
         if waiting is not None and not waiting.done():
             waiting.set_result(refusal)
 
-    # --- answering ----------------------------------------------------------------------
+    # --- granting -----------------------------------------------------------------------
 
-    def handle_request(self, asker: NodeId, request: GrantRequest) -> None:
-        """Grant or refuse; what cannot be answered now is silently left to the next try."""
+    def handle_request(self, sender: NodeId, request: GrantRequest) -> None:
+        """Grant or refuse a request; ignore it if it cannot be decided now, as it is repeated."""
         network = self._directory.network_by_vni(request.vni)
         now = self._gossip.transport.now()
         if network is None or not self._gossip.node.may_write(now) or self.lock_held(network.vni):
             return
-        answer, void = self.space.decide_grant(network, asker, request, now)
+        answer, void = self.space.decide_grant(network, sender, request, now)
         if isinstance(answer, GrantRefusal):
-            self._gossip.node.send_to(asker, answer)
+            self._gossip.node.send_to(sender, answer)
         else:
             scope = Scope(network.vni)
             segments = self._gossip.commit(scope, [answer], [key_of(old) for old in void])
             if segments:
                 self._gossip.publish(segments)
-            else:
+            else:  # granted before: send the grant again
                 log = self._gossip.node.store.segments_beyond(self._gossip.node_id, scope, 0)
                 holding = [s for s in log if any(e.value == answer for e in s.entries)]
-                self._gossip.node.send_to(asker, Delta(tuple(holding[-1:])))
+                self._gossip.node.send_to(sender, Delta(tuple(holding[-1:])))
         self._gossip.transport.flush_soon()
 
     def lock_held(self, vni: Vni) -> bool:
-        """Say whether an address of this network is just being chosen here."""
+        """Return whether an address of this network is being chosen now."""
         lock = self._locks.get(vni)
         return lock is not None and lock.locked()
 
     async def hand_back(self) -> None:
-        """Before leaving: give all address space to others, and drop what defines nothing."""
+        """Grant all address space to other nodes, before this node leaves."""
         for network in self._directory.networks():
             grants = self._hand_back(network)
             if grants:
@@ -312,8 +334,11 @@ class AddressAllocator:
                 await self._gossip.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
 
     def _hand_back(self, network: Network) -> list[Grant]:
-        """Return the grants by which this node, leaving, gives its space to others. Only who takes
-        part hears of them: without any the space waits for who takes it back (`_reclaimed`)."""
+        """Return the grants by which this node hands its space over when it leaves.
+
+        Only live participants receive them. Without any, the space waits until a node reclaims it
+        (`_reclaim`).
+        """
         live = self._reachable()
         candidates = [
             node_id
