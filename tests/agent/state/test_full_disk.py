@@ -1,4 +1,4 @@
-"""A disk that takes nothing more: what comes from peers meanwhile is put off, not stumbled over."""
+"""A full disk delays the writes of records from peers; it causes no uncaught error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.agent.conftest import Sites, until
 
 @contextlib.contextmanager
 def full(state: StateDatabase) -> Iterator[None]:
-    """Let no file of this process grow beyond what the state's log has (setrlimit(2))."""
+    """Limit the size of this process's files to that of the WAL file (setrlimit(2))."""
     size = state.path.with_name(f"{state.path.name}-wal").stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -33,14 +33,14 @@ def full(state: StateDatabase) -> Iterator[None]:
 
 
 def uncaught() -> list[dict[str, Any]]:
-    """Return where the loop notes, from now on, what nobody caught."""
+    """Return the list to which the loop adds errors that nothing caught, from now on."""
     found: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
     return found
 
 
-async def test_who_comes_in_is_put_off(sites: Sites) -> None:
-    """Nobody is let in without its admission on disk; who asks again later gets in."""
+async def test_a_full_disk_delays_a_join(sites: Sites) -> None:
+    """A host is admitted only once its admission is on disk; a later attempt succeeds."""
     vm1 = sites.first()
     token = vm1.admission.default_token()
     faults = uncaught()
@@ -56,8 +56,8 @@ async def test_who_comes_in_is_put_off(sites: Sites) -> None:
     assert faults == []
 
 
-async def test_a_card_that_peers_have_newer_is_renewed_once_there_is_room(sites: Sites) -> None:
-    """A rolled-back disk that is full, too: peers say it again, and then it counts."""
+async def test_an_older_card_is_renewed_once_the_disk_has_room(sites: Sites) -> None:
+    """With a disk that is rolled back and full, the card is renewed at a later report."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     faults = uncaught()
@@ -77,28 +77,30 @@ async def test_a_card_that_peers_have_newer_is_renewed_once_there_is_room(sites:
     assert faults == []
 
 
-async def test_a_member_that_has_ended_writes_nothing_later(
+async def test_a_closed_service_does_not_write_later(
     sites: Sites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the disk refused at the end is not tried again: it may have a new membership by then."""
+    """Writes that fail while closing are not retried: the state may be another membership's."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
-    # So that what is too large for it is not for the other.
+    # Leave the WAL file of vm1 smaller, so that only vm2 reaches the limit.
     vm2.state.commit([Row.of("filler", "", "x" * 500_000)])
     loop = asyncio.get_running_loop()
-    timers: list[asyncio.TimerHandle] = []
+    saves: list[asyncio.TimerHandle] = []
     call_later = loop.call_later
 
-    def noted(delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
-        timers.append(call_later(delay, callback, *args))
-        return timers[-1]
+    def recorded(delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        timer = call_later(delay, callback, *args)
+        if getattr(callback, "__qualname__", "") == "GossipService._save":
+            saves.append(timer)
+        return timer
 
-    monkeypatch.setattr(loop, "call_later", noted)
+    monkeypatch.setattr(loop, "call_later", recorded)
     with full(vm2.state):
         token = vm1.admission.create(label="new", expires_in_s=None, uses=None)
         await until(lambda: vm2.admission.invitation(token.token_id) is not None)
         sites.close(vm2)
         assert vm2.state.fault
 
-    waiting = [each for each in timers if not each.cancelled() and each.when() > loop.time()]
-    assert [each for each in waiting if "GossipService._save" in repr(each)] == []
+    assert saves, "a write was scheduled"
+    assert [each for each in saves if not each.cancelled() and each.when() > loop.time()] == []
