@@ -1,4 +1,4 @@
-"""The attachments of this node: by the id of their endpoint, and by their container."""
+"""The attachments of this node, by endpoint id and by container."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from overlay.core.dataplane.planner import LocalPort
 
 
 class Attachments(MutableMapping[bytes, Attachment]):
-    """What is attached, as it is on disk. `of_target` looks up; an attachment's container never
-    changes, for the endpoint goes with it."""
+    """This node's attachments by endpoint id, as they are on disk.
+
+    The container of an attachment never changes: its endpoint ends with it.
+    """
 
     def __init__(self, stored: Iterable[Attachment] = ()) -> None:
         self._by_id: dict[bytes, Attachment] = {}
         self._of_target: dict[tuple[int, int], dict[bytes, None]] = {}
-        # A lock lives as long as somebody holds or awaits it.
+        # A lock exists while a task holds it or waits for it.
         self._locks: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
         self.update((bytes.fromhex(each.endpoint_id), each) for each in stored)
 
     def of_target(self, identity: tuple[int, int]) -> list[Attachment]:
-        """Return the attachments of one container's namespace, in the order they were made."""
+        """Return the attachments of a namespace, in the order of their creation."""
         return [self._by_id[each] for each in self._of_target.get(identity, ())]
 
     def mark_connected(self, attachment: Attachment, ifname: str) -> Attachment:
-        """Keep an attachment with the interface that its container really got; return it so."""
-        found = replace(attachment, ifname=ifname, plugged=True)
-        self[bytes.fromhex(attachment.endpoint_id)] = found
-        return found
+        """Set an attachment to connected, with the name of its interface; return it."""
+        connected = replace(attachment, ifname=ifname, plugged=True)
+        self[bytes.fromhex(attachment.endpoint_id)] = connected
+        return connected
 
     @contextlib.asynccontextmanager
     async def alone_with(self, identity: tuple[int, int]) -> AsyncIterator[None]:
-        """Let nobody else attach, detach or mend a container during the block."""
+        """Keep other tasks from attaching, detaching or repairing a container meanwhile."""
         async with self._locks.setdefault(identity, asyncio.Lock()):
             yield
 
@@ -50,9 +52,9 @@ class Attachments(MutableMapping[bytes, Attachment]):
 
     def __delitem__(self, endpoint_id: bytes) -> None:
         identity = self._by_id.pop(endpoint_id).netns_identity
-        mates = self._of_target[identity]
-        del mates[endpoint_id]
-        if not mates:
+        of_target = self._of_target[identity]
+        del of_target[endpoint_id]
+        if not of_target:
             del self._of_target[identity]
 
     def __iter__(self) -> Iterator[bytes]:
@@ -62,12 +64,12 @@ class Attachments(MutableMapping[bytes, Attachment]):
         return len(self._by_id)
 
     def values(self) -> ValuesView[Attachment]:
-        """Return all of them: the inherited view would look each up."""
+        """Return all attachments, without the inherited view's lookup of each."""
         return self._by_id.values()
 
 
 def planned(attachment: Attachment) -> LocalPort:
-    """Return an attachment as the planner knows it."""
+    """Return an attachment in the planner's form."""
     return LocalPort(
         attachment.port, attachment.subnet_index, bytes.fromhex(attachment.endpoint_id)
     )

@@ -1,12 +1,14 @@
-"""The node's memory on disk: one SQLite file, every change durable before it is acted on.
+"""The state file: a SQLite database in which every change is durable before it takes effect.
 
-Owns: the file's format, its version, its repair. Must not know: what the values mean. It
-stores JSON values by (table, key) and the signed segments and cards as the bytes that were
-signed, so that a damaged row cannot pass for a good one: signatures are checked again by
-whoever loads them, and JSON rows carry a checksum of their own.
+Owns: the file's format, its version, and its recovery from the previous copy.
+Does not: know what the values mean (`documents`).
 
-SQLite gives atomic commits (https://www.sqlite.org/atomiccommit.html); `synchronous=FULL`
-in WAL mode makes each commit survive a power cut. One commit costs one fsync.
+JSON values are stored by kind and key, signed segments and cards as the bytes that were signed.
+A damaged row cannot pass for a good one: JSON rows have a checksum, and the signatures of the
+others are verified when they are loaded.
+
+SQLite commits are atomic (https://www.sqlite.org/atomiccommit.html). With `synchronous=FULL` in
+WAL mode, each commit survives a power cut and costs one fsync.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from overlay import failpoint
 from overlay.agent.process.config import LOCK_NAME
 from overlay.errors import ConflictError, OverlayError
 
-APPLICATION_ID = 0x6F76_6C64  # "ovld": tells our file from another program's database
+APPLICATION_ID = 0x6F76_6C64  # "ovld": distinguishes the file from another program's database
 FORMAT_VERSION = 1
 FILE_NAME = "state.db"
 PREVIOUS_NAME = "state.previous.db"
@@ -53,7 +55,7 @@ class Row(NamedTuple):
 
 
 class StoredSegment(NamedTuple):
-    """A segment as stored: what identifies it, and the signed bytes."""
+    """A segment as stored: its identity and the signed bytes."""
 
     origin: bytes
     scope: int
@@ -79,12 +81,12 @@ class Floor(NamedTuple):
 
 
 class StateDatabase:
-    """The open state file. Every method that changes it raises OverlayError when it cannot."""
+    """The open state file; every method that changes it raises OverlayError if it cannot."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.restored_backup = False
-        self.fault = ""  # why the last change could not be written, until one can
+        self.fault = ""  # why the last change was not written; empty after one that was
         self.path = directory / FILE_NAME
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,8 +95,8 @@ class StateDatabase:
             raise OverlayError(
                 f"cannot write the state directory {directory}",
                 why=str(error.strerror),
-                hint="Free space or make the disk writable, then start again; what is attached "
-                "goes on forwarding",
+                hint="Free space or make the disk writable, then start again. Everything "
+                "attached keeps running",
             ) from error
         try:
             self._connection = self._open()
@@ -103,7 +105,7 @@ class StateDatabase:
             raise
 
     def close(self) -> None:
-        """Close the file; the lock goes with it."""
+        """Close the file and release the lock."""
         self._connection.close()
         os.close(self._lock)
 
@@ -122,12 +124,12 @@ class StateDatabase:
             return self._open_previous(error.why)
 
     def _open_previous(self, why: str) -> sqlite3.Connection:
-        """Go on from the previous good state; what is in place is set aside only then."""
+        """Open the previous copy instead; the damaged file is kept beside it."""
         previous = self.directory / PREVIOUS_NAME
         hint = (
-            "Keep the files for a report and run 'overlayd join PEER' to take part again as a new "
-            f"node: mkdir {self.directory}/damaged && mv {self.directory}/state* "
-            f"{self.directory}/damaged"
+            "Keep the files for a report, and join again as a new node: "
+            f"mkdir {self.directory}/damaged && mv {self.directory}/state* "
+            f"{self.directory}/damaged && overlayd join PEER"
         )
         if not previous.exists():
             raise OverlayError(f"the state file {self.path} is damaged", why=why, hint=hint)
@@ -135,7 +137,7 @@ class StateDatabase:
         temporary.unlink(missing_ok=True)
         try:
             with contextlib.closing(sqlite3.connect(previous)) as source:
-                _require_sound(source)
+                _require_undamaged(source)
                 with contextlib.closing(sqlite3.connect(temporary)) as target:
                     temporary.chmod(0o600)
                     source.backup(target)
@@ -155,10 +157,12 @@ class StateDatabase:
         return self._open_one(self.path)
 
     def _open_one(self, path: Path) -> sqlite3.Connection:
-        # Without a previous state an empty file is the very first start, killed at once.
+        # Without a previous copy, an empty file is left by a first start that was killed at once.
         fresh = not path.exists() or path.stat().st_size == 0
         if fresh and (self.directory / PREVIOUS_NAME).exists():
-            raise sqlite3.DatabaseError("the file is empty" if path.exists() else "it is gone")
+            raise sqlite3.DatabaseError(
+                "the file is empty" if path.exists() else "the file is missing"
+            )
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -174,7 +178,7 @@ class StateDatabase:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if fresh or (application == 0 and tables == 0):
-            # A start that was killed between creating the file and filling it ends here too.
+            # Also after a start that was killed between creating the file and filling it.
             _set_durable(connection)
             connection.executescript(
                 f"BEGIN; {_SCHEMA} PRAGMA application_id={APPLICATION_ID};"
@@ -183,21 +187,21 @@ class StateDatabase:
             return
         if application != APPLICATION_ID:
             raise _ForeignError(
-                f"{path} is not overlayd's",
-                why="it is a database of another program",
-                hint="Give overlayd a directory of its own with --state-dir",
+                f"{path} is not an overlayd state file",
+                why="it is another program's database",
+                hint="Choose a directory for overlayd alone with --state-dir",
             )
         if version > FORMAT_VERSION:
             raise OverlayError(
                 f"{path} was written by a newer overlayd (format {version})",
-                why=f"this one reads formats up to {FORMAT_VERSION}",
-                hint="Install the newer version again; a downgrade would lose records",
+                why=f"this version reads formats up to {FORMAT_VERSION}",
+                hint="Install the newer version again: a downgrade would lose records",
             )
         _set_durable(connection)
-        _require_sound(connection)
+        _require_undamaged(connection)
 
     def keep_backup(self) -> None:
-        """Copy the present state as the previous good one; called after a sound start."""
+        """Copy the state to the previous copy; call it after a start without damage."""
         temporary = self.directory / f"{PREVIOUS_NAME}.new"
         temporary.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(temporary)) as target:
@@ -207,8 +211,8 @@ class StateDatabase:
         temporary.replace(self.directory / PREVIOUS_NAME)
 
     def scrub(self) -> None:
-        """Let nothing that was deleted stay in the log or in the previous copy."""
-        with contextlib.suppress(sqlite3.Error, OSError):  # a full disk: the next start does it
+        """Remove everything that was deleted from the WAL file and the previous copy, too."""
+        with contextlib.suppress(sqlite3.Error, OSError):  # disk full: the next start does it
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.keep_backup()
 
@@ -295,13 +299,13 @@ class StateDatabase:
             raise OverlayError(
                 f"the state file {self.path} is damaged",
                 why=f"the checksum of {kind} {key} does not match",
-                hint=f"Move it away; overlayd then starts from {PREVIOUS_NAME} if there is one",
+                hint=f"Move the file away: overlayd then starts from {PREVIOUS_NAME}, if it exists",
             )
         return json.loads(text)
 
 
 class _ForeignError(OverlayError):
-    """The file is a sound database of another program: it is not written to."""
+    """The file is another program's database: it must not be written to."""
 
 
 def _write_row(connection: sqlite3.Connection, row: Row) -> None:
@@ -314,8 +318,8 @@ def _write_row(connection: sqlite3.Connection, row: Row) -> None:
     )
 
 
-def _require_sound(connection: sqlite3.Connection) -> None:
-    """Raise sqlite3.DatabaseError for a damaged page or a value that its checksum belies."""
+def _require_undamaged(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError for a damaged page or a value with a wrong checksum."""
     (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
@@ -328,11 +332,11 @@ def _set_durable(connection: sqlite3.Connection) -> None:
     """Make each commit survive a power cut (https://www.sqlite.org/pragma.html#pragma_synchronous)."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA secure_delete=ON")  # a key that is gone is gone
+    connection.execute("PRAGMA secure_delete=ON")  # deleted keys are overwritten with zeros
 
 
 def _lock(directory: Path) -> int:
-    """Hold the directory for this process alone: two agents on one state would fork history."""
+    """Lock the directory for this process: two agents on one state would fork its history."""
     descriptor = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -340,7 +344,7 @@ def _lock(directory: Path) -> int:
         os.close(descriptor)
         raise ConflictError(
             f"another agent uses the state directory {directory}",
-            hint="'overlayd status' shows it; give a second agent a --state-dir of its own",
+            hint="To see it: overlayd status. A second agent needs its own --state-dir",
         ) from error
     return descriptor
 
@@ -353,6 +357,6 @@ def _unwritable(path: Path, error: sqlite3.Error) -> OverlayError:
     return OverlayError(
         f"cannot write the state file {path}",
         why=str(error),
-        hint="Nothing was changed. Free space or make the disk writable, then try again; "
-        "what is attached keeps running",
+        hint="Nothing was changed. Free space or make the disk writable, then try again. "
+        "Everything attached keeps running",
     )

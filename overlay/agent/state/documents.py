@@ -24,40 +24,40 @@ from overlay.wire.identity.keyring import ClusterKey, Keyring
 
 @dataclass(frozen=True, slots=True)
 class StoredCluster:
-    """The cluster this node belongs to and how it takes part in it."""
+    """The cluster that this node belongs to, and how it joined."""
 
     cluster_id: str  # hex
     anchor: str  # hex; the public half of the authority's key
     gossip_port: int
     vxlan_port: int
     node_name: str
-    underlay: str | None  # as asked for with --underlay
+    underlay: str | None  # the value of --underlay
     address: str  # the underlay address last used; empty before the first start
-    seeds: tuple[str, ...] = ()  # the peers named at join: knocked at while alone
+    seeds: tuple[str, ...] = ()  # the peers named at join: contacted while no member is alive
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A local endpoint's container side: what is needed to make it again."""
+    """The container side of a local endpoint: everything needed to recreate its interface."""
 
     endpoint_id: str  # hex
     vni: int
-    target: str  # as people see it: docker:web, netns:blue1, pid:4242
+    target: str  # as it is shown: docker:web, netns:blue1, pid:4242
     netns_path: str
     netns_identity: tuple[int, int]  # device and inode of the namespace
     container_id: str | None
     ifname: str
     port: str  # the sandbox end of the veth pair
     subnet_index: int
-    gateway: bool  # whether a default route was asked for
-    plugged: bool  # whether its interface was whole once; if not, a start makes it anew
-    parent: str = ""  # the host's interface that it is on, where there is no sandbox
-    gateway_priority: int = 0  # of several with a default route, the highest has it
+    gateway: bool  # whether a default route was requested
+    plugged: bool  # whether its interface was complete once; if not, a start recreates it
+    parent: str = ""  # the host's interface that it is on, for networks without a sandbox
+    gateway_priority: int = 0  # the attachment with the highest one has the default route
 
 
 @dataclass(frozen=True, slots=True)
 class EndedEndpoint:
-    """An endpoint whose container ended and may start again: what it had."""
+    """What to restore of an endpoint if its container, which ended, starts again."""
 
     container_id: str
     target: str
@@ -73,12 +73,12 @@ class EndedEndpoint:
 
     @property
     def key(self) -> str:
-        """Return what tells it from others."""
+        """Return its key on disk: the container's id and the network."""
         return f"{self.container_id}/{self.vni}"
 
     @classmethod
     def of(cls, attachment: Attachment, endpoint: Endpoint) -> EndedEndpoint:
-        """Return what there is to remember of an endpoint."""
+        """Return the ended form of an endpoint and its attachment."""
         return cls(
             container_id=attachment.container_id or "",
             target=attachment.target,
@@ -131,9 +131,9 @@ def _encode_container(container: StoredContainer) -> dict[str, Any]:
 def _decode_cluster(value: dict[str, Any]) -> StoredCluster:
     if "anchor" not in value or "secret" in value:
         raise OverlayError(
-            "the state file is of a cluster without an authority, or without a keyring",
-            why="an earlier development version of overlayd made it",
-            hint="Start anew: sudo overlayd reset, then sudo overlayd join",
+            "the state file describes a cluster without an authority or a keyring",
+            why="an earlier development version of overlayd created it",
+            hint="Start again: sudo overlayd reset, then sudo overlayd join",
         )
     return StoredCluster(**value)
 
@@ -272,7 +272,7 @@ def ensure_identity(state: StateDatabase) -> Identity:
 def require_keyring(state: StateDatabase) -> Keyring:
     """Return the cluster's keys; every member has at least one."""
     keyring = KEYRING.find(state)
-    assert keyring is not None, "no host is member without a key"
+    assert keyring is not None, "every member has a key"
     return keyring
 
 

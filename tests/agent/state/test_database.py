@@ -1,4 +1,4 @@
-"""The state file: durable, checked, repaired or refused."""
+"""The state file is durable, checked, and recovered from its previous copy if damaged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from overlay.errors import ConflictError, OverlayError
 
 
 def test_values_survive_reopening(tmp_path: Path) -> None:
-    """What a transaction stored is there after the file is opened again."""
+    """Committed values are still there after the file is opened again."""
     state = StateDatabase(tmp_path)
     state.commit(
         [Row.of("kind", "key", {"a": 1})],
@@ -37,8 +37,8 @@ def test_values_survive_reopening(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
-    """An exception inside a transaction undoes all of it."""
+def test_a_failed_commit_changes_nothing(tmp_path: Path) -> None:
+    """An error during a commit rolls back all of it."""
     state = StateDatabase(tmp_path)
 
     def failing() -> Iterator[Row]:
@@ -53,7 +53,7 @@ def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_only_one_agent_opens_a_directory(tmp_path: Path) -> None:
-    """A second opening is refused and says how to run two agents."""
+    """The second agent gets an error that says how to run two agents."""
     state = StateDatabase(tmp_path)
 
     with pytest.raises(ConflictError, match="another agent uses") as caught:
@@ -63,8 +63,8 @@ def test_only_one_agent_opens_a_directory(tmp_path: Path) -> None:
     state.close()
 
 
-def test_segments_below_a_floor_go(tmp_path: Path) -> None:
-    """Dropping up to a version keeps what ends above it, in that scope alone."""
+def test_segments_up_to_a_floor_are_deleted(tmp_path: Path) -> None:
+    """A floor deletes the segments up to its version, in its own scope only."""
     state = StateDatabase(tmp_path)
     kept = [StoredSegment(b"o", 1, upto, b"r", b"s") for upto in (1, 2, 3)]
     state.commit(
@@ -76,8 +76,8 @@ def test_segments_below_a_floor_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"this is no database at all, but long enough" * 100])
-def test_a_damaged_file_gives_way_to_the_previous_copy(tmp_path: Path, damage: bytes) -> None:
-    """A torn or overwritten file is set aside and the previous good one is used."""
+def test_a_damaged_file_is_replaced_by_the_previous_copy(tmp_path: Path, damage: bytes) -> None:
+    """A truncated or overwritten file is kept under another name, and the copy is used."""
     state = StateDatabase(tmp_path)
     state.commit([Row.of("kind", "key", "good")])
     state.keep_backup()
@@ -95,7 +95,7 @@ def test_a_damaged_file_gives_way_to_the_previous_copy(tmp_path: Path, damage: b
 
 
 def test_a_damaged_file_without_a_copy_is_refused(tmp_path: Path) -> None:
-    """With nothing to fall back to, the message says what is wrong and what to do."""
+    """Without a previous copy, the error says what is wrong and what to do."""
     (tmp_path / FILE_NAME).write_bytes(b"garbage" * 1000)
 
     with pytest.raises(OverlayError, match="is damaged") as caught:
@@ -105,18 +105,18 @@ def test_a_damaged_file_without_a_copy_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:
-    """A sound database that is not ours is neither used nor changed."""
+    """Another program's database is neither used nor changed."""
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     connection.execute("CREATE TABLE theirs (a)")
     connection.commit()
     connection.close()
 
-    with pytest.raises(OverlayError, match="not overlayd's"):
+    with pytest.raises(OverlayError, match="is not an overlayd state file"):
         StateDatabase(tmp_path)
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    """A downgrade would lose records, so it is refused with the reason."""
+    """A downgrade would lose records, so the file is not opened."""
     StateDatabase(tmp_path).close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     connection.execute("PRAGMA user_version=99")
@@ -127,32 +127,32 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         StateDatabase(tmp_path)
 
 
-def spoil(directory: Path) -> None:
-    """Change a stored value behind its checksum's back."""
+def corrupt(directory: Path) -> None:
+    """Change a stored value, but not its checksum."""
     connection = sqlite3.connect(directory / FILE_NAME)
     connection.execute("UPDATE value SET json='\"bad\"'")
     connection.commit()
     connection.close()
 
 
-def test_a_changed_value_is_noticed(tmp_path: Path) -> None:
-    """A value whose checksum does not match is refused, not believed."""
+def test_a_corrupt_value_is_refused(tmp_path: Path) -> None:
+    """A value whose checksum does not match is an error."""
     state = StateDatabase(tmp_path)
     state.commit([Row.of("kind", "key", "good")])
     state.close()
-    spoil(tmp_path)
+    corrupt(tmp_path)
 
     with pytest.raises(OverlayError, match="checksum of kind key"):
         StateDatabase(tmp_path)
 
 
-def test_a_changed_value_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
-    """It is as good as a torn file: the previous good one is used, for its owner alone."""
+def test_a_corrupt_value_makes_the_previous_copy_used(tmp_path: Path) -> None:
+    """A wrong checksum counts as damage; the restored file is readable by its owner only."""
     state = StateDatabase(tmp_path)
     state.commit([Row.of("kind", "key", "good")])
     state.keep_backup()
     state.close()
-    spoil(tmp_path)
+    corrupt(tmp_path)
 
     again = StateDatabase(tmp_path)
 
@@ -161,8 +161,8 @@ def test_a_changed_value_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_foreign_file_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
-    """Another program's database in our place is set aside, unchanged."""
+def test_a_foreign_file_is_replaced_by_the_previous_copy(tmp_path: Path) -> None:
+    """Another program's database is kept unchanged under another name."""
     state = StateDatabase(tmp_path)
     state.commit([Row.of("kind", "key", "good")])
     state.keep_backup()
@@ -173,27 +173,27 @@ def test_a_foreign_file_gives_way_to_the_previous_copy(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE theirs (a)")
     connection.commit()
     connection.close()
-    theirs = (tmp_path / FILE_NAME).read_bytes()
+    foreign = (tmp_path / FILE_NAME).read_bytes()
 
     again = StateDatabase(tmp_path)
 
     assert again.get("kind", "key") == "good"
-    assert (tmp_path / f"{FILE_NAME}.damaged").read_bytes() == theirs
+    assert (tmp_path / f"{FILE_NAME}.damaged").read_bytes() == foreign
     again.close()
 
 
 def test_a_damaged_copy_is_refused_too(tmp_path: Path) -> None:
-    """With both files damaged the message says so."""
+    """The error says that both files are damaged."""
     (tmp_path / FILE_NAME).write_bytes(b"garbage" * 1000)
     (tmp_path / PREVIOUS_NAME).write_bytes(b"garbage" * 1000)
 
-    for _ in range(2):  # nor does a second try begin anew by itself
+    for _ in range(2):  # the second start does not create a new state either
         with pytest.raises(OverlayError, match="and its previous copy are damaged"):
             StateDatabase(tmp_path)
 
 
-def test_a_first_start_killed_at_once_is_repeated(tmp_path: Path) -> None:
-    """An empty file without a previous copy is the beginning of a state, not damage."""
+def test_a_start_after_a_killed_first_start_works(tmp_path: Path) -> None:
+    """An empty file without a previous copy is a new state, not damage."""
     (tmp_path / FILE_NAME).touch()
 
     state = StateDatabase(tmp_path)
@@ -203,8 +203,8 @@ def test_a_first_start_killed_at_once_is_repeated(tmp_path: Path) -> None:
     state.close()
 
 
-def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
-    """Keys are in there: nobody else may read it."""
+def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
+    """The files contain keys, so their mode is 0600."""
     directory = tmp_path / "state"
     state = StateDatabase(directory)
 

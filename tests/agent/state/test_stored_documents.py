@@ -15,7 +15,7 @@ from overlay.agent.state.table import Table
 _32 = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 _64 = f"{_32}202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
 
-# As version 0 of the format was first released: written by its own functions, copied from disk.
+# Rows as commit 6b0f324 wrote them, before there were tables.
 STORED = [
     ("authority", "", f'"{_32}"'),
     (
