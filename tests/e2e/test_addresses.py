@@ -1,4 +1,4 @@
-"""Address options on three hosts: who gets which addresses, seen in real containers."""
+"""Options for addresses, on three hosts with real containers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CUT = "table inet lab { chain i { type filter hook input priority 0; iif eth1 dr
 
 
 def create(cluster: Cluster, name: str, *options: str) -> None:
-    """Make a network on vm1, which then owns its addresses."""
+    """Create a network on vm1, which then owns its addresses."""
     cluster.ok(1, "overlayd", "network", "create", name, *options)
 
 
-def test_every_host_has_a_block_of_its_own(cluster: Cluster) -> None:
-    """With --block-size 24 three hosts' containers are in three /24s, and reach each other."""
+def test_every_host_has_its_own_block(cluster: Cluster) -> None:
+    """With --block-size 24, the containers of three hosts are in three /24s and connected."""
     create(cluster, "red", "--subnet", "10.50.0.0/16", "--block-size", "24")
     found = [cluster.attach(number, f"r{number}", network="red") for number in (1, 2, 3)]
     more = cluster.attach(2, "r4", network="red")
@@ -43,7 +43,7 @@ def test_every_host_has_a_block_of_its_own(cluster: Cluster) -> None:
 
 
 def test_ranges_and_reservations_hold_on_every_host(cluster: Cluster) -> None:
-    """Nobody gets an address outside --ip-range unasked, and nobody an auxiliary one."""
+    """Addresses are in --ip-range unless requested; an auxiliary address is never allocated."""
     create(cluster, "tan", "--subnet", "10.51.0.0/24", "--ip-range", "10.51.0.64/26",
            "--aux-address", "nas=10.51.0.65")  # fmt: skip
     part = ip_network("10.51.0.64/26")
@@ -55,13 +55,13 @@ def test_ranges_and_reservations_hold_on_every_host(cluster: Cluster) -> None:
     assert all(ip_address(ip) in part for ip in found)
     assert "10.51.0.65" not in found
     assert (code, "nas" in err) == (6, True)
-    # In nobody's range, and owned by vm1: it is asked and gives this one address away.
+    # Outside the range and owned by vm1, which grants this one address on request.
     assert cluster.attach(3, "t4", "--ip", "10.51.0.9", network="tan") == "10.51.0.9"
     assert cluster.inside(1, "t1", "ping", "-c1", "-W3", "10.51.0.9")[0] == 0
 
 
 def test_two_networks_may_have_the_same_subnet(cluster: Cluster) -> None:
-    """The same address in two networks is two containers, which do not meet."""
+    """The same address on two networks belongs to two containers, which stay separate."""
     for name in ("one", "two"):
         create(cluster, name, "--subnet", "10.52.0.0/24")
         cluster.attach(1, f"{name}1", "--ip", "10.52.0.5", network=name)
@@ -74,8 +74,8 @@ def test_two_networks_may_have_the_same_subnet(cluster: Cluster) -> None:
     assert cluster.inside(2, "two2", "ping", "-c1", "-W3", "10.52.0.5")[0] == 0
 
 
-def test_dual_stack_gives_both_addresses_on_every_host(cluster: Cluster) -> None:
-    """A host that owns nothing of the network asks for both families."""
+def test_dual_stack_endpoints_have_both_addresses(cluster: Cluster) -> None:
+    """A host that owns no addresses of the network requests both families."""
     create(cluster, "six", "--subnet", "10.53.0.0/24", "--subnet", "fd53::/64")
     cluster.attach(2, "s2", network="six")
     cluster.attach(3, "s3", network="six")
@@ -85,8 +85,8 @@ def test_dual_stack_gives_both_addresses_on_every_host(cluster: Cluster) -> None
     assert cluster.inside(3, "s3", "ping", "-6", "-c1", "-W3", endpoints["s2"][1])[0] == 0
 
 
-def test_an_address_rests_after_its_release(cluster: Cluster) -> None:
-    """The next container gets another one while another one is free."""
+def test_a_released_address_is_not_reused_at_once(cluster: Cluster) -> None:
+    """The next container gets a different address while one is free."""
     create(cluster, "rest", "--subnet", "10.54.0.0/24")
     first = cluster.attach(1, "q1", network="rest")
     cluster.ok(1, "overlayd", "detach", "q1")
@@ -94,10 +94,13 @@ def test_an_address_rests_after_its_release(cluster: Cluster) -> None:
     assert cluster.attach(1, "q2", network="rest") != first
 
 
-def test_a_host_cut_off_uses_its_own_space_and_says_whom_it_cannot_reach(
+def test_a_partitioned_host_uses_its_own_space(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Four addresses of its own are had while cut off, a fifth only after the heal."""
+    """Four own addresses are allocated during the partition, a fifth only after it.
+
+    The error and `ipam` name the unreachable owner.
+    """
     create(cluster, "tiny", "--subnet", "10.55.0.0/27", "--block-size", "30")
     cluster.attach(1, "y1", network="tiny")
     found = [cluster.attach(3, "z1", network="tiny")]
@@ -120,7 +123,7 @@ def test_a_host_cut_off_uses_its_own_space_and_says_whom_it_cannot_reach(
     mine, theirs = sorted(subnet["owners"], key=lambda owner: owner["node"] == "vm1")
     assert (mine["addresses"], mine["used"], mine["free"]) == (4, 4, 0)
     assert subnet["unreachable"] == theirs["free"] > 0
-    eventually(lambda: others(cluster) == {"alive"}, "vm3 among others", DEATH_S)
+    eventually(lambda: others(cluster) == {"alive"}, "vm3 reconnected", DEATH_S)
     cluster.ok(3, "bash", "-c", KILL)
     cluster.ok(3, "overlayd", "join")
     eventually(lambda: cluster.run(3, *last)[0] == 0, "a fifth address", DEATH_S)
@@ -130,8 +133,8 @@ def test_a_host_cut_off_uses_its_own_space_and_says_whom_it_cannot_reach(
     assert len(ips) == len(set(ips)) == 6
 
 
-def test_labels_choose_what_is_listed(cluster: Cluster) -> None:
-    """A label given on vm1 chooses the network and the container in vm3's lists."""
+def test_lists_are_filtered_by_label(cluster: Cluster) -> None:
+    """Labels that were set on vm1 select the network and the container in vm3's lists."""
     create(cluster, "tag", "--subnet", "10.56.0.0/24", "--label", "team=a")
     cluster.attach(1, "l1", "--label", "tier=front", network="tag")
     cluster.attach(3, "l3", network="tag")
@@ -143,6 +146,6 @@ def test_labels_choose_what_is_listed(cluster: Cluster) -> None:
 
 
 def others(cluster: Cluster) -> set[str]:
-    """Return the states in which vm3 sees the others."""
+    """Return the states of the other members according to vm3."""
     members = cluster.json(3, "members")["members"]
     return {member["state"] for member in members if member["name"] != "vm3"}

@@ -1,4 +1,4 @@
-"""Disks that are not what they were: copied to another host, or restored from an old backup."""
+"""State directories that were copied to another host or restored from an old backup."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WAIT_S = 40.0
 @pytest.fixture(scope="module")
 def four(new_cluster: type[Cluster]) -> Iterator[Cluster]:
     """Three joined hosts with a container each, and a fourth without an agent."""
-    assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
+    assert not host_process.running(), "a lab is running on this machine: overlayd lab down"
     try:
         hosts = lab.make(4)
         lab.join(hosts[:3])
@@ -31,21 +31,23 @@ def four(new_cluster: type[Cluster]) -> Iterator[Cluster]:
 
 
 def health(cluster: Cluster, number: int) -> str:
-    """Return what `status` complains of on a host, in one text."""
+    """Return the health messages of a host's `status` as one text."""
     return "\n".join(item["text"] for item in cluster.json(number, "status")["health"])
 
 
 def alive(cluster: Cluster, number: int) -> int:
-    """Return how many members a host holds alive."""
+    """Return how many members a host considers alive."""
     count: int = cluster.json(number, "status")["cluster"]["members"]["alive"]
     return count
 
 
-def test_a_restored_backup_takes_nothing_back(
+def test_a_restored_backup_reuses_no_address(
     four: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A host whose state is hours old learns its own newest records from its peers before it
-    writes: no address is given twice, what runs stays attached."""
+    """A host with an old state gets its newest records from its peers before it writes.
+
+    No address is allocated twice, and running containers stay attached.
+    """
     four.ok(3, "sh", "-c", "sleep 1.5; cp -a /var/lib/overlayd /var/lib/backup")
     kept = four.attach(3, "kept")
     four.ok(3, "bash", "-c", f"{KILL}; rm -rf /var/lib/overlayd")
@@ -66,29 +68,33 @@ def test_a_restored_backup_takes_nothing_back(
         )
 
 
-def test_both_hosts_of_a_copied_disk_are_told(
+def test_a_copied_disk_is_reported_on_both_hosts(
     four: Cluster, eventually: Callable[..., None], tmp_path: Path
 ) -> None:
-    """The original and the copy each name the address of the other; so do their peers."""
+    """The original and the copy each name the address of the other, and their peers know, too."""
     copy = tmp_path / "disk.tar"
     four.ok(3, "tar", "-C", "/var/lib", "-cf", str(copy), "overlayd")
     four.ok(4, "tar", "-C", "/var/lib", "-xf", str(copy))
     four.ok(4, "overlayd", "join")
 
     text = "a host at {} uses the identity of this one (vm3)"
-    eventually(lambda: text.format("192.168.56.14") in health(four, 3), "the original told", WAIT_S)
-    eventually(lambda: text.format("192.168.56.13") in health(four, 4), "the copy told", WAIT_S)
-    eventually(lambda: "uses the identity of vm3" in health(four, 1), "a peer knows", WAIT_S)
+    eventually(
+        lambda: text.format("192.168.56.14") in health(four, 3), "the original's warning", WAIT_S
+    )
+    eventually(
+        lambda: text.format("192.168.56.13") in health(four, 4), "the copy's warning", WAIT_S
+    )
+    eventually(lambda: "uses the identity of vm3" in health(four, 1), "a peer's warning", WAIT_S)
     shown = [event for event in four.json(3, "events")["events"] if event["kind"] == "clone"]
-    assert len(shown) == 1, "told once, not every second"
+    assert len(shown) == 1, "one event, not one per second"
     code, _, err = four.run(4, "overlayd", "leave")
     assert (code, "would leave with it" in err) == (6, True), err
 
 
-def test_a_copy_that_was_reset_joins_as_another_node(
+def test_a_copy_joins_as_a_new_node_after_a_reset(
     four: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """As the message says: after reset the copy is a node of its own, the original heard again."""
+    """As the error says, the copy becomes a new node by a reset, and the original recovers."""
     four.ok(4, "overlayd", "reset", "--yes")
     token = four.ok(1, "overlayd", "token", "show")
     code, _, err = four.run(
@@ -99,9 +105,9 @@ def test_a_copy_that_was_reset_joins_as_another_node(
     four.ok(3, "overlayd", "join")
 
     eventually(lambda: alive(four, 1) == 4, "four nodes", WAIT_S)
-    eventually(lambda: health(four, 3) == "", "nothing to complain of", 90.0)
-    eventually(lambda: alive(four, 3) == 4, "vm3 hears all", WAIT_S)
-    # What the copy found no container for, it withdrew under the shared identity.
+    eventually(lambda: health(four, 3) == "", "no warning", 90.0)
+    eventually(lambda: alive(four, 3) == 4, "vm3 sees all members", WAIT_S)
+    # The copy withdrew, under the shared identity, the endpoints that it had no container for.
     four.ok(3, "overlayd", "detach", "c3")
     four.ok(3, "overlayd", "attach", "c3", "--network", "blue")
     found = four.inside(1, "c1", "ping", "-c1", "-W2", "c3.overlay")

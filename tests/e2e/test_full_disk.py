@@ -1,4 +1,4 @@
-"""A disk that fills up while others go on: what a host hears and sees then ends no agent."""
+"""A full disk does not end an agent, whatever its peers and its host's kernel do meanwhile."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SMALL = f"mount -t tmpfs -o size=4m none /mnt && cp -a {STATE}/. /mnt && mount -
 
 
 def put_on_small_disk(three: LabCluster, victim: AgentDriver) -> None:
-    """Let a host's agent go on with its state on a disk that is full soon; twice is harmless."""
+    """Move the state of a host's agent to a small disk, unless it is there already."""
     if STATE in victim.run("cat", "/proc/mounts"):
         return
     victim.end(signal.SIGTERM)
     victim.run("sh", "-c", SMALL)
     victim.start()
-    wait_until(three.all_healthy, "all well", 60.0)
+    wait_until(three.all_healthy, "all healthy", 60.0)
 
 
 def fill(victim: AgentDriver) -> None:
-    """Leave no room on the disk of the state."""
+    """Fill the disk with the state."""
     victim.run("sh", "-c", f"dd if=/dev/zero of={STATE}/ballast bs=4k 2>/dev/null; true")
 
 
@@ -39,9 +39,11 @@ def own_version(driver: AgentDriver) -> int:
     return int(max(held))
 
 
-def test_networks_and_the_underlay_change_on_a_full_disk(three: LabCluster) -> None:
-    """A network that somebody chose not to expose goes, and the underlay's MTU changes, while
-    nothing can be written: the same agent does what is due when there is room again."""
+def test_a_full_disk_only_delays_changes(three: LabCluster) -> None:
+    """An unexposed network is removed and the underlay's MTU changes while the disk is full.
+
+    The same agent follows both changes once there is room again.
+    """
     maker, victim = three.host(1), three.host(2)
     maker.post("/v1/networks", name="side", subnets=[{"subnet": "10.78.0.0/24"}])
     wait_until(lambda: "side" in str(victim.get("/v1/networks")), "the network is known")
@@ -52,20 +54,22 @@ def test_networks_and_the_underlay_change_on_a_full_disk(three: LabCluster) -> N
 
     maker.call("DELETE", "/v1/networks/side")
     victim.run("ip", "link", "set", "eth1", "mtu", "1400")
-    wait_until(lambda: "full" in victim.run("cat", LOG), "the disk's fault is told")
-    wait_until(lambda: "side" not in str(victim.get("/v1/networks")), "the removal is heard of")
+    wait_until(lambda: "full" in victim.run("cat", LOG), "the disk's fault in the log")
+    wait_until(lambda: "side" not in str(victim.get("/v1/networks")), "the removal arrives")
     victim.run("sh", "-c", f"sleep 3; rm {STATE}/ballast")
 
     wait_until(lambda: "mtu 1350" in victim.run("ip", "-n", "c2", "link"), "the MTU follows")
     assert victim.pid() == agent
     assert "Traceback" not in victim.run("cat", LOG)
     victim.run("ip", "link", "set", "eth1", "mtu", "1500")
-    wait_until(three.all_healthy, "all well", 60.0)
+    wait_until(three.all_healthy, "all healthy", 60.0)
 
 
-def test_what_others_remove_while_the_disk_of_its_maker_is_full(three: LabCluster) -> None:
-    """The maker of a network deletes it for good as soon as there is room; until then the disk's
-    fault is told, and nothing is a defect."""
+def test_a_full_disk_delays_the_creators_deletion(three: LabCluster) -> None:
+    """The creator of a removed network deletes its record as soon as its disk has room.
+
+    Until then, the log has the disk's fault and no traceback.
+    """
     other, victim = three.host(1), three.host(2)
     put_on_small_disk(three, victim)
     victim.post("/v1/networks", name="mine", subnets=[{"subnet": "10.79.0.0/24"}])
@@ -74,52 +78,57 @@ def test_what_others_remove_while_the_disk_of_its_maker_is_full(three: LabCluste
     fill(victim)
 
     other.call("DELETE", "/v1/networks/mine")
-    wait_until(lambda: "mine" not in str(victim.get("/v1/networks")), "the removal is heard of")
-    wait_until(lambda: "full" in victim.run("cat", LOG), "the disk's fault is told")
+    wait_until(lambda: "mine" not in str(victim.get("/v1/networks")), "the removal arrives")
+    wait_until(lambda: "full" in victim.run("cat", LOG), "the disk's fault in the log")
     before = own_version(victim)
     victim.run("rm", f"{STATE}/ballast")
 
-    wait_until(lambda: own_version(victim) > before, "the maker has deleted it", 60.0)
+    wait_until(lambda: own_version(victim) > before, "the creator has deleted it", 60.0)
     assert "Traceback" not in victim.run("cat", LOG)
 
 
-def test_an_attach_that_a_full_disk_keeps_from_being_taken_back(three: LabCluster) -> None:
-    """To two networks, of which the second has no address to give while its owner is stopped: that
-    is what the caller reads, with what is left; what is left goes when there is room again."""
+def test_a_rollback_on_a_full_disk_is_done_later(three: LabCluster) -> None:
+    """An attach to two networks fails at the second one, whose owner is stopped.
+
+    The error says so, and which endpoint could not be rolled back on the full disk. That endpoint
+    is removed once there is room again.
+    """
     owner, victim = three.host(1), three.host(2)
     put_on_small_disk(three, victim)
     victim.post("/v1/networks", name="ours", subnets=[{"subnet": "10.79.0.0/24"}])
     owner.post("/v1/networks", name="theirs", subnets=[{"subnet": "10.80.0.0/24"}])
     wait_until(lambda: "theirs" in str(victim.get("/v1/networks")), "both networks are known")
     victim.run("ip", "netns", "add", "both")
-    wish = {"target": "netns:both", "networks": ["ours", "theirs"], "wait": "none"}
+    request = {"target": "netns:both", "networks": ["ours", "theirs"], "wait": "none"}
     before = sandboxes(victim)
     owner.send_signal(signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(victim.post, "/v1/endpoints", **wish)
-            wait_until(lambda: sandboxes(victim) == before + 2, "the second network's turn")
+            attach = pool.submit(victim.post, "/v1/endpoints", **request)
+            wait_until(lambda: sandboxes(victim) == before + 2, "the second network's sandbox")
             fill(victim)
             with pytest.raises(ApiRefusedError) as refused:
-                asked.result(60)
+                attach.result(60)
     finally:
         owner.send_signal(signal.SIGCONT)
 
     assert refused.value.answer["what"] == "no free address on network theirs"
     assert "still attached to ours" in refused.value.answer["hint"]
     victim.run("rm", f"{STATE}/ballast")
-    wait_until(lambda: not is_on(victim, "ours"), "what was left is taken back", 60.0)
-    wait_until(lambda: "eth0" not in victim.run("ip", "-n", "both", "link"), "unplugged too")
-    wait_until(three.all_healthy, "all well", 60.0)
-    assert len(victim.post("/v1/endpoints", **wish)["endpoints"]) == 2
+    wait_until(lambda: not is_on(victim, "ours"), "the rollback", 60.0)
+    wait_until(
+        lambda: "eth0" not in victim.run("ip", "-n", "both", "link"), "the interface removed, too"
+    )
+    wait_until(three.all_healthy, "all healthy", 60.0)
+    assert len(victim.post("/v1/endpoints", **request)["endpoints"]) == 2
     victim.post("/v1/detach", target="both")
 
 
 def sandboxes(driver: AgentDriver) -> int:
-    """Return how many networks a host has a sandbox of."""
+    """Return the number of sandboxes on a host."""
     return driver.run("ls", "/run/netns").count("ov-")
 
 
 def is_on(driver: AgentDriver, network: str) -> bool:
-    """Say whether anything is attached to a network, as a host knows it."""
+    """Return whether a host knows of an endpoint on a network."""
     return bool(driver.get(f"/v1/endpoints?network={network}")["endpoints"])

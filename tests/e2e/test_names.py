@@ -1,4 +1,4 @@
-"""Names in containers on three hosts, asked by dig, by glibc and by busybox."""
+"""Names are resolved in containers on three hosts, by dig, glibc, musl and busybox."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def dig(cluster: Cluster, number: int, *question: str) -> list[str]:
     return sorted(cluster.inside(number, f"c{number}", "dig", "+short", *question)[1].split())
 
 
-def asks_that_work(cluster: Cluster) -> None:
-    """Ask vm1's container c1 for vm3's container in every way; all must lead there."""
+def require_all_resolvers(cluster: Cluster) -> None:
+    """Resolve vm3's container in vm1's container c1 with every resolver."""
     ip = dig(cluster, 1, "c3.blue.overlay")[0]
     for question in (["c3.overlay"], ["+tcp", "c3.overlay"], ["+noedns", "c3.overlay"]):
         assert dig(cluster, 1, *question) == [ip]
@@ -39,15 +39,15 @@ def asks_that_work(cluster: Cluster) -> None:
     )
 
 
-def test_every_resolver_finds_a_container_of_another_host(
+def test_every_resolver_finds_a_remote_container(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """UDP, TCP, with and without EDNS, reverse, TTL 5 s; again after the agent was killed."""
-    asks_that_work(cluster)
+    """UDP, TCP, with and without EDNS, and reverse names work, also after a killed agent."""
+    require_all_resolvers(cluster)
     cluster.ok(1, "bash", "-c", KILL)
     cluster.ok(1, "overlayd", "join")
     eventually(lambda: dig(cluster, 1, "c3.overlay") != [], "names after a restart")
-    asks_that_work(cluster)
+    require_all_resolvers(cluster)
 
 
 SQUAT = """
@@ -61,11 +61,10 @@ time.sleep(600)
 """
 
 
-def test_a_port_53_that_is_taken_is_told_and_tried_again(
+def test_a_used_port_53_is_reported_and_retried(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Somebody's server in the sandbox while the agent starts: status warns of it, and names are
-    served as soon as it is gone."""
+    """If another server has port 53 at a start, `status` warns; names are served once it ends."""
 
     def warnings() -> str:
         return " ".join(each["text"] for each in cluster.json(2, "status")["health"])
@@ -77,18 +76,20 @@ def test_a_port_53_that_is_taken_is_told_and_tried_again(
     eventually(lambda: "bound" in cluster.ok(2, "cat", "/run/squat"), "the other server")
     cluster.ok(2, "overlayd", "join")
 
-    eventually(lambda: "no names on 10.32.0.1: Address already in use" in warnings(), "told")
+    eventually(lambda: "no names on 10.32.0.1: Address already in use" in warnings(), "warning")
     assert ip not in dig(cluster, 2, "+tries=1", "+time=1", "c3.blue.overlay")
     cluster.ok(2, "kill", pid)
     eventually(lambda: dig(cluster, 2, "c3.blue.overlay") == [ip], "names again", 40)
-    eventually(lambda: "no names" not in warnings(), "nothing to complain of")
+    eventually(lambda: "no names" not in warnings(), "no warning")
     assert dig(cluster, 2, "+tcp", "c3.blue.overlay") == [ip]
 
 
 @pytest.mark.parametrize("compiler", ["cc", "musl-gcc"])
-def test_both_c_libraries_find_names(cluster: Cluster, tmp_path: Path, compiler: str) -> None:
-    """The resolvers of glibc and musl (Alpine) take our resolv.conf and answers: search list,
-    an alias of several, both families at once, and what does not exist."""
+def test_both_c_libraries_resolve_names(cluster: Cluster, tmp_path: Path, compiler: str) -> None:
+    """The resolvers of glibc and musl (Alpine) accept the resolv.conf and the answers.
+
+    This covers the search list, a shared alias, both families at once, and unknown names.
+    """
     program = tmp_path / "lookup"
     source = Path(__file__).with_name("lookup.c")
     subprocess.run([compiler, "-o", program, source], check=True)
@@ -105,36 +106,36 @@ def test_both_c_libraries_find_names(cluster: Cluster, tmp_path: Path, compiler:
     assert "not" in missing
 
 
-def test_an_alias_is_shared_and_a_name_goes_with_its_container(
+def test_an_alias_is_shared_until_a_detach(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Two containers under one alias are both answered; after a detach one is."""
+    """The answer for an alias has both containers, and one of them after a detach."""
     two = [cluster.attach(n, f"a{n}", "--alias", "www", "--alias", "shop") for n in (2, 3)]
 
     for alias in ("www.blue.overlay", "shop.overlay"):
         eventually(lambda a=alias: dig(cluster, 1, a) == sorted(two), f"both as {alias}")
     cluster.ok(3, "overlayd", "detach", "a3")
-    eventually(lambda: dig(cluster, 1, "www.overlay") == two[:1], "the one that is left")
+    eventually(lambda: dig(cluster, 1, "www.overlay") == two[:1], "the remaining one")
 
 
-def test_names_of_other_networks_are_not_told(cluster: Cluster) -> None:
-    """A container on red knows red's names; one on blue does not."""
+def test_names_of_other_networks_are_not_resolved(cluster: Cluster) -> None:
+    """A container on red resolves red's names; one on blue does not."""
     cluster.ok(1, "overlayd", "network", "create", "red", "--subnet", "10.57.0.0/24",
                "--subnet", "fd57::/64")  # fmt: skip
     cluster.attach(2, "r2", network="red")
     cluster.attach(1, "r1", network="red")
 
-    def asked(*question: str) -> str:
+    def answer(*question: str) -> str:
         return cluster.inside(1, "r1", "dig", "@10.57.0.1", "+short", *question)[1].strip()
 
     assert dig(cluster, 1, "r2.red.overlay") == []
-    assert asked("c1.blue.overlay") == ""
-    assert asked("r2.red.overlay").startswith("10.57.0.")
-    assert asked("r2.red.overlay", "AAAA").startswith("fd57::")
+    assert answer("c1.blue.overlay") == ""
+    assert answer("r2.red.overlay").startswith("10.57.0.")
+    assert answer("r2.red.overlay", "AAAA").startswith("fd57::")
 
 
-def test_the_verbs_show_what_containers_are_told(cluster: Cluster) -> None:
-    """`dns lookup` and `dns ls` agree with dig in a container; what dig isn't told is not found."""
+def test_the_commands_agree_with_dig(cluster: Cluster) -> None:
+    """`dns lookup` and `dns ls` return what dig in a container returns, and nothing else."""
     ip = dig(cluster, 1, "c3.blue.overlay")[0]
 
     assert cluster.ok(1, "overlayd", "dns", "lookup", "c3").split() == [ip]
@@ -150,7 +151,7 @@ def test_the_verbs_show_what_containers_are_told(cluster: Cluster) -> None:
 def test_a_bare_containers_resolver_follows_its_networks(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Attached to one more network and detached while running, names of just those resolve."""
+    """After each attach and detach, names of exactly the container's networks resolve."""
     cluster.ok(1, "overlayd", "network", "create", "green", "--subnet", "10.58.0.0/24")
     cluster.attach(2, "g2", network="green")
     cluster.ok(1, "overlayd", "container", "add", "m1", "--network", "blue",
@@ -174,7 +175,7 @@ def test_a_bare_containers_resolver_follows_its_networks(
         cluster.ok(1, "overlayd", "join")
         cluster.ok(1, "overlayd", "detach", "m1", "--network", "blue")
         assert "nameserver 10.58.0.1\nsearch blue.overlay green.overlay\n" in resolver()
-        eventually(lambda: found("g2") and not found("c3"), "names of the network that is left")
+        eventually(lambda: found("g2") and not found("c3"), "names of the remaining network")
 
         cluster.ok(1, "overlayd", "detach", "m1")
         assert resolver() == cluster.ok(1, "cat", "/etc/resolv.conf")
@@ -184,10 +185,8 @@ def test_a_bare_containers_resolver_follows_its_networks(
         cluster.ok(1, "overlayd", "container", "rm", "m1")
 
 
-def test_the_domain_is_the_configurations(
-    cluster: Cluster, eventually: Callable[..., None]
-) -> None:
-    """With dns_domain names end in it, in answers, reverse names and resolv.conf."""
+def test_the_domain_is_configurable(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """Answers, reverse names and resolv.conf use the domain of `dns_domain`."""
     cluster.ok(1, "bash", "-c", "echo 'dns_domain = \"lab.example\"' >/run/domain.toml")
     cluster.ok(1, "bash", "-c", KILL)
     cluster.ok(1, "overlayd", "--config", "/run/domain.toml", "join")
@@ -204,10 +203,10 @@ def test_the_domain_is_the_configurations(
         cluster.ok(1, "overlayd", "join")
 
 
-def test_an_answer_too_large_for_udp_is_asked_again_by_tcp(
+def test_an_answer_too_large_for_udp_comes_by_tcp(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """40 addresses under one alias: truncated without EDNS, whole by TCP and with EDNS."""
+    """40 addresses of one alias: truncated without EDNS, complete by TCP and with EDNS."""
     ips = sorted(cluster.attach(2, f"t{index}", "--alias", "crowd") for index in range(40))
     plain = ("dig", "+noedns", "+ignore", "crowd.overlay")
 
@@ -222,14 +221,14 @@ def test_an_answer_too_large_for_udp_is_asked_again_by_tcp(
         cluster.ok(2, "overlayd", "detach", f"t{index}")
 
 
-def test_names_of_a_dead_node_are_left_out_until_it_is_back(
+def test_names_of_a_dead_node_are_not_resolved(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Its containers still answer pings, as forwarding goes on, but not to their names."""
+    """Its containers stay reachable by address; their names resolve again once it is back."""
     ip = dig(cluster, 1, "c3.overlay")[0]
     cluster.ok(3, "bash", "-c", KILL)
 
-    eventually(lambda: dig(cluster, 1, "c3.overlay") == [], "the name goes", 60.0)
+    eventually(lambda: dig(cluster, 1, "c3.overlay") == [], "no answer", 60.0)
     assert cluster.run(1, "overlayd", "dns", "lookup", "c3")[0] == 5
     assert cluster.inside(1, "c1", "ping", "-c1", "-W2", ip)[0] == 0
     cluster.ok(3, "overlayd", "join")

@@ -1,4 +1,4 @@
-"""Names that people give, and resolvers of a container's own, on three hosts."""
+"""Custom DNS records, and the resolvers of single containers, on three hosts."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ pytestmark = pytest.mark.e2e
 KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 
 
-def told(cluster: Cluster, number: int, *question: str) -> list[str]:
+def dig(cluster: Cluster, number: int, *question: str) -> list[str]:
     """Return dig's short answer in container c`number`, sorted."""
     return sorted(cluster.inside(number, f"c{number}", "dig", "+short", *question)[1].split())
 
 
-def test_a_given_name_is_told_on_every_host(
+def test_a_record_is_served_on_every_host(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Forwards and back, also after a kill of the agent that gave it; gone when taken back."""
-    given = ("overlayd", "dns", "add", "database", "192.168.7.20", "fd99::20")
+    """Both directions work, also while the agent that added it is dead, until it is removed."""
+    add = ("overlayd", "dns", "add", "database", "192.168.7.20", "fd99::20")
     for _ in range(2):
-        cluster.ok(2, *given, "--network", "blue")
+        cluster.ok(2, *add, "--network", "blue")
 
-    eventually(lambda: told(cluster, 1, "database.overlay") == ["192.168.7.20"], "the name", 10.0)
-    assert told(cluster, 1, "database.overlay", "AAAA") == ["fd99::20"]
-    assert told(cluster, 1, "-x", "192.168.7.20") == ["database.blue.overlay."]
+    eventually(lambda: dig(cluster, 1, "database.overlay") == ["192.168.7.20"], "the name", 10.0)
+    assert dig(cluster, 1, "database.overlay", "AAAA") == ["fd99::20"]
+    assert dig(cluster, 1, "-x", "192.168.7.20") == ["database.blue.overlay."]
     assert cluster.ok(3, "overlayd", "dns", "lookup", "database").split() == [
         "192.168.7.20", "fd99::20",
     ]  # fmt: skip
@@ -39,35 +39,35 @@ def test_a_given_name_is_told_on_every_host(
     assert listed["database"] == ["192.168.7.20", "fd99::20"]
 
     cluster.ok(2, "bash", "-c", KILL)
-    assert told(cluster, 1, "database.overlay") == ["192.168.7.20"]
+    assert dig(cluster, 1, "database.overlay") == ["192.168.7.20"]
     cluster.ok(2, "overlayd", "join")
-    cluster.ok(2, *given[:4], "192.168.7.21", "--network", "blue")
-    eventually(lambda: told(cluster, 1, "database.overlay") == ["192.168.7.21"], "anew", 10.0)
+    cluster.ok(2, *add[:4], "192.168.7.21", "--network", "blue")
+    eventually(lambda: dig(cluster, 1, "database.overlay") == ["192.168.7.21"], "the change", 10.0)
 
     cluster.ok(2, "overlayd", "dns", "rm", "database", "--network", "blue")
-    eventually(lambda: told(cluster, 1, "database.overlay") == [], "the name goes", 10.0)
+    eventually(lambda: dig(cluster, 1, "database.overlay") == [], "the removal", 10.0)
 
 
-def test_a_container_keeps_its_name(cluster: Cluster) -> None:
-    """What is given to a container's name is not told while the container is there."""
-    own = told(cluster, 1, "c3.overlay")
+def test_a_container_has_precedence_over_a_record(cluster: Cluster) -> None:
+    """A record with a container's name is not served while the container exists."""
+    own = dig(cluster, 1, "c3.overlay")
     cluster.ok(1, "overlayd", "dns", "add", "c3", "192.168.7.30", "--network", "blue")
     try:
-        assert told(cluster, 1, "c3.overlay") == own != []
-        assert told(cluster, 2, "c3.overlay") == own
+        assert dig(cluster, 1, "c3.overlay") == own != []
+        assert dig(cluster, 2, "c3.overlay") == own
     finally:
         cluster.ok(1, "overlayd", "dns", "rm", "c3", "--network", "blue")
 
 
-def test_only_the_host_that_gave_a_name_takes_it_back(
+def test_only_the_host_that_added_a_record_removes_it(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Another one is told where it was given; a name of nobody and no network are refused too."""
+    """Another host names the one that added it; invalid names and addresses are refused."""
     cluster.ok(2, "overlayd", "dns", "add", "printer", "192.168.7.9", "--network", "blue")
-    eventually(lambda: told(cluster, 1, "printer.overlay") != [], "the name", 10.0)
+    eventually(lambda: dig(cluster, 1, "printer.overlay") != [], "the name", 10.0)
 
     code, _, error = cluster.run(1, "overlayd", "dns", "rm", "printer", "--network", "blue")
-    assert (code, "it was given on vm2" in error) == (5, True)
+    assert (code, "it was added on vm2" in error) == (5, True)
     cluster.ok(2, "overlayd", "dns", "rm", "printer", "--network", "blue")
     code, _, error = cluster.run(2, "overlayd", "dns", "rm", "printer", "--network", "blue")
     assert (code, "dns ls" in error) == (5, True)
@@ -83,10 +83,10 @@ def test_only_the_host_that_gave_a_name_takes_it_back(
         cluster.ok(1, "overlayd", "network", "rm", "lonely")
 
 
-def test_a_resolvers_large_answer_is_had_by_tcp(
+def test_a_resolvers_large_answer_comes_by_tcp(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """What a resolver of the host's says is too large for UDP is asked of it by TCP as well."""
+    """If a resolver truncates its answer, the client's query by TCP is sent to it by TCP."""
     records = "".join(f". 60 IN A 203.0.113.{number}\n" for number in range(60))
     words = ("-m", "dnslib.fixedresolver", "-a", "127.0.0.9", "-u", "512", "--tcp", "-f", "/run/z")
     cluster.ok(1, "sh", "-c", f"printf '{records}' >/run/z")
@@ -106,25 +106,25 @@ def test_a_resolvers_large_answer_is_had_by_tcp(
         cluster.ok(1, "bash", "-c", "kill $(cat /run/dns)")
 
 
-def test_a_container_has_resolvers_of_its_own(
+def test_a_container_has_its_own_resolvers(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """`--dns`: that server is asked for what is no name of ours; other containers' are not."""
+    """With `--dns`, that server answers for all other names, and only for this container."""
     answering = "-m dnslib.fixedresolver -a 127.0.0.9 -p 53 -r '. 60 IN A 203.0.113.7'"
     cluster.ok(1, "bash", "-c", f"{sys.executable} {answering} >/dev/null 2>&1 & echo $! >/run/dns")
     try:
         cluster.ok(1, "overlayd", "container", "add", "d1", "--network", "blue",
                    "--dns", "127.0.0.9")  # fmt: skip
 
-        def asked(container: str, name: str) -> str:
+        def answer(container: str, name: str) -> str:
             return cluster.inside(1, container, "dig", "+short", "+time=3", name)[1].strip()
 
-        eventually(lambda: asked("d1", "example.org") == "203.0.113.7", "its answer", 20.0)
-        assert asked("d1", "c3.overlay") == told(cluster, 1, "c3.overlay")[0]
-        assert "203.0.113.7" not in asked("c1", "example.org")
+        eventually(lambda: answer("d1", "example.org") == "203.0.113.7", "its answer", 20.0)
+        assert answer("d1", "c3.overlay") == dig(cluster, 1, "c3.overlay")[0]
+        assert "203.0.113.7" not in answer("c1", "example.org")
         cluster.ok(1, "bash", "-c", KILL)
         cluster.ok(1, "overlayd", "join")
-        eventually(lambda: asked("d1", "example.net") == "203.0.113.7", "after a kill", 20.0)
+        eventually(lambda: answer("d1", "example.net") == "203.0.113.7", "after a kill", 20.0)
         code, _, error = cluster.run(1, "overlayd", "container", "add", "d2", "--dns", "nowhere")
         assert (code, "'nowhere' is not an IP address" in error) == (2, True)
     finally:
