@@ -94,11 +94,12 @@ class EndedEndpoint:
         )
 
 
-class StoredToken(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class StoredToken:
     """The permanent join token of an authority holder."""
 
     token_id: bytes
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 class ExposurePreference(NamedTuple):
