@@ -9,28 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.packages import (
+    COPY_ON_WRITE,
+    OVERLAYD,
+    agent_pid,
+    dpkg,
+    stop_agent,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Cluster
 
 pytestmark = [pytest.mark.netns, pytest.mark.e2e]
-OVERLAYD = "/usr/bin/overlayd"
-API = "/run/overlayd/api.sock"
 LAYERS = {"/usr": "usr", "/opt": "opt", "/etc": "etc", "/var/lib": "lib"}
-# A lab shares these with the machine; what is installed inside must stay inside.
-COPY_ON_WRITE = """
-for folder in usr opt; do
-  layer=/run/lab/$folder
-  mkdir -p $layer/up $layer/work
-  mount -t overlay lab -o lowerdir=/$folder,upperdir=$layer/up,workdir=$layer/work /$folder
-done
-"""
-AGENT_PID = """
-import socket, struct
-client = socket.socket(socket.AF_UNIX)
-client.connect("/run/overlayd/api.sock")
-print(struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
-"""
 SET_FORMAT = """
 import sqlite3, sys
 state = sqlite3.connect("/var/lib/overlayd/state.db")
@@ -38,22 +30,6 @@ state = sqlite3.connect("/var/lib/overlayd/state.db")
 state.execute(f"PRAGMA user_version={sys.argv[1]}")
 print(before)
 """
-
-
-def dpkg(cluster: Cluster, number: int, *words: str) -> tuple[int, str]:
-    """Run dpkg on a host; return its exit code and all that it said."""
-    code, out, err = cluster.run(number, "dpkg", *words)
-    return code, out + err
-
-
-def agent_pid(cluster: Cluster, number: int) -> str:
-    """Return the process that serves the API of a host."""
-    return cluster.ok(number, "/usr/bin/python3", "-c", AGENT_PID).strip()
-
-
-def version_of(cluster: Cluster, number: int) -> str:
-    """Return the installed version."""
-    return cluster.ok(number, "dpkg-query", "-W", "-f", "${Status} ${Version}", "overlayd")
 
 
 def left_behind(cluster: Cluster, number: int) -> list[str]:
@@ -127,9 +103,7 @@ def test_an_upgrade_keeps_state_and_loses_no_packet(
     code, told = dpkg(installed, 1, "-i", str(newer))
     assert code == 0, told
     assert "still the old one" in told
-    old = agent_pid(installed, 1)
-    installed.ok(1, "kill", old)
-    eventually(lambda: installed.run(1, "test", "-S", API)[0] == 1, "the agent ends")
+    stop_agent(installed, 1)
     installed.ok(1, OVERLAYD, "join")
     eventually(lambda: installed.json(1, "status")["cluster"]["members"]["alive"] == 2, "vm2 seen")
     # SIGINT: the summary, as after Ctrl-C.
