@@ -1,3 +1,3 @@
-"""overlayd: one L2 network for containers on many hosts, without a manager node."""
+"""overlayd: an L2 network for containers on many hosts, without a manager."""
 
 __version__ = "0.1.0"

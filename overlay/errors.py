@@ -1,8 +1,8 @@
-"""Errors sorted by blame; every one says what happened, why, and what to do next.
+"""Errors by blame; each says what happened, why, and what to do next.
 
-`OverlayError` and its children are the caller's or the environment's fault and are shown
-to people. `RemoteError` is a peer's fault: the datagram is dropped and counted by reason,
-never shown as a failure. A broken invariant of our own is an `assert`.
+`OverlayError` and its subclasses are faults of the caller or the environment, and shown to
+people. `RemoteError` is a peer's fault: the datagram is dropped and counted by reason, never
+reported as a failure. A broken invariant of this program is an `assert`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import ClassVar
 
 
 class OverlayError(Exception):
-    """Something a person should read: what happened, why, what to do next.
+    """An error for people: what happened, why, what to do next.
 
-    `field`: the request's field that is at fault, as the API calls it; empty if none is.
+    `field`: the API's name of the invalid field of the request, or empty.
     """
 
     exit_code: ClassVar[int] = 1
@@ -28,7 +28,7 @@ class OverlayError(Exception):
         super().__init__(what)
 
     def body(self) -> dict[str, str]:
-        """Return it as the API and `--json` write it."""
+        """Return the error as the API and `--json` write it."""
         return {
             "code": self.code,
             "what": self.what,
@@ -43,7 +43,7 @@ class OverlayError(Exception):
 
 
 class UsageError(OverlayError):
-    """The request itself is malformed."""
+    """The request is malformed."""
 
     exit_code = 2
     http_status = 400
@@ -59,7 +59,7 @@ class AgentNotRunningError(OverlayError):
 
 
 class DegradedError(OverlayError):
-    """It works, but not all of it."""
+    """The operation succeeded only in part."""
 
     exit_code = 4
     http_status = 503
@@ -83,7 +83,7 @@ class ConflictError(OverlayError):
 
 
 class TimedOutError(OverlayError):
-    """A bounded wait ended without the awaited thing."""
+    """The bounded wait for something ended without it."""
 
     exit_code = 7
     http_status = 504
@@ -114,7 +114,7 @@ ERROR_BY_CODE: dict[str, type[OverlayError]] = {
 
 
 class RemoteError(Exception):
-    """A peer sent something that is not acceptable; `reason` names the drop counter."""
+    """A peer sent something invalid; `reason` names the drop counter."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

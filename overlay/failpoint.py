@@ -1,12 +1,12 @@
-"""Named points at which a test ends this process, as a power cut would: before each write to
-disk and before each kernel operation that changes something.
+"""Named points at which a test ends this process, as a power cut would.
 
-Owns: the switch and the counting. A test starts the agent with OVERLAYD_CRASH_PLAN naming a
-file and writes one line into it, when it wants to:
+They are before each write to disk and before each kernel operation that changes something. Owns:
+the switch and the counting. A test starts the agent with OVERLAYD_CRASH_PLAN naming a file, and
+writes one line into it when it wants to:
 
     trace        append the name of each point passed to FILE.passed
-    NAME:N       os._exit at the N-th passing of the point NAME from now on, and say so there
-    *:N          the same, at the N-th passing of any point
+    NAME:N       os._exit at the N-th pass of the point NAME from now on, and log it there
+    *:N          the same, at the N-th pass of any point
 
 Without the variable a point costs one comparison.
 """
@@ -20,23 +20,24 @@ from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "OVERLAYD_CRASH_PLAN"
-EXIT_CODE: Final = 113  # tells a planned end from any other
+EXIT_CODE: Final = 113  # distinguishes a planned exit from any other
 
 _FILE: Final = os.environ.get(VARIABLE)
 
 
 class _Plan:
-    """What the file says, and how often each point was passed since it says so."""
+    """The plan in the file, and the passes of each point since it was written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._passed = path.with_name(path.name + ".passed")
-        self._lock = threading.Lock()  # points are passed in the loop and in the kernel thread
+        # points are passed in the event loop and in the kernel thread
+        self._lock = threading.Lock()
         self._line = ""
         self._counts: collections.Counter[str] = collections.Counter()
 
     def pass_by(self, name: str) -> None:
-        """Count the point, and end the process if this is the planned one."""
+        """Count a pass, and end the process if it is the planned one."""
         with self._lock:
             try:
                 line = self._path.read_text(encoding="ascii").strip()
@@ -61,6 +62,6 @@ _PLAN: Final = None if _FILE is None else _Plan(Path(_FILE))
 
 
 def failpoint(name: str) -> None:
-    """Pass a crash point; `name` reads `part.step`, as in `state.commit`."""
+    """Pass a point; `name` has the form `part.step`, as in `state.commit`."""
     if _PLAN is not None:
         _PLAN.pass_by(name)

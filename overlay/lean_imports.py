@@ -1,9 +1,9 @@
-"""Imports without OpenSSL, where what is imported would load it and we never call it.
+"""Import modules without loading OpenSSL where it is never used.
 
-http.client, asyncio and aiohttp import `ssl` if there is one, and hashlib its OpenSSL part. Our
-HTTP goes over UNIX sockets, our hashes are few and small, and datagrams are sealed by
-`cryptography`, which brings an OpenSSL of its own: so the system's would only cost, 5 MiB in each
-agent and 6 ms in each command (measured with Python 3.11). Each of these modules works without.
+http.client, asyncio and aiohttp import `ssl` if it exists, and hashlib its OpenSSL part. Here
+HTTP uses UNIX sockets, hashes are few and small, and datagrams are sealed by `cryptography`,
+which brings its own OpenSSL: the system's would only cost 5 MiB in each agent and 6 ms in each
+command (measured with Python 3.11). Each of these modules works without it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _OWN_HASHES: Final = (
 
 @contextlib.contextmanager
 def without_openssl() -> Iterator[None]:
-    """Keep imports in the block from loading OpenSSL; later ones can, and get all of it."""
+    """Keep imports in the block from loading OpenSSL.
+
+    Later imports can load it completely.
+    """
     has_hashes = all(find_spec(name) is not None for name in _OWN_HASHES)
     names = ("ssl", "_hashlib") if has_hashes else ("ssl",)
     hidden = [name for name in names if name not in sys.modules]

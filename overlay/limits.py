@@ -1,6 +1,6 @@
-"""Every bound of the project, in one place, with the relations between them asserted.
+"""Every bound of the project, with the relations between them asserted.
 
-Units stand last in the names: `_size` is bytes, `_count` things, `_s` seconds.
+Units come last in the names: `_size` is in bytes, `_count` a number of things, `_s` seconds.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TEXT_SIZE_MAX: Final = 255
 # --- Names and records -----------------------------------------------------------------
 NAME_LENGTH_MAX: Final = 63  # RFC 1035 section 2.3.4: a DNS label
 ALIAS_COUNT_MAX: Final = 8
-DNS_SEARCH_MAX: Final = 6  # what every resolver takes: glibc's before 2.26, and musl's by size
+DNS_SEARCH_MAX: Final = 6  # all resolvers accept it: glibc before 2.26, and musl by size
 DNS_OPTIONS_MAX: Final = 8
 DNS_SERVERS_MAX: Final = 3  # resolv.conf(5): MAXNS
-CUSTOM_RECORDS_MAX: Final = 256  # by one node on one network
+CUSTOM_RECORDS_MAX: Final = 256  # of one node on one network
 CUSTOM_RECORD_IPS_MAX: Final = 16
 LABEL_COUNT_MAX: Final = 16
 LABEL_SIZE_MAX: Final = 128  # name and value together, as UTF-8
@@ -38,9 +38,9 @@ assert LABEL_SIZE_MAX <= TEXT_SIZE_MAX
 SUBNET_COUNT_MAX: Final = 8
 AUXILIARY_COUNT_MAX: Final = 16
 SHOWN_CONFLICTS_MAX: Final = 16
-CONFLICT_CHECK_INTERVAL_S: Final = 1.0  # many changes are looked through once
+CONFLICT_CHECK_INTERVAL_S: Final = 1.0  # one check for many changes
 SHOWN_RANGES_MAX: Final = 16
-RECORD_SIZE_MAX: Final = SEGMENT_SIZE_MAX - 200  # origin, versions, signature around it
+RECORD_SIZE_MAX: Final = SEGMENT_SIZE_MAX - 200  # the rest: origin, versions, signature
 NETWORK_COUNT_MAX: Final = 1024
 ENDPOINTS_PER_NODE_MAX: Final = 4096
 FAST_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a sandbox: four addresses per endpoint
@@ -51,47 +51,47 @@ SEED_COUNT_MAX: Final = 64
 
 # --- Admission -------------------------------------------------------------------------
 TOKEN_ID_SIZE: Final = 8
-TOKEN_COUNT_MAX: Final = 256  # kept by one holder, ended ones included
+TOKEN_COUNT_MAX: Final = 256  # kept by one holder, expired ones included
 TOKEN_LIFE_MAX_S: Final = 10 * 366 * 86_400
-HOLDERS_REPORTED_MAX: Final = 8  # where a joiner is sent on to
+HOLDERS_REPORTED_MAX: Final = 8  # that a joiner is directed to
 CERTIFICATE_VALID_S: Final = 90 * 86_400
-CERTIFICATE_RENEWED_S: Final = 30 * 86_400  # before its end
-CERTIFICATE_EARLY_S: Final = 86_400  # clocks of two hosts may differ by this much
+CERTIFICATE_RENEWED_S: Final = 30 * 86_400  # before its expiry
+CERTIFICATE_EARLY_S: Final = 86_400  # the clocks of two hosts may differ by this much
 CERTIFICATE_CHECK_INTERVAL_S: Final = 3600.0
 PROMOTE_TIMEOUT_S: Final = 10.0
 
 # --- Cluster keys ----------------------------------------------------------------------
 KEY_GENERATION_MAX: Final = 2**32 - 1
 KEY_LEAP_MAX: Final = 1024  # generations that a holder may have missed
-KEYS_HELD_MAX: Final = 8  # by one member: the one in use, one before, and what a split has left
+KEYS_HELD_MAX: Final = 8  # by one member: the one in use, one before, and those of a partition
 KEYS_COUNTED_MAX: Final = 16  # generations whose datagrams are counted
-KEY_SENDERS_MAX: Final = 3  # of those that hold a new key, so many hand it on
-KEY_REST_S: Final = 10.0  # an old key still opens what is under way, joins included
-KEY_CHECK_INTERVAL_S: Final = 1.0  # while a rotation is under way: what was lost is said again
+KEY_SENDERS_MAX: Final = 3  # of the holders of a new key, how many distribute it
+KEY_REST_S: Final = 10.0  # an old key still opens datagrams in transit, joins included
+KEY_CHECK_INTERVAL_S: Final = 1.0  # during a rotation: lost messages are repeated
 KEY_IDLE_CHECK_INTERVAL_S: Final = 30.0
-KEY_TURN_S: Final = 60.0  # a further holder makes the next generation so much later
-KEY_ROTATE_TIMEOUT_S: Final = 20.0  # the verb waits so long
-KEY_STUCK_S: Final = 300.0  # a rotation under way for longer is told of
+KEY_TURN_S: Final = 60.0  # delay of each further holder before it creates the next key
+KEY_ROTATE_TIMEOUT_S: Final = 20.0  # how long the command waits
+KEY_STUCK_S: Final = 300.0  # a longer rotation is reported
 
 # --- Membership ------------------------------------------------------------------------
-INCARNATION_MAX: Final = 2**62  # epoch << 20 starts one; leaves room to refute any below it
-# How far beyond a node's last known card a rumour or an answer may name its incarnation: 1024
-# starts, an epoch each (core.node shifts it by 20 bits).
+INCARNATION_MAX: Final = 2**62  # starts at epoch << 20; leaves room to refute any below it
+# How far an update or an Ack may be beyond the incarnation on a node's last known card: 1024
+# starts, one epoch each (core.replication.card_intake shifts it by 20 bits).
 INCARNATION_LEAP_MAX: Final = 1024 << 20
-RELAYED_PROBES_MAX: Final = 1024  # probes made for others at once
+RELAYED_PROBES_MAX: Final = 1024  # indirect probes for others at once
 RUMOURS_OF_STRANGERS_MAX: Final = 1024  # kept until the node's card is known
 MEMBERSHIP_EVENTS_MAX: Final = 65_536
 
 # --- Memory held for others ------------------------------------------------------------
 SEGMENTS_PER_LOG_MAX: Final = 8192
-EARLY_SEGMENTS_PER_LOG_MAX: Final = 64  # kept aside beyond a gap
+EARLY_SEGMENTS_PER_LOG_MAX: Final = 64  # buffered beyond a gap
 ENTRIES_PER_SEGMENT_MAX: Final = 64
 assert ENTRIES_PER_SEGMENT_MAX <= ARRAY_LENGTH_MAX
 OUTBOX_MESSAGES_PER_PEER_MAX: Final = 256
 OUTBOX_MESSAGES_MAX: Final = 65_536
 EVENT_QUEUE_MAX: Final = 65_536
 CONFIRM_WAITS_MAX: Final = 1024
-NEWS_MAX: Final = 16_384  # segments waiting to be passed on
+NEWS_MAX: Final = 16_384  # segments waiting to be relayed
 HANDSHAKE_PAYLOADS_PER_PEER_MAX: Final = 16
 SESSIONS_REMEMBERED_MAX: Final = 64  # of one peer, 600 bytes each: one for each of its starts
 RECENT_EVENTS_MAX: Final = 10_000
@@ -99,13 +99,13 @@ RECENT_EVENTS_MAX: Final = 10_000
 # --- Socket ----------------------------------------------------------------------------
 # Datagrams read per readiness event; more would starve timers (2 us each, so under 1 ms).
 RECEIVE_BATCH_COUNT: Final = 64
-RECEIVE_BATCH_S: Final = 0.005  # of the event loop, in one go
+RECEIVE_BATCH_S: Final = 0.005  # of the event loop, per batch
 SOCKET_BUFFER_SIZE: Final = 4 * 1024 * 1024
 
 # --- Handshakes: each costs a key derivation (10 us) before its sender has proven anything ---
 HANDSHAKES_PER_SOURCE_PER_S: Final = 20.0
 HANDSHAKES_PER_SOURCE_BURST: Final = 100.0
-STRANGERS_PER_S: Final = 500.0  # of all addresses that are no member's together
+STRANGERS_PER_S: Final = 500.0  # of all non-member addresses together
 STRANGERS_BURST: Final = 1000.0
 GATE_SOURCES_MAX: Final = 16_384
 assert GATE_SOURCES_MAX > MEMBER_COUNT_MAX  # all members at once, as after a power cut
@@ -115,15 +115,16 @@ API_BODY_SIZE_MAX: Final = 64 * 1024
 API_TEXT_LENGTH_MAX: Final = 4096  # characters of one text in a request
 API_CLIENTS_MAX: Final = 256
 API_REQUEST_TIMEOUT_S: Final = 60.0
-FOLLOWER_CHECK_INTERVAL_S: Final = 1.0  # how often it is seen whether a reader of events has gone
-API_SILENCE_MAX_S: Final = 10.0  # a connection that has not asked by then is closed
+# how often the agent checks whether a reader of events has gone
+FOLLOWER_CHECK_INTERVAL_S: Final = 1.0
+API_SILENCE_MAX_S: Final = 10.0  # a connection without a request by then is closed
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
 
 # --- The host ------------------------------------------------------------------------------
-NEIGHBOURS_FULL: Final = 0.8  # of gc_thresh3: told of before the kernel refuses entries
-MACS_REMEMBERED_MAX: Final = 4096  # per network: of addresses that nobody has now
-ANNOUNCEMENTS_PER_PASS_MAX: Final = 64  # of addresses that have another MAC, to local containers
+NEIGHBOURS_FULL: Final = 0.8  # of gc_thresh3: reported before the kernel refuses entries
+MACS_REMEMBERED_MAX: Final = 4096  # per network: of unused addresses
+ANNOUNCEMENTS_PER_PASS_MAX: Final = 64  # of addresses with a new MAC, to local containers
 
 # --- Container runtimes ------------------------------------------------------------------
 RUNTIME_RETRY_FIRST_S: Final = 0.5  # after a lost event stream; doubled up to
@@ -146,38 +147,36 @@ UNDERLAY_MTU_MIN: Final = 1280
 IP_PACKET_SIZE_MAX: Final = 65_535  # RFC 791, and RFC 8200 without jumbograms
 VXLAN_PORT_DEFAULT: Final = 4789  # RFC 7348 section 8, IANA
 GOSSIP_PORT_DEFAULT: Final = 7948  # 7946 is Docker swarm's and Serf's on the same hosts
-# Docker counts its VNIs up from 4096; people choose small ones by hand. Ours are drawn from
-# the upper half, so that on a shared UDP socket they do not meet either.
+# Docker numbers its VNIs from 4096, and people choose small ones. Random VNIs are from the upper
+# half, so that they do not collide on a shared UDP socket.
 VNI_DRAWN_MIN: Final = 2**23
 
 # --- Addresses -------------------------------------------------------------------------
 GRANT_SIZE_DEFAULT: Final = 256
-FREE_TOLD_MAX: Final = 2**63  # what a refusal says is left; an IPv6 subnet has more
+FREE_TOLD_MAX: Final = 2**63  # maximum in a refusal; an IPv6 subnet has more
 GRANTS_PER_LOG_MAX: Final = 4096
-# Runs named in one Settled record: IPv6, 3 + 16 + 16 and 4 bytes of framing, 14 * 39 = 546.
+# Runs in one ReclaimStatement: IPv6, 3 + 16 + 16 and 4 bytes of framing, 14 * 39 = 546.
 KEPT_PER_RECORD_MAX: Final = 14
 assert KEPT_PER_RECORD_MAX * 39 + 100 <= RECORD_SIZE_MAX
 KEPT_RECORDS_MAX: Final = 1024
 QUARANTINE_COUNT_MAX: Final = 65_536
-# A host's own end takes an address; in a smaller subnet only where a person asks for it.
+# A host endpoint takes an address; in a smaller subnet only if explicitly requested.
 EXPOSED_SUBNET_SIZE_MIN: Final = 32
-PUBLISH_CHECK_INTERVAL_S: Final = 0.2  # many changes of endpoints are looked through once
-PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection goes through
-ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before re-use: ARP caches forget
-BACKGROUND_AGAIN_S: Final = 5.0  # before work that the host has refused is begun anew
+PUBLISH_CHECK_INTERVAL_S: Final = 0.2  # one check for many changes of endpoints
+PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection passes
+ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before reuse: ARP caches expire
+BACKGROUND_AGAIN_S: Final = 5.0  # before background work that the host refused is retried
 CONTROLLER_RETRY_FIRST_S: Final = 1.0  # after a reconcile pass that failed; doubled up to
 CONTROLLER_RETRY_MAX_S: Final = 5.0
 assert CONTROLLER_RETRY_FIRST_S <= CONTROLLER_RETRY_MAX_S
 
-# --- Interfaces on the host's own ---------------------------------------------------------
-MACVLAN_CHECK_INTERVAL_S: Final = (
-    2.0  # between two looks at containers' interfaces, 0.2 ms for each
-)
-MACVLAN_RETRY_S: Final = 10.0  # before one that could not be made again is tried once more
+# --- Macvlan and ipvlan interfaces --------------------------------------------------------
+MACVLAN_CHECK_INTERVAL_S: Final = 2.0  # between checks of interfaces, 0.2 ms for each
+MACVLAN_RETRY_S: Final = 10.0  # before an interface that could not be recreated is retried
 
 # --- Rates -----------------------------------------------------------------------------
-RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a quarter second
-RATE_MAX_BITS: Final = 32_000_000_000  # per second; the kernel's 32 bits of bytes per second
+RATE_MIN_BITS: Final = 64_000  # per second; below it a packet would wait for a quarter of a second
+RATE_MAX_BITS: Final = 32_000_000_000  # per second; the kernel counts bytes per second in 32 bits
 
 GATEWAY_PRIORITY_MAX: Final = 1000
 
@@ -185,4 +184,4 @@ GATEWAY_PRIORITY_MAX: Final = 1000
 INTERFACE_NAME_LENGTH_MAX: Final = 15  # IFNAMSIZ less the final zero
 
 RIVALS_MAX = 64
-"""Hosts remembered that were seen under another's identity."""
+"""Maximum number of remembered hosts with another host's identity."""

@@ -1,7 +1,7 @@
-"""The values everyone speaks in: addresses, networks, endpoints, nodes.
+"""The values that all layers share: addresses, networks, endpoints, nodes.
 
-Addresses are packed bytes (4 or 16 for IP, 6 for MAC): they hash fast, compare by number
-and are what both netlink and the wire carry. Text lives at the borders only.
+Addresses are packed bytes (4 or 16 for IP, 6 for MAC): they hash fast, sort by number and are
+what both netlink and the wire carry. Text is used only at the edges.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ Ip = NewType("Ip", bytes)
 Mac = NewType("Mac", bytes)
 """A packed 48-bit Ethernet address."""
 Vni = NewType("Vni", int)
-"""A 24-bit VXLAN network identifier (RFC 7348); 0 is never a network of ours."""
+"""A 24-bit VXLAN network identifier (RFC 7348); never 0 here."""
 
 NODE_ID_SIZE = 16
-# Between two letters or digits at most one dot: DNS has no empty labels. ASCII: else the letters of
-# other alphabets that have an ASCII letter for their other case would match. No text matches in two
-# ways: that would take time exponential in its length.
+# At most one dot between two letters or digits: DNS has no empty labels. ASCII only, as otherwise
+# letters of other alphabets would match whose other case is an ASCII letter. No text matches in
+# two ways: that would take time exponential in its length.
 NAME_PATTERN = re.compile(r"[a-z0-9]([_-]*(\.[_-]*)?[a-z0-9])*", re.IGNORECASE | re.ASCII)
 
 
 def ip_text(ip: Ip) -> str:
-    """Return the usual text of a packed address."""
+    """Return the usual text form of a packed address."""
     return str(ipaddress.ip_address(bytes(ip)))
 
 
 def parse_ip(text: str) -> Ip:
-    """Return the packed form of `text`; raises ValueError if it is no address."""
+    """Return a packed address; raises ValueError if `text` is not one."""
     return Ip(ipaddress.ip_address(text).packed)
 
 
@@ -46,7 +46,7 @@ def mac_text(mac: Mac) -> str:
 
 
 def parse_mac(text: str) -> Mac:
-    """Return the packed form of `aa:bb:cc:dd:ee:ff`; raises ValueError otherwise."""
+    """Return a packed MAC address; raises ValueError if `text` is not one."""
     raw = bytes.fromhex(text.replace(":", "").replace("-", ""))
     if len(raw) != 6:
         raise ValueError(f"{text!r} is not a MAC address")
@@ -54,22 +54,28 @@ def parse_mac(text: str) -> Mac:
 
 
 def node_text(node_id: NodeId) -> str:
-    """Return the short name people see, such as `n-3f9c21ab`."""
+    """Return a node's short name for people, such as `n-3f9c21ab`."""
     return f"n-{node_id[:4].hex()}"
 
 
 def node_id_of(sign_key: bytes) -> NodeId:
-    """Return the identity that an Ed25519 public key stands for."""
+    """Return the node id of an Ed25519 public key."""
     return NodeId(hashlib.sha256(sign_key).digest()[:NODE_ID_SIZE])
 
 
 def valid_name(name: str) -> bool:
-    """Say whether `name` can name a network, node or endpoint (a DNS label or dotted)."""
+    """Return whether `name` is valid for a network, node or endpoint.
+
+    It must be a DNS label, or several joined by dots.
+    """
     return len(name) <= limits.NAME_LENGTH_MAX and NAME_PATTERN.fullmatch(name) is not None
 
 
 def fit_name(text: str, otherwise: str) -> str:
-    """Return `text` made fit for a name: hosts and runtimes allow some that no DNS label can be."""
+    """Return `text` changed to a valid name, else `otherwise`.
+
+    Hosts and runtimes allow names that are not valid in DNS.
+    """
     if valid_name(text):
         return text
     kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[: limits.NAME_LENGTH_MAX].strip("-_.")
@@ -77,7 +83,7 @@ def fit_name(text: str, otherwise: str) -> str:
 
 
 def mac_for(vni: Vni, ip: Ip) -> Mac:
-    """Return the MAC of an address in a network: stable across restarts and moves.
+    """Return the MAC of an address, stable across restarts and moves.
 
     The first byte is 0x02: locally administered, unicast (IEEE 802 section 8.2).
     """
@@ -86,25 +92,26 @@ def mac_for(vni: Vni, ip: Ip) -> Mac:
 
 
 def gateway_mac(vni: Vni, subnet_index: int) -> Mac:
-    """Return the MAC that every host's bridge carries for a subnet's gateway address."""
+    """Return the gateway's MAC for a subnet, the same on every host."""
     seed = int(vni).to_bytes(3, "big") + bytes([subnet_index])
     return Mac(b"\x06" + hashlib.blake2s(seed, digest_size=5).digest())
 
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """One address range of a network, with its gateway; each has a bridge of its own."""
+    """One address range of a network, with its gateway."""
 
     base: Ip
     prefix_length: int
     gateway: Ip
-    ip_range: tuple[Ip, int] | None = None  # (base, prefix length): addresses nobody asked for
-    auxiliary: tuple[tuple[str, Ip], ...] = ()  # in use by other devices: never given out
-    block_length: int = 0  # prefix length of the block that every host gets; 0: hosts share
+    # (base, prefix length): for requests that name no address
+    ip_range: tuple[Ip, int] | None = None
+    auxiliary: tuple[tuple[str, Ip], ...] = ()  # in use by other devices: never allocated
+    block_length: int = 0  # prefix length of each host's block; 0: hosts share
 
     @property
     def network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-        """The range as the standard library's value."""
+        """The range as a value of the standard library."""
         return ipaddress.ip_network((bytes(self.base), self.prefix_length))
 
     def __contains__(self, ip: object) -> bool:
@@ -119,7 +126,7 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One cluster-wide L2 domain; written by its creator alone."""
+    """A cluster-wide L2 domain; written by its creator alone."""
 
     vni: Vni
     name: str
@@ -132,7 +139,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One container interface on one network; written by the node it lives on."""
+    """One container interface on one network; written by its node."""
 
     endpoint_id: bytes  # 8 random bytes, drawn at attach
     vni: Vni
@@ -144,18 +151,24 @@ class Endpoint:
 
 
 RESERVED_NETWORK_NAMES = ("none", "host")
-"""Words of `container add --network` that mean no network; no network can have these names."""
+"""Values of `container add --network` that mean no network.
+
+No network can have these names.
+"""
 LABEL_PREFIX = "overlayd."
-"""Labels that begin so are the agents' own; nobody else may set them."""
+"""Prefix of labels that only agents set."""
 HOST_LABEL = (LABEL_PREFIX + "host", "1")
 
 
 PORT_SECURITY_OFF_LABEL = (LABEL_PREFIX + "port-security", "off")
-"""On a network or an endpoint: its containers may send from any MAC and address."""
+"""On a network or an endpoint: allows any source MAC and address."""
 
 
 def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
-    """Say whether port security is off for an endpoint. A host's end has none: it routes."""
+    """Return whether port security is off for an endpoint.
+
+    It is for host endpoints: a host routes.
+    """
     return (
         PORT_SECURITY_OFF_LABEL in network.labels
         or PORT_SECURITY_OFF_LABEL in endpoint.labels
@@ -164,16 +177,16 @@ def has_port_security_off(network: Network, endpoint: Endpoint) -> bool:
 
 
 def is_host(endpoint: Endpoint) -> bool:
-    """Say whether an endpoint is a host's own end on a network, no container's."""
+    """Return whether an endpoint is a host's, not a container's."""
     return HOST_LABEL in endpoint.labels
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """`[first, last]` of a network's addresses, given by its owner to `grantee`.
+    """`[first, last]` of a network's addresses, granted to `grantee`.
 
-    `generation` is one more than that of the space it was cut from (the creator's own is 0),
-    so that any set of grants has one order in which to apply them.
+    `generation` is one more than that of the space it was cut from (0 for the creator's own), so
+    that any set of grants has one order in which to apply them.
     """
 
     vni: Vni
@@ -181,26 +194,26 @@ class Grant:
     last: Ip
     grantee: NodeId
     generation: int
-    request_id: bytes  # 8 bytes from the asker: a repeated request gets the same grant
+    request_id: bytes  # 8 bytes from the requester: a repeated request gets the same grant
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The authority's word that an identity is a member of the cluster, under a name.
+    """The authority's signature that an identity is a member, under a name.
 
-    What it binds besides stands in the card: the node's keys and its name. The address is the
-    one at admission or renewal: the node may move without asking anyone.
+    The card contains the rest of what it binds: the node's keys and its name. The address is the
+    one at admission or renewal: the node may move without a new certificate.
     """
 
     address: Ip
-    not_before_s: int  # seconds of Unix time
-    not_after_s: int  # beyond it nobody is let in by it; who is known stays known
+    not_before_s: int  # Unix time in seconds
+    not_after_s: int  # no admission by it afterwards; known members stay known
     signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Who a node is and where: signed by itself, the one place its address lives."""
+    """A node's identity and address, signed by itself."""
 
     node_id: NodeId
     name: str
@@ -211,7 +224,7 @@ class Card:
     epoch: int  # grows with every start and every change of this card; on disk before use
     underlay_mtu: int
     software: str
-    left: bool = False  # a last word: the node has left on purpose
-    certificate: Certificate | None = None  # None only where nobody checks (simulation)
+    left: bool = False  # the last card: the node has left on purpose
+    certificate: Certificate | None = None  # None only where nobody verifies it (simulation)
     raw: bytes = field(default=b"", compare=False, repr=False)  # the signed bytes as sent
     signature: bytes = field(default=b"", compare=False, repr=False)

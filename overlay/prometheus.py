@@ -1,6 +1,6 @@
-"""What `status` says, in the text format that Prometheus reads.
+"""The status document in Prometheus' text format.
 
-A pure function of the status document, so that nothing is told twice. Format: Prometheus,
+A pure function of the status document, so that each figure has one source. Format: Prometheus,
 "Exposition formats", text format 0.0.4.
 """
 
@@ -13,14 +13,17 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4"
 
 
 class Sample(NamedTuple):
-    """One value; the labels tell it from others of its family."""
+    """One value; its labels distinguish it from others of its family."""
 
     value: float
     labels: tuple[tuple[str, str], ...] = ()
 
 
 class Family(NamedTuple):
-    """All values of one name; what ends in `_total` only grows, until the agent restarts."""
+    """All values of one name.
+
+    Those whose name ends in `_total` only grow, until the agent restarts.
+    """
 
     name: str
     help: str
@@ -28,7 +31,7 @@ class Family(NamedTuple):
 
 
 def text(status: Mapping[str, Any]) -> str:
-    """Return a status document as Prometheus reads it."""
+    """Return a status document in Prometheus' text format."""
     lines: list[str] = []
     for family in _families(status):
         samples = list(family.samples)
@@ -45,10 +48,10 @@ def _families(status: Mapping[str, Any]) -> Iterator[Family]:
     node = status["node"] or {}
     info = (("version", status["version"]), ("node", node.get("name", "")))
     yield Family("info", "The agent's version and node name.", [Sample(1, info)])
-    yield Family("uptime_seconds", "Since the agent's start.", [Sample(status["uptime_s"])])
+    yield Family("uptime_seconds", "Time since the agent started.", [Sample(status["uptime_s"])])
     levels = [each["level"] for each in status["health"]]
     yield Family(
-        "health_complaints", "Lines of status's health, by level.",
+        "health_complaints", "Health messages of the status, by level.",
         [Sample(levels.count(level), (("level", level),)) for level in ("warn", "error")],
     )  # fmt: skip
     drops = status["drops"].items()
@@ -61,33 +64,37 @@ def _families(status: Mapping[str, Any]) -> Iterator[Family]:
 
 
 def _of_member(status: Mapping[str, Any]) -> Iterator[Family]:
-    gossip, fence = status["gossip"], status["underlay_filter"]
+    gossip, vxlan_filter = status["gossip"], status["underlay_filter"]
     members = status["cluster"]["members"].items()
     yield Family(
-        "members", "Nodes of the cluster as this one sees them.",
+        "members", "Members of the cluster, by state as seen here.",
         [Sample(count, (("state", state),)) for state, count in members],
     )  # fmt: skip
-    yield Family("datagrams_received_total", "By gossip.", [Sample(gossip["received"])])
-    yield Family("datagrams_sent_total", "By gossip.", [Sample(gossip["sent"])])
+    yield Family(
+        "datagrams_received_total", "Gossip datagrams received.", [Sample(gossip["received"])]
+    )
+    yield Family("datagrams_sent_total", "Gossip datagrams sent.", [Sample(gossip["sent"])])
     key = status["key"]
     in_use = Sample(key["generation"])
-    yield Family("key_generation", "Of the cluster's key, in use here.", [in_use])
+    yield Family("key_generation", "Generation of the cluster key in use.", [in_use])
     accepted = [
         Sample(one["datagrams"], (("generation", str(one["generation"])), ("mark", one["mark"])))
         for one in key["accepted"]
     ]
-    yield Family("datagrams_accepted_total", "Opened, by the cluster's key.", accepted)
+    yield Family("datagrams_accepted_total", "Datagrams opened, by cluster key.", accepted)
     lag_s = gossip["lag_max_ms"] / 1000
-    yield Family("event_loop_lag_seconds", "The worst of the last minute.", [Sample(lag_s)])
-    yield Family("overlay_mtu_bytes", "Of containers.", [Sample(status["overlay_mtu"])])
+    yield Family("event_loop_lag_seconds", "Largest lag of the last minute.", [Sample(lag_s)])
+    yield Family("overlay_mtu_bytes", "Overlay MTU in bytes.", [Sample(status["overlay_mtu"])])
     fast = Sample(status["fast_path"]["active"])
-    yield Family("fast_path_active", "Whether unicast is spared the bridge.", [fast])
+    yield Family("fast_path_active", "1 if the eBPF fast path is active.", [fast])
     yield Family(
-        "underlay_filter_active", "Whether VXLAN is taken from members alone.",
-        [Sample(fence["active"])],
+        "underlay_filter_active", "1 if VXLAN is accepted from members only.",
+        [Sample(vxlan_filter["active"])],
     )  # fmt: skip
-    refused = Sample(fence["refused"] or 0)
-    yield Family("underlay_filter_refused_total", "VXLAN packets of others.", [refused])
+    refused = Sample(vxlan_filter["refused"] or 0)
+    yield Family(
+        "underlay_filter_refused_total", "VXLAN packets from non-members, refused.", [refused]
+    )
     yield from _of_networks(status["networks"])
 
 
@@ -109,9 +116,9 @@ def _of_networks(networks: list[Mapping[str, Any]]) -> Iterator[Family]:
         "kernel_rows", "Rows of a network's sandbox on this host.",
         each("rows", "desired", state="desired") + each("rows", "actual", state="actual"),
     )  # fmt: skip
-    yield Family("passes_total", "Comparisons of desired and actual.", each("passes"))
-    yield Family("passes_reading_total", "Of these, with the kernel read.", each("reads"))
-    yield Family("operations_total", "Changes made to the kernel.", each("operations"))
+    yield Family("passes_total", "Reconcile passes.", each("passes"))
+    yield Family("passes_reading_total", "Reconcile passes that read the kernel.", each("reads"))
+    yield Family("operations_total", "Kernel operations performed.", each("operations"))
 
 
 def _labels(sample: Sample) -> str:

@@ -1,8 +1,8 @@
-"""HTTP over a UNIX socket, synchronous: one request, one connection.
+"""HTTP over a UNIX socket, synchronous: one request per connection.
 
-Owns: the connection and nothing else. Spoken by the command line to the agent and by the
-agent to Docker's and Podman's sockets; the only importer of http.client. It must not know what
-is asked or what an answer means.
+Owns: the connection; it is the only importer of http.client. Does not: know requests or
+responses. Used by the command line for the agent, and by the agent for Docker's and Podman's
+sockets.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ SOCKET_PATH_SIZE_MAX = 107  # unix(7): sun_path is 108 bytes with its final zero
 
 
 class UnixConnection(HTTPConnection):
-    """An HTTP/1.1 connection to the server that listens on the socket at `path`."""
+    """An HTTP/1.1 connection to the server at a UNIX socket."""
 
     def __init__(self, path: str, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
-        """Connect; raises FileNotFoundError, ConnectionRefusedError, PermissionError, OSError."""
+        """Connect to the socket.
+
+        Raises FileNotFoundError, ConnectionRefusedError, PermissionError or another OSError.
+        """
         if len(os.fsencode(self._path)) > SOCKET_PATH_SIZE_MAX:
             raise OSError(
                 f"the socket path is longer than {SOCKET_PATH_SIZE_MAX} bytes: {self._path}"
@@ -46,7 +49,7 @@ class UnixConnection(HTTPConnection):
 def send(
     connection: UnixConnection, method: str, path: str, body: bytes | None = None
 ) -> HTTPResponse:
-    """Send one request and return the answer, its body not yet read.
+    """Send one request and return the response, its body not read yet.
 
     Raises OSError (TimeoutError included) and HTTPException.
     """
