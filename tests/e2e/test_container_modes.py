@@ -89,7 +89,7 @@ def test_a_container_shares_anothers_network(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--network", "host", "--ip", "10.32.0.9"], "--ip cannot be used with --network host"),
         (["--network", "host", "--network", "blue"], "cannot be combined with other networks"),
@@ -101,11 +101,11 @@ def test_a_container_shares_anothers_network(
     ],
 )
 def test_conflicting_options_create_no_container(
-    cluster: Cluster, options: list[str], told: str
+    cluster: Cluster, options: list[str], message: str
 ) -> None:
     """Options that conflict are reported in one line, and no container is left."""
     code, _, err = cluster.run(1, "overlayd", "container", "add", "x", *options)
-    assert (code in (2, 5), told in err) == (True, True), err
+    assert (code in (2, 5), message in err) == (True, True), err
     assert cluster.run(1, "ip", "netns", "pids", "x")[0] != 0
 
 
