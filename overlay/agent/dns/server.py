@@ -1,7 +1,7 @@
 """DNS server for the containers of one network, inside its sandbox on the gateway address.
 
-Owns: the DNS format (by dnslib), truncation, TCP, forwarding to other resolvers. Malformed
-queries are dropped without an answer. Does not: resolve names (`resolver`).
+Owns: the DNS format (by dnslib), truncation, UDP and TCP. Malformed queries are dropped without an
+answer. Does not: resolve names (`resolver`), query other resolvers (`upstream`).
 """
 
 from __future__ import annotations
@@ -14,23 +14,20 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import cast
 
 from dnslib import AAAA, EDNS0, PTR, QTYPE, RCODE, RR, A, DNSRecord
 from dnslib.dns import DNSError
 
 from overlay import limits
+from overlay.agent.dns import upstream
 from overlay.agent.dns.resolver import DnsAnswer, Resolver
 from overlay.model import Ip, Network, ip_text
 
 TTL_S = 5
-PORT = 53
 _UDP_SIZE_DEFAULT = 512  # RFC 1035 section 4.2.1
 _UDP_SIZE_MAX = 1232  # fits any path; RFC 6891 allows less than the client accepts
 _STREAM_SIZE_MAX = 65535  # RFC 1035 section 4.2.2
-_FORWARD_TIMEOUT_S = 2.0
-_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class DnsServer:
@@ -138,8 +135,7 @@ class DnsServer:
         self._forwarding += 1
         try:
             for server in self._resolvers(self._network, client):
-                answer = await _query_resolver_by_tcp(server, raw) if by_stream else None
-                answer = answer or await _query_resolver(server, raw)
+                answer = await upstream.query(server, raw, by_tcp=by_stream)
                 if answer is not None:
                     return answer
         finally:
@@ -158,11 +154,11 @@ class DnsServer:
         self._streams[client] += 1
         try:
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(_FORWARD_TIMEOUT_S * 3):
-                    raw = await _read_message(reader)
+                async with asyncio.timeout(upstream.TIMEOUT_S * 3):
+                    raw = await upstream.read_framed(reader)
                     answer = await self.answer(raw, client, size_max=_STREAM_SIZE_MAX)
                     if answer is not None:
-                        writer.write(struct.pack("!H", len(answer)) + answer)
+                        writer.write(upstream.framed(answer))
                         await writer.drain()
         finally:
             self._streams -= collections.Counter({client: 1})
@@ -212,8 +208,8 @@ def bound_sockets(ip: Ip) -> tuple[socket.socket, socket.socket]:
     tcp = socket.socket(family, socket.SOCK_STREAM | flags)
     try:
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        udp.bind((ip_text(ip), PORT))
-        tcp.bind((ip_text(ip), PORT))
+        udp.bind((ip_text(ip), upstream.PORT))
+        tcp.bind((ip_text(ip), upstream.PORT))
         tcp.listen(64)
     except OSError:
         udp.close()
@@ -222,55 +218,9 @@ def bound_sockets(ip: Ip) -> tuple[socket.socket, socket.socket]:
     return udp, tcp
 
 
-def host_resolvers(path: Path = _RESOLV_CONF) -> list[str]:
-    """Return the host's name servers, three at most (resolv.conf(5))."""
-    with contextlib.suppress(OSError):
-        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-        return [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"][:3]
-    return []
-
-
 def _udp_size(question: DNSRecord) -> int:
     """Return how many bytes the client accepts in an answer (RFC 6891 section 6.2.3)."""
     for extra in question.ar:
         if extra.rtype == QTYPE.OPT:
             return max(_UDP_SIZE_DEFAULT, min(int(extra.edns_len), _UDP_SIZE_MAX))
     return _UDP_SIZE_DEFAULT
-
-
-async def _read_message(reader: asyncio.StreamReader) -> bytes:
-    """Read one message from a TCP connection (RFC 1035 section 4.2.2)."""
-    (size,) = struct.unpack("!H", await reader.readexactly(2))
-    return await reader.readexactly(size)
-
-
-async def _query_resolver_by_tcp(server: str, raw: bytes) -> bytes | None:
-    """Send a query to a resolver by TCP, from the host's namespace; None if it fails."""
-    try:
-        async with asyncio.timeout(_FORWARD_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(server, PORT)
-            try:
-                writer.write(struct.pack("!H", len(raw)) + raw)
-                answer = await _read_message(reader)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, asyncio.IncompleteReadError):
-        return None
-    return answer if answer[:2] == raw[:2] else None
-
-
-async def _query_resolver(server: str, raw: bytes) -> bytes | None:
-    """Send a query to a resolver by UDP, from the host's namespace; None if it fails."""
-    loop = asyncio.get_running_loop()
-    try:
-        family = socket.AF_INET6 if ":" in server else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as connection:
-            connection.connect((server, PORT))
-            await loop.sock_sendall(connection, raw)
-            async with asyncio.timeout(_FORWARD_TIMEOUT_S):
-                while True:
-                    answer = await loop.sock_recv(connection, 65535)
-                    if answer[:2] == raw[:2]:
-                        return answer
-    except (OSError, TimeoutError):
-        return None

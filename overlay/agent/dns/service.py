@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from overlay import limits
 from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.resolver import Resolver
-from overlay.agent.dns.server import DnsServer, bound_sockets, host_resolvers
+from overlay.agent.dns.server import DnsServer, bound_sockets
+from overlay.agent.dns.upstream import host_resolvers
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.kernel import netns

@@ -13,7 +13,7 @@ import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
 from overlay import limits
 from overlay.agent.dns.resolver import Resolver, address_of_reverse
-from overlay.agent.dns.server import DnsServer, host_resolvers
+from overlay.agent.dns.server import DnsServer
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CustomRecord
 from overlay.model import (
@@ -250,18 +250,6 @@ async def test_one_client_cannot_use_up_all_connections() -> None:
         for each in silent:
             each.close()
         serving.close()
-
-
-def test_the_hosts_resolvers_are_read(tmp_path: object) -> None:
-    """At most three name servers are read; comments and other lines are ignored."""
-    from pathlib import Path  # noqa: PLC0415 - only here
-
-    path = Path(str(tmp_path)) / "resolv.conf"
-    lines = ["# x", "search a", "nameserver 1.1.1.1", "nameserver ::1", *["nameserver 2.2.2.2"] * 3]
-    path.write_text("\n".join(lines))
-
-    assert host_resolvers(path) == ["1.1.1.1", "::1", "2.2.2.2"]
-    assert host_resolvers(path.with_name("none")) == []
 
 
 def test_of_duplicate_names_the_lowest_id_is_resolved() -> None:

@@ -1,0 +1,91 @@
+"""Queries are forwarded to other resolvers by UDP and TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+from overlay.agent.dns import upstream
+
+QUERY = b"\x12\x34query"
+BY_UDP, BY_TCP = b"\x12\x34by udp", b"\x12\x34by tcp"
+
+
+class Udp(asyncio.DatagramProtocol):
+    """Sends an answer with another query's id first, then the right one."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        # The selector loop's transport has the methods of one, but not the base class.
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Answer a query."""
+        assert data == QUERY
+        for answer in (b"\x99\x99other", BY_UDP):
+            self._transport.sendto(answer, addr)
+
+
+async def by_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one query by TCP."""
+    assert await upstream.read_framed(reader) == QUERY
+    writer.write(upstream.framed(BY_TCP))
+    writer.close()
+
+
+@pytest.fixture
+async def udp_only(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """Run a resolver that answers only by UDP; return its address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(upstream, "PORT", sock.getsockname()[1])
+        monkeypatch.setattr(upstream, "TIMEOUT_S", 0.5)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Udp, sock=sock)
+        yield "127.0.0.1"
+        transport.close()
+
+
+@pytest.fixture
+async def resolver(udp_only: str) -> AsyncIterator[str]:
+    """Run a resolver that answers by UDP and TCP; return its address."""
+    server = await asyncio.start_server(by_tcp, udp_only, upstream.PORT)
+    yield udp_only
+    server.close()
+
+
+async def test_a_query_is_sent_by_udp(resolver: str) -> None:
+    """An answer with the id of another query is ignored."""
+    assert await upstream.query(resolver, QUERY, by_tcp=False) == BY_UDP
+
+
+async def test_a_query_is_sent_by_tcp_on_request(resolver: str) -> None:
+    """The answer by TCP is returned."""
+    assert await upstream.query(resolver, QUERY, by_tcp=True) == BY_TCP
+
+
+async def test_udp_is_used_where_tcp_fails(udp_only: str) -> None:
+    """A resolver without TCP is queried by UDP."""
+    assert await upstream.query(udp_only, QUERY, by_tcp=True) == BY_UDP
+
+
+@pytest.mark.parametrize("by_tcp", [True, False])
+async def test_a_silent_resolver_has_no_answer(udp_only: str, *, by_tcp: bool) -> None:
+    """None is returned, for both families."""
+    assert udp_only
+    for address in ("127.0.0.2", "::1"):
+        assert await upstream.query(address, QUERY, by_tcp=by_tcp) is None
+
+
+def test_the_hosts_resolvers_are_read(tmp_path: Path) -> None:
+    """At most three name servers are read; comments and other lines are ignored."""
+    path = tmp_path / "resolv.conf"
+    lines = ["# x", "search a", "nameserver 1.1.1.1", "nameserver ::1", *["nameserver 2.2.2.2"] * 3]
+    path.write_text("\n".join(lines))
+
+    assert upstream.host_resolvers(path) == ["1.1.1.1", "::1", "2.2.2.2"]
+    assert upstream.host_resolvers(path.with_name("none")) == []
