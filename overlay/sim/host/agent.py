@@ -7,12 +7,9 @@ agent's `endpoints` and `addresses`; what is decided is decided by the core.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from overlay import limits
-from overlay.core.dataplane.state import Port
 from overlay.core.events import (
     CardAccepted,
     Confirmed,
@@ -29,49 +26,14 @@ from overlay.core.ipam.reclaim import hand_back
 from overlay.core.keys import rotation_driver
 from overlay.core.protocol.messages import Delta, GrantRefusal, GrantRequest, MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
-from overlay.core.view import overlay_mtu
-from overlay.model import Endpoint, Grant, Network, NodeId, Vni, mac_for
+from overlay.model import Endpoint, Grant, NodeId, Vni
+from overlay.sim.host.attach import TRY_S, AttachLedger, Confirmations, PendingAttach, SimAttach
 from overlay.sim.host.disk import AttachmentRow
-from overlay.sim.host.host import UNDERLAY_MTU, Host
+from overlay.sim.host.host import Host
 from overlay.sim.host.kernel import Container
 from overlay.sim.host.reconciler import Reconciler
 
-_TRY_S: Final = 0.5  # as the agent: a request for addresses is repeated under its id
-_TRIES: Final = 12
 _GOODBYE_S: Final = 2.0
-_GRANT_SIZE: Final = 16  # small, so that a simulated network needs many grants
-
-
-class PendingConfirmation(NamedTuple):
-    """Who was asked to confirm an endpoint, and when."""
-
-    node_ids: tuple[NodeId, ...]
-    since: float
-
-
-class AttachLedger(Protocol):
-    """The world's book of what really runs where."""
-
-    def plugged(self, host: Host, container: Container) -> None:
-        """Note that a container has got its interface."""
-
-    def unplugged(self, host: Host, container: Container) -> None:
-        """Note that a container's interface is gone."""
-
-    def confirmed(self, host: Host, container: Container, asked: PendingConfirmation) -> None:
-        """Check that those who said that they can reach the container really can."""
-
-
-@dataclass(slots=True)
-class PendingAttach:
-    """One attach under way."""
-
-    network: Network
-    subnet_index: int
-    name: str
-    request_id: bytes
-    tries: int = 0
-    asked: NodeId | None = None
 
 
 class SimAgent:
@@ -81,19 +43,23 @@ class SimAgent:
         self.host = host
         self.reconciler = reconciler
         self.ledger = ledger
-        self.pending: list[PendingAttach] = []
-        self.failed_attaches = 0
-        self._confirming: dict[int, tuple[Container, PendingConfirmation]] = {}
+        self._attaches: list[SimAttach] = []  # those that are not over
+        self._confirmations = Confirmations(host)
         self._tidied = False
         host.on_start = self._on_start
         host.on_event = self._on_event
 
     def _on_start(self) -> None:
-        self.pending.clear()
-        self._confirming.clear()
+        self._kill(self._attaches)
+        self._confirmations.clear()
         self._tidied = False
         self.reconciler.start()
         self.host.later(0.0, self._tidy)
+
+    @staticmethod
+    def _kill(attaches: Sequence[SimAttach]) -> None:
+        for attach in attaches:
+            attach.task.kill()
 
     # --- after a start ------------------------------------------------------------------
 
@@ -104,7 +70,7 @@ class SimAgent:
     def _tidy(self, _: Any = None) -> None:
         """Withdraw what does not run here (any more), once the own log is surely whole."""
         if not self._may_write():
-            self.host.later(_TRY_S, self._tidy)
+            self.host.later(TRY_S, self._tidy)
             return
         self._tidied = True
         host = self.host
@@ -117,7 +83,7 @@ class SimAgent:
         for vni in sorted(parts):
             for endpoint in self._own_endpoints(Vni(vni)):
                 if endpoint.endpoint_id not in host.kernel.containers:
-                    self._withdraw(endpoint)
+                    self.withdraw(endpoint)
         for endpoint_id, container in sorted(host.kernel.containers.items()):
             if container.endpoint not in self._own_endpoints(container.endpoint.vni):
                 self._unplug(endpoint_id)
@@ -144,98 +110,34 @@ class SimAgent:
 
     # --- attach -------------------------------------------------------------------------
 
-    def attach(self, attach: PendingAttach) -> None:
+    @property
+    def pending(self) -> list[PendingAttach]:
+        """The attaches that still wait for their sandbox or their address, in order."""
+        return [attach.request for attach in self._pending()]
+
+    def _pending(self) -> list[SimAttach]:
+        return [attach for attach in self._attaches if attach.is_pending]
+
+    def attach(self, request: PendingAttach) -> None:
         """Attach a container; tries for some seconds, then gives up."""
         if self.host.node is None:
             return
-        self.pending.append(attach)
-        self._try(attach)
+        attach = SimAttach(self, request, self._confirmations)
+        self._attaches = [each for each in self._attaches if not each.task.done] + [attach]
+        attach.start()
         self.host.flush()
 
-    def _try(self, attach: PendingAttach) -> None:
-        if attach not in self.pending:
-            return
-        attach.tries += 1
-        if attach.tries > _TRIES:
-            self._fail(attach)
-            return
-        self.host.later(_TRY_S, self._try, attach)
-        if not self._tidied or not self._may_write():
-            return
-        if attach.network.vni not in self.reconciler.view.networks():
-            return
-        if self._take_part(attach.network):
-            self._place(attach)
-        self.host.flush()
+    def may_attach(self) -> bool:
+        """Return whether this host may write, and has tidied up after its start."""
+        return self._tidied and self._may_write()
 
-    def _fail(self, attach: PendingAttach) -> None:
-        """Give a wish up, and leave nothing half-made."""
-        self.pending.remove(attach)
-        self.failed_attaches += 1
-        vni = attach.network.vni
-        wanted = any(other.network.vni == vni for other in self.pending)
-        if vni in self.host.kernel.sandboxes and not wanted and not self._runs_any(vni):
-            self._give_up_sandbox(vni)
-            self.host.flush()
-
-    def _take_part(self, network: Network) -> bool:
-        part = Participation(network.vni, forwards=True)
-        view = self.reconciler.view
-        if not view.takes_part(self.host.node_id, part):
-            self.host.publish(self.host.commit(CLUSTER_SCOPE, [part]))
-        return self.reconciler.open(network)
-
-    def _place(self, attach: PendingAttach, *, ask: bool = True) -> None:
-        host, network = self.host, attach.network
-        assert host.addressing is not None
-        ip = host.addressing.pick(network, attach.subnet_index, host.schedule.now)
-        if ip is None:
-            if ask:
-                self._ask(attach)
-            return
-        self.pending.remove(attach)
-        endpoint_id = host.environment.rng.randbytes(8)
-        endpoint = Endpoint(endpoint_id, network.vni, attach.name, mac_for(network.vni, ip), (ip,))
-        container = Container(endpoint, f"ve{endpoint_id[:6].hex()}", attach.subnet_index)
-        segments = host.commit(
-            Scope(network.vni),
-            [endpoint],
-            rows=[AttachmentRow(endpoint_id, container)],
-        )
-        mtu = overlay_mtu(UNDERLAY_MTU, host.address)
-        host.kernel.plug(container, Port(container.port, mtu, f"br{attach.subnet_index}"))
-        self.ledger.plugged(host, container)
-        host.crash_point()
-        self.reconciler.wake(Scope(network.vni))
-        wait = host.publish(segments, confirm=True)
-        if wait is not None:
-            assert host.node is not None
-            asked = PendingConfirmation(host.node.unconfirmed_nodes(wait), host.schedule.now)
-            self._confirming[wait] = (container, asked)
-            host.later(limits.ATTACH_CONFIRM_TIMEOUT_S, self._give_up_waiting, wait)
-
-    def _give_up_waiting(self, wait: int) -> None:
-        if self._confirming.pop(wait, None) is not None and self.host.node is not None:
-            self.host.node.cancel_confirmation(wait)
-
-    def _ask(self, attach: PendingAttach) -> None:
-        node = self.host.node
-        addressing = self.host.addressing
-        assert node is not None
-        assert addressing is not None
-        reachable = set(node.membership.live())
-        owners = addressing.grant_candidates(attach.network, attach.subnet_index, reachable)
-        if not owners:
-            return
-        if attach.asked not in owners or attach.tries % 3 == 0:
-            # A refusal or a silent owner: ask the next one, under an id of its own.
-            attach.request_id = self.host.environment.rng.randbytes(8)
-            attach.asked = owners[attach.tries % len(owners)]
-        subnet = attach.network.subnets[attach.subnet_index]
-        request = GrantRequest(
-            attach.request_id, attach.network.vni, subnet.base, _GRANT_SIZE, exact=False
-        )
-        node.send_to(attach.asked, request)
+    def end_participation(self, vni: Vni) -> bool:
+        """Give the sandbox up if nothing needs it; return whether it was given up."""
+        wanted = any(attach.network.vni == vni for attach in self.pending)
+        if vni not in self.host.kernel.sandboxes or wanted or self._runs_any(vni):
+            return False
+        self._give_up_sandbox(vni)
+        return True
 
     # --- detach -------------------------------------------------------------------------
 
@@ -245,7 +147,7 @@ class SimAgent:
             return
         vni = container.endpoint.vni
         self._unplug(container.endpoint.endpoint_id)
-        self._withdraw(container.endpoint)
+        self.withdraw(container.endpoint)
         wanted = any(attach.network.vni == vni for attach in self.pending)
         if not wanted and not self._runs_any(vni):
             self._give_up_sandbox(vni)
@@ -258,7 +160,8 @@ class SimAgent:
             self.ledger.unplugged(self.host, container)
         self.host.crash_point()
 
-    def _withdraw(self, endpoint: Endpoint) -> None:
+    def withdraw(self, endpoint: Endpoint) -> None:
+        """Delete an endpoint of this host, durably first, and tell the others."""
         host = self.host
         assert host.addressing is not None
         segments = host.commit(
@@ -289,7 +192,7 @@ class SimAgent:
                 self.reconciler.wake(scope)
             case MemberChanged(node_id=node_id, after=after):
                 if after in {MemberState.DEAD, MemberState.LEFT}:
-                    self._dismiss(node_id)
+                    self._confirmations.dismiss(node_id)
                 if after is MemberState.LEFT:
                     self.reconciler.wake()
             case GrantRequested(sender=sender, request=request):
@@ -298,28 +201,20 @@ class SimAgent:
                 for attach in self.pending:
                     if attach.request_id == refusal.request_id:
                         attach.asked = None
-            case Confirmed(wait_id=wait):
-                waited = self._confirming.pop(wait, None)
-                if waited is not None:
-                    self.ledger.confirmed(self.host, *waited)
+            case Confirmed(wait_id=wait_id):
+                self._confirmations.complete(wait_id)
             case OwnLogAhead():
                 self._tidied = False
                 self.host.later(0.0, self._tidy)
             case _:
                 pass
 
-    def _dismiss(self, node_id: NodeId) -> None:
-        """Note that a dead node's word is waited for no longer."""
-        for wait, (container, asked) in list(self._confirming.items()):
-            others = tuple(other for other in asked.node_ids if other != node_id)
-            self._confirming[wait] = (container, PendingConfirmation(others, asked.since))
-
     def _grants_changed(self, scope: Scope) -> None:
         """See whether space has come; a refusal or silence is left to the next try."""
-        if self._tidied and self._may_write():
-            for attach in list(self.pending):
-                if Scope(attach.network.vni) == scope and attach.asked is not None:
-                    self._place(attach, ask=False)
+        if self.may_attach():
+            for attach in self._pending():
+                if Scope(attach.request.network.vni) == scope:
+                    attach.grants_changed()
 
     def _answer(self, asker: NodeId, request: GrantRequest) -> None:
         host = self.host
@@ -353,13 +248,13 @@ class SimAgent:
     def leave(self, then: Callable[[], None]) -> None:
         """Withdraw everything, give the addresses back, say goodbye; `then` ends the agent."""
         if not self._tidied or not self._may_write():
-            self.host.later(_TRY_S, lambda _: self.leave(then))
+            self.host.later(TRY_S, lambda _: self.leave(then))
             return
         host, view = self.host, self.reconciler.view
         assert host.node is not None
         assert host.addressing is not None
         host.leaving = True
-        self.pending.clear()
+        self._kill(self._pending())
         for container in list(host.kernel.containers.values()):
             self.detach(container)
         live = set(host.node.membership.live())

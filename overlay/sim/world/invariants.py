@@ -10,7 +10,7 @@ from __future__ import annotations
 from overlay import limits
 from overlay.core.protocol.messages import MemberState
 from overlay.model import Ip, Vni, ip_text
-from overlay.sim.host.agent import PendingConfirmation
+from overlay.sim.host.attach import PendingConfirmation
 from overlay.sim.host.host import Host
 from overlay.sim.host.kernel import Container, Kernel
 from overlay.sim.host.oracle import trace_packet

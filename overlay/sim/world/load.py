@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation
 from overlay.model import Network, Subnet, Vni, parse_ip
-from overlay.sim.host.agent import PendingAttach
+from overlay.sim.host.attach import PendingAttach
 from overlay.sim.scenario import Scenario
 from overlay.sim.world.world import Site, World
 

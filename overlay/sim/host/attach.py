@@ -1,0 +1,318 @@
+"""One attach on a simulated host: the steps of `core.attach_order`, on the simulated schedule.
+
+Owns: the tries of an attach, the request for addresses, the wait for confirmations. Does not: the
+order of the steps, which is the agent's own.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from overlay import limits
+from overlay.core.attach_order import attach_endpoint
+from overlay.core.dataplane.state import Port
+from overlay.core.protocol.messages import GrantRequest
+from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment
+from overlay.core.view import overlay_mtu
+from overlay.errors import OverlayError, TimedOutError
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni, mac_for
+from overlay.sim.host.coroutines import Promise, Task, checkpoint
+from overlay.sim.host.disk import AttachmentRow
+from overlay.sim.host.host import UNDERLAY_MTU, Host
+from overlay.sim.host.kernel import Container
+from overlay.sim.host.reconciler import Reconciler
+
+TRY_S: Final = 0.5  # as the agent: a request for addresses is repeated under its id
+_TRIES: Final = 12
+_GRANT_SIZE: Final = 16  # small, so that a simulated network needs many grants
+
+
+class PendingConfirmation(NamedTuple):
+    """The nodes that were asked to confirm an endpoint, and when."""
+
+    node_ids: tuple[NodeId, ...]
+    since: float
+
+
+class AttachLedger(Protocol):
+    """The world's book of what really runs where."""
+
+    def plugged(self, host: Host, container: Container) -> None:
+        """Note that a container has got its interface."""
+
+    def unplugged(self, host: Host, container: Container) -> None:
+        """Note that a container's interface is gone."""
+
+    def confirmed(self, host: Host, container: Container, asked: PendingConfirmation) -> None:
+        """Check that the nodes that confirmed the container really reach it."""
+
+
+class Participant(Protocol):
+    """What an attach needs of the agent that makes it."""
+
+    @property
+    def host(self) -> Host:
+        """The host that the agent runs on."""
+
+    @property
+    def reconciler(self) -> Reconciler:
+        """The sandboxes of the host."""
+
+    @property
+    def ledger(self) -> AttachLedger:
+        """The world's book."""
+
+    def may_attach(self) -> bool:
+        """Return whether the host may write, and has tidied up after its start."""
+
+    def end_participation(self, vni: Vni) -> bool:
+        """Give the sandbox up if nothing needs it; return whether it was given up."""
+
+    def withdraw(self, endpoint: Endpoint) -> None:
+        """Delete an endpoint of the host, durably first, and tell the others."""
+
+
+@dataclass(slots=True)
+class PendingAttach:
+    """One attach as asked for, and how far the request for its address is."""
+
+    network: Network
+    subnet_index: int
+    name: str
+    request_id: bytes
+    tries: int = 0
+    asked: NodeId | None = None
+
+
+class _Chance(enum.Enum):
+    """The reason to look for an address again."""
+
+    TRY = enum.auto()  # the time between two tries is over
+    GRANT = enum.auto()  # a grant came
+
+
+class Confirmations:
+    """The confirmations that attaches of one agent wait for."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._pending: dict[
+            int, tuple[PendingConfirmation, Promise[PendingConfirmation | None]]
+        ] = {}
+
+    def clear(self) -> None:
+        """Forget all of them: the agent has just started."""
+        self._pending.clear()
+
+    async def wait(self, wait_id: int) -> PendingConfirmation | None:
+        """Return the nodes that were asked once all live ones have confirmed; None if too late."""
+        assert self._host.node is not None
+        asked = PendingConfirmation(
+            self._host.node.unconfirmed_nodes(wait_id), self._host.schedule.now
+        )
+        promise: Promise[PendingConfirmation | None] = Promise()
+        self._pending[wait_id] = (asked, promise)
+        self._host.later(limits.ATTACH_CONFIRM_TIMEOUT_S, self._give_up, wait_id)
+        return await promise
+
+    def _give_up(self, wait_id: int) -> None:
+        _asked, promise = self._pending.pop(wait_id, (None, None))
+        if promise is not None and self._host.node is not None:
+            self._host.node.cancel_confirmation(wait_id)
+            promise.resolve(None)
+
+    def complete(self, wait_id: int) -> None:
+        """Note that all live nodes have confirmed."""
+        asked, promise = self._pending.pop(wait_id, (None, None))
+        if promise is not None:
+            promise.resolve(asked)
+
+    def dismiss(self, node_id: NodeId) -> None:
+        """Note that nobody waits for a dead node any longer."""
+        for wait_id, (asked, promise) in list(self._pending.items()):
+            others = tuple(other for other in asked.node_ids if other != node_id)
+            self._pending[wait_id] = (PendingConfirmation(others, asked.since), promise)
+
+
+class SimAttach:
+    """One attach under way."""
+
+    def __init__(
+        self, agent: Participant, request: PendingAttach, confirmations: Confirmations
+    ) -> None:
+        self.request = request
+        self.failed = False
+        self.placed = False  # it has its address
+        self.task = Task(agent.host.crash_point)
+        self._agent = agent
+        self._host = agent.host
+        self._confirmations = confirmations
+        self._chance: Promise[_Chance] = Promise()
+        self._segments: list[Segment] = []
+        self._tried = False  # the last try found the host ready
+
+    @property
+    def is_pending(self) -> bool:
+        """Return whether the attach still waits for its sandbox or its address."""
+        return not self.placed and not self.failed and not self.task.killed
+
+    def start(self) -> None:
+        """Run the attach as far as it goes without waiting."""
+        self.task.start(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await attach_endpoint(self)
+        except OverlayError:
+            self.failed = True
+
+    # --- tries --------------------------------------------------------------------------
+
+    def _try(self) -> bool:
+        """Count a try; return whether the host has the network's sandbox, ready for a port."""
+        request = self.request
+        request.tries += 1
+        self._tried = False
+        if request.tries > _TRIES:
+            raise TimedOutError(f"no address for {request.name}")
+        self._host.later(TRY_S, self._try_again)
+        if not self._agent.may_attach():
+            return False
+        if request.network.vni not in self._agent.reconciler.view.networks():
+            return False
+        self._tried = True
+        part = Participation(request.network.vni, forwards=True)
+        if not self._agent.reconciler.view.takes_part(self._host.node_id, part):
+            self._host.publish(self._host.commit(CLUSTER_SCOPE, [part]))
+        return self._agent.reconciler.open(request.network)
+
+    def _try_again(self, _: Any = None) -> None:
+        if not self.is_pending:
+            return
+        self._resume(_Chance.TRY)
+        if self._tried:
+            self._host.flush()
+
+    def grants_changed(self) -> None:
+        """Look for an address again: a grant may have come."""
+        if self.request.asked is not None:
+            self._resume(_Chance.GRANT)
+
+    def _resume(self, chance: _Chance) -> None:
+        waiting, self._chance = self._chance, Promise()
+        waiting.resolve(chance)
+
+    async def _ready(self) -> None:
+        """Wait for a try at which the host is ready."""
+        while not self._try():
+            await self._chance
+
+    # --- the steps ----------------------------------------------------------------------
+
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """Nothing to keep away: each container of the simulator is attached once."""
+        return nullcontext()
+
+    async def find_attached(self) -> None:
+        """Return None: each container of the simulator is attached once."""
+
+    @asynccontextmanager
+    async def participating(self) -> AsyncIterator[None]:
+        """Take part in the network, with a sandbox, as soon as the host is ready."""
+        try:
+            await self._ready()
+            yield
+        except OverlayError:
+            self.failed = True
+            if self._agent.end_participation(self.request.network.vni):
+                self._host.flush()
+            raise
+
+    def choosing_address(self) -> AbstractAsyncContextManager[None]:
+        """Nothing to keep away: nothing else runs between the choice and the commit."""
+        return nullcontext()
+
+    async def own_address(self) -> Ip:
+        """Return a free address, from own space or from a grant that is asked for."""
+        host, request = self._host, self.request
+        chance = _Chance.TRY
+        while True:
+            assert host.addressing is not None
+            ip = host.addressing.pick(request.network, request.subnet_index, host.schedule.now)
+            if ip is not None:
+                return ip
+            if chance is _Chance.TRY:
+                self._ask()
+            chance = await self._chance
+            while chance is _Chance.TRY and not self._try():
+                chance = await self._chance
+
+    def _ask(self) -> None:
+        host, request = self._host, self.request
+        assert host.node is not None
+        assert host.addressing is not None
+        reachable = set(host.node.membership.live())
+        owners = host.addressing.grant_candidates(request.network, request.subnet_index, reachable)
+        if not owners:
+            return
+        if request.asked not in owners or request.tries % 3 == 0:
+            # A refusal or a silent owner: ask the next one, under an id of its own.
+            request.request_id = host.environment.rng.randbytes(8)
+            request.asked = owners[request.tries % len(owners)]
+        subnet = request.network.subnets[request.subnet_index]
+        message = GrantRequest(
+            request.request_id, request.network.vni, subnet.base, _GRANT_SIZE, exact=False
+        )
+        host.node.send_to(request.asked, message)
+
+    def commit(self, address: Ip) -> Container:
+        """Make the endpoint durable."""
+        host, request = self._host, self.request
+        self.placed = True
+        endpoint_id = host.environment.rng.randbytes(8)
+        endpoint = Endpoint(
+            endpoint_id,
+            request.network.vni,
+            request.name,
+            mac_for(request.network.vni, address),
+            (address,),
+        )
+        container = Container(endpoint, f"ve{endpoint_id[:6].hex()}", request.subnet_index)
+        self._segments = host.commit(
+            Scope(request.network.vni),
+            [endpoint],
+            rows=[AttachmentRow(endpoint_id, container)],
+        )
+        return container
+
+    async def program(self, endpoint: Container) -> Container:
+        """Make the interface; the reconciler programs what else the plan asks for."""
+        host = self._host
+        mtu = overlay_mtu(UNDERLAY_MTU, host.address)
+        port = Port(endpoint.port, mtu, f"br{endpoint.subnet_index}")
+        host.kernel.plug(endpoint, port)
+        self._agent.ledger.plugged(host, endpoint)
+        await checkpoint()
+        self._agent.reconciler.wake(Scope(endpoint.endpoint.vni))
+        return endpoint
+
+    async def undo(self, endpoint: Container) -> None:
+        """Delete the endpoint, unless the agent was killed: then the next start does."""
+        if not self.task.killed:
+            self._agent.withdraw(endpoint.endpoint)
+
+    async def attached(self, endpoint: Container) -> None:
+        """Nothing: simulated hosts are on no network themselves."""
+
+    async def announce(self, endpoint: Container) -> Container:
+        """Tell the others and wait until those that live have confirmed, or for too long."""
+        wait_id = self._host.publish(self._segments, confirm=True)
+        if wait_id is not None:
+            asked = await self._confirmations.wait(wait_id)
+            if asked is not None:
+                self._agent.ledger.confirmed(self._host, endpoint, asked)
+        return endpoint
