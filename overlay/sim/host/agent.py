@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from overlay.core.attach_order import detach_endpoint
 from overlay.core.events import (
     CardAccepted,
     Confirmed,
@@ -27,7 +28,15 @@ from overlay.core.keys import rotation_driver
 from overlay.core.protocol.messages import Delta, GrantRefusal, GrantRequest, MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.model import Endpoint, Grant, NodeId, Vni
-from overlay.sim.host.attach import TRY_S, AttachLedger, Confirmations, PendingAttach, SimAttach
+from overlay.sim.host.attach import (
+    TRY_S,
+    AttachLedger,
+    Confirmations,
+    PendingAttach,
+    SimAttach,
+    SimDetach,
+)
+from overlay.sim.host.coroutines import Task
 from overlay.sim.host.disk import AttachmentRow
 from overlay.sim.host.host import Host
 from overlay.sim.host.kernel import Container
@@ -83,13 +92,14 @@ class SimAgent:
         for vni in sorted(parts):
             for endpoint in self._own_endpoints(Vni(vni)):
                 if endpoint.endpoint_id not in host.kernel.containers:
-                    self.withdraw(endpoint)
+                    host.publish(self.withdraw(endpoint))
         for endpoint_id, container in sorted(host.kernel.containers.items()):
             if container.endpoint not in self._own_endpoints(container.endpoint.vni):
-                self._unplug(endpoint_id)
+                self.disconnect(endpoint_id)
+                host.crash_point()
         for vni, part in sorted(parts.items()):
             if part.forwards and not self._runs_any(Vni(vni)):
-                self._give_up_sandbox(Vni(vni))
+                host.publish(self._give_up_sandbox(Vni(vni)))
         host.flush()
 
     def _own_endpoints(self, vni: Vni) -> list[Endpoint]:
@@ -131,37 +141,27 @@ class SimAgent:
         """Return whether this host may write, and has tidied up after its start."""
         return self._tidied and self._may_write()
 
-    def end_participation(self, vni: Vni) -> bool:
-        """Give the sandbox up if nothing needs it; return whether it was given up."""
-        wanted = any(attach.network.vni == vni for attach in self.pending)
-        if vni not in self.host.kernel.sandboxes or wanted or self._runs_any(vni):
-            return False
-        self._give_up_sandbox(vni)
-        return True
-
     # --- detach -------------------------------------------------------------------------
 
     def detach(self, container: Container) -> None:
         """Take one endpoint away; its sandbox goes with the last."""
-        if not self._tidied or not self._may_write():
+        if not self.may_attach():
             return
-        vni = container.endpoint.vni
-        self._unplug(container.endpoint.endpoint_id)
-        self.withdraw(container.endpoint)
-        wanted = any(attach.network.vni == vni for attach in self.pending)
-        if not wanted and not self._runs_any(vni):
-            self._give_up_sandbox(vni)
+        Task(self.host.crash_point).start(self._detach(container))
         self.host.flush()
 
-    def _unplug(self, endpoint_id: bytes) -> None:
+    async def _detach(self, container: Container) -> None:
+        await detach_endpoint(SimDetach(self, container))
+
+    def disconnect(self, endpoint_id: bytes) -> None:
+        """Remove a container's interface, if it has one."""
         container = self.host.kernel.containers.get(endpoint_id)
         if container is not None:
             self.host.kernel.unplug(endpoint_id)
             self.ledger.unplugged(self.host, container)
-        self.host.crash_point()
 
-    def withdraw(self, endpoint: Endpoint) -> None:
-        """Delete an endpoint of this host, durably first, and tell the others."""
+    def withdraw(self, endpoint: Endpoint) -> list[Segment]:
+        """Delete an endpoint of this host durably; return the records that tell of it."""
         host = self.host
         assert host.addressing is not None
         segments = host.commit(
@@ -170,12 +170,18 @@ class SimAgent:
             rows=[AttachmentRow(endpoint.endpoint_id, None)],
         )
         host.addressing.quarantine(endpoint.vni, endpoint.ips, host.schedule.now)
-        host.publish(segments)
+        return segments
 
-    def _give_up_sandbox(self, vni: Vni) -> None:
+    def end_unused(self, vni: Vni) -> list[Segment]:
+        """Give the sandbox up if nothing needs it; return the records that tell of it."""
+        wanted = any(attach.network.vni == vni for attach in self.pending)
+        if wanted or self._runs_any(vni):
+            return []
+        return self._give_up_sandbox(vni)
+
+    def _give_up_sandbox(self, vni: Vni) -> list[Segment]:
         self.host.kernel.remove_sandbox(vni)
-        part = Participation(vni, forwards=False)
-        self.host.publish(self.host.commit(CLUSTER_SCOPE, [part]))
+        return self.host.commit(CLUSTER_SCOPE, [Participation(vni, forwards=False)])
 
     # --- events -------------------------------------------------------------------------
 

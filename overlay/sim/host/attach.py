@@ -69,11 +69,14 @@ class Participant(Protocol):
     def may_attach(self) -> bool:
         """Return whether the host may write, and has tidied up after its start."""
 
-    def end_participation(self, vni: Vni) -> bool:
-        """Give the sandbox up if nothing needs it; return whether it was given up."""
+    def disconnect(self, endpoint_id: bytes) -> None:
+        """Remove a container's interface, if it has one."""
 
-    def withdraw(self, endpoint: Endpoint) -> None:
-        """Delete an endpoint of the host, durably first, and tell the others."""
+    def withdraw(self, endpoint: Endpoint) -> list[Segment]:
+        """Delete an endpoint of this host durably; return the records that tell of it."""
+
+    def end_unused(self, vni: Vni) -> list[Segment]:
+        """Give the sandbox up if nothing needs it; return the records that tell of it."""
 
 
 @dataclass(slots=True)
@@ -228,8 +231,11 @@ class SimAttach:
             yield
         except OverlayError:
             self.failed = True
-            if self._agent.end_participation(self.request.network.vni):
-                self._host.flush()
+            if self.request.network.vni in self._host.kernel.sandboxes:
+                segments = self._agent.end_unused(self.request.network.vni)
+                if segments:
+                    self._host.publish(segments)
+                    self._host.flush()
             raise
 
     def choosing_address(self) -> AbstractAsyncContextManager[None]:
@@ -304,6 +310,7 @@ class SimAttach:
         """Delete the endpoint, unless the agent was killed: then the next start does."""
         if not self.task.killed:
             self._agent.withdraw(endpoint.endpoint)
+            self._agent.disconnect(endpoint.endpoint.endpoint_id)
 
     async def attached(self, endpoint: Container) -> None:
         """Nothing: simulated hosts are on no network themselves."""
@@ -316,3 +323,29 @@ class SimAttach:
             if asked is not None:
                 self._agent.ledger.confirmed(self._host, endpoint, asked)
         return endpoint
+
+
+class SimDetach:
+    """One detach."""
+
+    def __init__(self, agent: Participant, container: Container) -> None:
+        self._agent = agent
+        self._container = container
+        self._segments: list[Segment] = []
+
+    def withdraw(self) -> None:
+        """Delete the endpoint durably."""
+        self._segments += self._agent.withdraw(self._container.endpoint)
+
+    async def disconnect(self) -> None:
+        """Remove the interface."""
+        self._agent.disconnect(self._container.endpoint.endpoint_id)
+        await checkpoint()
+
+    async def end_participation(self) -> None:
+        """Give the sandbox up if nothing needs it."""
+        self._segments += self._agent.end_unused(self._container.endpoint.vni)
+
+    async def announce(self) -> None:
+        """Tell the others."""
+        self._agent.host.publish(self._segments)
