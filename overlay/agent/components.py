@@ -18,23 +18,27 @@ from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.service import DnsService
 from overlay.agent.endpoints.attach import EndpointAttacher
+from overlay.agent.endpoints.context import EndpointContext
+from overlay.agent.endpoints.default_route import DefaultRoutes
 from overlay.agent.endpoints.detach import EndpointDetacher
-from overlay.agent.endpoints.interfaces import Interfaces
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
 from overlay.agent.endpoints.repair import Repair
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.service import AttachService
+from overlay.agent.endpoints.update import UpdateService
 from overlay.agent.event_router import EventRouter
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.admission import AdmissionService
 from overlay.agent.gossip.authority import AuthorityHolder
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.forget import ForgetService
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.reclaim import Reclaim
+from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
@@ -72,6 +76,7 @@ class Components:
         self.attachments = Attachments(documents.ATTACHMENTS.load(state))
         self.gossip = GossipService(state, cluster, address, underlay_mtu, self._handle_event)
         self.directory = Directory(self.gossip.node, self.gossip.node_id)
+        self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
         self.admission = AdmissionService(self.gossip, event_log)
         self.authority_holder = AuthorityHolder(
             self.gossip, self.directory, self.admission, event_log
@@ -84,15 +89,16 @@ class Components:
             self.gossip, self.directory, kernel, event_log, config.reconcile_interval_s
         )
         self.reconciler = self._make_reconciler(kernel)
-        self.interfaces = Interfaces(
-            state, self.directory, self.reconciler, kernel, event_log, self.attachments
-        )
+        self.drivers = NetworkDrivers(self._context, self.reconciler, self.attachments)
         self.participation = ParticipationService(
             self.gossip, self.directory, self.reconciler, self.attachments
         )
-        self.detacher = self._make_detach_service()
+        endpoints = self._make_endpoint_context()
+        self.detacher = EndpointDetacher(endpoints)
         self._rollback = Rollback(self.detacher, self.directory, self.attachments, event_log)
-        self.attacher = self._make_attach_service(kernel)
+        self.attacher = EndpointAttacher(
+            endpoints, self._rollback, UpdateService(endpoints, self.reconciler)
+        )
         self.exposure = self._make_exposure(kernel)
         self.underlay, self.mtu_controller = self._make_underlay(kernel, interface)
         self.directory.view.is_expired = self._is_expired
@@ -102,8 +108,8 @@ class Components:
         self.resolver = Resolver(self.directory, dns_clients, config.dns_domain)
         self.dns = self._make_dns_service(kernel, dns_clients)
         self.restart = Restart(state, self.directory, self.attacher, self.attachments, event_log)
-        self.attach_service = self._serve_attach(kernel)
-        self._repair = self._make_repair(kernel)
+        self.attach_service = AttachService(self.attacher, self.detacher, self.restart)
+        self._repair = self._make_repair()
         self._removed_networks = RemovedNetworks(self.gossip, self.directory, self.detacher)
         self._reclaim = Reclaim(self.gossip, self.directory, self.allocator, event_log)
         self._startup = self._make_startup()
@@ -122,39 +128,14 @@ class Components:
             self.underlay_filter,
         )
 
-    def _make_detach_service(self) -> EndpointDetacher:
-        return EndpointDetacher(
-            self.gossip,
-            self.directory,
+    def _make_endpoint_context(self) -> EndpointContext:
+        return EndpointContext(
+            self._context,
+            self.attachments,
             self.allocator,
-            self.interfaces,
+            self.drivers,
+            DefaultRoutes(self._context, self.attachments),
             self.participation,
-            self.event_log,
-            self.attachments,
-        )
-
-    def _make_attach_service(self, kernel: KernelThread) -> EndpointAttacher:
-        return EndpointAttacher(
-            self.gossip,
-            self.directory,
-            self.allocator,
-            self.reconciler,
-            self.interfaces,
-            self.participation,
-            self._rollback,
-            kernel,
-            self.event_log,
-            self.attachments,
-        )
-
-    def _serve_attach(self, kernel: KernelThread) -> AttachService:
-        return AttachService(
-            self.directory,
-            self.attacher,
-            self.detacher,
-            self.restart,
-            self.attachments,
-            kernel,
         )
 
     def _make_dns_service(self, kernel: KernelThread, dns_clients: DnsClients) -> DnsService:
@@ -185,21 +166,13 @@ class Components:
             self.attachments,
         )
         self.attacher.endpoint_attached = exposure.endpoint_attached
-        self.interfaces.default_routes.default_route_moved = (
+        self.attacher.context.default_routes.default_route_moved = (
             exposure.published_ports.endpoints_changed
         )
         return exposure
 
-    def _make_repair(self, kernel: KernelThread) -> Repair:
-        repair = Repair(
-            self.directory,
-            self.attacher,
-            self.detacher,
-            self.restart,
-            self.attachments,
-            kernel,
-            self.event_log,
-        )
+    def _make_repair(self) -> Repair:
+        repair = Repair(self.attacher, self.detacher, self.restart)
 
         def report(vni: Vni, ports: list[str]) -> None:
             repair.report([port for port in ports if not port.startswith(HOST_PORT_PREFIX)])
@@ -207,7 +180,7 @@ class Components:
                 self.exposure.controller.trigger(vni)
 
         self.reconciler.ports_lost = report
-        self.interfaces.macvlan_ports.interfaces_lost = repair.report
+        self.drivers.macvlan_ports.interfaces_lost = repair.report
         return repair
 
     def _make_key_rotation(self, interval_s: float) -> KeyRotation:
@@ -267,14 +240,15 @@ class Components:
                 level=logging.WARNING,
             )
         await self._startup.adopt()
-        await self.interfaces.start()
+        await self.drivers.start()
+        await self.attacher.context.default_routes.reconcile_all()
         await self.exposure.start()
         await self._startup.destroy_leftovers()
         begin = self._tasks.start
         begin(self.underlay_filter.run, "guard")
         begin(self.reconciler.run, "reconcile")
         begin(self.reconciler.watch, "watch")
-        begin(self.interfaces.macvlan_ports.run, "parented")
+        begin(self.drivers.macvlan_ports.run, "parented")
         begin(self.authority_holder.run, "custody")
         begin(self.key_rotation.run, "keys")
         begin(self._startup.withdraw_stale, "tidy up")

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from overlay import limits
-from overlay.agent.api.endpoints import attach_specs, attached_endpoint, unconfirmed
+from overlay.agent.api.endpoints import attached_endpoint, endpoint_options, unconfirmed
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema import fields, network_responses, requests
 from overlay.agent.containers import modes
 from overlay.agent.containers.namespaces import Shown
+from overlay.agent.endpoints.spec import AttachSpec
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import ConflictError, TimedOutError, UsageError
@@ -51,11 +52,12 @@ class ContainerRoutes:
         mode, named = modes.requested_mode(body, words, self._agent.containers.stored())
         networks = list(dict.fromkeys(words))
         # The name is the container's; on its networks it has that of its target, which is the same.
-        spec, wait = replace(attach_specs(body, len(networks)), name=None), fields.wait_flag(body)
-        made = await self._agent.containers.make(name, mode, named=named)
-        results = await self._agent.containers.equip(
-            name, resolver, [] if named else networks, spec, wait=wait, made=made
+        options = replace(endpoint_options(body, len(networks)), name=None)
+        spec = AttachSpec(
+            f"netns:{name}", () if named else tuple(networks), options, fields.wait_flag(body)
         )
+        made = await self._agent.containers.make(name, mode, named=named)
+        results = await self._agent.containers.equip(name, resolver, spec, made=made)
         return {
             **_shown(self._agent.containers.show(name)),
             "created": made,

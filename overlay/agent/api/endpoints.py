@@ -13,7 +13,7 @@ from overlay.agent.api.schema.responses import STATE_NAMES
 from overlay.agent.components import Components
 from overlay.agent.containers import modes
 from overlay.agent.endpoints.attach import EndpointResult
-from overlay.agent.endpoints.spec import AttachSpec
+from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 from overlay.agent.state.documents import Attachment
@@ -54,9 +54,10 @@ class EndpointRoutes:
         if not names:
             raise UsageError("networks is empty", hint="Name one at least", field="networks")
         modes.refuse_container_modes(names)
-        spec, wait = attach_specs(body, len(set(names))), fields.wait_flag(body)
+        options, wait = endpoint_options(body, len(set(names))), fields.wait_flag(body)
         started = time.monotonic()
-        results = await components.attach_service.attach(target, names, spec, wait=wait)
+        spec = AttachSpec(target, tuple(names), options, wait)
+        results = await components.attach_service.attach(spec)
         return {
             "endpoints": [attached_endpoint(result) for result in results],
             "unconfirmed": unconfirmed(results, components),
@@ -68,7 +69,7 @@ class EndpointRoutes:
         components = self._agent.require_components()
         target = fields.required_text(body, "target")
         names = fields.texts(body, "networks", limits.NETWORK_COUNT_MAX)
-        gone = await components.attach_service.detach(target, names)
+        gone = await components.attach_service.detach(DetachSpec(target, tuple(names)))
         return {
             "detached": [
                 {"network": network.name, "ip": ip_text(found.ips[0]), "name": found.name}
@@ -77,9 +78,9 @@ class EndpointRoutes:
         }
 
 
-def attach_specs(body: dict[str, Any], network_count: int) -> AttachSpec:
+def endpoint_options(body: dict[str, Any], network_count: int) -> EndpointOptions:
     """Return what a request asks for on each of its networks; raises UsageError."""
-    spec = AttachSpec(
+    options = EndpointOptions(
         name=fields.name(body, "name"),
         ip=fields.ip(body, "ip"),
         mac=fields.mac(body, "mac"),
@@ -90,13 +91,13 @@ def attach_specs(body: dict[str, Any], network_count: int) -> AttachSpec:
         rates=fields.rates(body),
         gateway_priority=fields.gateway_priority(body),
     )
-    if network_count > 1 and (spec.ip or spec.mac or spec.ifname):
+    if network_count > 1 and (options.ip or options.mac or options.ifname):
         raise UsageError(
             "ip, mac and ifname go with a single network",
             hint="Attach to one network after the other",
             field="networks",
         )
-    return spec
+    return options
 
 
 def endpoints(

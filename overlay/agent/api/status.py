@@ -113,9 +113,9 @@ def _network_status(item: Network, components: Components) -> responses.NetworkS
     state: responses.SandboxStateName = "absent"
     if runtime is not None:
         state = "degraded" if runtime.failures else "ok"
-    faults = [] if runtime is None else runtime.failures[:5]
+    driver = components.drivers.of(item)
+    faults = [] if driver is None else driver.faults(item.vni)[:5]
     if not has_sandbox(item):
-        faults = components.interfaces.macvlan_ports.faults_of(item.vni)[:5]
         state = "degraded" if faults else "none"
     return {
         "name": item.name,

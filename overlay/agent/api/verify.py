@@ -30,7 +30,7 @@ async def verify(agent: AgentLifecycle, http: web.Request) -> VerifyResponse:
     sandboxes = await components.reconciler.differences()
     filter_texts = await components.underlay_filter.differences()
     host_texts = await components.exposure.differences()
-    gone = await components.interfaces.macvlan_ports.differences()
+    gone = await components.drivers.differences()
     repair = fields.query_flag(dict(http.query), "repair")
     repaired = repair and await _repaired(components)
     return {
@@ -79,7 +79,7 @@ async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> 
         not any(left.values())
         and not await components.underlay_filter.differences()
         and not await components.exposure.differences()
-        and not await components.interfaces.macvlan_ports.differences()
+        and not await components.drivers.differences()
     )
 
 

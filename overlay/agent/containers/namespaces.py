@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -95,10 +95,8 @@ class ContainerService:
         self,
         name: str,
         resolver: Mapping[str, list[str]],
-        networks: Sequence[str],
         spec: AttachSpec,
         *,
-        wait: bool,
         made: bool,
     ) -> list[EndpointResult]:
         """Store a container's resolver settings and attach it to networks.
@@ -107,10 +105,9 @@ class ContainerService:
         """
         self._store_resolver(name, resolver)
         results: list[EndpointResult] = []
-        if networks:
+        if spec.networks:
             try:
-                service = self._require_membership().attach_service
-                results = await service.attach(f"netns:{name}", networks, spec, wait=wait)
+                results = await self._require_membership().attach_service.attach(spec)
             except BaseException:
                 if made:
                     await self._unmake(name)

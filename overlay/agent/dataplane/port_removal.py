@@ -18,7 +18,6 @@ class PortRemoval:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self.leaving: set[str] = set()  # a pass takes them for gone, and leaves them to us
         self._wanted: dict[str, asyncio.Future[bool]] = {}
         self._work: asyncio.Task[None] | None = None
 

@@ -8,51 +8,15 @@ endpoints with their hooks takes 60 ms (measured). All functions run in the kern
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from overlay.agent.dataplane.port_removal import PortRemoval
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.diff import diff
-from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import Operation, applied
 from overlay.core.dataplane.planner import PlanInput, plan_sandbox
 from overlay.core.dataplane.state import NeighborRow, SandboxState
-from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
-
-FIRST_RETRY_S = 0.2
-
-
-@dataclass(slots=True)
-class SandboxRuntime:
-    """One open sandbox and how its passes went."""
-
-    sandbox: Sandbox
-    monitor: SandboxMonitor
-    removing: PortRemoval
-    desired: SandboxState = field(default_factory=SandboxState)
-    left: SandboxState | None = None  # by the last pass, if all of it went well
-    reconnected: set[str] = field(default_factory=set)  # ports made or removed since that pass
-    dirty: bool = True
-    stale: bool = True  # what the last pass left may have been altered: the next one reads
-    passes: int = 0
-    reads: int = 0  # passes that read the kernel
-    operations: int = 0  # applied since the start
-    rows_desired: int = 0
-    rows_actual: int = 0
-    last_macs: LastMacs = field(default_factory=LastMacs)
-    neighbor_count: int = 0  # of the rows, those in the kernel's neighbour tables
-    failures: list[str] = field(default_factory=list)
-    retry_s: float = FIRST_RETRY_S
-    retry: asyncio.TimerHandle | None = None
-    hints: list[str] = field(default_factory=list)  # what the kernel said was altered
-    settling: asyncio.TimerHandle | None = None
-
-    @property
-    def ports_in_transition(self) -> set[str]:
-        """Return the ports that are not where the last plan had them, and rightly so."""
-        return self.reconnected | self.removing.leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +66,7 @@ def compare(runtime: SandboxRuntime, given: PlanInput | None) -> list[Operation]
 
 
 def _read(runtime: SandboxRuntime) -> SandboxState:
-    leaving = frozenset(runtime.removing.leaving)
+    leaving = frozenset(runtime.leaving)
     actual = runtime.sandbox.read()
     return _without_ports(actual, leaving) if leaving else actual
 

@@ -16,8 +16,8 @@ from functools import partial
 
 from overlay.agent.dataplane import watch
 from overlay.agent.dataplane.fast_path import FastPathSupport
-from overlay.agent.dataplane.port_removal import PortRemoval
-from overlay.agent.dataplane.reconcile_pass import FIRST_RETRY_S, SandboxRuntime, compare, run_pass
+from overlay.agent.dataplane.reconcile_pass import compare, run_pass
+from overlay.agent.dataplane.sandbox_runtime import FIRST_RETRY_S, SandboxRuntime
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
@@ -91,17 +91,24 @@ class Reconciler:
         """Return the sandbox of a network, if this node has one."""
         return self._runtimes.get(vni)
 
+    def is_open(self, vni: Vni) -> bool:
+        """Return whether a network's sandbox is open, and has had its first pass."""
+        runtime = self._runtimes.get(vni)
+        return runtime is not None and runtime.passes > 0
+
     async def open(self, network: Network, unfinished: Sequence[str] = ()) -> SandboxRuntime:
         """Make or adopt the network's sandbox, and pass over it once.
 
         `unfinished` are ports that a crash may have left half made: they are removed, and so
         the pass reports them as lost.
         """
-        async with self.lock(network.vni):
+        lock = self._lock(network.vni)
+        async with lock:
             runtime = self._runtimes.get(network.vni)
             if runtime is None:
                 name = sandbox_name(network.vni, self._gossip.node_id)
-                runtime = await self._kernel.call(self._adopt, name, unfinished)
+                runtime = await self._kernel.call(self._adopt, name, unfinished, lock)
+                runtime.changed.connect(self._wake.set)
                 self._runtimes[network.vni] = runtime
                 watch.watch_sandbox(runtime, partial(self.mark_stale, network.vni))
         if runtime.passes == 0:
@@ -115,7 +122,7 @@ class Reconciler:
                 )
         return runtime
 
-    def _adopt(self, name: str, unfinished: Sequence[str]) -> SandboxRuntime:
+    def _adopt(self, name: str, unfinished: Sequence[str], lock: asyncio.Lock) -> SandboxRuntime:
         """Open a sandbox, whole or not at all; in the kernel thread."""
         with contextlib.ExitStack() as undo:
             fast = self.fast_path.make()
@@ -124,13 +131,13 @@ class Reconciler:
             sandbox = Sandbox.open(name, create=True, fast_path=fast)
             undo.callback(sandbox.close)
             veth.detach_interfaces(sandbox, unfinished)
-            runtime = SandboxRuntime(sandbox, sandbox.monitor(), PortRemoval(sandbox))
+            runtime = SandboxRuntime(sandbox, sandbox.monitor(), lock)
             undo.pop_all()
         return runtime
 
     async def destroy(self, vni: Vni) -> None:
         """Remove the network's sandbox with everything in it."""
-        async with self.lock(vni):
+        async with self._lock(vni):
             runtime = self._runtimes.pop(vni, None)
             if runtime is not None:
                 watch.stop_watching(runtime)
@@ -159,7 +166,7 @@ class Reconciler:
             await self._kernel.call(runtime.sandbox.close)
         self._runtimes.clear()
 
-    def lock(self, vni: Vni) -> asyncio.Lock:
+    def _lock(self, vni: Vni) -> asyncio.Lock:
         """Return what a pass over a network holds: nothing changes its sandbox meanwhile."""
         return self._locks.setdefault(vni, asyncio.Lock())
 
@@ -236,7 +243,7 @@ class Reconciler:
 
     async def reconcile(self, vni: Vni) -> None:
         """One pass: plan, read, subtract, apply; then say how far the kernel is."""
-        async with self.lock(vni):
+        async with self._lock(vni):
             runtime = self._runtimes.get(vni)
             network = self._directory.network_by_vni(vni)
             if runtime is None:
@@ -301,7 +308,7 @@ class Reconciler:
         """Compare desired with actual in every sandbox, changing nothing."""
         found: dict[Vni, list[Operation]] = {}
         for vni, runtime in list(self._runtimes.items()):
-            async with self.lock(vni):
+            async with self._lock(vni):
                 if self._runtimes.get(vni) is not runtime:
                     continue  # gone while another pass was waited for
                 given = self._plan_input(vni, self._directory.network_by_vni(vni))

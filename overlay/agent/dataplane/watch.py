@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 
-from overlay.agent.dataplane.reconcile_pass import SandboxRuntime
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.errors import OverlayError
 from overlay.kernel.nft.tables import Monitor
 from overlay.kernel.sandbox.monitor import UnderlayMonitor

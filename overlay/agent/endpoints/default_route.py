@@ -1,8 +1,8 @@
-"""Which of a container's networks has its default route, by a rule.
+"""Choose the network that has a container's default route.
 
-Of the networks that it was attached to with one, the highest `--gateway-priority`; of equals one
-that leads out before an internal one, then the one that has it, then the first by name. So the
-first attached keeps it, and the next takes over when that is detached.
+Among the networks that it was attached to with a default route, the highest `--gateway-priority`
+wins; of equal ones a network that is not internal, then the one that has the route, then the first
+by name. So the first attached keeps it, and the next takes over when that one is detached.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.errors import OverlayError
@@ -21,25 +19,19 @@ from overlay.kernel.host.default_route import DefaultRouteCandidate
 
 
 class DefaultRoutes:
-    """Keeps that rule for the containers of this host."""
+    """Keeps the default routes of this host's containers by that rule."""
 
-    def __init__(
-        self,
-        directory: Directory,
-        kernel: KernelThread,
-        event_log: EventLog,
-        attachments: Attachments,
-    ) -> None:
+    def __init__(self, context: NodeContext, attachments: Attachments) -> None:
         self.default_route_moved: Callable[[], None] = lambda: (
             None
         )  # some container's default route
-        self._directory = directory
-        self._kernel = kernel
-        self._event_log = event_log
+        self._directory = context.directory
+        self._kernel = context.kernel
+        self._event_log = context.event_log
         self._attachments = attachments
 
     async def reconcile_all(self) -> None:
-        """Look at all containers on several networks: a crash may have come between."""
+        """Check all containers on several networks: a crash may have interrupted an attach."""
         counts: dict[tuple[int, int], int] = {}
         for attachment in self._attachments.values():
             counts[attachment.netns_identity] = counts.get(attachment.netns_identity, 0) + 1
@@ -47,11 +39,9 @@ class DefaultRoutes:
             if count > 1:
                 await self.reconcile(identity)
 
-    async def reconcile(self, identity: tuple[int, int], *, fewest: int = 1) -> None:
-        """Make one container's default routes as they should be, if it is on so many networks."""
+    async def reconcile(self, identity: tuple[int, int]) -> None:
+        """Set one container's default routes by the rule."""
         mine = self._attachments.of_target(identity)
-        if len(mine) < fewest:
-            return
         named = [(self._name(attachment), attachment) for attachment in mine if attachment.gateway]
         ranked = [
             candidate

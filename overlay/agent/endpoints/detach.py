@@ -1,66 +1,40 @@
 """Detach: from a published endpoint back to nothing.
 
-The order is the point: what a crash in between leaves is more than the state names, never less,
-and the next start removes it. Owns: the withdrawal of endpoint records and attachments, also of
-those that nothing here stands behind any more. Must not know: how an endpoint is made.
+Owns: the steps of a detach on a real host, and the withdrawal of endpoints whose attachment or
+network is gone. Does not: their order, which `core.attach_order` has for the agent and the
+simulator alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
 
 from overlay import limits
-from overlay.agent.endpoints.interfaces import Interfaces
-from overlay.agent.gossip.service import GossipService
-from overlay.agent.ipam.allocator import AddressAllocator
-from overlay.agent.networks.participation import ParticipationService
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.records.directory import Directory
+from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.state import documents
-from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import Row
 from overlay.agent.state.documents import Attachment
+from overlay.core.attach_order import detach_endpoint
 from overlay.core.protocol.records import Scope, Segment, key_of
 from overlay.model import Endpoint, Network, Vni, ip_text
 
-
-class Withdrawal(NamedTuple):
-    """An endpoint that is withdrawn, durably, but whose interface may still be there."""
-
-    attachment: Attachment
-    network: Network | None
-    endpoint: Endpoint | None
-    segments: list[Segment]
+Detached = tuple[Network, Endpoint]
 
 
 class EndpointDetacher:
-    """Takes endpoints of this node away."""
+    """Removes endpoints of this node."""
 
-    def __init__(
-        self,
-        gossip: GossipService,
-        directory: Directory,
-        allocator: AddressAllocator,
-        interfaces: Interfaces,
-        participation: ParticipationService,
-        event_log: EventLog,
-        attachments: Attachments,
-    ) -> None:
-        self._gossip = gossip
-        self._directory = directory
-        self._allocator = allocator
-        self._interfaces = interfaces
-        self._participation = participation
-        self._event_log = event_log
-        self._attachments = attachments
+    def __init__(self, context: EndpointContext) -> None:
+        self._context = context
+        self._node = context.node
+        self._attachments = context.attachments
 
     async def detach(
         self, identity: tuple[int, int], networks: Sequence[Network]
-    ) -> list[tuple[Network, Endpoint]]:
-        """Detach a container from the networks (none given: from all) and return from what."""
+    ) -> list[Detached]:
+        """Detach a container from the networks (none given: from all); return the endpoints."""
         wanted = {network.vni for network in networks}
-        gone: list[tuple[Network, Endpoint]] = []
+        gone: list[Detached] = []
         async with self._attachments.alone_with(identity):
             for attachment in self._attachments.of_target(identity):
                 if not wanted or attachment.vni in wanted:
@@ -68,101 +42,142 @@ class EndpointDetacher:
         return gone
 
     async def remove(
-        self, attachment: Attachment, *, wait: bool = True
-    ) -> list[tuple[Network, Endpoint]]:
-        """Take one endpoint away: withdrawn, unplugged, told; its sandbox goes with the last."""
-        return await self.finish(self.withdraw(attachment), wait=wait)
-
-    def withdraw(self, attachment: Attachment, rows: Iterable[Row] = ()) -> Withdrawal:
-        """Withdraw an endpoint, durable together with rows of documents; `finish` does the rest."""
-        endpoint = self._directory.endpoint_of(attachment)
-        network = self._directory.network_by_vni(attachment.vni)
-        # Durable first: a disk that refuses leaves all as it was, and a crash from here on
-        # leaves a port that the state does not name: the next start removes it.
-        segments = self._withdraw(attachment, endpoint, rows)
-        # Out of the plan too, or a pass in between would report the port as lost.
-        self._attachments.pop(bytes.fromhex(attachment.endpoint_id), None)
-        return Withdrawal(attachment, network, endpoint, segments)
-
-    async def finish(self, withdrawal: Withdrawal, *, wait: bool) -> list[tuple[Network, Endpoint]]:
-        """Remove a withdrawn endpoint's interface, then announce the withdrawal."""
-        attachment, network, endpoint, segments = withdrawal
-        await self._interfaces.disconnect(attachment, endpoint)
-        segments += await self._participation.end_unused(Vni(attachment.vni))
-        if wait:
-            await self._gossip.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
-        else:
-            self._gossip.publish(segments)
-        if endpoint is None or network is None:
-            return []
-        self._event_log.record(
-            "detach",
-            f"{attachment.target} gave up {ip_text(endpoint.ips[0])}",
-            network=network.name,
-            endpoint=endpoint.name,
-        )
-        return [(network, endpoint)]
-
-    async def undo(self, attachment: Attachment, endpoint: Endpoint) -> None:
-        """Take back an endpoint that got no interface and that nobody was told of."""
-        try:
-            self._withdraw(attachment, endpoint)
-        finally:
-            await self._interfaces.disconnect(attachment, endpoint)
-
-    def _withdraw(
         self,
         attachment: Attachment,
-        endpoint: Endpoint | None,
-        rows: Iterable[Row] = (),
-    ) -> list[Segment]:
-        """Delete an endpoint from disk and records."""
-        deletes = [key_of(endpoint)] if endpoint is not None else []
-        segments = self._gossip.commit(
-            Scope(attachment.vni),
-            deletes=deletes,
-            rows=[
-                documents.ATTACHMENTS.deletion_of(attachment),
-                *self._interfaces.removal_rows(attachment),
-                *rows,
-            ],
-        )
-        if endpoint is not None:
-            self._allocator.quarantine(endpoint)
-        return segments
+        *,
+        wait: bool = True,
+        rows: Sequence[Row] = (),
+        when_durable: Callable[[], None] = lambda: None,
+    ) -> list[Detached]:
+        """Detach one endpoint; its sandbox is removed with the last.
 
-    # --- what nothing stands behind -----------------------------------------------------
+        `rows` are stored in the same commit as the withdrawal; `when_durable` is called right after
+        it. Returns the endpoint, or nothing if its record or its network was gone already.
+        """
+        steps = _DetachSteps(self._context, attachment, rows, when_durable, wait=wait)
+        return await detach_endpoint(steps)
+
+    async def undo(self, attachment: Attachment, endpoint: Endpoint) -> None:
+        """Remove an endpoint that got no interface and that no other host knows of."""
+        try:
+            withdraw(self._context, attachment, endpoint)
+        finally:
+            await disconnect(self._context, attachment, endpoint)
+
+    # --- endpoints without an attachment or a network --------------------------------------
 
     def withdraw_orphans(self, network: Network) -> list[Segment]:
         """Withdraw own endpoint records that no attachment on disk belongs to."""
+        gossip = self._node.gossip
         strays = [
             placed.endpoint
-            for placed in self._directory.endpoints(network.vni)
-            if placed.origin == self._gossip.node_id
-            and not documents.ATTACHMENTS.find(
-                self._gossip.state, placed.endpoint.endpoint_id.hex()
-            )
+            for placed in self._node.directory.endpoints(network.vni)
+            if placed.origin == gossip.node_id
+            and not documents.ATTACHMENTS.find(gossip.state, placed.endpoint.endpoint_id.hex())
         ]
         if not strays:
             return []
         for endpoint in strays:
-            self._allocator.quarantine(endpoint)
-            self._event_log.record(
+            self._context.allocator.quarantine(endpoint)
+            self._node.event_log.record(
                 "gone",
-                f"{ip_text(endpoint.ips[0])} is withdrawn: nothing here is attached as it",
+                f"{ip_text(endpoint.ips[0])} is withdrawn: no container here has it",
                 network=network.name,
                 endpoint=endpoint.name,
             )
-        return self._gossip.commit(Scope(network.vni), deletes=[key_of(e) for e in strays])
+        return gossip.commit(Scope(network.vni), deletes=[key_of(e) for e in strays])
 
     async def detach_from_removed(self) -> None:
-        """Detach what is on networks that exist no more: another host removed them when it could
-        not know of it."""
-        claimed = {network.vni for _, network in self._directory.view.network_claims()}
+        """Detach endpoints of networks that another host removed before it knew of them."""
+        claimed = {network.vni for _, network in self._node.directory.view.network_claims()}
         for attachment in [a for a in self._attachments.values() if a.vni not in claimed]:
             async with self._attachments.alone_with(attachment.netns_identity):
                 if bytes.fromhex(attachment.endpoint_id) not in self._attachments:
                     continue  # detached meanwhile
                 text = f"{attachment.target} is detached: its network was removed elsewhere"
-                self._event_log.record("gone", text, network=f"vni {attachment.vni}")
+                self._node.event_log.record("gone", text, network=f"vni {attachment.vni}")
                 await self.remove(attachment, wait=False)
+
+
+class _DetachSteps:
+    """One detach of one container from one network, as `core.attach_order` calls for it."""
+
+    def __init__(
+        self,
+        context: EndpointContext,
+        attachment: Attachment,
+        rows: Sequence[Row],
+        when_durable: Callable[[], None],
+        *,
+        wait: bool,
+    ) -> None:
+        self._context = context
+        self._attachment = attachment
+        self._rows = rows
+        self._when_durable = when_durable
+        self._wait = wait
+        self._endpoint = context.node.directory.endpoint_of(attachment)
+        self._network = context.node.directory.network_by_vni(attachment.vni)
+        self._segments: list[Segment] = []
+
+    def withdraw(self) -> None:
+        """Delete the endpoint durably; a disk that refuses leaves all as it was."""
+        self._segments += withdraw(self._context, self._attachment, self._endpoint, self._rows)
+        self._when_durable()
+        # Out of the plan too, or a pass in between would report the port as lost.
+        self._context.attachments.pop(bytes.fromhex(self._attachment.endpoint_id), None)
+
+    async def disconnect(self) -> None:
+        """Remove the interface, and what the kernel holds for it."""
+        await disconnect(self._context, self._attachment, self._endpoint)
+
+    async def end_participation(self) -> None:
+        """Give the sandbox up if this was the last endpoint that needed it."""
+        vni = Vni(self._attachment.vni)
+        self._segments += await self._context.participation.end_unused(vni)
+
+    async def announce(self) -> list[Detached]:
+        """Tell the other hosts; wait until those that live have confirmed, if asked to."""
+        node = self._context.node
+        if self._wait:
+            await node.gossip.publish_confirmed(self._segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
+        else:
+            node.gossip.publish(self._segments)
+        if self._endpoint is None or self._network is None:
+            return []
+        node.event_log.record(
+            "detach",
+            f"{self._attachment.target} gave up {ip_text(self._endpoint.ips[0])}",
+            network=self._network.name,
+            endpoint=self._endpoint.name,
+        )
+        return [(self._network, self._endpoint)]
+
+
+def withdraw(
+    context: EndpointContext,
+    attachment: Attachment,
+    endpoint: Endpoint | None,
+    rows: Iterable[Row] = (),
+) -> list[Segment]:
+    """Delete an endpoint from disk and records; return the segments that tell of it."""
+    segments = context.node.gossip.commit(
+        Scope(attachment.vni),
+        deletes=[key_of(endpoint)] if endpoint is not None else [],
+        rows=[
+            documents.ATTACHMENTS.deletion_of(attachment),
+            *context.drivers.of_attachment(attachment).removal_rows(attachment),
+            *rows,
+        ],
+    )
+    if endpoint is not None:
+        context.allocator.quarantine(endpoint)
+    return segments
+
+
+async def disconnect(
+    context: EndpointContext, attachment: Attachment, endpoint: Endpoint | None
+) -> None:
+    """Remove an endpoint's interface, and let another network have the default route."""
+    await context.drivers.of_attachment(attachment).disconnect(attachment, endpoint)
+    await context.default_routes.reconcile(attachment.netns_identity)

@@ -1,7 +1,6 @@
-"""Endpoints whose interface the kernel has lost: plugged in again, or withdrawn.
+"""Recover endpoints whose interface disappeared: recreate it, or withdraw the endpoint.
 
-Owns: telling a container that ended from an interface that somebody deleted. Must not know
-how the loss was noticed.
+Owns: telling a container that ended from an interface that was deleted. Does not: notice the loss.
 """
 
 from __future__ import annotations
@@ -12,11 +11,7 @@ import os
 from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.restart import Restart
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
-from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment, EndedEndpoint
 from overlay.errors import OverlayError
 from overlay.kernel import netns
@@ -24,30 +19,25 @@ from overlay.model import Endpoint, Network
 
 
 class Repair:
-    """Follows up lost ports, those reported meanwhile included."""
+    """Recovers lost ports one after another."""
 
     def __init__(
-        self,
-        directory: Directory,
-        attacher: EndpointAttacher,
-        detacher: EndpointDetacher,
-        restart: Restart,
-        attachments: Attachments,
-        kernel: KernelThread,
-        event_log: EventLog,
+        self, attacher: EndpointAttacher, detacher: EndpointDetacher, restart: Restart
     ) -> None:
-        self._directory = directory
+        context = attacher.context
         self._attacher = attacher
         self._detacher = detacher
         self._restart = restart
-        self._attachments = attachments
-        self._kernel = kernel
-        self._event_log = event_log
+        self._drivers = context.drivers
+        self._attachments = context.attachments
+        self._directory = context.node.directory
+        self._kernel = context.node.kernel
+        self._event_log = context.node.event_log
         self._ports: dict[str, None] = {}  # in order of their loss
         self._working: asyncio.Task[None] | None = None
 
     def report(self, ports: list[str]) -> None:
-        """Note that ports are gone; what became of them is seen outside the pass that noticed."""
+        """Note that ports are gone; they are recovered outside the pass that noticed."""
         self._ports.update(dict.fromkeys(ports))
         if self._working is None or self._working.done():
             self._working = asyncio.get_running_loop().create_task(
@@ -55,7 +45,7 @@ class Repair:
             )
 
     async def close(self) -> None:
-        """Stop following up."""
+        """Stop recovering."""
         if self._working is not None:
             self._working.cancel()
             await asyncio.gather(self._working, return_exceptions=True)
@@ -74,8 +64,10 @@ class Repair:
                     self._event_log.record("gone", f"{attachment.target}: {error}")
 
     async def _recover(self, endpoint_id: str) -> str | None:
-        """Plug in again what still lives, else withdraw it; return the id of a container that is
-        remembered, for it may start again."""
+        """Recreate an interface whose container lives, else withdraw the endpoint.
+
+        Returns the id of a container that may start again, and is remembered; else None.
+        """
         attachment = self._attachments.get(bytes.fromhex(endpoint_id))
         if attachment is None:
             return None  # detached meanwhile
@@ -87,14 +79,16 @@ class Repair:
         if descriptor is None or network is None or endpoint is None:
             return await self._withdraw(attachment, network, endpoint)
         try:
-            # What comes and goes with an interface of the host's is tried again, not given up.
-            again = bool(attachment.parent)
-            await self._attacher.connect(network, endpoint, attachment, descriptor, again=again)
+            await self._attacher.connect(network, endpoint, attachment, descriptor)
+        except BaseException:
+            if not self._drivers.of_attachment(attachment).recreates_forever:
+                await self._attacher.rollback.undo(attachment, endpoint)
+            raise
         finally:
             os.close(descriptor)
         self._event_log.record(
             "repaired",
-            f"{attachment.target} is plugged in again",
+            f"{attachment.target} is connected again",
             network=network.name,
             endpoint=endpoint.name,
         )
@@ -103,8 +97,10 @@ class Repair:
     async def _withdraw(
         self, attachment: Attachment, network: Network | None, endpoint: Endpoint | None
     ) -> str | None:
-        """Take back an ended container's endpoint; remember it where its runtime may start it, and
-        return its id then."""
+        """Withdraw an ended container's endpoint.
+
+        Remembers it if its runtime may start the container again, and returns its id then.
+        """
         self._event_log.record(
             "gone",
             f"{attachment.target} ended",
@@ -115,7 +111,10 @@ class Repair:
             await self._detacher.remove(attachment, wait=False)
             return None
         ended = EndedEndpoint.of(attachment, endpoint)
-        withdrawal = self._detacher.withdraw(attachment, [documents.ENDED.row(ended)])
-        self._restart.remember(ended)
-        await self._detacher.finish(withdrawal, wait=False)
+        await self._detacher.remove(
+            attachment,
+            wait=False,
+            rows=[documents.ENDED.row(ended)],
+            when_durable=lambda: self._restart.remember(ended),
+        )
         return attachment.container_id

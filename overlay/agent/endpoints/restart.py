@@ -1,18 +1,19 @@
-"""Containers that ended and may start again: attached once more, with the same address.
+"""Attach containers again that ended and were started once more, with the same address.
 
 A Docker or Podman container keeps its id from one start to the next, but not its network
-namespace. Owns: what is remembered of an endpoint whose container ended, and when it is
-forgotten: by a detach, or when its runtime knows the container no more.
+namespace. Owns: the endpoints remembered of ended containers, and when they are forgotten: after a
+detach, or when the runtime no longer has the container.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 from overlay import limits
 from overlay.agent.endpoints.attach import EndpointAttacher
-from overlay.agent.endpoints.spec import AttachSpec
+from overlay.agent.endpoints.spec import EndpointOptions
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.agent.runtimes.engine_events import EngineEvents
@@ -28,7 +29,7 @@ RUNTIMES = ("docker", "podman")
 
 
 class Restart:
-    """What ended on this host and waits to start again."""
+    """The containers of this host that ended and may start again."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Restart:
     # --- remembering --------------------------------------------------------------------
 
     def can_restart(self, attachment: Attachment) -> bool:
-        """Say whether an attachment's container can start again as the same."""
+        """Return whether an attachment's container may start again under its id."""
         may = attachment.container_id is not None and attachment.target.startswith(RUNTIMES)
         return may and len(self._ended) < limits.ENDPOINTS_PER_NODE_MAX
 
@@ -66,7 +67,7 @@ class Restart:
         self._ended[ended.key] = ended
 
     def forget(self, target: str, vnis: set[int]) -> None:
-        """Forget what is remembered of a target, on some networks (none given: on all)."""
+        """Forget the remembered endpoints of a target, on some networks (none given: on all)."""
         self._drop(
             [
                 each
@@ -83,7 +84,7 @@ class Restart:
         for each in gone:
             self._ended.pop(each.key, None)
 
-    # --- coming back --------------------------------------------------------------------
+    # --- starting again -----------------------------------------------------------------
 
     async def stream_opened(self, kind: str) -> None:
         """Attach the containers that have started while there was no event stream."""
@@ -95,7 +96,7 @@ class Restart:
                 await self.container_started(container_id)
 
     async def container_started(self, container_id: str) -> None:
-        """Attach a container again if it is one that ended and now runs."""
+        """Attach a container again if it is a remembered one and runs."""
         async with self._lock:
             waiting = [e for e in self._ended.values() if e.container_id == container_id]
             if not waiting:
@@ -107,16 +108,17 @@ class Restart:
                 self._drop(waiting)  # removed: it will not come back
                 return
             except OverlayError:
-                return  # it does not run, or its runtime does not answer now
-            for each in waiting:
-                await self._attach(target, each)
+                return  # it does not run, or its runtime does not answer
+            with contextlib.closing(target):
+                for each in waiting:
+                    await self._attach(target, each)
 
     async def _attach(self, target: Target, ended: EndedEndpoint) -> None:
         network = self._directory.network_by_vni(ended.vni)
         if network is None:
             self._drop([ended])
             return
-        spec = AttachSpec(
+        options = EndpointOptions(
             name=ended.name,
             ip=parse_ip(ended.ip),
             mac=Mac(bytes.fromhex(ended.mac)),
@@ -127,9 +129,9 @@ class Restart:
             gateway_priority=ended.gateway_priority,
         )
         try:
-            await self._attacher.attach(target, network, spec, wait=False)
+            await self._attacher.attach(target, network, options, wait=False)
         except ConflictError as error:
-            await self._attach_with_any_address(target, ended, spec, error)
+            await self._attach_with_any_address(target, ended, options, error)
         except OverlayError as error:
             self._event_log.record(
                 "return", f"{ended.target}: {error}", network=network.name, endpoint=ended.name
@@ -138,9 +140,9 @@ class Restart:
             self._drop([ended])
 
     async def _attach_with_any_address(
-        self, target: Target, ended: EndedEndpoint, spec: AttachSpec, why: OverlayError
+        self, target: Target, ended: EndedEndpoint, options: EndpointOptions, why: OverlayError
     ) -> None:
-        """Its address, interface name or name is taken meanwhile: any other is better than none."""
+        """Attach without the address, MAC and interface name that are taken meanwhile."""
         network = self._directory.network_by_vni(ended.vni)
         assert network is not None, "the caller found it"
         self._event_log.record(
@@ -148,7 +150,7 @@ class Restart:
             network=network.name, endpoint=ended.name,
         )  # fmt: skip
         try:
-            other = replace(spec, ip=None, mac=None, ifname=None)
+            other = replace(options, ip=None, mac=None, ifname=None)
             await self._attacher.attach(target, network, other, wait=False)
         except OverlayError as error:
             self._event_log.record("return", f"{ended.target}: {error}", network=network.name)

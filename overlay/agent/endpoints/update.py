@@ -1,7 +1,6 @@
-"""What is attached already, changed in place: its limits, and its say in the default route.
+"""Change attached endpoints in place: their rates, and their gateway priority.
 
-Owns: what can be changed without a detach, and what became of it. Must not know how something is
-attached.
+Owns: which options can be changed without a detach. Does not: attach.
 """
 
 from __future__ import annotations
@@ -9,12 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from overlay.agent.dataplane.reconciler import Reconciler
-from overlay.agent.endpoints.default_route import DefaultRoutes
-from overlay.agent.endpoints.spec import AttachSpec, labels_with_rates
-from overlay.agent.gossip.service import GossipService
-from overlay.agent.process.event_log import EventLog
+from overlay.agent.endpoints.context import EndpointContext
+from overlay.agent.endpoints.spec import EndpointOptions, labels_with_rates
 from overlay.agent.state import documents
-from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.rate_limits import rates_of
 from overlay.core.protocol.records import Scope
 from overlay.model import Endpoint, Network
@@ -22,7 +18,7 @@ from overlay.model import Endpoint, Network
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """One field of an attach that has another value now; None for a limit: there is none."""
+    """One option of an endpoint that has changed; a rate of None is unlimited."""
 
     field: str  # as the API calls it
     before: int | bool | None
@@ -35,27 +31,20 @@ class FieldChange:
 class UpdateService:
     """Changes the attachments of this node."""
 
-    def __init__(
-        self,
-        gossip: GossipService,
-        reconciler: Reconciler,
-        default_routes: DefaultRoutes,
-        event_log: EventLog,
-        attachments: Attachments,
-    ) -> None:
-        self._gossip = gossip
+    def __init__(self, context: EndpointContext, reconciler: Reconciler) -> None:
+        self._gossip = context.node.gossip
+        self._event_log = context.node.event_log
+        self._default_routes = context.default_routes
+        self._attachments = context.attachments
         self._reconciler = reconciler
-        self._default_routes = default_routes
-        self._event_log = event_log
-        self._attachments = attachments
 
     async def update(
-        self, network: Network, endpoint: Endpoint, spec: AttachSpec
+        self, network: Network, endpoint: Endpoint, options: EndpointOptions
     ) -> tuple[Endpoint, tuple[FieldChange, ...]]:
-        """Make an endpoint of this node as the wish has it; return it and what was changed."""
-        changes = await self._prefer(endpoint, spec)
-        after, limited = await self._limit(network, endpoint, spec)
-        changes += limited
+        """Give an endpoint of this node the options; return it and what was changed."""
+        changes = await self._change_priority(endpoint, options)
+        after, rates = await self._change_rates(network, endpoint, options)
+        changes += rates
         if changes:
             self._event_log.record(
                 "attach",
@@ -66,10 +55,12 @@ class UpdateService:
             )
         return after, tuple(changes)
 
-    async def _prefer(self, endpoint: Endpoint, spec: AttachSpec) -> list[FieldChange]:
-        """Give it another say in the default route, if one is asked for."""
+    async def _change_priority(
+        self, endpoint: Endpoint, options: EndpointOptions
+    ) -> list[FieldChange]:
+        """Change the gateway priority, if another one is asked for."""
         before = self._attachments[endpoint.endpoint_id]
-        wanted = spec.gateway_priority
+        wanted = options.gateway_priority
         if wanted is None or (wanted, True) == (before.gateway_priority, before.gateway):
             return []
         after = replace(before, gateway_priority=wanted, gateway=True)
@@ -82,11 +73,11 @@ class UpdateService:
         ]
         return [change for change in found if change.before != change.after]
 
-    async def _limit(
-        self, network: Network, endpoint: Endpoint, spec: AttachSpec
+    async def _change_rates(
+        self, network: Network, endpoint: Endpoint, options: EndpointOptions
     ) -> tuple[Endpoint, list[FieldChange]]:
-        """Give it other limits, if others are asked for."""
-        after = replace(endpoint, labels=labels_with_rates(endpoint.labels, spec.rates))
+        """Change the rates, if others are asked for."""
+        after = replace(endpoint, labels=labels_with_rates(endpoint.labels, options.rates))
         if after == endpoint:
             return endpoint, []
         self._gossip.publish(self._gossip.commit(Scope(network.vni), [after]))

@@ -13,8 +13,8 @@ import logging
 import os
 
 from overlay import limits
-from overlay.agent.dataplane.reconcile_pass import SandboxRuntime
 from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
@@ -126,16 +126,13 @@ class HostEndpoints:
     async def connect(self, network: Network, runtime: SandboxRuntime) -> bool:
         """Make or repair the interfaces; say whether anything was to do."""
         links, fresh = self.links(network), network.vni not in self.exposed_vnis
-        async with self._reconciler.lock(network.vni):
+        async with runtime.change_ports() as changed:
             found = await self._kernel.call(uplink.survey, links)
             wrong: list[str] = []
             for link in links:
                 wrong += await self._kernel.call(uplink.ensure_uplink, runtime.sandbox, link, found)
             if wrong:
-                runtime.reconnected |= {link.port for link in links}
-                self._reconciler.mark_dirty(
-                    network.vni
-                )  # their rows went with them, also at a start
+                changed.update(link.port for link in links)  # their rows went with them
         self.exposed_vnis.add(network.vni)
         self._rules.set_links(network.vni, [ExposedLink(link.name, link.ranges) for link in links])
         if wrong and not fresh:
@@ -157,10 +154,9 @@ class HostEndpoints:
             self._allocator.quarantine(end)
         runtime = self._reconciler.runtime(vni)
         if runtime is not None:
-            async with self._reconciler.lock(vni):
-                for number in range(max(1, len(ends))):
-                    port = host_port_name(number)
-                    runtime.reconnected.add(port)
+            ports = [host_port_name(number) for number in range(max(1, len(ends)))]
+            async with runtime.change_ports(*ports):
+                for port in ports:
                     await asyncio.to_thread(uplink.remove_uplink, runtime.sandbox, port)
         self._gossip.publish(segments)
         self._reconciler.mark_dirty(vni)

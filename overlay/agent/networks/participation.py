@@ -54,7 +54,7 @@ class ParticipationService:
                 segments = self._gossip.commit(CLUSTER_SCOPE, [part])
                 self._gossip.publish(segments)
                 await self._gossip.wait_synced(Scope(network.vni), limits.ATTACH_CONFIRM_TIMEOUT_S)
-            if has_sandbox(network):
+            if has_sandbox(network) and not self._reconciler.is_open(network.vni):
                 await self._reconciler.open(network)
         return segments
 

@@ -1,18 +1,19 @@
-"""From the text of a TARGET to one network namespace.
+"""Resolve the text of a TARGET to one open network namespace.
 
-Owns: the grammar of targets, the order in which a bare name is looked up, and what is no
-container at all (the host itself, a sandbox of ours, a leftover file). Must not know how
-runtimes are asked (`runtimes`) or what is done with the namespace.
+Owns: the grammar of targets, the order in which a bare name is looked up, and the namespaces that
+are refused: the host's own, a sandbox of overlayd, a leftover file. Does not: query container
+runtimes (`engines`), or use the namespace.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from overlay.agent.runtimes.engines import DockerEngine, Engine, EngineContainer, PodmanEngine
@@ -31,14 +32,23 @@ _PROCESS_PATH = re.compile(r"/proc/(\d+)(?:/task/\d+)?/ns/net")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One container's network namespace."""
+    """One container's network namespace, held open until `close`.
+
+    The open descriptor stays the container's, even if its path leads to another one meanwhile.
+    """
 
     kind: str  # netns, path, pid, docker or podman
-    name: str  # fit to be an endpoint's name
+    name: str  # valid as an endpoint's name
     netns_path: str
     pid: int | None
     container_id: str | None
     text: str  # resolves to the same again, as long as the container is the same
+    descriptor: int = field(default=-1, compare=False)
+    identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode
+
+    def close(self) -> None:
+        """Close the namespace; call once."""
+        os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +64,15 @@ THIS_HOST = TargetSources()
 
 
 def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
-    """Return what `text` names; it exists and is neither the host nor a sandbox of ours.
+    """Return the open target that `text` names; the caller closes it.
 
-    Raises UsageError for what is no target, NotFoundError, and ConflictError for what is
-    ambiguous, not running or not a container. Blocks: it asks the container runtimes.
+    Raises UsageError for invalid text, NotFoundError, and ConflictError for a name that is
+    ambiguous, or names no running container. Blocks: it queries the container runtimes.
     """
     if not text or "\0" in text:
         raise UsageError("target is empty", hint=_hint(), field="target")
     if "/" in text:
-        return _checked(_by_path(text), sources)
+        return _opened(_by_path(text), sources)
     kind, colon, rest = text.partition(":")
     if not colon:
         return _by_name(text, sources)
@@ -71,11 +81,11 @@ def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
             f"{text!r} is not a target", why=f"unknown kind {kind!r}", hint=_hint(), field="target"
         )
     if kind == "netns":
-        return _checked(_by_netns(rest, sources), sources)
+        return _opened(_by_netns(rest, sources), sources)
     if kind == "pid":
-        return _checked(_by_pid(rest, sources), sources)
+        return _opened(_by_pid(rest, sources), sources)
     runtime = next((runtime for runtime in sources.runtimes if runtime.kind == kind), None)
-    return _checked(_by_runtime(runtime, rest, sources), sources)
+    return _opened(_by_runtime(runtime, rest, sources), sources)
 
 
 def _hint() -> str:
@@ -102,7 +112,7 @@ def _by_netns(name: str, sources: TargetSources) -> Target:
         )
     if SANDBOX_NAME.fullmatch(name):
         raise ConflictError(
-            f"{name} is a sandbox of overlayd's own, not a container",
+            f"{name} is a sandbox of overlayd, not a container",
             hint="overlayd container ls shows bare containers",
         )
     return Target("netns", fit_name(name, "netns"), str(path), None, None, f"netns:{name}")
@@ -136,7 +146,7 @@ def _by_runtime(runtime: Engine | None, name: str, sources: TargetSources) -> Ta
 def _running(container: EngineContainer, sources: TargetSources) -> Target:
     if container.pid is None:
         raise ConflictError(
-            f"the container {container.kind}:{container.name} does not run",
+            f"the container {container.kind}:{container.name} is not running",
             why=f"it is {container.status}",
             hint=f"{container.kind} start {container.name}, then attach it",
         )
@@ -151,7 +161,7 @@ def _running(container: EngineContainer, sources: TargetSources) -> Target:
 
 
 def _by_name(name: str, sources: TargetSources) -> Target:
-    """Look a bare name up everywhere: it is taken only where it fits one namespace."""
+    """Look a bare name up everywhere; it must name one namespace alone."""
     places: list[Callable[[], Target]] = []
     if _is_there(sources.netns_dir / name):
         places.append(lambda: _by_netns(name, sources))
@@ -161,23 +171,30 @@ def _by_name(name: str, sources: TargetSources) -> Target:
     ]
     candidates: dict[tuple[int, int], list[Target]] = {}
     faults: list[OverlayError] = []
-    for place in places:
-        try:
-            target = place()
-            candidates.setdefault(_identity(target, sources), []).append(target)
-        except NotFoundError:
-            continue
-        except OverlayError as error:
-            faults.append(error)
-    if len(candidates) > 1:
-        texts = [target.text for same in candidates.values() for target in same]
-        raise ConflictError(
-            f"{name!r} names {len(candidates)} containers on this host",
-            why=f"candidates: {', '.join(texts)}",
-            hint=f"Say which, for example {texts[0]}",
-        )
-    for same in candidates.values():
-        return same[0]
+    with contextlib.ExitStack() as unused:
+        for place in places:
+            try:
+                target = _opened(place(), sources)
+            except NotFoundError:
+                continue
+            except OverlayError as error:
+                faults.append(error)
+                continue
+            if target.identity in candidates:
+                target.close()
+            else:
+                unused.callback(target.close)
+            candidates.setdefault(target.identity, []).append(target)
+        if len(candidates) > 1:
+            texts = [target.text for same in candidates.values() for target in same]
+            raise ConflictError(
+                f"{name!r} names {len(candidates)} containers on this host",
+                why=f"candidates: {', '.join(texts)}",
+                hint=f"Use one of them, for example {texts[0]}",
+            )
+        for same in candidates.values():
+            unused.pop_all()
+            return same[0]
     if faults:
         raise faults[0]
     raise _nothing_found(name, sources)
@@ -195,15 +212,21 @@ def _nothing_found(name: str, sources: TargetSources) -> NotFoundError:
     )
 
 
-def _checked(target: Target, sources: TargetSources) -> Target:
-    _identity(target, sources)
-    return target
+def _opened(target: Target, sources: TargetSources) -> Target:
+    """Return the target with its namespace open, if that is a container's."""
+    descriptor = _open(target)
+    try:
+        return replace(
+            target, descriptor=descriptor, identity=_identity(target, descriptor, sources)
+        )
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
-def _identity(target: Target, sources: TargetSources) -> tuple[int, int]:
-    """Return (device, inode) if the target is a network namespace and not the host's."""
+def _open(target: Target) -> int:
     try:  # non-blocking: a path may name a FIFO, whose open waits for a writer
-        descriptor = os.open(target.netns_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return os.open(target.netns_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError) as error:
         raise NotFoundError(
             f"there is no network namespace at {target.netns_path}",
@@ -221,13 +244,15 @@ def _identity(target: Target, sources: TargetSources) -> tuple[int, int]:
         raise known(
             f"cannot open {target.netns_path}", why=str(error.strerror), hint=_hint()
         ) from error
+
+
+def _identity(target: Target, descriptor: int, sources: TargetSources) -> tuple[int, int]:
+    """Return (device, inode) of an open container namespace; raises ConflictError for others."""
     try:
         kind = fcntl.ioctl(descriptor, NS_GET_NSTYPE)
         found = os.fstat(descriptor)
     except OSError:
         kind = 0
-    finally:
-        os.close(descriptor)
     if kind != CLONE_NEWNET:
         raise ConflictError(
             f"{target.netns_path} is not a network namespace",
@@ -240,7 +265,7 @@ def _identity(target: Target, sources: TargetSources) -> tuple[int, int]:
     if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
         raise ConflictError(
             f"{target.text} is in the host's own network namespace",
-            why="there is no container's network to plug into",
+            why="there is no container network to connect to",
             hint="Start the container with a network of its own, such as --network none",
         )
     return found.st_dev, found.st_ino
@@ -263,5 +288,5 @@ def _listed(names: list[str]) -> str:
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name too long for a file is no file's
+    except OSError:  # such as a name that is too long for a file
         return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
-from overlay.agent.dataplane.port_removal import PortRemoval
-from overlay.agent.dataplane.reconcile_pass import SandboxRuntime, compare, run_pass
+from overlay.agent.dataplane.reconcile_pass import compare, run_pass
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint
 from overlay.core.dataplane.port_policy import port_rows
@@ -37,7 +38,7 @@ class Node:
         self.host.sandbox.fast_path = FastPath()
         self.world = world
         self.runtime = SandboxRuntime(
-            self.host.sandbox, self.host.sandbox.monitor(), PortRemoval(self.host.sandbox)
+            self.host.sandbox, self.host.sandbox.monitor(), asyncio.Lock()
         )
         self.ports: list[LocalPort] = []
         self.locals: list[Endpoint] = []

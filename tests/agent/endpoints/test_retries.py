@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from overlay.agent.dataplane.reconcile_pass import SandboxRuntime
 from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.attachments import Attachments

@@ -260,7 +260,7 @@ class TestRefused:
         """Our own plumbing is no container."""
         sources = _around(tmp_path)
         (sources.netns_dir / "ov-00beef").touch()
-        with pytest.raises(ConflictError, match="sandbox of overlayd's own"):
+        with pytest.raises(ConflictError, match="is a sandbox of overlayd"):
             resolve_target("netns:ov-00beef", sources)
 
     def test_a_leftover_file_is_refused(self, tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from overlay.agent.dataplane.port_removal import PortRemoval
-from overlay.agent.dataplane.reconcile_pass import SandboxRuntime, run_pass
+from overlay.agent.dataplane.reconcile_pass import run_pass
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.core.dataplane.mac_changes import MacChange
 from overlay.core.dataplane.planner import LocalPort, PlanInput, RemoteEndpoint
 from overlay.kernel.bpf.fast_path import FastPath
@@ -37,9 +38,7 @@ class Place:
         self.world = world
         self.sandbox = world.host().sandbox
         self.sandbox.fast_path = FastPath()
-        self.runtime = SandboxRuntime(
-            self.sandbox, self.sandbox.monitor(), PortRemoval(self.sandbox)
-        )
+        self.runtime = SandboxRuntime(self.sandbox, self.sandbox.monitor(), asyncio.Lock())
         self.ports: list[LocalPort] = []
         self.locals: list[Endpoint] = []
         self.remotes: list[Endpoint] = []

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from overlay.agent.api.endpoints import attach_specs
+from overlay.agent.api.endpoints import endpoint_options
 from overlay.agent.api.schema import fields
 from overlay.errors import UsageError
 from overlay.model import parse_ip, parse_mac
@@ -60,7 +60,7 @@ def test_fields_are_read() -> None:
         lambda: fields.query_time({"since": "yesterday"}, "since"),
         lambda: fields.query_time({"since": "nan"}, "since"),
         lambda: fields.query_time({"since": "1e999"}, "since"),
-        lambda: attach_specs({"ip": "10.0.0.1"}, 2),
+        lambda: endpoint_options({"ip": "10.0.0.1"}, 2),
         lambda: fields.ip({"ip": "10.0.0"}, "ip"),
         lambda: fields.mac({"mac": "01:00:00:00:00:00"}, "mac"),
         lambda: fields.mac({"mac": "zz"}, "mac"),

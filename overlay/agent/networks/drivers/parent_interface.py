@@ -7,44 +7,37 @@ VLANs that were made for them. What is to be removed is on disk before its recor
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import collections
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import ClassVar
 
 from overlay import limits
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
-from overlay.agent.state.database import Row, StateDatabase
+from overlay.agent.state.database import Row
 from overlay.agent.state.documents import Attachment
-from overlay.core.dataplane.network_drivers import IPVLAN, driver_of
-from overlay.errors import ConflictError, OverlayError
+from overlay.core.dataplane.network_drivers import driver_of
+from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.kernel.host import address_conflict, macvlan
 from overlay.kernel.host.macvlan import InterfaceLocation
-from overlay.model import Endpoint, Network, ip_text, mac_text
+from overlay.model import Endpoint, Mac, Network, Vni, ip_text, mac_text
 
 
 class MacvlanPorts:
     """All such interfaces of this host. `lost` is told of those that are gone."""
 
-    def __init__(
-        self,
-        state: StateDatabase,
-        directory: Directory,
-        kernel: KernelThread,
-        event_log: EventLog,
-        attachments: Attachments,
-    ) -> None:
+    def __init__(self, context: NodeContext, attachments: Attachments) -> None:
         self.interfaces_lost: Callable[[list[str]], None] = lambda _ports: None
         self.faults: dict[str, tuple[int, str, float]] = {}  # by port: network, why, and when
-        self._state = state
-        self._directory = directory
-        self._kernel = kernel
-        self._event_log = event_log
+        self._state = context.gossip.state
+        self._directory = context.directory
+        self._kernel = context.kernel
+        self._event_log = context.event_log
         self._attachments = attachments
         self._to_remove = ""  # why something that is to go is still there
         self._arriving: collections.Counter[str] = collections.Counter()  # parents, being plugged
@@ -55,7 +48,12 @@ class MacvlanPorts:
     # --- plugging -----------------------------------------------------------------------
 
     async def connect(
-        self, network: Network, endpoint: Endpoint, attachment: Attachment, descriptor: int
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        attachment: Attachment,
+        descriptor: int,
+        mac: Mac | None,
     ) -> Attachment:
         """Make the interface; return the attachment as it is then.
 
@@ -76,7 +74,7 @@ class MacvlanPorts:
                 mark=attachment.port,
                 netns_fd=descriptor,
                 ifname=attachment.ifname or None,
-                mac=None if kind == IPVLAN else endpoint.mac,
+                mac=mac,
                 addresses=[(ip, s.prefix_length) for ip, s in zip(endpoint.ips, used, strict=True)],
                 gateways=[subnet.gateway for subnet in used] if wanted else [],
             )
@@ -188,3 +186,53 @@ class MacvlanPorts:
 
 def _place(attachment: Attachment) -> InterfaceLocation:
     return InterfaceLocation(attachment.netns_path, attachment.netns_identity, attachment.port)
+
+
+class ParentInterfaceDriver(abc.ABC):
+    """Gives each container a device on a parent interface: common to macvlan and ipvlan."""
+
+    name: ClassVar[str]
+    recreates_forever: ClassVar[bool] = True  # the parent may come back at any time
+
+    def __init__(self, ports: MacvlanPorts) -> None:
+        self._ports = ports
+
+    @staticmethod
+    def owns(attachment: Attachment) -> bool:
+        """Return whether an attachment's interface is on a parent."""
+        return bool(attachment.parent)
+
+    def require_supported(self, mac: Mac | None, rates: tuple[int | None, int | None]) -> None:
+        """Raise UsageError for a rate."""
+        del mac  # any will do
+        if any(rates):
+            raise UsageError(
+                f"a rate is not supported by driver {self.name}",
+                why="the frames of its containers pass no queue of overlayd",
+                hint="Networks of the drivers overlay and bridge have rates",
+                field="rate_in" if rates[0] else "rate_out",
+            )
+
+    @abc.abstractmethod
+    def mac_of(self, endpoint: Endpoint) -> Mac | None:
+        """Return the MAC to give the interface; None for that of its parent."""
+
+    async def connect(
+        self, network: Network, endpoint: Endpoint, attachment: Attachment, descriptor: int
+    ) -> Attachment:
+        """Make the interface; return the attachment with its name."""
+        mac = self.mac_of(endpoint)
+        return await self._ports.connect(network, endpoint, attachment, descriptor, mac)
+
+    def removal_rows(self, attachment: Attachment) -> list[Row]:
+        """Return where the interface is: a start would not find it otherwise."""
+        return [self._ports.removal_row(attachment)]
+
+    async def disconnect(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
+        """Remove the interface; no row of overlayd names it."""
+        del endpoint
+        await self._ports.disconnect(attachment)
+
+    def faults(self, vni: Vni) -> list[str]:
+        """Return why interfaces of a network cannot be made again."""
+        return self._ports.faults_of(vni)

@@ -1,0 +1,105 @@
+"""One open sandbox of this node: its state between reconcile passes, and changes of its ports.
+
+Owns: the lock that a pass and a change of ports hold, and the book of ports that are not where
+the last plan had them. Code outside this package changes ports by `change_ports` and
+`remove_port` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from overlay.agent.dataplane.port_removal import PortRemoval
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.process.signals import Signal
+from overlay.core.dataplane.mac_changes import LastMacs
+from overlay.core.dataplane.operations import DeleteRow
+from overlay.core.dataplane.state import Row, SandboxState
+from overlay.kernel.sandbox.monitor import SandboxMonitor
+from overlay.kernel.sandbox.sandbox import Sandbox
+
+FIRST_RETRY_S = 0.2
+
+
+@dataclass(slots=True)
+class SandboxRuntime:
+    """One open sandbox and how its passes went."""
+
+    sandbox: Sandbox
+    monitor: SandboxMonitor
+    lock: asyncio.Lock  # held by passes and changes of ports; outlives this sandbox
+    desired: SandboxState = field(default_factory=SandboxState)
+    left: SandboxState | None = None  # by the last pass, if all of it went well
+    reconnected: set[str] = field(default_factory=set)  # ports made or removed since that pass
+    leaving: set[str] = field(default_factory=set)  # ports that `remove_port` is removing
+    dirty: bool = True
+    stale: bool = True  # what the last pass left may have been altered: the next one reads
+    passes: int = 0
+    reads: int = 0  # passes that read the kernel
+    operations: int = 0  # applied since the start
+    rows_desired: int = 0
+    rows_actual: int = 0
+    last_macs: LastMacs = field(default_factory=LastMacs)
+    neighbor_count: int = 0  # of the rows, those in the kernel's neighbor tables
+    failures: list[str] = field(default_factory=list)
+    retry_s: float = FIRST_RETRY_S
+    retry: asyncio.TimerHandle | None = None
+    hints: list[str] = field(default_factory=list)  # what the kernel said was altered
+    settling: asyncio.TimerHandle | None = None
+    changed: Signal[[]] = field(default_factory=Signal)
+    """The sandbox needs a pass: its ports changed, or may have."""
+    _removal: PortRemoval = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._removal = PortRemoval(self.sandbox)
+
+    @property
+    def ports_in_transition(self) -> set[str]:
+        """Return the ports that are not where the last plan had them, and rightly so."""
+        return self.reconnected | self.leaving
+
+    @contextlib.asynccontextmanager
+    async def change_ports(self, *ports: str) -> AsyncIterator[set[str]]:
+        """Keep passes away while ports are made or removed, then have one check the sandbox.
+
+        A pass that was planned without a port must not read the kernel with it. Yields the set of
+        changed ports, to which the block adds those that it did not know before. No pass follows
+        if nothing changed.
+        """
+        async with self.lock:
+            changed = set(ports)
+            self.reconnected |= changed
+            try:
+                yield changed
+            finally:
+                if changed:
+                    self.reconnected |= changed
+                    self.mark_dirty()
+
+    async def remove_port(self, kernel: KernelThread, port: str, rows: Sequence[Row]) -> bool:
+        """Remove a port and, before it, `rows` that name it by a number that may be given again.
+
+        Returns False if there was no such port. The caller's plan is without the port already.
+        """
+        self.leaving.add(port)  # passes until it is gone do not touch it
+        self.reconnected.add(port)
+        try:
+            async with self.change_ports(port):  # a pass under way still puts what it planned
+                if rows:
+                    await kernel.call(self.sandbox.apply, [DeleteRow(row) for row in rows])
+            return await self._removal.remove(port)
+        finally:
+            self.leaving.discard(port)
+
+    def mark_dirty(self) -> None:
+        """Have a pass check the sandbox."""
+        self.dirty = True
+        self.changed.emit()
+
+    def mark_stale(self) -> None:
+        """Have a pass read the kernel: it may hold something else than the last pass left."""
+        self.stale = True
+        self.mark_dirty()

@@ -1,0 +1,24 @@
+"""The components that attaches and detaches share, as one argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from overlay.agent.endpoints.default_route import DefaultRoutes
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.networks.drivers.registry import NetworkDrivers
+from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.state.attachments import Attachments
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointContext:
+    """This node's endpoints: where they are kept, and the parts that each has."""
+
+    node: NodeContext
+    attachments: Attachments
+    allocator: AddressAllocator
+    drivers: NetworkDrivers
+    default_routes: DefaultRoutes
+    participation: ParticipationService

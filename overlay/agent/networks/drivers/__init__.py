@@ -1,0 +1,1 @@
+"""Network drivers: how each kind of network gives a container its interface."""

@@ -1,0 +1,112 @@
+"""Containers' ports on the bridges of sandboxes: common to the drivers overlay and bridge.
+
+Owns: making and removing a port while no reconcile pass sees half of it. Does not: read records;
+the endpoint it is given is durable, or deleted, already.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from overlay.agent.dataplane.reconciler import Reconciler
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.state.attachments import Attachments
+from overlay.agent.state.database import Row as StoredRow
+from overlay.agent.state.documents import Attachment
+from overlay.core.dataplane.planner import bridge_name, segment_of
+from overlay.core.dataplane.port_policy import guard_row, port_rows
+from overlay.core.dataplane.rate_limits import rate_row, rates_of
+from overlay.core.dataplane.state import Row
+from overlay.kernel.sandbox import veth
+from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.model import Endpoint, Mac, Network, Vni
+
+
+class SandboxPortDriver:
+    """Gives each container a veth pair whose other end is a port of a bridge."""
+
+    name: ClassVar[str]
+    recreates_forever: ClassVar[bool] = False  # the sandbox is overlayd's own
+
+    def __init__(
+        self, context: NodeContext, reconciler: Reconciler, attachments: Attachments
+    ) -> None:
+        self._directory = context.directory
+        self._kernel = context.kernel
+        self._reconciler = reconciler
+        self._attachments = attachments
+
+    @staticmethod
+    def owns(attachment: Attachment) -> bool:
+        """Return whether an attachment is a port: it has no parent interface."""
+        return not attachment.parent
+
+    def require_supported(self, mac: Mac | None, rates: tuple[int | None, int | None]) -> None:
+        """Accept every option."""
+
+    async def connect(
+        self, network: Network, endpoint: Endpoint, attachment: Attachment, descriptor: int
+    ) -> Attachment:
+        """Make the pair of port and container interface; return the attachment with its name."""
+        runtime = self._reconciler.runtime(network.vni)
+        assert runtime is not None, "attach opened the sandbox"
+        subnet = network.subnets[attachment.subnet_index]
+        used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
+        prefixes = {ip: s.prefix_length for ip, s in zip(endpoint.ips, used, strict=True)}
+        async with runtime.change_ports(attachment.port):
+            attached = await self._kernel.call(
+                veth.attach_interface,
+                runtime.sandbox,
+                port_name=attachment.port,
+                bridge=bridge_name(network, attachment.subnet_index),
+                netns_fd=descriptor,
+                ifname=attachment.ifname or None,
+                mac=endpoint.mac,
+                addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
+                mtu=self._reconciler.mtu_of(network),
+                gateway=subnet.gateway if attachment.gateway else None,
+                further_gateways=[s.gateway for s in used if s is not subnet],
+                allowed=guard_row(network, attachment.port, endpoint),
+            )
+            connected = self._attachments.mark_connected(attachment, attached.ifname)
+        if any(rates_of(endpoint.labels)):  # in force before any other host hears of it
+            await self._reconciler.reconcile(network.vni)
+        return connected
+
+    def removal_rows(self, attachment: Attachment) -> list[StoredRow]:
+        """Return none: a start removes the ports that the state does not name."""
+        del attachment
+        return []
+
+    async def disconnect(self, attachment: Attachment, endpoint: Endpoint | None) -> None:
+        """Remove an endpoint's port and, before it, the rows that forward to it."""
+        vni = Vni(attachment.vni)
+        runtime, network = self._reconciler.runtime(vni), self._directory.network_by_vni(vni)
+        if runtime is None:
+            return
+        rows = _rows_of(runtime.sandbox, network, attachment, endpoint)
+        was_there = await runtime.remove_port(self._kernel, attachment.port, rows)
+        if endpoint is None or not was_there:
+            # Rows that forwarded to it may be left, under the number of its interface.
+            runtime.mark_stale()
+
+    def faults(self, vni: Vni) -> list[str]:
+        """Return what the last pass could not program."""
+        runtime = self._reconciler.runtime(vni)
+        return [] if runtime is None else runtime.failures
+
+
+def _rows_of(
+    sandbox: Sandbox, network: Network | None, attachment: Attachment, endpoint: Endpoint | None
+) -> list[Row]:
+    """Return the rows that name a port by its number, which may outlive the port."""
+    if network is None or endpoint is None:
+        return []
+    found: list[Row] = [guard_row(network, attachment.port, endpoint)]
+    rate = rate_row(attachment.port, endpoint)
+    if rate is not None:
+        found.append(rate)
+    if sandbox.fast_path is not None:
+        segment = segment_of(network, attachment.subnet_index)
+        found += port_rows(segment, attachment.port, endpoint)
+    return found
