@@ -179,7 +179,7 @@ def test_an_agent_that_dies_on_the_way_leaves_nothing(
           "--subnet", "10.9.0.0/24"), 5, "numbered from 1 to 4094"),
         (("network", "create", "x", "--driver", "macvlan", "--parent", "lo",
           "--subnet", "10.9.0.0/24"), 6, "the loopback cannot be a parent"),
-        (("container", "add", "x", "--network", "lan", "--rate", "1mbit"), 2, "rate does not go"),
+        (("container", "add", "x", "--network", "lan", "--rate", "1mbit"), 2, "rate is not supported"),
         (("expose", "lan"), 6, "of the kind macvlan"),
         (("container", "add", "x", "--network", "lan", "--ip", "192.168.56.13"), 6, "gateway"),
     ],
