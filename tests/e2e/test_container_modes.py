@@ -112,7 +112,7 @@ def test_conflicting_options_create_no_container(
 def test_modes_are_not_names_of_networks(cluster: Cluster) -> None:
     """A network cannot have the name of a mode, and nothing can be attached to a mode."""
     code, _, err = cluster.run(1, "overlayd", "network", "create", "host")
-    assert (code, "a network can't be named 'host'" in err) == (2, True)
+    assert (code, "a network cannot be named 'host'" in err) == (2, True)
     code, _, err = cluster.run(1, "overlayd", "attach", "c1", "--network", "container:c2")
     assert (code, "is not a network to attach to" in err) == (2, True)
 

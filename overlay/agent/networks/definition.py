@@ -1,6 +1,6 @@
-"""The verbs on networks: create, remove, and the choice of subnets and VNIs.
+"""Create and remove networks, and choose their subnets and VNIs.
 
-Owns: what a sound network definition is. Must not know: containers, sandboxes, the API.
+Owns: the rules for a valid network definition. Does not: know containers, sandboxes or the API.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedN
 from overlay.errors import ConflictError, UsageError
 from overlay.model import RESERVED_NETWORK_NAMES, Network, NodeId, Subnet, Vni
 
-# Tried in this order where no subnet is asked for: less used than 10.0.0.0/16 and friends.
+# Tried in this order where no subnet is asked for: less common than 10.0.0.0/16 and the like.
 _DEFAULT_POOL = ipaddress.ip_network("10.32.0.0/11")
 _DEFAULT_PREFIX = 16
 _INTERFACE = re.compile(r"[^\s/:]*")
@@ -28,7 +28,7 @@ _INTERFACE = re.compile(r"[^\s/:]*")
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """A network as asked for."""
+    """A network to create."""
 
     name: str
     subnets: Sequence[SubnetSpec]
@@ -43,7 +43,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostConstraints:
-    """What the host knows that a new network must not collide with."""
+    """The routes and VNIs of this host that a new network must not collide with."""
 
     overlapping_route: Callable[[Range], str | None]  # text of the route, or None
     vnis_in_use: frozenset[int]  # VXLAN devices of others on our UDP port
@@ -52,10 +52,13 @@ class HostConstraints:
 def create(
     gossip: GossipService, directory: Directory, spec: NetworkSpec, constraints: HostConstraints
 ) -> Network:
-    """Define a network and return it; the same definition again returns the existing one."""
+    """Define a network and return it; the same definition again returns the existing one.
+
+    Raises UsageError for an invalid definition, and ConflictError for one that collides.
+    """
     if spec.name in RESERVED_NETWORK_NAMES:
         raise UsageError(
-            f"a network can't be named {spec.name!r}",
+            f"a network cannot be named {spec.name!r}",
             why=f"'container add --network {spec.name}' means something else",
             hint="Choose another name",
             field="name",
@@ -83,13 +86,13 @@ def create(
 
 
 def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
-    """End a network everywhere; raises ConflictError while endpoints are on it, or may be."""
+    """Remove a network everywhere; raises ConflictError while endpoints are on it, or may be."""
     network = directory.network(name)
     unseen = directory.unseen(network.vni)
     if unseen:
         raise ConflictError(
             f"network {name} may be in use",
-            why=f"what is attached to it on {unseen[0]} is not known here yet",
+            why=f"this host does not know yet what is attached to it on {unseen[0]}",
             hint=f"Try again in a moment, or on {unseen[0]}: overlayd network rm {name}",
         )
     placed = list(directory.endpoints(network.vni))
@@ -112,45 +115,46 @@ def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
 
 
 def record_keys(network: Network) -> list[tuple[str, bytes]]:
-    """Return the keys of what a network's creator wrote for it."""
+    """Return the keys of the records that a network's creator wrote for it."""
     return [key_of(network), key_of(Participation(network.vni, forwards=False))]
 
 
 def require_valid(spec: NetworkSpec) -> None:
-    """Raise UsageError where what is asked for does not go with the kind of network."""
-    if spec.driver not in network_drivers.DRIVERS:
+    """Raise UsageError for options that the network's driver does not support."""
+    capabilities = network_drivers.CAPABILITIES.get(spec.driver)
+    if capabilities is None:
         raise UsageError(
-            f"{spec.driver!r} is no kind of network",
-            hint=f"Kinds: {', '.join(network_drivers.DRIVERS)}",
+            f"unknown network driver {spec.driver!r}",
+            hint=f"Drivers: {', '.join(network_drivers.CAPABILITIES)}",
             field="driver",
         )
-    parented = spec.driver in network_drivers.PARENT_DRIVERS
-    if bool(spec.parent) != parented:
+    if bool(spec.parent) != capabilities.needs_parent:
         raise UsageError(
-            f"a network of the kind {spec.driver} "
-            + ("needs the interface that it is on" if parented else "has no parent"),
+            f"parent is {'required' if capabilities.needs_parent else 'not supported'} "
+            f"by driver {spec.driver}",
             hint="--driver macvlan --parent eth1, or eth1.100 for its VLAN 100",
             field="parent",
         )
     if len(spec.parent) > limits.INTERFACE_NAME_LENGTH_MAX or not _INTERFACE.fullmatch(spec.parent):
         raise UsageError(
-            f"{spec.parent!r} cannot be an interface's name",
-            hint="'ip link' lists this host's",
+            f"{spec.parent!r} is not a valid interface name",
+            hint="'ip link' lists the interfaces of this host",
             field="parent",
         )
-    if spec.driver != network_drivers.OVERLAY and spec.vni is not None:
+    if not capabilities.has_tunnel and spec.vni is not None:
         raise UsageError(
-            f"vni does not go with a network of the kind {spec.driver}",
-            why="networks of the kind overlay alone have one",
+            f"vni is not supported by driver {spec.driver}",
+            why="only networks with tunnels have a VNI of their own",
             hint="Leave it out",
             field="vni",
         )
-    if parented and (spec.isolate_subnets or not spec.subnets):
+    if capabilities.needs_parent and (spec.isolate_subnets or not spec.subnets):
         raise UsageError(
-            f"a network of the kind {spec.driver} "
-            + ("needs its subnet" if not spec.subnets else "does not route between its subnets"),
-            why="its containers are on a segment that exists: its addresses and its router are "
-            "not ours",
+            "isolate_subnets is not supported by driver " + spec.driver
+            if spec.subnets
+            else f"a subnet is required by driver {spec.driver}",
+            why="its containers are on an existing segment, whose addresses and router overlayd "
+            "does not choose",
             hint="--subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26",
             field="isolate_subnets" if spec.subnets else "subnets",
         )
@@ -161,7 +165,7 @@ def _labels(spec: NetworkSpec) -> tuple[tuple[str, str], ...]:
     if len(found) > limits.LABEL_COUNT_MAX:
         raise UsageError(
             f"there are {len(found)} labels; {limits.LABEL_COUNT_MAX} is the limit",
-            why="kind and parent are among them",
+            why="driver and parent are among them",
             field="labels",
         )
     return found
@@ -175,16 +179,14 @@ def _require_same(existing: Network, spec: NetworkSpec) -> None:
     if spec.vni is not None and spec.vni != existing.vni:
         same = False
     options = (spec.internal, spec.isolate_subnets, spec.driver, spec.parent)
-    kind, parent = (
-        network_drivers.driver_of(existing),
-        network_drivers.parent_interface_of(existing),
-    )
+    kind = network_drivers.driver_of(existing)
+    parent = network_drivers.parent_interface_of(existing)
     if not same or options != (existing.internal, existing.isolate_subnets, kind, parent):
         shown = " ".join(str(subnet) for subnet in existing.subnets)
         raise ConflictError(
-            f"there is a network {existing.name!r} already, and it differs",
-            why=f"it is of the kind {f'{kind} on {parent}' if parent else kind}, "
-            f"has {shown}, VNI {existing.vni}{', internal' if existing.internal else ''}"
+            f"a different network {existing.name!r} exists already",
+            why=f"existing: driver {f'{kind} on {parent}' if parent else kind}, {shown}, "
+            f"VNI {existing.vni}{', internal' if existing.internal else ''}"
             f"{', isolated subnets' if existing.isolate_subnets else ''}",
             hint="Choose another name, or remove it: overlayd network rm " + existing.name,
         )
@@ -203,17 +205,14 @@ def _subnets(
         if any(subnet_range.overlaps(subnet.network) for subnet in found):
             raise UsageError(f"subnet {subnet_range} overlaps another one of this network")
         route = constraints.overlapping_route(subnet_range)
-        # The segment that a parent is on is the host's as well.
-        if (
-            route is not None
-            and not spec.force
-            and spec.driver not in network_drivers.PARENT_DRIVERS
-        ):
+        # The host itself has a route to the segment that a parent is on.
+        shared = network_drivers.CAPABILITIES[spec.driver].needs_parent
+        if route is not None and not spec.force and not shared:
             raise ConflictError(
                 f"subnet {subnet_range} overlaps a route of this host",
                 why=route,
                 hint="Containers could not reach what is behind that route. Choose another "
-                "range, or insist with --force",
+                "subnet, or use --force",
             )
         found.append(subnet_of(asked))
     return tuple(found)
@@ -228,7 +227,7 @@ def _default_subnet(directory: Directory, constraints: HostConstraints) -> Subne
             return subnet_of(SubnetSpec(str(candidate)))
     raise ConflictError(
         f"no /{_DEFAULT_PREFIX} of {_DEFAULT_POOL} is free on this host",
-        hint="Name a subnet: --subnet ADDRESS/LENGTH",
+        hint="Choose a subnet: --subnet ADDRESS/LENGTH",
     )
 
 
@@ -247,13 +246,13 @@ def _vni(
             holders[network.vni + index] = network.name
     if spec.vni is not None:
         if not 1 <= spec.vni <= limits.VNI_MAX - count + 1:
-            raise UsageError(f"a VNI is a number from 1 to {limits.VNI_MAX}, not {spec.vni}")
+            raise UsageError(f"vni must be from 1 to {limits.VNI_MAX}, not {spec.vni}")
         if spec.vni in removers:
             raise ConflictError(
                 f"VNI {spec.vni} is not free yet",
-                why=f"{directory.node_name(removers[spec.vni])} has removed the network that had "
-                "it, and has not heard of its end",
-                hint="Try again in a moment; or leave --vni out and a free one is drawn",
+                why=f"{directory.node_name(removers[spec.vni])} removed the network that had it, "
+                "and does not know yet that it is gone",
+                hint="Try again in a moment; or leave --vni out to get a free one",
             )
         for vni in range(spec.vni, spec.vni + count):
             if vni in taken:
@@ -265,7 +264,7 @@ def _vni(
                 raise ConflictError(
                     f"VNI {vni} is taken",
                     why=f"{holder} uses it",
-                    hint="Leave --vni out and a free one is drawn",
+                    hint="Leave --vni out to get a free one",
                 )
         return Vni(spec.vni)
     while True:

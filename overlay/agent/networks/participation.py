@@ -1,7 +1,7 @@
-"""Taking part in networks: from the first need of one on this host until the last has ended.
+"""Participate in networks: from the first need of one on this host until the last has ended.
 
-Owns: the record that says so, and when a network's sandbox is opened and destroyed. Must not know:
-how a container is attached or detached, what else keeps a sandbox (it asks `is_kept`).
+Owns: the participation record, and when a network's sandbox is opened and destroyed. Does not:
+attach or detach containers, or know what else keeps a sandbox (it asks `is_exposed_by_hand`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from overlay.model import Network, Vni
 
 
 class ParticipationService:
-    """This node's part in networks."""
+    """This node's participation in networks."""
 
     def __init__(
         self,
@@ -36,9 +36,7 @@ class ParticipationService:
         self._directory = directory
         self._reconciler = reconciler
         self._attachments = attachments
-        self._attaches_in_progress: collections.Counter[Vni] = (
-            collections.Counter()
-        )  # attaches under way
+        self._attaches_in_progress: collections.Counter[Vni] = collections.Counter()
         self._locks: dict[Vni, asyncio.Lock] = {}
         # Set by who gives the host an end on a network: what keeps a sandbox beside containers,
         # and what is to be done before the sandbox goes.
@@ -46,7 +44,7 @@ class ParticipationService:
         self.before_sandbox_removal: Callable[[Vni], Awaitable[None]] = _nothing
 
     async def begin(self, network: Network) -> list[Segment]:
-        """Become a forwarding participant with a sandbox; return what to tell about it."""
+        """Become a forwarding participant with a sandbox; return the records that tell of it."""
         part = Participation(network.vni, forwards=True)
         segments: list[Segment] = []
         async with self._alone_on(network.vni):
@@ -59,7 +57,10 @@ class ParticipationService:
         return segments
 
     async def end_unused(self, vni: Vni) -> list[Segment]:
-        """Without endpoints there is nothing to forward; owned addresses stay owned."""
+        """Destroy the sandbox if nothing here needs it; return the records that tell of it.
+
+        Addresses that this node owns stay its own.
+        """
         async with self._alone_on(vni):
             used = any(attachment.vni == vni for attachment in self._attachments.values())
             if used or self._attaches_in_progress[vni] or self.is_exposed_by_hand(vni):
@@ -74,7 +75,7 @@ class ParticipationService:
 
     @contextlib.asynccontextmanager
     async def attach_in_progress(self, vni: Vni) -> AsyncIterator[None]:
-        """Keep the network's sandbox while an attach is under way; after a failed one tidy up."""
+        """Keep the network's sandbox during an attach; if that fails, end what it began."""
         self._attaches_in_progress[vni] += 1
         try:
             yield
@@ -87,7 +88,7 @@ class ParticipationService:
 
     @contextlib.asynccontextmanager
     async def holding_records(self, network: Network) -> AsyncIterator[None]:
-        """Hold a network's records during the block, also where this node takes no part in it."""
+        """Hold a network's records during the block, also if this node does not participate."""
         vni, part = network.vni, Participation(network.vni, forwards=False)
         used_by = self._directory.participants(vni, forwarding=True)
         if self._directory.follows(self._gossip.node_id, vni) or not used_by:
@@ -105,7 +106,7 @@ class ParticipationService:
                     self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, deletes=deletes))
 
     def _alone_on(self, vni: Vni) -> asyncio.Lock:
-        """Return what lets one at a time begin or end taking part in a network."""
+        """Return the lock under which participation in a network begins and ends."""
         return self._locks.setdefault(vni, asyncio.Lock())
 
 

@@ -1,6 +1,6 @@
-"""One subnet of a network as asked for: its range, its gateway, what of it is given out.
+"""Parse and validate one subnet of a network: its range, gateway and addresses to give out.
 
-Owns: what a sound subnet is. Must not know other networks, routes or who owns addresses.
+Owns: the rules for a valid subnet. Does not: know other networks, routes or owners of addresses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SPECIAL: dict[int, tuple[Range, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class SubnetSpec:
-    """A subnet as asked for, in texts."""
+    """A subnet to create, as text."""
 
     subnet: str
     gateway: str | None = None
@@ -43,7 +43,7 @@ class SubnetSpec:
 def parse_range(text: str) -> Range:
     """Return the range of a text such as 10.32.0.0/16; raises UsageError."""
     try:
-        # The standard library takes the zone of an IPv6 address; no subnet has one.
+        # The standard library accepts an IPv6 zone; no subnet has one.
         found = ipaddress.ip_network(text.replace("%", "?"), strict=False)
     except ValueError as error:
         raise UsageError(
@@ -69,16 +69,15 @@ def parse_range(text: str) -> Range:
     if special is not None:
         raise UsageError(
             f"{found} cannot be a network's subnet",
-            why=f"addresses of {special} are special: for no host, multicast, loopback, one link "
-            "alone, or broadcast",
-            hint="A private range nothing else uses, such as 10.32.0.0/16 or fd40::/64",
+            why=f"{special} is reserved: for no host, multicast, loopback, one link, or broadcast",
+            hint="Choose a private range that nothing else uses: 10.32.0.0/16 or fd40::/64",
             field="subnet",
         )
     return found
 
 
 def subnet_of(spec: SubnetSpec) -> Subnet:
-    """Return the subnet that is wished for; raises UsageError if it makes no sense."""
+    """Return the subnet of a spec; raises UsageError if it is invalid."""
     whole = parse_range(spec.subnet)
     plain = Subnet(Ip(whole.network_address.packed), whole.prefixlen, _first(whole))
     ends = {plain.base}
@@ -116,7 +115,7 @@ def subnet_of(spec: SubnetSpec) -> Subnet:
 
 
 def matches(existing: Subnet, spec: SubnetSpec) -> bool:
-    """Say whether a subnet is what is wished for; an unnamed gateway may be any."""
+    """Return whether a subnet is as the spec asks; without a gateway in the spec, any will do."""
     asked = subnet_of(spec)
     if spec.gateway is None:
         return (existing.network, *_options(existing)) == (asked.network, *_options(asked))
@@ -134,7 +133,7 @@ def _first(whole: Range) -> Ip:
 def _name(name: str) -> str:
     if not valid_name(name):
         raise UsageError(
-            f"{name!r} cannot name an auxiliary address",
+            f"{name!r} is not a valid name for an auxiliary address",
             hint="Write it as router=IP",
             field="auxiliary",
         )
@@ -147,14 +146,14 @@ def _address(text: str, field: str, subnet: Subnet, ends: set[Ip], called: str =
     except ValueError as error:
         raise UsageError(
             f"{called}{text!r} is not an IP address",
-            hint="Such as 10.32.0.5, or fd40::5",
+            hint="For example 10.32.0.5, or fd40::5",
             field=field,
         ) from error
     if ip not in subnet or ip in ends:
         raise UsageError(
-            f"{called}{text} is no usable address of {subnet}",
+            f"{called}{text} is not a usable address of {subnet}",
             why="it is outside, or the subnet's first or last",
-            hint=f"Such as {ip_text(subnet.gateway)}",
+            hint=f"For example {ip_text(subnet.gateway)}",
             field=field,
         )
     return ip

@@ -4,20 +4,41 @@
 on the host that created the network. `macvlan` and `ipvlan` have no sandbox: a container's
 interface is a device on an interface of the host, the *parent*, and so on its segment; the same
 on every host, with addresses that are unique across hosts. Driver and parent are reserved labels
-of the network. Owns: those labels, and the differences between the drivers.
+of the network.
+
+Owns: those labels, and the table of what each driver has. A new driver is one line here and one
+module in `agent.networks.drivers`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from overlay.model import LABEL_PREFIX, Network
 
 OVERLAY, BRIDGE, MACVLAN, IPVLAN = "overlay", "bridge", "macvlan", "ipvlan"
-DRIVERS: Final = (OVERLAY, BRIDGE, MACVLAN, IPVLAN)
-PARENT_DRIVERS: Final = (MACVLAN, IPVLAN)
 _DRIVER: Final = LABEL_PREFIX + "driver"
 _PARENT: Final = LABEL_PREFIX + "parent"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a network of one driver has, and needs."""
+
+    has_sandbox: bool  # on each participating host: bridges, gateway and DNS server
+    has_tunnel: bool  # to other hosts by VXLAN, so that it has a VNI
+    needs_parent: bool  # an interface of the host that its containers are on
+
+
+CAPABILITIES: Final = {
+    OVERLAY: Capabilities(has_sandbox=True, has_tunnel=True, needs_parent=False),
+    BRIDGE: Capabilities(has_sandbox=True, has_tunnel=False, needs_parent=False),
+    MACVLAN: Capabilities(has_sandbox=False, has_tunnel=False, needs_parent=True),
+    IPVLAN: Capabilities(has_sandbox=False, has_tunnel=False, needs_parent=True),
+}
+# A record of a newer overlayd may name another driver: nothing is attached to its network here.
+_UNKNOWN: Final = CAPABILITIES[BRIDGE]
 
 
 def driver_of(network: Network) -> str:
@@ -36,8 +57,8 @@ def is_supported(network: Network) -> bool:
     It must have a parent exactly where one is needed: a record may come from a newer overlayd, or
     from a member that lies.
     """
-    kind = driver_of(network)
-    return kind in DRIVERS and bool(parent_interface_of(network)) == (kind in PARENT_DRIVERS)
+    found = CAPABILITIES.get(driver_of(network))
+    return found is not None and bool(parent_interface_of(network)) == found.needs_parent
 
 
 def labels_of(driver: str, parent: str) -> tuple[tuple[str, str], ...]:
@@ -48,11 +69,16 @@ def labels_of(driver: str, parent: str) -> tuple[tuple[str, str], ...]:
     return (*pair, (_PARENT, parent)) if parent else pair
 
 
+def capabilities_of(network: Network) -> Capabilities:
+    """Return what a network's driver has and needs."""
+    return CAPABILITIES.get(driver_of(network), _UNKNOWN)
+
+
 def has_tunnel(network: Network) -> bool:
     """Return whether a network reaches other hosts by VXLAN."""
-    return driver_of(network) == OVERLAY
+    return capabilities_of(network).has_tunnel
 
 
 def has_sandbox(network: Network) -> bool:
     """Return whether participants have bridges, gateway and DNS for it."""
-    return driver_of(network) not in PARENT_DRIVERS
+    return capabilities_of(network).has_sandbox
