@@ -183,6 +183,29 @@ class TestAmbiguous:
         assert caught.value.why == "candidates: netns:web, docker:web, podman:web"
         assert resolve_target("docker:web", sources).pid == other_pid
 
+    def test_a_target_is_open_until_it_is_closed(self, tmp_path: Path, pid: int) -> None:
+        """Its namespace stays the container's, and other candidates are closed."""
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  a count of descriptors
+        docker = [_container("docker", "web", pid)]
+        found = resolve_target("web", _around(tmp_path, netns={"web": pid}, docker=docker))
+        place = os.stat(f"/proc/{pid}/ns/net")  # noqa: PTH116  a magic link
+
+        assert found.identity == (place.st_dev, place.st_ino)
+        assert os.fstat(found.descriptor).st_ino == place.st_ino
+        assert len(os.listdir("/proc/self/fd")) == before + 1  # noqa: PTH208
+        found.close()
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+    def test_an_ambiguous_name_leaves_nothing_open(
+        self, tmp_path: Path, pid: int, other_pid: int
+    ) -> None:
+        """Both candidates were opened to be compared."""
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        docker = [_container("docker", "web", other_pid)]
+        with pytest.raises(ConflictError, match="names 2 containers"):
+            resolve_target("web", _around(tmp_path, netns={"web": pid}, docker=docker))
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
 
 class TestRefused:
     """Texts that name no container."""

@@ -1,0 +1,114 @@
+"""Ports that change while passes run: the lock, and the book of what a pass must not trust."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.core.dataplane.operations import DeleteRow, Operation
+from overlay.core.dataplane.state import FloodRow
+from overlay.kernel.sandbox import veth
+from overlay.model import parse_ip
+
+ROW = FloodRow("p1", parse_ip("192.0.2.2"))
+
+
+class FakeSandbox:
+    """Notes what is applied to it."""
+
+    def __init__(self) -> None:
+        self.applied: list[Operation] = []
+
+    def apply(self, operations: list[Operation]) -> list[Any]:
+        """Note operations; all of them go well."""
+        self.applied += operations
+        return []
+
+
+class FakeKernel:
+    """Runs functions at once."""
+
+    async def call(self, function: Callable[..., object], *args: object) -> object:
+        """Run a function."""
+        return function(*args)
+
+
+def kernel() -> KernelThread:
+    """Return a kernel thread without a thread."""
+    return cast("KernelThread", FakeKernel())
+
+
+@pytest.fixture
+def runtime() -> SandboxRuntime:
+    """Return a sandbox after a pass, with no kernel behind it."""
+    made = SandboxRuntime(cast("Any", FakeSandbox()), cast("Any", None), asyncio.Lock())
+    made.dirty = made.stale = False
+    return made
+
+
+@pytest.fixture
+def passes(runtime: SandboxRuntime) -> list[str]:
+    """Return a list with one item for each pass that was asked for."""
+    asked: list[str] = []
+    runtime.changed.connect(lambda: asked.append("stale" if runtime.stale else "dirty"))
+    return asked
+
+
+async def test_a_port_is_in_transition_until_the_next_pass(
+    runtime: SandboxRuntime, passes: list[str]
+) -> None:
+    """No pass runs during the change, and one is asked for after it."""
+    async with runtime.change_ports("p1"):
+        assert runtime.lock.locked()
+        assert runtime.ports_in_transition == {"p1"}
+        assert passes == []
+
+    assert not runtime.lock.locked()
+    assert runtime.ports_in_transition == {"p1"}
+    assert (passes, runtime.dirty, runtime.stale) == (["dirty"], True, False)
+
+
+async def test_a_block_may_find_its_ports_late(runtime: SandboxRuntime, passes: list[str]) -> None:
+    """It adds those that it changed; without any, no pass follows."""
+    async with runtime.change_ports():
+        pass
+    assert (passes, runtime.ports_in_transition) == ([], set())
+
+    async with runtime.change_ports() as changed:
+        changed.add("h0")
+    assert (passes, runtime.ports_in_transition) == (["dirty"], {"h0"})
+
+
+async def test_a_change_that_fails_is_checked_too(
+    runtime: SandboxRuntime, passes: list[str]
+) -> None:
+    """The port may be there or not: the pass finds out."""
+    with pytest.raises(OSError, match="busy"):
+        async with runtime.change_ports("p1"):
+            raise OSError("busy")
+
+    assert passes == ["dirty"]
+    assert runtime.ports_in_transition == {"p1"}
+    assert not runtime.lock.locked()
+
+
+async def test_rows_of_a_port_are_removed_before_it(
+    runtime: SandboxRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the kernel removes the port, passes may run, and leave it alone."""
+    seen: list[object] = []
+
+    def detach(sandbox: FakeSandbox, ports: list[str]) -> list[str]:
+        seen.append((list(sandbox.applied), set(runtime.leaving), runtime.lock.locked()))
+        return [port for port in ports if port != "lost"]
+
+    monkeypatch.setattr(veth, "detach_interfaces", detach)
+
+    assert await runtime.remove_port(kernel(), "p1", [ROW])
+    assert seen == [([DeleteRow(ROW)], {"p1"}, False)]
+    assert runtime.leaving == set()
+    assert not await runtime.remove_port(kernel(), "lost", [])
