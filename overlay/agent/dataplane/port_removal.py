@@ -1,6 +1,6 @@
-"""The removal of ports: one at a time for the kernel, however many are asked for meanwhile.
+"""Remove ports of one sandbox, many of them in one call to the kernel.
 
-Owns: the waiting line of one sandbox. Must not know: endpoints, records.
+Owns: the queue of ports to remove. Does not: know endpoints or records.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from overlay.kernel.sandbox.sandbox import Sandbox
 
 
 class PortRemoval:
-    """Removes ports of one sandbox. The kernel waits 20 ms for its RCU at each removal, and no
-    longer for many: so those that come while it does go together in the next one."""
+    """Removes ports of one sandbox.
+
+    The kernel waits 20 ms for its RCU grace period at each removal, however many ports it removes
+    (measured): ports that are queued meanwhile go together in the next one.
+    """
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -22,7 +25,7 @@ class PortRemoval:
         self._work: asyncio.Task[None] | None = None
 
     async def remove(self, port: str) -> bool:
-        """Remove a port; False if there was none. Raises what the kernel refuses it with."""
+        """Remove a port; return False if there was none. Raises OSError or OverlayError."""
         loop = asyncio.get_running_loop()
         found = self._wanted.get(port)
         if found is None:
@@ -35,7 +38,7 @@ class PortRemoval:
         while self._wanted:
             wanted, self._wanted = self._wanted, {}
             try:
-                # Nothing of it needs the kernel thread, which others wait for.
+                # Not in the kernel thread, which other work waits for.
                 gone = await asyncio.to_thread(veth.detach_interfaces, self._sandbox, list(wanted))
             except (OSError, OverlayError) as error:
                 for future in wanted.values():

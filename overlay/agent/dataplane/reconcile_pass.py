@@ -1,9 +1,9 @@
-"""One pass over one sandbox: plan, read, subtract, apply, announce.
+"""Run one reconcile pass over one sandbox: plan, read, subtract, apply, announce.
 
-A pass reads the kernel only where something speaks for that: at first, after a failure, after a
-notification that contradicts the plan, and every interval. A pass that new records ask for
-subtracts from what the pass before left, so that it costs what it changes: reading 1,000
-endpoints with their hooks takes 60 ms (measured). All functions run in the kernel thread.
+A pass reads the kernel only where that is needed: the first time, after a failure, after a
+notification that contradicts the plan, and every interval. A pass for new records subtracts from
+the state that the pass before left, so that it costs what it changes: to read 1,000 endpoints with
+their hooks takes 60 ms (measured). All functions run in the kernel thread.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """What a pass did."""
+    """The outcome of a pass."""
 
     operations: list[Operation]
     failures: list[OperationFailure]
     rows_before: int
-    repair_count: int  # of the operations, those that neither records nor ports asked for
+    repair_count: int  # of the operations, those that undo changes made by others
 
 
 def run_pass(
     runtime: SandboxRuntime, given: PlanInput | None, *, prune: bool, read: bool
 ) -> PassResult:
-    """Make one pass."""
+    """Run one pass; `prune` deletes what the plan does not have, `read` reads the kernel."""
     sandbox = runtime.sandbox
     desired = _plan(sandbox, given)
     if desired == runtime.desired:
-        desired = runtime.desired  # so that memory has one of them, and nothing is counted anew
+        desired = runtime.desired  # keep one copy in memory, and its count
     else:
         runtime.desired = desired
         runtime.neighbor_count = [*map(type, desired.rows)].count(NeighborRow)
@@ -61,7 +61,7 @@ def run_pass(
 
 
 def compare(runtime: SandboxRuntime, given: PlanInput | None) -> list[Operation]:
-    """Return what a pass that reads would do, changing nothing."""
+    """Return the operations of a pass that reads the kernel, without applying them."""
     return diff(_plan(runtime.sandbox, given), _read(runtime), prune=True)
 
 
@@ -80,6 +80,6 @@ def _plan(sandbox: Sandbox, given: PlanInput | None) -> SandboxState:
 
 
 def _without_ports(state: SandboxState, ports: Collection[str]) -> SandboxState:
-    """Return a state without some ports: they may be new ones of the same name, or gone."""
+    """Return a state without some ports, which may be gone, or new ones of the same name."""
     links = {name: link for name, link in state.links.items() if name not in ports}
     return SandboxState(links, frozenset(row for row in state.rows if row.link not in ports))

@@ -1,8 +1,7 @@
-"""What a simulated agent does for its user: attach, detach, take part, grant, leave.
+"""The verbs of a simulated agent: attach, detach, grant addresses, leave.
 
-Owns: the order of an attach (own an address, make the endpoint durable, plug it in, tell the
-others), the asking for addresses, and tidying up after a start. The thin equivalent of the
-agent's `endpoints` and `addresses`; what is decided is decided by the core.
+Owns: the answers to requests for addresses, and the clean-up after a start. The thin equivalent of
+the agent's `endpoints` and `ipam`; decisions are the core's.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class SimAgent:
         return node is not None and node.may_write(self.host.schedule.now)
 
     def _tidy(self, _: Any = None) -> None:
-        """Withdraw what does not run here (any more), once the own log is surely whole."""
+        """Withdraw endpoints without a container, once the own log is surely complete."""
         if not self._may_write():
             self.host.later(TRY_S, self._tidy)
             return
@@ -129,7 +128,7 @@ class SimAgent:
         return [attach for attach in self._attaches if attach.is_pending]
 
     def attach(self, request: PendingAttach) -> None:
-        """Attach a container; tries for some seconds, then gives up."""
+        """Attach a container; tries for six seconds, then gives up."""
         if self.host.node is None:
             return
         attach = SimAttach(self, request, self._confirmations)
@@ -144,7 +143,7 @@ class SimAgent:
     # --- detach -------------------------------------------------------------------------
 
     def detach(self, container: Container) -> None:
-        """Take one endpoint away; its sandbox goes with the last."""
+        """Detach one container; its sandbox is removed with the last."""
         if not self.may_attach():
             return
         Task(self.host.crash_point).start(self._detach(container))
@@ -216,7 +215,7 @@ class SimAgent:
                 pass
 
     def _grants_changed(self, scope: Scope) -> None:
-        """See whether space has come; a refusal or silence is left to the next try."""
+        """Check whether addresses have come; a refusal or silence is left to the next try."""
         if self.may_attach():
             for attach in self._pending():
                 if Scope(attach.request.network.vni) == scope:
@@ -252,7 +251,7 @@ class SimAgent:
     # --- leaving ------------------------------------------------------------------------
 
     def leave(self, then: Callable[[], None]) -> None:
-        """Withdraw everything, give the addresses back, say goodbye; `then` ends the agent."""
+        """Withdraw everything, give the addresses back, announce the leave; `then` ends the agent."""
         if not self._tidied or not self._may_write():
             self.host.later(TRY_S, lambda _: self.leave(then))
             return
