@@ -251,7 +251,7 @@ class SimAgent:
     # --- leaving ------------------------------------------------------------------------
 
     def leave(self, then: Callable[[], None]) -> None:
-        """Withdraw everything, give the addresses back, announce the leave; `then` ends the agent."""
+        """Withdraw everything, give the addresses back, announce it; `then` ends the agent."""
         if not self._tidied or not self._may_write():
             self.host.later(TRY_S, lambda _: self.leave(then))
             return
