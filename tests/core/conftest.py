@@ -1,4 +1,4 @@
-"""Membership instances joined by a network in memory that loses, delays and is cut."""
+"""Membership instances on a simulated network with loss and partitions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EPOCH = 1 << 20
 
 
 class TableCodec:
-    """Encodes a message as its place in a table, at the size it would have."""
+    """Encodes a message as its index in a table, padded to its real size."""
 
     def __init__(self) -> None:
         self.table: list[Message] = []
@@ -41,7 +41,7 @@ class TableCodec:
         return struct.pack(">IH", len(self.table) - 1, size).ljust(size, b".")
 
     def decode(self, payload: bytes) -> list[Message]:
-        """Return the messages again."""
+        """Return the encoded messages."""
         messages = []
         while payload:
             index, size = struct.unpack_from(">IH", payload)
@@ -56,7 +56,7 @@ def name(number: int) -> NodeId:
 
 
 class Host:
-    """One node on the network: its membership, and what happened to it."""
+    """One node on the network, its membership and its events."""
 
     def __init__(self, net: Net, number: int, epoch: int) -> None:
         self.node_id = name(number)
@@ -76,12 +76,12 @@ class Host:
         self.is_up = True
 
     def state_of(self, other: Host) -> MemberState | None:
-        """Return what this host holds of another."""
+        """Return the state that this host holds for another."""
         return self.membership.state_of(other.node_id)
 
 
 class Net:
-    """Virtual time and a network between hosts; everything follows from the seed."""
+    """Virtual time and a network between hosts, determined by the seed."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Net:
         self.now = 0.0
         self.loss = loss
         self.delay_s = delay_s
-        self.slow_s: dict[NodeId, float] = {}  # extra delay of what a host sends and receives
+        self.slow_s: dict[NodeId, float] = {}  # extra delay of datagrams to and from a host
         self.cut: Callable[[NodeId, NodeId], bool] = lambda _from, _to: False
         self.sent_bytes = 0
         self._due: list[tuple[float, int, NodeId, NodeId, bytes]] = []
@@ -113,15 +113,18 @@ class Net:
         return self.hosts[name(number)]
 
     def up(self) -> list[Host]:
-        """Return the hosts that run."""
+        """Return the running hosts."""
         return [host for host in self.hosts.values() if host.is_up]
 
     def crash(self, number: int) -> None:
-        """Stop a host without a word."""
+        """Stop a host without notice."""
         self[number].is_up = False
 
     def restart(self, number: int) -> None:
-        """Start a host again: the same identity and peers, the next epoch, nothing else."""
+        """Restart a host without its state.
+
+        It keeps its identity and peers, and has the next epoch.
+        """
         host = Host(self, number, self[number].epoch + 1)
         for other in self.hosts.values():
             host.membership.add(other.node_id, self.now, other.epoch * EPOCH)
@@ -129,7 +132,7 @@ class Net:
         self._pump(host)
 
     def leave(self, number: int) -> None:
-        """Let a host leave: its card, which says so, has reached everyone."""
+        """Let a host leave: its card has announced it to all."""
         self.do(number, lambda membership: membership.leave())
         for host in self.up():
             if host is not self[number]:
@@ -137,16 +140,16 @@ class Net:
                 self._pump(host)
 
     def do(self, number: int, action: Callable[[Membership], None]) -> None:
-        """Let a host's owner call its membership."""
+        """Call the membership of a host."""
         action(self[number].membership)
         self._pump(self[number])
 
     def run(self, duration_s: float) -> None:
-        """Let that much time pass."""
+        """Let some time pass."""
         self.run_until(lambda: False, duration_s)
 
     def run_until(self, reached: Callable[[], bool], within_s: float) -> bool:
-        """Let time pass until the fact holds; False if it does not within the bound."""
+        """Let time pass until the condition holds; False at the time limit."""
         end = self.now + within_s
         if reached():
             return True
@@ -167,15 +170,15 @@ class Net:
         return False
 
     def views(self, of: Host) -> set[MemberState | None]:
-        """Return what the other running hosts hold of a host."""
+        """Return the states that the other running hosts hold for a host."""
         return {host.state_of(of) for host in self.up() if host is not of}
 
     def all_hold(self, of: Host, state: MemberState) -> bool:
-        """Say whether every other running host holds `of` in that state."""
+        """Return whether all other running hosts hold `of` in that state."""
         return self.views(of) == {state}
 
     def deaths(self, of: Collection[NodeId]) -> list[tuple[float, NodeId, MembershipEvent]]:
-        """Return when and where which of these nodes were declared dead."""
+        """Return when and where these nodes were declared dead."""
         return [
             (when, host.node_id, event)
             for host in self.hosts.values()
@@ -186,7 +189,7 @@ class Net:
         ]
 
     def in_harmony(self) -> bool:
-        """Say whether every running host is held alive by every other."""
+        """Return whether all running hosts consider each other alive."""
         return all(self.views(host) <= {MemberState.ALIVE} for host in self.up())
 
     def _deliver(self, host: Host, sender: NodeId, payload: bytes) -> None:
@@ -227,11 +230,11 @@ class Net:
 
 @pytest.fixture(scope="session")
 def new_net() -> type[Net]:
-    """Return the class of such networks: each test makes its own."""
+    """Return the class of these networks, of which each test makes its own."""
     return Net
 
 
 @pytest.fixture(scope="session")
 def codec() -> TableCodec:
-    """Return an encoding of messages with the sizes of the real one."""
+    """Return a codec whose messages have their real sizes."""
     return TableCodec()

@@ -1,4 +1,4 @@
-"""What one node's records say for its sandbox."""
+"""The read model of one node's records."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class Seat:
         self.view.ownership = AddressSpace(self.store, IDS["self"]).ownership
 
     def tell(self, name: str, scope: Scope, *values: Value) -> None:
-        """Take what a node writes."""
+        """Accept what a node writes."""
         for segment in LogWriter(Store(IDS[name]), FakeSigner(KEYS[name])).write(scope, values):
             self.store.accept(segment)
 
     def way_to(self, ip: Ip) -> set[Ip]:
-        """Return the VTEPs to which frames for an address go."""
+        """Return the VTEPs to which frames for an address are sent."""
         rows = self.view.desired(BLUE, VTEPS["self"], 4789, 1450, ()).rows
         macs = {row.mac for row in rows if isinstance(row, NeighborRow) and row.ip == ip}
         return {row.vtep for row in rows if isinstance(row, FdbRow) and row.mac in macs}
@@ -71,8 +71,8 @@ def endpoint(endpoint_id: bytes, ip: Ip = IP) -> Endpoint:
 
 
 @pytest.mark.parametrize("thief_id", [bytes(8), b"\xff" * 8])
-def test_an_address_is_its_owners_whoever_else_claims_it(thief_id: bytes) -> None:
-    """A member that claims another's address gets none of its traffic, whatever id it draws."""
+def test_an_address_belongs_to_its_owner_whoever_claims_it(thief_id: bytes) -> None:
+    """A false claim to an address gets no traffic, whatever its endpoint id."""
     seat = Seat()
     part = Participation(BLUE.vni, forwards=True)
     seat.tell("owner", CLUSTER_SCOPE, BLUE, part)
@@ -84,11 +84,13 @@ def test_an_address_is_its_owners_whoever_else_claims_it(thief_id: bytes) -> Non
     assert seat.way_to(IP) == {VTEPS["owner"]}
 
 
-def test_networks_are_gathered_when_records_changed_and_only_then(
+def test_networks_are_collected_only_when_records_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A new network, a removed one and a forgotten creator's are seen at once; a thousand
-    questions in between look at the records once, and what one asker does to its answer is its."""
+    """New and removed networks, and a forgotten creator's, show at once.
+
+    A thousand lookups in between read the records once, and each caller gets a copy of its own.
+    """
     seat = Seat()
     looks: list[None] = []
     claims = seat.view.network_claims

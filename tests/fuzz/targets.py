@@ -1,8 +1,8 @@
-"""What hostile bytes are thrown at: every decoder of the network, and a member's whole intake.
+"""Fuzzing targets: all network decoders, and a member's receive path.
 
-Each target takes bytes and returns the name of the drop, or "" where they were taken. Anything that
-is raised is a defect, and so is a drop without a name. Used by `scripts/fuzz.py` (atheris, millions
-of inputs) and by `test_targets` (hypothesis, hundreds).
+Each target takes bytes and returns the drop reason, or "" if they were accepted. Any exception is
+a defect, and so is a drop without a reason. Used by `scripts/fuzz.py` (atheris, millions of
+inputs) and by `test_targets` (hypothesis, hundreds).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tests.wire.conftest import AUTHORITY, Host, Wire
 from tests.wire.test_admission import Desk, Member, member
 
 Target: TypeAlias = Callable[[bytes], str]
-STEP_S = 0.001  # between two datagrams: timers, windows and rates all come into play
+STEP_S = 0.001  # between two datagrams: timers, windows and rates all take effect
 STRANGER = parse_ip("10.0.0.99")
 NODE = Identity(b"i" * 32, b"s" * 32)
 NOTARY = KeySigner(NODE, TrustAnchor(AUTHORITY.anchor))
 
 
 class Intake:
-    """A member as its socket sees it: gate, door, sessions, codec, node; and a peer of it."""
+    """A member as seen from its socket, and a peer of it."""
 
     def __init__(self) -> None:
         self.wire = Wire(4711)
@@ -54,7 +54,7 @@ class Intake:
         return Node(host.card, signer, MsgpackCodec(), rng, ProtocolSettings(), self.wire.now)
 
     def from_the_wire(self, data: bytes) -> str:
-        """Take any bytes from any address."""
+        """Handle any bytes from any address."""
         self._pass_time()
         now = self.wire.now
         try:
@@ -66,7 +66,7 @@ class Intake:
         return opened.dropped
 
     def at_the_door(self, data: bytes) -> str:
-        """Take any bytes as an admission's."""
+        """Handle any bytes as part of a join handshake."""
         try:
             self.door.keeper.open(data)
         except RemoteError as error:
@@ -74,7 +74,7 @@ class Intake:
         return ""
 
     def from_a_member(self, payload: bytes) -> str:
-        """Take any payload that a member has sealed: its key was stolen, say."""
+        """Handle any payload sealed by a member, as with a stolen key."""
         self._pass_time()
         now = self.wire.now
         (sealed,) = self.peer.sessions.seal(self.own.node_id, payload, now)
@@ -93,7 +93,7 @@ class Intake:
         return reason
 
     def _pass_time(self) -> None:
-        """Let the node work as its pump would, with nobody to hear it."""
+        """Run the node's timers as its transport would, without receivers."""
         self.wire.now += STEP_S
         due = self.node.next_timer()
         if due is not None and self.wire.now >= due:
@@ -104,7 +104,7 @@ class Intake:
 
 
 def decoders(data: bytes) -> str:
-    """Take any bytes as payload, card, segment, cluster key and hello."""
+    """Decode any bytes as payload, card, segment, cluster key and hello."""
     reasons = [""]
     for decode in (
         MsgpackCodec().decode,
@@ -121,7 +121,7 @@ def decoders(data: bytes) -> str:
 
 
 def token(data: bytes) -> str:
-    """Take any text as a token: people type those, so the refusal is words."""
+    """Parse any text as a token: users type those, so the error is for them."""
     try:
         Token.parse(data.decode("utf-8", "replace"))
     except OverlayError as error:

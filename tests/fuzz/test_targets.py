@@ -1,4 +1,7 @@
-"""The fuzzing targets, each with some hundred inputs at every test run; millions: `make fuzz`."""
+"""The fuzzing targets, with some hundred inputs in each test run.
+
+`make fuzz` runs millions.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ DATAGRAMS = [
 
 @st.composite
 def spoiled(draw: st.DrawFn) -> bytes:
-    """Return something sound with some bytes changed, cut or doubled; or bytes of chance."""
+    """Return valid bytes with some changed, cut or doubled; or random bytes."""
     data = bytearray(draw(st.sampled_from([*PAYLOADS, *DATAGRAMS]) | st.binary(max_size=1300)))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, max(0, len(data) - 1)))
@@ -33,8 +36,8 @@ def spoiled(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.parametrize("name", targets.NAMES)
-def test_whatever_comes_is_taken_or_dropped_by_name(name: str) -> None:
-    """No input raises anything."""
+def test_any_input_is_accepted_or_dropped_with_a_reason(name: str) -> None:
+    """No input raises an exception."""
     target = targets.make(name)
 
     @settings(max_examples=400, deadline=None)
@@ -45,16 +48,16 @@ def test_whatever_comes_is_taken_or_dropped_by_name(name: str) -> None:
     run()
 
 
-def test_the_member_target_takes_what_is_sound() -> None:
-    """The vectors are messages that a member does send: none of them is malformed."""
+def test_the_member_target_accepts_valid_messages() -> None:
+    """The golden vectors are valid messages: none of them is malformed."""
     target = targets.make("member")
     reasons = {target(payload) for payload in PAYLOADS}
     assert not reasons & {"malformed", "unknown-message"}
     assert "" in reasons
 
 
-def test_memory_is_bounded_under_a_member_gone_mad() -> None:
-    """20,000 spoiled messages leave no queue above its bound."""
+def test_memory_is_bounded_under_a_malicious_member() -> None:
+    """20,000 invalid messages leave no queue above its bound."""
     intake = targets.Intake()
     rng = random.Random(5)
     for number in range(20_000):

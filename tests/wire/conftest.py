@@ -1,4 +1,4 @@
-"""Identities, cards and sessions to test with; all randomness from a seed."""
+"""Identities, cards and sessions for tests; all randomness is seeded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from overlay.wire.session.sessions import Sessions
 
 AUTHORITY = Authority(b"a" * 32)
 SECRET = b"s" * 32
-EPOCH_S = 1_760_000_000.0  # Unix time when a wire's own clock starts
+EPOCH_S = 1_760_000_000.0  # Unix time at the start of a wire's clock
 
 
 def made_key(
@@ -44,7 +44,7 @@ class Host:
 
 
 class Wire:
-    """Hosts by address; delivers datagrams and keeps what arrived and what was dropped."""
+    """Hosts by address; delivers datagrams, and records payloads and drops."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -68,7 +68,7 @@ class Wire:
         certified_by: Authority | None = None,
         keys: tuple[ClusterKey, ...] = (),
     ) -> Host:
-        """Start a process at 10.0.0.`number`, with a new identity unless one is given."""
+        """Start a process at 10.0.0.`number`, with a new identity by default."""
         own = identity or Identity.generate(self.rng.randbytes)
         address = parse_ip(f"10.0.0.{number}")
         name = f"vm{number}"
@@ -89,7 +89,7 @@ class Wire:
     def deliver(
         self, datagrams: list[Datagram], keep: Callable[[Datagram], bool] = lambda _: True
     ) -> None:
-        """Deliver datagrams and what they provoke, as long as `keep` says so; bounded."""
+        """Deliver datagrams and replies, if `keep` returns true; bounded."""
         waiting = list(datagrams)
         for _ in range(200):
             if not waiting:
@@ -102,7 +102,7 @@ class Wire:
         raise AssertionError("the hosts never stop answering each other")
 
     def open(self, datagram: Datagram) -> list[Datagram]:
-        """Deliver one datagram; return the answers."""
+        """Deliver one datagram; return the replies."""
         receiver = self.hosts[datagram.address]
         try:
             opened = receiver.sessions.open(read_header(datagram.data), datagram.data, self.now)
@@ -118,17 +118,17 @@ class Wire:
         return list(opened.replies)
 
     def hold(self, host: Host, key: ClusterKey) -> list[Datagram]:
-        """Let a host hold one more key; return what it says then."""
+        """Let a host hold one more key; return what it sends then."""
         host.keyring.replace(host.keyring.ring.with_key(key.id), key)
         return host.sessions.keys_changed(self.now)
 
     def use(self, host: Host, key: ClusterKey) -> list[Datagram]:
-        """Let a host seal with a key that it holds; return what it says then."""
+        """Let a host seal with a key that it holds; return what it sends then."""
         host.keyring.replace(replace(host.keyring.ring, sealing=key.id))
         return host.sessions.keys_changed(self.now)
 
     def drop(self, host: Host, key: ClusterKey) -> list[Datagram]:
-        """Let a host drop a key; return what it says then."""
+        """Let a host drop a key; return what it sends then."""
         ring = host.keyring.ring
         host.keyring.replace(replace(ring, held=ring.held - {key.id}))
         return host.sessions.keys_changed(self.now)
@@ -148,5 +148,5 @@ def wire() -> Wire:
 
 @pytest.fixture(scope="session")
 def new_wire() -> type[Wire]:
-    """Return what makes wires, for tests that need one per example."""
+    """Return the class of wires, for tests that need one per example."""
     return Wire

@@ -1,4 +1,4 @@
-"""Being let in by a token: who learns what, who is refused, what is counted."""
+"""The join handshake: who learns what, who is refused, what is counted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SEED, HOLDER, HOME = (parse_ip(f"192.168.56.{number}") for number in (11, 12, 13
 
 @dataclass
 class Desk:
-    """What a member's agent would know."""
+    """The admission policy of a member's agent."""
 
     is_holder: bool
     others: list[tuple[Ip, int]] = field(default_factory=list)
@@ -55,25 +55,25 @@ class Desk:
     requests: list[JoinRequest] = field(default_factory=list)
 
     def invitation(self, token_id: bytes) -> JoinToken | None:
-        """Know one token."""
+        """Return the one token."""
         return INVITATION if token_id == TOKEN.token_id else None
 
     def refusal(self, invitation: JoinToken, applicant: NodeId) -> JoinRefusal | None:
-        """Refuse or not, as told."""
+        """Refuse as configured."""
         assert invitation is INVITATION
         assert len(applicant) == 16
         return self.why_not
 
     def holders(self) -> list[tuple[Ip, int]]:
-        """Name the others."""
+        """Return the configured holders."""
         return self.others
 
     def authority(self) -> Authority | None:
-        """Hold it or not."""
+        """Return the authority if it is held."""
         return AUTHORITY if self.is_holder else None
 
     def admit(self, _invitation: JoinToken, request: JoinRequest) -> JoinGrant | None:
-        """Keep the request and certify."""
+        """Keep the request and certify it."""
         if not self.is_ready:
             return None
         self.requests.append(request)
@@ -83,7 +83,7 @@ class Desk:
 
 @dataclass
 class Member:
-    """A member that can be knocked at."""
+    """A member that answers join handshakes."""
 
     card: Card
     desk: Desk
@@ -106,7 +106,7 @@ def member(number: int, address: Ip, desk: Desk, authority: Authority = AUTHORIT
 
 
 def applicant(token: Token = TOKEN, seed: int = 99) -> tuple[Identity, JoinInitiator]:
-    """Return a host that wants in, and its identity."""
+    """Return a host that wants to join, and its identity."""
     rng = random.Random(seed)
     own = Identity.generate(rng.randbytes)
     return own, JoinInitiator(own, token, name="vm3", address=HOME, random_bytes=rng.randbytes)
@@ -115,7 +115,7 @@ def applicant(token: Token = TOKEN, seed: int = 99) -> tuple[Identity, JoinIniti
 def exchange(
     outside: JoinInitiator, members: dict[Ip, Member], first: list[Datagram]
 ) -> list[Datagram]:
-    """Deliver datagrams and what they provoke; return all that went over the wire."""
+    """Deliver datagrams and replies; return all of them."""
     seen: list[Datagram] = []
     waiting = list(first)
     while waiting:
@@ -129,8 +129,8 @@ def exchange(
     return seen
 
 
-def test_a_holder_lets_in_after_two_round_trips() -> None:
-    """The applicant gets a certificate for what it is, and the cluster's secret."""
+def test_a_holder_admits_after_two_round_trips() -> None:
+    """The applicant gets an authentic certificate and the cluster key."""
     own, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
     seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
@@ -145,8 +145,8 @@ def test_a_holder_lets_in_after_two_round_trips() -> None:
     assert outside.answered == {holder.card.node_id: holder.card}
 
 
-def test_a_member_without_the_authority_shows_the_way() -> None:
-    """It names the holders; the applicant knocks there, and only the holder sees a request."""
+def test_a_member_without_the_authority_names_holders() -> None:
+    """The applicant knocks at the holders, and only they get requests."""
     _, outside = applicant()
     plain = member(1, SEED, Desk(is_holder=False, others=[(HOLDER, 7948)]))
     holder = member(2, HOLDER, Desk(is_holder=True))
@@ -160,8 +160,8 @@ def test_a_member_without_the_authority_shows_the_way() -> None:
 
 
 @pytest.mark.parametrize("why", list(JoinRefusal))
-def test_a_refusal_is_told(why: JoinRefusal) -> None:
-    """At the first word already."""
+def test_a_refusal_is_answered(why: JoinRefusal) -> None:
+    """It comes in reply to the knock."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True, why_not=why))
     seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
@@ -171,8 +171,8 @@ def test_a_refusal_is_told(why: JoinRefusal) -> None:
     assert len(seen) == 2
 
 
-def test_a_token_that_ended_between_the_words_lets_nobody_in() -> None:
-    """The refusal is asked for again when it counts."""
+def test_a_token_that_ends_during_the_handshake_admits_nobody() -> None:
+    """The refusal is checked again for the request."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
     (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
@@ -186,7 +186,7 @@ def test_a_token_that_ended_between_the_words_lets_nobody_in() -> None:
 
 
 def test_a_holder_that_can_not_yet_admit_is_silent() -> None:
-    """The applicant asks again, and then is let in."""
+    """The applicant asks again, and is then admitted."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True, is_ready=False))
     assert len(exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])) == 3
@@ -197,7 +197,7 @@ def test_a_holder_that_can_not_yet_admit_is_silent() -> None:
 
 
 def test_another_clusters_token_is_unknown() -> None:
-    """Nothing is answered to who has no token of this cluster."""
+    """A sender without a token of this cluster gets no reply."""
     foreign = Token(Authority(b"o" * 32).anchor, b"other-id", b"s" * 16, 7948, 4789)
     _, outside = applicant(foreign)
     holder = member(1, SEED, Desk(is_holder=True))
@@ -206,15 +206,15 @@ def test_another_clusters_token_is_unknown() -> None:
 
 
 def test_a_guessed_secret_gets_no_answer() -> None:
-    """A token's id alone, which can be seen on the wire, opens nothing."""
+    """A token's id, which is visible on the wire, opens nothing."""
     _, outside = applicant(replace(TOKEN, secret=b"g" * 16))
     holder = member(1, SEED, Desk(is_holder=True))
     with pytest.raises(RemoteError, match=UNAUTHENTICATED):
         holder.keeper.open(outside.hello(SEED, 7948).data)
 
 
-def test_who_has_stolen_the_token_reads_no_others_admission() -> None:
-    """With every datagram recorded and the same token: no ticket, no certificate, no secret."""
+def test_a_thief_of_the_token_reads_no_other_admission() -> None:
+    """A recording of all datagrams, with the token, reveals no secret."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
     seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
@@ -232,18 +232,18 @@ def test_who_has_stolen_the_token_reads_no_others_admission() -> None:
                 except RemoteError:
                     continue
 
-    assert holder.card.raw in shown  # the thief can read knocks: it could knock itself
+    assert holder.card.raw in shown  # the thief can read knocks: it could send them itself
     assert TOKEN.ticket not in shown
     assert CLUSTER_SECRET not in shown
 
 
 def outside_id(seen: list[Datagram]) -> NodeId:
-    """Return the applicant's id, which stands in its first datagram."""
+    """Return the applicant's id, which is in its first datagram."""
     return envelope.read_header(seen[0].data).sender
 
 
 def test_a_false_holder_gets_no_ticket() -> None:
-    """Who has the door key but not the authority's key is shown nothing more."""
+    """With the join key but not the authority's key, it learns nothing more."""
     _, outside = applicant()
     liar = member(1, SEED, Desk(is_holder=False))
     forger = Authority(b"f" * 32)
@@ -255,7 +255,7 @@ def test_a_false_holder_gets_no_ticket() -> None:
 
 
 def test_a_member_of_another_authority_is_no_member() -> None:
-    """Its card is not believed, so neither is what it says of holders."""
+    """Neither its card nor the holders that it names are believed."""
     _, outside = applicant()
     stranger = member(1, SEED, Desk(is_holder=True), Authority(b"o" * 32))
     (way,) = stranger.keeper.open(outside.hello(SEED, 7948).data)
@@ -263,8 +263,8 @@ def test_a_member_of_another_authority_is_no_member() -> None:
         outside.open(way.data)
 
 
-def test_a_recorded_request_is_worth_nothing_to_another_run() -> None:
-    """After its restart a holder takes no request that was made before it."""
+def test_a_recorded_request_is_worthless_to_another_process() -> None:
+    """A restarted holder accepts no request from before its restart."""
     _, outside = applicant()
     desk = Desk(is_holder=True)
     holder = member(1, SEED, desk)
@@ -276,8 +276,8 @@ def test_a_recorded_request_is_worth_nothing_to_another_run() -> None:
         again.keeper.open(request.data)
 
 
-def test_answers_to_another_nonce_are_not_taken() -> None:
-    """A recorded welcome or way is nothing to the same host's next try."""
+def test_answers_to_another_nonce_are_dropped() -> None:
+    """Recorded replies are worthless to the same host's next attempt."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
     (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
@@ -288,8 +288,8 @@ def test_answers_to_another_nonce_are_not_taken() -> None:
     assert own.node_id == outside_id([outside.hello(SEED, 7948)])
 
 
-def test_the_door_key_without_the_ticket_lets_nobody_in() -> None:
-    """A member knows every token's door key: that is not enough to admit a friend."""
+def test_the_join_key_without_the_ticket_admits_nobody() -> None:
+    """A member knows every token's join key, which is not enough to admit."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
     forged = replace(TOKEN, secret=b"unknown to it...")
@@ -313,8 +313,8 @@ def test_nobody_is_certified_under_anothers_key() -> None:
         holder.keeper.open(request.data)
 
 
-def test_own_datagrams_come_back_to_nobody() -> None:
-    """A reflected knock is dropped by name."""
+def test_own_datagrams_are_dropped() -> None:
+    """A reflected knock is dropped with a reason."""
     _, outside = applicant()
     with pytest.raises(RemoteError, match=OWN_DATAGRAM):
         outside.open(outside.hello(SEED, 7948).data)
@@ -322,8 +322,10 @@ def test_own_datagrams_come_back_to_nobody() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(kind=st.sampled_from([4, 5]), junk=st.binary(max_size=300), known=st.booleans())
-def test_junk_at_the_door_is_dropped_by_name(kind: int, junk: bytes, known: bool) -> None:
-    """Whatever stands behind a header, a member and an applicant raise nothing else."""
+def test_random_join_datagrams_are_dropped_with_a_reason(
+    kind: int, junk: bytes, known: bool
+) -> None:
+    """Whatever follows a header, both sides only drop it."""
     _, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
     header = Header(1, kind, 0, NodeId(b"n" * 16), 0, b"rand").pack()
@@ -339,8 +341,8 @@ def test_junk_at_the_door_is_dropped_by_name(kind: int, junk: bytes, known: bool
     st.integers(0, 9) | st.binary(max_size=64) | st.booleans() | st.text(max_size=5),
     lambda item: st.lists(item, max_size=9), max_leaves=12,
 ))  # fmt: skip
-def test_a_bearer_can_say_anything(body: object) -> None:
-    """What has the door key and is not exactly right is dropped as malformed or stale."""
+def test_any_body_under_the_join_key_is_handled(body: object) -> None:
+    """An invalid datagram under the join key is malformed or stale."""
     own, outside = applicant()
     holder = member(1, SEED, Desk(is_holder=True))
     seal = admission._JoinCipher(own, ANCHOR.cluster_id, random.Random(3).randbytes)
@@ -354,7 +356,7 @@ def test_a_bearer_can_say_anything(body: object) -> None:
     assert outside.grant is None
 
 
-def test_tokens_and_invitations_hide_their_secrets() -> None:
+def test_tokens_and_their_records_hide_their_secrets() -> None:
     """Neither in a traceback nor in a log."""
     shown = repr(TOKEN) + repr(INVITATION)
 

@@ -31,7 +31,7 @@ SUBNETS = (
 
 
 def network(creator: NodeId, vni: int, name: str, subnets: int = 1) -> tuple[NodeId, Network]:
-    """Return a network as its creator states it."""
+    """Return a network of some creator."""
     return (creator, Network(Vni(vni), name, SUBNETS[:subnets], creator))
 
 
@@ -72,14 +72,14 @@ def test_distinct_things_do_not_conflict() -> None:
 
 
 def test_a_name_made_twice_goes_to_the_lower_endpoint_id() -> None:
-    """Case plays no part in names (RFC 4343)."""
+    """Names are compared without regard to case (RFC 4343)."""
     claims = [(A, endpoint(3, 5, "web")), (B, endpoint(1, 6, "Web")), (C, endpoint(2, 7, "WEB"))]
 
     assert told(claims) == ["name web B > CA"]
 
 
 def test_an_address_goes_to_its_owner() -> None:
-    """By the chain of grants; where that is not known, to the lower endpoint id."""
+    """The owner by the grants; where unknown, the lower endpoint id."""
     claims = [(A, endpoint(1, 5)), (B, endpoint(2, 5))]
     mac = mac_for(Vni(7), parse_ip("10.0.0.5")).hex(":")
 
@@ -88,7 +88,7 @@ def test_an_address_goes_to_its_owner() -> None:
 
 
 def test_a_derived_mac_beats_a_chosen_one() -> None:
-    """Whoever was given it with its address has it."""
+    """The endpoint whose address the MAC is derived from gets it."""
     honest = endpoint(9, 5)
     claims = [(A, endpoint(1, 6, mac=honest.mac)), (B, honest)]
 
@@ -96,14 +96,14 @@ def test_a_derived_mac_beats_a_chosen_one() -> None:
 
 
 def test_an_endpoint_without_addresses_claims_its_mac_last() -> None:
-    """It has nothing to derive it from."""
+    """It has no address to derive the MAC from."""
     bare = Endpoint(bytes(8), Vni(7), "bare", endpoint(1, 5).mac, ())
 
     assert told([(A, bare), (B, endpoint(1, 5))]) == [f"MAC {bare.mac.hex(':')} B > A"]
 
 
 def test_a_network_name_made_twice_goes_to_the_lower_creator() -> None:
-    """Both stay usable by VNI; the name means the winner."""
+    """Both stay usable by VNI; the name resolves to the winner."""
     claims = [network(B, 7, "blue"), network(A, 9, "blue")]
     (conflict,) = network_conflicts(claims)
 
@@ -114,7 +114,7 @@ def test_a_network_name_made_twice_goes_to_the_lower_creator() -> None:
 
 
 def test_networks_that_share_a_vni_conflict_with_all_their_vnis() -> None:
-    """A network of two subnets reserves two; of two that overlap only one is planned."""
+    """Two subnets reserve two VNIs; one of overlapping networks is planned."""
     claims = [network(B, 8, "red"), network(A, 7, "blue", subnets=2), network(C, 9, "blue")]
     conflicts = network_conflicts(claims)
 
@@ -126,7 +126,7 @@ def test_networks_that_share_a_vni_conflict_with_all_their_vnis() -> None:
 
 
 def test_the_loser_of_a_vni_does_not_contest_the_name() -> None:
-    """It is out of use altogether."""
+    """It is not used at all."""
     claims = [network(A, 7, "red"), network(B, 7, "blue"), network(C, 9, "blue")]
 
     assert [item.kind for item in network_conflicts(claims)] == [ConflictKind.VNI]
@@ -150,7 +150,7 @@ def test_the_loser_of_a_vni_does_not_contest_the_name() -> None:
 def test_every_node_names_the_same_winners(
     claims: tuple[list[tuple[NodeId, Endpoint]], list[tuple[NodeId, Endpoint]]],
 ) -> None:
-    """The order in which records arrived plays no part, nor does leaving out who shares nothing."""
+    """The order of records does not matter, nor do unrelated ones."""
     one, other = (claims_of(each) for each in claims)
     assert endpoint_conflicts(one) == endpoint_conflicts(other)
     seven = [claim for claim in one if claim.endpoint.vni == 7]

@@ -45,7 +45,10 @@ altered = st.sampled_from([(), (), ("up",), ("neigh_suppress",)])
 
 @st.composite
 def desired_states(draw: st.DrawFn) -> SandboxState:
-    """Make what a planner could ask for: masters exist, no two rows under one key."""
+    """Generate states that a planner could produce.
+
+    Masters exist, and no two rows share a key.
+    """
     links: dict[str, Link] = {}
     for number in range(draw(st.integers(0, 2))):
         bridge = f"br{number}"
@@ -62,7 +65,10 @@ def desired_states(draw: st.DrawFn) -> SandboxState:
 
 @st.composite
 def actual_states(draw: st.DrawFn) -> SandboxState:
-    """Make what a kernel could hold after sabotage: wrong kinds, no masters, strange rows."""
+    """Generate states that a kernel could have after sabotage.
+
+    Wrong kinds, no masters, foreign rows.
+    """
     state = draw(desired_states())
     links = dict(state.links)
     for name, link in list(links.items()):
@@ -105,7 +111,7 @@ def _rows(links: dict[str, Link]) -> st.SearchStrategy[frozenset[Row]]:
 def test_the_operations_lead_to_the_desired_state(
     desired: SandboxState, actual: SandboxState
 ) -> None:
-    """From any actual state, in one pass, each operation possible when its turn comes."""
+    """From any actual state, in one pass; each operation is possible in turn."""
     after = applied(actual, diff(desired, actual, prune=True))
 
     assert desired == after
@@ -113,10 +119,10 @@ def test_the_operations_lead_to_the_desired_state(
 
 
 @given(desired_states(), actual_states())
-def test_without_pruning_all_that_is_desired_is_there_and_nothing_else_is_lost(
+def test_without_pruning_desired_is_added_and_nothing_deleted(
     desired: SandboxState, actual: SandboxState
 ) -> None:
-    """Surplus stays unless it stands in the place of something desired."""
+    """Unexpected rows stay unless they block a desired one."""
     after = applied(actual, diff(desired, actual, prune=False))
 
     assert desired.rows <= after.rows
@@ -134,7 +140,7 @@ def test_without_pruning_all_that_is_desired_is_there_and_nothing_else_is_lost(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_any_state_can_follow_any_other(seed: int) -> None:
-    """A walk over many states always arrives; what is applied last is what is there."""
+    """A walk over many states always reaches the last one."""
     rng = Random(seed)
     states = [_random_state(rng) for _ in range(8)]
     actual = SandboxState()
@@ -182,7 +188,7 @@ ADD_VXLAN = (
 )
 
 
-def test_a_new_sandbox_is_built_from_the_bridge_to_the_neighbours() -> None:
+def test_a_new_sandbox_is_built_from_bridge_to_neighbors() -> None:
     """Links before rows, flooding before forwarding, ARP answers last."""
     operations = diff(SandboxState(LINKS, ROWS), SandboxState(), prune=True)
 
@@ -199,7 +205,7 @@ def test_a_new_sandbox_is_built_from_the_bridge_to_the_neighbours() -> None:
 
 
 def test_rows_are_taken_down_in_the_opposite_order() -> None:
-    """ARP is no longer answered before frames lose their way; links stay."""
+    """ARP answers stop before frames lose their route; links stay."""
     operations = diff(SandboxState(LINKS), SandboxState(LINKS, ROWS), prune=True)
 
     assert [str(operation) for operation in operations] == [
@@ -212,7 +218,7 @@ def test_rows_are_taken_down_in_the_opposite_order() -> None:
 
 
 def test_a_link_takes_its_rows_with_it() -> None:
-    """Nothing is deleted row by row from a device that goes altogether."""
+    """Rows of a deleted device are not deleted one by one."""
     operations = diff(SandboxState(), SandboxState(LINKS, ROWS), prune=True)
 
     assert [str(operation) for operation in operations] == [
@@ -223,7 +229,7 @@ def test_a_link_takes_its_rows_with_it() -> None:
 
 
 def test_a_row_that_is_replaced_is_not_deleted_as_well() -> None:
-    """A container that moved costs one put: a delete by the same key would undo it."""
+    """A moved container costs one put: a delete by its key would undo it."""
     moved = FdbRow("vxlan0", MACS[1], VTEPS[2])
     old = FdbRow("vxlan0", MACS[1], VTEPS[1])
     operations = diff(
@@ -243,8 +249,8 @@ def test_an_address_of_another_prefix_length_is_deleted_first() -> None:
     assert operations == [DeleteRow(old), PutRow(new)]
 
 
-def test_a_vxlan_of_another_vni_is_made_anew() -> None:
-    """VNI, port and family can't be changed in place: delete, create, and put all rows."""
+def test_a_vxlan_of_another_vni_is_replaced() -> None:
+    """VNI, port and family can't change in place: all is put again."""
     other = LINKS["vxlan0"]._replace(vni=Vni(6))  # type: ignore[call-arg]
     actual = SandboxState({**LINKS, "vxlan0": other}, ROWS)
     operations = diff(SandboxState(LINKS, ROWS), actual, prune=True)
@@ -273,7 +279,7 @@ def test_a_vxlan_of_another_vni_is_made_anew() -> None:
     ],
 )
 def test_what_can_be_changed_in_place_is(before: Link, after: Link, text: str) -> None:
-    """One change names just the attributes that differ."""
+    """A change names only the attributes that differ."""
     desired = SandboxState({**LINKS, after.name: after})
     actual = SandboxState({**LINKS, before.name: before})
 
@@ -281,7 +287,7 @@ def test_what_can_be_changed_in_place_is(before: Link, after: Link, text: str) -
 
 
 def test_foreign_rows_go_first_and_only_when_pruning() -> None:
-    """A row of another making may stand where one of ours is to be."""
+    """A foreign row may be in the place of a desired one."""
     strange = UnexpectedRow("vxlan0", "02:00:00:00:00:02 dev vxlan0 master permanent", b"r")
     desired = SandboxState(LINKS, frozenset({BridgeFdbRow("vxlan0", MACS[1])}))
     actual = SandboxState(LINKS, frozenset({strange}))
@@ -292,14 +298,14 @@ def test_foreign_rows_go_first_and_only_when_pruning() -> None:
 
 
 class Many(frozenset[Row]):
-    """So many rows that nobody wants to look at each for nothing."""
+    """So many rows that an unnecessary comparison must be avoided."""
 
     def __sub__(self, _other: object) -> frozenset[Row]:
         raise AssertionError("every row was looked at")
 
 
-def test_a_state_and_itself_are_not_compared() -> None:
-    """A pass that nothing asked for has one state on both sides, and costs no walk through it."""
+def test_a_state_is_not_compared_with_itself() -> None:
+    """An unchanged pass has one state on both sides, and does not walk it."""
     state = SandboxState({}, Many({FloodRow("vxlan0", VTEPS[0])}))
 
     assert diff(state, state, prune=True) == []

@@ -1,4 +1,4 @@
-"""Which addresses are found to have another MAC, and how many at once."""
+"""Detection of changed MACs, and the bound on announcements."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def row(number: int, last: int) -> NeighborRow:
     return NeighborRow("br0", Ip(number.to_bytes(4, "big")), Mac(bytes(5) + bytes([last])))
 
 
-def test_no_more_are_told_at_once_than_the_bound() -> None:
-    """A network whose every address changes does not keep a pass from ending."""
+def test_announcements_per_pass_are_bounded() -> None:
+    """A network whose every address changes does not delay a pass."""
     count = limits.ANNOUNCEMENTS_PER_PASS_MAX + 1
     before = SandboxState({}, frozenset(row(number, 1) for number in range(count)))
     desired = SandboxState({}, frozenset(row(number, 2) for number in range(count)))
@@ -26,8 +26,8 @@ def test_no_more_are_told_at_once_than_the_bound() -> None:
     assert len(found) == limits.ANNOUNCEMENTS_PER_PASS_MAX
 
 
-def test_the_longest_gone_are_forgotten_first() -> None:
-    """Of one address more than can be remembered, only the first to go is told as if new."""
+def test_the_oldest_macs_are_forgotten_first() -> None:
+    """With one address beyond the bound, only the oldest is forgotten."""
     last = LastMacs()
     count = limits.MACS_REMEMBERED_MAX + 1
     last.changes(None, NOTHING, [DeleteRow(row(number, 1)) for number in range(count)], NOTHING)
@@ -37,7 +37,7 @@ def test_the_longest_gone_are_forgotten_first() -> None:
 
 
 def test_a_row_that_is_only_added_replaces_none() -> None:
-    """Beside a thousand others; one that takes the place of another is told."""
+    """Even among a thousand others; a replaced row is announced."""
     before = SandboxState({}, frozenset(row(number, 1) for number in range(1, 1000)))
     added = SandboxState({}, before.rows | {row(0, 2)})
     assert LastMacs().changes(None, before, [PutRow(row(0, 2))], added) == []

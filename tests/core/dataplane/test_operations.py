@@ -37,7 +37,7 @@ LINKS: dict[str, Link] = {
 
 
 def test_the_model_refuses_what_the_kernel_would() -> None:
-    """A row or a port on a link that is not there is an error, not a silent success."""
+    """A row or port on a missing link is an error, not a silent success."""
     with pytest.raises(ValueError, match="no link vxlan0"):
         applied(SandboxState(), [PutRow(FloodRow("vxlan0", IP))])
     with pytest.raises(ValueError, match="no bridge br0"):
@@ -45,14 +45,14 @@ def test_the_model_refuses_what_the_kernel_would() -> None:
 
 
 def test_ports_of_a_deleted_bridge_have_no_master() -> None:
-    """As in the kernel: the ports stay and forward nothing."""
+    """As in the kernel: the ports stay, and forward nothing."""
     after = applied(SandboxState(LINKS), [DeleteLink(LINKS["br0"])])
 
     assert after.links["p1"] == Port("p1", 1450, "")
 
 
 def test_rows_of_different_kinds_are_never_equal() -> None:
-    """Rows are plain tuples in one set: sizes of MAC and IP keep the kinds apart."""
+    """Rows are tuples in one set: the sizes of MAC and IP separate the kinds."""
     rows = {
         FloodRow("l", IP),
         BridgeFdbRow("l", MAC),
@@ -68,7 +68,7 @@ def test_rows_of_different_kinds_are_never_equal() -> None:
 
 
 def test_a_put_takes_the_place_of_the_row_under_its_key() -> None:
-    """One VTEP per MAC, one MAC per neighbour; but flooding goes to many."""
+    """One VTEP per MAC, one MAC per neighbor; but several flood rows."""
     state = applied(
         SandboxState(LINKS),
         [
@@ -89,23 +89,23 @@ def test_a_put_takes_the_place_of_the_row_under_its_key() -> None:
     }
 
 
-def test_deleting_what_is_gone_is_success() -> None:
-    """As the kernel layer has it: the aim is that the row is not there."""
+def test_deleting_a_missing_row_succeeds() -> None:
+    """As in the kernel layer: the aim is that the row does not exist."""
     assert applied(SandboxState(LINKS), [DeleteRow(FloodRow("vxlan0", IP))]) == SandboxState(LINKS)
 
 
 def test_a_change_takes_effect_as_a_whole() -> None:
-    """The link is then as desired, whatever was different before."""
+    """The link is as desired then, whatever differed before."""
     after = Port("p1", 1400, "br0")
 
     assert applied(SandboxState(LINKS), [ChangeLink(LINKS["p1"], after)]).links["p1"] == after
 
 
-def test_a_port_that_loses_its_master_says_so() -> None:
-    """The text names the absence as ip does."""
+def test_a_port_without_a_master_reads_so() -> None:
+    """The text reports the missing master as `ip` does."""
     assert str(ChangeLink(LINKS["p1"], Port("p1", 1450, ""))) == "ip link set p1 nomaster"
 
 
-def test_a_foreign_row_is_told_apart_by_its_request() -> None:
-    """Two rows that read alike may be two in the kernel."""
+def test_foreign_rows_differ_by_their_request() -> None:
+    """Two rows with equal text may be two in the kernel."""
     assert row_key(UnexpectedRow("br0", "x", b"1")) != row_key(UnexpectedRow("br0", "x", b"2"))

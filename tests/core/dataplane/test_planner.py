@@ -51,7 +51,7 @@ LOCAL, VTEP_B, VTEP_C = (parse_ip(f"192.168.56.{host}") for host in (11, 12, 13)
 
 
 def given_input(*subnets: Subnet, **more: object) -> PlanInput:
-    """Return the input for a network of these subnets on the host at .11."""
+    """Return the input for a network with these subnets on the host at .11."""
     plain = PlanInput(Network(VNI, "blue", subnets, A), 4789, LOCAL, 1450)
     return replace(plain, **more)  # type: ignore[arg-type]
 
@@ -63,8 +63,8 @@ def endpoint(serial: int, *texts: str, mac: Mac | None = None) -> Endpoint:
     return Endpoint(serial.to_bytes(8, "big"), VNI, f"c{serial}", chosen, ips)
 
 
-def test_a_network_is_a_bridge_with_the_gateway_and_a_vxlan_in_it() -> None:
-    """Also without any endpoint, so that the sandbox floods and routes at once."""
+def test_a_network_is_a_bridge_with_gateway_and_vxlan() -> None:
+    """Even without endpoints, so that the sandbox floods and routes at once."""
     state = plan_sandbox(
         given_input(FOUR, flood=(LOCAL, VTEP_B, VTEP_B), ports=(LocalPort("p1", 0),))
     )
@@ -80,7 +80,7 @@ def test_a_network_is_a_bridge_with_the_gateway_and_a_vxlan_in_it() -> None:
 
 
 def test_a_remote_endpoint_has_three_rows() -> None:
-    """Where to send its frames, behind which port it is, and what ARP is answered with."""
+    """For its VTEP, its bridge port, and its ARP answer."""
     remote = endpoint(1, "10.0.0.9")
     state = plan_sandbox(given_input(FOUR, remotes=(RemoteEndpoint(B, VTEP_B, remote),)))
 
@@ -93,7 +93,7 @@ def test_a_remote_endpoint_has_three_rows() -> None:
 
 
 def test_rows_of_one_link_share_its_name() -> None:
-    """A text for each of 100,000 rows would take as much memory as the rows."""
+    """A string for each of 100,000 rows would need as much memory again."""
     remotes = tuple(RemoteEndpoint(B, VTEP_B, endpoint(n, f"10.0.0.{n}")) for n in range(2, 9))
     rows = plan_sandbox(given_input(FOUR, remotes=remotes)).rows
 
@@ -103,7 +103,7 @@ def test_rows_of_one_link_share_its_name() -> None:
 
 
 def test_two_subnets_of_one_family_are_two_segments() -> None:
-    """A bridge and a VNI each, and every row on its own."""
+    """Each has a bridge and a VNI, and its rows are on its own."""
     remotes = (RemoteEndpoint(B, VTEP_B, endpoint(1, "10.0.1.9")),)
     ports = (LocalPort("p1", 1),)
     state = plan_sandbox(given_input(FOUR, FIVE, remotes=remotes, flood=(VTEP_B,), ports=ports))
@@ -133,15 +133,15 @@ def test_the_two_families_share_a_segment() -> None:
 
 
 def test_segments_are_counted_per_family() -> None:
-    """The n-th subnets of both families meet on bridge n."""
+    """The n-th subnets of both families share bridge n."""
     network = Network(VNI, "blue", (FOUR, FIVE, SIX), A)
 
     assert [bridge_name(network, index) for index in range(3)] == ["br0", "br1", "br0"]
     assert segment_count(network) == 2
 
 
-def test_who_owns_an_address_wins_it_on_every_node() -> None:
-    """Two origins claim one address: rows point to its owner, whatever the order."""
+def test_the_owner_of_an_address_wins_it_on_every_node() -> None:
+    """Of two origins that claim an address, its owner gets the rows."""
     one, other = endpoint(1, "10.0.0.9"), endpoint(2, "10.0.0.9")
     claims = (RemoteEndpoint(B, VTEP_B, one), RemoteEndpoint(C, VTEP_C, other))
 
@@ -155,7 +155,7 @@ def test_who_owns_an_address_wins_it_on_every_node() -> None:
 
 
 def test_a_chosen_mac_loses_to_a_derived_one() -> None:
-    """Who copies another's MAC does not get its frames."""
+    """An endpoint that copies another's MAC does not get its frames."""
     honest = endpoint(9, "10.0.0.9")
     copied = endpoint(1, "10.0.0.8", mac=honest.mac)
     remotes = (RemoteEndpoint(B, VTEP_B, copied), RemoteEndpoint(C, VTEP_C, honest))
@@ -165,7 +165,7 @@ def test_a_chosen_mac_loses_to_a_derived_one() -> None:
 
 
 def test_a_claim_on_a_local_endpoints_address_gets_no_row_here() -> None:
-    """A row for it would fight with what the local container's port learns."""
+    """A row for it would conflict with what the local port learns."""
     mine = endpoint(9, "10.0.0.9")
     state = plan_sandbox(
         given_input(
@@ -190,7 +190,7 @@ def test_addresses_that_no_container_can_have_get_no_row() -> None:
 
 
 def test_vteps_of_the_other_family_and_our_own_are_left_out() -> None:
-    """One VXLAN device speaks one family; what claims our address is not sent to ourselves."""
+    """A VXLAN device has one family; a claim to our VTEP is no remote."""
     six = parse_ip("fd01::5")
     remotes = (
         RemoteEndpoint(B, six, endpoint(1, "10.0.0.8")),
@@ -224,10 +224,10 @@ remote_lists = st.lists(
 
 
 @given(remote_lists, remote_lists, st.randoms(use_true_random=False))
-def test_any_records_give_a_sound_plan_that_a_diff_can_reach(
+def test_any_records_give_a_consistent_plan_that_diff_reaches(
     before: list[RemoteEndpoint], after: list[RemoteEndpoint], rng: Random
 ) -> None:
-    """No two rows share a kernel key, the order of records plays no part, one pass suffices."""
+    """No two rows share a kernel key, and one pass is enough."""
     first = plan_sandbox(given_input(FOUR, SIX, remotes=tuple(before)))
     second = plan_sandbox(given_input(FOUR, SIX, remotes=tuple(after)))
 
@@ -241,9 +241,11 @@ def test_any_records_give_a_sound_plan_that_a_diff_can_reach(
     assert expected == plan_sandbox(given_input(FOUR, SIX, remotes=tuple(shuffled)))
 
 
-def test_the_host_is_the_way_out() -> None:
-    """Where the host has an end on the network, it has a port, routes lead there, and nothing is
-    flooded for it."""
+def test_the_host_endpoint_is_the_default_route() -> None:
+    """Where the host has an endpoint, its port is the default route.
+
+    Nothing is flooded for it.
+    """
     host = replace(endpoint(9, "10.0.0.254", "fd00::fe"), labels=(HOST_LABEL,))
     state = plan_sandbox(given_input(FOUR, SIX, locals=(host, endpoint(1, "10.0.0.2"))))
 
@@ -257,8 +259,8 @@ def test_the_host_is_the_way_out() -> None:
     assert state.links["host0"] == Port("host0", given_input(FOUR).mtu, "br0")
 
 
-def test_there_is_one_way_out_for_all_segments() -> None:
-    """With an end on each segment, the default route leads over the first one's."""
+def test_all_segments_share_one_default_route() -> None:
+    """With an endpoint on each segment, the first one has the default route."""
     ends = tuple(
         replace(endpoint(serial, text), labels=(HOST_LABEL,))
         for serial, text in ((9, "10.0.1.254"), (8, "10.0.0.254"))
@@ -270,7 +272,7 @@ def test_there_is_one_way_out_for_all_segments() -> None:
 
 
 def test_isolated_subnets_have_barriers_between_them() -> None:
-    """From each bridge to every other segment's subnets; the two families of one stay together."""
+    """From each bridge to all other segments; both families stay together."""
     given = given_input(FOUR, FIVE, SIX)
     isolated = replace(given, network=replace(given.network, isolate_subnets=True))
     barriers = plan_sandbox(isolated).rows - plan_sandbox(given).rows

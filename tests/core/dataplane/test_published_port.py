@@ -1,4 +1,4 @@
-"""The words for published ports, and which two can't stand together."""
+"""The syntax of published ports, and conflicts between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANYWHERE = Ip(b"")
 
 
 def publication(host_ip: str = "", host_port: int = 8080, protocol: str = "tcp") -> PublishedPort:
-    """Return a publication for `web`."""
+    """Return a published port of `web`."""
     ip = parse_ip(host_ip) if host_ip else ANYWHERE
     return PublishedPort(protocol, ip, host_port, Vni(7), "web", 80)
 
@@ -31,14 +31,14 @@ def publication(host_ip: str = "", host_port: int = 8080, protocol: str = "tcp")
         ("65535:1/tcp", PortPair("tcp", 65535, 1)),
     ],
 )
-def test_ports_as_people_write_them(text: str, pair: PortPair) -> None:
-    """One number stands for both; TCP is meant where nothing is said; it reads back alike."""
+def test_ports_are_parsed_as_people_write_them(text: str, pair: PortPair) -> None:
+    """One number means both; TCP is the default; the text parses back."""
     assert parse_pairs(text) == [pair]
     assert parse_pairs(str(pair)) == [pair]
 
 
 def test_ranges_are_as_many_pairs() -> None:
-    """Both of one length; one range stands for both."""
+    """Both have one length; a single range means both."""
     assert parse_pairs("8000-8001:80-81/udp") == [
         PortPair("udp", 8000, 80),
         PortPair("udp", 8001, 81),
@@ -54,14 +54,14 @@ def test_ranges_are_as_many_pairs() -> None:
         "1-", "2-1", "1-2:3", "1:3-4", "1-2-3", "65535-65536", "1-65535", "1" * 5000,
     ],
 )  # fmt: skip
-def test_what_is_no_port_is_refused(text: str) -> None:
-    """With an example of what is one."""
+def test_an_invalid_port_is_refused(text: str) -> None:
+    """The error shows a valid example."""
     with pytest.raises(UsageError, match="invalid port"):
         parse_pairs(text)
 
 
-def test_places_meet_where_a_packet_could_be_for_both() -> None:
-    """Every address and one of them meet; two different ones, ports or protocols do not."""
+def test_published_ports_conflict_where_a_packet_fits_both() -> None:
+    """Any address overlaps each one; other addresses, ports, protocols do not."""
     one = publication("192.168.56.11")
 
     assert conflicting(publication(), [one]) == one
@@ -72,8 +72,8 @@ def test_places_meet_where_a_packet_could_be_for_both() -> None:
     assert conflicting(one, [publication("192.168.56.11", protocol="udp")]) is None
 
 
-def test_places_have_a_text() -> None:
-    """As it stands in a URL."""
+def test_a_published_port_has_a_text() -> None:
+    """As in a URL."""
     assert publication().host_binding == "*:8080"
     assert publication("192.168.56.11").host_binding == "192.168.56.11:8080"
     assert publication("fd00::1").host_binding == "[fd00::1]:8080"
@@ -83,6 +83,6 @@ def test_places_have_a_text() -> None:
     ("text", "so"),
     [("8080:80", True), ("8080", True), ("8080:81", False), ("80", False), ("8080:80/udp", False)],
 )
-def test_which_publication_is_meant(text: str, *, so: bool) -> None:
-    """The host's port is enough to take it back; a pair must be the published one."""
+def test_a_pair_selects_a_published_port(text: str, *, so: bool) -> None:
+    """The host's port is enough to unpublish; a pair must match."""
     assert matches(parse_pairs(text)[0], publication()) == so

@@ -1,4 +1,4 @@
-"""Limits of an endpoint's bandwidth in its labels, and what the fast path makes of them."""
+"""Bandwidth limits as labels, and their effect on the fast path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MINE = (("overlayd.rate-in", "1000000"), ("team", "a"))
 
 
 def test_labels_hold_the_limits() -> None:
-    """What is put in comes out, other labels stay, None keeps a limit and 0 lifts it."""
+    """Limits read back, other labels stay, None keeps a limit, 0 removes it."""
     assert rates_of(MINE) == Rates(1_000_000, 0)
     both = with_rates(MINE, (None, 64_000))
     assert rates_of(both) == Rates(1_000_000, 64_000)
@@ -24,8 +24,8 @@ def test_labels_hold_the_limits() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1e6", "٣"])
-def test_a_strange_label_is_no_limit(text: str) -> None:
-    """What no agent writes limits nothing, and breaks nothing."""
+def test_an_invalid_label_is_no_limit(text: str) -> None:
+    """A label that no agent writes limits nothing, and breaks nothing."""
     assert rates_of((("overlayd.rate-in", text),)) == Rates()
 
 
@@ -36,7 +36,7 @@ def test_a_strange_label_is_no_limit(text: str) -> None:
 def test_a_limited_direction_takes_the_bridge(
     wanted: tuple[int, int], target: str, hooked: bool
 ) -> None:
-    """Nothing is sent past the queue of a limited direction; the other keeps its fast path."""
+    """A limited direction uses its queue; the other keeps the fast path."""
     mac = mac_for(NETWORK.vni, IP)
     found = Endpoint(b"1" * 8, NETWORK.vni, "web", mac, (IP,), (), with_rates((), wanted))
     port = LocalPort("ve1", 0, found.endpoint_id)

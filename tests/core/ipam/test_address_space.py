@@ -1,4 +1,4 @@
-"""One node's hand on the addresses, from its own store."""
+"""One node's address space, from its own store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCOPE = Scope(BLUE.vni)
 
 
 class Owner:
-    """The creator of the network: its store, and what it may take and give."""
+    """The creator of the network: its store and its address space."""
 
     def __init__(self) -> None:
         self.store = Store(OWNER)
@@ -42,7 +42,7 @@ class Owner:
         self.space = AddressSpace(self.store, OWNER)
 
     def write(self, value: Value, scope: Scope = SCOPE) -> None:
-        """Write a record of its own."""
+        """Write a record to the own log."""
         for segment in self.author.write(scope, [value]):
             self.store.accept(segment)
 
@@ -61,8 +61,8 @@ def endpoint(text: str) -> Endpoint:
     return Endpoint(ip * 2, BLUE.vni, "web", mac_for(BLUE.vni, ip), (ip,))
 
 
-def test_two_requests_in_one_breath_get_two_blocks() -> None:
-    """What was granted a moment ago is gone at once, whatever events are still to be told."""
+def test_two_requests_in_a_row_get_two_blocks() -> None:
+    """A grant takes effect at once, whatever events are pending."""
     owner = Owner()
     assert owner.space.owned(BLUE, 0).count == 256
     first = owner.grant(ONE, b"request1")
@@ -73,14 +73,14 @@ def test_two_requests_in_one_breath_get_two_blocks() -> None:
 
 
 def test_a_repeated_request_gets_the_same_grant() -> None:
-    """The answer to a request is one, however often it is asked."""
+    """A repeated request gets the same answer."""
     owner = Owner()
 
     assert owner.grant(ONE, b"request1") == owner.grant(ONE, b"request1")
 
 
 def test_an_address_is_picked_in_order_and_rests_after_use() -> None:
-    """The lowest free address is taken; a released one rests while others are free."""
+    """The lowest free address is taken; a released one rests meanwhile."""
     owner = Owner()
     assert owner.space.pick(BLUE, 0, 0.0) == parse_ip("10.1.0.2")
     owner.write(endpoint("10.1.0.2"))
@@ -92,7 +92,7 @@ def test_an_address_is_picked_in_order_and_rests_after_use() -> None:
 
 
 def test_one_address_has_one_fault() -> None:
-    """An address cannot be taken that is in use, reserved, outside, or another's."""
+    """In use, reserved, outside the subnets, or owned by another."""
     owner = Owner()
     owner.write(endpoint("10.1.0.2"))
     given = owner.grant(ONE, b"request1")
@@ -104,8 +104,8 @@ def test_one_address_has_one_fault() -> None:
     assert owner.space.fault_of(BLUE, parse_ip("10.1.0.3")) is None
 
 
-def test_a_forgotten_asker_is_refused_and_its_space_comes_back() -> None:
-    """What a forgotten node held returns to its granter once all members have settled."""
+def test_a_forgotten_node_is_refused_and_its_space_returns() -> None:
+    """Its space returns to the granter when all members made statements."""
     owner = Owner()
     given = owner.grant(ONE, b"request1")
     owner.write(ForgottenNode(ONE), CLUSTER_SCOPE)
@@ -117,7 +117,7 @@ def test_a_forgotten_asker_is_refused_and_its_space_comes_back() -> None:
 
     [statement] = owner.space.reclaim_statements([BLUE])
     owner.write(statement, CLUSTER_SCOPE)
-    assert owner.space.reclaim_grants(BLUE, [OWNER, TWO]) == []  # TWO has not said what it keeps
+    assert owner.space.reclaim_grants(BLUE, [OWNER, TWO]) == []  # TWO has not stated what it keeps
     [back] = owner.space.reclaim_grants(BLUE, [OWNER])
     owner.write(back)
 
@@ -126,8 +126,8 @@ def test_a_forgotten_asker_is_refused_and_its_space_comes_back() -> None:
     assert owner.space.reclaim_statements([BLUE]) == []
 
 
-def test_the_richest_reachable_owner_is_asked_first() -> None:
-    """Who has most is asked first; who cannot be reached is not asked."""
+def test_the_reachable_owner_with_most_space_is_asked_first() -> None:
+    """The owner with most space comes first; unreachable ones are left out."""
     owner = Owner()
     owner.grant(ONE, b"request1", 128)
     owner.grant(TWO, b"request2", 32)

@@ -19,7 +19,7 @@ A, B, C = (NodeId(bytes([65 + index]) * 16) for index in range(3))
 
 
 def subnet(text: str, gateway: str) -> Subnet:
-    """Return a subnet from its usual text."""
+    """Return a subnet from its text."""
     base, length = text.split("/")
     return Subnet(parse_ip(base), int(length), parse_ip(gateway))
 
@@ -42,7 +42,7 @@ def wish(
 
 
 def granted(known: Ownership, request: GrantRequest, asker: NodeId = B, **more: set[Ip]) -> str:
-    """Return the grant that A writes as `first-last`, or the reason of its refusal."""
+    """Return the grant that A writes as `first-last`, or its refusal."""
     used, resting = more.get("used", set()), more.get("resting", set())
     answer = allocator.decide_grant(known, A, asker, request, used=used, resting=resting)
     if isinstance(answer, GrantRefusal):
@@ -56,11 +56,11 @@ def _text(ip: Ip) -> str:
     return ".".join(str(byte) for byte in ip) if len(ip) == 4 else ip.hex(":", 2)
 
 
-# --- picking -----------------------------------------------------------------------------
+# --- picking an address ------------------------------------------------------------------
 
 
 def taken_in_turn(known: Subnet, count: int) -> list[Ip]:
-    """Return the first addresses that are picked from a whole subnet."""
+    """Return the first addresses picked from a whole subnet."""
     owned = ownership(network(known), []).owned(A)
     used: set[Ip] = set()
     for _ in range(count):
@@ -77,7 +77,7 @@ def test_picking_starts_after_network_address_and_gateway() -> None:
 
 
 def test_a_whole_subnet_can_be_used_but_for_what_is_reserved() -> None:
-    """A /29 has five addresses for containers, an IPv6 /125 six: it has no broadcast."""
+    """A /29 has five addresses for containers, an IPv6 /125 six."""
     four = taken_in_turn(subnet("10.0.0.0/29", "10.0.0.3"), 9)
     six = taken_in_turn(subnet("fd00::/125", "fd00::1"), 9)
 
@@ -86,20 +86,20 @@ def test_a_whole_subnet_can_be_used_but_for_what_is_reserved() -> None:
 
 
 def test_point_to_point_subnets_reserve_the_gateway_alone() -> None:
-    """A /31 (RFC 3021) and a /127 (RFC 6164) have no network or anycast address."""
+    """A /31 (RFC 3021) and /127 (RFC 6164) have no network or anycast address."""
     assert taken_in_turn(subnet("10.0.0.0/31", "10.0.0.0"), 3) == [parse_ip("10.0.0.1")]
     assert taken_in_turn(subnet("fd00::/127", "fd00::1"), 3) == [parse_ip("fd00::")]
 
 
 def test_auxiliary_addresses_are_not_given_out() -> None:
-    """They belong to something outside: a router, a printer."""
+    """They belong to other devices: a router, a printer."""
     printer = replace(SMALL, auxiliary=(("printer", parse_ip("10.0.0.2")),))
 
     assert taken_in_turn(printer, 2) == [parse_ip("10.0.0.3"), parse_ip("10.0.0.4")]
 
 
-def test_nobody_who_asked_for_none_gets_an_address_outside_the_range() -> None:
-    """Neither a container here nor a host that asks for space; who names one gets it."""
+def test_addresses_outside_the_range_must_be_requested() -> None:
+    """Neither containers nor hosts get one, unless they name it."""
     upper = replace(SMALL, ip_range=(parse_ip("10.0.0.128"), 30))
     known = ownership(network(upper), [])
 
@@ -109,8 +109,8 @@ def test_nobody_who_asked_for_none_gets_an_address_outside_the_range() -> None:
     assert [share.free for share in allocator.address_shares(known, [])] == [4]
 
 
-def test_hosts_get_whole_aligned_blocks_and_the_granter_keeps_the_gateways() -> None:
-    """Every host has its own /26 of a /24; a fourth asker gets nothing, not a smaller one."""
+def test_hosts_get_whole_blocks_and_the_granter_the_gateways() -> None:
+    """Each host has a /26 of a /24; a fourth gets nothing, not a smaller one."""
     blocks = replace(SMALL, block_length=26, auxiliary=(("printer", parse_ip("10.0.0.70")),))
     grants: list[tuple[NodeId, Grant]] = []
     given = []
@@ -133,7 +133,7 @@ def test_hosts_get_whole_aligned_blocks_and_the_granter_keeps_the_gateways() -> 
 
 
 def test_a_block_in_which_an_address_is_used_is_not_given_away() -> None:
-    """The granter's own containers stay where they are."""
+    """The granter's own containers keep their addresses."""
     blocks = replace(SMALL, block_length=26)
     used = {parse_ip("10.0.0.65")}
 
@@ -142,7 +142,7 @@ def test_a_block_in_which_an_address_is_used_is_not_given_away() -> None:
 
 
 def test_a_host_takes_its_own_address_from_the_far_end() -> None:
-    """The highest that is owned, free, usable, and within the range that is given out."""
+    """The highest that is owned, free, usable and within the range."""
     owned = Intervals.of([(number_of(parse_ip("10.0.0.0")), number_of(parse_ip("10.0.0.255")))])
     last, next_one = parse_ip("10.0.0.254"), parse_ip("10.0.0.253")
     low = replace(SMALL, ip_range=(parse_ip("10.0.0.64"), 26))
@@ -155,7 +155,7 @@ def test_a_host_takes_its_own_address_from_the_far_end() -> None:
 
 
 def test_a_host_takes_no_anycast_address() -> None:
-    """The highest 128 of an IPv6 subnet are such (RFC 2526)."""
+    """The highest 128 addresses of an IPv6 subnet are anycast (RFC 2526)."""
     first, last = number_of(parse_ip("fd00::")), number_of(parse_ip("fd00::ffff:ffff:ffff:ffff"))
 
     found = pick_last(SIX, Intervals.of([(first, last)]), set(), set())
@@ -163,7 +163,7 @@ def test_a_host_takes_no_anycast_address() -> None:
 
 
 def test_a_resting_address_waits_while_another_is_free() -> None:
-    """When all others are taken, the one that has rested longest is used again."""
+    """When all others are in use, the longest rested is used again."""
     four = subnet("10.0.0.0/29", "10.0.0.1")
     owned = ownership(network(four), []).owned(A)
     two, three, four_, *rest = (parse_ip(f"10.0.0.{host}") for host in range(2, 7))
@@ -176,7 +176,7 @@ def test_a_resting_address_waits_while_another_is_free() -> None:
 
 
 def test_quarantine_lasts_its_time_from_the_last_release() -> None:
-    """An address released again rests anew, and all are let go in their order."""
+    """A second release restarts it, and addresses leave it in order."""
     quarantine = Quarantine(rest_s=60.0)
     two, three = parse_ip("10.0.0.2"), parse_ip("10.0.0.3")
     quarantine.release(two, 0.0)
@@ -189,7 +189,7 @@ def test_quarantine_lasts_its_time_from_the_last_release() -> None:
 
 
 def test_quarantine_is_bounded() -> None:
-    """Beyond its size the oldest is let go early."""
+    """Beyond its size the oldest address leaves it early."""
     quarantine = Quarantine()
     for number in range(limits.QUARANTINE_COUNT_MAX + 1):
         quarantine.release(ip_of(number, SMALL), 0.0)
@@ -199,7 +199,7 @@ def test_quarantine_is_bounded() -> None:
 
 
 def test_a_wide_pool_costs_no_more_than_a_small_one() -> None:
-    """A /12 of which much is used and granted away is never walked address by address."""
+    """A /12 that is much used and granted is never walked by address."""
     records = [
         (A, Grant(Vni(7), ip_of(base, WIDE), ip_of(base + 255, WIDE), B, 1, bytes(8)))
         for base in range(number_of(parse_ip("10.33.0.0")), number_of(parse_ip("10.34.0.0")), 256)
@@ -213,11 +213,11 @@ def test_a_wide_pool_costs_no_more_than_a_small_one() -> None:
     assert granted(known, wish("10.40.0.0"), C, used=used) == "10.32.4.0-10.32.4.255"
 
 
-# --- a wish for one address --------------------------------------------------------------
+# --- requests for one address ------------------------------------------------------------
 
 
-def test_faults_of_a_wished_address_are_told_apart() -> None:
-    """Outside, reserved, another's, in use, or none."""
+def test_reasons_against_a_requested_address_differ() -> None:
+    """Outside, reserved, another's, in use, or available."""
     known = ownership(
         network(SMALL),
         [(A, Grant(Vni(7), parse_ip("10.0.0.64"), parse_ip("10.0.0.65"), B, 1, bytes(8)))],
@@ -235,7 +235,7 @@ def test_faults_of_a_wished_address_are_told_apart() -> None:
 
 
 def test_an_exact_address_is_granted_alone_or_refused_by_name() -> None:
-    """Its owner gives just that address, unless it is in use, reserved or another's."""
+    """Its owner grants just that one, unless in use, reserved or another's."""
     known = ownership(
         network(SMALL),
         [(A, Grant(Vni(7), parse_ip("10.0.0.64"), parse_ip("10.0.0.65"), C, 1, bytes(8)))],
@@ -252,8 +252,8 @@ def test_an_exact_address_is_granted_alone_or_refused_by_name() -> None:
     assert answer("10.9.0.1") == allocator.OUTSIDE
 
 
-def test_an_exact_address_may_be_one_that_rests() -> None:
-    """Who asks for that very address wants it again."""
+def test_an_exact_address_may_be_in_quarantine() -> None:
+    """A request for exactly that address may be from its last user."""
     resting = {parse_ip("10.0.0.50")}
     known = ownership(network(SMALL), [])
 
@@ -266,7 +266,7 @@ def test_an_exact_address_may_be_one_that_rests() -> None:
 
 
 def test_every_host_gets_its_own_aligned_block() -> None:
-    """Requests for 256 cut a /16 into /24s: --block-size 24 is no more than that."""
+    """Requests for 256 cut a /16 into /24s, as --block-size 24 does."""
     wide = subnet("10.32.0.0/16", "10.32.0.1")
     records: list[tuple[NodeId, Grant]] = []
     for host in range(255):
@@ -280,14 +280,14 @@ def test_every_host_gets_its_own_aligned_block() -> None:
 
 
 def test_a_granter_keeps_half_where_no_whole_block_is_free() -> None:
-    """A /24 serves several hosts: each gets an aligned part, none gets all."""
+    """Several hosts share a /24: each gets an aligned part."""
     known = ownership(network(SMALL), [])
 
     assert granted(known, wish("10.0.0.0", 256)) == "10.0.0.64-10.0.0.127"
 
 
 def test_a_block_avoids_what_is_used_and_what_rests_while_it_can() -> None:
-    """Addresses of containers are never given away; resting ones only for want of others."""
+    """Used addresses are never granted; resting ones only as the last resort."""
     known = ownership(network(SMALL), [])
     used, resting = {parse_ip("10.0.0.70")}, {parse_ip("10.0.0.130")}
 
@@ -301,15 +301,15 @@ def test_a_block_avoids_what_is_used_and_what_rests_while_it_can() -> None:
     )
 
 
-def test_a_count_that_is_no_power_of_two_is_met_as_it_is() -> None:
-    """The lowest run of that many addresses, wherever it starts."""
+def test_a_count_that_is_not_a_power_of_two_is_granted_exactly() -> None:
+    """It gets the lowest run of that length, wherever it starts."""
     known = ownership(network(SMALL), [])
 
     assert granted(known, wish("10.0.0.0", 100)) == "10.0.0.2-10.0.0.101"
 
 
-def test_blocks_are_cut_from_the_subnet_that_is_meant() -> None:
-    """`around` names the subnet; an IPv6 one is cut like any other."""
+def test_blocks_are_cut_from_the_requested_subnet() -> None:
+    """`around` selects the subnet, of either family."""
     known = ownership(network(SMALL, SIX), [])
 
     assert granted(known, wish("fd00::", 256)) == (
@@ -318,7 +318,7 @@ def test_blocks_are_cut_from_the_subnet_that_is_meant() -> None:
 
 
 def test_a_repeated_request_gets_the_same_grant() -> None:
-    """Also when it would be decided otherwise by now: the first answer is in the log."""
+    """Even if it would be decided otherwise now: the grant is in the log."""
     request = wish("10.0.0.0", 64)
     first = allocator.decide_grant(ownership(network(SMALL), []), A, B, request, used=set())
     assert isinstance(first, Grant)
@@ -328,8 +328,8 @@ def test_a_repeated_request_gets_the_same_grant() -> None:
     assert granted(known, request, C) != granted(known, request, B)
 
 
-def test_who_has_nothing_refuses() -> None:
-    """Exhausted, to be asked no more; and nobody gives to the forgotten, or from their name."""
+def test_an_owner_without_space_refuses() -> None:
+    """It is exhausted; and forgotten nodes neither get nor grant space."""
     everything = Grant(Vni(7), parse_ip("10.0.0.0"), parse_ip("10.0.0.255"), C, 1, bytes(8))
     empty = ownership(network(SMALL), [(A, everything)])
     gone = ownership(network(SMALL), [], [(A, ForgottenNode(B))])
@@ -342,7 +342,7 @@ def test_who_has_nothing_refuses() -> None:
 
 @pytest.mark.parametrize("length", [1, 48, 64, 120])
 def test_a_refusal_can_be_sent_however_much_is_left(length: int) -> None:
-    """A subnet of IPv6 has more free addresses than the number in a message can be."""
+    """An IPv6 subnet has more free addresses than a message can report."""
     wide = Subnet(parse_ip("8000::"), length, parse_ip("8000::1"))
     used = {parse_ip("8000::9")}
 
@@ -354,7 +354,7 @@ def test_a_refusal_can_be_sent_however_much_is_left(length: int) -> None:
 
 
 def test_a_full_log_of_grants_refuses_more() -> None:
-    """The bound on what one owner can make others hold."""
+    """One owner can make others hold only so many grants."""
     records = [
         (A, Grant(Vni(7), ip, ip, B, 1, number.to_bytes(8, "big")))
         for number in range(limits.GRANTS_PER_LOG_MAX)
@@ -378,7 +378,7 @@ def test_a_full_log_of_grants_refuses_more() -> None:
 def test_any_answer_is_safe(
     count: int, used_hosts: set[int], given_hosts: set[int], exact: bool, host: int
 ) -> None:
-    """A grant lies within what the granter owns and does not use, and is not above the wish."""
+    """A grant is owned and unused by its granter, and not above the request."""
     records = [
         (
             A,
@@ -407,7 +407,7 @@ def test_any_answer_is_safe(
     assert after.rejected == []
 
 
-# --- asking and telling ------------------------------------------------------------------
+# --- shares and shortages ----------------------------------------------------------------
 
 
 RECORDS = [
@@ -417,8 +417,8 @@ RECORDS = [
 ENDPOINTS = [parse_ip(f"10.0.0.{host}") for host in (2, 64, 65, 72, 73)]
 
 
-def test_shares_say_who_has_how_much_and_how_much_of_it_is_free() -> None:
-    """Reserved addresses and known endpoints are not free; the forgotten's is stranded."""
+def test_shares_count_owned_and_free_addresses() -> None:
+    """Reserved and used addresses are not free; forgotten ones are stranded."""
     known = ownership(network(SMALL), RECORDS, [(A, ForgottenNode(C))])
 
     found = allocator.address_shares(known, [*ENDPOINTS, parse_ip("10.9.9.9")])
@@ -432,8 +432,8 @@ def test_shares_say_who_has_how_much_and_how_much_of_it_is_free() -> None:
                                             number_of(RECORDS[0][1].last))])  # fmt: skip
 
 
-def test_the_richest_owner_in_reach_is_asked_first() -> None:
-    """Not oneself, nor who has nothing, nor who can't be reached."""
+def test_the_reachable_owner_with_most_space_comes_first() -> None:
+    """Not itself, nor owners without space, nor unreachable ones."""
     found = allocator.address_shares(ownership(network(SMALL), RECORDS), ENDPOINTS)
 
     assert allocator.grant_candidates(found, 0, C, {A, B, C}) == [A, B]
@@ -442,8 +442,8 @@ def test_the_richest_owner_in_reach_is_asked_first() -> None:
     assert allocator.grant_candidates(found, 1, C, {A, B}) == []
 
 
-def test_a_shortage_says_what_is_where() -> None:
-    """Who could not be reached, what waits to be inherited, and who gave none."""
+def test_a_shortage_names_the_hosts_with_space() -> None:
+    """Unreachable hosts, space not reclaimed yet, and hosts without any."""
     names = {A: "vm1", B: "vm2", C: "vm3"}
     found = allocator.address_shares(ownership(network(SMALL), RECORDS), [])
     lost = allocator.address_shares(ownership(network(SMALL), RECORDS, [(A, ForgottenNode(B))]), [])
@@ -462,7 +462,7 @@ def test_a_shortage_says_what_is_where() -> None:
 
 
 def test_a_long_list_of_owners_is_cut() -> None:
-    """Five are named, the others counted."""
+    """Five are named, the others are counted."""
     found = [allocator.Share(NodeId(bytes([n]) * 16), 0, 9, 9, is_stranded=False) for n in range(8)]
     text = allocator.shortage_text(found, 0, A, set(), lambda node_id: f"vm{node_id[0]}")
 

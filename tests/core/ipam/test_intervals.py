@@ -14,7 +14,7 @@ def spread(intervals: Intervals) -> set[int]:
 
 @given(numbers, numbers)
 def test_the_operators_are_those_of_sets(one: set[int], other: set[int]) -> None:
-    """Union, intersection, difference, membership and size agree with Python's sets."""
+    """Union, intersection, difference, membership and size match sets."""
     left, right = Intervals.of_numbers(one), Intervals.of_numbers(other)
 
     assert one | other == spread(left | right)
@@ -27,7 +27,7 @@ def test_the_operators_are_those_of_sets(one: set[int], other: set[int]) -> None
 
 @given(numbers, numbers)
 def test_equal_sets_are_equal_values(one: set[int], other: set[int]) -> None:
-    """Runs are kept sorted and apart, so that two ways to one set give one value."""
+    """Runs are sorted and separated, so equal sets have one representation."""
     assert Intervals.of_numbers(one | other) == Intervals.of_numbers(one) | Intervals.of_numbers(
         other
     )
@@ -50,7 +50,7 @@ def test_runs_in_any_order_are_merged(pairs: list[tuple[int, int]]) -> None:
 
 @given(numbers, st.integers(1, 9), st.sampled_from([1, 2, 4, 8]))
 def test_the_first_block_is_the_lowest_that_fits(held: set[int], size: int, alignment: int) -> None:
-    """A block lies in the set, starts at a multiple, and no lower one does."""
+    """It is in the set, aligned, and no lower one is."""
     fitting = [
         start
         for start in range(0, 61, alignment)
@@ -62,11 +62,11 @@ def test_the_first_block_is_the_lowest_that_fits(held: set[int], size: int, alig
 
 
 def test_the_longest_run_is_counted() -> None:
-    """Of several runs the longest length is given, and nought of none."""
+    """The longest of several runs, and 0 without runs."""
     assert Intervals.of([(1, 2), (5, 9), (11, 11)]).longest == 5
     assert Intervals().longest == 0
 
 
 def test_only_integers_are_members() -> None:
-    """Anything else is not in the set rather than an error."""
+    """Any other value is not in the set, rather than an error."""
     assert "1" not in Intervals.of([(1, 2)])

@@ -20,7 +20,7 @@ NETWORK = Network(
 
 
 def grant(first: str, last: str, grantee: NodeId, generation: int, vni: int = 7) -> Grant:
-    """Return a grant whose id follows from what it says."""
+    """Return a grant whose id follows from its content."""
     request_id = bytes([generation, grantee[0]]) + parse_ip(first)[-2:] + parse_ip(last)[-4:]
     return Grant(Vni(vni), parse_ip(first), parse_ip(last), grantee, generation, request_id)
 
@@ -50,7 +50,7 @@ def test_a_grant_moves_its_interval_and_nothing_else() -> None:
 
 
 def test_a_grant_of_space_that_is_not_the_granters_moves_nothing() -> None:
-    """The record is rejected and named, with how much it lost."""
+    """The grant is rejected, and the lost addresses are counted."""
     false = grant("10.0.0.64", "10.0.0.127", C, 1)
     known = ownership(NETWORK, [(B, false)])
 
@@ -61,7 +61,7 @@ def test_a_grant_of_space_that_is_not_the_granters_moves_nothing() -> None:
 
 
 def test_a_grant_counts_for_the_part_that_the_granter_owned() -> None:
-    """Where half of an interval was another's, the grantee gets the other half."""
+    """If another owned half of an interval, the grantee gets the other half."""
     known = ownership(
         NETWORK,
         [
@@ -75,7 +75,7 @@ def test_a_grant_counts_for_the_part_that_the_granter_owned() -> None:
 
 
 def test_an_old_grant_does_not_take_back_what_returned_since() -> None:
-    """Generations order the way of an address, whatever order the records come in."""
+    """Generations order an address's transfers, whatever the record order."""
     records = [
         (A, grant("10.0.0.8", "10.0.0.15", B, 1)),
         (B, grant("10.0.0.8", "10.0.0.15", A, 2)),
@@ -87,7 +87,7 @@ def test_an_old_grant_does_not_take_back_what_returned_since() -> None:
 
 
 def test_grants_outside_the_network_are_rejected() -> None:
-    """Addresses of no subnet, of two, or backwards move nothing; another VNI is not ours."""
+    """Addresses outside the subnets, of two, or of another VNI move nothing."""
     odd = [
         grant("10.0.1.0", "10.0.1.7", B, 1),
         grant("10.0.0.250", "10.0.1.7", B, 1),
@@ -101,8 +101,8 @@ def test_grants_outside_the_network_are_rejected() -> None:
     assert ownership(NETWORK, [(A, grant("10.0.0.8", "10.0.0.9", B, 1, vni=8))]).owned(B).count == 0
 
 
-def test_a_forgotten_node_owns_nothing_but_what_it_gave_away_stays_given() -> None:
-    """Its own part is stranded until inherited; its grantees keep theirs."""
+def test_a_forgotten_node_owns_nothing_but_its_grants_count() -> None:
+    """Its own part is stranded until reclaimed; its grantees keep theirs."""
     known = ownership(
         NETWORK,
         [
@@ -118,14 +118,14 @@ def test_a_forgotten_node_owns_nothing_but_what_it_gave_away_stays_given() -> No
 
 
 def test_a_statement_says_too_that_a_node_is_forgotten() -> None:
-    """Whoever settled a node needs no other record to know that it is gone."""
+    """A node that made a statement needs no other record of it."""
     known = ownership(NETWORK, [], statements=[(B, ReclaimStatement(A, B, 0, 1, ()))])
 
     assert known.forgotten == {A}
 
 
-def test_kept_runs_of_other_networks_and_families_are_not_taken_for_ours() -> None:
-    """Only runs of this VNI and of the subnet's family count, cut to the subnet."""
+def test_kept_runs_of_other_networks_and_families_are_ignored() -> None:
+    """Only runs of this VNI and family count, cut to the subnet."""
     low, high = parse_ip("9.0.0.0"), parse_ip("10.0.0.7")
     runs = (
         KeptRun(7, low, high),
@@ -165,7 +165,7 @@ grants = st.tuples(
 def test_any_records_in_any_order_give_one_owner_per_address(
     records: list[tuple[NodeId, Grant]], gone: set[NodeId]
 ) -> None:
-    """Nonsense and forgeries too: shares are disjoint, and order plays no part."""
+    """Even with invalid records: shares are disjoint, and order is irrelevant."""
     forgotten = [(A, ForgottenNode(node_id)) for node_id in sorted(gone)]
     known = ownership(NETWORK, records, forgotten)
     again = ownership(NETWORK, sorted(records, key=repr), forgotten)

@@ -1,10 +1,10 @@
-"""No two nodes ever own one address: several nodes under every fault, step by step.
+"""No two nodes ever own one address, under all faults, step by step.
 
-The world is harsher than the real one. A viewer may hold any prefix of any log, got from any
-other node, with entries missing that their origin has appended again since (log cleaning).
-Requests are delivered late, twice, out of order or never. A crash throws back all that a
-node knew of others to what it last saved; only its own log is durable. Dead nodes are
-powered off for good, then forgotten by anyone, several at once.
+The model is harsher than reality. A node may hold any prefix of any log, received from any other
+node, without entries that their origin has rewritten since (log cleaning). Requests are delivered
+late, twice, out of order or never. A crash resets what a node knew of others to what it last
+saved; only its own log is durable. Dead nodes are powered off permanently, then forgotten by any
+node, several at once.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ scopes = st.sampled_from([CLUSTER, BLUE])
 
 @dataclass(slots=True)
 class Replica:
-    """A log as some node holds it: each key's last version, tombstones included."""
+    """A log as some node holds it: each key's last version and tombstones."""
 
     held: int = 0
     floor: int = 0
     entries: dict[Key, tuple[int, Value | None]] = field(default_factory=dict)
 
     def copy(self) -> Replica:
-        """Return the log as it is now."""
+        """Return a copy of the log."""
         return Replica(self.held, self.floor, dict(self.entries))
 
     def learn(self, source: Replica, upto: int) -> None:
-        """Take what `source` has in `(held, upto]`, as it has it now."""
+        """Copy the entries of `source` in `(held, upto]`, as it has them now."""
         if source.held <= self.held:
             return
         if self.held < source.floor:
@@ -69,7 +69,7 @@ class Replica:
 
 @dataclass(slots=True)
 class Node:
-    """One node: logs by (origin, scope), of which its own are durable, others' only if saved."""
+    """One node: its own logs are durable, those of others only if saved."""
 
     node_id: NodeId
     logs: dict[tuple[NodeId, int], Replica]
@@ -100,7 +100,7 @@ class Node:
         ]
 
     def ownership(self) -> Ownership:
-        """Return who owns what in the eyes of this node."""
+        """Return the ownership by this node's records."""
         if self.view is None:
             self.view = ownership(
                 NETWORK,
@@ -111,7 +111,7 @@ class Node:
         return self.view
 
     def settle(self) -> None:
-        """Write the statements owed."""
+        """Write the missing statements."""
         own = [grant for origin, grant in self.known(BLUE, Grant) if origin == self.node_id]
         statements = reclaim_statements(
             self.node_id,
@@ -126,7 +126,7 @@ class Node:
 
 
 class GrantMachine(RuleBasedStateMachine):
-    """Rules are the faults and the deeds; the invariant is the promise."""
+    """The rules are faults and actions; the invariant is single ownership."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,20 +144,23 @@ class GrantMachine(RuleBasedStateMachine):
         return [node for node in self.nodes.values() if not node.halted]
 
     def act(self, node: Node) -> None:
-        """Save, if nodes are careful here, by which records the node owns what it now uses."""
+        """Save the records by which the node owns what it uses.
+
+        If nodes are careful in this run.
+        """
         if self.is_careful:
             node.saved = {key: log.copy() for key, log in node.logs.items()}
 
     @initialize(is_careful=st.booleans())
     def choose(self, is_careful: bool) -> None:
-        """Let nodes save others' records before they act on them, as they should, or not."""
+        """Choose whether nodes save others' records before they act, as required."""
         self.is_careful = is_careful
 
-    # --- knowledge travels, or is lost ---------------------------------------------------
+    # --- records spread, or are lost -----------------------------------------------------
 
     @rule(viewer=nodes, source=nodes, origin=nodes, scope=scopes, part=st.integers(1, 4))
     def learn(self, viewer: NodeId, source: NodeId, origin: NodeId, scope: int, part: int) -> None:
-        """Let part of a log arrive from anyone who holds it."""
+        """Let part of a log arrive from any holder."""
         here, there = self.nodes[viewer], self.nodes[source]
         if here.halted or there.halted or origin == viewer:
             return
@@ -168,13 +171,13 @@ class GrantMachine(RuleBasedStateMachine):
 
     @rule(viewer=nodes, source=nodes)
     def meet(self, viewer: NodeId, source: NodeId) -> None:
-        """Let one node hear all that another knows."""
+        """Send one node all that another has."""
         for origin, scope in itertools.product(NODES, (CLUSTER, BLUE)):
             self.learn(viewer, source, origin, scope, part=4)
 
     @rule(node_id=nodes, does_save=st.booleans())
     def crash(self, node_id: NodeId, does_save: bool) -> None:
-        """Save what a node knows of others, or lose what it did not save."""
+        """Save a node's records of others, or lose those not saved."""
         node = self.nodes[node_id]
         for key in node.logs:
             if key[0] != node_id and does_save:
@@ -185,7 +188,7 @@ class GrantMachine(RuleBasedStateMachine):
 
     @rule(node_id=nodes, scope=scopes, count=st.integers(1, 3))
     def clean_log(self, node_id: NodeId, scope: int, count: int) -> None:
-        """Append an origin's oldest entries again and drop what was before."""
+        """Rewrite an origin's oldest entries, and drop those before."""
         node = self.nodes[node_id]
         log = node.logs[node_id, scope]
         if node.halted or len(log.entries) < count:
@@ -200,7 +203,7 @@ class GrantMachine(RuleBasedStateMachine):
                 log.entries[key] = (log.held, value)
         node.view = None
 
-    # --- asking and giving ----------------------------------------------------------------
+    # --- requests and grants --------------------------------------------------------------
 
     @rule(
         asker=nodes,
@@ -213,8 +216,10 @@ class GrantMachine(RuleBasedStateMachine):
     def ask(
         self, asker: NodeId, owner: int, run: int, count: int, exact: bool, is_last_will: bool
     ) -> None:
-        """Send a request to an owner, and let it arrive once at least; maybe it is the last
-        thing that the owner ever does."""
+        """Send a request to an owner, and let it arrive at least once.
+
+        It may be the last thing that the owner does.
+        """
         owners = [node for node in self.running() if node.ownership().owned(node.node_id)]
         if not owners:
             return
@@ -232,7 +237,7 @@ class GrantMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(index=st.integers(0, 1000), tells=st.booleans())
     def deliver(self, index: int, tells: bool) -> None:
-        """Let a request arrive, maybe again; its answer may arrive at once, or some day."""
+        """Let a request arrive, maybe again; its answer arrives now or later."""
         asker, granter, request = self.requests[index % len(self.requests)]
         node = self.nodes[granter]
         if node.halted:
@@ -250,7 +255,7 @@ class GrantMachine(RuleBasedStateMachine):
 
     @rule(node_id=nodes, heirs=st.sets(nodes), stays=st.booleans())
     def give_back(self, node_id: NodeId, heirs: set[NodeId], stays: bool) -> None:
-        """Give away all space of a node without containers; then it leaves, or stays."""
+        """Give away the space of a node without containers; it may then leave."""
         node = self.nodes[node_id]
         candidates = {heir for heir in heirs if not self.nodes[heir].halted}
         if node.halted or node.used or len(self.running()) < 3:
@@ -280,24 +285,24 @@ class GrantMachine(RuleBasedStateMachine):
         if node.used:
             node.used.remove(max(node.used))
 
-    # --- death and inheritance ------------------------------------------------------------
+    # --- death and reclaim ----------------------------------------------------------------
 
     @rule(node_id=nodes)
     def power_off(self, node_id: NodeId) -> None:
-        """Let a host be gone for good, its containers with it."""
+        """Power a host off permanently, with its containers."""
         if len(self.running()) > 2:
             self.nodes[node_id].halted = True
             self.nodes[node_id].used.clear()
 
     @rule(by=nodes, node_id=nodes)
     def forget(self, by: NodeId, node_id: NodeId) -> None:
-        """Declare a host gone, which it is."""
+        """Declare a powered-off host gone."""
         if self.nodes[node_id].halted and not self.nodes[by].halted:
             self.nodes[by].write(CLUSTER, [ForgottenNode(node_id)])
 
     @rule(node_id=nodes)
     def take_stock(self, node_id: NodeId) -> None:
-        """Settle what a node owes, and let it inherit what it may."""
+        """Write a node's missing statements, and let it reclaim space."""
         node = self.nodes[node_id]
         if not node.halted:
             self.act(node)
@@ -305,11 +310,11 @@ class GrantMachine(RuleBasedStateMachine):
             grants = reclaim_grants(node.ownership(), node_id, self.members)
             node.write(BLUE, list(grants))
 
-    # --- the promise ----------------------------------------------------------------------
+    # --- the invariant --------------------------------------------------------------------
 
     @invariant()
     def nothing_is_owned_twice(self) -> None:
-        """Each node goes by its own view; no two views, put together, own one address."""
+        """No two nodes' views, taken together, own one address."""
         owner: dict[int, NodeId] = {}
         for node in self.running():
             mine = {
@@ -324,7 +329,7 @@ class GrantMachine(RuleBasedStateMachine):
                 assert other == node.node_id, f"{text}: {other[:1]!r} and {node.node_id[:1]!r}"
 
     def teardown(self) -> None:
-        """Once all is heard: one view, every container proven, no space lost without a vote."""
+        """With all records everywhere: one view, and no space lost without a vote."""
         for _ in range(3 * len(NODES)):
             for viewer, source in itertools.permutations(self.nodes, 2):
                 self.meet(viewer, source)
@@ -335,8 +340,8 @@ class GrantMachine(RuleBasedStateMachine):
             view = node.ownership()
             missing = members_without_statement(view, self.members)
             assert all(self.nodes[node_id].halted for node_id in missing)
-            if self.has_cleaned:  # an origin that dies while others start its log afresh takes
-                continue  # with it what it was about to send again: safe, but not the same view
+            if self.has_cleaned:  # an origin that dies while others restart its log takes the
+                continue  # rewritten entries with it: safe, but not the same view
             for other in self.running():
                 assert view.owned(other.node_id) == other.ownership().owned(other.node_id)
                 proven = all(view.owner_of(ip) == other.node_id for ip in other.used)
@@ -349,7 +354,7 @@ WEIGHTS = {name: int(weight) for name, weight in zip(WORDS[::2], WORDS[1::2], st
 
 
 def walk(seed: int, steps: int) -> None:
-    """Take random steps, the likelier the more they do: deeper than hypothesis goes."""
+    """Take weighted random steps, deeper than hypothesis does."""
     rng = Random(seed)
     machine = GrantMachine()
     machine.choose(is_careful=rng.random() < 0.5)
@@ -391,7 +396,7 @@ def walk(seed: int, steps: int) -> None:
 
 @pytest.mark.parametrize("block", range(10))
 def test_random_walks_never_make_two_owners(block: int) -> None:
-    """No walk of eighty steps makes two owners, and all agree once everything is heard."""
+    """In eighty steps; and all agree once every record is everywhere."""
     for seed in range(20 * block, 20 * block + 20):
         walk(seed, steps=80)
 

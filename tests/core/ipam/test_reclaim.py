@@ -45,14 +45,14 @@ GONE = [(C, ForgottenNode(X))]
 
 
 def stated(self_id: NodeId, known: Ownership, **more: object) -> list[ReclaimStatement]:
-    """Return what a node states about X, which C has forgotten."""
+    """Return a node's statement about X, which C has forgotten."""
     used = [(NETWORK.vni, ip) for ip in more.get("used", ())]  # type: ignore[attr-defined]
     own = list(more.get("own_grants", ()))  # type: ignore[call-overload]
     return reclaim_statements(self_id, GONE, [], ownerships=[known], own_grants=own, used=used)
 
 
 def kept_runs(statements: list[ReclaimStatement]) -> Intervals:
-    """Return the addresses kept over all parts."""
+    """Return the addresses kept, over all parts."""
     return Intervals.of(
         (number_of(run.first), number_of(run.last))
         for statement in statements
@@ -61,7 +61,7 @@ def kept_runs(statements: list[ReclaimStatement]) -> Intervals:
 
 
 def test_a_forgotten_nodes_space_goes_to_its_one_granter() -> None:
-    """When everyone has settled, the granter and nobody else takes it by a grant to itself."""
+    """When all members made statements, only it takes the space."""
     settled = [keeps(A, X, C), keeps(C, X, C)]
     known = ownership(NETWORK, [TO_X], GONE, settled)
 
@@ -72,16 +72,16 @@ def test_a_forgotten_nodes_space_goes_to_its_one_granter() -> None:
     assert reclaim_grants(after, A, [A, C, X]) == []
 
 
-def test_nobody_inherits_before_every_member_has_settled() -> None:
-    """One member that was not heard could hold a grant that nobody else has seen."""
+def test_nobody_reclaims_before_all_statements_are_made() -> None:
+    """A member that was not heard could hold a grant that no other has seen."""
     known = ownership(NETWORK, [TO_X], GONE, [keeps(A, X, C)])
 
     assert members_without_statement(known, [A, C, X]) == [C]
     assert reclaim_grants(known, A, [A, C, X]) == []
 
 
-def test_part_of_a_statement_protects_but_does_not_count_as_settled() -> None:
-    """A long statement comes in several records, of which one may be late."""
+def test_a_partial_statement_protects_but_does_not_count() -> None:
+    """A long statement consists of several records, and one may be late."""
     half = (
         C,
         ReclaimStatement(X, C, 0, 2, (KeptRun(7, bytes([10, 0, 0, 64]), bytes([10, 0, 0, 65])),)),
@@ -91,8 +91,8 @@ def test_part_of_a_statement_protects_but_does_not_count_as_settled() -> None:
     assert members_without_statement(known, [A, C]) == [C]
 
 
-def test_what_a_member_keeps_is_left_out_even_if_its_grant_was_never_seen() -> None:
-    """X granted to C and died; A has not seen the grant, only C's statement."""
+def test_kept_space_is_left_out_even_if_its_grant_is_unknown() -> None:
+    """X granted to C and died; A has only C's statement, not the grant."""
     settled = [keeps(A, X, C), keeps(C, X, C, (96, 99))]
     known = ownership(NETWORK, [TO_X], GONE, settled)
 
@@ -101,8 +101,8 @@ def test_what_a_member_keeps_is_left_out_even_if_its_grant_was_never_seen() -> N
     assert after.owned(A) == span(0, 255) - span(96, 99)
 
 
-def test_a_grant_that_comes_to_light_after_its_grantee_settled_does_not_count() -> None:
-    """The space has been inherited meanwhile: C must not own it too, in anyone's view."""
+def test_a_grant_unknown_to_its_grantees_statement_is_void() -> None:
+    """The space is reclaimed by then: C must not own it in any view."""
     late = (X, grant(96, 99, C, 2))
     settled = [keeps(A, X, C), keeps(C, X, C)]
     (taken,) = reclaim_grants(ownership(NETWORK, [TO_X], GONE, settled), A, [A, C, X])
@@ -113,8 +113,10 @@ def test_a_grant_that_comes_to_light_after_its_grantee_settled_does_not_count() 
 
 
 def test_a_late_grant_leaves_its_granter_all_the_same() -> None:
-    """C keeps 64-95 of X's and gives it to D, which has settled already without it: D owns it
-    once C's statement is known, so C must not own it before either."""
+    """C keeps 64-95 of X's and grants it to D, whose statement lacks it.
+
+    D owns it once C's statement is known, so C must not own it before either.
+    """
     records = [TO_X, (X, grant(64, 95, C, 2)), (C, grant(64, 95, D, 3))]
     before = ownership(NETWORK, records, GONE, [keeps(D, X, C)])
     after = ownership(NETWORK, records, GONE, [keeps(D, X, C), keeps(C, X, C, (64, 95))])
@@ -123,8 +125,8 @@ def test_a_late_grant_leaves_its_granter_all_the_same() -> None:
     assert after.owned(D) == span(64, 95)
 
 
-def test_a_statement_names_what_came_by_way_of_the_forgotten_node() -> None:
-    """What is held and what was passed on, but nothing that came another way."""
+def test_a_statement_names_what_the_forgotten_node_granted() -> None:
+    """What it holds and what it granted, but nothing from other nodes."""
     records = [
         TO_X,
         (X, grant(64, 71, C, 2)),
@@ -138,8 +140,8 @@ def test_a_statement_names_what_came_by_way_of_the_forgotten_node() -> None:
     assert stated(A, known) == [ReclaimStatement(X, C, 0, 1, ())]
 
 
-def test_a_statement_names_what_the_records_at_hand_do_not_explain() -> None:
-    """A node that lost others' records keeps what it uses and what it gave away."""
+def test_a_statement_names_what_its_records_do_not_explain() -> None:
+    """A node that lost records keeps what it uses and what it granted."""
     passed_on = grant(80, 87, D, 3)
     known = ownership(NETWORK, [TO_X, (C, passed_on)], GONE)
     used = [Ip(bytes([10, 0, 0, 70]))]
@@ -151,7 +153,7 @@ def test_a_statement_names_what_the_records_at_hand_do_not_explain() -> None:
 
 
 def test_a_long_statement_is_split_into_records_that_fit() -> None:
-    """Each part holds a bounded number of runs and says how many parts there are."""
+    """Each part has a bounded number of runs and the number of parts."""
     own = [grant(first, first, D, 1) for first in range(0, 80, 2)]
     statements = reclaim_statements(C, GONE, [], ownerships=[], own_grants=own, used=[])
 
@@ -163,7 +165,7 @@ def test_a_long_statement_is_split_into_records_that_fit() -> None:
 
 
 def test_a_statement_is_made_once() -> None:
-    """Nothing is owed about a node that this one has settled, nor about itself."""
+    """No second one about a node, and none about itself."""
     known = ownership(NETWORK, [TO_X], GONE)
     made = [keeps(C, X, C)]
 
@@ -171,8 +173,8 @@ def test_a_statement_is_made_once() -> None:
     assert reclaim_statements(X, GONE, [], ownerships=[known], own_grants=[], used=[]) == []
 
 
-def test_space_passes_over_several_forgotten_nodes_to_the_next_that_lives() -> None:
-    """A granted to X, X to D; both gone: A inherits what each had."""
+def test_space_skips_forgotten_nodes_to_the_next_live_granter() -> None:
+    """A granted to X, X to D; both are gone: A reclaims what each had."""
     gone = [(C, ForgottenNode(X)), (C, ForgottenNode(D))]
     settled = [keeps(who, node, C) for who in (A, C) for node in (X, D)]
     known = ownership(NETWORK, [TO_X, (X, grant(64, 95, D, 2))], gone, settled)
@@ -181,8 +183,8 @@ def test_space_passes_over_several_forgotten_nodes_to_the_next_that_lives() -> N
     assert [(item.first[3], item.last[3]) for item in taken] == [(64, 127)]
 
 
-def test_a_dead_creators_space_goes_to_whom_all_voted_for() -> None:
-    """C declared it, everybody settled with C as heir: C inherits; D does not."""
+def test_a_dead_creators_space_goes_to_the_elected_node() -> None:
+    """C declared it, and all voted for C: C reclaims, not D."""
     gone = [(C, ForgottenNode(A))]
     settled = [keeps(C, A, C), keeps(D, A, C)]
     known = ownership(NETWORK, [], gone, settled)
@@ -193,7 +195,7 @@ def test_a_dead_creators_space_goes_to_whom_all_voted_for() -> None:
 
 
 def test_split_votes_leave_a_dead_creators_space_to_nobody() -> None:
-    """Two operators forgot it in two halves: rather nobody than two."""
+    """Two operators forgot it in two partitions: better nobody than both."""
     settled = [keeps(C, A, C), keeps(D, A, D)]
     known = ownership(NETWORK, [], [(C, ForgottenNode(A)), (D, ForgottenNode(A))], settled)
     (piece,) = known.pieces()
@@ -203,7 +205,7 @@ def test_split_votes_leave_a_dead_creators_space_to_nobody() -> None:
 
 
 def test_a_vote_follows_the_votes_before_it() -> None:
-    """A node that hears of both declarations late agrees with those who settled already."""
+    """A node that learns of both declarations late follows earlier statements."""
     both = [(C, ForgottenNode(A)), (D, ForgottenNode(A))]
     (statement,) = reclaim_statements(
         X, both, [keeps(D, A, D)], ownerships=[], own_grants=[], used=[]
@@ -212,8 +214,8 @@ def test_a_vote_follows_the_votes_before_it() -> None:
     assert statement.reclaiming_node == D
 
 
-def test_a_dead_heirs_heir_takes_what_it_would_have_taken() -> None:
-    """What the first one had given away stays with who keeps it, and may come to light later."""
+def test_a_reclaiming_node_that_is_forgotten_is_replaced() -> None:
+    """What the first one had granted stays with its grantee, even if late."""
     gone = [(X, ForgottenNode(A)), (C, ForgottenNode(X))]
     settled = [keeps(X, A, X), keeps(C, A, X), keeps(D, A, X)]
     settled += [keeps(C, X, C), keeps(D, X, C, (64, 71))]
@@ -229,16 +231,16 @@ def test_a_dead_heirs_heir_takes_what_it_would_have_taken() -> None:
     assert after.owned(D) == span(64, 71)
 
 
-def test_heirs_that_name_each_other_leave_the_space_to_nobody() -> None:
-    """No way of votes goes round for ever."""
+def test_votes_in_a_circle_leave_the_space_to_nobody() -> None:
+    """Votes never form an endless loop."""
     settled = [keeps(C, A, X), keeps(C, X, A)]
     known = ownership(NETWORK, [], [(C, ForgottenNode(A)), (C, ForgottenNode(X))], settled)
 
     assert reclaim_grants(known, C, [C]) == []
 
 
-def test_what_a_forgotten_heir_took_stays_taken() -> None:
-    """A inherited from X and granted on to D, then A is forgotten too: D keeps its space."""
+def test_space_granted_by_a_forgotten_reclaiming_node_stays() -> None:
+    """A reclaimed from X and granted to D, then A is forgotten: D keeps it."""
     settled = [keeps(A, X, C), keeps(C, X, C), keeps(D, X, C)]
     (taken,) = reclaim_grants(ownership(NETWORK, [TO_X], GONE, settled), A, [A, C, D, X])
     records = [TO_X, (A, taken), (A, grant(100, 107, D, taken.generation + 1))]
@@ -247,8 +249,8 @@ def test_what_a_forgotten_heir_took_stays_taken() -> None:
     assert after.owned(D) == span(100, 107)
 
 
-def test_a_leaver_gives_each_run_to_the_nearest_it_came_from_that_is_there() -> None:
-    """Its granter where that lives, else the one above, else the lowest candidate."""
+def test_a_leaver_returns_each_run_to_its_nearest_live_granter() -> None:
+    """The granter if it lives, else the one above, else the lowest candidate."""
     known = ownership(NETWORK, [TO_X, (X, grant(64, 71, C, 2)), (A, grant(0, 7, C, 1))])
 
     def given(candidates: list[NodeId]) -> list[tuple[NodeId, int, int]]:
@@ -262,7 +264,7 @@ def test_a_leaver_gives_each_run_to_the_nearest_it_came_from_that_is_there() -> 
 
 
 def test_handing_back_ends_with_nothing_owned() -> None:
-    """After its grants the leaver owns no address, and no grant is rejected."""
+    """Then the leaver owns no address, and no grant is rejected."""
     records = [TO_X, (X, grant(64, 71, C, 2)), (A, grant(0, 7, C, 1))]
     grants = hand_back(ownership(NETWORK, records), C, [A, X])
     after = ownership(NETWORK, [*records, *((C, item) for item in grants)])
@@ -271,8 +273,8 @@ def test_handing_back_ends_with_nothing_owned() -> None:
     assert after.rejected == []
 
 
-def test_a_grant_is_dropped_for_a_newer_one_only_if_the_space_came_straight_back() -> None:
-    """A way through a third node is kept on record: that node may yet be forgotten."""
+def test_a_grant_is_superseded_only_if_the_space_was_returned() -> None:
+    """Space that went through a third node stays on record."""
     straight = [(A, grant(64, 71, C, 1)), (C, grant(64, 71, A, 2))]
     around = [(A, grant(64, 71, C, 1)), (C, grant(64, 71, X, 2)), (X, grant(64, 71, A, 3))]
     newer = grant(64, 79, D, 9)

@@ -1,4 +1,4 @@
-"""How one cluster key replaces another: the rules alone, in any order of events."""
+"""The rules of key rotation, with events in any order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def alone(key: KeyId = FIRST) -> Ring:
 
 
 def says(newest: KeyId, sealing: KeyId = FIRST) -> KeyState:
-    """Return a member's word."""
+    """Return a member's announcement."""
     return KeyState(newest, sealing)
 
 
@@ -35,8 +35,8 @@ A, B, C = (node_id(number) for number in (1, 2, 3))
 NEXT, RIVAL = KeyId(1, 5), KeyId(1, 9)
 
 
-def test_a_key_is_used_when_all_that_live_hold_it() -> None:
-    """Not before, and one that has said nothing yet holds nothing."""
+def test_a_key_is_used_when_all_live_members_hold_it() -> None:
+    """Not before, and a member without an announcement holds nothing."""
     own = Rotation(A, alone().with_key(NEXT))
     for late in (says(FIRST), None):
         assert own.next_ring({B: says(NEXT), C: late}, 0.0) == own.ring
@@ -47,8 +47,8 @@ def test_a_key_is_used_when_all_that_live_hold_it() -> None:
     assert used == Ring(frozenset({FIRST, NEXT}), NEXT)
 
 
-def test_an_old_key_goes_when_none_that_lives_seals_with_it_and_a_rest_has_passed() -> None:
-    """What is under way is opened for as long."""
+def test_an_unused_key_is_dropped_after_a_rest() -> None:
+    """Datagrams in transit can be opened for that long."""
     own = Rotation(A, Ring(frozenset({FIRST, NEXT}), NEXT))
     late: States = {B: says(NEXT, NEXT), C: says(NEXT)}
     done: States = {B: says(NEXT, NEXT), C: says(NEXT, NEXT)}
@@ -61,8 +61,8 @@ def test_an_old_key_goes_when_none_that_lives_seals_with_it_and_a_rest_has_passe
     assert own.next_ring(done, 100.0 + limits.KEY_REST_S) == alone(NEXT)
 
 
-def test_one_that_comes_back_with_an_old_key_begins_the_rest_anew() -> None:
-    """A member that lives again may have sealed with it a moment ago."""
+def test_a_returning_member_with_an_old_key_restarts_the_rest() -> None:
+    """A member that lives again may have sealed with it just before."""
     own = Rotation(A, Ring(frozenset({FIRST, NEXT}), NEXT))
     done: States = {B: says(NEXT, NEXT)}
     own.next_ring(done, 0.0)
@@ -73,9 +73,11 @@ def test_one_that_comes_back_with_an_old_key_begins_the_rest_anew() -> None:
     assert own.next_ring(done, 6.0 + limits.KEY_REST_S) == alone(NEXT)
 
 
-def test_one_that_lives_again_begins_the_rest_anew_whatever_it_says_by_then() -> None:
-    """It may have sealed with the old key until a moment ago, asleep or cut off, even if its word
-    of the new one comes before anyone has asked; one whose word was known before has not."""
+def test_a_returning_member_restarts_the_rest_whatever_it_says() -> None:
+    """It may have sealed with the old key just before, asleep or partitioned.
+
+    Even if it announces the new key before anyone asks; unless it was known to use that already.
+    """
     own = Rotation(A, Ring(frozenset({FIRST, NEXT}), NEXT))
     few: States = {B: says(NEXT, NEXT)}
     all_used: States = {**few, C: says(NEXT, NEXT)}
@@ -87,8 +89,8 @@ def test_one_that_lives_again_begins_the_rest_anew_whatever_it_says_by_then() ->
     assert own.next_ring(all_used, 2 * limits.KEY_REST_S - 1) == alone(NEXT)
 
 
-def test_of_two_keys_made_at_once_the_greater_is_used() -> None:
-    """Who holds the lesser is handed the greater, and takes it; the lesser goes unused."""
+def test_of_two_concurrent_keys_the_greater_is_used() -> None:
+    """The holder of the lesser key is sent the greater, and uses it."""
     own = Rotation(A, alone().with_key(NEXT))
     assert own.ring.accepts(RIVAL)
     own.ring = own.ring.with_key(RIVAL)
@@ -101,8 +103,8 @@ def test_of_two_keys_made_at_once_the_greater_is_used() -> None:
     assert not alone(RIVAL).accepts(NEXT)
 
 
-def test_a_few_holders_hand_a_key_to_all_that_lack_it() -> None:
-    """Not everyone to everyone; the maker alone, as long as nobody else holds it."""
+def test_a_few_holders_send_a_key_to_all_that_lack_it() -> None:
+    """Not all to all; the creator alone, while no other member holds it."""
     own = Rotation(node_id(9), alone().with_key(NEXT))
     lacking: States = {node_id(number): says(FIRST) for number in range(1, 9)}
     some = {**lacking, **{node_id(number): says(NEXT) for number in (2, 3, 4)}}
@@ -112,15 +114,17 @@ def test_a_few_holders_hand_a_key_to_all_that_lack_it() -> None:
     assert Rotation(node_id(3), own.ring).recipients(some) == [node_id(n) for n in (1, 5, 6, 7, 8)]
 
 
-def test_a_new_generation_is_above_all_that_anyone_has_told_of() -> None:
-    """Also above a key that only a dead member is known to have held."""
+def test_a_new_generation_is_above_all_announced_ones() -> None:
+    """Also above a key that only a dead member announced."""
     assert next_generation(alone(), []) == 1
     assert next_generation(alone(), [says(KeyId(4, 1)), says(NEXT)]) == 5
 
 
-def test_a_liar_uses_no_numbers_up() -> None:
-    """A generation that no honest member can have come to counts for nothing, and who says that
-    it holds such a one is named as long as a rotation waits for it."""
+def test_a_false_announcement_does_not_exhaust_generations() -> None:
+    """An implausible generation is ignored.
+
+    A member that claims to hold one is named as long as a rotation waits for it.
+    """
     lie = says(KeyId(limits.KEY_GENERATION_MAX, 0), KeyId(limits.KEY_GENERATION_MAX, 0))
     own = Rotation(A, alone().with_key(NEXT))
     others: States = {B: says(NEXT), C: lie}
@@ -131,7 +135,7 @@ def test_a_liar_uses_no_numbers_up() -> None:
 
 
 def test_a_ring_is_bounded() -> None:
-    """However many keys are handed to a member, it holds so many: the one in use among them."""
+    """However many keys a member is sent, it keeps a bounded number."""
     ring = alone()
     for number in range(1, 100):
         ring = ring.with_key(KeyId(number, 0))
@@ -145,35 +149,37 @@ def test_a_ring_is_bounded() -> None:
 
 @dataclass
 class Host:
-    """One member: what it holds on disk, and what it has heard of the others."""
+    """One member: its disk, and what it knows of the others."""
 
     number: int
     rotation: Rotation
     log: list[KeyState]
-    heard: dict[int, int] = field(default_factory=dict)  # how far it has each other's log
+    heard: dict[int, int] = field(default_factory=dict)  # how much of each other's log it has
     is_up: bool = True
 
 
 class World:
-    """Members whose records and keys arrive late, in any order between members, or not at all;
-    who live in each other's eyes as the world says."""
+    """Members whose records and keys arrive late, in any order, or not at all.
+
+    Which members consider each other alive is part of the model.
+    """
 
     def __init__(self, seed: int, count: int) -> None:
         self.rng = random.Random(seed)
         self.now = 0.0
         self.hosts = [self._host(number) for number in range(count)]
-        self.side = [0] * count  # of a split
+        self.side = [0] * count  # of a partition
 
     @staticmethod
     def _host(number: int) -> Host:
         return Host(number, Rotation(node_id(number), alone()), [says(FIRST)])
 
     def sees(self, one: Host, other: Host) -> bool:
-        """Say whether one holds the other alive."""
+        """Return whether one considers the other alive."""
         return self.side[one.number] == self.side[other.number] and other.is_up
 
     def states(self, one: Host) -> States:
-        """Return what one knows of those that it holds alive."""
+        """Return the announcements of the live members that one knows."""
         return {
             node_id(other.number): other.log[one.heard[other.number]]
             if other.number in one.heard
@@ -183,7 +189,7 @@ class World:
         }
 
     def hold(self, host: Host, key: KeyId) -> None:
-        """Hand a key to a host."""
+        """Send a key to a host."""
         if host.rotation.ring.accepts(key):
             self._follow(host, host.rotation.ring.with_key(key))
 
@@ -192,19 +198,19 @@ class World:
         host.log.append(ring.state)
 
     def make(self, host: Host) -> None:
-        """Make a key, as the agent does."""
+        """Create a key, as the agent does."""
         ring = host.rotation.ring
         if ring.newest == ring.sealing:
             said = [self.hosts[n].log[at] for n, at in host.heard.items()]
             self.hold(host, KeyId(next_generation(ring, said), self.rng.getrandbits(16)))
 
     def crash(self, host: Host) -> None:
-        """End a process: what is on disk stays, records of others may be older there."""
+        """End a process: its disk stays, but may hold older records of others."""
         host.rotation = Rotation(node_id(host.number), host.rotation.ring)
         host.heard = {n: self.rng.randint(0, at) for n, at in host.heard.items()}
 
     def gossip(self, one: Host, loss: float) -> None:
-        """Let one hear some of what others have written, and be handed their keys."""
+        """Let one receive some of what others have written, and their keys."""
         for other in self.hosts:
             if other is one or not (self.sees(one, other) and self.sees(other, one)):
                 continue
@@ -216,13 +222,13 @@ class World:
                 self.hold(one, other.rotation.ring.newest)
 
     def step(self, one: Host) -> None:
-        """Let one take a step."""
+        """Let one member take a step."""
         ring = one.rotation.next_ring(self.states(one), self.now)
         if ring != one.rotation.ring:
             self._follow(one, ring)
 
     def meet(self) -> None:
-        """Let those that see each other find by their hellos that one has missed a key."""
+        """Let live members detect missing keys by their hellos."""
         for one in self.hosts:
             for other in self.hosts:
                 sealing = other.rotation.ring.sealing
@@ -239,14 +245,14 @@ class World:
         self.meet()
 
     def require_all_can_open(self) -> None:
-        """Check that what anyone seals, all that it holds alive can open."""
+        """Check that every live member can open what any member seals."""
         for one in self.hosts:
             for other in self.hosts:
                 if one.is_up and self.sees(one, other):
                     assert one.rotation.ring.sealing in other.rotation.ring.held
 
     def is_settled(self) -> bool:
-        """Say whether all hold one key, the same."""
+        """Return whether all hold exactly one key, the same."""
         rings = {host.rotation.ring for host in self.hosts}
         return len(rings) == 1 and len(next(iter(rings)).held) == 1
 
@@ -257,9 +263,11 @@ class World:
     count=st.integers(1, 6),
     loss=st.sampled_from([0.0, 0.3, 0.8]),
 )
-def test_whatever_is_sealed_can_be_opened(seed: int, count: int, loss: float) -> None:
-    """With keys made by several at once, records late and keys lost, while processes crash: all
-    that is sealed is opened by all, at every moment; and in the end all hold the last key alone."""
+def test_every_live_member_can_open_what_any_seals(seed: int, count: int, loss: float) -> None:
+    """Several members create keys; records, keys and processes are lost.
+
+    At every moment all can open what any member seals, and in the end all hold the last key only.
+    """
     world = World(seed, count)
     for _ in range(60):
         if world.rng.random() < 0.15:
@@ -280,8 +288,10 @@ def test_whatever_is_sealed_can_be_opened(seed: int, count: int, loss: float) ->
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), count=st.integers(2, 6))
 def test_splits_absences_and_crashes_heal(seed: int, count: int) -> None:
-    """Both halves of a split make keys, members stay away for several rotations, makers crash on
-    the way: once all see each other, all come to one key."""
+    """Partitions create two keys, members miss rotations, creators crash.
+
+    Once all are connected, all use one key.
+    """
     world = World(seed, count)
     for _ in range(80):
         chance = world.rng.random()

@@ -1,4 +1,4 @@
-"""When a member does what about its keys: by two nodes that hear of each other what a test says."""
+"""The actions of key rotation, for two nodes driven by the tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY_S = 86_400.0
 
 
 class Member:
-    """A node with its duty, and an owner that does at once what it is told."""
+    """A node with its driver, and an owner that performs actions at once."""
 
     def __init__(self, number: int, *, made_s: float = 0.0, clock_s: float = 0.0) -> None:
         key = bytes([number]) * 32
@@ -53,24 +53,24 @@ class Member:
         return self.driver.rotation.ring
 
     def meet(self, *others: Member) -> None:
-        """Come to know others, and hold them alive."""
+        """Add other members, and consider them alive."""
         self.node.restore([other.card for other in others], [], 0.0)
         for other in others:
             self.node.add_peer(other.card, 0.0)
 
     def hear(self, other: Member, now: float) -> None:
-        """Take all that another has written."""
+        """Receive all that another member has written."""
         origin = other.node.card.node_id
         segments = other.node.store.segments_beyond(origin, CLUSTER_SCOPE, 0)
         if segments:
             self.node.receive(Delta(tuple(segments)), origin, now)
 
     def next(self, now: float) -> Action:
-        """Return the next deed, which is not done."""
+        """Return the next action without performing it."""
         return self.driver.next_action(now, now + self.clock_s, self.holders)
 
     def work(self, now: float) -> float:
-        """Do what is due; return how long to wait."""
+        """Perform the actions due; return how long to wait."""
         while True:
             deed = self.next(now)
             match deed:
@@ -108,7 +108,7 @@ def pair(ahead_s: float = 0.0) -> tuple[Member, Member]:
 
 
 def together(members: tuple[Member, ...], until_s: float, now: float = 20.0) -> float:
-    """Let members work and hear each other, second by second; return the time after."""
+    """Let members work and exchange records by the second; return the time."""
     while now < until_s:
         for member in members:
             member.work(now)
@@ -123,7 +123,7 @@ def together(members: tuple[Member, ...], until_s: float, now: float = 20.0) -> 
 
 
 def test_nothing_is_done_before_this_node_may_write() -> None:
-    """Its disk may be an old one: a key that comes is held, and its record follows later."""
+    """Its disk may be old: it holds a received key, and announces it later."""
     one, _ = pair()
 
     assert one.next(0.0) == Wait(limits.KEY_CHECK_INTERVAL_S)
@@ -132,8 +132,8 @@ def test_nothing_is_done_before_this_node_may_write() -> None:
     assert one.next(20.0) == Announce(KeyState(NEXT, FIRST))
 
 
-def test_a_start_says_what_the_disk_has() -> None:
-    """The own record is written where it says something else, and then not again."""
+def test_a_start_announces_the_keys_on_disk() -> None:
+    """The announcement is written if it differs, and only once."""
     one, two = pair()
     assert one.next(20.0) == Announce(KeyState(FIRST, FIRST))
     one.work(20.0)
@@ -143,8 +143,8 @@ def test_a_start_says_what_the_disk_has() -> None:
     assert one.handed == [(two.card.node_id,)]
 
 
-def test_a_key_is_handed_again_each_second_until_it_is_said_to_be_there() -> None:
-    """At once, then not sooner than a second later; not to one whose record has it."""
+def test_a_key_is_sent_each_second_until_it_is_announced() -> None:
+    """At once, then each second; not to a member that announced it."""
     one, two = pair()
     one.work(20.0)
     two.work(20.0)
@@ -168,8 +168,8 @@ def test_a_key_is_handed_again_each_second_until_it_is_said_to_be_there() -> Non
     assert not one.driver.is_in_use(NEXT)
 
 
-def test_a_rotation_goes_through_by_itself() -> None:
-    """Made when it is due by the first holder; used by all; the old key goes after a rest."""
+def test_a_rotation_completes_by_itself() -> None:
+    """The first holder creates it when due; the old key goes after a rest."""
     one, two = pair()
     one.holders, two.holders = [two.card.node_id], [one.card.node_id]
     first, second = sorted((one, two), key=lambda member: member.card.node_id)
@@ -186,8 +186,8 @@ def test_a_rotation_goes_through_by_itself() -> None:
     assert first.work(now) == limits.KEY_IDLE_CHECK_INTERVAL_S
 
 
-def test_no_key_is_made_while_one_is_on_its_way() -> None:
-    """Who is asked for another one has no number for it."""
+def test_no_key_is_created_during_a_rotation() -> None:
+    """A request for another key gets no generation."""
     one, _ = pair()
     one.work(20.0)
     one.take(NEXT, 20.0)
@@ -196,9 +196,11 @@ def test_no_key_is_made_while_one_is_on_its_way() -> None:
     assert one.next(20.0 + 2 * INTERVAL_S) != CreateKey(2)
 
 
-def test_holders_whose_clocks_are_days_apart_do_not_make_keys_without_end() -> None:
-    """The age of a key that came while this process runs counts from when it came: its maker's
-    clock may be any; only a start has nothing but that clock's word."""
+def test_holders_with_different_clocks_create_no_endless_keys() -> None:
+    """The age of a key received by this process counts from its arrival.
+
+    Its creator's clock may be wrong; only after a start is that clock all there is.
+    """
     one, two = pair(ahead_s=2 * DAY_S)
     one.holders, two.holders = [two.card.node_id], [one.card.node_id]
 

@@ -1,4 +1,4 @@
-"""A log whose origin has cleaned it, as seen by replicas that were away."""
+"""A log that its origin has cleaned, seen by replicas that were away."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CARD = Card(ORIGIN, "o", b"k" * 32, b"e" * 32, Ip(b"\x0a\x00\x00\x01"), 7948, 1,
 
 
 def part(number: int) -> Participation:
-    """Return any value with a key of its own."""
+    """Return a value with a key of its own."""
     return Participation(number, forwards=True)
 
 
@@ -30,8 +30,8 @@ def segment(after: int, upto: int, floor: int, *numbers: int) -> Segment:
     return Segment(ORIGIN, SCOPE, floor, after, upto, entries)
 
 
-# Value 1 is written, then 2 and 3; 3 is written again as 4 is, and the log cleaned up to 2: value
-# 1 has been written again for that, value 2 is gone for good.
+# Value 1 is written, then 2 and 3; 3 is rewritten with 4, and the log is cleaned up to 2: value 1
+# has been rewritten for that, value 2 is gone.
 HISTORY = [
     segment(0, 1, 0, 1),
     segment(1, 2, 0, 2),
@@ -45,7 +45,7 @@ VALUES = {1, 3, 4, 5}
 
 
 def replica(*segments: Segment) -> Store:
-    """Return a store that has got these segments, in this order."""
+    """Return a store that received these segments, in this order."""
     store = Store(SELF)
     store.accept_card(CARD)
     for item in segments:
@@ -63,7 +63,7 @@ def values(store: Store) -> set[int]:
 
 
 def test_a_replica_behind_the_floor_catches_up_in_any_order() -> None:
-    """Whoever holds less than the floor takes what is left, whatever comes first."""
+    """A replica below the floor accepts the rest in any order."""
     for order in itertools.permutations(LEFT):
         store = replica(HISTORY[0], *order)
 
@@ -72,13 +72,13 @@ def test_a_replica_behind_the_floor_catches_up_in_any_order() -> None:
 
 
 def test_a_newcomer_takes_a_cleaned_log() -> None:
-    """A replica that holds nothing takes a log that begins at its floor."""
+    """A replica without the log accepts one that begins at its floor."""
     for order in itertools.permutations(LEFT):
         assert values(replica(*order)) == VALUES
 
 
 def test_the_same_digest_whatever_the_way() -> None:
-    """Replicas that have all of a log agree on its digest, however they came by it."""
+    """Replicas with all of a log have one digest, whatever their history."""
     rng = random.Random(1)
     roots = set()
     for _ in range(50):
@@ -89,7 +89,7 @@ def test_the_same_digest_whatever_the_way() -> None:
 
 
 def test_nothing_is_missed_while_catching_up() -> None:
-    """A record that outlives the cleaning is held at every moment of the catching up."""
+    """A record that survives cleaning is present throughout the catch-up."""
     store = replica(HISTORY[0])
     for item in LEFT:
         store.accept(item)
@@ -98,7 +98,7 @@ def test_nothing_is_missed_while_catching_up() -> None:
 
 
 def test_what_was_cleaned_away_goes() -> None:
-    """What its origin dropped without writing it again is dropped once the floor is merged."""
+    """Entries that were not rewritten are dropped once the floor is merged."""
     store = replica(HISTORY[0], HISTORY[1])
     assert values(store) == {1, 2}
     for item in LEFT:
@@ -108,7 +108,7 @@ def test_what_was_cleaned_away_goes() -> None:
 
 
 def test_more_segments_beyond_the_floor_than_fit_aside() -> None:
-    """A long rest of a log is merged in order, also where the floor is told only at its end."""
+    """A long log is merged in order, even if the floor comes last."""
     rest = [segment(number, number + 1, 0, 100 + number) for number in range(500, 900)]
     last = segment(900, 901, 500, 1)
     store = replica(HISTORY[0], last, *rest, last)
@@ -118,7 +118,7 @@ def test_more_segments_beyond_the_floor_than_fit_aside() -> None:
 
 
 def test_a_reader_below_the_floor_gets_the_newest_segment_first() -> None:
-    """However little of a long cleaned log arrives at first, the floor is in it."""
+    """However little of a long cleaned log arrives first, it has the floor."""
     store = replica(*HISTORY)
 
     assert store.segments_beyond(ORIGIN, SCOPE, 1) == [LEFT[-1], *LEFT[:-1]]
@@ -126,7 +126,7 @@ def test_a_reader_below_the_floor_gets_the_newest_segment_first() -> None:
 
 
 def test_a_segment_beyond_a_gap_waits() -> None:
-    """Without a floor above what is held, a missing segment is waited for."""
+    """Without a higher floor, it waits for the missing segment."""
     store = replica(HISTORY[0])
 
     assert store.accept(HISTORY[2]) == (Acceptance.GAP, [])
@@ -134,7 +134,7 @@ def test_a_segment_beyond_a_gap_waits() -> None:
 
 
 def test_a_log_of_which_only_a_later_part_came_does_not_count() -> None:
-    """Who has nothing of a log before a gap equals who never heard of it: neither can help."""
+    """A log with nothing before a gap equals an unknown one."""
     store = replica(HISTORY[2])
 
     assert store.root([SCOPE]) == replica().root([SCOPE])

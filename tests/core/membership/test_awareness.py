@@ -6,7 +6,7 @@ from overlay.core.membership.awareness import Awareness
 
 
 def test_slowness_multiplies_waiting() -> None:
-    """Each sign of slowness makes this node wait one usual time longer."""
+    """Each sign of slowness adds one normal timeout."""
     awareness = Awareness(8)
     assert awareness.scaled(0.5) == 0.5
 
@@ -17,7 +17,7 @@ def test_slowness_multiplies_waiting() -> None:
 
 
 def test_score_stays_within_bounds() -> None:
-    """Neither long health nor long slowness is remembered beyond the bounds."""
+    """Neither long health nor long slowness exceeds the bounds."""
     awareness = Awareness(8)
     awareness.adjust(-5)
     assert awareness.score == 0

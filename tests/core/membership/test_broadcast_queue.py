@@ -1,4 +1,4 @@
-"""News on its way."""
+"""The queue of membership updates."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def name(number: int) -> NodeId:
 
 
 def news(number: int, state: MemberState = ALIVE, incarnation: int = 1, by: int = 0) -> Rumour:
-    """Return a rumour about a node."""
+    """Return an update about a node."""
     return Rumour(name(number), incarnation, state, name(by or number))
 
 
 def told(
     queue: BroadcastQueue, codec: TableCodec, room: int = ROOM, times: int = 3, skip: int = -1
 ) -> list[Rumour]:
-    """Return what the queue puts into so much room."""
+    """Return the updates that the queue puts into some room."""
     messages = queue.encoded(room, times, lambda rumour: rumour.node_id == name(skip & 0xFFFF))
     assert sum(map(len, messages)) <= room
     decoded = [codec.decode(message)[0] for message in messages]
     return [one for message in decoded if isinstance(message, Rumours) for one in message.rumours]
 
 
-def test_news_is_told_so_often_and_no_more(codec: TableCodec) -> None:
-    """A rumour is passed on exactly as many times as asked for."""
+def test_an_update_is_sent_a_fixed_number_of_times(codec: TableCodec) -> None:
+    """An update is sent exactly as many times as requested."""
     queue = BroadcastQueue(codec)
     queue.put(news(1))
 
@@ -50,8 +50,8 @@ def test_news_is_told_so_often_and_no_more(codec: TableCodec) -> None:
     assert len(queue) == 0
 
 
-def test_least_told_goes_first(codec: TableCodec) -> None:
-    """Where room is short, what was told least comes first, the newest of those before all."""
+def test_updates_sent_least_go_first(codec: TableCodec) -> None:
+    """If room is short, those sent least come first, newest before older."""
     queue = BroadcastQueue(codec)
     queue.put(news(1))
     told(queue, codec)
@@ -62,8 +62,8 @@ def test_least_told_goes_first(codec: TableCodec) -> None:
     assert [one.node_id for one in told(queue, codec, room)] == [name(3), name(2)]
 
 
-def test_newer_news_replaces_older(codec: TableCodec) -> None:
-    """A refutation ends the telling of every accusation it answers."""
+def test_a_newer_update_replaces_an_older(codec: TableCodec) -> None:
+    """A refutation removes every accusation that it answers."""
     queue = BroadcastQueue(codec)
     queue.put(news(1, SUSPECT, by=5))
     queue.put(news(1, SUSPECT, by=6))
@@ -74,8 +74,8 @@ def test_newer_news_replaces_older(codec: TableCodec) -> None:
     assert told(queue, codec) == [news(1, ALIVE, incarnation=2)]
 
 
-def test_accusers_are_told_apart(codec: TableCodec) -> None:
-    """Independent accusations of one suspect travel together: they shorten its time."""
+def test_accusers_are_kept_apart(codec: TableCodec) -> None:
+    """Independent accusations of a suspect spread together: they shorten it."""
     queue = BroadcastQueue(codec)
     queue.put(news(1, SUSPECT, by=5))
     queue.put(news(1, SUSPECT, by=6))
@@ -84,8 +84,8 @@ def test_accusers_are_told_apart(codec: TableCodec) -> None:
     assert {one.accuser for one in told(queue, codec)} == {name(5), name(6)}
 
 
-def test_skipped_news_stays(codec: TableCodec) -> None:
-    """What the receiver knows already is kept for others."""
+def test_skipped_updates_stay(codec: TableCodec) -> None:
+    """Updates that the receiver knows are kept for others."""
     queue = BroadcastQueue(codec)
     queue.put(news(1))
 
@@ -93,8 +93,8 @@ def test_skipped_news_stays(codec: TableCodec) -> None:
     assert told(queue, codec, times=1) == [news(1)]
 
 
-def test_forgotten_node_is_not_told_of(codec: TableCodec) -> None:
-    """Nothing is told of a node that was forgotten."""
+def test_a_forgotten_node_has_no_updates(codec: TableCodec) -> None:
+    """No update about a forgotten node is sent."""
     queue = BroadcastQueue(codec)
     queue.put(news(1, SUSPECT, by=5))
     queue.put(news(1, SUSPECT, by=6))
@@ -107,7 +107,7 @@ def test_forgotten_node_is_not_told_of(codec: TableCodec) -> None:
 
 @given(count=st.integers(0, 60), room=st.integers(0, ROOM))
 def test_never_more_than_fits(codec: TableCodec, count: int, room: int) -> None:
-    """Whatever the room, the news fits it, and uses all of it but less than one rumour."""
+    """Updates fit any room, and leave less than one update of it unused."""
     queue = BroadcastQueue(codec)
     for number in range(count):
         queue.put(news(number + 1, incarnation=limits.INCARNATION_MAX))
@@ -124,13 +124,13 @@ def test_never_more_than_fits(codec: TableCodec, count: int, room: int) -> None:
     [(2, 0.0, 6), (10, 0.0, 7), (100, 0.0, 10), (1000, 0.0, 12), (1000, 0.3, 17), (1000, 0.9, 24)],
 )
 def test_transmissions_grow_with_the_logarithm(members: int, loss: float, times: int) -> None:
-    """News is told lambda * log(n) times, lambda growing with the loss up to a bound."""
+    """An update is sent lambda * log(n) times; lambda grows with the loss."""
     assert transmission_count(members, loss, ProtocolSettings()) == times
 
 
 @given(st.integers(2, limits.MEMBER_COUNT_MAX), st.floats(0, 0.5))
 def test_transmissions_reach_the_aim(members: int, loss: float) -> None:
-    """The mean number of members that miss a piece of news is below the aim."""
+    """The mean number of members that miss an update is below the aim."""
     settings = ProtocolSettings()
     times = transmission_count(members, loss, settings)
 

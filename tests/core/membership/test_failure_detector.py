@@ -1,4 +1,4 @@
-"""The rules by which one node changes its mind, rumour by rumour."""
+"""The state rules of one node, update by update."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Seat:
         sender: NodeId = THIRD,
         now: float = 1.0,
     ) -> None:
-        """Receive one rumour."""
+        """Receive one update."""
         rumour = Rumour(node_id, incarnation, state, by)
         self.membership.receive_rumours(Rumours((rumour,)), sender, now)
 
@@ -79,7 +79,10 @@ class Seat:
         return [m for each, payload in outgoing if each == to for m in self.codec.decode(payload)]
 
     def step(self, *, but: NodeId) -> tuple[float, set[NodeId]]:
-        """Do what is due next, let all but one answer; return when it was, and who was pinged."""
+        """Run the next timer, and let all but one member answer.
+
+        Returns the time, and the members that were pinged.
+        """
         now = self.membership.next_timer()
         assert now is not None
         self.membership.handle_timer(now)
@@ -95,7 +98,7 @@ class Seat:
         return now, {to for to, _ in pings}
 
     def view(self, node_id: NodeId) -> tuple[MemberState, int]:
-        """Return what is held of a member."""
+        """Return the state held for a member."""
         member = self.membership.member(node_id)
         assert member is not None
         return (member.state, member.incarnation)
@@ -114,7 +117,7 @@ news = st.tuples(st.integers(9, 12), st.sampled_from([ALIVE, SUSPECT, DEAD]))
 def test_order_does_not_matter(
     codec: TableCodec, heard: list[tuple[int, MemberState]], rng: random.Random
 ) -> None:
-    """The greatest news wins, in whatever order and however often it arrives."""
+    """The greatest update wins, whatever their order and number."""
     seats = [Seat(codec), Seat(codec)]
     shuffled = heard + rng.choices(heard, k=3)
     rng.shuffle(shuffled)
@@ -127,22 +130,22 @@ def test_order_does_not_matter(
 
 
 def test_accusation_at_old_incarnation_is_ignored(seat: Seat) -> None:
-    """Who knows a later incarnation heeds no earlier accusation, and tells the accuser."""
+    """A node that knows a later incarnation ignores it, and tells the accuser."""
     seat.hear(PEER, SUSPECT, 9, by=THIRD, sender=THIRD)
 
     assert seat.view(PEER) == (ALIVE, 10)
     assert seat.sent(THIRD) == [Rumours((Rumour(PEER, 10, ALIVE, PEER),))]
 
 
-def test_old_news_at_second_hand_is_not_answered(seat: Seat) -> None:
-    """Only an accuser itself is corrected: others would hear it a thousand times."""
+def test_an_old_relayed_update_is_not_answered(seat: Seat) -> None:
+    """Only the accuser itself is corrected: relays would be flooded."""
     seat.hear(PEER, SUSPECT, 9, by=OTHER, sender=THIRD)
 
     assert seat.sent(THIRD) == []
 
 
 def test_refutation(seat: Seat) -> None:
-    """A suspected node raises its incarnation, tells who told it, and trusts itself less."""
+    """A suspected node raises its incarnation and lowers its health."""
     seat.hear(ME, SUSPECT, OWN, sender=THIRD)
 
     assert seat.membership.incarnation == OWN + 1
@@ -153,7 +156,7 @@ def test_refutation(seat: Seat) -> None:
 
 
 def test_accusation_of_an_earlier_life(seat: Seat) -> None:
-    """What is said of this node's last start is answered without a new incarnation."""
+    """A claim about an earlier start is answered without a new incarnation."""
     seat.hear(ME, DEAD, OWN - 3, sender=THIRD)
 
     assert seat.membership.incarnation == OWN
@@ -162,15 +165,15 @@ def test_accusation_of_an_earlier_life(seat: Seat) -> None:
 
 
 def test_rolled_back_disk(seat: Seat) -> None:
-    """A node known at an incarnation it never had goes beyond it, and says so."""
+    """A node known at an incarnation it never had goes above it."""
     seat.hear(ME, ALIVE, OWN + 70)
 
     assert seat.membership.incarnation == OWN + 71
     assert seat.membership.drain_events() == [SelfRefuted(OTHER, ALIVE, OWN + 71)]
 
 
-def test_own_word_is_no_news(seat: Seat) -> None:
-    """Hearing of oneself what is true changes nothing."""
+def test_a_true_update_about_itself_changes_nothing(seat: Seat) -> None:
+    """A true update about this node changes nothing."""
     seat.hear(ME, ALIVE, OWN)
 
     assert seat.membership.incarnation == OWN
@@ -178,7 +181,7 @@ def test_own_word_is_no_news(seat: Seat) -> None:
 
 
 def test_renewed_card_raises_the_incarnation(seat: Seat) -> None:
-    """A new epoch of the own card is a new incarnation; an older one is not."""
+    """A later epoch of the own card raises it; an earlier one does not."""
     seat.membership.renew(6 << 20)
     seat.membership.renew(5 << 20)
 
@@ -195,8 +198,8 @@ def test_renewed_card_raises_the_incarnation(seat: Seat) -> None:
         (Rumour(PEER, 11, LEFT, PEER), REASON_LEAVE_AS_RUMOUR),
     ],
 )
-def test_impossible_news(seat: Seat, rumour: Rumour, reason: str) -> None:
-    """News that cannot be true is refused and counted; what came with it counts."""
+def test_implausible_update(seat: Seat, rumour: Rumour, reason: str) -> None:
+    """An implausible update is rejected and counted; the others count."""
     good = Rumour(OTHER, 11, SUSPECT, THIRD)
 
     with pytest.raises(RemoteError, match=reason):
@@ -207,8 +210,8 @@ def test_impossible_news(seat: Seat, rumour: Rumour, reason: str) -> None:
     assert seat.membership.incarnation == OWN
 
 
-def test_impossible_answer(seat: Seat) -> None:
-    """An incarnation without room to refute is refused in answers too."""
+def test_implausible_ack(seat: Seat) -> None:
+    """An incarnation without room to refute is rejected in Acks too."""
     now, sequence = 0.0, -1
     while sequence < 0:
         now = seat.membership.next_timer() or 0.0
@@ -223,13 +226,13 @@ def test_impossible_answer(seat: Seat) -> None:
 
 
 def test_request_to_probe_oneself(seat: Seat) -> None:
-    """Nobody can be asked whether it is there itself."""
+    """A node can't be asked to probe itself."""
     with pytest.raises(RemoteError, match=REASON_SELF_REQUEST):
         seat.membership.receive_ping_request(PingRequest(1, ME), PEER, 1.0)
 
 
-def test_ping_of_one_held_dead(seat: Seat) -> None:
-    """One that is held dead and yet asks is told so before it is answered."""
+def test_ping_from_a_member_considered_dead(seat: Seat) -> None:
+    """A ping from a member considered dead is answered, after a notification."""
     seat.hear(PEER, DEAD)
     seat.sent(PEER)
 
@@ -239,8 +242,8 @@ def test_ping_of_one_held_dead(seat: Seat) -> None:
     assert seat.view(PEER) == (DEAD, 10)
 
 
-def test_death_of_one_just_heard_is_doubted(seat: Seat) -> None:
-    """Who heard a member just now takes its reported death for a suspicion, and asks it."""
+def test_death_of_a_member_just_heard_is_a_suspicion(seat: Seat) -> None:
+    """A reported death of a member just heard makes it a suspect."""
     seat.membership.note_contact(PEER, 1.0)
     seat.hear(PEER, DEAD, now=2.0)
 
@@ -249,7 +252,7 @@ def test_death_of_one_just_heard_is_doubted(seat: Seat) -> None:
 
 
 def test_suspect_dies_of_silence(seat: Seat) -> None:
-    """A suspect that stays silent is asked once more, then held dead, in due time."""
+    """A silent suspect is probed once more, then declared dead in time."""
     seat.hear(PEER, SUSPECT, now=1.0)
     seat.hear(PEER, SUSPECT, by=THIRD, now=1.1)
     now, asked_at = 1.0, 0.0
@@ -262,8 +265,8 @@ def test_suspect_dies_of_silence(seat: Seat) -> None:
     assert 1 < asked_at <= now - ProtocolSettings().probe_interval_s
 
 
-def test_suspect_that_is_heard_is_not_killed(seat: Seat) -> None:
-    """A suspect whose voice is heard is not declared dead by who hears it."""
+def test_a_suspect_that_is_heard_is_not_declared_dead(seat: Seat) -> None:
+    """A node that hears from a suspect does not declare it dead."""
     seat.hear(PEER, SUSPECT, now=1.0)
     now = 1.0
     while now < 200:
@@ -273,8 +276,8 @@ def test_suspect_that_is_heard_is_not_killed(seat: Seat) -> None:
     assert seat.view(PEER)[0] == SUSPECT
 
 
-def test_lag_gives_the_time_back(seat: Seat) -> None:
-    """After a pause of our own no suspect is dead before it had its time again."""
+def test_lag_extends_suspicions(seat: Seat) -> None:
+    """After a local pause suspects get the lost time back."""
     seat.hear(PEER, SUSPECT, now=1.0)
     seat.membership.observe_lag(500.0, 502.0)
     seat.membership.handle_timer(502.0)
@@ -285,14 +288,14 @@ def test_lag_gives_the_time_back(seat: Seat) -> None:
 
 
 def test_a_little_lag_is_normal(seat: Seat) -> None:
-    """Below the threshold a late loop says nothing."""
+    """Below the threshold, lag has no effect."""
     seat.membership.observe_lag(0.05, 1.0)
 
     assert seat.membership.health_score == 0
 
 
-def test_news_of_strangers_is_kept(codec: TableCodec) -> None:
-    """What was said of a node before its card came holds once it is there, within bounds."""
+def test_updates_about_unknown_nodes_are_kept(codec: TableCodec) -> None:
+    """An update before the node's card is applied once the card is known."""
     seat = Seat(codec)
     for number in range(limits.RUMOURS_OF_STRANGERS_MAX + 10):
         seat.hear(name(100 + number), SUSPECT, 10)
@@ -308,7 +311,7 @@ def test_news_of_strangers_is_kept(codec: TableCodec) -> None:
 
 
 def test_card_refutes(seat: Seat) -> None:
-    """A later card is its node's own word; the same one again is not."""
+    """A later card is its node's own statement; a repeated one is not."""
     seat.hear(PEER, DEAD, 10)
     seat.membership.add(PEER, 2.0, 10)
     assert seat.view(PEER) == (DEAD, 10)
@@ -320,7 +323,7 @@ def test_card_refutes(seat: Seat) -> None:
 
 
 def test_card_that_says_left(seat: Seat) -> None:
-    """A last word heard by card counts, however the member was held before."""
+    """A departure by card counts, whatever state the member had."""
     seat.hear(PEER, DEAD, 10)
     seat.membership.mark_left(PEER, 11, 2.0)
     seat.membership.mark_left(PEER, 9, 3.0)
@@ -331,7 +334,7 @@ def test_card_that_says_left(seat: Seat) -> None:
 
 
 def test_leaver_refutes_nothing(seat: Seat) -> None:
-    """A node that is leaving stays at its incarnation, and says nothing but by its card."""
+    """A node that is leaving keeps its incarnation, and only its card says so."""
     seat.membership.leave()
     seat.hear(ME, SUSPECT, OWN)
 
@@ -341,8 +344,8 @@ def test_leaver_refutes_nothing(seat: Seat) -> None:
 
 
 @pytest.mark.parametrize("state", [ALIVE, SUSPECT, DEAD])
-def test_who_left_comes_back_by_its_card_alone(seat: Seat, state: MemberState) -> None:
-    """No rumour ends a leave, whatever incarnation it names; a later card does."""
+def test_a_departed_member_returns_only_by_its_card(seat: Seat, state: MemberState) -> None:
+    """No update ends a departure, whatever its incarnation; a later card does."""
     seat.membership.mark_left(PEER, 10, 1.0)
     seat.hear(PEER, state, 12)
     assert seat.view(PEER) == (LEFT, 10)
@@ -351,8 +354,8 @@ def test_who_left_comes_back_by_its_card_alone(seat: Seat, state: MemberState) -
     assert seat.view(PEER) == (ALIVE, 13)
 
 
-def test_a_death_is_not_taken_on_anyones_word(seat: Seat) -> None:
-    """Of a member that was ever heard, a reported death is a suspicion, which it can refute."""
+def test_a_reported_death_is_only_a_suspicion(seat: Seat) -> None:
+    """Of a member heard from before, it is a suspicion, which it can refute."""
     seat.membership.note_contact(PEER, 1.0)
     for accuser in (OTHER, THIRD):
         seat.hear(PEER, DEAD, 10, by=accuser, sender=OTHER, now=500.0)
@@ -363,7 +366,7 @@ def test_a_death_is_not_taken_on_anyones_word(seat: Seat) -> None:
 
 
 def test_removed_member(seat: Seat) -> None:
-    """A forgotten node is no member, and nothing is sent to it any more."""
+    """A forgotten node is not a member, and no message is sent to it."""
     seat.hear(PEER, SUSPECT)
     seat.membership.receive_ping(Ping(1, 0), PEER, 1.0)
     seat.membership.remove(PEER, 1.0)
@@ -375,7 +378,7 @@ def test_removed_member(seat: Seat) -> None:
 
 
 def test_questions(seat: Seat) -> None:
-    """The views of who is there agree with each other."""
+    """All lookups of the members agree."""
     seat.membership.add(ME, 0.0)
     seat.hear(PEER, SUSPECT)
     seat.hear(OTHER, DEAD, by=THIRD)

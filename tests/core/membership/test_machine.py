@@ -1,4 +1,4 @@
-"""Membership as a whole: what several nodes come to hold of each other."""
+"""Membership as a whole: the views of several nodes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def name(number: int) -> NodeId:
     return NodeId(number.to_bytes(16, "big"))
 
 
-def test_start_in_harmony(new_net: type[Net]) -> None:
-    """Nodes that know each other probe each other and stay alive to each other."""
+def test_members_stay_alive_to_each_other(new_net: type[Net]) -> None:
+    """Nodes that know each other probe and consider each other alive."""
     net = new_net(5)
     net.run(30)
 
@@ -34,7 +34,7 @@ def test_start_in_harmony(new_net: type[Net]) -> None:
 
 
 def test_two_nodes_detect_a_crash(new_net: type[Net]) -> None:
-    """With nobody to ask and nobody to confirm, a crash is still detected."""
+    """With no relay and no confirmation, a crash is still detected."""
     net = new_net(2)
     net.run(5)
     net.crash(1)
@@ -43,7 +43,7 @@ def test_two_nodes_detect_a_crash(new_net: type[Net]) -> None:
 
 
 def test_kill_and_return(new_net: type[Net]) -> None:
-    """A killed node is held dead; started again it is the same node, at a higher incarnation."""
+    """A killed node becomes dead; after a restart its incarnation is higher."""
     net = new_net(6)
     net.run(3)
     before = net[2].membership.incarnation
@@ -60,7 +60,7 @@ def test_kill_and_return(new_net: type[Net]) -> None:
 
 
 def test_quick_restart_is_not_noticed(new_net: type[Net]) -> None:
-    """A node restarted within a second is never held dead by anyone."""
+    """A node that restarts within a second is never considered dead."""
     net = new_net(6)
     net.run(3)
     net.crash(2)
@@ -73,7 +73,7 @@ def test_quick_restart_is_not_noticed(new_net: type[Net]) -> None:
 
 
 def test_a_leaver_is_not_suspected(new_net: type[Net]) -> None:
-    """Who has said by its card that it leaves stays left, whatever is lost and probed."""
+    """A node whose card says that it left stays left, whatever is lost."""
     net = new_net(40, loss=0.05)
     net.run(3)
     net.leave(7)
@@ -85,7 +85,7 @@ def test_a_leaver_is_not_suspected(new_net: type[Net]) -> None:
 
 
 def test_return_after_leave(new_net: type[Net]) -> None:
-    """A node that left comes back with its next card."""
+    """A node that left returns with its next card."""
     net = new_net(6)
     net.run(3)
     net.leave(4)
@@ -99,7 +99,7 @@ def test_return_after_leave(new_net: type[Net]) -> None:
 
 
 def test_left_is_final_for_its_incarnation(new_net: type[Net]) -> None:
-    """An accusation at the incarnation of a leave changes nothing."""
+    """An accusation at the incarnation of a departure changes nothing."""
     net = new_net(3)
     net.run(1)
     net.leave(1)
@@ -113,9 +113,11 @@ def test_left_is_final_for_its_incarnation(new_net: type[Net]) -> None:
     assert left.state == LEFT
 
 
-def test_who_missed_a_refutation_asks_for_it(new_net: type[Net]) -> None:
-    """One of a hundred hears old accusations after they were refuted; it holds them for no longer
-    than a refutation takes, not until it and a suspect happen to meet."""
+def test_a_node_that_missed_a_refutation_asks_for_it(new_net: type[Net]) -> None:
+    """One of a hundred receives accusations after they were refuted.
+
+    It keeps them no longer than a refutation takes, not until it happens to probe the suspect.
+    """
     net = new_net(100)
     net.run(5.0)
     suspects = range(10, 30)
@@ -134,7 +136,7 @@ def test_who_missed_a_refutation_asks_for_it(new_net: type[Net]) -> None:
 
 
 def test_small_partition_heals(new_net: type[Net]) -> None:
-    """A node cut off from a cluster of three is held dead, and is found again soon after."""
+    """A node cut off from a cluster of three becomes dead, then alive again."""
     net = new_net(3)
     net.run(3)
     net.cut = lambda sender, to: name(0) in {sender, to}
@@ -146,7 +148,7 @@ def test_small_partition_heals(new_net: type[Net]) -> None:
 
 
 def test_minority_freezes(new_net: type[Net]) -> None:
-    """Cut off with 12 of 40, a node says so, declares nobody dead, and heals in seconds."""
+    """With 12 of 40 on its side, it declares nobody dead and heals soon."""
     net = new_net(40, loss=0.01)
     net.run(3)
     minority = {name(number) for number in range(12)}
@@ -167,12 +169,12 @@ def test_minority_freezes(new_net: type[Net]) -> None:
 
 
 def is_about_us(event: MembershipEvent) -> bool:
-    """Say whether the event is about the observer's own view."""
+    """Return whether an event is about the observer itself."""
     return isinstance(event, Partitioned | Healed)
 
 
 def test_frozen_node_accuses_nobody(new_net: type[Net]) -> None:
-    """While partitioned, a node passes on no suspicion of its own."""
+    """While partitioned, a node gossips no suspicion of its own."""
     net = new_net(12)
     net.run(3)
     alone = name(0)
@@ -190,12 +192,12 @@ def test_frozen_node_accuses_nobody(new_net: type[Net]) -> None:
         if rumour.accuser == alone and rumour.state == SUSPECT
     }
     told_before = {record.node_id for record in net[0].membership._roster if not record.is_quiet}
-    assert accused <= told_before  # the suspect itself is still told what all were told
+    assert accused <= told_before  # the suspect itself is still notified
     assert net[0].membership.partitioned == (1, 12)
 
 
 def test_one_way_loss_is_bridged(new_net: type[Net]) -> None:
-    """A broken path between two nodes makes neither hold the other dead: others ask for them."""
+    """Over a broken path, relays keep two nodes alive to each other."""
     net = new_net(8)
     pair = {name(0), name(1)}
     net.cut = lambda sender, to: {sender, to} == pair
@@ -205,7 +207,7 @@ def test_one_way_loss_is_bridged(new_net: type[Net]) -> None:
 
 
 def test_power_loss_of_all(new_net: type[Net]) -> None:
-    """A whole cluster that was down finds itself again in any order of start."""
+    """A whole cluster that was down recovers in any order of start."""
     net = new_net(9)
     net.run(5)
     for number in range(9):
@@ -219,7 +221,7 @@ def test_power_loss_of_all(new_net: type[Net]) -> None:
 
 
 def test_slow_nodes_kill_nobody(new_net: type[Net]) -> None:
-    """Nodes whose messages are seconds late never make others hold a healthy one dead."""
+    """Nodes with messages late by seconds never make a healthy one dead."""
     net = new_net(30, loss=0.05)
     net.slow_s = {name(0): 2.0, name(1): 3.0}
     net.run(300)
@@ -228,7 +230,7 @@ def test_slow_nodes_kill_nobody(new_net: type[Net]) -> None:
 
 
 def test_stalled_node_kills_nobody(new_net: type[Net]) -> None:
-    """A node that was stopped for two minutes blames its own lag, not the others."""
+    """A node stopped for two minutes blames its own lag, not the others."""
     net = new_net(10)
     net.run(5)
     net[0].is_up = False
@@ -243,8 +245,8 @@ def test_stalled_node_kills_nobody(new_net: type[Net]) -> None:
     assert not [death for death in net.deaths(net.hosts) if death[1] == name(0)]
 
 
-def test_newcomer_learns_who_is_gone(new_net: type[Net]) -> None:
-    """Deaths reach a newcomer that was told of the dead as if they lived; a leave, its card."""
+def test_a_newcomer_learns_which_members_are_gone(new_net: type[Net]) -> None:
+    """Deaths reach a newcomer to which the dead seemed alive; departures, too."""
     net = new_net(8)
     net.run(2)
     net.leave(6)
@@ -269,7 +271,7 @@ def test_newcomer_learns_who_is_gone(new_net: type[Net]) -> None:
 
 
 def test_traffic_is_even(new_net: type[Net]) -> None:
-    """A quiet cluster of 100 sends well below a kilobyte per node and second."""
+    """In a quiet cluster of 100, below a kilobyte per node and second."""
     net = new_net(100)
     net.run(20)
 

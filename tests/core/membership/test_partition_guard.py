@@ -1,4 +1,4 @@
-"""When many fall silent at once, it is us."""
+"""Many members that fall silent at once are this node's own fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from overlay.model import NodeId
 
 
 def weigh(partition_guard: PartitionGuard, alive: int, suspects: int, now: float = 0.0) -> bool:
-    """Weigh with a window of 24 s and 4 s of calm."""
+    """Evaluate with a window of 24 s and a calm of 4 s."""
     partition_guard.evaluate(alive, suspects, window_s=24.0, calm_s=4.0, now=now)
     return partition_guard.is_set
 
@@ -19,19 +19,19 @@ def weigh(partition_guard: PartitionGuard, alive: int, suspects: int, now: float
     [
         (0, 2, False),  # a cluster of three may lose two
         (0, 3, True),
-        (5, 3, False),  # 3 of 9 is no more than a third
+        (5, 3, False),  # 3 of 9 is just a third
         (4, 3, True),  # 3 of 8 is
         (27, 12, False),
         (11, 28, True),
     ],
 )
 def test_more_than_a_third(alive: int, suspects: int, *, frozen: bool) -> None:
-    """More than a third of the members, and three at least, freeze."""
+    """More than a third of the members, and at least three, freeze."""
     assert weigh(PartitionGuard(ProtocolSettings()), alive, suspects) is frozen
 
 
 def test_recent_deaths_count() -> None:
-    """Members that died within one suspicion time count as silent, older ones do not."""
+    """Members that died within one suspicion timeout count as silent."""
     partition_guard = PartitionGuard(ProtocolSettings())
     partition_guard.note_death(NodeId(b"a" * 16), 0.0)
     partition_guard.note_death(NodeId(b"b" * 16), 1.0)
@@ -44,8 +44,8 @@ def test_recent_deaths_count() -> None:
     assert not weigh(partition_guard, 3, 2, now=29.0)
 
 
-def test_one_that_is_back_does_not_count() -> None:
-    """A dead member that returns, leaves or is forgotten is silent no more."""
+def test_a_member_that_is_back_does_not_count() -> None:
+    """A dead member that returns, leaves or is forgotten does not count."""
     partition_guard = PartitionGuard(ProtocolSettings())
     for letter in b"abc":
         partition_guard.note_death(NodeId(bytes([letter]) * 16), 0.0)
@@ -60,7 +60,7 @@ def test_one_that_is_back_does_not_count() -> None:
 
 
 def test_healing_must_last() -> None:
-    """A moment of full view does not end the freeze, a while of it does."""
+    """A moment with all reachable does not end the freeze, a while does."""
     partition_guard = PartitionGuard(ProtocolSettings())
     assert weigh(partition_guard, 2, 5)
     assert weigh(partition_guard, 7, 0, now=10.0)
@@ -71,8 +71,8 @@ def test_healing_must_last() -> None:
     assert not weigh(partition_guard, 7, 0, now=24.0)
 
 
-def test_change_is_said_once() -> None:
-    """Only the weighing that changes the answer says so."""
+def test_a_change_is_reported_once() -> None:
+    """Only the evaluation that changes the result returns True."""
     partition_guard = PartitionGuard(ProtocolSettings())
 
     changes = [

@@ -34,7 +34,7 @@ def name(number: int) -> NodeId:
 
 
 class Bench:
-    """A prober with `count` members around it, and what it sends."""
+    """A prober with `count` members, and its messages."""
 
     def __init__(self, codec: TableCodec, count: int) -> None:
         self.codec = codec
@@ -55,7 +55,7 @@ class Bench:
         )
 
     def sent(self) -> list[tuple[NodeId, Message]]:
-        """Return what was sent since the last call."""
+        """Return the messages since the last call."""
         return [
             (to, message)
             for to, payload in self.outbox.drain()
@@ -63,13 +63,13 @@ class Bench:
         ]
 
     def to_next_timer(self) -> tuple[float, list[NodeId]]:
-        """Let time pass until something is due; return when, and who failed."""
+        """Let time pass to the next timer; return the time, and who failed."""
         due = self.prober.next_timer()
         assert due is not None
         return due, self.prober.handle_timer(due)
 
     def start_probe(self) -> tuple[float, NodeId, Ping]:
-        """Let the next probe begin; return when it was, of whom, and its ping."""
+        """Let the next probe begin; return its time, target and ping."""
         now, _ = self.to_next_timer()
         [(target, ping)] = self.sent()
         assert isinstance(ping, Ping)
@@ -78,7 +78,7 @@ class Bench:
 
 @pytest.fixture
 def five(codec: TableCodec) -> Bench:
-    """Return a prober among five members."""
+    """Return a prober with five members."""
     return Bench(codec, 5)
 
 
@@ -88,7 +88,7 @@ def test_nobody_to_probe(codec: TableCodec) -> None:
 
 
 def test_ping_carries_the_root(five: Bench) -> None:
-    """A probe is one ping with the digest for that peer, in the first interval."""
+    """It is one ping with that peer's digest, in the first interval."""
     now, target, ping = five.start_probe()
 
     assert 0 <= now <= five.settings.probe_interval_s
@@ -96,7 +96,7 @@ def test_ping_carries_the_root(five: Bench) -> None:
 
 
 def test_answer_ends_the_probe(five: Bench) -> None:
-    """An answered probe measures the round trip and leaves nothing to do until the next."""
+    """It measures the round trip, and nothing is due until the next probe."""
     now, target, ping = five.start_probe()
 
     answer = five.prober.receive_ack(Ack(ping.sequence, 0, 7), target, now + 0.02)
@@ -109,8 +109,8 @@ def test_answer_ends_the_probe(five: Bench) -> None:
     assert five.prober.receive_ack(Ack(ping.sequence, 0, 7), target, now + 0.03) is None
 
 
-def test_silence_asks_others(five: Bench) -> None:
-    """After the time-out three others are asked by name, and the member once more itself."""
+def test_silence_leads_to_indirect_probes(five: Bench) -> None:
+    """After the timeout three relays are asked, and the member again."""
     now, target, ping = five.start_probe()
     when, failed = five.to_next_timer()
 
@@ -124,7 +124,7 @@ def test_silence_asks_others(five: Bench) -> None:
 
 
 def test_relayed_answer_counts(five: Bench) -> None:
-    """An answer through one that was asked ends the probe, and is no round-trip time."""
+    """It ends the probe, and is no round-trip time."""
     now, target, ping = five.start_probe()
     five.to_next_timer()
     relay = next(to for to, one in five.sent() if isinstance(one, PingRequest))
@@ -138,8 +138,8 @@ def test_relayed_answer_counts(five: Bench) -> None:
     assert five.prober.loss > 0
 
 
-def test_answer_of_one_not_asked(five: Bench) -> None:
-    """Nobody can answer for a member without having been asked to."""
+def test_an_ack_from_a_node_not_asked_is_refused(five: Bench) -> None:
+    """Only a relay that was asked can answer for a member."""
     now, target, ping = five.start_probe()
     other = next(number for number in range(5) if name(number) != target)
 
@@ -150,8 +150,8 @@ def test_answer_of_one_not_asked(five: Bench) -> None:
 
 
 @pytest.mark.parametrize(("nacks", "score"), [(3, 0), (2, 1), (0, 3)])
-def test_silent_relays_point_at_us(five: Bench, nacks: int, score: int) -> None:
-    """A failed probe costs health only for relays that did not even say Nack."""
+def test_silent_relays_count_against_this_node(five: Bench, nacks: int, score: int) -> None:
+    """A failed probe costs health only for relays without a Nack."""
     now, target, ping = five.start_probe()
     five.to_next_timer()
     relays = [to for to, one in five.sent() if isinstance(one, PingRequest)]
@@ -166,7 +166,7 @@ def test_silent_relays_point_at_us(five: Bench, nacks: int, score: int) -> None:
 
 
 def test_alone_with_the_silent_one(codec: TableCodec) -> None:
-    """With nobody to ask, a failed probe costs health: it may be us."""
+    """Without relays a failed probe costs health: the fault may be here."""
     bench = Bench(codec, 1)
     bench.start_probe()
     bench.to_next_timer()
@@ -177,7 +177,7 @@ def test_alone_with_the_silent_one(codec: TableCodec) -> None:
 
 
 def test_slow_node_waits_longer(five: Bench) -> None:
-    """A node that distrusts itself gives everyone more time."""
+    """A slow node gives every member more time."""
     five.awareness.adjust(+3)
     now, _, _ = five.start_probe()
 
@@ -199,8 +199,8 @@ def test_late_answer_is_proof_of_life(five: Bench) -> None:
     assert five.awareness.score == score
 
 
-def test_voided_probe_fails_nobody(five: Bench) -> None:
-    """What was outstanding while we were deaf accuses nobody."""
+def test_a_discarded_probe_accuses_nobody(five: Bench) -> None:
+    """Probes outstanding during local lag accuse nobody."""
     five.start_probe()
     five.prober.discard_outstanding()
 
@@ -210,7 +210,7 @@ def test_voided_probe_fails_nobody(five: Bench) -> None:
 
 
 def test_relay_passes_the_answer_on(five: Bench) -> None:
-    """Asked to, a node probes the named member and passes its incarnation on."""
+    """A relay probes the member and relays its incarnation."""
     five.prober.receive_ping_request(PingRequest(77, name(2)), name(1), 0.1)
     [(to, ping)] = five.sent()
     assert to == name(2)
@@ -222,8 +222,8 @@ def test_relay_passes_the_answer_on(five: Bench) -> None:
     assert five.sent() == [(name(1), Ack(77, 1001, 9))]
 
 
-def test_relay_without_answer_says_so(five: Bench) -> None:
-    """A relay whose target is silent says Nack before the asker's time-out."""
+def test_a_relay_without_an_answer_sends_nack(five: Bench) -> None:
+    """A relay sends Nack before the requester's timeout."""
     while (due := five.prober.next_timer()) is not None and due < 5:
         five.prober.handle_timer(due)
     five.sent()
@@ -236,14 +236,14 @@ def test_relay_without_answer_says_so(five: Bench) -> None:
 
 
 def test_unknown_target_is_nacked(five: Bench) -> None:
-    """Asked for a member it does not know, a node says Nack at once."""
+    """Asked for an unknown member, a node sends Nack at once."""
     five.prober.receive_ping_request(PingRequest(77, name(50)), name(1), 0.1)
 
     assert five.sent() == [(name(1), Nack(77))]
 
 
 def test_relayed_probes_are_bounded(five: Bench) -> None:
-    """However many are asked for, only so many probes for others are under way."""
+    """However many are requested, only so many indirect probes are active."""
     for sequence in range(limits.RELAYED_PROBES_MAX + 5):
         five.prober.receive_ping_request(PingRequest(sequence, name(2)), name(1), 0.1)
         sent = five.sent()
@@ -251,8 +251,8 @@ def test_relayed_probes_are_bounded(five: Bench) -> None:
     assert sent == [(name(1), Nack(limits.RELAYED_PROBES_MAX + 4))]
 
 
-def test_suspect_is_told_first(five: Bench) -> None:
-    """Whatever is sent to probe a suspect begins with the suspicion itself."""
+def test_a_suspect_is_notified_first(five: Bench) -> None:
+    """A probe of a suspect begins with the suspicion itself."""
     record = five.roster.get(name(2))
     assert record is not None
     five.roster.move(record, MemberState.SUSPECT, 0.0)
@@ -264,8 +264,8 @@ def test_suspect_is_told_first(five: Bench) -> None:
     assert isinstance(messages[1], Ping)
 
 
-def test_the_dead_are_looked_for(codec: TableCodec) -> None:
-    """Even with nobody alive, a dead member is pinged now and then, but not for ever."""
+def test_dead_members_are_probed(codec: TableCodec) -> None:
+    """Even with no live member, a dead one is pinged at intervals for a while."""
     bench = Bench(codec, 1)
     record = bench.roster.get(name(0))
     assert record is not None
@@ -281,8 +281,8 @@ def test_the_dead_are_looked_for(codec: TableCodec) -> None:
     assert bench.sent() == []
 
 
-def test_census_asks_nobody_else(codec: TableCodec) -> None:
-    """While frozen, many are pinged directly in each interval, and their silence is reported."""
+def test_a_census_uses_no_relays(codec: TableCodec) -> None:
+    """While frozen, many are pinged in each interval, and silence is reported."""
     bench = Bench(codec, 10)
     bench.prober.is_frozen = True
     bench.to_next_timer()

@@ -1,4 +1,4 @@
-"""The table of members: round robin and drawing."""
+"""The table of members: round robin and sampling."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def roster_of(count: int, seed: int = 0) -> Roster:
 
 @given(st.integers(1, 40), st.integers(0, 2**32))
 def test_round_robin_bound(count: int, seed: int) -> None:
-    """Between two probes of one member lie at most 2n - 2 others (SWIM section 4.3)."""
+    """At most 2n - 2 other probes lie between two of one (SWIM section 4.3)."""
     roster = roster_of(count, seed)
     targets = [roster.next_target() for _ in range(5 * count)]
 
@@ -48,7 +48,7 @@ def test_round_robin_bound(count: int, seed: int) -> None:
 def test_round_robin_under_change(
     count: int, seed: int, changes: list[tuple[int, MemberState]]
 ) -> None:
-    """However states change, only live members are probed, and a live one within two rounds."""
+    """Only live members are probed, each within two rounds."""
     roster = roster_of(count, seed)
     waiting: Counter[NodeId] = Counter()
     for number, state in changes:
@@ -64,7 +64,7 @@ def test_round_robin_under_change(
 
 
 def test_newcomer_is_probed_in_this_round() -> None:
-    """A member added in mid-round waits for no other round."""
+    """A member added in mid-round is probed in that round."""
     roster = roster_of(20)
     for _ in range(10):
         roster.next_target()
@@ -83,7 +83,7 @@ def test_newcomer_is_probed_in_this_round() -> None:
 def test_sampler(
     count: int, wanted: int, excluded: set[int], suspects: set[int], seed: int
 ) -> None:
-    """Drawing k gives k distinct candidates, all of them when there are fewer, none excluded."""
+    """It returns k distinct members, or all if fewer, and none excluded."""
     roster = roster_of(count, seed)
     for number in suspects:
         record = roster.get(name(number))
@@ -100,14 +100,14 @@ def test_sampler(
 
 
 def test_sampler_finds_the_only_candidate() -> None:
-    """In a cluster of three, the one possible relay is always found (memberlist 8c0d992)."""
+    """In a cluster of three, the only relay is found (memberlist 8c0d992)."""
     for seed in range(200):
         roster = roster_of(2, seed)
         assert roster.choose(3, (name(0),)) == [name(1)]
 
 
 def test_sampler_is_even() -> None:
-    """Excluding one member skews the chances of no other."""
+    """Excluding one member keeps the others equally likely."""
     roster = roster_of(6)
     drawn = Counter(node for _ in range(5000) for node in roster.choose(2, (name(0),)))
 
@@ -116,7 +116,7 @@ def test_sampler_is_even() -> None:
 
 
 def test_the_dead_and_gone_are_not_drawn() -> None:
-    """Dead and left members are neither drawn nor probed, but the dead are looked for."""
+    """They are neither sampled nor probed, except that the dead are checked."""
     roster = roster_of(4)
     for number, state in ((1, DEAD), (2, LEFT), (3, DEAD)):
         record = roster.get(name(number))
@@ -131,7 +131,7 @@ def test_the_dead_and_gone_are_not_drawn() -> None:
 
 
 def test_removed_member_is_nowhere() -> None:
-    """A removed member is not known, drawn, probed or counted, and may be added again."""
+    """It is not known, sampled, probed or counted, and may be added again."""
     roster = roster_of(3)
     record = roster.get(name(1))
     assert record is not None
@@ -146,7 +146,7 @@ def test_removed_member_is_nowhere() -> None:
 
 
 def test_census_is_half_suspects() -> None:
-    """A census looks at suspects and the living alike, and at everyone if there are few."""
+    """It has suspects and live members alike, and all if there are few."""
     roster = roster_of(20)
     for number in range(12):
         record = roster.get(name(number))

@@ -1,4 +1,4 @@
-"""Safety of membership, as properties over seeds, losses, delays and storms."""
+"""Safety of membership, as properties over seeds, losses and delays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def name(number: int) -> NodeId:
 
 
 def between(side: set[NodeId]) -> Callable[[NodeId, NodeId], bool]:
-    """Return a cut between one side and the rest."""
+    """Return a partition between one side and the rest."""
     return lambda sender, to: (sender in side) != (to in side)
 
 
@@ -42,7 +42,7 @@ storms = settings(
 def test_no_healthy_node_is_held_dead(
     new_net: type[Net], seed: int, count: int, loss: float, delay_s: float
 ) -> None:
-    """Under steady loss and delay alone, no healthy node is ever declared dead."""
+    """With steady loss and delay only, no healthy node is declared dead."""
     net = new_net(count, seed=seed, loss=loss, delay_s=delay_s)
     net.run(120)
 
@@ -85,7 +85,7 @@ def test_crash_is_detected_by_all(
 def test_calm_after_any_storm(
     new_net: type[Net], seed: int, count: int, steps: list[tuple[str, int]]
 ) -> None:
-    """After any storm of cuts, crashes, slowness and loss, calm brings harmony and keeps it."""
+    """After cuts, crashes, slowness and loss, all become alive and stay so."""
     net = new_net(count, seed=seed, loss=0.02)
     net.run(2)
     for kind, number in steps:
@@ -107,7 +107,7 @@ def test_calm_after_any_storm(
         if not net[number].is_up:
             net.restart(number)
     assert net.run_until(net.in_harmony, 60)
-    net.run(10)  # what was on its way still arrives
+    net.run(10)  # datagrams in transit still arrive
     calm = net.now
     net.run(60)
 

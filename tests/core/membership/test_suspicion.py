@@ -1,4 +1,4 @@
-"""How long a suspect has."""
+"""The suspicion timeout."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ACCUSERS = [NodeId(bytes([number]) * 16) for number in range(5)]
 @pytest.mark.parametrize(
     ("members", "seconds"), [(1, 4.0), (2, 4.0), (10, 4.0), (100, 4.0), (1000, 6.0), (10_000, 8.0)]
 )
-def test_least_time_grows_with_the_cluster(members: int, seconds: float) -> None:
-    """Up to a hundred members the least time is four probes, then it grows as log10."""
+def test_the_minimum_timeout_grows_with_the_cluster(members: int, seconds: float) -> None:
+    """Up to a hundred members it is four probe intervals, then grows as log10."""
     assert least_timeout_s(members, ProtocolSettings()) == pytest.approx(seconds)
 
 
@@ -25,20 +25,20 @@ def test_least_time_grows_with_the_cluster(members: int, seconds: float) -> None
     [(0, 30.0), (1, 30 - 28 * 0.5), (2, 30 - 28 * 0.7925), (3, 2.0), (4, 2.0)],
 )
 def test_confirmations_shorten_it(confirmations: int, seconds: float) -> None:
-    """The time falls with the logarithm of the confirmations (Lifeguard IV.B, K = 3)."""
+    """It falls with the logarithm of confirmations (Lifeguard IV.B, K = 3)."""
     assert timeout_s(2, 30, confirmations, 3) == pytest.approx(seconds, rel=1e-3)
 
 
 @given(st.floats(0.1, 10), st.floats(1, 10), st.integers(0, 10), st.integers(0, 10))
 def test_time_out_stays_between(least: float, factor: float, got: int, expected: int) -> None:
-    """Whatever the confirmations, the time lies between the least and the most."""
+    """Whatever the confirmations, it is between minimum and maximum."""
     time_s = timeout_s(least, factor * least, got, expected)
 
     assert least <= time_s <= factor * least * (1 + 1e-9)
 
 
 def test_one_accuser_counts_once() -> None:
-    """The first accuser, and a confirmation heard twice, add nothing."""
+    """The first accuser, and a repeated confirmation, add nothing."""
     suspicion = open_suspicion(ACCUSERS[0], 1000, ProtocolSettings(), now=10.0)
     assert suspicion.due == pytest.approx(10 + 36)
 
@@ -48,7 +48,7 @@ def test_one_accuser_counts_once() -> None:
 
 
 def test_enough_accusers() -> None:
-    """Two confirmations bring the time to its least; a third is not counted."""
+    """Two confirmations give the minimum; a third is not counted."""
     suspicion = open_suspicion(ACCUSERS[0], 1000, ProtocolSettings(), now=10.0)
 
     assert [suspicion.confirm(accuser) for accuser in ACCUSERS[1:4]] == [True, True, False]
@@ -57,7 +57,7 @@ def test_enough_accusers() -> None:
 
 
 def test_nobody_there_to_confirm() -> None:
-    """With fewer others than confirmations wanted, none is waited for."""
+    """With fewer other members than confirmations, none is expected."""
     suspicion = open_suspicion(ACCUSERS[0], 3, ProtocolSettings(), now=0.0)
 
     assert suspicion.due == pytest.approx(4.0)

@@ -1,4 +1,4 @@
-"""The values membership reports."""
+"""The values that membership reports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ PEER = NodeId(b"p" * 16)
 
 
 def test_values_compare_by_content() -> None:
-    """Two reports of the same thing are equal, and can be members of sets."""
+    """Equal reports are equal values, and can be in sets."""
     assert MemberChanged(PEER, None, MemberState.ALIVE) == MemberChanged(PEER, None, MemberState(0))
     assert len({Member(PEER, MemberState.ALIVE, 1.0, 2, None) for _ in range(2)}) == 1

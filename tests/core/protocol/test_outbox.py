@@ -1,4 +1,4 @@
-"""What waits to be sent: order, bounds, packing."""
+"""The outbox: order, bounds, packing."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ OTHER = NodeId(b"o" * 16)
 
 
 class SizedCodec:
-    """Encodes a Nack as that many bytes, and counts what it is asked to do."""
+    """Encodes a Nack as so many bytes, and counts the encodings."""
 
     def __init__(self) -> None:
         self.encoded: list[Message] = []
 
     def encode(self, message: Message) -> bytes:
-        """Return bytes as long as the Nack's sequence says."""
+        """Return as many bytes as the Nack's sequence number."""
         assert isinstance(message, Nack)
         self.encoded.append(message)
         return message.sequence.to_bytes(2, "big").ljust(message.sequence, b".")
 
     def decode(self, payload: bytes) -> list[Message]:
-        """Return the Nacks again."""
+        """Return the encoded Nacks."""
         messages: list[Message] = []
         while payload:
             size = int.from_bytes(payload[:2], "big")
@@ -48,7 +48,7 @@ def sizes(outgoing: list[Outgoing]) -> list[list[int]]:
 
 
 def test_urgent_first() -> None:
-    """Messages leave in order of priority, and in order of arrival within one."""
+    """Messages leave by priority, and by arrival within one priority."""
     outbox = Outbox(SizedCodec())
     outbox.put(PEER, sized(10), Priority.REPAIR)
     outbox.put(PEER, sized(11), Priority.OWN)
@@ -61,7 +61,7 @@ def test_urgent_first() -> None:
 
 
 def test_full_queue_drops_the_least_urgent() -> None:
-    """A probe finds room in a full queue; one more relayed message does not."""
+    """A probe finds room in a full queue; another relayed message does not."""
     outbox = Outbox(SizedCodec())
     for _ in range(limits.OUTBOX_MESSAGES_PER_PEER_MAX):
         assert outbox.put(PEER, sized(20), Priority.RELAYED)
@@ -90,7 +90,7 @@ def test_total_is_bounded() -> None:
 
 
 def test_one_message_to_many_is_encoded_once() -> None:
-    """Pushing one message to many peers costs one encoding."""
+    """One message for many peers is encoded once."""
     codec = SizedCodec()
     outbox = Outbox(codec)
     message = sized(30)
@@ -102,7 +102,7 @@ def test_one_message_to_many_is_encoded_once() -> None:
 
 
 def test_forgotten_peer_gets_nothing() -> None:
-    """What waits for a forgotten peer is dropped and no longer counted."""
+    """Messages for a forgotten peer are dropped, and not counted."""
     outbox = Outbox(SizedCodec())
     outbox.put(PEER, sized(10), Priority.OWN)
     outbox.forget(PEER)
@@ -112,7 +112,7 @@ def test_forgotten_peer_gets_nothing() -> None:
 
 
 def test_room_is_offered_once_per_peer() -> None:
-    """The piggyback source is asked once per peer, for the roomiest payload."""
+    """The piggyback source is called once per peer, for the roomiest payload."""
     rooms: list[tuple[NodeId, int]] = []
 
     def piggyback(to: NodeId, room: int) -> list[bytes]:
@@ -129,7 +129,7 @@ def test_room_is_offered_once_per_peer() -> None:
 
 
 def test_offered_room_alone_makes_a_datagram() -> None:
-    """With room offered and news to fill it, a datagram leaves; without news, none does."""
+    """With updates to fill it a datagram leaves; without any, none does."""
     outbox = Outbox(SizedCodec())
     outbox.offer_room(PEER)
     assert outbox.drain() == []
@@ -145,7 +145,7 @@ puts = st.lists(st.tuples(st.sampled_from([PEER, OTHER]), message_sizes, st.samp
 
 @given(puts)
 def test_packing(waiting: list[tuple[NodeId, int, Priority]]) -> None:
-    """Every payload fits a datagram, no message is lost, split or doubled, none is empty."""
+    """Payloads fit, none is empty, and no message is lost, split or doubled."""
     outbox = Outbox(SizedCodec())
     for to, size, priority in waiting:
         outbox.put(to, sized(size), priority)
@@ -159,8 +159,8 @@ def test_packing(waiting: list[tuple[NodeId, int, Priority]]) -> None:
         assert sorted(sent) == sorted(size for to, size, _ in waiting if to == peer)
 
 
-def test_oversized_message_is_our_bug() -> None:
-    """A message that no datagram can carry is asserted, not silently dropped."""
+def test_an_oversized_message_is_asserted() -> None:
+    """A message that no datagram can carry is asserted, not dropped."""
     outbox = Outbox(SizedCodec())
     outbox.put(PEER, sized(limits.PAYLOAD_SIZE_MAX + 1), Priority.OWN)
     outbox.put(OTHER, PingRequest(1, PEER), Priority.OWN)

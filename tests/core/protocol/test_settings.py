@@ -1,4 +1,4 @@
-"""Relations between the protocol's numbers."""
+"""Relations between the protocol's settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_probe_fits_its_interval() -> None:
 
 
 def test_suspicion_outlasts_what_a_refutation_needs() -> None:
-    """Between suspicion and death lie several rounds of rumours and probes."""
+    """Several gossip rounds and probes fit between suspicion and death."""
     settings = ProtocolSettings()
 
     least_s = settings.suspicion_multiplier * settings.probe_interval_s

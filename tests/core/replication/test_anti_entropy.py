@@ -1,4 +1,4 @@
-"""Whose repair runs, where there is room for two."""
+"""Which exchanges run, where there is room for two."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ OWN, HONEST, LIARS = NodeId(bytes(16)), NodeId(b"h" * 16), (NodeId(b"a" * 16), N
 DIFFERENT = 1  # another root than that of an empty store
 
 
-def test_claims_alone_keep_nobody_out_for_long() -> None:
-    """Two members that say again and again what they have, and send none of it, hold both places
-    for one turn each; a third is compared after that."""
+def test_advertised_logs_alone_do_not_block_other_exchanges() -> None:
+    """Two members advertise logs again and again without sending any.
+
+    Each holds its place for one turn; a third member is compared after that.
+    """
     settings = ProtocolSettings()
     anti_entropy = AntiEntropy(Store(OWN), Outbox(MsgpackCodec()), settings)
     taken_at = None
@@ -36,8 +38,8 @@ def test_claims_alone_keep_nobody_out_for_long() -> None:
     assert 0.5 * settings.repair_turn_s < taken_at <= settings.repair_turn_s
 
 
-def test_a_repair_begun_anew_is_the_same_turn() -> None:
-    """Who completes what it claimed, and claims more, has no second turn before the others."""
+def test_a_repeated_exchange_is_the_same_turn() -> None:
+    """A peer that delivers, and advertises more, gets no second turn first."""
     settings = ProtocolSettings()
     anti_entropy = AntiEntropy(Store(OWN), Outbox(MsgpackCodec()), settings)
     for step in range(70):

@@ -1,4 +1,4 @@
-"""What a peer says that it has, of a log that its origin has cleaned since."""
+"""Confirmations for a log that was cleaned since."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def endpoint(number: int, name: str = "web") -> Endpoint:
 
 
 class Waiting:
-    """A node that waits for a peer's word on one write, behind which its log was cleaned."""
+    """A node that waits for one write to be confirmed, in a cleaned log."""
 
     def __init__(self) -> None:
         self.signer = FakeSigner(KEY)
@@ -54,7 +54,7 @@ class Waiting:
         return segments
 
     def hear(self, version: int) -> None:
-        """Take the peer's word that it has this node's log up to a version."""
+        """Receive the peer's confirmation of this node's log up to a version."""
         self.confirmations.receive(Confirm((LogVersion(self.node_id, BLUE, version, 0),)), PEER)
 
 
@@ -64,10 +64,10 @@ def waiting() -> Waiting:
     return Waiting()
 
 
-def test_a_peer_at_the_new_floor_has_not_confirmed_what_was_written_again_behind_it(
+def test_the_new_floor_does_not_confirm_a_rewritten_entry(
     waiting: Waiting,
 ) -> None:
-    """Cleaning moves a record on; who was cut off and hears of the floor first lacks it yet."""
+    """A peer that receives the floor first lacks the rewritten entry."""
     waiting.hear(waiting.log.floor)
     assert waiting.confirmations.missing(waiting.wait) == (PEER,)
 
@@ -76,8 +76,8 @@ def test_a_peer_at_the_new_floor_has_not_confirmed_what_was_written_again_behind
     assert waiting.confirmations.done == [waiting.wait]
 
 
-def test_a_confirm_while_the_own_log_is_taken_over_is_taken(waiting: Waiting) -> None:
-    """Peers of a rolled-back disk tell a floor beyond all it has; it then has no segment yet."""
+def test_a_confirm_during_recovery_of_the_own_log_counts(waiting: Waiting) -> None:
+    """After a disk rollback the log may have no segment up to the floor."""
     ahead = waiting.log.version + 100
     waiting.store.accept(waiting.signer.issue_segment(BLUE, ahead, ahead + 1, ahead + 2, ()))
 
@@ -85,8 +85,8 @@ def test_a_confirm_while_the_own_log_is_taken_over_is_taken(waiting: Waiting) ->
     assert waiting.confirmations.done == [waiting.wait]
 
 
-def test_all_that_is_owed_is_confirmed_at_once() -> None:
-    """However many networks one peer waits for: what is left out it would have to ask again."""
+def test_all_pending_confirmations_are_sent_at_once() -> None:
+    """For however many networks: an omitted one would be requested again."""
     signer, outbox, codec = FakeSigner(KEY), Outbox(MsgpackCodec()), MsgpackCodec()
     own = node_id_of(KEY)
     confirmations = Confirmations(Store(own), outbox, ProtocolSettings())

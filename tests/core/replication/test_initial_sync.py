@@ -1,4 +1,4 @@
-"""What a node may do after its start, and from when on."""
+"""What a node may do after its start, and when."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ ENDPOINT = Endpoint(b"endpoint", Vni(9), "web", mac_for(Vni(9), _IP), (_IP,))
 
 @dataclass
 class Line:
-    """Nodes that hear each other at once, and what happened to them."""
+    """Nodes that receive each other's messages at once, and their events."""
 
     nodes: dict[NodeId, Node] = field(default_factory=dict)
     events: dict[NodeId, list[Event]] = field(default_factory=dict)
     now: float = 0.0
 
     def add(self, number: int, now: float = 0.0, epoch: int = 1, place: int = 0) -> Node:
-        """Start a node; a number met before is the same node again, with an empty disk, and
-        perhaps at another `place`."""
+        """Start a node.
+
+        A known number is the same node with an empty disk, perhaps at another `place`.
+        """
         key = bytes([number]) * 32
         signer = FakeSigner(key)
         address = Ip(bytes([10, 0, place, number]))
@@ -42,13 +44,13 @@ class Line:
         return node
 
     def introduce(self, now: float = 0.0) -> None:
-        """Let everyone know everyone's card."""
+        """Send all cards to all nodes."""
         for node in self.nodes.values():
             for other in self.nodes.values():
                 node.add_peer(other.card, now)
 
     def run(self, start: float, seconds: float, cut: bool = False) -> None:
-        """Let time pass in steps of 10 ms; `cut` loses everything."""
+        """Let time pass in steps of 10 ms; `cut` loses all messages."""
         for step in range(int(seconds * 100)):
             now = start + step / 100
             for node_id, node in self.nodes.items():
@@ -64,7 +66,7 @@ class Line:
         self.now = start + seconds
 
     def write(self, node: Node, number: int, now: float) -> list[Segment]:
-        """Write a record and tell it."""
+        """Write a record and publish it."""
         segments = node.write(CLUSTER_SCOPE, [Participation(number, forwards=True)])
         node.apply(segments, now)
         node.publish(segments, now)
@@ -72,12 +74,12 @@ class Line:
 
 
 def test_a_node_that_knows_nobody_may_write_at_once() -> None:
-    """The first node of a cluster need not wait for anyone."""
+    """The first node of a cluster does not wait."""
     assert Line().add(1).may_write(0.0)
 
 
 def test_a_node_catches_up_with_all_within_moments() -> None:
-    """It does not wait for probes to come round: 12 peers take well under 12 seconds."""
+    """It does not wait for probes: 12 peers take much less than 12 seconds."""
     line = Line()
     nodes = [line.add(number) for number in range(1, 14)]
     line.introduce()
@@ -91,8 +93,8 @@ def test_a_node_catches_up_with_all_within_moments() -> None:
     )
 
 
-def test_a_node_alone_among_absent_peers_knows_that_it_may_lack_something() -> None:
-    """Without a peer in reach it is not caught up; it may write after ten seconds."""
+def test_a_node_without_reachable_peers_is_not_synced() -> None:
+    """Without a reachable peer it is not synced; it may write after 10 s."""
     line = Line()
     node = line.add(1)
     line.add(2)
@@ -104,8 +106,8 @@ def test_a_node_alone_among_absent_peers_knows_that_it_may_lack_something() -> N
     assert node.may_write(10.5)
 
 
-def test_a_node_with_an_old_disk_writes_only_above_what_peers_hold() -> None:
-    """Whoever lost its newest records gets them back before it may write (the amnesia rule)."""
+def test_a_node_with_an_old_disk_writes_above_what_peers_hold() -> None:
+    """It gets its lost records back before it may write (the amnesia rule)."""
     line = Line()
     for number in range(1, 5):
         line.add(number)
@@ -129,8 +131,10 @@ def test_a_node_with_an_old_disk_writes_only_above_what_peers_hold() -> None:
 
 
 def test_a_scope_newly_held_comes_from_a_holder_at_once() -> None:
-    """Among 40 members two hold a network: who joins it has their records in well under the
-    forty seconds in which its probes come round to them."""
+    """Two of 40 members hold a network; a newcomer gets its records at once.
+
+    Much faster than the forty seconds in which its probes reach them.
+    """
     line = Line()
     nodes = [line.add(number) for number in range(1, 41)]
     line.introduce()
@@ -151,8 +155,10 @@ def test_a_scope_newly_held_comes_from_a_holder_at_once() -> None:
 
 
 def test_restored_scopes_are_compared_before_anything_is_written() -> None:
-    """The amnesia rule asks holders of this node's networks, not just any members: only they
-    know what it wrote there last."""
+    """The amnesia rule requires holders of this node's networks.
+
+    Only they know what it wrote there last.
+    """
     line = Line()
     nodes = [line.add(number) for number in range(1, 41)]
     line.introduce()
@@ -166,7 +172,7 @@ def test_restored_scopes_are_compared_before_anything_is_written() -> None:
 
     again = line.add(1, 7.0, epoch=2)
     again.restore([node.card for node in nodes[1:]], old, 7.0)
-    # Nothing of the network is here: no member but the other holder can say what is missing.
+    # Nothing of the network is here: only the other holder can say what is missing.
     while not again.may_write(line.now):
         line.run(line.now, 0.01)
         assert line.now < 12.0
@@ -174,8 +180,8 @@ def test_restored_scopes_are_compared_before_anything_is_written() -> None:
     assert again.store.version(again.card.node_id, Scope(9)) == lost[-1].upto
 
 
-def test_a_version_told_of_but_not_held_is_known() -> None:
-    """A segment beyond a gap says how far its log is at its origin."""
+def test_an_announced_version_that_is_not_held_is_known() -> None:
+    """A segment beyond a gap shows the version of its log."""
     line = Line()
     one, other = line.add(1), line.add(2)
     line.introduce()
@@ -193,9 +199,11 @@ def test_a_version_told_of_but_not_held_is_known() -> None:
     assert told == second[-1].upto > first[-1].upto
 
 
-def test_who_returns_with_a_card_older_than_ours_is_shown_it() -> None:
-    """A node whose disk was copied meets its own epoch again, with another address in it: no
-    digest differs, so whoever it greets shows it the card, and it goes on above."""
+def test_a_node_with_an_outdated_card_is_sent_the_newer_one() -> None:
+    """A node with a copied disk meets its own epoch with another address.
+
+    No digest differs, so its peer sends it the card, and it continues above it.
+    """
     line = Line()
     one, other = line.add(1), line.add(2)
     line.introduce()

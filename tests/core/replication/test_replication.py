@@ -1,4 +1,4 @@
-"""Merging, packing, pushing, repairing, confirming: laws that hold for any schedule."""
+"""Merging, packing, broadcast, anti-entropy, confirmations: invariants."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def endpoint(number: int, name: str = "web") -> Endpoint:
 
 
 def card_of(number: int) -> tuple[FakeSigner, Card]:
-    """Return the notary and the card of node `number`."""
+    """Return the signer and the card of node `number`."""
     key = number.to_bytes(2, "big") * 16
     signer = FakeSigner(key)
     address = Ip(bytes([10, 0, number // 256, number % 256]))
@@ -64,7 +64,7 @@ def card_of(number: int) -> tuple[FakeSigner, Card]:
 
 
 def written(changes: list[tuple[int, bool]]) -> tuple[Card, list[Segment], Store]:
-    """Write puts and deletes to one log; return its segments and its author's store."""
+    """Write puts and deletes to a log; return card, segments and store."""
     signer, card = card_of(1)
     store = Store(card.node_id)
     store.accept_card(card)
@@ -94,7 +94,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60)
 @settings(max_examples=100, deadline=None)
 @given(changes=CHANGES, seed=st.integers(0, 2**32))
 def test_segments_merge_in_any_order_and_number(changes: list[tuple[int, bool]], seed: int) -> None:
-    """Shuffled and doubled, then what is missing in order: the replica equals its origin."""
+    """Shuffled and doubled, then the missing ones in order."""
     card, segments, origin = written(changes)
     rng = random.Random(seed)
     replica = Store(NodeId(b"r" * 16))
@@ -114,7 +114,7 @@ def test_segments_merge_in_any_order_and_number(changes: list[tuple[int, bool]],
 @settings(max_examples=60, deadline=None)
 @given(changes=st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=200, max_size=300))
 def test_a_logs_size_follows_what_lives_in_it(changes: list[tuple[int, bool]]) -> None:
-    """However often a few keys are written, the log stays short and nothing comes back."""
+    """However often a few keys are written, the log stays short."""
     card, _, store = written(changes)
     log = store.log(card.node_id, BLUE)
     fresh = Store(NodeId(b"r" * 16))
@@ -128,8 +128,10 @@ def test_a_logs_size_follows_what_lives_in_it(changes: list[tuple[int, bool]]) -
 
 @pytest.mark.parametrize("name", ["w", "w" * 63])
 def test_a_node_has_all_of_a_long_log_again_after_a_start(name: str) -> None:
-    """Also above a floor that only its newest segment tells of: nothing is a gap to be filled by
-    others, who may have started at the same time."""
+    """Also above a floor that is only in its newest segment.
+
+    Nothing is left as a gap for other nodes, which may have started at the same time.
+    """
     signer, card = card_of(1)
     store = Store(card.node_id)
     store.accept_card(card)
@@ -152,8 +154,10 @@ def test_a_node_has_all_of_a_long_log_again_after_a_start(name: str) -> None:
 
 
 def test_what_was_dropped_does_not_come_back_from_the_disk() -> None:
-    """Others' records of a network that this node no longer takes part in: they would be told of
-    for ever, and never change again."""
+    """Records of a network that this node no longer participates in.
+
+    They would be reported forever, and never change again.
+    """
     net = Net(7)
     nodes = [net.add(number) for number in (1, 2)]
     net.meet()
@@ -179,7 +183,7 @@ def test_what_was_dropped_does_not_come_back_from_the_disk() -> None:
 
 
 def test_large_records_are_not_written_again_with_each_other_one() -> None:
-    """What fills its segment by itself does not get smaller by being packed once more."""
+    """A record that fills its segment does not shrink by rewriting."""
     signer, card = card_of(1)
     store = Store(card.node_id)
     store.accept_card(card)
@@ -196,7 +200,7 @@ def test_large_records_are_not_written_again_with_each_other_one() -> None:
 @settings(max_examples=50, deadline=None)
 @given(count=st.integers(1, 150), size=st.integers(0, 3))
 def test_whatever_is_sent_fits_the_datagram(count: int, size: int) -> None:
-    """Segments, cards and versions in any number make messages within the limit, losing none."""
+    """Any number of segments, cards and versions fits, and none is lost."""
     signer, card = card_of(1)
     store = Store(card.node_id)
     store.accept_card(card)
@@ -217,7 +221,7 @@ def test_whatever_is_sent_fits_the_datagram(count: int, size: int) -> None:
 
 @dataclass
 class Net:
-    """Nodes and a lossy, delaying, doubling network between them, all from one seed."""
+    """Nodes and a lossy network that delays and doubles, from one seed."""
 
     seed: int
     loss: float = 0.0
@@ -238,7 +242,7 @@ class Net:
         return node
 
     def meet(self) -> None:
-        """Let everyone know the first node, and it everyone."""
+        """Introduce the first node to all, and all to it."""
         first, *others = self.nodes.values()
         for other in others:
             other.add_peer(first.card, self.now)
@@ -278,7 +282,7 @@ class Net:
         for _, sender, outgoing in due:
             for message in CODEC.decode(outgoing.payload):
                 receiver = self.nodes.get(outgoing.to)
-                # A lossy network explains drops: news of one whose card is still on its way.
+                # Loss explains some drops: a segment may arrive before its origin's card.
                 with contextlib.suppress(RemoteError):
                     if receiver is not None:
                         receiver.receive(message, sender, self.now)
@@ -287,7 +291,7 @@ class Net:
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.1, 0.3]))
 def test_all_become_equal_after_a_storm(seed: int, loss: float) -> None:
-    """Five nodes write at random under loss; in the calm all hold the same."""
+    """Five nodes write at random under loss; afterwards all are equal."""
     net = Net(seed, loss)
     nodes = [net.add(number) for number in range(1, 6)]
     net.meet()
@@ -305,8 +309,8 @@ def test_all_become_equal_after_a_storm(seed: int, loss: float) -> None:
     assert content(nodes[0].store)
 
 
-def test_who_takes_no_part_holds_nothing() -> None:
-    """A network's records stay with those that said they take part."""
+def test_a_node_that_does_not_participate_holds_no_records() -> None:
+    """Only participants hold a network's records."""
     net = Net(1)
     nodes = [net.add(number) for number in range(1, 5)]
     net.meet()
@@ -320,7 +324,7 @@ def test_who_takes_no_part_holds_nothing() -> None:
 
 
 def test_a_newcomer_catches_up_in_a_second() -> None:
-    """3,000 records reach a node that takes part late, within a second of its joining."""
+    """3,000 records reach a new participant within a second."""
     net = Net(2, loss=0.01)
     first = net.add(1)
     net.write(first, CLUSTER_SCOPE, Participation(9, forwards=True))
@@ -334,8 +338,10 @@ def test_a_newcomer_catches_up_in_a_second() -> None:
 
 
 def test_a_newcomer_learns_what_a_forgotten_node_wrote() -> None:
-    """In whatever order it hears of it: its networks stay, and who can't have its records would
-    differ from all others for ever, and never have caught up."""
+    """In whatever order it learns of it, its networks stay.
+
+    A node without its records would differ from all others forever, and never be synced.
+    """
     net = Net(6)
     nodes = [net.add(number) for number in range(1, 4)]
     net.meet()
@@ -365,7 +371,7 @@ def test_a_newcomer_learns_what_a_forgotten_node_wrote() -> None:
 
 
 def test_a_wait_ends_when_everyone_has_programmed() -> None:
-    """Confirmed comes after the last live participant said that its kernel follows, not before."""
+    """Confirmed comes after the last live participant is programmed."""
     net = Net(3)
     nodes = [net.add(number) for number in range(1, 4)]
     net.meet()
@@ -388,7 +394,7 @@ def test_a_wait_ends_when_everyone_has_programmed() -> None:
 
 
 def test_nobody_to_wait_for_is_no_wait() -> None:
-    """A lone node, or the only participant, waits for no one."""
+    """A lone node, or the only participant, waits for nobody."""
     net = Net(4)
     node = net.add(1)
     net.write(node, CLUSTER_SCOPE, Participation(9, forwards=True))
@@ -396,8 +402,8 @@ def test_nobody_to_wait_for_is_no_wait() -> None:
     assert net.write(node, BLUE, endpoint(1), confirm=True) is None
 
 
-def test_a_record_too_large_for_a_datagram_is_refused_before_anything_is_written() -> None:
-    """Labels that fill a page are the caller's mistake, not everyone's datagram."""
+def test_a_record_too_large_for_a_datagram_is_refused() -> None:
+    """Labels beyond the limit are the caller's fault."""
     net = Net(5)
     node = net.add(1)
     labels = tuple((f"key{number}", "x" * 100) for number in range(16))
@@ -410,7 +416,7 @@ def test_a_record_too_large_for_a_datagram_is_refused_before_anything_is_written
 
 
 def test_a_log_that_is_never_cleaned_is_not_stored_without_bound() -> None:
-    """Beyond the limit of segments a log is dropped by name."""
+    """Beyond the limit of segments a log is dropped, with a reason."""
     signer, card = card_of(1)
     store = Store(NodeId(b"r" * 16))
     store.accept_card(card)

@@ -1,4 +1,4 @@
-"""The codec: exact in what it takes, silent about everything else but by name."""
+"""The codec accepts valid input only, and drops the rest with a reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_random_bytes_raise_only_a_named_drop(raw: bytes) -> None:
 @settings(max_examples=500, deadline=None)
 @given(st.integers(0, 16), st.lists(ANYTHING, max_size=8))
 def test_random_shapes_raise_only_a_named_drop(number: int, fields: list[object]) -> None:
-    """A well-formed msgpack array of the wrong shape is dropped like any junk."""
+    """A msgpack array of the wrong shape is dropped like random bytes."""
     raw = msgpack.packb([number, *fields])
     decoded = []
     with contextlib.suppress(RemoteError):
@@ -50,7 +50,7 @@ def test_random_shapes_raise_only_a_named_drop(number: int, fields: list[object]
 @pytest.mark.parametrize(
     "raw",
     [
-        msgpack.packb([1, True, bytes(16), 0]),  # a boolean is no number
+        msgpack.packb([1, True, bytes(16), 0]),  # a boolean is not an integer
         msgpack.packb([1, 1, bytes(15), 0]),  # a root has 16 bytes
         msgpack.packb([1, 1, bytes(16), 1001]),  # loss is in permille
         msgpack.packb([1, 1.0, bytes(16), 0]),  # no floats
@@ -64,14 +64,14 @@ def test_random_shapes_raise_only_a_named_drop(number: int, fields: list[object]
         b"\xc1",  # never used in msgpack
     ],
 )
-def test_what_is_not_exactly_right_is_refused(raw: bytes) -> None:
+def test_invalid_payloads_are_refused(raw: bytes) -> None:
     """Each near miss is dropped."""
     with pytest.raises(RemoteError):
         CODEC.decode(raw)
 
 
 def test_messages_stand_back_to_back() -> None:
-    """A payload is any number of messages, none included."""
+    """A payload is any number of messages, or none."""
     assert CODEC.decode(b"") == []
     assert CODEC.decode(CODEC.encode(Ping(1, 2)) * 3) == [Ping(1, 2)] * 3
 
@@ -87,10 +87,8 @@ def test_messages_stand_back_to_back() -> None:
         (lambda text: text[:10] + "!" + text[11:], "invalid characters"),
     ],
 )
-def test_a_wrong_token_is_told_without_repeating_it(
-    change: Callable[[str], str], told: str
-) -> None:
-    """Each way to get a token wrong has its message, and none shows the secret."""
+def test_errors_about_tokens_do_not_repeat_them(change: Callable[[str], str], told: str) -> None:
+    """Each kind of invalid token has its message, and none shows the secret."""
     text = str(Token(b"a" * 32, b"token-id", b"s" * 16, 7948, 4789))
     with pytest.raises(UsageError, match=told) as caught:
         Token.parse(change(text))

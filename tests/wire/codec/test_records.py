@@ -1,4 +1,4 @@
-"""Records: read back as they were written, and refused where no honest node writes them."""
+"""Records read back as written, and invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def of_subnets(vni: int, *bases: str) -> Network:
 
 
 def frozen(value: Any) -> Any:
-    """Return lists as the tuples that come off the wire."""
+    """Return lists as tuples, as they are decoded."""
     return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def read(value: Value) -> Value:
-    """Return what a peer reads where this was written."""
+    """Return the record that a peer reads from the encoding."""
     tag, fields = encode_value(value)
     return decode_value(tag, frozen(fields))
 
@@ -50,7 +50,7 @@ def read(value: Value) -> Value:
     ],
 )
 def test_a_record_is_read_as_it_was_written(value: Value) -> None:
-    """What a node writes is what its peers have."""
+    """A node's peers have what it wrote."""
     assert read(value) == value
 
 
@@ -58,7 +58,7 @@ def test_a_record_is_read_as_it_was_written(value: Value) -> None:
     "value",
     [
         network("10.1.0.1", 16),  # the standard library raises for such a range
-        network("255.255.255.255", 24),  # ends beyond the last address there is
+        network("255.255.255.255", 24),  # ends beyond the last address
         network("fd00:7::1", 64),
         network("10.1.0.0", 16, ("10.1.8.5", 21)),
         of_subnets(limits.VNI_MAX, "10.1.0.0", "10.1.1.0"),  # the second one's VNI has 25 bits
@@ -68,7 +68,7 @@ def test_a_record_is_read_as_it_was_written(value: Value) -> None:
     ],
 )
 def test_a_record_that_no_honest_node_writes_is_malformed(value: Value) -> None:
-    """It is dropped under a name, before anything that would stumble over it sees it."""
+    """It is dropped with a reason before other code sees it."""
     if isinstance(value, CustomRecord):
         fields: Any = (value.name, value.ips)
     else:

@@ -1,4 +1,4 @@
-"""The golden vectors of docs/PROTOCOL.md: what is written there is what is on the wire."""
+"""The golden vectors of docs/PROTOCOL.md are the bytes on the wire."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GOLDEN: dict[str, Any] = json.loads((ROOT / "docs/vectors/wire.json").read_text(
 
 
 def script() -> ModuleType:
-    """Return scripts/vectors.py, which knows the meaning of each vector."""
+    """Return scripts/vectors.py, which defines the meaning of each vector."""
     spec = importlib.util.spec_from_file_location("vectors", ROOT / "scripts/vectors.py")
     assert spec is not None
     assert spec.loader is not None
@@ -46,7 +46,7 @@ def test_each_message_is_these_bytes(name: str) -> None:
 
 
 def test_cards_are_these_bytes() -> None:
-    """A golden card decodes to who it is of, and its signature holds."""
+    """A golden card decodes to its node, and its signature is valid."""
     codec = MsgpackCodec()
     for name, golden in GOLDEN["cards"].items():
         raw, signature = bytes.fromhex(golden["raw"]), bytes.fromhex(golden["signature"])
@@ -57,7 +57,7 @@ def test_cards_are_these_bytes() -> None:
 
 
 def test_the_sealed_datagram_is_these_bytes() -> None:
-    """The recipient opens the golden datagram with keys derived on its own side."""
+    """The recipient opens the golden datagram with its own derived keys."""
     golden = {key: bytes.fromhex(value) for key, value in GOLDEN["sealed"].items()}
     one, two = VECTORS.identity(1), VECTORS.identity(2)
     peer = Peer(VECTORS.card(1), two.agree(one.seal_public))
@@ -74,15 +74,15 @@ def test_the_sealed_datagram_is_these_bytes() -> None:
 
 
 def test_a_hello_is_these_bytes() -> None:
-    """The golden body says who speaks, in which session, and which keys it holds."""
+    """The golden body has the sender, its session and the keys it holds."""
     sender = VECTORS.card(1).node_id
     signer = KeySigner(VECTORS.identity(2), VECTORS.ANCHOR)
 
     assert read_hello(sender, signer, bytes.fromhex(GOLDEN["hello"])) == VECTORS.hello()
 
 
-def test_a_handed_key_is_these_bytes() -> None:
-    """The golden body names the receiver's session and holds a key that the authority made."""
+def test_a_transferred_key_is_these_bytes() -> None:
+    """The golden body has the receiver's session and an authentic key."""
     session, key = read_key_body(bytes.fromhex(GOLDEN["key"]))
 
     assert session.hex() == GOLDEN["sealed"]["recipient_session"]
@@ -91,7 +91,7 @@ def test_a_handed_key_is_these_bytes() -> None:
 
 
 def test_the_token_is_this_text() -> None:
-    """A token's text is fixed by what is in it."""
+    """A token's text follows from its content."""
     golden = GOLDEN["token"]
     token = Token.parse(golden["text"])
 
@@ -102,5 +102,5 @@ def test_the_token_is_this_text() -> None:
 
 
 def test_the_vectors_are_what_the_script_writes() -> None:
-    """Nobody edited the golden file by hand, and no change of format went unnoticed."""
+    """The golden file is not edited by hand, and no format change is missed."""
     assert VECTORS.vectors() == GOLDEN

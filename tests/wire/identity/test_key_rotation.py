@@ -1,4 +1,4 @@
-"""Cluster keys on the wire: what a rotation lets through, and how one that was away comes back."""
+"""Cluster keys on the wire: rotations, and members that were away."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def pair(wire: Wire) -> tuple[Host, Host]:
 
 
 def rotate(wire: Wire, hosts: list[Host]) -> None:
-    """Let hosts come from the old key to the new one."""
+    """Rotate hosts from the old key to the new one."""
     for step, key in ((wire.hold, NEW), (wire.use, NEW), (wire.drop, OLD)):
         for host in hosts:
             wire.deliver(step(host, key))
 
 
 def said(wire: Wire, one: Host, other: Host) -> list[bytes]:
-    """Let two hosts speak once each way; return what arrived."""
+    """Let two hosts send once each way; return what arrived."""
     wire.now += 1
     wire.payloads.clear()
     wire.deliver(one.sessions.seal(other.node_id, b"there", wire.now))
@@ -43,8 +43,10 @@ def said(wire: Wire, one: Host, other: Host) -> list[bytes]:
 
 
 def test_a_rotation_loses_nothing(wire: Wire) -> None:
-    """At each step of either side payloads flow both ways, what was sealed before arrives after,
-    and nothing is dropped."""
+    """At each step of either side, payloads flow both ways.
+
+    What was sealed before arrives after, and nothing is dropped.
+    """
     one, other = pair(wire)
     under_way: list[Datagram] = []
     for step in (wire.hold, wire.use):
@@ -64,7 +66,7 @@ def test_a_rotation_loses_nothing(wire: Wire) -> None:
 
 
 def test_a_recording_of_an_old_generation_changes_nothing(wire: Wire) -> None:
-    """It is dropped by the number in its header, with nothing opened, and counted."""
+    """It is dropped by its header's generation, unopened, and counted."""
     one, other = pair(wire)
     recorded = [one.sessions.seal(other.node_id, b"old", wire.now)[0] for _ in range(3)]
     recorded += one.sessions.first_hello(other.card.address, 7948, wire.now)
@@ -80,9 +82,11 @@ def test_a_recording_of_an_old_generation_changes_nothing(wire: Wire) -> None:
     assert other.sessions.accepted == {NEW.id: 1}
 
 
-def test_who_was_away_is_handed_the_key_in_use(wire: Wire) -> None:
-    """Started again from a disk with a key that is gone everywhere, by its identity; what it and
-    the others had to say meanwhile waits and arrives."""
+def test_a_member_that_was_away_gets_the_key_in_use(wire: Wire) -> None:
+    """A member that starts from a disk with an old key gets the key in use.
+
+    Its identity is enough; payloads queued on both sides arrive then.
+    """
     one, other = pair(wire)
     rotate(wire, [one])
     again = wire.host(2, identity=other.identity, epoch=2)
@@ -97,8 +101,8 @@ def test_who_was_away_is_handed_the_key_in_use(wire: Wire) -> None:
     assert one.sessions.accepted == {NEW.id: 2}
 
 
-def test_a_process_that_slept_through_rotations_is_handed_the_key_in_use(wire: Wire) -> None:
-    """It and the others notice by what they cannot open, and say hello where the other lives."""
+def test_a_process_that_slept_through_rotations_gets_the_key(wire: Wire) -> None:
+    """Both sides notice by datagrams that they can't open, and send hellos."""
     one, other = pair(wire)
     rotate(wire, [one])
     wire.deliver(wire.hold(one, NEWER))
@@ -113,8 +117,8 @@ def test_a_process_that_slept_through_rotations_is_handed_the_key_in_use(wire: W
     assert said(wire, one, other) == [b"there", b"back"]
 
 
-def test_a_key_is_handed_again_when_it_was_lost(wire: Wire) -> None:
-    """As long as one says that it lacks the key in use, each hello of it is answered by the key."""
+def test_a_lost_key_is_sent_again(wire: Wire) -> None:
+    """Each hello of a member that lacks the key in use is answered by it."""
     one, other = pair(wire)
     rotate(wire, [one])
     again = wire.host(2, identity=other.identity, epoch=2)
@@ -137,8 +141,10 @@ def test_a_key_is_handed_again_when_it_was_lost(wire: Wire) -> None:
 
 
 def returning(wire: Wire) -> tuple[Host, Host, list[Datagram]]:
-    """Return a member under the new key, one that comes back with the old one and has something to
-    say, and the datagram by which the first hands it the new one."""
+    """Return a member, a returning member, and the datagram with the key.
+
+    The first seals with the new key; the second has the old one and a payload queued.
+    """
     one, other = pair(wire)
     rotate(wire, [one])
     again = wire.host(2, identity=other.identity, epoch=2)
@@ -156,12 +162,12 @@ def returning(wire: Wire) -> tuple[Host, Host, list[Datagram]]:
 
 
 def kinds(datagrams: list[Datagram]) -> list[int]:
-    """Return of what kind datagrams are."""
+    """Return the kinds of datagrams."""
     return [each.data[1] for each in datagrams]
 
 
 def test_what_waited_for_a_key_goes_with_it(wire: Wire) -> None:
-    """At once, and by what it sealed the sender shows that it holds the key."""
+    """They go out at once; by its seal the sender shows that it has the key."""
     one, again, handed = returning(wire)
     (key,) = handed
     sent = wire.open(key)
@@ -175,10 +181,10 @@ def test_what_waited_for_a_key_goes_with_it(wire: Wire) -> None:
     assert kinds(one.sessions.seal(again.node_id, b"at once", wire.now)) == [DATA]
 
 
-def test_who_cannot_tell_whether_its_key_arrived_asks(wire: Wire) -> None:
-    """A member that was handed a key and says nothing is asked by a hello, and answers it."""
+def test_a_member_that_sent_a_key_asks_whether_it_arrived(wire: Wire) -> None:
+    """A member that was sent a key and is silent gets a hello, and answers."""
     one, again, handed = returning(wire)
-    wire.open(handed[0])  # what it says then is lost
+    wire.open(handed[0])  # its answer is lost
     wire.now += 1
 
     wire.deliver(one.sessions.seal(again.node_id, b"asks first", wire.now))
@@ -187,7 +193,7 @@ def test_who_cannot_tell_whether_its_key_arrived_asks(wire: Wire) -> None:
 
 
 def test_nothing_is_kept_of_a_key_that_is_gone(wire: Wire) -> None:
-    """What was derived of it for each peer goes with it."""
+    """Keys derived from it for each peer are dropped too."""
     one, other = pair(wire)
     said(wire, one, other)
     rotate(wire, [one, other])
@@ -198,8 +204,8 @@ def test_nothing_is_kept_of_a_key_that_is_gone(wire: Wire) -> None:
     assert set(peer.channel.keys) == {NEW.id}
 
 
-def test_both_halves_of_a_split_that_made_a_key_find_each_other(wire: Wire) -> None:
-    """Two keys of one generation are told apart by their marks; the greater one is handed over."""
+def test_both_sides_of_a_partition_that_made_keys_reconnect(wire: Wire) -> None:
+    """Two keys of one generation differ by their marks; the greater is sent."""
     one, other = pair(wire)
     mine, theirs = (made_key(1, secret=letter * 32) for letter in (b"x", b"y"))
     assert mine.id.generation == theirs.id.generation
@@ -219,7 +225,7 @@ def test_both_halves_of_a_split_that_made_a_key_find_each_other(wire: Wire) -> N
 
 
 def test_a_key_that_the_authority_did_not_make_is_refused(wire: Wire) -> None:
-    """A member cannot make a generation."""
+    """A member cannot create a key."""
     one, other = pair(wire)
     forged = made_key(9, OTHERS)
     one.keyring.replace(one.keyring.ring.with_key(forged.id), forged)
@@ -230,8 +236,8 @@ def test_a_key_that_the_authority_did_not_make_is_refused(wire: Wire) -> None:
     assert other.keyring.ring.held == {OLD.id}
 
 
-def test_a_recorded_key_is_worth_nothing_to_the_next_process(wire: Wire) -> None:
-    """A key is handed to one process of one node."""
+def test_a_recorded_key_is_worthless_to_the_next_process(wire: Wire) -> None:
+    """A key is sent to one process of one node."""
     one, other = pair(wire)
     wire.hold(one, NEW)
     recorded = one.sessions.send_key(other.node_id, wire.now)
@@ -244,8 +250,8 @@ def test_a_recorded_key_is_worth_nothing_to_the_next_process(wire: Wire) -> None
     assert again.keyring.ring.held == {OLD.id}
 
 
-def test_a_barred_node_is_handed_nothing(wire: Wire) -> None:
-    """Neither the one in use, when it says that it lacks it, nor a new one."""
+def test_a_barred_node_gets_no_key(wire: Wire) -> None:
+    """Neither the key in use, when it asks, nor a new one."""
     one, other = pair(wire)
     rotate(wire, [one])
     one.sessions.forget(other.node_id)
@@ -264,11 +270,13 @@ def test_a_barred_node_is_handed_nothing(wire: Wire) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.3, 0.6]))
-def test_whatever_keys_two_hold_they_find_each_other(
+def test_whatever_keys_two_nodes_hold_they_connect(
     new_wire: type[Wire], seed: int, loss: float
 ) -> None:
-    """After any storm of keys taken, used and dropped in no order at all, of loss, reordering and
-    restarts, payloads flow again, and no nonce was used twice under one key."""
+    """After any sequence of key changes, payloads flow again.
+
+    Also with loss, reordering and restarts; no nonce is used twice under one key.
+    """
     wire = new_wire(seed)
     keys = [OLD, *(made_key(n, secret=wire.rng.randbytes(32)) for n in (1, 1, 2, 2, 3))]
     hosts = [wire.host(number) for number in (1, 2)]
@@ -311,7 +319,7 @@ def test_whatever_keys_two_hold_they_find_each_other(
 
 @pytest.mark.parametrize("key", [OLD, NEW])
 def test_members_meet_in_the_midst_of_a_rotation(wire: Wire, key: object) -> None:
-    """A first contact under either key that is held is answered under the same."""
+    """A first contact under any key held is answered under the same key."""
     newcomer, member = wire.host(1), wire.host(2, keys=(OLD, NEW))
     if key is NEW:
         wire.hold(newcomer, NEW)

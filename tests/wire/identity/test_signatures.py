@@ -1,4 +1,4 @@
-"""What this node signs: only what every other node can read."""
+"""This node signs only what every other node can read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WEB = Endpoint(b"e" * 8, Vni(7), "web", Mac(b"\2" * 6), (Ip(b"\n\0\0\2"),), ("ww
 
 
 def issue(endpoint: Endpoint) -> Segment:
-    """Return the segment that has one endpoint."""
+    """Return the segment of one endpoint."""
     return NOTARY.issue_segment(Scope(7), 0, 0, 1, [Entry(1, key_of(endpoint), endpoint)])
 
 
-def test_what_is_signed_reads_as_what_was_meant() -> None:
-    """Byte for byte as a peer gets it."""
+def test_a_signed_segment_reads_back() -> None:
+    """Byte for byte, as a peer receives it."""
     segment = issue(WEB)
 
     assert unpack_segment(segment.raw, segment.signature) == segment
@@ -41,7 +41,7 @@ def test_what_is_signed_reads_as_what_was_meant() -> None:
     ],
     ids=["control character", "long alias", "two lines", "multicast", "no address"],
 )
-def test_what_no_peer_would_take_is_not_signed(endpoint: Endpoint) -> None:
-    """It would end the replication of all that this node writes after it."""
+def test_a_record_that_no_peer_would_accept_is_not_signed(endpoint: Endpoint) -> None:
+    """It would stop the replication of all later writes of this node."""
     with pytest.raises(OverlayError, match="other nodes would reject it"):
         issue(endpoint)

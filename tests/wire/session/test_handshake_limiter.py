@@ -13,12 +13,12 @@ MEMBER, STRANGER = parse_ip("10.0.0.1"), parse_ip("10.0.0.2")
 
 
 def gate() -> HandshakeLimiter:
-    """Return a gate that knows one member."""
+    """Return a limiter that knows one member."""
     return HandshakeLimiter(lambda address: address == MEMBER, 0.0)
 
 
 def admitted(gate: HandshakeLimiter, sources: list[Ip], kind: int = HELLO, now: float = 0.0) -> int:
-    """Return how many datagrams of a kind, one from each source, are looked at."""
+    """Return how many of the datagrams, one from each source, are admitted."""
     count = 0
     for source in sources:
         with contextlib.suppress(RemoteError):
@@ -35,14 +35,14 @@ def addresses(count: int) -> list[Ip]:
 @pytest.mark.parametrize("kind", [HELLO, JOIN, JOIN_HELLO, JOIN_REQUEST, NOTICE, 77])
 @pytest.mark.parametrize("source", [MEMBER, STRANGER])
 def test_one_source_has_its_burst_and_its_rate(kind: int, source: Ip) -> None:
-    """Then so many a second, whoever it is."""
+    """Then so many a second, member or not."""
     one = gate()
     assert admitted(one, [source] * 1000, kind) == limits.HANDSHAKES_PER_SOURCE_BURST
     assert admitted(one, [source] * 1000, kind, now=1.0) == limits.HANDSHAKES_PER_SOURCE_PER_S
 
 
-def test_strangers_share_an_allowance_that_no_member_feels() -> None:
-    """A flood from ever new addresses is cut to the shared rate; a member's hello passes."""
+def test_unknown_sources_share_an_allowance_of_their_own() -> None:
+    """A flood from new addresses is cut to the shared rate; members pass."""
     one = gate()
     flood = addresses(10_000)
     assert admitted(one, flood) == limits.STRANGERS_BURST
@@ -50,7 +50,7 @@ def test_strangers_share_an_allowance_that_no_member_feels() -> None:
     assert admitted(one, [MEMBER] * 10, now=1.0) == 10
 
 
-def test_the_drop_has_its_name() -> None:
+def test_the_drop_has_its_reason() -> None:
     """It is counted as `rate-limited`."""
     one = gate()
     admitted(one, [STRANGER] * 1000)
@@ -59,12 +59,12 @@ def test_the_drop_has_its_name() -> None:
 
 
 def test_data_is_not_counted() -> None:
-    """The keys of a living session are at hand."""
+    """The keys of an established session are derived already."""
     assert admitted(gate(), [STRANGER] * 5000, DATA) == 5000
 
 
 def test_sources_are_remembered_up_to_a_bound() -> None:
-    """Whoever was heard of longest ago is forgotten first; the busy stay known."""
+    """The source unseen for longest is forgotten first; busy ones stay."""
     one = gate()
     assert admitted(one, [MEMBER] * 200) == limits.HANDSHAKES_PER_SOURCE_BURST
     for source in addresses(limits.GATE_SOURCES_MAX + 500):

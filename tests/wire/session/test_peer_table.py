@@ -1,4 +1,4 @@
-"""Which peers are known, and where members live."""
+"""The table of known peers, and members' addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HERE, THERE = parse_ip("192.0.2.1"), parse_ip("192.0.2.2")
 
 
 class Agrees:
-    """An identity that agrees with any key at once: there is no secret to be kept here."""
+    """An identity that agrees with any key: no secret is needed here."""
 
     def agree(self, seal_key: bytes) -> bytes:
         """Return a shared secret."""
@@ -31,12 +31,12 @@ def card(number: int, address: Ip = HERE) -> Card:
 
 @pytest.fixture
 def book() -> PeerTable:
-    """Return one that knows nobody."""
+    """Return an empty table."""
     return PeerTable(cast("Identity", Agrees()))
 
 
-def test_an_address_is_a_members_until_the_last_peer_there_is_gone(book: PeerTable) -> None:
-    """Two agents may share an address, by different ports."""
+def test_an_address_is_a_members_until_its_last_peer_is_gone(book: PeerTable) -> None:
+    """Two agents may share an address, with different ports."""
     book.learn(card(1))
     book.learn(card(2))
 
@@ -47,7 +47,7 @@ def test_an_address_is_a_members_until_the_last_peer_there_is_gone(book: PeerTab
 
 
 def test_a_peer_moves_with_a_later_card_only(book: PeerTable) -> None:
-    """A card of a former epoch comes late: it says where the peer lived once."""
+    """A card of an earlier epoch is late: it has a former address."""
     peer = book.learn(card(1))
 
     book.learn(replace(card(1, THERE), epoch=4))

@@ -1,4 +1,4 @@
-"""Sealed sessions: who gets in, what is dropped, what survives restarts."""
+"""Sealed sessions: admission, drops, restarts."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_members_that_never_met_find_each_other(wire: Wire) -> None:
         ({"authority": OTHERS}, envelope.UNAUTHENTICATED),
     ],
 )
-def test_a_stranger_gets_no_answer(wire: Wire, foreign: dict[str, Any], reason: str) -> None:
-    """With another secret, or another cluster's, nothing comes back."""
+def test_an_unknown_sender_gets_no_answer(wire: Wire, foreign: dict[str, Any], reason: str) -> None:
+    """With another secret, or another cluster's, there is no reply."""
     stranger = wire.host(1, **foreign)
     member = wire.host(2)
 
@@ -63,7 +63,7 @@ def test_a_stranger_gets_no_answer(wire: Wire, foreign: dict[str, Any], reason: 
 
 
 def test_a_recorded_first_contact_makes_no_peer(wire: Wire) -> None:
-    """A replayed join is answered at most, and nothing of it is remembered."""
+    """A replayed join gets a reply at most, and leaves no state."""
     joiner, member = wire.host(1), wire.host(2)
     (join,) = joiner.sessions.first_hello(member.card.address, 7948, wire.now)
     wire.open(join)
@@ -74,7 +74,7 @@ def test_a_recorded_first_contact_makes_no_peer(wire: Wire) -> None:
 
 
 def test_a_replayed_datagram_is_dropped(wire: Wire) -> None:
-    """The same sealed payload is taken once."""
+    """A sealed payload is accepted once."""
     one, other = pair(wire)
     (sealed,) = one.sessions.seal(other.node_id, b"once", wire.now)
     wire.open(sealed)
@@ -98,7 +98,7 @@ def test_reordered_datagrams_are_taken(wire: Wire) -> None:
 @settings(max_examples=200, deadline=None)
 @given(bit=st.integers(0, 8 * 60 - 1))
 def test_any_flipped_bit_is_noticed(new_wire: type[Wire], bit: int) -> None:
-    """Whatever bit of header, counter or box is changed, the payload does not arrive."""
+    """With any bit of header, counter or box changed, the payload is dropped."""
     wire = new_wire(3)
     one, other = pair(wire)
     (sealed,) = one.sessions.seal(other.node_id, b"twelve bytes", wire.now)
@@ -112,8 +112,8 @@ def test_any_flipped_bit_is_noticed(new_wire: type[Wire], bit: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(junk=st.binary(max_size=1400))
-def test_junk_is_dropped_by_name_and_unanswered(new_wire: type[Wire], junk: bytes) -> None:
-    """Random bytes raise nothing but a named drop."""
+def test_random_datagrams_are_dropped_and_unanswered(new_wire: type[Wire], junk: bytes) -> None:
+    """Random bytes only cause a drop with a reason."""
     wire = new_wire(3)
     member = wire.host(1)
 
@@ -137,7 +137,7 @@ def test_junk_is_dropped_by_name_and_unanswered(new_wire: type[Wire], junk: byte
         ),
     ],
 )
-def test_the_ladder_names_each_drop(wire: Wire, data: bytes, reason: str) -> None:
+def test_each_check_names_its_drop(wire: Wire, data: bytes, reason: str) -> None:
     """Each cheap check has a counter of its own."""
     member = wire.host(1)
     wire.open(Datagram(member.card.address, 1, data))
@@ -146,8 +146,8 @@ def test_the_ladder_names_each_drop(wire: Wire, data: bytes, reason: str) -> Non
 
 
 @pytest.mark.parametrize("kind", range(256))
-def test_no_kind_in_a_members_name_is_a_defect(wire: Wire, kind: int) -> None:
-    """Whatever stands in a header that names a member: a drop with a name. A find of the fuzzer."""
+def test_no_kind_under_a_members_id_is_a_defect(wire: Wire, kind: int) -> None:
+    """A header that names a member causes only drops. Found by the fuzzer."""
     one, other = pair(wire)
     head = bytes([1, kind]) + bytes(2) + one.node_id
     wire.open(Datagram(other.card.address, 7948, head + bytes(64)))
@@ -156,8 +156,8 @@ def test_no_kind_in_a_members_name_is_a_defect(wire: Wire, kind: int) -> None:
     assert wire.payloads == []
 
 
-def test_a_datagram_for_another_node_is_worth_nothing(wire: Wire) -> None:
-    """The recipient is authenticated: a third node can't open what was sealed for the second."""
+def test_a_datagram_for_another_node_is_worthless(wire: Wire) -> None:
+    """A third node can't open what was sealed for the second."""
     one, other = pair(wire)
     third = wire.host(3)
     wire.meet(third, one)
@@ -170,7 +170,7 @@ def test_a_datagram_for_another_node_is_worth_nothing(wire: Wire) -> None:
 
 
 def test_sessions_renew_after_a_restart(wire: Wire) -> None:
-    """When one side lost its memory, payloads flow again after at most one was lost."""
+    """When one side lost its state, at most one payload is lost."""
     one, other = pair(wire)
     again = wire.host(2, identity=other.identity, epoch=2)
     again.sessions.learn(one.card)
@@ -196,7 +196,7 @@ def test_what_waits_for_a_session_is_sent_with_it(wire: Wire) -> None:
 
 
 def test_an_old_sessions_datagrams_change_nothing(wire: Wire) -> None:
-    """What was recorded before both sides restarted is not opened after."""
+    """Recordings from before both sides restarted are not opened."""
     one, other = pair(wire)
     (recorded,) = one.sessions.seal(other.node_id, b"old", wire.now)
     again = wire.host(2, identity=other.identity, epoch=2)
@@ -209,7 +209,7 @@ def test_an_old_sessions_datagrams_change_nothing(wire: Wire) -> None:
 
 
 def test_recorded_hellos_bring_no_old_session_back(wire: Wire) -> None:
-    """Replaying every datagram of a handshake after a restart leaves the new session in use."""
+    """Replaying a whole handshake after a restart leaves the new session."""
     one, other = pair(wire)
     recorded = list(wire.seen)
     again = wire.host(2, identity=other.identity, epoch=2)
@@ -224,8 +224,8 @@ def test_recorded_hellos_bring_no_old_session_back(wire: Wire) -> None:
     assert wire.payloads == [(one.node_id, b"still")]
 
 
-def test_recorded_sessions_of_a_peer_that_starts_over_and_over_stay_closed(wire: Wire) -> None:
-    """Handshake and data of dozens of starts ago, recorded in the same life, are not taken."""
+def test_recorded_sessions_of_a_restarting_peer_stay_closed(wire: Wire) -> None:
+    """Recordings from dozens of starts ago are not accepted."""
     one, other = pair(wire)
     wire.deliver(other.sessions.seal(one.node_id, b"old", wire.now))
     recorded = [each for each in wire.seen if each.address == one.card.address]
@@ -242,7 +242,7 @@ def test_recorded_sessions_of_a_peer_that_starts_over_and_over_stay_closed(wire:
 
 
 def test_no_key_and_nonce_repeat_after_a_restored_snapshot(wire: Wire) -> None:
-    """Two boots of one identity with one history never seal the same bytes alike."""
+    """Two starts of one identity with one history never reuse key and nonce."""
     one, other = pair(wire)
     boots = []
     for _ in range(2):
@@ -257,11 +257,11 @@ def test_no_key_and_nonce_repeat_after_a_restored_snapshot(wire: Wire) -> None:
     assert first != second
 
 
-def test_a_doubted_peer_learns_our_address(wire: Wire) -> None:
-    """One that restarted and knows our former address only is told the present one."""
+def test_an_unresponsive_peer_learns_our_address(wire: Wire) -> None:
+    """A restarted peer that knows a former address gets the present one."""
     one, other = pair(wire)
     moved = wire.host(3, identity=one.identity, epoch=2)
-    moved.sessions = one.sessions  # the process goes on, at another address
+    moved.sessions = one.sessions  # the process continues at another address
     one.sessions.set_card(moved.card)
     del wire.hosts[one.card.address]
     again = wire.host(2, identity=other.identity, epoch=2)
@@ -269,7 +269,7 @@ def test_a_doubted_peer_learns_our_address(wire: Wire) -> None:
 
     unopened = moved.sessions.seal(again.node_id, b"lost", wire.now)
     answers = [answer for sealed in unopened for answer in wire.open(sealed)]
-    assert [answer.address for answer in answers] == [one.card.address]  # where nobody is
+    assert [answer.address for answer in answers] == [one.card.address]  # the former address
 
     moved.sessions.mark_unresponsive(again.node_id)
     wire.now += 1
@@ -280,9 +280,11 @@ def test_a_doubted_peer_learns_our_address(wire: Wire) -> None:
     assert len(moved.sessions.seal(again.node_id, b"no longer doubted", wire.now)) == 1
 
 
-def test_a_peer_that_never_heard_of_us_is_met_once_it_is_doubted(wire: Wire) -> None:
-    """Who let us in left before telling it: without our card it can't open what is sealed for it,
-    and nobody else knows both."""
+def test_an_unresponsive_peer_that_lacks_our_card_gets_it(wire: Wire) -> None:
+    """The member that admitted this node left before telling this peer.
+
+    Without this node's card it can't open its datagrams, and no other node knows both.
+    """
     one, other = wire.host(1), wire.host(2)
     one.sessions.learn(other.card)
     wire.deliver(one.sessions.seal(other.node_id, b"are you there?", wire.now))
@@ -295,8 +297,8 @@ def test_a_peer_that_never_heard_of_us_is_met_once_it_is_doubted(wire: Wire) -> 
     assert (one.node_id, b"and now?") in wire.payloads
 
 
-def test_hellos_to_a_peer_are_rationed(wire: Wire) -> None:
-    """However many datagrams can't be opened, one hello goes out per interval."""
+def test_hellos_to_a_peer_are_limited(wire: Wire) -> None:
+    """However many datagrams can't be opened, one hello per interval is sent."""
     one, other = pair(wire)
     again = wire.host(2, identity=other.identity, epoch=2)
     again.sessions.learn(one.card)
@@ -310,8 +312,8 @@ def test_hellos_to_a_peer_are_rationed(wire: Wire) -> None:
     assert HELLO_INTERVAL_S > 0
 
 
-def test_a_barred_node_is_not_heard(wire: Wire) -> None:
-    """After `forget` nothing of that identity is opened, and nothing is sealed for it."""
+def test_a_barred_nodes_datagrams_are_dropped(wire: Wire) -> None:
+    """After `forget` nothing of that identity is opened or sealed."""
     one, other = pair(wire)
     other.sessions.forget(one.node_id)
     wire.deliver(one.sessions.seal(other.node_id, b"x", wire.now))
@@ -322,8 +324,8 @@ def test_a_barred_node_is_not_heard(wire: Wire) -> None:
     assert other.sessions.seal(one.node_id, b"x", wire.now) == []
 
 
-def test_a_barred_node_is_told_so_and_seldom(wire: Wire) -> None:
-    """Who proves to be the barred node gets a notice at its address, at most once a second."""
+def test_a_barred_node_gets_a_notice_at_intervals(wire: Wire) -> None:
+    """After it proves its identity, it gets at most one notice a second."""
     one, other = pair(wire)
     other.sessions.forget(one.node_id)
     told: list[OpenedDatagram] = []
@@ -349,8 +351,8 @@ def test_a_barred_node_is_told_so_and_seldom(wire: Wire) -> None:
     assert wire.drops == ["barred"]
 
 
-def test_a_barred_node_that_knows_nobody_is_told_so(wire: Wire) -> None:
-    """It went down before its disk had the peers: who they are comes before what they say."""
+def test_a_barred_node_that_knows_nobody_gets_a_notice(wire: Wire) -> None:
+    """It lost its disk's peers: this node's card comes before the notice."""
     one, other = pair(wire)
     other.sessions.forget(one.node_id)
     again = wire.host(1, identity=one.identity, epoch=2)
@@ -366,8 +368,8 @@ def test_a_barred_node_that_knows_nobody_is_told_so(wire: Wire) -> None:
     assert wire.payloads == []
 
 
-def test_a_barred_node_is_told_so_by_who_met_it_only_as_barred(wire: Wire) -> None:
-    """A newcomer may hear that a node is forgotten before it has that node's card."""
+def test_a_node_that_knows_a_peer_only_as_barred_notifies_it(wire: Wire) -> None:
+    """A newcomer may learn that a node is forgotten before it has its card."""
     gone, newcomer = wire.host(1), wire.host(2)
     newcomer.sessions.forget(gone.node_id)
     newcomer.sessions.learn(gone.card)
@@ -381,8 +383,8 @@ def test_a_barred_node_is_told_so_by_who_met_it_only_as_barred(wire: Wire) -> No
     assert not newcomer.sessions.established(gone.node_id)
 
 
-def test_a_forged_word_of_a_barred_node_is_unanswered(wire: Wire) -> None:
-    """The name of a barred node in a header provokes nothing."""
+def test_a_forged_datagram_of_a_barred_node_is_unanswered(wire: Wire) -> None:
+    """A barred node's id in a header causes no reply."""
     one, other = pair(wire)
     other.sessions.forget(one.node_id)
     for kind in (1, 2, 3):
@@ -392,8 +394,8 @@ def test_a_forged_word_of_a_barred_node_is_unanswered(wire: Wire) -> None:
     assert wire.drops == ["unauthenticated"] * 3
 
 
-def test_an_identity_without_a_certificate_of_the_authority_is_refused(wire: Wire) -> None:
-    """Who has the cluster's secret but another authority's certificate is no member."""
+def test_an_identity_without_a_certificate_is_refused(wire: Wire) -> None:
+    """The cluster's secret with another authority's certificate is useless."""
     member = wire.host(1)
     forger = wire.host(2, certified_by=OTHERS)
     (join,) = forger.sessions.first_hello(member.card.address, 7948, wire.now)
@@ -403,7 +405,7 @@ def test_an_identity_without_a_certificate_of_the_authority_is_refused(wire: Wir
 
 
 def test_the_key_of_an_uncertified_card_is_not_even_tried(wire: Wire) -> None:
-    """Keys that have signed are remembered, and identities that nobody certified are endless."""
+    """Only certified keys are cached, as other identities are unlimited."""
     one, other = pair(wire)
     uncertified = replace(other.card, certificate=None, signature=bytes(64))
     raw = pack_card(uncertified)
@@ -414,8 +416,8 @@ def test_the_key_of_an_uncertified_card_is_not_even_tried(wire: Wire) -> None:
         read_hello(other.node_id, signer, forged)
 
 
-def test_an_expired_certificate_stops_strangers_only(wire: Wire) -> None:
-    """A member whose certificate has expired goes on with who knows it, and meets nobody new."""
+def test_an_expired_certificate_stops_new_sessions_only(wire: Wire) -> None:
+    """Known members keep their sessions with it; others refuse it."""
     one, other = pair(wire)
     wire.now += limits.CERTIFICATE_VALID_S + 1
     newcomer = wire.host(3)
@@ -430,9 +432,11 @@ def test_an_expired_certificate_stops_strangers_only(wire: Wire) -> None:
     assert wire.payloads == [(one.node_id, b"there")]
 
 
-def test_two_hosts_under_one_identity_are_told_of_each_other(wire: Wire) -> None:
-    """A copied disk shows when a replaced session comes back: both hosts hear where the other is,
-    and the keys of the replaced session are used no more."""
+def test_two_hosts_with_one_identity_are_notified(wire: Wire) -> None:
+    """A copied disk shows when a replaced session returns.
+
+    Both hosts get the other's address, and the replaced session's keys are not used again.
+    """
     member = wire.host(9)
     original = wire.host(1)
     wire.meet(original, member)
@@ -462,8 +466,8 @@ def test_two_hosts_under_one_identity_are_told_of_each_other(wire: Wire) -> None
     assert [payload for _, payload in wire.payloads] == [b"alive", b"heard"]
 
 
-def test_a_late_hello_of_the_process_before_is_no_rival(wire: Wire) -> None:
-    """A restart on the same host is one host, in whatever order its hellos arrive."""
+def test_a_late_hello_of_the_previous_process_is_no_duplicate(wire: Wire) -> None:
+    """A restart on one host is one host, whatever the order of its hellos."""
     member = wire.host(9)
     before = wire.host(1)
     wire.meet(before, member)
@@ -479,16 +483,18 @@ def test_a_late_hello_of_the_process_before_is_no_rival(wire: Wire) -> None:
     assert (opened.duplicate, opened.card) == (None, None)
 
 
-def test_a_living_session_takes_its_place_back_with_its_counters(wire: Wire) -> None:
-    """A late hello of the process before retires the living session only until that one speaks;
-    it goes on where it was, so that no key meets a nonce again."""
+def test_a_live_session_resumes_with_its_counters(wire: Wire) -> None:
+    """A late hello of an earlier process retires the live session briefly.
+
+    It continues with its counters, so that no key meets a nonce again.
+    """
     member = wire.host(9)
     before = wire.host(1)
     before.sessions.learn(member.card)
     member.sessions.learn(before.card)
     waiting = before.sessions.seal(member.node_id, b"lost", wire.now)
     late: list[Datagram] = []
-    while waiting:  # the hello that would prove the first session fresh is held up
+    while waiting:  # delay the hello that would prove the first session fresh
         datagram = waiting.pop(0)
         replies = wire.open(datagram)
         late += [each for each in replies if each.address == member.card.address][-1:]
@@ -512,8 +518,8 @@ def test_a_living_session_takes_its_place_back_with_its_counters(wire: Wire) -> 
     assert len(nonces) == len(set(nonces))
 
 
-def test_a_recorded_notice_alarms_no_later_process(wire: Wire) -> None:
-    """A notice is for one process: replayed to the next one it is dropped."""
+def test_a_recorded_notice_does_not_alarm_a_later_process(wire: Wire) -> None:
+    """A notice is for one process: replayed to the next one, it is dropped."""
     member = wire.host(9)
     original = wire.host(1)
     wire.meet(original, member)
@@ -538,11 +544,11 @@ def test_a_recorded_notice_alarms_no_later_process(wire: Wire) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.3, 0.6]))
-@example(seed=56191, loss=0.0)  # a late hello of the process before retired the living session
+@example(seed=56191, loss=0.0)  # a late hello of the previous process retired the live session
 def test_sessions_heal_under_loss_and_restarts(
     new_wire: type[Wire], seed: int, loss: float
 ) -> None:
-    """After any storm of loss, duplication, reordering and restarts payloads flow again."""
+    """After loss, duplication, reordering and restarts, payloads flow again."""
     wire = new_wire(seed)
     hosts = [wire.host(number) for number in (1, 2, 3)]
     for host in hosts:
