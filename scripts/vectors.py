@@ -1,6 +1,6 @@
-"""Writes docs/vectors/wire.json: the worked example of docs/PROTOCOL.md, byte for byte.
+"""Write docs/vectors/wire.json: the worked example of docs/PROTOCOL.md.
 
-Run it only when the wire format changes on purpose; the tests read what it wrote, both ways.
+Run it only when the wire format changes on purpose; the tests read the file in both directions.
 All keys and random bytes are fixed, so the output is always the same.
 """
 
@@ -124,7 +124,7 @@ def card(number: int) -> Card:
 
 
 def invitation() -> JoinToken:
-    """Return the token's record."""
+    """Return the record of the example's token."""
     return AUTHORITY.sign_token(
         JoinToken(
             TOKEN.token_id, TOKEN.join_key, TOKEN.verifier, "rack 7", NOW_S, NOW_S + 86400, 3, b""
@@ -168,7 +168,7 @@ def admission_values() -> list[Value]:
 
 
 def messages() -> dict[str, Message]:
-    """Return one message of each kind, as vm1 would say it to vm2."""
+    """Return one message of each kind, as vm1 sends it to vm2."""
     signer = KeySigner(identity(1), ANCHOR)
     found = values()
     cluster = [Entry(n + 1, key_of(value), value) for n, value in enumerate(found[:2])]
@@ -206,7 +206,7 @@ def messages() -> dict[str, Message]:
 
 
 def sealed() -> dict[str, str]:
-    """Return the ping as vm1's sealed datagram to vm2, with what it was sealed from."""
+    """Return the ping as vm1's sealed datagram to vm2, and its inputs."""
     one, two = identity(1), identity(2)
     peer = Peer(card(2), one.agree(two.seal_public))
     keys = derive_keys(one.node_id, peer, SECRET, *SESSIONS)
@@ -227,35 +227,35 @@ def sealed() -> dict[str, str]:
 
 
 def hello() -> SessionHello:
-    """Return vm1's hello to vm2, once each knows the other's session."""
+    """Return vm1's hello to vm2, with both sessions known."""
     return SessionHello(*SESSIONS, done=True, card=card(1), held=(cluster_key().id,))
 
 
 class Desk:
-    """What vm1 knows of the example's token."""
+    """vm1's admission policy for the example's token."""
 
     def invitation(self, _token_id: bytes) -> JoinToken:
-        """Know it."""
+        """Return the token."""
         return invitation()
 
     def refusal(self, _invitation: JoinToken, _applicant: NodeId) -> None:
-        """Refuse nobody."""
+        """Refuse no applicant."""
 
     def holders(self) -> list[tuple[Ip, int]]:
-        """Name another holder."""
+        """Return another holder."""
         return [(address(3), 7948)]
 
     def authority(self) -> Authority:
-        """Hold the authority."""
+        """Return the authority."""
         return AUTHORITY
 
     def admit(self, _invitation: JoinToken, request: JoinRequest) -> JoinGrant:
-        """Certify."""
+        """Certify the applicant."""
         return JoinGrant(AUTHORITY.sign_certificate(*request[:4], NOW_S), cluster_key())
 
 
 def admission() -> dict[str, str]:
-    """Return vm2's admission by vm1, all random bytes being 7."""
+    """Return vm2's admission by vm1, with all random bytes 7."""
 
     def sevens(count: int) -> bytes:
         return bytes([7]) * count
@@ -274,7 +274,7 @@ def admission() -> dict[str, str]:
 
 
 def vectors() -> dict[str, Any]:
-    """Return everything, as JSON has it."""
+    """Return all vectors as a JSON object."""
     codec = MsgpackCodec()
     return {
         "token": {

@@ -1,4 +1,4 @@
-"""What the documents name exists: modules, files, tests, make targets."""
+"""Names in the documents exist: modules, files, tests, make targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = r"`((?:deploy|docs|overlay|scripts|tests|vagrant)/[\w/.-]+)`"
 
 
 def places(name: str) -> tuple[Path, ...]:
-    """Return where a name may lead: a folder or a module, of the program or of its tests."""
+    """Return where a name may be: a folder or module of program or tests."""
     return tuple(
         ROOT / under / f"{name}{suffix}"
         for under in (".", "overlay", "tests")
@@ -23,8 +23,8 @@ def places(name: str) -> tuple[Path, ...]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_what_is_named_exists(document: Path) -> None:
-    """A module or file that was renamed is renamed in the documents, too."""
+def test_named_modules_and_files_exist(document: Path) -> None:
+    """A renamed module or file is renamed in the documents too."""
     text = document.read_text()
     named = set(re.findall(MODULE, text)) | set(re.findall(FILE, text))
 
@@ -32,7 +32,7 @@ def test_what_is_named_exists(document: Path) -> None:
 
 
 def test_documents_and_makefile_know_the_same_targets() -> None:
-    """Each `make x` in a document can be made; each target is in a document."""
+    """Each `make x` in a document exists; each target is in a document."""
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = "\n".join(document.read_text() for document in DOCUMENTS)
     named = set(re.findall(r"(?:`|^)make ([a-z][a-z0-9-]+)\b", text, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The command line and the agent load no OpenSSL that they don't call, and can do without."""
+"""Command line and agent do not load the system's OpenSSL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ print('works')
 
 
 def run(program: str) -> str:
-    """Run a program in an interpreter of its own; return what it prints."""
+    """Run a program in an interpreter of its own; return its output."""
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
@@ -33,12 +33,12 @@ def run(program: str) -> str:
 
 @pytest.mark.parametrize("imports", ["import overlay.cli.main, overlay.cli.verbs.local", AGENT])
 def test_no_openssl_of_the_system_is_loaded(imports: str) -> None:
-    """Neither by http.client, nor by asyncio, aiohttp or hashlib."""
+    """It is loaded by none of http.client, asyncio, aiohttp and hashlib."""
     assert run(f"{imports}\n{LOADED}") == "[]"
 
 
-def test_who_imports_it_later_has_it() -> None:
-    """`ssl` works after the block, and hashes do, without OpenSSL's part."""
+def test_later_imports_load_openssl() -> None:
+    """`ssl` works after the block; so do hashes, without OpenSSL."""
     assert run(AGENT + AFTER) == "works"
 
 
@@ -47,8 +47,8 @@ def test_what_is_loaded_already_stays() -> None:
     assert run("import ssl, _hashlib\n" + AGENT + LOADED).startswith("['ssl'")
 
 
-def test_a_python_without_hashes_of_its_own_keeps_openssl_s() -> None:
-    """Some distributions build it so: hashlib would have no SHA-256 at all."""
+def test_a_python_without_its_own_hashes_keeps_openssl() -> None:
+    """Without its own SHA-256, hashlib needs OpenSSL."""
     hide = "import importlib.util as u; found = u.find_spec\nu.find_spec = lambda name: None\n"
 
     assert run(hide + AGENT + AFTER) == "works"

@@ -12,14 +12,14 @@ SAMPLE = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? -?[0-9.e+-]
 
 
 def documented_status() -> dict[str, Any]:
-    """Return the status that docs/API.md shows."""
+    """Return the status document in docs/API.md."""
     raw = API.split("### GET /v1/status", 1)[1].split("```json\n", 1)[1].split("```", 1)[0]
     found: dict[str, Any] = json.loads(raw)
     return found
 
 
-def test_every_line_is_one_that_prometheus_reads() -> None:
-    """Each family has its help and its type before its samples, and no name comes twice."""
+def test_prometheus_can_read_every_line() -> None:
+    """Each family has its help and type before its samples, and comes once."""
     shown = prometheus.text(documented_status())
     names = re.findall(r"# TYPE (\S+) (?:counter|gauge)", shown)
     assert len(names) == len(set(names)) > 12
@@ -31,7 +31,7 @@ def test_every_line_is_one_that_prometheus_reads() -> None:
 
 
 def test_values_are_those_of_the_status() -> None:
-    """Counts, labels and units are taken over."""
+    """Counts, labels and units are those of the status."""
     status = documented_status()
     status["drops"] = {"replayed": 7}
     status["gossip"]["lag_max_ms"] = 12.5
@@ -42,8 +42,8 @@ def test_values_are_those_of_the_status() -> None:
     assert f'overlayd_passes_total{{network="{network["name"]}"}} {network["passes"]}' in shown
 
 
-def test_a_host_that_is_no_member_has_some_too() -> None:
-    """Without a cluster there are the agent's own figures alone."""
+def test_a_host_without_a_cluster_has_metrics_too() -> None:
+    """Without a cluster, only the agent's own figures are shown."""
     status = documented_status() | {"node": None, "cluster": None, "networks": [], "drops": {}}
     shown = prometheus.text(status)
     assert "overlayd_uptime_seconds" in shown
@@ -51,6 +51,6 @@ def test_a_host_that_is_no_member_has_some_too() -> None:
 
 
 def test_labels_are_escaped() -> None:
-    """No text from outside breaks a line or a label."""
+    """No external text breaks a line or a label."""
     status = documented_status() | {"drops": {'a"b\\c\nd': 1}}
     assert '{reason="a\\"b\\\\c\\nd"} 1' in prometheus.text(status)

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def health_texts(path: Path) -> Iterator[str]:
-    """Yield the fixed words of each `"text": ...` that a module can put into Health."""
+    """Yield the fixed parts of each `"text": ...` that a module reports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Dict):
             continue
@@ -20,7 +20,7 @@ def health_texts(path: Path) -> Iterator[str]:
 
 
 def test_every_health_line_is_in_the_readme() -> None:
-    """Whoever reads a line of `overlayd status` finds it in the README with what to do."""
+    """Each line of `overlayd status` is explained in the README."""
     readme = " ".join((ROOT / "README.md").read_text().split())
     table = readme[readme.index("What `overlayd status` and errors say") :]
     texts = [

@@ -1,4 +1,4 @@
-"""Values that hold a secret: none shows it when it is printed, logged or in a traceback."""
+"""No value shows its secret when it is printed, logged or in a traceback."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def classes() -> Iterator[type]:
 
 
 def test_no_value_prints_its_secret() -> None:
-    """A field of bytes or text with a secret's name is left out of its class's repr."""
+    """A field with a secret's name is left out of its class's repr."""
     shown: list[str] = []
     hidden: list[str] = []
     for found in classes():

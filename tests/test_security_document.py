@@ -1,4 +1,4 @@
-"""docs/SECURITY.md against the tests that it calls upon."""
+"""docs/SECURITY.md against the tests that it names."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NAMED = re.findall(r"`([\w/]+/test_\w+)`(?:: ([a-z_]+(?:, [a-z_]+)*))?", TEXT)
 
 @pytest.mark.parametrize(("file", "names"), NAMED)
 def test_every_promise_names_a_test_that_exists(file: str, names: str) -> None:
-    """A promise whose test was renamed or dropped is no promise."""
+    """A promise whose test was renamed or removed is not kept."""
     text = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
     for name in filter(None, names.split(", ")):
         assert f"def test_{name}(" in text
 
 
-def test_every_promise_is_shown_by_something() -> None:
-    """No row of the promises is without a test's file."""
+def test_every_promise_names_a_test() -> None:
+    """Each row of the promises names a test file."""
     promises = TEXT.split("## What is promised")[1].split("## What is not promised")[0]
     rows = [line for line in promises.splitlines() if line.startswith("| ")][1:]
 

@@ -1,4 +1,4 @@
-"""Rules of the source itself that no linter has: sizes, docstrings, purity of the core."""
+"""Rules for the source that no linter has: sizes, docstrings, purity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SOURCES = sorted((ROOT / "overlay").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 60
-# What the core may not do by itself: read clocks, roll dice, wait, talk.
+# The core may not do these by itself: read clocks, draw random numbers, wait, communicate.
 BANNED_IN_CORE = {"time", "datetime", "os", "secrets", "asyncio", "socket", "threading", "logging"}
 
 
@@ -30,14 +30,14 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_every_file_says_what_it_is(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     """A module begins with a docstring."""
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_files_and_functions_stay_small(path: Path) -> None:
-    """A reader can hold a file, and see a function at once."""
+    """A file and a function are short enough to read at once."""
     text = path.read_text()
     long = [
         f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
@@ -50,8 +50,8 @@ def test_files_and_functions_stay_small(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").rglob("*.py")), ids=name_of)
-def test_the_core_takes_time_and_chance_as_arguments(path: Path) -> None:
-    """No module of the core imports a source of time, chance, waiting or output."""
+def test_the_core_gets_time_and_randomness_as_arguments(path: Path) -> None:
+    """No core module imports a source of time, randomness, waiting or output."""
     imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -63,8 +63,8 @@ def test_the_core_takes_time_and_chance_as_arguments(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "overlay/core").rglob("*.py")), ids=name_of)
-def test_the_core_uses_no_dice_but_those_it_is_given(path: Path) -> None:
-    """`random.Random` is a type there; the module's own functions are never called."""
+def test_the_core_uses_only_the_given_random_generator(path: Path) -> None:
+    """`random.Random` is only a type there; no module function is called."""
     calls = [
         f"random.{node.func.attr}"
         for node in ast.walk(ast.parse(path.read_text()))
@@ -79,7 +79,7 @@ def test_the_core_uses_no_dice_but_those_it_is_given(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TESTS, ids=name_of)
 def test_every_test_states_its_fact(path: Path) -> None:
-    """Each test function has a docstring of one sentence or so."""
+    """Each test function has a docstring."""
     bare = [
         node.name
         for node in functions(ast.parse(path.read_text()))
@@ -89,7 +89,7 @@ def test_every_test_states_its_fact(path: Path) -> None:
     assert bare == []
 
 
-def test_nothing_is_left_to_do_in_silence() -> None:
+def test_no_open_ends_are_marked_in_the_source() -> None:
     """Open ends are issues, not marks in the source."""
     marks = ("TO" + "DO", "FIX" + "ME", "X" * 3)
     found = [name_of(p) for p in SOURCES for mark in marks if mark in p.read_text()]
@@ -98,7 +98,7 @@ def test_nothing_is_left_to_do_in_silence() -> None:
 
 
 def test_every_drop_reason_is_documented() -> None:
-    """What `status` counts by name stands in the protocol's table."""
+    """Each reason that `status` counts is in the protocol's table."""
     protocol = (ROOT / "docs/PROTOCOL.md").read_text()
     reasons: set[str] = set()
     for path in [*(ROOT / "overlay/wire").rglob("*.py"), *(ROOT / "overlay/core").rglob("*.py")]:
@@ -127,13 +127,13 @@ def test_every_drop_reason_is_documented() -> None:
 
 
 MODULES_PER_FOLDER_MAX = 15
-# Words that end like a gerund or a participle and are nouns.
+# Nouns that end like a gerund or a participle.
 NOUNS = {"ping", "string", "keyring", "routing", "ring", "feed", "seed", "speed"}
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=name_of)
 def test_a_folder_holds_few_modules(folder: Path) -> None:
-    """A newcomer finds a file by one guess."""
+    """A newcomer finds a file with one guess."""
     modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
 
     assert len(modules) <= MODULES_PER_FOLDER_MAX
@@ -141,7 +141,7 @@ def test_a_folder_holds_few_modules(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_a_module_is_named_by_a_noun(path: Path) -> None:
-    """No module's name is a bare gerund or participle: it names what it holds."""
+    """No module's name is a bare gerund or participle."""
     name = path.stem
 
     assert "_" in name or name in NOUNS or not name.endswith(("ing", "ed"))
