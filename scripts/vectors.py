@@ -231,7 +231,7 @@ def hello() -> SessionHello:
     return SessionHello(*SESSIONS, done=True, card=card(1), held=(cluster_key().id,))
 
 
-class Desk:
+class Policy:
     """vm1's admission policy for the example's token."""
 
     def invitation(self, _token_id: bytes) -> JoinToken:
@@ -260,14 +260,14 @@ def admission() -> dict[str, str]:
     def sevens(count: int) -> bytes:
         return bytes([7]) * count
 
-    keeper = JoinResponder(identity(1), CLUSTER_ID, lambda: card(1), Desk(), sevens)
+    responder = JoinResponder(identity(1), CLUSTER_ID, lambda: card(1), Policy(), sevens)
     applicant = JoinInitiator(
         identity(2), TOKEN, name="vm2", address=address(2), random_bytes=sevens
     )
     knock = applicant.hello(address(1), 7948)
-    (way,) = keeper.open(knock.data)
+    (way,) = responder.open(knock.data)
     (request,) = applicant.open(way.data)
-    (welcome,) = keeper.open(request.data)
+    (welcome,) = responder.open(request.data)
     applicant.open(welcome.data)
     said = {"knock": knock, "way": way, "request": request, "welcome": welcome}
     return {name: datagram.data.hex() for name, datagram in said.items()}

@@ -26,7 +26,7 @@ from overlay.wire.session.handshake_limiter import HandshakeLimiter
 from overlay.wire.session.hello import read_hello
 from overlay.wire.session.key_transfer import read_key_body
 from tests.wire.conftest import AUTHORITY, Host, Wire
-from tests.wire.test_admission import Desk, Member, member
+from tests.wire.test_admission import Member, Policy, member
 
 Target: TypeAlias = Callable[[bytes], str]
 STEP_S = 0.001  # between two datagrams: timers, windows and rates all take effect
@@ -45,7 +45,7 @@ class Intake:
         self.node = self._node(self.own)
         self.node.add_peer(self.peer.card, self.wire.now)
         self.gate = HandshakeLimiter(self.own.sessions.is_member_address, self.wire.now)
-        self.door: Member = member(1, self.own.card.address, Desk(is_holder=True))
+        self.door: Member = member(1, self.own.card.address, Policy(is_holder=True))
         self.codec = MsgpackCodec()
 
     def _node(self, host: Host) -> Node:
@@ -68,7 +68,7 @@ class Intake:
     def at_the_door(self, data: bytes) -> str:
         """Handle any bytes as part of a join handshake."""
         try:
-            self.door.keeper.open(data)
+            self.door.responder.open(data)
         except RemoteError as error:
             return error.reason
         return ""

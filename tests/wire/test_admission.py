@@ -45,7 +45,7 @@ SEED, HOLDER, HOME = (parse_ip(f"192.168.56.{number}") for number in (11, 12, 13
 
 
 @dataclass
-class Desk:
+class Policy:
     """The admission policy of a member's agent."""
 
     is_holder: bool
@@ -86,11 +86,11 @@ class Member:
     """A member that answers join handshakes."""
 
     card: Card
-    desk: Desk
-    keeper: JoinResponder
+    policy: Policy
+    responder: JoinResponder
 
 
-def member(number: int, address: Ip, desk: Desk, authority: Authority = AUTHORITY) -> Member:
+def member(number: int, address: Ip, policy: Policy, authority: Authority = AUTHORITY) -> Member:
     """Return a member at an address, certified by an authority."""
     rng = random.Random(number)
     own = Identity.generate(rng.randbytes)
@@ -101,7 +101,7 @@ def member(number: int, address: Ip, desk: Desk, authority: Authority = AUTHORIT
              certificate=certificate)
     )  # fmt: skip
     return Member(
-        card, desk, JoinResponder(own, ANCHOR.cluster_id, lambda: card, desk, rng.randbytes)
+        card, policy, JoinResponder(own, ANCHOR.cluster_id, lambda: card, policy, rng.randbytes)
     )
 
 
@@ -125,21 +125,21 @@ def exchange(
         if datagram.address == HOME:
             waiting += outside.open(datagram.data)
         else:
-            waiting += members[datagram.address].keeper.open(datagram.data)
+            waiting += members[datagram.address].responder.open(datagram.data)
     return seen
 
 
 def test_a_holder_admits_after_two_round_trips() -> None:
     """The applicant gets an authentic certificate and the cluster key."""
     own, outside = applicant()
-    holder = member(1, SEED, Desk(is_holder=True))
+    holder = member(1, SEED, Policy(is_holder=True))
     seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
 
     assert len(seen) == 4
     assert all(len(seen[at].data) >= len(seen[at + 1].data) for at in (0, 2)), "amplified"
     assert outside.grant is not None
     assert outside.grant.key == CLUSTER_KEY
-    assert holder.desk.requests == [
+    assert holder.policy.requests == [
         JoinRequest(own.sign_public, own.seal_public, "vm3", HOME, 7948)
     ]
     assert outside.answered == {holder.card.node_id: holder.card}
@@ -148,22 +148,22 @@ def test_a_holder_admits_after_two_round_trips() -> None:
 def test_a_member_without_the_authority_names_holders() -> None:
     """The applicant knocks at the holders, and only they get requests."""
     _, outside = applicant()
-    plain = member(1, SEED, Desk(is_holder=False, others=[(HOLDER, 7948)]))
-    holder = member(2, HOLDER, Desk(is_holder=True))
+    plain = member(1, SEED, Policy(is_holder=False, others=[(HOLDER, 7948)]))
+    holder = member(2, HOLDER, Policy(is_holder=True))
     members = {SEED: plain, HOLDER: holder}
     exchange(outside, members, [outside.hello(SEED, 7948)])
-    assert plain.desk.requests == holder.desk.requests == []
+    assert plain.policy.requests == holder.policy.requests == []
     exchange(outside, members, [outside.hello(*place) for place in outside.holders])
 
     assert outside.grant is not None
-    assert plain.desk.requests == []
+    assert plain.policy.requests == []
 
 
 @pytest.mark.parametrize("why", list(JoinRefusal))
 def test_a_refusal_is_answered(why: JoinRefusal) -> None:
     """It comes in reply to the knock."""
     _, outside = applicant()
-    holder = member(1, SEED, Desk(is_holder=True, why_not=why))
+    holder = member(1, SEED, Policy(is_holder=True, why_not=why))
     seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
 
     assert outside.refusal is why
@@ -174,23 +174,23 @@ def test_a_refusal_is_answered(why: JoinRefusal) -> None:
 def test_a_token_that_ends_during_the_handshake_admits_nobody() -> None:
     """The refusal is checked again for the request."""
     _, outside = applicant()
-    holder = member(1, SEED, Desk(is_holder=True))
-    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
+    holder = member(1, SEED, Policy(is_holder=True))
+    (way,) = holder.responder.open(outside.hello(SEED, 7948).data)
     (request,) = outside.open(way.data)
-    holder.desk.why_not = JoinRefusal.USED_UP
-    (answer,) = holder.keeper.open(request.data)
+    holder.policy.why_not = JoinRefusal.USED_UP
+    (answer,) = holder.responder.open(request.data)
     outside.open(answer.data)
 
     assert outside.refusal is JoinRefusal.USED_UP
-    assert holder.desk.requests == []
+    assert holder.policy.requests == []
 
 
 def test_a_holder_that_can_not_yet_admit_is_silent() -> None:
     """The applicant asks again, and is then admitted."""
     _, outside = applicant()
-    holder = member(1, SEED, Desk(is_holder=True, is_ready=False))
+    holder = member(1, SEED, Policy(is_holder=True, is_ready=False))
     assert len(exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])) == 3
-    holder.desk.is_ready = True
+    holder.policy.is_ready = True
     exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
 
     assert outside.grant is not None
@@ -200,23 +200,23 @@ def test_another_clusters_token_is_unknown() -> None:
     """A sender without a token of this cluster gets no reply."""
     foreign = Token(Authority(b"o" * 32).anchor, b"other-id", b"s" * 16, 7948, 4789)
     _, outside = applicant(foreign)
-    holder = member(1, SEED, Desk(is_holder=True))
+    holder = member(1, SEED, Policy(is_holder=True))
     with pytest.raises(RemoteError, match=NO_INVITATION):
-        holder.keeper.open(outside.hello(SEED, 7948).data)
+        holder.responder.open(outside.hello(SEED, 7948).data)
 
 
 def test_a_guessed_secret_gets_no_answer() -> None:
     """A token's id, which is visible on the wire, opens nothing."""
     _, outside = applicant(replace(TOKEN, secret=b"g" * 16))
-    holder = member(1, SEED, Desk(is_holder=True))
+    holder = member(1, SEED, Policy(is_holder=True))
     with pytest.raises(RemoteError, match=UNAUTHENTICATED):
-        holder.keeper.open(outside.hello(SEED, 7948).data)
+        holder.responder.open(outside.hello(SEED, 7948).data)
 
 
 def test_a_thief_of_the_token_reads_no_other_admission() -> None:
     """A recording of all datagrams, with the token, reveals no secret."""
     _, outside = applicant()
-    holder = member(1, SEED, Desk(is_holder=True))
+    holder = member(1, SEED, Policy(is_holder=True))
     seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
     thief_id, _ = applicant(seed=7)
     shown = b""
@@ -245,9 +245,9 @@ def outside_id(seen: list[Datagram]) -> NodeId:
 def test_a_false_holder_gets_no_ticket() -> None:
     """With the join key but not the authority's key, it learns nothing more."""
     _, outside = applicant()
-    liar = member(1, SEED, Desk(is_holder=False))
+    liar = member(1, SEED, Policy(is_holder=False))
     forger = Authority(b"f" * 32)
-    liar.desk.authority = lambda: forger  # type: ignore[method-assign]
+    liar.policy.authority = lambda: forger  # type: ignore[method-assign]
     seen = exchange(outside, {SEED: liar}, [outside.hello(SEED, 7948)])
 
     assert len(seen) == 2
@@ -257,8 +257,8 @@ def test_a_false_holder_gets_no_ticket() -> None:
 def test_a_member_of_another_authority_is_no_member() -> None:
     """Neither its card nor the holders that it names are believed."""
     _, outside = applicant()
-    stranger = member(1, SEED, Desk(is_holder=True), Authority(b"o" * 32))
-    (way,) = stranger.keeper.open(outside.hello(SEED, 7948).data)
+    stranger = member(1, SEED, Policy(is_holder=True), Authority(b"o" * 32))
+    (way,) = stranger.responder.open(outside.hello(SEED, 7948).data)
     with pytest.raises(RemoteError, match=BAD_CARD):
         outside.open(way.data)
 
@@ -266,21 +266,21 @@ def test_a_member_of_another_authority_is_no_member() -> None:
 def test_a_recorded_request_is_worthless_to_another_process() -> None:
     """A restarted holder accepts no request from before its restart."""
     _, outside = applicant()
-    desk = Desk(is_holder=True)
-    holder = member(1, SEED, desk)
-    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
+    policy = Policy(is_holder=True)
+    holder = member(1, SEED, policy)
+    (way,) = holder.responder.open(outside.hello(SEED, 7948).data)
     (request,) = outside.open(way.data)
-    again = member(1, SEED, desk)
-    again.keeper._cookie_key = b"another run's".ljust(32)
+    again = member(1, SEED, policy)
+    again.responder._cookie_key = b"another run's".ljust(32)
     with pytest.raises(RemoteError, match=STALE_ADMISSION):
-        again.keeper.open(request.data)
+        again.responder.open(request.data)
 
 
 def test_answers_to_another_nonce_are_dropped() -> None:
     """Recorded replies are worthless to the same host's next attempt."""
     _, outside = applicant()
-    holder = member(1, SEED, Desk(is_holder=True))
-    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
+    holder = member(1, SEED, Policy(is_holder=True))
+    (way,) = holder.responder.open(outside.hello(SEED, 7948).data)
     own, again = applicant()
     again._nonce = b"another nonce".ljust(16)
     with pytest.raises(RemoteError, match=STALE_ADMISSION):
@@ -291,26 +291,26 @@ def test_answers_to_another_nonce_are_dropped() -> None:
 def test_the_join_key_without_the_ticket_admits_nobody() -> None:
     """A member knows every token's join key, which is not enough to admit."""
     _, outside = applicant()
-    holder = member(1, SEED, Desk(is_holder=True))
+    holder = member(1, SEED, Policy(is_holder=True))
     forged = replace(TOKEN, secret=b"unknown to it...")
     outside._token = forged
-    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
+    (way,) = holder.responder.open(outside.hello(SEED, 7948).data)
     (request,) = outside.open(way.data)
     with pytest.raises(RemoteError, match=BAD_TICKET):
-        holder.keeper.open(request.data)
-    assert holder.desk.requests == []
+        holder.responder.open(request.data)
+    assert holder.policy.requests == []
 
 
 def test_nobody_is_certified_under_anothers_key() -> None:
     """A request names the sender's own key and is signed by it."""
     own, outside = applicant()
     other, _ = applicant(seed=5)
-    holder = member(1, SEED, Desk(is_holder=True))
-    (way,) = holder.keeper.open(outside.hello(SEED, 7948).data)
+    holder = member(1, SEED, Policy(is_holder=True))
+    (way,) = holder.responder.open(outside.hello(SEED, 7948).data)
     own.sign_public = other.sign_public
     (request,) = outside.open(way.data)
     with pytest.raises(RemoteError, match=BAD_CARD):
-        holder.keeper.open(request.data)
+        holder.responder.open(request.data)
 
 
 def test_own_datagrams_are_dropped() -> None:
@@ -327,10 +327,10 @@ def test_random_join_datagrams_are_dropped_with_a_reason(
 ) -> None:
     """Whatever follows a header, both sides only drop it."""
     _, outside = applicant()
-    holder = member(1, SEED, Desk(is_holder=True))
+    holder = member(1, SEED, Policy(is_holder=True))
     header = Header(1, kind, 0, NodeId(b"n" * 16), 0, b"rand").pack()
     data = header + (TOKEN.token_id if known else b"") + junk
-    for take in (holder.keeper.open, outside.open):
+    for take in (holder.responder.open, outside.open):
         with pytest.raises(RemoteError) as caught:
             take(data)
         assert caught.value.reason
@@ -344,7 +344,7 @@ def test_random_join_datagrams_are_dropped_with_a_reason(
 def test_any_body_under_the_join_key_is_handled(body: object) -> None:
     """An invalid datagram under the join key is malformed or stale."""
     own, outside = applicant()
-    holder = member(1, SEED, Desk(is_holder=True))
+    holder = member(1, SEED, Policy(is_holder=True))
     seal = admission._JoinCipher(own, ANCHOR.cluster_id, random.Random(3).randbytes)
     packed = body if isinstance(body, list) else [body]
     peer = (holder.card.node_id, holder.card.seal_key)
@@ -352,7 +352,7 @@ def test_any_body_under_the_join_key_is_handled(body: object) -> None:
     request = seal.seal_request(TOKEN.token_id, TOKEN.join_key, peer, packed)
     for data in (knock, request):
         with pytest.raises(RemoteError):
-            holder.keeper.open(data)
+            holder.responder.open(data)
     assert outside.grant is None
 
 

@@ -122,12 +122,12 @@ def network_conflicts(claims: Iterable[tuple[NodeId, Network]]) -> list[Conflict
     beaten: dict[NetworkClaim, list[NetworkClaim]] = defaultdict(list)
     for claim in ordered:
         vnis = range(claim.network.vni, claim.network.vni + len(claim.network.subnets))
-        rival = next((taken[vni] for vni in vnis if vni in taken), None)
-        if rival is None:
+        holder = next((taken[vni] for vni in vnis if vni in taken), None)
+        if holder is None:
             kept.append(claim)
             taken.update(dict.fromkeys(vnis, claim))
         else:
-            beaten[rival].append(claim)
+            beaten[holder].append(claim)
     conflicts = [
         Conflict(
             ConflictKind.VNI,

@@ -186,8 +186,8 @@ def next_generation(ring: Ring, said: Collection[KeyState]) -> int:
     false announcement could exhaust the numbers.
     """
     own = ring.newest.generation
-    told = [state.newest.generation for state in said]
-    return 1 + max([own, *(each for each in told if each <= own + limits.KEY_LEAP_MAX)])
+    announced = [state.newest.generation for state in said]
+    return 1 + max([own, *(each for each in announced if each <= own + limits.KEY_LEAP_MAX)])
 
 
 def _all_hold(others: States, key: KeyId) -> bool:

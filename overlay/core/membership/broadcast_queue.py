@@ -87,11 +87,11 @@ class BroadcastQueue:
         assert len(message) <= room, "rumours are larger than measured"
         for rumour in chosen:
             key = (rumour.node_id, rumour.accuser)
-            told = self._level_of[key] + 1
+            sent = self._level_of[key] + 1
             self._drop(key)
-            if told < times:
+            if sent < times:
                 self._keys_of.setdefault(rumour.node_id, []).append(key)
-                self._place(key, rumour, told)
+                self._place(key, rumour, sent)
         return [message]
 
     def _choose(self, count: int, skip: Callable[[Rumour], bool]) -> list[Rumour]:
@@ -104,11 +104,11 @@ class BroadcastQueue:
                     chosen.append(rumour)
         return chosen
 
-    def _place(self, key: tuple[NodeId, NodeId], rumour: Rumour, told: int) -> None:
-        while len(self._levels) <= told:
+    def _place(self, key: tuple[NodeId, NodeId], rumour: Rumour, sent: int) -> None:
+        while len(self._levels) <= sent:
             self._levels.append({})
-        self._levels[told][key] = rumour
-        self._level_of[key] = told
+        self._levels[sent][key] = rumour
+        self._level_of[key] = sent
 
     def _drop(self, key: tuple[NodeId, NodeId]) -> None:
         del self._levels[self._level_of.pop(key)][key]

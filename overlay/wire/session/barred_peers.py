@@ -27,7 +27,7 @@ class _Known:
     """What is needed to send a node a notice, if its keys were known."""
 
     peer: Peer | None
-    told_at: float = NEVER
+    notified_at: float = NEVER
 
 
 class BannedPeers:
@@ -60,7 +60,7 @@ class BannedPeers:
         known = self._nodes[header.sender]
         peer = known.peer
         replies: tuple[Datagram, ...]
-        if peer is None or now - known.told_at < notices.INTERVAL_S:
+        if peer is None or now - known.notified_at < notices.INTERVAL_S:
             raise RemoteError(BARRED)
         if header.kind == DATA:
             self._prove(peer, header, data)
@@ -74,7 +74,7 @@ class BannedPeers:
             replies, card = (), self._read(header, self._sealer.open_pair(peer, header, data)).card
         else:
             raise RemoteError(BARRED)
-        known.told_at = now
+        known.notified_at = now
         return (*replies, notices.notice(self._sealer, peer, card, notices.FORGOTTEN))
 
     def _prove(self, peer: Peer, header: Header, data: bytes) -> None:

@@ -58,7 +58,7 @@ class Peer:
     held: set[KeyId] | None = None  # cluster keys that it holds; None: those of all live nodes
     claimed: bytes = NO_SESSION  # a session that it claims, not proven fresh
     hello_at: float = NEVER
-    duplicate_told_at: float = NEVER  # when the duplicates were last notified
+    duplicate_notified_at: float = NEVER  # when the duplicates were last notified
     is_unresponsive: bool = False  # see `Sessions.mark_unresponsive`
     waiting: deque[bytes] = field(
         default_factory=lambda: deque(maxlen=limits.HANDSHAKE_PAYLOADS_PER_PEER_MAX)

@@ -424,9 +424,9 @@ class Sessions:
             present.address,
             present.gossip_port,
         )
-        if is_same_host or now - peer.duplicate_told_at < notices.INTERVAL_S:
+        if is_same_host or now - peer.duplicate_notified_at < notices.INTERVAL_S:
             return OpenedDatagram(sender)
-        peer.duplicate_told_at = now
+        peer.duplicate_notified_at = now
         replies = (
             notices.notice(
                 self._sealer, peer, hello.card, notices.duplicate_body(hello.session, present)

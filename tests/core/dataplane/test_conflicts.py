@@ -49,7 +49,7 @@ def claims_of(pairs: list[tuple[NodeId, Endpoint]]) -> list[Claim]:
     return [Claim(*pair) for pair in pairs]
 
 
-def told(claims: list[tuple[NodeId, Endpoint]], owner: NodeId | None = None) -> list[str]:
+def described(claims: list[tuple[NodeId, Endpoint]], owner: NodeId | None = None) -> list[str]:
     """Return the conflicts as `kind subject winner > losers`."""
     return [
         f"{conflict.kind} {conflict.subject} {chr(conflict.winner.origin[0])} > "
@@ -75,7 +75,7 @@ def test_a_name_made_twice_goes_to_the_lower_endpoint_id() -> None:
     """Names are compared without regard to case (RFC 4343)."""
     claims = [(A, endpoint(3, 5, "web")), (B, endpoint(1, 6, "Web")), (C, endpoint(2, 7, "WEB"))]
 
-    assert told(claims) == ["name web B > CA"]
+    assert described(claims) == ["name web B > CA"]
 
 
 def test_an_address_goes_to_its_owner() -> None:
@@ -83,8 +83,8 @@ def test_an_address_goes_to_its_owner() -> None:
     claims = [(A, endpoint(1, 5)), (B, endpoint(2, 5))]
     mac = mac_for(Vni(7), parse_ip("10.0.0.5")).hex(":")
 
-    assert told(claims, owner=B) == [f"MAC {mac} B > A", "address 10.0.0.5 B > A"]
-    assert told(claims) == [f"MAC {mac} A > B", "address 10.0.0.5 A > B"]
+    assert described(claims, owner=B) == [f"MAC {mac} B > A", "address 10.0.0.5 B > A"]
+    assert described(claims) == [f"MAC {mac} A > B", "address 10.0.0.5 A > B"]
 
 
 def test_a_derived_mac_beats_a_chosen_one() -> None:
@@ -92,14 +92,14 @@ def test_a_derived_mac_beats_a_chosen_one() -> None:
     honest = endpoint(9, 5)
     claims = [(A, endpoint(1, 6, mac=honest.mac)), (B, honest)]
 
-    assert told(claims) == [f"MAC {honest.mac.hex(':')} B > A"]
+    assert described(claims) == [f"MAC {honest.mac.hex(':')} B > A"]
 
 
 def test_an_endpoint_without_addresses_claims_its_mac_last() -> None:
     """It has no address to derive the MAC from."""
     bare = Endpoint(bytes(8), Vni(7), "bare", endpoint(1, 5).mac, ())
 
-    assert told([(A, bare), (B, endpoint(1, 5))]) == [f"MAC {bare.mac.hex(':')} B > A"]
+    assert described([(A, bare), (B, endpoint(1, 5))]) == [f"MAC {bare.mac.hex(':')} B > A"]
 
 
 def test_a_network_name_made_twice_goes_to_the_lower_creator() -> None:

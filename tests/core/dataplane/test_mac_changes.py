@@ -33,7 +33,7 @@ def test_the_oldest_macs_are_forgotten_first() -> None:
     last.changes(None, NOTHING, [DeleteRow(row(number, 1)) for number in range(count)], NOTHING)
     assert last.changes(None, NOTHING, [PutRow(row(0, 2))], NOTHING) == []
     assert len(last.changes(None, NOTHING, [PutRow(row(1, 2))], NOTHING)) == 1
-    assert last.changes(None, NOTHING, [PutRow(row(1, 2))], NOTHING) == [], "told once"
+    assert last.changes(None, NOTHING, [PutRow(row(1, 2))], NOTHING) == [], "reported once"
 
 
 def test_a_row_that_is_only_added_replaces_none() -> None:
@@ -43,5 +43,5 @@ def test_a_row_that_is_only_added_replaces_none() -> None:
     assert LastMacs().changes(None, before, [PutRow(row(0, 2))], added) == []
 
     changed = SandboxState({}, before.rows - {row(7, 1)} | {row(7, 2)})
-    (told,) = LastMacs().changes(None, before, [PutRow(row(7, 2))], changed)
-    assert (told.ip, told.mac) == (row(7, 2).ip, row(7, 2).mac)
+    (found,) = LastMacs().changes(None, before, [PutRow(row(7, 2))], changed)
+    assert (found.ip, found.mac) == (row(7, 2).ip, row(7, 2).mac)

@@ -66,7 +66,7 @@ def test_published_ports_conflict_where_a_packet_fits_both() -> None:
 
     assert conflicting(publication(), [one]) == one
     assert conflicting(one, [publication()]) == publication()
-    assert conflicting(one, [one]) is None, "the very same is no rival"
+    assert conflicting(one, [one]) is None, "the same one does not conflict"
     assert conflicting(one, [publication("192.168.56.12"), publication("fd00::1")]) is None
     assert conflicting(one, [publication("192.168.56.11", 8081)]) is None
     assert conflicting(one, [publication("192.168.56.11", protocol="udp")]) is None

@@ -46,10 +46,10 @@ class Owner:
         for segment in self.author.write(scope, [value]):
             self.store.accept(segment)
 
-    def grant(self, asker: NodeId, request_id: bytes, count: int = 16) -> Grant:
+    def grant(self, requester: NodeId, request_id: bytes, count: int = 16) -> Grant:
         """Decide a request and write the grant."""
         request = GrantRequest(request_id, BLUE.vni, BLUE.subnets[0].base, count, exact=False)
-        answer, _ = self.space.decide_grant(BLUE, asker, request, 0.0)
+        answer, _ = self.space.decide_grant(BLUE, requester, request, 0.0)
         assert isinstance(answer, Grant)
         self.write(answer)
         return answer
@@ -131,8 +131,8 @@ def test_the_reachable_owner_with_most_space_is_asked_first() -> None:
     owner = Owner()
     owner.grant(ONE, b"request1", 128)
     owner.grant(TWO, b"request2", 32)
-    asker = AddressSpace(owner.store, NodeId(b"3" * 16))
+    requester = AddressSpace(owner.store, NodeId(b"3" * 16))
 
-    assert asker.grant_candidates(BLUE, 0, {ONE, TWO}) == [ONE, TWO]
-    assert asker.grant_candidates(BLUE, 0, {TWO}) == [TWO]
-    assert {share.owner for share in asker.shares(BLUE)} == {OWNER, ONE, TWO}
+    assert requester.grant_candidates(BLUE, 0, {ONE, TWO}) == [ONE, TWO]
+    assert requester.grant_candidates(BLUE, 0, {TWO}) == [TWO]
+    assert {share.owner for share in requester.shares(BLUE)} == {OWNER, ONE, TWO}

@@ -34,20 +34,20 @@ WIDE = subnet("10.32.0.0/12", "10.32.0.1")
 SIX = subnet("fd00::/64", "fd00::1")
 
 
-def wish(
+def space_request(
     around: str, count: int = 256, *, exact: bool = False, request_id: bytes = b"request1"
 ) -> GrantRequest:
     """Return a request for space of network 7."""
     return GrantRequest(request_id, 7, parse_ip(around), count, exact)
 
 
-def granted(known: Ownership, request: GrantRequest, asker: NodeId = B, **more: set[Ip]) -> str:
+def granted(known: Ownership, request: GrantRequest, requester: NodeId = B, **more: set[Ip]) -> str:
     """Return the grant that A writes as `first-last`, or its refusal."""
     used, resting = more.get("used", set()), more.get("resting", set())
-    answer = allocator.decide_grant(known, A, asker, request, used=used, resting=resting)
+    answer = allocator.decide_grant(known, A, requester, request, used=used, resting=resting)
     if isinstance(answer, GrantRefusal):
         return answer.reason
-    assert answer.grantee == asker
+    assert answer.grantee == requester
     assert answer.request_id == request.request_id
     return f"{_text(answer.first)}-{_text(answer.last)}"
 
@@ -104,8 +104,8 @@ def test_addresses_outside_the_range_must_be_requested() -> None:
     known = ownership(network(upper), [])
 
     assert taken_in_turn(upper, 9) == [parse_ip(f"10.0.0.{host}") for host in range(128, 132)]
-    assert granted(known, wish("10.0.0.0")) == "10.0.0.128-10.0.0.129"
-    assert granted(known, wish("10.0.0.9", exact=True)) == "10.0.0.9-10.0.0.9"
+    assert granted(known, space_request("10.0.0.0")) == "10.0.0.128-10.0.0.129"
+    assert granted(known, space_request("10.0.0.9", exact=True)) == "10.0.0.9-10.0.0.9"
     assert [share.free for share in allocator.address_shares(known, [])] == [4]
 
 
@@ -116,7 +116,7 @@ def test_hosts_get_whole_blocks_and_the_granter_the_gateways() -> None:
     given = []
     for number in range(4):
         known = ownership(network(blocks), grants)
-        request = wish("10.0.0.0", 2, request_id=bytes([number]) * 8)
+        request = space_request("10.0.0.0", 2, request_id=bytes([number]) * 8)
         answer = allocator.decide_grant(known, A, B, request, used=set())
         if isinstance(answer, Grant):
             grants.append((A, answer))
@@ -138,7 +138,7 @@ def test_a_block_in_which_an_address_is_used_is_not_given_away() -> None:
     used = {parse_ip("10.0.0.65")}
 
     known = ownership(network(blocks), [])
-    assert granted(known, wish("10.0.0.0"), used=used) == "10.0.0.128-10.0.0.191"
+    assert granted(known, space_request("10.0.0.0"), used=used) == "10.0.0.128-10.0.0.191"
 
 
 def test_a_host_takes_its_own_address_from_the_far_end() -> None:
@@ -210,7 +210,7 @@ def test_a_wide_pool_costs_no_more_than_a_small_one() -> None:
     picked = pick(WIDE, known.owned(A), used, {}, allocator.reserved_addresses(WIDE))
     assert picked == ip_of(number_of(WIDE.base) + 1000, WIDE)
     assert known.owned(A).count == 2**20 - 2**16
-    assert granted(known, wish("10.40.0.0"), C, used=used) == "10.32.4.0-10.32.4.255"
+    assert granted(known, space_request("10.40.0.0"), C, used=used) == "10.32.4.0-10.32.4.255"
 
 
 # --- requests for one address ------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_an_exact_address_is_granted_alone_or_refused_by_name() -> None:
     used = {parse_ip("10.0.0.9")}
 
     def answer(text: str) -> str:
-        return granted(known, wish(text, 1, exact=True), used=used)
+        return granted(known, space_request(text, 1, exact=True), used=used)
 
     assert answer("10.0.0.50") == "10.0.0.50-10.0.0.50"
     assert answer("10.0.0.9") == allocator.IN_USE
@@ -257,7 +257,7 @@ def test_an_exact_address_may_be_in_quarantine() -> None:
     resting = {parse_ip("10.0.0.50")}
     known = ownership(network(SMALL), [])
 
-    assert granted(known, wish("10.0.0.50", 1, exact=True), resting=resting) == (
+    assert granted(known, space_request("10.0.0.50", 1, exact=True), resting=resting) == (
         "10.0.0.50-10.0.0.50"
     )
 
@@ -271,7 +271,7 @@ def test_every_host_gets_its_own_aligned_block() -> None:
     records: list[tuple[NodeId, Grant]] = []
     for host in range(255):
         known = ownership(network(wide), records)
-        request = wish("10.32.0.0", 256, request_id=host.to_bytes(8, "big"))
+        request = space_request("10.32.0.0", 256, request_id=host.to_bytes(8, "big"))
         answer = allocator.decide_grant(known, A, B, request, used=set())
         assert isinstance(answer, Grant)
         assert answer.first == parse_ip(f"10.32.{host + 1}.0")
@@ -283,7 +283,7 @@ def test_a_granter_keeps_half_where_no_whole_block_is_free() -> None:
     """Several hosts share a /24: each gets an aligned part."""
     known = ownership(network(SMALL), [])
 
-    assert granted(known, wish("10.0.0.0", 256)) == "10.0.0.64-10.0.0.127"
+    assert granted(known, space_request("10.0.0.0", 256)) == "10.0.0.64-10.0.0.127"
 
 
 def test_a_block_avoids_what_is_used_and_what_rests_while_it_can() -> None:
@@ -291,12 +291,12 @@ def test_a_block_avoids_what_is_used_and_what_rests_while_it_can() -> None:
     known = ownership(network(SMALL), [])
     used, resting = {parse_ip("10.0.0.70")}, {parse_ip("10.0.0.130")}
 
-    answer = granted(known, wish("10.0.0.0", 32), used=used, resting=resting)
+    answer = granted(known, space_request("10.0.0.0", 32), used=used, resting=resting)
     assert answer == "10.0.0.32-10.0.0.63"
-    answer = granted(known, wish("10.0.0.0", 64), used=used, resting=resting)
+    answer = granted(known, space_request("10.0.0.0", 64), used=used, resting=resting)
     assert answer == "10.0.0.192-10.0.0.255"
     tiny = ownership(network(subnet("10.0.0.0/30", "10.0.0.1")), [])
-    assert granted(tiny, wish("10.0.0.0", 4), resting={parse_ip("10.0.0.2")}) == (
+    assert granted(tiny, space_request("10.0.0.0", 4), resting={parse_ip("10.0.0.2")}) == (
         "10.0.0.2-10.0.0.2"
     )
 
@@ -305,21 +305,21 @@ def test_a_count_that_is_not_a_power_of_two_is_granted_exactly() -> None:
     """It gets the lowest run of that length, wherever it starts."""
     known = ownership(network(SMALL), [])
 
-    assert granted(known, wish("10.0.0.0", 100)) == "10.0.0.2-10.0.0.101"
+    assert granted(known, space_request("10.0.0.0", 100)) == "10.0.0.2-10.0.0.101"
 
 
 def test_blocks_are_cut_from_the_requested_subnet() -> None:
     """`around` selects the subnet, of either family."""
     known = ownership(network(SMALL, SIX), [])
 
-    assert granted(known, wish("fd00::", 256)) == (
+    assert granted(known, space_request("fd00::", 256)) == (
         "fd00:0000:0000:0000:0000:0000:0000:0100-fd00:0000:0000:0000:0000:0000:0000:01ff"
     )
 
 
 def test_a_repeated_request_gets_the_same_grant() -> None:
     """Even if it would be decided otherwise now: the grant is in the log."""
-    request = wish("10.0.0.0", 64)
+    request = space_request("10.0.0.0", 64)
     first = allocator.decide_grant(ownership(network(SMALL), []), A, B, request, used=set())
     assert isinstance(first, Grant)
     known = ownership(network(SMALL), [(A, first)])
@@ -335,9 +335,9 @@ def test_an_owner_without_space_refuses() -> None:
     gone = ownership(network(SMALL), [], [(A, ForgottenNode(B))])
     fenced = ownership(network(SMALL), [], [(B, ForgottenNode(A))])
 
-    assert granted(empty, wish("10.0.0.0")) == allocator.EXHAUSTED
-    assert granted(gone, wish("10.0.0.0")) == allocator.FORGOTTEN
-    assert granted(fenced, wish("10.0.0.0")) == allocator.FORGOTTEN
+    assert granted(empty, space_request("10.0.0.0")) == allocator.EXHAUSTED
+    assert granted(gone, space_request("10.0.0.0")) == allocator.FORGOTTEN
+    assert granted(fenced, space_request("10.0.0.0")) == allocator.FORGOTTEN
 
 
 @pytest.mark.parametrize("length", [1, 48, 64, 120])
@@ -347,7 +347,7 @@ def test_a_refusal_can_be_sent_however_much_is_left(length: int) -> None:
     used = {parse_ip("8000::9")}
 
     answer = allocator.decide_grant(
-        ownership(network(wide), []), A, B, wish("8000::9", 1, exact=True), used=used
+        ownership(network(wide), []), A, B, space_request("8000::9", 1, exact=True), used=used
     )
 
     assert MsgpackCodec().decode(MsgpackCodec().encode(answer)) == [answer]  # type: ignore[arg-type]
@@ -362,9 +362,10 @@ def test_a_full_log_of_grants_refuses_more() -> None:
     ]
 
     known = ownership(network(WIDE), records)
-    assert granted(known, wish("10.32.0.0"), C) == allocator.LOG_FULL
+    assert granted(known, space_request("10.32.0.0"), C) == allocator.LOG_FULL
     assert (
-        granted(ownership(network(WIDE), records[1:]), wish("10.32.0.0"), C) != allocator.LOG_FULL
+        granted(ownership(network(WIDE), records[1:]), space_request("10.32.0.0"), C)
+        != allocator.LOG_FULL
     )
 
 
@@ -391,7 +392,7 @@ def test_any_answer_is_safe(
     known = ownership(network(SMALL), records)
     used = {Ip(bytes([10, 0, 0, number])) for number in used_hosts - given_hosts}
     answer = allocator.decide_grant(
-        known, A, B, wish(f"10.0.0.{host}", count, exact=exact), used=used
+        known, A, B, space_request(f"10.0.0.{host}", count, exact=exact), used=used
     )
 
     if isinstance(answer, GrantRefusal):

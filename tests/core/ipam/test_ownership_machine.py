@@ -206,7 +206,7 @@ class GrantMachine(RuleBasedStateMachine):
     # --- requests and grants --------------------------------------------------------------
 
     @rule(
-        asker=nodes,
+        requester=nodes,
         owner=st.integers(0, 4),
         run=st.integers(0, 3),
         count=st.sampled_from([1, 2, 4, 8, 16]),
@@ -214,7 +214,7 @@ class GrantMachine(RuleBasedStateMachine):
         is_last_will=st.booleans(),
     )
     def ask(
-        self, asker: NodeId, owner: int, run: int, count: int, exact: bool, is_last_will: bool
+        self, requester: NodeId, owner: int, run: int, count: int, exact: bool, is_last_will: bool
     ) -> None:
         """Send a request to an owner, and let it arrive at least once.
 
@@ -226,10 +226,10 @@ class GrantMachine(RuleBasedStateMachine):
         granter = owners[owner % len(owners)]
         runs = granter.ownership().owned(granter.node_id).runs
         around = Ip(runs[run % len(runs)][0].to_bytes(4, "big"))
-        if asker != granter.node_id and not self.nodes[asker].halted:
+        if requester != granter.node_id and not self.nodes[requester].halted:
             request_id = next(self.serial).to_bytes(8, "big")
             request = GrantRequest(request_id, NETWORK.vni, around, count, exact)
-            self.requests.append((asker, granter.node_id, request))
+            self.requests.append((requester, granter.node_id, request))
             self.deliver(len(self.requests) - 1, tells=True)
             if is_last_will and run == 0:
                 self.power_off(granter.node_id)
@@ -238,26 +238,26 @@ class GrantMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 1000), tells=st.booleans())
     def deliver(self, index: int, tells: bool) -> None:
         """Let a request arrive, maybe again; its answer arrives now or later."""
-        asker, granter, request = self.requests[index % len(self.requests)]
+        requester, granter, request = self.requests[index % len(self.requests)]
         node = self.nodes[granter]
         if node.halted:
             return
         view = node.ownership()
         self.act(node)
-        answer = decide_grant(view, granter, asker, request, used=node.used)
+        answer = decide_grant(view, granter, requester, request, used=node.used)
         if isinstance(answer, Grant):
             if (granter, answer) not in node.known(BLUE, Grant):
                 node.write(BLUE, [answer], list(superseded(view, granter, answer)))
-            if tells and not self.nodes[asker].halted:
+            if tells and not self.nodes[requester].halted:
                 log = node.logs[granter, BLUE]
-                self.nodes[asker].logs[granter, BLUE].learn(log, log.held)
-                self.nodes[asker].view = None
+                self.nodes[requester].logs[granter, BLUE].learn(log, log.held)
+                self.nodes[requester].view = None
 
-    @rule(node_id=nodes, heirs=st.sets(nodes), stays=st.booleans())
-    def give_back(self, node_id: NodeId, heirs: set[NodeId], stays: bool) -> None:
+    @rule(node_id=nodes, recipients=st.sets(nodes), stays=st.booleans())
+    def give_back(self, node_id: NodeId, recipients: set[NodeId], stays: bool) -> None:
         """Give away the space of a node without containers; it may then leave."""
         node = self.nodes[node_id]
-        candidates = {heir for heir in heirs if not self.nodes[heir].halted}
+        candidates = {recipient for recipient in recipients if not self.nodes[recipient].halted}
         if node.halted or node.used or len(self.running()) < 3:
             return
         self.act(node)
@@ -374,7 +374,7 @@ def walk(seed: int, steps: int) -> None:
                 machine.clean_log(node_id=one, scope=scope, count=part)
             case "ask":
                 machine.ask(
-                    asker=one,
+                    requester=one,
                     owner=rng.randrange(5),
                     run=rng.randrange(4),
                     count=rng.choice([1, 2, 4, 8, 16]),
@@ -385,7 +385,7 @@ def walk(seed: int, steps: int) -> None:
                 machine.deliver(index=rng.randrange(1000), tells=rng.random() < 0.5)
             case "give_back":
                 stays = rng.random() < 0.8
-                machine.give_back(node_id=one, heirs={two, three}, stays=stays)
+                machine.give_back(node_id=one, recipients={two, three}, stays=stays)
             case "forget":
                 machine.forget(by=one, node_id=two)
             case "allocate" | "release" | "power_off" | "take_stock":

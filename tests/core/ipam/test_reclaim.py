@@ -31,13 +31,13 @@ def span(first: int, last: int) -> Intervals:
 
 
 def keeps(
-    origin: NodeId, gone: NodeId, heir: NodeId, *runs: tuple[int, int]
+    origin: NodeId, gone: NodeId, vote: NodeId, *runs: tuple[int, int]
 ) -> tuple[NodeId, ReclaimStatement]:
     """Return a whole statement."""
     kept = tuple(
         KeptRun(7, bytes([10, 0, 0, first]), bytes([10, 0, 0, last])) for first, last in runs
     )
-    return (origin, ReclaimStatement(gone, heir, 0, 1, kept))
+    return (origin, ReclaimStatement(gone, vote, 0, 1, kept))
 
 
 TO_X = (A, grant(64, 127, X, 1))

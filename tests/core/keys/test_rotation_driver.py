@@ -72,8 +72,8 @@ class Member:
     def work(self, now: float) -> float:
         """Perform the actions due; return how long to wait."""
         while True:
-            deed = self.next(now)
-            match deed:
+            action = self.next(now)
+            match action:
                 case ApplyKey(ring, says):
                     self._write(says, now)
                     self.driver.applied(ring, now + self.clock_s)

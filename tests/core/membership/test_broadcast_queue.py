@@ -31,7 +31,7 @@ def news(number: int, state: MemberState = ALIVE, incarnation: int = 1, by: int 
     return Rumour(name(number), incarnation, state, name(by or number))
 
 
-def told(
+def sent_by(
     queue: BroadcastQueue, codec: TableCodec, room: int = ROOM, times: int = 3, skip: int = -1
 ) -> list[Rumour]:
     """Return the updates that the queue puts into some room."""
@@ -46,7 +46,7 @@ def test_an_update_is_sent_a_fixed_number_of_times(codec: TableCodec) -> None:
     queue = BroadcastQueue(codec)
     queue.put(news(1))
 
-    assert [len(told(queue, codec, times=4)) for _ in range(6)] == [1, 1, 1, 1, 0, 0]
+    assert [len(sent_by(queue, codec, times=4)) for _ in range(6)] == [1, 1, 1, 1, 0, 0]
     assert len(queue) == 0
 
 
@@ -54,12 +54,12 @@ def test_updates_sent_least_go_first(codec: TableCodec) -> None:
     """If room is short, those sent least come first, newest before older."""
     queue = BroadcastQueue(codec)
     queue.put(news(1))
-    told(queue, codec)
+    sent_by(queue, codec)
     queue.put(news(2))
     queue.put(news(3))
     room = len(codec.encode(Rumours((news(1), news(2)))))
 
-    assert [one.node_id for one in told(queue, codec, room)] == [name(3), name(2)]
+    assert [one.node_id for one in sent_by(queue, codec, room)] == [name(3), name(2)]
 
 
 def test_a_newer_update_replaces_an_older(codec: TableCodec) -> None:
@@ -71,7 +71,7 @@ def test_a_newer_update_replaces_an_older(codec: TableCodec) -> None:
 
     queue.put(news(1, ALIVE, incarnation=2))
 
-    assert told(queue, codec) == [news(1, ALIVE, incarnation=2)]
+    assert sent_by(queue, codec) == [news(1, ALIVE, incarnation=2)]
 
 
 def test_accusers_are_kept_apart(codec: TableCodec) -> None:
@@ -81,7 +81,7 @@ def test_accusers_are_kept_apart(codec: TableCodec) -> None:
     queue.put(news(1, SUSPECT, by=6))
     queue.put(news(1, SUSPECT, by=6))
 
-    assert {one.accuser for one in told(queue, codec)} == {name(5), name(6)}
+    assert {one.accuser for one in sent_by(queue, codec)} == {name(5), name(6)}
 
 
 def test_skipped_updates_stay(codec: TableCodec) -> None:
@@ -89,8 +89,8 @@ def test_skipped_updates_stay(codec: TableCodec) -> None:
     queue = BroadcastQueue(codec)
     queue.put(news(1))
 
-    assert told(queue, codec, times=1, skip=1) == []
-    assert told(queue, codec, times=1) == [news(1)]
+    assert sent_by(queue, codec, times=1, skip=1) == []
+    assert sent_by(queue, codec, times=1) == [news(1)]
 
 
 def test_a_forgotten_node_has_no_updates(codec: TableCodec) -> None:
@@ -102,7 +102,7 @@ def test_a_forgotten_node_has_no_updates(codec: TableCodec) -> None:
     queue.forget(name(1))
 
     assert not queue.has(name(1))
-    assert told(queue, codec) == [news(2)]
+    assert sent_by(queue, codec) == [news(2)]
 
 
 @given(count=st.integers(0, 60), room=st.integers(0, ROOM))
@@ -112,7 +112,7 @@ def test_never_more_than_fits(codec: TableCodec, count: int, room: int) -> None:
     for number in range(count):
         queue.put(news(number + 1, incarnation=limits.INCARNATION_MAX))
 
-    sent = told(queue, codec, room)
+    sent = sent_by(queue, codec, room)
 
     rumour_size = len(codec.encode(Rumours((news(1),)))) - len(codec.encode(Rumours(())))
     base_size = len(codec.encode(Rumours(())))

@@ -195,8 +195,8 @@ def test_an_announced_version_that_is_not_held_is_known() -> None:
     other.receive(Delta(tuple(second)), one.card.node_id, 2.4)
 
     assert other.store.version(one.card.node_id, CLUSTER_SCOPE) == 0
-    told = other.anti_entropy.origin_version(one.card.node_id, CLUSTER_SCOPE)
-    assert told == second[-1].upto > first[-1].upto
+    known = other.anti_entropy.origin_version(one.card.node_id, CLUSTER_SCOPE)
+    assert known == second[-1].upto > first[-1].upto
 
 
 def test_a_node_with_an_outdated_card_is_sent_the_newer_one() -> None:

@@ -77,7 +77,7 @@ def test_messages_stand_back_to_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda _: "", "empty"),
         (lambda _: "hello", "not an overlayd token"),
@@ -87,10 +87,10 @@ def test_messages_stand_back_to_back() -> None:
         (lambda text: text[:10] + "!" + text[11:], "invalid characters"),
     ],
 )
-def test_errors_about_tokens_do_not_repeat_them(change: Callable[[str], str], told: str) -> None:
+def test_errors_about_tokens_do_not_repeat_them(change: Callable[[str], str], message: str) -> None:
     """Each kind of invalid token has its message, and none shows the secret."""
     text = str(Token(b"a" * 32, b"token-id", b"s" * 16, 7948, 4789))
-    with pytest.raises(UsageError, match=told) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         Token.parse(change(text))
 
     assert text[6:30] not in str(caught.value)

@@ -277,7 +277,7 @@ def test_an_unresponsive_peer_learns_our_address(wire: Wire) -> None:
     wire.deliver(moved.sessions.seal(again.node_id, b"there", wire.now))
     assert wire.payloads == [(one.node_id, b"there")]
     wire.now += 9
-    assert len(moved.sessions.seal(again.node_id, b"no longer doubted", wire.now)) == 1
+    assert len(moved.sessions.seal(again.node_id, b"responsive again", wire.now)) == 1
 
 
 def test_an_unresponsive_peer_that_lacks_our_card_gets_it(wire: Wire) -> None:
@@ -328,13 +328,13 @@ def test_a_barred_node_gets_a_notice_at_intervals(wire: Wire) -> None:
     """After it proves its identity, it gets at most one notice a second."""
     one, other = pair(wire)
     other.sessions.forget(one.node_id)
-    told: list[OpenedDatagram] = []
+    notices: list[OpenedDatagram] = []
     for kind in ("data", "data", "join", "hello"):
         if kind == "hello":
             again = wire.host(1, identity=one.identity, epoch=2)
             again.sessions.learn(other.card)
             one = again
-        wire.now += 0.0 if len(told) == 1 and kind == "data" else 1.1
+        wire.now += 0.0 if len(notices) == 1 and kind == "data" else 1.1
         (said,) = (
             one.sessions.first_hello(other.card.address, 7948, wire.now)
             if kind == "join"
@@ -344,10 +344,10 @@ def test_a_barred_node_gets_a_notice_at_intervals(wire: Wire) -> None:
             one.sessions.open(read_header(answer.data), answer.data, wire.now)
             for answer in wire.open(said)
         ]
-        told += [opened for opened in heard if opened.is_banned]
+        notices += [opened for opened in heard if opened.is_banned]
 
-    assert {opened.sender for opened in told} == {other.node_id}
-    assert len(told) == 3
+    assert {opened.sender for opened in notices} == {other.node_id}
+    assert len(notices) == 3
     assert wire.drops == ["barred"]
 
 
@@ -444,7 +444,7 @@ def test_two_hosts_with_one_identity_are_notified(wire: Wire) -> None:
     wire.meet(clone, member)
     wire.now += 10
     wire.deliver(clone.sessions.seal(member.node_id, b"alive", wire.now))
-    told: dict[Ip, Card | None] = {}
+    notices: dict[Ip, Card | None] = {}
     original.sessions.mark_unresponsive(member.node_id)
     waiting = original.sessions.seal(member.node_id, b"unheard", wire.now)
     while waiting:
@@ -456,12 +456,12 @@ def test_two_hosts_with_one_identity_are_notified(wire: Wire) -> None:
             continue
         assert opened.payload is None
         if opened.duplicate is not None:
-            told[datagram.address] = opened.duplicate
+            notices[datagram.address] = opened.duplicate
         waiting += opened.replies
 
-    assert told[member.card.address] == original.card
-    assert told[original.card.address] == clone.card
-    assert told[clone.card.address] == original.card
+    assert notices[member.card.address] == original.card
+    assert notices[original.card.address] == clone.card
+    assert notices[clone.card.address] == original.card
     wire.deliver(clone.sessions.seal(member.node_id, b"heard", wire.now))
     assert [payload for _, payload in wire.payloads] == [b"alive", b"heard"]
 
