@@ -1,1 +1,1 @@
-"""The command line: verbs, tables, JSON. A client of the agent's UNIX socket."""
+"""The command line: verbs, tables and JSON output. A client of the agent's API."""

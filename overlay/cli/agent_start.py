@@ -1,7 +1,7 @@
-"""Makes sure that an agent runs: through systemd where its unit is installed, else detached.
+"""Start the agent if none runs: through systemd if its unit is installed, else detached.
 
-Owns: finding out how to start it, waiting until it answers, and telling why it did not.
-Must not know what is then asked of it.
+Owns: how the agent is started, the wait until it answers, and the report if it does not.
+Does not: know which request follows.
 """
 
 from __future__ import annotations
@@ -30,60 +30,60 @@ UNIT_DIRS = (
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 )
-BOOTED_MARK = "/run/systemd/system"  # sd_booted(3): exists where systemd is the init system
+BOOTED_MARK = "/run/systemd/system"  # sd_booted(3): exists if systemd is the init system
 
-# An agent took 38 s to start in an emulated machine; one that dies is noticed at once all the same.
+# An agent took 38 s to start in an emulated machine. One that dies is still noticed at once.
 START_TIMEOUT_S = 90.0
-UNIT_START_TIMEOUT_S = 200.0  # above the unit's TimeoutStartSec: systemd is to tell what went wrong
+UNIT_START_TIMEOUT_S = 200.0  # above the unit's TimeoutStartSec, so that systemd reports first
 POLL_INTERVAL_S = 0.02
 LOG_LINES_SHOWN = 12
 LOG_TAIL_SIZE = 16 * 1024
 
 
 def ensure_agent_running(client: ApiClient, timeout_s: float = START_TIMEOUT_S) -> bool:
-    """Return once an agent answers: True if it had to be started for that.
+    """Return once an agent answers: True if it was started here.
 
-    Raises TimedOutError if it does not answer in time, OverlayError with the last lines of
-    its log if it ends before.
+    Raises ForbiddenError if only root could start it, TimedOutError if it does not answer
+    within `timeout_s` seconds, OverlayError with the end of its log if it exits before.
     """
     if client.answers():
         return False
     if os.geteuid() != 0:
         raise ForbiddenError(
             "no agent runs on this host, and only root can start one",
-            why="it makes network namespaces and VXLAN devices",
+            why="the agent creates network namespaces and VXLAN devices",
             hint=f"sudo {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
         )
-    places = client.places
-    if not places.chosen and unit_installed():
+    paths = client.paths
+    if not paths.chosen and unit_installed():
         _start_unit()
         _wait_until_it_answers(client, None, timeout_s, "journalctl -u overlayd")
     else:
-        process = spawn(places, agent_command(places))
-        _wait_until_it_answers(client, process, timeout_s, f"see {places.log}")
+        process = spawn(paths, agent_command(paths))
+        _wait_until_it_answers(client, process, timeout_s, f"see {paths.log}")
     return True
 
 
 def unit_installed(unit_dirs: Sequence[str] = UNIT_DIRS, booted_mark: str = BOOTED_MARK) -> bool:
-    """Say whether systemd runs this host and knows our unit."""
+    """Return whether systemd runs this host and overlayd's unit is installed."""
     return Path(booted_mark).is_dir() and any(Path(folder, UNIT).exists() for folder in unit_dirs)
 
 
-def agent_command(places: Paths) -> list[str]:
-    """Return the command line of an agent for these places."""
-    chosen = [word for pair in places.chosen for word in pair]
+def agent_command(paths: Paths) -> list[str]:
+    """Return the command line of an agent with these paths."""
+    chosen = [word for pair in paths.chosen for word in pair]
     # -P: the working directory must not decide which modules are found.
     return [sys.executable, "-P", "-m", "overlay.cli.main", "agent", *chosen]
 
 
-def spawn(places: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, its output in the places' log; do not wait."""
+def spawn(paths: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start `command` in a new session with its output in the agent's log; do not wait."""
     try:
-        places.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        log = os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        paths.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     except OSError as error:
-        raise OverlayError(f"cannot write the agent's log {places.log}", why=str(error)) from error
-    # The token is for one join; it has no business in the environment of a daemon.
+        raise OverlayError(f"cannot write the agent's log {paths.log}", why=str(error)) from error
+    # The token serves one join; it must not stay in the environment of a daemon.
     environ = {name: text for name, text in os.environ.items() if name != token_input.VARIABLE}
     try:
         return subprocess.Popen(
@@ -102,7 +102,7 @@ def spawn(places: Paths, command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def log_tail(path: Path) -> str:
-    """Return the last lines of the log at `path`; empty if there is none."""
+    """Return the last lines of the log at `path`; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -153,16 +153,16 @@ def _wait_until_it_answers(
     while time.monotonic() < deadline:
         if client.answers():
             return
-        # An agent that lost the race against another one ends too; then that one answers.
+        # An agent also exits when another one won the race to start; then the other answers.
         if process is not None and process.poll() is not None and not client.answers():
             raise OverlayError(
-                f"the agent ended at once, with exit code {process.returncode}",
-                why=log_tail(client.places.log) or "it wrote nothing to its log",
-                hint=f"In the foreground: {' '.join(agent_command(client.places))}",
+                f"the agent exited at once, with exit code {process.returncode}",
+                why=log_tail(client.paths.log) or "it wrote nothing to its log",
+                hint=f"Run it in the foreground: {' '.join(agent_command(client.paths))}",
             )
         time.sleep(POLL_INTERVAL_S)
     raise TimedOutError(
-        f"the agent was started, but does not answer after {timeout_s:.0f} s",
-        why=log_tail(client.places.log) if process is not None else "",
+        f"the agent was started, but did not answer within {timeout_s:.0f} s",
+        why=log_tail(client.paths.log) if process is not None else "",
         hint=where,
     )

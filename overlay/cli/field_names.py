@@ -1,7 +1,8 @@
-"""What a wrong field of a request is called on the command line: the option that was typed.
+"""Translate API field names in errors to the option the user typed.
 
-Owns: the way from a field of the API to an option or a word of a verb. Must not know any verb: its
-parser tells, as options keep their values under the names of the fields, and where not, `_KEPT`.
+Owns: the mapping from an API field to an option or positional argument of a verb.
+Does not: know any verb. Options store their values under the names of the fields; `_KEPT` has
+the exceptions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 
 from overlay.errors import UsageError
 
-# Where an option keeps a field's value, if not under the field's name; the nearest first.
+# Where an option stores a field's value under another name; the closest match first.
 _KEPT = {
     "block_length": ("block_size",),
     "expires_s": ("expires",),
@@ -28,10 +29,10 @@ _FIELD = re.compile(r"[a-z]+(?:_[a-z]+)+")
 
 
 def with_typed_names(error: UsageError, args: argparse.Namespace) -> UsageError:
-    """Return the error with what the person typed in place of the API's fields.
+    """Return the error with typed options in place of the API's fields.
 
-    An error of a field begins with its option. Elsewhere in a text only a word with an underscore
-    is taken for a field: `name` and `ip` are words.
+    The error of a field begins with its option. Elsewhere in a text only a word with an
+    underscore counts as a field: `name` and `ip` are ordinary words.
     """
     word = _word(error.field, args)
     what = error.what
@@ -45,7 +46,7 @@ def with_typed_names(error: UsageError, args: argparse.Namespace) -> UsageError:
 
 
 def _word(field: str, args: argparse.Namespace) -> str:
-    """Return the option or positional word of a field, one that was typed first; empty if none."""
+    """Return the option or argument of a field, preferring one that was typed; or empty."""
     actions = {each.dest: each for each in args.verb_parser._actions}  # noqa: SLF001  as in man
     known = [actions[dest] for dest in (field, *_KEPT.get(field, ())) if dest in actions]
     typed = [each for each in known if getattr(args, each.dest, None) != each.default]

@@ -1,7 +1,7 @@
 """The entry point: from a command line to an exit code.
 
-Owns: which verb runs, and how every error ends (exit codes in `overlay.errors`). Must not
-know what verbs do. Start-up time is a feature here: import nothing that a verb can import.
+Owns: which verb runs, and how every error is reported (exit codes: `overlay.errors`).
+Does not: know what verbs do. Start-up must be quick: import nothing that a verb can import.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our answer (head, less) has enough; keep the interpreter's own
-        # last flush from complaining about it.
+        # The reader (head, less) has closed the pipe; keep the interpreter's last flush
+        # from failing on it.
         _discard_stdout()
         return 0
     except OSError as error:
@@ -47,15 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _discard_stdout() -> None:
-    """Let what is still to be written to stdout go nowhere."""
+    """Redirect the rest of the output to /dev/null."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_error(error: OSError) -> OverlayError:
     return OverlayError(
-        "the answer cannot be written",
+        "cannot write the answer",
         why=error.strerror or str(error),
-        hint="What was asked for may be done all the same; look where stdout leads",
+        hint="The command may still have taken effect; check the target of stdout",
     )
 
 
@@ -68,14 +68,14 @@ def _run(words: list[str]) -> int:
         return int(module.main(rest) or 0)
     try:
         args, unknown = parser.build(words).parse_known_args(words)
-    except SystemExit as leaving:  # --help has printed and is done
+    except SystemExit as leaving:  # raised after --help has printed
         return int(leaving.code or 0)
-    if unknown:  # told by the verb's own parser: its usage is of help, the whole program's is not
+    if unknown:  # reported by the verb's own parser, which shows that verb's usage
         args.verb_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return int(args.run(args) or 0)
     except UsageError as error:
-        from overlay.cli import field_names  # noqa: PLC0415  only a wrong line pays for it
+        from overlay.cli import field_names  # noqa: PLC0415  only an error needs it
 
         raise field_names.with_typed_names(error, args) from error
 

@@ -1,6 +1,6 @@
 """The manual page overlayd(8), generated from the parser as man(7) roff.
 
-Owns: the layout of the page. Must not know any verb by name.
+Owns: the layout of the page. Does not: know any verb by name.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ENVIRONMENT = (
-    ("OVERLAYD_TOKEN", "the join token, where --token-file is not given"),
-    ("OVERLAYD_STATE_DIR", "as --state-dir"),
-    ("OVERLAYD_RUN_DIR", "as --run-dir"),
-    ("OVERLAYD_CONFIG", "as --config"),
+    ("OVERLAYD_TOKEN", "the join token, if --token-file is not given"),
+    ("OVERLAYD_STATE_DIR", "same as --state-dir"),
+    ("OVERLAYD_RUN_DIR", "same as --run-dir"),
+    ("OVERLAYD_CONFIG", "same as --config"),
 )
 FILES = (
     (str(CONFIG), "configuration; every key is optional"),
@@ -45,12 +45,12 @@ def page(parser: argparse.ArgumentParser) -> str:
         "overlayd \\- one L2 network for containers on many hosts",
         ".SH SYNOPSIS",
         ".B overlayd",
-        "[\\fIoptions\\fR] \\fIverb\\fR ...",
+        "[\\fIoptions\\fR] \\fIcommand\\fR ...",
         ".SH DESCRIPTION",
         *_literal(parser.description or ""),
         ".SH OPTIONS",
         *_options(parser),
-        ".SH VERBS",
+        ".SH COMMANDS",
         *_verbs(parser, "overlayd"),
         ".SH EXIT STATUS",
         *_pairs(EXIT_CODES),
@@ -66,7 +66,7 @@ def page(parser: argparse.ArgumentParser) -> str:
 
 
 def _verbs(parser: argparse.ArgumentParser, path: str) -> Iterator[str]:
-    for action in parser._actions:  # noqa: SLF001  argparse has no other way to look
+    for action in parser._actions:  # noqa: SLF001  argparse has no public way
         if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             continue
         for word, child in action.choices.items():
@@ -109,7 +109,7 @@ def _pairs(pairs: tuple[tuple[str, str], ...]) -> Iterator[str]:
 
 
 def _literal(text: str) -> Iterator[str]:
-    """Yield text whose line breaks stay."""
+    """Yield text with its line breaks preserved."""
     yield from (".nf", *(_escaped(line) for line in text.rstrip().splitlines()), ".fi")
 
 

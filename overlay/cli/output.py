@@ -1,6 +1,6 @@
-"""What goes to the terminal: the answer to stdout, commentary to stderr, tables.
+"""Terminal output: the answer on stdout, everything else on stderr, and tables.
 
-Owns: how text is laid out. Must not know any verb.
+Owns: how text is laid out. Does not: know any verb.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ ABSENT = "-"
 
 
 def print_result(text: str) -> None:
-    """Print the answer to what was asked; scripts read this."""
+    """Print the answer to stdout, for people and scripts."""
     print(text, file=sys.stdout)
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print the answer as one JSON object."""
+    """Print the answer to stdout as one JSON object."""
     print(json.dumps(value, indent=2, ensure_ascii=False), file=sys.stdout)
 
 
 def print_note(text: str) -> None:
-    """Print something for people that is not the answer."""
+    """Print a message for people to stderr."""
     print(text, file=sys.stderr)
 
 
 def warn(text: str, hint: str = "") -> None:
-    """Print that something is not as it should be, though the verb did its work."""
+    """Print a warning to stderr: the verb succeeded, but something needs attention."""
     print_note(f"warning: {text}" + (f"\n  next:  {hint}" if hint else ""))
 
 
 def report(error: errors.OverlayError) -> None:
-    """Print an error: what happened, why, what to do next."""
+    """Print an error to stderr: what happened, why, what to do next."""
     lines = [f"error: {error.what}"]
     if error.why:
         lines.append(f"  why:   {_indented(error.why)}")
@@ -55,7 +55,7 @@ def error_object(error: errors.OverlayError) -> dict[str, Any]:
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[object]], *, show_header: bool = True
 ) -> str:
-    """Return rows in columns two blanks apart; None and empty cells show as a dash."""
+    """Return rows in columns two spaces apart; None and empty cells show as a dash."""
     cells = [[_cell(value) for value in row] for row in rows]
     if show_header:
         cells.insert(0, list(headers))
@@ -67,7 +67,7 @@ def table(
 
 
 def key_value_lines(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return `Key  value` lines; a value of several lines is indented below its first."""
+    """Return `Key  value` lines; further lines of a value align with its first."""
     listed = list(pairs)
     width = max((len(key) for key, _ in listed), default=0) + 2
     return "\n".join(
@@ -76,7 +76,7 @@ def key_value_lines(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return `41s`, `7m 03s`, `5h 02m` or `4d 02h`."""
+    """Return a duration in seconds as `41s`, `7m 03s`, `5h 02m` or `4d 02h`."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"

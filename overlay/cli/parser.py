@@ -1,7 +1,7 @@
-"""The tree of verbs as an argparse parser, built only as far as the words on the line need.
+"""The tree of verbs as an argparse parser, built only as far as the command line needs.
 
 Owns: which module holds which verb, the options that all verbs share, and how a wrong
-command line is reported. Must not know what a verb does.
+command line is reported. Does not: know what a verb does.
 """
 
 from __future__ import annotations
@@ -23,31 +23,36 @@ PROGRAM = "overlayd"
 DESCRIPTION = """\
 One L2 network for containers on many hosts: no database, no orchestrator, no manager node.
 
-  sudo overlayd join                                    the first host makes a cluster
-  sudo overlayd join 192.168.56.11 --token-file FILE    every other host, any live peer
+  sudo overlayd join                                    on the first host: create a cluster
+  sudo overlayd join 192.168.56.11 --token-file FILE    on every other host: any live peer will do
   sudo overlayd network create blue --subnet 10.32.0.0/16
-  sudo overlayd attach web --network blue               plugs container `web` in, prints its address
-  overlayd status                                       how things are, seen from this host
+  sudo overlayd attach web --network blue               connect container `web`, print its address
+  overlayd status                                       show the state as this host sees it
 """
 EPILOG = """\
 exit codes: 0 ok, 1 failed, 2 usage, 3 agent not running, 4 degraded, 5 not found, 6 conflict,
-            7 timed out.  stdout is the answer, stderr the commentary; --json gives one object.
+            7 timed out.  The answer is on stdout, everything else on stderr; --json prints one
+            JSON object.
 """
 
 
 _CHOICES_SHOWN_MAX = 5
-# What argparse says, and what is said instead.
+_COMMAND = "COMMAND"  # the METAVAR of a verb in usage and help
+# argparse's messages, and overlayd's in place of them.
 _MESSAGES = (
     (r"argument ([^:]+): invalid int value: (.+)", "{0} takes a whole number, not {1}"),
     (r"argument ([^:]+): invalid float value: (.+)", "{0} takes a number, not {1}"),
     (r"argument ([^:]+): expected .*argument.*", "{0} needs a value"),
     (r"argument ([^:]+): ignored explicit argument (.+)", "{0} takes no value, not {1}"),
+    (rf"the following arguments are required: {_COMMAND}", "no command given"),
     (r"the following arguments are required: (.+)", "missing: {0}"),
-    (r"unrecognized arguments: (.+)", "unknown here: {0}"),
+    (r"unrecognized arguments: (-\S+)", "unknown option {0}"),
+    (r"unrecognized arguments: (-\S+ .+)", "unknown options: {0}"),
+    (r"unrecognized arguments: (.+)", "unexpected argument: {0}"),
 )
 
 
-# A word that may stand first, and the module whose `register` makes its parser.
+# The first word of a command line, and the module whose `register` builds its parser.
 VERBS: dict[str, str] = {
     "join": "cluster",
     "leave": "cluster",
@@ -80,14 +85,14 @@ VERBS: dict[str, str] = {
     "version": "local",
 }
 
-# Verbs whose own module parses what follows them.
+# Verbs whose own module parses the words after them.
 DELEGATED = {"lab": "overlay.lab.main", "sim": "overlay.sim.main"}
 
 GLOBAL_OPTIONS = ("--state-dir", "--run-dir", "--config")
 
 
 def _terminal_width() -> int:
-    # argparse's own way imports shutil, and with it every compression library.
+    # argparse itself would import shutil, and with it every compression library.
     try:
         return int(os.environ["COLUMNS"])
     except (KeyError, ValueError):
@@ -99,7 +104,7 @@ def _terminal_width() -> int:
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help that keeps the line breaks of descriptions."""
+    """Help text that keeps the line breaks of descriptions."""
 
     width = _terminal_width()
 
@@ -108,21 +113,21 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError instead of leaving the process."""
+    """An argument parser that raises UsageError instead of exiting the process."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError; argparse calls this for whatever it does not accept."""
+        """Raise UsageError; argparse calls this on every wrong command line."""
         raise UsageError(
             _closest(message), why=self.format_usage().strip(), hint=f"{self.prog} --help"
         )
 
 
 class VerbGroup:
-    """One level of verbs, to which modules add theirs."""
+    """One level of verbs, to which modules add their own."""
 
     def __init__(self, parser: Parser, dest: str) -> None:
         self._action = parser.add_subparsers(
-            title="verbs", dest=dest, metavar="VERB", required=True, prog=parser.prog
+            title="commands", dest=dest, metavar=_COMMAND, required=True, prog=parser.prog
         )
 
     def verb(
@@ -138,11 +143,11 @@ class VerbGroup:
         parser.set_defaults(run=run, verb_parser=parser)
         if json:
             parser.add_argument("--json", action="store_true", help="print one JSON object")
-        _add_places(parser, argparse.SUPPRESS)
+        _add_path_options(parser, argparse.SUPPRESS)
         return parser
 
     def group(self, name: str, summary: str) -> VerbGroup:
-        """Add a word that only leads to other verbs, and return its level."""
+        """Add a word that groups other verbs, and return their level."""
         parser: Parser = self._action.add_parser(
             name,
             help=summary,
@@ -153,12 +158,12 @@ class VerbGroup:
 
 
 def build(words: Sequence[str] | None = None) -> Parser:
-    """Return the parser for a line of `words`; the parser of every verb where None.
+    """Return the parser for a line of `words`; with None, the parser of every verb.
 
-    Where the line's verb is known, only the module that holds it is imported.
+    If the line's verb is known, only the module that holds it is imported.
     """
     parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=Formatter)
-    _add_places(parser, None)
+    _add_path_options(parser, None)
     level = VerbGroup(parser, "verb")
     verb = None if words is None else first_word(words)[0]
     modules = [VERBS[verb]] if verb in VERBS else _in_order(VERBS.values())
@@ -168,7 +173,7 @@ def build(words: Sequence[str] | None = None) -> Parser:
 
 
 def first_word(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the verb of a command line and what follows it, options before it left out."""
+    """Return the verb of a command line and the words after it, without options before it."""
     rest = list(words)
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
@@ -177,16 +182,20 @@ def first_word(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return (rest[0], rest[1:]) if rest else (None, [])
 
 
-def _add_places(parser: Parser, default: str | None) -> None:
-    # Also known to every verb, where a SUPPRESSed default keeps what stood before the verb.
-    places = parser.add_argument_group("places") if default is None else None
-    texts = ("keeps identity and records", "holds the API socket", "configuration file")
+def _add_path_options(parser: Parser, default: str | None) -> None:
+    # Every verb accepts these too; its SUPPRESSed default keeps a value given before the verb.
+    group = parser.add_argument_group("paths") if default is None else None
+    texts = (
+        "identity and records of this node",
+        "the API socket and the log",
+        "configuration file",
+    )
     for option, text in zip(GLOBAL_OPTIONS, texts, strict=True):
-        (places or parser).add_argument(
+        (group or parser).add_argument(
             option,
             metavar="FILE" if option == "--config" else "DIR",
             default=default,
-            help=text if places else argparse.SUPPRESS,
+            help=text if group else argparse.SUPPRESS,
         )
 
 
@@ -195,23 +204,24 @@ def _in_order(names: Iterable[str]) -> list[str]:
 
 
 def _closest(message: str) -> str:
-    """Return argparse's message, with the nearest known word where a word is not known."""
+    """Return argparse's message in plain words, with the closest match to an unknown word."""
     if "invalid choice: '" not in message:
-        return _in_words(message)
-    import difflib  # noqa: PLC0415  only a mistyped line pays for it
+        return _plain(message)
+    import difflib  # noqa: PLC0415  only a mistyped line needs it
 
     wrong = message.split("invalid choice: '", 1)[1].split("'", 1)[0]
     known = [part.strip(" '()") for part in message.split("choose from", 1)[-1].split(",")]
     near = difflib.get_close_matches(wrong, known, n=1)
     meant = f"did you mean {near[0]!r}?" if near else ""
     if not near and len(known) <= _CHOICES_SHOWN_MAX:
-        meant = f"there is {', '.join(known)}"
-    option = re.match(r"argument (-[^:]+): ", message)
-    what = f"there is no {wrong!r} here" if option is None else f"{option[1]}: no {wrong!r}"
+        meant = f"use one of {', '.join(known)}"
+    argument = re.match(r"argument ([^:]+): ", message)
+    name = argument[1] if argument else _COMMAND
+    what = f"unknown command {wrong!r}" if name == _COMMAND else f"{name}: invalid value {wrong!r}"
     return what + (f"; {meant}" if meant else "")
 
 
-def _in_words(message: str) -> str:
+def _plain(message: str) -> str:
     """Return argparse's message in the style of all other errors."""
     for shape, words in _MESSAGES:
         found = re.fullmatch(shape, message)

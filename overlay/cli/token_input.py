@@ -1,7 +1,7 @@
-"""Where a join token comes from: a file, standard input or the environment.
+"""Read a join token from a file, standard input or the environment.
 
 Never from an argument: other users of a machine see the arguments of every process.
-Must not know how a token is made; the agent checks it.
+Does not: know the structure of a token; the agent checks it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 VARIABLE = "OVERLAYD_TOKEN"
 PREFIX = "ovt1."
 STDIN = "-"
-TOKEN_SIZE_MAX = 4096  # a token is some 80 characters; this is a wrong file
+TOKEN_SIZE_MAX = 4096  # a token has about 80 characters; more means a wrong file
 HINT = "On the first host: sudo overlayd token show > token; then copy that file here (mode 0600)"
 
 
 def read_token(
     token_file: str | None, environ: Mapping[str, str], stdin: TextIO | None = None
 ) -> str | None:
-    """Return the token, or None where none was given; raises OverlayError by cause."""
+    """Return the token, or None if none was given; raises the OverlayError of the cause."""
     if token_file is None:
         text = environ.get(VARIABLE)
         return None if text is None else _checked(text, f"the variable {VARIABLE}")
@@ -39,11 +39,11 @@ def read_token(
 
 
 def refuse_token_arguments(words: Sequence[str]) -> None:
-    """Raise UsageError if a token stands on the command line."""
+    """Raise UsageError if a token was given on the command line."""
     if any(word.startswith(PREFIX) for word in words):
         raise UsageError(
             "a token must not be given as an argument",
-            why="other users of this machine can see it there, so treat it as leaked",
+            why="other users of this machine can see it there; treat this one as leaked",
             hint=f"Put it into a file for --token-file, or pipe it to --token-file -, "
             f"or set {VARIABLE}",
         )
@@ -55,7 +55,7 @@ def _from_file(path: str) -> str:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(TOKEN_SIZE_MAX + 1)
     except FileNotFoundError as error:
-        raise NotFoundError(f"there is no token file {path}", hint=HINT) from error
+        raise NotFoundError(f"token file {path} does not exist", hint=HINT) from error
     except PermissionError as error:
         raise ForbiddenError(f"cannot read the token file {path}", hint="Use sudo") from error
     except OSError as error:
@@ -68,10 +68,10 @@ def _from_file(path: str) -> str:
 def _checked(text: str, source: str) -> str:
     token = text.strip()
     if not token:
-        raise UsageError(f"there is no token in {source}", why="it is empty", hint=HINT)
+        raise UsageError(f"{source} contains no token", why="it is empty", hint=HINT)
     if len(token) > TOKEN_SIZE_MAX or not token.startswith(PREFIX) or len(token.split()) > 1:
         raise UsageError(
-            f"what {source} holds is not a join token",
+            f"{source} does not contain a join token",
             why=f"a join token is one line that starts with {PREFIX}",
             hint=HINT,
         )

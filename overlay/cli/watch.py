@@ -1,6 +1,6 @@
-"""Showing an answer again and again until Ctrl-C.
+"""Refresh an answer every second until Ctrl-C.
 
-Owns: the pause and how a screen is redrawn. Must not know what is shown.
+Owns: the interval and how the screen is redrawn. Does not: know what is shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _HOME_AND_CLEAR = "\x1b[H\x1b[J"
 
 
 def watch(show: Callable[[], None]) -> int:
-    """Call `show` every second; on a terminal each time from its top. Ends with Ctrl-C, as 0."""
+    """Call `show` every second, redrawing a terminal. Returns 0 after Ctrl-C."""
     try:
         while True:
             if sys.stdout.isatty():

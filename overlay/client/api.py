@@ -40,10 +40,10 @@ TIMEOUT_S = limits.API_REQUEST_TIMEOUT_S + 5.0
 
 
 class ApiClient:
-    """Speaks to the agent on the socket of `places`."""
+    """Speaks to the agent on the socket of `paths`."""
 
-    def __init__(self, places: Paths, timeout_s: float = TIMEOUT_S) -> None:
-        self.places = places
+    def __init__(self, paths: Paths, timeout_s: float = TIMEOUT_S) -> None:
+        self.paths = paths
         self._timeout_s = timeout_s
 
     def get(self, path: str, **query: object) -> JsonObject:
@@ -60,7 +60,7 @@ class ApiClient:
 
     def answers(self) -> bool:
         """Say whether anything listens on the socket; raises ForbiddenError if it may not ask."""
-        connection = UnixConnection(str(self.places.socket), self._timeout_s)
+        connection = UnixConnection(str(self.paths.socket), self._timeout_s)
         try:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):
@@ -72,7 +72,7 @@ class ApiClient:
 
     def stream(self, path: str, **query: object) -> Iterator[JsonObject]:
         """Yield the objects of an answer that comes line by line, as long as it lasts."""
-        connection = UnixConnection(str(self.places.socket), self._timeout_s)
+        connection = UnixConnection(str(self.paths.socket), self._timeout_s)
         try:
             connection.connect()
             socket = connection.sock  # the connection lets go of it if the answer is the last
@@ -88,7 +88,7 @@ class ApiClient:
             connection.close()
 
     def _call(self, method: str, path: str, body: JsonObject | None) -> JsonObject:
-        connection = UnixConnection(str(self.places.socket), self._timeout_s)
+        connection = UnixConnection(str(self.paths.socket), self._timeout_s)
         try:
             response = self._send(connection, method, path, body)
             return _decoded(response.read(), response.status)
@@ -112,20 +112,20 @@ class ApiClient:
         return response
 
     def _connection_error(self, error: Exception) -> OverlayError:
-        path = str(self.places.socket)
+        path = str(self.paths.socket)
         match error:
             case FileNotFoundError():
                 return AgentNotRunningError(
                     "no agent runs on this host",
                     why=f"there is no API socket at {path}",
                     hint="sudo overlayd join     (starts one; its log is in "
-                    f"{self.places.log} or `journalctl -u overlayd`)",
+                    f"{self.paths.log} or `journalctl -u overlayd`)",
                 )
             case ConnectionRefusedError():
                 return AgentNotRunningError(
                     "the agent on this host has died",
                     why=f"its API socket {path} is there, but nobody listens on it",
-                    hint=f"See the end of {self.places.log} or `journalctl -u overlayd`, "
+                    hint=f"See the end of {self.paths.log} or `journalctl -u overlayd`, "
                     "then: sudo overlayd join",
                 )
             case PermissionError():
@@ -145,7 +145,7 @@ class ApiClient:
                 return AgentNotRunningError(
                     "the agent went away in the middle of its answer",
                     why=str(error) or type(error).__name__,
-                    hint=f"See the end of {self.places.log} or `journalctl -u overlayd`",
+                    hint=f"See the end of {self.paths.log} or `journalctl -u overlayd`",
                 )
         hint = "Choose a shorter --run-dir" if len(path) > SOCKET_PATH_SIZE_MAX else ""
         return OverlayError(f"cannot reach the agent at {path}", why=str(error), hint=hint)

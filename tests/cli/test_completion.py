@@ -1,4 +1,4 @@
-"""The completion scripts, run by the shells they are for."""
+"""The completion scripts, run by their shells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_fish = pytest.mark.skipif(shutil.which("fish") is None, reason="fish is no
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """Return a PATH with an `overlayd` of this tree in front."""
+    """Return a PATH that begins with an `overlayd` of this tree."""
     program = tmp_path / "bin" / "overlayd"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m overlay.cli.main "$@"\n')
@@ -74,7 +74,7 @@ def test_bash_completes_verbs_options_and_values(
 
 @needs_bash
 def test_bash_completes_files(path: str, tmp_path: Path) -> None:
-    """FILE and DIR are the shell's own business."""
+    """The shell itself completes FILE and DIR."""
     (tmp_path / "token").touch()
 
     assert _bash(["overlayd", "join", "--token-file", f"{tmp_path}/to"], path) == [
@@ -83,8 +83,8 @@ def test_bash_completes_files(path: str, tmp_path: Path) -> None:
 
 
 @needs_bash
-def test_bash_completes_what_the_agent_knows(path: str, agent: FakeAgent) -> None:
-    """Networks come from the agent while completing; without one there are none."""
+def test_bash_completes_names_from_the_agent(path: str, agent: FakeAgent) -> None:
+    """Networks come from the running agent; without an agent there are none."""
     agent.answer("GET /v1/networks", {"networks": [{"name": "red"}, {"name": "blue"}]})
     line = ["overlayd", "network", "inspect", ""]
 
@@ -93,8 +93,8 @@ def test_bash_completes_what_the_agent_knows(path: str, agent: FakeAgent) -> Non
 
 
 @needs_zsh
-def test_the_zsh_script_is_read_without_complaint(path: str) -> None:
-    """Zsh accepts it, and it defines a function for every verb."""
+def test_zsh_reads_its_script_without_errors(path: str) -> None:
+    """The script defines a function for every verb."""
     text = (
         "autoload -Uz compinit; compinit -D\n"
         f"source =(cat <<'END'\n{script('zsh', build())}\nEND\n)\n"
@@ -134,7 +134,7 @@ def test_fish_completes_verbs_options_and_values(
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_verb_and_option_is_in_each_script(shell: str) -> None:
-    """The scripts are generated, so nothing can be missing."""
+    """The generated scripts are complete."""
     text = script(shell, build())
     for command in commands(build()):
         for word, _ in command.verbs:
@@ -143,8 +143,8 @@ def test_every_verb_and_option_is_in_each_script(shell: str) -> None:
             assert any(flag.lstrip("-") in text for flag in option.flags)
 
 
-def test_the_tree_of_a_parser_is_read_from_argparse() -> None:
-    """Words, options, choices, kinds by METAVAR; what is suppressed stays hidden."""
+def test_the_command_tree_is_read_from_argparse() -> None:
+    """Options, choices and kinds (by METAVAR) are found; suppressed options are hidden."""
     parser = argparse.ArgumentParser(prog="x")
     parser.add_argument("--hidden", help=argparse.SUPPRESS)
     parser.add_argument("--file", metavar="FILE", help="50%% of it")
@@ -156,8 +156,8 @@ def test_the_tree_of_a_parser_is_read_from_argparse() -> None:
     assert command.kind == "networks"
 
 
-def test_live_words_are_names(agent: FakeAgent, overlayd: Run) -> None:
-    """Each kind of word that the agent can tell, one per line; errors give nothing."""
+def test_live_candidates_are_names(agent: FakeAgent, overlayd: Run) -> None:
+    """The names of each kind are printed one per line; errors print nothing."""
     agent.answer("GET /v1/members", {"members": [{"name": "vm2"}, {"name": "vm1"}]})
     agent.answer("GET /v1/containers", {"containers": [{"name": "c"}]})
     endpoints = [{"target": "docker:web"}, {"target": None}]
@@ -173,6 +173,6 @@ def test_live_words_are_names(agent: FakeAgent, overlayd: Run) -> None:
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 
 
-def test_a_kind_that_nobody_knows_has_no_words() -> None:
-    """Only the kinds of METAVARs are asked for."""
+def test_an_unknown_kind_has_no_candidates() -> None:
+    """Only the kinds of METAVARs have candidates."""
     assert live_candidates(None, "stars") == []  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Errors of a request's field name what the person typed: an option, or a word of the usage."""
+"""Errors of a request's field name the option or argument that the user typed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ATTACH = (
     "--network blue --ip 10.32.0.9 --mac 02:00:00:00:00:09 --ifname eth7 --gateway-priority 1 "
     "--alias www --label team=a --rate-in 1mbit --rate-out 2mbit --no-port-security --wait none "
 )
-# Every verb that sends a body, with every option that is sent.
+# Every verb that sends a body, with every option that it sends.
 LINES = {
     "endpoints": f"attach web --name web1 --no-default-route {ATTACH}",
     "containers": f"container add web {ATTACH} --dns 10.0.0.1 --dns-search lab --dns-option rotate",
@@ -40,17 +40,17 @@ LINES = {
 
 
 def fields_of(body: Any) -> set[str]:
-    """Return the fields of a request that say something, those of its subnets among them."""
+    """Return the fields of a request that are set, including those of its subnets."""
     subnets = body.get("subnets") or []
     inner = {key for each in subnets for key, value in each.items() if value is not None}
     return {key for key, value in body.items() if value is not None} | inner
 
 
 @pytest.mark.parametrize("path", LINES)
-def test_every_field_that_a_verb_sends_is_named_as_it_was_typed(
+def test_errors_name_every_field_as_it_was_typed(
     agent: FakeAgent, overlayd: Run, tmp_path: Path, path: str
 ) -> None:
-    """The error begins with an option of the verb, or with what its usage calls the word."""
+    """The error begins with an option of the verb, or with an argument from its usage."""
     (tmp_path / "token").write_text("ovt1." + "A" * 60)
     words = [str(tmp_path / "token") if word == "TOKEN" else word for word in LINES[path].split()]
     request_line = f"POST /v1/{path}"
@@ -71,10 +71,8 @@ def test_every_field_that_a_verb_sends_is_named_as_it_was_typed(
             assert spelled in names, (field, outcome.err)
 
 
-def test_the_option_for_both_directions_is_named_where_it_was_typed(
-    agent: FakeAgent, overlayd: Run
-) -> None:
-    """`--rate` becomes two fields; who typed it has typed neither of their options."""
+def test_the_option_for_both_directions_is_named_if_typed(agent: FakeAgent, overlayd: Run) -> None:
+    """`--rate` sets two fields; an error names it unless their own option was typed."""
     said = {"what": "rate_in must be lower", "field": "rate_in"}
     agent.fail("POST /v1/endpoints", "usage", 400, **said)
 
@@ -85,8 +83,8 @@ def test_the_option_for_both_directions_is_named_where_it_was_typed(
     assert "error: --rate-in must" in overlayd(*both).err
 
 
-def test_fields_within_a_text_are_named_too(agent: FakeAgent, overlayd: Run) -> None:
-    """A word with an underscore that is a field becomes the option; other words stay."""
+def test_field_names_inside_a_text_become_options(agent: FakeAgent, overlayd: Run) -> None:
+    """A field name with an underscore becomes its option; other words stay."""
     agent.fail(
         "POST /v1/endpoints",
         "usage",
@@ -101,7 +99,7 @@ def test_fields_within_a_text_are_named_too(agent: FakeAgent, overlayd: Run) -> 
 
 
 def test_json_keeps_the_name_of_the_field(agent: FakeAgent, overlayd: Run) -> None:
-    """A program gets the field as the API calls it, beside the words for people."""
+    """The JSON error has the API's field name beside the text for people."""
     agent.fail("POST /v1/tokens", "usage", 400, what="uses must be one", field="uses")
     outcome = overlayd("token", "create", "--uses", "3", "--json")
 
@@ -116,9 +114,12 @@ def test_json_keeps_the_name_of_the_field(agent: FakeAgent, overlayd: Run) -> No
         ("attach web --network blue --rate-in 9999gbit", "--rate-in: '9999gbit' is out of range"),
         ("attach web --network blue --rate-out 1bit", "--rate-out: '1bit' is out of range"),
         ("attach web --network blue --label a", "--label: 'a' is not KEY=VALUE"),
-        ("attach web --network blue --publish x", "--publish: 'x' is no port"),
-        ("attach web --network blue --wait some", "--wait: no 'some'; there is all, none"),
-        ("publish web x", "HOST:CONTAINER[/udp]: 'x' is no port"),
+        ("attach web --network blue --publish x", "--publish: invalid port 'x'"),
+        (
+            "attach web --network blue --wait some",
+            "--wait: invalid value 'some'; use one of",
+        ),
+        ("publish web x", "HOST:CONTAINER[/udp]: invalid port 'x'"),
         ("unpublish", "missing: ENDPOINT\n"),
         ("network create x --subnet 10.1.0.0/16 --gateway x", "--gateway: 'x' is not an IP"),
         ("network create x --gateway 10.1.0.1", "--gateway needs a subnet"),
@@ -134,10 +135,10 @@ def test_json_keeps_the_name_of_the_field(agent: FakeAgent, overlayd: Run) -> No
         ("members --watch=1", "--watch takes no value, not '1'"),
     ],
 )
-def test_what_the_command_line_itself_refuses_names_the_option(
+def test_local_usage_errors_name_the_option(
     agent: FakeAgent, overlayd: Run, line: str, told: str
 ) -> None:
-    """Checked before the agent is asked, and told the same way."""
+    """Errors found before a request is sent name the option in the same way."""
     agent.answer("GET /v1/networks", {"networks": []})
     outcome = overlayd(*line.split())
 

@@ -1,4 +1,4 @@
-"""From a command line to an exit code."""
+"""The entry point: exit codes, error reports, and start-up cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_without_an_agent_the_exit_code_is_3(overlayd: Run) -> None:
-    """No socket: what, why and what next on stderr, nothing on stdout."""
+    """Without a socket, stderr has the cause and the next step, and stdout is empty."""
     outcome = overlayd("status")
 
     assert (outcome.code, outcome.out) == (3, "")
@@ -27,8 +27,8 @@ def test_without_an_agent_the_exit_code_is_3(overlayd: Run) -> None:
     assert "sudo overlayd join" in outcome.err
 
 
-def test_a_dead_agents_socket_says_that_it_died(overlayd: Run, agent: FakeAgent) -> None:
-    """A socket on which nobody listens is told apart from no socket."""
+def test_a_stale_socket_means_that_the_agent_died(overlayd: Run, agent: FakeAgent) -> None:
+    """A socket without a listener is distinguished from a missing socket."""
     path = agent.run_dir / "api.sock"
     path.unlink()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -53,7 +53,7 @@ def test_each_error_of_the_agent_has_its_exit_code(
 
 
 def test_with_json_an_error_is_an_object_too(overlayd: Run, agent: FakeAgent) -> None:
-    """Scripts that ask for JSON get JSON on stdout even when it fails."""
+    """With --json, stdout has a JSON object even on failure."""
     agent.fail("GET /v1/networks/blue", "not-found", 404, what="no network blue")
     outcome = overlayd("network", "inspect", "blue", "--json")
 
@@ -63,8 +63,8 @@ def test_with_json_an_error_is_an_object_too(overlayd: Run, agent: FakeAgent) ->
     assert answer["error"]["code"] == "not-found"
 
 
-def test_an_answer_that_is_no_json_is_reported(overlayd: Run, agent: FakeAgent) -> None:
-    """Another program on the socket gives one clear error, no traceback."""
+def test_an_answer_that_is_not_json_is_reported(overlayd: Run, agent: FakeAgent) -> None:
+    """Another program on the socket causes one clear error and no traceback."""
     agent.answer("GET /v1/status", b"hello")
     outcome = overlayd("status")
 
@@ -72,8 +72,8 @@ def test_an_answer_that_is_no_json_is_reported(overlayd: Run, agent: FakeAgent) 
     assert "not a JSON object" in outcome.err
 
 
-def test_an_error_that_is_no_json_is_reported(overlayd: Run, agent: FakeAgent) -> None:
-    """A bare HTTP error shows its status."""
+def test_an_error_that_is_not_json_is_reported(overlayd: Run, agent: FakeAgent) -> None:
+    """A plain HTTP error is shown with its status."""
     agent.answer("GET /v1/status", b"boom", 500)
     outcome = overlayd("status")
 
@@ -86,7 +86,7 @@ def test_an_error_that_is_no_json_is_reported(overlayd: Run, agent: FakeAgent) -
     "words", [(), ("nettwork",), ("network",), ("attach", "web"), ("status", "--chekc")]
 )
 def test_a_wrong_line_exits_with_2(overlayd: Run, words: tuple[str, ...]) -> None:
-    """Usage errors exit with 2, show the usage, and print nothing on stdout."""
+    """Usage errors exit with 2 and print the usage to stderr, and nothing to stdout."""
     outcome = overlayd(*words)
 
     assert (outcome.code, outcome.out) == (2, "")
@@ -94,22 +94,28 @@ def test_a_wrong_line_exits_with_2(overlayd: Run, words: tuple[str, ...]) -> Non
 
 
 def test_a_mistyped_verb_gets_the_nearest_one(overlayd: Run) -> None:
-    """A wrong word is answered with the nearest right one."""
-    assert "did you mean 'network'?" in overlayd("nettwork").err
+    """The error suggests the closest command, or lists the few allowed values."""
+    assert "unknown command 'nettwork'; did you mean 'network'?" in overlayd("nettwork").err
     assert "did you mean 'inspect'?" in overlayd("network", "inspct", "x").err
-    assert "there is bash, zsh, fish" in overlayd("completion", "tcsh").err
+    assert (
+        "SHELL: invalid value 'tcsh'; use one of bash, zsh, fish"
+        in overlayd("completion", "tcsh").err
+    )
 
 
-def test_a_wrong_line_is_told_in_plain_words(overlayd: Run) -> None:
-    """The option, and what it takes; not the words of the parser's library."""
+def test_usage_errors_are_in_plain_words(overlayd: Run) -> None:
+    """The error names the option and the value it needs, not argparse's own message."""
     attach = ("attach", "web", "--network", "blue")
 
+    assert "error: no command given" in overlayd().err
+    assert "error: no command given" in overlayd("network").err
+    assert "error: unexpected argument: x" in overlayd("man", "x").err
     assert "missing: --network" in overlayd("attach", "web").err
     assert "--ip needs a value" in overlayd(*attach, "--ip").err
     wrong = overlayd(*attach, "--gateway-priority", "high").err
     assert "--gateway-priority takes a whole number, not 'high'" in wrong
     unknown = overlayd("token", "ls", "--bogus").err
-    assert "unknown here: --bogus" in unknown
+    assert "error: unknown option --bogus\n" in unknown
     assert "next:  overlayd token ls --help" in unknown
 
 
@@ -117,7 +123,7 @@ def test_a_wrong_line_is_told_in_plain_words(overlayd: Run) -> None:
 def test_lab_and_sim_get_their_words_unparsed(
     overlayd: Run, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What follows lab or sim goes to their own main, dashes and all, and its code is ours."""
+    """The words after lab or sim go to their own main, whose exit code is returned."""
     import types  # noqa: PLC0415
 
     stand_in = types.ModuleType(f"overlay.{verb}.main")
@@ -135,8 +141,8 @@ def test_lab_and_sim_get_their_words_unparsed(
     assert capsys.readouterr().out == ""
 
 
-def test_a_closed_pipe_is_no_error() -> None:
-    """`overlayd --help | true` neither fails nor complains."""
+def test_a_closed_pipe_is_not_an_error() -> None:
+    """`overlayd --help | true` exits with 0 and prints nothing to stderr."""
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
@@ -152,12 +158,12 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_status_imports_little(agent: FakeAgent) -> None:
-    """Start-up stays quick: none of the modules that cost tens of milliseconds is loaded."""
+    """Start-up stays quick: no module that takes tens of milliseconds is imported."""
     agent.fail("GET /v1/status", "failed", 500)
-    dear = "asyncio aiohttp pyroute2 msgpack cryptography subprocess dataclasses shutil tomllib"
+    slow = "asyncio aiohttp pyroute2 msgpack cryptography subprocess dataclasses shutil tomllib"
     text = (
         "import sys; from overlay.cli.main import main; main(['status']);"
-        f"print([name for name in '{dear}'.split() if name in sys.modules])"
+        f"print([name for name in '{slow}'.split() if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", text],
@@ -171,16 +177,16 @@ def test_status_imports_little(agent: FakeAgent) -> None:
     assert done.stdout == "[]\n"
 
 
-def test_the_socket_path_may_be_too_long(overlayd: Run, tmp_path: Path) -> None:
-    """A run directory beyond what sockets can name gives a hint, not a traceback."""
+def test_a_socket_path_that_is_too_long_has_a_hint(overlayd: Run, tmp_path: Path) -> None:
+    """A run directory longer than a socket address allows gives a hint, not a traceback."""
     outcome = overlayd("--run-dir", str(tmp_path / ("x" * 120)), "status")
 
     assert outcome.code == 1
     assert "shorter --run-dir" in outcome.err
 
 
-def test_an_answer_that_cannot_be_written_is_told_in_words() -> None:
-    """A full disk behind stdout: no traceback, and not the exit code of success."""
+def test_an_answer_that_cannot_be_written_is_an_error() -> None:
+    """With stdout on a full disk, the exit code is 1 and there is no traceback."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "overlay.cli.main", "version"],
@@ -191,7 +197,7 @@ def test_an_answer_that_cannot_be_written_is_told_in_words() -> None:
         )
 
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "error: the answer cannot be written"
+    assert done.stderr.splitlines()[0] == "error: cannot write the answer"
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr

@@ -12,7 +12,7 @@ from overlay.cli.parser import build
 
 
 def test_every_verb_and_option_is_documented() -> None:
-    """The page is generated, so nothing can be missing."""
+    """The generated page is complete."""
     text = page(build()).replace("\\-", "-")
     for command in commands(build()):
         if not command.verbs:
@@ -23,7 +23,7 @@ def test_every_verb_and_option_is_documented() -> None:
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 def test_groff_formats_it_without_warnings() -> None:
-    """All warnings on: none is given."""
+    """With all warnings enabled, groff prints none."""
     done = subprocess.run(
         ["groff", "-man", "-Tutf8", "-ww", "-z"],
         input=page(build()),

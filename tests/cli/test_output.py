@@ -7,14 +7,14 @@ from overlay.cli import output
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
-    """Two blanks between columns, none at line ends, a dash for nothing."""
+    """Two spaces separate columns, lines have no trailing space, empty cells are dashes."""
     text = output.table(("NAME", "X"), [("a", None), ("longer", ["1", "2"]), ("", True)])
 
     assert text == "NAME    X\na       -\nlonger  1 2\n-       yes"
 
 
 def test_a_table_may_have_no_header() -> None:
-    """For scripts that read columns."""
+    """Scripts read columns without a header."""
     assert output.table(("NAME",), [("a",)], show_header=False) == "a"
 
 

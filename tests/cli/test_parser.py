@@ -24,8 +24,8 @@ WRITING = [
 ]  # fmt: skip
 
 
-def test_the_verbs_are_those_of_the_issue() -> None:
-    """Every verb is there, and none that nobody asked for."""
+def test_exactly_the_specified_verbs_exist() -> None:
+    """The parser has every specified verb and no others."""
     leaves = {command.path for command in commands(build()) if not command.verbs}
 
     assert leaves == {*READING, *WRITING}
@@ -33,14 +33,14 @@ def test_the_verbs_are_those_of_the_issue() -> None:
 
 @pytest.mark.parametrize("path", READING)
 def test_every_reading_verb_takes_json(path: tuple[str, ...]) -> None:
-    """--json is an option of each verb that shows something."""
+    """Each verb that prints an answer has the option --json."""
     found = next(command for command in commands(build()) if command.path == path)
 
     assert any("--json" in option.flags for option in found.options)
 
 
-def test_each_verb_is_registered_by_the_module_that_the_table_names() -> None:
-    """For every verb the line's own parser knows the same as the whole one."""
+def test_each_verb_is_registered_by_the_module_in_the_table() -> None:
+    """The parser of a single verb equals that verb in the complete parser."""
     whole = {command.path: command for command in commands(build())}
     for verb in VERBS:
         own = {command.path: command for command in commands(build([verb]))}
@@ -49,8 +49,8 @@ def test_each_verb_is_registered_by_the_module_that_the_table_names() -> None:
         }
 
 
-def test_the_summaries_are_the_same_in_both_places() -> None:
-    """The table and the modules know the same verbs in the same order."""
+def test_the_table_and_the_modules_have_the_same_verbs() -> None:
+    """Both list the same verbs in the same order."""
     root = next(iter(commands(build())))
 
     assert [word for word, _ in root.verbs] == list(VERBS)
@@ -66,7 +66,7 @@ def test_the_summaries_are_the_same_in_both_places() -> None:
         ([], None, []),
     ],
 )
-def test_the_first_word_is_found_behind_options(
+def test_the_verb_is_found_after_options(
     words: list[str], verb: str | None, rest: list[str]
 ) -> None:
     """An option's value is not mistaken for the verb."""
@@ -74,13 +74,13 @@ def test_the_first_word_is_found_behind_options(
 
 
 @pytest.mark.parametrize("words", [["--run-dir", "/a", "status"], ["status", "--run-dir", "/a"]])
-def test_places_stand_before_or_after_the_verb(words: list[str]) -> None:
+def test_path_options_work_before_and_after_the_verb(words: list[str]) -> None:
     """--run-dir means the same on either side of the verb."""
     assert build(words).parse_args(words).run_dir == "/a"
 
 
-def test_every_parser_has_a_help_that_formats() -> None:
-    """No help text trips over argparse's percent signs."""
+def test_every_help_text_can_be_formatted() -> None:
+    """No help text has a stray percent sign."""
 
     def walk(parser: argparse.ArgumentParser) -> None:
         assert parser.format_help()

@@ -1,4 +1,4 @@
-"""Where a join token comes from."""
+"""Reading a join token from a file, standard input or the environment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ TOKEN = "ovt1.AAAAexample"
 
 
 def test_no_source_means_no_token() -> None:
-    """Without a file and a variable there is none, which is no error yet."""
+    """Without a file and a variable there is no token, and no error."""
     assert read_token(None, {}) is None
 
 
 def test_it_is_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Blanks around it do not matter; a private file gives no warning."""
+    """Surrounding whitespace is ignored, and a private file causes no warning."""
     path = tmp_path / "token"
     path.write_text(f"  {TOKEN}\n")
     path.chmod(0o600)
@@ -27,10 +27,10 @@ def test_it_is_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_that_others_can_read_is_warned_of(
+def test_a_file_that_others_can_read_causes_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is used, but its owner is told."""
+    """The token is used, and the warning has the command that fixes it."""
     path = tmp_path / "token"
     path.write_text(TOKEN)
     path.chmod(0o644)
@@ -45,7 +45,7 @@ def test_it_is_read_from_standard_input() -> None:
 
 
 def test_it_is_read_from_the_environment_last() -> None:
-    """OVERLAYD_TOKEN counts where no file is named."""
+    """OVERLAYD_TOKEN is used if no file is named."""
     environ = {"OVERLAYD_TOKEN": TOKEN}
 
     assert read_token(None, environ) == TOKEN
@@ -53,27 +53,27 @@ def test_it_is_read_from_the_environment_last() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n", "secret", f"{TOKEN} {TOKEN}", "ovt1." + "x" * 5000])
-def test_what_is_no_token_is_refused_with_a_way_to_get_one(text: str) -> None:
-    """An empty or wrong file is told at once, with the next step."""
+def test_an_invalid_token_is_refused_with_a_next_step(text: str) -> None:
+    """The error of an empty or wrong input names the command that prints a token."""
     with pytest.raises(UsageError) as caught:
         read_token("-", {}, io.StringIO(text))
     assert "overlayd token show" in caught.value.hint
 
 
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
-    """A wrong path has its own exit code."""
+    """A wrong path is reported as not found."""
     with pytest.raises(NotFoundError):
         read_token(str(tmp_path / "none"), {})
 
 
 def test_a_directory_is_an_error(tmp_path: Path) -> None:
-    """What can't be read as a file says so."""
+    """A directory in place of the file cannot be read."""
     with pytest.raises(OverlayError, match="cannot read the token file"):
         read_token(str(tmp_path), {})
 
 
 def test_a_token_among_the_arguments_is_refused() -> None:
-    """Other users see arguments: it must be treated as leaked."""
+    """The error says that the token must be treated as leaked."""
     with pytest.raises(UsageError, match="must not be given as an argument") as caught:
         refuse_token_arguments(["192.168.56.11", TOKEN])
     assert "leaked" in caught.value.why

@@ -145,6 +145,6 @@ def test_a_port_that_is_none_is_refused_before_anything_is_asked(
             outcome = overlayd(*line)
 
             assert outcome.code == 2
-            assert "no port to publish" in outcome.err
+            assert f"invalid port {port!r}" in outcome.err
     assert overlayd("publish", "web").code == 2
     assert len(agent.asked) == before
