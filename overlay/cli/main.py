@@ -1,7 +1,7 @@
 """The entry point: from a command line to an exit code.
 
 Owns: which verb runs, and how every error is reported (exit codes: `overlay.errors`).
-Does not: know what verbs do. Start-up must be quick: import nothing that a verb can import.
+Does not: know what verbs do. Start-up must be quick: import nothing that only some verbs need.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from overlay.cli import output, parser
+from overlay.client.paths import paths_of
 from overlay.errors import OverlayError, UsageError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _run(words: list[str]) -> int:
         return int(leaving.code or 0)
     if unknown:  # reported by the verb's own parser, which shows that verb's usage
         args.verb_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    args.paths = paths_of(args, os.environ)
     try:
         return int(args.run(args) or 0)
     except UsageError as error:

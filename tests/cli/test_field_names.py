@@ -117,7 +117,7 @@ def test_json_keeps_the_name_of_the_field(agent: FakeAgent, overlayd: Run) -> No
         ("attach web --network blue --publish x", "--publish: invalid port 'x'"),
         (
             "attach web --network blue --wait some",
-            "--wait: invalid value 'some'; use one of",
+            "--wait: invalid value 'some'; use one of all, none",
         ),
         ("publish web x", "HOST:CONTAINER[/udp]: invalid port 'x'"),
         ("unpublish", "missing: ENDPOINT\n"),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient, segment
-from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 
 def remove_all(args: Namespace, path: str, schema: str) -> int:
     """Remove what was named of a collection of the API; the first that is refused ends it."""
-    client = ApiClient(paths_of(args, os.environ))
+    client = ApiClient(args.paths)
     for name in args.names:
         client.delete(f"{path}/{segment(name)}")
         if not args.json:

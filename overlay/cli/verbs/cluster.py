@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from overlay import limits
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
-from overlay.client.paths import paths_of
 from overlay.errors import AgentNotRunningError, UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def run_join(args: Namespace) -> int:
         "vxlan_port": args.vxlan_port,
         "gossip_port": args.gossip_port,
     }
-    joined = _ask_to_join(ApiClient(paths_of(args, os.environ)), body)
+    joined = _ask_to_join(ApiClient(args.paths), body)
     if args.json:
         output.print_json(joined)
     else:
@@ -179,7 +178,7 @@ def joined_text(joined: JsonObject) -> str:
 
 def run_leave(args: Namespace) -> int:
     """Leave the cluster."""
-    left = ApiClient(paths_of(args, os.environ)).post("/v1/leave", {"force": args.force})
+    left = ApiClient(args.paths).post("/v1/leave", {"force": args.force})
     if args.json:
         output.print_json(left)
     else:
@@ -189,7 +188,7 @@ def run_leave(args: Namespace) -> int:
 
 def run_members(args: Namespace) -> int:
     """List the members."""
-    client = ApiClient(paths_of(args, os.environ))
+    client = ApiClient(args.paths)
     if args.watch:
         from overlay.cli.watch import watch  # noqa: PLC0415  rarely needed
 
@@ -237,7 +236,7 @@ def run_forget(args: Namespace) -> int:
     if not args.node.strip():
         raise UsageError("NODE is empty", hint="overlayd members")
     body: JsonObject = {"node": args.node, "powered_off": args.powered_off, "bar": args.bar}
-    done = ApiClient(paths_of(args, os.environ)).post("/v1/forget", body)
+    done = ApiClient(args.paths).post("/v1/forget", body)
     if args.json:
         output.print_json(done)
     else:

@@ -17,7 +17,6 @@ from overlay.cli.options.removal import remove_all
 from overlay.cli.verbs.endpoint import attach_and_report
 from overlay.cli.verbs.publish import require_publishable
 from overlay.client.api import ApiClient, JsonObject
-from overlay.client.paths import paths_of
 from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _namespaces() -> list[str]:
 
 def run_ls(args: Namespace) -> int:
     """List the containers."""
-    listed = ApiClient(paths_of(args, os.environ)).get("/v1/containers")
+    listed = ApiClient(args.paths).get("/v1/containers")
     if args.json:
         output.print_json(listed)
         return 0

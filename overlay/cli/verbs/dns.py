@@ -5,12 +5,10 @@ Owns: their options and tables. Must not know how a name is found.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject, segment
-from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -63,7 +61,7 @@ def register(words: VerbGroup) -> None:
 def run_add(args: Namespace) -> int:
     """Give a name."""
     body: JsonObject = {"name": args.name, "ips": args.ips, "network": args.network}
-    added = ApiClient(paths_of(args, os.environ)).post("/v1/dns", body)
+    added = ApiClient(args.paths).post("/v1/dns", body)
     if args.json:
         output.print_json(added)
     else:
@@ -84,7 +82,7 @@ def _warn_hidden(added: JsonObject) -> None:
 
 def run_rm(args: Namespace) -> int:
     """Take a name back."""
-    client = ApiClient(paths_of(args, os.environ))
+    client = ApiClient(args.paths)
     removed = client.delete(f"/v1/dns/{segment(args.name)}", network=args.network)
     if args.json:
         output.print_json(removed)
@@ -96,7 +94,7 @@ def run_rm(args: Namespace) -> int:
 def run_lookup(args: Namespace) -> int:
     """Look one name or address up."""
     path = f"/v1/dns/{segment(args.name)}"
-    found = ApiClient(paths_of(args, os.environ)).get(path, network=args.network)
+    found = ApiClient(args.paths).get(path, network=args.network)
     if args.json:
         output.print_json(found)
     else:
@@ -106,7 +104,7 @@ def run_lookup(args: Namespace) -> int:
 
 def run_ls(args: Namespace) -> int:
     """List the names."""
-    listed = ApiClient(paths_of(args, os.environ)).get("/v1/dns", network=args.network)
+    listed = ApiClient(args.paths).get("/v1/dns", network=args.network)
     if args.json:
         output.print_json(listed)
         return 0

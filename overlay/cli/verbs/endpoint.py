@@ -6,7 +6,6 @@ Owns: their options and their words. Must not know what TARGET may be: the agent
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
@@ -15,7 +14,6 @@ from overlay.cli.options.common import add_attach_options, attach_fields
 from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.cli.verbs.publish import publish_attached, require_publishable
 from overlay.client.api import ApiClient, JsonObject
-from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -77,7 +75,7 @@ def run_attach(args: Namespace) -> int:
 
 def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:
     """Ask for something to be attached, publish its ports, and say what came of it."""
-    client = ApiClient(paths_of(args, os.environ))
+    client = ApiClient(args.paths)
     attached = client.post(path, body)
     if not args.json:
         _print_addresses(attached["endpoints"])
@@ -122,7 +120,7 @@ def _warn_unconfirmed(nodes: list[str]) -> None:
 def run_detach(args: Namespace) -> int:
     """Detach a container; what is not attached is no error."""
     body: JsonObject = {"target": args.target, "networks": list(dict.fromkeys(args.networks))}
-    done = ApiClient(paths_of(args, os.environ)).post("/v1/detach", body)
+    done = ApiClient(args.paths).post("/v1/detach", body)
     if args.json:
         output.print_json(done)
         return 0
@@ -137,7 +135,7 @@ def run_detach(args: Namespace) -> int:
 
 def run_ls(args: Namespace) -> int:
     """List the endpoints."""
-    listed = ApiClient(paths_of(args, os.environ)).get("/v1/endpoints", network=args.network)
+    listed = ApiClient(args.paths).get("/v1/endpoints", network=args.network)
     listed["endpoints"] = filter_rows(listed["endpoints"], args.filters, FILTERS)
     if args.json:
         output.print_json(listed)

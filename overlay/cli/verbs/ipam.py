@@ -5,12 +5,10 @@ Owns: its table. Must not know how addresses move between hosts.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
-from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -37,7 +35,7 @@ def register(words: VerbGroup) -> None:
 
 def run_ipam(args: Namespace) -> int:
     """Show the owners of addresses."""
-    shown = ApiClient(paths_of(args, os.environ)).get("/v1/ipam", network=args.name)
+    shown = ApiClient(args.paths).get("/v1/ipam", network=args.name)
     if args.json:
         output.print_json(shown)
         return 0

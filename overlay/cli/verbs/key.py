@@ -5,13 +5,11 @@ Owns: their options and their words. No key is ever shown.
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
-from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -48,7 +46,7 @@ def register(words: VerbGroup) -> None:
 
 def run_rotate(args: Namespace) -> int:
     """Rotate the cluster's key."""
-    done = ApiClient(paths_of(args, os.environ)).post("/v1/keys/rotate")
+    done = ApiClient(args.paths).post("/v1/keys/rotate")
     if args.json:
         output.print_json(done)
     else:
@@ -58,7 +56,7 @@ def run_rotate(args: Namespace) -> int:
 
 def run_status(args: Namespace) -> int:
     """Show how far each member is."""
-    shown = ApiClient(paths_of(args, os.environ)).get("/v1/keys")
+    shown = ApiClient(args.paths).get("/v1/keys")
     if args.json:
         output.print_json(shown)
         return 0

@@ -7,7 +7,6 @@ parse what follows them.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from overlay import __version__
 from overlay.cli import output
 from overlay.cli.parser import build
 from overlay.client.api import ApiClient
-from overlay.client.paths import paths_of
 from overlay.errors import OverlayError
 from overlay.lean_imports import without_openssl
 
@@ -74,7 +72,7 @@ def run_agent(args: Namespace) -> int:
     with without_openssl():
         from overlay.agent.main import run  # noqa: PLC0415  the agent's imports are dear
 
-    chosen = {option: Path(text) for option, text in paths_of(args, os.environ).chosen}
+    chosen = {option: Path(text) for option, text in args.paths.chosen}
     return run(
         state_dir=chosen.get("--state-dir"),
         run_dir=chosen.get("--run-dir"),
@@ -96,9 +94,7 @@ def run_completion(args: Namespace) -> int:
         output.print_result(completion.script(args.shell, build()))
         return 0
     try:
-        known = completion.live_candidates(
-            ApiClient(paths_of(args, os.environ), timeout_s=1.0), args.kind
-        )
+        known = completion.live_candidates(ApiClient(args.paths, timeout_s=1.0), args.kind)
     except OverlayError:
         return 0  # in the middle of somebody's line an error helps no one
     if known:

@@ -5,7 +5,6 @@ Owns: their options and their tables. Must not know what a valid network is: the
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
@@ -14,7 +13,6 @@ from overlay.cli.options.common import add_label_option, pairs
 from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.cli.options.removal import remove_all
 from overlay.client.api import ApiClient, JsonObject, segment
-from overlay.client.paths import paths_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -128,7 +126,7 @@ def _add_kind_options(create: Parser) -> None:
 
 def run_create(args: Namespace) -> int:
     """Create a network."""
-    created = ApiClient(paths_of(args, os.environ)).post(
+    created = ApiClient(args.paths).post(
         "/v1/networks",
         {
             "name": args.name,
@@ -167,7 +165,7 @@ def network_line(network: JsonObject) -> str:
 
 def run_ls(args: Namespace) -> int:
     """List the networks."""
-    listed = ApiClient(paths_of(args, os.environ)).get("/v1/networks")
+    listed = ApiClient(args.paths).get("/v1/networks")
     listed["networks"] = filter_rows(listed["networks"], args.filters, FILTERS)
     if args.json:
         output.print_json(listed)
@@ -196,7 +194,7 @@ def run_ls(args: Namespace) -> int:
 
 def run_inspect(args: Namespace) -> int:
     """Show one network."""
-    shown = ApiClient(paths_of(args, os.environ)).get(f"/v1/networks/{segment(args.name)}")
+    shown = ApiClient(args.paths).get(f"/v1/networks/{segment(args.name)}")
     if args.json:
         output.print_json(shown)
     else:

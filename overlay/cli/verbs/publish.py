@@ -5,12 +5,10 @@ Owns: their options and words. Must not know what an end of the host is made of.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
-from overlay.client.paths import paths_of
 from overlay.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +83,7 @@ def register(words: VerbGroup) -> None:
 
 def run_publish(args: Namespace) -> int:
     """Publish ports, or list what is published."""
-    client = ApiClient(paths_of(args, os.environ))
+    client = ApiClient(args.paths)
     if args.name == "ls" and not args.ports:
         return _list(client, args)
     if not args.ports:
@@ -142,7 +140,7 @@ def publish_attached(client: ApiClient, args: Namespace, attached: JsonObject) -
 def run_unpublish(args: Namespace) -> int:
     """Take published ports back."""
     body: JsonObject = {"name": args.name, "ports": args.ports, "network": args.network}
-    gone = ApiClient(paths_of(args, os.environ)).post("/v1/unpublish", body)
+    gone = ApiClient(args.paths).post("/v1/unpublish", body)
     if args.json:
         output.print_json(gone)
     elif gone["ports"]:
@@ -200,4 +198,4 @@ def run_unexpose(args: Namespace) -> int:
 
 
 def _set(args: Namespace, path: str) -> JsonObject:
-    return ApiClient(paths_of(args, os.environ)).post(path, {"network": args.network})
+    return ApiClient(args.paths).post(path, {"network": args.network})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient
-from overlay.client.paths import Paths, paths_of
+from overlay.client.paths import Paths
 from overlay.errors import (
     AgentNotRunningError,
     ConflictError,
@@ -54,17 +54,17 @@ def run_reset(args: Namespace) -> int:
     """Reset this host."""
     if os.geteuid() != 0:
         raise ForbiddenError("only root may reset this host", hint="Use sudo")
-    where = paths_of(args, os.environ)
-    for folder in (where.state_dir, where.run_dir):
+    paths: Paths = args.paths
+    for folder in (paths.state_dir, paths.run_dir):
         refuse_to_delete(folder)
-    client = ApiClient(where)
+    client = ApiClient(paths)
     alive = client.answers()
     if not args.yes and sys.stdin.isatty():
-        _refuse_member(client, where, alive=alive)
-    by_agent = _reset_by_agent(client, where) if alive else False
+        _refuse_member(client, paths, alive=alive)
+    by_agent = _reset_by_agent(client, paths) if alive else False
     # An agent knows what is its own; without one, all that bears our marks goes.
-    removed = [] if by_agent else _remove_from_kernel(where.run_dir)
-    removed += [str(folder) for folder in (where.run_dir, where.state_dir) if delete_tree(folder)]
+    removed = [] if by_agent else _remove_from_kernel(paths.run_dir)
+    removed += [str(folder) for folder in (paths.run_dir, paths.state_dir) if delete_tree(folder)]
     if args.json:
         output.print_json({"schema": "overlayd.reset/v1", "by_agent": by_agent, "removed": removed})
         return 0
@@ -74,7 +74,7 @@ def run_reset(args: Namespace) -> int:
     return 0
 
 
-def _refuse_member(client: ApiClient, where: Paths, *, alive: bool) -> None:
+def _refuse_member(client: ApiClient, paths: Paths, *, alive: bool) -> None:
     """On a terminal, a person may have meant another host."""
     if alive:
         cluster = client.get("/v1/status")["cluster"]
@@ -83,17 +83,17 @@ def _refuse_member(client: ApiClient, where: Paths, *, alive: bool) -> None:
         what = f"this host is still a member of cluster {cluster['id']}"
     else:
         try:
-            if not any(where.state_dir.iterdir()):
+            if not any(paths.state_dir.iterdir()):
                 return
         except OSError:
             return
-        what = f"no agent runs, but {where.state_dir} holds this node's identity and records"
+        what = f"no agent runs, but {paths.state_dir} holds this node's identity and records"
     raise ConflictError(
         what, why="a reset can't be undone", hint="sudo overlayd reset --yes, or leave first"
     )
 
 
-def _reset_by_agent(client: ApiClient, where: Paths) -> bool:
+def _reset_by_agent(client: ApiClient, paths: Paths) -> bool:
     """Have the agent undo its work and end; say whether it did both."""
     try:
         done = bool(client.post("/v1/reset").get("cleared", True))
@@ -101,7 +101,7 @@ def _reset_by_agent(client: ApiClient, where: Paths) -> bool:
         output.warn(f"the agent did not finish its reset, so it is done without it: {error.what}")
         done = False
     deadline = time.monotonic() + EXIT_TIMEOUT_S
-    while client.answers() or _is_held(where.state_dir):
+    while client.answers() or _is_held(paths.state_dir):
         if time.monotonic() >= deadline:
             raise TimedOutError(
                 "the agent does not end",

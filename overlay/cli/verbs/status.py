@@ -6,14 +6,12 @@ Owns: their words, and what counts as degraded. Must not know where the facts co
 from __future__ import annotations
 
 import math
-import os
 import time
 from typing import TYPE_CHECKING
 
 from overlay import prometheus
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
-from overlay.client.paths import paths_of
 from overlay.errors import AgentNotRunningError, DegradedError, TimedOutError, UsageError
 
 if TYPE_CHECKING:
@@ -59,14 +57,14 @@ def register(words: VerbGroup) -> None:
 
 def run_metrics(args: Namespace) -> int:
     """Print the status for Prometheus, as the agent's own /metrics does."""
-    status = ApiClient(paths_of(args, os.environ)).get("/v1/status")
+    status = ApiClient(args.paths).get("/v1/status")
     output.print_result(prometheus.text(status).rstrip("\n"))
     return 0
 
 
 def run_status(args: Namespace) -> int:
     """Show the status."""
-    client = ApiClient(paths_of(args, os.environ))
+    client = ApiClient(args.paths)
     if not 0 <= args.timeout < math.inf:
         raise UsageError("--timeout must be seconds from 0 on", hint="Such as 30")
     status = _wait(client, args.timeout) if args.wait else client.get("/v1/status")
@@ -192,9 +190,7 @@ def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
 
 def run_verify(args: Namespace) -> int:
     """Compare kernel and records."""
-    found = ApiClient(paths_of(args, os.environ)).get(
-        "/v1/verify", repair=1 if args.repair else None
-    )
+    found = ApiClient(args.paths).get("/v1/verify", repair=1 if args.repair else None)
     differences = found["differences"]
     if args.json:
         output.print_json(found)
@@ -214,7 +210,7 @@ def run_verify(args: Namespace) -> int:
 
 def run_events(args: Namespace) -> int:
     """Show events, and with --follow go on."""
-    client = ApiClient(paths_of(args, os.environ))
+    client = ApiClient(args.paths)
     if args.follow:
         return _follow(client, args)
     listed = client.get("/v1/events", since=parse_since(args.since, time.time()))

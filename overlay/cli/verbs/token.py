@@ -6,7 +6,6 @@ as an argument.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 from overlay import limits
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
-from overlay.client.paths import paths_of
 from overlay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +80,7 @@ def seconds(text: str) -> int:
 
 def run_show(args: Namespace) -> int:
     """Print the default token."""
-    shown = ApiClient(paths_of(args, os.environ)).get("/v1/token")
+    shown = ApiClient(args.paths).get("/v1/token")
     if args.json:
         output.print_json(shown)
     else:
@@ -97,7 +95,7 @@ def run_create(args: Namespace) -> int:
         "uses": args.uses,
         "label": args.label,
     }
-    made = ApiClient(paths_of(args, os.environ)).post("/v1/tokens", body)
+    made = ApiClient(args.paths).post("/v1/tokens", body)
     if args.json:
         output.print_json(made)
     else:
@@ -109,7 +107,7 @@ def run_create(args: Namespace) -> int:
 
 def run_list(args: Namespace) -> int:
     """List the tokens."""
-    listed = ApiClient(paths_of(args, os.environ)).get("/v1/tokens")
+    listed = ApiClient(args.paths).get("/v1/tokens")
     if args.json:
         output.print_json(listed)
         return 0
@@ -137,7 +135,7 @@ def run_revoke(args: Namespace) -> int:
     """End a token."""
     if not re.fullmatch(r"[0-9a-fA-F]{1,16}", args.id):
         raise UsageError(f"{args.id!r} is no token's id", hint="'overlayd token ls' shows them")
-    done = ApiClient(paths_of(args, os.environ)).delete(f"/v1/tokens/{args.id}")
+    done = ApiClient(args.paths).delete(f"/v1/tokens/{args.id}")
     if args.json:
         output.print_json(done)
     else:
@@ -149,7 +147,7 @@ def run_promote(args: Namespace) -> int:
     """Hand the authority on."""
     if not args.node.strip():
         raise UsageError("NODE is empty", hint="overlayd members")
-    done = ApiClient(paths_of(args, os.environ)).post("/v1/promote", {"node": args.node})
+    done = ApiClient(args.paths).post("/v1/promote", {"node": args.node})
     if args.json:
         output.print_json(done)
     else:
