@@ -110,9 +110,12 @@ def test_json_keeps_the_name_of_the_field(agent: FakeAgent, overlayd: Run) -> No
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("attach web --network blue --rate 5", "--rate: '5' is not a rate"),
-        ("attach web --network blue --rate-in 9999gbit", "--rate-in: '9999gbit' is out of range"),
-        ("attach web --network blue --rate-out 1bit", "--rate-out: '1bit' is out of range"),
+        ("attach web --network blue --rate 5", "--rate: invalid rate '5'"),
+        (
+            "attach web --network blue --rate-in 9999gbit",
+            "--rate-in: rate '9999gbit' is out of range",
+        ),
+        ("attach web --network blue --rate-out 1bit", "--rate-out: rate '1bit' is out of range"),
         ("attach web --network blue --label a", "--label: 'a' is not KEY=VALUE"),
         ("attach web --network blue --publish x", "--publish: invalid port 'x'"),
         (
@@ -126,7 +129,7 @@ def test_json_keeps_the_name_of_the_field(agent: FakeAgent, overlayd: Run) -> No
         ("network create x --subnet 10.1.0.0/16 --ip-range 10.9.0.0/24", "--ip-range: 10.9.0.0/24"),
         ("network create x --aux-address a", "--aux-address: 'a' is not NAME=ADDRESS"),
         ("network create x --subnet 10.1.0.0/16 --block-size 8", "--block-size: no subnet"),
-        ("network ls --filter a", "--filter: 'a' is no filter"),
+        ("network ls --filter a", "--filter: invalid filter 'a'"),
         ("token create --expires 5", "--expires: '5' is no time"),
         ("token create --expires 99999w", "--expires: '99999w' is too long"),
         ("events --since x", "--since: 'x' is no time"),

@@ -1,1 +1,1 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and their conversion to the API's fields."""

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how their texts become the API's fields."""
+"""Options of `attach` and `container add`, and the API fields they become."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_attach_options(parser: Parser, *, network_required: bool) -> None:
-    """Add what can be said about an endpoint that is to be made."""
+    """Add the options of a new endpoint."""
     parser.add_argument(
         "--network",
         dest="networks",
@@ -24,24 +24,24 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         required=network_required,
         default=None if network_required else [],
         metavar="NETWORK" if network_required else "WHERE",
-        help="repeat for several"
+        help="network to attach to; may be repeated"
         if network_required
-        else "a network, and repeat for several; or none, host, container:NAME",
+        else "network (may be repeated), or none, host, container:NAME",
     )
-    parser.add_argument("--ip", metavar="ADDRESS", help="this address and no other")
-    parser.add_argument("--mac", help="this MAC address (default: made from network and address)")
+    parser.add_argument("--ip", metavar="ADDRESS", help="IP address (default: the next free one)")
+    parser.add_argument("--mac", help="MAC address (default: derived from network and address)")
     parser.add_argument("--ifname", help="interface in the container (default: next free ethN)")
     parser.add_argument(
         "--no-default-route",
         dest="default_route",
         action="store_false",
-        help="leave the container's default route as it is",
+        help="do not change the container's default route",
     )
     parser.add_argument(
         "--gateway-priority",
         type=int,
         metavar="N",
-        help="of its networks the one with the highest N has the default route (default: 0)",
+        help="the network with the highest N provides the default route (default: 0)",
     )
     parser.add_argument(
         "--alias",
@@ -49,7 +49,7 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a further name for it; repeat",
+        help="additional DNS name; may be repeated",
     )
     add_label_option(parser)
     _add_rate_options(parser)
@@ -57,52 +57,55 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         "--no-port-security",
         dest="port_security",
         action="store_false",
-        help="let it send from any MAC and address, and be a router or DHCP server",
+        help="allow any source MAC and address, and router or DHCP server traffic",
     )
     parser.add_argument(
         "--publish",
         action="append",
         default=[],
         metavar="HOST:CONTAINER[/udp]",
-        help="let a port of this host lead to it, on the first of its networks; repeat",
+        help="publish a port of this host to it, on its first network; may be repeated",
     )
     parser.add_argument(
         "--wait",
         choices=("all", "none"),
         default="all",
-        help="return when every live node can reach it (all, at most 1 s), or at once",
+        help="all: return when every live node can reach it (at most 1 s); none: at once",
     )
 
 
 def _add_rate_options(parser: Parser) -> None:
-    for option, what in (
-        ("--rate", "at most this much to it, and as much from it: 10mbit; none lifts it"),
-        ("--rate-in", "at most this much to it"),
-        ("--rate-out", "at most this much from it"),
+    for option, summary in (
+        ("--rate", "limit both directions, such as 10mbit; none removes the limit"),
+        ("--rate-in", "limit traffic to the container"),
+        ("--rate-out", "limit traffic from the container"),
     ):
-        parser.add_argument(option, metavar="RATE", help=what)
+        parser.add_argument(option, metavar="RATE", help=summary)
 
 
 def add_label_option(parser: Parser) -> None:
-    """Add `--label`, for what lists can be filtered by."""
+    """Add `--label`, by which lists can be filtered."""
     parser.add_argument(
         "--label",
         dest="labels",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="shown by lists, which can filter by it; repeat",
+        help="label for lists and their --filter; may be repeated",
     )
 
 
 def attach_fields(args: Namespace) -> JsonObject:
-    """Return the API's fields for those options; raises UsageError if they contradict."""
+    """Return the API's fields for those options.
+
+    Raises UsageError if options contradict each other, or for an invalid port to publish.
+    """
     networks = list(dict.fromkeys(args.networks))
     for option, value in (("--ip", args.ip), ("--mac", args.mac), ("--ifname", args.ifname)):
         if value is not None and len(networks) > 1:
             raise UsageError(
-                f"{option} names one thing, but there are {len(networks)} networks",
-                hint="Attach to one network after the other",
+                f"{option} applies to a single network, but {len(networks)} were given",
+                hint="Attach to each network separately",
             )
     return {
         "networks": networks,
@@ -120,7 +123,7 @@ def attach_fields(args: Namespace) -> JsonObject:
 
 
 def _rates(args: Namespace) -> JsonObject:
-    """Return the limits asked for: one direction's own option goes before that for both."""
+    """Return the requested rate limits; --rate-in and --rate-out override --rate."""
     found: JsonObject = {}
     for field, text in (("rate_in", args.rate_in), ("rate_out", args.rate_out)):
         option, chosen = (field, text) if text is not None else ("rate", args.rate)
@@ -132,7 +135,7 @@ def _rates(args: Namespace) -> JsonObject:
 def pairs(
     texts: Sequence[str], field: str, shape: str = "KEY=VALUE", example: str = "team=a"
 ) -> dict[str, str]:
-    """Return `KEY=VALUE` texts of a field as a mapping; raises UsageError on any other."""
+    """Return `KEY=VALUE` texts of a field as a mapping; raises UsageError if one is not."""
     result = {}
     for text in texts:
         key, equals, value = text.partition("=")

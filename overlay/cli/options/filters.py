@@ -1,6 +1,6 @@
-"""`--filter KEY=VALUE` of verbs that list: which of the rows that the agent gave are shown.
+"""`--filter KEY=VALUE`: select rows of a list that the agent returned.
 
-Must not know any verb: each says which keys its rows have, and what they are called there.
+Does not: know any verb; each declares its keys and the fields they are stored in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LABEL = "label"
 
 
 def add_filter_option(parser: Parser, keys: Iterable[str]) -> None:
-    """Add `--filter` for rows that can be chosen by these keys and by label."""
+    """Add `--filter`, which selects rows by these keys and by label."""
     shown = ", ".join(f"{key}=VALUE" for key in keys)
     parser.add_argument(
         "--filter",
@@ -27,20 +27,22 @@ def add_filter_option(parser: Parser, keys: Iterable[str]) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help=f"only what fits: {shown}, label=NAME or label=NAME=VALUE; repeat: all must fit",
+        help=f"show only rows with {shown}, label=NAME or label=NAME=VALUE; all must match",
     )
 
 
 def filter_rows(
     rows: Sequence[JsonObject], filters: Sequence[str], fields: Mapping[str, str]
 ) -> list[JsonObject]:
-    """Return the rows that fit every filter; `fields` has the row's field of each key."""
+    """Return the rows that match every filter; `fields` maps a key to its field in a row."""
     found = list(rows)
     for text in filters:
         key, equals, value = text.partition("=")
         if not equals or not value or key not in (*fields, LABEL):
             known = ", ".join([*(f"{key}=VALUE" for key in fields), "label=NAME[=VALUE]"])
-            raise UsageError(f"{text!r} is no filter", hint=f"Use one of {known}", field="filters")
+            raise UsageError(
+                f"invalid filter {text!r}", hint=f"Use one of {known}", field="filters"
+            )
         if key == LABEL:
             found = [row for row in found if _has_label(row.get("labels") or {}, value)]
         else:

@@ -1,4 +1,4 @@
-"""Rates as people write them (10mbit), and as the API has them (bits per second)."""
+"""Convert rates between text (10mbit) and the API's bits per second."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ UNLIMITED = "none"
 
 
 def parse(text: str, option: str) -> int:
-    """Return bits per second; 0 for `none`. Raises UsageError with `option` as its field."""
+    """Return bits per second; 0 for `none`. Raises UsageError with `option` as its field.
+
+    Units are decimal, as tc(8) writes them.
+    """
     found = _RATE.fullmatch(text.lower())
     if text.lower() == UNLIMITED:
         return 0
-    hint = "A number and a unit of bits per second: 64kbit, 10mbit, 2.5gbit; none lifts it"
+    hint = "Use a number and a unit: 64kbit, 10mbit, 2.5gbit; or none for no limit"
     if found is None:
-        raise UsageError(f"{text!r} is not a rate", hint=hint, field=option)
+        raise UsageError(f"invalid rate {text!r}", hint=hint, field=option)
     bits = round(float(found[1]) * _UNITS[found[2]])
     low, high = limits.RATE_MIN_BITS, limits.RATE_MAX_BITS
     if not low <= bits <= high:
         raise UsageError(
-            f"{text!r} is out of range",
-            why=f"rates go from {rate_text(low)} to {rate_text(high)}",
+            f"rate {text!r} is out of range",
+            why=f"rates range from {rate_text(low)} to {rate_text(high)}",
             hint=hint,
             field=option,
         )
@@ -33,7 +36,7 @@ def parse(text: str, option: str) -> int:
 
 
 def rate_text(bits: int | None) -> str:
-    """Return a rate as one would write it; `-` for none."""
+    """Return a rate with the largest unit that fits; `-` for none."""
     if not bits:
         return "-"
     unit, size = max(

@@ -1,4 +1,4 @@
-"""What the verbs `rm` do: things are removed by name, one after the other."""
+"""Commands `network rm` and `container rm`: remove objects by name, one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def remove_all(args: Namespace, path: str, schema: str) -> int:
-    """Remove what was named of a collection of the API; the first that is refused ends it."""
+    """Remove the named objects of an API collection; stops at the first error."""
     client = ApiClient(args.paths)
     for name in args.names:
         client.delete(f"{path}/{segment(name)}")

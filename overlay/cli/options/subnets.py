@@ -1,6 +1,6 @@
-"""The options of `network create` that belong to one subnet each, put to the one they fit.
+"""Assign the per-subnet options of `network create` to the subnet they belong to.
 
-Must not know what a sound subnet is: the agent checks.
+Does not: know which subnets are valid; the agent checks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ def subnets(
     auxiliary: Mapping[str, str] | None = None,
     block_size: int | None = None,
 ) -> list[JsonObject]:
-    """Return the API's subnets: each option goes to the subnet that holds its address."""
+    """Return the API's subnets; each option goes to the subnet that contains its address.
+
+    Raises UsageError for an address outside of all subnets, and for a second gateway or range.
+    """
     found: list[JsonObject] = [{"subnet": text, "gateway": None} for text in ranges]
     for gateway in gateways:
         chosen = found[_holding(ranges, gateway, "gateway")]
         if chosen["gateway"] is not None:
             raise UsageError(
                 f"{chosen['subnet']} has two gateways: {chosen['gateway']} and {gateway}",
-                hint="One --gateway for each subnet",
+                hint="Give one --gateway for each subnet",
                 field="gateway",
             )
         chosen["gateway"] = gateway
@@ -38,7 +41,7 @@ def subnets(
         if "ip_range" in chosen:
             raise UsageError(
                 f"{chosen['subnet']} has two ranges: {chosen['ip_range']} and {part}",
-                hint="One --ip-range for each subnet",
+                hint="Give one --ip-range for each subnet",
                 field="ip_range",
             )
         chosen["ip_range"] = part
@@ -51,24 +54,22 @@ def subnets(
 
 
 def text(subnet: JsonObject) -> str:
-    """Return what a subnet has beyond range and gateway, to follow these in a line."""
+    """Return a subnet's properties other than range and gateway, for the end of a line."""
     parts = []
     if subnet.get("ip_range"):
-        parts.append(f"given out from {subnet['ip_range']}")
+        parts.append(f"allocated from {subnet['ip_range']}")
     if subnet.get("block_length"):
-        parts.append(f"a /{subnet['block_length']} for each host")
+        parts.append(f"a /{subnet['block_length']} per host")
     parts += [f"{name} {address}" for name, address in (subnet.get("auxiliary") or {}).items()]
     return "".join(f"  {part}" for part in parts)
 
 
 def _holding(ranges: Sequence[str], address: str, field: str) -> int:
-    """Return the position of the range that an option's address is in; raises UsageError."""
+    """Return the index of the range that contains an option's address; raises UsageError."""
     import ipaddress  # noqa: PLC0415  only these options need it
 
     if not ranges:
-        raise UsageError(
-            f"{field} needs a subnet", hint="Name the --subnet that it belongs to", field=field
-        )
+        raise UsageError(f"{field} needs a subnet", hint="Give its --subnet as well", field=field)
     try:
         first = ipaddress.ip_address(address.partition("/")[0])
     except ValueError as error:
@@ -87,13 +88,13 @@ def _holding(ranges: Sequence[str], address: str, field: str) -> int:
             ) from error
     raise UsageError(
         f"{address} is in none of the subnets {', '.join(ranges)}",
-        hint="Give an address of one of them, or leave it out",
+        hint="Use an address of one of them, or omit the option",
         field=field,
     )
 
 
 def _blocks(found: list[JsonObject], block_size: int) -> None:
-    """Put the block to each subnet that is as large; the others are shared by the hosts."""
+    """Set the block size of each subnet that is large enough; hosts share the others."""
     fitting = [
         subnet
         for subnet in found
@@ -102,9 +103,9 @@ def _blocks(found: list[JsonObject], block_size: int) -> None:
     ]
     if not fitting:
         raise UsageError(
-            f"no subnet is as large as a /{block_size}",
+            f"no subnet is large enough for a /{block_size}",
             field="block_length",
-            hint="--block-size is the length of one host's part, such as 24, of a larger --subnet",
+            hint="--block-size is the prefix length of one host's block in a larger --subnet",
         )
     for subnet in fitting:
         subnet["block_length"] = block_size

@@ -145,7 +145,7 @@ def run_ls(args: Namespace) -> int:
             f"{name}: not known in full here, as nothing on this host is attached to it"
         )
     if not listed["endpoints"] and args.filters:
-        output.print_note("nothing that is attached fits the filter")
+        output.print_note("no endpoint matches the filter")
         return 0
     if not listed["endpoints"]:
         output.print_note("nothing is attached; sudo overlayd attach TARGET --network NETWORK")

@@ -171,7 +171,7 @@ def run_ls(args: Namespace) -> int:
         output.print_json(listed)
         return 0
     if not listed["networks"] and args.filters:
-        output.print_note("no network fits the filter")
+        output.print_note("no network matches the filter")
         return 0
     if not listed["networks"]:
         output.print_note("no networks yet; sudo overlayd network create NAME --subnet CIDR")

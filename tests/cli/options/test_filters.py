@@ -1,4 +1,4 @@
-"""--filter: which rows of a list are shown."""
+"""Selecting rows of a list with --filter."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ FIELDS = {"name": "name", "network": "network"}
         (["name=web", "network=red"], [2]),
     ],
 )
-def test_all_filters_must_fit(filters: list[str], rows: list[int]) -> None:
-    """By a label's name, by its value, by other keys, and by several at once."""
+def test_all_filters_must_match(filters: list[str], rows: list[int]) -> None:
+    """Rows are selected by label name, label value, other keys, and several filters."""
     assert filter_rows(ROWS, filters, FIELDS) == [ROWS[index] for index in rows]
 
 
 @pytest.mark.parametrize("text", ["web", "colour=red", "label=", "=x"])
-def test_what_is_no_filter_is_told(text: str) -> None:
-    """The keys that there are stand in the hint."""
-    with pytest.raises(UsageError, match="is no filter") as caught:
+def test_an_invalid_filter_is_refused(text: str) -> None:
+    """The hint lists the valid keys."""
+    with pytest.raises(UsageError, match="invalid filter") as caught:
         filter_rows(ROWS, [text], FIELDS)
 
     assert "label=NAME[=VALUE]" in caught.value.hint
 
 
-def test_a_filtered_list_has_what_fits_as_json_too(overlayd: Run, agent: FakeAgent) -> None:
-    """An empty list says that nothing fits, not that there is nothing."""
+def test_filters_apply_to_json_output_too(overlayd: Run, agent: FakeAgent) -> None:
+    """With no match, the note mentions the filter."""
     shown = [{**row, "vni": 1, "subnets": [], "endpoints": 0, "hosts": []} for row in ROWS]
     agent.answer("GET /v1/networks", {"schema": "overlayd.network-ls/v1", "networks": shown})
     outcome = overlayd("network", "ls", "--filter", "label=team=a", "--json")
     nothing = overlayd("network", "ls", "--filter", "name=nobody")
 
     assert [row["name"] for row in json.loads(outcome.out)["networks"]] == ["web"]
-    assert (nothing.out, "fits the filter" in nothing.err) == ("", True)
+    assert (nothing.out, "matches the filter" in nothing.err) == ("", True)

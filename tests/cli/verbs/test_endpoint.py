@@ -87,7 +87,7 @@ def test_one_address_for_two_networks_is_a_usage_error(overlayd: Run) -> None:
     outcome = overlayd("attach", "web", "--network", "a", "--network", "b", "--ip", "10.0.0.1")
 
     assert outcome.code == 2
-    assert "--ip names one thing" in outcome.err
+    assert "--ip applies to a single network, but 2 were given" in outcome.err
 
 
 def test_peers_that_have_not_confirmed_are_named_on_stderr(

@@ -191,5 +191,5 @@ def test_address_options_that_fit_no_subnet_are_usage_errors() -> None:
         subnets(["10.1.0.0/24"], [], [], {"nas": "10.2.0.9"})
     with pytest.raises(UsageError, match="two ranges"):
         subnets(["10.1.0.0/24"], [], ["10.1.0.0/26", "10.1.0.64/26"])
-    with pytest.raises(UsageError, match="no subnet is as large"):
+    with pytest.raises(UsageError, match="no subnet is large enough"):
         subnets(["10.1.0.0/24"], [], block_size=20)
