@@ -101,6 +101,7 @@ def attach_fields(args: Namespace) -> JsonObject:
     Raises UsageError if options contradict each other, or for an invalid port to publish.
     """
     networks = list(dict.fromkeys(args.networks))
+    _require_publishable(args.publish, networks)
     for option, value in (("--ip", args.ip), ("--mac", args.mac), ("--ifname", args.ifname)):
         if value is not None and len(networks) > 1:
             raise UsageError(
@@ -120,6 +121,28 @@ def attach_fields(args: Namespace) -> JsonObject:
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
         "wait": args.wait,
     }
+
+
+def _require_publishable(ports: Sequence[str], networks: Sequence[str]) -> None:
+    """Raise UsageError if `--publish` cannot succeed once the container is attached."""
+    require_ports(ports)
+    if ports and set(networks) <= {"none", "host"}:
+        raise UsageError(
+            "a published port needs a container on a network",
+            why="this one is not on any",
+            hint="Give its network: --network NETWORK",
+            field="publish",
+        )
+
+
+def require_ports(texts: Sequence[str]) -> None:
+    """Raise UsageError unless all texts are ports to publish, such as `8080:80/udp`."""
+    if not texts:
+        return
+    from overlay.core.dataplane.published_port import parse_pairs  # noqa: PLC0415  rarely needed
+
+    for text in texts:
+        parse_pairs(text)
 
 
 def _rates(args: Namespace) -> JsonObject:

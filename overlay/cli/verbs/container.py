@@ -15,7 +15,6 @@ from overlay.cli import output
 from overlay.cli.options.common import add_attach_options, attach_fields
 from overlay.cli.options.removal import remove_all
 from overlay.cli.verbs.endpoint import attach_and_report
-from overlay.cli.verbs.publish import require_publishable
 from overlay.client.api import ApiClient, JsonObject
 from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
 
@@ -69,7 +68,6 @@ def register(words: VerbGroup) -> None:
 
 def run_add(args: Namespace) -> int:
     """Make a container."""
-    require_publishable(args)
     body: JsonObject = {"name": args.name, **attach_fields(args)}
     for field in ("dns_servers", "dns_search", "dns_options"):
         body[field] = getattr(args, field)

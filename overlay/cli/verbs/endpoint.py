@@ -12,7 +12,7 @@ from overlay.cli import output
 from overlay.cli.options import rates
 from overlay.cli.options.common import add_attach_options, attach_fields
 from overlay.cli.options.filters import add_filter_option, filter_rows
-from overlay.cli.verbs.publish import publish_attached, require_publishable
+from overlay.cli.verbs.publish import publish_attached
 from overlay.client.api import ApiClient, JsonObject
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ def register(words: VerbGroup) -> None:
 
 def run_attach(args: Namespace) -> int:
     """Attach a container."""
-    require_publishable(args)
     body = {"target": args.target, "name": args.name, **attach_fields(args)}
     return attach_and_report(args, "/v1/endpoints", body)
 

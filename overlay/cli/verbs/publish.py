@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
+from overlay.cli.options.common import require_ports
 from overlay.client.api import ApiClient, JsonObject
 from overlay.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
 
     from overlay.cli.parser import VerbGroup
 
@@ -97,27 +97,6 @@ def run_publish(args: Namespace) -> int:
     else:
         output.print_note(f"published {' '.join(done['ports'])} for {done['name']}")
     return 0
-
-
-def require_publishable(args: Namespace) -> None:
-    """Raise UsageError unless what is to be published of a container to attach are ports, and
-    there is a network: looked at before the attach, which would else be done already."""
-    require_ports(args.publish)
-    if args.publish and set(args.networks) <= {"none", "host"}:
-        raise UsageError(
-            "a port leads to a container on a network",
-            why="this one is on none",
-            hint="Name it: --network NETWORK",
-            field="publish",
-        )
-
-
-def require_ports(texts: Sequence[str]) -> None:
-    """Raise UsageError unless all texts are ports to publish."""
-    from overlay.core.dataplane.published_port import parse_pairs  # noqa: PLC0415  who has ports pays for it
-
-    for text in texts:
-        parse_pairs(text)
 
 
 def publish_attached(client: ApiClient, args: Namespace, attached: JsonObject) -> None:
