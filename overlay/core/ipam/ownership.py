@@ -76,7 +76,7 @@ def ip_of(number: int, subnet: Subnet) -> Ip:
 
 
 def subnet_run(subnet: Subnet) -> Run:
-    """Return a subnet's first and last address, including network and broadcast."""
+    """Return a subnet's first and last address, reserved ones included."""
     base = number_of(subnet.base)
     return (base, base + (1 << (8 * len(subnet.base) - subnet.prefix_length)) - 1)
 

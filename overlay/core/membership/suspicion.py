@@ -24,7 +24,7 @@ def least_timeout_s(member_count: int, settings: ProtocolSettings) -> float:
 
 
 def timeout_s(least_s: float, most_s: float, confirmations: int, expected: int) -> float:
-    """Return the timeout in seconds of a suspicion with that many confirmations.
+    """Return the timeout in seconds of a suspicion, by its confirmations.
 
     It falls from `most_s` with the logarithm of the confirmations to `least_s`, reached at
     `expected` (Lifeguard section IV.B); where none are expected, it is `least_s` from the start.

@@ -168,7 +168,7 @@ Value: TypeAlias = (
     | KeyState
 )
 Key: TypeAlias = tuple[str, bytes]
-"""(kind, identity): the kind of a record, and its identity among those of that kind."""
+"""(kind, identity): a record's kind, and its identity within the kind."""
 
 
 def key_of(value: Value) -> Key:

@@ -32,9 +32,9 @@ class ProtocolSettings:
     indirect_count: int = 3
     """SWIM's k (section 3.1): how many members relay an indirect probe."""
     nack_delay_share: float = 0.8
-    """A relay sends Nack after this share of the probe timeout, so that it arrives in time.
+    """A relay sends Nack after this share of the probe timeout.
 
-    Lifeguard section IV.A, LHA-Probe: 80 %.
+    So that it arrives in time (Lifeguard section IV.A, LHA-Probe: 80 %).
     """
     dead_probe_interval_s: float = 10.0
     """Interval at which one random dead member is probed.
@@ -52,27 +52,34 @@ class ProtocolSettings:
 
     # --- Suspicion ---------------------------------------------------------------------
     suspicion_multiplier: float = 4.0
-    """The minimum suspicion timeout, in probe intervals, however few the members.
+    """The minimum suspicion timeout in probe intervals, for few members.
 
     The suspect is notified directly and more than once, and may just have paused for seconds.
     """
     suspicion_growth: float = 2.0
-    """The minimum timeout in probe intervals per log10(members), above a hundred members.
+    """The minimum timeout in probe intervals per log10(members), for many.
 
-    It is the time in which a refutation reaches all of them. memberlist uses 4, but there the
-    suspect learns of the suspicion only by gossip, and is not probed once more at the end.
+    From a hundred members on. It is the time in which a refutation reaches all of them.
+    memberlist uses 4, but there the suspect learns of the suspicion only by gossip, and is not
+    probed once more at the end.
     """
     suspicion_max_multiplier: float = 6.0
-    """Lifeguard's beta (section IV.B): the timeout without confirmations, in minimum timeouts."""
+    """Lifeguard's beta (section IV.B): the timeout without confirmations.
+
+    In minimum timeouts.
+    """
     suspicion_confirmations: int = 2
-    """Lifeguard's K (section IV.B): confirmations that reduce the timeout to its minimum."""
+    """Lifeguard's K (section IV.B): confirmations for the minimum timeout."""
     freeze_share: float = 1 / 3
     """The share of members whose simultaneous silence is a fault of this node.
 
     Counted within one suspicion timeout.
     """
     freeze_count_min: int = 3
-    """Fewer silent members than this never freeze: in a cluster of three, two may die."""
+    """Fewer silent members than this never freeze.
+
+    In a cluster of three, two may die.
+    """
     freeze_census: int = 16
     """Additional members pinged in each probe interval while frozen.
 
@@ -81,21 +88,22 @@ class ProtocolSettings:
 
     # --- Local health ------------------------------------------------------------------
     awareness_max: int = 8
-    """Lifeguard's S plus one (section IV.A): an exclusive bound of the local health multiplier.
+    """Lifeguard's S plus one (section IV.A): bound of the health multiplier.
 
-    A slow node probes and times out at most this many times more slowly.
+    Exclusive. A slow node probes and times out at most this many times more slowly.
     """
     lag_threshold_s: float = 0.1
     """An event-loop lag from which this node counts as slow itself."""
 
     # --- Dissemination -----------------------------------------------------------------
     rumour_interval_s: float = 0.2
-    """Interval of membership updates beyond what probes carry (memberlist's GossipInterval).
+    """Interval of membership updates, besides those on probes.
 
-    Probes alone would triple the number of informed members only once a second.
+    memberlist's GossipInterval. Probes alone would triple the number of informed members only
+    once a second.
     """
     rumour_fanout: int = 3
-    """Number of peers that they are sent to each time (memberlist's GossipNodes)."""
+    """Receivers of each such update (memberlist's GossipNodes)."""
     rumour_miss_share: float = 1e-2
     """Bounds the mean number of members that miss an update.
 
@@ -106,9 +114,9 @@ class ProtocolSettings:
 
     # --- Replication -------------------------------------------------------------------
     push_fanout: int = 4
-    """Number of peers that a write is relayed to in one round where there are too many for all."""
+    """Number of peers that a write is relayed to in one round."""
     push_direct_max: int = 32
-    """The author sends a write directly to all interested peers if there are no more than this."""
+    """Up to this many interested peers, the author sends to each directly."""
     push_repeat_s: float = 0.015
     """A direct push is repeated after this time.
 
@@ -116,13 +124,19 @@ class ProtocolSettings:
     it.
     """
     push_interval_s: float = 0.05
-    """Interval of relay rounds; a round has more datagrams while the queue is long."""
+    """Interval of relay rounds.
+
+    A round has more datagrams while the queue is long.
+    """
     repairs_in_flight: int = 2
     """Number of anti-entropy exchanges that a node runs at once."""
     repair_retry_s: float = 0.2
     """Digests without an answer are sent again after this time."""
     repair_timeout_s: float = 1.0
-    """An exchange without progress for this long ends; the next probe starts another."""
+    """An exchange without progress for this long ends.
+
+    The next probe starts another.
+    """
     repair_turn_s: float = 5.0
     """After this time an exchange yields to one with another peer.
 
@@ -130,13 +144,19 @@ class ProtocolSettings:
     The segments received so far are kept.
     """
     catch_up_interval_s: float = 0.02
-    """Interval at which a starting node begins exchanges with its peers, one after another.
+    """Interval between the exchanges that a starting node begins.
 
     At most `repairs_in_flight` run at once.
     """
     catch_up_peers_max: int = 32
-    """Maximum number of those peers: 32 x 700 bytes, rather than a megabyte per start."""
+    """Maximum number of peers for those exchanges.
+
+    32 x 700 bytes, rather than a megabyte per start.
+    """
     confirm_retry_s: float = 0.1
-    """An unconfirmed segment is sent again after this time, then after twice as long, and so on."""
+    """An unconfirmed segment is sent again after this time.
+
+    Then after twice as long, and so on.
+    """
     amnesia_wait_s: float = 10.0
     """How long a starting node that reaches no peer refuses to write."""

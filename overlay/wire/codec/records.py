@@ -1,4 +1,4 @@
-"""Records, and the segments and cards that carry them, to and from msgpack arrays.
+"""Records, segments and cards to and from msgpack arrays.
 
 Owns: the record tags (wire numbers, append only) and the bytes that a node signs. Does not: sign
 or verify them (`wire.identity.signatures`).

@@ -142,9 +142,10 @@ def _pair_key(kind: int, peer: Peer, sender: NodeId, recipient: NodeId) -> AESGC
 
 
 def seal(key: AESGCM, header: Header, context: bytes, plain: bytes, clear: bytes = b"") -> bytes:
-    """Return a datagram: header, `clear`, and the box that authenticates all of it.
+    """Return a datagram: header, `clear`, and the box.
 
-    `context` is the cluster id and the recipient's node id, which are not sent.
+    The box authenticates all of it, and `context`: the cluster id and the recipient's node id,
+    which are not sent.
     """
     raw = header.pack() + clear
     return raw + key.encrypt(header.nonce, plain, raw + context)
@@ -153,7 +154,7 @@ def seal(key: AESGCM, header: Header, context: bytes, plain: bytes, clear: bytes
 def open_box(
     key: AESGCM, header: Header, context: bytes, data: bytes, clear_size: int = 0
 ) -> bytes:
-    """Return the plaintext of a datagram; raises RemoteError if it fails authentication."""
+    """Return a datagram's plaintext; raises RemoteError if not authentic."""
     start = limits.HEADER_SIZE + clear_size
     try:
         return key.decrypt(header.nonce, data[start:], data[:start] + context)
