@@ -1,14 +1,16 @@
-"""What a simulated agent does about the cluster's keys: the thin equivalent of the agent's `keys`.
+"""Key rotation of a simulated agent: the equivalent of the real agent's key rotation.
 
-Owns: disk, clock and chance for `core.keys.rotation_driver`, which decides all of it.
-A key is but its name here, as the simulator has no cipher: who holds the name can open.
+Owns: disk, clock and randomness for `core.keys.rotation_driver`, which decides every step. As the
+simulator does not encrypt, a key is only its id: a member that holds the id can open.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol
 
 from overlay.core.events import Event, InitialSyncDone, MemberChanged, NodeForgotten, StoreChanged
+from overlay.core.keys.rotation import Ring
 from overlay.core.keys.rotation_driver import (
     KEY_STATE_KEY,
     Announce,
@@ -19,21 +21,60 @@ from overlay.core.keys.rotation_driver import (
     Wait,
 )
 from overlay.core.node import Node
-from overlay.core.protocol.records import CLUSTER_SCOPE, AuthorityHolderRecord, KeyId
+from overlay.core.protocol.records import (
+    CLUSTER_SCOPE,
+    AuthorityHolderRecord,
+    Key,
+    KeyId,
+    Scope,
+    Segment,
+    Value,
+)
 from overlay.model import NodeId
+from overlay.sim.environment.schedule import Schedule
+from overlay.sim.host.disk import AttachmentRow
+from overlay.sim.host.environment import Environment
+from overlay.sim.host.key_invariants import WatchedHost
 from overlay.sim.host.transport import Transport
 
-if TYPE_CHECKING:
-    from overlay.sim.host.host import Host
+HOLDER: Final = AuthorityHolderRecord(bytes(64))  # the simulator does not check the signature
+_GATHER_S: Final = 0.02  # as in the agent: records arrive in bursts
 
-HOLDER: Final = AuthorityHolderRecord(bytes(64))  # nothing is proven by it here
-_GATHER_S: Final = 0.02  # as the agent: records come in bursts
+
+class RotatingHost(WatchedHost, Protocol):
+    """The part of a host that key rotation needs."""
+
+    environment: Environment
+    schedule: Schedule
+    is_holder: bool
+    clock_s: float
+
+    def later(self, delay_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
+        """Call `action(argument)` after a delay, if the agent still runs."""
+
+    def commit(
+        self,
+        scope: Scope,
+        puts: Sequence[Value] = (),
+        deletes: Sequence[Key] = (),
+        rows: Iterable[AttachmentRow | Ring] = (),
+    ) -> list[Segment]:
+        """Write own records, durable together with rows of documents."""
+
+    def publish(self, segments: Sequence[Segment], *, confirm: bool = False) -> int | None:
+        """Send own records to the others."""
+
+    def crash_point(self) -> None:
+        """Raise AgentKilled if the agent is scheduled to die here."""
+
+    def flush(self) -> None:
+        """Send pending messages and handle pending events."""
 
 
 class KeyRotation:
-    """One run of an agent's part in keeping the keys."""
+    """The key rotation of one agent, from its start to its end."""
 
-    def __init__(self, host: Host, node: Node, transport: Transport) -> None:
+    def __init__(self, host: RotatingHost, node: Node, transport: Transport) -> None:
         self._host = host
         self._node = node
         self._transport = transport
@@ -42,36 +83,36 @@ class KeyRotation:
         self.driver = RotationDriver(
             node, ring, self._watch.made_s[ring.newest], self._watch.interval_s
         )
-        self._due = float("inf")  # of the one look that counts
-        self._look(0.0)
+        self._due = float("inf")  # time of the next check; earlier appointments are void
+        self._check_after(0.0)
 
-    # --- when to look -------------------------------------------------------------------
+    # --- when to check ------------------------------------------------------------------
 
     def note(self, event: Event) -> None:
-        """Look soon if an event is of members or their keys."""
+        """Check soon if an event concerns members or their keys."""
         match event:
             case StoreChanged(keys=keys) if KEY_STATE_KEY in keys:
-                self._look(_GATHER_S)
+                self._check_after(_GATHER_S)
             case MemberChanged() | InitialSyncDone() | NodeForgotten():
-                self._look(_GATHER_S)
+                self._check_after(_GATHER_S)
             case _:
                 pass
 
-    def _look(self, delay_s: float) -> None:
+    def _check_after(self, delay_s: float) -> None:
         due = self._host.schedule.now + delay_s
         if due < self._due:
             self._due = due
             self._host.later(delay_s, self._work, due)
 
     def _work(self, due: float) -> None:
-        if due == self._due:  # else another look has taken its place
+        if due == self._due:  # otherwise another check has replaced this one
             self._due = float("inf")
             self._claim()
-            self._look(self.work())
+            self._check_after(self.work())
             self._host.flush()
 
     def _claim(self) -> None:
-        """Write that this host holds the authority, which some do from the start."""
+        """Publish that this host holds the authority, which some do from the start."""
         host = self._host
         if host.is_holder and self._node.may_write(host.schedule.now):
             host.publish(host.commit(CLUSTER_SCOPE, [HOLDER]))
@@ -79,20 +120,20 @@ class KeyRotation:
     # --- steps --------------------------------------------------------------------------
 
     def work(self) -> float:
-        """Take the steps that are due now; return after how many seconds to look again."""
+        """Execute the actions that are due; return the seconds until the next check."""
         host, now = self._host, self._host.schedule.now
         self.driver.interval_s = self._watch.interval_s
         while True:
             match self.driver.next_action(now, self._wall_s(), self._holders()):
-                case ApplyKey() as follow:
-                    self._follow(follow)
+                case ApplyKey() as action:
+                    self._apply(action)
                 case Announce(state):
                     host.publish(host.commit(CLUSTER_SCOPE, [state]))
                 case SendKey(to):
                     for node_id in to:
                         self._transport.send_key(node_id)
                 case CreateKey(generation):
-                    self._make(generation)
+                    self._create(generation)
                 case Wait(seconds):
                     return seconds
 
@@ -100,7 +141,7 @@ class KeyRotation:
         return self._host.schedule.now + self._host.clock_s
 
     def _holders(self) -> list[NodeId] | None:
-        """Return the other live holders of the authority; None where it is not held."""
+        """Return the live holders of the authority; None if this host does not hold it."""
         if not self._host.is_holder:
             return None
         live = set(self._node.membership.live())
@@ -112,38 +153,38 @@ class KeyRotation:
         )
 
     def make(self, _: Any = None) -> None:
-        """Make a key by hand, unless one is on its way."""
+        """Create a key on request, unless a rotation is under way."""
         generation = self.driver.next_generation()
         if generation is not None:
-            self._make(generation)
-            self._look(0.0)
+            self._create(generation)
+            self._check_after(0.0)
 
-    def _make(self, generation: int) -> None:
+    def _create(self, generation: int) -> None:
         key = KeyId(generation, self._watch.rng.getrandbits(16))
         self._watch.made(self._host, key, self._wall_s())
         self.take(self._host.node_id, key)
 
     def take(self, _sender: NodeId, key: KeyId) -> None:
-        """Hold a key that a member hands us, if it is of use."""
-        follow = self.driver.action_for(key, self._host.schedule.now)
-        if follow is not None:
-            self._follow(follow)
+        """Add a key that a member sent, if it is useful."""
+        action = self.driver.action_for(key, self._host.schedule.now)
+        if action is not None:
+            self._apply(action)
 
-    def _follow(self, follow: ApplyKey) -> None:
-        """Make a ring durable, with the record that tells of it, then seal and open by it."""
-        host, before, ring = self._host, self.driver.rotation.ring, follow.ring
+    def _apply(self, action: ApplyKey) -> None:
+        """Make a ring durable, along with the record that announces it, and use it."""
+        host, before, ring = self._host, self.driver.rotation.ring, action.ring
         try:
-            if follow.record is not None:
-                segments = host.commit(CLUSTER_SCOPE, [follow.record], rows=[ring])
+            if action.record is not None:
+                segments = host.commit(CLUSTER_SCOPE, [action.record], rows=[ring])
             else:
                 segments = []
                 host.crash_point()
                 host.disk.put_rows([ring])
                 host.crash_point()
         finally:
-            if host.disk.ring is ring:  # also where the agent dies right after that
+            if host.disk.ring is ring:  # also if the agent dies right after that
                 self._watch.followed(host, before, ring)
         self.driver.applied(ring, self._wall_s())
         self._transport.follow(ring)
         host.publish(segments)
-        self._look(_GATHER_S)
+        self._check_after(_GATHER_S)
