@@ -1,1 +1,1 @@
-"""What simulated hosts run in: time, randomness, the network, codec and notary."""
+"""The environment of simulated hosts: time, randomness, network, codec and notary."""

@@ -1,9 +1,9 @@
-"""The real codec, with each distinct thing decoded once for the whole cluster.
+"""The real codec, with a cache shared by all hosts.
 
-Owns: the sharing. Every host gets what the real decoder made of the real bytes; as messages
-are frozen values, a thousand receivers of one segment may hold the same one, which saves the
-memory and the time of a thousand. Corrupted bytes are decoded too, to see that the decoder
-refuses them as it should; what comes out is dropped, as the seal would have had it.
+Every host gets the real decoder's result for the real bytes. Messages are immutable, so a thousand
+receivers of one segment can share one object, which saves memory and time. Corrupted bytes are
+decoded too, to test that the decoder rejects them; the result is discarded, as the seal would not
+have opened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHARED_MAX: Final = 65_536
 
 
 class SharingCodec(MsgpackCodec):
-    """core.protocol.interfaces.Codec for all hosts of one cluster."""
+    """Implements `core.protocol.interfaces.Codec` for all hosts of one cluster."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class SharingCodec(MsgpackCodec):
         self._known_cards: dict[tuple[bytes, bytes], Card] = {}
 
     def decode_segment(self, raw: bytes, signature: bytes) -> Segment:
-        """Return the segment; the same one for the same bytes."""
+        """Return the segment; equal bytes give the same object. Raises RemoteError."""
         known = self._known_segments.get((raw, signature))
         if known is None:
             if len(self._known_segments) >= _SHARED_MAX:
@@ -39,7 +39,7 @@ class SharingCodec(MsgpackCodec):
         return known
 
     def decode_card(self, raw: bytes, signature: bytes) -> Card:
-        """Return the card; the same one for the same bytes."""
+        """Return the card; equal bytes give the same object. Raises RemoteError."""
         known = self._known_cards.get((raw, signature))
         if known is None:
             if len(self._known_cards) >= _SHARED_MAX:
@@ -49,7 +49,7 @@ class SharingCodec(MsgpackCodec):
         return known
 
     def survive(self, payload: bytes, rng: random.Random) -> list[Message]:
-        """Decode a broken copy of the payload: it may only refuse, or make sense of it."""
+        """Decode a corrupted copy of the payload: the codec must reject it or return messages."""
         broken = bytearray(payload)
         for _ in range(rng.randint(1, 4)):
             broken[rng.randrange(len(broken))] = rng.randrange(256)

@@ -1,9 +1,9 @@
-"""The network between the simulated hosts: everything UDP may do to a datagram.
+"""The network between simulated hosts: everything that UDP may do to a datagram.
 
-Owns: loss, latency, jitter, duplication, reordering, corruption, cuts in one or both
-directions, clogged paths, slow hosts and bounded link capacity. Must not know what a datagram
-says. As a good fake UDP should, it never blocks the sender, drops when full, and is silent to
-unknown addresses.
+Owns: loss, latency, jitter, duplication, reordering, corruption, cuts in one or both directions,
+clogged paths, slow hosts and bounded link capacity. Like UDP, it never blocks the sender, drops
+datagrams when a buffer is full, and discards those to unknown addresses without an error.
+Does not: interpret datagrams.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from typing import Any, Final, NamedTuple
 from overlay.model import Ip, NodeId
 from overlay.sim.environment.schedule import Schedule
 
-IP_UDP_HEADER_SIZE: Final = 28  # IPv4 20, UDP 8: what a datagram takes on the link besides itself
-IN_FLIGHT_MAX: Final = 16_384  # datagrams on their way to one host: a socket buffer of 4 MiB
-CLOG_CAPACITY: Final = 64  # datagrams that a clogged path holds back before it drops
+IP_UDP_HEADER_SIZE: Final = 28  # IPv4 20, UDP 8
+IN_FLIGHT_MAX: Final = 16_384  # datagrams under way to one host: a socket buffer of 4 MiB
+CLOG_CAPACITY: Final = 64  # datagrams that a clogged path holds back before it drops more
 
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """How the network treats every datagram; probabilities are 0 to 1."""
+    """How the network treats every datagram; probabilities are from 0 to 1."""
 
     loss: float = 0.0
     latency_s: float = 0.0005
-    jitter_s: float = 0.0  # added to the latency, uniformly from 0: reorders
+    jitter_s: float = 0.0  # maximum added to the latency, uniformly distributed: reorders
     duplicate: float = 0.0
     corrupt: float = 0.0
-    straggle: float = 0.0  # this share arrives late by up to `straggle_s`: reorders far
+    straggle: float = 0.0  # probability of a delay of up to `straggle_s`: reorders far
     straggle_s: float = 0.5
     bandwidth_bit_per_s: float = 1e9  # of each host's uplink
-    buffer_s: float = 0.05  # of queue before the uplink drops
+    buffer_s: float = 0.05  # length of the queue before the uplink drops
 
 
 class Cut(NamedTuple):
-    """Nothing passes from `sources` to `targets`; the way back is a cut of its own."""
+    """Nothing passes from `sources` to `targets`; the opposite direction needs its own cut."""
 
     sources: frozenset[Ip]
     targets: frozenset[Ip]
 
 
 class Flight(NamedTuple):
-    """One datagram on its way: what would be sealed in it, and whether it broke."""
+    """One datagram under way: the unsealed content, and whether it was corrupted."""
 
     sender: NodeId
     source: Ip
@@ -67,7 +67,7 @@ class Line:
         self.in_flight = 0
         self.sent_count = 0
         self.sent_bytes = 0
-        self.slow_s = 0.0  # what passes this line, either way, is late by up to this much
+        self.slow_s = 0.0  # maximum extra delay, in both directions
 
 
 class Network:
@@ -78,7 +78,7 @@ class Network:
         self.cuts: list[Cut] = []
         self.drops: collections.Counter[str] = collections.Counter()
         self.size_max = 0
-        self.trace = 0  # a checksum of who sent how much to whom, in order
+        self.trace = 0  # checksum of the sequence of (source, target, size)
         self.delivered = 0
         self._schedule = schedule
         self._random = rng.random
@@ -87,38 +87,38 @@ class Network:
         self._held: collections.Counter[tuple[Ip, Ip]] = collections.Counter()
 
     def plug(self, address: Ip, deliver: Callable[[Flight], None]) -> Line:
-        """Connect a host at `address`; what arrives there is given to `deliver`."""
+        """Connect a host at `address`; datagrams that arrive there are passed to `deliver`."""
         line = Line(deliver)
         self._lines[address] = line
         return line
 
     def unplug(self, address: Ip) -> None:
-        """Nothing reaches `address` from now on."""
+        """Disconnect `address`: nothing reaches it from now on."""
         self._lines.pop(address, None)
 
     def clog(self, source: Ip, target: Ip, until: float) -> None:
-        """Hold back what goes from `source` to `target` until then; drop beyond capacity."""
+        """Hold back datagrams from `source` to `target` until then; drop beyond capacity."""
         self._clogs[source, target] = until
 
     def is_cut(self, source: Ip, target: Ip) -> bool:
-        """Say whether nothing passes from `source` to `target`."""
+        """Return whether a cut lies between `source` and `target`, in this direction."""
         return any(source in cut.sources and target in cut.targets for cut in self.cuts)
 
     def calm(self) -> None:
-        """End every cut, clog and slowness; the weather is set separately."""
+        """End all cuts, clogs and slow lines; the weather is set separately."""
         self.cuts.clear()
         self._clogs.clear()
         for line in self._lines.values():
             line.slow_s = 0.0
 
     def send(self, sender: NodeId, source: Ip, target: Ip, content: Any, size: int) -> None:
-        """Take a datagram of `size` bytes from `source`; it arrives never, once or more often."""
+        """Send a datagram of `size` bytes; it arrives never, once or more often."""
         self.size_max = max(self.size_max, size)
         self.trace = zlib.crc32(source + target, self.trace ^ size)
         weather = self.weather
         now = self._schedule.now
         line = self._lines.get(source)
-        if line is None:  # the host has moved or is gone: its socket sends into the void
+        if line is None:  # the host has moved or is gone
             self.drops["unplugged"] += 1
             return
         line.sent_count += 1

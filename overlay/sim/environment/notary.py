@@ -1,8 +1,8 @@
-"""A notary whose signatures are cheap keyed hashes: same sizes, same refusals, no Ed25519.
+"""A notary whose signatures are cheap keyed hashes instead of Ed25519 signatures.
 
-A real verification takes 100 microseconds, and a simulated cluster needs millions of them.
-What is signed are the very bytes that the real notary signs. The "key" is public, so this
-proves nothing about forgery: that is tested where the real notary is.
+A real verification takes 100 microseconds, and a simulated cluster needs millions. Sizes, checks
+and the signed bytes are those of the real notary. The "key" is public, so this proves nothing about
+forgery; the real notary's tests do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VERSION_SIZE_MAX: Final = 9  # a 64-bit integer in msgpack
 
 
 class FakeSigner:
-    """Signs as one node, checks anyone's (core.ports.Notary)."""
+    """Signs as one node, verifies all (implements `core.protocol.interfaces.Signer`)."""
 
     def __init__(self, sign_key: bytes) -> None:
         self._sign_key = sign_key
@@ -30,40 +30,40 @@ class FakeSigner:
     def issue_segment(
         self, scope: Scope, floor: int, after: int, upto: int, entries: Sequence[Entry]
     ) -> Segment:
-        """Return the segment of this node's own log, signed."""
+        """Return a signed segment of this node's own log."""
         kept = tuple(entries)
         raw = pack_segment(self._node_id, scope, floor, after, upto, kept)
         signature = _signed(self._sign_key, raw)
         return Segment(self._node_id, scope, floor, after, upto, kept, raw, signature)
 
     def segment_size(self, entries: Sequence[Entry]) -> int:
-        """Return an upper bound of the bytes that a segment of these entries takes."""
+        """Return an upper bound of the size of a segment with these entries, in bytes."""
         after = min((entry.version for entry in entries), default=1) - 1
         upto = max((entry.version for entry in entries), default=1)
         body = pack_segment(self._node_id, Scope(2**24 - 1), 0, after, upto, tuple(entries))
         return len(body) + 2 * _VERSION_SIZE_MAX + SIGNATURE_SIZE
 
     def verify_segment(self, segment: Segment, origin_card: Card) -> bool:
-        """Say whether `origin_card`'s key signed the segment."""
+        """Return whether `origin_card`'s key signed the segment."""
         return (
             segment.origin == origin_card.node_id
             and _signed(origin_card.sign_key, segment.raw) == segment.signature
         )
 
     def issue_card(self, card: Card) -> Card:
-        """Return this node's own card, signed."""
+        """Return this node's card, signed."""
         raw = pack_card(card)
         return replace(card, raw=raw, signature=_signed(self._sign_key, raw))
 
     def verify_card(self, card: Card) -> bool:
-        """Say whether the card is signed by its own key and its node_id is that key's."""
+        """Return whether the card's own key signed it and its node_id belongs to that key."""
         return (
             card.node_id == node_id_of(card.sign_key)
             and _signed(card.sign_key, card.raw) == card.signature
         )
 
     def verify_warrant(self, forgotten: ForgottenNode) -> bool:
-        """Say whether the authority declared the node gone: nobody holds it here."""
+        """Return whether there is a warrant at all: the simulator has no authority key."""
         return bool(forgotten.warrant)
 
 

@@ -1,7 +1,8 @@
 """Virtual time: a clock that jumps from event to event, and the heap that orders them.
 
-Owns: what time it is in the simulated world. Must not know what any event means. Events of
-one moment run in the order in which they were put, so that a run is a function of its seed.
+Owns: the time of the simulated world. Events of the same moment run in the order in which they were
+scheduled, so that a run is a function of its seed.
+Does not: know what an event means.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _Event: TypeAlias = tuple[float, int, Callable[[Any], None], Any]
 
 
 class Schedule:
-    """The world's only clock. `now` is in seconds since the world began."""
+    """The world's only clock. `now` is in seconds since the start."""
 
     __slots__ = ("_events", "_sequence", "handled", "now")
 
@@ -28,16 +29,16 @@ class Schedule:
         return len(self._events)
 
     def at(self, when: float, action: Callable[[Any], None], argument: Any = None) -> None:
-        """Call `action(argument)` at `when`; a moment in the past means: next."""
+        """Call `action(argument)` at `when`; if that is past, as the next event."""
         self._sequence = sequence = self._sequence + 1
         heapq.heappush(self._events, (max(self.now, when), sequence, action, argument))
 
     def after(self, delay_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
-        """Call `action(argument)` once `delay_s` have passed."""
+        """Call `action(argument)` after `delay_s` seconds."""
         self.at(self.now + delay_s, action, argument)
 
     def run_until(self, deadline: float) -> None:
-        """Run every event up to and at `deadline`; the clock then stands at `deadline`."""
+        """Run every event up to and including `deadline`, and set the clock to it."""
         events = self._events
         pop = heapq.heappop
         handled = 0
