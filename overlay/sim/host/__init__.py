@@ -1,1 +1,1 @@
-"""One simulated host: the agent's shell without sockets."""
+"""One simulated host: its agent, without sockets, and its kernel and disk."""

@@ -1,6 +1,7 @@
-"""A host's disk: what the agent made durable, and what an old copy of it would bring back.
+"""A host's disk: the agent's durable state, and snapshots of it.
 
-Owns: records as an append-only journal with the floor rule. Must not know: what records say.
+Owns: records as an append-only journal with the floor rule.
+Does not: interpret records.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from overlay.core.protocol.records import KeyId, Scope, Segment
 from overlay.model import Card, Ip, NodeId
 from overlay.sim.host.kernel import Container
 
-FIRST_KEY = KeyId(0, 0)  # of the cluster, made with it
+FIRST_KEY = KeyId(0, 0)  # created together with the cluster
 _FIRST_RING = Ring(frozenset({FIRST_KEY}), FIRST_KEY)
 _JOURNAL_COMPACTED_AT = 4096
 
@@ -28,7 +29,7 @@ class AttachmentRow(NamedTuple):
 
 @dataclass(slots=True)
 class Disk:
-    """Durable state. `base` is shared by all hosts of a cluster that starts fully formed."""
+    """Durable state. The `base_` fields are shared by all hosts of a cluster that starts formed."""
 
     epoch: int = 0
     seeds: tuple[Ip, ...] = ()
@@ -41,19 +42,19 @@ class Disk:
     _compact_at: int = _JOURNAL_COMPACTED_AT
 
     def next_epoch(self) -> int:
-        """Advance and return the start counter; durable before it is used."""
+        """Increment and return the start counter."""
         self.epoch += 1
         return self.epoch
 
     def put_cards(self, cards: Iterable[Card]) -> None:
-        """Store cards, each in place of an older one of its node."""
+        """Store cards; a card replaces an older one of its node."""
         for card in cards:
             held = self.cards.get(card.node_id)
             if held is None or held.epoch < card.epoch:
                 self.cards[card.node_id] = card
 
     def put_segments(self, segments: Iterable[Segment]) -> None:
-        """Store segments; what their floors make void goes sooner or later."""
+        """Store segments; those that a later floor makes obsolete are removed in time."""
         self.journal.extend(segments)
         if len(self.journal) >= self._compact_at:
             self.journal = _compacted(self.journal)
@@ -70,7 +71,7 @@ class Disk:
                 self.attachments[row.endpoint_id] = row.container
 
     def drop_scope(self, scope: Scope) -> None:
-        """Forget the others' records of a network that this host no longer takes part in."""
+        """Delete the records of a network in which this host no longer participates."""
         self.journal = [segment for segment in self.journal if segment.scope != scope]
         self.base_segments = [item for item in self.base_segments if item.scope != scope]
 
@@ -80,12 +81,12 @@ class Disk:
         return [merged[node_id] for node_id in sorted(merged)]
 
     def all_segments(self) -> list[Segment]:
-        """Return every stored segment, each log's in order of version."""
+        """Return every stored segment, in order of version within each log."""
         kept = _compacted([*self.base_segments, *self.journal])
         return sorted(kept, key=lambda item: (item.origin, item.scope, item.upto))
 
     def snapshot(self) -> Disk:
-        """Return a copy, to come back to later as a restored backup would."""
+        """Return a copy, for a later restoration from backup."""
         return Disk(
             self.epoch,
             self.seeds,

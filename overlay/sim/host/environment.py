@@ -1,7 +1,4 @@
-"""What all simulated hosts share, and the way in which an agent dies.
-
-Owns: nothing; it only names what a host is given.
-"""
+"""The objects that all simulated hosts share, and the exception that kills an agent."""
 
 from __future__ import annotations
 
@@ -16,13 +13,13 @@ from overlay.sim.environment.schedule import Schedule
 from overlay.sim.host.key_invariants import KeyInvariants
 
 
-class AgentKilled(Exception):  # noqa: N818 - not an error: the fault that was asked for
-    """The agent is killed here, in the middle of its work."""
+class AgentKilled(Exception):  # noqa: N818 - not an error: an injected fault
+    """The agent is killed at this point of its work."""
 
 
 @dataclass(slots=True)
 class Environment:
-    """Time, network, codec, settings, chance, who wants to be told, and who watches the keys."""
+    """Time, network, codec, settings, randomness, the story's writer, and the key invariants."""
 
     schedule: Schedule
     network: Network

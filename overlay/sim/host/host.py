@@ -1,8 +1,8 @@
-"""One simulated host: the thin equivalent of the agent around the very same node.
+"""One simulated host: a small agent around the real core node.
 
-Owns: the life of the agent's process (start, crash, stall) and the order "durable, then
-published". How datagrams move is in `pump`, what an attach does in `work`, how the kernel
-follows in `datapath`; the kernel and the disk outlive the agent.
+Owns: the life of the agent's process (start, crash, stall) and the rule "durable, then published".
+`transport` moves datagrams, `agent` attaches containers, `reconciler` updates the kernel. Kernel
+and disk outlive the agent.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from overlay.sim.host.transport import Transport
 
 GOSSIP_PORT: Final = 7948
 UNDERLAY_MTU: Final = 1500
-_CLOCK_S: Final = 60.0  # wall clocks are wrong by up to this much
+_CLOCK_S: Final = 60.0  # maximum error of wall clocks
 _WOKEN_S: Final = 0.5
 _HOLDERS_BELOW: Final = 16
-_LAZY_WRITE_S: Final = 1.0  # as the agent: what others sent reaches the disk this much later
+_LAZY_WRITE_S: Final = 1.0  # as in the agent: delay before others' records are written to disk
 
 
 def is_holder(index: int) -> bool:
-    """Say whether a host holds the authority from the start, and so makes keys."""
+    """Return whether a host holds the authority from the start, and so creates keys."""
     return index % 2 == 0 and index < _HOLDERS_BELOW
 
 
@@ -65,11 +65,11 @@ class Host:
         self.kernel = Kernel()
         self.line = environment.network.plug(address, self.deliver)
         self.drops: Counter[str] = Counter()
-        self.formed_with: Collection[NodeId] = ()  # sessions at the first start
+        self.formed_with: Collection[NodeId] = ()  # peers with a session at the first start
         self.is_holder = is_holder(index)
         self.clock_s = FIRST_MADE_S + random.Random(f"clock/{index}").uniform(-_CLOCK_S, _CLOCK_S)
         self.leaving = False
-        self.gone = False  # left the cluster for good
+        self.gone = False  # has left the cluster permanently
         self.on_event: Callable[[Event], None] = lambda _event: None
         self.on_start: Callable[[], None] = lambda: None
         self.card: Card | None = None
@@ -79,8 +79,8 @@ class Host:
         self.addressing: AddressSpace | None = None
         self.started_at = 0.0
         self._life = 0
-        self._doomed: int | None = None
-        self._unsaved: list[Segment] = []
+        self._writes_to_live: int | None = None
+        self._unsaved_segments: list[Segment] = []
         self._unsaved_cards: list[Card] = []
 
     def __repr__(self) -> str:
@@ -113,8 +113,8 @@ class Host:
             self.environment,
             address=self.address,
             drops=self.drops,
-            on_event=self._take_event,
-            on_key=self._take_key,
+            on_event=self._handle_event,
+            on_key=self._receive_key,
             on_death=self._crash,
         )
         self.keys = KeyRotation(self, self.node, self.transport)
@@ -123,7 +123,7 @@ class Host:
         self.transport.flush()
 
     def first_card(self) -> Card:
-        """Issue the card that the first start will use: for a cluster that starts formed."""
+        """Issue the card for the first start, for a cluster that starts formed."""
         self.card = self._issue_card()
         return self.card
 
@@ -146,47 +146,47 @@ class Host:
         return card
 
     def stop(self) -> None:
-        """End the agent at once, as kill -9 does: what was not saved is lost."""
+        """Kill the agent, as kill -9 does: unsaved state is lost."""
         self._life += 1
         if self.transport is not None:
             self.transport.close()
         self.node = self.transport = self.addressing = self.keys = None
-        self._doomed = None
-        self._unsaved.clear()
+        self._writes_to_live = None
+        self._unsaved_segments.clear()
         self._unsaved_cards.clear()
 
     def stall(self, until: float) -> None:
-        """Give the agent no processor until then."""
+        """Suspend the agent until then."""
         if self.transport is not None:
             self.transport.stall(until)
 
     def asleep_until(self) -> float:
-        """Return when the agent gets a processor again; in the past if it has one."""
+        """Return when the agent resumes; a time in the past if it is not suspended."""
         return 0.0 if self.transport is None else self.transport.stalled() or 0.0
 
     def schedule_crash(self, after_writes: int) -> None:
-        """Let the agent die in the middle of its work, so many durable steps from now."""
-        self._doomed = after_writes
+        """Kill the agent in the middle of its work, after so many durable steps."""
+        self._writes_to_live = after_writes
 
     def end_faults(self) -> None:
-        """Let the agent live and run after all."""
-        self._doomed = None
+        """Cancel a scheduled crash, and resume a suspended agent."""
+        self._writes_to_live = None
         if self.transport is not None:
             self.transport.wake()
 
     def back_up(self) -> None:
-        """Keep a copy of the disk, to be restored later."""
+        """Keep a copy of the disk, for a later restoration."""
         self.backup = self.disk.snapshot()
 
     def crash_point(self) -> None:
-        """Die here, by raising Died, if that is what was asked for."""
-        if self._doomed is not None:
-            self._doomed -= 1
-            if self._doomed < 0:
+        """Raise AgentKilled if the agent is scheduled to die here."""
+        if self._writes_to_live is not None:
+            self._writes_to_live -= 1
+            if self._writes_to_live < 0:
                 raise AgentKilled
 
     def later(self, delay_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
-        """Call `action(argument)` after a delay, unless the agent has died meanwhile."""
+        """Call `action(argument)` after a delay in seconds, unless the agent has died meanwhile."""
         self.schedule.after(delay_s, self._later, (self._life, action, argument))
 
     def _later(self, what: tuple[int, Callable[[Any], None], Any]) -> None:
@@ -195,31 +195,31 @@ class Host:
             return
         stalled_until = self.transport.stalled()
         if stalled_until is not None:
-            soon = self.schedule.now + _WOKEN_S  # it may be woken before its time
+            soon = self.schedule.now + _WOKEN_S  # it may be resumed early
             self.schedule.at(min(stalled_until, soon), self._later, what)
             return
         self.guarded(action, argument)
 
     def guarded(self, action: Callable[[Any], None], argument: Any = None) -> None:
-        """Call `action(argument)`; if it dies on the way, so does the agent."""
+        """Call `action(argument)`; if it raises AgentKilled, stop the agent."""
         try:
             action(argument)
         except AgentKilled:
             self._crash()
 
     def _crash(self) -> None:
-        self.environment.tell(f"{self.name}: dies in the middle of its work")
+        self.environment.tell(f"{self.name}: is killed in the middle of its work")
         self.stop()
 
-    # --- the pump -----------------------------------------------------------------------
+    # --- datagrams ----------------------------------------------------------------------
 
     def deliver(self, flight: Flight) -> None:
-        """Take a datagram from the network; a host without an agent hears nothing."""
+        """Receive a datagram; without a running agent it is lost."""
         if self.transport is not None:
             self.transport.deliver(flight)
 
     def flush(self) -> None:
-        """Send what is due and hand out what happened."""
+        """Send pending messages and handle pending events."""
         if self.transport is not None:
             self.transport.flush()
 
@@ -232,7 +232,7 @@ class Host:
         deletes: Sequence[Key] = (),
         rows: Iterable[AttachmentRow | Ring] = (),
     ) -> list[Segment]:
-        """Write own records, durable together with rows of documents; nothing is sent yet."""
+        """Write own records, durable together with rows of documents; send nothing yet."""
         assert self.node is not None
         segments = self.node.write(scope, puts, deletes)
         self.crash_point()
@@ -243,14 +243,14 @@ class Host:
         return segments
 
     def publish(self, segments: Sequence[Segment], *, confirm: bool = False) -> int | None:
-        """Tell the others; with `confirm`, return what a Confirmed event will name."""
+        """Send own records; with `confirm`, return the wait id that a Confirmed event will have."""
         assert self.node is not None
         wait = self.node.publish(segments, self.schedule.now, confirm=confirm)
         self.crash_point()
         return wait
 
     def move(self, address: Ip) -> None:
-        """Get another underlay address; the agent, if it runs, says so in a new card."""
+        """Change the underlay address; a running agent publishes it in a new card."""
         self.environment.network.unplug(self.address)
         self.address = address
         self.line = self.environment.network.plug(address, self.deliver)
@@ -260,23 +260,23 @@ class Host:
             self.flush()
 
     def renew_card(self, *, left: bool = False) -> None:
-        """Make this host's address known, durable before it is said."""
+        """Publish a new card with this host's address, after making it durable."""
         assert self.node is not None
         assert self.transport is not None
         self.card = self._issue_card(left=left)
         self.transport.sessions.card = self.card
         self.node.renew_card(self.card, self.schedule.now)
 
-    def _take_key(self, sender: NodeId, key: KeyId) -> None:
+    def _receive_key(self, sender: NodeId, key: KeyId) -> None:
         if self.keys is not None:
             self.keys.take(sender, key)
 
-    def _take_event(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         if self.keys is not None:
             self.keys.note(event)
         match event:
             case SegmentAccepted(segment=segment):
-                self._unsaved.append(segment)
+                self._unsaved_segments.append(segment)
                 self._save_later()
             case CardAccepted(card=card):
                 self._unsaved_cards.append(card)
@@ -292,18 +292,18 @@ class Host:
                 self.on_event(event)
 
     def _raise_epoch(self, epoch: int) -> None:
-        """Peers know this node by a later epoch than the disk did: go on above that one."""
+        """Continue above an epoch that peers know, if it is later than the disk's."""
         assert self.card is not None
         if epoch >= self.card.epoch:
             self.disk.epoch = max(self.disk.epoch, epoch)
             self.renew_card()
 
     def _save_later(self) -> None:
-        if len(self._unsaved) + len(self._unsaved_cards) == 1:
+        if len(self._unsaved_segments) + len(self._unsaved_cards) == 1:
             self.later(_LAZY_WRITE_S, self._save)
 
     def _save(self, _: Any = None) -> None:
-        self.disk.put_segments(self._unsaved)
+        self.disk.put_segments(self._unsaved_segments)
         self.disk.put_cards(self._unsaved_cards)
-        self._unsaved.clear()
+        self._unsaved_segments.clear()
         self._unsaved_cards.clear()

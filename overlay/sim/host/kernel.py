@@ -1,8 +1,9 @@
-"""A host's kernel, as far as an agent can tell: sandboxes and the containers plugged in.
+"""A simulated kernel: a host's sandboxes and the containers connected to them.
 
-Owns: what is really there, across crashes of the agent. Must not know: records, plans, peers.
-It is strict where the real kernel is lenient, so that sloppiness shows: a second add, a change
-of what is not so, a delete of what is gone are all refused.
+Owns: the kernel state, across crashes of the agent. It is stricter than the real kernel, to expose
+careless operations: adding something twice, changing something that differs from the expected
+state, and deleting something that is gone are refused.
+Does not: know records, plans or peers.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from overlay.model import Endpoint, Mac, Vni
 
 
 class KernelRefusedError(Exception):
-    """The kernel would not do this operation, or should not have been asked to."""
+    """The kernel refuses this operation, or the agent should not have requested it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container's interface, the truth that records only describe."""
+    """One container's interface: the reality that records only describe."""
 
     endpoint: Endpoint
     port: str
@@ -50,7 +51,7 @@ class Sandbox:
 
 
 class Kernel:
-    """All sandboxes of one host. A crash of the agent leaves it as it is."""
+    """All sandboxes of one host; they survive a crash of the agent."""
 
     __slots__ = ("containers", "failing", "operation_count", "sandboxes")
 
@@ -58,23 +59,23 @@ class Kernel:
         self.sandboxes: dict[Vni, Sandbox] = {}
         self.containers: dict[bytes, Container] = {}
         self.operation_count = 0
-        self.failing = False  # every operation fails, as for want of memory
+        self.failing = False  # every operation fails, as if out of memory
 
     def open(self, vni: Vni) -> None:
-        """Make a network's namespace, if there is none."""
+        """Create a network's namespace if it does not exist."""
         self.sandboxes.setdefault(vni, Sandbox())
 
     def read(self, vni: Vni) -> SandboxState | None:
-        """Return the state of a network's sandbox, or None where there is none."""
+        """Return the state of a network's sandbox; None if there is none."""
         sandbox = self.sandboxes.get(vni)
         return None if sandbox is None else sandbox.state()
 
     def apply(
         self, vni: Vni, operations: Sequence[Operation], stop_after: int | None = None
     ) -> bool:
-        """Apply operations to a sandbox; say whether all were.
+        """Apply operations to a sandbox; return whether all were applied.
 
-        `stop_after` breaks off after so many, as a kill -9 would. Raises Refused.
+        `stop_after` limits their number, as a kill -9 would. Raises KernelRefusedError.
         """
         sandbox = self.sandboxes[vni]
         for index, operation in enumerate(operations):
@@ -92,7 +93,7 @@ class Kernel:
                     raise KernelRefusedError(f"{operation}: no such device")
                 key = row_key(row)
                 if rows.get(key) == row:
-                    raise KernelRefusedError(f"{operation}: it is there already")
+                    raise KernelRefusedError(f"{operation}: the row already exists")
                 rows[key] = row
             case DeleteRow(row):
                 key = row_key(row)
@@ -103,12 +104,12 @@ class Kernel:
                 if link.name in links:
                     raise KernelRefusedError(f"{operation}: file exists")
                 if isinstance(link, Port):
-                    raise KernelRefusedError(f"{operation}: only an attach makes a port")
+                    raise KernelRefusedError(f"{operation}: only an attach creates a port")
                 self._check_master(sandbox, link, operation)
                 links[link.name] = link
             case ChangeLink(before, after):
                 if links.get(before.name) != before or before.name != after.name:
-                    raise KernelRefusedError(f"{operation}: it is {links.get(before.name)}")
+                    raise KernelRefusedError(f"{operation}: the link is {links.get(before.name)}")
                 self._check_master(sandbox, after, operation)
                 links[after.name] = after
             case DeleteLink(link):
@@ -124,7 +125,7 @@ class Kernel:
             raise KernelRefusedError(f"{operation}: no bridge {link.master!r}")
 
     def delete_link(self, sandbox: Sandbox, name: str) -> None:
-        """Remove a link as the kernel does: its rows go, its ports lose their master."""
+        """Delete a link, its rows, and the master of its ports, as the kernel does."""
         del sandbox.links[name]
         for key in [key for key in sandbox.rows if key[1] == name]:
             del sandbox.rows[key]
@@ -132,21 +133,21 @@ class Kernel:
             if not isinstance(other, Bridge) and other.master == name:
                 sandbox.links[other.name] = other._replace(master="")
 
-    # --- what an attach does besides the plan --------------------------------------------
+    # --- attach and detach ---------------------------------------------------------------
 
     def plug(self, container: Container, port: Port) -> None:
-        """Make a container's veth pair, its sandbox end a port. Raises Refused."""
+        """Create a container's veth pair, with a port in the sandbox. Raises KernelRefusedError."""
         vni = container.endpoint.vni
         sandbox = self.sandboxes.get(vni)
         if sandbox is None or port.master not in sandbox.links:
-            raise KernelRefusedError(f"no sandbox of VNI {vni} with {port.master} to plug into")
+            raise KernelRefusedError(f"no sandbox of VNI {vni} with a bridge {port.master}")
         if port.name in sandbox.links:
             raise KernelRefusedError(f"{port.name}: file exists")
         sandbox.links[port.name] = port
         self.containers[container.endpoint.endpoint_id] = container
 
     def unplug(self, endpoint_id: bytes) -> None:
-        """Remove a container's veth pair; that it is gone already is success."""
+        """Delete a container's veth pair; succeeds if it is already gone."""
         container = self.containers.pop(endpoint_id, None)
         if container is None:
             return
@@ -155,19 +156,19 @@ class Kernel:
             self.delete_link(sandbox, container.port)
 
     def remove_sandbox(self, vni: Vni) -> None:
-        """Remove a network's namespace with all that is in it."""
+        """Delete a network's namespace and everything in it."""
         self.sandboxes.pop(vni, None)
         for endpoint_id, container in list(self.containers.items()):
             if container.endpoint.vni == vni:
                 del self.containers[endpoint_id]
 
     def lose_all(self) -> None:
-        """Lose power: nothing is there any more."""
+        """Lose power: all sandboxes and containers are gone."""
         self.sandboxes.clear()
         self.containers.clear()
 
     def container_behind(self, vni: Vni, bridge: str, mac: Mac) -> Container | None:
-        """Return the container that owns `mac` on a port of `bridge`: what a bridge learns."""
+        """Return the container with that MAC on a port of `bridge`, as a bridge would learn it."""
         sandbox = self.sandboxes.get(vni)
         if sandbox is None:
             return None

@@ -1,10 +1,11 @@
-"""What must hold of keys at every moment, whatever the storm: who can open what.
+"""Invariants of key rotation, checked at every step: each receiver holds the sender's key.
 
-Owns: the keys' names and ages, who held whom alive at each member's steps, and the judgement of
-each datagram that is dropped because its receiver holds no such key. docs/PROTOCOL.md 3.4 allows
-that for a receiver that its sender held dead as it took the key into use, or that held its sender
-dead as it dropped the key; and for a disk that was rolled back, which lacks what its record says
-that it has. They heal with the receiver's next hello. Must not decide anything for a member.
+Owns: the keys' ids and ages, the members that each one considered alive at its rotation steps, and
+the judgment of every datagram dropped because its receiver lacks the key. docs/PROTOCOL.md 3.4
+allows such a drop if the sender considered the receiver dead when it began to use the key, if the
+receiver considered the sender dead when it dropped the key, or if the receiver's disk was rolled
+back and lacks keys that its record lists. The receiver's next hello must end the condition.
+Does not: decide anything for a member.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from overlay.sim.environment.network import Flight
 from overlay.sim.host.disk import FIRST_KEY, Disk
 from overlay.sim.host.sessions import SealedPayload, Sessions
 
-FIRST_MADE_S: Final = 1_800_000_000.0  # Unix time at the beginning of the world
-_HEALING_S: Final = 15.0  # some hellos may be lost, but not all of them
+FIRST_MADE_S: Final = 1_800_000_000.0  # Unix time at the start of the simulation
+_HEALING_S: Final = 15.0  # some hellos may be lost, but not all
 _HEALING_COUNT: Final = 50
 
 
 class WatchedHost(Protocol):
-    """What is looked at of a host. `node` is None while its agent is down."""
+    """The part of a host that is inspected. `node` is None while its agent is down."""
 
     name: str
     node_id: NodeId
@@ -38,12 +39,15 @@ class WatchedHost(Protocol):
 
 
 class KeysBrokenError(AssertionError):
-    """A datagram was lost, or would be, for a key that its receiver ought to hold."""
+    """A datagram was or would be lost because its receiver lacks a key it should hold."""
 
 
 class KeyInvariants:
-    """Sees every step of every member. `host_of` finds a host, `is_cut` says whether nothing
-    passes from one address to another."""
+    """Checks every rotation step of every member.
+
+    `host_of` finds a host by node id; `is_cut` returns whether nothing passes from one address to
+    another.
+    """
 
     def __init__(
         self,
@@ -62,16 +66,16 @@ class KeyInvariants:
         self._live_at_use: dict[tuple[NodeId, KeyId], set[NodeId]] = {}
         self._live_at_drop: dict[tuple[NodeId, KeyId], set[NodeId]] = {}
         self._lost: dict[NodeId, frozenset[KeyId]] = {}
-        self._sealed: dict[NodeId, KeyId] = {}  # before its disk was rolled back
+        self._sealed: dict[NodeId, KeyId] = {}  # key in use before the disk was rolled back
         self._healing: dict[tuple[NodeId, NodeId, int, KeyId], tuple[float, int]] = {}
 
     def made(self, host: WatchedHost, key: KeyId, wall_s: float) -> None:
-        """Note that a host has made a key."""
+        """Record that a host has created a key."""
         self.made_s[key] = float(int(wall_s))
-        self.tell(f"{host.name}: makes {_shown(key)}")
+        self.tell(f"{host.name}: creates {_key_text(key)}")
 
     def rolled_back(self, host: WatchedHost, before: Ring, after: Ring) -> None:
-        """Note that a host's disk holds a former ring again."""
+        """Record that a host's disk holds an earlier ring again."""
         self._lost[host.node_id] = self._lost.get(host.node_id, frozenset()) | (
             before.held - after.held
         )
@@ -80,19 +84,19 @@ class KeyInvariants:
     # --- steps --------------------------------------------------------------------------
 
     def followed(self, host: WatchedHost, before: Ring, after: Ring) -> None:
-        """Check a member's step, which is on its disk now."""
+        """Check a member's step, which is now durable. Raises KeysBrokenError."""
         assert host.node is not None
         live = set(host.node.membership.live())
         if host.node_id in self._lost:
             self._lost[host.node_id] -= after.held
         if after.sealing != before.sealing:
-            self.tell(f"{host.name}: seals with {_shown(after.sealing)}")
+            self.tell(f"{host.name}: seals with {_key_text(after.sealing)}")
             self._live_at_use[host.node_id, after.sealing] = live
             for node_id in sorted(live):
                 self._require_held(host, self._host_of(node_id), after.sealing)
         is_full = len(before.held) >= limits.KEYS_HELD_MAX and after.newest != before.newest
         for key in sorted(before.held - after.held):
-            self.tell(f"{host.name}: drops {_shown(key)}")
+            self.tell(f"{host.name}: drops {_key_text(key)}")
             self._live_at_drop[host.node_id, key] = set() if is_full else live
             for node_id in () if is_full else sorted(live):
                 self._require_unused(host, self._host_of(node_id), key)
@@ -103,28 +107,29 @@ class KeyInvariants:
         dropped_by = self._live_at_drop.get((other.node_id, key))
         if dropped_by is None or host.node_id in dropped_by:
             raise KeysBrokenError(
-                f"{host.name} seals with {_shown(key)}, which {other.name} does not hold"
+                f"{host.name} seals with {_key_text(key)}, which {other.name} does not hold"
             )
 
     def _require_unused(self, host: WatchedHost, other: WatchedHost, key: KeyId) -> None:
         sealing = other.disk.ring.sealing
         if sealing <= key and sealing >= self._sealed.get(other.node_id, FIRST_KEY):
             raise KeysBrokenError(
-                f"{host.name} drops {_shown(key)}, and {other.name} seals with {_shown(sealing)}"
+                f"{host.name} drops {_key_text(key)}, "
+                f"and {other.name} seals with {_key_text(sealing)}"
             )
 
     # --- datagrams ----------------------------------------------------------------------
 
     def unknown(self, receiver_id: NodeId, sessions: Sessions, flight: Flight, now: float) -> None:
-        """Judge a payload that its receiver holds no key for."""
+        """Check a payload whose key its receiver lacks. Raises KeysBrokenError."""
         content = flight.content
         if type(content) is not SealedPayload or content.theirs != sessions.session:
-            return  # for a process before this one, which nothing would open
+            return  # for an earlier process; no key would open it
         sender, receiver = self._host_of(flight.sender), self._host_of(receiver_id)
         key = content.key
         if not self._is_excused(sender, receiver, key) and now - flight.sent_s < limits.KEY_REST_S:
             raise KeysBrokenError(
-                f"{receiver.name} lacks {_shown(key)}, under which {sender.name} sealed for it "
+                f"{receiver.name} lacks {_key_text(key)}, under which {sender.name} sealed for it "
                 f"{now - flight.sent_s:.3f} s ago"
             )
         self.excused_count += 1
@@ -142,7 +147,7 @@ class KeyInvariants:
     def _require_healing(
         self, sender: WatchedHost, receiver: WatchedHost, session: int, key: KeyId, now: float
     ) -> None:
-        """Check that what is excused ends: with a hello, which each such datagram provokes."""
+        """Check that an excused condition ends, by the hello that each such datagram triggers."""
         pair = (sender.node_id, receiver.node_id, session, key)
         if self._is_cut(receiver.address, sender.address):
             self._healing.pop(pair, None)
@@ -151,10 +156,10 @@ class KeyInvariants:
         self._healing[pair] = (since, count + 1)
         if count >= _HEALING_COUNT and now - since > _HEALING_S:
             raise KeysBrokenError(
-                f"{sender.name} has sealed with {_shown(key)} for {receiver.name}, which lacks it, "
-                f"for {now - since:.0f} s"
+                f"{sender.name} has sealed with {_key_text(key)} for {receiver.name}, "
+                f"which lacks it, for {now - since:.0f} s"
             )
 
 
-def _shown(key: KeyId) -> str:
+def _key_text(key: KeyId) -> str:
     return f"key {key.generation}/{key.mark:04x}"

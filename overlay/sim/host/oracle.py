@@ -1,7 +1,7 @@
-"""What ought to be, computed from the truth: the containers that really run, and where.
+"""The expected kernel state, computed from the containers that really run.
 
-Owns: the expected state of every sandbox and the walk of a packet through fake kernels. It
-must not use the planner, the store or any record: it is what they are compared with.
+Owns: the expected state of every sandbox, and tracing a packet through simulated kernels.
+Does not: use the planner, the store or any record, as these are compared with it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from overlay.core.dataplane.operations import row_key
 from overlay.core.dataplane.state import (
     AddressRow,
     Bridge,
@@ -23,7 +24,7 @@ from overlay.core.dataplane.state import (
     SandboxState,
     Vxlan,
 )
-from overlay.model import Ip, Network, Vni, gateway_mac, ip_text
+from overlay.model import Ip, Mac, Network, Vni, gateway_mac, ip_text
 from overlay.sim.host.kernel import Container, Kernel
 
 VXLAN_PORT: Final = 4789
@@ -31,7 +32,7 @@ VXLAN_PORT: Final = 4789
 
 @dataclass(frozen=True, slots=True)
 class HostTruth:
-    """One host as it really is: where its VTEP is, and what runs on it for one network."""
+    """The actual state of one host: its VTEP, and its containers of one network."""
 
     vtep: Ip
     containers: tuple[Container, ...]
@@ -40,7 +41,7 @@ class HostTruth:
 def expected(
     network: Network, mtu: int, here: HostTruth, others: Iterable[HostTruth]
 ) -> SandboxState:
-    """Return the state that `here`'s sandbox of the network should have.
+    """Return the expected state of the network's sandbox on the host `here`.
 
     `others` are the other hosts that have a sandbox of the network.
     """
@@ -75,8 +76,8 @@ def trace_packet(
 ) -> Container | str:
     """Follow a packet from a container of subnet `index` to the address `target`.
 
-    Neighbour -> bridge FDB -> VXLAN FDB -> the other host's VTEP -> its bridge -> port.
-    Returns the container it reaches, or where it was lost.
+    The path is neighbor -> bridge FDB -> VXLAN FDB -> remote VTEP -> its bridge -> port. Returns
+    the container that receives it, or a description of where it was lost.
     """
     sandbox = source.sandboxes.get(vni)
     if sandbox is None:
@@ -86,10 +87,10 @@ def trace_packet(
         if container.endpoint.vni == vni and target in container.endpoint.ips:
             found = source.container_behind(vni, bridge, container.endpoint.mac)
             return found or f"{container.port} is on no {bridge}"
-    neighbour = sandbox.rows.get(("neighbour", bridge, target, b""))
-    if not isinstance(neighbour, NeighborRow):
-        return f"no neighbour {ip_text(target)} on {bridge}"
-    mac = neighbour.mac
+    neighbor = sandbox.rows.get(row_key(NeighborRow(bridge, target, Mac(b""))))
+    if not isinstance(neighbor, NeighborRow):
+        return f"no neighbor {ip_text(target)} on {bridge}"
+    mac = neighbor.mac
     for link in sandbox.links.values():
         if not isinstance(link, Vxlan) or link.master != bridge:
             continue
@@ -99,7 +100,7 @@ def trace_packet(
         if not isinstance(row, FdbRow):
             return f"no FDB row for {mac.hex(':')} on {link.name}"
         return _arrive(kernel_at(row.vtep), vni, link, row, target)
-    return f"no port of {bridge} leads to {mac.hex(':')}"
+    return f"no port of {bridge} has {mac.hex(':')}"
 
 
 def _arrive(

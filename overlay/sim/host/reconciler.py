@@ -1,7 +1,7 @@
-"""The reconcile loop of a simulated host: records -> plan -> diff -> fake kernel.
+"""The reconcile loop of a simulated host: records -> plan -> diff -> simulated kernel.
 
-Owns: which sandboxes are to be passed over, and when. The thin equivalent of the agent's
-`datapath`, with the same planner and the same diff.
+Owns: which sandboxes are reconciled, and when. The equivalent of the agent's reconciler, with the
+same planner and the same diff.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from overlay.model import Network, Vni
 from overlay.sim.host.host import UNDERLAY_MTU, Host
 from overlay.sim.host.oracle import VXLAN_PORT
 
-_PASS_DELAY_S: Final = 0.002  # the kernel thread's turn, and what one pass takes
+_PASS_DELAY_S: Final = 0.002  # waiting for the kernel thread, and the duration of one pass
 _RETRY_S: Final = 0.2
-_PERIOD_S: Final = 10.0  # every sandbox is passed over this often, whatever the hints
+_PERIOD_S: Final = 10.0  # every sandbox is reconciled this often, even without a trigger
 
 
 class Reconciler:
-    """All sandboxes of one host, while its agent lives."""
+    """Reconciles all sandboxes of one host while its agent runs."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -35,7 +35,7 @@ class Reconciler:
         self._view: View | None = None
 
     def start(self) -> None:
-        """Take over what the host's kernel holds; the agent has just started."""
+        """Adopt the kernel's state; called when the agent starts."""
         node = self.host.node
         assert node is not None
         assert self.host.addressing is not None
@@ -47,7 +47,7 @@ class Reconciler:
 
     @property
     def view(self) -> View:
-        """What the records say, for this host."""
+        """The records, as this host sees them."""
         assert self._view is not None
         return self._view
 
@@ -56,7 +56,7 @@ class Reconciler:
         self.host.later(_PERIOD_S, self._period)
 
     def wake(self, scope: Scope | None = None) -> None:
-        """Say that records of a scope (None or 0: of any) may have changed."""
+        """Mark sandboxes dirty because records of a scope (None or 0: any) may have changed."""
         if scope is None or scope == CLUSTER_SCOPE:
             self._dirty.update(self.host.kernel.sandboxes)
         else:
@@ -65,7 +65,7 @@ class Reconciler:
             self._arm(_PASS_DELAY_S)
 
     def wake_all(self) -> None:
-        """Take a hint from outside, when the agent may be down."""
+        """Mark all sandboxes dirty, if the agent runs."""
         if self.host.node is not None:
             self.wake()
 
@@ -82,18 +82,18 @@ class Reconciler:
         self.host.flush()
 
     def open(self, network: Network) -> bool:
-        """Make or adopt a network's sandbox; say whether it is as it should be."""
+        """Create or adopt a network's sandbox; return whether it is fully programmed."""
         self.host.kernel.open(network.vni)
         return self.reconcile(network.vni)
 
     def reconcile(self, vni: Vni) -> bool:
-        """One pass: plan, read, subtract, apply; then say how far the kernel is."""
+        """Run one pass: plan, read, diff, apply; return whether all was applied."""
         node = self.host.node
         assert node is not None
         scope = Scope(vni)
         versions = list(node.store.versions(scope))
         actual = self.host.kernel.read(vni)
-        if actual is None:  # no sandbox here: nothing to forward, and nothing to wait for
+        if actual is None:  # no sandbox here: nothing to program
             node.programmed(versions, self.host.schedule.now)
             return True
         self.passes += 1
@@ -117,12 +117,12 @@ class Reconciler:
         return kernel.apply(vni, operations[middle:])
 
     def may_prune(self) -> bool:
-        """Say whether enough is known to delete what no record asks for."""
+        """Return whether enough is known to delete what no record requires."""
         node = self.host.node
         return node is not None and node.caught_up
 
     def desired(self, vni: Vni) -> SandboxState:
-        """Return what the records say the sandbox should be."""
+        """Return the desired state of the sandbox, according to the records."""
         network = self.view.networks().get(vni)
         if network is None:
             return SandboxState()

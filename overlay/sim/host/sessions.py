@@ -1,11 +1,12 @@
-"""Sessions as the real ones behave, without their cryptography.
+"""Sessions that behave like the real ones, without cryptography.
 
-Owns: who can open whose datagrams. As in `wire.session.sessions`: every start of an agent is a new
-session; a peer's session counts only once a hello has echoed our own; what can't be opened
-provokes a hello to where the sender is known to live; a hello carries its sender's card and the
-names of its keys; an unknown sender is heard only in a first contact (`overlayd join`). Payloads
-and first contacts are under a cluster key: who holds none of that name opens nothing, which is
-dropped under the reason that the real ones give. Seals and replays are tested where those are.
+Owns: which host can open which datagrams, by the rules of `wire.session.sessions`. Every start of
+an agent is a new session. A peer's session is valid only after a hello has echoed this host's own.
+A datagram that cannot be opened triggers a hello to the sender's known address. A hello carries its
+sender's card and the ids of its keys. Datagrams of unknown senders are processed only as first
+contacts (`overlayd join`). Payloads and first contacts are sealed under a cluster key; a receiver
+without it drops them for the same reason as the real one. Sealing and replay protection are tested
+with the real implementation.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from overlay.wire.session.sessions import NO_CHANNEL, REPLAYED
 HELLO_INTERVAL_S: Final = 0.1
 UNRESPONSIVE_HELLO_INTERVAL_S: Final = 1.0
 PREVIOUS_KEPT_S: Final = 5.0
-FIRST_SESSION: Final = 1  # of an agent that has started once
+FIRST_SESSION: Final = 1  # session of an agent's first start
 _NONE: Final = 0
 _NEVER: Final = -1e9
 
 
 class SimHello(NamedTuple):
-    """A handshake: the sender's session, the echo of the other's, the sender's card and keys."""
+    """A handshake: the sender's session, the peer's echoed, the sender's card and key ids."""
 
     session: int
     echo: int
     done: bool
     card: Card
     held: frozenset[KeyId]
-    key: KeyId | None = None  # that a first contact is sealed under; None between two that know
+    key: KeyId | None = None  # key of a first contact; None between known peers
 
     @property
     def is_join(self) -> bool:
@@ -48,7 +49,7 @@ class SimHello(NamedTuple):
 
 
 class SealedPayload(NamedTuple):
-    """A payload under the sessions of both sides, and a cluster key."""
+    """A payload sealed under the sessions of both sides and a cluster key."""
 
     session: int
     theirs: int
@@ -57,7 +58,7 @@ class SealedPayload(NamedTuple):
 
 
 class SentKey(NamedTuple):
-    """A cluster key, for the process of one session."""
+    """A cluster key, sent to the process of one session."""
 
     theirs: int
     key: KeyId
@@ -67,24 +68,26 @@ Content: TypeAlias = SimHello | SealedPayload | SentKey
 
 
 class SimOpened(NamedTuple):
-    """What came of a datagram."""
+    """The result of opening a datagram."""
 
     payload: bytes | None = None
-    key: KeyId | None = None  # that the sender hands us
+    key: KeyId | None = None  # sent by the peer
     dropped: str = ""
     replies: tuple[Content, ...] = ()
 
 
 @dataclass(slots=True)
 class _Peer:
-    session: int = _NONE  # proven fresh: payloads are sealed under it
+    session: int = _NONE  # proven fresh; payloads are sealed under it
     previous: int = _NONE
     previous_until: float = 0.0
     claimed: int = _NONE
     hello_at: float = _NEVER
     is_unresponsive: bool = False
     waiting: deque[bytes] | None = None
-    held: set[KeyId] | None = None  # cluster keys it can open with; None: as all live ones
+    held: set[KeyId] | None = (
+        None  # cluster keys that it can open with; None: those of all live members
+    )
 
 
 class Sessions:
@@ -96,7 +99,7 @@ class Sessions:
         self.session = session
         self.card = card
         self.ring = ring
-        self._formed = formed  # with these a session exists: the cluster has run for long
+        self._formed = formed  # peers with an established session: the cluster starts formed
         self._peers: dict[NodeId, _Peer] = {}
 
     def _peer(self, node_id: NodeId) -> _Peer:
@@ -112,16 +115,16 @@ class Sessions:
         self._peers.pop(node_id, None)
 
     def mark_unresponsive(self, node_id: NodeId) -> None:
-        """Note that a peer does not answer: it may have restarted, and not know our address."""
+        """Record that a peer does not reply; it may have restarted without knowing this host."""
         self._peer(node_id).is_unresponsive = True
 
     # --- out ----------------------------------------------------------------------------
 
     def seal(self, to: NodeId, payload: bytes, now: float) -> list[Content]:
-        """Return what to send for a payload; without a session, or a key that the peer holds, it
-        waits behind a hello.
+        """Return the datagrams that carry a payload.
 
-        To a doubted peer a hello goes along now and then.
+        Without a session, or a key that the peer holds, the payload waits and a hello is sent. An
+        unresponsive peer gets an additional hello now and then.
         """
         peer = self._peer(to)
         key = self.ring.for_peer(peer.held)
@@ -135,35 +138,37 @@ class Sessions:
         peer.waiting.append(payload)
         return self._hello(peer, now)
 
-    def greeting(self) -> SimHello:
-        """Return a first contact to someone of whom nothing is known."""
+    def first_contact(self) -> SimHello:
+        """Return a first contact, for a peer of which nothing is known."""
         return self._join(_NONE, self.ring.sealing)
 
     def send_key(self, to: NodeId, now: float) -> list[Content]:
-        """Return our newest key for a peer; without a session, a hello."""
+        """Return the newest key for a peer; without a session, a hello."""
         peer = self._peer(to)
         if peer.session == _NONE:
             return self._hello(peer, now)
         return [SentKey(peer.session, self.ring.newest)]
 
     def follow(self, ring: Ring, now: float) -> list[tuple[NodeId, Content]]:
-        """Use a ring from now on; return what waited for a key, and hellos to who lacks the one
-        in use."""
+        """Use a ring from now on.
+
+        Returns payloads that waited for a key, and hellos to peers that lack the key in use.
+        """
         is_new_in_use = ring.sealing != self.ring.sealing
         self.ring = ring
         sent: list[tuple[NodeId, Content]] = []
         for node_id, peer in self._peers.items():
             contents: list[Content] = []
             if is_new_in_use:
-                peer.held = None  # all that live hold it; whoever does not will say so
+                peer.held = None  # all live members hold it; one that does not sends a hello
             elif peer.held is not None and ring.sealing not in peer.held:
                 contents += self._hello(peer, now)
-            contents += self._waited(peer)
+            contents += self._release_waiting(peer)
             sent += [(node_id, content) for content in contents]
         return sent
 
-    def _waited(self, peer: _Peer) -> list[Content]:
-        """Return the payloads that waited, once they can be sealed."""
+    def _release_waiting(self, peer: _Peer) -> list[Content]:
+        """Return the waiting payloads if they can be sealed."""
         key = self.ring.for_peer(peer.held)
         if peer.session == _NONE or key is None:
             return []
@@ -185,8 +190,10 @@ class Sessions:
     # --- in -----------------------------------------------------------------------------
 
     def open(self, sender: NodeId, content: SealedPayload | SentKey, now: float) -> SimOpened:
-        """Return the payload or the key; or the hello that its being sealed under no key or
-        session of ours provokes."""
+        """Return the payload or the key.
+
+        For a datagram sealed under an unknown key or session, return a hello instead.
+        """
         if type(content) is SentKey:
             if content.theirs != self.session:
                 return SimOpened(dropped=REPLAYED)
@@ -201,23 +208,23 @@ class Sessions:
                 peer.is_unresponsive = False
                 if peer.held is None or content.key in peer.held:
                     return SimOpened(content.payload)
-                peer.held.add(content.key)  # it has been handed it
-                return SimOpened(content.payload, replies=tuple(self._waited(peer)))
+                peer.held.add(content.key)  # it has received the key
+                return SimOpened(content.payload, replies=tuple(self._release_waiting(peer)))
         reason = NO_CHANNEL if peer.session == _NONE else UNAUTHENTICATED
         return SimOpened(dropped=reason, replies=tuple(self._hello(peer, now)))
 
     def lacks_key_of(self, sender: NodeId, hello: SimHello, now: float) -> list[Content] | None:
-        """Return what to answer to a first contact under a key that is not held; None if it is."""
+        """Return the replies to a first contact under an unknown key; None if the key is held."""
         if hello.key is None or hello.key in self.ring.held:
             return None
         is_known = sender in self._peers or sender in self._formed
         return self._hello(self._peer(sender), now) if is_known else []
 
     def take_hello(self, sender: NodeId, hello: SimHello, now: float) -> tuple[bool, list[Content]]:
-        """Return whether a session began with this hello, and what to answer."""
+        """Return whether this hello established a session, and the replies."""
         is_stranger = sender not in self._peers and sender not in self._formed
         if is_stranger and hello.key is not None and hello.echo != self.session:
-            # Not proven fresh: answered, and not remembered.
+            # Not proven fresh: reply without keeping state.
             return False, [self._join(hello.session, hello.key)]
         peer = self._peer(sender)
         peer.claimed = hello.session
@@ -229,20 +236,20 @@ class Sessions:
             peer.previous, peer.previous_until = peer.session, now + PREVIOUS_KEPT_S
             peer.session = hello.session
             peer.is_unresponsive = False
-        answers: list[Content] = []
+        replies: list[Content] = []
         if not (hello.done and is_fresh and self.ring.for_peer(peer.held) is not None):
             if began:
-                peer.hello_at = _NEVER  # a new session is answered at once
-            for answer in self._hello(peer, now):
-                assert isinstance(answer, SimHello)
-                answers.append(answer._replace(key=hello.key))
+                peer.hello_at = _NEVER  # reply to a new session at once
+            for reply in self._hello(peer, now):
+                assert isinstance(reply, SimHello)
+                replies.append(reply._replace(key=hello.key))
         if is_fresh:
-            answers += self._waited(peer)
-            answers += self._hand_over(peer)
-        return began, answers
+            replies += self._release_waiting(peer)
+            replies += self._missing_key(peer)
+        return began, replies
 
-    def _hand_over(self, peer: _Peer) -> list[Content]:
-        """Return the key in use for a peer that lacks it."""
+    def _missing_key(self, peer: _Peer) -> list[Content]:
+        """Return the key in use if the peer lacks it."""
         if peer.session == _NONE or peer.held is None or self.ring.sealing in peer.held:
             return []
         return [SentKey(peer.session, self.ring.sealing)]

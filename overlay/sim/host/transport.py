@@ -1,8 +1,8 @@
-"""The pump of a simulated agent: datagrams and time into the node, and what it says out of it.
+"""The transport of a simulated agent: feeds datagrams and time to the node, sends its messages.
 
-Owns: the one timer, sessions, knocking while alone, and what a process that gets no processor
-does when it gets it again. The thin equivalent of the agent's `pump`; it lives as long as one
-run of the agent, from start to crash.
+Owns: the timer, sessions, first contacts while isolated, and the behavior of a suspended process
+that resumes. The equivalent of the agent's transport; it exists for one run of the agent, from
+start to crash.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ from overlay.sim.host.sessions import Content, SealedPayload, Sessions, SimHello
 from overlay.wire.session.sealer import UNKNOWN_GENERATION
 
 _LAG_NOTED_S: Final = 0.1
-_GREET_S: Final = 0.5
-_GREET_MAX_S: Final = 4.0
-_GREETED_MAX: Final = 3
-_SILENCE_S: Final = 5.0  # nobody heard for so long: nobody may know us
+_CONTACT_S: Final = 0.5
+_CONTACT_MAX_S: Final = 4.0
+_CONTACTED_MAX: Final = 3
+_SILENCE_S: Final = 5.0  # without a datagram for so long, peers may not know this host
 _SEALED_SIZE: Final = limits.HEADER_SIZE + limits.TAG_SIZE
-_HELLO_SIZE: Final = 28  # two sessions, a flag, and msgpack's framing
+_HELLO_SIZE: Final = 28  # two sessions, a flag, msgpack framing
 _KEY_NAME_SIZE: Final = 8
-_KEY_SIZE: Final = 122  # a session, a secret, a warrant, two numbers, and framing
+_KEY_SIZE: Final = 122  # a session, a secret, a warrant, two numbers, framing
 _NEVER: Final = float("inf")
 
 
 class Transport:
-    """Moves datagrams and time. `on_event` takes events, `on_key` the keys that are handed here,
-    `on_death` hears of Died."""
+    """Moves datagrams and time.
+
+    `on_event` receives events, `on_key` keys sent by peers, `on_death` is called on AgentKilled.
+    """
 
     def __init__(
         self,
@@ -67,14 +69,14 @@ class Transport:
         self._backlog: deque[Flight] = deque(maxlen=limits.EVENT_QUEUE_MAX)
 
     def close(self) -> None:
-        """Stop moving anything: the agent is no more."""
+        """Stop everything: the agent has ended."""
         self._closed = True
         self._backlog.clear()
 
     # --- in -----------------------------------------------------------------------------
 
     def deliver(self, flight: Flight) -> None:
-        """Take a datagram from the network."""
+        """Receive a datagram from the network."""
         if self._stalled_until > self._schedule.now:
             self._backlog.append(flight)
             return
@@ -127,24 +129,24 @@ class Transport:
         refused = self.sessions.lacks_key_of(sender, hello, now)
         if refused is not None:
             self._drops[UNKNOWN_GENERATION] += 1
-            for answer in refused:
-                self._send(sender, answer)
+            for reply in refused:
+                self._send(sender, reply)
             return
         if known is None and not hello.is_join:
             self._drops["unknown sender"] += 1
             return
-        began, answers = self.sessions.take_hello(sender, hello, now)
+        began, replies = self.sessions.take_hello(sender, hello, now)
         if began:
             node.add_peer(hello.card, now)
         elif known is not None and hello.card.epoch > known.epoch:
             node.receive(Cards((hello.card,)), sender, now)
-        for answer in answers:
-            self._send_to(hello.card.address, answer)
+        for reply in replies:
+            self._send_to(hello.card.address, reply)
 
     # --- out ----------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Hand out events, send what is due, arm the one timer."""
+        """Handle events, send pending messages, set the timer."""
         node = self.node
         if self._closed:
             return
@@ -157,17 +159,17 @@ class Transport:
                 self._send(to, content)
         due = node.next_timer()
         if due is not None and due < self._armed:
-            # What was due before it was known is not late: lag counts from now.
+            # A timer that is due before it was set is not late; lag counts from now.
             self._armed = due = max(due, now)
             self._schedule.at(due, self._on_timer, due)
 
     def send_key(self, to: NodeId) -> None:
-        """Hand our newest key to a member."""
+        """Send the newest key to a member."""
         for content in self.sessions.send_key(to, self._schedule.now):
             self._send(to, content)
 
     def follow(self, ring: Ring) -> None:
-        """Seal and open by a ring from now on."""
+        """Use a ring from now on."""
         for to, content in self.sessions.follow(ring, self._schedule.now):
             self._send(to, content)
 
@@ -194,7 +196,7 @@ class Transport:
             return
         now = self._schedule.now
         if self._stalled_until > now:
-            return  # `_resume` looks after it
+            return  # `_resume` handles it
         node = self.node
         self._armed = _NEVER
         still_due = node.next_timer()
@@ -208,17 +210,17 @@ class Transport:
             self._on_death()
 
     def stalled(self) -> float | None:
-        """Return until when the agent gets no processor, if so."""
+        """Return until when the agent is suspended; None if it is not."""
         return self._stalled_until if self._stalled_until > self._schedule.now else None
 
     def stall(self, until: float) -> None:
-        """Give the agent no processor until then; its socket's buffer fills meanwhile."""
+        """Suspend the agent until then; meanwhile its socket's buffer fills."""
         if until > self._stalled_until:
             self._stalled_until = until
             self._schedule.at(until, self._resume, until)
 
     def wake(self) -> None:
-        """End a stall before its time."""
+        """Resume a suspended agent early."""
         if self.stalled() is not None:
             self._stalled_until = self._schedule.now
             self._resume(self._stalled_until)
@@ -226,7 +228,7 @@ class Transport:
     def _resume(self, until: float) -> None:
         if self._closed or until != self._stalled_until:
             return
-        # As the loop does: a batch of what the socket holds, then the timers that are late.
+        # As the event loop does: a batch of waiting datagrams, then the late timers.
         self._take_batch()
         if self._armed <= self._schedule.now:
             self._on_timer(self._armed)
@@ -234,7 +236,7 @@ class Transport:
             self._take_batch()
 
     def _take_batch(self) -> None:
-        """Take as many datagrams as the agent takes per readiness event; then flush once."""
+        """Process as many datagrams as the agent reads per readiness event, then flush once."""
         try:
             for _ in range(min(len(self._backlog), limits.RECEIVE_BATCH_COUNT)):
                 self._take(self._backlog.popleft())
@@ -245,21 +247,23 @@ class Transport:
     # --- first contact ------------------------------------------------------------------
 
     def contact_seeds(self, seeds: tuple[Ip, ...], later: Callable[..., None]) -> None:
-        """While nobody is heard, knock at the seeds and at remembered peers, ever more slowly
-        but for ever: those we know may not know us (any more), and hear us only this way."""
-        self._greet((seeds, later, _GREET_S))
+        """Contact the seeds and known peers while no datagram arrives, with growing pauses.
 
-    def _greet(self, what: tuple[tuple[Ip, ...], Callable[..., None], float]) -> None:
+        Known peers may have forgotten this host, and accept only first contacts then.
+        """
+        self._contact((seeds, later, _CONTACT_S))
+
+    def _contact(self, what: tuple[tuple[Ip, ...], Callable[..., None], float]) -> None:
         seeds, later, pause_s = what
         node = self.node
-        heard_at = node.last_contact_at
-        if heard_at is not None and self._schedule.now - heard_at < _SILENCE_S:
-            later(_GREET_MAX_S, self._greet, (seeds, later, _GREET_S))
+        last_contact_at = node.last_contact_at
+        if last_contact_at is not None and self._schedule.now - last_contact_at < _SILENCE_S:
+            later(_CONTACT_MAX_S, self._contact, (seeds, later, _CONTACT_S))
             return
         known = [card.address for card in node.store.cards.values() if card is not node.card]
-        if len(known) > _GREETED_MAX:
-            known = self._environment.rng.sample(known, _GREETED_MAX)
+        if len(known) > _CONTACTED_MAX:
+            known = self._environment.rng.sample(known, _CONTACTED_MAX)
         for address in dict.fromkeys([*seeds, *known]):
             if address != self.address:
-                self._send_to(address, self.sessions.greeting())
-        later(pause_s, self._greet, (seeds, later, min(2 * pause_s, _GREET_MAX_S)))
+                self._send_to(address, self.sessions.first_contact())
+        later(pause_s, self._contact, (seeds, later, min(2 * pause_s, _CONTACT_MAX_S)))

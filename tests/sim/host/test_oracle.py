@@ -94,7 +94,7 @@ def test_a_lost_packet_says_where() -> None:
     one.apply(NETWORK.vni, [DeleteRow(FdbRow("vxlan0", mac, TWO))])
     assert "no FDB row" in lost(one)
     one.apply(NETWORK.vni, [DeleteRow(NeighborRow("br0", target, mac))])
-    assert "no neighbour" in lost(one)
+    assert "no neighbor" in lost(one)
     assert "no sandbox" in lost(Kernel())
 
 

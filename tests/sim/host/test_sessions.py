@@ -73,7 +73,7 @@ def test_a_restarted_peer_is_noticed_by_what_it_cannot_open() -> None:
 def test_a_stranger_is_answered_but_not_remembered() -> None:
     """A first contact that proves nothing yet leaves no state behind."""
     two = Sessions(7, card(B), RING)
-    began, answers = two.take_hello(A, Sessions(5, card(A), RING).greeting(), 0.0)
+    began, answers = two.take_hello(A, Sessions(5, card(A), RING).first_contact(), 0.0)
 
     assert not began
     assert [type(answer) for answer in answers] == [SimHello]
