@@ -1,1 +1,1 @@
-"""The simulated cluster, what people do with it, and what goes wrong."""
+"""The simulated cluster, the load on it, and the faults."""

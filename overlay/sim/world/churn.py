@@ -1,7 +1,7 @@
-"""Hosts that come and go: killed and started again, joining, leaving for good.
+"""Hosts that come and go: killed and restarted, joining, leaving permanently.
 
-Owns: what is lost with each, and what an operator does about a join that comes to nothing. Must not
-know why a host goes (`faults`), nor what is checked.
+Owns: what each of these loses, and repeating a failed join as an operator would.
+Does not: decide when a host goes (`faults`), or check anything.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from overlay.sim.host.host import Host
 from overlay.sim.world.faults import Crash, Newcomer
 from overlay.sim.world.world import Site, World
 
-_STEP_S: Final = 0.5  # between two looks at whether a goodbye was heard
+_STEP_S: Final = 0.5  # between checks whether a goodbye arrived
 
 
 class Churn:
-    """Starts and ends the agents of one world."""
+    """Starts and stops the agents of one world."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def crash(self, fault: Crash) -> None:
-        """End an agent, or let it end in its next work; it comes back after a while."""
+        """Kill an agent now or in the middle of its next work; restart it after a while."""
         host = self._world.hosts[fault.host]
         if host.node is None or host.gone:
             return
@@ -47,17 +47,17 @@ class Churn:
             host.backup = None
 
     def revive(self, host: Host) -> None:
-        """Start an agent that is down, unless its host has left."""
+        """Restart an agent that is down, unless its host has left."""
         if host.node is None and not host.gone:
             self._world.tell(f"{host.name}: the agent starts again")
             host.guarded(lambda _: host.start())
-            if host.leaving:  # its operator asks again
+            if host.leaving:  # its operator repeats the command
                 self.leave(self._world.sites[host.index])
 
     def join(self, fault: Newcomer) -> None:
         """Let a new host join."""
         site = self._world.add_host(len(self._world.sites))
-        # A seed that leaves before it has told anything is no seed: name those who stay, too.
+        # A seed may leave before it replies, so hosts that stay are seeds too.
         staying = [host for host in self._world.hosts[:-1] if not host.leaving]
         seeds = [self._world.hosts[fault.seed_host], *staying[:2]]
         site.host.disk.seeds = tuple(dict.fromkeys(host.address for host in seeds))
@@ -66,32 +66,37 @@ class Churn:
         self._enter(site.host)
 
     def _enter(self, host: Host) -> None:
-        """Start a newcomer with what its welcome brings: the key that a holder seals with."""
+        """Start a newcomer with the key that its welcome carries: the one that a holder uses."""
         holders = [
             other for other in self._world.hosts if other.is_holder and other.node is not None
         ]
         ring = (holders or self._world.hosts)[0].disk.ring
         host.disk.ring = Ring(frozenset({ring.sealing}), ring.sealing)
         host.start()
-        self._world.schedule.after(limits.JOIN_TIMEOUT_S, self._entered, host)
+        self._world.schedule.after(limits.JOIN_TIMEOUT_S, self._check_joined, host)
 
-    def _entered(self, host: Host) -> None:
-        """As its operator does: a join that has come to nothing, as whoever answered is gone or
-        has forgotten, is undone and asked for again; else the host is a stranger for ever, once
-        the key of its welcome is out of use."""
+    def _check_joined(self, host: Host) -> None:
+        """Undo and repeat a failed join, as its operator would.
+
+        A join fails if the host that replied is gone or has forgotten it. Without a repetition the
+        host could never join, once the key of its welcome is out of use.
+        """
         if host.leaving:
             return
         if host.node is None or self._is_known(host):
-            self._world.schedule.after(limits.JOIN_TIMEOUT_S, self._entered, host)
+            self._world.schedule.after(limits.JOIN_TIMEOUT_S, self._check_joined, host)
             return
-        self._world.tell(f"{host.name}: is known to nobody, joins again")
+        self._world.tell(f"{host.name}: is known to no host, joins again")
         self._kill(host, "power")
         host.disk = Disk(host.disk.epoch, host.disk.seeds)
         self._enter(host)
 
     def _is_known(self, host: Host) -> bool:
-        """Say whether any other host knows one, or will when it runs again: to come anew under
-        the same identity, without its records, would be a disk rolled back out of reach."""
+        """Return whether any other host knows this one, or will after its restart.
+
+        In that case, to start again under the same identity without its records would be a disk
+        rolled back beyond recovery.
+        """
         others = [other for other in self._world.hosts if other is not host and not other.gone]
         return any(
             host.node_id in other.disk.cards
@@ -100,7 +105,7 @@ class Churn:
         )
 
     def leave(self, site: Site) -> None:
-        """Let a host leave for good, once somebody who stays knows of it."""
+        """Let a host leave permanently, once a host that stays knows of it."""
         host = site.host
         if host.node is None or host.gone:
             return
@@ -109,9 +114,9 @@ class Churn:
         host.leaving = True
 
         def end(_: Any = None) -> None:
-            if host.node is None:  # it crashed while leaving: it is as gone as it will be
+            if host.node is None:  # it crashed while leaving, which counts as gone
                 pass
-            elif not self._goodbye_heard(host):
+            elif not self._goodbye_received(host):
                 host.later(_STEP_S, end)
                 return
             host.stop()
@@ -122,8 +127,8 @@ class Churn:
 
         host.guarded(lambda _: site.agent.leave(end))
 
-    def _goodbye_heard(self, leaver: Host) -> bool:
-        """Say whether someone who stays knows that the host leaves; until then it stays."""
+    def _goodbye_received(self, leaver: Host) -> bool:
+        """Return whether another host knows that this one leaves; until then it stays."""
         for host in self._world.hosts:
             card = None if host.node is None else host.node.store.card(leaver.node_id)
             if host is not leaver and card is not None and card.left:

@@ -1,7 +1,7 @@
-"""The faults of a run: what goes wrong, when, for how long; drawn from the seed up front.
+"""The faults of a run: what goes wrong, when, and for how long, drawn from the seed in advance.
 
-Owns: the kinds of fault, their telling as a story, and the drawing. Must not know how a fault
-is carried out (the world does), nor what the hosts do about it.
+Owns: the kinds of fault, their descriptions, and the random choice.
+Does not: carry out a fault (`run` does), or know the hosts' reaction.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _STALL_S: Final = (0.5, 6.0)
 _CLOG_S: Final = (0.5, 5.0)
 _AWAY_S: Final = (20.0, 45.0)
 _AT_ONCE_S: Final = 0.5
-# What a restored host does not know must have reached the others before: it is they who
-# remind it. So it stays down for a while, and no cut is near.
+# The others must hold the records that a restored host lacks, as it recovers them from its peers.
+# So it stays down for a while, and no cut is near.
 _RESTORE_AGE_S: Final = (1.0, 10.0)
 _RESTORE_DOWN_S: Final = 6.0
 _RESTORE_QUIET_S: Final = 16.0
@@ -28,7 +28,7 @@ _RESTORE_QUIET_S: Final = 16.0
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """The agent is killed; `how` says what is lost with it."""
+    """The agent is killed; `how` states what is lost with it."""
 
     at_s: float
     host: int
@@ -36,7 +36,7 @@ class Crash:
     how: (
         str  # "killed": kernel and containers stay; "power": only the disk; "restored": an old disk
     )
-    after_writes: int  # dies in the middle of its next work, this many durable steps on
+    after_writes: int  # it dies in the middle of its next work, after this many durable steps
 
     def __str__(self) -> str:
         text = {
@@ -49,7 +49,7 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Nothing passes from one side to the other; one way or both."""
+    """Nothing passes from one side to the other, in one or both directions."""
 
     at_s: float
     side: tuple[int, ...]
@@ -65,7 +65,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Clog:
-    """What goes from one host to another is held back, and comes all at once."""
+    """Datagrams from one host to another are held back, and then arrive all at once."""
 
     at_s: float
     source: int
@@ -78,19 +78,19 @@ class Clog:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """The agent's process gets no processor: SIGSTOP, swapping, a busy machine."""
+    """The agent's process does not run: SIGSTOP, swapping, a busy machine."""
 
     at_s: float
     host: int
     lasts_s: float
 
     def __str__(self) -> str:
-        return f"h{self.host}: the agent stands still for {self.lasts_s:.1f} s"
+        return f"h{self.host}: the agent is suspended for {self.lasts_s:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A host gets another underlay address, and its agent follows."""
+    """A host's underlay address changes, and its agent follows."""
 
     at_s: float
     host: int
@@ -101,18 +101,18 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """Somebody asks for a new cluster key, on a host that holds the authority."""
+    """An operator requests a new cluster key, on a host that holds the authority."""
 
     at_s: float
     host: int
 
     def __str__(self) -> str:
-        return f"h{self.host}: a new cluster key is asked for"
+        return f"h{self.host}: a new cluster key is requested"
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """A host leaves the cluster for good."""
+    """A host leaves the cluster permanently."""
 
     at_s: float
     host: int
@@ -135,7 +135,7 @@ class Newcomer:
 
 @dataclass(frozen=True, slots=True)
 class Tamper:
-    """Somebody else deletes, alters or adds something in a sandbox, or the kernel refuses."""
+    """Another program changes something in a sandbox, or the kernel refuses operations."""
 
     at_s: float
     host: int
@@ -157,9 +157,9 @@ def draw(scenario: Scenario, rng: random.Random) -> list[Fault]:
     faults += cuts
     absences = [_absence(scenario, rng) for _ in range(scenario.absences if hosts > 1 else 0)]
     faults += absences
-    quiet = [(fault.at_s, _lasts_s(fault)) for fault in (*cuts, *absences)]
+    outages = [(fault.at_s, _lasts_s(fault)) for fault in (*cuts, *absences)]
     for _ in range(scenario.crashes):
-        faults.append(_crash(scenario, rng, quiet))
+        faults.append(_crash(scenario, rng, outages))
     for _ in range(scenario.clogs if hosts > 1 else 0):
         source, target = rng.sample(range(hosts), 2)
         faults.append(Clog(rng.uniform(0, end), source, target, rng.uniform(*_CLOG_S)))
@@ -167,7 +167,7 @@ def draw(scenario: Scenario, rng: random.Random) -> list[Fault]:
         host = rng.randrange(hosts)
         faults.append(Stall(rng.uniform(0, end), host, rng.uniform(*_STALL_S)))
     leavers = rng.sample(range(hosts), min(scenario.leaves, hosts - 1))
-    # One host stays where it is: a cluster that all moved at once could not find itself.
+    # One host keeps its address: if all moved at once, they could not find each other.
     stayers = [host for host in range(hosts) if host not in leavers]
     for host in rng.sample(stayers, min(scenario.moves, len(stayers) - 1)):
         faults.append(Move(rng.uniform(0, end), host))
@@ -194,7 +194,7 @@ def _partition(scenario: Scenario, rng: random.Random) -> Partition:
 
 
 def _absence(scenario: Scenario, rng: random.Random) -> _Absence:
-    """Return why a host is away for longer than a rotation takes: asleep, off, or cut off."""
+    """Return a fault that removes a host for longer than a rotation: asleep, off or cut off."""
     host = rng.randrange(scenario.nodes)
     lasts_s = min(rng.uniform(*_AWAY_S), 0.8 * scenario.duration)
     at_s = rng.uniform(0, scenario.duration - lasts_s)
@@ -212,8 +212,10 @@ def _lasts_s(fault: _Absence) -> float:
 
 
 def _rotations(scenario: Scenario, rng: random.Random, cuts: list[Partition]) -> list[Rotate]:
-    """Return who makes the next key, and when: now and then two at once, or one on either side
-    of a cut."""
+    """Return which holders create the next key, and when.
+
+    Sometimes two do so at once, or one on each side of a cut.
+    """
     holders = [host for host in range(scenario.nodes) if is_holder(host)]
     at_s = rng.uniform(0, scenario.duration)
     makers = rng.sample(holders, min(len(holders), rng.choice([1, 1, 2])))
@@ -227,7 +229,7 @@ def _rotations(scenario: Scenario, rng: random.Random, cuts: list[Partition]) ->
     return [Rotate(min(end, at_s + rng.uniform(0, _AT_ONCE_S)), host) for host in makers]
 
 
-def _crash(scenario: Scenario, rng: random.Random, unquiet: list[tuple[float, float]]) -> Crash:
+def _crash(scenario: Scenario, rng: random.Random, outages: list[tuple[float, float]]) -> Crash:
     at_s = rng.uniform(0, scenario.duration)
     host = rng.randrange(scenario.nodes)
     down_s = rng.uniform(*_DOWN_S)
@@ -235,12 +237,12 @@ def _crash(scenario: Scenario, rng: random.Random, unquiet: list[tuple[float, fl
     if how == "restored":
         down_s = max(down_s, _RESTORE_DOWN_S)
         quiet = (at_s - _RESTORE_AGE_S[1], at_s + down_s + _RESTORE_QUIET_S)
-        near = any(since < quiet[1] and since + lasts_s > quiet[0] for since, lasts_s in unquiet)
+        near = any(since < quiet[1] and since + lasts_s > quiet[0] for since, lasts_s in outages)
         if near or scenario.nodes < 2:
             how = "power"
     return Crash(at_s, host, down_s, how, after_writes=rng.choice([0, 0, 1, 2, 3]))
 
 
 def story(faults: list[Fault]) -> str:
-    """Return the faults as lines that a person can follow."""
+    """Return the faults as readable lines, in order of time."""
     return "\n".join(f"  {fault.at_s:7.2f} s  {fault}" for fault in faults)

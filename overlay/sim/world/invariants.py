@@ -1,8 +1,9 @@
-"""The book of what really runs where, and the promises that hold at every moment.
+"""Invariants that hold at every moment, checked against the containers that really run.
 
-Owns: the truth (which container has which address on which host) and what must never be
-broken, not even in the storm: no address twice, no datagram above the limit, no queue above
-its bound. Must not read a record.
+Owns: which container has which address on which host, and the invariants, which hold even during
+the storm: no address is used twice, no datagram exceeds the limit, no queue exceeds its bound, and
+a confirmed container is reachable.
+Does not: read records.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from overlay.sim.host.oracle import trace_packet
 
 
 class InvariantError(AssertionError):
-    """A promise was broken: the run has found a bug."""
+    """An invariant is violated: the run has found a bug."""
 
 
 class Invariants:
@@ -32,7 +33,7 @@ class Invariants:
         self._upset_until: dict[Host, float] = {}
 
     def plugged(self, host: Host, container: Container) -> None:
-        """Note that a container has got its interface: nobody else may have its address."""
+        """Record a container's new interface. Raises InvariantError if its address is in use."""
         for ip in container.endpoint.ips:
             place = (container.endpoint.vni, ip)
             other = self.running.get(place)
@@ -46,29 +47,29 @@ class Invariants:
         self.attached += 1
 
     def unplugged(self, host: Host, container: Container) -> None:
-        """Note that a container's interface is gone."""
+        """Record that a container's interface is gone."""
         for ip in container.endpoint.ips:
             if self.running.get((container.endpoint.vni, ip)) == (host, container):
                 del self.running[container.endpoint.vni, ip]
         self.detached += 1
 
     def lost(self, host: Host) -> None:
-        """Note that a host has lost power: all its containers are gone."""
+        """Record that a host has lost power, and with it all its containers."""
         for container in list(host.kernel.containers.values()):
             self.unplugged(host, container)
 
-    def confirmed(self, host: Host, container: Container, asked: PendingConfirmation) -> None:
-        """Check that those who said that they can reach the container really can."""
+    def confirmed(self, host: Host, container: Container, pending: PendingConfirmation) -> None:
+        """Check that the hosts that confirmed a container can reach it. Raises InvariantError."""
         self.confirmed_count += 1
         endpoint = container.endpoint
-        if endpoint.endpoint_id not in host.kernel.containers or self._is_upset(host):
+        if endpoint.endpoint_id not in host.kernel.containers or self._is_disturbed(host):
             return
         assert host.node is not None
         for other in self.hosts:
-            if other.node_id not in asked.node_ids or self._is_upset(other):
+            if other.node_id not in pending.node_ids or self._is_disturbed(other):
                 continue
-            if other.node is None or other.started_at > asked.since:
-                continue  # it went down meanwhile, so nobody waited for it any more
+            if other.node is None or other.started_at > pending.since:
+                continue  # it went down meanwhile, so its confirmation was no longer awaited
             state = host.node.membership.state_of(other.node_id)
             if state is not MemberState.ALIVE or endpoint.vni not in other.kernel.sandboxes:
                 continue
@@ -82,19 +83,19 @@ class Invariants:
                 )
 
     def mark_disturbed(self, host: Host, seconds: float) -> None:
-        """Note that a host is sabotaged or moving: reachability promises nothing meanwhile."""
+        """Suspend the reachability check for a host that is tampered with or moving."""
         until = host.schedule.now + seconds
         self._upset_until[host] = max(until, self._upset_until.get(host, 0.0))
 
-    def _is_upset(self, host: Host) -> bool:
+    def _is_disturbed(self, host: Host) -> bool:
         return self._upset_until.get(host, 0.0) > host.schedule.now
 
     def kernel_at(self, vtep: Ip) -> Kernel | None:
-        """Return the kernel of the host at an underlay address."""
+        """Return the kernel of the host with an underlay address; None if there is none."""
         return next((host.kernel for host in self.hosts if host.address == vtep), None)
 
     def check_bounds(self, size_max: int) -> None:
-        """Check what must hold at every moment; raises Broken."""
+        """Check sizes and queue lengths. Raises InvariantError."""
         if size_max > limits.DATAGRAM_SIZE_MAX:
             raise InvariantError(
                 f"a datagram of {size_max} bytes; the limit is {limits.DATAGRAM_SIZE_MAX}"

@@ -1,6 +1,7 @@
-"""Somebody else at the kernel: deletes, alters, adds; or the kernel itself refuses.
+"""Changes to a simulated kernel by another program, and refusals by the kernel.
 
-Owns: the kinds of sabotage. Must not know who repairs it.
+Owns: the kinds of tampering.
+Does not: repair anything.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from overlay.sim.host.kernel import Kernel, Sandbox
 
 
 def tamper(kernel: Kernel, how: str, rng: random.Random) -> bool:
-    """Do it to one sandbox of the kernel; say whether there was anything to do it to."""
+    """Tamper with one sandbox of the kernel; return whether there was anything to change."""
     if not kernel.sandboxes:
         return False
     if how == "no memory":

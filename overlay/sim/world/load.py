@@ -1,6 +1,7 @@
-"""What people do on the simulated hosts: they make networks, attach containers and detach them.
+"""The load on the simulated hosts: creating networks, attaching and detaching containers.
 
-Owns: the names, and how much is done where. Must not know: faults, nor what must hold.
+Owns: the containers' names, and how much happens on which host.
+Does not: know faults or invariants.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _ENDPOINTS_MAX: Final = 12  # per host and network
 
 
 class Load:
-    """The work that one scenario puts on a world."""
+    """The load that one scenario puts on a world."""
 
     def __init__(self, world: World, scenario: Scenario, rng: random.Random) -> None:
         self._world = world
@@ -28,17 +29,17 @@ class Load:
         self._churning = False
 
     def begin(self) -> None:
-        """Make the networks and the first containers, soon."""
+        """Schedule the creation of the networks and the first containers."""
         self._world.schedule.at(0.5, self._make_networks)
 
     def begin_churn(self) -> None:
-        """Attach and detach from now on, if the scenario has it."""
+        """Attach and detach containers from now on, if the scenario has churn."""
         self._churning = True
         if self._scenario.churn:
             self._churn()
 
     def end_churn(self) -> None:
-        """Leave everything as it is from now on."""
+        """Stop attaching and detaching."""
         self._churning = False
 
     def _make_networks(self, _: Any) -> None:
@@ -55,8 +56,8 @@ class Load:
                 Vni(2**23 + 16 * number), f"net{number}", tuple(subnets), creator.host.node_id
             )
             self._world.networks.append(network)
-            part = Participation(network.vni, forwards=False)
-            creator.host.publish(creator.host.commit(CLUSTER_SCOPE, [network, part]))
+            participation = Participation(network.vni, forwards=False)
+            creator.host.publish(creator.host.commit(CLUSTER_SCOPE, [network, participation]))
             creator.host.flush()
             count = min(self._scenario.hosts_per_network, len(self._world.sites))
             for site in self._rng.sample(self._world.sites, count):
@@ -97,8 +98,8 @@ class Load:
             for container in site.host.kernel.containers.values()
             if container.endpoint.vni == network.vni
         ]
-        many = len(running) / _ENDPOINTS_MAX
-        if running and self._rng.random() < max(0.4, many):
+        fullness = len(running) / _ENDPOINTS_MAX
+        if running and self._rng.random() < max(0.4, fullness):
             site.host.guarded(site.agent.detach, self._rng.choice(running))
         else:
             self._attach((site, network))

@@ -1,7 +1,7 @@
-"""The simulated world: hosts, the network between them, their time, and what has happened.
+"""The simulated world: hosts, the network between them, their time, and the story so far.
 
-Owns: what there is, and how a host is made. Must not know: what befalls the hosts (`run`, `load`,
-`comings`), nor what must hold (`ledger`, `verdict`).
+Owns: the objects of a world, and how a host is created.
+Does not: know faults and load (`run`, `load`, `churn`), or checks (`invariants`, `convergence`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from overlay.sim.world.invariants import Invariants
 
 @dataclass(slots=True)
 class Site:
-    """A host with the parts of its agent."""
+    """A host with the components of its agent."""
 
     host: Host
     reconciler: Reconciler
@@ -34,7 +34,7 @@ class Site:
 
 
 class World:
-    """All that one scenario begins with, and what has become of it."""
+    """Everything that one scenario starts with, and its present state."""
 
     def __init__(
         self, scenario: Scenario, streams: RandomStreams, settings: ProtocolSettings
@@ -70,7 +70,7 @@ class World:
         return self._by_id[node_id]
 
     def add_host(self, index: int) -> Site:
-        """Make a host, whose agent does not run yet."""
+        """Create a host, whose agent does not run yet."""
         host = Host(index, address_of(index), self.environment)
         reconciler = Reconciler(host)
         site = Site(host, reconciler, SimAgent(host, reconciler, self.invariants))
