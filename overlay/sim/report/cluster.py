@@ -1,7 +1,7 @@
-"""A cluster that has run for long, for measuring: hosts that know each other, with sessions
-and records in place, and a tap on what happens to each.
+"""A formed cluster for measurements: hosts with sessions, records and an event hook.
 
-Owns: building such a cluster quickly. Must not know what is measured (`measure`).
+Owns: building such a cluster quickly, as if it had run for long.
+Does not: measure anything (`experiments`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BATCH: Final = 8  # endpoints per segment
 
 
 class Cluster:
-    """Hosts without kernels or containers: nodes and the network between them."""
+    """Nodes and the network between them, without kernels or containers."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ class Cluster:
         endpoints: int = 0,
         populated: int = 0,
     ) -> None:
-        """Make `count` hosts; of `hosts_per_network` each shares a network (0: all one).
+        """Create `count` hosts, `hosts_per_network` (0: all) of them on each network.
 
-        The first `populated` hosts (0: all) have `endpoints` each.
+        The first `populated` hosts (0: all) have `endpoints` endpoints each.
         """
         self.streams = RandomStreams(seed)
         self.schedule = Schedule()
@@ -79,19 +79,19 @@ class Cluster:
         self._start(endpoints, populated or count)
 
     def newcomer(self, seed: Host, vni: Vni) -> Host:
-        """Start a host that knows nothing but a peer's address, to take part in a network."""
+        """Start a host that knows only a peer's address, and let it participate in a network."""
         host = self._host(len(self.hosts))
         self.by_id[host.node_id] = host
         host.disk.seeds = (seed.address,)
         host.first_card()
         host.start()
-        self._take_part(host, vni)
+        self._participate(host, vni)
         return host
 
-    def _take_part(self, host: Host, vni: Vni) -> None:
+    def _participate(self, host: Host, vni: Vni) -> None:
         assert host.node is not None
         if not (host.node.membership.alive() and host.node.may_write(self.schedule.now)):
-            host.later(_POLL_S, lambda _: self._take_part(host, vni))
+            host.later(_POLL_S, lambda _: self._participate(host, vni))
             return
         host.publish(host.commit(CLUSTER_SCOPE, [Participation(vni, True)]))
         host.flush()
@@ -100,7 +100,7 @@ class Cluster:
         return Host(index, Ip((0x0A800000 + index).to_bytes(4, "big")), self._environment)
 
     def vni_of(self, host: Host) -> Vni:
-        """Return the network that a host takes part in."""
+        """Return the VNI of the network in which a host participates."""
         return Vni(FIRST_VNI + host.index // self._hosts_per_network)
 
     def _start(self, endpoints: int, populated: int) -> None:
@@ -135,7 +135,7 @@ class Cluster:
         return Endpoint(endpoint_id, vni, name, mac_for(vni, ip), (ip,))
 
     def write(self, host: Host) -> tuple[NodeId, Scope, int]:
-        """Let a host publish a new endpoint; return the log and its new version."""
+        """Publish a new endpoint of a host; return (origin, scope, new version) of the log."""
         scope = Scope(self.vni_of(host))
         segments = host.commit(scope, [self.endpoint(host)])
         host.publish(segments)
@@ -143,7 +143,7 @@ class Cluster:
         return host.node_id, scope, segments[-1].upto
 
     def run(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         self.schedule.run_until(self.schedule.now + seconds)
 
     def up(self) -> list[Host]:
@@ -155,7 +155,7 @@ class Cluster:
         return [host.node for host in self.hosts if host.node is not None]
 
     def sent_bytes(self) -> int:
-        """Return how much all hosts have sent, headers of IP and UDP included."""
+        """Return the bytes sent by all hosts, including IP and UDP headers."""
         return sum(host.line.sent_bytes for host in self.hosts)
 
 

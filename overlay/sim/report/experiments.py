@@ -1,7 +1,7 @@
-"""Measurements on a simulated cluster: how fast, how much, how often wrongly.
+"""Experiments on a simulated cluster: speed, cost and errors.
 
-Owns: the experiments behind the table of goals. Each returns plain figures; nothing here
-prints or judges them (`report` does).
+Owns: the experiments behind the table of goals. Each returns plain figures.
+Does not: print or judge them; `report` does.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ LAN: Final = Weather(loss=0.01, latency_s=0.005)
 LOSSY: Final = Weather(loss=0.05, latency_s=0.005)
 _WARM_UP_S: Final = 8.0
 _SLOW_SHARE: Final = 0.01
-_SLOW_S: Final = 3.0  # what passes a slow host is late by 1.5 to 3 s, either way
+_SLOW_S: Final = 3.0  # datagrams from and to a slow host are delayed by 1.5 to 3 s
 
 
 @dataclass(frozen=True, slots=True)
 class IdleCost:
-    """What a cluster without changes costs."""
+    """The cost of a cluster without changes."""
 
-    bit_per_s: float  # sent per node, headers of IP and UDP included
-    node_seconds_per_s: float  # of real time, on one core
+    bit_per_s: float  # sent per node, including IP and UDP headers
+    node_seconds_per_s: float  # simulated per second of real time, on one core
 
 
 @dataclass(frozen=True, slots=True)
 class FalseDeaths:
-    """Deaths declared of members that were not dead."""
+    """Live members that were declared dead, by health."""
 
     healthy: int
     slow: int
@@ -47,36 +47,36 @@ class FalseDeaths:
 
 @dataclass(frozen=True, slots=True)
 class JoinCost:
-    """What a newcomer costs a cluster."""
+    """The cost of a newcomer to a cluster."""
 
     members_s: float  # until it knew every node's card
     records_s: float  # until it held every record of its networks
-    sent_by_others_bytes: int  # meanwhile, by the whole cluster, beyond what it sends when idle
-    record_bytes: int  # what the newcomer had to learn, as signed
-    busiest_bit_per_s: float  # sent by the one host that sent most in any 0.1 s
+    sent_by_others_bytes: int  # meanwhile, by the whole cluster, in excess of idle traffic
+    record_bytes: int  # size of the signed records that the newcomer needed
+    busiest_bit_per_s: float  # highest rate of any host in any 0.1 s
 
 
 @dataclass(frozen=True, slots=True)
 class HealingTime:
-    """How long after the end of a partition."""
+    """Times from the end of a partition."""
 
     records_s: float  # until all records were equal again
-    members_s: float  # until everyone held everyone alive
+    members_s: float  # until every member considered all others alive
     writes: int
 
 
 @dataclass(frozen=True, slots=True)
 class RotationTime:
-    """How long a new cluster key took, from its making."""
+    """Times and cost of a key rotation, from the creation of the key."""
 
-    used_s: float  # until all sealed with it
-    alone_s: float  # until nobody held another one
-    unknown: int  # datagrams dropped meanwhile because their receiver did not hold their key
-    sent_bytes: int  # by the whole cluster until all sealed with it, beyond what it sends when idle
+    used_s: float  # until all members sealed with it
+    alone_s: float  # until no member held another key
+    unknown: int  # datagrams dropped meanwhile because the receiver lacked the key
+    sent_bytes: int  # by the whole cluster until all sealed with it, in excess of idle traffic
 
 
 def rotation(count: int) -> RotationTime:
-    """Let one host make a key; see when all use it, and when the old one is gone."""
+    """Let one host create a key; measure until all use it, and until the old one is gone."""
     cluster = Cluster(count, LAN, hosts_per_network=min(50, count), endpoints=5)
     cluster.run(_WARM_UP_S)
     before = cluster.sent_bytes()
@@ -102,8 +102,10 @@ def rotation(count: int) -> RotationTime:
 
 
 def dissemination(count: int, writes: int, pause_s: float = 1.0) -> list[float]:
-    """Write single records at random hosts of one network; return after how many seconds all the
-    others had each (infinite: one of them never had it)."""
+    """Write single records at random hosts of one network; return the spreading time of each.
+
+    In seconds, until the last host has it; infinite if one never receives it.
+    """
     cluster = Cluster(count, LAN)
     cluster.run(_WARM_UP_S)
     waiting: dict[tuple[NodeId, Scope], tuple[int, float, set[NodeId]]] = {}
@@ -136,7 +138,7 @@ def dissemination(count: int, writes: int, pause_s: float = 1.0) -> list[float]:
 
 
 def idle(count: int, endpoints: int, seconds: float) -> IdleCost:
-    """Let a cluster be, and see what it sends and what it costs to simulate."""
+    """Run a cluster without changes; measure its traffic and the cost of simulating it."""
     cluster = Cluster(count, LAN, hosts_per_network=50, endpoints=endpoints)
     cluster.run(_WARM_UP_S)
     before, started = cluster.sent_bytes(), time.perf_counter()
@@ -148,7 +150,7 @@ def idle(count: int, endpoints: int, seconds: float) -> IdleCost:
 
 
 def catch_up(count: int, endpoints: int, holders: int) -> JoinCost:
-    """Let a newcomer join a cluster, and a network of `holders` hosts that have them all."""
+    """Let a host join a cluster, and a network whose endpoints are on `holders` hosts."""
     cluster = Cluster(
         count, LAN, hosts_per_network=holders, endpoints=endpoints // holders, populated=holders
     )
@@ -183,7 +185,7 @@ def catch_up(count: int, endpoints: int, holders: int) -> JoinCost:
 
 
 def detection(count: int, crashes: int) -> list[float]:
-    """Crash hosts, one every few seconds; return how long until all others knew, for each."""
+    """Crash hosts, one every few seconds; return the detection time of each by all others."""
     cluster = Cluster(count, LAN)
     cluster.run(_WARM_UP_S)
     victims = cluster.load.sample(cluster.hosts, crashes)
@@ -211,7 +213,7 @@ def detection(count: int, crashes: int) -> list[float]:
 
 
 def wrong_deaths(count: int, seconds: float, step: Callable[[float], None]) -> FalseDeaths:
-    """Let a lossy cluster with some slow hosts run; count who is declared dead but is not."""
+    """Run a lossy cluster with some slow hosts; count live members that are declared dead."""
     cluster = Cluster(count, LOSSY)
     slow = cluster.load.sample(cluster.hosts, max(1, round(_SLOW_SHARE * count)))
     for host in slow:
@@ -225,7 +227,7 @@ def wrong_deaths(count: int, seconds: float, step: Callable[[float], None]) -> F
             assert host.node is not None
             member = host.node.membership.member(event.node_id)
             incarnation = 0 if member is None else member.incarnation
-            # One death is one, however many come to hear of it.
+            # One death counts once, however many members learn of it.
             (sluggish if event.node_id in slow_ids else healthy).add((event.node_id, incarnation))
 
     cluster.on_event = watch
@@ -238,7 +240,7 @@ def wrong_deaths(count: int, seconds: float, step: Callable[[float], None]) -> F
 def healing(
     count: int, seconds: float, writes_per_s: float, step: Callable[[float], None]
 ) -> HealingTime:
-    """Cut a cluster in halves, write on both sides, heal it; see when all is equal again."""
+    """Partition a cluster in halves, write on both sides, heal it; measure until all is equal."""
     cluster = Cluster(count, LAN, hosts_per_network=min(50, count), endpoints=5)
     cluster.run(_WARM_UP_S)
     one = frozenset(host.address for host in cluster.hosts[::2])
@@ -246,14 +248,14 @@ def healing(
     cluster.wires.cuts += [Cut(one, other), Cut(other, one)]
     end = cluster.schedule.now + seconds
     writes = 0
-    told = cluster.schedule.now
+    reported_at = cluster.schedule.now
     while cluster.schedule.now < end:
         cluster.write(cluster.load.choice(cluster.hosts))
         writes += 1
         cluster.run(cluster.load.expovariate(writes_per_s))
-        if cluster.schedule.now - told > 10.0:
-            told = cluster.schedule.now
-            step(told)
+        if cluster.schedule.now - reported_at > 10.0:
+            reported_at = cluster.schedule.now
+            step(reported_at)
     cluster.wires.cuts.clear()
     healed = cluster.schedule.now
     records_s = members_s = math.inf

@@ -1,6 +1,7 @@
-"""The convergence curve as an SVG picture, written by hand: no library, no script inside.
+"""Render the convergence curve as SVG, without a library or embedded scripts.
 
-Owns: axes, line, shade and marks. Must not know what the curve measures.
+Owns: axes, curve, shading and marks (https://www.w3.org/TR/SVG2/).
+Does not: know what the curve measures.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _STYLE: Final = """
 
 @dataclass(frozen=True, slots=True)
 class ConvergencePlot:
-    """What to draw: shares (0 to 1) over seconds, the storm's end, and when faults struck."""
+    """The data: shares (0 to 1) over seconds, the end of the storm, the times of faults."""
 
     title: str
     points: Sequence[tuple[float, float]]
@@ -40,7 +41,7 @@ class ConvergencePlot:
 
 
 def render_svg(picture: ConvergencePlot) -> str:
-    """Return the picture as the text of an SVG file."""
+    """Return the plot as the text of an SVG file."""
     end_s = max([1e-9, picture.storm_end_s, *(time for time, _ in picture.points)])
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
@@ -85,7 +86,7 @@ def render_svg(picture: ConvergencePlot) -> str:
 
 
 def _ticks(end_s: float) -> list[float]:
-    """Return round moments from 0 to the end, at most ten of them."""
+    """Return at most ten round times from 0 to the end."""
     exponent = math.floor(math.log10(end_s)) - 1
     steps = (digit * 10.0**power for power in (exponent, exponent + 1) for digit in (1, 2, 5))
     step = next(step for step in steps if end_s / step <= 9)

@@ -1,7 +1,7 @@
-"""`overlayd sim --report`: issue 3's table of goals, each with the value measured now.
+"""`overlayd sim --report`: the table of performance goals, each with the measured value.
 
-Owns: which experiment answers which goal, at which size, and how the answer is judged. How it
-is measured is in `measure`.
+Owns: which experiment measures which goal, at which size, and when a goal is met.
+Does not: measure; `experiments` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEAD: Final = ("measure", "goal", "measured", "", "how")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the experiments are; every figure in the table says at which size it was got."""
+    """The size of the experiments; every figure in the table states the size it applies to."""
 
     nodes: int = 1000
     writes: int = 100
@@ -37,24 +37,28 @@ FULL: Final = Size()
 QUICK: Final = Size(
     nodes=100, writes=40, crashes=5, watched_s=300.0, cut_s=60.0, idle_s=30.0, endpoints=10_000
 )
-# As the issue sets them, for 1,000 nodes.
+# For 1,000 nodes.
 _SPREAD_GOALS_S: Final = {10: 0.05, 100: 0.3, 1000: 1.0}
 _DETECTION_GOAL_S: Final = 15.0
 _IDLE_GOAL_BIT_PER_S: Final = 16_000.0
 _HEALING_GOAL_S: Final = 10.0
 _CATCH_UP_GOAL_S: Final = 10.0  # "in seconds"
 _ROTATION_GOAL_S: Final = limits.KEY_ROTATE_TIMEOUT_S  # `overlayd key rotate` waits so long
-_HOLDERS: Final = 10  # hosts that have all the endpoints which the newcomer wants
+_HOLDERS: Final = 10  # hosts that have all the endpoints of the newcomer's network
 _SPEED_GOAL: Final = 2000.0
 
 
 def report(parts: Sequence[str], *, quick: bool, tell: Callable[[str], None]) -> str:
-    """Measure the parts named (none: all), telling what is under way; return a Markdown table."""
+    """Measure some parts of the table (none given: all) and return it as Markdown.
+
+    `tell` receives progress messages. Takes minutes to hours for 1,000 nodes.
+    """
     size = QUICK if quick else FULL
     started = time.perf_counter()
     rows: list[tuple[str, ...]] = []
-    # A simulated cluster makes next to no cycles, and a collection over its millions of records
-    # takes a quarter of the time; each cluster as a whole is one, so they are freed in between.
+    # A simulated cluster creates hardly any reference cycles, and garbage collections over millions
+    # of records would take a quarter of the time. Each cluster as a whole is a cycle, so they are
+    # freed between the parts.
     gc.disable()
     for part in parts or PARTS:
         for row in PARTS[part](size, tell):
@@ -64,7 +68,7 @@ def report(parts: Sequence[str], *, quick: bool, tell: Callable[[str], None]) ->
     gc.enable()
     took = duration_text(time.perf_counter() - started)
     machine = f"{platform.machine()}, Python {platform.python_version()}, one core"
-    note = f"5 ms latency and 1 % loss unless said; measured in {took} on {machine}."
+    note = f"5 ms latency and 1 % loss unless stated otherwise; measured in {took} on {machine}."
     return f"{table(_HEAD, rows)}\n\n{note}"
 
 

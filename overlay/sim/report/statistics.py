@@ -1,7 +1,4 @@
-"""Numbers for people: percentiles, short texts of durations and sizes, aligned tables.
-
-Owns: how a figure is shown. Must not know where it comes from.
-"""
+"""Percentiles, and readable texts of durations, counts and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +7,10 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least `share` of the values do not exceed."""
+    """Return the smallest value that at least `share` (0 to 1) of the values do not exceed.
+
+    The nearest-rank method; NaN without values.
+    """
     if not values:
         return math.nan
     ordered = sorted(values)
@@ -31,12 +31,12 @@ def duration_text(seconds: float) -> str:
 
 
 def count_text(count: float) -> str:
-    """Return a count with thousands apart."""
+    """Return a count with thousands separators."""
     return f"{count:,.0f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an aligned Markdown table: it reads well on a terminal and in a document."""
+    """Return an aligned Markdown table, readable on a terminal too."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [_row(head, widths), "|" + "|".join("-" * (width + 2) for width in widths) + "|"]
     lines += [_row(row, widths) for row in rows]
