@@ -1,7 +1,7 @@
-"""After the storm: whether everything is as it ought to be, on every host.
+"""Check after the storm that every host has converged.
 
-Owns: the comparison of stores with each other, of members with who is really there, of
-kernels with the oracle, and the walk of packets between all containers.
+Owns: comparing the stores with each other, memberships with the hosts that are present, keys, and
+kernels with the oracle; and tracing packets between all containers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from overlay.sim.host.oracle import HostTruth, expected, trace_packet
 from overlay.sim.world.world import World
 
 _SAMPLE_COUNT: Final = 20
-_WALKS_MAX: Final = 20_000
+_TRACES_MAX: Final = 20_000
 
 
 class ConvergenceCheck:
-    """Looks at a whole world and says what is wrong with it, if anything."""
+    """Checks a whole world and describes the first deviation."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -36,7 +36,7 @@ class ConvergenceCheck:
     # --- the curve ----------------------------------------------------------------------
 
     def share_current(self) -> float:
-        """Return which share of the logs that hosts want they hold up to date, by a sample."""
+        """Return the share of required logs that are up to date, on a sample of the hosts."""
         up = self._up()
         for host in up:
             assert host.node is not None
@@ -63,10 +63,10 @@ class ConvergenceCheck:
             scope for scope in networks if host.node.store.takes_part(host.node_id, scope)
         ]
 
-    # --- all of it ----------------------------------------------------------------------
+    # --- everything ---------------------------------------------------------------------
 
     def faults(self) -> str | None:
-        """Return the first thing that is not as it ought to be, or None."""
+        """Return a description of the first deviation; None if everything has converged."""
         for host in self._world.hosts:
             if host.node is None and not host.gone:
                 return f"{host.name} is down"
@@ -107,8 +107,8 @@ class ConvergenceCheck:
                     if state not in {None, MemberState.LEFT}:
                         return f"{host.name} holds {other.name}, which left, as {state.name}"
                 elif state is not MemberState.ALIVE:
-                    told = "nothing" if state is None else state.name
-                    return f"{host.name} holds {other.name} as {told}"
+                    state_text = "unknown" if state is None else state.name
+                    return f"{host.name} holds {other.name} as {state_text}"
         return None
 
     def _stores(self) -> str | None:
@@ -157,7 +157,7 @@ class ConvergenceCheck:
                 actual = host.kernel.read(network.vni)
                 if host not in with_sandbox:
                     if actual is not None:
-                        return f"{host.name} has a sandbox of {network.name} for nothing"
+                        return f"{host.name} has an unneeded sandbox of {network.name}"
                     continue
                 mtu = overlay_mtu(UNDERLAY_MTU, host.address)
                 others = [truths[other] for other in with_sandbox if other is not host]
@@ -169,20 +169,20 @@ class ConvergenceCheck:
     @staticmethod
     def _truth_of(host: Host, vni: Vni) -> HostTruth:
         running = host.kernel.containers.values()
-        mine = tuple(container for container in running if container.endpoint.vni == vni)
-        return HostTruth(host.address, mine)
+        own = tuple(container for container in running if container.endpoint.vni == vni)
+        return HostTruth(host.address, own)
 
     # --- at the very end ----------------------------------------------------------------
 
     def old_keys(self) -> str | None:
-        """Return who still holds a key that nobody seals with any more."""
+        """Return which host still holds a key that is no longer used; None if none does."""
         for host in self._up():
             if len(host.disk.ring.held) > 1:
                 return f"{host.name} holds {len(host.disk.ring.held)} keys"
         return None
 
     def second_pass(self) -> str | None:
-        """Return what another reconcile would still do, and which packets get lost."""
+        """Return what another reconcile pass would change, or which packet is lost."""
         for site in self._world.sites:
             if site.host.node is None:
                 continue
@@ -191,24 +191,24 @@ class ConvergenceCheck:
                 assert actual is not None
                 operations = diff(site.reconciler.desired(vni), actual, prune=True)
                 if operations:
-                    return f"{site.host.name} would still do: {operations[0]}"
-        return self._walks()
+                    return f"{site.host.name} would still apply: {operations[0]}"
+        return self._traces()
 
-    def _walks(self) -> str | None:
-        """Send a packet from every host to every container of its networks (or many)."""
+    def _traces(self) -> str | None:
+        """Trace a packet from every host to every container of its networks, up to a limit."""
         count = 0
         at = {host.address: host.kernel for host in self._world.hosts if not host.gone}
         for (vni, ip), (_, container) in sorted(
             self._world.invariants.running.items(), key=lambda item: item[0]
         ):
             for host in self._world.hosts:
-                if vni not in host.kernel.sandboxes or count > _WALKS_MAX:
+                if vni not in host.kernel.sandboxes or count > _TRACES_MAX:
                     continue
                 count += 1
                 found = trace_packet(host.kernel, vni, container.subnet_index, ip, at.get)
                 if found != container:
-                    told = found if isinstance(found, str) else _shown(found)
-                    return f"a packet from {host.name} to {ip_text(ip)} reaches: {told}"
+                    reached = found if isinstance(found, str) else _container_text(found)
+                    return f"a packet from {host.name} to {ip_text(ip)} reaches: {reached}"
         return None
 
 
@@ -220,9 +220,12 @@ def _difference(host: Host, network: Network, desired: object, actual: object) -
     if actual is None:
         return f"{host.name} lacks its sandbox of {network.name}"
     operations = diff(desired, actual, prune=True)  # type: ignore[arg-type]
-    shown = "; ".join(str(operation) for operation in operations[:3])
-    return f"{host.name}, {network.name}: {len(operations)} operations from the truth: {shown}"
+    first = "; ".join(str(operation) for operation in operations[:3])
+    return (
+        f"{host.name}, {network.name}: "
+        f"{len(operations)} operations from the expected state: {first}"
+    )
 
 
-def _shown(container: Container) -> str:
+def _container_text(container: Container) -> str:
     return f"{container.endpoint.name} ({ip_text(container.endpoint.ips[0])})"

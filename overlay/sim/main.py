@@ -1,7 +1,7 @@
-"""`overlayd sim`: run a simulated cluster from a seed, or measure one, and say how it went.
+"""`overlayd sim`: run a simulated cluster from a seed, or measure one, and report the result.
 
-Owns: the command line, what is printed where, the exit code. stdout is the answer (tables),
-stderr the commentary (progress, story).
+Owns: the command line, the output, the exit code. Results (tables) go to stdout, progress and story
+to stderr.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ from overlay.sim.scenario import (
 from overlay.sim.soak import soak
 
 _EPILOG: Final = """\
-The same options give the same run, event for event. A failed run prints the one command that
-repeats it. Exit code 0: everything held; 1: something did not; 2: wrong usage.
+The same options give the same run, event for event. A failed run prints the command that repeats
+it. Exit code 0: all checks passed; 1: a check failed; 2: usage error.
 """
 _HELP: Final[dict[str, str]] = {
     "nodes": "hosts in the cluster",
-    "seed": "the one source of chance",
+    "seed": "seed of all randomness",
     "loss": "share of datagrams lost in the storm",
     "latency": "one-way delay of every datagram",
-    "jitter": "added to it, uniformly from 0 up: reorders",
+    "jitter": "maximum random addition to the delay; reorders datagrams",
     "duplicate": "share of datagrams that arrive twice",
-    "corrupt": "share of datagrams that arrive broken",
+    "corrupt": "share of datagrams that arrive corrupted",
     "straggle": "share of datagrams that arrive up to half a second late",
     "partitions": "cuts between two sides, some of them one-way",
-    "crashes": "agents killed, hosts without power, disks restored from an old copy",
-    "clogs": "paths that hold everything back, then let it through at once",
-    "stalls": "agents that stand still for seconds",
+    "crashes": "agents killed, hosts without power, disks restored from an old backup",
+    "clogs": "paths that hold back all datagrams, then deliver them at once",
+    "stalls": "agents suspended for seconds",
     "moves": "hosts whose underlay address changes",
-    "leaves": "hosts that leave for good",
+    "leaves": "hosts that leave permanently",
     "newcomers": "hosts that join during the storm",
-    "rotations": "cluster keys made in the storm, some by two hosts at once",
-    "key_interval": "from one key to the next that hosts make by themselves in the storm; 0: none",
+    "rotations": "cluster keys created in the storm, some by two hosts at once",
+    "key_interval": "time between automatic key rotations in the storm; 0: none",
     "absences": "hosts asleep, off or cut off for longer than a rotation takes",
-    "tampers": "times that somebody else alters a sandbox",
-    "churn": "attach and detach per second, in the whole cluster",
+    "tampers": "changes to a sandbox by another program",
+    "churn": "attaches and detaches per second, in the whole cluster",
     "networks": "overlay networks",
-    "hosts_per_network": "how many hosts each network lives on",
+    "hosts_per_network": "hosts on each network",
     "endpoints": "containers per host and network at the start",
-    "duration": "length of the storm; the calm after it lasts as long as needed, and is bounded",
-    "grow": "the hosts join one by one instead of knowing each other at the start",
+    "duration": "length of the storm; the calm after it lasts as long as needed, up to a limit",
+    "grow": "let the hosts join one by one instead of starting as a formed cluster",
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="overlayd sim",
-        description="Simulate a cluster: the real core, wire format and planner over a fake "
-        "kernel and a hostile network. A storm, then calm; then everything must be equal.",
+        description="Simulate a cluster: the real core, wire format and planner over a simulated "
+        "kernel and an unreliable network. After a storm and a calm, all hosts must be equal.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -81,19 +81,22 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{_HELP[item.name]} (default {item.default})",
         )
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the convergence curve")
-    parser.add_argument("--story", action="store_true", help="tell every fault as it strikes")
+    parser.add_argument("--story", action="store_true", help="print every fault as it happens")
     parser.add_argument(
-        "--soak", type=int, metavar="N", help="run N seeds from --seed on, each its own scenario"
+        "--soak",
+        type=int,
+        metavar="N",
+        help="run N seeds from --seed on, each a scenario of its own",
     )
     parser.add_argument(
-        "--drawn", action="store_true", help="run the scenario that the seed alone stands for"
+        "--drawn", action="store_true", help="run the scenario that is drawn from the seed alone"
     )
     parser.add_argument(
         "--report",
         nargs="*",
         choices=tuple(PARTS),
         metavar="PART",
-        help=f"measure, and print the table of goals: all of it, or of {', '.join(PARTS)}",
+        help=f"measure, and print the table of goals: all parts, or some of {', '.join(PARTS)}",
     )
     parser.add_argument(
         "--quick", action="store_true", help="with --report: a tenth of the nodes and time"
@@ -117,30 +120,30 @@ def _count(text: str) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the verb; return its exit code."""
+    """Run the command; return its exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.nodes < 1:
-        print("overlayd sim: a cluster has at least one node", file=sys.stderr)
+        print("overlayd sim: --nodes must be at least 1", file=sys.stderr)
         return 2
     if arguments.report is not None:
-        print(report(arguments.report, quick=arguments.quick, tell=_tell))
+        print(report(arguments.report, quick=arguments.quick, tell=_print_progress))
         return 0
     if arguments.soak is not None:
-        return soak(range(arguments.seed, arguments.seed + arguments.soak), _tell)
+        return soak(range(arguments.seed, arguments.seed + arguments.soak), _print_progress)
     scenario = Scenario(**{item.name: getattr(arguments, item.name) for item in fields(Scenario)})
     if arguments.drawn:
         scenario = drawn(scenario.seed)
-    return _run(scenario, arguments.svg, told=arguments.story)
+    return _run(scenario, arguments.svg, story=arguments.story)
 
 
-def _run(scenario: Scenario, picture: Path | None, *, told: bool) -> int:
+def _run(scenario: Scenario, picture: Path | None, *, story: bool) -> int:
     run = Run(scenario)
-    progress = Progress(run, sys.stderr, told=told)
+    progress = Progress(run, sys.stderr, story=story)
     outcome = run.to_end(progress.step)
     progress.end()
     if picture is not None:
         picture.write_text(render_svg(_picture(scenario, outcome)), encoding="utf-8")
-        _tell(f"drawn: {picture}")
+        _print_progress(f"wrote {picture}")
     print(outcome.table())
     if outcome.failures:
         print(outcome.failed_text(), file=sys.stderr)
@@ -150,12 +153,12 @@ def _run(scenario: Scenario, picture: Path | None, *, told: bool) -> int:
 
 def _picture(scenario: Scenario, outcome: Outcome) -> ConvergencePlot:
     return ConvergencePlot(
-        title=f"Records held by who wants them: {scenario.nodes} nodes, seed {scenario.seed}",
+        title=f"Share of required records held: {scenario.nodes} nodes, seed {scenario.seed}",
         points=outcome.curve,
         storm_end_s=outcome.calm_from_s,
         faults_s=outcome.faults_s,
     )
 
 
-def _tell(text: str) -> None:
+def _print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

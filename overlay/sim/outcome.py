@@ -1,7 +1,4 @@
-"""What came of a run: figures, failures, and the texts a person reads.
-
-Owns: the summary. Must not know how anything was found out.
-"""
+"""The outcome of a run: figures, failures, and their presentation as text."""
 
 from __future__ import annotations
 
@@ -29,10 +26,10 @@ class Outcome:
     settled_after_s: float | None = None
     figures: list[tuple[str, str]] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
-    trace: int = 0  # equal runs have equal ones
+    trace: int = 0  # checksum of all datagrams: equal for equal runs
 
     def measure(self, world: World) -> None:
-        """Take the figures of a world that has ended."""
+        """Collect the figures of a finished world."""
         wires, invariants = world.wires, world.invariants
         sent = sum(host.line.sent_count for host in world.hosts)
         sent_bytes = sum(host.line.sent_bytes for host in world.hosts)
@@ -59,7 +56,7 @@ class Outcome:
 
     @property
     def held(self) -> bool:
-        """Say whether everything held that must hold."""
+        """Return whether all checks passed."""
         return not self.failures
 
     def table(self) -> str:
@@ -76,7 +73,7 @@ class Outcome:
         return f"{self.scenario.command()}\n\n{table(('', 'figure'), rows)}"
 
     def failed_text(self) -> str:
-        """Return what went wrong, how it came to it, and the command that repeats it."""
+        """Return the story, the failures, and the command that repeats the run."""
         lines = [f"  {when:8.3f} s  {text}" for when, text in self.story[-_STORY_LINES_MAX:]]
         if len(self.story) > _STORY_LINES_MAX:
             lines.insert(0, f"  ... {len(self.story) - _STORY_LINES_MAX} earlier lines")
@@ -87,6 +84,6 @@ class Outcome:
                 "",
                 *(f"FAILED: {text}" for text in self.failures),
                 "",
-                f"repeat it: {self.scenario.command()}",
+                f"to repeat it: {self.scenario.command()}",
             ]
         )

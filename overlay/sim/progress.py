@@ -1,6 +1,6 @@
-"""The progress line of a run, and the story as it happens.
+"""The progress line of a run, and its story as it happens.
 
-Owns: what is shown while one waits; it looks at the real clock, which the run itself must not.
+Uses the real clock, which the run itself must not.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ _REFRESH_S: Final = 0.2
 
 
 class Progress:
-    """One line that is rewritten on a terminal; silent elsewhere, but for the story."""
+    """One line that is rewritten on a terminal; elsewhere nothing is shown but the story."""
 
-    def __init__(self, run: Run, out: TextIO, *, told: bool) -> None:
+    def __init__(self, run: Run, out: TextIO, *, story: bool) -> None:
         self._run = run
         self._out = out
-        self._told = told
+        self._shows_story = story
         self._lines = 0
         self._started = time.monotonic()
         self._shown_at = 0.0
         self._live = out.isatty()
 
     def step(self) -> None:
-        """Show how far the run is."""
-        if self._told:
-            self._tell()
+        """Show the present state of the run."""
+        if self._shows_story:
+            self._print_story()
         now = time.monotonic()
         if self._live and now - self._shown_at >= _REFRESH_S:
             self._shown_at = now
@@ -47,15 +47,15 @@ class Progress:
             f"{speed:,.0f} node-seconds/s"
         )
 
-    def _tell(self) -> None:
+    def _print_story(self) -> None:
         for when, text in self._run.world.story[self._lines :]:
             self._out.write(f"{when:8.3f} s  {text}\n")
         self._lines = len(self._run.world.story)
 
     def end(self) -> None:
         """Clear the line."""
-        if self._told:
-            self._tell()
+        if self._shows_story:
+            self._print_story()
         if self._live:
             self._out.write("\r\x1b[2K")
             self._out.flush()

@@ -1,7 +1,7 @@
-"""One run of a scenario: dawn, a storm, then calm; and what came of it.
+"""One run of a scenario: start-up, a storm, then calm; and its outcome.
 
-Owns: when the agents start, the carrying out of faults, the end of the storm, and the judgement.
-What must hold is checked by `ledger` (always) and `verdict` (after the storm).
+Owns: starting the agents, carrying out faults, ending the storm, and collecting failures.
+`invariants` checks what must always hold, `convergence` what must hold after the storm.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from overlay.sim.world.kernel_faults import tamper
 from overlay.sim.world.load import Load
 from overlay.sim.world.world import World, address_of
 
-_START_UP_S: Final = 3.0  # to make the networks and the first containers, in calm weather
-_STEP_S: Final = 0.5  # between two looks at the whole
+_START_UP_S: Final = 3.0  # to create the networks and the first containers, in calm weather
+_STEP_S: Final = 0.5  # between checks of the whole world
 _CALM_MAX_S: Final = 120.0
-# After all is equal it must stay so, with nothing to do, but that keys go that nobody uses.
+# Once all hosts are equal they must stay so and change nothing, except for dropping unused keys.
 _CALM_AFTER_S: Final = limits.KEY_REST_S + 4.0
 _GROW_S: Final = 0.3
 _DISTURBED_S: Final = 15.0
@@ -49,7 +49,7 @@ _NO_MEMORY_S: Final = 5.0
 
 
 class Run:
-    """Carries out one scenario, once."""
+    """Carries out one scenario."""
 
     def __init__(self, scenario: Scenario, settings: ProtocolSettings | None = None) -> None:
         streams = RandomStreams(scenario.seed)
@@ -64,10 +64,10 @@ class Run:
         self._sabotage = streams.stream("sabotage")
         self._moves = 0
 
-    # --- from dawn to calm --------------------------------------------------------------
+    # --- phases -------------------------------------------------------------------------
 
     def to_end(self, step: Callable[[], None] = lambda: None) -> Outcome:
-        """Run the scenario to its end; `step` is called now and then."""
+        """Run the scenario to its end; call `step` after every half second of virtual time."""
         outcome = Outcome(self.scenario)
         try:
             self._run(outcome, step)
@@ -109,7 +109,7 @@ class Run:
         self.phase = "calm"
         self._load.end_churn()
         self.world.tell("calm")
-        self.world.environment.keys.interval_s = 0.0  # the last key made is to be the only one
+        self.world.environment.keys.interval_s = 0.0  # the last key must remain the only one
         self.world.wires.calm()
         self.world.wires.weather = self.scenario.calm()
         for host in self.world.hosts:
@@ -119,7 +119,7 @@ class Run:
         outcome.calm_from_s = self.world.schedule.now
         while (wrong := self.convergence.faults()) is not None:
             if self.world.schedule.now > outcome.calm_from_s + _CALM_MAX_S:
-                outcome.failures.append(f"{_CALM_MAX_S:.0f} s of calm, and still: {wrong}")
+                outcome.failures.append(f"after {_CALM_MAX_S:.0f} s of calm, still: {wrong}")
                 return
             self._advance(_STEP_S, outcome, step)
         outcome.settled_after_s = self.world.schedule.now - outcome.calm_from_s
@@ -131,7 +131,7 @@ class Run:
             or self.convergence.second_pass()
         )
         if wrong is not None:
-            outcome.failures.append(f"it was all equal, and then not any more: {wrong}")
+            outcome.failures.append(f"all hosts were equal, and then no longer: {wrong}")
 
     def _begin(self) -> None:
         scenario = self.scenario
@@ -172,7 +172,7 @@ class Run:
                 host = self.world.hosts[fault.host]
                 self._moves += 1
                 if not host.gone and not host.leaving:
-                    # Until all know the new address, packets to it go astray.
+                    # Packets to the host are lost until all others know the new address.
                     asleep_s = host.asleep_until() - self.world.schedule.now
                     self.world.invariants.mark_disturbed(host, max(0.0, asleep_s) + _DISTURBED_S)
                     host.guarded(lambda _: host.move(address_of(50_000 + self._moves)))
@@ -208,7 +208,7 @@ class Run:
         if tamper(host.kernel, fault.how, self._sabotage):
             self.world.invariants.mark_disturbed(host, _DISTURBED_S)
             self.world.schedule.after(_NO_MEMORY_S, self._repaired, host)
-            # As the netlink monitor would: a hint, and the agent looks.
+            # As the netlink monitor would: a hint that triggers a reconcile pass.
             self.world.sites[fault.host].reconciler.wake_all()
 
     def _repaired(self, host: Host) -> None:

@@ -1,7 +1,7 @@
-"""A scenario: everything about a run that is chosen, as one value that prints its command.
+"""A scenario: all parameters of a run, as one value that can print its command line.
 
-Owns: the options of `overlayd sim`, and how a seed draws a scenario for the tests. Must not
-know how any of it is carried out.
+Owns: the options of `overlayd sim`, and drawing a scenario from a seed for the tests.
+Does not: carry out anything.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class Scenario:
     moves: int = 1  # a host gets another underlay address
     leaves: int = 1
     newcomers: int = 1
-    rotations: int = 2  # new cluster keys asked for, some of them twice at once
-    key_interval: float = 0.0  # from one key to the next that a holder makes by itself; 0: none
+    rotations: int = 2  # cluster keys requested, sometimes two at once
+    key_interval: float = 0.0  # between automatic rotations; 0: none
     absences: int = 0  # hosts asleep, off or cut off for longer than a rotation takes
-    tampers: int = 3  # somebody else alters a sandbox
+    tampers: int = 3  # changes to a sandbox by another program
     churn: float = 5.0  # attach and detach per second, cluster-wide
     networks: int = 2
     hosts_per_network: int = 50
     endpoints: int = 1  # per host and network, before the storm
-    duration: float = 60.0  # of the storm; the calm after it is as long as needed, and bounded
-    grow: bool = False  # the nodes join one by one, instead of knowing each other at the start
+    duration: float = 60.0  # of the storm; the calm after it lasts as long as needed, up to a limit
+    grow: bool = False  # the nodes join one by one instead of starting as a formed cluster
 
     def storm(self) -> Weather:
-        """Return the weather of the storm."""
+        """Return the weather during the storm."""
         return Weather(
             loss=self.loss,
             latency_s=self.latency,
@@ -56,11 +56,11 @@ class Scenario:
         )
 
     def calm(self) -> Weather:
-        """Return the weather after it: the same distances, nothing lost."""
+        """Return the weather after the storm: the same latency, no loss."""
         return Weather(latency_s=self.latency, jitter_s=self.jitter)
 
     def command(self) -> str:
-        """Return the one command line that runs this scenario again."""
+        """Return the command line that repeats this scenario."""
         words = ["overlayd sim", f"--nodes {self.nodes}", f"--seed {self.seed}"]
         for item in fields(self):
             value: float | bool = getattr(self, item.name)
@@ -80,25 +80,28 @@ def _shown(option: str, value: object) -> str:
 
 
 def parse_duration_s(text: str) -> float:
-    """Return the seconds meant by `5ms`, `2s`, `10min`, `1h` or a bare number of seconds."""
+    """Parse a duration such as `5ms`, `2s`, `10min`, `1h`, or a number of seconds.
+
+    Returns seconds. Raises ValueError.
+    """
     return _scaled(text, {"ms": 1e-3, "us": 1e-6, "min": 60.0, "s": 1.0, "h": 3600.0, "m": 60.0})
 
 
 def parse_rate_per_s(text: str) -> float:
-    """Return the rate per second meant by `50/s`, `10/min` or a bare number."""
+    """Parse a rate such as `50/s`, `10/min`, or a number per second. Raises ValueError."""
     return _scaled(text, {"/s": 1.0, "/min": 1 / 60.0})
 
 
 def parse_share(text: str) -> float:
-    """Return the probability meant by `0.1` or `10%`."""
+    """Parse a probability such as `0.1` or `10%`. Raises ValueError."""
     share = _scaled(text, {"%": 0.01})
     if not 0 <= share < 1:
-        raise ValueError(f"{text!r} is not a share from 0 to 1")
+        raise ValueError(f"{text!r} is not a probability from 0 to 1")
     return share
 
 
 def _scaled(text: str, units: dict[str, float]) -> float:
-    # Longest unit first, so that `5ms` is not read as `5m` seconds.
+    # Longest unit first, so that `5ms` is not parsed as minutes.
     for unit in sorted(units, key=len, reverse=True):
         if text.endswith(unit):
             return _positive(text.removesuffix(unit)) * units[unit]
@@ -108,12 +111,12 @@ def _scaled(text: str, units: dict[str, float]) -> float:
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
-        raise ValueError(f"{text!r} is not a finite number from 0 up")
+        raise ValueError(f"{text!r} is not a finite number of at least 0")
     return value
 
 
 def drawn(seed: int, duration_s: float = 20.0) -> Scenario:
-    """Return the scenario that a seed stands for in `make test` and `make soak`."""
+    """Return the scenario drawn from a seed, as `make test` and `make soak` run it."""
     rng = random.Random(f"{seed}/scenario")
     pick: Callable[[int, int], int] = rng.randint
     nodes = rng.choice([2, 3, 5, 8, 12, 16, 24])
@@ -143,7 +146,7 @@ def drawn(seed: int, duration_s: float = 20.0) -> Scenario:
 
 
 def _drawn_keys(rng: random.Random, nodes: int, duration_s: float) -> dict[str, Any]:
-    """Draw what happens to keys. A storm with hosts away for long lasts three times as long."""
+    """Draw the key rotations. A storm with long absences lasts three times as long."""
     absences = rng.randint(1, 3) if nodes > 4 and rng.random() < 0.3 else 0
     return {
         "rotations": rng.randint(0, 3),

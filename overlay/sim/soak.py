@@ -1,7 +1,4 @@
-"""Many seeds, one after the other: each stands for a scenario of its own.
-
-Owns: what is said of each, and that every failure comes with the command that repeats it.
-"""
+"""Run many seeds, each a scenario of its own, and report every failure with its command."""
 
 from __future__ import annotations
 
@@ -31,6 +28,6 @@ def soak(seeds: Iterable[int], tell: Callable[[str], None]) -> int:
             continue
         failed.append(seed)
         tell(f"seed {seed}: {outcome.failed_text()}")
-    told = f"{count} seeds, {len(failed)} failed"
-    tell(f"{told}: {' '.join(map(str, failed))}" if failed else told)
+    summary = f"{count} seeds, {len(failed)} failed"
+    tell(f"{summary}: {' '.join(map(str, failed))}" if failed else summary)
     return 1 if failed else 0

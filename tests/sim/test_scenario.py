@@ -30,7 +30,7 @@ def test_rates_and_shares() -> None:
     """Rates are per second, shares from 0 to below 1."""
     assert parse_rate_per_s("50/s") == 50
     assert parse_share("10%") == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="not a share"):
+    with pytest.raises(ValueError, match="not a probability"):
         parse_share("1.5")
 
 

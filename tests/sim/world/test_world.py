@@ -68,7 +68,7 @@ def test_it_sees_a_kernel_that_is_wrong() -> None:
 
     wrong = run.convergence.faults()
     assert wrong is not None
-    assert "h0, net0: 1 operations from the truth: bridge fdb replace" in wrong
+    assert "h0, net0: 1 operations from the expected state: bridge fdb replace" in wrong
 
 
 def test_it_sees_a_store_that_is_wrong() -> None:
