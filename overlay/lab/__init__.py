@@ -1,1 +1,1 @@
-"""Several hosts on one machine, as network namespaces joined by a bridge."""
+"""A lab of several hosts on one machine, as namespaces connected by a bridge."""

@@ -1,4 +1,4 @@
-"""The lab as a picture in text: hosts, VTEPs, containers, and how long their pings took."""
+"""Draw the lab as text: hosts, VTEPs, containers, and their ping times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DiagramHost(NamedTuple):
 
 
 class DiagramPing(NamedTuple):
-    """One ping by name across hosts."""
+    """One ping by name between two hosts; the round-trip time is None without a reply."""
 
     source: str
     target: str
@@ -26,7 +26,7 @@ class DiagramPing(NamedTuple):
 
 
 def draw(hosts: Sequence[DiagramHost], network: str, vni: int, pings: Sequence[DiagramPing]) -> str:
-    """Return the picture: containers above, VTEPs below them, the underlay at the bottom."""
+    """Return the diagram: containers above, VTEPs below them, the underlay at the bottom."""
     rows = [
         ["+" + "-" * (_WIDTH - 2) + "+" for _ in hosts],
         [_cell(host.name) for host in hosts],
@@ -55,5 +55,5 @@ def _cell(text: str) -> str:
 
 def _ping_line(ping: DiagramPing) -> str:
     if ping.rtt_ms is None:
-        return f"  {ping.source} --X--> {ping.target}   no answer"
+        return f"  {ping.source} --X--> {ping.target}   no reply"
     return f"  {ping.source} -----> {ping.target}   {ping.rtt_ms:.3f} ms"

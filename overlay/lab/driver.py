@@ -1,7 +1,7 @@
-"""A lab host's agent from outside: start it, end it in any way, ask its API without a shell.
+"""Drive a lab host's agent: start it, end it in any way, call its API without a shell.
 
-For tests of what happens when agents die: the command line costs a second of interpreter per
-question, the socket a millisecond. Must not know what is tested.
+For tests in which agents die: the command line takes a second of interpreter start per request, the
+socket a millisecond.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _POLL_S = 0.02
 
 
 class ApiRefusedError(OverlayError):
-    """The agent said no; `status` and `answer` are what it said."""
+    """The agent refused a request; `status` and `answer` are its response."""
 
     def __init__(self, status: int, answer: Json) -> None:
         self.status = status
@@ -39,18 +39,21 @@ class ApiRefusedError(OverlayError):
         super().__init__(f"{status}: {answer}")
 
 
-def wait_until(condition: Callable[[], bool], told: str, timeout_s: float = 30.0) -> float:
-    """Poll until a condition holds; return how long it took, raise TimedOutError otherwise."""
+def wait_until(condition: Callable[[], bool], awaited: str, timeout_s: float = 30.0) -> float:
+    """Poll until a condition holds; return the seconds it took. Raises TimedOutError.
+
+    `awaited` describes the condition in the error.
+    """
     started = time.monotonic()
     while not condition():
         if time.monotonic() - started >= timeout_s:
-            raise TimedOutError(f"waited {timeout_s:.0f} s in vain: {told}")
+            raise TimedOutError(f"timed out after {timeout_s:.0f} s: {awaited}")
         time.sleep(_POLL_S)
     return time.monotonic() - started
 
 
 class AgentDriver:
-    """One lab host and the agent that this process started there."""
+    """One lab host, and the agent that this process started there."""
 
     def __init__(self, host: HostProcess, number: int) -> None:
         self.host = host
@@ -61,14 +64,14 @@ class AgentDriver:
     # --- the process --------------------------------------------------------------------
 
     def start(self, *options: str, **environment: str) -> None:
-        """Start an agent and wait until it answers."""
+        """Start an agent and wait until it responds."""
         self.launch(*options, **environment)
-        wait_until(self._answers, f"{self.host.name}'s agent answers", START_TIMEOUT_S)
+        wait_until(self._responds, f"{self.host.name}'s agent responds", START_TIMEOUT_S)
 
     def launch(self, *options: str, **environment: str) -> None:
         """Start an agent without waiting for it."""
         self.run("mkdir", "-p", "/run/overlayd")
-        # -P and the module: as `overlayd join` starts it.
+        # With -P and as a module, as `overlayd join` starts it.
         agent = [sys.executable, "-P", "-m", "overlay.cli.main", "agent", *options]
         words = ["sh", "-c", f'exec "$@" >>{LOG} 2>&1', "sh", *agent]
         self._process = subprocess.Popen(
@@ -79,7 +82,7 @@ class AgentDriver:
             cwd="/",
         )
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
             code, log = self._process.returncode, self.log_tail()
             raise OverlayError(f"{self.host.name}'s agent ended with exit code {code}", why=log)
@@ -90,7 +93,7 @@ class AgentDriver:
         return True
 
     def pid(self) -> int:
-        """Return the agent's process id as this machine sees it; 0 if it has none."""
+        """Return the agent's process id in this machine's namespace; 0 if it does not run."""
         if self._process is None or self._process.poll() is not None:
             return 0
         path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
@@ -106,7 +109,7 @@ class AgentDriver:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         if self._process is not None and number is not signal.SIGSTOP:
-            # nsenter(1) stops itself with its child; it must go on to see the child end.
+            # nsenter(1) stops together with its child; it must continue to see the child end.
             self._process.send_signal(signal.SIGCONT)
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
@@ -115,20 +118,23 @@ class AgentDriver:
         return self.wait()
 
     def wait(self, timeout_s: float = 30.0) -> int:
-        """Wait until the agent has ended; return its exit code (0 if there was none)."""
+        """Wait until the agent has ended; return its exit code, 0 if there was none."""
         if self._process is None:
             return 0
         code = self._process.wait(timeout_s)
         self._process = None
         return code
 
-    # --- questions ----------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------
 
     def call(
         self, method: str, path: str, body: Json | None = None,
         timeout_s: float = _REQUEST_TIMEOUT_S,
     ) -> Json:  # fmt: skip
-        """Ask the agent; raises RefusedError for its no, OSError where nobody answers."""
+        """Send a request to the agent; return its response.
+
+        Raises ApiRefusedError if the agent refuses, OSError if there is no response.
+        """
         socket = f"/proc/{self.host.pid}/root/run/overlayd/api.sock"
         connection = UnixConnection(socket, timeout_s)
         raw = None if body is None else json.dumps(body).encode()
@@ -144,19 +150,19 @@ class AgentDriver:
         return answer
 
     def get(self, path: str) -> Json:
-        """Ask a reading question."""
+        """Send a GET request."""
         return self.call("GET", path)
 
     def post(self, path: str, **body: Any) -> Json:
-        """Ask for something to be done."""
+        """Send a POST request with a JSON body."""
         return self.call("POST", path, body)
 
     def run(self, *command: str) -> str:
-        """Run a command on the host; return its output, raise OverlayError if it fails."""
+        """Run a command on the host; return its output. Raises OverlayError if it fails."""
         done = host_process.run(self.host, *command)
         if done.returncode:
             raise OverlayError(
-                f"on {self.host.name} {' '.join(command)!r} failed",
+                f"{' '.join(command)!r} failed on {self.host.name}",
                 why=(done.stderr or done.stdout).strip()[-800:],
             )
         return done.stdout
@@ -172,18 +178,18 @@ def connect(hosts: list[HostProcess]) -> list[AgentDriver]:
 
 
 def end_all(drivers: list[AgentDriver]) -> None:
-    """End the agents and the lab's hosts with them."""
+    """End the agents, and all lab hosts with them."""
     for driver in drivers:
         driver.end()
     host_process.end(host_process.running())
 
 
 def join_all(drivers: list[AgentDriver], **environment: str) -> None:
-    """Start an agent on each host, make a cluster on the first and join the others to it."""
+    """Start an agent on each host, create a cluster on the first and join the others."""
     for driver in drivers:
         driver.launch(**environment)
     for driver in drivers:
-        wait_until(driver._answers, f"{driver.host.name}'s agent", START_TIMEOUT_S)  # noqa: SLF001
+        wait_until(driver._responds, f"{driver.host.name}'s agent", START_TIMEOUT_S)  # noqa: SLF001
     drivers[0].post("/v1/join")
     token = drivers[0].get("/v1/token")["token"]
     for driver in drivers[1:]:
@@ -191,12 +197,12 @@ def join_all(drivers: list[AgentDriver], **environment: str) -> None:
 
 
 def differences(driver: AgentDriver) -> list[Json]:
-    """Return how a host's kernel differs from what is desired, as `overlayd verify` says it."""
+    """Return how a host's kernel differs from the desired state, as `overlayd verify` does."""
     found: list[Json] = driver.get("/v1/verify")["differences"]
     return found
 
 
 def endpoints(driver: AgentDriver) -> list[tuple[str, str, str]]:
-    """Return (name, address, host) of every endpoint that a host knows of."""
+    """Return (name, address, host) of every endpoint that a host knows."""
     shown = driver.get("/v1/endpoints")["endpoints"]
     return sorted((each["name"], each["ips"][0], each["node"]) for each in shown)

@@ -1,6 +1,7 @@
-"""Hosts with a container each on one network, with agents that may be ended: for tests of faults.
+"""A cluster for fault tests: hosts with one container each, on one network.
 
-Owns: the usual start and the usual questions. Must not know what goes wrong.
+Owns: the usual set-up and the usual checks.
+Does not: know the faults.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class LabCluster:
         self.addresses: dict[int, str] = {}
 
     def populate(self) -> None:
-        """Make the network and the containers."""
+        """Create the network and the containers."""
         self.drivers[0].post("/v1/networks", name="blue", subnets=[{"subnet": "10.32.0.0/16"}])
         for each in self.drivers:
             each.run("ip", "netns", "add", f"c{each.number}")
@@ -51,7 +52,10 @@ class LabCluster:
 
     @contextlib.contextmanager
     def both_ways(self) -> Iterator[list[FlowResult]]:
-        """Let packets flow both ways between c1 and c2 during the block; then they are judged."""
+        """Send packets both ways between c1 and c2 during the block.
+
+        The yielded list holds the two results afterwards.
+        """
         verdicts: list[FlowResult] = []
         with self.flow(1, 2) as there, self.flow(2, 1, PORT + 1) as back:
             yield verdicts
@@ -60,12 +64,12 @@ class LabCluster:
             verdicts.append(each.verdict)
 
     def all_equal(self) -> bool:
-        """Say whether all hosts know the same and have exactly that in their kernels."""
+        """Return whether all hosts know the same endpoints and their kernels match."""
         first = endpoints(self.drivers[0])
         return all(endpoints(each) == first and not differences(each) for each in self.drivers)
 
     def alive(self) -> bool:
-        """Say whether everyone holds everyone alive."""
+        """Return whether every host considers every other one alive."""
         return all(
             each["state"] == "alive"
             for driver in self.drivers
@@ -73,33 +77,33 @@ class LabCluster:
         )
 
     def all_healthy(self) -> bool:
-        """Say whether all are alive and equal; no agent at all is not well."""
+        """Return whether all hosts are alive and equal; False if an agent does not respond."""
         with contextlib.suppress(OSError):
             return self.alive() and self.all_equal()
         return False
 
 
-def attach(driver: AgentDriver, namespace: str, **wish: object) -> str:
+def attach(driver: AgentDriver, namespace: str, **options: object) -> str:
     """Attach a namespace to network blue; return its address."""
-    answer = driver.post("/v1/endpoints", target=f"netns:{namespace}", networks=["blue"], **wish)
+    answer = driver.post("/v1/endpoints", target=f"netns:{namespace}", networks=["blue"], **options)
     return str(answer["endpoints"][0]["ip"])
 
 
 def cut_gossip(driver: AgentDriver, statement: str = "drop", direction: str = "input") -> None:
-    """Do something to the control plane's packets on a host; forwarding is not touched."""
+    """Apply an nftables statement to gossip packets on a host; forwarding is unaffected."""
     rule = f"udp dport {limits.GOSSIP_PORT_DEFAULT} {statement}"
     chain = f"type filter hook {direction} priority 0; {rule};"
     driver.run("nft", f"table {_TABLE} {{ chain {direction} {{ {chain} }}; }}")
 
 
 def heal(driver: AgentDriver) -> None:
-    """Take the lab's rules away."""
+    """Delete the rules of `cut_gossip`."""
     driver.run("sh", "-c", f"nft delete table {_TABLE} 2>/dev/null || true")
 
 
 @contextlib.contextmanager
 def lab_cluster(count: int, *, populated: bool = True) -> Iterator[LabCluster]:
-    """Make a scene for the length of a block."""
+    """Create a cluster for the duration of a block."""
     drivers: list[AgentDriver] = []
     try:
         drivers = connect(lab.make(count))

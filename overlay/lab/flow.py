@@ -1,4 +1,4 @@
-"""A stream of numbered packets between two containers of a lab, and its verdict."""
+"""A stream of numbered packets between two containers of a lab, and its result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ContainerLocation:
 
 @dataclass(frozen=True, slots=True)
 class FlowResult:
-    """What became of a flow."""
+    """The result of a flow; times are of the monotonic clock, in seconds."""
 
     sent: int
     received: int
@@ -38,22 +38,25 @@ class FlowResult:
 
     @property
     def lost(self) -> int:
-        """How many packets did not arrive."""
+        """The number of packets that did not arrive."""
         return self.sent - self.received
 
 
 def require_no_loss(verdicts: list[FlowResult]) -> str:
-    """Say how many packets flowed; an AssertionError if one was lost or came twice."""
+    """Return a summary of the flows.
+
+    Raises AssertionError if a packet was lost or arrived twice, or if none was sent.
+    """
     sent = sum(each.sent for each in verdicts)
     lost = sum(each.lost for each in verdicts)
     twice = sum(each.duplicates for each in verdicts)
-    assert sent > 0, "nothing flowed"
-    assert (lost, twice) == (0, 0), f"{lost} of {sent} packets lost, {twice} came twice"
+    assert sent > 0, "no packet was sent"
+    assert (lost, twice) == (0, 0), f"{lost} of {sent} packets lost, {twice} arrived twice"
     return f"0 of {sent} packets lost"
 
 
 class Receiver:
-    """The receiving end."""
+    """The receiving end of a flow."""
 
     def __init__(self, place: ContainerLocation, port: int = PORT) -> None:
         self._process = _run(place, "receive", str(port))
@@ -62,12 +65,12 @@ class Receiver:
             raise OverlayError(f"no receiver in {place.namespace}")
 
     def end(self) -> dict[str, Any]:
-        """Stop receiving and return what came."""
+        """Stop receiving and return the statistics."""
         return _ended(self._process)
 
 
 class Flow:
-    """A flow from one container to another, as long as the block runs."""
+    """A flow from one container to another for the duration of a block."""
 
     def __init__(
         self,
@@ -108,6 +111,6 @@ def _run(place: ContainerLocation, *words: str) -> subprocess.Popen[str]:
 
 
 def _ended(process: subprocess.Popen[str]) -> dict[str, Any]:
-    told, _ = process.communicate(timeout=_END_TIMEOUT_S)
-    found: dict[str, Any] = json.loads(told.splitlines()[-1])
+    output, _ = process.communicate(timeout=_END_TIMEOUT_S)
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found

@@ -1,4 +1,4 @@
-"""Sending frames made by hand from any place of a lab, and seeing which arrive."""
+"""Send hand-made frames from any namespace of a lab, and capture those that arrive."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ _END_TIMEOUT_S = 30.0
 
 
 class NamespaceRef:
-    """A namespace of a lab host, by name; without one the host's own."""
+    """A namespace of a lab host, by name; without a name, the host's own."""
 
     def __init__(self, host: HostProcess, namespace: str = "") -> None:
         self.host = host
         self._inside: tuple[str, ...] = ("ip", "netns", "exec", namespace) if namespace else ()
 
     def words(self, *arguments: str) -> list[str]:
-        """Return the command that runs the frames program here."""
+        """Return the command that runs `frames` as a program in the namespace."""
         program = [sys.executable, "-P", frames.__file__, *arguments]
         return host_process.enter_command(self.host, [*self._inside, *program])
 
     def run(self, *command: str) -> str:
-        """Run a command here; raises OverlayError if it fails."""
+        """Run a command in the namespace; return its output. Raises OverlayError if it fails."""
         done = host_process.run(self.host, *self._inside, *command)
         if done.returncode:
             raise OverlayError(f"{command} failed", why=(done.stdout + done.stderr).strip())
         return done.stdout
 
     def send(self, *arguments: str) -> None:
-        """Send a frame, packet or datagram, as the frames program names them."""
+        """Send a frame, packet or datagram by the `frames` program. Raises OverlayError."""
         done = subprocess.run(
             self.words(*arguments), capture_output=True, text=True, timeout=30, check=False
         )
         if done.returncode:
-            raise OverlayError(f"{arguments[0]} could not be sent", why=done.stderr.strip()[-400:])
+            raise OverlayError(f"cannot send {arguments[0]}", why=done.stderr.strip()[-400:])
 
     def send_frames(self, *frames: bytes, interface: str = "eth0") -> None:
-        """Send frames as they are."""
+        """Send raw frames."""
         self.send("frames", interface, *(frame.hex() for frame in frames))
 
 
 def socket_in(host: HostProcess, *kind: int) -> socket.socket:
-    """Return a socket of a lab host's own namespace, of a family, type and protocol."""
+    """Return a socket in a lab host's own namespace; `kind` as for `socket.socket`."""
     descriptor = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY)
     try:
         with netns.inside(descriptor):
@@ -60,9 +60,10 @@ def socket_in(host: HostProcess, *kind: int) -> socket.socket:
 
 
 class FrameCapture:
-    """What comes in by an interface, until the fence: a frame that surely arrives, sent last.
+    """Captures the labels of frames received on an interface, until the fence arrives.
 
-    So nobody waits for what does not come.
+    The fence is a frame that certainly arrives, sent last, so that the capture need not wait for
+    frames that do not.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class FrameCapture:
 
     def __exit__(self, *_: object) -> None:
         self._fence()
-        told = self._process.communicate(timeout=_END_TIMEOUT_S)[0]
-        self.seen = told.split("\n")[:-2]
+        output = self._process.communicate(timeout=_END_TIMEOUT_S)[0]
+        self.seen = output.split("\n")[:-2]
         if self._process.returncode:
             raise OverlayError("the fence did not arrive", why=f"seen: {self.seen}")

@@ -1,7 +1,7 @@
-"""Frames made by hand, sent and seen: for tests of what a container may not send.
+"""Build, send and capture raw frames, for tests of frames that a container may not send.
 
-Run as a program inside a namespace (`python frames.py`), imported to make the frames. Frames
-that matter carry a label, <like this>, by which the other end knows them.
+Imported to build frames, and run as a program inside a namespace (`python frames.py`) to send and
+capture them. A frame of interest carries a label, <like this>, by which the capture recognizes it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def checksum(data: bytes) -> int:
 
 
 def udp(source: bytes, target: bytes, ports: tuple[int, int], body: bytes) -> bytes:
-    """Return an IP packet with a UDP datagram, of either family by its addresses."""
+    """Return an IPv4 or IPv6 packet (by the addresses) with a UDP datagram (RFC 768)."""
     length = 8 + len(body)
     datagram = struct.pack(">HHHH", *ports, length, 0) + body
     if len(source) == 4:
@@ -50,8 +50,11 @@ def _ipv4(source: bytes, target: bytes, protocol: int, body: bytes) -> bytes:
 
 
 def fragments(packet: bytes, first_bytes: int, number: int) -> tuple[bytes, bytes]:
-    """Return an IPv4 packet in two fragments, the first with so many bytes (eight times some
-    number) of its body; `number` tells packets apart (RFC 791 section 3.2)."""
+    """Return an IPv4 packet in two fragments (RFC 791 section 3.2).
+
+    `first_bytes`, a multiple of eight, is the size of the first fragment's body; `number` is the
+    packet's identification.
+    """
     parts = []
     for body, offset_and_more in (
         (packet[20 : 20 + first_bytes], 0x2000),
@@ -72,29 +75,29 @@ def fragments(packet: bytes, first_bytes: int, number: int) -> tuple[bytes, byte
 
 
 def ipv6(source: bytes, target: bytes, protocol: int, body: bytes, *, at: int) -> bytes:
-    """Return an IPv6 packet; the checksum of its body goes to offset `at`."""
+    """Return an IPv6 packet (RFC 8200); the checksum of its body goes to offset `at`."""
     pseudo = source + target + struct.pack(">IHBB", len(body), 0, 0, protocol)
     body = body[:at] + struct.pack(">H", checksum(pseudo + body)) + body[at + 2 :]
     return struct.pack(">IHBB", 6 << 28, len(body), protocol, 255) + source + target + body
 
 
 def icmpv6(source: bytes, target: bytes, kind: int, body: bytes) -> bytes:
-    """Return an ICMPv6 message; `body` is what follows type, code and checksum."""
+    """Return an IPv6 packet with an ICMPv6 message (RFC 4443); `body` follows the checksum."""
     return ipv6(source, target, _ICMPV6, bytes([kind, 0, 0, 0]) + body, at=2)
 
 
 def packet_frame(target: bytes, source: bytes, packet: bytes) -> bytes:
-    """Return the frame of an IP packet, of either version."""
+    """Return the Ethernet frame of an IPv4 or IPv6 packet."""
     return ethernet(target, source, _IPV4 if packet[0] >> 4 == 4 else _IPV6, packet)
 
 
 def arp(sender: tuple[bytes, bytes], target: tuple[bytes, bytes], kind: int = 1) -> bytes:
-    """Return the body of an ARP request (1) or answer (2): (MAC, IPv4 address) of each side."""
+    """Return an ARP request (1) or reply (2) with (MAC, IPv4 address) of each side (RFC 826)."""
     return struct.pack(">HHBBH", 1, _IPV4, 6, 4, kind) + b"".join((*sender, *target))
 
 
 def arp_frame(source: bytes, body: bytes, label: bytes = b"") -> bytes:
-    """Return an ARP broadcast; a label is put behind the message, where nobody looks."""
+    """Return an ARP broadcast; a label goes after the message, where it is ignored."""
     return ethernet(BROADCAST, source, _ARP, body + label)
 
 
@@ -107,7 +110,7 @@ def vxlan(vni: int, frame: bytes) -> bytes:
 
 
 def _watch(interface: str, last: str) -> None:
-    """Print the labels of the frames that come in, until one with the last label does."""
+    """Print the labels of received frames, up to the one labeled `last`."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as raw:
         raw.bind((interface, 3))
         raw.settimeout(_SILENCE_MAX_S)
@@ -129,7 +132,7 @@ def _send_frames(interface: str, *texts: str) -> None:
 
 
 def _send_packet(target: str, text: str) -> None:
-    """Send an IPv4 packet, header and all, as routes lead."""
+    """Send an IPv4 packet including its header, by the routing table (raw(7))."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(bytes.fromhex(text), (target, 0))
 

@@ -1,9 +1,9 @@
-"""One lab host: a process that holds namespaces of its own, and everything that is in them.
+"""One lab host: a process with its own namespaces.
 
-Owns: making and ending holders. A host has its own network, mounts, host name and processes;
-/run is empty, /etc and /var/lib are copies on write. So every default path of overlayd, Docker
-or `ip netns` works inside as on a machine of its own, and ending the holder's first process
-ends all there is of the host: no clean-up can be forgotten, not even by a crash of the lab.
+Owns: starting and ending these processes. A host has its own network, mounts, host name and
+processes (namespaces(7)); /run is empty, /etc and /var/lib are copy-on-write. So the default paths
+of overlayd, Docker and `ip netns` work as on a separate machine, and killing the first process
+removes the whole host, even after a crash of the lab.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 
 from overlay.errors import OverlayError
 
-MARK = "overlayd-lab-"  # argv[0] of a holder's first process: how a stray one is found
-_HOLDER_DEPTH = 2  # ours, and its own
+MARK = "overlayd-lab-"  # prefix of argv[0] of a host's first process, by which it is found
+_HOST_DEPTH = 2  # this process's PID namespace, and the host's own
 _START_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 10.0
 
-# Inside the new namespaces, before anything else runs there.
+# Runs inside the new namespaces, before anything else.
 _SET_UP = """
 set -e
 hostname "$1"
@@ -43,25 +43,25 @@ exec -a "$2" sleep infinity
 """
 
 
-# What this process started, by the pid of the holder: kept to be reaped when it ends.
+# Processes started here, by the pid of the host's first process; reaped when the host ends.
 _started: dict[int, subprocess.Popen[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class HostProcess:
-    """A running holder: its name and its first process, as seen from this machine."""
+    """A running host: its name, and the pid of its first process on this machine."""
 
     name: str
     pid: int
 
     @property
     def alive(self) -> bool:
-        """Whether the process is still the one that we started."""
+        """Whether the pid still belongs to this host's first process."""
         return _mark_of(self.pid) == MARK + self.name
 
 
 def start(name: str) -> HostProcess:
-    """Start a host and wait until its mounts are made; raises OverlayError with what it said."""
+    """Start a host and wait until its mounts are ready. Raises OverlayError with its output."""
     process = subprocess.Popen(
         [
             "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc",
@@ -76,11 +76,11 @@ def start(name: str) -> HostProcess:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            told = process.stderr.read().strip() if process.stderr else ""
+            output = process.stderr.read().strip() if process.stderr else ""
             raise OverlayError(
                 f"the lab host {name} did not start",
-                why=told or f"exit code {process.returncode}",
-                hint="The lab needs root, util-linux and a kernel with namespaces and overlayfs",
+                why=output or f"exit code {process.returncode}",
+                hint="The lab requires root, util-linux, and namespaces and overlayfs in the kernel",
             )
         for child in _children(process.pid):
             if _mark_of(child) == MARK + name:
@@ -93,48 +93,48 @@ def start(name: str) -> HostProcess:
     raise OverlayError(f"the lab host {name} did not start within {_START_TIMEOUT_S:.0f} s")
 
 
-def end(holders: Sequence[HostProcess]) -> None:
-    """End hosts with all their processes; returns when they are gone."""
-    for holder in holders:
-        if holder.alive:
+def end(hosts: Sequence[HostProcess]) -> None:
+    """Kill hosts with all their processes, and wait until they are gone."""
+    for host in hosts:
+        if host.alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(holder.pid, signal.SIGKILL)
+                os.kill(host.pid, signal.SIGKILL)
     deadline = time.monotonic() + _END_TIMEOUT_S
-    while any(holder.alive for holder in holders) and time.monotonic() < deadline:
+    while any(host.alive for host in hosts) and time.monotonic() < deadline:
         time.sleep(0.01)
-    for holder in holders:
-        parent = _started.pop(holder.pid, None)
+    for host in hosts:
+        parent = _started.pop(host.pid, None)
         if parent is not None:
             parent.wait(_END_TIMEOUT_S)
 
 
 def running() -> list[HostProcess]:
-    """Return all holders on this machine, also those that a crashed lab has left.
+    """Return all lab hosts on this machine, including those left by a crashed lab.
 
-    Not those of a lab inside a container of this machine, though its processes are seen here.
+    Excludes those of a lab inside a container, although its processes are visible here.
     """
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             pid = int(entry.name)
             mark = _mark_of(pid)
-            if mark.startswith(MARK) and _depth_of(pid) == _HOLDER_DEPTH:
+            if mark.startswith(MARK) and _depth_of(pid) == _HOST_DEPTH:
                 found.append(HostProcess(mark.removeprefix(MARK), pid))
-    return sorted(found, key=lambda holder: holder.name)
+    return sorted(found, key=lambda host: host.name)
 
 
-def enter_command(holder: HostProcess, command: Sequence[str]) -> list[str]:
-    """Return the command line that runs a command inside a host."""
-    target = ["nsenter", "--target", str(holder.pid)]
+def enter_command(host: HostProcess, command: Sequence[str]) -> list[str]:
+    """Return the command line that runs a command inside a host (nsenter(1))."""
+    target = ["nsenter", "--target", str(host.pid)]
     return [*target, "--net", "--mount", "--uts", "--ipc", "--pid", *command]
 
 
 def run(
-    holder: HostProcess, *command: str, timeout_s: float = 120.0, stdin: str | None = None
+    host: HostProcess, *command: str, timeout_s: float = 120.0, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command inside a host and return what it said; does not judge the exit code."""
+    """Run a command inside a host; return its output, whatever its exit code."""
     return subprocess.run(
-        enter_command(holder, command),
+        enter_command(host, command),
         input=stdin,
         capture_output=True,
         text=True,
@@ -145,7 +145,10 @@ def run(
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for commands inside: this overlayd first on PATH, no paths of ours."""
+    """Return the environment for commands inside a host.
+
+    This overlayd is first on PATH, and variables that set overlayd's paths are removed.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("OVERLAYD_")}
     here = str(Path(sys.executable).parent)
     kept["PATH"] = ":".join([here, kept.get("PATH", ""), "/usr/sbin", "/sbin"])
@@ -169,7 +172,7 @@ def _mark_of(pid: int) -> str:
 
 
 def _depth_of(pid: int) -> int:
-    """Return in how many process namespaces, from ours down, a process is seen (proc(5): NSpid)."""
+    """Return the number of nested PID namespaces of a process (NSpid, proc(5))."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     except OSError:

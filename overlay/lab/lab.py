@@ -1,7 +1,7 @@
-"""The lab's verbs: hosts up, proven, shown, entered, down.
+"""The commands of `overlayd lab`: create hosts, check them, show, enter and remove them.
 
-Owns: the order of things and what is said meanwhile. Everything is done as a user would do it:
-through the command line inside each host.
+Owns: the steps and their progress messages. Every step uses the command line inside each host, as a
+user would.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ _PING_RTT = re.compile(r"time=([0-9.]+) ms")
 
 
 def up(count: int) -> str:
-    """Make the lab and prove it; return the picture. Raises OverlayError; leaves nothing then."""
+    """Create the lab and test it; return a diagram.
+
+    On failure, removes everything and raises OverlayError.
+    """
     if not 1 <= count <= HOSTS_MAX:
         raise UsageError(f"a lab has 1 to {HOSTS_MAX} hosts, not {count}")
     if os.geteuid() != 0:
-        raise UsageError("the lab makes namespaces, which needs root", hint="Use sudo")
+        raise UsageError("the lab creates namespaces, which requires root", hint="Use sudo")
     if host_process.running():
         raise ConflictError(
-            "a lab is up already",
+            "a lab is already up",
             hint="'overlayd lab status' shows it, 'overlayd lab down' removes it",
         )
     started = time.monotonic()
@@ -45,7 +48,7 @@ def up(count: int) -> str:
         shown = populate(hosts)
         pings = _ping_all(hosts)
     except BaseException:
-        _print_progress("something failed: taking the lab down again")
+        _print_progress("failed: removing the lab")
         host_process.end(host_process.running())
         raise
     vni = int(query(hosts[0], "network", "inspect", NETWORK)["vni"])
@@ -54,8 +57,8 @@ def up(count: int) -> str:
 
 
 def make(count: int) -> list[HostProcess]:
-    """Make hosts on one underlay, without agents."""
-    _print_progress(f"making {count} hosts (namespaces; this machine's own network is not touched)")
+    """Create hosts on one underlay, without agents."""
+    _print_progress(f"creating {count} hosts (namespaces; this machine's network is not changed)")
     switch = host_process.start(SWITCH)
     underlay.prepare(switch)
     hosts = []
@@ -68,8 +71,8 @@ def make(count: int) -> list[HostProcess]:
 
 
 def join(hosts: Sequence[HostProcess]) -> None:
-    """Make a cluster on the first host and join the others to it."""
-    _print_progress("starting an agent on each and joining them")
+    """Create a cluster on the first host and join the others."""
+    _print_progress("starting an agent on each host, and joining them")
     overlayd(hosts[0], "join")
     token = overlayd(hosts[0], "token", "show").strip()
     _print_progress(f"  {hosts[0].name}: overlayd join")
@@ -93,8 +96,8 @@ def populate(hosts: Sequence[HostProcess]) -> list[DiagramHost]:
 
 
 def _ping_all(hosts: Sequence[HostProcess]) -> list[DiagramPing]:
-    """Ping by name from the first host's container to every other one's."""
-    _print_progress("proving it: one ping by name from c1 to the container on every other host")
+    """Ping by name from the first host's container to that of every other host."""
+    _print_progress("testing: one ping by name from c1 to the container on every other host")
     pings = []
     for number in range(2, len(hosts) + 1):
         done = host_process.run(
@@ -105,7 +108,7 @@ def _ping_all(hosts: Sequence[HostProcess]) -> list[DiagramPing]:
         pings.append(DiagramPing("c1", f"c{number}", float(found[1]) if found else None))
         if found is None:
             raise OverlayError(
-                f"c1 got no answer from c{number}",
+                f"c1 received no reply from c{number}",
                 why=(done.stdout + done.stderr).strip()[-400:],
                 hint="Please report this with the agents' logs",
             )
@@ -120,53 +123,53 @@ def down() -> list[str]:
 
 
 def status() -> dict[str, Any]:
-    """Return each host of the lab and what its agent says."""
+    """Return the lab's hosts with their agents' status."""
     hosts = []
     for host in host_process.running():
         if host.name == SWITCH:
             continue
         shown: dict[str, Any] = {"name": host.name, "pid": host.pid}
         with contextlib.suppress(OverlayError):
-            told = query(host, "status")
-            shown["address"] = (told.get("node") or {}).get("address")
-            shown["members"] = (told.get("cluster") or {}).get("members")
-            shown["networks"] = [network["name"] for network in told.get("networks", [])]
-            shown["health"] = [item["text"] for item in told.get("health", [])]
+            answer = query(host, "status")
+            shown["address"] = (answer.get("node") or {}).get("address")
+            shown["members"] = (answer.get("cluster") or {}).get("members")
+            shown["networks"] = [network["name"] for network in answer.get("networks", [])]
+            shown["health"] = [item["text"] for item in answer.get("health", [])]
         hosts.append(shown)
     return {"schema": "overlayd.lab-status/v1", "hosts": hosts}
 
 
 def find(name: str) -> HostProcess:
-    """Return a running lab host; raises NotFoundError."""
+    """Return a running lab host. Raises NotFoundError."""
     found = {host.name: host for host in host_process.running()}
     if name not in found:
-        names = ", ".join(sorted(found)) or "none is up"
+        names = ", ".join(sorted(found)) or "none"
         raise NotFoundError(
-            f"there is no lab host {name!r}", why=f"hosts: {names}", hint="overlayd lab up"
+            f"no lab host {name!r}", why=f"running hosts: {names}", hint="overlayd lab up"
         )
     return found[name]
 
 
 def exec_in_host(name: str, command: Sequence[str]) -> int:
-    """Run a command inside a host in the foreground; does not return."""
+    """Run a command inside a host in place of this process; does not return."""
     words = host_process.enter_command(find(name), command)
     sys.stdout.flush()
     os.execvpe(words[0], words, host_process.environment())  # noqa: S606 - replaces this process
 
 
 def overlayd(host: HostProcess, *words: str, stdin: str | None = None) -> str:
-    """Run overlayd inside a host and return its answer; raises OverlayError with its words."""
+    """Run overlayd inside a host and return its output. Raises OverlayError with its message."""
     done = host_process.run(host, "overlayd", *words, stdin=stdin)
     if done.returncode:
         raise OverlayError(
-            f"on {host.name} 'overlayd {' '.join(words)}' failed",
+            f"'overlayd {' '.join(words)}' failed on {host.name}",
             why=(done.stderr or done.stdout).strip()[-800:],
         )
     return done.stdout
 
 
 def query(host: HostProcess, *words: str) -> dict[str, Any]:
-    """Run a reading verb inside a host and return its JSON."""
+    """Run a command with --json inside a host and return the result."""
     found: dict[str, Any] = json.loads(overlayd(host, *words, "--json"))
     return found
 

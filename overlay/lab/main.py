@@ -1,4 +1,4 @@
-"""`overlayd lab`: several hosts on this one machine, to try, teach and test."""
+"""`overlayd lab`: several hosts on this machine, to try, teach and test overlayd."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from overlay.lab import host_process, lab, soak
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a lab verb; return the exit code."""
+    """Run a lab command; return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
@@ -34,8 +34,8 @@ def _run(arguments: argparse.Namespace) -> int:
             print("      overlayd lab down", file=sys.stderr)
         case "down":
             gone = [name for name in lab.down() if name != lab.SWITCH]
-            said = f"removed {', '.join(gone)}" if gone else "there was no lab"
-            print(said, file=sys.stderr)
+            text = f"removed {', '.join(gone)}" if gone else "no lab is up"
+            print(text, file=sys.stderr)
         case "exec":
             command = arguments.command
             if command and command[0] == "--":
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _soak(minutes: float, seed: int | None) -> int:
     if host_process.running():
-        raise ConflictError("a lab is up already", hint="overlayd lab down")
+        raise ConflictError("a lab is already up", hint="overlayd lab down")
     drawn = random.SystemRandom().randrange(1, 1_000_000) if seed is None else seed
     return soak.soak(minutes * 60, drawn, lambda text: print(text, flush=True))
 
@@ -61,7 +61,7 @@ def _show(as_json: bool) -> None:
         print(json.dumps(found, indent=2))
         return
     if not found["hosts"]:
-        print("no lab is up; make one: overlayd lab up", file=sys.stderr)
+        print("no lab is up; create one: overlayd lab up", file=sys.stderr)
     for host in found["hosts"]:
         members = (host.get("members") or {}).get("alive", "-")
         health = "; ".join(host.get("health", [])) or "ok"
@@ -72,18 +72,24 @@ def _show(as_json: bool) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="overlayd lab", description="Several hosts on this one machine, as namespaces."
+        prog="overlayd lab", description="Run several hosts on this machine, as namespaces."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    making = verbs.add_parser("up", help="make hosts, join them, attach containers, ping by name")
-    making.add_argument("--hosts", type=int, default=3, metavar="N", help="how many (default 3)")
+    making = verbs.add_parser("up", help="create hosts, join them, attach containers, ping by name")
+    making.add_argument(
+        "--hosts", type=int, default=3, metavar="N", help="number of hosts (default 3)"
+    )
     showing = verbs.add_parser("status", help="show the hosts")
-    showing.add_argument("--json", action="store_true", help="as one JSON object")
+    showing.add_argument("--json", action="store_true", help="print one JSON object")
     entering = verbs.add_parser("exec", help="run a command on a host")
     entering.add_argument("host", help="vm1, vm2, ...")
     entering.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND ...")
-    soaking = verbs.add_parser("soak", help="churn on real agents, and see what it leaves behind")
-    soaking.add_argument("--minutes", type=float, default=10.0, metavar="N", help="(default 10)")
-    soaking.add_argument("--seed", type=int, metavar="N", help="repeat a run (default: drawn)")
+    soaking = verbs.add_parser("soak", help="attach and detach on real agents, and check for leaks")
+    soaking.add_argument(
+        "--minutes", type=float, default=10.0, metavar="N", help="duration (default 10)"
+    )
+    soaking.add_argument(
+        "--seed", type=int, metavar="N", help="seed of an earlier run to repeat (default: random)"
+    )
     verbs.add_parser("down", help="remove everything, also after a crash")
     return parser

@@ -1,8 +1,7 @@
-"""`overlayd lab soak`: churn on real agents for as long as asked, and what it left behind.
+"""`overlayd lab soak`: churn on real agents for a given time, then check for leaks.
 
-Owns: the churn, drawn from a seed, and the comparison of memory, descriptors, namespaces and
-rows before and after it. Every round ends with all hosts equal to each other and to their
-kernels.
+Owns: the churn, drawn from a seed, and the comparison of memory, descriptors, namespaces, links and
+rows before and after it. At the end of every round all hosts must be equal and match their kernels.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from overlay.lab.driver import AgentDriver, ApiRefusedError, endpoints, wait_unt
 from overlay.lab.fixtures import LabCluster, attach, lab_cluster
 
 HOSTS = 3
-_ROUND_COUNT = 40  # steps between two checks
+_ROUND_COUNT = 40  # steps between checks
 _ENDPOINTS_MAX = 24
 _SETTLE_S = 90.0
 _MEMORY_GROWTH_MAX = 1.25  # of the resident size after the first round
-_DESCRIPTORS_SLACK = 4  # an API connection and a timer may be open in the moment of counting
+_DESCRIPTORS_SLACK = 4  # an API connection and a timer may be open at that moment
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """What one host holds, with nothing attached but its own container."""
+    """The resources that one host uses with nothing attached but its own container."""
 
     resident_bytes: int
     descriptors: int
@@ -44,40 +43,40 @@ class ResourceUsage:
 
 
 class Soak:
-    """One churn over a scene."""
+    """The churn on one cluster."""
 
-    def __init__(self, made: LabCluster, rng: random.Random) -> None:
-        self._scene = made
+    def __init__(self, cluster: LabCluster, rng: random.Random) -> None:
+        self._cluster = cluster
         self._rng = rng
         self._attached: dict[str, AgentDriver] = {}
         self._count = 0
         self.steps = 0
         self.restarts = 0
-        self.slowest = (0.0, "nothing")  # seconds waited, and for what
+        self.slowest = (0.0, "nothing")  # the longest wait in seconds, and its reason
 
     def round(self) -> None:
-        """Make some steps, then take all back and wait until everything is equal."""
+        """Run some steps, then undo them and wait until all hosts are equal."""
         for _ in range(_ROUND_COUNT):
             self._step()
             self.steps += 1
-        self._wait(self._scene.all_healthy, "all hosts equal after a round")
+        self._wait(self._cluster.all_healthy, "all hosts equal after a round")
         for name in list(self._attached):
             self._remove(name)
-        self._wait(self._empty, "all hosts equal with all taken back")
+        self._wait(self._is_empty, "all hosts equal with everything detached")
 
-    def _wait(self, condition: Callable[[], bool], told: str) -> None:
-        took_s = wait_until(condition, told, _SETTLE_S)
-        self.slowest = max(self.slowest, (took_s, told))
+    def _wait(self, condition: Callable[[], bool], awaited: str) -> None:
+        took_s = wait_until(condition, awaited, _SETTLE_S)
+        self.slowest = max(self.slowest, (took_s, awaited))
 
-    def _empty(self) -> bool:
-        """Say whether all is well with nothing but the hosts' own containers."""
-        return self._scene.all_healthy() and all(
-            len(endpoints(driver)) == HOSTS for driver in self._scene.drivers
+    def _is_empty(self) -> bool:
+        """Return whether all hosts are equal and only their own containers are left."""
+        return self._cluster.all_healthy() and all(
+            len(endpoints(driver)) == HOSTS for driver in self._cluster.drivers
         )
 
     def _step(self) -> None:
         kind = self._rng.choices(("add", "remove", "network", "restart"), (10, 8, 2, 1))[0]
-        host = self._rng.choice(self._scene.drivers)
+        host = self._rng.choice(self._cluster.drivers)
         if kind == "restart":
             host.end(self._rng.choice((signal.SIGTERM, signal.SIGKILL)))
             host.start()
@@ -101,15 +100,15 @@ class Soak:
         host = self._attached.pop(name)
         if self._rng.random() < 0.7:
             host.post("/v1/detach", target=f"netns:{name}")
-        host.run("ip", "netns", "del", name)  # or it just ends
+        host.run("ip", "netns", "del", name)  # without a detach, the container just ends
 
     def figures(self) -> list[ResourceUsage]:
-        """Return what each host holds now."""
-        return [_figures(driver) for driver in self._scene.drivers]
+        """Return the present resource usage of each host."""
+        return [_usage(driver) for driver in self._cluster.drivers]
 
 
 def _attached(host: AgentDriver, name: str) -> bool:
-    """Attach; an agent that has just started may have to hear from its peers first."""
+    """Attach; return False if the agent refuses, as one without contact to its peers does."""
     try:
         attach(host, name)
     except ApiRefusedError:
@@ -117,7 +116,7 @@ def _attached(host: AgentDriver, name: str) -> bool:
     return True
 
 
-def _figures(driver: AgentDriver) -> ResourceUsage:
+def _usage(driver: AgentDriver) -> ResourceUsage:
     proc = Path(f"/proc/{driver.pid()}")
     pages = int((proc / "statm").read_text(encoding="ascii").split()[1])
     names = driver.run("sh", "-c", "ls /run/netns").split()
@@ -133,26 +132,26 @@ def _figures(driver: AgentDriver) -> ResourceUsage:
 
 
 def left_behind(before: ResourceUsage, after: ResourceUsage) -> list[str]:
-    """Return what did not return to where it was, as texts."""
-    faults = []
+    """Return descriptions of the resources that were not released."""
+    leaks = []
     if after.resident_bytes > before.resident_bytes * _MEMORY_GROWTH_MAX:
-        faults.append("memory has grown")
+        leaks.append("memory has grown")
     if after.descriptors > before.descriptors + _DESCRIPTORS_SLACK:
-        faults.append("descriptors are left open")
-    faults += [
+        leaks.append("descriptors are left open")
+    leaks += [
         f"{what} are left"
         for what in ("namespaces", "links", "rows")
         if getattr(after, what) != getattr(before, what)
     ]
-    return faults
+    return leaks
 
 
 def soak(duration_s: float, seed: int, tell: Callable[[str], None]) -> int:
-    """Churn for a while; return 0 if every figure returned to where it was, else 1."""
+    """Run the churn for a while; return 1 if a resource was not released, else 0."""
     tell(f"seed {seed}, {duration_s:.0f} s on {HOSTS} hosts")
-    with lab_cluster(HOSTS) as made:
-        run = Soak(made, random.Random(seed))
-        run.round()  # warm: what is imported and allocated once is there now
+    with lab_cluster(HOSTS) as cluster:
+        run = Soak(cluster, random.Random(seed))
+        run.round()  # warm-up: one-time imports and allocations are done afterwards
         before = run.figures()
         started = time.monotonic()
         try:
@@ -166,9 +165,9 @@ def soak(duration_s: float, seed: int, tell: Callable[[str], None]) -> int:
         after = run.figures()
     failed = False
     for number, (first, last) in enumerate(zip(before, after, strict=True), start=1):
-        faults = left_behind(first, last)
-        failed = failed or bool(faults)
-        tell(f"vm{number} before: {first}\n    after:  {last}   {'; '.join(faults) or 'as before'}")
+        leaks = left_behind(first, last)
+        failed = failed or bool(leaks)
+        tell(f"vm{number} before: {first}\n    after:  {last}   {'; '.join(leaks) or 'as before'}")
     tell(f"longest wait: {run.slowest[0]:.1f} s for {run.slowest[1]}")
     tell(f"{run.steps} steps, {run.restarts} restarts: {'FAILED' if failed else 'all as before'}")
     return int(failed)

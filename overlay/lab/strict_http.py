@@ -1,6 +1,6 @@
-"""The API's document taken strictly, as tests hold the agent to it.
+"""A strict form of the API's schema, for tests of the agent.
 
-A client must ignore fields that it does not know; an agent of this version has none to ignore.
+Clients must ignore unknown fields, but this version's agent must not send any.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def closed_schema(schema: Any) -> Any:
-    """Return a schema whose objects have no fields but those it names."""
+    """Return a JSON schema whose objects allow no other properties than those it names."""
     if isinstance(schema, list):
         return [closed_schema(each) for each in schema]
     if not isinstance(schema, dict):

@@ -1,10 +1,12 @@
-"""A steady stream of numbered packets, to count what a fault costs: `python -m` in a namespace.
+"""A steady stream of numbered packets, to count those that a fault costs.
 
-    send ADDRESS PORT PER_SECOND      until standard input ends; then says how many
-    receive PORT                      until standard input ends; then says which came, and when
+Run as a program in a namespace:
 
-Every packet carries a number of 8 bytes. Times are the monotonic clock's, which all lab hosts
-share. Standard library only, and no import of ours: it runs inside containers.
+    send ADDRESS PORT PER_SECOND      until standard input ends; then prints how many
+    receive PORT                      until standard input ends; then prints which, and when
+
+Every packet carries a number of 8 bytes. Times are of the monotonic clock, which all lab hosts
+share. Uses only the standard library, as it runs inside containers.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _POLL_S = 0.5
 
 
 def send(address: str, port: int, per_second: int) -> dict[str, Any]:
-    """Send numbered packets at a steady rate; a packet that the kernel refuses counts as sent."""
+    """Send numbered packets at a steady rate; packets that the kernel refuses count as sent."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sent, refused = 0, 0
     with socket.socket(family, socket.SOCK_DGRAM) as sender:
@@ -44,7 +46,7 @@ def send(address: str, port: int, per_second: int) -> dict[str, Any]:
 
 
 def receive(port: int) -> dict[str, Any]:
-    """Note every packet: how many, which are missing, the longest silence."""
+    """Receive packets; return their number, the missing ones, and the longest silence."""
     seen: set[int] = set()
     times: list[float] = []
     duplicates = 0
@@ -53,17 +55,19 @@ def receive(port: int) -> dict[str, Any]:
         receiver.setsockopt(socket.SOL_SOCKET, 33, _BUFFER_SIZE)  # SO_RCVBUFFORCE
         receiver.bind(("::", port))
         print("ready", flush=True)
-        over = False
+        ended = False
         while True:
-            readable = select.select([receiver, *([] if over else [sys.stdin])], [], [], _POLL_S)[0]
+            readable = select.select([receiver, *([] if ended else [sys.stdin])], [], [], _POLL_S)[
+                0
+            ]
             if receiver in readable:
                 (number,) = NUMBER.unpack(receiver.recv(64))
                 duplicates += number in seen
                 seen.add(number)
                 times.append(time.monotonic())
-            elif over:
-                break  # silence after the end: nothing is under way any more
-            over = over or sys.stdin in readable
+            elif ended:
+                break  # silence after the end: no packet is under way
+            ended = ended or sys.stdin in readable
     last = max(seen, default=-1)
     missing = [number for number in range(last + 1) if number not in seen]
     silences = [after - before for before, after in itertools.pairwise(times)]
@@ -79,7 +83,7 @@ def receive(port: int) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> int:
-    """Run one end."""
+    """Run the sender or the receiver; return the exit code."""
     match words:
         case ["send", address, port, per_second]:
             print(json.dumps(send(address, int(port), int(per_second))))

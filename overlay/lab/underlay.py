@@ -1,6 +1,6 @@
 """The network between lab hosts: a bridge in a namespace of its own.
 
-The machine's own interfaces, routes and rules are not touched: veth pairs run from the bridge's
+The machine's own interfaces, routes and rules are not changed: veth pairs lead from the bridge's
 namespace straight into the hosts'.
 """
 
@@ -24,16 +24,16 @@ def address_of(number: int) -> str:
 
 
 def prepare(switch: HostProcess) -> None:
-    """Make the bridge."""
+    """Create the bridge. Raises OverlayError."""
     _ip(switch, "link", "add", BRIDGE, "type", "bridge")
     _ip(switch, "link", "set", BRIDGE, "up")
 
 
 def connect(switch: HostProcess, host: HostProcess, number: int) -> None:
-    """Give a host its interface eth1, on the bridge."""
+    """Connect a host to the bridge by its interface eth1. Raises OverlayError."""
     port = f"to-vm{number}"
     peer = ["peer", "name", INTERFACE, "netns", str(host.pid)]
-    # The far end is placed by pid, which `ip` reads in the machine's own /proc.
+    # The peer is placed by pid, which `ip` looks up in the machine's own /proc.
     command = ["nsenter", "--target", str(switch.pid), "--net", "ip", "link", "add", port]
     _run([*command, "mtu", str(MTU), "type", "veth", *peer])
     _ip(switch, "link", "set", port, "master", BRIDGE, "up")
@@ -42,15 +42,15 @@ def connect(switch: HostProcess, host: HostProcess, number: int) -> None:
     _ip(host, "link", "set", INTERFACE, "up")
 
 
-def _ip(holder: HostProcess, *words: str) -> None:
-    _run(enter_command(holder, ["ip", *words]))
+def _ip(host: HostProcess, *words: str) -> None:
+    _run(enter_command(host, ["ip", *words]))
 
 
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     if done.returncode:
         raise OverlayError(
-            "the lab's underlay could not be made",
+            "cannot create the lab's underlay",
             why=f"{' '.join(command[-8:])}: {done.stderr.strip()}",
-            hint="'overlayd lab down' removes what is there; is iproute2 installed?",
+            hint="Check that iproute2 is installed; 'overlayd lab down' removes the rest",
         )

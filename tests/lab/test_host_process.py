@@ -1,4 +1,4 @@
-"""Lab hosts: machines of their own that vanish with their first process."""
+"""Lab hosts: isolated hosts that vanish with their first process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.netns
 
 @pytest.fixture
 def pair() -> Iterator[list[HostProcess]]:
-    """Two hosts on one underlay."""
+    """Create two hosts on one underlay."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     try:
         yield lab.make(2)
@@ -28,8 +28,8 @@ def pair() -> Iterator[list[HostProcess]]:
         host_process.end(host_process.running())
 
 
-def test_a_host_is_a_machine_of_its_own(pair: list[HostProcess]) -> None:
-    """Its name, /run, /etc, namespaces and processes are not this machine's."""
+def test_a_host_is_isolated_from_the_machine(pair: list[HostProcess]) -> None:
+    """Its name, /run, /etc, namespaces and processes are separate from this machine's."""
     host = pair[0]
 
     assert host_process.run(host, "hostname").stdout.strip() == "vm1"
@@ -43,8 +43,8 @@ def test_a_host_is_a_machine_of_its_own(pair: list[HostProcess]) -> None:
     assert len(host_process.run(host, "sh", "-c", "ls -d /proc/[0-9]*").stdout.split()) < 6
 
 
-def test_hosts_reach_each_other_on_the_underlay_alone(pair: list[HostProcess]) -> None:
-    """One ping crosses; the hosts have eth1 and loopback and nothing else."""
+def test_hosts_reach_each_other_only_on_the_underlay(pair: list[HostProcess]) -> None:
+    """A ping arrives; the hosts have eth1 and loopback, and no other interface."""
     address = underlay.address_of(2)
 
     assert host_process.run(pair[0], "ping", "-c1", "-W2", address).returncode == 0
@@ -52,8 +52,8 @@ def test_hosts_reach_each_other_on_the_underlay_alone(pair: list[HostProcess]) -
     assert len(host_process.run(pair[0], "ip", "-br", "link").stdout.splitlines()) == 2
 
 
-def test_ending_a_host_ends_all_that_runs_in_it(pair: list[HostProcess]) -> None:
-    """A daemon started inside is gone with the host, without being asked."""
+def test_ending_a_host_ends_its_processes(pair: list[HostProcess]) -> None:
+    """A daemon started inside ends with the host."""
     script = "setsid sleep 1234 >/dev/null 2>&1 & echo started"
     assert "started" in host_process.run(pair[0], "sh", "-c", script).stdout
 
@@ -69,21 +69,24 @@ def test_ending_a_host_ends_all_that_runs_in_it(pair: list[HostProcess]) -> None
 
 
 def test_a_crashed_labs_hosts_are_found_and_removed(pair: list[HostProcess]) -> None:
-    """Down needs no memory of what up did."""
+    """`lab down` works without any state left by `lab up`."""
     assert lab.down() == ["underlay", "vm1", "vm2"]
     assert lab.down() == []
     assert not any(host.alive for host in pair)
 
 
-def test_a_lab_inside_a_container_is_left_alone(pair: list[HostProcess]) -> None:
-    """Its hosts bear the same names, and are seen here; a host stands for the container."""
+def test_a_lab_inside_a_container_is_not_listed(pair: list[HostProcess]) -> None:
+    """Its hosts have the same names and are visible here; a lab host acts as the container."""
     inner = ["unshare", "--pid", "--fork", "bash", "-c", f"exec -a {host_process.MARK}inner cat"]
     process = subprocess.Popen(host_process.enter_command(pair[0], inner), stdin=subprocess.PIPE)
     try:
-        wait_until(lambda: f"{host_process.MARK}inner\0".encode() in _command_lines(), "it runs")
+        wait_until(
+            lambda: f"{host_process.MARK}inner\0".encode() in _command_lines(),
+            "the inner host runs",
+        )
         assert [host.name for host in host_process.running()] == ["underlay", "vm1", "vm2"]
     finally:
-        process.communicate(timeout=10)  # its input ends, and so does it
+        process.communicate(timeout=10)  # it ends when its input is closed
 
 
 def _command_lines() -> list[bytes]:
@@ -95,16 +98,16 @@ def _command_lines() -> list[bytes]:
 
 
 def test_a_second_lab_is_refused(pair: list[HostProcess]) -> None:
-    """There is one lab at a time, and the message says how to remove it."""
+    """Only one lab can be up at a time, and the message states how to remove it."""
     assert pair
-    with pytest.raises(ConflictError, match="up already") as caught:
+    with pytest.raises(ConflictError, match="already up") as caught:
         lab.up(2)
 
     assert "lab down" in caught.value.hint
 
 
-def test_wrong_requests_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """An impossible number of hosts and an unknown host have their exit codes."""
+def test_invalid_requests_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """An invalid number of hosts and an unknown host raise errors with their exit codes."""
     with pytest.raises(UsageError, match="1 to 32 hosts"):
         lab.up(0)
     with pytest.raises(NotFoundError, match="no lab host 'vm9'"):
@@ -113,8 +116,8 @@ def test_wrong_requests_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "overlayd lab up" in capsys.readouterr().err
 
 
-def test_commands_inside_get_no_paths_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OVERLAYD_* of the caller's shell must not lead an agent in the lab to our state."""
+def test_commands_inside_do_not_inherit_overlayd_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OVERLAYD_* variables of the caller's shell are removed from the environment."""
     monkeypatch.setenv("OVERLAYD_STATE_DIR", "/elsewhere")
 
     assert "OVERLAYD_STATE_DIR" not in host_process.environment()
