@@ -1,7 +1,7 @@
-"""Verbs about the cluster: join, leave, members, forget.
+"""Commands `join`, `leave`, `members` and `forget`.
 
-Owns: their options and their words. Must not know how an agent is started (`start`) or
-reached (`client`).
+Owns: their options and output. Does not: know how an agent is started (`cli.agent_start`)
+or reached (`client.api`).
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 JOIN_DESCRIPTION = """\
-Make sure that an agent runs here, and that it is a member of a cluster.
+Start the agent on this host if none runs, and make it a member of a cluster.
 
-Without PEER: a new cluster, or the return to the one this host belongs to already.
-With PEER: the cluster of that host; any live member will do, and of several the first that
-answers is taken.  Running it again is harmless.
+Without PEER: create a cluster, or return to the one this host already belongs to.
+With PEER: join the cluster of that host.  Any live member will do; of several, the first to
+answer is used.  Joining again is harmless.
 
   sudo overlayd join
   sudo overlayd join 192.168.56.11 --token-file /etc/overlayd/token
   ssh vm1 sudo overlayd token show | sudo overlayd join 192.168.56.11 --token-file -
 
-The token comes from --token-file or from the variable OVERLAYD_TOKEN, never as an argument.
+The token is read from --token-file or from the variable OVERLAYD_TOKEN, never from an argument.
 """
 
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    join = words.verb("join", run_join, "make or join a cluster", JOIN_DESCRIPTION)
+    join = words.verb("join", run_join, "create or join a cluster", JOIN_DESCRIPTION)
     join.add_argument("peers", nargs="*", metavar="PEER", help="ADDRESS[:PORT] of a member")
     join.add_argument(
         "--token-file", metavar="FILE", help="file with the join token; - reads standard input"
@@ -44,59 +44,61 @@ def register(words: VerbGroup) -> None:
     join.add_argument(
         "--underlay",
         metavar="ADDRESS|INTERFACE",
-        help="what other hosts reach this one at (default: the route to the first peer)",
+        help="where other hosts reach this one (default: the route to the first peer)",
     )
     join.add_argument("--name", help="this node's name (default: the host name)")
     join.add_argument(
         "--vxlan-port",
         type=int,
         metavar="PORT",
-        help=f"UDP port of VXLAN, set by the first host ({limits.VXLAN_PORT_DEFAULT})",
+        help=f"UDP port of VXLAN, set by the first host (default: {limits.VXLAN_PORT_DEFAULT})",
     )
     join.add_argument(
         "--gossip-port",
         type=int,
         metavar="PORT",
-        help=f"UDP port of gossip, set by the first host ({limits.GOSSIP_PORT_DEFAULT})",
+        help=f"UDP port of gossip, set by the first host (default: {limits.GOSSIP_PORT_DEFAULT})",
     )
     leave = words.verb("leave", run_leave, "leave the cluster and detach everything on this host")
     leave.add_argument(
-        "--force", action="store_true", help="even if the cluster's authority goes with this host"
+        "--force",
+        action="store_true",
+        help="leave even as the last holder of the authority",
     )
     _register_members(words)
     forget = words.verb(
         "forget",
         run_forget,
-        "declare a dead node gone for ever",
-        "Declare a dead node gone for ever: its addresses return to who granted them, its rows\n"
-        "go, and its identity is barred: it can't come back but as a new node, after 'overlayd\n"
-        "reset'.  A node that is alive is refused, unless it is to be shut out with --bar.",
+        "remove a dead node permanently",
+        "Remove a dead node permanently: its addresses return to the nodes that granted them, its\n"
+        "rows are removed, and its identity is revoked.  To return as a new node, the host\n"
+        "needs 'overlayd reset'.  A live node is refused, unless --bar shuts it out.",
     )
     forget.add_argument("node", metavar="NODE", help="name or id")
     forget.add_argument(
         "--powered-off",
         action="store_true",
-        help="you have seen to it that it is off (needed where most members are unreachable)",
+        help="confirm that it is off (required if most members are unreachable)",
     )
     forget.add_argument(
         "--bar",
         action="store_true",
-        help="shut it out although it is alive; only where the cluster's authority is held",
+        help="remove it although it is alive (only on a host that holds the authority)",
     )
 
 
 def _register_members(words: VerbGroup) -> None:
-    members = words.verb("members", run_members, "list the cluster's nodes and how they are")
-    members.add_argument("--no-header", action="store_true", help="rows only")
+    members = words.verb("members", run_members, "list the members and their state")
+    members.add_argument("--no-header", action="store_true", help="omit the header line")
     members.add_argument(
-        "--wide", action="store_true", help="also id, incarnation, version and every log"
+        "--wide", action="store_true", help="also show id, incarnation, version and logs"
     )
-    members.add_argument("--watch", action="store_true", help="show it anew every second")
+    members.add_argument("--watch", action="store_true", help="refresh every second")
 
 
 def run_join(args: Namespace) -> int:
-    """Join, starting the agent first where there is none."""
-    from overlay.cli import token_input  # noqa: PLC0415  no other verb of this module needs it
+    """Join a cluster, starting the agent first if none runs."""
+    from overlay.cli import token_input  # noqa: PLC0415  only this verb needs it
 
     token_input.refuse_token_arguments(args.peers)
     body: JsonObject = {
@@ -107,7 +109,7 @@ def run_join(args: Namespace) -> int:
         "vxlan_port": args.vxlan_port,
         "gossip_port": args.gossip_port,
     }
-    joined = _ask_to_join(ApiClient(args.paths), body)
+    joined = _request_join(ApiClient(args.paths), body)
     if args.json:
         output.print_json(joined)
     else:
@@ -117,9 +119,11 @@ def run_join(args: Namespace) -> int:
     return 0
 
 
-def _ask_to_join(client: ApiClient, body: JsonObject) -> JsonObject:
-    """Ask an agent, started first where there is none; once more if it was ending just then, for
-    a killed one still takes connections until the kernel is through with it."""
+def _request_join(client: ApiClient, body: JsonObject) -> JsonObject:
+    """Return the agent's answer to a join, starting an agent first if none runs.
+
+    Retries once: a killed agent still accepts connections until the kernel has torn it down.
+    """
     from overlay.cli.agent_start import ensure_agent_running  # noqa: PLC0415  imports subprocess
 
     is_new = ensure_agent_running(client)
@@ -136,24 +140,26 @@ def _ask_to_join(client: ApiClient, body: JsonObject) -> JsonObject:
 
 
 def _warn_unchanged(args: Namespace, joined: JsonObject) -> None:
-    """Name what the line asks for and a member does not become by joining again."""
+    """Warn about options that have no effect because this host is a member already."""
     node = joined["node"]
-    asked = (
+    requested = (
         ("--name", args.name, (node["name"],)),
         ("--underlay", args.underlay, (node["address"], node["interface"])),
         ("--vxlan-port", args.vxlan_port, (joined["vxlan_port"],)),
         ("--gossip-port", args.gossip_port, (joined["gossip_port"],)),
     )
-    left = [f"{option} {value}" for option, value, has in asked if value not in (None, *has)]
-    if left:
+    ignored = [
+        f"{option} {value}" for option, value, current in requested if value not in (None, *current)
+    ]
+    if ignored:
         output.warn(
-            f"this host is a member already, so it stays as it is: {', '.join(left)} has no effect",
-            "To change that: sudo overlayd leave, then join again",
+            f"this host is already a member, so {', '.join(ignored)} has no effect",
+            "To change it: sudo overlayd leave, then join again",
         )
 
 
 def joined_text(joined: JsonObject) -> str:
-    """Return what `join` did, for people."""
+    """Return the result of `join`, for people."""
     node = joined["node"]
     line = (
         f"node {node['name']} ({node['id']}) up: underlay {node['address']} on {node['interface']},"
@@ -162,9 +168,9 @@ def joined_text(joined: JsonObject) -> str:
     )
     if joined["created"]:
         return (
-            f"{line}\nmade cluster {joined['cluster']}; join other hosts with:\n"
+            f"{line}\ncreated cluster {joined['cluster']}; join other hosts with:\n"
             f"  {joined['next']}\n"
-            "where FILE holds what this prints: sudo overlayd token show"
+            "where FILE contains the output of: sudo overlayd token show"
         )
     how = "already a member of" if joined["already"] else "joined"
     via = f" via {joined['via']}" if joined["via"] else ""
@@ -224,7 +230,7 @@ def _show_members(client: ApiClient, args: Namespace) -> None:
 
 
 def _logs(member: JsonObject) -> str:
-    """Return how much is held here of each of a member's logs: `blue 12/14`."""
+    """Return how many entries of each of a member's logs this host holds: `blue 12/14`."""
     return ", ".join(
         f"{log['scope']} {log['held']}/{log['origin']}"
         for log in member.get("logs", {}).get("versions", ())
@@ -234,11 +240,11 @@ def _logs(member: JsonObject) -> str:
 def run_forget(args: Namespace) -> int:
     """Forget a node."""
     if not args.node.strip():
-        raise UsageError("NODE is empty", hint="overlayd members")
+        raise UsageError("NODE must not be empty", hint="overlayd members")
     body: JsonObject = {"node": args.node, "powered_off": args.powered_off, "bar": args.bar}
     done = ApiClient(args.paths).post("/v1/forget", body)
     if args.json:
         output.print_json(done)
     else:
-        output.print_note(f"{args.node} is forgotten; if it comes back, it joins as a new node")
+        output.print_note(f"{args.node} forgotten; if it comes back, it must join as a new node")
     return 0

@@ -1,7 +1,9 @@
-"""Verbs about bare containers: container add, exec, ls, rm.
+"""Commands `container add`, `exec`, `ls` and `rm`, for bare containers.
 
-A bare container is a named network namespace with its own resolv.conf and hosts under
-/etc/netns/NAME. Owns: their options, and entering one. Must not know how one is made.
+A bare container is a named network namespace with its own resolv.conf and hosts file under
+/etc/netns/NAME, see ip-netns(8).
+Owns: their options and output, and running a command in one.
+Does not: know how a container is created.
 """
 
 from __future__ import annotations
@@ -24,50 +26,57 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 NETNS_DIR = Path("/run/netns")
-SANDBOX_PREFIX = "ov-"  # the agent's own namespaces
+SANDBOX_PREFIX = "ov-"  # of the agent's sandbox namespaces
 
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    containers = words.group("container", "make and use bare containers: named network namespaces")
+    containers = words.group(
+        "container", "create and use bare containers: named network namespaces"
+    )
     add = containers.verb(
         "add",
         run_add,
-        "make a bare container, and attach it",
-        "Make a bare container: a network namespace with its own resolv.conf and hosts.\n"
+        "create a bare container and attach it",
+        "Create a bare container: a network namespace with its own resolv.conf and hosts file.\n"
         "stdout: its address on each network, one per line.\n"
-        "In place of a network: none (a loopback alone), host (the host's own namespace),\n"
-        "container:NAME (the namespace of another container made so).\n\n"
+        "Instead of a network: none (only a loopback interface), host (the host's namespace),\n"
+        "container:NAME (the namespace of another bare container).\n\n"
         "  sudo overlayd container add web --network blue\n"
         "  sudo overlayd container add debug --network container:web\n"
         "  sudo overlayd container exec web ping 10.32.0.3",
     )
     add.add_argument("name", metavar="NAME")
     add_attach_options(add, network_required=False)
-    for option, dest, metavar, example in (
+    for option, dest, metavar, summary in (
         (
             "--dns",
             "dns_servers",
             "ADDRESS",
-            "asked, from this host, for what is no name of ours; repeat",
+            "resolver for all other names (queried by the host); may be repeated",
         ),
-        ("--dns-search", "dns_search", "WORD", "in place of `overlay`, in its resolv.conf; repeat"),
-        ("--dns-option", "dns_options", "WORD", "such as ndots:2, in its resolv.conf; repeat"),
+        (
+            "--dns-search",
+            "dns_search",
+            "WORD",
+            "search domain in its resolv.conf (default: overlay)",
+        ),
+        ("--dns-option", "dns_options", "WORD", "option in its resolv.conf, such as ndots:2"),
     ):
         add.add_argument(
-            option, dest=dest, action="append", default=[], metavar=metavar, help=example
+            option, dest=dest, action="append", default=[], metavar=metavar, help=summary
         )
     execute = containers.verb("exec", run_exec, "run a command in a bare container", json=False)
     execute.add_argument("name", metavar="CONTAINER")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...")
     listed = containers.verb("ls", run_ls, "list the bare containers of this host")
-    listed.add_argument("--no-header", action="store_true", help="rows only")
+    listed.add_argument("--no-header", action="store_true", help="omit the header line")
     remove = containers.verb("rm", run_rm, "remove bare containers")
     remove.add_argument("names", nargs="+", metavar="CONTAINER")
 
 
 def run_add(args: Namespace) -> int:
-    """Make a container."""
+    """Create a container."""
     body: JsonObject = {"name": args.name, **attach_fields(args)}
     for field in ("dns_servers", "dns_search", "dns_options"):
         body[field] = getattr(args, field)
@@ -75,25 +84,25 @@ def run_add(args: Namespace) -> int:
 
 
 def run_exec(args: Namespace) -> int:
-    """Replace this process by a command in the container; it needs no agent."""
+    """Replace this process by a command in the container; works without an agent."""
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError(
-            "there is no command to run",
+            "no command to run was given",
             hint=f"overlayd container exec {args.name} ip address",
         )
     known = _namespaces()
     if args.name not in known:
         shown = [name for name in known if not name.startswith(SANDBOX_PREFIX)]
         raise NotFoundError(
-            f"there is no container {args.name!r} on this host",
-            why=f"{NETNS_DIR} has: {', '.join(shown)}" if shown else f"{NETNS_DIR} has none",
+            f"no such container on this host: {args.name}",
+            why=f"{NETNS_DIR} contains {', '.join(shown) or 'no container'}",
             hint="overlayd container ls",
         )
     if os.geteuid() != 0:
         raise ForbiddenError("only root may enter a network namespace", hint="Use sudo")
     try:
-        # ip-netns(8) also shows the files of /etc/netns/NAME as those of /etc.
+        # ip-netns(8) also bind-mounts the files of /etc/netns/NAME over those of /etc.
         os.execvp("ip", ["ip", "netns", "exec", args.name, *command])  # noqa: S606  no shell on purpose
     except OSError as error:
         raise OverlayError(
@@ -115,7 +124,7 @@ def run_ls(args: Namespace) -> int:
         output.print_json(listed)
         return 0
     if not listed["containers"]:
-        output.print_note("no bare containers; sudo overlayd container add NAME --network NETWORK")
+        output.print_note("no bare containers; to create one: overlayd container add NAME")
         return 0
     rows = [
         (
@@ -132,5 +141,5 @@ def run_ls(args: Namespace) -> int:
 
 
 def run_rm(args: Namespace) -> int:
-    """Remove containers, one after the other."""
+    """Remove containers, one by one."""
     return remove_all(args, "/v1/containers", "overlayd.container-rm/v1")

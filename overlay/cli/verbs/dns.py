@@ -1,6 +1,6 @@
-"""Verbs about names: dns add, lookup, ls, rm.
+"""Commands `dns add`, `lookup`, `ls` and `rm`.
 
-Owns: their options and tables. Must not know how a name is found.
+Owns: their options and output. Does not: know how a name is resolved.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 LOOKUP_DESCRIPTION = """\
-Look a name or an address up as a container would.  stdout: the addresses, or the names of an
-address, one per line.  The names of networks that nothing on this host is attached to are not
-known here.
+Look up a name or an address as a container would.  stdout: the addresses, or the names of an
+address, one per line.  Names of a network are known only on hosts with an endpoint on it.
 
   overlayd dns lookup web
   overlayd dns lookup web.blue.overlay --network blue
   overlayd dns lookup 10.32.0.2
 """
 ADD_DESCRIPTION = """\
-Give a name to addresses that are no container's: a router, a printer, a service outside.  Every
-container of the network is told it, on all hosts, unless a container has that name itself.  The
-same name given again on this host replaces what it was; several hosts may share one.
+Add a custom DNS record: a name for addresses that are not a container's, such as a router or an
+external service.  It is served to the network's containers on all hosts, unless a container has
+that name.  Adding the name again on this host replaces the record; several hosts may share a name.
 
   overlayd dns add database 192.168.7.20 --network blue
   overlayd dns rm database --network blue
@@ -37,29 +36,31 @@ HEADERS = ("NAME", "NETWORK", "ADDRESSES")
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    names = words.group("dns", "look names up as containers do, and give further ones")
+    names = words.group("dns", "look up names as containers do, and manage custom records")
     lookup = names.verb(
         "lookup",
         run_lookup,
-        "look a name or an address up as a container would",
+        "look up a name or an address as a container would",
         LOOKUP_DESCRIPTION,
     )
-    lookup.add_argument("name", metavar="NAME", help="or an address")
-    lookup.add_argument("--network", metavar="NETWORK", help="as a container on this network alone")
-    add = names.verb("add", run_add, "give a name to addresses", ADD_DESCRIPTION)
-    add.add_argument("name", metavar="NAME", help="as containers ask for it")
-    add.add_argument("ips", nargs="+", metavar="ADDRESS", help="what they are told")
-    remove = names.verb("rm", run_rm, "take back a name that was given on this host")
-    remove.add_argument("name", metavar="NAME", help="as it was given")
+    lookup.add_argument("name", metavar="NAME", help="name or address")
+    lookup.add_argument("--network", metavar="NETWORK", help="look it up on this network only")
+    add = names.verb("add", run_add, "add a custom record: a name for addresses", ADD_DESCRIPTION)
+    add.add_argument("name", metavar="NAME", help="name that containers look up")
+    add.add_argument("ips", nargs="+", metavar="ADDRESS", help="address that it resolves to")
+    remove = names.verb("rm", run_rm, "remove a custom record that was added on this host")
+    remove.add_argument("name", metavar="NAME", help="name of the record")
     for verb in (add, remove):
-        verb.add_argument("--network", required=True, metavar="NETWORK", help="whose containers")
-    listed = names.verb("ls", run_ls, "list the names that containers get an answer for")
-    listed.add_argument("network", nargs="?", metavar="NETWORK", help="of this network only")
-    listed.add_argument("--no-header", action="store_true", help="rows only")
+        verb.add_argument(
+            "--network", required=True, metavar="NETWORK", help="network of the record"
+        )
+    listed = names.verb("ls", run_ls, "list all names that resolve")
+    listed.add_argument("network", nargs="?", metavar="NETWORK", help="this network only")
+    listed.add_argument("--no-header", action="store_true", help="omit the header line")
 
 
 def run_add(args: Namespace) -> int:
-    """Give a name."""
+    """Add a custom record."""
     body: JsonObject = {"name": args.name, "ips": args.ips, "network": args.network}
     added = ApiClient(args.paths).post("/v1/dns", body)
     if args.json:
@@ -71,17 +72,17 @@ def run_add(args: Namespace) -> int:
 
 
 def _warn_hidden(added: JsonObject) -> None:
-    """Say so where containers are told something else: a container's own name goes before."""
-    told = ", ".join(added["told"])
+    """Warn if a container's name hides the new record."""
+    served = ", ".join(added["told"])
     if not set(added["ips"]) <= set(added["told"]):
         output.warn(
-            f"containers are told {told}: a container on {added['network']} has that name",
-            "Yours is told when that container is gone; or choose another name",
+            f"the name resolves to {served}: a container on {added['network']} has that name",
+            "The record takes effect once that container is gone; or choose another name",
         )
 
 
 def run_rm(args: Namespace) -> int:
-    """Take a name back."""
+    """Remove a custom record."""
     client = ApiClient(args.paths)
     removed = client.delete(f"/v1/dns/{segment(args.name)}", network=args.network)
     if args.json:
@@ -92,7 +93,7 @@ def run_rm(args: Namespace) -> int:
 
 
 def run_lookup(args: Namespace) -> int:
-    """Look one name or address up."""
+    """Look up one name or address."""
     path = f"/v1/dns/{segment(args.name)}"
     found = ApiClient(args.paths).get(path, network=args.network)
     if args.json:
@@ -109,7 +110,7 @@ def run_ls(args: Namespace) -> int:
         output.print_json(listed)
         return 0
     for name in listed["elsewhere"]:
-        output.print_note(f"{name}: not known here, as nothing on this host is attached to it")
+        output.print_note(f"{name}: not known here, since this host has no endpoint on it")
     rows = [(found["name"], found["network"], found["ips"]) for found in listed["names"]]
     if rows:
         output.print_result(output.table(HEADERS, rows, show_header=not args.no_header))

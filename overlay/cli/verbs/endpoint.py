@@ -1,6 +1,6 @@
-"""Verbs about endpoints: attach, detach, endpoint ls.
+"""Commands `attach`, `detach` and `endpoint ls`.
 
-Owns: their options and their words. Must not know what TARGET may be: the agent resolves it.
+Owns: their options and output. Does not: know the kinds of TARGET; the agent resolves it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 FILTERS = {"name": "name", "network": "network", "node": "node"}
 TARGET_HELP = "netns:NAME, a path, pid:N, docker:NAME, podman:NAME, or a name"
 ATTACH_DESCRIPTION = """\
-Plug a running container into networks.  stdout: its address on each, one per line.
-When it returns, every live node can reach it; nodes that have not confirmed are named on
-stderr.  Attaching what is attached returns the same address; rates and --gateway-priority change
-in place, another address, MAC, name, alias or label needs a detach first.
+Connect a running container to networks.  stdout: its address on each, one per line.
+When the command returns, every live node can reach the container; nodes that have not confirmed
+are named on stderr.  Attaching again returns the same address.  Rates and --gateway-priority are
+changed in place; to change address, MAC, name, aliases or labels, detach first.
 
 TARGET is one of
   netns:NAME      a network namespace under /run/netns, as `ip netns` lists it
@@ -34,7 +34,7 @@ TARGET is one of
   pid:N           the network namespace of a process
   docker:NAME     a Docker container, by name or id
   podman:NAME     a Podman container, by name or id
-  NAME            looked up in that order of what exists; if it fits several, none is taken
+  NAME            looked up among all of these; an error if several match
 
   sudo overlayd attach web --network blue
   sudo overlayd attach pid:4242 --network blue --ip 10.32.0.50
@@ -44,11 +44,11 @@ TARGET is one of
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    attach = words.verb("attach", run_attach, "plug a container into networks", ATTACH_DESCRIPTION)
+    attach = words.verb("attach", run_attach, "connect a container to networks", ATTACH_DESCRIPTION)
     attach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     add_attach_options(attach, network_required=True)
-    attach.add_argument("--name", help="name on the networks (default: the container's)")
-    detach = words.verb("detach", run_detach, "unplug a container")
+    attach.add_argument("--name", help="DNS name on the networks (default: the container's)")
+    detach = words.verb("detach", run_detach, "disconnect a container from networks")
     detach.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     detach.add_argument(
         "--network",
@@ -56,14 +56,14 @@ def register(words: VerbGroup) -> None:
         action="append",
         default=[],
         metavar="NETWORK",
-        help="repeat for several (default: all)",
+        help="network to detach from; may be repeated (default: all)",
     )
-    endpoints = words.group("endpoint", "list what is attached, on all hosts")
+    endpoints = words.group("endpoint", "list the endpoints of all hosts")
     listed = endpoints.verb("ls", run_ls, "list the endpoints of all hosts")
-    listed.add_argument("--network", metavar="NETWORK", help="of this network only")
+    listed.add_argument("--network", metavar="NETWORK", help="this network only")
     add_filter_option(listed, FILTERS)
-    listed.add_argument("--no-header", action="store_true", help="rows only")
-    listed.add_argument("--wide", action="store_true", help="also rates, id, aliases and labels")
+    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    listed.add_argument("--wide", action="store_true", help="also show rates, id, aliases, labels")
 
 
 def run_attach(args: Namespace) -> int:
@@ -73,26 +73,26 @@ def run_attach(args: Namespace) -> int:
 
 
 def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:
-    """Ask for something to be attached, publish its ports, and say what came of it."""
+    """Send an attach request, publish the ports, and print the result."""
     client = ApiClient(args.paths)
     attached = client.post(path, body)
     if not args.json:
         _print_addresses(attached["endpoints"])
     _warn_unconfirmed(attached.get("unconfirmed") or [])
     publish_attached(client, args, attached)
-    if args.json:  # last, as an error is an object too, and there is but one
+    if args.json:  # last: an error is an object too, and there must be only one
         output.print_json(attached)
     return 0
 
 
 def _print_addresses(endpoints: list[JsonObject]) -> None:
-    """Print the primary address of each endpoint, and say on stderr which were there before."""
+    """Print each endpoint's primary address; note on stderr which were attached before."""
     for endpoint in endpoints:
         output.print_result(endpoint["ip"])
         if not endpoint["created"]:
             changed = ", ".join(_changed(each) for each in endpoint.get("changed") or [])
             output.print_note(
-                f"{endpoint['name']} was attached to {endpoint['network']} already,"
+                f"{endpoint['name']} was already attached to {endpoint['network']},"
                 f" as {endpoint['ifname']}" + (f"; changed: {changed}" if changed else "")
             )
 
@@ -108,16 +108,16 @@ def _changed(change: JsonObject) -> str:
 
 
 def _warn_unconfirmed(nodes: list[str]) -> None:
-    """Name the nodes that have not confirmed that they can reach what was attached."""
+    """Warn about nodes that have not confirmed that they can reach the endpoints."""
     if nodes:
         output.warn(
             f"not yet confirmed by {', '.join(nodes)}",
-            "They get it by gossip as soon as they can be reached; see: overlayd members",
+            "They receive it by gossip once they are reachable; see: overlayd members",
         )
 
 
 def run_detach(args: Namespace) -> int:
-    """Detach a container; what is not attached is no error."""
+    """Detach a container; it is not an error if it is not attached."""
     body: JsonObject = {"target": args.target, "networks": list(dict.fromkeys(args.networks))}
     done = ApiClient(args.paths).post("/v1/detach", body)
     if args.json:
@@ -140,14 +140,12 @@ def run_ls(args: Namespace) -> int:
         output.print_json(listed)
         return 0
     for name in listed.get("elsewhere") or []:
-        output.print_note(
-            f"{name}: not known in full here, as nothing on this host is attached to it"
-        )
+        output.print_note(f"{name}: list may be incomplete, since this host has no endpoint on it")
     if not listed["endpoints"] and args.filters:
         output.print_note("no endpoint matches the filter")
         return 0
     if not listed["endpoints"]:
-        output.print_note("nothing is attached; sudo overlayd attach TARGET --network NETWORK")
+        output.print_note("no endpoints; to add one: overlayd attach TARGET --network NETWORK")
         return 0
     headers = ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "TARGET", "IFNAME"]
     if args.wide:

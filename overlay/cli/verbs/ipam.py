@@ -1,6 +1,6 @@
-"""The verb about addresses: ipam.
+"""Command `ipam`.
 
-Owns: its table. Must not know how addresses move between hosts.
+Owns: its table. Does not: know how addresses move between hosts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 DESCRIPTION = """\
-Show which host owns which addresses, how many of them are free, and which can't be had now
-because their owner can't be reached.  A host gives out its own addresses without asking
-anyone; when it has none left it asks an owner that has.
+Show which host owns which addresses, how many are free, and which are unavailable because their
+owner is unreachable.  A host allocates from its own addresses; when it runs out, it requests more
+from another owner.
 
   overlayd ipam
   overlayd ipam blue --json
@@ -27,10 +27,10 @@ HEADERS = ("NETWORK", "SUBNET", "OWNER", "STATE", "ADDRESSES", "USED", "FREE", "
 
 
 def register(words: VerbGroup) -> None:
-    """Add the verb of this module."""
+    """Add the verb."""
     ipam = words.verb("ipam", run_ipam, "show which host owns which addresses", DESCRIPTION)
-    ipam.add_argument("name", nargs="?", metavar="NETWORK", help="of this network only")
-    ipam.add_argument("--no-header", action="store_true", help="rows only")
+    ipam.add_argument("name", nargs="?", metavar="NETWORK", help="this network only")
+    ipam.add_argument("--no-header", action="store_true", help="omit the header line")
 
 
 def run_ipam(args: Namespace) -> int:
@@ -40,7 +40,7 @@ def run_ipam(args: Namespace) -> int:
         output.print_json(shown)
         return 0
     for name in shown["elsewhere"]:
-        output.print_note(f"{name}: not known here, as nothing on this host is attached to it")
+        output.print_note(f"{name}: not known here, since this host has no endpoint on it")
     rows = [
         _row(network["network"], subnet["subnet"], owner)
         for network in shown["networks"]
@@ -69,5 +69,5 @@ def _warn_unreachable(network: str, subnet: JsonObject) -> None:
     if away:
         output.warn(
             f"{network} {subnet['subnet']}: {subnet['unreachable']} of {subnet['free']} free "
-            f"addresses are unreachable, with {', '.join(away)}"
+            f"addresses are unavailable, since {', '.join(away)} cannot be reached"
         )

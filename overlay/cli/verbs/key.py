@@ -1,6 +1,6 @@
-"""Verbs about the cluster's keys: key rotate, key status.
+"""Commands `key rotate` and `key status`.
 
-Owns: their options and their words. No key is ever shown.
+Owns: their options and output. No key is ever shown.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 ROTATE_DESCRIPTION = """\
-Replace the key that all members' datagrams are sealed with, on a host that holds the authority.
+Replace the key that seals all members' datagrams.  Works on a host that holds the authority.
 
-The new key is handed to all members that live, then used, then the old one is removed: each step
-only when all have confirmed the one before, so that nothing is lost.  It happens by itself once a
-day (key_rotation_interval_s in the configuration; 0 turns that off).  Who is away is handed the
-key when it comes back.  Returns when all use the new key; the old one goes ten seconds later.
+The new key is sent to all live members, then used, then the old key is removed.  Each step waits
+until all have confirmed the previous one, so no datagram is lost.  Rotation is automatic, once a
+day (key_rotation_interval_s in the configuration; 0 disables it).  A member that is away receives
+the key when it returns.  The command returns once all members use the new key; the old key is
+removed ten seconds later.
 """
 STATUS_DESCRIPTION = """\
-Show which generation of the key each member holds and uses, and what came under which.
+Show which generation of the key each member holds and uses, and the datagrams received with each.
 
-A rotation that waits for a member says for which: start it, or if it is gone for good,
-forget it.
+A rotation names the member that it waits for: start that member, or forget it if it is gone
+permanently.
 """
 
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    key = words.group(
-        "key", "rotate the key that members' datagrams are sealed with, and show its use"
-    )
-    key.verb("rotate", run_rotate, "replace it on all members (root only)", ROTATE_DESCRIPTION)
+    key = words.group("key", "rotate the key that seals datagrams, and show its use")
+    key.verb("rotate", run_rotate, "replace the key on all members (root only)", ROTATE_DESCRIPTION)
     status = key.verb(
-        "status", run_status, "show its generation on each member (root only)", STATUS_DESCRIPTION
+        "status",
+        run_status,
+        "show its generation on each member (root only)",
+        STATUS_DESCRIPTION,
     )
-    status.add_argument("--no-header", action="store_true", help="rows only")
+    status.add_argument("--no-header", action="store_true", help="omit summary and header line")
 
 
 def run_rotate(args: Namespace) -> int:
@@ -55,7 +57,7 @@ def run_rotate(args: Namespace) -> int:
 
 
 def run_status(args: Namespace) -> int:
-    """Show how far each member is."""
+    """Show the key's generation on each member."""
     shown = ApiClient(args.paths).get("/v1/keys")
     if args.json:
         output.print_json(shown)
@@ -80,14 +82,16 @@ def _head(shown: JsonObject) -> list[tuple[str, str]]:
         step += f": waiting for {', '.join(shown['waiting_for'])}"
         step += "" if shown["waiting_s"] is None else f", {output.duration(shown['waiting_s'])}"
     age = output.duration(max(0.0, now_s - used["made"]))
-    lines = [("Generation", f"{used['generation']}, made {age} ago"), ("Rotation", step)]
+    lines = [("Generation", f"{used['generation']}, created {age} ago"), ("Rotation", step)]
     if others:
         lines.append(("Also held", ", ".join(others)))
     if shown["next"] is not None:
-        lines.append(("Next", f"in {output.duration(max(0.0, shown['next'] - now_s))}, made here"))
+        lines.append(
+            ("Next", f"in {output.duration(max(0.0, shown['next'] - now_s))}, created here")
+        )
     accepted = [
         f"{each['datagrams']} of generation {each['generation']}" for each in shown["accepted"]
     ]
     lines.append(("Datagrams", ", ".join(accepted) or "none yet"))
-    lines.append(("Refused", f"{shown['unknown']} of a generation that is gone or unknown"))
+    lines.append(("Refused", f"{shown['unknown']} of a removed or unknown generation"))
     return lines

@@ -67,9 +67,9 @@ def test_the_first_join_prints_the_line_for_the_others(
     assert outcome.out == (
         "node vm1 (n-8a01beef) up: underlay 192.168.56.11 on eth1, mtu 1500 -> overlay mtu 1450,"
         " vxlan 4789/udp, gossip 7948/udp\n"
-        "made cluster 7f3a9c21; join other hosts with:\n"
+        "created cluster 7f3a9c21; join other hosts with:\n"
         "  sudo overlayd join 192.168.56.11 --token-file FILE\n"
-        "where FILE holds what this prints: sudo overlayd token show\n"
+        "where FILE contains the output of: sudo overlayd token show\n"
     )
     assert agent.asked[-1].body == {
         "peers": [],

@@ -81,7 +81,7 @@ def test_exec_of_an_unknown_container_is_not_found(overlayd: Run) -> None:
     outcome = overlayd("container", "exec", "ovt-none", "true")
 
     assert outcome.code == 5
-    assert "there is no container 'ovt-none'" in outcome.err
+    assert "no such container on this host: ovt-none\n" in outcome.err
 
 
 def test_exec_needs_a_command(overlayd: Run) -> None:

@@ -109,7 +109,7 @@ def test_attaching_again_returns_the_same_address(
     outcome = overlayd("attach", "web", "--network", "blue")
 
     assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
-    assert "already, as eth0" in outcome.err
+    assert "web was already attached to blue, as eth0" in outcome.err
 
 
 def test_attaching_again_tells_what_it_changed(
@@ -128,7 +128,7 @@ def test_attaching_again_tells_what_it_changed(
 
     assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
     assert outcome.err == (
-        "web was attached to blue already, as eth0; changed: rate in none -> 10mbit, rate out "
+        "web was already attached to blue, as eth0; changed: rate in none -> 10mbit, rate out "
         "2.5gbit -> none, gateway priority 0 -> 5, default route false -> true\n"
     )
 
@@ -184,6 +184,6 @@ def test_endpoints_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
         "web   blue     10.32.0.2  02:00:00:00:00:02  vm1    alive  -         -",
         "db    blue     10.32.0.2  02:00:00:00:00:02  vm1 *  alive  netns:db  eth0",
     ]
-    assert "red: not known in full here" in outcome.err
+    assert "red: list may be incomplete" in outcome.err
     assert "k=v" in overlayd("endpoint", "ls", "--wide").out
     assert agent.asked[-1].query == {}

@@ -38,11 +38,11 @@ def test_key_status_shows_each_member(overlayd: Run, agent: FakeAgent) -> None:
     agent.answer("GET /v1/keys", shown)
     lines = [" ".join(line.split()) for line in overlayd("key", "status").out.splitlines()]
 
-    assert lines[:2] == ["Generation 6, made 1h 01m ago", "Rotation settled"]
+    assert lines[:2] == ["Generation 6, created 1h 01m ago", "Rotation settled"]
     assert lines[2:5] == [
-        "Next in 2h 01m, made here",
+        "Next in 2h 01m, created here",
         "Datagrams 912 of generation 6",
-        "Refused 3 of a generation that is gone or unknown",
+        "Refused 3 of a removed or unknown generation",
     ]
     assert lines[-2:] == ["vm1 alive 6 6", "vm2 dead - -"]
     assert overlayd("key", "status", "--no-header").out.splitlines()[0].split()[0] == "vm1"
