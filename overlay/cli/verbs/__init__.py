@@ -1,1 +1,1 @@
-"""The verbs of the command line, a file for each family."""
+"""The verbs of the command line, one module for each group."""

@@ -1,7 +1,7 @@
-"""Verbs about this program itself: agent, lab, sim, completion, man, version.
+"""Commands `agent`, `lab`, `sim`, `completion`, `man` and `version`.
 
-Owns: their options. lab and sim are listed here for help and completion; their own modules
-parse what follows them.
+Owns: their options. lab and sim are listed here for help and completion only; their own
+modules parse the words after them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SHELLS = ("bash", "zsh", "fish")
 DELEGATED = {
-    "lab": "several hosts on this one machine, to try and to test",
-    "sim": "simulate a cluster with a lossy network, from a seed",
+    "lab": "run several hosts on this machine, to try things and to test",
+    "sim": "simulate a cluster on a lossy network, from a seed",
 }
 COMPLETION_DESCRIPTION = """\
 Print the completion script for a shell.
@@ -42,14 +42,14 @@ def register(words: VerbGroup) -> None:
         "agent",
         run_agent,
         "run the agent in the foreground",
-        "Run the agent in the foreground, as systemd does.  It ends on SIGTERM; forwarding\n"
-        "goes on without it.",
+        "Run the agent in the foreground, as systemd does.  It exits on SIGTERM; forwarding\n"
+        "continues without it.",
         json=False,
     )
     agent.add_argument(
         "--fast-path",
         choices=("auto", "on", "off"),
-        help="eBPF in place of the bridge for unicast (default: as configured, else auto)",
+        help="forward unicast by eBPF instead of the bridge (default: as configured, or auto)",
     )
     for name, summary in DELEGATED.items():
         verb = words.verb(name, _never, summary, json=False)
@@ -68,9 +68,9 @@ def register(words: VerbGroup) -> None:
 
 
 def run_agent(args: Namespace) -> int:
-    """Run the agent until it is told to end."""
+    """Run the agent until it is stopped."""
     with without_openssl():
-        from overlay.agent.main import run  # noqa: PLC0415  the agent's imports are dear
+        from overlay.agent.main import run  # noqa: PLC0415  slow to import
 
     chosen = {option: Path(text) for option, text in args.paths.chosen}
     return run(
@@ -82,12 +82,12 @@ def run_agent(args: Namespace) -> int:
 
 
 def _never(args: Namespace) -> int:
-    """Not reached: `main` hands these lines to the verbs' own modules."""
+    """Never called: `main` passes these command lines to the verbs' own modules."""
     raise AssertionError(f"{args.verb} is delegated")
 
 
 def run_completion(args: Namespace) -> int:
-    """Print a completion script, or (for those scripts) the words that could stand here."""
+    """Print a completion script, or (called by that script) the candidates of a kind."""
     from overlay.cli import completion  # noqa: PLC0415  only this verb needs it
 
     if args.kind is None:
@@ -96,7 +96,7 @@ def run_completion(args: Namespace) -> int:
     try:
         known = completion.live_candidates(ApiClient(args.paths, timeout_s=1.0), args.kind)
     except OverlayError:
-        return 0  # in the middle of somebody's line an error helps no one
+        return 0  # an error message would corrupt the line being completed
     if known:
         output.print_result("\n".join(known))
     return 0

@@ -1,6 +1,6 @@
-"""Verbs about networks: network create, ls, inspect, rm.
+"""Commands `network create`, `ls`, `inspect` and `rm`.
 
-Owns: their options and their tables. Must not know what a valid network is: the agent checks.
+Owns: their options and output. Does not: know which networks are valid; the agent checks.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 FILTERS = {"name": "name", "creator": "creator", "driver": "driver"}
 CREATE_DESCRIPTION = """\
-Create a network: one L2 segment on all hosts.  It exists everywhere at once, and costs
-nothing on a host until something is attached there.
+Create a network: one L2 segment across all hosts.  It is available everywhere at once, and
+uses no resources on a host until a container is attached there.
 
-Of the kind bridge it is on this host alone.  Of the kinds macvlan and ipvlan it is the
-segment that an interface of the hosts is on, with its own router; give it addresses that
-nobody else there gives out.
+A bridge network exists on this host only.  A macvlan or ipvlan network is the physical segment
+of an interface of the hosts, with that segment's own router; reserve a range of addresses for it
+that no other allocator on the segment uses.
 
   sudo overlayd network create blue --subnet 10.32.0.0/16
   sudo overlayd network create two --subnet 10.40.0.0/24 --gateway 10.40.0.254 \\
@@ -45,22 +45,22 @@ def register(words: VerbGroup) -> None:
     _add_create_options(networks.verb("create", run_create, "create a network", CREATE_DESCRIPTION))
     listed = networks.verb("ls", run_ls, "list the networks")
     add_filter_option(listed, FILTERS)
-    listed.add_argument("--no-header", action="store_true", help="rows only")
-    inspect = networks.verb("inspect", run_inspect, "show all about one network")
+    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    inspect = networks.verb("inspect", run_inspect, "show one network in detail")
     inspect.add_argument("name", metavar="NETWORK")
-    remove = networks.verb("rm", run_rm, "remove networks that nothing is attached to")
+    remove = networks.verb("rm", run_rm, "remove networks that have no endpoints")
     remove.add_argument("names", nargs="+", metavar="NETWORK")
 
 
 def _add_create_options(create: Parser) -> None:
-    create.add_argument("name", metavar="NAME", help="of the network, in the whole cluster")
+    create.add_argument("name", metavar="NAME", help="name of the network, unique in the cluster")
     create.add_argument(
         "--subnet",
         dest="subnets",
         action="append",
         default=[],
         metavar="CIDR",
-        help="address range; repeat for several (default: a free one)",
+        help="address range; may be repeated (default: a free one)",
     )
     create.add_argument(
         "--gateway",
@@ -68,7 +68,7 @@ def _add_create_options(create: Parser) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="every host's own address in the subnet that holds it (default: the first)",
+        help="gateway address on every host, in its subnet (default: the first)",
     )
     create.add_argument(
         "--ip-range",
@@ -76,7 +76,7 @@ def _add_create_options(create: Parser) -> None:
         action="append",
         default=[],
         metavar="CIDR",
-        help="give out addresses of this part of its subnet only, but for --ip; repeat",
+        help="allocate only from this part of its subnet, except for --ip; may be repeated",
     )
     create.add_argument(
         "--aux-address",
@@ -84,43 +84,43 @@ def _add_create_options(create: Parser) -> None:
         action="append",
         default=[],
         metavar="NAME=ADDRESS",
-        help="never give this address out: another device has it; repeat",
+        help="never allocate this address: another device has it; may be repeated",
     )
     create.add_argument(
         "--block-size",
         type=int,
         metavar="N",
-        help="every host gets a /N of its own of each subnet that is that large",
+        help="every host allocates from its own /N of each subnet that is larger",
     )
-    _add_kind_options(create)
-    create.add_argument("--vni", type=int, help="VXLAN network id (default: drawn)")
-    create.add_argument("--internal", action="store_true", help="no way out of the network")
+    _add_driver_options(create)
+    create.add_argument("--vni", type=int, help="VXLAN network identifier (default: random)")
+    create.add_argument("--internal", action="store_true", help="no traffic to or from the outside")
     create.add_argument(
-        "--isolate-subnets", action="store_true", help="no routing between its own subnets"
+        "--isolate-subnets", action="store_true", help="do not route between its subnets"
     )
     create.add_argument(
         "--no-port-security",
         dest="port_security",
         action="store_false",
-        help="let all its containers send from any MAC and address",
+        help="allow its containers any source MAC and address",
     )
     add_label_option(create)
     create.add_argument(
-        "--force", action="store_true", help="even if a route of this host overlaps the subnet"
+        "--force", action="store_true", help="create it even if a route of this host overlaps"
     )
 
 
-def _add_kind_options(create: Parser) -> None:
+def _add_driver_options(create: Parser) -> None:
     create.add_argument(
         "--driver",
         choices=("overlay", "bridge", "macvlan", "ipvlan"),
         default="overlay",
-        help="overlay: all hosts; bridge: this host alone; macvlan, ipvlan: on --parent",
+        help="overlay: all hosts; bridge: this host only; macvlan, ipvlan: segment of --parent",
     )
     create.add_argument(
         "--parent",
         metavar="INTERFACE",
-        help="of macvlan and ipvlan: the hosts' interface; eth1.100 is made as a VLAN when needed",
+        help="macvlan, ipvlan: interface on each host; a VLAN eth1.100 is created if missing",
     )
 
 
@@ -174,7 +174,7 @@ def run_ls(args: Namespace) -> int:
         output.print_note("no network matches the filter")
         return 0
     if not listed["networks"]:
-        output.print_note("no networks yet; sudo overlayd network create NAME --subnet CIDR")
+        output.print_note("no networks; to create one: overlayd network create NAME --subnet CIDR")
         return 0
     rows = [
         (
@@ -203,7 +203,7 @@ def run_inspect(args: Namespace) -> int:
 
 
 def inspect_text(network: JsonObject) -> str:
-    """Return all about one network, for people."""
+    """Return the details of one network, for people."""
     labels = network.get("labels") or {}
     parts = [
         ("Network", network["name"]),
@@ -237,14 +237,14 @@ def inspect_text(network: JsonObject) -> str:
 
 
 def _exposed_text(network: JsonObject) -> str:
-    """Return which hosts have an end on the network, and whether this one has."""
-    ends = [f"{end['node']} {' '.join(end['ips'])}" for end in network.get("host_ends") or []]
+    """Return which hosts have an endpoint on the network, and whether this one has."""
+    lines = [f"{end['node']} {' '.join(end['ips'])}" for end in network.get("host_ends") or []]
     if not network.get("exposed"):
         why = network.get("exposed_why")
-        ends.insert(0, f"not here ({why})" if why else "not here")
-    return "\n".join(ends)
+        lines.insert(0, f"not here ({why})" if why else "not here")
+    return "\n".join(lines)
 
 
 def run_rm(args: Namespace) -> int:
-    """Remove networks, one after the other."""
+    """Remove networks, one by one."""
     return remove_all(args, "/v1/networks", "overlayd.network-rm/v1")

@@ -1,6 +1,6 @@
-"""Verbs about how networks meet the host and the world: expose, publish, and their contraries.
+"""Commands `expose`, `unexpose`, `publish` and `unpublish`.
 
-Owns: their options and words. Must not know what an end of the host is made of.
+Owns: their options and output. Does not: know how a host endpoint is built.
 """
 
 from __future__ import annotations
@@ -18,76 +18,76 @@ if TYPE_CHECKING:
     from overlay.cli.parser import VerbGroup
 
 EXPOSE_DESCRIPTION = """\
-Give this host an end on a network: an address of its own there, by which it and all containers of
-the network, on every host, reach each other without NAT; and a way out for the containers here to
-whatever this host reaches, under its address.  stdout: the host's addresses.
+Give this host an address on a network.  The host and the network's containers on all hosts then
+reach each other without NAT, and the containers on this host reach whatever this host reaches,
+masqueraded behind its address.  stdout: the host's addresses.
 
-Networks are exposed by themselves on every host with a container on them, unless they were made
-with --internal; this verb is for hosts without one, and after 'unexpose'.
+A network is exposed automatically on every host that has a container on it, unless it was created
+with --internal.  This command is for hosts without a container, and after 'unexpose'.
 
   sudo overlayd expose blue
 """
 UNEXPOSE_DESCRIPTION = """\
-Take this host's end on a network away: containers here get out no more, and this host reaches
-none of the network's.  It stays so until 'overlayd expose'.
+Remove this host's address on a network.  Containers on this host no longer reach the outside
+through that network, and this host no longer reaches its containers, until 'overlayd expose'.
 
   sudo overlayd unexpose blue
 """
 PUBLISH_DESCRIPTION = """\
-Let ports of this host lead to a container: for other hosts, for this one, and for containers.
-The port follows the name, wherever the container is.  'publish ls' lists what is published.
+Map ports of this host to a container, for other hosts, this host and its containers.
+The mapping follows the name to whichever host the container is on.  'publish ls' lists all.
 
   sudo overlayd publish web 8080:80 9000-9009
   sudo overlayd publish resolver 53:53/udp 53:53 --network blue --host-ip 192.168.56.11
   overlayd publish ls
 """
 UNPUBLISH_DESCRIPTION = """\
-Take published ports of a container back: those named, or all.
+Remove published ports of a container: the given ones, or all.
 
   sudo overlayd unpublish web 8080
   sudo overlayd unpublish web
 """
 PORT_HINT = "Such as 8080:80, 53:53/udp, 8000-8009:80-89, or 8080 for 8080:8080"
-HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "LEADS TO", "STATE")
+HEADERS = ("HOST PORT", "CONTAINER", "NETWORK", "TARGET", "STATE")
 
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
     expose = words.verb(
-        "expose", run_expose, "give this host an end on a network", EXPOSE_DESCRIPTION
+        "expose", run_expose, "give this host an address on a network", EXPOSE_DESCRIPTION
     )
     unexpose = words.verb(
-        "unexpose", run_unexpose, "take this host's end on a network away", UNEXPOSE_DESCRIPTION
+        "unexpose", run_unexpose, "remove this host's address on a network", UNEXPOSE_DESCRIPTION
     )
     for verb in (expose, unexpose):
         verb.add_argument("network", metavar="NETWORK")
     publish = words.verb(
-        "publish", run_publish, "let ports of this host lead to a container", PUBLISH_DESCRIPTION
+        "publish", run_publish, "map ports of this host to a container", PUBLISH_DESCRIPTION
     )
-    publish.add_argument("--host-ip", metavar="ADDRESS", help="on this address of the host alone")
-    publish.add_argument("--no-header", action="store_true", help="ls: rows only")
+    publish.add_argument("--host-ip", metavar="ADDRESS", help="only on this address of the host")
+    publish.add_argument("--no-header", action="store_true", help="with ls: omit the header line")
     unpublish = words.verb(
-        "unpublish", run_unpublish, "take published ports back", UNPUBLISH_DESCRIPTION
+        "unpublish", run_unpublish, "remove published ports", UNPUBLISH_DESCRIPTION
     )
     for verb in (publish, unpublish):
-        verb.add_argument("name", metavar="ENDPOINT", help="a container's name on a network")
+        verb.add_argument("name", metavar="ENDPOINT", help="DNS name of a container")
         verb.add_argument(
             "ports",
             nargs="*",
             default=[],
             metavar="HOST:CONTAINER[/udp]",
-            help="port numbers, or ranges as 8000-8009; one: the same on both",
+            help="port numbers, or ranges such as 8000-8009; a single one means the same on both",
         )
-        verb.add_argument("--network", metavar="NETWORK", help="the one on which it has that name")
+        verb.add_argument("--network", metavar="NETWORK", help="network on which it has that name")
 
 
 def run_publish(args: Namespace) -> int:
-    """Publish ports, or list what is published."""
+    """Publish ports, or list the published ports."""
     client = ApiClient(args.paths)
     if args.name == "ls" and not args.ports:
         return _list(client, args)
     if not args.ports:
-        raise UsageError(f"no port to publish for {args.name} is given", hint=PORT_HINT)
+        raise UsageError(f"no port to publish for {args.name} was given", hint=PORT_HINT)
     require_ports(args.ports)
     body: JsonObject = {"name": args.name, "ports": args.ports}
     body |= {"network": args.network, "host_ip": args.host_ip}
@@ -100,14 +100,14 @@ def run_publish(args: Namespace) -> int:
 
 
 def publish_attached(client: ApiClient, args: Namespace, attached: JsonObject) -> None:
-    """Publish what the line asks for of a container that was just attached."""
+    """Publish the ports of `--publish` for a container that was just attached."""
     if not args.publish:
         return
     if not attached["endpoints"]:
         raise ConflictError(
-            "a port leads to a container on a network",
-            why="the container is made, and on none of its own",
-            hint="overlayd publish NAME, of a container whose network it shares",
+            "a published port needs a container on a network",
+            why="the container was created, but is not on any network of its own",
+            hint="Publish the port for the container whose network it shares: overlayd publish",
         )
     endpoint = attached["endpoints"][0]
     body: JsonObject = {"name": endpoint["name"], "network": endpoint["network"]}
@@ -117,15 +117,15 @@ def publish_attached(client: ApiClient, args: Namespace, attached: JsonObject) -
 
 
 def run_unpublish(args: Namespace) -> int:
-    """Take published ports back."""
+    """Remove published ports."""
     body: JsonObject = {"name": args.name, "ports": args.ports, "network": args.network}
     gone = ApiClient(args.paths).post("/v1/unpublish", body)
     if args.json:
         output.print_json(gone)
     elif gone["ports"]:
-        output.print_note(f"no more published for {gone['name']}: {' '.join(gone['ports'])}")
+        output.print_note(f"unpublished {' '.join(gone['ports'])} for {gone['name']}")
     else:
-        output.print_note(f"nothing of that is published for {gone['name']}")
+        output.print_note(f"no such port is published for {gone['name']}")
     return 0
 
 
@@ -136,27 +136,27 @@ def _list(client: ApiClient, args: Namespace) -> int:
         return 0
     rows = [
         (
-            f"{_place(each['host_ip'])}:{each['host_port']}/{each['protocol']}",
+            f"{_address(each['host_ip'])}:{each['host_port']}/{each['protocol']}",
             each["name"],
             each["network"],
-            [f"{_place(ip)}:{each['port']}" for ip in each["ips"]],
-            each["fault"] or ("ok" if each["source_kept"] else "ok, from this host's address"),
+            [f"{_address(ip)}:{each['port']}" for ip in each["ips"]],
+            each["fault"] or ("ok" if each["source_kept"] else "ok, source address is this host's"),
         )
         for each in listed["published"]
     ]
     if rows:
         output.print_result(output.table(HEADERS, rows, show_header=not args.no_header))
     else:
-        output.print_note("no port of this host is published")
+        output.print_note("no published ports on this host")
     return 0
 
 
-def _place(ip: str | None) -> str:
+def _address(ip: str | None) -> str:
     return "*" if ip is None else f"[{ip}]" if ":" in ip else ip
 
 
 def run_expose(args: Namespace) -> int:
-    """Expose a network to this host."""
+    """Expose a network on this host."""
     exposed = _set(args, "/v1/expose")
     if args.json:
         output.print_json(exposed)
@@ -166,13 +166,13 @@ def run_expose(args: Namespace) -> int:
 
 
 def run_unexpose(args: Namespace) -> int:
-    """Take this host off a network."""
+    """Remove this host's address on a network."""
     hidden = _set(args, "/v1/unexpose")
     if args.json:
         output.print_json(hidden)
     else:
-        done = "is exposed to this host no more" if hidden["changed"] else "is not exposed here"
-        output.print_note(f"{hidden['network']} {done}")
+        state = "is no longer exposed" if hidden["changed"] else "was not exposed"
+        output.print_note(f"{hidden['network']} {state} on this host")
     return 0
 
 

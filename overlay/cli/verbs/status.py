@@ -1,6 +1,6 @@
-"""Verbs that look: status, verify, events.
+"""Commands `status`, `verify`, `metrics` and `events`.
 
-Owns: their words, and what counts as degraded. Must not know where the facts come from.
+Owns: their output, and which states count as degraded. Does not: collect the facts itself.
 """
 
 from __future__ import annotations
@@ -31,32 +31,38 @@ def register(words: VerbGroup) -> None:
     status.add_argument(
         "--check",
         action="store_true",
-        help="exit with 4 unless all is well; print only what is not",
+        help="print only problems; exit 4 if there are any",
     )
-    status.add_argument("--wait", action="store_true", help="return when all is well, else exit 7")
+    status.add_argument(
+        "--wait", action="store_true", help="wait until healthy; exit 7 after --timeout"
+    )
     status.add_argument(
         "--timeout",
         type=float,
         default=WAIT_TIMEOUT_S,
         metavar="SECONDS",
-        help=f"how long --wait waits ({WAIT_TIMEOUT_S:.0f})",
+        help=f"limit for --wait (default: {WAIT_TIMEOUT_S:.0f})",
     )
     verify = words.verb(
-        "verify", run_verify, "compare the kernel with what should be there (exit 4: differences)"
+        "verify", run_verify, "compare the kernel with the records (exit 4: differences)"
     )
-    verify.add_argument("--repair", action="store_true", help="and make it so")
-    words.verb("metrics", run_metrics, "print status in the text format of Prometheus", json=False)
-    events = words.verb("events", run_events, "show what happened lately")
+    verify.add_argument("--repair", action="store_true", help="repair the differences")
+    words.verb("metrics", run_metrics, "print metrics in Prometheus format", json=False)
+    events = words.verb("events", run_events, "show recent events")
     events.add_argument(
-        "--since", metavar="TIME", help="as 10m (ago; s, m, h or d), or seconds since 1970"
+        "--since",
+        metavar="TIME",
+        help="an age such as 10m (s, m, h or d), or seconds since 1970",
     )
     events.add_argument(
-        "--follow", action="store_true", help="go on as things happen (without --since: from now)"
+        "--follow",
+        action="store_true",
+        help="keep printing new events (without --since: only those)",
     )
 
 
 def run_metrics(args: Namespace) -> int:
-    """Print the status for Prometheus, as the agent's own /metrics does."""
+    """Print the status in Prometheus format, like the agent's own /metrics."""
     status = ApiClient(args.paths).get("/v1/status")
     output.print_result(prometheus.text(status).rstrip("\n"))
     return 0
@@ -66,7 +72,7 @@ def run_status(args: Namespace) -> int:
     """Show the status."""
     client = ApiClient(args.paths)
     if not 0 <= args.timeout < math.inf:
-        raise UsageError("--timeout must be seconds from 0 on", hint="Such as 30")
+        raise UsageError("--timeout must be a number of seconds, 0 or more", hint="Such as 30")
     status = _wait(client, args.timeout) if args.wait else client.get("/v1/status")
     faults = faults_in(status)
     if args.json:
@@ -83,10 +89,10 @@ def run_status(args: Namespace) -> int:
 
 
 def faults_in(status: JsonObject) -> list[str]:
-    """Return what keeps a status from being well: the agent's own complaints, and rows amiss."""
+    """Return the problems of a status: the agent's health lines, and rows not programmed."""
     faults = [f"{item['level']}: {item['text']}" for item in status["health"]]
     if status["cluster"] is None:
-        return faults or ["this host is not member of a cluster"]
+        return faults or ["this host is not in a cluster"]
     for network in status["networks"]:
         rows = network["rows"]
         if rows["desired"] != rows["actual"]:
@@ -96,7 +102,7 @@ def faults_in(status: JsonObject) -> list[str]:
         elif network["sandbox"] == "degraded" and not faults:
             faults.append(f"network {network['name']}: its sandbox is degraded")
     if status["cluster"]["partitioned"] and not faults:
-        faults.append("this host is cut off from the others")
+        faults.append("this host is partitioned from the others")
     return faults
 
 
@@ -113,7 +119,9 @@ def _wait(client: ApiClient, timeout_s: float) -> JsonObject:
             faults = [error.what]
         if time.monotonic() >= deadline:
             raise TimedOutError(
-                f"not well after {timeout_s:g} s", why="\n".join(faults), hint="overlayd status"
+                f"still degraded after {timeout_s:g} s",
+                why="\n".join(faults),
+                hint="overlayd status",
             )
         time.sleep(POLL_INTERVAL_S)
 
@@ -121,7 +129,7 @@ def _wait(client: ApiClient, timeout_s: float) -> JsonObject:
 def status_text(status: JsonObject) -> str:
     """Return the status for people, one line per subject."""
     node, cluster = status["node"], status["cluster"]
-    name = f"{node['name']} ({node['id']})" if node else "not named before it joins"
+    name = f"{node['name']} ({node['id']})" if node else "(not joined)"
     lines = [
         (
             "Node",
@@ -165,7 +173,7 @@ def _cluster_text(cluster: JsonObject | None) -> str:
     text = f"{cluster['id']}   {output.count_text(total, 'node')}: {states}"
     if cluster["partitioned"]:
         split = cluster["partitioned"]
-        text += f"   CUT OFF: sees {split['seen']} of {split['total']}"
+        text += f"   PARTITIONED: sees {split['seen']} of {split['total']}"
     return text
 
 
@@ -189,7 +197,7 @@ def _network_texts(networks: list[JsonObject]) -> Iterator[str]:
 
 
 def run_verify(args: Namespace) -> int:
-    """Compare kernel and records."""
+    """Compare the kernel with the records."""
     found = ApiClient(args.paths).get("/v1/verify", repair=1 if args.repair else None)
     differences = found["differences"]
     if args.json:
@@ -198,18 +206,18 @@ def run_verify(args: Namespace) -> int:
         for difference in differences:
             output.print_result(f"{difference['network']}: {difference['text']}")
         if not differences:
-            output.print_note("the kernel has exactly what it should have")
+            output.print_note("no differences: the kernel matches the records")
         elif found["repaired"]:
             output.print_note(f"{output.count_text(len(differences), 'difference')} repaired")
         elif args.repair:
-            output.print_note("not all of it could be repaired: 'overlayd status' says why")
+            output.print_note("some differences could not be repaired; see: overlayd status")
         else:
             output.print_note("to repair: sudo overlayd verify --repair")
     return DegradedError.exit_code if differences and not found["repaired"] else 0
 
 
 def run_events(args: Namespace) -> int:
-    """Show events, and with --follow go on."""
+    """Show events; with --follow, keep printing new ones."""
     client = ApiClient(args.paths)
     if args.follow:
         return _follow(client, args)
@@ -232,12 +240,12 @@ def _follow(client: ApiClient, args: Namespace) -> int:
     for event in client.stream("/v1/events", since=now if since is None else since, follow=1):
         line = json.dumps(event, ensure_ascii=False) if args.json else event_line(event)
         print(line, flush=True)
-    output.print_note("the agent has ended")
+    output.print_note("the agent has exited")
     return AgentNotRunningError.exit_code
 
 
 def parse_since(text: str | None, now: float) -> float | None:
-    """Return the time that `--since` means, in seconds since 1970; raises UsageError."""
+    """Return the time of `--since` in seconds since 1970; raises UsageError."""
     if text is None:
         return None
     unit = SECONDS_BY_UNIT.get(text[-1:])
@@ -245,14 +253,14 @@ def parse_since(text: str | None, now: float) -> float | None:
         return float(text) if unit is None else now - float(text[:-1]) * unit
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is no time",
-            hint="Such as 30s, 10m, 2h or 1d ago, or seconds since 1970",
+            f"invalid time {text!r}",
+            hint="Use an age such as 30s, 10m, 2h or 1d, or seconds since 1970",
             field="since",
         ) from error
 
 
 def event_line(event: JsonObject) -> str:
-    """Return one event in one line: when, what, about whom, in words."""
+    """Return one event in one line: time, kind, subject, text."""
     seconds = event["time"]
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     moment = f"{clock}.{int(seconds % 1 * 1000):03}"
@@ -261,7 +269,7 @@ def event_line(event: JsonObject) -> str:
 
 
 def _fast_path(status: JsonObject) -> str:
-    """Return how unicast frames go: by eBPF, or why by the bridge."""
+    """Return whether the eBPF fast path is on, and if not, why."""
     found = status.get("fast_path")
     if found is None:
         return ""

@@ -1,6 +1,6 @@
-"""Verbs about who may come in: token, promote.
+"""Commands `token` and `promote`.
 
-Owns: their options and their words. A token is printed once, to stdout alone, and never taken
+Owns: their options and output. A token is printed once, to stdout only, and is never accepted
 as an argument.
 """
 
@@ -24,55 +24,59 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 
 CREATE_DESCRIPTION = """\
-Make a join token, and print it.  It is shown this once: put it into a file.
+Create a join token and print it.  It is shown only once: redirect it to a file.
 
   sudo overlayd token create --expires 24h --uses 3 --label rack7 > token
 
-Without --expires it has no end, without --uses it lets in any number of hosts.  Uses are counted
-in the records of the cluster: exactly while the hosts that hold the authority see each other; on
-both sides of a partition with a holder on each, each side may let in that many.
+Without --expires it is permanent; without --uses it admits any number of hosts.  Uses are counted
+in the cluster's records.  The count is exact while the authority's holders can reach each other;
+in a partition with a holder on each side, each side may admit that many.
 """
 PROMOTE_DESCRIPTION = """\
-Hand the cluster's authority to a further member, which then admits hosts and makes tokens too.
+Give the cluster's authority to another member, which can then also admit hosts and create tokens.
 
-The cluster runs without any holder; only admitting a host needs one online, so two or three are
-wise.  It can't be taken back: whoever had the key may have kept it.
+The cluster runs without any holder online; only admitting a host needs one, so have two or three.
+It cannot be undone, since the member may have kept a copy of the key.
 """
 
 
 def register(words: VerbGroup) -> None:
     """Add the verbs of this module."""
-    token = words.group("token", "make, list and revoke the tokens that let hosts join")
-    token.verb("show", run_show, "print this holder's token without end (root only)")
-    create = token.verb("create", run_create, "make a join token", CREATE_DESCRIPTION)
-    create.add_argument("--expires", metavar="TIME", help="its end, such as 30m, 24h or 7d")
-    create.add_argument("--uses", type=int, metavar="N", help="how many hosts it lets in")
-    create.add_argument("--label", metavar="TEXT", help="what it is for, shown by 'token ls'")
-    listed = token.verb("ls", run_list, "list the tokens: never their secrets")
-    listed.add_argument("--no-header", action="store_true", help="rows only")
-    revoke = token.verb("revoke", run_revoke, "end a token; who came in by it stays")
-    revoke.add_argument("id", metavar="ID", help="the token's id, or how it begins")
+    token = words.group("token", "create, list and revoke join tokens")
+    token.verb("show", run_show, "print the permanent join token (root only)")
+    create = token.verb("create", run_create, "create a join token", CREATE_DESCRIPTION)
+    create.add_argument(
+        "--expires", metavar="TIME", help="lifetime, such as 24h (default: permanent)"
+    )
+    create.add_argument(
+        "--uses", type=int, metavar="N", help="hosts that it admits (default: any number)"
+    )
+    create.add_argument("--label", metavar="TEXT", help="description, shown by 'token ls'")
+    listed = token.verb("ls", run_list, "list the tokens, without their secrets")
+    listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    revoke = token.verb("revoke", run_revoke, "revoke a token; hosts that used it stay members")
+    revoke.add_argument("id", metavar="ID", help="token id, or a prefix of it")
     promote = words.verb(
-        "promote", run_promote, "let a further node admit hosts", PROMOTE_DESCRIPTION
+        "promote", run_promote, "let another node admit hosts", PROMOTE_DESCRIPTION
     )
     promote.add_argument("node", metavar="NODE", help="name or id")
 
 
 def seconds(text: str) -> int:
-    """Return the seconds of a text such as `90s`, `30m`, `24h`, `7d`; raises UsageError."""
+    """Return a duration such as `90s`, `30m`, `24h`, `7d` in seconds; raises UsageError."""
     found = _DURATION.fullmatch(text)
     if found is None or not int(found[1]):
         raise UsageError(
-            f"{text!r} is no time",
-            hint="Write a number and s, m, h, d or w: 24h",
+            f"invalid duration {text!r}",
+            hint="Use a number and a unit s, m, h, d or w: 24h",
             field="expires",
         )
     found_s = int(found[1]) * _UNITS_S[found[2]]
     if found_s > limits.TOKEN_LIFE_MAX_S:
         raise UsageError(
-            f"{text!r} is too long",
-            why=f"a token lives at most {limits.TOKEN_LIFE_MAX_S // _UNITS_S['d']}d",
-            hint="Without --expires it lives until it is revoked",
+            f"duration {text!r} is too long",
+            why=f"a token is valid for at most {limits.TOKEN_LIFE_MAX_S // _UNITS_S['d']}d",
+            hint="Without --expires, a token is valid until it is revoked",
             field="expires",
         )
     return found_s
@@ -89,7 +93,7 @@ def run_show(args: Namespace) -> int:
 
 
 def run_create(args: Namespace) -> int:
-    """Make a token."""
+    """Create a token."""
     body: JsonObject = {
         "expires_s": None if args.expires is None else seconds(args.expires),
         "uses": args.uses,
@@ -100,7 +104,7 @@ def run_create(args: Namespace) -> int:
         output.print_json(made)
     else:
         output.print_result(made["token"])
-        output.print_note(f"token {made['id'][:8]}; end it with: sudo overlayd token revoke "
+        output.print_note(f"token {made['id'][:8]}; to revoke it: sudo overlayd token revoke "
                        f"{made['id'][:8]}")  # fmt: skip
     return 0
 
@@ -132,21 +136,21 @@ def run_list(args: Namespace) -> int:
 
 
 def run_revoke(args: Namespace) -> int:
-    """End a token."""
+    """Revoke a token."""
     if not re.fullmatch(r"[0-9a-fA-F]{1,16}", args.id):
-        raise UsageError(f"{args.id!r} is no token's id", hint="'overlayd token ls' shows them")
+        raise UsageError(f"{args.id!r} is not a token id", hint="overlayd token ls")
     done = ApiClient(args.paths).delete(f"/v1/tokens/{args.id}")
     if args.json:
         output.print_json(done)
     else:
-        output.print_note(f"token {done['revoked'][:8]} lets nobody in any more")
+        output.print_note(f"token {done['revoked'][:8]} revoked")
     return 0
 
 
 def run_promote(args: Namespace) -> int:
-    """Hand the authority on."""
+    """Give the cluster's authority to another node."""
     if not args.node.strip():
-        raise UsageError("NODE is empty", hint="overlayd members")
+        raise UsageError("NODE must not be empty", hint="overlayd members")
     done = ApiClient(args.paths).post("/v1/promote", {"node": args.node})
     if args.json:
         output.print_json(done)

@@ -1,4 +1,4 @@
-"""join, leave, members, forget, token."""
+"""Commands join, leave, members and forget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN = "ovt1.AAAAexample"
 
 @pytest.fixture
 def joined() -> dict[str, Any]:
-    """Return the answer to a join that made a cluster."""
+    """Return the answer to a join that created a cluster."""
     return {
         "schema": "overlayd.join/v1",
         "created": True,
@@ -42,10 +42,10 @@ def joined() -> dict[str, Any]:
     }
 
 
-def test_a_member_is_told_what_joining_again_does_not_change(
+def test_joining_again_warns_about_options_without_effect(
     overlayd: Run, agent: FakeAgent, joined: dict[str, Any]
 ) -> None:
-    """Another name or port has no effect, which is said; the same again is nothing to tell."""
+    """Another name or port causes a warning; the current values do not."""
     agent.answer("POST /v1/join", joined | {"created": False, "already": True})
     node = joined["node"]
 
@@ -56,10 +56,10 @@ def test_a_member_is_told_what_joining_again_does_not_change(
     assert "no effect" not in same.err
 
 
-def test_the_first_join_prints_the_line_for_the_others(
+def test_the_first_join_prints_the_command_for_others(
     overlayd: Run, agent: FakeAgent, joined: dict[str, Any]
 ) -> None:
-    """A new cluster: this node in one line, then what to run on the other hosts."""
+    """The output is one line on this node, then the command for the other hosts."""
     agent.answer("POST /v1/join", joined)
     outcome = overlayd("join")
 
@@ -84,7 +84,7 @@ def test_the_first_join_prints_the_line_for_the_others(
 def test_a_join_sends_peers_token_and_choices(
     overlayd: Run, agent: FakeAgent, joined: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Every option reaches the agent, the token from its file."""
+    """Every option reaches the agent, and the token is read from its file."""
     joined |= {"created": False, "via": "192.168.56.11", "members": 3, "networks": 1}
     agent.answer("POST /v1/join", joined)
     path = tmp_path / "token"
@@ -109,30 +109,28 @@ def test_a_join_sends_peers_token_and_choices(
 
 
 def test_joining_again_says_so(overlayd: Run, agent: FakeAgent, joined: dict[str, Any]) -> None:
-    """A repeated join is harmless and told as what it is."""
+    """A repeated join succeeds, and the output says that this host is a member already."""
     agent.answer("POST /v1/join", joined | {"created": False, "already": True})
 
     assert "already a member of cluster 7f3a9c21: 1 node" in overlayd("join").out
 
 
-def test_a_token_as_an_argument_is_refused_before_anything_is_asked(
-    overlayd: Run, agent: FakeAgent
-) -> None:
-    """A token on the command line is a usage error."""
+def test_a_token_as_an_argument_is_refused_locally(overlayd: Run, agent: FakeAgent) -> None:
+    """A token on the command line is a usage error, and no request is sent."""
     assert overlayd("join", "192.168.56.11", TOKEN).code == 2
     assert agent.asked == []
 
 
 def test_a_bad_token_file_starts_no_agent(overlayd: Run, tmp_path: Path) -> None:
-    """The token is read before anything is started: nothing is left half-made."""
+    """The token is read before the agent is started."""
     outcome = overlayd("join", "192.168.56.11", "--token-file", str(tmp_path / "none"))
 
     assert outcome.code == 5
     assert not (tmp_path / "run").exists()
 
 
-def test_leave_tells_what_can_come_next(overlayd: Run, agent: FakeAgent) -> None:
-    """After leaving, the way to remove everything is named on stderr."""
+def test_leave_names_the_reset_command(overlayd: Run, agent: FakeAgent) -> None:
+    """After leaving, stderr names the command that removes all traces."""
     agent.answer("POST /v1/leave", {"schema": "overlayd.leave/v1", "withdrawn": 2})
     outcome = overlayd("leave")
     assert agent.asked[-1].body == {"force": False}
@@ -142,7 +140,7 @@ def test_leave_tells_what_can_come_next(overlayd: Run, agent: FakeAgent) -> None
 
 
 def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
-    """One line per node; this one is marked, what is not known is a dash."""
+    """Each node has a line; this one is marked, and unknown values are dashes."""
     own = {
         "id": "n-1", "name": "vm1", "address": "192.168.56.11", "state": "alive",
         "since_s": 61.0, "incarnation": 5, "rtt_ms": None, "version": "0.1.0",
@@ -172,8 +170,8 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
     assert json.loads(overlayd("members", "--json").out) == answer
 
 
-def test_forget_passes_on_what_the_operator_vouches_for(overlayd: Run, agent: FakeAgent) -> None:
-    """--powered-off is the operator's word, off by default."""
+def test_forget_sends_its_options(overlayd: Run, agent: FakeAgent) -> None:
+    """--powered-off and --bar are off by default."""
     agent.answer("POST /v1/forget", {"schema": "overlayd.forget/v1", "forgotten": "n-1"})
 
     assert overlayd("forget", "vm3").code == 0

@@ -1,4 +1,4 @@
-"""container add, exec, ls, rm."""
+"""Commands container add, exec, ls and rm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_add_prints_the_address(overlayd: Run, agent: FakeAgent, attached: dict[str, Any]) -> None:
-    """A bare container is made and attached in one go."""
+    """One request creates a bare container and attaches it."""
     answer = {
         "schema": "overlayd.container-add/v1", "name": "web", "netns": "/run/netns/web",
         "pid": None, "created": True, "endpoints": [attached], "unconfirmed": ["vm3"],
@@ -51,7 +51,7 @@ def test_a_container_may_have_no_network(overlayd: Run, agent: FakeAgent) -> Non
 
 
 def test_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
-    """Name, whose namespace, addresses by network, namespace."""
+    """The table has name, network mode, addresses and namespace."""
     web = {
         "name": "web", "netns": "/run/netns/web", "pid": None, "network_mode": "own",
         "endpoints": [{"network": "blue", "ip": "10.32.0.2", "ifname": "eth0"}],
@@ -65,7 +65,7 @@ def test_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
 
 
 def test_rm_takes_several(overlayd: Run, agent: FakeAgent) -> None:
-    """Each is removed by a request of its own."""
+    """Each container is removed by a separate request."""
     for name in ("a", "b"):
         agent.answer(f"DELETE /v1/containers/{name}", {"removed": name})
 
@@ -77,7 +77,7 @@ def test_rm_takes_several(overlayd: Run, agent: FakeAgent) -> None:
 
 
 def test_exec_of_an_unknown_container_is_not_found(overlayd: Run) -> None:
-    """The error names what there is."""
+    """The error names the container."""
     outcome = overlayd("container", "exec", "ovt-none", "true")
 
     assert outcome.code == 5
@@ -85,7 +85,7 @@ def test_exec_of_an_unknown_container_is_not_found(overlayd: Run) -> None:
 
 
 def test_exec_needs_a_command(overlayd: Run) -> None:
-    """A name alone is a usage error."""
+    """A name without a command is a usage error."""
     assert overlayd("container", "exec", "web", "--").code == 2
 
 
@@ -93,7 +93,7 @@ def test_exec_needs_a_command(overlayd: Run) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a network namespace")
 @pytest.mark.parametrize("dashes", [[], ["--"]])
 def test_exec_runs_a_command_in_the_namespace(dashes: list[str]) -> None:
-    """Options after the name are the command's, and its exit code is passed on."""
+    """Options after the name belong to the command, whose exit code is returned."""
     name = f"ovt{os.getpid()}x"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:

@@ -1,4 +1,4 @@
-"""attach, detach, endpoint ls."""
+"""Commands attach, detach and endpoint ls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _answer(endpoints: list[dict[str, Any]], unconfirmed: list[str]) -> dict[str
 def test_attach_prints_the_address_and_nothing_else(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:
-    """Stdout is the address; without trouble stderr is empty."""
+    """On success, stdout is the address and stderr is empty."""
     agent.answer("POST /v1/endpoints", _answer([attached], []))
     outcome = overlayd("attach", "web", "--network", "blue")
 
@@ -46,7 +46,7 @@ def test_attach_prints_the_address_and_nothing_else(
 def test_attach_sends_every_option(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:
-    """What is said on the line reaches the agent."""
+    """Every option reaches the agent."""
     agent.answer("POST /v1/endpoints", _answer([attached], []))
     overlayd(
         "attach", "pid:4242", "--network", "blue", "--ip", "10.32.0.50", "--mac",
@@ -73,7 +73,7 @@ def test_attach_sends_every_option(
 def test_several_networks_give_one_address_per_line(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:
-    """In the order in which the networks were named, each once."""
+    """Addresses come in the order of the networks, each once."""
     second = attached | {"network": "red", "ip": "10.40.0.2"}
     agent.answer("POST /v1/endpoints", _answer([attached, second], []))
     outcome = overlayd("attach", "web", "--network", "blue", "--network", "red", "--network", "red")
@@ -83,17 +83,17 @@ def test_several_networks_give_one_address_per_line(
 
 
 def test_one_address_for_two_networks_is_a_usage_error(overlayd: Run) -> None:
-    """--ip can only be meant for one network."""
+    """--ip is refused with two networks."""
     outcome = overlayd("attach", "web", "--network", "a", "--network", "b", "--ip", "10.0.0.1")
 
     assert outcome.code == 2
     assert "--ip applies to a single network, but 2 were given" in outcome.err
 
 
-def test_peers_that_have_not_confirmed_are_named_on_stderr(
+def test_unconfirmed_peers_are_named_on_stderr(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:
-    """The address is printed all the same, and the exit code is 0."""
+    """The address is still printed, and the exit code is 0."""
     agent.answer("POST /v1/endpoints", _answer([attached], ["vm2", "vm3"]))
     outcome = overlayd("attach", "web", "--network", "blue")
 
@@ -104,7 +104,7 @@ def test_peers_that_have_not_confirmed_are_named_on_stderr(
 def test_attaching_again_returns_the_same_address(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:
-    """What was attached before is said on stderr only."""
+    """Stderr says that it was attached before; stdout has only the address."""
     agent.answer("POST /v1/endpoints", _answer([attached | {"created": False}], []))
     outcome = overlayd("attach", "web", "--network", "blue")
 
@@ -112,10 +112,10 @@ def test_attaching_again_returns_the_same_address(
     assert "web was already attached to blue, as eth0" in outcome.err
 
 
-def test_attaching_again_tells_what_it_changed(
+def test_attaching_again_prints_what_it_changed(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:
-    """Rates are told as one writes them, on stderr, each with what it was."""
+    """Stderr has each changed rate with its previous value."""
     changed = [
         {"field": "rate_in", "before": None, "after": 10_000_000},
         {"field": "rate_out", "before": 2_500_000_000, "after": None},
@@ -136,7 +136,7 @@ def test_attaching_again_tells_what_it_changed(
 def test_attach_as_json_is_the_agents_answer(
     overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
 ) -> None:
-    """One object, with its schema."""
+    """With --json, stdout is one object with its schema."""
     answer = _answer([attached], [])
     agent.answer("POST /v1/endpoints", answer)
 
@@ -153,7 +153,7 @@ def test_attach_as_json_is_the_agents_answer(
 def test_detach_always_succeeds(
     overlayd: Run, agent: FakeAgent, detached: list[dict[str, Any]], said: str
 ) -> None:
-    """Detaching what is not attached is no error."""
+    """Detaching a container that is not attached is not an error."""
     agent.answer("POST /v1/detach", {"schema": "overlayd.detach/v1", "detached": detached})
     outcome = overlayd("detach", "web", "--network", "blue")
 
@@ -163,7 +163,7 @@ def test_detach_always_succeeds(
 
 
 def test_endpoints_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
-    """All hosts' endpoints; those of this host are marked and show their target."""
+    """Local endpoints are marked and have a target."""
     web = {
         "id": "00", "name": "web", "network": "blue", "vni": 9, "ips": ["10.32.0.2"],
         "mac": "02:00:00:00:00:02", "node": "vm1", "node_state": "alive", "local": False,

@@ -33,7 +33,7 @@ def status() -> dict[str, Any]:
 
 
 def test_key_status_shows_each_member(overlayd: Run, agent: FakeAgent) -> None:
-    """What this host uses, how far the rotation is, and a line for each member."""
+    """The output has this host's key, the rotation's state, and a line for each member."""
     shown = status()
     agent.answer("GET /v1/keys", shown)
     lines = [" ".join(line.split()) for line in overlayd("key", "status").out.splitlines()]
@@ -50,7 +50,7 @@ def test_key_status_shows_each_member(overlayd: Run, agent: FakeAgent) -> None:
 
 
 def test_key_status_shows_a_rotation_that_waits(overlayd: Run, agent: FakeAgent) -> None:
-    """For whom, for how long, and what is held besides."""
+    """A waiting rotation names the member, the time, and other keys held."""
     shown = status() | {"step": "using", "waiting_for": ["vm2", "vm3"], "waiting_s": 61.0}
     shown["held"].insert(0, shown["held"][0] | {"generation": 5, "sealing": False})
     shown["next"] = None
@@ -62,8 +62,8 @@ def test_key_status_shows_a_rotation_that_waits(overlayd: Run, agent: FakeAgent)
     assert not [line for line in lines if line.startswith("Next")]
 
 
-def test_key_rotate_says_what_is_in_use(overlayd: Run, agent: FakeAgent) -> None:
-    """To people; a script gets the object."""
+def test_key_rotate_prints_the_generation_in_use(overlayd: Run, agent: FakeAgent) -> None:
+    """Stderr names the generation; --json prints the object."""
     done = {"schema": "overlayd.key-rotate/v1", "generation": 7, "mark": "9f02"}
     agent.answer("POST /v1/keys/rotate", done)
 

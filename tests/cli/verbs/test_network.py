@@ -32,7 +32,7 @@ BLUE: dict[str, Any] = {
 
 
 def test_create_sends_all_and_prints_one_line(overlayd: Run, agent: FakeAgent) -> None:
-    """The answer is the network as it is now everywhere."""
+    """Every option reaches the agent, and the output is the new network."""
     agent.answer("POST /v1/networks", BLUE | {"created": True})
     outcome = overlayd(
         "network", "create", "blue", "--subnet", "10.32.0.0/16", "--subnet", "fd32::/64",
@@ -59,14 +59,14 @@ def test_create_sends_all_and_prints_one_line(overlayd: Run, agent: FakeAgent) -
 
 
 def test_without_a_subnet_the_agent_chooses(overlayd: Run, agent: FakeAgent) -> None:
-    """No --subnet means an empty list."""
+    """Without --subnet, the request has an empty list."""
     agent.answer("POST /v1/networks", BLUE)
     overlayd("network", "create", "blue")
 
     assert agent.asked[-1].body["subnets"] == []
 
 
-def test_a_gateway_goes_to_the_subnet_that_holds_it() -> None:
+def test_a_gateway_goes_to_the_subnet_that_contains_it() -> None:
     """The order of the options does not matter."""
     assert subnets(["10.1.0.0/24", "fd00::/64"], ["fd00::1", "10.1.0.254"]) == [
         {"subnet": "10.1.0.0/24", "gateway": "10.1.0.254"},
@@ -82,14 +82,14 @@ def test_a_gateway_goes_to_the_subnet_that_holds_it() -> None:
         (["x"], "not an IP address"),
     ],
 )
-def test_a_gateway_that_fits_no_subnet_is_a_usage_error(gateways: list[str], said: str) -> None:
-    """What can't be matched is told before the agent is asked."""
+def test_a_gateway_outside_all_subnets_is_a_usage_error(gateways: list[str], said: str) -> None:
+    """The error is found before a request is sent."""
     with pytest.raises(UsageError, match=said):
         subnets(["10.1.0.0/24"], gateways)
 
 
 def test_a_label_without_a_value_is_a_usage_error(overlayd: Run) -> None:
-    """KEY=VALUE or nothing."""
+    """A label must be KEY=VALUE."""
     outcome = overlayd("network", "create", "blue", "--label", "red")
 
     assert outcome.code == 2
@@ -97,7 +97,7 @@ def test_a_label_without_a_value_is_a_usage_error(overlayd: Run) -> None:
 
 
 def test_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
-    """One line per network."""
+    """Each network has a line."""
     agent.answer("GET /v1/networks", {"schema": "overlayd.network-ls/v1", "networks": [BLUE]})
 
     assert overlayd("network", "ls").out.splitlines() == [
@@ -106,8 +106,8 @@ def test_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
     ]
 
 
-def test_no_networks_is_said_on_stderr(overlayd: Run, agent: FakeAgent) -> None:
-    """Stdout has nothing that a script could take for a network."""
+def test_an_empty_list_prints_a_note_on_stderr(overlayd: Run, agent: FakeAgent) -> None:
+    """Stdout is empty, so scripts find no network."""
     agent.answer("GET /v1/networks", {"schema": "overlayd.network-ls/v1", "networks": []})
     outcome = overlayd("network", "ls")
 
@@ -115,8 +115,8 @@ def test_no_networks_is_said_on_stderr(overlayd: Run, agent: FakeAgent) -> None:
     assert "network create" in outcome.err
 
 
-def test_inspect_shows_the_network_and_what_is_attached(overlayd: Run, agent: FakeAgent) -> None:
-    """A block of facts, then a table of endpoints; --json is the agent's answer."""
+def test_inspect_shows_the_network_and_its_endpoints(overlayd: Run, agent: FakeAgent) -> None:
+    """Properties come first, then endpoints; --json prints the agent's answer."""
     web = {
         "name": "web", "ips": ["10.32.0.2"], "mac": "02:00:00:00:00:02", "node": "vm1",
         "node_state": "alive",
@@ -154,15 +154,15 @@ def test_inspect_shows_the_network_and_what_is_attached(overlayd: Run, agent: Fa
 
 
 def test_names_are_quoted_in_paths(overlayd: Run, agent: FakeAgent) -> None:
-    """A name with a slash asks for just that name, and is not found."""
+    """A name with a slash is sent as one path segment, and is not found."""
     outcome = overlayd("network", "inspect", "a/../b c")
 
     assert outcome.code == 5
     assert agent.asked[-1].line == "GET /v1/networks/a%2F..%2Fb%20c"
 
 
-def test_rm_removes_one_after_the_other(overlayd: Run, agent: FakeAgent) -> None:
-    """The first that fails ends it, with its own exit code."""
+def test_rm_removes_networks_one_by_one(overlayd: Run, agent: FakeAgent) -> None:
+    """It stops at the first error, with the exit code of that error."""
     agent.answer("DELETE /v1/networks/a", {"schema": "overlayd.network-rm/v1", "removed": "a"})
     agent.fail("DELETE /v1/networks/b", "conflict", 409, what="network b is in use")
     outcome = overlayd("network", "rm", "a", "b", "c")
@@ -172,8 +172,8 @@ def test_rm_removes_one_after_the_other(overlayd: Run, agent: FakeAgent) -> None
     assert [asked.line[-1] for asked in agent.asked] == ["a", "b"]
 
 
-def test_ranges_reservations_and_blocks_go_to_their_subnets() -> None:
-    """A block fits the subnets that are larger than it; the others are shared."""
+def test_per_subnet_options_go_to_their_subnets() -> None:
+    """The block size applies to subnets that are larger than a block."""
     found = subnets(["10.1.0.0/16", "fd00::/64"], [], ["fd00::/80"], {"nas": "10.1.0.9"}, 24)
 
     assert found == [
@@ -183,8 +183,8 @@ def test_ranges_reservations_and_blocks_go_to_their_subnets() -> None:
     ]  # fmt: skip
 
 
-def test_address_options_that_fit_no_subnet_are_usage_errors() -> None:
-    """Without a subnet, outside all of them, or larger than each."""
+def test_options_that_match_no_subnet_are_usage_errors() -> None:
+    """An option fails without a subnet, outside of all, or larger than each."""
     with pytest.raises(UsageError, match="needs a subnet"):
         subnets([], [], ["10.1.0.0/24"])
     with pytest.raises(UsageError, match="in none of the subnets"):

@@ -21,7 +21,7 @@ PORT = {
 
 
 def test_expose_prints_the_hosts_addresses(overlayd: Run, agent: FakeAgent) -> None:
-    """One per line, for scripts; the network is asked for by name."""
+    """The addresses are printed one per line."""
     agent.answer("POST /v1/expose", EXPOSED)
 
     assert overlayd("expose", "blue").out == "10.32.255.254\nfd32::fe\n"
@@ -29,9 +29,12 @@ def test_expose_prints_the_hosts_addresses(overlayd: Run, agent: FakeAgent) -> N
     assert json.loads(overlayd("expose", "blue", "--json").out) == EXPOSED
 
 
-def test_unexpose_says_what_it_did(overlayd: Run, agent: FakeAgent) -> None:
-    """On stderr; that there was nothing to do is no error."""
-    for changed, told in ((True, "exposed to this host no more"), (False, "is not exposed here")):
+def test_unexpose_prints_its_result(overlayd: Run, agent: FakeAgent) -> None:
+    """The result is on stderr; an unexposed network is not an error."""
+    for changed, told in (
+        (True, "is no longer exposed on this host"),
+        (False, "was not exposed on this host"),
+    ):
         agent.answer("POST /v1/unexpose", EXPOSED | {"changed": changed})
         outcome = overlayd("unexpose", "blue")
 
@@ -39,8 +42,8 @@ def test_unexpose_says_what_it_did(overlayd: Run, agent: FakeAgent) -> None:
         assert told in outcome.err
 
 
-def test_publish_sends_what_the_line_says(overlayd: Run, agent: FakeAgent) -> None:
-    """Name, ports, network and address."""
+def test_publish_sends_every_option(overlayd: Run, agent: FakeAgent) -> None:
+    """Name, ports, network and address reach the agent."""
     answer = {"schema": "overlayd.publish/v1", "name": "web", "network": "blue", "changed": True,
               "ports": ["8080:80/tcp", "53:53/udp"]}  # fmt: skip
     agent.answer("POST /v1/published", answer)
@@ -56,7 +59,7 @@ def test_publish_sends_what_the_line_says(overlayd: Run, agent: FakeAgent) -> No
 
 
 def test_publish_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
-    """Where, to whom, and whether something answers; a container may be called ls all the same."""
+    """Rows have port, target and state; with ports, `ls` is a container's name."""
     waiting = PORT | {"host_ip": "fd00::1", "host_port": 53, "protocol": "udp", "ips": [],
                       "source_kept": False, "fault": "nothing is called web on blue"}  # fmt: skip
     agent.answer("GET /v1/published", {"schema": "overlayd.publish-ls/v1",
@@ -81,20 +84,20 @@ def test_publish_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
     assert agent.asked[-1].body["name"] == "ls"
 
 
-def test_unpublish_says_what_is_gone(overlayd: Run, agent: FakeAgent) -> None:
-    """All of a name's ports where none is named; nothing gone is no error."""
+def test_unpublish_prints_the_removed_ports(overlayd: Run, agent: FakeAgent) -> None:
+    """Without ports, all are removed; removing nothing is not an error."""
     agent.answer("POST /v1/unpublish", {"schema": "overlayd.unpublish/v1", "name": "web",
                                         "ports": ["8080:80/tcp"]})  # fmt: skip
-    assert "8080:80/tcp" in overlayd("unpublish", "web").err
+    assert overlayd("unpublish", "web").err == "unpublished 8080:80/tcp for web\n"
     assert agent.asked[-1].body == {"name": "web", "ports": [], "network": None}
     agent.answer("POST /v1/unpublish", {"schema": "overlayd.unpublish/v1", "name": "web",
                                         "ports": []})  # fmt: skip
     outcome = overlayd("unpublish", "web", "8080:80")
-    assert (outcome.code, "nothing of that" in outcome.err) == (0, True)
+    assert (outcome.code, "no such port is published for web" in outcome.err) == (0, True)
 
 
 def test_attach_can_publish(overlayd: Run, agent: FakeAgent) -> None:
-    """The address alone is on stdout; the ports are asked for by the name and network it got."""
+    """Stdout is the address; the ports are published for the endpoint's name and network."""
     endpoint = {"network": "blue", "ip": "10.32.0.2", "ips": ["10.32.0.2"], "ifname": "eth0",
                 "mac": "02:00:00:00:00:02", "name": "web", "created": True}  # fmt: skip
     agent.answer("POST /v1/endpoints", {"schema": "overlayd.attach/v1", "endpoints": [endpoint],
@@ -109,10 +112,10 @@ def test_attach_can_publish(overlayd: Run, agent: FakeAgent) -> None:
 
 
 @pytest.mark.parametrize("verb", [("attach", "web"), ("container", "add", "web")])
-def test_with_json_a_port_that_is_refused_is_the_one_answer(
+def test_json_output_has_only_the_error_of_a_refused_port(
     overlayd: Run, agent: FakeAgent, verb: tuple[str, ...]
 ) -> None:
-    """A script finds one object on stdout, whatever part of the line failed."""
+    """Stdout has one object even if only publishing failed."""
     endpoint = {"network": "blue", "ip": "10.32.0.2", "name": "web", "created": True}
     for path in ("endpoints", "containers"):
         agent.answer(f"POST /v1/{path}", {"endpoints": [endpoint], "unconfirmed": []})
@@ -123,18 +126,16 @@ def test_with_json_a_port_that_is_refused_is_the_one_answer(
     assert json.loads(outcome.out)["error"]["what"] == "port 8080/tcp is taken"
 
 
-def test_what_is_on_no_network_is_not_made_to_be_published(overlayd: Run, agent: FakeAgent) -> None:
-    """The line is refused before anything is asked of the agent."""
+def test_publish_without_a_network_is_refused_locally(overlayd: Run, agent: FakeAgent) -> None:
+    """The container is not created, since no request is sent."""
     for networks in ((), ("--network", "none"), ("--network", "host")):
         outcome = overlayd("container", "add", "web", *networks, "--publish", "8080:80")
         assert (outcome.code, agent.asked) == (2, [])
         assert "--network NETWORK" in outcome.err
 
 
-def test_a_port_that_is_none_is_refused_before_anything_is_asked(
-    overlayd: Run, agent: FakeAgent
-) -> None:
-    """Also by attach, which must not attach first and then fail."""
+def test_an_invalid_port_is_refused_before_any_request(overlayd: Run, agent: FakeAgent) -> None:
+    """This holds for attach too, which must not attach first and then fail."""
     before = len(agent.asked)
     for port in ("99999:80", "0:80", "80:80/sctp", "http", "1:2:3", ""):
         for line in (

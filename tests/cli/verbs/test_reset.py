@@ -20,28 +20,26 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="reset is for root")
 
 
 @pytest.mark.parametrize("folder", ["/", "/var", "/var/lib", "/etc", "/run", "/root", "/usr", "/x"])
-def test_directories_that_are_not_ours_are_never_deleted(folder: str) -> None:
-    """A mistyped --state-dir must not empty the machine."""
-    with pytest.raises(UsageError, match="not be deleted"):
+def test_foreign_directories_are_never_deleted(folder: str) -> None:
+    """A mistyped --state-dir is refused."""
+    with pytest.raises(UsageError, match="refusing to delete"):
         refuse_to_delete(Path(folder))
 
 
 def test_the_usual_directories_may_be_deleted(tmp_path: Path) -> None:
-    """The defaults and a test's own."""
+    """The default directories and those of a test are accepted."""
     for folder in ("/var/lib/overlayd", "/run/overlayd", str(tmp_path)):
         refuse_to_delete(Path(folder))
 
 
 @root_only
-def test_a_wrong_directory_stops_it_before_anything_is_asked(
-    overlayd: Run, agent: FakeAgent
-) -> None:
-    """Nothing is half done."""
+def test_a_wrong_directory_is_refused_before_any_request(overlayd: Run, agent: FakeAgent) -> None:
+    """The agent is not contacted."""
     assert overlayd("--state-dir", "/var/lib", "reset").code == 2
     assert agent.asked == []
 
 
-def test_a_tree_is_deleted_whole(tmp_path: Path) -> None:
+def test_a_tree_is_deleted_completely(tmp_path: Path) -> None:
     """Links inside it are removed, not followed."""
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -60,7 +58,7 @@ def test_a_tree_is_deleted_whole(tmp_path: Path) -> None:
 def test_a_failing_reset_of_the_agent_deletes_nothing(
     overlayd: Run, agent: FakeAgent, tmp_path: Path
 ) -> None:
-    """The records that tell what is ours outlive an attempt that failed."""
+    """The state directory survives a failed attempt."""
     state = tmp_path / "state"
     state.mkdir()
     agent.fail("POST /v1/reset", "failed", 500, what="cannot remove ov-000001")
@@ -71,10 +69,10 @@ def test_a_failing_reset_of_the_agent_deletes_nothing(
 
 
 @root_only
-def test_an_agent_resets_the_kernel_and_the_files_go_after_it(
+def test_files_are_deleted_after_the_agents_reset(
     overlayd: Run, agent: FakeAgent, tmp_path: Path
 ) -> None:
-    """Once the agent has ended, its directories are deleted; what went is told."""
+    """Once the agent has exited, its directories are deleted and listed."""
     state = tmp_path / "state"
     state.mkdir()
     agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True})
@@ -92,18 +90,18 @@ def test_an_agent_resets_the_kernel_and_the_files_go_after_it(
 
 
 class Terminal(io.StringIO):
-    """Standard input of somebody who sits there."""
+    """Standard input that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
 
 @root_only
-def test_a_person_must_say_yes_where_the_host_is_a_member(
+def test_a_member_needs_yes_on_a_terminal(
     overlayd: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a terminal it might be the wrong one; after `leave` there is nothing to ask."""
+    """A member is refused without --yes; after `leave` it is not needed."""
     monkeypatch.setattr(sys, "stdin", Terminal())
     agent.answer("GET /v1/status", {"cluster": {"id": "7f3a9c21"}})
     outcome = overlayd("reset")
@@ -118,10 +116,10 @@ def test_a_person_must_say_yes_where_the_host_is_a_member(
 
 
 @root_only
-def test_a_person_must_say_yes_where_a_dead_agent_left_an_identity(
+def test_an_identity_without_agent_needs_yes_on_a_terminal(
     overlayd: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody can tell whether it is still a member."""
+    """Without an agent, membership is unknown, so --yes is needed."""
     monkeypatch.setattr(sys, "stdin", Terminal())
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "state.db").touch()

@@ -1,4 +1,4 @@
-"""status, verify, events."""
+"""Commands status, verify, metrics and events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NETWORK = (
 
 @pytest.fixture
 def healthy() -> dict[str, Any]:
-    """Return the status of a member that is well."""
+    """Return the status of a healthy member."""
     return {
         "schema": "overlayd.status/v1",
         "version": "0.1.0",
@@ -67,7 +67,7 @@ def healthy() -> dict[str, Any]:
 def test_status_is_one_line_per_subject(
     overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
 ) -> None:
-    """Node, cluster, datapath, networks, what was dropped, health."""
+    """Node, cluster, datapath, networks, drops and health have a line each."""
     agent.answer("GET /v1/status", healthy)
 
     assert overlayd("status").out.splitlines() == [
@@ -82,16 +82,16 @@ def test_status_is_one_line_per_subject(
     assert json.loads(overlayd("status", "--json").out) == healthy
 
 
-def test_a_host_without_a_cluster_says_what_to_do(
+def test_a_host_without_a_cluster_has_the_next_step(
     overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
 ) -> None:
-    """Nothing is shown that is not set up yet."""
+    """Only node, cluster and health are shown."""
     advice = {"level": "warn", "text": "not member of a cluster", "hint": "sudo overlayd join"}
     healthy |= {"node": None, "cluster": None, "networks": [], "drops": {}, "health": [advice]}
     agent.answer("GET /v1/status", healthy)
 
     assert overlayd("status").out.splitlines() == [
-        "Node     not named before it joins   overlayd 0.1.0   up 1h 02m   config defaults",
+        "Node     (not joined)   overlayd 0.1.0   up 1h 02m   config defaults",
         "Cluster  none",
         "Health   WARN  not member of a cluster",
         "               next: sudo overlayd join",
@@ -121,21 +121,21 @@ def _suspect(status: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_split, "cut off"),
-        (_no_cluster, "not member"),
+        (_split, "partitioned"),
+        (_no_cluster, "not in a cluster"),
         (_broken_sandbox, "sandbox is degraded"),
         (_missing_row, "6 of 7 rows"),
         (_suspect, "vm3 is suspect"),
     ],
 )
-def test_check_exits_with_4_and_says_what_is_not_well(
+def test_check_exits_with_4_and_prints_the_problem(
     overlayd: Run,
     agent: FakeAgent,
     healthy: dict[str, Any],
     change: Callable[[dict[str, Any]], None],
     said: str,
 ) -> None:
-    """Each kind of fault makes `--check` fail."""
+    """Each kind of problem makes `--check` fail."""
     assert faults_in(healthy) == []
     change(healthy)
     agent.answer("GET /v1/status", healthy)
@@ -148,24 +148,24 @@ def test_check_exits_with_4_and_says_what_is_not_well(
 def test_check_of_a_healthy_node_is_ok(
     overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
 ) -> None:
-    """One word, exit code 0."""
+    """The output is `ok`, and the exit code 0."""
     agent.answer("GET /v1/status", healthy)
     outcome = overlayd("status", "--check")
 
     assert (outcome.code, outcome.out, outcome.err) == (0, "ok\n", "")
 
 
-def test_wait_ends_when_all_is_well(
+def test_wait_returns_once_healthy(
     overlayd: Run, agent: FakeAgent, healthy: dict[str, Any]
 ) -> None:
-    """A healthy node is not waited for."""
+    """With a healthy node, --wait returns at once."""
     agent.answer("GET /v1/status", healthy)
 
     assert overlayd("status", "--wait", "--check").code == 0
 
 
 def test_wait_gives_up_with_7_and_the_reason(overlayd: Run) -> None:
-    """Also where no agent comes up."""
+    """Without an agent, --wait times out with that reason."""
     outcome = overlayd("status", "--wait", "--timeout", "0.2")
 
     assert outcome.code == 7
@@ -175,10 +175,10 @@ def test_wait_gives_up_with_7_and_the_reason(overlayd: Run) -> None:
 @pytest.mark.parametrize(
     ("differences", "repaired", "code"), [(0, False, 0), (1, False, 4), (1, True, 0)]
 )
-def test_verify_exits_with_4_where_differences_stay(
+def test_verify_exits_with_4_if_differences_remain(
     overlayd: Run, agent: FakeAgent, differences: int, repaired: bool, code: int
 ) -> None:
-    """Differences are the answer, on stdout; repaired ones do not fail."""
+    """Differences are printed to stdout; repaired ones are not a failure."""
     found = {"network": "blue", "operation": "PutRow", "text": "add fdb row"}
     answer = {"differences": [found] * differences, "repaired": repaired}
     agent.answer("GET /v1/verify", answer)
@@ -190,7 +190,7 @@ def test_verify_exits_with_4_where_differences_stay(
 
 
 def test_events_are_lines(overlayd: Run, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When, what, about whom, in words."""
+    """A line has time, kind, subject and text."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     event = {"time": 1700000000.25, "kind": "attach", "network": "blue", "endpoint": "web",
@@ -203,8 +203,8 @@ def test_events_are_lines(overlayd: Run, agent: FakeAgent, monkeypatch: pytest.M
     assert agent.asked[-1].query == {"since": ["12.5"]}
 
 
-def test_following_prints_lines_until_the_agent_ends(overlayd: Run, agent: FakeAgent) -> None:
-    """The stream's lines are events; its end is the agent's."""
+def test_follow_prints_events_until_the_agent_exits(overlayd: Run, agent: FakeAgent) -> None:
+    """Each event is a line; the end of the stream is exit code 3."""
     events = [{"time": 1.0, "kind": "join", "text": "a"}, {"time": 2.0, "kind": "x", "text": "b"}]
     agent.answer("GET /v1/events", b"".join(json.dumps(e).encode() + b"\n" for e in events))
     outcome = overlayd("events", "--follow", "--json")
@@ -218,19 +218,19 @@ def test_following_prints_lines_until_the_agent_ends(overlayd: Run, agent: FakeA
     ("text", "moment"), [(None, None), ("10m", 400.0), ("1.5s", 998.5), ("12", 12.0)]
 )
 def test_since_is_an_age_or_a_time(text: str | None, moment: float | None) -> None:
-    """A unit makes it an age."""
+    """A number with a unit is an age."""
     assert parse_since(text, 1000.0) == moment
 
 
 @pytest.mark.parametrize("text", ["", "m", "yesterday", "5w"])
-def test_what_is_no_time_is_a_usage_error(text: str) -> None:
-    """With the forms that are understood."""
-    with pytest.raises(UsageError, match="is no time"):
+def test_an_invalid_time_is_a_usage_error(text: str) -> None:
+    """Text that is neither an age nor a number is refused."""
+    with pytest.raises(UsageError, match="invalid time"):
         parse_since(text, 1000.0)
 
 
 def test_metrics_prints_the_status_for_prometheus(agent: FakeAgent, overlayd: Run) -> None:
-    """`overlayd metrics` asks for the status and prints the text."""
+    """`overlayd metrics` requests the status and prints it as metrics."""
     agent.answer("GET /v1/status", documented_status())
     done = overlayd("metrics")
     assert (done.code, done.err) == (0, "")

@@ -1,4 +1,4 @@
-"""token and promote."""
+"""Commands token and promote."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TOKEN = "ovt1.EXAMPLE"
 
 
 def test_token_show_prints_the_token_alone(overlayd: Run, agent: FakeAgent) -> None:
-    """Its output is fit for a file and a pipe."""
+    """Stdout has only the token, for a file or a pipe."""
     agent.answer("GET /v1/token", {"schema": "overlayd.token/v1", "token": TOKEN})
 
     assert overlayd("token", "show").out == f"{TOKEN}\n"
 
 
-def test_a_made_token_is_all_that_stdout_has(overlayd: Run, agent: FakeAgent) -> None:
-    """The token goes to a file or a pipe; what ends it, to stderr."""
+def test_token_create_prints_the_token_alone(overlayd: Run, agent: FakeAgent) -> None:
+    """Stdout has only the token; stderr has the command that revokes it."""
     made = {"schema": "overlayd.token-create/v1", "id": "00ff" * 4, "token": TOKEN}
     agent.answer("POST /v1/tokens", made)
     outcome = overlayd("token", "create", "--expires", "24h", "--uses", "3", "--label", "rack7")
@@ -37,7 +37,7 @@ def test_a_made_token_is_all_that_stdout_has(overlayd: Run, agent: FakeAgent) ->
 
 
 def test_tokens_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
-    """One line for each, with what is left of it."""
+    """Each token has a line, with its remaining lifetime and uses."""
     token = {
         "id": "00ff" * 4, "label": "rack7", "state": "valid", "created": int(time.time()) - 3690,
         "expires": int(time.time()) + 7290, "uses": 1, "uses_max": 3, "nodes": ["vm2"],
@@ -53,7 +53,7 @@ def test_tokens_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
 
 
 def test_a_token_is_revoked_by_its_id(overlayd: Run, agent: FakeAgent) -> None:
-    """The head of the id is enough; what is no id is not asked."""
+    """A prefix of the id is enough; an invalid id is refused locally."""
     done = {"schema": "overlayd.token-revoke/v1", "revoked": "00ff" * 4}
     agent.answer("DELETE /v1/tokens/00ff", done)
 
@@ -62,10 +62,10 @@ def test_a_token_is_revoked_by_its_id(overlayd: Run, agent: FakeAgent) -> None:
 
 
 @pytest.mark.parametrize(("promoted", "told"), [(True, "now holds"), (False, "already held")])
-def test_promote_says_what_it_did(
+def test_promote_prints_its_result(
     overlayd: Run, agent: FakeAgent, promoted: bool, told: str
 ) -> None:
-    """Doing it twice is harmless."""
+    """Promoting a holder again is not an error."""
     done = {"schema": "overlayd.promote/v1", "node": "vm2", "promoted": promoted}
     agent.answer("POST /v1/promote", done)
     outcome = overlayd("promote", "vm2")
@@ -77,13 +77,13 @@ def test_promote_says_what_it_did(
 @pytest.mark.parametrize(
     ("text", "value"), [("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)]
 )
-def test_times_are_numbers_with_a_unit(text: str, value: int) -> None:
-    """Seconds to weeks."""
+def test_durations_are_numbers_with_a_unit(text: str, value: int) -> None:
+    """Units range from seconds to weeks."""
     assert seconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "24", "h", "0h", "-1h", "1.5h", "1y", "1h30m"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    """Nothing is guessed."""
-    with pytest.raises(UsageError, match="is no time"):
+def test_an_invalid_duration_is_refused(text: str) -> None:
+    """Missing, unknown and combined units are refused."""
+    with pytest.raises(UsageError, match="invalid duration"):
         seconds(text)
