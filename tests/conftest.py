@@ -1,4 +1,4 @@
-"""The package of this tree, built once where it is older than what it is made of."""
+"""Fixtures for the Debian package of this tree, rebuilt if it is older than its sources."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SOURCES = ("overlay", "deploy", "pyproject.toml")
 def package() -> Path:
     """Return the Debian package built from this tree."""
     if shutil.which("dpkg-deb") is None:
-        pytest.skip("no dpkg-deb here: packages are built on Debian and its kin")
+        pytest.skip("no dpkg-deb here: packages are built on Debian and its derivatives")
     (ROOT / "build").mkdir(exist_ok=True)
-    # Several workers ask at once; the first one builds.
+    # Several workers may request it at once; the first one builds it.
     with (ROOT / "build/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _fresh() or _built()
@@ -46,7 +46,7 @@ def _built() -> Path:
 
 @pytest.fixture(scope="session")
 def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the package's files and, under DEBIAN, its control files."""
+    """Return a folder with the package's files, and its control files under DEBIAN."""
     folder = tmp_path_factory.mktemp("package") / "root"
     subprocess.run(["dpkg-deb", "--raw-extract", package, folder], check=True, timeout=60)
     return folder

@@ -1,4 +1,4 @@
-"""A small HTTP server on a UNIX socket that plays the agent, and a way to run command lines."""
+"""A fake agent on a UNIX socket, and a fixture that runs command lines against it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from overlay.cli.main import main
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as the agent got it."""
+    """One request as the agent received it."""
 
     line: str  # such as `GET /v1/networks/blue`
     query: dict[str, list[str]]
@@ -27,15 +27,15 @@ class Asked:
 
 @dataclass
 class FakeAgent:
-    """Answers what it was told to, refuses everything else, remembers what it was asked."""
+    """Gives prepared answers, refuses other requests, and records all of them."""
 
     run_dir: Path
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
-    last: str = ""  # the request after which it ends
+    last: str = ""  # the request after which it removes its socket
 
     def answer(self, line: str, body: Any, status: int = 200) -> None:
-        """Answer requests such as `GET /v1/status` with `body`; bytes go out as they are."""
+        """Answer requests such as `GET /v1/status` with `body`; bytes are sent unchanged."""
         self.answers[line] = (status, body)
 
     def fail(self, line: str, code: str, status: int, **said: str) -> None:
@@ -73,12 +73,12 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815  http.server's names
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  as inherited
-        """Keep quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[FakeAgent]:
-    """Have a fake agent listen."""
+    """Run a fake agent for one test."""
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     fake = FakeAgent(run_dir)
@@ -94,7 +94,7 @@ def agent(tmp_path: Path) -> Iterator[FakeAgent]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command line came to."""
+    """Exit code and output of a command line."""
 
     code: int
     out: str
@@ -125,7 +125,7 @@ def overlayd(
 
 @pytest.fixture
 def attached() -> dict[str, Any]:
-    """One endpoint as an attach answers it."""
+    """Return one endpoint as in the answer to an attach."""
     return {
         "network": "blue",
         "ip": "10.32.0.2",

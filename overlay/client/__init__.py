@@ -1,1 +1,1 @@
-"""The API's client, shared by everything outside the agent."""
+"""The API client, shared by everything outside of the agent."""

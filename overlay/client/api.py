@@ -1,7 +1,7 @@
-"""The agent's API as the verbs see it: one call, one JSON object or one OverlayError.
+"""Client of the agent's API: a call returns one JSON object or raises one OverlayError.
 
-Owns: how a failed connection and an error answer become errors with a cause and a next
-step. Must not know any verb.
+Owns: the errors, with cause and next step, of failed connections and error answers.
+Does not: know any verb.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
     from overlay.client.paths import Paths
 
 JsonObject = dict[str, Any]
-_AS_TYPED = "surrogateescape"  # bytes of a command line that are no UTF-8
+_AS_TYPED = "surrogateescape"  # for bytes of the command line that are not UTF-8
 
-# The agent gives up by itself at API_REQUEST_TIMEOUT_S; its own words are better than ours.
+# Longer than the agent's own API_REQUEST_TIMEOUT_S, whose error has more detail.
 TIMEOUT_S = limits.API_REQUEST_TIMEOUT_S + 5.0
 
 
 class ApiClient:
-    """Speaks to the agent on the socket of `paths`."""
+    """Sends requests to the agent that listens on the socket of `paths`."""
 
     def __init__(self, paths: Paths, timeout_s: float = TIMEOUT_S) -> None:
         self.paths = paths
         self._timeout_s = timeout_s
 
     def get(self, path: str, **query: object) -> JsonObject:
-        """Return the answer to a GET; parameters of None are left out."""
+        """Return the answer to a GET, without the parameters that are None."""
         return self._call("GET", _with_query(path, query), None)
 
     def post(self, path: str, body: JsonObject | None = None) -> JsonObject:
@@ -55,11 +55,14 @@ class ApiClient:
         return self._call("POST", path, body or {})
 
     def delete(self, path: str, **query: object) -> JsonObject:
-        """Return the answer to a DELETE; parameters of None are left out."""
+        """Return the answer to a DELETE, without the parameters that are None."""
         return self._call("DELETE", _with_query(path, query), None)
 
     def answers(self) -> bool:
-        """Say whether anything listens on the socket; raises ForbiddenError if it may not ask."""
+        """Return whether an agent listens on the socket.
+
+        Raises ForbiddenError if this user may not connect to it.
+        """
         connection = UnixConnection(str(self.paths.socket), self._timeout_s)
         try:
             connection.connect()
@@ -71,13 +74,13 @@ class ApiClient:
         return True
 
     def stream(self, path: str, **query: object) -> Iterator[JsonObject]:
-        """Yield the objects of an answer that comes line by line, as long as it lasts."""
+        """Yield the objects of a line-by-line answer until the agent closes it."""
         connection = UnixConnection(str(self.paths.socket), self._timeout_s)
         try:
             connection.connect()
-            socket = connection.sock  # the connection lets go of it if the answer is the last
+            socket = connection.sock  # the connection drops it if the answer closes it
             response = self._send(connection, "GET", _with_query(path, query), None)
-            socket.settimeout(None)  # silence is normal: nothing happens, nothing comes
+            socket.settimeout(None)  # silence is normal: there are no events
             with response:
                 while line := response.readline():
                     if line.strip():
@@ -104,7 +107,7 @@ class ApiClient:
         if raw is not None and len(raw) > limits.API_BODY_SIZE_MAX:
             raise UsageError(
                 "the request is too large",
-                why=f"{len(raw)} bytes, at most {limits.API_BODY_SIZE_MAX} are taken",
+                why=f"it has {len(raw)} bytes; the limit is {limits.API_BODY_SIZE_MAX}",
             )
         response = send(connection, method, path, raw)
         if response.status >= 400:
@@ -118,32 +121,32 @@ class ApiClient:
                 return AgentNotRunningError(
                     "no agent runs on this host",
                     why=f"there is no API socket at {path}",
-                    hint="sudo overlayd join     (starts one; its log is in "
+                    hint="sudo overlayd join     (starts one; its log is "
                     f"{self.paths.log} or `journalctl -u overlayd`)",
                 )
             case ConnectionRefusedError():
                 return AgentNotRunningError(
                     "the agent on this host has died",
-                    why=f"its API socket {path} is there, but nobody listens on it",
+                    why=f"its API socket {path} exists, but no process listens on it",
                     hint=f"See the end of {self.paths.log} or `journalctl -u overlayd`, "
                     "then: sudo overlayd join",
                 )
             case PermissionError():
                 return ForbiddenError(
                     f"you may not use the agent's API socket {path}",
-                    why="it is for root and the group overlayd",
+                    why="it is open to root and the group overlayd",
                     hint="Use sudo, or add yourself to that group",
                 )
             case TimeoutError():
                 return TimedOutError(
                     "the agent did not answer in time",
-                    why=f"nothing came from {path} for {self._timeout_s:.0f} s",
+                    why=f"no answer from {path} within {self._timeout_s:.0f} s",
                     hint="overlayd status; if that hangs too, restart the agent "
-                    "(forwarding goes on meanwhile)",
+                    "(forwarding continues meanwhile)",
                 )
             case ConnectionResetError() | BrokenPipeError() | HTTPException():
                 return AgentNotRunningError(
-                    "the agent went away in the middle of its answer",
+                    "the agent closed the connection before its answer was complete",
                     why=str(error) or type(error).__name__,
                     hint=f"See the end of {self.paths.log} or `journalctl -u overlayd`",
                 )
@@ -152,7 +155,7 @@ class ApiClient:
 
 
 def segment(text: str) -> str:
-    """Return `text` as one segment of a path."""
+    """Return `text` quoted as one segment of a URL path."""
     return quote(text, safe="", errors=_AS_TYPED)
 
 
@@ -170,21 +173,20 @@ def _decoded(raw: bytes, status: int) -> JsonObject:
         raise OverlayError(
             "the agent's answer is not a JSON object",
             why=f"HTTP {status}: {raw[:200].decode(errors='replace')!r}",
-            hint="Is the agent of the same version? compare `overlayd version` and "
-            "`overlayd status`",
+            hint="The versions may differ: compare `overlayd version` with `overlayd status`",
         )
     return value
 
 
 def _answered_error(raw: bytes, status: int) -> OverlayError:
     try:
-        said = json.loads(raw)["error"]
-        kind = ERROR_BY_CODE.get(said["code"], OverlayError)
-        rest = {name: str(said.get(name) or "") for name in ("why", "hint", "field")}
-        return kind(str(said["what"]), **rest)
+        body = json.loads(raw)["error"]
+        kind = ERROR_BY_CODE.get(body["code"], OverlayError)
+        rest = {name: str(body.get(name) or "") for name in ("why", "hint", "field")}
+        return kind(str(body["what"]), **rest)
     except (ValueError, KeyError, TypeError):
         return OverlayError(
             f"the agent answered HTTP {status}",
             why=raw[:200].decode(errors="replace").strip(),
-            hint="Its log tells more: journalctl -u overlayd",
+            hint="See its log: journalctl -u overlayd",
         )

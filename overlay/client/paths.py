@@ -1,7 +1,7 @@
-"""Where this host's agent lives: state, run directory, configuration file.
+"""Paths of this host's agent: state directory, run directory, configuration file.
 
-Owns: the order in which a flag, the environment, the configuration file and the default
-decide. Must not know what is in those places.
+Owns: the precedence of option, environment, configuration file and default.
+Does not: know the content of the directories.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ LOG_NAME = "agent.log"
 
 
 class Paths(NamedTuple):
-    """The three paths, and which of them somebody chose (those are passed on to an agent)."""
+    """The three paths, and the chosen ones (which are passed to a started agent)."""
 
     state_dir: Path
     run_dir: Path
     config: Path
-    chosen: tuple[tuple[str, str], ...]  # (option, value) of every path not left to default
+    chosen: tuple[tuple[str, str], ...]  # (option, value) of each path not left to default
 
     @property
     def socket(self) -> Path:
-        """The path of the agent's API socket."""
+        """Path of the agent's API socket."""
         return self.run_dir / SOCKET_NAME
 
     @property
     def log(self) -> Path:
-        """The path of the log of an agent that `join` started itself."""
+        """Path of the log of an agent that `join` started itself."""
         return self.run_dir / LOG_NAME
 
 
 def paths_of(args: Namespace, environ: Mapping[str, str]) -> Paths:
-    """Return the places for parsed options: flag, then environment, then file, then default."""
+    """Return the paths of parsed options: option, then environment, file, default."""
     given = {name: text for name in NAMES if (text := _given(name, args, environ))}
     config = Path(given.get("config", CONFIG)).absolute()
     written = _from_file(config) | given
@@ -62,14 +62,14 @@ def _given(name: str, args: Namespace, environ: Mapping[str, str]) -> str | None
 
 
 def _from_file(path: Path) -> dict[str, str]:
-    """Return the directories that the file names; a file with faults is the agent's to report."""
+    """Return the directories that the file names; the agent reports an invalid file."""
     try:
         text = path.read_bytes()
     except OSError:
         return {}
     if b"_dir" not in text:
         return {}
-    import tomllib  # noqa: PLC0415  few files name directories: the rest need not pay for it
+    import tomllib  # noqa: PLC0415  few files name directories
 
     try:
         table = tomllib.loads(text.decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""The agent's API as the verbs see it."""
+"""The client of the agent's API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _client(run_dir: Path, timeout_s: float = 5.0) -> ApiClient:
 
 
 def _serve_once(path: Path, serve: Callable[[socket.socket], object]) -> threading.Thread:
-    """Take one connection on a socket, and hand it to `serve`."""
+    """Accept one connection on a socket and pass it to `serve`."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
@@ -46,14 +46,14 @@ def _serve_once(path: Path, serve: Callable[[socket.socket], object]) -> threadi
 
 
 def test_a_request_that_is_too_large_is_not_sent(agent: FakeAgent) -> None:
-    """The agent's limit is known here too."""
+    """The client enforces the agent's limit on bodies."""
     with pytest.raises(UsageError, match="too large"):
         _client(agent.run_dir).post("/v1/join", {"peers": ["x" * 70_000]})
     assert agent.asked == []
 
 
 def test_an_agent_that_hangs_times_out(tmp_path: Path) -> None:
-    """A silent agent is given up after the timeout."""
+    """A silent agent causes an error after the timeout."""
     done = threading.Event()
     thread = _serve_once(tmp_path / "api.sock", lambda _: done.wait(10))
     with pytest.raises(TimedOutError):
@@ -62,17 +62,17 @@ def test_an_agent_that_hangs_times_out(tmp_path: Path) -> None:
     thread.join()
 
 
-def test_an_agent_that_dies_while_answering_is_told_as_such(tmp_path: Path) -> None:
-    """Half an answer is no answer."""
+def test_an_incomplete_answer_is_an_error(tmp_path: Path) -> None:
+    """An agent that dies while answering is reported as not running."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"
     thread = _serve_once(tmp_path / "api.sock", lambda connection: connection.sendall(head))
-    with pytest.raises(AgentNotRunningError, match="went away"):
+    with pytest.raises(AgentNotRunningError, match="closed the connection"):
         _client(tmp_path).get("/v1/status")
     thread.join()
 
 
 def test_a_stream_is_read_to_its_end(tmp_path: Path) -> None:
-    """Also where the agent closes the connection to end it."""
+    """The stream ends when the agent closes the connection."""
     answer = b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"a": 1}\n\n{"a": 2}\n'
     thread = _serve_once(tmp_path / "api.sock", lambda connection: connection.sendall(answer))
 
@@ -91,18 +91,18 @@ def test_a_stream_is_read_to_its_end(tmp_path: Path) -> None:
 def test_each_failure_to_connect_has_its_kind(
     tmp_path: Path, error: OSError, kind: type[OverlayError]
 ) -> None:
-    """Who may not, who must wait, and what is broken are told apart."""
+    """Permission, timeout and other failures raise different errors."""
     assert type(_client(tmp_path)._connection_error(error)) is kind
 
 
-def test_answers_says_whether_anyone_listens(agent: FakeAgent, tmp_path: Path) -> None:
-    """A socket with a listener, and none."""
+def test_answers_returns_whether_an_agent_listens(agent: FakeAgent, tmp_path: Path) -> None:
+    """True with a listener, False without a socket."""
     assert _client(agent.run_dir).answers()
     assert not _client(tmp_path).answers()
 
 
-def test_a_word_that_is_no_text_is_asked_for_all_the_same(overlayd: Run, agent: FakeAgent) -> None:
-    """Bytes that are no UTF-8 reach the agent as they are, which knows nothing of that name."""
+def test_arguments_that_are_not_utf8_reach_the_agent(overlayd: Run, agent: FakeAgent) -> None:
+    """The bytes are quoted in path and query; the agent reports an unknown name."""
     agent.answer("GET /v1/endpoints", {"schema": "overlayd.endpoint-ls/v1", "endpoints": []})
     inspected = overlayd("network", "inspect", "\udcff")
     listed = overlayd("endpoint", "ls", "--network", "\udcff")

@@ -1,4 +1,4 @@
-"""Where the agent is looked for."""
+"""Paths of the agent's directories and configuration file."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from overlay.client.paths import paths_of
 
 
-def test_the_defaults_are_the_systems() -> None:
-    """Without any word the places are those of the packages, and nothing is passed on."""
+def test_defaults_are_the_systems_directories() -> None:
+    """Without options and environment, the paths are those of the package."""
     found = paths_of(Namespace(config="/nonexistent/overlayd.toml"), {})
 
     assert found.socket == Path("/run/overlayd/api.sock")
     assert found.state_dir == Path("/var/lib/overlayd")
 
 
-def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
-    """The nearer to the user, the stronger."""
+def test_option_beats_environment_beats_file(tmp_path: Path) -> None:
+    """An option wins over the environment, which wins over the file."""
     config = tmp_path / "overlayd.toml"
     config.write_text('run_dir = "/from/file"\nstate_dir = "/from/file"\n')
     environ = {"OVERLAYD_RUN_DIR": "/from/environment"}
@@ -30,8 +30,8 @@ def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
     assert flagged.chosen == (("--run-dir", "/from/flag"), ("--config", str(config)))
 
 
-def test_a_broken_file_is_left_to_the_agent_to_report(tmp_path: Path) -> None:
-    """A client of a running agent must not fail because of a file it does not need."""
+def test_an_invalid_file_is_ignored_here(tmp_path: Path) -> None:
+    """A client does not need the file; the agent reports its errors."""
     config = tmp_path / "overlayd.toml"
     config.write_text("run_dir = [broken")
 
