@@ -1,13 +1,13 @@
-"""All that runs while this node is member of a cluster, wired together.
+"""The composition root: constructs all components of one cluster membership.
 
-Owns: construction order, what is begun at the start and ended at the close, the background tasks.
-Must not know: the API, how a cluster is joined.
+Owns: construction order, what is started and closed, the background tasks. Does not: know the API,
+or how a cluster is joined. Components find each other here and nowhere else: each constructor
+connects to the signals that it reacts to.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.mtu import MtuController
@@ -28,10 +28,18 @@ from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.service import AttachService
 from overlay.agent.endpoints.update import UpdateService
 from overlay.agent.event_router import EventRouter
+from overlay.agent.exposure.controller import ExposureController
+from overlay.agent.exposure.eligibility import Eligibility
+from overlay.agent.exposure.host_endpoints import HostEndpoints
+from overlay.agent.exposure.ip_forwarding import HostForwarding
+from overlay.agent.exposure.preferences import ExposurePreferences
+from overlay.agent.exposure.published_ports import PublishedPorts
+from overlay.agent.exposure.rules import HostRules
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.admission import AdmissionService
 from overlay.agent.gossip.authority import AuthorityHolder
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.forget import ForgetService
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
@@ -51,11 +59,8 @@ from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredCluster
-from overlay.core.dataplane.state import HOST_PORT_PREFIX
-from overlay.core.events import Event
-from overlay.core.protocol.messages import MemberState
-from overlay.model import Ip, NodeId, Vni
-from overlay.wire.admission import JoinResponder
+from overlay.core.ipam.address_space import AddressSpace
+from overlay.model import Ip
 
 
 class Components:
@@ -74,133 +79,130 @@ class Components:
         self.config = config
         self.event_log = event_log
         self.attachments = Attachments(documents.ATTACHMENTS.load(state))
-        self.gossip = GossipService(state, cluster, address, underlay_mtu, self._handle_event)
-        self.directory = Directory(self.gossip.node, self.gossip.node_id)
+        self.gossip = GossipService(state, cluster, address, underlay_mtu)
+        space = AddressSpace(self.gossip.node.store, self.gossip.node_id)
+        expiry = DeadNodeExpiry(self.gossip, config.dead_grace_s)
+        self.directory = Directory(self.gossip.node, self.gossip.node_id, space, expiry)
         self._context = NodeContext(self.gossip, self.directory, kernel, event_log)
-        self.admission = AdmissionService(self.gossip, event_log)
-        self.authority_holder = AuthorityHolder(
-            self.gossip, self.directory, self.admission, event_log
-        )
-        self.key_rotation = self._make_key_rotation(config.key_rotation_interval_s)
-        self.forget_service = ForgetService(self.gossip, self.directory, self.admission, event_log)
-        self.identity_conflicts = IdentityConflicts(self.gossip, self.directory, event_log)
-        self.allocator = AddressAllocator(self.gossip, self.directory, event_log)
-        self.underlay_filter = UnderlayFilter(
-            self.gossip, self.directory, kernel, event_log, config.reconcile_interval_s
-        )
-        self.reconciler = self._make_reconciler(kernel)
-        self.drivers = NetworkDrivers(self._context, self.reconciler, self.attachments)
-        self.participation = ParticipationService(
-            self.gossip, self.directory, self.reconciler, self.attachments
-        )
-        endpoints = self._make_endpoint_context()
-        self.detacher = EndpointDetacher(endpoints)
-        self._rollback = Rollback(self.detacher, self.directory, self.attachments, event_log)
-        self.attacher = EndpointAttacher(
-            endpoints, self._rollback, UpdateService(endpoints, self.reconciler)
-        )
-        self.exposure = self._make_exposure(kernel)
-        self.underlay, self.mtu_controller = self._make_underlay(kernel, interface)
-        self.directory.view.is_expired = self._is_expired
-        self.directory.view.ownership = self.allocator.space.ownership
-        self.conflict_report = ConflictReport(self.directory, self.allocator.space, event_log)
-        dns_clients = DnsClients(state, self.directory, self.attachments)
-        self.resolver = Resolver(self.directory, dns_clients, config.dns_domain)
-        self.dns = self._make_dns_service(kernel, dns_clients)
-        self.restart = Restart(state, self.directory, self.attacher, self.attachments, event_log)
-        self.attach_service = AttachService(self.attacher, self.detacher, self.restart)
-        self._repair = self._make_repair()
-        self._removed_networks = RemovedNetworks(self.gossip, self.directory, self.detacher)
-        self._reclaim = Reclaim(self.gossip, self.directory, self.allocator, event_log)
-        self._startup = self._make_startup()
-        self._event_router = self._make_event_router()
-        self._tasks = BackgroundTasks(event_log)
-
-    def _make_reconciler(self, kernel: KernelThread) -> Reconciler:
-        return Reconciler(
-            self.gossip,
-            self.directory,
-            kernel,
-            self.event_log,
-            self.attachments,
-            self.config.reconcile_interval_s,
-            FastPathSupport(self.config.fast_path),
-            self.underlay_filter,
-        )
-
-    def _make_endpoint_context(self) -> EndpointContext:
-        return EndpointContext(
-            self._context,
-            self.attachments,
-            self.allocator,
-            self.drivers,
-            DefaultRoutes(self._context, self.attachments),
-            self.participation,
-        )
-
-    def _make_dns_service(self, kernel: KernelThread, dns_clients: DnsClients) -> DnsService:
-        servers = DnsService(self.resolver, dns_clients, kernel, self.event_log)
-        self.reconciler.opened, self.reconciler.closed = servers.open, servers.close
-        return servers
-
-    def _make_underlay(
-        self, kernel: KernelThread, interface: str
-    ) -> tuple[Underlay, MtuController]:
-        parts = (self.gossip, self.directory, self.reconciler, kernel, self.event_log)
-        watch = Underlay(*parts, interface)
-        mtu_controller = MtuController(*parts, self.attachments, interface)
-        mtu_controller.mtu_changed = self.exposure.controller.trigger
-        watch.mtu_found = mtu_controller.reconcile
-        return watch, mtu_controller
-
-    def _make_exposure(self, kernel: KernelThread) -> ExposureService:
-        exposure = ExposureService(
-            self.config,
-            self.gossip,
-            self.directory,
-            self.allocator,
-            self.reconciler,
-            self.participation,
-            kernel,
-            self.event_log,
-            self.attachments,
-        )
-        self.attacher.endpoint_attached = exposure.endpoint_attached
-        self.attacher.context.default_routes.default_route_moved = (
-            exposure.published_ports.endpoints_changed
-        )
-        return exposure
-
-    def _make_repair(self) -> Repair:
-        repair = Repair(self.attacher, self.detacher, self.restart)
-
-        def report(vni: Vni, ports: list[str]) -> None:
-            repair.report([port for port in ports if not port.startswith(HOST_PORT_PREFIX)])
-            if any(port.startswith(HOST_PORT_PREFIX) for port in ports):
-                self.exposure.controller.trigger(vni)
-
-        self.reconciler.ports_lost = report
-        self.drivers.macvlan_ports.interfaces_lost = repair.report
-        return repair
-
-    def _make_key_rotation(self, interval_s: float) -> KeyRotation:
-        return KeyRotation(self.gossip, self.directory, self.admission, self.event_log, interval_s)
-
-    def _make_startup(self) -> Startup:
-        return Startup(
+        self._construct_cluster_services(space)
+        self._construct_dataplane(interface)
+        self._construct_endpoints()
+        self._construct_exposure()
+        self._construct_dns()
+        self._startup = Startup(
             self.gossip,
             self.directory,
             self.reconciler,
             self.participation,
             self.detacher,
-            self.exposure.controller.eligibility,
+            self._preferences,
             self.attachments,
+        )
+        self._event_router = self._make_event_router()
+        self._tasks = BackgroundTasks(event_log)
+
+    def _construct_cluster_services(self, space: AddressSpace) -> None:
+        """Construct admission, authority, keys, identities and addresses: no data plane needed."""
+        gossip, directory, event_log = self.gossip, self.directory, self.event_log
+        self.admission = AdmissionService(gossip, event_log)
+        self.authority_holder = AuthorityHolder(gossip, directory, self.admission, event_log)
+        self.key_rotation = KeyRotation(
+            gossip, directory, self.admission, event_log, self.config.key_rotation_interval_s
+        )
+        self.forget_service = ForgetService(gossip, directory, self.admission, event_log)
+        self.identity_conflicts = IdentityConflicts(gossip, directory, event_log)
+        self.allocator = AddressAllocator(gossip, directory, event_log, space)
+        self.conflict_report = ConflictReport(directory, space, event_log)
+        self._reclaim = Reclaim(gossip, directory, self.allocator, event_log)
+
+    def _construct_dataplane(self, interface: str) -> None:
+        """Construct sandboxes, the underlay that carries them, and participation in networks."""
+        gossip, directory, event_log = self.gossip, self.directory, self.event_log
+        kernel, attachments = self._context.kernel, self.attachments
+        interval_s = self.config.reconcile_interval_s
+        self.underlay_filter = UnderlayFilter(gossip, directory, kernel, event_log, interval_s)
+        self.reconciler = Reconciler(
+            self._context,
+            attachments,
+            interval_s,
+            FastPathSupport(self.config.fast_path),
+            self.underlay_filter,
+        )
+        self.underlay = Underlay(gossip, directory, self.reconciler, kernel, event_log, interface)
+        self.mtu_controller = MtuController(
+            self._context, self.reconciler, attachments, self.underlay
+        )
+        self.drivers = NetworkDrivers(self._context, self.reconciler, attachments)
+        self._preferences = ExposurePreferences(gossip.state)
+        self.participation = ParticipationService(
+            gossip, directory, self.reconciler, attachments, self._preferences
+        )
+
+    def _construct_endpoints(self) -> None:
+        """Construct attach, detach, and the repair of attached endpoints."""
+        directory, event_log = self.directory, self.event_log
+        default_routes = DefaultRoutes(self._context, self.attachments)
+        endpoints = EndpointContext(
+            self._context,
+            self.attachments,
+            self.allocator,
+            self.drivers,
+            default_routes,
+            self.participation,
+        )
+        self.detacher = EndpointDetacher(endpoints)
+        self._rollback = Rollback(self.detacher, directory, self.attachments, event_log)
+        update_service = UpdateService(endpoints, self.reconciler)
+        self.attacher = EndpointAttacher(endpoints, self._rollback, update_service)
+        self.restart = Restart(
+            self.gossip.state, directory, self.attacher, self.attachments, event_log
+        )
+        self.attach_service = AttachService(self.attacher, self.detacher, self.restart)
+        self._repair = Repair(self.attacher, self.detacher, self.restart, self.reconciler)
+        self._removed_networks = RemovedNetworks(self.gossip, directory, self.detacher)
+
+    def _construct_exposure(self) -> None:
+        """Construct this host's own endpoints, forwarding, and published ports."""
+        config, kernel = self.config, self._context.kernel
+        rules = HostRules(self.gossip.node_id, kernel, self.event_log, config.reconcile_interval_s)
+        host_endpoints = HostEndpoints(self._context, self.allocator, self.reconciler, rules)
+        controller = ExposureController(
+            self._context,
+            host_endpoints,
+            Eligibility(
+                self._preferences, self.directory, host_endpoints, kernel, self.attachments
+            ),
+            HostForwarding(host_endpoints, rules, kernel, self.event_log, config.run_dir),
+            self.reconciler,
+            self.participation,
+            self.mtu_controller,
+        )
+        published_ports = PublishedPorts(
+            self._context,
+            controller,
+            rules,
+            self.attachments,
+            self.attacher.context.default_routes.default_route_moved,
+        )
+        self.exposure = ExposureService(
+            controller,
+            published_ports,
+            rules,
+            config.reconcile_interval_s,
+            self.attacher.endpoint_attached,
+        )
+
+    def _construct_dns(self) -> None:
+        """Construct name resolution for containers."""
+        clients = DnsClients(self.gossip.state, self.directory, self.attachments)
+        self.resolver = Resolver(self.directory, clients, self.config.dns_domain)
+        self.dns = DnsService(
+            self.resolver, clients, self.reconciler, self._context.kernel, self.event_log
         )
 
     def _make_event_router(self) -> EventRouter:
         return EventRouter(
-            gossip=self.gossip,
-            directory=self.directory,
+            context=self._context,
             allocator=self.allocator,
             admission=self.admission,
             conflict_report=self.conflict_report,
@@ -213,30 +215,16 @@ class Components:
             exposure=self.exposure,
             removed_networks=self._removed_networks,
             underlay=self.underlay,
-            event_log=self.event_log,
-        )
-
-    def _handle_event(self, event: Event) -> None:
-        self._event_router.route(event)
-
-    def _make_join_responder(self) -> JoinResponder:
-        return JoinResponder(
-            self.gossip.identity,
-            self.gossip.anchor.cluster_id,
-            lambda: self.gossip.card,
-            self.admission,
-            os.urandom,
         )
 
     async def start(self) -> None:
-        """Adopt what this node's sandboxes hold, then keep them true."""
-        self.gossip.transport.handle_admission = self._make_join_responder().open
+        """Adopt this node's sandboxes, then start all controllers."""
         self.gossip.start()
         if self.gossip.unreadable_count:
             self.event_log.record(
                 "state",
-                f"{self.gossip.unreadable_count} records of others on disk could not be read: "
-                "they give them again",
+                f"skipped {self.gossip.unreadable_count} unreadable records of other nodes on "
+                "disk; peers will send them again",
                 level=logging.WARNING,
             )
         await self._startup.adopt()
@@ -263,7 +251,7 @@ class Components:
             begin(follower.run, f"{follower.kind} events")
 
     async def close(self) -> None:
-        """Stop; the kernel goes on forwarding."""
+        """Stop everything; the kernel keeps forwarding."""
         await self._tasks.close()
         await self._repair.close()
         self.dns.close_all()
@@ -271,10 +259,3 @@ class Components:
         await self.reconciler.close()
         self.underlay_filter.close()
         self.exposure.close()
-
-    def _is_expired(self, node_id: NodeId) -> bool:
-        """Say whether a node has been dead for longer than the configured grace."""
-        found = self.gossip.node.membership.member(node_id)
-        if found is None or found.state is not MemberState.DEAD:
-            return False
-        return self.gossip.transport.now() - found.since > self.config.dead_grace_s

@@ -1,7 +1,7 @@
-"""Who hears of what happens in the node's core.
+"""Routes each event of the node to the components that act on it.
 
-Owns: which parts an event concerns, and the words for those that only people need to hear of. Must
-not know: what a part does about it.
+Owns: which components an event concerns, and the event-log text of events that only people need.
+Does not: act on an event.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from overlay.agent.endpoints.removed_networks import RemovedNetworks
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.admission import AdmissionService
 from overlay.agent.gossip.authority import AuthorityHolder
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
-from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.ipam.reclaim import Reclaim
-from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.conflict_report import ConflictReport
-from overlay.agent.records.directory import Directory
 from overlay.core.events import (
     AuthorityMessage,
     CardAccepted,
@@ -36,23 +34,24 @@ from overlay.core.events import (
     Healed,
     MemberChanged,
     NodeForgotten,
+    OwnCardAhead,
     OwnLogAhead,
     Partitioned,
+    SegmentAccepted,
     StoreChanged,
 )
 from overlay.core.keys import rotation_driver
 from overlay.core.protocol.messages import GrantRequest, MemberState
-from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
+from overlay.core.protocol.records import CLUSTER_SCOPE, Key, Scope
 from overlay.errors import OverlayError
-from overlay.model import NodeId, Vni
+from overlay.model import Card, NodeId, Vni
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRouter:
-    """The parts of one membership that hear of events."""
+    """The components of one membership that act on events; connects to the transport's events."""
 
-    gossip: GossipService
-    directory: Directory
+    context: NodeContext
     allocator: AddressAllocator
     admission: AdmissionService
     conflict_report: ConflictReport
@@ -65,68 +64,91 @@ class EventRouter:
     exposure: ExposureService
     removed_networks: RemovedNetworks
     underlay: Underlay
-    event_log: EventLog
+
+    def __post_init__(self) -> None:
+        """Connect."""
+        self.context.gossip.transport.event_occurred.connect(self.route)
 
     def route(self, event: Event) -> None:
-        """Tell whom it concerns."""
+        """Hand one event to the components that it concerns."""
         match event:
             case StoreChanged(scope=scope, keys=keys):
-                self.key_rotation.records_changed(keys)  # no other scope has such records
-                if any(
-                    key != rotation_driver.KEY_STATE_KEY for key in keys
-                ):  # a rotation changes each member's
-                    self._store_changed(scope)
+                self._records_written(scope, keys)
             case ConfirmRequested(scope=scope):
                 self._store_changed(scope)
-            case OwnLogAhead(scope=scope, version=version):
-                self.event_log.record(
-                    "amnesia",
-                    f"the peers held more of our own records (scope {scope}, up to {version}): "
-                    "this disk was rolled back; they are restored",
-                    level=logging.WARNING,
-                )
+            case SegmentAccepted(segment=segment):
+                self.context.gossip.segment_accepted(segment)
+            case CardAccepted(card=card):
+                self._card_accepted(card)
             case GrantRequested(sender=sender, request=request):
                 self._handle_grant_request(sender, request)
             case GrantRefused(refusal=refusal):
                 self.allocator.handle_refusal(refusal)
-            case CardAccepted():
-                self.reconciler.mark_dirty()
-            case NodeForgotten():
-                self.admission.records_changed()
-                self.key_rotation.members_changed()
             case AuthorityMessage():
                 self.authority_holder.handle_message(event)
             case ForgottenBy(node_id=node_id):
                 self.identity_conflicts.forgotten_by_member(node_id)
             case DuplicateIdentity(node_id=node_id, address=address):
                 self.identity_conflicts.duplicate_seen(node_id, address)
-            case MemberChanged(node_id=node_id, before=before, after=after):
-                self._member_changed(self.directory.node_name(node_id), before, after)
-            case Partitioned(seen=seen, total=total):
-                self.event_log.record(
-                    "partitioned", f"I see {seen} of {total}", level=logging.WARNING
+            case OwnCardAhead(epoch=epoch):
+                self.context.gossip.own_card_ahead(epoch)
+            case MemberChanged():
+                self._member_changed(event)
+            case NodeForgotten(node_id=node_id):
+                self.context.gossip.node_forgotten(node_id)
+                self.admission.records_changed()
+                self.key_rotation.members_changed()
+            case _:
+                self._log(event)
+
+    def _log(self, event: Event) -> None:
+        """Record an event that no component acts on, if people need to know of it."""
+        record = self.context.event_log.record
+        match event:
+            case OwnLogAhead(scope=scope, version=version):
+                record(
+                    "amnesia",
+                    f"peers held more of this node's own records (scope {scope}, up to {version}): "
+                    "this disk was rolled back; the records are restored",
+                    level=logging.WARNING,
                 )
+            case Partitioned(seen=seen, total=total):
+                text = f"only {seen} of {total} members are reachable"
+                record("partitioned", text, level=logging.WARNING)
             case Healed():
-                self.event_log.record("healed", "the members are in reach again")
+                record("healed", "the members are reachable again")
             case _:
                 pass
 
+    def _records_written(self, scope: Scope, keys: tuple[Key, ...]) -> None:
+        self.key_rotation.records_changed(keys)  # no other scope has such records
+        # A key rotation changes one record of each member; nothing else depends on these.
+        if any(key != rotation_driver.KEY_STATE_KEY for key in keys):
+            self._store_changed(scope)
+
+    def _card_accepted(self, card: Card) -> None:
+        self.context.gossip.card_accepted(card)
+        if card.node_id != self.context.gossip.node_id:
+            self.reconciler.mark_dirty()
+
     def _handle_grant_request(self, sender: NodeId, request: GrantRequest) -> None:
-        """Grant or refuse; where the disk refuses the asker tries again, here or elsewhere."""
+        """Grant or refuse; if the disk rejects the write, the requester tries again."""
         try:
             self.allocator.handle_request(sender, request)
         except OverlayError as error:
-            self.event_log.record(
-                "grant", str(error), level=logging.ERROR, peer=self.directory.node_name(sender)
-            )
+            name = self.context.directory.node_name(sender)
+            self.context.event_log.record("grant", str(error), level=logging.ERROR, peer=name)
 
-    def _member_changed(self, name: str, before: MemberState | None, after: MemberState) -> None:
+    def _member_changed(self, event: MemberChanged) -> None:
+        if event.after in (MemberState.SUSPECT, MemberState.DEAD):
+            self.context.gossip.member_unresponsive(event.node_id)
         self.key_rotation.members_changed()
         self.resolver.records_changed(None)
-        told = after.name.lower() if before is not None else "joined"
-        self.event_log.record("member", f"{name} is {told}", peer=name)
+        state = event.after.name.lower() if event.before is not None else "joined"
+        name = self.context.directory.node_name(event.node_id)
+        self.context.event_log.record("member", f"{name} is {state}", peer=name)
         self.underlay.trigger()
-        if after is MemberState.LEFT:
+        if event.after is MemberState.LEFT:
             self.reconciler.mark_dirty()
 
     def _store_changed(self, scope: Scope) -> None:
@@ -141,8 +163,9 @@ class EventRouter:
             self.exposure.controller.networks_changed()
             self.reconciler.mark_dirty()
         elif self.reconciler.runtime(Vni(scope)) is None:
-            # Nothing to program for who only holds the records: that is done already.
-            versions = list(self.gossip.node.store.versions(scope))
-            self.gossip.node.programmed(versions, self.gossip.transport.now())
+            # A node without a sandbox only holds the records: its kernel needs nothing.
+            node = self.context.gossip.node
+            versions = list(node.store.versions(scope))
+            node.programmed(versions, self.context.gossip.transport.now())
         else:
             self.reconciler.mark_dirty(scope)

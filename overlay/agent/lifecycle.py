@@ -1,7 +1,6 @@
-"""The agent: what the API's verbs mean on this host.
+"""The agent's life cycle: joining a cluster, returning to it after a restart, and leaving it.
 
-Owns: whether this node is member of a cluster, and the way in and out. The verbs on
-networks, endpoints and containers are in `verbs`; what they show, in `views`.
+Owns: whether this node is a cluster member, and the one `Components` while it is.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _SEED_RETRY_MAX_S = 60.0
 
 
 class AgentLifecycle:
-    """One agent process: idle until `join`, then with a `Running` membership."""
+    """One agent process: idle until `join`, then with the components of a membership."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -61,12 +60,12 @@ class AgentLifecycle:
     # --- start and end ------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Return to the cluster this host belongs to, if any."""
+        """Return to the cluster that this host belongs to, if any."""
         if self.state.restored_backup:
             self.event_log.record(
                 "state",
-                "the state file was damaged; its previous copy is used, and newer records come "
-                "back from the peers",
+                "the state file was damaged: using its previous copy; peers send newer records "
+                "again",
                 level=logging.WARNING,
             )
         cluster = documents.CLUSTER.find(self.state)
@@ -76,7 +75,7 @@ class AgentLifecycle:
         self.state.keep_backup()
 
     async def close(self) -> None:
-        """Stop the agent; forwarding goes on."""
+        """Stop the agent; the kernel keeps forwarding."""
         if self._seeding is not None:
             self._seeding.cancel()
         if self.components is not None:
@@ -88,8 +87,8 @@ class AgentLifecycle:
         """Return the running membership; raises ConflictError if there is none."""
         if self.components is None:
             raise ConflictError(
-                "this host is not member of a cluster",
-                hint="Make one: sudo overlayd join   Or join one: sudo overlayd join PEER "
+                "this host is not in a cluster",
+                hint="Create one: sudo overlayd join   Or join one: sudo overlayd join PEER "
                 "--token-file FILE",
             )
         return self.components
@@ -111,7 +110,7 @@ class AgentLifecycle:
         return components
 
     async def _underlay(self, cluster: StoredCluster, peer: Ip | None) -> underlay.UnderlayAddress:
-        """Choose the VTEP address: as asked for, else the one used before, else by route."""
+        """Choose the VTEP address: the requested one, else the previous one, else by route."""
         if cluster.underlay is None and cluster.address:
             with contextlib.suppress(OverlayError):
                 return await self.kernel.call(underlay.choose_underlay, cluster.address, peer)
@@ -120,10 +119,13 @@ class AgentLifecycle:
     # --- join ---------------------------------------------------------------------------
 
     async def join(self, spec: JoinSpec) -> tuple[Components, bool, JoinSeed | None]:
-        """Become a member; return whether a cluster was made, and through whom we came in."""
+        """Become a member; return whether a cluster was created, and the seed joined through.
+
+        Raises UsageError for an invalid request, ConflictError if this host is in another cluster.
+        """
         async with self._joining:
             if spec.name is not None and not valid_name(spec.name):
-                raise UsageError(f"{spec.name!r} cannot be a node's name", field="name")
+                raise UsageError(f"{spec.name!r} is not a valid node name", field="name")
             token = None if spec.token is None else Token.parse(spec.token)
             if self.components is not None:
                 self._require_same_cluster(token)
@@ -139,8 +141,8 @@ class AgentLifecycle:
         own = self.components.gossip.cluster
         if token is not None and token.cluster_id.hex() != own.cluster_id:
             raise ConflictError(
-                "this host is member of another cluster already",
-                why=f"it belongs to {own.cluster_id[:8]}, the token to "
+                "this host is already in another cluster",
+                why=f"its cluster is {own.cluster_id[:8]}, the token is for "
                 f"{token.cluster_id.hex()[:8]}",
                 hint="Leave first: sudo overlayd leave && sudo overlayd reset",
             )
@@ -166,7 +168,7 @@ class AgentLifecycle:
             raise
         self._remember(components, cluster)
         components.admission.declare_holder()
-        self.event_log.record("join", f"made cluster {cluster.cluster_id[:8]}")
+        self.event_log.record("join", f"created cluster {cluster.cluster_id[:8]}")
         return components
 
     async def _enter(
@@ -174,13 +176,16 @@ class AgentLifecycle:
     ) -> tuple[Components, bool, JoinSeed | None]:
         if token is None:
             raise UsageError(
-                "joining needs the cluster's token",
-                why="there is none on this host",
+                "joining requires a join token of the cluster",
+                why="this host has none",
                 hint="On the first host run 'sudo overlayd token show', store the line in a file "
                 "here, then: sudo overlayd join PEER --token-file FILE",
             )
         if not spec.peers:
-            raise UsageError("a token without a peer", hint="Name a member: overlayd join PEER")
+            raise UsageError(
+                "a join token was given, but no peer to join",
+                hint="Name a member: overlayd join PEER --token-file FILE",
+            )
         _require_ports(spec, token)
         seeds = await join_request.resolve(spec.peers, token.gossip_port)
         name = spec.name or join_request.default_name()
@@ -221,37 +226,34 @@ class AgentLifecycle:
         return components, False, via
 
     def _undo_failed_join(self) -> None:
-        """Leave no trace of a membership that did not come about, but for the identity: by it a
-        token that let this host in already does so again without another use."""
+        """Delete the state of a failed join except for the identity.
+
+        With the same identity, a repeated join does not count as another use of the token.
+        """
         identity = documents.ensure_identity(self.state)
         self.state.wipe(keep=documents.CONTAINERS.kind)
         documents.IDENTITY.put(self.state, identity)
 
     async def _contact_members(self, components: Components, reachable: list[JoinSeed]) -> None:
-        """Greet members until one knows us and has told us all it knows."""
+        """Contact members until one has opened a session and sent all records.
+
+        Raises TimedOutError if none answers.
+        """
         loop = asyncio.get_running_loop()
-        admitted: asyncio.Future[None] = loop.create_future()
-
-        def on_admitted(_node_id: object) -> None:
-            if not admitted.done():
-                admitted.set_result(None)
-
-        components.gossip.transport.session_opened = on_admitted
+        gossip = components.gossip
         started = loop.time()
         deadline = started + limits.JOIN_TIMEOUT_S
-        while not admitted.done():
+        has_session = False
+        while not has_session:
             if loop.time() >= deadline:
                 raise join_request.no_answer_error(reachable, loop.time() - started)
             for seed in reachable:
-                components.gossip.transport.send_join_hello(seed.address, seed.port)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(
-                    asyncio.shield(admitted), join_request.HELLO_RETRY_INTERVAL_S
-                )
-        await components.gossip.wait_may_write(max(1.0, deadline - loop.time()))
+                gossip.transport.send_join_hello(seed.address, seed.port)
+            has_session = await gossip.wait_session(join_request.HELLO_RETRY_INTERVAL_S)
+        await gossip.wait_may_write(max(1.0, deadline - loop.time()))
 
     async def _contact_seeds_again(self, spec: JoinSpec) -> None:
-        """Knock once more, as a repeated join does, so that two halves find each other."""
+        """Contact the seeds of a repeated join, so that two halves of a cluster find each other."""
         components = self.require_components()
         for seed in await join_request.resolve(spec.peers, components.gossip.cluster.gossip_port):
             if seed.address != components.gossip.card.address:
@@ -271,7 +273,7 @@ class AgentLifecycle:
             )
 
     async def _contact_seeds(self) -> None:
-        """While alone, knock at the seeds again, ever more slowly but for ever."""
+        """Contact the seeds while no peer is alive, with growing pauses and without end."""
         pause_s = 1.0
         while True:
             await asyncio.sleep(pause_s)
@@ -290,20 +292,20 @@ class AgentLifecycle:
     # --- leave and reset ----------------------------------------------------------------
 
     async def leave(self, *, force: bool = False) -> int:
-        """Withdraw everything of this node, tell the others, and be no member any more.
+        """Withdraw all of this node's records, announce the departure and end the membership.
 
-        Returns how many endpoints were withdrawn. Raises ConflictError on a host whose disk was
-        copied, or is the copy: it would say goodbye for the other one too; and, unless forced,
-        where the cluster's authority would be lost with this node.
+        Returns the number of endpoints withdrawn. Raises ConflictError on a host whose disk was
+        copied, or is the copy, because the other host would leave as well; and, unless forced, if
+        the cluster's authority would be lost with this node.
         """
         components = self.require_components()
         if not force:
             components.admission.require_another_holder()
         if components.identity_conflicts.has_duplicate():
             raise ConflictError(
-                "another host uses this one's identity, and would leave with it",
-                why="a copied disk ('overlayd status' shows where the other one is)",
-                hint="On the copy, which may be this one: sudo overlayd reset",
+                "another host uses this host's identity, and would leave as well",
+                why="one disk is a copy of the other ('overlayd status' shows the other host)",
+                hint="On the copy, which may be this host: sudo overlayd reset",
             )
         count = 0
         for attachment in list(components.attachments.values()):
@@ -339,7 +341,7 @@ def _require_ports(spec: JoinSpec, token: Token) -> None:
     ):
         if asked is not None and asked != fixed:
             raise ConflictError(
-                f"this cluster's port is {fixed}, not {asked}",
-                why=f"{option} is fixed by the first host",
+                f"this cluster uses port {fixed}, not {asked}",
+                why=f"the first host of the cluster has fixed {option}",
                 hint=f"Leave {option} out",
             )

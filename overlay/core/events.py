@@ -49,13 +49,6 @@ class InitialSyncDone:
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
-    """All peers asked have confirmed the write of `wait_id`."""
-
-    wait_id: int
-
-
-@dataclass(frozen=True, slots=True)
 class ConfirmRequested:
     """A peer waits until this kernel is programmed with this scope's records."""
 
@@ -134,7 +127,6 @@ Event: TypeAlias = (
     | SegmentAccepted
     | CardAccepted
     | InitialSyncDone
-    | Confirmed
     | ConfirmRequested
     | GrantRequested
     | GrantRefused
@@ -154,7 +146,6 @@ __all__ = [
     "AuthorityMessage",
     "CardAccepted",
     "ConfirmRequested",
-    "Confirmed",
     "DuplicateIdentity",
     "Event",
     "ForgottenBy",

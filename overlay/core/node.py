@@ -15,7 +15,6 @@ from overlay import limits
 from overlay.core.events import (
     AuthorityMessage,
     CardAccepted,
-    Confirmed,
     ConfirmRequested,
     Event,
     GrantRefused,
@@ -107,7 +106,7 @@ class Node:
         )
         self._cards = CardIntake(self.store, self.membership, signer, self._forgotten, self._emit)
         self._broadcast = Broadcast(self.store, self.membership, self.outbox, settings, random)
-        self._confirmations = Confirmations(self.store, self.outbox, settings)
+        self.confirmations = Confirmations(self.store, self.outbox, settings)
         self.scopes = ScopeSync(self.store, self.membership, self.anti_entropy, settings, random)
         self._initial_sync = InitialSync(
             self.store, self.membership, self.anti_entropy, self.scopes, settings, now
@@ -157,7 +156,7 @@ class Node:
             case Pull():
                 self.anti_entropy.receive_pull(message, sender)
             case Confirm():
-                self._confirmations.receive(message, sender)
+                self.confirmations.receive(message, sender)
             case GrantRequest():
                 self._emit(GrantRequested(sender, message))
             case GrantRefusal():
@@ -186,7 +185,7 @@ class Node:
             if (
                 message.confirm
                 and held >= segment.upto
-                and self._confirmations.handle_request(segment, sender)
+                and self.confirmations.handle_request(segment, sender)
             ):
                 self._emit(ConfirmRequested(segment.scope))
             self.anti_entropy.segment_received(
@@ -236,7 +235,7 @@ class Node:
         self._forgotten.add(node_id)
         self.membership.remove(node_id, now)
         self.anti_entropy.forget(node_id)
-        self._confirmations.forget_node(node_id)
+        self.confirmations.forget_node(node_id)
         self._emit(NodeForgotten(node_id))
 
     # --- time ---------------------------------------------------------------------------
@@ -247,7 +246,7 @@ class Node:
             self.membership.next_timer(),
             self._broadcast.next_timer(),
             self.anti_entropy.next_timer(),
-            self._confirmations.next_timer(),
+            self.confirmations.next_timer(),
             self.scopes.next_timer(),
             self._initial_sync.next_timer(),
         )
@@ -258,7 +257,7 @@ class Node:
         self.membership.handle_timer(now)
         self._broadcast.handle_timer(now)
         self.anti_entropy.handle_timer(now)
-        self._confirmations.handle_timer(now)
+        self.confirmations.handle_timer(now)
         self.scopes.handle_timer(now)
         if self._initial_sync.handle_timer(now):
             self._emit(InitialSyncDone())
@@ -276,11 +275,8 @@ class Node:
             # without notice. The wait is bounded, and members that have not confirmed by then are
             # named.
             if isinstance(event, MemberChanged) and event.after in _GONE:
-                self._confirmations.forget_node(event.node_id)
+                self.confirmations.forget_node(event.node_id)
             self._emit(event)
-        for wait_id in self._confirmations.done:
-            self._emit(Confirmed(wait_id))
-        self._confirmations.done.clear()
         return self._events.popleft() if self._events else None
 
     def _emit(self, event: Event) -> None:
@@ -331,8 +327,8 @@ class Node:
     ) -> int | None:
         """Send a local write to the holders of its scope.
 
-        With `confirm`, return the id of a wait that ends with `Confirmed`, or None if no node
-        must confirm.
+        With `confirm`, return the id of a wait whose end `confirmations.confirmed` announces, or
+        None if no node must confirm.
         """
         if not confirm:
             self._broadcast.publish(list(segments), now)
@@ -346,7 +342,7 @@ class Node:
             ]
             for scope in scopes
         }
-        wait_id = self._confirmations.wait_for(list(segments), peers, now)
+        wait_id = self.confirmations.wait_for(list(segments), peers, now)
         if wait_id is None or any(
             len(found) > self._settings.push_direct_max for found in peers.values()
         ):
@@ -355,15 +351,15 @@ class Node:
 
     def unconfirmed_nodes(self, wait_id: int) -> tuple[NodeId, ...]:
         """Return the nodes that have not confirmed yet."""
-        return self._confirmations.missing(wait_id)
+        return self.confirmations.missing(wait_id)
 
     def cancel_confirmation(self, wait_id: int) -> None:
         """Cancel a wait."""
-        self._confirmations.forget(wait_id)
+        self.confirmations.forget(wait_id)
 
     def programmed(self, versions: Iterable[LogVersion], now: float) -> None:  # noqa: ARG002
         """Note what the kernel is programmed with, and send confirmations due."""
-        self._confirmations.programmed(list(versions))
+        self.confirmations.programmed(list(versions))
 
     def renew_card(self, card: Card, now: float) -> None:
         """Use and publish a changed card of this node, already durable.

@@ -6,7 +6,7 @@ event loop; agent and simulator use it alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from overlay import limits
 from overlay.core.dataplane.conflicts import usable_networks
@@ -35,18 +35,40 @@ def overlay_mtu(underlay_mtu: int, address: Ip) -> int:
     return underlay_mtu - overhead
 
 
-class View:
-    """Lookups of one node in its own store."""
+class OwnershipSource(Protocol):
+    """Knows which node owns each address: an address that two nodes claim is its owner's."""
 
-    def __init__(self, store: Store, membership: Membership, self_id: NodeId) -> None:
+    def ownership(self, network: Network) -> Ownership:
+        """Return the owners of a network's addresses."""
+
+
+class ExpirySource(Protocol):
+    """Knows the time, and so which dead nodes no longer count."""
+
+    def is_expired(self, node_id: NodeId) -> bool:
+        """Return whether a node has been dead for longer than the grace period."""
+
+
+class View:
+    """Lookups of one node in its own store.
+
+    Without `owners`, no claim to an address has precedence; without `expiry`, dead nodes count.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        self_id: NodeId,
+        owners: OwnershipSource | None = None,
+        expiry: ExpirySource | None = None,
+    ) -> None:
         self._store = store
         self._membership = membership
         self._self_id = self_id
-        self._networks: tuple[int, dict[Vni, Network]] | None = None  # and the records' sum then
-        # The owner knows the time: a node that has been dead for longer than the grace.
-        self.is_expired: Callable[[NodeId], bool] = lambda _node_id: False
-        # Likewise the ownership of a network's addresses: of two that claim one, its owner has it.
-        self.ownership: Callable[[Network], Ownership] | None = None
+        self._owners = owners
+        self._expiry = expiry
+        self._networks: tuple[int, dict[Vni, Network]] | None = None  # with the records' digest
 
     def networks(self) -> dict[Vni, Network]:
         """Return the networks without a VNI conflict, by VNI."""
@@ -120,7 +142,9 @@ class View:
     def is_gone(self, origin: NodeId) -> bool:
         """Return whether a node's records no longer count; false for this node."""
         state = self._membership.state_of(origin)
-        return state in (None, MemberState.LEFT) or self.is_expired(origin)
+        if state in (None, MemberState.LEFT):
+            return True
+        return self._expiry is not None and self._expiry.is_expired(origin)
 
     def anyone_forgotten(self) -> bool:
         """Return whether any node has been declared gone permanently."""
@@ -174,7 +198,7 @@ class View:
             vtep = vteps[origin]
             if vtep is not None:
                 remotes.append(RemoteEndpoint(origin, vtep, value))
-        owned = None if self.ownership is None else self.ownership(network)
+        owned = None if self._owners is None else self._owners.ownership(network)
         flood = (self.vtep_of(origin) for origin in self.participants(network.vni, forwarding=True))
         return PlanInput(
             network=network,

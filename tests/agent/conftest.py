@@ -20,10 +20,19 @@ from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredCluster
-from overlay.core.events import AuthorityMessage, Event, NodeForgotten, StoreChanged
+from overlay.core.events import (
+    AuthorityMessage,
+    CardAccepted,
+    Event,
+    MemberChanged,
+    NodeForgotten,
+    OwnCardAhead,
+    SegmentAccepted,
+    StoreChanged,
+)
+from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Value
 from overlay.model import parse_ip
-from overlay.wire.admission import JoinResponder
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.identity import Identity
 from overlay.wire.identity.token import Token
@@ -36,23 +45,28 @@ class Site:
         self.state = state
         self.cluster = cluster
         self.now_s = time.time()
-        self.gossip = GossipService(state, cluster, parse_ip(address), 1500, self._take)
+        self.gossip = GossipService(state, cluster, parse_ip(address), 1500)
         directory = Directory(self.gossip.node, self.gossip.node_id)
         self.event_log = event_log = EventLog(state.directory)
         self.admission = AdmissionService(self.gossip, event_log, lambda: self.now_s)
         self.authority_holder = AuthorityHolder(self.gossip, directory, self.admission, event_log)
-        self.gossip.transport.handle_admission = JoinResponder(
-            self.gossip.identity,
-            self.gossip.anchor.cluster_id,
-            lambda: self.gossip.card,
-            self.admission,
-            os.urandom,
-        ).open
+        self.gossip.transport.event_occurred.connect(self._route)
         self.gossip.start()
 
-    def _take(self, event: Event) -> None:
+    def _route(self, event: Event) -> None:
         match event:
-            case StoreChanged() | NodeForgotten():
+            case SegmentAccepted(segment=segment):
+                self.gossip.segment_accepted(segment)
+            case CardAccepted(card=card):
+                self.gossip.card_accepted(card)
+            case OwnCardAhead(epoch=epoch):
+                self.gossip.own_card_ahead(epoch)
+            case MemberChanged(node_id=node_id, after=MemberState.SUSPECT | MemberState.DEAD):
+                self.gossip.member_unresponsive(node_id)
+            case StoreChanged():
+                self.admission.records_changed()
+            case NodeForgotten(node_id=node_id):
+                self.gossip.node_forgotten(node_id)
                 self.admission.records_changed()
             case AuthorityMessage():
                 self.authority_holder.handle_message(event)

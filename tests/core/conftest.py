@@ -210,7 +210,7 @@ class Net:
                     raise AssertionError(message)
 
     def _pump(self, host: Host) -> None:
-        for to, payload in host.outbox.drain():
+        for to, payload in host.outbox.drain(host.membership):
             assert 0 < len(payload) <= limits.PAYLOAD_SIZE_MAX
             self.sent_bytes += len(payload) + limits.HEADER_SIZE + limits.TAG_SIZE + 28
             if self.cut(host.node_id, to) or self.rng.random() < self.loss:

@@ -50,8 +50,8 @@ class Seat:
             card = Card(IDS[name], name, key, key, VTEPS[name], 7948, 1, 1500, "test")
             self.store.accept_card(card)
             membership.add(IDS[name], 0.0, 1 << 20)
-        self.view = View(self.store, membership, IDS["self"])
-        self.view.ownership = AddressSpace(self.store, IDS["self"]).ownership
+        owners = AddressSpace(self.store, IDS["self"])
+        self.view = View(self.store, membership, IDS["self"], owners)
 
     def tell(self, name: str, scope: Scope, *values: Value) -> None:
         """Accept what a node writes."""

@@ -100,7 +100,7 @@ class Intake:
             self.node.handle_timer(self.wire.now)
         while self.node.next_event() is not None:
             pass
-        self.node.outbox.drain()
+        self.node.outbox.drain(self.node.membership)
 
 
 def decoders(data: bytes) -> str:

@@ -7,49 +7,47 @@ sandboxes and the host's ends by the usual passes, containers' own ends from her
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
-from overlay.agent.gossip.service import GossipService
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory
+from overlay.agent.dataplane.underlay import Underlay
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import has_sandbox, has_tunnel, parent_interface_of
 from overlay.core.view import overlay_mtu
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.kernel.host import underlay
-from overlay.kernel.host.underlay import UnderlayAddress
+from overlay.kernel.host.underlay import UnderlayAddress, carried_mtu
 from overlay.kernel.netlink import link_decoder
 from overlay.kernel.sandbox import veth
 from overlay.model import Ip, Network
+from overlay.signals import Signal
 
 
 class MtuController:
-    """Keeps this node's MTUs what the underlay carries."""
+    """Keeps this node's MTUs what the underlay carries.
+
+    Signal `mtu_changed`: the overlay's MTU is another one from now on.
+    """
 
     def __init__(
         self,
-        gossip: GossipService,
-        directory: Directory,
+        context: NodeContext,
         reconciler: Reconciler,
-        kernel: KernelThread,
-        event_log: EventLog,
         attachments: Attachments,
-        interface: str,
+        underlay: Underlay,
     ) -> None:
-        self.mtu_changed: Callable[[], None] = lambda: None
-        self._gossip = gossip
-        self._directory = directory
+        self.mtu_changed: Signal[[]] = Signal()
+        self._gossip = context.gossip
+        self._directory = context.directory
         self._reconciler = reconciler
-        self._kernel = kernel
-        self._event_log = event_log
+        self._kernel = context.kernel
+        self._event_log = context.event_log
         self._attachments = attachments
-        self._limited_by = interface
+        self._limited_by = underlay.interface
         self._settled = False
+        underlay.address_checked.connect(self.reconcile)
 
     def why(self, network: Network) -> str:
         """Return the reason for a network's MTU, for people."""
@@ -63,7 +61,7 @@ class MtuController:
 
     async def reconcile(self, found: UnderlayAddress) -> None:
         """Follow what the underlay carries now; raises OverlayError where that is too little."""
-        mtu, self._limited_by = await self._kernel.call(underlay.carried_mtu, found, self._peers())
+        mtu, self._limited_by = await self._kernel.call(carried_mtu, found, self._peers())
         before = self._gossip.card.underlay_mtu
         if mtu < limits.UNDERLAY_MTU_MIN:
             raise OverlayError(
@@ -75,7 +73,7 @@ class MtuController:
             self._gossip.renew_card(underlay_mtu=mtu)
             self._reconciler.overlay_mtu = overlay_mtu(mtu, self._gossip.card.address)
             self._reconciler.mark_stale()
-            self.mtu_changed()
+            self.mtu_changed.emit()
             self._event_log.record(
                 "underlay",
                 f"{self._limited_by} carries {mtu} bytes, not {before}: containers' packets have "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from overlay.agent.dataplane import watch
@@ -19,10 +19,7 @@ from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.reconcile_pass import compare, run_pass
 from overlay.agent.dataplane.sandbox_runtime import FIRST_RETRY_S, SandboxRuntime
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
-from overlay.agent.gossip.service import GossipService
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.operations import Operation, PutLink, PutRow
@@ -37,6 +34,7 @@ from overlay.kernel.reset import SANDBOX_NAME
 from overlay.kernel.sandbox import veth
 from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
 from overlay.model import Network, NodeId, Vni
+from overlay.signals import AsyncSignal, Signal
 
 _RETRY_MAX_S = 30.0
 _LONG_S = 0.05  # a pass over some 10,000 endpoints
@@ -50,28 +48,33 @@ def sandbox_name(vni: Vni, node_id: NodeId) -> str:
 
 
 class Reconciler:
-    """All sandboxes of this node. `lost_ports` is told of endpoints whose interface is gone."""
+    """All sandboxes of this node.
+
+    Signals:
+    `sandbox_ready`: a sandbox after its first pass, and then every 0.5 s: a handler finishes
+    there what it could not do before;
+    `sandbox_closing`: a sandbox is about to be removed;
+    `ports_lost`: the kernel no longer has the interfaces of these ports.
+    """
 
     def __init__(
         self,
-        gossip: GossipService,
-        directory: Directory,
-        kernel: KernelThread,
-        event_log: EventLog,
+        context: NodeContext,
         attachments: Attachments,
         interval_s: float,
         fast_mode: FastPathSupport,
         underlay_filter: UnderlayFilter,
     ) -> None:
-        self.overlay_mtu = overlay_mtu(gossip.card.underlay_mtu, gossip.card.address)
+        self.sandbox_ready: AsyncSignal[[Network, Sandbox]] = AsyncSignal()
+        self.sandbox_closing: Signal[[Vni]] = Signal()
+        self.ports_lost: Signal[[Vni, list[str]]] = Signal()
+        card = context.gossip.card
+        self.overlay_mtu = overlay_mtu(card.underlay_mtu, card.address)
         self.pruning = False
-        self.opened: Callable[[Network, Sandbox], Awaitable[None]] | None = None
-        self.closed: Callable[[Vni], None] = lambda _vni: None
-        self.ports_lost: Callable[[Vni, list[str]], None] = lambda _vni, _ports: None
-        self._gossip = gossip
-        self._directory = directory
-        self._kernel = kernel
-        self._event_log = event_log
+        self._gossip = context.gossip
+        self._directory = context.directory
+        self._kernel = context.kernel
+        self._event_log = context.event_log
         self._attachments = attachments
         self._interval_s = interval_s
         self.fast_path = fast_mode
@@ -114,8 +117,7 @@ class Reconciler:
         if runtime.passes == 0:
             await self.underlay_filter.admit_members()
             await self.reconcile(network.vni)
-            if self.opened is not None:
-                await self.opened(network, runtime.sandbox)
+            await self.sandbox_ready.emit(network, runtime.sandbox)
             if runtime.failures:
                 self._event_log.record(
                     "sandbox", runtime.failures[0], level=logging.ERROR, network=network.name
@@ -141,7 +143,7 @@ class Reconciler:
             runtime = self._runtimes.pop(vni, None)
             if runtime is not None:
                 watch.stop_watching(runtime)
-                self.closed(vni)
+                self.sandbox_closing.emit(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
             else:  # of a network that was gone already when this agent started
                 await self._kernel.call(_destroy, sandbox_name(vni, self._gossip.node_id))
@@ -223,8 +225,8 @@ class Reconciler:
                     runtime.hints = [f"the name {runtime.sandbox.name} is gone"]
                     self.mark_stale(vni)
                 network = self._directory.network_by_vni(vni)
-                if self.opened and network and runtime.passes and self.runtime(vni) is runtime:
-                    await self.opened(network, runtime.sandbox)
+                if network and runtime.passes and self.runtime(vni) is runtime:
+                    await self.sandbox_ready.emit(network, runtime.sandbox)
 
     def _programmed(self, versions: list[LogVersion]) -> None:
         """Say how far the kernel is, to whoever waits for it."""
@@ -286,7 +288,7 @@ class Reconciler:
                 case _:
                     others.append(failure)
         if lost:
-            self.ports_lost(vni, lost)
+            self.ports_lost.emit(vni, lost)
         texts = [f"{failure.operation}: {failure.reason}" for failure in others]
         self._note_failures(vni, runtime, texts)
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 from overlay.agent.dataplane.port_removal import PortRemoval
 from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.process.signals import Signal
 from overlay.core.dataplane.mac_changes import LastMacs
 from overlay.core.dataplane.operations import DeleteRow
 from overlay.core.dataplane.state import Row, SandboxState
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.sandbox import Sandbox
+from overlay.signals import Signal
 
 FIRST_RETRY_S = 0.2
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from overlay.agent.dataplane.reconciler import Reconciler
@@ -24,13 +23,18 @@ from overlay.kernel.host import underlay
 from overlay.kernel.host.underlay import UnderlayAddress
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.model import Ip, ip_text
+from overlay.signals import AsyncSignal
 
 _SETTLE_S = 0.2  # an address is changed in several steps
 _RETRY_S = 5.0  # where something is in the way that no notification tells the end of: a full disk
 
 
 class Underlay:
-    """Keeps this node where its underlay is; `fault` says what is in the way, if anything."""
+    """Keeps this node where its underlay is; `fault` says what is in the way, if anything.
+
+    Signal `address_checked`: the address that this node uses, after each check; an OverlayError or
+    OSError of a handler becomes the fault.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,7 @@ class Underlay:
         interface: str,
     ) -> None:
         self.interface = interface
-        self.mtu_found: Callable[[UnderlayAddress], Awaitable[None]] = _nothing
+        self.address_checked: AsyncSignal[[UnderlayAddress]] = AsyncSignal()
         self.fault = ""
         self._changed = asyncio.Event()
         self._gossip = gossip
@@ -80,7 +84,7 @@ class Underlay:
             elif not found.up:
                 self._set_fault(f"the interface {found.interface} is down")
                 return
-            await self.mtu_found(found)
+            await self.address_checked.emit(found)
         except (OverlayError, OSError) as error:
             self._set_fault(str(error))
             return
@@ -137,7 +141,3 @@ class Underlay:
         if self.fault:
             self._event_log.record("underlay", "the underlay is well again")
         self.fault = ""
-
-
-async def _nothing(_found: UnderlayAddress) -> None:
-    pass

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overlay import limits
+from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer, bound_sockets
@@ -38,6 +39,7 @@ class DnsService:
         self,
         resolver: Resolver,
         clients: DnsClients,
+        reconciler: Reconciler,
         kernel: KernelThread,
         event_log: EventLog,
     ) -> None:
@@ -48,6 +50,8 @@ class DnsService:
         self._servers: dict[Vni, dict[Ip, DnsServer]] = {}
         self._faults: dict[tuple[Vni, Ip], _Fault] = {}
         self._opening: set[Vni] = set()
+        reconciler.sandbox_ready.connect(self.open)
+        reconciler.sandbox_closing.connect(self.close)
 
     async def open(self, network: Network, sandbox: Sandbox) -> None:
         """Start the servers of a network that are not running yet.

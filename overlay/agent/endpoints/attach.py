@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,7 @@ from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.sandbox import rate_limit
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni, ip_text, mac_for, mac_text
+from overlay.signals import AsyncSignal
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,11 @@ class NewEndpoint:
 
 
 class EndpointAttacher:
-    """Makes containers' endpoints on this node."""
+    """Makes containers' endpoints on this node.
+
+    Signal `endpoint_attached`: a container is connected to this network; its attach returns once
+    the handlers have.
+    """
 
     def __init__(
         self, context: EndpointContext, rollback: Rollback, update_service: UpdateService
@@ -59,8 +64,7 @@ class EndpointAttacher:
         self.context = context
         self.rollback = rollback
         self.update_service = update_service
-        # Set by the component that gives the host an endpoint on a network with containers.
-        self.endpoint_attached: Callable[[Vni], Awaitable[None]] = _nothing
+        self.endpoint_attached: AsyncSignal[[Vni]] = AsyncSignal()
 
     async def attach(
         self, target: Target, network: Network, options: EndpointOptions, *, wait: bool
@@ -267,7 +271,7 @@ class _AttachSteps:
 
     async def attached(self, endpoint: NewEndpoint) -> None:
         """Give the host an endpoint on the network, where it should have one."""
-        await self._attacher.endpoint_attached(endpoint.endpoint.vni)
+        await self._attacher.endpoint_attached.emit(endpoint.endpoint.vni)
 
     async def announce(self, endpoint: NewEndpoint) -> EndpointResult:
         """Tell the other hosts; wait until those that live have confirmed, if asked to."""
@@ -291,7 +295,3 @@ class _AttachSteps:
             created=True,
             unconfirmed=tuple(missing),
         )
-
-
-async def _nothing(_vni: Vni) -> None:
-    pass

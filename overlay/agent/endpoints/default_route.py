@@ -8,7 +8,6 @@ by name. So the first attached keeps it, and the next takes over when that one i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.state.attachments import Attachments
@@ -16,15 +15,17 @@ from overlay.agent.state.documents import Attachment
 from overlay.errors import OverlayError
 from overlay.kernel.host import default_route
 from overlay.kernel.host.default_route import DefaultRouteCandidate
+from overlay.signals import Signal
 
 
 class DefaultRoutes:
-    """Keeps the default routes of this host's containers by that rule."""
+    """Keeps the default routes of this host's containers by that rule.
+
+    Signal `default_route_moved`: a container's default route was set to another network.
+    """
 
     def __init__(self, context: NodeContext, attachments: Attachments) -> None:
-        self.default_route_moved: Callable[[], None] = lambda: (
-            None
-        )  # some container's default route
+        self.default_route_moved: Signal[[]] = Signal()
         self._directory = context.directory
         self._kernel = context.kernel
         self._event_log = context.event_log
@@ -61,7 +62,7 @@ class DefaultRoutes:
             return
         for name in got:
             self._event_log.record("gateway", f"{mine[0].target} goes out by {name}")
-            self.default_route_moved()
+            self.default_route_moved.emit()
 
     def _name(self, attachment: Attachment) -> str:
         network = self._directory.network_by_vni(attachment.vni)

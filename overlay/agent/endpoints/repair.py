@@ -8,21 +8,27 @@ from __future__ import annotations
 import asyncio
 import os
 
+from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment, EndedEndpoint
+from overlay.core.dataplane.state import HOST_PORT_PREFIX
 from overlay.errors import OverlayError
 from overlay.kernel import netns
-from overlay.model import Endpoint, Network
+from overlay.model import Endpoint, Network, Vni
 
 
 class Repair:
     """Recovers lost ports one after another."""
 
     def __init__(
-        self, attacher: EndpointAttacher, detacher: EndpointDetacher, restart: Restart
+        self,
+        attacher: EndpointAttacher,
+        detacher: EndpointDetacher,
+        restart: Restart,
+        reconciler: Reconciler,
     ) -> None:
         context = attacher.context
         self._attacher = attacher
@@ -35,6 +41,11 @@ class Repair:
         self._event_log = context.node.event_log
         self._ports: dict[str, None] = {}  # in order of their loss
         self._working: asyncio.Task[None] | None = None
+        reconciler.ports_lost.connect(self._on_ports_lost)
+        context.drivers.macvlan_ports.interfaces_lost.connect(self.report)
+
+    def _on_ports_lost(self, _vni: Vni, ports: list[str]) -> None:
+        self.report([port for port in ports if not port.startswith(HOST_PORT_PREFIX)])
 
     def report(self, ports: list[str]) -> None:
         """Note that ports are gone; they are recovered outside the pass that noticed."""

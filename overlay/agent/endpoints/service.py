@@ -13,10 +13,10 @@ from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
-from overlay.agent.process.signals import AsyncSignal
 from overlay.agent.runtimes.targets import resolve_target
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Endpoint, Network
+from overlay.signals import AsyncSignal
 
 
 class AttachService:

@@ -11,21 +11,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 
+from overlay.agent.dataplane.mtu import MtuController
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.watch import watch_monitor
 from overlay.agent.exposure.eligibility import Eligibility
 from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.exposure.ip_forwarding import HostForwarding
-from overlay.agent.gossip.service import GossipService
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.networks.participation import ParticipationService
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory
+from overlay.core.dataplane.state import HOST_PORT_PREFIX
 from overlay.errors import OverlayError
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.model import Network, Vni, ip_text
+from overlay.signals import Signal
 
 _RETRY_S = 2.0
 _SETTLE_S = 0.05  # a change of several steps is looked at once
@@ -33,35 +32,39 @@ _START_WAIT_S = 60.0
 
 
 class ExposureController:
-    """Makes them so. `ends`: those there are; `exposable`: those that there are to be."""
+    """Makes them so. `ends`: those there are; `exposable`: those that there are to be.
+
+    Signal `exposure_changed`: a network is exposed anew, or no longer.
+    """
 
     def __init__(
         self,
+        context: NodeContext,
         host_endpoints: HostEndpoints,
         eligibility: Eligibility,
         host_forwarding: HostForwarding,
-        gossip: GossipService,
-        directory: Directory,
         reconciler: Reconciler,
         participation: ParticipationService,
-        kernel: KernelThread,
-        event_log: EventLog,
+        mtu_controller: MtuController,
     ) -> None:
+        self.exposure_changed: Signal[[]] = Signal()
         self.host_endpoints = host_endpoints
         self.eligibility = eligibility
         self.failures: dict[Vni, str] = {}  # of the last settling, for `status`
-        self.changed: Callable[[], None] = lambda: None  # what is exposed is so no more, or anew
         self._forwarding = host_forwarding
-        self._gossip = gossip
-        self._directory = directory
+        self._gossip = context.gossip
+        self._directory = context.directory
         self._reconciler = reconciler
         self._participation = participation
-        self._kernel = kernel
-        self._event_log = event_log
+        self._kernel = context.kernel
+        self._event_log = context.event_log
         self._locks: dict[Vni, asyncio.Lock] = {}
         self._due: set[Vni] = set()
         self._retries: dict[Vni, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
+        reconciler.ports_lost.connect(self._on_ports_lost)
+        participation.before_sandbox_removal.connect(self.withdraw_before_removal)
+        mtu_controller.mtu_changed.connect(self.trigger)
 
     # --- the verbs ----------------------------------------------------------------------
 
@@ -74,7 +77,7 @@ class ExposureController:
         before = bool(self.host_endpoints.of(vni))
         if exposed and not before:
             await self.eligibility.require_exposable(network)
-        self.eligibility.set_preference(vni, exposed=exposed)
+        self.eligibility.preferences.put(vni, exposed=exposed)
         segments = await self._participation.begin(network) if exposed else []
         await self.reconcile(vni)
         self._gossip.publish(segments)
@@ -104,6 +107,10 @@ class ExposureController:
             else {vni}
         )
         self._wake.set()
+
+    def _on_ports_lost(self, vni: Vni, ports: list[str]) -> None:
+        if any(port.startswith(HOST_PORT_PREFIX) for port in ports):
+            self.trigger(vni)
 
     def networks_changed(self) -> None:
         """Look at networks that exist no more."""
@@ -212,7 +219,7 @@ class ExposureController:
         await self._forwarding.apply()
         if made or segments:
             await self._reconciler.reconcile(vni)  # its way out, before anybody goes there
-            self.changed()
+            self.exposure_changed.emit()
         if segments:
             self._gossip.publish(segments)
             shown = ", ".join(ip_text(ip) for end in self.host_endpoints.of(vni) for ip in end.ips)
@@ -223,7 +230,7 @@ class ExposureController:
     async def _withdraw(self, vni: Vni) -> None:
         if await self.host_endpoints.remove(vni):
             await self._forwarding.apply()
-            self.changed()
+            self.exposure_changed.emit()
 
     async def withdraw_before_removal(self, vni: Vni) -> None:
         """Take the ends away before the network's sandbox goes."""
@@ -233,13 +240,13 @@ class ExposureController:
     async def _forget(self, vni: Vni) -> None:
         """End what was wished of a network that exists no more."""
         if self._gossip.node.caught_up:
-            self.eligibility.clear_preference(vni)
+            self.eligibility.preferences.drop(vni)
             self._gossip.publish(await self._participation.end_unused(vni))
 
     async def withdraw_all(self) -> None:
         """Before leaving the cluster: take every end away, and the rules and sysctls of ours."""
         for vni in sorted(self.host_endpoints.exposed_vnis | set(self.eligibility.preferences)):
-            self.eligibility.preferences.pop(vni, None)
+            self.eligibility.preferences.disregard(vni)
             await self.withdraw_before_removal(vni)
             await self._participation.end_unused(vni)
         await self._forwarding.withdraw()

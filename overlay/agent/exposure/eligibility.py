@@ -1,7 +1,7 @@
 """Whether this host is to have an end on a network: what was wished, and what is in the way.
 
 A network is exposed by hand, hidden by hand, or by itself as soon as it has a container here. Owns:
-that rule, and the wishes on disk. Changes nothing in the kernel.
+that rule. Changes nothing in the kernel, nor on disk (`preferences`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from overlay import limits
 from overlay.agent.exposure.host_endpoints import HostEndpoints
+from overlay.agent.exposure.preferences import ExposurePreferences
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.records.directory import Directory
-from overlay.agent.state import documents
-from overlay.agent.state.database import StateDatabase
-from overlay.agent.state.documents import Attachment, ExposurePreference
+from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.network_drivers import driver_of, has_sandbox
 from overlay.errors import ConflictError
 from overlay.kernel.host import underlay
@@ -27,41 +26,22 @@ class Eligibility:
 
     def __init__(
         self,
-        state: StateDatabase,
+        preferences: ExposurePreferences,
         directory: Directory,
         host_endpoints: HostEndpoints,
         kernel: KernelThread,
         attachments: Mapping[bytes, Attachment],
     ) -> None:
-        self.preferences = dict(documents.EXPOSURES.load(state))
+        self.preferences = preferences
         self.obstacles: dict[Vni, str] = {}
-        self._state = state
         self._directory = directory
         self._host_endpoints = host_endpoints
         self._kernel = kernel
         self._attachments = attachments
 
-    def is_exposed_by_hand(self, vni: Vni) -> bool:
-        """Say whether a network was exposed by hand: its sandbox stays without containers."""
-        return self.preferences.get(vni) is True
-
     def candidates(self) -> set[Vni]:
         """Return the networks that may have to have an end: with a wish, or with a container."""
         return self.preferences.keys() | {Vni(each.vni) for each in self._attachments.values()}
-
-    def exposed_by_hand(self) -> list[Vni]:
-        """Return the networks that were exposed by hand."""
-        return sorted(vni for vni, wish in self.preferences.items() if wish)
-
-    def set_preference(self, vni: Vni, *, exposed: bool) -> None:
-        """Have a network exposed, or hidden, for good."""
-        documents.EXPOSURES.put(self._state, ExposurePreference(vni, exposed))
-        self.preferences[vni] = exposed
-
-    def clear_preference(self, vni: Vni) -> None:
-        """Forget what was wished of a network."""
-        documents.EXPOSURES.drop(self._state, str(vni))
-        del self.preferences[vni]
 
     async def should_expose(self, network: Network) -> bool:
         """Say whether a network is to have an end here; where not, `obstacles` may have why."""

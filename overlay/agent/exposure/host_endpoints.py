@@ -16,11 +16,8 @@ from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.exposure.rules import HostRules
-from overlay.agent.gossip.service import GossipService
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.allocator import AddressAllocator
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.host_rules import ExposedLink
 from overlay.core.dataplane.planner import host_port_name, segment_count, segment_of
 from overlay.core.protocol.records import Scope, Segment, key_of
@@ -34,21 +31,18 @@ class HostEndpoints:
 
     def __init__(
         self,
-        gossip: GossipService,
-        directory: Directory,
+        context: NodeContext,
         allocator: AddressAllocator,
         reconciler: Reconciler,
-        kernel: KernelThread,
-        event_log: EventLog,
         rules: HostRules,
     ) -> None:
         self.exposed_vnis: set[Vni] = set()
-        self._gossip = gossip
-        self._directory = directory
+        self._gossip = context.gossip
+        self._directory = context.directory
         self._allocator = allocator
         self._reconciler = reconciler
-        self._kernel = kernel
-        self._event_log = event_log
+        self._kernel = context.kernel
+        self._event_log = context.event_log
         self._rules = rules
 
     # --- looking ------------------------------------------------------------------------

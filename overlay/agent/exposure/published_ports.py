@@ -14,10 +14,8 @@ from typing import NamedTuple
 from overlay import limits
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.rules import HostRules
-from overlay.agent.gossip.service import GossipService
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory, PlacedEndpoint
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.records.directory import PlacedEndpoint
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import PortForward
@@ -26,6 +24,7 @@ from overlay.core.dataplane.published_port import PortPair, PublishedPort, confl
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.kernel.host import default_route, port_check
 from overlay.model import Ip, Network, Vni, ip_text
+from overlay.signals import Signal
 
 
 class PublishedPortStatus(NamedTuple):
@@ -41,25 +40,25 @@ class PublishedPorts:
 
     def __init__(
         self,
-        gossip: GossipService,
-        directory: Directory,
+        context: NodeContext,
         exposure: ExposureController,
         rules: HostRules,
-        kernel: KernelThread,
-        event_log: EventLog,
         attachments: Attachments,
+        default_route_moved: Signal[[]],
     ) -> None:
-        self._gossip = gossip
-        self._directory = directory
+        self._gossip = context.gossip
+        self._directory = context.directory
         self._exposure = exposure
         self._rules = rules
-        self._kernel = kernel
-        self._event_log = event_log
+        self._kernel = context.kernel
+        self._event_log = context.event_log
         self._attachments = attachments
-        self._known = documents.PUBLISHED_PORTS.load(gossip.state)
+        self._known = documents.PUBLISHED_PORTS.load(context.gossip.state)
         self._wake = asyncio.Event()
         self._publishing = asyncio.Lock()  # of two that want one place, the second sees the first
         self._refresh_lock = asyncio.Lock()  # the last look at the names is the one that counts
+        exposure.exposure_changed.connect(self.endpoints_changed)
+        default_route_moved.connect(self.endpoints_changed)
 
     # --- the verbs ----------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
-"""What joins networks with the host and the world beyond it, wired together.
+"""Connects overlay networks to the host and beyond: endpoints, rules and published ports.
 
-Owns: construction order of the host's rules and ends, and when each is started and taken back.
+Owns: when each of them is started, checked and withdrawn.
 """
 
 from __future__ import annotations
@@ -8,22 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
-from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.exposure.controller import ExposureController
-from overlay.agent.exposure.eligibility import Eligibility
-from overlay.agent.exposure.host_endpoints import HostEndpoints
-from overlay.agent.exposure.ip_forwarding import HostForwarding
 from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
-from overlay.agent.gossip.service import GossipService
-from overlay.agent.ipam.allocator import AddressAllocator
-from overlay.agent.networks.participation import ParticipationService
-from overlay.agent.process.config import Config
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory
-from overlay.agent.state.attachments import Attachments
 from overlay.model import Vni
+from overlay.signals import AsyncSignal
 
 
 class ExposureService:
@@ -31,40 +20,19 @@ class ExposureService:
 
     def __init__(
         self,
-        config: Config,
-        gossip: GossipService,
-        directory: Directory,
-        allocator: AddressAllocator,
-        reconciler: Reconciler,
-        participation: ParticipationService,
-        kernel: KernelThread,
-        event_log: EventLog,
-        attachments: Attachments,
+        controller: ExposureController,
+        published_ports: PublishedPorts,
+        rules: HostRules,
+        interval_s: float,
+        endpoint_attached: AsyncSignal[[Vni]],
     ) -> None:
-        self._interval_s = config.reconcile_interval_s
-        self.rules = HostRules(gossip.node_id, kernel, event_log, self._interval_s)
-        host_endpoints = HostEndpoints(
-            gossip, directory, allocator, reconciler, kernel, event_log, self.rules
-        )
-        self.controller = ExposureController(
-            host_endpoints,
-            Eligibility(gossip.state, directory, host_endpoints, kernel, attachments),
-            HostForwarding(host_endpoints, self.rules, kernel, event_log, config.run_dir),
-            gossip,
-            directory,
-            reconciler,
-            participation,
-            kernel,
-            event_log,
-        )
-        self.published_ports = PublishedPorts(
-            gossip, directory, self.controller, self.rules, kernel, event_log, attachments
-        )
-        self.controller.changed = self.published_ports.endpoints_changed
-        participation.is_exposed_by_hand = self.controller.eligibility.is_exposed_by_hand
-        participation.before_sandbox_removal = self.controller.withdraw_before_removal
+        self.controller = controller
+        self.published_ports = published_ports
+        self.rules = rules
+        self._interval_s = interval_s
+        endpoint_attached.connect(self._on_endpoint_attached)
 
-    async def endpoint_attached(self, vni: Vni) -> None:
+    async def _on_endpoint_attached(self, vni: Vni) -> None:
         """Let what leads in and out work before the attach of a container returns."""
         await self.controller.endpoint_attached(vni)
         if self.published_ports.has_port_on(vni):

@@ -28,7 +28,7 @@ from overlay.core.protocol.records import (
 )
 from overlay.errors import ConflictError, NotFoundError, OverlayError
 from overlay.model import Ip, NodeId, ip_text, node_id_of, node_text
-from overlay.wire.admission import JoinGrant, JoinRefusal, JoinRequest
+from overlay.wire.admission import JoinGrant, JoinRefusal, JoinRequest, JoinResponder
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.token import SECRET_SIZE, Token
 
@@ -59,6 +59,15 @@ class AdmissionService:
         self._wall_clock = wall_clock
         self._records: AdmissionRecords | None = None
         self._proven: dict[Key, tuple[NodeId, object]] = {}
+        cluster_id = gossip.anchor.cluster_id
+        self._responder = JoinResponder(
+            gossip.identity, cluster_id, lambda: gossip.card, self, os.urandom
+        )
+        gossip.transport.join_datagram_received.connect(self._answer_applicant)
+
+    def _answer_applicant(self, data: bytes) -> None:
+        """Answer a datagram of the join handshake; raises RemoteError for one to be dropped."""
+        self._gossip.transport.send(self._responder.open(data))
 
     def records_changed(self) -> None:
         """Note that the cluster's records changed."""

@@ -62,7 +62,7 @@ class KeyRotation:
         self._wall_clock = wall_clock
         self._changed = asyncio.Event()
         self._fault = ""
-        gossip.transport.key_received = self.accept_key
+        gossip.transport.key_received.connect(self.accept_key)
 
     async def run(self) -> None:
         """Take every step that is due, for ever."""

@@ -1,6 +1,6 @@
-"""A node that is member of a cluster: identity, records on disk, sessions, the running pump.
+"""This node as a cluster member: identity, durable records, sessions, the running transport.
 
-Owns: the order "durable, then published". Must not know: networks, containers, the kernel.
+Owns: the order "durable, then published". Does not: know networks, containers, the kernel.
 """
 
 from __future__ import annotations
@@ -26,17 +26,7 @@ from overlay.agent.state.database import (
     StoredSegment,
 )
 from overlay.agent.state.documents import StoredCluster, next_epoch
-from overlay.core.events import (
-    CardAccepted,
-    Confirmed,
-    Event,
-    MemberChanged,
-    NodeForgotten,
-    OwnCardAhead,
-    SegmentAccepted,
-)
 from overlay.core.node import Node
-from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import Key, Scope, Segment, Value
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.errors import OverlayError, RemoteError
@@ -54,15 +44,10 @@ _GOODBYE_S = 0.5
 
 
 class GossipService:
-    """This node's part in its cluster, from start to close."""
+    """This node's membership of one cluster, from start to close."""
 
     def __init__(
-        self,
-        state: StateDatabase,
-        cluster: StoredCluster,
-        address: Ip,
-        underlay_mtu: int,
-        on_event: Callable[[Event], None],
+        self, state: StateDatabase, cluster: StoredCluster, address: Ip, underlay_mtu: int
     ) -> None:
         self.state = state
         self.cluster = cluster
@@ -72,12 +57,11 @@ class GossipService:
         self.keyring = documents.require_keyring(state)
         self.codec = MsgpackCodec()
         self.signer = KeySigner(self.identity, self.anchor)
-        self._on_event = on_event
         self._waits: dict[int, asyncio.Future[None]] = {}
         self._unsaved: list[Segment] = []
         self._unsaved_cards: list[Card] = []
         self._save_timer: asyncio.TimerHandle | None = None
-        self.unreadable_count = 0  # records on disk that a damage has spoilt
+        self.unreadable_count = 0  # damaged records on disk
         self._loop = asyncio.get_running_loop()
         self.card = self._own_card(address, underlay_mtu)
         self.node = Node(
@@ -88,6 +72,7 @@ class GossipService:
             ProtocolSettings(),
             self._loop.time(),
         )
+        self.node.confirmations.confirmed.connect(self._on_confirmed)
         self.sessions = Sessions(
             self.identity,
             self.signer,
@@ -98,9 +83,10 @@ class GossipService:
         )
         self._restore()
         self.started = self._loop.time()
-        self.transport = Transport(
-            self.node, self.sessions, self.codec, (address, cluster.gossip_port), self._handle_event
-        )
+        endpoint = (address, cluster.gossip_port)
+        self.transport = Transport(self.node, self.sessions, self.codec, endpoint)
+        self._has_session = asyncio.Event()
+        self.transport.session_opened.connect(lambda _peer: self._has_session.set())
 
     @property
     def node_id(self) -> NodeId:
@@ -108,8 +94,10 @@ class GossipService:
         return self.card.node_id
 
     def close(self) -> None:
-        """Stop gossiping; what is not yet on disk is written, if the disk takes it: the others have
-        it. Nothing is written later, when the state may be another membership's."""
+        """Stop gossiping, and write unsaved records if the disk accepts them: peers have them too.
+
+        Nothing is written later, when the state may belong to another membership.
+        """
         self.transport.close()
         self._save()
         self._saved()
@@ -133,10 +121,10 @@ class GossipService:
         )
 
     def _certificate(self, address: Ip) -> Certificate:
-        """Return the stored certificate; the first host's own authority makes its first one."""
+        """Return the stored certificate; the cluster's first host issues its own."""
         certificate = documents.CERTIFICATE.find(self.state)
         if certificate is None:
-            assert self.authority is not None, "no host is member without a certificate"
+            assert self.authority is not None, "every member has a certificate"
             certificate = self.issue_own_certificate(self.authority, address)
             documents.CERTIFICATE.put(self.state, certificate)
         return certificate
@@ -150,7 +138,7 @@ class GossipService:
         )
 
     def use_certificate(self, certificate: Certificate) -> bool:
-        """Use a new certificate from now on; False if it is none for this node as it is."""
+        """Use a new certificate from now on; return False if it is not valid for this node."""
         if not self.anchor.verify_certificate(replace(self.card, certificate=certificate)):
             return False
         documents.CERTIFICATE.put(self.state, certificate)
@@ -158,7 +146,7 @@ class GossipService:
         return True
 
     def hold_authority(self, key: bytes) -> bool:
-        """Hold the authority from now on; False if that is not its key."""
+        """Hold the cluster's authority from now on; return False if `key` is not its key."""
         authority = Authority(key)
         if authority.anchor != self.anchor.public:
             return False
@@ -170,7 +158,7 @@ class GossipService:
     def renew_card(self, **changes: object) -> None:
         """Publish a changed card (address, MTU, left) under a new epoch.
 
-        Raises OverlayError if the disk refuses; the card then is as it was before.
+        Raises OverlayError if the disk rejects the write; the card is then unchanged.
         """
         changed = replace(self.card, epoch=next_epoch(self.state), **changes)  # type: ignore[arg-type]
         card = self.signer.issue_card(changed)
@@ -181,15 +169,15 @@ class GossipService:
         self.transport.flush_soon()
 
     def start(self) -> None:
-        """Begin to gossip."""
+        """Start gossiping."""
         self.transport.start()
 
     def has_alive_peers(self) -> bool:
-        """Say whether any other member is alive."""
+        """Return whether any other member is alive."""
         return bool(self.node.membership.alive())
 
     def drops(self) -> dict[str, int]:
-        """Return what was dropped, by reason."""
+        """Return how many datagrams and messages were dropped, by reason."""
         found = dict(self.transport.drops)
         queues = {
             "outbox-full": self.node.outbox.dropped_count,
@@ -198,14 +186,23 @@ class GossipService:
         return found | {reason: count for reason, count in queues.items() if count}
 
     async def wait_synced(self, scope: Scope, timeout_s: float) -> bool:
-        """Wait until one who holds a scope has shown us all of it; False if that took too long."""
+        """Wait until a peer that holds a scope has sent all of it; return False on time-out."""
         self.transport.flush()
         return await self._wait_until(lambda: not self.node.scopes.is_pending(scope), timeout_s)
 
     async def wait_may_write(self, timeout_s: float) -> bool:
-        """Wait until this node has heard enough of its peers to write and allocate (the amnesia
-        rule); False if that took too long."""
+        """Wait until enough peers have synced for this node to write (the amnesia rule).
+
+        Returns False on time-out.
+        """
         return await self._wait_until(lambda: self.node.may_write(self.transport.now()), timeout_s)
+
+    async def wait_session(self, timeout_s: float) -> bool:
+        """Wait until a session with any peer was opened since the start; return False on
+        time-out."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._has_session.wait(), timeout_s)
+        return self._has_session.is_set()
 
     async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         deadline = self._loop.time() + timeout_s
@@ -216,7 +213,7 @@ class GossipService:
         return True
 
     async def say_goodbye(self) -> None:
-        """Tell everyone, in its signed card and twice, that this node leaves."""
+        """Announce twice, in the signed card, that this node leaves the cluster."""
         self.renew_card(left=True)
         self.transport.flush()
         await asyncio.sleep(_GOODBYE_S / 2)
@@ -256,9 +253,9 @@ class GossipService:
     def _read(
         self, origin: bytes, decode: Callable[[bytes, bytes], Read], raw: bytes, signature: bytes
     ) -> Read | None:
-        """Return what is on disk; None for what can't be read of others, who give it again.
+        """Return a record from disk; None for another node's unreadable one: peers resend it.
 
-        Raises OverlayError for this node's own: nobody else may have it.
+        Raises OverlayError for one of this node's own, which no peer may have.
         """
         try:
             return decode(raw, signature)
@@ -268,10 +265,11 @@ class GossipService:
                 return None
             raise OverlayError(
                 f"the state file {self.state.path} is damaged",
-                why="a record of this node's own cannot be read: its disk's fault, or it is "
-                "of a version in development",
-                hint=f"Keep it for a report. {PREVIOUS_NAME} beside it is of the last sound start; "
-                "without both this host joins anew. What is attached goes on forwarding",
+                why="one of this node's own records cannot be read: either the disk is faulty, "
+                "or a development version wrote it",
+                hint=f"Keep the file for a bug report. {PREVIOUS_NAME} beside it is from the last "
+                "good start; without both files this host joins as a new node. Attached containers "
+                "keep forwarding",
             ) from error
 
     def commit(
@@ -281,12 +279,12 @@ class GossipService:
         deletes: Sequence[Key] = (),
         rows: Iterable[Row] = (),
     ) -> list[Segment]:
-        """Write own records, durable together with rows of documents; nothing is sent yet.
+        """Write own records in one transaction with rows of documents; nothing is sent yet.
 
-        Raises OverlayError if the disk refuses; the node then is as it was before.
+        Raises OverlayError if the disk rejects the write; the node is then unchanged.
         """
         segments = self.node.write(scope, puts, deletes)
-        # What it rests on goes with it: an attachment without its network would be lost.
+        # Records it depends on are saved too: an attachment without its network would be lost.
         self._store([*self._unsaved, *segments], self._unsaved_cards, rows)
         self._saved()
         self.node.apply(segments, self.transport.now())
@@ -294,14 +292,17 @@ class GossipService:
         return segments
 
     def publish(self, segments: Sequence[Segment]) -> None:
-        """Tell the others."""
+        """Send committed segments to the peers."""
         self.node.publish(segments, self.transport.now())
         self.transport.flush()
 
     async def publish_confirmed(
         self, segments: Sequence[Segment], timeout_s: float
     ) -> list[NodeId]:
-        """Tell the others and wait until their kernels follow; return who has not confirmed."""
+        """Send segments and wait until the peers' kernels are programmed.
+
+        Returns the nodes that have not confirmed within `timeout_s`.
+        """
         wait = self.node.publish(segments, self.transport.now(), confirm=True)
         if wait is None:
             self.transport.flush()
@@ -318,36 +319,40 @@ class GossipService:
             self.node.cancel_confirmation(wait)
         return []
 
-    def _handle_event(self, event: Event) -> None:
-        match event:
-            case SegmentAccepted(segment=segment):
-                self._unsaved.append(segment)
-                self._schedule_save()
-            case CardAccepted(card=card):
-                self.sessions.learn(card)
-                if card.node_id == self.node_id:
-                    return
-                self._unsaved_cards.append(card)
-                self._schedule_save()
-                self._on_event(event)
-            case Confirmed(wait_id=wait_id):
-                waiting = self._waits.get(wait_id)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(None)
-            case NodeForgotten(node_id=node_id):
-                self.sessions.forget(node_id)
-                self._on_event(event)
-            case MemberChanged(node_id=node_id, after=MemberState.SUSPECT | MemberState.DEAD):
-                self.sessions.mark_unresponsive(node_id)
-                self._on_event(event)
-            case OwnCardAhead(epoch=epoch):
-                self._loop.call_soon(self._raise_epoch, epoch)
-            case _:
-                self._on_event(event)
+    def _on_confirmed(self, wait_id: int, _confirmed_by: list[NodeId]) -> None:
+        waiting = self._waits.get(wait_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    # --- events of the node (called by the event router) --------------------------------
+
+    def segment_accepted(self, segment: Segment) -> None:
+        """Save another node's segment, soon."""
+        self._unsaved.append(segment)
+        self._schedule_save()
+
+    def card_accepted(self, card: Card) -> None:
+        """Use a card for sessions; save it, soon, if it is another node's."""
+        self.sessions.learn(card)
+        if card.node_id != self.node_id:
+            self._unsaved_cards.append(card)
+            self._schedule_save()
+
+    def node_forgotten(self, node_id: NodeId) -> None:
+        """End the sessions with a forgotten node."""
+        self.sessions.forget(node_id)
+
+    def member_unresponsive(self, node_id: NodeId) -> None:
+        """Mark a suspected or dead member as not answering, until it answers."""
+        self.sessions.mark_unresponsive(node_id)
+
+    def own_card_ahead(self, epoch: int) -> None:
+        """Publish this node's card above an epoch under which peers know it."""
+        self._loop.call_soon(self._raise_epoch, epoch)  # the node is in the middle of an event
 
     def _raise_epoch(self, epoch: int) -> None:
-        """Publish our card above an epoch that peers have of it; where the disk refuses, they say
-        it again, and `status` tells of the disk."""
+        """Renew the card above an epoch. If the disk rejects it, peers report the epoch again, and
+        `status` shows the disk's fault."""
         if epoch < self.card.epoch:
             return
         with contextlib.suppress(OverlayError):
@@ -362,9 +367,10 @@ class GossipService:
             self._save_timer = self._loop.call_later(pause_s, self._save)
 
     def _save(self) -> None:
-        """Write what others sent: a loss here is repaired by the next exchange with them.
+        """Write other nodes' records; the next sync with them repairs a loss.
 
-        A disk that refuses is tried again, with what fits the bound; `status` tells of it.
+        After a failure the newest records are kept, up to a bound, and written later; `status`
+        shows the fault.
         """
         segments, cards = self._unsaved, self._unsaved_cards
         self._saved()
@@ -376,7 +382,7 @@ class GossipService:
             self._schedule_save()
 
     def _saved(self) -> None:
-        """Note that nothing waits to be written."""
+        """Note that no record waits to be written."""
         if self._save_timer is not None:
             self._save_timer.cancel()
             self._save_timer = None

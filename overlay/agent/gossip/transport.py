@@ -1,8 +1,8 @@
-"""The pump: socket and clock on one side, the pure node and the sealed sessions on the other.
+"""The UDP transport: moves datagrams and time between the event loop and the protocol node.
 
-Owns: the UDP socket, the one timer, the loop-lag measure. Must not know: what any message
-means. Datagrams are drained in a bounded loop per readiness event: asyncio's own datagram
-endpoint reads one per loop turn and is nine times slower.
+Owns: the UDP socket, the one timer, the loop-lag measurement. Does not: interpret messages.
+Datagrams are read in a bounded loop per readiness event: asyncio's own datagram endpoint reads one
+per turn of the loop and is nine times slower.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import ipaddress
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from overlay import limits
 from overlay.core.events import DuplicateIdentity, Event, ForgottenBy
@@ -21,6 +21,7 @@ from overlay.core.node import Node
 from overlay.core.protocol.interfaces import Codec
 from overlay.errors import ConflictError, OverlayError, RemoteError
 from overlay.model import Ip, NodeId
+from overlay.signals import Signal
 from overlay.wire.admission import is_join_kind
 from overlay.wire.codec.datagram import Datagram, read_header
 from overlay.wire.identity.keyring import ClusterKey
@@ -31,29 +32,30 @@ _LAG_LOGGED_S = 0.1
 
 
 class Transport:
-    """Moves datagrams and time into the node, and what it says out of it."""
+    """Feeds the node with datagrams and time, and sends its messages.
+
+    Signals, each emitted on the event loop:
+    `event_occurred`: an event of the node or of its sessions, in order;
+    `session_opened`: the peer of a session that was just established;
+    `key_received`: a cluster key, and the member that sent it;
+    `join_datagram_received`: a datagram of the join handshake, from a host that is no member yet;
+    a handler may raise RemoteError, whose reason is counted as a drop.
+    """
 
     def __init__(
-        self,
-        node: Node,
-        sessions: Sessions,
-        codec: Codec,
-        endpoint: tuple[Ip, int],
-        on_event: Callable[[Event], None],
+        self, node: Node, sessions: Sessions, codec: Codec, endpoint: tuple[Ip, int]
     ) -> None:
+        self.event_occurred: Signal[[Event]] = Signal()
+        self.session_opened: Signal[[NodeId]] = Signal()
+        self.key_received: Signal[[NodeId, ClusterKey]] = Signal()
+        self.join_datagram_received: Signal[[bytes]] = Signal()
         self.node = node
         self.sessions = sessions
         self.drops: collections.Counter[str] = collections.Counter()
         self.received = 0
         self.sent = 0
         self.lag = LoopLag()
-        self.handle_admission: Callable[[bytes], list[Datagram]] | None = (
-            None  # who has only a token
-        )
-        self.session_opened: Callable[[NodeId], None] | None = None
-        self.key_received: Callable[[NodeId, ClusterKey], None] | None = None
         self._codec = codec
-        self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._gate = HandshakeLimiter(sessions.is_member_address, self._loop.time())
         self._port = endpoint[1]
@@ -63,12 +65,12 @@ class Transport:
         self._flush_due = False
 
     def start(self) -> None:
-        """Begin to move datagrams and time."""
+        """Start reading datagrams and running the timer."""
         self._loop.add_reader(self._socket, self._on_readable)
         self.flush()
 
     def close(self) -> None:
-        """Stop moving anything; the node itself is untouched."""
+        """Close the socket and cancel the timer; the node itself is untouched."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
         if self._timer is not None:
@@ -76,7 +78,7 @@ class Transport:
             self._timer = None
 
     def rebind(self, address: Ip) -> None:
-        """Go on from another address; raises OverlayError, and stays, if it can't be bound."""
+        """Switch to another address; raises OverlayError, and keeps the old one, if bind fails."""
         opened = bind_socket((address, self._port))
         self._loop.remove_reader(self._socket)
         self._socket.close()
@@ -84,7 +86,7 @@ class Transport:
         self._loop.add_reader(self._socket, self._on_readable)
 
     def now(self) -> float:
-        """Return the time that is passed into the node, in seconds of the loop's clock."""
+        """Return the node's time: seconds of the event loop's clock."""
         return self._loop.time()
 
     # --- in -----------------------------------------------------------------------------
@@ -94,13 +96,13 @@ class Transport:
         now = self.now()
         for _ in range(limits.RECEIVE_BATCH_COUNT):
             if self.now() - now > limits.RECEIVE_BATCH_S:
-                break  # dear ones: timers and the API are not to wait for all of them
+                break  # expensive datagrams must not starve timers and the API
             try:
                 size, source = self._socket.recvfrom_into(self._buffer)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
-                # A queued ICMP error (port unreachable) surfaces here; it says nothing new.
+                # A queued ICMP error (port unreachable) surfaces here and carries no news.
                 continue
             self.received += 1
             try:
@@ -113,65 +115,66 @@ class Transport:
         address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
         header = read_header(data)
         self._gate.check(header.kind, address, now)
-        if self.handle_admission is not None and is_join_kind(header.kind):
-            self._send(self.handle_admission(data))
+        if is_join_kind(header.kind):
+            self.join_datagram_received.emit(data)
             return
         opened = self.sessions.open(header, data, now)
-        self._send(opened.replies)
+        self.send(opened.replies)
         if opened.dropped:
             self.drops[opened.dropped] += 1
         if opened.is_banned:
-            self._on_event(ForgottenBy(opened.sender))
-        if opened.key is not None and self.key_received is not None:
-            self.key_received(opened.sender, opened.key)
+            self.event_occurred.emit(ForgottenBy(opened.sender))
+        if opened.key is not None:
+            self.key_received.emit(opened.sender, opened.key)
         if opened.duplicate is not None:
-            self._on_event(DuplicateIdentity(opened.duplicate.node_id, opened.duplicate.address))
+            twin = opened.duplicate
+            self.event_occurred.emit(DuplicateIdentity(twin.node_id, twin.address))
         if opened.card is not None:
             self.node.add_peer(opened.card, now)
-            if self.session_opened is not None:
-                self.session_opened(opened.card.node_id)
+            self.session_opened.emit(opened.card.node_id)
         if opened.payload is None:
             return
         for message in self._codec.decode(opened.payload):
             try:
                 self.node.receive(message, opened.sender, now)
             except RemoteError as error:
-                # One bad message must not cost the good ones beside it.
+                # One bad message must not discard the good ones beside it.
                 self.drops[error.reason] += 1
 
     # --- out ----------------------------------------------------------------------------
 
     def flush_soon(self) -> None:
-        """Flush once in this turn of the loop, however often it is asked for."""
+        """Flush once in this turn of the loop, however often this is called."""
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Hand out events, send what is due, arm the one timer."""
+        """Emit the node's events, send its messages and arm the timer."""
         self._flush_due = False
         if self._socket.fileno() < 0:
             return
         now = self.now()
         while (event := self.node.next_event()) is not None:
-            self._on_event(event)
-        for outgoing in self.node.outbox.drain():
-            self._send(self.sessions.seal(outgoing.to, outgoing.payload, now))
+            self.event_occurred.emit(event)
+        for outgoing in self.node.outbox.drain(self.node.membership):
+            self.send(self.sessions.seal(outgoing.to, outgoing.payload, now))
         self._arm(now)
 
     def send_join_hello(self, address: Ip, port: int) -> None:
-        """Ask an address that we know nothing of to let us in."""
-        self._send(self.sessions.first_hello(address, port, self.now()))
+        """Start a session with an address whose node is not known."""
+        self.send(self.sessions.first_hello(address, port, self.now()))
 
     def send_key(self, to: NodeId) -> None:
-        """Hand our newest cluster key to a member."""
-        self._send(self.sessions.send_key(to, self.now()))
+        """Send this node's newest cluster key to a member."""
+        self.send(self.sessions.send_key(to, self.now()))
 
     def keys_changed(self) -> None:
-        """Send what the keyring's change sets free."""
-        self._send(self.sessions.keys_changed(self.now()))
+        """Send the datagrams that waited for a key of the keyring."""
+        self.send(self.sessions.keys_changed(self.now()))
 
-    def _send(self, datagrams: Iterable[Datagram]) -> None:
+    def send(self, datagrams: Iterable[Datagram]) -> None:
+        """Send datagrams as they are; losses are not reported."""
         for datagram in datagrams:
             target = (str(ipaddress.ip_address(bytes(datagram.address))), datagram.port)
             # A full socket buffer or a downed interface loses a datagram, as any network may.
@@ -187,7 +190,7 @@ class Transport:
             self._timer.cancel()
             self._timer = None
         if due is not None:
-            # What was due before it was known is not late: lag counts from now.
+            # A timer that was due before it was set is not late: lag counts from now.
             when = max(due, now)
             self._timer = self._loop.call_at(when, self._on_timer, when)
 
@@ -216,7 +219,7 @@ def bind_socket(endpoint: tuple[Ip, int]) -> socket.socket:
         if error.errno == 98:  # EADDRINUSE
             raise ConflictError(
                 f"UDP port {port} on {text} is in use by another program",
-                hint=f"'ss -ulpn sport = :{port}' shows it; a new cluster can use another "
+                hint=f"'ss -ulpn sport = :{port}' shows which; a new cluster can use another "
                 "port: overlayd join --gossip-port N",
             ) from error
         raise OverlayError(
@@ -237,12 +240,12 @@ class LoopLag:
         self._worst: deque[tuple[int, float]] = deque(maxlen=LAG_WINDOW_S)
 
     def note(self, lag_s: float, now: float) -> None:
-        """Take one measured lag."""
+        """Record one measurement, in seconds."""
         second = int(now)
         if self._worst and self._worst[-1][0] == second:
             lag_s = max(lag_s, self._worst.pop()[1])
         self._worst.append((second, lag_s))
 
     def max_s(self, now: float) -> float:
-        """Return the largest lag of the last minute."""
+        """Return the largest lag of the last minute, in seconds."""
         return max((lag for second, lag in self._worst if second > now - LAG_WINDOW_S), default=0.0)

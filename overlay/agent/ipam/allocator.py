@@ -34,11 +34,13 @@ class AddressAllocator:
     Callers of `allocate` hold `lock(vni)` until they have committed the endpoint.
     """
 
-    def __init__(self, gossip: GossipService, directory: Directory, event_log: EventLog) -> None:
+    def __init__(
+        self, gossip: GossipService, directory: Directory, event_log: EventLog, space: AddressSpace
+    ) -> None:
         self._gossip = gossip
         self._directory = directory
         self._event_log = event_log
-        self.space = AddressSpace(gossip.node.store, gossip.node_id)
+        self.space = space
         self._locks: dict[Vni, asyncio.Lock] = {}
         self._refusals: dict[bytes, asyncio.Future[GrantRefusal]] = {}
         self._changed = asyncio.Event()

@@ -1,7 +1,7 @@
-"""Participate in networks: from the first need of one on this host until the last has ended.
+"""Participation in networks: from the first use of a network on this host to the last.
 
-Owns: the participation record, and when a network's sandbox is opened and destroyed. Does not:
-attach or detach containers, or know what else keeps a sandbox (it asks `is_exposed_by_hand`).
+Owns: the participation records, and when a network's sandbox is opened and destroyed. Does not:
+know how a container is attached or detached, or what else needs a sandbox (`SandboxUser`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from typing import Protocol
 
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
@@ -20,10 +21,21 @@ from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment, key_of
 from overlay.errors import OverlayError
 from overlay.model import Network, Vni
+from overlay.signals import AsyncSignal
+
+
+class SandboxUser(Protocol):
+    """Knows networks that need their sandbox without a container."""
+
+    def is_exposed_by_hand(self, vni: Vni) -> bool:
+        """Return whether a network was exposed by command."""
 
 
 class ParticipationService:
-    """This node's participation in networks."""
+    """This node's participation in networks.
+
+    Signal `before_sandbox_removal`: a network's sandbox is removed once the handlers return.
+    """
 
     def __init__(
         self,
@@ -31,17 +43,16 @@ class ParticipationService:
         directory: Directory,
         reconciler: Reconciler,
         attachments: Attachments,
+        sandbox_user: SandboxUser,
     ) -> None:
+        self.before_sandbox_removal: AsyncSignal[[Vni]] = AsyncSignal()
         self._gossip = gossip
         self._directory = directory
         self._reconciler = reconciler
         self._attachments = attachments
+        self._sandbox_user = sandbox_user
         self._attaches_in_progress: collections.Counter[Vni] = collections.Counter()
         self._locks: dict[Vni, asyncio.Lock] = {}
-        # Set by who gives the host an end on a network: what keeps a sandbox beside containers,
-        # and what is to be done before the sandbox goes.
-        self.is_exposed_by_hand: Callable[[Vni], bool] = lambda _vni: False
-        self.before_sandbox_removal: Callable[[Vni], Awaitable[None]] = _nothing
 
     async def begin(self, network: Network) -> list[Segment]:
         """Become a forwarding participant with a sandbox; return the records that tell of it."""
@@ -63,9 +74,10 @@ class ParticipationService:
         """
         async with self._alone_on(vni):
             used = any(attachment.vni == vni for attachment in self._attachments.values())
-            if used or self._attaches_in_progress[vni] or self.is_exposed_by_hand(vni):
+            used = used or self._sandbox_user.is_exposed_by_hand(vni)
+            if used or self._attaches_in_progress[vni]:
                 return []
-            await self.before_sandbox_removal(vni)
+            await self.before_sandbox_removal.emit(vni)
             await self._reconciler.destroy(vni)
             if not self._directory.has_participation(
                 self._gossip.node_id, Participation(vni, forwards=True)
@@ -81,7 +93,7 @@ class ParticipationService:
             yield
         except BaseException:
             self._attaches_in_progress[vni] -= 1
-            with contextlib.suppress(OverlayError):  # a full disk: the next start tidies up
+            with contextlib.suppress(OverlayError):  # a full disk: the next start cleans up
                 self._gossip.publish(await self.end_unused(vni))
             raise
         self._attaches_in_progress[vni] -= 1
@@ -108,7 +120,3 @@ class ParticipationService:
     def _alone_on(self, vni: Vni) -> asyncio.Lock:
         """Return the lock under which participation in a network begins and ends."""
         return self._locks.setdefault(vni, asyncio.Lock())
-
-
-async def _nothing(_vni: Vni) -> None:
-    pass

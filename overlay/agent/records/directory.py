@@ -25,7 +25,7 @@ from overlay.core.protocol.records import (
     RemovedNetwork,
     Scope,
 )
-from overlay.core.view import View
+from overlay.core.view import ExpirySource, OwnershipSource, View
 from overlay.errors import ConflictError, NotFoundError
 from overlay.model import Card, Endpoint, Network, NodeId, Vni, is_host, node_text
 
@@ -42,10 +42,16 @@ class PlacedEndpoint(NamedTuple):
 class Directory:
     """Read-only questions to the store and the membership of one node."""
 
-    def __init__(self, node: Node, own: NodeId) -> None:
+    def __init__(
+        self,
+        node: Node,
+        own: NodeId,
+        owners: OwnershipSource | None = None,
+        expiry: ExpirySource | None = None,
+    ) -> None:
         self._node = node
         self._store = node.store
-        self.view = View(node.store, node.membership, own)
+        self.view = View(node.store, node.membership, own, owners, expiry)
         self.own = own
 
     # --- networks -----------------------------------------------------------------------

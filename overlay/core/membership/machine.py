@@ -90,7 +90,6 @@ class Membership:
             settings=settings,
         )
         self._rumours_at = now
-        outbox.piggyback = self._piggyback
 
     # --- Lookups -----------------------------------------------------------------------
 
@@ -319,7 +318,7 @@ class Membership:
 
     # --- Dissemination -----------------------------------------------------------------
 
-    def _piggyback(self, to: NodeId, room: int) -> list[bytes]:
+    def piggyback(self, to: NodeId, room: int) -> list[bytes]:
         """Fill the rest of a datagram with updates (SWIM section 4.1)."""
         if not self._broadcasts:
             return []

@@ -7,13 +7,15 @@ offered to one `piggyback` source, the membership updates (SWIM section 4.1).
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from overlay import limits
 from overlay.core.protocol.interfaces import Codec
 from overlay.core.protocol.messages import Message
+from overlay.core.protocol.packer import deltas
+from overlay.core.protocol.records import Segment
 from overlay.model import NodeId
 
 
@@ -33,6 +35,13 @@ class Outgoing(NamedTuple):
     payload: bytes
 
 
+class PiggybackSource(Protocol):
+    """Has news that may ride on datagrams that leave anyway (SWIM section 4.1)."""
+
+    def piggyback(self, to: NodeId, room: int) -> list[bytes]:
+        """Return encoded messages for a peer, together at most `room` bytes."""
+
+
 class _Waiting(NamedTuple):
     priority: Priority
     message: Message
@@ -45,14 +54,9 @@ class _Payload:
 
 
 class Outbox:
-    """The messages of one node that wait to be sent.
-
-    `piggyback(to, room)` returns encoded messages of at most `room` bytes in total; it is called
-    once for each peer in `drain`, with the payload that has most room.
-    """
+    """The messages of one node that wait to be sent."""
 
     def __init__(self, codec: Codec) -> None:
-        self.piggyback: Callable[[NodeId, int], list[bytes]] | None = None
         self.dropped_count = 0
         self.codec = codec
         self._queues: dict[NodeId, list[_Waiting]] = {}
@@ -84,6 +88,13 @@ class Outbox:
         self._message_count += 1
         return True
 
+    def put_segments(
+        self, to: NodeId, segments: Iterable[Segment], priority: Priority, *, confirm: bool = False
+    ) -> None:
+        """Queue segments, in order; with `confirm` the peer answers once its kernel has them."""
+        for message in deltas(segments, confirm=confirm):
+            self.put(to, message, priority)
+
     def offer_room(self, to: NodeId) -> None:
         """Let the piggyback source send to `to` in the next `drain`.
 
@@ -95,17 +106,19 @@ class Outbox:
         """Drop the messages for a peer that is gone."""
         self._message_count -= len(self._queues.pop(to, ()))
 
-    def drain(self) -> list[Outgoing]:
+    def drain(self, piggyback: PiggybackSource | None = None) -> list[Outgoing]:
         """Empty the queue and return its messages, packed into payloads.
 
         Each payload is at most `limits.PAYLOAD_SIZE_MAX` bytes. A larger message is a defect of
-        this program, not of a peer, and is asserted.
+        this program, not of a peer, and is asserted. `piggyback` is called once for each peer, with
+        the payload that has most room.
         """
         encoded: dict[int, bytes] = {}  # one message to many peers is encoded once
         outgoing = []
         for to, queue in self._queues.items():
             payloads = self._pack(queue, encoded)
-            self._fill(to, payloads)
+            if piggyback is not None:
+                _fill(to, payloads, piggyback)
             outgoing += [Outgoing(to, b"".join(one.parts)) for one in payloads if one.parts]
         self._queues.clear()
         self._message_count = 0
@@ -126,11 +139,10 @@ class Outbox:
             payloads[-1].size += len(part)
         return payloads
 
-    def _fill(self, to: NodeId, payloads: list[_Payload]) -> None:
-        if self.piggyback is None:
-            return
-        roomiest = min(payloads, key=lambda payload: payload.size)
-        room = limits.PAYLOAD_SIZE_MAX - roomiest.size
-        parts = self.piggyback(to, room)
-        assert sum(map(len, parts)) <= room, "the piggyback source took more than its room"
-        roomiest.parts += parts
+
+def _fill(to: NodeId, payloads: list[_Payload], source: PiggybackSource) -> None:
+    roomiest = min(payloads, key=lambda payload: payload.size)
+    room = limits.PAYLOAD_SIZE_MAX - roomiest.size
+    parts = source.piggyback(to, room)
+    assert sum(map(len, parts)) <= room, "the piggyback source exceeded its room"
+    roomiest.parts += parts

@@ -132,8 +132,8 @@ class Broadcast:
             by_scope.setdefault(news.segment.scope, []).append(news)
         for scope, items in by_scope.items():
             for peer in self._draw(scope, fanout):
-                for message in deltas(item.segment for item in items):
-                    self._outbox.put(peer, message, Priority.RELAYED)
+                segments = [item.segment for item in items]
+                self._outbox.put_segments(peer, segments, Priority.RELAYED)
         for news in batch:
             news.left -= fanout
             if news.left > 0:

@@ -12,10 +12,11 @@ from overlay import limits
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import Confirm, LogVersion
 from overlay.core.protocol.outbox import Outbox, Priority
-from overlay.core.protocol.packer import deltas, pages
+from overlay.core.protocol.packer import pages
 from overlay.core.protocol.records import Scope, Segment
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId
+from overlay.signals import Signal
 
 _RETRY_GROWTH = 2.0
 
@@ -27,16 +28,21 @@ class _Wait:
     missing: dict[NodeId, set[Scope]]
     due: float
     pause_s: float
+    confirmed_by: list[NodeId] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Confirmations:
-    """Waits for confirmations, and confirmations requested by peers."""
+    """Waits for confirmations, and confirmations requested by peers.
+
+    Signal `confirmed`: the id of a wait and the peers that confirmed it, as soon as each peer has
+    confirmed or is gone.
+    """
 
     store: Store
     outbox: Outbox
     settings: ProtocolSettings
-    done: list[int] = field(default_factory=list)  # completed waits, to be drained
+    confirmed: Signal[[int, list[NodeId]]] = field(default_factory=Signal)
     _waits: dict[int, _Wait] = field(default_factory=dict)
     _next_id: int = 1
     _programmed: dict[tuple[NodeId, Scope], int] = field(default_factory=dict)
@@ -75,8 +81,7 @@ class Confirmations:
     def _send(self, wait: _Wait) -> None:
         for peer, scopes in wait.missing.items():
             wanted = [segment for segment in wait.segments if segment.scope in scopes]
-            for message in deltas(wanted, confirm=True):
-                self.outbox.put(peer, message, Priority.OWN)
+            self.outbox.put_segments(peer, wanted, Priority.OWN, confirm=True)
 
     def receive(self, message: Confirm, sender: NodeId) -> None:
         """Record what a peer confirms of this node's own logs."""
@@ -114,12 +119,13 @@ class Confirmations:
         scopes.discard(scope)
         if not scopes:
             del wait.missing[node_id]
+            wait.confirmed_by.append(node_id)
         if not wait.missing:
             self._finish(wait_id)
 
     def _finish(self, wait_id: int) -> None:
-        del self._waits[wait_id]
-        self.done.append(wait_id)
+        wait = self._waits.pop(wait_id)
+        self.confirmed.emit(wait_id, wait.confirmed_by)
 
     def missing(self, wait_id: int) -> tuple[NodeId, ...]:
         """Return the nodes that have not confirmed yet, in order of id."""

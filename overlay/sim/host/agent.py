@@ -12,7 +12,6 @@ from typing import Any, Final
 from overlay.core.attach_order import detach_endpoint
 from overlay.core.events import (
     CardAccepted,
-    Confirmed,
     ConfirmRequested,
     Event,
     GrantRefused,
@@ -59,7 +58,7 @@ class SimAgent:
 
     def _on_start(self) -> None:
         self._kill(self._attaches)
-        self._confirmations.clear()
+        self._confirmations.start()
         self._tidied = False
         self.reconciler.start()
         self.host.later(0.0, self._tidy)
@@ -206,8 +205,6 @@ class SimAgent:
                 for attach in self.pending:
                     if attach.request_id == refusal.request_id:
                         attach.asked = None
-            case Confirmed(wait_id=wait_id):
-                self._confirmations.complete(wait_id)
             case OwnLogAhead():
                 self._tidied = False
                 self.host.later(0.0, self._tidy)

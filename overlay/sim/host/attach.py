@@ -107,12 +107,14 @@ class Confirmations:
             int, tuple[PendingConfirmation, Promise[PendingConfirmation | None]]
         ] = {}
 
-    def clear(self) -> None:
-        """Forget all of them: the agent has just started."""
+    def start(self) -> None:
+        """Forget all of them, and follow those of the agent that has just started."""
         self._pending.clear()
+        assert self._host.node is not None
+        self._host.node.confirmations.confirmed.connect(self._complete)
 
     async def wait(self, wait_id: int) -> PendingConfirmation | None:
-        """Return the nodes that were asked once all live ones have confirmed; None if too late."""
+        """Return the nodes that have confirmed, once all live ones have; None if too late."""
         assert self._host.node is not None
         asked = PendingConfirmation(
             self._host.node.unconfirmed_nodes(wait_id), self._host.schedule.now
@@ -128,11 +130,12 @@ class Confirmations:
             self._host.node.cancel_confirmation(wait_id)
             promise.resolve(None)
 
-    def complete(self, wait_id: int) -> None:
+    def _complete(self, wait_id: int, confirmed_by: list[NodeId]) -> None:
         """Note that all live nodes have confirmed."""
         asked, promise = self._pending.pop(wait_id, (None, None))
-        if promise is not None:
-            promise.resolve(asked)
+        if asked is not None and promise is not None:
+            node_ids = tuple(each for each in asked.node_ids if each in confirmed_by)
+            promise.resolve(PendingConfirmation(node_ids, asked.since))
 
     def dismiss(self, node_id: NodeId) -> None:
         """Note that nobody waits for a dead node any longer."""

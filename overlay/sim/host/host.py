@@ -243,7 +243,7 @@ class Host:
         return segments
 
     def publish(self, segments: Sequence[Segment], *, confirm: bool = False) -> int | None:
-        """Send own records; with `confirm`, return the wait id that a Confirmed event will have."""
+        """Send own records; with `confirm`, return the id of the wait for that."""
         assert self.node is not None
         wait = self.node.publish(segments, self.schedule.now, confirm=confirm)
         self.crash_point()

@@ -39,8 +39,8 @@ class Reconciler:
         node = self.host.node
         assert node is not None
         assert self.host.addressing is not None
-        self._view = View(node.store, node.membership, self.host.node_id)
-        self._view.ownership = self.host.addressing.ownership
+        owners = self.host.addressing
+        self._view = View(node.store, node.membership, self.host.node_id, owners)
         self._dirty.clear()
         self._due = False
         self.host.later(0.0, self._period)

@@ -154,7 +154,7 @@ class Transport:
         while (event := node.next_event()) is not None:
             self._on_event(event)
         seal = self.sessions.seal
-        for to, payload in node.outbox.drain():
+        for to, payload in node.outbox.drain(node.membership):
             for content in seal(to, payload, now):
                 self._send(to, content)
         due = node.next_timer()

@@ -11,6 +11,7 @@ import pytest
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.sandbox_runtime import SandboxRuntime
 from overlay.agent.exposure.controller import ExposureController
+from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.operations import DeleteRow
@@ -18,6 +19,7 @@ from overlay.core.dataplane.state import FloodRow
 from overlay.errors import OverlayError
 from overlay.kernel.sandbox.sandbox import OperationFailure
 from overlay.model import Vni, parse_ip
+from overlay.signals import AsyncSignal, Signal
 
 VNI = Vni(7)
 NOTHING = cast("Any", None)
@@ -34,10 +36,9 @@ async def test_passes_that_fail_leave_one_retry(
 ) -> None:
     """A row that the kernel refuses, and records that wake the loop a hundred times."""
     card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
-    member = cast("Any", SimpleNamespace(card=card))
-    reconciler = Reconciler(
-        member, NOTHING, NOTHING, EventLog(tmp_path), Attachments(), 30.0, NOTHING, NOTHING
-    )
+    gossip = cast("Any", SimpleNamespace(card=card))
+    context = NodeContext(gossip, NOTHING, NOTHING, EventLog(tmp_path))
+    reconciler = Reconciler(context, Attachments(), 30.0, NOTHING, NOTHING)
     runtime = SandboxRuntime(NOTHING, NOTHING, NOTHING)
     refused = OperationFailure(
         DeleteRow(FloodRow("vxlan0", parse_ip("192.0.2.2"))), 12, "no memory"
@@ -57,9 +58,10 @@ class Unreadable(Reconciler):
     def __init__(self, event_log: EventLog) -> None:
         node = SimpleNamespace(store=SimpleNamespace(versions=lambda _scope: []))
         card = SimpleNamespace(underlay_mtu=1500, address=parse_ip("192.0.2.1"))
-        member = cast("Any", SimpleNamespace(card=card, node=node))
-        guard = cast("Any", SimpleNamespace(admit_members=_nothing))
-        super().__init__(member, NOTHING, NOTHING, event_log, Attachments(), 30.0, NOTHING, guard)
+        gossip = cast("Any", SimpleNamespace(card=card, node=node))
+        underlay_filter = cast("Any", SimpleNamespace(admit_members=_nothing))
+        context = NodeContext(gossip, NOTHING, NOTHING, event_log)
+        super().__init__(context, Attachments(), 30.0, NOTHING, underlay_filter)
         self.passed: list[Vni] = []
         for number in range(3):
             self._runtimes[Vni(number)] = SandboxRuntime(NOTHING, NOTHING, NOTHING)
@@ -107,7 +109,13 @@ class Refused(ExposureController):
 async def test_an_end_that_cannot_be_made_leaves_one_retry(tmp_path: Path) -> None:
     """Notifications that have it looked at a hundred times add no work for later."""
     unwished = cast("Any", SimpleNamespace(preferences={}))
-    exposure = cast("Any", Refused)(NOTHING, unwished, *[NOTHING] * 6, EventLog(tmp_path))
+    reconciler = cast("Any", SimpleNamespace(ports_lost=Signal()))
+    participation = cast("Any", SimpleNamespace(before_sandbox_removal=AsyncSignal()))
+    mtu_controller = cast("Any", SimpleNamespace(mtu_changed=Signal()))
+    context = NodeContext(NOTHING, NOTHING, NOTHING, EventLog(tmp_path))
+    exposure = Refused(
+        context, NOTHING, unwished, NOTHING, reconciler, participation, mtu_controller
+    )
     before = timers()
 
     for _ in range(100):

@@ -75,7 +75,7 @@ class Seat:
 
     def sent(self, to: NodeId) -> list[Message]:
         """Return what was sent to a peer since the last call, and drop the rest."""
-        outgoing = self.outbox.drain()
+        outgoing = self.outbox.drain(self.membership)
         return [m for each, payload in outgoing if each == to for m in self.codec.decode(payload)]
 
     def step(self, *, but: NodeId) -> tuple[float, set[NodeId]]:
@@ -88,7 +88,7 @@ class Seat:
         self.membership.handle_timer(now)
         pings = [
             (to, message)
-            for to, payload in self.outbox.drain()
+            for to, payload in self.outbox.drain(self.membership)
             for message in self.codec.decode(payload)
             if isinstance(message, Ping)
         ]

@@ -111,21 +111,28 @@ def test_forgotten_peer_gets_nothing() -> None:
     assert outbox.drain() == []
 
 
+class News:
+    """A piggyback source with one message, which notes the room that it was offered."""
+
+    def __init__(self, message: bytes) -> None:
+        self.rooms: list[tuple[NodeId, int]] = []
+        self._message = message
+
+    def piggyback(self, to: NodeId, room: int) -> list[bytes]:
+        """Return the message, whoever the peer is."""
+        self.rooms.append((to, room))
+        return [self._message]
+
+
 def test_room_is_offered_once_per_peer() -> None:
     """The piggyback source is called once per peer, for the roomiest payload."""
-    rooms: list[tuple[NodeId, int]] = []
-
-    def piggyback(to: NodeId, room: int) -> list[bytes]:
-        rooms.append((to, room))
-        return [b"\x00\x05..."]
-
+    news = News(b"\x00\x05...")
     outbox = Outbox(SizedCodec())
-    outbox.piggyback = piggyback
     outbox.put(PEER, sized(1000), Priority.OWN)
     outbox.put(PEER, sized(500), Priority.OWN)
 
-    assert sizes(outbox.drain()) == [[1000], [500, 5]]
-    assert rooms == [(PEER, limits.PAYLOAD_SIZE_MAX - 500)]
+    assert sizes(outbox.drain(news)) == [[1000], [500, 5]]
+    assert news.rooms == [(PEER, limits.PAYLOAD_SIZE_MAX - 500)]
 
 
 def test_offered_room_alone_makes_a_datagram() -> None:
@@ -134,9 +141,8 @@ def test_offered_room_alone_makes_a_datagram() -> None:
     outbox.offer_room(PEER)
     assert outbox.drain() == []
 
-    outbox.piggyback = lambda _to, _room: [b"\x00\x02"]
     outbox.offer_room(PEER)
-    assert outbox.drain() == [Outgoing(PEER, b"\x00\x02")]
+    assert outbox.drain(News(b"\x00\x02")) == [Outgoing(PEER, b"\x00\x02")]
 
 
 message_sizes = st.integers(2, limits.PAYLOAD_SIZE_MAX)

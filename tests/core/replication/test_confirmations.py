@@ -37,6 +37,8 @@ class Waiting:
         self.store.accept_card(self.signer.issue_card(card))
         self.author = LogWriter(self.store, self.signer)
         self.confirmations = Confirmations(self.store, Outbox(MsgpackCodec()), ProtocolSettings())
+        self.confirmed: list[tuple[int, list[NodeId]]] = []
+        self.confirmations.confirmed.connect(lambda *args: self.confirmed.append(args))
         waited_for = self.write(endpoint(1))
         wait = self.confirmations.wait_for(waited_for, {BLUE: [PEER]}, 0.0)
         log = self.store.log(self.node_id, BLUE)
@@ -73,7 +75,7 @@ def test_the_new_floor_does_not_confirm_a_rewritten_entry(
 
     waiting.write(endpoint(3))
     waiting.hear(waiting.log.version - 1)
-    assert waiting.confirmations.done == [waiting.wait]
+    assert waiting.confirmed == [(waiting.wait, [PEER])]
 
 
 def test_a_confirm_during_recovery_of_the_own_log_counts(waiting: Waiting) -> None:
@@ -82,7 +84,7 @@ def test_a_confirm_during_recovery_of_the_own_log_counts(waiting: Waiting) -> No
     waiting.store.accept(waiting.signer.issue_segment(BLUE, ahead, ahead + 1, ahead + 2, ()))
 
     waiting.hear(ahead)
-    assert waiting.confirmations.done == [waiting.wait]
+    assert waiting.confirmed == [(waiting.wait, [PEER])]
 
 
 def test_all_pending_confirmations_are_sent_at_once() -> None:

@@ -57,7 +57,7 @@ class Line:
                 due = node.next_timer()
                 if due is not None and due <= now:
                     node.handle_timer(now)
-                for to, payload in node.outbox.drain():
+                for to, payload in node.outbox.drain(node.membership):
                     if not cut:
                         for message in CODEC.decode(payload):
                             self.nodes[to].receive(message, node_id, now)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from overlay import limits
-from overlay.core.events import Confirmed, Event
+from overlay.core.events import Event
 from overlay.core.log.store import Acceptance, Store
 from overlay.core.log.writer import LogWriter
 from overlay.core.node import Node
@@ -269,7 +269,7 @@ class Net:
     def _send(self, node_id: NodeId, node: Node) -> None:
         while (event := node.next_event()) is not None:
             self.events[node_id].append(event)
-        for outgoing in node.outbox.drain():
+        for outgoing in node.outbox.drain(node.membership):
             assert len(outgoing.payload) <= limits.PAYLOAD_SIZE_MAX
             for _ in range(2 if self.rng.random() < 0.05 else 1):
                 if self.rng.random() >= self.loss:
@@ -371,7 +371,7 @@ def test_a_newcomer_learns_what_a_forgotten_node_wrote() -> None:
 
 
 def test_a_wait_ends_when_everyone_has_programmed() -> None:
-    """Confirmed comes after the last live participant is programmed."""
+    """A wait is over once the last live participant confirms its kernel, and not before."""
     net = Net(3)
     nodes = [net.add(number) for number in range(1, 4)]
     net.meet()
@@ -379,18 +379,20 @@ def test_a_wait_ends_when_everyone_has_programmed() -> None:
     for node in nodes:
         net.write(node, CLUSTER_SCOPE, Participation(9, forwards=True))
     net.run(0.5)
+    confirmed: list[tuple[int, list[NodeId]]] = []
+    nodes[0].confirmations.confirmed.connect(lambda *args: confirmed.append(args))
     wait = net.write(nodes[0], BLUE, endpoint(1), confirm=True)
     assert wait is not None
     net.run(0.2)
     nodes[1].programmed(list(nodes[1].store.versions(BLUE)), net.now)
     net.run(0.2)
     assert nodes[0].unconfirmed_nodes(wait) == (nodes[2].card.node_id,)
-    assert Confirmed(wait) not in net.events[nodes[0].card.node_id]
+    assert confirmed == []
 
     nodes[2].programmed(list(nodes[2].store.versions(BLUE)), net.now)
     net.run(0.2)
 
-    assert Confirmed(wait) in net.events[nodes[0].card.node_id]
+    assert confirmed == [(wait, [nodes[1].card.node_id, nodes[2].card.node_id])]
 
 
 def test_nobody_to_wait_for_is_no_wait() -> None:

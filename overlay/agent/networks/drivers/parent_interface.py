@@ -12,7 +12,6 @@ import asyncio
 import collections
 import contextlib
 import logging
-from collections.abc import Callable
 from typing import ClassVar
 
 from overlay import limits
@@ -26,13 +25,17 @@ from overlay.errors import ConflictError, OverlayError, UsageError
 from overlay.kernel.host import address_conflict, macvlan
 from overlay.kernel.host.macvlan import InterfaceLocation
 from overlay.model import Endpoint, Mac, Network, Vni, ip_text, mac_text
+from overlay.signals import Signal
 
 
 class MacvlanPorts:
-    """All such interfaces of this host. `lost` is told of those that are gone."""
+    """All such interfaces of this host.
+
+    Signal `interfaces_lost`: the ports whose interface is gone, after each check.
+    """
 
     def __init__(self, context: NodeContext, attachments: Attachments) -> None:
-        self.interfaces_lost: Callable[[list[str]], None] = lambda _ports: None
+        self.interfaces_lost: Signal[[list[str]]] = Signal()
         self.faults: dict[str, tuple[int, str, float]] = {}  # by port: network, why, and when
         self._state = context.gossip.state
         self._directory = context.directory
@@ -163,7 +166,8 @@ class MacvlanPorts:
         found = [watched[place.mark] for place in gone]
         # One that went meanwhile was detached; one that failed just now has time.
         due = {attachment.port for attachment in self._all()} - self._is_backing_off()
-        self.interfaces_lost([attachment.port for attachment in found if attachment.port in due])
+        lost = [attachment.port for attachment in found if attachment.port in due]
+        self.interfaces_lost.emit(lost)
         return found
 
     def _is_backing_off(self) -> set[str]:
