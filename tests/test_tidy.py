@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,3 +162,113 @@ def class_names(package: str) -> dict[str, list[str]]:
 def test_a_class_name_means_one_thing(package: str) -> None:
     """No public class name is defined twice within a package."""
     assert {name: at for name, at in class_names(package).items() if len(at) > 1} == {}
+
+
+WIRED = [p for part in ("agent", "core", "wire") for p in (ROOT / "overlay" / part).rglob("*.py")]
+CONSTRUCTOR_PARAMETERS_MAX = 8  # self and seven more
+CALLED = {"Callable", "Awaitable"}
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Return the names of a function's parameters, in order."""
+    given = function.args
+    return [each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+
+
+def is_called(annotation: ast.expr) -> bool:
+    """Return whether an annotation is a Callable or an Awaitable, or one of those or None."""
+    if isinstance(annotation, ast.BinOp):
+        return is_called(annotation.left) or is_called(annotation.right)
+    outer = annotation.value if isinstance(annotation, ast.Subscript) else annotation
+    return isinstance(outer, ast.Name) and outer.id in CALLED
+
+
+def defined(tree: ast.AST, *, methods: bool) -> Iterator[str]:
+    """Yield the names of a file's methods, without properties, or of its other functions."""
+    inside = {
+        id(node)
+        for parent in ast.walk(tree)
+        if isinstance(parent, ast.ClassDef)
+        for node in parent.body
+    }
+    for node in functions(tree):
+        is_property = any(isinstance(each, ast.Name) for each in node.decorator_list)
+        if (id(node) in inside) is methods and not is_property:
+            yield node.name
+
+
+@functools.cache
+def method_names() -> frozenset[str]:
+    """Return the names of all methods that a callback could be."""
+    return frozenset(
+        name for path in WIRED for name in defined(ast.parse(path.read_text()), methods=True)
+    )
+
+
+def assignments(tree: ast.AST) -> Iterator[tuple[ast.Attribute, ast.expr]]:
+    """Yield the attributes that are assigned to, each with its new value."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                if isinstance(target, ast.Attribute):
+                    yield target, node.value
+
+
+def callbacks_set_later(tree: ast.AST, methods: frozenset[str]) -> list[str]:
+    """Return the statements of a file that make an attribute a callback for others to set."""
+    found = [
+        ast.unparse(node)
+        for function in functions(tree)
+        for node in ast.walk(function)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Attribute)
+        and is_called(node.annotation)
+        and not (isinstance(node.value, ast.Name) and node.value.id in parameters(function))
+    ]
+    local = set(defined(tree, methods=False))
+    for target, value in assignments(tree):
+        is_own = isinstance(target.value, ast.Name) and target.value.id == "self"
+        is_method = isinstance(value, ast.Attribute) and value.attr in methods
+        is_function = isinstance(value, ast.Name) and value.id in local
+        if isinstance(value, ast.Lambda) or (not is_own and (is_method or is_function)):
+            found.append(f"{ast.unparse(target)} = {ast.unparse(value)}")
+    return found
+
+
+@pytest.mark.parametrize("path", WIRED, ids=name_of)
+def test_no_attribute_is_a_callback_set_later(path: Path) -> None:
+    """Events are signals, and questions are constructor arguments: the imports show all calls."""
+    assert callbacks_set_later(ast.parse(path.read_text()), method_names()) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "self.lost: Callable[[], None] = lambda: None",
+        "self.lost: Callable[[], None] | None = None",
+        "self.lost: Callable[[], Awaitable[None]] = _nothing",
+        "self.lost = lambda: None",
+        "self.reconciler.lost = repair.report",
+        "other.lost = report",
+    ],
+)
+def test_a_callback_set_later_is_found(statement: str) -> None:
+    """The check above finds each form that such an attribute has had."""
+    body = f"def report() -> None: ...\nclass A:\n    def __init__(self):\n        {statement}\n"
+
+    assert callbacks_set_later(ast.parse(body), frozenset({"report"}))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "overlay/agent").rglob("*.py")), ids=name_of)
+def test_constructors_take_few_arguments(path: Path) -> None:
+    """A component that needs more collaborators takes a context object, or is two components."""
+    many = [
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for function in functions(node)
+        if function.name == "__init__" and len(parameters(function)) > CONSTRUCTOR_PARAMETERS_MAX
+    ]
+
+    assert many == []
