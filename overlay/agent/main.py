@@ -1,6 +1,6 @@
-"""The agent's process: configuration, logging, signals, readiness; then it serves until told.
+"""The agent's process: configuration, logging, signals and readiness; serves until stopped.
 
-What keeps it from starting is an OverlayError, which the command line reports as any other.
+A failure to start is an OverlayError, which the command line reports like any other.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ async def _serve(config: Config) -> None:
     loop.add_signal_handler(signal.SIGHUP, _reload, config)
     watchdog: asyncio.Task[None] | None = None
     try:
-        # The socket first: a second agent must be refused before it touches any state.
+        # The socket comes first: a second agent must be refused before it touches any state.
         await server.start()
         await agent.start()
         server.ready.set()
         _spare_collections()
-        # The kernel thread plans in Python; the loop gives up the interpreter with every datagram
-        # it reads, and would get it back after 5 ms each time.
+        # The kernel thread plans in Python. The loop gives up the interpreter with each datagram
+        # it reads, and by default would wait 5 ms to get it back.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         systemd.notify_systemd("READY=1", "STATUS=serving")
         logging.getLogger("overlayd").info("serving on %s", server.path)
@@ -84,7 +84,7 @@ async def _serve(config: Config) -> None:
 
 
 def _spare_collections() -> None:
-    """Let the garbage collector leave alone what lives as long as the process.
+    """Exempt objects that live as long as the process from garbage collection.
 
     Full collections over many records stalled the loop by 150 to 290 ms (measured with
     100,000 rows); records are trees without cycles, so reference counts free them anyway.
@@ -95,16 +95,16 @@ def _spare_collections() -> None:
 
 
 def _reload(config: Config) -> None:
-    """Read the configuration again: the log level changes at once, the rest at the next start."""
+    """Reload the configuration: the log level changes now, all else at the next start."""
     systemd.reload_message()
     log = logging.getLogger("overlayd")
     try:
         fresh = load(config.path or CONFIG_DEFAULT, required=False)
     except OverlayError as error:
-        log.error("the configuration was not read again: %s", error)  # noqa: TRY400 - told, not traced
+        log.error("cannot reload the configuration: %s", error)  # noqa: TRY400 - no traceback
     else:
         logging.getLogger().setLevel(fresh.log_level.upper())
-        log.warning("configuration read again: log_level is %s", fresh.log_level)
+        log.warning("reloaded the configuration: log_level is %s", fresh.log_level)
     systemd.notify_systemd("READY=1")
 
 

@@ -39,7 +39,7 @@ from overlay.wire.identity.token import Token
 
 
 class Site:
-    """One member and its desk; what the agent wires up, without a kernel."""
+    """One member with its admission service, as the agent has it, without a kernel."""
 
     def __init__(self, state: StateDatabase, cluster: StoredCluster, address: str) -> None:
         self.state = state
@@ -80,7 +80,7 @@ class Site:
 
     @property
     def seed(self) -> JoinSeed:
-        """Where to knock at."""
+        """The address to contact."""
         card = self.gossip.card
         return JoinSeed(card.name, card.address, card.gossip_port)
 
@@ -96,7 +96,7 @@ class Sites:
             self.port: int = found.getsockname()[1]
 
     def first(self) -> Site:
-        """Make a cluster."""
+        """Create a cluster."""
         authority = Authority.generate(os.urandom)
         state = StateDatabase(self._directory / "vm1")
         key = authority.make_key(0, os.urandom(32), time.time())
@@ -109,7 +109,7 @@ class Sites:
     async def join(
         self, number: int, through: Site, token: Token, identity: Identity | None = None
     ) -> Site:
-        """Let a host in by a token, through a member."""
+        """Let a host join with a token, through a member."""
         name, address = f"vm{number}", f"127.0.0.{number}"
         state = StateDatabase(self._directory / name)
         if identity is not None:
@@ -130,18 +130,18 @@ class Sites:
         return site
 
     def again(self, site: Site, address: str) -> Site:
-        """Start a member anew, at some address."""
+        """Restart a member, at some address."""
         self.close(site)
         return self._start(StateDatabase(site.state.directory), site.cluster, address)
 
     def close(self, site: Site) -> None:
-        """End a member without a word."""
+        """Stop a member without a goodbye."""
         self._open.remove(site)
         site.gossip.close()
         site.state.close()
 
     def close_all(self) -> None:
-        """End all."""
+        """Stop all members."""
         for site in list(self._open):
             self.close(site)
 
@@ -163,7 +163,7 @@ class Sites:
 
 
 def met(one: Site, other: Site) -> bool:
-    """Say whether two members know each other."""
+    """Return whether two members know each other."""
     return (
         one.gossip.node.store.card(other.gossip.node_id) is not None
         and other.gossip.node.store.card(one.gossip.node_id) is not None
@@ -171,7 +171,7 @@ def met(one: Site, other: Site) -> bool:
 
 
 async def until(condition: Callable[[], bool], within_s: float = 15.0) -> None:
-    """Wait for a fact."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  a fact of another object, without an event
             await asyncio.sleep(0.01)
@@ -179,7 +179,7 @@ async def until(condition: Callable[[], bool], within_s: float = 15.0) -> None:
 
 @pytest_asyncio.fixture
 async def sites(tmp_path: Path) -> AsyncIterator[Sites]:
-    """Return where members are made."""
+    """Return the factory of members."""
     made = Sites(tmp_path)
     yield made
     made.close_all()

@@ -1,7 +1,7 @@
-"""Who may come in: the cluster's tokens and the authority's holders, as the records have them.
+"""Admission of new hosts: join tokens and authority holders, derived from the records.
 
-Owns: what a token's state is, counting its uses, handing out certificates where this host holds
-the authority. Implements `wire.admission.Desk`. Must not know: HTTP, sockets.
+Owns: the state of a token, counting its uses, and issuing certificates if this host holds the
+authority. Implements `wire.admission.AdmissionPolicy`. Does not: know HTTP or sockets.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from overlay.wire.admission import JoinGrant, JoinRefusal, JoinRequest, JoinResp
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.token import SECRET_SIZE, Token
 
-_KEPT_ENDED_S = 30 * 86_400  # so that its bearer hears why, and `token ls` shows it
+_KEPT_ENDED_S = 30 * 86_400  # so that a host that uses it learns why, and `token ls` shows it
 
 
 @dataclass(slots=True)
 class AdmissionRecords:
-    """What the records say about admission, checked against the trust anchor."""
+    """The records about admission, checked against the trust anchor."""
 
     holders: set[NodeId] = field(default_factory=set)
     invitations: dict[bytes, JoinToken] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class AdmissionRecords:
 
 
 class AdmissionService:
-    """The desk of one member."""
+    """Admits hosts on behalf of one member."""
 
     def __init__(
         self,
@@ -70,17 +70,17 @@ class AdmissionService:
         self._gossip.transport.send(self._responder.open(data))
 
     def records_changed(self) -> None:
-        """Note that the cluster's records changed."""
+        """Read the records again before the next use."""
         self._records = None
 
-    # --- the desk (wire.admission.Desk) -------------------------------------------------
+    # --- the policy (wire.admission.AdmissionPolicy) ------------------------------------
 
     def invitation(self, token_id: bytes) -> JoinToken | None:
-        """Return the token's record, in force or not, if it is the authority's."""
+        """Return a token's record, valid or not, if the authority signed it."""
         return self.records().invitations.get(token_id)
 
     def refusal(self, invitation: JoinToken, applicant: NodeId | None) -> JoinRefusal | None:
-        """Return why this token does not let this node in, or None; no node: let anyone in."""
+        """Return why a token does not admit a node, or None; without a node, any new one."""
         book = self.records()
         if applicant is not None and self._gossip.node.is_forgotten(applicant):
             return JoinRefusal.BARRED
@@ -94,16 +94,16 @@ class AdmissionService:
         return None
 
     def holders(self) -> list[tuple[Ip, int]]:
-        """Return where the other holders that live are."""
+        """Return the addresses and ports of the other holders that are alive."""
         cards = (self._gossip.node.store.card(node_id) for node_id in self.live_holders())
         return [(card.address, card.gossip_port) for card in cards if card is not None]
 
     def authority(self) -> Authority | None:
-        """Return the authority, if it is held here."""
+        """Return the authority, if this host holds it."""
         return self._gossip.authority
 
     def admit(self, invitation: JoinToken, request: JoinRequest) -> JoinGrant | None:
-        """Count the admission, durably, and return it; None if that is not possible now."""
+        """Record the admission, durably, and return the grant; None if not possible now."""
         authority = self._gossip.authority
         if authority is None or not self._gossip.node.may_write(self._gossip.transport.now()):
             return None
@@ -112,13 +112,13 @@ class AdmissionService:
             admission = Admission(invitation.token_id, node_id)
             try:
                 self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [admission]))
-            except OverlayError as error:  # a disk that refuses: the applicant asks again
+            except OverlayError as error:  # the disk rejects it: the applicant asks again
                 self._event_log.record("admit", str(error), level=logging.ERROR, peer=request.name)
                 return None
             self.records_changed()
             self._event_log.record(
                 "admit",
-                f"{request.name} ({node_text(node_id)}) at {ip_text(request.address)} was let in "
+                f"admitted {request.name} ({node_text(node_id)}) at {ip_text(request.address)} "
                 f"by token {invitation.token_id.hex()[:8]} {invitation.label}".rstrip(),
                 peer=request.name,
             )
@@ -128,10 +128,10 @@ class AdmissionService:
         keyring = self._gossip.keyring
         return JoinGrant(certificate, keyring.key(keyring.sealing))
 
-    # --- who holds the authority --------------------------------------------------------
+    # --- holders of the authority -------------------------------------------------------
 
     def is_holder(self, node_id: NodeId) -> bool:
-        """Say whether a node holds the authority."""
+        """Return whether a node holds the authority."""
         if node_id == self._gossip.node_id:
             return self._gossip.authority is not None
         return node_id in self.records().holders
@@ -146,14 +146,14 @@ class AdmissionService:
         ]
 
     def require_authority(self) -> Authority:
-        """Return the authority; raises ConflictError where it is not held."""
+        """Return the authority; raises ConflictError if this host does not hold it."""
         if self._gossip.authority is not None:
             return self._gossip.authority
         store = self._gossip.node.store
         names = sorted(
             card.name for node_id in self.records().holders if (card := store.card(node_id))
         )
-        where = f"Do it on {' or '.join(names)}" if names else "Do it on a host that holds it"
+        where = f"Run it on {' or '.join(names)}" if names else "Run it on a host that holds it"
         raise ConflictError(
             "this host does not hold the cluster's authority",
             hint=f"{where}, or make this host a holder from there: sudo overlayd promote "
@@ -161,7 +161,7 @@ class AdmissionService:
         )
 
     def require_another_holder(self) -> None:
-        """Raise ConflictError if others stay behind and the authority would go with this node."""
+        """Raise ConflictError if other members stay and would lose the authority."""
         node = self._gossip.node
         staying = {
             member.node_id
@@ -171,13 +171,13 @@ class AdmissionService:
         if self._gossip.authority is not None and staying and not staying & self.records().holders:
             raise ConflictError(
                 "this host is the only one that holds the cluster's authority",
-                why="once it has left, nobody can ever be admitted again",
-                hint="Hand it on first: sudo overlayd promote NODE. To leave all the same: "
+                why="after it has left, no host can be admitted again",
+                hint="Hand it on first: sudo overlayd promote NODE. To leave anyway: "
                 "sudo overlayd leave --force",
             )
 
     def declare_holder(self) -> None:
-        """Write down, once, that this host holds the authority."""
+        """Publish, once, the record that this host holds the authority."""
         authority = self._gossip.authority
         if authority is not None:
             proof = authority.sign_holder(self._gossip.node_id)
@@ -189,7 +189,7 @@ class AdmissionService:
     # --- tokens -------------------------------------------------------------------------
 
     def create(self, *, label: str, expires_in_s: int | None, uses: int | None) -> Token:
-        """Make a token; raises ConflictError where the authority is not held."""
+        """Create a token; raises ConflictError if this host does not hold the authority."""
         authority = self.require_authority()
         cluster = self._gossip.cluster
         now_s = int(self._wall_clock())
@@ -216,15 +216,15 @@ class AdmissionService:
         own = [one for one in self._own("invitation") if one not in ended]
         if len(own) >= limits.TOKEN_COUNT_MAX:
             raise ConflictError(
-                f"there are {len(own)} tokens made here",
-                hint="End some: overlayd token ls, overlayd token revoke ID",
+                f"this host has created {len(own)} tokens, the limit",
+                hint="Revoke some: overlayd token ls, overlayd token revoke ID",
             )
         self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [invitation], ended))
         self.records_changed()
         return token
 
     def default_token(self) -> Token:
-        """Return this holder's own token without end, made if there is none in force."""
+        """Return this holder's permanent token; create one if there is no valid one."""
         authority = self.require_authority()
         state = self._gossip.state
         cluster = self._gossip.cluster
@@ -245,7 +245,10 @@ class AdmissionService:
         return token
 
     def revoke(self, text: str) -> JoinToken:
-        """End a token, given by the head of its id; raises NotFoundError or ConflictError."""
+        """Revoke a token by a prefix of its id.
+
+        Raises NotFoundError for an unknown prefix, ConflictError for an ambiguous one.
+        """
         authority = self.require_authority()
         found = [
             invitation
@@ -254,10 +257,12 @@ class AdmissionService:
         ]
         if not found:
             raise NotFoundError(
-                f"there is no token {text!r}", hint="'overlayd token ls' lists them"
+                f"no token with id {text!r}", hint="'overlayd token ls' lists the tokens"
             )
         if len(found) > 1:
-            raise ConflictError(f"{text!r} begins several tokens' ids", hint="Write more of it")
+            raise ConflictError(
+                f"token id prefix {text!r} is ambiguous", hint="Use more characters"
+            )
         revocation = authority.sign_revocation(found[0].token_id)
         self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [revocation]))
         self.records_changed()
@@ -269,7 +274,7 @@ class AdmissionService:
         return [key_of(value) for origin, value in values if origin == own]
 
     def _ended(self) -> list[Key]:
-        """Return the keys of this host's own records about tokens that ended long ago."""
+        """Return the keys of this host's records about tokens that ended long ago."""
         book = self.records()
         long_ago = self._wall_clock() - _KEPT_ENDED_S
         kept = {
@@ -288,7 +293,7 @@ class AdmissionService:
     # --- the records --------------------------------------------------------------------
 
     def records(self) -> AdmissionRecords:
-        """Return what the records say, without what a forgotten node wrote."""
+        """Return the admission records, without those of forgotten nodes."""
         if self._records is None:
             self._records = self._read()
         return self._records
@@ -297,7 +302,7 @@ class AdmissionService:
         node, anchor = self._gossip.node, self._gossip.anchor
         book = AdmissionRecords()
 
-        def is_own_word(origin: NodeId) -> bool:
+        def is_own(origin: NodeId) -> bool:
             return origin == self._gossip.node_id and self._gossip.authority is not None
 
         for kind in ("holder", "invitation", "revocation", "admission"):
@@ -312,7 +317,7 @@ class AdmissionService:
                         book.invitations[value.token_id] = value
                     case TokenRevocation() if self._is_proven(anchor, origin, value):
                         book.revoked.add(value.token_id)
-                    case Admission() if origin in book.holders or is_own_word(origin):
+                    case Admission() if origin in book.holders or is_own(origin):
                         book.admitted.setdefault(value.token_id, set()).add(value.node_id)
                     case _:
                         pass
@@ -324,7 +329,7 @@ class AdmissionService:
         origin: NodeId,
         value: AuthorityHolderRecord | JoinToken | TokenRevocation,
     ) -> bool:
-        """Check a signature of the authority, once."""
+        """Return whether the authority signed a record; each signature is checked once."""
         kind, identity = key_of(value)
         key: Key = (kind, identity or origin)
         if self._proven.get(key) == (origin, value):

@@ -1,7 +1,7 @@
-"""Keeping the authority and the certificates it gives: renewal, and handing the key on.
+"""The cluster's authority on this host: certificate renewal, and handing the authority on.
 
-Owns: when a certificate is renewed and by whom, `promote`, and what a member does with a
-certificate or key that comes to it. Must not know: HTTP, tokens.
+Owns: when a certificate is renewed and by which holder, `promote`, and what a member does with a
+certificate or authority key that it receives. Does not: know HTTP or tokens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _POLL_S = 0.05
 
 
 class AuthorityHolder:
-    """One member's part in keeping the authority."""
+    """One member's duties for the authority."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class AuthorityHolder:
             await asyncio.sleep(pause_s)
 
     def renew_if_due(self) -> bool:
-        """Renew the certificate, or ask for it, if its end is near; True while it is."""
+        """Renew the certificate, or request a new one, if it ends soon; return whether it does."""
         if not self._is_due():
             return False
         authority = self._gossip.authority
@@ -77,8 +77,8 @@ class AuthorityHolder:
         return certificate.not_after_s
 
     def handle_message(self, told: AuthorityMessage) -> None:
-        """Act on what a member asks or brings; nothing it brings counts unproven."""
-        # Outside the event's own call: the node is in the middle of one.
+        """Act on a member's request or delivery; what it delivers is verified before use."""
+        # Deferred: the node is in the middle of an event.
         soon = asyncio.get_running_loop().call_soon
         match told.message:
             case CertificateRequest():
@@ -89,8 +89,11 @@ class AuthorityHolder:
                 soon(self._take_authority, told.sender, key)
 
     def _take_certificate(self, certificate: Certificate) -> None:
-        """Use a certificate that was asked for: everyone has our cards and so our old ones, and
-        each change of the card is a write and a word to all members."""
+        """Use a certificate only if a renewal is due.
+
+        Any member can replay this node's old certificates, and each change of the card costs a
+        write and a message to all members.
+        """
         if self._is_due() and certificate.not_after_s > self._end_s():
             self._gossip.use_certificate(certificate)
 
@@ -110,23 +113,25 @@ class AuthorityHolder:
         if not self._gossip.hold_authority(key):
             return
         if not had:
-            self._gossip.state.keep_backup()  # a damaged state must not cost the cluster its key
+            self._gossip.state.keep_backup()  # damage to the state must not lose the authority
             name = self._directory.node_name(sender)
             self._event_log.record("promote", f"{name} made this host a holder of the authority")
         self._admission.declare_holder()
 
     async def promote(self, name: str) -> bool:
-        """Hand the authority to a member; False if it holds it already.
+        """Hand the authority to a member; return False if it already holds it.
 
-        Raises ConflictError where it is not held here or the member is not alive, TimedOutError
-        if it does not confirm by its own record.
+        Raises ConflictError if this host does not hold the authority or the member is not alive,
+        TimedOutError if the member does not publish its record in time.
         """
         authority = self._admission.require_authority()
         node_id = self._directory.node(name)
         if self._admission.is_holder(node_id):
             return False
         if self._directory.node_state(node_id) is not MemberState.ALIVE:
-            raise ConflictError(f"{name} is not alive", hint="'overlayd members' shows who is")
+            raise ConflictError(
+                f"{name} is not alive", hint="'overlayd members' shows the state of all members"
+            )
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.PROMOTE_TIMEOUT_S
         said_at = 0.0
@@ -134,7 +139,7 @@ class AuthorityHolder:
             if loop.time() >= deadline:
                 raise TimedOutError(
                     f"{name} has not confirmed within {limits.PROMOTE_TIMEOUT_S:.0f} s",
-                    hint="It may hold the authority all the same; run this again",
+                    hint="It may hold the authority nevertheless; run this again",
                 )
             if loop.time() - said_at >= _HANDOVER_INTERVAL_S:
                 said_at = loop.time()

@@ -1,4 +1,4 @@
-"""The four collaborators that nearly every component of a membership needs, as one argument."""
+"""The four collaborators that most components of a membership need, as one argument."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from overlay.agent.records.directory import Directory
 
 @dataclass(frozen=True, slots=True)
 class NodeContext:
-    """This node among its peers: what it says and hears, looks up, programs and logs."""
+    """Gossip with the peers, lookups in the records, access to the kernel, and the event log."""
 
     gossip: GossipService
     directory: Directory

@@ -1,7 +1,7 @@
-"""The verb forget: a node declared gone for ever.
+"""`overlayd forget`: declare a node permanently gone.
 
-Owns: when that is refused, so that no host with running containers is given up by mistake. Must not
-know: what follows from it (`core.ipam.reclaim`, the keys' duty).
+Owns: when that is refused, so that no host with running containers is removed by mistake. Does not:
+act on the declaration (`core.ipam.reclaim`, `core.keys`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from overlay.model import NodeId
 
 
 class ForgetService:
-    """Declares nodes gone, their identities barred."""
+    """Declares nodes permanently gone, and so bans their identities."""
 
     def __init__(
         self,
@@ -32,10 +32,10 @@ class ForgetService:
         self._event_log = event_log
 
     def forget(self, name: str, *, powered_off: bool, bar: bool = False) -> NodeId:
-        """Declare a node gone for ever.
+        """Declare a node permanently gone.
 
-        Raises ConflictError for one that is alive, unless it is to be barred all the same: that
-        takes the authority, for no member may shut out another that lives.
+        Raises ConflictError for a live node, unless `bar` is set. That requires the authority,
+        because no member may exclude another live one.
         """
         node_id = self._directory.node(name)
         if node_id == self._gossip.node_id:
@@ -58,7 +58,7 @@ class ForgetService:
             raise ConflictError(
                 f"{name} is {state.name.lower()}",
                 why="its containers may be running",
-                hint=f"On {name}: sudo overlayd leave; to shut it out although it runs: "
+                hint=f"On {name}: sudo overlayd leave; to exclude it although it runs: "
                 f"sudo overlayd forget --bar {name}",
             )
 
@@ -67,7 +67,7 @@ class ForgetService:
         total, live = 1 + len(members.members()), 1 + len(members.live())
         if 2 * live < total:
             raise ConflictError(
-                f"only {live} of {total} members are in reach",
+                f"only {live} of {total} members are reachable",
                 why="the others may be running on the far side of a partition",
                 hint="If the host is really off: overlayd forget --powered-off " + name,
             )

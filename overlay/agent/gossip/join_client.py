@@ -1,7 +1,7 @@
-"""Asking to be let in: a host with a token, before it is member of anything.
+"""Join handshake, applicant side: a host with a token requests admission to a cluster.
 
-Owns: the socket of an application, whom it knocks at, how long, and what is said when nobody
-lets it in. Must not know: HTTP, what follows once it is let in.
+Owns: the socket of a join attempt, the addresses it contacts, its duration, and the errors. Does
+not: know HTTP, or what follows an admission.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _REFUSED: dict[JoinRefusal, tuple[str, str, str]] = {  # what, why, what to do n
     JoinRefusal.EXPIRED: ("the token has expired", "", _NEW_TOKEN),
     JoinRefusal.USED_UP: (
         "the token is used up",
-        "it let in as many hosts as it was made for",
+        "it has admitted the number of hosts it was created for",
         _NEW_TOKEN,
     ),
     JoinRefusal.REVOKED: ("the token was revoked", "", _NEW_TOKEN),
     JoinRefusal.BARRED: (
-        "this host's identity is barred from the cluster",
+        "this host's identity is banned from the cluster",
         "it was forgotten there ('overlayd forget')",
         "To come back as a new node: sudo overlayd reset, then join again",
     ),
@@ -43,14 +43,14 @@ _REFUSED: dict[JoinRefusal, tuple[str, str, str]] = {  # what, why, what to do n
 
 @dataclass(frozen=True, slots=True)
 class JoinResult:
-    """How a host got in: what it was given, and all the places that may know it by now."""
+    """A successful join: the grant, and the members that may know this host by now."""
 
     welcome: JoinGrant
     members: tuple[JoinSeed, ...]
 
 
 class JoinAttempt:
-    """One try to be let in, from one underlay address."""
+    """One attempt to join, from one underlay address."""
 
     def __init__(
         self, identity: Identity, token: Token, name: str, address: Ip, seeds: Sequence[JoinSeed]
@@ -63,13 +63,13 @@ class JoinAttempt:
         self._socket = bind_socket((address, token.gossip_port))
 
     async def run(self, timeout_s: float = limits.JOIN_TIMEOUT_S) -> JoinResult:
-        """Knock until a holder of the authority lets us in.
+        """Send hellos until a holder of the authority admits this host.
 
-        Raises ForbiddenError for a refusal, ConflictError where no holder answers, TimedOutError
-        for silence.
+        Raises ForbiddenError if it refuses, ConflictError if only members without the authority
+        answer, TimedOutError if nobody answers within `timeout_s`.
         """
         loop = asyncio.get_running_loop()
-        started = knock_at = loop.time()
+        started = hello_at = loop.time()
         try:
             while self._applicant.grant is None:
                 now = loop.time()
@@ -78,10 +78,10 @@ class JoinAttempt:
                     raise ForbiddenError(what, why=why, hint=hint)
                 if now >= started + timeout_s:
                     raise self._no_answer_error(now - started)
-                if now >= knock_at:
-                    knock_at = now + join_request.HELLO_RETRY_INTERVAL_S
+                if now >= hello_at:
+                    hello_at = now + join_request.HELLO_RETRY_INTERVAL_S
                     self._send_hello()
-                await self._take(knock_at - now)
+                await self._receive(hello_at - now)
             return JoinResult(self._applicant.grant, self._members())
         finally:
             self._socket.close()
@@ -92,10 +92,10 @@ class JoinAttempt:
         for address, port in places:
             self._send([self._applicant.hello(address, port)])
 
-    async def _take(self, wait_s: float) -> None:
+    async def _receive(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(TimeoutError, OSError, RemoteError):
-            # An OSError is a queued ICMP error: a place where nobody listens (yet).
+            # An OSError is a queued ICMP error: nothing listens at that address yet.
             async with asyncio.timeout(wait_s):
                 data = await loop.sock_recv(self._socket, limits.DATAGRAM_SIZE_MAX + 1)
             self._send(self._applicant.open(data))
@@ -115,10 +115,10 @@ class JoinAttempt:
         if not answered:
             return join_request.no_answer_error(self._seeds, waited_s)
         holders = [ip_text(address) for address, _ in self._applicant.holders]
-        known = f"those known are at {', '.join(sorted(holders))}" if holders else "none is known"
+        known = f"known holders: {', '.join(sorted(holders))}" if holders else "none is known"
         return ConflictError(
             f"{', '.join(answered)} answered, but no host that can admit a new one",
-            why=f"the authority's holders are down or out of reach; {known}",
-            hint="'overlayd members' shows who holds it; start one of them. Several holders avoid "
+            why=f"the holders of the authority are down or unreachable; {known}",
+            hint="'overlayd members' shows the holders; start one of them. Several holders avoid "
             "this: overlayd promote NODE",
         )

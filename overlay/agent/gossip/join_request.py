@@ -1,6 +1,6 @@
-"""Becoming a member: a new cluster, a first contact with a peer, a return, and leaving.
+"""Join requests: their options, resolving the peers to contact, and the errors.
 
-Owns: what `join` decides and what it says when it can't. Must not know: HTTP.
+Does not: know HTTP.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HELLO_RETRY_INTERVAL_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class JoinSpec:
-    """What `overlayd join` asks for."""
+    """The options of `overlayd join`."""
 
     peers: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
@@ -32,7 +32,7 @@ class JoinSpec:
 
 @dataclass(frozen=True, slots=True)
 class JoinSeed:
-    """One address to knock at, and the peer text that it came from."""
+    """One address to contact, and the peer argument that it was resolved from."""
 
     peer: str
     address: Ip
@@ -47,11 +47,11 @@ def default_name() -> str:
 async def resolve(peers: Sequence[str], port: int) -> list[JoinSeed]:
     """Return the addresses of peers given as `host`, `host:port` or `[v6]:port`.
 
-    Raises UsageError for a text that can't be one; a name that does not resolve now is an
-    error only if no other peer resolves.
+    Raises UsageError for an invalid peer. A name that does not resolve is an error only if no other
+    peer resolves.
     """
     if len(peers) > limits.SEED_COUNT_MAX:
-        raise UsageError(f"at most {limits.SEED_COUNT_MAX} peers can be named", field="peers")
+        raise UsageError(f"at most {limits.SEED_COUNT_MAX} peers are allowed", field="peers")
     loop = asyncio.get_running_loop()
     seeds: list[JoinSeed] = []
     failures: list[str] = []
@@ -62,8 +62,8 @@ async def resolve(peers: Sequence[str], port: int) -> list[JoinSeed]:
         except OSError as error:
             failures.append(f"{host}: {error.strerror}")
             continue
-        except ValueError:  # no name as DNS has them: a label too long, a zero, not in IDNA
-            failures.append(f"{host[:64]!r}: no name of a host")
+        except ValueError:  # not a DNS name: a label is too long, has a zero, or is not in IDNA
+            failures.append(f"{host[:64]!r}: not a valid host name")
             continue
         for _, _, _, _, sockaddr in found:
             address = Ip(ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]).packed)
@@ -86,23 +86,26 @@ def split_peer(peer: str, port: int) -> tuple[str, int]:
     elif peer.count(":") == 1:
         host, _, number = peer.partition(":")
     if not host or any(c.isspace() or c in "/@" for c in host):
-        raise UsageError(f"{peer!r} is no peer", hint="Write HOST or HOST:PORT", field="peers")
+        raise UsageError(f"invalid peer {peer!r}", hint="Use HOST or HOST:PORT", field="peers")
     if number:
         if not number.isdigit() or not 0 < int(number) < 65536:
             raise UsageError(
-                f"{peer!r} has no valid port", hint="Ports are 1 to 65535", field="peers"
+                f"invalid port in peer {peer!r}", hint="Ports are 1 to 65535", field="peers"
             )
         port = int(number)
     return host, port
 
 
 def no_answer_error(seeds: Sequence[JoinSeed], waited_s: float) -> TimedOutError:
-    """Return the error for silence: nobody answers those who can't prove membership."""
+    """Return the error for a join without any answer.
+
+    Members do not answer a host that has neither the cluster's key nor a token.
+    """
     tried = ", ".join(f"{ip_text(seed.address)} port {seed.port}/udp" for seed in seeds[:4])
     return TimedOutError(
         f"no member answered within {waited_s:.0f} s at {tried}",
-        why="either no agent runs there, or a firewall drops UDP, or the token is of another "
-        "cluster or was never made there (who has no token of it gets no answer, by design)",
+        why="either no agent runs there, or a firewall drops UDP, or the token belongs to another "
+        "cluster (members do not answer a host without a valid token, by design)",
         hint="On the peer: 'overlayd status' shows its address and port, 'overlayd token show' "
         "its token",
     )
@@ -113,8 +116,8 @@ def seeds_on_other_hosts(seeds: Sequence[JoinSeed], own: Ip) -> list[JoinSeed]:
     found = [seed for seed in seeds if seed.address != own]
     if not found:
         raise UsageError(
-            f"{ip_text(own)} is this host itself",
-            hint="Name another host as the peer",
+            f"peer {ip_text(own)} is this host itself",
+            hint="Give another host as the peer",
             field="peers",
         )
     return found

@@ -1,7 +1,7 @@
-"""The cluster's keys on this host: made, handed on, used and removed, each step first on disk.
+"""Cluster-key rotation on this host: create, distribute, use and remove keys, each durable first.
 
-Owns: disk, journal, secrets and clocks for `core.keys.rotation_driver`, which decides all of it.
-Must not know: HTTP, what a key seals (`wire.session.sessions`).
+Owns: disk, event log, secrets and clocks for `core.keys.rotation_driver`, which decides each step.
+Does not: know HTTP, or what a key encrypts (`wire.session.sessions`).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from overlay.model import NodeId
 from overlay.wire.identity.keyring import SECRET_SIZE, ClusterKey, Keyring
 
 _POLL_S = 0.05
-_GATHER_S = 0.02  # records come in bursts, one of each member
+_GATHER_S = 0.02  # records arrive in bursts, one from each member
 _MAY_WRITE_WAIT_S = 60.0
 
 
 class KeyRotation:
-    """One member's part in keeping the cluster's keys."""
+    """One member's part in rotating the cluster's keys."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class KeyRotation:
             await asyncio.sleep(_GATHER_S)
 
     def members_changed(self) -> None:
-        """Note that members changed."""
+        """Check soon: a member has changed its state."""
         self._changed.set()
 
     def records_changed(self, changed: Iterable[Key]) -> None:
-        """Note that records of the cluster's scope changed."""
+        """Check soon, if one of the changed records is a member's key state."""
         if KEY_STATE_KEY in changed:
             self._changed.set()
 
@@ -112,15 +112,15 @@ class KeyRotation:
                     return seconds
 
     def _holders(self) -> list[NodeId] | None:
-        """Return the other live holders of the authority; None where it is not held."""
+        """Return the other live holders of the authority; None if this host holds none."""
         return None if self._gossip.authority is None else self._admission.live_holders()
 
     def waited_for(self) -> list[str]:
-        """Return the names of the live members that the next step waits for."""
+        """Return the names of the live members that the next step waits for, sorted."""
         return sorted(self._directory.node_name(node_id) for node_id in self.driver.waiting_for())
 
     def next_due_s(self) -> int | None:
-        """Return when this host makes the next key, in Unix time; None if it does not."""
+        """Return when this host creates the next key, in Unix seconds; None if it does not."""
         wall_s = self._wall_clock()
         due_in_s = self.driver.due_in_s(wall_s, self._holders())
         return None if due_in_s is None else int(wall_s + due_in_s)
@@ -128,9 +128,9 @@ class KeyRotation:
     # --- steps --------------------------------------------------------------------------
 
     def make_key(self) -> KeyId:
-        """Make the next key, unless one is on its way; return its name.
+        """Create the next key, unless a rotation is under way; return the newest key's id.
 
-        Raises ConflictError where the authority is not held.
+        Raises ConflictError if this host does not hold the authority.
         """
         self._admission.require_authority()
         generation = self.driver.next_generation()
@@ -141,15 +141,15 @@ class KeyRotation:
     def _make_key(self, generation: int) -> KeyId:
         authority = self._admission.require_authority()
         key = authority.make_key(generation, os.urandom(SECRET_SIZE), self._wall_clock())
-        self._accept_key(key, f"generation {generation} was made here")
+        self._accept_key(key, f"generation {generation} was created here")
         return key.id
 
     def accept_key(self, sender: NodeId, key: ClusterKey) -> None:
-        """Hold a key that a member hands us, if it is of use: it is the authority's."""
+        """Keep a key from a member if the rotation can use it; the authority has signed it."""
         name = self._directory.node_name(sender)
         try:
             self._accept_key(key, f"generation {key.generation} came from {name}", peer=name)
-        except OverlayError as error:  # the sender hands it again
+        except OverlayError as error:  # the sender sends it again
             self._set_fault(error)
 
     def _accept_key(self, key: ClusterKey, text: str, **told: Any) -> None:
@@ -159,10 +159,10 @@ class KeyRotation:
             self._event_log.record("key", text, **told)
 
     async def rotate(self) -> KeyId:
-        """Make the next key and wait until all live members use it.
+        """Create the next key and wait until all live members use it.
 
-        Raises ConflictError where the authority is not held, TimedOutError if some member does
-        not follow in time; it goes on by itself then.
+        Raises ConflictError if this host does not hold the authority, TimedOutError if a member
+        is late; the rotation then continues in the background.
         """
         key = self.make_key()
         loop = asyncio.get_running_loop()
@@ -171,15 +171,16 @@ class KeyRotation:
             if loop.time() >= deadline:
                 late = ", ".join(self.waited_for())
                 raise TimedOutError(
-                    f"generation {key.generation} is not in use by all yet",
+                    f"generation {key.generation} is not yet in use by all members",
                     why=f"waiting for {late or 'this host itself'}",
-                    hint="It goes on by itself; 'overlayd key status' shows how far it is",
+                    hint="The rotation continues by itself; 'overlayd key status' shows its "
+                    "progress",
                 )
             await asyncio.sleep(_POLL_S)
         return key
 
     def _apply_key(self, follow: ApplyKey, new: ClusterKey | None = None) -> None:
-        """Make a ring durable, with the record that tells of it, then seal and open by it."""
+        """Store a key ring together with the record that announces it, then use it."""
         gossip, before, ring = self._gossip, self.driver.rotation.ring, follow.ring
         held = {key.id: key for key in (*gossip.keyring.keys, *([] if new is None else [new]))}
         kept = Keyring([held[known] for known in sorted(ring.held)], ring.sealing)

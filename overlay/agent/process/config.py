@@ -1,6 +1,6 @@
-"""The configuration file: every key optional, unknown keys refused by name.
+"""The configuration file: all keys are optional, unknown keys are refused by name.
 
-Owns: what can be set and its defaults. The command line's options for `agent` win over it.
+Owns: the settings and their defaults. Options of `overlayd agent` override the file.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ LOCK_NAME = "lock"  # in the state directory: held by the agent as long as it li
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What an agent is told from outside; everything else it learns by `join`."""
+    """An agent's settings; a cluster's settings come with `join`."""
 
     state_dir: Path = STATE_DIR_DEFAULT  # identity, records, attachments; mode 0700
     run_dir: Path = RUN_DIR_DEFAULT  # API socket, log of a detached agent
-    api_group: str = API_GROUP_DEFAULT  # its members may use the API besides root
+    api_group: str = API_GROUP_DEFAULT  # its members may use the API, as may root
     log_level: str = "info"  # debug, info, warning or error
-    reconcile_interval_s: float = 30.0  # the periodic pass; changes wake it at once
-    key_rotation_interval_s: float = 24 * 3600.0  # a new cluster key so often; 0: never by itself
+    reconcile_interval_s: float = 30.0  # the periodic pass; changes trigger one at once
+    key_rotation_interval_s: float = 24 * 3600.0  # from key to key; 0: no automatic rotation
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
-    dns_domain: str = DNS_DOMAIN_DEFAULT  # what containers' full names end in
+    dns_domain: str = DNS_DOMAIN_DEFAULT  # the suffix of containers' full names
     path: Path | None = None  # the file this came from, if there was one
 
 
 def load(path: Path, *, required: bool) -> Config:
-    """Read the TOML file at `path`; a missing one is an error only where `required`.
+    """Read the TOML file at `path`; a missing file is an error only if `required`.
 
-    Raises UsageError that names the file, the key and what is expected.
+    Raises UsageError with the file, the key and the expected value.
     """
     try:
         with path.open("rb") as file:
@@ -49,7 +49,7 @@ def load(path: Path, *, required: bool) -> Config:
         if not required:
             return Config()
         raise UsageError(
-            f"there is no configuration file {path}", hint="Leave --config out to use defaults"
+            f"no configuration file {path}", hint="Omit --config to use the defaults"
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML", why=str(error)) from error
@@ -82,15 +82,15 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
         if key == "dns_domain":
             return _domain(path, value)
         return value
-    expected = {"float": "a number of seconds", "Path": "a path", "str": "a text"}[kind]
+    expected = {"float": "a number of seconds", "Path": "a path", "str": "a string"}[kind]
     raise UsageError(f"{path}: {key} must be {expected}, not {value!r}")
 
 
 def _domain(path: Path, value: str) -> str:
-    """Return a domain as it is compared: in small letters, without a dot at its end."""
+    """Return a domain in lower case, without a dot at its end."""
     domain = value.lower().removesuffix(".")
     if not valid_name(domain):
         raise UsageError(
-            f"{path}: dns_domain must be a domain, not {value!r}", hint='Such as "lab.example"'
+            f"{path}: dns_domain must be a domain, not {value!r}", hint='For example "lab.example"'
         )
     return domain

@@ -1,8 +1,8 @@
-"""Giving up what root may do and an agent need not (capabilities(7)).
+"""Process confinement: drop unneeded capabilities (capabilities(7)), forbid core dumps.
 
-Owns: the list of what is kept, each with its reason, and the system calls that drop the rest. What
-is dropped is gone for this process, its threads and the programs it starts. The systemd unit
-has the same list; this holds for agents that 'overlayd join' started, too.
+Owns: the capabilities that are kept, each with its reason, and the system calls that drop the rest.
+A dropped capability is gone for this process, its threads and the programs it starts. The systemd
+unit has the same list; this module also confines agents started by 'overlayd join'.
 """
 
 from __future__ import annotations
@@ -32,18 +32,21 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def drop_capabilities() -> None:
-    """Keep but what is needed, of what there is. Before any other thread starts: the kernel
-    drops for the calling thread, and for those that it will start."""
+    """Drop all capabilities but those needed.
+
+    Call before any other thread starts: the kernel drops them for the calling thread, and for the
+    threads that it starts later.
+    """
     try:
         _drop_bounding()
         _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
         _limit()
     except OSError as error:
-        logging.getLogger("overlayd").warning("capabilities are kept: %s", error.strerror)
+        logging.getLogger("overlayd").warning("cannot drop capabilities: %s", error.strerror)
 
 
 def _drop_bounding() -> None:
-    """Let no program that is started have more either."""
+    """Drop them from the bounding set, which limits the programs that this process starts."""
     for number in range(_COUNT_MAX):
         if _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) < 0:
             return  # beyond the kernel's last one
@@ -76,7 +79,7 @@ _PR_SET_DUMPABLE = 4
 
 
 def forbid_core_dumps() -> None:
-    """Let neither a crash nor another process of the same user write this process's memory."""
+    """Keep crashes and other processes of the user from writing this process's memory to disk."""
     library = ctypes.CDLL(None, use_errno=True)
     if library.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         text = os.strerror(ctypes.get_errno())
@@ -84,6 +87,6 @@ def forbid_core_dumps() -> None:
 
 
 def core_dumps_forbidden() -> bool:
-    """Say whether the kernel dumps nothing of this process."""
+    """Return whether the kernel writes no core dump of this process."""
     library = ctypes.CDLL(None, use_errno=True)
     return int(library.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)) == 0

@@ -1,7 +1,7 @@
-"""What happened, one line each: the log, and a bounded ring that `overlayd events` shows.
+"""The event log: each event goes to the log and to a bounded ring that `overlayd events` shows.
 
-Field names are fixed: time, kind, network, endpoint, peer, text. The ring is written through
-to a file of bounded size, so that it has an answer after a crash too.
+Field names are fixed: time, kind, network, endpoint, peer, text. The ring is written through to a
+file of bounded size, so that it survives a crash.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _FILE_NAME = "events.jsonl"
 
 
 class EventLog:
-    """The ring of recent events. Losing a line of it is never a reason to fail."""
+    """The ring of recent events. A lost line is never an error."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / _FILE_NAME
         self._ring: deque[dict[str, Any]] = deque(maxlen=limits.RECENT_EVENTS_MAX)
         self._followers: list[Callable[[dict[str, Any]], None]] = []
         self._lines = 0
-        self._torn = False  # whether the file's last line is but half of one
+        self._torn = False  # whether the file's last line is incomplete
         self._read()
 
     def _read(self) -> None:
-        # A crash may tear the last line, and a power cut leave anything at all.
+        # A crash may cut the last line off, and a power failure may leave arbitrary bytes.
         opened = functools.partial(self._path.open, encoding="utf-8", errors="replace")
         with contextlib.suppress(OSError), opened() as file:
             line = "\n"
@@ -47,9 +47,9 @@ class EventLog:
             self._torn = not line.endswith("\n")
 
     def record(self, kind: str, text: str, *, level: int = logging.INFO, **fields: Any) -> None:
-        """Log and remember one event; `fields` are network, endpoint, peer and such."""
-        told = " ".join(f"{key}={value}" for key, value in sorted(fields.items()))
-        _LOG.log(level, "%s: %s%s", kind, text, f" [{told}]" if told else "")
+        """Record one event; `fields` are network, endpoint, peer and the like."""
+        shown = " ".join(f"{key}={value}" for key, value in sorted(fields.items()))
+        _LOG.log(level, "%s: %s%s", kind, text, f" [{shown}]" if shown else "")
         event = {"time": time.time(), "kind": kind, "text": text, **fields}
         self._ring.append(event)
         for follower in list(self._followers):
@@ -58,7 +58,7 @@ class EventLog:
         try:
             self._write(event)
         except OSError:
-            self._torn = True  # a full disk may have taken half of it
+            self._torn = True  # a full disk may have accepted half of it
 
     def _write(self, event: dict[str, Any]) -> None:
         if self._lines >= 2 * limits.RECENT_EVENTS_MAX:
@@ -69,16 +69,16 @@ class EventLog:
             self._lines = len(self._ring)
             return
         with self._path.open("a", encoding="utf-8") as file:
-            # The next line must not be lost with a torn one.
+            # Start a new line, so that an incomplete one does not spoil this one.
             file.write(("\n" if self._torn else "") + json.dumps(event) + "\n")
         self._torn = False
         self._lines += 1
 
     def since(self, moment: float) -> list[dict[str, Any]]:
-        """Return the remembered events at or after `moment` (seconds since the epoch)."""
+        """Return the recorded events at or after `moment`, in Unix seconds."""
         return [event for event in self._ring if event["time"] >= moment]
 
     def follow(self, follower: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-        """Call `follower` with every new event until the returned function is called."""
+        """Call `follower` with each new event until the returned function is called."""
         self._followers.append(follower)
         return lambda: self._followers.remove(follower)

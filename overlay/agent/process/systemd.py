@@ -8,7 +8,7 @@ import time
 
 
 def notify_systemd(*lines: str) -> bool:
-    """Send lines such as `READY=1` to the service manager; False if there is none."""
+    """Send lines such as `READY=1` to the service manager; return False if there is none."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False
@@ -24,11 +24,11 @@ def notify_systemd(*lines: str) -> bool:
 
 
 def reload_message() -> bool:
-    """Announce a reload; the clock value is what Type=notify-reload waits for."""
+    """Announce a reload, with the clock value that Type=notify-reload waits for."""
     return notify_systemd("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def watchdog_interval_s() -> float | None:
-    """Return how often to send WATCHDOG=1 (half of what the unit allows), or None."""
+    """Return the interval in seconds for WATCHDOG=1, half of the unit's limit, or None."""
     raw = os.environ.get("WATCHDOG_USEC", "")
     return int(raw) / 2e6 if raw.isdigit() and int(raw) else None

@@ -1,9 +1,9 @@
-"""What runs beside the verbs for as long as this node is a member.
+"""Background tasks of a cluster membership.
 
-A host that refuses something (a full disk, a kernel without memory, tables that never hold still)
-is no reason to stop: it is told, and the work is begun anew after a pause. A defect of our own ends
-the process, as half an agent is worse than none: forwarding goes on meanwhile, the state on disk is
-whole, and whoever started the agent starts it again. Must not know: what the tasks do.
+An error of the host (a full disk, no kernel memory, tables that change during a read) is reported,
+and the task is restarted after a pause. A defect of this program ends the process, as half an agent
+is worse than none: the kernel keeps forwarding, the state on disk is intact, and the service
+manager starts the agent again. Does not: know what the tasks do.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ class BackgroundTasks:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        """Begin some work; it ends when it returns."""
+        """Start a task; it is over when `work` returns."""
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._restart_on_error(work, name), name=name)
         task.add_done_callback(_end_process_on_defect)
         self._tasks.append(task)
 
     async def _restart_on_error(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        told = ""
+        reported = ""
         while True:
             try:
                 await work()
             except (OverlayError, OSError) as error:
-                if told != str(error):
-                    told = str(error)
-                    text = f"{name}: {told} (tried again every {limits.BACKGROUND_AGAIN_S:.0f} s)"
+                if reported != str(error):
+                    reported = str(error)
+                    text = (
+                        f"{name}: {reported} (tried again every {limits.BACKGROUND_AGAIN_S:.0f} s)"
+                    )
                     self._event_log.record("background", text, level=logging.ERROR)
             else:
                 return
             await asyncio.sleep(limits.BACKGROUND_AGAIN_S)
 
     async def close(self) -> None:
-        """End them all."""
+        """Cancel all tasks and wait until they have ended."""
         await cancel_all(self._tasks)
 
 
@@ -59,17 +61,17 @@ def _end_process_on_defect(task: asyncio.Task[None]) -> None:
     asyncio.get_running_loop().stop()
 
 
-_ASK_AGAIN_S = 0.2
+_CANCEL_AGAIN_S = 0.2
 
 
 async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel until all have ended.
+    """Cancel tasks repeatedly until all have ended.
 
-    Once is not enough: `asyncio.wait_for` before Python 3.12 loses a cancellation that comes
-    together with what it waits for (cpython issue 86296), and libraries use it too.
+    Once is not enough: `asyncio.wait_for` before Python 3.12 loses a cancellation that arrives
+    together with the awaited result (cpython issue 86296), and libraries use it too.
     """
     pending = set(tasks)
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_ASK_AGAIN_S)
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)

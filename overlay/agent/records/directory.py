@@ -1,7 +1,7 @@
-"""Looking things up in the records by the names people use.
+"""Lookups in the replicated records by the names people use.
 
-Owns: which network, endpoint or node a name means, also where two hosts made the same name
-while they could not see each other. Must not know: the kernel, the API.
+Owns: which network, endpoint or node a name means, even if two hosts created the same name during a
+network partition. Does not: know the kernel or the API.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PlacedEndpoint(NamedTuple):
 
 
 class Directory:
-    """Read-only questions to the store and the membership of one node."""
+    """Read-only queries to one node's store and membership."""
 
     def __init__(
         self,
@@ -62,13 +62,15 @@ class Directory:
         return sorted(found, key=lambda network: (network.name, network.creator, network.vni))
 
     def definition(self, vni: int, creator: NodeId) -> Network | None:
-        """Return a definition as its creator wrote it, removed by others or not."""
+        """Return a network's definition by its creator, even if another node removed it."""
         value = self._store.value(creator, CLUSTER_SCOPE, ("network", vni.to_bytes(3, "big")))
         return value if isinstance(value, Network) else None
 
     def removers(self, creator: NodeId) -> dict[int, NodeId]:
-        """Return who asks for the end of a creator's networks, by VNI: a definition that it wrote
-        anew under that VNI would end as well."""
+        """Return the nodes that request the removal of a creator's networks, by VNI.
+
+        A new definition of the creator under such a VNI would be removed as well.
+        """
         return {
             value.vni: origin
             for origin, value in self._store.values(CLUSTER_SCOPE, "removed")
@@ -76,26 +78,33 @@ class Directory:
         }
 
     def require_participation(self, network: Network) -> None:
-        """Raise ConflictError if the network is another host's alone, or of no kind we know."""
+        """Raise ConflictError if this host cannot participate in a network.
+
+        It cannot if the network's driver is unknown, or if a bridge network is another host's.
+        """
         if not is_supported(network):
-            kind, parent = driver_of(network), parent_interface_of(network)
+            driver, parent = driver_of(network), parent_interface_of(network)
+            on = f"on {parent!r}" if parent else "without a parent interface"
             raise ConflictError(
-                f"network {network.name} is of a kind that this overlayd does not know",
-                why=f"its record says {kind!r} " + (f"on {parent!r}" if parent else "on nothing"),
+                f"network {network.name} uses a driver that this version of overlayd does not know",
+                why=f"its record says {driver!r} {on}",
                 hint=f"Install the version that {self.node_name(network.creator)} has, or remove "
-                f"it: overlayd network rm {network.name}",
+                f"the network: overlayd network rm {network.name}",
             )
         if driver_of(network) == BRIDGE and network.creator != self.own:
             owner = self.node_name(network.creator)
             raise ConflictError(
-                f"network {network.name} is {owner}'s alone",
-                why="a network of the kind bridge is on the host that made it",
-                hint="For containers of several hosts: overlayd network create NAME",
+                f"network {network.name} exists only on {owner}",
+                why="a bridge network is limited to the host that created it",
+                hint="For containers on several hosts: overlayd network create NAME",
             )
 
     def network(self, name: str) -> Network:
-        """Return the network of that name: of several made in a split, the one whose creator
-        has the lowest id, so that every node picks the same; raises NotFoundError."""
+        """Return the network with a name; raises NotFoundError.
+
+        Of several created during a partition, it is the one whose creator has the lowest id, so
+        that all nodes choose the same.
+        """
         for network in self.networks():
             if network.name == name:
                 return network
@@ -104,16 +113,16 @@ class Directory:
         known = ", ".join(names[:_NAMES_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
         raise NotFoundError(
             f"there is no network {name!r}",
-            why=f"known networks: {known}" if names else "there is none at all",
-            hint="overlayd network ls" if names else "Make one: overlayd network create NAME",
+            why=f"known networks: {known}" if names else "the cluster has no network",
+            hint="overlayd network ls" if names else "Create one: overlayd network create NAME",
         )
 
     def require_not_removed(self, network: Network) -> None:
-        """Raise NotFoundError for a network that was removed while somebody waited."""
+        """Raise NotFoundError if a network was removed during a wait."""
         if self.network_by_vni(network.vni) is None:
             raise NotFoundError(
-                f"there is no network {network.name!r} any more",
-                why="it was removed just now",
+                f"network {network.name!r} no longer exists",
+                why="it was removed a moment ago",
                 hint="overlayd network ls",
             )
 
@@ -122,15 +131,18 @@ class Directory:
         return self.view.networks().get(Vni(vni))
 
     def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
-        """Return the nodes that take part in a network, this one included, in order of id."""
+        """Return the nodes that participate in a network, this one included, in order of id.
+
+        With `forwarding`, only those that have a sandbox of the network.
+        """
         return self.view.participants(vni, forwarding=forwarding)
 
     def has_participation(self, node_id: NodeId, part: Participation) -> bool:
-        """Say whether a node has written this very record."""
+        """Return whether a node has written exactly this record."""
         return self.view.takes_part(node_id, part)
 
     def networks_forwarded_by(self, node_id: NodeId) -> list[Vni]:
-        """Return the networks of which a node says that it has a sandbox."""
+        """Return the networks for which a node announces a sandbox, in order of VNI."""
         return sorted(
             Vni(value.vni)
             for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
@@ -138,12 +150,12 @@ class Directory:
         )
 
     def follows(self, node_id: NodeId, vni: int) -> bool:
-        """Say whether a node holds a network's records."""
+        """Return whether a node holds a network's records."""
         return self._store.takes_part(node_id, Scope(vni))
 
     def unseen(self, vni: Vni) -> list[str]:
-        """Return the names of nodes that forward for a network and whose records of it, among
-        them what is attached there, are not held here."""
+        """Return the names of nodes that forward for a network but whose records of it, with their
+        endpoints, this node does not hold."""
         return [
             self.node_name(origin)
             for origin in self.participants(vni, forwarding=True)
@@ -155,15 +167,15 @@ class Directory:
     # --- endpoints ----------------------------------------------------------------------
 
     def endpoints(self, vni: Vni) -> Iterator[PlacedEndpoint]:
-        """Yield the containers' endpoints of a network that this node knows of."""
+        """Yield the containers' endpoints on a network that this node knows."""
         return (placed for placed in self.all_endpoints(vni) if not is_host(placed.endpoint))
 
     def host_endpoints(self, vni: Vni) -> Iterator[PlacedEndpoint]:
-        """Yield the hosts' own ends on a network."""
+        """Yield the host endpoints on a network."""
         return (placed for placed in self.all_endpoints(vni) if is_host(placed.endpoint))
 
     def all_endpoints(self, vni: Vni) -> Iterator[PlacedEndpoint]:
-        """Yield all endpoints of a network, containers' and hosts'."""
+        """Yield all endpoints on a network, of containers and hosts."""
         counts: dict[NodeId, bool] = {}
         for origin, value in self._store.values(Scope(vni), "endpoint"):
             if origin not in counts:
@@ -178,7 +190,7 @@ class Directory:
                 yield value
 
     def own_version(self, vni: Vni) -> int:
-        """Return what grows with each change of this node's own records of a network."""
+        """Return a number that grows with each change of this node's records of a network."""
         return self._store.version(self.own, Scope(vni))
 
     def endpoint_of(self, attachment: Attachment) -> Endpoint | None:
@@ -188,7 +200,7 @@ class Directory:
         return value if isinstance(value, Endpoint) else None
 
     def custom_records(self, vni: Vni) -> Iterator[tuple[NodeId, CustomRecord]]:
-        """Yield the names that people gave on a network, and the node where they did."""
+        """Yield a network's custom DNS records, each with the node that wrote it."""
         for origin, value in self._store.values(Scope(vni), "name"):
             if isinstance(value, CustomRecord) and (
                 origin == self.own or not self.view.is_gone(origin)
@@ -198,25 +210,25 @@ class Directory:
     # --- nodes --------------------------------------------------------------------------
 
     def card(self, node_id: NodeId) -> Card | None:
-        """Return what a node says of itself."""
+        """Return a node's card, if known."""
         return self._store.card(node_id)
 
     def node_name(self, node_id: NodeId) -> str:
-        """Return a node's name, or its short id where no card is known."""
+        """Return a node's name, or its short id if its card is unknown."""
         card = self.card(node_id)
         return card.name if card is not None else node_text(node_id)
 
     def node_state(self, node_id: NodeId) -> MemberState:
-        """Return a node's state as this node sees it."""
+        """Return a node's state, as this node sees it; an unknown node is dead."""
         if node_id == self.own:
             return MemberState.ALIVE
         state = self._node.membership.state_of(node_id)
         return MemberState.DEAD if state is None else state
 
     def node(self, name: str) -> NodeId:
-        """Return the node meant by a name or id; raises NotFoundError or ConflictError.
+        """Return the node with a name or id; raises NotFoundError, or ConflictError for several.
 
-        A name is that of who has it now: one that left is meant only where nobody else has it.
+        A node that has left is chosen only if no other node has the name.
         """
         known = [member.node_id for member in self._node.membership.members()]
         matches = sorted(
@@ -232,5 +244,5 @@ class Directory:
             raise NotFoundError(f"there is no node {name!r}", hint="'overlayd members' lists them")
         if len(matches) > 1:
             ids = ", ".join(node_text(node_id) for node_id in matches)
-            raise ConflictError(f"{name!r} means several nodes", hint=f"Use an id: {ids}")
+            raise ConflictError(f"node name {name!r} is ambiguous", hint=f"Use an id: {ids}")
         return matches[0]

@@ -28,7 +28,7 @@ DAY_S = 86_400
 
 
 def is_renewed(site: Site, before: int) -> bool:
-    """Say whether a member's certificate ends later than that."""
+    """Return whether a member's certificate ends later than that."""
     return end_of(site) > before + DAY_S
 
 
@@ -39,8 +39,8 @@ def end_of(site: Site) -> int:
     return certificate.not_after_s
 
 
-async def test_a_host_gets_in_through_any_member_and_is_written_down(sites: Sites) -> None:
-    """vm3 comes in through vm2, which sends it on to vm1; everyone sees by which token."""
+async def test_a_host_joins_through_any_member_and_is_recorded(sites: Sites) -> None:
+    """vm3 joins through vm2, which refers it to vm1; every member sees by which token."""
     vm1 = sites.first()
     token = vm1.admission.default_token()
     vm2 = await sites.join(2, vm1, token)
@@ -52,7 +52,7 @@ async def test_a_host_gets_in_through_any_member_and_is_written_down(sites: Site
 
     await until(lambda: all(is_known(site) for site in (vm1, vm2, vm3)))
     told = [event["text"] for event in vm1.event_log.since(0.0) if event["kind"] == "admit"]
-    assert [text.split(" ")[0] for text in told] == ["vm2", "vm3"]
+    assert [text.split(" ")[1] for text in told] == ["vm2", "vm3"]
     assert token.token_id.hex()[:8] in told[0]
     assert vm1.admission.default_token() == token
     assert [site.admission.is_holder(vm1.gossip.node_id) for site in (vm1, vm2, vm3)] == [True] * 3
@@ -61,8 +61,8 @@ async def test_a_host_gets_in_through_any_member_and_is_written_down(sites: Site
     assert "vm1" in caught.value.hint
 
 
-async def test_the_secret_of_the_members_is_not_made_of_the_token(sites: Sites) -> None:
-    """Nothing that the token has goes into it."""
+async def test_the_cluster_key_does_not_derive_from_the_token(sites: Sites) -> None:
+    """No part of the token is in the cluster key."""
     vm1 = sites.first()
     token = vm1.admission.default_token()
     vm2 = await sites.join(2, vm1, token)
@@ -74,7 +74,7 @@ async def test_the_secret_of_the_members_is_not_made_of_the_token(sites: Sites) 
 
 
 async def test_uses_are_counted_over_all_holders(sites: Sites) -> None:
-    """One use, two holders: what one has let in, the other does not."""
+    """With one use and two holders, only one of them admits a host."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     assert await vm1.authority_holder.promote("vm2")
@@ -89,8 +89,8 @@ async def test_uses_are_counted_over_all_holders(sites: Sites) -> None:
             await sites.join(4, through, token)
 
 
-async def test_who_asks_again_counts_once(sites: Sites) -> None:
-    """A join that was cut short goes on under the same identity without another use."""
+async def test_a_repeated_join_counts_once(sites: Sites) -> None:
+    """An interrupted join continues under the same identity without another use."""
     vm1 = sites.first()
     token = vm1.admission.create(label="", expires_in_s=None, uses=1)
     identity = Identity.generate(os.urandom)
@@ -102,7 +102,7 @@ async def test_who_asks_again_counts_once(sites: Sites) -> None:
 
 
 async def test_tokens_end_by_the_clock_and_by_revocation(sites: Sites) -> None:
-    """An expired one is refused from its second on; a revoked one at once; both are told apart."""
+    """An expired token and a revoked one are refused, with different errors."""
     vm1 = sites.first()
     short = vm1.admission.create(label="short", expires_in_s=60, uses=None)
     other = vm1.admission.create(label="other", expires_in_s=None, uses=None)
@@ -121,8 +121,8 @@ async def test_tokens_end_by_the_clock_and_by_revocation(sites: Sites) -> None:
         vm1.admission.revoke("")
 
 
-async def test_the_default_token_is_another_after_its_revocation(sites: Sites) -> None:
-    """`token show` never shows one that lets nobody in."""
+async def test_a_revoked_default_token_is_replaced(sites: Sites) -> None:
+    """`token show` never prints a token that admits no host."""
     vm1 = sites.first()
     token = vm1.admission.default_token()
     vm1.admission.revoke(token.token_id.hex())
@@ -130,8 +130,8 @@ async def test_the_default_token_is_another_after_its_revocation(sites: Sites) -
     assert vm1.admission.default_token().token_id != token.token_id
 
 
-async def test_ended_tokens_are_swept_after_a_month(sites: Sites) -> None:
-    """Their records do not stay for ever; those in force do."""
+async def test_ended_tokens_are_deleted_after_a_month(sites: Sites) -> None:
+    """Records of valid tokens are kept."""
     vm1 = sites.first()
     kept = vm1.admission.default_token()
     expired = vm1.admission.create(label="", expires_in_s=60, uses=None)
@@ -149,8 +149,8 @@ async def test_ended_tokens_are_swept_after_a_month(sites: Sites) -> None:
     assert vm1.admission.records().revoked == set()
 
 
-async def test_a_member_forges_no_token_no_revocation_and_no_use(sites: Sites) -> None:
-    """What the authority has not signed counts for nothing, whoever writes it."""
+async def test_a_member_cannot_forge_admission_records(sites: Sites) -> None:
+    """A record without the authority's signature is ignored."""
     vm1 = sites.first()
     token = vm1.admission.create(label="", expires_in_s=None, uses=1)
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
@@ -176,8 +176,8 @@ async def test_a_member_forges_no_token_no_revocation_and_no_use(sites: Sites) -
     assert vm1.admission.records().admitted[token.token_id] == {vm3.gossip.node_id}
 
 
-async def test_what_a_forgotten_holder_made_is_void(sites: Sites) -> None:
-    """Its tokens let nobody in any more, and it is no holder."""
+async def test_tokens_of_a_forgotten_holder_are_void(sites: Sites) -> None:
+    """Its tokens no longer admit hosts, and it is no longer a holder."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     await vm1.authority_holder.promote("vm2")
@@ -194,7 +194,7 @@ async def test_what_a_forgotten_holder_made_is_void(sites: Sites) -> None:
 
 
 async def test_certificates_are_renewed_before_their_end(sites: Sites) -> None:
-    """By the holder itself, and by any holder for a member; not before it is time."""
+    """A holder renews its own and those of members, and not too early."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     assert not vm1.authority_holder.renew_if_due()
@@ -216,8 +216,8 @@ async def test_certificates_are_renewed_before_their_end(sites: Sites) -> None:
     assert not vm2.authority_holder.renew_if_due()
 
 
-async def test_a_member_takes_no_certificate_that_it_did_not_ask_for(sites: Sites) -> None:
-    """Its own old one, which all have in its cards, neither ages nor renews its card."""
+async def test_a_member_ignores_unrequested_certificates(sites: Sites) -> None:
+    """A replayed old certificate of its own does not change its card."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     card, authority = vm2.gossip.card, vm1.gossip.authority
@@ -234,10 +234,10 @@ async def test_a_member_takes_no_certificate_that_it_did_not_ask_for(sites: Site
     assert vm2.gossip.card == card
 
 
-async def test_a_member_takes_no_certificate_and_no_key_that_is_not_the_authoritys(
+async def test_a_member_ignores_forged_certificates_and_keys(
     sites: Sites,
 ) -> None:
-    """Whoever sends it."""
+    """The sender does not matter."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     forger = Authority.generate(os.urandom)
@@ -257,7 +257,7 @@ async def test_a_member_takes_no_certificate_and_no_key_that_is_not_the_authorit
 
 
 async def test_a_member_that_moves_needs_no_authority(sites: Sites) -> None:
-    """With no holder up, a host starts at another underlay address and is known as before."""
+    """Without a live holder, a host starts at another underlay address and is recognized."""
     vm1 = sites.first()
     token = vm1.admission.default_token()
     vm2 = await sites.join(2, vm1, token)
@@ -277,8 +277,8 @@ async def test_a_member_that_moves_needs_no_authority(sites: Sites) -> None:
     assert certificate.address == parse_ip("127.0.0.3")
 
 
-async def test_the_last_holder_does_not_leave_unasked(sites: Sites) -> None:
-    """Alone it may; with others it hands the authority on first, or is forced."""
+async def test_the_last_holder_cannot_leave_without_force(sites: Sites) -> None:
+    """The only member may leave; otherwise it must hand the authority on, or use --force."""
     vm1 = sites.first()
     vm1.admission.require_another_holder()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
@@ -291,8 +291,8 @@ async def test_the_last_holder_does_not_leave_unasked(sites: Sites) -> None:
     vm1.admission.require_another_holder()
 
 
-def test_an_interrupted_try_leaves_nothing_to_the_next(tmp_path: Path) -> None:
-    """Who began to make a cluster and then joins another holds no authority there."""
+def test_a_failed_join_leaves_no_authority_behind(tmp_path: Path) -> None:
+    """A host that failed to create a cluster and then joins one has no authority there."""
     state = StateDatabase(tmp_path)
     authority = Authority.generate(os.urandom)
     certificate = authority.sign_certificate(b"s" * 32, b"x" * 32, "vm1", parse_ip("127.0.0.1"), 0)

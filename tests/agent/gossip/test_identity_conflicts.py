@@ -10,8 +10,8 @@ NODE = NodeId(b"n" * 16)
 IP = Ip(b"\x0a\0\0\1")
 
 
-def test_a_rival_is_news_once_and_shown_while_it_lasts() -> None:
-    """Repeated sightings are no news; one after a long silence is."""
+def test_a_duplicate_is_reported_once_while_it_lasts() -> None:
+    """A repeated sighting is not new; one after a long silence is."""
     rivals = DuplicateSightings()
     assert rivals.note(NODE, IP, 0.0)
     assert not rivals.note(NODE, IP, 10.0)
@@ -20,8 +20,8 @@ def test_a_rival_is_news_once_and_shown_while_it_lasts() -> None:
     assert rivals.note(NODE, IP, 11.0 + DUPLICATE_SHOWN_S)
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """The oldest sighting makes room."""
+def test_sightings_are_bounded() -> None:
+    """The oldest sighting is dropped for a new one."""
     rivals = DuplicateSightings()
     for number in range(limits.RIVALS_MAX + 5):
         rivals.note(NODE, Ip(number.to_bytes(4, "big")), 0.0)

@@ -1,4 +1,4 @@
-"""What `join` makes of the peers it is given."""
+"""Parsing and resolving the peers of `join`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from overlay.model import ip_text, parse_ip
     ],
 )
 def test_peers_are_hosts_with_or_without_a_port(text: str, host: str, port: int) -> None:
-    """The usual ways to write a host and a port are understood."""
+    """The usual notations of a host and a port are accepted."""
     assert split_peer(text, 7948) == (host, port)
 
 
 @pytest.mark.parametrize("text", ["", "a b", "10.0.0.1:x", "10.0.0.1:0", "x:70000", "u@h"])
-def test_what_is_no_peer_is_refused(text: str) -> None:
-    """A text that can't be a peer is a usage error, before any waiting."""
+def test_an_invalid_peer_is_refused(text: str) -> None:
+    """An invalid peer is a usage error, without any wait."""
     with pytest.raises(UsageError):
         split_peer(text, 7948)
 
@@ -44,10 +44,10 @@ def test_what_is_no_peer_is_refused(text: str) -> None:
         ("", "node"),
     ],
 )
-def test_any_hosts_name_is_made_a_nodes(
+def test_any_host_name_becomes_a_valid_node_name(
     monkeypatch: pytest.MonkeyPatch, host: str, node: str
 ) -> None:
-    """The kernel takes 64 bytes of anything; a card that no peer takes would be no membership."""
+    """The kernel accepts any 64 bytes, but peers refuse a card with an invalid name."""
     monkeypatch.setattr(socket, "gethostname", lambda: host)
 
     assert default_name() == node
@@ -61,14 +61,14 @@ async def test_addresses_resolve_to_seeds() -> None:
 
 
 @pytest.mark.parametrize("peer", ["\x9b", "a" * 64 + ".example", "a\x00b", "..", "é" * 300])
-async def test_what_dns_has_no_name_for_is_no_address(peer: str) -> None:
-    """The resolver's own refusal of such a text is the caller's mistake, not a defect."""
+async def test_a_name_invalid_in_dns_is_refused(peer: str) -> None:
+    """A name that the resolver refuses is a usage error, not a defect."""
     with pytest.raises(UsageError):
         await resolve([peer], 7948)
 
 
-async def test_silence_is_explained() -> None:
-    """The error for no answer names the address tried and all three likely reasons."""
+async def test_a_join_without_answer_explains_why() -> None:
+    """The error for no answer names the address and all three likely reasons."""
     seeds = await resolve(["127.0.0.1"], 7948)
 
     text = str(no_answer_error(seeds, 20.0))
@@ -78,10 +78,10 @@ async def test_silence_is_explained() -> None:
     assert "token" in text
 
 
-async def test_a_name_with_several_addresses_is_several_seeds(
+async def test_each_address_of_a_name_is_a_seed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each address behind a name is tried; a name that fails is no error beside one that works."""
+    """All addresses of a name are seeds; a name that fails is ignored if another resolves."""
     loop = asyncio.get_running_loop()
 
     async def lookup(host: str, port: int, **_: object) -> list[tuple[object, ...]]:

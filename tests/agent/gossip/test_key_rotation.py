@@ -1,4 +1,4 @@
-"""When and by whom the cluster's key is made, among real members on loopback."""
+"""When, and by which member, the cluster key is created, on real loopback members."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ async def settled(all_keys: list[KeyRotation], generation: int) -> None:
     await until(done)
 
 
-async def test_the_first_live_holder_makes_the_next_key(sites: Sites) -> None:
-    """When the interval is over; a second holder a minute later, who is none never."""
+async def test_the_first_live_holder_creates_the_next_key(sites: Sites) -> None:
+    """It does so after the interval, a second holder a minute later, other members never."""
     vm1 = sites.first()
     token = vm1.admission.default_token()
     vm2, vm3 = await sites.join(2, vm1, token), await sites.join(3, vm1, token)
@@ -58,11 +58,11 @@ async def test_the_first_live_holder_makes_the_next_key(sites: Sites) -> None:
         site.now_s = made_s + INTERVAL_S
     await settled(all_keys, 1)
     made = [event["text"] for event in first.event_log.since(0.0) if event["kind"] == "key"]
-    assert "generation 1 was made here" in made
+    assert "generation 1 was created here" in made
 
 
-async def test_a_key_of_a_clock_that_was_ahead_is_replaced(sites: Sites) -> None:
-    """A key from the far future is no reason to wait for that future."""
+async def test_a_key_from_a_fast_clock_is_replaced(sites: Sites) -> None:
+    """A key with a creation time in the far future is replaced at once."""
     vm1 = sites.first()
     key_rotation = keys_of(vm1)
     vm1.now_s = vm1.gossip.keyring.keys[0].made_s - 10 * INTERVAL_S
@@ -73,8 +73,8 @@ async def test_a_key_of_a_clock_that_was_ahead_is_replaced(sites: Sites) -> None
     assert key_rotation.next_due_s() == int(vm1.now_s + INTERVAL_S)
 
 
-async def test_a_key_on_its_way_is_not_overtaken(sites: Sites) -> None:
-    """Who asks again while a rotation is under way is told of that one; no holder, no key."""
+async def test_a_rotation_under_way_is_not_overtaken(sites: Sites) -> None:
+    """A second request during a rotation returns its key; only a holder creates one."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     one, two = keys_of(vm1), keys_of(vm2)
@@ -89,8 +89,8 @@ async def test_a_key_on_its_way_is_not_overtaken(sites: Sites) -> None:
     assert one.waited_for() == []
 
 
-async def test_a_start_goes_on_where_the_disk_is(sites: Sites) -> None:
-    """A member that is started again holds and uses the keys that it held and used."""
+async def test_a_restart_keeps_the_keys(sites: Sites) -> None:
+    """A restarted member holds and uses the same keys as before."""
     vm1 = sites.first()
     key_rotation = keys_of(vm1)
     made = key_rotation.make_key()

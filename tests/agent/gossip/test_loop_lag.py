@@ -1,12 +1,12 @@
-"""The measure of the agent's own slowness."""
+"""The measurement of the event loop's lag."""
 
 from __future__ import annotations
 
 from overlay.agent.gossip.transport import LoopLag
 
 
-def test_the_worst_of_the_last_minute_counts() -> None:
-    """A lag is forgotten after a minute; until then no smaller one hides it."""
+def test_the_largest_lag_of_the_last_minute_counts() -> None:
+    """A lag is kept for a minute, and smaller ones do not replace it."""
     lag = LoopLag()
     assert lag.max_s(0.0) == 0.0
     lag.note(0.5, 10.2)
@@ -18,8 +18,8 @@ def test_the_worst_of_the_last_minute_counts() -> None:
     assert lag.max_s(200.0) == 0.0
 
 
-def test_what_is_kept_is_bounded() -> None:
-    """However long and often, one figure per second of one minute is kept."""
+def test_measurements_are_bounded() -> None:
+    """One value is kept for each second of the last minute."""
     lag = LoopLag()
     for step in range(10_000):
         lag.note(1.0 / (step + 1), step / 10)

@@ -1,4 +1,4 @@
-"""What a process may do after it has dropped what it need not."""
+"""The capabilities of a process after it has dropped the others."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ print(json.dumps([before, held("/proc/thread-self/status"), found[0], eff[0]]))
 
 
 def mask() -> int:
-    """Return what may be kept, as the kernel writes it."""
+    """Return the kept capabilities as the kernel prints them."""
     return sum(1 << number for number in KEPT_CAPABILITIES.values())
 
 
-def test_only_what_is_needed_is_kept() -> None:
+def test_only_needed_capabilities_are_kept() -> None:
     """In every set, of this thread, of a later one, and of a program that is started."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True
@@ -56,8 +56,8 @@ def test_only_what_is_needed_is_kept() -> None:
     assert program & ~mask() == 0
 
 
-def test_the_unit_and_the_container_grant_just_that() -> None:
-    """The lists in deploy/ are the one in the code."""
+def test_unit_and_container_grant_the_same_capabilities() -> None:
+    """The lists in deploy/ equal the one in the code."""
     (line,) = [
         each
         for each in UNIT.read_text(encoding="utf-8").splitlines()

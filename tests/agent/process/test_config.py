@@ -15,13 +15,13 @@ def test_a_missing_file_means_defaults(tmp_path: Path) -> None:
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
-    """A file given with --config that is not there is an error, not a default."""
+    """A missing file is an error if it was given with --config."""
     with pytest.raises(UsageError, match="no configuration file"):
         load(tmp_path / "none.toml", required=True)
 
 
 def test_keys_are_read(tmp_path: Path) -> None:
-    """Each key of the file lands in the configuration."""
+    """Each key of the file is read."""
     path = tmp_path / "overlayd.toml"
     path.write_text(
         'state_dir = "/x"\nreconcile_interval_s = 5\nlog_level = "debug"\n'
@@ -41,7 +41,7 @@ def test_keys_are_read(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("colour = 1", "unknown key 'colour'"),
-        ("log_level = 3", "log_level must be a text"),
+        ("log_level = 3", "log_level must be a string"),
         ('log_level = "loud"', "log_level must be debug"),
         ("reconcile_interval_s = 0", "above zero"),
         ("key_rotation_interval_s = -1", "above zero"),
@@ -51,8 +51,8 @@ def test_keys_are_read(tmp_path: Path) -> None:
         ("= 3", "not valid TOML"),
     ],
 )
-def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, told: str) -> None:
-    """Each mistake is an error that names file and key."""
+def test_an_error_names_file_and_key(tmp_path: Path, text: str, told: str) -> None:
+    """Each error names the file and the key."""
     path = tmp_path / "overlayd.toml"
     path.write_text(text)
 

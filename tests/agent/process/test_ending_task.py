@@ -1,4 +1,4 @@
-"""Background tasks end, also those that lose a cancellation."""
+"""Background tasks end, even if they lose a cancellation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def _loses_the_first() -> None:
 
 
 async def test_a_task_that_loses_a_cancellation_ends() -> None:
-    """It is asked again until it has ended."""
+    """It is cancelled repeatedly until it has ended."""
     task = asyncio.create_task(_loses_the_first())
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
@@ -24,6 +24,6 @@ async def test_a_task_that_loses_a_cancellation_ends() -> None:
     assert task.cancelled()
 
 
-async def test_no_task_is_no_wait() -> None:
+async def test_closing_without_tasks_returns_at_once() -> None:
     """An agent that never started its tasks closes at once."""
     await cancel_all([])

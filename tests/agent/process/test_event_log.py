@@ -1,4 +1,4 @@
-"""The event journal."""
+"""The event log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from overlay.agent.process.event_log import EventLog
 
 
 def test_events_outlive_the_process(tmp_path: Path) -> None:
-    """A new journal in the same directory knows what the last one recorded."""
+    """A new event log in the same directory reads the events of the previous one."""
     EventLog(tmp_path).record("attach", "web is 10.0.0.2", network="blue")
 
     (event,) = EventLog(tmp_path).since(0)
@@ -18,8 +18,8 @@ def test_events_outlive_the_process(tmp_path: Path) -> None:
     assert (event["kind"], event["text"], event["network"]) == ("attach", "web is 10.0.0.2", "blue")
 
 
-def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
-    """A crash in the middle of a line loses that line alone."""
+def test_an_incomplete_last_line_is_skipped(tmp_path: Path) -> None:
+    """A crash in the middle of a line loses only that line."""
     EventLog(tmp_path).record("one", "whole")
     with (tmp_path / "events.jsonl").open("a") as file:
         file.write('{"time": 1, "ki')
@@ -27,8 +27,8 @@ def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
     assert [event["kind"] for event in EventLog(tmp_path).since(0)] == ["one"]
 
 
-def test_a_damaged_file_is_no_reason_to_fail(tmp_path: Path) -> None:
-    """A power cut may leave any bytes: what is no event is passed over, the others stay."""
+def test_a_damaged_file_is_read_as_far_as_possible(tmp_path: Path) -> None:
+    """A power failure may leave any bytes: invalid lines are skipped, events are kept."""
     EventLog(tmp_path).record("one", "whole")
     with (tmp_path / "events.jsonl").open("ab") as file:
         file.write(b'\xff\xfe\x00\n[1]\n{"time": "noon"}\n{"kind": "timeless"}\n')

@@ -1,4 +1,4 @@
-"""What systemd is told, on a real notification socket."""
+"""Notifications to systemd, on a real notification socket."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def test_a_reload_is_announced_and_ended(manager: socket.socket, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("level")
-def test_a_broken_configuration_is_told_and_changes_nothing(
+def test_an_invalid_configuration_changes_nothing(
     manager: socket.socket, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The agent goes on as it was, and systemd is not left waiting."""
+    """The agent keeps its settings, and systemd does not wait for the reload."""
     path = tmp_path / "overlayd.toml"
     path.write_text("log_level = 7\n")
     before = logging.getLogger().level
@@ -60,7 +60,7 @@ def test_a_broken_configuration_is_told_and_changes_nothing(
 
     assert manager.recv(500) == b"READY=1"
     assert logging.getLogger().level == before
-    assert "log_level must be a text" in caplog.text
+    assert "log_level must be a string" in caplog.text
 
 
 def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +70,8 @@ def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not systemd.notify_systemd("READY=1")
 
 
-def test_the_watchdog_is_fed_twice_as_often_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """sd_watchdog_enabled(3) advises half of the interval; none is none."""
+def test_the_watchdog_is_notified_at_half_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sd_watchdog_enabled(3) advises half of the interval."""
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     assert systemd.watchdog_interval_s() == 15.0
 

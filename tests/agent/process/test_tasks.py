@@ -1,4 +1,4 @@
-"""What runs in the background outlives refusals, and no defect of ours."""
+"""Background tasks survive errors of the host, but no defect of this program."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from overlay.agent.process.tasks import BackgroundTasks
 from overlay.errors import OverlayError
 
 
-async def test_a_refusal_is_told_once_and_the_work_begun_again(
+async def test_an_error_is_reported_once_and_retried(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A full disk, then a kernel that says no, then all is well: the work goes on."""
+    """The task runs again after a full disk and after an error of the kernel."""
     monkeypatch.setattr(limits, "BACKGROUND_AGAIN_S", 0.01)
     event_log = EventLog(tmp_path)
     background = BackgroundTasks(event_log)
@@ -38,7 +38,7 @@ async def test_a_refusal_is_told_once_and_the_work_begun_again(
 
 
 def test_a_defect_ends_the_process(tmp_path: Path) -> None:
-    """The loop stops where some work ends with an error that nothing outside has caused."""
+    """The loop stops if a task ends with an error that the host has not caused."""
     loop = asyncio.new_event_loop()
 
     async def work() -> None:

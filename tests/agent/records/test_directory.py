@@ -1,4 +1,4 @@
-"""What the directory lets a host take part in."""
+"""Which networks a host may participate in, and which node a name means."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ BASE = parse_ip("10.1.0.0")
 
 
 def require(*labels: tuple[str, str]) -> None:
-    """Ask whether this host may take part in a network of another's with these labels."""
+    """Check that this host may participate in another host's network with these labels."""
     store = SimpleNamespace(card=lambda _node_id: None)
     directory = Directory(cast("Any", SimpleNamespace(store=store, membership=None)), OWN)
     subnets = (Subnet(BASE, 16, parse_ip("10.1.0.1")),)
     directory.require_participation(Network(Vni(1), "blue", subnets, OTHER, labels=labels))
 
 
-def test_networks_of_the_kinds_we_know_are_open_to_all() -> None:
-    """An overlay, and a macvlan network on an interface."""
+def test_any_host_may_use_networks_with_known_drivers() -> None:
+    """An overlay network, and a macvlan network with a parent interface."""
     require()
     require(("overlayd.driver", MACVLAN), ("overlayd.parent", "eth0"))
 
@@ -39,15 +39,15 @@ def test_networks_of_the_kinds_we_know_are_open_to_all() -> None:
         (("overlayd.driver", OVERLAY), ("overlayd.parent", "eth0")),
     ],
 )
-def test_a_network_of_no_kind_is_refused_with_words(labels: tuple[tuple[str, str], ...]) -> None:
-    """What a newer version, or a liar, has written is no defect of this host."""
-    with pytest.raises(ConflictError, match="kind that this overlayd does not know") as caught:
+def test_a_network_with_an_unknown_driver_is_refused(labels: tuple[tuple[str, str], ...]) -> None:
+    """A record of a newer version or a malicious member is an error, not a defect."""
+    with pytest.raises(ConflictError, match="driver that this version") as caught:
         require(*labels)
     assert "network rm blue" in caught.value.hint
 
 
 def named(states: dict[NodeId, MemberState]) -> NodeId:
-    """Ask which node is meant by a name that all of these have."""
+    """Return which of several nodes with the same name the directory chooses."""
     store = SimpleNamespace(card=lambda each: SimpleNamespace(name="vm2") if each != OWN else None)
     membership = SimpleNamespace(
         members=lambda: [SimpleNamespace(node_id=each) for each in states], state_of=states.get
@@ -57,11 +57,11 @@ def named(states: dict[NodeId, MemberState]) -> NodeId:
     )
 
 
-def test_a_name_means_who_has_it_now() -> None:
-    """A host that left and came back is another node of the same name; two that stay are told."""
+def test_a_name_means_its_current_node() -> None:
+    """A host that left and came back is a new node; two current nodes are ambiguous."""
     before = NodeId(b"b" * 16)
 
     assert named({before: MemberState.LEFT, OTHER: MemberState.ALIVE}) == OTHER
     assert named({before: MemberState.LEFT}) == before
-    with pytest.raises(ConflictError, match="several nodes"):
+    with pytest.raises(ConflictError, match="ambiguous"):
         named({before: MemberState.DEAD, OTHER: MemberState.ALIVE})
