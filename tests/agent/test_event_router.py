@@ -1,0 +1,115 @@
+"""Which components an event of the node reaches."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import MagicMock
+
+import pytest
+from overlay.agent.event_router import EventRouter
+from overlay.core.events import (
+    CardAccepted,
+    Event,
+    Healed,
+    MemberChanged,
+    NodeForgotten,
+    OwnCardAhead,
+    StoreChanged,
+)
+from overlay.core.keys.rotation_driver import KEY_STATE_KEY
+from overlay.core.protocol.messages import MemberState
+from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
+from overlay.model import NodeId
+from overlay.signals import Signal
+
+OWN, OTHER = NodeId(b"o" * 16), NodeId(b"x" * 16)
+
+
+class Bench:
+    """A router whose consumers only note their calls."""
+
+    def __init__(self) -> None:
+        self.calls = MagicMock()
+        self.calls.gossip.node_id = OWN
+        self.calls.gossip.transport.event_occurred = Signal()
+        self.calls.directory.node_name.return_value = "vm2"
+        names = (
+            "allocator", "admission", "conflict_report", "authority_holder", "reconciler",
+            "identity_conflicts", "reclaim", "key_rotation", "resolver", "exposure",
+            "removed_networks", "underlay",
+        )  # fmt: skip
+        cast("Any", EventRouter)(
+            context=self.calls, **{name: getattr(self.calls, name) for name in names}
+        )
+
+    def emit(self, event: Event) -> set[str]:
+        """Let the transport announce an event; return the components that were called."""
+        self.calls.reset_mock()
+        self.calls.gossip.transport.event_occurred.emit(event)
+        return {name.partition(".")[0].partition("()")[0] for name, *_ in self.calls.mock_calls}
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """Return a router."""
+    return Bench()
+
+
+def test_a_rotation_concerns_the_keys_alone(bench: Bench) -> None:
+    """Each member writes its key state, and no row depends on it."""
+    assert bench.emit(StoreChanged(OTHER, CLUSTER_SCOPE, (KEY_STATE_KEY,))) == {"key_rotation"}
+
+
+def test_records_of_the_cluster_dirty_all_sandboxes(bench: Bench) -> None:
+    """A network's definition may concern any of them."""
+    reached = bench.emit(StoreChanged(OTHER, CLUSTER_SCOPE, (("network", b"\0\0\1"),)))
+
+    assert reached >= {"admission", "removed_networks", "exposure", "resolver", "allocator"}
+    bench.calls.reconciler.mark_dirty.assert_called_once_with()
+
+
+def test_records_without_a_sandbox_count_as_programmed(bench: Bench) -> None:
+    """A node that only holds records confirms them at once."""
+    bench.calls.reconciler.runtime.return_value = None
+    bench.emit(StoreChanged(OTHER, Scope(7), (("endpoint", b"e"),)))
+
+    bench.calls.gossip.node.programmed.assert_called_once()
+    bench.calls.reconciler.mark_dirty.assert_not_called()
+
+
+def test_a_card_of_its_own_plans_nothing_anew(bench: Bench) -> None:
+    """This node's own VTEP is in none of its rows; another node's is."""
+    own, other = (cast("Any", SimpleNamespace(node_id=node_id)) for node_id in (OWN, OTHER))
+
+    assert bench.emit(CardAccepted(own)) == {"gossip"}
+    assert bench.emit(CardAccepted(other)) == {"gossip", "reconciler"}
+
+
+@pytest.mark.parametrize(
+    ("after", "is_marked"),
+    [(MemberState.SUSPECT, True), (MemberState.DEAD, True), (MemberState.LEFT, False)],
+)
+def test_sessions_learn_of_members_that_do_not_answer(
+    bench: Bench, after: MemberState, *, is_marked: bool
+) -> None:
+    """The gossip service is one of the consumers, beside those that show and plan."""
+    reached = bench.emit(MemberChanged(OTHER, MemberState.ALIVE, after))
+
+    assert reached >= {"key_rotation", "resolver", "underlay", "event_log"}
+    assert bench.calls.gossip.member_unresponsive.called is is_marked
+
+
+@pytest.mark.parametrize(
+    ("event", "reached"),
+    [
+        (NodeForgotten(OTHER), {"gossip", "admission", "key_rotation"}),
+        (OwnCardAhead(5), {"gossip"}),
+        (Healed(), {"event_log"}),
+    ],
+)
+def test_each_event_reaches_those_it_concerns(
+    bench: Bench, event: Event, reached: set[str]
+) -> None:
+    """Nothing else is called."""
+    assert bench.emit(event) == reached
