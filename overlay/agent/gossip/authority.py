@@ -76,17 +76,17 @@ class AuthorityHolder:
         assert certificate is not None, "a member is certified"
         return certificate.not_after_s
 
-    def handle_message(self, told: AuthorityMessage) -> None:
+    def handle_message(self, event: AuthorityMessage) -> None:
         """Act on a member's request or delivery; what it delivers is verified before use."""
         # Deferred: the node is in the middle of an event.
         soon = asyncio.get_running_loop().call_soon
-        match told.message:
+        match event.message:
             case CertificateRequest():
-                self._certify(told.sender)
+                self._certify(event.sender)
             case CertificateRenewal(certificate=certificate):
                 soon(self._take_certificate, certificate)
             case AuthorityHandover(key=key):
-                soon(self._take_authority, told.sender, key)
+                soon(self._take_authority, event.sender, key)
 
     def _take_certificate(self, certificate: Certificate) -> None:
         """Use a certificate only if a renewal is due.

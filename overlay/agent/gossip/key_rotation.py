@@ -152,11 +152,11 @@ class KeyRotation:
         except OverlayError as error:  # the sender sends it again
             self._set_fault(error)
 
-    def _accept_key(self, key: ClusterKey, text: str, **told: Any) -> None:
+    def _accept_key(self, key: ClusterKey, text: str, **fields: Any) -> None:
         follow = self.driver.action_for(key.id, self._gossip.transport.now())
         if follow is not None:
             self._apply_key(follow, key)
-            self._event_log.record("key", text, **told)
+            self._event_log.record("key", text, **fields)
 
     async def rotate(self) -> KeyId:
         """Create the next key and wait until all live members use it.
