@@ -1,4 +1,4 @@
-"""Hosts and containers as network namespaces of this machine, removed at the end of each test.
+"""Hosts and containers as network namespaces of this machine, removed after each test.
 
 container -- br0 -- vxlan0 == eth1 of host 1 ===== eth1 of host 2 == vxlan0 -- br0 -- container
 (namespace)  (sandbox)       (namespace)           (namespace)       (sandbox)     (namespace)
@@ -41,7 +41,7 @@ _numbers = itertools.count()
 
 
 class World:
-    """Makes namespaces with unique names and removes them all."""
+    """Creates namespaces with unique names and removes them all."""
 
     def __init__(self) -> None:
         self.prefix = f"ovt{os.getpid()}x{next(_numbers)}"
@@ -50,7 +50,7 @@ class World:
         self.hosts: list[Host] = []
 
     def namespace(self, name: str) -> str:
-        """Make a namespace with loopback up and return its full name."""
+        """Create a namespace with loopback up and return its full name."""
         full = self.claim(name)
         self.open.append(netns.create(full))
         self.run(full, "ip", "link", "set", "lo", "up")
@@ -69,13 +69,13 @@ class World:
         return fd
 
     def run(self, namespace: str, *command: str) -> str:
-        """Run a program inside a namespace; return what it prints, fail the test on error."""
+        """Run a program inside a namespace; return its output, and fail the test on error."""
         done = self._run(namespace, command)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def pings(self, namespace: str, address: str, *options: str, count: int = 1) -> int:
-        """Return how many of `count` pings were answered."""
+        """Return the number of replies to `count` pings."""
         command = ("ping", "-n", "-c", str(count), "-i", "0.01", "-W", "1", *options, address)
         return self._run(namespace, command).stdout.count("bytes from")
 
@@ -91,7 +91,7 @@ class World:
 
     @staticmethod
     def wait_until(condition: Callable[[], bool], what: str, limit_s: float = 20) -> None:
-        """Poll until the condition holds; fails the test after `limit_s`."""
+        """Poll until the condition holds; fail the test after `limit_s`."""
         end = time.monotonic() + limit_s
         while not condition():
             assert time.monotonic() < end, f"waited {limit_s} s for {what}"
@@ -100,7 +100,7 @@ class World:
     def host(
         self, underlay: str = "192.168.56.11", gateway: str = "10.32.0.1", prefix_length: int = 16
     ) -> Host:
-        """Make a host with an empty sandbox."""
+        """Create a host with an empty sandbox."""
         number = len(self.hosts)
         name = self.namespace(f"h{number}")
         with netns.inside(self.fd(name)):
@@ -110,7 +110,7 @@ class World:
         return host
 
     def pair(self, one: Host, two: Host) -> None:
-        """Join two hosts by an underlay cable, and tell each of the other's VTEP."""
+        """Connect two hosts by an underlay cable, and add each other's VTEP."""
         cable = ("eth1", "type", "veth", "peer", "eth1", "netns", two.name)
         self.run(one.name, "ip", "link", "add", *cable)
         for host, other in ((one, two), (two, one)):
@@ -119,7 +119,7 @@ class World:
             self.run(host.name, "ip", "address", "add", address, "dev", "eth1", *options)
             self.run(host.name, "ip", "link", "set", "eth1", "up")
             host.floods.append(other.underlay)
-        # A young IPv6 link answers no neighbour solicitation for a while.
+        # A new IPv6 link does not reply to neighbor solicitations for a while.
         target = ip_text(two.underlay)
         self.wait_until(lambda: self.pings(one.name, target) == 1, "the underlay")
 
@@ -145,7 +145,7 @@ class World:
 
 @dataclass
 class Host:
-    """One host: its namespace, its sandbox and containers, and what should be in it."""
+    """One host: its namespace, its sandbox and containers, and their desired state."""
 
     world: World
     name: str
@@ -160,7 +160,7 @@ class Host:
     ports: list[str] = field(default_factory=list)
 
     def desired(self) -> SandboxState:
-        """Return what the planner would want."""
+        """Return the desired state, as the planner would."""
         links: dict[str, Link] = {
             "br0": Bridge("br0", gateway_mac(self.vni, 0), self.mtu),
             "vxlan0": Vxlan("vxlan0", self.vni, self.underlay, 4789, self.mtu, "br0"),
@@ -178,17 +178,17 @@ class Host:
         return SandboxState(links, frozenset(rows))
 
     def converge(self) -> list[OperationFailure]:
-        """Make one pass; return what failed."""
+        """Run one reconcile pass; return the failures."""
         operations = diff(self.desired(), self.sandbox.read(), prune=True)
         return self.sandbox.apply(operations)
 
     def differences(self) -> list[str]:
-        """Return what a further pass would do, as texts."""
+        """Return the operations of a further pass, as texts."""
         operations = diff(self.desired(), self.sandbox.read(), prune=True)
         return [str(operation) for operation in operations]
 
     def attach(self, ip: Ip) -> str:
-        """Make a container with that address and return its namespace's full name."""
+        """Create a container with that address and return its namespace's full name."""
         name = self.world.namespace(f"c{len(self.world.names)}")
         port = f"p{len(self.ports)}"
         veth.attach_interface(
@@ -207,7 +207,7 @@ class Host:
 
 
 class Capture:
-    """Reads the frames that pass an interface from now on (AF_PACKET)."""
+    """Captures the frames that pass an interface (packet(7))."""
 
     def __init__(self, netns_fd: int, interface: str) -> None:
         with netns.inside(netns_fd):
@@ -248,7 +248,7 @@ def _capable() -> None:
 
 @pytest.fixture
 def world(_capable: None) -> Iterator[World]:
-    """Return a place to make namespaces in."""
+    """Return an object that creates namespaces."""
     made = World()
     yield made
     made.close()
@@ -270,7 +270,7 @@ def capture(world: World) -> Iterator[Callable[[str, str], Capture]]:
 
 @pytest.fixture
 def two_hosts(world: World) -> tuple[Host, Host]:
-    """Two hosts on one underlay, each with its sandbox converged."""
+    """Create two hosts on one underlay, each with a converged sandbox."""
     one, two = world.host("192.168.56.11"), world.host("192.168.56.12")
     world.pair(one, two)
     for host in (one, two):

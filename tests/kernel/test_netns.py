@@ -25,7 +25,7 @@ def own_identity() -> tuple[int, int]:
 
 
 def test_create_is_seen_by_ip_netns(world: World) -> None:
-    """A namespace made here is one of `ip netns`, and can be entered by name."""
+    """A created namespace is listed by `ip netns`, and can be entered by name."""
     name = world.namespace("a")
 
     assert name in netns.names()
@@ -34,7 +34,7 @@ def test_create_is_seen_by_ip_netns(world: World) -> None:
 
 
 def test_thread_returns_home(world: World) -> None:
-    """Making and entering namespaces leaves the thread where it was, after errors too."""
+    """Creating and entering namespaces leaves the thread in its own, after errors too."""
     home = own_identity()
     fd = world.fd(world.namespace("a"))
     with netns.inside(fd):
@@ -48,7 +48,7 @@ def test_thread_returns_home(world: World) -> None:
 
 
 def test_only_the_calling_thread_moves(world: World) -> None:
-    """While one thread is inside a namespace, another stays where it is."""
+    """While one thread is inside a namespace, another stays in its own."""
     home = own_identity()
     inside = threading.Event()
     seen: list[tuple[int, int]] = []
@@ -66,7 +66,7 @@ def test_only_the_calling_thread_moves(world: World) -> None:
 
 
 def test_taken_name(world: World) -> None:
-    """A second namespace of one name is a conflict; the first stays."""
+    """A second namespace with the same name is a conflict; the first stays."""
     name = world.namespace("a")
     before = netns.names_identity(name)
     with pytest.raises(ConflictError, match=name):
@@ -74,8 +74,8 @@ def test_taken_name(world: World) -> None:
     assert netns.names_identity(name) == before
 
 
-def test_name_left_by_a_crash_is_taken_over(world: World) -> None:
-    """A file without a namespace, as a crash leaves it, is no obstacle."""
+def test_a_name_left_by_a_crash_is_reused(world: World) -> None:
+    """A file without a namespace, as a crash leaves it, is reused."""
     name = world.claim("a")
     netns.path_of(world.namespace("other"))  # makes sure that the directory exists
     netns.path_of(name).touch()
@@ -86,7 +86,7 @@ def test_name_left_by_a_crash_is_taken_over(world: World) -> None:
 
 
 def test_remove_twice(world: World) -> None:
-    """Removing takes the name away; a second time there is nothing to remove."""
+    """Removing deletes the name; a second removal returns False."""
     name = world.namespace("a")
 
     assert netns.remove(name)
@@ -94,8 +94,8 @@ def test_remove_twice(world: World) -> None:
     assert name not in netns.names()
 
 
-def test_open_what_is_no_namespace(tmp_path: Path) -> None:
-    """A missing path is NotFoundError; a file of another kind is UsageError."""
+def test_opening_something_else_fails(tmp_path: Path) -> None:
+    """A missing path raises NotFoundError; a file of another kind raises UsageError."""
     with pytest.raises(NotFoundError):
         netns.open_fd(tmp_path / "none")
     with pytest.raises(UsageError):
@@ -104,8 +104,8 @@ def test_open_what_is_no_namespace(tmp_path: Path) -> None:
         netns.open_fd("/proc/self/ns/mnt")
 
 
-def test_give_name_back(world: World) -> None:
-    """A living namespace that lost its name can be named again."""
+def test_a_name_is_restored(world: World) -> None:
+    """A namespace that lost its name can get it back."""
     name = world.namespace("a")
     fd = world.fd(name)
     netns.remove(name)

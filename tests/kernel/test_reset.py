@@ -17,12 +17,12 @@ pytestmark = pytest.mark.netns
 
 
 def removed_here(world: World, host: Host) -> list[str]:
-    """Reset from inside the host, told only of this test's things."""
+    """Reset from inside the host; return only this test's objects."""
     with netns.inside(world.fd(host.name)):
         return reset.remove_everything(lambda name: name.startswith(world.prefix))
 
 
-def test_everything_of_ours_goes(world: World, two_hosts: tuple[Host, Host]) -> None:
+def test_everything_of_overlayd_is_removed(world: World, two_hosts: tuple[Host, Host]) -> None:
     """Sandboxes, containers' interfaces, bare containers and nftables tables are removed."""
     one, two = two_hosts
     first, _ = world.plug(one, two)
@@ -42,8 +42,8 @@ def test_everything_of_ours_goes(world: World, two_hosts: tuple[Host, Host]) -> 
     assert removed_here(world, one) == []
 
 
-def test_what_is_not_ours_stays(world: World) -> None:
-    """Namespaces, devices and tables of others survive, even with a name like ours."""
+def test_objects_of_others_are_kept(world: World) -> None:
+    """Namespaces, devices and tables of others are kept, even with a similar name."""
     host = world.host()
     lookalike = world.namespace("ov-000001")
     other = world.namespace("web")
@@ -60,8 +60,8 @@ def test_what_is_not_ours_stays(world: World) -> None:
         assert "filter" in world.run(host.name, "nft", "list", "tables")
 
 
-def test_what_cannot_be_looked_at_keeps_nothing_else(world: World) -> None:
-    """A strange file among the names of namespaces is told of in the end; all else is removed."""
+def test_an_unreadable_name_does_not_stop_a_reset(world: World) -> None:
+    """An unusual file among the namespaces' names is reported; everything else is removed."""
     host = world.host()
     world.run(host.name, "ip", "link", "add", "up0", "type", "bridge")
     world.run(host.name, "ip", "link", "set", "up0", "alias", "overlayd:uplink")
@@ -80,13 +80,13 @@ def test_what_cannot_be_looked_at_keeps_nothing_else(world: World) -> None:
 
 @pytest.mark.parametrize("name", ["ov-800001", "ov-800001-3f9c21"])
 def test_sandbox_names(name: str) -> None:
-    """The names that sandboxes have are recognised when their namespace is gone."""
+    """The names of sandboxes are recognized when their namespace is gone."""
     assert reset.SANDBOX_NAME.fullmatch(name)
     assert not reset.SANDBOX_NAME.fullmatch(f"{name}-web")
 
 
 def test_devices_in_the_host_namespace(world: World) -> None:
-    """A device in the host's namespace that bears our mark goes too."""
+    """A device in the host's namespace with overlayd's alias is removed too."""
     host = world.host()
     world.run(host.name, "ip", "link", "add", "up0", "type", "bridge")
     world.run(host.name, "ip", "link", "set", "up0", "alias", "overlayd:uplink")
@@ -95,7 +95,7 @@ def test_devices_in_the_host_namespace(world: World) -> None:
 
 
 def test_open_sandbox_can_be_reset(world: World) -> None:
-    """A sandbox that a process has open is emptied all the same."""
+    """A sandbox that a process has open is emptied nevertheless."""
     host = world.host()
     assert host.converge() == []
     removed_here(world, host)

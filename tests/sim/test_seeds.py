@@ -1,4 +1,4 @@
-"""Whole clusters through a storm: twenty seeds on every run, and those that once failed."""
+"""Whole clusters through a storm: twenty seeds on every run, and all that once failed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def once_failed() -> list[tuple[int, str]]:
 
 
 def require_held(scenario: Scenario) -> None:
-    """Run a scenario; fail with its story and the command that repeats it."""
+    """Run a scenario; on failure, show its story and the command that repeats it."""
     outcome = Run(scenario).to_end()
     if outcome.error is not None:
         raise AssertionError(outcome.failed_text()) from outcome.error
@@ -32,14 +32,14 @@ def require_held(scenario: Scenario) -> None:
 
 @pytest.mark.parametrize("seed", FRESH)
 def test_a_storm_leaves_everything_equal(seed: int) -> None:
-    """After any storm all stores, kernels and views of the members are as they ought to be."""
+    """After any storm all stores, kernels and memberships have converged."""
     require_held(drawn(seed))
 
 
 @pytest.mark.parametrize(
     ("seed", "reason"), once_failed(), ids=[f"{seed}" for seed, _ in once_failed()]
 )
-def test_what_once_failed_holds(seed: int, reason: str) -> None:
+def test_seeds_that_once_failed_hold(seed: int, reason: str) -> None:
     """A seed that found a bug stays in the tests, with the bug's name."""
     assert reason
     require_held(drawn(seed))
@@ -47,7 +47,7 @@ def test_what_once_failed_holds(seed: int, reason: str) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_hundred_hosts_in_a_storm(seed: int) -> None:
-    """What holds for a handful of hosts holds for a hundred."""
+    """A hundred hosts converge as a handful do."""
     require_held(
         Scenario(
             nodes=100,

@@ -1,4 +1,4 @@
-"""The fast path on real interfaces: which frames take it, and what it leaves alone."""
+"""The fast path on real interfaces: which frames use it, and which go to the bridge."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Fast:
     endpoints: dict[str, Ip]  # by port
 
     def desired(self) -> SandboxState:
-        """Return the plan with the fast path's rows."""
+        """Return the planned state, including the rows of the fast path."""
         planned = self.host.desired()
         vni = self.host.vni
         rows: set[Row] = {
@@ -49,15 +49,15 @@ class Fast:
         return SandboxState(planned.links, planned.rows | rows)
 
     def converge(self) -> list[OperationFailure]:
-        """Make one pass."""
+        """Run one reconcile pass."""
         return self.host.sandbox.apply(diff(self.desired(), self.host.sandbox.read(), prune=True))
 
     def differences(self) -> list[str]:
-        """Return what a further pass would do."""
+        """Return the operations of a further pass."""
         return [str(each) for each in diff(self.desired(), self.host.sandbox.read(), prune=True)]
 
     def bridged(self, port: str) -> int:
-        """Return how many frames the bridge has handed to the container behind a port."""
+        """Return how many frames the bridge has sent to the container behind a port."""
         shown = self.host.world.run(self.host.sandbox.name, "ip", "-s", "-j", "link", "show", port)
         (link,) = json.loads(shown)
         found: int = link["stats64"]["tx"]["packets"]
@@ -66,7 +66,7 @@ class Fast:
 
 @pytest.fixture
 def cluster(world: World) -> tuple[Fast, Fast, str, str, str]:
-    """Two hosts with fast paths; containers .2 and .4 on the first, .3 on the second."""
+    """Create two hosts with fast paths: containers .2 and .4 on the first, .3 on the second."""
     one = world.host("192.168.56.11")
     two = world.host("192.168.56.12")
     for host in (one, two):
@@ -83,15 +83,17 @@ def cluster(world: World) -> tuple[Fast, Fast, str, str, str]:
 
 
 def test_a_second_pass_has_nothing_to_do(cluster: tuple[Fast, Fast, str, str, str]) -> None:
-    """Maps, programs and hooks read back exactly as they were written."""
+    """Maps, programs and hooks are read back exactly as they were written."""
     assert [fast.differences() for fast in cluster[:2]] == [[], []]
 
 
-def test_unicast_is_spared_the_bridge(
+def test_unicast_bypasses_the_bridge(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """Pings between hosts and on one host are answered, and the ports' senders stand still:
-    nothing was handed to a container by way of the bridge."""
+    """Pings between hosts and on one host get replies, and the ports' counters do not change.
+
+    So the bridge has sent nothing to a container.
+    """
     one, two, first, second, _ = cluster
     assert world.pings(first, "10.32.0.3", count=2) == 2  # ARP goes by the bridge
     assert world.pings(first, "10.32.0.4", count=2) == 2
@@ -105,10 +107,10 @@ def test_unicast_is_spared_the_bridge(
     assert [now - then for now, then in zip(after, before, strict=True)] == [0, 0, 0]
 
 
-def test_without_it_the_bridge_carries_the_same(
+def test_without_the_fast_path_the_bridge_forwards(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """Taken away, the same pings go by the bridge: what the counters prove is real."""
+    """With the fast path removed, the same pings pass the bridge, as the counters show."""
     one, two, first, _, _ = cluster
     for fast in (one, two):
         fast.host.sandbox.fast_path = None
@@ -124,18 +126,20 @@ def test_without_it_the_bridge_carries_the_same(
 def test_the_gateway_and_large_packets_are_reached(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """What the fast path leaves to the bridge arrives as ever: gateway, fragments, broadcast."""
+    """Packets that the fast path leaves to the bridge arrive: gateway, fragments, broadcast."""
     _, _, first, _, _ = cluster
     assert world.pings(first, "10.32.0.1") == 1
     assert world.pings(first, "10.32.0.3", "-s", "4000") == 1
     assert world.pings(first, "10.32.0.3", "-s", "1400", "-M", "do") == 1
 
 
-def test_a_borrowed_source_is_left_to_the_bridge(
+def test_a_spoofed_source_is_left_to_the_bridge(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """A packet from an address that is not the port's own goes by the bridge, whose filter is
-    to judge it; one from the own address does not."""
+    """A packet from an address of another port goes to the bridge, whose filter drops it.
+
+    One from the port's own address does not.
+    """
     one, _, first, _, fourth = cluster
     world.run(first, "ip", "address", "add", "10.32.0.77/16", "dev", "eth0")
     assert world.pings(first, "10.32.0.4") == 1
@@ -151,11 +155,13 @@ def test_a_borrowed_source_is_left_to_the_bridge(
     assert world.pings(fourth, "10.32.0.2") == 1
 
 
-def test_losing_the_agent_leaves_it_working(
+def test_the_fast_path_survives_the_agent(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """Descriptors closed, as at the agent's death: frames still take the fast path; the next
-    agent puts its own programs in their place without losing a ping."""
+    """With the descriptors closed, as after the agent's death, frames still use the fast path.
+
+    The next agent replaces the programs with its own without losing a ping.
+    """
     one, two, first, _, _ = cluster
     assert world.pings(first, "10.32.0.3") == 1
     assert one.host.sandbox.fast_path is not None
@@ -180,10 +186,10 @@ def test_losing_the_agent_leaves_it_working(
         ("tc", "filter", "del", "dev", "vxlan0", "ingress"),
     ],
 )
-def test_what_is_taken_away_is_found_and_put_back(
+def test_removed_hooks_are_detected_and_restored(
     cluster: tuple[Fast, Fast, str, str, str], world: World, sabotage: tuple[str, ...]
 ) -> None:
-    """Hooks removed from outside are differences, and one pass repairs them."""
+    """Hooks removed by another program are differences, and one pass restores them."""
     one = cluster[0]
     world.run(one.host.sandbox.name, *sabotage)
 
@@ -192,10 +198,10 @@ def test_what_is_taken_away_is_found_and_put_back(
     assert one.differences() == []
 
 
-def test_a_container_that_is_gone_is_no_target(
+def test_a_detached_container_is_not_a_target(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """After a detach its MAC is in no map: frames for it go where the bridge sends them."""
+    """After a detach its MAC is in no map; frames for it go to the bridge."""
     one = cluster[0]
     world.run(one.host.sandbox.name, "ip", "link", "del", "p1")
     one.host.ports.remove("p1")
@@ -206,10 +212,10 @@ def test_a_container_that_is_gone_is_no_target(
     assert one.differences() == []
 
 
-def test_ipv6_data_takes_it_and_neighbour_discovery_does_not(
+def test_ipv6_data_uses_it_but_neighbor_discovery_does_not(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """IPv6 addresses are sources of their own; ICMPv6 goes by the bridge, UDP spares it."""
+    """IPv6 addresses are sources of their own; ICMPv6 goes to the bridge, UDP bypasses it."""
     one = cluster[0]
     mac = mac_for(one.host.vni, TWO)
     ip = parse_ip("fd00::2")
@@ -222,8 +228,8 @@ def test_ipv6_data_takes_it_and_neighbour_discovery_does_not(
     assert world.pings(cluster[2], "10.32.0.3") == 1
 
 
-def test_a_refused_program_comes_with_the_verifiers_words() -> None:
-    """The reason of a refusal names what the verifier found."""
+def test_a_rejected_program_reports_the_verifiers_reason() -> None:
+    """The error of a rejected program contains the verifier's finding."""
     program = Assembler()
     program.load(WORD, R0, R1, 2000)
     program.exit()
@@ -233,7 +239,7 @@ def test_a_refused_program_comes_with_the_verifiers_words() -> None:
 
 
 def test_instructions_are_encoded_as_the_kernel_documents_them() -> None:
-    """`r0 = -1; *(u32 *)(r10 - 8) = r0; exit` and a jump, byte by byte."""
+    """`r0 = -1; *(u32 *)(r10 - 8) = r0; exit` and a jump are encoded byte by byte."""
     program = Assembler()
     program.set(R0, -1)
     program.store(WORD, R10, -8, R0)
@@ -252,8 +258,8 @@ def test_instructions_are_encoded_as_the_kernel_documents_them() -> None:
 
 
 @pytest.mark.usefixtures("_capable")
-def test_large_maps_read_back_whole() -> None:
-    """More entries than one batch holds come back each once."""
+def test_large_maps_are_read_completely() -> None:
+    """More entries than fit one batch are each read once."""
     table = syscall.create_map(8, 8, 16_384, "test")
     try:
         for number in range(10_000):
@@ -266,11 +272,13 @@ def test_large_maps_read_back_whole() -> None:
     assert found[(77).to_bytes(8, "big")] == (77).to_bytes(8, "little")
 
 
-def test_a_new_port_has_its_hooks_before_anything_passes(
+def test_a_new_port_has_its_hooks_before_any_traffic(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """Adding hooks stops a link's queue for a moment, and the first ARP answer with it: so they
-    are there when the attach returns, and the pass that follows only runs programs on them."""
+    """Hooks exist when an attach returns, and the following pass only attaches programs.
+
+    Adding hooks stops a link's queue for a moment, which would lose the first ARP reply.
+    """
     one = cluster[0]
     one.host.attach(parse_ip("10.32.0.9"))
     shown = world.run(one.host.sandbox.name, "tc", "qdisc", "show", "dev", "p2")
@@ -281,7 +289,7 @@ def test_a_new_port_has_its_hooks_before_anything_passes(
 def test_a_detach_leaves_no_entry_behind(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """What leads to a port is removed before the port goes: no pass that reads is needed."""
+    """A port's entries are removed before the port, without a pass that reads."""
     one = cluster[0]
     mac = mac_for(one.host.vni, FOUR)
     rows: list[Row] = [HookRow(0, "p1"), TargetRow(mac, 0, "p1"), SourceRow(FOUR, mac, "p1")]
@@ -298,7 +306,7 @@ def test_a_detach_leaves_no_entry_behind(
 def test_entries_of_interfaces_that_are_gone_are_removed(
     cluster: tuple[Fast, Fast, str, str, str], gone: str
 ) -> None:
-    """Whatever such an entry led to, it has the interface's number for a name, and goes."""
+    """An entry for a missing interface is named by its index, and is deleted."""
     one = cluster[0]
     fast = one.host.sandbox.fast_path
     assert fast is not None

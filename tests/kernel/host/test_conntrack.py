@@ -1,4 +1,4 @@
-"""Connections by UDP that lead where a port led before: forgotten, and no others."""
+"""UDP connections to a port's previous target are deleted, and no others."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def asked(world: World) -> int:
     return fd
 
 
-def test_what_leads_elsewhere_is_forgotten(asked: int) -> None:
-    """By port, by family, and not what leads where it should; a second time there is nothing."""
+def test_misdirected_connections_are_deleted(asked: int) -> None:
+    """By port and family, and not those with the right target; a second call deletes none."""
     with netns.inside(asked):
         assert conntrack.forget_udp({(5353, 4): [parse_ip("10.1.1.1")]}) == 1
         assert conntrack.forget_udp({(5353, 4): []}) == 1

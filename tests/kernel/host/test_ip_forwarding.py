@@ -1,4 +1,4 @@
-"""The host's forwarding: no more than is needed, and all of it taken back."""
+"""The host's forwarding: enabled no more than needed, and fully restored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SYSCTLS = (
 
 
 class Place:
-    """A host with an uplink and an interface of ours."""
+    """A host with an underlay interface and an uplink."""
 
     def __init__(self, world: World, run_dir: Path) -> None:
         self._world = world
@@ -32,17 +32,17 @@ class Place:
             world.run(self.name, "ip", "link", "add", name, "type", "veth", "peer", f"{name}x")
 
     def enable(self, *, ipv6: bool = True) -> ip_forwarding.Forwarding:
-        """Let it forward for ours."""
+        """Enable forwarding for the uplink."""
         with netns.inside(self._fd):
             return ip_forwarding.enable_forwarding(self._run_dir, {"ovh1"}, ipv6=ipv6)
 
     def restore(self) -> list[str]:
-        """Take it back."""
+        """Restore the sysctls."""
         with netns.inside(self._fd):
             return ip_forwarding.restore_sysctls(self._run_dir)
 
     def set(self, name: str, value: str) -> None:
-        """Set a sysctl as somebody else."""
+        """Set a sysctl as another program."""
         self._world.run(self.name, "sysctl", "-qw", f"net.{name}={value}")
 
     def now(self) -> list[str]:
@@ -53,14 +53,14 @@ class Place:
 
 @pytest.fixture
 def place(world: World, tmp_path: Path) -> Place:
-    """Return a host that is no router."""
+    """Return a host that is not a router."""
     made = Place(world, tmp_path)
     made.set("ipv4.ip_forward", "0")
     return made
 
 
 def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
-    """The switches for all stay off; a second time nothing changes; the old values come back."""
+    """The switches for all stay off; a second call changes nothing; old values are restored."""
     before = place.now()
     done = place.enable()
 
@@ -74,13 +74,13 @@ def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
 
 
 def test_without_ipv6_networks_ipv6_is_left_alone(place: Place) -> None:
-    """Only what is needed is switched."""
+    """Without IPv6 networks, no IPv6 sysctl changes."""
     assert {each.family for each in place.enable(ipv6=False).opened} == {4}
     assert place.now() == ["0", "1", "1", "0", "0"]
 
 
-def test_a_router_is_left_a_router(place: Place) -> None:
-    """Where somebody has switched all on, nothing is changed, nothing closed, nothing restored."""
+def test_a_router_stays_a_router(place: Place) -> None:
+    """If forwarding is already on for all, nothing is changed, closed or restored."""
     place.set("ipv4.ip_forward", "1")
     place.set("ipv6.conf.all.forwarding", "1")
 
@@ -89,8 +89,8 @@ def test_a_router_is_left_a_router(place: Place) -> None:
     assert place.now()[0] == place.now()[3] == "1"
 
 
-def test_who_becomes_a_router_meanwhile_stays_one(place: Place) -> None:
-    """Docker, started later, switches all on: then nothing is closed any more, nor switched off."""
+def test_a_host_made_a_router_meanwhile_stays_one(place: Place) -> None:
+    """If Docker later enables forwarding for all, nothing is closed or switched off any longer."""
     place.enable(ipv6=False)
     place.set("ipv4.ip_forward", "1")
 
@@ -100,8 +100,7 @@ def test_who_becomes_a_router_meanwhile_stays_one(place: Place) -> None:
 
 
 def old_kernel(tmp_path: Path) -> Path:
-    """Return sysctls as a kernel before 6.17 has them, of a host with an uplink that listens to
-    router advertisements."""
+    """Return the sysctls of a kernel before 6.17, with an underlay that accepts advertisements."""
     root = tmp_path / "net"
     for name, more in {
         "ipv4/conf/all": {"forwarding": "1"}, "ipv4/conf/eth1": {"forwarding": "1"},
@@ -117,9 +116,11 @@ def old_kernel(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_router_of_ipv6_hears_no_more_than_before(tmp_path: Path) -> None:
-    """Who made the host a router of IPv6 had it ignore router advertisements (the kernel's
-    accept_ra 1): it goes on so, also on interfaces that come later."""
+def test_an_ipv6_router_accepts_no_more_than_before(tmp_path: Path) -> None:
+    """An IPv6 router ignores router advertisements (accept_ra 1), and continues to do so.
+
+    This includes interfaces that appear later.
+    """
     root = old_kernel(tmp_path)
     (root / "ipv6/conf/all/forwarding").write_text("1\n")
     done = ip_forwarding.enable_forwarding(tmp_path, {"ovh1"}, ipv6=True, root=root)
@@ -132,8 +133,10 @@ def test_a_router_of_ipv6_hears_no_more_than_before(tmp_path: Path) -> None:
 
 
 def test_an_old_kernel_forwards_ipv6_as_a_whole(tmp_path: Path) -> None:
-    """There the one switch is set, the uplink goes on listening to its router, and both come back;
-    no interface counts as opened: the switch was for all."""
+    """The switch for all is set, the underlay still accepts advertisements, and both are restored.
+
+    No interface counts as opened, as the switch is for all.
+    """
     root = old_kernel(tmp_path)
     switches = (root / "ipv6/conf/all/forwarding", root / "ipv6/conf/eth1/accept_ra")
     done = ip_forwarding.enable_forwarding(tmp_path, {"ovh1"}, ipv6=True, root=root)

@@ -1,4 +1,4 @@
-"""Interfaces on the host's own, in containers that do what they can against being looked at."""
+"""macvlan and ipvlan interfaces in containers whose links change all the time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCRIPT = "".join(
 
 @pytest.fixture
 def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[InterfaceLocation]:
-    """Make a namespace whose links never hold still; one torn dump is as good as five."""
+    """Create a namespace whose links change all the time; one torn dump is as good as five."""
     monkeypatch.setattr(socket, "_DUMP_ATTEMPTS", 1)
     name = world.namespace("restless")
     made = "".join(f"link add d{n} type bridge\n" for n in range(LINKS))
@@ -43,10 +43,10 @@ def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interfac
         os.killpg(running.pid, signal.SIGKILL)
 
 
-def test_what_is_ours_goes_from_a_container_that_alters_its_links(
+def test_reset_removes_interfaces_despite_torn_dumps(
     world: World, restless: InterfaceLocation
 ) -> None:
-    """A reset finds a macvlan device in what torn dumps saw, each time."""
+    """A reset finds a macvlan device in torn dumps, every time."""
     host, inside = world.namespace("host"), Path(restless.netns_path).name
     world.run(host, "ip", "link", "add", "p0", "type", "veth", "peer", "p1")
     descriptor = world.fd(inside)
@@ -58,8 +58,8 @@ def test_what_is_ours_goes_from_a_container_that_alters_its_links(
             assert macvlan.remove_interfaces_from(descriptor) == ["m0"]
 
 
-def test_a_container_that_alters_its_links_ends_no_look(restless: InterfaceLocation) -> None:
-    """Nothing is raised by a look at many; a removal that could not be is not taken as done."""
+def test_checks_survive_torn_dumps(restless: InterfaceLocation) -> None:
+    """A check of many interfaces raises nothing; a failed removal does not count as done."""
     refused, deadline = 0, time.monotonic() + 20
     while refused < 3 and time.monotonic() < deadline:
         macvlan.missing_interfaces([restless])
@@ -70,11 +70,11 @@ def test_a_container_that_alters_its_links_ends_no_look(restless: InterfaceLocat
     assert refused == 3, "the links held still: nothing was shown"
 
 
-def test_a_host_that_alters_its_links_can_be_reset(
-    world: World, restless: InterfaceLocation
-) -> None:
-    """A reset ends in no error there, and finds a device of ours among links that never hold still
-    (a single torn dump may lack it)."""
+def test_a_host_with_torn_dumps_can_be_reset(world: World, restless: InterfaceLocation) -> None:
+    """A reset raises no error and finds overlayd's device among links that always change.
+
+    A single torn dump may miss it.
+    """
     name = Path(restless.netns_path).name
     world.run(name, "ip", "link", "add", "up0", "type", "bridge")
     world.run(name, "ip", "link", "set", "up0", "alias", "overlayd:uplink")
@@ -83,10 +83,10 @@ def test_a_host_that_alters_its_links_can_be_reset(
     assert removed.count(["interface up0"]) == 1
 
 
-def test_a_namespace_that_alters_its_links_can_be_listened_in(
+def test_a_namespace_with_torn_dumps_can_be_watched(
     world: World, restless: InterfaceLocation
 ) -> None:
-    """Whoever starts to listen, or has lost notifications, learns the links all the same."""
+    """A monitor that starts, or has lost notifications, learns the links nevertheless."""
     descriptor = world.fd(Path(restless.netns_path).name)
     for _ in range(8):
         SandboxMonitor(descriptor).close()

@@ -6,7 +6,7 @@ from overlay.kernel.host import neighbor_table
 
 
 def test_tables_are_read(tmp_path: Path) -> None:
-    """Entries count once, refusals are added up over the CPUs, the limit is the sysctl's."""
+    """Entries count once, refusals are summed over the CPUs, the limit is the sysctl's."""
     sysctl = tmp_path / "sys/net/ipv4/neigh/default"
     sysctl.mkdir(parents=True)
     (sysctl / "gc_thresh3").write_text("1024\n")
@@ -22,5 +22,5 @@ def test_tables_are_read(tmp_path: Path) -> None:
 
 
 def test_a_namespace_without_the_tables_has_none(tmp_path: Path) -> None:
-    """Other than in the first network namespace the kernel shows none."""
+    """The kernel shows the tables only in the initial network namespace."""
     assert neighbor_table.neighbor_tables(tmp_path) == []

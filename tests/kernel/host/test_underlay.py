@@ -47,7 +47,7 @@ class Machine:
 
 @pytest.fixture
 def machine(world: World) -> Machine:
-    """Return a machine as Vagrant makes them: NAT on eth0, the private network on eth1."""
+    """Return a machine as Vagrant creates them: NAT on eth0, the private network on eth1."""
     made = Machine(world)
     made.interface("eth0", "10.0.2.15/24")
     made.interface("eth1", "192.168.56.11/24", "fd56::11/64", mtu=9000)
@@ -62,12 +62,12 @@ def test_route_to_the_peer(machine: Machine) -> None:
 
 
 def test_own_address_as_peer(machine: Machine) -> None:
-    """The route to an address of our own leads to its interface, not the loopback."""
+    """The route to a local address leads to its interface, not the loopback."""
     assert machine.choose(peer="192.168.56.11") == ("192.168.56.11", "eth1", 9000)
 
 
 def test_default_route(world: World) -> None:
-    """Without a peer it is the source address of the default route."""
+    """Without a peer, the source address of the default route is chosen."""
     machine = Machine(world)
     machine.interface("eth0", "192.0.2.7/24")
     machine.interface("eth1", "192.168.56.11/24")
@@ -76,7 +76,7 @@ def test_default_route(world: World) -> None:
 
 
 def test_only_interface_without_routes(world: World) -> None:
-    """Without any route, the one address there is will do."""
+    """Without any route, the only address is chosen."""
     machine = Machine(world)
     machine.interface("eth1", "192.168.56.11/24")
     assert machine.choose() == ("192.168.56.11", "eth1", 1500)
@@ -91,12 +91,12 @@ def test_by_text(machine: Machine, text: str, address: str) -> None:
 
 
 def test_interface_in_the_family_of_the_peer(machine: Machine) -> None:
-    """Of an interface with both families, the peer's is taken."""
+    """Of an interface with both families, the peer's family is chosen."""
     assert machine.choose("eth1", "fd56::12")[0] == "fd56::11"
 
 
 def test_virtualbox_nat_is_refused(machine: Machine) -> None:
-    """10.0.2.15 is every VirtualBox machine's: refused, with the other address as a hint."""
+    """10.0.2.15 is on every VirtualBox machine: refused, with the other address as a hint."""
     with pytest.raises(UsageError, match=r"VirtualBox.*192\.168\.56\.11 on eth1"):
         machine.choose()
     with pytest.raises(UsageError, match=r"VirtualBox"):
@@ -105,7 +105,7 @@ def test_virtualbox_nat_is_refused(machine: Machine) -> None:
 
 @pytest.mark.parametrize("text", ["192.168.56.99", "eth7", "127.0.0.1", "lo"])
 def test_wrong_text(machine: Machine, text: str) -> None:
-    """What this host does not have, or nobody reaches, is refused with the candidates."""
+    """An address or interface that is missing or unreachable is refused with the candidates."""
     with pytest.raises(UsageError):
         machine.choose(text)
 
@@ -119,7 +119,7 @@ def test_no_route_to_the_peer(world: World) -> None:
 
 
 def test_small_mtu_is_refused(world: World) -> None:
-    """An underlay that does not carry 1280 bytes is refused."""
+    """An underlay with an MTU below 1280 bytes is refused."""
     machine = Machine(world)
     machine.interface("eth1", "192.168.56.11/24", mtu=1000)
     with pytest.raises(OverlayError, match="MTU"):
@@ -127,7 +127,7 @@ def test_small_mtu_is_refused(world: World) -> None:
 
 
 def test_an_address_on_the_loopback_of_a_routed_host(world: World) -> None:
-    """Its MTU is 65,536, more than any packet has and than a card can say."""
+    """Its MTU of 65,536 is reduced to the largest possible packet size."""
     machine = Machine(world)
     world.run(machine.name, "ip", "address", "add", "10.9.9.1/32", "dev", "lo")
     world.run(machine.name, "ip", "link", "set", "lo", "up")
@@ -135,7 +135,7 @@ def test_an_address_on_the_loopback_of_a_routed_host(world: World) -> None:
 
 
 def test_overlapping_routes(machine: Machine) -> None:
-    """A subnet that overlaps a route is found, with its text; default routes do not count."""
+    """A subnet that overlaps a route is reported with the route; default routes do not count."""
     machine.route("10.32.5.0/24", "via", "192.168.56.1")
     with netns.inside(machine.world.fd(machine.name)):
         known = underlay.routes()
@@ -151,7 +151,7 @@ def test_overlapping_routes(machine: Machine) -> None:
 
 
 def test_choice_is_a_value(machine: Machine) -> None:
-    """Two looks at an unchanged host give equal values."""
+    """Choosing twice on an unchanged host gives equal values."""
     with netns.inside(machine.world.fd(machine.name)):
         chosen = underlay.choose_underlay("eth1", None)
         assert chosen == underlay.choose_underlay("eth1", None)

@@ -1,4 +1,4 @@
-"""The host's end on a network: made, recognised when altered, repaired without being remade."""
+"""The host's uplink on a network: created, checked, and repaired without being recreated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def host(world: World) -> Host:
 
 
 def ensure(world: World, host: Host) -> list[str]:
-    """Make or repair the end; return what was wrong."""
+    """Create or repair the uplink; return what was wrong."""
     with netns.inside(world.fd(host.name)):
         return uplink.ensure_uplink(host.sandbox, LINK, uplink.survey([LINK]))
 
@@ -49,7 +49,7 @@ def faults(world: World, host: Host) -> list[str]:
 
 
 def test_host_and_container_reach_each_other_at_once(world: World, host: Host) -> None:
-    """The first ping of each is answered; the name has VNI and node in it."""
+    """The first ping of each gets a reply; the name contains VNI and node."""
     container = host.attach(parse_ip("10.32.0.2"))
 
     assert ensure(world, host) == [f"{LINK.name} was missing"]
@@ -75,8 +75,8 @@ def test_host_and_container_reach_each_other_at_once(world: World, host: Host) -
         ("ip link del {}", "was missing"),
     ],
 )
-def test_damage_is_seen_and_repaired(world: World, host: Host, damage: str, told: str) -> None:
-    """In words; then nothing is wrong any more, and what lived was not made anew."""
+def test_damage_is_detected_and_repaired(world: World, host: Host, damage: str, told: str) -> None:
+    """Damage is described and repaired, and what exists is not recreated."""
     host.attach(parse_ip("10.32.0.2"))
     ensure(world, host)
     before = world.run(host.name, "ip", "-o", "link", "show", LINK.name).split(":")[0]
@@ -89,8 +89,8 @@ def test_damage_is_seen_and_repaired(world: World, host: Host, damage: str, told
     assert (after == before) == (told != "was missing")
 
 
-def test_nobody_behind_it_tells_the_host_where_to_route(world: World, host: Host) -> None:
-    """Redirects and router advertisements from the network are not heeded."""
+def test_containers_cannot_change_the_hosts_routes(world: World, host: Host) -> None:
+    """Redirects and router advertisements from the network are ignored."""
     ensure(world, host)
     names = ("ipv4.conf.{}.accept_redirects", "ipv6.conf.{}.accept_redirects",
              "ipv6.conf.{}.accept_ra")  # fmt: skip
@@ -100,7 +100,7 @@ def test_nobody_behind_it_tells_the_host_where_to_route(world: World, host: Host
 
 
 def udp_frame(source_mac: bytes, destination: bytes, port: int, payload: bytes) -> bytes:
-    """Return an Ethernet frame for the host's end with a UDP datagram in IPv6 (RFC 8200, 768)."""
+    """Return an Ethernet frame for the uplink with a UDP datagram in IPv6 (RFC 8200, RFC 768)."""
     source = parse_ip("fd32::2")
     size = 8 + len(payload)
     head = struct.pack("!HHHH", 4000, port, size, 0)
@@ -113,9 +113,11 @@ def udp_frame(source_mac: bytes, destination: bytes, port: int, payload: bytes) 
     return LINK.mac + source_mac + b"\x86\xdd" + ip + head + payload
 
 
-def test_nobody_behind_it_gets_at_the_loopback(world: World, host: Host) -> None:
-    """A container's frame for ::1 is dropped, though the interface has a way there: what listens
-    for all hears the one for the end's address, and not that."""
+def test_containers_cannot_reach_the_loopback(world: World, host: Host) -> None:
+    """A container's frame for ::1 is dropped, although the interface has a route there.
+
+    A socket bound to all addresses receives the frame for the uplink's address, and not that one.
+    """
     container, mac = host.attach(parse_ip("10.32.0.2")), mac_for(host.vni, parse_ip("10.32.0.2"))
     ensure(world, host)
     with netns.inside(world.fd(host.name)):
@@ -127,7 +129,7 @@ def test_nobody_behind_it_gets_at_the_loopback(world: World, host: Host) -> None
         mouth.bind(("eth0", 0))
 
     def heard() -> list[bytes]:
-        """Send one to each, the loopback's first; return what is heard until silence."""
+        """Send a datagram to each, the loopback first; return what arrives until silence."""
         mouth.send(udp_frame(mac, parse_ip("::1"), 9999, b"loopback"))
         mouth.send(udp_frame(mac, IP6, 9999, b"host"))
         found = []
@@ -137,6 +139,6 @@ def test_nobody_behind_it_gets_at_the_loopback(world: World, host: Host) -> None
         return found
 
     with ears, mouth:
-        # The ports of a bridge forward once the kernel has looked at their links, later under load.
+        # The ports of a bridge forward once the kernel has checked their links, later under load.
         assert any(heard() for _ in range(20))
         assert heard() == [b"host"]

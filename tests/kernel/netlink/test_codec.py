@@ -24,7 +24,7 @@ ERROR = 2
 
 
 class Wire:
-    """Plays the kernel: hands out prepared datagrams, one list of them for each request."""
+    """Simulates the kernel: returns prepared datagrams, one list for each request."""
 
     def __init__(self, *answers: list[list[tuple[int, int, bytes]]]) -> None:
         self.answers = deque(answers)
@@ -32,7 +32,7 @@ class Wire:
         self.sent: list[bytes] = []
 
     def sendall(self, request: bytes) -> None:
-        """Take a request and make its answers ready."""
+        """Accept a request and prepare its replies."""
         self.sent.append(request)
         (sequence,) = struct.unpack_from("=I", request, 8)
         for datagram in self.answers.popleft():
@@ -44,7 +44,7 @@ class Wire:
             )
 
     def recv(self, _size: int) -> bytes:
-        """Hand out the next datagram."""
+        """Return the next datagram."""
         return self.waiting.popleft()
 
     def close(self) -> None:
@@ -70,15 +70,15 @@ TORN_END = (DONE, 2 | codec.NLM_F_DUMP_INTR, bytes(4))
     [[[ROW, TORN_ROW], [END]], [[TORN_ROW], [ROW], [END]], [[ROW], [TORN_END]]],
     ids=["in the middle", "at the start", "at the end"],
 )
-def test_torn_dump_is_taken_anew(torn: list[list[tuple[int, int, bytes]]]) -> None:
-    """A dump that the kernel marks as interrupted, wherever, is asked for again."""
+def test_an_interrupted_dump_is_repeated(torn: list[list[tuple[int, int, bytes]]]) -> None:
+    """A dump that the kernel marks as interrupted, in any message, is requested again."""
     wire = Wire(torn, [[ROW, ROW], [END]])
     assert len(socket_on(wire).dump(codec.RTM_GETNEIGH, b"")) == 2
     assert len(wire.sent) == 2
 
 
-def test_dump_that_is_always_torn() -> None:
-    """A dump that never holds still ends in an error after five tries, not in a partial answer."""
+def test_a_dump_that_is_always_interrupted_fails() -> None:
+    """After five interrupted attempts a dump raises an error instead of a partial result."""
     wire = Wire(*([[[TORN_ROW], [END]]] * 5))
     with pytest.raises(TornDumpError):
         socket_on(wire).dump(codec.RTM_GETNEIGH, b"")
@@ -94,22 +94,22 @@ def test_refused_dump() -> None:
 
 
 def test_end_in_the_same_datagram() -> None:
-    """The end mark may share a datagram with messages; it is none itself."""
+    """The end mark may share a datagram with messages; it is not a message itself."""
     wire = Wire([[ROW, ROW, END]])
     assert [message.kind for message in socket_on(wire).dump(codec.RTM_GETNEIGH, b"")] == [
         codec.RTM_NEWNEIGH
     ] * 2
 
 
-def test_attributes_stop_at_nonsense() -> None:
-    """An attribute shorter than its own header ends the reading; padding is skipped."""
+def test_attributes_stop_at_an_invalid_length() -> None:
+    """An attribute shorter than its own header ends the parsing; padding is skipped."""
     good = codec.attribute(3, b"abcde") + codec.attribute(0x8000 | 4, b"x")
     assert codec.attributes(good + bytes(8), 0, len(good) + 8) == {3: b"abcde", 4: b"x"}
 
 
 @pytest.mark.netns
 def test_refusals_of_a_batch(two_hosts: tuple[Host, Host]) -> None:
-    """In a batch of thousands each refused message is told by its position; the rest is done."""
+    """In a batch of thousands each refusal has its position; the others are applied."""
     host, _ = two_hosts
     index = host.sandbox.link_index("vxlan0")
     batch = [
@@ -128,7 +128,7 @@ def test_refusals_of_a_batch(two_hosts: tuple[Host, Host]) -> None:
 
 @pytest.mark.netns
 def test_all_refused(two_hosts: tuple[Host, Host]) -> None:
-    """A batch of which every message is refused overflows nothing."""
+    """A batch of which every message is refused overflows no buffer."""
     host, _ = two_hosts
     index = host.sandbox.link_index("vxlan0")
     wrong = neighbor_rows.put(FloodRow("vxlan0", parse_ip("fd00::1")), index)
@@ -136,8 +136,8 @@ def test_all_refused(two_hosts: tuple[Host, Host]) -> None:
 
 
 @pytest.mark.netns
-def test_words_of_the_kernel(world: World) -> None:
-    """A refusal carries the kernel's own explanation where it gives one."""
+def test_the_kernels_text(world: World) -> None:
+    """A refusal carries the kernel's own text if there is one."""
     with NetlinkSocket(world.fd(world.namespace("a"))) as socket:
         request = link_requests.get_link("none0")
         with pytest.raises(NetlinkError) as caught:
@@ -152,7 +152,7 @@ def test_words_of_the_kernel(world: World) -> None:
 
 @pytest.mark.netns
 def test_reading_while_others_write(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """Under churn a read either has every port that stays, or says that it was torn."""
+    """During changes a read either has every permanent port, or raises TornDumpError."""
     host, _ = two_hosts
     sandbox = host.sandbox.name
     for number in range(60):  # so many that a dump of links takes several datagrams
@@ -184,7 +184,7 @@ def test_reading_while_others_write(world: World, two_hosts: tuple[Host, Host]) 
 
 @pytest.mark.netns
 def test_link_dump_is_decoded(world: World) -> None:
-    """The loopback reads as such: index 1, up, no kind, no master."""
+    """The loopback is decoded: index 1, up, no kind, no master."""
     with NetlinkSocket(world.fd(world.namespace("a"))) as socket:
         (message, *_) = socket.dump(codec.RTM_GETLINK, link_decoder.DUMP_BODY)
     found = link_decoder.decode(message)

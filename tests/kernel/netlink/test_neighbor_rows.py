@@ -61,7 +61,7 @@ V6 = " fd560000000000000000000000000012"
     ],
 )
 def test_bytes(row: Row, put: tuple[int, int], delete: int, body: str) -> None:
-    """Each row's request is, byte for byte, what the kernel's headers ask for."""
+    """Each row's request has exactly the bytes that the kernel's headers define."""
     assert neighbor_rows.put(row, INDEX) == (*put, bytes.fromhex(body))
     assert neighbor_rows.delete(row, INDEX) == (delete, 0, bytes.fromhex(body))
 
@@ -90,10 +90,10 @@ def fill(host: Host, count: int, base: str, vtep: str) -> set[Row]:
     ],
     ids=["IPv4", "IPv6"],
 )
-def test_quick_and_long_way_agree(
+def test_fast_and_general_decoders_agree(
     world: World, underlay: str, gateway: str, length: int, base: str, vtep: str
 ) -> None:
-    """A dump decoded by shapes gives the rows that each message by itself gives."""
+    """A dump decoded by layout gives the rows that decoding each message gives."""
     host = world.host(underlay, gateway, length)
     host.floods.append(parse_ip(vtep))
     assert host.converge() == []
@@ -115,7 +115,7 @@ def test_quick_and_long_way_agree(
 
 @pytest.mark.netns
 def test_tens_of_thousands_of_rows(world: World) -> None:
-    """30,000 rows are programmed in one go, and read back as they were planned."""
+    """30,000 rows are programmed at once, and are read back as planned."""
     host = world.host()
     assert host.converge() == []
     wanted = fill(host, 10_000, "10.32.0.2", "192.168.56.12")

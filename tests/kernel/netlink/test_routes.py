@@ -33,7 +33,7 @@ SEGMENTS = (("10.32.0.1", "10.32.0.2"), ("10.33.0.1", "10.33.0.2"))
 
 
 def two_segments(host: Host, other: Host, local: int, ports: tuple[str, ...]) -> SandboxState:
-    """Return a sandbox of two subnets, with the container of segment `local` on this host."""
+    """Return a sandbox with two subnets, and the container of segment `local` on this host."""
     links: dict[str, Link] = {}
     rows: set[Row] = set()
     for number, (gateway, address) in enumerate(SEGMENTS):
@@ -53,7 +53,7 @@ def two_segments(host: Host, other: Host, local: int, ports: tuple[str, ...]) ->
 
 
 def test_subnets_of_a_network_are_routed(world: World) -> None:
-    """A container in one subnet reaches one in another, on another host, at the first packet."""
+    """A container reaches one in another subnet on another host with the first packet."""
     hosts = world.host("192.168.56.11"), world.host("192.168.56.12")
     world.pair(*hosts)
     names = []
@@ -79,7 +79,7 @@ def test_subnets_of_a_network_are_routed(world: World) -> None:
     assert world.pings(names[1], SEGMENTS[0][1], count=3) == 3
 
 
-def test_networks_do_not_see_each_other(world: World, two_hosts: tuple[Host, Host]) -> None:
+def test_networks_are_isolated(world: World, two_hosts: tuple[Host, Host]) -> None:
     """Two networks with the same subnet on the same hosts share nothing."""
     one, two = two_hosts
     world.plug(one, two)
@@ -114,7 +114,7 @@ def test_networks_do_not_see_each_other(world: World, two_hosts: tuple[Host, Hos
 
 
 def test_routes_and_barriers_are_read_and_repaired(world: World) -> None:
-    """A default route and a rule between two subnets come back exactly, and when taken away."""
+    """A default route and a barrier rule are read exactly, and restored when deleted."""
     host, other = world.host("192.168.56.11"), world.host("192.168.56.12")
     world.pair(host, other)
     plain = two_segments(host, other, 0, ())

@@ -1,4 +1,4 @@
-"""The host's table in a real kernel: written, known when altered; others' rules beside it."""
+"""The host's table in a real kernel, and the rules of other programs beside it."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def place(world: World) -> Iterator[Place]:
     made.foreign.close()
 
 
-def test_a_table_holds_the_state_it_was_written_for_and_no_other(place: Place) -> None:
-    """Each part of the state makes a difference, and the table of before is replaced."""
+def test_a_table_matches_only_the_state_it_was_written_for(place: Place) -> None:
+    """Each part of the state makes a difference, and the previous table is replaced."""
     place.table.write(STATE)
     others = [replace(STATE, **{part: frozenset()}) for part in ("links", "ports", "opened")]
 
@@ -84,8 +84,8 @@ def test_a_table_holds_the_state_it_was_written_for_and_no_other(place: Place) -
         f"add chain inet {NAME} passing {{ policy drop; }}",
     ],
 )
-def test_every_change_by_others_is_seen(place: Place, damage: str) -> None:
-    """What others did to the table is a difference, and writing it again undoes that."""
+def test_every_change_by_others_is_detected(place: Place, damage: str) -> None:
+    """Any change of the table is a difference, and writing it again undoes that."""
     place.table.write(STATE)
     place.run(f"nft {damage}")
 
@@ -94,8 +94,8 @@ def test_every_change_by_others_is_seen(place: Place, damage: str) -> None:
     assert place.table.holds(STATE)
 
 
-def test_the_operators_table_is_made_once_and_goes_only_if_it_is_empty(place: Place) -> None:
-    """Rules in it survive every write, and our leaving."""
+def test_the_operators_table_is_deleted_only_if_empty(place: Place) -> None:
+    """It is created once, and rules in it survive every write and the leave."""
     place.table.write(STATE)
     place.run("nft add rule inet overlayd_user forward tcp dport 25 drop")
     before = place.run("nft list table inet overlayd_user")
@@ -111,7 +111,7 @@ def test_the_operators_table_is_made_once_and_goes_only_if_it_is_empty(place: Pl
 
 
 def test_interfaces_of_others_may_have_any_name(place: Place) -> None:
-    """Such as the kernel allows: no ASCII, no UTF-8."""
+    """Names may be any bytes that the kernel allows, neither ASCII nor UTF-8."""
     names = ("eth\u00fc", b"x\xff".decode("utf-8", "surrogateescape"))
     state = replace(STATE, opened=frozenset(ForwardingInterface(name, 4) for name in names))
     place.table.write(state)
@@ -119,8 +119,8 @@ def test_interfaces_of_others_may_have_any_name(place: Place) -> None:
     assert place.table.holds(state)
 
 
-def test_as_many_ports_as_are_allowed_fit(place: Place) -> None:
-    """512 published ports, dual stack, are written in one step."""
+def test_the_maximum_number_of_ports_fits(place: Place) -> None:
+    """512 published ports, dual stack, are written in one transaction."""
     ports = frozenset(
         PortForward("tcp", Ip(b""), 1024 + number, ip, 80, borrowed=bool(number % 2))
         for number in range(512)
@@ -139,8 +139,8 @@ iptables -I FORWARD -j DOCKER-USER
 """
 
 
-def test_rules_of_ours_stand_first_where_docker_leaves_room(place: Place) -> None:
-    """Once, before the operator's, readable for iptables; altered, put right; taken back whole."""
+def test_rules_are_inserted_first_in_docker_user(place: Place) -> None:
+    """Once, before the operator's, readable by iptables; repaired, and removed completely."""
     for line in DOCKERS.strip().splitlines():
         place.run(line)
     before = place.run("iptables -S")
@@ -171,8 +171,8 @@ def test_rules_of_ours_stand_first_where_docker_leaves_room(place: Place) -> Non
         "nft 'table inet mine { chain f { type filter hook forward priority 0; policy drop; }; }'",
     ],
 )
-def test_who_else_drops_is_told_with_what_helps(place: Place, world: World, setup: str) -> None:
-    """Nothing is changed by us, and the commands that are told put an end to the complaint."""
+def test_a_dropping_chain_is_reported_with_a_remedy(place: Place, world: World, setup: str) -> None:
+    """No chain is changed, and the reported commands end the report."""
     world.run(place.name, "sh", "-c", setup)
     before = place.run("nft list ruleset")
     changed, (obstacle,) = place.foreign.insert_accept_rules(ipv6=True)
@@ -182,8 +182,8 @@ def test_who_else_drops_is_told_with_what_helps(place: Place, world: World, setu
     assert place.foreign.insert_accept_rules(ipv6=True) == (False, [])
 
 
-def test_chains_that_drop_nothing_of_ours_are_no_obstacle(place: Place) -> None:
-    """Input's policy, and IPv6's where no network of ours has it."""
+def test_irrelevant_dropping_chains_are_not_reported(place: Place) -> None:
+    """The policy of input, and that of IPv6 without an IPv6 network, do not count."""
     place.run("iptables -P INPUT DROP")
     place.run("ip6tables -P FORWARD DROP")
 

@@ -1,4 +1,4 @@
-"""The filter of the VXLAN port, in a real kernel: written, read, recognised when altered."""
+"""The filter of the VXLAN port in a real kernel: written, read, changes detected."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def place(world: World) -> Place:
     return Place(world)
 
 
-def test_what_was_written_is_read(place: Place) -> None:
-    """Members of both families and VNIs come back as they were given; before, there is nothing."""
+def test_a_written_state_is_read(place: Place) -> None:
+    """Members of both families and VNIs are read as written; before, there is nothing."""
     one = place.filter()
     before = one.read()
     one.write(None, STATE)
@@ -78,8 +78,8 @@ def test_what_was_written_is_read(place: Place) -> None:
     one.close()
 
 
-def test_what_nft_shows_can_be_loaded_again(place: Place, tmp_path: Path) -> None:
-    """People save a host's rules as `nft list ruleset` prints them: ours don't spoil that."""
+def test_the_output_of_nft_can_be_loaded(place: Place, tmp_path: Path) -> None:
+    """The output of `nft list ruleset`, which people save, can be read back by nft."""
     one = place.filter()
     one.write(None, STATE)
     with netns.inside(place.fd):
@@ -96,7 +96,7 @@ def test_what_nft_shows_can_be_loaded_again(place: Place, tmp_path: Path) -> Non
 
 
 def test_changes_are_made_in_place(place: Place) -> None:
-    """From one state to another only elements change: no rule is made anew."""
+    """From one state to another only elements change; no rule is recreated."""
     one = place.filter()
     one.write(None, STATE)
     before = place.nft("-a list chain inet overlayd_111111 check")
@@ -125,8 +125,8 @@ def test_changes_are_made_in_place(place: Place) -> None:
         "add chain inet overlayd_111111 arriving { policy drop; }",
     ],
 )
-def test_an_altered_table_is_noticed_and_made_anew(place: Place, damage: str) -> None:
-    """The kernel tells of the change, a look finds it, and writing puts it right."""
+def test_a_changed_table_is_detected_and_replaced(place: Place, damage: str) -> None:
+    """The kernel notifies of the change, a read detects it, and a write repairs it."""
     one = place.filter()
     with netns.inside(place.fd):
         monitor = Monitor()
@@ -145,7 +145,7 @@ def test_an_altered_table_is_noticed_and_made_anew(place: Place, damage: str) ->
 
 
 def test_tables_of_others_are_left_alone(place: Place) -> None:
-    """Another agent's filter and anybody's table are neither read, told of nor changed."""
+    """Another agent's filter and other tables are neither read, nor reported, nor changed."""
     one, other = place.filter(), place.filter(OTHER)
     place.nft("add table inet filter")
     one.write(None, STATE)
@@ -163,7 +163,7 @@ def test_tables_of_others_are_left_alone(place: Place) -> None:
 
 
 def test_a_refused_batch_changes_nothing(place: Place) -> None:
-    """A transaction is done wholly or not at all: a member that is there twice spoils it."""
+    """A transaction is applied completely or not at all: a duplicate member makes it fail."""
     one = place.filter()
     one.write(None, STATE)
     wrong = FilterState(frozenset({parse_ip("192.168.56.99")}), frozenset())
@@ -185,7 +185,7 @@ def test_a_refused_batch_changes_nothing(place: Place) -> None:
 def test_packets_of_members_pass_and_others_do_not(
     world: World, own: str, member: str, stranger: str, length: int
 ) -> None:
-    """On either kind of underlay: by the sender's address, the VNI, and the way it came."""
+    """On IPv4 and IPv6 underlays, by sender address, VNI and receiving interface."""
     names = [world.namespace(name) for name in ("host", "peer", "side")]
     host, peer, side = names
     for number, other in enumerate((peer, side)):
@@ -203,7 +203,7 @@ def test_packets_of_members_pass_and_others_do_not(
         (peer, "eth0", stranger),
     ):
         world.run(where, "ip", "address", "add", f"{text}/{length}", "dev", link, *options)
-    # The side has the member's address, too, and knows the host by what it hears from it.
+    # The side has the member's address too, and knows the host from received frames.
     world.run(side, "ip", "address", "add", f"{member}/{length}", "dev", "eth0", *options)
     mac = world.run(host, "ip", "-br", "link", "show", "eth1").split()[2]
     world.run(side, "ip", "neighbour", "add", own, "lladdr", mac, "dev", "eth0")
@@ -240,8 +240,8 @@ def test_packets_of_members_pass_and_others_do_not(
     guard.close()
 
 
-def test_an_expression_that_the_kernel_lacks_is_told_as_that(world: World) -> None:
-    """A slim kernel may have nftables without all its parts: it says so and nothing is left."""
+def test_a_missing_expression_is_reported(world: World) -> None:
+    """On a kernel without some part of nftables the error says so, and nothing is left behind."""
     name = world.namespace("host")
     tables = NftTables(world.fd(name))
     table = Table(1, "overlayd_slim", (), (Chain("c", ((Expression("nosuch"),),), (1, 0)),))

@@ -1,4 +1,4 @@
-"""Containers that know an address by a MAC which it has no more are told the new one."""
+"""Containers that hold an outdated MAC of an address receive the new one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NETWORK = Network(
 
 
 class Place:
-    """A sandbox that is passed over as the agent does, and a container in it that asks."""
+    """A sandbox with a reconcile loop like the agent's, and a container in it that pings."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -47,7 +47,7 @@ class Place:
         self.passes()
 
     def plug(self, mac: Mac, *ips: Ip) -> str:
-        """Make a container with an interface, and plan for it; return its namespace."""
+        """Create a container with an interface, and plan for it; return its namespace."""
         number = len(self.world.names)
         space = self.world.namespace(f"c{number}")
         port = LocalPort(f"p{number}", 0, bytes([number]) * 8)
@@ -68,7 +68,7 @@ class Place:
         return space
 
     def unplug(self) -> None:
-        """Take the last container away, as a detach does."""
+        """Remove the last container, as a detach does."""
         veth.detach_interface(self.sandbox, self.ports.pop().name)
         self.locals.pop()
 
@@ -77,7 +77,7 @@ class Place:
         return Endpoint(b"far" + mac[:5], VNI, "far", mac, (FAR4, FAR6))
 
     def passes(self) -> None:
-        """Make a pass, which must go well."""
+        """Run a pass, which must succeed."""
         remotes = tuple(RemoteEndpoint(OTHER, VTEP, endpoint) for endpoint in self.remotes)
         given = PlanInput(
             NETWORK, 4789, parse_ip("192.168.56.11"), MTU,
@@ -86,13 +86,13 @@ class Place:
         assert run_pass(self.runtime, given, prune=True, read=False).failures == []
 
     def asks(self) -> None:
-        """Let the container learn who has the addresses."""
+        """Let the container resolve the addresses."""
         for ip in (FAR4, FAR6):
             self.world.pings(self.asker, ip_text(ip))
         self.world.wait_until(lambda: self.believed() == [FORMER, FORMER], "the former MAC")
 
     def believed(self) -> list[Mac]:
-        """Return by which MACs the container knows the two addresses."""
+        """Return the MACs by which the container knows the two addresses."""
         shown = json.loads(self.world.run(self.asker, "ip", "-j", "neigh"))
         macs = {each["dst"]: each.get("lladdr", "") for each in shown}
         found = [macs.get(ip_text(ip), "") for ip in (FAR4, FAR6)]
@@ -108,14 +108,14 @@ def place(world: World) -> Iterator[Place]:
 
 
 def told(place: Place) -> None:
-    """Wait until the container knows the later MAC, though it does not ask."""
+    """Wait until the container knows the new MAC, without having sent a request."""
     place.world.wait_until(
         lambda: place.believed() == [LATER, LATER], f"{mac_text(LATER)} is announced", 3
     )
 
 
 def test_a_remote_address_with_another_mac_is_announced(place: Place) -> None:
-    """Changed in one pass, as where two hosts' records come together."""
+    """The MAC changes in one pass, as when two hosts' records are merged."""
     place.remotes = [place.remote(FORMER)]
     place.passes()
     place.asks()
@@ -125,7 +125,7 @@ def test_a_remote_address_with_another_mac_is_announced(place: Place) -> None:
 
 
 def test_an_address_that_was_free_for_a_while_is_announced(place: Place) -> None:
-    """Who had it before is remembered when its row has gone."""
+    """The previous MAC is remembered after its row is gone."""
     place.remotes = [place.remote(FORMER)]
     place.passes()
     place.asks()
@@ -137,7 +137,7 @@ def test_an_address_that_was_free_for_a_while_is_announced(place: Place) -> None
 
 
 def test_an_address_that_moves_here_is_announced(place: Place) -> None:
-    """From another host to a container beside the one that knows it by the old MAC."""
+    """An address moves from another host to a container beside one that knows the old MAC."""
     place.remotes = [place.remote(FORMER)]
     place.passes()
     place.asks()
@@ -150,7 +150,7 @@ def test_an_address_that_moves_here_is_announced(place: Place) -> None:
 
 
 def test_a_local_address_with_another_mac_is_found_by_all(place: Place) -> None:
-    """By the container beside it, and by the bridge, which routes to it."""
+    """The container beside it and the bridge, which routes to it, both learn the new MAC."""
     place.plug(FORMER, FAR4, FAR6)
     place.passes()
     place.asks()
@@ -165,10 +165,10 @@ def test_a_local_address_with_another_mac_is_found_by_all(place: Place) -> None:
     assert place.world.pings(place.asker, ip_text(FAR6)) == 1
 
 
-def test_other_hosts_hear_nothing_of_it(
+def test_other_hosts_receive_no_announcement(
     place: Place, capture: Callable[[str, str], Capture]
 ) -> None:
-    """The bridge does not flood an announcement into the VXLAN: each host tells its own."""
+    """The bridge does not flood an announcement into the VXLAN: each host informs its own."""
     seen = capture(place.sandbox.name, "vxlan0")
     at_asker = capture(place.asker, "eth0")
     for ip in (FAR4, FAR6):
@@ -183,10 +183,10 @@ def test_other_hosts_hear_nothing_of_it(
     assert [each for each in seen.frames() if bytes(LATER) in each] == []
 
 
-def test_what_has_the_mac_it_had_is_not_announced(
+def test_an_unchanged_mac_is_not_announced(
     place: Place, capture: Callable[[str, str], Capture]
 ) -> None:
-    """Neither a new address, nor one that comes again as it was; a changed one after them is."""
+    """Neither a new address nor one that returns unchanged is announced; a change is."""
     at_asker = capture(place.asker, "eth0")
     for remotes in ([FORMER], [], [FORMER], [LATER]):
         place.remotes = [place.remote(mac) for mac in remotes]
@@ -201,7 +201,7 @@ def test_what_has_the_mac_it_had_is_not_announced(
     assert [each for each in frames if bytes(FORMER) in each] == []
 
 
-def test_a_bridge_that_is_gone_is_no_matter(place: Place) -> None:
-    """What can't be said is left to the containers' own time, and the passes go on."""
+def test_a_missing_bridge_is_ignored(place: Place) -> None:
+    """Without an announcement, the containers' entries expire, and reconcile passes continue."""
     place.sandbox.announce([MacChange("br7", FAR4, LATER, True)])
     place.passes()

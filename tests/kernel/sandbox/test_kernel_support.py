@@ -17,7 +17,7 @@ pytestmark = pytest.mark.netns
 
 
 def test_capable() -> None:
-    """Root on a kernel with bridges and VXLAN lacks nothing, and the trial leaves no trace."""
+    """Root on a kernel with bridges and VXLAN lacks nothing, and the check leaves no trace."""
     before = netns.names()
     kernel_support.require_kernel_support()
 
@@ -39,7 +39,7 @@ def test_holder_of_a_vni(world: World, two_hosts: tuple[Host, Host]) -> None:
 
 
 def test_port_holder(world: World) -> None:
-    """A program that holds the UDP port is named; the kernel's own VXLAN socket is no holder."""
+    """A program that holds the UDP port is named; the kernel's own VXLAN socket is not."""
     with netns.inside(world.fd(world.namespace("a"))):
         assert kernel_support.port_holder(4789) is None
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
@@ -56,8 +56,8 @@ def test_kernel_socket_is_no_holder(world: World, two_hosts: tuple[Host, Host]) 
         assert kernel_support.port_holder(4789) is None
 
 
-def test_a_kernel_without_vxlan_is_told_with_its_module() -> None:
-    """A kind of device that the kernel does not know is told, with what to load."""
+def test_a_missing_device_kind_is_reported_with_its_module() -> None:
+    """For a device kind that the kernel lacks, the error names the module to load."""
     unknown = link_requests._link(
         codec.RTM_NEWLINK,
         codec.NLM_F_CREATE | codec.NLM_F_EXCL,

@@ -22,7 +22,7 @@ TWO = parse_ip("10.32.0.3")
 
 @pytest.fixture
 def plugged(world: World, two_hosts: tuple[Host, Host]) -> Iterator[tuple[Host, SandboxMonitor]]:
-    """Return a converged host with a container and a monitor that has heard nothing yet."""
+    """Return a converged host with a container, and a monitor without notifications yet."""
     one, two = two_hosts
     world.plug(one, two)
     monitor = one.sandbox.monitor()
@@ -31,7 +31,7 @@ def plugged(world: World, two_hosts: tuple[Host, Host]) -> Iterator[tuple[Host, 
 
 
 def readable(monitor: SandboxMonitor | UnderlayMonitor) -> bool:
-    """Say whether the loop would be woken."""
+    """Return whether the event loop would be woken."""
     return bool(select.select([monitor], [], [], 0)[0])
 
 
@@ -56,10 +56,10 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_contradiction_is_noticed(
+def test_a_contradiction_is_detected(
     world: World, plugged: tuple[Host, SandboxMonitor], name: str
 ) -> None:
-    """Whatever is deleted, altered or added wakes the loop and is told as a contradiction."""
+    """Every deletion, change or addition wakes the loop and is a contradiction."""
     host, monitor = plugged
     world.run(host.sandbox.name, *COMMANDS[name].split())
 
@@ -68,7 +68,7 @@ def test_contradiction_is_noticed(
 
 
 def test_repair_is_no_contradiction(world: World, plugged: tuple[Host, SandboxMonitor]) -> None:
-    """What a pass does to reach the desired state is an echo."""
+    """The changes of a pass towards the desired state are not contradictions."""
     host, monitor = plugged
     world.run(host.sandbox.name, *COMMANDS["neighbour gone"].split())
     assert monitor.contradictions(host.desired()) != []
@@ -79,7 +79,7 @@ def test_repair_is_no_contradiction(world: World, plugged: tuple[Host, SandboxMo
 
 
 def test_own_changes_are_no_contradiction(plugged: tuple[Host, SandboxMonitor]) -> None:
-    """Rows put because they are desired, and deleted because they are not, are echoes."""
+    """Adding desired rows and deleting others are not contradictions."""
     host, monitor = plugged
     host.remotes.append((parse_ip("10.32.0.4"), host.floods[0]))
     assert host.converge() == []
@@ -91,22 +91,22 @@ def test_own_changes_are_no_contradiction(plugged: tuple[Host, SandboxMonitor]) 
 
 
 def test_attach_and_detach_are_no_contradiction(plugged: tuple[Host, SandboxMonitor]) -> None:
-    """A port that is desired may come; one that is not may go."""
+    """A desired port may appear; one that is not desired may disappear."""
     host, monitor = plugged
     host.attach(parse_ip("10.32.0.9"))
     assert monitor.contradictions(host.desired()) == []
 
 
 def test_traffic_is_no_contradiction(world: World, plugged: tuple[Host, SandboxMonitor]) -> None:
-    """What the kernel learns from traffic, such as a container's own MAC, does not matter."""
+    """What the kernel learns from traffic, such as a container's own MAC, is ignored."""
     host, monitor = plugged
     name = host.attach(parse_ip("10.32.0.9"))
     assert world.pings(name, "10.32.0.1", count=3) == 3
     assert monitor.contradictions(host.desired()) == []
 
 
-def test_stolen_mac_is_noticed(plugged: tuple[Host, SandboxMonitor]) -> None:
-    """A remote container's MAC appearing behind a local port is a contradiction."""
+def test_a_stolen_mac_is_detected(plugged: tuple[Host, SandboxMonitor]) -> None:
+    """A remote container's MAC behind a local port is a contradiction."""
     host, monitor = plugged
     mac = mac_for(host.vni, TWO)
     assert BridgeFdbRow("vxlan0", mac) in host.desired().rows
@@ -115,8 +115,8 @@ def test_stolen_mac_is_noticed(plugged: tuple[Host, SandboxMonitor]) -> None:
     assert monitor.contradictions(host.desired()) != []
 
 
-def test_flood_of_notifications_is_told_as_lost(plugged: tuple[Host, SandboxMonitor]) -> None:
-    """When the kernel drops notifications, that is told once, and listening goes on."""
+def test_lost_notifications_are_reported(plugged: tuple[Host, SandboxMonitor]) -> None:
+    """Dropped notifications are reported once, and watching continues."""
     host, monitor = plugged
     addresses = [Ip((0x0A210000 + number).to_bytes(4, "big")) for number in range(20_000)]
     mac = mac_for(host.vni, TWO)
@@ -133,7 +133,7 @@ def test_flood_of_notifications_is_told_as_lost(plugged: tuple[Host, SandboxMoni
 
 
 def test_underlay_changes(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """The underlay's monitor hears of links, addresses and routes of the host."""
+    """The underlay's monitor notices changes of links, addresses and routes of the host."""
     one, _ = two_hosts
     with netns.inside(world.fd(one.name)):
         monitor = UnderlayMonitor()

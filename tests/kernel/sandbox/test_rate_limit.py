@@ -1,4 +1,4 @@
-"""Rates of ports in a real kernel: what is put is read, what is not whole is seen."""
+"""Rate limits of ports in a real kernel: read as written, damage detected."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def rates(host: Host) -> set[Row]:
     ("in_bits", "out_bits"),
     [(64_000, 0), (0, 64_000), (10**7, 10**6), (32 * 10**9, 32 * 10**9), (1_234_568, 10**9)],
 )
-def test_what_is_put_is_read(host: Host, in_bits: int, out_bits: int) -> None:
-    """Put twice, changed to another and taken away, each is what is read then."""
+def test_a_written_limit_is_read(host: Host, in_bits: int, out_bits: int) -> None:
+    """A limit is read back after being written twice, changed, and deleted."""
     row = RateRow(PORT, in_bits, out_bits)
     for _ in range(2):
         assert host.sandbox.apply([PutRow(row)]) == []
@@ -69,8 +69,8 @@ def test_what_is_put_is_read(host: Host, in_bits: int, out_bits: int) -> None:
         ("ip", "link", "del", "sh0011"),
     ],
 )  # fmt: skip
-def test_what_is_not_whole_is_no_such_row(host: Host, damage: tuple[str, ...]) -> None:
-    """Each damage is read as another row; putting the row again mends it."""
+def test_an_incomplete_limit_is_read_as_another_row(host: Host, damage: tuple[str, ...]) -> None:
+    """Each damage is read as another row; writing the row again repairs it."""
     row = RateRow(PORT, 5 * 10**6, 5 * 10**6)
     assert host.sandbox.apply([PutRow(row)]) == []
     host.world.run(host.sandbox.name, *damage)
@@ -79,8 +79,8 @@ def test_what_is_not_whole_is_no_such_row(host: Host, damage: tuple[str, ...]) -
     assert rates(host) == {row}
 
 
-def test_a_device_without_its_port_goes(host: Host) -> None:
-    """What a crash left of a limit is a row that nobody plans, and so is deleted."""
+def test_a_device_without_its_port_is_deleted(host: Host) -> None:
+    """The rest of a limit, left by a crash, is a row that no plan contains, and is deleted."""
     assert host.sandbox.apply([PutRow(RateRow(PORT, 0, 10**6))]) == []
     host.world.run(host.sandbox.name, "ip", "link", "del", PORT)
     host.ports.clear()
@@ -90,7 +90,7 @@ def test_a_device_without_its_port_goes(host: Host) -> None:
 
 
 def test_another_queueing_discipline_stays(host: Host) -> None:
-    """What an operator has put on a port that has no limit is not ours."""
+    """A queueing discipline of the operator, on a port without a limit, is kept."""
     sandbox = host.sandbox.name
     command = ("tc", "qdisc", "add", "dev", PORT, "root", "handle", "1:", "tbf")
     host.world.run(sandbox, *command, "rate", "1mbit", "burst", "16kb", "latency", "10ms")
@@ -99,16 +99,16 @@ def test_another_queueing_discipline_stays(host: Host) -> None:
     assert "tbf 1:" in host.world.run(sandbox, "tc", "qdisc", "show", "dev", PORT)
 
 
-def test_this_kernel_can(host: Host) -> None:
-    """What an attach asks first leaves nothing in the host's namespace or the sandbox."""
+def test_the_kernel_check_leaves_no_trace(host: Host) -> None:
+    """The check before an attach leaves nothing in the host's namespace or the sandbox."""
     before = host.world.run(host.sandbox.name, "ip", "-o", "link")
     rate_limit.require()
     assert host.world.run(host.sandbox.name, "ip", "-o", "link") == before
 
 
 @pytest.mark.usefixtures("world")
-def test_a_kernel_that_cannot_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a part is missing the error names the modules, and whatever the kernel said."""
+def test_a_missing_module_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a part is missing, the error contains the modules and the kernel's reason."""
 
     def refuse(_self: NetlinkSocket, _request: Request) -> None:
         raise NetlinkError(95, "Operation not supported")

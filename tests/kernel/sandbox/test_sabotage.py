@@ -53,16 +53,16 @@ SABOTAGE = {
 
 
 @pytest.mark.parametrize("name", SABOTAGE)
-def test_sabotage_is_seen_and_repaired(
+def test_tampering_is_detected_and_repaired(
     world: World, two_hosts: tuple[Host, Host], name: str
 ) -> None:
-    """Whatever is deleted, altered or added from outside shows in the read and is put right."""
+    """Anything deleted, changed or added by others is read as a difference and repaired."""
     one, two = two_hosts
     first, _ = world.plug(one, two)
     world.run(one.sandbox.name, *SABOTAGE[name].split())
 
     assert one.differences() != []
-    for _ in range(3):  # a device made anew takes its rows with it: a further pass
+    for _ in range(3):  # recreating a device deletes its rows, so a further pass is needed
         assert one.converge() == []
     assert one.differences() == []
     assert world.pings(first, "10.32.0.3") == 1
@@ -71,7 +71,7 @@ def test_sabotage_is_seen_and_repaired(
 def test_vtep_with_socket_in_sandbox_is_replaced(
     world: World, two_hosts: tuple[Host, Host]
 ) -> None:
-    """A VXLAN device that somebody made inside the sandbox is not taken for ours."""
+    """A VXLAN device created inside the sandbox, by someone else, is replaced."""
     one, two = two_hosts
     first, _ = world.plug(one, two)
     sandbox = one.sandbox.name
@@ -86,7 +86,7 @@ def test_vtep_with_socket_in_sandbox_is_replaced(
 
 
 def test_foreign_devices_are_untouched(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """Devices and rows of others on the host stay as they are; kinds we never make too."""
+    """Devices and rows of others on the host are kept, also kinds that overlayd never creates."""
     one, _ = two_hosts
     world.run(one.name, "ip", "link", "add", "docker0", "type", "bridge")
     world.run(one.sandbox.name, "ip", "link", "add", "tap0", "type", "ifb")
@@ -98,8 +98,8 @@ def test_foreign_devices_are_untouched(world: World, two_hosts: tuple[Host, Host
     assert "tap0" in world.run(one.sandbox.name, "ip", "-o", "link")
 
 
-def test_strange_rows_can_only_be_deleted(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """A fixed row of a foreign VNI is read as strange, and its delete operation works."""
+def test_unexpected_rows_can_only_be_deleted(world: World, two_hosts: tuple[Host, Host]) -> None:
+    """A permanent row of a foreign VNI is read as unexpected, and can be deleted."""
     one, _ = two_hosts
     world.run(one.sandbox.name, *SABOTAGE["other VNI"].split())
     strange = [row for row in one.sandbox.read().rows if isinstance(row, UnexpectedRow)]

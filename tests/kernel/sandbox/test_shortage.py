@@ -1,4 +1,4 @@
-"""A host without file descriptors left: nothing that can't be looked at is taken for gone."""
+"""A host without free file descriptors: nothing counts as gone if it cannot be checked."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ pytestmark = pytest.mark.netns
 
 
 def opened() -> set[int]:
-    """Return the descriptors that are open."""
+    """Return the open descriptors."""
     gc.collect()
     return {fd for fd in range(4096) if os.path.exists(f"/proc/self/fd/{fd}")}  # noqa: PTH110
 
 
 @contextmanager
 def no_descriptors(but: int = 0) -> Iterator[None]:
-    """Let this process open nothing, or so many files, for the length of the block (EMFILE); what
-    is open stays."""
+    """Limit this process to its open files, or to `but` more, during the block (EMFILE)."""
     open_now = opened()
     free = [number for number in range(4096) if number not in open_now]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -52,13 +51,13 @@ def no_descriptors(but: int = 0) -> Iterator[None]:
 
 @pytest.fixture
 def living(world: World) -> InterfaceLocation:
-    """Make a namespace that lives throughout."""
+    """Create a namespace that exists throughout."""
     name = world.namespace("living")
     return InterfaceLocation(str(netns.path_of(name)), netns.identity(world.fd(name)), "ve0")
 
 
 def test_a_living_namespace_is_not_gone(living: InterfaceLocation) -> None:
-    """Without descriptors, whoever asks for a namespace again is told so, not that it is gone."""
+    """Without descriptors, opening a namespace raises an error other than NotFoundError."""
     with no_descriptors(), pytest.raises(OverlayError, match="Too many open files") as caught:
         netns.open_same(living.netns_path, living.netns_identity)
 
@@ -67,7 +66,7 @@ def test_a_living_namespace_is_not_gone(living: InterfaceLocation) -> None:
 
 
 def test_an_ended_namespace_is_gone(world: World, living: InterfaceLocation) -> None:
-    """A name taken away, one that leads elsewhere, and a file left are no error: it is gone."""
+    """A removed name, one of another namespace, and a stale file all count as gone."""
     descriptor = netns.open_same(living.netns_path, living.netns_identity)
     assert descriptor is not None
     os.close(descriptor)
@@ -80,14 +79,14 @@ def test_an_ended_namespace_is_gone(world: World, living: InterfaceLocation) -> 
         assert netns.open_same(path, living.netns_identity) is None
 
 
-def test_a_name_is_not_free(living: InterfaceLocation) -> None:
-    """Whether a name is taken can't be told: no second namespace is mounted over the first."""
+def test_a_name_does_not_count_as_free(living: InterfaceLocation) -> None:
+    """If a name cannot be checked, no second namespace is mounted over the first."""
     with no_descriptors(), pytest.raises(OverlayError, match="Too many open files"):
         netns.exists(netns.path_of(living.netns_path).name)
 
 
 def test_an_interface_is_not_missing(living: InterfaceLocation) -> None:
-    """A look at interfaces finds none of them gone, and a removal is not taken as done."""
+    """A check finds no interface missing, and a removal does not count as done."""
     with no_descriptors():
         assert macvlan.missing_interfaces([living]) == []
         with pytest.raises(OverlayError, match="Too many open files"):
@@ -96,14 +95,14 @@ def test_an_interface_is_not_missing(living: InterfaceLocation) -> None:
     assert macvlan.missing_interfaces([living]) == [living], "it never was there"
 
 
-def test_a_default_route_is_not_settled(living: InterfaceLocation) -> None:
-    """The caller hears that the default route was not looked at."""
+def test_a_default_route_check_fails(living: InterfaceLocation) -> None:
+    """The caller gets an error because the default route was not checked."""
     with no_descriptors(), pytest.raises(OverlayError, match="Too many open files"):
         default_route.reconcile(living.netns_path, living.netns_identity, [])
 
 
-def test_a_sandbox_is_not_made_anew(world: World) -> None:
-    """A sandbox that can't be opened is neither missing nor made."""
+def test_a_sandbox_is_not_recreated(world: World) -> None:
+    """A sandbox that cannot be opened is neither missing nor created."""
     name = world.host().sandbox.name
     with no_descriptors():
         for create in (False, True):
@@ -112,9 +111,11 @@ def test_a_sandbox_is_not_made_anew(world: World) -> None:
             assert not isinstance(caught.value, NotFoundError)
 
 
-def test_nothing_is_left_out(world: World) -> None:
-    """A look through all namespaces, and a reset, fail instead of passing by what they can't open:
-    the name of a living sandbox would be taken away."""
+def test_no_namespace_is_skipped(world: World) -> None:
+    """Listing all namespaces, and a reset, fail instead of skipping those they cannot open.
+
+    Otherwise the name of a sandbox in use would be removed.
+    """
     sandbox = world.claim("ov-0a0b0c")
     os.close(netns.create(sandbox))
     names = netns.names()
@@ -126,9 +127,8 @@ def test_nothing_is_left_out(world: World) -> None:
             reset._alias(sandbox)
 
 
-def test_what_fails_half_way_leaks_nothing(world: World) -> None:
-    """Wherever the making of a sandbox runs out of descriptors, it gives back those it had; else
-    each try would take some more from a host that lacks them."""
+def test_a_failed_creation_leaks_no_descriptor(world: World) -> None:
+    """Whenever creating a sandbox runs out of descriptors, it closes those that it opened."""
     name = world.claim("leaky")
     before = opened()
     made = 0
@@ -142,8 +142,8 @@ def test_what_fails_half_way_leaks_nothing(world: World) -> None:
     assert 0 < made < 20
 
 
-def test_a_container_is_made_whole_or_not_at_all(world: World) -> None:
-    """A namespace that can't be marked as ours is taken away: its name is free for the next try."""
+def test_a_container_is_created_completely_or_not_at_all(world: World) -> None:
+    """A namespace that cannot be marked is removed, so its name is free for the next attempt."""
     before = opened()
     made = 0
     for count in range(12):
@@ -157,8 +157,8 @@ def test_a_container_is_made_whole_or_not_at_all(world: World) -> None:
     assert 0 < made < 12
 
 
-def test_the_hosts_rules_come_when_the_shortage_is_over(world: World, tmp_path: Path) -> None:
-    """Whichever descriptor was missing, the table is there with the next look."""
+def test_the_hosts_rules_appear_after_the_shortage(world: World, tmp_path: Path) -> None:
+    """Whichever descriptor was missing, the table exists after the next check."""
     link = ExposedLink("ovh000001aabbcc", ((parse_ip("10.32.0.0"), 16),))
     event_log = EventLog(tmp_path)
     with netns.inside(world.fd(world.namespace("host"))):

@@ -31,7 +31,7 @@ def attach(
     gateway: Ip | None = None,
     further_gateways: tuple[Ip, ...] = (),
 ) -> veth.AttachedInterface:
-    """Attach with what the test does not care about filled in."""
+    """Attach with default values for what the test does not need."""
     return veth.attach_interface(
         host.sandbox,
         port_name=port_name,
@@ -55,7 +55,7 @@ def host(world: World) -> Host:
 
 
 def test_attached_interface(world: World, host: Host) -> None:
-    """The container gets eth0 with the MAC, MTU, address and default route it should have."""
+    """The container gets eth0 with the requested MAC, MTU, address and default route."""
     name = world.namespace("c")
     netns_fd = world.fd(name)
     attached = attach(host, netns_fd, gateway=host.gateway)
@@ -70,14 +70,14 @@ def test_attached_interface(world: World, host: Host) -> None:
 
 
 def test_next_free_name(world: World, host: Host) -> None:
-    """Without a wish the interface is called as the first ethN that is free."""
+    """Without a requested name, the interface is the first free ethN."""
     name = world.namespace("c")
     world.run(name, "ip", "link", "add", "eth0", "type", "bridge")
     assert attach(host, world.fd(name)).ifname == "eth1"
 
 
 def test_taken_interface_name(world: World, host: Host) -> None:
-    """A wished name that is taken is a conflict, and leaves nothing behind."""
+    """A requested name that is taken is a conflict, and leaves nothing behind."""
     name = world.namespace("c")
     world.run(name, "ip", "link", "add", "net0", "type", "bridge")
     with pytest.raises(ConflictError, match="net0"):
@@ -86,14 +86,14 @@ def test_taken_interface_name(world: World, host: Host) -> None:
 
 
 def test_taken_port(world: World, host: Host) -> None:
-    """A port that exists is a conflict: the caller has it attached already."""
+    """A port that exists is a conflict: the endpoint is already attached."""
     attach(host, world.fd(world.namespace("c")))
     with pytest.raises(ConflictError, match="p9"):
         attach(host, world.fd(world.namespace("d")))
 
 
 def test_failure_leaves_nothing(world: World, host: Host) -> None:
-    """When the inside cannot be set up, the pair is taken away again."""
+    """If the set-up inside the container fails, the pair is deleted."""
     name = world.namespace("c")
     unreachable = parse_ip("172.16.0.1")
     with pytest.raises(OverlayError, match=r"172\.16\.0\.1"):
@@ -103,7 +103,7 @@ def test_failure_leaves_nothing(world: World, host: Host) -> None:
 
 
 def test_missing_bridge(world: World) -> None:
-    """In a sandbox without the bridge an attach is NotFoundError."""
+    """Without the bridge an attach raises NotFoundError."""
     host = world.host()
     with pytest.raises(NotFoundError, match="br0"):
         attach(host, world.fd(world.namespace("c")))
@@ -125,7 +125,7 @@ def test_default_route_of_the_container_stays(world: World, host: Host) -> None:
 
 
 def test_detach(world: World, host: Host) -> None:
-    """Detaching removes both ends; detaching again says there was nothing."""
+    """Detaching deletes both ends; detaching again returns False."""
     name = world.namespace("c")
     attach(host, world.fd(name))
 
@@ -135,7 +135,7 @@ def test_detach(world: World, host: Host) -> None:
 
 
 def test_detach_many(world: World, host: Host) -> None:
-    """Many ports go at once; those that are not there are not told."""
+    """Many ports are deleted at once; missing ones are not returned."""
     for number in range(20):
         attach(host, world.fd(world.namespace(f"c{number}")), f"q{number}")
     gone = veth.detach_interfaces(host.sandbox, [f"q{number}" for number in range(21)])
@@ -157,8 +157,8 @@ def test_detach_in_threads(world: World, host: Host) -> None:
         assert any(found)
 
 
-def test_container_that_ends_takes_its_port_along(world: World, host: Host) -> None:
-    """When a container's namespace ends, the port vanishes from the sandbox."""
+def test_a_container_that_ends_removes_its_port(world: World, host: Host) -> None:
+    """When a container's namespace ends, the port disappears from the sandbox."""
     name = world.claim("c")
     netns_fd = netns.create(name)
     attach(host, netns_fd)
@@ -169,7 +169,7 @@ def test_container_that_ends_takes_its_port_along(world: World, host: Host) -> N
 
 
 def test_change_mtu(world: World, host: Host) -> None:
-    """The container's end follows a new MTU; a missing interface is NotFoundError."""
+    """The container's end gets a new MTU; a missing interface raises NotFoundError."""
     netns_fd = world.fd(world.namespace("c"))
     attach(host, netns_fd)
     veth.change_mtu(netns_fd, "eth0", 1400)
@@ -182,7 +182,7 @@ def test_change_mtu(world: World, host: Host) -> None:
 
 
 def test_first_ping_to_the_gateway_a_hundred_times(world: World, host: Host) -> None:
-    """Right after an attach returns the first packet is answered, every time, in both ways."""
+    """Right after an attach the first packet gets a reply, every time, in both directions."""
     answered = 0
     for number in range(50):
         ip = parse_ip(f"10.32.1.{number + 1}")

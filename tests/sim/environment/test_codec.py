@@ -13,7 +13,7 @@ SEGMENT = FakeSigner(b"k" * 32).issue_segment(Scope(0), 0, 0, 1, [Entry(1, key_o
 
 
 def test_it_is_the_real_wire_format() -> None:
-    """What it encodes is what the real codec encodes, and reads."""
+    """Its encoding is that of the real codec, and can be decoded."""
     message = Delta((SEGMENT,))
 
     assert SharingCodec().encode(message) == MsgpackCodec().encode(message)
@@ -21,7 +21,7 @@ def test_it_is_the_real_wire_format() -> None:
 
 
 def test_receivers_share_one_segment() -> None:
-    """A segment that comes to many hosts in many datagrams is decoded once."""
+    """A segment that reaches many hosts in many datagrams is decoded once."""
     codec = SharingCodec()
     [first] = codec.decode(codec.encode(Delta((SEGMENT,))))
     [_, second] = codec.decode(codec.encode(Ping(1, 2)) + codec.encode(Delta((SEGMENT,))))
@@ -31,8 +31,8 @@ def test_receivers_share_one_segment() -> None:
     assert first.segments[0] is second.segments[0]
 
 
-def test_broken_bytes_are_refused_or_make_sense() -> None:
-    """Whatever corruption makes of a payload, the decoder raises nothing but its refusal."""
+def test_corrupted_bytes_are_rejected_or_decoded() -> None:
+    """Whatever corruption makes of a payload, the decoder raises only RemoteError."""
     codec, rng = SharingCodec(), random.Random(1)
     payload = codec.encode(Delta((SEGMENT,))) + codec.encode(Ping(1, 2))
     for _ in range(3000):

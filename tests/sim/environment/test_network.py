@@ -12,7 +12,7 @@ NODE = NodeId(bytes(16))
 
 
 class Wire:
-    """A network with three hosts that note what they get, and when."""
+    """A network with three hosts that record the datagrams they receive, and when."""
 
     def __init__(self, weather: Weather) -> None:
         self.schedule = Schedule()
@@ -30,7 +30,7 @@ class Wire:
         self.network.send(NODE, source, target, payload, len(payload))
 
     def run(self, seconds: float = 10.0) -> list[bytes]:
-        """Let time pass; return the payloads that have arrived so far."""
+        """Advance the time; return the payloads that have arrived so far."""
         self.schedule.run_until(self.schedule.now + seconds)
         return [flight.content for _, flight in self.got]
 
@@ -47,7 +47,7 @@ def test_a_datagram_takes_the_latency() -> None:
 
 
 def test_loss_is_near_its_share() -> None:
-    """A tenth of the datagrams is lost at a loss of 0.1."""
+    """With a loss of 0.1 a tenth of the datagrams is lost."""
     wire = Wire(Weather(loss=0.1))
     for _ in range(2000):
         wire.send(A, B)
@@ -69,15 +69,15 @@ def test_jitter_reorders() -> None:
 
 
 def test_duplicates_arrive_twice() -> None:
-    """A duplicated datagram is delivered two times."""
+    """A duplicated datagram is delivered twice."""
     wire = Wire(Weather(duplicate=0.999999))
     wire.send(A, B)
 
     assert wire.run() == [b"x", b"x"]
 
 
-def test_a_one_way_cut_lets_the_answer_pass() -> None:
-    """A cut holds in its direction only."""
+def test_a_one_way_cut_lets_replies_pass() -> None:
+    """A cut applies only in its direction."""
     wire = Wire(Weather())
     wire.network.cuts.append(Cut(frozenset({A}), frozenset({B})))
     wire.send(A, B, b"there")
@@ -88,7 +88,7 @@ def test_a_one_way_cut_lets_the_answer_pass() -> None:
 
 
 def test_a_clog_holds_back_then_releases() -> None:
-    """What enters a clogged path arrives after the clog ends; more than fits is dropped."""
+    """Datagrams on a clogged path arrive after the clog ends; those beyond capacity are dropped."""
     wire = Wire(Weather())
     wire.network.clog(A, B, until=2.0)
     for _ in range(CLOG_CAPACITY + 5):
@@ -101,7 +101,7 @@ def test_a_clog_holds_back_then_releases() -> None:
 
 
 def test_a_full_uplink_drops() -> None:
-    """A host that sends faster than its link for longer than the buffer loses the rest."""
+    """A host that sends faster than its link, for longer than the buffer, loses the rest."""
     wire = Wire(replace(Weather(), bandwidth_bit_per_s=1e6, buffer_s=0.01))
     for _ in range(100):
         wire.send(A, B, bytes(1000))
@@ -112,7 +112,7 @@ def test_a_full_uplink_drops() -> None:
 
 
 def test_unknown_and_unplugged_hosts_are_silent() -> None:
-    """A datagram to nobody disappears; the sender hears nothing of it."""
+    """A datagram to an unknown host disappears without an error."""
     wire = Wire(Weather())
     wire.send(A, parse_ip("10.0.0.99"))
     wire.send(A, B)
@@ -123,7 +123,7 @@ def test_unknown_and_unplugged_hosts_are_silent() -> None:
 
 
 def test_corruption_is_marked_not_hidden() -> None:
-    """A corrupted datagram arrives marked, as its seal would show."""
+    """A corrupted datagram arrives marked, as its seal would reveal it."""
     wire = Wire(Weather(corrupt=0.999999))
     wire.send(A, B)
     wire.run()

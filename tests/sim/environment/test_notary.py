@@ -21,8 +21,8 @@ def entries(count: int) -> list[Entry]:
     return [Entry(number, key_of(part), part) for number, part in enumerate(parts, 1)]
 
 
-def test_it_refuses_what_a_real_notary_would() -> None:
-    """Another's card, altered bytes and a wrong signature do not verify."""
+def test_it_rejects_what_a_real_notary_would() -> None:
+    """Another node's card, altered bytes and a wrong signature do not verify."""
     signer = FakeSigner(KEY)
     segment = signer.issue_segment(Scope(3), 0, 0, 2, entries(2))
 
@@ -36,7 +36,7 @@ def test_it_refuses_what_a_real_notary_would() -> None:
 
 
 def test_the_size_is_an_upper_bound() -> None:
-    """A segment never takes more than was said of its entries, wherever the log stands."""
+    """A segment is never larger than predicted from its entries, at any version of the log."""
     signer = FakeSigner(KEY)
     for count in (0, 1, 7):
         bound = signer.segment_size(entries(count))

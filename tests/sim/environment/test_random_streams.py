@@ -4,7 +4,7 @@ from overlay.sim.environment.random_streams import RandomStreams
 
 
 def test_a_stream_depends_on_seed_and_name_alone() -> None:
-    """Draws from one stream do not change what another gives."""
+    """Draws from one stream do not change those of another."""
     one, two = RandomStreams(7), RandomStreams(7)
     for _ in range(10):
         one.stream("network").random()

@@ -4,7 +4,7 @@ from overlay.sim.environment.schedule import Schedule
 
 
 def test_events_run_in_order_of_time() -> None:
-    """An earlier event runs first, whatever the order in which events were put."""
+    """An earlier event runs first, whatever the order of scheduling."""
     schedule = Schedule()
     seen: list[tuple[float, str]] = []
     for when, name in ((3.0, "c"), (1.0, "a"), (2.0, "b")):
@@ -16,8 +16,8 @@ def test_events_run_in_order_of_time() -> None:
     assert schedule.now == 10.0
 
 
-def test_events_of_one_moment_run_in_the_order_put() -> None:
-    """Ties are broken by order of putting, so that a run is a function of its seed."""
+def test_simultaneous_events_run_in_order_of_scheduling() -> None:
+    """Ties are broken by the order of scheduling, so that a run is a function of its seed."""
     schedule = Schedule()
     seen: list[int] = []
     for number in range(50):
@@ -41,7 +41,7 @@ def test_an_event_in_the_past_runs_next() -> None:
 
 
 def test_an_event_beyond_the_deadline_waits() -> None:
-    """A run stops at its deadline and leaves later events in place."""
+    """A run stops at its deadline and keeps later events."""
     schedule = Schedule()
     schedule.after(2.0, lambda _: None)
 

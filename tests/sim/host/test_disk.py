@@ -12,16 +12,16 @@ def segment(upto: int, floor: int = 0, scope: int = 0) -> Segment:
     return Segment(ORIGIN, Scope(scope), floor, upto - 1, upto, ())
 
 
-def test_what_is_below_a_floor_goes() -> None:
-    """Stored segments come back in order, without those that their origin has dropped."""
+def test_segments_below_a_floor_are_removed() -> None:
+    """Stored segments are returned in order, without those below their origin's floor."""
     disk = Disk()
     disk.put_segments([segment(3), segment(1), segment(2), segment(4, floor=2)])
 
     assert [item.upto for item in disk.all_segments()] == [3, 4]
 
 
-def test_a_snapshot_does_not_follow() -> None:
-    """A backup is what it was when it was taken."""
+def test_a_snapshot_does_not_change() -> None:
+    """A backup keeps the state at the time when it was taken."""
     disk = Disk()
     disk.put_segments([segment(1)])
     disk.next_epoch()
@@ -34,7 +34,7 @@ def test_a_snapshot_does_not_follow() -> None:
 
 
 def test_a_dropped_scope_is_gone() -> None:
-    """Records of a network left behind do not come back."""
+    """Records of a network that was left do not return."""
     disk = Disk()
     disk.put_segments([segment(1), segment(1, scope=7)])
     disk.drop_scope(Scope(7))
@@ -43,7 +43,7 @@ def test_a_dropped_scope_is_gone() -> None:
 
 
 def test_the_journal_is_compacted() -> None:
-    """A log that is cleaned again and again does not fill the disk."""
+    """A log that is compacted again and again does not fill the disk."""
     disk = Disk()
     for upto in range(1, 20_000):
         disk.put_segments([segment(upto, floor=max(0, upto - 5))])

@@ -22,14 +22,14 @@ ENDPOINT = Endpoint(b"12345678", VNI, "web", MAC, (parse_ip("10.1.0.2"),))
 
 
 def ready(*operations: Operation) -> Kernel:
-    """Return a kernel with a bridge, a VXLAN device and what `operations` do besides."""
+    """Return a kernel with a bridge, a VXLAN device and the results of `operations`."""
     kernel = empty()
     kernel.apply(VNI, [PutLink(BRIDGE), PutLink(VXLAN), *operations])
     return kernel
 
 
 def empty() -> Kernel:
-    """Return a kernel with one sandbox and nothing in it."""
+    """Return a kernel with one empty sandbox."""
     kernel = Kernel()
     kernel.open(VNI)
     return kernel
@@ -50,8 +50,8 @@ def empty() -> Kernel:
     ],
     ids=str,
 )
-def test_it_refuses_sloppiness(operation: Operation) -> None:
-    """A second add, a change of what is not so, a delete of what is gone: all refused."""
+def test_it_refuses_careless_operations(operation: Operation) -> None:
+    """A second add, a change of a different state, and a delete of a missing row are refused."""
     kernel = ready(PutRow(ROW))
 
     with pytest.raises(KernelRefusedError):
@@ -59,7 +59,7 @@ def test_it_refuses_sloppiness(operation: Operation) -> None:
 
 
 def test_a_put_replaces_the_row_of_its_key() -> None:
-    """An FDB row for a MAC takes the place of the one that sent it elsewhere."""
+    """An FDB row for a MAC replaces the one with another VTEP."""
     moved = FdbRow("vxlan0", MAC, parse_ip("192.168.0.3"))
     kernel = ready(PutRow(ROW), PutRow(moved))
 
@@ -67,7 +67,7 @@ def test_a_put_replaces_the_row_of_its_key() -> None:
 
 
 def test_a_deleted_link_takes_its_rows_and_frees_its_ports() -> None:
-    """As in the kernel: rows go with their device, ports of a bridge lose their master."""
+    """As in the kernel, a device's rows are deleted with it, and ports lose their master."""
     kernel = ready(PutRow(ROW), DeleteLink(VXLAN))
     kernel.plug(Container(ENDPOINT, "veth1", 0), Port("veth1", 1450, "br0"))
     kernel.apply(VNI, [DeleteLink(BRIDGE)])
@@ -76,7 +76,7 @@ def test_a_deleted_link_takes_its_rows_and_frees_its_ports() -> None:
 
 
 def test_a_kill_in_the_middle_leaves_the_first_part() -> None:
-    """An apply that is broken off has done what it did, no more."""
+    """An interrupted apply has applied the operations before the interruption, and no others."""
     kernel = empty()
 
     assert not kernel.apply(VNI, [PutLink(BRIDGE), PutLink(VXLAN)], stop_after=1)
@@ -84,7 +84,7 @@ def test_a_kill_in_the_middle_leaves_the_first_part() -> None:
 
 
 def test_a_failing_kernel_applies_nothing() -> None:
-    """While operations fail, the state stays and the agent is told."""
+    """While operations fail, the state stays and `apply` returns False."""
     kernel = empty()
     kernel.failing = True
 
@@ -93,7 +93,7 @@ def test_a_failing_kernel_applies_nothing() -> None:
 
 
 def test_a_mac_is_found_behind_its_port_only() -> None:
-    """A bridge learns a container's MAC on the port it is plugged into."""
+    """A bridge learns a container's MAC only on the port that it is connected to."""
     kernel = ready()
     kernel.plug(Container(ENDPOINT, "veth1", 0), Port("veth1", 1450, "br0"))
 
@@ -104,7 +104,7 @@ def test_a_mac_is_found_behind_its_port_only() -> None:
 
 
 def test_unplug_is_idempotent() -> None:
-    """Removing a container's interface twice is no error."""
+    """Removing a container's interface twice is not an error."""
     kernel = ready()
     kernel.plug(Container(ENDPOINT, "veth1", 0), Port("veth1", 1450, "br0"))
     kernel.unplug(ENDPOINT.endpoint_id)

@@ -1,4 +1,4 @@
-"""Rotations of the cluster's key in the simulator: by the very code that the agent runs."""
+"""Rotations of the cluster key in the simulator, by the same code that the agent runs."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def cluster() -> Cluster:
 
 
 def make(host: Host) -> None:
-    """Let a host make a key, as by `overlayd key rotate`."""
+    """Let a host create a key, as `overlayd key rotate` does."""
     assert host.keys is not None
     host.keys.make()
 
 
 def cut_off(cluster: Cluster, side: list[Host]) -> None:
-    """Let nothing pass between some hosts and all others."""
+    """Cut some hosts off from all others."""
     near = frozenset(host.address for host in side)
     far = frozenset(host.address for host in cluster.hosts) - near
     cluster.wires.cuts += [Cut(near, far), Cut(far, near)]
@@ -49,12 +49,12 @@ def rings(hosts: list[Host]) -> set[Ring]:
 
 
 def unknown(cluster: Cluster) -> int:
-    """Return how many datagrams were dropped for an unknown key."""
+    """Return how many datagrams were dropped because of an unknown key."""
     return sum(host.drops[UNKNOWN_GENERATION] for host in cluster.hosts)
 
 
 def test_a_rotation_loses_no_datagram(cluster: Cluster) -> None:
-    """All come to hold the new key alone, and nothing was sealed that its receiver can't open."""
+    """All members end with only the new key, and every receiver could open every datagram."""
     make(cluster.hosts[0])
     cluster.run(5.0)
     assert {ring.sealing.generation for ring in rings(cluster.hosts)} == {1}
@@ -66,9 +66,11 @@ def test_a_rotation_loses_no_datagram(cluster: Cluster) -> None:
     assert unknown(cluster) == 0
 
 
-def test_keys_made_on_both_sides_of_a_split_become_one(cluster: Cluster) -> None:
-    """Neither half uses its key, as it does not know whether the other half lives; healed, all
-    take the greater one and drop the other."""
+def test_keys_created_on_both_sides_of_a_split_are_merged(cluster: Cluster) -> None:
+    """Neither half uses its key, as it does not know whether the other half is alive.
+
+    After healing, all use the greater key and drop the other.
+    """
     one, other = cluster.hosts[::2], cluster.hosts[1::2]
     cut_off(cluster, one)
     cluster.run(20.0)
@@ -87,8 +89,8 @@ def test_keys_made_on_both_sides_of_a_split_become_one(cluster: Cluster) -> None
     assert unknown(cluster) == 0
 
 
-def test_a_few_that_are_cut_off_make_a_key_of_their_own(cluster: Cluster) -> None:
-    """The many hold them dead and rotate without them; healed, all come to one key again."""
+def test_an_isolated_minority_creates_its_own_key(cluster: Cluster) -> None:
+    """The majority considers it dead and rotates without it; after healing, all use one key."""
     few, many = cluster.hosts[6:], cluster.hosts[:6]
     cut_off(cluster, few)
     cluster.run(20.0)
@@ -105,9 +107,11 @@ def test_a_few_that_are_cut_off_make_a_key_of_their_own(cluster: Cluster) -> Non
 
 
 @pytest.mark.parametrize("how", ["cut off", "asleep", "off"])
-def test_one_that_was_away_for_several_rotations_comes_back(cluster: Cluster, how: str) -> None:
-    """It holds no key that anyone uses any more: a hello tells so, and it is handed the present
-    one; what could not be opened meanwhile was dropped by that name, and soon it all is again."""
+def test_a_member_returns_after_missing_several_rotations(cluster: Cluster, how: str) -> None:
+    """It holds no key in use; its hello reports that, and it receives the present one.
+
+    Datagrams that it could not open meanwhile were dropped for that reason.
+    """
     away, others = cluster.hosts[-1], cluster.hosts[:-1]
     if how == "cut off":
         cut_off(cluster, [away])
@@ -134,8 +138,8 @@ def test_one_that_was_away_for_several_rotations_comes_back(cluster: Cluster, ho
     assert unknown(cluster) == dropped
 
 
-def test_a_host_that_joins_during_a_rotation_is_part_of_it(cluster: Cluster) -> None:
-    """It comes with the key in use and is handed the next one before that is used."""
+def test_a_host_can_join_during_a_rotation(cluster: Cluster) -> None:
+    """It starts with the key in use and receives the next one before that is used."""
     make(cluster.hosts[0])
     host = cluster.newcomer(cluster.hosts[3], cluster.vni_of(cluster.hosts[3]))
     cluster.run(ROTATION_S)
@@ -145,8 +149,8 @@ def test_a_host_that_joins_during_a_rotation_is_part_of_it(cluster: Cluster) -> 
     assert unknown(cluster) == 0
 
 
-def test_a_killed_agent_goes_on_where_its_disk_is(cluster: Cluster) -> None:
-    """Ended between the two steps of a rotation, it comes back with both keys."""
+def test_a_killed_agent_continues_from_its_disk(cluster: Cluster) -> None:
+    """Killed between the two steps of a rotation, it returns with both keys."""
     host = cluster.hosts[5]
     make(cluster.hosts[0])
     cluster.run(3.0)
@@ -161,13 +165,13 @@ def test_a_killed_agent_goes_on_where_its_disk_is(cluster: Cluster) -> None:
     assert rings(cluster.hosts) == {Ring(frozenset({ring.newest}), ring.newest)}
 
 
-# --- that the simulator sees what is broken ---------------------------------------------------
+# --- detecting errors -------------------------------------------------------------------------
 
 LIVELY = Scenario(nodes=6, seed=4, rotations=4, absences=1, tampers=0, churn=1.0, duration=60.0)
 
 
-def test_it_sees_one_that_uses_a_key_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a rule that waits for nobody, the run fails and tells how to repeat it."""
+def test_using_a_key_too_early_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a rule that never waits, the run fails and prints the command to repeat it."""
     rule = Rotation.next_ring
 
     def hasty(self: Rotation, _others: States, now: float) -> Ring:
@@ -181,8 +185,8 @@ def test_it_sees_one_that_uses_a_key_too_early(monkeypatch: pytest.MonkeyPatch) 
     assert "repeat it: overlayd sim --nodes 6 --seed 4" in outcome.failed_text()
 
 
-def test_it_sees_one_that_drops_a_key_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that another live member seals with is still needed."""
+def test_dropping_a_key_too_early_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key with which another live member seals is still needed."""
 
     def idle(self: Rotation, _others: States) -> list[KeyId]:
         return sorted(self.ring.held - {self.ring.newest})
@@ -193,8 +197,8 @@ def test_it_sees_one_that_drops_a_key_too_early(monkeypatch: pytest.MonkeyPatch)
     assert "seals with" in Run(LIVELY).to_end().failures[0]
 
 
-def test_it_sees_one_that_seals_with_what_its_peer_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A datagram that is dropped for its key, and ought not to be, ends the run."""
+def test_sealing_with_an_unknown_key_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A datagram that is dropped because of its key, without an excuse, ends the run."""
 
     def newest(self: Ring, _held: Collection[KeyId] | None) -> KeyId:
         return self.newest
@@ -211,8 +215,11 @@ def test_it_sees_one_that_seals_with_what_its_peer_lacks(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_storms_of_rotations(seed: int) -> None:
-    """Keys made by hand, twice at once and by the clock, with hosts away for longer than a
-    rotation, cuts, crashes, old disks and newcomers: in the end all hold one key alone."""
+    """Keys are rotated by hand, twice at once and by the clock, during all kinds of faults.
+
+    These include absences longer than a rotation, cuts, crashes, old disks and newcomers; at the
+    end all members hold only one key.
+    """
     require_held(
         Scenario(
             nodes=3 + 2 * seed,

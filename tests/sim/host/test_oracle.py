@@ -32,7 +32,7 @@ THERE = HostTruth(TWO, (container("10.1.0.4"), container("10.2.0.5", 1)))
 
 
 def kernel_of(truth: HostTruth, other: HostTruth) -> Kernel:
-    """Return a kernel that is as it ought to be."""
+    """Return a kernel in the expected state."""
     kernel = Kernel()
     kernel.open(NETWORK.vni)
     desired = expected(NETWORK, 1450, truth, [other])
@@ -46,7 +46,7 @@ def kernel_of(truth: HostTruth, other: HostTruth) -> Kernel:
 
 
 def test_planner_and_oracle_agree() -> None:
-    """Two independent ways from the same facts lead to the same sandbox."""
+    """Two independent computations from the same facts give the same sandbox."""
     planned = plan_sandbox(
         PlanInput(
             network=NETWORK,
@@ -65,8 +65,8 @@ def test_planner_and_oracle_agree() -> None:
     assert planned == expected(NETWORK, 1450, HERE, [THERE])
 
 
-def test_a_packet_finds_its_way_between_hosts_and_on_one() -> None:
-    """Neighbour, bridge FDB, VXLAN FDB and port lead to the container with the address."""
+def test_a_packet_is_traced_between_hosts_and_on_one() -> None:
+    """Neighbor, bridge FDB, VXLAN FDB and port lead to the container with the address."""
     one, two = kernel_of(HERE, THERE), kernel_of(THERE, HERE)
     at = {ONE: one, TWO: two}.get
 
@@ -76,8 +76,8 @@ def test_a_packet_finds_its_way_between_hosts_and_on_one() -> None:
     assert trace_packet(one, NETWORK.vni, 0, parse_ip("10.1.0.2"), at) == HERE.containers[0]
 
 
-def test_a_lost_packet_says_where() -> None:
-    """The walk names the place where it cannot go on."""
+def test_a_lost_packets_trace_says_where() -> None:
+    """The trace names the place where the packet is lost."""
     one, two = kernel_of(HERE, THERE), kernel_of(THERE, HERE)
     at = {ONE: one, TWO: two}.get
     target = parse_ip("10.1.0.4")
@@ -99,7 +99,7 @@ def test_a_lost_packet_says_where() -> None:
 
 
 def walk_without_peer(kernel: Kernel, target: Ip) -> str:
-    """Walk where the other host is gone."""
+    """Trace a packet while the other host is gone."""
     nobody: dict[Ip, Kernel] = {}
     found = trace_packet(kernel, NETWORK.vni, 0, target, nobody.get)
     assert isinstance(found, str)

@@ -21,7 +21,7 @@ def card(node_id: NodeId) -> Card:
 def talk(
     one: Sessions, two: Sessions, first: list[Content], sender: NodeId = A, now: float = 1.0
 ) -> list[bytes]:
-    """Pass on what A (`one`) and B say until they fall silent; return what was opened."""
+    """Deliver what A (`one`) and B send until both are silent; return the opened payloads."""
     opened: list[bytes] = []
     waiting = [(sender, content) for content in first]
     for _ in range(20):
@@ -54,8 +54,8 @@ def test_a_first_payload_waits_behind_the_handshake() -> None:
     assert [type(content) for content in one.seal(B, b"again", 2.0)] == [SealedPayload]
 
 
-def test_a_restarted_peer_is_noticed_by_what_it_cannot_open() -> None:
-    """What is sealed under a former session provokes a hello, and then a new session."""
+def test_a_restarted_peer_triggers_a_new_session() -> None:
+    """A payload sealed under an earlier session triggers a hello, and then a new session."""
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     talk(one, two, one.seal(B, b"hi", 0.0))
     restarted = Sessions(9, card(B), RING)
@@ -70,8 +70,8 @@ def test_a_restarted_peer_is_noticed_by_what_it_cannot_open() -> None:
     assert restarted.open(A, renewed, 3.0).payload == b"found"
 
 
-def test_a_stranger_is_answered_but_not_remembered() -> None:
-    """A first contact that proves nothing yet leaves no state behind."""
+def test_an_unproven_first_contact_leaves_no_state() -> None:
+    """A first contact that is not proven fresh gets a reply and leaves no state behind."""
     two = Sessions(7, card(B), RING)
     began, answers = two.take_hello(A, Sessions(5, card(A), RING).first_contact(), 0.0)
 
@@ -81,7 +81,7 @@ def test_a_stranger_is_answered_but_not_remembered() -> None:
 
 
 def test_a_formed_cluster_has_sessions_from_the_start() -> None:
-    """Hosts that have known each other for long need no handshake."""
+    """Hosts of a cluster that starts formed need no handshake."""
     one = Sessions(1, card(A), RING, formed={B})
     two = Sessions(1, card(B), RING, formed={A})
     sealed = one.seal(B, b"hi", 0.0)[-1]
@@ -90,8 +90,8 @@ def test_a_formed_cluster_has_sessions_from_the_start() -> None:
     assert two.open(A, sealed, 0.0).payload == b"hi"
 
 
-def test_a_doubted_peer_hears_who_we_are_until_it_answers() -> None:
-    """To one that does not answer, a hello with our card goes along with the payload."""
+def test_an_unresponsive_peer_gets_hellos_until_it_replies() -> None:
+    """A payload to an unresponsive peer is accompanied by a hello with the sender's card."""
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     talk(one, two, one.seal(B, b"hi", 0.0))
     one.mark_unresponsive(B)
@@ -105,7 +105,10 @@ def test_a_doubted_peer_hears_who_we_are_until_it_answers() -> None:
 
 
 def test_a_payload_is_under_a_key_that_both_hold() -> None:
-    """To one whose hello lacks the key in use an older one serves, until it has been handed it."""
+    """A peer whose hello lacks the key in use gets payloads under an older one.
+
+    This ends when it has received the key.
+    """
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     one.follow(Ring(frozenset({FIRST, NEXT}), NEXT), 0.0)
 
@@ -121,9 +124,11 @@ def test_a_payload_is_under_a_key_that_both_hold() -> None:
     assert sealed.key == NEXT
 
 
-def test_who_has_missed_rotations_comes_back_by_a_hello() -> None:
-    """What is under a key that it does not hold is dropped by that name and provokes a hello; it
-    is handed the key in use, and hears what waited."""
+def test_a_peer_that_missed_rotations_recovers_by_a_hello() -> None:
+    """A payload under a key that it lacks is dropped for that reason and triggers a hello.
+
+    It then receives the key in use, and the payloads that waited.
+    """
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     talk(one, two, one.seal(B, b"hi", 0.0))
     one.follow(Ring(frozenset({NEXT}), NEXT), 1.0)
@@ -138,8 +143,8 @@ def test_who_has_missed_rotations_comes_back_by_a_hello() -> None:
     assert talk(one, two, one.seal(B, b"found", 102.0), now=102.0) == [b"found"]
 
 
-def test_a_key_is_for_the_process_that_it_was_handed_to() -> None:
-    """One that comes late, to the process after, is dropped."""
+def test_a_key_is_only_for_the_process_it_was_sent_to() -> None:
+    """A key that arrives late, at the next process, is dropped."""
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     talk(one, two, one.seal(B, b"hi", 0.0))
     one.follow(RING.with_key(NEXT), 1.0)

@@ -1,4 +1,4 @@
-"""The simulator's sessions beside the real ones: the same events, and the same comes of them."""
+"""Compare the simulator's sessions with the real ones: the same events give the same results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Side:
 
 
 class Alike:
-    """Two nodes in both worlds, between which datagrams are late, lost and out of order."""
+    """Two nodes in both worlds, whose datagrams are late, lost and reordered."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -46,7 +46,7 @@ class Alike:
             host = self.wire.host(1 + number)
         else:
             keyring = before.real.keyring
-            in_use = keyring.key(keyring.sealing)  # the first is the one that a host begins with
+            in_use = keyring.key(keyring.sealing)  # the first is the one that a host starts with
             host = self.wire.host(
                 1 + number,
                 identity=before.real.identity,
@@ -61,13 +61,13 @@ class Alike:
         other.sessions.learn(one.card)
 
     def send(self, number: int, datagrams: list[Datagram], contents: list[Content]) -> None:
-        """Put on its way what one node says, which must be of the same kinds."""
+        """Send the datagrams of one node, which must be of the same kinds in both worlds."""
         assert [each.data[1] for each in datagrams] == [KIND[type(each)] for each in contents]
         pairs = zip(datagrams, contents, strict=True)
         self.under_way += [(1 - number, datagram, content) for datagram, content in pairs]
 
     def seal(self, number: int) -> None:
-        """Let one node say something to the other."""
+        """Let one node send a payload to the other."""
         side, to = self.sides[number], self.node_id(1 - number)
         payload, now = self.rng.randbytes(4), self.wire.now
         self.send(
@@ -77,7 +77,7 @@ class Alike:
         )
 
     def hand(self, number: int) -> None:
-        """Let one node hand the other its newest key."""
+        """Let one node send the other its newest key."""
         side, to, now = self.sides[number], self.node_id(1 - number), self.wire.now
         self.send(number, side.real.sessions.send_key(to, now), side.model.send_key(to, now))
 
@@ -89,7 +89,7 @@ class Alike:
         self.send(number, side.real.sessions.keys_changed(now), said)
 
     def turn(self, number: int) -> None:
-        """Let one node take a step with its keys, sensible or not."""
+        """Let one node take a rotation step, sensible or not."""
         ring = self.sides[number].real.keyring.ring
         unknown = [key for key in KEYS if ring.accepts(key.id)][:1]
         others = sorted(ring.held - {ring.sealing})
@@ -102,13 +102,13 @@ class Alike:
                 self.follow(number, replace(ring, held=ring.held - {others[0]}))
 
     def restart(self, number: int) -> None:
-        """End a process with all that is under way, and start another one."""
+        """End a process and all its datagrams under way, and start another one."""
         self.under_way.clear()
         self.sides[number] = self._start(number, self.sides[number])
         self._introduce()
 
     def deliver(self) -> None:
-        """Let something arrive, anything; what comes of it must be the same."""
+        """Deliver any datagram; the result must be the same in both worlds."""
         index = self.rng.randrange(len(self.under_way))
         number, datagram, content = self.under_way.pop(index)
         real, key = self._open_real(number, datagram)
@@ -151,7 +151,7 @@ class Alike:
         return self.sides[number].real.node_id
 
     def step(self) -> None:
-        """Let something happen."""
+        """Let one random event happen."""
         self._replies = []
         self.wire.now += self.rng.choice([0.0, 0.01, 0.15, 1.1])
         number = self.rng.randrange(2)
@@ -171,8 +171,7 @@ class Alike:
 
 
 def test_the_model_does_what_the_real_sessions_do() -> None:
-    """Whatever is sealed, lost, late, handed over, begun and dropped: the same is said, opened,
-    and dropped for the same reason."""
+    """Both send, open and drop the same, with the same drop reasons, whatever happens."""
     dropped: set[str] = set()
     for seed in range(1, 31):
         alike = Alike(seed)

@@ -8,7 +8,7 @@ from overlay.sim.report.statistics import count_text, duration_text, percentile,
 
 
 def test_percentiles_are_values_that_occur() -> None:
-    """The 99th percentile of 100 values is the 99th; of few, the greatest."""
+    """The 99th percentile of 100 values is the 99th; of few values, the greatest."""
     values = [float(number) for number in range(1, 101)]
 
     assert percentile(values, 0.99) == 99
@@ -33,8 +33,8 @@ def test_a_table_is_aligned() -> None:
     )
 
 
-def test_the_picture_is_sound_xml() -> None:
-    """Whatever is drawn, the file parses, and the curve stays within the axes."""
+def test_the_plot_is_valid_xml() -> None:
+    """Every plot can be parsed, and the curve stays within the axes."""
     for points in ([], [(0.0, 1.0)], [(float(t), (t % 10) / 10) for t in range(9000)]):
         picture = ConvergencePlot("a < b & c", points, storm_end_s=20.0, faults_s=[1.0, 5.0])
         root = ET.fromstring(render_svg(picture))  # noqa: S314 - our own text

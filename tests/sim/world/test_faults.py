@@ -14,7 +14,7 @@ def test_the_drawing_is_a_function_of_the_seed() -> None:
 
 
 def test_every_fault_strikes_within_the_storm() -> None:
-    """Faults come in order of time, none after the storm."""
+    """Faults are in order of time, none after the storm."""
     for seed in range(50):
         scenario = drawn(seed)
         times = [fault.at_s for fault in draw(scenario, random.Random(seed))]
@@ -24,7 +24,7 @@ def test_every_fault_strikes_within_the_storm() -> None:
 
 
 def test_a_partition_leaves_hosts_on_both_sides() -> None:
-    """A cut has at least one host on either side, also in a cluster of two."""
+    """A cut has at least one host on each side, also in a cluster of two."""
     for seed in range(50):
         scenario = Scenario(nodes=2 + seed % 5, partitions=3)
         for fault in draw(scenario, random.Random(seed)):
@@ -33,7 +33,7 @@ def test_a_partition_leaves_hosts_on_both_sides() -> None:
 
 
 def test_no_disk_is_restored_near_a_cut() -> None:
-    """A restored host must be able to reach those who remember what it forgot."""
+    """A restored host must be able to reach the peers that hold its lost records."""
     for seed in range(100):
         faults = draw(Scenario(crashes=10, partitions=2), random.Random(seed))
         cuts = [fault for fault in faults if isinstance(fault, Partition)]
@@ -44,7 +44,7 @@ def test_no_disk_is_restored_near_a_cut() -> None:
 
 
 def test_newcomers_get_indexes_of_their_own() -> None:
-    """A newcomer is a host that was not there before."""
+    """A newcomer is a host that did not exist before."""
     scenario = Scenario(nodes=5, newcomers=3)
     faults = draw(scenario, random.Random(1))
 
@@ -52,8 +52,8 @@ def test_newcomers_get_indexes_of_their_own() -> None:
     assert sorted(hosts) == [5, 6, 7]
 
 
-def test_the_story_is_told_line_by_line() -> None:
-    """Each fault is one line with its moment and what happens."""
+def test_the_story_has_one_line_for_each_fault() -> None:
+    """Each line has a fault's time and its description."""
     text = story([Crash(3.5, 2, 1.25, "killed", 0), Partition(9.0, (0, 1), 4.0, one_way=True)])
 
     assert text == (

@@ -1,4 +1,4 @@
-"""A member that lies: what a compromised node can do to one that lives, and what not."""
+"""A lying member: what a compromised node can and cannot do to a live one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUSPECT, DEAD, LEFT = MemberState.SUSPECT, MemberState.DEAD, MemberState.LEFT
 
 
 class Lies:
-    """A cluster in which one host tells everyone, again and again, what it likes."""
+    """A cluster in which one host sends arbitrary messages to all others, repeatedly."""
 
     def __init__(self) -> None:
         self.cluster = Cluster(COUNT, Weather(loss=0.02))
@@ -32,7 +32,7 @@ class Lies:
 
     @property
     def victim(self) -> Host:
-        """The host that is lied about."""
+        """The host that the lies are about."""
         return self.cluster.hosts[VICTIM]
 
     def tell(self, lie: Callable[[int], Message], times: int) -> None:
@@ -48,7 +48,7 @@ class Lies:
         self.cluster.run(10.0)
 
     def states(self) -> set[MemberState | None]:
-        """Return what the honest hosts hold of the victim."""
+        """Return the victim's state as the honest hosts see it."""
         return {
             host.node.membership.state_of(self.victim.node_id)
             for host in self.cluster.hosts
@@ -56,7 +56,7 @@ class Lies:
         }
 
     def drops(self, reason: str) -> int:
-        """Return how often the honest hosts have refused something for a reason."""
+        """Return how many messages the honest hosts have dropped for a reason."""
         return sum(host.drops[reason] for host in self.cluster.hosts if host.index != LIAR)
 
     def _take(self, host: Host, event: Event) -> None:
@@ -76,13 +76,13 @@ def lies() -> Lies:
 
 
 def accusers(lies: Lies) -> list[NodeId]:
-    """Return whom the liar names as its witnesses."""
+    """Return the nodes that the liar names as its witnesses."""
     return [host.node_id for host in lies.cluster.hosts if host.index not in (LIAR, VICTIM)]
 
 
 @pytest.mark.parametrize("state", [SUSPECT, DEAD])
-def test_no_accusation_buries_one_that_lives(lies: Lies, state: MemberState) -> None:
-    """Whatever it says, for half a minute and in the name of many: the accused refutes it."""
+def test_no_accusation_kills_a_live_member(lies: Lies, state: MemberState) -> None:
+    """False suspicions for half a minute, in the name of many, are all refuted."""
     witnesses = accusers(lies)
 
     def lie(turn: int) -> Message:
@@ -99,8 +99,8 @@ def test_no_accusation_buries_one_that_lives(lies: Lies, state: MemberState) -> 
     assert lies.states() == {MemberState.ALIVE}
 
 
-def test_a_leave_can_not_be_told_by_rumour(lies: Lies) -> None:
-    """Not even in the name of the one that is said to leave; it is refused and counted."""
+def test_a_leave_cannot_be_announced_by_others(lies: Lies) -> None:
+    """Not even in the name of the node that is said to leave; it is dropped and counted."""
     lies.tell(
         lambda _: Rumours((Rumour(lies.victim.node_id, 1 << 40, LEFT, lies.victim.node_id),)), 3
     )
@@ -111,7 +111,7 @@ def test_a_leave_can_not_be_told_by_rumour(lies: Lies) -> None:
 
 
 def test_an_incarnation_without_room_to_refute_is_refused(lies: Lies) -> None:
-    """So the accused always has a higher word."""
+    """So the accused node always has a higher incarnation to refute with."""
     card = lies.victim.card
     assert card is not None
     beyond = (card.epoch << EPOCH_SHIFT) + limits.INCARNATION_LEAP_MAX + 1
@@ -122,8 +122,8 @@ def test_an_incarnation_without_room_to_refute_is_refused(lies: Lies) -> None:
     assert lies.drops("incarnation-out-of-range") >= COUNT
 
 
-def test_a_member_without_the_authority_can_not_shut_out_one_that_lives(lies: Lies) -> None:
-    """Those who hear the node refuse the declaration, and go on hearing it."""
+def test_no_member_can_remove_a_live_one_without_authority(lies: Lies) -> None:
+    """Members in contact with the node refuse the declaration, and stay in contact."""
     liar = lies.cluster.hosts[LIAR]
     assert liar.node is not None
     sent = lies.cluster.sent_bytes()
@@ -138,8 +138,8 @@ def test_a_member_without_the_authority_can_not_shut_out_one_that_lives(lies: Li
     assert lies.cluster.sent_bytes() - sent - quiet < 10 * quiet
 
 
-def test_not_even_one_that_has_just_started_believes_it(lies: Lies) -> None:
-    """A member that has not heard the node yet asks it first."""
+def test_a_newly_started_member_does_not_believe_it_either(lies: Lies) -> None:
+    """A member without contact to the node so far probes it first."""
     liar, newcomer = lies.cluster.hosts[LIAR], lies.cluster.hosts[12]
     liar.publish(liar.commit(CLUSTER_SCOPE, [ForgottenNode(lies.victim.node_id)]))
     liar.flush()
@@ -152,8 +152,8 @@ def test_not_even_one_that_has_just_started_believes_it(lies: Lies) -> None:
     assert newcomer.node.membership.state_of(lies.victim.node_id) is MemberState.ALIVE
 
 
-def test_any_member_may_declare_a_dead_one_gone(lies: Lies) -> None:
-    """Those who hold it dead believe it, without the authority, and so does who just started."""
+def test_any_member_may_remove_a_dead_one(lies: Lies) -> None:
+    """Members that consider it dead accept this without the authority, as do new ones."""
     liar, newcomer = lies.cluster.hosts[LIAR], lies.cluster.hosts[12]
     lies.victim.stop()
     lies.cluster.run(40.0)
@@ -168,8 +168,8 @@ def test_any_member_may_declare_a_dead_one_gone(lies: Lies) -> None:
     assert lies.states() == {None}
 
 
-def test_the_authority_shuts_out_whom_it_likes_at_once(lies: Lies) -> None:
-    """With a warrant the same declaration counts everywhere."""
+def test_the_authority_can_remove_any_member_at_once(lies: Lies) -> None:
+    """With a warrant the same declaration is accepted everywhere."""
     host = lies.cluster.hosts[LIAR]
     assert host.node is not None
     lies.cluster.run(60.0)

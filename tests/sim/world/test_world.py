@@ -1,4 +1,4 @@
-"""The simulator itself: that it repeats, that it finds what is broken, and what it prints."""
+"""The simulator itself: repeatable, able to detect errors, and its output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_run_is_a_function_of_its_seed() -> None:
 
 
 def test_a_run_does_not_depend_on_the_hash_seed() -> None:
-    """Nowhere does the order of a set decide: two processes agree on every datagram."""
+    """No set's order matters: two processes agree on every datagram."""
     traces = set()
     for hash_seed in ("1", "2"):
         done = subprocess.run(  # our own interpreter and program
@@ -48,7 +48,7 @@ def test_a_run_does_not_depend_on_the_hash_seed() -> None:
 
 
 def test_the_command_of_a_scenario_runs_it_again(capsys: pytest.CaptureFixture[str]) -> None:
-    """The printed command leads to the same run, event for event."""
+    """The printed command gives the same run, event for event."""
     scenario = drawn(9)
     outcome = Run(scenario).to_end()
     words = scenario.command().split()[2:]
@@ -57,8 +57,8 @@ def test_the_command_of_a_scenario_runs_it_again(capsys: pytest.CaptureFixture[s
     assert f"{outcome.trace:08x}" in capsys.readouterr().out
 
 
-def test_it_sees_a_kernel_that_is_wrong() -> None:
-    """A row that is not as it ought to be is named, with its host."""
+def test_a_wrong_kernel_is_detected() -> None:
+    """A row that differs from the expected state is named, with its host."""
     run = Run(CALM)
     outcome, world = run.to_end(), run.world
     assert outcome.held
@@ -71,7 +71,7 @@ def test_it_sees_a_kernel_that_is_wrong() -> None:
     assert "h0, net0: 1 operations from the expected state: bridge fdb replace" in wrong
 
 
-def test_it_sees_a_store_that_is_wrong() -> None:
+def test_a_wrong_store_is_detected() -> None:
     """A log that lags behind its origin's is named."""
     run = Run(CALM)
     run.to_end()
@@ -85,8 +85,8 @@ def test_it_sees_a_store_that_is_wrong() -> None:
     assert "h1 does not know h0" in wrong
 
 
-def test_it_sees_a_broken_merge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a store that forgets deletions, the run fails and tells how to repeat it."""
+def test_a_broken_merge_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a store that forgets deletions, the run fails and prints the command to repeat it."""
     apply = Store._apply
 
     def forgetful(self: Store, log: object, segment: object) -> None:
@@ -104,7 +104,7 @@ def test_it_sees_a_broken_merge(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_prints_a_table_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run ends with a table on stdout, and draws its curve where asked to."""
+    """A run prints a table to stdout, and draws its curve on request."""
     picture = tmp_path / "curve.svg"
     code = main([*CALM.command().split()[2:], "--svg", str(picture)])
 
@@ -115,7 +115,7 @@ def test_it_prints_a_table_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("words", [["--loss", "2"], ["--duration", "soon"], ["--nodes", "-1"]])
 def test_wrong_usage_is_refused(words: list[str]) -> None:
-    """Options that make no sense end with exit code 2 before anything runs."""
+    """Invalid options end with exit code 2 before anything runs."""
     with pytest.raises(SystemExit) as ended:
         main(words)
 
@@ -123,12 +123,12 @@ def test_wrong_usage_is_refused(words: list[str]) -> None:
 
 
 def test_a_cluster_has_at_least_one_node() -> None:
-    """No nodes is no cluster."""
+    """A cluster without nodes is refused."""
     assert main(["--nodes", "0"]) == 2
 
 
-def test_soak_counts_and_names_what_failed() -> None:
-    """A soak goes through its seeds and ends with a sum."""
+def test_soak_counts_and_names_failed_seeds() -> None:
+    """A soak runs all its seeds and ends with a summary."""
     told: list[str] = []
 
     assert soak([6, 7], told.append) == 0
@@ -136,7 +136,7 @@ def test_soak_counts_and_names_what_failed() -> None:
 
 
 def test_measurements_on_a_few_nodes() -> None:
-    """The experiments behind the report run, and see what a small cluster must do."""
+    """The experiments behind the report run, with plausible results for a small cluster."""
     spread = experiments.dissemination(5, 10)
     assert len(spread) == 10
     assert max(spread) < 5
