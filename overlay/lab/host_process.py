@@ -80,7 +80,7 @@ def start(name: str) -> HostProcess:
             raise OverlayError(
                 f"the lab host {name} did not start",
                 why=output or f"exit code {process.returncode}",
-                hint="The lab requires root, util-linux, overlayfs and kernel namespaces",
+                hint="The lab requires root, util-linux, and namespaces and overlayfs support",
             )
         for child in _children(process.pid):
             if _mark_of(child) == MARK + name:
