@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the control plane's cryptography costs on this machine, one core, median of rounds.
+"""Measure the cost of the control plane's cryptography on one core.
 
 .venv/bin/python scripts/bench_crypto.py      (docs/benchmarks/crypto.md holds the last run)
 """
@@ -34,7 +34,7 @@ VNI = Vni(0x800001)
 
 
 def per_second(count: int, work: Callable[[], object]) -> float:
-    """Return how many are done in a second: the median of some rounds."""
+    """Return the rate of `work` on `count` items per second: the median of some rounds."""
     found = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
@@ -44,7 +44,7 @@ def per_second(count: int, work: Callable[[], object]) -> float:
 
 
 def rows() -> list[tuple[str, str]]:
-    """Measure everything."""
+    """Run all measurements; return (name, value) pairs."""
     wire = Wire(1)
     one, other = wire.host(1), wire.host(2)
     wire.meet(one, other)
@@ -63,7 +63,7 @@ def rows() -> list[tuple[str, str]]:
         found.append((f"one datagram of {size} bytes sealed", f"{1e6 / rate:.1f} us"))
 
         def unseal(sealed: list[bytes] = sealed, seal: Callable[[], None] = seal) -> float:
-            seal()  # each is opened once: a second time it is a replay
+            seal()  # each can be opened only once: the second time it is a replay
             started = time.perf_counter()
             for data in sealed:
                 other.sessions.open(read_header(data), data, wire.now)
@@ -81,7 +81,7 @@ def rows() -> list[tuple[str, str]]:
 
 
 def members(wire: Wire) -> list[tuple[str, str]]:
-    """Measure cards: the member's own signature, and the authority's under its certificate."""
+    """Measure verifying cards: the member's signature and the authority's certificate."""
     host = wire.host(3)
     signer, anchor = (
         KeySigner(host.identity, TrustAnchor(AUTHORITY.anchor)),
@@ -97,7 +97,7 @@ def members(wire: Wire) -> list[tuple[str, str]]:
 
 
 def records(wire: Wire) -> list[tuple[str, str]]:
-    """Measure endpoint records, signed and verified by the segment."""
+    """Measure signing and verifying endpoint records, by segment."""
     host = wire.host(4)
     signer = KeySigner(host.identity, TrustAnchor(AUTHORITY.anchor))
     endpoints = [
@@ -133,7 +133,7 @@ def records(wire: Wire) -> list[tuple[str, str]]:
 
 
 def main() -> int:
-    """Print Markdown."""
+    """Print the results as Markdown."""
     print("| what | measured |\n|---|---|")
     for what, value in rows():
         print(f"| {what} | {value} |")

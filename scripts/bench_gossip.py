@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What gossip costs a real agent: datagrams per second, loop lag under records, memory.
+"""Measure the cost of gossip to a real agent: datagram rate, event-loop lag, memory.
 
-A lab of two hosts. The agent of vm1 is as it always is, with a sandbox to program. In the place of
-vm2's agent a generator runs with vm2's identity, through the same code that agents use: it
-floods vm1 with probes, then writes endpoint records at a fixed rate. Run as root:
+In a lab of two hosts, the agent of vm1 runs as usual, with a sandbox to program. In place of vm2's
+agent a generator runs with vm2's identity and the agent's own code. It floods vm1 with probes, then
+writes endpoint records at a fixed rate. Run as root:
     .venv/bin/python scripts/bench_gossip.py [--rate 10000] [--records 50000]
 It prints Markdown; docs/benchmarks/gossip.md holds the last run.
 """
@@ -41,7 +41,7 @@ BATCH = 80  # endpoints per write: ten segments
 
 
 async def generate(kind: str, vni: int, rate: int, records: int) -> None:
-    """Take vm2's place and load vm1; print what was sent as JSON."""
+    """Act as vm2's agent and load vm1; print the amount sent as JSON."""
     with contextlib.closing(StateDatabase(Path("/var/lib/overlayd"))) as state:
         cluster = load_cluster(state)
         assert cluster is not None
@@ -57,7 +57,7 @@ async def generate(kind: str, vni: int, rate: int, records: int) -> None:
 
 
 async def flood(gossip: GossipService, to: NodeId) -> dict[str, float]:
-    """Send probes as fast as this process can; answers are read and dropped."""
+    """Send probes as fast as this process can; replies are read and discarded."""
     started, sent = time.monotonic(), 0
     root, incarnation = gossip.node.anti_entropy.root_of(to), gossip.node.membership.incarnation
     while time.monotonic() < started + FLOOD_S:
@@ -70,7 +70,7 @@ async def flood(gossip: GossipService, to: NodeId) -> dict[str, float]:
 
 
 async def write(gossip: GossipService, vni: int, rate: int, records: int) -> dict[str, float]:
-    """Write endpoint records at a rate."""
+    """Write endpoint records at a fixed rate, in records per second."""
     started = time.monotonic()
     for first in range(0, records, BATCH):
         batch = [_endpoint(vni, number) for number in range(first, first + BATCH)]
@@ -82,7 +82,7 @@ async def write(gossip: GossipService, vni: int, rate: int, records: int) -> dic
         ahead_s = (first + BATCH) / rate - (time.monotonic() - started)
         await asyncio.sleep(max(0.0, ahead_s))
     took_s = time.monotonic() - started
-    await asyncio.sleep(5.0)  # what was lost is asked for
+    await asyncio.sleep(5.0)  # lost records are requested again
     return {"sent": records, "took_s": took_s}
 
 
@@ -107,41 +107,41 @@ def load(host: HostProcess, *words: str) -> dict[str, float]:
 
 
 def resident_mib(host: HostProcess) -> float:
-    """Return the resident memory of a host's agent."""
+    """Return the resident memory of a host's agent in MiB."""
     pid = host_process.run(host, "pgrep", "-f", "[o]verlay.cli.main agent").stdout.split()[0]
     lines = host_process.run(host, "cat", f"/proc/{pid}/status").stdout.splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
 def gossip(host: HostProcess) -> dict[str, float]:
-    """Return the agent's own figures."""
+    """Return the gossip figures that the agent reports."""
     found: dict[str, float] = lab.query(host, "status")["gossip"]
     return found
 
 
 def timed(host: HostProcess, *words: str) -> float:
-    """Run a verb on a host; return how long it took, in seconds."""
+    """Run a command on a host; return its duration in seconds."""
     started = time.monotonic()
     lab.overlayd(host, *words)
     return time.monotonic() - started
 
 
 def measure(rate: int, records: int) -> list[tuple[str, str]]:
-    """Run both loads on a fresh lab."""
+    """Run both loads on a new lab; return (name, value) pairs."""
     hosts = lab.make(2)
     lab.join(hosts)
     lab.overlayd(hosts[0], "network", "create", "blue", "--subnet", "10.32.0.0/12")
     for number, host in enumerate(hosts, 1):
         lab.overlayd(host, "container", "add", f"c{number}", "--network", "blue")
     vni = lab.query(hosts[0], "status")["networks"][0]["vni"]
-    time.sleep(2.0)  # vm2's agent writes what it learns of others once a second
+    time.sleep(2.0)  # vm2's agent saves others' records once a second
     host_process.run(hosts[1], "bash", "-c", KILL)
 
     before = gossip(hosts[0])
     sent = load(hosts[1], "flood")
     handled = gossip(hosts[0])["received"] - before["received"]
     rss_before = resident_mib(hosts[0])
-    time.sleep(61.0)  # the agent's lag is the worst of the last minute: let the flood's go
+    time.sleep(61.0)  # the reported lag is the worst of the last minute: exclude the flood's
     written = load(hosts[1], "write", str(vni), str(rate), str(records))
     lag_ms = gossip(hosts[0])["lag_max_ms"]
     held = lab.query(hosts[0], "status")["networks"][0]["endpoints_total"] - 2
@@ -173,10 +173,10 @@ def measure(rate: int, records: int) -> list[tuple[str, str]]:
 
 
 def main() -> int:
-    """Print the table."""
+    """Print the results as a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rate", type=int, default=10_000, help="records per second")
-    parser.add_argument("--records", type=int, default=48_000, help="how many")
+    parser.add_argument("--records", type=int, default=48_000, help="number of records")
     parser.add_argument("--generate", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.generate:

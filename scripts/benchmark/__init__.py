@@ -1,1 +1,1 @@
-"""`make bench`: overlayd beside the bare underlay, a hand-made VXLAN and Docker's swarm overlay."""
+"""`make bench`: compare overlayd with the underlay, a hand-made VXLAN and Docker swarm."""

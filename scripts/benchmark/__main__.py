@@ -1,4 +1,4 @@
-"""Runs the whole benchmark and writes Markdown, JSON and a picture into docs/benchmarks/."""
+"""Run the whole benchmark and write Markdown, JSON and SVG into docs/benchmarks/."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ OUTPUT = Path(__file__).parents[2] / "docs/benchmarks"
 
 
 def tell(text: str) -> None:
-    """Say what is under way."""
+    """Print a progress message."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print the report, write the files."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="of all contenders (default 7)")
-    parser.add_argument("--seconds", type=int, default=3, help="per stream (default 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="rounds of all contenders (default 7)"
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=3, help="duration of each stream (default 3)"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder to write into")
     parser.add_argument(
-        "--only", choices=("data", "control", "program"), help="measure this part alone"
+        "--only", choices=("data", "control", "program"), help="measure only this part"
     )
     arguments = parser.parse_args()
     result: dict[str, object] = {"machine": report.machine()}

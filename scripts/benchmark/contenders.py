@@ -1,6 +1,6 @@
 """The networks that are measured: four ways from one host of a lab to another.
 
-Owns: setting each up, and where to run a command inside its two ends. All share one underlay.
+Owns: setting up each of them, and running commands at its two ends. All share one underlay.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class End:
     address: str
 
     def run(self, *command: str, timeout_s: float = 60.0) -> str:
-        """Run a command at this end; return its output, raise with its words."""
+        """Run a command at this end; return its output. Raises RuntimeError if it fails."""
         done = subprocess.run(
             [*self.enter, *command], capture_output=True, text=True, timeout=timeout_s, check=False
         )
@@ -40,14 +40,14 @@ class End:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way from the first host to the second."""
+    """A network path from the first host to the second."""
 
     name: str
     ends: tuple[End, End]
 
 
 def ok(host: HostProcess, *command: str, stdin: str | None = None) -> str:
-    """Run a command on a host; raise with its words."""
+    """Run a command on a host; return its output. Raises RuntimeError if it fails."""
     done = host_process.run(host, *command, stdin=stdin, timeout_s=120.0)
     if done.returncode:
         raise RuntimeError(f"{host.name}: {' '.join(command)}: {done.stdout}{done.stderr}")
@@ -55,10 +55,10 @@ def ok(host: HostProcess, *command: str, stdin: str | None = None) -> str:
 
 
 def all_of(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> list[Contender]:
-    """Set all four up: Docker on the last two hosts, the others on the first two.
+    """Set up all four: Docker on the last two hosts, the others on the first two.
 
-    Docker's rules and connection tracking would slow the others down on its own hosts. Each pair
-    has a cable of its own, for a switch between adds the same to all and hides what differs.
+    Docker's rules and connection tracking would slow down the others on the same hosts. Each pair
+    has its own cable, as a switch in between would add the same to all and hide the differences.
     """
     cable(hosts, 1, 2)
     cable(hosts, 4, 5)
@@ -68,7 +68,7 @@ def all_of(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> list[Co
 
 
 def cable(hosts: Sequence[HostProcess], first: int, second: int) -> None:
-    """Join two hosts by a veth pair, by which their underlay addresses are reached from now on."""
+    """Connect two hosts by a veth pair, and route their underlay addresses through it."""
     one, two = hosts[first - 1], hosts[second - 1]
     ends = ["nsenter", "--target", str(one.pid), "--net", "ip", "link", "add", "cable"]
     far = ["type", "veth", "peer", "name", "cable", "netns", str(two.pid)]
@@ -89,7 +89,7 @@ def bare(hosts: Sequence[HostProcess]) -> Contender:
 
 
 def hand_made(hosts: Sequence[HostProcess]) -> Contender:
-    """Make a VXLAN, a bridge and a container by hand, with fixed rows: any agent's lower bound."""
+    """Create a VXLAN, a bridge and a container by hand, with fixed rows: a lower bound."""
     ends = []
     for number, host in enumerate(hosts[:2], 1):
         peer, other = 3 - number, underlay.address_of(3 - number)
@@ -127,7 +127,7 @@ def overlayd(hosts: Sequence[HostProcess]) -> Contender:
 
 
 def docker(hosts: Sequence[HostProcess]) -> Contender:
-    """Make a two-node swarm with an attachable overlay and a container on each."""
+    """Create a two-node swarm with an attachable overlay and a container on each node."""
     archive = _image()
     for host in hosts:
         script = (
@@ -159,7 +159,7 @@ def _container(host: HostProcess, number: int) -> End:
 
 
 def _image() -> Path:
-    """Return an image as a tar: static busybox and nothing else."""
+    """Return a container image as a tar file with only a static busybox."""
     root = Path(tempfile.mkdtemp(prefix="overlayd-bench-"))
     (root / "bin").mkdir()
     busybox = shutil.which("busybox")

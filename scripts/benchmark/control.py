@@ -1,4 +1,4 @@
-"""The control plane: how long an attach takes, whether the first packet arrives, what it costs."""
+"""The control plane: duration of an attach, loss of first packets, cost of the agent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RATE_TRIES = 200
 PARALLEL = 8
 CLI_TRIES = 30
 DOCKER_TRIES = 20
-ADOPTED = 956  # with those of before under the 1,023 ports of one bridge
+ADOPTED = 956  # together with the earlier ones, below a bridge's limit of 1,023 ports
 IDLE_S = 30.0
 STARTS = 5
 _KILL = "kill -9 $(pgrep -f '[o]verlay[^ ]* agent') && sleep 0.3"
@@ -38,7 +38,7 @@ Figures = dict[str, object]
 def measure(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> Figures:
     """Measure on a running lab of three hosts with network blue."""
     figures: Figures = {}
-    tell("memory and idle time of the agent, 100 endpoints")
+    tell("memory and idle CPU usage of the agent, 100 endpoints")
     for host in hosts[:3]:
         more = [f"{host.name}i{number}" for number in range(33)]
         make_spaces(host, more)
@@ -47,7 +47,7 @@ def measure(hosts: Sequence[HostProcess], tell: Callable[[str], None]) -> Figure
     figures["idle_cpu_percent"] = idle_percent(host_pid(hosts[0], "[o]verlay[^ ]* agent"))
     names = [f"b{number}" for number in range(SPACES)]
     make_spaces(hosts[0], names)
-    tell(f"{TRIES} attaches through the API, each pinged at once from another host")
+    tell(f"{TRIES} attaches through the API, each followed by a ping from another host")
     figures["attach_api_ms"], figures["first_packets_lost"] = attaches(hosts, names)
     tell("attaches in parallel, and over one connection")
     more = names + [f"m{number}" for number in range(RATE_TRIES - SPACES)]
@@ -71,7 +71,7 @@ def api(host: HostProcess) -> UnixConnection:
 
 
 def call(connection: UnixConnection, path: str, body: dict[str, object]) -> dict[str, object]:
-    """Send one request; raise with the agent's words."""
+    """Send one request and return the response. Raises RuntimeError if it is refused."""
     answer: http.client.HTTPResponse = send(connection, "POST", path, json.dumps(body).encode())
     found: dict[str, object] = json.loads(answer.read())
     if answer.status != 200:
@@ -80,12 +80,12 @@ def call(connection: UnixConnection, path: str, body: dict[str, object]) -> dict
 
 
 def make_spaces(host: HostProcess, names: Sequence[str]) -> None:
-    """Make network namespaces to attach."""
+    """Create network namespaces to attach."""
     ok(host, "sh", "-ec", "for n in $*; do ip netns add $n; done", "sh", *names)
 
 
 def attaches(hosts: Sequence[HostProcess], names: Sequence[str]) -> tuple[list[float], int]:
-    """Attach and detach, pinging once from c2 on another host the moment an attach returns."""
+    """Attach and detach, pinging once from c2 on another host right after each attach."""
     took_ms, lost = [], 0
     connection = api(hosts[0])
     with pinger(hosts[1], "c2") as ping:
@@ -102,7 +102,7 @@ def attaches(hosts: Sequence[HostProcess], names: Sequence[str]) -> tuple[list[f
 
 @contextmanager
 def pinger(host: HostProcess, space: str) -> Iterator[Callable[[str, float], bool]]:
-    """Yield a function that sends one echo request from a namespace and awaits its answer."""
+    """Yield a function that sends an echo request from a namespace and awaits the reply."""
     fd = os.open(f"/proc/{host.pid}/root/run/netns/{space}", os.O_RDONLY)
     with netns.inside(fd):
         icmp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
@@ -136,16 +136,16 @@ def pinger(host: HostProcess, space: str) -> Iterator[Callable[[str, float], boo
 def attach_rate(
     host: HostProcess, names: Sequence[str], connections: int, *, keep: bool = False
 ) -> float:
-    """Attach all names over so many connections at once; return how many per second."""
+    """Attach all names over several connections at once; return the rate per second."""
 
-    def work(mine: Sequence[str]) -> None:
+    def attach_each(own: Sequence[str]) -> None:
         connection = api(host)
-        for name in mine:
+        for name in own:
             call(connection, "/v1/endpoints", {"target": name, "networks": ["blue"]})
 
     started = time.perf_counter()
     with ThreadPoolExecutor(connections) as pool:
-        list(pool.map(work, [names[first::connections] for first in range(connections)]))
+        list(pool.map(attach_each, [names[first::connections] for first in range(connections)]))
     rate = len(names) / (time.perf_counter() - started)
     if not keep:
         connection = api(host)
@@ -155,7 +155,7 @@ def attach_rate(
 
 
 def cli_attaches(host: HostProcess, names: Sequence[str]) -> list[float]:
-    """Return how long the command takes, process start included, in milliseconds."""
+    """Return the duration of the command in milliseconds, including process start."""
     script = """
 import subprocess, sys, time
 for name in sys.argv[1:]:
@@ -170,7 +170,7 @@ for name in sys.argv[1:]:
 
 
 def docker_connects(hosts: Sequence[HostProcess]) -> Figures:
-    """Return how long `docker network connect` takes, and until a ping from afar is answered."""
+    """Return the durations of `docker network connect`, and until a remote ping succeeds."""
     took, answered = [], []
     ok(hosts[0], "docker", "run", "-d", "--name", "late", "--network", "none",
        "lab:1", "/bin/sleep", "100000")  # fmt: skip
@@ -198,7 +198,7 @@ def docker_connects(hosts: Sequence[HostProcess]) -> Figures:
 
 
 def host_pid(host: HostProcess, pattern: str) -> int:
-    """Return the pid, as this process sees it, of a process of a host."""
+    """Return the pid, in this process's namespace, of a process of a host."""
     inner = host_process.run(host, "pgrep", "-o", "-f", pattern).stdout.split()[0]
     space = Path(f"/proc/{host.pid}/ns/pid").readlink()
     for entry in Path("/proc").glob("[0-9]*"):
@@ -214,13 +214,13 @@ def host_pid(host: HostProcess, pattern: str) -> int:
 
 
 def resident_mib(pid: int) -> float:
-    """Return the resident memory of a process."""
+    """Return the resident memory of a process in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
 def idle_percent(pid: int) -> float:
-    """Return the share of one core that a process takes when nothing happens, in percent."""
+    """Return the idle CPU usage of a process, in percent of one core."""
 
     def ticks() -> int:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -233,8 +233,10 @@ def idle_percent(pid: int) -> float:
 
 
 def starts(host: HostProcess) -> Figures:
-    """Return seconds from the start of an agent until it answers: a member without endpoints
-    (of a cluster of its own), and one with many."""
+    """Return the seconds from the start of an agent until it responds.
+
+    Measured for a member without endpoints (of its own cluster), and for one with many.
+    """
     names = [f"s{number}" for number in range(ADOPTED)]
     make_spaces(host, names)
     attach_rate(host, names, 4, keep=True)
@@ -258,7 +260,7 @@ def _starts(host: HostProcess, path: str, *options: str) -> list[float]:
 
 
 def _start(host: HostProcess, path: str, *options: str) -> float:
-    """Start an agent; return how long it took until it answered with all its sandboxes."""
+    """Start an agent; return the seconds until it reports all its sandboxes as ok."""
     started = time.perf_counter()
     words = " ".join(options)
     ok(host, "bash", "-c", f"setsid overlayd agent {words} >/run/again.log 2>&1 &")

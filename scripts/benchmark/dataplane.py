@@ -1,4 +1,4 @@
-"""Throughput, packets and round trips of each contender, in interleaved rounds."""
+"""Throughput, packet rate and round-trip time of each contender, in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Samples = dict[str, dict[str, list[float]]]
 def measure(
     contenders: Sequence[Contender], rounds: int, seconds: int, tell: Callable[[str], None]
 ) -> Samples:
-    """Measure every contender once per round, beginning with another one each time."""
+    """Measure every contender once per round, starting with another one each time."""
     samples: Samples = {each.name: {name: [] for name in MEASURES} for each in contenders}
     for number in range(rounds):
         tell(f"round {number + 1} of {rounds}")
@@ -37,19 +37,19 @@ def measure(
 
 
 def tcp(contender: Contender, seconds: int) -> float:
-    """Return one stream's Mbit/s as received."""
+    """Return the throughput of one stream as received, in Mbit/s."""
     end = _iperf(contender, seconds)["end"]
     return float(end["sum_received"]["bits_per_second"]) / 1e6
 
 
 def udp(contender: Contender, seconds: int) -> float:
-    """Return 64-byte datagrams received per second, sent as fast as one process can."""
+    """Return the 64-byte datagrams received per second from a sender at full speed."""
     shown = _iperf(contender, seconds, "-u", "-b", "0", "-l", "64")["end"]["sum"]
     return (float(shown["packets"]) - float(shown["lost_packets"])) / float(shown["seconds"])
 
 
 def rtt(contender: Contender) -> float:
-    """Return the mean round trip of a flood ping, in microseconds."""
+    """Return the mean round-trip time of a flood ping, in microseconds."""
     one, two = contender.ends
     shown = one.run("ping", "-f", "-q", "-c", str(_PING_COUNT), two.address)
     found = _RTT.search(shown)

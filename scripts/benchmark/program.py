@@ -1,4 +1,4 @@
-"""Rows: how many a host can plan, subtract and program per second, from records to the kernel."""
+"""Rows that a host can plan, diff and program per second, from records to the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and a picture of what was measured, with goals and ratios."""
+"""Tables and a chart of the measurements, with goals and ratios."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OURS, DOCKER, BARE = "overlayd", "Docker swarm overlay", "underlay"
 
 
 def machine() -> dict[str, str]:
-    """Return what this ran on."""
+    """Return a description of the machine and the software."""
     docker = shutil.which("dockerd")
     version = ""
     if docker is not None:
@@ -85,7 +85,7 @@ def _scale_table(found: dict[str, dict[str, list[float]]]) -> list[str]:
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Return the ratio of each round: what disturbs a round disturbs both."""
+    """Return the ratio of each round; a disturbance in a round affects both values."""
     return [one / other for one, other in zip(ours, theirs, strict=True)]
 
 
@@ -148,7 +148,7 @@ def _verdict(met: bool) -> str:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that `share` of the values do not exceed."""
+    """Return the smallest value that `share` (0 to 1) of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -158,7 +158,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def picture(result: dict[str, Any]) -> str:
-    """Return the data plane as bars, each measure against the underlay, as SVG."""
+    """Return the data plane's results as a bar chart in SVG."""
     data = result["data"]
     bars, y = [], 40
     for key, title in _TITLES.items():

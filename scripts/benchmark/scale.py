@@ -1,4 +1,4 @@
-"""Whether throughput falls with the number of remote endpoints, or of peers that floods go to."""
+"""Throughput with a growing number of remote endpoints, and of peers that get floods."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ _STEPS = (("as the agent left them", 0, 0), ("and 1,000 more endpoints", 1_000, 
 def measure(
     hosts: Sequence[HostProcess], ours: Contender, seconds: int, tell: Callable[[str], None]
 ) -> dict[str, dict[str, list[float]]]:
-    """Add rows for endpoints and peers that are not there, after the agents are ended: nobody
-    takes them away, and the data plane goes on without agents."""
+    """Measure with rows for endpoints and peers that do not exist.
+
+    The agents are killed first, so that nothing removes the rows; forwarding continues.
+    """
     for host in hosts:
         ok(host, "bash", "-c", "pkill -9 -f '[o]verlay[^ ]* agent' || true")
     sandbox = next(line.split()[0] for line in ok(hosts[0], "ip", "netns").splitlines()
