@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 
+import msgspec
 import overlay
 
 SECRET = frozenset({"secret", "secrets", "ticket", "token", "private", "authority_key", "join_key"})
@@ -31,6 +32,9 @@ def test_no_value_prints_its_secret() -> None:
         if issubclass(found, tuple):
             names = getattr(found, "_fields", ())
             shown += [f"{found.__name__}.{name}" for name in names if name in SECRET]
+        elif issubclass(found, msgspec.Struct):
+            for name in SECRET.intersection(found.__struct_fields__):
+                (hidden if "__repr__" in vars(found) else shown).append(f"{found.__name__}.{name}")
         elif dataclasses.is_dataclass(found):
             for field in dataclasses.fields(found):
                 if field.name in SECRET and (
@@ -39,4 +43,6 @@ def test_no_value_prints_its_secret() -> None:
                     (shown if field.repr else hidden).append(f"{found.__name__}.{field.name}")
 
     assert shown == []
-    assert {"Token.secret", "ClusterKey.secret", "JoinSpec.token"} <= set(hidden)
+    assert {"Token.secret", "ClusterKey.secret", "JoinSpec.token", "JoinRequest.token"} <= set(
+        hidden
+    )

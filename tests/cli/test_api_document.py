@@ -1,4 +1,4 @@
-"""docs/API.md against the command line, which must show every example, and the agent's routes."""
+"""docs/API.md agrees with the command line, which shows each example, and with the routes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     if line not in UNSHOWN
 }
 
-# Every request of the API, the verb that makes it, and what it prints of the example.
+# Every request of the API, the command that sends it, and what it prints of the example.
 VERBS = [
     ("POST /v1/expose", "expose blue", "10.32.255.254"),
     ("POST /v1/unexpose", "unexpose blue", ""),
@@ -68,7 +68,7 @@ VERBS = [
 def test_the_command_line_shows_each_example(
     overlayd: Run, agent: FakeAgent, line: str, words: str, shown: str
 ) -> None:
-    """What is documented is what the verbs read."""
+    """The command line reads what is documented."""
     name = "blue" if "networks" in line else "c1"
     path = line.replace("{name}", name).replace("{id}", "5d1c")
     agent.answer(path, ANSWERS[line])
@@ -82,8 +82,8 @@ def test_the_command_line_shows_each_example(
 
 @pytest.fixture(scope="module")
 def operations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All that the agent serves, by method and path."""
-    from overlay.agent.api import routes  # noqa: PLC0415  the agent's imports are dear
+    """Every route of the agent, by method and path."""
+    from overlay.agent.api import routes  # noqa: PLC0415  the agent's imports are slow
     from overlay.agent.api.http.server import ApiServer  # noqa: PLC0415  as above
 
     server = ApiServer(tmp_path_factory.mktemp("run"), "overlayd")
@@ -91,8 +91,8 @@ def operations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {f"{each.method} {each.path}": each for each in server.operations}
 
 
-def test_all_that_the_agent_serves_is_documented(operations: dict[str, Any]) -> None:
-    """Paths and schemas in the document are just those that are registered."""
+def test_every_route_is_documented(operations: dict[str, Any]) -> None:
+    """The document has exactly the paths and schemas that are registered."""
     served = {line: f"overlayd.{each.name}/v1" for line, each in operations.items()}
 
     for line in UNSHOWN:
@@ -106,19 +106,19 @@ def test_every_route_declares_its_shapes(operations: dict[str, Any]) -> None:
     """A route without them would be missing in the OpenAPI document."""
     for line, each in operations.items():
         assert each.response is not None, (
-            f"{line}: write the answer's fields as a TypedDict beside the verb, or in "
-            f"overlay/agent/api/schema/responses.py, and register it: route(..., gives=Thing)"
+            f"{line}: declare the response as a TypedDict in the resource's module in "
+            f"overlay/agent/api/schema, and register it: route(..., response=ThingResponse)"
         )
         assert each.request is not None or each.method != "POST", (
-            f"{line}: write the body's fields as a TypedDict (total=False, Required[...] for those "
-            f"that must be there; agent/api/schema/requests.py has examples) and register it: "
-            f"route(..., takes=ThingAsked); asked.Nothing where there are none"
+            f"{line}: declare the body as a Request in the resource's module in "
+            f"overlay/agent/api/schema, and register it: route(..., request=ThingRequest); "
+            f"EmptyRequest if it has no fields"
         )
 
 
 @pytest.mark.parametrize("line", ANSWERS)
 def test_each_example_has_the_declared_shape(operations: dict[str, Any], line: str) -> None:
-    """The example has all fields of its TypedDict, of their types, and no others."""
+    """The example has exactly the fields of its TypedDict, with their types."""
     from overlay.agent.api.schema import openapi  # noqa: PLC0415  as above
 
     described = closed_schema(openapi.document(list(operations.values())))
@@ -132,42 +132,53 @@ def test_each_example_has_the_declared_shape(operations: dict[str, Any], line: s
 
     assert not faults, "\n".join(
         f"docs/API.md, {line}, at {each.instance_path}: {each.message}; "
-        f"either the example or the route's `gives` is wrong"
+        f"either the example or the route's `response` is wrong"
         for each in faults
     )
 
 
 @pytest.mark.parametrize("line", ANSWERS)
 def test_each_field_of_a_request_is_described(operations: dict[str, Any], line: str) -> None:
-    """Each field and parameter of a request stands in the text of its section."""
+    """The section of a request mentions each of its fields and parameters."""
     each = operations[line]
     text = dict(SECTION.findall(TEXT))[line]
     if line == "POST /v1/containers":
         text += dict(SECTION.findall(TEXT))["POST /v1/endpoints"]  # "those of an attach"
     for shape in filter(None, (each.request, each.query)):
-        for field in shape.__annotations__:
+        for field in shape.__struct_fields__:
             assert f"`{field}`" in text or f"?{field}=" in text, (
                 f"docs/API.md, {line}: say what `{field}` means"
             )
 
 
 @pytest.mark.parametrize("line", [*ANSWERS, *UNSHOWN])
-def test_each_error_stands_with_its_request(operations: dict[str, Any], line: str) -> None:
-    """What the page names is declared, and what does not go without saying is named."""
+def test_each_error_is_documented_with_its_request(operations: dict[str, Any], line: str) -> None:
+    """The page names only declared errors, and all that are not implied."""
     declared = {kind.code for kind in operations[line].errors()}
     text = dict(SECTION.findall(TEXT))[line]
-    told = re.search(r"^- Errors: (.*?)(?=^- |^$|\Z)", text, re.MULTILINE | re.DOTALL)
-    named = set() if told is None else set(re.findall(r"`([a-z-]+)`", told[1])) & set(ERROR_BY_CODE)
+    listed = re.search(r"^- Errors: (.*?)(?=^- |^$|\Z)", text, re.MULTILINE | re.DOTALL)
+    named = (
+        set() if listed is None else set(re.findall(r"`([a-z-]+)`", listed[1])) & set(ERROR_BY_CODE)
+    )
     anywhere = operations[line].works_unjoined
 
-    assert named <= declared, "declare it: route(..., fails=(SomeError,))"
+    assert named <= declared, "declare it: route(..., errors_raised=(SomeError,))"
     assert ("*anywhere.*" in text) == anywhere
     expected = {"failed", "forbidden", "usage"} | (set() if anywhere else {"conflict"})
     assert declared - expected <= named, f"docs/API.md, {line}: name it"
 
 
-def test_each_request_has_the_errors_that_it_can_have(operations: dict[str, Any]) -> None:
-    """Those that follow from what it takes, and those that it declares; nothing is for all."""
+def test_the_document_is_json(operations: dict[str, Any]) -> None:
+    """It is the same after it was sent, tuples among the defaults included."""
+    from overlay.agent.api.schema import openapi  # noqa: PLC0415  as above
+
+    made = openapi.document(list(operations.values()))
+
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_each_request_has_only_its_own_errors(operations: dict[str, Any]) -> None:
+    """The errors that follow from its fields, and those that it declares."""
     from overlay.agent.api.schema import openapi  # noqa: PLC0415  as above
 
     paths = openapi.document(list(operations.values()))["paths"]
@@ -187,7 +198,7 @@ def test_each_request_has_the_errors_that_it_can_have(operations: dict[str, Any]
 
 
 def test_the_table_of_errors_is_that_of_the_code() -> None:
-    """Codes, HTTP statuses and exit codes are documented as they are."""
+    """The documented codes, HTTP statuses and exit codes are those of the code."""
     rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (\d+) \|", TEXT, re.MULTILINE)
 
     assert {code: (int(status), int(leaving)) for code, status, leaving in rows} == {

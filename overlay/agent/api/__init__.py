@@ -1,1 +1,1 @@
-"""The HTTP API on the UNIX socket: handlers by resource."""
+"""The local HTTP API: handlers by resource."""

@@ -1,16 +1,16 @@
-"""The API's verbs on the cluster: status, join, leave, reset, members, forget."""
+"""Handlers for the cluster: status, join, leave, reset, members, forget."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
-from overlay import limits, prometheus
+from overlay import prometheus
 from overlay.agent.api import status as views
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import fields, requests, responses
-from overlay.agent.api.schema.responses import STATE_NAMES
+from overlay.agent.api.schema import cluster as schema
+from overlay.agent.api.schema.cluster import STATE_NAMES
+from overlay.agent.api.schema.field_types import EmptyRequest
 from overlay.agent.components import Components
 from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
 from overlay.agent.lifecycle import AgentLifecycle
@@ -20,33 +20,31 @@ from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.errors import ConflictError, TimedOutError
 from overlay.model import Card, NodeId, ip_text, node_text
 
-Json = dict[str, Any]
 
-
-class ClusterRoutes:
-    """The verbs, bound to one agent."""
+class ClusterHandlers:
+    """The handlers for the cluster, bound to one agent."""
 
     def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def status(self, _request: web.Request, _body: Json) -> responses.StatusResponse:
+    async def status(self) -> schema.StatusResponse:
         """GET /v1/status."""
         return views.status(self._agent)
 
-    async def metrics(self, _request: web.Request, _body: Json) -> web.Response:
+    async def metrics(self) -> web.Response:
         """GET /metrics."""
         shown = prometheus.text(views.status(self._agent))
         return web.Response(text=shown, headers={"Content-Type": prometheus.CONTENT_TYPE})
 
-    async def join(self, _request: web.Request, body: Json) -> responses.JoinResponse:
+    async def join(self, request: schema.JoinRequest) -> schema.JoinResponse:
         """POST /v1/join."""
         spec = JoinSpec(
-            peers=tuple(fields.texts(body, "peers", limits.SEED_COUNT_MAX)),
-            token=fields.secret(body, "token"),
-            underlay=fields.text(body, "underlay"),
-            name=fields.name(body, "name"),
-            vxlan_port=fields.number(body, "vxlan_port", 1, 65535),
-            gossip_port=fields.number(body, "gossip_port", 1, 65535),
+            peers=request.peers,
+            token=request.token,
+            underlay=request.underlay,
+            name=request.name,
+            vxlan_port=request.vxlan_port,
+            gossip_port=request.gossip_port,
         )
         started = time.monotonic()
         already = self._agent.components is not None
@@ -72,14 +70,14 @@ class ClusterRoutes:
             "next": f"sudo overlayd join {address} --token-file FILE",
         }
 
-    async def leave(self, _request: web.Request, body: Json) -> responses.LeaveResponse:
+    async def leave(self, request: schema.LeaveRequest) -> schema.LeaveResponse:
         """POST /v1/leave."""
-        return {"withdrawn": await self._agent.leave(force=fields.flag(body, "force"))}
+        return {"withdrawn": await self._agent.leave(force=request.force)}
 
-    async def reset(self, _request: web.Request, _body: Json) -> responses.ResetResponse:
+    async def reset(self, _request: EmptyRequest) -> schema.ResetResponse:
         """POST /v1/reset: leave if a member, then end the process; the caller clears the rest.
 
-        A copied disk's agent leaves nothing: what it withdrew would be the original's.
+        The agent of a copied disk does not leave: it would withdraw the original's records.
         """
         components = self._agent.components
         is_copy = components is not None and components.identity_conflicts.has_duplicate()
@@ -91,17 +89,14 @@ class ClusterRoutes:
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
         return {"left": left, "cleared": not is_copy}
 
-    async def members(self, _request: web.Request, _body: Json) -> responses.MemberListResponse:
+    async def members(self) -> schema.MemberListResponse:
         """GET /v1/members."""
         return {"members": member_list(self._agent.require_components())}
 
-    async def forget(self, _request: web.Request, body: Json) -> responses.ForgetResponse:
+    async def forget(self, request: schema.ForgetRequest) -> schema.ForgetResponse:
         """POST /v1/forget."""
-        name = fields.required_text(body, "node")
-        powered_off = fields.flag(body, "powered_off")
-        bar = fields.flag(body, "bar")
         node_id = self._agent.require_components().forget_service.forget(
-            name, powered_off=powered_off, bar=bar
+            request.node, powered_off=request.powered_off, bar=request.bar
         )
         return {"forgotten": node_text(node_id)}
 
@@ -110,8 +105,8 @@ def _seed_text(seed: JoinSeed | None) -> str | None:
     return None if seed is None else ip_text(seed.address)
 
 
-def member_list(components: Components) -> list[responses.MemberResponse]:
-    """Show all members, this node first, then by name."""
+def member_list(components: Components) -> list[schema.MemberResponse]:
+    """Return all members, this node first, then by name."""
     rows = []
     for item in components.gossip.node.membership.members():
         card = components.directory.card(item.node_id)
@@ -120,7 +115,7 @@ def member_list(components: Components) -> list[responses.MemberResponse]:
     return [_self(components), *sorted(rows, key=lambda row: (row["name"], row["id"]))]
 
 
-def _self(components: Components) -> responses.MemberResponse:
+def _self(components: Components) -> schema.MemberResponse:
     return {
         **_identity(components, components.gossip.card),
         "state": "alive",
@@ -132,7 +127,7 @@ def _self(components: Components) -> responses.MemberResponse:
     }
 
 
-def _other(components: Components, item: Member, card: Card) -> responses.MemberResponse:
+def _other(components: Components, item: Member, card: Card) -> schema.MemberResponse:
     now = components.gossip.transport.now()
     return {
         **_identity(components, card),
@@ -145,9 +140,9 @@ def _other(components: Components, item: Member, card: Card) -> responses.Member
     }
 
 
-def _identity(components: Components, card: Card) -> responses.MemberIdentityResponse:
+def _identity(components: Components, card: Card) -> schema.MemberIdentityResponse:
     certificate = card.certificate
-    assert certificate is not None, "a member is certified"
+    assert certificate is not None, "a member has a certificate"
     return {
         "id": node_text(card.node_id),
         "name": card.name,
@@ -158,10 +153,10 @@ def _identity(components: Components, card: Card) -> responses.MemberIdentityRes
     }
 
 
-def _logs(components: Components, origin: NodeId) -> responses.LogsResponse:
-    """Show each log of a node that is held here, against the newest version told of anywhere."""
+def _logs(components: Components, origin: NodeId) -> schema.LogsResponse:
+    """Return each log of a node held here, with the newest version that any node reported."""
     node = components.gossip.node
-    shown: list[responses.LogVersionResponse] = []
+    shown: list[schema.LogVersionResponse] = []
     behind = 0
     for scope in node.store.common_scopes(origin):
         held, newest = (
@@ -189,51 +184,56 @@ def _scope_name(components: Components, scope: Scope) -> str:
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Bind the paths of this module."""
-    routes = ClusterRoutes(agent)
-    serve = server.route
-    serve("GET", "/metrics", "metrics", routes.metrics, gives=str, unjoined=True)
-    serve(
-        "GET", "/v1/status", "status", routes.status, gives=responses.StatusResponse, unjoined=True
+    """Register the routes of this module."""
+    handlers = ClusterHandlers(agent)
+    route = server.route
+    route("GET", "/metrics", "metrics", handlers.metrics, response=str, works_unjoined=True)
+    route(
+        "GET",
+        "/v1/status",
+        "status",
+        handlers.status,
+        response=schema.StatusResponse,
+        works_unjoined=True,
     )
-    serve(
+    route(
         "POST",
         "/v1/join",
         "join",
-        routes.join,
+        handlers.join,
         root=True,
-        takes=requests.JoinRequest,
-        gives=responses.JoinResponse,
-        unjoined=True,
-        fails=(ConflictError, TimedOutError),
+        request=schema.JoinRequest,
+        response=schema.JoinResponse,
+        works_unjoined=True,
+        errors_raised=(ConflictError, TimedOutError),
     )
-    serve(
+    route(
         "POST",
         "/v1/leave",
         "leave",
-        routes.leave,
+        handlers.leave,
         root=True,
-        takes=requests.LeaveRequest,
-        gives=responses.LeaveResponse,
+        request=schema.LeaveRequest,
+        response=schema.LeaveResponse,
     )
-    serve(
+    route(
         "POST",
         "/v1/reset",
         "reset",
-        routes.reset,
+        handlers.reset,
         root=True,
-        takes=requests.EmptyRequest,
-        gives=responses.ResetResponse,
-        unjoined=True,
-        fails=(ConflictError,),
+        request=EmptyRequest,
+        response=schema.ResetResponse,
+        works_unjoined=True,
+        errors_raised=(ConflictError,),
     )
-    serve("GET", "/v1/members", "members", routes.members, gives=responses.MemberListResponse)
-    serve(
+    route("GET", "/v1/members", "members", handlers.members, response=schema.MemberListResponse)
+    route(
         "POST",
         "/v1/forget",
         "forget",
-        routes.forget,
+        handlers.forget,
         root=True,
-        takes=requests.ForgetRequest,
-        gives=responses.ForgetResponse,
+        request=schema.ForgetRequest,
+        response=schema.ForgetResponse,
     )

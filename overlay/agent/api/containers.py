@@ -1,65 +1,61 @@
-"""The API's verbs on bare containers: add, list, remove."""
+"""Handlers for bare containers: add, list, remove."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from typing import Any
+from msgspec.structs import asdict
 
-from overlay import limits
 from overlay.agent.api.endpoints import attached_endpoint, endpoint_options, unconfirmed
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import fields, network_responses, requests
+from overlay.agent.api.schema.containers import (
+    ContainerCreatedResponse,
+    ContainerCreateRequest,
+    ContainerListResponse,
+    ContainerRemovedResponse,
+    ContainerResponse,
+)
 from overlay.agent.containers import modes
 from overlay.agent.containers.namespaces import Shown
 from overlay.agent.endpoints.spec import AttachSpec
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.process.lean_aiohttp import web
 from overlay.errors import ConflictError, TimedOutError, UsageError
 from overlay.kernel.reset import SANDBOX_NAME
 from overlay.model import ip_text
 
-Json = dict[str, Any]
-_WORD = re.compile(r"[A-Za-z0-9_.:-]+")
 
-
-class ContainerRoutes:
-    """The verbs, bound to one agent."""
+class ContainerHandlers:
+    """The handlers for bare containers, bound to one agent."""
 
     def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def add(
-        self, _request: web.Request, body: Json
-    ) -> network_responses.ContainerCreatedResponse:
-        """POST /v1/containers: make it if it is not there, and attach it as asked."""
-        name = fields.required_name(body, "name")
+    async def add(self, request: ContainerCreateRequest) -> ContainerCreatedResponse:
+        """POST /v1/containers: create it if it does not exist, and attach it."""
+        name, containers = request.name, self._agent.containers
         if SANDBOX_NAME.fullmatch(name):
             raise UsageError(
-                f"{name!r} cannot be a container's name",
-                why="overlayd names namespaces of its own so, and removes those that nothing uses",
+                f"{name!r} is reserved: it cannot be a container's name",
+                why="overlayd's own namespaces have such names, and unused ones are removed",
                 hint="Choose another name",
                 field="name",
             )
         resolver = {
-            "dns_servers": [
-                ip_text(ip) for ip in fields.ips(body, "dns_servers", limits.DNS_SERVERS_MAX)
-            ],
-            "dns_search": _words(body, "dns_search", limits.DNS_SEARCH_MAX),
-            "dns_options": _words(body, "dns_options", limits.DNS_OPTIONS_MAX),
+            "dns_servers": [ip_text(ip) for ip in dict.fromkeys(request.dns_servers)],
+            "dns_search": list(request.dns_search),
+            "dns_options": list(request.dns_options),
         }
-        words = fields.texts(body, "networks", limits.NETWORK_COUNT_MAX)
-        mode, named = modes.requested_mode(body, words, self._agent.containers.stored())
-        networks = list(dict.fromkeys(words))
-        # The name is the container's; on its networks it has that of its target, which is the same.
-        options = replace(endpoint_options(body, len(networks)), name=None)
-        spec = AttachSpec(
-            f"netns:{name}", () if named else tuple(networks), options, fields.wait_flag(body)
+        mode, named = modes.requested_mode(
+            asdict(request), list(request.networks), containers.stored()
         )
-        made = await self._agent.containers.make(name, mode, named=named)
-        results = await self._agent.containers.equip(name, resolver, spec, made=made)
+        made = await containers.make(name, mode, named=named)
+        spec = AttachSpec(
+            f"netns:{name}",
+            () if named else tuple(dict.fromkeys(request.networks)),
+            endpoint_options(request, name=None),
+            request.wait == "all",
+        )
+        results = await containers.equip(name, resolver, spec, made=made)
         return {
-            **_shown(self._agent.containers.show(name)),
+            **_shown(containers.show(name)),
             "created": made,
             "endpoints": [attached_endpoint(result) for result in results],
             "unconfirmed": unconfirmed(results, self._agent.require_components())
@@ -67,27 +63,18 @@ class ContainerRoutes:
             else [],
         }
 
-    async def show(
-        self, _request: web.Request, _body: Json
-    ) -> network_responses.ContainerListResponse:
+    async def show(self) -> ContainerListResponse:
         """GET /v1/containers."""
-        return {
-            "containers": [
-                _shown(self._agent.containers.show(name))
-                for name in self._agent.containers.stored()
-            ]
-        }
+        containers = self._agent.containers
+        return {"containers": [_shown(containers.show(name)) for name in containers.stored()]}
 
-    async def remove(
-        self, http: web.Request, _body: Json
-    ) -> network_responses.ContainerRemovedResponse:
+    async def remove(self, name: str) -> ContainerRemovedResponse:
         """DELETE /v1/containers/NAME."""
-        name = http.match_info["name"]
         await self._agent.containers.remove(name)
         return {"removed": name}
 
 
-def _shown(found: Shown) -> network_responses.ContainerResponse:
+def _shown(found: Shown) -> ContainerResponse:
     return {
         "name": found.name,
         "netns": found.netns,
@@ -100,48 +87,34 @@ def _shown(found: Shown) -> network_responses.ContainerResponse:
     }
 
 
-def _words(body: Json, key: str, count_max: int) -> list[str]:
-    """Return words that can stand in resolv.conf as they are."""
-    words = fields.texts(body, key, count_max)
-    for word in words:
-        if len(word) > limits.TEXT_SIZE_MAX or not _WORD.fullmatch(word):
-            raise UsageError(
-                f"{word!r} cannot stand in resolv.conf",
-                why="letters, digits and .:_- only",
-                hint="Several words are several options, or items",
-                field=key,
-            )
-    return words
-
-
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Bind the paths of this module."""
-    routes = ContainerRoutes(agent)
-    serve = server.route
-    serve(
+    """Register the routes of this module."""
+    handlers = ContainerHandlers(agent)
+    route = server.route
+    route(
         "GET",
         "/v1/containers",
         "container-ls",
-        routes.show,
-        gives=network_responses.ContainerListResponse,
-        unjoined=True,
+        handlers.show,
+        response=ContainerListResponse,
+        works_unjoined=True,
     )
-    serve(
+    route(
         "POST",
         "/v1/containers",
         "container-add",
-        routes.add,
-        takes=requests.ContainerCreateRequest,
-        gives=network_responses.ContainerCreatedResponse,
-        unjoined=True,
-        fails=(ConflictError, TimedOutError),
+        handlers.add,
+        request=ContainerCreateRequest,
+        response=ContainerCreatedResponse,
+        works_unjoined=True,
+        errors_raised=(ConflictError, TimedOutError),
     )
-    serve(
+    route(
         "DELETE",
         "/v1/containers/{name}",
         "container-rm",
-        routes.remove,
-        gives=network_responses.ContainerRemovedResponse,
-        unjoined=True,
-        fails=(ConflictError,),
+        handlers.remove,
+        response=ContainerRemovedResponse,
+        works_unjoined=True,
+        errors_raised=(ConflictError,),
     )

@@ -1,123 +1,117 @@
-"""The API's verbs on endpoints: list, attach, detach; how an endpoint is shown."""
+"""Handlers for endpoints: list, attach, detach; and endpoints as the API shows them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from overlay import limits
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import fields, network_responses, requests
-from overlay.agent.api.schema.responses import STATE_NAMES
+from overlay.agent.api.schema.cluster import STATE_NAMES
+from overlay.agent.api.schema.endpoints import (
+    AttachedEndpointResponse,
+    AttachOptions,
+    AttachRequest,
+    AttachResponse,
+    DetachRequest,
+    DetachResponse,
+    EndpointListResponse,
+    EndpointResponse,
+)
+from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.components import Components
 from overlay.agent.containers import modes
 from overlay.agent.endpoints.attach import EndpointResult
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.process.lean_aiohttp import web
 from overlay.agent.state.documents import Attachment
 from overlay.core.dataplane.rate_limits import rates_of
-from overlay.errors import TimedOutError, UsageError
+from overlay.errors import TimedOutError
 from overlay.model import Endpoint, Network, NodeId, ip_text, mac_text
 
-Json = dict[str, Any]
 
-
-class EndpointRoutes:
-    """The verbs, bound to one agent."""
+class EndpointHandlers:
+    """The handlers for endpoints, bound to one agent."""
 
     def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def endpoint_list(
-        self, http: web.Request, _body: Json
-    ) -> network_responses.EndpointListResponse:
+    async def endpoint_list(self, query: NetworkFilter) -> EndpointListResponse:
         """GET /v1/endpoints[?network=NAME]."""
         components = self._agent.require_components()
-        wanted = fields.text(dict(http.query), "network")
-        chosen = (
-            [components.directory.network(wanted)] if wanted else components.directory.networks()
-        )
+        directory = components.directory
+        chosen = [directory.network(query.network)] if query.network else directory.networks()
         elsewhere = [
             network.name
             for network in chosen
-            if not components.directory.follows(components.gossip.node_id, network.vni)
+            if not directory.follows(components.gossip.node_id, network.vni)
         ]
         return {"endpoints": endpoints(components, chosen), "elsewhere": elsewhere}
 
-    async def attach(self, _request: web.Request, body: Json) -> network_responses.AttachResponse:
+    async def attach(self, request: AttachRequest) -> AttachResponse:
         """POST /v1/endpoints."""
         components = self._agent.require_components()
-        target = fields.required_text(body, "target")
-        names = fields.texts(body, "networks", limits.NETWORK_COUNT_MAX)
-        if not names:
-            raise UsageError("networks is empty", hint="Name one at least", field="networks")
-        modes.refuse_container_modes(names)
-        options, wait = endpoint_options(body, len(set(names))), fields.wait_flag(body)
+        modes.refuse_container_modes(list(request.networks))
         started = time.monotonic()
-        spec = AttachSpec(target, tuple(names), options, wait)
-        results = await components.attach_service.attach(spec)
+        results = await components.attach_service.attach(
+            AttachSpec(
+                request.target,
+                request.networks,
+                endpoint_options(request, name=request.name),
+                request.wait == "all",
+            )
+        )
         return {
             "endpoints": [attached_endpoint(result) for result in results],
             "unconfirmed": unconfirmed(results, components),
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
 
-    async def detach(self, _request: web.Request, body: Json) -> network_responses.DetachResponse:
-        """POST /v1/detach: also a container that is gone, by the name it was attached by."""
+    async def detach(self, request: DetachRequest) -> DetachResponse:
+        """POST /v1/detach: a container that is gone is found by the target it was attached by."""
         components = self._agent.require_components()
-        target = fields.required_text(body, "target")
-        names = fields.texts(body, "networks", limits.NETWORK_COUNT_MAX)
-        gone = await components.attach_service.detach(DetachSpec(target, tuple(names)))
+        removed = await components.attach_service.detach(
+            DetachSpec(request.target, request.networks)
+        )
         return {
             "detached": [
                 {"network": network.name, "ip": ip_text(found.ips[0]), "name": found.name}
-                for network, found in gone
+                for network, found in removed
             ]
         }
 
 
-def endpoint_options(body: dict[str, Any], network_count: int) -> EndpointOptions:
-    """Return what a request asks for on each of its networks; raises UsageError."""
-    options = EndpointOptions(
-        name=fields.name(body, "name"),
-        ip=fields.ip(body, "ip"),
-        mac=fields.mac(body, "mac"),
-        ifname=fields.ifname(body),
-        default_route=fields.flag(body, "default_route", default=True),
-        aliases=fields.names(body, "aliases", limits.ALIAS_COUNT_MAX),
-        labels=fields.labels_with_security(body),
-        rates=fields.rates(body),
-        gateway_priority=fields.gateway_priority(body),
+def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOptions:
+    """Return the options of an attach on each of its networks; `name` None: the container's."""
+    return EndpointOptions(
+        name=name,
+        ip=request.ip,
+        mac=request.mac,
+        ifname=request.ifname,
+        default_route=request.default_route,
+        aliases=request.aliases,
+        labels=request.all_labels(),
+        rates=(request.rate_in, request.rate_out),
+        gateway_priority=request.gateway_priority,
     )
-    if network_count > 1 and (options.ip or options.mac or options.ifname):
-        raise UsageError(
-            "ip, mac and ifname go with a single network",
-            hint="Attach to one network after the other",
-            field="networks",
-        )
-    return options
 
 
-def endpoints(
-    components: Components, networks: list[Network]
-) -> list[network_responses.EndpointResponse]:
-    """Show the endpoints of some networks, in order of network and address."""
-    shown = []
+def endpoints(components: Components, networks: list[Network]) -> list[EndpointResponse]:
+    """Return the endpoints of networks as the API shows them, by network and address."""
+    found = []
     for item in networks:
         for placed in components.directory.endpoints(item.vni):
             local = components.attachments.get(placed.endpoint.endpoint_id)
-            shown.append((item, placed.origin, placed.endpoint, local))
-    shown.sort(key=lambda row: (row[0].name, row[2].ips))
+            found.append((item, placed.origin, placed.endpoint, local))
+    found.sort(key=lambda row: (row[0].name, row[2].ips))
     return [
-        _endpoint(components, item, origin, found, local) for item, origin, found, local in shown
+        _endpoint(components, item, origin, endpoint, local)
+        for item, origin, endpoint, local in found
     ]
 
 
 def _endpoint(
     components: Components, item: Network, origin: NodeId, found: Endpoint, local: Attachment | None
-) -> network_responses.EndpointResponse:
+) -> EndpointResponse:
     rates = rates_of(found.labels)
     return {
         "id": found.endpoint_id.hex(),
@@ -139,8 +133,8 @@ def _endpoint(
     }
 
 
-def attached_endpoint(result: EndpointResult) -> network_responses.AttachedEndpointResponse:
-    """Show what an attach gave."""
+def attached_endpoint(result: EndpointResult) -> AttachedEndpointResponse:
+    """Return the result of an attach as the API shows it."""
     return {
         "network": result.network.name,
         "ip": ip_text(result.endpoint.ips[0]),
@@ -157,37 +151,37 @@ def attached_endpoint(result: EndpointResult) -> network_responses.AttachedEndpo
 
 
 def unconfirmed(results: Sequence[EndpointResult], components: Components) -> list[str]:
-    """Show the live nodes that have not confirmed that they reach what was attached."""
+    """Return the names of the live nodes that have not confirmed all endpoints."""
     missing = sorted({node for result in results for node in result.unconfirmed})
     return [components.directory.node_name(node) for node in missing]
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Bind the paths of this module."""
-    routes = EndpointRoutes(agent)
-    serve = server.route
-    serve(
+    """Register the routes of this module."""
+    handlers = EndpointHandlers(agent)
+    route = server.route
+    route(
         "GET",
         "/v1/endpoints",
         "endpoint-ls",
-        routes.endpoint_list,
-        asks=requests.NetworkFilter,
-        gives=network_responses.EndpointListResponse,
+        handlers.endpoint_list,
+        query=NetworkFilter,
+        response=EndpointListResponse,
     )
-    serve(
+    route(
         "POST",
         "/v1/endpoints",
         "attach",
-        routes.attach,
-        takes=requests.AttachRequest,
-        gives=network_responses.AttachResponse,
-        fails=(TimedOutError,),
+        handlers.attach,
+        request=AttachRequest,
+        response=AttachResponse,
+        errors_raised=(TimedOutError,),
     )
-    serve(
+    route(
         "POST",
         "/v1/detach",
         "detach",
-        routes.detach,
-        takes=requests.DetachRequest,
-        gives=network_responses.DetachResponse,
+        handlers.detach,
+        request=DetachRequest,
+        response=DetachResponse,
     )

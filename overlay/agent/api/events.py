@@ -1,69 +1,64 @@
-"""The API's verb on events: those of late, and those to come, as a stream."""
+"""Handler for events: recent ones, and new ones as a stream."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from overlay import limits
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import fields, requests, responses
+from overlay.agent.api.schema.cluster import EventListResponse, EventResponse, EventsRequest
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.process.lean_aiohttp import web
 
 Json = dict[str, Any]
 
 
-class EventRoutes:
-    """The verb, bound to one agent."""
+class EventHandlers:
+    """The handler for events, bound to one agent."""
 
     def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def events(self, http: web.Request, _body: Json) -> Json | web.StreamResponse:
+    async def events(self, query: EventsRequest) -> Json | AsyncGenerator[Json | None, None]:
         """GET /v1/events[?since=SECONDS][&follow=1]."""
-        since = fields.query_time(dict(http.query), "since")
-        if not fields.query_flag(dict(http.query), "follow"):
-            return {"events": self._agent.event_log.since(since)}
-        return await self._follow(http, since)
+        if query.follow == "1":
+            return self._follow(query.since)
+        return {"events": self._agent.event_log.since(query.since)}
 
-    async def _follow(self, http: web.Request, since: float) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(http)
+    async def _follow(self, since: float) -> AsyncGenerator[Json | None, None]:
+        """Yield the events since a time, then each new one, and None while there is none."""
         queue: asyncio.Queue[Json] = asyncio.Queue(limits.RECENT_EVENTS_MAX)
 
-        def take(event: Json) -> None:
-            if not queue.full():  # a reader that does not read loses events, not our memory
+        def add(event: Json) -> None:
+            if not queue.full():  # a client that does not read loses events; memory is bounded
                 queue.put_nowait(event)
 
-        stop = self._agent.event_log.follow(take)
+        stop = self._agent.event_log.follow(add)
         try:
             for event in self._agent.event_log.since(since):
-                await response.write(json.dumps(event).encode() + b"\n")
-            # Nobody tells a verb that its reader has gone: without events, it looks.
-            while not self._agent.stopping.is_set() and http.transport is not None:
-                with contextlib.suppress(TimeoutError):
+                yield event
+            while not self._agent.stopping.is_set():
+                try:
                     async with asyncio.timeout(limits.FOLLOWER_CHECK_INTERVAL_S):
-                        event = await queue.get()
-                    await response.write(json.dumps(event).encode() + b"\n")
-        except ConnectionResetError:
-            pass
+                        found = await queue.get()
+                except TimeoutError:
+                    yield None
+                else:
+                    yield found
         finally:
             stop()
-        return response
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Bind the path of this module."""
+    """Register the route of this module."""
     server.route(
         "GET",
         "/v1/events",
         "events",
-        EventRoutes(agent).events,
-        asks=requests.EventsRequest,
-        gives=responses.EventListResponse,
-        streams=responses.EventResponse,
-        unjoined=True,
+        EventHandlers(agent).events,
+        query=EventsRequest,
+        response=EventListResponse,
+        stream=EventResponse,
+        works_unjoined=True,
     )

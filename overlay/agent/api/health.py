@@ -9,7 +9,7 @@ import time
 
 from overlay import limits
 from overlay.agent.api import exposure
-from overlay.agent.api.schema.responses import HealthIssue, NetworkStatusResponse
+from overlay.agent.api.schema.cluster import HealthIssue, NetworkStatusResponse
 from overlay.agent.components import Components
 from overlay.agent.dataplane.reconciler import sandbox_name
 from overlay.core.protocol.messages import MemberState

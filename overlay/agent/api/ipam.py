@@ -1,22 +1,26 @@
-"""Who owns which addresses, as the API shows it.
+"""The owners of addresses, as GET /v1/ipam shows them.
 
-Owns: the shape of GET /v1/ipam documented in docs/API.md. Changes nothing, asks nobody: what
-is shown of others is what this node's records say.
+Does not: change anything, or query other nodes: what it shows is in this node's records.
 """
 
 from __future__ import annotations
 
 from overlay import limits
-from overlay.agent.api.schema import network_responses
-from overlay.agent.api.schema.responses import STATE_NAMES
+from overlay.agent.api.schema.cluster import STATE_NAMES
+from overlay.agent.api.schema.networks import (
+    IpamResponse,
+    NetworkOwnersResponse,
+    OwnerResponse,
+    SubnetOwnersResponse,
+)
 from overlay.agent.components import Components
 from overlay.core.ipam.allocator import Share
 from overlay.core.ipam.ownership import ip_of
 from overlay.model import Network, Subnet, ip_text
 
 
-def ipam(components: Components, networks: list[Network]) -> network_responses.IpamResponse:
-    """Show the owners of some networks' addresses; `elsewhere` names those not held here."""
+def ipam(components: Components, networks: list[Network]) -> IpamResponse:
+    """Return the owners of the addresses of networks; `elsewhere`: networks not held here."""
     directory, own = components.directory, components.gossip.node_id
     held = [network for network in networks if directory.follows(own, network.vni)]
     return {
@@ -25,7 +29,7 @@ def ipam(components: Components, networks: list[Network]) -> network_responses.I
     }
 
 
-def _network(components: Components, network: Network) -> network_responses.NetworkOwnersResponse:
+def _network(components: Components, network: Network) -> NetworkOwnersResponse:
     found = components.allocator.space.shares(network)
     return {
         "network": network.name,
@@ -36,9 +40,7 @@ def _network(components: Components, network: Network) -> network_responses.Netw
     }
 
 
-def _subnet(
-    components: Components, subnet: Subnet, found: list[Share]
-) -> network_responses.SubnetOwnersResponse:
+def _subnet(components: Components, subnet: Subnet, found: list[Share]) -> SubnetOwnersResponse:
     owners = [_owner(components, subnet, share) for share in found]
     return {
         "subnet": str(subnet),
@@ -51,7 +53,7 @@ def _subnet(
     }
 
 
-def _owner(components: Components, subnet: Subnet, share: Share) -> network_responses.OwnerResponse:
+def _owner(components: Components, subnet: Subnet, share: Share) -> OwnerResponse:
     own = share.owner == components.gossip.node_id
     live = own or share.owner in components.gossip.node.membership.live()
     runs = share.space.runs

@@ -1,106 +1,70 @@
-"""The API's verbs on cluster keys, and how keys are shown."""
+"""Handlers for cluster keys, and the keys as the API shows them."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
-
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema.requests import EmptyRequest
-from overlay.agent.api.schema.responses import (
+from overlay.agent.api.schema.cluster import (
     STATE_NAMES,
     KeyNameResponse,
-    KeyStepName,
     KeySummaryResponse,
     KeyUseResponse,
     MemberStateName,
 )
+from overlay.agent.api.schema.field_types import EmptyRequest
+from overlay.agent.api.schema.keys import KeyPeerResponse, KeyStatusResponse
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.process.lean_aiohttp import web
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import KeyId, KeyState
 from overlay.errors import TimedOutError
 from overlay.model import NodeId, node_text
 
-Json = dict[str, Any]
 
-
-class KeyRoutes:
-    """The verbs, bound to one agent."""
+class KeyHandlers:
+    """The handlers for cluster keys, bound to one agent."""
 
     def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def status(self, _request: web.Request, _body: Json) -> KeyStatusResponse:
+    async def status(self) -> KeyStatusResponse:
         """GET /v1/keys."""
         return key_status(self._agent.require_components())
 
-    async def rotate(self, _request: web.Request, _body: Json) -> KeyNameResponse:
+    async def rotate(self, _request: EmptyRequest) -> KeyNameResponse:
         """POST /v1/keys/rotate."""
         key = await self._agent.require_components().key_rotation.rotate()
         return {"generation": key.generation, "mark": mark(key)}
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Serve the verbs."""
-    routes = KeyRoutes(agent)
-    server.route("GET", "/v1/keys", "key-status", routes.status, root=True, gives=KeyStatusResponse)
+    """Register the routes of this module."""
+    handlers = KeyHandlers(agent)
+    server.route(
+        "GET", "/v1/keys", "key-status", handlers.status, root=True, response=KeyStatusResponse
+    )
     server.route(
         "POST",
         "/v1/keys/rotate",
         "key-rotate",
-        routes.rotate,
+        handlers.rotate,
         root=True,
-        takes=EmptyRequest,
-        gives=KeyNameResponse,
-        fails=(TimedOutError,),
+        request=EmptyRequest,
+        response=KeyNameResponse,
+        errors_raised=(TimedOutError,),
     )
 
 
-class HeldKeyResponse(KeyNameResponse):
-    """A key that this host opens with."""
-
-    made: int
-    sealing: bool
-
-
-class KeyPeerResponse(TypedDict):
-    """What a member last said of its keys."""
-
-    id: str
-    name: str
-    state: MemberStateName
-    newest: int | None
-    sealing: int | None
-    self: bool
-
-
-class KeyStatusResponse(TypedDict):
-    """Which generation each member holds and uses."""
-
-    generation: int
-    step: KeyStepName
-    waiting_for: list[str]
-    waiting_s: float | None
-    interval_s: float
-    next: int | None
-    held: list[HeldKeyResponse]
-    accepted: list[KeyUseResponse]
-    unknown: int
-    peers: list[KeyPeerResponse]
-
-
 def key_status(components: Components) -> KeyStatusResponse:
-    """Show the keys held here, how far each member is, and what came under which generation."""
-    ours, keyring = components.key_rotation, components.gossip.keyring
-    since = ours.driver.waiting_since
+    """Return the keys held here, the state of each member, and the datagrams by key."""
+    rotation, keyring = components.key_rotation, components.gossip.keyring
+    since = rotation.driver.waiting_since
     return {
         "generation": keyring.sealing.generation,
-        "step": ours.driver.step().value,
-        "waiting_for": ours.waited_for(),
+        "step": rotation.driver.step().value,
+        "waiting_for": rotation.waited_for(),
         "waiting_s": None if since is None else round(components.gossip.transport.now() - since, 1),
-        "interval_s": ours.driver.interval_s,
-        "next": ours.next_due_s(),
+        "interval_s": rotation.driver.interval_s,
+        "next": rotation.next_due_s(),
         "held": [
             {
                 "generation": key.generation,
@@ -117,7 +81,7 @@ def key_status(components: Components) -> KeyStatusResponse:
 
 
 def key_summary(components: Components) -> KeySummaryResponse:
-    """Show what status has of the keys."""
+    """Return the part of the key state that GET /v1/status shows."""
     return {
         "generation": components.gossip.keyring.sealing.generation,
         "step": components.key_rotation.driver.step().value,
@@ -149,12 +113,12 @@ def _peers(components: Components) -> list[KeyPeerResponse]:
 
 
 def _peer(
-    components: Components, node_id: NodeId, state: KeyState | None, life: MemberStateName
+    components: Components, node_id: NodeId, state: KeyState | None, member_state: MemberStateName
 ) -> KeyPeerResponse:
     return {
         "id": node_text(node_id),
         "name": components.directory.node_name(node_id),
-        "state": life,
+        "state": member_state,
         "newest": None if state is None else state.newest.generation,
         "sealing": None if state is None else state.sealing.generation,
         "self": node_id == components.gossip.node_id,
@@ -162,5 +126,5 @@ def _peer(
 
 
 def mark(key: KeyId) -> str:
-    """Show a key's mark."""
+    """Return the text of a key's mark."""
     return f"{key.mark:04x}"

@@ -1,21 +1,29 @@
-"""The API's verbs on networks, and how a network is shown."""
+"""Handlers for networks, and networks as the API shows them."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from overlay import limits
 from overlay.agent.api import exposure
-from overlay.agent.api import ipam as ipamviews
+from overlay.agent.api import ipam as ipam_views
 from overlay.agent.api.endpoints import endpoints
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import fields, json_schema, network_responses, requests
+from overlay.agent.api.schema.field_types import NetworkFilter
+from overlay.agent.api.schema.networks import (
+    IpamResponse,
+    NetworkCreatedResponse,
+    NetworkCreateRequest,
+    NetworkDetailResponse,
+    NetworkListResponse,
+    NetworkRemovedResponse,
+    NetworkResponse,
+    ShareResponse,
+    SubnetRequest,
+    SubnetResponse,
+)
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import definition
 from overlay.agent.networks.definition import HostConstraints, NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec
-from overlay.agent.process.lean_aiohttp import web
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.network_drivers import (
     OVERLAY,
@@ -24,42 +32,35 @@ from overlay.core.dataplane.network_drivers import (
     parent_interface_of,
 )
 from overlay.core.ipam.allocator import Share
-from overlay.errors import UsageError
 from overlay.kernel.host import macvlan, underlay
 from overlay.kernel.sandbox import kernel_support
 from overlay.model import Network, NodeId, gateway_mac, ip_text, mac_text
 
-Json = dict[str, Any]
 
-
-class NetworkRoutes:
-    """The verbs, bound to one agent."""
+class NetworkHandlers:
+    """The handlers for networks, bound to one agent."""
 
     def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def network_list(
-        self, _request: web.Request, _body: Json
-    ) -> network_responses.NetworkListResponse:
+    async def network_list(self) -> NetworkListResponse:
         """GET /v1/networks."""
         components = self._agent.require_components()
         return {"networks": [network(n, components) for n in components.directory.networks()]}
 
-    async def network_create(
-        self, _request: web.Request, body: Json
-    ) -> network_responses.NetworkCreatedResponse:
+    async def network_create(self, request: NetworkCreateRequest) -> NetworkCreatedResponse:
         """POST /v1/networks."""
         components = self._agent.require_components()
         spec = NetworkSpec(
-            name=fields.required_name(body, "name"),
-            subnets=_subnets(body),
-            vni=fields.number(body, "vni", 1, limits.VNI_MAX),
-            internal=fields.flag(body, "internal"),
-            labels=fields.labels_with_security(body),
-            force=fields.flag(body, "force"),
-            isolate_subnets=fields.flag(body, "isolate_subnets"),
-            driver=fields.text(body, "driver") or OVERLAY,
-            parent=fields.text(body, "parent") or "",
+            name=request.name,
+            subnets=[_subnet_spec(subnet) for subnet in request.subnets],
+            vni=request.vni,
+            internal=request.internal,
+            labels=request.all_labels(),
+            force=request.force,
+            isolate_subnets=request.isolate_subnets,
+            driver=request.driver or OVERLAY,
+            parent=request.parent or "",
         )
         definition.require_valid(spec)
         if spec.parent:
@@ -78,56 +79,38 @@ class NetworkRoutes:
             vnis_in_use=frozenset(foreign),
         )
 
-    async def network_inspect(
-        self, http: web.Request, _body: Json
-    ) -> network_responses.NetworkDetailResponse:
+    async def network_inspect(self, name: str) -> NetworkDetailResponse:
         """GET /v1/networks/NAME."""
         components = self._agent.require_components()
-        return network_detail(components.directory.network(http.match_info["name"]), components)
+        return network_detail(components.directory.network(name), components)
 
-    async def network_remove(
-        self, http: web.Request, _body: Json
-    ) -> network_responses.NetworkRemovedResponse:
+    async def network_remove(self, name: str) -> NetworkRemovedResponse:
         """DELETE /v1/networks/NAME."""
         components = self._agent.require_components()
-        name = http.match_info["name"]
         async with components.participation.holding_records(components.directory.network(name)):
             removed = definition.remove(components.gossip, components.directory, name)
         return {"removed": removed.name, "vni": removed.vni}
 
-    async def ipam(self, http: web.Request, _body: Json) -> network_responses.IpamResponse:
+    async def ipam(self, query: NetworkFilter) -> IpamResponse:
         """GET /v1/ipam[?network=NAME]."""
         components = self._agent.require_components()
-        wanted = fields.text(dict(http.query), "network")
-        chosen = (
-            [components.directory.network(wanted)] if wanted else components.directory.networks()
-        )
-        return ipamviews.ipam(components, chosen)
+        directory = components.directory
+        chosen = [directory.network(query.network)] if query.network else directory.networks()
+        return ipam_views.ipam(components, chosen)
 
 
-def _subnets(body: Json) -> list[SubnetSpec]:
-    value = body.get("subnets")
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise UsageError("subnets must be a list of objects", field="subnets")
-    found = []
-    for item in value:
-        fields.refuse_unknown_fields(item, *json_schema.field_names(requests.SubnetRequest))
-        found.append(
-            SubnetSpec(
-                fields.required_text(item, "subnet"),
-                fields.text(item, "gateway"),
-                fields.text(item, "ip_range"),
-                fields.texts_by_name(item, "auxiliary", limits.AUXILIARY_COUNT_MAX),
-                fields.number(item, "block_length", 1, limits.PREFIX_LENGTH_MAX),
-            )
-        )
-    return found
+def _subnet_spec(request: SubnetRequest) -> SubnetSpec:
+    return SubnetSpec(
+        request.subnet,
+        request.gateway,
+        request.ip_range,
+        tuple(sorted((request.auxiliary or {}).items())),
+        request.block_length,
+    )
 
 
-def network(item: Network, components: Components) -> network_responses.NetworkResponse:
-    """Show a network as lists have it."""
+def network(item: Network, components: Components) -> NetworkResponse:
+    """Return a network as lists show it."""
     directory = components.directory
     return {
         "name": item.name,
@@ -152,7 +135,7 @@ def network(item: Network, components: Components) -> network_responses.NetworkR
     }
 
 
-def _subnet(item: Network, index: int) -> network_responses.SubnetResponse:
+def _subnet(item: Network, index: int) -> SubnetResponse:
     subnet = item.subnets[index]
     start = subnet.ip_range
     return {
@@ -165,10 +148,8 @@ def _subnet(item: Network, index: int) -> network_responses.SubnetResponse:
     }
 
 
-def network_detail(
-    item: Network, components: Components
-) -> network_responses.NetworkDetailResponse:
-    """Show all that is known of one network."""
+def network_detail(item: Network, components: Components) -> NetworkDetailResponse:
+    """Return a network with its endpoints, participants and grants."""
     directory = components.directory
     return {
         **network(item, components),
@@ -181,7 +162,7 @@ def network_detail(
     }
 
 
-def _grant(item: Network, share: Share, directory: Directory) -> network_responses.ShareResponse:
+def _grant(item: Network, share: Share, directory: Directory) -> ShareResponse:
     return {
         "node": directory.node_name(share.owner),
         "subnet": str(item.subnets[share.subnet_index]),
@@ -195,43 +176,43 @@ def _names(directory: Directory, nodes: list[NodeId]) -> list[str]:
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Bind the paths of this module."""
-    routes = NetworkRoutes(agent)
-    serve = server.route
-    serve(
+    """Register the routes of this module."""
+    handlers = NetworkHandlers(agent)
+    route = server.route
+    route(
         "GET",
         "/v1/networks",
         "network-ls",
-        routes.network_list,
-        gives=network_responses.NetworkListResponse,
+        handlers.network_list,
+        response=NetworkListResponse,
     )
-    serve(
+    route(
         "POST",
         "/v1/networks",
         "network-create",
-        routes.network_create,
-        takes=requests.NetworkCreateRequest,
-        gives=network_responses.NetworkCreatedResponse,
+        handlers.network_create,
+        request=NetworkCreateRequest,
+        response=NetworkCreatedResponse,
     )
-    serve(
+    route(
         "GET",
         "/v1/networks/{name}",
         "network-inspect",
-        routes.network_inspect,
-        gives=network_responses.NetworkDetailResponse,
+        handlers.network_inspect,
+        response=NetworkDetailResponse,
     )
-    serve(
+    route(
         "DELETE",
         "/v1/networks/{name}",
         "network-rm",
-        routes.network_remove,
-        gives=network_responses.NetworkRemovedResponse,
+        handlers.network_remove,
+        response=NetworkRemovedResponse,
     )
-    serve(
+    route(
         "GET",
         "/v1/ipam",
         "ipam",
-        routes.ipam,
-        asks=requests.NetworkFilter,
-        gives=network_responses.IpamResponse,
+        handlers.ipam,
+        query=NetworkFilter,
+        response=IpamResponse,
     )

@@ -1,11 +1,11 @@
-"""Every path of the API: each family of verbs binds its own."""
+"""Every route of the API: each resource registers its own."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import json
-from typing import Any
+
+import msgspec
 
 from overlay.agent.api import (
     cluster,
@@ -19,13 +19,12 @@ from overlay.agent.api import (
     tokens,
     verify,
 )
+from overlay.agent.api.http.operation import Handler
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import openapi
-from overlay.agent.api.schema.openapi import Verb
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.process.lean_aiohttp import web
 
-_FAMILIES = (
+_RESOURCES = (
     cluster,
     events,
     networks,
@@ -40,22 +39,30 @@ _FAMILIES = (
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Bind every path of the API."""
-    describe = _describing(server)
-    server.route("GET", "/v1/openapi.json", "openapi", describe, gives=dict, unjoined=True)
-    for family in _FAMILIES:
-        family.register(server, agent)
+    """Register every route of the API."""
+    server.route(
+        "GET",
+        "/v1/openapi.json",
+        "openapi",
+        _openapi_handler(server),
+        response=dict,
+        works_unjoined=True,
+    )
+    for resource in _RESOURCES:
+        resource.register(server, agent)
 
 
-def _describing(server: ApiServer) -> Verb:
-    """Return the verb of GET /v1/openapi.json: all that is registered, described.
+def _openapi_handler(server: ApiServer) -> Handler:
+    """Return the handler of GET /v1/openapi.json: everything that is registered."""
 
-    Made once, in a thread: evaluating the shapes' annotations takes some 50 ms.
-    """
-    text = functools.cache(lambda: json.dumps(openapi.document(server.operations)))
+    @functools.cache
+    def document() -> bytes:
+        from overlay.agent.api.schema import openapi  # noqa: PLC0415 - few agents need it
 
-    async def describe(_request: web.Request, _body: dict[str, Any]) -> web.Response:
-        made = await asyncio.to_thread(text)
-        return web.Response(text=made, content_type="application/json")
+        return msgspec.json.encode(openapi.document(server.operations))
+
+    async def describe() -> web.Response:
+        made = await asyncio.to_thread(document)  # it takes some milliseconds, once
+        return web.Response(body=made, headers={"Content-Type": "application/json; charset=utf-8"})
 
     return describe

@@ -1,4 +1,4 @@
-"""GET /v1/status: how this node, its networks and its cluster are."""
+"""GET /v1/status: the state of this node, its networks and its cluster."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from overlay import __version__
 from overlay.agent.api import keys
 from overlay.agent.api.health import health
-from overlay.agent.api.schema import responses
-from overlay.agent.api.schema.responses import STATE_NAMES
+from overlay.agent.api.schema import cluster as schema
+from overlay.agent.api.schema.cluster import STATE_NAMES
 from overlay.agent.components import Components
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.lifecycle import AgentLifecycle
@@ -21,8 +21,8 @@ from overlay.model import (
 )
 
 
-def node(card: Card, interface: str) -> responses.NodeResponse:
-    """Show this node."""
+def node(card: Card, interface: str) -> schema.NodeResponse:
+    """Return this node as the API shows it."""
     return {
         "id": node_text(card.node_id),
         "name": card.name,
@@ -33,10 +33,10 @@ def node(card: Card, interface: str) -> responses.NodeResponse:
     }
 
 
-def status(agent: AgentLifecycle) -> responses.StatusResponse:
-    """Show how this node and its cluster are."""
+def status(agent: AgentLifecycle) -> schema.StatusResponse:
+    """Return the state of this node and its cluster."""
     components = agent.components
-    alone: responses.StatusResponse = {
+    alone: schema.StatusResponse = {
         "version": __version__,
         "uptime_s": round(time.monotonic() - agent.started, 1),
         "state_dir": str(agent.config.state_dir),
@@ -48,7 +48,7 @@ def status(agent: AgentLifecycle) -> responses.StatusResponse:
         "health": [
             {
                 "level": "warn",
-                "text": "this host is not member of a cluster",
+                "text": "this host is not in a cluster",
                 "hint": "sudo overlayd join   (a new cluster)   or   "
                 "sudo overlayd join PEER --token-file FILE",
             }
@@ -84,7 +84,7 @@ def status(agent: AgentLifecycle) -> responses.StatusResponse:
     }
 
 
-def _underlay_filter(underlay_filter: UnderlayFilter) -> responses.UnderlayFilterResponse:
+def _underlay_filter(underlay_filter: UnderlayFilter) -> schema.UnderlayFilterResponse:
     return {
         "active": not underlay_filter.fault,
         "why": underlay_filter.fault or None,
@@ -94,8 +94,8 @@ def _underlay_filter(underlay_filter: UnderlayFilter) -> responses.UnderlayFilte
     }
 
 
-def _cluster(components: Components) -> responses.ClusterResponse:
-    counts: responses.MemberStateCounts = {"alive": 1, "suspect": 0, "dead": 0, "left": 0}
+def _cluster(components: Components) -> schema.ClusterResponse:
+    counts: schema.MemberStateCounts = {"alive": 1, "suspect": 0, "dead": 0, "left": 0}
     for item in components.gossip.node.membership.members():
         if item.node_id != components.gossip.node_id:
             counts[STATE_NAMES[item.state]] += 1
@@ -107,10 +107,10 @@ def _cluster(components: Components) -> responses.ClusterResponse:
     }
 
 
-def _network_status(item: Network, components: Components) -> responses.NetworkStatusResponse:
+def _network_status(item: Network, components: Components) -> schema.NetworkStatusResponse:
     runtime = components.reconciler.runtime(item.vni)
     local = sum(1 for a in components.attachments.values() if a.vni == item.vni)
-    state: responses.SandboxStateName = "absent"
+    state: schema.SandboxStateName = "absent"
     if runtime is not None:
         state = "degraded" if runtime.failures else "ok"
     driver = components.drivers.of(item)

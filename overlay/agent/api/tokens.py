@@ -1,24 +1,26 @@
-"""The API's verbs on tokens and the authority, and what they show.
-
-Owns: the shapes of tokens documented in docs/API.md.
-"""
+"""Handlers for join tokens and the cluster's authority."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Required, TypedDict
+from typing import Final
 
-from overlay import limits
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import fields
-from overlay.agent.api.schema.json_schema import Text
+from overlay.agent.api.schema.tokens import (
+    DefaultTokenResponse,
+    PromotedResponse,
+    PromoteRequest,
+    TokenCreatedResponse,
+    TokenCreateRequest,
+    TokenListResponse,
+    TokenRevokedResponse,
+    TokenState,
+    TokenSummary,
+)
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.process.lean_aiohttp import web
-from overlay.errors import TimedOutError, UsageError
+from overlay.errors import TimedOutError
 from overlay.wire.admission import JoinRefusal
 
-Json = dict[str, Any]
-TokenState = Literal["valid", "expired", "used-up", "revoked"]
 _STATES: Final[dict[JoinRefusal | None, TokenState]] = {
     None: "valid",
     JoinRefusal.EXPIRED: "expired",
@@ -27,144 +29,78 @@ _STATES: Final[dict[JoinRefusal | None, TokenState]] = {
 }
 
 
-class DefaultTokenResponse(TypedDict):
-    """This holder's own token."""
-
-    token: str
-
-
-class TokenSummary(TypedDict):
-    """A token, without its secret."""
-
-    id: str
-    label: str
-    state: TokenState
-    created: int
-    expires: int | None
-    uses: int
-    uses_max: int | None
-    nodes: list[str]
-
-
-class TokenListResponse(TypedDict):
-    """The tokens that the authority made."""
-
-    tokens: list[TokenSummary]
-
-
-class TokenCreateRequest(TypedDict, total=False):
-    """A new token."""
-
-    expires_s: Annotated[int, {"minimum": 1, "maximum": limits.TOKEN_LIFE_MAX_S}]
-    uses: Annotated[int, {"minimum": 1, "maximum": limits.MEMBER_COUNT_MAX}]
-    label: Annotated[str, {"minLength": 1, "maxLength": limits.NAME_LENGTH_MAX}]
-
-
-class TokenCreatedResponse(TypedDict):
-    """A token with its secret, which is nowhere else."""
-
-    id: str
-    token: str
-
-
-class TokenRevokedResponse(TypedDict):
-    """The token that lets nobody in any more."""
-
-    revoked: str
-
-
-class PromoteRequest(TypedDict, total=False):
-    """Which member is to hold the authority."""
-
-    node: Required[Text]
-
-
-class PromotedResponse(TypedDict):
-    """Who holds the authority now."""
-
-    node: str
-    promoted: bool
-
-
-class TokenRoutes:
-    """The verbs, bound to one agent. All are root's: a token is the way into the cluster."""
+class TokenHandlers:
+    """The handlers for tokens, bound to one agent: for root only, as a token admits hosts."""
 
     def __init__(self, agent: AgentLifecycle) -> None:
         self._agent = agent
 
-    async def show(self, _request: web.Request, _body: Json) -> DefaultTokenResponse:
+    async def show(self) -> DefaultTokenResponse:
         """GET /v1/token."""
         return {"token": str(self._agent.require_components().admission.default_token())}
 
-    async def list(self, _request: web.Request, _body: Json) -> TokenListResponse:
+    async def list(self) -> TokenListResponse:
         """GET /v1/tokens."""
         return {"tokens": list_tokens(self._agent.require_components())}
 
-    async def create(self, _request: web.Request, body: Json) -> TokenCreatedResponse:
+    async def create(self, request: TokenCreateRequest) -> TokenCreatedResponse:
         """POST /v1/tokens."""
-        label = fields.text(body, "label") or ""
-        if len(label) > limits.NAME_LENGTH_MAX or not label.isprintable():
-            raise UsageError(
-                f"a label has at most {limits.NAME_LENGTH_MAX} characters, printable", field="label"
-            )
-        admission = self._agent.require_components().admission
-        token = admission.create(
-            label=label,
-            expires_in_s=fields.number(body, "expires_s", 1, limits.TOKEN_LIFE_MAX_S),
-            uses=fields.number(body, "uses", 1, limits.MEMBER_COUNT_MAX),
+        token = self._agent.require_components().admission.create(
+            label=request.label or "", expires_in_s=request.expires_s, uses=request.uses
         )
         return {"id": token.token_id.hex(), "token": str(token)}
 
-    async def revoke(self, http: web.Request, _body: Json) -> TokenRevokedResponse:
+    async def revoke(self, token_id: str) -> TokenRevokedResponse:
         """DELETE /v1/tokens/ID."""
-        revoked = self._agent.require_components().admission.revoke(http.match_info["id"])
+        revoked = self._agent.require_components().admission.revoke(token_id)
         return {"revoked": revoked.token_id.hex()}
 
-    async def promote(self, _request: web.Request, body: Json) -> PromotedResponse:
+    async def promote(self, request: PromoteRequest) -> PromotedResponse:
         """POST /v1/promote."""
-        name = fields.required_text(body, "node")
-        return {
-            "node": name,
-            "promoted": await self._agent.require_components().authority_holder.promote(name),
-        }
+        holder = self._agent.require_components().authority_holder
+        return {"node": request.node, "promoted": await holder.promote(request.node)}
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Serve the verbs."""
-    routes = TokenRoutes(agent)
-    server.route("GET", "/v1/token", "token", routes.show, root=True, gives=DefaultTokenResponse)
-    server.route("GET", "/v1/tokens", "token-ls", routes.list, root=True, gives=TokenListResponse)
+    """Register the routes of this module."""
+    handlers = TokenHandlers(agent)
+    server.route(
+        "GET", "/v1/token", "token", handlers.show, root=True, response=DefaultTokenResponse
+    )
+    server.route(
+        "GET", "/v1/tokens", "token-ls", handlers.list, root=True, response=TokenListResponse
+    )
     server.route(
         "POST",
         "/v1/tokens",
         "token-create",
-        routes.create,
+        handlers.create,
         root=True,
-        takes=TokenCreateRequest,
-        gives=TokenCreatedResponse,
+        request=TokenCreateRequest,
+        response=TokenCreatedResponse,
     )
     server.route(
         "DELETE",
         "/v1/tokens/{id}",
         "token-revoke",
-        routes.revoke,
+        handlers.revoke,
         root=True,
-        gives=TokenRevokedResponse,
+        response=TokenRevokedResponse,
     )
     server.route(
         "POST",
         "/v1/promote",
         "promote",
-        routes.promote,
+        handlers.promote,
         root=True,
-        takes=PromoteRequest,
-        gives=PromotedResponse,
-        fails=(TimedOutError,),
+        request=PromoteRequest,
+        response=PromotedResponse,
+        errors_raised=(TimedOutError,),
     )
 
 
 def list_tokens(components: Components) -> list[TokenSummary]:
-    """Show the tokens that the authority made, newest first; never their secrets."""
+    """Return the tokens that the authority created, newest first, without their secrets."""
     admission = components.admission
     book = admission.records()
     shown: list[TokenSummary] = []

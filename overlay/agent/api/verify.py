@@ -1,42 +1,36 @@
-"""Comparing the kernel with what should be in it, and putting it right on demand.
+"""Handler for verify: compare the kernel with the desired state, and repair it on request.
 
-Owns: what is compared, sandboxes and the host's own namespace, and the shape of what differs.
+Owns: what is compared: sandboxes, and the host's own namespace.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema import fields
-from overlay.agent.api.schema.requests import VerifyRequest
-from overlay.agent.api.schema.responses import DifferenceResponse, VerifyResponse
+from overlay.agent.api.schema.cluster import DifferenceResponse, VerifyRequest, VerifyResponse
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.agent.process.lean_aiohttp import web
 from overlay.core.dataplane.operations import Operation
 from overlay.model import Vni
 
-Json = dict[str, Any]
 _FILTER_NAME, _HOST_NAME = "(underlay)", "(host)"  # no network can have such a name
 _REPAIR_TRIES = 5
 _REPAIR_PAUSE_S = 0.1
 
 
-async def verify(agent: AgentLifecycle, http: web.Request) -> VerifyResponse:
+async def verify(agent: AgentLifecycle, query: VerifyRequest) -> VerifyResponse:
     """GET /v1/verify[?repair=1]."""
     components = agent.require_components()
     sandboxes = await components.reconciler.differences()
     filter_texts = await components.underlay_filter.differences()
     host_texts = await components.exposure.differences()
-    gone = await components.drivers.differences()
-    repair = fields.query_flag(dict(http.query), "repair")
-    repaired = repair and await _repaired(components)
+    lost = await components.drivers.differences()
+    repaired = query.repair == "1" and await _repaired(components)
     return {
         "differences": [
             *_of_sandboxes(components, sandboxes),
-            *(_difference(name, "Interface", text) for name, text in gone),
+            *(_difference(name, "Interface", text) for name, text in lost),
             *(_difference(_FILTER_NAME, "Filter", text) for text in filter_texts),
             *(_difference(_HOST_NAME, "Host", text) for text in host_texts),
         ],
@@ -60,7 +54,10 @@ def _of_sandboxes(
 
 
 async def _repaired(components: Components) -> bool:
-    """Make passes until nothing differs: a lost interface is made anew beside the pass."""
+    """Reconcile until nothing differs; return whether that was reached.
+
+    Several passes may be needed: a lost interface is recreated outside of them.
+    """
     for _ in range(_REPAIR_TRIES):
         left = await components.reconciler.differences()
         if await _matches(components, left):
@@ -84,9 +81,11 @@ async def _matches(components: Components, left: dict[Vni, list[Operation]]) -> 
 
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
-    """Bind the path."""
+    """Register the route of this module."""
 
-    async def answer(http: web.Request, _body: Json) -> VerifyResponse:
-        return await verify(agent, http)
+    async def answer(query: VerifyRequest) -> VerifyResponse:
+        return await verify(agent, query)
 
-    server.route("GET", "/v1/verify", "verify", answer, asks=VerifyRequest, gives=VerifyResponse)
+    server.route(
+        "GET", "/v1/verify", "verify", answer, query=VerifyRequest, response=VerifyResponse
+    )

@@ -1,1 +1,1 @@
-"""HTTP as the API speaks it: the socket, its connections, who may call what."""
+"""HTTP: the socket, its connections, and who may call."""

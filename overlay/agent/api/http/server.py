@@ -1,31 +1,48 @@
-"""The local HTTP API: routes to verbs, errors to answers, who may call what.
+"""The local HTTP API: the socket, who may call, requests to handlers, errors to responses.
 
-Owns: the socket, its permissions, JSON in and out. Must not know: how a verb does its work.
+Owns: the socket and its permissions, peer credentials, JSON in and out.
+Does not: know how a handler does its work.
 """
 
 from __future__ import annotations
 
+import array
 import asyncio
 import collections
 import contextlib
 import grp
-import json
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from overlay import limits
-from overlay.agent.api.http import auth
-from overlay.agent.api.schema.openapi import ApiOperation, Verb
+from overlay.agent.api.http.operation import ApiOperation, Handler
+from overlay.agent.api.schema.decoder import decode, decode_query
+from overlay.agent.api.schema.field_types import EmptyRequest, Request
 from overlay.agent.process.lean_aiohttp import web
-from overlay.errors import ConflictError, NotFoundError, OverlayError, UsageError
+from overlay.errors import (
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    OverlayError,
+    UsageError,
+)
 
 _LOG = logging.getLogger("overlayd.api")
 SOCKET_NAME = "api.sock"
 _REAP_INTERVAL_S = 1.0
+_JSON: Final = {"Content-Type": "application/json; charset=utf-8"}
+_JSON_LINES: Final = {"Content-Type": "application/x-ndjson"}
+_CREDENTIALS: Final = struct.Struct("=3i")  # pid, uid, gid
+_SO_PEERGROUPS: Final = 59
+_GROUPS_SIZE: Final = 1024  # 256 groups: Python's limit for an option of a socket
 
 
 class ApiServer:
@@ -46,10 +63,10 @@ class ApiServer:
         )
         self.operations: list[ApiOperation] = []
         self._runner: web.AppRunner | None = None
-        self._bound: tuple[int, int] | None = None  # what tells our socket from another's
+        self._bound: tuple[int, int] | None = None  # tells this socket from another agent's
         self._busy = 0
-        self._asking: collections.Counter[web.RequestHandler] = collections.Counter()
-        self._silent: dict[web.RequestHandler, float] = {}  # since when
+        self._serving: collections.Counter[web.RequestHandler] = collections.Counter()
+        self._idle: dict[web.RequestHandler, float] = {}  # since when
         self._reaper: asyncio.Task[None] | None = None
         self.ready = asyncio.Event()  # set once the agent has returned to its cluster
 
@@ -58,29 +75,39 @@ class ApiServer:
         method: str,
         path: str,
         name: str,
-        verb: Verb,
+        handler: Handler,
         *,
         root: bool = False,
-        takes: Any = None,
-        asks: Any = None,
-        gives: Any = None,
-        streams: Any = None,
-        unjoined: bool = False,
-        fails: tuple[type[OverlayError], ...] = (),
+        request: type[Request] | None = None,
+        query: type[Request] | None = None,
+        response: Any = None,
+        stream: Any = None,
+        works_unjoined: bool = False,
+        errors_raised: tuple[type[OverlayError], ...] = (),
     ) -> None:
-        """Serve `verb` under a path; `name` makes the answer's schema, `root` keeps it to uid 0.
+        """Serve a handler under a path; `root` restricts it to uid 0.
 
-        The others are shapes, of the request and the answer, and errors: see `Operation`.
+        `name` makes the `schema` of the response: see `ApiOperation`, also for the rest.
         """
         operation = ApiOperation(
-            method, path, name, verb, root, takes, asks, gives, streams, unjoined, fails
+            method,
+            path,
+            name,
+            handler,
+            root,
+            request,
+            query,
+            response,
+            stream,
+            works_unjoined,
+            errors_raised,
         )
         self.operations.append(operation)
 
-        async def handler(request: web.Request) -> web.StreamResponse:
+        async def answer(request: web.Request) -> web.StreamResponse:
             return await self._answer(request, operation)
 
-        self._application.router.add_route(method, path, handler)
+        self._application.router.add_route(method, path, answer)
 
     async def start(self) -> None:
         """Listen; raises ConflictError if another agent does already."""
@@ -100,26 +127,26 @@ class ApiServer:
         self._runner = web.AppRunner(self._application, access_log=None, handle_signals=False)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=limits.API_CLIENTS_MAX).start()
-        self._reaper = asyncio.get_running_loop().create_task(self._reap_idle(), name="doorman")
+        self._reaper = asyncio.get_running_loop().create_task(self._reap_idle(), name="idle-reaper")
 
     async def _reap_idle(self) -> None:
-        """Close connections that ask nothing: those silent for long, and the oldest of too many."""
+        """Close idle connections: those over the idle limit, and the oldest of too many."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_REAP_INTERVAL_S)
-            assert self._runner is not None, "it stands as long as the socket"
+            assert self._runner is not None, "it exists as long as the socket"
             open_now = [] if self._runner.server is None else self._runner.server.connections
-            silent = [each for each in open_now if not self._asking[each]]
-            self._silent = {each: self._silent.get(each, loop.time()) for each in silent}
-            eldest = sorted(silent, key=lambda each: self._silent[each])
+            idle = [each for each in open_now if not self._serving[each]]
+            self._idle = {each: self._idle.get(each, loop.time()) for each in idle}
+            oldest_first = sorted(idle, key=lambda each: self._idle[each])
             excess = max(0, len(open_now) - limits.API_CLIENTS_MAX)
-            for number, each in enumerate(eldest):
-                waited_s = loop.time() - self._silent[each]
-                if number < excess or waited_s > limits.API_SILENCE_MAX_S:
+            for number, each in enumerate(oldest_first):
+                idle_s = loop.time() - self._idle[each]
+                if number < excess or idle_s > limits.API_SILENCE_MAX_S:
                     each.force_close()
 
     async def close(self) -> None:
-        """Stop serving; what is being answered ends first, within a second."""
+        """Stop serving; requests in progress may finish within two seconds."""
         if self._bound is not None and self._bound == _identity(self.path):
             self.path.unlink(missing_ok=True)  # never another agent's: this one may be refused
         if self._reaper is not None:
@@ -138,36 +165,42 @@ class ApiServer:
                 )
             )
         self._busy += 1
-        handler = request.protocol
-        self._asking[handler] += 1
+        connection = request.protocol
+        self._serving[connection] += 1
         try:
-            auth.require(_caller(request), self._group, name, root=operation.root)
+            require_caller(_caller(request), self._group, name, root=operation.root)
             async with asyncio.timeout(self._request_timeout_s) as limit:
-                # A verb that ran before the start is over would act on half a node.
+                # A handler that runs before the start is complete would act on half a node.
                 await self.ready.wait()
-                body = await _body(request)
-                operation.refuse_unknown(body, dict(request.query))
-                if operation.is_stream is not None:
-                    limit.reschedule(None)  # it lasts until its reader goes, or the agent
-                result = await operation.verb(request, body)
+                arguments = await _arguments(request, operation)
+                if operation.stream is not None:
+                    limit.reschedule(None)  # it lasts until its reader or the agent ends it
+                result = await operation.handler(*arguments)
+                return await _response(request, name, result)
         except OverlayError as error:
             if error.code not in {kind.code for kind in operation.errors()}:
-                _LOG.error("defect: %s does not declare that it is %s", name, error.code)
+                _LOG.error("defect: %s does not declare the error %s", name, error.code)
             return _failure(error)
         except TimeoutError:
-            return _failure(OverlayError(f"{name} took too long and was given up"))
-        except OSError as error:
-            _LOG.warning("the host refused something for %s", request.path, exc_info=True)
             return _failure(
                 OverlayError(
-                    f"{name} failed, for the host refused something",
+                    f"{name} took too long and was canceled",
+                    why=f"a request has {self._request_timeout_s:.0f} s",
+                    hint="Try again; 'overlayd status' shows what is wrong with this host",
+                )
+            )
+        except OSError as error:
+            _LOG.warning("the operating system failed %s", request.path, exc_info=True)
+            return _failure(
+                OverlayError(
+                    f"{name} failed: the operating system reported an error",
                     why=error.strerror or str(error),
-                    hint="The agent's log has the details. Is the host short of file descriptors "
-                    "or memory? Look at `ulimit -n` and `free`",
+                    hint="The agent's log has the details. If the host is short of file "
+                    "descriptors or memory, `ulimit -n` and `free` show it",
                 )
             )
         except Exception as error:  # noqa: BLE001 - the boundary to people
-            # A defect of ours must not look like an empty answer, nor end the agent.
+            # A defect must not look like an empty response, nor end the agent.
             _LOG.exception("defect while answering %s", request.path)
             return _failure(
                 OverlayError(
@@ -178,67 +211,142 @@ class ApiServer:
             )
         finally:
             self._busy -= 1
-            del self._asking[handler]
-        if isinstance(result, web.StreamResponse):
-            return result
-        return web.json_response({"schema": f"overlayd.{name}/v1", **result})
+            del self._serving[connection]
+
+
+async def _arguments(request: web.Request, operation: ApiOperation) -> list[Any]:
+    """Return what a handler is called with; raises UsageError for what it does not declare."""
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise UsageError(
+            f"the request body is larger than {limits.API_BODY_SIZE_MAX} bytes"
+        ) from error
+    body = decode(operation.request or EmptyRequest, raw)
+    query = decode_query(operation.query or EmptyRequest, dict(request.query))
+    return [
+        *request.match_info.values(),
+        *([] if operation.request is None else [body]),
+        *([] if operation.query is None else [query]),
+    ]
+
+
+async def _response(request: web.Request, name: str, result: Any) -> web.StreamResponse:
+    """Return a handler's result as a response; a generator is sent line by line."""
+    if isinstance(result, web.StreamResponse):
+        return result
+    if not isinstance(result, AsyncGenerator):
+        document = {"schema": f"overlayd.{name}/v1", **result}
+        return web.Response(body=msgspec.json.encode(document), headers=_JSON)
+    response = web.StreamResponse(headers=_JSON_LINES)
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionResetError):
+        async with contextlib.aclosing(result) as lines:
+            async for line in lines:
+                # aiohttp does not report a reader that left: a generator without news yields None
+                # now and then, so that this is noticed.
+                if request.transport is None:
+                    break
+                if line is not None:
+                    await response.write(msgspec.json.encode(line) + b"\n")
+    return response
 
 
 @web.middleware
 async def _as_overlay_error(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Say as an error of ours what the router says in its own way: no such path, no such method."""
-    asked = request.path[: limits.TEXT_SIZE_MAX]
-    hint = "GET /v1/openapi.json lists all"
+    """Turn the router's refusals, of a path or a method, into errors of the API."""
+    path = request.path[: limits.TEXT_SIZE_MAX]
+    hint = "GET /v1/openapi.json lists all paths"
     try:
         return await handler(request)
     except web.HTTPMethodNotAllowed as error:
         methods = ", ".join(sorted(error.allowed_methods))
-        answer = _failure(UsageError(f"{asked} takes {methods}", hint=hint))
-        answer.set_status(error.status)
-        answer.headers["Allow"] = methods
-        return answer
+        response = _failure(
+            UsageError(f"{request.method} is not allowed on {path}", why=f"allowed: {methods}",
+                       hint=hint)
+        )  # fmt: skip
+        response.set_status(error.status)
+        response.headers["Allow"] = methods
+        return response
     except web.HTTPNotFound:
-        return _failure(NotFoundError(f"the API has no path {asked}", hint=hint))
+        return _failure(NotFoundError(f"the API has no path {path}", hint=hint))
 
 
 def _failure(error: OverlayError) -> web.Response:
-    return web.json_response({"error": error.body()}, status=error.http_status)
+    body = msgspec.json.encode({"error": error.body()})
+    return web.Response(body=body, headers=_JSON, status=error.http_status)
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ApiCaller:
+    """The user and the groups of a process when it connected."""
+
+    uid: int
+    groups: frozenset[int]
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it may do everything."""
+        return self.uid == 0
+
+
+NOBODY: Final = ApiCaller(-1, frozenset())
+
+
+def require_caller(caller: ApiCaller, group: str, name: str, *, root: bool) -> None:
+    """Raise ForbiddenError unless the caller may use the API, and this operation.
+
+    The socket's mode says the same; this holds even if the mode was loosened, or the socket was
+    passed on.
+    """
+    if caller.is_root:
+        return
+    if caller.uid != os.geteuid() and _group_id(group) not in caller.groups:
+        raise ForbiddenError(
+            "you may not use the agent's API",
+            why=f"it is for root and the group {group}, and you have uid {caller.uid}",
+            hint=f"Use sudo, or let root add you to the group {group}",
+        )
+    if root:
+        raise ForbiddenError(
+            f"only root may use {name}",
+            why=f"the group {group} may do everything except adding or removing hosts, admitting "
+            "others and managing the cluster keys",
+            hint="Use sudo",
+        )
+
+
+def _group_id(name: str) -> int | None:
     try:
-        raw = await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        size = limits.API_BODY_SIZE_MAX
-        raise UsageError(f"the request's body is larger than {size} bytes") from error
-    if not raw:
-        return {}
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _caller(request: web.Request) -> ApiCaller:
+    """Return the process at the other end, by its credentials (SO_PEERCRED, unix(7))."""
+    transport = request.transport
+    peer = transport.get_extra_info("socket") if transport else None
+    if peer is None:
+        return NOBODY
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, gid = _CREDENTIALS.unpack(raw)
     try:
-        value = json.loads(raw)
-    except ValueError as error:
-        raise UsageError("the request's body is not JSON", why=str(error)) from error
-    except RecursionError as error:
-        raise UsageError("the request's body is nested too deeply") from error
-    if not isinstance(value, dict):
-        raise UsageError("the request's body must be a JSON object")
-    return value
+        further = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_SIZE)
+    except OSError:  # more groups than that: only the first counts
+        further = b""
+    return ApiCaller(uid, frozenset([gid, *array.array("I", further)]))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from others; None where there is none."""
+    """Return a file's device and inode; None if it does not exist."""
     try:
         found = path.lstat()
     except OSError:
         return None
     return (found.st_dev, found.st_ino)
-
-
-def _caller(request: web.Request) -> auth.ApiCaller:
-    """Return who is at the other end."""
-    transport = request.transport
-    return auth.caller_of(transport.get_extra_info("socket") if transport else None)
 
 
 async def _refuse_second(path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The shapes of requests and responses, and the OpenAPI document."""
+"""The requests and responses by resource, and the OpenAPI document."""

@@ -1,91 +1,32 @@
-"""The API's description, an OpenAPI 3.1 document, made from the routes as they are registered.
+"""The OpenAPI 3.1 document of the API, made from the routes as they are registered.
 
-Owns: what a route declares, and the document's form (https://spec.openapis.org/oas/v3.1.1).
-Must not know: what any verb does.
+Owns: the form of the document (https://spec.openapis.org/oas/v3.1.1).
+Does not: know what any handler does. Imported on demand: an agent rarely needs it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, is_typeddict
+from typing import Any
+
+import msgspec
 
 from overlay import __version__
-from overlay.agent.api.schema import fields as request
-from overlay.agent.api.schema import json_schema
-from overlay.agent.api.schema.json_schema import Schema
-from overlay.agent.process.lean_aiohttp import web
-from overlay.errors import (
-    ERROR_BY_CODE,
-    AgentNotRunningError,
-    ConflictError,
-    ForbiddenError,
-    NotFoundError,
-    OverlayError,
-    UsageError,
-)
+from overlay.agent.api.http.operation import ApiOperation
+from overlay.agent.api.schema.field_types import custom_schema
+from overlay.errors import ERROR_BY_CODE, AgentNotRunningError, OverlayError, UsageError
 
-Verb = Callable[[web.Request, dict[str, Any]], Awaitable[Any]]
+Schema = dict[str, Any]
 
 _JSON, _TEXT, _LINES = "application/json", "text/plain", "application/x-ndjson"
-_NOT_OURS = AgentNotRunningError.code  # made by the client: nobody answered
+_CLIENT_ONLY = AgentNotRunningError.code  # made by the client: nothing answered
 _WRONG_METHOD = 405
-_NAMING = frozenset({"network", "networks", "node", "parent", "target"})  # of what may not be there
-_ANYWHERE: frozenset[type[OverlayError]] = frozenset({OverlayError, UsageError, ForbiddenError})
-
-
-@dataclass(frozen=True, slots=True)
-class ApiOperation:
-    """One route: its verb, and what it takes and gives, as shapes (`json_schema`).
-
-    `takes`: the body's fields; `asks`: the query's parameters; `gives`: the answer's fields, or
-    `str` for plain text; `streams`: each line of an answer that goes on; `unjoined`: also answered
-    where this host is in no cluster; `fails`: errors that do not follow from the rest.
-    """
-
-    method: str
-    path: str
-    name: str
-    verb: Verb
-    root: bool = False
-    request: Any = None
-    query: Any = None
-    response: Any = None
-    is_stream: Any = None
-    works_unjoined: bool = False
-    errors_raised: tuple[type[OverlayError], ...] = ()
-
-    def refuse_unknown(self, body: dict[str, Any], query: dict[str, str]) -> None:
-        """Raise UsageError for a field or a parameter that is not declared."""
-        request.refuse_unknown_fields(body, *_fields(self.request))
-        request.refuse_unknown_fields(query, *_fields(self.query))
-
-    def errors(self) -> frozenset[type[OverlayError]]:
-        """Return what it may answer in place of what it gives.
-
-        Where there must be a cluster there may be none, and what is named may not be there.
-        """
-        found = {*_ANYWHERE, *self.errors_raised}
-        if not self.works_unjoined:
-            found.add(ConflictError)
-        if self.named_in_path() or _NAMING & {*_fields(self.request), *_fields(self.query)}:
-            found.add(NotFoundError)
-        return frozenset(found)
-
-    def named_in_path(self) -> list[str]:
-        """Return the names of the path's variable parts."""
-        return re.findall(r"{(\w+)}", self.path)
-
-
-def _fields(declared: Any) -> tuple[str, ...]:
-    return () if declared is None else json_schema.field_names(declared)
+_REF = "#/components/schemas/{name}"
 
 
 def document(operations: list[ApiOperation]) -> Schema:
     """Return the document."""
-    schemas: dict[str, Schema] = {"Error": _error()}
+    schemas = _components(operations)
     paths: dict[str, Schema] = {}
     for each in sorted(operations, key=lambda each: each.path):
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schemas)
@@ -100,24 +41,70 @@ def document(operations: list[ApiOperation]) -> Schema:
         "servers": [{"url": "http://overlayd", "description": "/run/overlayd/api.sock"}],
         "paths": paths,
         "components": {
-            "schemas": dict(sorted(schemas.items())),
+            "schemas": {"Error": _error(), **_referenced(paths, schemas)},
             "responses": _failures({kind for each in operations for kind in each.errors()}),
         },
     }
+
+
+def _components(operations: list[ApiOperation]) -> dict[str, Schema]:
+    """Return the schemas of all structs and TypedDicts, by name."""
+    requests = {each.request for each in operations if each.request is not None}
+    shapes = {
+        shape
+        for each in operations
+        for shape in (each.request, each.query, each.response, each.stream)
+        if shape is not None and shape not in (str, dict)
+    }
+    _, components = msgspec.json.schema_components(
+        sorted(shapes, key=lambda shape: str(shape.__name__)),
+        schema_hook=custom_schema,
+        ref_template=_REF,
+    )
+    schemas: dict[str, Schema] = msgspec.json.decode(msgspec.json.encode(components))  # () as []
+    for shape in requests:
+        schemas[shape.__name__] = _nullable(schemas[shape.__name__])
+    return schemas
+
+
+def _nullable(schema: Schema) -> Schema:
+    """Return a request's schema in which each optional field may be null, which is its default."""
+    properties = {}
+    for name, each in schema["properties"].items():
+        found = dict(each)
+        if name not in schema["required"] and {"type": "null"} not in each.get("anyOf", ()):
+            default = {"default": found.pop("default")}
+            found = {"anyOf": [found, {"type": "null"}], **default}
+        properties[name] = found
+    return {**schema, "properties": properties}
+
+
+def _referenced(paths: Schema, schemas: dict[str, Schema]) -> dict[str, Schema]:
+    """Return the schemas that paths refer to, directly or through others."""
+    found: dict[str, Schema] = {}
+    waiting = [paths]
+    while waiting:
+        text = msgspec.json.encode(waiting.pop()).decode()
+        for name, schema in schemas.items():
+            if name not in found and f'"{_REF.format(name=name)}"' in text:
+                found[name] = schema
+                waiting.append(schema)
+    return dict(sorted(found.items()))
 
 
 def _operation(each: ApiOperation, schemas: dict[str, Schema]) -> Schema:
     parameters = [
         {"name": name, "in": "path", "required": True,
          "schema": {"type": "string", "minLength": 1}}
-        for name in each.named_in_path()
+        for name in each.path_names()
     ]  # fmt: skip
     if each.query is not None:
-        asked = json_schema.object_schema(each.query, schemas)
+        query = schemas[each.query.__name__]
         parameters += [
-            {"name": name, "in": "query", "required": name in asked["required"], "schema": schema}
-            for name, schema in asked["properties"].items()
-        ]
+            {"name": name, "in": "query", "required": name in query["required"],
+             "schema": _without_null(schema)}
+            for name, schema in query["properties"].items()
+        ]  # fmt: skip
     statuses = {_WRONG_METHOD, *(kind.http_status for kind in each.errors())}
     failures = {
         str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)
@@ -125,41 +112,48 @@ def _operation(each: ApiOperation, schemas: dict[str, Schema]) -> Schema:
     described: Schema = {
         "operationId": each.name,
         "summary": f"overlayd {each.name}",
-        "description": "For root alone." if each.root else "For root and the group.",
-        "responses": {"200": _answer(each, schemas), **failures},
+        "description": "For root only." if each.root else "For root and the group.",
+        "responses": {"200": _response(each, schemas), **failures},
     }
     if parameters:
         described["parameters"] = parameters
     if each.request is not None:
-        body = json_schema.schema_of(each.request, schemas, asked=True)
+        name = each.request.__name__
         described["requestBody"] = {
-            "required": bool(json_schema.required_fields(each.request)),
-            "content": {_JSON: {"schema": body}},
+            "required": bool(schemas[name]["required"]),
+            "content": {_JSON: {"schema": {"$ref": _REF.format(name=name)}}},
         }
     return described
 
 
-def _answer(each: ApiOperation, schemas: dict[str, Schema]) -> Schema:
+def _without_null(schema: Schema) -> Schema:
+    """Return the schema of a query parameter, which is never null: it is left out instead."""
+    kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    return kinds[0] if len(kinds) == 1 else schema
+
+
+def _response(each: ApiOperation, schemas: dict[str, Schema]) -> Schema:
     if each.response is str:
         return {"description": "Text.", "content": {_TEXT: {"schema": {"type": "string"}}}}
-    if not is_typeddict(each.response):
+    if each.response is dict:
         return {"description": "An object.", "content": {_JSON: {"schema": {"type": "object"}}}}
-    fields = json_schema.object_schema(each.response, schemas)
-    told = fields.pop("description")
+    fields = dict(schemas[each.response.__name__])
+    description = fields.pop("description")
+    fields.pop("title", None)
     fields["properties"] = {
         "schema": {"const": f"overlayd.{each.name}/v1"},
         **fields["properties"],
     }
     fields["required"] = ["schema", *fields["required"]]
     content: Schema = {_JSON: {"schema": fields}}
-    if each.is_stream is not None:
-        content[_LINES] = {"schema": json_schema.schema_of(each.is_stream, schemas)}
-    return {"description": told, "content": content}
+    if each.stream is not None:
+        content[_LINES] = {"schema": {"$ref": _REF.format(name=each.stream.__name__)}}
+    return {"description": description, "content": content}
 
 
 def _error() -> Schema:
     texts = {name: {"type": "string"} for name in ("what", "why", "hint", "field")}
-    codes = [code for code in ERROR_BY_CODE if code != _NOT_OURS]
+    codes = [code for code in ERROR_BY_CODE if code != _CLIENT_ONLY]
     error = {
         "type": "object",
         "properties": {"code": {"enum": codes}, **texts},
@@ -169,13 +163,13 @@ def _error() -> Schema:
 
 
 def _failures(kinds: set[type[OverlayError]]) -> dict[str, Schema]:
-    """Return the answers that a request may get in place of its own, by status."""
+    """Return the error responses by status."""
     by_status: dict[int, list[str]] = {_WRONG_METHOD: [UsageError.code]}
     for kind in kinds:
         by_status.setdefault(kind.http_status, []).append(kind.code)
     return {
         str(status): {
-            "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}",
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(sorted(codes))}",
             "content": {_JSON: {"schema": {"$ref": "#/components/schemas/Error"}}},
         }
         for status, codes in sorted(by_status.items())

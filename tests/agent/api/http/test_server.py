@@ -1,4 +1,4 @@
-"""The API's server by itself: how long an answer may take."""
+"""The server of the API alone: time limits, streams, who owns the socket."""
 
 from __future__ import annotations
 
@@ -8,56 +8,69 @@ import errno
 import grp
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.process.lean_aiohttp import web
+from overlay.agent.api.schema.cluster import ForgetRequest
+from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.errors import ConflictError
 
 LIMIT_S = 0.3
 
 
-async def slow(_request: web.Request, _body: dict[str, Any]) -> dict[str, Any]:
-    """Answer never."""
+async def slow() -> dict[str, Any]:
+    """Never return."""
     await asyncio.Event().wait()
     return {}
 
 
-async def refused(_request: web.Request, _body: dict[str, Any]) -> dict[str, Any]:
-    """Be refused a file descriptor by the host."""
+async def refused() -> dict[str, Any]:
+    """Fail as if the process had too many open files."""
     raise OSError(errno.EMFILE, "Too many open files")
 
 
-async def going_on(request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
-    """Answer line by line, for longer than a request may take."""
-    response = web.StreamResponse()
-    await response.prepare(request)
-    loop = asyncio.get_running_loop()
-    end = loop.time() + 3 * LIMIT_S
-    while loop.time() < end:
-        await response.write(b"{}\n")
-        await asyncio.sleep(LIMIT_S / 3)
-    await response.write(b'"the end"\n')
-    return response
+async def stream() -> AsyncGenerator[str | None, None]:
+    """Return lines for longer than a request may take."""
+
+    async def lines() -> AsyncGenerator[str | None, None]:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 3 * LIMIT_S
+        while loop.time() < end:
+            yield "line"
+            await asyncio.sleep(LIMIT_S / 3)
+            yield None
+        yield "the end"
+
+    return lines()
+
+
+async def echo(name: str, request: ForgetRequest, query: NetworkFilter) -> dict[str, Any]:
+    """Return what the handler was called with."""
+    return {"path": name, "node": request.node, "network": query.network, "text": "é"}
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Callable[[str], str]:
-    """Return what asks a server for a path, and returns the whole of what it sends."""
+def exchange(tmp_path: Path) -> Callable[..., str]:
+    """Return a function that sends one request to a server, and returns its whole response."""
 
-    async def work(path: str) -> str:
+    async def work(path: str, body: str) -> str:
         server = ApiServer(tmp_path, grp.getgrgid(os.getgid()).gr_name, request_timeout_s=LIMIT_S)
         server.route("GET", "/slow", "slow", slow)
         server.route("GET", "/refused", "refused", refused)
-        server.route("GET", "/goes-on", "goes-on", going_on, streams=str)
+        server.route("GET", "/stream", "stream", stream, stream=str)
+        server.route(
+            "POST", "/echo/{name}", "echo", echo, request=ForgetRequest, query=NetworkFilter
+        )
         await server.start()
         server.ready.set()
         reader, writer = await asyncio.open_unix_connection(str(server.path))
         try:
-            writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            method = "POST" if body else "GET"
+            head = f"{method} {path} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write((head + body).encode())
             raw = await reader.read()
             return raw.decode()
         finally:
@@ -66,25 +79,30 @@ def asked(tmp_path: Path) -> Callable[[str], str]:
                 await writer.wait_closed()
             await server.close()
 
-    def run(path: str) -> str:
-        awaited: Awaitable[str] = work(path)
+    def run(path: str, body: str = "") -> str:
+        awaited: Awaitable[str] = work(path, body)
         return asyncio.run(asyncio.wait_for(awaited, 20))
 
     return run
 
 
-def test_a_verb_that_takes_too_long_is_given_up(asked: Callable[[str], str]) -> None:
-    """The caller hears of it in words."""
-    answer = asked("/slow")
-
-    assert " 500 " in answer.splitlines()[0]
-    error = json.loads(answer.splitlines()[-1])["error"]
-    assert "took too long" in error["what"]
+def error_of(response: str) -> dict[str, str]:
+    """Return the error in a response's body."""
+    error: dict[str, str] = json.loads(response.splitlines()[-1])["error"]
+    return error
 
 
-def test_what_the_host_refuses_is_no_defect_of_ours(asked: Callable[[str], str]) -> None:
-    """The kernel's own words, and what to look at."""
-    error = json.loads(asked("/refused").splitlines()[-1])["error"]
+def test_a_request_that_takes_too_long_is_canceled(exchange: Callable[..., str]) -> None:
+    """The error says that the time limit ended it."""
+    response = exchange("/slow")
+
+    assert " 500 " in response.splitlines()[0]
+    assert "took too long" in error_of(response)["what"]
+
+
+def test_a_failure_of_the_system_is_not_a_defect(exchange: Callable[..., str]) -> None:
+    """The error has the kernel's text, and where to look."""
+    error = error_of(exchange("/refused"))
 
     assert error["code"] == "failed"
     assert error["why"] == "Too many open files"
@@ -92,16 +110,50 @@ def test_what_the_host_refuses_is_no_defect_of_ours(asked: Callable[[str], str])
     assert "defect" not in str(error)
 
 
-def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(asked: Callable[[str], str]) -> None:
-    """Who follows events is told of them until the agent ends or he goes."""
-    answer = asked("/goes-on")
+def test_a_stream_has_no_time_limit(exchange: Callable[..., str]) -> None:
+    """Each line of the handler's generator is sent as it comes; None is not sent."""
+    response = exchange("/stream")
 
-    assert answer.splitlines()[-1] == '"the end"'
-    assert answer.count("HTTP/1") == 1
+    assert response.splitlines()[-1] == '"the end"'
+    assert '"line"\n"line"\n' in response
+    assert "null" not in response
+    assert response.count("HTTP/1") == 1
 
 
-def test_a_second_agent_leaves_the_socket_of_the_first(tmp_path: Path) -> None:
-    """It is refused, and who asks the first one gets an answer all the same."""
+def test_a_handler_gets_path_body_and_query(exchange: Callable[..., str]) -> None:
+    """Decoded, in this order; the response bears its schema."""
+    response = exchange("/echo/c%201?network=blue", '{"node": "vm2"}')
+
+    assert json.loads(response.splitlines()[-1]) == {
+        "schema": "overlayd.echo/v1",
+        "path": "c 1",
+        "node": "vm2",
+        "network": "blue",
+        "text": "é",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/echo/c1", '{"node": "vm2", "strange": 1}', "strange"),
+        ("/echo/c1?strange=1", '{"node": "vm2"}', "strange"),
+        ("/echo/c1?name=c2", '{"node": "vm2"}', "name"),
+        ("/slow", '{"strange": 1}', ""),
+        ("/slow?strange=1", "", "strange"),
+    ],
+)
+def test_undeclared_fields_are_refused(
+    exchange: Callable[..., str], path: str, body: str, field: str
+) -> None:
+    """Neither a body nor a query string has fields that the route does not declare."""
+    error = error_of(exchange(path, body))
+
+    assert (error["code"], error["field"]) == ("usage", field)
+
+
+def test_a_second_agent_leaves_the_first_ones_socket(tmp_path: Path) -> None:
+    """It is refused, and the first one still accepts connections."""
 
     async def work() -> None:
         first, second = ApiServer(tmp_path, "nobody"), ApiServer(tmp_path, "nobody")

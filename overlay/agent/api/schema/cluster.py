@@ -1,14 +1,18 @@
-"""What answers have, as shapes: the API's document comes from here, and mypy holds views to it.
+"""Requests and responses on the cluster: status, membership, events, verify.
 
-Owns: fields and types of the core's answers (other families of routes have theirs beside them).
-Must not know: where the figures come from. What the fields mean stands in docs/API.md.
+Owns: fields, types and bounds. docs/API.md explains what the fields mean.
+Does not: know where the values come from.
 """
 
-from __future__ import annotations
+import math
+from typing import Annotated, Final, Literal, NotRequired, TypedDict
 
-from typing import Final, Literal, NotRequired, TypedDict
+from msgspec import Meta
 
+from overlay import limits
+from overlay.agent.api.schema.field_types import Name, Port, Request, SecretText, Text
 from overlay.core.protocol.messages import MemberState
+from overlay.errors import UsageError
 
 MemberStateName = Literal["alive", "suspect", "dead", "left"]
 KeyStepName = Literal["settled", "distributing", "using", "removing"]
@@ -19,6 +23,56 @@ STATE_NAMES: Final[dict[MemberState, MemberStateName]] = {
     MemberState.DEAD: "dead",
     MemberState.LEFT: "left",
 }
+
+
+class JoinRequest(Request, frozen=True, kw_only=True):
+    """How this host becomes a member."""
+
+    peers: Annotated[tuple[Text, ...], Meta(max_length=limits.SEED_COUNT_MAX)] = ()
+    token: SecretText | None = None
+    underlay: Text | None = None
+    name: Name | None = None
+    vxlan_port: Port | None = None
+    gossip_port: Port | None = None
+
+    def __repr__(self) -> str:
+        return f"JoinRequest(peers={self.peers!r})"  # without the token
+
+
+class LeaveRequest(Request, frozen=True, kw_only=True):
+    """How this host stops being a member."""
+
+    force: bool = False
+
+
+class ForgetRequest(Request, frozen=True, kw_only=True):
+    """A node to remove permanently."""
+
+    node: Text
+    powered_off: bool = False
+    bar: bool = False
+
+
+class EventsRequest(Request, frozen=True, kw_only=True):
+    """The earliest event, and whether to continue with new ones."""
+
+    since: Annotated[float, Meta(title="time", description="a time is in seconds since 1970")] = 0.0
+    follow: Literal["0", "1"] = "0"
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a time that is not finite."""
+        if not math.isfinite(self.since):
+            raise UsageError(
+                f"since: {self.since} is not a valid time",
+                why="a time is in seconds since 1970",
+                field="since",
+            )
+
+
+class VerifyRequest(Request, frozen=True, kw_only=True):
+    """Whether to apply the differences."""
+
+    repair: Literal["0", "1"] = "0"
 
 
 class NodeResponse(TypedDict):
@@ -42,7 +96,7 @@ class MemberStateCounts(TypedDict):
 
 
 class PartitionResponse(TypedDict):
-    """How many members of how many answer, where it must be this node that is cut off."""
+    """Members that answer, of all members, while this node seems to be cut off."""
 
     seen: int
     total: int
@@ -57,14 +111,14 @@ class ClusterResponse(TypedDict):
 
 
 class RowCounts(TypedDict):
-    """What should be programmed, and what the kernel had when it was last read."""
+    """Desired rows, and the rows in the kernel when it was last read."""
 
     desired: int
     actual: int
 
 
 class NetworkStatusResponse(TypedDict):
-    """How a network is on this node."""
+    """The state of a network on this node."""
 
     name: str
     vni: int
@@ -82,7 +136,7 @@ class NetworkStatusResponse(TypedDict):
 
 
 class FastPathResponse(TypedDict):
-    """Whether unicast frames are spared the bridge."""
+    """Whether unicast frames bypass the bridge."""
 
     mode: str
     active: bool
@@ -90,7 +144,7 @@ class FastPathResponse(TypedDict):
 
 
 class UnderlayFilterResponse(TypedDict):
-    """Whether only members get at the VXLAN port."""
+    """Whether only members can reach the VXLAN port."""
 
     active: bool
     why: str | None
@@ -100,7 +154,7 @@ class UnderlayFilterResponse(TypedDict):
 
 
 class GossipResponse(TypedDict):
-    """Datagrams, and how late the event loop ran at worst within the last minute."""
+    """Datagram counts, and the worst delay of the event loop within the last minute."""
 
     received: int
     sent: int
@@ -108,20 +162,20 @@ class GossipResponse(TypedDict):
 
 
 class KeyNameResponse(TypedDict):
-    """A cluster key, by what it is called."""
+    """The name of a cluster key."""
 
     generation: int
     mark: str
 
 
 class KeyUseResponse(KeyNameResponse):
-    """How many datagrams came under a key."""
+    """The number of datagrams opened with a key."""
 
     datagrams: int
 
 
 class KeySummaryResponse(TypedDict):
-    """How far this host is with the cluster's key."""
+    """The state of the cluster's key on this host."""
 
     generation: int
     step: KeyStepName
@@ -129,7 +183,7 @@ class KeySummaryResponse(TypedDict):
 
 
 class HealthIssue(TypedDict):
-    """What a person should know."""
+    """A problem that an operator should know about."""
 
     level: Literal["warn", "error"]
     text: str
@@ -137,7 +191,7 @@ class HealthIssue(TypedDict):
 
 
 class StatusResponse(TypedDict):
-    """How this node and its cluster are; `node` and `cluster` are null in no cluster."""
+    """The state of this node and its cluster; `node` and `cluster` are null outside a cluster."""
 
     version: str
     uptime_s: float
@@ -158,7 +212,7 @@ class StatusResponse(TypedDict):
 
 
 class JoinResponse(TypedDict):
-    """A host that is a member."""
+    """This host as a member of the cluster."""
 
     created: bool
     already: bool
@@ -176,20 +230,20 @@ class JoinResponse(TypedDict):
 
 
 class LeaveResponse(TypedDict):
-    """How many endpoints were detached."""
+    """The number of endpoints that were detached."""
 
     withdrawn: int
 
 
 class ResetResponse(TypedDict):
-    """Whether this host left its cluster, and whether the kernel's part is removed."""
+    """Whether this host left its cluster, and whether its kernel objects are removed."""
 
     left: bool
     cleared: bool
 
 
 class LogVersionResponse(TypedDict):
-    """One log of a node: the version held here, and the newest told of."""
+    """One log of a node: the version held here, and the newest version reported."""
 
     scope: str
     held: int
@@ -197,7 +251,7 @@ class LogVersionResponse(TypedDict):
 
 
 class LogsResponse(TypedDict):
-    """How much of a node's logs is held here."""
+    """How much of the logs of a node is held here."""
 
     behind: int
     equal_s: float | None
@@ -205,7 +259,7 @@ class LogsResponse(TypedDict):
 
 
 class MemberIdentityResponse(TypedDict):
-    """Who a node is."""
+    """The identity of a node."""
 
     id: str
     name: str
@@ -216,7 +270,7 @@ class MemberIdentityResponse(TypedDict):
 
 
 class MemberResponse(MemberIdentityResponse):
-    """A node, and how it is."""
+    """A node and its state."""
 
     state: MemberStateName
     since_s: float
@@ -227,19 +281,19 @@ class MemberResponse(MemberIdentityResponse):
 
 
 class MemberListResponse(TypedDict):
-    """All nodes that are known, this one first."""
+    """All known nodes, this one first."""
 
     members: list[MemberResponse]
 
 
 class ForgetResponse(TypedDict):
-    """The node that is gone."""
+    """The node that was removed."""
 
     forgotten: str
 
 
 class DifferenceResponse(TypedDict):
-    """What differs in the kernel, as the operation that removes the difference."""
+    """A difference in the kernel, as the operation that removes it."""
 
     network: str
     operation: str
@@ -247,14 +301,14 @@ class DifferenceResponse(TypedDict):
 
 
 class VerifyResponse(TypedDict):
-    """What differed, and whether nothing does any more."""
+    """The differences found, and whether a repair removed them."""
 
     differences: list[DifferenceResponse]
     repaired: bool
 
 
 class EventResponse(TypedDict):
-    """Something that happened."""
+    """An event."""
 
     time: float
     kind: str
@@ -265,6 +319,6 @@ class EventResponse(TypedDict):
 
 
 class EventListResponse(TypedDict):
-    """What happened, the latest last."""
+    """Events, the latest last."""
 
     events: list[EventResponse]

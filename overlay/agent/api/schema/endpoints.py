@@ -1,0 +1,143 @@
+"""Requests and responses on endpoints: list, attach, detach."""
+
+from typing import Annotated, Literal, TypedDict
+
+from msgspec import Meta
+
+from overlay import limits
+from overlay.agent.api.schema.cluster import MemberStateName
+from overlay.agent.api.schema.field_types import (
+    Address,
+    InterfaceName,
+    LabeledRequest,
+    Name,
+    NetworkNames,
+    Rate,
+    Request,
+    Text,
+    UnicastMac,
+    require_rate,
+)
+from overlay.errors import UsageError
+
+_PRIORITY_MAX = limits.GATEWAY_PRIORITY_MAX
+
+
+class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
+    """How to attach a container."""
+
+    networks: NetworkNames = ()
+    ip: Address | None = None
+    mac: UnicastMac | None = None
+    ifname: InterfaceName | None = None
+    default_route: bool = True
+    aliases: Annotated[tuple[Name, ...], Meta(max_length=limits.ALIAS_COUNT_MAX)] = ()
+    wait: Literal["all", "none"] = "all"
+    rate_in: Rate | None = None
+    rate_out: Rate | None = None
+    gateway_priority: Annotated[int, Meta(ge=-_PRIORITY_MAX, le=_PRIORITY_MAX)] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for fields that contradict each other, or that a type cannot refuse."""
+        super().__post_init__()
+        require_rate(self.rate_in, "rate_in")
+        require_rate(self.rate_out, "rate_out")
+        if self.gateway_priority is not None and not self.default_route:
+            raise UsageError(
+                "gateway_priority has no effect with default_route=false",
+                why="the priority chooses among the networks that may provide the default route",
+                hint="Leave one of them out",
+                field="gateway_priority",
+            )
+        if len(set(self.networks)) > 1 and (self.ip or self.mac or self.ifname):
+            raise UsageError(
+                "ip, mac and ifname require exactly one network",
+                hint="Attach to each network separately",
+                field="networks",
+            )
+
+
+class AttachRequest(AttachOptions, frozen=True, kw_only=True):
+    """A container, and how to attach it to which networks."""
+
+    target: Text
+    networks: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=limits.NETWORK_COUNT_MAX)]
+    name: Name | None = None
+
+
+class DetachRequest(Request, frozen=True, kw_only=True):
+    """A container, and the networks to detach it from: all if none is given."""
+
+    target: Text
+    networks: NetworkNames = ()
+
+
+class EndpointResponse(TypedDict):
+    """One container interface on one network."""
+
+    id: str
+    name: str
+    network: str
+    vni: int
+    ips: list[str]
+    mac: str
+    node: str
+    node_state: MemberStateName
+    local: bool
+    target: str | None
+    ifname: str | None
+    aliases: list[str]
+    labels: dict[str, str]
+    rate_in: int | None
+    rate_out: int | None
+    gateway_priority: int | None
+
+
+class EndpointListResponse(TypedDict):
+    """Endpoints, and the networks whose endpoints are not known here."""
+
+    endpoints: list[EndpointResponse]
+    elsewhere: list[str]
+
+
+class FieldChangeResponse(TypedDict):
+    """A change of an existing attachment; null for a rate means no limit."""
+
+    field: str
+    before: int | bool | None
+    after: int | bool | None
+
+
+class AttachedEndpointResponse(TypedDict):
+    """The result of an attach on one network."""
+
+    network: str
+    ip: str
+    ips: list[str]
+    mac: str
+    ifname: str
+    name: str
+    created: bool
+    changed: list[FieldChangeResponse]
+
+
+class AttachResponse(TypedDict):
+    """The results of an attach, and the live nodes that may not reach the endpoints yet."""
+
+    endpoints: list[AttachedEndpointResponse]
+    unconfirmed: list[str]
+    elapsed_ms: float
+
+
+class DetachedEndpointResponse(TypedDict):
+    """An endpoint that a detach removed."""
+
+    network: str
+    ip: str
+    name: str
+
+
+class DetachResponse(TypedDict):
+    """The endpoints that a detach removed."""
+
+    detached: list[DetachedEndpointResponse]

@@ -1,0 +1,166 @@
+"""Requests and responses on networks, and on the owners of their addresses."""
+
+from typing import Annotated, TypedDict
+
+from msgspec import Meta
+
+from overlay import limits
+from overlay.agent.api.schema.cluster import MemberStateName
+from overlay.agent.api.schema.endpoints import EndpointResponse
+from overlay.agent.api.schema.field_types import (
+    LabeledRequest,
+    Name,
+    Request,
+    Text,
+    require_fitting_texts,
+)
+
+
+class SubnetRequest(Request, frozen=True, kw_only=True):
+    """An address range of a new network."""
+
+    subnet: Text
+    gateway: Text | None = None
+    ip_range: Text | None = None
+    auxiliary: Annotated[dict[str, Text], Meta(max_length=limits.AUXILIARY_COUNT_MAX)] | None = None
+    block_length: Annotated[int, Meta(ge=1, le=limits.PREFIX_LENGTH_MAX)] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for an auxiliary name or address that is too long."""
+        require_fitting_texts(self.auxiliary or {}, "auxiliary")
+
+
+class NetworkCreateRequest(LabeledRequest, frozen=True, kw_only=True):
+    """A new network."""
+
+    name: Name
+    subnets: tuple[SubnetRequest, ...] = ()
+    vni: Annotated[int, Meta(ge=1, le=limits.VNI_MAX)] | None = None
+    internal: bool = False
+    force: bool = False
+    isolate_subnets: bool = False
+    driver: Text | None = None
+    parent: Text | None = None
+
+
+class SubnetResponse(TypedDict):
+    """An address range of a network."""
+
+    subnet: str
+    gateway: str
+    gateway_mac: str
+    ip_range: str | None
+    auxiliary: dict[str, str]
+    block_length: int | None
+
+
+class HostEndpointResponse(TypedDict):
+    """Whether this host has an endpoint on a network, or why not."""
+
+    exposed: bool
+    exposed_why: str | None
+    host_ips: list[str]
+    host_interfaces: list[str]
+
+
+class NetworkResponse(HostEndpointResponse):
+    """A network as shown in lists."""
+
+    name: str
+    vni: int
+    subnets: list[SubnetResponse]
+    internal: bool
+    isolate_subnets: bool
+    labels: dict[str, str]
+    creator: str
+    endpoints: int
+    hosts: list[str]
+    here: bool
+    mtu: int | None
+    mtu_why: str
+    driver: str
+    parent: str | None
+
+
+class NetworkListResponse(TypedDict):
+    """All networks."""
+
+    networks: list[NetworkResponse]
+
+
+class NetworkCreatedResponse(NetworkResponse):
+    """A network that exists now, and whether it was created."""
+
+    created: bool
+
+
+class NodeAddressesResponse(TypedDict):
+    """The addresses of a host endpoint."""
+
+    node: str
+    ips: list[str]
+
+
+class ShareResponse(TypedDict):
+    """The number of addresses of a subnet that a node owns."""
+
+    node: str
+    subnet: str
+    addresses: int
+    free: int
+
+
+class NetworkDetailResponse(NetworkResponse):
+    """A network with its endpoints, participants and grants."""
+
+    endpoint_list: list[EndpointResponse]
+    host_ends: list[NodeAddressesResponse]
+    participants: list[str]
+    grants: list[ShareResponse]
+
+
+class NetworkRemovedResponse(TypedDict):
+    """The network that was removed."""
+
+    removed: str
+    vni: int
+
+
+class OwnerResponse(TypedDict):
+    """The addresses of a subnet that one node owns."""
+
+    node: str
+    state: MemberStateName
+    reachable: bool
+    inherited: bool
+    addresses: int
+    used: int
+    free: int
+    ranges: list[str]
+    ranges_more: int
+
+
+class SubnetOwnersResponse(TypedDict):
+    """The owners of the addresses of a subnet."""
+
+    subnet: str
+    block_length: int | None
+    addresses: int
+    used: int
+    free: int
+    unreachable: int
+    owners: list[OwnerResponse]
+
+
+class NetworkOwnersResponse(TypedDict):
+    """The owners of the addresses of a network."""
+
+    network: str
+    subnets: list[SubnetOwnersResponse]
+
+
+class IpamResponse(TypedDict):
+    """Address owners by network, and the networks whose owners are not known here."""
+
+    networks: list[NetworkOwnersResponse]
+    elsewhere: list[str]
