@@ -1,7 +1,7 @@
-"""Whatever a caller of the local API sends: an answer as its OpenAPI document has it, no defect.
+"""Every request to the local API gets a response that its OpenAPI document allows.
 
-schemathesis reads the document and makes requests of it, right ones and ones that break it. A
-failure is repeated by SEED=... (printed) in the environment.
+schemathesis generates requests from the document, valid ones and invalid ones. To repeat a failure,
+set SEED=... (printed with it) in the environment.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 load_all_checks()
 SEED = int(os.environ.get("SEED", "20261121"))
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = int(os.environ.get("EXAMPLES") or 25)  # by kind of request and operation
+EXAMPLES = int(
+    os.environ.get("EXAMPLES") or 25
+)  # per operation and kind of request
 
-# Words that lead further into the agent than any that a generator finds.
+# Texts that get further into the agent than those that a generator finds.
 WORDS = [
      "", "blue", "c1", "vm1", "vm2", "netns:c1", "netns:none", "docker:x", "pid:1", "pid:0",
      "/proc/1/ns/net", "10.32.0.0/16", "10.32.0.9", "10.33.0.0/33", "fd00::/64", "fd00::1",
@@ -65,14 +67,14 @@ VALUES = st.recursive(
 )
 QUIET = settings(
     deadline=None,
-    phases=[Phase.explicit, Phase.generate],  # what it made stays: nothing could be shrunk
+    phases=[Phase.explicit, Phase.generate],  # created objects stay, so nothing could be shrunk
     suppress_health_check=list(HealthCheck),
     database=None,
 )
 
 
 def described() -> dict[str, Any]:
-    """Return the document of all that is registered."""
+    """Return the document of all registered routes."""
     server = ApiServer(Path("/nowhere"), "overlayd")
     routes.register(server, cast("Any", None))
     return openapi.document(server.operations)
@@ -83,14 +85,14 @@ SCHEMA = schemathesis.openapi.from_dict(closed_schema(DOCUMENT))
 OPERATIONS = {
     each.ok().label: each.ok() for each in SCHEMA.get_all_operations() if isinstance(each, Ok)
 }
-# They would be obeyed: an end to the host's membership, or to the agent.
+# Without those that would end the host's membership, or the agent.
 ASKED = sorted(set(OPERATIONS) - {"POST /v1/leave", "POST /v1/reset"})
 ASKING = [line for line in ASKED if list(OPERATIONS[line].query)]
 TAKING = [line for line in ASKED if line.startswith("POST")]
 
 
 def count(line: str) -> int:
-    """Return how many requests to make: a few where all of them would be the same."""
+    """Return the number of requests to send: a few if all of them would be the same."""
     method, path = line.split()
     operation = DOCUMENT["paths"][path][method.lower()]
     varies = "parameters" in operation or "requestBody" in operation
@@ -98,14 +100,14 @@ def count(line: str) -> int:
 
 
 class OverSocket(HTTPAdapter):
-    """Lets requests, and with it schemathesis, speak to the UNIX socket of a host."""
+    """Connects requests, and so schemathesis, to the UNIX socket of a host."""
 
     def __init__(self, driver: AgentDriver) -> None:
         super().__init__()
         self._path = f"/proc/{driver.host.pid}/root/run/overlayd/api.sock"
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        """Send what is prepared, as it is."""
+        """Send a prepared request."""
         connection = UnixConnection(self._path, 60.0)
         try:
             connection.request(
@@ -128,7 +130,7 @@ class OverSocket(HTTPAdapter):
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[LabCluster]:
-    """Two hosts with a container each; what is asked of the first one must not end it."""
+    """Two hosts with a container each; requests go to the first one."""
     print(f"SEED={SEED}")  # noqa: T201 - pytest shows it with a failure
     with lab_cluster(2) as made:
         yield made
@@ -136,20 +138,20 @@ def pair() -> Iterator[LabCluster]:
 
 @pytest.fixture(scope="module")
 def session(pair: LabCluster) -> requests.Session:
-    """Return what speaks to the first host's agent."""
+    """Return a session with the agent of the first host."""
     made = requests.Session()
     made.mount("http://", OverSocket(pair.host(1)))
     return made
 
 
 def is_too_long(case: schemathesis.Case[Any]) -> bool:
-    """Say whether the line is longer than aiohttp's parser takes: its refusal is not our words."""
+    """Return whether aiohttp's parser refuses the line for its length: not as an API error."""
     words = {**(case.query or {}), **(case.path_parameters or {})}
     return sum(len(quote(str(word), safe="")) for word in words.values()) > 7000
 
 
 def harms(case: schemathesis.Case[Any]) -> bool:
-    """Say whether what is asked would be obeyed, to the harm of later tests."""
+    """Return whether the request would succeed and disturb later tests."""
     body = case.body if isinstance(case.body, dict) else {}
     path, query = case.path_parameters or {}, case.query or {}
     return (
@@ -161,12 +163,12 @@ def harms(case: schemathesis.Case[Any]) -> bool:
 
 
 def judge(session: requests.Session, case: schemathesis.Case[Any], *, wrong: bool = False) -> int:
-    """Send a request; the answer is as the document has it, and no defect."""
+    """Send a request; the response is one that the document allows, and not a defect."""
     if harms(case) or is_too_long(case):
         return 0
     answer = case.call(base_url="http://overlayd", session=session)
     asked = f"SEED={SEED} {case.method} {case.formatted_path} {case.query} {case.body!r}"
-    # On a busy machine the other host may take too long to follow.
+    # On a busy machine the other host may not confirm in time.
     late = answer.status_code == 504
     assert answer.status_code < 500 or late, f"{asked}: {answer.text}"
     case.validate_response(answer, checks=[*CHECKS, negative_data_rejection] if wrong else CHECKS)
@@ -174,15 +176,15 @@ def judge(session: requests.Session, case: schemathesis.Case[Any], *, wrong: boo
 
 
 def test_the_agent_serves_the_document(pair: LabCluster) -> None:
-    """It is the one that is made from the registered routes, which these tests go by."""
+    """The served document is the one that these tests use."""
     assert pair.host(1).get("/v1/openapi.json") == DOCUMENT
-    SCHEMA.validate()  # by the OpenAPI initiative's schema of such documents
+    SCHEMA.validate()  # by the OpenAPI Initiative's schema for documents
     assert len(OPERATIONS) == sum(len(methods) for methods in DOCUMENT["paths"].values())
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENT["paths"] if "{" in path])
-def test_names_of_what_is_not_there(session: requests.Session, path: str) -> None:
-    """Nothing of the name is to be removed yet: told so, however strange it is."""
+def test_unknown_names_are_refused(session: requests.Session, path: str) -> None:
+    """Removing an object that does not exist fails, whatever its name is."""
     operation = OPERATIONS[f"DELETE {path}"]
     field = path.rpartition("{")[2].rstrip("}")
     for name in set(WORDS) - {"", "blue", "c1"}:
@@ -193,8 +195,8 @@ def test_names_of_what_is_not_there(session: requests.Session, path: str) -> Non
 
 
 @pytest.mark.parametrize("line", ASKED)
-def test_what_the_document_allows(session: requests.Session, line: str) -> None:
-    """Requests that are right by the document are answered as it says."""
+def test_valid_requests(session: requests.Session, line: str) -> None:
+    """Requests that the document allows get a response that it allows."""
     seen: set[int] = set()
 
     @seed(SEED)
@@ -208,8 +210,8 @@ def test_what_the_document_allows(session: requests.Session, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ASKING + TAKING)
-def test_what_the_document_forbids(session: requests.Session, line: str) -> None:
-    """Requests that break the document are refused, none of them is obeyed."""
+def test_invalid_requests_are_refused(session: requests.Session, line: str) -> None:
+    """Requests that the document forbids are refused; none of them succeeds."""
     seen: set[int] = set()
 
     @seed(SEED)
@@ -223,8 +225,8 @@ def test_what_the_document_forbids(session: requests.Session, line: str) -> None
 
 
 @pytest.mark.parametrize("line", TAKING)
-def test_known_fields_with_words_that_mean_something(session: requests.Session, line: str) -> None:
-    """Names, addresses and targets that exist, in any field, right or wrong there."""
+def test_known_fields_with_meaningful_texts(session: requests.Session, line: str) -> None:
+    """Any field may hold existing names, addresses and targets, valid there or not."""
     operation = OPERATIONS[line]
     body = DOCUMENT["paths"][operation.path]["post"]["requestBody"]
     name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
@@ -241,8 +243,8 @@ def test_known_fields_with_words_that_mean_something(session: requests.Session, 
 
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
-def test_methods_that_a_path_does_not_have(session: requests.Session, path: str) -> None:
-    """Refused by name, with those that it has."""
+def test_unknown_methods_are_refused(session: requests.Session, path: str) -> None:
+    """The error lists the methods that the path has."""
     real = re.sub("{.*?}", "none", path)
     has = {method.upper() for method in DOCUMENT["paths"][path]}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - has:
@@ -253,10 +255,8 @@ def test_methods_that_a_path_does_not_have(session: requests.Session, path: str)
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENT["paths"] if "{" not in path])
-def test_parameters_and_fields_that_a_path_does_not_have(
-    session: requests.Session, path: str
-) -> None:
-    """Refused by name, also where a request has none at all."""
+def test_unknown_parameters_and_fields_are_refused(session: requests.Session, path: str) -> None:
+    """The error names the field, even if the request has no fields at all."""
     for method in DOCUMENT["paths"][path]:
         url = f"http://overlayd{path}?strange=1" if method == "get" else f"http://overlayd{path}"
         answer = session.request(method, url, json=None if method == "get" else {"strange": 1})
@@ -264,8 +264,8 @@ def test_parameters_and_fields_that_a_path_does_not_have(
         assert (answer.status_code, error["field"]) == (400, "strange"), answer.text
 
 
-def test_paths_that_there_are_not(session: requests.Session) -> None:
-    """Refused as what is not found, in the words of an error."""
+def test_unknown_paths_are_refused(session: requests.Session) -> None:
+    """They get an API error with the code `not-found`."""
     for path in ("/", "/v1", "/v2/status", "/v1/status/", "/v1/networks/a/b", "/" + "x" * 5000):
         answer = session.get(f"http://overlayd{path}")
         assert answer.status_code == 404, path
@@ -277,17 +277,17 @@ def test_paths_that_there_are_not(session: requests.Session) -> None:
     [b"{", b"[1]", b'"x"', b"\xff\xfe", b'{"a":' * 5000, b"{" + b" " * 70_000 + b"}", b"null"],
     ids=["open", "list", "text", "no utf-8", "deep", "large", "null"],
 )
-def test_what_is_no_json_object(session: requests.Session, raw: bytes) -> None:
-    """Refused as that; bodies above 64 KiB are not read to their end."""
+def test_a_body_that_is_not_a_json_object_is_refused(session: requests.Session, raw: bytes) -> None:
+    """The error says so; bodies above 64 KiB are not read to their end."""
     answer = session.post("http://overlayd/v1/networks", data=raw)
 
     assert answer.status_code == 400
     assert answer.json()["error"]["what"]
 
 
-def test_afterwards_all_is_well(pair: LabCluster) -> None:
-    """The containers reach each other, both kernels are as they should be; all that the agent
-    wrote was taken by the other."""
+def test_the_hosts_are_sound_afterwards(pair: LabCluster) -> None:
+    """The containers reach each other, both kernels match their desired state, and the other agent
+    accepted every record."""
     one = pair.host(1)
     shown = one.run("ip", "netns", "exec", "c1", "ping", "-c", "5", "-i", "0.1", pair.addresses[2])
     assert "5 received" in shown
@@ -307,7 +307,7 @@ SEEN = {
 
 
 def seen(driver: AgentDriver) -> dict[str, list[str]]:
-    """Return what a host knows: networks, endpoints, names, published ports and containers."""
+    """Return the networks, endpoints, names, published ports and containers that a host shows."""
     return {
         path: sorted(
             str([each[field] for field in fields.split()])
@@ -317,9 +317,9 @@ def seen(driver: AgentDriver) -> dict[str, list[str]]:
     }
 
 
-def test_what_was_taken_is_taken_after_a_restart(pair: LabCluster) -> None:
-    """Whatever the API let in, both agents come back after kill -9 with all of it, and each
-    kernel as it should be."""
+def test_accepted_requests_survive_a_restart(pair: LabCluster) -> None:
+    """After kill -9 both agents return with everything that the API accepted, and each kernel
+    matches its desired state."""
     before = [seen(driver) for driver in pair.drivers]
     for driver in pair.drivers:
         driver.end(signal.SIGKILL)
