@@ -45,6 +45,7 @@ from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
@@ -112,6 +113,7 @@ class Components:
         self.forget_service = ForgetService(gossip, directory, self.admission, event_log)
         self.identity_conflicts = IdentityConflicts(gossip, directory, event_log)
         self.allocator = AddressAllocator(gossip, directory, event_log, space)
+        self.grants = GrantService(gossip, directory, self.allocator, event_log)
         self.conflict_report = ConflictReport(directory, space, event_log)
         self._reclaim = Reclaim(gossip, directory, self.allocator, event_log)
 
@@ -204,6 +206,7 @@ class Components:
         return EventRouter(
             context=self._context,
             allocator=self.allocator,
+            grants=self.grants,
             admission=self.admission,
             conflict_report=self.conflict_report,
             authority_holder=self.authority_holder,

@@ -20,6 +20,7 @@ from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
 from overlay.agent.ipam.allocator import AddressAllocator
+from overlay.agent.ipam.grants import GrantService
 from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.records.conflict_report import ConflictReport
 from overlay.core.events import (
@@ -41,10 +42,9 @@ from overlay.core.events import (
     StoreChanged,
 )
 from overlay.core.keys import rotation_driver
-from overlay.core.protocol.messages import GrantRequest, MemberState
+from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, Key, Scope
-from overlay.errors import OverlayError
-from overlay.model import Card, NodeId, Vni
+from overlay.model import Card, Vni
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ class EventRouter:
 
     context: NodeContext
     allocator: AddressAllocator
+    grants: GrantService
     admission: AdmissionService
     conflict_report: ConflictReport
     authority_holder: AuthorityHolder
@@ -81,7 +82,7 @@ class EventRouter:
             case CardAccepted(card=card):
                 self._card_accepted(card)
             case GrantRequested(sender=sender, request=request):
-                self._handle_grant_request(sender, request)
+                self.grants.handle_request(sender, request)
             case GrantRefused(refusal=refusal):
                 self.allocator.handle_refusal(refusal)
             case AuthorityMessage():
@@ -130,14 +131,6 @@ class EventRouter:
         self.context.gossip.card_accepted(card)
         if card.node_id != self.context.gossip.node_id:
             self.reconciler.mark_dirty()
-
-    def _handle_grant_request(self, sender: NodeId, request: GrantRequest) -> None:
-        """Grant or refuse; if the disk rejects the write, the requester tries again."""
-        try:
-            self.allocator.handle_request(sender, request)
-        except OverlayError as error:
-            name = self.context.directory.node_name(sender)
-            self.context.event_log.record("grant", str(error), level=logging.ERROR, peer=name)
 
     def _member_changed(self, event: MemberChanged) -> None:
         if event.after in (MemberState.SUSPECT, MemberState.DEAD):

@@ -311,7 +311,7 @@ class AgentLifecycle:
         for attachment in list(components.attachments.values()):
             count += len(await components.detacher.remove(attachment))
         await components.exposure.withdraw()
-        await components.allocator.hand_back()
+        await components.grants.hand_back()
         await components.gossip.say_goodbye()
         await components.underlay_filter.remove()
         self.components = None

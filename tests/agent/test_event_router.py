@@ -11,6 +11,8 @@ from overlay.agent.event_router import EventRouter
 from overlay.core.events import (
     CardAccepted,
     Event,
+    GrantRefused,
+    GrantRequested,
     Healed,
     MemberChanged,
     NodeForgotten,
@@ -35,8 +37,8 @@ class Bench:
         self.calls.gossip.transport.event_occurred = Signal()
         self.calls.directory.node_name.return_value = "vm2"
         names = (
-            "allocator", "admission", "conflict_report", "authority_holder", "reconciler",
-            "identity_conflicts", "reclaim", "key_rotation", "resolver", "exposure",
+            "allocator", "grants", "admission", "conflict_report", "authority_holder",
+            "reconciler", "identity_conflicts", "reclaim", "key_rotation", "resolver", "exposure",
             "removed_networks", "underlay",
         )  # fmt: skip
         cast("Any", EventRouter)(
@@ -105,6 +107,8 @@ def test_sessions_learn_of_members_that_do_not_answer(
     [
         (NodeForgotten(OTHER), {"gossip", "admission", "key_rotation"}),
         (OwnCardAhead(5), {"gossip"}),
+        (GrantRequested(OTHER, cast("Any", object())), {"grants"}),
+        (GrantRefused(OTHER, cast("Any", object())), {"allocator"}),
         (Healed(), {"event_log"}),
     ],
 )

@@ -1,13 +1,12 @@
 """Allocate addresses for local endpoints: from own address space, or by a grant of another node.
 
-Owns: grant requests, their answers and the waiting; a grant is durable before it is announced.
-Does not: decide who owns what and what to grant (`core.ipam.address_space`, which is pure).
+Owns: the choice of an address, and requests for grants of other nodes.
+Does not: decide who owns what (`core.ipam.address_space`, which is pure), grant (`grants`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from typing import Any
 
@@ -16,10 +15,10 @@ from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.planner import segment_of
-from overlay.core.ipam import allocator, reclaim
+from overlay.core.ipam import allocator
 from overlay.core.ipam.address_space import AddressSpace
-from overlay.core.protocol.messages import Delta, GrantRefusal, GrantRequest
-from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope, key_of
+from overlay.core.protocol.messages import GrantRefusal, GrantRequest
+from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, Scope
 from overlay.errors import ConflictError, TimedOutError, UsageError
 from overlay.model import Endpoint, Grant, Ip, Network, NodeId, Vni, ip_text
 
@@ -29,7 +28,7 @@ _SETTLE_S = 3.0  # how long an attach waits for a node that has just started
 
 
 class AddressAllocator:
-    """Allocates addresses for this node's endpoints, and grants addresses to other nodes.
+    """Allocates addresses for this node's endpoints.
 
     Callers of `allocate` hold `lock(vni)` until they have committed the endpoint.
     """
@@ -48,6 +47,11 @@ class AddressAllocator:
     def lock(self, vni: Vni) -> asyncio.Lock:
         """Return the lock to hold while an address of this network is chosen."""
         return self._locks.setdefault(vni, asyncio.Lock())
+
+    def is_choosing(self, vni: Vni) -> bool:
+        """Return whether an address of this network is being chosen now."""
+        lock = self._locks.get(vni)
+        return lock is not None and lock.locked()
 
     def quarantine(self, endpoint: Endpoint) -> None:
         """Keep an endpoint's addresses from reuse for a while."""
@@ -299,56 +303,3 @@ class AddressAllocator:
         waiting = self._refusals.get(refusal.request_id)
         if waiting is not None and not waiting.done():
             waiting.set_result(refusal)
-
-    # --- granting -----------------------------------------------------------------------
-
-    def handle_request(self, sender: NodeId, request: GrantRequest) -> None:
-        """Grant or refuse a request; ignore it if it cannot be decided now, as it is repeated."""
-        network = self._directory.network_by_vni(request.vni)
-        now = self._gossip.transport.now()
-        if network is None or not self._gossip.node.may_write(now) or self.lock_held(network.vni):
-            return
-        answer, void = self.space.decide_grant(network, sender, request, now)
-        if isinstance(answer, GrantRefusal):
-            self._gossip.node.send_to(sender, answer)
-        else:
-            scope = Scope(network.vni)
-            segments = self._gossip.commit(scope, [answer], [key_of(old) for old in void])
-            if segments:
-                self._gossip.publish(segments)
-            else:  # granted before: send the grant again
-                log = self._gossip.node.store.segments_beyond(self._gossip.node_id, scope, 0)
-                holding = [s for s in log if any(e.value == answer for e in s.entries)]
-                self._gossip.node.send_to(sender, Delta(tuple(holding[-1:])))
-        self._gossip.transport.flush_soon()
-
-    def lock_held(self, vni: Vni) -> bool:
-        """Return whether an address of this network is being chosen now."""
-        lock = self._locks.get(vni)
-        return lock is not None and lock.locked()
-
-    async def hand_back(self) -> None:
-        """Grant all address space to other nodes, before this node leaves."""
-        for network in self._directory.networks():
-            grants = self._hand_back(network)
-            if grants:
-                segments = self._gossip.commit(Scope(network.vni), grants)
-                await self._gossip.publish_confirmed(segments, limits.ATTACH_CONFIRM_TIMEOUT_S)
-
-    def _hand_back(self, network: Network) -> list[Grant]:
-        """Return the grants by which this node hands its space over when it leaves.
-
-        Only live participants receive them. Without any, the space waits until a node reclaims it
-        (`_reclaim`).
-        """
-        live = self._reachable()
-        candidates = [
-            node_id
-            for node_id in self._directory.participants(network.vni, forwarding=False)
-            if node_id in live
-        ]
-        with contextlib.suppress(ValueError):
-            return reclaim.hand_back(
-                self.space.ownership(network), self._gossip.node_id, candidates
-            )
-        return []
