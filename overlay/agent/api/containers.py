@@ -14,7 +14,7 @@ from overlay.agent.api.schema.containers import (
     ContainerResponse,
 )
 from overlay.agent.containers import modes
-from overlay.agent.containers.namespaces import Shown
+from overlay.agent.containers.namespaces import ContainerStatus
 from overlay.agent.endpoints.spec import AttachSpec
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.errors import ConflictError, TimedOutError, UsageError
@@ -46,17 +46,17 @@ class ContainerHandlers:
         mode, named = modes.requested_mode(
             asdict(request), list(request.networks), containers.stored()
         )
-        made = await containers.make(name, mode, named=named)
+        created = await containers.create(name, mode, named=named)
         spec = AttachSpec(
             f"netns:{name}",
             () if named else tuple(dict.fromkeys(request.networks)),
             endpoint_options(request, name=None),
             request.wait == "all",
         )
-        results = await containers.equip(name, resolver, spec, made=made)
+        results = await containers.configure(name, resolver, spec, created=created)
         return {
-            **_shown(containers.show(name)),
-            "created": made,
+            **_container(containers.status(name)),
+            "created": created,
             "endpoints": [attached_endpoint(result) for result in results],
             "unconfirmed": unconfirmed(results, self._agent.require_components())
             if results
@@ -66,7 +66,7 @@ class ContainerHandlers:
     async def show(self) -> ContainerListResponse:
         """GET /v1/containers."""
         containers = self._agent.containers
-        return {"containers": [_shown(containers.show(name)) for name in containers.stored()]}
+        return {"containers": [_container(containers.status(name)) for name in containers.stored()]}
 
     async def remove(self, name: str) -> ContainerRemovedResponse:
         """DELETE /v1/containers/NAME."""
@@ -74,7 +74,7 @@ class ContainerHandlers:
         return {"removed": name}
 
 
-def _shown(found: Shown) -> ContainerResponse:
+def _container(found: ContainerStatus) -> ContainerResponse:
     return {
         "name": found.name,
         "netns": found.netns,

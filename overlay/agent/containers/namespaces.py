@@ -57,7 +57,7 @@ class Membership(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ContainerStatus:
     """A bare container and its endpoints."""
 
     name: str
@@ -91,17 +91,17 @@ class ContainerService:
         """Return the containers of this host, by name."""
         return {each.name: each for each in CONTAINERS.load(self._state)}
 
-    async def equip(
+    async def configure(
         self,
         name: str,
         resolver: Mapping[str, list[str]],
         spec: AttachSpec,
         *,
-        made: bool,
+        created: bool,
     ) -> list[EndpointResult]:
         """Store a container's resolver settings and attach it to networks.
 
-        If the attach fails, a container that was `made` for it is removed. Raises OverlayError.
+        If the attach fails, a container that was `created` for it is removed. Raises OverlayError.
         """
         self._store_resolver(name, resolver)
         results: list[EndpointResult] = []
@@ -109,8 +109,8 @@ class ContainerService:
             try:
                 results = await self._require_membership().attach_service.attach(spec)
             except BaseException:
-                if made:
-                    await self._unmake(name)
+                if created:
+                    await self._delete(name)
                 raise
         else:
             await self.point_resolver(name)
@@ -182,14 +182,14 @@ class ContainerService:
         owner = (containers[name].shares if name in containers else "") or name
         return owner, {f"netns:{each}" for each in (owner, *sharers(owner, containers.values()))}
 
-    async def make(self, name: str, mode: NetworkMode, *, named: bool) -> bool:
+    async def create(self, name: str, mode: NetworkMode, *, named: bool) -> bool:
         """Create a container's namespace; return False if it exists already with this mode.
 
         Raises ConflictError if another program uses the name, or if the mode is another one.
         """
         stored = CONTAINERS.find(self._state, name)
         if stored is not None:
-            attached = [network for network, _, _ in self.show(name).endpoints]
+            attached = [network for network, _, _ in self.status(name).endpoints]
             modes.require_same(stored, mode, named=named, attached=attached)
             if await self._kernel.call(_exists, name, mode):
                 if not await asyncio.to_thread(etc_files.exist, name):  # a crash came between
@@ -217,11 +217,11 @@ class ContainerService:
             await asyncio.to_thread(_write_files, name, mode)
         except (OverlayError, OSError):
             if stored is None:
-                await self._unmake(name)
+                await self._delete(name)
             raise
         return True
 
-    async def _unmake(self, name: str) -> None:
+    async def _delete(self, name: str) -> None:
         await self._kernel.call(_remove, name)
         await asyncio.to_thread(etc_files.remove, name)
         CONTAINERS.drop(self._state, name)
@@ -239,9 +239,9 @@ class ContainerService:
             for attachment in list(components.attachments.values()):
                 if attachment.target == f"netns:{name}":
                     await components.detacher.remove(attachment)
-        await self._unmake(name)
+        await self._delete(name)
 
-    def show(self, name: str) -> Shown:
+    def status(self, name: str) -> ContainerStatus:
         """Return a container with its endpoints."""
         components = self._membership()
         endpoints: list[tuple[str, Endpoint, str]] = []
@@ -252,7 +252,7 @@ class ContainerService:
                 found = components.directory.endpoint_of(attachment)
                 if attachment.target in targets and found is not None:
                     endpoints.append((names.get(found.vni, ""), found, attachment.ifname))
-        return Shown(
+        return ContainerStatus(
             name,
             str(netns.path_of(name)),
             mode_of(CONTAINERS.find(self._state, name) or StoredContainer(name)),
