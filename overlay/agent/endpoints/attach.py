@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from overlay import limits
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.rollback import Rollback
-from overlay.agent.endpoints.spec import EndpointOptions, labels_with_rates, mismatch_text
+from overlay.agent.endpoints.spec import EndpointOptions, mismatch_text
 from overlay.agent.endpoints.update import FieldChange, UpdateService
 from overlay.agent.runtimes.targets import Target
 from overlay.agent.state import documents
@@ -234,7 +234,7 @@ class _AttachSteps:
             mac=options.mac or mac_for(network.vni, ips[0]),
             ips=ips,
             aliases=options.aliases,
-            labels=labels_with_rates(options.labels, options.rates),
+            labels=options.all_labels,
         )
         attachment = Attachment(
             endpoint_id=endpoint.endpoint_id.hex(),

@@ -5,7 +5,7 @@ Owns: the specs, and the rules that need no record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overlay import limits
 from overlay.core.dataplane.rate_limits import with_rates
@@ -15,7 +15,10 @@ from overlay.model import Endpoint, Ip, Mac, ip_text, mac_text
 
 @dataclass(frozen=True, slots=True)
 class EndpointOptions:
-    """What an endpoint must have, on each network that it is attached to."""
+    """What an endpoint must have, on each network that it is attached to.
+
+    Raises UsageError if the labels, with a label for each rate among them, are too many.
+    """
 
     name: str | None = None
     ip: Ip | None = None
@@ -26,6 +29,10 @@ class EndpointOptions:
     labels: tuple[tuple[str, str], ...] = ()
     rates: tuple[int | None, int | None] = (None, None)  # in and out, bit/s; None: unchanged
     gateway_priority: int | None = None  # None: unchanged, and 0 for a new endpoint
+    all_labels: tuple[tuple[str, str], ...] = field(init=False, compare=False)  # with the rates
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "all_labels", labels_with_rates(self.labels, self.rates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,7 @@ class AttachSpec:
 
     target: str  # as the user calls it: `runtimes.targets` has the grammar
     networks: tuple[str, ...]
-    options: EndpointOptions = EndpointOptions()
+    options: EndpointOptions = field(default_factory=EndpointOptions)
     wait: bool = True  # until the live hosts have confirmed that they reach it
 
 
