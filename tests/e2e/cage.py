@@ -1,8 +1,9 @@
-"""Runs a command under what deploy/overlayd.service allows, without systemd: system calls, memory.
+"""Run a command under the limits of deploy/overlayd.service: system calls and memory.
 
-A program for tests: `python cage.py UNIT COMMAND ...`. The groups of system calls are systemd's own
-(systemd-analyze syscall-filter); the filter is made by libseccomp, as systemd makes it.
-`python cage.py --without-nftables COMMAND ...` lets a command find a kernel that has none.
+A program for tests, which needs no systemd: `python cage.py UNIT COMMAND ...`. The groups of
+system calls are systemd's (systemd-analyze syscall-filter); the filter is built with libseccomp,
+as systemd does. `python cage.py --without-nftables COMMAND ...` runs a command as if the kernel
+had no nftables.
 """
 
 from __future__ import annotations

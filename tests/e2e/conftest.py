@@ -1,4 +1,4 @@
-"""Three real hosts with real agents; logs of the agents beside every failure."""
+"""Fixtures: real hosts with real agents, whose logs are attached to every failure."""
 
 from __future__ import annotations
 

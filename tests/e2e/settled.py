@@ -1,6 +1,6 @@
-"""What must be so on every host of a walk once it has settled, and that packets flow accordingly.
+"""The checks that hold on every host of a settled random walk, including packet flow.
 
-Owns: the comparison of hosts with the model, and the snapshot of what a host's kernel has.
+Owns: the comparison of hosts with the model, and the snapshot of a host's kernel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who gets in, by real agents: tokens, the authority's holders, barred identities."""
+"""Admission with real agents: tokens, holders of the authority, banned identities."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pair(hosts: Cluster) -> Cluster:
 
 
 def test_the_first_host_holds_the_authority(pair: Cluster) -> None:
-    """`members` shows it on every host; only it makes tokens."""
+    """`members` shows it on every host, and only it creates tokens."""
     for number in (1, 2):
         seen = members(pair, number)
         assert (seen["vm1"]["authority"], seen["vm2"]["authority"]) == (True, False)
@@ -67,7 +67,7 @@ def test_the_first_host_holds_the_authority(pair: Cluster) -> None:
 def test_an_expired_token_is_refused(
     pair: Cluster, peer: str, eventually: Callable[..., None]
 ) -> None:
-    """By the holder and by any member, and the words say why."""
+    """The holder and any other member refuse it, and the error gives the reason."""
     token = create(pair, 1, "--expires", "1s", "--label", f"short{peer}")
 
     def expired() -> bool:
@@ -82,7 +82,7 @@ def test_an_expired_token_is_refused(
 
 @pytest.mark.parametrize("peer", [VM1, VM2])
 def test_a_revoked_token_is_refused(pair: Cluster, peer: str) -> None:
-    """As soon as it is revoked."""
+    """A token is refused as soon as it is revoked."""
     token = create(pair, 1)
     pair.ok(1, "overlayd", "token", "revoke", Token.parse(token).token_id.hex())
     code, err = join(pair, 3, peer, token)
@@ -92,7 +92,7 @@ def test_a_revoked_token_is_refused(pair: Cluster, peer: str) -> None:
 
 
 def test_a_token_is_never_shown_again(pair: Cluster) -> None:
-    """Neither lists, nor logs, nor the state of a member has a token's secret."""
+    """Neither lists, logs nor a member's state contain a token's secret."""
     token = create(pair, 1, "--label", "secret")
     secret = Token.parse(token).secret
     shown = pair.ok(1, "overlayd", "token", "ls", "--json") + pair.ok(1, "overlayd", "events")
@@ -103,8 +103,8 @@ def test_a_token_is_never_shown_again(pair: Cluster) -> None:
     assert pair.run(2, "grep", "-rqi", secret.hex(), "/var/lib/overlayd")[0] == 1
 
 
-def test_a_token_lets_in_as_many_hosts_as_it_says(pair: Cluster) -> None:
-    """A join through a member that is no holder is sent on; the second host is refused."""
+def test_a_token_admits_only_as_many_hosts_as_its_uses(pair: Cluster) -> None:
+    """A join through a member without authority is forwarded; the second host is refused."""
     token = create(pair, 1, "--uses", "1", "--label", "once")
     code, err = join(pair, 3, VM2, token)
     assert code == 0, err
@@ -118,7 +118,7 @@ def test_a_token_lets_in_as_many_hosts_as_it_says(pair: Cluster) -> None:
 
 
 def test_a_token_of_another_cluster_is_refused(pair: Cluster) -> None:
-    """Nobody answers it, and that is among the reasons told."""
+    """No member answers, and the error lists this among the possible reasons."""
     foreign = str(Token(b"a" * 32, b"token-id", b"s" * 16, 7948, 4789))
     code, err = join(pair, 3, VM1, foreign)
 
@@ -129,8 +129,7 @@ def test_a_token_of_another_cluster_is_refused(pair: Cluster) -> None:
 def test_a_stolen_token_reads_and_forges_nothing(
     pair: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """With every key that a valid token gives, nothing that members say opens, and nothing said
-    with those keys is heard."""
+    """The keys of a valid token open no datagram, and datagrams sealed with them are dropped."""
     token = Token.parse(create(pair, 1))
     keys = [
         derive(secret, b"", info)
@@ -206,10 +205,10 @@ def say(hosts: Cluster, number: int, address: str, datagrams: list[bytes]) -> No
     assert code == 0, err
 
 
-def test_without_a_holder_nobody_new_gets_in_and_all_else_goes_on(
+def test_without_a_holder_only_admission_stops(
     pair: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A member answers who is missing; the cluster itself works."""
+    """A member names the missing holder; the cluster itself keeps working."""
     token = create(pair, 1)
     eventually(
         lambda: (
@@ -231,7 +230,7 @@ def test_without_a_holder_nobody_new_gets_in_and_all_else_goes_on(
 def test_after_promote_the_first_host_is_not_needed(
     pair: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """vm2 is made a holder, vm1 dies, and vm3 joins with a token that vm1 had made."""
+    """vm2 is promoted, vm1 dies, and vm3 joins with a token that vm1 created."""
     token = create(pair, 1, "--label", "of-vm1")
     pair.ok(1, "overlayd", "promote", "vm2")
     assert members(pair, 1)["vm2"]["authority"]
@@ -253,10 +252,10 @@ def test_after_promote_the_first_host_is_not_needed(
         )
 
 
-def test_all_agents_start_again_and_know_each_other(
+def test_admission_state_survives_a_restart_of_all_agents(
     pair: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Certificates, tokens and the authority outlive a restart of everything."""
+    """Certificates, tokens and the authority are kept on disk."""
     for number in (1, 2, 3):
         kill(pair, number)
     for number in (1, 2, 3):
@@ -273,10 +272,10 @@ def test_all_agents_start_again_and_know_each_other(
     eventually(back, "three members, two holders, on every host")
 
 
-def test_a_barred_node_is_out_at_once_and_can_not_return(
+def test_a_banned_node_is_excluded_at_once_and_permanently(
     pair: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Its identity is refused by every member, with and without a token, and it says why."""
+    """Every member refuses its identity, with and without a token, and the node reports that."""
     assert pair.run(1, "overlayd", "forget", "vm3")[0] == 6  # it is alive
     pair.ok(2, "overlayd", "forget", "--bar", "vm3")
     for number in (1, 2):
@@ -293,8 +292,8 @@ def test_a_barred_node_is_out_at_once_and_can_not_return(
     assert "vm3" not in members(pair, 2)
 
 
-def test_after_reset_a_barred_host_comes_back_as_a_new_node(pair: Cluster) -> None:
-    """The identity is barred, not the machine: whoever has a token may join as somebody new."""
+def test_after_a_reset_a_banned_host_joins_as_a_new_node(pair: Cluster) -> None:
+    """The identity is banned, not the machine: with a token it joins as a new node."""
     pair.ok(3, "overlayd", "reset", "--yes")
     code, err = join(pair, 3, VM1, create(pair, 1, "--expires", "10m"))
 

@@ -1,4 +1,4 @@
-"""Wrong requests: one clear message, the right exit code, nothing half-made."""
+"""Wrong requests: one clear message, the right exit code, and no changes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ready(cluster: Cluster) -> Iterator[Cluster]:
 
 
 def test_a_name_of_two_containers_detaches_neither(ready: Cluster) -> None:
-    """A process's number may be a namespace's name as well: the one meant has to be named."""
+    """A number may be a process id and a namespace's name: the kind must be given."""
     ready.ok(2, "ip", "netns", "add", "running")
     start = "ip netns exec running sleep 600 >/dev/null 2>&1 & echo $!"
     pid = ready.ok(2, "sh", "-c", start).strip()
@@ -101,10 +101,10 @@ def test_a_name_of_two_containers_detaches_neither(ready: Cluster) -> None:
         ("no-such-verb", 2, "no-such-verb"),
     ],
 )
-def test_a_wrong_request_is_told_and_changes_nothing(
+def test_a_wrong_request_is_reported_and_changes_nothing(
     ready: Cluster, command: str, exit_code: int, told: str
 ) -> None:
-    """Exit code, a message that names the thing, stdout empty, and no trace."""
+    """The exit code fits, the message names the cause, stdout is empty, and nothing is left."""
     before = traces(ready)
     code, out, err = ready.run(2, "overlayd", *command.split())
 
@@ -116,14 +116,14 @@ def test_a_wrong_request_is_told_and_changes_nothing(
 
 
 def test_force_overrides_an_overlapping_route(ready: Cluster) -> None:
-    """Who insists gets the network all the same."""
+    """With --force the network is created."""
     wish = ["network", "create", "forced", "--subnet", "192.168.56.0/24"]
     ready.ok(2, "overlayd", *wish, "--force")
     ready.ok(2, *["overlayd", "network", "rm", "forced"])
 
 
 def test_without_an_agent_every_verb_says_so(ready: Cluster) -> None:
-    """Exit code 3, and what to do."""
+    """The exit code is 3, and the error has the next step."""
     code, out, err = ready.run(2, "overlayd", "--run-dir", "/run/nowhere", "status")
 
     assert (code, out) == (3, "")
@@ -145,10 +145,10 @@ JOIN = "overlayd --state-dir /run/s2 --run-dir /run/r2 join"
         ("TOKEN", "192.168.56.11 --token-file -", 6, "port 7948"),
     ],
 )
-def test_a_join_that_cannot_be_is_told_and_leaves_no_member(
+def test_an_impossible_join_is_reported_and_adds_no_member(
     ready: Cluster, token: str | None, arguments: str, exit_code: int, told: str
 ) -> None:
-    """A second agent on vm2 never becomes a member by a wrong join."""
+    """A second agent on vm2 does not become a member by a wrong join."""
     text = token
     if token in {"TOKEN", "MISTYPED"}:
         text = ready.ok(1, "overlayd", "token", "show").strip()
@@ -175,9 +175,8 @@ def test_a_join_that_cannot_be_is_told_and_leaves_no_member(
         "--no-port-security",
     ],
 )
-def test_what_is_attached_otherwise_is_not_called_done(ready: Cluster, other: str) -> None:
-    """An attach again that asks for something else is a conflict that names what there is; asked
-    for what it has, it is done already."""
+def test_attaching_again_with_other_options_is_a_conflict(ready: Cluster, other: str) -> None:
+    """The error names the current value; with equal options, attach succeeds."""
     line = ["overlayd", "attach", "c2", "--network", "blue"]
     had = ready.json(2, "endpoint", "ls")["endpoints"]
     code, out, err = ready.run(2, *line, *other.split())
@@ -189,8 +188,8 @@ def test_what_is_attached_otherwise_is_not_called_done(ready: Cluster, other: st
     assert ready.json(2, "endpoint", "ls")["endpoints"] == had
 
 
-def test_a_given_name_that_a_container_has_is_pointed_out(ready: Cluster) -> None:
-    """Who gives a container's name is told that containers hear the container's address."""
+def test_a_record_that_a_container_hides_causes_a_warning(ready: Cluster) -> None:
+    """The warning says that the name resolves to the container's address."""
     give = ["overlayd", "dns", "add", "c1", "192.0.2.9", "--network", "blue"]
     code, _, err = ready.run(1, *give)
     ready.ok(1, "overlayd", "dns", "rm", "c1", "--network", "blue")
@@ -205,7 +204,7 @@ def links_and_namespaces(cluster: Cluster) -> tuple[str, str]:
 
 
 def test_a_token_of_another_cluster_gets_no_answer(ready: Cluster) -> None:
-    """Who can't prove membership hears nothing; the token is among the reasons told."""
+    """No member answers it; the token is among the possible reasons given."""
     ready.ok(3, "overlayd", "leave")
     before = links_and_namespaces(ready)
     foreign = str(Token(b"a" * 32, b"token-id", b"s" * 16, 7948, 4789))
@@ -220,7 +219,7 @@ def test_a_token_of_another_cluster_gets_no_answer(ready: Cluster) -> None:
 
 
 def test_a_peer_that_does_not_answer_is_named(ready: Cluster) -> None:
-    """After 20 seconds of silence the address tried and the likely reasons are told."""
+    """After 20 seconds of silence the error has the address and the likely reasons."""
     token = ready.ok(1, "overlayd", "token", "show")
     before = links_and_namespaces(ready)
     code, _, err = ready.run(
@@ -235,7 +234,7 @@ def test_a_peer_that_does_not_answer_is_named(ready: Cluster) -> None:
 
 
 def test_missing_capabilities_are_named(ready: Cluster) -> None:
-    """An agent that may not make links says which capability it lacks."""
+    """An agent that may not create links names the missing capability."""
     ready.ok(3, "overlayd", "reset", "--yes")
     before = links_and_namespaces(ready)
     code, out, err = ready.run(

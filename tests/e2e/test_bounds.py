@@ -1,4 +1,4 @@
-"""As much as there may be, and what a damage spoils: all of it is there again after a start."""
+"""Largest permitted state, and damaged state: everything is back after a restart."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def names(driver: AgentDriver) -> set[str]:
     return {str(each["name"]) for each in driver.get("/v1/dns?network=blue")["names"]}
 
 
-def test_as_many_names_as_there_may_be_are_there_after_a_power_cut(pair: LabCluster) -> None:
-    """With as many long addresses as each may have; both hosts lose their power at once."""
+def test_the_most_names_survive_a_power_cut(pair: LabCluster) -> None:
+    """Every name has its longest addresses, and both hosts lose power at once."""
     one = pair.host(1)
     given = {f"{'g' * 60}{number:03}" for number in range(limits.CUSTOM_RECORDS_MAX)}
     for number, name in enumerate(sorted(given)):
@@ -71,8 +71,8 @@ def test_as_many_names_as_there_may_be_are_there_after_a_power_cut(pair: LabClus
     wait_until(lambda: names(pair.host(2)) == given | {"c1", "c2"}, "all names there again")
 
 
-def test_as_many_ports_as_there_may_be_lead_there_after_a_start(pair: LabCluster) -> None:
-    """TCP and UDP, within the time of a request; a change of a name is followed soon."""
+def test_the_most_published_ports_survive_a_restart(pair: LabCluster) -> None:
+    """TCP and UDP ports work within a request's time limit, and follow a name soon."""
     one, half = pair.host(1), limits.PUBLISHED_PORTS_MAX // 2
     ports = [f"{20_000 + n}:{80 + n}{end}" for n in range(half) for end in ("", "/udp")]
     one.post("/v1/published", name="c1", network="blue", ports=ports)
@@ -86,8 +86,8 @@ def test_as_many_ports_as_there_may_be_lead_there_after_a_start(pair: LabCluster
     one.post("/v1/unpublish", name="c1")
 
 
-def test_readers_of_events_that_went_leave_room_for_others(pair: LabCluster) -> None:
-    """Nothing happens that they could be told of, and all the same their places are free soon."""
+def test_closed_event_streams_free_their_slots(pair: LabCluster) -> None:
+    """Without any event, the slots of closed connections are soon free."""
     one = pair.host(1)
     follow = ("python3", "-c", FOLLOW, str(limits.API_CLIENTS_MAX - 6))
 
@@ -118,8 +118,8 @@ def test_readers_of_events_that_went_leave_room_for_others(pair: LabCluster) -> 
     pytest.fail("something happens all the time: nothing was shown")
 
 
-def test_others_records_that_cannot_be_read_are_given_again(pair: LabCluster) -> None:
-    """A start goes on without them, and says so."""
+def test_unreadable_records_of_others_are_fetched_again(pair: LabCluster) -> None:
+    """The agent starts without them and reports it."""
     two = pair.host(2)
     own = two.get("/v1/status")["node"]["id"].removeprefix("n-")
     before = names(two)
@@ -132,8 +132,8 @@ def test_others_records_that_cannot_be_read_are_given_again(pair: LabCluster) ->
     assert "could not be read" in two.log_tail()
 
 
-def test_own_records_that_cannot_be_read_end_the_start_in_words(pair: LabCluster) -> None:
-    """Nobody else may have them: a person decides; what is attached goes on forwarding."""
+def test_unreadable_own_records_stop_the_start(pair: LabCluster) -> None:
+    """No other node may have them, so the operator must decide; forwarding continues."""
     two = pair.host(2)
     own = two.get("/v1/status")["node"]["id"].removeprefix("n-")
     two.end()

@@ -1,4 +1,4 @@
-"""Networks of one host alone: bridge, gateway and names, and nothing of other hosts."""
+"""Bridge networks, which exist on one host only: bridge, gateway and names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sandbox(cluster: Cluster, number: int, network: str) -> str:
 
 
 def test_containers_of_one_host_reach_each_other_and_the_gateway(cluster: Cluster) -> None:
-    """By IPv4, IPv6 and name, with full-size packets; there is no VXLAN device."""
+    """They use IPv4, IPv6 and names, with full-size packets; there is no VXLAN device."""
     cluster.ok(1, "overlayd", "network", "create", "home", "--driver", "bridge",
                "--subnet", "10.61.0.0/24", "--subnet", "fd61::/64")  # fmt: skip
     for name in ("h1", "h2"):
@@ -40,18 +40,18 @@ def test_containers_of_one_host_reach_each_other_and_the_gateway(cluster: Cluste
     assert cluster.json(1, "verify")["differences"] == []
 
 
-def test_its_host_is_on_it(cluster: Cluster) -> None:
-    """It is exposed as any network: the host reaches its containers, and they what it reaches."""
+def test_its_host_has_an_endpoint_on_it(cluster: Cluster) -> None:
+    """The host reaches the containers, and they reach whatever the host reaches."""
     ip = cluster.ok(1, "overlayd", "dns", "lookup", "h1", "--network", "home").split()[0]
     cluster.ok(1, "ping", "-c1", "-W3", "-s", "1400", ip)
     other = cluster.json(2, "status")["node"]["address"]
     assert cluster.inside(1, "h1", "ping", "-c1", "-W3", other)[0] == 0
 
 
-def test_a_port_leads_to_it_from_other_hosts(
+def test_other_hosts_reach_a_published_port_on_it(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A published port of its host is answered by its container, for who is not on it."""
+    """A published port of its host is answered by its container."""
     listen = "import http.server as h; h.HTTPServer(('', 80), h.SimpleHTTPRequestHandler)"
     command = f'cd /run; nohup python3 -c "{listen}.serve_forever()" >/dev/null 2>&1 &'
     cluster.inside(1, "h1", "sh", "-c", f"{command} echo $! >/run/h1.pid")
@@ -68,7 +68,7 @@ def test_a_port_leads_to_it_from_other_hosts(
 def test_it_needs_no_other_host_and_no_agent(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """It gives addresses while cut off, forwards without an agent, and is put right by the next."""
+    """It allocates while partitioned, forwards without an agent, and is repaired at the start."""
     address = cluster.json(1, "status")["node"]["address"]
     link = cluster.ok(1, "ip", "-o", "address", "show", "to", address).split()[1]
     cluster.ok(1, "ip", "link", "set", link, "down")
@@ -98,8 +98,10 @@ def sandbox_name(cluster: Cluster) -> str:
     raise AssertionError("no sandbox of home")
 
 
-def test_other_hosts_see_it_and_stay_out(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """It is listed with its host; an attach elsewhere says whose it is and leaves nothing."""
+def test_other_hosts_list_it_but_cannot_attach(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """An attach on another host names the network's host and leaves nothing behind."""
 
     def shown() -> list[tuple[str, list[str]]]:
         listed = cluster.json(2, "network", "ls")["networks"]
@@ -113,8 +115,8 @@ def test_other_hosts_see_it_and_stay_out(cluster: Cluster, eventually: Callable[
     assert (code, "home exists only on vm1" in err) == (6, True)
 
 
-def test_a_container_is_on_it_and_on_an_overlay(cluster: Cluster) -> None:
-    """One container has an interface on each, and reaches both."""
+def test_a_container_on_it_and_an_overlay_reaches_both(cluster: Cluster) -> None:
+    """The container has an interface on each network."""
     cluster.ok(1, "overlayd", "attach", "c1", "--network", "home")
     far = cluster.ok(1, "overlayd", "dns", "lookup", "c2").strip()
     assert cluster.inside(1, "c1", "ping", "-c1", "-W3", far)[0] == 0
@@ -133,14 +135,18 @@ def test_a_container_is_on_it_and_on_an_overlay(cluster: Cluster) -> None:
         (["--parent", "eth1"], "--parent is not supported by driver overlay"),
     ],
 )
-def test_nonsense_is_refused(cluster: Cluster, options: list[str], told: str) -> None:
-    """What does not go with a kind of network is said, and makes none."""
+def test_options_of_other_drivers_are_refused(
+    cluster: Cluster, options: list[str], told: str
+) -> None:
+    """Options that do not fit the driver are reported, and no network is created."""
     code, _, err = cluster.run(1, "overlayd", "network", "create", "bad", *options)
     assert (code, told in err) == (2, True), err
 
 
-def test_it_goes(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """Without containers there is no sandbox of it; removed, no host knows it."""
+def test_its_sandbox_and_record_are_removed(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Without containers it has no sandbox; once removed, no host knows it."""
     place = sandbox(cluster, 1, "home")
     code, _, err = cluster.run(
         1, "overlayd", "network", "create", "home", "--subnet", "10.61.0.0/24"

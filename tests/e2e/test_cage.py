@@ -1,4 +1,4 @@
-"""An agent under the system calls and the memory that its systemd unit allows."""
+"""An agent under the system call and memory limits of its systemd unit."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def hosts() -> Iterator[list[HostProcess]]:
         host_process.end(host_process.running())
 
 
-def test_the_cage_is_shut(hosts: list[HostProcess]) -> None:
-    """What the unit does not allow is refused in it, and its agents are inside."""
+def test_the_cage_refuses_what_the_unit_forbids(hosts: list[HostProcess]) -> None:
+    """Forbidden system calls fail in it, and the agents run in it."""
     program = (sys.executable, "-c", "import socket; socket.sethostname(socket.gethostname())")
     outside = host_process.run(hosts[0], *program)
     inside = host_process.run(hosts[0], sys.executable, str(CAGE), str(UNIT), *program)
@@ -66,7 +66,7 @@ def test_the_cage_is_shut(hosts: list[HostProcess]) -> None:
 
 
 def test_an_agent_does_all_its_work_in_it(hosts: list[HostProcess]) -> None:
-    """Networks, containers, names, rates, filters, the fast path, repair and the way out."""
+    """Networks, containers, names, rates, filters, fast path, repair and the way out all work."""
     one, two = hosts
     overlayd(one, "network", "create", "blue", "--subnet", "10.32.0.0/16", "--subnet", "fd40::/64")
     for host, name in ((one, "c1"), (two, "c2")):

@@ -1,4 +1,4 @@
-"""Who may use an agent's API: real users, told apart by the kernel."""
+"""Access to an agent's API, by real users that the kernel identifies."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def group_id(host: AgentDriver) -> int:
     return int(host.run("getent", "group", "overlayd").split(":")[2])
 
 
-def test_a_stranger_is_refused_in_clear_words(host: AgentDriver) -> None:
-    """Another user gets no answer, and is told for whom the socket is."""
+def test_other_users_are_refused_with_the_reason(host: AgentDriver) -> None:
+    """Another user gets no answer, and the error names the group with access."""
     done = overlayd(host, STRANGER, "status")
 
     assert done.returncode == 1
@@ -73,8 +73,8 @@ def test_a_stranger_is_refused_in_clear_words(host: AgentDriver) -> None:
     assert done.stdout == ""
 
 
-def test_a_loosened_socket_lets_no_stranger_in(host: AgentDriver) -> None:
-    """Where the socket's mode lets anybody connect, the agent itself refuses, by the uid."""
+def test_the_agent_refuses_others_on_an_open_socket(host: AgentDriver) -> None:
+    """If the socket's mode admits anybody, the agent itself refuses by uid."""
     host.run("chmod", "666", SOCKET)
     try:
         done = overlayd(host, STRANGER, "network", "create", "mine", "--subnet", "10.66.0.0/16")
@@ -87,8 +87,8 @@ def test_a_loosened_socket_lets_no_stranger_in(host: AgentDriver) -> None:
     assert host.get("/v1/networks")["networks"] == []
 
 
-def test_the_group_may_do_what_concerns_networks_and_containers(host: AgentDriver) -> None:
-    """A member of the group, by a supplementary group, looks, creates, attaches and removes."""
+def test_the_group_may_manage_networks_and_containers(host: AgentDriver) -> None:
+    """A member by a supplementary group may list, create, attach and remove."""
     group = group_id(host)
     for words in (
         ("status",),
@@ -102,7 +102,7 @@ def test_the_group_may_do_what_concerns_networks_and_containers(host: AgentDrive
 
 
 @pytest.mark.parametrize("words", ONLY_ROOT, ids=" ".join)
-def test_what_takes_hosts_and_keys_in_or_out_is_roots(
+def test_only_root_may_add_or_remove_hosts_and_keys(
     host: AgentDriver, words: tuple[str, ...]
 ) -> None:
     """The group is refused, and nothing has changed."""
@@ -114,8 +114,8 @@ def test_what_takes_hosts_and_keys_in_or_out_is_roots(
     assert host.get("/v1/status")["cluster"] is not None
 
 
-def test_every_path_that_only_root_may_use_is_tried_here(host: AgentDriver) -> None:
-    """Each *root* path of docs/API.md is refused to the group; no other is."""
+def test_every_path_reserved_for_root_is_tested_here(host: AgentDriver) -> None:
+    """Each *root* path of docs/API.md is refused to the group, and no other path is."""
     text = (ROOT / "docs" / "API.md").read_text(encoding="utf-8")
     sections = [part.split("\n", 2) for part in text.split("\n### ")[1:]]
     documented = {part[0] for part in sections if part[1].startswith("*root.*")}
@@ -136,8 +136,8 @@ def test_every_path_that_only_root_may_use_is_tried_here(host: AgentDriver) -> N
     assert len(refused) > 1
 
 
-def test_a_running_agent_may_only_what_it_needs(host: AgentDriver) -> None:
-    """Every thread of it has just the capabilities that the code gives reasons for."""
+def test_a_running_agent_has_only_needed_capabilities(host: AgentDriver) -> None:
+    """Every thread has exactly the capabilities that the code gives reasons for."""
     wanted = sum(1 << number for number in KEPT_CAPABILITIES.values())
     threads = list(Path(f"/proc/{host.pid()}/task").iterdir())
     found = {

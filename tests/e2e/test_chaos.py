@@ -1,5 +1,7 @@
-"""Each fault once, for long enough, on real agents with traffic: `make chaos` makes the table of
-docs/TESTING.md from what is measured here."""
+"""Each fault once, for long enough, on real agents with traffic.
+
+`make chaos` fills the table in docs/TESTING.md with the measurements.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ def states(driver: AgentDriver) -> set[str]:
 
 
 def test_forty_restarts(three: LabCluster, tell: Tell) -> None:
-    """Forty agents stopped and killed, one after another, cost no packet."""
+    """Forty agents are stopped and killed in turn without losing a packet."""
     rng = random.Random(40)
     with three.both_ways() as verdicts:
         for _ in range(40):
@@ -43,7 +45,7 @@ def test_forty_restarts(three: LabCluster, tell: Tell) -> None:
 
 
 def test_partition(three: LabCluster, tell: Tell) -> None:
-    """A minute without gossip, both ways: forwarding stays, writing goes on, both sides agree."""
+    """During a minute without gossip, forwarding and writing continue; then both sides agree."""
     victim = three.host(2)
     with three.both_ways() as verdicts:
         cut_gossip(victim)
@@ -60,7 +62,7 @@ def test_partition(three: LabCluster, tell: Tell) -> None:
 
 
 def test_one_way_partition(three: LabCluster, tell: Tell) -> None:
-    """A host that is heard but hears nothing: no packet lost, no flood of changes, whole after."""
+    """A host that only sends loses no packet, causes no flood, and recovers."""
     victim = three.host(2)
     before = len(three.host(1).get("/v1/events")["events"])
     with three.both_ways() as verdicts:
@@ -74,7 +76,7 @@ def test_one_way_partition(three: LabCluster, tell: Tell) -> None:
 
 
 def test_loss(three: LabCluster, tell: Tell) -> None:
-    """With 30 % of gossip lost attaches still reach everyone, and nobody is declared dead."""
+    """With 30 % of gossip lost, attaches still reach everyone, and no node is declared dead."""
     worst_s, dead = 0.0, 0
     for each in three.drivers:
         cut_gossip(each, "numgen random mod 100 < 30 drop")
@@ -101,7 +103,7 @@ def test_loss(three: LabCluster, tell: Tell) -> None:
 
 
 def test_frozen_agent(three: LabCluster, tell: Tell) -> None:
-    """An agent stopped for a minute is dead to the others and comes back by itself."""
+    """An agent stopped for a minute is declared dead and comes back by itself."""
     victim = three.host(2)
     with three.both_ways() as verdicts:
         victim.send_signal(signal.SIGSTOP)
@@ -114,7 +116,7 @@ def test_frozen_agent(three: LabCluster, tell: Tell) -> None:
 
 
 def test_full_disk(three: LabCluster, tell: Tell) -> None:
-    """A full disk refuses what is new, by name, and costs nothing of what runs."""
+    """A full disk refuses new changes by name, and costs no running traffic."""
     victim = three.host(2)
     victim.end(signal.SIGTERM)
     move = (

@@ -1,4 +1,4 @@
-"""Faults that an agent meets from its start on: part of `make chaos`, like test_chaos."""
+"""Faults that an agent meets from its start on, as part of `make chaos`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Tell = Callable[[str, str, str], None]
 
 
 def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
-    """A wall clock seven hours ahead, then behind: only the times of events show it."""
+    """A wall clock seven hours ahead, then behind, affects only the times of events."""
     library = tmp_path / "clockshift.so"
     source = Path(__file__).parent / "clockshift.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
@@ -55,7 +55,7 @@ def test_clock_stepped(tmp_path: Path, tell: Tell) -> None:
 
 
 def test_without_the_nft_program(tell: Tell) -> None:
-    """With no nft on the host agents start, containers reach each other, all is guarded."""
+    """Without the program nft, agents start, containers connect, and the filter is in place."""
     assert not host_process.running()
     with lab_cluster(2, populated=False) as made:
         for each in made.drivers:
@@ -72,8 +72,7 @@ def test_without_the_nft_program(tell: Tell) -> None:
 
 
 def test_a_thousand_endpoints_on_one_host(tell: Tell) -> None:
-    """A thousand containers on a host: attached by eight clients, known elsewhere, and an agent
-    killed among them is back without a packet lost."""
+    """Eight clients attach them and other hosts know them; a killed agent returns without loss."""
     assert not host_process.running()
     with lab_cluster(2) as made:
         crowded, other = made.drivers

@@ -1,4 +1,4 @@
-"""Three hosts, one network: what issue 2 promises, seen with real packets."""
+"""Three hosts and one network, tested with real packets."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Capture:
         self._output.close()
 
 
-def test_members_show_every_log_held_against_its_origin(
+def test_members_show_the_held_part_of_every_log(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Once quiet, each node holds of each log of the others what that node itself holds."""
+    """Once quiet, each node holds every log of the others completely."""
 
     def logs(number: int) -> dict[str, Any]:
         members = cluster.json(number, "members")["members"]
@@ -92,7 +92,7 @@ while data := s.recv(65536):
 
 
 def test_metrics_are_served_on_the_socket(cluster: Cluster) -> None:
-    """Under /metrics is what `overlayd metrics` prints, in Prometheus' own type."""
+    """/metrics serves the output of `overlayd metrics`, with Prometheus' content type."""
     _, told, _ = cluster.run(1, "overlayd", "metrics")
     _, shown, _ = cluster.run(1, "python3", "-c", SCRAPE)
     assert "text/plain; version=0.0.4" in shown
@@ -102,7 +102,7 @@ def test_metrics_are_served_on_the_socket(cluster: Cluster) -> None:
 
 
 def test_members_can_be_watched(cluster: Cluster) -> None:
-    """--watch shows the table anew every second, and ends well with Ctrl-C."""
+    """--watch refreshes the table every second and exits cleanly on Ctrl-C."""
     code, out, err = cluster.run(
         1,
         "timeout",
@@ -122,7 +122,7 @@ def test_members_can_be_watched(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("source", [1, 2, 3])
 def test_containers_reach_each_other(cluster: Cluster, source: int) -> None:
-    """From each host's container every other one answers the very first ping."""
+    """From each host's container, every other one answers the first ping."""
     for target, name in IPS.items():
         if target != source:
             code, out, err = cluster.inside(
@@ -132,13 +132,13 @@ def test_containers_reach_each_other(cluster: Cluster, source: int) -> None:
 
 
 def test_containers_have_names(cluster: Cluster) -> None:
-    """A container on another host is reached by its name."""
+    """A container on another host is reachable by its name."""
     assert cluster.inside(1, "c1", "ping", "-c1", "-W5", "c3")[0] == 0
     assert cluster.inside(3, "c3", "ping", "-c1", "-W5", "c2.blue.overlay")[0] == 0
 
 
 def test_frames_between_hosts_are_vxlan(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """On the underlay a ping is UDP 4789 with the network's VNI."""
+    """On the underlay a ping is UDP to port 4789 with the network's VNI."""
     vni = cluster.json(1, "network", "inspect", "blue")["vni"]
     target = ip_of(cluster, "c2")
     with Capture(cluster, 1, "udp port 4789") as capture:
@@ -150,7 +150,7 @@ def test_frames_between_hosts_are_vxlan(cluster: Cluster, eventually: Callable[.
 
 
 def test_the_first_ping_after_attach_is_answered(cluster: Cluster) -> None:
-    """When attach returns on vm1, a single ping from vm3 gets its answer."""
+    """When attach returns on vm1, a single ping from vm3 is answered."""
     for number in range(10):
         ip = cluster.attach(1, f"first{number}")
         code, out, _ = cluster.inside(3, "c3", "ping", "-c1", "-W5", ip)
@@ -171,7 +171,7 @@ def test_arp_for_a_remote_container_is_answered_locally(
 
 
 def test_broadcast_reaches_all_hosts(cluster: Cluster) -> None:
-    """One broadcast ping is heard by the containers on the other hosts."""
+    """The containers on the other hosts receive one broadcast ping."""
     for number in (2, 3):
         cluster.ok(
             number, "ip", "netns", "exec", f"c{number}",
@@ -184,7 +184,7 @@ def test_broadcast_reaches_all_hosts(cluster: Cluster) -> None:
 
 
 def test_two_networks_do_not_see_each_other(cluster: Cluster) -> None:
-    """A container on another network with the same subnet's neighbour address hears nothing."""
+    """A container on another network receives nothing, even with a neighboring address."""
     cluster.ok(2, "overlayd", "network", "create", "red", "--subnet", "10.77.0.0/16")
     ip = cluster.attach(2, "reddish", network="red")
     cluster.attach(3, "reddish3", network="red")
@@ -199,7 +199,7 @@ def test_two_networks_do_not_see_each_other(cluster: Cluster) -> None:
 def test_after_detach_its_rows_are_gone_everywhere(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """No FDB row, bridge row or neighbour of a detached container is left on any host."""
+    """No FDB, bridge or neighbor row of a detached container is left on any host."""
     ip = cluster.attach(2, "leaver")
     endpoints = cluster.json(1, "endpoint", "ls")["endpoints"]
     (mac,) = [endpoint["mac"] for endpoint in endpoints if endpoint["name"] == "leaver"]
@@ -222,13 +222,13 @@ def test_after_detach_its_rows_are_gone_everywhere(
 
 
 def test_the_kernel_is_exactly_as_desired(cluster: Cluster) -> None:
-    """Verify finds nothing on any host."""
+    """`verify` finds no difference on any host."""
     for number in (1, 2, 3):
         assert cluster.json(number, "verify")["differences"] == []
 
 
 def test_attaching_again_gives_the_same_address(cluster: Cluster) -> None:
-    """Attach is idempotent; its stdout is the address and nothing else."""
+    """Attach is idempotent, and its stdout is only the address."""
     ip = cluster.attach(1, "again")
     out = cluster.ok(1, "overlayd", "attach", "netns:again", "--network", "blue")
 
@@ -236,14 +236,14 @@ def test_attaching_again_gives_the_same_address(cluster: Cluster) -> None:
 
 
 def test_a_given_address_of_another_hosts_space_is_granted(cluster: Cluster) -> None:
-    """`--ip` works for any free address of the subnet, whoever owns it."""
+    """`--ip` works for any free address of the subnet, whichever host owns it."""
     assert cluster.attach(3, "fixed", "--ip", "10.32.77.7") == "10.32.77.7"
     code, _, _ = cluster.inside(1, "c1", "ping", "-c1", "-W5", "10.32.77.7")
 
     assert code == 0
 
 
-def test_an_agent_killed_and_started_again_adopts_what_is_there(
+def test_a_restarted_agent_adopts_the_existing_state(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
     """Killing an agent loses no ping, and the next start needs no operation."""
@@ -271,7 +271,7 @@ def test_an_agent_killed_and_started_again_adopts_what_is_there(
 def test_a_container_that_ends_is_withdrawn_everywhere(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A namespace that vanishes takes its endpoint with it, on all hosts."""
+    """The endpoint of a namespace that disappears is withdrawn on all hosts."""
     cluster.attach(2, "mortal")
     cluster.ok(2, "ip", "netns", "del", "mortal")
 
@@ -282,8 +282,8 @@ def test_a_container_that_ends_is_withdrawn_everywhere(
     eventually(gone, "the endpoint of a vanished namespace", 10.0)
 
 
-def test_altered_rows_are_put_right(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """Rows that somebody deletes come back by the kernel's own notification."""
+def test_deleted_rows_are_restored(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """Rows that somebody deletes are restored upon the kernel's notification."""
     sandbox = cluster.sandbox(1)
     before = cluster.json(1, "verify")["differences"]
     cluster.ok(1, "ip", "netns", "exec", sandbox, "bridge", "fdb", "flush", "dev", "vxlan0")
@@ -291,7 +291,7 @@ def test_altered_rows_are_put_right(cluster: Cluster, eventually: Callable[..., 
     eventually(lambda: cluster.json(1, "verify")["differences"] == before == [], "repair", 10.0)
 
 
-def test_a_node_that_leaves_is_gone_at_once_and_reset_leaves_nothing(
+def test_leave_withdraws_and_reset_leaves_nothing(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
     """Leaving withdraws all endpoints; reset removes every interface, namespace, rule and file."""
@@ -312,7 +312,7 @@ def test_a_node_that_leaves_is_gone_at_once_and_reset_leaves_nothing(
 
 
 def test_a_host_that_was_reset_can_join_again(cluster: Cluster) -> None:
-    """After reset the host is as new: it joins and attaches like any other."""
+    """After a reset, the host joins and attaches like any new host."""
     token = cluster.ok(1, "overlayd", "token", "show")
     code, _, err = cluster.run(
         3, "overlayd", "join", "192.168.56.12", "--token-file", "-", stdin=token

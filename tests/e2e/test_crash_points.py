@@ -1,8 +1,8 @@
-"""A real agent killed at every write and every kernel operation of its verbs, one after another.
+"""A real agent, killed at every write and every kernel operation of its verbs in turn.
 
 Each case is one verb on one host and the k-th point passed during it. After the crash the agent
-is started again and must have kept its promises: desired equals actual on all hosts, no address
-leaked or doubled, nothing left behind. Then the verb is asked for again, and undone.
+starts again and must have kept its promises: desired equals actual on all hosts, no address is
+leaked or owned twice, and nothing is left behind. Then the verb is repeated, and undone.
 """
 
 from __future__ import annotations
@@ -365,7 +365,7 @@ def succeeds(verb: Verb, pair: Pair) -> bool:
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_one_crash_of_each_kind(pair: Pair, verb: Verb, covered: set[str]) -> None:
-    """Killed at each kind of point that no verb before has covered, a verb leaves all sound."""
+    """After a kill at each kind of point not yet covered, all hosts are consistent."""
     for name in dict.fromkeys(points(pair, verb)):
         if name not in covered and crash(pair, verb, f"{name}:1"):
             covered.add(name)
@@ -381,7 +381,7 @@ def covered() -> set[str]:
 @pytest.mark.chaos
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_every_crash(pair: Pair, verb: Verb) -> None:
-    """Killed at every single point of a verb in turn, an agent leaves all sound."""
+    """After a kill at every single point of a verb, all hosts are consistent."""
     passed = points(pair, verb)
     done = sum(crash(pair, verb, f"*:{number + 1}") for number in range(len(passed)))
     print(f"{verb.name}: {done} of {len(passed)} points covered")  # noqa: T201 - asked for

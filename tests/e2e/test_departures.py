@@ -1,4 +1,4 @@
-"""Hosts that go, and networks that nobody else took part in: nothing is lost with them."""
+"""Hosts that leave, and networks in which no other host participated: nothing is lost."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def removed(driver: AgentDriver, name: str) -> bool:
 
 
 def test_a_network_in_use_elsewhere_is_not_removed(three: LabCluster) -> None:
-    """By a host that takes no part in it either, nor by one that can't hear who does."""
+    """Hosts that do not participate, or are partitioned, cannot remove it either."""
     create(three, 1, "used", "10.71.0.0/24")
     add(three.host(2), "busy", "used")
 
@@ -83,9 +83,8 @@ def test_a_network_in_use_elsewhere_is_not_removed(three: LabCluster) -> None:
 
 
 @pytest.mark.parametrize("subnet", ["10.72.0.0/24", "fd72::/64"])
-def test_the_space_of_a_creator_that_left_is_taken_back(three: LabCluster, subnet: str) -> None:
-    """Nobody took part to whom it could have given it: the next who needs an address has it, and
-    so has the one after it."""
+def test_the_space_of_a_departed_creator_is_reclaimed(three: LabCluster, subnet: str) -> None:
+    """Without participants, the next nodes that need an address get the space."""
     create(three, 3, "orphan", subnet)
     three.host(3).post("/v1/leave")
     rejoin(three, 3, by=1)
@@ -100,8 +99,8 @@ def test_the_space_of_a_creator_that_left_is_taken_back(three: LabCluster, subne
     wait_until(lambda: removed(three.host(1), "orphan"), "it can be removed")
 
 
-def test_heirs_may_leave_one_after_another(three: LabCluster) -> None:
-    """Each had the whole space for itself, and nobody else took part."""
+def test_reclaiming_nodes_may_leave_in_turn(three: LabCluster) -> None:
+    """Each had the whole space for itself, without other participants."""
     create(three, 3, "passed", "10.75.0.0/24")
     three.host(3).post("/v1/leave")
     rejoin(three, 3, by=1)
@@ -113,8 +112,8 @@ def test_heirs_may_leave_one_after_another(three: LabCluster) -> None:
     wait_until(lambda: removed(three.host(2), "passed"), "it can be removed")
 
 
-def test_what_is_on_a_network_that_was_removed_elsewhere_is_detached(three: LabCluster) -> None:
-    """Attached while the remover could not hear of it; also by an agent that starts after that."""
+def test_endpoints_on_a_removed_network_are_detached(three: LabCluster) -> None:
+    """They were attached during a partition; an agent that starts later detaches them too."""
     one, two = three.host(1), three.host(2)
     for restart in (False, True):
         create(three, 1, "cut", "10.76.0.0/24")
@@ -146,8 +145,8 @@ def attached(driver: AgentDriver, name: str) -> list[object]:
     return [end for each in shown if each["name"] == name for end in each["endpoints"]]
 
 
-def test_the_heir_of_a_forgotten_creator_takes_part(three: LabCluster) -> None:
-    """So that a third host gets addresses of what the heir never used."""
+def test_the_reclaiming_node_grants_unused_addresses(three: LabCluster) -> None:
+    """A third host gets addresses that the reclaiming node never used."""
     create(three, 3, "left", "10.73.0.0/24")
     three.host(3).end()
     states = [
@@ -176,8 +175,8 @@ def scopes(driver: AgentDriver) -> set[str]:
     }
 
 
-def test_a_removed_network_leaves_nothing_to_the_next_of_its_number(three: LabCluster) -> None:
-    """Neither names that were given on it nor hosts that take part in it."""
+def test_a_reused_vni_inherits_nothing(three: LabCluster) -> None:
+    """Neither custom records nor participating hosts of the removed network remain."""
     one, two = three.host(1), three.host(2)
     for _ in range(2):
         one.post("/v1/networks", name="again", vni=4242, subnets=[{"subnet": "10.74.0.0/24"}])
@@ -192,9 +191,11 @@ def test_a_removed_network_leaves_nothing_to_the_next_of_its_number(three: LabCl
             wait_until(lambda driver=driver: not any("4242" in s for s in scopes(driver)), "done")  # type: ignore[misc]
 
 
-def test_a_network_made_anew_under_its_number_is_not_removed(three: LabCluster) -> None:
-    """Its creator waits with the number until who removed the former one has heard of its end,
-    and stops asking for it: that would be the end of the new one too."""
+def test_a_network_recreated_under_its_vni_is_kept(three: LabCluster) -> None:
+    """The creator waits until the remover knows the end of the former network.
+
+    Otherwise the remover's request would remove the new network too.
+    """
     one, two = three.host(1), three.host(2)
     wish = {"name": "twice", "vni": 4343, "subnets": [{"subnet": "10.77.0.0/24"}]}
 

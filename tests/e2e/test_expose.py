@@ -1,4 +1,4 @@
-"""Networks and the world: a way out, the host as an end of its networks, and nothing more."""
+"""Networks and the outside: the way out, the host endpoint, and isolation."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 
 @pytest.fixture(scope="module")
 def world(cluster: Cluster) -> Cluster:
-    """Three joined hosts, of which the first two are on the internet; a dual-stack network."""
+    """Three joined hosts, two of them with an internet, and a dual-stack network."""
     make_dual(cluster)
     return cluster
 
 
 def reaches(cluster: Cluster, number: int, container: str, ip: str) -> bool:
-    """Say whether a container gets an answer."""
+    """Return whether a container gets an answer."""
     return cluster.inside(number, container, "ping", "-c1", "-W1", ip)[0] == 0
 
 
 def host_reaches(cluster: Cluster, number: int, ip: str) -> bool:
-    """Say whether a host gets an answer."""
+    """Return whether a host gets an answer."""
     return cluster.run(number, "ping", "-c1", "-W1", ip)[0] == 0
 
 
-def test_containers_reach_what_the_host_reaches_under_its_address(
+def test_containers_reach_the_outside_under_the_hosts_address(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """By IPv4 and IPv6, right after the attach, and the internet sees the host's address."""
+    """It works over IPv4 and IPv6 right after the attach, and servers see the host's address."""
     for ip in (WORLD, WORLD6):
         serve(world, 1, netns("world"), ip, 80)
         eventually(lambda ip=ip: seen_as(world, 1, [], ip, 80) != "", "the server")
@@ -46,10 +46,10 @@ def test_containers_reach_what_the_host_reaches_under_its_address(
     assert reaches(world, 1, "c1", WORLD), "the network that the lab makes is exposed too"
 
 
-def test_hosts_and_containers_see_each_other_as_they_are(
+def test_hosts_and_containers_connect_without_nat(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Host to its own and to remote containers and back, without translation, both families."""
+    """Hosts and local or remote containers see each other's addresses, in both families."""
     ends = world.json(2, "network", "inspect", "dual")["host_ips"]
     for family, (host_ip, near, far) in enumerate(
         zip(ends, ips_of(world, 2, "d2"), ips_of(world, 2, "d3"), strict=True)
@@ -67,7 +67,7 @@ def test_hosts_and_containers_see_each_other_as_they_are(
 
 
 def test_an_internal_network_has_no_way_out(world: Cluster) -> None:
-    """Its containers reach each other on all hosts, but neither the host nor the world."""
+    """Its containers reach each other on all hosts, but neither the host nor the outside."""
     world.ok(1, "overlayd", "network", "create", "inner", "--subnet", "10.61.0.0/24", "--internal")
     one = world.attach(1, "i1", network="inner")
     world.attach(2, "i2", network="inner")
@@ -82,7 +82,7 @@ def test_an_internal_network_has_no_way_out(world: Cluster) -> None:
 
 
 def test_networks_do_not_meet_in_the_host(world: Cluster) -> None:
-    """Two exposed networks on one host: their containers get no answer from each other."""
+    """Containers of two exposed networks on one host get no answer from each other."""
     blue = ips_of(world, 1, "c1")[0]
     dual = ips_of(world, 1, "d1")[0]
 
@@ -93,8 +93,10 @@ def test_networks_do_not_meet_in_the_host(world: Cluster) -> None:
 
 
 def test_from_outside_nothing_gets_in(world: Cluster) -> None:
-    """A neighbour that routes a network to this host reaches no container, and the host no more
-    routes between its other interfaces than before."""
+    """A neighbor that routes a network to this host reaches no container.
+
+    The host does not start to route between its other interfaces either.
+    """
     blue = ips_of(world, 1, "c1")[0]
     world.ok(1, "ip", "-n", "world", "route", "add", "10.32.0.0/16", "via", "203.0.113.1")
     world.ok(1, "ip", "-n", "world", "route", "add", "192.168.56.0/24", "via", "203.0.113.1")
@@ -123,10 +125,10 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_what_is_taken_away_from_outside_comes_back(
+def test_removed_host_state_is_restored(
     world: Cluster, eventually: Callable[..., None], what: str
 ) -> None:
-    """Found by `verify` or repaired at once, by the kernel's own word for it."""
+    """It is found by `verify`, or repaired at once upon a kernel notification."""
     (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
     assert reaches(world, 1, "d1", WORLD)
     world.ok(1, "sh", "-c", DAMAGE[what].replace("$END", end))
@@ -137,8 +139,8 @@ def test_what_is_taken_away_from_outside_comes_back(
     assert end in world.ok(1, "ip", "-br", "link")
 
 
-def test_verify_compares_what_no_notification_tells(world: Cluster) -> None:
-    """A sysctl of our interface: found, put right on demand."""
+def test_verify_compares_sysctls(world: Cluster) -> None:
+    """A changed sysctl of the host's interface is reported, and repaired on request."""
     (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
     world.ok(1, "sysctl", "-qw", f"net.ipv6.conf.{end}.accept_ra=1")
     shown = world.run(1, "overlayd", "verify")[1]
@@ -148,9 +150,11 @@ def test_verify_compares_what_no_notification_tells(world: Cluster) -> None:
     assert world.json(1, "verify")["differences"] == []
 
 
-def test_a_killed_agent_stops_nothing_and_adopts_all(world: Cluster) -> None:
-    """A ping out loses no answer while the agent is killed and started again, and the host's end
-    keeps its interface and address."""
+def test_a_restarted_agent_adopts_the_host_endpoint(world: Cluster) -> None:
+    """A ping to the outside loses no answer over a kill and a start.
+
+    The host endpoint keeps its interface and address.
+    """
     (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
     index = world.ok(1, "ip", "-o", "link", "show", end).split(":")[0]
     world.ok(1, "sh", "-c", f"ip netns exec d1 ping -i0.05 {WORLD} >/tmp/pings 2>&1 &")
@@ -169,10 +173,10 @@ def test_a_killed_agent_stops_nothing_and_adopts_all(world: Cluster) -> None:
     assert world.ok(1, "ip", "-o", "link", "show", end).split(":")[0] == index
 
 
-def test_what_went_while_no_agent_ran_is_there_after_the_start(
+def test_a_start_restores_a_removed_host_endpoint(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """The host's end with its rows, at once: not with the next look at everything, 30 s later."""
+    """It is restored with its rows at once, not in the next full check 30 s later."""
     (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
     world.ok(1, "bash", "-c", KILL)
     world.ok(1, "ip", "link", "delete", end)
@@ -182,8 +186,8 @@ def test_what_went_while_no_agent_ran_is_there_after_the_start(
     eventually(lambda: world.json(1, "verify")["differences"] == [], "nothing differs", 10)
 
 
-def test_unexposed_by_hand_stays_so(world: Cluster) -> None:
-    """Neither the host nor the world is reached then; until it is exposed again."""
+def test_unexpose_persists(world: Cluster) -> None:
+    """Neither the host nor the outside can be reached until the network is exposed again."""
     dual = ips_of(world, 2, "d2")[0]
     world.ok(2, "overlayd", "unexpose", "dual")
     world.attach(2, "d2b", network="dual")
@@ -199,9 +203,11 @@ def test_unexposed_by_hand_stays_so(world: Cluster) -> None:
     assert host_reaches(world, 2, dual)
 
 
-def test_a_host_without_an_end_forwards_nothing_for_others(world: Cluster) -> None:
-    """With its last end the switches go back that made it forward, and so it is no router between
-    its other interfaces when the table is gone; with the next end they come again."""
+def test_a_host_without_an_endpoint_does_not_forward(world: Cluster) -> None:
+    """With its last endpoint, the host's forwarding sysctls are restored.
+
+    So it is no router once the table is gone. With the next endpoint they are set again.
+    """
     switch = "/proc/sys/net/ipv4/conf/{}/forwarding"
     names = [each["name"] for each in world.json(2, "network", "ls")["networks"]]
     mine = [n for n in names if world.json(2, "network", "inspect", n)["exposed"]]
@@ -218,8 +224,8 @@ def test_a_host_without_an_end_forwards_nothing_for_others(world: Cluster) -> No
     assert reaches(world, 2, "d2", WORLD)
 
 
-def test_of_overlapping_networks_one_is_exposed(world: Cluster) -> None:
-    """The second one works, but its host has no end on it, and both verbs say why."""
+def test_only_one_of_overlapping_networks_is_exposed(world: Cluster) -> None:
+    """The second network works without a host endpoint, and both commands give the reason."""
     world.ok(1, "overlayd", "network", "create", "again", "--subnet", "10.60.0.0/16")
     world.attach(1, "a1", network="again")
     again = world.json(1, "network", "inspect", "again")
@@ -233,8 +239,8 @@ def test_of_overlapping_networks_one_is_exposed(world: Cluster) -> None:
     world.ok(1, "overlayd", "network", "rm", "again")
 
 
-def test_a_host_without_containers_can_be_an_end(world: Cluster) -> None:
-    """By `expose` it reaches remote containers and stays exposed over a restart of its agent."""
+def test_a_host_without_containers_can_be_exposed(world: Cluster) -> None:
+    """After `expose` it reaches remote containers, also after a restart of its agent."""
     world.ok(1, "overlayd", "network", "create", "lone", "--subnet", "10.62.0.0/24")
     ip = world.attach(1, "l1", network="lone")
     assert not host_reaches(world, 3, ip)
@@ -250,11 +256,10 @@ def test_a_host_without_containers_can_be_an_end(world: Cluster) -> None:
     assert world.json(3, "network", "inspect", "lone")["here"] is False
 
 
-def test_where_ipv6_is_switched_off_networks_have_it_all_the_same(
+def test_networks_have_ipv6_even_if_it_is_disabled(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """In a container as Docker makes them, and on the host: both get their IPv6 addresses, and
-    nothing else there does."""
+    """A container as Docker creates it, and the host, get IPv6 on the network's interface only."""
     off = ("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
     world.ok(3, "ip", "netns", "add", "four")
     world.ok(3, *netns("four"), *off)
@@ -274,8 +279,10 @@ def test_where_ipv6_is_switched_off_networks_have_it_all_the_same(
     world.ok(3, "overlayd", "detach", "four")
 
 
-def test_a_removed_network_leaves_no_end(world: Cluster, eventually: Callable[..., None]) -> None:
-    """A host that was an end by hand of a network removed elsewhere has nothing of it any more."""
+def test_a_removed_network_leaves_no_host_endpoint(
+    world: Cluster, eventually: Callable[..., None]
+) -> None:
+    """A host exposed by hand keeps nothing of a network that another host removed."""
     world.ok(1, "overlayd", "network", "create", "brief", "--subnet", "10.65.0.0/24")
     world.ok(3, "overlayd", "expose", "brief")
     (end,) = world.json(3, "network", "inspect", "brief")["host_interfaces"]
@@ -290,8 +297,10 @@ def test_a_removed_network_leaves_no_end(world: Cluster, eventually: Callable[..
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_every_subnet_of_a_network_has_a_way_out(world: Cluster, *, isolated: bool) -> None:
-    """Two subnets are two segments: the host has an end on each, and reaches both; between the two
-    it leads nobody who is not led within."""
+    """The host has an endpoint on each of two subnets, and reaches both.
+
+    It routes between them only if the network does.
+    """
     name, third = ("apart", 64) if isolated else ("pair", 63)
     options = ["--isolate-subnets"] if isolated else []
     world.ok(2, "overlayd", "network", "create", name, "--subnet", f"10.{third}.0.0/24",
@@ -313,10 +322,10 @@ PLACES = "--data-root /run/lab/docker --exec-root /run/docker-exec"
 DOCKERD = f"setsid dockerd {PLACES} >/run/dockerd.log 2>&1 &"
 
 
-def test_a_firewall_that_drops_is_named_with_the_remedy(
+def test_a_dropping_firewall_is_reported_with_the_remedy(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Status tells the commands, and once they were given all is well."""
+    """`status` prints the commands, and is healthy once they have been run."""
 
     def complaints() -> list[str]:
         return [each["hint"] for each in world.json(2, "status")["health"]]
@@ -332,11 +341,13 @@ def test_a_firewall_that_drops_is_named_with_the_remedy(
 
 
 @pytest.mark.docker
-def test_docker_started_later_lets_it_through(
+def test_docker_started_later_does_not_block(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Docker makes the host a router and drops what is forwarded; by DOCKER-USER ours passes, and
-    Docker's own network keeps its way out."""
+    """Docker drops forwarded packets; overlayd's pass through DOCKER-USER.
+
+    Docker's own network keeps its way out.
+    """
     world.ok(2, "bash", "-c", DOCKERD)
     eventually(lambda: world.run(2, "docker", "info")[0] == 0, "dockerd", 60.0)
     assert world.ok(2, "cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
@@ -355,8 +366,8 @@ def test_docker_started_later_lets_it_through(
     assert not reaches(world, 2, "dd", ips_of(world, 2, "d2")[0]), "and ours to it"
 
 
-def test_reset_leaves_nothing_of_it(world: Cluster) -> None:
-    """With a living agent and with a dead one: interfaces, tables and sysctls are as before."""
+def test_reset_removes_all_host_state(world: Cluster) -> None:
+    """With and without an agent, interfaces, tables and sysctls are as before."""
     for number, dead in ((2, False), (1, True)):
         if dead:
             world.ok(number, "bash", "-c", KILL)

@@ -1,4 +1,4 @@
-"""Agents killed, hosts cut off, everything started again: what issue 3 promises, for real."""
+"""Agents killed, hosts partitioned, everything restarted, on real hosts."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def names(cluster: Cluster, number: int) -> set[str]:
 
 
 def all_alive(cluster: Cluster) -> bool:
-    """Say whether everyone holds everyone alive."""
+    """Return whether every host considers all members alive."""
     return all(set(states(cluster, number).values()) == {"alive"} for number in (1, 2, 3))
 
 
 def cut(cluster: Cluster, number: int) -> None:
-    """Drop all that vm`number` hears of the others on the underlay."""
+    """Drop all datagrams of the others that arrive at vm`number` on the underlay."""
     rules = "table inet lab { chain i { type filter hook input priority 0; iif eth1 drop; }; }"
     cluster.ok(number, "nft", rules)
 
 
 def heal(cluster: Cluster, number: int) -> None:
-    """Let it hear again."""
+    """Stop dropping them."""
     cluster.ok(number, "nft", "delete", "table", "inet", "lab")
 
 
-def test_a_killed_agent_is_seen_dead_and_comes_back_whole(
+def test_a_killed_agent_is_declared_dead_and_comes_back(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Dead to the others within seconds, forwarded all the while, and alive again after."""
+    """The others declare it dead within seconds and keep forwarding; then it is alive again."""
     cluster.ok(3, "bash", "-c", KILL)
     eventually(lambda: states(cluster, 1)["vm3"] == "dead", "vm3 seen dead by vm1", DEATH_S)
     eventually(lambda: states(cluster, 2)["vm3"] == "dead", "vm3 seen dead by vm2", DEATH_S)
@@ -79,7 +79,7 @@ def test_a_killed_agent_is_seen_dead_and_comes_back_whole(
 
 
 def test_a_partition_loses_nothing(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """Both sides go on attaching while cut off, and are equal soon after."""
+    """Both sides keep attaching during the partition, and agree soon after it."""
     cut(cluster, 3)
     eventually(lambda: states(cluster, 1)["vm3"] == "dead", "vm3 out of sight", DEATH_S)
     cluster.attach(1, "near")
@@ -97,10 +97,10 @@ def test_a_partition_loses_nothing(cluster: Cluster, eventually: Callable[..., N
     assert cluster.inside(1, "near", "ping", "-c1", "-W5", "10.32.2.1")[0] == 0
 
 
-def test_all_agents_killed_and_started_in_reverse_order_find_each_other(
+def test_restarted_agents_find_each_other(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Peers, once known, are remembered on disk; nobody needs to be named again."""
+    """After a start in reverse order they use the peers on their disks."""
     before = names(cluster, 1)
     for number in (1, 2, 3):
         cluster.ok(number, "bash", "-c", KILL)
@@ -114,10 +114,10 @@ def test_all_agents_killed_and_started_in_reverse_order_find_each_other(
     assert cluster.inside(1, "c1", "ping", "-c1", "-W5", "c3")[0] == 0
 
 
-def test_a_join_just_as_the_agent_ends_starts_another(
+def test_a_join_while_the_agent_exits_starts_another(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A killed agent may take one connection more: that join goes on with an agent of its own."""
+    """A killed agent may accept one more connection: the join then starts a new agent."""
     cluster.ok(3, "bash", "-c", f"{KILL}; while pgrep -f '[o]verlay.cli.main agent'; do :; done")
     cluster.ok(3, "bash", "-c", f"python3 -c '{ENDING}' >/run/ending 2>&1 &")
     eventually(lambda: "listens" in cluster.ok(3, "cat", "/run/ending"), "who ends")
@@ -127,7 +127,7 @@ def test_a_join_just_as_the_agent_ends_starts_another(
 
 
 def test_a_dead_node_can_be_forgotten(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """Forget refuses a live node; a dead one's endpoints and rows go, and it can't come back."""
+    """A live node is refused; a dead one's endpoints and rows go, and it cannot come back."""
     code, _, err = cluster.run(1, "overlayd", "forget", "vm3")
     assert code == 6, err
     cluster.ok(3, "bash", "-c", KILL)

@@ -1,4 +1,4 @@
-"""In which order a host lets a member in, and out: as its agent passes its crash points."""
+"""The order in which a host changes its filter and its rows, by its agent's crash points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILTER, ROW_PUT, ROW_DELETED = (
 
 @pytest.fixture
 def two() -> Iterator[list[AgentDriver]]:
-    """Return two hosts; the first is a cluster with a container, and notes what it does."""
+    """Return two hosts; the first is a cluster with a container, and records its crash points."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[AgentDriver] = []
     try:
@@ -35,10 +35,10 @@ def two() -> Iterator[list[AgentDriver]]:
         end_all(drivers)
 
 
-def test_the_filter_is_widened_before_the_rows_and_narrowed_after_them(
+def test_the_filter_opens_before_rows_and_closes_after_them(
     two: list[AgentDriver],
 ) -> None:
-    """A new member's VTEP is let in before any row leads to it; a leaver's is kept out after."""
+    """A new member is admitted before any row points to its VTEP, and removed after the last."""
     one, other = two
 
     def passed() -> list[str]:

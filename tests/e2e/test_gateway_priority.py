@@ -1,4 +1,4 @@
-"""Which of several networks has a container's default route, by where it really leads."""
+"""Which of several networks provides a container's default route, tested by real routes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def way(cluster: Cluster, number: int = 1, container: str = "c", family: str = "
 
 @pytest.fixture(scope="module")
 def networks(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """Beside blue: red and green of both families, and dark, an internal one."""
+    """Create, beside blue, the dual-stack networks red and green, and the internal dark."""
     for name, octet, options in (("red", 71, ()), ("green", 72, ()), ("dark", 73, ("--internal",))):
         cluster.ok(1, "overlayd", "network", "create", name, "--subnet", f"10.{octet}.0.0/24",
                    "--subnet", f"fd{octet}::/64", *options)  # fmt: skip
@@ -32,8 +32,8 @@ def networks(cluster: Cluster, eventually: Callable[..., None]) -> None:
 
 
 @pytest.mark.usefixtures("networks")
-def test_the_highest_priority_has_it_and_the_next_takes_over(cluster: Cluster) -> None:
-    """By both families, at attach, at a change, at a detach; packets go that way."""
+def test_the_highest_priority_provides_it(cluster: Cluster) -> None:
+    """In both families, the route follows each attach, change and detach, and packets use it."""
     assert (way(cluster), way(cluster, family="-6")) == (["10.71.0.1"], ["fd71::1"])
     cluster.ok(1, "overlayd", "attach", "c", "--network", "blue")
     assert way(cluster) == ["10.71.0.1"], "of equals, who has it keeps it"
@@ -55,7 +55,7 @@ def test_the_highest_priority_has_it_and_the_next_takes_over(cluster: Cluster) -
 
 @pytest.mark.usefixtures("networks")
 def test_an_internal_network_gives_way(cluster: Cluster) -> None:
-    """It leads nowhere: it has the default route only where no other of its rank does."""
+    """It provides the route only if no other network has the same priority."""
     cluster.ok(2, "overlayd", "container", "add", "d", "--network", "dark")
     cluster.ok(2, "overlayd", "attach", "d", "--network", "red")
     assert way(cluster, 2, "d") == ["10.71.0.1"]
@@ -63,8 +63,8 @@ def test_an_internal_network_gives_way(cluster: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("networks")
-def test_it_outlives_the_agent(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """The next agent finds what a dead one could not do: the holder went, or its interface."""
+def test_it_is_corrected_after_a_restart(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """The next agent handles a network or interface that went while none ran."""
     cluster.ok(1, "overlayd", "attach", "c", "--network", "green", "--gateway-priority", "5")
     cluster.ok(1, "overlayd", "attach", "c", "--network", "blue", "--gateway-priority", "7")
     cluster.ok(1, "bash", "-c", KILL)
@@ -85,8 +85,8 @@ def test_it_outlives_the_agent(cluster: Cluster, eventually: Callable[..., None]
 
 
 @pytest.mark.usefixtures("networks")
-def test_a_route_of_somebody_else_stays(cluster: Cluster) -> None:
-    """A default route by an interface that is not ours is never touched."""
+def test_a_foreign_default_route_is_kept(cluster: Cluster) -> None:
+    """A default route through an interface that is not overlayd's is never changed."""
     for words in (
         ("link", "add", "own0", "type", "veth", "peer", "own1"),
         ("address", "add", "10.99.0.2/24", "dev", "own0"),

@@ -1,4 +1,4 @@
-"""The host changes under a running agent: its disk is full or read-only, its underlay moves."""
+"""The host changes under a running agent: a full or read-only disk, a moving underlay."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ STATE = "/var/lib/overlayd"
 
 
 def attach(driver: AgentDriver, name: str) -> str:
-    """Make a namespace, if there is none, and attach it; return its address."""
+    """Create a namespace if it is missing, and attach it; return its address."""
     driver.run("sh", "-c", f"ip netns add {name} 2>/dev/null || true")
     answer = driver.post("/v1/endpoints", target=f"netns:{name}", networks=["blue"])
     return str(answer["endpoints"][0]["ip"])
 
 
 def pings(driver: AgentDriver, source: str, address: str) -> bool:
-    """Say whether a container gets an answer."""
+    """Return whether a container gets an answer."""
     command = ("ip", "netns", "exec", source, "ping", "-c1", "-W1", address)
     return host_process.run(driver.host, *command).returncode == 0
 
 
 def health(driver: AgentDriver) -> str:
-    """Return what a host's status complains of."""
+    """Return the health messages of a host's status."""
     return " ".join(item["text"] for item in driver.get("/v1/status")["health"])
 
 
@@ -58,7 +58,7 @@ def two() -> Iterator[list[AgentDriver]]:
 
 
 def sound(two: list[AgentDriver]) -> bool:
-    """Say whether both hosts agree with each other and with their kernels."""
+    """Return whether both hosts agree with each other and with their kernels."""
     return endpoints(two[0]) == endpoints(two[1]) and not any(map(differences, two))
 
 
@@ -67,8 +67,10 @@ EMPTY = f"rm {STATE}/ballast"
 
 
 def test_a_full_disk(two: list[AgentDriver]) -> None:
-    """New attachments and detaches are refused with the reason, nothing is half done, what is
-    attached keeps running, and all works again once the disk does."""
+    """Attach and detach are refused with the reason, and nothing is half done.
+
+    Running containers keep working, and everything works again once the disk has space.
+    """
     one, two_ = two
     first, second = attach(one, "c1"), attach(two_, "c2")
     two_.run("sh", "-c", FILL)
@@ -98,9 +100,12 @@ def test_a_full_disk(two: list[AgentDriver]) -> None:
     wait_until(lambda: sound(two), "the hosts equal")
 
 
-def test_a_disk_that_refuses_holds_a_rotation_back(two: list[AgentDriver]) -> None:
-    """The new key is not used before it is on every disk: all goes on with the one before, who is
-    waited for is named, the fault is told of once, and with its end the rotation goes on."""
+def test_an_unwritable_disk_delays_a_rotation(two: list[AgentDriver]) -> None:
+    """The new key is not used before it is on every disk.
+
+    The previous key stays in use, the waiting host is named, the error is logged once, and the
+    rotation continues once the disk is writable.
+    """
     one, two_ = two
     first, second = attach(one, "c1"), attach(two_, "c2")
     before = one.get("/v1/keys")["generation"]
@@ -138,10 +143,8 @@ def test_a_disk_that_refuses_holds_a_rotation_back(two: list[AgentDriver]) -> No
     [(FILL, EMPTY), (f"mount -o remount,ro {STATE}", f"mount -o remount,rw {STATE}")],
     ids=["full", "read-only"],
 )
-def test_an_agent_killed_on_such_a_disk_starts_whole_again(
-    two: list[AgentDriver], spoil: str, mend: str
-) -> None:
-    """As long as it can't write it says why it does not start, and forwarding goes on."""
+def test_a_start_waits_for_a_writable_disk(two: list[AgentDriver], spoil: str, mend: str) -> None:
+    """Until then the error says why it does not start, and forwarding continues."""
     one, two_ = two
     first, second = attach(one, "c1"), attach(two_, "c2")
     two_.end(signal.SIGKILL)
@@ -160,7 +163,7 @@ def test_an_agent_killed_on_such_a_disk_starts_whole_again(
 
 
 def test_a_new_underlay_address_is_followed(two: list[AgentDriver]) -> None:
-    """Card, gossip and every host's rows follow the address; containers reach each other."""
+    """Card, gossip and every host's rows follow it, and containers reach each other."""
     one, two_ = two
     second = attach(two_, "c2")
     attach(one, "c1")
@@ -183,7 +186,7 @@ def test_a_new_underlay_address_is_followed(two: list[AgentDriver]) -> None:
 
 
 def test_an_underlay_interface_goes_down_and_up(two: list[AgentDriver]) -> None:
-    """Status says that it is down; when it is up again, so is everything."""
+    """`status` reports that it is down; once it is up, everything works again."""
     one, two_ = two
     second = attach(two_, "c2")
     two_.run("ip", "link", "set", "eth1", "down")
@@ -195,10 +198,10 @@ def test_an_underlay_interface_goes_down_and_up(two: list[AgentDriver]) -> None:
     assert sound(two)
 
 
-def test_a_second_underlay_interface_changes_nothing_until_it_is_needed(
+def test_a_second_underlay_interface_is_not_used_early(
     two: list[AgentDriver],
 ) -> None:
-    """While the first one has its address, another one is not taken."""
+    """While the first one has its address, another one is not used."""
     _, two_ = two
     before = two_.get("/v1/status")["node"]
     two_.run("ip", "link", "add", "eth2", "type", "veth", "peer", "name", "eth3")
@@ -212,7 +215,7 @@ def test_a_second_underlay_interface_changes_nothing_until_it_is_needed(
 
 
 def test_an_underlay_without_an_address_is_reported(two: list[AgentDriver]) -> None:
-    """With no address left the agent says why it can't follow, and goes on when there is one."""
+    """Without an address the agent reports the reason, and continues once there is one."""
     one, two_ = two
     second = attach(two_, "c2")
     address = two_.get("/v1/status")["node"]["address"]
@@ -231,9 +234,12 @@ rm -rf /run/overlayd
 """
 
 
-def test_a_host_that_reboots(two: list[AgentDriver]) -> None:
-    """What the kernel held is gone: the sandbox is built again from the state file, containers
-    that are no more are withdrawn everywhere, and new ones of their names are attached."""
+def test_a_reboot_rebuilds_the_sandbox(two: list[AgentDriver]) -> None:
+    """The sandbox is rebuilt from the state file.
+
+    Containers that no longer exist are withdrawn on all hosts, and new ones with their names can
+    be attached.
+    """
     one, two_ = two
     first = attach(one, "c1")
     attach(two_, "stays")

@@ -1,4 +1,4 @@
-"""Datagrams that nobody honest sent, from the underlay, at real agents: they change nothing."""
+"""Forged datagrams from the underlay, sent to real agents: they change nothing."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ CHANCE = random.Random(4789)
 
 
 class Stage(LabCluster):
-    """Two members, and a third host that is none: it sends under any address."""
+    """Two members, and a third host that is not a member and sends under any address."""
 
     def prepare(self, outsider: AgentDriver) -> None:
-        """Open the stranger's ears and mouth, and write down what the members say."""
+        """Open the stranger's sockets, and record the members' datagrams."""
         self.mouth = socket_in(outsider.host, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self.ears = socket_in(outsider.host, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self.ears.bind(("eth1", 3))
@@ -77,7 +77,7 @@ class Stage(LabCluster):
         return shown
 
     def answers(self) -> list[bytes]:
-        """Return what the members have sent to the stranger since the last call."""
+        """Return the datagrams that members have sent to the stranger since the last call."""
         found: list[bytes] = []
         self.ears.setblocking(False)
         while True:
@@ -108,12 +108,12 @@ def stage() -> Iterator[Stage]:
 
 
 def flipped(data: bytes, at: int) -> bytes:
-    """Return a datagram with one bit of one byte turned round."""
+    """Return a datagram with one bit of one byte inverted."""
     return data[:at] + bytes([data[at] ^ 1 << CHANCE.randrange(8)]) + data[at + 1 :]
 
 
 def made_up(kind: int, like: bytes, sender: bytes | None = None) -> bytes:
-    """Return a datagram with a box of chance, its header like a sound one's."""
+    """Return a datagram with a random box and the header of a valid one."""
     generation = int.from_bytes(like[2:4], "big")
     sender = like[4:20] if sender is None else sender
     header = Header(
@@ -128,7 +128,7 @@ def made_up(kind: int, like: bytes, sender: bytes | None = None) -> bytes:
 
 
 def anybody() -> bytes:
-    """Return the id of no node."""
+    """Return an id that no node has."""
     return CHANCE.randbytes(16)
 
 
@@ -164,7 +164,7 @@ DEEDS: dict[str, tuple[Deed, str]] = {
 
 @pytest.mark.parametrize("deed", DEEDS)
 def test_it_changes_nothing_and_is_counted(stage: Stage, deed: str) -> None:
-    """From the stranger's address and from the member's it is dropped by name, and unanswered."""
+    """From the stranger's and from a member's address, it is dropped by reason and unanswered."""
     change, reason = DEEDS[deed]
     stage.answers()
     taken = stage.recorded
@@ -184,8 +184,10 @@ def test_it_changes_nothing_and_is_counted(stage: Stage, deed: str) -> None:
 
 
 def test_a_flood_stops_nothing(stage: Stage) -> None:
-    """30,000 forged datagrams of all kinds from ever new addresses and from a member's: packets
-    flow, an attach is confirmed, memory stays, and most handshakes are not even looked at."""
+    """30,000 forged datagrams come from ever new addresses and from a member's.
+
+    Packets flow, an attach is confirmed, memory stays constant, and most handshakes are not parsed.
+    """
     one = stage.host(1)
     data = stage.recorded[0]
     memory = resident_kib(one)

@@ -1,4 +1,4 @@
-"""The Debian package on hosts of a lab: installed, upgraded under traffic, refused, purged."""
+"""The Debian package on lab hosts: installed, upgraded under traffic, refused, purged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(before)
 
 
 def left_behind(cluster: Cluster, number: int) -> list[str]:
-    """Return the files that are on a host and were not there when it was made."""
+    """Return the files that a host has now and did not have when it was created."""
     found: list[str] = []
     for folder, layer in LAYERS.items():
         # What was deleted is a character device there (overlayfs: whiteout).
@@ -83,7 +83,7 @@ def installed(hosts: Cluster, package: Path) -> Cluster:
 
 
 def test_the_installed_agent_serves(installed: Cluster) -> None:
-    """What runs is the package's own, the API is the group's, and names cross hosts."""
+    """The package's program runs, the group may use the API, and names resolve across hosts."""
     socket = installed.ok(1, "stat", "-c", "%U:%G %a", "/run/overlayd/api.sock").strip()
     program = installed.ok(1, "cat", f"/proc/{agent_pid(installed, 1)}/cmdline")
 
@@ -95,7 +95,7 @@ def test_the_installed_agent_serves(installed: Cluster) -> None:
 def test_an_upgrade_keeps_state_and_loses_no_packet(
     installed: Cluster, newer: Path, eventually: Callable[..., None]
 ) -> None:
-    """Pings go on through unpacking and the agent's restart; node and addresses stay."""
+    """Pings continue through unpacking and the agent's restart; node and addresses stay."""
     before = installed.json(1, "status")
     ip = installed.json(2, "container", "ls")["containers"][0]["endpoints"][0]["ip"]
     pinging = f"ip netns exec c1 ping -i 0.02 -w 60 {ip} > /run/ping.log 2>&1 & echo $!"
@@ -120,7 +120,7 @@ def test_an_upgrade_keeps_state_and_loses_no_packet(
 
 
 def test_a_downgrade_below_the_state_is_refused(installed: Cluster, package: Path) -> None:
-    """The reason is named, the newer version stays installed, and the agent goes on."""
+    """The error has the reason, the newer version stays installed, and the agent keeps running."""
     format_before = installed.ok(1, "/usr/bin/python3", "-c", SET_FORMAT, "99").strip()
     code, told = dpkg(installed, 1, "-i", str(package))
     installed.ok(1, "/usr/bin/python3", "-c", SET_FORMAT, format_before)
@@ -132,7 +132,7 @@ def test_a_downgrade_below_the_state_is_refused(installed: Cluster, package: Pat
 
 
 def test_a_downgrade_that_can_read_the_state_is_accepted(installed: Cluster, package: Path) -> None:
-    """The format decides, not the version."""
+    """The state's format decides, not the version number."""
     code, told = dpkg(installed, 1, "-i", str(package))
 
     assert code == 0, told
@@ -140,7 +140,7 @@ def test_a_downgrade_that_can_read_the_state_is_accepted(installed: Cluster, pac
 
 
 def test_removal_clears_the_kernel_and_keeps_the_state(installed: Cluster) -> None:
-    """Agent and namespaces are gone; identity and configuration wait for a return."""
+    """Agent and namespaces are removed; identity and configuration are kept."""
     installed.ok(1, "sh", "-c", "echo '# mine' >> /etc/overlayd/overlayd.toml")
     code, told = dpkg(installed, 1, "-r", "overlayd")
 
@@ -152,7 +152,7 @@ def test_removal_clears_the_kernel_and_keeps_the_state(installed: Cluster) -> No
 
 
 def test_purge_leaves_nothing(installed: Cluster) -> None:
-    """No file, no group, no interface: as before the installation."""
+    """No file, group or interface remains that was not there before the installation."""
     code, told = dpkg(installed, 1, "-P", "overlayd")
     left = [path for path in left_behind(installed, 1) if "overlayd" in path or "/opt" in path]
 

@@ -1,7 +1,7 @@
-"""Underlays that slim kernels cannot make: a lossy line, VLAN, ipvlan, WireGuard.
+"""Underlays that slim kernels cannot create: a lossy link, VLAN, ipvlan, WireGuard.
 
-Run by `make vm-test` in a machine with Debian's kernel; elsewhere each test is skipped for what is
-really missing.
+Run by `make vm-test` in a machine with Debian's kernel; elsewhere each test is skipped for the
+feature that is really missing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 def lacking(what: str) -> None:
-    """Skip, or in the machine that is to have it all, fail."""
+    """Skip the test, or fail it in the machine that must have everything."""
     told = f"this kernel or machine has no {what}"
     if os.environ.get("OVERLAYD_VM"):
         pytest.fail(told)
@@ -44,7 +44,7 @@ def lacking(what: str) -> None:
 
 
 def link(cluster: Cluster, number: int, kind: str, *words: str) -> None:
-    """Make an interface of a kind on a host, or say that the kernel can't."""
+    """Create an interface of a kind on a host, or report that the kernel cannot."""
     code, _, told = cluster.run(number, "ip", "link", "add", *words)
     if code:
         assert "not supported" in told or "Unknown device type" in told, told
@@ -52,7 +52,7 @@ def link(cluster: Cluster, number: int, kind: str, *words: str) -> None:
 
 
 def line(cluster: Cluster, *words: str) -> None:
-    """Make the underlay of both hosts as bad as told; without words it is good again."""
+    """Degrade the underlay of both hosts with netem options; without options, restore it."""
     for number in (1, 2):
         verb = (
             ["replace", "dev", "eth1", "root", *words] if words else ["del", "dev", "eth1", "root"]
@@ -64,7 +64,7 @@ def line(cluster: Cluster, *words: str) -> None:
 
 
 def join(cluster: Cluster, eventually: Callable[..., None], peer: str, underlay: str) -> None:
-    """Make a cluster of both over an interface; network blue, containers c1 and c2."""
+    """Create a cluster of both hosts over an interface, with network blue and c1 and c2."""
     cluster.ok(1, "overlayd", "join", "--underlay", underlay)
     token = cluster.ok(1, "overlayd", "token", "show")
     words = ["overlayd", "join", peer, "--underlay", underlay, "--token-file", "-"]
@@ -78,7 +78,7 @@ def join(cluster: Cluster, eventually: Callable[..., None], peer: str, underlay:
 
 
 def answers(cluster: Cluster, number: int, target: str, *options: str) -> bool:
-    """Say whether a ping by name from a host's own container gets an answer."""
+    """Return whether a ping by name from a host's container is answered."""
     words = [
         "container",
         "exec",
@@ -95,8 +95,8 @@ def answers(cluster: Cluster, number: int, target: str, *options: str) -> bool:
     return cluster.run(number, "overlayd", *words)[0] == 0
 
 
-def test_a_cluster_is_made_over_a_bad_line(pair: Cluster, eventually: Callable[..., None]) -> None:
-    """A host joins, a network spreads and names resolve with a third of all packets lost."""
+def test_a_cluster_forms_over_a_lossy_link(pair: Cluster, eventually: Callable[..., None]) -> None:
+    """A host joins, a network spreads and names resolve while a third of the packets is lost."""
     line(pair, *BAD_LINE)
     join(pair, eventually, "192.168.56.11", "eth1")
 
@@ -104,8 +104,10 @@ def test_a_cluster_is_made_over_a_bad_line(pair: Cluster, eventually: Callable[.
     eventually(lambda: answers(pair, 2, "c1"), "c1 answers c2", PATIENCE_S)
 
 
-def test_a_line_that_turns_bad_parts_nobody(pair: Cluster, eventually: Callable[..., None]) -> None:
-    """What is attached meanwhile arrives; when the line is good again all is as it should be."""
+def test_a_link_that_becomes_lossy_partitions_no_host(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Attaches arrive meanwhile, and everything is as desired once the link has recovered."""
     join(pair, eventually, "192.168.56.11", "eth1")
     line(pair, *BAD_LINE)
     pair.ok(2, "overlayd", "container", "add", "late", "--network", "blue")
@@ -125,10 +127,10 @@ def test_a_line_that_turns_bad_parts_nobody(pair: Cluster, eventually: Callable[
 
 
 @pytest.mark.parametrize("kind", ["vlan", "ipvlan"])
-def test_an_interface_upon_another_is_an_underlay(
+def test_a_vlan_or_ipvlan_interface_can_be_the_underlay(
     pair: Cluster, eventually: Callable[..., None], kind: str
 ) -> None:
-    """VXLAN runs over a VLAN or an ipvlan of the underlay's card, and full packets pass."""
+    """VXLAN runs over a VLAN or ipvlan interface, and full-size packets pass."""
     words = {"vlan": ["type", "vlan", "id", "100"], "ipvlan": ["type", "ipvlan", "mode", "l2"]}
     for number in (1, 2):
         link(pair, number, kind, "link", "eth1", "name", "up0", *words[kind])
@@ -143,8 +145,8 @@ def test_an_interface_upon_another_is_an_underlay(
     assert answers(pair, 2, "c1", "-M", "do", "-s", full)
 
 
-def test_wireguard_is_an_underlay(pair: Cluster, eventually: Callable[..., None]) -> None:
-    """Over WireGuard containers' traffic is encrypted, and the overlay's MTU is less by both."""
+def test_wireguard_can_be_the_underlay(pair: Cluster, eventually: Callable[..., None]) -> None:
+    """Container traffic is encrypted, and the overlay MTU allows for both headers."""
     if shutil.which("wg") is None:
         lacking("wg (wireguard-tools)")
     keys = {}

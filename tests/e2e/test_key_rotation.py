@@ -1,4 +1,4 @@
-"""The cluster's key replaced while three real agents work, die, sleep and come back."""
+"""The cluster key is rotated while three real agents work, die, sleep and come back."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SETTLE_S = 60.0  # a loaded machine; the rest of an old key is 10 s of it
 
 
 def keys(driver: AgentDriver) -> Json:
-    """Return how far a host is with the cluster's keys."""
+    """Return a host's view of the cluster's keys."""
     return driver.get("/v1/keys")
 
 
@@ -46,7 +46,7 @@ def uses(driver: AgentDriver) -> int:
 
 
 def settled(drivers: list[AgentDriver], generation: int) -> bool:
-    """Say whether all hosts hold one key, of that generation, and say so of each other."""
+    """Return whether all hosts hold only the key of a generation, and know that of each other."""
     for driver in drivers:
         shown = keys(driver)
         told = {(peer["newest"], peer["sealing"]) for peer in shown["peers"]}
@@ -57,12 +57,12 @@ def settled(drivers: list[AgentDriver], generation: int) -> bool:
 
 
 def marks(drivers: list[AgentDriver]) -> set[str]:
-    """Return by which marks the hosts know the keys that they seal with."""
+    """Return the marks of the keys that the hosts seal with."""
     return {key["mark"] for driver in drivers for key in keys(driver)["held"] if key["sealing"]}
 
 
 def drops(driver: AgentDriver) -> Json:
-    """Return what a host has dropped, by reason."""
+    """Return a host's dropped datagrams, by reason."""
     found: Json = driver.get("/v1/status")["drops"]
     return found
 
@@ -74,7 +74,7 @@ def secrets(driver: AgentDriver) -> list[str]:
 
 
 def is_on_disk(driver: AgentDriver, secret: str) -> bool:
-    """Say whether a host's state directory has a secret anywhere."""
+    """Return whether a host's state directory contains a secret."""
     found = driver.run("sh", "-c", f"grep -rlai {secret} /var/lib/overlayd || true")
     return bool(found.strip())
 
@@ -88,7 +88,7 @@ def sees(driver: AgentDriver, name: str, state: str) -> Callable[[], bool]:
 
 
 class Churn:
-    """Attaches and detaches on all hosts, without a pause, while a block runs."""
+    """Attaches and detaches continuously on all hosts while a block runs."""
 
     def __init__(self, three: LabCluster) -> None:
         self.counts = dict.fromkeys(three.drivers, 0)  # of attaches, by host
@@ -116,7 +116,7 @@ class Churn:
         driver.run("ip", "netns", "del", name)
 
     def go_on(self) -> None:
-        """Wait until each host has attached a few more."""
+        """Wait until each host has attached a few more times."""
         before = dict(self.counts)
         wait_until(
             lambda: all(self.counts[driver] >= count + 5 for driver, count in before.items()),
@@ -125,8 +125,10 @@ class Churn:
 
 
 def test_rotations_under_churn_lose_nothing(three: LabCluster) -> None:
-    """While containers are attached and detached on all hosts and packets flow, the key is replaced
-    five times, to the end: no packet and no datagram is lost, none is refused."""
+    """The key is replaced five times during attaches, detaches and pings.
+
+    No packet and no datagram is lost, and none is refused.
+    """
     first = uses(three.host(1))
     last = first + 5
     before = [drops(driver) for driver in three.drivers]
@@ -149,8 +151,8 @@ def test_rotations_under_churn_lose_nothing(three: LabCluster) -> None:
     wait_until(three.all_healthy, "all alive and equal")
 
 
-def test_who_was_dead_for_two_rotations_comes_back(three: LabCluster) -> None:
-    """By its identity: it is handed the key in use, and works as before."""
+def test_a_member_dead_for_two_rotations_comes_back(three: LabCluster) -> None:
+    """It receives the key in use because of its identity, and works as before."""
     one, gone = three.host(1), three.host(3)
     first = uses(one)
     gone.end(signal.SIGKILL)
@@ -170,8 +172,8 @@ def test_who_was_dead_for_two_rotations_comes_back(three: LabCluster) -> None:
     gone.post("/v1/detach", target="netns:back")
 
 
-def test_who_slept_through_two_rotations_comes_back(three: LabCluster) -> None:
-    """A stopped process wakes with keys that are gone, and is handed the one in use."""
+def test_a_member_asleep_for_two_rotations_comes_back(three: LabCluster) -> None:
+    """A stopped process resumes with dropped keys, and receives the one in use."""
     one, asleep = three.host(1), three.host(2)
     first = uses(one)
     asleep.send_signal(signal.SIGSTOP)
@@ -188,7 +190,7 @@ def test_who_slept_through_two_rotations_comes_back(three: LabCluster) -> None:
 
 
 class Wire:
-    """What goes from vm2 to vm1 on the underlay: heard at vm1, and said again at vm3."""
+    """The datagrams from vm2 to vm1 on the underlay, recorded at vm1 and replayed from vm3."""
 
     def __init__(self, three: LabCluster) -> None:
         self._source, self._target = (parse_ip(three.host(n).address) for n in (2, 1))
@@ -201,7 +203,7 @@ class Wire:
         self._to = three.host(1).address
 
     def record(self, count: int) -> list[bytes]:
-        """Return the next datagrams with data."""
+        """Return the next datagrams that carry data."""
         found: list[bytes] = []
         while len(found) < count:
             frame = self.ears.recv(65536)
@@ -225,8 +227,10 @@ class Wire:
 
 
 def test_datagrams_of_an_old_generation_change_nothing(three: LabCluster) -> None:
-    """Recorded under a key that is gone, they are dropped by the number in their header, and
-    counted; nothing else happens."""
+    """Recorded under a dropped key, they are dropped by their header.
+
+    They are counted, and nothing else happens.
+    """
     one = three.host(1)
     first = uses(one)
     wire = Wire(three)
@@ -254,8 +258,8 @@ def test_datagrams_of_an_old_generation_change_nothing(three: LabCluster) -> Non
     assert three.all_healthy()
 
 
-def test_only_a_holder_of_the_authority_makes_a_key(three: LabCluster) -> None:
-    """Any other host says where it can be done."""
+def test_only_an_authority_holder_creates_a_key(three: LabCluster) -> None:
+    """Any other host names the hosts that can."""
     before = uses(three.host(2))
     with pytest.raises(ApiRefusedError) as caught:
         three.host(2).post("/v1/keys/rotate")
@@ -266,9 +270,11 @@ def test_only_a_holder_of_the_authority_makes_a_key(three: LabCluster) -> None:
 
 
 @pytest.mark.parametrize("point", ["state.commit:1", "state.committed:1", "state.committed:2"])
-def test_a_killed_maker_finishes_at_its_next_start(three: LabCluster, point: str) -> None:
-    """Killed before its new key is on disk, after it, or after it has begun to use it: nothing is
-    left half-way, and nobody has to ask again for what was on disk."""
+def test_a_killed_creator_finishes_at_its_next_start(three: LabCluster, point: str) -> None:
+    """It is killed before and after its key is on disk, and while it uses it.
+
+    Nothing is left midway, and a key on disk is used without another request.
+    """
     one = three.host(1)
     first = uses(one)
     one.end(signal.SIGTERM)
@@ -288,8 +294,8 @@ def test_a_killed_maker_finishes_at_its_next_start(three: LabCluster, point: str
     assert all(not differences(driver) for driver in three.drivers)
 
 
-def test_two_makers_at_once_leave_one_key(three: LabCluster) -> None:
-    """Both are told that theirs, or a newer one, is in use; all hosts end with the same one key."""
+def test_two_rotations_at_once_leave_one_key(three: LabCluster) -> None:
+    """Both commands report a key in use, and all hosts end with the same key."""
     one, two = three.drivers[:2]
     one.post("/v1/promote", node="vm2")
     first = uses(one)
@@ -306,9 +312,11 @@ def test_two_makers_at_once_leave_one_key(three: LabCluster) -> None:
     assert [drops(driver) for driver in three.drivers] == before
 
 
-def test_both_sides_of_a_split_make_a_key_and_heal(three: LabCluster) -> None:
-    """Two keys of one generation, one on each side: after the split all seal with one of them, and
-    not a packet was lost meanwhile."""
+def test_a_rotation_on_each_side_of_a_partition_heals(three: LabCluster) -> None:
+    """Of two keys of one generation, all hosts end up using the same one.
+
+    No packet is lost meanwhile.
+    """
     one, two = three.drivers[:2]
     rest = [one, three.host(3)]
     first = uses(one)
@@ -334,13 +342,13 @@ def test_both_sides_of_a_split_make_a_key_and_heal(three: LabCluster) -> None:
 
 
 def settled_alone(side: list[AgentDriver]) -> bool:
-    """Say whether the hosts of one side of a split hold one key each."""
+    """Return whether the hosts of one side of a partition hold one key each."""
     return all(len(keys(driver)["held"]) == 1 for driver in side)
 
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[LabCluster]:
-    """Two hosts that rotate by themselves every few seconds."""
+    """Two hosts that rotate the key automatically every few seconds."""
     with lab_cluster(2, populated=False) as made:
         for driver in made.drivers:
             driver.run("mkdir", "-p", "/run/overlayd")
@@ -350,8 +358,8 @@ def quick() -> Iterator[LabCluster]:
         yield made
 
 
-def test_keys_are_replaced_by_themselves(quick: LabCluster) -> None:
-    """By the host that holds the authority, again and again, without anybody's asking or loss."""
+def test_keys_are_rotated_automatically(quick: LabCluster) -> None:
+    """The authority holder rotates again and again, without a request and without loss."""
     before = [drops(driver) for driver in quick.drivers]
     start = uses(quick.host(2))
     wait_until(lambda: uses(quick.host(2)) >= start + 3, "three more generations", 2 * SETTLE_S)

@@ -1,4 +1,4 @@
-"""Containers on the segment of an interface of their hosts: the lab's own underlay."""
+"""Containers on the segment of their hosts' interface, here the lab's underlay."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CREATE = (
 
 
 def reaches(cluster: Cluster, number: int, container: str, target: str) -> bool:
-    """Say whether a ping from a bare container is answered."""
+    """Return whether a ping from a bare container is answered."""
     return cluster.inside(number, container, "ping", "-c1", "-W1", target)[0] == 0
 
 
 def link(cluster: Cluster, number: int, container: str) -> str:
-    """Return what a container's eth0 is, in detail; empty if there is none."""
+    """Return the details of a container's eth0; empty if there is none."""
     command = ("ip", "-d", "-o", "link", "show", "eth0")
     code, out, _ = cluster.inside(number, container, *command)
     return out if code == 0 else ""
@@ -35,7 +35,7 @@ def link(cluster: Cluster, number: int, container: str) -> str:
 def test_containers_are_on_the_segment_of_their_hosts(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """They reach each other here and elsewhere, other hosts, and by IPv6; no sandbox is made."""
+    """They reach each other and other hosts, over IPv4 and IPv6; no sandbox is created."""
     cluster.ok(1, *CREATE)
     cluster.ok(1, *CREATE)
     eventually(lambda: "lan" in cluster.ok(2, "overlayd", "network", "ls"), "vm2 knows")
@@ -63,7 +63,7 @@ def test_containers_are_on_the_segment_of_their_hosts(
     assert cluster.json(1, "verify")["differences"] == []
 
 
-def test_names_lead_there_from_where_there_is_a_sandbox(cluster: Cluster) -> None:
+def test_names_resolve_through_an_overlay_network(cluster: Cluster) -> None:
     """A container that is also on an overlay resolves the names of both."""
     cluster.ok(2, "overlayd", "container", "add", "both", "--network", "blue", "--network", "lan")
     assert reaches(cluster, 2, "both", "m3")
@@ -71,8 +71,8 @@ def test_names_lead_there_from_where_there_is_a_sandbox(cluster: Cluster) -> Non
     cluster.ok(2, "overlayd", "container", "rm", "both")
 
 
-def test_a_lost_interface_comes_back(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """Deleted while the agent runs, and while it is dead; forwarding needs no agent."""
+def test_a_deleted_interface_is_restored(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """It is deleted with and without an agent; forwarding needs no agent."""
     cluster.inside(1, "m1", "ip", "link", "del", "eth0")
     eventually(lambda: reaches(cluster, 1, "m1", "192.168.56.12"), "made again")
     cluster.ok(1, "bash", "-c", KILL)
@@ -83,8 +83,8 @@ def test_a_lost_interface_comes_back(cluster: Cluster, eventually: Callable[...,
     assert cluster.json(1, "verify")["differences"] == []
 
 
-def test_an_address_that_something_else_has_is_not_given(cluster: Cluster) -> None:
-    """The segment is asked: a host's own address, here and elsewhere, is told with its MAC."""
+def test_an_address_in_use_on_the_segment_is_refused(cluster: Cluster) -> None:
+    """The address is probed: one of a host, here or elsewhere, is reported with its MAC."""
     cluster.ok(1, "overlayd", "network", "create", "rash", "--driver", "macvlan", "--parent",
                "eth1", "--subnet", "192.168.56.0/24", "--gateway", "192.168.56.250")  # fmt: skip
     for taken in ("192.168.56.11", "192.168.56.12"):
@@ -98,10 +98,10 @@ def test_an_address_that_something_else_has_is_not_given(cluster: Cluster) -> No
     assert [each["name"] for each in shown] == ["lan"]
 
 
-def test_a_parent_that_goes_is_told_of_and_waited_for(
+def test_a_missing_parent_is_reported_and_awaited(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Its containers' endpoints stay, status says why nothing works, and it comes back."""
+    """Its endpoints are kept, `status` has the reason, and all returns with the parent."""
     for words in (("link", "add", "lan0", "type", "veth", "peer", "lan1"),
                   ("link", "set", "lan0", "up"), ("link", "set", "lan1", "up"),
                   ("address", "add", "10.81.0.1/24", "dev", "lan1")):  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_parent_that_goes_is_told_of_and_waited_for(
 def test_a_container_that_is_gone_is_withdrawn(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Nothing tells of the end of a namespace: it is looked for, and the address is free again."""
+    """The end of a namespace causes no notification: a check finds it and frees the address."""
     cluster.ok(2, "ip", "netns", "add", "brief")
     cluster.ok(2, "overlayd", "attach", "brief", "--network", "lan")
     eventually(lambda: cluster.run(1, "overlayd", "dns", "lookup", "brief")[0] == 0, "known")
@@ -139,10 +139,10 @@ def test_a_container_that_is_gone_is_withdrawn(
 
 
 @pytest.mark.parametrize("point", ["*:1", "*:2", "*:4", "*:6", "*:8", "netlink.new-link:1"])
-def test_an_agent_that_dies_on_the_way_leaves_nothing(
+def test_a_killed_agent_leaves_nothing_half_done(
     cluster: Cluster, eventually: Callable[..., None], point: str
 ) -> None:
-    """Wherever a removal or an attach is cut off, the next agent finishes it or has undone it."""
+    """Whenever a removal or an attach is interrupted, the next agent finishes or undoes it."""
     cluster.ok(3, "ip", "netns", "add", "half")
     cluster.ok(3, "bash", "-c", KILL)
     cluster.ok(3, "bash", "-c", "rm -f /run/plan*; touch /run/plan")
@@ -185,17 +185,17 @@ def test_an_agent_that_dies_on_the_way_leaves_nothing(
         (("container", "add", "x", "--network", "lan", "--ip", "192.168.56.13"), 6, "gateway"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_said(
+def test_impossible_requests_are_reported(
     cluster: Cluster, verb: tuple[str, ...], code: int, told: str
 ) -> None:
-    """Each has its own message, and leaves nothing."""
+    """Each has its own message, and leaves nothing behind."""
     done, _, err = cluster.run(1, "overlayd", *verb)
     assert (done, told in err) == (code, True), err
     assert cluster.run(1, "ip", "netns", "pids", "x")[0] != 0
 
 
-def test_what_the_kernel_lacks_is_said(cluster: Cluster) -> None:
-    """Where it has no ipvlan or VLANs the error names the module; where it has, they are made."""
+def test_missing_kernel_modules_are_named(cluster: Cluster) -> None:
+    """Without ipvlan or VLANs the error names the module; with them, they are created."""
     for name, parent, kind in (("i", "eth1", "ipvlan"), ("v", "eth1.7", "macvlan")):
         code, _, err = cluster.run(
             3, "overlayd", "network", "create", name, "--driver", kind, "--parent", parent,
@@ -210,8 +210,8 @@ def test_what_the_kernel_lacks_is_said(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("agent", ["running", "dead"])
-def test_a_reset_takes_the_interfaces_with_it(cluster: Cluster, agent: str) -> None:
-    """Also out of a namespace that is not ours, which stays."""
+def test_reset_removes_the_interfaces(cluster: Cluster, agent: str) -> None:
+    """It also removes them from a foreign namespace, which is kept."""
     number = 2 if agent == "running" else 3
     cluster.ok(number, "ip", "netns", "add", "foreign")
     cluster.ok(number, "overlayd", "attach", "foreign", "--network", "lan")

@@ -1,4 +1,4 @@
-"""One running container on several networks, plugged into and out of them; found by labels."""
+"""A running container attached to and detached from several networks; selection by labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 def test_a_container_moves_between_networks_while_it_runs(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """On blue, then also on red, then on red alone; the agent is killed while it is on both."""
+    """It is on blue, on blue and red, then on red; the agent is killed while it is on both."""
     cluster.ok(1, "overlayd", "network", "create", "red", "--subnet", "10.57.0.0/24")
     red = cluster.attach(2, "r2", network="red")
     blue = cluster.ok(3, "overlayd", "dns", "lookup", "c3").strip()
@@ -51,8 +51,11 @@ def test_a_container_moves_between_networks_while_it_runs(
 def test_an_address_with_another_mac_is_reached_at_once(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Re-attached elsewhere under another MAC: on a third host, then beside who pings it, while
-    the pings go on and no cache is flushed (which would believe the old MAC for 20 s or more)."""
+    """Pings reach an address that is attached again with another MAC.
+
+    First on a third host, then beside the pinging container. No cache is flushed, which would keep
+    the old MAC for 20 s or more.
+    """
     for number in (1, 2, 3):
         cluster.ok(number, "ip", "netns", "add", "seat")
     seat = ("seat", "--network", "blue", "--ip", "10.32.77.7", "--mac")
@@ -80,10 +83,10 @@ def test_an_address_with_another_mac_is_reached_at_once(
     cluster.ok(2, "overlayd", "detach", "seat", "--network", "blue")
 
 
-def test_labels_choose_networks_and_endpoints_on_every_host(
+def test_labels_select_networks_and_endpoints_on_all_hosts(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """What was labelled on one host is found by --filter on another, and nothing else is."""
+    """--filter on one host finds exactly what was labeled on another."""
     cluster.ok(1, "overlayd", "network", "create", "green", "--subnet", "10.58.0.0/24",
                "--label", "team=a")  # fmt: skip
     cluster.attach(2, "labelled", "--label", "tier=front")

@@ -1,4 +1,4 @@
-"""How large packets may be: the underlay says so, also when it changes, and TCP is told in time."""
+"""Packet sizes: they follow the underlay and its changes, and TCP learns them in time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VXLAN = 50
 
 
 def mtus(cluster: Cluster, number: int, container: str, network: str) -> set[int]:
-    """Return the MTUs of all that a packet of a container passes on its host."""
+    """Return the MTUs of all interfaces that a container's packet passes on its host."""
     shown = cluster.json(number, "network", "inspect", network)
     (end,) = shown["host_interfaces"]
     lines = [
@@ -35,7 +35,7 @@ def dual(cluster: Cluster) -> Cluster:
 
 
 def test_interfaces_follow_the_underlay(dual: Cluster, eventually: Callable[..., None]) -> None:
-    """Smaller, with the agent or while it is dead, and large again: all follow, with the reason."""
+    """With and without an agent, all follow a smaller and a larger underlay, with the reason."""
     assert mtus(dual, 1, "d1", "dual") == {1500 - VXLAN}
     why = dual.json(1, "network", "inspect", "dual")["mtu_why"]
     assert why == "eth1 carries 1500 bytes, VXLAN takes 50"
@@ -63,11 +63,11 @@ def test_interfaces_follow_the_underlay(dual: Cluster, eventually: Callable[...,
         )
 
 
-def test_an_interface_of_others_in_the_place_of_ours_keeps_its_mtu(
-    dual: Cluster, eventually: Callable[..., None]
-) -> None:
-    """A namespace that has taken an ended container's name, or process id, while no agent ran may
-    be anybody's, the host's own too: nothing in it is changed."""
+def test_a_foreign_interface_keeps_its_mtu(dual: Cluster, eventually: Callable[..., None]) -> None:
+    """A namespace that took an ended container's name or process id is foreign.
+
+    It may belong to anybody, even the host, so nothing in it is changed.
+    """
     names = [f"gone{number}" for number in range(25)]
     for name in names:
         dual.attach(1, name)
@@ -82,10 +82,10 @@ def test_an_interface_of_others_in_the_place_of_ours_keeps_its_mtu(
     assert found == {"1280"}
 
 
-def test_a_smaller_underlay_of_a_peer_is_told(
+def test_a_smaller_underlay_of_a_peer_is_reported(
     dual: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """The others' status names the host, until it carries as much as theirs."""
+    """The others' status names the host until its underlay is as large as theirs."""
     dual.ok(3, "ip", "link", "set", "eth1", "mtu", "1450")
 
     def told() -> list[str]:
@@ -99,7 +99,7 @@ def test_a_smaller_underlay_of_a_peer_is_told(
 def test_a_route_to_a_peer_can_set_the_limit(
     dual: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A route with an MTU of its own counts, and is named as the reason."""
+    """The MTU of a route counts, and is named as the reason."""
     dual.ok(1, "ip", "route", "add", "192.168.56.12/32", "dev", "eth1", "mtu", "1380")
     eventually(lambda: mtus(dual, 1, "d1", "dual") == {1380 - VXLAN}, "the route's MTU")
     shown = dual.json(1, "network", "inspect", "dual")["mtu_why"]
@@ -108,10 +108,10 @@ def test_a_route_to_a_peer_can_set_the_limit(
     eventually(lambda: mtus(dual, 1, "d1", "dual") == {1500 - VXLAN}, "the interface's")
 
 
-def test_an_underlay_too_small_is_told_and_changes_nothing(
+def test_a_too_small_underlay_is_reported_only(
     dual: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Below 1,280 bytes status says what is wrong; what was set up stays."""
+    """Below 1,280 bytes `status` reports the problem; existing interfaces stay."""
     dual.ok(1, "ip", "link", "set", "eth1", "mtu", "1200")
 
     def told() -> str:
@@ -141,10 +141,10 @@ HEADERS = {WORLD: 40 + 12, WORLD6: 60 + 12}  # IP, TCP, and the timestamps optio
 
 
 @pytest.mark.parametrize("ip", [WORLD, WORLD6])
-def test_segments_fit_where_routes_leave_the_overlay(
+def test_tcp_segments_fit_a_smaller_uplink(
     dual: Cluster, eventually: Callable[..., None], ip: str
 ) -> None:
-    """Behind an uplink that carries less the far end is told so in the handshake."""
+    """Behind a smaller uplink, the handshake announces the segment size that fits."""
     script = f"ip netns exec world python3 -c '{SERVE}' {ip} >/run/served 2>&1 &"
     dual.ok(1, "sh", "-c", script)
 

@@ -1,4 +1,4 @@
-"""Ports of a host that lead to containers: from everywhere, both families, TCP and UDP."""
+"""Ports of a host published for containers: from everywhere, both families, TCP and UDP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VM1, VM1_OUT, VM1_OUT6 = "192.168.56.11", "203.0.113.1", "2001:db8:113::1"
 
 @pytest.fixture(scope="module")
 def web(cluster: Cluster, eventually: Callable[..., None]) -> Cluster:
-    """Return hosts with a dual-stack network, on which d1 of vm1 serves what vm1 publishes."""
+    """Return hosts with a dual-stack network; vm1 publishes d1's servers."""
     make_dual(cluster)
     cluster.attach(1, "d1b", network="dual")
     for number, name in ((1, "d1"), (2, "d2")):
@@ -40,8 +40,8 @@ def web(cluster: Cluster, eventually: Callable[..., None]) -> Cluster:
     return cluster
 
 
-def test_others_reach_it_and_are_seen_as_who_they_are(web: Cluster) -> None:
-    """From another host and from the internet, by IPv4 and IPv6."""
+def test_clients_reach_it_with_their_own_address(web: Cluster) -> None:
+    """Another host and the internet reach it, over IPv4 and IPv6."""
     assert seen_as(web, 2, [], VM1, 8080) == "192.168.56.12"
     assert seen_as(web, 1, netns("world"), VM1_OUT, 8080) == WORLD
     assert seen_as(web, 1, netns("world"), VM1_OUT6, 8080) == WORLD6
@@ -49,8 +49,8 @@ def test_others_reach_it_and_are_seen_as_who_they_are(web: Cluster) -> None:
     assert seen_as(web, 1, netns("world"), VM1_OUT6, 5353, "udp") == WORLD6
 
 
-def test_a_range_is_published_and_taken_back(web: Cluster) -> None:
-    """Each port of the host leads to its own of the container; all or none."""
+def test_a_range_is_published_and_unpublished(web: Cluster) -> None:
+    """Each host port maps to its own container port, all or none."""
     web.ok(1, "overlayd", "publish", "d1", "8179-8181:79-81", "8152-8153:52-53/udp")
     assert seen_as(web, 2, [], VM1, 8180) == "192.168.56.12"
     assert seen_as(web, 2, [], VM1, 8153, "udp") == "192.168.56.12"
@@ -66,18 +66,18 @@ def test_a_range_is_published_and_taken_back(web: Cluster) -> None:
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "::1", VM1, VM1_OUT, VM1_OUT6])
 def test_the_host_itself_reaches_it(web: Cluster, where: str) -> None:
-    """By each of its addresses, the loopback's among them; it is seen as its end on the network."""
+    """It uses each of its addresses, including loopback, and is seen as its host endpoint."""
     ends = web.json(1, "network", "inspect", "dual")["host_ips"]
 
     assert seen_as(web, 1, [], where, 8080) in ends
     assert seen_as(web, 1, [], where, 5353, "udp") in ends
 
 
-def test_who_tries_the_other_family_first_is_not_kept_waiting(
-    web: Cluster, eventually: Callable[..., None]
-) -> None:
-    """By ::1 nothing leads to a network without IPv6: a program hears so at once, and goes on to
-    127.0.0.1. Were nothing said, it would wait for its whole time."""
+def test_the_missing_family_refuses_at_once(web: Cluster, eventually: Callable[..., None]) -> None:
+    """On a network without IPv6, ::1 refuses the connection.
+
+    So a program tries 127.0.0.1 at once, instead of waiting for a timeout.
+    """
     pages = "ip netns exec c1 python3 -m http.server 80 >/run/pages1.log 2>&1 &"
     web.ok(1, "sh", "-c", pages)
     web.ok(1, "overlayd", "publish", "c1", "8090:80", "9053:53/udp")
@@ -92,7 +92,7 @@ def test_who_tries_the_other_family_first_is_not_kept_waiting(
 
 @pytest.mark.parametrize("asker", ["d1b", "d1", "c1"])
 def test_containers_of_the_same_host_reach_it(web: Cluster, asker: str) -> None:
-    """A neighbour on its network, itself, and one of another network, by the host's addresses."""
+    """A neighbor on its network, itself and a container of another network use host addresses."""
     for ip in (VM1, VM1_OUT):
         assert seen_as(web, 1, netns(asker), ip, 8080) != ""
         assert seen_as(web, 1, netns(asker), ip, 5353, "udp") != ""
@@ -101,13 +101,15 @@ def test_containers_of_the_same_host_reach_it(web: Cluster, asker: str) -> None:
 
 
 def test_a_container_of_another_host_reaches_it(web: Cluster) -> None:
-    """Out by its own host's address, in by the published port."""
+    """It leaves through its own host's address, and enters through the published port."""
     assert seen_as(web, 3, netns("d3"), VM1, 8080) == "192.168.56.13"
 
 
 def test_curl_gets_a_page(web: Cluster, eventually: Callable[..., None]) -> None:
-    """From another host, the internet, the host itself and a neighbour, by IPv4 and IPv6; whole,
-    though it does not fit into one packet."""
+    """Another host, the internet, the host and a neighbor fetch a large page.
+
+    It arrives complete over IPv4 and IPv6.
+    """
     web.attach(1, "pages", "--publish", "8088:8000", network="dual")
     serve_pages = "cd /run && head -c 1000000 /dev/urandom >page && ip netns exec pages "
     serve_pages += "python3 -m http.server --bind :: 8000 >/run/pages.log 2>&1 &"
@@ -130,14 +132,14 @@ def test_curl_gets_a_page(web: Cluster, eventually: Callable[..., None]) -> None
 
 
 def test_only_what_is_published_is_reached(web: Cluster) -> None:
-    """Not the container's own port at the host, nor the published one by the other protocol."""
+    """Neither the container's own port nor the other protocol can be reached at the host."""
     assert seen_as(web, 2, [], VM1, 80) == ""
     assert seen_as(web, 2, [], VM1, 8080, "udp") == ""
     assert seen_as(web, 2, [], VM1, 5353) == ""
 
 
 def test_a_port_on_one_address_of_the_host(web: Cluster) -> None:
-    """With --host-ip the others do not lead there; another name may have the port on those."""
+    """With --host-ip other addresses do not answer; another name may publish the port on them."""
     web.ok(1, "overlayd", "publish", "d1", "8081:80", "--host-ip", VM1_OUT)
     web.ok(1, "overlayd", "publish", "d1b", "8081:80", "--host-ip", VM1)
 
@@ -150,7 +152,7 @@ def test_a_port_on_one_address_of_the_host(web: Cluster) -> None:
 
 
 def test_a_container_on_another_host_can_be_published(web: Cluster) -> None:
-    """It answers by way of this host, as whose end on the network the asker is seen."""
+    """It answers through this host, and sees clients as this host's endpoint."""
     web.ok(1, "overlayd", "publish", "d2", "8082:80")
     ends = web.json(1, "network", "inspect", "dual")["host_ips"]
     (shown,) = [each for each in web.json(1, "publish", "ls")["published"] if each["name"] == "d2"]
@@ -161,11 +163,13 @@ def test_a_container_on_another_host_can_be_published(web: Cluster) -> None:
     web.ok(1, "overlayd", "unpublish", "d2")
 
 
-def test_a_container_whose_way_out_is_another_network(
+def test_a_container_with_another_default_route_answers(
     web: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """It answers all the same, and sees the host as the asker; it sees who asks as soon as its way
-    out leads over the network on which it is published."""
+    """It sees the host as the client until its default route uses the published network.
+
+    Then it sees the client's own address.
+    """
     web.attach(1, "two", network="blue")
     web.ok(1, "overlayd", "attach", "two", "--network", "dual", "--ip", "10.60.0.240")
     serve(web, 1, netns("two"), "10.60.0.240", 80)
@@ -180,8 +184,8 @@ def test_a_container_whose_way_out_is_another_network(
     web.ok(1, "overlayd", "detach", "two")
 
 
-def test_what_cannot_be_published_is_refused_with_the_reason(web: Cluster) -> None:
-    """Ports taken by another name or a program, names that nobody has, words that are no ports."""
+def test_impossible_ports_are_refused_with_the_reason(web: Cluster) -> None:
+    """Ports of another name or program, unknown names and invalid ports are refused."""
     serve(web, 1, [], VM1, 9999)
     code, _, err = web.run(1, "overlayd", "publish", "d1b", "8080:80")
     assert (code, "published for d1 already" in err) == (6, True)
@@ -194,7 +198,7 @@ def test_what_cannot_be_published_is_refused_with_the_reason(web: Cluster) -> No
 
 
 def test_a_port_follows_its_name(web: Cluster, eventually: Callable[..., None]) -> None:
-    """Detached, nothing answers; attached with another address, the port leads there."""
+    """After a detach nothing answers; after an attach with another address, that one does."""
     web.attach(1, "f1", "--publish", "8084:80", network="dual")
     web.ok(1, "overlayd", "detach", "f1")
     assert web.json(1, "publish", "ls")["published"][-1]["fault"]
@@ -215,8 +219,8 @@ print(peer.recv(100).decode())
 """
 
 
-def test_who_asks_by_udp_all_the_time_is_sent_where_the_port_leads_now(web: Cluster) -> None:
-    """From one port of his own: nowhere, then to the container, then nowhere again, at once."""
+def test_a_steady_udp_client_follows_the_port(web: Cluster) -> None:
+    """From one source port, its datagrams reach the current target at once, or none."""
 
     def answer() -> str:
         return web.run(2, "python3", "-c", ASK_FROM_ONE_PORT, VM1)[1].strip()
@@ -257,7 +261,7 @@ print(count, flush=True)
 
 
 def test_a_killed_agent_breaks_no_connection(web: Cluster, eventually: Callable[..., None]) -> None:
-    """A stream into a published port flows on over kill -9 and the next start; new ones work."""
+    """A stream into a published port survives kill -9 and a start; new ones work."""
     web.attach(1, "s1", "--ip", "10.60.0.250", network="dual")
     web.ok(1, "overlayd", "publish", "s1", "8181:81")
     web.ok(1, "sh", "-c", f"ip netns exec s1 python3 -c '{STREAM}' >/tmp/stream 2>&1 &")
@@ -283,7 +287,7 @@ def test_a_killed_agent_breaks_no_connection(web: Cluster, eventually: Callable[
 def test_the_operators_rules_come_first_and_stay(
     web: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """What they drop is dropped, what they mark gets in; we neither alter nor remove them."""
+    """Their drops and marks take effect, and overlayd neither changes nor removes them."""
     rule = ("nft", "add", "rule", "inet", "overlayd_user", "forward")
     web.ok(1, *rule, "tcp", "dport", "80", "drop")
     assert seen_as(web, 2, [], VM1, 8080) == ""
@@ -303,7 +307,7 @@ def test_the_operators_rules_come_first_and_stay(
 
 
 def test_reset_leaves_the_operators_rules(web: Cluster) -> None:
-    """All of ours is gone from the host, theirs is not."""
+    """The reset removes overlayd's rules only."""
     web.ok(1, "overlayd", "reset", "--yes")
 
     tables = web.ok(1, "nft", "list", "tables").split("\n")

@@ -1,6 +1,6 @@
-"""Random verbs, kills and cuts on three hosts: all are what a small model says, again and again.
+"""Random verbs, kills and partitions on three hosts, compared with a small model.
 
-SEED= and STEPS= in the environment make other and longer walks; a failure prints all that was done.
+SEED= and STEPS= in the environment select other and longer walks; a failure prints all steps.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120 + 5 * STEPS)]
 
 
 def test_a_walk() -> None:
-    """Every few steps all hosts are as they should be; in the end everything can be taken away,
-    and a reset leaves each host as it was found."""
+    """Every few steps all hosts agree with the model.
+
+    At the end everything can be removed, and a reset leaves each host as it was found.
+    """
     print(f"SEED={SEED} STEPS={STEPS}")  # noqa: T201 - pytest shows it with a failure
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers = connect(lab.make(3))
@@ -51,7 +53,7 @@ def test_a_walk() -> None:
 
 
 def empty(walk: Walk) -> None:
-    """Take everything away, from any host."""
+    """Remove everything, from any host."""
     settled.check(walk)
     for name in list(walk.containers):
         walk.drop(name)

@@ -1,7 +1,7 @@
-"""Limits of an endpoint's bandwidth, by what really comes through in some seconds.
+"""Bandwidth limits of an endpoint, by the throughput of several seconds.
 
-A 10 Mbit limit moves less than 20 Mbit a second, no limit more than 50: nothing tighter, for the
-machine is shared.
+A 10 Mbit limit must move less than 20 Mbit a second, and no limit more than 50. The bounds are
+loose because the machine is shared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMITED_MAX, UNLIMITED_MIN = 20e6, 50e6
 
 @pytest.fixture(scope="module")
 def limited(cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """On vm1 the container slow (10 Mbit) and one beside it, c1; c2 is on vm2. Servers run."""
+    """Start servers on c2 of vm2, and on c1 and slow (10 Mbit) of vm1."""
     slow = cluster.ok(
         1, "overlayd", "container", "add", "slow", "--network", "blue", "--rate", "10mbit"
     ).strip()
@@ -42,7 +42,7 @@ def limited(cluster: Cluster) -> Iterator[tuple[str, str]]:
 
 
 def speed(cluster: Cluster, number: int, container: str, ip: str, *options: str) -> float:
-    """Return the bits per second that the receiver of some seconds of TCP saw."""
+    """Return the receiver's bits per second over some seconds of TCP."""
     command = ("iperf3", "--json", "--client", ip, "--time", str(SECONDS), *options)
     deadline = time.monotonic() + BUSY_MAX_S
     while True:
@@ -57,7 +57,7 @@ def speed(cluster: Cluster, number: int, container: str, ip: str, *options: str)
 def test_both_directions_are_limited_and_others_are_not(
     cluster: Cluster, limited: tuple[str, str]
 ) -> None:
-    """To and from another host, to and from this host; between two others nothing is."""
+    """To and from both hosts slow is limited; the other two containers are not."""
     slow, far = limited
     near = cluster.ok(1, "overlayd", "dns", "lookup", "c1").strip()
     assert speed(cluster, 1, "slow", far) < LIMITED_MAX
@@ -71,7 +71,7 @@ def test_both_directions_are_limited_and_others_are_not(
 def test_it_is_shown_and_changes_while_the_container_runs(
     cluster: Cluster, limited: tuple[str, str], eventually: Callable[..., None]
 ) -> None:
-    """One direction's limit is lifted and the other's kept; every host is told."""
+    """The limit of one direction is removed and the other kept, as every host shows."""
     _, far = limited
 
     def rates(number: int) -> tuple[int, int | None]:
@@ -93,10 +93,10 @@ def test_it_is_shown_and_changes_while_the_container_runs(
     assert speed(cluster, 1, "slow", far) < LIMITED_MAX
 
 
-def test_what_is_altered_is_put_right(
+def test_changed_limits_are_restored(
     cluster: Cluster, limited: tuple[str, str], eventually: Callable[..., None]
 ) -> None:
-    """Queue, device and filter come back by themselves; a restart of the agent keeps them."""
+    """Queue, device and filter are restored; a restart of the agent keeps them."""
     slow, far = limited
     sandbox = cluster.sandbox(1)
     (shown,) = [e for e in cluster.json(1, "endpoint", "ls")["endpoints"] if e["name"] == "slow"]
@@ -132,8 +132,8 @@ def test_what_is_altered_is_put_right(
     assert cluster.json(1, "verify")["differences"] == []
 
 
-def test_it_goes_with_the_container(cluster: Cluster) -> None:
-    """A removed container leaves no device of its limit; nonsense is refused."""
+def test_limits_are_removed_with_the_container(cluster: Cluster) -> None:
+    """A removed container leaves no device behind; invalid rates are refused."""
     cluster.ok(1, "overlayd", "container", "add", "gone", "--network", "blue", "--rate", "1mbit")
     sandbox = cluster.sandbox(1)
     before = cluster.inside(1, sandbox, "ip", "-o", "link", "show", "type", "ifb")[1].count("sh")

@@ -1,4 +1,4 @@
-"""The README's tour, typed line by line on a host of a lab."""
+"""The tour of the README, run line by line on a lab host."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tour() -> Iterator[str]:
 
 
 def test_every_line_of_the_tour_works(cluster: Cluster) -> None:
-    """In the README's own order, each line ends with 0 and without a warning."""
+    """In the README's order, each line exits with 0 and without a warning."""
     done = 0
     for line in tour():
         words = shlex.split(line, comments=True)

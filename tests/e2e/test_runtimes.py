@@ -1,4 +1,4 @@
-"""A real Docker container and a real Podman container, on two hosts, on one network."""
+"""A real Docker container and a real Podman container, on two hosts and one network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMITS = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a container image as a tar: static busybox and nothing else."""
+    """Build a container image as a tar file that contains only a static busybox."""
     root = tmp_path_factory.mktemp("image")
     (root / "bin").mkdir()
     busybox = shutil.which("busybox")
@@ -41,7 +41,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cluster:
-    """Start a dockerd on vm1 and a container `web` without a network of Docker's."""
+    """Start dockerd on vm1, and a container `web` without a Docker network."""
     cluster.ok(1, "bash", "-c", DOCKERD)
     eventually(
         lambda: cluster.run(1, "docker", "info")[0] == 0,
@@ -58,7 +58,7 @@ def docker(cluster: Cluster, image: Path, eventually: Callable[..., None]) -> Cl
 
 @pytest.fixture(scope="module")
 def podman(cluster: Cluster, image: Path) -> Cluster:
-    """Start a container `db` of Podman's on vm2, without a network of Podman's."""
+    """Start a Podman container `db` on vm2, without a Podman network."""
     # Podman's overlay driver can't stand on the lab's copy-on-write /var/lib.
     store = "mkdir -p /var/lib/containers && mount -t tmpfs lab /var/lib/containers"
     cluster.ok(2, "bash", "-c", store)
@@ -70,7 +70,7 @@ def podman(cluster: Cluster, image: Path) -> Cluster:
     return cluster
 
 
-def test_docker_and_podman_containers_ping_each_other_across_hosts(
+def test_docker_and_podman_containers_reach_each_other(
     cluster: Cluster, docker: Cluster, podman: Cluster
 ) -> None:
     """Attached by name on two hosts, each answers the other."""
@@ -86,10 +86,10 @@ def test_docker_and_podman_containers_ping_each_other_across_hosts(
     assert cluster.ok(1, "overlayd", "attach", "web", "--network", "blue").strip() == web
 
 
-def test_a_docker_container_run_with_dns_knows_names(
+def test_a_docker_container_with_dns_resolves_names(
     cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """With --dns GATEWAY --dns-search overlay a Docker container resolves names once attached."""
+    """With --dns GATEWAY --dns-search overlay it resolves names once attached."""
     assert docker is cluster
     cluster.ok(1, "overlayd", "attach", "docker:web", "--network", "blue")
     ip = cluster.ok(1, "overlayd", "dns", "lookup", "c3").strip()
@@ -106,7 +106,7 @@ def test_a_stopped_container_is_withdrawn_everywhere(
     cluster: Cluster, docker: Cluster, podman: Cluster, eventually: Callable[..., None],
     number: int, name: str, stop: str,
 ) -> None:  # fmt: skip
-    """When its runtime stops a container, its endpoint goes on all hosts."""
+    """Once its runtime stops a container, its endpoint is removed on all hosts."""
     assert docker is podman is cluster
     cluster.ok(number, *stop.split())
 
@@ -135,11 +135,11 @@ def seen(cluster: Cluster, name: str) -> set[str]:
     ],
     ids=["docker start", "podman start", "docker restart", "podman restart", "kill", "after it"],
 )
-def test_a_started_container_has_its_address_again(
+def test_a_restarted_container_keeps_its_address(
     cluster: Cluster, docker: Cluster, podman: Cluster, eventually: Callable[..., None],
     number: int, name: str, command: str,
 ) -> None:  # fmt: skip
-    """What its runtime starts again is attached again, under the address that it had."""
+    """A container that its runtime starts again is attached with its previous address."""
     assert docker is podman is cluster
     before = [
         event["text"].rpartition(" ")[2]
@@ -158,10 +158,10 @@ def test_a_started_container_has_its_address_again(
     eventually(lambda: cluster.inside(3, "c3", *ping)[0] == 0, f"{runtime}'s {name} answers")
 
 
-def test_a_container_restarted_without_an_agent_is_attached_when_one_starts(
+def test_a_start_attaches_restarted_containers(
     cluster: Cluster, docker: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """What happened while no agent ran is found at its start."""
+    """An agent's start finds containers that restarted while none ran."""
     assert docker is cluster
     (before,) = seen(cluster, "web")
     cluster.ok(1, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")

@@ -1,4 +1,4 @@
-"""Whatever of ours is deleted or altered on a host is put right while packets flow."""
+"""Deleted or changed kernel state is repaired while packets flow."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ DEEDS = {
 
 
 def do(driver: AgentDriver, deed: str, address: str, mac: str) -> None:
-    """Do one thing to a host's sandbox."""
+    """Run one act of sabotage in a host's sandbox."""
     sandbox = driver.run("sh", "-c", "ls /run/netns | grep ^ov-").split()[0]
     port = driver.run("sh", "-c", f"ip -n {sandbox} -o link | grep -o 've[0-9a-f]*' | head -1")
     words = f"S={sandbox} P={port.strip()} I={address} M={mac}; {DEEDS[deed]}"
@@ -59,19 +59,19 @@ def do(driver: AgentDriver, deed: str, address: str, mac: str) -> None:
 
 
 def repaired(driver: AgentDriver, address: str) -> bool:
-    """Say whether the kernel is as desired, its sandbox named, and packets pass."""
+    """Return whether the kernel is as desired, its sandbox has its name, and packets pass."""
     named = driver.run("sh", "-c", "ls /run/netns | grep ^ov-; true") != ""
     return named and not differences(driver) and reaches(driver, address)
 
 
 def reaches(driver: AgentDriver, address: str) -> bool:
-    """Say whether the host's container gets an answer."""
+    """Return whether the host's container gets an answer."""
     ping = f"ip netns exec c{driver.number} ping -c1 -W1 {address} >/dev/null && echo yes; true"
     return driver.run("sh", "-c", ping) != ""
 
 
-def test_whatever_is_altered_is_put_right(three: LabCluster) -> None:
-    """Each deed of a drawn order is repaired within seconds, and the pass after it does nothing."""
+def test_every_change_is_repaired(three: LabCluster) -> None:
+    """Each act of a random order is repaired within seconds; the next pass changes nothing."""
     seed = int(os.environ.get("OVERLAYD_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
     rng = random.Random(seed)
     victim, other = three.host(1), three.addresses[2]
@@ -99,12 +99,12 @@ def test_whatever_is_altered_is_put_right(three: LabCluster) -> None:
 
 
 def operations(driver: AgentDriver) -> int:
-    """Return how many operations a host's passes have made, as status tells."""
+    """Return how many operations a host's reconcile passes have made, according to status."""
     return sum(int(each["operations"]) for each in driver.get("/v1/status")["networks"])
 
 
-def test_what_is_not_ours_stays(three: LabCluster) -> None:
-    """Links, rules and namespaces of others are as they were after a repair."""
+def test_foreign_objects_are_kept(three: LabCluster) -> None:
+    """Foreign links, rules and namespaces are unchanged after a repair."""
     victim = three.host(1)
     victim.run("sh", "-c", "ip link add alien0 type bridge; ip netns add alien")
     victim.run("nft", "table inet alien { chain c { type filter hook input priority 0; }; }")

@@ -1,4 +1,4 @@
-"""Secrets of running agents, looked for wherever anybody might see them."""
+"""Secrets of running agents, searched for wherever others might see them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HEX_SECRET_LENGTH = 64  # 32 bytes
 
 
 class Told:
-    """Two members, all that their secrets look like, and all that they let out."""
+    """Two members, their secrets in all spellings, and all of their output."""
 
     def __init__(self, drivers: list[AgentDriver], folder: Path) -> None:
         self._folder = folder
@@ -40,7 +40,7 @@ class Told:
         self.tokens: list[str] = []
 
     def secrets(self) -> set[str]:
-        """Return the secrets on both disks, and the tokens, as text and as bytes would show."""
+        """Return the secrets on both disks and the tokens, as text and as printed bytes."""
         found = {token.partition(".")[2] for token in self.tokens}
         for driver in self.drivers:
             root = Path(f"/proc/{driver.host.pid}/root{STATE}")
@@ -57,7 +57,7 @@ class Told:
         return found
 
     def public(self) -> str:
-        """Return what anybody may see: logs, answers, arguments and environments."""
+        """Return all that others may see: logs, answers, arguments and environments."""
         parts = []
         for driver in self.drivers:
             parts.append(driver.run("cat", LOG))
@@ -67,7 +67,7 @@ class Told:
 
 
 def hex_texts(value: object) -> Iterator[str]:
-    """Yield the keys among a stored value's texts: what the anchor says is public."""
+    """Yield the keys in a stored value; the content of the anchor is public."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name not in ("anchor", "cluster_id"):
@@ -82,7 +82,7 @@ def hex_texts(value: object) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """Return two members with the log at its most talkative, after all that handles secrets."""
+    """Return two members with debug logs, after every operation that handles secrets."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[AgentDriver] = []
     try:
@@ -106,7 +106,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         end_all(drivers)
 
 
-def test_no_secret_is_let_out(told: Told) -> None:
+def test_no_secret_is_disclosed(told: Told) -> None:
     """Neither keys nor tokens are in logs, answers, arguments or environments."""
     secrets, public = told.secrets(), told.public()
 
@@ -116,7 +116,7 @@ def test_no_secret_is_let_out(told: Told) -> None:
 
 
 def test_no_core_dump_has_them(told: Told) -> None:
-    """An agent that crashes leaves no image of its memory, though the limit would allow one."""
+    """A crashing agent leaves no core dump, though the limit would allow one."""
     driver = told.drivers[1]
     pattern = Path("/proc/sys/kernel/core_pattern").read_text(encoding="ascii").strip()
     pid = driver.pid()

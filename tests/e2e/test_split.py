@@ -1,4 +1,4 @@
-"""A healed split in which the same things were made twice: told everywhere, merged nowhere."""
+"""A partition in which the same things were created twice: all hosts report the conflicts."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def seen(cluster: Cluster, number: int) -> dict[str, str]:
 
 
 def clashes(cluster: Cluster, number: int) -> set[str]:
-    """Return what vm`number`'s status says was given twice."""
+    """Return the conflicts in vm`number`'s status."""
     health = cluster.json(number, "status")["health"]
     return {item["text"] for item in health if "given twice" in item["text"]}
 
 
-def test_what_was_made_twice_has_one_winner_that_all_name(
+def test_every_conflict_has_one_winner_on_all_hosts(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A container's name, a MAC and a network's name: three clashes, told alike on three hosts."""
+    """A container's name, a MAC and a network's name conflict; three hosts report the same."""
     cluster.ok(3, "nft", CUT)
     eventually(lambda: seen(cluster, 3)["vm1"] == "dead", "vm1 out of vm3's sight", DEATH_S)
     eventually(lambda: seen(cluster, 1)["vm3"] == "dead", "vm3 out of vm1's sight", DEATH_S)

@@ -1,4 +1,4 @@
-"""Frames that were not sent by whom they name: they reach nobody."""
+"""Frames with a forged sender reach no container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VXLAN_PORT = 4789
 
 
 class Stage(LabCluster):
-    """Two members with a container each, and a third host on the underlay that is none."""
+    """Two members with a container each, and a third host on the underlay that is not a member."""
 
     outsider: AgentDriver
 
@@ -29,7 +29,7 @@ class Stage(LabCluster):
         return NamespaceRef(self.host(number).host, namespace)
 
     def look(self) -> None:
-        """Note the network's VNI and the containers' MACs; a stopped agent can't be asked."""
+        """Record the network's VNI and the containers' MACs, since a stopped agent has no API."""
         self.vni = int(self.host(1).get("/v1/networks/blue")["vni"])
         shown = self.host(1).get("/v1/endpoints")["endpoints"]
         self.macs = {each["name"]: parse_mac(each["mac"]) for each in shown}
@@ -45,7 +45,7 @@ class Stage(LabCluster):
         return packet_frame(self.mac(target), self.mac(source), packet)
 
     def fence(self, source: int, target: int) -> None:
-        """Send a frame that arrives, from container to container."""
+        """Send a legitimate frame, from container to container."""
         self.spot(source, f"c{source}").send_frames(self.frame(source, target, "fence"))
 
     def table(self, number: int) -> str:
@@ -55,7 +55,7 @@ class Stage(LabCluster):
 
     @contextmanager
     def defenceless(self, number: int) -> Iterator[None]:
-        """Let a host be without its filter for the length of a block, to see what it does."""
+        """Remove a host's filter for the length of a block, to show its effect."""
         driver = self.host(number)
         driver.send_signal(signal.SIGSTOP)
         driver.run("nft", "delete", "table", "inet", self.table(number))
@@ -101,8 +101,10 @@ nft 'table ip nat { chain leaving {
 
 
 def test_a_stranger_on_the_underlay_reaches_no_container(stage: Stage) -> None:
-    """VXLAN frames from a host that is no member are dropped at the door, and counted; without
-    the filter they would arrive."""
+    """VXLAN frames of a host that is not a member are dropped and counted.
+
+    Without the filter they arrive.
+    """
     target, outsider = stage.spot(1, "c1"), NamespaceRef(stage.outsider.host)
 
     def inject(label: str) -> None:
@@ -123,7 +125,7 @@ def test_a_stranger_on_the_underlay_reaches_no_container(stage: Stage) -> None:
 
 @pytest.fixture(params=[True, False], ids=["tracked", "untracked"])
 def tracked(stage: Stage, request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Let vm2 track connections, which puts fragments together before anybody's filter, or not."""
+    """Let vm2 track connections, which reassembles fragments before the filter, or not."""
     if not request.param:
         stage.host(2).run("overlayd", "unexpose", "blue")
     yield request.param
@@ -132,10 +134,10 @@ def tracked(stage: Stage, request: pytest.FixtureRequest) -> Iterator[bool]:
 
 
 @pytest.mark.parametrize("first_bytes", [8, 16, 64], ids=["port", "vni", "frame"])
-def test_fragments_are_judged_as_whole_packets_are(
+def test_fragments_are_filtered_like_whole_packets(
     stage: Stage, first_bytes: int, *, tracked: bool
 ) -> None:
-    """A stranger's arrive nowhere, however short the first; a member's do if it shows the VNI."""
+    """A stranger's are dropped, however short the first; a member's pass if it has the VNI."""
     target, outsider = stage.spot(2, "c2"), NamespaceRef(stage.outsider.host)
 
     def inject(sender: NamespaceRef, address: str, label: str, number: int) -> None:
@@ -155,7 +157,7 @@ def test_fragments_are_judged_as_whole_packets_are(
 
 
 def test_a_container_with_a_members_address_reaches_none_either(stage: Stage) -> None:
-    """A member's address counts by the interface that leads back to it alone."""
+    """A member's address is accepted only on the interface that leads back to it."""
     target, rogue = stage.spot(1, "c1"), stage.spot(1, "rogue")
     ends = parse_ip(stage.host(2).address), parse_ip(stage.host(1).address)
 
@@ -173,11 +175,11 @@ def test_a_container_with_a_members_address_reaches_none_either(stage: Stage) ->
 
 
 @pytest.mark.parametrize("sender", ["rogue", "c1"])
-def test_a_container_does_not_get_through_under_its_hosts_address(
-    stage: Stage, sender: str
-) -> None:
-    """What a masqueraded container sends to another host's VTEP does not leave this host: neither
-    one of another bridge nor one that goes out of the network itself."""
+def test_a_container_cannot_use_its_hosts_address(stage: Stage, sender: str) -> None:
+    """VXLAN packets that a masqueraded container sends to another host stay here.
+
+    This holds for one of another bridge, and for one that leaves the network itself.
+    """
     target, rogue = stage.spot(2, "c2"), stage.spot(1, sender)
 
     def inject() -> None:
@@ -193,15 +195,15 @@ def test_a_container_does_not_get_through_under_its_hosts_address(
     assert defenceless.seen == ["forged"]
 
 
-def test_a_container_masqueraded_to_the_vxlan_port_gets_no_frame_of_others(
+def test_a_masqueraded_container_receives_no_vxlan_frame(
     stage: Stage,
 ) -> None:
-    """A VXLAN frame that looks like the answer to a masqueraded datagram goes to the VTEP."""
+    """A VXLAN frame that looks like the answer to its datagram goes to the VTEP."""
     target, rogue = stage.spot(1, "c1"), stage.spot(1, "rogue")
     host = stage.spot(2)
 
     def answer(label: str, source_port: int) -> None:
-        """Let the member send a frame from the port that the container wrote to."""
+        """Make the member send a frame from the port that the container wrote to."""
         rogue.send("datagram", stage.host(2).address, str(source_port), str(VXLAN_PORT), "00")
         body = vxlan(stage.vni, stage.frame(2, 1, label)).hex()
         there = (stage.host(1).address, str(VXLAN_PORT), str(source_port), body)
@@ -226,8 +228,8 @@ def test_a_container_masqueraded_to_the_vxlan_port_gets_no_frame_of_others(
     ],
     ids=["deleted", "a rule more", "a member more", "no members"],
 )
-def test_a_filter_that_somebody_altered_is_mended(stage: Stage, damage: str) -> None:
-    """Within a second or so the kernel has what it should have again, and the log says so."""
+def test_a_changed_filter_is_repaired(stage: Stage, damage: str) -> None:
+    """Within about a second the kernel is as desired, and the log has the repair."""
     driver = stage.host(1)
     name = stage.table(1)
     before = driver.run("nft", "-s", "list", "table", "inet", name)
@@ -251,8 +253,8 @@ def test_a_filter_that_somebody_altered_is_mended(stage: Stage, damage: str) -> 
     assert "the filter of the VXLAN port" in driver.get("/v1/events")["events"][-1]["text"]
 
 
-def test_verify_sees_a_filter_that_is_not_as_it_should_be(stage: Stage) -> None:
-    """Verify with --repair reads the kernel anew, and says that all is well only if it is."""
+def test_verify_reports_a_changed_filter(stage: Stage) -> None:
+    """`verify --repair` reads the kernel again, and succeeds only if it is as desired."""
     driver = stage.host(1)
     driver.run("nft", "delete", "table", "inet", stage.table(1))
     answer = driver.get("/v1/verify?repair=1")
@@ -263,7 +265,7 @@ def test_verify_sees_a_filter_that_is_not_as_it_should_be(stage: Stage) -> None:
 
 
 def test_a_restart_adopts_the_filter_without_losing_a_packet(stage: Stage) -> None:
-    """The table stays in force while no agent runs, and the next one leaves it as it is."""
+    """The table stays in force without an agent, and the next one keeps it."""
     driver = stage.host(1)
 
     def handles() -> str:
@@ -281,8 +283,8 @@ def test_a_restart_adopts_the_filter_without_losing_a_packet(stage: Stage) -> No
     assert [verdict.lost for verdict in verdicts] == [0, 0]
 
 
-def test_the_filter_goes_with_the_membership_and_with_a_reset(stage: Stage) -> None:
-    """A member that left has no table and is in nobody's; a reset takes a dead agent's away."""
+def test_the_filter_is_removed_by_leave_and_reset(stage: Stage) -> None:
+    """A host that left has no table and is in no other's; a reset removes a dead agent's."""
     second = stage.host(2)
     second.post("/v1/leave", force=True)
     left = stage.table(2)

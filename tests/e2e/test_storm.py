@@ -1,4 +1,4 @@
-"""Many clients at once, and clients that do not behave."""
+"""Many clients at once, and clients that misbehave."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ def reading_passes(driver: AgentDriver) -> int:
 
 
 def test_a_storm_of_attaches_and_detaches(three: LabCluster) -> None:
-    """Parallel clients attach and detach as fast as they can: nothing is refused, nothing left,
-    and none of it looks as if somebody had altered the kernel."""
+    """Parallel clients attach and detach as fast as they can: nothing is refused or left.
+
+    None of their changes looks as if somebody else had changed the kernel.
+    """
     victim = three.host(1)
     names = [f"storm{number}" for number in range(CLIENTS)]
     victim.run("sh", "-c", f"for n in {' '.join(names)}; do ip netns add $n; done")
@@ -82,7 +84,7 @@ def test_a_storm_of_attaches_and_detaches(three: LabCluster) -> None:
 
 
 def test_the_last_detach_and_a_new_attach_at_once(three: LabCluster) -> None:
-    """A network's last endpoint goes while another comes: both are done, again and again."""
+    """A network's last endpoint is removed while another is added: both work, many times."""
     victim = three.host(2)
     victim.post("/v1/networks", name="edge", subnets=[{"subnet": "10.55.0.0/24"}])
     victim.run("sh", "-c", "ip netns add e1; ip netns add e2")
@@ -108,8 +110,8 @@ def test_the_last_detach_and_a_new_attach_at_once(three: LabCluster) -> None:
     victim.call("DELETE", "/v1/networks/edge")
 
 
-def test_stuck_clients_are_shown_the_door(three: LabCluster) -> None:
-    """Connections that say nothing, or half a request, don't keep others out."""
+def test_idle_connections_are_closed(three: LabCluster) -> None:
+    """Connections that send nothing, or half a request, do not keep others out."""
     victim = three.host(3)
     path = f"/proc/{victim.host.pid}/root/run/overlayd/api.sock"
     with contextlib.ExitStack() as stack:

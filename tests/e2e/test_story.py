@@ -1,4 +1,4 @@
-"""What a host tells of itself: events across a crash, verify's and status's verdicts, reset."""
+"""A host's account of itself: events across a crash, results of verify and status, reset."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def overlayd(driver: AgentDriver, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_what_happened_to_an_address_has_an_answer_after_a_crash(three: LabCluster) -> None:
-    """Who had it, on which network, and how it ended, though the agent was killed meanwhile."""
+def test_events_survive_a_crash(three: LabCluster) -> None:
+    """They name the user of an address, its network and its end, though the agent was killed."""
     victim = three.host(2)
     victim.run("ip", "netns", "add", "short")
     address = attach(victim, "short", name="short-lived")
@@ -48,8 +48,8 @@ def test_what_happened_to_an_address_has_an_answer_after_a_crash(three: LabClust
     wait_until(three.all_healthy, "all well")
 
 
-def test_verify_and_status_give_a_verdict(three: LabCluster) -> None:
-    """What can't be repaired is exit code 4 and named; once it can, both say 0."""
+def test_verify_and_status_exit_with_the_result(three: LabCluster) -> None:
+    """A difference that cannot be repaired is named, with exit code 4; later both exit with 0."""
     victim = three.host(1)
     vni = victim.get("/v1/networks/blue")["vni"]
     sandbox = victim.run("sh", "-c", "ls /run/netns | grep ^ov-").strip()
@@ -79,7 +79,7 @@ def test_verify_and_status_give_a_verdict(three: LabCluster) -> None:
 
 @pytest.mark.parametrize("without_state", [False, True], ids=["dead agent", "no state either"])
 def test_reset_needs_no_agent_and_no_state(three: LabCluster, *, without_state: bool) -> None:
-    """All that is ours goes, what is not stays, and the host can join again."""
+    """It removes overlayd's objects only, and the host can join again."""
     victim = three.host(3)
     victim.run("sh", "-c", "ip netns add mine 2>/dev/null; ip link add mine0 type bridge; true")
     victim.end(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A thousand packets a second between containers, while everything else goes wrong."""
+"""A thousand packets a second between containers during all kinds of failures."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def seed_now() -> int:
 
 
 def test_agents_are_restarted_under_load(three: LabCluster) -> None:
-    """Six restarts and kills cost no packet; the rows are exact after them."""
+    """Six restarts and kills cost no packet, and the rows are exact afterwards."""
     judge(restart_under_load(three, 6, seed_now()), "6 restarts")
     wait_until(three.all_equal, "all hosts equal")
 
 
 def test_a_flapping_peer_costs_nothing(three: LabCluster) -> None:
-    """An agent that stops and goes on, again and again, loses no packet and no row."""
+    """An agent that stops and continues, again and again, costs no packet and no row."""
     driver = three.drivers[1]
     with three.both_ways() as verdicts:
         for pause_s in (0.5, 3.0, 0.5, 3.0):
@@ -92,7 +92,7 @@ def test_a_short_partition_of_the_control_plane(
 
 
 def test_an_address_moves_to_another_host(three: LabCluster) -> None:
-    """Used again elsewhere while packets flow to it: there at once, and never at the old place."""
+    """Packets to a reused address reach the new host at once, and never the old one."""
     old, new = three.drivers[1], three.drivers[2]
     old.run("ip", "netns", "add", "old")
     new.run("ip", "netns", "add", "new")

@@ -1,4 +1,4 @@
-"""A cluster whose hosts reach each other by IPv6 alone; containers have both families."""
+"""A cluster whose underlay has only IPv6; containers have both families."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def six(hosts: Cluster) -> Cluster:
 
 
 def test_containers_reach_each_other(six: Cluster, eventually: Callable[..., None]) -> None:
-    """By both families with packets of the full size, which is 70 bytes less than the underlay's;
-    also while an agent is killed and after its start."""
+    """Packets have the full size, 70 bytes less than the underlay's, in both families.
+
+    This also holds while an agent is killed and after its start.
+    """
     shown = six.json(1, "network", "inspect", "dual")
     assert (shown["mtu"], shown["mtu_why"]) == (1430, "eth1 carries 1500 bytes, VXLAN takes 70")
     sizes = {4: 1430 - 28, 6: 1430 - 48}
@@ -61,8 +63,10 @@ def test_containers_reach_each_other(six: Cluster, eventually: Callable[..., Non
     eventually(lambda: six.json(2, "status")["health"] == [], "nothing to complain of")
 
 
-def test_the_host_is_an_end_and_publishes(six: Cluster, eventually: Callable[..., None]) -> None:
-    """A host reaches remote containers as its own end, and its port leads to one of its own."""
+def test_the_host_reaches_containers_and_publishes(
+    six: Cluster, eventually: Callable[..., None]
+) -> None:
+    """It reaches remote containers through its endpoint, and its port maps to a local one."""
     ends = six.json(3, "network", "inspect", "dual")["host_ips"]
     far = ips_of(six, 3, "d1")
     for ip in far:
@@ -73,8 +77,8 @@ def test_the_host_is_an_end_and_publishes(six: Cluster, eventually: Callable[...
     assert seen_as(six, 3, [], "fd56::11", 8080) == "fd56::13"
 
 
-def test_nobody_else_gets_at_the_vxlan_port(six: Cluster) -> None:
-    """The filter lets members in by their IPv6 addresses."""
+def test_only_members_reach_the_vxlan_port(six: Cluster) -> None:
+    """The filter admits members by their IPv6 addresses."""
     assert six.json(1, "status")["underlay_filter"]["members"] == 2
     listed = six.ok(1, "nft", "list", "ruleset")
     assert "fd56::12" in listed

@@ -1,4 +1,4 @@
-"""Verbs that mean the same thing, all at once: none ends an agent, and nothing is left."""
+"""Concurrent verbs on the same objects: no agent fails, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -63,8 +63,11 @@ def storm(driver: AgentDriver, until: float, defects: list[str], seed: int) -> N
 
 
 def test_all_verbs_on_one_network_at_once(three: LabCluster) -> None:
-    """Exposing, publishing, attaching, removing in any order by many clients of two hosts: no
-    traceback, each port leads to one name, the kernels as planned, and nothing after a leave."""
+    """Many clients of two hosts expose, publish, attach and remove in random order.
+
+    There is no traceback, each port maps to one name, the kernels are as desired, and nothing is
+    left after a leave.
+    """
     for driver in three.drivers[:2]:
         driver.run("sh", "-c", f"for n in {' '.join(NAMES)}; do ip netns add $n; done")
     until = time.monotonic() + STORM_S
@@ -92,7 +95,7 @@ def test_all_verbs_on_one_network_at_once(three: LabCluster) -> None:
 
 
 def test_two_names_for_one_port_at_once(three: LabCluster) -> None:
-    """Of two that publish the same port together one is refused, with the other's name."""
+    """Of two that publish a port together, one is refused with the other's name."""
     host = three.host(1)
     host.run("ip", "netns", "add", "other")
     host.post("/v1/endpoints", target="netns:other", networks=["blue"])
@@ -120,7 +123,7 @@ def test_two_names_for_one_port_at_once(three: LabCluster) -> None:
 
 
 def test_an_interface_removed_by_hand_while_it_is_detached(three: LabCluster) -> None:
-    """What finds the interface gone does not bring back what is detached meanwhile."""
+    """The recovery of a lost interface does not restore an endpoint that is being detached."""
     host = three.host(1)
     host.run("ip", "netns", "add", "torn")
     for number in range(40):
@@ -139,8 +142,8 @@ def test_an_interface_removed_by_hand_while_it_is_detached(three: LabCluster) ->
     assert "Traceback" not in host.run("cat", LOG)
 
 
-def test_a_port_taken_back_while_a_container_comes(three: LabCluster) -> None:
-    """An attach that looks the published names up meanwhile does not bring the port back."""
+def test_a_port_unpublished_during_an_attach_stays_so(three: LabCluster) -> None:
+    """An attach that looks up published names meanwhile does not restore the port."""
     host = three.host(1)
     host.run("ip", "netns", "add", "comes")
     ports = [f"{port}:80" for port in range(9000, 9060)]
@@ -157,9 +160,11 @@ def test_a_port_taken_back_while_a_container_comes(three: LabCluster) -> None:
         host.post("/v1/detach", target="netns:comes")
 
 
-def test_a_network_removed_while_something_is_being_attached(three: LabCluster) -> None:
-    """At any moment of it: either the removal or the attach is refused, never both done, and a
-    container that was refused has nothing of the network."""
+def test_removal_and_attach_of_a_network_exclude_each_other(three: LabCluster) -> None:
+    """At any moment either is refused, and both never succeed.
+
+    A refused container has nothing of the network.
+    """
     host = three.host(1)
     host.run("ip", "netns", "add", "late")
     for number in range(40):

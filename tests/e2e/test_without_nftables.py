@@ -1,4 +1,4 @@
-"""A kernel without nftables: containers reach each other, and status says what is not protected."""
+"""A kernel without nftables: containers connect, and status names the missing protection."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def answers(host: HostProcess) -> bool:
     return host_process.run(host, "overlayd", "status").returncode == 0
 
 
-def test_forwarding_goes_on_and_status_tells(hosts: list[HostProcess]) -> None:
-    """Nothing is lost but the protection, which is named; a start that finds nftables has it."""
+def test_forwarding_works_and_status_warns(hosts: list[HostProcess]) -> None:
+    """Only the protection is missing, and named; a start that finds nftables adds it."""
     one = hosts[0]
     status = lab.query(one, "status")
     told = " ".join(item["text"] for item in status["health"])

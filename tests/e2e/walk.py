@@ -1,7 +1,7 @@
-"""Random verbs on random hosts of a lab, and a small model of what must be so after them.
+"""Random verbs on random lab hosts, and a small model of the state after them.
 
-Owns: what is drawn, and what each verb does to the model. Must not know how hosts are compared
-with it (`settled`).
+Owns: the choice of verbs, and the effect of each on the model. Does not: compare hosts with the
+model (`settled`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A namespace that stands for the internet, and servers that tell their callers whom they see."""
+"""A namespace that acts as the internet, and servers that return the client's address."""
 
 from __future__ import annotations
 
