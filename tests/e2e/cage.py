@@ -44,7 +44,7 @@ def setting(unit: str, name: str) -> str:
 
 
 class Comparison(ctypes.Structure):
-    """What an argument of a system call must be (struct scmp_arg_cmp)."""
+    """A condition on an argument of a system call (struct scmp_arg_cmp)."""
 
     _fields_ = (
         ("argument", ctypes.c_uint),
@@ -55,7 +55,7 @@ class Comparison(ctypes.Structure):
 
 
 class Filter:
-    """A filter of system calls, in the making."""
+    """A system call filter under construction."""
 
     def __init__(self, action: int) -> None:
         self._library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
@@ -63,7 +63,7 @@ class Filter:
         self._context = ctypes.c_void_p(self._library.seccomp_init(action))
 
     def add(self, action: int, name: str, *comparisons: Comparison) -> None:
-        """Say what happens to a call; one that this machine does not have is left out."""
+        """Set the action for a call; one that this machine does not have is ignored."""
         number = self._library.seccomp_syscall_resolve_name(name.encode())
         if number >= 0:
             count = len(comparisons)
@@ -90,7 +90,7 @@ def without_nftables() -> Filter:
 def of_unit(unit: str) -> Filter:
     """Return the filter of a unit; forbids memory as it says, too."""
     made = Filter(_ACT_ERRNO | errno.EPERM)
-    # systemd allows these always: it has to start the program.
+    # systemd always allows these, to start the program.
     words = ["@default", "execve", *setting(unit, "SystemCallFilter").split()]
     for name in sorted({call for word in words for call in calls(word)}):
         made.add(_ACT_ALLOW, name)

@@ -21,7 +21,7 @@ TABLE = re.compile(r"(?<=<!-- chaos -->\n).*?(?=<!-- /chaos -->)", re.DOTALL)
 
 
 class Cluster:
-    """The hosts of a lab, driven by the command line alone."""
+    """The hosts of a lab, controlled through the command line only."""
 
     def __init__(self, hosts: list[HostProcess]) -> None:
         self.hosts = hosts
@@ -59,7 +59,7 @@ class Cluster:
 
 
 def wait_until(condition: Callable[[], bool], told: str, timeout_s: float = WAIT_S) -> None:
-    """Poll until a condition holds; fail with what was waited for."""
+    """Poll until a condition holds; on a timeout, fail with its description."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s} s in vain: {told}"
@@ -74,7 +74,7 @@ def eventually() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def cluster_of() -> type[Cluster]:
-    """Return what drives hosts that a test made itself."""
+    """Return the class that controls hosts which a test created itself."""
     return Cluster
 
 
@@ -112,7 +112,7 @@ def three() -> Iterator[LabCluster]:
 
 @pytest.fixture(scope="session")
 def tell() -> Iterator[Callable[[str, str, str], None]]:
-    """Note what was promised and measured of a fault; the table is written in the end."""
+    """Record what was promised and measured for a fault; the table is written at the end."""
     rows: list[tuple[str, str, str]] = []
 
     def note(fault: str, promised: str, measured: str) -> None:

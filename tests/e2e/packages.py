@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 OVERLAYD = "/usr/bin/overlayd"
 API = "/run/overlayd/api.sock"
-# A lab shares these with the machine; what is installed inside must stay inside.
+# A lab shares these with the machine; an installation inside must stay inside.
 COPY_ON_WRITE = """
 for folder in usr opt; do
   layer=/run/lab/$folder

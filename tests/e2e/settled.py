@@ -16,7 +16,7 @@ from tests.e2e.walk import SETTLE_S, Walk, names_on
 from tests.e2e.world import ASK, SERVE
 
 PAIRS_MAX, PORTS_MAX = 6, 3
-PATIENCE_S = 75.0  # ARP may know an address under the MAC of who had it before
+PATIENCE_S = 75.0  # ARP may have the MAC of an address's previous owner
 _FAULTY = re.compile("malformed|unknown-(?!generation|sender)")
 SNAPSHOT = r"""
 ip -o link | sed 's/^[0-9]*: //; s/link-netnsid.*//'
@@ -48,7 +48,7 @@ def check(walk: Walk) -> None:
 
 
 def faults(walk: Walk) -> list[str]:
-    """Return what is not as the model has it, in words."""
+    """Return the differences from the model, as text."""
     taken = [
         (name, ip)
         for held in walk.containers.values()
@@ -182,7 +182,7 @@ def _same_subnet(walk: Walk, network: str, *ips: str) -> bool:
 
 
 def _unanswered(walk: Walk) -> list[str]:
-    """Return which published ports do not answer, of some that lead to somebody."""
+    """Return the published ports that do not answer, out of some that have a target."""
     leading = [
         (*place, name)
         for place, (name, network) in sorted(walk.published.items())

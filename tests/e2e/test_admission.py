@@ -23,7 +23,7 @@ VM1, VM2 = "192.168.56.11", "192.168.56.12"
 
 
 def join(hosts: Cluster, number: int, peer: str, token: str) -> tuple[int, str]:
-    """Join through a peer with a token; return exit code and what stderr says."""
+    """Join through a peer with a token; return exit code and stderr."""
     code, _, err = hosts.run(number, "overlayd", "join", peer, "--token-file", "-", stdin=token)
     return code, err
 
@@ -180,7 +180,7 @@ def capture(hosts: Cluster, number: int, *, seconds: int) -> list[bytes]:
         "-w", "/run/gossip.pcap", "udp port 7948",
     )  # fmt: skip
     raw = bytes.fromhex(hosts.ok(number, "xxd", "-p", "/run/gossip.pcap").replace("\n", ""))
-    found, at = [], 24  # the file's header; each packet has 16 bytes of its own
+    found, at = [], 24  # the file's header; each packet has a header of 16 bytes
     while at < len(raw):
         (size,) = struct.unpack_from("<I", raw, at + 8)
         found.append(raw[at + 16 + 14 + 20 + 8 : at + 16 + size])
@@ -189,7 +189,7 @@ def capture(hosts: Cluster, number: int, *, seconds: int) -> list[bytes]:
 
 
 def ids(heard: list[bytes]) -> list[NodeId]:
-    """Return who has spoken."""
+    """Return the ids of the senders."""
     return sorted({datagram.read_header(data).sender for data in heard})
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 
 def traces(cluster: Cluster) -> tuple[str, ...]:
-    """Return what a request might leave on vm2: endpoints, networks, namespaces, links."""
+    """Return all that a request might leave on vm2: endpoints, networks, namespaces, links."""
     return (
         str(cluster.json(2, "endpoint", "ls")["endpoints"]),
         str([network["name"] for network in cluster.json(2, "network", "ls")["networks"]]),
@@ -74,7 +74,7 @@ def test_a_name_of_two_containers_detaches_neither(ready: Cluster) -> None:
         ("attach spare --network other --network blue --name C1", 6, "is taken on network blue"),
         ("attach spare --network other --network green", 5, "no network 'green'"),
         ("attach spare --network blue --ifname much-too-long-a-name", 2, "interface"),
-        ("attach spare --network blue --publish 99999:80", 2, "no port to publish"),
+        ("attach spare --network blue --publish 99999:80", 2, "invalid port '99999:80'"),
         ("attach /nowhere --network blue", 5, "A target is"),
         ("network create bad --driver macvlan --parent no0 --subnet 10.50.0.0/16", 5, "no0"),
         ("attach pid:1 --network blue", 6, "host's own network namespace"),

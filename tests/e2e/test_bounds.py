@@ -25,7 +25,7 @@ base.commit()
 """
 
 
-# Begins to follow the events as often as is said, and goes.
+# Opens the given number of event streams and exits.
 FOLLOW = """
 import socket, sys
 REQUEST = b"GET /v1/events?follow=1&since=9e9 HTTP/1.1\\r\\nHost: overlayd\\r\\n\\r\\n"

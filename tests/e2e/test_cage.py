@@ -95,6 +95,6 @@ def test_an_agent_does_all_its_work_in_it(hosts: list[HostProcess]) -> None:
 
 
 def is_whole(host: HostProcess) -> bool:
-    """Say whether verify finds nothing."""
+    """Return whether verify finds no difference."""
     done = host_process.run(host, "overlayd", "verify", "--json")
     return done.returncode == 0 and not json.loads(done.stdout)["differences"]

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 ROOT = Path(__file__).parents[2]
 SOCKET = "/run/overlayd/api.sock"
 STRANGER, FRIEND, GROUP = 12_345, 12_346, 12_300
-# To find this checkout and its Python, wherever they are; connecting takes the right to write.
+# To reach this checkout and its Python wherever they are; connect needs write permission.
 READS = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 ONLY_ROOT = [
     ("join",),

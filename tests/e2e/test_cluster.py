@@ -27,7 +27,7 @@ def ip_of(cluster: Cluster, name: str) -> str:
 
 
 class Capture:
-    """tcpdump on a host's underlay while a block runs; `text` is what it saw."""
+    """tcpdump on a host's underlay while a block runs; `text` is its output."""
 
     def __init__(self, cluster: Cluster, number: int, expression: str) -> None:
         target = str(cluster.hosts[number - 1].pid)
@@ -42,7 +42,7 @@ class Capture:
 
     @property
     def text(self) -> str:
-        """What it has told so far, in the order of the packets."""
+        """Return its output so far, in the order of the packets."""
         return self._whole or Path(self._output.name).read_text(encoding="utf-8")
 
     def __enter__(self) -> Self:

@@ -51,11 +51,11 @@ class Pair:
         driver.start(**FLAT)
 
     def left_over(self, driver: AgentDriver) -> dict[str, list[str]]:
-        """Return what there is of ours in a host's kernel: namespaces and their links."""
+        """Return overlayd's namespaces and their links in a host's kernel."""
         names = [line.split()[0] for line in driver.run("ip", "netns").splitlines()]
         found = {}
         for name in sorted(names):
-            # A crash between making the name and the namespace leaves a name that leads nowhere.
+            # A crash between creating the name and the namespace leaves a name without one.
             shown = driver.run("sh", "-c", f"ip -n {name} -o link 2>/dev/null || true")
             links = shown.splitlines()
             found[name] = sorted(re.split(r"[:@]\s*", line)[1] for line in links)
@@ -66,18 +66,18 @@ class Pair:
         return [each for each in self.both if each.get("/v1/status")["cluster"] is not None]
 
     def owned(self) -> int:
-        """Return how many addresses of network blue are anybody's."""
+        """Return the number of addresses of network blue that some host owns."""
         shown = self.one.get("/v1/networks/blue")["grants"]
         return sum(int(each["addresses"]) for each in shown)
 
     def sound(self) -> bool:
-        """Say whether all hosts agree, with each other and with their kernels."""
+        """Return whether all hosts agree, with each other and with their kernels."""
         self.fault = self._fault()
         return not self.fault
 
     def _fault(self) -> str:
         members = self.members()
-        # Who has no part in a network does not hold its records.
+        # A host that does not participate in a network does not hold its records.
         holders = [each for each in members if not each.get("/v1/endpoints")["elsewhere"]]
         seen = [endpoints(each) for each in holders]
         addresses = [address for _, address, _ in seen[0]]
@@ -96,7 +96,7 @@ class Pair:
         return ""
 
     def _is_exact(self, driver: AgentDriver) -> bool:
-        """Say whether what is used here has a sandbox, a port and a rate, and nothing else has."""
+        """Return whether exactly the used endpoints have a sandbox, a port and a rate."""
         mine = [each for each in driver.get("/v1/endpoints")["endpoints"] if each["local"]]
         local: collections.Counter[int] = collections.Counter(int(each["vni"]) for each in mine)
         kernel = self.left_over(driver)
@@ -115,7 +115,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One verb: what is there before, how it is asked for, and how it is undone."""
+    """One verb: the state before it, the request, and how it is undone."""
 
     name: str
     victim: Callable[[Pair], AgentDriver]
@@ -150,7 +150,7 @@ def create(pair: Pair) -> Json:
 
 
 def remove(pair: Pair) -> None:
-    """Remove it, also if it is gone."""
+    """Remove it, if it still exists."""
     with contextlib.suppress(ApiRefusedError):
         pair.two.call("DELETE", "/v1/networks/red")
 
@@ -161,26 +161,26 @@ def add(pair: Pair) -> Json:
 
 
 def unmake(pair: Pair) -> None:
-    """Remove it, also if it is gone."""
+    """Remove it, if it still exists."""
     with contextlib.suppress(ApiRefusedError):
         pair.two.call("DELETE", "/v1/containers/bare")
 
 
 def join(pair: Pair) -> None:
-    """Let the second host join, if it has not."""
+    """Make the second host join, if it is not a member."""
     if pair.two.get("/v1/status")["cluster"] is None:
         token = pair.one.get("/v1/token")["token"]
         pair.two.post("/v1/join", peers=[pair.one.address], token=token)
 
 
 def leave(pair: Pair) -> None:
-    """Let the second host leave, if it has not."""
+    """Make the second host leave, if it is a member."""
     if pair.two.get("/v1/status")["cluster"] is not None:
         pair.two.post("/v1/leave")
 
 
 def attach_and_leave(pair: Pair) -> None:
-    """Attach first, so that leaving has something to take back."""
+    """Attach first, so that leaving withdraws an endpoint."""
     join(pair)
     attach(pair.two)
 
@@ -203,7 +203,7 @@ def kill(pair: Pair) -> None:
 
 
 def power_cut(pair: Pair) -> None:
-    """Take from the second host also what its kernel held; the container itself lives."""
+    """Remove the second host's kernel state too; the container itself survives."""
     kill(pair)
     pair.two.run(
         "sh", "-c", "for each in $(ls /run/netns | grep ^ov-); do ip netns del $each; done"
@@ -218,18 +218,18 @@ def start(pair: Pair) -> None:
 
 
 def expose(driver: AgentDriver, *, exposed: bool = True) -> Json:
-    """Give the host an end on the network, or take it away."""
+    """Expose the network on the host, or unexpose it."""
     return driver.post("/v1/expose" if exposed else "/v1/unexpose", network="blue")
 
 
 def hide(driver: AgentDriver) -> None:
-    """Attach, and take the end away that comes with it."""
+    """Attach, and unexpose the network, which the attach has exposed."""
     attach(driver)
     expose(driver, exposed=False)
 
 
 def show(driver: AgentDriver) -> None:
-    """Attach, and let the host have an end."""
+    """Attach, and expose the network."""
     attach(driver)
     expose(driver)
 
@@ -245,13 +245,13 @@ def unpublish(driver: AgentDriver) -> Json:
 
 
 def shown(driver: AgentDriver) -> None:
-    """Attach, let the host have an end, and publish a port."""
+    """Attach, expose the network, and publish a port."""
     show(driver)
     publish(driver)
 
 
 def close(driver: AgentDriver) -> None:
-    """Take all of that back; an end that was wished for would keep the sandbox."""
+    """Undo all of that; an explicitly exposed network would keep the sandbox."""
     unpublish(driver)
     expose(driver, exposed=False)
     detach(driver)

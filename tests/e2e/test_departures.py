@@ -36,7 +36,7 @@ def known(driver: AgentDriver) -> list[str]:
 
 
 def rejoin(three: LabCluster, number: int, by: int) -> None:
-    """Let a host that left be a member again."""
+    """Make a host that left a member again."""
     token = three.host(by).get("/v1/token")["token"]
     three.host(number).post("/v1/join", peers=[three.host(by).address], token=token)
     for driver in three.drivers:
@@ -117,7 +117,7 @@ def test_endpoints_on_a_removed_network_are_detached(three: LabCluster) -> None:
     one, two = three.host(1), three.host(2)
     for restart in (False, True):
         create(three, 1, "cut", "10.76.0.0/24")
-        add(two, "first", "cut")  # by which vm2 has space of its own
+        add(two, "first", "cut")  # which gives vm2 addresses of its own
         two.call("DELETE", "/v1/containers/first")
         wait_until(lambda: not one.get("/v1/endpoints?network=cut")["endpoints"], "gone")
         for driver in (one, two):
@@ -140,7 +140,7 @@ def test_endpoints_on_a_removed_network_are_detached(three: LabCluster) -> None:
 
 
 def attached(driver: AgentDriver, name: str) -> list[object]:
-    """Return what a container is attached to."""
+    """Return the networks that a container is attached to."""
     shown = driver.get("/v1/containers")["containers"]
     return [end for each in shown if each["name"] == name for end in each["endpoints"]]
 
@@ -158,7 +158,7 @@ def test_the_reclaiming_node_grants_unused_addresses(three: LabCluster) -> None:
 
 
 def forgotten(driver: AgentDriver, node: str) -> bool:
-    """Declare a node gone as soon as it is held dead; say whether that was done."""
+    """Forget a node once it is declared dead; return whether that succeeded."""
     try:
         driver.post("/v1/forget", node=node)
     except ApiRefusedError:
@@ -167,7 +167,7 @@ def forgotten(driver: AgentDriver, node: str) -> bool:
 
 
 def scopes(driver: AgentDriver) -> set[str]:
-    """Return the logs that a host holds, by what they are of."""
+    """Return the scopes of the logs that a host holds."""
     return {
         str(log["scope"])
         for member in driver.get("/v1/members")["members"]

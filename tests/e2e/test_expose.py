@@ -354,7 +354,7 @@ def test_docker_started_later_does_not_block(
     assert "-P FORWARD DROP" in world.ok(2, "iptables", "-S", "FORWARD")
     eventually(lambda: reaches(world, 2, "d2", WORLD), "the way out")
     assert world.json(2, "status")["health"] == []
-    # A container of Docker's, made by hand: a namespace on its bridge.
+    # A Docker container, built by hand: a namespace on its bridge.
     bridged = "ip netns add dd && ip link add vdd type veth peer name eth0 netns dd"
     bridged += " && ip link set vdd master docker0 up && ip -n dd link set eth0 up"
     bridged += (
@@ -375,5 +375,5 @@ def test_reset_removes_all_host_state(world: Cluster) -> None:
         assert "ovh" not in world.ok(number, "ip", "-br", "link")
         assert "overlayd" not in world.ok(number, "nft", "list", "tables")
         assert "ovh" not in world.ok(number, "nft", "list", "ruleset")
-    # On the second Docker has made the host a router meanwhile.
+    # On the second host, Docker has enabled forwarding meanwhile.
     assert world.ok(1, "cat", "/proc/sys/net/ipv4/conf/wan0/forwarding").strip() == "0"

@@ -87,7 +87,7 @@ def test_a_full_disk(two: list[AgentDriver]) -> None:
         assert two_.run("ip", "-n", "late", "-o", "link").count("\n") == 1
         assert pings(one, "c1", second)
         assert pings(two_, "c2", first)
-        attach(one, "meanwhile")  # what others write reaches the kernel all the same
+        attach(one, "meanwhile")  # records of others still reach the kernel
         wait_until(lambda: sound(two), "the hosts equal, the disk still refusing")
     finally:
         two_.run("sh", "-c", EMPTY)

@@ -72,7 +72,7 @@ class Stage(LabCluster):
         return found
 
     def drops(self) -> dict[str, int]:
-        """Return what vm1 has dropped, by reason."""
+        """Return vm1's dropped datagrams, by reason."""
         shown: dict[str, int] = self.host(1).get("/v1/status")["drops"]
         return shown
 

@@ -1,4 +1,4 @@
-"""VLANs made for containers, ipvlan, and rates from modules: what slim kernels lack.
+"""VLANs for containers, ipvlan, and rates from modules, which slim kernels lack.
 
 Run by `make vm-test`.
 """
@@ -32,7 +32,7 @@ def pair(cluster_of: type[Cluster]) -> Iterator[Cluster]:
 
 
 def create(pair: Cluster, eventually: Callable[..., None], name: str, *options: str) -> None:
-    """Make a network that both hosts know, or say what the kernel lacks."""
+    """Create a network that both hosts know, or report what the kernel lacks."""
     code, _, err = pair.run(1, "overlayd", "network", "create", name, *options)
     if "this kernel has no" in err:
         lacking(err.splitlines()[0])
@@ -42,19 +42,19 @@ def create(pair: Cluster, eventually: Callable[..., None], name: str, *options: 
 
 
 def reaches(pair: Cluster, number: int, container: str, target: str) -> bool:
-    """Say whether a ping from a bare container is answered."""
+    """Return whether a ping from a bare container is answered."""
     return pair.inside(number, container, "ping", "-c1", "-W3", target)[0] == 0
 
 
 def has_vlan(pair: Cluster, number: int) -> bool:
-    """Say whether a host has VLAN 100."""
+    """Return whether a host has VLAN 100."""
     return pair.run(number, "ip", "link", "show", "eth1.100")[0] == 0
 
 
-def test_a_vlan_is_made_for_the_first_container_and_goes_with_the_last(
+def test_a_vlan_exists_while_containers_use_it(
     pair: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Containers of two hosts are on VLAN 100, apart from the untagged segment; kill -9 between."""
+    """Containers of two hosts are on VLAN 100, apart from the untagged segment, over a kill -9."""
     create(pair, eventually, "tagged", "--driver", "macvlan", "--parent", "eth1.100",
            "--subnet", "10.71.0.0/24")  # fmt: skip
     assert not has_vlan(pair, 1)
@@ -80,7 +80,7 @@ def test_a_vlan_is_made_for_the_first_container_and_goes_with_the_last(
 
 
 def test_a_vlan_of_the_operator_stays(pair: Cluster, eventually: Callable[..., None]) -> None:
-    """One that was there is used, and left when no container is on it."""
+    """An existing VLAN is used, and kept after its last container."""
     create(pair, eventually, "theirs", "--driver", "macvlan", "--parent", "eth1.200",
            "--subnet", "10.72.0.0/24")  # fmt: skip
     pair.ok(2, "ip", "link", "add", "link", "eth1", "name", "eth1.200", "type", "vlan", "id", "200")
@@ -94,7 +94,7 @@ def test_a_vlan_of_the_operator_stays(pair: Cluster, eventually: Callable[..., N
 def test_ipvlan_containers_share_the_mac_of_their_parent(
     pair: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """They reach each other and the other host; a lost one comes back; a MAC is refused."""
+    """They reach each other and the other host; a deleted one is restored; --mac is refused."""
     create(pair, eventually, "shared", "--driver", "ipvlan", "--parent", "eth1",
            "--subnet", "192.168.56.0/24", "--gateway", "192.168.56.12",
            "--ip-range", "192.168.56.128/25")  # fmt: skip
@@ -119,8 +119,8 @@ def test_ipvlan_containers_share_the_mac_of_their_parent(
     assert (code, "macvlan or ipvlan devices, not both" in err) == (6, True), err
 
 
-def test_rates_load_what_they_take(pair: Cluster) -> None:
-    """Debian's kernel has all of it as modules: a limited container has both of its buckets."""
+def test_rates_load_their_kernel_modules(pair: Cluster) -> None:
+    """With Debian's modules, a limited container has both of its token buckets."""
     pair.ok(1, "overlayd", "network", "create", "blue", "--subnet", "10.32.0.0/16")
     pair.ok(1, "overlayd", "container", "add", "r1", "--network", "blue", "--rate", "10mbit")
     sandbox = pair.sandbox(1)

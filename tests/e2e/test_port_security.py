@@ -1,4 +1,4 @@
-"""What a container may send: its own MAC and addresses; with the fast path and without it."""
+"""Port security: a container sends only from its own MAC and addresses, by each path."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVERYBODY = b"\xff" * 4
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A container: where it is and what it is called on the network."""
+    """A container: its host and its name on the network."""
 
     spot: NamespaceRef
     mac: bytes
@@ -41,13 +41,13 @@ class Guest:
 
     @property
     def link_local(self) -> bytes:
-        """The address that its kernel makes of its MAC."""
+        """The link-local address that its kernel derives from its MAC."""
         identifier = bytes([self.mac[0] ^ 2]) + self.mac[1:3] + b"\xff\xfe" + self.mac[3:]
         return parse_ip("fe80::")[:8] + identifier
 
 
 class Stage:
-    """c1, its neighbour and a victim on one host, another container on the other."""
+    """c1, its neighbor and a victim on one host, and another container on the other."""
 
     def __init__(self, drivers: list[AgentDriver]) -> None:
         self.drivers = drivers
@@ -159,7 +159,7 @@ def forged(stage: Stage, sender: Guest) -> dict[str, bytes]:
 
 
 def hidden(stage: Stage, sender: Guest) -> dict[str, bytes]:
-    """Return the like, behind what a careless filter would not look through."""
+    """Return forged frames behind headers that a careless filter would not parse."""
     near, victim = stage.near, stage.victim
 
     def advertisement(label: str) -> bytes:
@@ -248,27 +248,27 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         end_all(drivers)
 
 
-def test_what_is_forged_reaches_nobody(stage: Stage) -> None:
-    """Others' MACs and addresses, rogue routers and DHCP servers are not heard near or far."""
+def test_forged_frames_reach_no_container(stage: Stage) -> None:
+    """Others' MACs and addresses, rogue routers and DHCP servers are dropped near and far."""
     assert stage.arrived(stage.guest, forged(stage, stage.guest)) == set()
 
 
-def test_without_port_security_it_would(stage: Stage) -> None:
-    """The very frames arrive from a container that was attached with --no-port-security."""
+def test_without_port_security_forged_frames_arrive(stage: Stage) -> None:
+    """The same frames arrive from a container attached with --no-port-security."""
     frames = forged(stage, stage.free)
 
     assert stage.arrived(stage.free, frames) == set(frames)
 
 
-def test_a_container_may_use_what_is_its_own(stage: Stage) -> None:
-    """Its MAC, its addresses, its link-local address, probes, and asking for a lease."""
+def test_a_container_may_use_its_own_addresses(stage: Stage) -> None:
+    """Its MAC, addresses, link-local address, address probes and DHCP requests pass."""
     frames = honest(stage, stage.guest)
 
     assert stage.arrived(stage.guest, frames) == set(frames)
 
 
 def test_a_container_that_changes_its_mac_or_address_is_silent(stage: Stage) -> None:
-    """By its own kernel's means too: nothing of it is answered until it is as it was."""
+    """Frames from its own kernel are dropped too, until its MAC and address are restored."""
     spot = stage.attach(1, "changer").spot
     own, other = own_address(spot), "10.32.77.77"
 
@@ -305,8 +305,8 @@ def own_address(spot: NamespaceRef) -> str:
     ],
     ids=["gone", "a rule more", "nobody allowed"],
 )
-def test_altered_port_security_is_mended(stage: Stage, damage: str) -> None:
-    """Within a second or so it is as it was; meanwhile verify would say so."""
+def test_changed_port_security_is_repaired(stage: Stage, damage: str) -> None:
+    """It is repaired within about a second; until then, verify reports it."""
     driver = stage.drivers[0]
     names = [line.split()[0] for line in driver.run("ip", "netns").splitlines()]
     inside = ("ip", "netns", "exec", next(name for name in names if name.startswith("ov-")))
@@ -320,8 +320,8 @@ def test_altered_port_security_is_mended(stage: Stage, damage: str) -> None:
     assert stage.arrived(stage.guest, forged(stage, stage.guest)) == set()
 
 
-def test_a_network_can_do_without(stage: Stage) -> None:
-    """On a network made with --no-port-security every container may send what it likes."""
+def test_a_network_can_disable_port_security(stage: Stage) -> None:
+    """On a network created with --no-port-security, containers may send any frame."""
     driver = stage.drivers[0]
     driver.post("/v1/networks", name="red", subnets=[{"subnet": "10.99.0.0/24"}],
                 port_security=False)  # fmt: skip

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 README = Path(__file__).parent.parent.parent / "README.md"
-# What a lab lacks (Docker, that process, VLANs on every kernel, that token), and who must stay.
+# Lines that a lab cannot run (Docker, that process, VLANs, that token), or that remove a host.
 NOT_IN_A_LAB = ("docker:", "pid:4242", "eth1.100", "revoke", "forget", "overlayd leave")
 
 

@@ -74,7 +74,7 @@ def test_a_storm_of_attaches_and_detaches(three: LabCluster) -> None:
     )
     assert refusals == []
     assert lost == 0
-    # Two for the interval's own, and a few for echoes that a slow machine tells too late.
+    # Two for the regular interval, and a few for late notifications on a slow machine.
     assert reading_passes(victim) - read_before <= 2 + sum(done) // 50
     wait_until(three.all_equal, "all hosts equal")
     assert (

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 def overlayd(driver: AgentDriver, *words: str) -> tuple[int, str]:
-    """Run the command line on a host; return its exit code and what it said."""
+    """Run the command line on a host; return its exit code and output."""
     done = host_process.run(driver.host, "overlayd", *words)
     return done.returncode, done.stdout + done.stderr
 
@@ -55,7 +55,7 @@ def test_verify_and_status_exit_with_the_result(three: LabCluster) -> None:
     sandbox = victim.run("sh", "-c", "ls /run/netns | grep ^ov-").strip()
     assert overlayd(victim, "verify")[0] == 0
     assert overlayd(victim, "status", "--check") == (0, "ok\n")
-    # Somebody else takes the VNI, on the same port, while the agent does not look.
+    # Another program uses the VNI on the same port while the agent is stopped.
     victim.send_signal(signal.SIGSTOP)
     victim.run("ip", "-n", sandbox, "link", "del", "vxlan0")
     theft = f"ip link add thief type vxlan id {vni} dstport 4789 local 192.168.56.11"

@@ -27,7 +27,7 @@ def attach(driver: AgentDriver, name: str, **more: object) -> None:
 
 
 def steps(driver: AgentDriver) -> list[Callable[[], object]]:
-    """Return what is done in any order: each may be refused, none may do harm."""
+    """Return steps that run in any order: each may be refused, and none may do harm."""
     found: list[Callable[[], object]] = [
         lambda: driver.post("/v1/expose", network="edge"),
         lambda: driver.post("/v1/unexpose", network="edge"),
@@ -52,7 +52,7 @@ def steps(driver: AgentDriver) -> list[Callable[[], object]]:
 
 
 def storm(driver: AgentDriver, until: float, defects: list[str], seed: int) -> None:
-    """Do anything until a moment; note what is no plain refusal."""
+    """Run random steps until a moment; record every outcome that is not a plain refusal."""
     rng = random.Random(seed)
     while time.monotonic() < until:
         try:

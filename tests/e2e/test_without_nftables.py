@@ -46,12 +46,12 @@ def without(host: HostProcess, *words: str) -> None:
 
 
 def token(host: HostProcess) -> str:
-    """Return what lets another host in."""
+    """Return a token that admits another host."""
     return lab.overlayd(host, "token", "create")
 
 
 def answers(host: HostProcess) -> bool:
-    """Say whether a host's agent does."""
+    """Return whether a host's agent answers."""
     return host_process.run(host, "overlayd", "status").returncode == 0
 
 

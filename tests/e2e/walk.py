@@ -21,7 +21,7 @@ from overlay.lab.host_process import run as run_on
 
 SETTLE_S = 60.0
 NETWORKS_MAX, CONTAINERS_MAX = 5, 9
-# How a verb may be refused while its host is cut off, or has been a moment ago.
+# Permitted refusals while a host is partitioned, or was a moment ago.
 CONFLICT = 409
 EXCUSED = (404, 409, 500, 503, 504)
 
@@ -30,7 +30,7 @@ EXCUSED = (404, 409, 500, 503, 504)
 class Network:
     """A network that exists."""
 
-    creator: int  # 0: who made it has left
+    creator: int  # 0: its creator has left
     vni: int
     subnets: list[str]
     internal: bool
@@ -44,11 +44,11 @@ class Network:
 
 @dataclass
 class Container:
-    """A container, and what it is attached to."""
+    """A container and its attachments."""
 
     host: int
-    is_bare: bool  # made by the agent, with files for its names
-    seats: dict[str, Json] = field(default_factory=dict)  # by network: what it asked for and got
+    is_bare: bool  # created by the agent, with resolv.conf and hosts
+    seats: dict[str, Json] = field(default_factory=dict)  # by network: the request and its result
 
 
 class Walk:
@@ -59,7 +59,7 @@ class Walk:
         drivers: list[AgentDriver],
         switch: HostProcess,
         rng: random.Random,
-        tell: Callable[[str], None],  # what is done, for a failure's sake
+        tell: Callable[[str], None],  # the steps so far, printed on failure
     ) -> None:
         self.drivers = drivers
         self._tell = tell
@@ -69,9 +69,9 @@ class Walk:
         self.given: dict[tuple[int, str, str], str] = {}  # host, network, name: address
         self.published: dict[tuple[int, int], tuple[str, str]] = {}  # host, port: name, network
         self.holders = {1}  # of the cluster's authority
-        self.shaken = False  # an agent was ended or cut off, and may still be hearing from others
+        self.shaken = False  # an agent was killed or partitioned, and may still be catching up
         self._is_cut = False
-        self._delay_s: float | None = None  # the next verb's agent is ended so long after it
+        self._delay_s: float | None = None  # until the next verb's agent is killed
         self._repeated = False
         self._switch = switch
         self._number = 0
@@ -87,7 +87,7 @@ class Walk:
             (1, self._repair), (2, self._cut), (5, self._end_meanwhile),
         ]  # fmt: skip
 
-    # --- doing --------------------------------------------------------------------------
+    # --- actions --------------------------------------------------------------------------
 
     def host(self, number: int) -> AgentDriver:
         """Return a host, counted from 1."""
@@ -101,8 +101,11 @@ class Walk:
         self.rng.choices([move for _, move in moves], [weight for weight, _ in moves])[0]()
 
     def ask(self, number: int, method: str, path: str, **body: Any) -> Json:
-        """Ask a host for something that it must do. Where it was ended, or cut off, a moment ago
-        it may refuse for a while; where it is ended meanwhile it is asked once more."""
+        """Send a request that must succeed.
+
+        A host that was killed or partitioned a moment ago may refuse it for a while; one that is
+        killed meanwhile gets it once more.
+        """
         self._tell(f"vm{number} {method} {path} {body or ''}")
         self._repeated = False
         if self._delay_s is None:
@@ -134,7 +137,7 @@ class Walk:
                 return self.host(number).call(method, path, body if method == "POST" else None)
             except ApiRefusedError as error:
                 if self._repeated and method == "DELETE" and error.status == 404:
-                    return {}  # it was done the first time
+                    return {}  # the first request had succeeded
                 if self._is_cut or not self.shaken or error.status not in EXCUSED:
                     raise
                 if time.monotonic() > until:
@@ -142,7 +145,7 @@ class Walk:
             time.sleep(0.05)
 
     def must_refuse(self, number: int, method: str, path: str, **body: Any) -> None:
-        """Ask for what must be refused as a conflict."""
+        """Send a request that must be refused as a conflict."""
         if self.shaken:
             return
         answer: object = None
@@ -238,7 +241,7 @@ class Walk:
         network.exposed[number] = exposed
 
     def is_exposed(self, number: int, name: str) -> bool:
-        """Say whether a host has an end on a network."""
+        """Return whether a network is exposed on a host."""
         network = self.networks[name]
         populated = any(c.host == number and name in c.seats for c in self.containers.values())
         return network.exposed.get(number, populated and not network.internal)
@@ -246,7 +249,7 @@ class Walk:
     # --- containers ---------------------------------------------------------------------
 
     def _attach(self) -> None:
-        """Make a container, or take one, and attach it to what it is not on."""
+        """Create or choose a container, and attach it to networks that it is not on."""
         name = self._some(self.containers) if self.rng.random() < 0.3 else None
         if name is None:
             if len(self.containers) >= CONTAINERS_MAX:
@@ -292,7 +295,7 @@ class Walk:
         return found
 
     def _again(self) -> None:
-        """Attach what is attached, with another rate."""
+        """Attach an attached container, with another rate."""
         name = self._seated()
         if name is None:
             return
@@ -329,7 +332,7 @@ class Walk:
         if held.is_bare:
             self.ask(held.host, "DELETE", f"/v1/containers/{name}")
         else:
-            if self.rng.random() < 0.5:  # or it just ends
+            if self.rng.random() < 0.5:  # or it simply exits
                 self.ask(held.host, "POST", "/v1/detach", target=f"netns:{name}")
             self._tell(f"vm{held.host} ip netns del {name}")
             self.host(held.host).run("ip", "netns", "del", name)
@@ -424,7 +427,7 @@ class Walk:
         self.promote(holder, number)
 
     def promote(self, holder: int, number: int) -> None:
-        """Let a host hold the authority too."""
+        """Make a host another holder of the authority."""
         self.ask(holder, "POST", "/v1/promote", node=f"vm{number}")
         self.holders.add(number)
 

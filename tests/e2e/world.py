@@ -67,13 +67,13 @@ def serve(
 def seen_as(
     cluster: Cluster, number: int, where: list[str], ip: str, port: int, protocol: str = "tcp"
 ) -> str:
-    """Return which address a server sees of who asks from there; empty if it does not answer."""
+    """Return the client address that a server sees; empty without an answer."""
     code, out, _ = cluster.run(number, *where, "python3", "-c", ASK, ip, str(port), protocol)
     return out.strip() if code == 0 else ""
 
 
 def netns(name: str) -> list[str]:
-    """Return the words that run a command in a namespace."""
+    """Return the command line prefix for a namespace."""
     return ["ip", "netns", "exec", name]
 
 
