@@ -1,4 +1,4 @@
-# overlayd: what a developer runs. Everything installs what it needs first (scripts/setup).
+# Targets for developers. Each first installs its requirements (scripts/setup).
 SEEDS ?= 100
 PY = .venv/bin/python
 
@@ -7,7 +7,7 @@ PY = .venv/bin/python
 setup:
 	@scripts/setup
 
-# The main job on one machine: three hosts, three containers, pings by name across hosts.
+# A demonstration on one machine: three hosts, three containers, pings by name across hosts.
 lab: setup
 	@.venv/bin/overlayd lab down 2>/dev/null
 	@.venv/bin/overlayd lab up --hosts $${HOSTS:-3}
@@ -30,13 +30,13 @@ kernel: setup
 e2e: setup
 	.venv/bin/pytest -q -m "e2e and not vm and not chaos"
 
-# Two workers, each with a machine to itself. They have no way out: the package, which needs an index of
-# libraries, is built by the first line's tests.
+# Two workers, each in isolated namespaces without internet. The package needs a package index, so the
+# tests of the first line build it.
 test: check
 	.venv/bin/pytest -q -n 2 -m "not netns and not e2e and not chaos"
 	.venv/bin/pytest -q --dist loadfile --tx '2*popen//python=tests/apart' -m "(netns or e2e) and not vm and not chaos"
 
-# Every fault, with real agents; minutes. Prints what was measured.
+# Every fault, with real agents (minutes). Prints the measurements.
 chaos: setup
 	OVERLAYD_WRITE_TABLE=1 .venv/bin/pytest -q -s -m chaos tests/e2e
 
@@ -44,7 +44,7 @@ chaos: setup
 soak: setup
 	.venv/bin/overlayd lab soak --minutes $${MINUTES:-10}
 
-# Storms in the simulator, one for each seed.
+# Random faults in the simulator, one run for each seed.
 soak-sim: setup
 	.venv/bin/overlayd sim --soak $(SEEDS)
 
@@ -52,23 +52,23 @@ soak-sim: setup
 deb: setup
 	@deploy/deb/build.sh
 
-# The tests that need Debian's own kernel, in one emulated machine (minutes). As root.
+# The tests that need Debian's kernel, in one emulated machine (minutes). Needs root.
 vm-test: setup
 	@vagrant/vm-test.sh $(VM_TESTS)
 
-# Vagrant with real machines, emulated where there is no KVM (ten minutes or more). As root.
+# Real virtual machines with Vagrant, emulated without KVM (ten minutes or more). Needs root.
 vagrant-test: setup
 	@vagrant/test.sh
 
-# Wheel and source distribution: dist/
+# Wheel and source distribution, in dist/
 dist: setup
 	@.venv/bin/python -m hatchling build
 
-# overlayd beside the underlay, a hand-made VXLAN and a real two-node Docker swarm; ten minutes.
+# overlayd compared with the underlay, a manual VXLAN and a two-node Docker swarm (ten minutes).
 bench: setup
 	scripts/bench
 
-# Millions of hostile inputs, guided by coverage, at all that reads the network (minutes).
+# Millions of coverage-guided hostile inputs to every parser of network data (minutes).
 fuzz: setup
 	@.venv/bin/pip install -q 'atheris>=3,<4'
 	.venv/bin/python scripts/fuzz.py --runs $${RUNS:-1000000}

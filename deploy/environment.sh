@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes a self-contained Python environment that will live at PREFIX, inside the folder STAGE.
+# Create, inside the folder STAGE, a self-contained Python environment to be installed at PREFIX.
 #
 #   deploy/environment.sh STAGE PREFIX REQUIREMENT...
 #
-# Only the interpreter is the target's own: PYTHON (default /usr/bin/python3), which must be of the
-# same minor version there. Bytecode is compiled ahead and never checked against the sources, so
-# that nothing is ever written into PREFIX and a package manager can remove what it put there.
-# The libraries are fetched once, into build/wheels-*, and anew when pyproject.toml changes or after
-# `make clean`: so that a package can be built again without a network.
+# Only the interpreter, PYTHON (default /usr/bin/python3), is the target's, which must have the same
+# minor version. Bytecode is compiled in advance and never checked against the sources, so nothing is
+# written into PREFIX, and a package manager can remove all that it installed.
+# The libraries are fetched into build/wheels-* once, and again when pyproject.toml changes or after
+# `make clean`, so that a package can be rebuilt without a network.
 set -euo pipefail
 stage=$1 prefix=$2
 shift 2
@@ -23,7 +23,7 @@ if [ ! -e "$wheels/complete" ] || [ pyproject.toml -nt "$wheels/complete" ]; the
   rm -f "$wheels"/overlayd-*
   touch "$wheels/complete"
 fi
-# The tree itself as it is now.
+# The tree itself, in its current state.
 "$tools" -m hatchling build -t wheel -d "$stage/wheel" >/dev/null 2>&1
 pip install --no-index --find-links "$wheels" --find-links "$stage/wheel" --no-compile \
   --no-warn-script-location --root-user-action=ignore "${@/#./overlayd}"
@@ -32,7 +32,7 @@ rm -rf "$stage$prefix"/bin/[Aa]ctivate* "$stage$prefix/lib64"
 printf 'home = %s\ninclude-system-site-packages = false\nversion = %s\n' \
   "$(dirname "$(readlink -f "$python")")" "$("$python" -c 'import platform; print(platform.python_version())')" \
   > "$stage$prefix/pyvenv.cfg"
-# pip wrote where things are now; they will be at PREFIX.
+# pip wrote the staging paths; replace them by PREFIX.
 for script in "$stage$prefix"/bin/*; do
   [ -L "$script" ] || sed -i "1s|^#!.*|#!$prefix/bin/python -P|" "$script"
 done

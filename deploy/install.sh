@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs overlayd on any Linux with systemd or without, from this tree or a wheel. Run it again to upgrade.
+# Install overlayd on any Linux, with or without systemd, from this tree or a wheel. Run again to upgrade.
 #
 #   deploy/install.sh [SOURCE]     SOURCE: a wheel or source distribution (default: this tree)
-#   deploy/install.sh --remove     takes all of it away; state and configuration stay
+#   deploy/install.sh --remove     uninstalls it; state and configuration are kept
 #
-# Needs root, Python 3.11 or newer with venv, iproute2, and an index for the libraries (pip's own settings
-# apply, such as PIP_INDEX_URL or PIP_FIND_LINKS). On Debian and Ubuntu the package is better: make deb.
-# Environment: PYTHON, and DESTDIR to try it out below a folder.
+# Needs root, Python 3.11 or newer with venv, iproute2, and an index for the libraries (pip's settings
+# apply, such as PIP_INDEX_URL or PIP_FIND_LINKS). On Debian and Ubuntu, prefer the package: make deb.
+# Environment: PYTHON, and DESTDIR to install below a folder.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 to=${DESTDIR:-}
@@ -24,22 +24,22 @@ if [ "${1:-}" = --remove ]; then
   rm -rf "$to$prefix" "$to/usr/local/bin/overlayd" "$to$units/overlayd.service" "$to$manuals/overlayd.8" \
     "$to$bash/overlayd" "$to$zsh/_overlayd" "$to$fish/overlayd.fish"
   if booted; then systemctl daemon-reload; fi
-  echo "removed; 'overlayd leave' and 'overlayd reset' before would have taken state and interfaces too" >&2
+  echo "removed; state and interfaces are kept unless you ran 'overlayd leave' and 'overlayd reset' first" >&2
   exit 0
 fi
 
-[ -n "$to" ] || [ "$(id -u)" = 0 ] || fail "needs root"
+[ -n "$to" ] || [ "$(id -u)" = 0 ] || fail "must be run as root"
 python=${PYTHON:-}
 for name in python3 python3.14 python3.13 python3.12 python3.11; do
   [ -n "$python" ] && break
   "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && python=$name
 done
-[ -n "$python" ] || fail "no Python 3.11 or newer here; name one by PYTHON=..."
+[ -n "$python" ] || fail "Python 3.11 or newer not found; set PYTHON=..."
 "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python has no venv; install its venv package"
-command -v ip >/dev/null || fail "no 'ip' here; install iproute2"
-command -v nft >/dev/null || echo "install.sh: no 'nft' here; install nftables" >&2
+command -v ip >/dev/null || fail "'ip' not found; install iproute2"
+command -v nft >/dev/null || echo "install.sh: 'nft' not found; install nftables" >&2
 
-# A new environment beside the old one, then one rename: a running agent keeps the files it has.
+# Build a new environment beside the old one, then rename: a running agent keeps its open files.
 rm -rf "$to$prefix.new"
 mkdir -p "$to$prefix.new"
 "$python" -m venv "$to$prefix.new"

@@ -1,34 +1,34 @@
 #!/usr/bin/env bash
-# Builds a Vagrant box of Debian from Debian's own packages, for places without a box catalogue.
+# Build a Vagrant box of Debian from Debian's packages, for machines without access to a box catalogue.
 #
-#   vagrant/box.sh [FOLDER]      FOLDER/lab.box (default build/vagrant), with vmlinuz and initrd beside it
+#   vagrant/box.sh [FOLDER]      writes lab.box, vmlinuz and initrd (default: build/vagrant)
 #
-# The kernel is Debian's cloud kernel, booted directly: the disk is one ext4 without boot loader.
-# The account is Vagrant's usual one: `vagrant`, its well-known key, sudo without a password. Never put
-# such a machine on a network that others reach.
-# Environment: SUITE (bookworm), MIRROR, SIZE (3G, sparse), EXTRA (more packages, by commas). A box that
-# this script made so before is kept; delete it to have it anew.
+# Debian's cloud kernel is booted directly: the disk is one ext4 file system without a boot loader.
+# The account is Vagrant's usual one: `vagrant`, its well-known key, sudo without a password. Never connect
+# such a machine to a network that others can reach.
+# Environment: SUITE (bookworm), MIRROR, SIZE (3G, sparse), EXTRA (more packages, separated by commas).
+# An existing box with the same settings is kept; delete it to build it again.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/../build/vagrant}
 suite=${SUITE:-bookworm}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 size=${SIZE:-3G}
-# What a plain server installation has, what the package of overlayd depends on, and Docker with a
-# static busybox, so that containers can be started without any registry.
+# The packages of a plain server, the dependencies of overlayd's package, and Docker with a static
+# busybox, so that containers can be started without a registry.
 packages=systemd-sysv,dbus,udev,kmod,openssh-server,sudo,ifupdown,isc-dhcp-client,iproute2,iputils-ping
 packages+=,nftables,iptables,netbase,ca-certificates,less,procps,tcpdump,rsync,linux-image-cloud-amd64
 packages+=,python3,docker.io,apparmor,busybox-static,wireguard-tools${EXTRA:+,$EXTRA}
-# Vagrant's public key, known to everybody; `vagrant up` replaces it by one of the machine's own.
+# Vagrant's well-known public key; `vagrant up` replaces it by a key of the machine.
 key=$(cat /usr/share/rubygems-integration/all/gems/vagrant-*/keys/vagrant.pub /opt/vagrant/embedded/gems/gems/vagrant-*/keys/vagrant.pub 2>/dev/null | head -n 1 || true)
 
 recipe="$(sha256sum < "$0") $suite $mirror $size ${EXTRA:-}"
 if [ -e "$out/lab.box" ] && [ "$(cat "$out/recipe" 2>/dev/null)" = "$recipe" ]; then exit 0; fi
 [ "$(id -u)" = 0 ] || { echo "box.sh: debootstrap needs root" >&2; exit 1; }
 for tool in debootstrap mkfs.ext4 qemu-img tar; do
-  command -v "$tool" >/dev/null || { echo "box.sh: no $tool here; run vagrant/host.sh first" >&2; exit 1; }
+  command -v "$tool" >/dev/null || { echo "box.sh: $tool not found; run vagrant/host.sh first" >&2; exit 1; }
 done
-[ -n "$key" ] || { echo "box.sh: Vagrant's public key is not where Debian's package has it" >&2; exit 1; }
+[ -n "$key" ] || { echo "box.sh: Vagrant's public key not found; run vagrant/host.sh first" >&2; exit 1; }
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 root=$out/root
@@ -56,13 +56,13 @@ echo lab > "$root/etc/hostname"
 printf '127.0.0.1 localhost\n::1 localhost ip6-localhost\n' > "$root/etc/hosts"
 echo '/dev/vda / ext4 defaults,noatime 0 1' > "$root/etc/fstab"
 echo "deb $mirror $suite main" > "$root/etc/apt/sources.list"
-# Each machine shall find its own: an empty machine-id is filled at the first boot, and ssh keys of
-# the image would be everybody's.
+# These must be unique: an empty machine-id is filled at the first boot, and ssh host keys in the image
+# would be shared by all machines.
 : > "$root/etc/machine-id"
 rm -f "$root/etc/ssh/ssh_host_"*
 cat > "$root/etc/systemd/system/ssh-keys.service" <<'UNIT'
 [Unit]
-Description=SSH host keys of this machine's own
+Description=Generate SSH host keys
 Before=ssh.service
 ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
 [Service]
@@ -72,7 +72,7 @@ ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_k
 WantedBy=multi-user.target
 UNIT
 inside systemctl -q enable ssh-keys.service serial-getty@ttyS0.service
-# Emulated machines are slow; what wakes up by itself only disturbs.
+# Emulated machines are slow: disable periodic jobs.
 inside systemctl -q mask apt-daily.timer apt-daily-upgrade.timer man-db.timer e2scrub_all.timer fstrim.timer \
   systemd-networkd-wait-online.service
 printf 'virtio_pci\nvirtio_blk\nvirtio_net\nvirtio_rng\n' >> "$root/etc/initramfs-tools/modules"

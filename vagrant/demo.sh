@@ -1,9 +1,9 @@
 #!/bin/sh
-# A container on network blue, in Docker where it runs, else a bare one.
+# A container on network blue: a Docker container if Docker runs, otherwise a bare one.
 #
-#   overlayd-demo start NAME            make sure that it runs and is attached
-#   overlayd-demo exec NAME COMMAND...  run a command in it; the cluster's names resolve
-#   overlayd-demo address NAME          print its address, wherever it is
+#   overlayd-demo start NAME            start and attach it
+#   overlayd-demo exec NAME COMMAND...  run a command in it
+#   overlayd-demo address NAME          print its address, on whichever host it is
 set -e
 verb=$1 name=$2
 shift 2
@@ -17,7 +17,7 @@ if docker info >/dev/null 2>&1 && command -v busybox >/dev/null; then
 print(json.load(sys.stdin)["subnets"][0]["gateway"])')
   case $verb in
     start)
-      # An image without any registry: a static busybox.
+      # Build an image without a registry: a static busybox.
       if ! docker image inspect lab:1 >/dev/null 2>&1; then
         root=$(mktemp -d)
         mkdir -p "$root/bin" "$root/etc" "$root/tmp"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Vagrant with the libvirt provider from Debian's packages; starts no service.
+# Install Vagrant and its libvirt provider from Debian's packages, without starting a service.
 set -euo pipefail
 needs=(vagrant:vagrant libvirtd:libvirt-daemon virsh:libvirt-clients qemu-system-x86_64:qemu-system-x86
   qemu-img:qemu-utils debootstrap:debootstrap dnsmasq:dnsmasq-base mkfs.ext4:e2fsprogs cpio:cpio)

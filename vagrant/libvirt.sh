@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs a command beside a libvirtd of its own, in its own network, mounts, /run and processes: the
-# machine's links, rules and libvirt are not touched, and when the command ends all of it is gone.
+# Run a command with a private libvirtd, in separate network, mount and process namespaces with a
+# separate /run. The machine's links, rules and libvirt stay unchanged, and all ends with the command.
 #
-#   vagrant/libvirt.sh FOLDER COMMAND...      FOLDER keeps its configuration and disks
+#   vagrant/libvirt.sh FOLDER COMMAND...      FOLDER has its configuration and disks
 set -euo pipefail
 folder=$1
 shift
@@ -16,7 +16,7 @@ unset OVERLAYD_INSIDE
 mount -t tmpfs -o mode=755 none /run
 mkdir -p /run/lock /run/libvirt "$folder"/{etc,lib,log,cache}
 cp -a /etc/libvirt/. "$folder/etc/"
-# Root without security labels, and no cgroups: what works without systemd and in containers too.
+# Root without security labels and cgroups, which also works without systemd and in containers.
 cat > "$folder/etc/qemu.conf" <<'CONF'
 user = "root"
 group = "root"
@@ -35,5 +35,5 @@ for _ in $(seq 300); do
   virsh -c qemu:///system list >/dev/null 2>&1 && exec "$@"
   sleep 0.2
 done
-echo "libvirt.sh: libvirtd does not answer; see $folder/log" >&2
+echo "libvirt.sh: libvirtd did not answer within 60 s; see $folder/log" >&2
 exit 1

@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Makes this machine node NUMBER of NODES: package, cluster, network, a container. Can be run again.
+# Make this machine node NUMBER of NODES: package, cluster, network, container. Can be run again.
 #
 #   provision.sh NUMBER NODES      (environment: OVERLAYD_MTU, OVERLAYD_IPV6)
 set -euo pipefail
 number=$1 nodes=$2
 export DEBIAN_FRONTEND=noninteractive
 say() { echo "vm$number: $*"; }
-# Emulated machines are slow: every wait is long, and ends.
+# Emulated machines are slow: every wait is long, but limited.
 wait_for() { # SECONDS WHAT COMMAND...
   local deadline=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" >/tmp/overlayd-wait.log 2>&1; do
-    [ $SECONDS -lt $deadline ] || { say "waited in vain for $what:"; cat /tmp/overlayd-wait.log; exit 1; }
+    [ $SECONDS -lt $deadline ] || { say "timed out waiting for $what:"; cat /tmp/overlayd-wait.log; exit 1; }
     sleep 2
   done
 }
 online() { timeout 30 apt-get -qq update >/dev/null 2>&1; }
 
-# --- an identity of its own: clones of one disk must not pass for one machine ---------------------
+# --- a unique machine id: clones of one disk must not have the same --------------------------------
 if [ ! -e /var/lib/overlayd-machine-id-made ]; then
   rm -f /etc/machine-id /var/lib/dbus/machine-id
   systemd-machine-id-setup
-  systemctl restart systemd-journald # its files are kept by machine-id
+  systemctl restart systemd-journald # its files are named by machine-id
   touch /var/lib/overlayd-machine-id-made
 fi
 
@@ -68,7 +68,7 @@ systemctl -q enable --now overlayd.service
 # --- the cluster ----------------------------------------------------------------------------------
 install -m 600 /tmp/overlayd-key /root/overlayd-key
 if [ "$number" = 1 ]; then
-  # Whoever has the key may ask for the token, and do nothing else.
+  # This key can only print the token.
   install -d -m 700 /root/.ssh
   grep -qs overlayd-vagrant /root/.ssh/authorized_keys ||
     echo "command=\"overlayd token show\",restrict $(cat /tmp/overlayd-key.pub)" >> /root/.ssh/authorized_keys
@@ -106,7 +106,7 @@ systemctl daemon-reload
 systemctl -q enable overlayd-demo.service
 systemctl restart overlayd-demo.service || { journalctl -u overlayd-demo -u overlayd -o cat --no-pager | tail -n 20; exit 1; }
 
-# --- proof, from the last one ---------------------------------------------------------------------
+# --- pings to all others, from the last machine ----------------------------------------------------
 [ "$number" = "$nodes" ] || exit 0
 overlayd members
 for other in $(seq $((nodes - 1))); do
@@ -120,5 +120,5 @@ The containers c1 ... c$nodes on vm1 ... vm$nodes reach each other by name. Try 
   vagrant ssh vm1 -c 'sudo overlayd endpoint ls'
   vagrant ssh vm1 -c 'sudo overlayd-demo exec c1 ping -c 3 c$nodes'
   vagrant halt vm$nodes; vagrant ssh vm1 -c 'sudo overlayd members'      (dead within seconds)
-  vagrant ssh vm1 -c 'sudo overlayd attach TARGET --network blue'  (a container or a process of yours)
+  vagrant ssh vm1 -c 'sudo overlayd attach TARGET --network blue'  (your own container or process)
 TEXT

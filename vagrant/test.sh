@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Real machines by Vagrant and libvirt, emulated where there is no KVM: made, joined, pinged across,
-# one rebooted and pinged again, one halted and seen dead, all destroyed.
+# Test with real virtual machines (Vagrant and libvirt, emulated without KVM): create and join them, ping
+# across, reboot one and ping again, halt one and see it declared dead, destroy all.
 #
-#   vagrant/test.sh       as root; what it said is kept in build/vagrant/test.log
+#   vagrant/test.sh       as root; the output is kept in build/vagrant/test.log
 #
-# Environment: OVERLAYD_NODES (2), OVERLAYD_MTU, OVERLAYD_IPV6, OVERLAYD_DRIVER (qemu; kvm where that works).
+# Environment: OVERLAYD_NODES (2), OVERLAYD_MTU, OVERLAYD_IPV6, OVERLAYD_DRIVER (qemu, or kvm).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 box=$PWD/build/vagrant
@@ -13,7 +13,7 @@ if [ "${OVERLAYD_TEST_INSIDE:-}" != 1 ]; then
   vagrant/box.sh "$box"
   OVERLAYD_PACKAGE=$PWD/$(deploy/deb/build.sh 2>/dev/null)
   export OVERLAYD_PACKAGE OVERLAYD_TEST_INSIDE=1
-  # Machines of an earlier run that was interrupted are gone with their libvirtd; so are these traces.
+  # The machines of an interrupted run ended with their libvirtd; remove its files.
   rm -rf "$box/libvirt" "$box/dot" "$box/home"
   nice -n 10 vagrant/libvirt.sh "$box/libvirt" "$PWD/vagrant/test.sh" 2>&1 | tee "$box/test.log"
   exit "${PIPESTATUS[0]}"
@@ -21,7 +21,7 @@ fi
 
 export VAGRANT_CWD=$PWD/vagrant VAGRANT_HOME=$box/home VAGRANT_DOTFILE_PATH=$box/dot
 export VAGRANT_DEFAULT_PROVIDER=libvirt VAGRANT_CHECKPOINT_DISABLE=1
-export VAGRANT_DISABLE_STRICT_DEPENDENCY_ENFORCEMENT=1 # Debian's Ruby libraries are newer than asked for
+export VAGRANT_DISABLE_STRICT_DEPENDENCY_ENFORCEMENT=1 # Debian's Ruby libraries are newer than required
 export OVERLAYD_NODES=${OVERLAYD_NODES:-2} OVERLAYD_BOX=$box/lab.box OVERLAYD_MEMORY=${OVERLAYD_MEMORY:-640}
 export OVERLAYD_DRIVER=${OVERLAYD_DRIVER:-qemu} OVERLAYD_KERNEL=$box/vmlinuz OVERLAYD_INITRD=$box/initrd
 last=vm$OVERLAYD_NODES
@@ -32,7 +32,7 @@ run() { # a vagrant command, without its progress bars
   vagrant "$@" 2>&1 </dev/null | sed -u 's/\r/\n/g' | grep --line-buffered -v -e 'Progress: ' -e '^ *vm[0-9]*: *$' || return "${PIPESTATUS[0]}"
   return "${PIPESTATUS[0]}"
 }
-on() { # MACHINE COMMAND: as root there
+on() { # MACHINE COMMAND: run it there as root
   echo "$1\$ $2"
   vagrant ssh "$1" -c "sudo sh -c '$2' 2>&1" 2>/dev/null </dev/null | tr -d '\r'
   return "${PIPESTATUS[0]}"
@@ -47,10 +47,10 @@ eventually() { # SECONDS COMMAND...
   cat /tmp/eventually.log
 }
 seen_dead() {
-  local told
-  told=$(on vm1 "overlayd members")
-  echo "$told"
-  grep -qE "^$last .*dead" <<< "$told"
+  local members
+  members=$(on vm1 "overlayd members")
+  echo "$members"
+  grep -qE "^$last .*dead" <<< "$members"
 }
 
 trap 'code=$?; [ $code = 0 ] || { echo "FAILED (exit $code)"; run destroy -f || true; }' EXIT
@@ -68,7 +68,7 @@ on "$last" ". /etc/os-release; echo \$PRETTY_NAME, kernel \$(uname -r); systemct
 on vm1 "cat /etc/machine-id; overlayd status"
 on vm1 "overlayd endpoint ls; overlayd verify"
 on vm1 "overlayd-demo exec c1 ping -c 3 -W 5 c$OVERLAYD_NODES"
-# The agent runs under systemd; the names that it makes in /run/netns must be the host's all the same.
+# Under systemd, too, the host must see the names that the agent creates in /run/netns.
 on vm1 "overlayd container add bare --network blue && ip netns list && ip netns exec bare ping -c 2 -W 5 c$OVERLAYD_NODES"
 on vm1 "systemctl reload overlayd && systemctl show overlayd -p Type -p NRestarts -p ActiveState -p CapabilityBoundingSet"
 
@@ -82,7 +82,7 @@ on "$last" "overlayd endpoint ls"
 
 step "reboot $last"
 on "$last" "systemctl reboot" || true
-# At the old boot's end ssh may still answer: what is waited for is a young machine.
+# Until the shutdown ssh may still answer, so wait for a short uptime.
 eventually 900 on "$last" "test \$(cut -d. -f1 /proc/uptime) -lt 300 && systemctl is-active overlayd-demo && cut -d. -f1 /proc/uptime"
 eventually 300 on "$last" "overlayd-demo exec c$OVERLAYD_NODES ping -c 3 -W 5 c1"
 eventually 300 on vm1 "overlayd-demo exec c1 ping -c 3 -W 5 c$OVERLAYD_NODES"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs tests inside one emulated machine with Debian's own kernel, which has what slim kernels lack:
-# netem, ipvlan, vlan, wireguard. Needs root for the box only; no service, no network.
+# Run tests in one emulated machine with Debian's kernel, which has modules that slim kernels lack:
+# netem, ipvlan, vlan, wireguard. Needs root to build the box; uses no service and no network.
 #
 #   vagrant/vm-test.sh [PYTEST-ARGUMENT...]      (default: -m vm)
 #
-# Environment: ACCEL (tcg; kvm where that works), MEMORY (1024), SECONDS_MAX (3600).
+# Environment: ACCEL (tcg, or kvm), MEMORY (1024), SECONDS_MAX (3600).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 box=build/vagrant
@@ -20,7 +20,7 @@ cp -a pyproject.toml Makefile README.md overlay tests docs deploy scripts vagran
 find "$stage/tree" -name __pycache__ -prune -exec rm -rf {} +
 [ $# -gt 0 ] || set -- -m vm
 printf '%q ' "$@" > "$stage/arguments"
-# Inside: this script is what systemd starts, with a serial line as its only way to tell.
+# systemd in the machine starts this script; its output goes to the serial line.
 cat > "$stage/run" <<'INSIDE'
 #!/bin/bash
 exec >/dev/ttyS0 2>&1
@@ -28,7 +28,7 @@ stty -F /dev/ttyS0 -onlcr 2>/dev/null
 mkdir -p /opt/overlayd-tests
 mount --bind /mnt/opt/overlayd-tests /opt/overlayd-tests
 ip link set lo up
-touch /etc/resolv.conf # no DHCP here; `ip netns exec` shows other files only in place of existing ones
+touch /etc/resolv.conf # there is no DHCP, and `ip netns exec` mounts files only over existing ones
 echo "vm-test: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(python3 --version)"
 cd /mnt/tree
 eval "OVERLAYD_VM=1 /opt/overlayd-tests/bin/python -m pytest --color=no -p no:cacheprovider $(cat /mnt/arguments)"
@@ -40,7 +40,7 @@ rm -f "$disk"
 truncate -s $(($(du -sm "$stage" | cut -f1) * 3 / 2 + 64))M "$disk"
 mkfs.ext4 -q -F -d "$stage" "$disk"
 
-# Where other work delays the emulated timer, Linux would take it for broken and panic: no_timer_check.
+# no_timer_check: Linux would consider a delayed emulated timer broken, and panic.
 log=$box/vm-test.log
 nice -n 10 timeout "${SECONDS_MAX:-3600}" qemu-system-x86_64 -accel "${ACCEL:-tcg}" -smp 2 -m "${MEMORY:-1024}" \
   -display none -no-reboot -nic none -snapshot -serial stdio -monitor none \
@@ -50,4 +50,4 @@ nice -n 10 timeout "${SECONDS_MAX:-3600}" qemu-system-x86_64 -accel "${ACCEL:-tc
   -append 'root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 no_timer_check panic=-1 systemd.show_status=no systemd.run="/usr/bin/mount /dev/vdb /mnt" systemd.run="/mnt/run" systemd.run_success_action=poweroff-force systemd.run_failure_action=poweroff-force' \
   < /dev/null | tee "$log"
 rm -f "$disk"
-grep -q '^vm-test: exit 0' "$log" || { echo "vm-test: failed (or nothing ran); all it said is in $log" >&2; exit 1; }
+grep -q '^vm-test: exit 0' "$log" || { echo "vm-test: failed, or nothing ran; the output is in $log" >&2; exit 1; }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds the Debian package of this tree with what every Debian has (dpkg-deb); no root needed.
+# Build the Debian package of this tree with dpkg-deb, which every Debian has; does not need root.
 #
 #   deploy/deb/build.sh [FOLDER]     prints the package's path (FOLDER: default build)
 #
-# The package holds everything but the interpreter, for the Python of the machine it's built on: build
-# it on the distribution it's for. Environment: PYTHON (/usr/bin/python3), TOOLS (.venv/bin/python:
-# any with pip and hatchling), DEB_VERSION (default: the version in pyproject.toml, then -1).
+# The package contains everything except the interpreter. It needs the Python version of the machine
+# that built it, so build it on the target distribution. Environment: PYTHON (/usr/bin/python3), TOOLS
+# (.venv/bin/python; any Python with pip and hatchling), DEB_VERSION (pyproject.toml's version, then -1).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build}
@@ -21,7 +21,7 @@ chmod 755 "$stage"
 umask 022
 
 PYTHON=$python deploy/environment.sh "$stage" /opt/overlayd .
-# What its dependencies bring to run by hand stays out.
+# Leave out the command-line tools of the dependencies.
 find "$stage/opt/overlayd/bin" -type f ! -name overlayd -delete
 rmdir "$stage"/opt/overlayd/include/python* "$stage/opt/overlayd/include"
 overlayd() { PYTHONPATH=$(echo "$stage"/opt/overlayd/lib/python*/site-packages) "$python" -m overlay.cli.main "$@"; }
@@ -36,11 +36,11 @@ install -D -m 644 deploy/overlayd.service "$stage/usr/lib/systemd/system/overlay
 install -D -m 644 deploy/overlayd.sysusers "$stage/usr/lib/sysusers.d/overlayd.conf"
 install -D -m 644 deploy/overlayd.toml "$stage/etc/overlayd/overlayd.toml"
 install -D -m 644 deploy/deb/copyright "$stage/usr/share/doc/overlayd/copyright"
-# Sources are found by their path; caches of other versions or tools have no business here.
+# Leave out bytecode caches of other Python versions and tools.
 find "$stage/usr" "$stage/etc" -name __pycache__ -prune -exec rm -rf {} +
 
 minor=$("$python" -c 'import sys; print(sys.version_info.minor)')
-# The format of the state that this version can read, for preinst.
+# The state format that this version can read, for preinst.
 format=$(sed -n 's/^FORMAT_VERSION = \([0-9]*\).*/\1/p' overlay/agent/state/database.py)
 mkdir "$stage/DEBIAN"
 for script in preinst postinst prerm postrm; do

@@ -31,7 +31,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_installs_into_a_clean_environment(distributions: Path, tmp_path: Path) -> None:
-    """Its command line, which needs no library, says its version there."""
+    """Its command line, which needs no library, prints its version there."""
     (wheel,) = distributions.glob("*.whl")
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
@@ -41,8 +41,8 @@ def test_the_wheel_installs_into_a_clean_environment(distributions: Path, tmp_pa
     assert run(tmp_path / "venv/bin/overlayd", "version") == f"overlayd {__version__}\n"
 
 
-def test_the_source_distribution_makes_the_same_wheel(distributions: Path, tmp_path: Path) -> None:
-    """What is needed to build, and to test and package, is in it."""
+def test_the_source_distribution_builds_the_same_wheel(distributions: Path, tmp_path: Path) -> None:
+    """It contains all files for building, testing and packaging."""
     (wheel,) = distributions.glob("*.whl")
     (source,) = distributions.glob("*.tar.gz")
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-index",
@@ -54,10 +54,10 @@ def test_the_source_distribution_makes_the_same_wheel(distributions: Path, tmp_p
     assert {"deploy/deb/build.sh", "vagrant/Vagrantfile", "tests/test_tidy.py", "Makefile"} <= names
 
 
-def test_the_install_script_serves_other_distributions(
+def test_the_install_script_installs_and_removes(
     distributions: Path, package: Path, tmp_path: Path
 ) -> None:
-    """Twice in a row it leaves a program that runs; removal leaves the configuration alone."""
+    """Run twice, it installs a working program; removal keeps the configuration."""
     (wheel,) = distributions.glob("*.whl")
     wheels = next(package.parent.glob("wheels-*/aiohttp-*.whl")).parent
     environ = {

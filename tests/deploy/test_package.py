@@ -17,8 +17,8 @@ from overlay.agent.state import database
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_the_package_has_all_that_a_host_needs(unpacked: Path) -> None:
-    """Program, unit, group, configuration, manual page and completions stand where tools look."""
+def test_the_package_is_complete(unpacked: Path) -> None:
+    """Program, unit, group, configuration, manual page and completions are in their directories."""
     wanted = [
         "opt/overlayd/bin/overlayd",
         "usr/lib/systemd/system/overlayd.service",
@@ -33,8 +33,8 @@ def test_the_package_has_all_that_a_host_needs(unpacked: Path) -> None:
     assert b".TH" in gzip.decompress((unpacked / "usr/share/man/man8/overlayd.8.gz").read_bytes())
 
 
-def test_nothing_is_packaged_outside_of_its_places(unpacked: Path) -> None:
-    """All else would collide with other packages, or stay behind."""
+def test_nothing_is_packaged_in_other_directories(unpacked: Path) -> None:
+    """Other files could collide with other packages, or stay behind."""
     tops = {
         str(path.relative_to(unpacked).parent)
         for path in unpacked.rglob("*")
@@ -58,7 +58,7 @@ def test_nothing_is_packaged_outside_of_its_places(unpacked: Path) -> None:
 
 
 def test_the_package_runs_from_its_own_folder(unpacked: Path) -> None:
-    """The program and each library of the agent load from the package alone, compiled ahead."""
+    """Program and libraries load from the package only, and are compiled in advance."""
     (libraries,) = unpacked.glob("opt/overlayd/lib/python3.*/site-packages")
     code = "import overlay.agent.main, overlay.cli.main as m; raise SystemExit(m.main(['version']))"
     python = f"/usr/bin/{libraries.parent.name}"
@@ -77,7 +77,7 @@ def test_the_package_runs_from_its_own_folder(unpacked: Path) -> None:
 
 
 def test_no_path_of_the_building_machine_is_left(unpacked: Path) -> None:
-    """Scripts and the environment's settings name where they will be."""
+    """Scripts and settings of the environment have the installed paths."""
     (script,) = [
         path
         for path in (unpacked / "opt/overlayd/bin").iterdir()
@@ -91,7 +91,7 @@ def test_no_path_of_the_building_machine_is_left(unpacked: Path) -> None:
 
 
 def test_control_names_the_python_it_was_built_for(unpacked: Path) -> None:
-    """Compiled libraries fit one minor version of Python; dpkg has to know which."""
+    """Compiled libraries need one minor version of Python, as dpkg must know."""
     control = (unpacked / "DEBIAN/control").read_text()
     (libraries,) = unpacked.glob("opt/overlayd/lib/python3.*")
     minor = int(libraries.name.partition(".")[2])
@@ -100,8 +100,8 @@ def test_control_names_the_python_it_was_built_for(unpacked: Path) -> None:
     assert not re.search(r"@[A-Z]+@", control)
 
 
-def test_the_scripts_of_the_package_are_sound_shell(unpacked: Path) -> None:
-    """Every placeholder is filled and sh accepts each script."""
+def test_the_package_scripts_are_valid_shell(unpacked: Path) -> None:
+    """Every placeholder is filled, and sh accepts each script."""
     for name in ("preinst", "postinst", "prerm", "postrm"):
         script = unpacked / "DEBIAN" / name
         assert os.access(script, os.X_OK)
@@ -111,7 +111,7 @@ def test_the_scripts_of_the_package_are_sound_shell(unpacked: Path) -> None:
 
 
 def test_the_sample_configuration_shows_the_defaults() -> None:
-    """Uncommented, every line is what the agent takes without the file."""
+    """Each line, uncommented, is the agent's default."""
     sample = (ROOT / "deploy/overlayd.toml").read_text()
     lines = [line[2:] for line in sample.splitlines() if re.match(r"# \w+ = ", line)]
     shown = tomllib.loads("\n".join(lines))
@@ -126,12 +126,12 @@ def test_the_sample_configuration_shows_the_defaults() -> None:
 
 
 def test_systemd_accepts_the_unit(unpacked: Path, tmp_path: Path) -> None:
-    """No line of the unit is unknown, but the one that older versions are to pass over."""
+    """Every line is known, except one that older versions ignore."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze here")
     text = (unpacked / "usr/lib/systemd/system/overlayd.service").read_text()
     unit = tmp_path / "overlayd.service"
-    # The program is not installed on this machine; what is checked is the unit.
+    # The program is not installed on this machine; only the unit is checked.
     unit.write_text(text.replace("/usr/bin/overlayd", sys.executable))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", unit],
@@ -145,10 +145,10 @@ def test_systemd_accepts_the_unit(unpacked: Path, tmp_path: Path) -> None:
     assert [line for line in told if not line.endswith("ignoring: notify-reload")] == []
 
 
-def test_the_unit_leaves_the_agent_in_the_hosts_mount_namespace() -> None:
-    """Each of these gives a service mounts of its own (systemd.exec(5)), and /run/netns is a mount.
+def test_the_unit_has_no_private_mount_namespace() -> None:
+    """No setting gives the service its own mounts (systemd.exec(5)): /run/netns is one.
 
-    Seen in a machine with systemd 252: `ip netns exec` failed for what the agent had made.
+    Seen with systemd 252: `ip netns exec` failed for namespaces that the agent had created.
     """
     unit = (ROOT / "deploy/overlayd.service").read_text()
     keys = {line.partition("=")[0] for line in unit.splitlines() if not line.startswith("#")}

@@ -12,15 +12,15 @@ SCRIPTS = sorted([*ROOT.glob("deploy/**/*.sh"), *ROOT.glob("vagrant/*.sh"), ROOT
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_shell_accepts_every_script(path: Path) -> None:
-    """Each is sound for the shell that its first line names."""
+    """The shell named in its first line finds no syntax error."""
     shell = path.read_text().splitlines()[0].rpartition("/")[2].split()[-1]
     done = subprocess.run([shell, "-n", path], capture_output=True, check=False, timeout=10)
 
     assert done.stderr == b""
 
 
-def test_the_container_image_is_run_with_the_capabilities_of_the_unit() -> None:
-    """What the head of the recipe lists is what the unit's bounding set has."""
+def test_the_container_has_the_units_capabilities() -> None:
+    """The command at the head of the Containerfile lists the unit's bounding set."""
     unit = (ROOT / "deploy/overlayd.service").read_text()
     recipe = (ROOT / "deploy/Containerfile").read_text()
     bounding = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)

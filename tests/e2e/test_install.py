@@ -102,7 +102,7 @@ def test_an_upgrade_keeps_state_and_loses_no_packet(
     ping = installed.ok(1, "sh", "-c", pinging).strip()
     code, told = dpkg(installed, 1, "-i", str(newer))
     assert code == 0, told
-    assert "still the old one" in told
+    assert "still the old version" in told
     stop_agent(installed, 1)
     installed.ok(1, OVERLAYD, "join")
     eventually(lambda: installed.json(1, "status")["cluster"]["members"]["alive"] == 2, "vm2 seen")
