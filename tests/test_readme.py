@@ -1,3 +1,5 @@
+"""The README's table of messages covers every health line of `overlayd status`."""
+
 from __future__ import annotations
 
 import ast
@@ -5,29 +7,51 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+AGENT = ROOT / "overlay/agent"
+
+
+def text_nodes(tree: ast.AST) -> Iterator[ast.expr]:
+    """Yield each expression that becomes the text of a health line.
+
+    These are the first argument of `Fault`, the `problem` of a controller, and the `"text"` of a
+    health line that is written out.
+    """
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="Fault"), args=[text, *_]):
+                yield text
+            case ast.Assign(
+                targets=[ast.Name(id="problem") | ast.Attribute(attr="problem")], value=text
+            ):
+                yield text
+            case ast.Dict(keys=keys, values=values):
+                pairs = zip(keys, values, strict=True)
+                yield from (
+                    value
+                    for key, value in pairs
+                    if isinstance(key, ast.Constant) and key.value == "text"
+                )
 
 
 def health_texts(path: Path) -> Iterator[str]:
-    """Yield the fixed parts of each `"text": ...` that a module reports."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Dict):
-            continue
-        for key, value in zip(node.keys, node.values, strict=True):
-            if isinstance(key, ast.Constant) and key.value == "text":
-                parts = value.values if isinstance(value, ast.JoinedStr) else [value]
-                fixed = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
-                yield max((words.strip(" :").partition(":")[0].strip() for words in fixed), key=len)
+    """Yield the longest fixed part of each health line that a module can write."""
+    for value in text_nodes(ast.parse(path.read_text())):
+        parts = value.values if isinstance(value, ast.JoinedStr) else [value]
+        fixed = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
+        if fixed:
+            yield max((words.strip(" :").partition(":")[0].strip() for words in fixed), key=len)
 
 
 def test_every_health_line_is_in_the_readme() -> None:
     """Each line of `overlayd status` is explained in the README."""
     readme = " ".join((ROOT / "README.md").read_text().split())
     table = readme[readme.index("What `overlayd status` and errors say") :]
-    texts = [
-        words
-        for name in ("health.py", "status.py")
-        for words in health_texts(ROOT / "overlay/agent/api" / name)
+    modules = [
+        AGENT / "api/status.py",
+        *(path for path in AGENT.rglob("*.py") if "Fault" in path.read_text()),
+        *(path for path in AGENT.rglob("*.py") if "(Controller)" in path.read_text()),
     ]
+    texts = {words for path in modules for words in health_texts(path)}
 
-    assert len(texts) > 5
-    assert [words for words in texts if words not in table] == []
+    assert len(texts) > 20
+    assert sorted(words for words in texts if words not in table) == []

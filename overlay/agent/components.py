@@ -50,6 +50,7 @@ from overlay.agent.ipam.reclaim import Reclaim
 from overlay.agent.networks.drivers.registry import NetworkDrivers
 from overlay.agent.networks.participation import ParticipationService
 from overlay.agent.process.config import Config
+from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.agent.process.tasks import BackgroundTasks
@@ -119,25 +120,22 @@ class Components:
 
     def _construct_dataplane(self, interface: str) -> None:
         """Construct sandboxes, the underlay that carries them, and participation in networks."""
-        gossip, directory, event_log = self.gossip, self.directory, self.event_log
-        kernel, attachments = self._context.kernel, self.attachments
+        context, attachments = self._context, self.attachments
         interval_s = self.config.reconcile_interval_s
-        self.underlay_filter = UnderlayFilter(gossip, directory, kernel, event_log, interval_s)
+        self.underlay_filter = UnderlayFilter(context, interval_s)
         self.reconciler = Reconciler(
-            self._context,
+            context,
             attachments,
-            interval_s,
-            FastPathSupport(self.config.fast_path),
             self.underlay_filter,
+            FastPathSupport(self.config.fast_path),
+            interval_s,
         )
-        self.underlay = Underlay(gossip, directory, self.reconciler, kernel, event_log, interface)
-        self.mtu_controller = MtuController(
-            self._context, self.reconciler, attachments, self.underlay
-        )
-        self.drivers = NetworkDrivers(self._context, self.reconciler, attachments)
-        self._preferences = ExposurePreferences(gossip.state)
+        self.underlay = Underlay(context, self.reconciler, interface)
+        self.mtu_controller = MtuController(context, self.reconciler, attachments, self.underlay)
+        self.drivers = NetworkDrivers(context, self.reconciler, attachments)
+        self._preferences = ExposurePreferences(self.gossip.state)
         self.participation = ParticipationService(
-            gossip, directory, self.reconciler, attachments, self._preferences
+            self.gossip, self.directory, self.reconciler, attachments, self._preferences
         )
 
     def _construct_endpoints(self) -> None:
@@ -161,7 +159,7 @@ class Components:
         )
         self.attach_service = AttachService(self.attacher, self.detacher, self.restart)
         self._repair = Repair(self.attacher, self.detacher, self.restart, self.reconciler)
-        self._removed_networks = RemovedNetworks(self.gossip, directory, self.detacher)
+        self._removed_networks = RemovedNetworks(self.gossip, directory, self.detacher, event_log)
 
     def _construct_exposure(self) -> None:
         """Construct this host's own endpoints, forwarding, and published ports."""
@@ -185,13 +183,10 @@ class Components:
             rules,
             self.attachments,
             self.attacher.context.default_routes.default_route_moved,
+            config.reconcile_interval_s,
         )
         self.exposure = ExposureService(
-            controller,
-            published_ports,
-            rules,
-            config.reconcile_interval_s,
-            self.attacher.endpoint_attached,
+            controller, published_ports, rules, self.attacher.endpoint_attached
         )
 
     def _construct_dns(self) -> None:
@@ -220,6 +215,23 @@ class Components:
             underlay=self.underlay,
         )
 
+    @property
+    def controllers(self) -> tuple[Controller, ...]:
+        """Return all controllers of this membership, in order of their start."""
+        return (
+            self.underlay_filter,
+            self.reconciler,
+            self.drivers.macvlan_ports,
+            self.authority_holder,
+            self.key_rotation,
+            self._removed_networks,
+            self._reclaim,
+            self._rollback,
+            self.underlay,
+            self.conflict_report,
+            *self.exposure.controllers,
+        )
+
     async def start(self) -> None:
         """Adopt this node's sandboxes, then start all controllers."""
         self.gossip.start()
@@ -235,23 +247,12 @@ class Components:
         await self.attacher.context.default_routes.reconcile_all()
         await self.exposure.start()
         await self._startup.destroy_leftovers()
-        begin = self._tasks.start
-        begin(self.underlay_filter.run, "guard")
-        begin(self.reconciler.run, "reconcile")
-        begin(self.reconciler.watch, "watch")
-        begin(self.drivers.macvlan_ports.run, "parented")
-        begin(self.authority_holder.run, "custody")
-        begin(self.key_rotation.run, "keys")
-        begin(self._startup.withdraw_stale, "tidy up")
-        begin(self._removed_networks.run, "removals")
-        begin(self._reclaim.run, "inheriting")
-        begin(self._rollback.run, "take back")
-        begin(self.underlay.run, "underlay")
-        begin(self.conflict_report.run, "clashes")
-        for work, name in self.exposure.tasks():
-            begin(work, name)
+        for controller in self.controllers:
+            self._tasks.start(controller.run, controller.name)
+        self._tasks.start(self.reconciler.watch, "sandbox poll")
+        self._tasks.start(self._startup.withdraw_stale, "withdraw stale endpoints")
         for follower in self.restart.followers:
-            begin(follower.run, f"{follower.kind} events")
+            self._tasks.start(follower.run, f"{follower.kind} events")
 
     async def close(self) -> None:
         """Stop everything; the kernel keeps forwarding."""

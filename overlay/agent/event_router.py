@@ -98,7 +98,7 @@ class EventRouter:
             case NodeForgotten(node_id=node_id):
                 self.context.gossip.node_forgotten(node_id)
                 self.admission.records_changed()
-                self.key_rotation.members_changed()
+                self.key_rotation.trigger()
             case _:
                 self._log(event)
 
@@ -135,7 +135,7 @@ class EventRouter:
     def _member_changed(self, event: MemberChanged) -> None:
         if event.after in (MemberState.SUSPECT, MemberState.DEAD):
             self.context.gossip.member_unresponsive(event.node_id)
-        self.key_rotation.members_changed()
+        self.key_rotation.trigger()
         self.resolver.records_changed(None)
         state = event.after.name.lower() if event.before is not None else "joined"
         name = self.context.directory.node_name(event.node_id)
@@ -152,7 +152,7 @@ class EventRouter:
         self.resolver.records_changed(scope or None)
         if scope == CLUSTER_SCOPE:
             self.admission.records_changed()
-            self.removed_networks.records_changed()
+            self.removed_networks.trigger()
             self.exposure.controller.networks_changed()
             self.reconciler.mark_dirty()
         elif self.reconciler.runtime(Vni(scope)) is None:

@@ -181,7 +181,7 @@ def test_a_killed_agent_leaves_nothing_half_done(
           "--subnet", "10.9.0.0/24"), 6, "the loopback cannot be a parent"),
         (("container", "add", "x", "--network", "lan", "--rate", "1mbit"), 2,
           "rate is not supported"),
-        (("expose", "lan"), 6, "of the kind macvlan"),
+        (("expose", "lan"), 6, "it uses driver macvlan"),
         (("container", "add", "x", "--network", "lan", "--ip", "192.168.56.13"), 6, "gateway"),
     ],
 )  # fmt: skip

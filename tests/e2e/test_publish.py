@@ -188,7 +188,7 @@ def test_impossible_ports_are_refused_with_the_reason(web: Cluster) -> None:
     """Ports of another name or program, unknown names and invalid ports are refused."""
     serve(web, 1, [], VM1, 9999)
     code, _, err = web.run(1, "overlayd", "publish", "d1b", "8080:80")
-    assert (code, "published for d1 already" in err) == (6, True)
+    assert (code, "already published for d1" in err) == (6, True)
     code, _, err = web.run(1, "overlayd", "publish", "d1", "7948:80/udp")
     assert (code, "a program of the host uses it" in err) == (6, True)
     assert web.run(1, "overlayd", "publish", "nobody", "8083:80")[0] == 5

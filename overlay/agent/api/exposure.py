@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from overlay import limits
 from overlay.agent.api.http.server import ApiServer
-from overlay.agent.api.schema.cluster import HealthIssue
 from overlay.agent.api.schema.exposure import (
     ExposeRequest,
     ExposeResponse,
@@ -182,37 +181,3 @@ def published(
 def _name(components: Components, vni: Vni) -> str:
     network = components.directory.network_by_vni(vni)
     return f"vni {vni}" if network is None else network.name
-
-
-def exposure_health(components: Components) -> list[HealthIssue]:
-    """Return the problems of exposed networks and published ports."""
-    exposure = components.exposure
-    names = {network.vni: network.name for network in components.directory.networks()}
-    found: list[HealthIssue] = [
-        {
-            "level": "error",
-            "text": f"network {names.get(vni, vni)} is not exposed to this host: {why}",
-            "hint": "The agent retries automatically. To stop it: overlayd unexpose "
-            f"{names.get(vni, 'NETWORK')}",
-        }
-        for vni, why in sorted(exposure.controller.failures.items())
-    ]
-    found += [
-        {
-            "level": "error",
-            "text": f"this host's {each.chain} drops what leaves networks and what enters them",
-            "hint": each.remedy,
-        }
-        for each in exposure.rules.obstacles
-    ]
-    if exposure.rules.fault:
-        found.append(
-            {
-                "level": "error",
-                "text": "containers cannot leave their networks, and no port is published: "
-                f"{exposure.rules.fault}",
-                "hint": "Load the modules (modprobe nft_chain_nat nft_masq nft_fib_inet nft_ct), "
-                "or install the kernel package that has them; the agent retries",
-            }
-        )
-    return found

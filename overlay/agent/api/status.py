@@ -85,9 +85,10 @@ def status(agent: AgentLifecycle) -> schema.StatusResponse:
 
 
 def _underlay_filter(underlay_filter: UnderlayFilter) -> schema.UnderlayFilterResponse:
+    fault = underlay_filter.fault
     return {
-        "active": not underlay_filter.fault,
-        "why": underlay_filter.fault or None,
+        "active": fault is None,
+        "why": None if fault is None else fault.reason,
         "members": underlay_filter.members,
         "refused": underlay_filter.refused,
         "refused_astray": underlay_filter.refused_misdirected,

@@ -62,11 +62,11 @@ async def _repaired(components: Components) -> bool:
         left = await components.reconciler.differences()
         if await _matches(components, left):
             return True
-        await components.underlay_filter.reconcile()
+        await components.underlay_filter.attempt()
         await components.exposure.reconcile_all()
         for vni, operations in left.items():
             if operations:
-                await components.reconciler.reconcile(vni)
+                await components.reconciler.reconcile_network(vni)
         await asyncio.sleep(_REPAIR_PAUSE_S)
     return await _matches(components, await components.reconciler.differences())
 

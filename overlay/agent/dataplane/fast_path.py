@@ -1,6 +1,7 @@
-"""Whether this agent's sandboxes have a fast path: as asked for, and as the kernel allows.
+"""Decide whether this node's sandboxes have a fast path, by configuration and kernel.
 
-Owns: the choice between on, off and auto (on where the kernel can), and the reason for `status`.
+Owns: the choice between on, off and auto (on where the kernel allows it), and the reason that
+`status` shows.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from overlay.kernel.bpf.fast_path import FastPath
 
 
 class FastPathSupport:
-    """Makes the fast path of each sandbox, or says why there is none."""
+    """Creates the fast path of each sandbox; `why` is the reason where there is none."""
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
@@ -18,22 +19,22 @@ class FastPathSupport:
 
     @property
     def is_active(self) -> bool:
-        """Whether the last sandbox got one, or would."""
+        """Return whether the last sandbox has a fast path, or would have one."""
         return not self.why
 
     @property
     def is_wanted_but_missing(self) -> bool:
-        """Whether it was asked for and can't be had."""
+        """Return whether it is configured, but not available."""
         return self.mode == "on" and bool(self.why)
 
     def make(self) -> FastPath | None:
-        """Return a new sandbox's fast path; None where it is off or the kernel refuses."""
+        """Return a new sandbox's fast path; None where it is off or the kernel refuses it."""
         if self.mode == "off":
             return None
         try:
-            made = FastPath()
+            created = FastPath()
         except OverlayError as error:
             self.why = error.why or error.what
             return None
         self.why = ""
-        return made
+        return created

@@ -1,7 +1,7 @@
-"""How large the containers' packets may be: by the underlay, and the routes to the peers over it.
+"""Derive the MTU of containers from the underlay and its routes to the peers.
 
-Owns: the card's MTU, the reason for it, and that every interface of ours follows when it changes:
-sandboxes and the host's ends by the usual passes, containers' own ends from here.
+Owns: the card's MTU, the reason for it, and the MTU of containers' interfaces. Sandboxes and host
+endpoints follow in their own reconcile passes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from overlay.signals import Signal
 
 
 class MtuController:
-    """Keeps this node's MTUs what the underlay carries.
+    """Keeps this node's MTUs at what the underlay carries; runs in the underlay's passes.
 
-    Signal `mtu_changed`: the overlay's MTU is another one from now on.
+    Signal `mtu_changed`: the overlay's MTU has changed.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class MtuController:
         self.mtu_changed: Signal[[]] = Signal()
         self._gossip = context.gossip
         self._directory = context.directory
-        self._reconciler = reconciler
         self._kernel = context.kernel
         self._event_log = context.event_log
+        self._reconciler = reconciler
         self._attachments = attachments
         self._limited_by = underlay.interface
         self._settled = False
         underlay.address_checked.connect(self.reconcile)
 
     def why(self, network: Network) -> str:
-        """Return the reason for a network's MTU, for people."""
+        """Return the reason for a network's MTU, as shown to people."""
         own = self._gossip.card
         if not has_sandbox(network):
             return f"that of {parent_interface_of(network)} on each host"
@@ -60,14 +60,14 @@ class MtuController:
         return f"{carried}, VXLAN takes {own.underlay_mtu - self._reconciler.overlay_mtu}"
 
     async def reconcile(self, found: UnderlayAddress) -> None:
-        """Follow what the underlay carries now; raises OverlayError where that is too little."""
+        """Follow what the underlay carries now; raises OverlayError where that is too small."""
         mtu, self._limited_by = await self._kernel.call(carried_mtu, found, self._peers())
         before = self._gossip.card.underlay_mtu
         if mtu < limits.UNDERLAY_MTU_MIN:
             raise OverlayError(
                 f"{self._limited_by} carries {mtu} bytes: too small for an overlay",
-                why=f"at least {limits.UNDERLAY_MTU_MIN} are needed; what was set up for {before} "
-                "stays as it is",
+                why=f"at least {limits.UNDERLAY_MTU_MIN} are needed; interfaces keep the MTU for "
+                f"{before}",
             )
         if mtu != before:
             self._gossip.renew_card(underlay_mtu=mtu)
@@ -76,12 +76,12 @@ class MtuController:
             self.mtu_changed.emit()
             self._event_log.record(
                 "underlay",
-                f"{self._limited_by} carries {mtu} bytes, not {before}: containers' packets have "
+                f"{self._limited_by} carries {mtu} bytes, not {before}: the MTU of containers is "
                 f"{self._reconciler.overlay_mtu} now",
                 level=logging.WARNING,
             )
         if mtu != before or not self._settled:
-            self._settled = True  # at a start, too: the change may have been while no agent ran
+            self._settled = True  # at a start, too: it may have changed while no agent ran
             await self._resize_containers()
 
     def _peers(self) -> list[tuple[str, Ip]]:
@@ -105,14 +105,16 @@ class MtuController:
             try:
                 await self._kernel.call(_resize, attachment, mtu)
             except (OverlayError, OSError) as error:
-                text = f"{attachment.target} keeps the MTU it has: {error}"
+                text = f"the MTU of {attachment.target} is unchanged: {error}"
                 self._event_log.record("underlay", text, level=logging.WARNING)
 
 
 def _resize(attachment: Attachment, mtu: int) -> None:
-    """Set the MTU in a container, if that is still there: its name, or the process id in its path,
-    may lead to somebody else's namespace by now, which may even have the same inode (the kernel
-    gives the lowest that is free)."""
+    """Set the MTU in a container, unless that is gone.
+
+    Its name, or the process id in its path, may belong to another namespace by now, which may even
+    have the same inode: the kernel assigns the lowest free one.
+    """
     fd = netns.open_same(attachment.netns_path, attachment.netns_identity)
     if fd is None:
         return

@@ -1,9 +1,9 @@
-"""The reconcile loop: makes each sandbox of this node what the records say.
+"""Keep each sandbox of this node as the records describe it.
 
-Level-triggered: wake reasons are hints; each pass (`onepass`) plans from all records and applies
-what is missing. Owns: which sandboxes are open, when to pass, when to read the kernel for it, when
-pruning is allowed.
-Must not know: how containers are found, how records travel.
+Each pass (`reconcile_pass`) plans from all records and applies what is missing.
+
+Owns: which sandboxes are open, which are dirty or stale, and when pruning is allowed.
+Does not: find containers, or transport records.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from overlay.agent.dataplane.reconcile_pass import compare, run_pass
 from overlay.agent.dataplane.sandbox_runtime import FIRST_RETRY_S, SandboxRuntime
 from overlay.agent.dataplane.underlay_filter import UnderlayFilter
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.state.attachments import Attachments, planned
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.operations import Operation, PutLink, PutRow
@@ -47,7 +48,7 @@ def sandbox_name(vni: Vni, node_id: NodeId) -> str:
     return f"ov-{vni:06x}-{node_id[:3].hex()}"
 
 
-class Reconciler:
+class Reconciler(Controller):
     """All sandboxes of this node.
 
     Signals:
@@ -57,35 +58,37 @@ class Reconciler:
     `ports_lost`: the kernel no longer has the interfaces of these ports.
     """
 
+    name = "reconciler"
+    runs_at_start = False  # each sandbox had a pass when it was opened
+
     def __init__(
         self,
         context: NodeContext,
         attachments: Attachments,
-        interval_s: float,
-        fast_mode: FastPathSupport,
         underlay_filter: UnderlayFilter,
+        fast_path: FastPathSupport,
+        interval_s: float,
     ) -> None:
-        self.sandbox_ready: AsyncSignal[[Network, Sandbox]] = AsyncSignal()
-        self.sandbox_closing: Signal[[Vni]] = Signal()
-        self.ports_lost: Signal[[Vni, list[str]]] = Signal()
+        super().__init__(context.event_log)
+        self.interval_s = interval_s
         card = context.gossip.card
         self.overlay_mtu = overlay_mtu(card.underlay_mtu, card.address)
         self.pruning = False
+        self.sandbox_ready: AsyncSignal[[Network, Sandbox]] = AsyncSignal()
+        self.sandbox_closing: Signal[[Vni]] = Signal()
+        self.ports_lost: Signal[[Vni, list[str]]] = Signal()
+        self.fast_path = fast_path
+        self.underlay_filter = underlay_filter
         self._gossip = context.gossip
         self._directory = context.directory
         self._kernel = context.kernel
-        self._event_log = context.event_log
         self._attachments = attachments
-        self._interval_s = interval_s
-        self.fast_path = fast_mode
-        self.underlay_filter = underlay_filter
         self._runtimes: dict[Vni, SandboxRuntime] = {}
-        self._wake = asyncio.Event()
+        self._pause_s = 0.0
         self._locks: dict[Vni, asyncio.Lock] = {}
 
     def mtu_of(self, network: Network) -> int:
-        """Return what fits into a packet of a network's containers, in bytes: without a tunnel
-        as much as into one of the underlay, by which they go out."""
+        """Return the MTU of a network's containers in bytes: without a tunnel the underlay's."""
         return self.overlay_mtu if has_tunnel(network) else self._gossip.card.underlay_mtu
 
     # --- opening and closing ------------------------------------------------------------
@@ -100,10 +103,10 @@ class Reconciler:
         return runtime is not None and runtime.passes > 0
 
     async def open(self, network: Network, unfinished: Sequence[str] = ()) -> SandboxRuntime:
-        """Make or adopt the network's sandbox, and pass over it once.
+        """Create or adopt the network's sandbox, and run one pass over it.
 
-        `unfinished` are ports that a crash may have left half made: they are removed, and so
-        the pass reports them as lost.
+        `unfinished` are ports that a crash may have left half made: they are removed, so that the
+        pass reports them as lost.
         """
         lock = self._lock(network.vni)
         async with lock:
@@ -111,12 +114,12 @@ class Reconciler:
             if runtime is None:
                 name = sandbox_name(network.vni, self._gossip.node_id)
                 runtime = await self._kernel.call(self._adopt, name, unfinished, lock)
-                runtime.changed.connect(self._wake.set)
+                runtime.changed.connect(self.trigger)
                 self._runtimes[network.vni] = runtime
                 watch.watch_sandbox(runtime, partial(self.mark_stale, network.vni))
         if runtime.passes == 0:
             await self.underlay_filter.admit_members()
-            await self.reconcile(network.vni)
+            await self.reconcile_network(network.vni)
             await self.sandbox_ready.emit(network, runtime.sandbox)
             if runtime.failures:
                 self._event_log.record(
@@ -125,7 +128,7 @@ class Reconciler:
         return runtime
 
     def _adopt(self, name: str, unfinished: Sequence[str], lock: asyncio.Lock) -> SandboxRuntime:
-        """Open a sandbox, whole or not at all; in the kernel thread."""
+        """Open a sandbox completely or not at all; runs in the kernel thread."""
         with contextlib.ExitStack() as undo:
             fast = self.fast_path.make()
             if fast is not None:
@@ -145,12 +148,11 @@ class Reconciler:
                 watch.stop_watching(runtime)
                 self.sandbox_closing.emit(vni)
                 await self._kernel.call(runtime.sandbox.destroy)
-            else:  # of a network that was gone already when this agent started
+            else:  # of a network that was gone when this agent started
                 await self._kernel.call(_destroy, sandbox_name(vni, self._gossip.node_id))
 
     async def destroy_leftovers(self, wanted: Iterable[Vni]) -> None:
-        """Remove the sandboxes of this node that a crash left: those without an attachment, and
-        not `wanted` all the same."""
+        """Remove the sandboxes that a crash left: without an attachment, and not in `wanted`."""
         own = f"-{self._gossip.node_id[:3].hex()}"
         kept = {
             sandbox_name(vni, self._gossip.node_id)
@@ -159,63 +161,64 @@ class Reconciler:
         for name in await self._kernel.call(netns.names):
             if SANDBOX_NAME.fullmatch(name) and name.endswith(own) and name not in kept:
                 await self._kernel.call(_destroy, name)
-                self._event_log.record("sandbox", f"removed {name}, which nothing here uses")
+                self._event_log.record("sandbox", f"removed unused sandbox {name}")
 
     async def close(self) -> None:
-        """Let go of all sandboxes; they go on forwarding."""
+        """Close all sandboxes; they continue to forward."""
         for runtime in self._runtimes.values():
             watch.stop_watching(runtime)
             await self._kernel.call(runtime.sandbox.close)
         self._runtimes.clear()
 
     def _lock(self, vni: Vni) -> asyncio.Lock:
-        """Return what a pass over a network holds: nothing changes its sandbox meanwhile."""
+        """Return the lock that a pass holds while it changes a network's sandbox."""
         return self._locks.setdefault(vni, asyncio.Lock())
 
     # --- the loop -----------------------------------------------------------------------
 
     def mark_dirty(self, vni: int | None = None) -> None:
-        """Say that something about a network (None: about all) may have changed."""
+        """Have a pass check a network (None: all of them) soon."""
         for known, runtime in self._runtimes.items():
             if vni is None or known == vni:
                 runtime.dirty = True
-        self._wake.set()
+        self.trigger()
 
     def mark_stale(self, vni: int | None = None) -> None:
-        """Say that the kernel may hold something else than the last pass left there."""
+        """Have the next pass read the kernel: it may differ from what the last pass left."""
         for known, runtime in self._runtimes.items():
             if vni is None or known == vni:
                 runtime.stale = True
         self.mark_dirty(vni)
 
-    async def run(self) -> None:
-        """Pass over what is dirty, and over everything every interval, until cancelled."""
+    def resync(self) -> None:
+        """Have the next pass read every sandbox."""
+        self.mark_stale()
+
+    def rest_s(self) -> float:
+        """Return a pause after a long pass: planning keeps the event loop from its peers."""
+        return self._pause_s
+
+    async def reconcile(self) -> None:
+        """Run a pass over each dirty sandbox; one that fails is retried on its own."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                async with asyncio.timeout(self._interval_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                self.mark_stale()
-            self._wake.clear()
-            await self.underlay_filter.admit_members()
-            cluster = list(self._versions(CLUSTER_SCOPE))
-            started = loop.time()
-            for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
-                await self._pass(vni)
-            took_s = loop.time() - started
-            if not any(runtime.failures for runtime in self._runtimes.values()):
-                self._programmed(cluster)
-                if self.pruning:
-                    await self.underlay_filter.drop_former_members()
-            if took_s > _LONG_S:
-                # Planning shares the interpreter with the loop, which has peers to answer.
-                await asyncio.sleep(min(took_s, _PAUSE_MAX_S))
+        await self.underlay_filter.admit_members()
+        cluster = list(self._versions(CLUSTER_SCOPE))
+        started = loop.time()
+        for vni in [vni for vni, runtime in self._runtimes.items() if runtime.dirty]:
+            await self._pass(vni)
+        took_s = loop.time() - started
+        self._pause_s = min(took_s, _PAUSE_MAX_S) if took_s > _LONG_S else 0.0
+        if not any(runtime.failures for runtime in self._runtimes.values()):
+            self._programmed(cluster)
+            if self.pruning:
+                await self.underlay_filter.drop_former_members()
 
     async def watch(self) -> None:
-        """Look after what no notification tells, until cancelled: that a sandbox has lost its
-        name, that every live peer's records are here, so that a start may prune, and that what
-        could not be opened in a sandbox can be now."""
+        """Poll for what no notification reports, until cancelled.
+
+        A sandbox has lost its name; the records of every live peer have arrived, so that a start
+        may prune; a service that could not be opened in a sandbox can be opened now.
+        """
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_S)
             if not self.pruning and self._gossip.node.caught_up:
@@ -229,22 +232,22 @@ class Reconciler:
                     await self.sandbox_ready.emit(network, runtime.sandbox)
 
     def _programmed(self, versions: list[LogVersion]) -> None:
-        """Say how far the kernel is, to whoever waits for it."""
+        """Confirm the record versions that the kernel forwards by, to the peers that wait."""
         self._gossip.node.programmed(versions, self._gossip.transport.now())
         self._gossip.transport.flush_soon()
 
     async def _pass(self, vni: Vni) -> None:
-        """Make one pass; where it can't be made at all, the others don't wait for it."""
+        """Run one pass; an error of one network does not hold up the others."""
         try:
-            await self.reconcile(vni)
+            await self.reconcile_network(vni)
         except (OverlayError, OSError) as error:
             runtime = self._runtimes.get(vni)
             if runtime is not None:
-                runtime.stale = True  # what it had taken up is still to be done
+                runtime.stale = True  # the changes it took up are still to be made
                 self._note_failures(vni, runtime, [str(error)])
 
-    async def reconcile(self, vni: Vni) -> None:
-        """One pass: plan, read, subtract, apply; then say how far the kernel is."""
+    async def reconcile_network(self, vni: Vni) -> None:
+        """Run one pass over a network: plan, read, subtract, apply; then confirm the versions."""
         async with self._lock(vni):
             runtime = self._runtimes.get(vni)
             network = self._directory.network_by_vni(vni)
@@ -266,7 +269,7 @@ class Reconciler:
             if hints and done.repair_count:
                 self._event_log.record(
                     "repaired",
-                    f"{'; '.join(hints)}: put right by {done.repair_count} operations",
+                    f"{'; '.join(hints)}: repaired by {done.repair_count} operations",
                     level=logging.WARNING,
                     network=network.name if network is not None else f"vni {vni}",
                 )
@@ -284,7 +287,7 @@ class Reconciler:
                 case PutLink(link=Port(name=name)):
                     lost.append(name)
                 case PutRow(row=row) if row.link in lost:
-                    pass  # it comes with its port
+                    pass  # follows when its port exists again
                 case _:
                     others.append(failure)
         if lost:
@@ -293,37 +296,50 @@ class Reconciler:
         self._note_failures(vni, runtime, texts)
 
     def _note_failures(self, vni: Vni, runtime: SandboxRuntime, texts: list[str]) -> None:
-        """Show what failed, tell what is new of it, and try again later."""
-        told, runtime.failures = runtime.failures, texts
+        """Keep the failures for `status`, log the new ones, and retry later."""
+        logged, runtime.failures = runtime.failures, texts
         if not texts:
             runtime.retry_s = FIRST_RETRY_S
             return
         for text in texts[:3]:
-            if text not in told:
+            if text not in logged:
                 self._event_log.record("kernel", text, level=logging.ERROR, network=f"vni {vni}")
-        if runtime.retry is not None:  # or each pass that fails would bring one more, for ever
+        if runtime.retry is not None:  # otherwise each failed pass would add one
             runtime.retry.cancel()
         runtime.retry = asyncio.get_running_loop().call_later(runtime.retry_s, self.mark_dirty, vni)
         runtime.retry_s = min(2 * runtime.retry_s, _RETRY_MAX_S)
 
     async def differences(self) -> dict[Vni, list[Operation]]:
-        """Compare desired with actual in every sandbox, changing nothing."""
+        """Return the difference between desired and actual in every sandbox; changes nothing."""
         found: dict[Vni, list[Operation]] = {}
         for vni, runtime in list(self._runtimes.items()):
             async with self._lock(vni):
                 if self._runtimes.get(vni) is not runtime:
-                    continue  # gone while another pass was waited for
+                    continue  # destroyed while this waited for another pass
                 given = self._plan_input(vni, self._directory.network_by_vni(vni))
                 found[vni] = await self._kernel.call(compare, runtime, given)
         return found
 
-    def port_security_fault(self) -> str:
-        """Return why containers' addresses are not checked here; empty if they are."""
-        faults = (runtime.sandbox.guard_fault for runtime in self._runtimes.values())
-        return next(filter(None, faults), "")
+    def faults(self) -> Iterator[Fault]:
+        """Yield what is missing in this node's sandboxes: the fast path, port security."""
+        yield from super().faults()
+        if self.fast_path.is_wanted_but_missing:
+            yield Fault(
+                f"no fast path: {self.fast_path.why}",
+                'Frames go through the bridge. fast_path = "auto" uses it only where the kernel '
+                "allows it",
+            )
+        reasons = (runtime.sandbox.guard_fault for runtime in self._runtimes.values())
+        reason = next(filter(None, reasons), "")
+        if reason:
+            yield Fault(
+                "a container here can use other containers' addresses, and send router "
+                f"advertisements and DHCP answers: {reason}",
+                "Port security needs nftables for bridges: modprobe nf_tables",
+            )
 
     def neighbor_count(self) -> int:
-        """Return how many rows of ours the kernel's neighbour tables hold."""
+        """Return how many of overlayd's rows the kernel's neighbor tables hold."""
         return sum(runtime.neighbor_count for runtime in self._runtimes.values())
 
     # --- what should be -----------------------------------------------------------------
@@ -344,7 +360,7 @@ class Reconciler:
 
 
 def _destroy(name: str) -> None:
-    """Remove a sandbox by name, or a name that leads nowhere; in the kernel thread."""
+    """Remove a sandbox by name, or a stale name; runs in the kernel thread."""
     try:
         Sandbox.open(name, create=False).destroy()
     except NotFoundError:

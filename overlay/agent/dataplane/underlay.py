@@ -1,22 +1,20 @@
-"""Following the underlay: its address on this host, its interface going down and up.
+"""Follow the underlay: its address on this host, and whether its interface is up.
 
-Owns: when to look again, what a moved address means for the card, the gossip socket and the
-VTEPs, and why an underlay can't be followed. Must not know: MTUs, how addresses are chosen.
+Owns: what a changed address means for the card, the gossip socket and the VTEPs.
+Does not: know MTUs, or how an address is chosen.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dataplane.watch import watch_monitor
-from overlay.agent.gossip.service import GossipService
-from overlay.agent.process.event_log import EventLog
-from overlay.agent.process.kernel_thread import KernelThread
-from overlay.agent.records.directory import Directory
+from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller
 from overlay.agent.state import documents
 from overlay.errors import OverlayError
 from overlay.kernel.host import underlay
@@ -25,81 +23,60 @@ from overlay.kernel.sandbox.monitor import UnderlayMonitor
 from overlay.model import Ip, ip_text
 from overlay.signals import AsyncSignal
 
-_SETTLE_S = 0.2  # an address is changed in several steps
-_RETRY_S = 5.0  # where something is in the way that no notification tells the end of: a full disk
 
+class Underlay(Controller):
+    """Keeps this node at the address of its underlay.
 
-class Underlay:
-    """Keeps this node where its underlay is; `fault` says what is in the way, if anything.
-
-    Signal `address_checked`: the address that this node uses, after each check; an OverlayError or
-    OSError of a handler becomes the fault.
+    Signal `address_checked`: the underlay's address and interface, in each pass; an error of a
+    handler is an error of the pass.
     """
 
-    def __init__(
-        self,
-        gossip: GossipService,
-        directory: Directory,
-        reconciler: Reconciler,
-        kernel: KernelThread,
-        event_log: EventLog,
-        interface: str,
-    ) -> None:
+    name = "underlay"
+    problem = "the underlay"
+    settle_s = 0.2  # an address is changed in several steps
+    recovered = "the underlay works again"
+    event_kind = "underlay"
+
+    def __init__(self, context: NodeContext, reconciler: Reconciler, interface: str) -> None:
+        super().__init__(context.event_log)
         self.interface = interface
         self.address_checked: AsyncSignal[[UnderlayAddress]] = AsyncSignal()
-        self.fault = ""
-        self._changed = asyncio.Event()
-        self._gossip = gossip
-        self._directory = directory
+        self._gossip = context.gossip
+        self._directory = context.directory
         self._reconciler = reconciler
-        self._kernel = kernel
-        self._event_log = event_log
+        self._kernel = context.kernel
 
-    async def run(self) -> None:
-        """Look whenever the kernel says that links, addresses or routes changed."""
+    @contextlib.asynccontextmanager
+    async def prepare(self) -> AsyncIterator[None]:
+        """Watch for changes of links, addresses and routes."""
         monitor = await self._kernel.call(UnderlayMonitor)
-        with watch_monitor(monitor, self._changed.set) as listen_again:
-            while True:
-                await self._check()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_RETRY_S if self.fault else None):
-                        await self._changed.wait()
-                await asyncio.sleep(_SETTLE_S)
-                listen_again()
-                self._changed.clear()
+        with watch_monitor(monitor, self.trigger, self.settle_s):
+            yield
 
-    def trigger(self) -> None:
-        """Look once more: there may be a new peer, reached by another route."""
-        self._changed.set()
+    async def reconcile(self) -> None:
+        """Use the address and the MTU that the underlay has now.
 
-    async def _check(self) -> None:
+        Raises OverlayError where there is no address, or one that the socket cannot be bound to.
+        """
+        found = await self._choose()
+        moved = found.address != self._gossip.card.address
+        if not moved and not found.up:
+            raise OverlayError(f"the interface {found.interface} is down")
         try:
-            found = await self._choose()
-        except OverlayError as error:
-            self._set_fault(str(error))
-            return
-        try:
-            if found.address != self._gossip.card.address:
-                await self._move(found)
-            elif not found.up:
-                self._set_fault(f"the interface {found.interface} is down")
-                return
+            if moved:
+                self._move(found)
+        finally:
             await self.address_checked.emit(found)
-        except (OverlayError, OSError) as error:
-            self._set_fault(str(error))
-            return
-        if found.address == self._gossip.card.address:
-            self._clear_fault()
 
     async def _choose(self) -> UnderlayAddress:
-        """Return the place asked for with --underlay, else the one we have, else the one by
-        which a peer is reached."""
-        wish = self._gossip.cluster.underlay
+        """Return the address given by --underlay, else the present one, else the one by which a
+        peer is reached."""
+        wanted = self._gossip.cluster.underlay
         own = ip_text(self._gossip.card.address)
-        if wish is None:
+        if wanted is None:
             with contextlib.suppress(OverlayError):
                 return await self._kernel.call(underlay.choose_underlay, own, None)
-        return await self._kernel.call(underlay.choose_underlay, wish, self._peer())
+        return await self._kernel.call(underlay.choose_underlay, wanted, self._peer())
 
     def _peer(self) -> Ip | None:
         family = len(self._gossip.card.address)
@@ -110,15 +87,18 @@ class Underlay:
                 return card.address
         return None
 
-    async def _move(self, found: UnderlayAddress) -> None:
-        """Be at another address: socket, card, disk, then every VTEP."""
+    def _move(self, found: UnderlayAddress) -> None:
+        """Move to another address: socket, card and disk, then every VTEP."""
         before = ip_text(self._gossip.card.address)
         after = ip_text(found.address)
         try:
             self._gossip.transport.rebind(found.address)
         except OverlayError as error:
-            self._set_fault(f"the address has changed from {before} to {after}: {error}")
-            return
+            raise OverlayError(
+                f"the address has changed from {before} to {after}: {error.what}",
+                why=error.why,
+                hint=error.hint,
+            ) from error
         cluster = replace(self._gossip.cluster, address=after)
         documents.CLUSTER.put(self._gossip.state, cluster)
         self._gossip.cluster = cluster
@@ -130,14 +110,3 @@ class Underlay:
             f"the address has changed from {before} to {after} on {found.interface}: followed",
             level=logging.WARNING,
         )
-        self._clear_fault()
-
-    def _set_fault(self, fault: str) -> None:
-        if fault != self.fault:
-            self._event_log.record("underlay", fault, level=logging.ERROR)
-        self.fault = fault
-
-    def _clear_fault(self) -> None:
-        if self.fault:
-            self._event_log.record("underlay", "the underlay is well again")
-        self.fault = ""

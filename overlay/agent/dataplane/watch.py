@@ -11,67 +11,79 @@ from overlay.errors import OverlayError
 from overlay.kernel.nft.tables import Monitor
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
 
-_SETTLE_S = 0.02  # changes that come together are read together
+SETTLE_S = 0.02
+"""Seconds in which changes of a sandbox or a table count as one change."""
 
 
 @contextlib.contextmanager
 def watch_monitor(
-    monitor: UnderlayMonitor, wake: Callable[[], None]
-) -> Iterator[Callable[[], None]]:
-    """Call `wake` when something has changed, and not again before what this yields is called."""
+    monitor: UnderlayMonitor, wake: Callable[[], None], settle_s: float
+) -> Iterator[None]:
+    """Call `wake` after a change, at most twice within `settle_s`; close the monitor at the end.
+
+    The second call covers the changes that were drained after the first one.
+    """
     loop = asyncio.get_running_loop()
     descriptor = monitor.fileno()
+    timer: asyncio.TimerHandle | None = None
 
-    def heard() -> None:
+    def on_readable() -> None:
+        nonlocal timer
         loop.remove_reader(descriptor)
         wake()
+        timer = loop.call_later(settle_s, resume)
 
-    def listen_again() -> None:
+    def resume() -> None:
         monitor.drain()
-        loop.add_reader(descriptor, heard)
+        wake()
+        loop.add_reader(descriptor, on_readable)
 
-    loop.add_reader(descriptor, heard)
+    loop.add_reader(descriptor, on_readable)
     try:
-        yield listen_again
+        yield
     finally:
+        if timer is not None:
+            timer.cancel()
         loop.remove_reader(descriptor)
         monitor.close()
 
 
-def watch_sandbox(runtime: SandboxRuntime, doubt: Callable[[], None]) -> None:
-    """Call `doubt` when the kernel tells of something else than was planned; many notifications
-    of one change are read together."""
+def watch_sandbox(runtime: SandboxRuntime, on_contradiction: Callable[[], None]) -> None:
+    """Call `on_contradiction` when a notification of the kernel contradicts the last plan.
+
+    Notifications that come together are read together.
+    """
     loop = asyncio.get_running_loop()
     descriptor = runtime.monitor.fileno()
 
-    def later() -> None:
+    def on_readable() -> None:
         loop.remove_reader(descriptor)
-        runtime.settling = loop.call_later(_SETTLE_S, look)
+        runtime.settling = loop.call_later(SETTLE_S, check)
 
-    def look() -> None:
+    def check() -> None:
         runtime.settling = None
         found = runtime.monitor.contradictions(runtime.desired, runtime.ports_in_transition)
         if found and runtime.passes:
             runtime.hints = found[:3]
-            doubt()
-        if runtime.monitor.has_more:  # others get their turn, then we go on
-            runtime.settling = loop.call_later(0, look)
+            on_contradiction()
+        if runtime.monitor.has_more:  # continue after other callbacks of the loop
+            runtime.settling = loop.call_later(0, check)
         else:
-            loop.add_reader(descriptor, later)
+            loop.add_reader(descriptor, on_readable)
 
-    def look_at_guard() -> None:
+    def check_guard() -> None:
         if guard is not None and guard.altered():
             runtime.hints = ["port security was altered"]
-            doubt()
+            on_contradiction()
 
-    loop.add_reader(descriptor, later)
+    loop.add_reader(descriptor, on_readable)
     guard = runtime.sandbox.guard
     if guard is not None:
-        loop.add_reader(guard.fileno(), look_at_guard)
+        loop.add_reader(guard.fileno(), check_guard)
 
 
 def stop_watching(runtime: SandboxRuntime) -> None:
-    """Listen no more."""
+    """Stop watching a sandbox."""
     loop = asyncio.get_running_loop()
     loop.remove_reader(runtime.monitor.fileno())
     if runtime.sandbox.guard is not None:
@@ -82,35 +94,27 @@ def stop_watching(runtime: SandboxRuntime) -> None:
 
 
 @contextlib.contextmanager
-def watch_tables(table_names: Collection[str], own: Collection[int]) -> Iterator[asyncio.Event]:
-    """Set an event when anybody but `own` (port ids) touches a table of one of these names.
+def watch_tables(
+    table_names: Collection[str], own: Collection[int], wake: Callable[[], None]
+) -> Iterator[None]:
+    """Call `wake` when a process other than `own` (port ids) changes one of these tables.
 
-    Without nftables the event is never set.
+    Without nftables in the kernel, `wake` is never called.
     """
-    changed = asyncio.Event()
     try:
         monitor = Monitor()
     except OverlayError:
-        yield changed
+        yield
         return
     loop = asyncio.get_running_loop()
 
-    def look() -> None:
+    def on_readable() -> None:
         if monitor.touched(table_names, own):
-            changed.set()
+            wake()
 
-    loop.add_reader(monitor.fileno(), look)
+    loop.add_reader(monitor.fileno(), on_readable)
     try:
-        yield changed
+        yield
     finally:
         loop.remove_reader(monitor.fileno())
         monitor.close()
-
-
-async def wait_changed(changed: asyncio.Event, timeout_s: float) -> None:
-    """Return when the table was touched, and the change is likely complete, or after a time."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await changed.wait()
-        await asyncio.sleep(_SETTLE_S)
-    changed.clear()

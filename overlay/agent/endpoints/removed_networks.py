@@ -1,17 +1,19 @@
-"""What remains to be done when a network was removed by another node than its creator, or by one
-that could not know of all that is attached.
+"""Clean up after networks that another node removed.
 
-Owns: who deletes the definition, when the asking for it ends, and what leaves a removed network.
-Must not know: the verb that removes (`networks`), how something is detached.
+A network may be removed by a node that did not create it, or that could not know of all endpoints.
+
+Owns: which node deletes the definition, when the removal request ends, and what leaves a removed
+network.
+Does not: know the command that removes (`networks`), or how an endpoint is detached.
 """
 
 from __future__ import annotations
 
-import asyncio
-
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.networks.definition import record_keys
+from overlay.agent.process.controller import Controller
+from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
@@ -22,44 +24,48 @@ from overlay.core.protocol.records import (
     key_of,
 )
 
-_LOOK_AGAIN_S = 2.0
+_CATCH_UP_INTERVAL_S = 2.0
 
 
-class RemovedNetworks:
+class RemovedNetworks(Controller):
     """This node's part in the removal of networks."""
 
+    name = "removed networks"
+    problem = "a removed network is not cleaned up yet"
+
     def __init__(
-        self, gossip: GossipService, directory: Directory, detacher: EndpointDetacher
+        self,
+        gossip: GossipService,
+        directory: Directory,
+        detacher: EndpointDetacher,
+        event_log: EventLog,
     ) -> None:
+        super().__init__(event_log)
         self._gossip = gossip
         self._directory = directory
         self._detacher = detacher
-        self._changed = asyncio.Event()
-        self._changed.set()
 
-    def records_changed(self) -> None:
-        """Say that the cluster's records changed; what is due is done outside this call."""
-        self._changed.set()
+    async def reconcile(self) -> None:
+        """Write what is due, and detach all endpoints on networks that were removed.
 
-    async def run(self) -> None:
-        """Write what is due, and detach what is on networks that were removed, until cancelled.
-
-        Raises OverlayError where the disk refuses; begun anew, it does what was left.
+        Raises OverlayError where the disk rejects a write.
         """
-        self._changed.set()
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            self._clean_up()
-            if self._gossip.node.caught_up:
-                await self._detacher.detach_from_removed()
-            else:  # what is unknown here may only be on its way
-                await asyncio.sleep(_LOOK_AGAIN_S)
-                self._changed.set()
+        self._clean_up()
+        if self._gossip.node.caught_up:
+            await self._detacher.detach_from_removed()
+        else:
+            self.trigger()  # after `rest_s`: what is unknown here may still arrive
+
+    def rest_s(self) -> float:
+        """Return a pause while the records of the peers are still arriving."""
+        return 0.0 if self._gossip.node.caught_up else _CATCH_UP_INTERVAL_S
 
     def _clean_up(self) -> None:
-        """As a creator, delete what others asked to remove; as a remover, stop asking then; as who
-        took part, do so no more."""
+        """Delete this node's records about removed networks.
+
+        The creator deletes the definition, the remover its request, and every participant its
+        participation.
+        """
         gossip, own = self._gossip, self._gossip.node_id
         if gossip.node.caught_up:
             self._end_participation()
@@ -77,8 +83,10 @@ class RemovedNetworks:
                 self._delete([("removed", key)])
 
     def _end_participation(self) -> None:
-        """Take no part in networks that nobody has any more: the next one of the same number would
-        have the names that were given here. Grants stay: others may act by them still (ADR 0002).
+        """End participation in networks that no longer exist, and delete the names given here.
+
+        The next network with the same VNI would have those names otherwise. Grants stay: other
+        nodes may still rely on them (ADR 0002).
         """
         own, store = self._gossip.node_id, self._gossip.node.store
         claimed = {network.vni for _, network in self._directory.view.network_claims()}

@@ -1,17 +1,19 @@
-"""Attaches that are taken back, also where the disk refuses that at first.
+"""Roll back failed attaches; retry while the disk rejects writes.
 
-What made an attach fail is what its caller must read, and what could not be taken back for now is
-owed: it goes as soon as it can be written. After a start it is attached as the state says. Owns:
-what is owed. Must not know: what an attach or a detach consists of.
+The caller of a failed attach reads why it failed. A rollback that cannot be written yet is pending
+until it can be. A restart of the agent attaches again what the state on disk holds.
+
+Owns: the pending rollbacks.
+Does not: know what an attach or a detach consists of.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
 from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
@@ -20,8 +22,12 @@ from overlay.errors import OverlayError
 from overlay.model import Endpoint
 
 
-class Rollback:
-    """The attachments of this node that were to go, and are still there."""
+class Rollback(Controller):
+    """The attachments of this node that must be removed and still exist."""
+
+    name = "rollback"
+    problem = "a failed attach is not rolled back yet"
+    runs_at_start = False  # nothing is pending
 
     def __init__(
         self,
@@ -30,19 +36,18 @@ class Rollback:
         attachments: Attachments,
         event_log: EventLog,
     ) -> None:
+        super().__init__(event_log)
         self._detacher = detacher
         self._directory = directory
         self._attachments = attachments
-        self._event_log = event_log
         self._pending: dict[str, Attachment] = {}  # by endpoint; attachments are bounded themselves
-        self._has_pending = asyncio.Event()
 
     async def undo(self, attachment: Attachment, endpoint: Endpoint) -> bool:
-        """Take back what got no interface, or owe it; say whether it is gone."""
+        """Roll back an attach that made no interface, now or later; return whether it is done."""
         return await self._try(attachment, lambda: self._detacher.undo(attachment, endpoint))
 
     async def remove(self, attachment: Attachment) -> bool:
-        """Take back what was attached already, or owe it; say whether it is gone."""
+        """Detach what was attached completely, now or later; return whether it is done."""
         return await self._try(attachment, lambda: self._detacher.remove(attachment, wait=False))
 
     async def _try(self, attachment: Attachment, work: Callable[[], Awaitable[object]]) -> bool:
@@ -50,15 +55,17 @@ class Rollback:
             await work()
         except OverlayError as error:
             self._pending[attachment.endpoint_id] = attachment
-            self._has_pending.set()
-            text = f"{attachment.target} is not taken back yet: {error.what}: {error.why}"
+            self.trigger()
+            text = f"{attachment.target} is not rolled back yet: {error.what}: {error.why}"
             self._event_log.record("state", text, level=logging.ERROR)
             return False
         return True
 
     async def roll_back_owed(self, identity: tuple[int, int]) -> None:
-        """Take back what is owed of one container; for who is alone with it. Raises OverlayError
-        if that is refused again."""
+        """Roll back what is pending of one container; the caller holds its lock.
+
+        Raises OverlayError if the disk rejects it again.
+        """
         for endpoint_id, attachment in list(self._pending.items()):
             if attachment.netns_identity != identity:
                 continue
@@ -69,11 +76,8 @@ class Rollback:
                 await self._detacher.undo(attachment, endpoint)
             self._pending.pop(endpoint_id, None)
 
-    async def run(self) -> None:
-        """Take back what is owed, until cancelled; begun anew after a pause when it raises."""
-        while True:
-            await self._has_pending.wait()
-            for identity in {each.netns_identity for each in self._pending.values()}:
-                async with self._attachments.alone_with(identity):
-                    await self.roll_back_owed(identity)
-            self._has_pending.clear()
+    async def reconcile(self) -> None:
+        """Roll back everything that is pending."""
+        for identity in {each.netns_identity for each in self._pending.values()}:
+            async with self._attachments.alone_with(identity):
+                await self.roll_back_owed(identity)

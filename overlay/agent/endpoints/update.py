@@ -81,7 +81,7 @@ class UpdateService:
         if after == endpoint:
             return endpoint, []
         self._gossip.publish(self._gossip.commit(Scope(network.vni), [after]))
-        await self._reconciler.reconcile(network.vni)
+        await self._reconciler.reconcile_network(network.vni)
         pairs = zip(rates_of(endpoint.labels), rates_of(after.labels), strict=True)
         return after, [
             FieldChange(field, had or None, has or None)

@@ -1,9 +1,8 @@
-"""Making this host's ends on networks what they should be, whenever that may have changed.
+"""Reconcile this host's endpoints on exposed networks.
 
-Owns: the verbs expose and unexpose, when a network is looked at, and what is tried again.
-Level-triggered: `settle` makes what is so into what should be, whatever came before. Must not know:
-what an end is (`hostends`), which network is to have one (`exposable`), what becomes of the host's
-sysctls and rules (`hostforwarding`).
+Owns: expose and unexpose, when a network is checked, and the retry of each network.
+Does not: know what a host endpoint consists of (`host_endpoints`), which network is exposed
+(`eligibility`), or what becomes of the host's sysctls and rules (`ip_forwarding`).
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator, Iterator
 
 from overlay.agent.dataplane.mtu import MtuController
 from overlay.agent.dataplane.reconciler import Reconciler
@@ -20,6 +20,7 @@ from overlay.agent.exposure.host_endpoints import HostEndpoints
 from overlay.agent.exposure.ip_forwarding import HostForwarding
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.networks.participation import ParticipationService
+from overlay.agent.process.controller import Controller, Fault
 from overlay.core.dataplane.state import HOST_PORT_PREFIX
 from overlay.errors import OverlayError
 from overlay.kernel.sandbox.monitor import UnderlayMonitor
@@ -27,15 +28,20 @@ from overlay.model import Network, Vni, ip_text
 from overlay.signals import Signal
 
 _RETRY_S = 2.0
-_SETTLE_S = 0.05  # a change of several steps is looked at once
 _START_WAIT_S = 60.0
 
 
-class ExposureController:
-    """Makes them so. `ends`: those there are; `exposable`: those that there are to be.
+class ExposureController(Controller):
+    """Keeps this host's endpoints on the networks that are exposed, and on no other.
 
-    Signal `exposure_changed`: a network is exposed anew, or no longer.
+    Checks them as often as the reconciler checks its sandboxes.
+    Signal `exposure_changed`: a network was exposed or hidden.
     """
+
+    name = "exposure"
+    problem = "exposed networks are not kept up to date"
+    settle_s = 0.05  # one pass covers a change of several steps
+    runs_at_start = False  # `prepare` triggers the first pass
 
     def __init__(
         self,
@@ -47,31 +53,32 @@ class ExposureController:
         participation: ParticipationService,
         mtu_controller: MtuController,
     ) -> None:
+        super().__init__(context.event_log)
         self.exposure_changed: Signal[[]] = Signal()
+        self.interval_s = reconciler.interval_s
         self.host_endpoints = host_endpoints
         self.eligibility = eligibility
-        self.failures: dict[Vni, str] = {}  # of the last settling, for `status`
+        self.failures: dict[Vni, str] = {}  # of each network's last pass, for `status`
         self._forwarding = host_forwarding
         self._gossip = context.gossip
         self._directory = context.directory
+        self._kernel = context.kernel
         self._reconciler = reconciler
         self._participation = participation
-        self._kernel = context.kernel
-        self._event_log = context.event_log
         self._locks: dict[Vni, asyncio.Lock] = {}
         self._due: set[Vni] = set()
         self._retries: dict[Vni, asyncio.TimerHandle] = {}
-        self._wake = asyncio.Event()
         reconciler.ports_lost.connect(self._on_ports_lost)
         participation.before_sandbox_removal.connect(self.withdraw_before_removal)
         mtu_controller.mtu_changed.connect(self.trigger)
 
-    # --- the verbs ----------------------------------------------------------------------
+    # --- commands -----------------------------------------------------------------------
 
     async def expose(self, network: Network, *, exposed: bool) -> bool:
-        """Give this host an end on a network, or take it away, for good; say if that is new.
+        """Expose a network to this host, or hide it, permanently; return whether that is new.
 
-        Raises ConflictError where another network or a route of the host stands in the way.
+        Raises ConflictError where another network or a route of the host overlaps, OverlayError
+        where the kernel refuses it for now; it is retried then.
         """
         vni = network.vni
         before = bool(self.host_endpoints.of(vni))
@@ -79,41 +86,41 @@ class ExposureController:
             await self.eligibility.require_exposable(network)
         self.eligibility.preferences.put(vni, exposed=exposed)
         segments = await self._participation.begin(network) if exposed else []
-        await self.reconcile(vni)
+        await self.reconcile_network(vni)
         self._gossip.publish(segments)
         if not exposed:
             self._gossip.publish(await self._participation.end_unused(vni))
-            self.trigger()  # others may have waited for the place
+            self.trigger()  # networks that overlap may be exposed now
         if vni in self.failures:
             raise OverlayError(
                 f"network {network.name} is not {'exposed' if exposed else 'hidden'} yet",
                 why=self.failures[vni],
-                hint="The agent tries again by itself; see: overlayd status",
+                hint="The agent retries automatically; see: overlayd status",
             )
         return before != exposed
 
-    # --- when to look -------------------------------------------------------------------
+    # --- when to check ------------------------------------------------------------------
 
     async def endpoint_attached(self, vni: Vni) -> None:
-        """Expose a network that has got its first container here, if nothing is in the way."""
+        """Expose a network that has its first container here, unless something prevents it."""
         if vni not in self.host_endpoints.exposed_vnis and vni not in self.eligibility.obstacles:
-            await self.reconcile(vni)
+            await self.reconcile_network(vni)
 
     def trigger(self, vni: Vni | None = None) -> None:
-        """Say that something about a network (None: about all) may have changed."""
+        """Have a pass check a network (None: all of them) soon."""
         self._due |= (
             self.host_endpoints.exposed_vnis | self.eligibility.candidates()
             if vni is None
             else {vni}
         )
-        self._wake.set()
+        super().trigger()
 
     def _on_ports_lost(self, vni: Vni, ports: list[str]) -> None:
         if any(port.startswith(HOST_PORT_PREFIX) for port in ports):
             self.trigger(vni)
 
     def networks_changed(self) -> None:
-        """Look at networks that exist no more."""
+        """Have a pass check the networks that no longer exist."""
         gone = (
             self.host_endpoints.exposed_vnis | set(self.eligibility.preferences)
         ) - self._directory.view.networks().keys()
@@ -121,38 +128,43 @@ class ExposureController:
             self.trigger(vni)
 
     async def start(self) -> None:
-        """Adopt what this host has: the same interfaces, rules and sysctls as before."""
+        """Adopt the interfaces, rules and sysctls that this host has."""
         for vni, network in sorted(self._directory.view.networks().items()):
             runtime = self._reconciler.runtime(vni)
             if runtime is not None and self.host_endpoints.of(vni):
-                with contextlib.suppress(OverlayError, OSError):  # `run` tries again, and tells
+                with contextlib.suppress(OverlayError, OSError):  # the first pass retries
                     await self.host_endpoints.connect(network, runtime)
         with contextlib.suppress(OverlayError, OSError):  # as above
             await self._forwarding.apply()
 
-    async def run(self, interval_s: float) -> None:
-        """Settle what is due, and everything every interval, until cancelled."""
+    @contextlib.asynccontextmanager
+    async def prepare(self) -> AsyncIterator[None]:
+        """Wait until this node may write, then watch the host's namespace."""
         while not await self._gossip.wait_may_write(_START_WAIT_S):
             pass
         monitor = await self._kernel.call(UnderlayMonitor)
         self.trigger()
-        with watch_monitor(monitor, self._wake.set) as listen_again:
-            while True:
-                try:
-                    async with asyncio.timeout(interval_s):
-                        await self._wake.wait()
-                except TimeoutError:
-                    self.trigger()
-                await asyncio.sleep(_SETTLE_S)
-                listen_again()
-                self._wake.clear()
-                await self._reconcile_due()
+        with watch_monitor(monitor, super().trigger, self.settle_s):
+            yield
 
-    async def _reconcile_due(self) -> None:
-        """Settle what is due, and what somebody has altered in the host's namespace."""
+    def faults(self) -> Iterator[Fault]:
+        """Yield the networks that could not be exposed or hidden."""
+        yield from super().faults()
+        for vni, reason in sorted(self.failures.items()):
+            network = self._directory.network_by_vni(vni)
+            name = network.name if network else str(vni)
+            yield Fault(
+                f"network {name} is not exposed to this host: {reason}",
+                "The agent retries automatically; to give up: overlayd unexpose "
+                f"{network.name if network else 'NETWORK'}",
+                "error",
+            )
+
+    async def reconcile(self) -> None:
+        """Check the networks that are due, and those altered in the host's namespace."""
         due, self._due = self._due, set()
         altered: dict[Vni, list[str]] = {}
-        with contextlib.suppress(OverlayError, OSError):  # never held still: the next look sees
+        with contextlib.suppress(OverlayError, OSError):  # it kept changing: the next pass reads it
             altered = await self.host_endpoints.differences()
             due |= (
                 self.host_endpoints.exposed_vnis
@@ -160,23 +172,23 @@ class ExposureController:
                 else set()
             )
         for vni in sorted(due | altered.keys()):
-            await self.reconcile(vni)
-        with contextlib.suppress(OverlayError, OSError):  # a settling that needs it fails and tells
+            await self.reconcile_network(vni)
+        with contextlib.suppress(OverlayError, OSError):  # a network that needs it fails by itself
             await self._forwarding.apply()
 
     async def differences(self) -> list[str]:
-        """Return what is wrong in the host's namespace, in words: interfaces and sysctls."""
+        """Describe what is wrong in the host's namespace: interfaces and sysctls."""
         altered = await self.host_endpoints.differences()
-        found = [fault for vni in sorted(altered) for fault in altered[vni]]
+        found = [text for vni in sorted(altered) for text in altered[vni]]
         return found + await self._forwarding.differences()
 
     async def reconcile_all(self) -> None:
-        """Look at every network now."""
+        """Check every network now."""
         self.trigger()
-        await self._reconcile_due()
+        await self.attempt()
 
     def refusal_reason(self, network: Network) -> str | None:
-        """Return why a network that is not exposed here is not."""
+        """Return why a network is not exposed here; None if no reason is known."""
         vni, rule = network.vni, self.eligibility.refusal_reason(network)
         if rule is not None:
             return rule
@@ -184,10 +196,10 @@ class ExposureController:
             return "nothing on this host is attached to it"
         return self.failures.get(vni) or self.eligibility.obstacles.get(vni)
 
-    # --- making it so -------------------------------------------------------------------
+    # --- one network --------------------------------------------------------------------
 
-    async def reconcile(self, vni: Vni) -> None:
-        """Make one network's ends what they should be; what fails is tried again later."""
+    async def reconcile_network(self, vni: Vni) -> None:
+        """Expose or hide one network, as it should be; a failure is retried later."""
         async with self._locks.setdefault(vni, asyncio.Lock()):
             try:
                 await self._reconcile(vni)
@@ -203,7 +215,7 @@ class ExposureController:
             await self._forget(vni)
 
     def _retry_later(self, vni: Vni) -> None:
-        """Settle once more, later; once for however many failures until then."""
+        """Check the network again later: once, however often it fails until then."""
         loop = asyncio.get_running_loop()
         if vni not in self._retries or self._retries[vni].when() <= loop.time():
             self._retries[vni] = loop.call_later(_RETRY_S, self.trigger, vni)
@@ -218,14 +230,16 @@ class ExposureController:
         made = await self.host_endpoints.connect(network, runtime)
         await self._forwarding.apply()
         if made or segments:
-            await self._reconciler.reconcile(vni)  # its way out, before anybody goes there
+            await self._reconciler.reconcile_network(vni)  # its way out, before containers use it
             self.exposure_changed.emit()
         if segments:
             self._gossip.publish(segments)
-            shown = ", ".join(ip_text(ip) for end in self.host_endpoints.of(vni) for ip in end.ips)
-            self._event_log.record("expose", f"this host is {shown}", network=network.name)
+            shown = ", ".join(
+                ip_text(ip) for each in self.host_endpoints.of(vni) for ip in each.ips
+            )
+            self._event_log.record("expose", f"this host has {shown}", network=network.name)
 
-    # --- and taking it back -------------------------------------------------------------
+    # --- withdrawal ---------------------------------------------------------------------
 
     async def _withdraw(self, vni: Vni) -> None:
         if await self.host_endpoints.remove(vni):
@@ -233,18 +247,18 @@ class ExposureController:
             self.exposure_changed.emit()
 
     async def withdraw_before_removal(self, vni: Vni) -> None:
-        """Take the ends away before the network's sandbox goes."""
+        """Remove the host endpoints before the network's sandbox is removed."""
         async with self._locks.setdefault(vni, asyncio.Lock()):
             await self._withdraw(vni)
 
     async def _forget(self, vni: Vni) -> None:
-        """End what was wished of a network that exists no more."""
+        """Drop the preference for a network that no longer exists."""
         if self._gossip.node.caught_up:
             self.eligibility.preferences.drop(vni)
             self._gossip.publish(await self._participation.end_unused(vni))
 
     async def withdraw_all(self) -> None:
-        """Before leaving the cluster: take every end away, and the rules and sysctls of ours."""
+        """Remove every host endpoint, rule and sysctl setting, before leaving the cluster."""
         for vni in sorted(self.host_endpoints.exposed_vnis | set(self.eligibility.preferences)):
             self.eligibility.preferences.disregard(vni)
             await self.withdraw_before_removal(vni)

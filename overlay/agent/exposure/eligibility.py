@@ -1,7 +1,10 @@
-"""Whether this host is to have an end on a network: what was wished, and what is in the way.
+"""Decide whether this host has an endpoint on a network, and what prevents it.
 
-A network is exposed by hand, hidden by hand, or by itself as soon as it has a container here. Owns:
-that rule. Changes nothing in the kernel, nor on disk (`preferences`).
+A network is exposed by command, hidden by command, or exposed automatically as soon as it has a
+container here.
+
+Owns: that rule.
+Does not: change anything in the kernel, nor the preferences (`preferences`).
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from overlay.model import Network, Vni
 
 
 class Eligibility:
-    """What was wished of each network. `obstacles`: why one is not exposed by itself."""
+    """The preference for each network. `obstacles`: why one is not exposed automatically."""
 
     def __init__(
         self,
@@ -40,21 +43,22 @@ class Eligibility:
         self._attachments = attachments
 
     def candidates(self) -> set[Vni]:
-        """Return the networks that may have to have an end: with a wish, or with a container."""
+        """Return the networks that may be exposed: with a preference, or with a container here."""
         return self.preferences.keys() | {Vni(each.vni) for each in self._attachments.values()}
 
     async def should_expose(self, network: Network) -> bool:
-        """Say whether a network is to have an end here; where not, `obstacles` may have why."""
+        """Return whether to expose a network here; if not, `obstacles` may hold the reason."""
         vni = network.vni
         self.obstacles.pop(vni, None)
-        wish = self.preferences.get(vni)
+        preference = self.preferences.get(vni)
         if (
-            wish is not None
+            preference is not None
             or network.internal
             or not self._populated(vni)
             or self._host_endpoints.of(vni)
         ):
-            return wish is True or (wish is None and not network.internal and self._populated(vni))
+            automatic = not network.internal and self._populated(vni)
+            return automatic if preference is None else preference
         obstacle = subnet_too_small(network) or await self._obstacle(network)
         if obstacle is not None:
             self.obstacles[vni] = obstacle.why
@@ -70,19 +74,20 @@ class Eligibility:
         return await self._kernel.call(find_obstacle, network, exposed)
 
     async def require_exposable(self, network: Network) -> None:
-        """Raise ConflictError for a network that can have no end here."""
+        """Raise ConflictError for a network that cannot be exposed here."""
         self._directory.require_participation(network)
         if not has_sandbox(network):
             raise ConflictError(
-                f"network {network.name} is on an interface of this host as it is",
-                why=f"it is of the kind {driver_of(network)}: its router is the segment's own",
-                hint="Ask that router for a way in or out",
+                f"network {network.name} cannot be exposed",
+                why=f"it uses driver {driver_of(network)}, whose gateway is the physical segment's "
+                "router",
+                hint="Configure that router instead",
             )
         if network.internal:
             raise ConflictError(
                 f"network {network.name} is internal",
-                why="it was made with --internal: nothing gets in or out",
-                hint="Make another network without --internal",
+                why="it was created with --internal: nothing gets in or out",
+                hint="Create another network without --internal",
             )
         obstacle = await self._obstacle(network)
         if obstacle is not None:
@@ -93,25 +98,25 @@ class Eligibility:
             )
 
     def refusal_reason(self, network: Network) -> str | None:
-        """Return the rule by which a network has no end here; None if it may have one."""
+        """Return the rule by which a network is not exposed here; None if it may be."""
         if network.internal:
             return "it is internal"
         if not has_sandbox(network):
-            return f"it is of the kind {driver_of(network)}: on a segment that has its own router"
+            return f"it uses driver {driver_of(network)}: its segment has its own router"
         if self.preferences.get(network.vni) is False:
             return "by overlayd unexpose"
         return None
 
 
 class ExposureObstacle(NamedTuple):
-    """What is in the way, and what a person can do about it."""
+    """What prevents an exposure, and what a person can do about it."""
 
     why: str
     hint: str
 
 
 def subnet_too_small(network: Network) -> ExposureObstacle | None:
-    """Return an obstacle where a person should decide: every host's end takes an address."""
+    """Return an obstacle where a person should decide: every host endpoint takes an address."""
     for subnet in network.subnets:
         length = max(subnet.prefix_length, subnet.block_length)
         size = 1 << 8 * len(subnet.base) - length
@@ -125,15 +130,15 @@ def subnet_too_small(network: Network) -> ExposureObstacle | None:
 
 
 def find_obstacle(network: Network, exposed: Sequence[Network]) -> ExposureObstacle | None:
-    """Return what keeps this host from an end on the network; in the kernel thread."""
+    """Return what prevents exposing the network; runs in the kernel thread."""
     routes = underlay.routes()
     for subnet in network.subnets:
         for other in exposed:
-            for theirs in other.subnets:
-                same_family = len(theirs.base) == len(subnet.base)
-                if same_family and theirs.network.overlaps(subnet.network):
+            for used in other.subnets:
+                same_family = len(used.base) == len(subnet.base)
+                if same_family and used.network.overlaps(subnet.network):
                     return ExposureObstacle(
-                        f"its subnet {subnet} overlaps {theirs} of network {other.name}, which "
+                        f"its subnet {subnet} overlaps {used} of network {other.name}, which "
                         "is exposed here",
                         f"overlayd unexpose {other.name}",
                     )

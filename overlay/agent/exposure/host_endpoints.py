@@ -1,9 +1,11 @@
-"""This host's own ends on networks: their records, their interfaces, and what is altered of these.
+"""This host's own endpoints on networks: their records and interfaces.
 
-A host's end is an endpoint as a container's is: an address from this node's own space, announced to
-all, so that a container anywhere answers it over the overlay without translation. Owns: the host's
-endpoint records, of which it is the only writer, and their interfaces. Must not know: when a
-network is to have an end (`exposable`), and when that is looked at (`exposure`).
+A host endpoint is an endpoint like a container's: it has an address from this node's own space and
+is announced to all members, so that a container anywhere answers it over the overlay without
+translation.
+
+Owns: the records of the host's endpoints, of which it is the only writer, and their interfaces.
+Does not: decide which network has one (`eligibility`), or when that is checked (`controller`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from overlay.model import HOST_LABEL, Endpoint, Network, Vni, is_host, mac_for
 
 
 class HostEndpoints:
-    """The ends that this host has. `up`: the networks whose interfaces were made."""
+    """This host's endpoints. `exposed_vnis`: the networks on which it has interfaces."""
 
     def __init__(
         self,
@@ -39,16 +41,16 @@ class HostEndpoints:
         self.exposed_vnis: set[Vni] = set()
         self._gossip = context.gossip
         self._directory = context.directory
-        self._allocator = allocator
-        self._reconciler = reconciler
         self._kernel = context.kernel
         self._event_log = context.event_log
+        self._allocator = allocator
+        self._reconciler = reconciler
         self._rules = rules
 
-    # --- looking ------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------
 
     def of(self, vni: Vni) -> list[Endpoint]:
-        """Return this host's own endpoints on a network, one per segment; none: not exposed."""
+        """Return this host's endpoints on a network, one for each segment; none: not exposed."""
         return [each for each in self._directory.own_endpoints(vni) if is_host(each)]
 
     def links(self, network: Network) -> tuple[Uplink, ...]:
@@ -69,13 +71,13 @@ class HostEndpoints:
         return tuple(found[segment] for segment in sorted(found))
 
     def names(self) -> tuple[set[str], bool]:
-        """Return the names of all our interfaces, and whether any has IPv6."""
+        """Return the names of the host's interfaces on networks, and whether any has IPv6."""
         links = [link for links in self._all_links().values() for link in links]
         has_ipv6 = any(len(ip) == 16 for link in links for ip, _ in link.addresses)
         return {link.name for link in links}, has_ipv6
 
     async def differences(self) -> dict[Vni, list[str]]:
-        """Return what is wrong with the interfaces in the host's namespace, by network."""
+        """Describe what is wrong with the interfaces in the host's namespace, by network."""
         wanted = self._all_links()
         if not wanted:
             return {}
@@ -94,10 +96,10 @@ class HostEndpoints:
             vni: self.links(networks[vni]) for vni in sorted(self.exposed_vnis) if vni in networks
         }
 
-    # --- making them --------------------------------------------------------------------
+    # --- changing -----------------------------------------------------------------------
 
     async def ensure_records(self, network: Network) -> list[Segment]:
-        """Make the host's endpoint on each segment durable where there is none."""
+        """Write the host's endpoint on each segment that has none; return what was written."""
         there = {_segment(network, end) for end in self.of(network.vni)}
         written: list[Segment] = []
         for segment in range(segment_count(network)):
@@ -118,7 +120,7 @@ class HostEndpoints:
         return written
 
     async def connect(self, network: Network, runtime: SandboxRuntime) -> bool:
-        """Make or repair the interfaces; say whether anything was to do."""
+        """Create or repair the interfaces; return whether anything changed."""
         links, fresh = self.links(network), network.vni not in self.exposed_vnis
         async with runtime.change_ports() as changed:
             found = await self._kernel.call(uplink.survey, links)
@@ -130,13 +132,16 @@ class HostEndpoints:
         self.exposed_vnis.add(network.vni)
         self._rules.set_links(network.vni, [ExposedLink(link.name, link.ranges) for link in links])
         if wrong and not fresh:
-            text = f"{'; '.join(wrong)}: put right"
+            text = f"{'; '.join(wrong)}: repaired"
             self._event_log.record("repaired", text, level=logging.WARNING, network=network.name)
         return bool(wrong) or fresh
 
     async def remove(self, vni: Vni) -> bool:
-        """Take a network's ends away, durably first: an interface without a record goes with the
-        next pass, or start. Say whether there was any."""
+        """Remove the host's endpoints on a network; return whether there were any.
+
+        The records are deleted first: an interface without one is removed by the next
+        pass or start.
+        """
         ends = self.of(vni)
         if not ends and vni not in self.exposed_vnis:
             return False

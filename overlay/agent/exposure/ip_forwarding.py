@@ -1,7 +1,8 @@
-"""Whether this host forwards between its networks and the world: its sysctls, and the rules' part.
+"""Let this host forward between its networks and the outside: sysctls and rules.
 
 Owns: that sysctls and rules change together, in the order in which the host is never an open
-router. Must not know: which networks have an end, and why (`exposure`).
+router.
+Does not: know which networks are exposed, and why (`controller`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from overlay.kernel.host import ip_forwarding
 
 
 class HostForwarding:
-    """Follows the ends there are."""
+    """Enables forwarding as long as this host has an endpoint on a network."""
 
     def __init__(
         self,
@@ -33,7 +34,7 @@ class HostForwarding:
         self._run_dir = run_dir
 
     async def apply(self) -> None:
-        """Bring the host's sysctls and rules up to the ends there are."""
+        """Set the host's sysctls and rules for the endpoints that it has."""
         own, has_ipv6 = self._host_endpoints.names()
         if own:
             done = await self._kernel.call(
@@ -41,22 +42,21 @@ class HostForwarding:
             )
             self._rules.set_opened(done.opened)
             if done.changed:
-                self._event_log.record(
-                    "exposure", f"this host forwards now: {_short(done.changed)}"
-                )
+                text = f"enabled forwarding: {_short(done.changed)}"
+                self._event_log.record("exposure", text)
         else:
             await self._stop_forwarding()
         await self._rules.apply()
 
     async def _stop_forwarding(self) -> None:
-        """Set the host's sysctls back, before the rules go that keep it from being a router."""
+        """Restore the sysctls before removing the rules that keep this host from routing."""
         restored = await self._kernel.call(ip_forwarding.restore_sysctls, self._run_dir)
         self._rules.set_opened(())
         if restored:
-            self._event_log.record("exposure", f"this host forwards no more: {_short(restored)}")
+            self._event_log.record("exposure", f"disabled forwarding: {_short(restored)}")
 
     async def missing_sysctls(self) -> list[str]:
-        """Return the sysctls that are not as they should be."""
+        """Return the names of the sysctls that differ from what they should be."""
         own, has_ipv6 = self._host_endpoints.names()
         if not own:
             return []
@@ -65,11 +65,11 @@ class HostForwarding:
         )
 
     async def differences(self) -> list[str]:
-        """Return the same in words."""
+        """Describe the sysctls that differ from what they should be."""
         return [_readable(f"net/{name} was altered") for name in await self.missing_sysctls()]
 
     async def withdraw(self) -> None:
-        """Before leaving the cluster: take back the sysctls and rules of ours."""
+        """Restore the sysctls and remove the rules; called before leaving the cluster."""
         await self._stop_forwarding()
         await self._rules.remove()
 
@@ -80,5 +80,5 @@ def _short(names: list[str]) -> str:
 
 
 def _readable(text: str) -> str:
-    """Return a text that any file takes: interfaces of others may have names that are no text."""
+    """Return a valid UTF-8 text: other interfaces may have names that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()

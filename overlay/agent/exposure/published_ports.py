@@ -1,42 +1,49 @@
-"""Ports of this host that lead to containers, kept as they were asked for.
+"""Published ports: ports of this host that map to containers.
 
-Owns: the publications on disk, which endpoint each leads to now, and what the host's rules are
-told of them. A publication names a container: where that has another address, or is on another
-host, the port follows; where nobody has the name, nothing answers. Must not know: rules.
+A publication names a container: where that has another address, or is on another host, the port
+follows; where no endpoint has the name, nothing answers.
+
+Owns: the publications on disk, the present target of each, and the ports in the host's rules.
+Does not: know how rules are written.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import NamedTuple
 
 from overlay import limits
 from overlay.agent.exposure.controller import ExposureController
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller
 from overlay.agent.records.directory import PlacedEndpoint
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import PortForward
 from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.dataplane.published_port import PortPair, PublishedPort, conflicting, matches
-from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.errors import ConflictError, NotFoundError
 from overlay.kernel.host import default_route, port_check
 from overlay.model import Ip, Network, Vni, ip_text
 from overlay.signals import Signal
 
 
 class PublishedPortStatus(NamedTuple):
-    """A publication and what it leads to now; `fault` says why nothing answers there, if so."""
+    """A publication and its present targets; `fault` is the reason where there are none."""
 
     publication: PublishedPort
     targets: tuple[PortForward, ...]
     fault: str
 
 
-class PublishedPorts:
-    """This host's published ports."""
+class PublishedPorts(Controller):
+    """Keeps this host's published ports at the containers that they name."""
+
+    name = "published ports"
+    problem = "published ports do not follow their containers"
+    runs_at_start = False  # `start` has set the rules
+    event_kind = "publish"
 
     def __init__(
         self,
@@ -45,33 +52,37 @@ class PublishedPorts:
         rules: HostRules,
         attachments: Attachments,
         default_route_moved: Signal[[]],
+        interval_s: float,
     ) -> None:
+        super().__init__(context.event_log)
+        self.interval_s = self.retry_first_s = self.retry_max_s = interval_s
         self._gossip = context.gossip
         self._directory = context.directory
+        self._kernel = context.kernel
         self._exposure = exposure
         self._rules = rules
-        self._kernel = context.kernel
-        self._event_log = context.event_log
         self._attachments = attachments
         self._known = documents.PUBLISHED_PORTS.load(context.gossip.state)
-        self._wake = asyncio.Event()
-        self._publishing = asyncio.Lock()  # of two that want one place, the second sees the first
-        self._refresh_lock = asyncio.Lock()  # the last look at the names is the one that counts
+        self._publishing = asyncio.Lock()  # of two for one port, the second sees the first
+        self._refresh_lock = asyncio.Lock()  # the rules get the newest targets
         exposure.exposure_changed.connect(self.endpoints_changed)
         default_route_moved.connect(self.endpoints_changed)
 
-    # --- the verbs ----------------------------------------------------------------------
+    # --- commands -----------------------------------------------------------------------
 
     def network_of(self, name: str, wanted: str | None) -> Network:
-        """Return the network on which a name is to be published; raises NotFoundError for a name
-        nobody has, ConflictError where several networks have it."""
+        """Return the network on which to publish a name.
+
+        Raises NotFoundError where no endpoint has the name, ConflictError where several networks
+        have it.
+        """
         if wanted is not None:
             return self._directory.network(wanted)
         found = [n for n in self._directory.networks() if name in self._named(n.vni)]
         if not found:
             raise NotFoundError(
                 f"nothing is called {name} on any network",
-                hint="'overlayd endpoint ls' lists the names; for one yet to come add --network",
+                hint="'overlayd endpoint ls' lists the names; for a future one add --network",
             )
         exposed = [
             network for network in found if self._exposure.host_endpoints.of(network.vni)
@@ -79,16 +90,16 @@ class PublishedPorts:
         if len(exposed) > 1:
             names = ", ".join(network.name for network in exposed)
             raise ConflictError(
-                f"{name} is on several networks: {names}", hint="Name one with --network"
+                f"{name} is on several networks: {names}", hint="Choose one with --network"
             )
         return exposed[0]
 
     async def publish(
         self, network: Network, name: str, pairs: list[PortPair], host_ip: Ip
     ) -> list[PublishedPort]:
-        """Publish ports, all or none; return those that were not published so already.
+        """Publish ports, all or none; return those that are new.
 
-        Raises ConflictError for a place that is taken, or a network that is not exposed here.
+        Raises ConflictError for a port that is taken, or a network that is not exposed here.
         """
         self._require_exposed(network)
         families = self._families(network, host_ip)
@@ -101,8 +112,8 @@ class PublishedPorts:
             if len(self._known) + len(fresh) > limits.PUBLISHED_PORTS_MAX:
                 raise ConflictError(
                     f"a host publishes {limits.PUBLISHED_PORTS_MAX} ports at most",
-                    why=f"this one has {len(self._known)}, and {len(fresh)} more are asked for",
-                    hint="Take back what is not needed: overlayd publish ls, overlayd unpublish",
+                    why=f"this one has {len(self._known)}, and {len(fresh)} more were requested",
+                    hint="Unpublish what is not needed: overlayd publish ls, overlayd unpublish",
                 )
             for each in fresh:
                 others = [*self._known, *(other for other in fresh if other != each)]
@@ -110,7 +121,7 @@ class PublishedPorts:
                 if taken is not None:
                     raise ConflictError(
                         f"port {each.host_binding}/{each.protocol} of this host is taken",
-                        why=f"it is published for {taken.name} already",
+                        why=f"it is already published for {taken.name}",
                         hint=f"overlayd unpublish {taken.name}, or choose another port",
                     )
                 place = (each.protocol, each.host_ip, each.host_port)
@@ -120,7 +131,7 @@ class PublishedPorts:
             await self.refresh()
         for each in fresh:
             self._event_log.record(
-                "publish", f"{each.host_binding}/{each.protocol} leads to port {each.port}",
+                "publish", f"{each.host_binding}/{each.protocol} maps to port {each.port}",
                 network=network.name, endpoint=name,
             )  # fmt: skip
         return fresh
@@ -137,7 +148,7 @@ class PublishedPorts:
         )
 
     def _families(self, network: Network, host_ip: Ip) -> tuple[int, ...]:
-        """Return the sizes of the addresses that the port would be on; raises ConflictError."""
+        """Return the sizes in bytes of the addresses to publish on; raises ConflictError."""
         sizes = {len(subnet.base) for subnet in network.subnets}
         if host_ip and len(host_ip) not in sizes:
             raise ConflictError(
@@ -149,7 +160,7 @@ class PublishedPorts:
     async def unpublish(
         self, name: str, network: Network | None, pairs: list[PortPair]
     ) -> list[PublishedPort]:
-        """Take ports of a name back, all of them where none is given; return what is gone."""
+        """Unpublish ports of a name, all of them where none is given; return them."""
         gone = [
             each
             for each in self._known
@@ -165,10 +176,10 @@ class PublishedPorts:
         self._known = [each for each in self._known if each not in gone]
         await self.refresh()
 
-    # --- what they lead to --------------------------------------------------------------
+    # --- targets ------------------------------------------------------------------------
 
     async def status(self) -> list[PublishedPortStatus]:
-        """Return all publications, in order of port."""
+        """Return all publications with their targets, in order of port."""
         order = sorted(self._known, key=lambda each: (each.host_port, each.protocol, each.host_ip))
         named = {vni: self._named(vni) for vni in {each.vni for each in order}}
         return [await self._status_of(each, named[each.vni].get(each.name)) for each in order]
@@ -199,23 +210,23 @@ class PublishedPorts:
         )
 
     def _named(self, vni: Vni) -> dict[str, PlacedEndpoint]:
-        """Return who has which name on a network."""
+        """Return the endpoints of a network by name."""
         found: dict[str, PlacedEndpoint] = {}
         for placed in self._directory.endpoints(vni):
-            # Of two, made in a split, the same one has the name on every host (`core.dataplane`).
-            rival = found.setdefault(placed.endpoint.name, placed)
-            if placed.endpoint.endpoint_id < rival.endpoint.endpoint_id:
+            # Of two, created in a partition, every host picks the same (`core.dataplane`).
+            other = found.setdefault(placed.endpoint.name, placed)
+            if placed.endpoint.endpoint_id < other.endpoint.endpoint_id:
                 found[placed.endpoint.name] = placed
         return found
 
-    # --- keeping it so ------------------------------------------------------------------
+    # --- reconciling --------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Tell the rules what is published, before they are first put in force."""
+        """Set the ports in the rules before these are first written."""
         await self._update_rules()
 
     async def refresh(self) -> None:
-        """Bring the rules up to what the names mean now."""
+        """Update the rules to the present targets."""
         await self._update_rules()
         await self._rules.apply()
 
@@ -225,29 +236,22 @@ class PublishedPorts:
             self._rules.set_ports(target for each in shown for target in each.targets)
 
     def endpoints_changed(self, vni: int | None = None) -> None:
-        """Say that endpoints of a network (None: of all) may have come, gone or moved."""
+        """Have a pass run soon if endpoints of a network (None: of any) matter to a port."""
         if self.has_port_on(vni):
-            self._wake.set()
+            self.trigger()
 
     def has_port_on(self, vni: int | None) -> bool:
-        """Say whether a port leads to a network (None: to any)."""
+        """Return whether a port maps to a network (None: to any)."""
         return any(vni is None or each.vni == vni for each in self._known)
 
-    async def run(self, interval_s: float) -> None:
-        """Follow the names, until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(interval_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-            try:
-                await self._forget_removed()
-                await self.refresh()
-            except OverlayError as error:
-                self._event_log.record("publish", str(error), level=logging.WARNING)
-            await asyncio.sleep(limits.PUBLISH_CHECK_INTERVAL_S)
+    async def reconcile(self) -> None:
+        """Drop publications of removed networks, then update the rules."""
+        await self._forget_removed()
+        await self.refresh()
+
+    def rest_s(self) -> float:
+        """Return the time in which many changes of endpoints wait for one pass."""
+        return limits.PUBLISH_CHECK_INTERVAL_S
 
     async def _forget_removed(self) -> None:
         gone = [p for p in self._known if self._directory.network_by_vni(p.vni) is None]

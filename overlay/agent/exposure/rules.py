@@ -1,8 +1,8 @@
-"""The host's own nftables table kept as it should be: ways out of networks, published ports.
+"""Keep the host's own nftables table: networks' ways out, published ports.
 
-Owns: when the table is looked at, written, taken away, and what `status` says of it. What
-should be in it is told by whoever puts interfaces of the host on networks (`exposure`) and by
-`publishing`; how it is made is `kernel.nft.host_table`'s business.
+Owns: when the table is checked, written and removed, and its health lines.
+Does not: decide what is in it (`controller` and `published_ports` do), or how it is made
+(`kernel.nft.host_table`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 from overlay.agent.dataplane import watch
+from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.core.dataplane.host_rules import (
@@ -28,76 +29,113 @@ from overlay.kernel.nft.host_table import HostTable, table_name
 from overlay.model import Ip, NodeId, Vni
 
 
-class HostRules:
-    """One table, replaced as a whole and in one step; `fault` says why there is none, if so."""
+class HostRules(Controller):
+    """Keeps one table, which is replaced as a whole in one transaction."""
+
+    name = "host rules"
+    problem = "containers cannot leave their networks, and no port is published"
+    hint = (
+        "Load the modules (modprobe nft_chain_nat nft_masq nft_fib_inet nft_ct), or install the "
+        "kernel's package that has them; the agent retries automatically"
+    )
+    recovered = "the host's rules are in force again"
+    event_kind = "host rules"
+    settle_s = watch.SETTLE_S
+    runs_at_start = False  # the exposure of networks writes the table
 
     def __init__(
         self, node_id: NodeId, kernel: KernelThread, event_log: EventLog, interval_s: float
     ) -> None:
-        self.fault = ""
+        super().__init__(event_log)
+        self.interval_s = self.retry_first_s = self.retry_max_s = interval_s
         self._node_id = node_id
         self._kernel = kernel
-        self._event_log = event_log
-        self._interval_s = interval_s
         self._links: dict[Vni, tuple[ExposedLink, ...]] = {}
         self._ports: frozenset[PortForward] = frozenset()
         self._opened: frozenset[ForwardingInterface] = frozenset()
-        self.obstacles: list[DroppingChain] = []  # who drops what our table lets through
-        self._own_ports: set[int] = set()  # of our sockets, whose changes are no news
+        self.obstacles: list[
+            DroppingChain
+        ] = []  # chains of others that drop what this table admits
+        self._own_ports: set[int] = set()  # port ids of this process: its changes are ignored
         self._table: HostTable | None = None
         self._foreign: ForeignRules | None = None
-        self._written: HostState | None = None  # what we left there
-        self._may_be_left = True  # by the process before this one
+        self._written: HostState | None = None  # by the last write
+        self._may_be_left = True  # by the previous process
         self._lock = asyncio.Lock()
 
-    # --- what should be -------------------------------------------------------------------
+    # --- desired state --------------------------------------------------------------------
 
     def set_links(self, vni: Vni, links: Iterable[ExposedLink]) -> None:
-        """Say which interfaces the host has on a network; `apply` makes it so."""
+        """Set the interfaces that the host has on a network; `apply` writes them."""
         self._links.pop(vni, None)
         if kept := tuple(links):
             self._links[vni] = kept
 
     def set_ports(self, ports: Iterable[PortForward]) -> None:
-        """Say which ports are published; `apply` makes it so."""
+        """Set the published ports; `apply` writes them."""
         self._ports = frozenset(ports)
 
     def set_opened(self, opened: Iterable[ForwardingInterface]) -> None:
-        """Say which interfaces of others forward because of us; `apply` makes it so."""
+        """Set the other interfaces that forward because of overlayd; `apply` writes them."""
         self._opened = frozenset(opened)
 
     def _wanted(self) -> HostState | None:
-        """Return what should be in the table; None: there should be none.
+        """Return what the table should hold; None: there should be no table.
 
-        As long as others' interfaces forward because of us, it keeps them from doing more.
+        While other interfaces forward because of overlayd, the table restricts what they forward.
         """
         links = frozenset(link for links in self._links.values() for link in links)
         if not links and not self._opened:
             return None
         return HostState(links, self._ports if links else frozenset(), self._opened)
 
-    # --- making it so ---------------------------------------------------------------------
+    # --- reconciling ----------------------------------------------------------------------
 
-    async def apply(self, *, doubted: bool = False) -> None:
-        """Make the table what it should be; with `doubted`, look whether somebody altered it."""
+    async def apply(self) -> None:
+        """Write the table if it should hold something else than was written last."""
         async with self._lock:
             wanted = self._wanted()
-            if not doubted and wanted == self._written:
-                return
-            try:
-                await self._apply(wanted)
-            except (OverlayError, OSError) as error:
-                if wanted is not None:
-                    self._set_fault(error)
-            else:
-                if self.fault:
-                    self._event_log.record("host rules", "the host's rules are in force again")
-                self.fault = ""
+            if wanted != self._written:
+                with self.outcome():
+                    await self._apply(wanted)
+
+    async def reconcile(self) -> None:
+        """Write the table, also if another process has altered it."""
+        async with self._lock:
+            await self._apply(self._wanted())
 
     async def _apply(self, wanted: HostState | None) -> None:
-        if self._table is None:
-            if wanted is None and self._written is None and not self._may_be_left:
-                return
+        if wanted is None:
+            with contextlib.suppress(OverlayError, OSError):  # retried with the next interval
+                await self._clear()
+            return
+        table, foreign = await self._open()
+        if not await self._kernel.call(table.holds, wanted):
+            if wanted == self._written:
+                self._event_log.record(
+                    "repaired",
+                    f"nftables table {table.name} was altered or gone: rewritten",
+                    level=logging.WARNING,
+                )
+            await self._kernel.call(table.write, wanted)
+        before, self._written = self._written, wanted
+        await self._pass_others(wanted, foreign)
+        await self._redirect(before, wanted)
+
+    async def _clear(self) -> None:
+        """Remove the table, also one that the previous process left."""
+        if self._table is None and self._written is None and not self._may_be_left:
+            return
+        table, foreign = await self._open()
+        self._may_be_left = False
+        await self._kernel.call(foreign.remove_accept_rules)
+        await self._kernel.call(table.remove)
+        self.obstacles = []
+        before, self._written = self._written, None
+        await self._redirect(before, None)
+
+    async def _open(self) -> tuple[HostTable, ForeignRules]:
+        if self._table is None or self._foreign is None:
             table = await self._kernel.call(HostTable, self._node_id)
             try:
                 self._foreign = await self._kernel.call(ForeignRules)
@@ -105,35 +143,18 @@ class HostRules:
                 table.close()
                 raise
             self._table = table
-            self._own_ports |= {self._table.port_id, self._foreign.port_id}
-        assert self._foreign is not None, "made with the table"
-        if wanted is None:
-            self._may_be_left = False
-            await self._kernel.call(self._foreign.remove_accept_rules)
-            await self._kernel.call(self._table.remove)
-            self.obstacles = []
-        elif not await self._kernel.call(self._table.holds, wanted):
-            if wanted == self._written:
-                self._event_log.record(
-                    "repaired",
-                    f"nftables table {self._table.name} was altered or gone: made anew",
-                    level=logging.WARNING,
-                )
-            await self._kernel.call(self._table.write, wanted)
-        before, self._written = self._written, wanted
-        if wanted is not None:
-            await self._pass_others(wanted, self._foreign)
-        await self._redirect(before, wanted)
+            self._own_ports |= {table.port_id, self._foreign.port_id}
+        return self._table, self._foreign
 
     async def _pass_others(self, wanted: HostState, foreign: ForeignRules) -> None:
-        """See that tables of others let through what ours does, where that is for us to say."""
+        """Have tables of others accept what this one admits, where overlayd may add rules."""
         ipv6 = any(len(base) == 16 for link in wanted.links for base, _ in link.ranges)
         added, self.obstacles = await self._kernel.call(foreign.insert_accept_rules, ipv6=ipv6)
         if added:
-            self._event_log.record("host rules", "Docker's rules let our packets through now")
+            self._event_log.record("host rules", "Docker's rules accept overlayd's packets now")
 
     async def _redirect(self, before: HostState | None, after: HostState | None) -> None:
-        """Let who asks by UDP all the time be sent where a port leads now."""
+        """Redirect UDP clients that never pause to the new target of a port."""
         old = frozenset() if before is None else before.ports
         new = frozenset() if after is None else after.ports
         changed = [each for each in old ^ new if each.protocol == "udp"]
@@ -144,26 +165,26 @@ class HostRules:
             if each.protocol == "udp" and (each.host_port, len(each.ip)) in kept:
                 kept[each.host_port, len(each.ip)].append(each.ip)
         if kept:
-            with contextlib.suppress(OverlayError, OSError):  # then it takes the kernel's own time
+            with contextlib.suppress(
+                OverlayError, OSError
+            ):  # then the kernel's entries must time out
                 await self._kernel.call(conntrack.forget_udp, kept)
 
-    def _set_fault(self, error: OverlayError | OSError) -> None:
-        fault = str(error.strerror or error) if isinstance(error, OSError) else error.what
-        if isinstance(error, OverlayError) and error.why:
-            fault = f"{fault}: {error.why}"
-        if fault != self.fault:
-            self._event_log.record("host rules", fault, level=logging.ERROR)
-        self.fault = fault
+    # --- the controller -------------------------------------------------------------------
 
-    # --- life -----------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Look after the table whenever somebody changes it, and every interval."""
+    @contextlib.asynccontextmanager
+    async def prepare(self) -> AsyncIterator[None]:
+        """Watch this table and Docker's for changes by other processes."""
         names = (table_name(self._node_id), DOCKER_TABLE)
-        with watch.watch_tables(names, self._own_ports) as changed:
-            while True:
-                await watch.wait_changed(changed, self._interval_s)
-                await self.apply(doubted=True)
+        with watch.watch_tables(names, self._own_ports, self.trigger):
+            yield
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield the chains of others that drop forwarded packets, and the fault."""
+        for each in self.obstacles:
+            text = f"this host's {each.chain} drops what leaves networks and what enters them"
+            yield Fault(text, each.remedy, "error")
+        yield from super().faults()
 
     async def differences(self) -> list[str]:
         """Return how the kernel's table differs from what it should be."""
@@ -179,7 +200,7 @@ class HostRules:
             return [] if held else [f"nft table inet {name} is altered or gone"]
 
     async def remove(self) -> None:
-        """Take the table away: this node has left."""
+        """Remove the table: this node has left."""
         async with self._lock:
             self._links.clear()
             self._opened = frozenset()
@@ -192,7 +213,7 @@ class HostRules:
             self._written = None
 
     def close(self) -> None:
-        """Let go; the table stays in force."""
+        """Close the netlink sockets; the table stays in force."""
         if self._table is not None:
             self._table.close()
         if self._foreign is not None:

@@ -1,7 +1,7 @@
-"""Cluster-key rotation on this host: create, distribute, use and remove keys, each durable first.
+"""Create, distribute, use and remove the cluster's keys; each step is on disk first.
 
-Owns: disk, event log, secrets and clocks for `core.keys.rotation_driver`, which decides each step.
-Does not: know HTTP, or what a key encrypts (`wire.session.sessions`).
+Owns: disk, event log, secrets and clocks for `core.keys.rotation_driver`, which decides all of it.
+Does not: know HTTP, or what a key seals (`wire.session.sessions`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from overlay import limits
 from overlay.agent.gossip.admission import AdmissionService
 from overlay.agent.gossip.service import GossipService
+from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.agent.state import documents
@@ -36,12 +37,17 @@ from overlay.model import NodeId
 from overlay.wire.identity.keyring import SECRET_SIZE, ClusterKey, Keyring
 
 _POLL_S = 0.05
-_GATHER_S = 0.02  # records arrive in bursts, one from each member
 _MAY_WRITE_WAIT_S = 60.0
 
 
-class KeyRotation:
-    """One member's part in rotating the cluster's keys."""
+class KeyRotation(Controller):
+    """This member's part in rotating the cluster's keys."""
+
+    name = "key rotation"
+    problem = "this host does not follow the rotation of the cluster's key"
+    settle_s = 0.02  # records come in bursts, one of each member
+    retry_first_s = retry_max_s = limits.KEY_CHECK_INTERVAL_S
+    event_kind = "key"
 
     def __init__(
         self,
@@ -52,55 +58,59 @@ class KeyRotation:
         interval_s: float,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(event_log)
         ring = gossip.keyring.ring
         made_s = gossip.keyring.key(ring.newest).made_s
         self.driver = RotationDriver(gossip.node, ring, made_s, interval_s)
         self._gossip = gossip
         self._directory = directory
         self._admission = admission
-        self._event_log = event_log
         self._wall_clock = wall_clock
-        self._changed = asyncio.Event()
-        self._fault = ""
+        self._pause_s = 0.0
+        self._refused = ""  # why the last received key could not be stored
         gossip.transport.key_received.connect(self.accept_key)
 
-    async def run(self) -> None:
-        """Take every step that is due, for ever."""
+    @contextlib.asynccontextmanager
+    async def prepare(self) -> AsyncIterator[None]:
+        """Wait until this node may write."""
         while not await self._gossip.wait_may_write(_MAY_WRITE_WAIT_S):
             pass
-        while True:
-            self._changed.clear()
-            try:
-                pause_s = self.step()
-            except OverlayError as error:  # a disk that refuses: nothing was done, try again
-                self._set_fault(error)
-                pause_s = limits.KEY_CHECK_INTERVAL_S
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), pause_s)
-            await asyncio.sleep(_GATHER_S)
+        yield
 
-    def members_changed(self) -> None:
-        """Check soon: a member has changed its state."""
-        self._changed.set()
+    async def reconcile(self) -> None:
+        """Take every step that is due; raises OverlayError where the disk rejects a write."""
+        self._pause_s = self.step()
+
+    def next_interval_s(self) -> float:
+        """Return the time until the next step of the rotation may be due."""
+        return self._pause_s
 
     def records_changed(self, changed: Iterable[Key]) -> None:
-        """Check soon, if one of the changed records is a member's key state."""
+        """Check the rotation soon if a member's key state is among the changed records."""
         if KEY_STATE_KEY in changed:
-            self._changed.set()
+            self.trigger()
 
-    def _set_fault(self, error: OverlayError) -> None:
-        """Tell of a fault, once as long as it lasts."""
-        if self._fault != str(error):
-            self._fault = str(error)
-            self._event_log.record("key", self._fault, level=logging.ERROR)
+    def faults(self) -> Iterator[Fault]:
+        """Yield the fault, and the members that hold up a rotation."""
+        yield from super().faults()
+        since = self.driver.waiting_since
+        waited_s = 0.0 if since is None else self._gossip.transport.now() - since
+        names = self.waited_for() if waited_s > limits.KEY_STUCK_S else []
+        if names:
+            newest = self.driver.rotation.ring.newest.generation
+            yield Fault(
+                f"generation {newest} of the cluster's key is not yet held by {', '.join(names)}",
+                "The previous key stays in use ('overlayd key status'). Check that host's agent "
+                "and disk; if it is no longer trusted: overlayd forget --bar NODE",
+            )
 
     def step(self) -> float:
-        """Take the steps that are due now; return after how many seconds to look again."""
+        """Take the steps that are due now; return the seconds until the next check."""
         gossip, now = self._gossip, self._gossip.transport.now()
         while True:
             match self.driver.next_action(now, self._wall_clock(), self._holders()):
-                case ApplyKey() as follow:
-                    self._apply_key(follow)
+                case ApplyKey() as action:
+                    self._apply_key(action)
                 case Announce(state):
                     gossip.publish(gossip.commit(CLUSTER_SCOPE, [state]))
                 case SendKey(to):
@@ -112,15 +122,15 @@ class KeyRotation:
                     return seconds
 
     def _holders(self) -> list[NodeId] | None:
-        """Return the other live holders of the authority; None if this host holds none."""
+        """Return the other live holders of the authority; None where it is not held."""
         return None if self._gossip.authority is None else self._admission.live_holders()
 
     def waited_for(self) -> list[str]:
-        """Return the names of the live members that the next step waits for, sorted."""
+        """Return the names of the live members that the next step waits for."""
         return sorted(self._directory.node_name(node_id) for node_id in self.driver.waiting_for())
 
     def next_due_s(self) -> int | None:
-        """Return when this host creates the next key, in Unix seconds; None if it does not."""
+        """Return when this host creates the next key, in Unix time; None if it does not."""
         wall_s = self._wall_clock()
         due_in_s = self.driver.due_in_s(wall_s, self._holders())
         return None if due_in_s is None else int(wall_s + due_in_s)
@@ -128,9 +138,9 @@ class KeyRotation:
     # --- steps --------------------------------------------------------------------------
 
     def make_key(self) -> KeyId:
-        """Create the next key, unless a rotation is under way; return the newest key's id.
+        """Create the next key, unless one is being distributed; return its id.
 
-        Raises ConflictError if this host does not hold the authority.
+        Raises ConflictError where the authority is not held.
         """
         self._admission.require_authority()
         generation = self.driver.next_generation()
@@ -145,24 +155,26 @@ class KeyRotation:
         return key.id
 
     def accept_key(self, sender: NodeId, key: ClusterKey) -> None:
-        """Keep a key from a member if the rotation can use it; the authority has signed it."""
+        """Store a key that a member sent, if it is of use; the authority has signed it."""
         name = self._directory.node_name(sender)
         try:
             self._accept_key(key, f"generation {key.generation} came from {name}", peer=name)
         except OverlayError as error:  # the sender sends it again
-            self._set_fault(error)
+            if self._refused != str(error):
+                self._refused = str(error)
+                self._event_log.record("key", self._refused, level=logging.ERROR)
 
     def _accept_key(self, key: ClusterKey, text: str, **fields: Any) -> None:
-        follow = self.driver.action_for(key.id, self._gossip.transport.now())
-        if follow is not None:
-            self._apply_key(follow, key)
+        action = self.driver.action_for(key.id, self._gossip.transport.now())
+        if action is not None:
+            self._apply_key(action, key)
             self._event_log.record("key", text, **fields)
 
     async def rotate(self) -> KeyId:
         """Create the next key and wait until all live members use it.
 
-        Raises ConflictError if this host does not hold the authority, TimedOutError if a member
-        is late; the rotation then continues in the background.
+        Raises ConflictError where the authority is not held, TimedOutError if some member does
+        not follow in time; the rotation continues then.
         """
         key = self.make_key()
         loop = asyncio.get_running_loop()
@@ -173,29 +185,28 @@ class KeyRotation:
                 raise TimedOutError(
                     f"generation {key.generation} is not yet in use by all members",
                     why=f"waiting for {late or 'this host itself'}",
-                    hint="The rotation continues by itself; 'overlayd key status' shows its "
-                    "progress",
+                    hint="It continues automatically; 'overlayd key status' shows the progress",
                 )
             await asyncio.sleep(_POLL_S)
         return key
 
-    def _apply_key(self, follow: ApplyKey, new: ClusterKey | None = None) -> None:
-        """Store a key ring together with the record that announces it, then use it."""
-        gossip, before, ring = self._gossip, self.driver.rotation.ring, follow.ring
+    def _apply_key(self, action: ApplyKey, new: ClusterKey | None = None) -> None:
+        """Store a ring with the record that announces it, then seal and open with it."""
+        gossip, before, ring = self._gossip, self.driver.rotation.ring, action.ring
         held = {key.id: key for key in (*gossip.keyring.keys, *([] if new is None else [new]))}
         kept = Keyring([held[known] for known in sorted(ring.held)], ring.sealing)
-        if follow.record is not None:
+        if action.record is not None:
             rows = [documents.KEYRING.row(kept)]
-            segments = gossip.commit(CLUSTER_SCOPE, [follow.record], rows=rows)
+            segments = gossip.commit(CLUSTER_SCOPE, [action.record], rows=rows)
         else:
             segments = []
             documents.KEYRING.put(gossip.state, kept)
-        self._fault = ""
+        self._refused = ""
         gossip.keyring.replace(ring, new)
         self.driver.applied(ring, self._wall_clock())
         gossip.transport.keys_changed()
         gossip.publish(segments)
-        self.members_changed()
+        self.trigger()
         self._publish_state(before, ring)
 
     def _publish_state(self, before: Ring, ring: Ring) -> None:

@@ -1,15 +1,18 @@
-"""What was made twice while hosts could not see each other: told in words, never merged.
+"""Report name and address conflicts created during a network partition.
 
-Owns: the words, and that each clash is an event when it comes and when it goes. Who wins is
-decided by `core.dataplane.conflicts`, on every node alike.
+Owns: the texts, and an event when a conflict begins and when it ends. The winner is determined by
+`core.dataplane.conflicts`, on every node alike.
+Does not: merge records.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 
 from overlay import limits
+from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.dataplane.conflicts import (
@@ -25,36 +28,39 @@ from overlay.core.ipam.address_space import AddressSpace
 from overlay.model import Ip, NodeId, Vni, ip_text
 
 
-class ConflictReport:
-    """The clashes that this node's records show."""
+class ConflictReport(Controller):
+    """The conflicts among the records that this node holds."""
+
+    name = "conflict report"
+    problem = "conflicts of names and addresses are not reported"
+    settle_s = limits.CONFLICT_CHECK_INTERVAL_S
+    runs_at_start = False  # triggered, so that it settles first
 
     def __init__(self, directory: Directory, space: AddressSpace, event_log: EventLog) -> None:
+        super().__init__(event_log)
         self._directory = directory
         self._space = space
-        self._event_log = event_log
-        self.found: list[tuple[str, str]] = []  # what was given twice, and who has it, in words
-        self._changed = asyncio.Event()
-        self._changed.set()
+        self.found: list[tuple[str, str]] = []  # descriptions: what conflicts, and the winner
+        self.trigger()
 
-    def trigger(self) -> None:
-        """Look once for many changes, and record what is new and what is over."""
-        self._changed.set()
+    def faults(self) -> Iterator[Fault]:
+        """Yield the fault, and the conflicts, of which not all if there are many."""
+        yield from super().faults()
+        for what, verdict in self.found[: limits.SHOWN_CONFLICTS_MAX]:
+            yield Fault(
+                f"{what} was given twice: {verdict}",
+                "Both were created on different sides of a partition. Remove the one that lost, "
+                "then create it again with another name or address",
+            )
 
-    async def run(self) -> None:
-        """Look whenever records changed, until cancelled."""
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(limits.CONFLICT_CHECK_INTERVAL_S)
-            self._changed.clear()
-            await self._check()
-
-    async def _check(self) -> None:
+    async def reconcile(self) -> None:
+        """Find the conflicts, and record those that are new or have ended."""
         found = network_conflicts(self._directory.view.network_claims())
         for network in self._directory.networks():
             claims = [Claim(*placed) for placed in self._directory.endpoints(network.vni)]
-            # With 50,000 endpoints it takes 0.1 s, in which the loop has peers to answer.
-            rivals = await asyncio.to_thread(contested_claims, claims)
-            found += endpoint_conflicts(rivals, self._owner_of)
+            # 0.1 s with 50,000 endpoints: too long for the event loop.
+            contested = await asyncio.to_thread(contested_claims, claims)
+            found += endpoint_conflicts(contested, self._owner_of)
         before, self.found = self.found, [self._describe(conflict) for conflict in found]
         for what, verdict in self.found:
             if (what, verdict) not in before:
@@ -62,7 +68,7 @@ class ConflictReport:
                 self._event_log.record("conflict", text, level=logging.WARNING)
         for what, verdict in before:
             if (what, verdict) not in self.found:
-                text = f"no more: {what} was given twice: {verdict}"
+                text = f"resolved: {what} was given twice: {verdict}"
                 self._event_log.record("conflict-over", text)
 
     def _owner_of(self, vni: Vni, ip: Ip) -> NodeId | None:

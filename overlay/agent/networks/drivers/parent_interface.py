@@ -1,8 +1,10 @@
-"""Containers' interfaces on interfaces of this host: networks of the kinds macvlan and ipvlan.
+"""Containers' macvlan and ipvlan interfaces, on parent interfaces of this host.
 
-Nothing of such an interface is in a namespace of ours, and no notification tells that it is gone:
-so it is looked for, in its container, every few seconds. Owns: making and removing them, and the
-VLANs that were made for them. What is to be removed is on disk before its record is not any more.
+Nothing of such an interface is in a namespace of overlayd, and no notification reports its loss:
+each is checked in its container every few seconds.
+
+Owns: creating and removing them, and the VLAN interfaces made for them. The intent to remove one
+is on disk before its record is deleted.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import ClassVar
 
 from overlay import limits
 from overlay.agent.gossip.context import NodeContext
+from overlay.agent.process.controller import Controller
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.agent.state.database import Row
@@ -28,27 +31,33 @@ from overlay.model import Endpoint, Mac, Network, Vni, ip_text, mac_text
 from overlay.signals import Signal
 
 
-class MacvlanPorts:
+class MacvlanPorts(Controller):
     """All such interfaces of this host.
 
     Signal `interfaces_lost`: the ports whose interface is gone, after each check.
     """
 
+    name = "macvlan interfaces"
+    problem = "macvlan and ipvlan interfaces are not checked"
+    interval_s = limits.MACVLAN_CHECK_INTERVAL_S
+
     def __init__(self, context: NodeContext, attachments: Attachments) -> None:
+        super().__init__(context.event_log)
         self.interfaces_lost: Signal[[list[str]]] = Signal()
-        self.faults: dict[str, tuple[int, str, float]] = {}  # by port: network, why, and when
+        self.failures: dict[str, tuple[int, str, float]] = {}  # by port: VNI, reason, and when
         self._state = context.gossip.state
         self._directory = context.directory
         self._kernel = context.kernel
-        self._event_log = context.event_log
         self._attachments = attachments
-        self._to_remove = ""  # why something that is to go is still there
-        self._arriving: collections.Counter[str] = collections.Counter()  # parents, being plugged
+        self._to_remove = ""  # why an interface could not be removed yet
+        self._arriving: collections.Counter[str] = (
+            collections.Counter()
+        )  # parents of interfaces that are being made
 
     def _all(self) -> list[Attachment]:
         return [each for each in self._attachments.values() if each.parent]
 
-    # --- plugging -----------------------------------------------------------------------
+    # --- connecting ---------------------------------------------------------------------
 
     async def connect(
         self,
@@ -58,10 +67,10 @@ class MacvlanPorts:
         descriptor: int,
         mac: Mac | None,
     ) -> Attachment:
-        """Make the interface; return the attachment as it is then.
+        """Create the interface; return the changed attachment.
 
-        Raises what the kernel refuses it with, and ConflictError where something on the segment
-        has the address already.
+        Raises OverlayError where the kernel refuses it, and ConflictError where a host on the
+        segment has the address.
         """
         kind, parent = driver_of(network), attachment.parent
         used = [next(s for s in network.subnets if ip in s) for ip in endpoint.ips]
@@ -83,26 +92,26 @@ class MacvlanPorts:
             )
         except OverlayError as error:
             loop = asyncio.get_running_loop()
-            self.faults[attachment.port] = (network.vni, str(error), loop.time())
+            self.failures[attachment.port] = (network.vni, str(error), loop.time())
             raise
         finally:
             self._arriving[parent] -= 1
-        self.faults.pop(attachment.port, None)
+        self.failures.pop(attachment.port, None)
         return self._attachments.mark_connected(attachment, attached.ifname)
 
     async def _require_free(self, parent: str, endpoint: Endpoint) -> None:
-        """Raise ConflictError where somebody who is not ours has an address of the endpoint's."""
+        """Raise ConflictError where another host has an address of the endpoint."""
         await self._kernel.call(macvlan.ensure_parent, parent)
-        asked = (
+        queries = (
             asyncio.to_thread(address_conflict.address_owner, parent, ip) for ip in endpoint.ips
         )
-        for ip, taken in zip(endpoint.ips, await asyncio.gather(*asked), strict=True):
-            if taken is not None:
+        for ip, owner in zip(endpoint.ips, await asyncio.gather(*queries), strict=True):
+            if owner is not None:
                 raise ConflictError(
                     f"{ip_text(ip)} is in use on the segment of {parent}",
-                    why=f"{mac_text(taken)} answers for it" if any(taken) else "this host has it",
-                    hint="Another attach gets another address. Give the network addresses that "
-                    "nobody else gives out: --ip-range, --aux-address",
+                    why=f"{mac_text(owner)} answers for it" if any(owner) else "this host has it",
+                    hint="Attach again for another address. Reserve a range for the network that "
+                    "nothing else assigns: --ip-range, --aux-address",
                 )
 
     def removal_row(self, attachment: Attachment) -> Row:
@@ -111,13 +120,11 @@ class MacvlanPorts:
 
     async def disconnect(self, attachment: Attachment) -> None:
         """Remove the interface, and its VLAN with the last one on it."""
-        self.faults.pop(attachment.port, None)
+        self.failures.pop(attachment.port, None)
         try:
             await self._remove(_place(attachment))
         except (OverlayError, OSError) as error:
-            self._to_remove = (
-                f"the interface of {attachment.target} is still to be removed: {error}"
-            )
+            self._to_remove = f"the interface of {attachment.target} is not removed yet: {error}"
             self._event_log.record("kernel", self._to_remove, level=logging.ERROR)
 
     async def _remove(self, place: InterfaceLocation) -> None:
@@ -128,43 +135,43 @@ class MacvlanPorts:
     async def _release(self) -> None:
         in_use = {attachment.parent for attachment in self._all()} | set(+self._arriving)
         for name in await self._kernel.call(macvlan.release_parents, frozenset(in_use)):
-            self._event_log.record("vlan", f"removed {name}: no container is on it any more")
+            self._event_log.record("vlan", f"removed {name}: no container uses it")
 
-    # --- looking after them -------------------------------------------------------------
+    # --- checking -----------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Finish what a crash interrupted: removals, and interfaces that were not made whole."""
+        """Finish what a crash interrupted: removals, and half-made interfaces."""
         unfinished = [attachment for attachment in self._all() if not attachment.plugged]
         for attachment in unfinished:
-            with contextlib.suppress(OverlayError, OSError):  # the next plug finds it by its mark
+            with contextlib.suppress(
+                OverlayError, OSError
+            ):  # the next connect finds it by its mark
                 await self._kernel.call(macvlan.detach_interface, _place(attachment))
         await self._finish()
 
     async def _finish(self) -> None:
-        """Remove what is to go and could not be removed yet."""
+        """Remove the interfaces that could not be removed before."""
         self._to_remove = ""
         for place in documents.INTERFACE_REMOVALS.load(self._state):
             try:
                 await self._remove(place)
             except (OverlayError, OSError) as error:
-                self._to_remove = f"an interface is still to be removed: {error}"
+                self._to_remove = f"an interface is not removed yet: {error}"
         await self._release()
 
-    async def run(self) -> None:
-        """Look after all interfaces until cancelled."""
-        while True:
-            if self._to_remove:
-                await self._finish()
-            await self.check()
-            await asyncio.sleep(limits.MACVLAN_CHECK_INTERVAL_S)
+    async def reconcile(self) -> None:
+        """Retry pending removals, then check every interface."""
+        if self._to_remove:
+            await self._finish()
+        await self.check()
 
     async def check(self) -> list[Attachment]:
-        """Return the attachments whose interface is gone, and have them followed up."""
+        """Return the attachments whose interface is gone, and report those for repair."""
         watched = {attachment.port: attachment for attachment in self._all()}
         places = [_place(attachment) for attachment in watched.values()]
         gone = await self._kernel.call(macvlan.missing_interfaces, places) if places else []
         found = [watched[place.mark] for place in gone]
-        # One that went meanwhile was detached; one that failed just now has time.
+        # Without those detached meanwhile, and those that failed a moment ago.
         due = {attachment.port for attachment in self._all()} - self._is_backing_off()
         lost = [attachment.port for attachment in found if attachment.port in due]
         self.interfaces_lost.emit(lost)
@@ -172,14 +179,14 @@ class MacvlanPorts:
 
     def _is_backing_off(self) -> set[str]:
         since = asyncio.get_running_loop().time() - limits.MACVLAN_RETRY_S
-        return {port for port, (_, _, when) in self.faults.items() if when > since}
+        return {port for port, (_, _, when) in self.failures.items() if when > since}
 
     def faults_of(self, vni: int) -> list[str]:
-        """Return why interfaces of a network can't be made again."""
-        return [text for at, text, _ in self.faults.values() if at == vni]
+        """Return why interfaces of a network cannot be recreated."""
+        return [text for at, text, _ in self.failures.values() if at == vni]
 
     async def differences(self) -> list[tuple[str, str]]:
-        """Return what is gone, as pairs of a network's name and words."""
+        """Return what is gone, as pairs of network name and description."""
         found = []
         for attachment in await self.check():
             network = self._directory.network_by_vni(attachment.vni)

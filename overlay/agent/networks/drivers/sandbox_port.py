@@ -70,7 +70,7 @@ class SandboxPortDriver:
             )
             connected = self._attachments.mark_connected(attachment, attached.ifname)
         if any(rates_of(endpoint.labels)):  # in force before any other host hears of it
-            await self._reconciler.reconcile(network.vni)
+            await self._reconciler.reconcile_network(network.vni)
         return connected
 
     def removal_rows(self, attachment: Attachment) -> list[StoredRow]:
