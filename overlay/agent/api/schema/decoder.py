@@ -115,18 +115,19 @@ def _usage_error(shape: Any, value: Any, error: msgspec.ValidationError) -> Usag
     field, named = _names(steps)
     if isinstance(error.__cause__, InvalidFieldError):
         cause = error.__cause__
-        return UsageError(f"{named}: {cause.what}", why=cause.why, hint=cause.hint, field=field)
+        return UsageError(f"{field}: {cause.what}", why=cause.why, hint=cause.hint, field=field)
     visible = not is_secret and place is not None and not place[1] and found is not _UNSEEN
+    why = hint = ""
     if visible and found == "":
-        problem, why, hint = " must not be empty", "", ""
+        problem = f"{named} must not be empty"
     elif visible and isinstance(kind, inspect.Metadata):
         schema = kind.extra_json_schema or {}
-        problem, why = f": {shown(found)} is not a valid {schema['title']}", schema["description"]
+        problem = f"{field}: {shown(found)} is not a valid {schema['title']}"
+        why = schema["description"]
         hint = f"Such as {', '.join(schema['examples'])}" if "examples" in schema else ""
     else:
-        problem = f" must be {_expected(kind)}{f', not {shown(found)}' if visible else ''}"
-        why, hint = "", ""
-    return UsageError(f"{named}{problem}{_parent(steps)}", why=why, hint=hint, field=field)
+        problem = f"{named} must be {_expected(kind)}{f', not {shown(found)}' if visible else ''}"
+    return UsageError(f"{problem}{_parent(steps)}", why=why, hint=hint, field=field)
 
 
 def _unknown_field(kind: Any, fields: Iterable[str]) -> UsageError:
