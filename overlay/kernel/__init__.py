@@ -1,1 +1,4 @@
-"""Reads kernel state and applies operations to it; the only package that imports pyroute2."""
+"""Reads kernel state and applies operations to it.
+
+The only package that imports pyroute2.
+"""

@@ -63,11 +63,11 @@ def path_of(name: str) -> Path:
 
 
 def open_fd(path: str | Path) -> int:
-    """Return a new file descriptor of the network namespace at `path`; the caller closes it.
+    """Return a new file descriptor of the network namespace at `path`.
 
-    Raises NotFoundError if nothing is there, UsageError if it is not a network namespace (also for
-    a stale name), ForbiddenError without permission, and OverlayError if the host is short of
-    descriptors or memory, when the namespace may exist. See ioctl_ns(2).
+    The caller closes it. Raises NotFoundError if nothing is there, UsageError if it is not a
+    network namespace (also for a stale name), ForbiddenError without permission, and OverlayError
+    if the host is short of descriptors or memory, when the namespace may exist. See ioctl_ns(2).
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
@@ -109,9 +109,10 @@ def _not_opened(path: str | Path, error: OSError) -> OverlayError:
 
 
 def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
-    """Return a descriptor of the namespace with that identity; None if it left `path`.
+    """Return a descriptor of the namespace with that identity.
 
-    Raises OverlayError if the check fails, for example for lack of descriptors or memory.
+    Returns None if it left `path`. Raises OverlayError if the check fails, for example for lack of
+    descriptors or memory.
     """
     try:
         fd = open_fd(path)
@@ -124,7 +125,7 @@ def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """Return what identifies a namespace while it exists: (device, inode), namespaces(7)."""
+    """Return a namespace's identity: (device, inode), namespaces(7)."""
     status = os.fstat(fd)
     return (status.st_dev, status.st_ino)
 
@@ -165,9 +166,9 @@ def names() -> list[str]:
 
 
 def exists(name: str) -> bool:
-    """Return whether a namespace has this name; a stale, empty file does not count.
+    """Return whether a namespace has this name.
 
-    Raises OverlayError if the check fails.
+    A stale, empty file does not count. Raises OverlayError if the check fails.
     """
     try:
         os.close(open_fd(path_of(name)))
@@ -177,7 +178,10 @@ def exists(name: str) -> bool:
 
 
 def names_identity(name: str) -> tuple[int, int] | None:
-    """Return the identity of the namespace with this name; None if there is none."""
+    """Return the identity of the namespace with this name.
+
+    Returns None if there is none.
+    """
     try:
         status = path_of(name).stat()
     except FileNotFoundError:
@@ -186,9 +190,10 @@ def names_identity(name: str) -> tuple[int, int] | None:
 
 
 def create(name: str) -> int:
-    """Create a named namespace that outlives this process; return its file descriptor.
+    """Create a named namespace that outlives this process.
 
-    Raises ConflictError if the name is taken, OverlayError if the kernel refuses.
+    Returns its file descriptor. Raises ConflictError if the name is taken, OverlayError if the
+    kernel refuses.
     """
     try:
         _share_directory()
@@ -229,7 +234,10 @@ def _create_mounted(name: str) -> int:
 
 @contextmanager
 def temporary() -> Iterator[int]:
-    """Create a namespace without a name for the duration of the block; yield its descriptor."""
+    """Create a namespace without a name for the duration of the block.
+
+    Yields its descriptor.
+    """
     home = own_fd()
     try:
         _check(_libc.unshare(_CLONE_NEWNET), "unshare")
@@ -246,14 +254,20 @@ def temporary() -> Iterator[int]:
 
 
 def give_name(fd: int, name: str) -> None:
-    """Give a namespace that lost its name a name again. Raises OSError if it is taken."""
+    """Give a namespace that lost its name a name again.
+
+    Raises OSError if it is taken.
+    """
     _share_directory()
     _reserve(name)
     _mount(f"/proc/self/fd/{fd}", str(path_of(name)), _MS_BIND)
 
 
 def remove(name: str) -> bool:
-    """Remove the name; the namespace ends with its last user. Return False if there was none."""
+    """Remove the name; the namespace ends with its last user.
+
+    Returns False if there was none.
+    """
     path = path_of(name)
     failpoint.failpoint("netns.unmount")
     try:
@@ -271,7 +285,10 @@ def remove(name: str) -> bool:
 
 
 def _reserve(name: str) -> None:
-    """Create the file to mount on; reuse a file without a namespace, left by a crash."""
+    """Create the file to mount on.
+
+    A file without a namespace, left by a crash, is reused.
+    """
     path = path_of(name)
     failpoint.failpoint("netns.reserve")
     with suppress(FileExistsError):
@@ -282,9 +299,10 @@ def _reserve(name: str) -> None:
 
 
 def _share_directory() -> None:
-    """Make `/run/netns` a shared mount, as `ip netns add` does (mount_namespaces(7)).
+    """Make `/run/netns` a shared mount, as `ip netns add` does.
 
-    A namespace named in one mount namespace is then visible, and removable, in all others.
+    See mount_namespaces(7). A namespace named in one mount namespace is then visible, and
+    removable, in all others.
     """
     NETNS_DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
     target = str(NETNS_DIRECTORY)

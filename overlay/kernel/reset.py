@@ -1,4 +1,6 @@
-"""Remove every trace of overlayd from the kernel, without stored state or a running agent.
+"""Remove every trace of overlayd from the kernel.
+
+Works without stored state or a running agent.
 
 Owns: how overlayd's objects are recognized: sandboxes by the alias of their loopback, containers of
 `overlayd container` by theirs or by their hosts file, devices by their alias, nftables tables by
@@ -36,10 +38,10 @@ HOST_MARK: Final = "# overlayd: a container in the host's own network"
 
 
 def remove_everything(among: Callable[[str], bool] = lambda _name: True) -> list[str]:
-    """Remove overlayd's objects from this host's kernel; return descriptions of them.
+    """Remove overlayd's objects from this host's kernel.
 
-    `among` restricts the namespaces searched, by name. After everything else is removed, raises
-    OverlayError for namespaces that could not be searched.
+    Returns descriptions of them. `among` restricts the namespaces searched, by name. After
+    everything else is removed, raises OverlayError for namespaces that could not be searched.
     """
     removed: list[str] = []
     errors: list[str] = []
@@ -92,9 +94,10 @@ def _remove_namespace(name: str) -> list[str]:
 
 
 def _alias(name: str) -> str | None:
-    """Return the alias of a namespace's loopback; None if the name refers to no namespace.
+    """Return the alias of a namespace's loopback.
 
-    Raises OverlayError if it cannot be opened although it may exist.
+    Returns None if the name refers to no namespace. Raises OverlayError if it cannot be opened
+    although it may exist.
     """
     try:
         fd = netns.open_fd(netns.path_of(name))
@@ -111,7 +114,7 @@ def _remove_container(name: str) -> None:
 
 
 def _is_marked(name: str) -> bool:
-    """Return whether the name is that of an overlayd container in the host's namespace."""
+    """Return whether a name is a container's in the host's namespace."""
     try:
         with (FILES_DIRECTORY / name / "hosts").open(encoding="utf-8") as file:
             return file.readline().rstrip("\n") == HOST_MARK
@@ -131,8 +134,8 @@ def _remove_devices() -> list[str]:
     removed: list[str] = []
     with NetlinkSocket() as socket:
         for found in links_best_effort(socket):
-            ours = is_overlayd_link(found.alias) or found.name == macvlan.UNFINISHED_NAME
-            if found.name != "lo" and ours:
+            is_own = is_overlayd_link(found.alias) or found.name == macvlan.UNFINISHED_NAME
+            if found.name != "lo" and is_own:
                 socket.transact([link_requests.delete_link(found.index)])
                 removed.append(f"interface {found.name}")
     return removed

@@ -1,1 +1,1 @@
-"""A lab of several hosts on one machine, as namespaces connected by a bridge."""
+"""A lab of several hosts on one machine, connected by a bridge."""

@@ -18,7 +18,10 @@ class DiagramHost(NamedTuple):
 
 
 class DiagramPing(NamedTuple):
-    """One ping by name between two hosts; the round-trip time is None without a reply."""
+    """One ping by name between two hosts.
+
+    The round-trip time is None without a reply.
+    """
 
     source: str
     target: str
@@ -26,7 +29,7 @@ class DiagramPing(NamedTuple):
 
 
 def draw(hosts: Sequence[DiagramHost], network: str, vni: int, pings: Sequence[DiagramPing]) -> str:
-    """Return the diagram: containers above, VTEPs below them, the underlay at the bottom."""
+    """Return the diagram: containers, VTEPs below, underlay at the bottom."""
     rows = [
         ["+" + "-" * (_WIDTH - 2) + "+" for _ in hosts],
         [_cell(host.name) for host in hosts],

@@ -1,4 +1,4 @@
-"""Drive a lab host's agent: start it, end it in any way, call its API without a shell.
+"""Drive a lab host's agent: start it, end it, call its API.
 
 For tests in which agents die: the command line takes a second of interpreter start per request, the
 socket a millisecond.
@@ -40,9 +40,9 @@ class ApiRefusedError(OverlayError):
 
 
 def wait_until(condition: Callable[[], bool], awaited: str, timeout_s: float = 30.0) -> float:
-    """Poll until a condition holds; return the seconds it took. Raises TimedOutError.
+    """Poll until a condition holds; return the seconds it took.
 
-    `awaited` describes the condition in the error.
+    Raises TimedOutError. `awaited` describes the condition in the error.
     """
     started = time.monotonic()
     while not condition():
@@ -93,7 +93,10 @@ class AgentDriver:
         return True
 
     def pid(self) -> int:
-        """Return the agent's process id in this machine's namespace; 0 if it does not run."""
+        """Return the agent's process id in this machine's namespace.
+
+        Returns 0 if it does not run.
+        """
         if self._process is None or self._process.poll() is not None:
             return 0
         path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
@@ -118,7 +121,10 @@ class AgentDriver:
         return self.wait()
 
     def wait(self, timeout_s: float = 30.0) -> int:
-        """Wait until the agent has ended; return its exit code, 0 if there was none."""
+        """Wait until the agent has ended.
+
+        Returns its exit code, 0 if there was none.
+        """
         if self._process is None:
             return 0
         code = self._process.wait(timeout_s)
@@ -158,7 +164,10 @@ class AgentDriver:
         return self.call("POST", path, body)
 
     def run(self, *command: str) -> str:
-        """Run a command on the host; return its output. Raises OverlayError if it fails."""
+        """Run a command on the host; return its output.
+
+        Raises OverlayError if it fails.
+        """
         done = host_process.run(self.host, *command)
         if done.returncode:
             raise OverlayError(
@@ -185,7 +194,7 @@ def end_all(drivers: list[AgentDriver]) -> None:
 
 
 def join_all(drivers: list[AgentDriver], **environment: str) -> None:
-    """Start an agent on each host, create a cluster on the first and join the others."""
+    """Start an agent on each host, and join all of them to a cluster."""
     for driver in drivers:
         driver.launch(**environment)
     for driver in drivers:
@@ -197,7 +206,7 @@ def join_all(drivers: list[AgentDriver], **environment: str) -> None:
 
 
 def differences(driver: AgentDriver) -> list[Json]:
-    """Return how a host's kernel differs from the desired state, as `overlayd verify` does."""
+    """Return a host's differences, as `overlayd verify` does."""
     found: list[Json] = driver.get("/v1/verify")["differences"]
     return found
 

@@ -1,4 +1,4 @@
-"""A cluster for fault tests: hosts with one container each, on one network.
+"""A cluster for fault tests: hosts with one container each.
 
 Owns: the usual set-up and the usual checks.
 Does not: know the faults.
@@ -64,7 +64,7 @@ class LabCluster:
             verdicts.append(each.verdict)
 
     def all_equal(self) -> bool:
-        """Return whether all hosts know the same endpoints and their kernels match."""
+        """Return whether all hosts agree and their kernels match."""
         first = endpoints(self.drivers[0])
         return all(endpoints(each) == first and not differences(each) for each in self.drivers)
 
@@ -77,7 +77,10 @@ class LabCluster:
         )
 
     def all_healthy(self) -> bool:
-        """Return whether all hosts are alive and equal; False if an agent does not respond."""
+        """Return whether all hosts are alive and equal.
+
+        Returns False if an agent does not respond.
+        """
         with contextlib.suppress(OSError):
             return self.alive() and self.all_equal()
         return False
@@ -90,7 +93,10 @@ def attach(driver: AgentDriver, namespace: str, **options: object) -> str:
 
 
 def cut_gossip(driver: AgentDriver, statement: str = "drop", direction: str = "input") -> None:
-    """Apply an nftables statement to gossip packets on a host; forwarding is unaffected."""
+    """Apply an nftables statement to gossip packets on a host.
+
+    Forwarding is unaffected.
+    """
     rule = f"udp dport {limits.GOSSIP_PORT_DEFAULT} {statement}"
     chain = f"type filter hook {direction} priority 0; {rule};"
     driver.run("nft", f"table {_TABLE} {{ chain {direction} {{ {chain} }}; }}")

@@ -1,4 +1,4 @@
-"""A stream of numbered packets between two containers of a lab, and its result."""
+"""A stream of numbered packets between two containers, and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send hand-made frames from any namespace of a lab, and capture those that arrive."""
+"""Send hand-made frames from a lab's namespace, and capture them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,20 @@ class NamespaceRef:
         return host_process.enter_command(self.host, [*self._inside, *program])
 
     def run(self, *command: str) -> str:
-        """Run a command in the namespace; return its output. Raises OverlayError if it fails."""
+        """Run a command in the namespace; return its output.
+
+        Raises OverlayError if it fails.
+        """
         done = host_process.run(self.host, *self._inside, *command)
         if done.returncode:
             raise OverlayError(f"{command} failed", why=(done.stdout + done.stderr).strip())
         return done.stdout
 
     def send(self, *arguments: str) -> None:
-        """Send a frame, packet or datagram by the `frames` program. Raises OverlayError."""
+        """Send a frame, packet or datagram by the `frames` program.
+
+        Raises OverlayError.
+        """
         done = subprocess.run(
             self.words(*arguments), capture_output=True, text=True, timeout=30, check=False
         )
@@ -50,7 +56,10 @@ class NamespaceRef:
 
 
 def socket_in(host: HostProcess, *kind: int) -> socket.socket:
-    """Return a socket in a lab host's own namespace; `kind` as for `socket.socket`."""
+    """Return a socket in a lab host's own namespace.
+
+    `kind` as for `socket.socket`.
+    """
     descriptor = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY)
     try:
         with netns.inside(descriptor):
@@ -60,7 +69,7 @@ def socket_in(host: HostProcess, *kind: int) -> socket.socket:
 
 
 class FrameCapture:
-    """Captures the labels of frames received on an interface, until the fence arrives.
+    """Captures labels of received frames until the fence arrives.
 
     The fence is a frame that certainly arrives, sent last, so that the capture need not wait for
     frames that do not.

@@ -1,4 +1,4 @@
-"""Build, send and capture raw frames, for tests of frames that a container may not send.
+"""Build, send and capture raw frames, for tests of port security.
 
 Imported to build frames, and run as a program inside a namespace (`python frames.py`) to send and
 capture them. A frame of interest carries a label, <like this>, by which the capture recognizes it.
@@ -35,7 +35,7 @@ def checksum(data: bytes) -> int:
 
 
 def udp(source: bytes, target: bytes, ports: tuple[int, int], body: bytes) -> bytes:
-    """Return an IPv4 or IPv6 packet (by the addresses) with a UDP datagram (RFC 768)."""
+    """Return an IPv4 or IPv6 packet with a UDP datagram (RFC 768)."""
     length = 8 + len(body)
     datagram = struct.pack(">HHHH", *ports, length, 0) + body
     if len(source) == 4:
@@ -75,14 +75,20 @@ def fragments(packet: bytes, first_bytes: int, number: int) -> tuple[bytes, byte
 
 
 def ipv6(source: bytes, target: bytes, protocol: int, body: bytes, *, at: int) -> bytes:
-    """Return an IPv6 packet (RFC 8200); the checksum of its body goes to offset `at`."""
+    """Return an IPv6 packet (RFC 8200).
+
+    The checksum of its body goes to offset `at`.
+    """
     pseudo = source + target + struct.pack(">IHBB", len(body), 0, 0, protocol)
     body = body[:at] + struct.pack(">H", checksum(pseudo + body)) + body[at + 2 :]
     return struct.pack(">IHBB", 6 << 28, len(body), protocol, 255) + source + target + body
 
 
 def icmpv6(source: bytes, target: bytes, kind: int, body: bytes) -> bytes:
-    """Return an IPv6 packet with an ICMPv6 message (RFC 4443); `body` follows the checksum."""
+    """Return an IPv6 packet with an ICMPv6 message (RFC 4443).
+
+    `body` follows the checksum.
+    """
     return ipv6(source, target, _ICMPV6, bytes([kind, 0, 0, 0]) + body, at=2)
 
 
@@ -92,12 +98,18 @@ def packet_frame(target: bytes, source: bytes, packet: bytes) -> bytes:
 
 
 def arp(sender: tuple[bytes, bytes], target: tuple[bytes, bytes], kind: int = 1) -> bytes:
-    """Return an ARP request (1) or reply (2) with (MAC, IPv4 address) of each side (RFC 826)."""
+    """Return an ARP request (1) or reply (2), RFC 826.
+
+    `sender` and `target` are (MAC, IPv4 address).
+    """
     return struct.pack(">HHBBH", 1, _IPV4, 6, 4, kind) + b"".join((*sender, *target))
 
 
 def arp_frame(source: bytes, body: bytes, label: bytes = b"") -> bytes:
-    """Return an ARP broadcast; a label goes after the message, where it is ignored."""
+    """Return an ARP broadcast.
+
+    A label goes after the message, where it is ignored.
+    """
     return ethernet(BROADCAST, source, _ARP, body + label)
 
 

@@ -49,7 +49,7 @@ _started: dict[int, subprocess.Popen[str]] = {}
 
 @dataclass(frozen=True, slots=True)
 class HostProcess:
-    """A running host: its name, and the pid of its first process on this machine."""
+    """A running host: its name, and the pid of its first process."""
 
     name: str
     pid: int
@@ -61,7 +61,10 @@ class HostProcess:
 
 
 def start(name: str) -> HostProcess:
-    """Start a host and wait until its mounts are ready. Raises OverlayError with its output."""
+    """Start a host and wait until its mounts are ready.
+
+    Raises OverlayError with its output.
+    """
     process = subprocess.Popen(
         [
             "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc",
@@ -109,7 +112,7 @@ def end(hosts: Sequence[HostProcess]) -> None:
 
 
 def running() -> list[HostProcess]:
-    """Return all lab hosts on this machine, including those left by a crashed lab.
+    """Return all lab hosts on this machine, also those of a crashed lab.
 
     Excludes those of a lab inside a container, although its processes are visible here.
     """
@@ -172,7 +175,7 @@ def _mark_of(pid: int) -> str:
 
 
 def _depth_of(pid: int) -> int:
-    """Return the number of nested PID namespaces of a process (NSpid, proc(5))."""
+    """Return the depth of a process's PID namespace (NSpid, proc(5))."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The commands of `overlayd lab`: create hosts, check them, show, enter and remove them.
+"""The commands of `overlayd lab`: create, show, enter, remove hosts.
 
 Owns: the steps and their progress messages. Every step uses the command line inside each host, as a
 user would.
@@ -96,7 +96,7 @@ def populate(hosts: Sequence[HostProcess]) -> list[DiagramHost]:
 
 
 def _ping_all(hosts: Sequence[HostProcess]) -> list[DiagramPing]:
-    """Ping by name from the first host's container to that of every other host."""
+    """Ping all other containers by name from the first host's."""
     _print_progress("testing: one ping by name from c1 to the container on every other host")
     pings = []
     for number in range(2, len(hosts) + 1):
@@ -158,7 +158,10 @@ def exec_in_host(name: str, command: Sequence[str]) -> int:
 
 
 def overlayd(host: HostProcess, *words: str, stdin: str | None = None) -> str:
-    """Run overlayd inside a host and return its output. Raises OverlayError with its message."""
+    """Run overlayd inside a host and return its output.
+
+    Raises OverlayError with its message.
+    """
     done = host_process.run(host, "overlayd", *words, stdin=stdin)
     if done.returncode:
         raise OverlayError(

@@ -1,4 +1,4 @@
-"""`overlayd lab`: several hosts on this machine, to try, teach and test overlayd."""
+"""`overlayd lab`: several hosts on this machine, for trials and tests."""
 
 from __future__ import annotations
 

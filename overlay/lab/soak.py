@@ -1,4 +1,4 @@
-"""`overlayd lab soak`: churn on real agents for a given time, then check for leaks.
+"""`overlayd lab soak`: churn on real agents, then check for leaks.
 
 Owns: the churn, drawn from a seed, and the comparison of memory, descriptors, namespaces, links and
 rows before and after it. At the end of every round all hosts must be equal and match their kernels.
@@ -27,7 +27,7 @@ _DESCRIPTORS_SLACK = 4  # an API connection and a timer may be open at that mome
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """The resources that one host uses with nothing attached but its own container."""
+    """The resources that one host uses with only its own container."""
 
     resident_bytes: int
     descriptors: int
@@ -69,7 +69,7 @@ class Soak:
         self.slowest = max(self.slowest, (took_s, awaited))
 
     def _is_empty(self) -> bool:
-        """Return whether all hosts are equal and only their own containers are left."""
+        """Return whether all hosts agree on having only their own containers."""
         return self._cluster.all_healthy() and all(
             len(endpoints(driver)) == HOSTS for driver in self._cluster.drivers
         )
@@ -108,7 +108,10 @@ class Soak:
 
 
 def _attached(host: AgentDriver, name: str) -> bool:
-    """Attach; return False if the agent refuses, as one without contact to its peers does."""
+    """Attach.
+
+    Returns False if the agent refuses, as one without contact to its peers does.
+    """
     try:
         attach(host, name)
     except ApiRefusedError:
@@ -147,7 +150,10 @@ def left_behind(before: ResourceUsage, after: ResourceUsage) -> list[str]:
 
 
 def soak(duration_s: float, seed: int, tell: Callable[[str], None]) -> int:
-    """Run the churn for a while; return 1 if a resource was not released, else 0."""
+    """Run the churn for a while.
+
+    Returns 1 if a resource was not released, else 0.
+    """
     tell(f"seed {seed}, {duration_s:.0f} s on {HOSTS} hosts")
     with lab_cluster(HOSTS) as cluster:
         run = Soak(cluster, random.Random(seed))

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def closed_schema(schema: Any) -> Any:
-    """Return a JSON schema whose objects allow no other properties than those it names."""
+    """Return a JSON schema that allows no unnamed properties."""
     if isinstance(schema, list):
         return [closed_schema(each) for each in schema]
     if not isinstance(schema, dict):

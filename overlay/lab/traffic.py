@@ -27,7 +27,10 @@ _POLL_S = 0.5
 
 
 def send(address: str, port: int, per_second: int) -> dict[str, Any]:
-    """Send numbered packets at a steady rate; packets that the kernel refuses count as sent."""
+    """Send numbered packets at a steady rate.
+
+    Packets that the kernel refuses count as sent.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sent, refused = 0, 0
     with socket.socket(family, socket.SOCK_DGRAM) as sender:
@@ -46,7 +49,10 @@ def send(address: str, port: int, per_second: int) -> dict[str, Any]:
 
 
 def receive(port: int) -> dict[str, Any]:
-    """Receive packets; return their number, the missing ones, and the longest silence."""
+    """Receive packets.
+
+    Returns their number, the missing ones, and the longest silence.
+    """
     seen: set[int] = set()
     times: list[float] = []
     duplicates = 0

@@ -1,1 +1,1 @@
-"""A deterministic simulator: the real core over a simulated kernel and a lossy network."""
+"""A deterministic simulator: the real core on simulated hosts."""

@@ -36,7 +36,7 @@ class ConvergenceCheck:
     # --- the curve ----------------------------------------------------------------------
 
     def share_current(self) -> float:
-        """Return the share of required logs that are up to date, on a sample of the hosts."""
+        """Return the share of required logs that are up to date, by a sample."""
         up = self._up()
         for host in up:
             assert host.node is not None
@@ -66,7 +66,10 @@ class ConvergenceCheck:
     # --- everything ---------------------------------------------------------------------
 
     def faults(self) -> str | None:
-        """Return a description of the first deviation; None if everything has converged."""
+        """Return a description of the first deviation.
+
+        Returns None if everything has converged.
+        """
         for host in self._world.hosts:
             if host.node is None and not host.gone:
                 return f"{host.name} is down"
@@ -175,14 +178,17 @@ class ConvergenceCheck:
     # --- at the very end ----------------------------------------------------------------
 
     def old_keys(self) -> str | None:
-        """Return which host still holds a key that is no longer used; None if none does."""
+        """Return which host still holds a key that is no longer used.
+
+        Returns None if none does.
+        """
         for host in self._up():
             if len(host.disk.ring.held) > 1:
                 return f"{host.name} holds {len(host.disk.ring.held)} keys"
         return None
 
     def second_pass(self) -> str | None:
-        """Return what another reconcile pass would change, or which packet is lost."""
+        """Return what a further pass would change, or which packet is lost."""
         for site in self._world.sites:
             if site.host.node is None:
                 continue
@@ -195,7 +201,10 @@ class ConvergenceCheck:
         return self._traces()
 
     def _traces(self) -> str | None:
-        """Trace a packet from every host to every container of its networks, up to a limit."""
+        """Trace packets from every host to every container of its networks.
+
+        The number of traces is limited.
+        """
         count = 0
         at = {host.address: host.kernel for host in self._world.hosts if not host.gone}
         for (vni, ip), (_, container) in sorted(

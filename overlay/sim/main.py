@@ -1,4 +1,4 @@
-"""`overlayd sim`: run a simulated cluster from a seed, or measure one, and report the result.
+"""`overlayd sim`: run or measure a simulated cluster.
 
 Owns: the command line, the output, the exit code. Results (tables) go to stdout, progress and story
 to stderr.

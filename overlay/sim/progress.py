@@ -14,7 +14,10 @@ _REFRESH_S: Final = 0.2
 
 
 class Progress:
-    """One line that is rewritten on a terminal; elsewhere nothing is shown but the story."""
+    """One line that is rewritten on a terminal.
+
+    Elsewhere nothing is shown but the story.
+    """
 
     def __init__(self, run: Run, out: TextIO, *, story: bool) -> None:
         self._run = run

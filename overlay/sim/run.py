@@ -67,7 +67,10 @@ class Run:
     # --- phases -------------------------------------------------------------------------
 
     def to_end(self, step: Callable[[], None] = lambda: None) -> Outcome:
-        """Run the scenario to its end; call `step` after every half second of virtual time."""
+        """Run the scenario to its end.
+
+        Calls `step` after every half second of virtual time.
+        """
         outcome = Outcome(self.scenario)
         try:
             self._run(outcome, step)

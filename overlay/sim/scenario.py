@@ -1,4 +1,4 @@
-"""A scenario: all parameters of a run, as one value that can print its command line.
+"""A scenario: all parameters of a run.
 
 Owns: the options of `overlayd sim`, and drawing a scenario from a seed for the tests.
 Does not: carry out anything.
@@ -16,7 +16,10 @@ from overlay.sim.environment.network import Weather
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One simulated cluster, its weather, its faults and its load. Times in seconds."""
+    """One simulated cluster, its weather, its faults and its load.
+
+    Times are in seconds.
+    """
 
     nodes: int = 20
     seed: int = 1
@@ -80,7 +83,7 @@ def _shown(option: str, value: object) -> str:
 
 
 def parse_duration_s(text: str) -> float:
-    """Parse a duration such as `5ms`, `2s`, `10min`, `1h`, or a number of seconds.
+    """Parse a duration: `5ms`, `2s`, `10min`, `1h`, or seconds.
 
     Returns seconds. Raises ValueError.
     """
@@ -88,7 +91,10 @@ def parse_duration_s(text: str) -> float:
 
 
 def parse_rate_per_s(text: str) -> float:
-    """Parse a rate such as `50/s`, `10/min`, or a number per second. Raises ValueError."""
+    """Parse a rate such as `50/s`, `10/min`, or a number per second.
+
+    Raises ValueError.
+    """
     return _scaled(text, {"/s": 1.0, "/min": 1 / 60.0})
 
 
@@ -116,7 +122,7 @@ def _positive(text: str) -> float:
 
 
 def drawn(seed: int, duration_s: float = 20.0) -> Scenario:
-    """Return the scenario drawn from a seed, as `make test` and `make soak` run it."""
+    """Return the scenario drawn from a seed."""
     rng = random.Random(f"{seed}/scenario")
     pick: Callable[[int, int], int] = rng.randint
     nodes = rng.choice([2, 3, 5, 8, 12, 16, 24])
@@ -146,7 +152,10 @@ def drawn(seed: int, duration_s: float = 20.0) -> Scenario:
 
 
 def _drawn_keys(rng: random.Random, nodes: int, duration_s: float) -> dict[str, Any]:
-    """Draw the key rotations. A storm with long absences lasts three times as long."""
+    """Draw the key rotations.
+
+    A storm with long absences lasts three times as long.
+    """
     absences = rng.randint(1, 3) if nodes > 4 and rng.random() < 0.3 else 0
     return {
         "rotations": rng.randint(0, 3),

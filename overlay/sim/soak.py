@@ -1,4 +1,4 @@
-"""Run many seeds, each a scenario of its own, and report every failure with its command."""
+"""Run many seeds and report every failure with its command."""
 
 from __future__ import annotations
 

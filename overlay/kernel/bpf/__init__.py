@@ -1,1 +1,1 @@
-"""The fast path: eBPF programs that let unicast frames bypass the bridge (docs/adr/0008)."""
+"""eBPF programs of the fast path past the bridge (docs/adr/0008)."""

@@ -1,4 +1,4 @@
-"""A small eBPF assembler with the instructions that overlayd's programs use (RFC 9669).
+"""A small eBPF assembler for overlayd's programs (RFC 9669).
 
 Owns: the encoding of instructions (Documentation/bpf/standardization/instruction-set.rst), labels.
 Does not: know what a program is for.
@@ -37,7 +37,10 @@ class Assembler:
         self._labels[name] = len(self._code)
 
     def code(self) -> bytes:
-        """Return the encoded program; every label that a jump uses must be defined."""
+        """Return the encoded program.
+
+        Every label that a jump uses must be defined.
+        """
         for position, name in self._jumps:
             opcode, target, source, _, immediate = self._code[position]
             offset = self._labels[name] - position - 1
@@ -79,7 +82,10 @@ class Assembler:
         self._add(_STORE_IMMEDIATE | size, base, 0, offset, value)
 
     def load_map(self, target: int, map_fd: int) -> None:
-        """Load a map, given by descriptor, into a register; takes two instructions."""
+        """Load a map, given by descriptor, into a register.
+
+        Takes two instructions.
+        """
         self._add(_LOAD_IMMEDIATE_64, target, _PSEUDO_MAP_FD, 0, map_fd)
         self._add(0)
 
@@ -112,7 +118,10 @@ class Assembler:
         self._add(opcode, target, source, 0, immediate)
 
     def call(self, helper: int) -> None:
-        """Call a helper by number: arguments in R1 to R5, result in R0 (bpf-helpers(7))."""
+        """Call a helper by number (bpf-helpers(7)).
+
+        Arguments are in R1 to R5, the result in R0.
+        """
         self._add(_CALL, immediate=helper)
 
     def exit(self) -> None:

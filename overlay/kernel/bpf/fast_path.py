@@ -1,4 +1,4 @@
-"""The fast path of one sandbox: two maps, the programs, and the filters that run them.
+"""The fast path of one sandbox: maps, programs and filters.
 
 Owns: reading and writing fast-path rows as map entries and tc filters. Each agent creates its own
 maps and programs, fills them, and then replaces those of the previous agent, atomically for each
@@ -30,10 +30,16 @@ _HARMLESS: Final = frozenset({errno.EEXIST, errno.ENOENT, errno.ENODEV})
 
 
 class FastPath:
-    """Maps and programs; they live as long as this object or a filter that runs them."""
+    """Maps and programs.
+
+    They live as long as this object or a filter that runs them.
+    """
 
     def __init__(self) -> None:
-        """Create the maps and load the programs. Raises OverlayError if the kernel refuses."""
+        """Create the maps and load the programs.
+
+        Raises OverlayError if the kernel refuses.
+        """
         self._descriptors: list[int] = []
         self._programs: dict[tuple[str, int], tuple[int, int]] = {}  # descriptor, id
         try:
@@ -121,7 +127,7 @@ class FastPath:
     # --- reading ------------------------------------------------------------------------
 
     def read(self, socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow]:
-        """Return the map entries, and the interfaces that run this object's programs, as rows.
+        """Return map entries and hooks of this object's programs as rows.
 
         An interface that no longer exists is named by its index ("#17").
         """
@@ -137,15 +143,15 @@ class FastPath:
             index, mac, raw = programs.SOURCE_KEY.unpack(key)
             ip = Ip(raw) if any(raw[4:]) else Ip(raw[:4])
             found.add(SourceRow(ip, Mac(mac), names.get(index, f"#{index}")))
-        ours = {number: segment for (_, segment), (_, number) in self._programs.items()}
+        own = {number: segment for (_, segment), (_, number) in self._programs.items()}
         for index, number in running(socket, names):
-            if number in ours:
-                found.add(HookRow(ours[number], names[index]))
+            if number in own:
+                found.add(HookRow(own[number], names[index]))
         return found
 
 
 def running(socket: NetlinkSocket, names: Mapping[int, str]) -> list[tuple[int, int]]:
-    """Return (interface index, program id) for each filter of any overlayd agent."""
+    """Return (interface index, program id) of each filter of overlayd."""
     messages = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
     hooked = {tc_filters.hooked_index(message) for message in messages} & names.keys()
     found = []
@@ -158,7 +164,7 @@ def running(socket: NetlinkSocket, names: Mapping[int, str]) -> list[tuple[int, 
 
 
 def hooks_left(socket: NetlinkSocket, names: Mapping[int, str]) -> set[FastRow]:
-    """Return the hooks left by an earlier agent, for an agent without the fast path."""
+    """Return hooks left by an earlier agent, for one without fast path."""
     return {HookRow(0, names[index]) for index, _ in running(socket, names)}
 
 
@@ -168,10 +174,11 @@ def apply(
     socket: NetlinkSocket,
     index_of: Callable[[str], int],
 ) -> list[tuple[PutRow | DeleteRow, OSError]]:
-    """Apply operations on fast-path rows; return those that failed, with the error.
+    """Apply operations on fast-path rows.
 
-    A missing link is not a failure here: the link's own operation reports it. Without a fast path,
-    the only effect is to remove filters left by an earlier agent.
+    Returns those that failed, with the error. A missing link is not a failure here: the link's own
+    operation reports it. Without a fast path, the only effect is to remove filters left by an
+    earlier agent.
     """
     failures: list[tuple[PutRow | DeleteRow, OSError]] = []
     for operation in operations:

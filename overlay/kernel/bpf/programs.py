@@ -1,11 +1,12 @@
-"""The two eBPF programs of the fast path; frames that they do not redirect go to the bridge.
+"""The two eBPF programs of the fast path.
 
-`vtep_program` runs on frames received by the VTEP: one for the MAC of a local container goes
-straight into that container (bpf_redirect_peer). `port_program` runs on frames that a container
-sends: one for a local container goes straight there; other unicast goes straight to the VTEP, whose
-FDB holds the destination. Only plain IPv4 and IPv6 packets from the port's own MAC and addresses
-are redirected. ARP, neighbor discovery, fragments, IP options, VLAN tags, DHCP server replies and
-spoofed frames go to the bridge, where port security checks them.
+Frames that they do not redirect go to the bridge. `vtep_program` runs on frames received by the
+VTEP: one for the MAC of a local container goes straight into that container (bpf_redirect_peer).
+`port_program` runs on frames that a container sends: one for a local container goes straight there;
+other unicast goes straight to the VTEP, whose FDB holds the destination. Only plain IPv4 and IPv6
+packets from the port's own MAC and addresses are redirected. ARP, neighbor discovery, fragments, IP
+options, VLAN tags, DHCP server replies and spoofed frames go to the bridge, where port security
+checks them.
 
 Owns: the layout of the maps' keys and values. Constants are those of linux/bpf.h, linux/if_ether.h
 and linux/pkt_cls.h; helpers are documented in bpf-helpers(7).
@@ -118,7 +119,10 @@ def port_program(targets_fd: int, sources_fd: int, segment: int) -> bytes:
 
 
 def _load_packet(program: Assembler, size: int) -> None:
-    """Copy the frame's first bytes to the stack; shorter frames go to the bridge."""
+    """Copy the frame's first bytes to the stack.
+
+    Shorter frames go to the bridge.
+    """
     program.move(R1, R6)
     program.set(R2, 0)
     program.move(R3, R10)
@@ -147,7 +151,7 @@ def _begin_source_key(program: Assembler) -> None:
 
 
 def _read_ipv4_source(program: Assembler) -> None:
-    """Write the source address of a plain IPv4 packet to the key, and go to the check."""
+    """Write a plain IPv4 packet's source to the key; go to the check."""
     program.load(BYTE, R1, R10, _IP_HEADER)
     program.jump_unequal(R1, _NO_OPTIONS, "pass")
     program.load(HALF, R1, R10, _IP_HEADER + 6)
@@ -164,7 +168,10 @@ def _read_ipv4_source(program: Assembler) -> None:
 
 
 def _read_ipv6_source(program: Assembler) -> None:
-    """Do the same for IPv6 TCP and UDP; ICMPv6 and extension headers go to the bridge."""
+    """Do the same for IPv6 TCP and UDP.
+
+    ICMPv6 and extension headers go to the bridge.
+    """
     for offset in range(0, 16, 4):
         program.load(WORD, R1, R10, _IP_HEADER + 8 + offset)
         program.store(WORD, R10, _SOURCE + 12 + offset, R1)
@@ -208,7 +215,7 @@ def _look_up(program: Assembler, targets_fd: int) -> None:
 
 
 def _send_elsewhere(program: Assembler, targets_fd: int) -> None:
-    """Send frames for other hosts to the VTEP, which the entry of the zero MAC holds."""
+    """Send frames for other hosts to the VTEP, the entry of the zero MAC."""
     program.label("elsewhere")
     program.store_constant(WORD, R10, _TARGET, 0)
     program.store_constant(HALF, R10, _TARGET + 4, 0)

@@ -43,7 +43,10 @@ def _buffer(layout: str, *values: int | bytes) -> ctypes.Array[ctypes.c_char]:
 
 
 def create_map(key_size: int, value_size: int, entries_max: int, name: str) -> int:
-    """Return the descriptor of a new hash map (BPF_MAP_TYPE_HASH); sizes are in bytes."""
+    """Return the descriptor of a new hash map (BPF_MAP_TYPE_HASH).
+
+    Sizes are in bytes.
+    """
     text = name.encode("ascii")[:15]
     return _call(
         _MAP_CREATE,
@@ -121,7 +124,7 @@ def load(code: bytes, name: str) -> int:
 
 
 def run(program_fd: int, frame: bytes) -> None:
-    """Run a tc program once on a frame, in the calling thread's network namespace.
+    """Run a tc program once on a frame, in the thread's namespace.
 
     See Documentation/bpf/bpf_prog_run.rst (BPF_PROG_TEST_RUN).
     """

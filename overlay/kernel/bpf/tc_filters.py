@@ -30,14 +30,17 @@ _U32: Final = struct.Struct("=I")
 
 
 def add_clsact(index: int) -> Request:
-    """Return the request that adds the clsact hooks to an interface; EEXIST is harmless."""
+    """Return the request that adds the clsact hooks to an interface.
+
+    EEXIST is harmless.
+    """
     flags = codec.NLM_F_CREATE | codec.NLM_F_EXCL
     head = _HEADER.pack(0, index, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
     return (codec.RTM_NEWQDISC, flags, head + attribute(_TCA_KIND, b"clsact\0"))
 
 
 def put_filter(index: int, program_fd: int, name: str) -> Request:
-    """Return the request that attaches a program, atomically replacing the previous one."""
+    """Return the request that attaches or replaces a program."""
     options = (
         attribute(_TCA_BPF_FD, _U32.pack(program_fd))
         + attribute(_TCA_BPF_NAME, name.encode("ascii") + b"\0")
@@ -55,30 +58,36 @@ def delete_filter(index: int) -> Request:
 
 
 def filter_dump(index: int) -> bytes:
-    """Return the body of a dump request for the ingress filters of an interface."""
+    """Return the body of a dump request for an interface's filters."""
     return _HEADER.pack(0, index, 0, _INGRESS, 0)
 
 
 def hooked_index(message: NetlinkMessage) -> int:
-    """Return the interface index of a clsact message; 0 for another queueing discipline."""
+    """Return the interface index of a clsact message.
+
+    Returns 0 for another queueing discipline.
+    """
     found = attributes(message.buffer, message.start + HEADER_SIZE, message.end)
     return index_of(message) if found.get(_TCA_KIND) == b"clsact\0" else 0
 
 
 def index_of(message: NetlinkMessage) -> int:
-    """Return the interface index of a message about a filter or queueing discipline."""
+    """Return the interface index of a filter or qdisc message."""
     index: int = _HEADER.unpack_from(message.buffer, message.start)[1]
     return index
 
 
 def parent_of(message: NetlinkMessage) -> int:
-    """Return the parent handle in a message about a filter or queueing discipline."""
+    """Return the parent handle of a filter or qdisc message."""
     parent: int = _HEADER.unpack_from(message.buffer, message.start)[3]
     return parent
 
 
 def running_program(message: NetlinkMessage) -> int:
-    """Return the id of the program that overlayd's filter runs; 0 for any other filter."""
+    """Return the id of the program that overlayd's filter runs.
+
+    Returns 0 for any other filter.
+    """
     _, _, handle, _, info = _HEADER.unpack_from(message.buffer, message.start)
     if info != _INFO or handle != _FILTER_HANDLE:
         return 0

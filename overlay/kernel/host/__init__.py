@@ -1,1 +1,1 @@
-"""The host's network namespace: underlay, uplinks, forwarding, macvlan parents, conntrack."""
+"""The host's network namespace: underlay, uplinks, forwarding, macvlan."""

@@ -1,4 +1,4 @@
-"""Check whether an address is in use on a segment, before a container gets it.
+"""Check whether an address is in use on a segment.
 
 Makes the kernel resolve the neighbor (NTF_USE, linux/neighbour.h) by ARP or neighbor discovery,
 which needs no raw socket. This is a shortened form of RFC 5227 section 2.1: devices of one segment
@@ -31,9 +31,10 @@ _NUD_KNOWN: Final = 0x02 | 0x04 | 0x08 | 0x10 | _NUD_PERMANENT  # reachable, sta
 
 
 def address_owner(interface: str, ip: Ip) -> Mac | None:
-    """Return the MAC of an address's holder on the interface's segment; None without a reply.
+    """Return the MAC of an address's holder on the interface's segment.
 
-    For an address of this host, returns the zero MAC. Takes at most 0.3 s.
+    Returns None without a reply. For an address of this host, returns the zero MAC. Takes at most
+    0.3 s.
     """
     with NetlinkSocket() as host:
         index = find_link(host, interface)
@@ -69,7 +70,10 @@ def _wait(host: NetlinkSocket, index: int, ip: Ip) -> Mac | None:
 
 
 def _neighbor(host: NetlinkSocket, index: int, ip: Ip) -> tuple[int, Mac] | None:
-    """Return the state and MAC of the kernel's neighbor entry; None if there is none."""
+    """Return the state and MAC of the kernel's neighbor entry.
+
+    Returns None if there is none.
+    """
     try:
         (message,) = host.get((codec.RTM_GETNEIGH, 0, _body(index, ip, 0)))
     except NetlinkError as error:

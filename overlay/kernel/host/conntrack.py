@@ -1,4 +1,4 @@
-"""Delete connection tracking entries of UDP flows whose published port has a new target.
+"""Delete tracked UDP connections to a published port's old target.
 
 The rules for published ports apply only to the first packet of a connection. For the kernel, UDP
 packets from the same source port belong to the existing connection, and would keep going to the
@@ -35,11 +35,11 @@ _FAMILIES: Final = {4: 2, 16: 10}
 
 
 def forget_udp(kept: Mapping[tuple[int, int], Collection[Ip]]) -> int:
-    """Delete the entries of UDP connections to ports of the host; return how many.
+    """Delete the entries of UDP connections to ports of the host.
 
-    `kept` maps (port, address size) to the targets whose connections are kept. One dump serves all
-    ports, because each goes through the kernel's whole hash table: 50 ms if that has 262,144
-    buckets, used or not. Raises OSError.
+    Returns the number of deleted entries. `kept` maps (port, address size) to the targets whose
+    connections are kept. One dump serves all ports, because each goes through the kernel's whole
+    hash table: 50 ms if that has 262,144 buckets, used or not. Raises OSError.
     """
     deleted = 0
     with NetlinkSocket() as host, NetlinkSocket(protocol=_NETLINK_NETFILTER) as tracker:
@@ -67,7 +67,10 @@ def _own_addresses(host: NetlinkSocket) -> frozenset[bytes]:
 
 
 def _query(family: int, ports: Sequence[bytes]) -> bytes:
-    """Return a dump request for all UDP connections; for a single port, only those to it."""
+    """Return a dump request for all UDP connections.
+
+    For a single port, it returns only connections to that port.
+    """
     protocol, flags = attribute(_NUMBER, _UDP), _BY_PROTOCOL
     if len(ports) == 1:
         protocol, flags = protocol + attribute(_TARGET_PORT, ports[0]), _BY_PROTOCOL | _BY_PORT
@@ -84,7 +87,7 @@ def _misdirected(
     wanted: Mapping[bytes, frozenset[bytes]],
     own: frozenset[bytes],
 ) -> Iterator[bytes]:
-    """Yield the original tuple, in encoded form, of each connection with another target."""
+    """Yield the encoded original tuple of each misdirected connection."""
     for message in messages:
         parts = attributes(message.buffer, message.start + 4, message.end)
         original, reply = parts[_ORIGINAL], parts[_REPLY]

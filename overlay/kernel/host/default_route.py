@@ -58,7 +58,10 @@ def reconcile(
 
 
 def _index(inside: NetlinkSocket, candidate: DefaultRouteCandidate) -> int:
-    """Return the index of a candidate's interface, possibly renamed; 0 if it is gone."""
+    """Return the index of a candidate's interface, possibly renamed.
+
+    Returns 0 if it is gone.
+    """
     links = all_links(inside)
     by_mac = [each.index for each in links if each.mac == candidate.mac]
     by_name = [each.index for each in links if each.name == candidate.ifname]
@@ -106,10 +109,10 @@ def leads_out_by(netns_path: str, ifname: str, size: int) -> bool:
 
 
 def interface_towards(socket: NetlinkSocket, destination: Ip) -> int:
-    """Return the index of the interface through which a packet would leave; 0 without a route.
+    """Return the index of the interface through which a packet would leave.
 
-    Asks the kernel for the route (RTM_GETROUTE, rtnetlink(7)) in the socket's namespace; sends no
-    packet.
+    Returns 0 without a route. Asks the kernel for the route (RTM_GETROUTE, rtnetlink(7)) in the
+    socket's namespace; sends no packet.
     """
     try:
         found = socket.get(link_requests.get_route(destination))

@@ -1,4 +1,6 @@
-"""Enable IP forwarding for exposed networks, no more than needed; `restore_sysctls` undoes it.
+"""Enable IP forwarding for exposed networks, no more than needed.
+
+`restore_sysctls` undoes it.
 
 Owns: the sysctls of the host that overlayd changes (Documentation/networking/ip-sysctl.rst). IPv4
 forwards packets received on an interface with `net.ipv4.conf.IF.forwarding` on. If the host is not
@@ -98,9 +100,10 @@ def _interface(name: str) -> str:
 
 
 def restore_sysctls(run_dir: Path, root: Path = ROOT) -> list[str]:
-    """Restore sysctls that `enable_forwarding` changed and nobody changed since; return them.
+    """Restore and return the sysctls that `enable_forwarding` changed.
 
-    If the host has been made a router meanwhile, its interfaces are left alone.
+    Those that were changed again since are kept. If the host has been made a router meanwhile, its
+    interfaces are left alone.
     """
     restored: list[str] = []
     routers = {family for family in ("ipv4", "ipv6") if _is_router(root, family, run_dir)}
@@ -146,7 +149,7 @@ def guard_link(name: str) -> None:
 def missing_sysctls(
     run_dir: Path, own: Collection[str], *, ipv6: bool, root: Path = ROOT
 ) -> list[str]:
-    """Return the sysctls that differ from what `enable_forwarding` and `guard_link` set."""
+    """Return sysctls that differ from what this module sets."""
     wanted = _wanted(root, own, _recorded(run_dir), ipv6=ipv6)
     for name in own:
         wanted |= _guards(name)

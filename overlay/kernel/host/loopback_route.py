@@ -1,10 +1,11 @@
-"""Route replies for ::1 that arrive on an uplink; the counterpart of route_localnet for IPv4.
+"""Route replies for ::1 that arrive on an uplink.
 
-A connection from the host to a port published on ::1 is translated and leaves through an uplink.
-Its replies arrive there, and after translation their destination is ::1 again. The kernel delivers
-packets for the loopback address only by a route of the receiving interface (RT6_LOOKUP_F_IFACE in
-`ip6_route_input_lookup`, net/ipv6/route.c), so each uplink gets one. Packets that arrive for ::1
-untranslated are dropped before any hook (RFC 4291 section 2.5.3; `ip6_rcv_core`).
+The counterpart of route_localnet for IPv4. A connection from the host to a port published on ::1 is
+translated and leaves through an uplink. Its replies arrive there, and after translation their
+destination is ::1 again. The kernel delivers packets for the loopback address only by a route of
+the receiving interface (RT6_LOOKUP_F_IFACE in `ip6_route_input_lookup`, net/ipv6/route.c), so each
+uplink gets one. Packets that arrive for ::1 untranslated are dropped before any hook (RFC 4291
+section 2.5.3; `ip6_rcv_core`).
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ def _u32(number: int) -> bytes:
 
 
 def add_return_route(index: int) -> Request:
-    """Return the request for an interface's route to ::1; it is lost if the interface goes down."""
+    """Return the request for an interface's route to ::1.
+
+    It is lost if the interface goes down.
+    """
     ways = (attribute(_RTA_OIF, _u32(index)), attribute(_RTA_PRIORITY, _u32(_METRIC)))
     body = _body(_RT_TABLE_LOCAL, _RTPROT_STATIC, _RTN_LOCAL, *ways)
     return (codec.RTM_NEWROUTE, codec.NLM_F_CREATE, body)
 
 
 def has_return_route(socket_inside: NetlinkSocket, index: int) -> bool:
-    """Return whether packets for ::1 that arrive on an interface are delivered."""
+    """Return whether packets for ::1 are delivered from an interface."""
     request = (codec.RTM_GETROUTE, 0, _body(0, 0, 0, attribute(_RTA_IIF, _u32(index))))
     try:
         found = socket_inside.get(request)

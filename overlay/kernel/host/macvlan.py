@@ -1,4 +1,4 @@
-"""macvlan and ipvlan interfaces for containers, and VLANs as their parent interfaces.
+"""macvlan and ipvlan interfaces for containers, and their parents.
 
 An interface in a container is identified by its alias, as it may be renamed there. So is a VLAN
 that was created for containers rather than by the host's operator.
@@ -57,7 +57,7 @@ _IFNAME_TRIES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class InterfaceLocation:
-    """Where an interface should be: a namespace, and the mark of the interface there."""
+    """The namespace of an interface, and the interface's mark there."""
 
     netns_path: str
     netns_identity: tuple[int, int]
@@ -113,7 +113,7 @@ def _remove_unfinished(host: NetlinkSocket) -> None:
 
 
 def require_driver(kind: str, parent: str) -> None:
-    """Raise OverlayError unless this host supports the driver on this parent interface.
+    """Raise OverlayError unless this host supports driver and parent.
 
     Creates the parent, if it is a VLAN, and a device on it, and deletes both again.
     """
@@ -129,10 +129,10 @@ def require_driver(kind: str, parent: str) -> None:
 
 
 def ensure_parent(name: str) -> LinkInfo:
-    """Return a parent interface; create it if it does not exist and is named like a VLAN.
+    """Return a parent interface.
 
-    `eth0.42` is the VLAN 42 on eth0. Raises NotFoundError if there is no such interface,
-    ConflictError if it is down.
+    Creates it if it does not exist and is named like a VLAN. `eth0.42` is the VLAN 42 on eth0.
+    Raises NotFoundError if there is no such interface, ConflictError if it is down.
     """
     host_links = {found.name: found for found in _host_links()}
     found = host_links.get(name)
@@ -182,7 +182,10 @@ def _no_parent(name: str, base: str, host_links: dict[str, LinkInfo]) -> NotFoun
 
 
 def release_parents(in_use: frozenset[str]) -> list[str]:
-    """Delete VLANs created for containers that are no longer used; return their names."""
+    """Delete VLANs created for containers that are no longer used.
+
+    Returns their names.
+    """
     gone = [
         found
         for found in _host_links()
@@ -233,11 +236,12 @@ def attach_interface(
     addresses: Sequence[tuple[Ip, int]],
     gateways: Sequence[Ip],
 ) -> AttachedInterface:
-    """Create a container's interface on the parent; nothing is left behind on failure.
+    """Create a container's interface on the parent.
 
-    Without `mac`, it has the parent's MAC, as ipvlan requires. A default route is added through
-    each gateway unless there is one of its family. Raises ConflictError if the interface exists,
-    NotFoundError if the parent does not, OverlayError otherwise.
+    Nothing is left behind on failure. Without `mac`, it has the parent's MAC, as ipvlan requires. A
+    default route is added through each gateway unless there is one of its family. Raises
+    ConflictError if the interface exists, NotFoundError if the parent does not, OverlayError
+    otherwise.
     """
     with NetlinkSocket(netns_fd) as inside, NetlinkSocket() as host:
         there = _of(all_links(inside), mark)
@@ -288,7 +292,7 @@ def _move_into_container(
 
 
 def _enable_announcements(netns_fd: int, name: str) -> None:
-    """Make the kernel announce new addresses to the segment, where another may have had them."""
+    """Make the kernel announce new addresses to the segment."""
     with netns.inside(netns_fd):
         for setting in (f"ipv4/conf/{name}/arp_notify", f"ipv6/conf/{name}/ndisc_notify"):
             with suppress(OSError):  # a kernel without IPv6 has no such file
@@ -296,10 +300,11 @@ def _enable_announcements(netns_fd: int, name: str) -> None:
 
 
 def detach_interface(place: InterfaceLocation) -> bool:
-    """Delete the interface, whatever its present name; return False if there is none.
+    """Delete the interface, whatever its present name.
 
-    Raises TornDumpError if it was not found in a container whose links change all the time, and
-    OverlayError or OSError if the check fails; the interface may exist then.
+    Returns False if there is none. Raises TornDumpError if it was not found in a container whose
+    links change all the time, and OverlayError or OSError if the check fails; the interface may
+    exist then.
     """
     fd = netns.open_same(place.netns_path, place.netns_identity)
     if fd is None:
@@ -336,9 +341,10 @@ def _of(found: list[LinkInfo], mark: str) -> list[LinkInfo]:
 
 
 def remove_interfaces_from(netns_fd: int) -> list[str]:
-    """Delete a namespace's overlayd interfaces on this host's parents; return their names.
+    """Delete a namespace's overlayd interfaces on this host's parents.
 
-    Also works if the namespace's links change all the time. Raises OSError if the check fails.
+    Returns their names. Also works if the namespace's links change all the time. Raises OSError if
+    the check fails.
     """
     host = netns.own_fd()
     with netns.closing(host), NetlinkSocket(netns_fd) as inside:

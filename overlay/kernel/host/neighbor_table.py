@@ -26,7 +26,10 @@ class NeighborTable:
 
 
 def neighbor_tables(proc: Path = Path("/proc")) -> list[NeighborTable]:
-    """Return the neighbor tables; the kernel shows them only in the initial network namespace."""
+    """Return the neighbor tables.
+
+    The kernel shows them only in the initial network namespace.
+    """
     found = []
     for family, folder, cache in _FAMILIES:
         path = proc / "sys/net" / folder / "neigh/default/gc_thresh3"

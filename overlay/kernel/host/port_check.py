@@ -1,4 +1,7 @@
-"""Check whether a port of this host is free to be published. Changes nothing."""
+"""Check whether a port of this host is free to be published.
+
+Changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ _FAMILIES: Final = {4: socket.AF_INET, 16: socket.AF_INET6}
 
 
 def require_free(protocol: str, host_ip: Ip, port: int, sizes: Sequence[int]) -> None:
-    """Raise ConflictError if a program of the host uses this port; publishing would cut it off.
+    """Raise ConflictError if a program of the host uses this port.
 
-    An empty `host_ip` means every address of the families with these address sizes, in bytes.
-    Binds a socket for a moment (bind(2)).
+    Publishing would cut it off. An empty `host_ip` means every address of the families with these
+    address sizes, in bytes. Binds a socket for a moment (bind(2)).
     """
     for size in sizes:
         family = _FAMILIES[size]

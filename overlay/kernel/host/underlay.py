@@ -1,4 +1,4 @@
-"""The underlay: choose this host's address on it, and check subnets against the host's routes.
+"""Choose this host's underlay address, and check subnets against routes.
 
 Does not: send packets or change anything.
 """
@@ -35,7 +35,10 @@ _ANYWHERE: Final = (parse_ip("192.0.2.1"), parse_ip("2001:db8::1"))
 
 @dataclass(frozen=True, slots=True)
 class UnderlayAddress:
-    """This host's address on the underlay, with its interface; the MTU is in bytes."""
+    """This host's address on the underlay, with its interface.
+
+    The MTU is in bytes.
+    """
 
     address: Ip
     interface: str
@@ -161,9 +164,10 @@ def _routes_towards(socket: NetlinkSocket, destination: Ip) -> list[Any]:
 
 
 def carried_mtu(chosen: UnderlayAddress, peers: Iterable[tuple[str, Ip]]) -> tuple[int, str]:
-    """Return the MTU towards all peers (name, address), in bytes, and what sets it.
+    """Return the MTU in bytes towards all peers, and what sets it.
 
-    That is the interface, or the route to a peer, which may have its own MTU (ip-route(8)).
+    `peers` are (name, address) pairs. The MTU is that of the interface, or of the route to a peer,
+    which may be smaller (ip-route(8)).
     """
     smallest = (chosen.mtu, chosen.interface)
     with NetlinkSocket() as socket:
@@ -227,7 +231,7 @@ def _candidates_text(host: _Host) -> str:
 
 
 def routes() -> list[Route]:
-    """Return the host's unicast routes, except those that no subnet can conflict with.
+    """Return the host's routes with which a subnet may conflict.
 
     Excluded are the local table, default and link-local routes, and routes through overlayd's own
     interfaces.
@@ -255,7 +259,10 @@ def routes() -> list[Route]:
 
 
 def overlapping(known: Iterable[Route], wanted: Range) -> str | None:
-    """Return a description of a route that overlaps `wanted`; None if there is none."""
+    """Return a description of a route that overlaps `wanted`.
+
+    Returns None if there is none.
+    """
     for route in known:
         if route.range.version == wanted.version and route.range.overlaps(wanted):
             return str(route)

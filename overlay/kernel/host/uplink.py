@@ -1,4 +1,4 @@
-"""The host's uplink on a network: a veth pair between the host's namespace and the bridge.
+"""The host's uplink on a network: a veth pair to the bridge.
 
 Owns: the pair's settings and their repair. Like a container's interface the uplink has an address
 of the network; unlike one, it is in the host's own namespace, marked by its alias.
@@ -56,7 +56,7 @@ class Uplink:
 
 @dataclass(frozen=True, slots=True)
 class UplinkSurvey:
-    """The host's links, and the addresses and routes of its uplinks, read at one time."""
+    """The host's links, with addresses and routes, read at one time."""
 
     links: Mapping[str, links.LinkInfo]
     addresses: Mapping[str, frozenset[_Prefix]] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class UplinkSurvey:
 
 
 def survey(wanted: Iterable[Uplink] = ()) -> UplinkSurvey:
-    """Read the host's links and addresses, and where the subnets of the uplinks are routed.
+    """Read the host's links, addresses, and routes of the uplinks.
 
     Takes a few milliseconds with a hundred links. Looks up one route for each subnet instead of
     dumping all, as a host may hold the million routes of the internet.
@@ -104,7 +104,10 @@ def _unrouted(
 
 
 def _neighbor(ip: Ip, length: int) -> Ip | None:
-    """Return another address of the subnet of `ip`; None if the subnet has at most two."""
+    """Return another address of the subnet of `ip`.
+
+    Returns None if the subnet has at most two addresses.
+    """
     if 8 * len(ip) - length < 2:
         return None
     first = int.from_bytes(_base(ip, length), "big") + 1
@@ -113,7 +116,10 @@ def _neighbor(ip: Ip, length: int) -> Ip | None:
 
 
 def uplink_faults(link: Uplink, found: UplinkSurvey) -> list[str]:
-    """Return descriptions of what is wrong with an uplink; empty if nothing is."""
+    """Return descriptions of what is wrong with an uplink.
+
+    The list is empty if nothing is wrong.
+    """
     there = found.links.get(link.name)
     if there is None or there.mac != link.mac:
         return [f"{link.name} was missing"]
@@ -132,9 +138,9 @@ def uplink_faults(link: Uplink, found: UplinkSurvey) -> list[str]:
 
 
 def ensure_uplink(sandbox: Sandbox, link: Uplink, found: UplinkSurvey) -> list[str]:
-    """Create or repair the uplink; return what was wrong. Raises OverlayError on failure.
+    """Create or repair the uplink; return what was wrong.
 
-    Runs in the kernel thread, whose namespace is the host's.
+    Raises OverlayError on failure. Runs in the kernel thread, whose namespace is the host's.
     """
     wrong = uplink_faults(link, found)
     there = found.links.get(link.name)
@@ -171,7 +177,7 @@ def _recreate(sandbox: Sandbox, link: Uplink, host: int, socket: NetlinkSocket) 
 
 
 def _link_local(link: Uplink) -> tuple[_Prefix, ...]:
-    """Return the source address of the host's neighbor solicitations (RFC 4861 section 7.2.2).
+    """Return the source of neighbor solicitations (RFC 4861 section 7.2.2).
 
     The kernel's own link-local address is unusable until duplicate address detection ends.
     """
@@ -198,5 +204,8 @@ def _base(ip: Ip, length: int) -> Ip:
 
 
 def remove_uplink(sandbox: Sandbox, port: str) -> bool:
-    """Delete the uplink by its port; return False if there was none. Thread-safe."""
+    """Delete the uplink by its port; return False if there was none.
+
+    Thread-safe.
+    """
     return veth.detach_interface(sandbox, port)

@@ -1,1 +1,1 @@
-"""Netlink: socket, message encoding, and requests and decoders for links, neighbors, routes."""
+"""Netlink: socket, encoding, requests and decoders (netlink(7))."""

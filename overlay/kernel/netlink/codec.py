@@ -1,4 +1,4 @@
-"""Netlink message framing: constants, headers, attributes and error replies.
+"""Netlink message framing: headers, attributes and error replies.
 
 Owns: framing (netlink(7); linux/netlink.h, linux/rtnetlink.h).
 Does not: interpret messages (`link_decoder`, `neighbor_rows`, `routes`) or send them (`socket`).
@@ -72,7 +72,7 @@ Request: TypeAlias = tuple[int, int, bytes]
 
 
 class NetlinkRefusal(NamedTuple):
-    """The kernel's rejection of one request of a batch (NLMSG_ERROR, netlink(7))."""
+    """The kernel's refusal of one request (NLMSG_ERROR, netlink(7))."""
 
     position: int  # index of the refused request in the batch
     errno: int
@@ -83,7 +83,7 @@ class NetlinkRefusal(NamedTuple):
 
 
 class NetlinkMessage(NamedTuple):
-    """One received message: its type, and the position of its body in `buffer`."""
+    """One received message: its type, and where its body is in `buffer`."""
 
     kind: int
     buffer: bytes
@@ -105,9 +105,10 @@ def messages_in(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
 
 
 def refusal_in(buffer: bytes, flags: int, start: int, end: int) -> NetlinkRefusal | None:
-    """Return the refusal in an NLMSG_ERROR message; None if it is an acknowledgement.
+    """Return the refusal in an NLMSG_ERROR message.
 
-    The text comes from the extended acknowledgement (NLMSGERR_ATTR_MSG, linux/netlink.h), if any.
+    Returns None if it is an acknowledgement. The text comes from the extended acknowledgement
+    (NLMSGERR_ATTR_MSG, linux/netlink.h), if any.
     """
     (number,) = ERROR.unpack_from(buffer, start)
     if number == 0:
@@ -125,10 +126,10 @@ def refusal_in(buffer: bytes, flags: int, start: int, end: int) -> NetlinkRefusa
 def attributes(
     buffer: bytes, start: int, end: int, wanted: frozenset[int] | None = None
 ) -> dict[int, bytes]:
-    """Return the attributes between two offsets, by type; the last one of each type wins.
+    """Return the attributes between two offsets, by type.
 
-    With `wanted`, return only those types: skipping an attribute is three times as fast as copying
-    it.
+    The last one of each type wins. With `wanted`, return only those types: skipping an attribute is
+    three times as fast as copying it.
     """
     found: dict[int, bytes] = {}
     unpack = _ATTRIBUTE.unpack_from

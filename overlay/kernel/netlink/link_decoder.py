@@ -1,4 +1,4 @@
-"""Decode link messages, and find attributes that differ from what overlayd sets.
+"""Decode link messages, and find unexpected attributes.
 
 Owns: decoding RTM_NEWLINK and RTM_DELLINK (rtnetlink(7), linux/if_link.h), and the table of
 attributes that overlayd's devices must have. Does not use pyroute2, which is too slow here: a host
@@ -102,7 +102,10 @@ def is_overlayd_link(alias: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """One link as the kernel reports it; fields that a notification omits are empty."""
+    """One link as the kernel reports it.
+
+    Fields that a notification omits are empty.
+    """
 
     index: int
     name: str
@@ -155,17 +158,21 @@ def decode(message: NetlinkMessage) -> LinkInfo:
 
 
 def index_of(message: NetlinkMessage) -> int:
-    """Return the index of a message's link; decoding the whole takes 30 times as long."""
+    """Return the index of a message's link.
+
+    Decoding the whole takes 30 times as long.
+    """
     index: int = _HEADER.unpack_from(message.buffer, message.start)[2]
     return index
 
 
 def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link | None:
-    """Return the link as a sandbox state value; None for a kind that overlayd never creates.
+    """Return the link as a sandbox state value.
 
-    `names` maps the sandbox's link indexes to names. A VTEP that cannot be repaired in place gets
-    port 0, so that it is recreated: its socket is not in the namespace with the id `host_netns`,
-    so that no underlay traffic reaches it, or it has an immutable attribute that differs.
+    Returns None for a kind that overlayd never creates. `names` maps the sandbox's link indexes to
+    names. A VTEP that cannot be repaired in place gets port 0, so that it is recreated: its socket
+    is not in the namespace with the id `host_netns`, so that no underlay traffic reaches it, or it
+    has an immutable attribute that differs.
     """
     master = names.get(found.master, "")
     match found.kind:
@@ -185,12 +192,12 @@ def to_link(found: LinkInfo, names: Mapping[int, str], host_netns: int) -> Link 
 
 
 def is_port_message(message: NetlinkMessage) -> bool:
-    """Return whether a link message comes from the bridge, about one of its ports."""
+    """Return whether a link message is a bridge's, about one of its ports."""
     return message.buffer[message.start] == _AF_BRIDGE
 
 
 def port_altered(found: LinkInfo, wanted: Link) -> tuple[str, ...]:
-    """Return the names of port attributes that differ, in a bridge's port message.
+    """Return the names of differing attributes in a port message.
 
     `is_port_message` must hold for the message that `found` was decoded from.
     """
@@ -210,7 +217,7 @@ def vxlan_identity(found: LinkInfo) -> tuple[Vni, int, Ip]:
 
 
 def _altered(found: LinkInfo, data: _Expectations, port_data: _Expectations) -> tuple[str, ...]:
-    """Return the names of the fixed attributes that differ from the expected values."""
+    """Return the names of fixed attributes with unexpected values."""
     altered = [] if found.up else ["up"]
     if found.generates_address:
         altered.append("addrgenmode")

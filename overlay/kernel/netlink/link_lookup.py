@@ -35,7 +35,7 @@ def all_links(socket: NetlinkSocket) -> list[LinkInfo]:
 
 
 def links_best_effort(socket: NetlinkSocket) -> list[LinkInfo]:
-    """Return the links of a namespace, even if they change during every attempt.
+    """Return the links of a namespace, even if they change all the time.
 
     In that case it is the union of several dumps: a link may be missing, or already gone.
     """
@@ -47,7 +47,10 @@ def links_best_effort(socket: NetlinkSocket) -> list[LinkInfo]:
 
 
 def find_link(socket: NetlinkSocket, name: str) -> int:
-    """Return the index of the named link in the socket's namespace; 0 if there is none."""
+    """Return the index of the named link in the socket's namespace.
+
+    Returns 0 if there is none.
+    """
     try:
         found = socket.get(link_requests.get_link(name))
     except NetlinkError as error:

@@ -35,7 +35,10 @@ _Attributes: TypeAlias = list[tuple[str, Any]]  # pyroute2's form: (attribute na
 
 
 def _body(message: Any, attributes: _Attributes) -> bytes:
-    """Return the message without the netlink header, which `NetlinkSocket` writes."""
+    """Return the message without the netlink header.
+
+    `NetlinkSocket` writes the header.
+    """
     message["attrs"] = attributes
     message.encode()
     return bytes(message.data[16:])
@@ -68,7 +71,7 @@ def _slave_info(data: _Attributes) -> tuple[str, Any]:
 
 
 def _no_link_local() -> tuple[str, Any]:
-    """Generate no link-local address: its router solicitations and MLD reports are flooded."""
+    """Disable link-local addresses, whose traffic would be flooded."""
     inet6 = _nest([("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)])
     return ("IFLA_AF_SPEC", _nest([("AF_INET6", inet6)]))
 
@@ -106,7 +109,7 @@ _, _, _UP_BODY = _link(codec.RTM_NEWLINK, 0, [], up=True)
 
 
 def _at(index: int, body: bytes) -> Request:
-    """Return the request that applies an encoded body to the link of that index.
+    """Return the request that applies an encoded body to a link.
 
     The constant part is encoded once: encoding it for each port takes a tenth of an attach.
     """
@@ -114,7 +117,10 @@ def _at(index: int, body: bytes) -> Request:
 
 
 def create_bridge(bridge: Bridge) -> Request:
-    """Return the request that creates the bridge, still down, so that its MAC precedes its rows."""
+    """Return the request that creates the bridge, still down.
+
+    Its MAC is set before its rows.
+    """
     # The MTU is set later: once set, the kernel no longer adapts it to that of the ports.
     attributes: _Attributes = [
         ("IFLA_IFNAME", bridge.name),
@@ -126,13 +132,13 @@ def create_bridge(bridge: Bridge) -> Request:
 
 
 def create_ifb(name: str) -> Request:
-    """Return the request that creates an ifb device, whose queue delays redirected packets."""
+    """Return the request that creates an ifb device (ip-link(8))."""
     attributes: _Attributes = [("IFLA_IFNAME", name), _info("ifb", [])]
     return _link(codec.RTM_NEWLINK, codec.NLM_F_CREATE | codec.NLM_F_EXCL, attributes)
 
 
 def set_bridge(index: int, bridge: Bridge, before: Link | None, alias: str) -> list[Request]:
-    """Return the requests that set everything but the bridge's name, and bring it up.
+    """Return the requests that set up the bridge, except for its name.
 
     `before` is its present state, None if it was just created. The MAC is set only if it differs:
     setting it, even to the same value, flushes all neighbors.
@@ -157,7 +163,7 @@ def set_bridge(index: int, bridge: Bridge, before: Link | None, alias: str) -> l
 
 
 def _without_link_local(index: int, altered: tuple[str, ...]) -> list[Request]:
-    """Return the request that disables generated addresses, if somebody enabled them.
+    """Return the request that disables generated addresses, if needed.
 
     Only if needed: a link without IPv6 (or with an MTU below 1280) has no such attribute, and the
     sandbox's sysctl covers new links. It follows the MTU request for the same reason.
@@ -168,11 +174,12 @@ def _without_link_local(index: int, altered: tuple[str, ...]) -> list[Request]:
 
 
 def create_vxlan(vxlan: Vxlan, netns_fd: int, master: int) -> Request:
-    """Return the request, for a socket of the *host*, that creates the VTEP in the sandbox.
+    """Return the request that creates the VTEP in the sandbox.
 
-    The device is created in the namespace `netns_fd` as a port of `master`, an index there; its
-    UDP socket stays in the namespace that the request came from, on the underlay
-    (IFLA_NET_NS_FD, linux/if_link.h). One message, so that no crash leaves a half-moved device.
+    It must be sent through a socket of the *host*. The device is created in the namespace
+    `netns_fd` as a port of `master`, an index there; its UDP socket stays in the namespace that the
+    request came from, on the underlay (IFLA_NET_NS_FD, linux/if_link.h). One message, so that no
+    crash leaves a half-moved device.
     """
     data: _Attributes = [
         ("IFLA_VXLAN_ID", vxlan.vni),
@@ -200,9 +207,10 @@ def _local(ip: Ip) -> tuple[str, Any]:
 def set_vxlan(
     index: int, vxlan: Vxlan, before: Link | None, master: int, alias: str
 ) -> list[Request]:
-    """Return the requests that set all but name, VNI and UDP port, and bring the VTEP up.
+    """Return the requests that set up the VTEP.
 
-    `before` is its present state, None if it was just created.
+    They set everything except name, VNI and UDP port. `before` is the present state, None if the
+    VTEP was just created.
     """
     attributes: _Attributes = [
         ("IFLA_MTU", vxlan.mtu),
@@ -223,14 +231,17 @@ def set_vxlan(
 
 
 def _port_data(fixed: _Attributes, before: Link | None) -> _Attributes:
-    """Return a port's attributes; its state, which follows the carrier, only if it differs."""
+    """Return a port's attributes.
+
+    Its state, which follows the carrier, is included only if it differs.
+    """
     if before is None or "port state" not in before.altered:
         return fixed
     return [*fixed, ("IFLA_BRPORT_STATE", _PORT_FORWARDING)]
 
 
 def set_port(index: int, port: Port, before: Link | None, master: int, alias: str) -> list[Request]:
-    """Return the requests that turn an existing link into a bridge port, and bring it up."""
+    """Return the requests that turn an existing link into a bridge port."""
     data = _port_data(_CONTAINER_PORT, before)
     attributes: _Attributes = [
         ("IFLA_MTU", port.mtu),
@@ -248,9 +259,10 @@ def set_port(index: int, port: Port, before: Link | None, master: int, alias: st
 
 
 def create_veth(port: Port, master: int, netns_fd: int, ifname: str, mac: Mac) -> Request:
-    """Return the request that creates a veth pair: a bridge port, and `ifname` in `netns_fd`.
+    """Return the request that creates a veth pair.
 
-    The port is up before the container's end can be, so that no frame is lost. See veth(4).
+    One end is a bridge port, the other is `ifname` in `netns_fd`. The port is up before the
+    container's end can be, so that no frame is lost. See veth(4).
     """
     peer: dict[str, Any] = {
         "index": 0,
@@ -287,7 +299,10 @@ def set_mtu(index: int, mtu: int) -> Request:
 
 
 def set_alias(index: int, alias: str, *, link_local: bool = True) -> Request:
-    """Return the request that sets a link's alias; without `link_local` it gets no fe80::."""
+    """Return the request that sets a link's alias.
+
+    Without `link_local` it gets no fe80::.
+    """
     attributes: _Attributes = [("IFLA_IFALIAS", alias)]
     if not link_local:
         attributes.append(_no_link_local())
@@ -310,13 +325,16 @@ def delete_group(group: int) -> Request:
 
 
 def get_link(name: str) -> Request:
-    """Return the query for one link by name; packed by hand, as each attach sends five."""
+    """Return the query for one link by name.
+
+    Packed by hand, as each attach sends five.
+    """
     wanted = codec.attribute(_IFLA_IFNAME, name.encode() + b"\0")
     return (codec.RTM_GETLINK, 0, link_decoder.DUMP_BODY + wanted)
 
 
 def add_address(index: int, ip: Ip, prefix_length: int) -> Request:
-    """Return the request that adds an address to a container's interface, usable at once.
+    """Return the request that adds an address, usable at once.
 
     Without duplicate address detection (RFC 4862 section 5.4): the address was granted to this
     endpoint, and the second that detection takes would lose the first packets.
@@ -345,7 +363,7 @@ def delete_address(index: int, ip: Ip, prefix_length: int) -> Request:
 
 
 def add_link_route(index: int, base: Ip, prefix_length: int, source: Ip) -> Request:
-    """Return the request that restores the kernel's own route to an address's subnet.
+    """Return the request that restores the kernel's route to a subnet.
 
     The kernel adds it with the address; this is for one that somebody has deleted.
     """
@@ -382,7 +400,7 @@ def add_default_route(index: int, gateway: Ip, *, replace: bool = False) -> Requ
 
 
 def get_route(destination: Ip) -> Request:
-    """Return the query for the route that a packet to `destination` would take (`ip route get`)."""
+    """Return the query for the route to `destination` (`ip route get`)."""
     message = RouteMessage()
     message["family"] = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
     message["dst_len"] = 8 * len(destination)

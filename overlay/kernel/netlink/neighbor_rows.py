@@ -140,9 +140,10 @@ NEIGHBOR_DUMP: Final = _NEIGHBOR.pack(0, 0, 0, 0, 0)
 
 
 def fdb_dump(index: int) -> bytes:
-    """Return the dump request for one bridge port: its own FDB and its rows of the bridge's.
+    """Return the dump request for the FDB rows of one bridge port.
 
-    Index 0 requests all ports; the kernel then walks the bridge's FDB once per port.
+    These are its own FDB and its rows of the bridge's. Index 0 requests all ports; the kernel then
+    walks the bridge's FDB once per port.
     """
     return _NEIGHBOR.pack(codec.AF_BRIDGE, index, 0, 0, 0)
 
@@ -156,7 +157,7 @@ def address_index(message: NetlinkMessage) -> int:
 
 
 def address_identity(message: NetlinkMessage) -> tuple[int, bytes, int]:
-    """Return the key of an address message: link index, address, prefix length."""
+    """Return (link index, address, prefix length) of an address message."""
     _, buffer, start, end = message
     _, prefix_length, _, _, index = _ADDRESS.unpack_from(buffer, start)
     found = attributes(buffer, start + 8, end)
@@ -189,9 +190,10 @@ def neighbor_subject(message: NetlinkMessage) -> NeighborSubject:
 def decode_address(
     message: NetlinkMessage, names: Mapping[int, str], *, temporary: bool = False
 ) -> AddressRow | None:
-    """Return the address row of a message; None if the kernel created it by itself.
+    """Return the address row of a message.
 
-    With `temporary`, addresses with a lifetime (for example from DHCP) are included.
+    Returns None if the kernel created it by itself. With `temporary`, addresses with a lifetime
+    (for example from DHCP) are included.
     """
     _, buffer, start, end = message
     _, prefix_length, flags, _, index = _ADDRESS.unpack_from(buffer, start)
@@ -208,11 +210,11 @@ def decode_address(
 def decode_neighbor(
     message: NetlinkMessage, names: Mapping[int, str], macs: Mapping[int, bytes]
 ) -> Row | None:
-    """Return the row of an RTM_NEWNEIGH or RTM_DELNEIGH; None for the kernel's own rows.
+    """Return the row of an RTM_NEWNEIGH or RTM_DELNEIGH.
 
-    `names` and `macs` hold the links' names and MACs by index. Rows that the kernel learned or
-    created by itself are ignored. A permanent row that no plan contains is returned as an
-    `UnexpectedRow`, which can only be deleted.
+    Returns None for the kernel's own rows. `names` and `macs` hold the links' names and MACs by
+    index. Rows that the kernel learned or created by itself are ignored. A permanent row that no
+    plan contains is returned as an `UnexpectedRow`, which can only be deleted.
     """
     _, buffer, start, end = message
     family, index, state, flags, _ = _NEIGHBOR.unpack_from(buffer, start)
@@ -306,7 +308,10 @@ _IP6: Final = struct.Struct("=BxxxiHBxI16sI6s")
 def decode_neighbors(
     buffers: list[bytes], names: Mapping[int, str], macs: Mapping[int, bytes]
 ) -> set[Row]:
-    """Return the rows in dumps of FDB rows and neighbors, as `decode_neighbor` would."""
+    """Return the rows in dumps of FDB rows and neighbors.
+
+    The result is that of `decode_neighbor` for each message.
+    """
     found: set[Row] = set()
     add = found.add
     header = codec.HEADER.unpack_from

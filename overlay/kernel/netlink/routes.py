@@ -1,4 +1,4 @@
-"""Encode and decode a sandbox's routes and routing rules as netlink messages.
+"""Encode and decode a sandbox's routes and routing rules.
 
 Owns: the layout of these messages (rtnetlink(7), linux/fib_rules.h): static routes through a host's
 address, and rules that keep two subnets apart. A sandbox has few, so speed does not matter.
@@ -55,7 +55,7 @@ def encode_route(row: RouteRow, index: int) -> bytes:
 
 
 def encode_any_route(row: RouteRow, index: int) -> bytes:
-    """Return the body of an RTM_DELROUTE that deletes the route, whatever program added it."""
+    """Return the body of an RTM_DELROUTE for a route of any origin."""
     return _route(row, index, _RTPROT_UNSPEC, _RT_SCOPE_NOWHERE)
 
 
@@ -79,11 +79,14 @@ def encode_barrier(row: BarrierRow, _index: int) -> bytes:
 
 
 def decode_route(message: NetlinkMessage, names: Mapping[int, str]) -> RouteRow | None:
-    """Return the route of a message; None for one that the kernel added by itself."""
+    """Return the route of a message.
+
+    Returns None for one that the kernel added by itself.
+    """
     _, buffer, start, end = message
     family, length, _, _, table, protocol, _, kind, _ = _HEADER.unpack_from(buffer, start)
-    ours = table == _RT_TABLE_MAIN and kind == _RTN_UNICAST
-    if not ours or protocol in {_RTPROT_KERNEL, _RTPROT_RA}:
+    is_own = table == _RT_TABLE_MAIN and kind == _RTN_UNICAST
+    if not is_own or protocol in {_RTPROT_KERNEL, _RTPROT_RA}:
         return None
     found = attributes(buffer, start + HEADER_SIZE, end)
     gateway, out = found.get(_RTA_GATEWAY), found.get(_RTA_OIF)
@@ -95,7 +98,7 @@ def decode_route(message: NetlinkMessage, names: Mapping[int, str]) -> RouteRow 
 
 
 class DefaultRoute(NamedTuple):
-    """A default route as somebody has set it: its family by address size, its way."""
+    """A default route: the size of its addresses, link and gateway."""
 
     size: int
     link: int  # its index; 0 where it has several

@@ -77,7 +77,7 @@ _REPLY_TIMEOUT_S: Final = 30
 
 
 class TornDumpError(OverlayError):
-    """The kernel's tables changed during every attempt to dump them (NLM_F_DUMP_INTR).
+    """Every attempt to dump a table was interrupted (NLM_F_DUMP_INTR).
 
     `seen` holds the buffers of all attempts. A torn dump can miss or repeat an entry, but contains
     none that never existed.
@@ -93,7 +93,10 @@ class TornDumpError(OverlayError):
 
 
 class LostNotificationsError(Exception):
-    """The kernel dropped notifications (ENOBUFS, netlink(7)): read everything again."""
+    """The kernel dropped notifications (ENOBUFS, netlink(7)).
+
+    The caller must read everything again.
+    """
 
 
 class NetlinkError(OSError):
@@ -101,7 +104,7 @@ class NetlinkError(OSError):
 
 
 class NetlinkSocket:
-    """A blocking netlink socket that stays in the namespace in which it was opened."""
+    """A blocking netlink socket in the namespace where it was opened."""
 
     def __init__(
         self,
@@ -144,9 +147,10 @@ class NetlinkSocket:
         self.close()
 
     def transact(self, requests: Sequence[Request]) -> list[NetlinkRefusal]:
-        """Send the requests in order, in batches; return those that the kernel refused.
+        """Send the requests in order, in batches.
 
-        A refused request does not stop those after it. Raises OSError if the socket fails.
+        Returns those that the kernel refused. A refused request does not stop those after it.
+        Raises OSError if the socket fails.
         """
         refusals: list[NetlinkRefusal] = []
         start = 0
@@ -156,18 +160,21 @@ class NetlinkSocket:
         return refusals
 
     def request(self, request: Request) -> None:
-        """Send one request. Raises NetlinkError with the kernel's text if it is refused."""
+        """Send one request.
+
+        Raises NetlinkError with the kernel's text if it is refused.
+        """
         for refusal in self.transact([request]):
             raise NetlinkError(refusal.errno, str(refusal))
 
     def _send_batch(
         self, requests: Sequence[Request], start: int, out: list[NetlinkRefusal]
     ) -> int:
-        """Send one batch, from the request `start` on; return the start of the next.
+        """Send one batch, from the request `start` on.
 
-        Only the last message requests an acknowledgement: the kernel processes requests in order
-        and always reports refusals, so the last reply means that all others were processed. One
-        acknowledgement per message would double the cost.
+        Returns the start of the next. Only the last message requests an acknowledgement: the kernel
+        processes requests in order and always reports refusals, so the last reply means that all
+        others were processed. One acknowledgement per message would double the cost.
         """
         pack = HEADER.pack
         first = self._sequence + 1
@@ -229,7 +236,10 @@ class NetlinkSocket:
                 yield sequence, refusal_in(buffer, flags, start, end)
 
     def get(self, request: Request) -> list[NetlinkMessage]:
-        """Send one query and return the replies. Raises NetlinkError if it is refused."""
+        """Send one query and return the replies.
+
+        Raises NetlinkError if it is refused.
+        """
         kind, flags, body = request
         sequence = self._send_one(kind, flags | NLM_F_ACK, body)
         found: list[NetlinkMessage] = []
@@ -297,9 +307,9 @@ class NetlinkSocket:
         return self._sequence
 
     def notifications(self, count_max: int) -> list[NetlinkMessage]:
-        """Return waiting notifications, without blocking, from at most `count_max` reads.
+        """Return waiting notifications of at most `count_max` reads.
 
-        Raises LostNotificationsError once after the kernel has dropped some.
+        Never blocks. Raises LostNotificationsError once after the kernel has dropped some.
         """
         found: list[NetlinkMessage] = []
         for _ in range(count_max):
@@ -345,9 +355,9 @@ def _open_raw(protocol: int) -> socket.socket:
 
 
 def namespace_id(socket_inside: NetlinkSocket, netns_fd: int) -> int:
-    """Return another namespace's id in the socket's namespace; -1 if it has none yet.
+    """Return another namespace's id in the socket's namespace.
 
-    See RTM_GETNSID, linux/net_namespace.h.
+    Returns -1 if it has none yet. See RTM_GETNSID, linux/net_namespace.h.
     """
     body = bytes(4) + attribute(_NETNSA_FD, struct.pack("=I", netns_fd))
     for message in socket_inside.get((RTM_GETNSID, 0, body)):

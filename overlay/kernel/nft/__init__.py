@@ -1,1 +1,1 @@
-"""nftables over netlink: tables, chains, sets and rules as values, and overlayd's own tables."""
+"""nftables over netlink: tables as values, and overlayd's own tables."""

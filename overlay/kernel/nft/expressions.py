@@ -91,7 +91,10 @@ def network_header(offset: int, size: int, register: int = REG_1) -> Expression:
 
 
 def transport_header(offset: int, size: int, register: int = REG_1) -> Expression:
-    """Load bytes of the transport header; later fragments have none and do not match."""
+    """Load bytes of the transport header.
+
+    Later fragments have none and do not match.
+    """
     return _payload(_TRANSPORT, offset, size, register)
 
 
@@ -174,12 +177,18 @@ def interface_key(name: str) -> bytes:
 
 
 def iifname_in_set(names: str, *, inside: bool = True) -> Rule:
-    """Match packets received on an interface of a set; without `inside`, on any other."""
+    """Match packets received on an interface of a set.
+
+    Without `inside`, match those on any other interface.
+    """
     return (_meta(_META_IIFNAME), in_set(names) if inside else not_in_set(names))
 
 
 def oifname_in_set(names: str, *, inside: bool = True) -> Rule:
-    """Match packets sent on an interface of a set; without `inside`, on any other."""
+    """Match packets sent on an interface of a set.
+
+    Without `inside`, match those on any other interface.
+    """
     return (_meta(_META_OIFNAME), in_set(names) if inside else not_in_set(names))
 
 
@@ -270,7 +279,7 @@ def _is_local(address: int) -> Rule:
 
 
 def ct_established() -> Rule:
-    """Match packets of accepted connections (conntrack state established or related)."""
+    """Match packets of accepted connections (established or related)."""
     return _tracked(_CT_STATE, _KNOWN)
 
 
@@ -285,7 +294,7 @@ def _tracked(key: int, bits: int) -> Rule:
 
 
 def dnat_to(ip: bytes, port: int) -> Rule:
-    """Translate the connection's destination address and port (DNAT; RFC 2663)."""
+    """Translate the connection's destination address and port (RFC 2663)."""
     data = (
         (1, number(_NAT_DESTINATION)),
         (2, number((IPV4_PROTOCOL if len(ip) == 4 else IPV6_PROTOCOL)[0])),
@@ -300,7 +309,7 @@ def _load(register: int, value: bytes) -> Expression:
 
 
 def masquerade() -> Expression:
-    """Translate the source to the address of the outgoing interface (RFC 3022)."""
+    """Translate the source to the outgoing interface's address (RFC 3022)."""
     return Expression("masq")
 
 
@@ -381,7 +390,7 @@ def encoded(rule: Rule) -> bytes:
 
 
 def matches(rule: Rule, raw: bytes) -> bool:
-    """Return whether a list of expressions, as dumped by the kernel, equals this rule.
+    """Return whether a dumped list of expressions equals this rule.
 
     The kernel adds attributes (counts, flags that are zero); only those in `rule` are compared.
     """

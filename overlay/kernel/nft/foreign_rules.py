@@ -1,4 +1,4 @@
-"""Find other programs' rules that drop forwarded packets, and insert rules into DOCKER-USER.
+"""Find other programs' dropping chains, and extend DOCKER-USER.
 
 A packet that one table accepts may still be dropped by another. Docker does so: on a host that did
 not forward before, it sets the policy of `FORWARD` to drop. It provides the chain `DOCKER-USER`,

@@ -1,4 +1,4 @@
-"""The nftables table for exposed networks and published ports, in the host's namespace.
+"""The host's table for exposed networks and published ports.
 
 Packets that leave a network for anywhere but the host are masqueraded (RFC 3022; IPv6 likewise).
 Traffic between the host and containers, and within a network, is not translated. Nothing is
@@ -44,12 +44,18 @@ USER_TABLE: Final = Table(
 
 
 def table_name(node_id: NodeId) -> str:
-    """Return the table's name, one per node, as several agents may share a host."""
+    """Return the table's name, unique by node.
+
+    Several agents may share a host.
+    """
     return f"overlayd_host_{node_id[:3].hex()}"
 
 
 def table_of(node_id: NodeId, state: HostState) -> Table:
-    """Return the whole table; equal states give the same rules in the same order."""
+    """Return the whole table.
+
+    Equal states give the same rules in the same order.
+    """
     ports = sorted(state.ports)
     into = tuple(_destinations(ports))
     return Table(
@@ -90,7 +96,7 @@ def _destinations(ports: list[PortForward]) -> Iterator[Rule]:
 
 
 def _sources(state: HostState, ports: list[PortForward]) -> Iterator[Rule]:
-    """Masquerade outgoing packets, and published connections whose replies would bypass this host.
+    """Masquerade outgoing packets, and some published connections.
 
     The latter are connections from this host, from a container on the same network, and all those
     to a container whose default route does not lead back here.
@@ -131,7 +137,7 @@ def _passing(state: HostState) -> Iterator[Rule]:
 
 
 def _transit(opened: frozenset[ForwardingInterface]) -> Iterator[Rule]:
-    """Drop transit traffic on interfaces that forward only because overlayd enabled it.
+    """Drop transit traffic on interfaces that overlayd made forward.
 
     Bridged frames that br_netfilter passes through this hook have the same interface on both sides.
     """
@@ -175,16 +181,20 @@ class HostTable:
         return (FAMILY_INET, self.name) in self._tables.names()
 
     def write(self, state: HostState) -> None:
-        """Replace the table in one transaction; create the operator's if it is missing.
+        """Replace the table in one transaction.
 
-        Raises OSError if the kernel refuses, NftMissingError if it lacks a part of nftables.
+        Creates the operator's table if it is missing. Raises OSError if the kernel refuses,
+        NftMissingError if it lacks a part of nftables.
         """
         if (FAMILY_INET, USER_TABLE_NAME) not in self._tables.names():
             self._tables.replace(USER_TABLE, {})
         self._tables.replace(self._table(state), _elements(state))
 
     def _table(self, state: HostState) -> Table:
-        """Return the table of a state; comparing and writing the same state build it once."""
+        """Return the table of a state.
+
+        Comparing and writing the same state build it once.
+        """
         if self._built is None or self._built[0] != state:
             self._built = (state, table_of(self._node_id, state))
         return self._built[1]
@@ -196,5 +206,8 @@ class HostTable:
 
 
 def remove_unused_user_table(tables: NftTables) -> bool:
-    """Delete the operator's table if it is unchanged; return whether it was deleted."""
+    """Delete the operator's table if it is unchanged.
+
+    Returns whether it was deleted.
+    """
     return tables.holds(USER_TABLE) and tables.delete(FAMILY_INET, USER_TABLE_NAME)

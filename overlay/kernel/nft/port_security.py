@@ -1,4 +1,4 @@
-"""Port security: drop frames that a container sends from a MAC or address that is not its own.
+"""Port security: drop frames with a source that is not the container's.
 
 A table of the family bridge in each sandbox inspects the frames received on container ports
 (`ve...`), before the bridge learns from them. Everything that is not allowed is dropped, so a port
@@ -64,7 +64,7 @@ def _icmpv6(kind: int) -> Rule:
 
 
 def _no_server(ports: tuple[int, int]) -> tuple[Rule, ...]:
-    """Drop server replies: packets from the server's port, or to the clients' port."""
+    """Drop DHCP server replies, from the server's or to the client's port."""
     server, client = ports
     return ((*ex.udp_from(server), *_REFUSED), (*ex.udp_to(client), *_REFUSED))
 
@@ -151,7 +151,7 @@ TABLE: Final = Table(
 
 
 def link_local(mac: Mac) -> Ip:
-    """Return the link-local address that the kernel derives from a MAC (RFC 4291 appendix A)."""
+    """Return the link-local address of a MAC (RFC 4291 appendix A)."""
     identifier = bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
     return Ip(b"\xfe\x80" + bytes(6) + identifier)
 
@@ -170,7 +170,10 @@ def elements_of(row: GuardRow, index: int) -> PortElements:
 
 
 def row_of(elements: PortElements, link: str) -> GuardRow:
-    """Return a port's set elements as a row; one that no plan contains if they are inconsistent."""
+    """Return a port's set elements as a row.
+
+    For inconsistent elements, returns a row that no plan contains.
+    """
     macs = sorted(key[4:10] for key in elements.get(_MACS, ()))
     none: frozenset[bytes] = frozenset()
     keys = elements.get(_ADDRESSES_IPV4, none) | elements.get(_ADDRESSES_IPV6, none)
@@ -186,7 +189,10 @@ class PortSecurity:
     """The table of one sandbox. Thread-safe: each call briefly holds a lock."""
 
     def __init__(self, netns_fd: int) -> None:
-        """Probe the table. Raises NftMissingError if the kernel does not support it."""
+        """Probe the table.
+
+        Raises NftMissingError if the kernel does not support it.
+        """
         self._lock = threading.Lock()
         self._ports: dict[int, PortElements] = {}  # by index: the known contents of the sets
         with ExitStack() as undo:
@@ -236,7 +242,10 @@ class PortSecurity:
             )
 
     def put(self, rows: Iterable[tuple[GuardRow, int]]) -> None:
-        """Apply the rows of ports (with their indexes) in one transaction. Raises OSError."""
+        """Apply the rows of ports (with their indexes) in one transaction.
+
+        Raises OSError.
+        """
         self._change({index: elements_of(row, index) for row, index in rows})
 
     def delete(self, indexes: Iterable[int]) -> None:
@@ -268,7 +277,7 @@ class PortSecurity:
 def _merged(
     one: Mapping[int, PortElements], other: Mapping[int, PortElements]
 ) -> dict[str, frozenset[bytes]]:
-    """Return the elements in `one` but not in `other`, by set, of all ports together."""
+    """Return the elements in `one` but not in `other`, of all ports by set."""
     merged: dict[str, set[bytes]] = {}
     for index, elements in one.items():
         for name, keys in elements.items():
@@ -281,9 +290,10 @@ def apply(
     operations: Iterable[PutRow | DeleteRow],
     index_of: Callable[[str], int],
 ) -> list[tuple[PutRow | DeleteRow, OSError]]:
-    """Apply operations on ports' rows, all at once; return those that failed, with the error.
+    """Apply operations on ports' rows, all at once.
 
-    A missing link is not a failure here: the link's own operation reports it.
+    Returns those that failed, with the error. A missing link is not a failure here: the link's own
+    operation reports it.
     """
     operations = list(operations)
     if guard is None or not operations:

@@ -1,4 +1,4 @@
-"""Write nftables tables in one transaction, compare them with the kernel's, change their sets.
+"""Write, compare and change nftables tables, in transactions.
 
 Owns: the messages of nf_tables (linux/netfilter/nf_tables.h).
 Does not: define overlayd's tables; see `host_table`, `port_security` and `underlay_filter`.
@@ -75,7 +75,10 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain of rules; `hook` is (hook number, priority), None for a chain entered by goto."""
+    """A chain of rules.
+
+    `hook` is (hook number, priority), None for a chain entered by goto.
+    """
 
     name: str
     rules: tuple[Rule, ...]
@@ -98,7 +101,10 @@ class NftMissingError(OverlayError):
 
 
 class NftTables:
-    """Reads and writes the tables of one network namespace; every write is one transaction."""
+    """Reads and writes the tables of one network namespace.
+
+    Every write is one transaction.
+    """
 
     def __init__(self, netns_fd: int | None = None) -> None:
         """Open a socket in the namespace. Raises NftMissingError without nftables."""
@@ -106,7 +112,7 @@ class NftTables:
 
     @property
     def port_id(self) -> int:
-        """Return this socket's port id, which identifies its changes in notifications."""
+        """Return this socket's port id, which its notifications carry."""
         return self._socket.port_id
 
     def close(self) -> None:
@@ -125,7 +131,10 @@ class NftTables:
         self._transact([*head, *body, *_put_elements(table, elements)], _ABSENT_PART)
 
     def probe(self, table: Table) -> None:
-        """Raise NftMissingError if the kernel does not support such a table; leave no trace."""
+        """Raise NftMissingError if the kernel does not support such a table.
+
+        Leaves no trace.
+        """
         trial = Table(table.family, f"{table.name}_trial", table.sets, table.chains)
         body = [_new_table(trial), *_sets(trial), *_chains(trial), *_rules(trial)]
         self._transact([*body, _delete_table(trial.family, trial.name)], _ABSENT_PART)
@@ -168,7 +177,7 @@ class NftTables:
         return [(message.buffer[message.start], _text(parts[1])) for message, parts in found]
 
     def holds(self, table: Table) -> bool:
-        """Return whether the kernel's table is exactly this one, apart from set elements."""
+        """Return whether the kernel's table is this one, elements aside."""
         try:
             chains = dict(self._chains_of(table))
             rules: dict[str, list[bytes]] = {name: [] for name in chains}
@@ -192,11 +201,14 @@ class NftTables:
         )
 
     def elements(self, table: Table) -> dict[str, frozenset[bytes]]:
-        """Return the elements by set. Raises FileNotFoundError if there is no such table."""
+        """Return the elements by set.
+
+        Raises FileNotFoundError if there is no such table.
+        """
         return {each.name: self._elements_of(table, each.name) for each in table.sets}
 
     def counted(self, table: Table) -> list[int]:
-        """Return the packet counts of the rules that have a counter, in rule order."""
+        """Return the packet counts of the rules with a counter, in order."""
         try:
             found = [packets(raw) for _, raw in self._rules_of(table)]
         except FileNotFoundError:
@@ -256,7 +268,7 @@ class NftTables:
 
 
 class Monitor:
-    """Watches a namespace for changes of tables, without ever blocking the event loop."""
+    """Watches a namespace for changes of tables. Never blocks."""
 
     def __init__(self, netns_fd: int | None = None) -> None:
         """Start watching. Raises NftMissingError without nftables."""
@@ -271,9 +283,9 @@ class Monitor:
         self._socket.close()
 
     def touched(self, table_names: Collection[str], own: Collection[int]) -> bool:
-        """Return whether another program changed one of the tables; `own` are port ids.
+        """Return whether another program changed one of the tables.
 
-        True if notifications were lost.
+        `own` are port ids. True if notifications were lost.
         """
         names = {text(name) for name in table_names}
         try:

@@ -1,4 +1,4 @@
-"""The nftables table that admits VXLAN packets from members only, on the underlay.
+"""The table that admits VXLAN packets only from members.
 
 VXLAN has no authentication (RFC 7348 section 7). Packets to its port for one of the cluster's VNIs
 must therefore come from a member's VTEP, through the interface that leads back there: a container
@@ -42,7 +42,10 @@ _MEMBERS_IPV4, _MEMBERS_IPV6, _VNIS = "members4", "members6", "vnis"
 
 
 def table_name(node_id: NodeId) -> str:
-    """Return the table's name, one per node, as several agents may share a host."""
+    """Return the table's name, unique by node.
+
+    Several agents may share a host.
+    """
     return f"overlayd_{node_id[:3].hex()}"
 
 
@@ -76,9 +79,10 @@ def table_of(node_id: NodeId, port: int) -> Table:
 
 
 def _short_fragments(port: int) -> tuple[Rule, ...]:
-    """Drop first fragments too short to contain the VNI; without them the rest is useless.
+    """Drop first fragments too short to contain the VNI.
 
-    Longer ones were checked by their VNI. Legitimate senders never produce such short fragments.
+    Without them the rest is useless. Longer ones were checked by their VNI. Legitimate senders
+    never produce such short fragments.
     """
     offset_and_more = (ex.network_header(6, 2), ex.masked(b"\x3f\xff"), ex.differs(bytes(2)))
     ipv4 = (*ex.udp_to(port), *ex.is_ipv4(), *offset_and_more)
@@ -90,7 +94,7 @@ def _short_fragments(port: int) -> tuple[Rule, ...]:
 
 
 class UnderlayTable:
-    """The table of one node in this namespace: read and changed as a `FilterState`."""
+    """The table of one node, read and changed as a `FilterState`."""
 
     def __init__(self, node_id: NodeId, port: int) -> None:
         """Raise NftMissingError if the kernel has no nftables."""
@@ -107,7 +111,10 @@ class UnderlayTable:
         self._tables.close()
 
     def read(self) -> FilterState | None:
-        """Return the admitted members and VNIs; None if the table is missing or was changed."""
+        """Return the admitted members and VNIs.
+
+        Returns None if the table is missing or was changed.
+        """
         if not self._tables.holds(self.table):
             return None
         try:
@@ -119,9 +126,9 @@ class UnderlayTable:
         return FilterState(frozenset(map(Ip, members)), frozenset(vnis))
 
     def write(self, before: FilterState | None, after: FilterState) -> None:
-        """Change the table from one state to another in one transaction. Raises OSError.
+        """Change the table from one state to another in one transaction.
 
-        With `before` None the whole table is replaced.
+        Raises OSError. With `before` None the whole table is replaced.
         """
         if before is None:
             self._tables.replace(self.table, _elements(after))
@@ -134,7 +141,10 @@ class UnderlayTable:
         self._tables.delete(self.table.family, self.table.name)
 
     def refused_counts(self) -> tuple[int, int]:
-        """Return the dropped packets: all, and those from members through a wrong interface."""
+        """Return the counts of dropped packets.
+
+        The first is the total, the second those of members through a wrong interface.
+        """
         counts = self._tables.counted(self.table)
         return sum(counts), sum(counts[:2])
 

@@ -30,7 +30,7 @@ IN_HOST_ORDER: Final = _number(_KEY_ORDER, _HOST_ORDER)
 
 
 def transport_header(offset: int, size: int) -> bytes:
-    """Return the user data of a set whose keys are bytes of the transport header."""
+    """Return the user data for keys that are transport header bytes."""
     bits = _number(_OFFSET, 8 * offset) + _number(_LENGTH, 8 * size)
     raw = _number(_DESCRIPTION, 0) + _number(_TYPE, 0) + _number(_BASE, _TRANSPORT_HEADER) + bits
     typeof = _number(_EXPRESSION, _PAYLOAD) + _nested(_DATA, raw)

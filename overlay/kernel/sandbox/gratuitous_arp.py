@@ -68,7 +68,7 @@ def _advertisement(ip: Ip, mac: Mac, checksum: int) -> bytes:
 
 
 def _checksum(addresses: bytes, body: bytes) -> int:
-    """Return the ICMPv6 checksum (RFC 1071), with the pseudo-header of RFC 8200 section 8.1."""
+    """Return the ICMPv6 checksum (RFC 1071, RFC 8200 section 8.1)."""
     data = addresses + struct.pack("!II", len(body), _ICMPV6) + body
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:

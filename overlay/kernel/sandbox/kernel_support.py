@@ -39,7 +39,7 @@ _PROCESSES_MAX: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class VniHolder:
-    """A VXLAN device that uses this host's UDP ports, in whatever namespace it is."""
+    """A VXLAN device that uses this host's UDP ports, in any namespace."""
 
     vni: Vni
     port: int
@@ -49,7 +49,7 @@ class VniHolder:
 
 
 def missing_capabilities() -> list[str]:
-    """Return the required capabilities that this process lacks (capabilities(7))."""
+    """Return the required capabilities that are missing (capabilities(7))."""
     text = Path("/proc/thread-self/status").read_text(encoding="ascii")
     mask = next(line for line in text.splitlines() if line.startswith("CapEff:"))
     bits = int(mask.split()[1], 16)
@@ -57,7 +57,7 @@ def missing_capabilities() -> list[str]:
 
 
 def require_kernel_support() -> None:
-    """Raise OverlayError unless this process can create bridges and VTEPs on this kernel.
+    """Raise OverlayError unless this process can create bridges and VTEPs.
 
     Creates one of each in a temporary namespace without a name.
     """
@@ -102,7 +102,7 @@ def _try(inside: NetlinkSocket, what: str, request: codec.Request) -> None:
 
 
 def vni_holders(port: int | None = None) -> list[VniHolder]:
-    """Return the VXLAN devices whose UDP socket is in the calling thread's namespace.
+    """Return the VXLAN devices with a UDP socket in this namespace.
 
     Searches every namespace that has a name or a process, whichever program made it. With `port`,
     returns only devices on that UDP port.
@@ -127,7 +127,7 @@ def foreign_vnis(port: int) -> set[Vni]:
 
 
 def vni_conflict_text(host_fd: int, vni: Vni, port: int, error: OSError) -> str:
-    """Return why a VTEP could not be created or brought up, with the holder if known.
+    """Return why a VTEP could not be set up, with the holder if known.
 
     `host_fd` is the namespace of the underlay.
     """
@@ -196,9 +196,10 @@ def _processes() -> Iterator[Path]:
 
 
 def port_holder(port: int) -> str | None:
-    """Return the program that holds a UDP port in this namespace; None if none is found.
+    """Return the program that holds a UDP port in this namespace.
 
-    The kernel's own VXLAN sockets belong to no program and are shared by VNI, so they do not count.
+    Returns None if none is found. The kernel's own VXLAN sockets belong to no program and are
+    shared by VNI, so they do not count.
     """
     inodes = _udp_inodes(port)
     if not inodes:

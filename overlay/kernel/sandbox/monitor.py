@@ -1,4 +1,4 @@
-"""Watch kernel notifications for changes that contradict the desired state.
+"""Watch kernel notifications for contradictions of the desired state.
 
 Owns: the sockets of rtnetlink(7) groups and the evaluation of notifications. A notification is a
 hint: the agent reacts with a reconcile pass that reads everything. The agent's own changes are
@@ -62,10 +62,10 @@ _UNDERLAY_GROUPS: Final = (
 
 
 class SandboxMonitor:
-    """Watches one sandbox. Wait until `fileno` is readable, then call `contradictions`.
+    """Watches one sandbox.
 
-    Only the last notification about each item counts, so waiting some 20 ms before the call lets a
-    change of several steps complete.
+    Wait until `fileno` is readable, then call `contradictions`. Only the last notification about
+    each item counts, so waiting some 20 ms before the call lets a change of several steps complete.
     """
 
     def __init__(self, netns_fd: int) -> None:
@@ -89,7 +89,7 @@ class SandboxMonitor:
         self._queries.close()
 
     def contradictions(self, desired: SandboxState, replugged: Collection[str] = ()) -> list[str]:
-        """Return how the waiting notifications contradict `desired`, as texts for a log.
+        """Return how waiting notifications contradict `desired`, as texts.
 
         Empty if nothing does: at most the agent's own changes were notified. `replugged` are ports
         created or removed since the plan; they are ignored. Returns at most 16 texts.
@@ -240,7 +240,7 @@ class SandboxMonitor:
 
 
 class UnderlayMonitor:
-    """Watches the host's namespace for changes of links, addresses, routes and forwarding."""
+    """Watches the host's links, addresses, routes and forwarding."""
 
     def __init__(self) -> None:
         self._socket = NetlinkSocket(groups=_UNDERLAY_GROUPS)
@@ -267,7 +267,7 @@ def _rate(desired: SandboxState, port_name: str) -> RateRow | None:
 
 
 def _is_deletion(message: NetlinkMessage) -> bool:
-    """Return whether a link was deleted, and not merely removed from its bridge."""
+    """Return whether a link was deleted, not just removed from its bridge."""
     return message.kind == codec.RTM_DELLINK and not link_decoder.is_port_message(message)
 
 

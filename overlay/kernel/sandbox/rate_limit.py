@@ -1,4 +1,4 @@
-"""Rate limits of ports: token buckets for traffic to a container and from it.
+"""Rate limits of ports: token buckets for both directions.
 
 Packets that a port sends go to its container: a token bucket is the port's root queueing discipline
 (tc-tbf(8)). Packets that it receives have no queue, so they are redirected (tc-mirred(8)) through
@@ -67,7 +67,10 @@ def port_of(shaper: str) -> str:
 
 
 def require() -> None:
-    """Raise OverlayError unless this kernel can limit rates; tested in a temporary namespace."""
+    """Raise OverlayError unless this kernel can limit rates.
+
+    Tested in a temporary namespace.
+    """
     row = RateRow("lo", 1_000_000, 1_000_000)
     with netns.temporary() as netns_fd, NetlinkSocket(netns_fd) as inside:
         try:
@@ -87,9 +90,10 @@ def require() -> None:
 def apply(
     operations: Iterable[PutRow | DeleteRow], socket: NetlinkSocket, index_of: Callable[[str], int]
 ) -> list[tuple[PutRow | DeleteRow, OSError]]:
-    """Apply operations on rate limits; return those that failed, with the error.
+    """Apply operations on rate limits.
 
-    A missing port is not a failure here: the port's own operation reports it.
+    Returns those that failed, with the error. A missing port is not a failure here: the port's own
+    operation reports it.
     """
     failures: list[tuple[PutRow | DeleteRow, OSError]] = []
     for operation in operations:
@@ -179,10 +183,10 @@ def _delete_redirect(index: int) -> Request:
 
 
 def read(socket: NetlinkSocket, names: Mapping[int, str]) -> set[RateRow]:
-    """Return the limits in force, in bits per second; an incomplete one is negative.
+    """Return the limits in force, in bits per second.
 
-    `names` are all links of the sandbox by index. An ifb device without its port is returned as a
-    limit of that port.
+    An incomplete one is negative. `names` are all links of the sandbox by index. An ifb device
+    without its port is returned as a limit of that port.
     """
     shapers = {name: index for index, name in names.items() if name.startswith(SHAPER_PREFIX)}
     dumped = socket.dump(codec.RTM_GETQDISC, tc_filters.QDISC_DUMP)
@@ -205,7 +209,10 @@ def read(socket: NetlinkSocket, names: Mapping[int, str]) -> set[RateRow]:
 
 
 def bucket_of(message: NetlinkMessage) -> tuple[int, int]:
-    """Return the interface and rate of overlayd's bucket; rate 0 for any other discipline."""
+    """Return the interface and rate of overlayd's bucket.
+
+    The rate is 0 for any other discipline.
+    """
     _, index, handle, parent, _ = _HEADER.unpack_from(message.buffer, message.start)
     if handle != _HANDLE or parent != _ROOT:
         return index, 0
@@ -220,7 +227,7 @@ def bucket_of(message: NetlinkMessage) -> tuple[int, int]:
 
 
 def _redirect(socket: NetlinkSocket, index: int) -> int:
-    """Return the index of the device that a port's received packets are redirected to; 0: none."""
+    """Return the index of a port's redirection target; 0 if there is none."""
     for message in socket.dump(codec.RTM_GETTFILTER, tc_filters.filter_dump(index)):
         _, _, _, _, info = _HEADER.unpack_from(message.buffer, message.start)
         found = attributes(message.buffer, message.start + _HEADER.size, message.end)
@@ -238,7 +245,7 @@ def _redirect(socket: NetlinkSocket, index: int) -> int:
 def contradiction(
     message: NetlinkMessage, name: str, wanted: Callable[[str], RateRow | None]
 ) -> str | None:
-    """Return how a notification about queueing disciplines or filters contradicts a limit.
+    """Return how a notification contradicts a limit; None if it does not.
 
     `name` is that of the interface, `wanted` returns a port's limit. The agent's own changes are
     notified too.

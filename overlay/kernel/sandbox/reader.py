@@ -25,7 +25,7 @@ _FDB_WALK_MAX: Final = 1_000_000
 
 
 class SandboxSnapshot(NamedTuple):
-    """The sandbox's state, and the names of all its links by index, also those of others."""
+    """The sandbox's state, and the names of all its links by index."""
 
     state: SandboxState
     names: dict[int, str]
@@ -50,31 +50,31 @@ class SandboxReader:
         found = all_links(self._socket)
         names = {link.index: link.name for link in found}
         host_netns = netlinksocket.namespace_id(self._socket, self._host_fd)
-        ours: dict[int, Link] = {}
+        own_links: dict[int, Link] = {}
         for each in found:
             link = link_decoder.to_link(each, names, host_netns)
             if link is not None:
-                ours[each.index] = link
+                own_links[each.index] = link
         macs = {each.index: each.mac for each in found}
-        owned = {index: link.name for index, link in ours.items()}
+        owned = {index: link.name for index, link in own_links.items()}
         fast = hooks_left if fast_path is None else fast_path.read
         state_rows = frozenset().union(
-            self._neighbors(ours, macs),
+            self._neighbors(own_links, macs),
             self._routing(owned),
             fast(self._socket, owned),
             () if self._guard is None else self._guard.read(owned),
             rate_limit.read(self._socket, names),
         )
         return SandboxSnapshot(
-            SandboxState({link.name: link for link in ours.values()}, state_rows), names
+            SandboxState({link.name: link for link in own_links.values()}, state_rows), names
         )
 
-    def _neighbors(self, ours: Mapping[int, Link], macs: Mapping[int, bytes]) -> set[Row]:
+    def _neighbors(self, own_links: Mapping[int, Link], macs: Mapping[int, bytes]) -> set[Row]:
         """Return the rows for MACs and addresses."""
-        names = {index: link.name for index, link in ours.items()}
+        names = {index: link.name for index, link in own_links.items()}
         addresses = self._socket.dump(codec.RTM_GETADDR, neighbor_rows.ADDRESS_DUMP)
         buffers = self._socket.dump_buffers(codec.RTM_GETNEIGH, neighbor_rows.NEIGHBOR_DUMP)
-        for index in self._ports_to_read(ours):
+        for index in self._ports_to_read(own_links):
             buffers += self._dump_port(neighbor_rows.fdb_dump(index))
         found = neighbor_rows.decode_neighbors(buffers, names, macs)
         self._row_count = len(found)
@@ -91,17 +91,17 @@ class SandboxReader:
         found += [routing.decode_barrier(message) for message in rules]
         return {row for row in found if row is not None}
 
-    def _ports_to_read(self, ours: Mapping[int, Link]) -> Sequence[int]:
-        """Return the indexes whose FDB to read: 0 for all, or some if all would take too long.
+    def _ports_to_read(self, own_links: Mapping[int, Link]) -> Sequence[int]:
+        """Return the indexes of the ports whose FDB to read; 0 for all.
 
         Overlayd's rows are on VTEPs and uplink ports; other ports have none unless another program
         adds them.
         """
-        if len(ours) * self._row_count <= _FDB_WALK_MAX:
+        if len(own_links) * self._row_count <= _FDB_WALK_MAX:
             return [0]
         return [
             index
-            for index, link in ours.items()
+            for index, link in own_links.items()
             if isinstance(link, Vxlan)
             or (isinstance(link, Port) and link.name.startswith(HOST_PORT_PREFIX))
         ]

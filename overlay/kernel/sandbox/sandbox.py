@@ -116,11 +116,12 @@ class Sandbox:
         alias: str = ALIAS_DEFAULT,
         fast_path: FastPath | None = None,
     ) -> Self:
-        """Open the sandbox of that name; with `create`, create it if it does not exist.
+        """Open the sandbox of that name.
 
-        The contents of an existing one are kept. `alias` marks overlayd's links. The calling
-        thread's namespace is used as the host's, where VTEPs get their UDP socket. Raises
-        NotFoundError if there is no such sandbox, OverlayError if the kernel refuses.
+        With `create`, creates it if it does not exist. The contents of an existing one are kept.
+        `alias` marks overlayd's links. The calling thread's namespace is used as the host's, where
+        VTEPs get their UDP socket. Raises NotFoundError if there is no such sandbox, OverlayError
+        if the kernel refuses.
         """
         try:
             netns_fd = netns.open_fd(netns.path_of(name))
@@ -189,11 +190,17 @@ class Sandbox:
         return netns.names_identity(self.name) == netns.identity(self.netns_fd)
 
     def restore_name(self) -> None:
-        """Restore the namespace's name; forwarding is not interrupted. Raises OSError."""
+        """Restore the namespace's name; forwarding is not interrupted.
+
+        Raises OSError.
+        """
         netns.give_name(self.netns_fd, self.name)
 
     def read(self) -> SandboxState:
-        """Return the present state. Raises TornDumpError as `SandboxReader.read` does."""
+        """Return the present state.
+
+        Raises TornDumpError as `SandboxReader.read` does.
+        """
         seen = self._reader.read(self.fast_path)
         self._names = seen.names
         self._indexes = {name: index for index, name in seen.names.items()}
@@ -215,10 +222,10 @@ class Sandbox:
     # --- Applying -----------------------------------------------------------------------
 
     def apply(self, operations: Sequence[Operation]) -> list[OperationFailure]:
-        """Apply the operations in order; return those that failed. A failure stops no other.
+        """Apply the operations in order; return those that failed.
 
-        Deleting something that does not exist succeeds. A missing `Port` fails, as only an attach
-        creates those.
+        A failure stops no other. Deleting something that does not exist succeeds. A missing `Port`
+        fails, as only an attach creates those.
         """
         failures: list[OperationFailure] = []
         row_operations: list[RowOperation] = []
@@ -315,14 +322,20 @@ class Sandbox:
         return index
 
     def link_index(self, name: str) -> int:
-        """Return a link's index. Raises NotFoundError if there is none of that name."""
+        """Return a link's index.
+
+        Raises NotFoundError if there is none of that name.
+        """
         index = self._index_of(name)
         if not index:
             raise NotFoundError(f"no link {name} in sandbox {self.name}")
         return index
 
     def _apply_rows(self, operations: Sequence[RowOperation]) -> list[OperationFailure]:
-        """Apply row operations by kind, in the order of `_APPLIERS`; return those that failed."""
+        """Apply row operations by kind, in the order of `_APPLIERS`.
+
+        Returns those that failed.
+        """
         appliers = self._APPLIERS
         groups = {applier: list[RowOperation]() for applier in appliers.values()}
         for operation in operations:

@@ -53,7 +53,7 @@ class ContainerInterface:
 
 
 def create_namespace(name: str) -> int:
-    """Create a bare container: a named namespace with loopback up, marked for `reset`.
+    """Create a bare container: a named and marked namespace.
 
     Returns its file descriptor. Raises ConflictError if the name is taken, OverlayError if the
     kernel refuses.
@@ -90,12 +90,13 @@ def attach_interface(
     allowed: GuardRow | None = None,
     link_local: bool = True,
 ) -> AttachedInterface:
-    """Create a container's interface on the sandbox's bridge; it is usable on return.
+    """Create a container's interface on the sandbox's bridge.
 
-    Without `ifname`, the next free ethN is used. A default route through `gateway`, and through
-    each of `further_gateways` (of the other address family), is added unless the container has one.
-    Port security (`allowed`) is in force before the container's end is up. Without `link_local`,
-    the kernel generates no link-local address. Nothing is left behind on failure.
+    It is usable on return. Without `ifname`, the next free ethN is used. A default route through
+    `gateway`, and through each of `further_gateways` (of the other address family), is added unless
+    the container has one. Port security (`allowed`) is in force before the container's end is up.
+    Without `link_local`, the kernel generates no link-local address. Nothing is left behind on
+    failure.
 
     Raises ConflictError if the interface or the port exists, NotFoundError if the bridge does not,
     OverlayError otherwise.
@@ -183,9 +184,9 @@ def set_up_inside(
     *,
     link_local: bool,
 ) -> int:
-    """Add the addresses of a container's interface and bring it up; return its index.
+    """Add the addresses of a container's interface and bring it up.
 
-    Raises OverlayError if the kernel refuses.
+    Returns its index. Raises OverlayError if the kernel refuses.
     """
     index = find_link(inside, ifname)
     # Without an IPv6 address on the overlay, link-local traffic would only be flooded.
@@ -215,9 +216,10 @@ def add_default_route(inside: NetlinkSocket, index: int, gateway: Ip) -> bool:
 
 
 def _wait_ready(sandbox: Sandbox, port_name: str) -> None:
-    """Wait until the port forwards; the carrier is detected shortly after both ends are up.
+    """Wait until the port forwards.
 
-    Until then frames to the container are dropped, and the first packet would be lost.
+    The carrier is detected shortly after both ends are up. Until then frames to the container are
+    dropped, and the first packet would be lost.
     """
     query = link_requests.get_link(port_name)
     for _ in range(_READY_TRIES):
@@ -250,9 +252,10 @@ def _interface(inside: NetlinkSocket, found: link_decoder.LinkInfo) -> Container
 
 
 def change_mtu(netns_fd: int, ifname: str, mtu: int) -> None:
-    """Set the MTU, in bytes, of the container's end; the port's is part of the sandbox.
+    """Set the MTU, in bytes, of the container's end.
 
-    Raises NotFoundError if there is no such interface, NetlinkError if the kernel refuses.
+    The port's is part of the sandbox. Raises NotFoundError if there is no such interface,
+    NetlinkError if the kernel refuses.
     """
     with NetlinkSocket(netns_fd) as inside:
         index = find_link(inside, ifname)
@@ -262,15 +265,19 @@ def change_mtu(netns_fd: int, ifname: str, mtu: int) -> None:
 
 
 def detach_interface(sandbox: Sandbox, port_name: str) -> bool:
-    """Delete the port and with it the container's interface; return False if there was none.
+    """Delete the port and with it the container's interface.
 
-    Thread-safe. Better not run in the kernel thread: the kernel takes 20 ms, merely waiting.
+    Returns False if there was none. Thread-safe. Better not run in the kernel thread: the kernel
+    takes 20 ms, merely waiting.
     """
     return bool(detach_interfaces(sandbox, [port_name]))
 
 
 def detach_interfaces(sandbox: Sandbox, port_names: Sequence[str]) -> list[str]:
-    """Delete many ports in the time of one; return those that existed. Thread-safe."""
+    """Delete many ports in the time of one; return those that existed.
+
+    Thread-safe.
+    """
     with NetlinkSocket(sandbox.netns_fd) as socket:
         indexes = {name: index for name in port_names if (index := find_link(socket, name))}
         delete_links(socket, list(indexes.values()))

@@ -1,1 +1,1 @@
-"""The environment of simulated hosts: time, randomness, network, codec and notary."""
+"""The environment of simulated hosts: time, randomness, network."""

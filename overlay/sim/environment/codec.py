@@ -21,7 +21,7 @@ _SHARED_MAX: Final = 65_536
 
 
 class SharingCodec(MsgpackCodec):
-    """Implements `core.protocol.interfaces.Codec` for all hosts of one cluster."""
+    """Implements `core.protocol.interfaces.Codec` for all hosts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,10 @@ class SharingCodec(MsgpackCodec):
         self._known_cards: dict[tuple[bytes, bytes], Card] = {}
 
     def decode_segment(self, raw: bytes, signature: bytes) -> Segment:
-        """Return the segment; equal bytes give the same object. Raises RemoteError."""
+        """Return the segment; equal bytes give the same object.
+
+        Raises RemoteError.
+        """
         known = self._known_segments.get((raw, signature))
         if known is None:
             if len(self._known_segments) >= _SHARED_MAX:
@@ -49,7 +52,10 @@ class SharingCodec(MsgpackCodec):
         return known
 
     def survive(self, payload: bytes, rng: random.Random) -> list[Message]:
-        """Decode a corrupted copy of the payload: the codec must reject it or return messages."""
+        """Decode a corrupted copy of the payload.
+
+        The codec must reject it or return messages.
+        """
         broken = bytearray(payload)
         for _ in range(rng.randint(1, 4)):
             broken[rng.randrange(len(broken))] = rng.randrange(256)

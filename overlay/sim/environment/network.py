@@ -1,4 +1,4 @@
-"""The network between simulated hosts: everything that UDP may do to a datagram.
+"""The network between simulated hosts, with all faults of UDP.
 
 Owns: loss, latency, jitter, duplication, reordering, corruption, cuts in one or both directions,
 clogged paths, slow hosts and bounded link capacity. Like UDP, it never blocks the sender, drops
@@ -39,14 +39,17 @@ class Weather:
 
 
 class Cut(NamedTuple):
-    """Nothing passes from `sources` to `targets`; the opposite direction needs its own cut."""
+    """Nothing passes from `sources` to `targets`.
+
+    The opposite direction needs its own cut.
+    """
 
     sources: frozenset[Ip]
     targets: frozenset[Ip]
 
 
 class Flight(NamedTuple):
-    """One datagram under way: the unsealed content, and whether it was corrupted."""
+    """One datagram under way, unsealed, possibly marked as corrupted."""
 
     sender: NodeId
     source: Ip
@@ -87,7 +90,10 @@ class Network:
         self._held: collections.Counter[tuple[Ip, Ip]] = collections.Counter()
 
     def plug(self, address: Ip, deliver: Callable[[Flight], None]) -> Line:
-        """Connect a host at `address`; datagrams that arrive there are passed to `deliver`."""
+        """Connect a host at `address`.
+
+        Datagrams that arrive there are passed to `deliver`.
+        """
         line = Line(deliver)
         self._lines[address] = line
         return line
@@ -97,11 +103,17 @@ class Network:
         self._lines.pop(address, None)
 
     def clog(self, source: Ip, target: Ip, until: float) -> None:
-        """Hold back datagrams from `source` to `target` until then; drop beyond capacity."""
+        """Hold back datagrams from `source` to `target` until then.
+
+        Those beyond the capacity are dropped.
+        """
         self._clogs[source, target] = until
 
     def is_cut(self, source: Ip, target: Ip) -> bool:
-        """Return whether a cut lies between `source` and `target`, in this direction."""
+        """Return whether a cut separates `target` from `source`.
+
+        Only the direction from `source` to `target` counts.
+        """
         return any(source in cut.sources and target in cut.targets for cut in self.cuts)
 
     def calm(self) -> None:

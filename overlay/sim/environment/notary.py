@@ -1,4 +1,4 @@
-"""A notary whose signatures are cheap keyed hashes instead of Ed25519 signatures.
+"""A notary that signs by cheap keyed hashes instead of Ed25519.
 
 A real verification takes 100 microseconds, and a simulated cluster needs millions. Sizes, checks
 and the signed bytes are those of the real notary. The "key" is public, so this proves nothing about
@@ -21,7 +21,7 @@ _VERSION_SIZE_MAX: Final = 9  # a 64-bit integer in msgpack
 
 
 class FakeSigner:
-    """Signs as one node, verifies all (implements `core.protocol.interfaces.Signer`)."""
+    """Implements `core.protocol.interfaces.Signer` for one node."""
 
     def __init__(self, sign_key: bytes) -> None:
         self._sign_key = sign_key
@@ -37,7 +37,7 @@ class FakeSigner:
         return Segment(self._node_id, scope, floor, after, upto, kept, raw, signature)
 
     def segment_size(self, entries: Sequence[Entry]) -> int:
-        """Return an upper bound of the size of a segment with these entries, in bytes."""
+        """Return an upper bound of a segment's size in bytes."""
         after = min((entry.version for entry in entries), default=1) - 1
         upto = max((entry.version for entry in entries), default=1)
         body = pack_segment(self._node_id, Scope(2**24 - 1), 0, after, upto, tuple(entries))
@@ -56,14 +56,14 @@ class FakeSigner:
         return replace(card, raw=raw, signature=_signed(self._sign_key, raw))
 
     def verify_card(self, card: Card) -> bool:
-        """Return whether the card's own key signed it and its node_id belongs to that key."""
+        """Return whether the card's own key signed it and fits its node_id."""
         return (
             card.node_id == node_id_of(card.sign_key)
             and _signed(card.sign_key, card.raw) == card.signature
         )
 
     def verify_warrant(self, forgotten: ForgottenNode) -> bool:
-        """Return whether there is a warrant at all: the simulator has no authority key."""
+        """Return whether there is a warrant; it is not verified."""
         return bool(forgotten.warrant)
 
 

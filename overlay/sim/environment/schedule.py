@@ -1,4 +1,4 @@
-"""Virtual time: a clock that jumps from event to event, and the heap that orders them.
+"""Virtual time: a clock that jumps from event to event.
 
 Owns: the time of the simulated world. Events of the same moment run in the order in which they were
 scheduled, so that a run is a function of its seed.

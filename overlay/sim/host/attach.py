@@ -1,4 +1,4 @@
-"""One attach on a simulated host: the steps of `core.attach_order`, on the simulated schedule.
+"""One attach on a simulated host: the steps of `core.attach_order`.
 
 Owns: the tries of an attach, the request for addresses, the wait for confirmations. Does not: the
 order of the steps, which is the agent's own.
@@ -39,13 +39,13 @@ class PendingConfirmation(NamedTuple):
 
 
 class AttachLedger(Protocol):
-    """The world's book of what really runs where."""
+    """The world's record of running containers."""
 
     def plugged(self, host: Host, container: Container) -> None:
-        """Note that a container has got its interface."""
+        """Record a container's new interface."""
 
     def unplugged(self, host: Host, container: Container) -> None:
-        """Note that a container's interface is gone."""
+        """Record that a container's interface is gone."""
 
     def confirmed(self, host: Host, container: Container, asked: PendingConfirmation) -> None:
         """Check that the nodes that confirmed the container really reach it."""
@@ -64,19 +64,25 @@ class Participant(Protocol):
 
     @property
     def ledger(self) -> AttachLedger:
-        """The world's book."""
+        """The world's record of running containers."""
 
     def may_attach(self) -> bool:
-        """Return whether the host may write, and has tidied up after its start."""
+        """Return whether the host may write, and has completed its start."""
 
     def disconnect(self, endpoint_id: bytes) -> None:
         """Remove a container's interface, if it has one."""
 
     def withdraw(self, endpoint: Endpoint) -> list[Segment]:
-        """Delete an endpoint of this host durably; return the records that tell of it."""
+        """Delete an endpoint of this host durably.
+
+        Returns the records that announce it.
+        """
 
     def end_unused(self, vni: Vni) -> list[Segment]:
-        """Give the sandbox up if nothing needs it; return the records that tell of it."""
+        """Remove the sandbox if nothing needs it.
+
+        Returns the records that announce it.
+        """
 
 
 @dataclass(slots=True)
@@ -114,7 +120,10 @@ class Confirmations:
         self._host.node.confirmations.confirmed.connect(self._complete)
 
     async def wait(self, wait_id: int) -> PendingConfirmation | None:
-        """Return the nodes that have confirmed, once all live ones have; None if too late."""
+        """Return the nodes that have confirmed, once all live ones have.
+
+        Returns None if too late.
+        """
         assert self._host.node is not None
         asked = PendingConfirmation(
             self._host.node.unconfirmed_nodes(wait_id), self._host.schedule.now
@@ -179,7 +188,10 @@ class SimAttach:
     # --- tries --------------------------------------------------------------------------
 
     def _try(self) -> bool:
-        """Count a try; return whether the host has the network's sandbox, ready for a port."""
+        """Count a try.
+
+        Returns whether the host has the network's sandbox, ready for a port.
+        """
         request = self.request
         request.tries += 1
         self._tried = False
@@ -242,7 +254,7 @@ class SimAttach:
             raise
 
     def choosing_address(self) -> AbstractAsyncContextManager[None]:
-        """Nothing to keep away: nothing else runs between the choice and the commit."""
+        """Lock nothing: no other code runs between choice and commit."""
         return nullcontext()
 
     async def own_address(self) -> Ip:
@@ -310,7 +322,10 @@ class SimAttach:
         return endpoint
 
     async def undo(self, endpoint: Container) -> None:
-        """Delete the endpoint, unless the agent was killed: then the next start does."""
+        """Delete the endpoint, unless the agent was killed.
+
+        In that case the next start deletes it.
+        """
         if not self.task.killed:
             self._agent.withdraw(endpoint.endpoint)
             self._agent.disconnect(endpoint.endpoint.endpoint_id)
@@ -319,7 +334,7 @@ class SimAttach:
         """Nothing: simulated hosts are on no network themselves."""
 
     async def announce(self, endpoint: Container) -> Container:
-        """Tell the others and wait until those that live have confirmed, or for too long."""
+        """Publish the records and wait for confirmations, with a timeout."""
         wait_id = self._host.publish(self._segments, confirm=True)
         if wait_id is not None:
             asked = await self._confirmations.wait(wait_id)
@@ -346,7 +361,7 @@ class SimDetach:
         await checkpoint()
 
     async def end_participation(self) -> None:
-        """Give the sandbox up if nothing needs it."""
+        """Remove the sandbox if nothing needs it."""
         self._segments += self._agent.end_unused(self._container.endpoint.vni)
 
     async def announce(self) -> None:

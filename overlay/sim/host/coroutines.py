@@ -1,4 +1,4 @@
-"""Coroutines on the simulated schedule: the agent's own code, without an event loop.
+"""Run the agent's coroutines on the simulated schedule.
 
 Owns: running a coroutine up to its next wait, and ending it where its agent is killed. A coroutine
 may wait for a `Promise`, and may be killed at each `checkpoint`.
@@ -64,9 +64,10 @@ class Task:
         self._advance()
 
     def kill(self) -> None:
-        """End the coroutine as the end of a process does: nothing of it runs any further.
+        """End the coroutine as the end of a process does.
 
-        Python still unwinds it; steps that undo something ask `killed` first.
+        Nothing of it runs any further. Python still unwinds it; steps that undo something ask
+        `killed` first.
         """
         self.killed = True
         if self._coroutine is not None:

@@ -21,7 +21,7 @@ _JOURNAL_COMPACTED_AT = 4096
 
 
 class AttachmentRow(NamedTuple):
-    """A container's attachment to store, or to delete where there is no container."""
+    """A container's attachment to store, or to delete without a container."""
 
     endpoint_id: bytes
     container: Container | None
@@ -29,7 +29,10 @@ class AttachmentRow(NamedTuple):
 
 @dataclass(slots=True)
 class Disk:
-    """Durable state. The `base_` fields are shared by all hosts of a cluster that starts formed."""
+    """Durable state.
+
+    The `base_` fields are shared by all hosts of a cluster that starts formed.
+    """
 
     epoch: int = 0
     seeds: tuple[Ip, ...] = ()
@@ -54,7 +57,10 @@ class Disk:
                 self.cards[card.node_id] = card
 
     def put_segments(self, segments: Iterable[Segment]) -> None:
-        """Store segments; those that a later floor makes obsolete are removed in time."""
+        """Store segments.
+
+        Those that a later floor makes obsolete are removed in time.
+        """
         self.journal.extend(segments)
         if len(self.journal) >= self._compact_at:
             self.journal = _compacted(self.journal)
@@ -71,7 +77,7 @@ class Disk:
                 self.attachments[row.endpoint_id] = row.container
 
     def drop_scope(self, scope: Scope) -> None:
-        """Delete the records of a network in which this host no longer participates."""
+        """Delete the records of a network that this host has left."""
         self.journal = [segment for segment in self.journal if segment.scope != scope]
         self.base_segments = [item for item in self.base_segments if item.scope != scope]
 

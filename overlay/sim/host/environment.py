@@ -1,4 +1,4 @@
-"""The objects that all simulated hosts share, and the exception that kills an agent."""
+"""The objects that all simulated hosts share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AgentKilled(Exception):  # noqa: N818 - not an error: an injected fault
 
 @dataclass(slots=True)
 class Environment:
-    """Time, network, codec, settings, randomness, the story's writer, and the key invariants."""
+    """The objects that all hosts of a world share."""
 
     schedule: Schedule
     network: Network

@@ -44,7 +44,7 @@ _LAZY_WRITE_S: Final = 1.0  # as in the agent: delay before others' records are 
 
 
 def is_holder(index: int) -> bool:
-    """Return whether a host holds the authority from the start, and so creates keys."""
+    """Return whether a host holds the authority from the start."""
     return index % 2 == 0 and index < _HOLDERS_BELOW
 
 
@@ -161,7 +161,10 @@ class Host:
             self.transport.stall(until)
 
     def asleep_until(self) -> float:
-        """Return when the agent resumes; a time in the past if it is not suspended."""
+        """Return when the agent resumes.
+
+        Returns a time in the past if it is not suspended.
+        """
         return 0.0 if self.transport is None else self.transport.stalled() or 0.0
 
     def schedule_crash(self, after_writes: int) -> None:
@@ -186,7 +189,10 @@ class Host:
                 raise AgentKilled
 
     def later(self, delay_s: float, action: Callable[[Any], None], argument: Any = None) -> None:
-        """Call `action(argument)` after a delay in seconds, unless the agent has died meanwhile."""
+        """Call `action(argument)` after a delay, if the agent still runs.
+
+        The delay is in seconds.
+        """
         self.schedule.after(delay_s, self._later, (self._life, action, argument))
 
     def _later(self, what: tuple[int, Callable[[Any], None], Any]) -> None:
@@ -232,7 +238,10 @@ class Host:
         deletes: Sequence[Key] = (),
         rows: Iterable[AttachmentRow | Ring] = (),
     ) -> list[Segment]:
-        """Write own records, durable together with rows of documents; send nothing yet."""
+        """Write own records, durable together with rows of documents.
+
+        Nothing is sent yet.
+        """
         assert self.node is not None
         segments = self.node.write(scope, puts, deletes)
         self.crash_point()

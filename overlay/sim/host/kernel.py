@@ -1,4 +1,4 @@
-"""A simulated kernel: a host's sandboxes and the containers connected to them.
+"""A simulated kernel: a host's sandboxes and their containers.
 
 Owns: the kernel state, across crashes of the agent. It is stricter than the real kernel, to expose
 careless operations: adding something twice, changing something that differs from the expected
@@ -26,7 +26,7 @@ from overlay.model import Endpoint, Mac, Vni
 
 
 class KernelRefusedError(Exception):
-    """The kernel refuses this operation, or the agent should not have requested it."""
+    """The kernel refuses an operation, or it should not have been tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Kernel:
             raise KernelRefusedError(f"{operation}: no bridge {link.master!r}")
 
     def delete_link(self, sandbox: Sandbox, name: str) -> None:
-        """Delete a link, its rows, and the master of its ports, as the kernel does."""
+        """Delete a link, its rows, and its ports' master, as the kernel does."""
         del sandbox.links[name]
         for key in [key for key in sandbox.rows if key[1] == name]:
             del sandbox.rows[key]
@@ -136,7 +136,10 @@ class Kernel:
     # --- attach and detach ---------------------------------------------------------------
 
     def plug(self, container: Container, port: Port) -> None:
-        """Create a container's veth pair, with a port in the sandbox. Raises KernelRefusedError."""
+        """Create a container's veth pair, with a port in the sandbox.
+
+        Raises KernelRefusedError.
+        """
         vni = container.endpoint.vni
         sandbox = self.sandboxes.get(vni)
         if sandbox is None or port.master not in sandbox.links:
@@ -168,7 +171,7 @@ class Kernel:
         self.containers.clear()
 
     def container_behind(self, vni: Vni, bridge: str, mac: Mac) -> Container | None:
-        """Return the container with that MAC on a port of `bridge`, as a bridge would learn it."""
+        """Return the container with that MAC on a port of `bridge`."""
         sandbox = self.sandboxes.get(vni)
         if sandbox is None:
             return None

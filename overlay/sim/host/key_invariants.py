@@ -1,4 +1,4 @@
-"""Invariants of key rotation, checked at every step: each receiver holds the sender's key.
+"""Invariants of key rotation: each receiver holds the sender's key.
 
 Owns: the keys' ids and ages, the members that each one considered alive at its rotation steps, and
 the judgment of every datagram dropped because its receiver lacks the key. docs/PROTOCOL.md 3.4
@@ -29,7 +29,10 @@ _HEALING_COUNT: Final = 50
 
 
 class WatchedHost(Protocol):
-    """The part of a host that is inspected. `node` is None while its agent is down."""
+    """The part of a host that is inspected.
+
+    `node` is None while its agent is down.
+    """
 
     name: str
     node_id: NodeId
@@ -39,7 +42,7 @@ class WatchedHost(Protocol):
 
 
 class KeysBrokenError(AssertionError):
-    """A datagram was or would be lost because its receiver lacks a key it should hold."""
+    """A receiver lacks a key that it should hold."""
 
 
 class KeyInvariants:
@@ -147,7 +150,10 @@ class KeyInvariants:
     def _require_healing(
         self, sender: WatchedHost, receiver: WatchedHost, session: int, key: KeyId, now: float
     ) -> None:
-        """Check that an excused condition ends, by the hello that each such datagram triggers."""
+        """Check that an excused condition ends.
+
+        Each such datagram triggers a hello, which must end it.
+        """
         pair = (sender.node_id, receiver.node_id, session, key)
         if self._is_cut(receiver.address, sender.address):
             self._healing.pop(pair, None)

@@ -1,4 +1,4 @@
-"""Key rotation of a simulated agent: the equivalent of the real agent's key rotation.
+"""Key rotation of a simulated agent.
 
 Owns: disk, clock and randomness for `core.keys.rotation_driver`, which decides every step. As the
 simulator does not encrypt, a key is only its id: a member that holds the id can open.
@@ -112,7 +112,7 @@ class KeyRotation:
             self._host.flush()
 
     def _claim(self) -> None:
-        """Publish that this host holds the authority, which some do from the start."""
+        """Publish that this host holds the authority, if it does."""
         host = self._host
         if host.is_holder and self._node.may_write(host.schedule.now):
             host.publish(host.commit(CLUSTER_SCOPE, [HOLDER]))
@@ -120,7 +120,10 @@ class KeyRotation:
     # --- steps --------------------------------------------------------------------------
 
     def work(self) -> float:
-        """Execute the actions that are due; return the seconds until the next check."""
+        """Execute the actions that are due.
+
+        Returns the seconds until the next check.
+        """
         host, now = self._host, self._host.schedule.now
         self.driver.interval_s = self._watch.interval_s
         while True:
@@ -141,7 +144,10 @@ class KeyRotation:
         return self._host.schedule.now + self._host.clock_s
 
     def _holders(self) -> list[NodeId] | None:
-        """Return the live holders of the authority; None if this host does not hold it."""
+        """Return the live holders of the authority.
+
+        Returns None if this host does not hold it.
+        """
         if not self._host.is_holder:
             return None
         live = set(self._node.membership.live())
@@ -171,7 +177,7 @@ class KeyRotation:
             self._apply(action)
 
     def _apply(self, action: ApplyKey) -> None:
-        """Make a ring durable, along with the record that announces it, and use it."""
+        """Make a ring and the record that announces it durable, and use it."""
         host, before, ring = self._host, self.driver.rotation.ring, action.ring
         try:
             if action.record is not None:

@@ -32,7 +32,7 @@ VXLAN_PORT: Final = 4789
 
 @dataclass(frozen=True, slots=True)
 class HostTruth:
-    """The actual state of one host: its VTEP, and its containers of one network."""
+    """The actual state of one host: its VTEP and containers."""
 
     vtep: Ip
     containers: tuple[Container, ...]
@@ -74,7 +74,7 @@ def trace_packet(
     target: Ip,
     kernel_at: Callable[[Ip], Kernel | None],
 ) -> Container | str:
-    """Follow a packet from a container of subnet `index` to the address `target`.
+    """Trace a packet from a container of subnet `index` to `target`.
 
     The path is neighbor -> bridge FDB -> VXLAN FDB -> remote VTEP -> its bridge -> port. Returns
     the container that receives it, or a description of where it was lost.
@@ -107,7 +107,7 @@ def _arrive(
     there: Kernel | None, vni: Vni, sent_by: Vxlan, row: FdbRow, target: Ip
 ) -> Container | str:
     if there is None or vni not in there.sandboxes:
-        return f"nobody listens for VNI {sent_by.vni} at {ip_text(row.vtep)}"
+        return f"no host with VNI {sent_by.vni} at {ip_text(row.vtep)}"
     for link in there.sandboxes[vni].links.values():
         if not isinstance(link, Vxlan) or (link.vni, link.port) != (sent_by.vni, sent_by.port):
             continue

@@ -1,4 +1,4 @@
-"""The reconcile loop of a simulated host: records -> plan -> diff -> simulated kernel.
+"""The reconcile loop of a simulated host.
 
 Owns: which sandboxes are reconciled, and when. The equivalent of the agent's reconciler, with the
 same planner and the same diff.
@@ -56,7 +56,10 @@ class Reconciler:
         self.host.later(_PERIOD_S, self._period)
 
     def wake(self, scope: Scope | None = None) -> None:
-        """Mark sandboxes dirty because records of a scope (None or 0: any) may have changed."""
+        """Mark the sandboxes dirty that records of a scope may affect.
+
+        A scope of None or 0 means all.
+        """
         if scope is None or scope == CLUSTER_SCOPE:
             self._dirty.update(self.host.kernel.sandboxes)
         else:
@@ -82,7 +85,10 @@ class Reconciler:
         self.host.flush()
 
     def open(self, network: Network) -> bool:
-        """Create or adopt a network's sandbox; return whether it is fully programmed."""
+        """Create or adopt a network's sandbox.
+
+        Returns whether it is fully programmed.
+        """
         self.host.kernel.open(network.vni)
         return self.reconcile(network.vni)
 

@@ -33,7 +33,7 @@ _NEVER: Final = -1e9
 
 
 class SimHello(NamedTuple):
-    """A handshake: the sender's session, the peer's echoed, the sender's card and key ids."""
+    """A handshake: both sessions, the sender's card and its key ids."""
 
     session: int
     echo: int
@@ -115,7 +115,10 @@ class Sessions:
         self._peers.pop(node_id, None)
 
     def mark_unresponsive(self, node_id: NodeId) -> None:
-        """Record that a peer does not reply; it may have restarted without knowing this host."""
+        """Record that a peer does not reply.
+
+        It may have restarted without knowing this host.
+        """
         self._peer(node_id).is_unresponsive = True
 
     # --- out ----------------------------------------------------------------------------
@@ -214,7 +217,10 @@ class Sessions:
         return SimOpened(dropped=reason, replies=tuple(self._hello(peer, now)))
 
     def lacks_key_of(self, sender: NodeId, hello: SimHello, now: float) -> list[Content] | None:
-        """Return the replies to a first contact under an unknown key; None if the key is held."""
+        """Return the replies to a first contact under an unknown key.
+
+        Returns None if the key is held.
+        """
         if hello.key is None or hello.key in self.ring.held:
             return None
         is_known = sender in self._peers or sender in self._formed

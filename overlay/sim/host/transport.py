@@ -1,4 +1,4 @@
-"""The transport of a simulated agent: feeds datagrams and time to the node, sends its messages.
+"""The transport of a simulated agent.
 
 Owns: the timer, sessions, first contacts while isolated, and the behavior of a suspended process
 that resumes. The equivalent of the agent's transport; it exists for one run of the agent, from
@@ -236,7 +236,7 @@ class Transport:
             self._take_batch()
 
     def _take_batch(self) -> None:
-        """Process as many datagrams as the agent reads per readiness event, then flush once."""
+        """Process one batch of datagrams, as the agent does, then flush."""
         try:
             for _ in range(min(len(self._backlog), limits.RECEIVE_BATCH_COUNT)):
                 self._take(self._backlog.popleft())
@@ -247,9 +247,10 @@ class Transport:
     # --- first contact ------------------------------------------------------------------
 
     def contact_seeds(self, seeds: tuple[Ip, ...], later: Callable[..., None]) -> None:
-        """Contact the seeds and known peers while no datagram arrives, with growing pauses.
+        """Contact seeds and known peers while no datagram arrives.
 
-        Known peers may have forgotten this host, and accept only first contacts then.
+        The pauses grow. Known peers may have forgotten this host, and accept only first contacts
+        then.
         """
         self._contact((seeds, later, _CONTACT_S))
 

@@ -1,4 +1,4 @@
-"""A formed cluster for measurements: hosts with sessions, records and an event hook.
+"""A formed cluster for measurements.
 
 Owns: building such a cluster quickly, as if it had run for long.
 Does not: measure anything (`experiments`).
@@ -49,9 +49,10 @@ class Cluster:
         endpoints: int = 0,
         populated: int = 0,
     ) -> None:
-        """Create `count` hosts, `hosts_per_network` (0: all) of them on each network.
+        """Create `count` hosts, `hosts_per_network` of them on each network.
 
-        The first `populated` hosts (0: all) have `endpoints` endpoints each.
+        0 puts all on one network. The first `populated` hosts (0: all) have `endpoints` endpoints
+        each.
         """
         self.streams = RandomStreams(seed)
         self.schedule = Schedule()
@@ -79,7 +80,7 @@ class Cluster:
         self._start(endpoints, populated or count)
 
     def newcomer(self, seed: Host, vni: Vni) -> Host:
-        """Start a host that knows only a peer's address, and let it participate in a network."""
+        """Start a host that knows only `seed`; let it participate in a network."""
         host = self._host(len(self.hosts))
         self.by_id[host.node_id] = host
         host.disk.seeds = (seed.address,)
@@ -135,7 +136,10 @@ class Cluster:
         return Endpoint(endpoint_id, vni, name, mac_for(vni, ip), (ip,))
 
     def write(self, host: Host) -> tuple[NodeId, Scope, int]:
-        """Publish a new endpoint of a host; return (origin, scope, new version) of the log."""
+        """Publish a new endpoint of a host.
+
+        Returns (origin, scope, new version) of the log.
+        """
         scope = Scope(self.vni_of(host))
         segments = host.commit(scope, [self.endpoint(host)])
         host.publish(segments)

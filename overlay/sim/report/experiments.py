@@ -76,7 +76,10 @@ class RotationTime:
 
 
 def rotation(count: int) -> RotationTime:
-    """Let one host create a key; measure until all use it, and until the old one is gone."""
+    """Let one host create a key.
+
+    Measures the time until all use it, and until the old one is gone.
+    """
     cluster = Cluster(count, LAN, hosts_per_network=min(50, count), endpoints=5)
     cluster.run(_WARM_UP_S)
     before = cluster.sent_bytes()
@@ -102,9 +105,9 @@ def rotation(count: int) -> RotationTime:
 
 
 def dissemination(count: int, writes: int, pause_s: float = 1.0) -> list[float]:
-    """Write single records at random hosts of one network; return the spreading time of each.
+    """Write single records at random hosts of one network.
 
-    In seconds, until the last host has it; infinite if one never receives it.
+    Returns for each the seconds until the last host has it; infinite if one never receives it.
     """
     cluster = Cluster(count, LAN)
     cluster.run(_WARM_UP_S)
@@ -138,7 +141,10 @@ def dissemination(count: int, writes: int, pause_s: float = 1.0) -> list[float]:
 
 
 def idle(count: int, endpoints: int, seconds: float) -> IdleCost:
-    """Run a cluster without changes; measure its traffic and the cost of simulating it."""
+    """Run a cluster without changes.
+
+    Measures its traffic and the cost of simulating it.
+    """
     cluster = Cluster(count, LAN, hosts_per_network=50, endpoints=endpoints)
     cluster.run(_WARM_UP_S)
     before, started = cluster.sent_bytes(), time.perf_counter()
@@ -150,7 +156,10 @@ def idle(count: int, endpoints: int, seconds: float) -> IdleCost:
 
 
 def catch_up(count: int, endpoints: int, holders: int) -> JoinCost:
-    """Let a host join a cluster, and a network whose endpoints are on `holders` hosts."""
+    """Let a host join a cluster and a network with many endpoints.
+
+    The endpoints are on `holders` hosts.
+    """
     cluster = Cluster(
         count, LAN, hosts_per_network=holders, endpoints=endpoints // holders, populated=holders
     )
@@ -185,7 +194,10 @@ def catch_up(count: int, endpoints: int, holders: int) -> JoinCost:
 
 
 def detection(count: int, crashes: int) -> list[float]:
-    """Crash hosts, one every few seconds; return the detection time of each by all others."""
+    """Crash hosts, one every few seconds.
+
+    Returns for each the seconds until all others have detected it.
+    """
     cluster = Cluster(count, LAN)
     cluster.run(_WARM_UP_S)
     victims = cluster.load.sample(cluster.hosts, crashes)
@@ -213,7 +225,10 @@ def detection(count: int, crashes: int) -> list[float]:
 
 
 def wrong_deaths(count: int, seconds: float, step: Callable[[float], None]) -> FalseDeaths:
-    """Run a lossy cluster with some slow hosts; count live members that are declared dead."""
+    """Run a lossy cluster with some slow hosts.
+
+    Counts live members that are declared dead.
+    """
     cluster = Cluster(count, LOSSY)
     slow = cluster.load.sample(cluster.hosts, max(1, round(_SLOW_SHARE * count)))
     for host in slow:
@@ -240,7 +255,10 @@ def wrong_deaths(count: int, seconds: float, step: Callable[[float], None]) -> F
 def healing(
     count: int, seconds: float, writes_per_s: float, step: Callable[[float], None]
 ) -> HealingTime:
-    """Partition a cluster in halves, write on both sides, heal it; measure until all is equal."""
+    """Partition a cluster in halves, write on both sides, heal it.
+
+    Measures the time until all is equal.
+    """
     cluster = Cluster(count, LAN, hosts_per_network=min(50, count), endpoints=5)
     cluster.run(_WARM_UP_S)
     one = frozenset(host.address for host in cluster.hosts[::2])

@@ -1,4 +1,4 @@
-"""Render the convergence curve as SVG, without a library or embedded scripts.
+"""Render the convergence curve as SVG, without a library.
 
 Owns: axes, curve, shading and marks (https://www.w3.org/TR/SVG2/).
 Does not: know what the curve measures.
@@ -32,7 +32,7 @@ _STYLE: Final = """
 
 @dataclass(frozen=True, slots=True)
 class ConvergencePlot:
-    """The data: shares (0 to 1) over seconds, the end of the storm, the times of faults."""
+    """The data: shares (0 to 1) over seconds, storm end and fault times."""
 
     title: str
     points: Sequence[tuple[float, float]]

@@ -1,4 +1,4 @@
-"""`overlayd sim --report`: the table of performance goals, each with the measured value.
+"""`overlayd sim --report`: performance goals and measured values.
 
 Owns: which experiment measures which goal, at which size, and when a goal is met.
 Does not: measure; `experiments` does.
@@ -22,7 +22,10 @@ _HEAD: Final = ("measure", "goal", "measured", "", "how")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The size of the experiments; every figure in the table states the size it applies to."""
+    """The size of the experiments.
+
+    Every figure in the table states the size it applies to.
+    """
 
     nodes: int = 1000
     writes: int = 100
@@ -49,9 +52,9 @@ _SPEED_GOAL: Final = 2000.0
 
 
 def report(parts: Sequence[str], *, quick: bool, tell: Callable[[str], None]) -> str:
-    """Measure some parts of the table (none given: all) and return it as Markdown.
+    """Measure parts of the table and return it as Markdown.
 
-    `tell` receives progress messages. Takes minutes to hours for 1,000 nodes.
+    No parts means all. `tell` receives progress messages. Takes minutes to hours for 1,000 nodes.
     """
     size = QUICK if quick else FULL
     started = time.perf_counter()
@@ -122,11 +125,11 @@ def _detection_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, 
 def _wrong_rows(size: Size, tell: Callable[[str], None]) -> list[tuple[str, ...]]:
     span = duration_text(size.watched_s)
     tell(f"{size.nodes} nodes for {span} at 5 % loss ...")
-    told = [time.perf_counter()]
+    reported_at = [time.perf_counter()]
 
     def step(now: float) -> None:
-        if time.perf_counter() - told[0] > 30.0:
-            told[0] = time.perf_counter()
+        if time.perf_counter() - reported_at[0] > 30.0:
+            reported_at[0] = time.perf_counter()
             tell(f"  {duration_text(now)} of {span}")
 
     wrong = experiments.wrong_deaths(size.nodes, size.watched_s, step)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least `share` (0 to 1) of the values do not exceed.
+    """Return a percentile; `share` is from 0 to 1.
 
     The nearest-rank method; NaN without values.
     """

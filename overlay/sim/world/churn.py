@@ -1,4 +1,4 @@
-"""Hosts that come and go: killed and restarted, joining, leaving permanently.
+"""Hosts that are killed and restarted, join, or leave permanently.
 
 Owns: what each of these loses, and repeating a failed join as an operator would.
 Does not: decide when a host goes (`faults`), or check anything.
@@ -25,7 +25,10 @@ class Churn:
         self._world = world
 
     def crash(self, fault: Crash) -> None:
-        """Kill an agent now or in the middle of its next work; restart it after a while."""
+        """Kill an agent now or in the middle of its next work.
+
+        It is restarted after a while.
+        """
         host = self._world.hosts[fault.host]
         if host.node is None or host.gone:
             return
@@ -66,7 +69,7 @@ class Churn:
         self._enter(site.host)
 
     def _enter(self, host: Host) -> None:
-        """Start a newcomer with the key that its welcome carries: the one that a holder uses."""
+        """Start a newcomer with the key of its welcome, a holder's present one."""
         holders = [
             other for other in self._world.hosts if other.is_holder and other.node is not None
         ]
@@ -128,7 +131,10 @@ class Churn:
         host.guarded(lambda _: site.agent.leave(end))
 
     def _goodbye_received(self, leaver: Host) -> bool:
-        """Return whether another host knows that this one leaves; until then it stays."""
+        """Return whether another host knows that this one leaves.
+
+        Until then it stays.
+        """
         for host in self._world.hosts:
             card = None if host.node is None else host.node.store.card(leaver.node_id)
             if host is not leaver and card is not None and card.left:

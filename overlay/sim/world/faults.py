@@ -1,4 +1,4 @@
-"""The faults of a run: what goes wrong, when, and for how long, drawn from the seed in advance.
+"""The faults of a run, drawn from the seed in advance.
 
 Owns: the kinds of fault, their descriptions, and the random choice.
 Does not: carry out a fault (`run` does), or know the hosts' reaction.
@@ -65,7 +65,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Clog:
-    """Datagrams from one host to another are held back, and then arrive all at once."""
+    """Datagrams on a path are held back, then arrive all at once."""
 
     at_s: float
     source: int
@@ -101,7 +101,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """An operator requests a new cluster key, on a host that holds the authority."""
+    """An operator requests a new cluster key on a holder's host."""
 
     at_s: float
     host: int
@@ -135,7 +135,7 @@ class Newcomer:
 
 @dataclass(frozen=True, slots=True)
 class Tamper:
-    """Another program changes something in a sandbox, or the kernel refuses operations."""
+    """Another program changes a sandbox, or the kernel refuses."""
 
     at_s: float
     host: int
@@ -194,7 +194,7 @@ def _partition(scenario: Scenario, rng: random.Random) -> Partition:
 
 
 def _absence(scenario: Scenario, rng: random.Random) -> _Absence:
-    """Return a fault that removes a host for longer than a rotation: asleep, off or cut off."""
+    """Return a fault that removes a host for longer than a rotation."""
     host = rng.randrange(scenario.nodes)
     lasts_s = min(rng.uniform(*_AWAY_S), 0.8 * scenario.duration)
     at_s = rng.uniform(0, scenario.duration - lasts_s)

@@ -1,4 +1,4 @@
-"""Invariants that hold at every moment, checked against the containers that really run.
+"""Invariants that hold at every moment.
 
 Owns: which container has which address on which host, and the invariants, which hold even during
 the storm: no address is used twice, no datagram exceeds the limit, no queue exceeds its bound, and
@@ -33,7 +33,10 @@ class Invariants:
         self._upset_until: dict[Host, float] = {}
 
     def plugged(self, host: Host, container: Container) -> None:
-        """Record a container's new interface. Raises InvariantError if its address is in use."""
+        """Record a container's new interface.
+
+        Raises InvariantError if its address is in use.
+        """
         for ip in container.endpoint.ips:
             place = (container.endpoint.vni, ip)
             other = self.running.get(place)
@@ -59,7 +62,10 @@ class Invariants:
             self.unplugged(host, container)
 
     def confirmed(self, host: Host, container: Container, pending: PendingConfirmation) -> None:
-        """Check that the hosts that confirmed a container can reach it. Raises InvariantError."""
+        """Check that the hosts that confirmed a container can reach it.
+
+        Raises InvariantError.
+        """
         self.confirmed_count += 1
         endpoint = container.endpoint
         if endpoint.endpoint_id not in host.kernel.containers or self._is_disturbed(host):
@@ -83,7 +89,7 @@ class Invariants:
                 )
 
     def mark_disturbed(self, host: Host, seconds: float) -> None:
-        """Suspend the reachability check for a host that is tampered with or moving."""
+        """Suspend the reachability check for a host for some seconds."""
         until = host.schedule.now + seconds
         self._upset_until[host] = max(until, self._upset_until.get(host, 0.0))
 
@@ -91,7 +97,10 @@ class Invariants:
         return self._upset_until.get(host, 0.0) > host.schedule.now
 
     def kernel_at(self, vtep: Ip) -> Kernel | None:
-        """Return the kernel of the host with an underlay address; None if there is none."""
+        """Return the kernel of the host with an underlay address.
+
+        Returns None if there is none.
+        """
         return next((host.kernel for host in self.hosts if host.address == vtep), None)
 
     def check_bounds(self, size_max: int) -> None:

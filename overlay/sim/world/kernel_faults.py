@@ -1,4 +1,4 @@
-"""Changes to a simulated kernel by another program, and refusals by the kernel.
+"""Tampering with a simulated kernel.
 
 Owns: the kinds of tampering.
 Does not: repair anything.
@@ -15,7 +15,10 @@ from overlay.sim.host.kernel import Kernel, Sandbox
 
 
 def tamper(kernel: Kernel, how: str, rng: random.Random) -> bool:
-    """Tamper with one sandbox of the kernel; return whether there was anything to change."""
+    """Tamper with one sandbox of the kernel.
+
+    Returns whether there was anything to change.
+    """
     if not kernel.sandboxes:
         return False
     if how == "no memory":

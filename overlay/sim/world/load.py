@@ -1,4 +1,4 @@
-"""The load on the simulated hosts: creating networks, attaching and detaching containers.
+"""The load on simulated hosts: networks and containers.
 
 Owns: the containers' names, and how much happens on which host.
 Does not: know faults or invariants.

@@ -1,4 +1,4 @@
-"""The simulated world: hosts, the network between them, their time, and the story so far.
+"""The simulated world: hosts, network, time, and the story so far.
 
 Owns: the objects of a world, and how a host is created.
 Does not: know faults and load (`run`, `load`, `churn`), or checks (`invariants`, `convergence`).

@@ -88,7 +88,7 @@ def test_a_lost_packets_trace_says_where() -> None:
         assert isinstance(found, str)
         return found
 
-    assert "nobody listens" in walk_without_peer(one, target)
+    assert "no host with VNI" in walk_without_peer(one, target)
     two.unplug(THERE.containers[0].endpoint.endpoint_id)
     assert "no port for" in lost(one)
     one.apply(NETWORK.vni, [DeleteRow(FdbRow("vxlan0", mac, TWO))])
