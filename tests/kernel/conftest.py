@@ -1,4 +1,4 @@
-"""Hosts and containers as network namespaces of this machine, removed after each test.
+"""Hosts and containers as network namespaces of this machine.
 
 container -- br0 -- vxlan0 == eth1 of host 1 ===== eth1 of host 2 == vxlan0 -- br0 -- container
 (namespace)  (sandbox)       (namespace)           (namespace)       (sandbox)     (namespace)
@@ -69,7 +69,10 @@ class World:
         return fd
 
     def run(self, namespace: str, *command: str) -> str:
-        """Run a program inside a namespace; return its output, and fail the test on error."""
+        """Run a program inside a namespace.
+
+        Returns its output; fails the test on error.
+        """
         done = self._run(namespace, command)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -124,7 +127,10 @@ class World:
         self.wait_until(lambda: self.pings(one.name, target) == 1, "the underlay")
 
     def plug(self, one: Host, two: Host) -> tuple[str, str]:
-        """Attach 10.32.0.2 on one host and .3 on the other, and program each other's rows."""
+        """Attach 10.32.0.2 on one host and .3 on the other.
+
+        Programs each other's rows.
+        """
         first, second = parse_ip("10.32.0.2"), parse_ip("10.32.0.3")
         names = one.attach(first), two.attach(second)
         one.remotes.append((second, two.underlay))
@@ -145,7 +151,7 @@ class World:
 
 @dataclass
 class Host:
-    """One host: its namespace, its sandbox and containers, and their desired state."""
+    """One host: its namespace, sandbox, containers and desired state."""
 
     world: World
     name: str
@@ -188,7 +194,7 @@ class Host:
         return [str(operation) for operation in operations]
 
     def attach(self, ip: Ip) -> str:
-        """Create a container with that address and return its namespace's full name."""
+        """Create a container with that address; return its namespace's name."""
         name = self.world.namespace(f"c{len(self.world.names)}")
         port = f"p{len(self.ports)}"
         veth.attach_interface(
@@ -224,7 +230,7 @@ class Capture:
                 return found
 
     def inner(self) -> list[tuple[int, bytes]]:
-        """Return (VNI, inner frame) of the VXLAN frames over IPv4 since the last call."""
+        """Return (VNI, inner frame) of the VXLAN frames since the last call."""
         found = []
         for frame in self.frames():
             is_vxlan = (

@@ -34,7 +34,7 @@ def test_create_is_seen_by_ip_netns(world: World) -> None:
 
 
 def test_thread_returns_home(world: World) -> None:
-    """Creating and entering namespaces leaves the thread in its own, after errors too."""
+    """The thread stays in its own namespace, after errors too."""
     home = own_identity()
     fd = world.fd(world.namespace("a"))
     with netns.inside(fd):
@@ -95,7 +95,10 @@ def test_remove_twice(world: World) -> None:
 
 
 def test_opening_something_else_fails(tmp_path: Path) -> None:
-    """A missing path raises NotFoundError; a file of another kind raises UsageError."""
+    """A missing path raises NotFoundError.
+
+    A file of another kind raises UsageError.
+    """
     with pytest.raises(NotFoundError):
         netns.open_fd(tmp_path / "none")
     with pytest.raises(UsageError):

@@ -23,7 +23,7 @@ def removed_here(world: World, host: Host) -> list[str]:
 
 
 def test_everything_of_overlayd_is_removed(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """Sandboxes, containers' interfaces, bare containers and nftables tables are removed."""
+    """Sandboxes, interfaces, bare containers and tables are removed."""
     one, two = two_hosts
     first, _ = world.plug(one, two)
     bare = world.claim("bare")
@@ -43,7 +43,7 @@ def test_everything_of_overlayd_is_removed(world: World, two_hosts: tuple[Host, 
 
 
 def test_objects_of_others_are_kept(world: World) -> None:
-    """Namespaces, devices and tables of others are kept, even with a similar name."""
+    """Namespaces, devices and tables of others are kept."""
     host = world.host()
     lookalike = world.namespace("ov-000001")
     other = world.namespace("web")
@@ -61,7 +61,10 @@ def test_objects_of_others_are_kept(world: World) -> None:
 
 
 def test_an_unreadable_name_does_not_stop_a_reset(world: World) -> None:
-    """An unusual file among the namespaces' names is reported; everything else is removed."""
+    """An unusual file among the namespaces' names is reported.
+
+    Everything else is removed.
+    """
     host = world.host()
     world.run(host.name, "ip", "link", "add", "up0", "type", "bridge")
     world.run(host.name, "ip", "link", "set", "up0", "alias", "overlayd:uplink")

@@ -6,7 +6,7 @@ from overlay.lab.diagram import DiagramHost, DiagramPing, draw
 
 
 def test_the_diagram_shows_hosts_vteps_containers_and_pings() -> None:
-    """Everything that the lab created is in the diagram, in columns of one width."""
+    """Everything that the lab created is in the diagram."""
     hosts = [
         DiagramHost("vm1", "192.168.56.11", "c1", "10.32.0.2"),
         DiagramHost("vm2", "192.168.56.12", "c2", "10.32.1.0"),

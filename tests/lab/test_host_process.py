@@ -29,7 +29,7 @@ def pair() -> Iterator[list[HostProcess]]:
 
 
 def test_a_host_is_isolated_from_the_machine(pair: list[HostProcess]) -> None:
-    """Its name, /run, /etc, namespaces and processes are separate from this machine's."""
+    """Name, files, namespaces and processes are separate from the machine's."""
     host = pair[0]
 
     assert host_process.run(host, "hostname").stdout.strip() == "vm1"
@@ -44,7 +44,10 @@ def test_a_host_is_isolated_from_the_machine(pair: list[HostProcess]) -> None:
 
 
 def test_hosts_reach_each_other_only_on_the_underlay(pair: list[HostProcess]) -> None:
-    """A ping arrives; the hosts have eth1 and loopback, and no other interface."""
+    """A ping arrives.
+
+    The hosts have eth1 and loopback, and no other interface.
+    """
     address = underlay.address_of(2)
 
     assert host_process.run(pair[0], "ping", "-c1", "-W2", address).returncode == 0
@@ -76,7 +79,10 @@ def test_a_crashed_labs_hosts_are_found_and_removed(pair: list[HostProcess]) -> 
 
 
 def test_a_lab_inside_a_container_is_not_listed(pair: list[HostProcess]) -> None:
-    """Its hosts have the same names and are visible here; a lab host acts as the container."""
+    """Its hosts have the same names and are visible here.
+
+    A lab host acts as the container.
+    """
     inner = ["unshare", "--pid", "--fork", "bash", "-c", f"exec -a {host_process.MARK}inner cat"]
     process = subprocess.Popen(host_process.enter_command(pair[0], inner), stdin=subprocess.PIPE)
     try:
@@ -98,7 +104,7 @@ def _command_lines() -> list[bytes]:
 
 
 def test_a_second_lab_is_refused(pair: list[HostProcess]) -> None:
-    """Only one lab can be up at a time, and the message states how to remove it."""
+    """Only one lab can be up; the message states how to remove it."""
     assert pair
     with pytest.raises(ConflictError, match="already up") as caught:
         lab.up(2)
@@ -107,7 +113,7 @@ def test_a_second_lab_is_refused(pair: list[HostProcess]) -> None:
 
 
 def test_invalid_requests_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """An invalid number of hosts and an unknown host raise errors with their exit codes."""
+    """A wrong number of hosts and an unknown host raise errors."""
     with pytest.raises(UsageError, match="1 to 32 hosts"):
         lab.up(0)
     with pytest.raises(NotFoundError, match="no lab host 'vm9'"):
@@ -117,7 +123,7 @@ def test_invalid_requests_are_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_commands_inside_do_not_inherit_overlayd_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OVERLAYD_* variables of the caller's shell are removed from the environment."""
+    """OVERLAYD_* variables are removed from the environment."""
     monkeypatch.setenv("OVERLAYD_STATE_DIR", "/elsewhere")
 
     assert "OVERLAYD_STATE_DIR" not in host_process.environment()

@@ -1,4 +1,4 @@
-"""Whole clusters through a storm: twenty seeds on every run, and all that once failed."""
+"""Whole clusters through a storm: twenty seeds, and old failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def once_failed() -> list[tuple[int, str]]:
 
 
 def require_held(scenario: Scenario) -> None:
-    """Run a scenario; on failure, show its story and the command that repeats it."""
+    """Run a scenario.
+
+    A failure shows its story and the command that repeats it.
+    """
     outcome = Run(scenario).to_end()
     if outcome.error is not None:
         raise AssertionError(outcome.failed_text()) from outcome.error

@@ -1,4 +1,4 @@
-"""The fast path on real interfaces: which frames use it, and which go to the bridge."""
+"""The fast path on real interfaces: the frames that use it or do not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Fast:
         return [str(each) for each in diff(self.desired(), self.host.sandbox.read(), prune=True)]
 
     def bridged(self, port: str) -> int:
-        """Return how many frames the bridge has sent to the container behind a port."""
+        """Return how many frames the bridge has sent through a port."""
         shown = self.host.world.run(self.host.sandbox.name, "ip", "-s", "-j", "link", "show", port)
         (link,) = json.loads(shown)
         found: int = link["stats64"]["tx"]["packets"]
@@ -66,7 +66,10 @@ class Fast:
 
 @pytest.fixture
 def cluster(world: World) -> tuple[Fast, Fast, str, str, str]:
-    """Create two hosts with fast paths: containers .2 and .4 on the first, .3 on the second."""
+    """Create two hosts with fast paths.
+
+    Containers .2 and .4 are on the first, .3 is on the second.
+    """
     one = world.host("192.168.56.11")
     two = world.host("192.168.56.12")
     for host in (one, two):
@@ -90,7 +93,7 @@ def test_a_second_pass_has_nothing_to_do(cluster: tuple[Fast, Fast, str, str, st
 def test_unicast_bypasses_the_bridge(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """Pings between hosts and on one host get replies, and the ports' counters do not change.
+    """Pings get replies, and the ports' counters do not change.
 
     So the bridge has sent nothing to a container.
     """
@@ -110,7 +113,7 @@ def test_unicast_bypasses_the_bridge(
 def test_without_the_fast_path_the_bridge_forwards(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """With the fast path removed, the same pings pass the bridge, as the counters show."""
+    """Without the fast path, the same pings pass the bridge."""
     one, two, first, _, _ = cluster
     for fast in (one, two):
         fast.host.sandbox.fast_path = None
@@ -126,7 +129,10 @@ def test_without_the_fast_path_the_bridge_forwards(
 def test_the_gateway_and_large_packets_are_reached(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """Packets that the fast path leaves to the bridge arrive: gateway, fragments, broadcast."""
+    """Packets that the fast path leaves to the bridge arrive.
+
+    They are packets to the gateway, fragments and broadcasts.
+    """
     _, _, first, _, _ = cluster
     assert world.pings(first, "10.32.0.1") == 1
     assert world.pings(first, "10.32.0.3", "-s", "4000") == 1
@@ -136,9 +142,9 @@ def test_the_gateway_and_large_packets_are_reached(
 def test_a_spoofed_source_is_left_to_the_bridge(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """A packet from an address of another port goes to the bridge, whose filter drops it.
+    """A packet from another port's address goes to the bridge.
 
-    One from the port's own address does not.
+    The bridge's filter drops it. One from the port's own address does not.
     """
     one, _, first, _, fourth = cluster
     world.run(first, "ip", "address", "add", "10.32.0.77/16", "dev", "eth0")
@@ -158,7 +164,7 @@ def test_a_spoofed_source_is_left_to_the_bridge(
 def test_the_fast_path_survives_the_agent(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """With the descriptors closed, as after the agent's death, frames still use the fast path.
+    """With the descriptors closed, frames still use the fast path.
 
     The next agent replaces the programs with its own without losing a ping.
     """
@@ -189,7 +195,7 @@ def test_the_fast_path_survives_the_agent(
 def test_removed_hooks_are_detected_and_restored(
     cluster: tuple[Fast, Fast, str, str, str], world: World, sabotage: tuple[str, ...]
 ) -> None:
-    """Hooks removed by another program are differences, and one pass restores them."""
+    """Removed hooks are differences, and one pass restores them."""
     one = cluster[0]
     world.run(one.host.sandbox.name, *sabotage)
 
@@ -215,7 +221,10 @@ def test_a_detached_container_is_not_a_target(
 def test_ipv6_data_uses_it_but_neighbor_discovery_does_not(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """IPv6 addresses are sources of their own; ICMPv6 goes to the bridge, UDP bypasses it."""
+    """IPv6 addresses are sources of their own.
+
+    ICMPv6 goes to the bridge, UDP bypasses it.
+    """
     one = cluster[0]
     mac = mac_for(one.host.vni, TWO)
     ip = parse_ip("fd00::2")
@@ -239,7 +248,10 @@ def test_a_rejected_program_reports_the_verifiers_reason() -> None:
 
 
 def test_instructions_are_encoded_as_the_kernel_documents_them() -> None:
-    """`r0 = -1; *(u32 *)(r10 - 8) = r0; exit` and a jump are encoded byte by byte."""
+    """Some instructions and a jump are encoded byte by byte.
+
+    They are `r0 = -1; *(u32 *)(r10 - 8) = r0; exit`.
+    """
     program = Assembler()
     program.set(R0, -1)
     program.store(WORD, R10, -8, R0)
@@ -275,9 +287,10 @@ def test_large_maps_are_read_completely() -> None:
 def test_a_new_port_has_its_hooks_before_any_traffic(
     cluster: tuple[Fast, Fast, str, str, str], world: World
 ) -> None:
-    """Hooks exist when an attach returns, and the following pass only attaches programs.
+    """Hooks exist when an attach returns.
 
-    Adding hooks stops a link's queue for a moment, which would lose the first ARP reply.
+    The following pass only attaches programs. Adding hooks stops a link's queue for a moment, which
+    would lose the first ARP reply.
     """
     one = cluster[0]
     one.host.attach(parse_ip("10.32.0.9"))

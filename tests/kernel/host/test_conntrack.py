@@ -21,7 +21,7 @@ TRACKED = "table inet t { chain c { type filter hook output priority 0; ct state
 
 @pytest.fixture
 def asked(world: World) -> int:
-    """Return a host's namespace in which UDP was sent to ports 5353 and 5354 of three addresses."""
+    """Return a namespace that has sent UDP to two ports of three addresses."""
     name = world.namespace("host")
     world.run(name, "ip", "address", "add", "10.1.1.1/32", "dev", "lo")
     world.run(name, "ip", "address", "add", "fd01::1/128", "dev", "lo", "nodad")
@@ -37,7 +37,10 @@ def asked(world: World) -> int:
 
 
 def test_misdirected_connections_are_deleted(asked: int) -> None:
-    """By port and family, and not those with the right target; a second call deletes none."""
+    """By port and family, and not those with the right target.
+
+    A second call deletes none.
+    """
     with netns.inside(asked):
         assert conntrack.forget_udp({(5353, 4): [parse_ip("10.1.1.1")]}) == 1
         assert conntrack.forget_udp({(5353, 4): []}) == 1

@@ -60,7 +60,10 @@ def place(world: World, tmp_path: Path) -> Place:
 
 
 def test_single_interfaces_are_switched_on_and_off_again(place: Place) -> None:
-    """The switches for all stay off; a second call changes nothing; old values are restored."""
+    """The switches for all stay off; a second call changes nothing.
+
+    Old values are restored.
+    """
     before = place.now()
     done = place.enable()
 
@@ -80,7 +83,7 @@ def test_without_ipv6_networks_ipv6_is_left_alone(place: Place) -> None:
 
 
 def test_a_router_stays_a_router(place: Place) -> None:
-    """If forwarding is already on for all, nothing is changed, closed or restored."""
+    """If forwarding is on for all, no sysctl is changed or restored."""
     place.set("ipv4.ip_forward", "1")
     place.set("ipv6.conf.all.forwarding", "1")
 
@@ -90,7 +93,7 @@ def test_a_router_stays_a_router(place: Place) -> None:
 
 
 def test_a_host_made_a_router_meanwhile_stays_one(place: Place) -> None:
-    """If Docker later enables forwarding for all, nothing is closed or switched off any longer."""
+    """If Docker later enables forwarding for all, nothing is closed."""
     place.enable(ipv6=False)
     place.set("ipv4.ip_forward", "1")
 
@@ -100,7 +103,10 @@ def test_a_host_made_a_router_meanwhile_stays_one(place: Place) -> None:
 
 
 def old_kernel(tmp_path: Path) -> Path:
-    """Return the sysctls of a kernel before 6.17, with an underlay that accepts advertisements."""
+    """Return the sysctls of a kernel before 6.17.
+
+    The underlay interface accepts router advertisements.
+    """
     root = tmp_path / "net"
     for name, more in {
         "ipv4/conf/all": {"forwarding": "1"}, "ipv4/conf/eth1": {"forwarding": "1"},
@@ -117,7 +123,7 @@ def old_kernel(tmp_path: Path) -> Path:
 
 
 def test_an_ipv6_router_accepts_no_more_than_before(tmp_path: Path) -> None:
-    """An IPv6 router ignores router advertisements (accept_ra 1), and continues to do so.
+    """An IPv6 router still ignores router advertisements (accept_ra 1).
 
     This includes interfaces that appear later.
     """
@@ -133,9 +139,10 @@ def test_an_ipv6_router_accepts_no_more_than_before(tmp_path: Path) -> None:
 
 
 def test_an_old_kernel_forwards_ipv6_as_a_whole(tmp_path: Path) -> None:
-    """The switch for all is set, the underlay still accepts advertisements, and both are restored.
+    """The switch for all is set, and restored later.
 
-    No interface counts as opened, as the switch is for all.
+    The underlay still accepts router advertisements. No interface counts as opened, as the switch
+    is for all.
     """
     root = old_kernel(tmp_path)
     switches = (root / "ipv6/conf/all/forwarding", root / "ipv6/conf/eth1/accept_ra")

@@ -1,4 +1,4 @@
-"""macvlan and ipvlan interfaces in containers whose links change all the time."""
+"""macvlan and ipvlan interfaces in containers that change all the time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ SCRIPT = "".join(
 
 @pytest.fixture
 def restless(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[InterfaceLocation]:
-    """Create a namespace whose links change all the time; one torn dump is as good as five."""
+    """Create a namespace whose links change all the time.
+
+    One torn dump is as good as five.
+    """
     monkeypatch.setattr(socket, "_DUMP_ATTEMPTS", 1)
     name = world.namespace("restless")
     made = "".join(f"link add d{n} type bridge\n" for n in range(LINKS))
@@ -59,7 +62,10 @@ def test_reset_removes_interfaces_despite_torn_dumps(
 
 
 def test_checks_survive_torn_dumps(restless: InterfaceLocation) -> None:
-    """A check of many interfaces raises nothing; a failed removal does not count as done."""
+    """A check of many interfaces raises nothing.
+
+    A failed removal does not count as done.
+    """
     refused, deadline = 0, time.monotonic() + 20
     while refused < 3 and time.monotonic() < deadline:
         macvlan.missing_interfaces([restless])
@@ -71,7 +77,7 @@ def test_checks_survive_torn_dumps(restless: InterfaceLocation) -> None:
 
 
 def test_a_host_with_torn_dumps_can_be_reset(world: World, restless: InterfaceLocation) -> None:
-    """A reset raises no error and finds overlayd's device among links that always change.
+    """A reset finds overlayd's device among links that always change.
 
     A single torn dump may miss it.
     """
@@ -86,7 +92,7 @@ def test_a_host_with_torn_dumps_can_be_reset(world: World, restless: InterfaceLo
 def test_a_namespace_with_torn_dumps_can_be_watched(
     world: World, restless: InterfaceLocation
 ) -> None:
-    """A monitor that starts, or has lost notifications, learns the links nevertheless."""
+    """A monitor that starts, or lost notifications, learns all links."""
     descriptor = world.fd(Path(restless.netns_path).name)
     for _ in range(8):
         SandboxMonitor(descriptor).close()

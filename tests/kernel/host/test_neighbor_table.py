@@ -6,7 +6,7 @@ from overlay.kernel.host import neighbor_table
 
 
 def test_tables_are_read(tmp_path: Path) -> None:
-    """Entries count once, refusals are summed over the CPUs, the limit is the sysctl's."""
+    """Entries count once, and refusals are summed over the CPUs."""
     sysctl = tmp_path / "sys/net/ipv4/neigh/default"
     sysctl.mkdir(parents=True)
     (sysctl / "gc_thresh3").write_text("1024\n")

@@ -47,7 +47,10 @@ class Machine:
 
 @pytest.fixture
 def machine(world: World) -> Machine:
-    """Return a machine as Vagrant creates them: NAT on eth0, the private network on eth1."""
+    """Return a machine as Vagrant creates them.
+
+    NAT is on eth0, the private network on eth1.
+    """
     made = Machine(world)
     made.interface("eth0", "10.0.2.15/24")
     made.interface("eth1", "192.168.56.11/24", "fd56::11/64", mtu=9000)
@@ -96,7 +99,7 @@ def test_interface_in_the_family_of_the_peer(machine: Machine) -> None:
 
 
 def test_virtualbox_nat_is_refused(machine: Machine) -> None:
-    """10.0.2.15 is on every VirtualBox machine: refused, with the other address as a hint."""
+    """10.0.2.15 is refused, with the other address as a hint."""
     with pytest.raises(UsageError, match=r"VirtualBox.*192\.168\.56\.11 on eth1"):
         machine.choose()
     with pytest.raises(UsageError, match=r"VirtualBox"):
@@ -105,7 +108,7 @@ def test_virtualbox_nat_is_refused(machine: Machine) -> None:
 
 @pytest.mark.parametrize("text", ["192.168.56.99", "eth7", "127.0.0.1", "lo"])
 def test_wrong_text(machine: Machine, text: str) -> None:
-    """An address or interface that is missing or unreachable is refused with the candidates."""
+    """An unusable address or interface is refused with the candidates."""
     with pytest.raises(UsageError):
         machine.choose(text)
 
@@ -135,7 +138,10 @@ def test_an_address_on_the_loopback_of_a_routed_host(world: World) -> None:
 
 
 def test_overlapping_routes(machine: Machine) -> None:
-    """A subnet that overlaps a route is reported with the route; default routes do not count."""
+    """A subnet that overlaps a route is reported with the route.
+
+    Default routes do not count.
+    """
     machine.route("10.32.5.0/24", "via", "192.168.56.1")
     with netns.inside(machine.world.fd(machine.name)):
         known = underlay.routes()

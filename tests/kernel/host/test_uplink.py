@@ -1,4 +1,4 @@
-"""The host's uplink on a network: created, checked, and repaired without being recreated."""
+"""The host's uplink on a network: created, checked, repaired in place."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_containers_cannot_change_the_hosts_routes(world: World, host: Host) -> 
 
 
 def udp_frame(source_mac: bytes, destination: bytes, port: int, payload: bytes) -> bytes:
-    """Return an Ethernet frame for the uplink with a UDP datagram in IPv6 (RFC 8200, RFC 768)."""
+    """Return a frame for the uplink with UDP in IPv6 (RFC 8200, RFC 768)."""
     source = parse_ip("fd32::2")
     size = 8 + len(payload)
     head = struct.pack("!HHHH", 4000, port, size, 0)
@@ -114,7 +114,7 @@ def udp_frame(source_mac: bytes, destination: bytes, port: int, payload: bytes) 
 
 
 def test_containers_cannot_reach_the_loopback(world: World, host: Host) -> None:
-    """A container's frame for ::1 is dropped, although the interface has a route there.
+    """A container's frame for ::1 is dropped, despite the route there.
 
     A socket bound to all addresses receives the frame for the uplink's address, and not that one.
     """
@@ -129,7 +129,10 @@ def test_containers_cannot_reach_the_loopback(world: World, host: Host) -> None:
         mouth.bind(("eth0", 0))
 
     def heard() -> list[bytes]:
-        """Send a datagram to each, the loopback first; return what arrives until silence."""
+        """Send a datagram to each, the loopback first.
+
+        Returns what arrives until silence.
+        """
         mouth.send(udp_frame(mac, parse_ip("::1"), 9999, b"loopback"))
         mouth.send(udp_frame(mac, IP6, 9999, b"host"))
         found = []

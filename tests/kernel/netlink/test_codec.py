@@ -24,7 +24,7 @@ ERROR = 2
 
 
 class Wire:
-    """Simulates the kernel: returns prepared datagrams, one list for each request."""
+    """Simulates the kernel: returns a list of datagrams for each request."""
 
     def __init__(self, *answers: list[list[tuple[int, int, bytes]]]) -> None:
         self.answers = deque(answers)
@@ -71,14 +71,14 @@ TORN_END = (DONE, 2 | codec.NLM_F_DUMP_INTR, bytes(4))
     ids=["in the middle", "at the start", "at the end"],
 )
 def test_an_interrupted_dump_is_repeated(torn: list[list[tuple[int, int, bytes]]]) -> None:
-    """A dump that the kernel marks as interrupted, in any message, is requested again."""
+    """A dump that the kernel marks as interrupted is requested again."""
     wire = Wire(torn, [[ROW, ROW], [END]])
     assert len(socket_on(wire).dump(codec.RTM_GETNEIGH, b"")) == 2
     assert len(wire.sent) == 2
 
 
 def test_a_dump_that_is_always_interrupted_fails() -> None:
-    """After five interrupted attempts a dump raises an error instead of a partial result."""
+    """After five interrupted attempts a dump raises an error."""
     wire = Wire(*([[[TORN_ROW], [END]]] * 5))
     with pytest.raises(TornDumpError):
         socket_on(wire).dump(codec.RTM_GETNEIGH, b"")
@@ -94,7 +94,10 @@ def test_refused_dump() -> None:
 
 
 def test_end_in_the_same_datagram() -> None:
-    """The end mark may share a datagram with messages; it is not a message itself."""
+    """The end mark may share a datagram with messages.
+
+    It is not a message itself.
+    """
     wire = Wire([[ROW, ROW, END]])
     assert [message.kind for message in socket_on(wire).dump(codec.RTM_GETNEIGH, b"")] == [
         codec.RTM_NEWNEIGH
@@ -102,14 +105,20 @@ def test_end_in_the_same_datagram() -> None:
 
 
 def test_attributes_stop_at_an_invalid_length() -> None:
-    """An attribute shorter than its own header ends the parsing; padding is skipped."""
+    """An attribute shorter than its own header ends the parsing.
+
+    Padding is skipped.
+    """
     good = codec.attribute(3, b"abcde") + codec.attribute(0x8000 | 4, b"x")
     assert codec.attributes(good + bytes(8), 0, len(good) + 8) == {3: b"abcde", 4: b"x"}
 
 
 @pytest.mark.netns
 def test_refusals_of_a_batch(two_hosts: tuple[Host, Host]) -> None:
-    """In a batch of thousands each refusal has its position; the others are applied."""
+    """In a batch of thousands each refusal has its position.
+
+    The others are applied.
+    """
     host, _ = two_hosts
     index = host.sandbox.link_index("vxlan0")
     batch = [
@@ -152,7 +161,7 @@ def test_the_kernels_text(world: World) -> None:
 
 @pytest.mark.netns
 def test_reading_while_others_write(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """During changes a read either has every permanent port, or raises TornDumpError."""
+    """A read either has every permanent port, or raises TornDumpError."""
     host, _ = two_hosts
     sandbox = host.sandbox.name
     for number in range(60):  # so many that a dump of links takes several datagrams

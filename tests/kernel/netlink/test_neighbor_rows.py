@@ -61,7 +61,7 @@ V6 = " fd560000000000000000000000000012"
     ],
 )
 def test_bytes(row: Row, put: tuple[int, int], delete: int, body: str) -> None:
-    """Each row's request has exactly the bytes that the kernel's headers define."""
+    """Each row's request has the bytes that the kernel's headers define."""
     assert neighbor_rows.put(row, INDEX) == (*put, bytes.fromhex(body))
     assert neighbor_rows.delete(row, INDEX) == (delete, 0, bytes.fromhex(body))
 
@@ -93,7 +93,7 @@ def fill(host: Host, count: int, base: str, vtep: str) -> set[Row]:
 def test_fast_and_general_decoders_agree(
     world: World, underlay: str, gateway: str, length: int, base: str, vtep: str
 ) -> None:
-    """A dump decoded by layout gives the rows that decoding each message gives."""
+    """A dump decoded by layout gives the same rows as the general decoder."""
     host = world.host(underlay, gateway, length)
     host.floods.append(parse_ip(vtep))
     assert host.converge() == []

@@ -19,7 +19,10 @@ print(light < full / 2, "pyroute2.ndb" in sys.modules)
 
 
 def test_partial_and_full_imports_coexist() -> None:
-    """The kernel package loads a small part of pyroute2; a full import still works after it."""
+    """The kernel package loads a small part of pyroute2.
+
+    A full import still works after it.
+    """
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
 

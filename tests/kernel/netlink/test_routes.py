@@ -33,7 +33,10 @@ SEGMENTS = (("10.32.0.1", "10.32.0.2"), ("10.33.0.1", "10.33.0.2"))
 
 
 def two_segments(host: Host, other: Host, local: int, ports: tuple[str, ...]) -> SandboxState:
-    """Return a sandbox with two subnets, and the container of segment `local` on this host."""
+    """Return a sandbox with two subnets.
+
+    The container of segment `local` is on this host.
+    """
     links: dict[str, Link] = {}
     rows: set[Row] = set()
     for number, (gateway, address) in enumerate(SEGMENTS):
@@ -53,7 +56,7 @@ def two_segments(host: Host, other: Host, local: int, ports: tuple[str, ...]) ->
 
 
 def test_subnets_of_a_network_are_routed(world: World) -> None:
-    """A container reaches one in another subnet on another host with the first packet."""
+    """A container reaches one in another subnet with the first packet."""
     hosts = world.host("192.168.56.11"), world.host("192.168.56.12")
     world.pair(*hosts)
     names = []
@@ -114,7 +117,7 @@ def test_networks_are_isolated(world: World, two_hosts: tuple[Host, Host]) -> No
 
 
 def test_routes_and_barriers_are_read_and_repaired(world: World) -> None:
-    """A default route and a barrier rule are read exactly, and restored when deleted."""
+    """Routes and barrier rules are read exactly, and restored."""
     host, other = world.host("192.168.56.11"), world.host("192.168.56.12")
     world.pair(host, other)
     plain = two_segments(host, other, 0, ())

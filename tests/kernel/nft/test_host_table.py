@@ -1,4 +1,4 @@
-"""The host's table in a real kernel, and the rules of other programs beside it."""
+"""The host's table in a real kernel, beside other programs' rules."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def place(world: World) -> Iterator[Place]:
 
 
 def test_a_table_matches_only_the_state_it_was_written_for(place: Place) -> None:
-    """Each part of the state makes a difference, and the previous table is replaced."""
+    """Each part of the state matters, and the old table is replaced."""
     place.table.write(STATE)
     others = [replace(STATE, **{part: frozenset()}) for part in ("links", "ports", "opened")]
 
@@ -85,7 +85,7 @@ def test_a_table_matches_only_the_state_it_was_written_for(place: Place) -> None
     ],
 )
 def test_every_change_by_others_is_detected(place: Place, damage: str) -> None:
-    """Any change of the table is a difference, and writing it again undoes that."""
+    """Any change is a difference, and writing the table undoes it."""
     place.table.write(STATE)
     place.run(f"nft {damage}")
 
@@ -140,7 +140,10 @@ iptables -I FORWARD -j DOCKER-USER
 
 
 def test_rules_are_inserted_first_in_docker_user(place: Place) -> None:
-    """Once, before the operator's, readable by iptables; repaired, and removed completely."""
+    """Once, before the operator's, readable by iptables.
+
+    They are repaired if changed, and removed completely.
+    """
     for line in DOCKERS.strip().splitlines():
         place.run(line)
     before = place.run("iptables -S")
@@ -183,7 +186,7 @@ def test_a_dropping_chain_is_reported_with_a_remedy(place: Place, world: World, 
 
 
 def test_irrelevant_dropping_chains_are_not_reported(place: Place) -> None:
-    """The policy of input, and that of IPv6 without an IPv6 network, do not count."""
+    """Policies of input, and of IPv6 without an IPv6 network, do not count."""
     place.run("iptables -P INPUT DROP")
     place.run("ip6tables -P FORWARD DROP")
 

@@ -1,4 +1,4 @@
-"""The filter of the VXLAN port in a real kernel: written, read, changes detected."""
+"""The filter of the VXLAN port in a real kernel."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def place(world: World) -> Place:
 
 
 def test_a_written_state_is_read(place: Place) -> None:
-    """Members of both families and VNIs are read as written; before, there is nothing."""
+    """Members of both families and VNIs are read as written.
+
+    Before, there is nothing.
+    """
     one = place.filter()
     before = one.read()
     one.write(None, STATE)
@@ -79,7 +82,7 @@ def test_a_written_state_is_read(place: Place) -> None:
 
 
 def test_the_output_of_nft_can_be_loaded(place: Place, tmp_path: Path) -> None:
-    """The output of `nft list ruleset`, which people save, can be read back by nft."""
+    """The nft program can read back its output of `nft list ruleset`."""
     one = place.filter()
     one.write(None, STATE)
     with netns.inside(place.fd):
@@ -126,7 +129,7 @@ def test_changes_are_made_in_place(place: Place) -> None:
     ],
 )
 def test_a_changed_table_is_detected_and_replaced(place: Place, damage: str) -> None:
-    """The kernel notifies of the change, a read detects it, and a write repairs it."""
+    """A change is notified, detected by a read, and repaired by a write."""
     one = place.filter()
     with netns.inside(place.fd):
         monitor = Monitor()
@@ -145,7 +148,7 @@ def test_a_changed_table_is_detected_and_replaced(place: Place, damage: str) -> 
 
 
 def test_tables_of_others_are_left_alone(place: Place) -> None:
-    """Another agent's filter and other tables are neither read, nor reported, nor changed."""
+    """Other tables are neither read, nor reported, nor changed."""
     one, other = place.filter(), place.filter(OTHER)
     place.nft("add table inet filter")
     one.write(None, STATE)
@@ -163,7 +166,10 @@ def test_tables_of_others_are_left_alone(place: Place) -> None:
 
 
 def test_a_refused_batch_changes_nothing(place: Place) -> None:
-    """A transaction is applied completely or not at all: a duplicate member makes it fail."""
+    """A transaction is applied completely or not at all.
+
+    A duplicate member makes it fail.
+    """
     one = place.filter()
     one.write(None, STATE)
     wrong = FilterState(frozenset({parse_ip("192.168.56.99")}), frozenset())
@@ -185,7 +191,7 @@ def test_a_refused_batch_changes_nothing(place: Place) -> None:
 def test_packets_of_members_pass_and_others_do_not(
     world: World, own: str, member: str, stranger: str, length: int
 ) -> None:
-    """On IPv4 and IPv6 underlays, by sender address, VNI and receiving interface."""
+    """Packets pass by sender address, VNI and receiving interface."""
     names = [world.namespace(name) for name in ("host", "peer", "side")]
     host, peer, side = names
     for number, other in enumerate((peer, side)):
@@ -241,7 +247,7 @@ def test_packets_of_members_pass_and_others_do_not(
 
 
 def test_a_missing_expression_is_reported(world: World) -> None:
-    """On a kernel without some part of nftables the error says so, and nothing is left behind."""
+    """The error names the missing part, and nothing is left behind."""
     name = world.namespace("host")
     tables = NftTables(world.fd(name))
     table = Table(1, "overlayd_slim", (), (Chain("c", ((Expression("nosuch"),),), (1, 0)),))

@@ -32,7 +32,7 @@ NETWORK = Network(
 
 
 class Place:
-    """A sandbox with a reconcile loop like the agent's, and a container in it that pings."""
+    """A reconciled sandbox, and a container in it that pings."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -47,7 +47,10 @@ class Place:
         self.passes()
 
     def plug(self, mac: Mac, *ips: Ip) -> str:
-        """Create a container with an interface, and plan for it; return its namespace."""
+        """Create a container with an interface, and plan for it.
+
+        Returns its namespace.
+        """
         number = len(self.world.names)
         space = self.world.namespace(f"c{number}")
         port = LocalPort(f"p{number}", 0, bytes([number]) * 8)
@@ -108,7 +111,7 @@ def place(world: World) -> Iterator[Place]:
 
 
 def told(place: Place) -> None:
-    """Wait until the container knows the new MAC, without having sent a request."""
+    """Wait until the container knows the new MAC without a request."""
     place.world.wait_until(
         lambda: place.believed() == [LATER, LATER], f"{mac_text(LATER)} is announced", 3
     )
@@ -137,7 +140,10 @@ def test_an_address_that_was_free_for_a_while_is_announced(place: Place) -> None
 
 
 def test_an_address_that_moves_here_is_announced(place: Place) -> None:
-    """An address moves from another host to a container beside one that knows the old MAC."""
+    """An address moves here from another host.
+
+    A container beside it knows the old MAC.
+    """
     place.remotes = [place.remote(FORMER)]
     place.passes()
     place.asks()
@@ -150,7 +156,7 @@ def test_an_address_that_moves_here_is_announced(place: Place) -> None:
 
 
 def test_a_local_address_with_another_mac_is_found_by_all(place: Place) -> None:
-    """The container beside it and the bridge, which routes to it, both learn the new MAC."""
+    """The container beside it and the bridge both learn the new MAC."""
     place.plug(FORMER, FAR4, FAR6)
     place.passes()
     place.asks()
@@ -168,7 +174,7 @@ def test_a_local_address_with_another_mac_is_found_by_all(place: Place) -> None:
 def test_other_hosts_receive_no_announcement(
     place: Place, capture: Callable[[str, str], Capture]
 ) -> None:
-    """The bridge does not flood an announcement into the VXLAN: each host informs its own."""
+    """The bridge does not flood an announcement into the VXLAN."""
     seen = capture(place.sandbox.name, "vxlan0")
     at_asker = capture(place.asker, "eth0")
     for ip in (FAR4, FAR6):
@@ -186,7 +192,10 @@ def test_other_hosts_receive_no_announcement(
 def test_an_unchanged_mac_is_not_announced(
     place: Place, capture: Callable[[str, str], Capture]
 ) -> None:
-    """Neither a new address nor one that returns unchanged is announced; a change is."""
+    """Neither a new address nor one that returns unchanged is announced.
+
+    A change is announced.
+    """
     at_asker = capture(place.asker, "eth0")
     for remotes in ([FORMER], [], [FORMER], [LATER]):
         place.remotes = [place.remote(mac) for mac in remotes]
@@ -202,6 +211,6 @@ def test_an_unchanged_mac_is_not_announced(
 
 
 def test_a_missing_bridge_is_ignored(place: Place) -> None:
-    """Without an announcement, the containers' entries expire, and reconcile passes continue."""
+    """Without an announcement, the containers' entries expire."""
     place.sandbox.announce([MacChange("br7", FAR4, LATER, True)])
     place.passes()

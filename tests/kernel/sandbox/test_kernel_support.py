@@ -17,7 +17,7 @@ pytestmark = pytest.mark.netns
 
 
 def test_capable() -> None:
-    """Root on a kernel with bridges and VXLAN lacks nothing, and the check leaves no trace."""
+    """Root on a capable kernel lacks nothing; the check leaves no trace."""
     before = netns.names()
     kernel_support.require_kernel_support()
 
@@ -26,7 +26,7 @@ def test_capable() -> None:
 
 
 def test_holder_of_a_vni(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """A sandbox's VTEP is found from its own host, with its namespace, and from no other host."""
+    """A sandbox's VTEP is found from its own host only."""
     one, two = two_hosts
     for host in (one, two):
         with netns.inside(world.fd(host.name)):
@@ -39,7 +39,10 @@ def test_holder_of_a_vni(world: World, two_hosts: tuple[Host, Host]) -> None:
 
 
 def test_port_holder(world: World) -> None:
-    """A program that holds the UDP port is named; the kernel's own VXLAN socket is not."""
+    """A program that holds the UDP port is named.
+
+    The kernel's own VXLAN socket is not.
+    """
     with netns.inside(world.fd(world.namespace("a"))):
         assert kernel_support.port_holder(4789) is None
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
@@ -57,7 +60,7 @@ def test_kernel_socket_is_no_holder(world: World, two_hosts: tuple[Host, Host]) 
 
 
 def test_a_missing_device_kind_is_reported_with_its_module() -> None:
-    """For a device kind that the kernel lacks, the error names the module to load."""
+    """The error for a missing device kind names the module to load."""
     unknown = link_requests._link(
         codec.RTM_NEWLINK,
         codec.NLM_F_CREATE | codec.NLM_F_EXCL,

@@ -22,7 +22,7 @@ TWO = parse_ip("10.32.0.3")
 
 @pytest.fixture
 def plugged(world: World, two_hosts: tuple[Host, Host]) -> Iterator[tuple[Host, SandboxMonitor]]:
-    """Return a converged host with a container, and a monitor without notifications yet."""
+    """Return a converged host with a container, and a new monitor."""
     one, two = two_hosts
     world.plug(one, two)
     monitor = one.sandbox.monitor()
@@ -59,7 +59,7 @@ COMMANDS = {
 def test_a_contradiction_is_detected(
     world: World, plugged: tuple[Host, SandboxMonitor], name: str
 ) -> None:
-    """Every deletion, change or addition wakes the loop and is a contradiction."""
+    """Every deletion, change or addition is a contradiction."""
     host, monitor = plugged
     world.run(host.sandbox.name, *COMMANDS[name].split())
 
@@ -98,7 +98,7 @@ def test_attach_and_detach_are_no_contradiction(plugged: tuple[Host, SandboxMoni
 
 
 def test_traffic_is_no_contradiction(world: World, plugged: tuple[Host, SandboxMonitor]) -> None:
-    """What the kernel learns from traffic, such as a container's own MAC, is ignored."""
+    """What the kernel learns from traffic is ignored."""
     host, monitor = plugged
     name = host.attach(parse_ip("10.32.0.9"))
     assert world.pings(name, "10.32.0.1", count=3) == 3
@@ -133,7 +133,7 @@ def test_lost_notifications_are_reported(plugged: tuple[Host, SandboxMonitor]) -
 
 
 def test_underlay_changes(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """The underlay's monitor notices changes of links, addresses and routes of the host."""
+    """The monitor notices changes of links, addresses and routes."""
     one, _ = two_hosts
     with netns.inside(world.fd(one.name)):
         monitor = UnderlayMonitor()

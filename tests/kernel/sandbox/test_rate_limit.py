@@ -80,7 +80,7 @@ def test_an_incomplete_limit_is_read_as_another_row(host: Host, damage: tuple[st
 
 
 def test_a_device_without_its_port_is_deleted(host: Host) -> None:
-    """The rest of a limit, left by a crash, is a row that no plan contains, and is deleted."""
+    """The rest of a limit, left by a crash, is deleted as an unplanned row."""
     assert host.sandbox.apply([PutRow(RateRow(PORT, 0, 10**6))]) == []
     host.world.run(host.sandbox.name, "ip", "link", "del", PORT)
     host.ports.clear()
@@ -90,7 +90,7 @@ def test_a_device_without_its_port_is_deleted(host: Host) -> None:
 
 
 def test_another_queueing_discipline_stays(host: Host) -> None:
-    """A queueing discipline of the operator, on a port without a limit, is kept."""
+    """An operator's queueing discipline on an unlimited port is kept."""
     sandbox = host.sandbox.name
     command = ("tc", "qdisc", "add", "dev", PORT, "root", "handle", "1:", "tbf")
     host.world.run(sandbox, *command, "rate", "1mbit", "burst", "16kb", "latency", "10ms")
@@ -100,7 +100,7 @@ def test_another_queueing_discipline_stays(host: Host) -> None:
 
 
 def test_the_kernel_check_leaves_no_trace(host: Host) -> None:
-    """The check before an attach leaves nothing in the host's namespace or the sandbox."""
+    """The check leaves nothing in the host's namespace or the sandbox."""
     before = host.world.run(host.sandbox.name, "ip", "-o", "link")
     rate_limit.require()
     assert host.world.run(host.sandbox.name, "ip", "-o", "link") == before
@@ -108,7 +108,7 @@ def test_the_kernel_check_leaves_no_trace(host: Host) -> None:
 
 @pytest.mark.usefixtures("world")
 def test_a_missing_module_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a part is missing, the error contains the modules and the kernel's reason."""
+    """The error contains the modules and the kernel's reason."""
 
     def refuse(_self: NetlinkSocket, _request: Request) -> None:
         raise NetlinkError(95, "Operation not supported")

@@ -56,7 +56,7 @@ SABOTAGE = {
 def test_tampering_is_detected_and_repaired(
     world: World, two_hosts: tuple[Host, Host], name: str
 ) -> None:
-    """Anything deleted, changed or added by others is read as a difference and repaired."""
+    """Every change by others is read as a difference and repaired."""
     one, two = two_hosts
     first, _ = world.plug(one, two)
     world.run(one.sandbox.name, *SABOTAGE[name].split())
@@ -86,7 +86,7 @@ def test_vtep_with_socket_in_sandbox_is_replaced(
 
 
 def test_foreign_devices_are_untouched(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """Devices and rows of others on the host are kept, also kinds that overlayd never creates."""
+    """Devices and rows of others on the host are kept."""
     one, _ = two_hosts
     world.run(one.name, "ip", "link", "add", "docker0", "type", "bridge")
     world.run(one.sandbox.name, "ip", "link", "add", "tap0", "type", "ifb")
@@ -99,7 +99,7 @@ def test_foreign_devices_are_untouched(world: World, two_hosts: tuple[Host, Host
 
 
 def test_unexpected_rows_can_only_be_deleted(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """A permanent row of a foreign VNI is read as unexpected, and can be deleted."""
+    """A foreign permanent row is read as unexpected, and can be deleted."""
     one, _ = two_hosts
     world.run(one.sandbox.name, *SABOTAGE["other VNI"].split())
     strange = [row for row in one.sandbox.read().rows if isinstance(row, UnexpectedRow)]

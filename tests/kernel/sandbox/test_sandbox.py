@@ -35,12 +35,12 @@ TWO = parse_ip("10.32.0.3")
 
 
 def test_empty(world: World) -> None:
-    """A new sandbox has the empty state, whatever the kernel puts into a namespace."""
+    """A new sandbox has the empty state."""
     assert world.host().sandbox.read() == SandboxState()
 
 
 def test_second_pass_does_nothing(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """After one pass the state read is the desired state, with ports and all kinds of rows."""
+    """After one pass the state read is the desired state."""
     one, two = two_hosts
     world.plug(one, two)
 
@@ -57,7 +57,7 @@ def test_first_ping_is_answered(world: World, two_hosts: tuple[Host, Host]) -> N
 
 
 def test_first_ping_by_flooding_alone(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """With flood rows and no record of the other container, the first packet arrives."""
+    """With only flood rows for the other container, the packet arrives."""
     one, two = two_hosts
     first, _ = one.attach(ONE), two.attach(TWO)
 
@@ -67,7 +67,7 @@ def test_first_ping_by_flooding_alone(world: World, two_hosts: tuple[Host, Host]
 def test_frames_are_vxlan_of_the_network_without_arp(
     world: World, two_hosts: tuple[Host, Host], capture: Callable[[str, str], Capture]
 ) -> None:
-    """The underlay carries only VXLAN with this VNI, and no ARP for a known remote container."""
+    """The underlay carries only VXLAN, and no ARP for known containers."""
     one, two = two_hosts
     first, _ = world.plug(one, two)
     underlay = capture(one.name, "eth1")
@@ -81,7 +81,10 @@ def test_frames_are_vxlan_of_the_network_without_arp(
 def test_gateway_is_answered_locally(
     world: World, two_hosts: tuple[Host, Host], capture: Callable[[str, str], Capture]
 ) -> None:
-    """The gateway replies on each host itself; nothing of that crosses the underlay."""
+    """The gateway replies on each host itself.
+
+    Nothing of that crosses the underlay.
+    """
     one, two = two_hosts
     first, second = world.plug(one, two)
     underlay = capture(one.name, "eth1")
@@ -114,7 +117,7 @@ def test_full_size_packets_pass(world: World, two_hosts: tuple[Host, Host]) -> N
 def test_idle_sandbox_is_silent(
     world: World, two_hosts: tuple[Host, Host], capture: Callable[[str, str], Capture]
 ) -> None:
-    """The interfaces send nothing on their own: no router solicitation, no MLD report."""
+    """The interfaces send nothing on their own."""
     one, two = two_hosts
     underlay = capture(one.name, "eth1")
     first, _ = world.plug(one, two)
@@ -125,7 +128,7 @@ def test_idle_sandbox_is_silent(
 
 
 def test_adopted_by_a_new_process(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """A sandbox that is opened again is unchanged, and traffic continues meanwhile."""
+    """A sandbox that is opened again is unchanged, and still forwards."""
     one, two = two_hosts
     first, _ = world.plug(one, two)
     one.sandbox.close()
@@ -137,7 +140,7 @@ def test_adopted_by_a_new_process(world: World, two_hosts: tuple[Host, Host]) ->
 
 
 def test_open_without_create(world: World) -> None:
-    """Opening a sandbox that does not exist raises NotFoundError and creates nothing."""
+    """Opening a missing sandbox raises NotFoundError and creates nothing."""
     name = world.claim("none")
     with pytest.raises(NotFoundError):
         Sandbox.open(name, create=False)
@@ -145,7 +148,7 @@ def test_open_without_create(world: World) -> None:
 
 
 def test_destroy_removes_everything(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """Destroying a sandbox frees its name and its VNI at once, and deletes the veth pairs."""
+    """Destroying a sandbox frees its name and VNI, and deletes veth pairs."""
     one, two = two_hosts
     first, _ = world.plug(one, two)
     one.sandbox.destroy()
@@ -157,7 +160,7 @@ def test_destroy_removes_everything(world: World, two_hosts: tuple[Host, Host]) 
 
 
 def test_lost_name_is_restored(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """After `ip netns del` the sandbox still forwards, and its name can be restored."""
+    """After `ip netns del` a sandbox still forwards, and can be renamed."""
     one, two = two_hosts
     first, _ = world.plug(one, two)
     world.run(one.name, "ip", "netns", "del", one.sandbox.name)
@@ -182,7 +185,7 @@ def test_address_changes_are_in_place(world: World, two_hosts: tuple[Host, Host]
 
 
 def test_moved_container_follows(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """A remote container's new host replaces the old one in every row, in one pass."""
+    """A container's new host replaces the old one in every row."""
     one, two = two_hosts
     world.plug(one, two)
     one.remotes = [(TWO, parse_ip("192.168.56.13"))]
@@ -225,7 +228,10 @@ def test_deleting_missing_items_succeeds(two_hosts: tuple[Host, Host]) -> None:
 
 
 def test_failures_name_their_operation(two_hosts: tuple[Host, Host]) -> None:
-    """A refused operation is returned with the kernel's reason; the others are applied."""
+    """A refused operation is returned with the kernel's reason.
+
+    The others are applied.
+    """
     one, _ = two_hosts
     good = PutRow(FdbRow("vxlan0", mac_for(one.vni, ONE), parse_ip("192.168.56.9")))
     wrong_family = PutRow(FloodRow("vxlan0", parse_ip("fd00::1")))
@@ -239,7 +245,7 @@ def test_failures_name_their_operation(two_hosts: tuple[Host, Host]) -> None:
 
 
 def test_a_vni_conflict_names_the_holder(world: World, two_hosts: tuple[Host, Host]) -> None:
-    """The failure for a VNI that another VXLAN device of the host has names that device."""
+    """The failure names the other VXLAN device with the same VNI."""
     one, _ = two_hosts
     vtep = ("type", "vxlan", "id", "4097", "dstport", "4789", "local", "192.168.56.11")
     world.run(one.name, "ip", "link", "add", "vx-swarm", *vtep)
@@ -252,7 +258,10 @@ def test_a_vni_conflict_names_the_holder(world: World, two_hosts: tuple[Host, Ho
 
 
 def test_a_port_conflict_names_the_holder(world: World) -> None:
-    """A UDP port that a program holds keeps the VTEP down; the failure names the program."""
+    """A UDP port that a program holds keeps the VTEP down.
+
+    The failure names the program.
+    """
     host = world.host()
     with netns.inside(world.fd(host.name)), socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(("0.0.0.0", 4789))  # noqa: S104 - alone in a namespace
@@ -281,7 +290,7 @@ def test_address_families(
     prefix_length: int,
     containers: tuple[str, str],
 ) -> None:
-    """Overlay and underlay may each be IPv4 or IPv6: converged, first ping and gateway reply."""
+    """Overlay and underlay may each be IPv4 or IPv6."""
     one, two = (world.host(underlay, gateway, prefix_length) for underlay in underlays)
     world.pair(one, two)
     for host in (one, two):

@@ -1,4 +1,4 @@
-"""A host without free file descriptors: nothing counts as gone if it cannot be checked."""
+"""On a host without free descriptors nothing counts as gone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def opened() -> set[int]:
 
 @contextmanager
 def no_descriptors(but: int = 0) -> Iterator[None]:
-    """Limit this process to its open files, or to `but` more, during the block (EMFILE)."""
+    """Limit this process to its open files, or to `but` more (EMFILE)."""
     open_now = opened()
     free = [number for number in range(4096) if number not in open_now]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -57,7 +57,7 @@ def living(world: World) -> InterfaceLocation:
 
 
 def test_a_living_namespace_is_not_gone(living: InterfaceLocation) -> None:
-    """Without descriptors, opening a namespace raises an error other than NotFoundError."""
+    """Without descriptors, opening a namespace does not say "not found"."""
     with no_descriptors(), pytest.raises(OverlayError, match="Too many open files") as caught:
         netns.open_same(living.netns_path, living.netns_identity)
 
@@ -66,7 +66,7 @@ def test_a_living_namespace_is_not_gone(living: InterfaceLocation) -> None:
 
 
 def test_an_ended_namespace_is_gone(world: World, living: InterfaceLocation) -> None:
-    """A removed name, one of another namespace, and a stale file all count as gone."""
+    """A removed name, another namespace, and a stale file count as gone."""
     descriptor = netns.open_same(living.netns_path, living.netns_identity)
     assert descriptor is not None
     os.close(descriptor)
@@ -80,13 +80,13 @@ def test_an_ended_namespace_is_gone(world: World, living: InterfaceLocation) -> 
 
 
 def test_a_name_does_not_count_as_free(living: InterfaceLocation) -> None:
-    """If a name cannot be checked, no second namespace is mounted over the first."""
+    """No second namespace is mounted over a name that cannot be checked."""
     with no_descriptors(), pytest.raises(OverlayError, match="Too many open files"):
         netns.exists(netns.path_of(living.netns_path).name)
 
 
 def test_an_interface_is_not_missing(living: InterfaceLocation) -> None:
-    """A check finds no interface missing, and a removal does not count as done."""
+    """No interface counts as missing, and no removal as done."""
     with no_descriptors():
         assert macvlan.missing_interfaces([living]) == []
         with pytest.raises(OverlayError, match="Too many open files"):
@@ -112,7 +112,7 @@ def test_a_sandbox_is_not_recreated(world: World) -> None:
 
 
 def test_no_namespace_is_skipped(world: World) -> None:
-    """Listing all namespaces, and a reset, fail instead of skipping those they cannot open.
+    """Listing namespaces fails instead of skipping some, as does a reset.
 
     Otherwise the name of a sandbox in use would be removed.
     """
@@ -128,7 +128,7 @@ def test_no_namespace_is_skipped(world: World) -> None:
 
 
 def test_a_failed_creation_leaks_no_descriptor(world: World) -> None:
-    """Whenever creating a sandbox runs out of descriptors, it closes those that it opened."""
+    """A failed creation of a sandbox closes all its descriptors."""
     name = world.claim("leaky")
     before = opened()
     made = 0
@@ -143,7 +143,7 @@ def test_a_failed_creation_leaks_no_descriptor(world: World) -> None:
 
 
 def test_a_container_is_created_completely_or_not_at_all(world: World) -> None:
-    """A namespace that cannot be marked is removed, so its name is free for the next attempt."""
+    """A namespace that cannot be marked is removed again."""
     before = opened()
     made = 0
     for count in range(12):

@@ -55,7 +55,7 @@ def host(world: World) -> Host:
 
 
 def test_attached_interface(world: World, host: Host) -> None:
-    """The container gets eth0 with the requested MAC, MTU, address and default route."""
+    """The container's eth0 has the requested MAC, MTU, address and route."""
     name = world.namespace("c")
     netns_fd = world.fd(name)
     attached = attach(host, netns_fd, gateway=host.gateway)
@@ -169,7 +169,10 @@ def test_a_container_that_ends_removes_its_port(world: World, host: Host) -> Non
 
 
 def test_change_mtu(world: World, host: Host) -> None:
-    """The container's end gets a new MTU; a missing interface raises NotFoundError."""
+    """The container's end gets a new MTU.
+
+    A missing interface raises NotFoundError.
+    """
     netns_fd = world.fd(world.namespace("c"))
     attach(host, netns_fd)
     veth.change_mtu(netns_fd, "eth0", 1400)
@@ -182,7 +185,7 @@ def test_change_mtu(world: World, host: Host) -> None:
 
 
 def test_first_ping_to_the_gateway_a_hundred_times(world: World, host: Host) -> None:
-    """Right after an attach the first packet gets a reply, every time, in both directions."""
+    """Right after an attach the first packet gets a reply, both ways."""
     answered = 0
     for number in range(50):
         ip = parse_ip(f"10.32.1.{number + 1}")
@@ -193,7 +196,10 @@ def test_first_ping_to_the_gateway_a_hundred_times(world: World, host: Host) -> 
 
 
 def test_identity(world: World) -> None:
-    """Two descriptors of one namespace have one identity; two namespaces have two."""
+    """Two descriptors of one namespace have one identity.
+
+    Two namespaces have two.
+    """
     one, two = world.namespace("a"), world.namespace("b")
 
     assert veth.netns_identity(world.fd(one)) == veth.netns_identity(world.fd(one))

@@ -32,7 +32,7 @@ def test_receivers_share_one_segment() -> None:
 
 
 def test_corrupted_bytes_are_rejected_or_decoded() -> None:
-    """Whatever corruption makes of a payload, the decoder raises only RemoteError."""
+    """For any corrupted payload the decoder raises only RemoteError."""
     codec, rng = SharingCodec(), random.Random(1)
     payload = codec.encode(Delta((SEGMENT,))) + codec.encode(Ping(1, 2))
     for _ in range(3000):

@@ -12,7 +12,7 @@ NODE = NodeId(bytes(16))
 
 
 class Wire:
-    """A network with three hosts that record the datagrams they receive, and when."""
+    """A network with three hosts that record received datagrams."""
 
     def __init__(self, weather: Weather) -> None:
         self.schedule = Schedule()
@@ -36,7 +36,7 @@ class Wire:
 
 
 def test_a_datagram_takes_the_latency() -> None:
-    """Without jitter a datagram arrives after the latency and its own transmission time."""
+    """A datagram takes the latency and its own transmission time."""
     wire = Wire(Weather(latency_s=0.005))
     wire.send(A, B)
     wire.run()
@@ -88,7 +88,10 @@ def test_a_one_way_cut_lets_replies_pass() -> None:
 
 
 def test_a_clog_holds_back_then_releases() -> None:
-    """Datagrams on a clogged path arrive after the clog ends; those beyond capacity are dropped."""
+    """Datagrams on a clogged path arrive after the clog ends.
+
+    Those beyond capacity are dropped.
+    """
     wire = Wire(Weather())
     wire.network.clog(A, B, until=2.0)
     for _ in range(CLOG_CAPACITY + 5):
@@ -101,7 +104,7 @@ def test_a_clog_holds_back_then_releases() -> None:
 
 
 def test_a_full_uplink_drops() -> None:
-    """A host that sends faster than its link, for longer than the buffer, loses the rest."""
+    """A host that sends faster than its link loses datagrams."""
     wire = Wire(replace(Weather(), bandwidth_bit_per_s=1e6, buffer_s=0.01))
     for _ in range(100):
         wire.send(A, B, bytes(1000))

@@ -36,7 +36,7 @@ def test_it_rejects_what_a_real_notary_would() -> None:
 
 
 def test_the_size_is_an_upper_bound() -> None:
-    """A segment is never larger than predicted from its entries, at any version of the log."""
+    """A segment is never larger than predicted from its entries."""
     signer = FakeSigner(KEY)
     for count in (0, 1, 7):
         bound = signer.segment_size(entries(count))

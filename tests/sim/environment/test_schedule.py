@@ -17,7 +17,7 @@ def test_events_run_in_order_of_time() -> None:
 
 
 def test_simultaneous_events_run_in_order_of_scheduling() -> None:
-    """Ties are broken by the order of scheduling, so that a run is a function of its seed."""
+    """Ties are broken by the order of scheduling."""
     schedule = Schedule()
     seen: list[int] = []
     for number in range(50):

@@ -1,4 +1,4 @@
-"""Attaches and detaches of simulated hosts that fail or are killed at any step."""
+"""Attaches and detaches that fail or are killed at any step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CRASH_POINTS = 4  # of an attach, and of a detach, on a network that the host pa
 
 
 class Place:
-    """A host of a cluster in which everything is equal, and a network that it participates in."""
+    """A host of a converged cluster, and a network of that host."""
 
     def __init__(self) -> None:
         self.run = Run(CALM)
@@ -114,7 +114,10 @@ def test_an_attach_that_the_kernel_refuses_is_undone(
 
 @pytest.mark.parametrize("after", range(CRASH_POINTS))
 def test_an_attach_killed_at_any_step_is_whole_or_none(place: Place, after: int) -> None:
-    """What is programmed is durable, what others know is programmed; a restart tidies up."""
+    """Programmed state is durable, and published state is programmed.
+
+    A restart removes the rest.
+    """
     place.host.schedule_crash(after)
     place.attach()
     place.wait(1.0)
@@ -128,7 +131,10 @@ def test_an_attach_killed_at_any_step_is_whole_or_none(place: Place, after: int)
 
 @pytest.mark.parametrize("after", range(CRASH_POINTS))
 def test_a_detach_killed_at_any_step_is_finished_or_not_begun(place: Place, after: int) -> None:
-    """The kernel never has less than the disk; a restart removes what it has more."""
+    """The kernel never has less than the disk.
+
+    A restart removes from the kernel what the disk lacks.
+    """
     place.attach()
     place.wait(3.0)
     place.host.schedule_crash(after)

@@ -1,4 +1,4 @@
-"""Coroutines without an event loop: when they run, and how they end with their agent."""
+"""Coroutines without an event loop, and how they end."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ def segment(upto: int, floor: int = 0, scope: int = 0) -> Segment:
 
 
 def test_segments_below_a_floor_are_removed() -> None:
-    """Stored segments are returned in order, without those below their origin's floor."""
+    """Stored segments are returned in order, without those below a floor."""
     disk = Disk()
     disk.put_segments([segment(3), segment(1), segment(2), segment(4, floor=2)])
 

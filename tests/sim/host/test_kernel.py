@@ -22,7 +22,7 @@ ENDPOINT = Endpoint(b"12345678", VNI, "web", MAC, (parse_ip("10.1.0.2"),))
 
 
 def ready(*operations: Operation) -> Kernel:
-    """Return a kernel with a bridge, a VXLAN device and the results of `operations`."""
+    """Return a kernel with a bridge, a VXLAN device and more."""
     kernel = empty()
     kernel.apply(VNI, [PutLink(BRIDGE), PutLink(VXLAN), *operations])
     return kernel
@@ -51,7 +51,7 @@ def empty() -> Kernel:
     ids=str,
 )
 def test_it_refuses_careless_operations(operation: Operation) -> None:
-    """A second add, a change of a different state, and a delete of a missing row are refused."""
+    """Adding twice, and changing or deleting something else, is refused."""
     kernel = ready(PutRow(ROW))
 
     with pytest.raises(KernelRefusedError):
@@ -67,7 +67,7 @@ def test_a_put_replaces_the_row_of_its_key() -> None:
 
 
 def test_a_deleted_link_takes_its_rows_and_frees_its_ports() -> None:
-    """As in the kernel, a device's rows are deleted with it, and ports lose their master."""
+    """A device's rows are deleted with it, and ports lose their master."""
     kernel = ready(PutRow(ROW), DeleteLink(VXLAN))
     kernel.plug(Container(ENDPOINT, "veth1", 0), Port("veth1", 1450, "br0"))
     kernel.apply(VNI, [DeleteLink(BRIDGE)])
@@ -76,7 +76,7 @@ def test_a_deleted_link_takes_its_rows_and_frees_its_ports() -> None:
 
 
 def test_a_kill_in_the_middle_leaves_the_first_part() -> None:
-    """An interrupted apply has applied the operations before the interruption, and no others."""
+    """An interrupted apply has applied only the earlier operations."""
     kernel = empty()
 
     assert not kernel.apply(VNI, [PutLink(BRIDGE), PutLink(VXLAN)], stop_after=1)
@@ -93,7 +93,7 @@ def test_a_failing_kernel_applies_nothing() -> None:
 
 
 def test_a_mac_is_found_behind_its_port_only() -> None:
-    """A bridge learns a container's MAC only on the port that it is connected to."""
+    """A bridge learns a container's MAC only on the container's port."""
     kernel = ready()
     kernel.plug(Container(ENDPOINT, "veth1", 0), Port("veth1", 1450, "br0"))
 

@@ -1,4 +1,4 @@
-"""Rotations of the cluster key in the simulator, by the same code that the agent runs."""
+"""Rotations of the cluster key, by the same code that the agent runs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def unknown(cluster: Cluster) -> int:
 
 
 def test_a_rotation_loses_no_datagram(cluster: Cluster) -> None:
-    """All members end with only the new key, and every receiver could open every datagram."""
+    """All members end with only the new key, and no datagram is lost."""
     make(cluster.hosts[0])
     cluster.run(5.0)
     assert {ring.sealing.generation for ring in rings(cluster.hosts)} == {1}
@@ -67,7 +67,7 @@ def test_a_rotation_loses_no_datagram(cluster: Cluster) -> None:
 
 
 def test_keys_created_on_both_sides_of_a_split_are_merged(cluster: Cluster) -> None:
-    """Neither half uses its key, as it does not know whether the other half is alive.
+    """Neither half uses its key while the other may be alive.
 
     After healing, all use the greater key and drop the other.
     """
@@ -90,7 +90,10 @@ def test_keys_created_on_both_sides_of_a_split_are_merged(cluster: Cluster) -> N
 
 
 def test_an_isolated_minority_creates_its_own_key(cluster: Cluster) -> None:
-    """The majority considers it dead and rotates without it; after healing, all use one key."""
+    """The majority considers it dead and rotates without it.
+
+    After healing, all use one key.
+    """
     few, many = cluster.hosts[6:], cluster.hosts[:6]
     cut_off(cluster, few)
     cluster.run(20.0)
@@ -108,9 +111,10 @@ def test_an_isolated_minority_creates_its_own_key(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("how", ["cut off", "asleep", "off"])
 def test_a_member_returns_after_missing_several_rotations(cluster: Cluster, how: str) -> None:
-    """It holds no key in use; its hello reports that, and it receives the present one.
+    """It holds no key in use.
 
-    Datagrams that it could not open meanwhile were dropped for that reason.
+    Its hello reports that, and it receives the present one. Datagrams that it could not open
+    meanwhile were dropped for that reason.
     """
     away, others = cluster.hosts[-1], cluster.hosts[:-1]
     if how == "cut off":
@@ -139,7 +143,7 @@ def test_a_member_returns_after_missing_several_rotations(cluster: Cluster, how:
 
 
 def test_a_host_can_join_during_a_rotation(cluster: Cluster) -> None:
-    """It starts with the key in use and receives the next one before that is used."""
+    """It starts with the key in use and receives the next one in time."""
     make(cluster.hosts[0])
     host = cluster.newcomer(cluster.hosts[3], cluster.vni_of(cluster.hosts[3]))
     cluster.run(ROTATION_S)
@@ -171,7 +175,7 @@ LIVELY = Scenario(nodes=6, seed=4, rotations=4, absences=1, tampers=0, churn=1.0
 
 
 def test_using_a_key_too_early_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a rule that never waits, the run fails and prints the command to repeat it."""
+    """With a rule that never waits, the run fails and prints its command."""
     rule = Rotation.next_ring
 
     def hasty(self: Rotation, _others: States, now: float) -> Ring:
@@ -198,7 +202,7 @@ def test_dropping_a_key_too_early_is_detected(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_sealing_with_an_unknown_key_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A datagram that is dropped because of its key, without an excuse, ends the run."""
+    """A datagram dropped because of its key, without excuse, ends the run."""
 
     def newest(self: Ring, _held: Collection[KeyId] | None) -> KeyId:
         return self.newest
@@ -215,7 +219,7 @@ def test_sealing_with_an_unknown_key_is_detected(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_storms_of_rotations(seed: int) -> None:
-    """Keys are rotated by hand, twice at once and by the clock, during all kinds of faults.
+    """Keys are rotated in several ways during all kinds of faults.
 
     These include absences longer than a rotation, cuts, crashes, old disks and newcomers; at the
     end all members hold only one key.

@@ -66,7 +66,7 @@ def test_planner_and_oracle_agree() -> None:
 
 
 def test_a_packet_is_traced_between_hosts_and_on_one() -> None:
-    """Neighbor, bridge FDB, VXLAN FDB and port lead to the container with the address."""
+    """The rows of all tables lead to the container with the address."""
     one, two = kernel_of(HERE, THERE), kernel_of(THERE, HERE)
     at = {ONE: one, TWO: two}.get
 

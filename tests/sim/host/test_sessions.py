@@ -21,7 +21,10 @@ def card(node_id: NodeId) -> Card:
 def talk(
     one: Sessions, two: Sessions, first: list[Content], sender: NodeId = A, now: float = 1.0
 ) -> list[bytes]:
-    """Deliver what A (`one`) and B send until both are silent; return the opened payloads."""
+    """Deliver what A (`one`) and B send until both are silent.
+
+    Returns the opened payloads.
+    """
     opened: list[bytes] = []
     waiting = [(sender, content) for content in first]
     for _ in range(20):
@@ -45,7 +48,7 @@ def talk(
 
 
 def test_a_first_payload_waits_behind_the_handshake() -> None:
-    """Without a session a payload is kept, and sent when the hello has been echoed."""
+    """Without a session a payload waits until the hello is echoed."""
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     first = one.seal(B, b"hi", 0.0)
 
@@ -55,7 +58,7 @@ def test_a_first_payload_waits_behind_the_handshake() -> None:
 
 
 def test_a_restarted_peer_triggers_a_new_session() -> None:
-    """A payload sealed under an earlier session triggers a hello, and then a new session."""
+    """A payload of an earlier session triggers a hello and a new session."""
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     talk(one, two, one.seal(B, b"hi", 0.0))
     restarted = Sessions(9, card(B), RING)
@@ -71,7 +74,7 @@ def test_a_restarted_peer_triggers_a_new_session() -> None:
 
 
 def test_an_unproven_first_contact_leaves_no_state() -> None:
-    """A first contact that is not proven fresh gets a reply and leaves no state behind."""
+    """An unproven first contact gets a reply and leaves no state."""
     two = Sessions(7, card(B), RING)
     began, answers = two.take_hello(A, Sessions(5, card(A), RING).first_contact(), 0.0)
 
@@ -91,7 +94,7 @@ def test_a_formed_cluster_has_sessions_from_the_start() -> None:
 
 
 def test_an_unresponsive_peer_gets_hellos_until_it_replies() -> None:
-    """A payload to an unresponsive peer is accompanied by a hello with the sender's card."""
+    """A payload to an unresponsive peer is accompanied by a hello."""
     one, two = Sessions(5, card(A), RING), Sessions(7, card(B), RING)
     talk(one, two, one.seal(B, b"hi", 0.0))
     one.mark_unresponsive(B)
@@ -105,7 +108,7 @@ def test_an_unresponsive_peer_gets_hellos_until_it_replies() -> None:
 
 
 def test_a_payload_is_under_a_key_that_both_hold() -> None:
-    """A peer whose hello lacks the key in use gets payloads under an older one.
+    """A peer that lacks the key in use gets payloads under an older one.
 
     This ends when it has received the key.
     """
@@ -125,7 +128,7 @@ def test_a_payload_is_under_a_key_that_both_hold() -> None:
 
 
 def test_a_peer_that_missed_rotations_recovers_by_a_hello() -> None:
-    """A payload under a key that it lacks is dropped for that reason and triggers a hello.
+    """A payload under a missing key is dropped and triggers a hello.
 
     It then receives the key in use, and the payloads that waited.
     """

@@ -1,4 +1,4 @@
-"""Compare the simulator's sessions with the real ones: the same events give the same results."""
+"""The simulator's sessions give the same results as the real ones."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Alike:
         other.sessions.learn(one.card)
 
     def send(self, number: int, datagrams: list[Datagram], contents: list[Content]) -> None:
-        """Send the datagrams of one node, which must be of the same kinds in both worlds."""
+        """Send the datagrams of one node, of the same kinds in both worlds."""
         assert [each.data[1] for each in datagrams] == [KIND[type(each)] for each in contents]
         pairs = zip(datagrams, contents, strict=True)
         self.under_way += [(1 - number, datagram, content) for datagram, content in pairs]
@@ -171,7 +171,7 @@ class Alike:
 
 
 def test_the_model_does_what_the_real_sessions_do() -> None:
-    """Both send, open and drop the same, with the same drop reasons, whatever happens."""
+    """Both send, open and drop the same, for the same reasons."""
     dropped: set[str] = set()
     for seed in range(1, 31):
         alike = Alike(seed)

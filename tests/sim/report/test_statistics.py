@@ -8,7 +8,10 @@ from overlay.sim.report.statistics import count_text, duration_text, percentile,
 
 
 def test_percentiles_are_values_that_occur() -> None:
-    """The 99th percentile of 100 values is the 99th; of few values, the greatest."""
+    """The 99th percentile of 100 values is the 99th.
+
+    Of few values, it is the greatest.
+    """
     values = [float(number) for number in range(1, 101)]
 
     assert percentile(values, 0.99) == 99

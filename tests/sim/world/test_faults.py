@@ -33,7 +33,7 @@ def test_a_partition_leaves_hosts_on_both_sides() -> None:
 
 
 def test_no_disk_is_restored_near_a_cut() -> None:
-    """A restored host must be able to reach the peers that hold its lost records."""
+    """A restored host must be able to reach the peers with its records."""
     for seed in range(100):
         faults = draw(Scenario(crashes=10, partitions=2), random.Random(seed))
         cuts = [fault for fault in faults if isinstance(fault, Partition)]

@@ -22,7 +22,7 @@ SUSPECT, DEAD, LEFT = MemberState.SUSPECT, MemberState.DEAD, MemberState.LEFT
 
 
 class Lies:
-    """A cluster in which one host sends arbitrary messages to all others, repeatedly."""
+    """A cluster in which one host sends arbitrary messages to all others."""
 
     def __init__(self) -> None:
         self.cluster = Cluster(COUNT, Weather(loss=0.02))
@@ -36,7 +36,7 @@ class Lies:
         return self.cluster.hosts[VICTIM]
 
     def tell(self, lie: Callable[[int], Message], times: int) -> None:
-        """Let the liar send a message to all others, once a second, and then be silent."""
+        """Let the liar send a message to all others, once a second."""
         liar = self.cluster.hosts[LIAR]
         for turn in range(times):
             assert liar.node is not None
@@ -82,7 +82,7 @@ def accusers(lies: Lies) -> list[NodeId]:
 
 @pytest.mark.parametrize("state", [SUSPECT, DEAD])
 def test_no_accusation_kills_a_live_member(lies: Lies, state: MemberState) -> None:
-    """False suspicions for half a minute, in the name of many, are all refuted."""
+    """False suspicions, in the name of many, are all refuted."""
     witnesses = accusers(lies)
 
     def lie(turn: int) -> Message:
@@ -100,7 +100,10 @@ def test_no_accusation_kills_a_live_member(lies: Lies, state: MemberState) -> No
 
 
 def test_a_leave_cannot_be_announced_by_others(lies: Lies) -> None:
-    """Not even in the name of the node that is said to leave; it is dropped and counted."""
+    """Not even in the name of the node that is said to leave.
+
+    It is dropped and counted.
+    """
     lies.tell(
         lambda _: Rumours((Rumour(lies.victim.node_id, 1 << 40, LEFT, lies.victim.node_id),)), 3
     )
@@ -123,7 +126,7 @@ def test_an_incarnation_without_room_to_refute_is_refused(lies: Lies) -> None:
 
 
 def test_no_member_can_remove_a_live_one_without_authority(lies: Lies) -> None:
-    """Members in contact with the node refuse the declaration, and stay in contact."""
+    """Members in contact with the node refuse the declaration."""
     liar = lies.cluster.hosts[LIAR]
     assert liar.node is not None
     sent = lies.cluster.sent_bytes()
@@ -153,7 +156,7 @@ def test_a_newly_started_member_does_not_believe_it_either(lies: Lies) -> None:
 
 
 def test_any_member_may_remove_a_dead_one(lies: Lies) -> None:
-    """Members that consider it dead accept this without the authority, as do new ones."""
+    """Members that consider it dead accept this without the authority."""
     liar, newcomer = lies.cluster.hosts[LIAR], lies.cluster.hosts[12]
     lies.victim.stop()
     lies.cluster.run(40.0)

@@ -86,7 +86,7 @@ def test_a_wrong_store_is_detected() -> None:
 
 
 def test_a_broken_merge_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a store that forgets deletions, the run fails and prints the command to repeat it."""
+    """With a store that forgets deletions, the run fails."""
     apply = Store._apply
 
     def forgetful(self: Store, log: object, segment: object) -> None:
@@ -136,7 +136,7 @@ def test_soak_counts_and_names_failed_seeds() -> None:
 
 
 def test_measurements_on_a_few_nodes() -> None:
-    """The experiments behind the report run, with plausible results for a small cluster."""
+    """The experiments run, with plausible results for a small cluster."""
     spread = experiments.dissemination(5, 10)
     assert len(spread) == 10
     assert max(spread) < 5
