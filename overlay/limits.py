@@ -122,7 +122,7 @@ ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
 
 # --- The host ------------------------------------------------------------------------------
-NEIGHBOURS_FULL: Final = 0.8  # of gc_thresh3: reported before the kernel refuses entries
+NEIGHBORS_FULL: Final = 0.8  # of gc_thresh3: reported before the kernel refuses entries
 MACS_REMEMBERED_MAX: Final = 4096  # per network: of unused addresses
 ANNOUNCEMENTS_PER_PASS_MAX: Final = 64  # of addresses with a new MAC, to local containers
 

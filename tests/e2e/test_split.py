@@ -24,9 +24,9 @@ def seen(cluster: Cluster, number: int) -> dict[str, str]:
 
 
 def clashes(cluster: Cluster, number: int) -> set[str]:
-    """Return the conflicts in vm`number`'s status."""
+    """Return what vm`number`'s status reports as used twice."""
     health = cluster.json(number, "status")["health"]
-    return {item["text"] for item in health if "given twice" in item["text"]}
+    return {item["text"] for item in health if "used twice" in item["text"]}
 
 
 def test_every_conflict_has_one_winner_on_all_hosts(

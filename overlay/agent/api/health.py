@@ -62,12 +62,12 @@ def _host(components: Components) -> Iterator[Fault]:
         )
     own = components.reconciler.neighbor_count()
     for table in neighbor_table.neighbor_tables():
-        if table.entries - own >= limits.NEIGHBOURS_FULL * table.limit:
+        if table.entries - own >= limits.NEIGHBORS_FULL * table.limit:
             yield Fault(
-                f"the {table.family} neighbour table is nearly full: {table.entries - own} of "
-                f"{table.limit} entries besides overlayd's own",
+                f"the {table.family} neighbor table is nearly full: {table.entries - own} of "
+                f"{table.limit} entries are not overlayd's",
                 f"sysctl -w {table.sysctl}={4 * table.limit} (and gc_thresh1, gc_thresh2); "
-                "beyond the limit containers find no new neighbours",
+                "beyond the limit containers find no new neighbors",
             )
 
 

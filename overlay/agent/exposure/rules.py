@@ -53,9 +53,7 @@ class HostRules(Controller):
         self._links: dict[Vni, tuple[ExposedLink, ...]] = {}
         self._ports: frozenset[PortForward] = frozenset()
         self._opened: frozenset[ForwardingInterface] = frozenset()
-        self.obstacles: list[
-            DroppingChain
-        ] = []  # chains of others that drop what this table admits
+        self.obstacles: list[DroppingChain] = []  # chains that drop what this table admits
         self._own_ports: set[int] = set()  # port ids of this process: its changes are ignored
         self._table: HostTable | None = None
         self._foreign: ForeignRules | None = None

@@ -48,7 +48,7 @@ class ConflictReport(Controller):
         yield from super().faults()
         for what, verdict in self.found[: limits.SHOWN_CONFLICTS_MAX]:
             yield Fault(
-                f"{what} was given twice: {verdict}",
+                f"{what} is used twice: {verdict}",
                 "Both were created on different sides of a partition. Remove the one that lost, "
                 "then create it again with another name or address",
             )
@@ -64,11 +64,11 @@ class ConflictReport(Controller):
         before, self.found = self.found, [self._describe(conflict) for conflict in found]
         for what, verdict in self.found:
             if (what, verdict) not in before:
-                text = f"{what} was given twice: {verdict}"
+                text = f"{what} is used twice: {verdict}"
                 self._event_log.record("conflict", text, level=logging.WARNING)
         for what, verdict in before:
             if (what, verdict) not in self.found:
-                text = f"resolved: {what} was given twice: {verdict}"
+                text = f"resolved: {what} is used twice: {verdict}"
                 self._event_log.record("conflict-over", text)
 
     def _owner_of(self, vni: Vni, ip: Ip) -> NodeId | None:
