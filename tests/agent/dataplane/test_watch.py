@@ -1,0 +1,110 @@
+"""Watching a kernel monitor: a burst wakes once, and no change is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from overlay.agent.dataplane.watch import watch_monitor
+
+SETTLE_S = 0.05
+
+
+class Monitor:
+    """A monitor whose notifications come from the test."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self.closed = False
+        self.drained = 0
+
+    def notify(self) -> None:
+        """Send one notification."""
+        self._writer.send(b"x")
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when something changed."""
+        return self._reader.fileno()
+
+    def drain(self) -> None:
+        """Read all notifications."""
+        self.drained += 1
+        with contextlib.suppress(BlockingIOError):
+            while self._reader.recv(1024):
+                pass
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.closed = True
+        self._reader.close()
+        self._writer.close()
+
+
+class Watched:
+    """A watched monitor, and how often it woke the controller."""
+
+    def __init__(self) -> None:
+        self.monitor = Monitor()
+        self.wakes = 0
+
+    def wake(self) -> None:
+        """Count a wake-up."""
+        self.wakes += 1
+
+
+@contextlib.asynccontextmanager
+async def watching() -> AsyncIterator[Watched]:
+    """Watch a monitor until the end of the block."""
+    watched = Watched()
+    with watch_monitor(cast("Any", watched.monitor), watched.wake, SETTLE_S):
+        yield watched
+
+
+async def test_a_change_wakes_at_once() -> None:
+    """And again when it was drained: it may have been followed by others."""
+    async with watching() as watched:
+        watched.monitor.notify()
+        await asyncio.sleep(0.01)
+        assert (watched.wakes, watched.monitor.drained) == (1, 0)
+        await asyncio.sleep(2 * SETTLE_S)
+
+        assert (watched.wakes, watched.monitor.drained) == (2, 1)
+
+
+async def test_a_burst_wakes_twice() -> None:
+    """At its first change, and after the settle time in which the others came."""
+    async with watching() as watched:
+        for _ in range(20):
+            watched.monitor.notify()
+            await asyncio.sleep(0)
+        await asyncio.sleep(3 * SETTLE_S)
+
+        assert watched.wakes == 2
+
+
+async def test_a_change_after_a_burst_wakes_again() -> None:
+    """The monitor is watched again after each settle time."""
+    async with watching() as watched:
+        watched.monitor.notify()
+        await asyncio.sleep(3 * SETTLE_S)
+        before = watched.wakes
+        watched.monitor.notify()
+        await asyncio.sleep(0.01)
+
+        assert watched.wakes == before + 1
+
+
+async def test_the_end_closes_the_monitor() -> None:
+    """Also within the settle time; nothing wakes after that."""
+    async with watching() as watched:
+        watched.monitor.notify()
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(2 * SETTLE_S)
+
+    assert watched.monitor.closed
+    assert watched.wakes == 1
+    assert watched.monitor.drained == 0

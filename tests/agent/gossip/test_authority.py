@@ -1,0 +1,53 @@
+"""The health of this node's certificate."""
+
+from __future__ import annotations
+
+import pytest
+from overlay import limits
+from tests.agent.conftest import Site, Sites
+
+DAY_S = 86_400
+
+
+def certificate_end_s(site: Site) -> int:
+    """Return when a member's certificate ends, in Unix time."""
+    certificate = site.gossip.card.certificate
+    assert certificate is not None
+    return certificate.not_after_s
+
+
+@pytest.mark.parametrize(
+    ("left_s", "text"),
+    [
+        (limits.CERTIFICATE_RENEWED_S, None),
+        (3 * DAY_S, "this node's certificate ends in 3 days"),
+        (-1, "this node's certificate has expired"),
+    ],
+)
+async def test_a_certificate_that_ends_soon_is_a_fault(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch, left_s: int, text: str | None
+) -> None:
+    """From half of the renewal period on, as the renewal has failed by then."""
+    vm1 = sites.first()
+    now_s = float(certificate_end_s(vm1) - left_s)
+    monkeypatch.setattr("overlay.agent.gossip.authority.time.time", lambda: now_s)
+
+    faults = [fault.text for fault in vm1.authority_holder.faults()]
+
+    assert faults == ([] if text is None else [text])
+
+
+async def test_the_check_is_frequent_while_a_renewal_is_due(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every hour else; a member without the authority waits for an answer."""
+    vm1 = sites.first()
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
+    await vm2.authority_holder.reconcile()
+    assert vm2.authority_holder.next_interval_s() == limits.CERTIFICATE_CHECK_INTERVAL_S
+
+    now_s = float(certificate_end_s(vm2) - DAY_S)
+    monkeypatch.setattr("overlay.agent.gossip.authority.time.time", lambda: now_s)
+    await vm2.authority_holder.reconcile()
+
+    assert vm2.authority_holder.next_interval_s() < limits.CERTIFICATE_CHECK_INTERVAL_S
