@@ -1,4 +1,4 @@
-"""Networks and the outside: the way out, the host endpoint, and isolation."""
+"""Networks and the outside: a way out, host endpoints on networks, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KILL = "kill -9 $(pgrep -f '[o]verlay.cli.main agent')"
 
 @pytest.fixture(scope="module")
 def world(cluster: Cluster) -> Cluster:
-    """Three joined hosts, two of them with an internet, and a dual-stack network."""
+    """Return three joined hosts, the first two on the internet, and a dual-stack network."""
     make_dual(cluster)
     return cluster
 
@@ -33,10 +33,10 @@ def host_reaches(cluster: Cluster, number: int, ip: str) -> bool:
     return cluster.run(number, "ping", "-c1", "-W1", ip)[0] == 0
 
 
-def test_containers_reach_the_outside_under_the_hosts_address(
+def test_containers_reach_the_internet_by_the_hosts_address(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """It works over IPv4 and IPv6 right after the attach, and servers see the host's address."""
+    """By IPv4 and IPv6, as soon as the attach returns; the internet sees the host's address."""
     for ip in (WORLD, WORLD6):
         serve(world, 1, netns("world"), ip, 80)
         eventually(lambda ip=ip: seen_as(world, 1, [], ip, 80) != "", "the server")
@@ -46,10 +46,10 @@ def test_containers_reach_the_outside_under_the_hosts_address(
     assert reaches(world, 1, "c1", WORLD), "the network that the lab makes is exposed too"
 
 
-def test_hosts_and_containers_connect_without_nat(
+def test_hosts_and_containers_see_each_others_own_addresses(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Hosts and local or remote containers see each other's addresses, in both families."""
+    """From a host to local and remote containers and back, untranslated, in both families."""
     ends = world.json(2, "network", "inspect", "dual")["host_ips"]
     for family, (host_ip, near, far) in enumerate(
         zip(ends, ips_of(world, 2, "d2"), ips_of(world, 2, "d3"), strict=True)
@@ -67,7 +67,7 @@ def test_hosts_and_containers_connect_without_nat(
 
 
 def test_an_internal_network_has_no_way_out(world: Cluster) -> None:
-    """Its containers reach each other on all hosts, but neither the host nor the outside."""
+    """Its containers reach each other on all hosts, but neither the host nor the internet."""
     world.ok(1, "overlayd", "network", "create", "inner", "--subnet", "10.61.0.0/24", "--internal")
     one = world.attach(1, "i1", network="inner")
     world.attach(2, "i2", network="inner")
@@ -95,7 +95,7 @@ def test_networks_do_not_meet_in_the_host(world: Cluster) -> None:
 def test_from_outside_nothing_gets_in(world: Cluster) -> None:
     """A neighbor that routes a network to this host reaches no container.
 
-    The host does not start to route between its other interfaces either.
+    The host does not route between its other interfaces either.
     """
     blue = ips_of(world, 1, "c1")[0]
     world.ok(1, "ip", "-n", "world", "route", "add", "10.32.0.0/16", "via", "203.0.113.1")
@@ -125,10 +125,10 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_removed_host_state_is_restored(
+def test_what_another_process_removes_is_repaired(
     world: Cluster, eventually: Callable[..., None], what: str
 ) -> None:
-    """It is found by `verify`, or repaired at once upon a kernel notification."""
+    """`verify` finds it, or the kernel's notification has it repaired at once."""
     (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
     assert reaches(world, 1, "d1", WORLD)
     world.ok(1, "sh", "-c", DAMAGE[what].replace("$END", end))
@@ -139,8 +139,8 @@ def test_removed_host_state_is_restored(
     assert end in world.ok(1, "ip", "-br", "link")
 
 
-def test_verify_compares_sysctls(world: Cluster) -> None:
-    """A changed sysctl of the host's interface is reported, and repaired on request."""
+def test_verify_finds_what_no_notification_reports(world: Cluster) -> None:
+    """A sysctl of overlayd's interface is found, and repaired on request."""
     (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
     world.ok(1, "sysctl", "-qw", f"net.ipv6.conf.{end}.accept_ra=1")
     shown = world.run(1, "overlayd", "verify")[1]
@@ -150,8 +150,8 @@ def test_verify_compares_sysctls(world: Cluster) -> None:
     assert world.json(1, "verify")["differences"] == []
 
 
-def test_a_restarted_agent_adopts_the_host_endpoint(world: Cluster) -> None:
-    """A ping to the outside loses no answer over a kill and a start.
+def test_a_killed_agent_stops_nothing_and_adopts_all(world: Cluster) -> None:
+    """A ping out loses no answer while the agent is killed and started again.
 
     The host endpoint keeps its interface and address.
     """
@@ -173,10 +173,10 @@ def test_a_restarted_agent_adopts_the_host_endpoint(world: Cluster) -> None:
     assert world.ok(1, "ip", "-o", "link", "show", end).split(":")[0] == index
 
 
-def test_a_start_restores_a_removed_host_endpoint(
+def test_what_was_lost_while_no_agent_ran_is_back_after_a_start(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """It is restored with its rows at once, not in the next full check 30 s later."""
+    """The host endpoint with its rows, at once, not with the next resync 30 s later."""
     (end,) = world.json(1, "network", "inspect", "dual")["host_interfaces"]
     world.ok(1, "bash", "-c", KILL)
     world.ok(1, "ip", "link", "delete", end)
@@ -186,8 +186,8 @@ def test_a_start_restores_a_removed_host_endpoint(
     eventually(lambda: world.json(1, "verify")["differences"] == [], "nothing differs", 10)
 
 
-def test_unexpose_persists(world: Cluster) -> None:
-    """Neither the host nor the outside can be reached until the network is exposed again."""
+def test_an_unexposed_network_stays_unexposed(world: Cluster) -> None:
+    """It reaches neither the host nor the internet until it is exposed again."""
     dual = ips_of(world, 2, "d2")[0]
     world.ok(2, "overlayd", "unexpose", "dual")
     world.attach(2, "d2b", network="dual")
@@ -203,10 +203,11 @@ def test_unexpose_persists(world: Cluster) -> None:
     assert host_reaches(world, 2, dual)
 
 
-def test_a_host_without_an_endpoint_does_not_forward(world: Cluster) -> None:
-    """With its last endpoint, the host's forwarding sysctls are restored.
+def test_a_host_without_an_endpoint_forwards_nothing(world: Cluster) -> None:
+    """Removing the last host endpoint restores the sysctls that enabled forwarding.
 
-    So it is no router once the table is gone. With the next endpoint they are set again.
+    So the host is not a router between its other interfaces once the table is gone; the next
+    host endpoint enables forwarding again.
     """
     switch = "/proc/sys/net/ipv4/conf/{}/forwarding"
     names = [each["name"] for each in world.json(2, "network", "ls")["networks"]]
@@ -224,8 +225,8 @@ def test_a_host_without_an_endpoint_does_not_forward(world: Cluster) -> None:
     assert reaches(world, 2, "d2", WORLD)
 
 
-def test_only_one_of_overlapping_networks_is_exposed(world: Cluster) -> None:
-    """The second network works without a host endpoint, and both commands give the reason."""
+def test_of_overlapping_networks_one_is_exposed(world: Cluster) -> None:
+    """The second one works, but is not exposed, and both commands report why."""
     world.ok(1, "overlayd", "network", "create", "again", "--subnet", "10.60.0.0/16")
     world.attach(1, "a1", network="again")
     again = world.json(1, "network", "inspect", "again")
@@ -256,10 +257,13 @@ def test_a_host_without_containers_can_be_exposed(world: Cluster) -> None:
     assert world.json(3, "network", "inspect", "lone")["here"] is False
 
 
-def test_networks_have_ipv6_even_if_it_is_disabled(
+def test_networks_have_ipv6_where_it_is_disabled_by_default(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A container as Docker creates it, and the host, get IPv6 on the network's interface only."""
+    """A container like Docker's and the host get their IPv6 addresses.
+
+    No other interface there does.
+    """
     off = ("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
     world.ok(3, "ip", "netns", "add", "four")
     world.ok(3, *netns("four"), *off)
@@ -282,7 +286,7 @@ def test_networks_have_ipv6_even_if_it_is_disabled(
 def test_a_removed_network_leaves_no_host_endpoint(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """A host exposed by hand keeps nothing of a network that another host removed."""
+    """Nothing is left on a host where a network, removed elsewhere, was exposed by command."""
     world.ok(1, "overlayd", "network", "create", "brief", "--subnet", "10.65.0.0/24")
     world.ok(3, "overlayd", "expose", "brief")
     (end,) = world.json(3, "network", "inspect", "brief")["host_interfaces"]
@@ -297,9 +301,9 @@ def test_a_removed_network_leaves_no_host_endpoint(
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_every_subnet_of_a_network_has_a_way_out(world: Cluster, *, isolated: bool) -> None:
-    """The host has an endpoint on each of two subnets, and reaches both.
+    """Two subnets are two segments: the host has an endpoint on each, and reaches both.
 
-    It routes between them only if the network does.
+    It does not route between them what the network itself does not.
     """
     name, third = ("apart", 64) if isolated else ("pair", 63)
     options = ["--isolate-subnets"] if isolated else []
@@ -322,10 +326,10 @@ PLACES = "--data-root /run/lab/docker --exec-root /run/docker-exec"
 DOCKERD = f"setsid dockerd {PLACES} >/run/dockerd.log 2>&1 &"
 
 
-def test_a_dropping_firewall_is_reported_with_the_remedy(
+def test_a_firewall_that_drops_is_reported_with_the_remedy(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """`status` prints the commands, and is healthy once they have been run."""
+    """Status shows the commands; the host is healthy after they have run."""
 
     def complaints() -> list[str]:
         return [each["hint"] for each in world.json(2, "status")["health"]]
@@ -341,10 +345,10 @@ def test_a_dropping_firewall_is_reported_with_the_remedy(
 
 
 @pytest.mark.docker
-def test_docker_started_later_does_not_block(
+def test_docker_started_later_accepts_overlay_packets(
     world: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Docker drops forwarded packets; overlayd's pass through DOCKER-USER.
+    """Docker drops forwarded packets, but DOCKER-USER accepts overlayd's.
 
     Docker's own network keeps its way out.
     """
@@ -354,7 +358,7 @@ def test_docker_started_later_does_not_block(
     assert "-P FORWARD DROP" in world.ok(2, "iptables", "-S", "FORWARD")
     eventually(lambda: reaches(world, 2, "d2", WORLD), "the way out")
     assert world.json(2, "status")["health"] == []
-    # A Docker container, built by hand: a namespace on its bridge.
+    # A container like Docker's: a namespace on its bridge.
     bridged = "ip netns add dd && ip link add vdd type veth peer name eth0 netns dd"
     bridged += " && ip link set vdd master docker0 up && ip -n dd link set eth0 up"
     bridged += (
@@ -366,8 +370,8 @@ def test_docker_started_later_does_not_block(
     assert not reaches(world, 2, "dd", ips_of(world, 2, "d2")[0]), "and ours to it"
 
 
-def test_reset_removes_all_host_state(world: Cluster) -> None:
-    """With and without an agent, interfaces, tables and sysctls are as before."""
+def test_reset_removes_everything_on_the_host(world: Cluster) -> None:
+    """With a running agent and with a dead one: interfaces, tables and sysctls are as before."""
     for number, dead in ((2, False), (1, True)):
         if dead:
             world.ok(number, "bash", "-c", KILL)
@@ -375,5 +379,5 @@ def test_reset_removes_all_host_state(world: Cluster) -> None:
         assert "ovh" not in world.ok(number, "ip", "-br", "link")
         assert "overlayd" not in world.ok(number, "nft", "list", "tables")
         assert "ovh" not in world.ok(number, "nft", "list", "ruleset")
-    # On the second host, Docker has enabled forwarding meanwhile.
+    # On the second host Docker has enabled forwarding meanwhile.
     assert world.ok(1, "cat", "/proc/sys/net/ipv4/conf/wan0/forwarding").strip() == "0"

@@ -1,4 +1,4 @@
-"""The order in which a host changes its filter and its rows, by its agent's crash points."""
+"""The order in which a host admits and drops a member, by the agent's crash points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILTER, ROW_PUT, ROW_DELETED = (
 
 @pytest.fixture
 def two() -> Iterator[list[AgentDriver]]:
-    """Return two hosts; the first is a cluster with a container, and records its crash points."""
+    """Return two hosts; the first has a cluster with a container, and records its steps."""
     assert not host_process.running(), "a lab is up on this machine: overlayd lab down"
     drivers: list[AgentDriver] = []
     try:
@@ -35,10 +35,10 @@ def two() -> Iterator[list[AgentDriver]]:
         end_all(drivers)
 
 
-def test_the_filter_opens_before_rows_and_closes_after_them(
+def test_the_filter_changes_before_added_and_after_removed_rows(
     two: list[AgentDriver],
 ) -> None:
-    """A new member is admitted before any row points to its VTEP, and removed after the last."""
+    """A new member's VTEP is admitted before rows for it; a former one is dropped after them."""
     one, other = two
 
     def passed() -> list[str]:

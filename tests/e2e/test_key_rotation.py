@@ -1,4 +1,4 @@
-"""The cluster key is rotated while three real agents work, die, sleep and come back."""
+"""Key rotation while three real agents work, die, sleep and return."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SETTLE_S = 60.0  # a loaded machine; the rest of an old key is 10 s of it
 
 
 def keys(driver: AgentDriver) -> Json:
-    """Return a host's view of the cluster's keys."""
+    """Return the state of key rotation on a host."""
     return driver.get("/v1/keys")
 
 
@@ -46,7 +46,7 @@ def uses(driver: AgentDriver) -> int:
 
 
 def settled(drivers: list[AgentDriver], generation: int) -> bool:
-    """Return whether all hosts hold only the key of a generation, and know that of each other."""
+    """Return whether all hosts hold one key, of that generation, and know so of each other."""
     for driver in drivers:
         shown = keys(driver)
         told = {(peer["newest"], peer["sealing"]) for peer in shown["peers"]}
@@ -74,13 +74,13 @@ def secrets(driver: AgentDriver) -> list[str]:
 
 
 def is_on_disk(driver: AgentDriver, secret: str) -> bool:
-    """Return whether a host's state directory contains a secret."""
+    """Return whether any file in a host's state directory contains a secret."""
     found = driver.run("sh", "-c", f"grep -rlai {secret} /var/lib/overlayd || true")
     return bool(found.strip())
 
 
 def sees(driver: AgentDriver, name: str, state: str) -> Callable[[], bool]:
-    """Return whether a host sees another in a state."""
+    """Return whether a host sees another one in a state."""
     return lambda: any(
         each["name"] == name and each["state"] == state
         for each in driver.get("/v1/members")["members"]
@@ -88,7 +88,7 @@ def sees(driver: AgentDriver, name: str, state: str) -> Callable[[], bool]:
 
 
 class Churn:
-    """Attaches and detaches continuously on all hosts while a block runs."""
+    """A load that attaches and detaches on all hosts, without a pause, while a block runs."""
 
     def __init__(self, three: LabCluster) -> None:
         self.counts = dict.fromkeys(three.drivers, 0)  # of attaches, by host
@@ -125,9 +125,9 @@ class Churn:
 
 
 def test_rotations_under_churn_lose_nothing(three: LabCluster) -> None:
-    """The key is replaced five times during attaches, detaches and pings.
+    """Five complete rotations lose no packet and drop no datagram.
 
-    No packet and no datagram is lost, and none is refused.
+    Meanwhile containers are attached and detached on all hosts, and packets flow.
     """
     first = uses(three.host(1))
     last = first + 5
@@ -151,8 +151,8 @@ def test_rotations_under_churn_lose_nothing(three: LabCluster) -> None:
     wait_until(three.all_healthy, "all alive and equal")
 
 
-def test_a_member_dead_for_two_rotations_comes_back(three: LabCluster) -> None:
-    """It receives the key in use because of its identity, and works as before."""
+def test_a_host_dead_for_two_rotations_comes_back(three: LabCluster) -> None:
+    """By its identity: it is sent the key in use, and works as before."""
     one, gone = three.host(1), three.host(3)
     first = uses(one)
     gone.end(signal.SIGKILL)
@@ -172,8 +172,8 @@ def test_a_member_dead_for_two_rotations_comes_back(three: LabCluster) -> None:
     gone.post("/v1/detach", target="netns:back")
 
 
-def test_a_member_asleep_for_two_rotations_comes_back(three: LabCluster) -> None:
-    """A stopped process resumes with dropped keys, and receives the one in use."""
+def test_a_host_stopped_for_two_rotations_comes_back(three: LabCluster) -> None:
+    """A stopped process continues with removed keys, and is sent the one in use."""
     one, asleep = three.host(1), three.host(2)
     first = uses(one)
     asleep.send_signal(signal.SIGSTOP)
@@ -190,7 +190,7 @@ def test_a_member_asleep_for_two_rotations_comes_back(three: LabCluster) -> None
 
 
 class Wire:
-    """The datagrams from vm2 to vm1 on the underlay, recorded at vm1 and replayed from vm3."""
+    """The datagrams from vm2 to vm1 on the underlay: recorded at vm1, replayed at vm3."""
 
     def __init__(self, three: LabCluster) -> None:
         self._source, self._target = (parse_ip(three.host(n).address) for n in (2, 1))
@@ -227,9 +227,9 @@ class Wire:
 
 
 def test_datagrams_of_an_old_generation_change_nothing(three: LabCluster) -> None:
-    """Recorded under a dropped key, they are dropped by their header.
+    """Recorded under a removed key, they are dropped by the generation in the header.
 
-    They are counted, and nothing else happens.
+    They are counted; nothing else happens.
     """
     one = three.host(1)
     first = uses(one)
@@ -258,8 +258,8 @@ def test_datagrams_of_an_old_generation_change_nothing(three: LabCluster) -> Non
     assert three.all_healthy()
 
 
-def test_only_an_authority_holder_creates_a_key(three: LabCluster) -> None:
-    """Any other host names the hosts that can."""
+def test_only_a_holder_of_the_authority_creates_a_key(three: LabCluster) -> None:
+    """Any other host names one that can."""
     before = uses(three.host(2))
     with pytest.raises(ApiRefusedError) as caught:
         three.host(2).post("/v1/keys/rotate")
@@ -271,9 +271,9 @@ def test_only_an_authority_holder_creates_a_key(three: LabCluster) -> None:
 
 @pytest.mark.parametrize("point", ["state.commit:1", "state.committed:1", "state.committed:2"])
 def test_a_killed_creator_finishes_at_its_next_start(three: LabCluster, point: str) -> None:
-    """It is killed before and after its key is on disk, and while it uses it.
+    """Killed before its new key is on disk, after that, or after its first use.
 
-    Nothing is left midway, and a key on disk is used without another request.
+    The rotation completes, and a key that was on disk needs no second request.
     """
     one = three.host(1)
     first = uses(one)
@@ -294,8 +294,8 @@ def test_a_killed_creator_finishes_at_its_next_start(three: LabCluster, point: s
     assert all(not differences(driver) for driver in three.drivers)
 
 
-def test_two_rotations_at_once_leave_one_key(three: LabCluster) -> None:
-    """Both commands report a key in use, and all hosts end with the same key."""
+def test_two_creators_at_once_leave_one_key(three: LabCluster) -> None:
+    """Both learn that theirs, or a newer one, is in use; all hosts end with one key."""
     one, two = three.drivers[:2]
     one.post("/v1/promote", node="vm2")
     first = uses(one)
@@ -312,8 +312,8 @@ def test_two_rotations_at_once_leave_one_key(three: LabCluster) -> None:
     assert [drops(driver) for driver in three.drivers] == before
 
 
-def test_a_rotation_on_each_side_of_a_partition_heals(three: LabCluster) -> None:
-    """Of two keys of one generation, all hosts end up using the same one.
+def test_both_sides_of_a_partition_rotate_and_heal(three: LabCluster) -> None:
+    """Two keys of one generation: after the partition all hosts seal with one of them.
 
     No packet is lost meanwhile.
     """
@@ -348,7 +348,7 @@ def settled_alone(side: list[AgentDriver]) -> bool:
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[LabCluster]:
-    """Two hosts that rotate the key automatically every few seconds."""
+    """Return two hosts that rotate automatically every few seconds."""
     with lab_cluster(2, populated=False) as made:
         for driver in made.drivers:
             driver.run("mkdir", "-p", "/run/overlayd")
@@ -359,7 +359,7 @@ def quick() -> Iterator[LabCluster]:
 
 
 def test_keys_are_rotated_automatically(quick: LabCluster) -> None:
-    """The authority holder rotates again and again, without a request and without loss."""
+    """By the host that holds the authority, repeatedly, without a command and without loss."""
     before = [drops(driver) for driver in quick.drivers]
     start = uses(quick.host(2))
     wait_until(lambda: uses(quick.host(2)) >= start + 3, "three more generations", 2 * SETTLE_S)

@@ -1,4 +1,4 @@
-"""Containers on the segment of their hosts' interface, here the lab's underlay."""
+"""Containers on the physical segment of a host's interface: the lab's underlay."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def link(cluster: Cluster, number: int, container: str) -> str:
 def test_containers_are_on_the_segment_of_their_hosts(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """They reach each other and other hosts, over IPv4 and IPv6; no sandbox is created."""
+    """They reach local and remote ones, other hosts, also by IPv6; no sandbox is created."""
     cluster.ok(1, *CREATE)
     cluster.ok(1, *CREATE)
     eventually(lambda: "lan" in cluster.ok(2, "overlayd", "network", "ls"), "vm2 knows")
@@ -63,7 +63,7 @@ def test_containers_are_on_the_segment_of_their_hosts(
     assert cluster.json(1, "verify")["differences"] == []
 
 
-def test_names_resolve_through_an_overlay_network(cluster: Cluster) -> None:
+def test_names_resolve_for_containers_that_are_on_an_overlay(cluster: Cluster) -> None:
     """A container that is also on an overlay resolves the names of both."""
     cluster.ok(2, "overlayd", "container", "add", "both", "--network", "blue", "--network", "lan")
     assert reaches(cluster, 2, "both", "m3")
@@ -71,8 +71,8 @@ def test_names_resolve_through_an_overlay_network(cluster: Cluster) -> None:
     cluster.ok(2, "overlayd", "container", "rm", "both")
 
 
-def test_a_deleted_interface_is_restored(cluster: Cluster, eventually: Callable[..., None]) -> None:
-    """It is deleted with and without an agent; forwarding needs no agent."""
+def test_a_lost_interface_comes_back(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """Deleted while the agent runs, and while it does not; forwarding needs no agent."""
     cluster.inside(1, "m1", "ip", "link", "del", "eth0")
     eventually(lambda: reaches(cluster, 1, "m1", "192.168.56.12"), "made again")
     cluster.ok(1, "bash", "-c", KILL)
@@ -83,8 +83,8 @@ def test_a_deleted_interface_is_restored(cluster: Cluster, eventually: Callable[
     assert cluster.json(1, "verify")["differences"] == []
 
 
-def test_an_address_in_use_on_the_segment_is_refused(cluster: Cluster) -> None:
-    """The address is probed: one of a host, here or elsewhere, is reported with its MAC."""
+def test_an_address_in_use_on_the_segment_is_not_assigned(cluster: Cluster) -> None:
+    """The segment is probed: an address of this or another host is reported with its MAC."""
     cluster.ok(1, "overlayd", "network", "create", "rash", "--driver", "macvlan", "--parent",
                "eth1", "--subnet", "192.168.56.0/24", "--gateway", "192.168.56.250")  # fmt: skip
     for taken in ("192.168.56.11", "192.168.56.12"):
@@ -98,10 +98,10 @@ def test_an_address_in_use_on_the_segment_is_refused(cluster: Cluster) -> None:
     assert [each["name"] for each in shown] == ["lan"]
 
 
-def test_a_missing_parent_is_reported_and_awaited(
+def test_a_removed_parent_is_reported_and_waited_for(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Its endpoints are kept, `status` has the reason, and all returns with the parent."""
+    """Its containers' endpoints stay, status shows the reason, and they recover."""
     for words in (("link", "add", "lan0", "type", "veth", "peer", "lan1"),
                   ("link", "set", "lan0", "up"), ("link", "set", "lan1", "up"),
                   ("address", "add", "10.81.0.1/24", "dev", "lan1")):  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_missing_parent_is_reported_and_awaited(
 def test_a_container_that_is_gone_is_withdrawn(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """The end of a namespace causes no notification: a check finds it and frees the address."""
+    """No notification reports the end of a namespace: a check does, and frees the address."""
     cluster.ok(2, "ip", "netns", "add", "brief")
     cluster.ok(2, "overlayd", "attach", "brief", "--network", "lan")
     eventually(lambda: cluster.run(1, "overlayd", "dns", "lookup", "brief")[0] == 0, "known")
@@ -139,10 +139,10 @@ def test_a_container_that_is_gone_is_withdrawn(
 
 
 @pytest.mark.parametrize("point", ["*:1", "*:2", "*:4", "*:6", "*:8", "netlink.new-link:1"])
-def test_a_killed_agent_leaves_nothing_half_done(
+def test_a_crash_during_attach_or_detach_leaves_nothing(
     cluster: Cluster, eventually: Callable[..., None], point: str
 ) -> None:
-    """Whenever a removal or an attach is interrupted, the next agent finishes or undoes it."""
+    """Wherever one is interrupted, the next agent finishes it or has undone it."""
     cluster.ok(3, "ip", "netns", "add", "half")
     cluster.ok(3, "bash", "-c", KILL)
     cluster.ok(3, "bash", "-c", "rm -f /run/plan*; touch /run/plan")
@@ -185,17 +185,17 @@ def test_a_killed_agent_leaves_nothing_half_done(
         (("container", "add", "x", "--network", "lan", "--ip", "192.168.56.13"), 6, "gateway"),
     ],
 )  # fmt: skip
-def test_impossible_requests_are_reported(
+def test_impossible_requests_are_refused(
     cluster: Cluster, verb: tuple[str, ...], code: int, told: str
 ) -> None:
-    """Each has its own message, and leaves nothing behind."""
+    """Each has its own message, and changes nothing."""
     done, _, err = cluster.run(1, "overlayd", *verb)
     assert (done, told in err) == (code, True), err
     assert cluster.run(1, "ip", "netns", "pids", "x")[0] != 0
 
 
-def test_missing_kernel_modules_are_named(cluster: Cluster) -> None:
-    """Without ipvlan or VLANs the error names the module; with them, they are created."""
+def test_missing_kernel_modules_are_reported(cluster: Cluster) -> None:
+    """Without ipvlan or VLANs the error names the module; with them, interfaces are created."""
     for name, parent, kind in (("i", "eth1", "ipvlan"), ("v", "eth1.7", "macvlan")):
         code, _, err = cluster.run(
             3, "overlayd", "network", "create", name, "--driver", kind, "--parent", parent,
@@ -210,8 +210,8 @@ def test_missing_kernel_modules_are_named(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("agent", ["running", "dead"])
-def test_reset_removes_the_interfaces(cluster: Cluster, agent: str) -> None:
-    """It also removes them from a foreign namespace, which is kept."""
+def test_a_reset_removes_the_interfaces(cluster: Cluster, agent: str) -> None:
+    """Also in a namespace that is not overlayd's, which stays."""
     number = 2 if agent == "running" else 3
     cluster.ok(number, "ip", "netns", "add", "foreign")
     cluster.ok(number, "overlayd", "attach", "foreign", "--network", "lan")

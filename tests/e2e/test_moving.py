@@ -1,4 +1,4 @@
-"""A running container attached to and detached from several networks; selection by labels."""
+"""One running container that is attached to and detached from networks; labels."""
 
 from __future__ import annotations
 
@@ -51,10 +51,9 @@ def test_a_container_moves_between_networks_while_it_runs(
 def test_an_address_with_another_mac_is_reached_at_once(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Pings reach an address that is attached again with another MAC.
+    """Attached elsewhere with another MAC: on a third host, then on the host of the pinger.
 
-    First on a third host, then beside the pinging container. No cache is flushed, which would keep
-    the old MAC for 20 s or more.
+    The pings continue and no cache is flushed, which would keep the old MAC for 20 s or more.
     """
     for number in (1, 2, 3):
         cluster.ok(number, "ip", "netns", "add", "seat")
@@ -86,7 +85,7 @@ def test_an_address_with_another_mac_is_reached_at_once(
 def test_labels_select_networks_and_endpoints_on_all_hosts(
     cluster: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """--filter on one host finds exactly what was labeled on another."""
+    """--filter on one host finds what was labelled on another, and nothing else."""
     cluster.ok(1, "overlayd", "network", "create", "green", "--subnet", "10.58.0.0/24",
                "--label", "team=a")  # fmt: skip
     cluster.attach(2, "labelled", "--label", "tier=front")

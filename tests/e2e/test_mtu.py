@@ -1,4 +1,4 @@
-"""Packet sizes: they follow the underlay and its changes, and TCP learns them in time."""
+"""The MTU follows the underlay, also when that changes, and TCP adapts in time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VXLAN = 50
 
 
 def mtus(cluster: Cluster, number: int, container: str, network: str) -> set[int]:
-    """Return the MTUs of all interfaces that a container's packet passes on its host."""
+    """Return the MTUs of all interfaces that a packet of a container passes on its host."""
     shown = cluster.json(number, "network", "inspect", network)
     (end,) = shown["host_interfaces"]
     lines = [
@@ -35,7 +35,7 @@ def dual(cluster: Cluster) -> Cluster:
 
 
 def test_interfaces_follow_the_underlay(dual: Cluster, eventually: Callable[..., None]) -> None:
-    """With and without an agent, all follow a smaller and a larger underlay, with the reason."""
+    """Smaller, with or without a running agent, and larger again: all follow, with a reason."""
     assert mtus(dual, 1, "d1", "dual") == {1500 - VXLAN}
     why = dual.json(1, "network", "inspect", "dual")["mtu_why"]
     assert why == "eth1 carries 1500 bytes, VXLAN takes 50"
@@ -63,10 +63,12 @@ def test_interfaces_follow_the_underlay(dual: Cluster, eventually: Callable[...,
         )
 
 
-def test_a_foreign_interface_keeps_its_mtu(dual: Cluster, eventually: Callable[..., None]) -> None:
-    """A namespace that took an ended container's name or process id is foreign.
+def test_a_foreign_interface_with_the_same_name_keeps_its_mtu(
+    dual: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Nothing is changed in a namespace that has an ended container's name or process id.
 
-    It may belong to anybody, even the host, so nothing in it is changed.
+    It may belong to any other program, or be the host's own.
     """
     names = [f"gone{number}" for number in range(25)]
     for name in names:
@@ -85,7 +87,7 @@ def test_a_foreign_interface_keeps_its_mtu(dual: Cluster, eventually: Callable[.
 def test_a_smaller_underlay_of_a_peer_is_reported(
     dual: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """The others' status names the host until its underlay is as large as theirs."""
+    """The status of other hosts names it, until it carries as much as theirs."""
     dual.ok(3, "ip", "link", "set", "eth1", "mtu", "1450")
 
     def told() -> list[str]:
@@ -99,7 +101,7 @@ def test_a_smaller_underlay_of_a_peer_is_reported(
 def test_a_route_to_a_peer_can_set_the_limit(
     dual: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """The MTU of a route counts, and is named as the reason."""
+    """A route with an MTU of its own limits the network, and is shown as the reason."""
     dual.ok(1, "ip", "route", "add", "192.168.56.12/32", "dev", "eth1", "mtu", "1380")
     eventually(lambda: mtus(dual, 1, "d1", "dual") == {1380 - VXLAN}, "the route's MTU")
     shown = dual.json(1, "network", "inspect", "dual")["mtu_why"]
@@ -108,10 +110,10 @@ def test_a_route_to_a_peer_can_set_the_limit(
     eventually(lambda: mtus(dual, 1, "d1", "dual") == {1500 - VXLAN}, "the interface's")
 
 
-def test_a_too_small_underlay_is_reported_only(
+def test_a_too_small_underlay_is_reported_and_changes_nothing(
     dual: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Below 1,280 bytes `status` reports the problem; existing interfaces stay."""
+    """Below 1,280 bytes status reports it; the interfaces stay unchanged."""
     dual.ok(1, "ip", "link", "set", "eth1", "mtu", "1200")
 
     def told() -> str:
@@ -144,7 +146,7 @@ HEADERS = {WORLD: 40 + 12, WORLD6: 60 + 12}  # IP, TCP, and the timestamps optio
 def test_tcp_segments_fit_a_smaller_uplink(
     dual: Cluster, eventually: Callable[..., None], ip: str
 ) -> None:
-    """Behind a smaller uplink, the handshake announces the segment size that fits."""
+    """Behind an uplink with a smaller MTU, the handshake limits the segments."""
     script = f"ip netns exec world python3 -c '{SERVE}' {ip} >/run/served 2>&1 &"
     dual.ok(1, "sh", "-c", script)
 

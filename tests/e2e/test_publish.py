@@ -1,4 +1,4 @@
-"""Ports of a host published for containers: from everywhere, both families, TCP and UDP."""
+"""Published ports: from everywhere, in both families, by TCP and UDP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VM1, VM1_OUT, VM1_OUT6 = "192.168.56.11", "203.0.113.1", "2001:db8:113::1"
 
 @pytest.fixture(scope="module")
 def web(cluster: Cluster, eventually: Callable[..., None]) -> Cluster:
-    """Return hosts with a dual-stack network; vm1 publishes d1's servers."""
+    """Return hosts with a dual-stack network, on which vm1 publishes ports of its container d1."""
     make_dual(cluster)
     cluster.attach(1, "d1b", network="dual")
     for number, name in ((1, "d1"), (2, "d2")):
@@ -40,8 +40,8 @@ def web(cluster: Cluster, eventually: Callable[..., None]) -> Cluster:
     return cluster
 
 
-def test_clients_reach_it_with_their_own_address(web: Cluster) -> None:
-    """Another host and the internet reach it, over IPv4 and IPv6."""
+def test_other_hosts_reach_it_by_their_own_addresses(web: Cluster) -> None:
+    """From another host and from the internet, by IPv4 and IPv6."""
     assert seen_as(web, 2, [], VM1, 8080) == "192.168.56.12"
     assert seen_as(web, 1, netns("world"), VM1_OUT, 8080) == WORLD
     assert seen_as(web, 1, netns("world"), VM1_OUT6, 8080) == WORLD6
@@ -50,7 +50,7 @@ def test_clients_reach_it_with_their_own_address(web: Cluster) -> None:
 
 
 def test_a_range_is_published_and_unpublished(web: Cluster) -> None:
-    """Each host port maps to its own container port, all or none."""
+    """Each port of the host maps to one of the container; all or none."""
     web.ok(1, "overlayd", "publish", "d1", "8179-8181:79-81", "8152-8153:52-53/udp")
     assert seen_as(web, 2, [], VM1, 8180) == "192.168.56.12"
     assert seen_as(web, 2, [], VM1, 8153, "udp") == "192.168.56.12"
@@ -66,17 +66,17 @@ def test_a_range_is_published_and_unpublished(web: Cluster) -> None:
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "::1", VM1, VM1_OUT, VM1_OUT6])
 def test_the_host_itself_reaches_it(web: Cluster, where: str) -> None:
-    """It uses each of its addresses, including loopback, and is seen as its host endpoint."""
+    """By each of its addresses, loopback included; the container sees the host endpoint."""
     ends = web.json(1, "network", "inspect", "dual")["host_ips"]
 
     assert seen_as(web, 1, [], where, 8080) in ends
     assert seen_as(web, 1, [], where, 5353, "udp") in ends
 
 
-def test_the_missing_family_refuses_at_once(web: Cluster, eventually: Callable[..., None]) -> None:
-    """On a network without IPv6, ::1 refuses the connection.
+def test_a_missing_family_is_refused_at_once(web: Cluster, eventually: Callable[..., None]) -> None:
+    """A program that tries ::1 first continues with 127.0.0.1 at once.
 
-    So a program tries 127.0.0.1 at once, instead of waiting for a timeout.
+    The network has no IPv6; without a refusal the program would wait for its whole timeout.
     """
     pages = "ip netns exec c1 python3 -m http.server 80 >/run/pages1.log 2>&1 &"
     web.ok(1, "sh", "-c", pages)
@@ -92,7 +92,7 @@ def test_the_missing_family_refuses_at_once(web: Cluster, eventually: Callable[.
 
 @pytest.mark.parametrize("asker", ["d1b", "d1", "c1"])
 def test_containers_of_the_same_host_reach_it(web: Cluster, asker: str) -> None:
-    """A neighbor on its network, itself and a container of another network use host addresses."""
+    """A neighbor on its network, itself, and one of another network, by the host's addresses."""
     for ip in (VM1, VM1_OUT):
         assert seen_as(web, 1, netns(asker), ip, 8080) != ""
         assert seen_as(web, 1, netns(asker), ip, 5353, "udp") != ""
@@ -101,14 +101,14 @@ def test_containers_of_the_same_host_reach_it(web: Cluster, asker: str) -> None:
 
 
 def test_a_container_of_another_host_reaches_it(web: Cluster) -> None:
-    """It leaves through its own host's address, and enters through the published port."""
+    """It leaves by its own host's address and enters by the published port."""
     assert seen_as(web, 3, netns("d3"), VM1, 8080) == "192.168.56.13"
 
 
 def test_curl_gets_a_page(web: Cluster, eventually: Callable[..., None]) -> None:
-    """Another host, the internet, the host and a neighbor fetch a large page.
+    """From another host, the internet, the host itself and a neighbor, by IPv4 and IPv6.
 
-    It arrives complete over IPv4 and IPv6.
+    The page is complete, though it does not fit into one packet.
     """
     web.attach(1, "pages", "--publish", "8088:8000", network="dual")
     serve_pages = "cd /run && head -c 1000000 /dev/urandom >page && ip netns exec pages "
@@ -131,15 +131,15 @@ def test_curl_gets_a_page(web: Cluster, eventually: Callable[..., None]) -> None
     web.ok(1, "overlayd", "detach", "pages")
 
 
-def test_only_what_is_published_is_reached(web: Cluster) -> None:
-    """Neither the container's own port nor the other protocol can be reached at the host."""
+def test_only_published_ports_are_reached(web: Cluster) -> None:
+    """Not the container's own port at the host, nor the published port by the other protocol."""
     assert seen_as(web, 2, [], VM1, 80) == ""
     assert seen_as(web, 2, [], VM1, 8080, "udp") == ""
     assert seen_as(web, 2, [], VM1, 5353) == ""
 
 
 def test_a_port_on_one_address_of_the_host(web: Cluster) -> None:
-    """With --host-ip other addresses do not answer; another name may publish the port on them."""
+    """With --host-ip the other addresses do not map to it; another name may use the port there."""
     web.ok(1, "overlayd", "publish", "d1", "8081:80", "--host-ip", VM1_OUT)
     web.ok(1, "overlayd", "publish", "d1b", "8081:80", "--host-ip", VM1)
 
@@ -152,7 +152,7 @@ def test_a_port_on_one_address_of_the_host(web: Cluster) -> None:
 
 
 def test_a_container_on_another_host_can_be_published(web: Cluster) -> None:
-    """It answers through this host, and sees clients as this host's endpoint."""
+    """It answers through this host, whose endpoint it sees as the client."""
     web.ok(1, "overlayd", "publish", "d2", "8082:80")
     ends = web.json(1, "network", "inspect", "dual")["host_ips"]
     (shown,) = [each for each in web.json(1, "publish", "ls")["published"] if each["name"] == "d2"]
@@ -166,10 +166,7 @@ def test_a_container_on_another_host_can_be_published(web: Cluster) -> None:
 def test_a_container_with_another_default_route_answers(
     web: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """It sees the host as the client until its default route uses the published network.
-
-    Then it sees the client's own address.
-    """
+    """It sees the host as the client until its default route is by the published network."""
     web.attach(1, "two", network="blue")
     web.ok(1, "overlayd", "attach", "two", "--network", "dual", "--ip", "10.60.0.240")
     serve(web, 1, netns("two"), "10.60.0.240", 80)
@@ -184,8 +181,8 @@ def test_a_container_with_another_default_route_answers(
     web.ok(1, "overlayd", "detach", "two")
 
 
-def test_impossible_ports_are_refused_with_the_reason(web: Cluster) -> None:
-    """Ports of another name or program, unknown names and invalid ports are refused."""
+def test_impossible_publications_are_refused_with_the_reason(web: Cluster) -> None:
+    """Ports taken by another name or a program, unknown names, invalid ports."""
     serve(web, 1, [], VM1, 9999)
     code, _, err = web.run(1, "overlayd", "publish", "d1b", "8080:80")
     assert (code, "already published for d1" in err) == (6, True)
@@ -194,11 +191,11 @@ def test_impossible_ports_are_refused_with_the_reason(web: Cluster) -> None:
     assert web.run(1, "overlayd", "publish", "nobody", "8083:80")[0] == 5
     assert web.run(1, "overlayd", "publish", "d1", "8083:0")[0] == 2
     assert web.run(1, "overlayd", "publish", "d1", "8083:80", "--host-ip", "192.0.2.7")[0] == 6
-    web.ok(1, "overlayd", "publish", "d1", "8080:80")  # once more is no fault
+    web.ok(1, "overlayd", "publish", "d1", "8080:80")  # repeating it is not an error
 
 
 def test_a_port_follows_its_name(web: Cluster, eventually: Callable[..., None]) -> None:
-    """After a detach nothing answers; after an attach with another address, that one does."""
+    """Nothing answers while it is detached; the port follows it to another address."""
     web.attach(1, "f1", "--publish", "8084:80", network="dual")
     web.ok(1, "overlayd", "detach", "f1")
     assert web.json(1, "publish", "ls")["published"][-1]["fault"]
@@ -219,8 +216,8 @@ print(peer.recv(100).decode())
 """
 
 
-def test_a_steady_udp_client_follows_the_port(web: Cluster) -> None:
-    """From one source port, its datagrams reach the current target at once, or none."""
+def test_a_constant_udp_client_reaches_the_present_target(web: Cluster) -> None:
+    """From one source port: no target, then the container, then none again, at once."""
 
     def answer() -> str:
         return web.run(2, "python3", "-c", ASK_FROM_ONE_PORT, VM1)[1].strip()
@@ -261,7 +258,7 @@ print(count, flush=True)
 
 
 def test_a_killed_agent_breaks_no_connection(web: Cluster, eventually: Callable[..., None]) -> None:
-    """A stream into a published port survives kill -9 and a start; new ones work."""
+    """A stream into a published port survives kill -9 and the next start; new ones work."""
     web.attach(1, "s1", "--ip", "10.60.0.250", network="dual")
     web.ok(1, "overlayd", "publish", "s1", "8181:81")
     web.ok(1, "sh", "-c", f"ip netns exec s1 python3 -c '{STREAM}' >/tmp/stream 2>&1 &")
@@ -287,7 +284,7 @@ def test_a_killed_agent_breaks_no_connection(web: Cluster, eventually: Callable[
 def test_the_operators_rules_come_first_and_stay(
     web: Cluster, eventually: Callable[..., None]
 ) -> None:
-    """Their drops and marks take effect, and overlayd neither changes nor removes them."""
+    """What they drop is dropped, what they mark is admitted; overlayd leaves them unchanged."""
     rule = ("nft", "add", "rule", "inet", "overlayd_user", "forward")
     web.ok(1, *rule, "tcp", "dport", "80", "drop")
     assert seen_as(web, 2, [], VM1, 8080) == ""
@@ -307,7 +304,7 @@ def test_the_operators_rules_come_first_and_stay(
 
 
 def test_reset_leaves_the_operators_rules(web: Cluster) -> None:
-    """The reset removes overlayd's rules only."""
+    """All of overlayd's rules are gone from the host, the operator's are not."""
     web.ok(1, "overlayd", "reset", "--yes")
 
     tables = web.ok(1, "nft", "list", "tables").split("\n")
