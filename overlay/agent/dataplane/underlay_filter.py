@@ -66,7 +66,7 @@ class UnderlayFilter(Controller):
         await self._change(lambda wanted, known: wanted.joined(known))
 
     async def drop_former_members(self) -> None:
-        """Admit nobody else; called when no row leads to a former member."""
+        """Admit only present members; called when no row points to a former one."""
         await self._change(lambda wanted, _known: wanted)
 
     async def _change(self, choose: Callable[[FilterState, FilterState], FilterState]) -> None:

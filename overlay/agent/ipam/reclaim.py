@@ -47,9 +47,9 @@ class Reclaim(Controller):
             for network in self._directory.networks()
             if self._directory.follows(self._gossip.node_id, network.vni)
         ]
-        owed = space.reclaim_statements(networks)
-        if owed:
-            self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, owed))
+        statements = space.reclaim_statements(networks)
+        if statements:
+            self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, statements))
         self._participate()
         members = view.members()
         for network in networks:

@@ -1,9 +1,11 @@
-"""Background tasks of a cluster membership.
+"""Run background tasks for as long as this node is a member of a cluster.
 
-An error of the host (a full disk, no kernel memory, tables that change during a read) is reported,
-and the task is restarted after a pause. A defect of this program ends the process, as half an agent
-is worse than none: the kernel keeps forwarding, the state on disk is intact, and the service
-manager starts the agent again. Does not: know what the tasks do.
+An OverlayError or OSError that ends a task (a full disk, a kernel without memory) is logged, and
+the task restarts after a pause. Any other exception is a defect and stops the process: half an
+agent is worse than none. The kernel continues to forward, the state on disk is complete, and the
+service manager restarts the agent.
+
+Does not: know what the tasks do. Controllers retry by themselves (`process.controller`).
 """
 
 from __future__ import annotations
@@ -25,30 +27,28 @@ class BackgroundTasks:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        """Start a task; it is over when `work` returns."""
+        """Start a task; it ends when `work` returns."""
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._restart_on_error(work, name), name=name)
         task.add_done_callback(_end_process_on_defect)
         self._tasks.append(task)
 
     async def _restart_on_error(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        reported = ""
+        logged = ""
         while True:
             try:
                 await work()
             except (OverlayError, OSError) as error:
-                if reported != str(error):
-                    reported = str(error)
-                    text = (
-                        f"{name}: {reported} (tried again every {limits.BACKGROUND_AGAIN_S:.0f} s)"
-                    )
+                if logged != str(error):
+                    logged = str(error)
+                    text = f"{name}: {logged} (tried again every {limits.BACKGROUND_AGAIN_S:.0f} s)"
                     self._event_log.record("background", text, level=logging.ERROR)
             else:
                 return
             await asyncio.sleep(limits.BACKGROUND_AGAIN_S)
 
     async def close(self) -> None:
-        """Cancel all tasks and wait until they have ended."""
+        """Cancel all tasks, and wait for their end."""
         await cancel_all(self._tasks)
 
 
@@ -65,10 +65,10 @@ _CANCEL_AGAIN_S = 0.2
 
 
 async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks repeatedly until all have ended.
+    """Cancel tasks until all have ended.
 
-    Once is not enough: `asyncio.wait_for` before Python 3.12 loses a cancellation that arrives
-    together with the awaited result (cpython issue 86296), and libraries use it too.
+    One cancellation is not enough: `asyncio.wait_for` before Python 3.12 loses one that arrives
+    together with the result (cpython issue 86296), and libraries use it, too.
     """
     pending = set(tasks)
     while pending:

@@ -1,4 +1,4 @@
-"""Background tasks survive errors of the host, but no defect of this program."""
+"""Background tasks survive errors of the environment, but no defect."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from overlay.agent.process.tasks import BackgroundTasks
 from overlay.errors import OverlayError
 
 
-async def test_an_error_is_reported_once_and_retried(
+async def test_an_error_is_logged_once_and_the_task_restarts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The task runs again after a full disk and after an error of the kernel."""
+    """A full disk, then a kernel without memory, then success: the task continues."""
     monkeypatch.setattr(limits, "BACKGROUND_AGAIN_S", 0.01)
     event_log = EventLog(tmp_path)
     background = BackgroundTasks(event_log)
-    refusals: list[Exception] = [OverlayError("disk"), OverlayError("disk"), OSError(12, "memory")]
-    well = asyncio.Event()
+    errors: list[Exception] = [OverlayError("disk"), OverlayError("disk"), OSError(12, "memory")]
+    done = asyncio.Event()
 
     async def work() -> None:
-        if refusals:
-            raise refusals.pop(0)
-        well.set()
+        if errors:
+            raise errors.pop(0)
+        done.set()
 
     background.start(work, "test")
-    await asyncio.wait_for(well.wait(), 10)
+    await asyncio.wait_for(done.wait(), 10)
     await background.close()
 
-    told = [event["text"] for event in event_log.since(0)]
-    assert len(told) == 2
-    assert "test: disk" in told[0]
-    assert "memory" in told[1]
+    logged = [event["text"] for event in event_log.since(0)]
+    assert len(logged) == 2
+    assert "test: disk" in logged[0]
+    assert "memory" in logged[1]
 
 
 def test_a_defect_ends_the_process(tmp_path: Path) -> None:
-    """The loop stops if a task ends with an error that the host has not caused."""
+    """The event loop stops where a task ends with any other exception."""
     loop = asyncio.new_event_loop()
 
     async def work() -> None:
