@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from overlay.agent.dataplane.watch import watch_monitor
-
-SETTLE_S = 0.05
+from tests.agent.conftest import until
 
 
 class Monitor:
@@ -57,54 +56,61 @@ class Watched:
 
 
 @contextlib.asynccontextmanager
-async def watching() -> AsyncIterator[Watched]:
+async def watching(settle_s: float) -> AsyncIterator[Watched]:
     """Watch a monitor until the end of the block."""
     watched = Watched()
-    with watch_monitor(cast("Any", watched.monitor), watched.wake, SETTLE_S):
+    with watch_monitor(cast("Any", watched.monitor), watched.wake, settle_s):
         yield watched
 
 
 async def test_a_change_wakes_at_once() -> None:
-    """And again when it was drained: it may have been followed by others."""
-    async with watching() as watched:
+    """Without a wait for the settle time."""
+    async with watching(settle_s=60.0) as watched:
         watched.monitor.notify()
-        await asyncio.sleep(0.01)
+        await until(lambda: watched.wakes > 0)
+
         assert (watched.wakes, watched.monitor.drained) == (1, 0)
-        await asyncio.sleep(2 * SETTLE_S)
+
+
+async def test_a_change_wakes_again_when_it_is_drained() -> None:
+    """It may have been followed by others."""
+    async with watching(settle_s=0.05) as watched:
+        watched.monitor.notify()
+        await until(lambda: watched.wakes == 2)
+        await asyncio.sleep(0.2)
 
         assert (watched.wakes, watched.monitor.drained) == (2, 1)
 
 
 async def test_a_burst_wakes_twice() -> None:
     """At its first change, and after the settle time in which the others came."""
-    async with watching() as watched:
+    async with watching(settle_s=0.5) as watched:
         for _ in range(20):
             watched.monitor.notify()
             await asyncio.sleep(0)
-        await asyncio.sleep(3 * SETTLE_S)
+        await until(lambda: watched.monitor.drained == 1)
+        await asyncio.sleep(0.1)
 
         assert watched.wakes == 2
 
 
 async def test_a_change_after_a_burst_wakes_again() -> None:
     """The monitor is watched again after each settle time."""
-    async with watching() as watched:
+    async with watching(settle_s=0.05) as watched:
         watched.monitor.notify()
-        await asyncio.sleep(3 * SETTLE_S)
-        before = watched.wakes
+        await until(lambda: watched.monitor.drained == 1)
         watched.monitor.notify()
-        await asyncio.sleep(0.01)
+        await until(lambda: watched.monitor.drained == 2)
 
-        assert watched.wakes == before + 1
+        assert watched.wakes == 4
 
 
 async def test_the_end_closes_the_monitor() -> None:
     """Also within the settle time; nothing wakes after that."""
-    async with watching() as watched:
+    async with watching(settle_s=0.5) as watched:
         watched.monitor.notify()
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(2 * SETTLE_S)
+        await until(lambda: watched.wakes > 0)
+    await asyncio.sleep(0.7)
 
     assert watched.monitor.closed
-    assert watched.wakes == 1
-    assert watched.monitor.drained == 0
+    assert (watched.wakes, watched.monitor.drained) == (1, 0)

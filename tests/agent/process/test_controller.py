@@ -12,6 +12,7 @@ from overlay import limits
 from overlay.agent.process.controller import Controller
 from overlay.agent.process.event_log import EventLog
 from overlay.errors import ConflictError, OverlayError
+from tests.agent.conftest import until
 
 
 class Counting(Controller):
@@ -25,22 +26,21 @@ class Counting(Controller):
         super().__init__(event_log)
         self.errors = list(errors)
         self.passes = 0
-        self.passed = asyncio.Event()
+        self.faults_seen: list[str] = []  # at the begin of each pass
         self.may_finish = asyncio.Event()
         self.may_finish.set()
 
     async def reconcile(self) -> None:
         """Count the pass, and wait until it may finish."""
         self.passes += 1
-        self.passed.set()
+        self.faults_seen += [fault.text for fault in self.faults()]
         await self.may_finish.wait()
         if self.errors:
             raise self.errors.pop(0)
 
-    async def next_pass(self) -> None:
-        """Wait until one more pass has begun."""
-        self.passed.clear()
-        await asyncio.wait_for(self.passed.wait(), 10)
+    async def begun(self, count: int) -> None:
+        """Wait until so many passes have begun."""
+        await until(lambda: self.passes >= count)
 
 
 @contextlib.asynccontextmanager
@@ -55,8 +55,8 @@ async def running(controller: Controller) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def idle() -> None:
-    """Let everything run that is due within 50 ms."""
-    await asyncio.sleep(0.05)
+    """Give a pass that must not happen the time to happen."""
+    await asyncio.sleep(0.1)
 
 
 @pytest.fixture
@@ -71,10 +71,11 @@ async def test_a_controller_reconciles_at_its_start(event_log: EventLog) -> None
     lazy.runs_at_start = False
 
     async with running(eager), running(lazy):
+        await eager.begun(1)
         await idle()
         assert (eager.passes, lazy.passes) == (1, 0)
         lazy.trigger()
-        await idle()
+        await lazy.begun(1)
 
     assert (eager.passes, lazy.passes) == (1, 1)
 
@@ -85,10 +86,11 @@ async def test_a_trigger_during_a_pass_runs_another_pass(event_log: EventLog) ->
     controller.may_finish.clear()
 
     async with running(controller):
-        await controller.next_pass()
+        await controller.begun(1)
         controller.trigger()
         controller.trigger()
         controller.may_finish.set()
+        await controller.begun(2)
         await idle()
 
     assert controller.passes == 2
@@ -97,15 +99,15 @@ async def test_a_trigger_during_a_pass_runs_another_pass(event_log: EventLog) ->
 async def test_triggers_within_the_settle_time_are_one_pass(event_log: EventLog) -> None:
     """The pass waits for the end of a burst."""
     controller = Counting(event_log)
-    controller.settle_s = 0.2
+    controller.settle_s = 1.0
 
     async with running(controller):
-        await controller.next_pass()
+        await controller.begun(1)
         for _ in range(5):
             controller.trigger()
             await asyncio.sleep(0.01)
         assert controller.passes == 1
-        await controller.next_pass()
+        await controller.begun(2)
         await idle()
 
     assert controller.passes == 2
@@ -116,20 +118,21 @@ async def test_an_interval_runs_a_pass_after_a_resync(event_log: EventLog) -> No
     resynced: list[int] = []
 
     class Periodic(Counting):
-        interval_s = 0.02
+        def next_interval_s(self) -> float | None:
+            return 0.01 if self.passes == 2 else None
 
         def resync(self) -> None:
             resynced.append(self.passes)
 
     controller = Periodic(event_log)
     async with running(controller):
-        await controller.next_pass()
+        await controller.begun(1)
         controller.trigger()
-        await controller.next_pass()
-        assert resynced == []
-        await controller.next_pass()
+        await controller.begun(3)
+        controller.trigger()
+        await controller.begun(4)
 
-    assert resynced[0] == 2
+    assert resynced == [2]
 
 
 async def test_a_varying_interval_is_asked_for_after_each_pass(event_log: EventLog) -> None:
@@ -141,6 +144,7 @@ async def test_a_varying_interval_is_asked_for_after_each_pass(event_log: EventL
 
     controller = Varying(event_log)
     async with running(controller):
+        await controller.begun(3)
         await idle()
 
     assert controller.passes == 3
@@ -155,7 +159,7 @@ async def test_triggers_wait_for_the_rest_after_a_pass(event_log: EventLog) -> N
 
     controller = Resting(event_log)
     async with running(controller):
-        await controller.next_pass()
+        await controller.begun(1)
         controller.trigger()
         await idle()
 
@@ -166,17 +170,11 @@ async def test_an_error_is_retried_until_it_recovers(event_log: EventLog) -> Non
     """The fault is there while passes fail; it is an event once, and so is its end."""
     controller = Counting(event_log, OverlayError("no space", why="disk is full"), OSError(12, "x"))
     controller.recovered = "counting again"
-    seen: list[str] = []
-
     async with running(controller):
-        for _ in range(2):
-            await controller.next_pass()
-            await asyncio.sleep(0)
-            seen += [fault.text for fault in controller.faults()]
-        await controller.next_pass()
+        await controller.begun(3)
         await idle()
 
-    assert seen == ["counting: no space: disk is full", "counting: x"]
+    assert controller.faults_seen == ["counting: no space: disk is full", "counting: x"]
     assert controller.fault is None
     assert controller.passes == 3
     texts = [event["text"] for event in event_log.since(0)]
@@ -189,8 +187,7 @@ async def test_the_same_error_is_one_event(event_log: EventLog) -> None:
     controller = Counting(event_log, *[OverlayError("no space") for _ in range(4)])
 
     async with running(controller):
-        while controller.passes < 5:
-            await controller.next_pass()
+        await controller.begun(5)
 
     assert len(event_log.since(0)) == 1
 
@@ -219,13 +216,13 @@ async def test_a_trigger_ends_the_wait_for_a_retry(event_log: EventLog) -> None:
     controller.retry_first_s = controller.retry_max_s = 60.0
 
     async with running(controller):
-        await controller.next_pass()
+        await until(lambda: controller.fault is not None)
         await idle()
+        assert controller.passes == 1
         controller.trigger()
-        await idle()
+        await until(lambda: controller.fault is None)
 
     assert controller.passes == 2
-    assert controller.fault is None
 
 
 async def test_a_fault_has_a_hint(event_log: EventLog) -> None:
@@ -262,8 +259,7 @@ async def test_a_failed_preparation_is_retried(event_log: EventLog) -> None:
 
     controller = Watching(event_log)
     async with running(controller):
-        await controller.next_pass()
-        await idle()
+        await controller.begun(1)
 
     assert controller.fault is None
     assert len(event_log.since(0)) == 1
@@ -294,7 +290,7 @@ async def test_a_cancelled_controller_leaves_its_preparation(event_log: EventLog
     controller = Watching(event_log)
     controller.may_finish.clear()
     async with running(controller) as task:
-        await controller.next_pass()
+        await controller.begun(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
