@@ -113,7 +113,7 @@ def test_a_rollback_on_a_full_disk_is_done_later(three: LabCluster) -> None:
         owner.send_signal(signal.SIGCONT)
 
     assert refused.value.answer["what"] == "no free address on network theirs"
-    assert "still attached to ours" in refused.value.answer["hint"]
+    assert "stays attached to ours" in refused.value.answer["hint"]
     victim.run("rm", f"{STATE}/ballast")
     wait_until(lambda: not is_on(victim, "ours"), "the rollback", 60.0)
     wait_until(
