@@ -176,7 +176,7 @@ def test_a_crash_during_attach_or_detach_leaves_nothing(
         (("network", "create", "x", "--driver", "macvlan", "--parent", "eth9",
           "--subnet", "10.9.0.0/24"), 5, "no interface 'eth9' on this host"),
         (("network", "create", "x", "--driver", "macvlan", "--parent", "eth1.4095",
-          "--subnet", "10.9.0.0/24"), 5, "numbered from 1 to 4094"),
+          "--subnet", "10.9.0.0/24"), 5, "use 1 to 4094"),
         (("network", "create", "x", "--driver", "macvlan", "--parent", "lo",
           "--subnet", "10.9.0.0/24"), 6, "the loopback cannot be a parent"),
         (("container", "add", "x", "--network", "lan", "--rate", "1mbit"), 2,
