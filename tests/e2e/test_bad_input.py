@@ -66,7 +66,7 @@ def test_a_name_of_two_containers_detaches_neither(ready: Cluster) -> None:
         ("attach spare --network blue --ip 10.99.0.5", 2, "not an address of network blue"),
         ("attach spare --network blue --ip 10.32.0.1", 6, "cannot be given to a container"),
         ("attach spare --network blue --ip 10.32.255.255", 6, "cannot be given"),
-        ("attach spare --network blue --ip 10.32.0.2", 6, "taken"),
+        ("attach spare --network blue --ip 10.32.0.2", 6, "10.32.0.2 is in use"),
         ("attach spare --network blue --ip 10.32", 2, "not an IP address"),
         ("attach spare --network blue --mac 01:00:00:00:00:01", 2, "not a unicast address"),
         ("attach spare --network blue --name c1", 6, "is taken on network blue"),
@@ -79,7 +79,7 @@ def test_a_name_of_two_containers_detaches_neither(ready: Cluster) -> None:
         ("network create bad --driver macvlan --parent no0 --subnet 10.50.0.0/16", 5, "no0"),
         ("attach pid:1 --network blue", 6, "host's own network namespace"),
         ("attach pid:999999 --network blue", 5, "999999"),
-        ("network create blue --subnet 10.55.0.0/16", 6, "differs"),
+        ("network create blue --subnet 10.55.0.0/16", 6, "a different network 'blue' exists"),
         ("network create bad --subnet 192.168.56.0/24", 6, "overlaps a route of this host"),
         ("network create bad --subnet 10.50.0.1/16", 2, "an address within a subnet"),
         ("network create bad --subnet 10.50.0.0/31", 2, "too few addresses"),
@@ -92,8 +92,8 @@ def test_a_name_of_two_containers_detaches_neither(ready: Cluster) -> None:
         ("forget vm1", 6, "is alive"),
         ("forget vm9", 5, "no node 'vm9'"),
         ("container rm spare", 5, "no container 'spare'"),
-        ("container add spare --network blue", 6, "exists already"),
-        ("container add new --network blue --ip 10.32.0.2", 6, "taken"),
+        ("container add spare --network blue", 6, "already exists"),
+        ("container add new --network blue --ip 10.32.0.2", 6, "10.32.0.2 is in use"),
         ("container add C1 --network other --network blue", 6, "is taken on network blue"),
         ("container add ov-0a1b2c-0d1e2f", 2, "cannot be a container's name"),
         ("join 192.168.56.11 --gossip-port 99999", 2, "port"),
@@ -140,7 +140,7 @@ JOIN = "overlayd --state-dir /run/s2 --run-dir /run/r2 join"
         ("ovt1.AAAA", "192.168.56.11 --token-file -", 2, "cut short"),
         ("MISTYPED", "192.168.56.11 --token-file -", 2, "mistyped"),
         (None, "192.168.56.11", 2, "token"),
-        (None, "192.168.56.11 --token-file /nowhere", 5, "no token file"),
+        (None, "192.168.56.11 --token-file /nowhere", 5, "does not exist"),
         ("TOKEN", "192.168.56.11 --token-file - --underlay eth9", 2, "eth9"),
         ("TOKEN", "192.168.56.11 --token-file -", 6, "port 7948"),
     ],
@@ -160,7 +160,7 @@ def test_an_impossible_join_is_reported_and_adds_no_member(
     assert code == exit_code, err
     assert told in err
     status = ready.run(2, *JOIN.replace("join", "status").split())
-    assert "not member" in status[1] + status[2] or status[0] == 3
+    assert "not in a cluster" in status[1] + status[2] or status[0] == 3
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_attaching_again_with_other_options_is_a_conflict(ready: Cluster, other:
     code, out, err = ready.run(2, *line, *other.split())
 
     assert (code, out) == (6, ""), err
-    assert "not as asked for" in err
+    assert "with other options" in err
     assert "overlayd detach" in err
     ready.ok(2, *line, "--name", "c2")
     assert ready.json(2, "endpoint", "ls")["endpoints"] == had
@@ -213,8 +213,8 @@ def test_a_token_of_another_cluster_gets_no_answer(ready: Cluster) -> None:
     )
 
     assert (code, out) == (7, ""), err
-    assert "token is of another cluster" in err
-    assert "not member" in ready.run(3, "overlayd", "status")[1]
+    assert "token belongs to another cluster" in err
+    assert "not in a cluster" in ready.run(3, "overlayd", "status")[1]
     assert links_and_namespaces(ready) == before
 
 
@@ -229,7 +229,7 @@ def test_a_peer_that_does_not_answer_is_named(ready: Cluster) -> None:
     assert code == 7, err
     assert "192.168.56.99 port 7948/udp" in err
     assert "firewall" in err
-    assert "not member" in ready.run(3, "overlayd", "status")[1]
+    assert "not in a cluster" in ready.run(3, "overlayd", "status")[1]
     assert links_and_namespaces(ready) == before
 
 
