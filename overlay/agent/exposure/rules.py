@@ -94,21 +94,25 @@ class HostRules(Controller):
         async with self._lock:
             wanted = self._wanted()
             if wanted != self._written:
+                # By the first write of this process, and after a failure, the kernel may hold
+                # anything; later it holds what was written last, or `reconcile` is triggered.
+                doubted = self._written is None or self.fault is not None
                 with self.outcome():
-                    await self._apply(wanted)
+                    await self._apply(wanted, doubted=doubted)
 
     async def reconcile(self) -> None:
         """Write the table, also if another process has altered it."""
         async with self._lock:
-            await self._apply(self._wanted())
+            await self._apply(self._wanted(), doubted=True)
 
-    async def _apply(self, wanted: HostState | None) -> None:
+    async def _apply(self, wanted: HostState | None, *, doubted: bool) -> None:
+        """Write the table. If the kernel's is doubted, read it first, and others' tables too."""
         if wanted is None:
             with contextlib.suppress(OverlayError, OSError):  # retried with the next interval
                 await self._clear()
             return
         table, foreign = await self._open()
-        if not await self._kernel.call(table.holds, wanted):
+        if not (doubted and await self._kernel.call(table.holds, wanted)):
             if wanted == self._written:
                 self._event_log.record(
                     "repaired",
@@ -117,7 +121,8 @@ class HostRules(Controller):
                 )
             await self._kernel.call(table.write, wanted)
         before, self._written = self._written, wanted
-        await self._pass_others(wanted, foreign)
+        if doubted or before is None or before.links != wanted.links:  # ports need no rules there
+            await self._pass_others(wanted, foreign)
         await self._redirect(before, wanted)
 
     async def _clear(self) -> None:

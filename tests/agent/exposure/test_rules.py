@@ -1,0 +1,150 @@
+"""Tests for the host's rules: when the kernel's tables are read, and when only written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from overlay.agent.exposure import rules
+from overlay.agent.exposure.rules import HostRules
+from overlay.agent.process.event_log import EventLog
+from overlay.agent.process.kernel_thread import KernelThread
+from overlay.core.dataplane.host_rules import ExposedLink, HostState, PortForward
+from overlay.kernel.nft.foreign_rules import DroppingChain
+from overlay.model import Ip, NodeId, Vni
+
+LINK = ExposedLink("ovx1", ((Ip(bytes([10, 32, 0, 0])), 16),))
+OTHER_LINK = ExposedLink("ovx2", ((Ip(bytes([10, 33, 0, 0])), 16),))
+PORT = PortForward("tcp", Ip(b""), 8080, Ip(bytes([10, 32, 0, 2])), 80, borrowed=False)
+
+
+class Kernel:
+    """The tables of a host, and the calls that reached them."""
+
+    port_id = 1
+    name = "table"
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.held: HostState | None = None
+        self.refuses = False
+
+    def holds(self, state: HostState) -> bool:
+        """Read this node's table."""
+        self.calls.append("holds")
+        return state == self.held
+
+    def write(self, state: HostState) -> None:
+        """Replace this node's table."""
+        self.calls.append("write")
+        self.held = state
+
+    def insert_accept_rules(self, *, ipv6: bool) -> tuple[bool, list[DroppingChain]]:
+        """Change the tables of others."""
+        del ipv6
+        self.calls.append("others")
+        if self.refuses:
+            raise OSError(12, "no memory")
+        return False, []
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+def calls_of(
+    monkeypatch: pytest.MonkeyPatch,
+    directory: Path,
+    work: Callable[[HostRules, Kernel], Awaitable[None]],
+) -> list[str]:
+    """Return the kernel calls of `work`, with rules that were applied for one network before."""
+    kernel = Kernel()
+    monkeypatch.setattr(rules, "HostTable", lambda _node_id: kernel)
+    monkeypatch.setattr(rules, "ForeignRules", lambda: kernel)
+
+    async def main() -> None:
+        thread = KernelThread()
+        try:
+            made = HostRules(NodeId(bytes(16)), thread, EventLog(directory), 30.0)
+            made.set_links(Vni(1), [LINK])
+            await made.apply()
+            kernel.calls.clear()
+            await work(made, kernel)
+        finally:
+            thread.close()
+
+    asyncio.run(main())
+    return kernel.calls
+
+
+def test_the_first_write_reads_the_kernels_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A table that a process before this one left, and that is right, is not written again."""
+
+    async def work(_made: HostRules, _kernel: Kernel) -> None:
+        thread = KernelThread()
+        successor = HostRules(NodeId(bytes(16)), thread, EventLog(tmp_path), 30.0)
+        successor.set_links(Vni(1), [LINK])
+        await successor.apply()
+        thread.close()
+
+    assert calls_of(monkeypatch, tmp_path, work) == ["holds", "others"]
+
+
+def test_a_published_port_only_writes_the_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A port that is published needs no reading: the table is known to be another one."""
+
+    async def work(made: HostRules, kernel: Kernel) -> None:
+        made.set_ports([PORT])
+        await made.apply()
+        assert kernel.held is not None
+        assert kernel.held.ports == {PORT}
+
+    assert calls_of(monkeypatch, tmp_path, work) == ["write"]
+
+
+def test_another_link_adapts_the_tables_of_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An IPv6 network may need rules in tables that an IPv4 network does not touch."""
+
+    async def work(made: HostRules, _kernel: Kernel) -> None:
+        made.set_links(Vni(2), [OTHER_LINK])
+        await made.apply()
+
+    assert calls_of(monkeypatch, tmp_path, work) == ["write", "others"]
+
+
+def test_a_pass_writes_a_table_that_was_altered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A pass reads the table even if nothing else is wanted."""
+
+    async def work(made: HostRules, kernel: Kernel) -> None:
+        kernel.held = None
+        await made.reconcile()
+
+    assert calls_of(monkeypatch, tmp_path, work) == ["holds", "write", "others"]
+
+
+def test_an_unfinished_change_is_finished_by_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After a failure in the tables of others, the next change visits them again."""
+
+    async def work(made: HostRules, kernel: Kernel) -> None:
+        kernel.refuses = True
+        made.set_links(Vni(2), [OTHER_LINK])
+        await made.apply()
+        assert made.fault is not None
+        kernel.refuses = False
+        kernel.calls.clear()
+        made.set_ports([PORT])
+        await made.apply()
+        assert made.fault is None
+
+    assert calls_of(monkeypatch, tmp_path, work) == ["holds", "write", "others"]
