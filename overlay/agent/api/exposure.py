@@ -56,9 +56,8 @@ class ExposureHandlers:
         """POST /v1/published."""
         published_ports = self._agent.require_components().exposure.published_ports
         name, pairs = request.name, _pairs(request.ports)
-        network = published_ports.network_of(name, request.network)
         host_ip = request.host_ip or Ip(b"")
-        added = await published_ports.publish(network, name, pairs, host_ip)
+        network, added = await published_ports.publish(name, request.network, pairs, host_ip)
         return {
             "name": name,
             "network": network.name,

@@ -70,37 +70,15 @@ class PublishedPorts(Controller):
 
     # --- commands -----------------------------------------------------------------------
 
-    def network_of(self, name: str, wanted: str | None) -> Network:
-        """Return the network on which to publish a name.
-
-        Raises NotFoundError where no endpoint has the name, ConflictError where several networks
-        have it.
-        """
-        if wanted is not None:
-            return self._directory.network(wanted)
-        found = [n for n in self._directory.networks() if name in self._named(n.vni)]
-        if not found:
-            raise NotFoundError(
-                f"nothing is called {name} on any network",
-                hint="'overlayd endpoint ls' lists the names; for a future one add --network",
-            )
-        exposed = [
-            network for network in found if self._exposure.host_endpoints.of(network.vni)
-        ] or found
-        if len(exposed) > 1:
-            names = ", ".join(network.name for network in exposed)
-            raise ConflictError(
-                f"{name} is on several networks: {names}", hint="Choose one with --network"
-            )
-        return exposed[0]
-
     async def publish(
-        self, network: Network, name: str, pairs: list[PortPair], host_ip: Ip
-    ) -> list[PublishedPort]:
-        """Publish ports, all or none; return those that are new.
+        self, name: str, network_name: str | None, pairs: list[PortPair], host_ip: Ip
+    ) -> tuple[Network, list[PublishedPort]]:
+        """Publish ports of a name, all or none; return its network and the ports that are new.
 
-        Raises ConflictError for a port that is taken, or a network that is not exposed here.
+        Raises ConflictError for a port that is taken, or a network that is not exposed here; also
+        the errors of a name without a network, or on several (`_network_of`).
         """
+        network = self._network_of(name, network_name)
         self._require_exposed(network)
         families = self._families(network, host_ip)
         wanted = [
@@ -134,7 +112,31 @@ class PublishedPorts(Controller):
                 "publish", f"{each.host_binding}/{each.protocol} maps to port {each.port}",
                 network=network.name, endpoint=name,
             )  # fmt: skip
-        return fresh
+        return network, fresh
+
+    def _network_of(self, name: str, wanted: str | None) -> Network:
+        """Return the network on which to publish a name.
+
+        Raises NotFoundError where no endpoint has the name, ConflictError where several networks
+        have it.
+        """
+        if wanted is not None:
+            return self._directory.network(wanted)
+        found = [n for n in self._directory.networks() if name in self._named(n.vni)]
+        if not found:
+            raise NotFoundError(
+                f"nothing is called {name} on any network",
+                hint="'overlayd endpoint ls' lists the names; for a future one add --network",
+            )
+        exposed = [
+            network for network in found if self._exposure.host_endpoints.of(network.vni)
+        ] or found
+        if len(exposed) > 1:
+            names = ", ".join(network.name for network in exposed)
+            raise ConflictError(
+                f"{name} is on several networks: {names}", hint="Choose one with --network"
+            )
+        return exposed[0]
 
     def _require_exposed(self, network: Network) -> None:
         if self._exposure.host_endpoints.of(network.vni):
