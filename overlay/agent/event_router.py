@@ -158,7 +158,6 @@ class EventRouter:
         elif self.reconciler.runtime(Vni(scope)) is None:
             # A node without a sandbox only holds the records: its kernel needs nothing.
             node = self.context.gossip.node
-            versions = list(node.store.versions(scope))
-            node.programmed(versions, self.context.gossip.transport.now())
+            node.confirmations.programmed(node.store.versions(scope))
         else:
             self.reconciler.mark_dirty(scope)

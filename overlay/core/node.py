@@ -41,7 +41,6 @@ from overlay.core.protocol.messages import (
     Delta,
     GrantRefusal,
     GrantRequest,
-    LogVersion,
     MemberState,
     Message,
     Nack,
@@ -356,10 +355,6 @@ class Node:
     def cancel_confirmation(self, wait_id: int) -> None:
         """Cancel a wait."""
         self.confirmations.forget(wait_id)
-
-    def programmed(self, versions: Iterable[LogVersion], now: float) -> None:  # noqa: ARG002
-        """Note what the kernel is programmed with, and send confirmations due."""
-        self.confirmations.programmed(list(versions))
 
     def renew_card(self, card: Card, now: float) -> None:
         """Use and publish a changed card of this node, already durable.

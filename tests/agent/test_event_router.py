@@ -76,7 +76,7 @@ def test_records_without_a_sandbox_count_as_programmed(bench: Bench) -> None:
     bench.calls.reconciler.runtime.return_value = None
     bench.emit(StoreChanged(OTHER, Scope(7), (("endpoint", b"e"),)))
 
-    bench.calls.gossip.node.programmed.assert_called_once()
+    bench.calls.gossip.node.confirmations.programmed.assert_called_once()
     bench.calls.reconciler.mark_dirty.assert_not_called()
 
 

@@ -233,7 +233,7 @@ class Reconciler(Controller):
 
     def _programmed(self, versions: list[LogVersion]) -> None:
         """Confirm the record versions that the kernel forwards by, to the peers that wait."""
-        self._gossip.node.programmed(versions, self._gossip.transport.now())
+        self._gossip.node.confirmations.programmed(versions)
         self._gossip.transport.flush_soon()
 
     async def _pass(self, vni: Vni) -> None:

@@ -6,6 +6,7 @@ that are no longer alive are removed from it, and the owner may cancel it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from overlay import limits
@@ -163,7 +164,7 @@ class Confirmations:
         owed[sender] = max(owed.get(sender, 0), segment.upto)
         return True
 
-    def programmed(self, versions: list[LogVersion]) -> None:
+    def programmed(self, versions: Iterable[LogVersion]) -> None:
         """Note what the kernel is programmed with, and send confirmations due."""
         answers: dict[NodeId, list[tuple[NodeId, Scope]]] = {}
         for version in versions:

@@ -100,7 +100,7 @@ class Reconciler:
         versions = list(node.store.versions(scope))
         actual = self.host.kernel.read(vni)
         if actual is None:  # no sandbox here: nothing to program
-            node.programmed(versions, self.host.schedule.now)
+            node.confirmations.programmed(versions)
             return True
         self.passes += 1
         operations = diff(self.desired(vni), actual, prune=self.may_prune())
@@ -111,7 +111,7 @@ class Reconciler:
             self._dirty.add(vni)
             self._arm(_RETRY_S)
             return False
-        node.programmed(versions, self.host.schedule.now)
+        node.confirmations.programmed(versions)
         return True
 
     def _apply(self, vni: Vni, operations: list[Any]) -> bool:

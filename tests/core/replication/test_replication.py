@@ -384,12 +384,12 @@ def test_a_wait_ends_when_everyone_has_programmed() -> None:
     wait = net.write(nodes[0], BLUE, endpoint(1), confirm=True)
     assert wait is not None
     net.run(0.2)
-    nodes[1].programmed(list(nodes[1].store.versions(BLUE)), net.now)
+    nodes[1].confirmations.programmed(nodes[1].store.versions(BLUE))
     net.run(0.2)
     assert nodes[0].unconfirmed_nodes(wait) == (nodes[2].card.node_id,)
     assert confirmed == []
 
-    nodes[2].programmed(list(nodes[2].store.versions(BLUE)), net.now)
+    nodes[2].confirmations.programmed(nodes[2].store.versions(BLUE))
     net.run(0.2)
 
     assert confirmed == [(wait, [nodes[1].card.node_id, nodes[2].card.node_id])]
