@@ -43,9 +43,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 load_all_checks()
 SEED = int(os.environ.get("SEED", "20261121"))
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = int(
-    os.environ.get("EXAMPLES") or 25
-)  # per operation and kind of request
+EXAMPLES = int(os.environ.get("EXAMPLES") or 25)  # per operation and kind of request
 
 # Texts that get further into the agent than those that a generator finds.
 WORDS = [
