@@ -14,6 +14,7 @@ SOURCES = sorted((ROOT / "overlay").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 FILE_LINES_MAX = 450
 FUNCTION_LINES_MAX = 60
+TEST_NAME_LENGTH_MAX = 60
 # The core may not do these by itself: read clocks, draw random numbers, wait, communicate.
 BANNED_IN_CORE = {"time", "datetime", "os", "secrets", "asyncio", "socket", "threading", "logging"}
 
@@ -88,6 +89,15 @@ def test_every_test_states_its_fact(path: Path) -> None:
     ]
 
     assert bare == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_test_names_are_short(path: Path) -> None:
+    """A test's name has at most 60 characters."""
+    names = [node.name for node in functions(ast.parse(path.read_text()))]
+    long = [each for each in names if each.startswith("test_") and len(each) > TEST_NAME_LENGTH_MAX]
+
+    assert long == []
 
 
 def test_no_open_ends_are_marked_in_the_source() -> None:

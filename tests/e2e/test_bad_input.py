@@ -140,7 +140,7 @@ JOIN = "overlayd --state-dir /run/s2 --run-dir /run/r2 join"
         ("ovt1.AAAA", "192.168.56.11 --token-file -", 2, "cut short"),
         ("MISTYPED", "192.168.56.11 --token-file -", 2, "mistyped"),
         (None, "192.168.56.11", 2, "token"),
-        (None, "192.168.56.11 --token-file /nowhere", 5, "does not exist"),
+        (None, "192.168.56.11 --token-file /nowhere", 5, "token file /nowhere does not exist"),
         ("TOKEN", "192.168.56.11 --token-file - --underlay eth9", 2, "eth9"),
         ("TOKEN", "192.168.56.11 --token-file -", 6, "port 7948"),
     ],
