@@ -87,7 +87,7 @@ def run_publish(args: Namespace) -> int:
     if args.name == "ls" and not args.ports:
         return _list(client, args)
     if not args.ports:
-        raise UsageError(f"no port to publish for {args.name} was given", hint=PORT_HINT)
+        raise UsageError(f"no port given to publish for {args.name}", hint=PORT_HINT)
     require_ports(args.ports)
     body: JsonObject = {"name": args.name, "ports": args.ports}
     body |= {"network": args.network, "host_ip": args.host_ip}
