@@ -19,7 +19,6 @@ from overlay.agent.api.schema.endpoints import (
 )
 from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.components import Components
-from overlay.agent.containers import modes
 from overlay.agent.endpoints.attach import EndpointResult
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.lifecycle import AgentLifecycle
@@ -50,7 +49,6 @@ class EndpointHandlers:
     async def attach(self, request: AttachRequest) -> AttachResponse:
         """POST /v1/endpoints."""
         components = self._agent.require_components()
-        modes.refuse_container_modes(list(request.networks))
         started = time.monotonic()
         results = await components.attach_service.attach(
             AttachSpec(

@@ -62,7 +62,7 @@ def is_mode(word: str) -> bool:
     return word in RESERVED_NETWORK_NAMES or word.startswith(_SHARED)
 
 
-def refuse_container_modes(words: list[str]) -> None:
+def refuse_container_modes(words: Iterable[str]) -> None:
     """Raise UsageError if one of an attach's networks is a mode."""
     for word in filter(is_mode, words):
         raise UsageError(

@@ -18,6 +18,7 @@ from overlay.agent.api.schema.field_types import (
     UnicastMac,
     require_rate,
 )
+from overlay.agent.containers.modes import refuse_container_modes
 from overlay.errors import UsageError
 
 _PRIORITY_MAX = limits.GATEWAY_PRIORITY_MAX
@@ -63,6 +64,11 @@ class AttachRequest(AttachOptions, frozen=True, kw_only=True):
     target: Text
     networks: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=limits.NETWORK_COUNT_MAX)]
     name: Name | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError, also for a network mode, which only a new container can have."""
+        super().__post_init__()
+        refuse_container_modes(self.networks)
 
 
 class DetachRequest(Request, frozen=True, kw_only=True):

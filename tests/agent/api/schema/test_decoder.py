@@ -155,6 +155,8 @@ def test_wrong_parameters_are_refused(shape: type[Request], query: dict[str, str
         (DetachRequest, {"target": "two\nlines"}),
         (DetachRequest, {"target": "c1", "networks": ["\x1b[2J"]}),
         (AttachRequest, {"target": "c1", "networks": []}),
+        (AttachRequest, {"target": "c1", "networks": ["a", "host"]}),
+        (AttachRequest, {"target": "c1", "networks": ["container:web"]}),
         (AttachRequest, {**ATTACH, "networks": ["a", "b"], "ip": "10.0.0.1"}),
         (AttachRequest, {**ATTACH, "ifname": "a/b"}),
         (AttachRequest, {**ATTACH, "ifname": "x" * 16}),
