@@ -125,24 +125,19 @@ def attach_fields(args: Namespace) -> JsonObject:
 
 def _require_publishable(ports: Sequence[str], networks: Sequence[str]) -> None:
     """Raise UsageError if `--publish` cannot succeed once the container is attached."""
-    require_ports(ports)
-    if ports and set(networks) <= {"none", "host"}:
+    if not ports:
+        return
+    from overlay.core.dataplane.published_port import parse_pairs  # noqa: PLC0415  rarely needed
+
+    for text in ports:
+        parse_pairs(text)
+    if set(networks) <= {"none", "host"}:
         raise UsageError(
             "a published port needs a container on a network",
             why="this one is not on any",
             hint="Give its network: --network NETWORK",
             field="publish",
         )
-
-
-def require_ports(texts: Sequence[str]) -> None:
-    """Raise UsageError unless all texts are ports to publish, such as `8080:80/udp`."""
-    if not texts:
-        return
-    from overlay.core.dataplane.published_port import parse_pairs  # noqa: PLC0415  rarely needed
-
-    for text in texts:
-        parse_pairs(text)
 
 
 def _rates(args: Namespace) -> JsonObject:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.cli.options.common import require_ports
 from overlay.client.api import ApiClient, JsonObject
 from overlay.errors import ConflictError, UsageError
 
@@ -88,7 +87,10 @@ def run_publish(args: Namespace) -> int:
         return _list(client, args)
     if not args.ports:
         raise UsageError(f"no port given to publish for {args.name}", hint=PORT_HINT)
-    require_ports(args.ports)
+    from overlay.core.dataplane.published_port import parse_pairs  # noqa: PLC0415  only for this
+
+    for text in args.ports:
+        parse_pairs(text)
     body: JsonObject = {"name": args.name, "ports": args.ports}
     body |= {"network": args.network, "host_ip": args.host_ip}
     done = client.post("/v1/published", body)
