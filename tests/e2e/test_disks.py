@@ -88,7 +88,7 @@ def test_a_copied_disk_is_reported_on_both_hosts(
     shown = [event for event in four.json(3, "events")["events"] if event["kind"] == "clone"]
     assert len(shown) == 1, "one event, not one per second"
     code, _, err = four.run(4, "overlayd", "leave")
-    assert (code, "would leave with it" in err) == (6, True), err
+    assert (code, "would leave as well" in err) == (6, True), err
 
 
 def test_a_copy_joins_as_a_new_node_after_a_reset(

@@ -260,10 +260,10 @@ def state_of(cluster: Cluster, number: int) -> dict[str, Any]:
 
 
 def changes(before: Any, after: Any, path: str = "") -> list[str]:
-    """Return the differences between two answers; new fields are allowed."""
+    """Return the differences between two answers; new fields and other reasons are allowed."""
     if isinstance(before, dict) and isinstance(after, dict):
         found = [f"{path}.{field} is gone" for field in before if field not in after]
-        for field in before.keys() & after.keys():
+        for field in {each for each in before.keys() & after.keys() if not each.endswith("_why")}:
             found += changes(before[field], after[field], f"{path}.{field}")
         return found
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
