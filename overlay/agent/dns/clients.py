@@ -36,6 +36,10 @@ class DnsClients:
         vnis = {each.vni for each in self._attachments.of_target(client.netns_identity)}
         return [other for other in self._directory.networks() if other.vni in vnis]
 
+    def reaches_outside(self, network: Network, ip: Ip) -> bool:
+        """Return whether a client is on a network that is not internal."""
+        return any(not each.internal for each in self.networks(network, ip))
+
     def resolvers(self, network: Network, ip: Ip) -> Sequence[str]:
         """Return the resolvers configured for a client; none if the host's apply."""
         client = self._attachment(network, ip)

@@ -1,7 +1,8 @@
 """DNS server for the containers of one network, inside its sandbox on the gateway address.
 
-Owns: the DNS format (by dnslib), truncation, UDP and TCP. Malformed queries are dropped without an
-answer. Does not: resolve names (`resolver`), query other resolvers (`upstream`).
+Owns: UDP and TCP, and which queries this node answers. Malformed queries are dropped without an
+answer. Does not: resolve names (`resolver`), know the DNS format (`query`) or query other resolvers
+(`upstream`).
 """
 
 from __future__ import annotations
@@ -12,28 +13,36 @@ import contextlib
 import ipaddress
 import random
 import socket
-import struct
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
+from typing import Protocol, cast
 
-from dnslib import AAAA, EDNS0, PTR, QTYPE, RCODE, RR, A, DNSRecord
-from dnslib.dns import DNSError
+from dnslib import AAAA, PTR, QTYPE, RCODE, RR, A
 
 from overlay import limits
 from overlay.agent.dns import upstream
+from overlay.agent.dns.query import Query, not_implemented
 from overlay.agent.dns.resolver import DnsAnswer, Resolver
 from overlay.model import Ip, Network, ip_text
 
 TTL_S = 5
-_UDP_SIZE_DEFAULT = 512  # RFC 1035 section 4.2.1
-_UDP_SIZE_MAX = 1232  # fits any path; RFC 6891 allows less than the client accepts
-_STREAM_SIZE_MAX = 65535  # RFC 1035 section 4.2.2
+_RECORD_SIZE_MIN = 16  # of an A record whose name is compressed
+
+
+class ForwardingClients(Protocol):
+    """Which queries of a client are forwarded, and to which resolvers."""
+
+    def reaches_outside(self, network: Network, ip: Ip) -> bool:
+        """Return whether the client is on a network that is not internal."""
+
+    def resolvers(self, network: Network, ip: Ip) -> Sequence[str]:
+        """Return the resolvers configured for a client; none if the host's apply."""
 
 
 class DnsServer:
     """Serves one network on a UDP and a TCP socket that were opened in its sandbox.
 
-    `resolvers` returns the upstream resolvers for a client, by its address on the network.
+    Queries for names that are not overlayd's are forwarded, unless the client is on internal
+    networks only.
     """
 
     def __init__(
@@ -41,12 +50,12 @@ class DnsServer:
         network: Network,
         resolver: Resolver,
         rng: random.Random,
-        resolvers: Callable[[Network, Ip], Sequence[str]],
+        clients: ForwardingClients,
     ) -> None:
         self._network = network
         self._resolver = resolver
         self._rng = rng
-        self._resolvers = resolvers
+        self._clients = clients
         self._forwarding = 0
         self._streams: collections.Counter[Ip] = collections.Counter()
         self._transport: asyncio.DatagramTransport | None = None
@@ -67,80 +76,61 @@ class DnsServer:
 
     # --- questions ----------------------------------------------------------------------
 
-    def own_answer(self, raw: bytes, client: Ip) -> DNSRecord | None:
-        """Return the answer to a query; None if another resolver must answer it.
-
-        Raises DNSError if this is not a query with exactly one question.
-        """
-        question = DNSRecord.parse(raw)
-        if question.header.qr or len(question.questions) != 1:
-            raise DNSError("not a query with one question")
-        name = str(question.q.qname)
-        kind = QTYPE.get(question.q.qtype, "")
-        reverse = kind == "PTR"
-        resolve = self._resolver.reverse if reverse else self._resolver.forward
-        found = resolve(self._network, client, name)
+    async def answer(self, raw: bytes, client: Ip, *, by_tcp: bool) -> bytes | None:
+        """Return the message to send back to a client; None to send nothing."""
+        refusal = not_implemented(raw)
+        query = None if refusal else Query.parse(raw)
+        if query is None:
+            return refusal
+        if not query.is_lookup:
+            return query.failure(RCODE.REFUSED)
+        found = self._own_answer(query, client)
         if found is None:
-            return None
-        reply: DNSRecord = question.reply(ra=1, aa=1)
-        if not found.exists:
-            reply.header.rcode = RCODE.NXDOMAIN
-        for record in self._records(name, kind, found):
-            reply.add_answer(record)
-        if any(extra.rtype == QTYPE.OPT for extra in question.ar):
-            reply.add_ar(EDNS0(udp_len=_UDP_SIZE_MAX))
-        return reply
+            return await self._forwarded(query, client, by_tcp=by_tcp)
+        size = query.own_size(by_tcp=by_tcp)
+        code = RCODE.NOERROR if found.exists else RCODE.NXDOMAIN
+        return query.answer(self._records(query, found, size), size, code)
 
-    def _records(self, name: str, kind: str, found: DnsAnswer) -> list[RR]:
+    def _own_answer(self, query: Query, client: Ip) -> DnsAnswer | None:
+        """Return what this node's records say; None if another resolver must answer."""
+        is_reverse = query.kind == "PTR"
+        resolve = self._resolver.reverse if is_reverse else self._resolver.forward
+        return resolve(self._network, client, query.name)
+
+    def _records(self, query: Query, found: DnsAnswer, size: int) -> list[RR]:
+        """Return the records of an answer in random order: clients use the first of an alias."""
+        name, kind = query.name, query.kind
         if kind == "PTR":
             return [RR(name, QTYPE.PTR, rdata=PTR(item), ttl=TTL_S) for item in found.names]
-        records = [
+        wanted = [ip for ip in found.ips if kind in ("ANY", "A" if len(ip) == 4 else "AAAA")]
+        self._rng.shuffle(wanted)
+        return [
             RR(name, QTYPE.A, rdata=A(ip_text(ip)), ttl=TTL_S)
             if len(ip) == 4
             else RR(name, QTYPE.AAAA, rdata=AAAA(ip_text(ip)), ttl=TTL_S)
-            for ip in found.ips
+            for ip in wanted[: size // _RECORD_SIZE_MIN + 1]
         ]
-        wanted = [item for item in records if kind in ("ANY", QTYPE[item.rtype])]
-        self._rng.shuffle(wanted)  # round robin among endpoints that share an alias
-        return wanted
 
-    async def answer(self, raw: bytes, client: Ip, *, size_max: int) -> bytes | None:
-        """Return the message to send back, of `size_max` bytes at most; None to send nothing."""
-        try:
-            reply = self.own_answer(raw, client)
-            question = DNSRecord.parse(raw)
-        except (DNSError, ValueError, IndexError, struct.error):
-            return None
-        if reply is None:
-            by_stream = size_max == _STREAM_SIZE_MAX
-            return await self._forwarded(raw, question, client, by_stream=by_stream)
-        packed = bytes(reply.pack())
-        allowed = min(size_max, _udp_size(question)) if size_max == _UDP_SIZE_MAX else size_max
-        if len(packed) > allowed:
-            packed = bytes(reply.truncate().pack())
-        return packed
-
-    async def _forwarded(
-        self, raw: bytes, question: DNSRecord, client: Ip, *, by_stream: bool
-    ) -> bytes:
+    async def _forwarded(self, query: Query, client: Ip, *, by_tcp: bool) -> bytes:
         """Forward a query to the client's resolvers in turn; answer SERVFAIL if none answers.
 
         A query that came by TCP is sent by TCP, too: its answer may be too large for UDP.
         """
-        failure = question.reply(ra=1, aa=0)
-        failure.header.rcode = RCODE.SERVFAIL
+        if not query.may_be_forwarded or not self._clients.reaches_outside(self._network, client):
+            return query.failure(RCODE.REFUSED)
         if self._forwarding >= limits.DNS_FORWARDS_MAX:
-            failure.header.rcode = RCODE.REFUSED
-            return bytes(failure.pack())
+            return query.failure(RCODE.REFUSED)
         self._forwarding += 1
         try:
-            for server in self._resolvers(self._network, client):
-                answer = await upstream.query(server, raw, by_tcp=by_stream)
+            for server in (
+                self._clients.resolvers(self._network, client) or upstream.host_resolvers()
+            ):
+                answer = await upstream.query(server, query.raw, by_tcp=by_tcp)
                 if answer is not None:
                     return answer
         finally:
             self._forwarding -= 1
-        return bytes(failure.pack())
+        return query.failure(RCODE.SERVFAIL)
 
     async def _serve_stream(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -156,7 +146,7 @@ class DnsServer:
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(upstream.TIMEOUT_S * 3):
                     raw = await upstream.read_framed(reader)
-                    answer = await self.answer(raw, client, size_max=_STREAM_SIZE_MAX)
+                    answer = await self.answer(raw, client, by_tcp=True)
                     if answer is not None:
                         writer.write(upstream.framed(answer))
                         await writer.drain()
@@ -192,7 +182,7 @@ class _Udp(asyncio.DatagramProtocol):
 
     async def _reply(self, data: bytes, addr: tuple[str, int]) -> None:
         client = Ip(ipaddress.ip_address(addr[0].partition("%")[0]).packed)
-        answer = await self._server.answer(data, client, size_max=_UDP_SIZE_MAX)
+        answer = await self._server.answer(data, client, by_tcp=False)
         if answer is not None and self._transport is not None:
             self._transport.sendto(answer, addr)
 
@@ -216,11 +206,3 @@ def bound_sockets(ip: Ip) -> tuple[socket.socket, socket.socket]:
         tcp.close()
         raise
     return udp, tcp
-
-
-def _udp_size(question: DNSRecord) -> int:
-    """Return how many bytes the client accepts in an answer (RFC 6891 section 6.2.3)."""
-    for extra in question.ar:
-        if extra.rtype == QTYPE.OPT:
-            return max(_UDP_SIZE_DEFAULT, min(int(extra.edns_len), _UDP_SIZE_MAX))
-    return _UDP_SIZE_DEFAULT

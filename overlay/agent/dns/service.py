@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overlay import limits
@@ -15,7 +14,6 @@ from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dns.clients import DnsClients
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer, bound_sockets
-from overlay.agent.dns.upstream import host_resolvers
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
 from overlay.kernel import netns
@@ -84,7 +82,7 @@ class DnsService:
             udp.close()
             tcp.close()
             return
-        server = DnsServer(network, self._resolver, random.Random(os.urandom(8)), self._resolvers)
+        server = DnsServer(network, self._resolver, random.Random(os.urandom(8)), self._clients)
         servers[ip] = server
         await server.start(udp, tcp)
         if self._faults.pop((network.vni, ip), None) is not None:
@@ -117,10 +115,6 @@ class DnsService:
         """Stop all servers."""
         for vni in list(self._servers):
             self.close(vni)
-
-    def _resolvers(self, network: Network, client: Ip) -> Sequence[str]:
-        """Return the upstream resolvers: those configured for the client, else the host's."""
-        return self._clients.resolvers(network, client) or host_resolvers()
 
 
 def _inside(sandbox: Sandbox, ip: Ip) -> tuple[socket.socket, socket.socket]:

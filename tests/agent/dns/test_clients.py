@@ -31,7 +31,7 @@ class Records:
 
     def networks(self) -> list[Any]:
         """Return both networks."""
-        return [SimpleNamespace(vni=vni) for vni in self.own]
+        return [SimpleNamespace(vni=vni, internal=vni == BLUE) for vni in self.own]
 
     def own_version(self, _vni: Vni) -> int:
         """Return the version of this node's records, which grows with each change."""
@@ -101,6 +101,22 @@ def test_attach_and_detach_take_effect_at_once() -> None:
     for endpoint_id in list(attachments):
         del attachments[endpoint_id]
     assert dns_clients.networks(blue, ip_of(BLUE, 1)) == [blue]
+
+
+def test_only_internal_networks_reach_nothing_outside() -> None:
+    """A client on an internal network reaches the outside only by a second network.
+
+    An address that no container has is on the network of its query alone.
+    """
+    records, state = Records(), cast("Any", SimpleNamespace(get=lambda *_: None))
+    only, both, other = records.add(BLUE, 1), records.add(BLUE, 2), records.add(RED, 2)
+    dns_clients = DnsClients(state, cast("Any", records), Attachments([only, both, other]))
+    blue, red = cast("Any", records.networks())
+
+    assert not dns_clients.reaches_outside(blue, ip_of(BLUE, 1))
+    assert dns_clients.reaches_outside(blue, ip_of(BLUE, 2))
+    assert not dns_clients.reaches_outside(blue, ip_of(BLUE, 3))
+    assert dns_clients.reaches_outside(red, ip_of(RED, 3))
 
 
 def test_attachments_are_found_by_their_container() -> None:
