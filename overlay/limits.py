@@ -135,6 +135,9 @@ DNS_QUESTIONS_MAX: Final = 512  # being answered at once, per network
 DNS_FORWARDS_MAX: Final = 256  # of them waiting for the host's resolvers
 DNS_STREAMS_MAX: Final = 256  # TCP connections at once, per network
 DNS_STREAMS_PER_CLIENT_MAX: Final = 16  # of them one container's
+DNS_STREAM_QUESTIONS_MAX: Final = 8  # of one connection being answered at once
+DNS_STREAM_IDLE_S: Final = 6.0  # until a connection without a question is closed
+DNS_STREAM_LIFETIME_S: Final = 30.0  # of a connection, however many questions it has
 DNS_RETRY_FIRST_S: Final = 1.0  # after an address could not be served; doubled up to
 DNS_RETRY_MAX_S: Final = 30.0
 

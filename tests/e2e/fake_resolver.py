@@ -14,6 +14,7 @@ import struct
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 CODES = {"servfail": 2, "refused": 5}
 
@@ -74,7 +75,8 @@ class Tcp(socketserver.ThreadingTCPServer):
 if __name__ == "__main__":
     MODE = sys.argv[2]
     LOG = sys.argv[3] if len(sys.argv) > 3 else None
-    place = socket.getaddrinfo(sys.argv[1], 53, type=socket.SOCK_DGRAM)[0][4]
+    address, _, zone = sys.argv[1].partition("%")
+    place: Any = (address, 53, 0, socket.if_nametoindex(zone)) if zone else (address, 53)
     with contextlib.suppress(KeyboardInterrupt), Tcp(place, ByTcp) as tcp, Udp(place, ByUdp) as udp:
         threading.Thread(target=tcp.serve_forever, daemon=True).start()
         print("ready", flush=True)  # noqa: T201 - for the test that started it

@@ -14,7 +14,7 @@ import ipaddress
 import random
 import socket
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from dnslib import AAAA, PTR, QTYPE, RCODE, RR, A
 
@@ -58,6 +58,7 @@ class DnsServer:
         self._clients = clients
         self._forwarding = 0
         self._streams: collections.Counter[Ip] = collections.Counter()
+        self._handlers: set[asyncio.Task[Any]] = set()  # one per connection
         self._transport: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
 
@@ -73,6 +74,8 @@ class DnsServer:
             self._transport.close()
         if self._tcp is not None:
             self._tcp.close()
+        for handler in self._handlers:
+            handler.cancel()
 
     # --- questions ----------------------------------------------------------------------
 
@@ -135,24 +138,45 @@ class DnsServer:
     async def _serve_stream(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Answer one query per connection: what clients send after a truncated answer."""
+        """Answer the queries of one connection, in the order in which the answers are there.
+
+        C libraries send the queries for both families at once (RFC 7766 section 6.2.1.1).
+        """
         peer = writer.get_extra_info("peername")
         client = None if peer is None else Ip(ipaddress.ip_address(peer[0]).packed)
         if client is None or not self._has_room(client):  # disconnected already, or too many
             writer.transport.abort()
             return
         self._streams[client] += 1
+        handler = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._handlers.add(handler)
         try:
-            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(upstream.TIMEOUT_S * 3):
-                    raw = await upstream.read_framed(reader)
-                    answer = await self.answer(raw, client, by_tcp=True)
-                    if answer is not None:
-                        writer.write(upstream.framed(answer))
-                        await writer.drain()
+            async with asyncio.TaskGroup() as answers:
+                room = asyncio.Semaphore(limits.DNS_STREAM_QUESTIONS_MAX)
+                with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+                    async with asyncio.timeout(limits.DNS_STREAM_LIFETIME_S):
+                        while True:
+                            await room.acquire()
+                            async with asyncio.timeout(limits.DNS_STREAM_IDLE_S):
+                                raw = await upstream.read_framed(reader)
+                            answering = answers.create_task(self._reply(raw, client, writer))
+                            answering.add_done_callback(lambda _: room.release())
         finally:
             self._streams -= collections.Counter({client: 1})
+            self._handlers.discard(handler)
             writer.close()
+
+    async def _reply(self, raw: bytes, client: Ip, writer: asyncio.StreamWriter) -> None:
+        """Answer one query of a connection; close it if the client does not read."""
+        answer = await self.answer(raw, client, by_tcp=True)
+        if answer is None:
+            return
+        writer.write(upstream.framed(answer))
+        try:
+            async with asyncio.timeout(limits.DNS_STREAM_IDLE_S):
+                await writer.drain()
+        except (OSError, TimeoutError):
+            writer.transport.abort()
 
     def _has_room(self, client: Ip) -> bool:
         """Return whether the client may have one more connection."""

@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import AsyncIterator
 
 import pytest
 from dnslib import EDNS0, OPCODE, QTYPE, RCODE, RR, A, DNSRecord
 from overlay import limits
+from overlay.agent.dns import upstream
 from overlay.agent.dns.server import DnsServer
-from overlay.model import Network
+from overlay.model import Endpoint, Network, NodeId
+from tests.agent.conftest import until
 from tests.agent.dns.conftest import (
+    ALIVE,
     CLIENT,
     RED,
     SHUT,
     FakeResolver,
     Loopback,
+    Records,
+    endpoint,
     server,
 )
 
@@ -112,6 +118,151 @@ async def test_one_client_cannot_use_up_all_connections() -> None:
         for each in silent:
             each.close()
         serving.close()
+
+
+# --- large answers ----------------------------------------------------------------------
+
+
+class Crowd(Records):
+    """A directory of many endpoints that share an alias."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def endpoints(self, vni: int) -> list[tuple[NodeId, Endpoint]]:
+        """Return the endpoints."""
+        ips = [f"10.1.{at // 200}.{at % 200 + 1}" for at in range(self._count)]
+        return [(ALIVE, endpoint(vni, f"c{at}", ip, "crowd")) for at, ip in enumerate(ips)]
+
+
+@pytest.mark.parametrize(("edns", "size"), [(None, 512), (100, 512), (600, 600), (4096, 1232)])
+async def test_a_truncated_answer_has_its_question(edns: int | None, size: int) -> None:
+    """It has as many records as the client accepts, and the same question as the query."""
+    query = DNSRecord.question("CRowd.overlay")
+    if edns is not None:
+        query.add_ar(EDNS0(udp_len=edns))
+
+    raw = await server(records=Crowd(100)).answer(query.pack(), CLIENT, by_tcp=False)
+
+    assert raw is not None
+    answer = DNSRecord.parse(raw)
+    assert (answer.header.tc, str(answer.q.qname)) == (1, "CRowd.overlay.")
+    assert size - 16 < len(raw) <= size
+    assert [extra.rtype for extra in answer.ar] == ([] if edns is None else [QTYPE.OPT])
+
+
+async def test_an_answer_that_fits_is_not_truncated() -> None:
+    """30 addresses fit into 512 bytes, 70 into 1232; the rest comes by TCP."""
+    for count, edns, by_tcp in ((29, 0, False), (70, 4096, False), (1_000, 0, True)):
+        query = DNSRecord.question("crowd.overlay")
+        query.add_ar(EDNS0(udp_len=edns))
+        raw = await server(records=Crowd(count)).answer(query.pack(), CLIENT, by_tcp=by_tcp)
+        assert raw is not None
+        answer = DNSRecord.parse(raw)
+        assert (answer.header.tc, len(answer.rr)) == (0, count)
+
+
+async def test_an_answer_too_large_for_tcp_is_cut() -> None:
+    """As many addresses as a message holds; it is not marked, for nobody could ask again."""
+    query = DNSRecord.question("crowd.overlay")
+
+    raw = await server(records=Crowd(5_000)).answer(query.pack(), CLIENT, by_tcp=True)
+
+    assert raw is not None
+    answer = DNSRecord.parse(raw)
+    assert (answer.header.tc, 65_535 - 16 < len(raw) <= 65_535) == (0, True)
+
+
+async def test_answers_rotate() -> None:
+    """Each endpoint of an alias comes first now and then, in truncated answers, too."""
+    for count in (4, 60):
+        serving = server(records=Crowd(count))
+        answers = [await asked(serving, DNSRecord.question("crowd.overlay")) for _ in range(600)]
+        assert len({str(answer.rr[0].rdata) for answer in answers}) == count
+
+
+# --- connections ------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def place(loopback: Loopback) -> AsyncIterator[tuple[str, int]]:
+    """Serve blue by TCP; return the address. Its clients' resolver is silent for one name."""
+
+    class Slow(FakeResolver):
+        def answer(self, raw: bytes) -> bytes | None:
+            return None if b"slow" in raw else super().answer(raw)
+
+    await loopback.add("127.0.0.1", Slow())
+    udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+    for each in (udp, tcp):
+        each.bind(("127.0.0.1", 0))
+        each.setblocking(False)
+    tcp.listen()
+    serving = server(records=Crowd(100), resolvers=["127.0.0.1"])
+    await serving.start(udp, tcp)
+    yield tcp.getsockname()
+    serving.close()
+    await until(lambda: not serving._handlers)
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    place: tuple[str, int],
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection, and close it at the end."""
+    reader, writer = await asyncio.open_connection(*place)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_connection_takes_several_queries(place: tuple[str, int]) -> None:
+    """Queries that are sent at once are all answered, as are those that follow."""
+    async with connected(place) as (reader, writer), asyncio.timeout(5):
+        for _ in range(3):
+            queries = [DNSRecord.question("crowd.overlay", kind) for kind in ("A", "AAAA")]
+            writer.write(b"".join(upstream.framed(query.pack()) for query in queries))
+            answers = [DNSRecord.parse(await upstream.read_framed(reader)) for _ in queries]
+            counts = {answer.header.id: len(answer.rr) for answer in answers}
+            assert counts == {queries[0].header.id: 100, queries[1].header.id: 0}
+
+
+async def test_a_slow_query_holds_up_no_other(place: tuple[str, int]) -> None:
+    """The answer to a later query of the connection comes first."""
+    queries = [DNSRecord.question(name) for name in ("slow.example.org", "crowd.overlay")]
+    async with connected(place) as (reader, writer), asyncio.timeout(1):
+        writer.write(b"".join(upstream.framed(query.pack()) for query in queries))
+        answer = DNSRecord.parse(await upstream.read_framed(reader))
+
+    assert answer.header.id == queries[1].header.id
+
+
+async def test_a_client_that_sends_no_more_is_answered(place: tuple[str, int]) -> None:
+    """A client may close its half of the connection; the server closes its own after that."""
+    async with connected(place) as (reader, writer), asyncio.timeout(5):
+        writer.write(upstream.framed(DNSRecord.question("crowd.overlay").pack()))
+        writer.write_eof()
+        assert len(DNSRecord.parse(await upstream.read_framed(reader)).rr) == 100
+        assert await reader.read() == b""
+
+
+async def test_no_connection_lives_for_ever(
+    place: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that always has one more query is disconnected in the end."""
+    monkeypatch.setattr(limits, "DNS_STREAM_LIFETIME_S", 0.3)
+    async with connected(place) as (reader, writer):
+
+        async def ask_for_ever() -> None:
+            while True:
+                writer.write(upstream.framed(DNSRecord.question("crowd.overlay").pack()))
+                await upstream.read_framed(reader)
+
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(ask_for_ever(), 10)
 
 
 # --- what may leave ---------------------------------------------------------------------
