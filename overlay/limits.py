@@ -28,6 +28,7 @@ TEXT_SIZE_MAX: Final = 255
 NAME_LENGTH_MAX: Final = 63  # RFC 1035 section 2.3.4: a DNS label
 ALIAS_COUNT_MAX: Final = 8
 DNS_SEARCH_MAX: Final = 6  # all resolvers accept it: glibc before 2.26, and musl by size
+DNS_SEARCH_SIZE_MAX: Final = 255  # in bytes: musl ignores a longer list
 DNS_OPTIONS_MAX: Final = 8
 DNS_SERVERS_MAX: Final = 3  # resolv.conf(5): MAXNS
 CUSTOM_RECORDS_MAX: Final = 256  # of one node on one network

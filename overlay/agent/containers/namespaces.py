@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from overlay import limits
 from overlay.agent.containers import etc_files, modes
 from overlay.agent.containers.modes import NetworkMode, mode_of, sharers
+from overlay.agent.dns.upstream import host_search, search_list
 from overlay.agent.endpoints.attach import EndpointResult
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.service import AttachService
@@ -162,9 +163,10 @@ class ContainerService:
         if not servers:  # no network serves names: use the host's resolvers
             await asyncio.to_thread(etc_files.write, name, None, hosts)
             return
+        search = container.dns_search or search_list(self._dns_domain, host_search())
         resolver = [
             *(f"nameserver {server}" for server in servers[: limits.DNS_SERVERS_MAX]),
-            f"search {' '.join(container.dns_search or [self._dns_domain])}",
+            f"search {' '.join(search)}",
             f"options {' '.join(container.dns_options or _RESOLVER_OPTIONS_DEFAULT)}",
         ]
         await asyncio.to_thread(etc_files.write, name, resolver, hosts)

@@ -2,7 +2,7 @@
 
 Owns: UDP and TCP, and which queries this node answers. Malformed queries are dropped without an
 answer. Does not: resolve names (`resolver`), know the DNS format (`query`) or query other resolvers
-(`upstream`).
+(`forwarder`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import contextlib
 import ipaddress
 import random
 import socket
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from dnslib import AAAA, PTR, QTYPE, RCODE, RR, A
 
 from overlay import limits
 from overlay.agent.dns import upstream
+from overlay.agent.dns.forwarder import Forwarder
 from overlay.agent.dns.query import Query, not_implemented
 from overlay.agent.dns.resolver import DnsAnswer, Resolver
 from overlay.model import Ip, Network, ip_text
@@ -28,21 +28,10 @@ TTL_S = 5
 _RECORD_SIZE_MIN = 16  # of an A record whose name is compressed
 
 
-class ForwardingClients(Protocol):
-    """Which queries of a client are forwarded, and to which resolvers."""
-
-    def reaches_outside(self, network: Network, ip: Ip) -> bool:
-        """Return whether the client is on a network that is not internal."""
-
-    def resolvers(self, network: Network, ip: Ip) -> Sequence[str]:
-        """Return the resolvers configured for a client; none if the host's apply."""
-
-
 class DnsServer:
     """Serves one network on a UDP and a TCP socket that were opened in its sandbox.
 
-    Queries for names that are not overlayd's are forwarded, unless the client is on internal
-    networks only.
+    Queries for names that are not overlayd's are forwarded.
     """
 
     def __init__(
@@ -50,13 +39,12 @@ class DnsServer:
         network: Network,
         resolver: Resolver,
         rng: random.Random,
-        clients: ForwardingClients,
+        forwarder: Forwarder,
     ) -> None:
         self._network = network
         self._resolver = resolver
         self._rng = rng
-        self._clients = clients
-        self._forwarding = 0
+        self._forwarder = forwarder
         self._streams: collections.Counter[Ip] = collections.Counter()
         self._handlers: set[asyncio.Task[Any]] = set()  # one per connection
         self._transport: asyncio.DatagramTransport | None = None
@@ -89,7 +77,7 @@ class DnsServer:
             return query.failure(RCODE.REFUSED)
         found = self._own_answer(query, client)
         if found is None:
-            return await self._forwarded(query, client, by_tcp=by_tcp)
+            return await self._forwarder.forward(self._network, client, query, by_tcp=by_tcp)
         size = query.own_size(by_tcp=by_tcp)
         code = RCODE.NOERROR if found.exists else RCODE.NXDOMAIN
         return query.answer(self._records(query, found, size), size, code)
@@ -113,27 +101,6 @@ class DnsServer:
             else RR(name, QTYPE.AAAA, rdata=AAAA(ip_text(ip)), ttl=TTL_S)
             for ip in wanted[: size // _RECORD_SIZE_MIN + 1]
         ]
-
-    async def _forwarded(self, query: Query, client: Ip, *, by_tcp: bool) -> bytes:
-        """Forward a query to the client's resolvers in turn; answer SERVFAIL if none answers.
-
-        A query that came by TCP is sent by TCP, too: its answer may be too large for UDP.
-        """
-        if not query.may_be_forwarded or not self._clients.reaches_outside(self._network, client):
-            return query.failure(RCODE.REFUSED)
-        if self._forwarding >= limits.DNS_FORWARDS_MAX:
-            return query.failure(RCODE.REFUSED)
-        self._forwarding += 1
-        try:
-            for server in (
-                self._clients.resolvers(self._network, client) or upstream.host_resolvers()
-            ):
-                answer = await upstream.query(server, query.raw, by_tcp=by_tcp)
-                if answer is not None:
-                    return answer
-        finally:
-            self._forwarding -= 1
-        return query.failure(RCODE.SERVFAIL)
 
     async def _serve_stream(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from overlay import limits
 from overlay.agent.dataplane.reconciler import Reconciler
 from overlay.agent.dns.clients import DnsClients
+from overlay.agent.dns.forwarder import Forwarder
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer, bound_sockets
 from overlay.agent.process.event_log import EventLog
@@ -42,7 +43,7 @@ class DnsService:
         event_log: EventLog,
     ) -> None:
         self._resolver = resolver
-        self._clients = clients
+        self._forwarder = Forwarder(clients)
         self._kernel = kernel
         self._event_log = event_log
         self._servers: dict[Vni, dict[Ip, DnsServer]] = {}
@@ -82,7 +83,7 @@ class DnsService:
             udp.close()
             tcp.close()
             return
-        server = DnsServer(network, self._resolver, random.Random(os.urandom(8)), self._clients)
+        server = DnsServer(network, self._resolver, random.Random(os.urandom(8)), self._forwarder)
         servers[ip] = server
         await server.start(udp, tcp)
         if self._faults.pop((network.vni, ip), None) is not None:

@@ -8,21 +8,55 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
+from overlay import limits
+
 PORT = 53
-TIMEOUT_S = 2.0
-_RESOLV_CONF = Path("/etc/resolv.conf")
+TCP_WAIT_S = 2.0
+UDP_WAITS_S = (1.0, 1.5, 2.0)  # after each time that a query is sent: a datagram may be lost
+RESOLV_CONF = Path("/etc/resolv.conf")
 
 
-def host_resolvers(path: Path = _RESOLV_CONF) -> list[str]:
-    """Return the host's name servers, three at most (resolv.conf(5))."""
-    with contextlib.suppress(OSError):
-        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-        return [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"][:3]
+def host_resolvers(path: Path = RESOLV_CONF) -> list[str]:
+    """Return the addresses of the host's name servers, three at most (resolv.conf(5))."""
+    found = [words[1] for words in _lines(path) if len(words) > 1 and words[0] == "nameserver"]
+    return [word for word in found if _is_address(word)][: limits.DNS_SERVERS_MAX]
+
+
+def host_search(path: Path = RESOLV_CONF) -> list[str]:
+    """Return the host's search domains: those of the last line that has some (resolv.conf(5))."""
+    found = [words[1:] for words in _lines(path) if words[0] in ("search", "domain")]
+    return [word for word in found[-1] if word != "."] if found else []
+
+
+def search_list(domain: str, of_host: Sequence[str]) -> list[str]:
+    """Return a container's search list: overlayd's domain, then the host's.
+
+    It ends where a resolver would ignore it: after 6 words (glibc) or 255 bytes (musl).
+    """
+    found = list(dict.fromkeys([domain, *of_host]))[: limits.DNS_SEARCH_MAX]
+    while len(" ".join(found)) > limits.DNS_SEARCH_SIZE_MAX and len(found) > 1:
+        found.pop()
+    return found
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """Return the words of a file's lines, without comments; none if it cannot be read."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [line.split() for line in lines if line.strip() and line[0] not in "#;"]
     return []
+
+
+def _is_address(word: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(word))
+    return False
 
 
 async def query(resolver: str, raw: bytes, *, by_tcp: bool) -> bytes | None:
@@ -50,7 +84,7 @@ async def read_framed(reader: asyncio.StreamReader) -> bytes:
 
 async def _query_by_tcp(resolver: str, raw: bytes) -> bytes | None:
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(TCP_WAIT_S):
             reader, writer = await asyncio.open_connection(resolver, PORT)
             try:
                 writer.write(framed(raw))
@@ -63,19 +97,39 @@ async def _query_by_tcp(resolver: str, raw: bytes) -> bytes | None:
 
 
 async def _query_by_udp(resolver: str, raw: bytes) -> bytes | None:
-    loop = asyncio.get_running_loop()
     try:
-        family = socket.AF_INET6 if ":" in resolver else socket.AF_INET
+        family, place = _place_of(resolver)
         with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as connection:
-            connection.connect((resolver, PORT))
-            await loop.sock_sendall(connection, raw)
-            async with asyncio.timeout(TIMEOUT_S):
-                while True:
-                    answer = await loop.sock_recv(connection, 65535)
-                    if _is_answer(answer, raw):
-                        return answer
-    except (OSError, TimeoutError):
+            connection.connect(place)
+            for wait_s in UDP_WAITS_S:
+                await asyncio.get_running_loop().sock_sendall(connection, raw)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        return await _answer_from(connection, raw)
+    except OSError:
         return None
+    return None
+
+
+async def _answer_from(connection: socket.socket, raw: bytes) -> bytes:
+    """Return the answer to a query; ignore all others."""
+    while True:
+        answer = await asyncio.get_running_loop().sock_recv(connection, 65535)
+        if _is_answer(answer, raw):
+            return answer
+
+
+def _place_of(resolver: str) -> tuple[socket.AddressFamily, tuple[str | int, ...]]:
+    """Return a resolver's family and socket address.
+
+    A link-local address has its interface behind a '%' (RFC 4007 section 11). Raises OSError if
+    there is no such interface.
+    """
+    address, _, zone = resolver.partition("%")
+    if ":" not in address:
+        return socket.AF_INET, (address, PORT)
+    scope = socket.if_nametoindex(zone) if zone and not zone.isdecimal() else int(zone or 0)
+    return socket.AF_INET6, (address, PORT, 0, scope)
 
 
 def _is_answer(answer: bytes, raw: bytes) -> bool:

@@ -59,7 +59,7 @@ def register(words: VerbGroup) -> None:
             "--dns-search",
             "dns_search",
             "WORD",
-            "search domain in its resolv.conf (default: overlay)",
+            "search domain in its resolv.conf (default: overlay, then the host's)",
         ),
         ("--dns-option", "dns_options", "WORD", "option in its resolv.conf, such as ndots:2"),
     ):

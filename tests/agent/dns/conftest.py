@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 from dnslib import QTYPE, RR, A, DNSRecord
 from overlay.agent.dns import upstream
+from overlay.agent.dns.forwarder import Forwarder
 from overlay.agent.dns.resolver import Resolver
 from overlay.agent.dns.server import DnsServer
 from overlay.core.protocol.messages import MemberState
@@ -99,7 +100,7 @@ def server(
 ) -> DnsServer:
     """Return a server that is not bound to anything, for a client that is on all `networks`."""
     clients = Clients(*others, resolvers=resolvers)
-    return DnsServer(network, resolver(records=records), random.Random(1), clients)
+    return DnsServer(network, resolver(records=records), random.Random(1), Forwarder(clients))
 
 
 class FakeResolver(asyncio.DatagramProtocol):
@@ -110,6 +111,7 @@ class FakeResolver(asyncio.DatagramProtocol):
         self.ip = ip
         self.rcode = rcode
         self.is_silent = is_silent
+        self.writers: set[asyncio.StreamWriter] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -133,6 +135,7 @@ class FakeResolver(asyncio.DatagramProtocol):
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the queries of one TCP connection."""
+        self.writers.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError):
             while True:
                 if (answer := self.answer(await upstream.read_framed(reader))) is not None:
@@ -146,6 +149,7 @@ class Loopback:
     def __init__(self, port: int) -> None:
         self.port = port
         self._closing = contextlib.AsyncExitStack()
+        self._fakes: list[FakeResolver] = []
 
     async def add(self, address: str, fake: FakeResolver) -> FakeResolver:
         """Run a resolver on an address."""
@@ -154,11 +158,17 @@ class Loopback:
         self._closing.callback(transport.close)
         tcp = await asyncio.start_server(fake.serve, address, self.port)
         self._closing.callback(tcp.close)
+        self._fakes.append(fake)
         return fake
 
     async def close(self) -> None:
         """End all resolvers."""
         await self._closing.aclose()
+        for writer in [writer for fake in self._fakes for writer in fake.writers]:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        await asyncio.sleep(0.02)  # for the other ends
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ async def udp_only(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         monkeypatch.setattr(upstream, "PORT", sock.getsockname()[1])
-        monkeypatch.setattr(upstream, "TIMEOUT_S", 0.5)
+        monkeypatch.setattr(upstream, "TCP_WAIT_S", 0.5)
+        monkeypatch.setattr(upstream, "UDP_WAITS_S", (0.2, 0.3))
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(Udp, sock=sock)
         yield "127.0.0.1"
@@ -84,8 +85,65 @@ async def test_a_silent_resolver_has_no_answer(udp_only: str, *, by_tcp: bool) -
 def test_the_hosts_resolvers_are_read(tmp_path: Path) -> None:
     """At most three name servers are read; comments and other lines are ignored."""
     path = tmp_path / "resolv.conf"
-    lines = ["# x", "search a", "nameserver 1.1.1.1", "nameserver ::1", *["nameserver 2.2.2.2"] * 3]
+    lines = [
+        "# x",
+        "search a",
+        "nameserver nobody",
+        "nameserver 1.1.1.1",
+        "nameserver ::1",
+        *["nameserver 2.2.2.2"] * 3,
+    ]
     path.write_text("\n".join(lines))
 
     assert upstream.host_resolvers(path) == ["1.1.1.1", "::1", "2.2.2.2"]
     assert upstream.host_resolvers(path.with_name("none")) == []
+
+
+def test_link_local_resolvers_keep_their_interface(tmp_path: Path) -> None:
+    """The interface of an IPv6 link-local address is part of the address, as name or number."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver fe80::1%lo\nnameserver fe80::1%1\nnameserver fe80::1%nothing\n")
+
+    named, numbered, unknown = upstream.host_resolvers(path)
+
+    place = (socket.AF_INET6, ("fe80::1", upstream.PORT, 0, socket.if_nametoindex("lo")))
+    assert upstream._place_of(named) == upstream._place_of(numbered) == place
+    with pytest.raises(OSError, match=r"No such device|no interface"):
+        upstream._place_of(unknown)
+
+
+async def test_a_lost_query_is_sent_again(udp_only: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that answers only the second datagram is heard."""
+    seen = []
+
+    def second_only(self: Udp, data: bytes, addr: tuple[str, int]) -> None:
+        seen.append(data)
+        if len(seen) == 2:
+            self._transport.sendto(BY_UDP, addr)
+
+    monkeypatch.setattr(Udp, "datagram_received", second_only)
+
+    assert await upstream.query(udp_only, QUERY, by_tcp=False) == BY_UDP
+    assert seen == [QUERY, QUERY]
+
+
+def test_the_hosts_search_list_is_read(tmp_path: Path) -> None:
+    """The last line of `search` or `domain` is the list; the root alone is none."""
+    path = tmp_path / "resolv.conf"
+    for text, found in (
+        ("domain a.example\nsearch b.example c.example\n", ["b.example", "c.example"]),
+        ("search b.example\n# search x\n;search y\n", ["b.example"]),
+        ("search .\n", []),
+        ("nameserver 1.1.1.1\n", []),
+    ):
+        path.write_text(text)
+        assert upstream.host_search(path) == found
+    assert upstream.host_search(path.with_name("none")) == []
+
+
+def test_a_search_list_is_one_that_resolvers_accept() -> None:
+    """The host's domains follow overlayd's, up to 6 words and 255 bytes."""
+    assert upstream.search_list("overlay", ["a.example", "overlay"]) == ["overlay", "a.example"]
+    assert upstream.search_list("overlay", list("abcdefg")) == ["overlay", *"abcde"]
+    long = [letter * 100 for letter in "abc"]
+    assert upstream.search_list("overlay", long) == ["overlay", *long[:2]]

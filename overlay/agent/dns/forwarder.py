@@ -1,0 +1,57 @@
+"""Forward the queries of DNS clients to their resolvers, or the host's.
+
+Owns: which queries may leave this host, and how many at once. Does not: choose among resolvers
+(`resolver_pool`) or know sockets (`upstream`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from dnslib import RCODE
+
+from overlay import limits
+from overlay.agent.dns import upstream
+from overlay.agent.dns.query import Query
+from overlay.agent.dns.resolver_pool import ResolverPool
+from overlay.model import Ip, Network, Vni
+
+
+class ForwardingClients(Protocol):
+    """Which queries of a client are forwarded, and to which resolvers."""
+
+    def reaches_outside(self, network: Network, ip: Ip) -> bool:
+        """Return whether the client is on a network that is not internal."""
+
+    def resolvers(self, network: Network, ip: Ip) -> Sequence[str]:
+        """Return the resolvers configured for a client; none if the host's apply."""
+
+
+class Forwarder:
+    """Forwards queries for all networks of this host."""
+
+    def __init__(self, clients: ForwardingClients) -> None:
+        self._clients = clients
+        self._pool = ResolverPool()
+        self._pending: Counter[Vni] = Counter()
+
+    async def forward(self, network: Network, client: Ip, query: Query, *, by_tcp: bool) -> bytes:
+        """Return the answer of the client's resolvers; SERVFAIL if none of them answers.
+
+        A query that came by TCP is sent by TCP, too: its answer may be too large for UDP.
+        """
+        if not query.may_be_forwarded or not self._clients.reaches_outside(network, client):
+            return query.failure(RCODE.REFUSED)
+        if self._pending[network.vni] >= limits.DNS_FORWARDS_MAX:
+            return query.failure(RCODE.REFUSED)
+        self._pending[network.vni] += 1
+        try:
+            resolvers = self._clients.resolvers(network, client) or upstream.host_resolvers()
+            answer = await self._pool.ask(resolvers, query.raw, by_tcp=by_tcp)
+        finally:
+            self._pending -= Counter({network.vni: 1})
+        if answer is None:
+            return query.failure(RCODE.SERVFAIL)
+        return answer if by_tcp or len(answer) <= query.udp_size else query.truncated()
