@@ -134,6 +134,7 @@ RUNTIME_RETRY_MAX_S: Final = 30.0
 # --- Names ------------------------------------------------------------------------------
 DNS_QUESTIONS_MAX: Final = 512  # being answered at once, per network
 DNS_FORWARDS_MAX: Final = 256  # of them waiting for the host's resolvers
+DNS_FORWARDS_PER_CLIENT_MAX: Final = 32  # of them one container's
 DNS_STREAMS_MAX: Final = 256  # TCP connections at once, per network
 DNS_STREAMS_PER_CLIENT_MAX: Final = 16  # of them one container's
 DNS_STREAM_QUESTIONS_MAX: Final = 8  # of one connection being answered at once

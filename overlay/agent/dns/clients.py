@@ -6,7 +6,7 @@ Does not: know names or the DNS format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from overlay.agent.records.directory import Directory
 from overlay.agent.state.attachments import Attachments
@@ -47,6 +47,11 @@ class DnsClients:
             return ()
         container = CONTAINERS.find(self._state, client.target.removeprefix("netns:"))
         return () if container is None else container.dns_servers
+
+    def identity(self, network: Network, ip: Ip) -> Hashable:
+        """Return the container that a client is: its namespace, or its address if it is unknown."""
+        client = self._attachment(network, ip)
+        return (network.vni, ip) if client is None else client.netns_identity
 
     def _attachment(self, network: Network, ip: Ip) -> Attachment | None:
         version = self._directory.own_version(network.vni)

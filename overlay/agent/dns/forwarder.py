@@ -7,7 +7,7 @@ Owns: which queries may leave this host, and how many at once. Does not: choose 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from dnslib import RCODE
@@ -28,6 +28,9 @@ class ForwardingClients(Protocol):
     def resolvers(self, network: Network, ip: Ip) -> Sequence[str]:
         """Return the resolvers configured for a client; none if the host's apply."""
 
+    def identity(self, network: Network, ip: Ip) -> Hashable:
+        """Return the container that a client is, the same for all of its addresses."""
+
 
 class Forwarder:
     """Forwards queries for all networks of this host."""
@@ -36,6 +39,7 @@ class Forwarder:
         self._clients = clients
         self._pool = ResolverPool()
         self._pending: Counter[Vni] = Counter()
+        self._shares: Counter[Hashable] = Counter()  # of them, by container
 
     async def forward(self, network: Network, client: Ip, query: Query, *, by_tcp: bool) -> bytes:
         """Return the answer of the client's resolvers; SERVFAIL if none of them answers.
@@ -44,14 +48,20 @@ class Forwarder:
         """
         if not query.may_be_forwarded or not self._clients.reaches_outside(network, client):
             return query.failure(RCODE.REFUSED)
-        if self._pending[network.vni] >= limits.DNS_FORWARDS_MAX:
+        container = self._clients.identity(network, client)
+        if (
+            self._pending[network.vni] >= limits.DNS_FORWARDS_MAX
+            or self._shares[container] >= limits.DNS_FORWARDS_PER_CLIENT_MAX
+        ):
             return query.failure(RCODE.REFUSED)
         self._pending[network.vni] += 1
+        self._shares[container] += 1
         try:
             resolvers = self._clients.resolvers(network, client) or upstream.host_resolvers()
             answer = await self._pool.ask(resolvers, query.raw, by_tcp=by_tcp)
         finally:
             self._pending -= Counter({network.vni: 1})
-        if answer is None:
+            self._shares -= Counter({container: 1})
+        if answer is None or not upstream.has_question(answer):
             return query.failure(RCODE.SERVFAIL)
         return answer if by_tcp or len(answer) <= query.udp_size else query.truncated()

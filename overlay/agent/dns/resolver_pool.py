@@ -29,6 +29,7 @@ class ResolverPool:
 
     def __init__(self) -> None:
         self._silent: dict[str, float] = {}  # when each is tried in its place again: loop's clock
+        self._heard: dict[str, float] = {}  # when each answered last
         self._outrun: set[asyncio.Task[bytes | None]] = set()  # attempts nobody waits for
 
     async def ask(self, resolvers: Iterable[str], raw: bytes, *, by_tcp: bool) -> bytes | None:
@@ -92,18 +93,26 @@ class ResolverPool:
             answer = await upstream.query(resolver, raw, by_tcp=by_tcp)
         except asyncio.CancelledError:
             if loop.time() - begun_s >= SILENT_AFTER_S:
-                self._note_silent(resolver)
+                self._note_silent(resolver, begun_s)
             raise
         if answer is None:
-            self._note_silent(resolver)
+            self._note_silent(resolver, begun_s)
         else:
+            self._heard[resolver] = loop.time()
             self._silent.pop(resolver, None)
         return answer
 
-    def _note_silent(self, resolver: str) -> None:
+    def _note_silent(self, resolver: str, since_s: float) -> None:
+        """Note that a resolver is silent, unless it has answered another query meanwhile.
+
+        Otherwise a container could change the order for all, with names that nobody answers for.
+        """
+        if self._heard.get(resolver, since_s) > since_s:
+            return
         now_s = asyncio.get_running_loop().time()
         in_use = {each: due_s for each, due_s in self._silent.items() if due_s > now_s - RETRY_S}
         self._silent = {**in_use, resolver: now_s + RETRY_S}
+        self._heard = {each: at_s for each, at_s in self._heard.items() if at_s > now_s - RETRY_S}
 
     def _leave(self, running: Iterable[asyncio.Task[bytes | None]]) -> None:
         """Let attempts that were outrun go on until it is known whether they are silent."""

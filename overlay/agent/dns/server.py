@@ -158,18 +158,18 @@ class _Udp(asyncio.DatagramProtocol):
     def __init__(self, server: DnsServer) -> None:
         self._server = server
         self._transport: asyncio.DatagramTransport | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[tuple[bytes, tuple[str, int]], asyncio.Task[None]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # The selector loop's transport has the methods of one, but not the base class.
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        if len(self._tasks) >= limits.DNS_QUESTIONS_MAX:
-            return
-        task = asyncio.get_running_loop().create_task(self._reply(data, addr))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        query = (data, addr)
+        if len(self._tasks) >= limits.DNS_QUESTIONS_MAX or query in self._tasks:
+            return  # a query that is sent again is being answered already
+        self._tasks[query] = asyncio.get_running_loop().create_task(self._reply(data, addr))
+        self._tasks[query].add_done_callback(lambda _: self._tasks.pop(query))
 
     async def _reply(self, data: bytes, addr: tuple[str, int]) -> None:
         client = Ip(ipaddress.ip_address(addr[0].partition("%")[0]).packed)

@@ -1,7 +1,7 @@
 """Forward DNS queries to other resolvers, from the host's namespace.
 
 Owns: the host's list of resolvers, a single query by UDP or TCP, and the framing of messages on
-TCP connections. Does not: parse messages.
+TCP connections, and which messages answer a query. Does not: read answers.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import secrets
 import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+
+from dnslib import RCODE
 
 from overlay import limits
 
 PORT = 53
 TCP_WAIT_S = 2.0
 UDP_WAITS_S = (1.0, 1.5, 2.0)  # after each time that a query is sent: a datagram may be lost
+_ID_SIZE, _HEADER_SIZE = 2, 12  # RFC 1035 section 4.1.1
+_QR, _RCODE = 0x80, 0x0F  # in the third and fourth byte of a message
+_LABEL_SIZE_MAX = 63  # RFC 1035 section 2.3.4; a larger number is a pointer
 RESOLV_CONF = Path("/etc/resolv.conf")
 
 
@@ -62,10 +68,18 @@ def _is_address(word: str) -> bool:
 async def query(resolver: str, raw: bytes, *, by_tcp: bool) -> bytes | None:
     """Send a query to a resolver and return its answer; None if it does not answer.
 
-    With `by_tcp` the query is sent by TCP first, and by UDP only if that fails.
+    With `by_tcp` the query is sent by TCP first, and by UDP only if that fails. Its id is
+    drawn here: the client's could be known to somebody who forges answers (RFC 5452 section 9.2).
     """
-    answer = await _query_by_tcp(resolver, raw) if by_tcp else None
-    return answer or await _query_by_udp(resolver, raw)
+    sent = secrets.token_bytes(_ID_SIZE) + raw[_ID_SIZE:]
+    answer = await _query_by_tcp(resolver, sent) if by_tcp else None
+    answer = answer or await _query_by_udp(resolver, sent)
+    return None if answer is None else raw[:_ID_SIZE] + answer[_ID_SIZE:]
+
+
+def has_question(message: bytes) -> bool:
+    """Return whether a message has a question section: some failures have none."""
+    return message[4:6] != b"\0\0"
 
 
 def framed(raw: bytes) -> bytes:
@@ -133,4 +147,24 @@ def _place_of(resolver: str) -> tuple[socket.AddressFamily, tuple[str | int, ...
 
 
 def _is_answer(answer: bytes, raw: bytes) -> bool:
-    return answer[:2] == raw[:2]  # the ids are the same
+    """Return whether a message answers a query: same id, same question (RFC 5452 section 9.1).
+
+    A failure may be without a question, for a resolver that cannot read the query has none.
+    """
+    if len(answer) < _HEADER_SIZE or answer[:_ID_SIZE] != raw[:_ID_SIZE] or not answer[2] & _QR:
+        return False
+    if not has_question(answer):
+        return answer[3] & _RCODE not in (RCODE.NOERROR, RCODE.NXDOMAIN)
+    asked = _question_of(raw)
+    return asked is not None and _question_of(answer) == asked
+
+
+def _question_of(message: bytes) -> tuple[bytes, bytes] | None:
+    """Return the name asked for, in lower case, and its type and class; None if unreadable."""
+    end = _HEADER_SIZE
+    while end < len(message) and message[end]:
+        if message[end] > _LABEL_SIZE_MAX:
+            return None
+        end += 1 + message[end]
+    kind = message[end + 1 : end + 5]
+    return (message[_HEADER_SIZE:end].lower(), kind) if len(kind) == 4 else None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -81,6 +81,10 @@ class Clients:
     def resolvers(self, _network: Network, _ip: Ip) -> Sequence[str]:
         """Return the resolvers of a client."""
         return self._resolvers
+
+    def identity(self, _network: Network, ip: Ip) -> Hashable:
+        """Return the container that a client is."""
+        return ip
 
     def networks(self, network: Network, _ip: Ip) -> list[Network]:
         """Return the networks of a client."""

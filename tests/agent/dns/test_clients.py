@@ -117,6 +117,9 @@ def test_only_internal_networks_reach_nothing_outside() -> None:
     assert dns_clients.reaches_outside(blue, ip_of(BLUE, 2))
     assert not dns_clients.reaches_outside(blue, ip_of(BLUE, 3))
     assert dns_clients.reaches_outside(red, ip_of(RED, 3))
+    addresses = (blue, ip_of(BLUE, 1)), (blue, ip_of(BLUE, 2)), (red, ip_of(RED, 2))
+    first, second, same = (dns_clients.identity(*each) for each in addresses)
+    assert first != second == same
 
 
 def test_attachments_are_found_by_their_container() -> None:

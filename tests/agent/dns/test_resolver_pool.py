@@ -7,8 +7,9 @@ import time
 
 import pytest
 from dnslib import RCODE, DNSRecord
-from overlay.agent.dns import resolver_pool
+from overlay.agent.dns import resolver_pool, upstream
 from overlay.agent.dns.resolver_pool import ResolverPool
+from tests.agent.conftest import until
 from tests.agent.dns.conftest import FakeResolver, Loopback
 
 ALL = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
@@ -112,6 +113,22 @@ async def test_a_slow_resolver_keeps_its_place(loopback: Loopback) -> None:
     assert answer.short() == "192.0.2.7"
     await asyncio.sleep(0.4)
 
+    assert pool._in_order(ALL) == ALL
+
+
+async def test_an_unanswered_name_does_not_make_a_resolver_silent(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver that answers other queries meanwhile keeps its place."""
+    monkeypatch.setattr(upstream, "UDP_WAITS_S", (0.5,))
+    fake, pool = silent(), ResolverPool()
+    await served(loopback, fake)
+    unanswered = asyncio.create_task(ask(pool, resolvers=ALL[:1]))
+    await until(lambda: len(fake.queries) == 1)
+    fake.is_silent = False
+
+    assert (await ask(pool, resolvers=ALL[:1]))[0] is not None
+    assert (await unanswered)[0] is None
     assert pool._in_order(ALL) == ALL
 
 

@@ -13,7 +13,7 @@ from dnslib import EDNS0, OPCODE, QTYPE, RCODE, RR, A, DNSRecord
 from overlay import limits
 from overlay.agent.dns import upstream
 from overlay.agent.dns.server import DnsServer
-from overlay.model import Endpoint, Network, NodeId
+from overlay.model import Endpoint, Network, NodeId, parse_ip
 from tests.agent.conftest import until
 from tests.agent.dns.conftest import (
     ALIVE,
@@ -344,3 +344,53 @@ async def test_a_query_that_carries_records_is_refused(loopback: Loopback) -> No
     answer = await asked(server(resolvers=["127.0.0.1"]), query)
 
     assert (answer.header.rcode, outside.queries) == (RCODE.REFUSED, [])
+
+
+async def test_one_clients_flood_leaves_room_for_others(loopback: Loopback) -> None:
+    """A container with many unanswered queries is refused more; another one is answered."""
+    slow = await loopback.add("127.0.0.1", FakeResolver(is_silent=True))
+    serving = server(resolvers=["127.0.0.1"])
+    flood = [
+        asyncio.create_task(
+            serving.answer(DNSRecord.question(f"n{at}.org").pack(), CLIENT, by_tcp=False)
+        )
+        for at in range(300)
+    ]
+    try:
+        await until(lambda: len(slow.queries) == limits.DNS_FORWARDS_PER_CLIENT_MAX)
+        refused = [DNSRecord.parse(task.result() or b"") for task in flood if task.done()]
+        assert len(refused) == 300 - limits.DNS_FORWARDS_PER_CLIENT_MAX
+        assert {answer.header.rcode for answer in refused} == {RCODE.REFUSED}
+
+        slow.is_silent = False
+        query = DNSRecord.question(OUTSIDE).pack()
+        raw = await serving.answer(query, parse_ip("10.1.0.10"), by_tcp=False)
+        assert raw is not None
+        assert DNSRecord.parse(raw).short() == "192.0.2.7"
+        assert (await asked(serving, DNSRecord.question("web.overlay"))).rr
+    finally:
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+    assert (await asked(serving, DNSRecord.question(OUTSIDE))).short() == "192.0.2.7"
+
+
+async def test_a_query_sent_again_is_forwarded_once(loopback: Loopback) -> None:
+    """A client that asks again while its query waits takes no more of its share."""
+    slow = await loopback.add("127.0.0.1", FakeResolver(is_silent=True))
+    udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+    for each in (udp, tcp):
+        each.bind(("127.0.0.1", 0))
+        each.setblocking(False)
+    serving = server(resolvers=["127.0.0.1"])
+    await serving.start(udp, tcp)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(udp.getsockname())
+        for name in (OUTSIDE, OUTSIDE, OUTSIDE, "last.org"):
+            query = DNSRecord.question(name)
+            query.header.id = 7
+            client.send(query.pack())
+        await until(lambda: len(slow.queries) >= 2)
+    serving.close()
+
+    assert [str(query.q.qname) for query in slow.queries[:2]] == [f"{OUTSIDE}.", "last.org."]

@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from dnslib import QTYPE, RR, A, DNSHeader, DNSRecord
 from overlay.agent.dns import upstream
 
-QUERY = b"\x12\x34query"
-BY_UDP, BY_TCP = b"\x12\x34by udp", b"\x12\x34by tcp"
+QUERY = DNSRecord.question("www.Example.org").pack()
+
+
+def answer_to(raw: bytes, ip: str) -> bytes:
+    """Return the answer to a query."""
+    query = DNSRecord.parse(raw)
+    reply = query.reply()
+    reply.add_answer(RR(query.q.qname, QTYPE.A, rdata=A(ip)))
+    return bytes(reply.pack())
+
+
+BY_UDP, BY_TCP = answer_to(QUERY, "192.0.2.1"), answer_to(QUERY, "192.0.2.2")
 
 
 class Udp(asyncio.DatagramProtocol):
-    """Sends an answer with another query's id first, then the right one."""
+    """Sends answers to other queries first, then the right one."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -25,15 +36,23 @@ class Udp(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Answer a query."""
-        assert data == QUERY
-        for answer in (b"\x99\x99other", BY_UDP):
-            self._transport.sendto(answer, addr)
+        assert data[2:] == QUERY[2:]
+        answer = data[:2] + BY_UDP[2:]
+        wrong_id = bytes([data[0] ^ 1, data[1]]) + answer[2:]
+        other_name = answer.replace(b"Example", b"Exampla")
+        other_type = answer.replace(b"org\0\0\1\0\1", b"org\0\0\x1c\0\1")
+        other_class = answer.replace(b"org\0\0\1\0\1", b"org\0\0\1\0\3")
+        without = DNSRecord(DNSHeader(id=int.from_bytes(data[:2], "big"), qr=1)).pack()
+        for wrong in (wrong_id, other_name, other_type, other_class, without, data, b"", data[:9]):
+            self._transport.sendto(wrong, addr)
+        self._transport.sendto(answer.replace(b"Example", b"eXAMPLE"), addr)
 
 
 async def by_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer one query by TCP."""
-    assert await upstream.read_framed(reader) == QUERY
-    writer.write(upstream.framed(BY_TCP))
+    raw = await upstream.read_framed(reader)
+    assert raw[2:] == QUERY[2:]
+    writer.write(upstream.framed(raw[:2] + BY_TCP[2:]))
     writer.close()
 
 
@@ -59,9 +78,46 @@ async def resolver(udp_only: str) -> AsyncIterator[str]:
     server.close()
 
 
-async def test_a_query_is_sent_by_udp(resolver: str) -> None:
-    """An answer with the id of another query is ignored."""
-    assert await upstream.query(resolver, QUERY, by_tcp=False) == BY_UDP
+async def test_only_an_answer_to_the_question_counts(resolver: str) -> None:
+    """An answer with another id, name, type or class, or without a question, is ignored.
+
+    The case of the name is not compared.
+    """
+    answer = await upstream.query(resolver, QUERY, by_tcp=False)
+
+    assert answer == BY_UDP.replace(b"Example", b"eXAMPLE")
+
+
+async def test_the_client_does_not_choose_the_id(
+    udp_only: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id of a forwarded query is random; the answer has the client's."""
+    seen = set()
+
+    def received(self: Udp, data: bytes, addr: tuple[str, int]) -> None:
+        seen.add(data[:2])
+        self._transport.sendto(data[:2] + BY_UDP[2:], addr)
+
+    monkeypatch.setattr(Udp, "datagram_received", received)
+
+    for _ in range(20):
+        assert await upstream.query(udp_only, QUERY, by_tcp=False) == BY_UDP
+    assert len(seen) > 15
+
+
+async def test_a_failure_may_be_without_a_question(
+    udp_only: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver that cannot read a query answers with a header alone."""
+
+    def received(self: Udp, data: bytes, addr: tuple[str, int]) -> None:
+        self._transport.sendto(data[:2] + b"\x80\1" + bytes(8), addr)
+
+    monkeypatch.setattr(Udp, "datagram_received", received)
+
+    answer = await upstream.query(udp_only, QUERY, by_tcp=False)
+
+    assert answer == QUERY[:2] + b"\x80\1" + bytes(8)
 
 
 async def test_a_query_is_sent_by_tcp_on_request(resolver: str) -> None:
@@ -71,7 +127,10 @@ async def test_a_query_is_sent_by_tcp_on_request(resolver: str) -> None:
 
 async def test_udp_is_used_where_tcp_fails(udp_only: str) -> None:
     """A resolver without TCP is queried by UDP."""
-    assert await upstream.query(udp_only, QUERY, by_tcp=True) == BY_UDP
+    answer = await upstream.query(udp_only, QUERY, by_tcp=True)
+
+    assert answer is not None
+    assert DNSRecord.parse(answer).short() == "192.0.2.1"
 
 
 @pytest.mark.parametrize("by_tcp", [True, False])
@@ -119,12 +178,12 @@ async def test_a_lost_query_is_sent_again(udp_only: str, monkeypatch: pytest.Mon
     def second_only(self: Udp, data: bytes, addr: tuple[str, int]) -> None:
         seen.append(data)
         if len(seen) == 2:
-            self._transport.sendto(BY_UDP, addr)
+            self._transport.sendto(data[:2] + BY_UDP[2:], addr)
 
     monkeypatch.setattr(Udp, "datagram_received", second_only)
 
     assert await upstream.query(udp_only, QUERY, by_tcp=False) == BY_UDP
-    assert seen == [QUERY, QUERY]
+    assert (len(seen), len(set(seen))) == (2, 1)
 
 
 def test_the_hosts_search_list_is_read(tmp_path: Path) -> None:
