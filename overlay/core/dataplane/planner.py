@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim, OwnerOf, better_for_ip, better_for_mac
+from overlay.core.dataplane.gateways import gateway_macs
 from overlay.core.dataplane.network_drivers import has_tunnel
 from overlay.core.dataplane.port_policy import guard_row, port_rows, segment_rows
 from overlay.core.dataplane.rate_limits import rate_row
@@ -97,7 +98,8 @@ def plan_sandbox(
 
     Where two remote endpoints claim one address, all nodes plan the rows of the same winner. A
     remote claim to the address or MAC of a local endpoint gets no rows: one that sends a local
-    container's frames away would conflict with what its bridge port learns.
+    container's frames away would conflict with what its bridge port learns. An endpoint with a
+    gateway's MAC gets no rows either, wherever it is: a local one's port stays closed.
     """
     links = {link.name: link for link in _links(given)}
 
@@ -105,7 +107,8 @@ def plan_sandbox(
         yield from _network_rows(given)
         if fast_path:
             yield from segment_rows(given.network, segment_count(given.network))
-        by_id = {endpoint.endpoint_id: endpoint for endpoint in given.locals}
+        reserved = gateway_macs(given.network)
+        by_id = {each.endpoint_id: each for each in given.locals if each.mac not in reserved}
         for port in (*given.ports, *_host_ports(given)):
             endpoint = by_id.get(port.endpoint_id)
             if endpoint is None or port.name not in links:
@@ -202,7 +205,7 @@ def _barrier_rows(network: Network) -> Iterator[Row]:
 
 def _remote_rows(given: PlanInput) -> Iterator[Row]:
     vni = given.network.vni
-    local_macs = {endpoint.mac for endpoint in given.locals}
+    excluded = gateway_macs(given.network).union(endpoint.mac for endpoint in given.locals)
     local_ips = {ip for endpoint in given.locals for ip in endpoint.ips}
     segments = Segments(given.network)
     by_mac: dict[tuple[int, Mac], RemoteEndpoint] = {}
@@ -211,16 +214,17 @@ def _remote_rows(given: PlanInput) -> Iterator[Row]:
         endpoint = remote.endpoint
         if len(remote.vtep) != len(given.local) or remote.vtep == given.local:
             continue  # another underlay family is unreachable; a node's own VTEP is no remote
+        if endpoint.mac in excluded:
+            continue  # nor a neighbor: frames for that address would arrive here
         for ip in endpoint.ips:
             segment = segments.of(ip)
             if segment is None:
                 continue
-            if endpoint.mac not in local_macs:
-                current = by_mac.setdefault((segment, endpoint.mac), remote)
-                if current is not remote and better_for_mac(
-                    vni, _claim(remote), _claim(current), given.owner_of
-                ):
-                    by_mac[segment, endpoint.mac] = remote
+            current = by_mac.setdefault((segment, endpoint.mac), remote)
+            if current is not remote and better_for_mac(
+                vni, _claim(remote), _claim(current), given.owner_of
+            ):
+                by_mac[segment, endpoint.mac] = remote
             if ip not in local_ips:
                 _, current = by_ip.setdefault(ip, (segment, remote))
                 if current is not remote and better_for_ip(

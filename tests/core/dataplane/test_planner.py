@@ -26,6 +26,7 @@ from overlay.core.dataplane.state import (
     Port,
     RouteRow,
     SandboxState,
+    TargetRow,
     Vxlan,
 )
 from overlay.model import (
@@ -187,6 +188,47 @@ def test_addresses_that_no_container_can_have_get_no_row() -> None:
     assert plan_sandbox(given_input(FOUR, remotes=remotes)).rows == {
         AddressRow("br0", FOUR.gateway, 24)
     }
+
+
+def test_a_claim_on_a_gateways_mac_gets_no_row() -> None:
+    """Nor does its address: every host is the gateway of its own containers."""
+    for segment in range(2):
+        hostile = endpoint(1, "10.0.0.9", "10.0.1.9", mac=gateway_mac(VNI, segment))
+        state = plan_sandbox(given_input(FOUR, FIVE, remotes=(RemoteEndpoint(B, VTEP_B, hostile),)))
+
+        assert state == plan_sandbox(given_input(FOUR, FIVE))
+
+
+def test_a_gateways_mac_wins_no_address_from_another_endpoint() -> None:
+    """Not even where its claim has the lower endpoint id, or owns the address."""
+    hostile = endpoint(1, "10.0.0.9", mac=gateway_mac(VNI, 0))
+    honest = RemoteEndpoint(C, VTEP_C, endpoint(9, "10.0.0.9"))
+    both = given_input(
+        FOUR, remotes=(RemoteEndpoint(B, VTEP_B, hostile), honest), owner_of=lambda _vni, _ip: B
+    )
+
+    assert plan_sandbox(both) == plan_sandbox(given_input(FOUR, remotes=(honest,)))
+
+
+def test_a_claim_on_a_local_endpoints_mac_gets_no_row_here() -> None:
+    """A neighbor row would send frames for its address to the local endpoint."""
+    mine = endpoint(9, "10.0.0.9")
+    copied = RemoteEndpoint(B, VTEP_B, endpoint(1, "10.0.0.8", mac=mine.mac))
+
+    assert plan_sandbox(given_input(FOUR, locals=(mine,), remotes=(copied,))).rows == {
+        AddressRow("br0", FOUR.gateway, 24)
+    }
+
+
+def test_a_local_endpoint_with_a_gateways_mac_has_a_closed_port() -> None:
+    """It may send nothing, and the fast path still delivers to the gateway."""
+    mine = endpoint(9, "10.0.0.9", mac=gateway_mac(VNI, 0))
+    ports = (LocalPort("p1", 0, mine.endpoint_id),)
+    given = given_input(FOUR, ports=ports, locals=(mine,))
+    state = plan_sandbox(given, fast_path=True, guarded=True)
+
+    assert [row for row in state.rows if row.link == "p1"] == []
+    assert TargetRow(gateway_mac(VNI, 0), 0, "br0") in state.rows
 
 
 def test_vteps_of_the_other_family_and_our_own_are_left_out() -> None:

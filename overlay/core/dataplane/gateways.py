@@ -1,0 +1,43 @@
+"""The gateway of a network, which no endpoint may impersonate.
+
+Every host is the gateway of its own containers, with the same MAC and addresses. A row that sends
+frames for them to another host would give that host the default route and the DNS of every
+container.
+
+Owns: which MACs and addresses are a gateway's, and which endpoints claim one. Does not: plan
+rows, or report anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from overlay.core.dataplane.conflicts import Claim
+from overlay.model import Ip, Mac, Network, gateway_mac
+
+
+class GatewayClaim(NamedTuple):
+    """An endpoint that claims a gateway's MAC or address."""
+
+    claim: Claim
+    taken: Mac | Ip  # 6 bytes: a MAC
+
+
+def gateway_macs(network: Network) -> frozenset[Mac]:
+    """Return the gateways' MACs of a network: one per subnet, of which each segment uses one."""
+    return frozenset(gateway_mac(network.vni, index) for index in range(len(network.subnets)))
+
+
+def gateway_claims(network: Network, claims: Iterable[Claim]) -> list[GatewayClaim]:
+    """Return the claims of endpoints to a gateway's MAC or address, by origin and endpoint."""
+    macs = gateway_macs(network)
+    ips = {subnet.gateway for subnet in network.subnets}
+    found = []
+    for claim in claims:
+        endpoint = claim.endpoint
+        if endpoint.mac in macs:
+            found.append(GatewayClaim(claim, endpoint.mac))
+        if not ips.isdisjoint(endpoint.ips):
+            found += [GatewayClaim(claim, ip) for ip in endpoint.ips if ip in ips]
+    return sorted(found, key=lambda each: (each.claim.origin, each.claim.endpoint.endpoint_id))
