@@ -14,7 +14,7 @@ import struct
 from typing import Any, Final, TypeAlias
 
 from overlay.core.dataplane.state import Bridge, Link, Port, Vxlan
-from overlay.kernel.netlink import codec, link_decoder
+from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.pyroute_messages import AddressMessage, LinkMessage, RouteMessage
 from overlay.model import Ip, Mac, ip_text, mac_text
@@ -155,8 +155,11 @@ def set_bridge(index: int, bridge: Bridge, before: Link | None, alias: str) -> l
     ]
     if isinstance(before, Bridge) and before.mac != bridge.mac:
         attributes.append(("IFLA_ADDRESS", mac_text(bridge.mac)))
+    # Setting the same MAC again would not restore the entry (br_set_mac_address, net/bridge).
+    lost = neighbor_rows.LOCAL_ENTRY in altered
     return [
         _link(codec.RTM_NEWLINK, 0, attributes, index=index),
+        *([neighbor_rows.put_local(index, bridge.mac)] if lost else []),
         *_without_link_local(index, altered),
         set_up(index),
     ]

@@ -133,6 +133,34 @@ _ENCODERS: Final[dict[type, tuple[int, int, Callable[..., bytes]]]] = {
 ROWS: Final = (*_ENCODERS, UnexpectedRow)
 """The types of rows that `put` or `delete` accept."""
 
+# --- A bridge's local entry ------------------------------------------------------------
+# The kernel makes a bridge's own MAC a local entry of its FDB: frames for it are for the host. It
+# makes it when the MAC is set, and never again: a row for that MAC on a port takes its place, and
+# is gone with the port or the row.
+
+LOCAL_ENTRY: Final = "local FDB entry"
+"""What `altered` of a bridge without its local entry names."""
+
+
+def put_local(index: int, mac: bytes) -> Request:
+    """Return the request that restores a bridge's local entry, wherever its MAC is now."""
+    head = _NEIGHBOR.pack(codec.AF_BRIDGE, index, _NUD_PERMANENT, _NTF_SELF, 0)
+    return (codec.RTM_NEWNEIGH, _REPLACE, head + attribute(_NDA_LLADDR, mac))
+
+
+def get_entry(bridge: int, mac: bytes) -> Request:
+    """Return the query for a bridge's FDB entry of a MAC; ENOENT if there is none."""
+    head = _NEIGHBOR.pack(codec.AF_BRIDGE, 0, 0, _NTF_MASTER, 0)
+    master = attribute(_NDA_MASTER, struct.pack("=I", bridge))
+    return (codec.RTM_GETNEIGH, 0, head + master + attribute(_NDA_LLADDR, mac))
+
+
+def is_local_entry(message: NetlinkMessage, bridge: int) -> bool:
+    """Return whether an FDB entry is local to the bridge itself, not on one of its ports."""
+    _, index, state, _, _ = _NEIGHBOR.unpack_from(message.buffer, message.start)
+    return index == bridge and bool(state & _NUD_PERMANENT)
+
+
 # --- Dump requests ---------------------------------------------------------------------
 
 ADDRESS_DUMP: Final = _ADDRESS.pack(0, 0, 0, 0, 0)
@@ -259,7 +287,10 @@ def _decode_bridge_fdb(name: str, own_mac: bytes, message: NetlinkMessage) -> Ro
     if fixed and mac == own_mac:
         return None  # the kernel's own row: frames to the port's device itself
     if fixed or _NDA_VLAN in found:
-        head = _NEIGHBOR.pack(codec.AF_BRIDGE, index, 0, _NTF_MASTER, 0)
+        # A local entry is on the bridge itself, which deletes it as one of its own.
+        on_bridge = found[_NDA_MASTER] == struct.pack("=I", index)
+        where = _NTF_SELF if on_bridge else _NTF_MASTER
+        head = _NEIGHBOR.pack(codec.AF_BRIDGE, index, 0, where, 0)
         parts = [attribute(_NDA_LLADDR, mac)]
         if _NDA_VLAN in found:
             parts.append(attribute(_NDA_VLAN, found[_NDA_VLAN]))

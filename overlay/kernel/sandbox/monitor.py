@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from overlay.core.dataplane.state import (
+    Bridge,
     BridgeFdbRow,
     HookRow,
     Link,
@@ -220,11 +221,7 @@ class SandboxMonitor:
             wrong = (row in desired.rows) != present and row.link in desired.links
             return _text(row, present=present) if wrong else None
         if subject.in_bridge:
-            # Learned or forgotten; only a conflict if a container uses a remote container's MAC.
-            mac = Mac(subject.address)
-            vteps = (link.name for link in desired.links.values() if isinstance(link, Vxlan))
-            taken = present and any(BridgeFdbRow(vtep, mac) in desired.rows for vtep in vteps)
-            return f"{mac_text(mac)} was learned on {name}" if taken else None
+            return _fdb_contradiction(Mac(subject.address), name, desired, present=present)
         # A neighbor that was deleted or is no longer permanent; the message may lack its MAC.
         if (name, subject.address) in self._neighbors_in(desired):
             return f"neighbor {ip_text(Ip(subject.address))} on {name} is gone"
@@ -257,6 +254,22 @@ class UnderlayMonitor:
         """Discard waiting notifications; the caller reads everything again."""
         with suppress(LostNotificationsError):
             self._socket.notifications(_BATCH_COUNT)
+
+
+def _fdb_contradiction(mac: Mac, name: str, desired: SandboxState, *, present: bool) -> str | None:
+    """Return how an entry that the kernel made or removed by itself contradicts the state.
+
+    That is where a bridge loses its own MAC, or a local port has a remote container's.
+    """
+    owners = {
+        each.name for each in desired.links.values() if isinstance(each, Bridge) and each.mac == mac
+    }
+    if owners:
+        is_right = present == (name in owners)
+        return None if is_right else f"{mac_text(mac)} is no longer {', '.join(owners)}'s own"
+    vteps = (link.name for link in desired.links.values() if isinstance(link, Vxlan))
+    taken = present and any(BridgeFdbRow(vtep, mac) in desired.rows for vtep in vteps)
+    return f"{mac_text(mac)} was learned on {name}" if taken else None
 
 
 def _rate(desired: SandboxState, port_name: str) -> RateRow | None:

@@ -10,7 +10,15 @@ import errno
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from overlay.core.dataplane.state import HOST_PORT_PREFIX, Link, Port, Row, SandboxState, Vxlan
+from overlay.core.dataplane.state import (
+    HOST_PORT_PREFIX,
+    Bridge,
+    Link,
+    Port,
+    Row,
+    SandboxState,
+    Vxlan,
+)
 from overlay.kernel.bpf.fast_path import FastPath, hooks_left
 from overlay.kernel.netlink import codec, link_decoder, neighbor_rows
 from overlay.kernel.netlink import routes as routing
@@ -53,6 +61,8 @@ class SandboxReader:
         own_links: dict[int, Link] = {}
         for each in found:
             link = link_decoder.to_link(each, names, host_netns)
+            if isinstance(link, Bridge) and not self._has_local_entry(each.index, each.mac):
+                link = link._replace(altered=(*link.altered, neighbor_rows.LOCAL_ENTRY))
             if link is not None:
                 own_links[each.index] = link
         macs = {each.index: each.mac for each in found}
@@ -68,6 +78,18 @@ class SandboxReader:
         return SandboxSnapshot(
             SandboxState({link.name: link for link in own_links.values()}, state_rows), names
         )
+
+    def _has_local_entry(self, bridge: int, mac: bytes) -> bool:
+        """Return whether frames for a bridge's own MAC are for this host.
+
+        If not, containers reach no gateway here; they may reach another host's. Asked for by
+        itself, as a dump of the entries on the bridge walks the whole FDB.
+        """
+        try:
+            found = self._socket.get(neighbor_rows.get_entry(bridge, mac))
+        except NetlinkError as error:
+            return error.errno != errno.ENOENT  # deleted since the links were read
+        return any(neighbor_rows.is_local_entry(each, bridge) for each in found)
 
     def _neighbors(self, own_links: Mapping[int, Link], macs: Mapping[int, bytes]) -> set[Row]:
         """Return the rows for MACs and addresses."""

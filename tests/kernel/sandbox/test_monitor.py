@@ -8,7 +8,7 @@ from overlay.core.dataplane.operations import DeleteRow, PutRow
 from overlay.core.dataplane.state import BridgeFdbRow, FdbRow, NeighborRow
 from overlay.kernel import netns
 from overlay.kernel.sandbox.monitor import NOTIFICATIONS_LOST, SandboxMonitor, UnderlayMonitor
-from overlay.model import Ip, mac_for, parse_ip
+from overlay.model import Ip, Vni, gateway_mac, mac_for, mac_text, parse_ip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 
 TWO = parse_ip("10.32.0.3")
+GATEWAY_MAC = mac_text(gateway_mac(Vni(0x800001), 0))
 
 
 @pytest.fixture
@@ -51,6 +52,8 @@ COMMANDS = {
     "suppression": "bridge link set dev vxlan0 neigh_suppress off",
     "port learning": "bridge link set dev vxlan0 learning on",
     "snooping": "ip link set br0 type bridge mcast_snooping 1",
+    "own MAC gone": f"bridge fdb del {GATEWAY_MAC} dev br0 self",
+    "own MAC elsewhere": f"bridge fdb replace {GATEWAY_MAC} dev p0 master dynamic",
     "new port": "ip link add p7 type veth peer p8",
 }
 
@@ -71,6 +74,19 @@ def test_repair_is_no_contradiction(world: World, plugged: tuple[Host, SandboxMo
     """The changes of a pass towards the desired state are not contradictions."""
     host, monitor = plugged
     world.run(host.sandbox.name, *COMMANDS["neighbour gone"].split())
+    assert monitor.contradictions(host.desired()) != []
+
+    assert host.converge() == []
+    assert readable(monitor)
+    assert monitor.contradictions(host.desired()) == []
+
+
+def test_a_restored_local_entry_is_no_contradiction(
+    world: World, plugged: tuple[Host, SandboxMonitor]
+) -> None:
+    """The pass that gives a bridge its own MAC back causes no further pass."""
+    host, monitor = plugged
+    world.run(host.sandbox.name, *COMMANDS["own MAC gone"].split())
     assert monitor.contradictions(host.desired()) != []
 
     assert host.converge() == []

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay.core.dataplane.operations import DeleteRow
-from overlay.core.dataplane.state import UnexpectedRow
-from overlay.model import parse_ip
+from overlay.core.dataplane.operations import DeleteRow, PutRow
+from overlay.core.dataplane.state import BridgeFdbRow, UnexpectedRow
+from overlay.model import Vni, gateway_mac, mac_text, parse_ip
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import Host, World
@@ -16,6 +16,7 @@ ONE = parse_ip("10.32.0.2")
 TWO = parse_ip("10.32.0.3")
 ZERO = "00:00:00:00:00:00"
 OTHER = "02:00:00:00:00:09"
+GATEWAY_MAC = mac_text(gateway_mac(Vni(0x800001), 0))
 # name: command inside the sandbox of the first host
 SABOTAGE = {
     "flood row": f"bridge fdb del {ZERO} dev vxlan0 dst 192.168.56.12 self",
@@ -48,6 +49,10 @@ SABOTAGE = {
     "local MAC on another port": f"bridge fdb add {OTHER} dev p0 master static",
     "local MAC swallowed": f"bridge fdb add {OTHER} dev p0 master permanent",
     "remote MAC on a port": "bridge fdb replace 02:18:6c:36:04:93 dev p0 master static",
+    "bridge MAC not local": f"bridge fdb del {GATEWAY_MAC} dev br0 self",
+    "bridge MAC on VTEP": f"bridge fdb replace {GATEWAY_MAC} dev vxlan0 master extern_learn",
+    "bridge MAC on a port": f"bridge fdb replace {GATEWAY_MAC} dev p0 master static",
+    "foreign local MAC": f"bridge fdb add {OTHER} dev br0 self permanent",
     "swallowed": "bridge fdb replace 02:00:00:00:00:05 dev vxlan0 master permanent",
 }
 
@@ -66,6 +71,41 @@ def test_tampering_is_detected_and_repaired(
         assert one.converge() == []
     assert one.differences() == []
     assert world.pings(first, "10.32.0.3") == 1
+    assert world.pings(first, "10.32.0.1") == 1
+
+
+def test_a_removed_row_for_the_gateways_mac_leaves_no_damage(
+    world: World, two_hosts: tuple[Host, Host]
+) -> None:
+    """A row takes the place of the kernel's own entry; removing it does not bring that back."""
+    one, two = two_hosts
+    first, _ = world.plug(one, two)
+    row = BridgeFdbRow("vxlan0", gateway_mac(one.vni, 0))
+    assert one.sandbox.apply([PutRow(row), DeleteRow(row)]) == []
+    seen = one.sandbox.read()
+
+    assert seen.links["br0"] != one.desired().links["br0"]
+    assert one.differences() == ["ip link set br0 # restores local FDB entry"]
+    assert one.converge() == []
+    assert one.differences() == []
+    assert f"{GATEWAY_MAC} dev br0 master" in world.run(one.sandbox.name, "bridge", "fdb", "show")
+    assert world.pings(first, "10.32.0.1") == 1
+
+
+def test_a_restored_local_entry_follows_the_bridges_mac(
+    world: World, two_hosts: tuple[Host, Host]
+) -> None:
+    """Not even a bridge whose MAC is changed afterwards keeps a surplus entry."""
+    one, two = two_hosts
+    first, _ = world.plug(one, two)
+    world.run(one.sandbox.name, *SABOTAGE["bridge MAC not local"].split())
+    assert one.converge() == []
+    world.run(one.sandbox.name, *SABOTAGE["bridge MAC"].split())
+
+    for _ in range(3):
+        assert one.converge() == []
+    assert one.differences() == []
+    assert world.pings(first, "10.32.0.1") == 1
 
 
 def test_vtep_with_socket_in_sandbox_is_replaced(
