@@ -91,10 +91,14 @@ def mac_for(vni: Vni, ip: Ip) -> Mac:
     return Mac(b"\x02" + digest)
 
 
+GATEWAY_MAC_PREFIX = b"\x06"
+"""The first byte of all gateways' MACs, locally administered and unicast; no container's."""
+
+
 def gateway_mac(vni: Vni, subnet_index: int) -> Mac:
     """Return the gateway's MAC for a subnet, the same on every host."""
     seed = int(vni).to_bytes(3, "big") + bytes([subnet_index])
-    return Mac(b"\x06" + hashlib.blake2s(seed, digest_size=5).digest())
+    return Mac(GATEWAY_MAC_PREFIX + hashlib.blake2s(seed, digest_size=5).digest())
 
 
 @dataclass(frozen=True, slots=True)

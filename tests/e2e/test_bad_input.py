@@ -69,6 +69,8 @@ def test_a_name_of_two_containers_detaches_neither(ready: Cluster) -> None:
         ("attach spare --network blue --ip 10.32.0.2", 6, "10.32.0.2 is in use"),
         ("attach spare --network blue --ip 10.32", 2, "not an IP address"),
         ("attach spare --network blue --mac 01:00:00:00:00:01", 2, "not a unicast address"),
+        ("attach spare --network blue --mac 06:00:00:00:00:01", 2, "for the gateways of networks"),
+        ("container add spare2 --network blue --mac 06:00:00:00:00:01", 2, "begin with 06"),
         ("attach spare --network blue --name c1", 6, "is taken on network blue"),
         ("attach spare --network blue --name C1", 6, "is taken on network blue"),
         ("attach spare --network other --network blue --name C1", 6, "is taken on network blue"),

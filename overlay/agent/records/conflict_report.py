@@ -1,7 +1,11 @@
-"""Report name and address conflicts created during a network partition.
+"""Report conflicting names and addresses, and endpoints that claim a gateway's.
+
+Conflicts arise during a network partition; a claim on a gateway is an attack, or made by an agent
+that still allows it.
 
 Owns: the texts, and an event when a conflict begins and when it ends. The winner is determined by
-`core.dataplane.conflicts`, on every node alike.
+`core.dataplane.conflicts`, on every node alike; a claim on a gateway never wins
+(`core.dataplane.gateways`).
 Does not: merge records.
 """
 
@@ -24,8 +28,9 @@ from overlay.core.dataplane.conflicts import (
     endpoint_conflicts,
     network_conflicts,
 )
+from overlay.core.dataplane.gateways import GatewayClaim, gateway_claims
 from overlay.core.ipam.address_space import AddressSpace
-from overlay.model import Ip, NodeId, Vni, ip_text
+from overlay.model import Ip, Network, NodeId, Vni, ip_text
 
 
 class ConflictReport(Controller):
@@ -40,49 +45,60 @@ class ConflictReport(Controller):
         super().__init__(event_log)
         self._directory = directory
         self._space = space
-        self.found: list[tuple[str, str]] = []  # descriptions: what conflicts, and the winner
+        self.found: list[Fault] = []
         self.trigger()
 
     def faults(self) -> Iterator[Fault]:
         """Yield the fault, and the conflicts, of which not all if there are many."""
         yield from super().faults()
-        for what, verdict in self.found[: limits.SHOWN_CONFLICTS_MAX]:
-            yield Fault(
-                f"{what} is used twice: {verdict}",
-                "Both were created on different sides of a partition. Remove the one that lost, "
-                "then create it again with another name or address",
-            )
+        yield from self.found[: limits.SHOWN_CONFLICTS_MAX]
 
     async def reconcile(self) -> None:
         """Find the conflicts, and record those that are new or have ended."""
-        found = network_conflicts(self._directory.view.network_claims())
+        conflicts = network_conflicts(self._directory.view.network_claims())
+        found: list[Fault] = []
         for network in self._directory.networks():
             claims = [Claim(*placed) for placed in self._directory.endpoints(network.vni)]
             # 0.1 s with 50,000 endpoints: too long for the event loop.
             contested = await asyncio.to_thread(contested_claims, claims)
-            found += endpoint_conflicts(contested, self._owner_of)
-        before, self.found = self.found, [self._describe(conflict) for conflict in found]
-        for what, verdict in self.found:
-            if (what, verdict) not in before:
-                text = f"{what} is used twice: {verdict}"
-                self._event_log.record("conflict", text, level=logging.WARNING)
-        for what, verdict in before:
-            if (what, verdict) not in self.found:
-                text = f"resolved: {what} is used twice: {verdict}"
-                self._event_log.record("conflict-over", text)
+            conflicts += endpoint_conflicts(contested, self._owner_of)
+            on_gateway = await asyncio.to_thread(gateway_claims, network, claims)
+            found += [self._gateway_fault(network, each) for each in on_gateway]
+        found += [self._conflict_fault(conflict) for conflict in conflicts]
+        before, self.found = self.found, found
+        for fault in found:
+            if fault not in before:
+                self._event_log.record("conflict", fault.text, level=logging.WARNING)
+        for fault in before:
+            if fault not in found:
+                self._event_log.record("conflict-over", f"resolved: {fault.text}")
 
     def _owner_of(self, vni: Vni, ip: Ip) -> NodeId | None:
         network = self._directory.network_by_vni(vni)
         return None if network is None else self._space.ownership(network).owner_of(ip)
 
-    def _describe(self, conflict: Conflict) -> tuple[str, str]:
+    def _gateway_fault(self, network: Network, found: GatewayClaim) -> Fault:
+        return Fault(
+            f"{self._claim(found.claim)} claims the gateway's {found.taken} on network "
+            f"{network.name}: "
+            "the claim is ignored",
+            "Detach it on that host. If nobody attached it, that host is under another's control: "
+            f"overlayd forget --bar {self._directory.node_name(found.claim.origin)}",
+        )
+
+    def _conflict_fault(self, conflict: Conflict) -> Fault:
         losers = ", ".join(self._claim(loser) for loser in conflict.losers)
         network = self._directory.network_by_vni(conflict.vni)
         where = ""
         if conflict.kind in (ConflictKind.NAME, ConflictKind.IP, ConflictKind.MAC):
             where = f" on network {network.name}" if network else f" on VNI {conflict.vni}"
         winner = self._claim(conflict.winner)
-        return f"{conflict.kind} {conflict.subject}{where}", f"{winner} has it, not {losers}"
+        return Fault(
+            f"{conflict.kind} {conflict.subject}{where} is used twice: "
+            f"{winner} has it, not {losers}",
+            "Both were created on different sides of a partition. Remove the one that lost, "
+            "then create it again with another name or address",
+        )
 
     def _claim(self, claim: Claim | NetworkClaim) -> str:
         node = self._directory.node_name(claim.origin)

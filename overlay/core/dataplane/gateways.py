@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from overlay.core.dataplane.conflicts import Claim
-from overlay.model import Ip, Mac, Network, gateway_mac
+from overlay.model import Mac, Network, gateway_mac, ip_text, mac_text
 
 
 class GatewayClaim(NamedTuple):
     """An endpoint that claims a gateway's MAC or address."""
 
     claim: Claim
-    taken: Mac | Ip  # 6 bytes: a MAC
+    taken: str  # text for people: "MAC 06:..." or "address 10.32.0.1"
 
 
 def gateway_macs(network: Network) -> frozenset[Mac]:
@@ -37,7 +37,8 @@ def gateway_claims(network: Network, claims: Iterable[Claim]) -> list[GatewayCla
     for claim in claims:
         endpoint = claim.endpoint
         if endpoint.mac in macs:
-            found.append(GatewayClaim(claim, endpoint.mac))
+            found.append(GatewayClaim(claim, f"MAC {mac_text(endpoint.mac)}"))
         if not ips.isdisjoint(endpoint.ips):
-            found += [GatewayClaim(claim, ip) for ip in endpoint.ips if ip in ips]
+            taken = [ip for ip in endpoint.ips if ip in ips]
+            found += [GatewayClaim(claim, f"address {ip_text(ip)}") for ip in taken]
     return sorted(found, key=lambda each: (each.claim.origin, each.claim.endpoint.endpoint_id))

@@ -11,6 +11,7 @@ from overlay.model import (
     Vni,
     gateway_mac,
     mac_for,
+    mac_text,
     parse_ip,
 )
 
@@ -48,6 +49,6 @@ def test_claims_on_a_gateway_are_found() -> None:
     honest = claim(1, "10.0.0.8")
 
     assert gateway_claims(BLUE, [by_ip, by_mac, honest]) == [
-        GatewayClaim(by_mac, gateway_mac(VNI, 1)),
-        GatewayClaim(by_ip, parse_ip("10.0.1.1")),
+        GatewayClaim(by_mac, f"MAC {mac_text(gateway_mac(VNI, 1))}"),
+        GatewayClaim(by_ip, "address 10.0.1.1"),
     ]

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, field
 from overlay import limits
 from overlay.errors import UsageError
 from overlay.model import (
+    GATEWAY_MAC_PREFIX,
     LABEL_PREFIX,
     NAME_PATTERN,
     PORT_SECURITY_OFF_LABEL,
@@ -34,10 +35,12 @@ else:
         """A packed IP address, text in JSON."""
 
     class UnicastMac(bytes):
-        """A packed unicast MAC, text in JSON."""
+        """A packed unicast MAC that is no gateway's, text in JSON."""
 
 
 SECRET = "secret"  # noqa: S105 - the mark of a field whose value no error repeats
+# An even first byte, but not that of the gateways.
+_MAC_PATTERN = "^([1-9a-fA-F][02468aceACE]|0[0248aceACE])(:[0-9a-fA-F]{2}){5}$"
 _RESERVED_INTERFACE_NAMES = (".", "..", "lo", "all", "default")  # directories of sysctls, and lo
 _RESERVED = "|".join(name.replace(".", "\\.") for name in _RESERVED_INTERFACE_NAMES)
 
@@ -187,7 +190,7 @@ def custom_schema(kind: Any) -> dict[str, Any]:
             "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}],
         }
     assert kind is UnicastMac, f"no field type {kind}"
-    return {"type": "string", "pattern": "^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"}
+    return {"type": "string", "pattern": _MAC_PATTERN}
 
 
 def _parsed_address(value: Any) -> Ip:
@@ -211,6 +214,12 @@ def _parsed_mac(value: Any) -> Mac:
             f"{shown(value)} cannot be the MAC of a container",
             why="it is not a unicast address",
             hint="The first byte must be even, as in 02:00:00:00:00:01",
+        )
+    if mac.startswith(GATEWAY_MAC_PREFIX):
+        raise InvalidFieldError(
+            f"{shown(value)} cannot be the MAC of a container",
+            why="MACs that begin with 06 are for the gateways of networks",
+            hint="Choose one with another first byte, as in 02:00:00:00:00:01",
         )
     return mac
 

@@ -170,6 +170,8 @@ def test_wrong_parameters_are_refused(shape: type[Request], query: dict[str, str
         (AttachRequest, {**ATTACH, "ip": 7}),
         (AttachRequest, {**ATTACH, "mac": "01:00:00:00:00:00"}),
         (AttachRequest, {**ATTACH, "mac": "00:00:00:00:00:00"}),
+        (AttachRequest, {**ATTACH, "mac": "06:ca:23:90:d7:8c"}),
+        (ContainerCreateRequest, {"name": "c1", "networks": ["a"], "mac": "06-00-00-00-00-01"}),
         (AttachRequest, {**ATTACH, "mac": "zz"}),
         (AttachRequest, {**ATTACH, "mac": []}),
         (AttachRequest, {**ATTACH, "name": "a b"}),
@@ -254,6 +256,10 @@ def test_a_wrong_field_is_refused_by_name(shape: type[Request], fields: dict[str
           "and starts and ends with a letter or digit"), "name"),
         (AttachRequest, {**ATTACH, "ip": "10.0.0"},
          "ip: '10.0.0' is not an IP address. Such as 10.32.0.5, or fd40::5", "ip"),
+        (AttachRequest, {**ATTACH, "mac": "06:00:00:00:00:01"},
+         ("mac: '06:00:00:00:00:01' cannot be the MAC of a container: MACs that begin with 06 are "
+          "for the gateways of networks. Choose one with another first byte, as in "
+          "02:00:00:00:00:01"), "mac"),
         (CustomRecordRequest, {"name": "db", "network": "blue", "ips": ["fd00::1", "x"]},
          "ips: 'x' is not an IP address. Such as 10.32.0.5, or fd40::5", "ips"),
     ],
