@@ -1,0 +1,77 @@
+"""Conflicts in `overlayd status`, and the events of their beginning and end."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+from overlay.agent.records.conflict_report import ConflictReport
+from overlay.model import (
+    Endpoint,
+    Mac,
+    Network,
+    NodeId,
+    Subnet,
+    Vni,
+    gateway_mac,
+    mac_for,
+    mac_text,
+    parse_ip,
+)
+
+OTHER = NodeId(b"x" * 16)
+VNI = Vni(700)
+BLUE = Network(VNI, "blue", (Subnet(parse_ip("10.0.0.0"), 24, parse_ip("10.0.0.1")),), OTHER)
+GATEWAY_MAC = gateway_mac(VNI, 0)
+
+
+def endpoint(text: str, mac: Mac | None = None) -> Endpoint:
+    """Return an endpoint with that address."""
+    ip = parse_ip(text)
+    return Endpoint(ip.rjust(8), VNI, f"c{ip[-1]}", mac or mac_for(VNI, ip), (ip,))
+
+
+class Records:
+    """The records of another node, and the report about them."""
+
+    def __init__(self) -> None:
+        self.endpoints: list[Endpoint] = []
+        self.events: list[tuple[str, str]] = []
+        directory = SimpleNamespace(
+            view=SimpleNamespace(network_claims=list),
+            networks=lambda: [BLUE],
+            endpoints=lambda _vni: [(OTHER, each) for each in self.endpoints],
+            node_name=lambda _node_id: "vm4",
+        )
+        log = SimpleNamespace(record=lambda kind, text, **_: self.events.append((kind, text)))
+        self.report = ConflictReport(cast("Any", directory), cast("Any", None), cast("Any", log))
+
+    def texts(self) -> list[str]:
+        """Return the health lines after a pass."""
+        asyncio.run(self.report.reconcile())
+        return [fault.text for fault in self.report.faults()]
+
+
+def test_a_claim_on_the_gateway_is_reported_while_it_lasts() -> None:
+    """By MAC or address; each begins and ends with one event."""
+    records = Records()
+    assert records.texts() == []
+    records.endpoints = [endpoint("10.0.0.9", GATEWAY_MAC), endpoint("10.0.0.1")]
+    told = [
+        f"{claim} on network blue: the claim is ignored"
+        for claim in (
+            "c1 (10.0.0.1) on vm4 claims the gateway's address 10.0.0.1",
+            f"c9 (10.0.0.9) on vm4 claims the gateway's MAC {mac_text(GATEWAY_MAC)}",
+        )
+    ]
+
+    assert records.texts() == told
+    assert records.texts() == told
+    assert all("overlayd forget --bar vm4" in each.hint for each in records.report.faults())
+    records.endpoints = [endpoint("10.0.0.8")]
+    assert records.texts() == []
+    assert records.events == [
+        *(("conflict", text) for text in told),
+        *(("conflict-over", f"resolved: {text}") for text in told),
+    ]
