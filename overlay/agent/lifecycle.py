@@ -148,12 +148,13 @@ class AgentLifecycle:
             )
 
     async def _create(self, spec: JoinSpec) -> Components:
+        gossip_port, vxlan_port = join_request.ports_of_new_cluster(spec)
         authority = Authority.generate(os.urandom)
         cluster = StoredCluster(
             cluster_id=TrustAnchor(authority.anchor).cluster_id.hex(),
             anchor=authority.anchor.hex(),
-            gossip_port=spec.gossip_port or limits.GOSSIP_PORT_DEFAULT,
-            vxlan_port=spec.vxlan_port or limits.VXLAN_PORT_DEFAULT,
+            gossip_port=gossip_port,
+            vxlan_port=vxlan_port,
             node_name=spec.name or join_request.default_name(),
             underlay=spec.underlay,
             address="",

@@ -44,6 +44,22 @@ def default_name() -> str:
     return fit_name(socket.gethostname().partition(".")[0].lower(), "node")
 
 
+def ports_of_new_cluster(spec: JoinSpec) -> tuple[int, int]:
+    """Return the gossip and VXLAN ports of a cluster to create; raises UsageError if equal."""
+    gossip_port = spec.gossip_port or limits.GOSSIP_PORT_DEFAULT
+    vxlan_port = spec.vxlan_port or limits.VXLAN_PORT_DEFAULT
+    if gossip_port == vxlan_port:
+        raise UsageError(
+            f"gossip and VXLAN cannot both use UDP port {vxlan_port}",
+            why="a UDP port of a host serves one of the two, and a cluster keeps its ports for "
+            "as long as it exists",
+            hint="Choose different ports with --gossip-port and --vxlan-port (default: "
+            f"{limits.GOSSIP_PORT_DEFAULT} and {limits.VXLAN_PORT_DEFAULT})",
+            field="gossip_port" if spec.vxlan_port is None else "vxlan_port",
+        )
+    return gossip_port, vxlan_port
+
+
 async def resolve(peers: Sequence[str], port: int) -> list[JoinSeed]:
     """Return the addresses of peers given as `host`, `host:port` or `[v6]:port`.
 

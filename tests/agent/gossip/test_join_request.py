@@ -6,7 +6,14 @@ import asyncio
 import socket
 
 import pytest
-from overlay.agent.gossip.join_request import default_name, no_answer_error, resolve, split_peer
+from overlay.agent.gossip.join_request import (
+    JoinSpec,
+    default_name,
+    no_answer_error,
+    ports_of_new_cluster,
+    resolve,
+    split_peer,
+)
 from overlay.errors import UsageError
 from overlay.model import ip_text, parse_ip
 
@@ -97,3 +104,28 @@ async def test_each_address_of_a_name_is_a_seed(
     ]  # fmt: skip
     with pytest.raises(UsageError, match=r"none of the peers has an address"):
         await resolve(["nowhere.example"], 7948)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (JoinSpec(vxlan_port=7948), "vxlan_port"),
+        (JoinSpec(gossip_port=4789), "gossip_port"),
+        (JoinSpec(gossip_port=5000, vxlan_port=5000), "vxlan_port"),
+    ],
+)
+def test_equal_ports_of_a_new_cluster_are_refused(spec: JoinSpec, field: str) -> None:
+    """Also where one of them is a default; the error has all three parts."""
+    with pytest.raises(UsageError, match="cannot both use UDP port") as caught:
+        ports_of_new_cluster(spec)
+
+    assert caught.value.field == field
+    assert caught.value.why
+    assert "--vxlan-port" in caught.value.hint
+
+
+def test_ports_of_a_new_cluster_default_independently() -> None:
+    """A chosen port leaves the other at its default; ports may be swapped."""
+    assert ports_of_new_cluster(JoinSpec()) == (7948, 4789)
+    assert ports_of_new_cluster(JoinSpec(vxlan_port=8472)) == (7948, 8472)
+    assert ports_of_new_cluster(JoinSpec(gossip_port=4789, vxlan_port=7948)) == (4789, 7948)
