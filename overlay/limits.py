@@ -121,6 +121,7 @@ FOLLOWER_CHECK_INTERVAL_S: Final = 1.0
 API_SILENCE_MAX_S: Final = 10.0  # a connection without a request by then is closed
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
+PEER_CHECK_TIMEOUT_S: Final = 5.0  # for a peer to prove that it is of a member's own cluster
 
 # --- The host ------------------------------------------------------------------------------
 NEIGHBORS_FULL: Final = 0.8  # of gc_thresh3: reported before the kernel refuses entries

@@ -10,13 +10,14 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.containers.namespaces import ContainerService
 from overlay.agent.gossip import join_request
-from overlay.agent.gossip.join_client import JoinAttempt
+from overlay.agent.gossip.join_client import JoinAttempt, JoinResult, run_attempts
 from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
 from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
@@ -130,7 +131,7 @@ class AgentLifecycle:
             if self.components is not None:
                 self._require_same_cluster(token)
                 if spec.peers:
-                    await self._contact_seeds_again(spec)
+                    await self._require_peer_of_cluster(spec.peers)
                 return self.components, False, None
             if spec.peers or token is not None:
                 return await self._enter(spec, token)
@@ -191,10 +192,7 @@ class AgentLifecycle:
         seeds = await join_request.resolve(spec.peers, token.gossip_port)
         name = spec.name or join_request.default_name()
         await self.kernel.call(kernel_support.require_kernel_support)
-        chosen = await self.kernel.call(underlay.choose_underlay, spec.underlay, seeds[0].address)
-        seeds = join_request.seeds_on_other_hosts(seeds, chosen.address)
-        identity = documents.ensure_identity(self.state)
-        entry = await JoinAttempt(identity, token, name, chosen.address, seeds).run()
+        entry = await self._request_admission(spec, token, name, seeds)
         cluster = StoredCluster(
             cluster_id=token.cluster_id.hex(),
             anchor=token.anchor.hex(),
@@ -202,13 +200,13 @@ class AgentLifecycle:
             vxlan_port=token.vxlan_port,
             node_name=name,
             underlay=spec.underlay,
-            address=ip_text(chosen.address),
+            address=ip_text(entry.address),
             seeds=spec.peers,
         )
         welcome = entry.welcome
         self.state.commit(documents.membership_rows(welcome.key, certificate=welcome.certificate))
         try:
-            components = await self._run(cluster, seeds[0].address)
+            components = await self._run(cluster, entry.via.address)
             try:
                 await self._contact_members(
                     components, list(dict.fromkeys([*seeds, *entry.members]))
@@ -221,10 +219,41 @@ class AgentLifecycle:
         except BaseException:
             self._undo_failed_join()
             raise
-        via = seeds[0]
         self._remember(components, cluster)
         self.event_log.record("join", f"joined cluster {cluster.cluster_id[:8]}")
-        return components, False, via
+        return components, False, entry.via
+
+    async def _request_admission(
+        self, spec: JoinSpec, token: Token, name: str, seeds: list[JoinSeed]
+    ) -> JoinResult:
+        """Request admission from all peers at a time, each from the address that leads to it.
+
+        Raises the first error of the choice of an address if there is none for any peer.
+        """
+        reached: dict[Ip, list[JoinSeed]] = {}
+        failures: list[OverlayError] = []
+        for seed in seeds:
+            try:
+                chosen = await self.kernel.call(
+                    underlay.choose_underlay, spec.underlay, seed.address
+                )
+            except OverlayError as error:
+                failures.append(error)
+                continue
+            if chosen.address == seed.address:
+                failures.append(join_request.own_address_error(seed.address))
+            else:
+                reached.setdefault(chosen.address, []).append(seed)
+        if not reached:
+            raise failures[0]
+        identity = documents.ensure_identity(self.state)
+        with contextlib.ExitStack() as opened:
+            attempts = []
+            for address, group in reached.items():
+                attempt = JoinAttempt(identity, token, name, address, group)
+                opened.callback(attempt.close)
+                attempts.append(attempt)
+            return await run_attempts(attempts, seeds)
 
     def _undo_failed_join(self) -> None:
         """Delete the state of a failed join except for the identity.
@@ -252,13 +281,32 @@ class AgentLifecycle:
                 gossip.transport.send_join_hello(seed.address, seed.port)
             has_session = await gossip.wait_session(join_request.HELLO_RETRY_INTERVAL_S)
         await gossip.wait_may_write(max(1.0, deadline - loop.time()))
+        await gossip.wait_caught_up(max(1.0, deadline - loop.time()))
 
-    async def _contact_seeds_again(self, spec: JoinSpec) -> None:
-        """Contact the seeds of a repeated join, so that two halves of a cluster find each other."""
-        components = self.require_components()
-        for seed in await join_request.resolve(spec.peers, components.gossip.cluster.gossip_port):
-            if seed.address != components.gossip.card.address:
-                components.gossip.transport.send_join_hello(seed.address, seed.port)
+    async def _contact_seeds_again(self, peers: Sequence[str]) -> list[JoinSeed]:
+        """Contact peers as a member, so that two halves of a cluster find each other."""
+        gossip = self.require_components().gossip
+        seeds = await join_request.resolve(peers, gossip.cluster.gossip_port)
+        for seed in seeds:
+            if seed.address != gossip.card.address:
+                gossip.transport.send_join_hello(seed.address, seed.port)
+        return seeds
+
+    async def _require_peer_of_cluster(self, peers: Sequence[str]) -> None:
+        """Contact peers again; raises ConflictError if none of them is of this node's cluster.
+
+        A host of another cluster cannot read the hello, so it is as silent as a host that is down.
+        A known member passes without an answer: joining again is harmless while it is down.
+        """
+        gossip = self.require_components().gossip
+        deadline = gossip.transport.now() + limits.PEER_CHECK_TIMEOUT_S
+        while True:
+            seeds = await self._contact_seeds_again(peers)
+            places = {(seed.address, seed.port) for seed in seeds}
+            if await gossip.wait_member(places, join_request.HELLO_RETRY_INTERVAL_S):
+                return
+            if gossip.transport.now() >= deadline:
+                raise join_request.foreign_peer_error(seeds, gossip.cluster.cluster_id)
 
     def _remember(self, components: Components, cluster: StoredCluster) -> None:
         kept = replace(cluster, address=ip_text(components.gossip.card.address))
@@ -285,9 +333,7 @@ class AgentLifecycle:
                 pause_s = _SEED_RETRY_MAX_S
                 continue
             with contextlib.suppress(OverlayError):
-                await self._contact_seeds_again(
-                    JoinSpec(peers=tuple(components.gossip.cluster.seeds))
-                )
+                await self._contact_seeds_again(components.gossip.cluster.seeds)
             pause_s = min(2 * pause_s, _SEED_RETRY_MAX_S)
 
     # --- leave and reset ----------------------------------------------------------------

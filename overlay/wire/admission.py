@@ -289,6 +289,7 @@ class JoinInitiator:
         self._nonce = random_bytes(NONCE_SIZE)
         self._join_key = token.join_key
         self.grant: JoinGrant | None = None
+        self.granted_by: NodeId | None = None
         self.refusal: JoinRefusal | None = None
         self.answered: dict[NodeId, Card] = {}  # members that answered the knock
         self.holders: dict[tuple[Ip, int], None] = {}  # holders that they named
@@ -318,7 +319,7 @@ class JoinInitiator:
             case (datagram.JOIN_HELLO, 2):
                 return self._handle_challenge(header.sender, body)
             case (datagram.JOIN_REQUEST, 5):
-                self._handle_grant(body)
+                self._handle_grant(header.sender, body)
             case (datagram.JOIN_HELLO, 3) | (datagram.JOIN_REQUEST, 6):
                 self._handle_refusal(body)
             case _:
@@ -356,7 +357,7 @@ class JoinInitiator:
         )
         return Datagram(holder.address, holder.gossip_port, data)
 
-    def _handle_grant(self, body: tuple[object, ...]) -> None:
+    def _handle_grant(self, sender: NodeId, body: tuple[object, ...]) -> None:
         _, _, raw, fields = validation.array(body, 4)
         key = read_key(fields)
         certificate = unpack_certificate(raw)
@@ -369,7 +370,7 @@ class JoinInitiator:
             raise RemoteError(BAD_CARD)
         if not self._anchor.verify_key(key):
             raise RemoteError(UNWARRANTED_KEY)
-        self.grant = JoinGrant(certificate, key)
+        self.grant, self.granted_by = JoinGrant(certificate, key), sender
 
     def _handle_refusal(self, body: tuple[object, ...]) -> None:
         _, _, code = validation.array(body, 3)

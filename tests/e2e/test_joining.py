@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,3 +25,76 @@ def test_a_cluster_with_equal_ports_is_not_created(hosts: Cluster, ports: tuple[
     assert f"gossip and VXLAN cannot both use UDP port {ports[-1]}" in err
     assert "--gossip-port" in err
     assert "not in a cluster" in hosts.run(3, "overlayd", "status")[1]
+
+
+VM1, VM2 = "192.168.56.11", "192.168.56.12"
+SILENT, UNROUTABLE = "192.168.56.99", "203.0.113.9"
+
+
+def join(hosts: Cluster, number: int, token: str, *words: str) -> tuple[int, str, str]:
+    """Join with a token; return exit code, stdout and stderr."""
+    line = ["overlayd", "join", *words, "--token-file", "-"]
+    return hosts.run(number, *line, stdin=token)
+
+
+def joined(hosts: Cluster, number: int, token: str, *words: str) -> dict[str, Any]:
+    """Join with a token; return the JSON of the answer."""
+    code, out, err = join(hosts, number, token, *words, "--json")
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair(hosts: Cluster) -> Cluster:
+    """Two members with twelve networks, vm1 the one holder; vm3 is outside."""
+    hosts.ok(1, "overlayd", "join")
+    token = hosts.ok(1, "overlayd", "token", "show")
+    assert joined(hosts, 2, token, VM1)["via"] == VM1
+    for number in range(12):
+        subnet = f"10.{40 + number}.0.0/16"
+        creator = 1 + number % 2
+        hosts.ok(creator, "overlayd", "network", "create", f"n{number}", "--subnet", subnet)
+    return hosts
+
+
+@pytest.mark.parametrize(
+    ("peers", "via"),
+    [
+        ((VM1,), VM1),
+        ((VM2,), VM2),
+        ((SILENT, VM1), VM1),
+        ((SILENT, VM2), VM2),
+        ((UNROUTABLE, VM2), VM2),
+        ((VM2, UNROUTABLE), VM2),
+        (("127.0.0.1", VM1), VM1),
+        ((UNROUTABLE, SILENT, VM2, VM1), VM1),
+    ],
+    ids=lambda given: "-".join([given] if isinstance(given, str) else given),
+)
+def test_any_live_peer_of_those_named_will_do(
+    pair: Cluster, peers: tuple[str, ...], via: str
+) -> None:
+    """The order is free; the answer names the right peer, and counts what the others know."""
+    token = pair.ok(1, "overlayd", "token", "show")
+    answer = joined(pair, 3, token, *peers)
+    pair.ok(3, "overlayd", "reset", "--yes")
+
+    assert answer["via"] == via
+    assert {key: answer[key] for key in ("members", "networks")} == {"members": 3, "networks": 12}
+
+
+def test_a_member_that_names_a_peer_of_another_cluster_is_told(pair: Cluster) -> None:
+    """It is no success to stay where one is; naming a member again is harmless, dead or alive."""
+    pair.ok(3, "overlayd", "join")
+    vm3 = "192.168.56.13"
+    code, out, err = pair.run(1, "overlayd", "join", vm3)
+
+    assert (code, out) == (6, ""), err
+    assert f"no member of this host's cluster answers at {vm3} port 7948/udp" in err
+    assert "overlayd leave" in err
+    assert len(pair.json(1, "members")["members"]) >= 2
+    assert pair.json(1, "join", VM2)["already"]
+    assert pair.json(1, "join", vm3, VM2)["already"], "one of those named is enough"
+    pair.ok(2, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
+    assert pair.json(1, "join", VM2)["already"]

@@ -43,10 +43,16 @@ _REFUSED: dict[JoinRefusal, tuple[str, str, str]] = {  # what, why, what to do n
 
 @dataclass(frozen=True, slots=True)
 class JoinResult:
-    """A successful join: the grant, and the members that may know this host by now."""
+    """A successful join: the grant, and the members that may know this host by now.
+
+    `address` is this host's underlay address from which it was admitted; `via` is the peer of those
+    named that admitted it or, if a holder did to which they referred, the first that answered.
+    """
 
     welcome: JoinGrant
     members: tuple[JoinSeed, ...]
+    address: Ip
+    via: JoinSeed
 
 
 class JoinAttempt:
@@ -59,15 +65,16 @@ class JoinAttempt:
             identity, token, name=name, address=address, random_bytes=os.urandom
         )
         self._seeds = seeds
-        self._port = token.gossip_port
+        self._address = address
         self._socket = bind_socket((address, token.gossip_port))
 
-    async def run(self, timeout_s: float = limits.JOIN_TIMEOUT_S) -> JoinResult:
+    async def run(self, timeout_s: float | None = None) -> JoinResult:
         """Send hellos until a holder of the authority admits this host.
 
         Raises ForbiddenError if it refuses, ConflictError if only members without the authority
-        answer, TimedOutError if nobody answers within `timeout_s`.
+        answer, TimedOutError if nobody answers within `timeout_s` (default: JOIN_TIMEOUT_S).
         """
+        timeout_s = limits.JOIN_TIMEOUT_S if timeout_s is None else timeout_s
         loop = asyncio.get_running_loop()
         started = hello_at = loop.time()
         try:
@@ -82,9 +89,15 @@ class JoinAttempt:
                     hello_at = now + join_request.HELLO_RETRY_INTERVAL_S
                     self._send_hello()
                 await self._receive(hello_at - now)
-            return JoinResult(self._applicant.grant, self._members())
+            return JoinResult(
+                self._applicant.grant, self._members(), self._address, self._joined_via()
+            )
         finally:
-            self._socket.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
 
     def _send_hello(self) -> None:
         holders = list(self._applicant.holders)
@@ -110,6 +123,18 @@ class JoinAttempt:
         cards = self._applicant.answered.values()
         return tuple(JoinSeed(card.name, card.address, card.gossip_port) for card in cards)
 
+    def _joined_via(self) -> JoinSeed:
+        """Return the named peer that admitted this host, else the first one that answered."""
+        answered = self._applicant.answered
+        holder = [
+            card for node_id, card in answered.items() if node_id == self._applicant.granted_by
+        ]
+        for card in [*holder, *answered.values()]:
+            for seed in self._seeds:
+                if (seed.address, seed.port) == (card.address, card.gossip_port):
+                    return seed
+        return self._seeds[0]  # it answers from another address than the one named
+
     def _no_answer_error(self, waited_s: float) -> TimedOutError | ConflictError:
         answered = sorted(card.name for card in self._applicant.answered.values())
         if not answered:
@@ -122,3 +147,30 @@ class JoinAttempt:
             hint="'overlayd members' shows the holders; start one of them. Several holders avoid "
             "this: overlayd promote NODE",
         )
+
+
+async def run_attempts(attempts: Sequence[JoinAttempt], seeds: Sequence[JoinSeed]) -> JoinResult:
+    """Run attempts from several underlay addresses at a time; return the first that succeeds.
+
+    Raises ForbiddenError as soon as one is refused. When all have failed, raises ConflictError if a
+    member answered one of them, else TimedOutError, which names `seeds`.
+    """
+    running = [asyncio.create_task(attempt.run()) for attempt in attempts]
+    started = asyncio.get_running_loop().time()
+    answered: list[ConflictError] = []
+    try:
+        for finished in asyncio.as_completed(running):
+            try:
+                return await finished
+            except TimedOutError:
+                continue
+            except ConflictError as error:
+                answered.append(error)
+        if answered:
+            raise answered[0]
+        waited_s = asyncio.get_running_loop().time() - started
+        raise join_request.no_answer_error(seeds, waited_s)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from overlay import limits
-from overlay.errors import TimedOutError, UsageError
+from overlay.errors import ConflictError, TimedOutError, UsageError
 from overlay.model import Ip, fit_name, ip_text
 
 HELLO_RETRY_INTERVAL_S = 0.25
@@ -127,13 +127,23 @@ def no_answer_error(seeds: Sequence[JoinSeed], waited_s: float) -> TimedOutError
     )
 
 
-def seeds_on_other_hosts(seeds: Sequence[JoinSeed], own: Ip) -> list[JoinSeed]:
-    """Return the seeds that are not this host itself; raises UsageError if that leaves none."""
-    found = [seed for seed in seeds if seed.address != own]
-    if not found:
-        raise UsageError(
-            f"peer {ip_text(own)} is this host itself",
-            hint="Give another host as the peer",
-            field="peers",
-        )
-    return found
+def foreign_peer_error(seeds: Sequence[JoinSeed], cluster_id: str) -> ConflictError:
+    """Return the error for peers that a member names, none of which is of its cluster."""
+    tried = ", ".join(f"{ip_text(seed.address)} port {seed.port}/udp" for seed in seeds[:4])
+    return ConflictError(
+        f"no member of this host's cluster answers at {tried}",
+        why=f"this host is already in cluster {cluster_id[:8]}; the peer is in another one, or no "
+        "agent runs there, or a firewall drops UDP",
+        hint="'overlayd status' on both shows their clusters. To change to the peer's: sudo "
+        "overlayd leave, then sudo overlayd join PEER --token-file FILE",
+        field="peers",
+    )
+
+
+def own_address_error(own: Ip) -> UsageError:
+    """Return the error for a peer that is this host itself."""
+    return UsageError(
+        f"peer {ip_text(own)} is this host itself",
+        hint="Give another host as the peer",
+        field="peers",
+    )

@@ -10,7 +10,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -196,6 +196,25 @@ class GossipService:
         Returns False on time-out.
         """
         return await self._wait_until(lambda: self.node.may_write(self.transport.now()), timeout_s)
+
+    async def wait_caught_up(self, timeout_s: float) -> bool:
+        """Wait until this node knows all that the live members know; return False on time-out."""
+        return await self._wait_until(lambda: self.node.caught_up, timeout_s)
+
+    async def wait_member(self, addresses: Collection[tuple[Ip, int]], timeout_s: float) -> bool:
+        """Wait until a member is known at one of some addresses and ports; False on time-out.
+
+        One that has left or was forgotten is no member.
+        """
+
+        def is_known() -> bool:
+            return any(
+                (card.address, card.gossip_port) in addresses
+                for card in self.node.store.cards.values()
+                if not card.left and not self.node.is_forgotten(card.node_id)
+            )
+
+        return await self._wait_until(is_known, timeout_s)
 
     async def wait_session(self, timeout_s: float) -> bool:
         """Wait until a session with any peer was opened since the start; return False on

@@ -23,8 +23,9 @@ JOIN_DESCRIPTION = """\
 Start the agent on this host if none runs, and make it a member of a cluster.
 
 Without PEER: create a cluster, or return to the one this host already belongs to.
-With PEER: join the cluster of that host.  Any live member will do; of several, the first to
-answer is used.  Joining again is harmless.
+With PEER: join the cluster of that host.  Any live member will do; several are asked at a time,
+and the first to answer is used.  Joining again is harmless; a PEER of another cluster is then an
+error.
 
   sudo overlayd join
   sudo overlayd join 192.168.56.11 --token-file /etc/overlayd/token
@@ -44,7 +45,7 @@ def register(words: VerbGroup) -> None:
     join.add_argument(
         "--underlay",
         metavar="ADDRESS|INTERFACE",
-        help="where other hosts reach this one (default: the route to the first peer)",
+        help="where other hosts reach this one (default: the route to the peer that answers first)",
     )
     join.add_argument("--name", help="this node's name (default: the host name)")
     join.add_argument(

@@ -1,0 +1,100 @@
+"""Join attempts from several addresses, and the peer that they succeed by, on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+from overlay import limits
+from overlay.agent.gossip.join_client import JoinAttempt, run_attempts
+from overlay.agent.gossip.join_request import JoinSeed
+from overlay.errors import ConflictError, ForbiddenError, TimedOutError
+from overlay.model import ip_text, parse_ip
+from overlay.wire.identity.identity import Identity
+from overlay.wire.identity.token import Token
+from tests.agent.conftest import Sites, until
+
+
+def attempt(
+    token: Token, address: str, *seeds: JoinSeed, identity: Identity | None = None
+) -> JoinAttempt:
+    """Return an attempt of a new host."""
+    own = Identity.generate(os.urandom) if identity is None else identity
+    return JoinAttempt(own, token, "vm9", parse_ip(address), seeds)
+
+
+def silent(sites: Sites) -> JoinSeed:
+    """Return a peer that never answers."""
+    return JoinSeed("silent", parse_ip("127.0.0.99"), sites.port)
+
+
+async def test_the_named_peer_that_answers_is_joined_by(sites: Sites) -> None:
+    """A silent peer named first is not the one; neither is a holder that nobody named."""
+    vm1 = sites.first()
+    token = vm1.admission.default_token()
+    vm2 = await sites.join(2, vm1, token)
+
+    async def via(*seeds: JoinSeed) -> JoinSeed:
+        return (await attempt(token, "127.0.0.9", *seeds).run(5.0)).via
+
+    assert await via(silent(sites), vm1.seed) == vm1.seed
+    assert await via(silent(sites), vm2.seed) == vm2.seed
+    assert await via(vm2.seed, vm1.seed) == vm1.seed, "the holder that admitted it"
+
+
+async def test_the_attempt_that_is_answered_decides_the_address(sites: Sites) -> None:
+    """An address from which no peer answers does not delay the other one."""
+    vm1 = sites.first()
+    token = vm1.admission.default_token()
+    own = Identity.generate(os.urandom)
+    dead = attempt(token, "127.0.0.8", silent(sites), identity=own)
+    live = attempt(token, "127.0.0.9", vm1.seed, identity=own)
+    result = await run_attempts([dead, live], [silent(sites), vm1.seed])
+
+    assert ip_text(result.address) == "127.0.0.9"
+    assert result.via == vm1.seed
+    for address in ("127.0.0.8", "127.0.0.9"):  # both sockets are closed
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+            found.bind((address, sites.port))
+
+
+async def test_a_refusal_ends_all_attempts(sites: Sites) -> None:
+    """The reason is not hidden by the silence of another peer."""
+    vm1 = sites.first()
+    token = vm1.admission.create(label="", expires_in_s=None, uses=None)
+    vm1.admission.revoke(token.token_id.hex())
+    attempts = [
+        attempt(token, "127.0.0.8", silent(sites)),
+        attempt(token, "127.0.0.9", vm1.seed),
+    ]
+
+    with pytest.raises(ForbiddenError, match="revoked"):
+        await run_attempts(attempts, [silent(sites), vm1.seed])
+
+
+async def test_attempts_that_all_fail_report_the_most_telling(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer without a holder is told before silence; silence names every peer."""
+    monkeypatch.setattr(limits, "JOIN_TIMEOUT_S", 1.0)
+    vm1 = sites.first()
+    token = vm1.admission.default_token()
+    vm2 = await sites.join(2, vm1, token)
+    await until(lambda: vm2.admission.invitation(token.token_id) is not None)
+    sites.close(vm1)
+    seeds = [silent(sites), vm2.seed]
+
+    attempts = [
+        attempt(token, "127.0.0.8", seeds[0]),
+        attempt(token, "127.0.0.9", seeds[1]),
+    ]
+    with pytest.raises(ConflictError, match="vm2 answered"):
+        await run_attempts(attempts, seeds)
+    other = JoinSeed("other", parse_ip("127.0.0.98"), sites.port)
+    attempts = [
+        attempt(token, "127.0.0.8", seeds[0]),
+        attempt(token, "127.0.0.9", other),
+    ]
+    with pytest.raises(TimedOutError, match=r"127\.0\.0\.99.*127\.0\.0\.98"):
+        await run_attempts(attempts, [seeds[0], other])
