@@ -59,12 +59,13 @@ _CLEAR_SIZE = {JOIN_HELLO: limits.TOKEN_ID_SIZE, JOIN_REQUEST: limits.TOKEN_ID_S
 
 
 class JoinRefusal(enum.IntEnum):
-    """Why a token does not admit this host. Wire numbers: append only."""
+    """Why this host is not admitted. Wire numbers: append only."""
 
     EXPIRED = 1
     USED_UP = 2
     REVOKED = 3
     BARRED = 4
+    NAME_TAKEN = 5  # by another living node; older applicants drop it and time out
 
 
 class JoinRequest(NamedTuple):
@@ -103,10 +104,10 @@ class AdmissionPolicy(Protocol):
     def authority(self) -> Authority | None:
         """Return the authority, if it is held here."""
 
-    def admit(self, token: JoinToken, request: JoinRequest) -> JoinGrant | None:
-        """Record the admission durably and return the grant.
+    def admit(self, token: JoinToken, request: JoinRequest) -> JoinGrant | JoinRefusal | None:
+        """Record the admission durably and return the grant, or why the host is refused.
 
-        None if that is not possible now.
+        None if neither is possible now.
         """
 
 
@@ -244,16 +245,15 @@ class JoinResponder:
             raise RemoteError(BAD_CARD)
         if verifier_of(validation.octets(ticket, 32)) != token.verifier:
             raise RemoteError(BAD_TICKET)
-        refusal = self._policy.refusal(token, applicant)
-        if refusal is not None:
-            answer: list[object] = [6, nonce, int(refusal)]
+        decision = self._policy.refusal(token, applicant) or self._policy.admit(token, request)
+        if decision is None:
+            return []  # the applicant asks again
+        if isinstance(decision, JoinRefusal):
+            answer: list[object] = [6, nonce, int(decision)]
         else:
-            welcome = self._policy.admit(token, request)
-            if welcome is None:
-                return []  # the applicant asks again
-            one = welcome.certificate
+            one = decision.certificate
             certificate = [one.address, one.not_before_s, one.not_after_s, one.signature]
-            answer = [5, nonce, certificate, key_fields(welcome.key)]
+            answer = [5, nonce, certificate, key_fields(decision.key)]
         data = self._cipher.seal_request(
             token.token_id, token.join_key, (applicant, seal_key), answer
         )

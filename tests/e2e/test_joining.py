@@ -84,6 +84,20 @@ def test_any_live_peer_of_those_named_will_do(
     assert {key: answer[key] for key in ("members", "networks")} == {"members": 3, "networks": 12}
 
 
+def test_a_name_that_another_living_node_has_is_refused(pair: Cluster) -> None:
+    """The error proposes another name, with which the same token admits the host."""
+    token = pair.ok(1, "overlayd", "token", "create", "--uses", "1")
+    code, out, err = join(pair, 3, token, VM2, "--name", "vm2")
+
+    assert (code, out) == (6, ""), err
+    assert "another living node of the cluster is named vm2" in err
+    assert "--name vm2-2" in err
+    assert "not in a cluster" in pair.run(3, "overlayd", "status")[1]
+    assert "refused vm2" in pair.ok(1, "overlayd", "events")
+    assert joined(pair, 3, token, VM2, "--name", "vm2-2")["members"] == 3
+    pair.ok(3, "overlayd", "reset", "--yes")
+
+
 def test_a_member_that_names_a_peer_of_another_cluster_is_told(pair: Cluster) -> None:
     """It is no success to stay where one is; naming a member again is harmless, dead or alive."""
     pair.ok(3, "overlayd", "join")

@@ -27,7 +27,7 @@ from overlay.core.protocol.records import (
     key_of,
 )
 from overlay.errors import ConflictError, NotFoundError, OverlayError
-from overlay.model import Ip, NodeId, ip_text, node_id_of, node_text
+from overlay.model import Card, Ip, NodeId, ip_text, node_id_of, node_text
 from overlay.wire.admission import JoinGrant, JoinRefusal, JoinRequest, JoinResponder
 from overlay.wire.identity.authority import Authority, TrustAnchor
 from overlay.wire.identity.token import SECRET_SIZE, Token
@@ -102,12 +102,25 @@ class AdmissionService:
         """Return the authority, if this host holds it."""
         return self._gossip.authority
 
-    def admit(self, invitation: JoinToken, request: JoinRequest) -> JoinGrant | None:
-        """Record the admission, durably, and return the grant; None if not possible now."""
+    def admit(self, invitation: JoinToken, request: JoinRequest) -> JoinGrant | JoinRefusal | None:
+        """Record the admission, durably, and return the grant; None if not possible now.
+
+        Returns NAME_TAKEN, and records it, if another living node has the name.
+        """
         authority = self._gossip.authority
         if authority is None or not self._gossip.node.may_write(self._gossip.transport.now()):
             return None
         node_id = node_id_of(request.sign_key)
+        taken_by = self._name_owner(node_id, request)
+        if taken_by is not None:
+            self._event_log.record(
+                "admit",
+                f"refused {request.name} ({node_text(node_id)}) at {ip_text(request.address)}: "
+                f"{node_text(taken_by.node_id)} at {ip_text(taken_by.address)} has that name",
+                level=logging.WARNING,
+                peer=request.name,
+            )
+            return JoinRefusal.NAME_TAKEN
         if node_id not in self.records().admitted.get(invitation.token_id, set()):
             admission = Admission(invitation.token_id, node_id)
             try:
@@ -127,6 +140,24 @@ class AdmissionService:
         )
         keyring = self._gossip.keyring
         return JoinGrant(certificate, keyring.key(keyring.sealing))
+
+    def _name_owner(self, applicant: NodeId, request: JoinRequest) -> Card | None:
+        """Return the card of another living node with the name that an applicant wants.
+
+        A node at the applicant's own address does not count: the applicant's host was that node
+        before it lost its state.
+        """
+        gossip = self._gossip
+        for node_id in [gossip.node_id, *gossip.node.membership.live()]:
+            card = gossip.node.store.card(node_id)
+            if (
+                card is not None
+                and node_id != applicant
+                and card.name.lower() == request.name.lower()
+                and card.address != request.address
+            ):
+                return card
+        return None
 
     # --- holders of the authority -------------------------------------------------------
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from overlay import limits
 from overlay.agent.gossip import join_request
-from overlay.agent.gossip.join_request import JoinSeed
+from overlay.agent.gossip.join_request import JoinSeed, next_name
 from overlay.agent.gossip.transport import bind_socket
 from overlay.errors import ConflictError, ForbiddenError, RemoteError, TimedOutError
 from overlay.model import Ip, ip_text
@@ -39,6 +39,19 @@ _REFUSED: dict[JoinRefusal, tuple[str, str, str]] = {  # what, why, what to do n
         "To come back as a new node: sudo overlayd reset, then join again",
     ),
 }
+
+
+class NameTakenError(ConflictError):
+    """Another living node of the cluster has the name that this host asked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"another living node of the cluster is named {name}",
+            why="a node's name leads to one host",
+            hint=f"Choose another one: sudo overlayd join PEER --name {next_name(name)} "
+            "--token-file FILE",
+            field="name",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +78,16 @@ class JoinAttempt:
             identity, token, name=name, address=address, random_bytes=os.urandom
         )
         self._seeds = seeds
+        self._name = name
         self._address = address
         self._socket = bind_socket((address, token.gossip_port))
 
     async def run(self, timeout_s: float | None = None) -> JoinResult:
         """Send hellos until a holder of the authority admits this host.
 
-        Raises ForbiddenError if it refuses, ConflictError if only members without the authority
-        answer, TimedOutError if nobody answers within `timeout_s` (default: JOIN_TIMEOUT_S).
+        Raises ForbiddenError or NameTakenError if it refuses, ConflictError if only members without
+        the authority answer, TimedOutError if nobody answers within `timeout_s` (default:
+        JOIN_TIMEOUT_S).
         """
         timeout_s = limits.JOIN_TIMEOUT_S if timeout_s is None else timeout_s
         loop = asyncio.get_running_loop()
@@ -81,8 +96,7 @@ class JoinAttempt:
             while self._applicant.grant is None:
                 now = loop.time()
                 if self._applicant.refusal is not None:
-                    what, why, hint = _REFUSED[self._applicant.refusal]
-                    raise ForbiddenError(what, why=why, hint=hint)
+                    raise self._refused_error(self._applicant.refusal)
                 if now >= started + timeout_s:
                     raise self._no_answer_error(now - started)
                 if now >= hello_at:
@@ -135,6 +149,12 @@ class JoinAttempt:
                     return seed
         return self._seeds[0]  # it answers from another address than the one named
 
+    def _refused_error(self, refusal: JoinRefusal) -> ForbiddenError | NameTakenError:
+        if refusal is JoinRefusal.NAME_TAKEN:
+            return NameTakenError(self._name)
+        what, why, hint = _REFUSED[refusal]
+        return ForbiddenError(what, why=why, hint=hint)
+
     def _no_answer_error(self, waited_s: float) -> TimedOutError | ConflictError:
         answered = sorted(card.name for card in self._applicant.answered.values())
         if not answered:
@@ -152,8 +172,8 @@ class JoinAttempt:
 async def run_attempts(attempts: Sequence[JoinAttempt], seeds: Sequence[JoinSeed]) -> JoinResult:
     """Run attempts from several underlay addresses at a time; return the first that succeeds.
 
-    Raises ForbiddenError as soon as one is refused. When all have failed, raises ConflictError if a
-    member answered one of them, else TimedOutError, which names `seeds`.
+    Raises ForbiddenError or NameTakenError as soon as one is refused. When all have failed, raises
+    ConflictError if a member answered one of them, else TimedOutError, which names `seeds`.
     """
     running = [asyncio.create_task(attempt.run()) for attempt in attempts]
     started = asyncio.get_running_loop().time()
@@ -162,6 +182,8 @@ async def run_attempts(attempts: Sequence[JoinAttempt], seeds: Sequence[JoinSeed
         for finished in asyncio.as_completed(running):
             try:
                 return await finished
+            except NameTakenError:
+                raise
             except TimedOutError:
                 continue
             except ConflictError as error:

@@ -44,6 +44,15 @@ def default_name() -> str:
     return fit_name(socket.gethostname().partition(".")[0].lower(), "node")
 
 
+def next_name(name: str) -> str:
+    """Return a name to propose where `name` is taken: vm1-2 for vm1, vm1-3 for vm1-2."""
+    stem, dash, number = name.rpartition("-")
+    if not (dash and number.isdecimal() and len(number) < 4):
+        stem, number = name, "1"
+    ending = f"-{int(number) + 1}"
+    return stem[: limits.NAME_LENGTH_MAX - len(ending)].rstrip("-.") + ending
+
+
 def ports_of_new_cluster(spec: JoinSpec) -> tuple[int, int]:
     """Return the gossip and VXLAN ports of a cluster to create; raises UsageError if equal."""
     gossip_port = spec.gossip_port or limits.GOSSIP_PORT_DEFAULT

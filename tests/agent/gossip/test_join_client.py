@@ -98,3 +98,34 @@ async def test_attempts_that_all_fail_report_the_most_telling(
     ]
     with pytest.raises(TimedOutError, match=r"127\.0\.0\.99.*127\.0\.0\.98"):
         await run_attempts(attempts, [seeds[0], other])
+
+
+async def test_a_name_that_a_living_node_has_is_refused(sites: Sites) -> None:
+    """The token is not used up; the holder's event names the node that has it."""
+    vm1 = sites.first()
+    token = vm1.admission.create(label="", expires_in_s=None, uses=1)
+    await sites.join(2, vm1, vm1.admission.default_token())
+
+    for taken in ("vm1", "VM2"):
+        own = Identity.generate(os.urandom)
+        asking = JoinAttempt(own, token, taken, parse_ip("127.0.0.9"), [vm1.seed])
+        with pytest.raises(ConflictError, match=f"is named {taken}") as caught:
+            await asking.run(5.0)
+        assert f"--name {taken}-2" in caught.value.hint
+    assert vm1.admission.records().admitted.get(token.token_id, set()) == set()
+    told = [event["text"] for event in vm1.event_log.since(0.0) if event["kind"] == "admit"]
+    assert "refused VM2" in told[-1]
+    assert "127.0.0.2" in told[-1]
+    await attempt(token, "127.0.0.9", vm1.seed).run(5.0)
+
+
+async def test_a_host_without_its_state_gets_its_name_again(sites: Sites) -> None:
+    """A living node at the applicant's own address was the applicant."""
+    vm1 = sites.first()
+    token = vm1.admission.default_token()
+    vm2 = await sites.join(2, vm1, token)
+    sites.close(vm2)
+    own = Identity.generate(os.urandom)
+
+    again = JoinAttempt(own, token, "vm2", parse_ip("127.0.0.2"), [vm1.seed])
+    assert (await again.run(5.0)).via == vm1.seed

@@ -9,13 +9,14 @@ import pytest
 from overlay.agent.gossip.join_request import (
     JoinSpec,
     default_name,
+    next_name,
     no_answer_error,
     ports_of_new_cluster,
     resolve,
     split_peer,
 )
 from overlay.errors import UsageError
-from overlay.model import ip_text, parse_ip
+from overlay.model import ip_text, parse_ip, valid_name
 
 
 @pytest.mark.parametrize(
@@ -129,3 +130,20 @@ def test_ports_of_a_new_cluster_default_independently() -> None:
     assert ports_of_new_cluster(JoinSpec()) == (7948, 4789)
     assert ports_of_new_cluster(JoinSpec(vxlan_port=8472)) == (7948, 8472)
     assert ports_of_new_cluster(JoinSpec(gossip_port=4789, vxlan_port=7948)) == (4789, 7948)
+
+
+@pytest.mark.parametrize(
+    ("taken", "proposed"),
+    [
+        ("vm1", "vm1-2"),
+        ("vm1-2", "vm1-3"),
+        ("web-9", "web-10"),
+        ("rack-7.lab", "rack-7.lab-2"),
+        ("a" * 63, "a" * 61 + "-2"),
+        ("db-20261128", "db-20261128-2"),
+    ],
+)
+def test_the_name_proposed_for_a_taken_one_is_valid(taken: str, proposed: str) -> None:
+    """It counts up, and has the length of a name."""
+    assert next_name(taken) == proposed
+    assert valid_name(proposed)
