@@ -262,7 +262,12 @@ def admission() -> dict[str, str]:
 
     responder = JoinResponder(identity(1), CLUSTER_ID, lambda: card(1), Policy(), sevens)
     applicant = JoinInitiator(
-        identity(2), TOKEN, name="vm2", address=address(2), random_bytes=sevens
+        identity(2),
+        TOKEN,
+        name="vm2",
+        address=address(2),
+        random_bytes=sevens,
+        now_s=NOW_S,
     )
     knock = applicant.hello(address(1), 7948)
     (way,) = responder.open(knock.data)

@@ -208,9 +208,7 @@ class AgentLifecycle:
         try:
             components = await self._run(cluster, entry.via.address)
             try:
-                await self._contact_members(
-                    components, list(dict.fromkeys([*seeds, *entry.members]))
-                )
+                await self._contact_members(components, seeds, entry)
             except BaseException:
                 self.components = None
                 await components.underlay_filter.remove()
@@ -264,11 +262,14 @@ class AgentLifecycle:
         self.state.wipe(keep=documents.CONTAINERS.kind)
         documents.IDENTITY.put(self.state, identity)
 
-    async def _contact_members(self, components: Components, reachable: list[JoinSeed]) -> None:
-        """Contact members until one has opened a session and sent all records.
+    async def _contact_members(
+        self, components: Components, seeds: list[JoinSeed], entry: JoinResult
+    ) -> None:
+        """Contact members until one has opened a session, and the live ones have sent all records.
 
-        Raises TimedOutError if none answers.
+        Raises TimedOutError if none answers, ConflictError if that is due to this host's clock.
         """
+        reachable = list(dict.fromkeys([*seeds, *entry.members]))
         loop = asyncio.get_running_loop()
         gossip = components.gossip
         started = loop.time()
@@ -276,6 +277,8 @@ class AgentLifecycle:
         has_session = False
         while not has_session:
             if loop.time() >= deadline:
+                if abs(entry.clock_ahead_s) > limits.CERTIFICATE_EARLY_S:
+                    raise join_request.clock_error(entry.clock_ahead_s)
                 raise join_request.no_answer_error(reachable, loop.time() - started)
             for seed in reachable:
                 gossip.transport.send_join_hello(seed.address, seed.port)

@@ -278,8 +278,11 @@ class JoinInitiator:
         name: str,
         address: Ip,
         random_bytes: Callable[[int], bytes],
+        now_s: float,
     ) -> None:
+        """`now_s` is this host's Unix time in seconds, which is compared with certificates."""
         self._token = token
+        self._now_s = now_s
         self._anchor = TrustAnchor(token.anchor)
         self._signer = KeySigner(identity, self._anchor)
         self._cipher = _JoinCipher(identity, token.cluster_id, random_bytes)
@@ -293,6 +296,9 @@ class JoinInitiator:
         self.refusal: JoinRefusal | None = None
         self.answered: dict[NodeId, Card] = {}  # members that answered the knock
         self.holders: dict[tuple[Ip, int], None] = {}  # holders that they named
+        # How many seconds this host's clock is ahead of a holder's (negative: behind): exact after
+        # the grant, and until then the least that its certificate proves.
+        self.clock_ahead_s = 0.0
 
     def hello(self, address: Ip, port: int) -> Datagram:
         """Return a knock, for a member or a possible one."""
@@ -341,7 +347,18 @@ class JoinInitiator:
             validation.octets_to(proof, 64), self._nonce, card.seal_key
         ):
             return []
+        if self._is_behind(card):
+            return []  # no session would follow, so do not use up the token
         return [self._request(card, validation.octets(cookie, 16))]
+
+    def _is_behind(self, holder: Card) -> bool:
+        """Return whether, by this host's clock, a holder's certificate is not in force yet."""
+        certificate = holder.certificate
+        assert certificate is not None, "a verified card has one"
+        if self._now_s >= certificate.not_before_s:
+            return False
+        self.clock_ahead_s = self._now_s - issued_at_s(certificate)
+        return True
 
     def _request(self, holder: Card, cookie: bytes) -> Datagram:
         own = self._identity
@@ -370,6 +387,7 @@ class JoinInitiator:
             raise RemoteError(BAD_CARD)
         if not self._anchor.verify_key(key):
             raise RemoteError(UNWARRANTED_KEY)
+        self.clock_ahead_s = self._now_s - issued_at_s(certificate)
         self.grant, self.granted_by = JoinGrant(certificate, key), sender
 
     def _handle_refusal(self, body: tuple[object, ...]) -> None:
@@ -378,6 +396,11 @@ class JoinInitiator:
             self.refusal = JoinRefusal(validation.integer(code, 255))
         except ValueError:
             validation.refuse_malformed()
+
+
+def issued_at_s(certificate: Certificate) -> int:
+    """Return the issuer's Unix time, in seconds, at which it signed a certificate."""
+    return certificate.not_before_s + limits.CERTIFICATE_EARLY_S
 
 
 def is_join_kind(kind: int) -> bool:

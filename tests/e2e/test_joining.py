@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,6 +97,27 @@ def test_a_name_that_another_living_node_has_is_refused(pair: Cluster) -> None:
     assert "not in a cluster" in pair.run(3, "overlayd", "status")[1]
     assert "refused vm2" in pair.ok(1, "overlayd", "events")
     assert joined(pair, 3, token, VM2, "--name", "vm2-2")["members"] == 3
+    pair.ok(3, "overlayd", "reset", "--yes")
+
+
+def test_a_clock_that_is_behind_is_told(pair: Cluster, tmp_path: Path) -> None:
+    """The try uses up no token; with the clock set right, the same agent joins."""
+    library, shift = tmp_path / "clockshift.so", tmp_path / "shift"
+    source = Path(__file__).with_name("clockshift.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    shift.write_text("-172800", encoding="utf-8")
+    token = pair.ok(1, "overlayd", "token", "create", "--uses", "1")
+    shifted = ["env", f"LD_PRELOAD={library}", f"CLOCK_SHIFT_FILE={shift}"]
+    line = ["overlayd", "join", VM1, "--token-file", "-"]
+    code, out, err = pair.run(3, *shifted, *line, stdin=token)
+
+    assert (code, out) == (6, ""), err
+    assert "clock is at least 2 days behind" in err
+    assert [
+        one["name"] for one in pair.json(1, "members")["members"] if one["state"] == "alive"
+    ] == ["vm1", "vm2"]
+    shift.write_text("0", encoding="utf-8")
+    assert joined(pair, 3, token, VM1)["members"] == 3
     pair.ok(3, "overlayd", "reset", "--yes")
 
 

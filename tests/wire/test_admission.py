@@ -41,6 +41,7 @@ TOKEN = Token(AUTHORITY.anchor, b"token-id", b"s" * 16, 7948, 4789)
 INVITATION = AUTHORITY.sign_token(
     JoinToken(TOKEN.token_id, TOKEN.join_key, TOKEN.verifier, "", NOW_S, 0, 0, b"")
 )
+DAY_S = 86_400
 SEED, HOLDER, HOME = (parse_ip(f"192.168.56.{number}") for number in (11, 12, 13))
 
 
@@ -105,11 +106,15 @@ def member(number: int, address: Ip, policy: Policy, authority: Authority = AUTH
     )
 
 
-def applicant(token: Token = TOKEN, seed: int = 99) -> tuple[Identity, JoinInitiator]:
+def applicant(
+    token: Token = TOKEN, seed: int = 99, now_s: float = NOW_S
+) -> tuple[Identity, JoinInitiator]:
     """Return a host that wants to join, and its identity."""
     rng = random.Random(seed)
     own = Identity.generate(rng.randbytes)
-    return own, JoinInitiator(own, token, name="vm3", address=HOME, random_bytes=rng.randbytes)
+    return own, JoinInitiator(
+        own, token, name="vm3", address=HOME, random_bytes=rng.randbytes, now_s=now_s
+    )
 
 
 def exchange(
@@ -194,6 +199,30 @@ def test_a_holder_that_can_not_yet_admit_is_silent() -> None:
     exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
 
     assert outside.grant is not None
+
+
+@pytest.mark.parametrize("days", [-400, -2, -1.01])
+def test_a_clock_behind_asks_for_no_admission(days: float) -> None:
+    """A holder's certificate that is not in force yet tells how far the clock is behind."""
+    _, outside = applicant(now_s=NOW_S + days * DAY_S)
+    holder = member(1, SEED, Policy(is_holder=True))
+    seen = exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
+
+    assert outside.clock_ahead_s == pytest.approx(days * DAY_S)
+    assert outside.grant is None
+    assert holder.policy.requests == []
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("days", [-0.9, 0, 0.9, 2, 400])
+def test_a_grant_tells_how_far_a_clock_is_off(days: float) -> None:
+    """A holder's grant contains its own time; no clock ahead of it is refused."""
+    _, outside = applicant(now_s=NOW_S + days * DAY_S)
+    holder = member(1, SEED, Policy(is_holder=True))
+    exchange(outside, {SEED: holder}, [outside.hello(SEED, 7948)])
+
+    assert outside.grant is not None
+    assert outside.clock_ahead_s == pytest.approx(days * DAY_S)
 
 
 def test_another_clusters_token_is_unknown() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,7 @@ class JoinResult:
     members: tuple[JoinSeed, ...]
     address: Ip
     via: JoinSeed
+    clock_ahead_s: float  # of the holder's clock, in seconds; negative: behind
 
 
 class JoinAttempt:
@@ -75,7 +77,12 @@ class JoinAttempt:
         self, identity: Identity, token: Token, name: str, address: Ip, seeds: Sequence[JoinSeed]
     ) -> None:
         self._applicant = JoinInitiator(
-            identity, token, name=name, address=address, random_bytes=os.urandom
+            identity,
+            token,
+            name=name,
+            address=address,
+            random_bytes=os.urandom,
+            now_s=time.time(),
         )
         self._seeds = seeds
         self._name = name
@@ -95,6 +102,8 @@ class JoinAttempt:
         try:
             while self._applicant.grant is None:
                 now = loop.time()
+                if self._applicant.clock_ahead_s < 0:
+                    raise join_request.clock_error(self._applicant.clock_ahead_s)
                 if self._applicant.refusal is not None:
                     raise self._refused_error(self._applicant.refusal)
                 if now >= started + timeout_s:
@@ -103,8 +112,15 @@ class JoinAttempt:
                     hello_at = now + join_request.HELLO_RETRY_INTERVAL_S
                     self._send_hello()
                 await self._receive(hello_at - now)
+            ahead_s = self._applicant.clock_ahead_s
+            if ahead_s < -limits.CERTIFICATE_EARLY_S:
+                raise join_request.clock_error(ahead_s)
             return JoinResult(
-                self._applicant.grant, self._members(), self._address, self._joined_via()
+                self._applicant.grant,
+                self._members(),
+                self._address,
+                self._joined_via(),
+                ahead_s,
             )
         finally:
             self.close()

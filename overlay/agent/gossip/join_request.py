@@ -136,6 +136,23 @@ def no_answer_error(seeds: Sequence[JoinSeed], waited_s: float) -> TimedOutError
     )
 
 
+def clock_error(ahead_s: float) -> ConflictError:
+    """Return the error for a clock too far off; `ahead_s` is negative for one behind, in seconds.
+
+    Members admit a peer only while its certificate is in force by their own clock.
+    """
+    size_s = abs(ahead_s)
+    days = round(size_s / 86_400)
+    amount = f"{days} day{'' if days == 1 else 's'}" if days else f"{size_s / 3600:.0f} hours"
+    return ConflictError(
+        f"this host's clock is at least {amount} {'ahead of' if ahead_s > 0 else 'behind'} the "
+        "cluster's",
+        why="certificates of members are not in force at the time that it shows",
+        hint="Set it right ('date' shows it, 'timedatectl' whether it is synchronized), then join "
+        "again",
+    )
+
+
 def foreign_peer_error(seeds: Sequence[JoinSeed], cluster_id: str) -> ConflictError:
     """Return the error for peers that a member names, none of which is of its cluster."""
     tried = ", ".join(f"{ip_text(seed.address)} port {seed.port}/udp" for seed in seeds[:4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 import pytest
 from overlay import limits
@@ -129,3 +130,33 @@ async def test_a_host_without_its_state_gets_its_name_again(sites: Sites) -> Non
 
     again = JoinAttempt(own, token, "vm2", parse_ip("127.0.0.2"), [vm1.seed])
     assert (await again.run(5.0)).via == vm1.seed
+
+
+@pytest.mark.parametrize("days", [-2, -400])
+async def test_a_clock_behind_is_told_and_uses_up_no_token(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """The handshake ends at once; with the clock set right, the same token admits the host."""
+    vm1 = sites.first()
+    token = vm1.admission.create(label="", expires_in_s=None, uses=1)
+    with monkeypatch.context() as patched:
+        now_s = time.time() + days * 86_400
+        patched.setattr(time, "time", lambda: now_s)
+        asking = attempt(token, "127.0.0.9", vm1.seed)
+    started = time.monotonic()
+
+    with pytest.raises(ConflictError, match=rf"clock is at least {-days} days behind"):
+        await asking.run(5.0)
+    assert time.monotonic() - started < 2.0
+    assert vm1.admission.records().admitted.get(token.token_id, set()) == set()
+    assert (await attempt(token, "127.0.0.9", vm1.seed).run(5.0)).via == vm1.seed
+
+
+async def test_a_clock_behind_is_told_also_by_an_old_holder(sites: Sites) -> None:
+    """A holder certified before the applicant's time grants, and its grant tells the time."""
+    vm1 = sites.first()
+    vm1.now_s += 5 * 86_400
+    token = vm1.admission.default_token()
+
+    with pytest.raises(ConflictError, match="clock is at least 5 days behind"):
+        await attempt(token, "127.0.0.9", vm1.seed).run(5.0)

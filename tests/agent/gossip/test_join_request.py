@@ -8,6 +8,7 @@ import socket
 import pytest
 from overlay.agent.gossip.join_request import (
     JoinSpec,
+    clock_error,
     default_name,
     next_name,
     no_answer_error,
@@ -147,3 +148,19 @@ def test_the_name_proposed_for_a_taken_one_is_valid(taken: str, proposed: str) -
     """It counts up, and has the length of a name."""
     assert next_name(taken) == proposed
     assert valid_name(proposed)
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "told"),
+    [
+        (-172_500.0, "at least 2 days behind the cluster's"),
+        (-86_500.0, "at least 1 day behind the cluster's"),
+        (95 * 86_400.0, "at least 95 days ahead of the cluster's"),
+    ],
+)
+def test_a_clock_that_is_off_is_told_in_days(ahead_s: float, told: str) -> None:
+    """The error says by how much, in which direction, and what to do."""
+    error = clock_error(ahead_s)
+
+    assert told in error.what
+    assert "timedatectl" in error.hint
