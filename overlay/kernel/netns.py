@@ -67,27 +67,46 @@ def open_fd(path: str | Path) -> int:
 
     The caller closes it. Raises NotFoundError if nothing is there, UsageError if it is not a
     network namespace (also for a stale name), ForbiddenError without permission, and OverlayError
-    if the host is short of descriptors or memory, when the namespace may exist. See ioctl_ns(2).
+    if the host is short of descriptors or memory, when the namespace may exist.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         try:
-            fd = os.open(path, flags)
+            fd = open_if_namespace(path)
         except PermissionError:  # also returned while a process exits (fs/proc/namespaces.c)
-            fd = os.open(path, flags)
+            fd = open_if_namespace(path)
     except OSError as error:
         raise _not_opened(path, error) from error
-    try:
-        kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
-    except OSError:
-        kind = 0
-    if kind != _CLONE_NEWNET:
-        os.close(fd)
+    if fd is None:
         raise UsageError(
             f"{path} is not a network namespace",
             hint="Give a name of `ip netns`, /proc/PID/ns/net or a running container",
         )
     return fd
+
+
+def open_if_namespace(path: str | Path) -> int | None:
+    """Return a descriptor of the network namespace at `path`; None if it is anything else.
+
+    Nothing but a namespace is opened: opening a device or a FIFO may have effects. O_PATH, open(2),
+    finds the file without opening it, and the same file is then opened, wherever `path` leads by
+    then. Namespaces are recognized by their file system and ioctl_ns(2). Raises OSError.
+    """
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        # Namespaces of all kinds are on one file system, nsfs, and nothing else is.
+        if os.fstat(found).st_dev != Path(OWN_NAMESPACE).stat().st_dev:
+            return None
+        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+    try:
+        kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        kind = 0
+    if kind == _CLONE_NEWNET:
+        return fd
+    os.close(fd)
+    return None
 
 
 def _not_opened(path: str | Path, error: OSError) -> OverlayError:

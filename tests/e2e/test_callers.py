@@ -31,6 +31,50 @@ ONLY_ROOT = [
     ("token", "revoke", "5d1c"),
 ]
 
+# Attaches a link to a namespace that flips between the caller's own and the agent's.
+FLIP = """
+import json, os, socket, subprocess, threading, time
+child = subprocess.Popen(["unshare", "-Urn", "sleep", "60"])
+time.sleep(0.5)
+places = [f"/proc/{child.pid}/ns/net", "/proc/1/ns/net"]
+link = f"/tmp/overlayd-flip-{os.getpid()}"
+ended = threading.Event()
+
+def flip():
+    number = 0
+    while not ended.is_set():
+        os.symlink(places[number % 2], link + ".new")
+        os.rename(link + ".new", link)
+        number += 1
+
+def ask(method, path, **body):
+    raw = json.dumps(body).encode()
+    head = f"{method} {path} HTTP/1.0\\r\\nContent-Length: {len(raw)}\\r\\n\\r\\n"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect("/run/overlayd/api.sock")
+        connection.sendall(head.encode() + raw)
+        return connection.makefile("rb").read()
+
+thread = threading.Thread(target=flip)
+thread.start()
+attached = refused = 0
+try:
+    end = time.time() + 5
+    while time.time() < end:
+        answer = ask("POST", "/v1/endpoints", target=link, networks=["flip"], name="flip",
+                     ifname="flip0", wait="none", gateway_priority=1000)
+        attached += b" 200 " in answer[:20]
+        refused += b"host's own network namespace" in answer
+        ask("POST", "/v1/detach", target="flip", networks=["flip"])
+        ask("POST", "/v1/detach", target=link, networks=["flip"])
+finally:
+    ended.set()
+    thread.join()
+    os.unlink(link)
+    child.kill()
+print(attached, refused)
+"""
+
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[AgentDriver]:
@@ -134,6 +178,39 @@ def test_every_path_reserved_for_root_is_tested_here(host: AgentDriver) -> None:
 
     assert refused == {line for line in documented if line.startswith("GET")}
     assert len(refused) > 1
+
+
+def test_a_flipped_link_never_leads_into_the_host(host: AgentDriver) -> None:
+    """What is attached is the namespace that was checked, not where the path leads by then."""
+    group = group_id(host)
+    host.post("/v1/networks", name="flip", subnets=[{"subnet": "10.77.0.0/16"}])
+    user = ["setpriv", f"--reuid={FRIEND}", f"--regid={FRIEND}", "--groups", str(group)]
+    done = host_process.run(host.host, *user, "python3", "-c", FLIP)
+
+    assert done.returncode == 0, done.stderr
+    attached, refused = map(int, done.stdout.split())
+    assert attached > 0
+    assert refused > 0
+    assert "flip0" not in host.run("ip", "link")
+    assert "flip0" not in host.run("ip", "route")
+
+
+def test_a_sandbox_cannot_be_a_target(host: AgentDriver) -> None:
+    """By its path or through a link: what is attached there would join two networks."""
+    host.post("/v1/networks", name="red", subnets=[{"subnet": "10.78.0.0/16"}])
+    host.post("/v1/containers", name="c2", networks=["red"])
+    names = [line.split()[0] for line in host.run("ip", "netns", "list").splitlines()]
+    (sandbox,) = [name for name in names if name.startswith("ov-")]
+    host.run("ln", "-s", f"/run/netns/{sandbox}", "/run/overlayd/link")
+    try:
+        for target in (f"/run/netns/{sandbox}", "/run/overlayd/link"):
+            words = ("attach", target, "--network", "red")
+            done = overlayd(host, FRIEND, *words, group=group_id(host))
+            assert done.returncode == 1
+            assert "is a sandbox of overlayd" in done.stderr
+    finally:
+        host.run("rm", "/run/overlayd/link")
+        host.call("DELETE", "/v1/containers/c2")
 
 
 def test_a_running_agent_has_only_needed_capabilities(host: AgentDriver) -> None:

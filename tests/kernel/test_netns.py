@@ -117,3 +117,46 @@ def test_a_name_is_restored(world: World) -> None:
     assert netns.names_identity(name) == netns.identity(fd)
     with pytest.raises(FileExistsError):
         netns.give_name(fd, name)
+
+
+def test_nothing_but_a_namespace_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a device or a FIFO may have effects: their kind is read without opening them."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    opened: list[int] = []
+    real_open = os.open
+
+    def recorded(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        opened.append(flags)
+        return real_open(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", recorded)
+    for path in (fifo, "/dev/null", "/etc/hostname", "/proc/self/ns/net/..", "/"):
+        with pytest.raises((UsageError, NotFoundError)):
+            netns.open_fd(path)
+
+    assert opened
+    assert all(flags & os.O_PATH for flags in opened)
+
+
+def test_a_path_that_changes_is_opened_once(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The namespace that was checked is the one that is returned, wherever the path leads then."""
+    path = tmp_path / "ns"
+    name = world.namespace("a")
+    path.symlink_to(netns.path_of(name))
+    real_open = os.open
+
+    def flipping(where: str | Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = real_open(where, flags, mode)
+        path.unlink()
+        path.symlink_to(netns.OWN_NAMESPACE)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", flipping)
+    found = netns.open_fd(path)
+    monkeypatch.undo()
+
+    world.open.append(found)
+    assert netns.identity(found) == netns.names_identity(name)

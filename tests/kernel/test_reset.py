@@ -8,6 +8,7 @@ import pytest
 from overlay.errors import OverlayError
 from overlay.kernel import netns, reset
 from overlay.kernel.sandbox import veth
+from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ def test_an_unreadable_name_does_not_stop_a_reset(world: World) -> None:
 @pytest.mark.parametrize("name", ["ov-800001", "ov-800001-3f9c21"])
 def test_sandbox_names(name: str) -> None:
     """The names of sandboxes are recognized when their namespace is gone."""
-    assert reset.SANDBOX_NAME.fullmatch(name)
-    assert not reset.SANDBOX_NAME.fullmatch(f"{name}-web")
+    assert SANDBOX_NAME.fullmatch(name)
+    assert not SANDBOX_NAME.fullmatch(f"{name}-web")
 
 
 def test_devices_in_the_host_namespace(world: World) -> None:

@@ -18,7 +18,7 @@ from overlay.agent.containers.namespaces import ContainerStatus
 from overlay.agent.endpoints.spec import AttachSpec
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.errors import ConflictError, TimedOutError, UsageError
-from overlay.kernel.reset import SANDBOX_NAME
+from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
 from overlay.model import ip_text
 
 

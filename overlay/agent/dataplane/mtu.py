@@ -20,7 +20,7 @@ from overlay.errors import OverlayError
 from overlay.kernel import netns
 from overlay.kernel.host.underlay import UnderlayAddress, carried_mtu
 from overlay.kernel.netlink import link_decoder
-from overlay.kernel.sandbox import veth
+from overlay.kernel.sandbox import container_namespace, veth
 from overlay.model import Ip, Network
 from overlay.signals import Signal
 
@@ -115,7 +115,7 @@ def _resize(attachment: Attachment, mtu: int) -> None:
     Its name, or the process id in its path, may belong to another namespace by now, which may even
     have the same inode: the kernel assigns the lowest free one.
     """
-    fd = netns.open_same(attachment.netns_path, attachment.netns_identity)
+    fd = container_namespace.open_same(attachment.netns_path, attachment.netns_identity)
     if fd is None:
         return
     with netns.closing(fd):

@@ -31,8 +31,8 @@ from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
 from overlay.core.view import overlay_mtu
 from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
-from overlay.kernel.reset import SANDBOX_NAME
 from overlay.kernel.sandbox import veth
+from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import OperationFailure, Sandbox
 from overlay.model import Network, NodeId, Vni
 from overlay.signals import AsyncSignal, Signal

@@ -16,7 +16,7 @@ from overlay.agent.state import documents
 from overlay.agent.state.documents import Attachment, EndedEndpoint
 from overlay.core.dataplane.state import HOST_PORT_PREFIX
 from overlay.errors import OverlayError
-from overlay.kernel import netns
+from overlay.kernel.sandbox import container_namespace
 from overlay.model import Endpoint, Network, Vni
 
 
@@ -85,7 +85,7 @@ class Repair:
         network = self._directory.network_by_vni(attachment.vni)
         endpoint = self._directory.endpoint_of(attachment)
         descriptor = await self._kernel.call(
-            netns.open_same, attachment.netns_path, attachment.netns_identity
+            container_namespace.open_same, attachment.netns_path, attachment.netns_identity
         )
         if descriptor is None or network is None or endpoint is None:
             return await self._withdraw(attachment, network, endpoint)

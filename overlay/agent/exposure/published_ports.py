@@ -203,7 +203,11 @@ class PublishedPorts(Controller):
         targets = []
         for ip in ips:
             back = attachment is not None and await self._kernel.call(
-                default_route.leads_out_by, attachment.netns_path, attachment.ifname, len(ip)
+                default_route.leads_out_by,
+                attachment.netns_path,
+                attachment.netns_identity,
+                attachment.ifname,
+                len(ip),
             )
             place = (each.protocol, each.host_ip, each.host_port)
             targets.append(PortForward(*place, ip, each.port, borrowed=not back))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 from collections.abc import Callable
@@ -18,12 +17,11 @@ from pathlib import Path
 
 from overlay.agent.runtimes.engines import DockerEngine, Engine, EngineContainer, PodmanEngine
 from overlay.errors import ConflictError, ForbiddenError, NotFoundError, OverlayError, UsageError
-from overlay.kernel.reset import SANDBOX_NAME
+from overlay.kernel import netns
+from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME, require_container
 from overlay.model import fit_name
 
 KINDS = ("netns", "pid", "docker", "podman")
-NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
-CLONE_NEWNET = 0x40000000
 NO_FILE = (errno.ENAMETOOLONG, errno.ELOOP)
 NAMES_SHOWN_MAX = 12
 
@@ -72,7 +70,7 @@ def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
     if not text or "\0" in text:
         raise UsageError("target is empty", hint=_hint(), field="target")
     if "/" in text:
-        return _opened(_by_path(text), sources)
+        return _opened(_by_path(text))
     kind, colon, rest = text.partition(":")
     if not colon:
         return _by_name(text, sources)
@@ -81,11 +79,11 @@ def resolve_target(text: str, sources: TargetSources = THIS_HOST) -> Target:
             f"{text!r} is not a target", why=f"unknown kind {kind!r}", hint=_hint(), field="target"
         )
     if kind == "netns":
-        return _opened(_by_netns(rest, sources), sources)
+        return _opened(_by_netns(rest, sources))
     if kind == "pid":
-        return _opened(_by_pid(rest, sources), sources)
+        return _opened(_by_pid(rest, sources))
     runtime = next((runtime for runtime in sources.runtimes if runtime.kind == kind), None)
-    return _opened(_by_runtime(runtime, rest, sources), sources)
+    return _opened(_by_runtime(runtime, rest, sources))
 
 
 def _hint() -> str:
@@ -174,7 +172,7 @@ def _by_name(name: str, sources: TargetSources) -> Target:
     with contextlib.ExitStack() as unused:
         for place in places:
             try:
-                target = _opened(place(), sources)
+                target = _opened(place())
             except NotFoundError:
                 continue
             except OverlayError as error:
@@ -212,21 +210,24 @@ def _nothing_found(name: str, sources: TargetSources) -> NotFoundError:
     )
 
 
-def _opened(target: Target, sources: TargetSources) -> Target:
-    """Return the target with its namespace open, if that is a container's."""
+def _opened(target: Target) -> Target:
+    """Return the target with its namespace open, if that is a container's.
+
+    All checks are of the open descriptor, which the attach then uses: `netns_path` may lead to
+    another namespace by then. Raises ConflictError for the host's namespace, and for a sandbox.
+    """
     descriptor = _open(target)
     try:
-        return replace(
-            target, descriptor=descriptor, identity=_identity(target, descriptor, sources)
-        )
+        require_container(descriptor, target.text)
+        return replace(target, descriptor=descriptor, identity=netns.identity(descriptor))
     except BaseException:
         os.close(descriptor)
         raise
 
 
 def _open(target: Target) -> int:
-    try:  # non-blocking: a path may name a FIFO, whose open waits for a writer
-        return os.open(target.netns_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        descriptor = netns.open_if_namespace(target.netns_path)
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError) as error:
         raise NotFoundError(
             f"there is no network namespace at {target.netns_path}",
@@ -244,31 +245,14 @@ def _open(target: Target) -> int:
         raise known(
             f"cannot open {target.netns_path}", why=str(error.strerror), hint=_hint()
         ) from error
-
-
-def _identity(target: Target, descriptor: int, sources: TargetSources) -> tuple[int, int]:
-    """Return (device, inode) of an open container namespace; raises ConflictError for others."""
-    try:
-        kind = fcntl.ioctl(descriptor, NS_GET_NSTYPE)
-        found = os.fstat(descriptor)
-    except OSError:
-        kind = 0
-    if kind != CLONE_NEWNET:
+    if descriptor is None:
+        named = target.kind == "netns"
         raise ConflictError(
             f"{target.netns_path} is not a network namespace",
-            why="a namespace was mounted on it once, and is gone" if target.kind == "netns" else "",
-            hint=f"ip netns delete {target.name}, and make it anew"
-            if target.kind == "netns"
-            else _hint(),
+            why="a namespace was mounted on it once, and is gone" if named else "",
+            hint=f"ip netns delete {target.name}, and make it anew" if named else _hint(),
         )
-    own = (sources.proc / "self" / "ns" / "net").stat()
-    if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
-        raise ConflictError(
-            f"{target.text} is in the host's own network namespace",
-            why="there is no container network to connect to",
-            hint="Start the container with a network of its own, such as --network none",
-        )
-    return found.st_dev, found.st_ino
+    return descriptor
 
 
 def _names(sources: TargetSources) -> list[str]:

@@ -19,6 +19,7 @@ from overlay.kernel.netlink import codec, link_requests, routes
 from overlay.kernel.netlink.codec import attributes
 from overlay.kernel.netlink.link_lookup import all_links, find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.sandbox import container_namespace
 from overlay.model import Ip, Mac, parse_ip
 
 # Documentation addresses (RFC 5737, RFC 3849) by size: only the default route leads there.
@@ -47,7 +48,7 @@ def reconcile(
     Returns the names of the interfaces that got one. Does nothing if the namespace is gone. Raises
     NetlinkError if the kernel refuses, OverlayError if the namespace cannot be opened.
     """
-    fd = netns.open_same(netns_path, identity)
+    fd = container_namespace.open_same(netns_path, identity)
     if fd is None:
         return []
     with netns.closing(fd), NetlinkSocket(fd) as inside:
@@ -95,13 +96,16 @@ def _reconcile_family(
     return found[index].ifname
 
 
-def leads_out_by(netns_path: str, ifname: str, size: int) -> bool:
+def leads_out_by(netns_path: str, identity: tuple[int, int], ifname: str, size: int) -> bool:
     """Return whether a container's default route leads through an interface.
 
     `size` is that of the family's addresses, in bytes. False if the container is gone.
     """
     try:
-        with netns.closing(netns.open_fd(netns_path)) as fd, NetlinkSocket(fd) as inside:
+        fd = container_namespace.open_same(netns_path, identity)
+        if fd is None:
+            return False
+        with netns.closing(fd), NetlinkSocket(fd) as inside:
             index = find_link(inside, ifname)
             return index != 0 and interface_towards(inside, _ANYWHERE[size]) == index
     except (OverlayError, OSError):

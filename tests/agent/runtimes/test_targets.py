@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -285,6 +286,45 @@ class TestRefused:
         (sources.netns_dir / "ov-00beef").touch()
         with pytest.raises(ConflictError, match="is a sandbox of overlayd"):
             resolve_target("netns:ov-00beef", sources)
+
+    @pytest.mark.netns
+    def test_a_sandbox_is_refused_by_path_and_pid(self, tmp_path: Path, pid: int) -> None:
+        """Its namespace shows what it is, whichever way leads to it."""
+        command = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "link", "set", "lo", "alias"]
+        subprocess.run([*command, "overlayd"], check=True)
+        link = tmp_path / "link"
+        link.symlink_to(f"/proc/{pid}/ns/net")
+        sources = _around(tmp_path, docker=[_container("docker", "web", pid)])
+        for text in (f"pid:{pid}", f"/proc/{pid}/ns/net", str(link), "docker:web"):
+            with pytest.raises(ConflictError, match="is a sandbox of overlayd"):
+                resolve_target(text, sources)
+
+    @pytest.mark.netns
+    def test_a_path_that_changes_never_gives_the_host(
+        self, tmp_path: Path, pid: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The descriptor that was checked is the one that an attach gets."""
+        link, real_open = tmp_path / "link", os.open
+        places = itertools.cycle([f"/proc/{pid}/ns/net", "/proc/self/ns/net"])
+
+        def flip() -> None:
+            link.unlink(missing_ok=True)
+            link.symlink_to(next(places))
+
+        def flipping(path: str, flags: int, mode: int = 0o777) -> int:
+            descriptor = real_open(path, flags, mode)
+            flip()
+            return descriptor
+
+        flip()
+        monkeypatch.setattr(os, "open", flipping)
+        target = resolve_target(str(link), _around(tmp_path))
+        monkeypatch.undo()
+        found = os.fstat(target.descriptor)
+        target.close()
+        place = os.stat(f"/proc/{pid}/ns/net")  # noqa: PTH116  a magic link
+
+        assert (found.st_dev, found.st_ino) == (place.st_dev, place.st_ino) == target.identity
 
     def test_a_leftover_file_is_refused(self, tmp_path: Path) -> None:
         """After a crash the file may outlive the mount; the way to clean up is named."""

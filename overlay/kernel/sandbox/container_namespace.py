@@ -1,0 +1,81 @@
+"""Tell containers' network namespaces from the host's own and from sandboxes.
+
+Owns: how both are recognized, by an open descriptor: a path may lead elsewhere by the time that it
+is used, and the kernel gives a namespace's inode to another one after its end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from overlay.errors import ConflictError
+from overlay.kernel import netns
+from overlay.kernel.netlink import link_decoder, link_requests
+from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.sandbox.veth import NAMESPACE_ALIAS
+
+SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
+
+
+def require_container(netns_fd: int, target: str) -> None:
+    """Raise ConflictError if a namespace is the host's own, or a sandbox of any agent."""
+    if _is_host(netns_fd):
+        raise ConflictError(
+            f"{target} is in the host's own network namespace",
+            why="there is no container network to connect to",
+            hint="Start the container with a network of its own, such as --network none",
+        )
+    if _is_marked(netns_fd) or _is_named(netns_fd):
+        raise ConflictError(
+            f"{target} is a sandbox of overlayd, not a container",
+            why="it holds a network's bridge and VTEP on this host",
+            hint="overlayd container ls shows bare containers",
+        )
+
+
+def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
+    """Return a descriptor of the container's namespace with that identity.
+
+    Returns None if it left `path`, also if the host's namespace or a sandbox is there. Raises
+    OverlayError if the check fails, for example for lack of descriptors or memory.
+    """
+    fd = netns.open_same(path, wanted)
+    if fd is None:
+        return None
+    try:
+        is_container = not _is_host(fd) and not _is_marked(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    if is_container:
+        return fd
+    os.close(fd)
+    return None
+
+
+def _is_host(netns_fd: int) -> bool:
+    with netns.closing(netns.own_fd()) as own:
+        return netns.identity(netns_fd) == netns.identity(own)
+
+
+def _is_marked(netns_fd: int) -> bool:
+    """Return whether the alias of a namespace's loopback marks it as a sandbox."""
+    with NetlinkSocket(netns_fd) as inside:
+        try:
+            alias = link_decoder.decode(inside.get(link_requests.get_link("lo"))[0]).alias
+        except NetlinkError:  # a loopback with another name: that of a container
+            return False
+    return link_decoder.is_overlayd_link(alias) and alias != NAMESPACE_ALIAS
+
+
+def _is_named(netns_fd: int) -> bool:
+    """Return whether a namespace has a sandbox's name, which it gets before the mark."""
+    identity = netns.identity(netns_fd)
+    return any(
+        netns.names_identity(name) == identity
+        for name in netns.names()
+        if SANDBOX_NAME.fullmatch(name)
+    )
