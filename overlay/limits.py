@@ -114,7 +114,11 @@ assert GATE_SOURCES_MAX > MEMBER_COUNT_MAX  # all members at once, as after a po
 # --- API -------------------------------------------------------------------------------
 API_BODY_SIZE_MAX: Final = 64 * 1024
 API_TEXT_LENGTH_MAX: Final = 4096  # characters of one text in a request
-API_CLIENTS_MAX: Final = 256
+API_CLIENTS_MAX: Final = 256  # requests at once; as many idle connections
+API_ROOT_RESERVE: Final = 64  # of them root's alone
+API_REQUESTS_PER_USER_MAX: Final = 64  # of one user other than root
+assert API_REQUESTS_PER_USER_MAX < API_CLIENTS_MAX - API_ROOT_RESERVE
+API_FOLLOWERS_MAX: Final = 32  # event streams of all users other than root; no requests
 API_REQUEST_TIMEOUT_S: Final = 60.0
 # how often the agent checks whether a reader of events has gone
 FOLLOWER_CHECK_INTERVAL_S: Final = 1.0

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from overlay import limits
 from overlay.agent.process.confinement import KEPT_CAPABILITIES
 from overlay.lab import host_process, lab
 from overlay.lab.driver import AgentDriver, connect, end_all, join_all
@@ -73,6 +74,30 @@ finally:
     os.unlink(link)
     child.kill()
 print(attached, refused)
+"""
+
+# Opens as many event streams, requests and connections as it can, and keeps them.
+HOLD = """
+import json, socket, sys
+held = []
+
+def send(text):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect("/run/overlayd/api.sock")
+    connection.sendall(text.replace("|", "\\\\r\\\\n").encode())
+    held.append(connection)
+    return connection
+
+counts = {"followers": 0, "refused": 0}
+for _ in range(300):
+    answer = send("GET /v1/events?follow=1 HTTP/1.1|Host: x||").recv(15)
+    counts["followers" if answer == b"HTTP/1.1 200 OK" else "refused"] += 1
+for _ in range(300):
+    send("POST /v1/networks HTTP/1.1|Host: x|Content-Length: 9||{")
+for _ in range(300):
+    send("")
+print(json.dumps(counts), flush=True)
+sys.stdin.read()
 """
 
 
@@ -229,3 +254,29 @@ def test_a_running_agent_has_only_needed_capabilities(host: AgentDriver) -> None
         *(f"Cap{name}:\t{wanted:016x}" for name in ("Prm", "Eff", "Bnd")),
         *(f"Cap{name}:\t{0:016x}" for name in ("Inh", "Amb")),
     }
+
+
+def test_one_user_cannot_keep_root_out(host: AgentDriver) -> None:
+    """Root gets answers, and leaves, while a member of the group holds all that it can."""
+    user = ["setpriv", f"--reuid={FRIEND}", f"--regid={FRIEND}", "--groups", str(group_id(host))]
+    command = host_process.enter_command(host.host, [*user, "python3", "-c", HOLD])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        counts = json.loads(holder.stdout.readline())
+        status = overlayd(host, 0, "status")
+        other = overlayd(host, FRIEND + 1, "status", group=group_id(host))
+        refused = overlayd(host, FRIEND, "status", group=group_id(host))
+        followed = host_process.run(
+            host.host, "timeout", "2", "curl", "-sN", "--unix-socket", SOCKET,
+            "http://overlayd/v1/events?follow=1",
+        )  # fmt: skip
+        left = overlayd(host, 0, "leave")
+        holder.communicate()
+
+    assert counts == {"followers": limits.API_FOLLOWERS_MAX, "refused": 268}
+    assert status.returncode == 0, status.stderr
+    assert other.returncode == 0, other.stderr
+    assert refused.returncode == 1
+    assert f"{limits.API_REQUESTS_PER_USER_MAX} requests of this user" in refused.stderr
+    assert '"kind":"join"' in followed.stdout
+    assert left.returncode == 0, left.stderr

@@ -24,6 +24,7 @@ import msgspec
 
 from overlay import limits
 from overlay.agent.api.http.operation import ApiOperation, Handler
+from overlay.agent.api.http.slots import RequestSlot, RequestSlots
 from overlay.agent.api.schema.decoder import decode, decode_query
 from overlay.agent.api.schema.field_types import EmptyRequest, Request
 from overlay.agent.process.lean_aiohttp import web
@@ -64,7 +65,7 @@ class ApiServer:
         self.operations: list[ApiOperation] = []
         self._runner: web.AppRunner | None = None
         self._bound: tuple[int, int] | None = None  # tells this socket from another agent's
-        self._busy = 0
+        self._slots = RequestSlots()
         self._serving: collections.Counter[web.RequestHandler] = collections.Counter()
         self._idle: dict[web.RequestHandler, float] = {}  # since when
         self._reaper: asyncio.Task[None] | None = None
@@ -139,7 +140,7 @@ class ApiServer:
             idle = [each for each in open_now if not self._serving[each]]
             self._idle = {each: self._idle.get(each, loop.time()) for each in idle}
             oldest_first = sorted(idle, key=lambda each: self._idle[each])
-            excess = max(0, len(open_now) - limits.API_CLIENTS_MAX)
+            excess = max(0, len(idle) - limits.API_CLIENTS_MAX)
             for number, each in enumerate(oldest_first):
                 idle_s = loop.time() - self._idle[each]
                 if number < excess or idle_s > limits.API_SILENCE_MAX_S:
@@ -157,26 +158,13 @@ class ApiServer:
 
     async def _answer(self, request: web.Request, operation: ApiOperation) -> web.StreamResponse:
         name = operation.name
-        if self._busy >= limits.API_CLIENTS_MAX:
-            return _failure(
-                OverlayError(
-                    f"the agent already serves {self._busy} requests",
-                    hint="Wait for them and try again",
-                )
-            )
-        self._busy += 1
         connection = request.protocol
         self._serving[connection] += 1
         try:
-            require_caller(_caller(request), self._group, name, root=operation.root)
-            async with asyncio.timeout(self._request_timeout_s) as limit:
-                # A handler that runs before the start is complete would act on half a node.
-                await self.ready.wait()
-                arguments = await _arguments(request, operation)
-                if operation.stream is not None:
-                    limit.reschedule(None)  # it lasts until its reader or the agent ends it
-                result = await operation.handler(*arguments)
-                return await _response(request, name, result)
+            caller = _caller(request)
+            require_caller(caller, self._group, name, root=operation.root)
+            with self._slots.take(caller.uid) as slot:
+                return await self._serve(request, operation, slot)
         except OverlayError as error:
             if error.code not in {kind.code for kind in operation.errors()}:
                 _LOG.error("defect: %s does not declare the error %s", name, error.code)
@@ -210,8 +198,21 @@ class ApiServer:
                 )
             )
         finally:
-            self._busy -= 1
             del self._serving[connection]
+
+    async def _serve(
+        self, request: web.Request, operation: ApiOperation, slot: RequestSlot
+    ) -> web.StreamResponse:
+        """Call the handler in the place that the request has; raises its errors."""
+        async with asyncio.timeout(self._request_timeout_s) as limit:
+            # A handler that runs before the start is complete would act on half a node.
+            await self.ready.wait()
+            arguments = await _arguments(request, operation)
+            result = await operation.handler(*arguments)
+            if isinstance(result, AsyncGenerator):
+                slot.follow()
+                limit.reschedule(None)  # it lasts until its reader or the agent ends it
+            return await _response(request, operation.name, result)
 
 
 async def _arguments(request: web.Request, operation: ApiOperation) -> list[Any]:
