@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from overlay import limits
 from overlay.agent.gossip import join_request
-from overlay.agent.gossip.join_request import JoinSeed, next_name
+from overlay.agent.gossip.join_request import JoinSeed
 from overlay.agent.gossip.transport import bind_socket
 from overlay.errors import ConflictError, ForbiddenError, RemoteError, TimedOutError
 from overlay.model import Ip, ip_text
@@ -42,17 +42,8 @@ _REFUSED: dict[JoinRefusal, tuple[str, str, str]] = {  # what, why, what to do n
 }
 
 
-class NameTakenError(ConflictError):
-    """Another living node of the cluster has the name that this host asked for."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"another living node of the cluster is named {name}",
-            why="a node's name leads to one host",
-            hint=f"Choose another one: sudo overlayd join PEER --name {next_name(name)} "
-            "--token-file FILE",
-            field="name",
-        )
+class NoHolderError(ConflictError):
+    """Members answered, but none that can admit a host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +83,9 @@ class JoinAttempt:
     async def run(self, timeout_s: float | None = None) -> JoinResult:
         """Send hellos until a holder of the authority admits this host.
 
-        Raises ForbiddenError or NameTakenError if it refuses, ConflictError if only members without
-        the authority answer, TimedOutError if nobody answers within `timeout_s` (default:
-        JOIN_TIMEOUT_S).
+        Raises ForbiddenError if it refuses, ConflictError if the name is taken or this host's clock
+        is too far behind, NoHolderError if only members without the authority answer, TimedOutError
+        if nobody answers within `timeout_s` (default: JOIN_TIMEOUT_S).
         """
         timeout_s = limits.JOIN_TIMEOUT_S if timeout_s is None else timeout_s
         loop = asyncio.get_running_loop()
@@ -165,19 +156,19 @@ class JoinAttempt:
                     return seed
         return self._seeds[0]  # it answers from another address than the one named
 
-    def _refused_error(self, refusal: JoinRefusal) -> ForbiddenError | NameTakenError:
+    def _refused_error(self, refusal: JoinRefusal) -> ForbiddenError | ConflictError:
         if refusal is JoinRefusal.NAME_TAKEN:
-            return NameTakenError(self._name)
+            return join_request.name_taken_error(self._name)
         what, why, hint = _REFUSED[refusal]
         return ForbiddenError(what, why=why, hint=hint)
 
-    def _no_answer_error(self, waited_s: float) -> TimedOutError | ConflictError:
+    def _no_answer_error(self, waited_s: float) -> TimedOutError | NoHolderError:
         answered = sorted(card.name for card in self._applicant.answered.values())
         if not answered:
             return join_request.no_answer_error(self._seeds, waited_s)
         holders = [ip_text(address) for address, _ in self._applicant.holders]
         known = f"known holders: {', '.join(sorted(holders))}" if holders else "none is known"
-        return ConflictError(
+        return NoHolderError(
             f"{', '.join(answered)} answered, but no host that can admit a new one",
             why=f"the holders of the authority are down or unreachable; {known}",
             hint="'overlayd members' shows the holders; start one of them. Several holders avoid "
@@ -188,21 +179,19 @@ class JoinAttempt:
 async def run_attempts(attempts: Sequence[JoinAttempt], seeds: Sequence[JoinSeed]) -> JoinResult:
     """Run attempts from several underlay addresses at a time; return the first that succeeds.
 
-    Raises ForbiddenError or NameTakenError as soon as one is refused. When all have failed, raises
-    ConflictError if a member answered one of them, else TimedOutError, which names `seeds`.
+    Raises the error of one that is refused as soon as it is. When all have failed otherwise, raises
+    NoHolderError if a member answered one of them, else TimedOutError, which names `seeds`.
     """
     running = [asyncio.create_task(attempt.run()) for attempt in attempts]
     started = asyncio.get_running_loop().time()
-    answered: list[ConflictError] = []
+    answered: list[NoHolderError] = []
     try:
         for finished in asyncio.as_completed(running):
             try:
                 return await finished
-            except NameTakenError:
-                raise
             except TimedOutError:
                 continue
-            except ConflictError as error:
+            except NoHolderError as error:
                 answered.append(error)
         if answered:
             raise answered[0]

@@ -136,6 +136,17 @@ def no_answer_error(seeds: Sequence[JoinSeed], waited_s: float) -> TimedOutError
     )
 
 
+def name_taken_error(name: str) -> ConflictError:
+    """Return the error for a name that another living node has, with a proposal."""
+    return ConflictError(
+        f"another living node of the cluster is named {name}",
+        why="the name of a node stands for one host",
+        hint=f"Choose another one: sudo overlayd join PEER --name {next_name(name)} "
+        "--token-file FILE",
+        field="name",
+    )
+
+
 def clock_error(ahead_s: float) -> ConflictError:
     """Return the error for a clock too far off; `ahead_s` is negative for one behind, in seconds.
 

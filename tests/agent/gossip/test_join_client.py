@@ -70,8 +70,18 @@ async def test_a_refusal_ends_all_attempts(sites: Sites) -> None:
         attempt(token, "127.0.0.9", vm1.seed),
     ]
 
+    started = time.monotonic()
     with pytest.raises(ForbiddenError, match="revoked"):
         await run_attempts(attempts, [silent(sites), vm1.seed])
+    own = Identity.generate(os.urandom)
+    valid = vm1.admission.default_token()
+    attempts = [
+        attempt(valid, "127.0.0.8", silent(sites)),
+        JoinAttempt(own, valid, "vm1", parse_ip("127.0.0.9"), [vm1.seed]),
+    ]
+    with pytest.raises(ConflictError, match="is named vm1"):
+        await run_attempts(attempts, [silent(sites), vm1.seed])
+    assert time.monotonic() - started < limits.JOIN_TIMEOUT_S / 2
 
 
 async def test_attempts_that_all_fail_report_the_most_telling(
