@@ -125,6 +125,7 @@ FOLLOWER_CHECK_INTERVAL_S: Final = 1.0
 API_SILENCE_MAX_S: Final = 10.0  # a connection without a request by then is closed
 ATTACH_CONFIRM_TIMEOUT_S: Final = 1.0
 JOIN_TIMEOUT_S: Final = 20.0
+JOIN_SYNC_TIMEOUT_S: Final = 5.0  # a member may be down that is not known to be
 PEER_CHECK_TIMEOUT_S: Final = 5.0  # for a peer to prove that it is of a member's own cluster
 
 # --- The host ------------------------------------------------------------------------------

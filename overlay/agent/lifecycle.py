@@ -284,7 +284,7 @@ class AgentLifecycle:
                 gossip.transport.send_join_hello(seed.address, seed.port)
             has_session = await gossip.wait_session(join_request.HELLO_RETRY_INTERVAL_S)
         await gossip.wait_may_write(max(1.0, deadline - loop.time()))
-        await gossip.wait_caught_up(max(1.0, deadline - loop.time()))
+        await gossip.wait_caught_up(limits.JOIN_SYNC_TIMEOUT_S)
 
     async def _contact_seeds_again(self, peers: Sequence[str]) -> list[JoinSeed]:
         """Contact peers as a member, so that two halves of a cluster find each other."""

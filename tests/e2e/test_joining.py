@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.e2e.conftest import Cluster
 
 pytestmark = pytest.mark.e2e
@@ -135,3 +137,22 @@ def test_a_member_that_names_a_peer_of_another_cluster_is_told(pair: Cluster) ->
     assert pair.json(1, "join", vm3, VM2)["already"], "one of those named is enough"
     pair.ok(2, "bash", "-c", "kill -9 $(pgrep -f '[o]verlay.cli.main agent')")
     assert pair.json(1, "join", VM2)["already"]
+
+
+def test_a_join_beside_a_dead_member_is_bounded(
+    pair: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Once vm2 is known to be dead, a new host does not wait for it for long."""
+
+    def is_dead() -> bool:
+        states = {one["name"]: one["state"] for one in pair.json(1, "members")["members"]}
+        return bool(states["vm2"] == "dead")
+
+    eventually(is_dead, "vm2, killed by the test before")
+    pair.ok(3, "overlayd", "reset", "--yes")
+    token = pair.ok(1, "overlayd", "token", "show")
+    answer = joined(pair, 3, token, VM2, VM1)
+
+    assert answer["via"] == VM1
+    assert answer["networks"] == 12
+    assert answer["elapsed_ms"] < 10_000

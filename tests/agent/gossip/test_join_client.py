@@ -170,3 +170,16 @@ async def test_a_clock_behind_is_told_also_by_an_old_holder(sites: Sites) -> Non
 
     with pytest.raises(ConflictError, match="clock is at least 5 days behind"):
         await attempt(token, "127.0.0.9", vm1.seed).run(5.0)
+
+
+async def test_a_member_is_known_by_its_address_until_it_leaves(sites: Sites) -> None:
+    """An address of no member, and that of one that has left, are those of strangers."""
+    vm1 = sites.first()
+    vm2 = await sites.join(2, vm1, vm1.admission.default_token())
+    at_vm2 = {(vm2.seed.address, vm2.seed.port)}
+
+    assert await vm1.gossip.wait_member(at_vm2, 0.0)
+    assert not await vm1.gossip.wait_member({(silent(sites).address, sites.port)}, 0.05)
+    await vm2.gossip.say_goodbye()
+    await until(lambda: vm1.gossip.node.store.cards[vm2.gossip.node_id].left)
+    assert not await vm1.gossip.wait_member(at_vm2, 0.05)
