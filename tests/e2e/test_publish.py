@@ -22,6 +22,7 @@ asking.send(b"x")
 asking.recv(9)
 """
 VM1, VM1_OUT, VM1_OUT6 = "192.168.56.11", "203.0.113.1", "2001:db8:113::1"
+ALL_IPV4 = "0.0.0.0"  # noqa: S104  nothing is bound
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,54 @@ def test_a_port_on_one_address_of_the_host(web: Cluster) -> None:
     web.ok(1, "overlayd", "unpublish", "d1", "8081:80")
     assert seen_as(web, 1, netns("world"), VM1_OUT, 8081) == ""
     assert seen_as(web, 1, netns("world"), VM1_OUT, 8080) == WORLD
+
+
+@pytest.mark.parametrize(
+    ("every", "reached", "missed"), [(ALL_IPV4, VM1_OUT, VM1_OUT6), ("::", VM1_OUT6, VM1_OUT)]
+)
+def test_an_unspecified_host_ip_is_every_address(
+    web: Cluster, every: str, reached: str, missed: str
+) -> None:
+    """Of that family alone; the same port of the other family is free."""
+    web.ok(1, "overlayd", "publish", "d1", "8083:80", "--host-ip", every)
+    conflict = web.run(1, "overlayd", "publish", "d1b", "8083:80", "--host-ip", reached)
+    web.ok(1, "overlayd", "publish", "d1b", "8083:80", "--host-ip", missed)
+    shown = [each["host_ip"] for each in web.json(1, "publish", "ls")["published"]]
+
+    assert seen_as(web, 1, netns("world"), reached, 8083) in (WORLD, WORLD6)
+    assert seen_as(web, 1, [], "127.0.0.1" if every == ALL_IPV4 else "::1", 8083) != ""
+    assert (conflict[0], every in shown) == (6, True)
+    web.ok(1, "overlayd", "unpublish", "d1b")
+    assert seen_as(web, 1, netns("world"), missed, 8083) == ""
+    web.ok(1, "overlayd", "unpublish", "d1", "8083:80")
+
+
+def test_a_loopback_port_is_closed_to_the_link(web: Cluster) -> None:
+    """Neighbors that route 127.0.0.1 to this host do not reach what is published there."""
+    via = f"ip route add 127.0.0.1 via {VM1} dev eth1 table 5 src 192.168.56.12"
+    localnet = "sysctl -qw net.ipv4.conf.all.route_localnet=1 net.ipv4.conf.eth1.route_localnet=1"
+    first = "ip rule add pref 10 to 127.0.0.1 ipproto tcp dport 8084 lookup 5"
+    local = "ip rule add pref 100 lookup local && ip rule del pref 0"
+    web.ok(1, "overlayd", "publish", "d1", "8084:80", "--host-ip", "127.0.0.1")
+    web.ok(2, "sh", "-c", f"{localnet} && {via} && {first} && {local}")
+
+    count = "nft list chain ip watching arriving"
+    seen = "type filter hook prerouting priority -400;"
+    web.ok(1, "nft", f"add table ip watching; add chain ip watching arriving {{ {seen} }}; "
+           "add rule ip watching arriving iifname eth1 ip daddr 127.0.0.1 counter")  # fmt: skip
+    try:
+        assert seen_as(web, 1, [], "127.0.0.1", 8084) != ""
+        assert seen_as(web, 2, [], "127.0.0.1", 8084) == ""
+        assert "packets 0 " not in web.ok(1, *count.split()), "the packets did arrive"
+        web.ok(1, "overlayd", "unpublish", "d1", "8084:80")
+        web.ok(1, "overlayd", "publish", "d1", "8084:80")
+        assert seen_as(web, 2, [], "127.0.0.1", 8084) == ""
+        assert seen_as(web, 1, [], "127.0.0.1", 8084) != ""
+    finally:
+        web.ok(1, "nft", "delete table ip watching")
+        web.ok(2, "sh", "-c", "ip rule add pref 0 lookup local; ip rule del pref 100; "
+               "ip rule del pref 10; ip route flush table 5")  # fmt: skip
+        web.ok(1, "overlayd", "unpublish", "d1", "8084:80")
 
 
 def test_a_container_on_another_host_can_be_published(web: Cluster) -> None:

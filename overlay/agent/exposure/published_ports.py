@@ -209,7 +209,7 @@ class PublishedPorts(Controller):
                 attachment.ifname,
                 len(ip),
             )
-            place = (each.protocol, each.host_ip, each.host_port)
+            place = (each.protocol, each.bound_ip, each.host_port)
             targets.append(PortForward(*place, ip, each.port, borrowed=not back))
         return PublishedPortStatus(
             each, tuple(targets), "" if targets else f"{each.name} has no such address"

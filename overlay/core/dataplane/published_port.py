@@ -31,11 +31,16 @@ class PublishedPort(NamedTuple):
     """A port of this host, mapped to the container with a name on a network."""
 
     protocol: str
-    host_ip: Ip  # empty: every address of the host
+    host_ip: Ip  # empty: every address of the host; 0.0.0.0 or ::, every one of that family
     host_port: int
     vni: Vni
     name: str
     port: int
+
+    @property
+    def bound_ip(self) -> Ip:
+        """Return the one host address of the port; empty if it is on every address."""
+        return self.host_ip if any(self.host_ip) else Ip(b"")
 
     @property
     def host_binding(self) -> str:
@@ -102,7 +107,16 @@ def conflicting(wanted: PublishedPort, known: Iterable[PublishedPort]) -> Publis
     """Return the published port that blocks this one on the host, or None."""
     for other in known:
         same_port = (other.protocol, other.host_port) == (wanted.protocol, wanted.host_port)
-        meet = not other.host_ip or not wanted.host_ip or other.host_ip == wanted.host_ip
-        if same_port and meet and other != wanted:
+        if same_port and _overlap(other, wanted) and other != wanted:
             return other
     return None
+
+
+def _overlap(first: PublishedPort, second: PublishedPort) -> bool:
+    """Return whether two ports are on a common address of the host."""
+    if not first.host_ip or not second.host_ip:
+        return True
+    same_family = len(first.host_ip) == len(second.host_ip)
+    return same_family and (
+        not first.bound_ip or not second.bound_ip or first.host_ip == second.host_ip
+    )

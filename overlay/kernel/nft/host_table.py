@@ -35,6 +35,7 @@ _BEFORE_TRACKING, _DESTINATION, _FILTER, _SOURCE = -300, -100, 0, 100  # as nft(
 _TYPE_INTERFACE: Final = 41  # nft's own number
 _LINKS: Final = "links"
 _LOOPBACK: Final = (bytes([127, 0, 0, 0]), 8)
+_LOOPBACK6: Final = (bytes(15) + b"\x01", 128)
 _PROTOCOLS: Final = {"tcp": ex.TCP, "udp": ex.UDP}
 _REFUSED: Final = (ex.counter(), ex.drop())
 
@@ -58,13 +59,14 @@ def table_of(node_id: NodeId, state: HostState) -> Table:
     """
     ports = sorted(state.ports)
     into = tuple(_destinations(ports))
+    outside = (*_not_loopback(), *_destinations([each for each in ports if not _local(each)]))
     return Table(
         FAMILY_INET,
         table_name(node_id),
         (Set(_LINKS, _TYPE_INTERFACE, 16, userdata.IN_HOST_ORDER),),
         (
             Chain("guard", tuple(_guard()), (PREROUTING, _BEFORE_TRACKING)),
-            Chain("arriving", into, (PREROUTING, _DESTINATION), "nat"),
+            Chain("arriving", outside, (PREROUTING, _DESTINATION), "nat"),
             Chain("sent", into, (OUTPUT, _DESTINATION), "nat"),
             Chain("leaving", tuple(_sources(state, ports)), (POSTROUTING, _SOURCE), "nat"),
             Chain("passing", tuple(_passing(state)), (FORWARD, _FILTER)),
@@ -81,6 +83,22 @@ def _guard() -> Iterator[Rule]:
     # loopback addresses there (CVE-2020-8558).
     yield (*ex.iifname_in_set(_LINKS), *ex.to_range(*_LOOPBACK), *_REFUSED)
     yield (*ex.iifname_in_set(_LINKS), *ex.from_range(*_LOOPBACK), *_REFUSED)
+
+
+def _not_loopback() -> Iterator[Rule]:
+    """Leave packets to loopback addresses alone.
+
+    A neighbor on the link can route 127.0.0.1 to this host. The kernel would refuse such a packet
+    (RFC 1122, section 3.2.1.3), but only after its destination was translated.
+    """
+    yield (*ex.to_range(*_LOOPBACK), ex.accept())
+    yield (*ex.to_range(*_LOOPBACK6), ex.accept())
+
+
+def _local(port: PortForward) -> bool:
+    """Return whether a port is on a loopback address: only this host's own packets reach it."""
+    is_ipv4 = len(port.host_ip) == 4
+    return port.host_ip[0] == _LOOPBACK[0][0] if is_ipv4 else port.host_ip == _LOOPBACK6[0]
 
 
 def _destinations(ports: list[PortForward]) -> Iterator[Rule]:

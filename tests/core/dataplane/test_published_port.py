@@ -14,6 +14,7 @@ from overlay.errors import UsageError
 from overlay.model import Ip, Vni, parse_ip
 
 ANYWHERE = Ip(b"")
+ALL_IPV4 = "0.0.0.0"  # noqa: S104  nothing is bound
 
 
 def publication(host_ip: str = "", host_port: int = 8080, protocol: str = "tcp") -> PublishedPort:
@@ -70,6 +71,18 @@ def test_published_ports_conflict_where_a_packet_fits_both() -> None:
     assert conflicting(one, [publication("192.168.56.12"), publication("fd00::1")]) is None
     assert conflicting(one, [publication("192.168.56.11", 8081)]) is None
     assert conflicting(one, [publication("192.168.56.11", protocol="udp")]) is None
+
+
+@pytest.mark.parametrize(("every", "one"), [(ALL_IPV4, "192.168.56.11"), ("::", "fd00::1")])
+def test_an_unspecified_address_is_all_of_its_family(every: str, one: str) -> None:
+    """A port there conflicts with each address of the family, and is bound to none."""
+    assert publication(every).bound_ip == ANYWHERE
+    assert publication(one).bound_ip == parse_ip(one)
+    for other in (publication(), publication(one)):
+        assert conflicting(publication(every), [other]) == other
+        assert conflicting(other, [publication(every)]) == publication(every)
+    (elsewhere,) = {ALL_IPV4, "::"} - {every}
+    assert conflicting(publication(every), [publication(elsewhere)]) is None
 
 
 def test_a_published_port_has_a_text() -> None:

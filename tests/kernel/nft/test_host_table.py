@@ -72,6 +72,17 @@ def test_a_table_matches_only_the_state_it_was_written_for(place: Place) -> None
         assert not place.table.holds(STATE)
 
 
+@pytest.mark.parametrize("host_ip", ["127.0.0.1", "127.8.0.1", "::1"])
+def test_a_loopback_port_is_for_local_packets_only(place: Place, host_ip: str) -> None:
+    """Only what this host sends is translated, not what arrives from a link."""
+    target = parse_ip("fd32::2" if ":" in host_ip else "10.32.0.2")
+    port = PortForward("tcp", parse_ip(host_ip), 8080, target, 80, borrowed=False)
+    place.table.write(replace(STATE, ports=frozenset({port})))
+
+    assert "dnat" in place.run(f"nft list chain inet {NAME} sent")
+    assert "dnat" not in place.run(f"nft list chain inet {NAME} arriving")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
