@@ -149,3 +149,29 @@ def others(cluster: Cluster) -> set[str]:
     """Return the states of the other members according to vm3."""
     members = cluster.json(3, "members")["members"]
     return {member["state"] for member in members if member["name"] != "vm3"}
+
+
+def test_a_network_has_one_name_whatever_its_case(
+    cluster: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Every verb finds it by any case; a second one is refused, on every host."""
+    create(cluster, "Cased", "--subnet", "10.59.0.0/24")
+    eventually(lambda: "Cased" in cluster.ok(2, "overlayd", "network", "ls"), "vm2 knows")
+    for number in (1, 2):
+        code, _, err = cluster.run(
+            number, "overlayd", "network", "create", "cased", "--subnet", "10.59.0.0/24"
+        )
+        assert (code, "taken by network Cased" in err) == (6, True)
+    ip = cluster.attach(1, "k1", network="CASED")
+    cluster.attach(2, "k2", network="cased")
+
+    assert cluster.inside(2, "k2", "ping", "-c1", "-W3", ip)[0] == 0
+    again = cluster.json(1, "attach", "k1", "--network", "Cased", "--network", "cased")
+    assert [each["created"] for each in again["endpoints"]] == [False]
+    found = cluster.json(1, "endpoint", "ls", "--filter", "network=cased")["endpoints"]
+    assert sorted(each["name"] for each in found) == ["k1", "k2"]
+    cluster.ok(1, "overlayd", "detach", "k1", "--network", "cased")
+    cluster.ok(2, "overlayd", "detach", "k2", "--network", "CASED")
+    assert cluster.json(1, "network", "inspect", "cased")["name"] == "Cased"
+    cluster.ok(1, "overlayd", "network", "rm", "cased")
+    assert "Cased" not in cluster.ok(1, "overlayd", "network", "ls")

@@ -40,7 +40,8 @@ class AttachService:
         """
         target = await asyncio.to_thread(resolve_target, spec.target)
         with contextlib.closing(target):
-            networks = [self._directory.network(name) for name in dict.fromkeys(spec.networks)]
+            named = [self._directory.network(name) for name in spec.networks]
+            networks = list({network.vni: network for network in named}.values())
             results = await self._attacher.attach_all(
                 target, networks, spec.options, wait=spec.wait
             )

@@ -56,16 +56,17 @@ def create(
 
     Raises UsageError for an invalid definition, and ConflictError for one that collides.
     """
-    if spec.name in RESERVED_NETWORK_NAMES:
+    if spec.name.lower() in RESERVED_NETWORK_NAMES:
         raise UsageError(
             f"a network cannot be named {spec.name!r}",
-            why=f"'container add --network {spec.name}' means something else",
+            why=f"'container add --network {spec.name.lower()}' means something else",
             hint="Choose another name",
             field="name",
         )
     require_valid(spec)
-    existing = next((n for n in directory.networks() if n.name == spec.name), None)
+    existing = directory.find_network(spec.name)
     if existing is not None:
+        _require_same_case(existing, spec)
         _require_same(existing, spec)
         return existing
     if len(directory.networks()) >= limits.NETWORK_COUNT_MAX:
@@ -88,6 +89,7 @@ def create(
 def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
     """Remove a network everywhere; raises ConflictError while endpoints are on it, or may be."""
     network = directory.network(name)
+    name = network.name
     unseen = directory.unseen(network.vni)
     if unseen:
         raise ConflictError(
@@ -169,6 +171,15 @@ def _labels(spec: NetworkSpec) -> tuple[tuple[str, str], ...]:
             field="labels",
         )
     return found
+
+
+def _require_same_case(existing: Network, spec: NetworkSpec) -> None:
+    if existing.name != spec.name:
+        raise ConflictError(
+            f"the name {spec.name!r} is taken by network {existing.name}",
+            why="names of networks that differ by case alone are one name, as in DNS",
+            hint="Choose another name, or use that network",
+        )
 
 
 def _require_same(existing: Network, spec: NetworkSpec) -> None:

@@ -100,14 +100,14 @@ class Directory:
             )
 
     def network(self, name: str) -> Network:
-        """Return the network with a name; raises NotFoundError.
+        """Return the network with a name, whatever its case; raises NotFoundError.
 
         Of several created during a partition, it is the one whose creator has the lowest id, so
-        that all nodes choose the same.
+        that all nodes choose the same. Those that are written exactly so take precedence.
         """
-        for network in self.networks():
-            if network.name == name:
-                return network
+        found = self.find_network(name)
+        if found is not None:
+            return found
         names = sorted({network.name for network in self.networks()})
         more = len(names) - _NAMES_SHOWN_MAX
         known = ", ".join(names[:_NAMES_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
@@ -116,6 +116,11 @@ class Directory:
             why=f"known networks: {known}" if names else "the cluster has no network",
             hint="overlayd network ls" if names else "Create one: overlayd network create NAME",
         )
+
+    def find_network(self, name: str) -> Network | None:
+        """Return the network with a name, as `network` does, or None."""
+        same = [each for each in self.networks() if each.name.lower() == name.lower()]  # as in DNS
+        return min(same, key=lambda each: (each.name != name, each.creator, each.vni), default=None)
 
     def require_not_removed(self, network: Network) -> None:
         """Raise NotFoundError if a network was removed during a wait."""

@@ -100,7 +100,7 @@ def attach_fields(args: Namespace) -> JsonObject:
 
     Raises UsageError if options contradict each other, or for an invalid port to publish.
     """
-    networks = list(dict.fromkeys(args.networks))
+    networks = list({name.lower(): name for name in reversed(args.networks)}.values())[::-1]
     _require_publishable(args.publish, networks)
     for option, value in (("--ip", args.ip), ("--mac", args.mac), ("--ifname", args.ifname)):
         if value is not None and len(networks) > 1:

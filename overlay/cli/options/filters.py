@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from overlay.client.api import JsonObject
 
 LABEL = "label"
+_NAMES = ("name", "network")
 
 
 def add_filter_option(parser: Parser, keys: Iterable[str]) -> None:
@@ -46,8 +47,16 @@ def filter_rows(
         if key == LABEL:
             found = [row for row in found if _has_label(row.get("labels") or {}, value)]
         else:
-            found = [row for row in found if str(row.get(fields[key])) == value]
+            field = fields[key]
+            found = [row for row in found if _equal(key, str(row.get(field)), value)]
     return found
+
+
+def _equal(key: str, has: str, wanted: str) -> bool:
+    """Return whether a field has a value; names are compared as in DNS, whatever their case."""
+    if key in _NAMES:
+        return has.lower() == wanted.lower()
+    return has == wanted
 
 
 def _has_label(labels: Mapping[str, str], wanted: str) -> bool:

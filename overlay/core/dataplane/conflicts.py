@@ -140,10 +140,16 @@ def network_conflicts(claims: Iterable[tuple[NodeId, Network]]) -> list[Conflict
     ]
     by_name: dict[str, list[NetworkClaim]] = defaultdict(list)
     for claim in kept:
-        by_name[claim.network.name].append(claim)
+        by_name[claim.network.name.lower()].append(claim)
     conflicts += [
-        Conflict(ConflictKind.NETWORK_NAME, group[0].network.vni, name, group[0], tuple(group[1:]))
-        for name, group in by_name.items()
+        Conflict(
+            ConflictKind.NETWORK_NAME,
+            group[0].network.vni,
+            group[0].network.name,
+            group[0],
+            tuple(group[1:]),
+        )
+        for group in by_name.values()
         if len(group) > 1
     ]
     return sorted(conflicts, key=lambda conflict: (conflict.kind, conflict.vni))

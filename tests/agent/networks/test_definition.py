@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
 import pytest
+from overlay.agent.networks import definition
+from overlay.agent.networks.definition import HostConstraints, NetworkSpec
 from overlay.agent.networks.subnets import SubnetSpec, matches, parse_range, subnet_of
-from overlay.errors import UsageError
-from overlay.model import parse_ip
+from overlay.errors import ConflictError, UsageError
+from overlay.model import Network, NodeId, Vni, parse_ip
+
+if TYPE_CHECKING:
+    from overlay.agent.gossip.service import GossipService
+    from overlay.agent.records.directory import Directory
 
 
 @pytest.mark.parametrize("text", ["10.32.0.0/16", "192.168.7.0/29", "fd32::/64"])
@@ -95,3 +104,22 @@ def test_the_same_wish_again_matches_and_another_one_does_not() -> None:
     assert matches(existing, spec)
     assert not matches(existing, SubnetSpec("10.1.0.0/16", block_length=24))
     assert not matches(existing, SubnetSpec("10.1.0.0/16", "10.1.0.8", "10.1.4.0/22", (), 24))
+
+
+def test_a_name_that_differs_by_case_alone_is_refused() -> None:
+    """With the name of the network that has it; also for the words that mean no network."""
+    subnets = (subnet_of(SubnetSpec("10.1.0.0/16")),)
+    blue = Network(Vni(7), "blue", subnets, NodeId(bytes(16)))
+    found = SimpleNamespace(find_network=lambda _name: blue, networks=lambda: [blue])
+    directory, any_host = cast("Directory", found), cast("HostConstraints", None)
+
+    def create(name: str) -> Network:
+        return definition.create(
+            cast("GossipService", None), directory, NetworkSpec(name, ()), any_host
+        )
+
+    assert create("blue") is blue
+    with pytest.raises(ConflictError, match="'BLUE' is taken by network blue"):
+        create("BLUE")
+    with pytest.raises(UsageError, match="cannot be named 'None'"):
+        create("None")

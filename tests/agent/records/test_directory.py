@@ -46,6 +46,33 @@ def test_a_network_with_an_unknown_driver_is_refused(labels: tuple[tuple[str, st
     assert "network rm blue" in caught.value.hint
 
 
+def holding(*names: str) -> Directory:
+    """Return the directory of a node that knows networks with these names."""
+    subnets = (Subnet(BASE, 16, parse_ip("10.1.0.1")),)
+    known = [Network(Vni(vni), name, subnets, OTHER) for vni, name in enumerate(names, 1)]
+    store = SimpleNamespace(card=lambda _node_id: None)
+    directory = Directory(cast("Any", SimpleNamespace(store=store, membership=None)), OWN)
+    view = SimpleNamespace(networks=lambda: {network.vni: network for network in known})
+    directory.view = cast("Any", view)
+    return directory
+
+
+@pytest.mark.parametrize("text", ["blue", "Blue", "BLUE"])
+def test_a_network_is_found_whatever_the_case(text: str) -> None:
+    """As DNS compares names."""
+    assert holding("red", "Blue").network(text).name == "Blue"
+    assert holding("red").find_network(text) is None
+
+
+def test_of_two_cases_the_exact_name_is_chosen() -> None:
+    """Older versions created both; each can still be named, and removed."""
+    both = holding("Blue", "blue", "BLUE")
+
+    assert [both.network(text).name for text in ("blue", "Blue", "BLUE", "bLUE")] == [
+        "blue", "Blue", "BLUE", "Blue",
+    ]  # fmt: skip
+
+
 def named(states: dict[NodeId, MemberState]) -> NodeId:
     """Return which of several nodes with the same name the directory chooses."""
     store = SimpleNamespace(card=lambda each: SimpleNamespace(name="vm2") if each != OWN else None)

@@ -31,6 +31,7 @@ FIELDS = {"name": "name", "network": "network"}
         (["label=team", "label=tier=front"], [0]),
         (["name=web"], [0, 2]),
         (["name=web", "network=red"], [2]),
+        (["name=WEB", "network=Red"], [2]),
     ],
 )
 def test_all_filters_must_match(filters: list[str], rows: list[int]) -> None:

@@ -113,6 +113,15 @@ def test_a_network_name_made_twice_goes_to_the_lower_creator() -> None:
     assert [item.vni for item in usable_networks(claims)] == [7, 9]
 
 
+def test_network_names_conflict_whatever_their_case() -> None:
+    """Both cases name one network, as in DNS."""
+    claims = [network(B, 7, "Blue"), network(A, 9, "blue")]
+    (conflict,) = network_conflicts(claims)
+
+    assert (conflict.kind, conflict.subject) == (ConflictKind.NETWORK_NAME, "blue")
+    assert conflict.losers == (NetworkClaim(*claims[0]),)
+
+
 def test_networks_that_share_a_vni_conflict_with_all_their_vnis() -> None:
     """Two subnets reserve two VNIs; one of overlapping networks is planned."""
     claims = [network(B, 8, "red"), network(A, 7, "blue", subnets=2), network(C, 9, "blue")]

@@ -50,7 +50,9 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
                 hint="Leave one of them out",
                 field="gateway_priority",
             )
-        if len(set(self.networks)) > 1 and (self.ip or self.mac or self.ifname):
+        if len({name.lower() for name in self.networks}) > 1 and (
+            self.ip or self.mac or self.ifname
+        ):
             raise UsageError(
                 "ip, mac and ifname require exactly one network",
                 hint="Attach to each network separately",
