@@ -26,6 +26,7 @@ from overlay.agent.endpoints.repair import Repair
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.service import AttachService
+from overlay.agent.endpoints.subnet_routes import SubnetRoutes
 from overlay.agent.endpoints.update import UpdateService
 from overlay.agent.event_router import EventRouter
 from overlay.agent.exposure.controller import ExposureController
@@ -148,6 +149,7 @@ class Components:
             self.allocator,
             self.drivers,
             default_routes,
+            SubnetRoutes(self._context, self.attachments),
             self.participation,
         )
         self.detacher = EndpointDetacher(endpoints)
@@ -245,6 +247,7 @@ class Components:
         await self._startup.adopt()
         await self.drivers.start()
         await self.attacher.context.default_routes.reconcile_all()
+        await self.attacher.context.subnet_routes.ensure_all()
         await self.exposure.start()
         await self._startup.destroy_leftovers()
         for controller in self.controllers:

@@ -113,6 +113,7 @@ class EndpointAttacher:
         # No sandbox is being created now: the kernel thread does one thing at a time.
         await node.kernel.call(require_container, descriptor, attachment.target)
         attachment = await driver.connect(network, endpoint, attachment, descriptor)
+        await context.subnet_routes.ensure(attachment.netns_identity)
         if len(context.attachments.of_target(attachment.netns_identity)) > 1:
             await context.default_routes.reconcile(attachment.netns_identity)
         try:

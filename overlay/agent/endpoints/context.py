@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from overlay.agent.endpoints.default_route import DefaultRoutes
+from overlay.agent.endpoints.subnet_routes import SubnetRoutes
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.networks.drivers.registry import NetworkDrivers
@@ -21,4 +22,5 @@ class EndpointContext:
     allocator: AddressAllocator
     drivers: NetworkDrivers
     default_routes: DefaultRoutes
+    subnet_routes: SubnetRoutes
     participation: ParticipationService

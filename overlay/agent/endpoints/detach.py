@@ -178,6 +178,7 @@ def withdraw(
 async def disconnect(
     context: EndpointContext, attachment: Attachment, endpoint: Endpoint | None
 ) -> None:
-    """Remove an endpoint's interface, and let another network have the default route."""
+    """Remove an endpoint's interface, and let another network have its routes."""
     await context.drivers.of_attachment(attachment).disconnect(attachment, endpoint)
     await context.default_routes.reconcile(attachment.netns_identity)
+    await context.subnet_routes.ensure(attachment.netns_identity)

@@ -52,20 +52,24 @@ def reconcile(
     if fd is None:
         return []
     with netns.closing(fd), NetlinkSocket(fd) as inside:
-        found = {index: each for each in candidates if (index := _index(inside, each))}
+        found = {
+            index: each
+            for each in candidates
+            if (index := find_interface(inside, each.ifname, each.mac))
+        }
         return [
             name for size in (4, 16) if (name := _reconcile_family(inside, size, found)) is not None
         ]
 
 
-def _index(inside: NetlinkSocket, candidate: DefaultRouteCandidate) -> int:
-    """Return the index of a candidate's interface, possibly renamed.
+def find_interface(inside: NetlinkSocket, ifname: str, mac: Mac) -> int:
+    """Return the index of a container's interface, possibly renamed.
 
     Returns 0 if it is gone.
     """
     links = all_links(inside)
-    by_mac = [each.index for each in links if each.mac == candidate.mac]
-    by_name = [each.index for each in links if each.name == candidate.ifname]
+    by_mac = [each.index for each in links if each.mac == mac]
+    by_name = [each.index for each in links if each.name == ifname]
     return next(iter(by_mac or by_name), 0)
 
 

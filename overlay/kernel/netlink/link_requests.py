@@ -29,6 +29,7 @@ _RTPROT_STATIC: Final = 4
 _RTN_UNICAST: Final = 1
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
+_SUBNET_METRIC: Final = 1024  # IP6_RT_PRIO_USER, and more than IPv4's routes have by default
 _IPV6_LINK_METRIC: Final = 256  # IP6_RT_PRIO_ADDRCONF, so that the kernel's route is replaced
 
 _Attributes: TypeAlias = list[tuple[str, Any]]  # pyroute2's form: (attribute name, value)
@@ -399,6 +400,28 @@ def add_default_route(index: int, gateway: Ip, *, replace: bool = False) -> Requ
     message["type"] = _RTN_UNICAST
     attributes: _Attributes = [("RTA_GATEWAY", ip_text(gateway)), ("RTA_OIF", index)]
     flags = codec.NLM_F_CREATE | (codec.NLM_F_REPLACE if replace else codec.NLM_F_EXCL)
+    return (codec.RTM_NEWROUTE, flags, _body(message, attributes))
+
+
+def add_subnet_route(index: int, base: Ip, prefix_length: int, gateway: Ip) -> Request:
+    """Return the request for a route to a subnet, which any other route to it outranks.
+
+    The kernel refuses it if there is one of the same metric (EEXIST).
+    """
+    message = RouteMessage()
+    message["family"] = socket.AF_INET if len(base) == 4 else socket.AF_INET6
+    message["dst_len"] = prefix_length
+    message["table"] = _RT_TABLE_MAIN
+    message["proto"] = _RTPROT_STATIC
+    message["scope"] = _RT_SCOPE_UNIVERSE
+    message["type"] = _RTN_UNICAST
+    attributes: _Attributes = [
+        ("RTA_DST", ip_text(base)),
+        ("RTA_GATEWAY", ip_text(gateway)),
+        ("RTA_OIF", index),
+        ("RTA_PRIORITY", _SUBNET_METRIC),
+    ]
+    flags = codec.NLM_F_CREATE | codec.NLM_F_EXCL
     return (codec.RTM_NEWROUTE, flags, _body(message, attributes))
 
 

@@ -1,0 +1,56 @@
+"""Routes in a container to the further subnets of its networks.
+
+Owns: adding them, through the gateway of the container's own subnet. A route that is there
+already, or that somebody else sets later, takes precedence: theirs have a lower metric.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from overlay.errors import OverlayError
+from overlay.kernel import netns
+from overlay.kernel.host.default_route import find_interface
+from overlay.kernel.netlink import link_requests
+from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.model import Ip, Mac, ip_text
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetRoute:
+    """A route through an interface of a container."""
+
+    ifname: str
+    mac: Mac
+    base: Ip
+    prefix_length: int
+    gateway: Ip
+
+
+def ensure(netns_path: str, identity: tuple[int, int], wanted: Sequence[SubnetRoute]) -> None:
+    """Add the routes that the container does not have.
+
+    Does nothing if the namespace is gone, and nothing for an interface that is. Raises OverlayError
+    with the first route that the kernel refuses, once it has the others.
+    """
+    fd = netns.open_same(netns_path, identity)
+    if fd is None:
+        return
+    refusals: list[tuple[SubnetRoute, str]] = []
+    with netns.closing(fd), NetlinkSocket(fd) as inside:
+        for each in wanted:
+            index = find_interface(inside, each.ifname, each.mac)
+            if index:
+                request = link_requests.add_subnet_route(
+                    index, each.base, each.prefix_length, each.gateway
+                )
+                found = inside.transact([request])
+                refusals += [(each, str(no)) for no in found if no.errno != errno.EEXIST]
+    for route, why in refusals:
+        raise OverlayError(
+            f"cannot add a route to {ip_text(route.base)}/{route.prefix_length} "
+            f"through {ip_text(route.gateway)}",
+            why=why,
+        )
