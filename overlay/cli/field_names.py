@@ -17,6 +17,7 @@ _KEPT = {
     "block_length": ("block_size",),
     "expires_s": ("expires",),
     "gateway": ("gateways",),
+    "ip": ("ips",),
     "ip_range": ("ranges",),
     "network": ("name",),
     "ports": ("publish",),

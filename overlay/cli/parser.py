@@ -10,7 +10,7 @@ import argparse
 import importlib
 import os
 import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from overlay.errors import UsageError
 
@@ -112,8 +112,35 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, width=self.width)
 
 
+class _StoreOnce(argparse.Action):
+    """Store an option's value; an option that is given twice would lose the first one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value; raises UsageError for a second one."""
+        if option_string and isinstance(parser, Parser):
+            if self.dest in parser.given:
+                parser.error(f"{option_string} is given twice")
+            parser.given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError instead of exiting the process."""
+    """An argument parser that raises UsageError instead of exiting the process.
+
+    It parses one command line.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.given: set[str] = set()  # options that take one value, shared with parsers of verbs
+        for name in (None, "store"):
+            self.register("action", name, _StoreOnce)
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError; argparse calls this on every wrong command line."""
@@ -129,6 +156,7 @@ class VerbGroup:
         self._action = parser.add_subparsers(
             title="commands", dest=dest, metavar=_COMMAND, required=True, prog=parser.prog
         )
+        self._given = parser.given
 
     def verb(
         self, name: str, run: Run, summary: str, description: str = "", *, json: bool = True
@@ -140,6 +168,7 @@ class VerbGroup:
             description=description or f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=Formatter,
         )
+        parser.given = self._given
         parser.set_defaults(run=run, verb_parser=parser)
         if json:
             parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -154,6 +183,7 @@ class VerbGroup:
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=Formatter,
         )
+        parser.given = self._given
         return VerbGroup(parser, f"verb_{name}")
 
 

@@ -7,6 +7,7 @@ import argparse
 import pytest
 from overlay.cli.completion import commands
 from overlay.cli.parser import VERBS, build, first_word
+from overlay.errors import UsageError
 
 READING = [
     ("status",), ("members",), ("verify",), ("events",), ("token", "show"), ("token", "ls"),
@@ -90,3 +91,34 @@ def test_every_help_text_can_be_formatted() -> None:
                     walk(child)
 
     walk(build())
+
+
+def test_an_option_of_one_value_is_refused_twice() -> None:
+    """In every verb: the first value would be lost. Others append, or are switches."""
+    checked = 0
+
+    def walk(parser: argparse.ArgumentParser, path: list[str]) -> None:
+        nonlocal checked
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for name, child in action.choices.items():
+                    walk(child, [*path, name])
+            elif action.option_strings and action.nargs is None:
+                value = str(next(iter(action.choices or ["1"])))
+                words = [*path, *(max(action.option_strings, key=len), value) * 2]
+                if isinstance(action, argparse._AppendAction):
+                    continue
+                with pytest.raises(UsageError, match="is given twice"):
+                    build(words).parse_known_args(words)
+                checked += 1
+
+    walk(build(), [])
+    assert checked > 50
+
+
+def test_a_path_option_on_both_sides_of_the_verb_is_refused() -> None:
+    """Neither is more right than the other."""
+    words = ["--run-dir", "/a", "status", "--run-dir", "/b"]
+
+    with pytest.raises(UsageError, match="--run-dir is given twice"):
+        build(words).parse_args(words)

@@ -175,3 +175,29 @@ def test_a_network_has_one_name_whatever_its_case(
     assert cluster.json(1, "network", "inspect", "cased")["name"] == "Cased"
     cluster.ok(1, "overlayd", "network", "rm", "cased")
     assert "Cased" not in cluster.ok(1, "overlayd", "network", "ls")
+
+
+def test_a_repeated_ip_gives_both_families(cluster: Cluster) -> None:
+    """To a new container and to one that is attached, on any host; what cannot be is refused."""
+    create(cluster, "fixed", "--subnet", "10.57.0.0/24", "--subnet", "10.58.0.0/24",
+           "--subnet", "fd57::/64", "--subnet", "fd58::/64")  # fmt: skip
+    ips = ("10.57.0.99", "fd57::99")
+    cluster.ok(1, "overlayd", "container", "add", "x1", "--network", "fixed",
+               "--ip", ips[0], "--ip", ips[1])  # fmt: skip
+    cluster.attach(2, "x2", "--ip", "fd58::88", "--ip", "10.58.0.88", network="fixed")
+    shown = cluster.inside(1, "x1", "ip", "-br", "address", "show", "eth0")[1]
+
+    assert [f"{each}/" in shown for each in ips] == [True, True]
+    for ip in ips:
+        assert cluster.inside(2, "x2", "ping", "-c1", "-W3", ip)[0] == 0
+    same = ("attach", "x1", "--network", "fixed", "--ip", ips[1], "--ip", ips[0])
+    assert [each["created"] for each in cluster.json(1, *same)["endpoints"]] == [False]
+    cluster.ok(1, "ip", "netns", "add", "x3")
+    for wrong, code, what in (
+        (("10.57.0.7", "10.57.0.8"), 2, "two IPv4 addresses"),
+        (("10.57.0.7", "fd58::7"), 2, "different segments"),
+        (("10.57.0.7", ips[1]), 6, f"{ips[1]} is in use"),
+    ):
+        pair = [word for ip in wrong for word in ("--ip", ip)]
+        got, _, err = cluster.run(1, "overlayd", "attach", "x3", "--network", "fixed", *pair)
+        assert (got, what in err) == (code, True), err

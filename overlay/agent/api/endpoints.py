@@ -82,7 +82,7 @@ def endpoint_options(request: AttachOptions, name: str | None) -> EndpointOption
     """Return the options of an attach on each of its networks; `name` None: the container's."""
     return EndpointOptions(
         name=name,
-        ip=request.ip,
+        ips=request.all_ips(),
         mac=request.mac,
         ifname=request.ifname,
         default_route=request.default_route,

@@ -25,6 +25,7 @@ _SHARED = "container:"
 # Options that apply to an interface, and so need a network; and those that need a namespace.
 _INTERFACE_FIELDS = (
     "ip",
+    "ips",
     "mac",
     "ifname",
     "aliases",

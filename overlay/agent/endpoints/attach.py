@@ -199,7 +199,7 @@ class _AttachSteps:
     async def own_address(self) -> tuple[tuple[Ip, ...], int]:
         """Return addresses, one for each family, and the subnet of the first."""
         self._require_free()
-        return await self._context.allocator.allocate(self._network, self._options.ip)
+        return await self._context.allocator.allocate(self._network, self._options.ips)
 
     def _require_free(self) -> None:
         """Raise ConflictError if the name or the MAC is taken, or this node is full."""

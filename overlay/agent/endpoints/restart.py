@@ -120,7 +120,7 @@ class Restart:
             return
         options = EndpointOptions(
             name=ended.name,
-            ip=parse_ip(ended.ip),
+            ips=(parse_ip(ended.ip),),
             mac=Mac(bytes.fromhex(ended.mac)),
             ifname=ended.ifname or None,
             default_route=ended.gateway,
@@ -150,7 +150,7 @@ class Restart:
             network=network.name, endpoint=ended.name,
         )  # fmt: skip
         try:
-            other = replace(options, ip=None, mac=None, ifname=None)
+            other = replace(options, ips=(), mac=None, ifname=None)
             await self._attacher.attach(target, network, other, wait=False)
         except OverlayError as error:
             self._event_log.record("return", f"{ended.target}: {error}", network=network.name)

@@ -21,7 +21,7 @@ class EndpointOptions:
     """
 
     name: str | None = None
-    ip: Ip | None = None
+    ips: tuple[Ip, ...] = ()  # at most one of each family
     mac: Mac | None = None
     ifname: str | None = None
     default_route: bool = True
@@ -73,7 +73,7 @@ def mismatch_text(options: EndpointOptions, endpoint: Endpoint, ifname: str) -> 
     Options that can be changed in place (rates, gateway priority) are not compared.
     """
     asked = (
-        ("address", options.ip is None or options.ip in endpoint.ips, ip_text(endpoint.ips[0])),
+        ("address", set(options.ips) <= set(endpoint.ips), " ".join(map(ip_text, endpoint.ips))),
         ("MAC", options.mac in (None, endpoint.mac), mac_text(endpoint.mac)),
         ("interface", options.ifname in (None, ifname), ifname),
         ("name", options.name in (None, endpoint.name), endpoint.name),

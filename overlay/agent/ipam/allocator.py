@@ -63,11 +63,14 @@ class AddressAllocator:
 
     # --- for an attach ------------------------------------------------------------------
 
-    async def allocate(self, network: Network, wanted: Ip | None) -> tuple[tuple[Ip, ...], int]:
+    async def allocate(
+        self, network: Network, wanted: tuple[Ip, ...]
+    ) -> tuple[tuple[Ip, ...], int]:
         """Return addresses, one per family, and the index of the first one's subnet.
 
-        `wanted` is the address to use; None lets this node choose. Raises UsageError for an address
-        outside the network, ConflictError for one that is in use or if there is none left,
+        `wanted` has the addresses to use; this node chooses that of a family without one. Raises
+        UsageError for an address outside the network, or two that are not on one segment,
+        ConflictError for one that is in use or if there is none left,
         TimedOutError if the owner cannot be reached or this node may not write yet.
         """
         if not await self._gossip.wait_may_write(_SETTLE_S):
@@ -76,9 +79,12 @@ class AddressAllocator:
                 why="its disk may be older than its last writes, so it allocates no address yet",
                 hint="Try again in a few seconds",
             )
-        if wanted is not None:
-            index = await self._allocate_wanted(network, wanted)
-            return await self._with_other_family(network, wanted, index)
+        if wanted:
+            _require_one_segment(network, wanted)
+            indexes = [await self._allocate_wanted(network, ip) for ip in wanted]
+            if len(wanted) > 1:
+                return wanted, indexes[0]
+            return await self._with_other_family(network, wanted[0], indexes[0])
         for index, _ in enumerate(network.subnets):
             ip = await self._allocate_any(network, index) or await self._reclaim(network, index)
             if ip is not None:
@@ -303,3 +309,17 @@ class AddressAllocator:
         waiting = self._refusals.get(refusal.request_id)
         if waiting is not None and not waiting.done():
             waiting.set_result(refusal)
+
+
+def _require_one_segment(network: Network, wanted: tuple[Ip, ...]) -> None:
+    """Raise UsageError for addresses that are on different segments of a network."""
+    indexes = [next((i for i, s in enumerate(network.subnets) if ip in s), None) for ip in wanted]
+    found = {segment_of(network, index) for index in indexes if index is not None}
+    if len(found) > 1:
+        raise UsageError(
+            f"{' and '.join(map(ip_text, wanted))} are on different segments of {network.name}",
+            why="the first IPv4 subnet and the first IPv6 subnet are one segment, the second ones "
+            "another",
+            hint=f"Choose addresses of one segment: overlayd network inspect {network.name}",
+            field="ips",
+        )

@@ -28,9 +28,7 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
         if network_required
         else "network (may be repeated), or none, host, container:NAME",
     )
-    parser.add_argument("--ip", metavar="ADDRESS", help="IP address (default: the next free one)")
-    parser.add_argument("--mac", help="MAC address (default: derived from network and address)")
-    parser.add_argument("--ifname", help="interface in the container (default: next free ethN)")
+    _add_interface_options(parser)
     parser.add_argument(
         "--no-default-route",
         dest="default_route",
@@ -74,6 +72,19 @@ def add_attach_options(parser: Parser, *, network_required: bool) -> None:
     )
 
 
+def _add_interface_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--ip",
+        dest="ips",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="IP address (default: the next free one); once for each family",
+    )
+    parser.add_argument("--mac", help="MAC address (default: derived from network and address)")
+    parser.add_argument("--ifname", help="interface in the container (default: next free ethN)")
+
+
 def _add_rate_options(parser: Parser) -> None:
     for option, summary in (
         ("--rate", "limit both directions, such as 10mbit; none removes the limit"),
@@ -102,15 +113,16 @@ def attach_fields(args: Namespace) -> JsonObject:
     """
     networks = list({name.lower(): name for name in reversed(args.networks)}.values())[::-1]
     _require_publishable(args.publish, networks)
-    for option, value in (("--ip", args.ip), ("--mac", args.mac), ("--ifname", args.ifname)):
-        if value is not None and len(networks) > 1:
+    for option, value in (("--ip", args.ips), ("--mac", args.mac), ("--ifname", args.ifname)):
+        if value and len(networks) > 1:
             raise UsageError(
                 f"{option} applies to a single network, but {len(networks)} were given",
                 hint="Attach to each network separately",
             )
     return {
         "networks": networks,
-        "ip": args.ip,
+        "ip": args.ips[0] if len(args.ips) == 1 else None,
+        **({"ips": args.ips} if len(args.ips) > 1 else {}),
         "mac": args.mac,
         "ifname": args.ifname,
         "default_route": args.default_route,
@@ -154,10 +166,16 @@ def pairs(
     texts: Sequence[str], field: str, shape: str = "KEY=VALUE", example: str = "team=a"
 ) -> dict[str, str]:
     """Return `KEY=VALUE` texts of a field as a mapping; raises UsageError if one is not."""
-    result = {}
+    result: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise UsageError(f"{text!r} is not {shape}", hint=f"Such as {example}", field=field)
-        result[key] = value
+        if result.setdefault(key, value) != value:
+            raise UsageError(
+                f"{key} is given twice",
+                why=f"once as {result[key]!r}, once as {value!r}",
+                hint="Leave one of them out",
+                field=field,
+            )
     return result

@@ -53,7 +53,8 @@ def test_a_spec_asks_for_nothing_special_by_default() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (EndpointOptions(ip=parse_ip("10.1.0.6")), "its address: 10.1.0.5"),
+        (EndpointOptions(ips=(parse_ip("10.1.0.6"),)), "its address: 10.1.0.5"),
+        (EndpointOptions(ips=(parse_ip("10.1.0.5"), parse_ip("fd::5"))), "its address: 10.1.0.5"),
         (EndpointOptions(mac=Mac(bytes(6))), "its MAC: 02:00:00:00:00:01"),
         (EndpointOptions(ifname="ov0"), "its interface: eth0"),
         (EndpointOptions(name="db"), "its name: web"),

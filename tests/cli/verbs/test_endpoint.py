@@ -187,3 +187,21 @@ def test_endpoints_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
     assert "red: list may be incomplete" in outcome.err
     assert "k=v" in overlayd("endpoint", "ls", "--wide").out
     assert agent.asked[-1].query == {}
+
+
+def test_a_repeated_ip_is_an_address_of_each_family(overlayd: Run, agent: FakeAgent) -> None:
+    """Both are requested, in their order."""
+    agent.answer("POST /v1/endpoints", _answer([], []))
+    overlayd("attach", "c1", "--network", "blue", "--ip", "10.1.0.9", "--ip", "fd00::9")
+    body = agent.asked[-1].body
+
+    assert body["ips"] == ["10.1.0.9", "fd00::9"]
+    assert body.get("ip") is None
+
+
+def test_a_label_with_two_values_is_refused(overlayd: Run) -> None:
+    """One of them would be lost."""
+    words = ("attach", "c1", "--network", "blue", "--label", "a=1", "--label", "a=2")
+    done = overlayd(*words)
+
+    assert (done.code, "a is given twice" in done.err) == (2, True)

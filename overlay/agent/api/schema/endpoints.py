@@ -20,6 +20,7 @@ from overlay.agent.api.schema.field_types import (
 )
 from overlay.agent.containers.modes import refuse_container_modes
 from overlay.errors import UsageError
+from overlay.model import Ip
 
 _PRIORITY_MAX = limits.GATEWAY_PRIORITY_MAX
 
@@ -29,6 +30,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
 
     networks: NetworkNames = ()
     ip: Address | None = None
+    ips: Annotated[tuple[Address, ...], Meta(max_length=2)] = ()
     mac: UnicastMac | None = None
     ifname: InterfaceName | None = None
     default_route: bool = True
@@ -50,14 +52,33 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
                 hint="Leave one of them out",
                 field="gateway_priority",
             )
-        if len({name.lower() for name in self.networks}) > 1 and (
-            self.ip or self.mac or self.ifname
-        ):
+        addresses = self.all_ips()
+        several = len({name.lower() for name in self.networks}) > 1
+        if several and (addresses or self.mac or self.ifname):
             raise UsageError(
                 "ip, mac and ifname require exactly one network",
                 hint="Attach to each network separately",
                 field="networks",
             )
+        if self.ip and self.ips:
+            raise UsageError(
+                "ip and ips exclude each other",
+                why="ips has all addresses of the container",
+                hint="Leave ip out",
+                field="ip",
+            )
+        if len({len(ip) for ip in addresses}) < len(addresses):
+            family = "IPv4" if len(addresses[0]) == 4 else "IPv6"
+            raise UsageError(
+                f"ips has two {family} addresses",
+                why="a container has at most one address of each family on a network",
+                hint="Leave one of them out",
+                field="ips",
+            )
+
+    def all_ips(self) -> tuple[Ip, ...]:
+        """Return the requested addresses."""
+        return self.ips or (() if self.ip is None else (self.ip,))
 
 
 class AttachRequest(AttachOptions, frozen=True, kw_only=True):

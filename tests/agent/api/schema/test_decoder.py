@@ -55,12 +55,27 @@ def test_fields_are_decoded() -> None:
     spec = endpoint_options(made, name=made.name)
 
     assert (made.target, made.networks, made.wait) == ("netns:c1", ("blue",), "none")
-    assert (spec.name, spec.ip, spec.ifname) == ("web", parse_ip("10.0.0.1"), "eth1")
+    assert (spec.name, spec.ips, spec.ifname) == ("web", (parse_ip("10.0.0.1"),), "eth1")
     assert spec.mac == parse_mac("02:00:00:00:00:01")
     assert spec.labels == (("a", "1"), ("b", "2"), PORT_SECURITY_OFF_LABEL)
     assert (spec.rates, spec.gateway_priority, spec.aliases) == ((64_000, 0), -5, ("www",))
     record = body({"name": "db", "network": "blue", "ips": ["fd00::1"]})
     assert decode(CustomRecordRequest, record).ips == (parse_ip("fd00::1"),)
+
+
+def test_an_attach_may_have_an_address_of_each_family() -> None:
+    """Two of one family, or one beside the list, would be lost."""
+    both = decode(AttachRequest, body({**ATTACH, "ips": ["fd00::1", "10.0.0.1"]}))
+
+    assert endpoint_options(both, None).ips == (parse_ip("fd00::1"), parse_ip("10.0.0.1"))
+    for fields, what in (
+        ({"ips": ["10.0.0.1", "10.0.0.2"]}, "two IPv4 addresses"),
+        ({"ips": ["fd00::1", "fd00::2"]}, "two IPv6 addresses"),
+        ({"ip": "10.0.0.1", "ips": ["fd00::1"]}, "ip and ips exclude each other"),
+        ({"ips": ["fd00::1"], "networks": ["blue", "red"]}, "require exactly one network"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            decode(AttachRequest, body({**ATTACH, **fields}))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +88,7 @@ def test_a_field_that_is_left_out_or_null_has_its_default(fields: dict[str, Any]
     made = decode(AttachRequest, body(fields))
     spec = endpoint_options(made, name=made.name)
 
-    assert (spec.ip, spec.mac, spec.ifname, spec.name) == (None, None, None, None)
+    assert (spec.ips, spec.mac, spec.ifname, spec.name) == ((), None, None, None)
     assert (spec.aliases, spec.labels, spec.rates) == ((), (), (None, None))
     assert (spec.default_route, spec.gateway_priority, made.wait) == (True, None, "all")
 
