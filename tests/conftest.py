@@ -8,6 +8,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test times its machine: examples may take as long as a loaded one needs.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("patient")
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("overlay", "deploy", "pyproject.toml")
