@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULE = r"`((?:agent|cli|core|kernel|lab|sim|wire)/[a-z_/]+?)/?(?:\.py)?`"
 FILE = r"`((?:deploy|docs|overlay|scripts|tests|vagrant)/[\w/.-]+)`"
 
