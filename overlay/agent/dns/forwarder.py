@@ -62,6 +62,9 @@ class Forwarder:
         finally:
             self._pending -= Counter({network.vni: 1})
             self._shares -= Counter({container: 1})
-        if answer is None or not upstream.has_question(answer):
+        if answer is None:
             return query.failure(RCODE.SERVFAIL)
+        if not upstream.has_question(answer):
+            truncated = upstream.is_truncated(answer)
+            return query.truncated() if truncated else query.failure(RCODE.SERVFAIL)
         return answer if by_tcp or len(answer) <= query.udp_size else query.truncated()

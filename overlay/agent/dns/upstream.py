@@ -23,7 +23,7 @@ PORT = 53
 TCP_WAIT_S = 2.0
 UDP_WAITS_S = (1.0, 1.5, 2.0)  # after each time that a query is sent: a datagram may be lost
 _ID_SIZE, _HEADER_SIZE = 2, 12  # RFC 1035 section 4.1.1
-_QR, _RCODE = 0x80, 0x0F  # in the third and fourth byte of a message
+_QR, _TC, _RCODE = 0x80, 0x02, 0x0F  # in the third, the third and the fourth byte of a message
 _LABEL_SIZE_MAX = 63  # RFC 1035 section 2.3.4; a larger number is a pointer
 RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -80,6 +80,11 @@ async def query(resolver: str, raw: bytes, *, by_tcp: bool) -> bytes | None:
 def has_question(message: bytes) -> bool:
     """Return whether a message has a question section: some failures have none."""
     return message[4:6] != b"\0\0"
+
+
+def is_truncated(message: bytes) -> bool:
+    """Return whether a message says that it is not whole (RFC 1035 section 4.1.1, TC)."""
+    return bool(message[2] & _TC)
 
 
 def framed(raw: bytes) -> bytes:
@@ -149,12 +154,14 @@ def _place_of(resolver: str) -> tuple[socket.AddressFamily, tuple[str | int, ...
 def _is_answer(answer: bytes, raw: bytes) -> bool:
     """Return whether a message answers a query: same id, same question (RFC 5452 section 9.1).
 
-    A failure may be without a question, for a resolver that cannot read the query has none.
+    A failure may be without a question, for a resolver that cannot read the query has none; so may
+    a truncated answer, which says no more than that TCP has the whole.
     """
     if len(answer) < _HEADER_SIZE or answer[:_ID_SIZE] != raw[:_ID_SIZE] or not answer[2] & _QR:
         return False
     if not has_question(answer):
-        return answer[3] & _RCODE not in (RCODE.NOERROR, RCODE.NXDOMAIN)
+        is_failure = answer[3] & _RCODE not in (RCODE.NOERROR, RCODE.NXDOMAIN)
+        return is_failure or is_truncated(answer)
     asked = _question_of(raw)
     return asked is not None and _question_of(answer) == asked
 

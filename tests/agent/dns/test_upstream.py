@@ -120,6 +120,17 @@ async def test_a_failure_may_be_without_a_question(
     assert answer == QUERY[:2] + b"\x80\1" + bytes(8)
 
 
+def test_a_truncated_answer_may_be_without_a_question() -> None:
+    """Some resolvers say only that TCP has the whole answer; a plain answer must have it."""
+    asked = DNSRecord.question("www.example.org")
+    reply = DNSRecord(DNSHeader(id=asked.header.id, qr=1, tc=1))
+    accepted = upstream._is_answer(bytes(reply.pack()), bytes(asked.pack()))
+    reply.header.tc = 0
+
+    assert accepted
+    assert not upstream._is_answer(bytes(reply.pack()), bytes(asked.pack()))
+
+
 async def test_a_query_is_sent_by_tcp_on_request(resolver: str) -> None:
     """The answer by TCP is returned."""
     assert await upstream.query(resolver, QUERY, by_tcp=True) == BY_TCP
