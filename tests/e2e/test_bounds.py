@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -95,6 +96,8 @@ def test_closed_event_streams_free_their_slots(pair: LabCluster) -> None:
         with contextlib.suppress(OverlayError):
             one.run(*follow)
             return True
+        # Those of the failed try are noticed to be gone only at the next check.
+        time.sleep(2 * limits.FOLLOWER_CHECK_INTERVAL_S)
         return False
 
     def count() -> int:
