@@ -38,7 +38,7 @@ _RESOLVER_OPTIONS_DEFAULT = ["timeout:2", "attempts:2"]
 
 
 class Membership(Protocol):
-    """What the containers need of this host's membership in a cluster."""
+    """The parts of a cluster membership that bare containers use."""
 
     @property
     def directory(self) -> Directory:

@@ -57,7 +57,7 @@ class Query:
 
     @property
     def may_be_forwarded(self) -> bool:
-        """Whether it may be sent to another resolver: a lookup of an ordinary type, and no more."""
+        """Whether it may be forwarded: only a lookup of an ordinary type may be."""
         header, kind = self.record.header, self.record.q.qtype
         is_plain = not header.a and not header.auth  # only updates and transfers carry records
         return self.is_lookup and is_plain and kind not in _META_TYPES and kind != _TYPE_OPT

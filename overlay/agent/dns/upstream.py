@@ -155,7 +155,7 @@ def _is_answer(answer: bytes, raw: bytes) -> bool:
     """Return whether a message answers a query: same id, same question (RFC 5452 section 9.1).
 
     A failure may be without a question, for a resolver that cannot read the query has none; so may
-    a truncated answer, which says no more than that TCP has the whole.
+    a truncated answer, which only says that the whole answer is available by TCP.
     """
     if len(answer) < _HEADER_SIZE or answer[:_ID_SIZE] != raw[:_ID_SIZE] or not answer[2] & _QR:
         return False

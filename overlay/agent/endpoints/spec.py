@@ -1,4 +1,4 @@
-"""What an attach and a detach ask for, and how that compares with an endpoint.
+"""The specs of an attach and a detach, and their comparison with an endpoint.
 
 Owns: the specs, and the rules that need no record.
 """

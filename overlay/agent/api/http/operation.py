@@ -1,4 +1,4 @@
-"""What a route of the API declares: its handler, its shapes, its errors."""
+"""The declaration of an API route: its handler, its shapes, its errors."""
 
 from __future__ import annotations
 
