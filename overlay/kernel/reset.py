@@ -27,9 +27,8 @@ from overlay.kernel.nft.foreign_rules import ForeignRules
 from overlay.kernel.nft.host_table import USER_TABLE_NAME, remove_unused_user_table
 from overlay.kernel.nft.tables import NftMissingError, NftTables
 from overlay.kernel.sandbox import kernel_support
-from overlay.kernel.sandbox.container_namespace import SANDBOX_NAME
+from overlay.kernel.sandbox.container_namespace import NAMESPACE_ALIAS, SANDBOX_NAME
 from overlay.kernel.sandbox.sandbox import Sandbox
-from overlay.kernel.sandbox.veth import NAMESPACE_ALIAS
 
 _TABLE_NAME: Final = re.compile(r"overlayd(?:[-_]\S*)?")
 FILES_DIRECTORY: Final = Path("/etc/netns")

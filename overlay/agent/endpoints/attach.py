@@ -26,7 +26,6 @@ from overlay.core.dataplane.state import PORT_PREFIX
 from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.sandbox import rate_limit
-from overlay.kernel.sandbox.container_namespace import require_container
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni, ip_text, mac_for, mac_text
 from overlay.signals import AsyncSignal
 
@@ -110,8 +109,6 @@ class EndpointAttacher:
         """Make the interface of a durable endpoint; return the attachment with its name."""
         context, node = self.context, self.context.node
         driver = context.drivers.of_attachment(attachment)
-        # No sandbox is being created now: the kernel thread does one thing at a time.
-        await node.kernel.call(require_container, descriptor, attachment.target)
         attachment = await driver.connect(network, endpoint, attachment, descriptor)
         await context.subnet_routes.ensure(attachment.netns_identity)
         if len(context.attachments.of_target(attachment.netns_identity)) > 1:

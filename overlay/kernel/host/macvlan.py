@@ -26,6 +26,7 @@ from overlay.kernel.netlink.codec import Request, attribute
 from overlay.kernel.netlink.link_decoder import ALIAS_DEFAULT, LinkInfo
 from overlay.kernel.netlink.link_lookup import all_links, find_link, links_best_effort
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.sandbox.container_namespace import require_container_of
 from overlay.kernel.sandbox.veth import (
     AttachedInterface,
     add_default_route,
@@ -231,6 +232,7 @@ def attach_interface(
     parent: str,
     mark: str,
     netns_fd: int,
+    container: str,
     ifname: str | None,
     mac: Mac | None,
     addresses: Sequence[tuple[Ip, int]],
@@ -240,10 +242,11 @@ def attach_interface(
 
     Nothing is left behind on failure. Without `mac`, it has the parent's MAC, as ipvlan requires. A
     default route is added through each gateway unless there is one of its family. Raises
-    ConflictError if the interface exists, NotFoundError if the parent does not, OverlayError
-    otherwise.
+    ConflictError if the namespace is not a container's, or the interface exists, NotFoundError if
+    the parent does not, OverlayError otherwise.
     """
     with NetlinkSocket(netns_fd) as inside, NetlinkSocket() as host:
+        require_container_of(inside, netns_fd, container)
         there = _of(all_links(inside), mark)
         if there:  # the attach was repeated
             return AttachedInterface(there[0].name, default_route=False)

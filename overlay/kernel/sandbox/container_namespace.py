@@ -15,20 +15,26 @@ from overlay.errors import ConflictError
 from overlay.kernel import netns
 from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
-from overlay.kernel.sandbox.veth import NAMESPACE_ALIAS
 
+NAMESPACE_ALIAS: Final = "overlayd:container"  # of the loopback, in bare containers
 SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 
 
 def require_container(netns_fd: int, target: str) -> None:
     """Raise ConflictError if a namespace is the host's own, or a sandbox of any agent."""
+    with NetlinkSocket(netns_fd) as inside:
+        require_container_of(inside, netns_fd, target)
+
+
+def require_container_of(inside: NetlinkSocket, netns_fd: int, target: str) -> None:
+    """Do so with an open socket in the namespace."""
     if _is_host(netns_fd):
         raise ConflictError(
             f"{target} is in the host's own network namespace",
             why="there is no container network to connect to",
             hint="Start the container with a network of its own, such as --network none",
         )
-    if _is_marked(netns_fd) or _is_named(netns_fd):
+    if _is_marked(inside) or _is_named(netns_fd):
         raise ConflictError(
             f"{target} is a sandbox of overlayd, not a container",
             why="it holds a network's bridge and VTEP on this host",
@@ -46,7 +52,8 @@ def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
     if fd is None:
         return None
     try:
-        is_container = not _is_host(fd) and not _is_marked(fd)
+        with NetlinkSocket(fd) as inside:
+            is_container = not _is_host(fd) and not _is_marked(inside)
     except BaseException:
         os.close(fd)
         raise
@@ -61,13 +68,12 @@ def _is_host(netns_fd: int) -> bool:
         return netns.identity(netns_fd) == netns.identity(own)
 
 
-def _is_marked(netns_fd: int) -> bool:
+def _is_marked(inside: NetlinkSocket) -> bool:
     """Return whether the alias of a namespace's loopback marks it as a sandbox."""
-    with NetlinkSocket(netns_fd) as inside:
-        try:
-            alias = link_decoder.decode(inside.get(link_requests.get_link("lo"))[0]).alias
-        except NetlinkError:  # a loopback with another name: that of a container
-            return False
+    try:
+        alias = link_decoder.decode(inside.get(link_requests.get_link("lo"))[0]).alias
+    except NetlinkError:  # a loopback with another name: that of a container
+        return False
     return link_decoder.is_overlayd_link(alias) and alias != NAMESPACE_ALIAS
 
 

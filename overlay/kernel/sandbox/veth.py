@@ -23,10 +23,10 @@ from overlay.kernel.netlink import codec, link_decoder, link_requests, neighbor_
 from overlay.kernel.netlink.codec import Request
 from overlay.kernel.netlink.link_lookup import all_links, delete_links, find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
+from overlay.kernel.sandbox.container_namespace import NAMESPACE_ALIAS, require_container_of
 from overlay.kernel.sandbox.sandbox import Sandbox
 from overlay.model import Ip, Mac, ip_text
 
-NAMESPACE_ALIAS: Final = "overlayd:container"
 _IFNAME_TRIES: Final = 16
 _READY_TRIES: Final = 400
 _READY_PAUSE_S: Final = 0.0005
@@ -81,6 +81,7 @@ def attach_interface(
     port_name: str,
     bridge: str,
     netns_fd: int,
+    container: str | None = None,
     ifname: str | None,
     mac: Mac,
     addresses: Sequence[tuple[Ip, int]],
@@ -98,10 +99,13 @@ def attach_interface(
     Without `link_local`, the kernel generates no link-local address. Nothing is left behind on
     failure.
 
-    Raises ConflictError if the interface or the port exists, NotFoundError if the bridge does not,
-    OverlayError otherwise.
+    `container` names a container, whose namespace must not be the host's own or a sandbox. Raises
+    ConflictError if it is, or if the interface or the port exists, NotFoundError if the bridge does
+    not, OverlayError otherwise.
     """
     with NetlinkSocket(netns_fd) as inside:
+        if container is not None:  # here, where no sandbox is being created meanwhile
+            require_container_of(inside, netns_fd, container)
         port = Port(port_name, mtu, bridge)
         name = _create_pair(sandbox, inside, port, netns_fd, ifname, mac)
         try:

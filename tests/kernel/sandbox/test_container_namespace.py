@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from overlay.errors import ConflictError
 from overlay.kernel import netns
-from overlay.kernel.host import default_route
-from overlay.kernel.sandbox import container_namespace
+from overlay.kernel.host import default_route, macvlan
+from overlay.kernel.netlink.link_lookup import find_link
+from overlay.kernel.sandbox import container_namespace, veth
+from overlay.model import Mac
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import World
@@ -94,3 +96,36 @@ def test_the_way_out_is_read_in_the_same_namespace(world: World, tmp_path: Path)
     path.unlink()
     path.symlink_to(netns.path_of(other))
     assert not default_route.leads_out_by(str(path), identity, "eth0", 4)
+
+
+def test_no_interface_is_made_in_a_sandbox(world: World) -> None:
+    """Both kinds of interfaces are refused there, and nothing is made."""
+    sandbox = world.host().sandbox
+    descriptor = world.fd(sandbox.name)
+    with pytest.raises(ConflictError, match="c is a sandbox of overlayd"):
+        veth.attach_interface(
+            sandbox,
+            port_name="ve0",
+            bridge="br0",
+            netns_fd=descriptor,
+            container="c",
+            ifname=None,
+            mac=Mac(b"\x02\0\0\0\0\1"),
+            addresses=[],
+            mtu=1450,
+            gateway=None,
+        )
+    with pytest.raises(ConflictError, match="c is a sandbox of overlayd"):
+        macvlan.attach_interface(
+            kind="macvlan",
+            parent="eth0",
+            mark="ve0",
+            netns_fd=descriptor,
+            container="c",
+            ifname=None,
+            mac=None,
+            addresses=[],
+            gateways=[],
+        )
+
+    assert find_link(sandbox.socket, "ve0") == 0

@@ -75,7 +75,7 @@ def test_an_ended_namespace_is_gone(world: World, living: InterfaceLocation) -> 
     left.touch()
     netns.remove(netns.path_of(living.netns_path).name)
 
-    for path in (living.netns_path, other, left, "/proc/1/ns/net/more", "/proc/0/ns/net"):
+    for path in (living.netns_path, other, left, "/proc/self/ns/net/more", "/proc/0/ns/net"):
         assert netns.open_same(path, living.netns_identity) is None
 
 

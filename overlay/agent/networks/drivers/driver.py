@@ -42,7 +42,8 @@ class NetworkDriver(Protocol):
     ) -> Attachment:
         """Make the interface in the namespace `descriptor`; return the attachment with its name.
 
-        The kernel forwards for it, within its rates, when this returns. Raises OverlayError.
+        The kernel forwards for it, within its rates, when this returns. Raises ConflictError if the
+        namespace is the host's own or a sandbox, and other OverlayErrors.
         """
 
     def removal_rows(self, attachment: Attachment) -> list[Row]:

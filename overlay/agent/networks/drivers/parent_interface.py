@@ -85,6 +85,7 @@ class MacvlanPorts(Controller):
                 parent=parent,
                 mark=attachment.port,
                 netns_fd=descriptor,
+                container=attachment.target,
                 ifname=attachment.ifname or None,
                 mac=mac,
                 addresses=[(ip, s.prefix_length) for ip, s in zip(endpoint.ips, used, strict=True)],

@@ -60,6 +60,7 @@ class SandboxPortDriver:
                 port_name=attachment.port,
                 bridge=bridge_name(network, attachment.subnet_index),
                 netns_fd=descriptor,
+                container=attachment.target,
                 ifname=attachment.ifname or None,
                 mac=endpoint.mac,
                 addresses=sorted(prefixes.items(), key=lambda pair: len(pair[0])),
