@@ -241,6 +241,11 @@ class PublishedPorts(Controller):
             shown = await self.status() if self._known else []
             self._rules.set_ports(target for each in shown for target in each.targets)
 
+    async def endpoint_attached(self, vni: Vni) -> None:
+        """Map ports to an endpoint of this host before its attach returns."""
+        if self.has_port_on(vni):
+            await self.refresh()
+
     def endpoints_changed(self, vni: int | None = None) -> None:
         """Have a pass run soon if endpoints of a network (None: of any) matter to a port."""
         if self.has_port_on(vni):

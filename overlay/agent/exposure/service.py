@@ -23,13 +23,8 @@ class ExposureService:
         self.controller = controller
         self.published_ports = published_ports
         self.rules = rules
-        endpoint_attached.connect(self._on_endpoint_attached)
-
-    async def _on_endpoint_attached(self, vni: Vni) -> None:
-        """Expose the network and its published ports before the attach returns."""
-        await self.controller.endpoint_attached(vni)
-        if self.published_ports.has_port_on(vni):
-            await self.published_ports.refresh()
+        endpoint_attached.connect(controller.endpoint_attached)
+        endpoint_attached.connect(published_ports.endpoint_attached)
 
     async def start(self) -> None:
         """Adopt what the host has; must run before any pass may prune."""
