@@ -110,7 +110,8 @@ class EndpointAttacher:
         context, node = self.context, self.context.node
         driver = context.drivers.of_attachment(attachment)
         attachment = await driver.connect(network, endpoint, attachment, descriptor)
-        await context.subnet_routes.ensure(attachment.netns_identity)
+        if len(network.subnets) > 1:
+            await context.subnet_routes.ensure(attachment.netns_identity)
         if len(context.attachments.of_target(attachment.netns_identity)) > 1:
             await context.default_routes.reconcile(attachment.netns_identity)
         try:
@@ -146,7 +147,9 @@ class _AttachSteps:
     async def exclusive(self) -> AsyncIterator[None]:
         """Keep other verbs away from the container, and finish a rollback that is owed."""
         async with self._context.attachments.alone_with(self._target.identity):
-            await self._attacher.rollback.roll_back_owed(self._target.identity)
+            rollback = self._attacher.rollback
+            if rollback.owes(self._target.identity):
+                await rollback.roll_back_owed(self._target.identity)
             yield
 
     async def find_attached(self) -> EndpointResult | None:

@@ -61,6 +61,10 @@ class Rollback(Controller):
             return False
         return True
 
+    def owes(self, identity: tuple[int, int]) -> bool:
+        """Return whether a rollback is pending for one container."""
+        return any(each.netns_identity == identity for each in self._pending.values())
+
     async def roll_back_owed(self, identity: tuple[int, int]) -> None:
         """Roll back what is pending of one container; the caller holds its lock.
 
