@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from overlay import __version__, limits
 from overlay.agent.gossip.transport import Transport
@@ -304,7 +304,7 @@ class GossipService:
         """
         segments = self.node.write(scope, puts, deletes)
         # Records it depends on are saved too: an attachment without its network would be lost.
-        self._store([*self._unsaved, *segments], self._unsaved_cards, rows)
+        self.state.commit(rows, **_changes([*self._unsaved, *segments], self._unsaved_cards))
         self._saved()
         self.node.apply(segments, self.transport.now())
         self.transport.flush_soon()
@@ -394,7 +394,7 @@ class GossipService:
         segments, cards = self._unsaved, self._unsaved_cards
         self._saved()
         try:
-            self._store(segments, cards)
+            self.state.commit(**_changes(segments, cards))
         except OverlayError:
             self._unsaved = segments[-limits.RECENT_EVENTS_MAX :]
             self._unsaved_cards = cards[-limits.RECENT_EVENTS_MAX :]
@@ -407,19 +407,26 @@ class GossipService:
             self._save_timer = None
         self._unsaved, self._unsaved_cards = [], []
 
-    def _store(
-        self, segments: Sequence[Segment], cards: Iterable[Card], rows: Iterable[Row] = ()
-    ) -> None:
-        floors: dict[tuple[NodeId, Scope], int] = {}
-        for segment in segments:
-            log = (segment.origin, segment.scope)
-            floors[log] = max(floors.get(log, 0), segment.floor)
-        self.state.commit(
-            rows,
-            segments=map(_stored_segment, segments),
-            floors=[Floor(*log, upto) for log, upto in floors.items() if upto],
-            cards=map(_stored_card, cards),
-        )
+
+class _Changes(TypedDict):
+    """Records to commit to the state file, as `StateDatabase.commit` takes them."""
+
+    segments: list[StoredSegment]
+    floors: list[Floor]
+    cards: list[StoredCard]
+
+
+def _changes(segments: Sequence[Segment], cards: Iterable[Card]) -> _Changes:
+    """Return what stores records, and deletes the segments that they supersede."""
+    floors: dict[tuple[NodeId, Scope], int] = {}
+    for segment in segments:
+        log = (segment.origin, segment.scope)
+        floors[log] = max(floors.get(log, 0), segment.floor)
+    return {
+        "segments": [*map(_stored_segment, segments)],
+        "floors": [Floor(*log, upto) for log, upto in floors.items() if upto],
+        "cards": [*map(_stored_card, cards)],
+    }
 
 
 def _stored_segment(segment: Segment) -> StoredSegment:
