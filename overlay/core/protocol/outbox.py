@@ -1,4 +1,4 @@
-"""The send queue: messages per peer, packed into few payloads.
+"""The send queue: segments, cards and versions packed into messages, messages into payloads.
 
 Owns: order, bounds and packing. Does not: know what the messages mean. Room left in a payload is
 offered to one `piggyback` source, the membership updates (SWIM section 4.1).
@@ -7,16 +7,23 @@ offered to one `piggyback` source, the membership updates (SWIM section 4.1).
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from overlay import limits
 from overlay.core.protocol.interfaces import Codec
-from overlay.core.protocol.messages import Message
-from overlay.core.protocol.packer import deltas
+from overlay.core.protocol.messages import Cards, Delta, LogVersion, Message
 from overlay.core.protocol.records import Segment
-from overlay.model import NodeId
+from overlay.model import Card, NodeId
+
+# msgpack's own framing: an array head and two byte-string heads for each signed thing, and the
+# message's number, array head and flag around them all.
+_SIGNED_FRAMING_SIZE = 8
+_MESSAGE_FRAMING_SIZE = 12
+# 16 bytes of origin, numbers of up to 9 (version), 5 (scope) and 5 (epoch), heads.
+_LOG_VERSION_SIZE = 16 + 9 + 5 + 5 + 5
+LOG_VERSIONS_PER_MESSAGE = (limits.PAYLOAD_SIZE_MAX - 128) // _LOG_VERSION_SIZE
 
 
 class Priority(enum.IntEnum):
@@ -146,3 +153,39 @@ def _fill(to: NodeId, payloads: list[_Payload], source: PiggybackSource) -> None
     parts = source.piggyback(to, room)
     assert sum(map(len, parts)) <= room, "the piggyback source exceeded its room"
     roomiest.parts += parts
+
+
+def deltas(segments: Iterable[Segment], *, confirm: bool = False) -> Iterator[Delta]:
+    """Yield Delta messages with all the segments, each within a payload."""
+    batch: list[Segment] = []
+    size = _MESSAGE_FRAMING_SIZE
+    for segment in segments:
+        more = len(segment.raw) + len(segment.signature) + _SIGNED_FRAMING_SIZE
+        if batch and size + more > limits.PAYLOAD_SIZE_MAX:
+            yield Delta(tuple(batch), confirm)
+            batch, size = [], _MESSAGE_FRAMING_SIZE
+        batch.append(segment)
+        size += more
+    if batch:
+        yield Delta(tuple(batch), confirm)
+
+
+def card_messages(cards: Iterable[Card]) -> Iterator[Cards]:
+    """Yield Cards messages with all the cards, each within a payload."""
+    batch: list[Card] = []
+    size = _MESSAGE_FRAMING_SIZE
+    for card in cards:
+        more = len(card.raw) + len(card.signature) + _SIGNED_FRAMING_SIZE
+        if batch and size + more > limits.PAYLOAD_SIZE_MAX:
+            yield Cards(tuple(batch))
+            batch, size = [], _MESSAGE_FRAMING_SIZE
+        batch.append(card)
+        size += more
+    if batch:
+        yield Cards(tuple(batch))
+
+
+def pages(versions: list[LogVersion]) -> Iterator[tuple[LogVersion, ...]]:
+    """Yield the versions in pages that fit one message each."""
+    for start in range(0, len(versions), LOG_VERSIONS_PER_MESSAGE):
+        yield tuple(versions[start : start + LOG_VERSIONS_PER_MESSAGE])

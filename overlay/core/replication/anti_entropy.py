@@ -17,8 +17,14 @@ from dataclasses import dataclass, field
 from overlay import limits
 from overlay.core.log.store import BUCKET_COUNT, Store
 from overlay.core.protocol.messages import Buckets, LogVersion, Pull, Versions
-from overlay.core.protocol.outbox import Outbox, Priority
-from overlay.core.protocol.packer import LOG_VERSIONS_PER_MESSAGE, card_messages, deltas, pages
+from overlay.core.protocol.outbox import (
+    LOG_VERSIONS_PER_MESSAGE,
+    Outbox,
+    Priority,
+    card_messages,
+    deltas,
+    pages,
+)
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope, Segment
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import Card, NodeId

@@ -17,8 +17,7 @@ from overlay.core.log.store import Store
 from overlay.core.membership.broadcast_queue import transmission_count
 from overlay.core.membership.machine import Membership
 from overlay.core.protocol.messages import Cards, Delta
-from overlay.core.protocol.outbox import Outbox, Priority
-from overlay.core.protocol.packer import deltas
+from overlay.core.protocol.outbox import Outbox, Priority, deltas
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId

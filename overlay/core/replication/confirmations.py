@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from overlay import limits
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import Confirm, LogVersion
-from overlay.core.protocol.outbox import Outbox, Priority
-from overlay.core.protocol.packer import pages
+from overlay.core.protocol.outbox import Outbox, Priority, pages
 from overlay.core.protocol.records import Scope, Segment
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import NodeId

@@ -16,8 +16,7 @@ from overlay.core.log.store import Acceptance, Store
 from overlay.core.log.writer import LogWriter
 from overlay.core.node import Node
 from overlay.core.protocol.messages import Message
-from overlay.core.protocol.outbox import Outgoing
-from overlay.core.protocol.packer import card_messages, deltas, pages
+from overlay.core.protocol.outbox import Outgoing, card_messages, deltas, pages
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     ForgottenNode,
