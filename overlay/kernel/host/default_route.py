@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from overlay.errors import OverlayError
-from overlay.kernel import netns
 from overlay.kernel.netlink import codec, link_requests, routes
 from overlay.kernel.netlink.codec import attributes
 from overlay.kernel.netlink.link_lookup import all_links, find_link
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
-from overlay.kernel.sandbox import container_namespace
+from overlay.kernel.sandbox.container_namespace import socket_in
 from overlay.model import Ip, Mac, parse_ip
 
 # Documentation addresses (RFC 5737, RFC 3849) by size: only the default route leads there.
@@ -48,10 +47,9 @@ def reconcile(
     Returns the names of the interfaces that got one. Does nothing if the namespace is gone. Raises
     NetlinkError if the kernel refuses, OverlayError if the namespace cannot be opened.
     """
-    fd = container_namespace.open_same(netns_path, identity)
-    if fd is None:
-        return []
-    with netns.closing(fd), NetlinkSocket(fd) as inside:
+    with socket_in(netns_path, identity) as inside:
+        if inside is None:
+            return []
         found = {
             index: each
             for each in candidates
@@ -106,10 +104,9 @@ def leads_out_by(netns_path: str, identity: tuple[int, int], ifname: str, size: 
     `size` is that of the family's addresses, in bytes. False if the container is gone.
     """
     try:
-        fd = container_namespace.open_same(netns_path, identity)
-        if fd is None:
-            return False
-        with netns.closing(fd), NetlinkSocket(fd) as inside:
+        with socket_in(netns_path, identity) as inside:
+            if inside is None:
+                return False
             index = find_link(inside, ifname)
             return index != 0 and interface_towards(inside, _ANYWHERE[size]) == index
     except (OverlayError, OSError):

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overlay.errors import OverlayError
-from overlay.kernel import netns
 from overlay.kernel.host.default_route import find_interface
 from overlay.kernel.netlink import link_requests
-from overlay.kernel.netlink.socket import NetlinkSocket
+from overlay.kernel.sandbox.container_namespace import socket_in
 from overlay.model import Ip, Mac, ip_text
 
 
@@ -35,11 +34,10 @@ def ensure(netns_path: str, identity: tuple[int, int], wanted: Sequence[SubnetRo
     Does nothing if the namespace is gone, and nothing for an interface that is. Raises OverlayError
     with the first route that the kernel refuses, once it has the others.
     """
-    fd = netns.open_same(netns_path, identity)
-    if fd is None:
-        return
     refusals: list[tuple[SubnetRoute, str]] = []
-    with netns.closing(fd), NetlinkSocket(fd) as inside:
+    with socket_in(netns_path, identity) as inside:
+        if inside is None:
+            return
         for each in wanted:
             index = find_interface(inside, each.ifname, each.mac)
             if index:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +55,7 @@ def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
         return None
     try:
         with NetlinkSocket(fd) as inside:
-            is_container = not _is_host(fd) and not _is_marked(inside)
+            is_container = _is_container(fd, inside)
     except BaseException:
         os.close(fd)
         raise
@@ -61,6 +63,24 @@ def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:
         return fd
     os.close(fd)
     return None
+
+
+@contextmanager
+def socket_in(path: str | Path, wanted: tuple[int, int]) -> Iterator[NetlinkSocket | None]:
+    """Open a socket in the container's namespace with that identity, for the block.
+
+    Yields None if it left `path`, as `open_same` does.
+    """
+    fd = netns.open_same(path, wanted)
+    if fd is None:
+        yield None
+        return
+    with netns.closing(fd), NetlinkSocket(fd) as inside:
+        yield inside if _is_container(fd, inside) else None
+
+
+def _is_container(netns_fd: int, inside: NetlinkSocket) -> bool:
+    return not _is_host(netns_fd) and not _is_marked(inside)
 
 
 def _is_host(netns_fd: int) -> bool:
