@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.cli.options.common import add_attach_options, attach_fields
+from overlay.cli.options.common import add_attach_options
 from overlay.cli.options.removal import remove_all
 from overlay.cli.verbs.endpoint import attach_and_report
 from overlay.client.api import ApiClient, JsonObject
@@ -77,7 +77,7 @@ def register(words: VerbGroup) -> None:
 
 def run_add(args: Namespace) -> int:
     """Create a container."""
-    body: JsonObject = {"name": args.name, **attach_fields(args)}
+    body: JsonObject = {"name": args.name}
     for field in ("dns_servers", "dns_search", "dns_options"):
         body[field] = getattr(args, field)
     return attach_and_report(args, "/v1/containers", body)

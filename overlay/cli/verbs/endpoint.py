@@ -68,14 +68,13 @@ def register(words: VerbGroup) -> None:
 
 def run_attach(args: Namespace) -> int:
     """Attach a container."""
-    body = {"target": args.target, "name": args.name, **attach_fields(args)}
-    return attach_and_report(args, "/v1/endpoints", body)
+    return attach_and_report(args, "/v1/endpoints", {"target": args.target, "name": args.name})
 
 
 def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:
-    """Send an attach request, publish the ports, and print the result."""
+    """Send `body` with the options of an attach, publish the ports, and print the result."""
     client = ApiClient(args.paths)
-    attached = client.post(path, body)
+    attached = client.post(path, {**body, **attach_fields(args)})
     if not args.json:
         _print_addresses(attached["endpoints"])
     _warn_unconfirmed(attached.get("unconfirmed") or [])
