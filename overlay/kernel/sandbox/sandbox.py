@@ -14,10 +14,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Final, Self, TypeAlias
 
-from overlay import failpoint
 from overlay.core.dataplane.mac_changes import MacChange
 from overlay.core.dataplane.operations import (
     ChangeLink,
@@ -51,30 +49,9 @@ from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 from overlay.kernel.nft.port_security import PortSecurity
 from overlay.kernel.nft.port_security import apply as apply_guard
 from overlay.kernel.nft.tables import NftMissingError
-from overlay.kernel.sandbox import gratuitous_arp, kernel_support, rate_limit
+from overlay.kernel.sandbox import gratuitous_arp, kernel_support, rate_limit, sysctls
 from overlay.kernel.sandbox.monitor import SandboxMonitor
 from overlay.kernel.sandbox.reader import SandboxReader
-
-# Set before any device exists, so that each is created with them. Documented in
-# Documentation/networking/ip-sysctl.rst.
-_SYSCTLS: Final = (
-    # Ports and VTEPs send no MLD reports. A bridge gets IPv6 along with an IPv6 address.
-    ("net/ipv6/conf/default/disable_ipv6", "1"),
-    ("net/ipv6/conf/default/addr_gen_mode", "1"),  # none: no fe80::, no router solicitations
-    ("net/ipv6/conf/default/accept_ra", "0"),
-    ("net/ipv6/conf/default/accept_dad", "0"),
-    ("net/ipv4/conf/default/rp_filter", "0"),  # replies arrive through another host's gateway
-    ("net/ipv4/conf/all/rp_filter", "0"),
-    ("net/ipv4/ip_forward", "1"),  # a network's subnets are routed here
-    ("net/ipv6/conf/all/forwarding", "1"),
-    ("net/ipv4/conf/all/send_redirects", "0"),
-    ("net/ipv4/conf/default/send_redirects", "0"),
-    # If Docker has loaded br_netfilter, bridged frames would pass through iptables' hooks too.
-    ("net/bridge/bridge-nf-call-iptables", "0"),
-    ("net/bridge/bridge-nf-call-ip6tables", "0"),
-    ("net/bridge/bridge-nf-call-arptables", "0"),
-)
-
 
 RowOperation: TypeAlias = PutRow | DeleteRow
 
@@ -143,15 +120,8 @@ class Sandbox:
 
     def _prepare(self) -> None:
         """Set up the namespace: sysctls; loopback up and marked as overlayd's."""
-        self._set_sysctls(_SYSCTLS)
+        sysctls.prepare(self.netns_fd)
         self.socket.transact([link_requests.set_alias(1, self.alias), link_requests.set_up(1)])
-
-    def _set_sysctls(self, settings: Sequence[tuple[str, str]]) -> None:
-        failpoint.failpoint("sandbox.sysctl")
-        with netns.inside(self.netns_fd):
-            for path, value in settings:
-                with suppress(OSError):  # a kernel without IPv6 has no such file
-                    Path("/proc/sys", path).write_text(value, encoding="ascii")
 
     def close(self) -> None:
         """Close the sockets; forwarding continues. Closing again does nothing."""
@@ -357,7 +327,7 @@ class Sandbox:
             index = indexes.get(row.link) or self._find(row.link)
             is_put = type(operation) is PutRow
             if is_put and type(row) is AddressRow and len(row.ip) == 16:
-                self._set_sysctls([(f"net/ipv6/conf/{row.link}/disable_ipv6", "0")])
+                sysctls.enable_ipv6(self.netns_fd, row.link)
             if index:
                 batch.append(
                     neighbor_rows.put(row, index) if is_put else neighbor_rows.delete(row, index)
