@@ -35,6 +35,16 @@ def overlay_mtu(underlay_mtu: int, address: Ip) -> int:
     return underlay_mtu - overhead
 
 
+def network_mtu(network: Network, mtu: int, local: Ip) -> int:
+    """Return the MTU of a tunneled network's interfaces, in bytes; `mtu` is the overlay's.
+
+    IPv6 ends on an interface that carries less than 1280 bytes (RFC 8200 section 5). An IPv4
+    underlay carries what is larger in fragments; an IPv6 one sends none for a tunnel.
+    """
+    has_ipv6 = any(len(subnet.base) == 16 for subnet in network.subnets)
+    return max(mtu, limits.IPV6_MTU_MIN) if has_ipv6 and len(local) == 4 else mtu
+
+
 class OwnershipSource(Protocol):
     """Knows which node owns each address: an address that two nodes claim is its owner's."""
 

@@ -17,7 +17,7 @@ LABEL: Final = re.compile(rb"<([a-z0-9 .:-]+)>")
 _SILENCE_MAX_S: Final = 10.0
 BROADCAST: Final = b"\xff" * 6
 _IPV4, _ARP, _IPV6 = 0x0800, 0x0806, 0x86DD
-_UDP, _ICMPV6 = 17, 58
+_ICMP, _UDP, _ICMPV6 = 1, 17, 58
 
 
 def ethernet(target: bytes, source: bytes, kind: int, body: bytes) -> bytes:
@@ -90,6 +90,25 @@ def icmpv6(source: bytes, target: bytes, kind: int, body: bytes) -> bytes:
     `body` follows the checksum.
     """
     return ipv6(source, target, _ICMPV6, bytes([kind, 0, 0, 0]) + body, at=2)
+
+
+def too_big(source: bytes, quoted: bytes, mtu: int) -> bytes:
+    """Return the packet by which a router says that a packet was too big for a link.
+
+    `quoted` is that packet; its sender is told. RFC 1191 section 4, RFC 4443 section 3.2.
+    """
+    if len(source) == 16:
+        return icmpv6(source, quoted[8:24], 2, struct.pack(">I", mtu) + quoted[:1000])
+    message = struct.pack(">BBHHH", 3, 4, 0, 0, mtu) + quoted[:28]
+    message = message[:2] + struct.pack(">H", checksum(message)) + message[4:]
+    return _ipv4(source, quoted[12:16], _ICMP, message)
+
+
+def echo_reply(source: bytes, target: bytes) -> bytes:
+    """Return the kernel's reply to a ping: about it, ICMP errors are believed without a socket."""
+    if len(source) == 16:
+        return icmpv6(source, target, 129, bytes(4))
+    return _ipv4(source, target, _ICMP, struct.pack(">BBHHH", 0, 0, 0xFFFF, 0, 0))
 
 
 def packet_frame(target: bytes, source: bytes, packet: bytes) -> bytes:

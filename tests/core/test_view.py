@@ -13,7 +13,7 @@ from overlay.core.membership.machine import Membership
 from overlay.core.protocol.outbox import Outbox
 from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, RemovedNetwork, Scope, Value
 from overlay.core.protocol.settings import ProtocolSettings
-from overlay.core.view import View
+from overlay.core.view import View, network_mtu
 from overlay.model import (
     Card,
     Endpoint,
@@ -33,6 +33,7 @@ KEYS = {"self": b"s" * 32, "owner": b"o" * 32, "thief": b"t" * 32}
 IDS = {name: node_id_of(key) for name, key in KEYS.items()}
 VTEPS = {name: Ip(bytes([192, 168, 56, 11 + at])) for at, name in enumerate(KEYS)}
 SUBNET = Subnet(parse_ip("10.1.0.0"), 24, parse_ip("10.1.0.1"))
+SUBNET6 = Subnet(parse_ip("fd01::"), 64, parse_ip("fd01::1"))
 BLUE = Network(Vni(9), "blue", (SUBNET,), IDS["owner"])
 IP = parse_ip("10.1.0.7")
 
@@ -113,3 +114,21 @@ def test_networks_are_collected_only_when_records_change(
     assert seat.view.networks() == {BLUE.vni: BLUE}
     seat.store.drop_origin(IDS["owner"])
     assert seat.view.networks() == {}
+
+
+@pytest.mark.parametrize(
+    ("subnets", "local", "mtu", "found"),
+    [
+        ((SUBNET,), "192.168.56.11", 1230, 1230),
+        ((SUBNET, SUBNET6), "192.168.56.11", 1230, 1280),
+        ((SUBNET, SUBNET6), "192.168.56.11", 1450, 1450),
+        ((SUBNET, SUBNET6), "fd56::11", 1210, 1210),
+    ],
+)
+def test_ipv6_keeps_the_mtu_that_it_needs(
+    subnets: tuple[Subnet, ...], local: str, mtu: int, found: int
+) -> None:
+    """Where the underlay carries larger packets in fragments, which an IPv6 one does not."""
+    network = Network(Vni(9), "blue", subnets, IDS["owner"])
+
+    assert network_mtu(network, mtu, parse_ip(local)) == found

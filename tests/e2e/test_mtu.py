@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from overlay.lab import frames
+from overlay.lab.forged_frames import NamespaceRef
+from overlay.model import parse_ip
 from tests.e2e.world import WORLD, WORLD6, ips_of, make_dual, netns
 
 if TYPE_CHECKING:
@@ -108,6 +111,55 @@ def test_a_route_to_a_peer_can_set_the_limit(
     assert shown == "the route to vm2 on eth1 carries 1380 bytes, VXLAN takes 50"
     dual.ok(1, "ip", "route", "del", "192.168.56.12/32")
     eventually(lambda: mtus(dual, 1, "d1", "dual") == {1500 - VXLAN}, "the interface's")
+
+
+def test_a_learned_path_mtu_changes_no_interface(
+    dual: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Neither a forged ICMP message nor a true one does; full-size packets still arrive."""
+    own, peer = parse_ip("192.168.56.11"), parse_ip("192.168.56.12")
+    forged = frames.too_big(parse_ip("192.168.56.200"), frames.echo_reply(own, peer), 1300)
+    NamespaceRef(dual.hosts[2]).send("packet", "192.168.56.11", forged.hex())
+    route = ("ip", "route", "get", "192.168.56.12")
+    eventually(lambda: "mtu 1300" in dual.ok(1, *route), "the kernel's exception")
+
+    dual.ok(1, "ip", "route", "add", "192.168.56.13/32", "dev", "eth1", "mtu", "1400")
+    eventually(lambda: mtus(dual, 1, "d1", "dual") == {1400 - VXLAN}, "a configured route's MTU")
+    dual.ok(1, "ip", "route", "del", "192.168.56.13/32")
+    eventually(lambda: mtus(dual, 1, "d1", "dual") == {1500 - VXLAN}, "the interface's")
+    whole = str(1500 - VXLAN - 28)
+    ping = ("ping", "-c3", "-i0.2", "-W2", "-s", whole, ips_of(dual, 1, "d2")[0])
+    eventually(lambda: dual.inside(1, "d1", *ping)[0] == 0, "full-size packets")
+    assert "mtu 1300" in dual.ok(1, *route)
+    dual.ok(1, "ip", "route", "flush", "cache")
+
+
+def test_ipv6_works_over_the_smallest_underlay(
+    dual: Cluster, eventually: Callable[..., None]
+) -> None:
+    """Containers keep the 1280 bytes that IPv6 needs, and packets of that size arrive."""
+    for number in (1, 2, 3):
+        dual.ok(number, "ip", "link", "set", "eth1", "mtu", "1280")
+    for number in (1, 2, 3):
+        eventually(
+            lambda number=number: mtus(dual, number, f"d{number}", "dual") == {1280}, "IPv6's"
+        )
+    why = dual.json(1, "network", "inspect", "dual")["mtu_why"]
+    assert why == (
+        "eth1 carries 1280 bytes, VXLAN takes 50; IPv6 needs 1280, so the underlay carries "
+        "fragments"
+    )
+    for ip, size in zip(ips_of(dual, 1, "d2"), ("1252", "1232"), strict=True):
+        strict = ("-M", "do") if ":" in ip else ()  # IPv4 has its packets in fragments
+        ping = ("ping", "-c3", "-i0.2", "-W2", *strict, "-s", size, ip)
+        eventually(lambda ping=ping: dual.inside(1, "d1", *ping)[0] == 0, "whole packets")
+    for number in (1, 2, 3):
+        dual.ok(number, "ip", "link", "set", "eth1", "mtu", "1500")
+    for number in (1, 2, 3):
+        eventually(
+            lambda number=number: mtus(dual, number, f"d{number}", "dual") == {1500 - VXLAN},
+            "the old MTU",
+        )
 
 
 def test_a_too_small_underlay_is_reported_and_changes_nothing(

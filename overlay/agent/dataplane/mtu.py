@@ -57,7 +57,11 @@ class MtuController:
         carried = f"{self._limited_by} carries {own.underlay_mtu} bytes"
         if not has_tunnel(network):
             return carried
-        return f"{carried}, VXLAN takes {own.underlay_mtu - self._reconciler.overlay_mtu}"
+        mtu = self._reconciler.overlay_mtu
+        taken = f"{carried}, VXLAN takes {own.underlay_mtu - mtu}"
+        if self._reconciler.mtu_of(network) == mtu:
+            return taken
+        return f"{taken}; IPv6 needs {limits.IPV6_MTU_MIN}, so the underlay carries fragments"
 
     async def reconcile(self, found: UnderlayAddress) -> None:
         """Follow what the underlay carries now; raises OverlayError where that is too small."""

@@ -28,7 +28,7 @@ from overlay.core.dataplane.planner import PlanInput
 from overlay.core.dataplane.state import Port
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
-from overlay.core.view import overlay_mtu
+from overlay.core.view import network_mtu, overlay_mtu
 from overlay.errors import NotFoundError, OverlayError
 from overlay.kernel import netns
 from overlay.kernel.sandbox import veth
@@ -89,7 +89,10 @@ class Reconciler(Controller):
 
     def mtu_of(self, network: Network) -> int:
         """Return the MTU of a network's containers in bytes: without a tunnel the underlay's."""
-        return self.overlay_mtu if has_tunnel(network) else self._gossip.card.underlay_mtu
+        card = self._gossip.card
+        if not has_tunnel(network):
+            return card.underlay_mtu
+        return network_mtu(network, self.overlay_mtu, card.address)
 
     # --- opening and closing ------------------------------------------------------------
 

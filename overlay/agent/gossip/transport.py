@@ -29,6 +29,13 @@ from overlay.wire.session.handshake_limiter import HandshakeLimiter
 from overlay.wire.session.sessions import Sessions
 
 _LAG_LOGGED_S = 0.1
+# ip(7), ipv6(7) and linux/in.h: use the interface's MTU, and ignore ICMP messages that say
+# "fragmentation needed", which anyone can forge. No datagram is larger than every link carries.
+_PATH_MTU_OF_INTERFACE = 4
+_PATH_MTU_OPTION = {
+    socket.AF_INET: (socket.IPPROTO_IP, 10),  # IP_MTU_DISCOVER
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 23),  # IPV6_MTU_DISCOVER
+}
 
 
 class Transport:
@@ -212,6 +219,7 @@ def bind_socket(endpoint: tuple[Ip, int]) -> socket.socket:
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
     opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.SOCKET_BUFFER_SIZE)
+    opened.setsockopt(*_PATH_MTU_OPTION[family], _PATH_MTU_OF_INTERFACE)
     try:
         opened.bind((text, port))
     except OSError as error:

@@ -156,9 +156,12 @@ def _source_of_route(socket: NetlinkSocket, destination: Ip) -> tuple[Ip, int] |
     return None
 
 
-def _routes_towards(socket: NetlinkSocket, destination: Ip) -> list[Any]:
+def _routes_towards(
+    socket: NetlinkSocket, destination: Ip, *, configured: bool = False
+) -> list[Any]:
+    query = link_requests.get_route(destination, configured=configured)
     try:
-        return [_decode(message) for message in socket.get(link_requests.get_route(destination))]
+        return [_decode(message) for message in socket.get(query)]
     except NetlinkError:
         return []
 
@@ -167,20 +170,29 @@ def carried_mtu(chosen: UnderlayAddress, peers: Iterable[tuple[str, Ip]]) -> tup
     """Return the MTU in bytes towards all peers, and what sets it.
 
     `peers` are (name, address) pairs. The MTU is that of the interface, or of the route to a peer,
-    which may be smaller (ip-route(8)).
+    which may be smaller (ip-route(8)). What ICMP messages said about the path does not count: any
+    host can forge them, and one that is true holds for minutes only.
     """
     smallest = (chosen.mtu, chosen.interface)
     with NetlinkSocket() as socket:
         by_index = _read_host(socket).links
         for name, address in peers:
-            for route in _routes_towards(socket, address):
+            for route in _routes_towards(socket, address, configured=True):
                 metrics = route.get_attr("RTA_METRICS")
-                link = by_index.get(route.get_attr("RTA_OIF") or 0)
-                mtu = (metrics and metrics.get_attr("RTAX_MTU")) or (link and link.mtu)
-                if mtu and mtu < smallest[0]:
-                    where = "" if link is None else f" on {link.name}"
-                    smallest = (mtu, f"the route to {name}{where}")
+                configured = metrics and metrics.get_attr("RTAX_MTU")
+                for index in _interfaces_of(route):
+                    link = by_index.get(index)
+                    mtu = configured or (link and link.mtu)
+                    if mtu and mtu < smallest[0]:
+                        where = "" if link is None else f" on {link.name}"
+                        smallest = (mtu, f"the route to {name}{where}")
     return smallest
+
+
+def _interfaces_of(route: Any) -> list[int]:
+    """Return the indexes of a route's interfaces: several if it has several next hops."""
+    hops = route.get_attr("RTA_MULTIPATH") or ()
+    return [hop["oif"] for hop in hops] or [route.get_attr("RTA_OIF") or 0]
 
 
 def _underlay(host: _Host, index: int, ip: Ip) -> UnderlayAddress:

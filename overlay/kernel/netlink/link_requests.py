@@ -27,6 +27,7 @@ _RT_TABLE_MAIN: Final = 254
 _RTPROT_KERNEL: Final = 2
 _RTPROT_STATIC: Final = 4
 _RTN_UNICAST: Final = 1
+_RTM_F_FIB_MATCH: Final = 0x2000
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
 _SUBNET_METRIC: Final = 1024  # IP6_RT_PRIO_USER, and more than IPv4's routes have by default
@@ -425,9 +426,14 @@ def add_subnet_route(index: int, base: Ip, prefix_length: int, gateway: Ip) -> R
     return (codec.RTM_NEWROUTE, flags, _body(message, attributes))
 
 
-def get_route(destination: Ip) -> Request:
-    """Return the query for the route to `destination` (`ip route get`)."""
+def get_route(destination: Ip, *, configured: bool = False) -> Request:
+    """Return the query for the route to `destination` (`ip route get`).
+
+    With `configured`, for the entry of the routing table that matches (`fibmatch`), without what
+    ICMP messages have taught the kernel about this destination.
+    """
     message = RouteMessage()
+    message["flags"] = _RTM_F_FIB_MATCH if configured else 0
     message["family"] = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
     message["dst_len"] = 8 * len(destination)
     return (codec.RTM_GETROUTE, 0, _body(message, [("RTA_DST", ip_text(destination))]))
