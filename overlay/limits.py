@@ -97,6 +97,8 @@ HANDSHAKE_PAYLOADS_PER_PEER_MAX: Final = 16
 SESSIONS_REMEMBERED_MAX: Final = 64  # of one peer, 600 bytes each: one for each of its starts
 RECENT_EVENTS_MAX: Final = 10_000
 
+ARRIVAL_PATHS_MAX: Final = 4 * MEMBER_COUNT_MAX  # pairs of member and interface, remembered
+
 # --- Socket ----------------------------------------------------------------------------
 # Datagrams read per readiness event; more would starve timers (2 us each, so under 1 ms).
 RECEIVE_BATCH_COUNT: Final = 64

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 
+from overlay.agent.dataplane.arrival_paths import ArrivalPaths
 from overlay.agent.dataplane.fast_path import FastPathSupport
 from overlay.agent.dataplane.mtu import MtuController
 from overlay.agent.dataplane.reconciler import Reconciler
@@ -132,6 +133,7 @@ class Components:
             interval_s,
         )
         self.underlay = Underlay(context, self.reconciler, interface)
+        self.arrival_paths = ArrivalPaths(context, self.underlay, self.underlay_filter)
         self.mtu_controller = MtuController(context, self.reconciler, attachments, self.underlay)
         self.drivers = NetworkDrivers(context, self.reconciler, attachments)
         self._preferences = ExposurePreferences(self.gossip.state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -212,6 +213,33 @@ def test_a_second_underlay_interface_is_not_used_early(
     assert pings(two[0], "c1", second)
     assert two_.get("/v1/status")["node"] == before
     two_.run("ip", "link", "del", "eth2")
+
+
+def test_two_interfaces_on_one_subnet_carry_the_overlay(two: list[AgentDriver]) -> None:
+    """One host answers on both, as Linux does; the other sends by a second link.
+
+    The way back is the first link, which no route of the other host names: it is reported.
+    """
+    one, two_ = two
+    second, own = attach(two_, "c2"), one.address
+    peer = str(two_.get("/v1/status")["node"]["address"])
+    cable = ["eth2", "type", "veth", "peer", "name", "eth2", "netns", str(two_.host.pid)]
+    enter = ["nsenter", "--target", str(one.host.pid), "--net"]
+    subprocess.run([*enter, "ip", "link", "add", *cable], check=True)
+    one.run("ip", "address", "add", "192.168.56.211/24", "dev", "eth2")
+    one.run("ip", "link", "set", "eth2", "up")
+    two_.run("ip", "link", "set", "eth2", "up")
+    two_.run("ip", "route", "add", f"{own}/32", "dev", "eth2", "src", peer)
+
+    wait_until(lambda: pings(two_, "c2", attach(one, "c1")), "the container, by two links")
+    assert pings(one, "c1", second)
+    text = f"packets of {one.host.name} come by eth1, which does not lead to it"
+    wait_until(lambda: health(two_) == text, "the asymmetry")
+    assert health(one) == ""
+    assert differences(one) == differences(two_) == []
+    one.run("ip", "link", "del", "eth2")
+    wait_until(lambda: pings(one, "c1", second), "the container, by the first link")
+    wait_until(lambda: health(two_) == health(one) == "", "nothing to complain of", 90.0)
 
 
 def test_an_underlay_without_an_address_is_reported(two: list[AgentDriver]) -> None:

@@ -23,6 +23,7 @@ def health(components: Components, networks: list[NetworkStatusResponse]) -> lis
     faults = [
         *_identity(components),
         *_host(components),
+        *_paths(components),
         *_members(components),
         *_networks(components, networks),
         *(fault for controller in components.controllers for fault in controller.faults()),
@@ -69,6 +70,16 @@ def _host(components: Components) -> Iterator[Fault]:
                 f"sysctl -w {table.sysctl}={4 * table.limit} (and gc_thresh1, gc_thresh2); "
                 "beyond the limit containers find no new neighbors",
             )
+
+
+def _paths(components: Components) -> Iterator[Fault]:
+    """Yield the members whose packets take another way here than those to them."""
+    for text in components.arrival_paths.asymmetric[:3]:
+        yield Fault(
+            text,
+            "They are accepted. A firewall, or rp_filter=1, on that interface would drop them: "
+            "use the same route in both directions",
+        )
 
 
 def _members(components: Components) -> Iterator[Fault]:

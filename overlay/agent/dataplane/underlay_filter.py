@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from overlay.agent.dataplane import watch
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller, Fault
-from overlay.core.dataplane.underlay_filter import FilterState
+from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.errors import OverlayError
 from overlay.kernel.nft.underlay_filter import UnderlayTable, table_name
 from overlay.model import ip_text
@@ -51,6 +51,7 @@ class UnderlayFilter(Controller):
         self._filter: UnderlayTable | None = None
         self._known: FilterState | None = None  # None: must be read
         self._written: FilterState | None = None  # by the last write
+        self.paths: frozenset[ArrivalPath] | None = None  # None: as the table has them
         self._lock = asyncio.Lock()
         self._removed = False
 
@@ -68,6 +69,11 @@ class UnderlayFilter(Controller):
     async def drop_former_members(self) -> None:
         """Admit only present members; called when no row points to a former one."""
         await self._change(lambda wanted, _known: wanted)
+
+    async def use_paths(self, paths: frozenset[ArrivalPath]) -> None:
+        """Accept members by these interfaces, too; those of before no longer."""
+        self.paths = paths
+        await self.admit_members()
 
     async def _change(self, choose: Callable[[FilterState, FilterState], FilterState]) -> None:
         async with self._lock:
@@ -96,6 +102,8 @@ class UnderlayFilter(Controller):
         if known is None:
             known = await self._kernel.call(self._filter.read)
             self._report_repair(known)
+        if self.paths is None:
+            self.paths = known.paths if known else frozenset()
         # Additions by other processes are not kept.
         after = choose(self._wanted(), self._written or known or FilterState())
         if known != after:
@@ -114,7 +122,9 @@ class UnderlayFilter(Controller):
 
     def _wanted(self) -> FilterState:
         view = self._directory.view
-        return FilterState(view.vteps(), view.vnis())
+        members = view.vteps()
+        paths = frozenset(path for path in self.paths or () if path.member in members)
+        return FilterState(members, view.vnis(), paths)
 
     # --- the controller -------------------------------------------------------------------
 
@@ -194,3 +204,5 @@ def _texts(state: FilterState, table: str) -> Iterator[str]:
         yield f"element inet {table} members{4 if len(ip) == 4 else 6} {{ {ip_text(ip)} }}"
     for vni in sorted(state.vnis):
         yield f"element inet {table} vnis {{ {vni} }}"
+    for index, ip in sorted(state.paths):
+        yield f"element inet {table} paths{4 if len(ip) == 4 else 6} {{ {index} . {ip_text(ip)} }}"

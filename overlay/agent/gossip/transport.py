@@ -12,10 +12,13 @@ import collections
 import contextlib
 import ipaddress
 import socket
+import sys
 from collections import deque
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from overlay import limits
+from overlay.core.dataplane.underlay_filter import ArrivalPath
 from overlay.core.events import DuplicateIdentity, Event, ForgottenBy
 from overlay.core.node import Node
 from overlay.core.protocol.interfaces import Codec
@@ -36,6 +39,16 @@ _PATH_MTU_OPTION = {
     socket.AF_INET: (socket.IPPROTO_IP, 10),  # IP_MTU_DISCOVER
     socket.AF_INET6: (socket.IPPROTO_IPV6, 23),  # IPV6_MTU_DISCOVER
 }
+# Each datagram comes with the index of its interface: in_pktinfo begins with it, in6_pktinfo has
+# the address first.
+_IP_PKTINFO, _IPV6_PKTINFO = 8, 50
+_PACKET_INFO_OPTION = {
+    socket.AF_INET: (socket.IPPROTO_IP, _IP_PKTINFO),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 49),  # IPV6_RECVPKTINFO
+}
+_INDEX_IN = {_IP_PKTINFO: slice(0, 4), _IPV6_PKTINFO: slice(16, 20)}
+_CONTROL_SIZE = socket.CMSG_SPACE(20)
+_Control: TypeAlias = list[tuple[int, int, bytes]]  # as recvmsg(2) returns it
 
 
 class Transport:
@@ -45,6 +58,7 @@ class Transport:
     `event_occurred`: an event of the node or of its sessions, in order;
     `session_opened`: the peer of a session that was just established;
     `key_received`: a cluster key, and the member that sent it;
+    `path_used`: the interface and address through which a member's datagram came, each once;
     `join_datagram_received`: a datagram of the join handshake, from a host that is no member yet;
     a handler may raise RemoteError, whose reason is counted as a drop.
     """
@@ -55,6 +69,7 @@ class Transport:
         self.event_occurred: Signal[[Event]] = Signal()
         self.session_opened: Signal[[NodeId]] = Signal()
         self.key_received: Signal[[NodeId, ClusterKey]] = Signal()
+        self.path_used: Signal[[ArrivalPath]] = Signal()
         self.join_datagram_received: Signal[[bytes]] = Signal()
         self.node = node
         self.sessions = sessions
@@ -70,6 +85,7 @@ class Transport:
         self._buffer = bytearray(limits.DATAGRAM_SIZE_MAX + 1)
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
+        self._paths: set[tuple[NodeId, ArrivalPath]] = set()  # announced
 
     def start(self) -> None:
         """Start reading datagrams and running the timer."""
@@ -100,12 +116,13 @@ class Transport:
 
     def _on_readable(self) -> None:
         view = memoryview(self._buffer)
+        buffers = [self._buffer]
         now = self.now()
         for _ in range(limits.RECEIVE_BATCH_COUNT):
             if self.now() - now > limits.RECEIVE_BATCH_S:
                 break  # expensive datagrams must not starve timers and the API
             try:
-                size, source = self._socket.recvfrom_into(self._buffer)
+                size, control, _, source = self._socket.recvmsg_into(buffers, _CONTROL_SIZE)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
@@ -113,12 +130,14 @@ class Transport:
                 continue
             self.received += 1
             try:
-                self._handle_datagram(bytes(view[:size]), source, now)
+                self._handle_datagram(bytes(view[:size]), source, control, now)
             except RemoteError as error:
                 self.drops[error.reason] += 1
         self.flush()
 
-    def _handle_datagram(self, data: bytes, source: tuple[str, int], now: float) -> None:
+    def _handle_datagram(
+        self, data: bytes, source: tuple[str, int], control: _Control, now: float
+    ) -> None:
         address = Ip(ipaddress.ip_address(source[0].partition("%")[0]).packed)
         header = read_header(data)
         self._gate.check(header.kind, address, now)
@@ -141,12 +160,25 @@ class Transport:
             self.session_opened.emit(opened.card.node_id)
         if opened.payload is None:
             return
+        self._note_path(opened.sender, address, control)
         for message in self._codec.decode(opened.payload):
             try:
                 self.node.receive(message, opened.sender, now)
             except RemoteError as error:
                 # One bad message must not discard the good ones beside it.
                 self.drops[error.reason] += 1
+
+    def _note_path(self, sender: NodeId, address: Ip, control: _Control) -> None:
+        """Announce the interface through which a member's datagrams come from its own address."""
+        for _, kind, data in control:
+            interface = int.from_bytes(data[_INDEX_IN[kind]], sys.byteorder)
+            path = (sender, ArrivalPath(interface, address))
+            card = None if path in self._paths else self.node.store.card(sender)
+            if card is not None and card.address == address:
+                if len(self._paths) >= limits.ARRIVAL_PATHS_MAX:
+                    self._paths.clear()
+                self._paths.add(path)
+                self.path_used.emit(path[1])
 
     # --- out ----------------------------------------------------------------------------
 
@@ -220,6 +252,7 @@ def bind_socket(endpoint: tuple[Ip, int]) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.SOCKET_BUFFER_SIZE)
     opened.setsockopt(*_PATH_MTU_OPTION[family], _PATH_MTU_OF_INTERFACE)
+    opened.setsockopt(*_PACKET_INFO_OPTION[family], 1)
     try:
         opened.bind((text, port))
     except OSError as error:

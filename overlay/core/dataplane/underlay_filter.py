@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from overlay.model import Ip, Vni
 
 
+class ArrivalPath(NamedTuple):
+    """An interface, by index, through which packets of a member may come besides the best route's.
+
+    The index is this host's, and the address that of the member's VTEP.
+    """
+
+    interface: int
+    member: Ip
+
+
 @dataclass(frozen=True, slots=True)
 class FilterState:
-    """The members' VTEP addresses, and the VNIs that only they may send."""
+    """The members' VTEP addresses, the VNIs that only they may send, and further paths of theirs.
+
+    The interface of the best route to a member needs no path.
+    """
 
     members: frozenset[Ip] = frozenset()
     vnis: frozenset[Vni] = frozenset()
+    paths: frozenset[ArrivalPath] = frozenset()
 
     def without(self, other: FilterState) -> FilterState:
         """Return what is in this state and not in the other."""
-        return FilterState(self.members - other.members, self.vnis - other.vnis)
+        return FilterState(
+            self.members - other.members, self.vnis - other.vnis, self.paths - other.paths
+        )
 
     def joined(self, other: FilterState) -> FilterState:
-        """Return the union of both states."""
-        return FilterState(self.members | other.members, self.vnis | other.vnis)
+        """Return the members and VNIs of both states; the paths are this one's."""
+        return FilterState(self.members | other.members, self.vnis | other.vnis, self.paths)

@@ -60,7 +60,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class _Host:
+class HostAddresses:
     """Links by index, and (link index, address) pairs in the kernel's order."""
 
     links: dict[int, links.LinkInfo]
@@ -75,13 +75,14 @@ def choose_underlay(text: str | None, peer: Ip | None) -> UnderlayAddress:
     candidates if there is no such address, OverlayError if the MTU is too small.
     """
     with NetlinkSocket() as socket:
-        host = _read_host(socket)
+        host = read_host(socket)
         chosen = _by_text(host, text, peer) if text else _by_route(socket, host, peer)
         _require_usable(host, chosen)
         return chosen
 
 
-def _read_host(socket: NetlinkSocket) -> _Host:
+def read_host(socket: NetlinkSocket) -> HostAddresses:
+    """Return the links of this namespace, and their addresses."""
     found = all_links(socket)
     by_index = {link.index: link for link in found}
     addresses: list[tuple[int, Ip]] = []
@@ -90,10 +91,10 @@ def _read_host(socket: NetlinkSocket) -> _Host:
         row = neighbor_rows.decode_address(message, {index: ""}, temporary=True)
         if row is not None:
             addresses.append((index, row.ip))
-    return _Host(by_index, tuple(addresses))
+    return HostAddresses(by_index, tuple(addresses))
 
 
-def _by_text(host: _Host, text: str, peer: Ip | None) -> UnderlayAddress:
+def _by_text(host: HostAddresses, text: str, peer: Ip | None) -> UnderlayAddress:
     try:
         wanted = parse_ip(text)
     except ValueError:
@@ -108,7 +109,7 @@ def _by_text(host: _Host, text: str, peer: Ip | None) -> UnderlayAddress:
     )
 
 
-def _by_interface(host: _Host, name: str, peer: Ip | None) -> UnderlayAddress:
+def _by_interface(host: HostAddresses, name: str, peer: Ip | None) -> UnderlayAddress:
     index = next((link.index for link in host.links.values() if link.name == name), None)
     if index is None:
         raise UsageError(
@@ -126,7 +127,7 @@ def _by_interface(host: _Host, name: str, peer: Ip | None) -> UnderlayAddress:
     )
 
 
-def _by_route(socket: NetlinkSocket, host: _Host, peer: Ip | None) -> UnderlayAddress:
+def _by_route(socket: NetlinkSocket, host: HostAddresses, peer: Ip | None) -> UnderlayAddress:
     for destination in _ANYWHERE if peer is None else (peer,):
         found = _source_of_route(socket, destination)
         if found is None:
@@ -149,17 +150,18 @@ def _by_route(socket: NetlinkSocket, host: _Host, peer: Ip | None) -> UnderlayAd
 
 
 def _source_of_route(socket: NetlinkSocket, destination: Ip) -> tuple[Ip, int] | None:
-    for route in _routes_towards(socket, destination):
+    for route in routes_towards(socket, destination):
         source, index = route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
         if source is not None and index is not None:
             return parse_ip(source), index
     return None
 
 
-def _routes_towards(
-    socket: NetlinkSocket, destination: Ip, *, configured: bool = False
+def routes_towards(
+    socket: NetlinkSocket, destination: Ip, *, configured: bool = False, interface: int = 0
 ) -> list[Any]:
-    query = link_requests.get_route(destination, configured=configured)
+    """Return the route to a destination, as `link_requests.get_route` asks for it; or nothing."""
+    query = link_requests.get_route(destination, configured=configured, interface=interface)
     try:
         return [_decode(message) for message in socket.get(query)]
     except NetlinkError:
@@ -175,12 +177,12 @@ def carried_mtu(chosen: UnderlayAddress, peers: Iterable[tuple[str, Ip]]) -> tup
     """
     smallest = (chosen.mtu, chosen.interface)
     with NetlinkSocket() as socket:
-        by_index = _read_host(socket).links
+        by_index = read_host(socket).links
         for name, address in peers:
-            for route in _routes_towards(socket, address, configured=True):
+            for route in routes_towards(socket, address, configured=True):
                 metrics = route.get_attr("RTA_METRICS")
                 configured = metrics and metrics.get_attr("RTAX_MTU")
-                for index in _interfaces_of(route):
+                for index in interfaces_of(route):
                     link = by_index.get(index)
                     mtu = configured or (link and link.mtu)
                     if mtu and mtu < smallest[0]:
@@ -189,25 +191,25 @@ def carried_mtu(chosen: UnderlayAddress, peers: Iterable[tuple[str, Ip]]) -> tup
     return smallest
 
 
-def _interfaces_of(route: Any) -> list[int]:
+def interfaces_of(route: Any) -> list[int]:
     """Return the indexes of a route's interfaces: several if it has several next hops."""
     hops = route.get_attr("RTA_MULTIPATH") or ()
     return [hop["oif"] for hop in hops] or [route.get_attr("RTA_OIF") or 0]
 
 
-def _underlay(host: _Host, index: int, ip: Ip) -> UnderlayAddress:
+def _underlay(host: HostAddresses, index: int, ip: Ip) -> UnderlayAddress:
     link = host.links[index]
     # An underlay address may be on the loopback, whose MTU exceeds the largest possible packet.
     return UnderlayAddress(ip, link.name, min(link.mtu, limits.IP_PACKET_SIZE_MAX), link.up)
 
 
-def _usable(host: _Host, index: int, ip: Ip) -> bool:
+def _usable(host: HostAddresses, index: int, ip: Ip) -> bool:
     link = host.links.get(index)
     up = link is not None and link.up and not is_overlayd_link(link.alias)
     return up and index != _LOOPBACK_INDEX and ip != _VIRTUALBOX_NAT
 
 
-def _require_usable(host: _Host, chosen: UnderlayAddress) -> None:
+def _require_usable(host: HostAddresses, chosen: UnderlayAddress) -> None:
     address = ipaddress.ip_address(bytes(chosen.address))
     if chosen.address == _VIRTUALBOX_NAT:
         raise UsageError(
@@ -230,7 +232,7 @@ def _require_usable(host: _Host, chosen: UnderlayAddress) -> None:
         )
 
 
-def _candidates_text(host: _Host) -> str:
+def _candidates_text(host: HostAddresses) -> str:
     texts = [
         f"{ip_text(ip)} on {host.links[index].name}"
         for index, ip in host.addresses
@@ -250,7 +252,7 @@ def routes() -> list[Route]:
     """
     found: list[Route] = []
     with NetlinkSocket() as socket:
-        all_links = _read_host(socket).links.values()
+        all_links = read_host(socket).links.values()
         names = {link.index: link.name for link in all_links}
         own = {link.name for link in all_links if is_overlayd_link(link.alias)}
         for message in socket.dump(codec.RTM_GETROUTE, bytes(12)):

@@ -426,14 +426,18 @@ def add_subnet_route(index: int, base: Ip, prefix_length: int, gateway: Ip) -> R
     return (codec.RTM_NEWROUTE, flags, _body(message, attributes))
 
 
-def get_route(destination: Ip, *, configured: bool = False) -> Request:
+def get_route(destination: Ip, *, configured: bool = False, interface: int = 0) -> Request:
     """Return the query for the route to `destination` (`ip route get`).
 
     With `configured`, for the entry of the routing table that matches (`fibmatch`), without what
-    ICMP messages have taught the kernel about this destination.
+    ICMP messages have taught the kernel about this destination. With an interface's index, for
+    that by this interface.
     """
     message = RouteMessage()
     message["flags"] = _RTM_F_FIB_MATCH if configured else 0
     message["family"] = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
     message["dst_len"] = 8 * len(destination)
-    return (codec.RTM_GETROUTE, 0, _body(message, [("RTA_DST", ip_text(destination))]))
+    attributes: _Attributes = [("RTA_DST", ip_text(destination))]
+    if interface:
+        attributes.append(("RTA_OIF", interface))
+    return (codec.RTM_GETROUTE, 0, _body(message, attributes))

@@ -1,8 +1,9 @@
 """The table that admits VXLAN packets only from members.
 
 VXLAN has no authentication (RFC 7348 section 7). Packets to its port for one of the cluster's VNIs
-must therefore come from a member's VTEP, through the interface that leads back there: a container
-that uses a member's address sends through another one. The same applies to forwarded packets, as a
+must therefore come from a member's VTEP, through the interface that leads back there, or one
+through which they may come as well (`ArrivalPath`): a container that uses a member's address sends
+through another one. The same applies to forwarded packets, as a
 container must not reach another host's VTEP from this host's address. One check before routing
 covers both, because a hook costs as much as all of its rules: a flood ping between two hosts takes
 18.5 us per packet without a filter, 20.3 with this one, 21.0 with one more hook. Other VNIs are
@@ -17,9 +18,10 @@ packets pass the same hook and may carry the process's socket.
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
-from overlay.core.dataplane.underlay_filter import FilterState
+from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.kernel.nft import expressions as ex
 from overlay.kernel.nft import userdata
 from overlay.kernel.nft.expressions import Rule
@@ -37,8 +39,10 @@ from overlay.model import Ip, NodeId, Vni
 _BEFORE_TRACKING: Final = -300  # as iptables' raw table: tracking is at -200
 _IPV4_SOURCE, _IPV6_SOURCE = (12, 4), (8, 16)  # offset and size in the IP header
 _VNI: Final = (8 + 4, 3)  # behind the UDP header: flags and reserved bytes first
-_TYPE_INTEGER, _TYPE_IPV4, _TYPE_IPV6 = 4, 7, 8  # nft's own numbers
+_TYPE_INTEGER, _TYPE_IPV4, _TYPE_IPV6, _TYPE_INDEX = 4, 7, 8, 20  # nft's own numbers
 _MEMBERS_IPV4, _MEMBERS_IPV6, _VNIS = "members4", "members6", "vnis"
+_PATHS_IPV4, _PATHS_IPV6 = "paths4", "paths6"
+_INDEX: Final = struct.Struct("=I")
 
 
 def table_name(node_id: NodeId) -> str:
@@ -56,8 +60,11 @@ def table_of(node_id: NodeId, port: int) -> Table:
     ipv6 = (*ex.is_ipv6(), ex.network_header(*_IPV6_SOURCE), ex.in_set(_MEMBERS_IPV6))
     refused = (ex.counter(), ex.drop())
     let_in = (ex.notrack(), ex.accept())
+    path4 = (*ex.is_ipv4(), *_path(_IPV4_SOURCE, _PATHS_IPV4))
+    path6 = (*ex.is_ipv6(), *_path(_IPV6_SOURCE, _PATHS_IPV6))
     check: tuple[Rule, ...] = (
         *((*member, *ex.passes_reverse_path(), *let_in) for member in (ipv4, ipv6)),
+        *((*path, *let_in) for path in (path4, path6)),
         *((*member, *refused) for member in (ipv4, ipv6)),
         refused,
     )
@@ -69,6 +76,8 @@ def table_of(node_id: NodeId, port: int) -> Table:
             Set(_MEMBERS_IPV4, _TYPE_IPV4, 4),
             Set(_MEMBERS_IPV6, _TYPE_IPV6, 16),
             Set(_VNIS, _TYPE_INTEGER, 3, userdata.transport_header(*_VNI)),
+            Set(_PATHS_IPV4, _TYPE_INDEX << 6 | _TYPE_IPV4, 8),
+            Set(_PATHS_IPV6, _TYPE_INDEX << 6 | _TYPE_IPV6, 20),
         ),
         (
             Chain("check", check),
@@ -76,6 +85,11 @@ def table_of(node_id: NodeId, port: int) -> Table:
             Chain("sent", ((*to_cluster, ex.notrack()),), (OUTPUT, _BEFORE_TRACKING)),
         ),
     )
+
+
+def _path(source: tuple[int, int], paths: str) -> Rule:
+    """Match if the pair of interface and source address is in a set."""
+    return (ex.incoming_index(), ex.network_header(*source, ex.REG32_01), ex.in_set(paths))
 
 
 def _short_fragments(port: int) -> tuple[Rule, ...]:
@@ -111,7 +125,7 @@ class UnderlayTable:
         self._tables.close()
 
     def read(self) -> FilterState | None:
-        """Return the admitted members and VNIs.
+        """Return the admitted members, VNIs and paths.
 
         Returns None if the table is missing or was changed.
         """
@@ -123,7 +137,11 @@ class UnderlayTable:
             return None
         members = found[_MEMBERS_IPV4] | found[_MEMBERS_IPV6]
         vnis = (Vni(int.from_bytes(raw, "big")) for raw in found[_VNIS])
-        return FilterState(frozenset(map(Ip, members)), frozenset(vnis))
+        paths = (
+            ArrivalPath(_INDEX.unpack_from(raw)[0], Ip(raw[_INDEX.size :]))
+            for raw in found[_PATHS_IPV4] | found[_PATHS_IPV6]
+        )
+        return FilterState(frozenset(map(Ip, members)), frozenset(vnis), frozenset(paths))
 
     def write(self, before: FilterState | None, after: FilterState) -> None:
         """Change the table from one state to another in one transaction.
@@ -154,4 +172,11 @@ def _elements(state: FilterState) -> dict[str, frozenset[bytes]]:
         _MEMBERS_IPV4: frozenset(bytes(ip) for ip in state.members if len(ip) == 4),
         _MEMBERS_IPV6: frozenset(bytes(ip) for ip in state.members if len(ip) == 16),
         _VNIS: frozenset(int(vni).to_bytes(3, "big") for vni in state.vnis),
+        _PATHS_IPV4: _path_keys(state, 4),
+        _PATHS_IPV6: _path_keys(state, 16),
     }
+
+
+def _path_keys(state: FilterState, size: int) -> frozenset[bytes]:
+    paths = (path for path in state.paths if len(path.member) == size)
+    return frozenset(_INDEX.pack(path.interface) + path.member for path in paths)

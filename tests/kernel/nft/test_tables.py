@@ -12,7 +12,7 @@ from overlay.core.dataplane.host_rules import (
     HostState,
     PortForward,
 )
-from overlay.core.dataplane.underlay_filter import FilterState
+from overlay.core.dataplane.underlay_filter import ArrivalPath, FilterState
 from overlay.kernel import netns
 from overlay.kernel.nft.expressions import Expression
 from overlay.kernel.nft.host_table import HostTable
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.netns
 ONE, OTHER = NodeId(b"\x11" * 16), NodeId(b"\x22" * 16)
 STATE = FilterState(
-    frozenset({parse_ip("192.168.56.12"), parse_ip("fd00::12")}), frozenset({Vni(0x800001)})
+    frozenset({parse_ip("192.168.56.12"), parse_ip("fd00::12")}),
+    frozenset({Vni(0x800001)}),
+    frozenset({ArrivalPath(1, parse_ip("192.168.56.12")), ArrivalPath(1, parse_ip("fd00::12"))}),
 )
 HOST_STATE = HostState(
     links=frozenset({ExposedLink("ovh1", ((parse_ip("10.32.0.0"), 16), (parse_ip("fd32::"), 64)))}),

@@ -1,0 +1,68 @@
+"""Have the filter of the VXLAN port accept members by every interface that they come through.
+
+The kernel itself knows the best route. This adds the interfaces with an equal one, and those
+through which gossip of a member has come: its sender is known, and VXLAN packets take the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from overlay.agent.dataplane.underlay import Underlay
+from overlay.agent.dataplane.underlay_filter import UnderlayFilter
+from overlay.agent.gossip.context import NodeContext
+from overlay.core.dataplane.underlay_filter import ArrivalPath
+from overlay.kernel.host import arrival_paths
+from overlay.kernel.host.underlay import UnderlayAddress
+
+
+class ArrivalPaths:
+    """The paths of this node's peers; determined in the underlay's passes.
+
+    A path that was seen counts as long as its interface exists.
+    """
+
+    def __init__(
+        self, context: NodeContext, underlay: Underlay, underlay_filter: UnderlayFilter
+    ) -> None:
+        self.asymmetric: tuple[str, ...] = ()
+        """The members whose packets come through an interface that does not lead to them."""
+        self._directory = context.directory
+        self._kernel = context.kernel
+        self._event_log = context.event_log
+        self._filter = underlay_filter
+        self._underlay = underlay
+        self._seen: set[ArrivalPath] | None = None  # None: this process has just started
+        context.gossip.transport.path_used.connect(self._add)
+        underlay.address_checked.connect(self.reconcile)
+
+    def _add(self, path: ArrivalPath) -> None:
+        if self._seen is not None and path not in self._seen:
+            self._seen.add(path)
+            self._underlay.trigger()
+
+    async def reconcile(self, _found: UnderlayAddress) -> None:
+        """Follow the routes, the members, and what was seen."""
+        if self._seen is None:
+            self._seen = set(self._filter.paths or ())
+        members = self._directory.view.vteps()
+        found = await self._kernel.call(arrival_paths.further_paths, members, self._seen)
+        self._seen &= found.existing
+        await self._filter.use_paths(found.equal | frozenset(found.asymmetric))
+        self._report(found.asymmetric)
+
+    def _report(self, paths: dict[ArrivalPath, str]) -> None:
+        names = {
+            card.address: card.name
+            for node_id in self._directory.view.members()
+            if (card := self._directory.card(node_id)) is not None
+        }
+        texts = (
+            f"packets of {names[path.member]} come by {interface}, which does not lead to it"
+            for path, interface in sorted(paths.items())
+            if path.member in names
+        )
+        before, self.asymmetric = self.asymmetric, tuple(texts)
+        for text in self.asymmetric:
+            if text not in before:
+                self._event_log.record("underlay", text, level=logging.WARNING)
