@@ -161,12 +161,11 @@ class Components:
         self.restart = Restart(
             self.gossip.state, directory, self.attacher, self.attachments, event_log
         )
-        self.attach_service = AttachService(self.attacher, self.detacher, self.restart)
         self._repair = Repair(self.attacher, self.detacher, self.restart, self.reconciler)
         self._removed_networks = RemovedNetworks(self.gossip, directory, self.detacher, event_log)
 
     def _construct_exposure(self) -> None:
-        """Construct this host's own endpoints, forwarding, and published ports."""
+        """Construct this host's own endpoints, forwarding, published ports, and attach."""
         config, kernel = self.config, self._context.kernel
         rules = HostRules(self.gossip.node_id, kernel, self.event_log, config.reconcile_interval_s)
         host_endpoints = HostEndpoints(self._context, self.allocator, self.reconciler, rules)
@@ -191,6 +190,9 @@ class Components:
         )
         self.exposure = ExposureService(
             controller, published_ports, rules, self.attacher.endpoint_attached
+        )
+        self.attach_service = AttachService(
+            self.attacher, self.detacher, self.restart, published_ports
         )
 
     def _construct_dns(self) -> None:

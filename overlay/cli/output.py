@@ -37,9 +37,9 @@ def warn(text: str, hint: str = "") -> None:
     print_note(f"warning: {text}" + (f"\n  next:  {hint}" if hint else ""))
 
 
-def report(error: errors.OverlayError) -> None:
-    """Print an error to stderr: what happened, why, what to do next."""
-    lines = [f"error: {error.what}"]
+def report(error: errors.OverlayError, of: str = "") -> None:
+    """Print an error to stderr: what happened (to what), why, what to do next."""
+    lines = [f"error: {of}: {error.what}" if of else f"error: {error.what}"]
     if error.why:
         lines.append(f"  why:   {_indented(error.why)}")
     if error.hint:

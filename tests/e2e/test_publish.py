@@ -237,10 +237,35 @@ def test_impossible_publications_are_refused_with_the_reason(web: Cluster) -> No
     assert (code, "already published for d1" in err) == (6, True)
     code, _, err = web.run(1, "overlayd", "publish", "d1", "7948:80/udp")
     assert (code, "a program of the host uses it" in err) == (6, True)
-    assert web.run(1, "overlayd", "publish", "nobody", "8083:80")[0] == 5
+    for line in ("nobody 8083:80", "nobody 8083:80 --network dual"):
+        assert web.run(1, "overlayd", "publish", *line.split())[0] == 5
+    assert web.run(1, "overlayd", "unpublish", "nobody")[0] == 5
     assert web.run(1, "overlayd", "publish", "d1", "8083:0")[0] == 2
     assert web.run(1, "overlayd", "publish", "d1", "8083:80", "--host-ip", "192.0.2.7")[0] == 6
     web.ok(1, "overlayd", "publish", "d1", "8080:80")  # repeating it is not an error
+
+
+def test_a_refused_port_leaves_nothing_of_an_attach(web: Cluster) -> None:
+    """Neither the container, nor its attachment, nor the port before the refused one."""
+    ports = ("--publish", "8095:80", "--publish", "8080:80")
+    web.ok(1, "ip", "netns", "add", "half")
+    for verb in ("attach half", "container add whole"):
+        code, _, err = web.run(1, "overlayd", *verb.split(), "--network", "dual", *ports)
+        assert (code, "already published for d1" in err) == (6, True), err
+
+    containers = {each["name"] for each in web.json(1, "container", "ls")["containers"]}
+    names = containers | {each["name"] for each in web.json(1, "endpoint", "ls")["endpoints"]}
+    assert names.isdisjoint({"half", "whole"})
+    published = [each["host_port"] for each in web.json(1, "publish", "ls")["published"]]
+    assert 8095 not in published
+    web.ok(1, "overlayd", "attach", "half", "--network", "dual", "--alias", "halves",
+           "--publish", "8095:80")  # fmt: skip
+    code, _, err = web.run(1, "overlayd", "publish", "halves", "8096:80", "--network", "dual")
+    assert (code, "halves is an alias" in err) == (6, True), err
+    web.ok(1, "overlayd", "unpublish", "half")
+    web.ok(1, "overlayd", "detach", "half")
+    code, _, err = web.run(1, "overlayd", "detach", "d2")
+    assert (code, "d2 is on vm2, on network dual" in err) == (5, True), err
 
 
 def test_a_port_follows_its_name(web: Cluster, eventually: Callable[..., None]) -> None:

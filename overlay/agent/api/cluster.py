@@ -87,7 +87,7 @@ class ClusterHandlers:
         if left:
             await self._agent.leave(force=True)
         asyncio.get_running_loop().call_later(0.1, self._agent.stopping.set)
-        return {"left": left, "cleared": not is_copy}
+        return {"left": left, "cleared": not is_copy, "removed": []}
 
     async def members(self) -> schema.MemberListResponse:
         """GET /v1/members."""

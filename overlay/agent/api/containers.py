@@ -5,14 +5,15 @@ from __future__ import annotations
 from msgspec.structs import asdict
 
 from overlay.agent.api.endpoints import attached_endpoint, endpoint_options, unconfirmed
+from overlay.agent.api.exposure import port_pairs
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.containers import (
     ContainerCreatedResponse,
     ContainerCreateRequest,
     ContainerListResponse,
-    ContainerRemovedResponse,
     ContainerResponse,
 )
+from overlay.agent.api.schema.removal import RemovalResponse
 from overlay.agent.containers import modes
 from overlay.agent.containers.namespaces import ContainerStatus
 from overlay.agent.endpoints.spec import AttachSpec
@@ -46,18 +47,21 @@ class ContainerHandlers:
         mode, named = modes.requested_mode(
             asdict(request), list(request.networks), containers.stored()
         )
+        ports = port_pairs(request.publish, "publish")
         created = await containers.create(name, mode, named=named)
         spec = AttachSpec(
             f"netns:{name}",
             () if named else tuple(dict.fromkeys(request.networks)),
             endpoint_options(request, name=None),
             request.wait == "all",
+            tuple(ports),
         )
         results = await containers.configure(name, resolver, spec, created=created)
         return {
             **_container(containers.status(name)),
             "created": created,
             "endpoints": [attached_endpoint(result) for result in results],
+            "published": [str(pair) for pair in ports],
             "unconfirmed": unconfirmed(results, self._agent.require_components())
             if results
             else [],
@@ -68,10 +72,10 @@ class ContainerHandlers:
         containers = self._agent.containers
         return {"containers": [_container(containers.status(name)) for name in containers.stored()]}
 
-    async def remove(self, name: str) -> ContainerRemovedResponse:
+    async def remove(self, name: str) -> RemovalResponse:
         """DELETE /v1/containers/NAME."""
         await self._agent.containers.remove(name)
-        return {"removed": name}
+        return {"removed": [name], "failed": []}
 
 
 def _container(found: ContainerStatus) -> ContainerResponse:
@@ -114,7 +118,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         "/v1/containers/{name}",
         "container-rm",
         handlers.remove,
-        response=ContainerRemovedResponse,
+        response=RemovalResponse,
         works_unjoined=True,
         errors_raised=(ConflictError,),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from overlay.agent.api.exposure import port_pairs
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.cluster import STATE_NAMES
 from overlay.agent.api.schema.endpoints import (
@@ -50,16 +51,19 @@ class EndpointHandlers:
         """POST /v1/endpoints."""
         components = self._agent.require_components()
         started = time.monotonic()
+        ports = port_pairs(request.publish, "publish")
         results = await components.attach_service.attach(
             AttachSpec(
                 request.target,
                 request.networks,
                 endpoint_options(request, name=request.name),
                 request.wait == "all",
+                tuple(ports),
             )
         )
         return {
             "endpoints": [attached_endpoint(result) for result in results],
+            "published": [str(pair) for pair in ports],
             "unconfirmed": unconfirmed(results, components),
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
@@ -70,11 +74,15 @@ class EndpointHandlers:
         removed = await components.attach_service.detach(
             DetachSpec(request.target, request.networks)
         )
+        left = {network.vni for network, _ in removed}
+        named = [components.directory.find_network(name) for name in request.networks]
+        missing = {each.name for each in named if each is not None and each.vni not in left}
         return {
             "detached": [
                 {"network": network.name, "ip": ip_text(found.ips[0]), "name": found.name}
                 for network, found in removed
-            ]
+            ],
+            "not_attached": sorted(missing),
         }
 
 

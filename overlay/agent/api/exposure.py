@@ -20,7 +20,7 @@ from overlay.agent.api.schema.networks import HostEndpointResponse, NodeAddresse
 from overlay.agent.components import Components
 from overlay.agent.exposure.published_ports import PublishedPortStatus
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.core.dataplane.published_port import PortPair, parse_pairs
+from overlay.core.dataplane.published_port import PortPair, matches, parse_pairs
 from overlay.errors import UsageError
 from overlay.model import Ip, Network, Vni, ip_text
 
@@ -55,7 +55,7 @@ class ExposureHandlers:
     async def publish(self, request: PublishRequest) -> PublishResponse:
         """POST /v1/published."""
         published_ports = self._agent.require_components().exposure.published_ports
-        name, pairs = request.name, _pairs(request.ports)
+        name, pairs = request.name, port_pairs(request.ports)
         host_ip = request.host_ip or Ip(b"")
         network, added = await published_ports.publish(name, request.network, pairs, host_ip)
         return {
@@ -68,25 +68,28 @@ class ExposureHandlers:
     async def unpublish(self, request: UnpublishRequest) -> UnpublishResponse:
         """POST /v1/unpublish."""
         components = self._agent.require_components()
-        name, pairs = request.name, _pairs(request.ports)
+        name, pairs = request.name, port_pairs(request.ports)
         network = None if request.network is None else components.directory.network(request.network)
         removed = await components.exposure.published_ports.unpublish(name, network, pairs)
         return {
             "name": name,
             "ports": [f"{each.host_port}:{each.port}/{each.protocol}" for each in removed],
+            "missing": [
+                str(pair) for pair in pairs if not any(matches(pair, each) for each in removed)
+            ],
         }
 
 
-def _pairs(texts: Sequence[str]) -> list[PortPair]:
-    """Return the ports that a request names, without repetition; raises UsageError."""
+def port_pairs(texts: Sequence[str], field: str = "ports") -> list[PortPair]:
+    """Return the ports that a field names, without repetition; raises UsageError."""
     pairs: dict[PortPair, None] = {}
     for text in texts:
-        pairs.update(dict.fromkeys(parse_pairs(text)))
+        pairs.update(dict.fromkeys(parse_pairs(text, field)))
         if len(pairs) > limits.PUBLISHED_PORTS_MAX:
             raise UsageError(
-                f"ports names more than {limits.PUBLISHED_PORTS_MAX} ports",
+                f"{field} names more than {limits.PUBLISHED_PORTS_MAX} ports",
                 hint="Send them in several requests",
-                field="ports",
+                field=field,
             )
     return list(pairs)
 

@@ -13,12 +13,12 @@ from overlay.agent.api.schema.networks import (
     NetworkCreateRequest,
     NetworkDetailResponse,
     NetworkListResponse,
-    NetworkRemovedResponse,
     NetworkResponse,
     ShareResponse,
     SubnetRequest,
     SubnetResponse,
 )
+from overlay.agent.api.schema.removal import RemovalResponse
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.networks import definition
@@ -84,12 +84,12 @@ class NetworkHandlers:
         components = self._agent.require_components()
         return network_detail(components.directory.network(name), components)
 
-    async def network_remove(self, name: str) -> NetworkRemovedResponse:
+    async def network_remove(self, name: str) -> RemovalResponse:
         """DELETE /v1/networks/NAME."""
         components = self._agent.require_components()
         async with components.participation.holding_records(components.directory.network(name)):
             removed = definition.remove(components.gossip, components.directory, name)
-        return {"removed": removed.name, "vni": removed.vni}
+        return {"removed": [removed.name], "failed": []}
 
     async def ipam(self, query: NetworkFilter) -> IpamResponse:
         """GET /v1/ipam[?network=NAME]."""
@@ -206,7 +206,7 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         "/v1/networks/{name}",
         "network-rm",
         handlers.network_remove,
-        response=NetworkRemovedResponse,
+        response=RemovalResponse,
     )
     route(
         "GET",

@@ -120,9 +120,12 @@ class ContainerService:
     async def remove(self, name: str) -> None:
         """Remove a container; raises NotFoundError, or ConflictError if its network is shared."""
         if CONTAINERS.find(self._state, name) is None:
+            membership = self._membership()
+            elsewhere = "" if membership is None else membership.directory.whereabouts(name)
             raise NotFoundError(
-                f"there is no container {name!r}",
-                why="this command removes only containers made by 'overlayd container add'",
+                f"there is no container {name!r} on this host",
+                why=elsewhere
+                or "this command removes only containers made by 'overlayd container add'",
                 hint="To list these: overlayd container ls",
             )
         await self._remove(name)

@@ -84,15 +84,15 @@ class EndpointAttacher:
                 result = await self.attach(target, network, options, wait=wait)
                 results.append(result)
         except BaseException as error:
-            left = await self._roll_back(results)
-            if left and isinstance(error, OverlayError):
-                still = f"It stays attached to {', '.join(left)} for now: the agent retries"
-                error.hint = f"{error.hint}. {still}" if error.hint else still
+            await self.roll_back(results, error)
             raise
         return results
 
-    async def _roll_back(self, results: Sequence[EndpointResult]) -> list[str]:
-        """Remove new endpoints, the last first; return the networks that this failed for."""
+    async def roll_back(self, results: Sequence[EndpointResult], error: BaseException) -> None:
+        """Remove the new ones of these endpoints, the last first, because of an error.
+
+        Adds to the error's hint which networks this failed for: the agent retries.
+        """
         left = []
         attachments = self.context.attachments
         for result in reversed(results):
@@ -101,7 +101,9 @@ class EndpointAttacher:
                 async with attachments.alone_with(attachment.netns_identity):
                     if not await self.rollback.remove(attachment):
                         left.append(result.network.name)
-        return left
+        if left and isinstance(error, OverlayError):
+            still = f"It stays attached to {', '.join(left)} for now: the agent retries"
+            error.hint = f"{error.hint}. {still}" if error.hint else still
 
     async def connect(
         self, network: Network, endpoint: Endpoint, attachment: Attachment, descriptor: int

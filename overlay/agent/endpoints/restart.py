@@ -66,16 +66,19 @@ class Restart:
         """Remember an endpoint whose container ended; it is on disk already."""
         self._ended[ended.key] = ended
 
-    def forget(self, target: str, vnis: set[int]) -> None:
-        """Forget the remembered endpoints of a target, on some networks (none given: on all)."""
-        self._drop(
-            [
-                each
-                for each in self._ended.values()
-                if target in (each.target, each.target.partition(":")[2], each.container_id)
-                and (not vnis or each.vni in vnis)
-            ]
-        )
+    def forget(self, target: str, vnis: set[int]) -> bool:
+        """Forget the remembered endpoints of a target, on some networks (none given: on all).
+
+        Returns whether there were any.
+        """
+        gone = [
+            each
+            for each in self._ended.values()
+            if target in (each.target, each.target.partition(":")[2], each.container_id)
+            and (not vnis or each.vni in vnis)
+        ]
+        self._drop(gone)
+        return bool(gone)
 
     def _drop(self, gone: list[EndedEndpoint]) -> None:
         if not gone:

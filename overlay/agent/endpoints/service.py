@@ -8,24 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Protocol
 
 from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
 from overlay.agent.endpoints.detach import EndpointDetacher
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
-from overlay.agent.runtimes.targets import resolve_target
-from overlay.errors import ConflictError, NotFoundError
-from overlay.model import Endpoint, Network
+from overlay.agent.runtimes.targets import KINDS, resolve_target
+from overlay.core.dataplane.published_port import PortPair
+from overlay.errors import ConflictError, NotFoundError, OverlayError
+from overlay.model import Endpoint, Ip, Network
 from overlay.signals import AsyncSignal
+
+
+class PortPublisher(Protocol):
+    """Maps ports of this host to containers."""
+
+    async def publish(
+        self, name: str, network_name: str | None, pairs: list[PortPair], host_ip: Ip
+    ) -> object:
+        """Publish ports of a container, all or none; raises OverlayError."""
 
 
 class AttachService:
     """Attaches and detaches containers of this host."""
 
     def __init__(
-        self, attacher: EndpointAttacher, detacher: EndpointDetacher, restart: Restart
+        self,
+        attacher: EndpointAttacher,
+        detacher: EndpointDetacher,
+        restart: Restart,
+        publisher: PortPublisher,
     ) -> None:
         self._attacher = attacher
+        self._publisher = publisher
         self._detacher = detacher
         self._restart = restart
         self._directory = attacher.context.node.directory
@@ -34,9 +50,10 @@ class AttachService:
         """The networks of a container changed; with its name. The verb waits for the handlers."""
 
     async def attach(self, spec: AttachSpec) -> list[EndpointResult]:
-        """Attach a container to all the networks, or to none that it was not attached to before.
+        """Attach a container to all the networks, and publish its ports.
 
-        Raises OverlayError.
+        If anything fails, it is attached to none that it was not attached to before, and no port
+        is published. Raises OverlayError.
         """
         target = await asyncio.to_thread(resolve_target, spec.target)
         with contextlib.closing(target):
@@ -45,13 +62,35 @@ class AttachService:
             results = await self._attacher.attach_all(
                 target, networks, spec.options, wait=spec.wait
             )
+        try:
+            await self._publish(results, spec.ports)
+        except BaseException as error:
+            await self._attacher.roll_back(results, error)
+            raise
         await self.changed.emit(target.name)
         return results
 
+    async def _publish(self, results: list[EndpointResult], ports: tuple[PortPair, ...]) -> None:
+        """Publish ports of a container that is attached, on the first of its networks."""
+        if ports:
+            first = results[0]
+            name, network = first.endpoint.name, first.network.name
+            await self._publisher.publish(name, network, list(ports), Ip(b""))
+
     async def detach(self, spec: DetachSpec) -> list[tuple[Network, Endpoint]]:
-        """Detach a container; return the endpoints that it had. Raises OverlayError."""
+        """Detach a container; return the endpoints that it had, none if it was not attached.
+
+        Raises NotFoundError for a container that this host does not have, and other errors of the
+        target.
+        """
         networks = [self._directory.network(name) for name in spec.networks]
-        identities = await self._identities(spec.target)
+        forgotten = self._restart.forget(spec.target, {network.vni for network in networks})
+        try:
+            identities = await self._identities(spec.target)
+        except OverlayError:
+            if not forgotten:
+                raise
+            identities = []
         bare = {
             attachment.target.removeprefix("netns:")
             for attachment in self._attachments.values()
@@ -62,10 +101,10 @@ class AttachService:
             gone += await self._detacher.detach(identity, networks)
         for name in bare:
             await self.changed.emit(name)
-        self._restart.forget(spec.target, {network.vni for network in networks})
         return gone
 
     async def _identities(self, text: str) -> list[tuple[int, int]]:
+        """Return the namespaces that a target names: of attached containers, else of others."""
         attached = list(self._attachments.values())
         same = {a.netns_identity for a in attached if a.target == text}
         if same:
@@ -82,12 +121,26 @@ class AttachService:
             return sorted({a.netns_identity for a in attached if a.target in by_name})
         try:
             target = await asyncio.to_thread(resolve_target, text)
-        except NotFoundError:
-            return []
+        except NotFoundError as error:
+            error.why = self._whereabouts(_bare_name(text)) or error.why
+            raise
         target.close()
         return [target.identity]
+
+    def _whereabouts(self, name: str) -> str:
+        """Return what is known of a name that is no container's on this host, or empty."""
+        targets = [
+            attachment.target
+            for attachment in self._attachments.values()
+            if (found := self._directory.endpoint_of(attachment)) is not None
+            and found.name.lower() == name.lower()
+        ]
+        if targets:
+            return f"the endpoint {name} of this host is the one of {min(targets)}"
+        return self._directory.whereabouts(name)
 
 
 def _bare_name(target: str) -> str:
     """Return a target without its kind."""
-    return target.partition(":")[2]
+    kind, _, name = target.partition(":")
+    return name if kind in KINDS else target

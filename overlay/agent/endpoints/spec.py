@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from overlay import limits
+from overlay.core.dataplane.published_port import PortPair
 from overlay.core.dataplane.rate_limits import with_rates
 from overlay.errors import UsageError
 from overlay.model import Endpoint, Ip, Mac, ip_text, mac_text
@@ -43,6 +44,7 @@ class AttachSpec:
     networks: tuple[str, ...]
     options: EndpointOptions = field(default_factory=EndpointOptions)
     wait: bool = True  # until the live hosts have confirmed that they reach it
+    ports: tuple[PortPair, ...] = ()  # of this host, that map to it on its first network
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from overlay import limits
 from overlay.agent.exposure.controller import ExposureController
+from overlay.agent.exposure.published_names import PublishedNames
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.process.controller import Controller
@@ -21,11 +22,10 @@ from overlay.agent.records.directory import PlacedEndpoint
 from overlay.agent.state import documents
 from overlay.agent.state.attachments import Attachments
 from overlay.core.dataplane.host_rules import PortForward
-from overlay.core.dataplane.network_drivers import has_sandbox
 from overlay.core.dataplane.published_port import PortPair, PublishedPort, conflicting, matches
-from overlay.errors import ConflictError, NotFoundError
+from overlay.errors import ConflictError
 from overlay.kernel.host import default_route, port_check
-from overlay.model import Ip, Network, Vni, ip_text
+from overlay.model import Ip, Network, ip_text
 from overlay.signals import Signal
 
 
@@ -60,6 +60,7 @@ class PublishedPorts(Controller):
         self._directory = context.directory
         self._kernel = context.kernel
         self._exposure = exposure
+        self._names = PublishedNames(context.directory, exposure)
         self._rules = rules
         self._attachments = attachments
         self._known = documents.PUBLISHED_PORTS.load(context.gossip.state)
@@ -75,11 +76,10 @@ class PublishedPorts(Controller):
     ) -> tuple[Network, list[PublishedPort]]:
         """Publish ports of a name, all or none; return its network and the ports that are new.
 
-        Raises ConflictError for a port that is taken, or a network that is not exposed here; also
-        the errors of a name without a network, or on several (`_network_of`).
+        Raises ConflictError for a port that is taken, and the errors of a name that cannot be
+        published (`PublishedNames.find`).
         """
-        network = self._network_of(name, network_name)
-        self._require_exposed(network)
+        network, name = self._names.find(name, network_name)
         families = self._families(network, host_ip)
         wanted = [
             PublishedPort(pair.protocol, host_ip, pair.host_port, network.vni, name, pair.port)
@@ -114,41 +114,6 @@ class PublishedPorts(Controller):
             )  # fmt: skip
         return network, fresh
 
-    def _network_of(self, name: str, wanted: str | None) -> Network:
-        """Return the network on which to publish a name.
-
-        Raises NotFoundError where no endpoint has the name, ConflictError where several networks
-        have it.
-        """
-        if wanted is not None:
-            return self._directory.network(wanted)
-        found = [n for n in self._directory.networks() if name in self._named(n.vni)]
-        if not found:
-            raise NotFoundError(
-                f"nothing is called {name} on any network",
-                hint="'overlayd endpoint ls' lists the names; for a future one add --network",
-            )
-        exposed = [
-            network for network in found if self._exposure.host_endpoints.of(network.vni)
-        ] or found
-        if len(exposed) > 1:
-            names = ", ".join(network.name for network in exposed)
-            raise ConflictError(
-                f"{name} is on several networks: {names}", hint="Choose one with --network"
-            )
-        return exposed[0]
-
-    def _require_exposed(self, network: Network) -> None:
-        if self._exposure.host_endpoints.of(network.vni):
-            return
-        raise ConflictError(
-            f"network {network.name} is not exposed to this host",
-            why=self._exposure.refusal_reason(network) or "",
-            hint=f"overlayd expose {network.name}"
-            if has_sandbox(network)
-            else "The segment reaches its containers by their own addresses",
-        )
-
     def _families(self, network: Network, host_ip: Ip) -> tuple[int, ...]:
         """Return the sizes in bytes of the addresses to publish on; raises ConflictError."""
         sizes = {len(subnet.base) for subnet in network.subnets}
@@ -162,12 +127,17 @@ class PublishedPorts(Controller):
     async def unpublish(
         self, name: str, network: Network | None, pairs: list[PortPair]
     ) -> list[PublishedPort]:
-        """Unpublish ports of a name, all of them where none is given; return them."""
+        """Unpublish ports of a name, all of them where none is given; return them.
+
+        Raises the errors of a name that has no published port and is no known container's.
+        """
+        own = [each for each in self._known if each.name.lower() == name.lower()]
+        if not own:
+            self._names.require_known(name)
         gone = [
             each
-            for each in self._known
-            if each.name == name
-            and (network is None or each.vni == network.vni)
+            for each in own
+            if (network is None or each.vni == network.vni)
             and (not pairs or any(matches(pair, each) for pair in pairs))
         ]
         await self._drop(gone)
@@ -183,8 +153,10 @@ class PublishedPorts(Controller):
     async def status(self) -> list[PublishedPortStatus]:
         """Return all publications with their targets, in order of port."""
         order = sorted(self._known, key=lambda each: (each.host_port, each.protocol, each.host_ip))
-        named = {vni: self._named(vni) for vni in {each.vni for each in order}}
-        return [await self._status_of(each, named[each.vni].get(each.name)) for each in order]
+        named = {vni: self._names.on(vni) for vni in {each.vni for each in order}}
+        return [
+            await self._status_of(each, named[each.vni].get(each.name.lower())) for each in order
+        ]
 
     async def _status_of(
         self, each: PublishedPort, placed: PlacedEndpoint | None
@@ -214,16 +186,6 @@ class PublishedPorts(Controller):
         return PublishedPortStatus(
             each, tuple(targets), "" if targets else f"{each.name} has no such address"
         )
-
-    def _named(self, vni: Vni) -> dict[str, PlacedEndpoint]:
-        """Return the endpoints of a network by name."""
-        found: dict[str, PlacedEndpoint] = {}
-        for placed in self._directory.endpoints(vni):
-            # Of two, created in a partition, every host picks the same (`core.dataplane`).
-            other = found.setdefault(placed.endpoint.name, placed)
-            if placed.endpoint.endpoint_id < other.endpoint.endpoint_id:
-                found[placed.endpoint.name] = placed
-        return found
 
     # --- reconciling --------------------------------------------------------------------
 

@@ -188,6 +188,16 @@ class Directory:
             if counts[origin] and isinstance(value, Endpoint):
                 yield PlacedEndpoint(origin, value)
 
+    def whereabouts(self, name: str) -> str:
+        """Return which other hosts have an endpoint with a name, as text; or empty."""
+        found = {
+            f"on {self.node_name(placed.origin)}, on network {network.name}"
+            for network in self.networks()
+            for placed in self.endpoints(network.vni)
+            if placed.origin != self.own and placed.endpoint.name.lower() == name.lower()
+        }
+        return f"{name} is {' and '.join(sorted(found))}" if found else ""
+
     def own_endpoints(self, vni: Vni) -> Iterator[Endpoint]:
         """Yield this node's own endpoints on a network."""
         for value in self._store.values_of(self.own, Scope(vni), "endpoint"):

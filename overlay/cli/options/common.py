@@ -131,6 +131,7 @@ def attach_fields(args: Namespace) -> JsonObject:
         "port_security": args.port_security,
         **_rates(args),
         **({} if args.gateway_priority is None else {"gateway_priority": args.gateway_priority}),
+        **({"publish": args.publish} if args.publish else {}),
         "wait": args.wait,
     }
 
@@ -142,7 +143,7 @@ def _require_publishable(ports: Sequence[str], networks: Sequence[str]) -> None:
     from overlay.core.dataplane.published_port import parse_pairs  # noqa: PLC0415  rarely needed
 
     for text in ports:
-        parse_pairs(text)
+        parse_pairs(text, "publish")
     if set(networks) <= {"none", "host"}:
         raise UsageError(
             "a published port needs a container on a network",

@@ -12,7 +12,6 @@ from overlay.cli import output
 from overlay.cli.options import rates
 from overlay.cli.options.common import add_attach_options, attach_fields
 from overlay.cli.options.filters import add_filter_option, filter_rows
-from overlay.cli.verbs.publish import publish_attached
 from overlay.client.api import ApiClient, JsonObject
 
 if TYPE_CHECKING:
@@ -72,15 +71,16 @@ def run_attach(args: Namespace) -> int:
 
 
 def attach_and_report(args: Namespace, path: str, body: JsonObject) -> int:
-    """Send `body` with the options of an attach, publish the ports, and print the result."""
-    client = ApiClient(args.paths)
-    attached = client.post(path, {**body, **attach_fields(args)})
+    """Send `body` with the options of an attach, and print the result."""
+    attached = ApiClient(args.paths).post(path, {**body, **attach_fields(args)})
     if not args.json:
         _print_addresses(attached["endpoints"])
     _warn_unconfirmed(attached.get("unconfirmed") or [])
-    publish_attached(client, args, attached)
-    if args.json:  # last: an error is an object too, and there must be only one
+    if args.json:
         output.print_json(attached)
+    elif attached.get("published"):
+        name = attached["endpoints"][0]["name"]
+        output.print_note(f"published {' '.join(attached['published'])} for {name}")
     return 0
 
 
@@ -126,7 +126,9 @@ def run_detach(args: Namespace) -> int:
         output.print_note(
             f"detached {endpoint['name']} from {endpoint['network']} ({endpoint['ip']})"
         )
-    if not done["detached"]:
+    if done["not_attached"]:
+        output.print_note(f"{args.target} was not attached to {', '.join(done['not_attached'])}")
+    elif not done["detached"]:
         output.print_note(f"{args.target} was not attached; nothing to do")
     return 0
 

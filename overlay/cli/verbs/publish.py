@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.client.api import ApiClient, JsonObject
-from overlay.errors import ConflictError, UsageError
+from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -101,33 +101,20 @@ def run_publish(args: Namespace) -> int:
     return 0
 
 
-def publish_attached(client: ApiClient, args: Namespace, attached: JsonObject) -> None:
-    """Publish the ports of `--publish` for a container that was just attached."""
-    if not args.publish:
-        return
-    if not attached["endpoints"]:
-        raise ConflictError(
-            "a published port needs a container on a network",
-            why="the container was created, but is not on any network of its own",
-            hint="Publish the port for the container whose network it shares: overlayd publish",
-        )
-    endpoint = attached["endpoints"][0]
-    body: JsonObject = {"name": endpoint["name"], "network": endpoint["network"]}
-    done = client.post("/v1/published", body | {"ports": args.publish})
-    if not args.json:
-        output.print_note(f"published {' '.join(done['ports'])} for {done['name']}")
-
-
 def run_unpublish(args: Namespace) -> int:
     """Remove published ports."""
     body: JsonObject = {"name": args.name, "ports": args.ports, "network": args.network}
     gone = ApiClient(args.paths).post("/v1/unpublish", body)
     if args.json:
         output.print_json(gone)
-    elif gone["ports"]:
+        return 0
+    if gone["ports"]:
         output.print_note(f"unpublished {' '.join(gone['ports'])} for {gone['name']}")
-    else:
-        output.print_note(f"no such port is published for {gone['name']}")
+    if gone["missing"]:
+        ports = " ".join(gone["missing"])
+        output.print_note(f"not published on this host for {gone['name']}: {ports}")
+    elif not gone["ports"]:
+        output.print_note(f"no port of this host is published for {gone['name']}")
     return 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overlay.cli import output
-from overlay.client.api import ApiClient
+from overlay.client.api import ApiClient, JsonObject
 from overlay.client.paths import Paths
 from overlay.errors import (
     AgentNotRunningError,
@@ -61,12 +61,13 @@ def run_reset(args: Namespace) -> int:
     alive = client.answers()
     if not args.yes and sys.stdin.isatty():
         _refuse_member(client, paths, alive=alive)
-    by_agent = _reset_by_agent(client, paths) if alive else False
+    done = _reset_by_agent(client, paths) if alive else {}
     # An agent knows its own objects; without one, everything with overlayd's marks is removed.
-    removed = [] if by_agent else _remove_from_kernel(paths.run_dir)
+    removed = [] if done.get("cleared") else _remove_from_kernel(paths.run_dir)
     removed += [str(folder) for folder in (paths.run_dir, paths.state_dir) if delete_tree(folder)]
     if args.json:
-        output.print_json({"schema": "overlayd.reset/v1", "by_agent": by_agent, "removed": removed})
+        shape: JsonObject = {"schema": "overlayd.reset/v1", "left": False, "cleared": False}
+        output.print_json({**shape, **done, "removed": removed})
         return 0
     for thing in removed:
         output.print_note(f"removed {thing}")
@@ -93,13 +94,13 @@ def _refuse_member(client: ApiClient, paths: Paths, *, alive: bool) -> None:
     )
 
 
-def _reset_by_agent(client: ApiClient, paths: Paths) -> bool:
-    """Make the agent clean up and exit; return whether it did both."""
+def _reset_by_agent(client: ApiClient, paths: Paths) -> JsonObject:
+    """Make the agent clean up and exit; return its answer, empty if it gave none."""
     try:
-        done = bool(client.post("/v1/reset").get("cleared", True))
+        done = client.post("/v1/reset")
     except (AgentNotRunningError, TimedOutError) as error:
         output.warn(f"continuing the reset without the agent: {error.what}")
-        done = False
+        done = {}
     deadline = time.monotonic() + EXIT_TIMEOUT_S
     while client.answers() or _is_held(paths.state_dir):
         if time.monotonic() >= deadline:

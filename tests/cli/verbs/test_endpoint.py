@@ -144,21 +144,31 @@ def test_attach_as_json_is_the_agents_answer(
 
 
 @pytest.mark.parametrize(
-    ("detached", "said"),
+    ("detached", "missing", "said"),
     [
-        ([], "was not attached"),
-        ([{"network": "blue", "ip": "10.32.0.2", "name": "web"}], "detached web from blue"),
+        ([], ["blue"], "web was not attached to blue\n"),
+        ([], [], "web was not attached; nothing to do\n"),
+        (
+            [{"network": "blue", "ip": "10.32.0.2", "name": "web"}],
+            [],
+            "detached web from blue (10.32.0.2)\n",
+        ),
     ],
 )
 def test_detach_always_succeeds(
-    overlayd: Run, agent: FakeAgent, detached: list[dict[str, Any]], said: str
+    overlayd: Run,
+    agent: FakeAgent,
+    detached: list[dict[str, Any]],
+    missing: list[str],
+    said: str,
 ) -> None:
     """Detaching a container that is not attached is not an error."""
-    agent.answer("POST /v1/detach", {"schema": "overlayd.detach/v1", "detached": detached})
+    agent.answer("POST /v1/detach", {"schema": "overlayd.detach/v1", "detached": detached,
+                                     "not_attached": missing})  # fmt: skip
     outcome = overlayd("detach", "web", "--network", "blue")
 
     assert (outcome.code, outcome.out) == (0, "")
-    assert said in outcome.err
+    assert outcome.err == said
     assert agent.asked[-1].body == {"target": "web", "networks": ["blue"]}
 
 

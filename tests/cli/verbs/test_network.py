@@ -161,15 +161,41 @@ def test_names_are_quoted_in_paths(overlayd: Run, agent: FakeAgent) -> None:
     assert agent.asked[-1].line == "GET /v1/networks/a%2F..%2Fb%20c"
 
 
-def test_rm_removes_networks_one_by_one(overlayd: Run, agent: FakeAgent) -> None:
-    """It stops at the first error, with the exit code of that error."""
-    agent.answer("DELETE /v1/networks/a", {"schema": "overlayd.network-rm/v1", "removed": "a"})
-    agent.fail("DELETE /v1/networks/b", "conflict", 409, what="network b is in use")
-    outcome = overlayd("network", "rm", "a", "b", "c")
+@pytest.mark.parametrize(("noun", "path"), [("network", "networks"), ("container", "containers")])
+def test_rm_removes_all_that_it_can(overlayd: Run, agent: FakeAgent, noun: str, path: str) -> None:
+    """It reports each object that it did not remove, and has the first error's exit code."""
+    for name in "ac":
+        agent.answer(f"DELETE /v1/{path}/{name}", {"removed": [name], "failed": []})
+    agent.fail(f"DELETE /v1/{path}/b", "conflict", 409, what="it is in use", hint="detach it")
+    outcome = overlayd(noun, "rm", "a", "b", "c", "nope", "a")
 
     assert outcome.code == 6
-    assert "removed a" in outcome.err
-    assert [asked.line[-1] for asked in agent.asked] == ["a", "b"]
+    assert outcome.err.splitlines()[:3] == ["removed a", "removed c", "error: b: it is in use"]
+    assert [asked.line[-1] for asked in agent.asked] == ["a", "b", "c", "e"]
+    shown = json.loads(overlayd(noun, "rm", "a", "b", "c", "--json").out)
+    assert shown["schema"] == f"overlayd.{noun}-rm/v1"
+    assert shown["removed"] == ["a", "c"]
+    assert [(each["name"], each["error"]["what"]) for each in shown["failed"]] == [
+        ("b", "it is in use")
+    ]
+
+
+def test_rm_of_one_network_prints_its_error(overlayd: Run, agent: FakeAgent) -> None:
+    """One object fails with its own error, as every other verb."""
+    agent.fail("DELETE /v1/networks/b", "conflict", 409, what="network b is in use")
+    outcome = overlayd("network", "rm", "b", "--json")
+
+    assert (outcome.code, json.loads(outcome.out)["error"]["what"]) == (6, "network b is in use")
+
+
+def test_rm_stops_without_an_answer(overlayd: Run, agent: FakeAgent) -> None:
+    """Those that were not tried are reported as not removed."""
+    agent.answer("DELETE /v1/networks/a", {"removed": ["a"], "failed": []})
+    agent.last = "DELETE /v1/networks/a"
+    outcome = overlayd("network", "rm", "a", "b", "c", "--json")
+
+    assert outcome.code == 3
+    assert [each["name"] for each in json.loads(outcome.out)["failed"]] == ["b", "c"]
 
 
 def test_per_subnet_options_go_to_their_subnets() -> None:

@@ -87,28 +87,33 @@ def test_publish_ls_is_a_table(overlayd: Run, agent: FakeAgent) -> None:
 def test_unpublish_prints_the_removed_ports(overlayd: Run, agent: FakeAgent) -> None:
     """Without ports, all are removed; removing nothing is not an error."""
     agent.answer("POST /v1/unpublish", {"schema": "overlayd.unpublish/v1", "name": "web",
-                                        "ports": ["8080:80/tcp"]})  # fmt: skip
+                                        "ports": ["8080:80/tcp"], "missing": []})  # fmt: skip
     assert overlayd("unpublish", "web").err == "unpublished 8080:80/tcp for web\n"
     assert agent.asked[-1].body == {"name": "web", "ports": [], "network": None}
     agent.answer("POST /v1/unpublish", {"schema": "overlayd.unpublish/v1", "name": "web",
-                                        "ports": []})  # fmt: skip
-    outcome = overlayd("unpublish", "web", "8080:80")
-    assert (outcome.code, "no such port is published for web" in outcome.err) == (0, True)
+                                        "ports": [], "missing": []})  # fmt: skip
+    assert overlayd("unpublish", "web").err == "no port of this host is published for web\n"
+    agent.answer("POST /v1/unpublish", {"schema": "overlayd.unpublish/v1", "name": "web",
+                                        "ports": ["81:81/tcp"],
+                                        "missing": ["80:80/tcp"]})  # fmt: skip
+    outcome = overlayd("unpublish", "web", "80", "81")
+    assert (outcome.code, outcome.err.splitlines()) == (
+        0, ["unpublished 81:81/tcp for web", "not published on this host for web: 80:80/tcp"]
+    )  # fmt: skip
 
 
 def test_attach_can_publish(overlayd: Run, agent: FakeAgent) -> None:
-    """Stdout is the address; the ports are published for the endpoint's name and network."""
+    """Stdout is the address; the agent publishes the ports with the attach, in one request."""
     endpoint = {"network": "blue", "ip": "10.32.0.2", "ips": ["10.32.0.2"], "ifname": "eth0",
                 "mac": "02:00:00:00:00:02", "name": "web", "created": True}  # fmt: skip
     agent.answer("POST /v1/endpoints", {"schema": "overlayd.attach/v1", "endpoints": [endpoint],
-                                        "unconfirmed": [], "elapsed_ms": 1})  # fmt: skip
-    agent.answer("POST /v1/published", {"schema": "overlayd.publish/v1", "name": "web",
-                                        "network": "blue", "changed": True,
-                                        "ports": ["8080:80/tcp"]})  # fmt: skip
+                                        "published": ["8080:80/tcp"], "unconfirmed": [],
+                                        "elapsed_ms": 1})  # fmt: skip
     outcome = overlayd("attach", "web", "--network", "blue", "--publish", "8080:80")
 
     assert (outcome.code, outcome.out) == (0, "10.32.0.2\n")
-    assert agent.asked[-1].body == {"name": "web", "network": "blue", "ports": ["8080:80"]}
+    assert outcome.err == "published 8080:80/tcp for web\n"
+    assert [each.body["publish"] for each in agent.asked] == [["8080:80"]]
 
 
 @pytest.mark.parametrize("verb", [("attach", "web"), ("container", "add", "web")])
@@ -116,10 +121,8 @@ def test_json_output_has_only_the_error_of_a_refused_port(
     overlayd: Run, agent: FakeAgent, verb: tuple[str, ...]
 ) -> None:
     """Stdout has one object even if only publishing failed."""
-    endpoint = {"network": "blue", "ip": "10.32.0.2", "name": "web", "created": True}
     for path in ("endpoints", "containers"):
-        agent.answer(f"POST /v1/{path}", {"endpoints": [endpoint], "unconfirmed": []})
-    agent.fail("POST /v1/published", "conflict", 409, what="port 8080/tcp is taken")
+        agent.fail(f"POST /v1/{path}", "conflict", 409, what="port 8080/tcp is taken")
     outcome = overlayd(*verb, "--network", "blue", "--publish", "8080:80", "--json")
 
     assert outcome.code == 6

@@ -75,14 +75,16 @@ def test_files_are_deleted_after_the_agents_reset(
     """Once the agent has exited, its directories are deleted and listed."""
     state = tmp_path / "state"
     state.mkdir()
-    agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True})
+    agent.answer("POST /v1/reset", {"schema": "overlayd.reset/v1", "left": True,
+                                     "cleared": True, "removed": []})  # fmt: skip
     agent.last = "POST /v1/reset"
     outcome = overlayd("reset", "--json")
 
     assert outcome.code == 0
     assert json.loads(outcome.out) == {
         "schema": "overlayd.reset/v1",
-        "by_agent": True,
+        "left": True,
+        "cleared": True,
         "removed": [str(agent.run_dir), str(state)],
     }
     assert not state.exists()

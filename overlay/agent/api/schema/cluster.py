@@ -236,10 +236,15 @@ class LeaveResponse(TypedDict):
 
 
 class ResetResponse(TypedDict):
-    """Whether this host left its cluster, and whether its kernel objects are removed."""
+    """Whether this host left its cluster, and what is removed.
+
+    `cleared`: the agent has removed all kernel objects. `removed`: what the command line, which
+    goes on without the agent, has removed besides.
+    """
 
     left: bool
     cleared: bool
+    removed: list[str]
 
 
 class LogVersionResponse(TypedDict):

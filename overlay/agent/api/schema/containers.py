@@ -52,10 +52,5 @@ class ContainerCreatedResponse(ContainerIdentityResponse):
 
     created: bool
     endpoints: list[AttachedEndpointResponse]
+    published: list[str]
     unconfirmed: list[str]
-
-
-class ContainerRemovedResponse(TypedDict):
-    """The bare container that was removed."""
-
-    removed: str

@@ -35,6 +35,7 @@ class AttachOptions(LabeledRequest, frozen=True, kw_only=True):
     ifname: InterfaceName | None = None
     default_route: bool = True
     aliases: Annotated[tuple[Name, ...], Meta(max_length=limits.ALIAS_COUNT_MAX)] = ()
+    publish: Annotated[tuple[Text, ...], Meta(max_length=limits.PUBLISHED_PORTS_MAX)] = ()
     wait: Literal["all", "none"] = "all"
     rate_in: Rate | None = None
     rate_out: Rate | None = None
@@ -154,6 +155,7 @@ class AttachResponse(TypedDict):
     """The results of an attach, and the live nodes that may not reach the endpoints yet."""
 
     endpoints: list[AttachedEndpointResponse]
+    published: list[str]
     unconfirmed: list[str]
     elapsed_ms: float
 
@@ -167,6 +169,7 @@ class DetachedEndpointResponse(TypedDict):
 
 
 class DetachResponse(TypedDict):
-    """The endpoints that a detach removed."""
+    """The endpoints that a detach removed, and the named networks on which there was none."""
 
     detached: list[DetachedEndpointResponse]
+    not_attached: list[str]

@@ -69,7 +69,8 @@ class PublishResponse(TypedDict):
 
 
 class UnpublishResponse(TypedDict):
-    """The ports that were unpublished."""
+    """The ports that were unpublished, and the requested ones that were not published."""
 
     name: str
     ports: list[str]
+    missing: list[str]

@@ -119,13 +119,6 @@ class NetworkDetailResponse(NetworkResponse):
     grants: list[ShareResponse]
 
 
-class NetworkRemovedResponse(TypedDict):
-    """The network that was removed."""
-
-    removed: str
-    vni: int
-
-
 class OwnerResponse(TypedDict):
     """The addresses of a subnet that one node owns."""
 

@@ -1,0 +1,30 @@
+"""The response to a removal, which the command line also gives for several objects."""
+
+from typing import TypedDict
+
+
+class ErrorBody(TypedDict):
+    """What happened, why, and what to do next."""
+
+    code: str
+    what: str
+    why: str
+    hint: str
+    field: str
+
+
+class RemovalFailureResponse(TypedDict):
+    """An object that was not removed, and the error."""
+
+    name: str
+    error: ErrorBody
+
+
+class RemovalResponse(TypedDict):
+    """The objects that were removed, and those that were not.
+
+    A request names one object, and fails with its error; the command line names several.
+    """
+
+    removed: list[str]
+    failed: list[RemovalFailureResponse]
