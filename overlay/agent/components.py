@@ -22,6 +22,7 @@ from overlay.agent.endpoints.attach import EndpointAttacher
 from overlay.agent.endpoints.context import EndpointContext
 from overlay.agent.endpoints.default_route import DefaultRoutes
 from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.endpoints.edit import EndpointEditor
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
 from overlay.agent.endpoints.repair import Repair
 from overlay.agent.endpoints.restart import Restart
@@ -192,7 +193,11 @@ class Components:
             controller, published_ports, rules, self.attacher.endpoint_attached
         )
         self.attach_service = AttachService(
-            self.attacher, self.detacher, self.restart, published_ports
+            self.attacher,
+            self.detacher,
+            EndpointEditor(self.attacher.context),
+            self.restart,
+            published_ports,
         )
 
     def _construct_dns(self) -> None:

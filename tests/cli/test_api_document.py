@@ -55,6 +55,7 @@ VERBS = [
     ("DELETE /v1/dns/{name}", "dns rm c1 --network blue", ""),
     ("GET /v1/endpoints", "endpoint ls --wide", "docker:web"),
     ("POST /v1/endpoints", "attach web --network blue", "10.32.0.2\n"),
+    ("POST /v1/endpoints/set", "endpoint set web --add-alias shop", ""),
     ("POST /v1/detach", "detach web", ""),
     ("GET /v1/containers", "container ls", "blue=10.32.0.3"),
     ("POST /v1/containers", "container add c1 --network blue", "10.32.0.3\n"),

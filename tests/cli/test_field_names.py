@@ -21,6 +21,8 @@ ATTACH = (
 LINES = {
     "endpoints": f"attach web --name web1 --no-default-route {ATTACH}",
     "containers": f"container add web {ATTACH} --dns 10.0.0.1 --dns-search lab --dns-option rotate",
+    "endpoints/set": "endpoint set web --network blue --name web2 --add-alias www "
+    "--remove-alias shop --add-label team=a --remove-label tier",
     "detach": "detach web --network blue",
     "networks": "network create blue --subnet 10.50.0.0/16 --gateway 10.50.0.9 "
     "--ip-range 10.50.8.0/21 --aux-address router=10.50.0.2 --block-size 24 --vni 7 --internal "

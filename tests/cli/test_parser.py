@@ -19,7 +19,8 @@ WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),
     ("token", "create"), ("token", "revoke"), ("promote",), ("key", "rotate"),
     ("network", "create"), ("network", "rm"),
-    ("attach",), ("detach",), ("container", "add"), ("container", "exec"), ("container", "rm"),
+    ("attach",), ("detach",), ("endpoint", "set"),
+    ("container", "add"), ("container", "exec"), ("container", "rm"),
     ("expose",), ("unexpose",), ("publish",), ("unpublish",),
     ("agent",), ("lab",), ("sim",), ("completion",), ("man",),
 ]  # fmt: skip

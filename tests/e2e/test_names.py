@@ -118,6 +118,22 @@ def test_an_alias_is_shared_until_a_detach(
     eventually(lambda: dig(cluster, 1, "www.overlay") == two[:1], "the remaining one")
 
 
+def test_names_change_in_place(cluster: Cluster, eventually: Callable[..., None]) -> None:
+    """The new name and alias resolve on all hosts, the old ones nowhere; the address stays."""
+    address = cluster.attach(2, "before", "--alias", "old")
+    edit = ("--name", "after", "--add-alias", "new", "--remove-alias", "old")
+    cluster.ok(2, "overlayd", "endpoint", "set", "before", *edit)
+
+    for name in ("after.overlay", "new.blue.overlay"):
+        eventually(lambda name=name: dig(cluster, 1, name) == [address], name)
+    for name in ("before.overlay", "old.overlay"):
+        eventually(lambda name=name: dig(cluster, 1, name) == [], name)
+    assert cluster.ok(2, "overlayd", "attach", "before", "--network", "blue").strip() == address
+    code, _, err = cluster.run(2, "overlayd", "endpoint", "set", "before", "--name", "C1")
+    assert (code, "is taken on network blue" in err) == (6, True), err
+    cluster.ok(2, "overlayd", "detach", "before")
+
+
 def test_names_of_other_networks_are_not_resolved(cluster: Cluster) -> None:
     """A container on red resolves red's names; one on blue does not."""
     cluster.ok(1, "overlayd", "network", "create", "red", "--subnet", "10.57.0.0/24",

@@ -17,10 +17,13 @@ from overlay.agent.api.schema.endpoints import (
     DetachResponse,
     EndpointListResponse,
     EndpointResponse,
+    EndpointSetRequest,
+    EndpointSetResponse,
 )
 from overlay.agent.api.schema.field_types import NetworkFilter
 from overlay.agent.components import Components
 from overlay.agent.endpoints.attach import EndpointResult
+from overlay.agent.endpoints.edit import EditSpec, EndpointEdit
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec, EndpointOptions
 from overlay.agent.lifecycle import AgentLifecycle
 from overlay.agent.state.documents import Attachment
@@ -67,6 +70,25 @@ class EndpointHandlers:
             "unconfirmed": unconfirmed(results, components),
             "elapsed_ms": round((time.monotonic() - started) * 1000, 2),
         }
+
+    async def set(self, request: EndpointSetRequest) -> EndpointSetResponse:
+        """POST /v1/endpoints/set."""
+        edit = EndpointEdit(
+            name=request.name,
+            add_aliases=request.add_aliases,
+            remove_aliases=request.remove_aliases,
+            add_labels=tuple(request.add_labels.items()),
+            remove_labels=request.remove_labels,
+        )
+        components = self._agent.require_components()
+        edited = await components.attach_service.edit(
+            EditSpec(request.target, edit, request.networks)
+        )
+        results = [
+            EndpointResult(network, endpoint, ifname, created=False, changes=changes)
+            for network, endpoint, ifname, changes in edited
+        ]
+        return {"endpoints": [attached_endpoint(result) for result in results]}
 
     async def detach(self, request: DetachRequest) -> DetachResponse:
         """POST /v1/detach: a container that is gone is found by the target it was attached by."""
@@ -182,6 +204,14 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         request=AttachRequest,
         response=AttachResponse,
         errors_raised=(TimedOutError,),
+    )
+    route(
+        "POST",
+        "/v1/endpoints/set",
+        "endpoint-set",
+        handlers.set,
+        request=EndpointSetRequest,
+        response=EndpointSetResponse,
     )
     route(
         "POST",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from overlay import limits
 from overlay.agent.endpoints.context import EndpointContext
+from overlay.agent.endpoints.edit import require_free
 from overlay.agent.endpoints.rollback import Rollback
 from overlay.agent.endpoints.spec import EndpointOptions, mismatch_text
 from overlay.agent.endpoints.update import FieldChange, UpdateService
@@ -26,7 +27,7 @@ from overlay.core.dataplane.state import PORT_PREFIX
 from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError
 from overlay.kernel.sandbox import rate_limit
-from overlay.model import Endpoint, Ip, Network, NodeId, Vni, ip_text, mac_for, mac_text
+from overlay.model import Endpoint, Ip, Network, NodeId, Vni, ip_text, mac_for
 from overlay.signals import AsyncSignal
 
 
@@ -180,7 +181,8 @@ class _AttachSteps:
                 raise ConflictError(
                     f"{attachment.target} is attached to {network.name} with other options",
                     why=mismatch,
-                    hint=f"Detach it first: overlayd detach {attachment.target} "
+                    hint="'overlayd endpoint set' changes name, aliases and labels; for the rest "
+                    f"detach it first: overlayd detach {attachment.target} "
                     f"--network {network.name}",
                 )
             return EndpointResult(network, endpoint, attachment.ifname, created=False)
@@ -210,19 +212,7 @@ class _AttachSteps:
                 f"this node has {limits.ENDPOINTS_PER_NODE_MAX} endpoints: the limit",
                 hint="Detach some, or attach on another host",
             )
-        name, directory, network = self._name, self._node.directory, self._network
-        for origin, other in directory.all_endpoints(network.vni):  # 50,000, perhaps
-            if other.name.lower() == name.lower():  # as DNS compares them
-                raise ConflictError(
-                    f"the name {name!r} is taken on network {network.name}",
-                    why=f"{ip_text(other.ips[0])} on {directory.node_name(origin)} has it",
-                    hint="Choose another one with --name",
-                )
-            if self._options.mac is not None and other.mac == self._options.mac:
-                raise ConflictError(
-                    f"the MAC {mac_text(other.mac)} is taken on network {network.name}",
-                    why=f"{other.name} on {directory.node_name(origin)} has it",
-                )
+        require_free(self._node.directory, self._network, self._name, self._options.mac)
 
     @property
     def _name(self) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from typing import Protocol
 
 from overlay.agent.endpoints.attach import EndpointAttacher, EndpointResult
 from overlay.agent.endpoints.detach import EndpointDetacher
+from overlay.agent.endpoints.edit import Edited, EditSpec, EndpointEditor
 from overlay.agent.endpoints.restart import Restart
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
 from overlay.agent.runtimes.targets import KINDS, resolve_target
@@ -37,10 +39,12 @@ class AttachService:
         self,
         attacher: EndpointAttacher,
         detacher: EndpointDetacher,
+        editor: EndpointEditor,
         restart: Restart,
         publisher: PortPublisher,
     ) -> None:
         self._attacher = attacher
+        self._editor = editor
         self._publisher = publisher
         self._detacher = detacher
         self._restart = restart
@@ -91,17 +95,35 @@ class AttachService:
             if not forgotten:
                 raise
             identities = []
-        bare = {
-            attachment.target.removeprefix("netns:")
-            for attachment in self._attachments.values()
-            if attachment.netns_identity in identities
-        }
+        bare = self._bare_names(identities)
         gone: list[tuple[Network, Endpoint]] = []
         for identity in identities:
             gone += await self._detacher.detach(identity, networks)
         for name in bare:
             await self.changed.emit(name)
         return gone
+
+    async def edit(self, spec: EditSpec) -> list[Edited]:
+        """Change the name, aliases and labels of a container's endpoints.
+
+        Raises NotFoundError for a container that is not attached, ConflictError for a name that
+        is taken.
+        """
+        networks = [self._directory.network(name) for name in spec.networks]
+        identities = await self._identities(spec.target)
+        attached = {each.vni for i in identities for each in self._attachments.of_target(i)}
+        missing = [network.name for network in networks if network.vni not in attached]
+        if missing or not attached:
+            raise NotFoundError(
+                f"{spec.target} is not attached to {', '.join(missing) or 'any network'}",
+                hint=f"Attach it: overlayd attach {spec.target} --network NETWORK",
+            )
+        edited: list[Edited] = []
+        for identity in identities:
+            edited += await self._editor.edit(identity, networks, spec.edit)
+        for name in self._bare_names(identities):
+            await self.changed.emit(name)
+        return edited
 
     async def _identities(self, text: str) -> list[tuple[int, int]]:
         """Return the namespaces that a target names: of attached containers, else of others."""
@@ -126,6 +148,14 @@ class AttachService:
             raise
         target.close()
         return [target.identity]
+
+    def _bare_names(self, identities: Collection[tuple[int, int]]) -> set[str]:
+        """Return the names of the bare containers, among others, that have these namespaces."""
+        return {
+            attachment.target.removeprefix("netns:")
+            for attachment in self._attachments.values()
+            if attachment.netns_identity in identities
+        }
 
     def _whereabouts(self, name: str) -> str:
         """Return what is known of a name that is no container's on this host, or empty."""

@@ -21,8 +21,8 @@ class FieldChange:
     """One option of an endpoint that has changed; a rate of None is unlimited."""
 
     field: str  # as the API calls it
-    before: int | bool | None
-    after: int | bool | None
+    before: int | bool | str | None
+    after: int | bool | str | None
 
     def __str__(self) -> str:
         return f"{self.field} {_text(self.before)} -> {_text(self.after)}"
@@ -90,5 +90,7 @@ class UpdateService:
         ]
 
 
-def _text(value: int | bool | None) -> str:
+def _text(value: int | bool | str | None) -> str:
+    if isinstance(value, str):
+        return value or "none"
     return "none" if value is None else str(value).lower()

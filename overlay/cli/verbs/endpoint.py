@@ -1,4 +1,4 @@
-"""Commands `attach`, `detach` and `endpoint ls`.
+"""Commands `attach`, `detach`, `endpoint ls` and `endpoint set`.
 
 Owns: their options and output. Does not: know the kinds of TARGET; the agent resolves it.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from overlay.cli import output
 from overlay.cli.options import rates
-from overlay.cli.options.common import add_attach_options, attach_fields
+from overlay.cli.options.common import add_attach_options, attach_fields, pairs
 from overlay.cli.options.filters import add_filter_option, filter_rows
 from overlay.client.api import ApiClient, JsonObject
 
@@ -25,7 +25,8 @@ ATTACH_DESCRIPTION = """\
 Connect a running container to networks.  stdout: its address on each, one per line.
 When the command returns, every live node can reach the container; nodes that have not confirmed
 are named on stderr.  Attaching again returns the same address.  Rates and --gateway-priority are
-changed in place; to change address, MAC, name, aliases or labels, detach first.
+changed in place; 'overlayd endpoint set' changes name, aliases and labels; to change address or
+MAC, detach first.
 
 TARGET is one of
   netns:NAME      a network namespace under /run/netns, as `ip netns` lists it
@@ -38,6 +39,13 @@ TARGET is one of
   sudo overlayd attach web --network blue
   sudo overlayd attach pid:4242 --network blue --ip 10.32.0.50
   sudo overlayd attach web --network blue --rate 10mbit --publish 8080:80
+"""
+SET_DESCRIPTION = """\
+Change the name, aliases and labels of an attached container in place: its address and its
+connections stay.  What is not named stays as it is.  Run it on the container's host.
+
+  sudo overlayd endpoint set web --add-alias shop --remove-alias www
+  sudo overlayd endpoint set web --network blue --name web2 --add-label team=a
 """
 
 
@@ -57,12 +65,58 @@ def register(words: VerbGroup) -> None:
         metavar="NETWORK",
         help="network to detach from; may be repeated (default: all)",
     )
-    endpoints = words.group("endpoint", "list the endpoints of all hosts")
+    endpoints = words.group("endpoint", "list endpoints, and change their names and labels")
     listed = endpoints.verb("ls", run_ls, "list the endpoints of all hosts")
     listed.add_argument("--network", metavar="NETWORK", help="this network only")
     add_filter_option(listed, FILTERS)
     listed.add_argument("--no-header", action="store_true", help="omit the header line")
+    _register_set(endpoints)
     listed.add_argument("--wide", action="store_true", help="also show rates, id, aliases, labels")
+
+
+def _register_set(endpoints: VerbGroup) -> None:
+    changed = endpoints.verb(
+        "set", run_set, "change a container's name, aliases and labels", SET_DESCRIPTION
+    )
+    changed.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    changed.add_argument("--name", help="DNS name from now on")
+    for option, dest, metavar, summary in (
+        ("--network", "networks", "NETWORK", "on this network only (default: all)"),
+        ("--add-alias", "add_aliases", "NAME", "additional DNS name"),
+        ("--remove-alias", "remove_aliases", "NAME", "alias to remove"),
+        ("--add-label", "add_labels", "KEY=VALUE", "label to add or replace"),
+        ("--remove-label", "remove_labels", "KEY", "label to remove"),
+    ):
+        changed.add_argument(
+            option,
+            dest=dest,
+            action="append",
+            default=[],
+            metavar=metavar,
+            help=f"{summary}; may be repeated",
+        )
+
+
+def run_set(args: Namespace) -> int:
+    """Change a container's endpoints."""
+    body: JsonObject = {
+        "target": args.target,
+        "networks": list(dict.fromkeys(args.networks)),
+        "name": args.name,
+        "add_aliases": args.add_aliases,
+        "remove_aliases": args.remove_aliases,
+        "add_labels": pairs(args.add_labels, "add_labels"),
+        "remove_labels": args.remove_labels,
+    }
+    done = ApiClient(args.paths).post("/v1/endpoints/set", body)
+    if args.json:
+        output.print_json(done)
+        return 0
+    for endpoint in done["endpoints"]:
+        changed = ", ".join(_changed(each) for each in endpoint["changed"])
+        where = f"{endpoint['name']} on {endpoint['network']}"
+        output.print_note(f"{where}: {changed or 'nothing to change'}")
+    return 0
 
 
 def run_attach(args: Namespace) -> int:
@@ -100,7 +154,9 @@ def _changed(change: JsonObject) -> str:
     """Return `rate in none -> 10mbit`."""
     is_rate = change["field"].startswith("rate_")
     texts = [
-        (rates.rate_text(value) if value else rates.UNLIMITED) if is_rate else json.dumps(value)
+        (rates.rate_text(value) if value else rates.UNLIMITED)
+        if is_rate
+        else (value or "none" if isinstance(value, str) else json.dumps(value))
         for value in (change["before"], change["after"])
     ]
     return f"{change['field'].replace('_', ' ')} {' -> '.join(texts)}"

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from overlay.agent.endpoints import service
+from overlay.agent.endpoints.edit import EditSpec, EndpointEdit
 from overlay.agent.endpoints.service import AttachService
 from overlay.agent.endpoints.spec import AttachSpec, DetachSpec
 from overlay.core.dataplane.published_port import PortPair
@@ -15,13 +16,21 @@ from overlay.errors import ConflictError, NotFoundError, OverlayError
 PORTS = (PortPair("tcp", 8080, 80), PortPair("tcp", 8081, 81))
 
 
+class Attached(dict[str, Any]):
+    """Attachments by any key."""
+
+    def of_target(self, identity: tuple[int, int]) -> list[Any]:
+        """Return the attachments of a namespace."""
+        return [each for each in self.values() if each.netns_identity == identity]
+
+
 class Host:
     """The parts of a host that the service uses; `refusal`: the error of each publication."""
 
     def __init__(self, refusal: OverlayError | None = None) -> None:
         self.refusal = refusal
         self.calls: list[str] = []
-        self.attached: dict[str, Any] = {}
+        self.attached = Attached()
         self.elsewhere = ""
         self.ended: set[str] = set()
         directory = SimpleNamespace(
@@ -37,7 +46,8 @@ class Host:
         )
         detacher = SimpleNamespace(detach=self._detach)
         restart = SimpleNamespace(forget=lambda target, _vnis: target in self.ended)
-        parts = (attacher, detacher, restart, SimpleNamespace(publish=self._publish))
+        editor = SimpleNamespace(edit=self._edit)
+        parts = (attacher, detacher, editor, restart, SimpleNamespace(publish=self._publish))
         self.service = AttachService(*(cast("Any", part) for part in parts))
 
     async def _attach_all(self, *_args: object, **_options: object) -> list[Any]:
@@ -54,6 +64,10 @@ class Host:
         self.calls.append(f"publish {len(pairs)} for {name} on {network}")
         if self.refusal is not None:
             raise self.refusal
+
+    async def _edit(self, identity: tuple[int, int], *_args: object) -> list[Any]:
+        self.calls.append(f"edit {identity}")
+        return []
 
     async def _detach(self, identity: tuple[int, int], _networks: list[Any]) -> list[Any]:
         self.calls.append(f"detach {identity}")
@@ -125,3 +139,17 @@ async def test_an_ended_container_is_forgotten_by_detach() -> None:
     host.ended.add("docker:old")
 
     assert await host.service.detach(DetachSpec("docker:old")) == []
+
+
+@pytest.mark.parametrize(("networks", "where"), [((), "any network"), (("red",), "red")])
+async def test_an_edit_needs_an_attachment(networks: tuple[str, ...], where: str) -> None:
+    """On each network that was named; nothing is changed on the others."""
+    host = Host()
+    if networks:
+        host.attached["one"] = SimpleNamespace(
+            netns_identity=(1, 2), target="netns:web", vni=9, endpoint=None
+        )
+    with pytest.raises(NotFoundError, match=f"web is not attached to {where}"):
+        await host.service.edit(EditSpec("web", EndpointEdit(name="new"), networks))
+
+    assert host.calls == []

@@ -215,3 +215,25 @@ def test_a_label_with_two_values_is_refused(overlayd: Run) -> None:
     done = overlayd(*words)
 
     assert (done.code, "a is given twice" in done.err) == (2, True)
+
+
+def test_set_sends_every_option_and_prints_changes(
+    overlayd: Run, agent: FakeAgent, attached: dict[str, Any]
+) -> None:
+    """Without a change it says so."""
+    changes = [{"field": "aliases", "before": "", "after": "www shop"}]
+    shown = [attached | {"created": False, "changed": changes},
+             attached | {"network": "red", "created": False}]  # fmt: skip
+    agent.answer("POST /v1/endpoints/set", {"endpoints": shown})
+    line = "endpoint set web --network blue --name web2 --add-alias www --add-alias shop"
+    outcome = overlayd(*line.split(), "--remove-alias", "x", "--add-label", "a=b",
+                       "--remove-label", "c")  # fmt: skip
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err.splitlines() == [
+        "web on blue: aliases none -> www shop", "web on red: nothing to change"
+    ]  # fmt: skip
+    assert agent.asked[-1].body == {
+        "target": "web", "networks": ["blue"], "name": "web2", "add_aliases": ["www", "shop"],
+        "remove_aliases": ["x"], "add_labels": {"a": "b"}, "remove_labels": ["c"],
+    }  # fmt: skip

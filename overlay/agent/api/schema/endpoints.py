@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypedDict
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from overlay import limits
 from overlay.agent.api.schema.cluster import MemberStateName
@@ -10,12 +10,14 @@ from overlay.agent.api.schema.field_types import (
     Address,
     InterfaceName,
     LabeledRequest,
+    Labels,
     Name,
     NetworkNames,
     Rate,
     Request,
     Text,
     UnicastMac,
+    require_labels,
     require_rate,
 )
 from overlay.agent.containers.modes import refuse_container_modes
@@ -102,6 +104,29 @@ class DetachRequest(Request, frozen=True, kw_only=True):
     networks: NetworkNames = ()
 
 
+class EndpointSetRequest(Request, frozen=True, kw_only=True):
+    """A container, and what changes of its endpoints: on all its networks if none is given."""
+
+    target: Text
+    networks: NetworkNames = ()
+    name: Name | None = None
+    add_aliases: Annotated[tuple[Name, ...], Meta(max_length=limits.ALIAS_COUNT_MAX)] = ()
+    remove_aliases: Annotated[tuple[Name, ...], Meta(max_length=limits.ALIAS_COUNT_MAX)] = ()
+    add_labels: Labels = field(default_factory=dict)
+    remove_labels: Annotated[tuple[Text, ...], Meta(max_length=limits.LABEL_COUNT_MAX)] = ()
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for reserved or oversized labels, and for a request without change."""
+        require_labels(self.add_labels, "add_labels")
+        require_labels(dict.fromkeys(self.remove_labels, ""), "remove_labels")
+        changes = (self.add_aliases, self.remove_aliases, self.add_labels, self.remove_labels)
+        if self.name is None and not any(changes):
+            raise UsageError(
+                "nothing to change was given",
+                hint="Give name, add_aliases, remove_aliases, add_labels or remove_labels",
+            )
+
+
 class EndpointResponse(TypedDict):
     """One container interface on one network."""
 
@@ -131,11 +156,14 @@ class EndpointListResponse(TypedDict):
 
 
 class FieldChangeResponse(TypedDict):
-    """A change of an existing attachment; null for a rate means no limit."""
+    """A change of an existing attachment; null for a rate means no limit.
+
+    Aliases and labels are texts, with spaces between them.
+    """
 
     field: str
-    before: int | bool | None
-    after: int | bool | None
+    before: int | bool | str | None
+    after: int | bool | str | None
 
 
 class AttachedEndpointResponse(TypedDict):
@@ -158,6 +186,12 @@ class AttachResponse(TypedDict):
     published: list[str]
     unconfirmed: list[str]
     elapsed_ms: float
+
+
+class EndpointSetResponse(TypedDict):
+    """The endpoints of a container after the change."""
+
+    endpoints: list[AttachedEndpointResponse]
 
 
 class DetachedEndpointResponse(TypedDict):

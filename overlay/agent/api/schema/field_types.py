@@ -121,14 +121,7 @@ class LabeledRequest(Request, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raise UsageError for reserved or oversized labels, and for too many."""
-        require_fitting_texts(self.labels, "labels")
-        for key in self.labels:
-            if key.startswith(LABEL_PREFIX):
-                raise UsageError(
-                    f"label {key!r} is reserved for overlayd",
-                    hint="Choose another name for it",
-                    field="labels",
-                )
+        require_labels(self.labels, "labels")
         if len(self.labels) >= limits.LABEL_COUNT_MAX and not self.port_security:
             raise UsageError(
                 f"without port security there can be only {limits.LABEL_COUNT_MAX - 1} labels",
@@ -141,6 +134,18 @@ class LabeledRequest(Request, frozen=True, kw_only=True):
         """Return the labels sorted by name, with overlayd's own if port security is off."""
         off = () if self.port_security else (PORT_SECURITY_OFF_LABEL,)
         return tuple(sorted((*self.labels.items(), *off)))
+
+
+def require_labels(labels: dict[str, str], field: str) -> None:
+    """Raise UsageError for a label that is reserved or too long."""
+    require_fitting_texts(labels, field)
+    for key in labels:
+        if key.startswith(LABEL_PREFIX):
+            raise UsageError(
+                f"label {key!r} is reserved for overlayd",
+                hint="Choose another name for it",
+                field=field,
+            )
 
 
 def require_fitting_texts(texts: dict[str, str], field: str) -> None:

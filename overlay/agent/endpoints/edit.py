@@ -1,0 +1,137 @@
+"""Change the name, aliases and labels of attached endpoints in place.
+
+Owns: what an edit makes of an endpoint, and its steps: each record is checked, then all are
+written. Does not: change what the kernel holds; rates and priorities are `update`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from overlay import limits
+from overlay.agent.endpoints.context import EndpointContext
+from overlay.agent.endpoints.update import FieldChange
+from overlay.agent.records.directory import Directory
+from overlay.core.protocol.records import Scope
+from overlay.errors import ConflictError, UsageError
+from overlay.model import Endpoint, Mac, Network, ip_text, mac_text
+
+Edited = tuple[Network, Endpoint, str, tuple[FieldChange, ...]]  # with its interface's name
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEdit:
+    """The changes of an endpoint; what it does not name stays as it is."""
+
+    name: str | None = None
+    add_aliases: tuple[str, ...] = ()
+    remove_aliases: tuple[str, ...] = ()
+    add_labels: tuple[tuple[str, str], ...] = ()
+    remove_labels: tuple[str, ...] = ()
+
+    def applied(self, endpoint: Endpoint) -> Endpoint:
+        """Return the changed endpoint; raises UsageError for too many aliases or labels."""
+        gone = {alias.lower() for alias in self.remove_aliases}
+        kept = {alias.lower(): alias for alias in endpoint.aliases if alias.lower() not in gone}
+        aliases = kept | {alias.lower(): alias for alias in self.add_aliases}
+        labels = dict(endpoint.labels) | dict(self.add_labels)
+        labels = {key: value for key, value in labels.items() if key not in self.remove_labels}
+        _require_at_most(limits.ALIAS_COUNT_MAX, aliases, "aliases")
+        _require_at_most(limits.LABEL_COUNT_MAX, labels, "labels")
+        return replace(
+            endpoint,
+            name=self.name or endpoint.name,
+            aliases=tuple(aliases.values()),
+            labels=tuple(sorted(labels.items())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EditSpec:
+    """A container whose endpoints change; those on all its networks if none is named."""
+
+    target: str
+    edit: EndpointEdit
+    networks: tuple[str, ...] = ()
+
+
+def _require_at_most(limit: int, wanted: dict[str, str], what: str) -> None:
+    if len(wanted) > limit:
+        raise UsageError(
+            f"the endpoint would have {len(wanted)} {what}; {limit} is the limit",
+            hint=f"Remove some of its {what} in the same command",
+            field=f"add_{what}",
+        )
+
+
+class EndpointEditor:
+    """Edits endpoints of this node."""
+
+    def __init__(self, context: EndpointContext) -> None:
+        self._gossip = context.node.gossip
+        self._directory = context.node.directory
+        self._event_log = context.node.event_log
+        self._attachments = context.attachments
+
+    async def edit(
+        self, identity: tuple[int, int], networks: Sequence[Network], change: EndpointEdit
+    ) -> list[Edited]:
+        """Edit a container's endpoints on the networks (none given: on all).
+
+        Raises ConflictError if a name is taken, and then changes none of them.
+        """
+        wanted = {network.vni for network in networks}
+        async with self._attachments.alone_with(identity):
+            found: list[tuple[Network, Endpoint, Endpoint, str]] = []
+            for attachment in self._attachments.of_target(identity):
+                network = self._directory.network_by_vni(attachment.vni)
+                before = self._directory.endpoint_of(attachment)
+                if before is None or network is None or (wanted and network.vni not in wanted):
+                    continue
+                after = change.applied(before)
+                if after.name.lower() != before.name.lower():
+                    require_free(self._directory, network, after.name)
+                found.append((network, before, after, attachment.ifname))
+            return [self._write(*each) for each in found]
+
+    def _write(self, network: Network, before: Endpoint, after: Endpoint, ifname: str) -> Edited:
+        changes = tuple(_changes(before, after))
+        if changes:
+            self._gossip.publish(self._gossip.commit(Scope(network.vni), [after]))
+            self._event_log.record(
+                "attach",
+                f"{ip_text(after.ips[0])} changed: " + ", ".join(map(str, changes)),
+                network=network.name,
+                endpoint=after.name,
+            )
+        return network, after, ifname, changes
+
+
+def _changes(before: Endpoint, after: Endpoint) -> Iterable[FieldChange]:
+    pairs = (
+        ("name", before.name, after.name),
+        ("aliases", " ".join(before.aliases), " ".join(after.aliases)),
+        ("labels", _labels_text(before), _labels_text(after)),
+    )
+    return (FieldChange(field, had, has) for field, had, has in pairs if had != has)
+
+
+def _labels_text(endpoint: Endpoint) -> str:
+    return " ".join(f"{key}={value}" for key, value in endpoint.labels)
+
+
+def require_free(directory: Directory, network: Network, name: str, mac: Mac | None = None) -> None:
+    """Raise ConflictError if an endpoint of a network has the name or the MAC."""
+    for origin, other in directory.all_endpoints(network.vni):  # 50,000, perhaps
+        if other.name.lower() == name.lower():  # as DNS compares them
+            raise ConflictError(
+                f"the name {name!r} is taken on network {network.name}",
+                why=f"{ip_text(other.ips[0])} on {directory.node_name(origin)} has it",
+                hint="Choose another one with --name",
+            )
+        if mac is not None and other.mac == mac:
+            raise ConflictError(
+                f"the MAC {mac_text(other.mac)} is taken on network {network.name}",
+                why=f"{other.name} on {directory.node_name(origin)} has it",
+            )
