@@ -176,6 +176,7 @@ KEPT_RECORDS_MAX: Final = 1024
 QUARANTINE_COUNT_MAX: Final = 65_536
 # A host endpoint takes an address; in a smaller subnet only if explicitly requested.
 EXPOSED_SUBNET_SIZE_MIN: Final = 32
+HOST_FILES_CHECK_INTERVAL_S: Final = 5.0  # the search list of containers ends with the host's
 PUBLISH_CHECK_INTERVAL_S: Final = 0.2  # one check for many changes of endpoints
 PUBLISHED_PORTS_MAX: Final = 512  # rules that the first packet of a connection passes
 ADDRESS_QUARANTINE_S: Final = 60.0  # an address rests before reuse: ARP caches expire

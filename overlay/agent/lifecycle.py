@@ -16,12 +16,14 @@ from dataclasses import replace
 from overlay import limits
 from overlay.agent.components import Components
 from overlay.agent.containers.namespaces import ContainerService
+from overlay.agent.containers.resolver_files import ResolverFiles
 from overlay.agent.gossip import join_request
 from overlay.agent.gossip.join_client import JoinAttempt, JoinResult, run_attempts
 from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
 from overlay.agent.process.config import Config
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.process.kernel_thread import KernelThread
+from overlay.agent.process.tasks import BackgroundTasks
 from overlay.agent.state import documents
 from overlay.agent.state.database import StateDatabase
 from overlay.agent.state.documents import StoredCluster
@@ -53,6 +55,8 @@ class AgentLifecycle:
             lambda: self.components,
             self.require_components,
         )
+        self._resolver_files = ResolverFiles(self.containers, self.event_log)
+        self._tasks = BackgroundTasks(self.event_log)
         self.started = time.monotonic()
         self._joining = asyncio.Lock()
         self._seeding: asyncio.Task[None] | None = None
@@ -73,12 +77,14 @@ class AgentLifecycle:
         if cluster is not None:
             await self._run(cluster)
             self._keep_contacting_seeds()
+        self._tasks.start(self._resolver_files.run, self._resolver_files.name)
         self.state.keep_backup()
 
     async def close(self) -> None:
         """Stop the agent; the kernel keeps forwarding."""
         if self._seeding is not None:
             self._seeding.cancel()
+        await self._tasks.close()
         if self.components is not None:
             await self.components.close()
         self.kernel.close()

@@ -33,8 +33,8 @@ def write(name: str, resolver: Sequence[str] | None = None, hosts: Sequence[str]
     with _reported(directory):
         directory.mkdir(parents=True, exist_ok=True)
         text = _text_of(Path("/etc/resolv.conf")) if resolver is None else _joined(resolver)
-        (directory / "resolv.conf").write_text(text, encoding="utf-8")
-        (directory / "hosts").write_text(_joined([*_HOSTS_HEAD, *hosts]), encoding="utf-8")
+        _put(directory / "resolv.conf", text)
+        _put(directory / "hosts", _joined([*_HOSTS_HEAD, *hosts]))
 
 
 def link(name: str, owner: str) -> None:
@@ -58,7 +58,7 @@ def write_of_host(name: str) -> None:
     with _reported(directory):
         directory.mkdir(parents=True, exist_ok=True)
         text = f"{HOST_MARK}\n{_text_of(Path('/etc/hosts'))}"
-        (directory / "hosts").write_text(text, encoding="utf-8")
+        _put(directory / "hosts", text)
 
 
 def remove(name: str) -> None:
@@ -83,6 +83,13 @@ def are_foreign(name: str) -> bool:
         return bool(found)
     written_here = hosts.startswith(("\n".join(_HOSTS_HEAD), HOST_MARK))
     return not written_here or not found <= {"hosts", "resolv.conf"}
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file unless it has this text already."""
+    raw = text.encode()
+    if not path.exists() or path.read_bytes() != raw:
+        path.write_bytes(raw)
 
 
 def _text_of(path: Path) -> str:

@@ -174,6 +174,15 @@ class ContainerService:
         ]
         await asyncio.to_thread(etc_files.write, name, resolver, hosts)
 
+    async def refresh_files(self) -> None:
+        """Write the files of all containers that are not as they should be."""
+        for name, container in self.stored().items():
+            mode = mode_of(container)
+            if mode.is_own and self._membership() is not None:
+                await self.point_resolver(name)
+            elif not mode.shares:  # which has a link to the owner's
+                await asyncio.to_thread(_write_files, name, mode)
+
     def _store_resolver(self, name: str, settings: Mapping[str, list[str]]) -> None:
         """Store the resolver settings that are not empty; the others stay as they were."""
         changes: dict[str, Any] = {field: words for field, words in settings.items() if words}
