@@ -50,6 +50,25 @@ def far_addresses(cluster: Cluster) -> list[str]:
     return list(found)
 
 
+def test_disabled_ipv6_stays_disabled_unless_asked_for(many: Cluster) -> None:
+    """A container that was made without IPv6 has none, in its namespace and in the records."""
+    many.ok(1, "ip", "netns", "add", "old")
+    setting = "net.ipv6.conf.eth0.disable_ipv6"
+    many.inside(1, "old", "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    _, out, err = many.run(1, "overlayd", "attach", "old", "--network", "many")
+    shown = many.json(1, "endpoint", "ls", "--filter", "name=old")["endpoints"]
+
+    assert out.startswith("10.41.0.")
+    assert "IPv6 is disabled in the container" in err
+    assert [each["ips"] for each in shown] == [[out.strip()]]
+    assert many.inside(1, "old", "sysctl", "-n", setting)[1].strip() == "1"
+    many.ok(1, "overlayd", "detach", "old")
+    many.ok(1, "overlayd", "attach", "old", "--network", "many", "--ip", "fd41::77")
+    assert many.inside(1, "old", "sysctl", "-n", setting)[1].strip() == "0"
+    assert "fd41::77" in many.inside(1, "old", "ip", "-6", "address", "show", "eth0")[1]
+    many.ok(1, "overlayd", "detach", "old")
+
+
 def test_they_are_reached_beside_a_default_route(many: Cluster) -> None:
     """By both families, from a container whose default route leads through another network."""
     many.ok(1, "overlayd", "container", "add", "c", "--network", "blue")

@@ -170,6 +170,7 @@ def attached_endpoint(result: EndpointResult) -> AttachedEndpointResponse:
         "mac": mac_text(result.endpoint.mac),
         "ifname": result.ifname,
         "name": result.endpoint.name,
+        "ipv6_disabled": result.ipv6_disabled,
         "created": result.created,
         "changed": [
             {"field": change.field, "before": change.before, "after": change.after}

@@ -26,7 +26,7 @@ from overlay.core.dataplane.network_drivers import parent_interface_of
 from overlay.core.dataplane.state import PORT_PREFIX
 from overlay.core.protocol.records import Scope, Segment
 from overlay.errors import ConflictError, OverlayError
-from overlay.kernel.sandbox import rate_limit
+from overlay.kernel.sandbox import container_namespace, rate_limit
 from overlay.model import Endpoint, Ip, Network, NodeId, Vni, ip_text, mac_for
 from overlay.signals import AsyncSignal
 
@@ -41,6 +41,7 @@ class EndpointResult:
     created: bool
     unconfirmed: tuple[NodeId, ...] = ()
     changes: tuple[FieldChange, ...] = ()  # of an endpoint that was attached already
+    ipv6_disabled: bool = False  # the container, so it has no IPv6 address on the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ class _AttachSteps:
         self._network = network
         self._options = options
         self._wait = wait
+        self._ipv6_disabled = False
         self._joined: list[Segment] = []  # tell that this node takes part in the network
 
     @asynccontextmanager
@@ -203,7 +205,19 @@ class _AttachSteps:
     async def own_address(self) -> tuple[tuple[Ip, ...], int]:
         """Return addresses, one for each family, and the subnet of the first."""
         self._require_free()
-        return await self._context.allocator.allocate(self._network, self._options.ips)
+        ipv6 = not await self._has_ipv6_disabled()
+        found = await self._context.allocator.allocate(self._network, self._options.ips, ipv6=ipv6)
+        self._ipv6_disabled = not ipv6 and not any(len(ip) == 16 for ip in found[0])
+        return found
+
+    async def _has_ipv6_disabled(self) -> bool:
+        """Return whether the network has IPv6, and the container was made without."""
+        if not any(len(subnet.base) == 16 for subnet in self._network.subnets):
+            return False
+        if self._target.ignores_ipv6_setting:
+            return False
+        check = container_namespace.has_ipv6_disabled
+        return await self._node.kernel.call(check, self._target.descriptor)
 
     def _require_free(self) -> None:
         """Raise ConflictError if the name or the MAC is taken, or this node is full."""
@@ -290,4 +304,5 @@ class _AttachSteps:
             attachment.ifname,
             created=True,
             unconfirmed=tuple(missing),
+            ipv6_disabled=self._ipv6_disabled,
         )

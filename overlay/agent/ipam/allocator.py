@@ -64,11 +64,12 @@ class AddressAllocator:
     # --- for an attach ------------------------------------------------------------------
 
     async def allocate(
-        self, network: Network, wanted: tuple[Ip, ...]
+        self, network: Network, wanted: tuple[Ip, ...], *, ipv6: bool = True
     ) -> tuple[tuple[Ip, ...], int]:
         """Return addresses, one per family, and the index of the first one's subnet.
 
-        `wanted` has the addresses to use; this node chooses that of a family without one. Raises
+        `wanted` has the addresses to use; this node chooses that of a family without one. Without
+        `ipv6` it chooses an IPv6 address only on a network that has no other ones. Raises
         UsageError for an address outside the network, or two that are not on one segment,
         ConflictError for one that is in use or if there is none left,
         TimedOutError if the owner cannot be reached or this node may not write yet.
@@ -79,16 +80,21 @@ class AddressAllocator:
                 why="its disk may be older than its last writes, so it allocates no address yet",
                 hint="Try again in a few seconds",
             )
+        families = {len(subnet.base) for subnet in network.subnets}
+        if not ipv6 and 4 in families:
+            families = {4}
         if wanted:
             _require_one_segment(network, wanted)
             indexes = [await self._allocate_wanted(network, ip) for ip in wanted]
             if len(wanted) > 1:
                 return wanted, indexes[0]
-            return await self._with_other_family(network, wanted[0], indexes[0])
-        for index, _ in enumerate(network.subnets):
+            return await self._with_other_family(network, wanted[0], indexes[0], families)
+        for index, subnet in enumerate(network.subnets):
+            if len(subnet.base) not in families:
+                continue
             ip = await self._allocate_any(network, index) or await self._reclaim(network, index)
             if ip is not None:
-                return await self._with_other_family(network, ip, index)
+                return await self._with_other_family(network, ip, index, families)
         raise self._exhausted(network)
 
     async def allocate_host(self, network: Network, segment: int) -> tuple[Ip, ...]:
@@ -116,12 +122,15 @@ class AddressAllocator:
         return tuple(ips)
 
     async def _with_other_family(
-        self, network: Network, ip: Ip, index: int
+        self, network: Network, ip: Ip, index: int, families: set[int]
     ) -> tuple[tuple[Ip, ...], int]:
-        """Add an address of the other family, from its subnet of the same rank (dual stack)."""
+        """Add an address of the other family, from its subnet of the same rank (dual stack).
+
+        Without one where that family is not among the wanted ones.
+        """
         rank = sum(len(s.base) == len(ip) for s in network.subnets[:index])
         others = [i for i, s in enumerate(network.subnets) if len(s.base) != len(ip)]
-        if rank >= len(others):
+        if rank >= len(others) or len(network.subnets[others[rank]].base) not in families:
             return (ip,), index
         other = await self._allocate_any(network, others[rank])
         return ((ip,) if other is None else (ip, other)), index

@@ -46,6 +46,7 @@ class EngineContainer:
     container_id: str
     pid: int | None
     status: str
+    disables_ipv6: bool = False  # its configuration does; Docker itself does in every container
 
 
 class Engine(Protocol):
@@ -253,4 +254,14 @@ def _container(kind: str, answer: Any) -> EngineContainer:
         container_id=str(answer["Id"]),
         pid=pid if pid > 0 else None,
         status=str(state["Status"]),
+        disables_ipv6=_disables_ipv6(answer),
+    )
+
+
+def _disables_ipv6(answer: Any) -> bool:
+    """Return whether a container was started with IPv6 disabled by --sysctl."""
+    settings = (answer.get("HostConfig") or {}).get("Sysctls") or {}
+    return any(
+        str(settings.get(f"net.ipv6.conf.{scope}.disable_ipv6", "0")) != "0"
+        for scope in ("all", "default")
     )

@@ -41,6 +41,7 @@ class Target:
     pid: int | None
     container_id: str | None
     text: str  # resolves to the same again, as long as the container is the same
+    ignores_ipv6_setting: bool = False  # its engine made the setting, not its user
     descriptor: int = field(default=-1, compare=False)
     identity: tuple[int, int] = field(default=(0, 0), compare=False)  # device and inode
 
@@ -155,6 +156,7 @@ def _running(container: EngineContainer, sources: TargetSources) -> Target:
         pid=container.pid,
         container_id=container.container_id,
         text=f"{container.kind}:{container.name}",
+        ignores_ipv6_setting=container.kind == "docker" and not container.disables_ipv6,
     )
 
 

@@ -142,6 +142,11 @@ def _print_addresses(endpoints: list[JsonObject]) -> None:
     """Print each endpoint's primary address; note on stderr which were attached before."""
     for endpoint in endpoints:
         output.print_result(endpoint["ip"])
+        if endpoint.get("ipv6_disabled"):
+            output.print_note(
+                f"{endpoint['name']} has no IPv6 address on {endpoint['network']}: IPv6 is disabled"
+                " in the container (net.ipv6.conf.default.disable_ipv6); --ip ADDRESS enables it"
+            )
         if not endpoint["created"]:
             changed = ", ".join(_changed(each) for each in endpoint.get("changed") or [])
             output.print_note(

@@ -19,6 +19,7 @@ from overlay.kernel.netlink import link_decoder, link_requests
 from overlay.kernel.netlink.socket import NetlinkError, NetlinkSocket
 
 NAMESPACE_ALIAS: Final = "overlayd:container"  # of the loopback, in bare containers
+_IPV6_SETTING: Final = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 SANDBOX_NAME: Final = re.compile(r"ov-[0-9a-f]{6}(-[0-9a-f]{1,12})?")
 
 
@@ -42,6 +43,18 @@ def require_container_of(inside: NetlinkSocket, netns_fd: int, target: str) -> N
             why="it holds a network's bridge and VTEP on this host",
             hint="overlayd container ls shows bare containers",
         )
+
+
+def has_ipv6_disabled(netns_fd: int) -> bool:
+    """Return whether new interfaces of a container have no IPv6 (disable_ipv6); call in a thread.
+
+    Setting it for all interfaces sets it for new ones, too. A kernel without IPv6 has no setting.
+    """
+    with netns.inside(netns_fd):
+        try:
+            return _IPV6_SETTING.read_text(encoding="ascii").strip() != "0"
+        except FileNotFoundError:
+            return True
 
 
 def open_same(path: str | Path, wanted: tuple[int, int]) -> int | None:

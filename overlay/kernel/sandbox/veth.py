@@ -168,8 +168,9 @@ def free_interface_name(inside: NetlinkSocket) -> str:
 def allow_families(netns_fd: int, ifname: str, addresses: Sequence[tuple[Ip, int]]) -> None:
     """Enable IPv6 on an interface that gets an IPv6 address.
 
-    Docker's containers, and some hosts, disable it by default (disable_ipv6,
-    Documentation/networking/ip-sysctl.rst). Without an IPv6 address the setting is left alone.
+    Docker disables it in its containers, and some hosts do by default (disable_ipv6,
+    Documentation/networking/ip-sysctl.rst). Without an IPv6 address the setting is left alone, and
+    a container that was made without IPv6 gets such an address only on request.
     """
     if any(len(ip) == 16 for ip, _ in addresses):
         with (

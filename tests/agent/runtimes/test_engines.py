@@ -76,6 +76,27 @@ def test_docker_returns_id_and_process(engine: Engine) -> None:
     assert DockerEngine(engine.socket).absence() is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "disables"),
+    [
+        (None, False),
+        ({"net.ipv6.conf.all.disable_ipv6": "1"}, True),
+        ({"net.ipv6.conf.default.disable_ipv6": "1"}, True),
+        ({"net.ipv6.conf.all.disable_ipv6": "0", "net.core.somaxconn": "1024"}, False),
+    ],
+)
+def test_a_container_may_be_started_without_ipv6(
+    engine: Engine, settings: dict[str, str] | None, disables: bool
+) -> None:
+    """By --sysctl; what Docker sets in every container by itself is not in its answer."""
+    answer = _inspected() | {"HostConfig": {"Sysctls": settings}}
+    engine.answers["/containers/web/json"] = (200, answer)
+    found = DockerEngine(engine.socket).find("web")
+
+    assert found is not None
+    assert found.disables_ipv6 is disables
+
+
 def test_a_stopped_container_has_no_process(engine: Engine) -> None:
     """The engine's pid 0 means that there is no process."""
     engine.answers["/containers/web/json"] = (200, _inspected(Pid=0, Status="exited"))

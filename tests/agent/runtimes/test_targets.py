@@ -123,7 +123,8 @@ class TestFound:
     def test_a_container(self, tmp_path: Path, pid: int, kind: str) -> None:
         """By its runtime's name or by the bare one; the id is kept."""
         sources = _around(tmp_path, **{kind: [_container(kind, "web", pid)]})  # type: ignore[arg-type]
-        found = Target(kind, "web", f"/proc/{pid}/ns/net", pid, ID, f"{kind}:web")
+        path, by_docker = f"/proc/{pid}/ns/net", kind == "docker"
+        found = Target(kind, "web", path, pid, ID, f"{kind}:web", ignores_ipv6_setting=by_docker)
 
         assert resolve_target(f"{kind}:web", sources) == found
         assert resolve_target("web", sources) == found

@@ -32,6 +32,16 @@ def test_a_container_can_be_a_target(world: World) -> None:
     container_namespace.require_container(world.fd(name), name)
 
 
+def test_disabled_ipv6_is_seen_in_the_namespace(world: World) -> None:
+    """Setting it for all interfaces sets it for new ones."""
+    name = world.namespace("c")
+    assert not container_namespace.has_ipv6_disabled(world.fd(name))
+    for scope in ("all", "default"):
+        world.run(name, "sysctl", "-qw", f"net.ipv6.conf.{scope}.disable_ipv6=1")
+        assert container_namespace.has_ipv6_disabled(world.fd(name))
+        world.run(name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")
+
+
 def test_a_sandbox_is_no_target(world: World) -> None:
     """Its descriptor shows what it is, also after it has lost its name."""
     sandbox = world.host().sandbox

@@ -175,6 +175,7 @@ class AttachedEndpointResponse(TypedDict):
     mac: str
     ifname: str
     name: str
+    ipv6_disabled: bool
     created: bool
     changed: list[FieldChangeResponse]
 
