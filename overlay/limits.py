@@ -42,8 +42,15 @@ SHOWN_CONFLICTS_MAX: Final = 16
 CONFLICT_CHECK_INTERVAL_S: Final = 1.0  # one check for many changes
 SHOWN_RANGES_MAX: Final = 16
 RECORD_SIZE_MAX: Final = SEGMENT_SIZE_MAX - 200  # the rest: origin, versions, signature
-NETWORK_COUNT_MAX: Final = 1024
+# Of one node. Verbs keep them, and of a member that writes more, the others ignore the surplus.
+NETWORKS_PER_NODE_MAX: Final = 1024  # created by it
 ENDPOINTS_PER_NODE_MAX: Final = 4096
+# One for each network that it created, attached to, or holds in a forgotten node's place.
+PARTICIPATIONS_PER_NODE_MAX: Final = 8192
+assert PARTICIPATIONS_PER_NODE_MAX > NETWORKS_PER_NODE_MAX + ENDPOINTS_PER_NODE_MAX
+REMOVED_NETWORKS_PER_NODE_MAX: Final = 8192  # of other creators, which have not deleted them yet
+FORGOTTEN_PER_NODE_MAX: Final = 1024  # every member writes a statement about each
+ENDPOINTS_PER_LOG_MAX: Final = ENDPOINTS_PER_NODE_MAX + 64  # host endpoints, and attaches under way
 FAST_PATH_ENTRIES_MAX: Final = 16_384  # in each map of a sandbox: four addresses per endpoint
 
 # --- Cluster ---------------------------------------------------------------------------
@@ -114,6 +121,7 @@ GATE_SOURCES_MAX: Final = 16_384
 assert GATE_SOURCES_MAX > MEMBER_COUNT_MAX  # all members at once, as after a power cut
 
 # --- API -------------------------------------------------------------------------------
+API_NETWORKS_MAX: Final = 1024
 API_BODY_SIZE_MAX: Final = 64 * 1024
 API_TEXT_LENGTH_MAX: Final = 4096  # characters of one text in a request
 API_CLIENTS_MAX: Final = 256  # requests at once; as many idle connections
@@ -168,7 +176,8 @@ VNI_DRAWN_MIN: Final = 2**23
 # --- Addresses -------------------------------------------------------------------------
 GRANT_SIZE_DEFAULT: Final = 256
 FREE_TOLD_MAX: Final = 2**63  # maximum in a refusal; an IPv6 subnet has more
-GRANTS_PER_LOG_MAX: Final = 4096
+GRANTS_PER_LOG_MAX: Final = 4096  # beyond it an owner refuses requests
+GRANTS_COUNTED_MAX: Final = 2 * GRANTS_PER_LOG_MAX  # with those of a departure or a reclaim
 # Runs in one ReclaimStatement: IPv6, 3 + 16 + 16 and 4 bytes of framing, 14 * 39 = 546.
 KEPT_PER_RECORD_MAX: Final = 14
 assert KEPT_PER_RECORD_MAX * 39 + 100 <= RECORD_SIZE_MAX

@@ -308,7 +308,7 @@ class Node:
 
     def apply(self, segments: Sequence[Segment], now: float) -> None:
         """Apply a durable local write to this node's logs."""
-        held = self.store.common_scopes(self.card.node_id)
+        held = set(self.store.common_scopes(self.card.node_id))
         for segment in segments:
             self.store.accept(segment)
         for scope in self.store.common_scopes(self.card.node_id):

@@ -6,6 +6,7 @@ before they count. They are applied again whenever records change while any node
 
 from __future__ import annotations
 
+from overlay import limits
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.ipam.allocator import AddressAllocator
 from overlay.agent.process.controller import Controller
@@ -40,7 +41,7 @@ class Reclaim(Controller):
         if not self._gossip.node.may_write(self._gossip.transport.now()):
             return
         view, space = self._directory.view, self._allocator.space
-        if not view.anyone_forgotten():
+        if not space.departures().forgotten:
             return
         networks = [
             network
@@ -52,6 +53,8 @@ class Reclaim(Controller):
             self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, statements))
         self._participate()
         members = view.members()
+        if space.departures().without_statement(members):
+            return  # the grants of no network are due
         for network in networks:
             grants = space.reclaim_grants(network, members)
             if grants:
@@ -67,14 +70,14 @@ class Reclaim(Controller):
 
         Only so it learns which addresses there are, and other nodes can request them.
         """
-        own, values = self._gossip.node_id, self._gossip.node.store.values
+        own, store = self._gossip.node_id, self._gossip.node.store
         reclaimed_nodes = {
             value.node_id
-            for origin, value in values(CLUSTER_SCOPE, "settled")
-            if origin == own
-            and isinstance(value, ReclaimStatement)
-            and value.reclaiming_node == own
+            for value in store.values_of(own, CLUSTER_SCOPE, "settled")
+            if isinstance(value, ReclaimStatement) and value.reclaiming_node == own
         }
+        if not reclaimed_nodes:
+            return
         parts = [
             Participation(network.vni, forwards=False)
             for network in self._directory.networks()
@@ -83,5 +86,7 @@ class Reclaim(Controller):
                 self._directory.participants(network.vni, forwarding=False)
             )
         ]
+        has = sum(1 for _ in store.values_of(own, CLUSTER_SCOPE, "participation"))
+        parts = parts[: max(0, limits.PARTICIPATIONS_PER_NODE_MAX - has)]
         if parts:
             self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, parts))

@@ -69,8 +69,7 @@ def create(
         _require_same_case(existing, spec)
         _require_same(existing, spec)
         return existing
-    if len(directory.networks()) >= limits.NETWORK_COUNT_MAX:
-        raise ConflictError(f"there are {limits.NETWORK_COUNT_MAX} networks already: the limit")
+    _require_room(directory)
     subnets = _subnets(directory, spec, constraints)
     network = Network(
         vni=_vni(directory, spec, constraints, len(subnets), directory.removers(gossip.node_id)),
@@ -108,8 +107,15 @@ def remove(gossip: GossipService, directory: Directory, name: str) -> Network:
             why=f"attached: {shown}{more}",
             hint="Detach them first: overlayd detach TARGET --network " + name,
         )
+    removals = gossip.node.store.values_of(gossip.node_id, CLUSTER_SCOPE, "removed")
     if network.creator == gossip.node_id:
         segments = gossip.commit(CLUSTER_SCOPE, deletes=record_keys(network))
+    elif sum(1 for _ in removals) >= limits.REMOVED_NETWORKS_PER_NODE_MAX:
+        raise ConflictError(
+            f"this host has requested {limits.REMOVED_NETWORKS_PER_NODE_MAX} removals: the limit",
+            why="their creators are down, or forgotten",
+            hint=f"On another host: overlayd network rm {name}",
+        )
     else:
         segments = gossip.commit(CLUSTER_SCOPE, [RemovedNetwork(network.vni, network.creator)])
     gossip.publish(segments)
@@ -159,6 +165,21 @@ def require_valid(spec: NetworkSpec) -> None:
             "does not choose",
             hint="--subnet 192.168.7.0/24 --gateway 192.168.7.1 --ip-range 192.168.7.192/26",
             field="isolate_subnets" if spec.subnets else "subnets",
+        )
+
+
+def _require_room(directory: Directory) -> None:
+    """Raise ConflictError at the limit, which counts this node's own networks only.
+
+    Otherwise a member that writes very many networks would keep all others from creating one.
+    """
+    claims = directory.view.network_claims()
+    count = sum(1 for creator, _ in claims if creator == directory.own)
+    if count >= limits.NETWORKS_PER_NODE_MAX:
+        raise ConflictError(
+            f"this host has created {count} networks: the limit",
+            why="each host has a limit of its own",
+            hint="Remove one: overlayd network rm NAME; or create the network on another host",
         )
 
 

@@ -1,7 +1,7 @@
-"""Report conflicting names and addresses, and endpoints that claim a gateway's.
+"""Report conflicting names and addresses, claims on a gateway, and logs beyond their bounds.
 
 Conflicts arise during a network partition; a claim on a gateway is an attack, or made by an agent
-that still allows it.
+that still allows it; and no agent writes more records than count (`core.log.live_entries`).
 
 Owns: the texts, and an event when a conflict begins and when it ends. The winner is determined by
 `core.dataplane.conflicts`, on every node alike; a claim on a gateway never wins
@@ -65,6 +65,7 @@ class ConflictReport(Controller):
             on_gateway = await asyncio.to_thread(gateway_claims, network, claims)
             found += [self._gateway_fault(network, each) for each in on_gateway]
         found += [self._conflict_fault(conflict) for conflict in conflicts]
+        found += self._surplus_faults()
         before, self.found = self.found, found
         for fault in found:
             if fault not in before:
@@ -85,6 +86,19 @@ class ConflictReport(Controller):
             "Detach it on that host. If nobody attached it, that host is under another's control: "
             f"overlayd forget --bar {self._directory.node_name(found.claim.origin)}",
         )
+
+    def _surplus_faults(self) -> list[Fault]:
+        """Return a fault for each node and kind of record of which it wrote more than count."""
+        found = set(self._directory.surplus())
+        return [
+            Fault(
+                f"{self._directory.node_name(origin)} has written more {kind} records than count: "
+                "the surplus is ignored",
+                "No agent does that, so that host is under another's control: "
+                f"overlayd forget --bar --remove-networks {self._directory.node_name(origin)}",
+            )
+            for origin, kind in sorted(found)
+        ]
 
     def _conflict_fault(self, conflict: Conflict) -> Fault:
         losers = ", ".join(self._claim(loser) for loser in conflict.losers)

@@ -133,7 +133,7 @@ class Directory:
 
     def network_by_vni(self, vni: int) -> Network | None:
         """Return the network with that VNI, or None."""
-        return self.view.networks().get(Vni(vni))
+        return self.view.network(vni)
 
     def participants(self, vni: int, *, forwarding: bool) -> list[NodeId]:
         """Return the nodes that participate in a network, this one included, in order of id.
@@ -150,8 +150,8 @@ class Directory:
         """Return the networks for which a node announces a sandbox, in order of VNI."""
         return sorted(
             Vni(value.vni)
-            for origin, value in self._store.values(CLUSTER_SCOPE, "participation")
-            if origin == node_id and isinstance(value, Participation) and value.forwards
+            for value in self._store.values_of(node_id, CLUSTER_SCOPE, "participation")
+            if isinstance(value, Participation) and value.forwards
         )
 
     def follows(self, node_id: NodeId, vni: int) -> bool:
@@ -168,6 +168,10 @@ class Directory:
             and not self.view.is_gone(origin)
             and not self._store.version(origin, Scope(vni))
         ]
+
+    def surplus(self) -> Iterator[tuple[NodeId, str]]:
+        """Yield the nodes that wrote more records of a kind than count, with the kind."""
+        return ((origin, kind) for origin, _, kind, _ in self._store.surplus())
 
     # --- endpoints ----------------------------------------------------------------------
 
@@ -261,3 +265,13 @@ class Directory:
             ids = ", ".join(node_text(node_id) for node_id in matches)
             raise ConflictError(f"node name {name!r} is ambiguous", hint=f"Use an id: {ids}")
         return matches[0]
+
+    def forgotten_node(self, name: str) -> NodeId | None:
+        """Return the forgotten node with a name or id; None if there is none, or several."""
+        found = [
+            node_id
+            for node_id in self._store.cards
+            if self._node.is_forgotten(node_id)
+            and name in (self.node_name(node_id), node_text(node_id), node_id.hex())
+        ]
+        return found[0] if len(found) == 1 else None

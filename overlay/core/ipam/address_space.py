@@ -15,7 +15,14 @@ from overlay import limits
 from overlay.core.ipam import allocator, reclaim
 from overlay.core.ipam.allocator import Share, dynamic_addresses, reserved_addresses
 from overlay.core.ipam.intervals import Intervals
-from overlay.core.ipam.ownership import Ownership, ip_of, number_of, ownership, subnet_run
+from overlay.core.ipam.ownership import (
+    Departures,
+    Ownership,
+    ip_of,
+    number_of,
+    ownership_after,
+    subnet_run,
+)
 from overlay.core.log.store import Store
 from overlay.core.protocol.messages import GrantRefusal, GrantRequest
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode, ReclaimStatement, Scope
@@ -30,25 +37,39 @@ class AddressSpace:
     def __init__(self, store: Store, self_id: NodeId) -> None:
         self._store = store
         self._self_id = self_id
-        self._ownership: dict[Vni, tuple[tuple[Network, int, int], Ownership]] = {}
+        self._ownership: dict[Vni, tuple[tuple[Network, int, Departures], Ownership]] = {}
+        self._departures: tuple[list[int], Departures] = ([], Departures())
+        # The ownerships and members with which nothing was left to reclaim.
+        self._reclaimed: dict[Vni, tuple[Ownership, list[NodeId]]] = {}
         self._quarantine: dict[Vni, Quarantine] = {}
 
     def ownership(self, network: Network) -> Ownership:
         """Return the ownership of a network by the records held now."""
-        # The digests identify the records exactly: between this node's own write and the event
-        # that reports it, a stale ownership could grant the same space twice.
+        # The counts of changes identify the records exactly: between this node's own write and
+        # the event that reports it, a stale ownership could grant the same space twice.
         scope = Scope(network.vni)
-        stamp = (network, self._store.root([scope]), self._store.root([CLUSTER_SCOPE]))
+        stamp = (network, self._store.change_count(scope, "grant"), self.departures())
         known = self._ownership.get(network.vni)
         if known is None or known[0] != stamp:
-            found = ownership(
-                network,
-                _values(self._store, scope, "grant", Grant),
+            grants = _values(self._store, scope, "grant", Grant)
+            known = self._ownership[network.vni] = (
+                stamp,
+                ownership_after(stamp[2], network, grants),
+            )
+        return known[1]
+
+    def departures(self) -> Departures:
+        """Return the forgotten nodes and all statements; the same object until they change."""
+        changes = [
+            self._store.change_count(CLUSTER_SCOPE, kind) for kind in ("forgotten", "settled")
+        ]
+        if self._departures[0] != changes:
+            found = Departures(
                 _values(self._store, CLUSTER_SCOPE, "forgotten", ForgottenNode),
                 _values(self._store, CLUSTER_SCOPE, "settled", ReclaimStatement),
             )
-            known = self._ownership[network.vni] = (stamp, found)
-        return known[1]
+            self._departures = (changes, found)
+        return self._departures[1]
 
     def used(self, vni: Vni) -> set[Ip]:
         """Return the addresses of this node's own endpoints."""
@@ -136,8 +157,7 @@ class AddressSpace:
         `networks` are those whose records this node holds. Write the statements durably, in one
         write to the cluster's log, before any other change to addresses.
         """
-        forgotten = list(_values(self._store, CLUSTER_SCOPE, "forgotten", ForgottenNode))
-        if not forgotten:
+        if not self.departures().owed_by(self._self_id):
             return []
         own_grants = [
             grant
@@ -147,7 +167,7 @@ class AddressSpace:
         ]
         return reclaim.reclaim_statements(
             self._self_id,
-            forgotten,
+            _values(self._store, CLUSTER_SCOPE, "forgotten", ForgottenNode),
             _values(self._store, CLUSTER_SCOPE, "settled", ReclaimStatement),
             ownerships=[self.ownership(network) for network in networks],
             own_grants=own_grants,
@@ -176,7 +196,13 @@ class AddressSpace:
         `members` are all nodes known, this one included, except those that left or are forgotten.
         Write the grants durably to the network's log before the space is used.
         """
-        return reclaim.reclaim_grants(self.ownership(network), self._self_id, members)
+        asked = (self.ownership(network), list(members))
+        if self._reclaimed.get(network.vni) == asked:
+            return []
+        found = reclaim.reclaim_grants(asked[0], self._self_id, members)
+        if not found:
+            self._reclaimed[network.vni] = asked
+        return found
 
     def _quarantine_of(self, vni: Vni) -> Quarantine:
         return self._quarantine.setdefault(vni, Quarantine())

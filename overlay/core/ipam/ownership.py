@@ -18,7 +18,7 @@ it and the address are forgotten. `reclaim` decides when that may be written.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -107,10 +107,26 @@ class ReclaimStatements:
         self._records: dict[tuple[NodeId, NodeId], dict[int, ReclaimStatement]] = {}
         for origin, record in statements:
             self._records.setdefault((origin, record.node_id), {})[record.part] = record
-        self._kept: dict[tuple[NodeId, NodeId, int, int], Intervals] = {}
+        self._keepers: dict[int, list[tuple[NodeId, NodeId]]] | None = None
+        self._kept: dict[tuple[NodeId, NodeId, int, Subnet], Intervals] = {}
 
     def __iter__(self) -> Iterator[tuple[NodeId, NodeId]]:
-        return iter(sorted(self._records))
+        return iter(self._records)
+
+    def __contains__(self, statement: tuple[NodeId, NodeId]) -> bool:
+        return statement in self._records
+
+    def keepers(self, vni: int) -> list[tuple[NodeId, NodeId]]:
+        """Return the statements, as (origin, forgotten node), that keep anything of a network.
+
+        In order. There may be very many others, and very many networks.
+        """
+        if self._keepers is None:
+            self._keepers = {}
+            for statement, records in sorted(self._records.items(), key=lambda item: item[0]):
+                for each in {run.vni for record in records.values() for run in record.kept}:
+                    self._keepers.setdefault(each, []).append(statement)
+        return self._keepers.get(vni, [])
 
     def complete(self, origin: NodeId, node_id: NodeId) -> bool:
         """Return whether all parts of `origin`'s statement are known."""
@@ -140,9 +156,9 @@ class ReclaimStatements:
 
     def kept(self, origin: NodeId, node_id: NodeId, network: Network, index: int) -> Intervals:
         """Return what `origin` keeps of `node_id`'s space, as far as known."""
-        key = (origin, node_id, network.vni, index)
+        subnet = network.subnets[index]
+        key = (origin, node_id, network.vni, subnet)
         if key not in self._kept:
-            subnet = network.subnets[index]
             first, last = subnet_run(subnet)
             self._kept[key] = Intervals.of(
                 (max(first, number_of(run.first)), min(last, number_of(run.last)))
@@ -156,18 +172,54 @@ class ReclaimStatements:
         return self._kept[key]
 
 
+class Departures:
+    """The forgotten nodes and the statements about them, which are the same for all networks."""
+
+    def __init__(
+        self,
+        forgotten: Iterable[tuple[NodeId, ForgottenNode]] = (),
+        statements: Iterable[tuple[NodeId, ReclaimStatement]] = (),
+    ) -> None:
+        self.statements = ReclaimStatements(statements)
+        gone = {record.node_id for _, record in forgotten}
+        gone.update(node_id for _, node_id in self.statements)
+        self.forgotten = frozenset(gone)
+        self._missing: tuple[list[NodeId], list[NodeId]] | None = None
+
+    def owed_by(self, node_id: NodeId) -> list[NodeId]:
+        """Return the forgotten nodes about which a node has made no statement, in order."""
+        return sorted(
+            each
+            for each in self.forgotten
+            if each != node_id and (node_id, each) not in self.statements
+        )
+
+    def without_statement(self, members: Collection[NodeId]) -> list[NodeId]:
+        """Return the members whose statements are not complete, in order of id."""
+        asked = list(members)
+        if self._missing is None or self._missing[0] != asked:
+            complete = self.statements.complete
+            found = [
+                member
+                for member in asked
+                if member not in self.forgotten
+                and not all(complete(member, node_id) for node_id in self.forgotten)
+            ]
+            self._missing = (asked, sorted(found))
+        return self._missing[1]
+
+
 class Ownership:
     """One owner for each address of a network, by the given records.
 
     `forgotten` nodes own nothing (`owned`), although pieces stay in their name until reclaimed.
     """
 
-    def __init__(
-        self, network: Network, forgotten: frozenset[NodeId], statements: ReclaimStatements
-    ) -> None:
+    def __init__(self, network: Network, departures: Departures) -> None:
         self.network = network
-        self.forgotten = forgotten
-        self.statements = statements
+        self.departures = departures
+        self.forgotten = departures.forgotten
+        self.statements = departures.statements
         self.grants: list[tuple[NodeId, Grant]] = []  # in the order in which they took effect
         self.rejected: list[RejectedGrant] = []
         genesis = Holding(network.creator, 0, None)
@@ -226,7 +278,7 @@ class Ownership:
     def cut_at_kept(self) -> None:
         """Split all pieces so that each is kept as a whole or not at all."""
         for index, space in enumerate(self._spaces):
-            for origin, node_id in self.statements:
+            for origin, node_id in self.statements.keepers(self.network.vni):
                 for first, last in self.statements.kept(origin, node_id, self.network, index):
                     space.cut(first, last)
 
@@ -311,11 +363,15 @@ def ownership(
 
     From any subset of the records, in any order, each node gets at most what it owns.
     """
-    reclaims = ReclaimStatements(statements)
-    gone = {record.node_id for _, record in forgotten}
-    gone.update(node_id for _, node_id in reclaims)
-    result = Ownership(network, frozenset(gone), reclaims)
-    if gone:
+    return ownership_after(Departures(forgotten, statements), network, grants)
+
+
+def ownership_after(
+    departures: Departures, network: Network, grants: Iterable[tuple[NodeId, Grant]]
+) -> Ownership:
+    """Return the ownership, as `ownership` does, where the departures are known."""
+    result = Ownership(network, departures)
+    if departures.forgotten:
         result.cut_at_kept()
     mine = [(granter, grant) for granter, grant in grants if grant.vni == network.vni]
     for granter, grant in sorted(mine, key=_rank):

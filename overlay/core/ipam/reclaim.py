@@ -66,12 +66,10 @@ def reclaim_statements(
     if not owed:
         return []
     unexplained = _unexplained(self_id, ownerships, own_grants, used)
+    derived = _derived_from(ownerships, self_id, owed)
     found: list[ReclaimStatement] = []
     for node_id in owed:
-        kept = unexplained + [
-            run for view in ownerships for run in _derived_from(view, self_id, node_id)
-        ]
-        chunks = _chunks(_merged(kept))
+        chunks = _chunks(_merged(unexplained + derived[node_id]))
         assert len(chunks) <= limits.KEPT_RECORDS_MAX, "more runs than grants and endpoints"
         found += [
             ReclaimStatement(node_id, declared[node_id], part, len(chunks), chunk)
@@ -86,14 +84,7 @@ def members_without_statement(ownership: Ownership, members: Iterable[NodeId]) -
     `members` are all nodes known, reachable or not, this one included, except those that left.
     While the list is not empty, nobody reclaims.
     """
-    return sorted(
-        member
-        for member in members
-        if member not in ownership.forgotten
-        and not all(
-            ownership.statements.complete(member, node_id) for node_id in ownership.forgotten
-        )
-    )
+    return ownership.departures.without_statement(list(members))
 
 
 def reclaiming_node_of(
@@ -187,7 +178,7 @@ def _is_kept(
     order: dict[NodeId, int] = {}
     for steps, step in enumerate(ancestors(piece.holding)):
         order.setdefault(step.owner, steps)
-    for origin, node_id in ownership.statements:
+    for origin, node_id in ownership.statements.keepers(ownership.network.vni):
         if origin == self_id or origin in ownership.forgotten or origin not in members:
             continue
         if node_id in order and order.get(origin, order[node_id]) < order[node_id]:
@@ -198,18 +189,22 @@ def _is_kept(
     return False
 
 
-def _derived_from(ownership: Ownership, self_id: NodeId, node_id: NodeId) -> list[KeptRun]:
-    """Return what this node holds, or has granted, that came by `node_id`."""
-    found = []
-    for piece in ownership.pieces():
-        is_below = False
-        for step in ancestors(piece.holding):
-            is_below = is_below or step.owner == self_id
-            if is_below and step.owner == node_id:
-                subnet = ownership.network.subnets[piece.subnet_index]
-                first, last = ip_of(piece.first, subnet), ip_of(piece.last, subnet)
-                found.append(KeptRun(ownership.network.vni, first, last))
-                break
+def _derived_from(
+    ownerships: Sequence[Ownership], self_id: NodeId, nodes: Collection[NodeId]
+) -> dict[NodeId, list[KeptRun]]:
+    """Return, for each of some nodes, what this node holds, or has granted, that came by it."""
+    found: dict[NodeId, list[KeptRun]] = {node_id: [] for node_id in nodes}
+    for ownership in ownerships:
+        for piece in ownership.pieces():
+            is_below = False
+            passed: set[NodeId] = set()
+            for step in ancestors(piece.holding):
+                is_below = is_below or step.owner == self_id
+                if is_below and step.owner in found and step.owner not in passed:
+                    passed.add(step.owner)
+                    subnet = ownership.network.subnets[piece.subnet_index]
+                    first, last = ip_of(piece.first, subnet), ip_of(piece.last, subnet)
+                    found[step.owner].append(KeptRun(ownership.network.vni, first, last))
     return found
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from overlay import limits
+from overlay.core.log.live_entries import LiveEntries
 from overlay.core.protocol.messages import LogVersion
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
-    Entry,
     Key,
     Participation,
     Scope,
@@ -47,7 +48,7 @@ class Log:
     floor: int = 0
     version: int = 0
     segments: list[Segment] = field(default_factory=list)
-    live: dict[Key, Entry] = field(default_factory=dict)
+    live: LiveEntries = field(default_factory=LiveEntries)
     early: dict[int, Segment] = field(default_factory=dict)  # by `after`: beyond a gap
     element: int = 0  # this log's contribution to the sums
 
@@ -64,6 +65,8 @@ class Store:
         self._origins: dict[Scope, list[dict[NodeId, None]]] = {}  # by bucket
         self._participations: dict[NodeId, dict[Scope, bool]] = {}  # scope -> forwards
         self.participants: dict[Scope, dict[NodeId, bool]] = {}
+        self._changes: Counter[tuple[Scope, str]] = Counter()
+        self._oversized: dict[tuple[NodeId, Scope], None] = {}
 
     # --- lookups ------------------------------------------------------------------------
 
@@ -92,23 +95,30 @@ class Store:
             yield self.log_version(origin, scope)
 
     def values(self, scope: Scope, kind: str) -> Iterator[tuple[NodeId, Value]]:
-        """Yield the live values of one kind with their origins."""
+        """Yield the live values of one kind with their origins, as far as they count."""
         for origin in self._scopes.get(scope, {}):
             for value in self.values_of(origin, scope, kind):
                 yield origin, value
 
     def values_of(self, origin: NodeId, scope: Scope, kind: str) -> Iterator[Value]:
-        """Yield one origin's live values of one kind."""
+        """Yield one origin's live values of one kind, as far as they count."""
         log = self.log(origin, scope)
-        for key, entry in () if log is None else log.live.items():
-            if key[0] == kind and entry.value is not None:
-                yield entry.value
+        return iter(()) if log is None else log.live.values_of(kind)
 
     def value(self, origin: NodeId, scope: Scope, key: Key) -> Value | None:
-        """Return one live value."""
+        """Return one live value, if it counts."""
         log = self.log(origin, scope)
-        entry = None if log is None else log.live.get(key)
-        return None if entry is None else entry.value
+        return None if log is None else log.live.value(key)
+
+    def change_count(self, scope: Scope, kind: str) -> int:
+        """Return a number that grows with each change to the records of one kind."""
+        return self._changes[scope, kind]
+
+    def surplus(self) -> Iterator[tuple[NodeId, Scope, str, int]]:
+        """Yield each log and kind with more live records than count, and how many do not."""
+        for origin, scope in self._oversized:
+            for kind, count in self._scopes[scope][origin].live.surplus().items():
+                yield origin, scope, kind, count
 
     def takes_part(self, node_id: NodeId, scope: Scope) -> bool:
         """Return whether a node holds a scope; every node holds the cluster's."""
@@ -210,7 +220,7 @@ class Store:
             return Acceptance.KNOWN, []
         if len(log.segments) >= limits.SEGMENTS_PER_LOG_MAX and segment.floor <= log.floor:
             return Acceptance.FULL, []
-        before = log.version
+        before, floor_before = log.version, log.floor
         if segment.floor > log.version:
             # The origin has dropped the segments in between: continue from the floor. The records
             # held stay until the segment that raised the floor is merged, because the origin
@@ -223,8 +233,10 @@ class Store:
         applied = self._apply_early(log)
         if log.version != before:  # an empty log counts as an unknown one
             self._update_sums(origin, scope, log)
-        if scope == CLUSTER_SCOPE and applied:
+        kinds = {entry.key[0] for each in applied for entry in each.entries}
+        if scope == CLUSTER_SCOPE and ("participation" in kinds or log.floor != floor_before):
             self._note_participation(origin, log)
+        self._note_surplus(origin, scope, log)
         return (Acceptance.NEW if applied else Acceptance.GAP), applied
 
     def restore(self, segments: Iterable[Segment]) -> None:
@@ -260,6 +272,7 @@ class Store:
         for entry in segment.entries:
             if entry.version <= log.version:
                 continue
+            self._changes[segment.scope, entry.key[0]] += 1
             if entry.value is None:
                 log.live.pop(entry.key, None)
             else:
@@ -271,25 +284,38 @@ class Store:
             log.segments = [kept for kept in log.segments if kept.upto > log.floor]
             for key in [key for key, entry in log.live.items() if entry.version <= log.floor]:
                 del log.live[key]  # cleaned by its origin, and not rewritten
+                self._changes[segment.scope, key[0]] += 1
 
     def _note_participation(self, origin: NodeId, log: Log) -> None:
         parts = {
-            Scope(entry.value.vni): entry.value.forwards
-            for key, entry in log.live.items()
-            if key[0] == "participation" and isinstance(entry.value, Participation)
+            Scope(value.vni): value.forwards
+            for value in log.live.values_of("participation")
+            if isinstance(value, Participation)
         }
         before = self._participations.get(origin, {})
         if parts == before:
             return
         self._participations[origin] = parts
         for scope in before:
-            self.participants.get(scope, {}).pop(origin, None)
+            self._end_participation(origin, scope)
         for scope, forwards in parts.items():
             self.participants.setdefault(scope, {})[origin] = forwards
         if origin == self.self_id:
             for scope in before:
                 if scope not in parts:
                     self.drop_scope(scope)
+
+    def _end_participation(self, origin: NodeId, scope: Scope) -> None:
+        found = self.participants.get(scope, {})
+        found.pop(origin, None)
+        if not found:
+            self.participants.pop(scope, None)
+
+    def _note_surplus(self, origin: NodeId, scope: Scope, log: Log) -> None:
+        if log.live.surplus():
+            self._oversized[origin, scope] = None
+        else:
+            self._oversized.pop((origin, scope), None)
 
     # --- forgetting ---------------------------------------------------------------------
 
@@ -305,11 +331,14 @@ class Store:
             if node_id in self._scopes[scope]:
                 self._drop(node_id, scope)
         for scope in self._participations.pop(node_id, {}):
-            self.participants.get(scope, {}).pop(node_id, None)
+            self._end_participation(node_id, scope)
         self.cards.pop(node_id, None)
 
     def _drop(self, origin: NodeId, scope: Scope) -> None:
         log = self._scopes[scope].pop(origin)
+        self._oversized.pop((origin, scope), None)
+        for kind in {key[0] for key in log.live}:
+            self._changes[scope, kind] += 1
         buckets = self._buckets.get(scope)
         if buckets is not None:
             index = bucket_of(origin, scope)

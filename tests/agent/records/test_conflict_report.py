@@ -37,12 +37,14 @@ class Records:
 
     def __init__(self) -> None:
         self.endpoints: list[Endpoint] = []
+        self.surplus: list[tuple[NodeId, str]] = []
         self.events: list[tuple[str, str]] = []
         directory = SimpleNamespace(
             view=SimpleNamespace(network_claims=list),
             networks=lambda: [BLUE],
             endpoints=lambda _vni: [(OTHER, each) for each in self.endpoints],
             node_name=lambda _node_id: "vm4",
+            surplus=lambda: iter(self.surplus),
         )
         log = SimpleNamespace(record=lambda kind, text, **_: self.events.append((kind, text)))
         self.report = ConflictReport(cast("Any", directory), cast("Any", None), cast("Any", log))
@@ -75,3 +77,14 @@ def test_a_claim_on_the_gateway_is_reported_while_it_lasts() -> None:
         *(("conflict", text) for text in told),
         *(("conflict-over", f"resolved: {text}") for text in told),
     ]
+
+
+def test_a_log_beyond_its_bound_is_reported_once() -> None:
+    """One line for each kind of record, however many logs and changes."""
+    records = Records()
+    records.surplus = [(OTHER, "endpoint"), (OTHER, "endpoint")]
+    told = ["vm4 has written more endpoint records than count: the surplus is ignored"]
+
+    assert records.texts() == told
+    assert records.texts() == told
+    assert records.events == [("conflict", told[0])]

@@ -88,7 +88,7 @@ class AttachRequest(AttachOptions, frozen=True, kw_only=True):
     """A container, and how to attach it to which networks."""
 
     target: Text
-    networks: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=limits.NETWORK_COUNT_MAX)]
+    networks: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=limits.API_NETWORKS_MAX)]
     name: Name | None = None
 
     def __post_init__(self) -> None:

@@ -96,7 +96,7 @@ Labels = Annotated[
     dict[str, Annotated[str, Meta(max_length=limits.LABEL_SIZE_MAX)]],
     Meta(max_length=limits.LABEL_COUNT_MAX),
 ]
-NetworkNames = Annotated[tuple[Text, ...], Meta(max_length=limits.NETWORK_COUNT_MAX)]
+NetworkNames = Annotated[tuple[Text, ...], Meta(max_length=limits.API_NETWORKS_MAX)]
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
