@@ -14,6 +14,7 @@ from overlay.agent.api.schema.field_types import EmptyRequest
 from overlay.agent.components import Components
 from overlay.agent.gossip.join_request import JoinSeed, JoinSpec
 from overlay.agent.lifecycle import AgentLifecycle
+from overlay.agent.networks import leftovers
 from overlay.agent.process.lean_aiohttp import web
 from overlay.core.protocol.member import Member
 from overlay.core.protocol.records import CLUSTER_SCOPE, Scope
@@ -95,10 +96,19 @@ class ClusterHandlers:
 
     async def forget(self, request: schema.ForgetRequest) -> schema.ForgetResponse:
         """POST /v1/forget."""
-        node_id = self._agent.require_components().forget_service.forget(
+        components = self._agent.require_components()
+        gossip, directory = components.gossip, components.directory
+        node_id = components.forget_service.forget(
             request.node, powered_off=request.powered_off, bar=request.bar
         )
-        return {"forgotten": node_text(node_id)}
+        removed = (
+            leftovers.remove_unused(gossip, directory, node_id) if request.remove_networks else []
+        )
+        return {
+            "forgotten": node_text(node_id),
+            "networks_removed": len(removed),
+            "networks_left": len(leftovers.networks_of(directory, node_id)),
+        }
 
 
 def _seed_text(seed: JoinSeed | None) -> str | None:

@@ -6,13 +6,14 @@ act on the declaration (`core.ipam.reclaim`, `core.keys`).
 
 from __future__ import annotations
 
+from overlay import limits
 from overlay.agent.gossip.admission import AdmissionService
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import CLUSTER_SCOPE, ForgottenNode
-from overlay.errors import ConflictError
+from overlay.errors import ConflictError, NotFoundError
 from overlay.model import NodeId
 
 
@@ -32,12 +33,14 @@ class ForgetService:
         self._event_log = event_log
 
     def forget(self, name: str, *, powered_off: bool, bar: bool = False) -> NodeId:
-        """Declare a node permanently gone.
+        """Declare a node permanently gone; nothing is done if that is declared already.
 
         Raises ConflictError for a live node, unless `bar` is set. That requires the authority,
         because no member may exclude another live one.
         """
-        node_id = self._directory.node(name)
+        node_id = self._find(name)
+        if self._gossip.node.is_forgotten(node_id):
+            return node_id
         if node_id == self._gossip.node_id:
             raise ConflictError("a node cannot forget itself", hint="Use: sudo overlayd leave")
         if bar:
@@ -46,11 +49,32 @@ class ForgetService:
             self._require_gone(node_id, name)
             if not powered_off:
                 self._require_majority(name)
+        self._require_room(name)
         authority = self._gossip.authority
         record = ForgottenNode(node_id) if authority is None else authority.sign_forgotten(node_id)
         self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [record]))
         self._event_log.record("forget", f"{name} is forgotten", peer=name)
         return node_id
+
+    def _find(self, name: str) -> NodeId:
+        """Return the node with a name or id; a forgotten one only if no other has it."""
+        try:
+            return self._directory.node(name)
+        except NotFoundError:
+            forgotten = self._directory.forgotten_node(name)
+            if forgotten is None:
+                raise
+            return forgotten
+
+    def _require_room(self, name: str) -> None:
+        values = self._gossip.node.store.values_of
+        count = sum(1 for _ in values(self._gossip.node_id, CLUSTER_SCOPE, "forgotten"))
+        if count >= limits.FORGOTTEN_PER_NODE_MAX:
+            raise ConflictError(
+                f"this host has declared {count} nodes gone: the limit",
+                why="every member keeps a statement about each",
+                hint=f"On another host: sudo overlayd forget {name}",
+            )
 
     def _require_gone(self, node_id: NodeId, name: str) -> None:
         state = self._directory.node_state(node_id)

@@ -86,6 +86,11 @@ def register(words: VerbGroup) -> None:
         action="store_true",
         help="remove it although it is alive (only on a host that holds the authority)",
     )
+    forget.add_argument(
+        "--remove-networks",
+        action="store_true",
+        help="also remove the networks that it created and no other host uses",
+    )
 
 
 def _register_members(words: VerbGroup) -> None:
@@ -242,10 +247,26 @@ def run_forget(args: Namespace) -> int:
     """Forget a node."""
     if not args.node.strip():
         raise UsageError("NODE must not be empty", hint="overlayd members")
-    body: JsonObject = {"node": args.node, "powered_off": args.powered_off, "bar": args.bar}
+    body: JsonObject = {
+        "node": args.node,
+        "powered_off": args.powered_off,
+        "bar": args.bar,
+        "remove_networks": args.remove_networks,
+    }
     done = ApiClient(args.paths).post("/v1/forget", body)
     if args.json:
         output.print_json(done)
     else:
         output.print_note(f"{args.node} forgotten; if it comes back, it must join as a new node")
+        removed, left = done["networks_removed"], done["networks_left"]
+        if removed:
+            output.print_note(f"removed {output.count_text(removed, 'network')} that it created")
+        if left and args.remove_networks:
+            verb = "stays" if left == 1 else "stay"
+            output.print_note(f"{output.count_text(left, 'network')} that it created {verb} in use")
+        elif left:
+            output.print_note(
+                f"it has created {output.count_text(left, 'network')}; to remove those that no "
+                f"host uses: sudo overlayd forget {args.node} --remove-networks"
+            )
     return 0

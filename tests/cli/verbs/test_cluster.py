@@ -171,12 +171,28 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
 
 
 def test_forget_sends_its_options(overlayd: Run, agent: FakeAgent) -> None:
-    """--powered-off and --bar are off by default."""
-    agent.answer("POST /v1/forget", {"schema": "overlayd.forget/v1", "forgotten": "n-1"})
+    """--powered-off, --bar and --remove-networks are off by default."""
+    done = {"schema": "overlayd.forget/v1", "forgotten": "n-1"}
+    agent.answer("POST /v1/forget", {**done, "networks_removed": 0, "networks_left": 0})
+    default = {"node": "vm3", "powered_off": False, "bar": False, "remove_networks": False}
 
     assert overlayd("forget", "vm3").code == 0
-    assert agent.asked[-1].body == {"node": "vm3", "powered_off": False, "bar": False}
+    assert agent.asked[-1].body == default
     overlayd("forget", "vm3", "--powered-off")
-    assert agent.asked[-1].body == {"node": "vm3", "powered_off": True, "bar": False}
+    assert agent.asked[-1].body == {**default, "powered_off": True}
     overlayd("forget", "vm3", "--bar")
-    assert agent.asked[-1].body == {"node": "vm3", "powered_off": False, "bar": True}
+    assert agent.asked[-1].body == {**default, "bar": True}
+    overlayd("forget", "vm3", "--remove-networks")
+    assert agent.asked[-1].body == {**default, "remove_networks": True}
+
+
+def test_forget_offers_to_remove_networks(overlayd: Run, agent: FakeAgent) -> None:
+    """The note names the command; with the option, it says what was removed."""
+    done = {"schema": "overlayd.forget/v1", "forgotten": "n-1"}
+    agent.answer("POST /v1/forget", {**done, "networks_removed": 0, "networks_left": 3})
+    assert "sudo overlayd forget vm3 --remove-networks" in overlayd("forget", "vm3").err
+    agent.answer("POST /v1/forget", {**done, "networks_removed": 2, "networks_left": 1})
+
+    told = overlayd("forget", "vm3", "--remove-networks").err
+    assert "removed 2 networks that it created" in told
+    assert "1 network that it created stays in use" in told

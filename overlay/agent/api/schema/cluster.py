@@ -51,6 +51,7 @@ class ForgetRequest(Request, frozen=True, kw_only=True):
     node: Text
     powered_off: bool = False
     bar: bool = False
+    remove_networks: bool = False
 
 
 class EventsRequest(Request, frozen=True, kw_only=True):
@@ -292,9 +293,11 @@ class MemberListResponse(TypedDict):
 
 
 class ForgetResponse(TypedDict):
-    """The node that was removed."""
+    """The node that was removed, and how many of its networks."""
 
     forgotten: str
+    networks_removed: int
+    networks_left: int
 
 
 class DifferenceResponse(TypedDict):
