@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from overlay import limits
 from overlay.core.events import (
@@ -108,7 +108,13 @@ class Node:
         self.confirmations = Confirmations(self.store, self.outbox, settings)
         self.scopes = ScopeSync(self.store, self.membership, self.anti_entropy, settings, random)
         self._initial_sync = InitialSync(
-            self.store, self.membership, self.anti_entropy, self.scopes, settings, now
+            self.store,
+            self.membership,
+            self.anti_entropy,
+            self.scopes,
+            self._forgotten,
+            settings,
+            now,
         )
 
     def restore(self, cards: Iterable[Card], segments: Iterable[Segment], now: float) -> None:
@@ -208,13 +214,25 @@ class Node:
             raise RemoteError(BAD_SIGNATURE)
         if violates_forget_rules(segment, self._forgotten, self.membership, self._signer, now):
             raise RemoteError(LIVE_NODE_FORGOTTEN)
+        held = self.store.common_scopes(self.card.node_id) if self._is_own(segment) else []
         verdict, applied = self.store.accept(segment)
+        if self._is_own(segment):
+            self._begin_scopes_beyond(held, now)
         if verdict is Acceptance.FULL:
             raise RemoteError(LOG_FULL)
         if verdict is Acceptance.GAP and not self.anti_entropy.under_way(sender):
             self.anti_entropy.begin(sender, now)
         for one in applied:
             self._applied(one, sender, now)
+
+    def _is_own(self, segment: Segment) -> bool:
+        return segment.origin == self.card.node_id
+
+    def _begin_scopes_beyond(self, held: Collection[Scope], now: float) -> None:
+        """Sync the scopes that this disk did not know of: peers sent the participation again."""
+        for scope in self.store.common_scopes(self.card.node_id):
+            if scope not in held and scope != CLUSTER_SCOPE:
+                self.scopes.begin(scope, WITNESS_COUNT, now)
 
     def _applied(self, segment: Segment, sender: NodeId, now: float) -> None:
         self._emit(SegmentAccepted(segment))

@@ -9,6 +9,8 @@ their own, has not been published yet. Does not: know how a comparison works (`a
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from overlay.core.log.store import Store
 from overlay.core.membership.machine import Membership
 from overlay.core.protocol.settings import ProtocolSettings
@@ -28,10 +30,12 @@ class InitialSync:
         membership: Membership,
         anti_entropy: AntiEntropy,
         scopes: ScopeSync,
+        forgotten: Collection[NodeId],
         settings: ProtocolSettings,
         now: float,
     ) -> None:
         self._store = store
+        self._forgotten = forgotten
         self._membership = membership
         self._anti_entropy = anti_entropy
         self._scopes = scopes
@@ -73,10 +77,13 @@ class InitialSync:
         """Return whether this node may write to its own logs (the amnesia rule).
 
         Its disk may be an old copy: first some peers must have sent all that they hold, including
-        this node's own logs. If it reaches no peer it waits `amnesia_wait_s`; if it knows of no
-        other node, it does not wait.
+        this node's own logs. If it reaches no peer it waits `amnesia_wait_s`, without end on a disk
+        that is known to be old; if it knows of no other member, it does not wait.
         """
-        others = len(self._store.cards) - 1
+        others = sum(
+            node_id != self._store.self_id and not card.left and node_id not in self._forgotten
+            for node_id, card in self._store.cards.items()
+        )
         heard = len(self._anti_entropy.matched) >= min(WITNESS_COUNT, others)
         waited = now - self._started >= self._settings.amnesia_wait_s
         if self.is_done or waited or (heard and self._scopes.is_done):

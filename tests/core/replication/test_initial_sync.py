@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from overlay.core.events import Event, InitialSyncDone, OwnCardAhead, OwnLogAhead
 from overlay.core.node import Node
 from overlay.core.protocol.messages import Delta
-from overlay.core.protocol.records import CLUSTER_SCOPE, Participation, Scope, Segment
+from overlay.core.protocol.records import (
+    CLUSTER_SCOPE,
+    ForgottenNode,
+    Participation,
+    Scope,
+    Segment,
+)
 from overlay.core.protocol.settings import ProtocolSettings
 from overlay.model import Card, Endpoint, Ip, NodeId, Vni, mac_for, node_id_of
 from overlay.sim.environment.notary import FakeSigner
@@ -27,7 +34,14 @@ class Line:
     events: dict[NodeId, list[Event]] = field(default_factory=dict)
     now: float = 0.0
 
-    def add(self, number: int, now: float = 0.0, epoch: int = 1, place: int = 0) -> Node:
+    def add(
+        self,
+        number: int,
+        now: float = 0.0,
+        epoch: int = 1,
+        place: int = 0,
+        settings: ProtocolSettings | None = None,
+    ) -> Node:
         """Start a node.
 
         A known number is the same node with an empty disk, perhaps at another `place`.
@@ -38,7 +52,8 @@ class Line:
         card = signer.issue_card(
             Card(node_id_of(key), f"n{number}", key, key, address, 7948, epoch, 1500, "test")
         )
-        node = Node(card, signer, CODEC, random.Random(number), ProtocolSettings(), now)
+        chance = random.Random(number)
+        node = Node(card, signer, CODEC, chance, settings or ProtocolSettings(), now)
         self.nodes[card.node_id] = node
         self.events[card.node_id] = []
         return node
@@ -128,6 +143,57 @@ def test_a_node_with_an_old_disk_writes_above_what_peers_hold() -> None:
     line.run(2.0, 0.02)
     events = line.events[returned.card.node_id]
     assert any(isinstance(event, OwnLogAhead) for event in events)
+
+
+def test_a_lost_network_returns_before_a_node_writes() -> None:
+    """Peers send the participation first; what this node wrote in that network comes with it.
+
+    Of 40 members only one other holds the network. Without it, an endpoint that the disk has lost
+    would never be withdrawn.
+    """
+    line = Line()
+    nodes = [line.add(number) for number in range(1, 41)]
+    line.introduce()
+    line.run(0.0, 3.0)
+    for holder in (nodes[0], nodes[-1]):
+        line.write(holder, 9, 3.0)
+    line.run(3.0, 3.0)
+    made = nodes[0].write(Scope(9), [ENDPOINT])
+    nodes[0].apply(made, 6.0)
+    nodes[0].publish(made, 6.0)
+    line.run(6.0, 1.0)
+
+    returned = line.add(1, now=7.0, epoch=2)
+    for node in nodes[1:]:
+        returned.add_peer(node.card, 7.0)
+        node.add_peer(returned.card, 7.0)
+    while not returned.may_write(line.now):
+        line.run(line.now, 0.01)
+        assert line.now < 12.0
+
+    assert list(returned.store.values_of(returned.card.node_id, Scope(9), "endpoint")) == [ENDPOINT]
+
+
+def test_a_disk_known_as_old_waits_for_a_peer() -> None:
+    """A node that knows that its disk is old writes only after its peers have sent what they hold.
+
+    Members that have left, or that it was told to forget, are not waited for.
+    """
+    patient = ProtocolSettings(amnesia_wait_s=math.inf)
+    line = Line()
+    node = line.add(1, settings=patient)
+    others = [line.add(2), line.add(3)]
+    line.introduce()
+    line.run(0.0, 100.0, cut=True)
+    assert not node.may_write(100.0)
+
+    left = replace(others[0].card, left=True, epoch=2)
+    assert node.store.accept_card(left)
+    assert not node.may_write(100.0)
+    forgotten = node.write(CLUSTER_SCOPE, [ForgottenNode(others[1].card.node_id)])
+    node.apply(forgotten, 100.0)
+
+    assert node.may_write(100.0)
 
 
 def test_a_scope_newly_held_comes_from_a_holder_at_once() -> None:
