@@ -25,7 +25,7 @@ from overlay.core.dataplane.host_rules import PortForward
 from overlay.core.dataplane.published_port import PortPair, PublishedPort, conflicting, matches
 from overlay.errors import ConflictError
 from overlay.kernel.host import default_route, port_check
-from overlay.model import Ip, Network, ip_text
+from overlay.model import Ip, Network, Vni, ip_text
 from overlay.signals import Signal
 
 
