@@ -108,7 +108,7 @@ class AdmissionService:
         Returns NAME_TAKEN, and records it, if another living node has the name.
         """
         authority = self._gossip.authority
-        if authority is None or not self._gossip.node.may_write(self._gossip.transport.now()):
+        if authority is None or not self._gossip.may_write:
             return None
         node_id = node_id_of(request.sign_key)
         taken_by = self._name_owner(node_id, request)

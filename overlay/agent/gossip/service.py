@@ -93,6 +93,11 @@ class GossipService:
         """This node's identity."""
         return self.card.node_id
 
+    @property
+    def may_write(self) -> bool:
+        """Whether enough peers have synced for this node to write (the amnesia rule)."""
+        return self.node.may_write(self.transport.now())
+
     def close(self) -> None:
         """Stop gossiping, and write unsaved records if the disk accepts them: peers have them too.
 
@@ -191,11 +196,8 @@ class GossipService:
         return await self._wait_until(lambda: not self.node.scopes.is_pending(scope), timeout_s)
 
     async def wait_may_write(self, timeout_s: float) -> bool:
-        """Wait until enough peers have synced for this node to write (the amnesia rule).
-
-        Returns False on time-out.
-        """
-        return await self._wait_until(lambda: self.node.may_write(self.transport.now()), timeout_s)
+        """Wait until this node may write; return False on time-out."""
+        return await self._wait_until(lambda: self.may_write, timeout_s)
 
     async def wait_caught_up(self, timeout_s: float) -> bool:
         """Wait until this node knows all that the live members know; return False on time-out."""

@@ -74,12 +74,8 @@ class AddressAllocator:
         ConflictError for one that is in use or if there is none left,
         TimedOutError if the owner cannot be reached or this node may not write yet.
         """
-        if not await self._gossip.wait_may_write(_SETTLE_S):
-            raise TimedOutError(
-                "this node has just started and has not synchronized with its peers yet",
-                why="its disk may be older than its last writes, so it allocates no address yet",
-                hint="Try again in a few seconds",
-            )
+        if not self._gossip.may_write:
+            await self._settle()
         families = {len(subnet.base) for subnet in network.subnets}
         if not ipv6 and 4 in families:
             families = {4}
@@ -97,16 +93,23 @@ class AddressAllocator:
                 return await self._with_other_family(network, ip, index, families)
         raise self._exhausted(network)
 
+    async def _settle(self) -> None:
+        """Wait until this node, which has just started, may write; raises TimedOutError."""
+        if not await self._gossip.wait_may_write(_SETTLE_S):
+            raise TimedOutError(
+                "this node has just started and has not synchronized with its peers yet",
+                why="its disk may be older than its last writes, so it allocates no address yet",
+                hint="Try again in a few seconds",
+            )
+
     async def allocate_host(self, network: Network, segment: int) -> tuple[Ip, ...]:
         """Return addresses for the host endpoint on a segment, one per subnet of the segment.
 
         Raises ConflictError if a subnet has no free address, TimedOutError if this node may not
         write yet.
         """
-        if not await self._gossip.wait_may_write(_SETTLE_S):
-            raise TimedOutError(
-                "this node has just started and has not synchronized with its peers yet"
-            )
+        if not self._gossip.may_write:
+            await self._settle()
         ips: list[Ip] = []
         for index, _ in enumerate(network.subnets):
             if segment_of(network, index) != segment:

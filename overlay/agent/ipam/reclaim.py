@@ -38,7 +38,7 @@ class Reclaim(Controller):
 
         Raises OverlayError where the disk rejects them.
         """
-        if not self._gossip.node.may_write(self._gossip.transport.now()):
+        if not self._gossip.may_write:
             return
         view, space = self._directory.view, self._allocator.space
         if not space.departures().forgotten:
