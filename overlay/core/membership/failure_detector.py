@@ -18,7 +18,6 @@ import heapq
 from collections import deque
 
 from overlay import limits
-from overlay.core.membership.awareness import Awareness
 from overlay.core.membership.broadcast_queue import BroadcastQueue
 from overlay.core.membership.partition_guard import PartitionGuard
 from overlay.core.membership.prober import Prober
@@ -51,7 +50,6 @@ class FailureDetector:
         broadcasts: BroadcastQueue,
         prober: Prober,
         outbox: Outbox,
-        awareness: Awareness,
         settings: ProtocolSettings,
     ) -> None:
         self.incarnation = incarnation
@@ -62,7 +60,7 @@ class FailureDetector:
         self._broadcasts = broadcasts
         self._prober = prober
         self._outbox = outbox
-        self._awareness = awareness
+        self._awareness = prober.awareness
         self._settings = settings
         self._partition_guard = PartitionGuard(settings)
         self._timers: list[tuple[float, int, MemberRecord, Suspicion]] = []  # a heap

@@ -86,7 +86,6 @@ class Membership:
             broadcasts=self._broadcasts,
             prober=self._prober,
             outbox=outbox,
-            awareness=self._awareness,
             settings=settings,
         )
         self._rumours_at = now

@@ -86,7 +86,7 @@ class Prober:
     ) -> None:
         self._roster = roster
         self._outbox = outbox
-        self._awareness = awareness
+        self.awareness = awareness
         self._settings = settings
         self._root_of = root_of
         self._sequence = rng.getrandbits(32)  # answers to an earlier process do not match
@@ -144,9 +144,7 @@ class Prober:
 
     def _begin_round(self, now: float) -> None:
         interval_s = self._settings.probe_interval_s
-        self._round_at = now + (
-            interval_s if self.is_frozen else self._awareness.scaled(interval_s)
-        )
+        self._round_at = now + (interval_s if self.is_frozen else self.awareness.scaled(interval_s))
         target = self._roster.next_target()
         if target is not None:
             self._start(target, _Purpose.ROUND, now)
@@ -237,7 +235,7 @@ class Prober:
 
     def _start(self, target: NodeId, purpose: _Purpose, now: float) -> None:
         sequence = self._remember(_Probe(target, now, purpose))
-        settings, scaled = self._settings, self._awareness.scaled
+        settings, scaled = self._settings, self.awareness.scaled
         indirect_at = now + scaled(settings.probe_timeout_s)
         heapq.heappush(self._steps, (indirect_at, sequence, _Step.INDIRECT))
         fail_at = now + scaled(settings.probe_interval_s)
@@ -284,11 +282,11 @@ class Prober:
         """Mark a probe failed; relays without Ack or Nack count against this node."""
         probe.failed = True
         if probe.purpose == _Purpose.ROUND:
-            self._awareness.adjust(len(probe.silent_relays) if probe.relays else 1)
+            self.awareness.adjust(len(probe.silent_relays) if probe.relays else 1)
 
     def _measure(self, probe: _Probe, sender: NodeId, now: float) -> None:
         if probe.purpose == _Purpose.ROUND:
-            self._awareness.adjust(-1)
+            self.awareness.adjust(-1)
             self._loss += LOSS_WEIGHT * (float(probe.repeated) - self._loss)
         record = self._roster.get(probe.target)
         # Karn's rule (RFC 6298 section 3): the answer to a repeated ping measures nothing.
@@ -299,7 +297,7 @@ class Prober:
 
     def _expire(self, now: float) -> None:
         """Drop probes that are too old for an answer to mean anything."""
-        horizon = now - self._awareness.scaled(self._settings.probe_memory_s)
+        horizon = now - self.awareness.scaled(self._settings.probe_memory_s)
         while self._probes:
             sequence, probe = next(iter(self._probes.items()))
             if probe.sent_at > horizon:

@@ -111,11 +111,9 @@ class Host:
                 self.formed_with if self._life == 1 else (),
             ),
             self.environment,
+            self,
             address=self.address,
             drops=self.drops,
-            on_event=self._handle_event,
-            on_key=self._receive_key,
-            on_death=self._crash,
         )
         self.keys = KeyRotation(self, self.node, self.transport)
         self.on_start()
@@ -211,9 +209,10 @@ class Host:
         try:
             action(argument)
         except AgentKilled:
-            self._crash()
+            self.crash()
 
-    def _crash(self) -> None:
+    def crash(self) -> None:
+        """End the agent, which was killed in the middle of its work."""
         self.environment.tell(f"{self.name}: is killed in the middle of its work")
         self.stop()
 
@@ -276,11 +275,13 @@ class Host:
         self.transport.sessions.card = self.card
         self.node.renew_card(self.card, self.schedule.now)
 
-    def _receive_key(self, sender: NodeId, key: KeyId) -> None:
+    def receive_key(self, sender: NodeId, key: KeyId) -> None:
+        """Use a cluster key that a peer sent."""
         if self.keys is not None:
             self.keys.take(sender, key)
 
-    def _handle_event(self, event: Event) -> None:
+    def handle_event(self, event: Event) -> None:
+        """Act on an event of the node, or hand it on."""
         if self.keys is not None:
             self.keys.note(event)
         match event:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from overlay import limits
 from overlay.core.events import Event
@@ -36,23 +36,31 @@ _KEY_SIZE: Final = 122  # a session, a secret, a warrant, two numbers, framing
 _NEVER: Final = float("inf")
 
 
-class Transport:
-    """Moves datagrams and time.
+class TransportOwner(Protocol):
+    """The simulated host that a transport belongs to."""
 
-    `on_event` receives events, `on_key` keys sent by peers, `on_death` is called on AgentKilled.
-    """
+    def handle_event(self, event: Event) -> None:
+        """Act on an event of the node."""
+
+    def receive_key(self, sender: NodeId, key: KeyId) -> None:
+        """Use a cluster key that a peer sent."""
+
+    def crash(self) -> None:
+        """End the agent, which was killed in the middle of its work."""
+
+
+class Transport:
+    """Moves datagrams and time."""
 
     def __init__(
         self,
         node: Node,
         sessions: Sessions,
         environment: Environment,
+        owner: TransportOwner,
         *,
         address: Ip,
         drops: Counter[str],
-        on_event: Callable[[Event], None],
-        on_key: Callable[[NodeId, KeyId], None],
-        on_death: Callable[[], None],
     ) -> None:
         self.node = node
         self.sessions = sessions
@@ -60,9 +68,7 @@ class Transport:
         self._environment = environment
         self._schedule = environment.schedule
         self._drops = drops
-        self._on_event = on_event
-        self._on_key = on_key
-        self._on_death = on_death
+        self._owner = owner
         self._closed = False
         self._armed = _NEVER
         self._stalled_until = 0.0
@@ -84,7 +90,7 @@ class Transport:
             self._take(flight)
             self.flush()
         except AgentKilled:
-            self._on_death()
+            self._owner.crash()
 
     def _take(self, flight: Flight) -> None:
         content = flight.content
@@ -111,7 +117,7 @@ class Transport:
         for reply in opened.replies:
             self._send(sender, reply)
         if opened.key is not None:
-            self._on_key(sender, opened.key)
+            self._owner.receive_key(sender, opened.key)
         if opened.payload is None:
             return
         for message in codec.decode(opened.payload):
@@ -152,7 +158,7 @@ class Transport:
             return
         now = self._schedule.now
         while (event := node.next_event()) is not None:
-            self._on_event(event)
+            self._owner.handle_event(event)
         seal = self.sessions.seal
         for to, payload in node.outbox.drain(node.membership):
             for content in seal(to, payload, now):
@@ -207,7 +213,7 @@ class Transport:
                 node.handle_timer(now)
             self.flush()
         except AgentKilled:
-            self._on_death()
+            self._owner.crash()
 
     def stalled(self) -> float | None:
         """Return until when the agent is suspended; None if it is not."""
@@ -242,7 +248,7 @@ class Transport:
                 self._take(self._backlog.popleft())
             self.flush()
         except AgentKilled:
-            self._on_death()
+            self._owner.crash()
 
     # --- first contact ------------------------------------------------------------------
 
