@@ -33,6 +33,12 @@ def create(hosts: Cluster, number: int, *options: str) -> str:
     return hosts.ok(number, "overlayd", "token", "create", *options).strip()
 
 
+def keep_apart(hosts: Cluster, number: int) -> None:
+    """Configure a host so that it gives the authority to nobody by itself."""
+    path = "/etc/overlayd/overlayd.toml"
+    hosts.ok(number, "sh", "-c", f"mkdir -p /etc/overlayd; echo authority_holders = 1 >{path}")
+
+
 def members(hosts: Cluster, number: int) -> dict[str, dict[str, Any]]:
     """Return by name the members that have not left, as one host sees them."""
     shown = hosts.json(number, "members")["members"]
@@ -47,6 +53,8 @@ def kill(hosts: Cluster, number: int) -> None:
 @pytest.fixture(scope="module")
 def pair(hosts: Cluster) -> Cluster:
     """Two members, vm1 the one holder of the authority; vm3 is outside."""
+    for number in (1, 2, 3):
+        keep_apart(hosts, number)
     hosts.ok(1, "overlayd", "join")
     assert join(hosts, 2, VM1, hosts.ok(1, "overlayd", "token", "show")) == (0, "agent started\n")
     return hosts

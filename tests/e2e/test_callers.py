@@ -26,6 +26,8 @@ ONLY_ROOT = [
     ("reset", "--yes"),
     ("forget", "vm1"),
     ("promote", "vm1"),
+    ("authority", "export", "/run/authority.json", "--passphrase-file", "/etc/hostname"),
+    ("authority", "import", "/etc/hostname", "--passphrase-file", "/etc/hostname"),
     ("token", "show"),
     ("token", "ls"),
     ("token", "create"),

@@ -52,6 +52,9 @@ def joined(hosts: Cluster, number: int, token: str, *words: str) -> dict[str, An
 @pytest.fixture(scope="module")
 def pair(hosts: Cluster) -> Cluster:
     """Two members with twelve networks, vm1 the one holder; vm3 is outside."""
+    for number in (1, 2, 3):
+        path = "/etc/overlayd/overlayd.toml"
+        hosts.ok(number, "sh", "-c", f"mkdir -p /etc/overlayd; echo authority_holders = 1 >{path}")
     hosts.ok(1, "overlayd", "join")
     token = hosts.ok(1, "overlayd", "token", "show")
     assert joined(hosts, 2, token, VM1)["via"] == VM1

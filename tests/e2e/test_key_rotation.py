@@ -24,7 +24,7 @@ from overlay.wire.codec import datagram
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 PORT = limits.GOSSIP_PORT_DEFAULT
 PLAN = "/run/crash-plan"
-CONFIG = "/run/overlayd/test.toml"
+CONFIG = "/etc/overlayd/overlayd.toml"
 READ = (
     sys.executable,
     "-c",
@@ -33,6 +33,23 @@ state = sqlite3.connect("/var/lib/overlayd/state.db")
 print(*state.execute("SELECT json FROM value WHERE kind='keyring'").fetchone())""",
 )
 SETTLE_S = 60.0  # a loaded machine; the rest of an old key is 10 s of it
+
+
+def configure(driver: AgentDriver, *lines: str) -> None:
+    """Write the lines of a host's configuration; its agent reads them when it starts."""
+    text = "\\n".join(lines)
+    driver.run("sh", "-c", f"mkdir -p /etc/overlayd; printf '{text}\\n' >{CONFIG}")
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[LabCluster]:
+    """Return three joined hosts with a container each, vm1 the one holder of the authority."""
+    with lab_cluster(3, populated=False) as made:
+        for driver in made.drivers:
+            configure(driver, "authority_holders = 1")
+        join_all(made.drivers)
+        made.populate()
+        yield made
 
 
 def keys(driver: AgentDriver) -> Json:
@@ -351,9 +368,8 @@ def quick() -> Iterator[LabCluster]:
     """Return two hosts that rotate automatically every few seconds."""
     with lab_cluster(2, populated=False) as made:
         for driver in made.drivers:
-            driver.run("mkdir", "-p", "/run/overlayd")
-            driver.run("sh", "-c", f"echo key_rotation_interval_s = 3 > {CONFIG}")
-        join_all(made.drivers, OVERLAYD_CONFIG=CONFIG)
+            configure(driver, "authority_holders = 1", "key_rotation_interval_s = 3")
+        join_all(made.drivers)
         made.populate()
         yield made
 

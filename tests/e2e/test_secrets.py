@@ -38,10 +38,11 @@ class Told:
         self._folder = folder
         self.drivers = drivers
         self.tokens: list[str] = []
+        self.passphrases: list[str] = []
 
     def secrets(self) -> set[str]:
         """Return the secrets on both disks and the tokens, as text and as printed bytes."""
-        found = {token.partition(".")[2] for token in self.tokens}
+        found = {token.partition(".")[2] for token in self.tokens} | set(self.passphrases)
         for driver in self.drivers:
             root = Path(f"/proc/{driver.host.pid}/root{STATE}")
             public = {driver.get("/v1/status")["cluster"]["id"]}
@@ -96,6 +97,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         one.post("/v1/networks", name="blue", subnets=[{"subnet": "10.32.0.0/16"}])
         made.tokens += [one.get("/v1/token")["token"], one.post("/v1/tokens", uses=1)["token"]]
         one.post("/v1/promote", node=two.get("/v1/status")["node"]["name"])
+        made.passphrases.append("a passphrase that nobody reads")
+        sealed = one.post("/v1/authority/export", passphrase=made.passphrases[0])["sealed"]
+        two.post("/v1/authority/import", sealed=sealed, passphrase=made.passphrases[0])
+        with pytest.raises(ApiRefusedError) as wrong_one:
+            two.post("/v1/authority/import", sealed=sealed, passphrase=made.passphrases[0] * 2)
+        assert made.passphrases[0] not in str(wrong_one.value)
         spoiled = made.tokens[1][:-4] + "AAAA"
         for wrong in (spoiled, [made.tokens[1]], made.tokens[1] * 100):
             with pytest.raises(ApiRefusedError) as refusal:
