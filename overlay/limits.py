@@ -67,6 +67,17 @@ CERTIFICATE_RENEWED_S: Final = 30 * 86_400  # before its expiry
 CERTIFICATE_EARLY_S: Final = 86_400  # the clocks of two hosts may differ by this much
 CERTIFICATE_CHECK_INTERVAL_S: Final = 3600.0
 PROMOTE_TIMEOUT_S: Final = 10.0
+AUTHORITY_HOLDERS_DEFAULT: Final = 3
+AUTHORITY_HOLDERS_MAX: Final = HOLDERS_REPORTED_MAX  # kept by themselves; `promote` makes more
+HOLDER_LOST_S: Final = 600.0  # without an answer; a reboot takes less
+LAST_HOLDER_LOST_S: Final = 60.0  # where no other holder has answered
+HOLDER_TURN_S: Final = 5.0  # delay of each further holder before it makes a new one
+HOLDER_CHECK_INTERVAL_S: Final = 10.0
+HANDOVER_INTERVAL_S: Final = 1.0  # between two messages with the key to one member
+HANDOVER_PATIENCE_S: Final = 30.0  # then another member is chosen
+PASSPHRASE_LENGTH_MIN: Final = 8  # characters; it alone protects an exported authority
+PASSPHRASE_LENGTH_MAX: Final = 1024
+SINGLE_HOLDER_SHOWN_S: Final = 30.0  # a new member becomes a holder within seconds
 
 # --- Cluster keys ----------------------------------------------------------------------
 KEY_GENERATION_MAX: Final = 2**32 - 1

@@ -70,6 +70,11 @@ def _of_member(status: Mapping[str, Any]) -> Iterator[Family]:
         "members", "Members of the cluster, by state as seen here.",
         [Sample(count, (("state", state),)) for state, count in members],
     )  # fmt: skip
+    holders = status["cluster"].get("authority_holders")  # an older agent does not say
+    yield Family(
+        "authority_holders", "Members that hold the cluster's authority.",
+        [] if holders is None else [Sample(holders)],
+    )  # fmt: skip
     yield Family(
         "datagrams_received_total", "Gossip datagrams received.", [Sample(gossip["received"])]
     )

@@ -40,7 +40,10 @@ from overlay.agent.exposure.published_ports import PublishedPorts
 from overlay.agent.exposure.rules import HostRules
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.admission import AdmissionService
-from overlay.agent.gossip.authority import AuthorityHolder
+from overlay.agent.gossip.authority.backup import AuthorityBackup
+from overlay.agent.gossip.authority.certificate import CertificateKeeper
+from overlay.agent.gossip.authority.handover import AuthoritySharing
+from overlay.agent.gossip.authority.holders import AuthorityHolders
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.dead_node_expiry import DeadNodeExpiry
 from overlay.agent.gossip.forget import ForgetService
@@ -109,12 +112,19 @@ class Components:
     def _construct_cluster_services(self, space: AddressSpace) -> None:
         """Construct admission, authority, keys, identities and addresses: no data plane needed."""
         gossip, directory, event_log = self.gossip, self.directory, self.event_log
-        self.admission = AdmissionService(gossip, event_log)
-        self.authority_holder = AuthorityHolder(gossip, directory, self.admission, event_log)
-        self.key_rotation = KeyRotation(
-            gossip, directory, self.admission, event_log, self.config.key_rotation_interval_s
+        self.holders = AuthorityHolders(gossip)
+        self.admission = AdmissionService(gossip, self.holders, event_log)
+        self._certificate = CertificateKeeper(gossip, directory, self.holders, event_log)
+        self.authority_sharing = AuthoritySharing(
+            gossip, directory, self.holders, event_log, self.config.authority_holders
         )
-        self.forget_service = ForgetService(gossip, directory, self.admission, event_log)
+        self.authority_backup = AuthorityBackup(
+            gossip, self.holders, self.authority_sharing, event_log
+        )
+        self.key_rotation = KeyRotation(
+            gossip, directory, self.holders, event_log, self.config.key_rotation_interval_s
+        )
+        self.forget_service = ForgetService(gossip, directory, self.holders, event_log)
         self.identity_conflicts = IdentityConflicts(gossip, directory, event_log)
         self.allocator = AddressAllocator(gossip, directory, event_log, space)
         self.grants = GrantService(gossip, directory, self.allocator, event_log)
@@ -215,7 +225,8 @@ class Components:
             grants=self.grants,
             admission=self.admission,
             conflict_report=self.conflict_report,
-            authority_holder=self.authority_holder,
+            authority_sharing=self.authority_sharing,
+            certificate=self._certificate,
             reconciler=self.reconciler,
             identity_conflicts=self.identity_conflicts,
             reclaim=self._reclaim,
@@ -233,7 +244,8 @@ class Components:
             self.underlay_filter,
             self.reconciler,
             self.drivers.macvlan_ports,
-            self.authority_holder,
+            self._certificate,
+            self.authority_sharing,
             self.key_rotation,
             self._removed_networks,
             self._reclaim,

@@ -15,7 +15,9 @@ from overlay.agent.dns.resolver import Resolver
 from overlay.agent.endpoints.removed_networks import RemovedNetworks
 from overlay.agent.exposure.service import ExposureService
 from overlay.agent.gossip.admission import AdmissionService
-from overlay.agent.gossip.authority import AuthorityHolder
+from overlay.agent.gossip.authority.certificate import CertificateKeeper
+from overlay.agent.gossip.authority.handover import AuthoritySharing
+from overlay.agent.gossip.authority.holders import HOLDER_KEY
 from overlay.agent.gossip.context import NodeContext
 from overlay.agent.gossip.identity_conflicts import IdentityConflicts
 from overlay.agent.gossip.key_rotation import KeyRotation
@@ -56,7 +58,8 @@ class EventRouter:
     grants: GrantService
     admission: AdmissionService
     conflict_report: ConflictReport
-    authority_holder: AuthorityHolder
+    authority_sharing: AuthoritySharing
+    certificate: CertificateKeeper
     reconciler: Reconciler
     identity_conflicts: IdentityConflicts
     reclaim: Reclaim
@@ -86,7 +89,8 @@ class EventRouter:
             case GrantRefused(refusal=refusal):
                 self.allocator.handle_refusal(refusal)
             case AuthorityMessage():
-                self.authority_holder.handle_message(event)
+                self.certificate.handle_message(event)
+                self.authority_sharing.handle_message(event)
             case ForgottenBy(node_id=node_id):
                 self.identity_conflicts.forgotten_by_member(node_id)
             case DuplicateIdentity(node_id=node_id, address=address):
@@ -98,6 +102,7 @@ class EventRouter:
             case NodeForgotten(node_id=node_id):
                 self.context.gossip.node_forgotten(node_id)
                 self.admission.records_changed()
+                self.authority_sharing.holders_changed()
                 self.key_rotation.trigger()
             case _:
                 self._log(event)
@@ -123,6 +128,8 @@ class EventRouter:
 
     def _records_written(self, scope: Scope, keys: tuple[Key, ...]) -> None:
         self.key_rotation.records_changed(keys)  # no other scope has such records
+        if HOLDER_KEY in keys:
+            self.authority_sharing.holders_changed()
         # A key rotation changes one record of each member; nothing else depends on these.
         if any(key != rotation_driver.KEY_STATE_KEY for key in keys):
             self._store_changed(scope)
@@ -136,6 +143,7 @@ class EventRouter:
         if event.after in (MemberState.SUSPECT, MemberState.DEAD):
             self.context.gossip.member_unresponsive(event.node_id)
         self.key_rotation.trigger()
+        self.authority_sharing.trigger()
         self.resolver.records_changed(None)
         state = event.after.name.lower() if event.before is not None else "joined"
         name = self.context.directory.node_name(event.node_id)

@@ -175,7 +175,7 @@ class AgentLifecycle:
             self._undo_failed_join()
             raise
         self._remember(components, cluster)
-        components.admission.declare_holder()
+        components.holders.declare()
         self.event_log.record("join", f"created cluster {cluster.cluster_id[:8]}")
         return components
 
@@ -356,7 +356,7 @@ class AgentLifecycle:
         """
         components = self.require_components()
         if not force:
-            components.admission.require_another_holder()
+            components.holders.require_another()
         if components.identity_conflicts.has_duplicate():
             raise ConflictError(
                 "another host uses this host's identity, and would leave as well",

@@ -20,9 +20,11 @@ _KEPT = {
     "ip": ("ips",),
     "ip_range": ("ranges",),
     "network": ("name",),
+    "passphrase": ("passphrase_file",),
     "ports": ("publish",),
     "rate_in": ("rate",),
     "rate_out": ("rate",),
+    "sealed": ("file",),
     "subnet": ("subnets",),
     "token": ("token_file",),
 }

@@ -6,23 +6,21 @@ Does not: know the structure of a token; the agent checks it.
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from overlay.cli import output
-from overlay.errors import ForbiddenError, NotFoundError, OverlayError, UsageError
+from overlay.cli import secret_file
+from overlay.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 VARIABLE = "OVERLAYD_TOKEN"
 PREFIX = "ovt1."
-STDIN = "-"
 TOKEN_SIZE_MAX = 4096  # a token has about 80 characters; more means a wrong file
-HINT = "On the first host: sudo overlayd token show > token; then copy that file here (mode 0600)"
+HINT = (
+    "On a host that holds the authority ('overlayd members' shows which): sudo overlayd token show "
+    "> token; then copy that file here (mode 0600)"
+)
 
 
 def read_token(
@@ -32,10 +30,8 @@ def read_token(
     if token_file is None:
         text = environ.get(VARIABLE)
         return None if text is None else _checked(text, f"the variable {VARIABLE}")
-    if token_file == STDIN:
-        text = (stdin or sys.stdin).read(TOKEN_SIZE_MAX + 1)
-        return _checked(text, "standard input")
-    return _checked(_from_file(token_file), token_file)
+    text = secret_file.read_secret(token_file, "token", TOKEN_SIZE_MAX, hint=HINT, stdin=stdin)
+    return _checked(text, "standard input" if token_file == secret_file.STDIN else token_file)
 
 
 def refuse_token_arguments(words: Sequence[str]) -> None:
@@ -47,22 +43,6 @@ def refuse_token_arguments(words: Sequence[str]) -> None:
             hint=f"Put it into a file for --token-file, or pipe it to --token-file -, "
             f"or set {VARIABLE}",
         )
-
-
-def _from_file(path: str) -> str:
-    try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(TOKEN_SIZE_MAX + 1)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"token file {path} does not exist", hint=HINT) from error
-    except PermissionError as error:
-        raise ForbiddenError(f"cannot read the token file {path}", hint="Use sudo") from error
-    except OSError as error:
-        raise OverlayError(f"cannot read the token file {path}", why=str(error.strerror)) from error
-    if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
-        output.warn(f"other users can read the token in {path}", f"chmod 600 {path}")
-    return text
 
 
 def _checked(text: str, source: str) -> str:

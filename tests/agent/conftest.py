@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest_asyncio
 from overlay.agent.gossip.admission import AdmissionService
-from overlay.agent.gossip.authority import AuthorityHolder
+from overlay.agent.gossip.authority.backup import AuthorityBackup
+from overlay.agent.gossip.authority.certificate import CertificateKeeper
+from overlay.agent.gossip.authority.handover import AuthoritySharing
+from overlay.agent.gossip.authority.holders import AuthorityHolders
 from overlay.agent.gossip.join_client import JoinAttempt
 from overlay.agent.gossip.join_request import JoinSeed
 from overlay.agent.gossip.service import GossipService
@@ -48,8 +51,13 @@ class Site:
         self.gossip = GossipService(state, cluster, parse_ip(address), 1500)
         directory = Directory(self.gossip.node, self.gossip.node_id)
         self.event_log = event_log = EventLog(state.directory)
-        self.admission = AdmissionService(self.gossip, event_log, lambda: self.now_s)
-        self.authority_holder = AuthorityHolder(self.gossip, directory, self.admission, event_log)
+        self.holders = AuthorityHolders(self.gossip)
+        self.admission = AdmissionService(self.gossip, self.holders, event_log, lambda: self.now_s)
+        self.certificate = CertificateKeeper(self.gossip, directory, self.holders, event_log)
+        self.authority_sharing = AuthoritySharing(self.gossip, directory, self.holders, event_log)
+        self.authority_backup = AuthorityBackup(
+            self.gossip, self.holders, self.authority_sharing, event_log
+        )
         self.gossip.transport.event_occurred.connect(self._route)
         self.gossip.start()
 
@@ -64,19 +72,25 @@ class Site:
             case MemberChanged(node_id=node_id, after=MemberState.SUSPECT | MemberState.DEAD):
                 self.gossip.member_unresponsive(node_id)
             case StoreChanged():
-                self.admission.records_changed()
+                self.records_changed()
             case NodeForgotten(node_id=node_id):
                 self.gossip.node_forgotten(node_id)
-                self.admission.records_changed()
+                self.records_changed()
             case AuthorityMessage():
-                self.authority_holder.handle_message(event)
+                self.certificate.handle_message(event)
+                self.authority_sharing.handle_message(event)
             case _:
                 pass
 
     def write(self, *values: Value) -> None:
         """Publish records of this node's own."""
         self.gossip.publish(self.gossip.commit(CLUSTER_SCOPE, values))
+        self.records_changed()
+
+    def records_changed(self) -> None:
+        """Read the records again before the next use."""
         self.admission.records_changed()
+        self.holders.records_changed()
 
     @property
     def seed(self) -> JoinSeed:
@@ -103,7 +117,7 @@ class Sites:
         state.commit(documents.membership_rows(key, authority=authority))
         anchor = TrustAnchor(authority.anchor)
         site = self._start(state, self._cluster("vm1", anchor), "127.0.0.1")
-        site.admission.declare_holder()
+        site.holders.declare()
         return site
 
     async def join(

@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from overlay.agent.event_router import EventRouter
+from overlay.agent.gossip.authority.holders import HOLDER_KEY
 from overlay.core.events import (
     CardAccepted,
     Event,
@@ -37,9 +38,9 @@ class Bench:
         self.calls.gossip.transport.event_occurred = Signal()
         self.calls.directory.node_name.return_value = "vm2"
         names = (
-            "allocator", "grants", "admission", "conflict_report", "authority_holder",
-            "reconciler", "identity_conflicts", "reclaim", "key_rotation", "resolver", "exposure",
-            "removed_networks", "underlay",
+            "allocator", "grants", "admission", "conflict_report", "authority_sharing",
+            "certificate", "reconciler", "identity_conflicts", "reclaim", "key_rotation",
+            "resolver", "exposure", "removed_networks", "underlay",
         )  # fmt: skip
         cast("Any", EventRouter)(
             context=self.calls, **{name: getattr(self.calls, name) for name in names}
@@ -61,6 +62,13 @@ def bench() -> Bench:
 def test_a_rotation_concerns_the_keys_alone(bench: Bench) -> None:
     """Each member writes its key state, and no row depends on it."""
     assert bench.emit(StoreChanged(OTHER, CLUSTER_SCOPE, (KEY_STATE_KEY,))) == {"key_rotation"}
+
+
+def test_a_holders_record_concerns_those_who_share(bench: Bench) -> None:
+    """A new holder of the authority may be the last one that was missing."""
+    reached = bench.emit(StoreChanged(OTHER, CLUSTER_SCOPE, (HOLDER_KEY,)))
+
+    assert reached >= {"authority_sharing", "admission"}
 
 
 def test_records_of_the_cluster_dirty_all_sandboxes(bench: Bench) -> None:
@@ -98,14 +106,14 @@ def test_sessions_learn_of_members_that_do_not_answer(
     """The gossip service is one of the consumers, beside those that show and plan."""
     reached = bench.emit(MemberChanged(OTHER, MemberState.ALIVE, after))
 
-    assert reached >= {"key_rotation", "resolver", "underlay", "event_log"}
+    assert reached >= {"key_rotation", "authority_sharing", "resolver", "underlay", "event_log"}
     assert bench.calls.gossip.member_unresponsive.called is is_marked
 
 
 @pytest.mark.parametrize(
     ("event", "reached"),
     [
-        (NodeForgotten(OTHER), {"gossip", "admission", "key_rotation"}),
+        (NodeForgotten(OTHER), {"gossip", "admission", "authority_sharing", "key_rotation"}),
         (OwnCardAhead(5), {"gossip"}),
         (GrantRequested(OTHER, cast("Any", object())), {"grants"}),
         (GrantRefused(OTHER, cast("Any", object())), {"allocator"}),

@@ -40,6 +40,9 @@ VERBS = [
     ("POST /v1/tokens", "token create", "ovt1.EXAMPLE\n"),
     ("DELETE /v1/tokens/{id}", "token revoke 5d1c", ""),
     ("POST /v1/promote", "promote vm2", ""),
+    ("GET /v1/authority", "authority ls", "vm1"),
+    ("POST /v1/authority/export", "authority export NEW --passphrase-file SECRET", ""),
+    ("POST /v1/authority/import", "authority import SECRET --passphrase-file SECRET", ""),
     ("GET /v1/keys", "key status", "distributing: waiting for vm3, 2s"),
     ("POST /v1/keys/rotate", "key rotate", ""),
     ("GET /v1/members", "members", "suspect"),
@@ -67,17 +70,19 @@ VERBS = [
 
 @pytest.mark.parametrize(("line", "words", "shown"), VERBS)
 def test_the_command_line_shows_each_example(
-    overlayd: Run, agent: FakeAgent, line: str, words: str, shown: str
+    overlayd: Run, agent: FakeAgent, tmp_path: Path, line: str, words: str, shown: str
 ) -> None:
     """The command line reads what is documented."""
+    (tmp_path / "SECRET").write_text("a passphrase")
+    words = words.replace("SECRET", str(tmp_path / "SECRET"))
     name = "blue" if "networks" in line else "c1"
     path = line.replace("{name}", name).replace("{id}", "5d1c")
     agent.answer(path, ANSWERS[line])
-    outcome = overlayd(*words.split())
+    outcome = overlayd(*words.replace("NEW", str(tmp_path / "one")).split())
 
     assert outcome.code == 0
     assert shown in outcome.out
-    as_json = overlayd(*words.split(), "--json")
+    as_json = overlayd(*words.replace("NEW", str(tmp_path / "two")).split(), "--json")
     assert json.loads(as_json.out)["schema"] == ANSWERS[line]["schema"]
 
 

@@ -34,7 +34,9 @@ LINES = {
     "unpublish": "unpublish web 8080:80 --network blue",
     "tokens": "token create --expires 2h --uses 3 --label laptop",
     "promote": "promote vm2",
-    "forget": "forget vm2 --powered-off --bar",
+    "authority/export": "authority export NEW --passphrase-file SECRET",
+    "authority/import": "authority import SECRET --passphrase-file SECRET",
+    "forget": "forget vm2 --powered-off --bar --force",
     "leave": "leave --force",
     "join": "join 192.168.56.11 --token-file TOKEN --underlay eth1 --name vm2 --vxlan-port 4790 "
     "--gossip-port 7949",
@@ -53,8 +55,10 @@ def test_errors_name_every_field_as_it_was_typed(
     agent: FakeAgent, overlayd: Run, tmp_path: Path, path: str
 ) -> None:
     """The error begins with an option of the verb, or with an argument from its usage."""
-    (tmp_path / "token").write_text("ovt1." + "A" * 60)
-    words = [str(tmp_path / "token") if word == "TOKEN" else word for word in LINES[path].split()]
+    (tmp_path / "TOKEN").write_text("ovt1." + "A" * 60)
+    (tmp_path / "SECRET").write_text("a passphrase")
+    files = ("TOKEN", "SECRET", "NEW")
+    words = [str(tmp_path / word) if word in files else word for word in LINES[path].split()]
     request_line = f"POST /v1/{path}"
     agent.fail(request_line, "usage", 400)
     overlayd(*words)

@@ -13,11 +13,12 @@ READING = [
     ("status",), ("members",), ("verify",), ("events",), ("token", "show"), ("token", "ls"),
     ("network", "ls"), ("network", "inspect"), ("endpoint", "ls"), ("container", "ls"),
     ("version",), ("ipam",), ("key", "status"),
-    ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"),
+    ("dns", "ls"), ("dns", "lookup"), ("dns", "add"), ("dns", "rm"), ("authority", "ls"),
 ]  # fmt: skip
 WRITING = [
     ("metrics",), ("join",), ("leave",), ("reset",), ("forget",),
     ("token", "create"), ("token", "revoke"), ("promote",), ("key", "rotate"),
+    ("authority", "export"), ("authority", "import"),
     ("network", "create"), ("network", "rm"),
     ("attach",), ("detach",), ("endpoint", "set"),
     ("container", "add"), ("container", "exec"), ("container", "rm"),

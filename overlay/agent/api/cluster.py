@@ -99,7 +99,10 @@ class ClusterHandlers:
         components = self._agent.require_components()
         gossip, directory = components.gossip, components.directory
         node_id = components.forget_service.forget(
-            request.node, powered_off=request.powered_off, bar=request.bar
+            request.node,
+            powered_off=request.powered_off,
+            bar=request.bar,
+            force=request.force,
         )
         removed = (
             leftovers.remove_unused(gossip, directory, node_id) if request.remove_networks else []
@@ -158,7 +161,7 @@ def _identity(components: Components, card: Card) -> schema.MemberIdentityRespon
         "name": card.name,
         "address": ip_text(card.address),
         "version": card.software,
-        "authority": components.admission.is_holder(card.node_id),
+        "authority": components.holders.is_holder(card.node_id),
         "certificate_expires": certificate.not_after_s,
     }
 

@@ -8,6 +8,7 @@ import functools
 import msgspec
 
 from overlay.agent.api import (
+    authority,
     cluster,
     containers,
     dns,
@@ -31,6 +32,7 @@ _RESOURCES = (
     endpoints,
     containers,
     tokens,
+    authority,
     dns,
     exposure,
     verify,

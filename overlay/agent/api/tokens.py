@@ -1,4 +1,4 @@
-"""Handlers for join tokens and the cluster's authority."""
+"""Handlers for join tokens."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Final
 from overlay.agent.api.http.server import ApiServer
 from overlay.agent.api.schema.tokens import (
     DefaultTokenResponse,
-    PromotedResponse,
-    PromoteRequest,
     TokenCreatedResponse,
     TokenCreateRequest,
     TokenListResponse,
@@ -18,7 +16,6 @@ from overlay.agent.api.schema.tokens import (
 )
 from overlay.agent.components import Components
 from overlay.agent.lifecycle import AgentLifecycle
-from overlay.errors import TimedOutError
 from overlay.wire.admission import JoinRefusal
 
 _STATES: Final[dict[JoinRefusal | None, TokenState]] = {
@@ -55,11 +52,6 @@ class TokenHandlers:
         revoked = self._agent.require_components().admission.revoke(token_id)
         return {"revoked": revoked.token_id.hex()}
 
-    async def promote(self, request: PromoteRequest) -> PromotedResponse:
-        """POST /v1/promote."""
-        holder = self._agent.require_components().authority_holder
-        return {"node": request.node, "promoted": await holder.promote(request.node)}
-
 
 def register(server: ApiServer, agent: AgentLifecycle) -> None:
     """Register the routes of this module."""
@@ -86,16 +78,6 @@ def register(server: ApiServer, agent: AgentLifecycle) -> None:
         handlers.revoke,
         root=True,
         response=TokenRevokedResponse,
-    )
-    server.route(
-        "POST",
-        "/v1/promote",
-        "promote",
-        handlers.promote,
-        root=True,
-        request=PromoteRequest,
-        response=PromotedResponse,
-        errors_raised=(TimedOutError,),
     )
 
 

@@ -1,4 +1,4 @@
-"""Admission of new hosts: join tokens and authority holders, derived from the records.
+"""Admission of new hosts: join tokens and their uses, derived from the records.
 
 Owns: the state of a token, counting its uses, and issuing certificates if this host holds the
 authority. Implements `wire.admission.AdmissionPolicy`. Does not: know HTTP or sockets.
@@ -13,14 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from overlay import limits
+from overlay.agent.gossip.authority.holders import AuthorityHolders
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.state import documents
-from overlay.core.protocol.messages import MemberState
 from overlay.core.protocol.records import (
     CLUSTER_SCOPE,
     Admission,
-    AuthorityHolderRecord,
     JoinToken,
     Key,
     TokenRevocation,
@@ -39,7 +38,6 @@ _KEPT_ENDED_S = 30 * 86_400  # so that a host that uses it learns why, and `toke
 class AdmissionRecords:
     """The records about admission, checked against the trust anchor."""
 
-    holders: set[NodeId] = field(default_factory=set)
     invitations: dict[bytes, JoinToken] = field(default_factory=dict)
     revoked: set[bytes] = field(default_factory=set)
     admitted: dict[bytes, set[NodeId]] = field(default_factory=dict)
@@ -51,10 +49,12 @@ class AdmissionService:
     def __init__(
         self,
         gossip: GossipService,
+        holders: AuthorityHolders,
         event_log: EventLog,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._gossip = gossip
+        self._holders = holders
         self._event_log = event_log
         self._wall_clock = wall_clock
         self._records: AdmissionRecords | None = None
@@ -95,7 +95,7 @@ class AdmissionService:
 
     def holders(self) -> list[tuple[Ip, int]]:
         """Return the addresses and ports of the other holders that are alive."""
-        cards = (self._gossip.node.store.card(node_id) for node_id in self.live_holders())
+        cards = (self._gossip.node.store.card(node_id) for node_id in self._holders.live())
         return [(card.address, card.gossip_port) for card in cards if card is not None]
 
     def authority(self) -> Authority | None:
@@ -159,69 +159,11 @@ class AdmissionService:
                 return card
         return None
 
-    # --- holders of the authority -------------------------------------------------------
-
-    def is_holder(self, node_id: NodeId) -> bool:
-        """Return whether a node holds the authority."""
-        if node_id == self._gossip.node_id:
-            return self._gossip.authority is not None
-        return node_id in self.records().holders
-
-    def live_holders(self) -> list[NodeId]:
-        """Return the other holders that are alive, in order of id."""
-        state_of = self._gossip.node.membership.state_of
-        return [
-            node_id
-            for node_id in sorted(self.records().holders)
-            if state_of(node_id) in (MemberState.ALIVE, MemberState.SUSPECT)
-        ]
-
-    def require_authority(self) -> Authority:
-        """Return the authority; raises ConflictError if this host does not hold it."""
-        if self._gossip.authority is not None:
-            return self._gossip.authority
-        store = self._gossip.node.store
-        names = sorted(
-            card.name for node_id in self.records().holders if (card := store.card(node_id))
-        )
-        where = f"Run it on {' or '.join(names)}" if names else "Run it on a host that holds it"
-        raise ConflictError(
-            "this host does not hold the cluster's authority",
-            hint=f"{where}, or make this host a holder from there: sudo overlayd promote "
-            f"{self._gossip.card.name}",
-        )
-
-    def require_another_holder(self) -> None:
-        """Raise ConflictError if other members stay and would lose the authority."""
-        node = self._gossip.node
-        staying = {
-            member.node_id
-            for member in node.membership.members()
-            if member.state is not MemberState.LEFT
-        }
-        if self._gossip.authority is not None and staying and not staying & self.records().holders:
-            raise ConflictError(
-                "this host is the only one that holds the cluster's authority",
-                why="after it has left, no host can be admitted again",
-                hint="Hand it on first: sudo overlayd promote NODE. To leave anyway: "
-                "sudo overlayd leave --force",
-            )
-
-    def declare_holder(self) -> None:
-        """Publish, once, the record that this host holds the authority."""
-        authority = self._gossip.authority
-        if authority is not None:
-            proof = authority.sign_holder(self._gossip.node_id)
-            segments = self._gossip.commit(CLUSTER_SCOPE, [proof])
-            if segments:
-                self._gossip.publish(segments)
-                self.records_changed()
-
     # --- tokens -------------------------------------------------------------------------
 
     def create(self, *, label: str, expires_in_s: int | None, uses: int | None) -> Token:
         """Create a token; raises ConflictError if this host does not hold the authority."""
-        authority = self.require_authority()
+        authority = self._holders.require_authority()
         cluster = self._gossip.cluster
         now_s = int(self._wall_clock())
         token = Token(
@@ -256,7 +198,7 @@ class AdmissionService:
 
     def default_token(self) -> Token:
         """Return this holder's permanent token; create one if there is no valid one."""
-        authority = self.require_authority()
+        authority = self._holders.require_authority()
         state = self._gossip.state
         cluster = self._gossip.cluster
         stored = documents.TOKEN.find(state)
@@ -280,7 +222,7 @@ class AdmissionService:
 
         Raises NotFoundError for an unknown prefix, ConflictError for an ambiguous one.
         """
-        authority = self.require_authority()
+        authority = self._holders.require_authority()
         found = [
             invitation
             for token_id, invitation in self.records().invitations.items()
@@ -336,19 +278,17 @@ class AdmissionService:
         def is_own(origin: NodeId) -> bool:
             return origin == self._gossip.node_id and self._gossip.authority is not None
 
-        for kind in ("holder", "invitation", "revocation", "admission"):
+        holders = self._holders.proven()
+        for kind in ("invitation", "revocation", "admission"):
             for origin, value in node.store.values(CLUSTER_SCOPE, kind):
                 if node.is_forgotten(origin):
                     continue
                 match value:
-                    case AuthorityHolderRecord() if self._is_proven(anchor, origin, value):
-                        if origin != self._gossip.node_id:
-                            book.holders.add(origin)
                     case JoinToken() if self._is_proven(anchor, origin, value):
                         book.invitations[value.token_id] = value
                     case TokenRevocation() if self._is_proven(anchor, origin, value):
                         book.revoked.add(value.token_id)
-                    case Admission() if origin in book.holders or is_own(origin):
+                    case Admission() if origin in holders or is_own(origin):
                         book.admitted.setdefault(value.token_id, set()).add(value.node_id)
                     case _:
                         pass
@@ -358,7 +298,7 @@ class AdmissionService:
         self,
         anchor: TrustAnchor,
         origin: NodeId,
-        value: AuthorityHolderRecord | JoinToken | TokenRevocation,
+        value: JoinToken | TokenRevocation,
     ) -> bool:
         """Return whether the authority signed a record; each signature is checked once."""
         kind, identity = key_of(value)
@@ -366,8 +306,6 @@ class AdmissionService:
         if self._proven.get(key) == (origin, value):
             return True
         match value:
-            case AuthorityHolderRecord():
-                is_true = anchor.verify_holder(origin, value)
             case JoinToken():
                 is_true = anchor.verify_token(value)
             case TokenRevocation():

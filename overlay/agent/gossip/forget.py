@@ -7,7 +7,7 @@ act on the declaration (`core.ipam.reclaim`, `core.keys`).
 from __future__ import annotations
 
 from overlay import limits
-from overlay.agent.gossip.admission import AdmissionService
+from overlay.agent.gossip.authority.holders import AuthorityHolders
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
@@ -24,19 +24,22 @@ class ForgetService:
         self,
         gossip: GossipService,
         directory: Directory,
-        admission: AdmissionService,
+        holders: AuthorityHolders,
         event_log: EventLog,
     ) -> None:
         self._gossip = gossip
         self._directory = directory
-        self._admission = admission
+        self._holders = holders
         self._event_log = event_log
 
-    def forget(self, name: str, *, powered_off: bool, bar: bool = False) -> NodeId:
+    def forget(
+        self, name: str, *, powered_off: bool, bar: bool = False, force: bool = False
+    ) -> NodeId:
         """Declare a node permanently gone; nothing is done if that is declared already.
 
         Raises ConflictError for a live node, unless `bar` is set. That requires the authority,
-        because no member may exclude another live one.
+        because no member may exclude another live one. Raises ConflictError as well for the only
+        holder of the authority, unless `force` is set.
         """
         node_id = self._find(name)
         if self._gossip.node.is_forgotten(node_id):
@@ -44,12 +47,14 @@ class ForgetService:
         if node_id == self._gossip.node_id:
             raise ConflictError("a node cannot forget itself", hint="Use: sudo overlayd leave")
         if bar:
-            self._admission.require_authority()
+            self._holders.require_authority()
         else:
             self._require_gone(node_id, name)
             if not powered_off:
                 self._require_majority(name)
         self._require_room(name)
+        if not force:
+            self._holders.require_not_last(node_id, name)
         authority = self._gossip.authority
         record = ForgottenNode(node_id) if authority is None else authority.sign_forgotten(node_id)
         self._gossip.publish(self._gossip.commit(CLUSTER_SCOPE, [record]))

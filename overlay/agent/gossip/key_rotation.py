@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from overlay import limits
-from overlay.agent.gossip.admission import AdmissionService
+from overlay.agent.gossip.authority.holders import AuthorityHolders
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
@@ -53,7 +53,7 @@ class KeyRotation(Controller):
         self,
         gossip: GossipService,
         directory: Directory,
-        admission: AdmissionService,
+        holders: AuthorityHolders,
         event_log: EventLog,
         interval_s: float,
         wall_clock: Callable[[], float] = time.time,
@@ -64,7 +64,7 @@ class KeyRotation(Controller):
         self.driver = RotationDriver(gossip.node, ring, made_s, interval_s)
         self._gossip = gossip
         self._directory = directory
-        self._admission = admission
+        self._authority_holders = holders
         self._wall_clock = wall_clock
         self._pause_s = 0.0
         self._refused = ""  # why the last received key could not be stored
@@ -123,7 +123,7 @@ class KeyRotation(Controller):
 
     def _holders(self) -> list[NodeId] | None:
         """Return the other live holders of the authority; None where it is not held."""
-        return None if self._gossip.authority is None else self._admission.live_holders()
+        return None if self._gossip.authority is None else self._authority_holders.live()
 
     def waited_for(self) -> list[str]:
         """Return the names of the live members that the next step waits for."""
@@ -142,14 +142,14 @@ class KeyRotation(Controller):
 
         Raises ConflictError where the authority is not held.
         """
-        self._admission.require_authority()
+        self._authority_holders.require_authority()
         generation = self.driver.next_generation()
         return (
             self.driver.rotation.ring.newest if generation is None else self._make_key(generation)
         )
 
     def _make_key(self, generation: int) -> KeyId:
-        authority = self._admission.require_authority()
+        authority = self._authority_holders.require_authority()
         key = authority.make_key(generation, os.urandom(SECRET_SIZE), self._wall_clock())
         self._accept_key(key, f"generation {generation} was created here")
         return key.id

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from overlay import limits
 from overlay.errors import UsageError
 from overlay.model import valid_name
 
@@ -31,6 +32,7 @@ class Config:
     log_level: str = "info"  # debug, info, warning or error
     reconcile_interval_s: float = 30.0  # the periodic pass; changes trigger one at once
     key_rotation_interval_s: float = 24 * 3600.0  # from key to key; 0: no automatic rotation
+    authority_holders: int = limits.AUTHORITY_HOLDERS_DEFAULT  # members that hold the authority
     dead_grace_s: float = 24 * 3600.0  # a dead node's rows are kept this long
     fast_path: str = "auto"  # eBPF in place of the bridge for unicast: auto, on or off
     dns_domain: str = DNS_DOMAIN_DEFAULT  # the suffix of containers' full names
@@ -82,7 +84,19 @@ def _converted(path: Path, key: str, kind: str, value: Any) -> Any:
         if key == "dns_domain":
             return _domain(path, value)
         return value
-    expected = {"float": "a number of seconds", "Path": "a path", "str": "a string"}[kind]
+    if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= limits.AUTHORITY_HOLDERS_MAX:
+            raise UsageError(
+                f"{path}: {key} must be from 1 to {limits.AUTHORITY_HOLDERS_MAX}, not {value}",
+                hint="1 keeps the authority on the hosts that have it",
+            )
+        return value
+    expected = {
+        "float": "a number of seconds",
+        "int": f"a number from 1 to {limits.AUTHORITY_HOLDERS_MAX}",
+        "Path": "a path",
+        "str": "a string",
+    }[kind]
     raise UsageError(f"{path}: {key} must be {expected}, not {value!r}")
 
 

@@ -91,6 +91,11 @@ def register(words: VerbGroup) -> None:
         action="store_true",
         help="also remove the networks that it created and no other host uses",
     )
+    forget.add_argument(
+        "--force",
+        action="store_true",
+        help="remove it even as the last holder of the authority",
+    )
 
 
 def _register_members(words: VerbGroup) -> None:
@@ -252,6 +257,7 @@ def run_forget(args: Namespace) -> int:
         "powered_off": args.powered_off,
         "bar": args.bar,
         "remove_networks": args.remove_networks,
+        "force": args.force,
     }
     done = ApiClient(args.paths).post("/v1/forget", body)
     if args.json:

@@ -1,4 +1,4 @@
-"""Commands `token` and `promote`.
+"""Command `token`.
 
 Owns: their options and output. A token is printed once, to stdout only, and is never accepted
 as an argument.
@@ -32,12 +32,6 @@ Without --expires it is permanent; without --uses it admits any number of hosts.
 in the cluster's records.  The count is exact while the authority's holders can reach each other;
 in a partition with a holder on each side, each side may admit that many.
 """
-PROMOTE_DESCRIPTION = """\
-Give the cluster's authority to another member, which can then also admit hosts and create tokens.
-
-The cluster runs without any holder online; only admitting a host needs one, so have two or three.
-It cannot be undone, since the member may have kept a copy of the key.
-"""
 
 
 def register(words: VerbGroup) -> None:
@@ -56,10 +50,6 @@ def register(words: VerbGroup) -> None:
     listed.add_argument("--no-header", action="store_true", help="omit the header line")
     revoke = token.verb("revoke", run_revoke, "revoke a token; hosts that used it stay members")
     revoke.add_argument("id", metavar="ID", help="token id, or a prefix of it")
-    promote = words.verb(
-        "promote", run_promote, "let another node admit hosts", PROMOTE_DESCRIPTION
-    )
-    promote.add_argument("node", metavar="NODE", help="name or id")
 
 
 def seconds(text: str) -> int:
@@ -144,17 +134,4 @@ def run_revoke(args: Namespace) -> int:
         output.print_json(done)
     else:
         output.print_note(f"token {done['revoked'][:8]} revoked")
-    return 0
-
-
-def run_promote(args: Namespace) -> int:
-    """Give the cluster's authority to another node."""
-    if not args.node.strip():
-        raise UsageError("NODE must not be empty", hint="overlayd members")
-    done = ApiClient(args.paths).post("/v1/promote", {"node": args.node})
-    if args.json:
-        output.print_json(done)
-    else:
-        how = "now holds" if done["promoted"] else "already held"
-        output.print_note(f"{args.node} {how} the cluster's authority")
     return 0

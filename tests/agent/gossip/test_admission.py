@@ -55,7 +55,7 @@ async def test_a_host_joins_through_any_member_and_is_recorded(sites: Sites) -> 
     assert [text.split(" ")[1] for text in told] == ["vm2", "vm3"]
     assert token.token_id.hex()[:8] in told[0]
     assert vm1.admission.default_token() == token
-    assert [site.admission.is_holder(vm1.gossip.node_id) for site in (vm1, vm2, vm3)] == [True] * 3
+    assert [site.holders.is_holder(vm1.gossip.node_id) for site in (vm1, vm2, vm3)] == [True] * 3
     with pytest.raises(ConflictError, match="does not hold") as caught:
         vm2.admission.create(label="", expires_in_s=None, uses=None)
     assert "vm1" in caught.value.hint
@@ -77,8 +77,8 @@ async def test_uses_are_counted_over_all_holders(sites: Sites) -> None:
     """With one use and two holders, only one of them admits a host."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
-    assert await vm1.authority_holder.promote("vm2")
-    assert not await vm1.authority_holder.promote("vm2")
+    assert await vm1.authority_sharing.promote("vm2")
+    assert not await vm1.authority_sharing.promote("vm2")
     token = vm1.admission.create(label="", expires_in_s=None, uses=1)
     await until(lambda: vm2.admission.invitation(token.token_id) is not None)
     vm3 = await sites.join(3, vm2, token)
@@ -170,7 +170,7 @@ async def test_a_member_cannot_forge_admission_records(sites: Sites) -> None:
 
     assert forged.token_id not in book.invitations
     assert book.revoked == set()
-    assert book.holders == set()
+    assert vm1.holders.others() == set()
     assert token.token_id not in book.admitted
     vm3 = await sites.join(3, vm2, token)
     assert vm1.admission.records().admitted[token.token_id] == {vm3.gossip.node_id}
@@ -180,7 +180,7 @@ async def test_tokens_of_a_forgotten_holder_are_void(sites: Sites) -> None:
     """Its tokens no longer admit hosts, and it is no longer a holder."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
-    await vm1.authority_holder.promote("vm2")
+    await vm1.authority_sharing.promote("vm2")
     token = vm2.admission.create(label="", expires_in_s=None, uses=None)
     await until(lambda: vm1.admission.invitation(token.token_id) is not None)
     sites.close(vm2)
@@ -190,15 +190,15 @@ async def test_tokens_of_a_forgotten_holder_are_void(sites: Sites) -> None:
 
     await until(lambda: vm1.gossip.node.is_forgotten(vm2.gossip.node_id))
     assert vm1.admission.invitation(token.token_id) is None
-    assert not vm1.admission.is_holder(vm2.gossip.node_id)
+    assert not vm1.holders.is_holder(vm2.gossip.node_id)
 
 
 async def test_certificates_are_renewed_before_their_end(sites: Sites) -> None:
     """A holder renews its own and those of members, and not too early."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
-    assert not vm1.authority_holder.renew_if_due()
-    assert not vm2.authority_holder.renew_if_due()
+    assert not vm1.certificate.renew_if_due()
+    assert not vm2.certificate.renew_if_due()
     authority = vm1.gossip.authority
     assert authority is not None
     for site in (vm1, vm2):
@@ -209,11 +209,11 @@ async def test_certificates_are_renewed_before_their_end(sites: Sites) -> None:
         )
         assert site.gossip.use_certificate(old)
         before = end_of(site)
-        site.authority_holder.renew_if_due()
+        site.certificate.renew_if_due()
         await until(functools.partial(is_renewed, site, before))
 
     assert documents.CERTIFICATE.find(vm2.state) == vm2.gossip.card.certificate
-    assert not vm2.authority_holder.renew_if_due()
+    assert not vm2.certificate.renew_if_due()
 
 
 async def test_a_member_ignores_unrequested_certificates(sites: Sites) -> None:
@@ -226,7 +226,7 @@ async def test_a_member_ignores_unrequested_certificates(sites: Sites) -> None:
         certificate = authority.sign_certificate(
             card.sign_key, card.seal_key, card.name, card.address, time.time() + days * DAY_S
         )
-        vm2.authority_holder.handle_message(
+        vm2.certificate.handle_message(
             AuthorityMessage(vm1.gossip.node_id, CertificateRenewal(certificate))
         )
     await asyncio.sleep(0)
@@ -246,7 +246,7 @@ async def test_a_member_ignores_forged_certificates_and_keys(
         card.sign_key, card.seal_key, card.name, card.address, time.time()
     )
     assert not vm2.gossip.use_certificate(forged)
-    vm2.authority_holder.handle_message(
+    vm2.authority_sharing.handle_message(
         AuthorityMessage(vm1.gossip.node_id, AuthorityHandover(forger.to_bytes()))
     )
     await asyncio.sleep(0)
@@ -280,15 +280,15 @@ async def test_a_member_that_moves_needs_no_authority(sites: Sites) -> None:
 async def test_the_last_holder_cannot_leave_without_force(sites: Sites) -> None:
     """The only member may leave; otherwise it must hand the authority on, or use --force."""
     vm1 = sites.first()
-    vm1.admission.require_another_holder()
+    vm1.holders.require_another()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
     with pytest.raises(ConflictError, match="the only one") as caught:
-        vm1.admission.require_another_holder()
+        vm1.holders.require_another()
     assert "promote" in caught.value.hint
-    vm2.admission.require_another_holder()
-    await vm1.authority_holder.promote("vm2")
+    vm2.holders.require_another()
+    await vm1.authority_sharing.promote("vm2")
 
-    vm1.admission.require_another_holder()
+    vm1.holders.require_another()
 
 
 def test_a_failed_join_leaves_no_authority_behind(tmp_path: Path) -> None:

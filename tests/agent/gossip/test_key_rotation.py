@@ -18,7 +18,7 @@ def keys_of(site: Site, interval_s: float = INTERVAL_S) -> KeyRotation:
     gossip = site.gossip
     directory = Directory(gossip.node, gossip.node_id)
     return KeyRotation(
-        gossip, directory, site.admission, site.event_log, interval_s, lambda: site.now_s
+        gossip, directory, site.holders, site.event_log, interval_s, lambda: site.now_s
     )
 
 
@@ -40,7 +40,7 @@ async def test_the_first_live_holder_creates_the_next_key(sites: Sites) -> None:
     vm1 = sites.first()
     token = vm1.admission.default_token()
     vm2, vm3 = await sites.join(2, vm1, token), await sites.join(3, vm1, token)
-    assert await vm1.authority_holder.promote("vm2")
+    assert await vm1.authority_sharing.promote("vm2")
     all_keys = [keys_of(site) for site in (vm1, vm2, vm3)]
     await settled(all_keys, 0)
     first, second = sorted((vm1, vm2), key=lambda site: site.gossip.node_id)
@@ -48,7 +48,7 @@ async def test_the_first_live_holder_creates_the_next_key(sites: Sites) -> None:
     made_s = vm1.gossip.keyring.keys[0].made_s
     for site in (vm1, vm2, vm3):
         site.now_s = float(made_s)
-    await until(lambda: bool(second.admission.live_holders()))
+    await until(lambda: bool(second.holders.live()))
 
     assert by_site[first].next_due_s() == made_s + INTERVAL_S
     assert by_site[second].next_due_s() == made_s + INTERVAL_S + limits.KEY_TURN_S

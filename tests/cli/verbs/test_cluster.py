@@ -171,10 +171,16 @@ def test_members_are_a_table(overlayd: Run, agent: FakeAgent) -> None:
 
 
 def test_forget_sends_its_options(overlayd: Run, agent: FakeAgent) -> None:
-    """--powered-off, --bar and --remove-networks are off by default."""
+    """All are off by default."""
     done = {"schema": "overlayd.forget/v1", "forgotten": "n-1"}
     agent.answer("POST /v1/forget", {**done, "networks_removed": 0, "networks_left": 0})
-    default = {"node": "vm3", "powered_off": False, "bar": False, "remove_networks": False}
+    default = {
+        "node": "vm3",
+        "powered_off": False,
+        "bar": False,
+        "remove_networks": False,
+        "force": False,
+    }
 
     assert overlayd("forget", "vm3").code == 0
     assert agent.asked[-1].body == default
@@ -184,6 +190,8 @@ def test_forget_sends_its_options(overlayd: Run, agent: FakeAgent) -> None:
     assert agent.asked[-1].body == {**default, "bar": True}
     overlayd("forget", "vm3", "--remove-networks")
     assert agent.asked[-1].body == {**default, "remove_networks": True}
+    overlayd("forget", "vm3", "--force")
+    assert agent.asked[-1].body == {**default, "force": True}
 
 
 def test_forget_offers_to_remove_networks(overlayd: Run, agent: FakeAgent) -> None:

@@ -1,4 +1,4 @@
-"""Commands token and promote."""
+"""Command token."""
 
 from __future__ import annotations
 
@@ -59,19 +59,6 @@ def test_a_token_is_revoked_by_its_id(overlayd: Run, agent: FakeAgent) -> None:
 
     assert overlayd("token", "revoke", "00ff").code == 0
     assert overlayd("token", "revoke", "../status").code == 2
-
-
-@pytest.mark.parametrize(("promoted", "told"), [(True, "now holds"), (False, "already held")])
-def test_promote_prints_its_result(
-    overlayd: Run, agent: FakeAgent, promoted: bool, told: str
-) -> None:
-    """Promoting a holder again is not an error."""
-    done = {"schema": "overlayd.promote/v1", "node": "vm2", "promoted": promoted}
-    agent.answer("POST /v1/promote", done)
-    outcome = overlayd("promote", "vm2")
-
-    assert outcome.code == 0
-    assert f"vm2 {told}" in outcome.err
 
 
 @pytest.mark.parametrize(

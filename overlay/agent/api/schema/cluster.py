@@ -52,6 +52,7 @@ class ForgetRequest(Request, frozen=True, kw_only=True):
     powered_off: bool = False
     bar: bool = False
     remove_networks: bool = False
+    force: bool = False
 
 
 class EventsRequest(Request, frozen=True, kw_only=True):
@@ -109,6 +110,7 @@ class ClusterResponse(TypedDict):
     id: str
     members: MemberStateCounts
     partitioned: PartitionResponse | None
+    authority_holders: int
 
 
 class RowCounts(TypedDict):

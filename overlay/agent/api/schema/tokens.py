@@ -1,11 +1,11 @@
-"""Requests and responses on join tokens and the cluster's authority."""
+"""Requests and responses on join tokens."""
 
 from typing import Annotated, Literal, TypedDict
 
 from msgspec import Meta
 
 from overlay import limits
-from overlay.agent.api.schema.field_types import Request, Text
+from overlay.agent.api.schema.field_types import Request
 
 TokenState = Literal["valid", "expired", "used-up", "revoked"]
 
@@ -16,12 +16,6 @@ class TokenCreateRequest(Request, frozen=True, kw_only=True):
     expires_s: Annotated[int, Meta(ge=1, le=limits.TOKEN_LIFE_MAX_S)] | None = None
     uses: Annotated[int, Meta(ge=1, le=limits.MEMBER_COUNT_MAX)] | None = None
     label: Annotated[str, Meta(min_length=1, max_length=limits.NAME_LENGTH_MAX)] | None = None
-
-
-class PromoteRequest(Request, frozen=True, kw_only=True):
-    """The member to give the authority to."""
-
-    node: Text
 
 
 class DefaultTokenResponse(TypedDict):
@@ -60,10 +54,3 @@ class TokenRevokedResponse(TypedDict):
     """The token that was revoked."""
 
     revoked: str
-
-
-class PromotedResponse(TypedDict):
-    """The member, and whether it received the authority by this request."""
-
-    node: str
-    promoted: bool

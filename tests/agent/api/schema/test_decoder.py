@@ -239,7 +239,8 @@ def test_a_wrong_field_is_refused_by_name(shape: type[Request], fields: dict[str
     ("shape", "fields", "text", "field"),
     [
         (ForgetRequest, {"nod": "x"},
-         "unknown field 'nod'. Allowed here: node, powered_off, bar, remove_networks", "nod"),
+         "unknown field 'nod'. Allowed here: node, powered_off, bar, remove_networks, force",
+         "nod"),
         (EmptyRequest, {"a": 1}, "unknown field 'a'. Allowed here: no fields", "a"),
         (EmptyRequest, {"a` - at `$.b": 1},
          "unknown field 'a` - at `$.b'. Allowed here: no fields", "a` - at `$.b"),

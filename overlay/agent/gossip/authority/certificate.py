@@ -1,8 +1,7 @@
-"""Hold the authority, and keep this node's certificate in force.
+"""Keep this node's certificate in force, and renew those of others.
 
-Owns: when a certificate is renewed and by whom, `promote`, and what a member does with a
-certificate or authority key that it receives.
-Does not: know HTTP or tokens.
+Owns: when a certificate is renewed and by whom, and what a member does with one that it receives.
+Does not: know HTTP or tokens, or who becomes a holder of the authority (`handover`).
 """
 
 from __future__ import annotations
@@ -13,52 +12,43 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 from overlay import limits
-from overlay.agent.gossip.admission import AdmissionService
+from overlay.agent.gossip.authority.holders import AuthorityHolders
 from overlay.agent.gossip.service import GossipService
 from overlay.agent.process.controller import Controller, Fault
 from overlay.agent.process.event_log import EventLog
 from overlay.agent.records.directory import Directory
 from overlay.core.events import AuthorityMessage
-from overlay.core.protocol.messages import (
-    AuthorityHandover,
-    CertificateRenewal,
-    CertificateRequest,
-    MemberState,
-)
-from overlay.errors import ConflictError, TimedOutError
+from overlay.core.protocol.messages import CertificateRenewal, CertificateRequest
 from overlay.model import Certificate, NodeId
 
 _AGAIN_S = 60.0  # while a renewal is due and no holder has answered
-_HANDOVER_INTERVAL_S = 0.5
-_POLL_S = 0.05
 _DAY_S = 86_400
 
 
-class AuthorityHolder(Controller):
-    """This member's part in holding the authority, and its own certificate."""
+class CertificateKeeper(Controller):
+    """This member's certificate, and its answers to those who need a new one."""
 
-    name = "authority holder"
+    name = "certificate"
     problem = "this node's certificate is not renewed"
 
     def __init__(
         self,
         gossip: GossipService,
         directory: Directory,
-        admission: AdmissionService,
+        holders: AuthorityHolders,
         event_log: EventLog,
     ) -> None:
         super().__init__(event_log)
         self._gossip = gossip
         self._directory = directory
-        self._admission = admission
+        self._holders = holders
         self._renewing = False
 
     @contextlib.asynccontextmanager
     async def prepare(self) -> AsyncIterator[None]:
-        """Wait until this node may write, then publish that it holds the authority, if so."""
+        """Wait until this node may write."""
         while not await self._gossip.wait_may_write(_AGAIN_S):
             pass
-        self._admission.declare_holder()
         yield
 
     async def reconcile(self) -> None:
@@ -91,7 +81,7 @@ class AuthorityHolder(Controller):
             return not self._gossip.use_certificate(
                 self._gossip.issue_own_certificate(authority, card.address)
             )
-        for node_id in self._admission.live_holders()[: limits.HOLDERS_REPORTED_MAX]:
+        for node_id in self._holders.live()[: limits.HOLDERS_REPORTED_MAX]:
             self._gossip.node.send_to(node_id, CertificateRequest())
         self._gossip.transport.flush_soon()
         return True
@@ -105,7 +95,7 @@ class AuthorityHolder(Controller):
         return certificate.not_after_s
 
     def handle_message(self, event: AuthorityMessage) -> None:
-        """Handle a request or an answer of a member; certificates and keys are verified."""
+        """Handle a request or an answer of a member; a certificate is verified."""
         # Later, as the node is in the middle of a call.
         soon = asyncio.get_running_loop().call_soon
         match event.message:
@@ -113,8 +103,8 @@ class AuthorityHolder(Controller):
                 self._send_certificate(event.sender)
             case CertificateRenewal(certificate=certificate):
                 soon(self._accept_certificate, certificate)
-            case AuthorityHandover(key=key):
-                soon(self._accept_authority, event.sender, key)
+            case _:
+                pass
 
     def _accept_certificate(self, certificate: Certificate) -> None:
         """Use a certificate that was requested.
@@ -135,44 +125,3 @@ class AuthorityHolder(Controller):
         )
         self._gossip.node.send_to(sender, CertificateRenewal(certificate))
         self._gossip.transport.flush_soon()
-
-    def _accept_authority(self, sender: NodeId, key: bytes) -> None:
-        held = self._gossip.authority is not None
-        if not self._gossip.hold_authority(key):
-            return
-        if not held:
-            self._gossip.state.keep_backup()  # a damaged state must not cost the cluster its key
-            name = self._directory.node_name(sender)
-            self._event_log.record("promote", f"{name} made this host a holder of the authority")
-        self._admission.declare_holder()
-
-    async def promote(self, name: str) -> bool:
-        """Send the authority to a member; return False if it already holds it.
-
-        Raises ConflictError where it is not held here or the member is not alive, TimedOutError
-        if the member does not confirm by a record of its own.
-        """
-        authority = self._admission.require_authority()
-        node_id = self._directory.node(name)
-        if self._admission.is_holder(node_id):
-            return False
-        if self._directory.node_state(node_id) is not MemberState.ALIVE:
-            raise ConflictError(
-                f"{name} is not alive", hint="'overlayd members' shows the members that are"
-            )
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + limits.PROMOTE_TIMEOUT_S
-        sent_at = 0.0
-        while not self._admission.is_holder(node_id):
-            if loop.time() >= deadline:
-                raise TimedOutError(
-                    f"{name} has not confirmed within {limits.PROMOTE_TIMEOUT_S:.0f} s",
-                    hint="It may hold the authority nevertheless; run this again",
-                )
-            if loop.time() - sent_at >= _HANDOVER_INTERVAL_S:
-                sent_at = loop.time()
-                self._gossip.node.send_to(node_id, AuthorityHandover(authority.to_bytes()))
-                self._gossip.transport.flush()
-            await asyncio.sleep(_POLL_S)
-        self._event_log.record("promote", f"{name} holds the authority", peer=name)
-        return True

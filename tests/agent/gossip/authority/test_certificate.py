@@ -30,9 +30,9 @@ async def test_a_certificate_that_ends_soon_is_a_fault(
     """From half of the renewal period on, as the renewal has failed by then."""
     vm1 = sites.first()
     now_s = float(certificate_end_s(vm1) - left_s)
-    monkeypatch.setattr("overlay.agent.gossip.authority.time.time", lambda: now_s)
+    monkeypatch.setattr("overlay.agent.gossip.authority.certificate.time.time", lambda: now_s)
 
-    faults = [fault.text for fault in vm1.authority_holder.faults()]
+    faults = [fault.text for fault in vm1.certificate.faults()]
 
     assert faults == ([] if text is None else [text])
 
@@ -43,11 +43,11 @@ async def test_the_check_is_frequent_while_a_renewal_is_due(
     """Every hour else; a member without the authority waits for an answer."""
     vm1 = sites.first()
     vm2 = await sites.join(2, vm1, vm1.admission.default_token())
-    await vm2.authority_holder.reconcile()
-    assert vm2.authority_holder.next_interval_s() == limits.CERTIFICATE_CHECK_INTERVAL_S
+    await vm2.certificate.reconcile()
+    assert vm2.certificate.next_interval_s() == limits.CERTIFICATE_CHECK_INTERVAL_S
 
     now_s = float(certificate_end_s(vm2) - DAY_S)
-    monkeypatch.setattr("overlay.agent.gossip.authority.time.time", lambda: now_s)
-    await vm2.authority_holder.reconcile()
+    monkeypatch.setattr("overlay.agent.gossip.authority.certificate.time.time", lambda: now_s)
+    await vm2.certificate.reconcile()
 
-    assert vm2.authority_holder.next_interval_s() < limits.CERTIFICATE_CHECK_INTERVAL_S
+    assert vm2.certificate.next_interval_s() < limits.CERTIFICATE_CHECK_INTERVAL_S

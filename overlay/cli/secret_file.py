@@ -1,0 +1,44 @@
+"""Read a secret from a file or standard input: a join token, a passphrase.
+
+Never from an argument: other users of a machine see the arguments of every process.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from overlay.cli import output
+from overlay.errors import ForbiddenError, NotFoundError, OverlayError
+
+STDIN = "-"
+
+
+def read_secret(
+    path: str, noun: str, size_max: int, *, hint: str = "", stdin: TextIO | None = None
+) -> str:
+    """Return the text of a file, or of standard input for `-`; at most one character too much.
+
+    Warns if other users can read the file. `noun` names the secret. Raises the OverlayError of a
+    file that cannot be read; `hint` says what to do about one that does not exist.
+    """
+    if path == STDIN:
+        return (stdin or sys.stdin).read(size_max + 1)
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(size_max + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{noun} file {path} does not exist", hint=hint) from error
+    except PermissionError as error:
+        raise ForbiddenError(f"cannot read the {noun} file {path}", hint="Use sudo") from error
+    except OSError as error:
+        raise OverlayError(
+            f"cannot read the {noun} file {path}", why=str(error.strerror)
+        ) from error
+    if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+        output.warn(f"other users can read the {noun} in {path}", f"chmod 600 {path}")
+    return text
